@@ -1,0 +1,145 @@
+"""`ExitData`: the rows of a cache, validated, by split; memory-mapped where they come from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.costs import Cost
+from policyopt.runtime.errors import bad
+
+KINDS = ("logits", "probabilities", "record")
+#: The splits with a meaning of their own; any other name is a stream.
+RESERVED = ("fit", "calibrate", "test")
+POOL = "pool"
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One split (or stream, or pool): a list of blocks, each a mapping of aligned arrays.
+
+    A block holds, for its n rows:
+
+    ``outputs``      (n, K, C) logits or probabilities; absent for records
+    ``prediction``   (n, K) integers, -1 where the exit gave no answer (records)
+    ``confidence``   (n, K) in [0, 1] (records)
+    ``top_prob``     (n, K, T) the few largest probabilities, largest first (records, optional)
+    ``entropy``      (n, K) in nats (records, optional)
+    ``correct``      (n, K) bool (records, optional when labels are there)
+    ``labels``       (n,) integers, -1 where unknown; absent for unlabelled rows
+    ``cost:<name>``  (n, K) cumulative cost per sample, in the unit of that cost (optional)
+    """
+
+    blocks: tuple[Arrays, ...]
+
+    def __len__(self) -> int:
+        return sum(len(next(iter(block.values()))) for block in self.blocks)
+
+    def has(self, name: str) -> bool:
+        """Whether every block carries the array `name`."""
+        return bool(self.blocks) and all(name in block for block in self.blocks)
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """Return one array over all rows (a view where there is one block, else a copy)."""
+        if len(self.blocks) == 1:
+            return self.blocks[0][name]
+        return np.concatenate([block[name] for block in self.blocks])
+
+    def chunks(self, size: int) -> Iterator[tuple[int, Arrays]]:
+        """Yield ``(first row, block of at most `size` rows)``, without copying."""
+        start = 0
+        for block in self.blocks:
+            n = len(next(iter(block.values())))
+            for low in range(0, n, size):
+                yield start + low, {name: a[low : low + size] for name, a in block.items()}
+            start += n
+
+
+@dataclass(frozen=True)
+class ExitData:
+    """Per-exit outputs, labels, costs and metadata: what a cache holds, checked.
+
+    Parameters
+    ----------
+    kind : {"logits", "probabilities", "record"}
+        What ``outputs`` are.
+    exits, classes : int
+        K and C; ``classes`` is 0 where records do not say.
+    splits : mapping of str to Rows
+        Either named splits (``fit``, ``calibrate``, ``test``, and streams), or one ``pool``.
+    costs : tuple of Cost
+        The first is the default.
+    shares : mapping of str to float
+        How a pool is to be divided, e.g. ``{"fit": 0.5, "test": 0.5}``; empty where splits are named.
+    split_seed : int
+        Seed of that division.
+    metadata : dict
+        Free, JSON-able.
+    fingerprint : str
+        SHA-256 over the checksums of all arrays; names the cache in artifacts.
+    """
+
+    kind: str
+    exits: int
+    classes: int
+    splits: Mapping[str, Rows]
+    costs: tuple[Cost, ...]
+    shares: Mapping[str, float] = field(default_factory=dict)
+    split_seed: int = 0
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the rows are one pool, divided by a seed."""
+        return POOL in self.splits
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """Names of the splits a user can ask for."""
+        return tuple(self.shares) if self.pooled else tuple(self.splits)
+
+    def cost(self, name: str | None = None) -> Cost:
+        """Return the cost called `name` (default: the first)."""
+        if name is None:
+            return self.costs[0]
+        for cost in self.costs:
+            if cost.name == name:
+                return cost
+        names = ", ".join(c.name for c in self.costs)
+        raise bad("cost", f"one of {names}", name, "`policyopt info CACHE` lists the costs.")
+
+    def rows(self, split: str, seed: int | None = None) -> tuple[str, npt.NDArray[np.int64]]:
+        """Say where the rows of `split` stand.
+
+        Parameters
+        ----------
+        split : str
+        seed : int, optional
+            Division of a pool; default the cache's own.
+
+        Returns
+        -------
+        (str, ndarray of int64)
+            Key into `splits`, and the row numbers in it (ascending).
+
+        Raises
+        ------
+        InputError
+            No such split.
+        """
+        if split not in self.split_names:
+            raise bad("split", f"one of {', '.join(self.split_names)}", split, "`policyopt info CACHE` lists them.")
+        if not self.pooled:
+            return split, np.arange(len(self.splits[split]))
+        n = len(self.splits[POOL])
+        order = np.random.default_rng(self.split_seed if seed is None else seed).permutation(n)
+        edges = np.round(np.cumsum([0.0, *self.shares.values()]) * n).astype(int)
+        at = list(self.shares).index(split)
+        return POOL, np.sort(order[edges[at] : edges[at + 1]])

@@ -1,0 +1,142 @@
+"""Costs: units, cumulative and standalone, per exit and per sample.
+
+Inside policyopt a cost is always **cumulative**: ``c[k]`` is what a sample that leaves at
+exit k has paid in all. Standalone costs (each model of a cascade alone) are summed once,
+on the way in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.runtime.errors import InputError, bad
+
+KINDS = ("cumulative", "standalone")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost per exit, or the name and unit of a cost that is given per sample.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls it, e.g. ``"compute"`` or ``"latency"``.
+    unit : str
+        Unit of every number, e.g. ``"ms"``, ``"MMACs"``, ``"USD"``.
+    values : sequence of K floats or None
+        Cost per exit in `unit`; None when the cost is given per sample with the rows.
+    kind : {"cumulative", "standalone"}, default "cumulative"
+        Whether a value holds all that was paid up to that exit, or that exit alone.
+
+    Raises
+    ------
+    InputError
+        A value is negative or not finite, or cumulative values decrease.
+
+    Examples
+    --------
+    >>> Cost("compute", "MFLOPs", [1, 2, 4], kind="standalone").values
+    (1.0, 3.0, 7.0)
+    """
+
+    name: str
+    unit: str
+    values: tuple[float, ...] | None
+    kind: str = "cumulative"
+
+    def __post_init__(self) -> None:
+        for field in ("name", "unit"):
+            if not isinstance(getattr(self, field), str) or not getattr(self, field).strip():
+                raise bad(f"cost {field}", "a non-empty text", getattr(self, field), "Name it.")
+        if self.kind not in KINDS:
+            raise bad("cost kind", f"one of {', '.join(KINDS)}", self.kind, "Choose one.")
+        if self.values is not None:
+            values = cumulative(np.asarray(self.values, dtype=np.float64)[None, :], self.kind, self.name)
+            object.__setattr__(self, "values", tuple(float(v) for v in values[0]))
+        # From here on the values are cumulative, whatever they were given as.
+        object.__setattr__(self, "kind", "cumulative")
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether each sample has costs of its own."""
+        return self.values is None
+
+
+def cumulative(costs: npt.NDArray[np.float64], kind: str, name: str = "costs") -> npt.NDArray[np.float64]:
+    """Return costs as cumulative, checked.
+
+    Parameters
+    ----------
+    costs : ndarray of shape (N, K)
+        One row per sample (one row in all where the cost is per exit).
+    kind : {"cumulative", "standalone"}
+        How `costs` is given.
+    name : str
+        Name used in errors.
+
+    Returns
+    -------
+    ndarray of shape (N, K), float64
+
+    Raises
+    ------
+    InputError
+        Not finite, negative, or decreasing from one exit to the next.
+
+    Examples
+    --------
+    >>> cumulative(np.array([[1.0, 2.0, 4.0]]), "standalone")
+    array([[1., 3., 7.]])
+    """
+    costs = np.asarray(costs, dtype=np.float64)
+    if costs.ndim != 2 or costs.shape[1] == 0:
+        raise bad(name, "of shape (K,) or (N, K)", f"shape {costs.shape}", "Give one cost per exit.")
+    if not np.isfinite(costs).all():
+        row, exit_ = np.argwhere(~np.isfinite(costs))[0]
+        raise bad(name, "finite", f"{costs[row, exit_]} at exit {exit_}", "Mend or drop that cost.")
+    if (costs < 0).any():
+        row, exit_ = np.argwhere(costs < 0)[0]
+        raise bad(name, "0 or more", f"{costs[row, exit_]:g} at exit {exit_}", "Costs cannot be negative.")
+    if kind == "standalone":
+        return np.cumsum(costs, axis=1)
+    falls = np.argwhere(np.diff(costs, axis=1) < 0)
+    if falls.size:
+        row, exit_ = falls[0]
+        raise InputError(
+            f"'{name}' must not decrease from exit to exit when cumulative. Got {costs[row, exit_]:g} at "
+            f"exit {exit_} and {costs[row, exit_ + 1]:g} at exit {exit_ + 1}. If each is the cost of that "
+            "exit alone, say --cost-kind standalone (Python: kind='standalone')."
+        )
+    return costs
+
+
+def positions(costs: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
+    """Return `count` budgets at even positions between exit 0 and exit K-1.
+
+    Position p in (0, 1) stands p of the way from exit 0 to exit K-1 *by exit index*, the cost
+    interpolated between neighbouring exits, since costs are often geometric.
+
+    Parameters
+    ----------
+    costs : ndarray of shape (K,)
+        Mean cumulative cost per exit.
+    count : int
+        Number of budgets; position i of n is ``i / (n + 1)``.
+
+    Returns
+    -------
+    ndarray of shape (count,)
+
+    Examples
+    --------
+    >>> positions(np.array([1.0, 2.0, 6.0]), 3)
+    array([1.5, 2. , 4. ])
+    """
+    if count < 1:
+        raise bad("budgets", "a positive number of budgets", count, "E.g. --budgets 9.")
+    share = np.arange(1, count + 1) / (count + 1)
+    return np.interp(share * (len(costs) - 1), np.arange(len(costs)), costs)

@@ -1,0 +1,23 @@
+"""What runs beside the model: load a policy, decide. Needs numpy and the standard library only.
+
+>>> from policyopt.runtime import load_policy        # doctest: +SKIP
+>>> policy = load_policy("policy.json")              # doctest: +SKIP
+>>> state = policy.start()                           # doctest: +SKIP
+>>> for k, logits in enumerate(exits(x)):            # doctest: +SKIP
+...     decision = policy.step(k, logits, state)
+...     if decision.exit:
+...         break
+"""
+
+from __future__ import annotations
+
+from .artifact import load_policy, save_policy
+from .errors import BudgetError, CheckError, InputError, MissingExtraError, PolicyOptError
+from .output import ExitOutput, reduce_exit
+from .policy import ALWAYS, NEVER, Decision, Decisions, Mixture, Policy, State, first_exit
+
+__all__ = [
+    "ALWAYS", "NEVER", "BudgetError", "CheckError", "Decision", "Decisions", "ExitOutput",
+    "InputError", "MissingExtraError", "Mixture", "Policy", "PolicyOptError", "State",
+    "first_exit", "load_policy", "reduce_exit", "save_policy",
+]  # fmt: skip

@@ -1,0 +1,199 @@
+"""The artifact: a policy as one JSON file, checked when loaded. Never pickle.
+
+Version 1 holds exactly these fields::
+
+    format      "policyopt-policy"
+    version     1
+    kind        "logits" | "probabilities" | "record"
+    classes     C, 0 where records do not say
+    unit        unit of the costs
+    costs       K mean cumulative costs
+    score       {"name": ..., "params": {...}}
+    answer      {"name": "plain"}: the exit's own class probabilities
+    thresholds  K-1 numbers; 1e30 = never, -1e30 = always
+    mixture     null | {"thresholds": [...], "share": s, "seed": n}
+    provenance  how it was found: method, configuration, budget, expected cost, cache, versions
+    sha256      of all the above in canonical form
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError, bad
+from .output import KINDS
+from .policy import Mixture, Policy
+from .scores import make_rule
+
+FORMAT = "policyopt-policy"
+VERSION = 1
+MAX_BYTES = 16 << 20
+_FIELDS = {
+    "format": str, "version": int, "kind": str, "classes": int, "unit": str, "costs": list,
+    "score": dict, "answer": dict, "thresholds": list, "mixture": (dict, type(None)),
+    "provenance": dict, "sha256": str,
+}  # fmt: skip
+
+
+def to_dict(policy: Policy) -> dict[str, Any]:
+    """Return the artifact's content for a policy, checksum included.
+
+    Parameters
+    ----------
+    policy : Policy
+
+    Returns
+    -------
+    dict, JSON-able
+
+    Examples
+    --------
+    >>> from policyopt.runtime.scores import MaxProb
+    >>> to_dict(Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2))["thresholds"]
+    [0.8]
+    """
+    mixture = policy.mixture
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": policy.kind,
+        "classes": policy.classes,
+        "unit": policy.unit,
+        "costs": policy.costs.tolist(),
+        "score": {"name": policy.rule.name, "params": policy.rule.params()},
+        "answer": {"name": "plain"},
+        "thresholds": policy.thresholds.tolist(),
+        "mixture": mixture
+        and {
+            "thresholds": np.asarray(mixture.thresholds).tolist(),
+            "share": mixture.share,
+            "seed": mixture.seed,
+        },
+        "provenance": dict(policy.provenance),
+    }
+    return {**content, "sha256": _digest(content)}
+
+
+def from_dict(content: Any, source: str = "policy") -> Policy:
+    """Build a policy from an artifact's content, checked.
+
+    Parameters
+    ----------
+    content : dict
+    source : str
+        Name used in errors.
+
+    Returns
+    -------
+    Policy
+
+    Raises
+    ------
+    InputError
+        Not an artifact, another version, unknown or missing fields, changed since written.
+    """
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise bad(source, f"a policy file (format '{FORMAT}')", "something else", "`policyopt fit` writes one.")
+    if content.get("version") != VERSION:
+        raise bad(f"version of {source}", f"{VERSION}", content.get("version"), "Use a policyopt that knows it.")
+    for kind_of, names in (("unknown", content.keys() - _FIELDS), ("missing", _FIELDS.keys() - content)):
+        if names:
+            raise InputError(f"'{source}' has {kind_of} fields: {', '.join(sorted(names))}. Fit and save it again.")
+    for name, type_ in _FIELDS.items():
+        if not isinstance(content[name], type_) or isinstance(content[name], bool):
+            raise bad(f"{name} in {source}", f"of type {type_}", content[name], "Fit and save it again.")
+    body = {name: value for name, value in content.items() if name != "sha256"}
+    if _digest(body) != content["sha256"]:
+        raise InputError(f"'{source}' was changed after it was written: its checksum differs. Fit and save it again.")
+    if content["kind"] not in KINDS or content["answer"] != {"name": "plain"}:
+        raise bad(f"kind and answer in {source}", f"one of {KINDS}, plain", content["answer"], "Fit it again.")
+    try:
+        score, mixture = content["score"], content["mixture"]
+        return Policy(
+            rule=make_rule(score["name"], score["params"]),
+            thresholds=np.array(content["thresholds"], dtype=np.float64),
+            costs=np.array(content["costs"], dtype=np.float64),
+            unit=content["unit"],
+            kind=content["kind"],
+            classes=content["classes"],
+            mixture=mixture
+            and Mixture(np.array(mixture["thresholds"], np.float64), float(mixture["share"]), int(mixture["seed"])),
+            provenance=content["provenance"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise bad(source, "a whole policy file", str(error), "Fit and save it again.") from error
+
+
+def save_policy(policy: Policy, path: str | os.PathLike[str]) -> None:
+    """Write the artifact, atomically.
+
+    Parameters
+    ----------
+    policy : Policy
+    path : path-like
+        Replaced if it exists.
+    """
+    write_text(path, json.dumps(to_dict(policy), indent=2, allow_nan=False) + "\n")
+
+
+def load_policy(path: str | os.PathLike[str]) -> Policy:
+    """Read an artifact and check it.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    Policy
+
+    Raises
+    ------
+    InputError
+        No such file, too large, not JSON, or not a policy.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise bad("policy", "a file", str(path), "`policyopt fit` writes one.")
+    if path.stat().st_size > MAX_BYTES:
+        raise bad("policy", f"at most {MAX_BYTES >> 20} MiB", f"{path.stat().st_size} bytes", "")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise bad(path.name, "JSON", str(error), "Is the file whole? Fit and save it again.") from error
+    return from_dict(content, path.name)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file whole or not at all: temporary file, flush to disk, rename."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _digest(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,42 @@
+"""Score rules: one file each. A rule decides at run time, so it lives here and needs numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import bad
+from .base import ScoreRule, State, score_table
+from .constant import Constant
+from .entropy import Entropy
+from .margin import Margin
+from .max_prob import MaxProb
+from .patience import Patience
+from .random import Random
+from .vote import Vote
+
+RULES: dict[str, type[ScoreRule]] = {
+    rule.name: rule for rule in (MaxProb, Entropy, Margin, Vote, Patience, Random, Constant)
+}
+
+
+def make_rule(name: str, params: Mapping[str, Any]) -> ScoreRule:
+    """Build a rule from its name and parameters, as an artifact holds them.
+
+    Examples
+    --------
+    >>> make_rule("entropy", {"classes": 10})
+    Entropy(classes=10)
+    """
+    if name not in RULES:
+        raise bad("score", f"one of {', '.join(RULES)}", name, "A newer policyopt may know it.")
+    try:
+        return RULES[name](**params)
+    except TypeError as error:
+        raise bad(f"parameters of score {name}", "those it declares", dict(params), str(error)) from error
+
+
+__all__ = [
+    "RULES", "Constant", "Entropy", "Margin", "MaxProb", "Patience", "Random", "ScoreRule",
+    "State", "Vote", "make_rule", "score_table",
+]  # fmt: skip
