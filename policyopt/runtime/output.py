@@ -142,7 +142,11 @@ def reduce_logits(
     )
 
 
-def reduce_probabilities(probabilities: npt.NDArray[np.floating], top: int = TOP) -> ExitOutput:
+def reduce_probabilities(
+    probabilities: npt.NDArray[np.floating],
+    top: int = TOP,
+    scratch: npt.NDArray[np.float32] | None = None,
+) -> ExitOutput:
     """Reduce class probabilities; as `reduce_logits` on their logarithms.
 
     Parameters
@@ -151,6 +155,8 @@ def reduce_probabilities(probabilities: npt.NDArray[np.floating], top: int = TOP
         Rows that sum to 1 (rounding is divided out).
     top : int
         How many of the largest probabilities to keep.
+    scratch : ndarray, optional
+        As in `reduce_logits`.
 
     Returns
     -------
@@ -162,7 +168,7 @@ def reduce_probabilities(probabilities: npt.NDArray[np.floating], top: int = TOP
     array([0.9])
     """
     with np.errstate(divide="ignore"):
-        return reduce_logits(np.log(np.asarray(probabilities, dtype=np.float32)), top)
+        return reduce_logits(np.log(np.asarray(probabilities, dtype=np.float32)), top, scratch)
 
 
 def reduce_record(

@@ -77,6 +77,19 @@ class Decision:
     exit: Any
     prediction: Any
     score: Any
+    _output: Any = field(default=None, repr=False, compare=False)
+    _kind: str = field(default="record", repr=False, compare=False)
+
+    @property
+    def answer(self) -> Floats | None:
+        """Class probabilities of this exit, (C,) or (n, C); None where only records are kept."""
+        if self._kind == "record" or isinstance(self._output, ExitOutput):
+            return None
+        values = np.asarray(self._output, dtype=np.float64)
+        if self._kind == "logits":
+            values = np.exp(values - values.max(axis=-1, keepdims=True))
+        values = values / values.sum(axis=-1, keepdims=True)
+        return values[0] if np.ndim(self.exit) == 0 else values
 
 
 @dataclass(frozen=True)
@@ -199,8 +212,9 @@ class Policy:
         """
         if k != state.next_exit or not 0 <= k < self.exits:
             raise bad("k", f"the next exit, {state.next_exit} of 0..{self.exits - 1}", k, "One state per sample.")
-        if state.scalar and self.kind != "record":
-            output = np.atleast_2d(as_array(output))
+        if self.kind != "record" and not isinstance(output, ExitOutput):
+            output = as_array(output)
+            output = np.atleast_2d(output) if state.scalar else output
         reduced = reduce_exit(output, self.kind, self.classes, name=f"output of exit {k}")
         if len(reduced) != len(state.arm):
             raise bad("output", f"one row per sample: {len(state.arm)}", f"{len(reduced)} rows", "See State.keep.")
@@ -208,8 +222,8 @@ class Policy:
         state.next_exit = k + 1
         stop = score >= self._thresholds(state.arm)[:, k] if k < self.exits - 1 else np.ones(len(score), bool)
         if state.scalar:
-            return Decision(bool(stop[0]), int(reduced.prediction[0]), float(score[0]))
-        return Decision(stop, reduced.prediction, score)
+            return Decision(bool(stop[0]), int(reduced.prediction[0]), float(score[0]), output, self.kind)
+        return Decision(stop, reduced.prediction, score, output, self.kind)
 
     def decide(self, outputs: object, samples: npt.ArrayLike | None = None) -> Decisions:
         """Decide for many samples whose outputs are all known.

@@ -1,0 +1,124 @@
+"""Meeting a budget with a family of thresholds that grows dearer along one parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.runtime.policy import ALWAYS, NEVER, first_exit
+from policyopt.thresholds.problem import Problem, Solution
+from policyopt.thresholds.quota import between
+
+Floats = npt.NDArray[np.float64]
+#: A budget counts as met from below within this share of it (or within one sample's way from
+#: the first exit to the last, where that is more).
+TOLERANCE = 0.002
+
+
+def meet_budget(
+    problem: Problem,
+    family: Callable[[float], Floats],
+    low: float,
+    high: float,
+    budget: float,
+    start: float | None = None,
+    steps: int = 50,
+) -> Solution:
+    """Find the member of a family whose replayed cost is the budget.
+
+    Bisection on the *replayed* cost, not on a planned one. What is left of the budget is spent by
+    `spend`. Where the family jumps over the budget (few distinct scores: votes, counters), the
+    two neighbours are mixed so that the expected cost is the budget.
+
+    Parameters
+    ----------
+    problem : Problem
+    family : callable
+        From the parameter to thresholds (K-1,); at `low` it costs at most the budget, at
+        `high` at least the budget.
+    low, high : float
+        Ends of the parameter.
+    budget : float
+        Mean cost allowed, already checked.
+    start : float, optional
+        A good first guess.
+    steps : int
+        Most bisections.
+
+    Returns
+    -------
+    Solution
+    """
+    span = float(problem.mean_costs[-1] - problem.mean_costs[0])
+    tolerance = max(TOLERANCE * budget, span / problem.rows)
+    cheap = np.full(problem.exits - 1, ALWAYS)
+    dear = np.full(problem.exits - 1, NEVER)
+    cheap_cost, dear_cost = problem.cost(cheap), problem.cost(dear)
+    guess = start
+    for _ in range(steps):
+        middle = (low + high) / 2 if guess is None else guess
+        guess = None
+        if not low < middle < high:
+            break
+        thresholds = family(middle)
+        cost = problem.cost(thresholds)
+        if cost <= budget:
+            low, cheap, cheap_cost = middle, thresholds, cost
+        else:
+            high, dear, dear_cost = middle, thresholds, cost
+        if 0 <= budget - cost <= tolerance:
+            break
+        if abs(budget - cost) <= tolerance:  # a hair too dear: step back by as much as that
+            guess = max(low, middle - 2 * abs(high - low) * tolerance / max(span, 1e-300))
+    spent = spend(problem, cheap, budget - cheap_cost)
+    if budget - problem.cost(spent) <= tolerance or dear_cost <= cheap_cost:
+        return Solution(spent)
+    return Solution(cheap, dear, (budget - cheap_cost) / (dear_cost - cheap_cost))
+
+
+def spend(problem: Problem, thresholds: Floats, left: float) -> Floats:
+    """Raise thresholds, from exit 0 on, so that the least ready leavers go on until `left` is spent.
+
+    Quotas are whole samples and one sample at a dear exit may be a visible share of a small
+    budget; the way from exit 0 to exit 1 is the small change.
+
+    Parameters
+    ----------
+    problem : Problem
+    thresholds : ndarray of shape (K-1,)
+    left : float
+        Mean cost per sample that may still be spent.
+
+    Returns
+    -------
+    ndarray of shape (K-1,)
+    """
+    thresholds = thresholds.copy()
+    for k in range(problem.exits - 1):
+        exits = first_exit(problem.scores, thresholds)
+        leavers = np.flatnonzero(exits == k)
+        if left <= 0 or not len(leavers):
+            continue
+        scores = problem.scores[leavers, k]
+        # Only the least ready matter: enough of them for `left` at the cheapest next step.
+        onward = thresholds.copy()
+        onward[: k + 1] = NEVER
+        later = first_exit(problem.scores[leavers], onward)
+        if problem.costs.ndim == 1:
+            extra = problem.costs[later] - problem.costs[k]
+        else:
+            rows = problem.costs[leavers]
+            extra = np.take_along_axis(rows, later[:, None], axis=1)[:, 0] - rows[:, k]
+        order = np.argsort(scores, kind="stable")
+        total = np.cumsum(extra[order]) / problem.rows
+        ranked = scores[order]
+        whole = np.append(ranked[1:] > ranked[:-1], True)  # never split equal scores
+        fits = np.flatnonzero((total <= left) & whole)
+        if len(fits):
+            last = fits[-1]
+            above = ranked[last + 1] if last + 1 < len(ranked) else NEVER
+            thresholds[k] = between(float(ranked[last]), float(above))
+            left -= float(total[last])
+    return thresholds
