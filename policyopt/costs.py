@@ -55,7 +55,15 @@ class Cost:
         if self.kind not in KINDS:
             raise bad("cost kind", f"one of {', '.join(KINDS)}", self.kind, "Choose one.")
         if self.values is not None:
-            values = cumulative(np.asarray(self.values, dtype=np.float64)[None, :], self.kind, self.name)
+            try:
+                row = np.asarray(self.values, dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise bad(self.name, "one number per exit", self.values, "E.g. 1,2,4.") from error
+            if row.ndim != 1 or not row.size:
+                raise bad(self.name, "of shape (K,)", f"shape {row.shape}", "One per exit.")
+            values = cumulative(row[None, :], self.kind, self.name)
+            if values[0, -1] <= 0:
+                raise bad(self.name, "more than 0 at the last exit", 0, "A budget needs a cost.")
             object.__setattr__(self, "values", tuple(float(v) for v in values[0]))
         # From here on the values are cumulative, whatever they were given as.
         object.__setattr__(self, "kind", "cumulative")
@@ -66,7 +74,9 @@ class Cost:
         return self.values is None
 
 
-def cumulative(costs: npt.NDArray[np.float64], kind: str, name: str = "costs") -> npt.NDArray[np.float64]:
+def cumulative(
+    costs: npt.NDArray[np.float64], kind: str, name: str = "costs", first_row: int = 0
+) -> npt.NDArray[np.float64]:
     """Return costs as cumulative, checked.
 
     Parameters
@@ -77,6 +87,8 @@ def cumulative(costs: npt.NDArray[np.float64], kind: str, name: str = "costs") -
         How `costs` is given.
     name : str
         Name used in errors.
+    first_row : int, default 0
+        Number of the first row, used in errors.
 
     Returns
     -------
@@ -92,24 +104,35 @@ def cumulative(costs: npt.NDArray[np.float64], kind: str, name: str = "costs") -
     >>> cumulative(np.array([[1.0, 2.0, 4.0]]), "standalone")
     array([[1., 3., 7.]])
     """
+    if kind not in KINDS:
+        raise bad("cost kind", f"one of {', '.join(KINDS)}", kind, "Choose one.")
     costs = np.asarray(costs, dtype=np.float64)
     if costs.ndim != 2 or costs.shape[1] == 0:
-        raise bad(name, "of shape (K,) or (N, K)", f"shape {costs.shape}", "Give one cost per exit.")
+        shape = f"shape {costs.shape}"
+        raise bad(name, "of shape (K,) or (N, K)", shape, "Give one cost per exit.")
+
+    def place(row: int, exit_: int) -> str:
+        return f"exit {exit_}" + (f" of row {first_row + row}" if len(costs) > 1 else "")
+
     if not np.isfinite(costs).all():
         row, exit_ = np.argwhere(~np.isfinite(costs))[0]
-        raise bad(name, "finite", f"{costs[row, exit_]} at exit {exit_}", "Mend or drop that cost.")
+        got = f"{costs[row, exit_]} at {place(row, exit_)}"
+        raise bad(name, "finite", got, "Mend or drop that cost.")
     if (costs < 0).any():
         row, exit_ = np.argwhere(costs < 0)[0]
-        raise bad(name, "0 or more", f"{costs[row, exit_]:g} at exit {exit_}", "Costs cannot be negative.")
+        got = f"{costs[row, exit_]:g} at {place(row, exit_)}"
+        raise bad(name, "0 or more", got, "Costs cannot be negative.")
     if kind == "standalone":
         return np.cumsum(costs, axis=1)
     falls = np.argwhere(np.diff(costs, axis=1) < 0)
     if falls.size:
         row, exit_ = falls[0]
         raise InputError(
-            f"'{name}' must not decrease from exit to exit when cumulative. Got {costs[row, exit_]:g} at "
-            f"exit {exit_} and {costs[row, exit_ + 1]:g} at exit {exit_ + 1}. If each is the cost of that "
-            "exit alone, say --cost-kind standalone (Python: kind='standalone')."
+            f"'{name}' must not decrease from exit to exit when cumulative. "
+            f"Got {costs[row, exit_]:g} at {place(row, exit_)} and then "
+            f"{costs[row, exit_ + 1]:g} at exit {exit_ + 1}. If each is the cost of that "
+            "exit alone, say --cost-kind standalone (Python: kind='standalone', or "
+            "cost_kind='standalone')."
         )
     return costs
 

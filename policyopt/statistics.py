@@ -228,4 +228,7 @@ def _labels(rows: Rows, table: ExitStatistics) -> dict[str, Any]:
         return {"labels": labels, "correct": np.asarray(rows.array("correct"), dtype=bool)}
     if labels is None:
         return {"labels": None, "correct": None}
-    return {"labels": labels, "correct": (table.prediction == labels[:, None]) & (labels >= 0)[:, None]}
+    return {
+        "labels": labels,
+        "correct": (table.prediction == labels[:, None]) & (labels >= 0)[:, None],
+    }

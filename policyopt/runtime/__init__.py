@@ -1,9 +1,9 @@
 """What runs beside the model: load a policy, decide. Needs numpy and the standard library only.
 
->>> from policyopt.runtime import load_policy        # doctest: +SKIP
->>> policy = load_policy("policy.json")              # doctest: +SKIP
->>> state = policy.start()                           # doctest: +SKIP
->>> for k, logits in enumerate(exits(x)):            # doctest: +SKIP
+>>> from policyopt.runtime import load_policy  # doctest: +SKIP
+>>> policy = load_policy("policy.json")  # doctest: +SKIP
+>>> state = policy.start()  # doctest: +SKIP
+>>> for k, logits in enumerate(exits(x)):  # doctest: +SKIP
 ...     decision = policy.step(k, logits, state)
 ...     if decision.exit:
 ...         break

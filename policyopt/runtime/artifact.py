@@ -100,20 +100,44 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
         Not an artifact, another version, unknown or missing fields, changed since written.
     """
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise bad(source, f"a policy file (format '{FORMAT}')", "something else", "`policyopt fit` writes one.")
+        raise bad(
+            source,
+            f"a policy file (format '{FORMAT}')",
+            "something else",
+            "`policyopt fit` writes one.",
+        )
     if content.get("version") != VERSION:
-        raise bad(f"version of {source}", f"{VERSION}", content.get("version"), "Use a policyopt that knows it.")
-    for kind_of, names in (("unknown", content.keys() - _FIELDS), ("missing", _FIELDS.keys() - content)):
+        raise bad(
+            f"version of {source}",
+            f"{VERSION}",
+            content.get("version"),
+            "Use a policyopt that knows it.",
+        )
+    for kind_of, names in (
+        ("unknown", content.keys() - _FIELDS),
+        ("missing", _FIELDS.keys() - content),
+    ):
         if names:
-            raise InputError(f"'{source}' has {kind_of} fields: {', '.join(sorted(names))}. Fit and save it again.")
+            raise InputError(
+                f"'{source}' has {kind_of} fields: {', '.join(sorted(names))}. Fit and save it again."
+            )
     for name, type_ in _FIELDS.items():
         if not isinstance(content[name], type_) or isinstance(content[name], bool):
-            raise bad(f"{name} in {source}", f"of type {type_}", content[name], "Fit and save it again.")
+            raise bad(
+                f"{name} in {source}", f"of type {type_}", content[name], "Fit and save it again."
+            )
     body = {name: value for name, value in content.items() if name != "sha256"}
     if _digest(body) != content["sha256"]:
-        raise InputError(f"'{source}' was changed after it was written: its checksum differs. Fit and save it again.")
+        raise InputError(
+            f"'{source}' was changed after it was written: its checksum differs. Fit and save it again."
+        )
     if content["kind"] not in KINDS or content["answer"] != {"name": "plain"}:
-        raise bad(f"kind and answer in {source}", f"one of {KINDS}, plain", content["answer"], "Fit it again.")
+        raise bad(
+            f"kind and answer in {source}",
+            f"one of {KINDS}, plain",
+            content["answer"],
+            "Fit it again.",
+        )
     try:
         score, mixture = content["score"], content["mixture"]
         return Policy(
@@ -124,7 +148,11 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
             kind=content["kind"],
             classes=content["classes"],
             mixture=mixture
-            and Mixture(np.array(mixture["thresholds"], np.float64), float(mixture["share"]), int(mixture["seed"])),
+            and Mixture(
+                np.array(mixture["thresholds"], np.float64),
+                float(mixture["share"]),
+                int(mixture["seed"]),
+            ),
             provenance=content["provenance"],
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -169,7 +197,9 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise bad(path.name, "JSON", str(error), "Is the file whole? Fit and save it again.") from error
+        raise bad(
+            path.name, "JSON", str(error), "Is the file whole? Fit and save it again."
+        ) from error
     return from_dict(content, path.name)
 
 

@@ -13,9 +13,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
 
-def coin(
-    seed: int, samples: npt.NDArray[np.integer], stream: int = 0
-) -> npt.NDArray[np.float64]:
+def coin(seed: int, samples: npt.NDArray[np.integer], stream: int = 0) -> npt.NDArray[np.float64]:
     """Return one number in [0, 1) per sample.
 
     Parameters

@@ -259,7 +259,10 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
         raise bad(name, f"an array of {kind}", f"dtype {array.dtype}", "Pass floats.")
     if array.ndim != 2 or array.shape[1] != classes:
         raise bad(
-            name, f"of shape (n, {classes})", f"shape {array.shape}", "One row per sample, one column per class."
+            name,
+            f"of shape (n, {classes})",
+            f"shape {array.shape}",
+            "One row per sample, one column per class.",
         )
     if kind == "probabilities":
         check_finite(array, name)

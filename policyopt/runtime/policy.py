@@ -49,7 +49,9 @@ class State:
 
     __slots__ = ("arm", "next_exit", "rule_state", "scalar")
 
-    def __init__(self, rule_state: tuple[Any, ...], arm: npt.NDArray[np.bool_], scalar: bool) -> None:
+    def __init__(
+        self, rule_state: tuple[Any, ...], arm: npt.NDArray[np.bool_], scalar: bool
+    ) -> None:
         self.next_exit = 0
         self.rule_state = rule_state
         self.arm = arm
@@ -211,18 +213,34 @@ class Policy:
             Exits out of turn, wrong shape, NaN or infinity.
         """
         if k != state.next_exit or not 0 <= k < self.exits:
-            raise bad("k", f"the next exit, {state.next_exit} of 0..{self.exits - 1}", k, "One state per sample.")
+            raise bad(
+                "k",
+                f"the next exit, {state.next_exit} of 0..{self.exits - 1}",
+                k,
+                "One state per sample.",
+            )
         if self.kind != "record" and not isinstance(output, ExitOutput):
             output = as_array(output)
             output = np.atleast_2d(output) if state.scalar else output
         reduced = reduce_exit(output, self.kind, self.classes, name=f"output of exit {k}")
         if len(reduced) != len(state.arm):
-            raise bad("output", f"one row per sample: {len(state.arm)}", f"{len(reduced)} rows", "See State.keep.")
+            raise bad(
+                "output",
+                f"one row per sample: {len(state.arm)}",
+                f"{len(reduced)} rows",
+                "See State.keep.",
+            )
         score, state.rule_state = self.rule.score(k, reduced, state.rule_state)
         state.next_exit = k + 1
-        stop = score >= self._thresholds(state.arm)[:, k] if k < self.exits - 1 else np.ones(len(score), bool)
+        stop = (
+            score >= self._thresholds(state.arm)[:, k]
+            if k < self.exits - 1
+            else np.ones(len(score), bool)
+        )
         if state.scalar:
-            return Decision(bool(stop[0]), int(reduced.prediction[0]), float(score[0]), output, self.kind)
+            return Decision(
+                bool(stop[0]), int(reduced.prediction[0]), float(score[0]), output, self.kind
+            )
         return Decision(stop, reduced.prediction, score, output, self.kind)
 
     def decide(self, outputs: object, samples: npt.ArrayLike | None = None) -> Decisions:
@@ -288,15 +306,23 @@ class Policy:
         if count != self.exits:
             came = f"shape {tuple(outputs.shape)}" if is_array else f"{count} entries"
             raise bad(
-                "outputs", f"of shape (N, {self.exits}, {self.classes}), or a sequence of {self.exits} exits", came, ""
+                "outputs",
+                f"of shape (N, {self.exits}, {self.classes}), or a sequence of {self.exits} exits",
+                came,
+                "",
             )
         if not is_array:
-            return [reduce_exit(o, self.kind, self.classes, f"output of exit {k}") for k, o in enumerate(outputs)]
+            return [
+                reduce_exit(o, self.kind, self.classes, f"output of exit {k}")
+                for k, o in enumerate(outputs)
+            ]
         array = as_array(outputs)
         return [
             concatenate(
                 [
-                    reduce_exit(array[low : low + _CHUNK, k], self.kind, self.classes, f"output of exit {k}")
+                    reduce_exit(
+                        array[low : low + _CHUNK, k], self.kind, self.classes, f"output of exit {k}"
+                    )
                     for low in range(0, max(len(array), 1), _CHUNK)
                 ]
             )

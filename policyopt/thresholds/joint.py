@@ -4,9 +4,9 @@ For a price lambda, each step finds the best value of one threshold (or of two a
 others held: a sample's gain from leaving at exit k against going on is known, so summing gains
 by score gives every candidate's worth in one pass. Steps repeat until none helps. The prices are
 walked up and down, each search starting from its neighbour's result; all results form the upper
-hull of (cost, value), and the hull's two corners next to a budget are joined: by sliding all
-thresholds from the cheaper corner to the dearer one (the default: one deterministic set), or by
-mixing the corners with a coin (``mix=True``).
+hull of (cost, value). A budget between two corners of the hull is met by mixing them with a coin
+(``mix=True``), or, since policies are deterministic by default, by the best single set that costs
+the budget: on the way from one corner to the other, or from a corner by one threshold alone.
 
 Source: coordinate ascent on the Lagrangian and mixing on the hull as in the cost-constrained
 cascade literature (Dekoninck et al., ICML 2025, 2410.10347, binary search in lambda and mixing);
@@ -40,7 +40,7 @@ _TINY, _DRAWS = 100, 24  # up to here, from this many random cuts besides
 _TINY_GAIN = 1e-12
 
 
-def solve_path(problem: Problem, budgets: Sequence[float], mix: bool = False, seed: int = 0) -> list[Solution]:
+def solve_path(problem: Problem, budgets: Sequence[float], mix: bool = False) -> list[Solution]:
     """Return jointly chosen thresholds for each budget.
 
     Parameters
@@ -48,9 +48,7 @@ def solve_path(problem: Problem, budgets: Sequence[float], mix: bool = False, se
     problem : Problem
     budgets : sequence of float
     mix : bool
-        Mix the two corners of the hull by a coin instead of sliding between them.
-    seed : int
-        Unused by the search, which is deterministic; kept with the coin by the caller.
+        Mix the two corners of the hull next to the budget by a coin.
 
     Returns
     -------
@@ -252,7 +250,9 @@ def _thin(problem: Problem) -> Problem:
     return Problem(problem.scores[::step], problem.value[::step], costs, problem.unit)
 
 
-def _join(problem: Problem, corners: list[Floats], costs: Floats, budget: float, mix: bool) -> Solution:
+def _join(
+    problem: Problem, corners: list[Floats], costs: Floats, budget: float, mix: bool
+) -> Solution:
     """Meet the budget between the two corners next to it."""
     dearer = int(np.clip(np.searchsorted(costs, budget), 1, len(costs) - 1))
     low, high = corners[dearer - 1], corners[dearer]
@@ -274,7 +274,9 @@ def _join(problem: Problem, corners: list[Floats], costs: Floats, budget: float,
     return max(single or found[:1], key=lambda s: problem.accuracy(s.thresholds))
 
 
-def _along(problem: Problem, ordered: Floats, way: tuple[Floats, Floats], budget: float) -> Solution:
+def _along(
+    problem: Problem, ordered: Floats, way: tuple[Floats, Floats], budget: float
+) -> Solution:
     """Meet the budget on the straight way between two sets of thresholds, in ranks."""
     cheap, dear = way
 
@@ -286,7 +288,9 @@ def _along(problem: Problem, ordered: Floats, way: tuple[Floats, Floats], budget
 
 def _positions(ordered: Floats, thresholds: Floats) -> Floats:
     """Return how many samples score below each threshold, (K-1,)."""
-    return np.array([np.searchsorted(ordered[:, k], t) for k, t in enumerate(thresholds)], dtype=np.float64)
+    return np.array(
+        [np.searchsorted(ordered[:, k], t) for k, t in enumerate(thresholds)], dtype=np.float64
+    )
 
 
 def _at_positions(ordered: Floats, positions: Floats) -> Floats:

@@ -33,7 +33,9 @@ def make_rule(name: str, params: Mapping[str, Any]) -> ScoreRule:
     try:
         return RULES[name](**params)
     except TypeError as error:
-        raise bad(f"parameters of score {name}", "those it declares", dict(params), str(error)) from error
+        raise bad(
+            f"parameters of score {name}", "those it declares", dict(params), str(error)
+        ) from error
 
 
 __all__ = [

@@ -1,0 +1,8 @@
+"""``python -m policyopt``."""
+
+from __future__ import annotations
+
+from policyopt.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The Python API in one line each: fit, evaluate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from policyopt.budgets import Budget, parse_budget
+from policyopt.cache.data import ExitData
+from policyopt.frontier.replay import Replay, replay
+from policyopt.methods import Fitted, Method, make_method
+from policyopt.runtime.policy import Policy
+from policyopt.table import Tables
+
+DEFAULT_METHOD = "max_prob:thresholds=joint"
+
+
+def fit(
+    data: ExitData,
+    budget: Budget | None = None,
+    method: str | Method = DEFAULT_METHOD,
+    *,
+    split: str = "fit",
+    cost: str | None = None,
+    seed: int = 0,
+    tables: Tables | None = None,
+    **settings: Any,
+) -> Fitted:
+    """Fit one policy under a budget.
+
+    Parameters
+    ----------
+    data : ExitData
+        From `open_cache` or `from_arrays`.
+    budget : float or str, optional
+        Mean cost per sample: ``2.5`` in the cost's unit, or ``"40%"`` of the full model. Only
+        thresholds that the user gives need none.
+    method : str or Method
+        A name of the registry, perhaps with settings (``"margin:thresholds=joint"``).
+    split : str
+        Rows to fit on.
+    cost : str, optional
+        Name of the cost; default the cache's first.
+    seed : int
+        Same seed, same policy.
+    tables : Tables, optional
+        Reuse of passes already made.
+    **settings
+        Of the method, e.g. ``thresholds="joint"``.
+
+    Returns
+    -------
+    Fitted
+
+    Raises
+    ------
+    InputError
+        Unknown method or setting, no labels, or no budget where one is needed.
+    BudgetError
+        The budget cannot be met.
+
+    Examples
+    --------
+    >>> import numpy as np, policyopt as po
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 1000)
+    >>> logits = rng.normal(size=(1000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
+    >>> data = po.from_arrays(logits, labels, costs=[1, 4], unit="ms")
+    >>> fitted = po.fit(data, budget=2.0, method="max_prob")
+    >>> round(fitted.expected.cost, 2)
+    2.0
+    """
+    tables = tables or Tables(data, cost)
+    table = tables.get(split)
+    chosen = make_method(method, settings) if isinstance(method, str) else method
+    if budget is None:
+        # Given thresholds, patience or exit: the most that any policy costs allows them all.
+        limit = float(table.mean_costs[-1])
+        fixed = {
+            k: v for k, v in chosen.settings().items() if k in ("thresholds", "patience", "exit")
+        }
+        if not any(v is not None and not isinstance(v, str) for v in fixed.values()):
+            from policyopt.runtime.errors import bad
+
+            raise bad("budget", "given", "none", "E.g. --budget 40% (Python: budget='40%').")
+    else:
+        limit = parse_budget(budget, table.mean_costs)
+    return chosen.fit_path(table, [limit], seed)[0]
+
+
+def evaluate(
+    policy: Policy, data: ExitData, split: str = "test", *, cost: str | None = None
+) -> Replay:
+    """Replay a policy on a split of a cache.
+
+    Parameters
+    ----------
+    policy : Policy
+    data : ExitData
+    split : str
+    cost : str, optional
+        Name of the cost; default the one the policy was fitted on, else the cache's first.
+
+    Returns
+    -------
+    Replay
+
+    Raises
+    ------
+    InputError
+        The policy was made for another model, or the split is missing or unlabelled.
+    """
+    fitted_on = policy.provenance.get("cost")
+    if cost is None and any(c.name == fitted_on for c in data.costs):
+        cost = str(fitted_on)
+    return replay(policy, Tables(data, cost).get(split))

@@ -1,0 +1,56 @@
+"""``policyopt demo``: the main job on the cache that ships with the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from policyopt.api import fit as fit_policy
+from policyopt.cli.curve import print_curve, run_curve, write_curve
+from policyopt.cli.fit import COLUMNS, describe
+from policyopt.cli.options import make_tables, read_cache
+from policyopt.cli.output import print_table
+from policyopt.runtime.errors import bad
+
+METHODS = "max_prob,max_prob:thresholds=joint,margin,entropy,patience,random"
+_SHIPPED = Path("cache") / "fashion_mnist"
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Directory for what the demo makes.")] = Path(
+        "demo"
+    ),
+    cache: Annotated[Path | None, typer.Option("--cache", help="Another cache.")] = None,
+    budget: Annotated[str, typer.Option("--budget", help="Budget of the policy file.")] = "40%",
+) -> None:
+    """Compare policies on a real cache, fit one, and write it: table, curve.png, policy.json."""
+    path = cache or _find()
+    data = read_cache(path)
+    tables = make_tables(data, None)
+    print(
+        f"1. Policies at nine budgets, on rows that chose nothing ({path.name}, {len(tables.get('test')):,} test rows)"
+    )
+    frontier, _ = run_curve(tables, METHODS, "9", 1, None)
+    print_curve(frontier)
+    write_curve(frontier, frontier.records, out, f"{path.name}: accuracy at realised cost")
+    print(f"2. One policy for a budget of {budget}")
+    fitted = fit_policy(data, budget, tables=tables)
+    fitted.save(out / "policy.json")
+    print_table([describe(fitted, len(tables.get("test")), str(out / "policy.json"))], COLUMNS)
+    print(
+        f"3. Look at {out / 'curve.png'}; the same on your own outputs: policyopt import, info, fit, curve."
+    )
+
+
+def _find() -> Path:
+    for root in (Path.cwd(), Path(__file__).resolve().parents[2]):
+        if (root / _SHIPPED / "manifest.json").is_file():
+            return root / _SHIPPED
+    raise bad(
+        "cache",
+        f"{_SHIPPED} under this folder or the checkout",
+        "none",
+        "Run it in a checkout, or give --cache.",
+    )

@@ -1,0 +1,68 @@
+"""``policyopt evaluate``: replay a policy on a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from policyopt.api import evaluate as replay_policy
+from policyopt.cli.options import CachePath, CostName, PolicyPath, Style, read_cache
+from policyopt.cli.output import Format, number, percent, print_records, shares_text, to_csv
+from policyopt.frontier.curve import summary
+from policyopt.runtime.artifact import load_policy, write_text
+
+
+def evaluate(
+    policy: PolicyPath,
+    cache: CachePath,
+    split: Annotated[str, typer.Option("--split", help="Split or stream to replay on.")] = "test",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="CSV with exit, prediction, cost and correctness per row."),
+    ] = None,
+    cost: CostName = None,
+    style: Style = Format.table,
+) -> None:
+    """Show realised cost and accuracy of a policy."""
+    loaded = load_policy(policy)
+    outcome = replay_policy(loaded, read_cache(cache), split, cost=cost)
+    if out is not None:
+        columns = zip(
+            outcome.exit.tolist(),
+            outcome.prediction.tolist(),
+            outcome.cost.tolist(),
+            outcome.correct.tolist(),
+            strict=True,
+        )
+        names = ("exit", "prediction", "cost", "correct")
+        write_text(
+            out,
+            to_csv([{"row": i, **dict(zip(names, c, strict=True))} for i, c in enumerate(columns)]),
+        )
+    provenance = loaded.provenance
+    record = {
+        "method": provenance.get("method"),
+        "split": split,
+        "budget": provenance.get("budget"),
+        "unit": loaded.unit,
+        **summary(outcome),
+    }
+    print_records(
+        [record],
+        style,
+        {
+            "method": lambda r: r["method"],
+            "split": lambda r: r["split"],
+            "rows": lambda r: f"{r['rows']:,}",
+            f"budget [{loaded.unit}]": lambda r: r["budget"],
+            "realised cost [95 %]": lambda r: (
+                f"{number(r['realised_cost'])} [{number(r['realised_cost_low'])}, {number(r['realised_cost_high'])}]"
+            ),
+            "accuracy % [95 %]": lambda r: (
+                f"{percent(r['accuracy'])} [{percent(r['accuracy_low'])}, {percent(r['accuracy_high'])}]"
+            ),
+            "exit share %": lambda r: shares_text(r["exit_share"]),
+        },
+    )

@@ -1,0 +1,78 @@
+"""``policyopt fit``: one policy under a budget, written as an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from policyopt.api import DEFAULT_METHOD
+from policyopt.api import fit as fit_policy
+from policyopt.cli.options import (
+    CachePath,
+    CostName,
+    Seed,
+    Settings,
+    Style,
+    make_tables,
+    read_cache,
+    read_settings,
+)
+from policyopt.cli.output import Format, number, print_records, thresholds_text
+from policyopt.frontier.curve import threshold_fields
+from policyopt.methods import Fitted
+
+
+def fit(
+    cache: CachePath,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", help="Mean cost: 2.5 in the unit, or 40% of the full model."),
+    ] = None,
+    method: Annotated[
+        str, typer.Option("--method", help="`policyopt methods` lists them.")
+    ] = DEFAULT_METHOD,
+    out: Annotated[Path, typer.Option("--out", help="Policy file to write.")] = Path("policy.json"),
+    settings: Settings = None,
+    cost: CostName = None,
+    seed: Seed = 0,
+    style: Style = Format.table,
+) -> None:
+    """Fit a policy on split `fit` and write it."""
+    data = read_cache(cache)
+    tables = make_tables(data, cost)
+    chosen = read_settings(settings)
+    fitted = fit_policy(data, budget, method, seed=seed, tables=tables, **chosen)
+    fitted.save(out)
+    rows = len(tables.get("test")) if "test" in data.split_names else None
+    print_records([describe(fitted, rows, str(out))], style, COLUMNS)
+
+
+def describe(fitted: Fitted, rows: int | None, path: str | None) -> dict[str, Any]:
+    """Return a fit as a record; `rows` is the number of unseen rows the interval is for."""
+    low, high = fitted.expected.interval(rows)
+    return {
+        "method": fitted.method,
+        "budget": fitted.budget,
+        "unit": fitted.policy.unit,
+        "expected_cost": fitted.expected.cost,
+        "expected_cost_low": low,
+        "expected_cost_high": high,
+        "expected_for_rows": rows,
+        "fit_accuracy": fitted.accuracy,
+        "fit_rows": fitted.expected.rows,
+        **threshold_fields(fitted.policy),
+        "policy": path,
+    }
+
+
+COLUMNS = {
+    "method": lambda r: r["method"],
+    "budget": lambda r: f"{number(r['budget'])} {r['unit']}",
+    "expected cost [95 %]": lambda r: (
+        f"{number(r['expected_cost'])} [{number(r['expected_cost_low'])}, {number(r['expected_cost_high'])}]"
+    ),
+    "thresholds, exit 0 on": thresholds_text,
+    "policy": lambda r: r["policy"] or "-",
+}

@@ -1,0 +1,110 @@
+"""``policyopt info``: what a cache holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from policyopt.cache.data import ExitData
+from policyopt.cli.options import CachePath, CostName, Incomplete, Style, read_cache
+from policyopt.cli.output import Format, number, percent, print_json, print_table, to_csv
+from policyopt.cli.progress import progress
+from policyopt.table import Tables
+
+
+def info(
+    cache: CachePath,
+    cost: CostName = None,
+    incomplete: Incomplete = False,
+    style: Style = Format.table,
+) -> None:
+    """Show rows, accuracy per exit, costs and metadata of a cache."""
+    data = read_cache(cache, incomplete)
+    with progress("reading the outputs") as step:
+        tables = Tables(data, cost, step)
+        splits = [_split(tables, name) for name in data.split_names]
+    content = {
+        "kind": data.kind,
+        "exits": data.exits,
+        "classes": data.classes,
+        "pooled": data.pooled,
+        "splits": splits,
+        "costs": _costs(data),
+        "metadata": dict(data.metadata),
+        "fingerprint": data.fingerprint,
+    }
+    if style is Format.json:
+        print_json(content)
+    elif style is Format.csv:
+        print(to_csv([{**split, "accuracy": split["accuracy"]} for split in splits]), end="")
+    else:
+        _print(content, data)
+
+
+def _split(tables: Tables, name: str) -> dict[str, Any]:
+    table = tables.get(name)
+    stats = table.statistics
+    known = stats.labels is None or bool((stats.labels >= 0).all())
+    accuracy = stats.correct.mean(axis=0).tolist() if stats.correct is not None and known else None
+    role = name if name in ("fit", "calibrate", "test") else "stream"
+    no_answer = float((stats.prediction < 0).mean())
+    return {
+        "split": name,
+        "role": role,
+        "rows": len(table),
+        "accuracy": accuracy,
+        "no_answer": no_answer,
+    }
+
+
+def _costs(data: ExitData) -> list[dict[str, Any]]:
+    costs = []
+    for cost in data.costs:
+        if cost.values is not None:
+            values = list(cost.values)
+        else:
+            arrays = [rows.array(f"cost:{cost.name}") for rows in data.splits.values()]
+            values = np.concatenate(arrays).mean(axis=0).tolist()
+        costs.append(
+            {
+                "cost": cost.name,
+                "unit": cost.unit,
+                "per_sample": cost.per_sample,
+                "cumulative_mean": values,
+            }
+        )
+    return costs
+
+
+def _print(content: dict[str, Any], data: ExitData) -> None:
+    classes = f"{data.classes} classes" if data.classes else "classes unknown"
+    pool = ", one pool divided by seed" if data.pooled else ""
+    print(f"{data.kind}: {data.exits} exits, {classes}{pool}")
+    exits = {
+        f"exit {k}": (lambda r, k=k: r["accuracy"] and percent(r["accuracy"][k]))
+        for k in range(data.exits)
+    }
+    print_table(
+        content["splits"],
+        {
+            "split": lambda r: r["split"],
+            "role": lambda r: r["role"],
+            "rows": lambda r: f"{r['rows']:,}",
+            **exits,
+        },
+        title="accuracy [%]",
+    )
+    print_table(
+        content["costs"],
+        {
+            "cost": lambda r: r["cost"],
+            "unit": lambda r: r["unit"],
+            "given": lambda r: "per sample" if r["per_sample"] else "per exit",
+            **{
+                f"exit {k}": (lambda r, k=k: number(r["cumulative_mean"][k]))
+                for k in range(data.exits)
+            },
+        },
+        title="cumulative cost",
+    )

@@ -1,0 +1,59 @@
+"""The command line: commands, exit codes, one message per error.
+
+Exit code 0 done; 1 internal error; 2 bad usage or input; 3 budget or risk level cannot be met;
+4 a check failed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import typer
+
+from policyopt.cli import compare, curve, demo, evaluate, fit, import_, info, methods, run
+from policyopt.runtime.errors import PolicyOptError
+
+app = typer.Typer(
+    name="policyopt",
+    help=(
+        "Fit early-exit policies after training, from cached per-exit outputs. "
+        "Exit codes: 0 done, 2 bad usage or input, 3 the budget cannot be met, 4 a check failed. "
+        "--debug, anywhere, shows the traceback of an error."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("import")(import_.import_)
+app.command("info")(info.info)
+app.command("methods")(methods.methods)
+app.command("fit")(fit.fit)
+app.command("evaluate")(evaluate.evaluate)
+app.command("curve")(curve.curve)
+app.command("compare")(compare.compare)
+app.command("run")(run.run)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app()
+    except (PolicyOptError, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 2))
+    except Exception as error:  # whatever is left is our fault: say so in one line
+        if debug:
+            traceback.print_exc()
+        kind = type(error).__name__
+        print(
+            f"internal error: {kind}: {error}. Please report it; --debug shows where.",
+            file=sys.stderr,
+        )
+        sys.exit(1)

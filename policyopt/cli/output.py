@@ -1,0 +1,135 @@
+"""What commands print: tables for people, JSON and CSV for machines, all on standard output."""
+
+from __future__ import annotations
+
+import csv
+import enum
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from policyopt.runtime.policy import ALWAYS, NEVER
+
+
+class Format(str, enum.Enum):
+    """How data are printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+def print_json(content: Any) -> None:
+    """Print JSON (finite numbers only), one document."""
+    json.dump(content, sys.stdout, indent=1, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def to_csv(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return records as CSV; lists and mappings as JSON in their cell."""
+    buffer = io.StringIO()
+    names = list(dict.fromkeys(name for record in records for name in record))
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        writer.writerow(
+            {k: json.dumps(v) if isinstance(v, (list, dict)) else v for k, v in record.items()}
+        )
+    return buffer.getvalue()
+
+
+def print_records(
+    records: Sequence[Mapping[str, Any]],
+    style: Format,
+    columns: Mapping[str, Any] | None = None,
+    title: str = "",
+) -> None:
+    """Print records.
+
+    Parameters
+    ----------
+    records : sequence of mappings
+    style : Format
+    columns : mapping of header to function of a record, optional
+        What the table shows; default every field.
+    title : str
+        Of the table.
+    """
+    if style is Format.json:
+        print_json(list(records))
+    elif style is Format.csv:
+        sys.stdout.write(to_csv(records))
+    else:
+        print_table(records, columns, title)
+
+
+def print_table(
+    records: Sequence[Mapping[str, Any]], columns: Mapping[str, Any] | None = None, title: str = ""
+) -> None:
+    """Print records as a table; numbers to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    names = list(dict.fromkeys(name for record in records for name in record))
+    columns = columns or {name: (lambda r, name=name: r.get(name, "")) for name in names}
+    table = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    cells = [[_text(function(record)) for function in columns.values()] for record in records]
+    for i, header in enumerate(columns):
+        numeric = all(row[i][:1] in "+-0123456789." for row in cells if row[i])
+        table.add_column(header, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 140)  # piped: do not wrap at 80 columns
+    console.print(table)
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Return a number in `digits` significant digits, without an exponent where it can be read."""
+    text = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if "e+" in text else text
+
+
+def percent(value: float, digits: int = 2) -> str:
+    """Return a share in percent."""
+    return f"{100 * value:.{digits}f}"
+
+
+def thresholds_text(record: Mapping[str, Any]) -> str:
+    """Return the thresholds of a record, or of its two sets, for people."""
+    mixture = record.get("mixture")
+    if mixture:
+        first, second = (_threshold_list(t) for t in mixture["thresholds"])
+        return f"{first} or, for {percent(mixture['share'], 1)} %, {second}"
+    return _threshold_list(record["thresholds"])
+
+
+def shares_text(shares: Sequence[float]) -> str:
+    """Return exit shares in whole percent."""
+    return " ".join(f"{100 * share:.0f}" for share in shares)
+
+
+def note(text: str) -> None:
+    """Print a remark on standard error."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def _threshold_list(thresholds: Sequence[float]) -> str:
+    names = {ALWAYS: "always", NEVER: "never"}
+    return " ".join(names.get(t) or f"{t:.4f}" for t in thresholds)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, (list, tuple)):
+        return " ".join(_text(v) for v in value)
+    return str(value)

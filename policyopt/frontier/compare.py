@@ -1,0 +1,201 @@
+"""Comparison at equal realised cost: paired bootstrap, McNemar, area between curves.
+
+Two policies never cost exactly the same on test rows. So each point of a method is held against
+its rival's frontier *at that point's realised cost*: the rival mixes its two neighbouring
+policies there, which is itself a policy. Rows are resampled together for both, so the interval
+covers cost and accuracy and their pairing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
+from policyopt.frontier.curve import Frontier
+from policyopt.frontier.intervals import bootstrap_means, interval
+from policyopt.frontier.replay import replay
+from policyopt.runtime.coin import coin
+from policyopt.runtime.errors import bad
+from policyopt.table import Table
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Path:
+    """A method's replays over all budgets on the same rows, the two ends added.
+
+    The ends, all leaving at exit 0 and all running every exit, are policies that any method has.
+
+    Attributes
+    ----------
+    cost, correct : ndarray of shape (N, P)
+    """
+
+    cost: Floats
+    correct: Floats
+
+
+def path_of(frontier: Frontier, label: str, seed: int, table: Table) -> Path:
+    """Replay a method's policies on a table, cheapest end first."""
+    chosen = [f for (name, s, _), f in frontier.fitted.items() if name == label and s == seed]
+    if not chosen:
+        raise bad("method", "one of the fitted methods", label, "Fit it first.")
+    outcomes = [replay(fitted.policy, table) for fitted in chosen]
+    costs = np.broadcast_to(table.costs, (len(table), table.exits))
+    ends = (0, table.exits - 1)
+    return Path(
+        np.stack([costs[:, ends[0]], *(o.cost for o in outcomes), costs[:, ends[1]]], axis=1),
+        np.stack(
+            [table.correct[:, ends[0]], *(o.correct for o in outcomes), table.correct[:, ends[1]]],
+            axis=1,
+        ),
+    )
+
+
+def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]]:
+    """Hold each inner point of `ours` against `rival` at equal realised cost.
+
+    Parameters
+    ----------
+    ours, rival : Path
+        Of the same rows.
+    seed : int
+        Of the bootstrap and of the coin that mixes for McNemar's test.
+
+    Returns
+    -------
+    list of dict
+        Per point: realised_cost, accuracy, reference_accuracy, difference, difference_low,
+        difference_high (95 %, paired bootstrap), better, worse (discordant rows) and mcnemar_p
+        (exact, two-sided, on the mixed rival).
+    """
+    inner = slice(1, ours.cost.shape[1] - 1)
+    columns = np.concatenate(
+        [ours.cost[:, inner], ours.correct[:, inner], rival.cost, rival.correct], axis=1
+    )
+    points = inner.stop - inner.start
+    split = np.cumsum([points, points, rival.cost.shape[1]])
+    means = bootstrap_means(columns, np.random.default_rng(seed))
+
+    def difference(row: Floats) -> Floats:
+        cost, accuracy, rival_cost, rival_accuracy = np.split(row, split)
+        return accuracy - np.interp(cost, *_sorted(rival_cost, rival_accuracy))
+
+    low, high = interval(np.array([difference(row) for row in means]))
+    exact = columns.mean(axis=0)
+    cost, accuracy, _, _ = np.split(exact, split)
+    gain = difference(exact)
+    out = []
+    for i in range(points):
+        mixed = _mixed(rival, float(cost[i]), seed)
+        mine = ours.correct[:, i + 1]
+        better, worse = int((mine > mixed).sum()), int((mine < mixed).sum())
+        p = binomtest(better, better + worse).pvalue if better + worse else 1.0
+        out.append(
+            {
+                "realised_cost": float(cost[i]),
+                "accuracy": float(accuracy[i]),
+                "reference_accuracy": float(accuracy[i] - gain[i]),
+                "difference": float(gain[i]),
+                "difference_low": float(low[i]),
+                "difference_high": float(high[i]),
+                "better": better,
+                "worse": worse,
+                "mcnemar_p": float(p),
+            }
+        )
+    return out
+
+
+def area_between(ours: Path, rival: Path, seed: int = 0) -> dict[str, float]:
+    """Return the mean height between two frontiers over the whole range of cost, with interval.
+
+    Both are raw polylines (not hulls) through all replayed points and the two common ends.
+
+    Returns
+    -------
+    dict
+        area (accuracy, averaged over cost), area_low, area_high (95 %, paired bootstrap).
+    """
+    columns = np.concatenate([ours.cost, ours.correct, rival.cost, rival.correct], axis=1)
+    p, q = ours.cost.shape[1], rival.cost.shape[1]
+    split = np.cumsum([p, p, q])
+
+    def area(row: Floats) -> float:
+        a_cost, a_accuracy, b_cost, b_accuracy = np.split(row, split)
+        grid = np.union1d(a_cost, b_cost)
+        gap = np.interp(grid, *_sorted(a_cost, a_accuracy)) - np.interp(
+            grid, *_sorted(b_cost, b_accuracy)
+        )
+        return float(np.trapezoid(gap, grid) / max(np.ptp(grid), 1e-300))
+
+    replicates = np.array(
+        [area(row) for row in bootstrap_means(columns, np.random.default_rng(seed))]
+    )
+    low, high = interval(replicates)
+    return {"area": area(columns.mean(axis=0)), "area_low": float(low), "area_high": float(high)}
+
+
+def compare(
+    frontier: Frontier, tables: dict[int, Table], reference: str | None = None
+) -> list[dict[str, Any]]:
+    """Compare every method of a frontier with a reference, per seed and over all seeds.
+
+    Parameters
+    ----------
+    frontier : Frontier
+    tables : dict of int to Table
+        Test rows of each seed.
+    reference : str, optional
+        Default: the first method.
+
+    Returns
+    -------
+    list of dict
+        Records of `compare_paths` with method, reference, budget and seed; then, per method, one
+        with ``budget`` None that holds the area between the curves.
+    """
+    labels = list(dict.fromkeys(name for name, _, _ in frontier.fitted))
+    reference = reference or labels[0]
+    if reference not in labels:
+        raise bad("reference", f"one of {', '.join(labels)}", reference, "Add it to --methods.")
+    if len(labels) < 2:
+        raise bad("methods", "at least two to compare", labels, "E.g. --methods max_prob,margin.")
+    records = []
+    for label in labels:
+        if label == reference:
+            continue
+        for seed, table in tables.items():
+            ours, rival = (path_of(frontier, name, seed, table) for name in (label, reference))
+            head = {"method": label, "reference": reference, "unit": frontier.unit, "seed": seed}
+            budgets = [
+                f.budget
+                for (name, s, _), f in frontier.fitted.items()
+                if (name, s) == (label, seed)
+            ]
+            for budget, point in zip(budgets, compare_paths(ours, rival, seed), strict=True):
+                records.append({**head, "budget": budget, **point})
+            records.append({**head, "budget": None, **area_between(ours, rival, seed)})
+    return records
+
+
+def _sorted(cost: Floats, accuracy: Floats) -> tuple[Floats, Floats]:
+    order = np.argsort(cost, kind="stable")
+    return cost[order], accuracy[order]
+
+
+def _mixed(path: Path, cost: float, seed: int) -> Floats:
+    """Return the outcome of each row under the mixture of two neighbours that costs `cost`, (N,)."""
+    means = path.cost.mean(axis=0)
+    order = np.argsort(means, kind="stable")
+    dearer = int(np.clip(np.searchsorted(means[order], cost), 1, len(order) - 1))
+    low, high = order[dearer - 1], order[dearer]
+    gap = means[high] - means[low]
+    share = float(np.clip((cost - means[low]) / gap, 0, 1)) if gap > 0 else 0.0
+    second = coin(seed, np.arange(len(path.cost)), stream=1) < share
+    return np.where(second, path.correct[:, high], path.correct[:, low])

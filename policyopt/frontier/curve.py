@@ -1,0 +1,235 @@
+"""The frontier: policies of several methods over a range of budgets, at realised cost, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from policyopt.budgets import Budget, parse_budgets
+from policyopt.cache.data import ExitData
+from policyopt.frontier.bounds import oracle
+from policyopt.frontier.intervals import bootstrap_means, interval
+from policyopt.frontier.replay import Replay, replay
+from policyopt.methods import Fitted, Method, make_method
+from policyopt.methods.registry import ROWS
+from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.policy import Policy
+from policyopt.table import Table, Tables
+
+#: With named splits, seeds after the first refit on this share of the fit rows, drawn anew.
+REFIT_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """What `curve` found.
+
+    Attributes
+    ----------
+    records : list of dict
+        One per method, budget and seed; see `record`.
+    fitted : dict
+        From (method, seed, budget index) to `Fitted`.
+    exits : list of dict
+        Always leaving at exit k: its cost and accuracy on the same rows, per seed.
+    bound : list of dict
+        The hindsight oracle, not deployable: budget, accuracy, seed.
+    unit : str
+    notes : list of str
+        Methods left out, and why.
+    """
+
+    records: list[dict[str, Any]]
+    fitted: dict[tuple[str, int, int], Fitted]
+    exits: list[dict[str, Any]]
+    bound: list[dict[str, Any]]
+    unit: str
+    notes: list[str] = field(default_factory=list)
+
+
+def curve(
+    data: ExitData,
+    methods: Sequence[str] | Mapping[str, Method],
+    budgets: int | str | Sequence[Budget] = 9,
+    *,
+    seeds: int = 1,
+    cost: str | None = None,
+    test: str = "test",
+    tables: Tables | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Frontier:
+    """Fit methods at several budgets on split `fit` and replay them on the test rows.
+
+    Parameters
+    ----------
+    data : ExitData
+    methods : sequence of str, or mapping of label to Method
+        Names (``"max_prob"``), specs (``"max_prob:thresholds=joint"``), or ``["all"]``.
+    budgets : int, str or sequence
+        See `policyopt.budgets.parse_budgets`.
+    seeds : int
+        A pool is divided anew for each seed. Named splits stay as they are: seeds after the
+        first refit on a random 80 % of the fit rows, so the spread shows the fit's own noise.
+    cost : str, optional
+        Name of the cost to use.
+    test : str
+        Split or stream to replay on.
+    tables : Tables, optional
+        Reuse of passes already made.
+    progress : callable, optional
+        Called with (what, done, in all).
+
+    Returns
+    -------
+    Frontier
+
+    Raises
+    ------
+    InputError
+        Unknown method, missing split, or no labels.
+    BudgetError
+        A budget that cannot be met.
+    """
+    tables = tables or Tables(data, cost)
+    chosen, notes = _choose(methods, tables.get("fit"))
+    if seeds < 1:
+        raise bad("seeds", "1 or more", seeds, "E.g. --seeds 5.")
+    frontier = Frontier([], {}, [], [], tables.cost.unit, notes)
+    wanted = parse_budgets(budgets, tables.get("fit").mean_costs)
+    total, done = seeds * len(chosen), 0
+    for seed in range(seeds):
+        fit_rows, test_rows = split_for_seed(tables, seed, test, seeds)
+        for label, method in chosen.items():
+            if progress:
+                progress(label, done, total)
+            for index, fitted in enumerate(method.fit_path(fit_rows, wanted, seed)):
+                frontier.fitted[label, seed, index] = fitted
+                frontier.records.append(record(label, fitted, test_rows, seed))
+            done += 1
+        _references(frontier, test_rows, wanted, seed)
+    if progress:
+        progress("done", total, total)
+    return frontier
+
+
+def split_for_seed(tables: Tables, seed: int, test: str, seeds: int) -> tuple[Table, Table]:
+    """Return the fit and test tables of a seed (see `curve`)."""
+    if tables.data.pooled:
+        # One seed: the division the cache states. Several: divisions 0, 1, ...
+        division = None if seeds == 1 else seed
+        return tables.get("fit", division), tables.get(test, division)
+    fit_rows = tables.get("fit")
+    if seed:
+        count = max(int(REFIT_SHARE * len(fit_rows)), 1)
+        fit_rows = fit_rows.take(
+            np.sort(np.random.default_rng(seed).permutation(len(fit_rows))[:count])
+        )
+    return fit_rows, tables.get(test)
+
+
+def record(label: str, fitted: Fitted, table: Table, seed: int) -> dict[str, Any]:
+    """Replay a fitted policy and describe what happened, in plain types.
+
+    Parameters
+    ----------
+    label : str
+    fitted : Fitted
+    table : Table
+        Rows that chose nothing.
+    seed : int
+
+    Returns
+    -------
+    dict
+        method, budget, realised_cost, realised_cost_low, realised_cost_high, accuracy,
+        accuracy_low, accuracy_high, exit_share (K,), thresholds (K-1,) or None, mixture, seed,
+        unit, rows, expected_cost, expected_cost_low, expected_cost_high. The realised intervals
+        are 95 % bootstrap over the rows; the expected one is what the fit foretold for this
+        many rows.
+    """
+    outcome = replay(fitted.policy, table)
+    low, high = fitted.expected.interval(rows=len(table))
+    return {
+        "method": label,
+        "budget": fitted.budget,
+        "unit": table.unit,
+        **summary(outcome, seed),
+        **threshold_fields(fitted.policy),
+        "expected_cost": fitted.expected.cost,
+        "expected_cost_low": low,
+        "expected_cost_high": high,
+        "seed": seed,
+    }
+
+
+def summary(outcome: Replay, seed: int = 0) -> dict[str, Any]:
+    """Return realised cost and accuracy of a replay, with 95 % bootstrap intervals."""
+    columns = np.stack([outcome.cost, outcome.correct], axis=1)
+    low, high = interval(bootstrap_means(columns, np.random.default_rng(seed)))
+    return {
+        "realised_cost": float(outcome.cost.mean()),
+        "realised_cost_low": float(low[0]),
+        "realised_cost_high": float(high[0]),
+        "accuracy": float(outcome.correct.mean()),
+        "accuracy_low": float(low[1]),
+        "accuracy_high": float(high[1]),
+        "exit_share": outcome.exit_share.tolist(),
+        "rows": len(outcome.exit),
+    }
+
+
+def threshold_fields(policy: Policy) -> dict[str, Any]:
+    """Return a policy's thresholds for a record: None where it mixes two sets (see `mixture`)."""
+    mixture = policy.mixture
+    if mixture is None:
+        return {"thresholds": policy.thresholds.tolist(), "mixture": None}
+    sets = [policy.thresholds.tolist(), mixture.thresholds.tolist()]
+    return {"thresholds": None, "mixture": {"thresholds": sets, "share": mixture.share}}
+
+
+def _choose(
+    methods: Sequence[str] | Mapping[str, Method], table: Table
+) -> tuple[dict[str, Method], list[str]]:
+    """Build the methods; under "all", leave out those whose columns the records lack."""
+    if isinstance(methods, Mapping):
+        return dict(methods), []
+    if list(methods) != ["all"]:
+        chosen = {spec: make_method(spec) for spec in methods}
+        if not chosen:
+            raise bad("methods", "at least one method", "none", "`policyopt methods` lists them.")
+        return chosen, []
+    chosen, notes = {}, []
+    for name in ROWS:
+        method = make_method(name)
+        missing = method.needs() - table.statistics.known
+        if missing:
+            notes.append(
+                f"{name} left out: it needs {', '.join(sorted(missing))}, which these records do not hold"
+            )
+        else:
+            chosen[name] = method
+    if not chosen:
+        raise InputError("No method works on these records. Import full logits.")
+    return chosen, notes
+
+
+def _references(frontier: Frontier, table: Table, budgets: Sequence[float], seed: int) -> None:
+    accuracy, costs = table.correct.mean(axis=0), table.mean_costs
+    for k in range(table.exits):
+        frontier.exits.append(
+            {"exit": k, "cost": float(costs[k]), "accuracy": float(accuracy[k]), "seed": seed}
+        )
+    reach = np.clip(budgets, costs[0], costs[-1])
+    for budget, value in zip(reach, oracle(table, list(reach)), strict=True):
+        frontier.bound.append(
+            {
+                "method": "oracle",
+                "deployable": False,
+                "budget": float(budget),
+                "accuracy": float(value),
+                "seed": seed,
+            }
+        )

@@ -1,0 +1,191 @@
+"""What a method is: configuration with `fit_path`; what it returns: frozen results."""
+
+from __future__ import annotations
+
+import platform
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm
+
+from policyopt.runtime.policy import Mixture, Policy, first_exit
+from policyopt.runtime.scores import ScoreRule, score_table
+from policyopt.table import Table
+from policyopt.thresholds.problem import Problem, Solution
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Mean cost that a policy is expected to realise on unseen rows.
+
+    The thresholds were set so that N rows cost the budget. On M other rows like them the mean cost
+    differs by the sampling error of both sets: variance ``sd**2 * (1/N + 1/M)`` (first-order delta
+    method; thresholds are quantiles of the N rows). ``rows=None`` stands for the long run.
+
+    Attributes
+    ----------
+    cost, sd : float
+        Mean and standard deviation of the cost per sample, in the unit of the costs.
+    rows : int
+        N, the rows the thresholds were chosen on.
+    """
+
+    cost: float
+    sd: float
+    rows: int
+
+    def interval(self, rows: int | None = None, level: float = 0.95) -> tuple[float, float]:
+        """Return the interval of the mean cost of `rows` unseen rows (None: in the long run).
+
+        Examples
+        --------
+        >>> low, high = Expectation(2.0, 1.0, 100).interval()
+        >>> round(low, 3), round(high, 3)
+        (1.804, 2.196)
+        """
+        variance = 1 / self.rows + (0.0 if rows is None else 1 / rows)
+        half = float(norm.ppf(0.5 + level / 2)) * self.sd * variance**0.5
+        return self.cost - half, self.cost + half
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The result of a fit: a frozen policy and what is known about it.
+
+    Attributes
+    ----------
+    policy : Policy
+        What is deployed.
+    method : str
+        Label of the method.
+    budget : float
+        Mean cost asked for, in the policy's unit.
+    expected : Expectation
+        The realised cost to expect on unseen rows.
+    accuracy : float
+        On the rows that chose the thresholds: optimistic, never to be quoted as a result.
+    diagnostics : mapping
+        Whatever the method has to say; JSON-able.
+    """
+
+    policy: Policy
+    method: str
+    budget: float
+    expected: Expectation
+    accuracy: float
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Any) -> None:
+        """Write the policy's artifact (JSON)."""
+        self.policy.save(path)
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """Configuration and `fit_path`. A subclass is a frozen dataclass; its fields are its settings."""
+
+    @abstractmethod
+    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Return one fitted policy per budget, trained once where the method allows.
+
+        Parameters
+        ----------
+        table : Table
+            Rows of the split `fit`, labelled.
+        budgets : sequence of float
+            Mean cost per sample, in the table's unit.
+        seed : int
+            Same seed, same policies.
+
+        Returns
+        -------
+        list of Fitted
+
+        Raises
+        ------
+        BudgetError
+            A budget that no policy can meet.
+        """
+
+    def needs(self) -> frozenset[str]:
+        """Columns that the method reads and that records may lack."""
+        return frozenset()
+
+    def settings(self) -> dict[str, Any]:
+        """Return the method's fields, JSON-able."""
+        return asdict(self)
+
+
+def problem_of(rule: ScoreRule, table: Table) -> Problem:
+    """Score the rows of a table with a rule, and pose the threshold problem."""
+    return Problem(
+        score_table(rule, table.statistics.outputs()), table.correct, table.costs, table.unit
+    )
+
+
+def conclude(
+    method: Method,
+    label: str,
+    rule: ScoreRule,
+    table: Table,
+    problem: Problem,
+    solution: Solution,
+    budget: float,
+    seed: int,
+    diagnostics: Mapping[str, Any] | None = None,
+) -> Fitted:
+    """Freeze a solution into a policy, with its expected cost and its provenance."""
+    sets = [(1.0 - solution.share, solution.thresholds)]
+    if solution.other is not None:
+        sets.append((solution.share, solution.other))
+    mean = square = accuracy = 0.0
+    for weight, thresholds in sets:
+        paid = problem.paid(first_exit(problem.scores, thresholds))
+        mean += weight * float(paid.mean())
+        square += weight * float((paid**2).mean())
+        accuracy += weight * problem.accuracy(thresholds)
+    expected = Expectation(mean, max(square - mean**2, 0.0) ** 0.5, problem.rows)
+    low, high = expected.interval()
+    provenance = {
+        "method": label,
+        "settings": method.settings(),
+        "seed": seed,
+        "budget": budget,
+        "cost": table.cost_name,
+        "expected_cost": expected.cost,
+        "expected_cost_95": [low, high],
+        "rows": len(table),
+        "split": table.split,
+        "cache": table.cache,
+        "versions": {
+            "policyopt": _version(),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    mixture = None if solution.other is None else Mixture(solution.other, solution.share, seed)
+    policy = Policy(
+        rule,
+        solution.thresholds,
+        problem.mean_costs,
+        table.unit,
+        table.kind,
+        table.classes,
+        mixture,
+        provenance,
+    )
+    return Fitted(policy, label, budget, expected, accuracy, diagnostics or {})
+
+
+def _version() -> str:
+    try:
+        return version("policyopt")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"

@@ -1,0 +1,84 @@
+"""One score, one threshold per exit: MSDNet, SDN, BranchyNet, margin, vote; four solvers to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from policyopt.methods.base import Fitted, Method, conclude, problem_of
+from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.scores import RULES, ScoreRule, make_rule
+from policyopt.table import Table
+from policyopt.thresholds import geometric, joint, shared
+from policyopt.thresholds.given import solve_given
+
+SOLVERS = ("geometric", "shared", "joint")
+
+
+@dataclass(frozen=True)
+class Threshold(Method):
+    """Exit at the first k with ``score >= t[k]``.
+
+    Parameters
+    ----------
+    score : str
+        Name of a score rule.
+    thresholds : {"geometric", "shared", "joint"} or tuple of float
+        How they are found (see `policyopt.thresholds`), or the thresholds themselves.
+    mix : bool
+        With ``joint``: mix the two neighbours on the hull by a coin instead of one set.
+
+    Examples
+    --------
+    >>> Threshold("max_prob", thresholds="joint")
+    Threshold(score='max_prob', thresholds='joint', mix=False)
+    """
+
+    score: str
+    thresholds: str | tuple[float, ...] = "geometric"
+    mix: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.thresholds, str) and self.thresholds not in SOLVERS:
+            raise bad(
+                "thresholds", f"one of {', '.join(SOLVERS)}, or numbers", self.thresholds,
+                "E.g. --set thresholds=joint or --set thresholds=0.9,0.8.",
+            )  # fmt: skip
+        if not isinstance(self.mix, bool):
+            raise bad("mix", "true or false", self.mix, "E.g. --set mix=true.")
+        if self.mix and self.thresholds != "joint":
+            raise bad(
+                "mix",
+                "used with thresholds=joint",
+                f"thresholds={self.thresholds}",
+                "Add --set thresholds=joint.",
+            )
+
+    def needs(self) -> frozenset[str]:
+        """What the score reads beyond prediction and confidence."""
+        return RULES[self.score].needs
+
+    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Choose thresholds for each budget; see `Method.fit_path`."""
+        rule = self._rule(table)
+        problem = problem_of(rule, table)
+        if not isinstance(self.thresholds, str):
+            solutions = [solve_given(problem, self.thresholds, budget) for budget in budgets]
+        elif self.thresholds == "joint":
+            solutions = joint.solve_path(problem, budgets, mix=self.mix)
+        else:
+            solver = {"geometric": geometric, "shared": shared}[self.thresholds]
+            solutions = solver.solve_path(problem, budgets)
+        return [
+            conclude(self, self.score, rule, table, problem, solution, budget, seed)
+            for solution, budget in zip(solutions, budgets, strict=True)
+        ]
+
+    def _rule(self, table: Table) -> ScoreRule:
+        missing = self.needs() - table.statistics.known
+        if missing or (self.score == "entropy" and table.classes < 2):
+            raise InputError(
+                f"Method '{self.score}' needs {', '.join(sorted(missing)) or 'the number of classes'}, "
+                "which these records do not hold. Import full logits or records that do, or use max_prob."
+            )
+        return make_rule(self.score, {"classes": table.classes} if self.score == "entropy" else {})

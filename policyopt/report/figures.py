@@ -1,0 +1,101 @@
+"""Pictures, by matplotlib."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policyopt.frontier.curve import Frontier
+
+# Okabe & Ito: told apart by colour-blind readers, and in print.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = "osD^vPX"
+
+
+def frontier_figure(frontier: Frontier, title: str = "") -> Any:
+    """Draw accuracy against realised cost for every method.
+
+    Lines: means over seeds; bands: 95 % bootstrap intervals (mean over seeds). Grey crosses:
+    always leaving at exit k. Dashed grey: the hindsight oracle, which no policy can reach.
+
+    Parameters
+    ----------
+    frontier : Frontier
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    for i, label in enumerate(dict.fromkeys(r["method"] for r in frontier.records)):
+        rows = [r for r in frontier.records if r["method"] == label]
+        cost, accuracy, low, high = (
+            _by_budget(rows, key)
+            for key in ("realised_cost", "accuracy", "accuracy_low", "accuracy_high")
+        )
+        order = np.argsort(cost, kind="stable")
+        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        axes.fill_between(
+            cost[order], 100 * low[order], 100 * high[order], color=colour, alpha=0.10, lw=0
+        )
+        axes.plot(
+            cost[order],
+            100 * accuracy[order],
+            color=colour,
+            marker=marker,
+            ms=5,
+            lw=1.6,
+            label=label,
+        )
+    exits = sorted({e["exit"] for e in frontier.exits})
+    costs = [np.mean([e["cost"] for e in frontier.exits if e["exit"] == k]) for k in exits]
+    points = [
+        100 * np.mean([e["accuracy"] for e in frontier.exits if e["exit"] == k]) for k in exits
+    ]
+    axes.plot(costs, points, "x", color="0.35", ms=8, mew=2, label="always leave at exit k")
+    for k, x, y in zip(exits, costs, points, strict=True):
+        axes.annotate(
+            str(k), (x, y), textcoords="offset points", xytext=(6, -11), color="0.35", fontsize=9
+        )
+    bound_cost = sorted({round(b["budget"], 12) for b in frontier.bound})
+    bound = [
+        100 * np.mean([b["accuracy"] for b in frontier.bound if abs(b["budget"] - x) < 1e-9])
+        for x in bound_cost
+    ]
+    axes.plot(
+        bound_cost, bound, "--", color="0.55", lw=1.2, label="hindsight bound (not deployable)"
+    )
+    if costs[0] > 0 and costs[-1] / costs[0] > 8:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axes.set_xlabel(f"realised cost per sample [{frontier.unit}]")
+    axes.set_ylabel("accuracy [%]")
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.grid(True, which="both", color="0.92")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    return figure
+
+
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        figure.savefig(temporary, dpi=140)
+        temporary.replace(path)
+
+
+def _by_budget(rows: list[dict[str, Any]], key: str) -> np.ndarray:
+    """Mean of a field over seeds, one value per budget position."""
+    seeds = sorted({r["seed"] for r in rows})
+    return np.mean([[r[key] for r in rows if r["seed"] == s] for s in seeds], axis=0)

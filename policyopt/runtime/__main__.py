@@ -1,0 +1,35 @@
+"""``python -m policyopt.runtime POLICY OUTPUTS``: exits and predictions as CSV, numpy only."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from .artifact import load_policy
+from .errors import PolicyOptError
+from .outputs_file import read_outputs
+
+
+def main() -> int:
+    """Run a policy over new outputs and print one line per sample."""
+    parser = argparse.ArgumentParser(prog="python -m policyopt.runtime", description=__doc__)
+    parser.add_argument("policy", help="policy file (JSON)")
+    parser.add_argument("outputs", help=".npy or .npz with the outputs of all exits")
+    parser.add_argument("--axes", choices=("KNC", "NKC"), help="order of the first two axes")
+    given = parser.parse_args()
+    try:
+        policy = load_policy(given.policy)
+        decisions = policy.decide(read_outputs(given.outputs, policy, given.axes))
+    except PolicyOptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print("row,exit,prediction,cost")
+    for row, columns in enumerate(
+        zip(decisions.exit, decisions.prediction, decisions.cost, strict=True)
+    ):
+        print(row, *columns, sep=",")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

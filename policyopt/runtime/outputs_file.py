@@ -1,0 +1,130 @@
+"""Reading new outputs for a policy from ``.npy`` and ``.npz``, with numpy alone."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import InputError, bad
+from .policy import Policy
+
+_KEYS = {"logits": ("logits",), "probabilities": ("probs", "probabilities")}
+_RECORD = {
+    "prediction": ("pred", "prediction"),
+    "confidence": ("conf", "confidence"),
+    "entropy": ("entropy",),
+    "top_prob": ("top_prob",),
+}
+
+
+def read_outputs(path: str | Path, policy: Policy, axes: str | None = None) -> list[Any]:
+    """Return one entry per exit, as `Policy.decide` takes them.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.npy`` with one array, or ``.npz`` with ``logits``, ``probs``, or records
+        (``pred``, ``conf`` and what the policy's score needs besides).
+    policy : Policy
+        Says how many exits and classes to expect.
+    axes : {"KNC", "NKC"}, optional
+        Default: found from the policy's number of exits; needed where both would do.
+
+    Returns
+    -------
+    list of K arrays (N, C), or of K record mappings
+
+    Raises
+    ------
+    InputError
+        Not such a file, pickled content, or arrays that do not fit the policy.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise bad("outputs", "a file", str(path), "Give a .npy or .npz file.")
+    if path.suffix not in (".npy", ".npz"):
+        raise bad("outputs", "a .npy or .npz file", path.name, "Save the arrays with numpy.savez.")
+    try:
+        if path.suffix == ".npy":
+            return from_arrays(
+                {"": np.load(path, mmap_mode="r", allow_pickle=False)}, policy, axes, path.name
+            )
+        with np.load(path, allow_pickle=False) as archive:
+            wanted = {key for keys in (*_KEYS.values(), *_RECORD.values()) for key in keys}
+            return from_arrays(
+                {k: archive[k] for k in archive.files if k in wanted}, policy, axes, path.name
+            )
+    except InputError:
+        raise
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, MemoryError) as error:
+        raise bad(
+            f"outputs in {path.name}", "whole arrays of numbers", str(error), "Save them again."
+        ) from error
+
+
+def from_arrays(
+    arrays: Mapping[str, npt.NDArray[Any]], policy: Policy, axes: str | None, name: str
+) -> list[Any]:
+    """Bring named arrays into one entry per exit (see `read_outputs`)."""
+    if policy.kind == "record":
+        columns = {}
+        for field, keys in _RECORD.items():
+            found = [arrays[key] for key in keys if key in arrays]
+            if found:
+                columns[field] = by_exit(found[0], policy, axes, f"{keys[0]} in {name}")
+        missing = {"prediction", "confidence"} - columns.keys()
+        if missing:
+            raise bad(
+                f"outputs in {name}", "records with 'pred' and 'conf'", f"{sorted(arrays)}", ""
+            )
+        return [
+            {field: column[k] for field, column in columns.items()} for k in range(policy.exits)
+        ]
+    for key in (*_KEYS[policy.kind], ""):
+        if key in arrays:
+            array = arrays[key]
+            if array.ndim != 3 or array.shape[2] != policy.classes:
+                raise bad(
+                    f"{key or 'array'} in {name}", f"3-dimensional with {policy.classes} classes last",
+                    f"shape {array.shape}", "The policy was fitted on such outputs.",
+                )  # fmt: skip
+            return list(by_exit(array, policy, axes, f"{key or 'array'} in {name}"))
+    raise bad(
+        f"outputs in {name}",
+        f"an array '{_KEYS[policy.kind][0]}'",
+        f"{sorted(arrays)}",
+        "Rename the key.",
+    )
+
+
+def by_exit(
+    array: npt.NDArray[Any], policy: Policy, axes: str | None, name: str
+) -> npt.NDArray[Any]:
+    """Return the array with the exits first."""
+    first, second = (
+        array.shape[0] == policy.exits,
+        array.ndim > 1 and array.shape[1] == policy.exits,
+    )
+    order = (
+        axes[:2] if axes else "KN" if first and not second else "NK" if second and not first else ""
+    )
+    if not order and first:
+        raise bad(
+            "axes",
+            "given where exits and samples are equally many",
+            f"shape {array.shape}",
+            "Say KNC or NKC.",
+        )
+    if (order == "KN" and not first) or (order == "NK" and not second) or order not in ("KN", "NK"):
+        raise bad(
+            name,
+            f"with {policy.exits} exits on one of its first two axes",
+            f"shape {array.shape}",
+            "",
+        )
+    return array if order == "KN" else array.swapaxes(0, 1)
