@@ -13,7 +13,7 @@ from typing import Any
 from policyopt.runtime.policy import ALWAYS, NEVER
 
 
-class Format(str, enum.Enum):
+class Format(enum.StrEnum):
     """How data are printed."""
 
     table = "table"

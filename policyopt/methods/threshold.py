@@ -55,7 +55,7 @@ class Threshold(Method):
             )
 
     def needs(self) -> frozenset[str]:
-        """What the score reads beyond prediction and confidence."""
+        """Return what the score reads beyond prediction and confidence."""
         return RULES[self.score].needs
 
     def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:

@@ -1,0 +1,1 @@
+"""Figures (and, later, pages) for people."""

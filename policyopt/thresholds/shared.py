@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression
 
 from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.thresholds.meet import meet_budget
@@ -38,6 +37,8 @@ def platt(scores: Floats, value: Floats) -> tuple[float, float]:
     slope, offset : float
         ``slope`` is 0 where a higher score does not mean a better chance.
     """
+    from sklearn.linear_model import LogisticRegression
+
     x = _logit(scores)[:, None]
     rate = float(np.clip(value.mean(), _EDGE, 1 - _EDGE))
     if rate in (_EDGE, 1 - _EDGE) or np.ptp(x) == 0:
