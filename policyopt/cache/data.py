@@ -20,23 +20,50 @@ POOL = "pool"
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-@dataclass(frozen=True)
+def filled(block: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Return a record block that has predictions: -1 all over where only ``correct`` was kept.
+
+    Examples
+    --------
+    >>> filled({"confidence": np.zeros((1, 2)), "correct": np.ones((1, 2), bool)})["prediction"]
+    array([[-1, -1]], dtype=int32)
+    """
+    if "outputs" in block or "prediction" in block:
+        return block
+    # A view of one number: it takes no memory.
+    unknown = np.broadcast_to(np.int32(-1), block["confidence"].shape)
+    return {**block, "prediction": unknown}
+
+
+@dataclass(frozen=True, eq=False)
 class Rows:
     """One split (or stream, or pool): a list of blocks, each a mapping of aligned arrays.
 
     A block holds, for its n rows:
 
     ``outputs``      (n, K, C) logits or probabilities; absent for records
-    ``prediction``   (n, K) integers, -1 where the exit gave no answer (records)
+    ``prediction``   (n, K) integers, -1 where the exit gave no answer or where a record has
+                     ``correct`` but no predictions (records)
     ``confidence``   (n, K) in [0, 1] (records)
     ``top_prob``     (n, K, T) the few largest probabilities, largest first (records, optional)
     ``entropy``      (n, K) in nats (records, optional)
     ``correct``      (n, K) bool (records, optional when labels are there)
     ``labels``       (n,) integers, -1 where unknown; absent for unlabelled rows
     ``cost:<name>``  (n, K) cumulative cost per sample, in the unit of that cost (optional)
+
+    Examples
+    --------
+    >>> block = {"outputs": np.zeros((5, 2, 3), np.float32), "labels": np.zeros(5, np.int32)}
+    >>> rows = Rows((block, block))
+    >>> len(rows), rows.array("outputs").shape, [start for start, _ in rows.chunks(4)]
+    (10, (10, 2, 3), [0, 4, 5, 9])
     """
 
     blocks: tuple[Arrays, ...]
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.blocks[0]) if self.blocks else "empty"
+        return f"Rows({len(self)} rows in {len(self.blocks)} blocks: {names})"
 
     def __len__(self) -> int:
         return sum(len(next(iter(block.values()))) for block in self.blocks)
@@ -61,7 +88,7 @@ class Rows:
             start += n
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExitData:
     """Per-exit outputs, labels, costs and metadata: what a cache holds, checked.
 
@@ -76,13 +103,22 @@ class ExitData:
     costs : tuple of Cost
         The first is the default.
     shares : mapping of str to float
-        How a pool is to be divided, e.g. ``{"fit": 0.5, "test": 0.5}``; empty where splits are named.
+        How a pool is to be divided, e.g. ``{"fit": 0.5, "test": 0.5}``; empty where
+        splits are named.
     split_seed : int
         Seed of that division.
     metadata : dict
         Free, JSON-able.
     fingerprint : str
         SHA-256 over the checksums of all arrays; names the cache in artifacts.
+
+    Examples
+    --------
+    >>> rows = Rows(({"outputs": np.zeros((10, 2, 3), np.float32)},))
+    >>> costs = (Cost("compute", "MMACs", (1, 2)),)
+    >>> data = ExitData("logits", 2, 3, {"pool": rows}, costs, {"fit": 0.5, "test": 0.5})
+    >>> data.split_names, len(data.rows("test")[1]), data.cost().unit
+    (('fit', 'test'), 5, 'MMACs')
     """
 
     kind: str
@@ -135,7 +171,12 @@ class ExitData:
             No such split.
         """
         if split not in self.split_names:
-            raise bad("split", f"one of {', '.join(self.split_names)}", split, "`policyopt info CACHE` lists them.")
+            raise bad(
+                "split",
+                f"one of {', '.join(self.split_names)}",
+                split,
+                "`policyopt info CACHE` lists them.",
+            )
         if not self.pooled:
             return split, np.arange(len(self.splits[split]))
         n = len(self.splits[POOL])

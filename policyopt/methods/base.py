@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -71,8 +71,6 @@ class Fitted:
         The realised cost to expect on unseen rows.
     accuracy : float
         On the rows that chose the thresholds: optimistic, never to be quoted as a result.
-    diagnostics : mapping
-        Whatever the method has to say; JSON-able.
     """
 
     policy: Policy
@@ -80,7 +78,6 @@ class Fitted:
     budget: float
     expected: Expectation
     accuracy: float
-    diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, path: Any) -> None:
         """Write the policy's artifact (JSON)."""
@@ -139,9 +136,12 @@ def conclude(
     solution: Solution,
     budget: float,
     seed: int,
-    diagnostics: Mapping[str, Any] | None = None,
+    expected: Expectation | None = None,
 ) -> Fitted:
-    """Freeze a solution into a policy, with its expected cost and its provenance."""
+    """Freeze a solution into a policy, with its expected cost and its provenance.
+
+    `expected` is given where it is known in closed form; else it is what the solution costs here.
+    """
     sets = [(1.0 - solution.share, solution.thresholds)]
     if solution.other is not None:
         sets.append((solution.share, solution.other))
@@ -151,7 +151,8 @@ def conclude(
         mean += weight * float(paid.mean())
         square += weight * float((paid**2).mean())
         accuracy += weight * problem.accuracy(thresholds)
-    expected = Expectation(mean, max(square - mean**2, 0.0) ** 0.5, problem.rows)
+    if expected is None:
+        expected = Expectation(mean, max(square - mean**2, 0.0) ** 0.5, problem.rows)
     low, high = expected.interval()
     provenance = {
         "method": label,
@@ -181,7 +182,7 @@ def conclude(
         mixture,
         provenance,
     )
-    return Fitted(policy, label, budget, expected, accuracy, diagnostics or {})
+    return Fitted(policy, label, budget, expected, accuracy)
 
 
 def _version() -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policyopt.methods.base import Fitted, Method, conclude, problem_of
+from policyopt.methods.base import Expectation, Fitted, Method, conclude, problem_of
 from policyopt.runtime.scores import Random as RandomRule
 from policyopt.table import Table
 from policyopt.thresholds.geometric import geometric_shares, solve_ratio
@@ -37,6 +37,14 @@ class Random(Method):
             problem.check_budget(budget)
             shares = geometric_shares(solve_ratio(problem.mean_costs, budget), table.exits)
             staying = np.cumsum(shares[::-1])[::-1]
-            solution = Solution(1.0 - shares[:-1] / staying[:-1])
-            fitted.append(conclude(self, "random", rule, table, problem, solution, budget, seed))
+            with np.errstate(invalid="ignore"):  # no share left: nobody comes there
+                leave = np.nan_to_num(shares[:-1] / staying[:-1], nan=1.0)
+            mean = float(shares @ problem.mean_costs)
+            squares = np.atleast_2d(problem.costs**2).mean(axis=0)
+            variance = float(shares @ squares) - mean**2
+            expected = Expectation(mean, max(variance, 0.0) ** 0.5, problem.rows)
+            solution = Solution(1.0 - leave)
+            fitted.append(
+                conclude(self, "random", rule, table, problem, solution, budget, seed, expected)
+            )
         return fitted

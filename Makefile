@@ -1,0 +1,39 @@
+# Two commands for newcomers. Each makes its own virtual environment and installs what it needs.
+PYTHON ?= python3
+DEMO_ENV := .venv-demo
+DEV_ENV := .venv
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo   compare exit policies on the real cache that ships (no torch needed)"
+	@echo "make test   set up a development environment and run the tests"
+	@echo "make lint   ruff, pyright and the import layers (after make test)"
+	@echo "make clean  remove the environments and what the demo made"
+
+demo: $(DEMO_ENV)/ready
+	$(DEMO_ENV)/bin/policyopt demo --out demo
+
+test: $(DEV_ENV)/ready
+	$(DEV_ENV)/bin/python -m pytest -n auto
+
+lint: $(DEV_ENV)/ready
+	$(DEV_ENV)/bin/ruff check .
+	$(DEV_ENV)/bin/ruff format --check .
+	$(DEV_ENV)/bin/pyright
+	$(DEV_ENV)/bin/lint-imports
+
+$(DEMO_ENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "policyopt needs Python 3.11 or newer: make demo PYTHON=python3.11")'
+	$(PYTHON) -m venv $(DEMO_ENV)
+	$(DEMO_ENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fit]'
+	@touch $@
+
+$(DEV_ENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "policyopt needs Python 3.11 or newer: make test PYTHON=python3.11")'
+	$(PYTHON) -m venv $(DEV_ENV)
+	$(DEV_ENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(DEMO_ENV) $(DEV_ENV) demo

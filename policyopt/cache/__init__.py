@@ -1,0 +1,39 @@
+"""Caches: per-exit outputs, labels, costs and metadata, on disk or in memory."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from policyopt.cache.arrays import from_arrays
+    from policyopt.cache.data import ExitData, Rows
+    from policyopt.cache.importers import ImportReport, import_sources
+    from policyopt.cache.reader import open_cache
+    from policyopt.cache.writer import CacheWriter
+
+_HOMES = {
+    "CacheWriter": "policyopt.cache.writer",
+    "ExitData": "policyopt.cache.data",
+    "ImportReport": "policyopt.cache.importers",
+    "Rows": "policyopt.cache.data",
+    "from_arrays": "policyopt.cache.arrays",
+    "import_sources": "policyopt.cache.importers",
+    "open_cache": "policyopt.cache.reader",
+}
+__all__ = [
+    "CacheWriter",
+    "ExitData",
+    "ImportReport",
+    "Rows",
+    "from_arrays",
+    "import_sources",
+    "open_cache",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use, so that importing the package stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,262 @@
+"""`from_arrays`: an `ExitData` from arrays in memory, under the same checks as a cache on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.cache.checks import check_block
+from policyopt.cache.data import POOL, ExitData, Rows, filled
+from policyopt.cache.detect import detect_kind
+from policyopt.cache.layout import (
+    COST_PREFIX,
+    RECORD_ARRAYS,
+    Layout,
+    check_name,
+    natural_dtype,
+    store,
+    to_block,
+)
+from policyopt.cache.manifest import check_metadata, fingerprint
+from policyopt.cache.orient import orient, to_numpy
+from policyopt.cache.overlap import refuse_overlap
+from policyopt.cache.splits import DEFAULT_SHARES, check_seed, check_shares, check_splits
+from policyopt.costs import Cost, cumulative
+from policyopt.runtime.errors import bad
+
+Array = npt.NDArray[Any]
+#: The arrays that show n and K.
+_LEADS = ("outputs", "confidence", "top_prob")
+_ROW_ARRAYS = ("outputs", "labels", *RECORD_ARRAYS, "sample_costs")
+
+
+def from_arrays(
+    outputs: Any = None,
+    labels: Any = None,
+    costs: Any = None,
+    *,
+    unit: str = "",
+    cost_kind: str = "cumulative",
+    cost_name: str | None = None,
+    sample_costs: Mapping[str, Any] | None = None,
+    kind: str | None = None,
+    axes: str | None = None,
+    split: Mapping[str, float] | None = None,
+    seed: int = 0,
+    prediction: Any = None,
+    confidence: Any = None,
+    top_prob: Any = None,
+    entropy: Any = None,
+    correct: Any = None,
+    classes: int | None = None,
+    dtype: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    splits: Mapping[str, Mapping[str, Any]] | None = None,
+) -> ExitData:
+    """Make an `ExitData` from arrays: one pool to be divided, or named splits.
+
+    Parameters
+    ----------
+    outputs : array of shape (n, K, C), or sequence of K arrays of shape (n, C)
+        Logits or probabilities; numpy or torch. Leave out for records.
+    labels : array of shape (n,), optional
+        Whole numbers in [0, C), -1 where unknown.
+    costs : K numbers, (n, K) array, Cost, or sequence of Cost, optional
+        Without it, costs are 1..K in the unit "exits" (noted in the metadata).
+    unit : str, default ""
+        Unit of numbers given as `costs`; "" becomes "units".
+    cost_kind : {"cumulative", "standalone"}, default "cumulative"
+        How numbers in `costs` and `sample_costs` are given.
+    cost_name : str, optional
+        Name of the numbers given as `costs`; default "cost".
+    sample_costs : mapping of str to array of shape (n, K), optional
+        Further costs per sample; units from a Cost of that name in `costs`, else `unit`.
+    kind : {"logits", "probabilities", "record"}, optional
+        Detected by a check of the values where not given.
+    axes : str, optional
+        Order of the axes N, K, C in every array. Default NKC; KNC is taken where only that
+        fits the length of the labels.
+    split : mapping of str to float, optional
+        Shares of the pool; default ``{"fit": 0.5, "test": 0.5}``.
+    seed : int, default 0
+        Seed of that division.
+    prediction, confidence, top_prob, entropy, correct : array, optional
+        Records, see `CacheWriter.append`.
+    classes : int, optional
+        C, for records.
+    dtype : {"float16", "float32", "float64"}, optional
+        Storage type; default keeps float16, makes all other outputs float32.
+    metadata : mapping, optional
+        Free, JSON-able.
+    splits : mapping of str to mapping, optional
+        Named splits instead of a pool: each a mapping with the row arrays above by name, e.g.
+        ``{"fit": {"outputs": ..., "labels": ...}, "test": {...}}``.
+
+    Returns
+    -------
+    ExitData
+
+    Raises
+    ------
+    InputError
+        As `CacheWriter.append`; also overlapping splits.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> data = from_arrays(
+    ...     rng.normal(size=(100, 3, 10)), rng.integers(0, 10, 100), costs=[1, 2, 4], unit="MMACs"
+    ... )
+    >>> data.kind, data.split_names, data.cost().values
+    ('logits', ('fit', 'test'), (1.0, 2.0, 4.0))
+    """
+    whole = {
+        "outputs": outputs,
+        "labels": labels,
+        "prediction": prediction,
+        "confidence": confidence,
+        "top_prob": top_prob,
+        "entropy": entropy,
+        "correct": correct,
+        "sample_costs": sample_costs,
+    }
+    check_seed(seed)
+    given = _groups({k: v for k, v in whole.items() if v is not None}, splits, split)
+    notes: list[str] = []
+    if costs is not None and not _are_costs(costs):
+        costs = to_numpy("costs", costs)
+        if costs.ndim == 2:
+            costs = _move_sample_cost(given, costs, cost_name or "cost")
+    groups = {name: _oriented(arrays, axes, name, notes) for name, arrays in given.items()}
+    leads = [g["outputs" if "outputs" in g else "confidence"] for g in groups.values()]
+    named = [n.removeprefix(COST_PREFIX) for g in groups.values() for n in g if COST_PREFIX in n]
+    stated = _costs(costs, unit, cost_kind, cost_name, leads[0].shape[1], named, notes)
+    kind = kind or detect_kind(leads[0] if leads[0].ndim == 3 else None)
+    layout = Layout(kind, 0, classes or 0, dtype or natural_dtype(kind, leads), stated)
+    rows, checksums = {}, []
+    for name, arrays in groups.items():
+        for key in [k for k in arrays if k.startswith(COST_PREFIX)]:
+            arrays[key] = cumulative(arrays[key], cost_kind, key.removeprefix(COST_PREFIX))
+        layout, block = to_block(layout, arrays)
+        check_block(layout, block, f"split {name!r}")
+        kept = {k: _frozen(store(layout, k, v)) for k, v in block.items()}
+        rows[name] = Rows((filled(kept),))
+        checksums.append((name, _checksum(kept)))
+    shares = {} if POOL not in rows else check_shares(split or DEFAULT_SHARES)
+    check_splits({name: len(r) for name, r in rows.items()}, shares)
+    refuse_overlap(rows)
+    metadata = check_metadata(metadata) | ({"notes": notes} if notes else {})
+    return ExitData(
+        kind=layout.kind,
+        exits=layout.exits,
+        classes=layout.classes,
+        splits=rows,
+        costs=stated,
+        shares=shares,
+        split_seed=seed,
+        metadata=metadata,
+        fingerprint=fingerprint(checksums, layout),
+    )
+
+
+def _groups(
+    whole: dict[str, Any], splits: Mapping[str, Mapping[str, Any]] | None, shares: Any
+) -> dict[str, dict[str, Any]]:
+    """Return the row arrays by split name."""
+    if splits is None:
+        if not set(_LEADS) & set(whole):
+            raise bad("outputs", "given (or confidence=, for records)", "none", "Pass them.")
+        return {POOL: whole}
+    if whole or shares is not None:
+        raise bad("splits", "given alone", f"also {sorted(whole) or 'split'}", "Move it inside.")
+    if not isinstance(splits, Mapping) or not splits:
+        raise bad("splits", "a mapping of split to arrays", splits, "E.g. {'fit': {...}}.")
+    for name, arrays in splits.items():
+        check_name("split", name)
+        if not isinstance(arrays, Mapping):
+            raise bad(f"splits[{name!r}]", "a mapping of array names to arrays", arrays)
+        odd = sorted(set(arrays) - set(_ROW_ARRAYS))
+        if odd:
+            raise bad(f"splits[{name!r}]", f"of {', '.join(_ROW_ARRAYS)}", f"{odd}", "Rename.")
+        if not any(arrays.get(n) is not None for n in _LEADS):
+            raise bad(f"splits[{name!r}]", "with outputs or confidence", f"{sorted(arrays)}")
+    return {name: {k: v for k, v in a.items() if v is not None} for name, a in splits.items()}
+
+
+def _are_costs(costs: Any) -> bool:
+    if isinstance(costs, Sequence) and not isinstance(costs, str) and costs:
+        return all(isinstance(c, Cost) for c in costs)
+    return isinstance(costs, Cost)
+
+
+def _move_sample_cost(groups: dict[str, dict[str, Any]], costs: Any, name: str) -> None:
+    """Take costs of shape (n, K) for what they are: costs per sample of the one pool."""
+    if list(groups) != [POOL]:
+        raise bad(
+            "costs",
+            "of shape (K,) with named splits",
+            f"shape {np.shape(costs)}",
+            "Give sample_costs with each split.",
+        )
+    groups[POOL]["sample_costs"] = {name: costs, **groups[POOL].get("sample_costs", {})}
+
+
+def _oriented(
+    arrays: Mapping[str, Any], axes: str | None, split: str, notes: list[str]
+) -> dict[str, Array]:
+    """Return the row arrays rows first, confidence filled in from `top_prob` where it can be."""
+    flat = {k: v for k, v in arrays.items() if k != "sample_costs"}
+    flat |= {COST_PREFIX + k: v for k, v in (arrays.get("sample_costs") or {}).items()}
+    if axes is None:
+        axes = "NKC"
+        straight = orient(flat, axes)
+        lead = next(straight[n] for n in _LEADS if n in straight)
+        n = len(straight["labels"]) if "labels" in straight else len(lead)
+        if len(lead) != n and lead.shape[1] == n:
+            notes.append(f"split {split}: axes read as KNC, which fits the {n} labels")
+            axes = "KNC"
+    block = orient(flat, axes)
+    if "outputs" not in block and "confidence" not in block:
+        block["confidence"] = block["top_prob"][:, :, 0]
+    return block
+
+
+def _costs(
+    costs: Any,
+    unit: str,
+    kind: str,
+    name: str | None,
+    exits: int,
+    per_sample: list[str],
+    notes: list[str],
+) -> tuple[Cost, ...]:
+    """Return every cost declared, those per sample last."""
+    stated: list[Cost] = []
+    if _are_costs(costs):
+        stated = [costs] if isinstance(costs, Cost) else list(costs)
+    elif costs is not None:
+        stated = [Cost(name or "cost", unit or "units", costs, kind)]
+    known = {c.name for c in stated}
+    stated += [Cost(n, unit or "units", None) for n in dict.fromkeys(per_sample) if n not in known]
+    if not stated:
+        notes.append("no costs given: counted in exits, 1..K; pass costs= and unit=")
+        stated = [Cost("exits", "exits", tuple(float(k) for k in range(1, exits + 1)))]
+    return tuple(stated)
+
+
+def _frozen(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _checksum(block: Mapping[str, Array]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(block):
+        digest.update(f"{name} {block[name].dtype} {block[name].shape}".encode())
+        digest.update(block[name].reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

@@ -1,0 +1,156 @@
+"""Files of a cache on disk: atomic writes, and reads that follow no link and trust no size."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from policyopt.runtime.errors import InputError, bad
+
+#: ``progress(done_bytes, total_bytes)``
+Progress = Callable[[int, int], None]
+
+_CHUNK = 4 << 20
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the whole new one.
+
+    Parameters
+    ----------
+    path : Path
+        File to write; its directory must exist.
+    data : bytes
+        Content.
+
+    Raises
+    ------
+    InputError
+        The system refuses (no permission, disk full).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "a.txt"
+    >>> atomic_write(target, b"whole")
+    >>> target.read_bytes()
+    b'whole'
+    """
+    # The temporary file stands beside the target: a rename is atomic within one file system only.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise InputError(
+            f"'{path}' must be writable. The system says: {error.strerror or error}. "
+            "Free space, or write to another place."
+        ) from error
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a rename durable, where the system lets a directory be synchronised."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def open_regular(path: Path, argument: str) -> int:
+    """Return a read-only descriptor of a regular file; links, pipes and devices are refused.
+
+    Parameters
+    ----------
+    path : Path
+        File to open.
+    argument : str
+        Name used in errors.
+
+    Returns
+    -------
+    int
+        File descriptor; the caller closes it.
+
+    Raises
+    ------
+    InputError
+        Missing, a link, not a plain file, or not readable.
+
+    Examples
+    --------
+    >>> open_regular(Path("nothing-here"), "shard")
+    Traceback (most recent call last):
+        ...
+    policyopt.runtime.errors.InputError: 'shard' must be a plain file. Got nothing-here (missing)...
+    """
+    # O_NONBLOCK: opening a named pipe must not wait for a writer that never comes.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    flags |= getattr(os, "O_BINARY", 0)
+    try:
+        if path.is_symlink():  # also where O_NOFOLLOW does not exist
+            raise bad(argument, "a plain file", f"{path} (a link)", "Put the file itself there.")
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        raise bad(
+            argument, "a plain file", f"{path} (missing)", "Restore it or write the cache anew."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise bad(
+            argument, "a readable plain file", f"{path} ({error})", "Check the path."
+        ) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise bad(argument, "a plain file", f"{path} (not a file)", "Put the file itself there.")
+    return descriptor
+
+
+def sha256_file(path: Path, argument: str, step: Callable[[int], None] | None = None) -> str:
+    """Return the SHA-256 of a file, read in pieces.
+
+    Parameters
+    ----------
+    path : Path
+        File to read.
+    argument : str
+        Name used in errors.
+    step : callable, optional
+        Called with the number of bytes of each piece read.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    InputError
+        As `open_regular`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "a"
+    >>> atomic_write(target, b"")
+    >>> sha256_file(target, "shard")[:8]
+    'e3b0c442'
+    """
+    digest = hashlib.sha256()
+    with os.fdopen(open_regular(path, argument), "rb") as file:
+        while piece := file.read(_CHUNK):
+            digest.update(piece)
+            if step is not None:
+                step(len(piece))
+    return digest.hexdigest()

@@ -1,0 +1,191 @@
+"""From groups to parts with rows first: finds the axis order, and says how it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from policyopt.cache.importers.keys import Group
+from policyopt.cache.importers.raw import Array, split_name
+from policyopt.cache.layout import MAX_EXITS, check_name
+from policyopt.cache.orient import check_axes
+from policyopt.runtime.errors import bad
+
+_SHAPES = {"KNC": "(K, N, C)", "NKC": "(N, K, C)", "KN": "(K, N)", "NK": "(N, K)"}
+
+
+@dataclass
+class Part:
+    """The rows of one split, rows first; `costs` are (K,) or (n, K) as the file states them."""
+
+    split: str
+    source: str
+    kind: str | None
+    arrays: dict[str, Array]
+    costs: dict[str, Array] = field(default_factory=dict)
+
+    @property
+    def lead(self) -> Array:
+        """The array that shows n and K."""
+        return self.arrays["outputs" if "outputs" in self.arrays else "confidence"]
+
+
+def turn(group: Group, hint: int, notes: list[str]) -> Part:
+    """Bring the arrays of a group to rows first.
+
+    Parameters
+    ----------
+    group : Group
+        Arrays as in the file, with labels where there are any.
+    hint : int
+        K where the costs tell it, else 0.
+    notes : list of str
+        Receives how the axes were found.
+
+    Returns
+    -------
+    Part
+
+    Raises
+    ------
+    InputError
+        No order, or two orders, fit.
+
+    Examples
+    --------
+    >>> g = Group("fit", "a.npz", "logits", {"logits": np.zeros((2, 5, 3))}, "logits")
+    >>> g.labels = np.zeros(5, int)
+    >>> turn(g, 0, []).arrays["outputs"].shape
+    (5, 2, 3)
+    """
+    lead = group.arrays[group.lead]
+    where = f"{group.source}: {group.split} {group.lead}"
+    deep = group.lead in ("logits", "probabilities", "outputs")
+    if lead.ndim != (3 if deep else 2):
+        allowed = "of shape (K, N, C) or (N, K, C)" if deep else "of shape (K, N) or (N, K)"
+        raise bad(where, allowed, f"shape {lead.shape}", "Save one array over all exits.")
+    labels = group.labels
+    if labels is not None and labels.ndim == 2 and 1 in labels.shape:
+        labels = labels.reshape(-1)
+    axes = _find_axes(group, lead, None if labels is None else len(labels), hint, where, notes)
+    arrays: dict[str, Array] = {}
+    for role, array in group.arrays.items():
+        order = (
+            axes if role == "top_prob" or (deep and role == group.lead) else axes.replace("C", "")
+        )
+        if array.ndim != len(order):
+            shape = f"shape {array.shape}"
+            raise bad(
+                f"{group.source}: {role}", f"of axes {order}", shape, "Save it like the others."
+            )
+        turned = array.transpose([order.index(letter) for letter in "NKC"[: len(order)]])
+        if role == "conf_logprob":
+            with np.errstate(over="ignore"):
+                turned, role = np.exp(turned.astype(np.float64)), "confidence"
+        arrays["outputs" if deep and role == group.lead else role] = turned
+    if labels is not None:
+        arrays["labels"] = labels
+    n, exits = arrays["outputs" if deep else "confidence"].shape[:2]
+    part = Part(group.split, group.source, group.kind, arrays)
+    for name, cost in group.costs.items():
+        part.costs[name] = _turn_cost(f"{group.source}: {name}", cost, n, exits, axes)
+    return part
+
+
+def _find_axes(
+    group: Group, lead: Array, n: int | None, hint: int, where: str, notes: list[str]
+) -> str:
+    if group.axes is not None:
+        return check_axes(group.axes)
+    deep = lead.ndim == 3
+    fits = [
+        axes
+        for axes in ("KNC", "NKC")
+        if (n is None or lead.shape[axes.index("N")] == n)
+        and (not hint or lead.shape[axes.index("K")] == hint)
+        and lead.shape[axes.index("K")] <= MAX_EXITS
+    ]
+    shown = [_SHAPES[axes if deep else axes[:2]] for axes in ("KNC", "NKC")]
+    if not fits:
+        rows = "" if n is None else f" and {n} labels"
+        costs = f" and {hint} costs" if hint else ""
+        raise bad(
+            where,
+            " or ".join(shown),
+            f"shape {lead.shape}{rows}{costs}",
+            "State the order with --axes, e.g. --axes NKC.",
+        )
+    if len(fits) == 2 and (n is not None or hint):
+        raise bad(
+            where,
+            "of an axis order that labels and costs decide",
+            f"shape {lead.shape}, which fits {' and '.join(shown)}",
+            "State the order with --axes KNC or --axes NKC.",
+        )
+    order = fits[0] if deep else fits[0][:2]
+    reason = (
+        f"fits {n} labels" if n is not None else f"fits {hint} costs" if hint else "the default"
+    )
+    if n is None and not hint:
+        reason += "; no labels and no costs to check it against, see --axes"
+    notes.append(f"{where}: axes read as {order} ({reason})")
+    return fits[0]
+
+
+def _turn_cost(where: str, cost: Array, n: int, exits: int, axes: str) -> Array:
+    if cost.ndim == 0:
+        raise bad(where, f"of shape ({exits},) or per sample", "one number", "Give one per exit.")
+    if cost.shape == (exits,):
+        return cost
+    fits = [
+        order for order, shape in (("KN", (exits, n)), ("NK", (n, exits))) if cost.shape == shape
+    ]
+    if not fits:
+        allowed = f"of shape ({exits},), ({exits}, {n}) or ({n}, {exits})"
+        raise bad(
+            where, allowed, f"shape {cost.shape}", "One cost per exit, or per sample and exit."
+        )
+    order = fits[0] if len(fits) == 1 else axes.replace("C", "")
+    return cost.T if order == "KN" else cost
+
+
+def divide(part: Part, rows: Array | None) -> Iterator[Part]:
+    """Divide a part by the split that each of its rows names.
+
+    Parameters
+    ----------
+    part : Part
+    rows : ndarray of str of shape (n,), or None
+        None leaves the part whole.
+
+    Yields
+    ------
+    Part
+
+    Raises
+    ------
+    InputError
+        A name that is empty or not allowed.
+
+    Examples
+    --------
+    >>> part = Part("pool", "a.csv", "record", {"confidence": np.zeros((3, 2))})
+    >>> [(p.split, len(p.lead)) for p in divide(part, np.array(["val", "test", "val"]))]
+    [('test', 1), ('fit', 2)]
+    """
+    if rows is None:
+        yield part
+        return
+    meant = {str(name): split_name(str(name)) for name in np.unique(rows)}
+    for split in dict.fromkeys(meant.values()):
+        check_name(f"{part.source}: split", split)
+        at = np.flatnonzero(np.isin(rows, [name for name, to in meant.items() if to == split]))
+        yield Part(
+            split,
+            part.source,
+            part.kind,
+            {name: array[at] for name, array in part.arrays.items()},
+            {name: cost if cost.ndim == 1 else cost[at] for name, cost in part.costs.items()},
+        )

@@ -1,0 +1,159 @@
+"""Reading a manifest: strict, for it may come from anyone."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from policyopt.cache.layout import NAME, Layout
+from policyopt.cache.manifest import FORMAT, MANIFEST, VERSION, Manifest, Shard
+from policyopt.cache.splits import check_shares
+from policyopt.costs import Cost
+from policyopt.runtime.errors import InputError, bad
+
+_FILE = re.compile(r"[A-Za-z0-9_.-]{1,120}\.safetensors")
+_SHA = re.compile(r"[0-9a-f]{64}")
+
+
+def parse(text: bytes) -> Manifest:
+    """Read a manifest; anything unexpected is refused.
+
+    Parameters
+    ----------
+    text : bytes
+        Content of ``manifest.json``.
+
+    Returns
+    -------
+    Manifest
+
+    Raises
+    ------
+    InputError
+        Not JSON, another format or version, an unknown or missing field, a wrong type.
+
+    Examples
+    --------
+    >>> parse(b"{}")
+    Traceback (most recent call last):
+        ...
+    policyopt.runtime.errors.InputError: 'manifest.json: format' must be 'policyopt-cache'...
+    """
+    try:
+        content = json.loads(text.decode(), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise bad(MANIFEST, "valid JSON", f"{error}", "Write the cache anew.") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        got = content.get("format") if isinstance(content, dict) else content
+        raise bad(f"{MANIFEST}: format", repr(FORMAT), got, "Is this a policyopt cache?")
+    if content.get("version") != VERSION or isinstance(content["version"], bool):
+        raise bad(
+            f"{MANIFEST}: version",
+            str(VERSION),
+            content.get("version"),
+            "Use a policyopt that knows this version.",
+        )
+    try:
+        return _read(content)
+    except InputError as error:
+        raise InputError(f"{MANIFEST}: {error}") from error
+
+
+def _read(content: dict[str, Any]) -> Manifest:
+    top = _Fields("manifest", content)
+    for name in ("format", "version"):  # checked before
+        top.take(name, str, int)
+    complete = top.take("complete", bool)
+    costs = []
+    for entry in top.take("costs", list):
+        cost = _Fields("costs", entry)
+        values = cost.take("values", list, type(None))
+        if values is not None:
+            values = tuple(_number("cost", v) for v in values)
+        costs.append(Cost(cost.take("name", str), cost.take("unit", str), values))
+        cost.done()
+    layout = Layout(
+        top.take("kind", str),
+        _count(top, "exits"),
+        _count(top, "classes"),
+        top.take("dtype", str),
+        tuple(costs),
+    )
+    shares = top.take("shares", dict)
+    seed, metadata = _count(top, "split_seed"), top.take("metadata", dict)
+    shards = tuple(_shard(entry) for entry in top.take("shards", list))
+    top.done()
+    files = [s.file for s in shards]
+    if len(set(files)) < len(files):
+        raise bad("shards", "each of another file", "a file twice", "Write the cache anew.")
+    if shards and not layout.exits:
+        raise bad("exits", "at least 1", 0, "Write the cache anew.")
+    return Manifest(
+        layout, check_shares(shares) if shares else {}, seed, metadata, shards, complete
+    )
+
+
+def _shard(entry: Any) -> Shard:
+    item = _Fields("shard", entry)
+    shard = Shard(
+        item.take("file", str),
+        item.take("split", str),
+        _count(item, "rows"),
+        _count(item, "bytes"),
+        item.take("sha256", str),
+    )
+    item.done()
+    # A plain name: no directory part, so no way out of the cache.
+    if not _FILE.fullmatch(shard.file):
+        raise bad("shard file", "a plain name NAME.safetensors", shard.file, "Do not trust it.")
+    if not NAME.fullmatch(shard.split) or not _SHA.fullmatch(shard.sha256) or shard.rows < 1:
+        raise bad(f"shard {shard.file}", "a split name, rows > 0 and a SHA-256", f"{shard}")
+    return shard
+
+
+class _Fields:
+    """A JSON object of which every field is taken once, by type, and none is left."""
+
+    def __init__(self, where: str, content: Any) -> None:
+        if not isinstance(content, dict):
+            raise bad(where, "a JSON object", content)
+        self.where, self.left = where, dict(content)
+
+    def take(self, name: str, *types: type) -> Any:
+        if name not in self.left:
+            raise bad(f"{self.where}.{name}", "given", "nothing", "Write the cache anew.")
+        value = self.left.pop(name)
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            allowed = " or ".join("null" if t is type(None) else t.__name__ for t in types)
+            raise bad(f"{self.where}.{name}", f"of type {allowed}", value, "Write the cache anew.")
+        return value
+
+    def done(self) -> None:
+        if self.left:
+            raise bad(
+                self.where,
+                "free of unknown fields",
+                f"{sorted(self.left)}",
+                "A newer policyopt may have written it: update, or remove them.",
+            )
+
+
+def _count(fields: _Fields, name: str) -> int:
+    value = fields.take(name, int)
+    if not 0 <= value < 1 << 62:
+        raise bad(f"{fields.where}.{name}", "a count of 0 or more", value)
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise bad(name, "a number", value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise bad(name, "a finite number", "a huge one") from None
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,220 @@
+"""One safetensors file: written whole, checked before it is mapped, mapped without a copy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.cache.files import atomic_write, open_regular
+from policyopt.cache.layout import COST_PREFIX, RECORD_ARRAYS, Layout, storage_type
+from policyopt.cache.manifest import Shard
+from policyopt.cache.optional import need
+from policyopt.runtime.errors import InputError, bad
+
+Array = npt.NDArray[Any]
+
+#: Headers beyond this are refused before they are parsed.
+MAX_HEADER = 1 << 20
+_DTYPES = {
+    "F16": "<f2",
+    "F32": "<f4",
+    "F64": "<f8",
+    "BOOL": "|b1",
+    "U8": "|u1",
+    "I8": "|i1",
+    "I16": "<i2",
+    "I32": "<i4",
+    "I64": "<i8",
+    "U16": "<u2",
+    "U32": "<u4",
+    "U64": "<u8",
+    "BF16": "<u2",
+}
+
+
+def write_shard(directory: Path, file: str, split: str, block: dict[str, Array]) -> Shard:
+    """Write a block as one safetensors file, atomically.
+
+    Parameters
+    ----------
+    directory : Path
+        The cache.
+    file, split : str
+        Plain file name, and the split that the rows belong to.
+    block : dict of str to ndarray
+        Aligned arrays in storage type, contiguous.
+
+    Returns
+    -------
+    Shard
+        What the manifest says of it.
+
+    Raises
+    ------
+    InputError
+        The system refuses to write.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> labels = np.zeros(3, np.int32)
+    >>> write_shard(Path(tempfile.mkdtemp()), "a.safetensors", "fit", {"labels": labels}).rows
+    3
+    """
+    data = need("safetensors.numpy", "fit", "to write a cache").save(block)
+    atomic_write(directory / file, data)
+    rows = len(next(iter(block.values())))
+    return Shard(file, split, rows, len(data), hashlib.sha256(data).hexdigest())
+
+
+def map_tensors(
+    path: Path, argument: str, size: int | None = None, max_header: int = MAX_HEADER
+) -> dict[str, tuple[str, Array]]:
+    """Map the arrays of a safetensors file read-only, after its size and header are checked.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    argument : str
+        Name used in errors.
+    size : int, optional
+        Bytes it must have.
+    max_header : int
+        Largest header in bytes.
+
+    Returns
+    -------
+    dict of str to (str, ndarray)
+        Per tensor its safetensors type and a view of the file. BF16 comes as uint16.
+
+    Raises
+    ------
+    InputError
+        Missing, truncated, not a safetensors file, or of a type numpy does not have.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp())
+    >>> _ = write_shard(place, "a.safetensors", "fit", {"labels": np.arange(3)})
+    >>> map_tensors(place / "a.safetensors", "shard")["labels"]
+    ('I64', array([0, 1, 2]))
+    """
+    with os.fdopen(open_regular(path, argument), "rb") as file:
+        found = os.fstat(file.fileno()).st_size
+        if size is not None and found != size:
+            raise bad(
+                argument,
+                f"of {size} bytes",
+                f"{found} bytes in {path.name}",
+                "It was cut or changed: copy or write the cache anew.",
+            )
+        head = file.read(8)
+        length = int.from_bytes(head, "little")
+        if len(head) < 8 or length > min(max_header, found - 8):
+            raise bad(
+                argument,
+                "a safetensors file",
+                f"{path.name} with a header of {length} bytes",
+                "Write the cache anew.",
+            )
+        header_bytes = file.read(length)
+    safetensors = need("safetensors", "fit", "to read a cache")
+    try:  # the library checks the header against the file: types, shapes, offsets, no holes
+        with safetensors.safe_open(str(path), framework="numpy"):
+            pass
+        header = json.loads(header_bytes)
+        whole = np.memmap(path, dtype=np.uint8, mode="r")
+        header.pop("__metadata__", None)
+        return {name: _view(entry, whole, 8 + length) for name, entry in header.items()}
+    except Exception as error:  # the library and numpy raise many kinds on damaged files
+        raise InputError(
+            f"'{argument}' must be a safetensors file that can be mapped. "
+            f"Got {path.name}: {error}. Copy or write it anew."
+        ) from error
+
+
+def _view(entry: dict[str, Any], whole: Array, base: int) -> tuple[str, Array]:
+    if entry["dtype"] not in _DTYPES:
+        raise ValueError(f"type {entry['dtype']} has no numpy counterpart")
+    dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
+    begin, end = entry["data_offsets"]
+    if (
+        end - begin != math.prod(shape) * dtype.itemsize
+        or not 0 <= begin <= end <= len(whole) - base
+    ):
+        raise ValueError("offsets and shape disagree")
+    piece = np.asarray(whole[base + begin : base + end])
+    if entry["dtype"] == "BOOL" and piece.size and piece.max() > 1:
+        raise ValueError("a boolean is neither 0 nor 1")
+    return entry["dtype"], piece.view(dtype).reshape(shape)
+
+
+def map_shard(directory: Path, shard: Shard, layout: Layout) -> dict[str, Array]:
+    """Map one shard of a cache, its arrays checked against what the manifest says.
+
+    Parameters
+    ----------
+    directory : Path
+        The cache.
+    shard : Shard
+        Its line in the manifest.
+    layout : Layout
+        Kind, K, C, storage types.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Read-only views of the file.
+
+    Raises
+    ------
+    InputError
+        As `map_tensors`; or a missing, superfluous or wrongly shaped array.
+
+    Examples
+    --------
+    See `open_cache`.
+    """
+    argument = f"shard {shard.file}"
+    tensors = map_tensors(directory / shard.file, argument, shard.bytes)
+    allowed = {"labels", *(COST_PREFIX + name for name in layout.sample_costs)}
+    allowed |= set(RECORD_ARRAYS) if layout.kind == "record" else {"outputs"}
+    needed = allowed - {"labels", *RECORD_ARRAYS}
+    if layout.kind == "record":
+        needed |= {"confidence"}
+        needed |= {"prediction"} if "correct" not in tensors else set()
+    if not needed <= set(tensors) <= allowed:
+        raise bad(
+            argument,
+            f"with arrays {sorted(needed)} among {sorted(allowed)}",
+            f"{sorted(tensors)}",
+            "Write the cache anew.",
+        )
+    block = {}
+    for name, (_, array) in tensors.items():
+        shape: tuple[int, ...] = (shard.rows, layout.exits)
+        if name == "labels":
+            shape = shape[:1]
+        elif name == "outputs":
+            shape = (*shape, layout.classes)
+        elif name == "top_prob" and array.ndim == 3 and array.shape[2]:
+            shape = (*shape, array.shape[2])
+        dtype = storage_type(name, layout)
+        if array.shape != shape or array.dtype != dtype:
+            raise bad(
+                f"{argument}: {name}",
+                f"{dtype} of shape {shape}",
+                f"{array.dtype} of shape {array.shape}",
+                "Write the cache anew.",
+            )
+        block[name] = array
+    return block

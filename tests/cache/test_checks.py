@@ -1,0 +1,187 @@
+"""Malformed input: a table of what is refused, and what the message must name."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policyopt.cache import CacheWriter, from_arrays
+from policyopt.cache.overlap import shared_rows
+from policyopt.costs import Cost
+from policyopt.runtime.errors import InputError
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(40, 3, 5))
+Y = rng.integers(0, 5, 40)
+P = rng.dirichlet(np.ones(5), (40, 3))
+CONF = rng.random((40, 3))
+PRED = rng.integers(0, 5, (40, 3))
+
+
+def spoil(array, value, *at):
+    array = np.array(array)
+    array[at] = value
+    return array
+
+
+#: arguments of from_arrays -> what the message must match
+REFUSED = {
+    "nothing": ({}, "'outputs' must be given"),
+    "NaN": ({"outputs": spoil(X, np.nan, 7, 1, 2)}, "NaN.*row 7, exit 1"),
+    "+inf": ({"outputs": spoil(X, np.inf, 7, 1, 2)}, r"\+inf.*row 7, exit 1"),
+    "all -inf": ({"outputs": spoil(X, -np.inf, 7, 1)}, "at least one class.*row 7, exit 1"),
+    "two axes": ({"outputs": X[:, :, 0]}, "3 axes"),
+    "one class": ({"outputs": X[:, :, :1]}, "at least 2 classes"),
+    "no rows": ({"outputs": X[:0]}, "at least 1"),
+    "text": ({"outputs": np.full((4, 2, 3), "a")}, "numbers"),
+    "objects": ({"outputs": np.full((4, 2, 3), None)}, "numbers"),
+    "complex": ({"outputs": X + 1j}, "numbers"),
+    "ragged": ({"outputs": [[[1, 2], [3]]]}, "numbers"),
+    "ragged exits": ({"outputs": [X[:, 0], X[:, 1, :4]]}, "one shape"),
+    "probabilities as logits": ({"outputs": P, "kind": "logits"}, "kind='probabilities'"),
+    "logits as probabilities": ({"outputs": X, "kind": "probabilities"}, "kind='logits'"),
+    "one bad probability row": (
+        {"outputs": spoil(P, 0.9, 3, 2), "kind": "probabilities"},
+        "row 3, exit 2",
+    ),
+    "float16 overflow": ({"outputs": X * 1e6, "dtype": "float16"}, "dtype='float32'"),
+    "dtype": ({"outputs": X, "dtype": "float64"}, "float16 or float32"),
+    "kind": ({"outputs": X, "kind": "logit"}, "one of logits, probabilities, record"),
+    "axes": ({"outputs": X, "axes": "NCH"}, "NKC or KNC"),
+    "axes that do not fit": ({"outputs": X, "labels": Y, "axes": "KNC"}, "labels"),
+    "label C": ({"outputs": X, "labels": spoil(Y, 5, 9)}, "classes 0 to 4.*5 at row 9"),
+    "label -2": ({"outputs": X, "labels": spoil(Y, -2, 9)}, "-1.*-2 at row 9"),
+    "label 1.5": ({"outputs": X, "labels": spoil(Y + 0.0, 1.5, 9)}, "whole.*row 9"),
+    "too few labels": ({"outputs": X, "labels": Y[:-1]}, "labels.*40 rows"),
+    "one-hot labels": ({"outputs": X, "labels": np.eye(5)[Y]}, "argmax"),
+    "costs fall": ({"outputs": X, "costs": [3, 2, 1]}, "standalone"),
+    "costs too few": ({"outputs": X, "costs": [1, 2]}, "exits.*2.*3"),
+    "costs negative": ({"outputs": X, "costs": [-1, 2, 3]}, "0 or more"),
+    "costs NaN": ({"outputs": X, "costs": [1, np.nan, 3]}, "finite"),
+    "costs zero": ({"outputs": X, "costs": [0, 0, 0]}, "more than 0"),
+    "costs of text": ({"outputs": X, "costs": "1,2,3"}, "numbers"),
+    "cost kind": ({"outputs": X, "costs": [1, 2, 3], "cost_kind": "mean"}, "standalone"),
+    "sample costs fall": (
+        {"outputs": X, "costs": spoil(np.cumsum(CONF, 1), 99, 4, 0)},
+        "decrease.*row 4",
+    ),
+    "sample costs elsewhere": ({"outputs": X, "sample_costs": {"ms": CONF[:, :2]}}, "ms"),
+    "split over 1": ({"outputs": X, "split": {"fit": 0.6, "test": 0.6}}, "overlap"),
+    "split empty": ({"outputs": X, "split": {"fit": 0.5, "test": 0.001}}, "at least one row"),
+    "split zero": ({"outputs": X, "split": {"fit": 0.5, "test": 0}}, r"share in \(0, 1\]"),
+    "split name": ({"outputs": X, "split": {"../fit": 0.5}}, "A-Z"),
+    "metadata": ({"outputs": X, "metadata": {"a": object()}}, "JSON"),
+    "splits and outputs": ({"outputs": X, "splits": {"fit": {"outputs": X}}}, "alone"),
+    "splits misspelt": ({"splits": {"fit": {"logits": X}}}, "logits"),
+    "splits twice": ({"splits": {"fit": {"outputs": X}, "test": {"outputs": X[:9]}}}, "9 of the 9"),
+    "splits of other C": (
+        {"splits": {"fit": {"outputs": X}, "test": {"outputs": P[:, :, :4] * 9}}},
+        "classes.*5",
+    ),
+    "confidence 1.1": ({"confidence": spoil(CONF, 1.1, 2, 0), "prediction": PRED}, "row 2, exit 0"),
+    "confidence NaN": ({"confidence": spoil(CONF, np.nan, 2, 0), "prediction": PRED}, "row 2"),
+    "confidence alone": ({"confidence": CONF}, "prediction"),
+    "prediction -2": ({"confidence": CONF, "prediction": spoil(PRED, -2, 1, 1)}, "row 1, exit 1"),
+    "prediction of C": (
+        {"confidence": CONF, "prediction": PRED, "classes": 3},
+        "prediction.*classes 0 to 2",
+    ),
+    "correct disagrees": (
+        {"confidence": CONF, "prediction": PRED, "labels": Y, "correct": Y[:, None] != PRED},
+        "prediction == label.*row 0, exit 0",
+    ),
+    "no answer is wrong": (
+        {"confidence": CONF, "prediction": np.full((40, 3), -1), "correct": np.ones((40, 3))},
+        "-1 is wrong",
+    ),
+    "correct 2": ({"confidence": CONF, "correct": np.full((40, 3), 2)}, "true or false"),
+    "entropy": ({"confidence": CONF, "prediction": PRED, "entropy": -CONF - 1}, "nats"),
+    "top_prob unsorted": (
+        {"top_prob": np.sort(P, axis=2)[:, :, :2], "prediction": PRED},
+        "largest first",
+    ),
+    "record and outputs": ({"outputs": X, "confidence": CONF, "prediction": PRED}, "kind='record'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_name(name):
+    arguments, expected = REFUSED[name]
+    with pytest.raises(InputError, match=expected):
+        from_arrays(**arguments)
+
+
+WRITER = {
+    "no costs": ({"costs": []}, "costs"),
+    "costs as numbers": ({"costs": [1, 2, 3]}, "Cost"),
+    "costs of another K": ({"costs": [Cost("a", "ms", [1, 2]), Cost("b", "J", [1, 2, 3])]}, "K"),
+    "costs of one name": ({"costs": [Cost("a", "ms", [1, 2]), Cost("a", "J", [1, 2])]}, "twice"),
+    "dtype": ({"dtype": "int8"}, "float16 or float32"),
+    "shard_bytes": ({"shard_bytes": 0}, "shard_bytes"),
+    "split_seed": ({"split_seed": -1}, "seed"),
+    "shares": ({"shares": {"pool": 0.5}}, "pool"),
+}
+
+
+@pytest.mark.parametrize("name", WRITER)
+def test_writer_arguments(tmp_path, name):
+    arguments, expected = WRITER[name]
+    with pytest.raises(InputError, match=expected):
+        CacheWriter(tmp_path, **{"costs": [Cost("c", "ms", [1, 2, 4])], **arguments})
+
+
+def test_writer_refuses_what_changes_midway(tmp_path, logits, labels, costs):
+    def refused(match, *args, **options):
+        with pytest.raises(InputError, match=match):
+            cache.append(*args, **options)
+
+    with CacheWriter(tmp_path / "a", costs=costs) as cache:
+        refused("A-Z", "a/b", logits, labels)
+        refused("exits", "fit", logits[:, :2], labels)
+        cache.append("fit", logits, labels)
+        refused("classes", "fit", logits[:, :, :4], labels)
+        refused("same ones", "fit", logits)
+        refused("pool", "pool", logits, labels)
+        refused("sample_costs", "fit", logits, labels, sample_costs={"ms": np.ones((60, 3))})
+    with pytest.raises(InputError, match="with"):
+        cache.append("fit", logits, labels)
+    with pytest.raises(InputError, match="at least 1"), CacheWriter(tmp_path / "b", costs=costs):
+        pass
+    assert not (tmp_path / "b").exists()
+    writer = CacheWriter(tmp_path / "c", costs=costs)
+    match = "12 of the 60 rows of 'fit' standing also in 'test'"
+    with pytest.raises(InputError, match=match), writer as cache:
+        cache.append("fit", logits)
+        cache.append("test", np.concatenate([logits[:12], logits[:60] + 1]))
+
+
+def test_correct_alone_is_a_record(record):
+    data = from_arrays(confidence=record["confidence"], correct=record["correct"])
+    assert (data.splits["pool"].array("prediction") == -1).all()
+
+
+def test_unknown_labels_and_masked_logits_are_allowed():
+    data = from_arrays(spoil(X, -np.inf, 0, 0, 1), spoil(Y, -1, 0), costs=[1, 2, 3], unit="ms")
+    assert data.splits["pool"].array("labels")[0] == -1
+    assert data.cost().unit == "ms" and "notes" not in data.metadata
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(200, 3000),
+    cells=st.sampled_from([30, 300, 3000, 10**12]),
+    copied=st.sampled_from([0.0, 0.0, 0.1, 0.5, 1.0]),
+    seed=st.integers(0, 10**6),
+)
+def test_overlap_is_told_from_chance(n, cells, copied, seed):
+    """Independent draws from few possible records are let be; copied rows are found."""
+    rng = np.random.default_rng(seed)
+    large = rng.zipf(1.3, 2 * n) % cells if cells < 10**9 else rng.integers(0, cells, 2 * n)
+    small = rng.zipf(1.3, n) % cells if cells < 10**9 else rng.integers(0, cells, n)
+    take = int(copied * n)
+    small[:take] = large[:take]
+    count = shared_rows(small.astype(np.uint64), large.astype(np.uint64))
+    if copied == 0:
+        assert count < max(2, 0.05 * n)
+    elif cells > 10**9:
+        assert count >= take - 2

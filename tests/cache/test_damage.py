@@ -1,0 +1,202 @@
+"""Damaged and hostile caches: every one ends in an InputError, never in another exception."""
+
+import json
+import os
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from policyopt.cache import CacheWriter, open_cache
+from policyopt.cache.manifest import MAX_BYTES
+from policyopt.runtime.errors import InputError
+
+SHARD = "fit-00000.safetensors"
+
+
+@pytest.fixture
+def place(tmp_path, logits, labels, costs):
+    with CacheWriter(tmp_path / "cache", costs=costs, shard_bytes=1500) as cache:
+        cache.append("fit", logits[:40], labels[:40])
+        cache.append("test", logits[40:], labels[40:])
+    return tmp_path / "cache"
+
+
+def edit(place, change):
+    content = json.loads((place / "manifest.json").read_text())
+    change(content)
+    (place / "manifest.json").write_text(json.dumps(content))
+
+
+def set_in(*path):
+    *parents, last, value = path
+
+    def change(content):
+        for step in parents:
+            content = content[step]
+        content[last] = value
+
+    return change
+
+
+MANIFESTS = {
+    "other format": (set_in("format", "zip"), "format"),
+    "newer version": (set_in("version", 2), "version"),
+    "unknown field": (set_in("colour", "red"), "colour"),
+    "unknown shard field": (set_in("shards", 0, "url", "http://x"), "url"),
+    "missing field": (lambda c: c.pop("kind"), "kind"),
+    "wrong type": (set_in("exits", "3"), "exits"),
+    "bool for int": (set_in("split_seed", True), "split_seed"),
+    "huge K": (set_in("exits", 10**9), "K alike"),
+    "huge rows": (set_in("shards", 0, "rows", 10**15), "shape"),
+    "negative rows": (set_in("shards", 0, "rows", -1), "rows"),
+    "traversal": (set_in("shards", 0, "file", "../x.safetensors"), "plain name"),
+    "absolute path": (set_in("shards", 0, "file", "/etc/passwd"), "plain name"),
+    "other shard": (set_in("shards", 0, "file", "gone.safetensors"), "gone.safetensors"),
+    "same shard twice": (lambda c: c["shards"].append(c["shards"][0]), "twice"),
+    "no shards": (set_in("shards", []), "shard"),
+    "checksum": (set_in("shards", 0, "sha256", "0" * 64), "SHA-256"),
+    "no checksum": (set_in("shards", 0, "sha256", ""), "SHA-256"),
+    "size": (set_in("shards", 0, "bytes", 1), "bytes"),
+    "classes": (set_in("classes", 6), "outputs"),
+    "dtype": (set_in("dtype", "float16"), "outputs"),
+    "object dtype": (set_in("dtype", "object"), "dtype"),
+    "kind": (set_in("kind", "record"), "confidence"),
+    "probabilities": (set_in("kind", "probabilities"), "logits"),
+    "split name": (set_in("shards", 0, "split", "a/b"), "split"),
+    "pool beside test": (set_in("shards", 0, "split", "pool"), "pool"),
+    "shares over 1": (set_in("shares", {"fit": 0.9, "test": 0.2}), "overlap"),
+    "decreasing costs": (set_in("costs", 0, "values", [3, 2, 1]), "decrease"),
+    "cost of text": (set_in("costs", 0, "values", ["a", 2, 3]), "number"),
+    "per-sample cost not there": (set_in("costs", 0, "values", None), "cost:compute"),
+    "not an object": (lambda c: c.__init__(), "format"),
+}
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_manifest(place, name):
+    change, expected = MANIFESTS[name]
+    if name == "not an object":
+        (place / "manifest.json").write_text("[1]")
+    else:
+        edit(place, change)
+    with pytest.raises(InputError, match=expected):
+        open_cache(place)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\xff\xfe",
+        b"{",
+        b"[" * 100_000,
+        b'{"format": NaN}',
+        b"1" * 10_000,
+        b" " * (MAX_BYTES + 9),
+    ],
+    ids=["empty", "not text", "cut", "deep", "NaN", "long number", "too large"],
+)
+def test_manifest_that_is_no_json(place, text):
+    (place / "manifest.json").write_bytes(text)
+    with pytest.raises(InputError, match="manifest"):
+        open_cache(place)
+
+
+def test_no_cache_at_all(tmp_path):
+    for path in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(InputError, match="manifest"):
+            open_cache(path)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_missing_cut_or_linked_shard(place, tmp_path, verify):
+    shard = place / SHARD
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    with pytest.raises(InputError, match=f"{SHARD}.*bytes"):
+        open_cache(place, verify=verify)
+    shard.unlink()
+    with pytest.raises(InputError, match=f"{SHARD}.*missing"):
+        open_cache(place, verify=verify)
+    (tmp_path / "secret").write_bytes(whole)
+    shard.symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match=f"{SHARD}.*link"):
+        open_cache(place, verify=verify)
+    shard.unlink()
+    os.mkfifo(shard)
+    with pytest.raises(InputError, match=SHARD):  # and does not wait for a writer
+        open_cache(place, verify=verify)
+
+
+def test_lying_header(place):
+    """A header that claims more than the file holds allocates nothing."""
+    shard = place / SHARD
+    data = shard.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + length])
+    rows = header["outputs"]["shape"][0]
+    for shape, offsets in (
+        ([rows * 10**12, 3, 5], header["outputs"]["data_offsets"]),
+        ([rows, 3, 5], [0, 10**18]),
+        ([rows, -3, -5], header["outputs"]["data_offsets"]),
+    ):
+        header["outputs"] |= {"shape": shape, "data_offsets": offsets}
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        shard.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+        edit(place, set_in("shards", 0, "bytes", shard.stat().st_size))
+        with pytest.raises(InputError, match=SHARD):
+            open_cache(place, verify=False)
+    shard.write_bytes(struct.pack("<Q", 2**60) + data[8:])
+    edit(place, set_in("shards", 0, "bytes", shard.stat().st_size))
+    with pytest.raises(InputError, match="header"):
+        open_cache(place, verify=False)
+
+
+def test_wrong_values_behind_right_checksums(place, logits, labels):
+    """Values are checked on opening too: a shard from elsewhere may hold anything."""
+    import hashlib
+
+    from safetensors.numpy import load_file, save_file
+
+    block = load_file(place / SHARD)
+    block["labels"] = block["labels"] + 99
+    save_file(block, place / SHARD)
+    digest = hashlib.sha256((place / SHARD).read_bytes()).hexdigest()
+    edit(place, set_in("shards", 0, "sha256", digest))
+    with pytest.raises(InputError, match=f"{SHARD}.*labels"):
+        open_cache(place)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_flipped_byte_is_found(tmp_path_factory, data):
+    place = getattr(test_any_flipped_byte_is_found, "place", None)
+    if place is None:
+        from policyopt.costs import Cost
+
+        rng = np.random.default_rng(0)
+        place = tmp_path_factory.mktemp("flips")
+        with CacheWriter(place, costs=[Cost("c", "ms", [1, 2])], metadata={"a": "b"}) as cache:
+            cache.append("fit", rng.normal(size=(8, 2, 3)), rng.integers(0, 3, 8))
+        test_any_flipped_byte_is_found.place = place
+    file = data.draw(st.sampled_from(sorted(place.iterdir())))
+    whole = file.read_bytes()
+    at = data.draw(st.integers(0, len(whole) - 1))
+    damaged = bytearray(whole)
+    if data.draw(st.booleans()):
+        damaged[at] ^= data.draw(st.integers(1, 255))
+    else:
+        del damaged[at:]
+    file.write_bytes(damaged)
+    try:
+        open_cache(place)
+    except InputError:
+        pass
+    else:  # only the manifest has bytes that may change: spaces, names, metadata
+        assert file.name == "manifest.json"
+    finally:
+        file.write_bytes(whole)

@@ -1,0 +1,294 @@
+"""Every format and key rule; what is decided is noted."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from policyopt.cache import import_sources, open_cache
+from policyopt.runtime.errors import InputError
+
+N, K, C = 80, 3, 5
+rng = np.random.default_rng(0)
+X = rng.normal(size=(N, K, C)).astype(np.float32)
+Y = rng.integers(0, C, N)
+P = rng.dirichlet(np.ones(C), (N, K)).astype(np.float32)
+PRED = rng.integers(-1, C, (N, K))
+CONF = rng.random((N, K))
+CORRECT = Y[:, None] == PRED
+KNC = X.transpose(1, 0, 2)
+COSTS = [1.0, 2.0, 4.0]
+LONG = pd.DataFrame(
+    {
+        "sample": np.repeat([f"q{i}" for i in range(N)], K),
+        "exit": np.tile(range(K), N),
+        "pred": PRED.ravel(),
+        "conf": CONF.ravel(),
+        "correct": CORRECT.ravel(),
+        "label": np.repeat(Y, K),
+        "cost_usd": np.cumsum(CONF, 1).ravel(),
+        "cost": np.tile(COSTS, N),
+        "split": np.repeat(np.where(np.arange(N) < 30, "val", "test"), K),
+        "prompt": "text",
+    }
+)
+WIDE = pd.DataFrame(
+    {f"conf_{k}": CONF[:, k] for k in range(K)}
+    | {f"pred_{k}": PRED[:, k] for k in range(K)}
+    | {f"latency_ms_{k}": CONF[:, k] for k in range(K)}
+    | {"label": Y}
+)
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(*sources, **options):
+        given = [s if "=" in str(s) else tmp_path / s for s in sources]
+        options.setdefault("overwrite", True)
+        return import_sources(given, tmp_path / "out", **options)
+
+    return load
+
+
+def outputs_are(report, split="pool", expected=X):
+    rows = report.data.splits[split]
+    np.testing.assert_array_equal(rows.array("outputs"), expected)
+
+
+@pytest.mark.parametrize("order", ["KNC", "NKC"])
+def test_npz_pool(tmp_path, load, order):
+    array = KNC if order == "KNC" else X
+    np.savez(tmp_path / "a.npz", logits=array, labels=Y, costs=COSTS, names=["a", "b", "c"], seed=1)
+    report = load("a.npz", shares={"fit": 0.25, "calibrate": 0.25, "test": 0.5}, seed=3)
+    outputs_are(report)
+    data = report.data
+    assert data.split_names == ("fit", "calibrate", "test") and data.split_seed == 3
+    assert data.metadata["names"] == ["a", "b", "c"]
+    notes = "\n".join(report.notes)
+    assert f"axes read as {order} (fits 80 labels)" in notes
+    assert "read as cumulative" in notes and "unit unknown" in notes and "not known" not in notes
+    assert open_cache(tmp_path / "out").fingerprint == data.fingerprint
+
+
+def test_npz_prefixes_and_streams(tmp_path, load):
+    np.savez(
+        tmp_path / "a.npz", costs=COSTS, unit="MMACs", cost_kind="standalone",
+        train_logits=KNC, val_logits=KNC + 1, val_labels=Y, cal_logits=KNC + 2, cal_labels=Y,
+        test_logits=KNC + 3, test_labels=Y, fog_heavy_logits=KNC + 4, weights=Y,
+    )  # fmt: skip
+    report = load("a.npz", axes="KNC")
+    assert set(report.data.splits) == {"train", "fit", "calibrate", "test", "fog_heavy"}
+    outputs_are(report, "fog_heavy", X + 4)
+    np.testing.assert_array_equal(report.data.splits["fog_heavy"].array("labels"), Y)
+    assert report.data.cost().values == (1, 3, 7) and report.data.cost().unit == "MMACs"
+    notes = "\n".join(report.notes)
+    assert "'fog_heavy' shares the labels of test" in notes and "'weights' is not known" in notes
+    assert not report.data.splits["train"].has("labels")
+
+
+def test_training_rows_serve_as_fit_where_nothing_else_does(tmp_path, load):
+    np.savez(tmp_path / "a.npz", train_logits=X, train_labels=Y, test_logits=X + 1, test_labels=Y)
+    report = load("a.npz")
+    assert set(report.data.splits) == {"fit", "test"}
+    assert "held-out rows (val_) are better" in "\n".join(report.notes)
+    assert "NO COSTS STATED" in "\n".join(report.notes)
+    assert report.data.cost().unit == "exits" and report.data.cost().values == (1, 2, 3)
+
+
+def test_two_files_are_two_splits(tmp_path, load):
+    np.savez(tmp_path / "a.npz", probs=P, labels=Y, costs=COSTS)
+    np.savez(tmp_path / "b=c.npz", outputs=P[:, :, ::-1], labels=Y, costs=COSTS)
+    report = load(f"val={tmp_path}/a.npz", f"test={tmp_path}/b=c.npz", unit="J", axes="NKC")
+    assert report.data.kind == "probabilities" and set(report.data.splits) == {"fit", "test"}
+    assert "outputs read as probabilities" in "\n".join(report.notes)
+    with pytest.raises(InputError, match="--overwrite"):
+        load("a.npz", overwrite=False)
+    with pytest.raises(InputError, match=r"fit=A test=B"):
+        load("a.npz", str(tmp_path / "b=c.npz"), axes="NKC")
+    assert set(open_cache(tmp_path / "out").splits) == {"fit", "test"}  # still the old one
+
+
+def test_records_npz_with_log_confidence(tmp_path, load):
+    log = np.log(CONF).T
+    log[1, 5] = -np.inf
+    np.savez(
+        tmp_path / "a.npz", conf_logprob=log, pred=PRED.T, correct=CORRECT.T, labels=Y,
+        cost_usd=CONF, latency_ms=CONF.T * 9, mean_cost_usd=CONF.mean(0),
+    )  # fmt: skip
+    report = load("a.npz", cost_kind="standalone", costs="latency_ms")
+    rows = report.data.splits["pool"]
+    assert rows.array("confidence")[5, 1] == 0
+    np.testing.assert_allclose(rows.array("confidence")[6], CONF[6])
+    assert [(c.name, c.unit) for c in report.data.costs] == [
+        ("latency_ms", "ms"),
+        ("cost_usd", "USD"),
+    ]
+    np.testing.assert_allclose(rows.array("cost:latency_ms"), np.cumsum(CONF * 9, axis=1))
+    assert len(report.data.metadata["mean_cost_usd"]) == K
+
+
+def test_npy_with_sidecars(tmp_path, load):
+    np.save(tmp_path / "a.npy", KNC.astype(np.float16))
+    (tmp_path / "a.json").write_text(json.dumps({"costs": COSTS, "unit": "ms", "model": {"d": 1}}))
+    np.save(tmp_path / "a.labels.npy", Y)
+    report = load("a.npy")
+    outputs_are(report, expected=X.astype(np.float16))
+    assert report.data.splits["pool"].array("outputs").dtype == np.float16
+    assert report.data.metadata["model"] == {"d": 1} and report.data.cost().unit == "ms"
+    np.save(tmp_path / "b.npy", X)
+    np.save(tmp_path / "y.npy", Y)
+    report = load("b.npy", labels=tmp_path / "y.npy")
+    np.testing.assert_array_equal(report.data.splits["pool"].array("labels"), Y)
+
+
+def test_safetensors_with_bfloat16(tmp_path, load):
+    from safetensors.torch import save_file as save_torch
+
+    half = torch.tensor(X).bfloat16()
+    save_torch({"logits": half, "labels": torch.tensor(Y)}, tmp_path / "a.safetensors")
+    outputs_are(load("a.safetensors"), expected=half.float().numpy())
+    save_file({"logits": X, "labels": Y}, tmp_path / "b.safetensors", {"unit": "J", "axes": "NKC"})
+    outputs_are(load("b.safetensors", costs=COSTS))
+
+
+def test_torch_files(tmp_path, load):
+    x, y = torch.tensor(np.ascontiguousarray(KNC)), torch.tensor(Y)
+    forms = {
+        "tensor.pt": (x, {"labels": Y}, "pool"),
+        "dict.pt": ({"logits": x.bfloat16().float(), "labels": y, "costs": COSTS}, {}, "pool"),
+        "exits.pt": ({"logits": list(x), "labels": y}, {}, "pool"),
+        "list.pth": (list(x), {"labels": Y}, "pool"),
+        "msdnet.pth": ([x, y, x + 1, y], {}, "fit"),
+    }
+    for name, (content, options, split) in forms.items():
+        torch.save(content, tmp_path / name)
+        report = load(name, **options)
+        assert report.data.splits[split].array("outputs").shape == (N, K, C)
+        np.testing.assert_array_equal(report.data.splits[split].array("labels"), Y)
+    assert set(report.data.splits) == {"fit", "test"}
+    outputs_are(report, "test", X + 1)
+    torch.save([x, y], tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(InputError, match="val_pred"):
+        load("old.pth")
+
+
+def write_table(frame, path):
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif path.suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True, double_precision=15)
+    else:
+        frame.to_parquet(path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_long_records(tmp_path, load, suffix):
+    shuffled = LONG.iloc[np.random.default_rng(1).permutation(N * K)]
+    write_table(shuffled, tmp_path / f"a{suffix}")
+    report = load(f"a{suffix}", unit="MMACs")
+    assert {name: len(rows) for name, rows in report.data.splits.items()} == {"test": 50, "fit": 30}
+    rows = report.data.splits["fit"]
+    # samples stand in the order of their first row
+    order = [int(q[1:]) for q in shuffled["sample"].unique() if int(q[1:]) < 30]
+    np.testing.assert_allclose(rows.array("confidence"), CONF[order], atol=1e-14)
+    np.testing.assert_array_equal(rows.array("prediction"), PRED[order])
+    np.testing.assert_array_equal(rows.array("correct"), CORRECT[order])
+    assert rows.array("cost:cost_usd").shape == (30, K)
+    assert report.data.cost().values == (1, 2, 4)  # the same for every sample: per exit
+    assert "'prompt' ignored" in "\n".join(report.notes)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_wide_records(tmp_path, load, suffix):
+    write_table(WIDE, tmp_path / f"a{suffix}")
+    report = load(f"a{suffix}", cost_kind="standalone")
+    rows = report.data.splits["pool"]
+    np.testing.assert_array_equal(rows.array("labels"), Y)
+    np.testing.assert_allclose(rows.array("cost:latency_ms"), np.cumsum(CONF, 1), atol=1e-14)
+    assert report.data.kind == "record" and report.data.cost().unit == "ms"
+
+
+def test_jsonl_of_logits(tmp_path, load):
+    lines = [
+        json.dumps({"idx": i, "logits": X[i].tolist(), "label": int(Y[i]), "split": s})
+        for i, s in enumerate(["valid"] * 30 + ["test"] * 50)
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n\n")
+    report = load("a.jsonl", costs="1,2,4", unit="layers", cost_kind="cumulative")
+    outputs_are(report, "test", X[30:])
+    assert [n for n in report.notes if "axes" in n] == []
+    lines[7] = lines[7].replace('"logits": [[', '"logits": [[9.0, ')
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="line 8"):
+        load("a.jsonl")
+
+
+def refused(load, match, *sources, **options):
+    with pytest.raises(InputError, match=match):
+        load(*sources, **options)
+
+
+def test_undecidable_or_contradictory_sources(tmp_path, load):
+    def save(**arrays):
+        np.savez(tmp_path / "a.npz", **arrays)
+
+    save(logits=X[:K], labels=Y[:K])
+    refused(load, "--axes", "a.npz")
+    assert load("a.npz", axes="NKC").data.exits == K
+    save(logits=X, labels=Y[:-1])
+    refused(load, "79 labels", "a.npz")
+    save(logits=X, labels=Y, test_logits=X)
+    refused(load, "prefix", "a.npz")
+    save(val_logits=X, fit_logits=X, val_labels=Y)
+    refused(load, "val and fit mean the same", "a.npz")
+    save(val_logits=X, val_labels=Y)
+    refused(load, "fit=", f"fit={tmp_path}/a.npz")
+    save(logits=P, labels=Y)
+    refused(load, "kind='probabilities'", "a.npz")
+    save(probs=X, labels=Y)
+    refused(load, "kind='logits'", "a.npz")
+    assert load("a.npz", kind="logits").data.kind == "logits"
+    save(weights=X)
+    refused(load, "labels .*weights", "a.npz")
+    save(logits=X, labels=Y, costs=[3, 2, 1])
+    refused(load, "--cost-kind standalone", "a.npz")
+    refused(load, "3 numbers", "a.npz", costs=[1, 2], axes="NKC")
+    refused(load, "one of cost", "a.npz", costs="latency")
+    save(conf=CONF, pred=PRED, labels=Y, correct=~CORRECT)
+    refused(load, "correct.*row 0", "a.npz")
+    refused(load, "kind", "a.npz", kind="logit")
+    refused(load, "outputs|logits", "a.npz", kind="logits")
+    refused(load, "missing", "gone.npz")
+    (tmp_path / "a.pkl").write_bytes(b"")
+    refused(load, r"\.parquet", "a.pkl")
+
+
+TABLES = {
+    "no confidence": (LONG.drop(columns="conf"), "confidence"),
+    "missing row": (LONG.drop(index=7), "sample q2, exit 1"),
+    "last row missing": (LONG.iloc[:-1], "sample q79, exit 2"),
+    "double row": (pd.concat([LONG, LONG.iloc[[7]]]), "second row for sample q2, exit 1"),
+    "exits from 1": (LONG.assign(exit=LONG["exit"] + 1), "0 to K-1"),
+    "huge exit": (LONG.assign(exit=10**12), "0 to K-1"),
+    "label varies": (LONG.assign(label=np.arange(N * K)), "one value per sample"),
+    "text": (LONG.assign(pred="A"), "numbers.*'A' in row 0"),
+    "no answer as a gap": (
+        LONG.assign(pred=LONG["pred"].where(LONG["pred"] >= 0)),
+        "whole numbers",
+    ),
+    "empty": (LONG.iloc[:0], "rows|columns"),
+    "wide with a gap": (WIDE.drop(columns="pred_1"), "pred_0"),
+    "split gap": (LONG.assign(split=None), "split"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_that_do_not_add_up(tmp_path, load, name, suffix):
+    frame, match = TABLES[name]
+    write_table(frame, tmp_path / f"a{suffix}")
+    refused(load, match, f"a{suffix}", unit="ms")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,187 @@
+"""Replay, intervals, bounds and comparison against brute force and libraries."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+from synthetic import cache, outputs
+
+import policyopt as po
+from policyopt.frontier.bounds import oracle
+from policyopt.frontier.compare import Path, area_between, compare_paths, path_of
+from policyopt.frontier.curve import split_for_seed
+from policyopt.frontier.intervals import bootstrap_means, interval
+from policyopt.frontier.replay import replay
+from policyopt.table import Tables
+
+
+def test_replay_equals_a_loop_over_samples():
+    data = cache(500, per_sample=None) if False else cache(500)
+    fitted = po.fit(data, 2.5, "max_prob")
+    outcome = po.evaluate(fitted.policy, data)
+    logits, labels = outputs(500)
+    _, rows = data.rows("test")
+    for i, row in enumerate(rows):
+        state = fitted.policy.start(i)
+        for k in range(4):
+            decision = fitted.policy.step(k, logits[row, k], state)
+            if decision.exit:
+                break
+        assert outcome.exit[i] == k
+        assert outcome.cost[i] == 2.0**k
+        assert outcome.correct[i] == (decision.prediction == labels[row])
+
+
+@pytest.mark.parametrize("distinct", [True, False])
+def test_bootstrap_agrees_with_scipy(distinct):
+    rng = np.random.default_rng(0)
+    column = rng.choice([1.0, 3.0, 9.0], 800) if distinct else rng.gamma(2.0, size=800)
+    low, high = interval(bootstrap_means(np.stack([column, column**2], 1), rng, 4000))
+    wanted = bootstrap(
+        (column,), np.mean, n_resamples=4000, method="percentile", rng=1
+    ).confidence_interval
+    assert low[0] == pytest.approx(wanted.low, rel=0.01)
+    assert high[0] == pytest.approx(wanted.high, rel=0.01)
+
+
+def test_oracle_is_the_best_of_all_assignments():
+    logits, labels = outputs(6, exits=3)
+    split = {"test": {"outputs": logits, "labels": labels}}
+    for costs in ([1.0, 2.0, 4.0], None):
+        data = po.from_arrays(splits=split, costs=costs or [1.0, 2.0, 4.0], unit="ms")
+        table = Tables(data).get("test")
+        if costs is None:  # the same costs, given per sample
+            import dataclasses
+
+            table = dataclasses.replace(table, costs=np.tile([1.0, 2.0, 4.0], (6, 1)))
+        points = []
+        for exits in itertools.product(range(3), repeat=6):
+            exits = np.array(exits)
+            points.append((table.paid(exits).mean(), table.correct[np.arange(6), exits].mean()))
+        points = np.array(points)
+        for budget in (1.0, 1.5, 2.5, 4.0):
+            bound = oracle(table, [budget])[0]
+            assert bound >= points[points[:, 0] <= budget + 1e-9, 1].max() - 1e-9
+        full = oracle(table, [4.0])[0]
+        assert full == pytest.approx(table.correct.any(axis=1).mean())
+
+
+def test_no_policy_beats_the_oracle():
+    data = cache(4000)
+    frontier = po.curve(data, ["all"], 5)
+    bound = {round(b["budget"], 9): b["accuracy"] for b in frontier.bound}
+    table = Tables(data).get("test")
+    assert len(frontier.records) == 5 * 7 and len(bound) == 5
+    for record in frontier.records:
+        assert record["accuracy"] <= oracle(table, [record["realised_cost"]])[0] + 1e-9
+
+
+def test_comparison_with_itself_is_nothing_and_a_better_rival_is_seen():
+    rng = np.random.default_rng(0)
+    n = 4000
+    cost = np.stack([np.ones(n), rng.choice([1.0, 3.0], n), np.full(n, 3.0)], 1)
+    correct = (rng.random((n, 3)) < [0.7, 0.8, 0.9]).astype(float)
+    path = Path(cost, correct)
+    (same,) = compare_paths(path, path)
+    assert same["difference"] == pytest.approx(0, abs=1e-12)
+    assert area_between(path, path)["area"] == pytest.approx(0, abs=1e-12)
+    better = Path(
+        cost,
+        np.stack([correct[:, 0], np.maximum(correct[:, 1], rng.random(n) < 0.5), correct[:, 2]], 1),
+    )
+    (found,) = compare_paths(better, path)
+    gain = better.correct[:, 1].mean() - correct[:, 1].mean()
+    assert found["difference"] == pytest.approx(gain)
+    assert found["difference_low"] > 0.05 and found["mcnemar_p"] < 1e-6
+    area = area_between(better, path)
+    assert area["area"] == pytest.approx(gain / 2, rel=1e-6)  # a triangle over the whole range
+    assert area["area_low"] > 0
+
+
+def test_equal_cost_takes_the_cost_out():
+    """A method that merely spends more is not better: both points lie on one line."""
+    rng = np.random.default_rng(1)
+    n = 20000
+    right = (rng.random(n) < 0.7).astype(float), (rng.random(n) < 0.9).astype(float)
+
+    def mixture(share):
+        second = rng.random(n) < share
+        return np.where(second, 3.0, 1.0), np.where(second, right[1], right[0])
+
+    paths = []
+    for share in (0.3, 0.6):
+        cost, correct = mixture(share)
+        paths.append(
+            Path(
+                np.stack([np.ones(n), cost, np.full(n, 3.0)], 1),
+                np.stack([right[0], correct, right[1]], 1),
+            )
+        )
+    (found,) = compare_paths(paths[1], paths[0])
+    assert found["accuracy"] > 0.8
+    assert found["difference_low"] < 0 < found["difference_high"]
+
+
+def test_expected_cost_covers_the_realised_cost_as_often_as_it_says():
+    """Over 60 random splits, nine budgets: 95 % intervals cover about 95 %."""
+    data = cache(3000, exits=5, costs=[1.0, 3.0, 9.0, 27.0, 81.0])
+    frontier = po.curve(data, ["max_prob", "margin:thresholds=joint"], 9, seeds=60)
+    covered = [
+        r["expected_cost_low"] <= r["realised_cost"] <= r["expected_cost_high"]
+        for r in frontier.records
+    ]
+    assert 0.91 <= np.mean(covered) <= 0.99
+    off = np.array([r["realised_cost"] / r["budget"] - 1 for r in frontier.records])
+    assert abs(off.mean()) < 0.01  # no bias: rows that chose nothing cost what was promised
+
+
+def test_seeds_divide_a_pool_anew_and_refit_named_splits():
+    pooled = Tables(cache(400))
+    a, b = (split_for_seed(pooled, seed, "test", 2)[1] for seed in range(2))
+    assert not np.array_equal(a.statistics.labels, b.statistics.labels)
+    logits, labels = outputs(400)
+    parts = {
+        "fit": {"outputs": logits[:200], "labels": labels[:200]},
+        "test": {"outputs": logits[200:], "labels": labels[200:]},
+    }
+    named = Tables(po.from_arrays(splits=parts, costs=[1, 2, 3, 4], unit="ms"))
+    (fit0, test0), (fit1, test1) = (split_for_seed(named, seed, "test", 2) for seed in range(2))
+    assert len(fit0) == 200 and len(fit1) == 160
+    np.testing.assert_array_equal(test0.statistics.labels, test1.statistics.labels)
+
+
+def test_joint_and_quotas_on_real_logits(shared_data, tmp_path):
+    """cifar10_cascade5: no bias in cost, and joint search is not below quotas on average."""
+    data = po.import_sources(
+        [str(shared_data / "cifar10_cascade5.npz")], tmp_path / "c", cost_kind="standalone"
+    ).data
+    tables = Tables(data)
+    frontier = po.curve(data, ["max_prob", "max_prob:thresholds=joint"], 9, seeds=5, tables=tables)
+    off = {}
+    for record in frontier.records:
+        off.setdefault((record["method"], record["budget"]), []).append(
+            record["realised_cost"] / record["budget"] - 1
+        )
+    means = np.abs([np.mean(v) for v in off.values()])
+    assert means.mean() < 0.015 and means.max() < 0.035
+    areas = []
+    for seed in range(5):
+        test = split_for_seed(tables, seed, "test", 5)[1]
+        ours, rival = (
+            path_of(frontier, m, seed, test) for m in ("max_prob:thresholds=joint", "max_prob")
+        )
+        areas.append(np.mean([p["difference"] for p in compare_paths(ours, rival, seed)]))
+    assert np.mean(areas) >= 0
+
+
+def test_policy_of_another_model_is_refused():
+    policy = po.fit(cache(200), 2.0).policy
+    for other, words in ((cache(200, exits=3), "exits"), (cache(200, classes=5), "classes")):
+        with pytest.raises(po.InputError, match=words):
+            po.evaluate(policy, other)
+    other = po.from_arrays(*outputs(200), [1, 2, 4, 8], unit="mJ")
+    with pytest.raises(po.InputError, match="cost unit"):
+        replay(policy, Tables(other).get("test"))

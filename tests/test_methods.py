@@ -1,0 +1,145 @@
+"""Every registered method passes every shared check; and each is checked against its paper."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+from checks import CHECKS, EXCEPTIONS
+from synthetic import cache, outputs
+
+from policyopt.methods import ROWS, make_method
+from policyopt.methods.registry import apply_settings
+from policyopt.runtime.errors import BudgetError, InputError
+from policyopt.table import Tables
+
+SPECS = [
+    *ROWS,
+    "max_prob:thresholds=joint",
+    "margin:thresholds=shared",
+    "entropy:thresholds=joint+mix=true",
+]
+PAIRS = [(check, spec) for check in CHECKS for spec in SPECS]
+
+
+def _applies(check, spec):
+    row_order = check.__name__ == "check_row_order_does_not_matter"
+    return (check.__name__, spec) not in EXCEPTIONS and not (row_order and "mix" in spec)
+
+
+@pytest.mark.parametrize(
+    ("check", "spec"),
+    [pytest.param(c, s, id=f"{c.__name__[6:]}-{s}") for c, s in PAIRS if _applies(c, s)],
+)
+def test_shared(check, spec, tmp_path):
+    arguments = {"folder": tmp_path} if "folder" in inspect.signature(check).parameters else {}
+    check(spec, **arguments)
+
+
+def test_patience_is_the_papers_counter():
+    """PABEE, eq. 5 and section 3.2, sample by sample."""
+    data = cache(n=600)
+    table = Tables(data).get("fit")
+    predictions = table.statistics.prediction
+    for patience in range(5):
+        (result,) = make_method("patience", {"patience": patience}).fit_path(table, [8.0])
+        exits = result.policy.decide(table.statistics.outputs()).exit
+        for row in range(len(table)):
+            counter, previous = 0, None
+            for k in range(table.exits):
+                counter = counter + 1 if k and predictions[row, k] == previous else 0
+                previous = predictions[row, k]
+                if counter == patience:
+                    break
+            assert exits[row] == k
+
+
+def test_given_thresholds_are_used_and_refused_over_the_budget():
+    table = Tables(cache()).get("fit")
+    method = make_method("max_prob", {"thresholds": "0.9,0.8,0.7"})
+    (result,) = method.fit_path(table, [8.0])
+    np.testing.assert_array_equal(result.policy.thresholds, [0.9, 0.8, 0.7])
+    with pytest.raises(BudgetError, match="mean cost of"):
+        method.fit_path(table, [1.1])
+    with pytest.raises(InputError, match="3 numbers"):
+        make_method("max_prob", {"thresholds": "0.9,0.8"}).fit_path(table, [8.0])
+
+
+def test_deterministic_by_default():
+    """Only the scores with few distinct values mix."""
+    table = Tables(cache()).get("fit")
+    for name in ROWS:
+        mixed = any(
+            f.policy.mixture for f in make_method(name).fit_path(table, [1.3, 2.0, 3.7, 6.5])
+        )
+        assert mixed == (name in ("patience", "vote")), name
+    (result,) = make_method("max_prob:thresholds=joint+mix=true").fit_path(table, [2.05])
+    assert result.policy.mixture is not None
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings", "words"),
+    [
+        ("max_porb", {}, "Did you mean 'max_prob'"),
+        ("max_prob", {"thresold": 1}, "setting of max_prob"),
+        ("max_prob", {"thresholds": "magic"}, "geometric, shared, joint"),
+        ("max_prob", {"mix": "true"}, "thresholds=joint"),
+        ("max_prob", {"thresholds": "joint", "mix": "perhaps"}, "true or false"),
+        ("max_prob:joint", {}, "key=value"),
+        ("patience", {"patience": "-1"}, "0 or more"),
+        ("max_prob", {"thresholds": "0.9,x"}, "number"),
+    ],
+)
+def test_bad_settings_are_named(spec, settings, words):
+    with pytest.raises(InputError, match=words):
+        make_method(spec, settings)
+
+
+def test_settings_reach_the_methods_that_have_them():
+    chosen = apply_settings(["max_prob", "patience"], {"thresholds": "joint", "patience": "2"})
+    assert chosen["max_prob"].thresholds == "joint"
+    assert chosen["patience"].patience == 2
+    with pytest.raises(InputError, match="one that max_prob has"):
+        apply_settings(["max_prob"], {"patience": "2"})
+
+
+def test_records_without_margin_are_refused_by_name():
+    import policyopt as po
+
+    rng = np.random.default_rng(0)
+    right = rng.random((100, 2)) < 0.8
+    data = po.from_arrays(
+        labels=np.zeros(100, int),
+        prediction=np.where(right, 0, 1),
+        confidence=rng.random((100, 2)),
+        costs=[1, 2],
+    )
+    table = Tables(data).get("fit")
+    assert make_method("max_prob").fit_path(table, [1.5])
+    for name in ("margin", "entropy"):
+        with pytest.raises(InputError, match=f"'{name}' needs {name}"):
+            make_method(name).fit_path(table, [1.5])
+
+
+def test_scores_follow_their_formulas():
+    """EENet eq. 5-7 and the margin, from float64 softmax."""
+    from policyopt.runtime.scores import Entropy, Margin, MaxProb, Vote, score_table
+
+    logits, labels = outputs(200, exits=5, classes=7)
+    table = Tables(cache(200, 5, 7, split={"fit": 1.0})).get("fit")
+    z = logits.astype(float)
+    p = np.exp(z - z.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    ordered = np.sort(p, axis=-1)
+    votes = p.argmax(-1)
+    share = np.array([[np.bincount(v[: k + 1]).max() / (k + 1) for k in range(5)] for v in votes])
+    wanted = {
+        MaxProb(): ordered[..., -1],
+        Margin(): ordered[..., -1] - ordered[..., -2],
+        Entropy(7): 1 + (p * np.log(p)).sum(-1) / np.log(7),
+        Vote(): share,
+    }
+    for rule, values in wanted.items():
+        np.testing.assert_allclose(score_table(rule, table.statistics.outputs()), values, atol=2e-6)
+    np.testing.assert_array_equal(table.statistics.correct, votes == labels[:, None])
