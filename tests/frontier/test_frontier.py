@@ -19,7 +19,7 @@ from policyopt.table import Tables
 
 
 def test_replay_equals_a_loop_over_samples():
-    data = cache(500, per_sample=None) if False else cache(500)
+    data = cache(500)
     fitted = po.fit(data, 2.5, "max_prob")
     outcome = po.evaluate(fitted.policy, data)
     logits, labels = outputs(500)

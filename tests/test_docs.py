@@ -1,0 +1,67 @@
+"""What the README says runs: its Python, its commands, its names."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from synthetic import outputs
+
+from policyopt.methods import ROWS
+
+SHIPPED = "cache/fashion_mnist"
+
+
+def fences(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+@pytest.fixture
+def checkout(root, tmp_path, monkeypatch):
+    """A folder that looks like a checkout, to run the README's lines in."""
+    if not (root / SHIPPED / "manifest.json").is_file():
+        pytest.skip("the shipped cache is not here")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / SHIPPED).symlink_to(root / SHIPPED)
+    logits, labels = outputs(600, exits=3)
+    np.savez(tmp_path / "logits.npz", logits=logits.swapaxes(0, 1), labels=labels)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_readme_python(root, checkout):
+    logits, labels = outputs(64, exits=3)
+    names = {"loop": [(logits, labels)], "x": None, "exits": lambda _: list(np.zeros((5, 10)))}
+    for block in fences((root / "README.md").read_text(), "python"):
+        exec(block, names)
+    assert (checkout / "policy.json").is_file()
+    assert (checkout / "my_cache" / "manifest.json").is_file()
+
+
+def test_readme_commands(root, checkout):
+    """Every `policyopt` line of the README, with its placeholders filled in."""
+    text = (root / "README.md").read_text()
+    lines = [line.split("  ")[0] for block in fences(text, "") for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("policyopt ")]
+    fill = {"CACHE": SHIPPED, "DIR": "out", "outputs.npz": "outputs.npz", "SRC...": "logits.npz"}
+    data = np.random.default_rng(0).normal(size=(5, 7, 10)).astype(np.float32)
+    np.savez(checkout / "outputs.npz", logits=data)
+    for name in ("train", "test"):
+        shutil.copy(checkout / "logits.npz", checkout / f"{name}.npz")
+    assert len(commands) >= 12
+    for command in commands:
+        words = [fill.get(word, word) for word in command.partition("#")[0].split()]
+        done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True)
+        assert done.returncode == 0, (command, done.stderr)
+        assert "Traceback" not in done.stderr
+    assert (checkout / "demo" / "curve.png").stat().st_size > 20_000
+
+
+def test_readme_lists_every_method(root):
+    table = (root / "README.md").read_text()
+    for name in ROWS:
+        assert f"| `{name}` |" in table, name
