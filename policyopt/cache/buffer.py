@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.cache.layout import Layout, store
+from policyopt.cache.layout import Layout, storage_type, store
 from policyopt.runtime.errors import bad
 
 Array = npt.NDArray[Any]
@@ -18,8 +18,8 @@ class Buffer:
     """Rows of one split that wait for their shard; cut at fixed rows, whatever the batches."""
 
     def __init__(self, layout: Layout, block: dict[str, Array], shard_bytes: int) -> None:
-        row = {name: store(layout, name, array[:1]).nbytes for name, array in block.items()}
-        self.size = max(1, shard_bytes // sum(row.values()))
+        row = sum(a[:1].size * storage_type(n, layout).itemsize for n, a in block.items())
+        self.size = max(1, shard_bytes // row)
         self.shapes = {name: array.shape[2:] for name, array in block.items()}
         self.rows = self.waiting = 0
         self.pieces: list[dict[str, Array]] = []

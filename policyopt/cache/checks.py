@@ -20,6 +20,13 @@ Array = npt.NDArray[Any]
 
 #: Confidences may pass 0 or 1 by this much (rounding of a softmax); they are clipped.
 UNIT_TOLERANCE = 1e-5
+#: What to do about a bad value, by array.
+_REMEDY = {
+    "outputs": "Look for overflow (float16?) where they were made, mend that row or leave it out.",
+    "confidence": "Give shares (0.5, not 50), one for each exit: mend that row or leave it out.",
+    "labels": "Number classes from 0 (-1 where unknown).",
+    "prediction": "Number classes from 0 (-1 where there was no answer).",
+}
 _PIECE_BYTES = 16 << 20
 
 
@@ -109,6 +116,8 @@ def check_outputs(
     --------
     >>> check_outputs(np.zeros((1, 2, 3)), "logits", np.dtype("f4"), "split 'fit'")
     """
+    if outputs.dtype.kind == "b":
+        raise bad("outputs", "numbers", f"dtype bool ({where})", f"Give the {kind} themselves.")
     if not _all_finite(outputs):
         top = outputs.max(axis=2)  # NaN and +inf reach the top, -inf only where all are
         if not np.isfinite(top).all():
@@ -153,7 +162,9 @@ def _refuse_overflow(outputs: Array, dtype: np.dtype[Any], where: str) -> None:
     worst = float(finite[np.abs(finite).argmax()])
     if abs(worst) > limit:
         allowed = f"within +-{limit:.6g} to be kept as {dtype.name}"
-        step = "Pass dtype='float32'." if dtype.name == "float16" else "Scale them."
+        step = "Scale them, or mend that value."
+        if dtype.name == "float16":
+            step = "Keep them as float32: --dtype float32 (Python: dtype='float32')."
         raise bad("outputs", allowed, f"{worst:g} ({where})", step)
 
 
@@ -178,9 +189,11 @@ def _check_whole(name: str, array: Array, classes: int, where: str, first: int) 
     off = (array < -1) | (array >= limit)
     if off.any():
         at = np.argwhere(off)[0]
+        step = f"{_REMEDY[name]} If there are more than {classes} classes, check --axes."
         span = f"classes 0 to {limit - 1}" if classes else "class numbers from 0"
         none = "unknown" if name == "labels" else "no answer"
-        raise _at(name, f"{span}, or -1 ({none})", array[tuple(at)], at, where, first)
+        allowed = f"{span}, or -1 ({none})"
+        raise _at(name, allowed, array[tuple(at)], at, where, first, step if classes else "")
 
 
 def _check_range(
@@ -231,4 +244,5 @@ def _at(
     """Return the error for the first bad place `at` = (row, exit, ...)."""
     place = f"row {first + int(at[0])}" + (f", exit {int(at[1])}" if len(at) > 1 else "")
     shown = got if isinstance(got, str) else f"{got}"
-    return bad(name, allowed, f"{shown} at {place} of {where}", next_step or "Mend that row.")
+    next_step = next_step or _REMEDY.get(name, "Mend that row or leave it out.")
+    return bad(name, allowed, f"{shown} at {place} of {where}", next_step)

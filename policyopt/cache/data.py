@@ -171,12 +171,13 @@ class ExitData:
             No such split.
         """
         if split not in self.split_names:
-            raise bad(
-                "split",
-                f"one of {', '.join(self.split_names)}",
-                split,
-                "`policyopt info CACHE` lists them.",
-            )
+            step = "`policyopt info CACHE` lists them."
+            if split in RESERVED:
+                step = (
+                    f"This cache has no rows for it: import it with such rows (keys {split}_...), "
+                    "or all rows as one pool to be divided (--split fit=0.5,test=0.5)."
+                )
+            raise bad("split", f"one of {', '.join(self.split_names)}", split, step)
         if not self.pooled:
             return split, np.arange(len(self.splits[split]))
         n = len(self.splits[POOL])

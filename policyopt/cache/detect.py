@@ -35,7 +35,8 @@ def probability_share(outputs: Array, sample: int = 2048) -> float:
     """
     if not outputs.size:
         return 0.0
-    some = np.asarray(outputs[:: max(1, len(outputs) // sample)], dtype=np.float32)
+    with np.errstate(over="ignore"):  # a sum that is inf is not 1
+        some = np.asarray(outputs[:: max(1, len(outputs) // sample)], dtype=np.float32)
     return float(((some.min(axis=2) >= 0) & sums_to_one(some)).mean())
 
 

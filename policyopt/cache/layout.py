@@ -73,7 +73,12 @@ class Layout:
         if self.exits:
             exits.add(self.exits)
         if len(exits) > 1:
-            raise bad("costs", "one value per exit, K alike for all", f"K = {sorted(exits)}")
+            raise bad(
+                "costs",
+                "one value per exit, K alike for all",
+                f"K = {sorted(exits)}",
+                "Give each cost one value for each exit.",
+            )
         if exits and not 1 <= max(exits) <= MAX_EXITS:
             raise bad("exits", f"1 to {MAX_EXITS}", max(exits), "Check the axes.")
         object.__setattr__(self, "exits", max(exits, default=0))
@@ -168,7 +173,8 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
     lead = block["outputs" if "outputs" in block else "confidence"]
     rows, exits = lead.shape[:2]
     if not lead.size:
-        raise bad("rows", "at least 1", f"shape {lead.shape}", "Leave an empty batch out.")
+        shape = f"none in shape {lead.shape}"
+        raise bad("rows", "at least 1, with an exit and a class", shape, "Leave it out.")
     if layout.exits and exits != layout.exits:
         raise bad(
             "exits",
@@ -177,17 +183,20 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
             "Check the axes and the number of costs.",
         )
     for name, array in block.items():
-        if array.shape[: 1 if name == "labels" else 2] != (rows, exits)[: array.ndim]:
-            raise bad(
-                name, f"of {rows} rows and {exits} exits", f"shape {array.shape}", "Check axes."
-            )
+        if name == "labels" and array.shape != (rows,):
+            got = f"{len(array)} labels" if array.ndim == 1 else f"shape {array.shape}"
+            raise bad(name, f"{rows}, one per row", got, "Give one per row, or check the axes.")
+        if name != "labels" and array.shape[:2] != (rows, exits):
+            shape = f"shape {array.shape}"
+            raise bad(name, f"of {rows} rows and {exits} exits", shape, "Check its axes.")
     classes = layout.classes
     if "outputs" in block:
         classes = block["outputs"].shape[2]
         if classes < 2:
             raise bad("outputs", "of at least 2 classes", classes, "For one logit z give [0, z].")
         if layout.classes and classes != layout.classes:
-            raise bad("classes", f"{layout.classes}, as stated or in the rows before", classes)
+            allowed = f"{layout.classes}, as stated or in the rows before"
+            raise bad("classes", allowed, classes, "All splits need outputs of one model.")
     return replace(layout, exits=exits, classes=classes), block
 
 
@@ -201,7 +210,12 @@ def _check_names(layout: Layout, block: dict[str, Array]) -> None:
         if "confidence" not in block:
             raise bad("confidence", "given for kind record", "none", "Pass confidence=.")
         if "prediction" not in block and "correct" not in block:
-            raise bad("prediction", "given for kind record (or else correct)", "neither")
+            raise bad(
+                "prediction",
+                "given for kind record (or else correct)",
+                "neither",
+                "Add pred (class numbers), or correct (1 or 0), for each exit.",
+            )
     else:
         if "outputs" not in block:
             raise bad("outputs", f"given for kind {layout.kind}", "none", "Pass outputs=.")

@@ -11,18 +11,18 @@ from policyopt.cache.reader import read_manifest
 from policyopt.runtime.errors import InputError, bad
 
 
-def occupant(path: Path, overwrite: bool) -> Manifest | None:
+def occupant(path: Path, overwrite: bool, argument: str = "path") -> Manifest | None:
     """Return the manifest of the cache that `path` holds and may be replaced, if any."""
     if not os.path.lexists(path):
         return None
     if not path.is_dir():
-        raise bad("path", "a directory", f"{path} (a file)", "Choose another place.")
+        raise bad(argument, "a directory", f"{path} (a file)", "Choose another place.")
     names = {entry.name for entry in path.iterdir()} - {"README.md"}
     if not names:
         return None
     if MANIFEST not in names:
         raise bad(
-            "path",
+            argument,
             "a new or empty directory, or a policyopt cache",
             f"{path}",
             "Other files stand there: choose another place.",
@@ -31,14 +31,14 @@ def occupant(path: Path, overwrite: bool) -> Manifest | None:
         manifest = read_manifest(path)
     except InputError as error:
         raise bad(
-            "path",
+            argument,
             "a new or empty directory, or a policyopt cache",
             f"{path} ({error})",
             "Choose another place.",
         ) from error
     if not overwrite:
         raise bad(
-            "path",
+            argument,
             "a new or empty directory",
             f"{path}, which holds a cache",
             "Choose another place, or replace it with --overwrite (Python: overwrite=True).",

@@ -47,7 +47,10 @@ def to_numpy(argument: str, value: Any) -> Array:
     except (ValueError, TypeError) as error:
         raise bad(argument, "an array of numbers", f"a {type(value).__name__} ({error})") from error
     if array.dtype.kind not in "biuf":
-        raise bad(argument, "an array of numbers", f"dtype {array.dtype}", "Convert it first.")
+        step = "Convert it first."
+        if array.dtype.kind in "US":
+            step = "Encode names of classes as whole numbers from 0."
+        raise bad(argument, "an array of numbers", f"dtype {array.dtype}", step)
     return array
 
 

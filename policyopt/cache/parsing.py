@@ -106,9 +106,12 @@ def _shard(entry: Any) -> Shard:
     item.done()
     # A plain name: no directory part, so no way out of the cache.
     if not _FILE.fullmatch(shard.file):
-        raise bad("shard file", "a plain name NAME.safetensors", shard.file, "Do not trust it.")
+        step = "Do not trust this cache: write it anew."
+        raise bad("shard file", "a plain name NAME.safetensors", shard.file, step)
     if not NAME.fullmatch(shard.split) or not _SHA.fullmatch(shard.sha256) or shard.rows < 1:
-        raise bad(f"shard {shard.file}", "a split name, rows > 0 and a SHA-256", f"{shard}")
+        got = f"{shard.split!r}, {shard.rows} and {shard.sha256[:12]!r}"
+        allowed = "of a split name, at least 1 row and a SHA-256"
+        raise bad(f"shard {shard.file}", allowed, got, "Write the cache anew.")
     return shard
 
 
@@ -117,7 +120,7 @@ class _Fields:
 
     def __init__(self, where: str, content: Any) -> None:
         if not isinstance(content, dict):
-            raise bad(where, "a JSON object", content)
+            raise bad(where, "a JSON object", content, "Write the cache anew.")
         self.where, self.left = where, dict(content)
 
     def take(self, name: str, *types: type) -> Any:
@@ -142,17 +145,17 @@ class _Fields:
 def _count(fields: _Fields, name: str) -> int:
     value = fields.take(name, int)
     if not 0 <= value < 1 << 62:
-        raise bad(f"{fields.where}.{name}", "a count of 0 or more", value)
+        raise bad(f"{fields.where}.{name}", "a count of 0 or more", value, "Write the cache anew.")
     return value
 
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise bad(name, "a number", value)
+        raise bad(name, "a number", value, "Write the cache anew.")
     try:
         return float(value)
     except OverflowError:
-        raise bad(name, "a finite number", "a huge one") from None
+        raise bad(name, "a finite number", "a huge one", "Write the cache anew.") from None
 
 
 def _no_constant(name: str) -> float:

@@ -122,9 +122,9 @@ def map_tensors(
         if len(head) < 8 or length > min(max_header, found - 8):
             raise bad(
                 argument,
-                "a safetensors file",
-                f"{path.name} with a header of {length} bytes",
-                "Write the cache anew.",
+                "a whole safetensors file",
+                f"{path.name} of {found} bytes, which claims a header of {length}",
+                "It was cut or damaged: copy or write it anew.",
             )
         header_bytes = file.read(length)
     safetensors = need("safetensors", "fit", "to read a cache")
@@ -138,7 +138,7 @@ def map_tensors(
     except Exception as error:  # the library and numpy raise many kinds on damaged files
         raise InputError(
             f"'{argument}' must be a safetensors file that can be mapped. "
-            f"Got {path.name}: {error}. Copy or write it anew."
+            f"Got {path.name}: {error}. It was cut or damaged: copy or write it anew."
         ) from error
 
 

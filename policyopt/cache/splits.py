@@ -105,5 +105,5 @@ def check_seed(seed: object) -> int:
     3
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise bad("seed", "a whole number of 0 or more", seed)
+        raise bad("seed", "a whole number of 0 or more", seed, "E.g. --seed 0.")
     return seed

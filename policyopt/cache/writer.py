@@ -229,7 +229,9 @@ class CacheWriter:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
-            raise bad("path", "a directory that can be made", f"{self.path} ({error})") from error
+            reason = getattr(error, "strerror", None) or error
+            got = f"{self.path} ({reason})"
+            raise bad("path", "a directory that can be made", got, "Choose another one.") from error
         self._save(self._manifest)
         remove_shards(self.path, self._old)
         self.begun = True

@@ -66,15 +66,16 @@ def print_records(
 
 
 def print_table(
-    records: Sequence[Mapping[str, Any]], columns: Mapping[str, Any] | None = None, title: str = ""
+    records: Sequence[Any], columns: Mapping[str, Any] | None = None, title: str = ""
 ) -> None:
-    """Print records as a table; numbers to the right."""
+    """Print one line per record as a table; numbers to the right."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    names = list(dict.fromkeys(name for record in records for name in record))
-    columns = columns or {name: (lambda r, name=name: r.get(name, "")) for name in names}
+    if columns is None:
+        names = dict.fromkeys(name for record in records for name in record)
+        columns = {name: (lambda r, name=name: r.get(name, "")) for name in names}
     table = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
     cells = [[_text(function(record)) for function in columns.values()] for record in records]
     for i, header in enumerate(columns):

@@ -8,6 +8,7 @@ seldom kept wider), everything per row in float64.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -273,7 +274,7 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
     return reduce_logits(array)
 
 
-def as_array(output: object, name: str = "output") -> npt.NDArray[np.generic]:
+def as_array(output: object, name: str = "output") -> npt.NDArray[Any]:
     """Return `output` as an ndarray; torch tensors are detached and brought to the CPU.
 
     Works by the tensor's own methods, so torch need not be imported (nor installed).

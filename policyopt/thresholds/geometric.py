@@ -8,6 +8,7 @@ evaluation tries 39 ratios and takes what cost they have; here the ratio is solv
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +62,8 @@ def solve_ratio(costs: Floats, budget: float) -> float:
         return -_STEEPEST
     if excess(_STEEPEST) <= 0:
         return _STEEPEST
-    return float(brentq(excess, -_STEEPEST, _STEEPEST, xtol=1e-10))
+    root: Any = brentq(excess, -_STEEPEST, _STEEPEST, xtol=1e-10)
+    return float(root)
 
 
 def solve_path(problem: Problem, budgets: Sequence[float]) -> list[Solution]:

@@ -50,7 +50,12 @@ def stated_values(costs: Any) -> tuple[tuple[float, ...] | None, str | None]:
     except (TypeError, ValueError):
         if isinstance(costs, str) and len(parts) == 1:
             return None, costs.strip()
-    raise bad("costs", "numbers such as 1,2,4, or the name of a cost in the file", costs)
+    raise bad(
+        "costs",
+        "numbers such as 1,2,4, or the name of a cost in the file",
+        costs,
+        "Give one number per exit, separated by commas: --costs 1,2,4.",
+    )
 
 
 def resolve(
@@ -101,15 +106,16 @@ def resolve(
         found = {plain: found.pop(plain), **found}
     if values is not None:
         if len(values) != exits:
-            raise bad("costs", f"{exits} numbers, one per exit", f"{len(values)}", "E.g. 1,2,4.")
+            allowed = f"{exits} numbers, one per exit"
+            raise bad("costs", allowed, f"{len(values)}", "Give as many as there are exits.")
         if found.pop(plain, None) is not None:
             notes.append(f"costs of the file under {plain!r} replaced by the ones given")
         found = {plain: [np.asarray(values)] * len(parts), **found}
     if wanted is not None:
         wanted = plain if wanted in ("costs", "cost") and wanted not in found else wanted
         if wanted not in found:
-            names = ", ".join(found) or "none in the file"
-            raise bad("costs", f"one of {names}, or numbers", wanted, "See the keys of the file.")
+            names = f"the name of a cost in the file ({', '.join(found) or 'it has none'})"
+            raise bad("costs", f"numbers such as 1,2,4, or {names}", wanted, "E.g. --costs 1,2,4.")
         found = {wanted: found.pop(wanted), **found}
     if not found:
         notes.append(

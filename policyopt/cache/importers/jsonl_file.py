@@ -93,7 +93,8 @@ def _from_lists(path: Path, first: dict[str, Any]) -> Raw:
             rows[key].append(_cell(row[key], role, f"{where}: {key}"))
             if rows[key][-1].shape != rows[key][0].shape:
                 got = f"shape {rows[key][-1].shape}"
-                raise bad(f"{where}: {key}", f"of shape {rows[key][0].shape}, as line 1", got)
+                allowed = f"of shape {rows[key][0].shape}, as line 1"
+                raise bad(f"{where}: {key}", allowed, got, "Mend the line.")
         if "split" in first:
             if not isinstance(row.get("split"), str):
                 raise bad(f"{where}: split", "a text", row.get("split"), "Add it.")
@@ -108,7 +109,8 @@ def _cell(value: Any, role: str, argument: str) -> Array:
     try:
         array = np.array(value)
     except ValueError as error:
-        raise bad(argument, f"numbers with {axes} axes", f"{error}", "Mend the line.") from error
+        got = "lists of unequal length"
+        raise bad(argument, f"numbers with {axes} axes", got, "Mend the line.") from error
     if array.dtype.kind not in "biuf" or array.ndim != axes:
         got = f"{array.dtype} with {array.ndim} axes"
         raise bad(argument, f"numbers with {axes} axes", got, "Mend the line.")

@@ -95,12 +95,11 @@ def group(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> li
     leads = {p: lead for p, found in by_prefix.items() if (lead := _lead(raw, p, found, kind))}
     if not leads:
         keys = ", ".join([*raw.arrays, *raw.metadata][:12]) or "none"
-        raise bad(
-            f"{raw.name}: keys",
-            _WANTED if kind != "record" else "conf (K, N)",
-            keys,
-            "Rename them.",
-        )
+        if kind == "record":
+            allowed, step = "conf and pred (K, N), as kind record says", "Rename, or drop --kind."
+        else:
+            allowed, step = _WANTED, "Rename them."
+        raise bad(f"{raw.name}: keys", allowed, keys, step)
     shared = by_prefix.get(None, {})
     named = [p for p in leads if p is not None]
     if named and None in leads:
@@ -108,7 +107,7 @@ def group(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> li
             f"{raw.name}: keys",
             "with a prefix on all outputs, or on none",
             f"{shared[leads[None]][0]} beside {', '.join(f'{p}_' for p in named)}",
-            "Rename.",
+            "Rename them, e.g. val_logits and test_logits.",
         )
     if named and split is not None:
         raise bad(

@@ -58,7 +58,12 @@ def read(path: Path) -> Raw:
     except InputError:
         raise
     except Exception as error:  # zip, deflate and numpy raise many kinds on damaged files
-        raise bad("SRC", "a readable .npz file", f"{path} ({error})", "Save it anew.") from error
+        raise bad(
+            "SRC",
+            "a readable .npz file",
+            f"{path} ({error})",
+            "It was cut or damaged: save or copy it anew.",
+        ) from error
     raw = declared(path.name, found)
     raw.notes += notes
     return raw

@@ -24,7 +24,7 @@ from policyopt.cache.orient import check_axes
 from policyopt.cache.reader import open_cache, read_manifest
 from policyopt.cache.splits import DEFAULT_SHARES
 from policyopt.cache.writer import CacheWriter
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import InputError, bad
 
 _PIECE_BYTES = 32 << 20
 
@@ -133,7 +133,7 @@ def import_sources(
     if axes is not None:
         axes = check_axes(axes)
     target = Path(out)
-    occupant(target, overwrite)  # refuse before the work, not after it
+    occupant(target, overwrite, "out")  # refuse before the work, not after it
     raws = [read_source(source, allow_pickle) for source in listed(sources)]
     notes: list[str] = []
     groups = [(g, g.rows) for split, raw in raws for g in group(raw, split, kind, axes)]
@@ -149,6 +149,13 @@ def import_sources(
     )
     found = _settle_kind(parts, notes)
     pooled = any(part.split == POOL for part in parts)
+    if shares is not None and not pooled:
+        raise bad(
+            "split",
+            "given only where the rows are one pool",
+            f"shares beside the splits {', '.join(part.split for part in parts)} of the file",
+            "Leave --split out.",
+        )
     if pooled and shares is None:
         notes.append(f"rows divided 50:50 into fit and test by seed {seed}; see --split")
     writer = CacheWriter(
@@ -229,7 +236,10 @@ def _write(writer: CacheWriter, parts: list[Part], progress: Progress | None) ->
                 if name.startswith(COST_PREFIX)
             }
             done += sum(a.nbytes for a in (*piece.values(), *costs.values()))
-            writer.append(part.split, sample_costs=costs, **cast(dict[str, Any], piece))
+            try:
+                writer.append(part.split, sample_costs=costs, **cast(dict[str, Any], piece))
+            except InputError as error:
+                raise InputError(f"{part.source}: {error}") from error
             if progress is not None:
                 progress(done, total)
 

@@ -52,7 +52,7 @@ def listed(sources: Any) -> list[tuple[str | None, Path]]:
 
 
 def read_source(
-    source: tuple[str | None, Path], allow_pickle: bool = False
+    source: tuple[str | None, Path], allow_pickle: bool = False, argument: str = "SRC"
 ) -> tuple[str | None, Raw]:
     """Read a file with the reader for its suffix; see `import_sources` for the arguments.
 
@@ -66,17 +66,14 @@ def read_source(
     split, path = source
     suffix = path.suffix.lower()
     if not path.is_file():
-        raise bad(
-            "SRC",
-            "a file",
-            f"{path} ({'a directory' if path.is_dir() else 'missing'})",
-            "A directory with a manifest.json is a cache already: use it as it is."
-            if (path / MANIFEST).exists()
-            else "Check the path.",
-        )
+        step = "Name a file in it." if path.is_dir() else "Check the path."
+        if (path / MANIFEST).exists():
+            step = "A directory with a manifest.json is a cache already: use it as it is."
+        got = f"{path} ({'a directory' if path.is_dir() else 'missing'})"
+        raise bad(argument, "a file", got, step)
     if suffix not in READERS:
         raise bad(
-            "SRC",
+            argument,
             f"a file of kind {' '.join(READERS)}",
             str(path),
             "Convert it, or write the cache from Python with policyopt.cache.CacheWriter.",
@@ -102,7 +99,7 @@ def label_arrays(labels: Any, allow_pickle: bool = False) -> dict[str | None, Ar
     for split, value in given.items():
         if isinstance(value, (str, os.PathLike)):
             ((named, path),) = listed(value)
-            split, raw = read_source((split or named, path), allow_pickle)
+            split, raw = read_source((split or named, path), allow_pickle, "labels")
             keys = [k for k in ("labels", "outputs") if k in raw.arrays]
             if not keys:
                 raise bad("labels", "a file with the key labels, or a .npy", f"{path}", "Rename.")

@@ -35,8 +35,8 @@ def load(reader: Any, path: Path) -> Any:
     except InputError:
         raise
     except Exception as error:  # parsers raise many kinds on damaged files
-        allowed = f"a readable {path.suffix} table"
-        raise bad("SRC", allowed, f"{path} ({error})", "Mend the file or save it anew.") from error
+        allowed, reason = f"a readable {path.suffix} table", " ".join(str(error).split())
+        raise bad("SRC", allowed, f"{path} ({reason})", "Mend the file or save it anew.") from error
 
 
 def from_table(frame: Any, name: str) -> Raw:
@@ -77,6 +77,8 @@ def from_table(frame: Any, name: str) -> Raw:
     raw = _from_long(frame, name) if long else _from_wide(frame, name)
     if not any((key := parse_key(k)) and key[1] == "confidence" for k in raw.arrays):
         shown = ", ".join(columns[:12])
+        if len(columns) == 1 and name.endswith(".csv"):
+            shown += " alone (are the columns separated by commas?)"
         raise bad(f"{name}: columns", "with a confidence for each exit", shown, _HELP)
     return raw
 
@@ -150,7 +152,8 @@ def _from_wide(frame: Any, name: str) -> Raw:
     for base, at in groups.items():
         if sorted(at) != list(range(len(at))):
             got = ", ".join(at[k] for k in sorted(at))
-            raise bad(f"{name}: columns", f"{base}_0 to {base}_K-1 without gaps", got, "Rename.")
+            allowed = f"{base}_0 to {base}_K-1 without gaps"
+            raise bad(f"{name}: columns", allowed, got, "Number the exits from 0.")
         parts = [_numbers(frame[at[k]], f"{name}: {at[k]}") for k in range(len(at))]
         raw.arrays[base] = np.stack(parts, axis=1)
     return raw
@@ -172,7 +175,8 @@ def _numbers(column: Any, argument: str) -> Array:
         if odd.any():
             row = int(np.argmax(odd))
             got = f"{column.iloc[row]!r} in row {row}"
-            raise bad(argument, "numbers", got, "Encode classes as whole numbers from 0.")
+            step = "Mend that cell; encode names of classes as whole numbers from 0."
+            raise bad(argument, "numbers", got, step)
         column = numbers
     whole = not column.isna().any()
     if column.dtype.kind in "iu" and whole:

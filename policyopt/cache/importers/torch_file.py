@@ -14,6 +14,9 @@ from policyopt.cache.optional import need
 from policyopt.cache.orient import to_numpy
 from policyopt.runtime.errors import InputError, bad
 
+#: torch's magic number 0x1950A86A20F9469CFC6C, as a pickle holds it.
+_OLD_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")
+
 
 def read(path: Path, allow_pickle: bool = False) -> Raw:
     """Load a tensor, a dict with the keys of an ``.npz``, or MSDNet's list of four.
@@ -46,7 +49,8 @@ def read(path: Path, allow_pickle: bool = False) -> Raw:
     ((2, 5, 3), {'unit': 'ms'})
     """
     torch = need("torch", "torch", "to read .pt and .pth files")
-    if zipfile.is_zipfile(path):
+    whole = zipfile.is_zipfile(path)
+    if whole:
         try:
             with zipfile.ZipFile(path) as archive:
                 check_zip(archive, path)
@@ -56,7 +60,14 @@ def read(path: Path, allow_pickle: bool = False) -> Raw:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of deprecated storage classes in old files
             loaded = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # torch raises many kinds on damaged files
+        if not isinstance(error, pickle.UnpicklingError) or not (whole or _is_old(path)):
+            raise bad(
+                "SRC",
+                "a file that torch.save wrote",
+                f"{path}, which torch.load cannot read",
+                "It was cut or damaged, or written by something else: save or copy it anew.",
+            ) from error
         raise bad(
             "SRC",
             "a file of tensors only",
@@ -65,12 +76,14 @@ def read(path: Path, allow_pickle: bool = False) -> Raw:
             "or, for a file that you wrote yourself, pass --allow-pickle "
             "(Python: allow_pickle=True).",
         ) from error
-    except Exception as error:  # torch raises many kinds on damaged files
-        raise bad(
-            "SRC", "a file that torch.load can read", f"{path} ({error})", "Save it anew."
-        ) from error
     found = {key: _value(f"{path.name}: {key}", v, torch) for key, v in _named(path, loaded, torch)}
     return declared(path.name, found)
+
+
+def _is_old(path: Path) -> bool:
+    """Say whether torch before 1.6 may have written the file: it begins with a magic number."""
+    with path.open("rb") as file:
+        return _OLD_MAGIC in file.read(32)
 
 
 def _named(path: Path, loaded: Any, torch: Any) -> list[tuple[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import permutations
 
 import numpy as np
 
@@ -66,6 +67,9 @@ def turn(group: Group, hint: int, notes: list[str]) -> Part:
     if lead.ndim != (3 if deep else 2):
         allowed = "of shape (K, N, C) or (N, K, C)" if deep else "of shape (K, N) or (N, K)"
         raise bad(where, allowed, f"shape {lead.shape}", "Save one array over all exits.")
+    if not lead.size:
+        allowed = "of at least one row, one exit and one class"
+        raise bad(where, allowed, f"shape {lead.shape}", "Save it anew, or leave that split out.")
     labels = group.labels
     if labels is not None and labels.ndim == 2 and 1 in labels.shape:
         labels = labels.reshape(-1)
@@ -97,9 +101,11 @@ def turn(group: Group, hint: int, notes: list[str]) -> Part:
 def _find_axes(
     group: Group, lead: Array, n: int | None, hint: int, where: str, notes: list[str]
 ) -> str:
-    if group.axes is not None:
-        return check_axes(group.axes)
     deep = lead.ndim == 3
+    if group.axes is not None:
+        axes = check_axes(group.axes)
+        _refuse_swapped(axes if deep else axes.replace("C", ""), lead, n, hint, where)
+        return axes
     fits = [
         axes
         for axes in ("KNC", "NKC")
@@ -115,7 +121,8 @@ def _find_axes(
             where,
             " or ".join(shown),
             f"shape {lead.shape}{rows}{costs}",
-            "State the order with --axes, e.g. --axes NKC.",
+            "Give a label per row and a cost per exit; if they are right, another axis order may "
+            "be, e.g. --axes NCK.",
         )
     if len(fits) == 2 and (n is not None or hint):
         raise bad(
@@ -132,6 +139,25 @@ def _find_axes(
         reason += "; no labels and no costs to check it against, see --axes"
     notes.append(f"{where}: axes read as {order} ({reason})")
     return fits[0]
+
+
+def _refuse_swapped(axes: str, lead: Array, n: int | None, hint: int, where: str) -> None:
+    """Refuse a stated order that labels and costs speak against, where another one fits them."""
+
+    def fits(order: str) -> bool:
+        rows, exits = (lead.shape[order.index(letter)] for letter in "NK")
+        return n in (None, rows) and hint in (0, exits)
+
+    better = ["".join(order) for order in permutations(axes) if fits("".join(order))]
+    if better and axes not in better:
+        stated = ", ".join(f"{letter} = {lead.shape[i]}" for i, letter in enumerate(axes))
+        given = [f"{n} labels"] * (n is not None) + [f"{hint} costs"] * (hint > 0)
+        raise bad(
+            "axes",
+            f"an order that fits the {' and the '.join(given)}",
+            f"{axes}, which makes {where} of {stated}",
+            f"State --axes {better[0]}, or mend the labels or costs.",
+        )
 
 
 def _turn_cost(where: str, cost: Array, n: int, exits: int, axes: str) -> Array:
