@@ -99,9 +99,9 @@ def open_regular(path: Path, argument: str) -> int:
     # O_NONBLOCK: opening a named pipe must not wait for a writer that never comes.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     flags |= getattr(os, "O_BINARY", 0)
+    if path.is_symlink():  # also where O_NOFOLLOW does not exist
+        raise bad(argument, "a plain file", f"{path} (a link)", "Put the file itself there.")
     try:
-        if path.is_symlink():  # also where O_NOFOLLOW does not exist
-            raise bad(argument, "a plain file", f"{path} (a link)", "Put the file itself there.")
         descriptor = os.open(path, flags)
     except FileNotFoundError:
         raise bad(

@@ -185,7 +185,7 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
     for name, array in block.items():
         if name == "labels" and array.shape != (rows,):
             got = f"{len(array)} labels" if array.ndim == 1 else f"shape {array.shape}"
-            raise bad(name, f"{rows}, one per row", got, "Give one per row, or check the axes.")
+            raise bad(name, f"one for each of the {rows} rows", got, "Add them, or check the axes.")
         if name != "labels" and array.shape[:2] != (rows, exits):
             shape = f"shape {array.shape}"
             raise bad(name, f"of {rows} rows and {exits} exits", shape, "Check its axes.")

@@ -67,7 +67,7 @@ def open_cache(
             "cache",
             "complete",
             f"{directory} whose writing did not end",
-            "Write it anew, or read its finished shards with --incomplete "
+            "Write it anew, or see what is whole with `policyopt info --incomplete` "
             "(Python: incomplete=True).",
         )
     if not manifest.shards:

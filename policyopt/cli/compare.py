@@ -18,6 +18,7 @@ from policyopt.cli.options import (
     Settings,
     Style,
     make_tables,
+    out_directory,
     read_cache,
 )
 from policyopt.cli.output import Format, number, print_json, print_table, to_csv
@@ -42,6 +43,7 @@ def compare(
     style: Style = Format.table,
 ) -> None:
     """Compare methods at equal realised cost: paired bootstrap, McNemar, area between curves."""
+    out_directory(out)
     data = read_cache(cache)
     tables = make_tables(data, cost)
     frontier, _ = run_curve(tables, methods, budgets, seeds, settings, test)

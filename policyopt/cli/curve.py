@@ -19,6 +19,7 @@ from policyopt.cli.options import (
     Style,
     make_tables,
     method_list,
+    out_directory,
     read_cache,
     read_settings,
 )
@@ -38,6 +39,7 @@ from policyopt.frontier.curve import curve as make_curve
 from policyopt.methods.registry import apply_settings
 from policyopt.report.figures import frontier_figure, save_figure
 from policyopt.runtime.artifact import write_text
+from policyopt.runtime.errors import bad
 from policyopt.table import Tables
 
 
@@ -59,6 +61,7 @@ def curve(
     style: Style = Format.table,
 ) -> None:
     """Fit methods at several budgets; show accuracy at realised cost on the test rows."""
+    out_directory(out)
     data = read_cache(cache)
     frontier, _ = run_curve(make_tables(data, cost), methods, budgets, seeds, settings, test)
     records = frontier.records + (frontier.bound if bounds else [])
@@ -83,8 +86,10 @@ def run_curve(
     test: str = "test",
 ) -> tuple[Frontier, list[str]]:
     """Run `policyopt.curve` with command-line texts and a progress bar."""
-    names = method_list(methods)
-    chosen: Any = names if names == ["all"] else apply_settings(names, read_settings(settings))
+    names, given = method_list(methods), read_settings(settings)
+    if names == ["all"] and given:
+        raise bad("--set", "used with methods by name", "--methods all", "Name the methods.")
+    chosen: Any = names if names == ["all"] else apply_settings(names, given)
     with progress("fitting") as step:
         frontier = make_curve(
             tables.data, chosen, budgets, seeds=seeds, test=test, tables=tables,

@@ -10,7 +10,7 @@ import typer
 from policyopt.api import fit as fit_policy
 from policyopt.cli.curve import print_curve, run_curve, write_curve
 from policyopt.cli.fit import COLUMNS, describe
-from policyopt.cli.options import make_tables, read_cache
+from policyopt.cli.options import make_tables, out_directory, read_cache
 from policyopt.cli.output import print_table
 from policyopt.runtime.errors import bad
 
@@ -26,9 +26,11 @@ def demo(
     budget: Annotated[str, typer.Option("--budget", help="Budget of the policy file.")] = "40%",
 ) -> None:
     """Compare policies on a real cache, fit one, and write it: table, curve.png, policy.json."""
+    out_directory(out)
     path = cache or _find()
     data = read_cache(path)
     tables = make_tables(data, None)
+    fitted = fit_policy(data, budget, tables=tables)  # a budget out of range ends it here
     print(
         f"1. Policies at nine budgets, on rows that chose nothing ({path.name}, {len(tables.get('test')):,} test rows)"
     )
@@ -36,7 +38,6 @@ def demo(
     print_curve(frontier)
     write_curve(frontier, frontier.records, out, f"{path.name}: accuracy at realised cost")
     print(f"2. One policy for a budget of {budget}")
-    fitted = fit_policy(data, budget, tables=tables)
     fitted.save(out / "policy.json")
     print_table([describe(fitted, len(tables.get("test")), str(out / "policy.json"))], COLUMNS)
     print(

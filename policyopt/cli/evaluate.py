@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from policyopt.api import evaluate as replay_policy
-from policyopt.cli.options import CachePath, CostName, PolicyPath, Style, read_cache
+from policyopt.cli.options import CachePath, CostName, PolicyPath, Style, out_file, read_cache
 from policyopt.cli.output import Format, number, percent, print_records, shares_text, to_csv
 from policyopt.frontier.curve import summary
 from policyopt.runtime.artifact import load_policy, write_text
@@ -26,6 +26,8 @@ def evaluate(
     style: Style = Format.table,
 ) -> None:
     """Show realised cost and accuracy of a policy."""
+    if out is not None:
+        out_file(out)
     loaded = load_policy(policy)
     outcome = replay_policy(loaded, read_cache(cache), split, cost=cost)
     if out is not None:

@@ -16,6 +16,7 @@ from policyopt.cli.options import (
     Settings,
     Style,
     make_tables,
+    out_file,
     read_cache,
     read_settings,
 )
@@ -40,6 +41,7 @@ def fit(
     style: Style = Format.table,
 ) -> None:
     """Fit a policy on split `fit` and write it."""
+    out_file(out)
     data = read_cache(cache)
     tables = make_tables(data, cost)
     chosen = read_settings(settings)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from policyopt.cli.options import Style
+from policyopt.cli.options import Style, out_directory
 from policyopt.cli.output import Format, note, print_json, print_table
 from policyopt.cli.progress import progress
 from policyopt.runtime.errors import bad
@@ -44,6 +44,10 @@ def import_(
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="float16 or float32; default: as the source.")
     ] = None,
+    allow_pickle: Annotated[
+        bool,
+        typer.Option("--allow-pickle", help="Load .pt that needs pickle: IT CAN RUN ANY CODE."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a cache that is there.")
     ] = False,
@@ -52,10 +56,12 @@ def import_(
     """Read outputs from .npz, .npy, .safetensors, .pt, .csv, .jsonl or .parquet into a cache."""
     from policyopt.cache import import_sources
 
+    out_directory(out)
     with progress("importing") as step:
         report = import_sources(
-            sources, out, axes=axes, kind=kind, costs=_costs(costs), unit=unit, cost_kind=cost_kind,
-            shares=_shares(split), seed=seed, labels=labels, overwrite=overwrite, dtype=dtype, progress=step,
+            sources, out, axes=axes, kind=kind, costs=costs, unit=unit, cost_kind=cost_kind,
+            shares=_shares(split), seed=seed, labels=labels, overwrite=overwrite, dtype=dtype,
+            allow_pickle=allow_pickle, progress=step,
         )  # fmt: skip
     for text in report.notes:
         note(text)
@@ -76,25 +82,20 @@ def import_(
         print(f"wrote {out}: {data.exits} exits, {data.kind}. Next: policyopt info {out}")
 
 
-def _costs(text: str | None) -> Any:
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        return text.strip()  # the name of a key in the file
-
-
 def _shares(text: str | None) -> dict[str, float] | None:
     if text is None:
         return None
-    shares = {}
+    shares: dict[str, float] = {}
     for item in text.split(","):
-        name, equals, value = item.partition("=")
+        name, _, value = (part.strip() for part in item.partition("="))
         try:
-            shares[name.strip()] = float(value)
+            share = float(value)
         except ValueError:
-            equals = ""
-        if not equals:
-            raise bad("--split", "NAME=SHARE pairs", item, "E.g. --split fit=0.5,test=0.5.")
+            got = item.strip() or "an empty one"
+            raise bad(
+                "--split", "NAME=SHARE pairs", got, "E.g. --split fit=0.5,test=0.5."
+            ) from None
+        if name in shares:
+            raise bad("--split", "each name once", f"{name} twice", "E.g. fit=0.5,test=0.5.")
+        shares[name] = share
     return shares

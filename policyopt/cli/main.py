@@ -6,6 +6,7 @@ Exit code 0 done; 1 internal error; 2 bad usage or input; 3 budget or risk level
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 
@@ -39,14 +40,17 @@ app.command("demo")(demo.demo)
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show ends nothing
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
         app()
-    except (PolicyOptError, OSError) as error:
+    except (PolicyOptError, OSError, MemoryError) as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 2))
     except Exception as error:  # whatever is left is our fault: say so in one line
         if debug:
@@ -57,3 +61,11 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(1)
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return f"out of memory. {error}. Give fewer rows, exits or budgets, or more memory."
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"'{error.filename}': {error.strerror}. Check the path and its permissions."
+    return str(error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,9 @@ from policyopt.cli.progress import progress
 from policyopt.runtime.errors import bad
 from policyopt.table import Tables
 
+#: A comma between methods: names never begin like a number, thresholds always do.
+_COMMA = re.compile(r",(?!\s*[-+.0-9])")
+
 CachePath = Annotated[Path, typer.Argument(metavar="CACHE", help="Directory of a cache.")]
 PolicyPath = Annotated[Path, typer.Argument(metavar="POLICY", help="Policy file (JSON).")]
 Style = Annotated[Format, typer.Option("--format", help="How to print.")]
@@ -23,7 +28,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Setting of the method; may be repeated."),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed.")]
 Incomplete = Annotated[
     bool, typer.Option("--incomplete", help="Read a cache whose writing was cut off.")
 ]
@@ -54,7 +59,10 @@ def read_cache(path: Path, incomplete: bool = False) -> ExitData:
 
 
 def make_tables(data: ExitData, cost: str | None) -> Tables:
-    """Make tables whose passes show a progress bar."""
+    """Make tables whose passes show a progress bar; for commands that fit."""
+    if data.exits < 2:
+        why = "With one exit there is nothing to decide: import the outputs of all exits."
+        raise bad("cache", "with at least 2 exits", data.exits, why)
 
     def told(done: int, total: int) -> None:
         step(done, total)
@@ -79,5 +87,28 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
 
 
 def method_list(text: str) -> list[str]:
-    """Divide a list of methods at its commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    """Divide a list of methods at its commas, but not a list of numbers within a setting."""
+    names = [name.strip() for name in _COMMA.split(text) if name.strip()]
+    if not names:
+        raise bad("--methods", "at least one method", "none", "`policyopt methods` lists them.")
+    if "all" in names and len(names) > 1:
+        raise bad("--methods", "names, or all alone", text, "Leave the others out.")
+    return names
+
+
+def out_file(path: Path) -> None:
+    """Refuse a file that cannot be written, before the work and not after it."""
+    if path.is_dir():
+        raise bad("--out", "a file", f"{path} (a directory)", f"E.g. --out {path / 'NAME'}.")
+    out_directory(path.parent)
+
+
+def out_directory(path: Path | None) -> None:
+    """Refuse a directory that cannot be made or written to, before the work and not after it."""
+    if path is None:
+        return
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise bad("--out", "in a directory", f"{there} (a file)", "Choose another place.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise bad("--out", "in a directory that you may write to", str(there), "Choose another.")

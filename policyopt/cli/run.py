@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
+from policyopt.cache.detect import detect_kind
 from policyopt.cli.options import PolicyPath, Style
 from policyopt.cli.output import Format, number, print_records, print_table
 from policyopt.runtime.artifact import load_policy
+from policyopt.runtime.errors import bad
 from policyopt.runtime.outputs_file import read_outputs
+
+_AXES = ("KNC", "NKC", "KN", "NK")
+#: Rows by which probabilities are told from logits.
+_SOME = 2048
 
 
 def run(
@@ -26,7 +32,11 @@ def run(
 ) -> None:
     """Decide for new outputs: exit, prediction and cost per row (json, csv), or a summary (table)."""
     loaded = load_policy(policy)
-    decisions = loaded.decide(read_outputs(outputs, loaded, axes))
+    if axes is not None and axes.upper() not in _AXES:
+        raise bad("--axes", f"one of {', '.join(_AXES)}", axes, "Classes are the last axis.")
+    found = read_outputs(outputs, loaded, axes and axes.upper())
+    _refuse_odd(found, loaded.kind, outputs)
+    decisions = loaded.decide(found)
     if style is not Format.table:
         columns = zip(
             decisions.exit.tolist(),
@@ -48,7 +58,7 @@ def run(
             {
                 "exit": k,
                 "rows": int(n),
-                "share": f"{100 * n / max(len(decisions.exit), 1):.1f}",
+                "share": f"{100 * n / len(decisions.exit):.1f}",
                 "cost": float(loaded.costs[k]),
             }
             for k, n in enumerate(counts)
@@ -63,3 +73,19 @@ def run(
     print(
         f"mean cost {number(float(decisions.cost.mean()))} {loaded.unit}; --format csv prints a line per row"
     )
+
+
+def _refuse_odd(found: list[Any], kind: str, path: Path) -> None:
+    """Refuse no rows at all, and probabilities where the policy takes logits."""
+    first = found[0]["confidence"] if kind == "record" else found[0]
+    if not len(first):
+        raise bad("OUTPUTS", "of at least one row", f"none in {path}", "Is it the right file?")
+    if kind != "logits" or any(exit_.dtype.kind not in "fiu" for exit_ in found):
+        return
+    if detect_kind(np.stack([exit_[:_SOME] for exit_ in found], axis=1)) == "probabilities":
+        raise bad(
+            "OUTPUTS",
+            "logits, which the policy was fitted on",
+            f"rows that are non-negative and sum to 1 in {path}: probabilities",
+            "Give the logits, or fit the policy on probabilities.",
+        )

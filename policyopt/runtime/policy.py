@@ -357,7 +357,6 @@ def first_exit(scores: Floats, thresholds: Floats) -> npt.NDArray[np.int64]:
     """
     n, exits = scores.shape
     taken = np.full(n, exits - 1)
-    thresholds = np.broadcast_to(thresholds, (n, exits - 1))
     for k in range(exits - 2, -1, -1):  # backwards: the earliest exit writes last
-        taken[scores[:, k] >= thresholds[:, k]] = k
+        np.copyto(taken, k, where=scores[:, k] >= thresholds[..., k])
     return taken

@@ -26,7 +26,7 @@ Ints = npt.NDArray[np.int64]
 _BINS = 48  # candidates per threshold in a step on two; the following single steps are exact
 _REACH = 3  # steps on two take exits at most this far apart: many exits, few useful pairs
 _SMALL = 2_000  # up to here, searches also start from each "all leave at exit k"
-_TINY, _DRAWS = 100, 24  # up to here, from this many random cuts besides
+_TINY, _DRAWS = 100, 8  # up to here, from this many random cuts besides
 _TINY_GAIN = 1e-12
 
 

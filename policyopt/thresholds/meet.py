@@ -96,29 +96,36 @@ def spend(problem: Problem, thresholds: Floats, left: float) -> Floats:
     ndarray of shape (K-1,)
     """
     thresholds = thresholds.copy()
+    steps = np.diff(problem.mean_costs)
     for k in range(problem.exits - 1):
-        exits = first_exit(problem.scores, thresholds)
-        leavers = np.flatnonzero(exits == k)
-        if left <= 0 or not len(leavers):
-            continue
+        if left * problem.rows < steps[steps > 0].min(initial=np.inf):
+            break
+        leavers = np.flatnonzero(first_exit(problem.scores, thresholds) == k)
+        # Only the least ready matter: as many as `left` pays for at one step each.
+        most = int(left * problem.rows / steps[k]) + 1 if steps[k] > 0 else len(leavers)
         scores = problem.scores[leavers, k]
-        # Only the least ready matter: enough of them for `left` at the cheapest next step.
+        cut_short = most + 1 < len(leavers)
+        if cut_short:
+            near = np.argpartition(scores, most + 1)[: most + 2]
+            leavers, scores = leavers[near], scores[near]
+        order = np.argsort(scores, kind="stable")
+        leavers, ranked = leavers[order], scores[order]
+        # Equal scores go on together or not at all; where the list was cut short, its last score
+        # may have equals that are not on it.
+        usable = np.append(ranked[1:] > ranked[:-1], not cut_short)
         onward = thresholds.copy()
         onward[: k + 1] = NEVER
         later = first_exit(problem.scores[leavers], onward)
         if problem.costs.ndim == 1:
             extra = problem.costs[later] - problem.costs[k]
         else:
-            rows = problem.costs[leavers]
-            extra = np.take_along_axis(rows, later[:, None], axis=1)[:, 0] - rows[:, k]
-        order = np.argsort(scores, kind="stable")
-        total = np.cumsum(extra[order]) / problem.rows
-        ranked = scores[order]
-        whole = np.append(ranked[1:] > ranked[:-1], True)  # never split equal scores
-        fits = np.flatnonzero((total <= left) & whole)
+            costs = problem.costs[leavers]
+            extra = np.take_along_axis(costs, later[:, None], axis=1)[:, 0] - costs[:, k]
+        total = np.cumsum(extra) / problem.rows
+        fits = np.flatnonzero((total <= left) & usable)
         if len(fits):
             last = fits[-1]
-            above = ranked[last + 1] if last + 1 < len(ranked) else NEVER
-            thresholds[k] = between(float(ranked[last]), float(above))
+            following = float(ranked[last + 1]) if last + 1 < len(ranked) else NEVER
+            thresholds[k] = between(float(ranked[last]), following)
             left -= float(total[last])
     return thresholds

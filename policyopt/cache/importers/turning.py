@@ -115,6 +115,7 @@ def _find_axes(
     ]
     shown = [_SHAPES[axes if deep else axes[:2]] for axes in ("KNC", "NKC")]
     if not fits:
+        _refuse_miscounted(group, lead, n, hint, where)
         rows = "" if n is None else f" and {n} labels"
         costs = f" and {hint} costs" if hint else ""
         raise bad(
@@ -141,22 +142,43 @@ def _find_axes(
     return fits[0]
 
 
+def _refuse_miscounted(group: Group, lead: Array, n: int | None, hint: int, where: str) -> None:
+    """Refuse labels or costs of a wrong number, where the other ones fit one axis order alone."""
+    if n is None or not hint:
+        return
+    by_labels = [axes for axes in ("KNC", "NKC") if lead.shape[axes.index("N")] == n]
+    by_costs = [axes for axes in ("KNC", "NKC") if lead.shape[axes.index("K")] == hint]
+    if len(by_labels) == 1 and not by_costs:
+        exits = lead.shape[by_labels[0].index("K")]
+        if exits <= MAX_EXITS:
+            why = f"{hint}, where {where} of shape {lead.shape} have {exits} exits for {n} labels"
+            step = f"Give {exits} (--costs), or state the order of the axes (--axes)."
+            raise bad("costs", f"{exits} numbers, one per exit", why, step)
+    if len(by_costs) == 1 and not by_labels:
+        rows = lead.shape[by_costs[0].index("N")]
+        why = f"{n}, where {where} of shape {lead.shape} have {rows} rows for {hint} costs"
+        step = "Give a label for each row, or state the order of the axes (--axes)."
+        raise bad(f"{group.source}: labels", f"{rows}, one for each row", why, step)
+
+
 def _refuse_swapped(axes: str, lead: Array, n: int | None, hint: int, where: str) -> None:
     """Refuse a stated order that labels and costs speak against, where another one fits them."""
+    if n is None:
+        return
 
     def fits(order: str) -> bool:
         rows, exits = (lead.shape[order.index(letter)] for letter in "NK")
-        return n in (None, rows) and hint in (0, exits)
+        return n == rows and hint in (0, exits)
 
     better = ["".join(order) for order in permutations(axes) if fits("".join(order))]
     if better and axes not in better:
         stated = ", ".join(f"{letter} = {lead.shape[i]}" for i, letter in enumerate(axes))
-        given = [f"{n} labels"] * (n is not None) + [f"{hint} costs"] * (hint > 0)
+        costs = f" and the {hint} costs" if hint else ""
         raise bad(
             "axes",
-            f"an order that fits the {' and the '.join(given)}",
+            f"an order that fits the {n} labels{costs}",
             f"{axes}, which makes {where} of {stated}",
-            f"State --axes {better[0]}, or mend the labels or costs.",
+            f"Say --axes {better[0]}, or mend what does not fit.",
         )
 
 

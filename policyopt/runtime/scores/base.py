@@ -67,7 +67,7 @@ def score_table(
     n = len(outputs[0])
     samples = np.arange(n) if samples is None else samples
     state = rule.start(samples)
-    table = np.empty((n, len(outputs)))
+    table = np.empty((n, len(outputs)), order="F")  # solvers read it exit by exit
     for k, output in enumerate(outputs):
         table[:, k], state = rule.score(k, output, state)
     return table

@@ -1,0 +1,90 @@
+"""The examples run: small, on stand-in data of the real format."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import policyopt as po
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """Files of Fashion-MNIST's names, shapes and format; each class has a pattern of its own."""
+    rng = np.random.default_rng(0)
+    patterns = rng.integers(0, 200, (10, 28, 28), dtype=np.uint8)
+    for part, rows in (("train", 60_000), ("t10k", 10_000)):
+        labels = (np.arange(rows) % 10).astype(np.uint8)
+        for name, array in (("images-idx3", patterns[labels]), ("labels-idx1", labels)):
+            header = struct.pack(f">I{array.ndim}I", 0x0800 | array.ndim, *array.shape)
+            with gzip.open(tmp_path / f"{part}-{name}-ubyte.gz", "wb", compresslevel=1) as file:
+                file.write(header + array.tobytes())
+    return tmp_path
+
+
+def test_fashion_mnist_from_training_to_policy(root, stand_in):
+    pytest.importorskip("torch")
+    command = [
+        sys.executable,
+        "-m",
+        "examples.fashion_mnist",
+        "--quick",
+        "--data",
+        stand_in,
+        "--out",
+    ]
+    done = subprocess.run([*command, stand_in / "cache"], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    data = po.open_cache(stand_in / "cache")
+    assert data.exits == 5 and {"fit", "calibrate", "test", "blur_mild", "noise_ruinous"} <= set(
+        data.split_names
+    )
+    compute = data.cost("compute").values
+    # By hand: stem and first stage are 3 x 3 convolutions on 28 x 28 and 14 x 14, head 16 to 10.
+    assert compute[0] == pytest.approx((9 * 1 * 16 * 28**2 + 9 * 16 * 16 * 14**2 + 16 * 10) / 1e6)
+    assert (np.diff(data.cost("latency").values) > 0).all()
+    card = (stand_in / "cache" / "README.md").read_text()
+    outcome = po.evaluate(po.fit(data, "50%").policy, data)
+    assert compute[0] <= outcome.cost.mean() <= compute[-1]
+    assert "| `test` | 500 |" in card
+
+
+def test_missing_data_are_explained(root, tmp_path):
+    pytest.importorskip("torch")
+    command = [
+        sys.executable,
+        "-m",
+        "examples.fashion_mnist",
+        "--data",
+        tmp_path,
+        "--out",
+        tmp_path / "c",
+    ]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr and "apt-get install dataset-fashion-mnist" in done.stderr
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"not gzip")
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 2 and "train-images" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_shipped_cache_is_what_its_card_says(root):
+    """Accuracy per exit and rows, recomputed from the committed shards."""
+    folder = root / "cache" / "fashion_mnist"
+    if not (folder / "manifest.json").is_file():
+        pytest.skip("the shipped cache is not here")
+    from policyopt.table import Tables
+
+    tables = Tables(po.open_cache(folder))
+    card = (folder / "README.md").read_text()
+    assert len(tables.get("fit")) == 5000 and len(tables.get("test")) == 10_000
+    for split in tables.data.split_names:
+        table = tables.get(split)
+        cells = " | ".join(f"{100 * a:.2f}" for a in table.correct.mean(axis=0))
+        assert f"| `{split}` | {len(table):,} | {cells} |" in card
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 10e6
