@@ -46,7 +46,9 @@ def parse(text: bytes) -> Manifest:
         raise bad(MANIFEST, "valid JSON", f"{error}", "Write the cache anew.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         got = content.get("format") if isinstance(content, dict) else content
-        raise bad(f"{MANIFEST}: format", repr(FORMAT), got, "Give a cache: `policyopt import` makes one.")
+        raise bad(
+            f"{MANIFEST}: format", repr(FORMAT), got, "Give a cache: `policyopt import` makes one."
+        )
     if content.get("version") != VERSION or isinstance(content["version"], bool):
         raise bad(
             f"{MANIFEST}: version",

@@ -38,8 +38,20 @@ def cache(tmp_path_factory):
     """A cache of one pool, imported by the command line from an npz."""
     folder = tmp_path_factory.mktemp("cli")
     logits, labels = outputs(3000, exits=4)
-    np.savez(folder / "logits.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2, 4, 8])
-    command = [sys.executable, "-m", "policyopt", "import", folder / "logits.npz", "--out", folder / "c", "--unit", "ms"]
+    np.savez(
+        folder / "logits.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2, 4, 8]
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "policyopt",
+        "import",
+        folder / "logits.npz",
+        "--out",
+        folder / "c",
+        "--unit",
+        "ms",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "divided 50:50" in done.stderr
@@ -66,7 +78,9 @@ def test_methods(run):
 def test_fit_evaluate_run_agree(run, cache, tmp_path):
     """One artifact: `evaluate`, `run` and numpy alone give the same exits."""
     policy = tmp_path / "policy.json"
-    code, out, _ = run("fit", cache, "--budget", "40%", "--method", "max_prob", "--out", policy, "--format", "json")
+    code, out, _ = run(
+        "fit", cache, "--budget", "40%", "--method", "max_prob", "--out", policy, "--format", "json"
+    )
     (fitted,) = json.loads(out)
     assert code == 0 and fitted["budget"] == pytest.approx(3.2)
     assert fitted["expected_cost_low"] < 3.2 < fitted["expected_cost_high"]
@@ -104,7 +118,9 @@ def test_curve_writes_what_it_prints(run, cache, tmp_path):
     }  # fmt: skip
     for record in records:
         assert wanted <= record.keys()
-        assert record["realised_cost_low"] <= record["realised_cost"] <= record["realised_cost_high"]
+        assert (
+            record["realised_cost_low"] <= record["realised_cost"] <= record["realised_cost_high"]
+        )
         assert record["accuracy_low"] <= record["accuracy"] <= record["accuracy_high"]
         assert sum(record["exit_share"]) == pytest.approx(1) and len(record["exit_share"]) == 4
         if record["method"] == "max_prob":
@@ -112,7 +128,9 @@ def test_curve_writes_what_it_prints(run, cache, tmp_path):
         else:
             assert record["thresholds"] is None and len(record["mixture"]["thresholds"]) == 2
     assert {r["budget"] for r in records} == {2.0, 4.0}
-    assert len(list(csv.DictReader(io.StringIO((tmp_path / "curve.csv").read_text())))) == len(records)
+    assert len(list(csv.DictReader(io.StringIO((tmp_path / "curve.csv").read_text())))) == len(
+        records
+    )
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -145,7 +163,10 @@ def test_compare(run, cache, tmp_path):
     assert all(r["difference"] > 0 for r in points)
     assert sum(r["difference_low"] > 0 and r["mcnemar_p"] < 0.05 for r in points) >= 3
     assert all(r["area_low"] > 0 for r in records if r["budget"] is None)
-    assert "at equal realised cost" in run("compare", cache, "--methods", "random,max_prob", "--budgets", 2)[1]
+    assert (
+        "at equal realised cost"
+        in run("compare", cache, "--methods", "random,max_prob", "--budgets", 2)[1]
+    )
 
 
 def test_a_budget_that_cannot_be_met_is_exit_code_3(run, cache, tmp_path):

@@ -114,8 +114,10 @@ def resolve(
     if wanted is not None:
         wanted = plain if wanted in ("costs", "cost") and wanted not in found else wanted
         if wanted not in found:
-            names = f"the name of a cost in the file ({', '.join(found) or 'it has none'})"
-            raise bad("costs", f"numbers such as 1,2,4, or {names}", wanted, "E.g. --costs 1,2,4.")
+            allowed = "numbers such as 1,2,4"
+            if found:
+                allowed += f", or a cost that the file names: one of {', '.join(found)}"
+            raise bad("costs", allowed, wanted, "E.g. --costs 1,2,4.")
         found = {wanted: found.pop(wanted), **found}
     if not found:
         notes.append(
