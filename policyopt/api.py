@@ -8,16 +8,18 @@ from policyopt.budgets import Budget, parse_budget
 from policyopt.cache.data import ExitData
 from policyopt.frontier.replay import Replay, replay
 from policyopt.methods import Fitted, Method, make_method
+from policyopt.runtime.errors import bad
 from policyopt.runtime.policy import Policy
 from policyopt.table import Tables
 
-DEFAULT_METHOD = "max_prob:thresholds=joint"
+DEFAULT_METHOD = "max_prob"
+DEFAULT_SETTINGS = {"thresholds": "joint"}
 
 
 def fit(
     data: ExitData,
     budget: Budget | None = None,
-    method: str | Method = DEFAULT_METHOD,
+    method: str | Method | None = None,
     *,
     split: str = "fit",
     cost: str | None = None,
@@ -34,8 +36,9 @@ def fit(
     budget : float or str, optional
         Mean cost per sample: ``2.5`` in the cost's unit, or ``"40%"`` of the full model. Only
         thresholds that the user gives need none.
-    method : str or Method
-        A name of the registry, perhaps with settings (``"margin:thresholds=joint"``).
+    method : str or Method, optional
+        A name of the registry, perhaps with settings (``"margin:thresholds=joint"``). Default:
+        ``max_prob`` with jointly searched thresholds.
     split : str
         Rows to fit on.
     cost : str, optional
@@ -71,7 +74,16 @@ def fit(
     """
     tables = tables or Tables(data, cost)
     table = tables.get(split)
-    chosen = make_method(method, settings) if isinstance(method, str) else method
+    if method is None:
+        chosen = make_method(DEFAULT_METHOD, {**DEFAULT_SETTINGS, **settings})
+    elif isinstance(method, str):
+        chosen = make_method(method, settings)
+    elif settings:
+        raise bad(
+            "settings", "part of the method given", sorted(settings), "Set them on the method."
+        )
+    else:
+        chosen = method
     if budget is None:
         # Given thresholds, patience or exit: the most that any policy costs allows them all.
         limit = float(table.mean_costs[-1])
@@ -79,8 +91,6 @@ def fit(
             k: v for k, v in chosen.settings().items() if k in ("thresholds", "patience", "exit")
         }
         if not any(v is not None and not isinstance(v, str) for v in fixed.values()):
-            from policyopt.runtime.errors import bad
-
             raise bad("budget", "given", "none", "E.g. --budget 40% (Python: budget='40%').")
     else:
         limit = parse_budget(budget, table.mean_costs)

@@ -81,12 +81,9 @@ def parse_budgets(
     if isinstance(budgets, int):
         return [float(b) for b in positions(costs, budgets)]
     items = budgets.split(",") if isinstance(budgets, str) else list(budgets)
+    items = [item for item in items if str(item).strip()]
     if not items:
         raise bad(
             "budgets", "at least one budget", "none", "E.g. --budgets 9 or --budgets 20%,40%."
         )
-    return [
-        parse_budget(item, costs)
-        for item in items
-        if not (isinstance(item, str) and not item.strip())
-    ]
+    return [parse_budget(item, costs) for item in items]

@@ -121,7 +121,7 @@ def cumulative(
     if (costs < 0).any():
         row, exit_ = np.argwhere(costs < 0)[0]
         got = f"{costs[row, exit_]:g} at {place(row, exit_)}"
-        raise bad(name, "0 or more", got, "Costs cannot be negative.")
+        raise bad(name, "0 or more", got, "Mend that cost, or leave it out.")
     if kind == "standalone":
         return np.cumsum(costs, axis=1)
     falls = np.argwhere(np.diff(costs, axis=1) < 0)

@@ -65,7 +65,7 @@ class Table:
         if stats.correct is None or unknown:
             raise InputError(
                 f"Split '{self.split}' must have a label for every row. Got rows without. "
-                "Give labels (import ... labels, or key 'labels'), or leave those rows out."
+                "Import with --labels FILE or a key 'labels' (Python: labels=), or leave those rows out."
             )
         return stats.correct.astype(np.float64)
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from policyopt.api import DEFAULT_METHOD
 from policyopt.api import fit as fit_policy
 from policyopt.cli.options import (
     CachePath,
@@ -32,8 +31,12 @@ def fit(
         typer.Option("--budget", help="Mean cost: 2.5 in the unit, or 40% of the full model."),
     ] = None,
     method: Annotated[
-        str, typer.Option("--method", help="`policyopt methods` lists them.")
-    ] = DEFAULT_METHOD,
+        str | None,
+        typer.Option(
+            "--method",
+            help="`policyopt methods` lists them. Default: max_prob with thresholds=joint.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Policy file to write.")] = Path("policy.json"),
     settings: Settings = None,
     cost: CostName = None,

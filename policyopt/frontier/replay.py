@@ -74,9 +74,9 @@ def replay(policy: Policy, table: Table) -> Replay:
 
 def _check_match(policy: Policy, table: Table) -> None:
     pairs = {
+        "kind of outputs": (policy.kind, table.kind),
         "exits": (policy.exits, table.exits),
         "classes": (policy.classes, table.classes),
-        "kind of outputs": (policy.kind, table.kind),
         "cost unit": (policy.unit, table.unit),
     }
     for name, (made_for, got) in pairs.items():

@@ -46,7 +46,7 @@ class Always(Method):
             allowed = np.flatnonzero(problem.mean_costs <= budget * (1 + 1e-12))
             chosen = int(allowed[accuracy[allowed].argmax()]) if self.exit is None else self.exit
             thresholds = np.where(np.arange(table.exits - 1) < chosen, NEVER, ALWAYS)
-            solution = solve_given(problem, thresholds, budget) if table.exits > 1 else None
+            solution = solve_given(problem, thresholds, budget, "exit") if table.exits > 1 else None
             if solution is None:
                 raise bad("cache", "with at least 2 exits", "1", "There is nothing to decide.")
             fitted.append(conclude(self, "always", rule, table, problem, solution, budget, seed))

@@ -54,7 +54,7 @@ class Patience(Method):
         for budget in budgets:
             problem.check_budget(budget)
             if self.patience is not None:
-                solution = solve_given(problem, [self.patience - 0.5], budget)
+                solution = solve_given(problem, [self.patience - 0.5], budget, "patience")
             else:
                 low = int(np.clip(np.searchsorted(costs, budget, side="right") - 1, 0, table.exits))
                 high = min(low + 1, table.exits)

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from policyopt.methods.base import Method
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import bad
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,13 @@ def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
         key, equals, value = item.partition("=")
         if not equals:
             raise bad(f"settings of {name}", "key=value", item, "E.g. max_prob:thresholds=joint.")
+        if key in (settings or {}):
+            raise bad(
+                f"{key} of {name}",
+                "set once",
+                f"'{spec}' and a setting besides",
+                "Drop one of the two.",
+            )
         wanted[key] = value
     allowed = row.settings()
     for key in wanted:
@@ -128,10 +135,13 @@ def apply_settings(specs: list[str], settings: Mapping[str, Any]) -> dict[str, M
     """
     chosen, used = {}, set()
     for spec in specs:
-        row = ROWS.get(spec.partition(":")[0])
+        name, _, inline = spec.partition(":")
+        row = ROWS.get(name)
         mine = {k: v for k, v in settings.items() if row and k in row.settings()}
         used |= mine.keys()
-        chosen[spec] = make_method(spec, mine)
+        # What stands in the spec itself is meant for this method: it goes before the common setting.
+        own = {item.partition("=")[0] for item in inline.split("+")}
+        chosen[spec] = make_method(spec, {k: v for k, v in mine.items() if k not in own})
     for key in settings.keys() - used:
         raise bad(
             "setting", f"one that {' or '.join(specs)} has", key, "`policyopt methods` lists them."
@@ -168,6 +178,6 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise InputError(
-            f"'{text.strip()}' must be a number in a list of numbers such as 0.9,0.8."
+        raise bad(
+            "setting", "numbers such as 0.9,0.8", text.strip(), "E.g. --set thresholds=0.9,0.8."
         ) from error

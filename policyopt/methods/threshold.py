@@ -77,8 +77,10 @@ class Threshold(Method):
     def _rule(self, table: Table) -> ScoreRule:
         missing = self.needs() - table.statistics.known
         if missing or (self.score == "entropy" and table.classes < 2):
+            columns = {"margin": "top_prob (at least two)", "entropy": "entropy"}
+            wanted = ", ".join(columns[name] for name in sorted(missing)) or "the number of classes"
             raise InputError(
-                f"Method '{self.score}' needs {', '.join(sorted(missing)) or 'the number of classes'}, "
-                "which these records do not hold. Import full logits or records that do, or use max_prob."
+                f"Method '{self.score}' needs {wanted}, which these records do not hold. "
+                "Import full logits, or records with that column, or use max_prob."
             )
         return make_rule(self.score, {"classes": table.classes} if self.score == "entropy" else {})

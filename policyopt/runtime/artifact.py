@@ -70,8 +70,9 @@ def to_dict(policy: Policy) -> dict[str, Any]:
         "score": {"name": policy.rule.name, "params": policy.rule.params()},
         "answer": {"name": "plain"},
         "thresholds": policy.thresholds.tolist(),
-        "mixture": mixture
-        and {
+        "mixture": None
+        if mixture is None
+        else {
             "thresholds": np.asarray(mixture.thresholds).tolist(),
             "share": mixture.share,
             "seed": mixture.seed,
@@ -127,7 +128,13 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
                 f"{name} in {source}", f"of type {type_}", content[name], "Fit and save it again."
             )
     body = {name: value for name, value in content.items() if name != "sha256"}
-    if _digest(body) != content["sha256"]:
+    try:
+        digest = _digest(body)
+    except ValueError as error:  # a number too large for a float reads as infinity
+        raise bad(
+            source, "free of infinite numbers", str(error), "Fit and save it again."
+        ) from error
+    if digest != content["sha256"]:
         raise InputError(
             f"'{source}' was changed after it was written: its checksum differs. Fit and save it again."
         )
@@ -147,8 +154,9 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
             unit=content["unit"],
             kind=content["kind"],
             classes=content["classes"],
-            mixture=mixture
-            and Mixture(
+            mixture=None
+            if mixture is None
+            else Mixture(
                 np.array(mixture["thresholds"], np.float64),
                 float(mixture["share"]),
                 int(mixture["seed"]),

@@ -56,9 +56,13 @@ def read_outputs(path: str | Path, policy: Policy, axes: str | None = None) -> l
             )
         with np.load(path, allow_pickle=False) as archive:
             wanted = {key for keys in (*_KEYS.values(), *_RECORD.values()) for key in keys}
-            return from_arrays(
-                {k: archive[k] for k in archive.files if k in wanted}, policy, axes, path.name
-            )
+            arrays = {k: archive[k] for k in archive.files if k in wanted}
+            if not arrays:
+                raise bad(
+                    f"keys of {path.name}", f"among {', '.join(sorted(wanted))}",
+                    ", ".join(archive.files) or "none", "Rename the key of the outputs.",
+                )  # fmt: skip
+            return from_arrays(arrays, policy, axes, path.name)
     except InputError:
         raise
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, MemoryError) as error:
@@ -80,7 +84,10 @@ def from_arrays(
         missing = {"prediction", "confidence"} - columns.keys()
         if missing:
             raise bad(
-                f"outputs in {name}", "records with 'pred' and 'conf'", f"{sorted(arrays)}", ""
+                f"outputs in {name}",
+                "records with 'pred' and 'conf'",
+                f"{sorted(arrays)}",
+                "The policy was fitted on records.",
             )
         return [
             {field: column[k] for field, column in columns.items()} for k in range(policy.exits)
@@ -91,7 +98,7 @@ def from_arrays(
             if array.ndim != 3 or array.shape[2] != policy.classes:
                 raise bad(
                     f"{key or 'array'} in {name}", f"3-dimensional with {policy.classes} classes last",
-                    f"shape {array.shape}", "The policy was fitted on such outputs.",
+                    f"shape {array.shape}", "Take the outputs of the model that the policy was fitted on.",
                 )  # fmt: skip
             return list(by_exit(array, policy, axes, f"{key or 'array'} in {name}"))
     raise bad(
@@ -120,11 +127,13 @@ def by_exit(
             f"shape {array.shape}",
             "Say KNC or NKC.",
         )
-    if (order == "KN" and not first) or (order == "NK" and not second) or order not in ("KN", "NK"):
+    if order not in ("KN", "NK"):
+        order = "KN" if first else "NK"
+        if axes:
+            raise bad("axes", "KNC or NKC", axes, "K exits, N samples, C classes.")
+    if (order == "KN" and not first) or (order == "NK" and not second):
         raise bad(
-            name,
-            f"with {policy.exits} exits on one of its first two axes",
-            f"shape {array.shape}",
-            "",
-        )
+            name, f"with {policy.exits} exits on one of its first two axes", f"shape {array.shape}",
+            "Take all exits of the model that the policy was fitted on; say --axes if need be.",
+        )  # fmt: skip
     return array if order == "KN" else array.swapaxes(0, 1)

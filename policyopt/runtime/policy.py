@@ -160,7 +160,19 @@ class Policy:
                 raise bad(name, "a list of finite numbers", array.tolist(), "Check the policy.")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
-        sets = [self.thresholds] + ([self.mixture.thresholds] if self.mixture else [])
+        if (self.costs < 0).any() or (np.diff(self.costs) < 0).any():
+            raise bad(
+                "costs", "0 or more and not decreasing", self.costs.tolist(), "They are cumulative."
+            )
+        sets = [self.thresholds]
+        if self.mixture is not None:
+            share, other = self.mixture.share, np.asarray(self.mixture.thresholds, dtype=np.float64)
+            if not 0 <= share <= 1 or not np.isfinite(other).all():
+                raise bad(
+                    "mixture", "finite thresholds and a share in [0, 1]",
+                    f"share {share}, thresholds {other.tolist()}", "Check the policy.",
+                )  # fmt: skip
+            sets.append(other)
         for thresholds in sets:
             if len(thresholds) != len(self.costs) - 1:
                 raise bad(

@@ -11,7 +11,10 @@ from policyopt.thresholds.problem import Problem, Solution
 
 
 def solve_given(
-    problem: Problem, thresholds: npt.ArrayLike, budget: float | None = None
+    problem: Problem,
+    thresholds: npt.ArrayLike,
+    budget: float | None = None,
+    setting: str = "thresholds",
 ) -> Solution:
     """Check given thresholds against the rows at hand.
 
@@ -22,6 +25,8 @@ def solve_given(
         +inf means never, -inf always.
     budget : float, optional
         Refused where the thresholds cost more on average.
+    setting : str
+        What the user set them by; named in the error.
 
     Returns
     -------
@@ -54,8 +59,8 @@ def solve_given(
     if budget is not None and cost > budget * (1 + 1e-9):
         raise BudgetError(
             message(
-                "thresholds", f"such that the mean cost is at most {budget:.6g} {problem.unit}",
-                f"a mean cost of {cost:.6g}", "Lower the thresholds, raise the budget, or leave one out.",
+                setting, f"such that the mean cost is at most {budget:.6g} {problem.unit}",
+                f"a mean cost of {cost:.6g}", "Lower it, raise the budget, or leave one of the two out.",
             )
         )  # fmt: skip
     return Solution(array)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from synthetic import outputs
 
-from policyopt.cli import main
+from policyopt.cli.main import main
 
 COSTS = [1.0, 2.0, 4.0, 8.0]
 N, K, C = 240, 4, 6
@@ -1224,23 +1224,130 @@ def jsonl_empty(at, world):
     return text(at, "a.jsonl", "\n\n")
 
 
-#: Defects that are known and not mended yet; the mark must go with the defect (strict).
-UNMENDED = {
-    "budgets_of_commas": "budgets.parse_budgets: ',,' gives no budget, an empty table and code 0",
-    "setting_of_bad_value": "registry.make_method: the default method's thresholds=joint "
-    "silently beats --set thresholds=...",
-    "setting_beats_the_default": "the same: --set thresholds=0.9,0.8 is ignored without a word",
-    "patience_over_the_budget": "thresholds.given: the message names thresholds, not patience",
-    "margin_of_records": "methods.threshold: names no column (top_prob) that would help",
-    "policy_of_another_kind": "frontier.replay: classes are compared before the kind of outputs",
-    "run_on_other_exits": "runtime.outputs_file: no next step",
-    "run_without_known_key": "runtime.outputs_file: shows [] and not the keys that the file has",
-    "policy_with_an_overflowing_number": "runtime.artifact: 1e999 ends as an internal error",
-    "policy_with_an_empty_mixture": "runtime.artifact: mixture {} ends as an internal error",
-    "policy_with_a_share_over_one": "runtime.policy: the share of a mixture is not checked",
-    "policy_with_nan_in_its_mixture": "runtime.policy: the mixture's thresholds are not checked",
-    "policy_with_impossible_costs": "runtime.policy: negative and decreasing costs pass",
-}
+@case(r"a\.csv: columns", r"conf_0;conf_1", r"separated by commas")
+def csv_with_semicolons(at, world):
+    return text(at, "a.csv", "conf_0;conf_1;pred_0;pred_1;label\n0.5;0.7;1;1;1\n")
+
+
+@case(r"a\.csv", r"fields in line 3", r"[Mm]end the file")
+def csv_ragged(at, world):
+    return text(at, "a.csv", "conf_0,conf_1,label\n0.5,0.6,1\n0.5,0.6,1,9,9\n")
+
+
+@case(r"a\.csv: 'confidence'", r"\[0, 1\]", r"85 at row 0, exit 0", r"0\.5, not 50")
+def csv_confidence_in_percent(at, world):
+    return text(at, "a.csv", "conf_0,conf_1,pred_0,pred_1,label\n85,97,1,1,1\n")
+
+
+# --- found on the way -----------------------------------------------------------------------
+
+
+@case(r"'costs'", r"numbers such as 1,2,4", r"Got 1,,2,4,8", r"separated by commas")
+def costs_with_a_gap(at, world):
+    return importing(at, npz(at), "--costs", "1,,2,4,8")
+
+
+@case(r"'costs'", r"one of cost", r"Got 1;2;4;8", r"--costs 1,2,4")
+def costs_with_semicolons(at, world):
+    return importing(at, npz(at), "--costs", "1;2;4;8")
+
+
+@case(r"a\.npz: 'outputs'", r"numbers", r"dtype bool", r"logits themselves")
+def booleans_as_logits(at, world):
+    return importing(at, npz(at, logits=arrays()["logits"] > 0))
+
+
+@case(r"a\.npz: 'classes'", r"must be 6", r"Got 5", r"one model")
+def splits_of_other_classes(at, world):
+    own, other = arrays(), arrays(classes=5, seed=1)
+    named = {f"val_{k}": own[k] for k in ("logits", "labels")}
+    named |= {f"test_{k}": other[k] for k in ("logits", "labels")}
+    return importing(at, npz(at, logits=None, labels=None, **named), "--axes", "KNC")
+
+
+@case(r"disjoint", r"40 of the 120 rows of 'test'", r"'fit'", r"[Rr]emove")
+def splits_that_overlap_in_part(at, world):
+    own, half = arrays(), {"val": slice(0, 160), "test": slice(120, N)}
+    named = {f"{s}_logits": own["logits"][:, rows] for s, rows in half.items()}
+    named |= {f"{s}_labels": own["labels"][rows] for s, rows in half.items()}
+    return importing(at, npz(at, logits=None, labels=None, **named), "--axes", "KNC")
+
+
+@case(r"--methods", r"all alone", r"[Ll]eave the others out")
+def methods_all_and_one_more(at, world):
+    return ["curve", world.cache, "--methods", "all,max_prob", "--out", at / "out"]
+
+
+@case(r"--set", r"methods by name", r"--methods all", r"[Nn]ame the methods")
+def setting_for_all_methods(at, world):
+    more = ["--set", "thresholds=joint", "--out", at / "out"]
+    return ["curve", world.cache, "--methods", "all", *more]
+
+
+@case(r"'exit'", r"0\.\.3", r"9", r"--set exit=0")
+def exit_that_is_not_there(at, world):
+    return fitting(at, world, "--budget", "40%", "--method", "always", "--set", "exit=9")
+
+
+@case(r"'exit'", r"last")
+def exit_that_is_no_number(at, world):
+    return fitting(at, world, "--budget", "40%", "--method", "always", "--set", "exit=last")
+
+
+@case(r"budget", r"1.*8.*ms", code=3)
+def demo_budget_too_high(at, world):
+    return ["demo", "--cache", world.cache, "--budget", "900%", "--out", at / "out"]
+
+
+@case(r"OUTPUTS", r"logits", r"probabilities", r"fit the policy on probabilities")
+def run_on_probabilities(at, world):
+    return running(at, world, probabilities(arrays()["logits"]))
+
+
+@case(r"new\.npy|axes", r"logits of|K = |exits", r"NKC")
+def run_with_the_wrong_axes(at, world):
+    return running(at, world, np.zeros((K, 20, C), np.float32), "--axes", "NKC")
+
+
+@case(r"entropy|classes", r"p\.json|score|number")
+def policy_with_text_in_its_score(at, world):
+    score = {"name": "entropy", "params": {"classes": "six"}}
+    return evaluating(world, policy_with(at, world, score=score))
+
+
+@case(r"seed", r"number")
+def policy_with_text_for_a_seed(at, world):
+    score = {"name": "random", "params": {"seed": "x"}}
+    return evaluating(world, policy_with(at, world, score=score))
+
+
+@case(r"p\.json|thresholds", r"finite|number")
+def policy_with_a_huge_whole_number(at, world):
+    return evaluating(world, policy_with(at, world, thresholds=[10**400, 1, 1]))
+
+
+def running_records(at: Path, world: World, **changed) -> list:
+    """Run a policy of records on records, some of them changed."""
+    policy = at / "records.json"
+    assert run_cli("fit", world.records, "--budget", "40%", "--out", policy)[0] == 0
+    probs = probabilities(arrays()["logits"])
+    np.savez(at / "new.npz", **{"conf": probs.max(axis=2), "pred": probs.argmax(axis=2), **changed})
+    return ["run", policy, at / "new.npz"]
+
+
+@case(r"conf", r"nan|NaN|\[0, 1\]")
+def run_on_records_with_nan(at, world):
+    return running_records(at, world, conf=np.full((K, N), np.nan))
+
+
+@case(r"conf", r"\[0, 1\]")
+def run_on_records_in_percent(at, world):
+    return running_records(at, world, conf=np.full((K, N), 85.0))
+
+
+@case(r"pred", r"shape|rows")
+def run_on_records_of_other_rows(at, world):
+    return running_records(at, world, pred=np.zeros((K, N - 1), int))
 
 
 # --- the checks -----------------------------------------------------------------------------
@@ -1267,14 +1374,7 @@ def one_message(err: str, *places: Path) -> str:
     return lines[0]
 
 
-def marked(cases: list[Case]):
-    for c in cases:
-        why = UNMENDED.get(c.name)
-        marks = [pytest.mark.xfail(reason=why, strict=True)] if why else []
-        yield pytest.param(c, id=c.name, marks=marks)
-
-
-@pytest.mark.parametrize("case", list(marked(CASES)))
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_malformed(case, tmp_path, world, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = case.build(tmp_path, world)
@@ -1315,6 +1415,52 @@ def test_in_a_process_of_its_own(name, tmp_path, world):
     said = one_message(run.stderr, tmp_path, world.root)
     for pattern in case.says:
         assert re.search(pattern, said), f"no {pattern!r} in: {said}"
+
+
+def test_names_that_a_terminal_cannot_show_end_nothing(tmp_path, world):
+    """A lone surrogate in a unit, on a terminal that knows ASCII only."""
+    copy = world.copy("cache", tmp_path)
+    file = copy / "manifest.json"
+    file.write_text(file.read_text().replace('"ms"', '"\\ud800\\u00b5s"'))
+    run = subprocess.run(
+        [sys.executable, "-m", "policyopt", "info", str(copy)],
+        capture_output=True, check=False, env={"PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert rb"\ud800" in run.stdout
+
+
+def test_an_old_cache_stays_until_the_new_one_is_whole(tmp_path, world):
+    out = tmp_path / "out"
+    shutil.copytree(world.cache, out)
+    (out / "README.md").write_text("the card")
+    logits = arrays(seed=5)["logits"].copy()
+    logits[0, -1, 0] = np.nan
+    before = contents(out)
+    code, _, err = run_cli(*importing(tmp_path, npz(tmp_path, logits=logits), "--overwrite"))
+    assert code == 2 and "NaN" in err
+    assert contents(out) == before
+    code, _, err = run_cli(*importing(tmp_path, npz(tmp_path, **arrays(120)), "--overwrite"))
+    assert code == 0, err
+    assert {p.name for p in out.iterdir()} == {
+        "README.md", "manifest.json", "pool-00000.safetensors"
+    }  # fmt: skip
+    assert '"rows": 60' in run_cli("info", out, "--format", "json")[1]
+
+
+def test_what_messages_advise_can_be_done(tmp_path, world):
+    torch = pytest.importorskip("torch")
+    own = arrays()
+    content = {k: torch.tensor(np.ascontiguousarray(own[k])) for k in ("logits", "labels")}
+    torch.save({**content, "path": Path("x")}, tmp_path / "a.pt")
+    code, _, err = run_cli(*importing(tmp_path, tmp_path / "a.pt"))
+    assert code == 2 and "--allow-pickle" in err
+    code, _, err = run_cli(*importing(tmp_path, tmp_path / "a.pt", "--allow-pickle"))
+    assert code == 0, err
+    spec = "max_prob:thresholds=0.9,0.8,0.7,margin"
+    args = ["curve", world.cache, "--methods", spec, "--budgets", "100%", "--format", "csv"]
+    code, out, err = run_cli(*args)
+    assert code == 0 and out.count("\n") == 3, err
 
 
 def damaged(content: bytes, rng: np.random.Generator, count: int):
