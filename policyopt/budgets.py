@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +55,7 @@ def parse_budget(budget: Budget, costs: npt.NDArray[np.float64]) -> float:
 
 
 def parse_budgets(
-    budgets: int | str | Sequence[Budget], costs: npt.NDArray[np.float64]
+    budgets: int | float | str | Sequence[Budget], costs: npt.NDArray[np.float64]
 ) -> list[float]:
     """Return several budgets, in the unit of `costs`.
 
@@ -78,9 +79,11 @@ def parse_budgets(
     """
     if isinstance(budgets, str) and "," not in budgets and budgets.strip().lstrip("+-").isdigit():
         budgets = int(budgets)
-    if isinstance(budgets, int):
-        return [float(b) for b in positions(costs, budgets)]
-    items = budgets.split(",") if isinstance(budgets, str) else list(budgets)
+    if isinstance(budgets, (int, np.integer)):
+        return [float(b) for b in positions(costs, int(budgets))]
+    if isinstance(budgets, (float, np.floating)):
+        return [parse_budget(float(budgets), costs)]
+    items: list[Any] = budgets.split(",") if isinstance(budgets, str) else list(budgets)
     items = [item for item in items if str(item).strip()]
     if not items:
         raise bad(

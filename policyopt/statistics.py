@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,9 @@ class ExitStatistics:
     @property
     def known(self) -> frozenset[str]:
         """Which of the columns that a record may lack are there: ``entropy``, ``margin``."""
-        columns = {"entropy": self.entropy, "margin": self.margin}
-        return frozenset(name for name, c in columns.items() if not np.isnan(c[:1]).any())
+        first = self.take(np.arange(min(1, len(self))))
+        columns = {"entropy": first.entropy, "margin": first.margin}
+        return frozenset(name for name, c in columns.items() if not np.isnan(c).any())
 
     def output(self, k: int) -> ExitOutput:
         """Return exit k's columns as the runtime sees them."""
@@ -153,16 +155,17 @@ def exit_statistics(
     size = max(_CHUNK_BYTES // (4 * width), 16)
     chunks = list(rows.chunks(size))
     workers = min(threads or min(os.cpu_count() or 1, 8), max(len(chunks) // 8, 1))
-    done = 0
+    done, lock = 0, Lock()
 
     def work(span: list[tuple[int, Any]]) -> None:
         nonlocal done
         scratch = np.empty((2, size, width), dtype=np.float32) if kind != "record" else None
         for start, block in span:
             _reduce_block(table, start, block, kind, top, scratch)
-            done += min(size, n - start)
-            if progress:
-                progress(done, n)
+            with lock:
+                done += len(next(iter(block.values())))
+                if progress:
+                    progress(done, n)
 
     if workers == 1:
         work(chunks)

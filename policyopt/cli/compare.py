@@ -45,7 +45,7 @@ def compare(
     """Compare methods at equal realised cost: paired bootstrap, McNemar, area between curves."""
     out_directory(out)
     data = read_cache(cache)
-    tables = make_tables(data, cost)
+    tables = make_tables(data, cost, ("fit", test))
     frontier, _ = run_curve(tables, methods, budgets, seeds, settings, test)
     with progress("comparing") as step:
         rows = {seed: split_for_seed(tables, seed, test, seeds)[1] for seed in range(seeds)}

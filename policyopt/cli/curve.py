@@ -63,7 +63,9 @@ def curve(
     """Fit methods at several budgets; show accuracy at realised cost on the test rows."""
     out_directory(out)
     data = read_cache(cache)
-    frontier, _ = run_curve(make_tables(data, cost), methods, budgets, seeds, settings, test)
+    frontier, _ = run_curve(
+        make_tables(data, cost, ("fit", test)), methods, budgets, seeds, settings, test
+    )
     records = frontier.records + (frontier.bound if bounds else [])
     if out is not None:
         write_curve(frontier, records, out, f"{cache.resolve().name}, split {test}")

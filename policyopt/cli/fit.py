@@ -46,11 +46,11 @@ def fit(
     """Fit a policy on split `fit` and write it."""
     out_file(out)
     data = read_cache(cache)
-    tables = make_tables(data, cost)
+    tables = make_tables(data, cost, ("fit",))
     chosen = read_settings(settings)
     fitted = fit_policy(data, budget, method, seed=seed, tables=tables, **chosen)
     fitted.save(out)
-    rows = len(tables.get("test")) if "test" in data.split_names else None
+    rows = len(data.rows("test")[1]) if "test" in data.split_names else None
     print_records([describe(fitted, rows, str(out))], style, COLUMNS)
 
 

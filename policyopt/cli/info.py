@@ -37,7 +37,7 @@ def info(
     if style is Format.json:
         print_json(content)
     elif style is Format.csv:
-        print(to_csv([{**split, "accuracy": split["accuracy"]} for split in splits]), end="")
+        print(to_csv(splits), end="")
     else:
         _print(content, data)
 

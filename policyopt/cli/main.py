@@ -7,6 +7,7 @@ Exit code 0 done; 1 internal error; 2 bad usage or input; 3 budget or risk level
 from __future__ import annotations
 
 import io
+import os
 import sys
 import traceback
 
@@ -47,6 +48,9 @@ def main() -> None:
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
         app()
+    except BrokenPipeError:  # the reader of our output has seen enough (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except (PolicyOptError, OSError, MemoryError) as error:
         if debug:
             traceback.print_exc()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,7 +59,9 @@ def read_cache(path: Path, incomplete: bool = False) -> ExitData:
         return open_cache(path, incomplete=incomplete, progress=step)
 
 
-def make_tables(data: ExitData, cost: str | None) -> Tables:
+def make_tables(
+    data: ExitData, cost: str | None, splits: Sequence[str] = ("fit", "test")
+) -> Tables:
     """Make tables whose passes show a progress bar; for commands that fit."""
     if data.exits < 2:
         why = "With one exit there is nothing to decide: import the outputs of all exits."
@@ -69,7 +72,7 @@ def make_tables(data: ExitData, cost: str | None) -> Tables:
 
     with progress("reading the outputs") as step:
         tables = Tables(data, cost, told)
-        for split in ("fit", "test"):
+        for split in splits:
             if split in data.split_names:
                 tables.get(split)
     return tables

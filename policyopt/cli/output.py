@@ -23,8 +23,7 @@ class Format(enum.StrEnum):
 
 def print_json(content: Any) -> None:
     """Print JSON (finite numbers only), one document."""
-    json.dump(content, sys.stdout, indent=1, allow_nan=False)
-    sys.stdout.write("\n")
+    sys.stdout.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def to_csv(records: Sequence[Mapping[str, Any]]) -> str:

@@ -33,14 +33,16 @@ def progress(title: str) -> Iterator[Step]:
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-        console=console, transient=True,
+        console=console, transient=True, redirect_stdout=False, redirect_stderr=False,
     )  # fmt: skip
     task = bar.add_task(title, total=None)
     started = time.monotonic()
-    shown = told = False
+    shown = told = closed = False
 
     def step(done: int, total: int, what: str = "") -> None:
         nonlocal shown, told
+        if closed:  # a callback kept beyond its bar has nothing to draw on
+            return
         late = time.monotonic() - started > _PATIENCE
         if late and console.is_terminal and not shown:
             bar.start()
@@ -53,5 +55,6 @@ def progress(title: str) -> Iterator[Step]:
     try:
         yield step
     finally:
+        closed = True
         if shown:
             bar.stop()

@@ -98,10 +98,11 @@ def curve(
     if seeds < 1:
         raise bad("seeds", "1 or more", seeds, "E.g. --seeds 5.")
     frontier = Frontier([], {}, [], [], tables.cost.unit, notes)
-    wanted = parse_budgets(budgets, tables.get("fit").mean_costs)
     total, done = seeds * len(chosen), 0
     for seed in range(seeds):
         fit_rows, test_rows = split_for_seed(tables, seed, test, seeds)
+        # Per-sample costs have other means in each division: shares and positions move along.
+        wanted = parse_budgets(budgets, fit_rows.mean_costs)
         for label, method in chosen.items():
             if progress:
                 progress(label, done, total)
@@ -222,8 +223,7 @@ def _references(frontier: Frontier, table: Table, budgets: Sequence[float], seed
         frontier.exits.append(
             {"exit": k, "cost": float(costs[k]), "accuracy": float(accuracy[k]), "seed": seed}
         )
-    reach = np.clip(budgets, costs[0], costs[-1])
-    for budget, value in zip(reach, oracle(table, list(reach)), strict=True):
+    for budget, value in zip(budgets, oracle(table, budgets), strict=True):
         frontier.bound.append(
             {
                 "method": "oracle",

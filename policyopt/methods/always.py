@@ -33,6 +33,12 @@ class Always(Method):
 
     exit: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.exit is not None and (
+            isinstance(self.exit, bool) or not isinstance(self.exit, int)
+        ):
+            raise bad("exit", "a whole number, 0 or more", self.exit, "E.g. --set exit=0.")
+
     def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Choose the exit for each budget; see `Method.fit_path`."""
         if self.exit is not None and not 0 <= self.exit < table.exits:

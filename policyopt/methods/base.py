@@ -157,8 +157,8 @@ def conclude(
     provenance = {
         "method": label,
         "settings": method.settings(),
-        "seed": seed,
-        "budget": budget,
+        "seed": int(seed),
+        "budget": float(budget),
         "cost": table.cost_name,
         "expected_cost": expected.cost,
         "expected_cost_95": [low, high],
@@ -171,7 +171,11 @@ def conclude(
             "python": platform.python_version(),
         },
     }
-    mixture = None if solution.other is None else Mixture(solution.other, solution.share, seed)
+    mixture = (
+        None
+        if solution.other is None
+        else Mixture(solution.other, float(solution.share), int(seed))
+    )
     policy = Policy(
         rule,
         solution.thresholds,

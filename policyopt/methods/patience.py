@@ -38,7 +38,11 @@ class Patience(Method):
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        if self.patience is not None and (not isinstance(self.patience, int) or self.patience < 0):
+        if self.patience is not None and (
+            isinstance(self.patience, bool)
+            or not isinstance(self.patience, int)
+            or self.patience < 0
+        ):
             raise bad(
                 "patience", "a whole number, 0 or more", self.patience, "E.g. --set patience=2."
             )

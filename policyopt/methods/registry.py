@@ -157,6 +157,8 @@ def parse_value(value: Any) -> Any:
     >>> parse_value("0.9,0.8"), parse_value("true"), parse_value("3"), parse_value("joint")
     ((0.9, 0.8), True, 3, 'joint')
     """
+    if hasattr(value, "tolist"):  # numpy arrays and numbers
+        value = value.tolist()
     if isinstance(value, (list, tuple)):
         return tuple(parse_value(v) for v in value)
     if not isinstance(value, str):

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from policyopt.methods.base import Fitted, Method, conclude, problem_of
 from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.runtime.scores import RULES, ScoreRule, make_rule
 from policyopt.table import Table
 from policyopt.thresholds import geometric, joint, shared
@@ -44,6 +47,11 @@ class Threshold(Method):
                 "thresholds", f"one of {', '.join(SOLVERS)}, or numbers", self.thresholds,
                 "E.g. --set thresholds=joint or --set thresholds=0.9,0.8.",
             )  # fmt: skip
+        if not isinstance(self.thresholds, str):
+            # Finite, so that the artifact's provenance holds them too.
+            given = np.atleast_1d(np.asarray(self.thresholds, dtype=np.float64))
+            clipped = tuple(float(t) for t in np.clip(given, ALWAYS, NEVER))
+            object.__setattr__(self, "thresholds", clipped)
         if not isinstance(self.mix, bool):
             raise bad("mix", "true or false", self.mix, "E.g. --set mix=true.")
         if self.mix and self.thresholds != "joint":

@@ -65,11 +65,8 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
         axes.annotate(
             str(k), (x, y), textcoords="offset points", xytext=(6, -11), color="0.35", fontsize=9
         )
-    bound_cost = sorted({round(b["budget"], 12) for b in frontier.bound})
-    bound = [
-        100 * np.mean([b["accuracy"] for b in frontier.bound if abs(b["budget"] - x) < 1e-9])
-        for x in bound_cost
-    ]
+    bound_cost, bound = (_by_budget(frontier.bound, key) for key in ("budget", "accuracy"))
+    bound = 100 * bound
     axes.plot(
         bound_cost, bound, "--", color="0.55", lw=1.2, label="hindsight bound (not deployable)"
     )

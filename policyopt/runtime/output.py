@@ -18,6 +18,7 @@ from .errors import InputError, bad
 #: How many of the largest probabilities are kept.
 TOP = 3
 KINDS = ("logits", "probabilities", "record")
+_COLUMNS = ("prediction", "confidence", "top_prob", "entropy")
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
@@ -254,7 +255,9 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
                 type(output).__name__,
                 "The policy was fitted on records; pass records.",
             )
-        return reduce_record(**{key: output[key] for key in output})  # type: ignore[index]
+        columns = {key: as_array(output[key], f"{key} of {name}") for key in output}  # type: ignore
+        _check_record(columns, name)
+        return reduce_record(**columns)
     array = as_array(output, name)
     if array.dtype.kind not in "fiu":
         raise bad(name, f"an array of {kind}", f"dtype {array.dtype}", "Pass floats.")
@@ -272,6 +275,19 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
         return reduce_probabilities(array)
     check_finite(array, name)
     return reduce_logits(array)
+
+
+def _check_record(columns: dict[str, Any], name: str) -> None:
+    """Refuse records that lack a column, hold an unknown one, or a confidence that is none."""
+    missing, unknown = set(_COLUMNS[:2]) - columns.keys(), columns.keys() - set(_COLUMNS)
+    if missing or unknown:
+        raise bad(
+            f"columns of {name}", f"prediction and confidence, perhaps {', '.join(_COLUMNS[2:])}",
+            ", ".join(sorted(columns)), "Rename or add columns.",
+        )  # fmt: skip
+    confidence = columns["confidence"]
+    if confidence.dtype.kind not in "fiu" or not ((confidence >= 0) & (confidence <= 1)).all():
+        raise bad(f"confidence of {name}", "numbers in [0, 1]", confidence.ravel()[:5].tolist(), "")
 
 
 def as_array(output: object, name: str = "output") -> npt.NDArray[Any]:

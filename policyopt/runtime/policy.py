@@ -242,6 +242,7 @@ class Policy:
                 f"{len(reduced)} rows",
                 "See State.keep.",
             )
+        self._check_needs(reduced, k)
         score, state.rule_state = self.rule.score(k, reduced, state.rule_state)
         state.next_exit = k + 1
         stop = (
@@ -283,7 +284,13 @@ class Policy:
         """
         reduced = self._reduce(outputs)
         n = len(reduced[0])
+        for k, output in enumerate(reduced):
+            self._check_needs(output, k)
+            if len(output) != n:
+                raise bad(f"output of exit {k}", f"{n} rows, as exit 0 has", len(output), "")
         numbers = np.arange(n) if samples is None else np.asarray(samples, dtype=np.int64)
+        if numbers.shape != (n,):
+            raise bad("samples", f"one number per sample: {n}", f"shape {numbers.shape}", "")
         exits = self.exits_of(score_table(self.rule, reduced, numbers), numbers)
         predictions = np.stack([output.prediction for output in reduced], axis=1)
         return Decisions(exits, predictions[np.arange(n), exits], self.costs[exits])
@@ -299,6 +306,15 @@ class Policy:
         from .artifact import save_policy
 
         save_policy(self, path)
+
+    def _check_needs(self, output: ExitOutput, k: int) -> None:
+        if self.kind == "record":
+            for name in self.rule.needs:
+                if np.isnan(getattr(output, name)).any():
+                    raise bad(
+                        f"record of exit {k}", f"such that {name} is known", "rows without",
+                        f"The policy's score reads it; see score '{self.rule.name}'.",
+                    )  # fmt: skip
 
     def _arm(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         if self.mixture is None:

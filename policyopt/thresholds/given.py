@@ -55,6 +55,8 @@ def solve_given(
             np.asarray(thresholds).tolist(), "The last exit always stops.",
         )  # fmt: skip
     array = np.clip(array, ALWAYS, NEVER)
+    if budget is not None:
+        problem.check_budget(budget)
     cost = problem.cost(array)
     if budget is not None and cost > budget * (1 + 1e-9):
         raise BudgetError(

@@ -140,9 +140,9 @@ def upper_hull(points: Floats) -> list[int]:
 def _thin(problem: Problem) -> Problem:
     if problem.rows <= _MOST_ROWS:
         return problem
-    step = -(-problem.rows // _MOST_ROWS)
-    costs = problem.costs if problem.costs.ndim == 1 else problem.costs[::step]
-    return Problem(problem.scores[::step], problem.value[::step], costs, problem.unit)
+    rows = np.sort(np.random.default_rng(0).permutation(problem.rows)[:_MOST_ROWS])
+    costs = problem.costs if problem.costs.ndim == 1 else problem.costs[rows]
+    return Problem(problem.scores[rows], problem.value[rows], costs, problem.unit)
 
 
 def _join(
@@ -164,7 +164,9 @@ def _join(
             cheap[k], dear[k] = 0.0, rows
             ways.append((cheap, dear))
     found = [_along(problem, ordered, way, budget) for way in ways]
-    single = [s for s in found if s.other is None and problem.cost(s.thresholds) >= budget * 0.99]
+    cheapest, dearest = float(problem.mean_costs[0]), float(problem.mean_costs[-1])
+    least = budget - 0.01 * (budget - cheapest) - (dearest - cheapest) / problem.rows
+    single = [s for s in found if s.other is None and problem.cost(s.thresholds) >= least]
     # The first of equals, so that noise in the last digit does not choose.
     return max(single or found[:1], key=lambda s: problem.accuracy(s.thresholds))
 

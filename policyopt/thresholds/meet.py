@@ -12,7 +12,7 @@ from policyopt.thresholds.problem import Problem, Solution
 from policyopt.thresholds.quota import between
 
 Floats = npt.NDArray[np.float64]
-#: A budget counts as met from below within this share of it (or within one sample's way from
+#: A budget counts as met from below within this share of what it allows beyond exit 0 (or within one sample's way from
 #: the first exit to the last, where that is more).
 TOLERANCE = 0.002
 
@@ -52,10 +52,10 @@ def meet_budget(
     Solution
     """
     span = float(problem.mean_costs[-1] - problem.mean_costs[0])
-    tolerance = max(TOLERANCE * budget, span / problem.rows)
+    tolerance = max(TOLERANCE * (budget - float(problem.mean_costs[0])), span / problem.rows)
     cheap = np.full(problem.exits - 1, ALWAYS)
     dear = np.full(problem.exits - 1, NEVER)
-    cheap_cost, dear_cost = problem.cost(cheap), problem.cost(dear)
+    cheap_cost, dear_cost = (float(c) for c in problem.mean_costs[[0, -1]])
     guess = start
     for _ in range(steps):
         middle = (low + high) / 2 if guess is None else guess
@@ -70,8 +70,8 @@ def meet_budget(
             high, dear, dear_cost = middle, thresholds, cost
         if 0 <= budget - cost <= tolerance:
             break
-        if abs(budget - cost) <= tolerance:  # a hair too dear: step back by as much as that
-            guess = max(low, middle - 2 * abs(high - low) * tolerance / max(span, 1e-300))
+        if 0 < cost - budget <= tolerance:  # a hair too dear: step back by about as much
+            guess = middle - min(0.5, 2 * tolerance / max(span, 1e-300)) * (middle - low)
     spent = spend(problem, cheap, budget - cheap_cost)
     if budget - problem.cost(spent) <= tolerance or dear_cost <= cheap_cost:
         return Solution(spent)

@@ -37,12 +37,12 @@ def quota_thresholds(scores: Floats, counts: npt.NDArray[np.integer]) -> Floats:
     """
     exits = scores.shape[1]
     thresholds = np.empty(exits - 1)
-    alive = np.ascontiguousarray(scores.T)
+    alive = np.arange(len(scores))
     for k in range(exits - 1):
-        threshold = threshold_for_count(alive[k], int(counts[k]))
-        thresholds[k] = threshold
-        if k + 2 < exits and threshold < NEVER:
-            alive = alive[:, alive[k] < threshold]
+        here = scores[alive, k]
+        thresholds[k] = threshold_for_count(here, int(counts[k]))
+        if thresholds[k] < NEVER:
+            alive = alive[here < thresholds[k]]
     return thresholds
 
 

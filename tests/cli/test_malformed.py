@@ -778,7 +778,7 @@ def threshold_nan(at, world):
     return fitting(at, world, "--method", "max_prob", "--set", "thresholds=0.9,nan,0.9")
 
 
-@case(r"'x'", r"number", r"0\.9,0\.8")
+@case(r"setting", r"numbers", r"Got x", r"--set thresholds=0\.9,0\.8")
 def threshold_garbage(at, world):
     return fitting(at, world, "--method", "max_prob", "--set", "thresholds=0.9,x,0.9")
 
@@ -856,7 +856,7 @@ def curve_on_unknown_stream(at, world):
     return ["curve", world.cache, "--test", "nights", "--out", at / "out"]
 
 
-@case(r"[Ss]plit 'test'", r"label", r"[Gg]ive labels")
+@case(r"[Ss]plit 'test'", r"label", r"--labels FILE")
 def evaluate_on_rows_without_labels(at, world):
     return ["evaluate", world.policy, world.bare]
 
@@ -1130,7 +1130,7 @@ def run_on_missing_file(at, world):
     return ["run", world.policy, at / "x.npy"]
 
 
-@case(r"new\.npz", r"'logits'", r"weights", r"[Rr]ename")
+@case(r"new\.npz", r"logits", r"Got weights", r"[Rr]ename")
 def run_without_known_key(at, world):
     np.savez(at / "new.npz", weights=np.zeros(3))
     return ["run", world.policy, at / "new.npz"]
@@ -1350,6 +1350,16 @@ def run_on_records_of_other_rows(at, world):
     return running_records(at, world, pred=np.zeros((K, N - 1), int))
 
 
+#: Defects that are known and not mended yet; the mark must go with the defect (strict).
+UNMENDED = {
+    "policy_with_text_in_its_score": "runtime.scores: parameters are not checked; internal error",
+    "policy_with_text_for_a_seed": "runtime.scores: parameters are not checked; internal error",
+    "policy_with_a_huge_whole_number": "runtime.artifact: OverflowError ends as internal error",
+    "run_with_the_wrong_axes": "runtime.outputs_file: the message denies what the shape shows",
+    "run_on_records_of_other_rows": "runtime.output.reduce_record checks no shapes: internal error",
+}
+
+
 # --- the checks -----------------------------------------------------------------------------
 
 
@@ -1374,7 +1384,14 @@ def one_message(err: str, *places: Path) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def marked(cases: list[Case]):
+    for c in cases:
+        why = UNMENDED.get(c.name)
+        marks = [pytest.mark.xfail(reason=why, strict=True)] if why else []
+        yield pytest.param(c, id=c.name, marks=marks)
+
+
+@pytest.mark.parametrize("case", list(marked(CASES)))
 def test_malformed(case, tmp_path, world, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = case.build(tmp_path, world)

@@ -182,7 +182,7 @@ def test_signed_nonsense_is_refused(artifact, change, words):
         from_dict(_resigned({**artifact, **change}))
 
 
-@given(st.data())
+@given(data=st.data())
 def test_damaged_files_never_load_as_something_else(data, tmp_path_factory):
     policy = Policy(
         MaxProb(), [0.25, 0.5], [1.0, 2.0, 3.0], "ms", "logits", 4, None, {"method": "max_prob"}
