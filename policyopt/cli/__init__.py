@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Start the command line, or say which extra is missing."""
     try:
-        from policyopt.cli.main import main as start
+        from policyopt.cli.app import main as start
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("policyopt"):
             raise

@@ -98,7 +98,7 @@ def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
     """
     name, _, inline = spec.partition(":")
     if name not in ROWS:
-        close = difflib.get_close_matches(name, ROWS, n=1)
+        close = difflib.get_close_matches(name.lower(), ROWS, n=1)
         hint = f"Did you mean '{close[0]}'?" if close else "`policyopt methods` lists them."
         raise bad("method", f"one of {', '.join(ROWS)}", name, hint)
     row = ROWS[name]

@@ -163,7 +163,7 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
             ),
             provenance=content["provenance"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise bad(source, "a whole policy file", str(error), "Fit and save it again.") from error

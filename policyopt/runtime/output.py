@@ -285,7 +285,16 @@ def _check_record(columns: dict[str, Any], name: str) -> None:
             f"columns of {name}", f"prediction and confidence, perhaps {', '.join(_COLUMNS[2:])}",
             ", ".join(sorted(columns)), "Rename or add columns.",
         )  # fmt: skip
-    confidence = columns["confidence"]
+    confidence, prediction = columns["confidence"], columns["prediction"]
+    if confidence.shape != prediction.shape or confidence.ndim > 1:
+        raise bad(
+            f"pred and conf of {name}", "of one shape, one number per sample",
+            f"shapes {prediction.shape} and {confidence.shape}", "Take both from the same rows.",
+        )  # fmt: skip
+    if prediction.dtype.kind not in "iu":
+        raise bad(
+            f"pred of {name}", "whole numbers", f"dtype {prediction.dtype}", "Number the classes."
+        )
     if confidence.dtype.kind not in "fiu" or not ((confidence >= 0) & (confidence <= 1)).all():
         raise bad(f"confidence of {name}", "numbers in [0, 1]", confidence.ravel()[:5].tolist(), "")
 

@@ -127,13 +127,16 @@ def by_exit(
             f"shape {array.shape}",
             "Say KNC or NKC.",
         )
-    if order not in ("KN", "NK"):
-        order = "KN" if first else "NK"
-        if axes:
-            raise bad("axes", "KNC or NKC", axes, "K exits, N samples, C classes.")
-    if (order == "KN" and not first) or (order == "NK" and not second):
+    if axes and order not in ("KN", "NK"):
+        raise bad("axes", "KNC or NKC", axes, "K exits, N samples, C classes.")
+    if not first and not second:
         raise bad(
             name, f"with {policy.exits} exits on one of its first two axes", f"shape {array.shape}",
-            "Take all exits of the model that the policy was fitted on; say --axes if need be.",
+            "Take all exits of the model that the policy was fitted on.",
         )  # fmt: skip
+    if (order == "KN" and not first) or (order == "NK" and not second):
+        fits = "KNC" if first else "NKC"
+        raise bad(
+            "axes", f"{fits} for {name}", axes, f"Its shape is {array.shape}; say --axes {fits}."
+        )
     return array if order == "KN" else array.swapaxes(0, 1)

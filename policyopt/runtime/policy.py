@@ -140,8 +140,9 @@ class Policy:
     >>> from policyopt.runtime.scores import MaxProb
     >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "probabilities", 2)
     >>> state = policy.start()
-    >>> policy.step(0, [0.9, 0.1], state)
-    Decision(exit=True, prediction=0, score=0.9)
+    >>> decision = policy.step(0, [0.9, 0.1], state)
+    >>> decision.exit, decision.prediction, round(decision.score, 6)
+    (True, 0, 0.9)
     """
 
     rule: ScoreRule

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from synthetic import outputs
 
-from policyopt.cli.main import main
+from policyopt.cli.app import main
 from policyopt.runtime import load_policy
 
 

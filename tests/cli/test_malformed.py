@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from synthetic import outputs
 
-from policyopt.cli.main import main
+from policyopt.cli.app import main
 
 COSTS = [1.0, 2.0, 4.0, 8.0]
 N, K, C = 240, 4, 6
@@ -1350,16 +1350,6 @@ def run_on_records_of_other_rows(at, world):
     return running_records(at, world, pred=np.zeros((K, N - 1), int))
 
 
-#: Defects that are known and not mended yet; the mark must go with the defect (strict).
-UNMENDED = {
-    "policy_with_text_in_its_score": "runtime.scores: parameters are not checked; internal error",
-    "policy_with_text_for_a_seed": "runtime.scores: parameters are not checked; internal error",
-    "policy_with_a_huge_whole_number": "runtime.artifact: OverflowError ends as internal error",
-    "run_with_the_wrong_axes": "runtime.outputs_file: the message denies what the shape shows",
-    "run_on_records_of_other_rows": "runtime.output.reduce_record checks no shapes: internal error",
-}
-
-
 # --- the checks -----------------------------------------------------------------------------
 
 
@@ -1384,14 +1374,7 @@ def one_message(err: str, *places: Path) -> str:
     return lines[0]
 
 
-def marked(cases: list[Case]):
-    for c in cases:
-        why = UNMENDED.get(c.name)
-        marks = [pytest.mark.xfail(reason=why, strict=True)] if why else []
-        yield pytest.param(c, id=c.name, marks=marks)
-
-
-@pytest.mark.parametrize("case", list(marked(CASES)))
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_malformed(case, tmp_path, world, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = case.build(tmp_path, world)

@@ -1,0 +1,116 @@
+"""The statistics pass against plain numpy/scipy and against memory bandwidth; its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from _common import paired, seconds, synthetic, table, times
+from _memory import measure
+from _plain import differences, plain_by_exit, plain_whole
+
+from policyopt.cache.data import Rows
+from policyopt.statistics import exit_statistics
+
+EXITS, CLASSES = 5, 1_000
+TARGET, MEMORY_TARGET = 4.0, 300.0
+#: Few classes make many rows of a small file: one table just kept in memory, one in a file.
+LONG = ((500_000, 10), (4_000_000, 10))
+OURS, SUM = "policyopt", "numpy.sum"
+
+
+def passing(rows: int, repeats: int) -> tuple[dict[str, Any], str]:
+    """Time the pass over float32 and float16 logits; return its record and its table."""
+    logits, labels = synthetic(rows, EXITS, CLASSES)
+    table_of = exit_statistics(Rows(({"outputs": logits, "labels": labels},)), "logits")
+    agreement = differences(table_of, plain_by_exit(logits, labels))
+    del table_of
+    jobs = {"float32": _job(logits, labels, repeats)}
+    logits = logits.astype(np.float16)
+    jobs["float16"] = _job(logits, labels, repeats)
+    record = {
+        "rows": rows, "exits": EXITS, "classes": CLASSES, "target": TARGET,
+        "largest_differences": agreement, "jobs": jobs,
+    }  # fmt: skip
+    return record, _text(record)
+
+
+def memory(rows: Sequence[int]) -> tuple[dict[str, Any], str]:
+    """Measure peak memory; return its record and its table."""
+    cases = [(n, CLASSES) for n in rows] + list(LONG)
+    found = [measure(n, EXITS, classes) for n, classes in cases]
+    title = f"Memory of the pass over a mapped float16 file, K = {EXITS}"
+    header = ("N", "C", "input MiB", "added MiB", "process MiB", "table MiB", "table", "time")
+    lines = [
+        (
+            f"{f['rows']:,}", f["classes"], f"{f['input_mib']:,.0f}", f"{f['added_mib']:.0f}",
+            f"{f['process_mib']:.0f}", f"{f['table_mib']:.0f}",
+            "in a file" if f["table_in_file"] else "in memory", seconds(f["seconds"]),
+        )
+        for f in found
+    ]  # fmt: skip
+    text = (
+        f"{table(title, header, lines)}\n"
+        f"Target: under {MEMORY_TARGET:.0f} MB over the input. *Added*: peak of the memory that only the "
+        "process fills (RssAnon + RssShmem), less what it held before the pass; *process*: the "
+        "same with Python and the imports. Pages of mapped files, which the system may drop, are not counted.\n"
+    )
+    return {"target_mb": MEMORY_TARGET, "cases": found}, text
+
+
+def _job(
+    logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], repeats: int
+) -> dict[str, dict[str, Any]]:
+    rows = Rows(({"outputs": logits, "labels": labels},))
+    same_bytes = logits.view(np.float32)
+    contestants: dict[str, Callable[[], object]] = {
+        OURS: lambda: exit_statistics(rows, "logits"),
+        "policyopt, 1 thread": lambda: exit_statistics(rows, "logits", threads=1),
+        SUM: lambda: same_bytes.sum(),
+        "plain, exit by exit": lambda: plain_by_exit(logits, labels),
+    }
+    # All exits at once take about five times the input more; not tried where memory is short.
+    if logits.dtype == np.float32 and _available() > 8 * logits.nbytes:
+        contestants["plain, whole array"] = lambda: plain_whole(logits, labels)
+    timings = paired(contestants, repeats)
+    ours, bandwidth = timings[OURS], timings[SUM]
+    return {
+        name: {
+            **timing.record(),
+            "gigabytes_per_s": logits.nbytes / timing.best / 1e9,
+            "ratio_best": timing.best / ours.best,
+            "ratio_median": timing.median / ours.median,
+            "sums_best": timing.best / bandwidth.best,
+        }
+        for name, timing in timings.items()
+    }
+
+
+def _text(record: dict[str, Any]) -> str:
+    rows = [
+        (
+            f"{dtype}: {name}", seconds(entry["best_s"]), seconds(entry["median_s"]),
+            f"{entry['gigabytes_per_s']:.2f}", times(entry["ratio_best"]),
+            times(entry["ratio_median"]), times(entry["sums_best"]),
+        )
+        for dtype, entries in record["jobs"].items()
+        for name, entry in entries.items()
+    ]  # fmt: skip
+    title = f"Statistics pass, N = {record['rows']:,}, K = {EXITS}, C = {CLASSES:,}"
+    header = (
+        "input: way", "best", "median", "GB/s", "of ours (best)", "of ours (median)", "of numpy.sum",
+    )  # fmt: skip
+    worst = ", ".join(f"{k} {v:.1e}" for k, v in record["largest_differences"].items())
+    return (
+        f"{table(title, header, rows)}\n"
+        f"Target: plain takes at least {TARGET:.0f} x as long. Largest differences to plain: {worst}.\n"
+    )
+
+
+def _available() -> int:
+    """Return the bytes of memory that new arrays can have."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
