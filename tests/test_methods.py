@@ -117,8 +117,8 @@ def test_records_without_margin_are_refused_by_name():
     )
     table = Tables(data).get("fit")
     assert make_method("max_prob").fit_path(table, [1.5])
-    for name in ("margin", "entropy"):
-        with pytest.raises(InputError, match=f"'{name}' needs {name}"):
+    for name, column in (("margin", "top_prob"), ("entropy", "entropy")):
+        with pytest.raises(InputError, match=f"'{name}' needs {column}"):
             make_method(name).fit_path(table, [1.5])
 
 

@@ -43,13 +43,13 @@ def main() -> int:
         return 2
     if given.quick:
         splits = {name: split.head(QUICK_ROWS[name]) for name, split in splits.items()}
+    torch.set_num_threads(1 if given.quick else 2)  # the figures on the card are for two
     run(splits, recipe, given.out, runs=30 if given.quick else 400)
     return 0
 
 
 def run(splits: dict[str, Split], recipe: Recipe, out: Path, runs: int) -> None:
     """Train on the rows of `train`, export the rest, and write the data card."""
-    torch.set_num_threads(2)  # the figures on the card are for two
     with Progress(console=Console(stderr=True)) as progress:
         steps = recipe.epochs * (len(splits["train"]) // recipe.batch)
         training = progress.add_task("training", total=steps)

@@ -166,7 +166,9 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
-        raise bad(source, "a whole policy file", str(error), "Fit and save it again.") from error
+        raise bad(
+            source, "a whole policy file, its numbers finite", str(error), "Fit and save it again."
+        ) from error
 
 
 def save_policy(policy: Policy, path: str | os.PathLike[str]) -> None:

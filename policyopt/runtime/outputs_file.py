@@ -137,6 +137,9 @@ def by_exit(
     if (order == "KN" and not first) or (order == "NK" and not second):
         fits = "KNC" if first else "NKC"
         raise bad(
-            "axes", f"{fits} for {name}", axes, f"Its shape is {array.shape}; say --axes {fits}."
+            "axes",
+            f"{fits} for {name}",
+            axes,
+            f"It has K = {policy.exits} exits in shape {array.shape}; say --axes {fits}.",
         )
     return array if order == "KN" else array.swapaxes(0, 1)

@@ -128,7 +128,7 @@ def test_equal_cost_takes_the_cost_out():
 def test_expected_cost_covers_the_realised_cost_as_often_as_it_says():
     """Over 60 random splits, nine budgets: 95 % intervals cover about 95 %."""
     data = cache(3000, exits=5, costs=[1.0, 3.0, 9.0, 27.0, 81.0])
-    frontier = po.curve(data, ["max_prob", "margin:thresholds=joint"], 9, seeds=60)
+    frontier = po.curve(data, ["max_prob", "margin"], 9, seeds=60)
     covered = [
         r["expected_cost_low"] <= r["realised_cost"] <= r["expected_cost_high"]
         for r in frontier.records

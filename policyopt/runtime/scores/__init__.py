@@ -31,14 +31,14 @@ def make_rule(name: str, params: Mapping[str, Any]) -> ScoreRule:
     if name not in RULES:
         raise bad("score", f"one of {', '.join(RULES)}", name, "A newer policyopt may know it.")
     try:
+        if not isinstance(params, Mapping):
+            raise TypeError("parameters are a mapping")
         for value in params.values():
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f"{value!r} is not a number")
         return RULES[name](**params)
     except TypeError as error:
-        raise bad(
-            f"parameters of score {name}", "those it declares", dict(params), str(error)
-        ) from error
+        raise bad(f"parameters of score {name}", "those it declares", params, str(error)) from error
 
 
 __all__ = [
