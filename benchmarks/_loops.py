@@ -1,15 +1,18 @@
-"""Threshold finding and replay sample by sample: the peers' way, written from its description.
+"""Threshold finding and replay sample by sample: the peers' way, in code of our own.
 
-The published evaluation code of MSDNet (Huang et al., ICLR 2018, section 4.2) and of EENet (Ilhan
-et al., WACV 2024, Algorithm 1) fixes the share of samples that should leave at each exit, walks
-the samples of an exit from the readiest on, counting those that have not left before, and takes
-the score at which the count is full for the threshold. It then decides sample by sample, exit by
-exit. It serves a range of budgets by trying a grid of geometric ratios. Nothing of that code is
-copied here.
+What the published evaluation code does, by its description and a look at what it holds:
 
-The same walk is timed on three containers: torch tensors read one element at a time (how the
-published code holds its data), numpy arrays read one element at a time, and plain Python lists
-(the best that such a loop can do).
+- MSDNet (Huang et al., ICLR 2018, section 4.2; kalviny/MSDNet-PyTorch, adaptive_inference.py) fixes
+  the share of samples that should leave at each exit, walks an exit's samples from the readiest on,
+  counting those that have not left before, and takes the score at which the count is full. It then
+  decides sample by sample, exit by exit, reading torch tensors one element at a time. It meets no
+  budget: it does all that for 40 geometric ratios and reports the cost that each has.
+- EENet (Ilhan et al., WACV 2024, Algorithm 1; git-disl/EENet, utils/predict_*.py) finds the same
+  thresholds by sorting, and decides as MSDNet does.
+
+MSDNet's walk is also timed on numpy arrays read one element at a time and on plain Python lists, the
+best that such a loop can do. Both peers replay twice, on the rows that chose the thresholds and on
+the test rows; here everybody replays once.
 """
 
 from __future__ import annotations
@@ -86,6 +89,32 @@ def walk_tensors(scores: Any, predictions: Any, labels: Any, costs: Any, shares:
                     break
         gone |= scores[k] >= thresholds[k]
     thresholds[exits - 1] = ALWAYS
+    return _replay_tensors(scores, predictions, labels, costs, thresholds)
+
+
+def sort_tensors(scores: Any, predictions: Any, labels: Any, costs: Any, shares: Any) -> Walk:
+    """Find the thresholds by sorting who is left at each exit; replay element by element."""
+    import torch
+
+    exits, n = scores.shape
+    thresholds = torch.full((exits,), NEVER, dtype=scores.dtype)
+    left = scores
+    for k in range(exits - 1):
+        quota = math.floor(n * float(shares[k]))
+        if quota:
+            order = left[k].argsort(descending=True)
+            thresholds[k] = left[k, order[quota - 1]]
+            left = left[:, order[quota:]]
+    thresholds[exits - 1] = ALWAYS
+    return _replay_tensors(scores, predictions, labels, costs, thresholds)
+
+
+def _replay_tensors(
+    scores: Any, predictions: Any, labels: Any, costs: Any, thresholds: Any
+) -> Walk:
+    import torch
+
+    exits, n = scores.shape
     counts, right = torch.zeros(exits), 0
     for i in range(n):
         for k in range(exits):
@@ -113,24 +142,25 @@ def on_arrays(scores: Any, predictions: Any, labels: Any, costs: Any) -> Callabl
     return lambda shares: walk(s, p, labels, costs, shares, lambda row: np.argsort(row)[::-1])
 
 
-def on_tensors(scores: Any, predictions: Any, labels: Any, costs: Any) -> Callable[[Any], Walk]:
-    """Return the loop over torch tensors, as a function of the shares."""
+def on_tensors(
+    scores: Any, predictions: Any, labels: Any, costs: Any, loop: Callable[..., Walk] = walk_tensors
+) -> Callable[[Any], Walk]:
+    """Return a loop over torch tensors, as a function of the shares."""
     import torch
 
-    s, p, y, c = (
-        torch.tensor(np.ascontiguousarray(a)) for a in (scores.T, predictions.T, labels, costs)
-    )
-    return lambda shares: walk_tensors(s, p, y, c, shares)
+    tensors = (torch.tensor(np.ascontiguousarray(a)) for a in (scores.T, predictions.T, labels))
+    held = (*tensors, torch.tensor(costs))
+    return lambda shares: loop(*held, shares)
 
 
 def grid_shares(exits: int) -> list[np.ndarray]:
-    """Return the geometric shares of the 39 ratios 0.05, 0.10, ... 1.95 that MSDNet tries."""
-    powers = [(0.05 * step) ** np.arange(exits) for step in range(1, 40)]
+    """Return the geometric shares of the 40 ratios 0.05, 0.10, ... 2.00 that MSDNet tries."""
+    powers = [(0.05 * step) ** np.arange(exits) for step in range(1, 41)]
     return [p / p.sum() for p in powers]
 
 
 def scan(loop: Callable[[Any], Walk], exits: int, budgets: Sequence[float]) -> list[Walk]:
-    """Walk all 39 ratios; return the dearest walk within each budget."""
+    """Walk all 40 ratios; return the dearest walk within each budget."""
     walks = [loop(shares) for shares in grid_shares(exits)]
     cheapest = min(walks, key=lambda w: w.cost)
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from policyopt.budgets import Budget, parse_budget
@@ -94,7 +95,12 @@ def fit(
             raise bad("budget", "given", "none", "E.g. --budget 40% (Python: budget='40%').")
     else:
         limit = parse_budget(budget, table.mean_costs)
-    return chosen.fit_path(table, [limit], seed)[0]
+    fitted = chosen.fit_path(table, [limit], seed)[0]
+    if budget is None:  # nothing was asked for: the artifact must not claim a budget
+        provenance = {**fitted.policy.provenance, "budget": None}
+        policy = replace(fitted.policy, provenance=provenance)
+        fitted = replace(fitted, policy=policy, budget=None)
+    return fitted
 
 
 def evaluate(

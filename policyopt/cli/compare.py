@@ -22,9 +22,7 @@ from policyopt.cli.options import (
     read_cache,
 )
 from policyopt.cli.output import Format, number, print_json, print_table, to_csv
-from policyopt.cli.progress import progress
 from policyopt.frontier.compare import compare as compare_methods
-from policyopt.frontier.curve import split_for_seed
 from policyopt.runtime.artifact import write_text
 
 
@@ -47,10 +45,7 @@ def compare(
     data = read_cache(cache)
     tables = make_tables(data, cost, ("fit", test))
     frontier, _ = run_curve(tables, methods, budgets, seeds, settings, test)
-    with progress("comparing") as step:
-        rows = {seed: split_for_seed(tables, seed, test, seeds)[1] for seed in range(seeds)}
-        step(0, 1)
-        records = compare_methods(frontier, rows, reference)
+    records = compare_methods(frontier, reference)
     if out is not None:
         write_text(out / "compare.csv", to_csv(records))
     if style is Format.json:

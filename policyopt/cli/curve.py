@@ -151,7 +151,7 @@ def mean_over_seeds(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for group in groups.values():
         mean = dict(group[0])
         for name, value in group[0].items():
-            if isinstance(value, float) or name == "exit_share":
+            if isinstance(value, float) or (name == "exit_share" and value is not None):
                 mean[name] = np.mean([r[name] for r in group], axis=0).tolist()
         out.append(mean)
     return out

@@ -74,7 +74,7 @@ def describe(fitted: Fitted, rows: int | None, path: str | None) -> dict[str, An
 
 COLUMNS = {
     "method": lambda r: r["method"],
-    "budget": lambda r: f"{number(r['budget'])} {r['unit']}",
+    "budget": lambda r: "-" if r["budget"] is None else f"{number(r['budget'])} {r['unit']}",
     "expected cost [95 %]": lambda r: (
         f"{number(r['expected_cost'])} [{number(r['expected_cost_low'])}, {number(r['expected_cost_high'])}]"
     ),

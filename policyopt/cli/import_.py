@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from policyopt.cli.options import Style, out_directory
-from policyopt.cli.output import Format, note, print_json, print_table
+from policyopt.cli.output import Format, note, print_json, print_table, to_csv
 from policyopt.cli.progress import progress
 from policyopt.runtime.errors import bad
 
@@ -77,6 +77,8 @@ def import_(
                 "splits": rows,
             }
         )
+    elif style is Format.csv:
+        print(to_csv(rows), end="")
     else:
         print_table(rows, {"split": lambda r: r["split"], "rows": lambda r: f"{r['rows']:,}"})
         print(f"wrote {out}: {data.exits} exits, {data.kind}. Next: policyopt info {out}")

@@ -143,16 +143,13 @@ def area_between(ours: Path, rival: Path, seed: int = 0) -> dict[str, float]:
     return {"area": area(columns.mean(axis=0)), "area_low": float(low), "area_high": float(high)}
 
 
-def compare(
-    frontier: Frontier, tables: dict[int, Table], reference: str | None = None
-) -> list[dict[str, Any]]:
+def compare(frontier: Frontier, reference: str | None = None) -> list[dict[str, Any]]:
     """Compare every method of a frontier with a reference, per seed and over all seeds.
 
     Parameters
     ----------
     frontier : Frontier
-    tables : dict of int to Table
-        Test rows of each seed.
+        From `curve`, with at least two methods.
     reference : str, optional
         Default: the first method.
 
@@ -161,6 +158,11 @@ def compare(
     list of dict
         Records of `compare_paths` with method, reference, budget and seed; then, per method, one
         with ``budget`` None that holds the area between the curves.
+
+    Raises
+    ------
+    InputError
+        Fewer than two methods, or an unknown reference.
     """
     labels = list(dict.fromkeys(name for name, _, _ in frontier.fitted))
     reference = reference or labels[0]
@@ -172,7 +174,7 @@ def compare(
     for label in labels:
         if label == reference:
             continue
-        for seed, table in tables.items():
+        for seed, table in frontier.tests.items():
             ours, rival = (path_of(frontier, name, seed, table) for name in (label, reference))
             head = {"method": label, "reference": reference, "unit": frontier.unit, "seed": seed}
             budgets = [

@@ -21,6 +21,11 @@ from policyopt.table import Table, Tables
 
 #: With named splits, seeds after the first refit on this share of the fit rows, drawn anew.
 REFIT_SHARE = 0.8
+#: Fields of a record that a bound does not have.
+_UNKNOWN_OF_BOUND = (
+    "realised_cost_low", "realised_cost_high", "accuracy_low", "accuracy_high",
+    "exit_share", "thresholds", "mixture",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Frontier:
     unit : str
     notes : list of str
         Methods left out, and why.
+    tests : dict of int to Table
+        The rows replayed on, per seed.
     """
 
     records: list[dict[str, Any]]
@@ -48,6 +55,7 @@ class Frontier:
     bound: list[dict[str, Any]]
     unit: str
     notes: list[str] = field(default_factory=list)
+    tests: dict[int, Table] = field(default_factory=dict)
 
 
 def curve(
@@ -101,6 +109,7 @@ def curve(
     total, done = seeds * len(chosen), 0
     for seed in range(seeds):
         fit_rows, test_rows = split_for_seed(tables, seed, test, seeds)
+        frontier.tests[seed] = test_rows
         # Per-sample costs have other means in each division: shares and positions move along.
         wanted = parse_budgets(budgets, fit_rows.mean_costs)
         for label, method in chosen.items():
@@ -205,10 +214,10 @@ def _choose(
     chosen, notes = {}, []
     for name in ROWS:
         method = make_method(name)
-        missing = method.needs() - table.statistics.known
+        missing = method.lacks(table)
         if missing:
             notes.append(
-                f"{name} left out: it needs {', '.join(sorted(missing))}, which these records do not hold"
+                f"{name} left out: it needs {', '.join(missing)}, which these records do not hold"
             )
         else:
             chosen[name] = method
@@ -229,7 +238,10 @@ def _references(frontier: Frontier, table: Table, budgets: Sequence[float], seed
                 "method": "oracle",
                 "deployable": False,
                 "budget": float(budget),
+                "unit": table.unit,
+                "realised_cost": float(budget),
                 "accuracy": float(value),
+                **dict.fromkeys(_UNKNOWN_OF_BOUND),
                 "seed": seed,
             }
         )

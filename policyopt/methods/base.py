@@ -65,8 +65,8 @@ class Fitted:
         What is deployed.
     method : str
         Label of the method.
-    budget : float
-        Mean cost asked for, in the policy's unit.
+    budget : float or None
+        Mean cost asked for, in the policy's unit; None where thresholds were given without one.
     expected : Expectation
         The realised cost to expect on unseen rows.
     accuracy : float
@@ -75,7 +75,7 @@ class Fitted:
 
     policy: Policy
     method: str
-    budget: float
+    budget: float | None
     expected: Expectation
     accuracy: float
 
@@ -114,6 +114,10 @@ class Method(ABC):
     def needs(self) -> frozenset[str]:
         """Columns that the method reads and that records may lack."""
         return frozenset()
+
+    def lacks(self, table: Table) -> list[str]:
+        """Return what the method needs and these rows do not hold."""
+        return sorted(self.needs() - table.statistics.known)
 
     def settings(self) -> dict[str, Any]:
         """Return the method's fields, JSON-able."""

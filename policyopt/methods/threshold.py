@@ -82,13 +82,19 @@ class Threshold(Method):
             for solution, budget in zip(solutions, budgets, strict=True)
         ]
 
+    def lacks(self, table: Table) -> list[str]:
+        """Return what the score needs and these rows do not hold."""
+        columns = {"margin": "top_prob (at least two)", "entropy": "entropy"}
+        missing = [columns[name] for name in super().lacks(table)]
+        if self.score == "entropy" and table.classes < 2:
+            missing.append("the number of classes")
+        return missing
+
     def _rule(self, table: Table) -> ScoreRule:
-        missing = self.needs() - table.statistics.known
-        if missing or (self.score == "entropy" and table.classes < 2):
-            columns = {"margin": "top_prob (at least two)", "entropy": "entropy"}
-            wanted = ", ".join(columns[name] for name in sorted(missing)) or "the number of classes"
+        missing = self.lacks(table)
+        if missing:
             raise InputError(
-                f"Method '{self.score}' needs {wanted}, which these records do not hold. "
+                f"Method '{self.score}' needs {', '.join(missing)}, which these records do not hold. "
                 "Import full logits, or records with that column, or use max_prob."
             )
         return make_rule(self.score, {"classes": table.classes} if self.score == "entropy" else {})

@@ -43,6 +43,11 @@ class Mixture:
     share: float
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        array = np.array(self.thresholds, dtype=np.float64)
+        array.flags.writeable = False
+        object.__setattr__(self, "thresholds", array)
+
 
 class State:
     """Where some samples stand between exits; owned by the caller, advanced by `Policy.step`."""

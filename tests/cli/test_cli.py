@@ -147,7 +147,13 @@ def test_settings_bounds_and_joint(run, cache):
     )  # fmt: skip
     records = json.loads(out)
     assert code == 0
-    assert [r["deployable"] for r in records if r["method"] == "oracle"] == [False] * 3
+    bound = [r for r in records if r["method"] == "oracle"]
+    assert [r["deployable"] for r in bound] == [False] * 3
+    assert all(
+        records[0].keys() - r.keys()
+        <= {"expected_cost", "rows", "expected_cost_low", "expected_cost_high"}
+        for r in bound
+    )
     assert "hindsight (not deployable)" in run("curve", cache, "--methods", "always", "--bounds")[1]
 
 

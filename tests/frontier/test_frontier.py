@@ -135,7 +135,9 @@ def test_expected_cost_covers_the_realised_cost_as_often_as_it_says():
     ]
     assert 0.91 <= np.mean(covered) <= 0.99
     off = np.array([r["realised_cost"] / r["budget"] - 1 for r in frontier.records])
-    assert abs(off.mean()) < 0.01  # no bias: rows that chose nothing cost what was promised
+    # No bias: rows that chose nothing cost what was promised. The last of these costs is 81 times
+    # the first, so one split is off by 8 % (1 sd) and the mean of 60 by 1 %.
+    assert abs(off.mean()) < 0.03
 
 
 def test_seeds_divide_a_pool_anew_and_refit_named_splits():
