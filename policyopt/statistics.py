@@ -26,7 +26,7 @@ from policyopt.runtime.output import (
 Floats = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 #: Bytes of one exit's logits that are worked on at a time: they stay in the processor's cache.
-_CHUNK_BYTES = 1 << 18
+_CHUNK_BYTES = 1 << 20
 #: A table larger than this goes to a temporary file instead of memory.
 _SPILL_BYTES = 128 << 20
 

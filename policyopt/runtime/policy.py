@@ -390,7 +390,9 @@ def first_exit(scores: Floats, thresholds: Floats) -> npt.NDArray[np.int64]:
     array([0, 1])
     """
     n, exits = scores.shape
-    taken = np.full(n, exits - 1)
-    for k in range(exits - 2, -1, -1):  # backwards: the earliest exit writes last
-        np.copyto(taken, k, where=scores[:, k] >= thresholds[..., k])
+    taken = np.zeros(n, dtype=np.int64)
+    onward = np.ones(n, dtype=bool)
+    for k in range(exits - 1):
+        onward &= ~(scores[:, k] >= thresholds[..., k])
+        taken += onward
     return taken

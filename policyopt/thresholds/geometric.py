@@ -2,7 +2,7 @@
 
 Source: Huang et al., MSDNet, ICLR 2018, section 4.2: a share ``q (1 - q)^k`` of the samples leaves
 at exit k, normalised; equivalently shares proportional to ``ratio ** k``. Departure: the published
-evaluation tries 39 ratios and takes what cost they have; here the ratio is solved for the budget.
+evaluation tries a grid of ratios and takes what cost they have; here the ratio is solved for the budget.
 """
 
 from __future__ import annotations
@@ -54,9 +54,12 @@ def solve_ratio(costs: Floats, budget: float) -> float:
     >>> round(solve_ratio(np.array([1.0, 2.0, 3.0]), 2.0), 6)
     0.0
     """
+    powers, gap = np.arange(len(costs)), np.asarray(costs) - budget
 
     def excess(log_ratio: float) -> float:
-        return float(geometric_shares(log_ratio, len(costs)) @ costs) - budget
+        # The sign of the mean cost less the budget; the weights need not add to 1 for that.
+        exponents = log_ratio * powers
+        return float(np.exp(exponents - max(exponents[0], exponents[-1])) @ gap)
 
     if excess(-_STEEPEST) >= 0:
         return -_STEEPEST
@@ -101,6 +104,9 @@ def solve_path(problem: Problem, budgets: Sequence[float]) -> list[Solution]:
     solutions = []
     for budget in budgets:
         problem.check_budget(budget)
-        start = solve_ratio(problem.mean_costs, budget)
+        # Aim half a sample's way low: what is left is spent at exit 0, too much cannot be.
+        low, high = problem.mean_costs[[0, -1]]
+        aim = max(budget - 0.5 * (high - low) / problem.rows, low)
+        start = solve_ratio(problem.mean_costs, float(aim))
         solutions.append(meet_budget(problem, family, -_STEEPEST, _STEEPEST, budget, start))
     return solutions

@@ -98,11 +98,13 @@ def spend(problem: Problem, thresholds: Floats, left: float) -> Floats:
     thresholds = thresholds.copy()
     steps = np.diff(problem.mean_costs)
     for k in range(problem.exits - 1):
-        if left * problem.rows < steps[steps > 0].min(initial=np.inf):
+        if problem.costs.ndim == 1 and left * problem.rows < steps[steps > 0].min(initial=np.inf):
             break
         leavers = np.flatnonzero(first_exit(problem.scores, thresholds) == k)
         # Only the least ready matter: as many as `left` pays for at one step each.
-        most = int(left * problem.rows / steps[k]) + 1 if steps[k] > 0 else len(leavers)
+        most = len(leavers)
+        if problem.costs.ndim == 1 and steps[k] > 0:
+            most = int(left * problem.rows / steps[k]) + 1
         scores = problem.scores[leavers, k]
         cut_short = most + 1 < len(leavers)
         if cut_short:

@@ -53,8 +53,8 @@ def threshold_for_count(scores: Floats, count: int) -> float:
         return NEVER
     if count >= n:
         return ALWAYS
-    parts = np.partition(scores, [n - count - 1, n - count])
-    stays, leaves = parts[n - count - 1], parts[n - count]
+    parts = np.partition(scores, n - count)
+    stays, leaves = parts[: n - count].max(), parts[n - count]
     if stays == leaves:  # a group of equal scores straddles the quota
         above = int((scores > leaves).sum())
         with_group = int((scores >= leaves).sum())
