@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-from policyopt.runtime.policy import Mixture, Policy, first_exit
+from policyopt.runtime.decision import Mixture
+from policyopt.runtime.policy import Policy, first_exit
 from policyopt.runtime.scores import ScoreRule, score_table
 from policyopt.table import Table
 from policyopt.thresholds.problem import Problem, Solution

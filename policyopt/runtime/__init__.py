@@ -12,9 +12,10 @@
 from __future__ import annotations
 
 from .artifact import load_policy, save_policy
+from .decision import Decision, Decisions, Mixture, State
 from .errors import BudgetError, CheckError, InputError, MissingExtraError, PolicyOptError
 from .output import ExitOutput, reduce_exit
-from .policy import ALWAYS, NEVER, Decision, Decisions, Mixture, Policy, State, first_exit
+from .policy import ALWAYS, NEVER, Policy, first_exit
 
 __all__ = [
     "ALWAYS", "NEVER", "BudgetError", "CheckError", "Decision", "Decisions", "ExitOutput",

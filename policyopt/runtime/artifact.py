@@ -27,9 +27,10 @@ from typing import Any
 
 import numpy as np
 
+from .decision import Mixture
 from .errors import InputError, bad
 from .output import KINDS
-from .policy import Mixture, Policy
+from .policy import Policy
 from .scores import make_rule
 
 FORMAT = "policyopt-policy"
