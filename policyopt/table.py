@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.cache.data import ExitData
+from policyopt.cache.data import ExitData, Rows
 from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.output import log_of, reduce_logits, with_log_prob
 from policyopt.statistics import ExitStatistics, Progress, exit_statistics
 
 Floats = npt.NDArray[np.float64]
+_CHUNK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Table:
     classes: int
     split: str
     cache: str
+    source: Rows | None = None
+    places: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.statistics)
@@ -78,7 +83,47 @@ class Table:
     def take(self, rows: npt.NDArray[np.int64]) -> Table:
         """Return some of the rows."""
         costs = self.costs if self.costs.ndim == 1 else self.costs[rows]
-        return replace(self, statistics=self.statistics.take(rows), costs=costs)
+        places = rows if self.places is None else self.places[rows]
+        return replace(self, statistics=self.statistics.take(rows), costs=costs, places=places)
+
+    def chunks(self) -> Iterator[tuple[slice, npt.NDArray[np.floating]]]:
+        """Yield (rows, their outputs (n, K, C)), a few at a time.
+
+        Raises
+        ------
+        InputError
+            Only records are kept.
+        """
+        if self.source is None or not self.source.has("outputs"):
+            raise InputError(
+                f"Split '{self.split}' must hold all class outputs. Got records. "
+                "Import full logits, or choose a method that works on records."
+            )
+        size = max(_CHUNK_BYTES // (4 * self.exits * max(self.classes, 1)), 16)
+        places = np.arange(len(self)) if self.places is None else self.places
+        start, low = 0, 0
+        blocks = self.source.blocks
+        if (
+            np.diff(places) < 0
+        ).any():  # not in the order in which they lie: one block to pick from
+            blocks = ({"outputs": self.source.array("outputs")},)
+        for block in blocks:
+            outputs = block["outputs"]
+            end = start + len(outputs)
+            high = int((places < end).sum()) if len(blocks) > 1 else len(places)
+            for first in range(low, high, size):
+                rows = slice(first, min(first + size, high))
+                yield rows, outputs[places[rows] - start]
+            start, low = end, high
+
+    def log_prob(self) -> npt.NDArray[np.float32]:
+        """Return the logarithms of all class probabilities, (N, K, C), float32."""
+        out = np.empty((len(self), self.exits, self.classes), dtype=np.float32)
+        for rows, outputs in self.chunks():
+            for k in range(self.exits):
+                logits = log_of(outputs[:, k]) if self.kind == "probabilities" else outputs[:, k]
+                out[rows, k] = with_log_prob(reduce_logits(logits), logits).log_prob
+        return out
 
 
 class Tables:
@@ -142,5 +187,6 @@ class Tables:
             data.classes,
             split,
             data.fingerprint,
+            data.splits[key],
         )
         return table if len(rows) == len(table) else table.take(rows)

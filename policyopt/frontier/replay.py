@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.runtime.answers import Plain
 from policyopt.runtime.errors import bad
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table
@@ -61,15 +62,20 @@ def replay(policy: Policy, table: Table) -> Replay:
         The policy was made for other exits, classes, outputs or unit.
     """
     _check_match(policy, table)
-    decisions = policy.decide(table.statistics.outputs())
     rows = np.arange(len(table))
-    return Replay(
-        decisions.exit,
-        decisions.prediction,
-        table.paid(decisions.exit),
-        table.correct[rows, decisions.exit],
-        table.exits,
-    )
+    if policy.reads_records:
+        decisions = policy.decide(table.statistics.outputs())
+        exit_, prediction = decisions.exit, decisions.prediction
+    else:
+        exit_, prediction = np.empty(len(table), np.int64), np.empty(len(table), np.int32)
+        for part, outputs in table.chunks():
+            decisions = policy.decide(outputs, rows[part])
+            exit_[part], prediction[part] = decisions.exit, decisions.prediction
+    correct = table.correct[rows, exit_]
+    if not isinstance(policy.answer, Plain):
+        correct = (prediction == table.statistics.labels).astype(np.float64)
+    cost = table.paid(exit_) + policy.overhead[exit_]
+    return Replay(exit_, prediction, cost, correct, table.exits)
 
 
 def _check_match(policy: Policy, table: Table) -> None:

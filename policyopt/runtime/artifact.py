@@ -1,19 +1,22 @@
 """The artifact: a policy as one JSON file, checked when loaded. Never pickle.
 
-Version 1 holds exactly these fields::
+Version 2 holds exactly these fields::
 
     format      "policyopt-policy"
-    version     1
+    version     2
     kind        "logits" | "probabilities" | "record"
     classes     C, 0 where records do not say
     unit        unit of the costs
-    costs       K mean cumulative costs
+    costs       K mean cumulative costs, the policy's own arithmetic included
+    overhead    K numbers: the part of them that is the policy's own arithmetic
     score       {"name": ..., "params": {...}}
-    answer      {"name": "plain"}: the exit's own class probabilities
+    answer      {"name": "plain" | ..., "params": {...}}
     thresholds  K-1 numbers; 1e30 = never, -1e30 = always
-    mixture     null | {"thresholds": [...], "share": s, "seed": n}
+    mixture     null | {"thresholds": [...], "share": s, "seed": n, "score": null | {...}}
     provenance  how it was found: method, configuration, budget, expected cost, cache, versions
     sha256      of all the above in canonical form
+
+Version 1, which is read too, has no overhead, plain answers, and mixtures of one score rule.
 """
 
 from __future__ import annotations
@@ -27,18 +30,19 @@ from typing import Any
 
 import numpy as np
 
+from .answers import AnswerRule, make_answer
 from .decision import Mixture
 from .errors import InputError, bad
 from .output import KINDS
 from .policy import Policy
-from .scores import make_rule
+from .scores import ScoreRule, make_rule
 
 FORMAT = "policyopt-policy"
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 16 << 20
 _FIELDS = {
     "format": str, "version": int, "kind": str, "classes": int, "unit": str, "costs": list,
-    "score": dict, "answer": dict, "thresholds": list, "mixture": (dict, type(None)),
+    "overhead": list, "score": dict, "answer": dict, "thresholds": list, "mixture": (dict, type(None)),
     "provenance": dict, "sha256": str,
 }  # fmt: skip
 
@@ -68,8 +72,9 @@ def to_dict(policy: Policy) -> dict[str, Any]:
         "classes": policy.classes,
         "unit": policy.unit,
         "costs": policy.costs.tolist(),
-        "score": {"name": policy.rule.name, "params": policy.rule.params()},
-        "answer": {"name": "plain"},
+        "overhead": policy.overhead.tolist(),
+        "score": _named(policy.rule),
+        "answer": _named(policy.answer),
         "thresholds": policy.thresholds.tolist(),
         "mixture": None
         if mixture is None
@@ -77,6 +82,7 @@ def to_dict(policy: Policy) -> dict[str, Any]:
             "thresholds": np.asarray(mixture.thresholds).tolist(),
             "share": mixture.share,
             "seed": mixture.seed,
+            "score": None if mixture.rule is None else _named(mixture.rule),
         },
         "provenance": dict(policy.provenance),
     }
@@ -108,22 +114,24 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
             "something else",
             "`policyopt fit` writes one.",
         )
-    if content.get("version") != VERSION:
+    version = content.get("version")
+    if version not in (1, VERSION) or isinstance(version, bool):
         raise bad(
             f"version of {source}",
-            f"{VERSION}",
+            f"1 or {VERSION}",
             content.get("version"),
             "Use a policyopt that knows it.",
         )
+    known = {name: t for name, t in _FIELDS.items() if version > 1 or name != "overhead"}
     for kind_of, names in (
-        ("unknown", content.keys() - _FIELDS),
-        ("missing", _FIELDS.keys() - content),
+        ("unknown", content.keys() - known),
+        ("missing", known.keys() - content),
     ):
         if names:
             raise InputError(
                 f"'{source}' has {kind_of} fields: {', '.join(sorted(names))}. Fit and save it again."
             )
-    for name, type_ in _FIELDS.items():
+    for name, type_ in known.items():
         if not isinstance(content[name], type_) or isinstance(content[name], bool):
             raise bad(
                 f"{name} in {source}", f"of type {type_}", content[name], "Fit and save it again."
@@ -139,30 +147,31 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
         raise InputError(
             f"'{source}' was changed after it was written: its checksum differs. Fit and save it again."
         )
-    if content["kind"] not in KINDS or content["answer"] != {"name": "plain"}:
-        raise bad(
-            f"kind and answer in {source}",
-            f"one of {KINDS}, plain",
-            content["answer"],
-            "Fit it again.",
-        )
+    if content["kind"] not in KINDS:
+        raise bad(f"kind in {source}", f"one of {KINDS}", content["kind"], "Fit it again.")
+    if version == 1:
+        content = _from_version_1(content, source)
     try:
-        score, mixture = content["score"], content["mixture"]
+        mixture = content["mixture"]
+        if mixture is not None:
+            score = mixture["score"]
+            mixture = Mixture(
+                np.array(mixture["thresholds"], np.float64),
+                float(mixture["share"]),
+                int(mixture["seed"]),
+                None if score is None else make_rule(score["name"], score["params"]),
+            )
         return Policy(
-            rule=make_rule(score["name"], score["params"]),
+            rule=make_rule(content["score"]["name"], content["score"]["params"]),
             thresholds=np.array(content["thresholds"], dtype=np.float64),
             costs=np.array(content["costs"], dtype=np.float64),
             unit=content["unit"],
             kind=content["kind"],
             classes=content["classes"],
-            mixture=None
-            if mixture is None
-            else Mixture(
-                np.array(mixture["thresholds"], np.float64),
-                float(mixture["share"]),
-                int(mixture["seed"]),
-            ),
+            mixture=mixture,
             provenance=content["provenance"],
+            answer=make_answer(content["answer"]["name"], content["answer"]["params"]),
+            overhead=np.array(content["overhead"], dtype=np.float64),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
@@ -170,6 +179,22 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
         raise bad(
             source, "a whole policy file, its numbers finite", str(error), "Fit and save it again."
         ) from error
+
+
+def _named(rule: ScoreRule | AnswerRule) -> dict[str, Any]:
+    return {"name": rule.name, "params": rule.params()}
+
+
+def _from_version_1(content: dict[str, Any], source: str) -> dict[str, Any]:
+    if content["answer"] != {"name": "plain"}:
+        raise bad(f"answer in {source}", "plain", content["answer"], "Fit it again.")
+    mixture = content["mixture"]
+    return {
+        **content,
+        "overhead": [0.0] * len(content["costs"]),
+        "answer": {"name": "plain", "params": {}},
+        "mixture": mixture if mixture is None else {**mixture, "score": None},
+    }
 
 
 def save_policy(policy: Policy, path: str | os.PathLike[str]) -> None:

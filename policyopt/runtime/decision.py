@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .output import ExitOutput
+from .scores.base import ScoreRule
 
 Floats = npt.NDArray[np.float64]
 
@@ -24,11 +24,14 @@ class Mixture:
         Probability of the second set, in (0, 1).
     seed : int
         Of the coin, whose counter is the sample's number.
+    rule : ScoreRule, optional
+        Score rule of the second set; default the policy's own.
     """
 
     thresholds: Floats
     share: float
     seed: int = 0
+    rule: ScoreRule | None = None
 
     def __post_init__(self) -> None:
         array = np.array(self.thresholds, dtype=np.float64)
@@ -39,19 +42,25 @@ class Mixture:
 class State:
     """Where some samples stand between exits; owned by the caller, advanced by `Policy.step`."""
 
-    __slots__ = ("arm", "next_exit", "rule_state", "scalar")
+    __slots__ = ("answer_state", "arm", "next_exit", "rule_states", "scalar")
 
     def __init__(
-        self, rule_state: tuple[Any, ...], arm: npt.NDArray[np.bool_], scalar: bool
+        self,
+        rule_states: tuple[tuple[Any, ...], ...],
+        answer_state: tuple[Any, ...],
+        arm: npt.NDArray[np.bool_],
+        scalar: bool,
     ) -> None:
         self.next_exit = 0
-        self.rule_state = rule_state
+        self.rule_states = rule_states
+        self.answer_state = answer_state
         self.arm = arm
         self.scalar = scalar
 
     def keep(self, rows: npt.NDArray[Any]) -> None:
         """Keep some samples only (a mask or row numbers): the survivors of an exit."""
-        self.rule_state = tuple(a[rows] for a in self.rule_state)
+        self.rule_states = tuple(tuple(a[rows] for a in state) for state in self.rule_states)
+        self.answer_state = tuple(a[rows] for a in self.answer_state)
         self.arm = self.arm[rows]
 
 
@@ -71,17 +80,15 @@ class Decision:
     exit: Any
     prediction: Any
     score: Any
-    _output: Any = field(default=None, repr=False, compare=False)
-    _kind: str = field(default="record", repr=False, compare=False)
+    _logits: Any = field(default=None, repr=False, compare=False)
 
     @property
     def answer(self) -> Floats | None:
         """Class probabilities of this exit, (C,) or (n, C); None where only records are kept."""
-        if self._kind == "record" or isinstance(self._output, ExitOutput):
+        if self._logits is None:
             return None
-        values = np.asarray(self._output, dtype=np.float64)
-        if self._kind == "logits":
-            values = np.exp(values - values.max(axis=-1, keepdims=True))
+        values = np.asarray(self._logits, dtype=np.float64)
+        values = np.exp(values - values.max(axis=-1, keepdims=True))
         values = values / values.sum(axis=-1, keepdims=True)
         return values[0] if np.ndim(self.exit) == 0 else values
 

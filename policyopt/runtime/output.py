@@ -7,7 +7,7 @@ seldom kept wider), everything per row in float64.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ class ExitOutput:
         In nats; NaN where a record does not say.
     log_sum_exp : ndarray of shape (n,), float64
         Of the logits; 0 for probabilities, NaN for records.
+    log_prob : ndarray of shape (n, C), float32, or None
+        Logarithms of all class probabilities: only for rules that read them.
     """
 
     prediction: Ints
@@ -47,6 +49,7 @@ class ExitOutput:
     top_class: Ints
     entropy: Floats
     log_sum_exp: Floats
+    log_prob: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.prediction)
@@ -65,7 +68,8 @@ class ExitOutput:
 
     def take(self, rows: npt.NDArray[np.intp] | slice) -> ExitOutput:
         """Return the same columns for some rows."""
-        return ExitOutput(*(getattr(self, f.name)[rows] for f in fields(self)))
+        columns = (getattr(self, f.name) for f in fields(self))
+        return ExitOutput(*(c if c is None else c[rows] for c in columns))
 
 
 def reduce_logits(
@@ -169,8 +173,7 @@ def reduce_probabilities(
     >>> reduce_probabilities(np.array([[0.1, 0.9]])).confidence.round(6)
     array([0.9])
     """
-    with np.errstate(divide="ignore"):
-        return reduce_logits(np.log(np.asarray(probabilities, dtype=np.float32)), top, scratch)
+    return reduce_logits(log_of(probabilities), top, scratch)
 
 
 def reduce_record(
@@ -258,6 +261,31 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
         columns = {key: as_array(output[key], f"{key} of {name}") for key in output}  # type: ignore
         _check_record(columns, name)
         return reduce_record(**columns)
+    return reduce_logits(read_logits(output, kind, classes, name))
+
+
+def read_logits(
+    output: object, kind: str, classes: int, name: str = "output"
+) -> npt.NDArray[np.floating]:
+    """Check what an exit gave, and return its logits; of probabilities, their logarithms.
+
+    Parameters
+    ----------
+    output : array of shape (n, C)
+    kind : {"logits", "probabilities"}
+    classes : int
+    name : str
+        Name used in errors.
+
+    Returns
+    -------
+    ndarray of shape (n, C)
+
+    Raises
+    ------
+    InputError
+        Wrong shape, NaN, +inf, or no finite logit in a row.
+    """
     array = as_array(output, name)
     if array.dtype.kind not in "fiu":
         raise bad(name, f"an array of {kind}", f"dtype {array.dtype}", "Pass floats.")
@@ -272,9 +300,21 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
         check_finite(array, name)
         if (array < 0).any() or (np.abs(array.sum(axis=1, dtype=np.float64) - 1.0) > 0.02).any():
             raise bad(name, "probabilities that sum to 1", "rows that do not", "Were these logits?")
-        return reduce_probabilities(array)
+        return log_of(array)
     check_finite(array, name)
-    return reduce_logits(array)
+    return array
+
+
+def log_of(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Return the logarithms in float32; -inf for 0."""
+    with np.errstate(divide="ignore"):
+        return np.log(np.asarray(probabilities, dtype=np.float32))
+
+
+def with_log_prob(output: ExitOutput, logits: npt.NDArray[np.floating]) -> ExitOutput:
+    """Return the same columns and the logarithms of all class probabilities, (n, C) float32."""
+    log_prob = logits.astype(np.float32) - output.log_sum_exp.astype(np.float32)[:, None]
+    return replace(output, log_prob=log_prob)
 
 
 def _check_record(columns: dict[str, Any], name: str) -> None:

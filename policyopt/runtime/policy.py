@@ -1,4 +1,4 @@
-"""`Policy`: score rule + thresholds, frozen. The only code that decides.
+"""`Policy`: answer rule + score rule + thresholds, frozen. The only code that decides.
 
 Evaluation replays `Policy.decide`; deployment calls `Policy.step`. Both compare the same
 float64 scores with the same thresholds: exit at the first k with ``score >= threshold``.
@@ -6,18 +6,20 @@ float64 scores with the same thresholds: exit at the first k with ``score >= thr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .answers import AnswerRule, Plain
 from .coin import coin
 from .decision import Decision, Decisions, Mixture, State
 from .errors import bad
-from .output import ExitOutput, as_array, reduce_exit
-from .scores import ScoreRule, score_table
+from .observe import Observer
+from .output import ExitOutput, as_array
+from .scores import ScoreRule
 
 Floats = npt.NDArray[np.float64]
 #: Thresholds that no score reaches and that every score reaches: finite, so that JSON, C and
@@ -38,16 +40,20 @@ class Policy:
     thresholds : array of shape (K-1,)
         Exit at the first k with ``score >= thresholds[k]``; the last exit always stops.
     costs : array of shape (K,)
-        Mean cumulative cost per exit, in `unit`.
+        Mean cumulative cost per exit, in `unit`, the policy's own arithmetic included.
     unit : str
     kind : {"logits", "probabilities", "record"}
         What `step` and `decide` are given.
     classes : int
         C (0 where records do not say).
     mixture : Mixture, optional
-        A second set of thresholds for a share of the samples.
+        A second set of thresholds (and score rule) for a share of the samples.
     provenance : mapping
         How the policy was found; JSON-able, not used to decide.
+    answer : AnswerRule
+        What exit k returns, made from exits 0..k; the score is computed on it.
+    overhead : array of shape (K,), optional
+        The part of `costs` that is the policy's own arithmetic; default none.
 
     Examples
     --------
@@ -67,9 +73,13 @@ class Policy:
     classes: int
     mixture: Mixture | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    answer: AnswerRule = field(default_factory=Plain)
+    overhead: Any = None
 
     def __post_init__(self) -> None:
-        for name in ("thresholds", "costs"):
+        if self.overhead is None:
+            object.__setattr__(self, "overhead", np.zeros(len(self.costs)))
+        for name in ("thresholds", "costs", "overhead"):
             array = np.array(getattr(self, name), dtype=np.float64)
             if array.ndim != 1 or not np.isfinite(array).all():
                 raise bad(name, "a list of finite numbers", array.tolist(), "Check the policy.")
@@ -96,6 +106,24 @@ class Policy:
                     f"{len(thresholds)}",
                     "The last exit always stops.",
                 )
+        if self.overhead.shape != self.costs.shape or (self.overhead < 0).any():
+            raise bad("overhead", "one number per exit, 0 or more", self.overhead.tolist(), "")
+        if self.kind == "record" and not isinstance(self.answer, Plain):
+            raise bad("answer", "plain where only records are kept", self.answer.name, "Fit again.")
+        self.answer.check(self.exits, self.classes)
+        for rule in self.rules:
+            rule.check(self.exits, self.classes)
+
+    @property
+    def rules(self) -> tuple[ScoreRule, ...]:
+        """The score rule, and that of the mixture where it has its own."""
+        other = None if self.mixture is None else self.mixture.rule
+        return (self.rule,) if other is None else (self.rule, other)
+
+    @property
+    def reads_records(self) -> bool:
+        """Whether reduced outputs suffice to decide."""
+        return isinstance(self.answer, Plain) and not self._observer.full
 
     @property
     def exits(self) -> int:
@@ -116,7 +144,12 @@ class Policy:
         State
         """
         numbers = np.atleast_1d(np.asarray(samples, dtype=np.int64))
-        return State(self.rule.start(numbers), self._arm(numbers), np.ndim(samples) == 0)
+        return State(
+            tuple(rule.start(numbers) for rule in self.rules),
+            self.answer.start(len(numbers), self.classes),
+            self._arm(numbers),
+            np.ndim(samples) == 0,
+        )
 
     def step(self, k: int, output: object, state: State) -> Decision:
         """Decide at exit k.
@@ -149,16 +182,7 @@ class Policy:
         if self.kind != "record" and not isinstance(output, ExitOutput):
             output = as_array(output)
             output = np.atleast_2d(output) if state.scalar else output
-        reduced = reduce_exit(output, self.kind, self.classes, name=f"output of exit {k}")
-        if len(reduced) != len(state.arm):
-            raise bad(
-                "output",
-                f"one row per sample: {len(state.arm)}",
-                f"{len(reduced)} rows",
-                "See State.keep.",
-            )
-        self._check_needs(reduced, k)
-        score, state.rule_state = self.rule.score(k, reduced, state.rule_state)
+        reduced, score, answer = self._advance(k, output, state)
         state.next_exit = k + 1
         stop = (
             score >= self._thresholds(state.arm)[:, k]
@@ -166,10 +190,8 @@ class Policy:
             else np.ones(len(score), bool)
         )
         if state.scalar:
-            return Decision(
-                bool(stop[0]), int(reduced.prediction[0]), float(score[0]), output, self.kind
-            )
-        return Decision(stop, reduced.prediction, score, output, self.kind)
+            return Decision(bool(stop[0]), int(reduced.prediction[0]), float(score[0]), answer)
+        return Decision(stop, reduced.prediction, score, answer)
 
     def decide(self, outputs: object, samples: npt.ArrayLike | None = None) -> Decisions:
         """Decide for many samples whose outputs are all known.
@@ -197,17 +219,19 @@ class Policy:
         >>> policy.decide(np.array([[[0.9, 0.1], [1, 0]], [[0.6, 0.4], [0, 1]]])).exit
         array([0, 1])
         """
-        reduced = self._reduce(outputs)
-        n = len(reduced[0])
-        for k, output in enumerate(reduced):
-            self._check_needs(output, k)
-            if len(output) != n:
-                raise bad(f"output of exit {k}", f"{n} rows, as exit 0 has", len(output), "")
+        n, rows = self._rows(outputs)
         numbers = np.arange(n) if samples is None else np.asarray(samples, dtype=np.int64)
         if numbers.shape != (n,):
             raise bad("samples", f"one number per sample: {n}", f"shape {numbers.shape}", "")
-        exits = self.exits_of(score_table(self.rule, reduced, numbers), numbers)
-        predictions = np.stack([output.prediction for output in reduced], axis=1)
+        scores = np.empty((n, self.exits), order="F")
+        predictions = np.empty((n, self.exits), dtype=np.int32)
+        for low in range(0, max(n, 1), _CHUNK):  # an empty batch is checked like any other
+            part = slice(low, min(low + _CHUNK, n))
+            state = self.start(numbers[part])
+            for k in range(self.exits):
+                reduced, scores[part, k], _ = self._advance(k, rows(k, part), state)
+                predictions[part, k] = reduced.prediction
+        exits = self.exits_of(scores, numbers)
         return Decisions(exits, predictions[np.arange(n), exits], self.costs[exits])
 
     def exits_of(self, scores: Floats, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -222,10 +246,38 @@ class Policy:
 
         save_policy(self, path)
 
+    @property
+    def _observer(self) -> Observer:
+        full = any("log_prob" in rule.needs for rule in self.rules)
+        return Observer(self.answer, self.kind, self.classes, full)
+
+    def _advance(self, k: int, output: Any, state: State) -> tuple[ExitOutput, Floats, Any]:
+        """Look at exit k's output and score it; moves the state on."""
+        reduced, answer, state.answer_state = self._observer.look(k, output, state.answer_state)
+        if len(reduced) != len(state.arm):
+            raise bad(
+                f"output of exit {k}",
+                f"one row per sample: {len(state.arm)}",
+                f"{len(reduced)} rows",
+                "See State.keep.",
+            )
+        self._check_needs(reduced, k)
+        scores, states = zip(
+            *(
+                rule.score(k, reduced, rule_state)
+                for rule, rule_state in zip(self.rules, state.rule_states, strict=True)
+            ),
+            strict=True,
+        )
+        state.rule_states = states
+        score = scores[0] if len(scores) == 1 else np.where(state.arm, scores[1], scores[0])
+        return reduced, score, answer
+
     def _check_needs(self, output: ExitOutput, k: int) -> None:
         if self.kind == "record":
             for name in self.rule.needs:
-                if np.isnan(getattr(output, name)).any():
+                column = getattr(output, name)
+                if column is None or np.isnan(column).any():
                     raise bad(
                         f"record of exit {k}", f"such that {name} is known", "rows without",
                         f"The policy's score reads it; see score '{self.rule.name}'.",
@@ -241,7 +293,8 @@ class Policy:
             return np.broadcast_to(self.thresholds, (len(arm), len(self.thresholds)))
         return np.where(arm[:, None], self.mixture.thresholds, self.thresholds)
 
-    def _reduce(self, outputs: Any) -> list[ExitOutput]:
+    def _rows(self, outputs: Any) -> tuple[int, Any]:
+        """Return the number of samples, and a way to read some of them at one exit."""
         if isinstance(outputs, Mapping):
             raise bad("outputs", "one entry per exit", "a mapping", "Pass a list of K records.")
         is_array = hasattr(outputs, "ndim")
@@ -254,31 +307,32 @@ class Policy:
                 came,
                 "",
             )
-        if not is_array:
-            return [
-                reduce_exit(o, self.kind, self.classes, f"output of exit {k}")
-                for k, o in enumerate(outputs)
-            ]
-        array = as_array(outputs)
-        return [
-            concatenate(
-                [
-                    reduce_exit(
-                        array[low : low + _CHUNK, k], self.kind, self.classes, f"output of exit {k}"
-                    )
-                    for low in range(0, max(len(array), 1), _CHUNK)
-                ]
-            )
-            for k in range(self.exits)
+        if is_array:
+            array = as_array(outputs)
+            return len(array), lambda k, part: array[part, k]
+        entries = [
+            o if isinstance(o, (ExitOutput, Mapping)) else as_array(o, f"output of exit {k}")
+            for k, o in enumerate(outputs)
         ]
+        lengths = [_length(entry) for entry in entries]
+        for k, length in enumerate(lengths):
+            if length != lengths[0]:
+                raise bad(f"output of exit {k}", f"{lengths[0]} rows, as exit 0 has", length, "")
+        return lengths[0], lambda k, part: _part(entries[k], part)
 
 
-def concatenate(parts: Sequence[ExitOutput]) -> ExitOutput:
-    """Return the rows of several `ExitOutput` as one."""
-    if len(parts) == 1:
-        return parts[0]
-    names = ("prediction", "top_prob", "top_class", "entropy", "log_sum_exp")
-    return ExitOutput(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
+def _length(entry: Any) -> int:
+    if isinstance(entry, Mapping):
+        return max((len(np.atleast_1d(as_array(column))) for column in entry.values()), default=0)
+    return len(entry) if isinstance(entry, ExitOutput) or entry.ndim else 0
+
+
+def _part(entry: Any, part: slice) -> Any:
+    if isinstance(entry, ExitOutput):
+        return entry.take(part)
+    if isinstance(entry, Mapping):
+        return {key: np.atleast_1d(as_array(column))[part] for key, column in entry.items()}
+    return entry[part] if entry.ndim else entry
 
 
 def first_exit(scores: Floats, thresholds: Floats) -> npt.NDArray[np.int64]:

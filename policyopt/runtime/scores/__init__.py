@@ -33,7 +33,9 @@ def make_rule(name: str, params: Mapping[str, Any]) -> ScoreRule:
     try:
         if not isinstance(params, Mapping):
             raise TypeError("parameters are a mapping")
-        for value in params.values():
+        for key, value in params.items():
+            if key in RULES[name].arrays:
+                continue  # checked by the rule itself
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f"{value!r} is not a number")
         return RULES[name](**params)

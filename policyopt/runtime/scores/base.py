@@ -24,8 +24,11 @@ class ScoreRule(ABC):
     """
 
     name: ClassVar[str]
-    #: Columns of `ExitOutput` that the rule reads and a record may lack.
+    #: Columns of `ExitOutput` that the rule reads and a record may lack; with "log_prob" it is
+    #: given the logarithms of all class probabilities.
     needs: ClassVar[frozenset[str]] = frozenset()
+    #: Parameters that are not plain numbers; the rule checks them itself, for artifacts are not trusted.
+    arrays: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
@@ -35,6 +38,15 @@ class ScoreRule(ABC):
         """Return the state before exit 0, for samples numbered `samples`, (n,)."""
         del samples
         return ()
+
+    def operations(self, k: int, classes: int) -> float:
+        """Return the multiply-adds that the score spends at exit k, beyond softmax and entropy."""
+        del k, classes
+        return 0.0
+
+    def check(self, exits: int, classes: int) -> None:
+        """Raise `InputError` where the parameters are not made for K exits and C classes."""
+        del exits, classes
 
     def params(self) -> dict[str, Any]:
         """Return the fields of the rule, JSON-able."""

@@ -1,0 +1,54 @@
+"""From what an exit gave to what a score rule sees: checked, answered, reduced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .answers import AnswerRule, Plain
+from .errors import bad
+from .output import ExitOutput, read_logits, reduce_exit, reduce_logits, with_log_prob
+
+
+@dataclass(frozen=True)
+class Observer:
+    """How outputs are looked at, the same in a replay and in an inference loop.
+
+    Parameters
+    ----------
+    answer : AnswerRule
+    kind : {"logits", "probabilities", "record"}
+    classes : int
+    full : bool
+        Whether the logarithms of all class probabilities are wanted (`ExitOutput.log_prob`).
+    """
+
+    answer: AnswerRule
+    kind: str
+    classes: int
+    full: bool = False
+
+    def look(
+        self, k: int, output: Any, state: tuple[Any, ...]
+    ) -> tuple[ExitOutput, npt.NDArray[np.floating] | None, tuple[Any, ...]]:
+        """Return exit k's reduced answer, its logits (None for records), and the answer's new state.
+
+        Raises
+        ------
+        InputError
+            As `read_logits`; or reduced outputs where whole ones are needed.
+        """
+        name = f"output of exit {k}"
+        plain = isinstance(self.answer, Plain)
+        if self.kind == "record" or isinstance(output, ExitOutput):
+            if isinstance(output, ExitOutput) and (self.full or not plain):
+                raise bad(name, "all class outputs, (n, C)", "reduced columns", "Pass the logits.")
+            return reduce_exit(output, self.kind, self.classes, name), None, state
+        logits = read_logits(output, self.kind, self.classes, name)
+        if not plain:
+            logits, state = self.answer.answer(k, logits.astype(np.float32, copy=False), state)
+        reduced = reduce_logits(logits)
+        return with_log_prob(reduced, logits) if self.full else reduced, logits, state
