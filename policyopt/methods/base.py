@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
+from policyopt.methods.space import Domain
 from policyopt.runtime.decision import Mixture
 from policyopt.runtime.policy import Policy, first_exit
 from policyopt.runtime.scores import ScoreRule, score_table
@@ -119,6 +120,11 @@ class Method(ABC):
     def lacks(self, table: Table) -> list[str]:
         """Return what the method needs and these rows do not hold."""
         return sorted(self.needs() - table.statistics.known)
+
+    @classmethod
+    def space(cls) -> dict[str, Domain]:
+        """Return, per setting worth tuning, what `policyopt tune` may try."""
+        return {}
 
     def settings(self) -> dict[str, Any]:
         """Return the method's fields, JSON-able."""
