@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime.answers import Plain
-from policyopt.runtime.errors import bad
+from policyopt.frontier.trace import check_match, trace
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table
 
@@ -61,33 +60,8 @@ def replay(policy: Policy, table: Table) -> Replay:
     InputError
         The policy was made for other exits, classes, outputs or unit.
     """
-    _check_match(policy, table)
-    rows = np.arange(len(table))
-    if policy.reads_records:
-        decisions = policy.decide(table.statistics.outputs())
-        exit_, prediction = decisions.exit, decisions.prediction
-    else:
-        exit_, prediction = np.empty(len(table), np.int64), np.empty(len(table), np.int32)
-        for part, outputs in table.chunks():
-            decisions = policy.decide(outputs, rows[part])
-            exit_[part], prediction[part] = decisions.exit, decisions.prediction
-    correct = table.correct[rows, exit_]
-    if not isinstance(policy.answer, Plain):
-        correct = (prediction == table.statistics.labels).astype(np.float64)
-    cost = table.paid(exit_) + policy.overhead[exit_]
-    return Replay(exit_, prediction, cost, correct, table.exits)
-
-
-def _check_match(policy: Policy, table: Table) -> None:
-    pairs = {
-        "kind of outputs": (policy.kind, table.kind),
-        "exits": (policy.exits, table.exits),
-        "classes": (policy.classes, table.classes),
-        "cost unit": (policy.unit, table.unit),
-    }
-    for name, (made_for, got) in pairs.items():
-        if made_for != got:
-            raise bad(
-                f"{name} of the cache", f"as the policy was fitted on: {made_for}", got,
-                "Use the policy with a cache of the same model, and the same --cost.",
-            )  # fmt: skip
+    check_match(policy, table)
+    _ = table.correct  # raises where a row has no label, before the work
+    found = trace(policy, table)
+    correct = np.asarray(found.correct_taken, dtype=np.float64)
+    return Replay(found.exit, found.taken, found.cost, correct, table.exits)

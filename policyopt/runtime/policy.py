@@ -20,6 +20,7 @@ from .errors import bad
 from .observe import Observer
 from .output import ExitOutput, as_array
 from .scores import ScoreRule
+from .trace import Trace, read_exits
 
 Floats = npt.NDArray[np.float64]
 #: Thresholds that no score reaches and that every score reaches: finite, so that JSON, C and
@@ -219,7 +220,34 @@ class Policy:
         >>> policy.decide(np.array([[[0.9, 0.1], [1, 0]], [[0.6, 0.4], [0, 1]]])).exit
         array([0, 1])
         """
-        n, rows = self._rows(outputs)
+        trace = self.trace(outputs, samples)
+        return Decisions(trace.exit, trace.taken, self.costs[trace.exit])
+
+    def trace(self, outputs: object, samples: npt.ArrayLike | None = None) -> Trace:
+        """Decide as `decide` does, and keep every exit's score and prediction.
+
+        Parameters
+        ----------
+        outputs, samples
+            As `decide` takes them.
+
+        Returns
+        -------
+        Trace
+
+        Raises
+        ------
+        InputError
+            As `decide`.
+
+        Examples
+        --------
+        >>> from policyopt.runtime.scores import MaxProb
+        >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "probabilities", 2)
+        >>> policy.trace(np.array([[[0.9, 0.1], [0, 1]]])).predictions
+        array([[0, 1]], dtype=int32)
+        """
+        n, rows = read_exits(outputs, self.exits, self.classes)
         numbers = np.arange(n) if samples is None else np.asarray(samples, dtype=np.int64)
         if numbers.shape != (n,):
             raise bad("samples", f"one number per sample: {n}", f"shape {numbers.shape}", "")
@@ -231,14 +259,8 @@ class Policy:
             for k in range(self.exits):
                 reduced, scores[part, k], _ = self._advance(k, rows(k, part), state)
                 predictions[part, k] = reduced.prediction
-        exits = self.exits_of(scores, numbers)
-        return Decisions(exits, predictions[np.arange(n), exits], self.costs[exits])
-
-    def exits_of(self, scores: Floats, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return the exit each sample takes, (n,), given all its scores, (n, K)."""
-        if self.mixture is None:
-            return first_exit(scores, self.thresholds)
-        return first_exit(scores, self._thresholds(self._arm(samples)))
+        thresholds = self._thresholds(self._arm(numbers))
+        return Trace(scores, predictions, thresholds, first_exit(scores, thresholds))
 
     def save(self, path: Any) -> None:
         """Write the artifact (JSON); see `policyopt.runtime.artifact`."""
@@ -292,47 +314,6 @@ class Policy:
         if self.mixture is None:
             return np.broadcast_to(self.thresholds, (len(arm), len(self.thresholds)))
         return np.where(arm[:, None], self.mixture.thresholds, self.thresholds)
-
-    def _rows(self, outputs: Any) -> tuple[int, Any]:
-        """Return the number of samples, and a way to read some of them at one exit."""
-        if isinstance(outputs, Mapping):
-            raise bad("outputs", "one entry per exit", "a mapping", "Pass a list of K records.")
-        is_array = hasattr(outputs, "ndim")
-        count = (outputs.shape[1] if outputs.ndim == 3 else -1) if is_array else len(outputs)
-        if count != self.exits:
-            came = f"shape {tuple(outputs.shape)}" if is_array else f"{count} entries"
-            raise bad(
-                "outputs",
-                f"of shape (N, {self.exits}, {self.classes}), or a sequence of {self.exits} exits",
-                came,
-                "",
-            )
-        if is_array:
-            array = as_array(outputs)
-            return len(array), lambda k, part: array[part, k]
-        entries = [
-            o if isinstance(o, (ExitOutput, Mapping)) else as_array(o, f"output of exit {k}")
-            for k, o in enumerate(outputs)
-        ]
-        lengths = [_length(entry) for entry in entries]
-        for k, length in enumerate(lengths):
-            if length != lengths[0]:
-                raise bad(f"output of exit {k}", f"{lengths[0]} rows, as exit 0 has", length, "")
-        return lengths[0], lambda k, part: _part(entries[k], part)
-
-
-def _length(entry: Any) -> int:
-    if isinstance(entry, Mapping):
-        return max((len(np.atleast_1d(as_array(column))) for column in entry.values()), default=0)
-    return len(entry) if isinstance(entry, ExitOutput) or entry.ndim else 0
-
-
-def _part(entry: Any, part: slice) -> Any:
-    if isinstance(entry, ExitOutput):
-        return entry.take(part)
-    if isinstance(entry, Mapping):
-        return {key: np.atleast_1d(as_array(column))[part] for key, column in entry.items()}
-    return entry[part] if entry.ndim else entry
 
 
 def first_exit(scores: Floats, thresholds: Floats) -> npt.NDArray[np.int64]:

@@ -1,0 +1,125 @@
+"""A policy run over a table, every exit looked at: what a replay and the diagnostics read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.runtime.answers import Plain
+from policyopt.runtime.errors import bad
+from policyopt.runtime.policy import Policy
+from policyopt.runtime.trace import Trace
+from policyopt.table import Table
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Traced(Trace):
+    """A `Trace` of a table's rows, with what they cost and whether the answers are right.
+
+    Attributes
+    ----------
+    cost : ndarray of shape (N,), float64
+        Paid by each row at the exit it takes, the policy's own arithmetic included.
+    exit_costs : ndarray of shape (K,), float64
+        What it would cost on average if all rows left at exit k.
+    labels : ndarray of shape (N,), int32, or None
+        Classes; None unless every row has one.
+    correct : ndarray of shape (N, K), bool, or None
+        Of the policy's answers; None unless it is known of every row.
+    """
+
+    cost: Floats
+    exit_costs: Floats
+    labels: npt.NDArray[np.int32] | None
+    correct: npt.NDArray[np.bool_] | None
+
+    @property
+    def exits(self) -> int:
+        """K."""
+        return self.scores.shape[1]
+
+    @property
+    def correct_taken(self) -> npt.NDArray[np.bool_] | None:
+        """Whether the answer at the exit taken is right, (N,)."""
+        return None if self.correct is None else self.correct[np.arange(len(self.exit)), self.exit]
+
+
+def trace(policy: Policy, table: Table) -> Traced:
+    """Run a policy over the rows of a table and keep every exit's score and prediction.
+
+    Parameters
+    ----------
+    policy : Policy
+    table : Table
+        Labelled or not. Row i is sample i to a policy that draws a coin.
+
+    Returns
+    -------
+    Traced
+
+    Raises
+    ------
+    InputError
+        The policy was made for other exits, classes, outputs or unit; or it needs all class
+        outputs where only records are kept.
+
+    Examples
+    --------
+    >>> import numpy as np, policyopt as po
+    >>> from policyopt.table import Tables
+    >>> probs = np.array([[[0.9, 0.1], [0.8, 0.2]], [[0.6, 0.4], [0.1, 0.9]]])
+    >>> data = po.from_arrays(probs, [0, 1], costs=[1, 4], unit="ms", split={"test": 1.0})
+    >>> policy = po.fit(data, split="test", method="max_prob", thresholds=[0.8]).policy
+    >>> found = trace(policy, Tables(data).get("test"))
+    >>> found.exit, found.correct_taken, found.cost
+    (array([0, 1]), array([ True,  True]), array([1., 4.]))
+    """
+    check_match(policy, table)
+    whole = not policy.reads_records
+    seen = _by_chunks(policy, table) if whole else policy.trace(table.statistics.outputs())
+    stats = table.statistics
+    labels = stats.labels if stats.labels is not None and (stats.labels >= 0).all() else None
+    if isinstance(policy.answer, Plain):
+        known = stats.correct is not None and (stats.labels is None or labels is not None)
+        correct = stats.correct if known else None
+    else:
+        correct = None if labels is None else seen.predictions == labels[:, None]
+    return Traced(
+        seen.scores, seen.predictions, seen.thresholds, seen.exit,
+        table.paid(seen.exit) + policy.overhead[seen.exit],
+        table.mean_costs + policy.overhead, labels, correct,
+    )  # fmt: skip
+
+
+def _by_chunks(policy: Policy, table: Table) -> Trace:
+    n, exits = len(table), policy.exits
+    out = Trace(
+        np.empty((n, exits), order="F"), np.empty((n, exits), np.int32),
+        np.empty((n, exits - 1)), np.empty(n, np.int64),
+    )  # fmt: skip
+    rows = np.arange(n)
+    for part, outputs in table.chunks():
+        seen = policy.trace(outputs, rows[part])
+        for name in ("scores", "predictions", "thresholds", "exit"):
+            getattr(out, name)[part] = getattr(seen, name)
+    return out
+
+
+def check_match(policy: Policy, table: Table) -> None:
+    """Refuse a table that the policy was not made for."""
+    pairs = {
+        "kind of outputs": (policy.kind, table.kind),
+        "exits": (policy.exits, table.exits),
+        "classes": (policy.classes, table.classes),
+        "cost unit": (policy.unit, table.unit),
+    }
+    for name, (made_for, got) in pairs.items():
+        if made_for != got:
+            raise bad(
+                f"{name} of the cache", f"as the policy was fitted on: {made_for}", got,
+                "Use the policy with a cache of the same model, and the same --cost.",
+            )  # fmt: skip
