@@ -9,8 +9,12 @@ from ..errors import bad
 from .base import AnswerRule, Logits, State
 from .combined import Combined
 from .plain import Plain
+from .temperature import Temperature
+from .vector import Vector
 
-ANSWERS: dict[str, type[AnswerRule]] = {rule.name: rule for rule in (Plain, Combined)}
+ANSWERS: dict[str, type[AnswerRule]] = {
+    rule.name: rule for rule in (Plain, Combined, Temperature, Vector)
+}
 
 
 def make_answer(name: str, params: Mapping[str, Any]) -> AnswerRule:
@@ -31,4 +35,14 @@ def make_answer(name: str, params: Mapping[str, Any]) -> AnswerRule:
         ) from error
 
 
-__all__ = ["ANSWERS", "AnswerRule", "Combined", "Logits", "Plain", "State", "make_answer"]
+__all__ = [
+    "ANSWERS",
+    "AnswerRule",
+    "Combined",
+    "Logits",
+    "Plain",
+    "State",
+    "Temperature",
+    "Vector",
+    "make_answer",
+]
