@@ -1,59 +1,37 @@
 """One shared threshold on calibrated confidence.
 
-Each exit's score is mapped to the probability that the exit is right, by Platt scaling (Platt,
-1999) on the score's logit; one threshold on that probability serves all exits. The map rises, so
-"calibrated confidence >= t" is "score >= map_k^-1(t)": what is deployed are plain thresholds per
-exit, and no calibration runs at inference.
+Each exit's score is mapped to the probability that the exit is right; one threshold on that
+probability serves all exits. By default the map is Platt scaling (Platt, 1999) on the score's
+logit. With histogram binning it is the rule of PCEE (arXiv:2412.19325): leave where the accuracy
+of the score's bin reaches the threshold. The maps rise, so "calibrated confidence >= t" is "score
+>= map_k^-1(t)": what is deployed are plain thresholds per exit, and no calibration runs at
+inference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.answers.confidence import FITS, fit_confidence
+from policyopt.answers.platt import fit_platt
+from policyopt.runtime.confidence.base import sigmoid
+from policyopt.runtime.errors import bad
 from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.thresholds.meet import meet_budget
 from policyopt.thresholds.problem import Problem, Solution
+from policyopt.thresholds.quota import between
 
 Floats = npt.NDArray[np.float64]
-_EDGE = 1e-9
+CALIBRATORS = tuple(FITS)
 _STEEPEST = 40.0
 
 
-def platt(scores: Floats, value: Floats) -> tuple[float, float]:
-    """Fit ``P(right) = sigmoid(slope * logit(score) + offset)``.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (N,)
-        In [0, 1].
-    value : ndarray of shape (N,)
-        0 or 1, or a probability of being right.
-
-    Returns
-    -------
-    slope, offset : float
-        ``slope`` is 0 where a higher score does not mean a better chance.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    x = _logit(scores)[:, None]
-    rate = float(np.clip(value.mean(), _EDGE, 1 - _EDGE))
-    if rate in (_EDGE, 1 - _EDGE) or np.ptp(x) == 0:
-        return 0.0, float(_logit(np.array(rate)))
-    # A fractional value counts as that much right and the rest wrong.
-    rows = np.concatenate([x, x])
-    target = np.repeat([1, 0], len(x))
-    weight = np.concatenate([value, 1 - value])
-    used = weight > 0
-    model = LogisticRegression(C=1e6, tol=1e-8).fit(rows[used], target[used], weight[used])
-    slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
-    return (slope, offset) if slope > 0 else (0.0, float(_logit(np.array(rate))))
-
-
-def solve_path(problem: Problem, budgets: Sequence[float]) -> list[Solution]:
+def solve_path(
+    problem: Problem, budgets: Sequence[float], calibrator: str = "platt"
+) -> list[Solution]:
     """Return, for each budget, the thresholds that stand for one shared probability.
 
     Parameters
@@ -61,6 +39,8 @@ def solve_path(problem: Problem, budgets: Sequence[float]) -> list[Solution]:
     problem : Problem
         Scores in [0, 1].
     budgets : sequence of float
+    calibrator : {"platt", "beta", "isotonic", "histogram"}
+        The map from score to probability.
 
     Returns
     -------
@@ -70,6 +50,8 @@ def solve_path(problem: Problem, budgets: Sequence[float]) -> list[Solution]:
     ------
     BudgetError
         A budget outside [c[0], c[K-1]].
+    InputError
+        Unknown calibrator.
 
     Examples
     --------
@@ -80,8 +62,18 @@ def solve_path(problem: Problem, budgets: Sequence[float]) -> list[Solution]:
     >>> round(problem.cost(solve_path(problem, [2.5])[0].thresholds), 1)
     2.5
     """
-    maps = [platt(problem.scores[:, k], problem.value[:, k]) for k in range(problem.exits - 1)]
-    slopes, offsets = np.array(maps).T
+    if calibrator not in CALIBRATORS:
+        raise bad("calibrator", f"one of {', '.join(CALIBRATORS)}", calibrator, "")
+    for budget in budgets:
+        problem.check_budget(budget)
+    family = _platt(problem) if calibrator == "platt" else _any_map(problem, calibrator)
+    return [meet_budget(problem, family, -_STEEPEST, _STEEPEST, budget) for budget in budgets]
+
+
+def _platt(problem: Problem) -> Callable[[float], Floats]:
+    """From the shared probability's logit to thresholds, in closed form."""
+    rule = fit_platt(problem.scores[:, :-1], problem.value[:, :-1])
+    slopes, offsets = rule.slope, rule.offset
 
     def family(logit: float) -> Floats:
         flat = np.where(offsets >= logit, ALWAYS, NEVER)  # a flat map: all leave, or none
@@ -89,11 +81,31 @@ def solve_path(problem: Problem, budgets: Sequence[float]) -> list[Solution]:
             inverse = 1.0 / (1.0 + np.exp(-(logit - offsets) / slopes))
         return np.where(slopes > 0, inverse, flat)
 
-    for budget in budgets:
-        problem.check_budget(budget)
-    return [meet_budget(problem, family, -_STEEPEST, _STEEPEST, budget) for budget in budgets]
+    return family
 
 
-def _logit(p: Floats) -> Floats:
-    p = np.clip(p, _EDGE, 1 - _EDGE)
-    return np.log(p) - np.log1p(-p)
+def _any_map(problem: Problem, calibrator: str) -> Callable[[float], Floats]:
+    """From the shared probability's logit to thresholds, by looking up the fitted scores."""
+    rule = fit_confidence(calibrator, problem.scores[:, :-1], problem.value[:, :-1])
+    exits = []
+    for k in range(problem.exits - 1):
+        scores = np.unique(problem.scores[:, k])
+        # A histogram may fall: a score counts for the least that it or a higher one promises.
+        promised = np.minimum.accumulate(rule.curve(k, scores)[::-1])[::-1]
+        exits.append((scores, promised))
+
+    def family(logit: float) -> Floats:
+        wanted = float(sigmoid(np.array(logit)))
+        return np.array([_least(scores, promised, wanted) for scores, promised in exits])
+
+    return family
+
+
+def _least(scores: Floats, promised: Floats, wanted: float) -> float:
+    """Return the threshold that lets through the scores that promise as much as is wanted."""
+    first = int(np.searchsorted(promised, wanted))
+    if first == 0:
+        return ALWAYS
+    return (
+        NEVER if first == len(scores) else between(float(scores[first - 1]), float(scores[first]))
+    )

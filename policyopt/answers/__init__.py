@@ -1,0 +1,1 @@
+"""Fitting answers: calibration of class probabilities and of the confidence in them."""
