@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.cache.data import ExitData, Rows
+from policyopt.overhead import rate_of
 from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.output import log_of, reduce_logits, with_log_prob
 from policyopt.statistics import ExitStatistics, Progress, exit_statistics
@@ -42,6 +43,7 @@ class Table:
     cache: str
     source: Rows | None = None
     places: npt.NDArray[np.int64] | None = None
+    rate: float = 0.0
 
     def __len__(self) -> int:
         return len(self.statistics)
@@ -188,5 +190,6 @@ class Tables:
             split,
             data.fingerprint,
             data.splits[key],
+            rate=rate_of(self.cost, data.costs),
         )
         return table if len(rows) == len(table) else table.take(rows)

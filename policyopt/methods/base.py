@@ -14,6 +14,8 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from policyopt.methods.space import Domain
+from policyopt.overhead import overhead
+from policyopt.runtime.answers import AnswerRule, Plain
 from policyopt.runtime.decision import Mixture
 from policyopt.runtime.policy import Policy, first_exit
 from policyopt.runtime.scores import ScoreRule, score_table
@@ -131,10 +133,19 @@ class Method(ABC):
         return asdict(self)
 
 
-def problem_of(rule: ScoreRule, table: Table) -> Problem:
-    """Score the rows of a table with a rule, and pose the threshold problem."""
+def problem_of(rule: ScoreRule, table: Table, answer: AnswerRule | None = None) -> Problem:
+    """Score the rows of a table with a rule, and pose the threshold problem.
+
+    `answer` is what the table's statistics stand for (see `policyopt.answers.answered`); its
+    arithmetic is part of the costs.
+    """
+    answer = answer or Plain()
+    spent = overhead(answer, (rule,), table.exits, table.classes, table.rate)
     return Problem(
-        score_table(rule, table.statistics.outputs()), table.correct, table.costs, table.unit
+        score_table(rule, table.statistics.outputs()),
+        table.correct,
+        table.costs + spent,
+        table.unit,
     )
 
 
@@ -148,6 +159,7 @@ def conclude(
     budget: float,
     seed: int,
     expected: Expectation | None = None,
+    answer: AnswerRule | None = None,
 ) -> Fitted:
     """Freeze a solution into a policy, with its expected cost and its provenance.
 
@@ -156,14 +168,47 @@ def conclude(
     sets = [(1.0 - solution.share, solution.thresholds)]
     if solution.other is not None:
         sets.append((solution.share, solution.other))
-    mean = square = accuracy = 0.0
+    outcomes = []
     for weight, thresholds in sets:
-        paid = problem.paid(first_exit(problem.scores, thresholds))
-        mean += weight * float(paid.mean())
-        square += weight * float((paid**2).mean())
-        accuracy += weight * problem.accuracy(thresholds)
+        exits = first_exit(problem.scores, thresholds)
+        outcomes.append((weight, problem.paid(exits), problem.gained(exits)))
+    mixture = (
+        None
+        if solution.other is None
+        else Mixture(solution.other, float(solution.share), int(seed))
+    )
     if expected is None:
-        expected = Expectation(mean, max(square - mean**2, 0.0) ** 0.5, problem.rows)
+        expected = expectation(outcomes)
+    return freeze(
+        method, label, rule, solution.thresholds, mixture, table, budget, seed, expected,
+        sum(weight * float(gained.mean()) for weight, _, gained in outcomes), answer,
+    )  # fmt: skip
+
+
+def expectation(outcomes: Sequence[tuple[float, Floats, Floats]]) -> Expectation:
+    """Return what a mixture of policies, (share, cost per row, value per row) each, is to cost."""
+    mean = sum(weight * float(paid.mean()) for weight, paid, _ in outcomes)
+    square = sum(weight * float((paid**2).mean()) for weight, paid, _ in outcomes)
+    return Expectation(mean, max(square - mean**2, 0.0) ** 0.5, len(outcomes[0][1]))
+
+
+def freeze(
+    method: Method,
+    label: str,
+    rule: ScoreRule,
+    thresholds: Floats,
+    mixture: Mixture | None,
+    table: Table,
+    budget: float,
+    seed: int,
+    expected: Expectation,
+    accuracy: float,
+    answer: AnswerRule | None = None,
+) -> Fitted:
+    """Make the policy, its costs including its own arithmetic, and say where it comes from."""
+    answer = answer or Plain()
+    rules = (rule,) if mixture is None or mixture.rule is None else (rule, mixture.rule)
+    own = overhead(answer, rules, table.exits, table.classes, table.rate)
     low, high = expected.interval()
     provenance = {
         "method": label,
@@ -182,20 +227,17 @@ def conclude(
             "python": platform.python_version(),
         },
     }
-    mixture = (
-        None
-        if solution.other is None
-        else Mixture(solution.other, float(solution.share), int(seed))
-    )
     policy = Policy(
         rule,
-        solution.thresholds,
-        problem.mean_costs,
+        thresholds,
+        table.mean_costs + own,
         table.unit,
         table.kind,
         table.classes,
         mixture,
         provenance,
+        answer,
+        own,
     )
     return Fitted(policy, label, budget, expected, accuracy)
 

@@ -64,6 +64,12 @@ ROWS: dict[str, Row] = {
             "WACV 2024, arXiv:2301.07099, eq. 7", _THRESHOLD, {"score": "vote"},
             # Few distinct scores, and none that says anything at exit 0: quotas cannot divide them.
             {"thresholds": "joint"}),
+        Row("optimal_stopping", "learned", "estimated advantage of stopping over continuing",
+            "this project; after Bolukbasi et al.", "ICML 2017, arXiv:1702.07811",
+            "policyopt.methods.optimal_stopping:OptimalStopping"),
+        Row("auto", "choice", "the best of several at each budget, the simpler one where in doubt",
+            "this project; one-standard-error rule of Breiman et al., CART", "1984, section 3.4.3",
+            "policyopt.methods.auto:Auto"),
         Row("always", "null", "always the best single exit", "null baseline", "-",
             "policyopt.methods.always:Always"),
         Row("random", "null", "exits drawn by a coin", "null baseline", "-",
@@ -94,7 +100,7 @@ def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
     Examples
     --------
     >>> make_method("max_prob:thresholds=joint")
-    Threshold(score='max_prob', thresholds='joint', mix=False)
+    Threshold(score='max_prob', thresholds='joint', mix=False, answer='plain')
     """
     name, _, inline = spec.partition(":")
     if name not in ROWS:
@@ -131,7 +137,7 @@ def apply_settings(specs: list[str], settings: Mapping[str, Any]) -> dict[str, M
     Examples
     --------
     >>> list(apply_settings(["max_prob", "patience"], {"thresholds": "joint"}).values())
-    [Threshold(score='max_prob', thresholds='joint', mix=False), Patience(patience=None)]
+    [Threshold(score='max_prob', thresholds='joint', mix=False, answer='plain'), Patience(patience=None)]
     """
     chosen, used = {}, set()
     for spec in specs:

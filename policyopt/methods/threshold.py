@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from policyopt.answers.crossfit import NAMES, answered, crossfit, folds_of
 from policyopt.methods.base import Fitted, Method, conclude, problem_of
+from policyopt.methods.space import Choice, Domain
 from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.runtime.scores import RULES, ScoreRule, make_rule
@@ -15,6 +17,7 @@ from policyopt.table import Table
 from policyopt.thresholds import geometric, joint, shared
 from policyopt.thresholds.given import solve_given
 
+_FOLDS = 5
 SOLVERS = ("geometric", "shared", "joint")
 
 
@@ -30,16 +33,20 @@ class Threshold(Method):
         How they are found (see `policyopt.thresholds`), or the thresholds themselves.
     mix : bool
         With ``joint``: mix the two neighbours on the hull by a coin instead of one set.
+    answer : str
+        What exits return, and the score looks at: ``plain``, or another name of
+        `policyopt.answers`, e.g. ``combined`` (over exits, where that helps).
 
     Examples
     --------
     >>> Threshold("max_prob", thresholds="joint")
-    Threshold(score='max_prob', thresholds='joint', mix=False)
+    Threshold(score='max_prob', thresholds='joint', mix=False, answer='plain')
     """
 
     score: str
     thresholds: str | tuple[float, ...] = "geometric"
     mix: bool = False
+    answer: str = "plain"
 
     def __post_init__(self) -> None:
         if isinstance(self.thresholds, str) and self.thresholds not in SOLVERS:
@@ -62,6 +69,14 @@ class Threshold(Method):
                 "Add --set thresholds=joint.",
             )
 
+        if self.answer not in NAMES:
+            raise bad("answer", f"one of {', '.join(NAMES)}", self.answer, "E.g. answer=combined.")
+
+    @classmethod
+    def space(cls) -> dict[str, Domain]:
+        """Return what is worth tuning."""
+        return {"thresholds": Choice(SOLVERS), "answer": Choice(("plain", "combined"))}
+
     def needs(self) -> frozenset[str]:
         """Return what the score reads beyond prediction and confidence."""
         return RULES[self.score].needs
@@ -69,7 +84,9 @@ class Threshold(Method):
     def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Choose thresholds for each budget; see `Method.fit_path`."""
         rule = self._rule(table)
-        problem = problem_of(rule, table)
+        answers = crossfit(table, self.answer, folds_of(len(table), _FOLDS, seed))
+        table = answered(table, answers)
+        problem = problem_of(rule, table, answers.rule)
         if not isinstance(self.thresholds, str):
             solutions = [solve_given(problem, self.thresholds, budget) for budget in budgets]
         elif self.thresholds == "joint":
@@ -78,7 +95,9 @@ class Threshold(Method):
             solver = {"geometric": geometric, "shared": shared}[self.thresholds]
             solutions = solver.solve_path(problem, budgets)
         return [
-            conclude(self, self.score, rule, table, problem, solution, budget, seed)
+            conclude(
+                self, self.score, rule, table, problem, solution, budget, seed, answer=answers.rule
+            )
             for solution, budget in zip(solutions, budgets, strict=True)
         ]
 

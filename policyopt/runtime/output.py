@@ -68,7 +68,7 @@ class ExitOutput:
 
     def take(self, rows: npt.NDArray[np.intp] | slice) -> ExitOutput:
         """Return the same columns for some rows."""
-        columns = (getattr(self, f.name) for f in fields(self))
+        columns: list[Any] = [getattr(self, f.name) for f in fields(self)]
         return ExitOutput(*(c if c is None else c[rows] for c in columns))
 
 

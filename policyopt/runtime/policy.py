@@ -75,10 +75,10 @@ class Policy:
     mixture: Mixture | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     answer: AnswerRule = field(default_factory=Plain)
-    overhead: Any = None
+    overhead: Floats = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
-        if self.overhead is None:
+        if not len(self.overhead):
             object.__setattr__(self, "overhead", np.zeros(len(self.costs)))
         for name in ("thresholds", "costs", "overhead"):
             array = np.array(getattr(self, name), dtype=np.float64)

@@ -69,8 +69,11 @@ class Problem:
 
     def accuracy(self, thresholds: Floats) -> float:
         """Return the mean value of replaying `thresholds` on these rows."""
-        exits = first_exit(self.scores, thresholds)
-        return float(np.take_along_axis(self.value, exits[:, None], axis=1).mean())
+        return float(self.gained(first_exit(self.scores, thresholds)).mean())
+
+    def gained(self, exits: npt.NDArray[np.int64]) -> Floats:
+        """Return what leaving there is worth, per sample, (N,)."""
+        return np.take_along_axis(self.value, exits[:, None], axis=1)[:, 0]
 
     def check_budget(self, budget: float) -> None:
         """Refuse a budget that no policy can meet, naming the range that can."""

@@ -1,0 +1,223 @@
+"""Answers combined over exits, fitted: a weighted geometric mean of the class probabilities so far.
+
+Readings, all of the form ``log P_k = sum_{j<=k} w_kj log p_j + b_k + const``:
+
+``geometric``
+    Weights 0 or more, one vector per exit, by likelihood (convex). The sum of the weights is
+    free, so a temperature is part of it. The default.
+``ztw``
+    Zero Time Waste (Wołczyk et al., NeurIPS 2021, eq. 4): as above, the mean over exits with
+    positive weights, and a bias per class and exit. Departures: the weights are bounded below by
+    0 instead of being exponentials (the same set but for its border), the bias is shrunk.
+``poe``
+    Product of experts (Jazbec et al., NeurIPS 2023, eq. 4), weights (j+1)/K as there, nothing
+    fitted. Departure: softmax experts; their ReLU experts need logits whose zero has a meaning.
+
+A combination is kept at an exit only where it improves the likelihood of held-out rows over the
+exit's own probabilities, tempered, by more than one standard error; elsewhere the latter stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+
+from policyopt.runtime.answers import Combined
+from policyopt.runtime.errors import bad
+
+Floats = npt.NDArray[np.float64]
+Logs = npt.NDArray[np.float32]
+READINGS = ("geometric", "ztw", "poe")
+_LARGEST = 20.0  # of a weight: separable rows would drive it to infinity
+_FLOOR = np.float32(-30.0)  # of a log-probability: 0 would make a likelihood infinite
+#: Shrinkage of class biases towards 0, as that many rows of doubt per class.
+_BIAS_PENALTY = 10.0
+
+
+def fit_combined(
+    log_prob: Logs,
+    labels: npt.NDArray[np.integer],
+    reading: str = "geometric",
+    keep: npt.NDArray[np.bool_] | None = None,
+    start: Combined | None = None,
+) -> Combined:
+    """Fit the weights of every exit by likelihood.
+
+    Parameters
+    ----------
+    log_prob : ndarray of shape (N, K, C), float32
+        Logarithms of each exit's own class probabilities.
+    labels : ndarray of shape (N,), int
+    reading : {"geometric", "ztw", "poe"}
+    keep : ndarray of shape (K,), bool, optional
+        Exits that combine; the others keep their own probabilities, tempered. Default: all.
+    start : Combined, optional
+        Where the search begins: a solution of nearly the same rows saves most of the work.
+
+    Returns
+    -------
+    Combined
+
+    Raises
+    ------
+    InputError
+        Another reading.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 2000)
+    >>> logits = rng.normal(size=(2000, 2, 3)) + np.eye(3)[labels][:, None]
+    >>> log_prob = (logits - np.log(np.exp(logits).sum(2, keepdims=True))).astype(np.float32)
+    >>> fit_combined(log_prob, labels).weights.round(1)
+    array([[1., 0.],
+           [1., 1.]])
+    """
+    if reading not in READINGS:
+        raise bad("answer", f"one of {', '.join(READINGS)}", reading, "E.g. answer=geometric.")
+    _, exits, classes = log_prob.shape
+    # One contiguous array per exit: a step of the search then runs over memory in order.
+    logs = [np.maximum(log_prob[:, k], _FLOOR) for k in range(exits)]
+    weights = np.zeros((exits, exits))
+    bias = np.zeros((exits, classes)) if reading == "ztw" else None
+    for k in range(exits):
+        combine = keep is None or bool(keep[k])
+        used = list(range(k + 1)) if combine else [k]
+        if combine and reading == "poe":
+            weights[k, used] = (np.arange(k + 1) + 1) / exits
+            continue
+        first = np.zeros(len(used)) if start is None else start.weights[k, used].copy()
+        if start is None:
+            first[-1] = 1.0
+        shift = np.zeros(classes) if bias is not None and combine else None
+        if shift is not None and start is not None and start.bias is not None:
+            shift = start.bias[k].copy()
+        weights[k, used], shift = _maximise([logs[j] for j in used], labels, first, shift)
+        if bias is not None and shift is not None:
+            bias[k] = shift
+    return Combined(weights, bias)
+
+
+def negative_log_likelihood(
+    logs: Sequence[Logs],
+    labels: npt.NDArray[np.integer],
+    weights: Floats,
+    bias: Floats | None = None,
+) -> tuple[float, Floats, Floats]:
+    """Return mean -log P(label), and its gradient in the weights and in the bias.
+
+    Parameters
+    ----------
+    logs : sequence of J arrays (N, C), float32
+    labels : ndarray of shape (N,), int
+    weights : ndarray of shape (J,)
+    bias : ndarray of shape (C,), optional
+
+    Returns
+    -------
+    (float, ndarray of shape (J,), ndarray of shape (C,))
+
+    Examples
+    --------
+    >>> value, slope, _ = negative_log_likelihood(
+    ...     [np.log(np.array([[0.25, 0.75]], np.float32))], np.array([1]), np.ones(1)
+    ... )
+    >>> round(value, 4), slope.round(4)
+    (0.2877, array([-0.2747]))
+    """
+    rows = np.arange(len(labels))
+    total = (
+        np.zeros_like(logs[0]) if bias is None else np.tile(bias.astype(np.float32), (len(rows), 1))
+    )
+    for weight, log in zip(weights, logs, strict=True):
+        total += np.float32(weight) * log
+    total -= total.max(axis=1, keepdims=True)
+    picked = total[rows, labels].astype(np.float64)
+    np.exp(total, out=total)
+    norm = total.sum(axis=1, dtype=np.float64)
+    value = float((np.log(norm) - picked).mean())
+    total /= norm[:, None].astype(np.float32)
+    total[rows, labels] -= 1.0
+    slope = np.array([float(np.einsum("nc,nc->", total, log)) for log in logs]) / len(rows)
+    return value, slope, total.mean(axis=0, dtype=np.float64)
+
+
+def rows_negative_log_likelihood(
+    answer: Combined, log_prob: Logs, labels: npt.NDArray[np.integer]
+) -> Floats:
+    """Return -log P_k(label) of every row and exit, (N, K)."""
+    state = answer.start(len(log_prob), log_prob.shape[2])
+    out = np.empty(log_prob.shape[:2])
+    rows = np.arange(len(labels))
+    for k in range(log_prob.shape[1]):
+        logits, state = answer.answer(k, np.maximum(log_prob[:, k], _FLOOR), state)
+        logits = logits - logits.max(axis=1, keepdims=True)
+        out[:, k] = np.log(np.exp(logits).sum(axis=1, dtype=np.float64)) - logits[rows, labels]
+    return out
+
+
+def worth_keeping(
+    log_prob: Logs,
+    labels: npt.NDArray[np.integer],
+    fold: npt.NDArray[np.integer],
+    reading: str = "geometric",
+) -> npt.NDArray[np.bool_]:
+    """Say at which exits the combination raises the likelihood of held-out rows.
+
+    Parameters
+    ----------
+    log_prob : ndarray of shape (N, K, C), float32
+    labels : ndarray of shape (N,), int
+    fold : ndarray of shape (N,), int
+        Each fold is judged by weights fitted on the others.
+    reading : str
+
+    Returns
+    -------
+    ndarray of shape (K,), bool
+        Whether the mean gain exceeds its standard error. Exit 0 has nothing to combine: False.
+    """
+    exits = log_prob.shape[1]
+    alone = np.zeros(exits, dtype=bool)
+    gain = np.zeros(log_prob.shape[:2])
+    warm: dict[str, Combined] = {}
+    for f in np.unique(fold):
+        held, rest = fold == f, fold != f
+        if not rest.any():
+            return alone
+        loss = {}
+        for name, keep in (("own", alone), ("combined", None)):
+            rule = fit_combined(log_prob[rest], labels[rest], reading, keep, warm.get(name))
+            warm.setdefault(name, rule)
+            loss[name] = rows_negative_log_likelihood(rule, log_prob[held], labels[held])
+        gain[held] = loss["own"] - loss["combined"]
+    error = gain.std(axis=0) / max(len(gain), 1) ** 0.5
+    return (gain.mean(axis=0) > error) & (np.arange(exits) > 0)
+
+
+def _maximise(
+    logs: list[Logs], labels: npt.NDArray[np.integer], first: Floats, shift: Floats | None
+) -> tuple[Floats, Floats | None]:
+    """Maximise the likelihood over weights in [0, 20] (and a class bias where `shift` is given)."""
+    count, rows = len(logs), len(labels)
+
+    def objective(parameters: Floats) -> tuple[float, Floats]:
+        bias = parameters[count:] if shift is not None else None
+        value, slope, bias_slope = negative_log_likelihood(logs, labels, parameters[:count], bias)
+        if bias is None:
+            return value, slope
+        penalty = _BIAS_PENALTY / rows
+        value += penalty * float(bias @ bias) / 2
+        return value, np.concatenate([slope, bias_slope + penalty * bias])
+
+    start = first if shift is None else np.concatenate([first, shift])
+    bounds = [(0.0, _LARGEST)] * count + [(None, None)] * (len(start) - count)
+    # The likelihood is computed in float32: closer than 1e-6 there is only rounding.
+    found = minimize(
+        objective, start, jac=True, method="L-BFGS-B", bounds=bounds,
+        options={"maxiter": 100, "ftol": 1e-7, "gtol": 1e-4},
+    )  # fmt: skip
+    return found.x[:count], None if shift is None else found.x[count:]

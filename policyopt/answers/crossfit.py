@@ -1,0 +1,184 @@
+"""Answer rules fitted on rows of a table such that no row is answered by a rule it helped to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.answers.combined import READINGS, fit_combined, worth_keeping
+from policyopt.runtime.answers import AnswerRule, Combined, Plain
+from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.observe import Observer
+from policyopt.runtime.output import ExitOutput
+from policyopt.statistics import ExitStatistics
+from policyopt.table import Table
+
+Ints = npt.NDArray[np.int64]
+#: Names a user can give; "combined" is the geometric reading.
+NAMES = ("plain", "combined", *READINGS[1:], "temperature", "vector")
+#: Rows and numbers that a fit looks at: K weights per exit need no more.
+_MOST_ROWS = 20_000
+_MOST_NUMBERS = 1 << 26
+#: Below this many labelled rows nothing about an answer can be learned.
+_FEWEST_ROWS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class CrossFitted:
+    """An answer rule, and the rules that answer for the rows it was fitted on.
+
+    Attributes
+    ----------
+    rule : AnswerRule
+        Fitted on all rows: what is deployed.
+    rules : tuple of AnswerRule
+        One per fold, fitted on the other folds.
+    fold : ndarray of shape (N,), int64
+        Which of `rules` may answer for a row.
+    """
+
+    rule: AnswerRule
+    rules: tuple[AnswerRule, ...]
+    fold: Ints
+
+
+def folds_of(rows: int, folds: int, seed: int) -> Ints:
+    """Return a random fold number per row, (N,), sizes equal to within one."""
+    return np.random.default_rng(seed).permutation(rows) % max(min(folds, rows), 1)
+
+
+def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
+    """Fit an answer rule on all rows, and once per fold on the others.
+
+    Parameters
+    ----------
+    table : Table
+        Rows with a label of -1 are answered for, but fit nothing.
+    name : str
+        One of `NAMES`.
+    fold : ndarray of shape (N,), int64
+
+    Returns
+    -------
+    CrossFitted
+
+    Raises
+    ------
+    InputError
+        Unknown name, or records where whole outputs are needed.
+    """
+    if name not in NAMES:
+        raise bad("answer", f"one of {', '.join(NAMES)}", name, "E.g. --set answer=combined.")
+    count = int(fold.max(initial=0)) + 1
+    if name == "plain":
+        return CrossFitted(Plain(), (Plain(),) * count, fold)
+    labels = table.statistics.labels
+    known = np.flatnonzero(labels >= 0) if labels is not None else np.empty(0, np.int64)
+    most = min(_MOST_ROWS, max(_MOST_NUMBERS // (table.exits * max(table.classes, 1)), 1000))
+    if len(known) > most:
+        known = np.sort(np.random.default_rng(0).permutation(known)[:most])
+    if labels is None or len(known) < _FEWEST_ROWS or len(np.unique(fold[known])) < 2:
+        return CrossFitted(Plain(), (Plain(),) * count, fold)
+    log_prob = table.take(known).log_prob()
+    labels, groups = labels[known], fold[known]
+    fit = _fitter(name, log_prob, labels, groups)
+    if fit is None:
+        return CrossFitted(Plain(), (Plain(),) * count, fold)
+    whole = fit(np.ones(len(known), dtype=bool), None)
+    rules = []
+    for f in range(count):
+        rest = groups != f
+        rules.append(fit(rest, whole) if rest.any() else Plain())
+    return CrossFitted(whole, tuple(rules), fold)
+
+
+def _fitter(
+    name: str, log_prob: npt.NDArray[np.float32], labels: npt.NDArray[np.integer], groups: Ints
+) -> Callable[[npt.NDArray[np.bool_], AnswerRule | None], AnswerRule] | None:
+    """Return a function from (rows, start) to a rule; None where plain answers are as good."""
+    if name in ("temperature", "vector"):
+        from policyopt.answers.temperature import fit_temperature
+        from policyopt.answers.vector import fit_vector
+
+        fit = {"temperature": fit_temperature, "vector": fit_vector}[name]
+        return lambda rows, _: fit(log_prob[rows], labels[rows])
+    reading = "geometric" if name == "combined" else name
+    keep = worth_keeping(log_prob, labels, groups, reading)
+    if not keep.any():
+        return None
+
+    def combine(rows: npt.NDArray[np.bool_], start: AnswerRule | None) -> Combined:
+        first = start if isinstance(start, Combined) else None
+        return fit_combined(log_prob[rows], labels[rows], reading, keep, first)
+
+    return combine
+
+
+def observe(
+    table: Table, answers: CrossFitted, full: bool = False
+) -> Iterator[tuple[Ints, list[ExitOutput]]]:
+    """Yield (rows, their reduced answers exit by exit), each row answered by its fold's rule.
+
+    Parameters
+    ----------
+    table : Table
+    answers : CrossFitted
+    full : bool
+        Whether `ExitOutput.log_prob` is wanted.
+
+    Yields
+    ------
+    (ndarray of shape (n,), list of K ExitOutput)
+    """
+    for part, outputs in table.chunks():
+        groups = answers.fold[part]
+        same = all(rule is answers.rule for rule in answers.rules)
+        for f in [-1] if same or isinstance(answers.rule, Plain) else np.unique(groups):
+            chosen = np.arange(len(groups)) if f < 0 else np.flatnonzero(groups == f)
+            rule = answers.rule if f < 0 else answers.rules[f]
+            yield part.start + chosen, look_through(rule, table, outputs[chosen], full)
+
+
+def look_through(
+    rule: AnswerRule, table: Table, outputs: npt.NDArray[np.floating], full: bool
+) -> list[ExitOutput]:
+    """Return the reduced answers of some outputs (n, K, C), exit by exit, as the runtime sees them."""
+    observer = Observer(rule, table.kind, table.classes, full)
+    state = rule.start(len(outputs), table.classes)
+    seen = []
+    for k in range(table.exits):
+        reduced, _, state = observer.look(k, outputs[:, k], state)
+        seen.append(reduced)
+    return seen
+
+
+def answered(table: Table, answers: CrossFitted) -> Table:
+    """Return the table as it looks with those answers: statistics and correctness recomputed.
+
+    Raises
+    ------
+    InputError
+        The rows have no labels.
+    """
+    if isinstance(answers.rule, Plain):
+        return table
+    old = table.statistics
+    if old.labels is None:
+        raise InputError(
+            f"Split '{table.split}' must have labels. Got rows without. Import with --labels FILE."
+        )
+    new = ExitStatistics(
+        np.empty_like(old.top_prob), np.empty_like(old.top_class), np.empty_like(old.entropy),
+        np.empty_like(old.log_sum_exp), None, old.labels,
+    )  # fmt: skip
+    for rows, seen in observe(table, answers):
+        for k, output in enumerate(seen):
+            new.top_prob[rows, k] = output.top_prob
+            new.top_class[rows, k] = output.top_class
+            new.entropy[rows, k] = output.entropy
+            new.log_sum_exp[rows, k] = output.log_sum_exp
+    correct = (new.prediction == old.labels[:, None]) & (old.labels >= 0)[:, None]
+    return replace(table, statistics=replace(new, correct=correct))

@@ -1,0 +1,188 @@
+"""Choice among simple and learned policies, per budget, by nested cross-validation.
+
+Each fold is left out in turn; every candidate is fitted on the other folds, its own inner
+cross-fitting included, and replayed on the one left out. A candidate's value on a row is its
+correctness less the price of what it spends beyond the budget, so that none wins by overspending.
+The least complex candidate whose mean value is within one standard error (of the paired
+difference, over rows) of the best is fitted on all rows: the one-standard-error rule of Breiman
+et al., CART, 1984, section 3.4.3. Candidates of one complexity compete by their means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.answers.crossfit import folds_of
+from policyopt.frontier.replay import replay
+from policyopt.methods.base import Fitted, Method
+from policyopt.methods.optimal_stopping import OptimalStopping
+from policyopt.methods.threshold import Threshold
+from policyopt.runtime.errors import BudgetError, bad
+from policyopt.table import Table
+
+Floats = npt.NDArray[np.float64]
+
+#: From simple to complex: thresholds of one number per budget; K-1 numbers chosen by labels;
+#: answers combined; a regression.
+CANDIDATES: tuple[tuple[str, Method, int], ...] = (
+    ("max_prob", Threshold("max_prob"), 0),
+    ("margin", Threshold("margin"), 0),
+    ("entropy", Threshold("entropy"), 0),
+    ("max_prob:thresholds=joint", Threshold("max_prob", "joint"), 1),
+    ("margin:answer=combined", Threshold("margin", answer="combined"), 2),
+    ("optimal_stopping", OptimalStopping(), 3),
+)
+#: Fewer rows cannot tell policies apart: a difference of 5 points has a standard error of 2.
+_FEWEST_ROWS = 100
+#: More rows are not needed to compare; all of them fit what is chosen.
+_MOST_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Auto(Method):
+    """The best of simple and learned policies at each budget, the simpler one where in doubt.
+
+    Parameters
+    ----------
+    folds : int
+        Of the outer cross-validation.
+    errors : float
+        How many standard errors a simpler policy may stand below the best one.
+
+    Examples
+    --------
+    >>> Auto()
+    Auto(folds=5, errors=1.0)
+    """
+
+    folds: int = 5
+    errors: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (
+            isinstance(self.folds, bool)
+            or not isinstance(self.folds, int)
+            or not 2 <= self.folds <= 100
+        ):
+            raise bad("folds", "a whole number in [2, 100]", self.folds, "E.g. folds=5.")
+        number = isinstance(self.errors, (int, float)) and not isinstance(self.errors, bool)
+        if not number or not 0 <= self.errors <= 10:
+            raise bad("errors", "a number in [0, 10]", self.errors, "E.g. errors=1.")
+
+    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Choose per budget, then fit the chosen on all rows; see `Method.fit_path`."""
+        candidates = [row for row in CANDIDATES if not row[1].lacks(table)]
+        labels = table.statistics.labels
+        known = table if labels is None else table.take(np.flatnonzero(labels >= 0))
+        # Whatever refuses the rows or a budget does so here, by name, before the long work.
+        simple = candidates[0][1].fit_path(known, budgets, seed)
+        if len(known) < _FEWEST_ROWS or len(candidates) == 1:
+            choices = [(0, []) for _ in budgets]
+        else:
+            choices = self._choose(known, candidates, budgets, seed)
+        fitted = []
+        for index, (best, report) in enumerate(choices):
+            name, method, _ = candidates[best]
+            rows = table if isinstance(method, OptimalStopping) else known
+            one = simple[index]
+            if best > 0:
+                one = _fit_where_possible(method, rows, [budgets[index]], seed)[0]
+            if one is None:  # affordable on every fold, by a hair not on all rows
+                name, one = candidates[0][0], simple[index]
+            fitted.append(self._signed(one, name, report))
+        return fitted
+
+    def _choose(
+        self,
+        table: Table,
+        candidates: list[tuple[str, Method, int]],
+        budgets: Sequence[float],
+        seed: int,
+    ) -> list[tuple[int, list[dict[str, Any]]]]:
+        """Return, per budget, the chosen candidate and what the comparison found."""
+        rng = np.random.default_rng(seed)
+        if len(table) > _MOST_ROWS:
+            table = table.take(np.sort(rng.permutation(len(table))[:_MOST_ROWS]))
+        fold = folds_of(len(table), self.folds, seed)
+        values = np.empty((len(budgets), len(candidates), len(table)))
+        for f in range(int(fold.max()) + 1):
+            held = np.flatnonzero(fold == f)
+            train, test = table.take(np.flatnonzero(fold != f)), table.take(held)
+            # With costs per sample each fold has a range of its own.
+            ends = train.mean_costs[[0, -1]]
+            inside = [float(np.clip(b, *ends)) for b in budgets]
+            prices = _prices(train, inside)
+            for i, (_, method, _) in enumerate(candidates):
+                for j, one in enumerate(_fit_where_possible(method, train, inside, seed)):
+                    if one is None:
+                        values[j, i, held] = -np.inf
+                        continue
+                    outcome = replay(one.policy, test)
+                    values[j, i, held] = outcome.correct - prices[j] * (outcome.cost - budgets[j])
+        return [self._rule(values[j], candidates) for j in range(len(budgets))]
+
+    def _rule(
+        self, values: Floats, candidates: list[tuple[str, Method, int]]
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """One-standard-error rule on values (M, N) of M candidates."""
+        possible = np.isfinite(values).all(axis=1)
+        means = np.where(possible, values.mean(axis=1), -np.inf)
+        best = int(np.argmax(means))
+        behind = values[best] - np.where(possible[:, None], values, 0.0)
+        error = behind.std(axis=1) / behind.shape[1] ** 0.5
+        near = possible & (behind.mean(axis=1) <= self.errors * error)
+        level = min(candidates[i][2] for i in np.flatnonzero(near))
+        pool = [i for i in np.flatnonzero(near) if candidates[i][2] == level]
+        chosen = int(max(pool, key=lambda i: means[i]))
+        report = [
+            {
+                "method": candidates[i][0],
+                "behind_best": float(behind[i].mean()),
+                "standard_error": float(error[i]),
+            }
+            for i in np.flatnonzero(possible)
+        ]
+        return chosen, report
+
+    def _signed(self, one: Fitted, name: str, report: list[dict[str, Any]]) -> Fitted:
+        """Return the fit under this method's name, with what was chosen and why in its provenance."""
+        inner = one.policy.provenance
+        provenance = {
+            **inner,
+            "method": "auto",
+            "settings": self.settings(),
+            "chosen": {"method": name, "settings": inner["settings"]},
+            "compared": report,
+        }
+        return replace(one, method="auto", policy=replace(one.policy, provenance=provenance))
+
+
+def _fit_where_possible(
+    method: Method, table: Table, budgets: Sequence[float], seed: int
+) -> list[Fitted | None]:
+    """Fit each budget that the method can meet: its own arithmetic may be too much for the lowest."""
+    try:
+        return list(method.fit_path(table, budgets, seed))
+    except BudgetError:
+        if len(budgets) == 1:
+            return [None]
+        return [_fit_where_possible(method, table, [budget], seed)[0] for budget in budgets]
+
+
+def _prices(table: Table, budgets: Sequence[float]) -> list[float]:
+    """Return what accuracy a unit of cost buys at each budget, on the curve of max_prob."""
+    low, high = (float(c) for c in table.mean_costs[[0, -1]])
+    prices = []
+    for budget in budgets:
+        step = 0.1 * (high - low)
+        pair = [max(budget - step, low), min(budget + step, high)]
+        cheap, dear = Threshold("max_prob").fit_path(table, pair)
+        gap = dear.expected.cost - cheap.expected.cost
+        # Past the peak of the curve more cost buys nothing; it must not be worth a fee.
+        prices.append(max((dear.accuracy - cheap.accuracy) / gap, 0.0) if gap > 0 else 0.0)
+    return prices

@@ -1,0 +1,155 @@
+"""What a learned stop rule is fitted on: features, doubt and success of every row, cross-fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.answers.crossfit import CrossFitted, crossfit, folds_of, observe
+from policyopt.runtime.answers import AnswerRule, Plain
+from policyopt.runtime.features import FEATURES, basis
+from policyopt.runtime.output import ExitOutput
+from policyopt.table import Table
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Rows as a learned stop rule sees them.
+
+    Attributes
+    ----------
+    table : Table
+        The rows used.
+    answer : AnswerRule
+        Fitted on all rows.
+    features : str
+        Name of the history features.
+    center, scale : ndarray of shape (K-1, F)
+        Of the features, over the rows.
+    columns : list of K-1 arrays (N, M)
+        Basis columns.
+    doubt : ndarray of shape (N, K-1)
+        ``1 - p_max`` of the answer.
+    success : ndarray of shape (N, K)
+        Expected correctness of each exit's answer.
+    fold : ndarray of shape (N,), int64
+    """
+
+    table: Table
+    answer: AnswerRule
+    features: str
+    center: Floats
+    scale: Floats
+    columns: list[Floats]
+    doubt: Floats
+    success: Floats
+    fold: Ints
+
+
+def gather(table: Table, answer: str, soft: float, folds: int, seed: int) -> Evidence:
+    """Observe all rows, each through answers that it did not help to fit.
+
+    Parameters
+    ----------
+    table : Table
+        Unlabelled rows (label -1) count as far as soft targets reach; records need labels.
+    answer : str
+        Name of the answer rule.
+    soft : float
+        Weight of the soft targets, in [0, 1].
+    folds : int
+    seed : int
+
+    Returns
+    -------
+    Evidence
+
+    Raises
+    ------
+    InputError
+        No labels, or records where whole outputs are needed.
+    """
+    labels = table.statistics.labels
+    record = table.kind == "record"
+    known = np.zeros(len(table), bool) if labels is None else labels >= 0
+    if record and labels is None and table.statistics.correct is not None:
+        known[:] = True
+    if not known.any():
+        _ = table.correct  # says what is missing
+    if record or soft == 0:
+        table = table.take(np.flatnonzero(known)) if not known.all() else table
+    fold = folds_of(len(table), folds, seed)
+    features = "record" if record else "distribution"
+    if record:
+        answers = CrossFitted(Plain(), (Plain(),) * (int(fold.max(initial=0)) + 1), fold)
+        stream = [(np.arange(len(table)), table.statistics.outputs())]
+    else:
+        answers = crossfit(table, answer, fold)
+        stream = observe(table, answers, full=True)
+    exits, width = table.exits, FEATURES[features].width
+    values = np.empty((exits - 1, len(table), width))
+    doubt = np.empty((len(table), exits - 1))
+    predicted = np.empty((len(table), exits), dtype=np.int32)
+    for rows, seen in stream:
+        _features(rows, seen, features, values, doubt, predicted)
+    center = values.mean(axis=1)
+    scale = values.std(axis=1)
+    scale = np.where(scale > 1e-9, scale, 1.0)
+    columns = [basis(values[k], center[k], scale[k], features) for k in range(exits - 1)]
+    success = _success(table, answers, answer, soft, predicted)
+    return Evidence(
+        table, answers.rule, features, center, scale, columns, doubt, success, answers.fold
+    )
+
+
+def _features(
+    rows: Ints,
+    seen: list[ExitOutput],
+    features: str,
+    values: Floats,
+    doubt: Floats,
+    predicted: npt.NDArray[np.int32],
+) -> None:
+    """Run the deployed feature code over some rows."""
+    history = FEATURES[features]
+    state = history.start(len(rows))
+    for k, output in enumerate(seen):
+        predicted[rows, k] = output.prediction
+        if k < len(values):
+            values[k, rows], state = history.step(k, output, state)
+            doubt[rows, k] = 1.0 - output.confidence
+
+
+def _success(
+    table: Table,
+    answers: CrossFitted,
+    answer: str,
+    soft: float,
+    predicted: npt.NDArray[np.int32],
+) -> Floats:
+    """Return the expected correctness of each exit's answer, (N, K)."""
+    stats = table.statistics
+    if table.kind == "record":
+        return table.correct
+    assert stats.labels is not None
+    known = stats.labels >= 0
+    right = (predicted == stats.labels[:, None]).astype(np.float64)
+    if soft == 0:
+        return right
+    teacher = answers if answer == "combined" else crossfit(table, "combined", answers.fold)
+    if isinstance(teacher.rule, Plain):  # nothing to combine: the last exit, calibrated
+        teacher = crossfit(table, "temperature", answers.fold)
+    trust = np.empty_like(right)
+    for rows, seen in observe(table, teacher, full=True):
+        last = seen[-1].log_prob
+        assert last is not None
+        picked = np.take_along_axis(last, predicted[rows].astype(np.int64), axis=1)
+        trust[rows] = np.exp(picked.astype(np.float64))
+    if isinstance(teacher.rule, Plain) and known.all():
+        return right  # too few labels to calibrate anything
+    return np.where(known[:, None], soft * trust + (1 - soft) * right, trust)

@@ -1,0 +1,107 @@
+"""Advantage of stopping over continuing: a linear function of history features, at one price of cost.
+
+The score of the method `optimal_stopping`, which documents how it is found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import bad
+from ..features import FEATURES, History, basis, basis_size
+from ..linear import row_product
+from ..output import ExitOutput
+from ..parameters import numbers
+from .base import Floats, ScoreRule, State
+
+_KINDS = {"features": 0, "center": 2, "scale": 2, "weights": 2, "offset": 1}
+
+
+@dataclass(frozen=True, eq=False)
+class Advantage(ScoreRule):
+    """``offset_k + weights_k . basis((features_k - center_k) / scale_k)``.
+
+    Parameters
+    ----------
+    features : {"distribution", "record"}
+        Which history features are read (`policyopt.runtime.features`).
+    center, scale : array of shape (K-1, F)
+        Of the features at each exit; their quotient is cut at +-4.
+    weights : array of shape (K-1, M)
+        Of the basis: the features, their squares and products.
+    offset : array of shape (K-1,)
+    """
+
+    features: str
+    center: Any
+    scale: Any
+    weights: Any
+    offset: Any
+
+    name = "advantage"
+    arrays = frozenset(_KINDS)
+
+    def __post_init__(self) -> None:
+        if self.features not in FEATURES:
+            raise bad(
+                "features of the score",
+                f"one of {', '.join(FEATURES)}",
+                self.features,
+                "Fit again.",
+            )
+        for name, ndim in _KINDS.items():
+            if ndim:
+                object.__setattr__(
+                    self, name, numbers(f"{name} of the score", getattr(self, name), ndim)
+                )
+        exits, width = len(self.offset), FEATURES[self.features].width
+        shapes = {
+            "center": (exits, width), "scale": (exits, width),
+            "weights": (exits, basis_size(self.features)),
+        }  # fmt: skip
+        for name, wanted in shapes.items():
+            if getattr(self, name).shape != wanted:
+                raise bad(
+                    f"{name} of the score", f"of shape {wanted}", getattr(self, name).shape,
+                    "Fit and save it again.",
+                )  # fmt: skip
+        if (self.scale <= 0).any():
+            raise bad("scale of the score", "over 0", float(self.scale.min()), "Fit it again.")
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """Columns read beyond prediction and confidence."""
+        return FEATURES[self.features].needs
+
+    def check(self, exits: int, classes: int) -> None:
+        """Refuse parameters of another number of exits."""
+        del classes
+        if len(self.offset) != exits - 1:
+            raise bad("score", f"made for {exits} exits", len(self.offset) + 1, "Fit it again.")
+
+    def start(self, samples: npt.NDArray[np.int64]) -> State:
+        """Start without history."""
+        return FEATURES[self.features].start(len(samples))
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Return the advantage of leaving at exit k; 0 at the last one, which always stops."""
+        history: History = FEATURES[self.features]
+        if k == len(self.offset):
+            return np.zeros(len(output)), state
+        values, state = history.step(k, output, state)
+        columns = basis(values, self.center[k], self.scale[k], self.features)
+        return row_product(columns, self.weights[k][None])[:, 0] + self.offset[k], state
+
+    def operations(self, k: int, classes: int) -> float:
+        """Weights and products of the basis; the mean probability of the class so far is a look-up."""
+        del classes
+        return 0.0 if k == len(self.offset) else 2.0 * self.weights.shape[1]
+
+    def params(self) -> dict[str, Any]:
+        """Return the parameters as lists."""
+        arrays = {n: getattr(self, n).tolist() for n, ndim in _KINDS.items() if ndim}
+        return {"features": self.features, **arrays}
