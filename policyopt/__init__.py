@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from policyopt.runtime.artifact import load_policy
     from policyopt.runtime.errors import BudgetError, InputError, PolicyOptError
     from policyopt.runtime.policy import Policy
+    from policyopt.tuning import tune
 
 _HOMES = {
     "BudgetError": "runtime.errors",
@@ -45,11 +46,12 @@ _HOMES = {
     "load_policy": "runtime.artifact",
     "make_method": "methods",
     "open_cache": "cache.reader",
+    "tune": "tuning",
 }
 __all__ = [
     "BudgetError", "CacheWriter", "Cost", "ExitData", "InputError", "Policy", "PolicyOptError",
     "compare", "curve", "evaluate", "fit", "from_arrays", "import_sources", "load_policy",
-    "make_method", "open_cache",
+    "make_method", "open_cache", "tune",
 ]  # fmt: skip
 
 

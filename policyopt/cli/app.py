@@ -13,7 +13,7 @@ import traceback
 
 import typer
 
-from policyopt.cli import compare, curve, demo, evaluate, fit, import_, info, methods, run
+from policyopt.cli import compare, curve, demo, evaluate, fit, import_, info, methods, run, tune
 from policyopt.runtime.errors import PolicyOptError
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ app.command("fit")(fit.fit)
 app.command("evaluate")(evaluate.evaluate)
 app.command("curve")(curve.curve)
 app.command("compare")(compare.compare)
+app.command("tune")(tune.tune)
 app.command("run")(run.run)
 app.command("demo")(demo.demo)
 

@@ -1,0 +1,8 @@
+"""Tuning: a search over what a method declares in `space`, judged by cross-validation on the fit rows."""
+
+from __future__ import annotations
+
+from policyopt.tuning.result import Tuned
+from policyopt.tuning.study import tune
+
+__all__ = ["Tuned", "tune"]

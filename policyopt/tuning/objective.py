@@ -1,0 +1,190 @@
+"""What tuning maximises: a cross-validated frontier, always at equal realised cost.
+
+Each fold's policies are fitted on the other folds and replayed on it. Two settings seldom cost the
+same there, even for the same budget, and accuracy can always be bought. So neither objective reads
+off the accuracy of a policy: both read the polyline of accuracy over *realised* cost through the
+fold's policies and the two ends that every method has, all leaving at exit 0 and all running every
+exit. A point on it is a mixture of its two neighbours, itself a policy. A setting that overspends
+moves its points along the polyline and gains nothing.
+
+- ``area``: mean height of the polyline between the two ends.
+- ``accuracy``: its height at the budget. Three policies are fitted, for the budget and a little to
+  either side, so that a realised cost beside the budget is corrected along the method's own slope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.budgets import Budget, parse_budget, parse_budgets
+from policyopt.frontier.replay import replay
+from policyopt.methods import Method
+from policyopt.runtime.errors import bad
+from policyopt.table import Table
+from policyopt.thresholds.problem import Problem
+
+Floats = npt.NDArray[np.float64]
+OBJECTIVES = ("area", "accuracy")
+#: How far the neighbours of a budget stand from it, as a share of the way from exit 0 to the last.
+#: Some times the sampling error of a fold's mean cost, so that they bracket the budget.
+_BESIDE = 0.1
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What one fold is scored by; higher is better, in [0, 1].
+
+    Parameters
+    ----------
+    name : {"area", "accuracy"}
+    budget : float or str, optional
+        For ``accuracy``: ``2.5`` in the unit, or ``"40%"`` of the full model.
+    budgets : int, str or sequence
+        For ``area``: where the frontier is fitted (see `policyopt.budgets.parse_budgets`).
+
+    Raises
+    ------
+    InputError
+        Unknown name, or a budget that is missing or not used.
+
+    Examples
+    --------
+    >>> Objective("accuracy", budget="50%").wanted(np.array([0.0, 10.0]))
+    [4.0, 5.0, 6.0]
+    """
+
+    name: str = "area"
+    budget: Budget | None = None
+    budgets: int | str | Sequence[Budget] = 5
+
+    def __post_init__(self) -> None:
+        if self.name not in OBJECTIVES:
+            raise bad("objective", f"one of {', '.join(OBJECTIVES)}", self.name, "Choose one.")
+        if (self.name == "accuracy") != (self.budget is not None):
+            allowed = "given with the objective accuracy, and only with it"
+            got = f"{self.budget or 'none'} with {self.name}"
+            raise bad("budget", allowed, got, "E.g. --objective accuracy --budget 40%.")
+
+    def wanted(self, costs: Floats) -> list[float]:
+        """Return the budgets to fit, in the unit of `costs` (K,), ascending."""
+        if self.budget is None:
+            return sorted(set(parse_budgets(self.budgets, costs)))
+        target, low, high = parse_budget(self.budget, costs), float(costs[0]), float(costs[-1])
+        beside = _BESIDE * (high - low)
+        # Near an end, half-way to it: the end itself is on the polyline anyway.
+        lower = max(target - beside, (target + low) / 2)
+        upper = min(target + beside, (target + high) / 2)
+        return sorted({lower, target, upper})
+
+    def check(self, table: Table) -> None:
+        """Refuse budgets that no policy can meet on all rows (`BudgetError`), before any fit."""
+        exits = table.exits
+        whole = Problem(np.zeros((1, exits)), np.zeros((1, exits)), table.mean_costs, table.unit)
+        if self.budget is not None:
+            whole.check_budget(parse_budget(self.budget, table.mean_costs))
+        for budget in self.wanted(table.mean_costs):
+            whole.check_budget(budget)
+
+
+@dataclass(frozen=True)
+class FoldScore:
+    """The objective on one fold, and what the policy for the budget cost there (None for area)."""
+
+    value: float
+    realised_cost: float | None
+
+
+def fold_rows(rows: int, folds: int, seed: int) -> list[npt.NDArray[np.int64]]:
+    """Return the rows of each fold, drawn by a seed, ascending within a fold.
+
+    Examples
+    --------
+    >>> [fold.tolist() for fold in fold_rows(5, 2, seed=0)]
+    [[2, 3, 4], [0, 1]]
+    """
+    if not 2 <= folds <= rows // 2:
+        raise bad("folds", f"from 2 to half the {rows} fit rows", folds, "E.g. --folds 5.")
+    order = np.random.default_rng(seed).permutation(rows)
+    # Ascending, so that a pass over class outputs on disk reads each block once.
+    return [np.sort(part) for part in np.array_split(order, folds)]
+
+
+def score_folds(
+    method: Method, table: Table, objective: Objective, folds: int, seed: int
+) -> Iterator[FoldScore]:
+    """Yield the objective on each fold, the method fitted on the others.
+
+    Parameters
+    ----------
+    method : Method
+    table : Table
+        Rows of the split `fit`, labelled; the only rows that tuning sees.
+    objective : Objective
+    folds : int
+    seed : int
+        Of the folds and of each fit: all settings meet the same folds.
+
+    Yields
+    ------
+    FoldScore
+
+    Raises
+    ------
+    PolicyOptError
+        Whatever the fit refuses.
+    """
+    parts = fold_rows(len(table), folds, seed)
+    for i, part in enumerate(parts):
+        rest = np.sort(np.concatenate(parts[:i] + parts[i + 1 :]))
+        yield score_fold(method, table.take(rest), table.take(part), objective, seed)
+
+
+def score_fold(
+    method: Method, train: Table, held: Table, objective: Objective, seed: int
+) -> FoldScore:
+    """Fit a method on `train`, replay it on `held` and return the objective there."""
+    budgets = objective.wanted(train.mean_costs)
+    outcomes = [replay(fitted.policy, held) for fitted in method.fit_path(train, budgets, seed)]
+    realised = [float(outcome.cost.mean()) for outcome in outcomes]
+    found = [float(outcome.correct.mean()) for outcome in outcomes]
+    ends, accuracy = held.mean_costs[[0, -1]], held.correct.mean(axis=0)[[0, -1]]
+    cost = np.array([ends[0], *realised, ends[1]])
+    accuracy = np.array([accuracy[0], *found, accuracy[1]])
+    if objective.budget is None:
+        return FoldScore(mean_height(cost, accuracy, float(ends[0]), float(ends[1])), None)
+    target = parse_budget(objective.budget, train.mean_costs)
+    order = np.argsort(cost, kind="stable")
+    height = float(np.interp(target, cost[order], accuracy[order]))
+    return FoldScore(height, realised[budgets.index(target)])
+
+
+def mean_height(cost: Floats, accuracy: Floats, low: float, high: float) -> float:
+    """Return the mean over cost, from `low` to `high`, of the polyline through some points.
+
+    Raw points, not their hull: a policy below the line between its neighbours counts against its
+    setting. Points beyond `high` (a dear score's own cost) count as far as `high` only.
+
+    Parameters
+    ----------
+    cost, accuracy : ndarray of shape (P,)
+    low, high : float
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> mean_height(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 1.0]), 1.0, 3.0)
+    0.75
+    """
+    order = np.argsort(cost, kind="stable")
+    grid = np.union1d(np.clip(cost, low, high), [low, high])
+    height = np.interp(grid, cost[order], accuracy[order])
+    if high <= low:
+        return float(height.mean())
+    return float((height[1:] + height[:-1]) / 2 @ np.diff(grid)) / (high - low)

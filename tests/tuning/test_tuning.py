@@ -1,0 +1,356 @@
+"""Tuning: planted methods whose best setting is known, resumption, pruning, the command line."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from synthetic import cache as make_cache
+
+import policyopt as po
+from policyopt.cli.app import main
+from policyopt.methods.base import Method
+from policyopt.methods.random import Random
+from policyopt.methods.registry import ROWS, Row
+from policyopt.methods.space import Choice, Integer, Real
+from policyopt.methods.threshold import Threshold
+from policyopt.runtime import load_policy
+from policyopt.runtime.errors import BudgetError, InputError, bad
+from policyopt.table import Tables
+from policyopt.tuning.objective import Objective, fold_rows, mean_height, score_fold
+
+CALLS = {"fits": 0, "stop_at": None, "rows": set()}
+
+
+@dataclass(frozen=True)
+class Planted(Method):
+    """Exits drawn by a coin for some budgets, for the more the further `x` is from 0.7; else max_prob."""
+
+    x: float = 0.1
+    kind: str = "sound"
+    greed: float = 0.0
+
+    def fit_path(self, table, budgets, seed=0):
+        CALLS["fits"] += 1
+        CALLS["rows"] |= set(table.places.tolist())
+        if CALLS["fits"] == CALLS["stop_at"]:
+            raise KeyboardInterrupt
+        if self.kind == "broken":
+            raise bad("kind", "sound", self.kind, "Mend it.")
+        top = float(table.mean_costs[-1])
+        asked = [min(b * (1 + self.greed), top) for b in budgets]
+        good = Threshold("max_prob").fit_path(table, asked, seed)
+        poor = Random().fit_path(table, asked, seed)
+        lost = round(abs(self.x - 0.7) / 0.7 * len(budgets))
+        path = poor[:lost] + good[lost:]
+        return [replace(f, budget=b) for f, b in zip(path, budgets, strict=True)]
+
+    @classmethod
+    def space(cls):
+        return {"x": Real(0.0, 1.0), "kind": Choice(("sound", "broken")), "greed": Real(0, 0.5)}
+
+
+class Small(Planted):
+    """Six combinations in all."""
+
+    @classmethod
+    def space(cls):
+        return {"x": Choice((0.1, 0.4, 0.7)), "kind": Choice(("sound", "broken"))}
+
+
+class Whole(Planted):
+    """One whole number; the default lies outside."""
+
+    @classmethod
+    def space(cls):
+        return {"x": Integer(1, 3)}
+
+
+@pytest.fixture(autouse=True)
+def rows(monkeypatch):
+    CALLS.update(fits=0, stop_at=None, rows=set())
+    load = Row.load
+    monkeypatch.setattr(Row, "load", lambda row: KINDS.get(row.name) or load(row))
+    for name in KINDS:
+        monkeypatch.setitem(ROWS, name, Row(name, "test", "", "", "-", "-"))
+
+
+KINDS = {"planted": Planted, "small": Small, "whole": Whole}
+FIXED = {"kind": "sound", "greed": 0.0}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_cache(n=600, exits=4)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run a command line; return its exit code, standard output and standard error."""
+
+    def runner(*arguments):
+        monkeypatch.setattr(sys, "argv", ["policyopt", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return runner
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache on disk, of one pool."""
+    from synthetic import outputs
+
+    folder = tmp_path_factory.mktemp("tuning")
+    logits, labels = outputs(1200, exits=4)
+    np.savez(folder / "l.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2, 4, 8])
+    po.import_sources([folder / "l.npz"], folder / "c", unit="ms")
+    return folder / "c"
+
+
+def plain(history, names=("value", "state", "settings", "default")):
+    return [{k: r[k] for k in names} for r in history]
+
+
+def test_finds_the_planted_best_and_never_less_than_the_default(data):
+    found = po.tune(data, "planted", FIXED, trials=15)
+    assert 0.55 < found.settings["x"] < 0.85
+    assert found.worthwhile and found.recommended == found.settings
+    assert found.value > found.default_value and found.gain > found.gain_error > 0
+    assert found.history[0]["default"] and found.history[0]["settings"] == {"x": 0.1}
+    assert sum(r["default"] for r in found.history) == 1
+    assert found.gain == pytest.approx(found.value - found.default_value)
+    assert len(found.history) == found.complete + found.pruned + found.failed == 15
+
+
+def test_only_fit_rows_are_seen(data):
+    po.tune(data, "planted", FIXED, trials=2)
+    assert CALLS["rows"] and CALLS["rows"] <= set(data.rows("fit")[1].tolist())
+    assert not CALLS["rows"] & set(data.rows("test")[1].tolist())
+
+
+def test_same_seed_same_trials(data):
+    first, second, other = (
+        po.tune(data, "planted", FIXED, trials=4, folds=2, seed=s) for s in (3, 3, 4)
+    )
+    assert first == second
+    assert plain(first.history) != plain(other.history)
+
+
+def test_pruning_saves_fits_and_never_the_default(data):
+    found = po.tune(data, "planted", FIXED, trials=15)
+    pruned = [r for r in found.history if r["state"] == "pruned"]
+    assert pruned and all(3 <= len(r["folds"]) < 5 and not r["default"] for r in pruned)
+    assert CALLS["fits"] == sum(len(r["folds"]) for r in found.history) < 15 * 5
+
+
+def test_failed_trials_are_told_not_fatal(data):
+    found = po.tune(data, "planted", {"x": 0.7}, trials=8)
+    failed = [r for r in found.history if r["state"] == "failed"]
+    assert failed and all("Mend it" in r["error"] for r in failed)
+    assert found.failed == len(failed) and found.settings["kind"] == "sound"
+    with pytest.raises(InputError, match=r"None of 3 trials .* Mend it"):
+        po.tune(data, "planted", {"kind": "broken"}, trials=3)
+
+
+def test_a_finite_space_is_searched_once(data):
+    found = po.tune(data, "small", trials=30)
+    assert found.exhausted and len(found.history) == 6
+    assert len({json.dumps(r["settings"], sort_keys=True) for r in found.history}) == 6
+    assert found.settings == {"x": 0.7, "kind": "sound"}
+
+
+def test_settings_tried_before_are_not_fitted_again(data):
+    """Fewer trials than combinations: the sampler may repeat itself, the fits need not."""
+    found = po.tune(data, "small", {"kind": "sound"}, trials=2)
+    assert not found.exhausted and len(found.history) == 2
+    found = po.tune(data, "small", trials=5)
+    different = {json.dumps(r["settings"], sort_keys=True): r for r in found.history}.values()
+    sound = [r for r in different if r["settings"]["kind"] == "sound"]
+    broken = len(different) - len(sound)
+    assert CALLS["fits"] == 2 * 5 + sum(len(r["folds"]) for r in sound) + broken
+
+
+def test_a_default_outside_the_space_comes_first_all_the_same(data):
+    found = po.tune(data, "whole", trials=9)
+    assert found.history[0]["default"] and found.history[0]["settings"] == {}
+    assert found.default_settings == {"x": 0.1} and len(found.history) == 4 and found.exhausted
+
+
+@pytest.mark.parametrize("stop_at", [2, 20])
+def test_interrupted_and_resumed_is_as_if_never_interrupted(data, tmp_path, stop_at):
+    more = {"folds": 3, "trials": 12}  # past the random start, so that the sampler's state counts
+    whole = po.tune(data, "planted", FIXED, **more)
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    CALLS.update(fits=0, stop_at=stop_at)
+    with pytest.raises(KeyboardInterrupt):
+        po.tune(data, "planted", FIXED, storage=url, **more)
+    assert po.tune(data, "planted", FIXED, storage=url, **more) == whole
+    fits = CALLS["fits"]
+    assert po.tune(data, "planted", FIXED, storage=url, **more) == whole
+    assert CALLS["fits"] == fits, "a finished study fits nothing"
+    longer = po.tune(data, "planted", FIXED, storage=url, folds=3, trials=13)
+    assert longer.history[:12] == whole.history and len(longer.history) == 13
+
+
+def test_another_study_is_refused_by_name(data, tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    po.tune(data, "planted", FIXED, trials=1, storage=url)
+    other = make_cache(n=600, exits=4, seed=1)
+    with pytest.raises(
+        InputError, match=f"cache {other.fingerprint[:12]}.*{data.fingerprint[:12]}"
+    ):
+        po.tune(other, "planted", FIXED, trials=1, storage=url)
+    for more in ({"folds": 4}, {"seed": 1}, {"objective": "accuracy", "budget": "50%"}):
+        with pytest.raises(InputError, match="empty or of this study"):
+            po.tune(data, "planted", FIXED, trials=1, storage=url, **more)
+
+
+def _work(url):
+    po.tune(make_cache(n=600, exits=4), "small", trials=6, storage=url)
+
+
+def test_several_processes_share_a_study(data, tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    workers = [multiprocessing.get_context("fork").Process(target=_work, args=(url,)) for _ in "12"]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    found = po.tune(data, "small", trials=6, storage=url)
+    assert CALLS["fits"] == 0 and 6 <= len(found.history) <= 8
+    assert found.history[0]["default"]
+    # Two that choose at the same moment may choose the same; it is rare, and no worse than that.
+    assert len({json.dumps(r["settings"], sort_keys=True) for r in found.history}) >= 5
+
+
+def test_accuracy_at_a_budget_is_not_gained_by_overspending():
+    """Read naively, greed pays; at equal realised cost it does not."""
+    data = make_cache(n=6000, exits=4)
+    table = Tables(data).get("fit")
+    budget = 0.3 * float(table.mean_costs[-1])
+    honest, greedy = (Planted(x=0.7, greed=g) for g in (0.0, 0.5))
+    naive = [
+        po.evaluate(m.fit_path(table, [budget])[0].policy, data).correct.mean()
+        for m in (honest, greedy)
+    ]
+    tempting = naive[1] - naive[0]
+    assert tempting > 0.02
+    rows = fold_rows(len(table), 2, seed=0)
+    train, held = table.take(rows[0]), table.take(rows[1])
+    objective = Objective("accuracy", budget="30%")
+    first, second = (score_fold(m, train, held, objective, 0) for m in (honest, greedy))
+    assert first.realised_cost == pytest.approx(budget, rel=0.05)
+    assert second.realised_cost > 1.3 * first.realised_cost
+    assert second.value <= first.value + 0.1 * tempting
+    found = po.tune(
+        data, "planted", {"kind": "sound", "x": 0.7}, objective="accuracy", budget="30%", trials=6
+    )
+    assert found.gain < 0.1 * tempting
+    assert found.history[0]["realised_cost"] == pytest.approx(budget, rel=0.05)
+
+
+def test_mean_height_is_bounded_by_the_ends():
+    cost, accuracy = np.array([1.0, 9.0, 5.0]), np.array([0.5, 0.9, 0.7])
+    assert mean_height(cost, accuracy, 1, 9) == pytest.approx(0.7)
+    beyond = mean_height(np.array([1.0, 11.0, 9.0]), np.array([0.5, 1.0, 0.5]), 1, 9)
+    assert beyond == pytest.approx(0.5), "what lies beyond the last exit's cost does not count"
+
+
+def test_folds_divide_the_rows():
+    parts = fold_rows(103, 5, seed=1)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(103))
+    assert all((np.diff(part) > 0).all() for part in parts)
+
+
+def test_bad_arguments_of_the_api(data):
+    with pytest.raises(InputError, match=r"one with settings to tune: .*planted"):
+        po.tune(data, "always")
+    with pytest.raises(InputError, match="Drop a --set"):
+        po.tune(data, "planted", {"x": 0.5, **FIXED})
+    with pytest.raises(InputError, match="given with the objective accuracy"):
+        po.tune(data, "planted", objective="accuracy")
+    with pytest.raises(BudgetError):
+        po.tune(data, "planted", objective="accuracy", budget=100.0)
+    with pytest.raises(InputError, match="postgres"):
+        po.tune(data, "planted", trials=1, storage="postgres+nothing://host/db")
+
+
+def test_command_line_tunes_resumes_and_writes(run, cache, tmp_path):
+    words = ("tune", cache, "--method", "planted", "--set", "kind=sound", "--set", "greed=0",
+             "--objective", "accuracy", "--budget", "40%", "--folds", 3, "--out", tmp_path)  # fmt: skip
+    code, out, err = run(*words, "--trials", 5, "--format", "json")
+    assert code == 0, err
+    first = json.loads(out)
+    written = json.loads((tmp_path / "tuned.json").read_text())
+    assert first == written and len(first["history"]) == 5
+    assert load_policy(tmp_path / "policy.json").provenance["budget"] == pytest.approx(3.2)
+    fits = CALLS["fits"]
+    code, out, _ = run(*words, "--trials", 6)
+    assert code == 0 and "default" in out and "paired over folds" in out
+    assert CALLS["fits"] <= fits + 3 + 1, "one trial more, and the final fit"
+    # What is printed runs as it stands.
+    command = json.loads((tmp_path / "tuned.json").read_text())["command"].split()
+    assert command[:2] == ["policyopt", "fit"]
+    code, _, err = run(*command[1:], "--out", tmp_path / "again.json")
+    assert code == 0, err
+    again, policy = (load_policy(tmp_path / n) for n in ("again.json", "policy.json"))
+    assert again.thresholds.tolist() == policy.thresholds.tolist()
+
+
+def test_command_line_keeps_the_default_where_nothing_is_gained(run, cache, tmp_path):
+    words = ("tune", cache, "--method", "planted", "--set", "x=0.7", "--set", "kind=sound")
+    code, out, _ = run(*words, "--trials", 4, "--out", tmp_path)
+    told = " ".join(out.split())
+    assert code == 0 and ("keep it" in told or "within one standard error" in told)
+    assert json.loads((tmp_path / "tuned.json").read_text())["recommended"] == "default"
+    code, out, _ = run(*words, "--trials", 4, "--out", tmp_path, "--format", "csv")
+    assert code == 0 and len(out.splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--method", "nothing"), "'method' must be one of"),
+        (("--method", "always"), "one with settings to tune"),
+        (("--trials", 0), "'trials' must be more than 0"),
+        (("--trials", -3), "'trials' must be more than 0"),
+        (("--folds", 1), "'folds' must be from 2"),
+        (("--folds", 5000), "'folds' must be from 2"),
+        (("--timeout", 0), "timeout"),
+        (("--timeout", "nan"), "timeout"),
+        (("--objective", "speed"), "'objective' must be one of"),
+        (("--objective", "accuracy"), "'budget' must be given"),
+        (("--objective", "accuracy", "--budget", "much"), "'budget' must be a number"),
+        (("--objective", "accuracy", "--budget", "40%", "--budgets", "3"), "'--budgets'"),
+        (("--budget", "much"), "'budget' must be a number"),
+        (("--budgets", "0"), "budgets"),
+        (("--storage", "no url"), "'storage' must be a storage URL"),
+        (("--storage", "sqlite:////no/such/place/s.db"), "'storage' must be a storage URL"),
+        (("--set", "y=1"), "setting of planted"),
+        (("--set", "x"), "--set"),
+        (("--cost", "money"), "money"),
+    ],
+)  # fmt: skip
+def test_command_line_refuses(run, cache, tmp_path, words, says):
+    code, out, err = run("tune", cache, "--method", "planted", "--out", tmp_path / "o", *words)
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert (code, out) == (2, "") and len(errors) == 1 and "Traceback" not in err
+    assert says in err, err
+    assert CALLS["fits"] == 0, "refused before the work"
+
+
+def test_storage_that_is_no_database(run, cache, tmp_path):
+    (tmp_path / "study.db").write_text("not a database " * 100)
+    code, _, err = run("tune", cache, "--method", "planted", "--out", tmp_path)
+    assert code == 2 and "'storage' must be a storage URL" in err
