@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import bad
+from .advantage import Advantage
 from .base import ScoreRule, State, score_table
 from .constant import Constant
+from .eenet import Eenet
+from .eenet_released import EenetReleased
 from .entropy import Entropy
 from .margin import Margin
 from .max_prob import MaxProb
@@ -16,8 +19,12 @@ from .random import Random
 from .vote import Vote
 
 RULES: dict[str, type[ScoreRule]] = {
-    rule.name: rule for rule in (MaxProb, Entropy, Margin, Vote, Patience, Random, Constant)
-}
+    rule.name: rule
+    for rule in (
+        MaxProb, Entropy, Margin, Vote, Patience, Random, Constant, Eenet, EenetReleased,
+        Advantage,
+    )
+}  # fmt: skip
 
 
 def make_rule(name: str, params: Mapping[str, Any]) -> ScoreRule:
@@ -44,6 +51,6 @@ def make_rule(name: str, params: Mapping[str, Any]) -> ScoreRule:
 
 
 __all__ = [
-    "RULES", "Constant", "Entropy", "Margin", "MaxProb", "Patience", "Random", "ScoreRule",
-    "State", "Vote", "make_rule", "score_table",
+    "RULES", "Advantage", "Constant", "Eenet", "EenetReleased", "Entropy", "Margin", "MaxProb", "Patience",
+    "Random", "ScoreRule", "State", "Vote", "make_rule", "score_table",
 ]  # fmt: skip

@@ -1,0 +1,119 @@
+"""What methods with a trained score share: rows held out, all class outputs, checks of settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.overhead import overhead
+from policyopt.runtime.answers import Plain
+from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.output import ExitOutput
+from policyopt.runtime.scores import ScoreRule, score_table
+from policyopt.table import Table
+from policyopt.thresholds.problem import Problem
+
+Floats = npt.NDArray[np.float64]
+
+
+def divide(table: Table, share: float, seed: int) -> tuple[Table, Table]:
+    """Return the rows to train on, and those held out to stop the training and choose thresholds.
+
+    Parameters
+    ----------
+    table : Table
+    share : float
+        Of the rows to hold out, in (0, 1): at least one row each; of a single row, both have it.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    rest, held : Table
+    """
+    n = len(table)
+    if n == 1:
+        return table, table
+    order = np.random.default_rng(seed).permutation(n)
+    count = min(max(round(share * n), 1), n - 1)
+    return table.take(np.sort(order[count:])), table.take(np.sort(order[:count]))
+
+
+def outputs_of(table: Table) -> list[ExitOutput]:
+    """Return all exits' columns with the logarithms of all class probabilities."""
+    log_prob = table.log_prob()
+    return [
+        replace(output, log_prob=log_prob[:, k])
+        for k, output in enumerate(table.statistics.outputs())
+    ]
+
+
+def check_outputs(method: str, table: Table) -> None:
+    """Refuse records by name: the score reads all class probabilities."""
+    missing = lacks_outputs(table)
+    if missing:
+        raise InputError(
+            f"Method '{method}' needs {', '.join(missing)}, which these records do not hold. "
+            "Import full logits or probabilities, or use max_prob."
+        )
+
+
+def lacks_outputs(table: Table) -> list[str]:
+    """Return what a score over all classes needs and these rows do not hold."""
+    return ["log_prob (all class outputs)"] if table.kind == "record" else []
+
+
+def check_budgets(rule: ScoreRule, table: Table, budgets: Sequence[float]) -> None:
+    """Refuse budgets that no policy with this rule can meet, before anything is trained."""
+    shape = (1, table.exits)
+    costs = table.mean_costs + _overhead(rule, table)
+    problem = Problem(np.zeros(shape), np.zeros(shape), costs, table.unit)
+    for budget in budgets:
+        problem.check_budget(budget)
+
+
+def problem_on(rule: ScoreRule, outputs: list[ExitOutput], table: Table) -> Problem:
+    """Pose the threshold problem of a rule on outputs that have their `log_prob`.
+
+    As `policyopt.methods.base.problem_of`, which gives the rule the table's reduced columns only.
+    """
+    costs = table.costs + _overhead(rule, table)
+    return Problem(score_table(rule, outputs), table.correct, costs, table.unit)
+
+
+def seed_of(seed: int, restart: int) -> int:
+    """Return the seed of a restart: streams of their own for every (seed, restart)."""
+    return int(np.random.SeedSequence([seed, restart]).generate_state(1)[0])
+
+
+def _overhead(rule: ScoreRule, table: Table) -> Floats:
+    return overhead(Plain(), (rule,), table.exits, table.classes, table.rate)
+
+
+def reachable(problem: Problem, budget: float) -> float:
+    """Return the budget, within what the held-out rows can cost (where costs differ by row)."""
+    return float(np.clip(budget, problem.mean_costs[0], problem.mean_costs[-1]))
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Refuse a setting that is none of `choices`."""
+    if not any(value is c or (isinstance(c, str) and value == c) for c in choices):
+        shown = ", ".join(str(c).lower() if isinstance(c, bool) else c for c in choices)
+        raise bad(name, f"one of {shown}", value, f"E.g. --set {name}={shown.split(', ')[0]}.")
+
+
+def check_number(
+    name: str, value: Any, above: float = -1.0, below: float = math.inf, whole: bool = False
+) -> None:
+    """Refuse a setting that is no number in (above, below); without `above`: 0 or more."""
+    kind = int if whole else (int, float)
+    fits = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+    if not (fits and above < value < below and value >= 0):
+        low = "0 or more" if above < 0 else f"above {above:g}"
+        high = "" if below == math.inf else f" and below {below:g}"
+        raise bad(name, f"a {'whole ' if whole else ''}number, {low}{high}", value, "")

@@ -1,0 +1,461 @@
+"""EENet against its paper (arXiv:2301.07099) and its release: equations by hand, gradients by differences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from synthetic import cache, outputs
+
+import policyopt as po
+from policyopt.frontier.replay import replay
+from policyopt.methods import held_out
+from policyopt.methods.eenet import Eenet, algorithm_1, rule_of
+from policyopt.methods.eenet_released import EenetReleased, released_thresholds
+from policyopt.methods.eenet_released_training import ReleasedNetwork, released_losses
+from policyopt.methods.eenet_training import (
+    Network,
+    Rows,
+    Schedule,
+    losses,
+    rows_of,
+    survival_weights,
+    targets,
+    train,
+)
+from policyopt.methods.threshold import Threshold
+from policyopt.runtime.errors import BudgetError, InputError
+from policyopt.runtime.output import reduce_logits, with_log_prob
+from policyopt.runtime.policy import ALWAYS, NEVER
+from policyopt.runtime.scores import make_rule, score_table
+from policyopt.runtime.scores.eenet import eenet_inputs
+from policyopt.table import Tables
+from policyopt.thresholds.planned import solve_planned, tilted_shares
+from policyopt.thresholds.problem import Problem
+
+QUICK = {"max_epochs": 25, "learning_rate": 1e-2, "batch_size": 128, "restarts": 1}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads only get in each other's way in networks this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def reduced(n=200, exits=4, classes=6, seed=0):
+    logits, labels = outputs(n, exits, classes, seed)
+    exits_ = [with_log_prob(reduce_logits(logits[:, k]), logits[:, k]) for k in range(exits)]
+    return exits_, (logits.argmax(2) == labels[:, None]).astype(float)
+
+
+def double(rows):
+    return Rows(rows.inputs.double(), rows.q.double(), rows.r.double(), rows.costs.double())
+
+
+def small(n=5, exits=3, classes=3, seed=1):
+    """A little network and its rows in double precision."""
+    outs, correct = reduced(n, exits, classes, seed)
+    rows = double(rows_of(outs, correct, np.arange(1.0, exits + 1)))
+    network = Network.start(exits, classes, 0.5, seed, "cpu")
+    weights = [tuple(w.detach().double().requires_grad_() for w in e) for e in network.weights]
+    return Network(weights), rows, outs
+
+
+def test_targets_by_hand():
+    q, r = targets(np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]]))
+    np.testing.assert_array_equal(q[0], [1, 0, 1])
+    np.testing.assert_allclose(r, [[0.5, 0, 0.5], [1 / 3] * 3, [0, 1, 0], [1 / 3] * 3])
+
+
+def test_confidence_vector_by_hand():
+    """(5)-(7): maximum, normalised entropy, share of the leading class among the votes so far."""
+    p = np.array([[[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.6, 0.2, 0.2]]])
+    votes = np.empty((1, 0), dtype=np.int32)
+    for k, vote in enumerate([1, 1 / 2, 2 / 3]):
+        output = with_log_prob(reduce_logits(np.log(p[:, k])), np.log(p[:, k]))
+        x, votes = eenet_inputs(k, output, votes)
+        entropy = 1 + (p[0, k] * np.log(p[0, k])).sum() / np.log(3)
+        np.testing.assert_allclose(x[0], [*p[0, k], p[0, k].max(), entropy, vote], atol=1e-6)
+    np.testing.assert_array_equal(votes, [[0, 1, 0]])
+
+
+def test_survival_weights_by_hand():
+    """(13): alive before exit k, over the sum of all rows; no gradient."""
+    r = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]], requires_grad=True)
+    w = survival_weights(r)
+    alive = np.array([[1, 0.5, 0.2], [1, 0.9, 0.7]])
+    np.testing.assert_allclose(w, alive / alive.sum(0), rtol=1e-6)
+    assert not w.requires_grad
+
+
+def test_losses_by_hand():
+    """(11)-(15) with loops, the minus sign of (12) put in; costs per exit and per sample."""
+    rng = np.random.default_rng(0)
+    n, exits, budget = 4, 3, 1.7
+    for costs in (np.array([[1.0, 2.0, 4.0]]), rng.random((n, exits)).cumsum(1)):
+        u, a = rng.normal(size=(2, n, exits))
+        q, r = targets(rng.random((n, exits)) < 0.5)
+        q_hat, r_hat = 1 / (1 + np.exp(-u)), np.exp(a) / np.exp(a).sum(1, keepdims=True)
+        loss_g = loss_ce = planned = 0.0
+        for k in range(exits):
+            total = sum(1 - r_hat[i, :k].sum() for i in range(n))
+            for i in range(n):
+                w = (1 - r_hat[i, :k].sum()) / total
+                right = q[i, k] * np.log(q_hat[i, k]) + (1 - q[i, k]) * np.log(1 - q_hat[i, k])
+                loss_g -= w * right / exits
+                loss_ce -= np.log(r_hat[i, k]) * r[i, k] / (n * exits)
+                planned += r_hat[i, k] * np.broadcast_to(costs, (n, exits))[i, k] / n
+        wanted = (loss_g, abs(budget - planned) / budget, loss_ce)
+        rows = Rows(None, *(torch.tensor(x) for x in (q, r, costs)))
+        np.testing.assert_allclose(losses(torch.tensor(u), torch.tensor(a), rows, budget), wanted)
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_gradients_against_differences(part):
+    """Each loss in each weight. In L_g the weights (13) are held: they carry no gradient."""
+    network, rows, _ = small()
+    fixed = survival_weights(torch.softmax(network.forward(rows.inputs)[1], 1))
+
+    def value():
+        utility, assignment = network.forward(rows.inputs)
+        if part:
+            return losses(utility, assignment, rows, 1.7)[part]
+        bce = torch.nn.functional.binary_cross_entropy_with_logits
+        return (fixed * bce(utility, rows.q, reduction="none")).sum() / 3
+
+    losses(*network.forward(rows.inputs), rows, 1.7)[part].backward()
+    for weight in network.parameters():
+        found = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        flat = weight.detach().view(-1)
+        for i in range(len(flat)):
+            keep, h = float(flat[i]), 1e-6
+            with torch.no_grad():
+                flat[i] = keep + h
+                up = value()
+                flat[i] = keep - h
+                down = value()
+                flat[i] = keep
+            np.testing.assert_allclose(found.view(-1)[i], (up - down) / (2 * h), atol=1e-7)
+    if part == 0:  # the assignment layers enter L_g through the weights (13) alone
+        assert all(e[2].grad is None for e in network.weights)
+
+
+def test_rule_is_the_network():
+    network, rows, outs = small(50, 4, 6)
+    rule = rule_of(network)
+    utility, _ = network.forward(rows.inputs)
+    scores = score_table(rule, outs)
+    np.testing.assert_allclose(scores, torch.sigmoid(utility).detach(), atol=1e-6)
+    again = make_rule("eenet", rule.params())
+    np.testing.assert_array_equal(score_table(again, outs), scores)
+    one = [o.take(slice(7, 8)) for o in outs]
+    np.testing.assert_array_equal(score_table(rule, one), scores[7:8])
+    width = round(0.5 * (6 + 3))
+    assert rule.operations(0, 6) == width * (6 + 3) + width
+
+
+def test_equation_8_to_10_with_loops():
+    network, rows, _ = small(3, 3, 4)
+    utility, assignment = (t.detach().numpy() for t in network.forward(rows.inputs))
+    for i in range(3):
+        past = []
+        for k, (shared, to_q, to_r) in enumerate(network.weights):
+            z = shared.detach().numpy() @ np.array([*rows.inputs[i, k].tolist(), *past])
+            s = np.maximum(0, z) + 0.01 * np.minimum(0, z)
+            np.testing.assert_allclose(utility[i, k], to_q.detach().numpy() @ s)
+            np.testing.assert_allclose(assignment[i, k], to_r.detach().numpy() @ s)
+            past.append(1 / (1 + np.exp(-utility[i, k])))
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("eenet", {"shared": [[[0.1] * 5]], "utility": [[1.0, 2.0]]}),
+        ("eenet", {"shared": [[[0.1] * 5], [[0.1] * 5]], "utility": [[1.0], [1.0]]}),
+        ("eenet", {"shared": [[[0.1] * 5]], "utility": [[1.0], [1.0]]}),
+        ("eenet", {"shared": [], "utility": []}),
+        ("eenet", {"shared": "x", "utility": [[1.0]]}),
+        ("eenet", {"shared": [[[0.1, "a"]]], "utility": [[1.0]]}),
+        ("eenet", {"shared": [[[0.1, float("nan")]]], "utility": [[1.0]]}),
+        ("eenet", {"shared": [[[0.1], [0.1, 0.2]]], "utility": [[1.0, 1.0]]}),
+        ("eenet_released", {"weights": [[0.1] * 4, [0.1] * 4]}),
+        ("eenet_released", {"weights": {}}),
+        ("eenet_released", {}),
+    ],
+)
+def test_malformed_weights_are_refused(name, params):
+    with pytest.raises(InputError, match=name):
+        make_rule(name, params)
+
+
+def test_weights_for_other_exits_or_classes_are_refused():
+    _, _, outs = small(5, 3, 4)
+    rule = rule_of(small(5, 3, 4)[0])
+    rule.check(3, 4)
+    for exits, classes in ((4, 4), (3, 5)):
+        with pytest.raises(InputError, match="eenet"):
+            rule.check(exits, classes)
+    assert len(outs) == 3
+
+
+def literal_algorithm_1(scores, p):
+    """The listing, line by line; quotas of 0 and quotas beyond what is left as the code's docstring says."""
+    n_rows, exits = scores.shape
+    gone, t = [0] * n_rows, [1e8] * exits
+    for k in range(exits):
+        order = sorted(range(n_rows), key=lambda n: -scores[n, k])  # stable, most utilizable first
+        quota = min(round(n_rows * p[k]), n_rows - sum(gone))
+        if quota == 0:
+            continue
+        c = 0
+        for n in order:
+            if gone[n] == 0:
+                c += 1
+                gone[n] = 1
+                if c == quota:
+                    t[k] = scores[n, k]
+                    break
+    t[-1] = -1e8
+    return t
+
+
+def test_algorithm_1_is_the_listing():
+    rng = np.random.default_rng(0)
+    for case in range(500):
+        n, exits = rng.integers(1, 12), rng.integers(2, 5)
+        scores = rng.random((n, exits))
+        if case % 2:
+            scores = np.round(scores * 3)  # ties
+        p = rng.dirichlet(np.ones(exits) * rng.choice([0.2, 1, 5]))
+        wanted = np.array(literal_algorithm_1(scores, p)[:-1])
+        found = algorithm_1(scores, p)
+        np.testing.assert_array_equal(np.where(found == NEVER, 1e8, found), wanted)
+
+
+def test_early_stopping_restores_the_best():
+    outs, correct = reduced(400)
+    rows = rows_of(outs, correct, np.array([1.0, 2, 4, 8]) / 8)
+    rest, held = rows.take(slice(0, 60)), rows.take(slice(60, 400))
+    schedule = Schedule(0.1, 1e-3, 0.05, 0.0, 20, 10, 100)  # steep and unregularised: it overfits
+    start = Network.start(4, 6, 2.0, 0, "cpu")
+    before = [w.detach().clone() for w in start.parameters()]
+    best, curve = train(start, rest, held, 0.3, schedule, 0)
+    least = int(np.argmin(curve))
+    assert 0 < least == len(curve) - 1 - schedule.patience
+    with torch.no_grad():
+        assert float(schedule.total(best, held, 0.3)) == curve[least] < curve[-1]
+    for old, now in zip(before, start.parameters(), strict=True):
+        assert torch.equal(old, now)  # the start is left alone
+
+
+def test_of_the_restarts_the_least_held_out_loss_is_kept(tables):
+    table = tables.get("fit")
+    one, three = (Eenet(**{**QUICK, "restarts": r, "max_epochs": 8}) for r in (1, 3))
+    rest, held = held_out.divide(table, 0.3, 0)
+    schedule = Schedule(0.1, 1e-3, 1e-2, 0.01, 128, 50, 8)
+    rows, kept = (rows_of(held_out.outputs_of(t), t.correct, t.costs / 8) for t in (rest, held))
+    runs = []
+    for i in range(3):
+        seed = held_out.seed_of(0, i)
+        runs.append(train(Network.start(4, 6, 0.5, seed, "cpu"), rows, kept, 3 / 8, schedule, seed))
+    best = min(runs, key=lambda run: min(run[1]))[0]
+    for method, network in ((one, runs[0][0]), (three, best)):
+        (result,) = method.fit_path(table, [3.0])
+        assert result.policy.rule.params() == rule_of(network).params()
+
+
+def test_tilt_is_the_nearest_distribution_of_its_cost():
+    p, costs = np.array([0.5, 0.3, 0.2]), np.array([1.0, 2.0, 5.0])
+    best = tilted_shares(p, costs, 0.7)
+    rng = np.random.default_rng(0)
+    across = np.cross(np.ones(3), costs)  # keeps the sum and the cost
+    for step in rng.normal(size=50) * 0.01:
+        other = best + step * across / np.abs(across).max()
+        assert (other * np.log(other / p)).sum() >= (best * np.log(best / p)).sum()
+    problem = Problem(rng.random((500, 3)), np.ones((500, 3)), costs)
+    for shares in (p, np.array([1.0, 0, 0]), np.array([0, 0, 1.0])):
+        for budget in (1.0, 1.3, 2.9, 5.0):
+            solution = solve_planned(problem, shares, budget)
+            assert budget * 0.99 <= problem.cost(solution.thresholds) <= budget
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return Tables(cache(n=2000))
+
+
+@pytest.mark.parametrize("method", [Eenet(**QUICK), EenetReleased(max_epochs=20, restarts=1)])
+def test_meet_keeps_the_budget_on_held_out_rows(method, tables):
+    table = tables.get("fit")
+    state = torch.random.get_rng_state()
+    _, held = held_out.divide(table, method.holdout, 0)
+    for result in method.fit_path(table, [1.0, 1.3, 3.7, 8.0]):
+        cost = replay(result.policy, held).cost.mean()
+        assert result.budget * 0.99 <= cost <= result.budget * 1.000001
+        assert result.expected.rows == len(held)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_without_meet_thresholds_are_algorithm_1s(tables):
+    table = tables.get("fit")
+    method = Eenet(**QUICK, meet=False)
+    (result,) = method.fit_path(table, [3.0], seed=4)
+    (met,) = replace(method, meet=True).fit_path(table, [3.0], seed=4)
+    _, held = held_out.divide(table, method.holdout, 4)
+    scores = score_table(result.policy.rule, held_out.outputs_of(held))
+    exits = replay(result.policy, held).exit
+    # Quotas are what left, whatever they were: the listing finds the same thresholds again.
+    shares = np.bincount(exits, minlength=4) / len(held)
+    np.testing.assert_array_equal(algorithm_1(scores, shares), result.policy.thresholds)
+    assert met.policy.rule.params() == result.policy.rule.params()
+    assert abs(result.expected.cost - 3.0) < 0.5  # the loss (14) is soft, but it is a loss
+
+
+def test_ablations_differ_in_their_part_only(tables):
+    table = tables.get("fit")
+    full, no_scores, no_distribution, neither = (
+        Eenet(**QUICK, scores=s, distribution=d).fit_path(table, [3.0])[0]
+        for d in ("learned", "geometric")
+        for s in ("learned", "max_prob")
+    )
+    assert full.policy.rule.name == no_distribution.policy.rule.name == "eenet"
+    assert full.policy.rule.params() == no_distribution.policy.rule.params()
+    assert no_scores.policy.rule.name == neither.policy.rule.name == "max_prob"
+    _, held = held_out.divide(table, 0.3, 0)
+
+    def shares(result):
+        return np.bincount(replay(result.policy, held).exit, minlength=4) / len(held)
+
+    # Quotas belong to the distribution, whoever scores (but for a sample or two of small change).
+    np.testing.assert_allclose(shares(full), shares(no_scores), atol=0.02)
+    np.testing.assert_allclose(shares(no_distribution), shares(neither), atol=0.02)
+    plain = Threshold("max_prob").fit_path(held, [3.0])[0]
+    np.testing.assert_array_equal(plain.policy.thresholds, neither.policy.thresholds)
+
+
+def planted(n, rng):
+    """Class 0 is always right and never sure; class 1 is always sure and right half the time."""
+    said = rng.integers(0, 2, n)
+    sure = np.where(said == 0, 0.5 + 0.3 * rng.random(n), 0.85 + 0.15 * rng.random(n))
+    first = np.log(np.where(said[:, None] == np.arange(2), sure[:, None], 1 - sure[:, None]))
+    labels = np.where((said == 1) & (rng.random(n) < 0.5), 0, said)
+    last = np.where(labels[:, None] == np.arange(2), 4.0, 0.0)
+    return np.stack([first, last], axis=1).astype(np.float32), labels.astype(np.int32)
+
+
+@pytest.mark.parametrize(
+    "method", [Eenet(**QUICK), EenetReleased(max_epochs=60, restarts=2, batch_size=64)]
+)
+def test_learned_scores_find_what_confidence_hides(method):
+    rng = np.random.default_rng(0)
+    parts = {}
+    for name in ("fit", "test"):
+        logits, labels = planted(2000, rng)
+        parts[name] = {"outputs": logits, "labels": labels}
+    tables = Tables(po.from_arrays(splits=parts, costs=[1.0, 2.0], unit="ms"))
+    accuracy = {}
+    for name, m in (("learned", method), ("max_prob", Threshold("max_prob"))):
+        (result,) = m.fit_path(tables.get("fit"), [1.5])
+        accuracy[name] = replay(result.policy, tables.get("test")).correct.mean()
+    assert accuracy["learned"] > 0.95 > 0.85 > accuracy["max_prob"]
+
+
+def test_warm_training_is_the_same_alone_and_in_a_path(tables):
+    table = tables.get("fit")
+    method = Eenet(training="warm", max_epochs=5, restarts=2)
+    path = method.fit_path(table, [2.0, 5.0])
+    (alone,) = method.fit_path(table, [5.0])
+    assert alone.policy.rule.params() == path[1].policy.rule.params()
+    assert path[0].policy.rule.params() != path[1].policy.rule.params()
+
+
+def test_costs_per_sample_and_probabilities():
+    logits, labels = outputs(400)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    costs = np.random.default_rng(0).random((400, 4)).cumsum(1)
+    data = po.from_arrays(p, labels, costs, unit="ms", kind="probabilities")
+    table = Tables(data).get("fit")
+    budgets = [table.mean_costs[0], table.mean_costs.mean(), table.mean_costs[-1]]
+    for method in (Eenet(max_epochs=5, restarts=1), EenetReleased(max_epochs=4, restarts=1)):
+        for result in method.fit_path(table, budgets):
+            assert result.policy.decide(p).exit.shape == (400,)
+
+
+def test_refusals(tables):
+    with pytest.raises(BudgetError, match="budget"):
+        Eenet().fit_path(tables.get("fit"), [0.5])
+    records = po.from_arrays(
+        labels=np.zeros(20, int), prediction=np.zeros((20, 2), int),
+        confidence=np.full((20, 2), 0.7), costs=[1, 2],
+    )  # fmt: skip
+    table = Tables(records).get("fit")
+    for method, name in ((Eenet(), "eenet"), (EenetReleased(), "eenet_released")):
+        assert method.lacks(table)
+        with pytest.raises(InputError, match=f"'{name}' needs log_prob"):
+            method.fit_path(table, [1.5])
+    for settings in (
+        {"scores": "best"}, {"hidden": 0}, {"batch_size": 1.5}, {"holdout": 1}, {"alpha": -1},
+        {"meet": 1}, {"learning_rate": float("nan")}, {"device": "tpu"}, {"restarts": 0},
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=next(iter(settings))):
+            Eenet(**settings)
+
+
+def test_released_losses_by_hand():
+    outs, correct = reduced(5, 3, 4)
+    network = ReleasedNetwork.start(3, 4, 0.5, torch.Generator().manual_seed(3))
+    x = np.stack([np.exp(o.log_prob) for o in outs], axis=1)
+    certainty = 1 + (x * np.log(x)).sum(2) / np.log(4)
+    inputs = np.concatenate([x, x.max(2)[..., None], certainty[..., None]], axis=2)
+    tensor = torch.tensor(inputs, dtype=torch.float32)
+    q_hat, rho = np.empty((5, 3)), np.empty((5, 3))
+    for i in range(5):
+        for k in range(3):
+            z = np.array([*inputs[i, k], *q_hat[i, :k]])
+            q_hat[i, k] = np.clip(network.scores[k].detach().numpy() @ z, 0, 1)
+            w1, b1, w2, b2 = (w.detach().numpy() for w in network.hidden[k])
+            hidden = 1 / (1 + np.exp(-(w1 @ z + b1)))
+            rho[i, k] = 1 / (1 + np.exp(-(w2 @ hidden + b2[0])))
+    r = np.exp(rho) / np.exp(rho).sum(1, keepdims=True)
+    assert r.min() >= 1 / (1 + 2 * np.e) and r.max() <= np.e / (np.e + 2)
+    logs = np.maximum(np.log(np.maximum(np.where(correct > 0, q_hat, 1 - q_hat), 1e-300)), -100)
+    target = q_hat / np.maximum(q_hat.sum(1, keepdims=True), 1e-12)
+    target[q_hat.sum(1) == 0] = 1 / 3
+    divergence = np.where(target > 0, target * np.log(np.maximum(target, 1e-300) / r), 0)
+    wanted = (
+        -(r / r.sum(0) * logs).sum() / 3,
+        divergence.mean(),
+        abs((r * [1, 2, 4]).sum(1).mean() - 2.5) / 2.5,
+    )
+    costs = torch.tensor([[1.0, 2.0, 4.0]])
+    found = released_losses(network, tensor, torch.tensor(correct).float(), costs, 2.5, 1.0)
+    np.testing.assert_allclose([float(f.detach()) for f in found], wanted, rtol=2e-5)
+    found[0].backward(retain_graph=True)
+    assert all(w.grad is None for w in network.assigners())  # r weighs L_q, outside the graph
+    rule = make_rule("eenet_released", {"weights": [w.tolist() for w in network.scores]})
+    scores = score_table(rule, outs)
+    np.testing.assert_allclose(np.clip(scores, 0, 1), q_hat, atol=1e-6)
+
+
+def test_released_plan_cannot_reach_low_budgets(tables):
+    """Softmax of sigmoids: at least 1/(1+3e) of the samples are planned for the last exit."""
+    (result,) = EenetReleased(meet=False, max_epochs=40, restarts=1).fit_path(
+        tables.get("fit"), [1.2]
+    )
+    least = (np.e * 1 + 2 + 4 + 8) / (np.e + 3)
+    assert result.expected.cost > least * 0.99 > 1.2
+
+
+def test_released_thresholds_by_hand():
+    scores = np.array([[0.9, 0.1], [0.8, 1.7], [0.3, 0.2], [-0.1, 0.4]])
+    scores = np.column_stack([scores, np.zeros(4)])
+    np.testing.assert_array_equal(
+        released_thresholds(scores, np.array([0.3, 0.6, 0.1])), [0.9, 0.4]
+    )
+    np.testing.assert_array_equal(released_thresholds(scores, np.array([0.2, 0, 0.8])), [NEVER] * 2)
+    assert released_thresholds(scores, np.array([1.0, 0, 0]))[0] == -0.1 > ALWAYS
