@@ -55,7 +55,7 @@ def temperature(log_prob: npt.NDArray[np.floating], labels: npt.NDArray[np.integ
         return BOUNDS[1]
     if slope(high) <= 0:
         return BOUNDS[0]
-    return 1 / float(brentq(slope, low, high, xtol=1e-7, rtol=1e-7))  # type: ignore[arg-type]
+    return 1 / float(brentq(slope, low, high, xtol=1e-6, rtol=1e-6))  # type: ignore[arg-type]
 
 
 def fit_temperature(

@@ -22,10 +22,7 @@ _FEWEST_ROWS = 50
 
 
 def vector(
-    log_prob: npt.NDArray[np.floating],
-    labels: npt.NDArray[np.integer],
-    spread: float,
-    start: tuple[Floats, Floats] | None = None,
+    log_prob: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], spread: float
 ) -> tuple[Floats, Floats]:
     """Fit factor and bias of one exit for a given width of the shrinkage.
 
@@ -38,8 +35,6 @@ def vector(
     labels : ndarray of shape (N,), int
     spread : float
         0 is temperature scaling.
-    start : pair of ndarrays of shape (C,), optional
-        A scale and a bias near the solution.
 
     Returns
     -------
@@ -56,26 +51,9 @@ def vector(
     >>> scale.round(3), bias
     (array([20., 20.]), array([0., 0.]))
     """
-    from scipy.optimize import minimize
-
-    inverse, classes = 1 / temperature(log_prob, labels), log_prob.shape[1]
-    if spread <= 0:
-        return np.full(classes, inverse), np.zeros(classes)
-    weight = 1 / (len(labels) * spread**2)
-
-    def objective(x: Floats) -> tuple[float, Floats]:
-        u, bias = x[:classes], x[classes:]
-        loss, by_scale, by_bias = loss_and_gradient(log_prob, labels, inverse * (1 + u), bias)
-        gradient = np.concatenate([inverse * by_scale, by_bias]) + weight * x
-        return loss + weight * float(x @ x) / 2, gradient
-
-    first = np.zeros(2 * classes)
-    if start is not None:
-        first = np.concatenate([np.maximum(start[0] / inverse, _LEAST_FACTOR) - 1, start[1]])
-    bounds = [(_LEAST_FACTOR - 1, None)] * classes + [(None, None)] * classes
-    options = {"maxiter": 200, "ftol": 1e-9, "gtol": 1e-6}
-    x = minimize(objective, first, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
-    return inverse * (1 + x[:classes]), x[classes:]
+    inverse = 1 / temperature(log_prob, labels)
+    first = np.zeros(2 * log_prob.shape[1])
+    return _parts(inverse, _minimise(log_prob, labels, spread, inverse, first, 1e-9))
 
 
 def choose_spread(
@@ -112,15 +90,16 @@ def choose_spread(
     if n < _FEWEST_ROWS:
         return 0.0
     fold = np.random.default_rng(seed).permutation(n) % FOLDS
-    starts: list[tuple[Floats, Floats] | None] = [None] * FOLDS
+    inverses = [1 / temperature(log_prob[fold != f], labels[fold != f]) for f in range(FOLDS)]
+    found = [np.zeros(2 * log_prob.shape[1])] * FOLDS
     held: list[Floats] = []
     for spread in SPREADS:
         losses = np.empty(n)
         for f in range(FOLDS):
-            train, test = fold != f, fold == f
-            fitted = vector(log_prob[train], labels[train], spread, starts[f])
-            starts[f] = fitted  # the next wider fit begins here
-            losses[test] = row_losses(log_prob[test], labels[test], *fitted)
+            train, test, inverse = fold != f, fold == f, inverses[f]
+            # The next wider fit begins where this one ends; a comparison needs no more digits.
+            found[f] = _minimise(log_prob[train], labels[train], spread, inverse, found[f], 1e-6)
+            losses[test] = row_losses(log_prob[test], labels[test], *_parts(inverse, found[f]))
         held.append(losses)
         if len(held) > 1 and losses.mean() > held[-2].mean():
             break  # wider only gets worse
@@ -163,3 +142,35 @@ def fit_vector(
     exits = [np.ascontiguousarray(log_prob[:, k]) for k in range(log_prob.shape[1])]
     fits = [vector(z, labels, choose_spread(z, labels, seed)) for z in exits]
     return Vector([scale for scale, _ in fits], [bias for _, bias in fits])
+
+
+def _minimise(
+    log_prob: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer],
+    spread: float,
+    inverse: float,
+    first: Floats,
+    tolerance: float,
+) -> Floats:
+    """Return (u, bias), (2 C,); see `vector`. `inverse` is 1/T, `first` a place to begin."""
+    from scipy.optimize import minimize
+
+    if spread <= 0:
+        return np.zeros_like(first)
+    classes, weight = log_prob.shape[1], 1 / (len(labels) * spread**2)
+
+    def objective(x: Floats) -> tuple[float, Floats]:
+        scale, bias = _parts(inverse, x)
+        loss, by_scale, by_bias = loss_and_gradient(log_prob, labels, scale, bias)
+        gradient = np.concatenate([inverse * by_scale, by_bias]) + weight * x
+        return loss + weight * float(x @ x) / 2, gradient
+
+    bounds = [(_LEAST_FACTOR - 1, None)] * classes + [(None, None)] * classes
+    options = {"maxiter": 200, "ftol": tolerance, "gtol": tolerance}
+    return minimize(objective, first, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+
+
+def _parts(inverse: float, x: Floats) -> tuple[Floats, Floats]:
+    """Return scale and bias of (u, bias)."""
+    classes = len(x) // 2
+    return inverse * (1 + x[:classes]), x[classes:]

@@ -13,7 +13,19 @@ import traceback
 
 import typer
 
-from policyopt.cli import compare, curve, demo, evaluate, fit, import_, info, methods, run, tune
+from policyopt.cli import (
+    calibration,
+    compare,
+    curve,
+    demo,
+    evaluate,
+    fit,
+    import_,
+    info,
+    methods,
+    run,
+    tune,
+)
 from policyopt.runtime.errors import PolicyOptError
 
 app = typer.Typer(
@@ -36,6 +48,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("curve")(curve.curve)
 app.command("compare")(compare.compare)
 app.command("tune")(tune.tune)
+app.command("calibration")(calibration.calibration)
 app.command("run")(run.run)
 app.command("demo")(demo.demo)
 

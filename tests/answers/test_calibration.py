@@ -1,0 +1,402 @@
+"""Calibration: planted truths, brute force, scikit-learn, hand-made cases, the command."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from synthetic import outputs
+
+import policyopt as po
+from policyopt.answers.beta import beta
+from policyopt.answers.confidence import FITS, fit_confidence
+from policyopt.answers.histogram import equal_mass_edges, histogram
+from policyopt.answers.isotonic import isotonic
+from policyopt.answers.likelihood import loss_and_gradient, row_losses
+from policyopt.answers.platt import platt
+from policyopt.answers.temperature import BOUNDS, fit_temperature, temperature
+from policyopt.answers.vector import SPREADS, choose_spread, fit_vector, vector
+from policyopt.cli.app import main
+from policyopt.report.calibrated import apply_map, fit_map, observe
+from policyopt.report.calibration import calibration_records, reliability
+from policyopt.report.calibration_error import calibration_error
+from policyopt.runtime.answers import Temperature, Vector, make_answer
+from policyopt.runtime.artifact import load_policy
+from policyopt.runtime.confidence import CONFIDENCES, make_confidence
+from policyopt.runtime.errors import InputError
+from policyopt.runtime.output import reduce_logits
+from policyopt.table import Tables
+from policyopt.thresholds import shared
+from policyopt.thresholds.problem import Problem
+
+
+def planted(n, classes, seed, scale=1.0, bias=0.0):
+    """Log-probabilities and labels such that softmax(scale * log_prob + bias) is the truth."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(n, classes)) * 1.5
+    p = np.exp(logits * scale + bias)
+    p /= p.sum(axis=1, keepdims=True)
+    labels = (rng.random(n)[:, None] > p.cumsum(axis=1)).sum(axis=1).clip(0, classes - 1)
+    log_prob = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return log_prob.astype(np.float32), labels.astype(np.int32)
+
+
+def odds(p):
+    return np.log(p) - np.log1p(-p)
+
+
+# -- temperature and vector scaling
+
+
+@pytest.mark.parametrize("true", [0.5, 1.0, 2.5])
+def test_temperature_recovers_a_planted_one(true):
+    log_prob, labels = planted(20_000, 5, 1, scale=1 / true)
+    assert temperature(log_prob, labels) == pytest.approx(true, rel=0.05)
+
+
+def test_temperature_is_the_least_of_a_grid():
+    log_prob, labels = planted(800, 4, 2, scale=0.6)
+    grid = np.linspace(0.5, 4, 1401)
+    losses = [row_losses(log_prob, labels, 1 / t).mean() for t in grid]
+    assert temperature(log_prob, labels) == pytest.approx(grid[np.argmin(losses)], abs=0.003)
+
+
+def test_temperature_stays_in_bounds():
+    sure = np.log(np.array([[0.9, 0.1], [0.1, 0.9]]))
+    assert temperature(sure, np.array([0, 1])) == BOUNDS[0]  # all right
+    assert temperature(sure, np.array([1, 0])) == BOUNDS[1]  # all wrong
+    impossible = np.array([[0.0, -np.inf], [0.0, -np.inf], [0.0, -np.inf]], dtype=np.float32)
+    assert BOUNDS[0] <= temperature(impossible, np.array([0, 0, 1])) <= BOUNDS[1]
+    for labels in (np.array([0, 2]), np.array([-1, 0]), np.array([0])):
+        with pytest.raises(InputError, match="labels"):
+            temperature(sure, labels)
+
+
+def test_gradient_is_that_of_differences():
+    log_prob, labels = planted(50, 3, 3)
+    scale, bias = np.array([0.7, 1.1, 1.4]), np.array([0.2, -0.1, 0.3])
+    _, by_scale, by_bias = loss_and_gradient(log_prob, labels, scale, bias)
+    for j in range(3):
+        step = 1e-5 * np.eye(3)[j]
+        up, down = (row_losses(log_prob, labels, scale + s, bias).mean() for s in (step, -step))
+        assert by_scale[j] == pytest.approx((up - down) / 2e-5, abs=1e-7)
+        up, down = (row_losses(log_prob, labels, scale, bias + s).mean() for s in (step, -step))
+        assert by_bias[j] == pytest.approx((up - down) / 2e-5, abs=1e-7)
+
+
+def test_vector_without_width_is_temperature():
+    log_prob, labels = planted(1000, 4, 4, scale=0.7, bias=np.array([0, 0.5, -0.5, 0]))
+    inverse = 1 / temperature(log_prob, labels)
+    for spread in (0.0, 1e-6):
+        scale, bias = vector(log_prob, labels, spread)
+        np.testing.assert_allclose(scale, inverse, atol=1e-6)
+        np.testing.assert_allclose(bias, 0, atol=1e-6)
+
+
+def test_vector_helps_where_classes_are_biased_and_never_hurts():
+    bias = np.array([0.8, -0.6, 0.3, 0.0, -0.5])
+    for planted_bias, rows, better in ((bias, 4000, 0.01), (0.0, 4000, -1e-9), (0.0, 150, -1e-9)):
+        log_prob, labels = planted(rows, 5, 5, scale=0.7, bias=planted_bias)
+        held, held_labels = planted(20_000, 5, 6, scale=0.7, bias=planted_bias)
+        fitted, single = fit_vector(log_prob[:, None], labels), temperature(log_prob, labels)
+        mine = row_losses(held, held_labels, fitted.scale[0], fitted.bias[0]).mean()
+        plain = row_losses(held, held_labels, 1 / single).mean()
+        assert plain - mine >= better
+
+
+def test_few_rows_and_many_classes_fall_back_to_temperature():
+    log_prob, labels = planted(400, 50, 7)
+    assert choose_spread(log_prob, labels) == SPREADS[0]
+
+
+# -- maps of the top probability
+
+
+def test_platt_and_beta_are_logistic_regressions():
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(8)
+    p = rng.uniform(0.05, 0.99, 3000)
+    y = (rng.random(3000) < p**1.5).astype(float)
+    model = LogisticRegression(C=1e6, tol=1e-9, max_iter=1000)
+    x = odds(p)[:, None]
+    model.fit(x, y)
+    np.testing.assert_allclose(platt(p, y), [model.coef_[0, 0], model.intercept_[0]], rtol=1e-4)
+    x = np.stack([np.log(p), -np.log1p(-p)], axis=1)
+    model.fit(x, y)
+    np.testing.assert_allclose(beta(p, y), [*model.coef_[0], *model.intercept_], rtol=1e-3)
+
+
+def test_beta_never_falls_and_meets_its_bound():
+    from scipy.optimize import minimize
+
+    rng = np.random.default_rng(9)
+    p = rng.uniform(0.3, 0.99, 2000)
+    # Worse again near 1: the free fit has a negative coefficient.
+    y = (rng.random(2000) < np.where(p < 0.8, p, 0.7)).astype(float)
+    found = np.array(beta(p, y))
+    x = np.stack([np.log(p), -np.log1p(-p), np.ones_like(p)], axis=1)
+
+    def loss(w):
+        return (np.logaddexp(0, x @ w) - y * (x @ w)).mean()
+
+    best = minimize(loss, [1, 1, 0], bounds=[(0, None), (0, None), (None, None)], method="L-BFGS-B")
+    assert (found[:2] >= 0).all() and found[:2].min() == 0
+    assert loss(found) <= best.fun + 1e-7
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_fractions_and_constant_rows(name):
+    rng = np.random.default_rng(10)
+    p = rng.uniform(0.2, 1, (4000, 2))
+    rule = fit_confidence(name, p, p)  # each row right with its own probability
+    assert np.abs(rule.curve(0, p[:, 0]) - p[:, 0]).mean() < 0.03
+    for right in (np.ones((40, 1)), np.zeros((40, 1))):
+        value = fit_confidence(name, p[:40, :1], right).curve(0, np.array([0.0, 0.5, 1.0]))
+        assert (np.abs(value - right[0]) < 0.03).all()
+    one = fit_confidence(name, np.array([[1.0]]), np.array([[1.0]]))
+    assert np.isfinite(one.curve(0, np.array([0.0, 1.0]))).all()
+    with pytest.raises(InputError):
+        fit_confidence(name, p, p[:, :1])
+    with pytest.raises(InputError):
+        fit_confidence(name, p + 1, p)
+
+
+def test_isotonic_is_sklearns_at_its_knots():
+    from sklearn.isotonic import IsotonicRegression
+
+    rng = np.random.default_rng(11)
+    p = rng.random(500).round(2)  # with ties
+    y = (rng.random(500) < p).astype(float)
+    knots, values = isotonic(p, y, fewest=1)
+    theirs = IsotonicRegression(y_min=0, y_max=1).fit(p, y)
+    np.testing.assert_allclose(values, np.unique(theirs.predict(p).round(12)), atol=1e-9)
+    np.testing.assert_allclose(values, theirs.predict(knots), atol=1e-9)
+    wide, wide_values = isotonic(p, y)
+    assert len(wide) <= 500 / 20 and (np.diff(wide_values) >= 0).all()
+
+
+def test_histogram_by_hand():
+    p = np.repeat([0.1, 0.3, 0.5, 0.9], 20)
+    y = np.repeat([0.0, 1.0, 0.0, 1.0], 20)
+    y[:5] = 1
+    edges, values = histogram(p, y, bins=4)
+    assert edges.tolist() == [0.3, 0.5, 0.9] and values.tolist() == [0.25, 1, 0, 1]
+    assert histogram(p, y, bins=2)[1].tolist() == [0.625, 0.5]
+    assert len(equal_mass_edges(np.full(100, 0.7))) == 0  # equals are never divided
+    assert len(equal_mass_edges(np.linspace(0, 1, 39))) == 0  # too few for two bins
+
+
+# -- rules as they run
+
+
+def every_rule():
+    p = np.random.default_rng(12).uniform(0.2, 1, (400, 2))
+    y = (np.random.default_rng(13).random((400, 2)) < p).astype(float)
+    return [fit_confidence(name, p, y) for name in CONFIDENCES]
+
+
+def test_batch_is_single_rows_to_the_bit():
+    logits = outputs(257, exits=2)[0]
+    logits[3, :, 2] = -np.inf
+    rng = np.random.default_rng(14)
+    answers = [
+        Temperature([1.7, 0.6]),
+        Vector(rng.uniform(0.5, 2, (2, 6)), rng.normal(size=(2, 6))),
+    ]
+    for rule in answers:
+        again = make_answer(rule.name, json.loads(json.dumps(rule.params())))
+        for k in range(2):
+            batch = rule.answer(k, logits[:, k], ())[0]
+            assert (
+                batch.dtype == np.float32
+                and (batch[3, 2] == -np.inf)
+                and np.isfinite(batch[4]).all()
+            )
+            singles = [again.answer(k, logits[i : i + 1, k], ())[0][0] for i in range(257)]
+            np.testing.assert_array_equal(batch, singles)
+            moved = reduce_logits(rule.answer(k, logits[:, k] + 8, ())[0]).top_prob
+            np.testing.assert_allclose(moved, reduce_logits(batch).top_prob, atol=1e-5)
+    for rule in every_rule():
+        again = make_confidence(rule.name, json.loads(json.dumps(rule.params())))
+        again.check(2, 6)
+        for k in range(2):
+            out = reduce_logits(logits[:, k])
+            batch = rule.confidence(k, out)
+            assert ((batch >= 0) & (batch <= 1)).all()
+            singles = [again.confidence(k, out.take(slice(i, i + 1)))[0] for i in range(257)]
+            np.testing.assert_array_equal(batch, singles)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "params"),
+    [
+        (make_answer, "temperature", {"temperatures": [0.0]}),
+        (make_answer, "temperature", {"temperatures": [[1.0]]}),
+        (make_answer, "temperature", {"temperatures": ["1"]}),
+        (make_answer, "vector", {"scale": [[-1.0]], "bias": [[0.0]]}),
+        (make_answer, "vector", {"scale": [[1.0, 1.0]], "bias": [[0.0]]}),
+        (make_answer, "vector", {"scale": [[1.0]], "bias": [[float("nan")]]}),
+        (make_confidence, "plat", {}),
+        (make_confidence, "platt", {"slope": [1.0]}),
+        (make_confidence, "platt", {"slope": [-1.0], "offset": [0.0]}),
+        (make_confidence, "platt", {"slope": [1.0, 1.0], "offset": [0.0]}),
+        (make_confidence, "platt", {"slope": [1.0], "offset": [float("inf")]}),
+        (make_confidence, "beta", {"a": [1.0], "b": [-0.1], "c": [0.0]}),
+        (make_confidence, "isotonic", {"knots": [[0.5, 0.4]], "values": [[0.1, 0.2]]}),
+        (make_confidence, "isotonic", {"knots": [[0.4, 0.5]], "values": [[0.2, 0.1]]}),
+        (make_confidence, "isotonic", {"knots": [[]], "values": [[]]}),
+        (make_confidence, "isotonic", {"knots": 3, "values": [[0.1]]}),
+        (make_confidence, "histogram", {"edges": [[0.5]], "values": [[0.1]]}),
+        (make_confidence, "histogram", {"edges": [[0.5, 0.5]], "values": [[0.1, 0.2, 0.3]]}),
+        (make_confidence, "histogram", {"edges": [[0.5]], "values": [[0.1, 1.2]]}),
+    ],
+)
+def test_malformed_parameters_are_refused(make, name, params):
+    with pytest.raises(InputError):
+        make(name, params)
+
+
+def test_rules_made_for_another_model_are_refused():
+    with pytest.raises(InputError):
+        Temperature([1.0]).check(2, 6)
+    with pytest.raises(InputError):
+        Vector(np.ones((2, 5)), np.zeros((2, 5))).check(2, 6)
+    for rule in every_rule():
+        with pytest.raises(InputError):
+            rule.check(3, 6)
+
+
+# -- measures
+
+
+def test_calibration_error_by_hand_and_of_calibrated_rows():
+    p = np.repeat([0.6, 0.9], 1000)
+    y = np.concatenate([np.repeat([1.0, 0], [800, 200]), np.repeat([1.0, 0], [700, 300])])
+    found = calibration_error(p, y, bins=2)
+    assert found["ece_plain"] == pytest.approx(0.2)
+    assert found["ece"] == pytest.approx(0.2, abs=0.005)
+    assert found["ece_low"] < 0.2 < found["ece_high"]
+    points = reliability(p, y, bins=2)
+    assert [q["accuracy"] for q in points] == [0.8, 0.7] and [q["rows"] for q in points] == [
+        1000,
+        1000,
+    ]
+    rng = np.random.default_rng(15)
+    p = rng.beta(4, 1, 5000)
+    found = calibration_error(p, (rng.random(5000) < p).astype(float))
+    assert found["ece"] < 0.01 < found["ece_plain"] and found["ece_low"] == 0
+
+
+def test_leavers_show_the_winners_curse():
+    """Calibrated over all rows, yet overconfident on those chosen for their confidence."""
+    rng = np.random.default_rng(16)
+    n = 6000
+    truth = rng.beta(3, 2, n)
+    # Two exits of the same truth, each calibrated given its own noisy view of the rows; a row leaves
+    # at exit 1 where exit 0 was not sure: it is harder than its confidence at exit 1 says.
+    views = truth[:, None] + rng.normal(size=(n, 2)) * 0.15
+    right = (rng.random((n, 2)) < truth[:, None]).astype(float)
+    p = np.stack(
+        [
+            fit_confidence("isotonic", v[:, None].clip(0, 1), r[:, None]).curve(0, v.clip(0, 1))
+            for v, r in zip(views.T, right.T, strict=True)
+        ],
+        axis=1,
+    )
+    exits = np.where(p[:, 0] >= 0.6, 0, 1)
+    records = {(r["exit"], r["group"]): r for r in calibration_records("x", p, right, exits)}
+    assert records[1, "all"]["ece"] < 0.01
+    assert records[1, "leavers"]["ece_low"] > 0.02 and records[1, "leavers"]["gap"] > 0.03
+    alone = calibration_records("x", p, right, np.zeros(n, np.int64))
+    assert alone[3]["rows"] == 0 and alone[3]["ece"] is None
+
+
+def test_maps_on_unseen_rows_of_a_cache():
+    logits, labels = outputs(6000, exits=2)
+    tables = Tables(po.from_arrays(3 * logits, labels, [1.0, 2.0], unit="ms"))
+    fit, test = tables.get("fit"), tables.get("test")
+    before, after = observe(fit), observe(test)
+    np.testing.assert_array_equal(after.correct, test.correct)
+    raw = calibration_error(after.confidence[:, 0], after.correct[:, 0])["ece"]
+    for name in ("temperature", "vector", *FITS):
+        seen = apply_map(fit_map(name, fit, before), test, after)
+        assert calibration_error(seen.confidence[:, 0], seen.correct[:, 0])["ece"] < raw / 3
+    rule = fit_temperature(fit.log_prob(), fit.statistics.labels)
+    np.testing.assert_array_equal(observe(test, rule).correct, after.correct)
+
+
+@pytest.mark.parametrize("calibrator", shared.CALIBRATORS)
+def test_shared_thresholds_on_any_map(calibrator):
+    rng = np.random.default_rng(17)
+    scores = rng.random((3000, 3))
+    right = (rng.random((3000, 3)) < scores ** [2.0, 1.0, 0.5]).astype(float)
+    problem = Problem(scores, right, np.array([1.0, 2.0, 4.0]))
+    for solution in shared.solve_path(problem, [1.5, 2.5], calibrator):
+        cost = problem.cost(solution.thresholds)
+        if solution.other is not None:  # a histogram's few values: two sets are mixed
+            cost += solution.share * (problem.cost(solution.other) - cost)
+        assert cost == pytest.approx(1.5, abs=0.02) or cost == pytest.approx(2.5, abs=0.02)
+    with pytest.raises(InputError, match="calibrator"):
+        shared.solve_path(problem, [1.5], "plat")
+
+
+# -- the command
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    def runner(*arguments):
+        monkeypatch.setattr("sys.argv", ["policyopt", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return runner
+
+
+def test_command(run, tmp_path):
+    logits, labels = outputs(2400, exits=3)
+    np.savez(tmp_path / "x.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2, 4])
+    assert run("import", tmp_path / "x.npz", "--out", tmp_path / "c", "--unit", "ms")[0] == 0
+    command = ("calibration", tmp_path / "c", "--maps", "none,temperature,platt")
+    code, out, _ = run(*command, "--out", tmp_path / "o", "--format", "json")
+    content = json.loads(out)
+    assert code == 0 and len(content["records"]) == 3 * 3 * 2
+    assert json.loads((tmp_path / "o" / "calibration.json").read_text()) == content
+    for name in ("reliability.png", "reliability_temperature.png", "reliability_platt.png"):
+        assert (tmp_path / "o" / name).read_bytes()[:4] == b"\x89PNG"
+    assert sum(r["rows"] for r in content["records"] if r["group"] == "leavers") == 3 * 1200
+    policy = tmp_path / "p.json"
+    assert run("fit", tmp_path / "c", "--budget", "40%", "--out", policy)[0] == 0
+    assert load_policy(policy).exits == 3
+    code, out, _ = run(*command, "--policy", policy, "--format", "csv")
+    assert code == 0 and out.splitlines()[0].startswith("calibration,exit,group,rows,ece")
+    assert "overconfident" in run(*command, "--policy", policy)[1]
+    for wrong in (("--maps", "plat"), ("--maps", ","), ("--policy", policy, "--budget", "40%")):
+        code, _, err = run("calibration", tmp_path / "c", *wrong)
+        assert code == 2 and err.startswith("error: ")
+
+
+def test_command_on_records(run, tmp_path):
+    rng = np.random.default_rng(18)
+    confidence = rng.random((800, 2))
+    correct = rng.random((800, 2)) < confidence
+    np.savez(
+        tmp_path / "r.npz",
+        pred=np.zeros((800, 2), int),
+        conf=confidence,
+        correct=correct,
+        costs=[1.0, 3.0],
+    )
+    code, _, err = run("import", tmp_path / "r.npz", "--out", tmp_path / "c", "--unit", "ms")
+    assert code == 0, err
+    code, out, err = run("calibration", tmp_path / "c", "--format", "json")
+    assert code == 0 and "records hold no class probabilities" in err
+    assert {r["calibration"] for r in json.loads(out)["records"]} == {"none", *FITS}
+    assert run("calibration", tmp_path / "c", "--maps", "vector")[0] == 2
