@@ -125,7 +125,11 @@ def evaluate(
     InputError
         The policy was made for another model, or the split is missing or unlabelled.
     """
+    return replay(policy, Tables(data, cost_for(policy, data, cost)).get(split))
+
+
+def cost_for(policy: Policy, data: ExitData, cost: str | None = None) -> str | None:
+    """Return the cost to replay a policy with: `cost`, else the one it was fitted on if it is there."""
     fitted_on = policy.provenance.get("cost")
-    if cost is None and any(c.name == fitted_on for c in data.costs):
-        cost = str(fitted_on)
-    return replay(policy, Tables(data, cost).get(split))
+    known = any(c.name == fitted_on for c in data.costs)
+    return str(fitted_on) if cost is None and known else cost

@@ -19,6 +19,7 @@ from policyopt.cli import (
     curve,
     demo,
     evaluate,
+    explain,
     fit,
     import_,
     info,
@@ -45,6 +46,7 @@ app.command("info")(info.info)
 app.command("methods")(methods.methods)
 app.command("fit")(fit.fit)
 app.command("evaluate")(evaluate.evaluate)
+app.command("explain")(explain.explain)
 app.command("curve")(curve.curve)
 app.command("compare")(compare.compare)
 app.command("tune")(tune.tune)

@@ -118,9 +118,13 @@ def note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
+def threshold_text(threshold: float) -> str:
+    """Return a threshold for people: always, never, or four digits."""
+    return {ALWAYS: "always", NEVER: "never"}.get(threshold) or f"{threshold:.4f}"
+
+
 def _threshold_list(thresholds: Sequence[float]) -> str:
-    names = {ALWAYS: "always", NEVER: "never"}
-    return " ".join(names.get(t) or f"{t:.4f}" for t in thresholds)
+    return " ".join(threshold_text(t) for t in thresholds)
 
 
 def _text(value: Any) -> str:
