@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.cache.optional import need
 from policyopt.methods import held_out
 from policyopt.methods.base import Fitted, Method, conclude
 from policyopt.methods.eenet_released_training import (
@@ -34,6 +35,7 @@ from policyopt.methods.eenet_released_training import (
     ReleasedSchedule,
     train_released,
 )
+from policyopt.methods.space import Domain, Real
 from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.runtime.scores import EenetReleased as ReleasedRule
 from policyopt.runtime.scores.eenet_released import released_inputs
@@ -99,6 +101,15 @@ class EenetReleased(Method):
         held_out.check_number("holdout", self.holdout, above=0, below=1)
         held_out.check_choice("meet", self.meet, (True, False))
 
+    @classmethod
+    def space(cls) -> dict[str, Domain]:
+        """Return what is worth tuning: what holds the planned cost near the budget, and size."""
+        return {
+            "hidden": Real(0.25, 4.0, log=True),
+            "weight_decay": Real(1e-5, 0.1, log=True),
+            "alpha_cost": Real(1e-3, 1.0, log=True),
+        }
+
     def needs(self) -> frozenset[str]:
         """Return ``log_prob``: the score reads all class probabilities."""
         return ReleasedRule.needs
@@ -110,6 +121,7 @@ class EenetReleased(Method):
     def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Train for each budget and choose thresholds; see `Method.fit_path`."""
         held_out.check_outputs("eenet_released", table)
+        need("torch", "torch", "to train eenet_released")
         width = table.classes + 2
         shapes = ReleasedRule([[0.0] * (width + k) for k in range(table.exits)])
         held_out.check_budgets(shapes, table, budgets)

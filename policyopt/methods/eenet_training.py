@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.runtime.errors import bad
 from policyopt.runtime.output import ExitOutput
 from policyopt.runtime.scores.eenet import SLOPE, eenet_inputs
 
@@ -267,6 +268,8 @@ def choose_device(device: str, numbers: int) -> str:
     """Return "cpu" or "cuda" for `device`, which may be "auto"; `numbers`: inputs in all rows."""
     import torch
 
+    if device == "cuda" and not torch.cuda.is_available():
+        raise bad("device", "auto or cpu where torch finds no GPU", device, "--set device=auto.")
     if device != "auto":
         return device
     return "cuda" if numbers >= _GPU_FROM and torch.cuda.is_available() else "cpu"

@@ -387,6 +387,9 @@ def test_costs_per_sample_and_probabilities():
 
 
 def test_refusals(tables):
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="device"):
+            Eenet(device="cuda").fit_path(tables.get("fit"), [3.0])
     with pytest.raises(BudgetError, match="budget"):
         Eenet().fit_path(tables.get("fit"), [0.5])
     records = po.from_arrays(
