@@ -104,7 +104,7 @@ def _possible(wanted: list[str] | None, data: ExitData, policy: Policy) -> list[
     if data.kind == "record":
         why = "records hold no class probabilities"
     elif not isinstance(policy.answer, Plain):
-        why = f"the policy's answers are {policy.answer.name} ones"
+        why = f"the policy's answers are {policy.answer.name} ones (--method max_prob has the exits' own)"
     names = wanted or list(MAPS)
     left = [name for name in names if not (why and name in ANSWER_MAPS)]
     if not left:

@@ -80,6 +80,7 @@ def reliability_figure(
         below.tick_params(labelleft=column == 0)
         below.set_yscale("log")
         below.set_ylim(0.1, 110)
+        below.set_yticks([0.1, 1, 10, 100])
         below.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
         below.minorticks_off()
         below.set_xlabel("confidence", fontsize=9)

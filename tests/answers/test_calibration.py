@@ -365,7 +365,8 @@ def test_command(run, tmp_path):
     np.savez(tmp_path / "x.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2, 4])
     assert run("import", tmp_path / "x.npz", "--out", tmp_path / "c", "--unit", "ms")[0] == 0
     command = ("calibration", tmp_path / "c", "--maps", "none,temperature,platt")
-    code, out, _ = run(*command, "--out", tmp_path / "o", "--format", "json")
+    plain = ("--method", "max_prob")  # whose answers are the exits' own
+    code, out, _ = run(*command, *plain, "--out", tmp_path / "o", "--format", "json")
     content = json.loads(out)
     assert code == 0 and len(content["records"]) == 3 * 3 * 2
     assert json.loads((tmp_path / "o" / "calibration.json").read_text()) == content
@@ -373,11 +374,16 @@ def test_command(run, tmp_path):
         assert (tmp_path / "o" / name).read_bytes()[:4] == b"\x89PNG"
     assert sum(r["rows"] for r in content["records"] if r["group"] == "leavers") == 3 * 1200
     policy = tmp_path / "p.json"
-    assert run("fit", tmp_path / "c", "--budget", "40%", "--out", policy)[0] == 0
+    assert run("fit", tmp_path / "c", "--budget", "40%", *plain, "--out", policy)[0] == 0
     assert load_policy(policy).exits == 3
     code, out, _ = run(*command, "--policy", policy, "--format", "csv")
     assert code == 0 and out.splitlines()[0].startswith("calibration,exit,group,rows,ece")
     assert "overconfident" in run(*command, "--policy", policy)[1]
+    combined = (*plain, "--set", "answer=combined")
+    assert run("fit", tmp_path / "c", "--budget", "40%", "--out", policy, *combined)[0] == 0
+    code, out, err = run(*command, "--policy", policy, "--format", "csv")
+    assert code == 0 and "temperature" not in out and "combined" in err
+    assert run("calibration", tmp_path / "c", "--policy", policy, "--maps", "vector")[0] == 2
     for wrong in (("--maps", "plat"), ("--maps", ","), ("--policy", policy, "--budget", "40%")):
         code, _, err = run("calibration", tmp_path / "c", *wrong)
         assert code == 2 and err.startswith("error: ")
