@@ -69,6 +69,8 @@ def explain(
         remarks.append(remark)
     explanation = explain_policy(loaded, tables.get(split), against)
     record = explanation.record
+    if record["changes"] and record["changes"]["same_exit"] == record["rows"]:
+        remarks.append("every row leaves where the reference lets it: --reference FILE for another")
     for remark in [*record["notes"], *remarks]:
         note(remark)
     if out is not None:

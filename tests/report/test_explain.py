@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import sys
 
 import numpy as np
 import pytest
-from synthetic import cache as make_cache
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.cli.app import main
 from policyopt.frontier.replay import replay
 from policyopt.frontier.trace import trace
 from policyopt.report.explain import explain
 from policyopt.report.explain.explanation import default_reference
 from policyopt.report.explain.pictures import figures
 from policyopt.report.explain.scores import auroc
-from policyopt.runtime.answers import Combined
-from policyopt.runtime.policy import NEVER, Policy
-from policyopt.runtime.scores import MaxProb
 from policyopt.table import Tables
 
 
-@pytest.fixture(scope="module")
-def world():
-    data = make_cache(n=1600, exits=4, classes=5)
-    tables = Tables(data)
-    policy = po.fit(data, "40%", "entropy", tables=tables).policy
-    rival = po.fit(data, "45%", "max_prob", tables=tables).policy
-    return data, tables.get("test"), policy, rival
-
-
-def combined_policy(table, thresholds=(0.5, 0.6, 0.7)):
-    weights = np.tril(np.full((4, 4), 0.4))
-    return Policy(
-        MaxProb(), np.array(thresholds), table.mean_costs, table.unit, table.kind, table.classes,
-        answer=Combined(weights), overhead=[0.0, 0.1, 0.2, 0.3],
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("kind", ["plain", "mixture", "combined"])
-def test_trace_is_what_step_says(world, kind):
+def test_trace_is_what_step_says(world, kind, combined_policy):
     """Scores, predictions and exits of a trace are those of the loop that is deployed."""
     data, table, policy, _ = world
     if kind == "mixture":
@@ -74,7 +49,7 @@ def test_trace_is_what_step_says(world, kind):
 
 
 @pytest.mark.parametrize("kind", ["plain", "combined"])
-def test_exits_against_a_loop(world, kind):
+def test_exits_against_a_loop(world, kind, combined_policy):
     _, table, policy, _ = world
     policy = combined_policy(table) if kind == "combined" else policy
     found = trace(policy, table)
@@ -244,136 +219,3 @@ def test_records(world, labelled):
     assert (result.record["classes"] is not None) == labelled
     assert len(result.record["notes"]) == (not labelled)
     assert ("classes.png" in figures(result, policy)) == labelled
-
-
-def test_pictures_show_the_data(world):
-    _, table, policy, rival = world
-    result = explain(policy, table, rival)
-    drawn = figures(result, policy, "a title")
-    found, record = result.found, result.record
-    bars = [b.get_height() for b in drawn["exits.png"].axes[0].patches[:4]]
-    np.testing.assert_allclose(bars, [100 * e["share_left"] for e in record["exits"]])
-    assert len(drawn["scores.png"].axes) == len(drawn["classes.png"].axes) == 4
-    for k, axes in enumerate(drawn["classes.png"].axes):
-        gone, here = axes.collections
-        assert len(gone.get_offsets()) == (found.exit < k).sum()
-        assert len(here.get_offsets()) == (found.exit >= k).sum()
-        colours = {tuple(c) for c in here.get_facecolors()}
-        assert len(colours) == 2
-        assert f"{100 * (found.exit == k).mean():.1f} % leave" in axes.get_title()
-        lines = [line.get_ydata()[0] for line in axes.lines]
-        assert lines == ([policy.thresholds[k]] if k < 3 else [])
-    shares = [p.get_width() for p in drawn["per_class.png"].axes[0].patches]
-    assert sum(shares) == pytest.approx(100 * 5)
-    heat = drawn["changes.png"].axes[0]
-    np.testing.assert_array_equal(heat.images[0].get_array(), record["changes"]["transitions"])
-
-
-def test_pictures_of_many_classes_are_thinned_and_both_thresholds_drawn():
-    data = make_cache(n=8000, exits=2, classes=60, seed=2)
-    policy = po.fit(data, "70%", "max_prob", mix=True, thresholds="joint").policy
-    assert policy.mixture is not None
-    drawn = figures(explain(policy, Tables(data).get("test")), policy)
-    axes = drawn["classes.png"].axes[0]
-    assert sum(len(c.get_offsets()) for c in axes.collections) == 3000
-    assert len(axes.lines) == 2 and not axes.get_xticks().size
-    assert len(drawn["per_class.png"].axes) == 2
-
-
-def test_a_threshold_that_nobody_reaches_is_said(world):
-    _, table, _, _ = world
-    policy = combined_policy(table, (NEVER, 0.6, -1e30))
-    axes = figures(explain(policy, table), policy)["scores.png"].axes
-    assert "above all scores" in axes[0].get_title() and not axes[0].lines
-    assert "below all scores" in axes[2].get_title()
-
-
-# --- the command ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    def runner(*arguments):
-        monkeypatch.setattr(sys, "argv", ["policyopt", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return runner
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """A cache of splits fit, test and an unlabelled stream, and two policies, on disk."""
-    folder = tmp_path_factory.mktemp("explain")
-    logits, labels = outputs(900, exits=3)
-    with po.CacheWriter(folder / "c", costs=[po.Cost("time", "ms", [1, 2, 4])]) as writer:
-        writer.append("fit", logits[:400], labels[:400])
-        writer.append("test", logits[400:], labels[400:])
-        writer.append("bare", logits[400:] + 0.5 * np.roll(logits[400:], 1, axis=0))
-    data = po.open_cache(folder / "c")
-    po.fit(data, "50%", "entropy").save(folder / "p.json")
-    po.fit(data, "60%", "patience").save(folder / "q.json")
-    return folder
-
-
-def test_explain_writes_what_it_prints(run, files, tmp_path):
-    code, out, err = run(
-        "explain", files / "p.json", files / "c", "--out", tmp_path, "--format", "json"
-    )
-    record = json.loads(out)
-    assert code == 0 and "max_prob fitted at the same budget" in err
-    assert json.loads((tmp_path / "explain.json").read_text()) == record
-    assert record["reference"]["method"] == "max_prob"
-    lines = list(csv.DictReader(io.StringIO((tmp_path / "rows.csv").read_text())))
-    assert len(lines) == record["rows"] == 500
-    became = [int(r["row"]) for r in lines if (r["correct"], r["reference_correct"]) == ("1", "0")]
-    assert became == record["changes"]["rows_better"]
-    assert np.mean([float(r["cost"]) for r in lines]) == pytest.approx(record["realised_cost"])
-    for name in ("exits", "scores", "classes", "per_class", "changes"):
-        picture = (tmp_path / f"{name}.png").read_bytes()
-        assert picture[:4] == b"\x89PNG" and len(picture) > 15_000
-
-
-def test_explain_prints(run, files):
-    command = ("explain", files / "p.json", files / "c", "--reference", files / "q.json")
-    code, out, err = run(*command)
-    assert code == 0 and not err
-    for text in ("exit", "overthought", "against patience", "became right", "McNemar"):
-        assert text in out
-    code, out, _ = run(*command, "--format", "csv")
-    assert code == 0 and [r["exit"] for r in csv.DictReader(io.StringIO(out))] == ["0", "1", "2"]
-
-
-def test_explain_unlabelled_stream_and_mixture(run, files, tmp_path):
-    code, out, err = run(
-        "explain", files / "q.json", files / "c", "--split", "bare", "--out", tmp_path
-    )
-    assert code == 0 and "no labels" in err and "overthought" not in out and " or " in out
-    assert not (tmp_path / "classes.png").exists() and (tmp_path / "scores.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["{at}/p.json", "{at}/c", "--split", "nights"], ["split", "nights", "bare"]),
-        (["{at}/p.json", "{at}/c", "--cost", "joules"], ["cost", "joules", "time"]),
-        (["{at}/p.json", "{at}/c", "--out", "{at}/p.json"], ["--out", "a file"]),
-        (["{at}/none.json", "{at}/c"], ["none.json"]),
-        (["{at}/p.json", "{at}/c", "--reference", "{at}/none.json"], ["none.json"]),
-        (["{at}/p.json", "{at}/c", "--reference", "{at}/other.json"], ["exits", "4", "3"]),
-        (["{at}/other.json", "{at}/c"], ["exits", "4", "3"]),
-        (["{at}/p.json", "{at}/nowhere"], ["nowhere"]),
-    ],
-)
-def test_malformed_input_is_one_message(run, files, arguments, words):
-    if not (files / "other.json").exists():
-        po.fit(make_cache(n=400), "50%", "max_prob").save(files / "other.json")
-    code, out, err = run("explain", *(a.format(at=files) for a in arguments))
-    assert code == 2 and not out and "Traceback" not in err
-    assert err.startswith("error:") and len(err.strip().splitlines()) == 1
-    assert all(word in err for word in words), err

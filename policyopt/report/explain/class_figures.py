@@ -16,6 +16,7 @@ from policyopt.report.explain.style import (
     draw_thresholds,
     exit_colours,
     label_bottom,
+    legend_below,
     panels,
     percent,
     threshold_handles,
@@ -77,7 +78,7 @@ def classes_figure(explanation: Explanation, policy: Policy, title: str = "", se
         Line2D([], [], marker="x", color=GONE, label="left before", **style),
         *threshold_handles(policy),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9.5)
+    legend_below(figure, handles)
     what = "class" if few else f"{len(names)} classes"
     label_bottom(axes, f"{what}, least accurate (full model) first")
     figure.supylabel(f"score ({policy.rule.name})", fontsize=10)

@@ -15,6 +15,7 @@ from policyopt.report.explain.style import (
     WRONG,
     draw_thresholds,
     label_bottom,
+    legend_below,
     panels,
     percent,
     threshold_handles,
@@ -139,7 +140,8 @@ def scores_figure(explanation: Explanation, policy: Policy, title: str = "") -> 
                 panel.stairs(heights, edges, fill=True, color=_GROUPS[name], alpha=0.5)
                 panel.stairs(heights, edges, color=_GROUPS[name], lw=1.3)
                 shown.append(name)
-        top = panel.get_ylim()[1]  # those gone often pile up in one bin: they do not set the scale
+        # Those gone often pile up in one bin: they do not set the scale, unless nobody else is here.
+        top = panel.get_ylim()[1] if record["rows_reached"] else 105
         gone = np.sum([g["counts"] for g in score["gone"].values()], axis=0)
         if gone.sum():
             panel.stairs(100 * gone / gone.sum(), edges, color="0.45", ls=":", lw=1.2)
@@ -154,7 +156,7 @@ def scores_figure(explanation: Explanation, policy: Policy, title: str = "") -> 
     handles: list[Any] = [Patch(color=_GROUPS[n], alpha=0.6, label=words[n]) for n in names]
     handles.append(Line2D([], [], color="0.45", ls=":", label="gone before"))
     handles += threshold_handles(policy)
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9.5)
+    legend_below(figure, handles)
     label_bottom(axes, f"score ({policy.rule.name})")
     figure.supylabel("share of the group [%]", fontsize=10)
     figure.suptitle(title, fontsize=11)

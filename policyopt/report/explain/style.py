@@ -89,6 +89,16 @@ def threshold_handles(policy: Policy) -> list[Any]:
     ]
 
 
+def legend_below(figure: Any, handles: Sequence[Any]) -> None:
+    """Put a legend under all panels, in as many columns as have room."""
+    columns = min(len(handles), max(int(figure.get_figwidth() / 2.0), 2))
+    if columns < len(handles):  # rows of like length
+        columns = math.ceil(len(handles) / math.ceil(len(handles) / columns))
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9.5
+    )
+
+
 def label_bottom(axes: Sequence[Any], text: str) -> None:
     """Label the x axis of the lowest panel of each column."""
     grid = axes[0].get_subplotspec().get_gridspec()
