@@ -91,8 +91,7 @@ def open_study(storage: str | None, name: str, plan: Mapping[str, Any], pruner: 
         except InputError:
             raise
         except Exception as error:  # of SQLAlchemy, of a driver, of Optuna: all mean a bad URL
-            passing = any(word in str(error) for word in ("already exists", "locked"))
-            if not left or not passing:
+            if not left or not _passing(error):
                 why = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise bad(
                     "storage", "a storage URL that Optuna can open", f"{storage} ({why})",
@@ -111,6 +110,14 @@ def make_pruner() -> Any:
     1 of 8 cases, which costs nothing; a better one seldom.
     """
     return load_optuna().pruners.WilcoxonPruner(p_threshold=0.2)
+
+
+def _passing(error: Exception) -> bool:
+    """Whether another process may have been about to make the tables."""
+    from sqlalchemy.exc import DBAPIError
+
+    internal = load_optuna().exceptions.StorageInternalError
+    return isinstance(error, (DBAPIError, internal, RuntimeError, AssertionError))
 
 
 def _create(storage: str | None, name: str, pruner: Any) -> Any:

@@ -103,7 +103,8 @@ class Run:
             if t.state.name == "RUNNING" and t.number != trial.number
         ]
         place = self._place(trial.number)
-        left = self._untried(wanted, running)
+        # What only others are running comes last: a process that was killed never ends its trial.
+        left = self._untried(wanted, running) or self._untried(wanted)
         chosen: dict[str, Any] = {}
         if not trial.user_attrs.get("again"):
             begun = any(t.user_attrs.get("default") for t in running)

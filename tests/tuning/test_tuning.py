@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import sys
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -200,6 +201,31 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(data, tmp_path, stop
     assert CALLS["fits"] == fits, "a finished study fits nothing"
     longer = po.tune(data, "planted", FIXED, storage=url, folds=3, trials=13)
     assert longer.history[:12] == whole.history and len(longer.history) == 13
+
+
+@pytest.mark.parametrize("marks", [{"default": True}, {}])
+def test_a_killed_process_leaves_nothing_untried(data, tmp_path, marks):
+    """A trial that runs for ever, in the storage, is one more; all else is as if it were not."""
+    import optuna
+
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    with pytest.raises(KeyboardInterrupt):
+        CALLS["stop_at"] = 1
+        po.tune(data, "small", folds=2, storage=url)
+    (name,) = optuna.get_all_study_names(url)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        study = optuna.load_study(study_name=name, storage=url)
+        trial = study.ask()  # takes up the interrupted one, and is never heard of again
+        trial.suggest_categorical("x", [0.1, 0.4, 0.7])
+        trial.suggest_categorical("kind", ["sound", "broken"])
+        for key, value in marks.items():
+            trial.set_user_attr(key, value)
+    found = po.tune(data, "small", folds=2, storage=url)
+    assert found.exhausted and found.settings == {"x": 0.7, "kind": "sound"}
+    assert found.default_value is not None
+    settings = [json.dumps(r["settings"], sort_keys=True) for r in found.history]
+    assert len(set(settings)) == 6
 
 
 def test_another_study_is_refused_by_name(data, tmp_path):
