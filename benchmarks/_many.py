@@ -10,8 +10,8 @@ from _keeping import BUDGETS, SOLVERS, spec
 
 from policyopt.budgets import parse_budgets
 from policyopt.cache.data import ExitData
-from policyopt.frontier.replay import replay
 from policyopt.methods import make_method
+from policyopt.replay import replay
 from policyopt.table import Table, Tables
 
 SCORE = "max_prob"

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from policyopt.answers.confidence import fit_confidence
+from policyopt.answers.crossfit import CrossFitted, answered
 from policyopt.budgets import Budget, parse_budget
 from policyopt.cache.data import ExitData
-from policyopt.frontier.replay import Replay, replay
 from policyopt.methods import Fitted, Method, make_method
+from policyopt.replay import Replay, replay
 from policyopt.runtime.errors import bad
 from policyopt.runtime.policy import Policy
 from policyopt.table import Tables
 
-DEFAULT_METHOD = "max_prob"
-DEFAULT_SETTINGS = {"thresholds": "joint"}
+DEFAULT_METHOD = "auto"
 
 
 def fit(
@@ -25,6 +26,7 @@ def fit(
     split: str = "fit",
     cost: str | None = None,
     seed: int = 0,
+    confidence: str | None = None,
     tables: Tables | None = None,
     **settings: Any,
 ) -> Fitted:
@@ -39,13 +41,16 @@ def fit(
         thresholds that the user gives need none.
     method : str or Method, optional
         A name of the registry, perhaps with settings (``"margin:thresholds=joint"``). Default:
-        ``max_prob`` with jointly searched thresholds.
+        ``auto``, the best of simple and learned policies at that budget.
     split : str
         Rows to fit on.
     cost : str, optional
         Name of the cost; default the cache's first.
     seed : int
         Same seed, same policy.
+    confidence : {"platt", "beta", "isotonic", "histogram"}, optional
+        Fit a map from the answer's largest probability to the probability that it is right; the
+        policy then shows it with every decision (`Decision.confidence`).
     tables : Tables, optional
         Reuse of passes already made.
     **settings
@@ -76,7 +81,7 @@ def fit(
     tables = tables or Tables(data, cost)
     table = tables.get(split)
     if method is None:
-        chosen = make_method(DEFAULT_METHOD, {**DEFAULT_SETTINGS, **settings})
+        chosen = make_method(DEFAULT_METHOD, settings)
     elif isinstance(method, str):
         chosen = make_method(method, settings)
     elif settings:
@@ -100,6 +105,11 @@ def fit(
         provenance = {**fitted.policy.provenance, "budget": None}
         policy = replace(fitted.policy, provenance=provenance)
         fitted = replace(fitted, policy=policy, budget=None)
+    if confidence is not None:
+        # The answer's few weights are fitted on these rows too: next to nothing, at K per exit.
+        seen = answered(table, CrossFitted(fitted.policy.answer))
+        rule = fit_confidence(confidence, seen.statistics.confidence, seen.correct)
+        fitted = replace(fitted, policy=replace(fitted.policy, confidence=rule))
     return fitted
 
 

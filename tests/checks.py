@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from synthetic import cache, outputs
 
-from policyopt.frontier.replay import replay
 from policyopt.methods import make_method
+from policyopt.replay import replay
 from policyopt.runtime.artifact import from_dict, to_dict
 from policyopt.runtime.errors import BudgetError, InputError
 from policyopt.table import Tables

@@ -36,13 +36,13 @@ class CrossFitted:
         Fitted on all rows: what is deployed.
     rules : tuple of AnswerRule
         One per fold, fitted on the other folds.
-    fold : ndarray of shape (N,), int64
-        Which of `rules` may answer for a row.
+    fold : ndarray of shape (N,), int64, or None
+        Which of `rules` may answer for a row; None: `rule` answers for all (rows of another split).
     """
 
     rule: AnswerRule
-    rules: tuple[AnswerRule, ...]
-    fold: Ints
+    rules: tuple[AnswerRule, ...] = ()
+    fold: Ints | None = None
 
 
 def folds_of(rows: int, folds: int, seed: int) -> Ints:
@@ -74,19 +74,19 @@ def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
         raise bad("answer", f"one of {', '.join(NAMES)}", name, "E.g. --set answer=combined.")
     count = int(fold.max(initial=0)) + 1
     if name == "plain":
-        return CrossFitted(Plain(), (Plain(),) * count, fold)
+        return CrossFitted(Plain())
     labels = table.statistics.labels
     known = np.flatnonzero(labels >= 0) if labels is not None else np.empty(0, np.int64)
     most = min(_MOST_ROWS, max(_MOST_NUMBERS // (table.exits * max(table.classes, 1)), 1000))
     if len(known) > most:
         known = np.sort(np.random.default_rng(0).permutation(known)[:most])
     if labels is None or len(known) < _FEWEST_ROWS or len(np.unique(fold[known])) < 2:
-        return CrossFitted(Plain(), (Plain(),) * count, fold)
+        return CrossFitted(Plain())
     log_prob = table.take(known).log_prob()
     labels, groups = labels[known], fold[known]
     fit = _fitter(name, log_prob, labels, groups)
     if fit is None:
-        return CrossFitted(Plain(), (Plain(),) * count, fold)
+        return CrossFitted(Plain())
     whole = fit(np.ones(len(known), dtype=bool), None)
     rules = []
     for f in range(count):
@@ -134,12 +134,14 @@ def observe(
     (ndarray of shape (n,), list of K ExitOutput)
     """
     for part, outputs in table.chunks():
+        if answers.fold is None:
+            rows = np.arange(part.start, part.stop)
+            yield rows, look_through(answers.rule, table, outputs, full)
+            continue
         groups = answers.fold[part]
-        same = all(rule is answers.rule for rule in answers.rules)
-        for f in [-1] if same or isinstance(answers.rule, Plain) else np.unique(groups):
-            chosen = np.arange(len(groups)) if f < 0 else np.flatnonzero(groups == f)
-            rule = answers.rule if f < 0 else answers.rules[f]
-            yield part.start + chosen, look_through(rule, table, outputs[chosen], full)
+        for f in np.unique(groups):
+            chosen = np.flatnonzero(groups == f)
+            yield part.start + chosen, look_through(answers.rules[f], table, outputs[chosen], full)
 
 
 def look_through(

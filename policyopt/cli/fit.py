@@ -20,8 +20,10 @@ from policyopt.cli.options import (
     read_settings,
 )
 from policyopt.cli.output import Format, number, print_records, thresholds_text
+from policyopt.cli.progress import progress
 from policyopt.frontier.curve import threshold_fields
 from policyopt.methods import Fitted
+from policyopt.telling import listening
 
 
 def fit(
@@ -34,11 +36,18 @@ def fit(
         str | None,
         typer.Option(
             "--method",
-            help="`policyopt methods` lists them. Default: max_prob with thresholds=joint.",
+            help="`policyopt methods` lists them. Default: auto, the best at this budget.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Policy file to write.")] = Path("policy.json"),
     settings: Settings = None,
+    confidence: Annotated[
+        str | None,
+        typer.Option(
+            "--confidence",
+            help="Map to calibrated confidence: platt, beta, isotonic or histogram.",
+        ),
+    ] = None,
     cost: CostName = None,
     seed: Seed = 0,
     style: Style = Format.table,
@@ -48,7 +57,10 @@ def fit(
     data = read_cache(cache)
     tables = make_tables(data, cost, ("fit",))
     chosen = read_settings(settings)
-    fitted = fit_policy(data, budget, method, seed=seed, tables=tables, **chosen)
+    with progress("fitting") as step, listening(step):
+        fitted = fit_policy(
+            data, budget, method, seed=seed, confidence=confidence, tables=tables, **chosen
+        )
     fitted.save(out)
     rows = len(data.rows("test")[1]) if "test" in data.split_names else None
     print_records([describe(fitted, rows, str(out))], style, COLUMNS)

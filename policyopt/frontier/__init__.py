@@ -5,6 +5,6 @@ from __future__ import annotations
 from policyopt.frontier.bounds import oracle
 from policyopt.frontier.compare import compare
 from policyopt.frontier.curve import Frontier, curve
-from policyopt.frontier.replay import Replay, replay
+from policyopt.replay import Replay, replay
 
 __all__ = ["Frontier", "Replay", "compare", "curve", "oracle", "replay"]

@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from policyopt.frontier.curve import Frontier
 from policyopt.frontier.intervals import bootstrap_means, interval
-from policyopt.frontier.replay import replay
+from policyopt.replay import replay
 from policyopt.runtime.coin import coin
 from policyopt.runtime.errors import bad
 from policyopt.table import Table

@@ -12,9 +12,9 @@ from policyopt.budgets import Budget, parse_budgets
 from policyopt.cache.data import ExitData
 from policyopt.frontier.bounds import oracle
 from policyopt.frontier.intervals import bootstrap_means, interval
-from policyopt.frontier.replay import Replay, replay
 from policyopt.methods import Fitted, Method, make_method
 from policyopt.methods.registry import ROWS
+from policyopt.replay import Replay, replay
 from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table, Tables

@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.answers.crossfit import folds_of
-from policyopt.frontier.replay import replay
 from policyopt.methods.base import Fitted, Method
 from policyopt.methods.optimal_stopping import OptimalStopping
 from policyopt.methods.threshold import Threshold
+from policyopt.replay import replay
 from policyopt.runtime.errors import BudgetError, bad
 from policyopt.table import Table
+from policyopt.telling import tell
 
 Floats = npt.NDArray[np.float64]
 
@@ -110,12 +111,14 @@ class Auto(Method):
             table = table.take(np.sort(rng.permutation(len(table))[:_MOST_ROWS]))
         fold = folds_of(len(table), self.folds, seed)
         values = np.empty((len(budgets), len(candidates), len(table)))
-        for f in range(int(fold.max()) + 1):
+        count = int(fold.max()) + 1
+        for f in range(count):
+            tell(f, count, "comparing policies")
             held = np.flatnonzero(fold == f)
             train, test = table.take(np.flatnonzero(fold != f)), table.take(held)
             # With costs per sample each fold has a range of its own.
-            ends = train.mean_costs[[0, -1]]
-            inside = [float(np.clip(b, *ends)) for b in budgets]
+            low, high = (float(c) for c in train.mean_costs[[0, -1]])
+            inside = [float(np.clip(b, low, high)) for b in budgets]
             prices = _prices(train, inside)
             for i, (_, method, _) in enumerate(candidates):
                 for j, one in enumerate(_fit_where_possible(method, train, inside, seed)):
@@ -130,12 +133,12 @@ class Auto(Method):
         self, values: Floats, candidates: list[tuple[str, Method, int]]
     ) -> tuple[int, list[dict[str, Any]]]:
         """One-standard-error rule on values (M, N) of M candidates."""
-        possible = np.isfinite(values).all(axis=1)
+        possible = np.asarray(np.isfinite(values).all(axis=1))
         means = np.where(possible, values.mean(axis=1), -np.inf)
         best = int(np.argmax(means))
         behind = values[best] - np.where(possible[:, None], values, 0.0)
         error = behind.std(axis=1) / behind.shape[1] ** 0.5
-        near = possible & (behind.mean(axis=1) <= self.errors * error)
+        near = possible & np.asarray(behind.mean(axis=1) <= self.errors * error)
         level = min(candidates[i][2] for i in np.flatnonzero(near))
         pool = [i for i in np.flatnonzero(near) if candidates[i][2] == level]
         chosen = int(max(pool, key=lambda i: means[i]))

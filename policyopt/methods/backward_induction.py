@@ -162,8 +162,10 @@ def _ridge(
         design = np.concatenate([np.ones((int(rows.sum()), 1)), basis[rows]], axis=1)
         heavy = (design * weight[rows, None]).T
         parts.append((heavy @ design, heavy @ target[rows]))
-    whole = [sum(part[i] for part in parts) for i in (0, 1)]
-    sets = [(whole[0] - gram, whole[1] - moment) for gram, moment in parts] + [tuple(whole)]
+    whole_gram = np.sum([gram for gram, _ in parts], axis=0)
+    whole_moment = np.sum([moment for _, moment in parts], axis=0)
+    sets = [(whole_gram - gram, whole_moment - moment) for gram, moment in parts]
+    sets.append((whole_gram, whole_moment))
     return np.stack([_solve(gram, moment, penalty) for gram, moment in sets])
 
 

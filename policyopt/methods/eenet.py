@@ -32,6 +32,7 @@ from policyopt.methods import held_out
 from policyopt.methods.base import Fitted, Method, conclude
 from policyopt.methods.eenet_training import Network, Schedule, choose_device, rows_of, train
 from policyopt.methods.space import Domain, Real
+from policyopt.runtime.output import ExitOutput
 from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.runtime.scores import MaxProb, ScoreRule
 from policyopt.runtime.scores.eenet import Eenet as EenetRule
@@ -141,7 +142,7 @@ class Eenet(Method):
         need("torch", "torch", "to train eenet")
         rest, held = held_out.divide(table, self.holdout, seed)
         outputs = held_out.outputs_of(held)
-        trainer = _Trainer(self, rest, held, seed)
+        trainer = _Trainer(self, rest, held, outputs, seed)
         # The arithmetic of a rule is known from the shapes of its weights, before any training.
         held_out.check_budgets(self._rule(trainer.starts[0]), table, budgets)
         fitted = []
@@ -171,13 +172,15 @@ class Eenet(Method):
 class _Trainer:
     """Trains the networks of one fit; rows are turned into tensors once."""
 
-    def __init__(self, method: Eenet, rest: Table, held: Table, seed: int) -> None:
+    def __init__(
+        self, method: Eenet, rest: Table, held: Table, held_outputs: list[ExitOutput], seed: int
+    ) -> None:
         device = choose_device(method.device, len(rest) * rest.exits * (rest.classes + 3))
         # In parts of the full model's cost, so that float32 holds them and no unit is too small.
         self._scale = float(np.abs(rest.mean_costs[-1])) or 1.0
         self._rest, self._held = (
-            rows_of(held_out.outputs_of(t), t.correct, t.costs / self._scale, device)
-            for t in (rest, held)
+            rows_of(outputs, t.correct, t.costs / self._scale, device)
+            for t, outputs in ((rest, held_out.outputs_of(rest)), (held, held_outputs))
         )
         self._method, self._seed, self._middle = method, seed, positions(rest.mean_costs, 1)[0]
         self.starts = [

@@ -14,7 +14,9 @@ code's threshold of 1 is within reach of unclipped scores); everyone stops at th
 row of scores that are all 0 has an even target.
 
 Departures: thresholds and the choice among restarts are made on held-out rows (the code uses the
-rows it trained on); the learning rate is larger than its 3e-5, with 3 short restarts for 10 long ones.
+rows it trained on). The learning rate is 1e-2 instead of 3e-5, with 3 restarts of 200 epochs for
+10 of 1000: at 3e-5 the scores had not left their random start after 400 epochs. Restarts matter:
+an exit whose scores start below 0 at all rows has no gradient through the clip.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def gather(table: Table, answer: str, soft: float, folds: int, seed: int) -> Evi
     fold = folds_of(len(table), folds, seed)
     features = "record" if record else "distribution"
     if record:
-        answers = CrossFitted(Plain(), (Plain(),) * (int(fold.max(initial=0)) + 1), fold)
+        answers = CrossFitted(Plain())
         stream = [(np.arange(len(table)), table.statistics.outputs())]
     else:
         answers = crossfit(table, answer, fold)
@@ -101,10 +101,8 @@ def gather(table: Table, answer: str, soft: float, folds: int, seed: int) -> Evi
     scale = values.std(axis=1)
     scale = np.where(scale > 1e-9, scale, 1.0)
     columns = [basis(values[k], center[k], scale[k], features) for k in range(exits - 1)]
-    success = _success(table, answers, answer, soft, predicted)
-    return Evidence(
-        table, answers.rule, features, center, scale, columns, doubt, success, answers.fold
-    )
+    success = _success(table, answers, answer, soft, predicted, fold)
+    return Evidence(table, answers.rule, features, center, scale, columns, doubt, success, fold)
 
 
 def _features(
@@ -131,6 +129,7 @@ def _success(
     answer: str,
     soft: float,
     predicted: npt.NDArray[np.int32],
+    fold: Ints,
 ) -> Floats:
     """Return the expected correctness of each exit's answer, (N, K)."""
     stats = table.statistics
@@ -141,9 +140,9 @@ def _success(
     right = (predicted == stats.labels[:, None]).astype(np.float64)
     if soft == 0:
         return right
-    teacher = answers if answer == "combined" else crossfit(table, "combined", answers.fold)
+    teacher = answers if answer == "combined" else crossfit(table, "combined", fold)
     if isinstance(teacher.rule, Plain):  # nothing to combine: the last exit, calibrated
-        teacher = crossfit(table, "temperature", answers.fold)
+        teacher = crossfit(table, "temperature", fold)
     trust = np.empty_like(right)
     for rows, seen in observe(table, teacher, full=True):
         last = seen[-1].log_prob

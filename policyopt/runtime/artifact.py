@@ -11,12 +11,13 @@ Version 2 holds exactly these fields::
     overhead    K numbers: the part of them that is the policy's own arithmetic
     score       {"name": ..., "params": {...}}
     answer      {"name": "plain" | ..., "params": {...}}
+    confidence  null | {"name": "platt" | ..., "params": {...}}: not used to decide
     thresholds  K-1 numbers; 1e30 = never, -1e30 = always
     mixture     null | {"thresholds": [...], "share": s, "seed": n, "score": null | {...}}
     provenance  how it was found: method, configuration, budget, expected cost, cache, versions
     sha256      of all the above in canonical form
 
-Version 1, which is read too, has no overhead, plain answers, and mixtures of one score rule.
+Version 1, which is read too, has no overhead and confidence, plain answers, and mixtures of one score rule.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from .answers import AnswerRule, make_answer
+from .confidence import ConfidenceRule, make_confidence
 from .decision import Mixture
 from .errors import InputError, bad
 from .output import KINDS
@@ -42,9 +44,13 @@ VERSION = 2
 MAX_BYTES = 16 << 20
 _FIELDS = {
     "format": str, "version": int, "kind": str, "classes": int, "unit": str, "costs": list,
-    "overhead": list, "score": dict, "answer": dict, "thresholds": list, "mixture": (dict, type(None)),
+    "overhead": list, "score": dict, "answer": dict, "confidence": (dict, type(None)),
+    "thresholds": list, "mixture": (dict, type(None)),
     "provenance": dict, "sha256": str,
 }  # fmt: skip
+
+#: Fields that version 1 does not have.
+_NEW = {"overhead", "confidence"}
 
 
 def to_dict(policy: Policy) -> dict[str, Any]:
@@ -75,6 +81,7 @@ def to_dict(policy: Policy) -> dict[str, Any]:
         "overhead": policy.overhead.tolist(),
         "score": _named(policy.rule),
         "answer": _named(policy.answer),
+        "confidence": None if policy.confidence is None else _named(policy.confidence),
         "thresholds": policy.thresholds.tolist(),
         "mixture": None
         if mixture is None
@@ -122,7 +129,7 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
             content.get("version"),
             "Use a policyopt that knows it.",
         )
-    known = {name: t for name, t in _FIELDS.items() if version > 1 or name != "overhead"}
+    known = {name: t for name, t in _FIELDS.items() if version > 1 or name not in _NEW}
     for kind_of, names in (
         ("unknown", content.keys() - known),
         ("missing", known.keys() - content),
@@ -172,6 +179,9 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
             provenance=content["provenance"],
             answer=make_answer(content["answer"]["name"], content["answer"]["params"]),
             overhead=np.array(content["overhead"], dtype=np.float64),
+            confidence=None
+            if content["confidence"] is None
+            else make_confidence(content["confidence"]["name"], content["confidence"]["params"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
@@ -181,7 +191,7 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
         ) from error
 
 
-def _named(rule: ScoreRule | AnswerRule) -> dict[str, Any]:
+def _named(rule: ScoreRule | AnswerRule | ConfidenceRule) -> dict[str, Any]:
     return {"name": rule.name, "params": rule.params()}
 
 
@@ -192,6 +202,7 @@ def _from_version_1(content: dict[str, Any], source: str) -> dict[str, Any]:
     return {
         **content,
         "overhead": [0.0] * len(content["costs"]),
+        "confidence": None,
         "answer": {"name": "plain", "params": {}},
         "mixture": mixture if mixture is None else {**mixture, "score": None},
     }

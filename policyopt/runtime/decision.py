@@ -75,11 +75,15 @@ class Decision:
     prediction : int, or ndarray of shape (n,), int32
         Class of this exit; -1 where it gave no answer.
     score : float, or ndarray of shape (n,), float64
+    confidence : float, or ndarray of shape (n,), float64
+        Probability that the prediction is right: the largest class probability of the answer,
+        or that number calibrated where the policy carries a confidence map.
     """
 
     exit: Any
     prediction: Any
     score: Any
+    confidence: Any
     _logits: Any = field(default=None, repr=False, compare=False)
 
     @property

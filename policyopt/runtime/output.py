@@ -69,7 +69,8 @@ class ExitOutput:
     def take(self, rows: npt.NDArray[np.intp] | slice) -> ExitOutput:
         """Return the same columns for some rows."""
         columns: list[Any] = [getattr(self, f.name) for f in fields(self)]
-        return ExitOutput(*(c if c is None else c[rows] for c in columns))
+        picked: list[Any] = [c if c is None else c[rows] for c in columns]
+        return ExitOutput(*picked)
 
 
 def reduce_logits(

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from .answers import AnswerRule, Plain
 from .coin import coin
+from .confidence import ConfidenceRule
 from .decision import Decision, Decisions, Mixture, State
 from .errors import bad
 from .observe import Observer
@@ -55,6 +56,8 @@ class Policy:
         What exit k returns, made from exits 0..k; the score is computed on it.
     overhead : array of shape (K,), optional
         The part of `costs` that is the policy's own arithmetic; default none.
+    confidence : ConfidenceRule, optional
+        Says how probable it is that an answer is right; not used to decide.
 
     Examples
     --------
@@ -76,6 +79,7 @@ class Policy:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     answer: AnswerRule = field(default_factory=Plain)
     overhead: Floats = field(default_factory=lambda: np.zeros(0))
+    confidence: ConfidenceRule | None = None
 
     def __post_init__(self) -> None:
         if not len(self.overhead):
@@ -112,7 +116,7 @@ class Policy:
         if self.kind == "record" and not isinstance(self.answer, Plain):
             raise bad("answer", "plain where only records are kept", self.answer.name, "Fit again.")
         self.answer.check(self.exits, self.classes)
-        for rule in self.rules:
+        for rule in (*self.rules, *([self.confidence] if self.confidence else [])):
             rule.check(self.exits, self.classes)
 
     @property
@@ -190,9 +194,13 @@ class Policy:
             if k < self.exits - 1
             else np.ones(len(score), bool)
         )
+        sure = reduced.confidence
+        if self.confidence is not None:
+            sure = self.confidence.confidence(k, reduced)
         if state.scalar:
-            return Decision(bool(stop[0]), int(reduced.prediction[0]), float(score[0]), answer)
-        return Decision(stop, reduced.prediction, score, answer)
+            first = int(reduced.prediction[0])
+            return Decision(bool(stop[0]), first, float(score[0]), float(sure[0]), answer)
+        return Decision(stop, reduced.prediction, score, sure, answer)
 
     def decide(self, outputs: object, samples: npt.ArrayLike | None = None) -> Decisions:
         """Decide for many samples whose outputs are all known.
@@ -297,7 +305,7 @@ class Policy:
 
     def _check_needs(self, output: ExitOutput, k: int) -> None:
         if self.kind == "record":
-            for name in self.rule.needs:
+            for name in frozenset().union(*(rule.needs for rule in self.rules)):
                 column = getattr(output, name)
                 if column is None or np.isnan(column).any():
                     raise bad(

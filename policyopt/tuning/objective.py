@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.budgets import Budget, parse_budget, parse_budgets
-from policyopt.frontier.replay import replay
 from policyopt.methods import Method
+from policyopt.replay import replay
 from policyopt.runtime.errors import bad
 from policyopt.table import Table
 from policyopt.thresholds.problem import Problem

@@ -14,7 +14,7 @@ from policyopt.frontier.bounds import oracle
 from policyopt.frontier.compare import Path, area_between, compare_paths, path_of
 from policyopt.frontier.curve import split_for_seed
 from policyopt.frontier.intervals import bootstrap_means, interval
-from policyopt.frontier.replay import replay
+from policyopt.replay import replay
 from policyopt.table import Tables
 
 

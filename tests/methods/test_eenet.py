@@ -10,7 +10,6 @@ import torch
 from synthetic import cache, outputs
 
 import policyopt as po
-from policyopt.frontier.replay import replay
 from policyopt.methods import held_out
 from policyopt.methods.eenet import Eenet, algorithm_1, rule_of
 from policyopt.methods.eenet_released import EenetReleased, released_thresholds
@@ -26,6 +25,7 @@ from policyopt.methods.eenet_training import (
     train,
 )
 from policyopt.methods.threshold import Threshold
+from policyopt.replay import replay
 from policyopt.runtime.errors import BudgetError, InputError
 from policyopt.runtime.output import reduce_logits, with_log_prob
 from policyopt.runtime.policy import ALWAYS, NEVER

@@ -9,8 +9,8 @@ import pytest
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.frontier.replay import replay
 from policyopt.frontier.trace import trace
+from policyopt.replay import replay
 from policyopt.report.explain import explain
 from policyopt.report.explain.explanation import default_reference
 from policyopt.report.explain.pictures import figures
