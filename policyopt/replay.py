@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.frontier.trace import check_match, trace
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table
+from policyopt.trace import check_match, trace
 
 Floats = npt.NDArray[np.float64]
 

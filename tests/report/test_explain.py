@@ -9,13 +9,13 @@ import pytest
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.frontier.trace import trace
 from policyopt.replay import replay
 from policyopt.report.explain import explain
 from policyopt.report.explain.explanation import default_reference
 from policyopt.report.explain.pictures import figures
 from policyopt.report.explain.scores import auroc
 from policyopt.table import Tables
+from policyopt.trace import trace
 
 
 @pytest.mark.parametrize("kind", ["plain", "mixture", "combined"])

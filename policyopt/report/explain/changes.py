@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
-from policyopt.frontier.trace import Traced
 from policyopt.report.explain.classes import class_means
+from policyopt.trace import Traced
 
 
 def change_record(found: Traced, reference: Traced) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.frontier.trace import Traced
 from policyopt.report.explain.explanation import Explanation
 from policyopt.report.explain.style import (
     GONE,
@@ -24,6 +23,7 @@ from policyopt.report.explain.style import (
     tidy,
 )
 from policyopt.runtime.policy import Policy
+from policyopt.trace import Traced
 
 #: Points of one panel; more hide each other.
 POINTS = 3000

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.frontier.trace import Traced
+from policyopt.trace import Traced
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.frontier.trace import Traced
 from policyopt.report.explain.scores import auroc, score_record
 from policyopt.runtime.policy import Policy
+from policyopt.trace import Traced
 
 
 def threshold_sets(policy: Policy) -> list[npt.NDArray[np.float64]]:

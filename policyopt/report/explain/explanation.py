@@ -9,13 +9,13 @@ from typing import Any
 
 from policyopt.api import fit
 from policyopt.frontier.curve import threshold_fields
-from policyopt.frontier.trace import Traced, trace
 from policyopt.report.explain.changes import change_record
 from policyopt.report.explain.classes import class_records
 from policyopt.report.explain.exits import exit_records
 from policyopt.runtime.errors import PolicyOptError
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table, Tables
+from policyopt.trace import Traced, trace
 
 #: The method that a policy is held against where no reference is given.
 REFERENCE = "max_prob"
