@@ -1,0 +1,49 @@
+"""The caches that benchmarks run on: the one that ships, and those of others where they are present."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from policyopt.cache import open_cache
+from policyopt.cache.data import ExitData
+from policyopt.cache.importers import import_sources
+
+ROOT = Path(__file__).resolve().parent.parent
+_SHARED = ROOT.parent / "shared" / "data"
+_HALVES = {"fit": 0.5, "test": 0.5}
+
+
+def caches(place: Path, names: list[str] | None = None) -> Iterator[tuple[str, ExitData]]:
+    """Yield (name, data) of each cache that is there; the others are named on standard error.
+
+    ``mmlu_llama5`` has records and a cost per query, the authors' split; the others are pools
+    halved anew per seed, but for ``fashion_mnist``, whose test rows are the official ones.
+    """
+    sources = {
+        "fashion_mnist": [],
+        "cifar10_cascade5": [_SHARED / "cifar10_cascade5.npz"],
+        "mmlu_llama5": [_SHARED / f"mmlu_llama5_{part}.npz" for part in ("train", "test")],
+        "resnet8_2exit_cifar10": [_SHARED / "resnet8_2exit_cifar10.npz"],
+        "alexnet2_cifar10_confidence": [_SHARED / "alexnet2_cifar10_confidence.npz"],
+    }
+    for name, files in sources.items():
+        if names and name not in names:
+            continue
+        if not all(file.exists() for file in files):
+            print(f"{name}: skipped, {files[0]} is not there", file=sys.stderr)
+            continue
+        if name == "fashion_mnist":
+            yield name, open_cache(ROOT / "cache" / name)
+        elif name == "mmlu_llama5":
+            named = [f"fit={files[0]}", f"test={files[1]}"]
+            yield name, import_sources(named, place / name, cost_kind="standalone").data
+        elif name == "cifar10_cascade5":
+            yield name, import_sources(
+                files[0], place / name, unit="MFLOPs", cost_kind="standalone", shares=_HALVES
+            ).data  # fmt: skip
+        else:  # no costs stated: the second exit costs twice the first
+            yield name, import_sources(
+                files[0], place / name, costs=[1.0, 2.0], unit="units", shares=_HALVES
+            ).data  # fmt: skip
