@@ -23,3 +23,15 @@ def cache(n=2000, exits=4, classes=6, seed=0, costs=None, **more):
     logits, labels = outputs(n, exits, classes, seed)
     costs = list(2.0 ** np.arange(exits)) if costs is None else costs
     return po.from_arrays(logits, labels, costs, unit="ms", **more)
+
+
+def hopeless(rows=4000, seed=3):
+    """Thirds: easy; two classes alike at exit 0 and clear at exit 1; nothing to be known at either."""
+    rng = np.random.default_rng(seed)
+    labels, kind = rng.integers(0, 5, rows), rng.integers(0, 3, rows)
+    logits = rng.normal(size=(rows, 2, 5)) * 0.3
+    own, other = np.eye(5)[labels], np.eye(5)[(labels + 1) % 5]
+    logits[:, 0] += np.array([6.0, 3.0, 0.0])[kind, None] * own
+    logits[:, 0] += np.array([0.0, 3.0, 0.0])[kind, None] * other
+    logits[:, 1] += np.array([6.0, 6.0, 0.0])[kind, None] * own
+    return po.from_arrays(logits.astype(np.float32), labels, [1.0, 4.0], unit="ms")

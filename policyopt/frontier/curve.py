@@ -203,7 +203,7 @@ def threshold_fields(policy: Policy) -> dict[str, Any]:
 def _choose(
     methods: Sequence[str] | Mapping[str, Method], table: Table
 ) -> tuple[dict[str, Method], list[str]]:
-    """Build the methods; under "all", leave out those whose columns the records lack."""
+    """Build the methods; under "all", leave out what trains for minutes or lacks its columns."""
     if isinstance(methods, Mapping):
         return dict(methods), []
     if list(methods) != ["all"]:
@@ -212,7 +212,10 @@ def _choose(
             raise bad("methods", "at least one method", "none", "`policyopt methods` lists them.")
         return chosen, []
     chosen, notes = {}, []
-    for name in ROWS:
+    for name, row in ROWS.items():
+        if row.trains:
+            notes.append(f"{name} left out: it trains a network per budget, for minutes; name it")
+            continue
         method = make_method(name)
         missing = method.lacks(table)
         if missing:

@@ -14,9 +14,12 @@ code's threshold of 1 is within reach of unclipped scores); everyone stops at th
 row of scores that are all 0 has an even target.
 
 Departures: thresholds and the choice among restarts are made on held-out rows (the code uses the
-rows it trained on). The learning rate is 1e-2 instead of 3e-5, with 3 restarts of 200 epochs for
-10 of 1000: at 3e-5 the scores had not left their random start after 400 epochs. Restarts matter:
-an exit whose scores start below 0 at all rows has no gradient through the clip.
+rows it trained on). One start where the release takes ten: a start costs 1000 epochs.
+
+The release's learning rate, 3e-5, is kept as the default, for this is the method to compare with
+what was released. On 5,000 rows it is far from converged after 1000 epochs; with
+``learning_rate=0.01, max_epochs=200, restarts=3`` the same formulas do much better, and the
+benchmarks show both.
 """
 
 from __future__ import annotations
@@ -75,21 +78,21 @@ class EenetReleased(Method):
 
     Examples
     --------
-    >>> EenetReleased(meet=False).restarts
-    3
+    >>> EenetReleased(meet=False).max_epochs
+    1000
     """
 
     hidden: float = 0.5
     alpha_kl: float = 1e-3
     alpha_cost: float = 1e-2
     beta: float = 1.0
-    learning_rate: float = 1e-2
+    learning_rate: float = 3e-5
     weight_decay: float = 0.01
     batch_size: int = 512
-    max_epochs: int = 200
+    max_epochs: int = 1000
     period: int = 10
     patience: int = 100
-    restarts: int = 3
+    restarts: int = 1
     holdout: float = 0.3
     meet: bool = True
 

@@ -25,6 +25,8 @@ class Row:
         Settings that make the class this method; not open to the user.
     defaults : mapping
         Defaults that differ from the class's own.
+    trains : bool
+        Whether it trains a network per budget, for minutes: ``all`` leaves it out.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Row:
     factory: str
     preset: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    trains: bool = False
 
     def load(self) -> type[Method]:
         """Import the class."""
@@ -67,6 +70,11 @@ ROWS: dict[str, Row] = {
         Row("optimal_stopping", "learned", "estimated advantage of stopping over continuing",
             "this project; after Bolukbasi et al.", "ICML 2017, arXiv:1702.07811",
             "policyopt.methods.optimal_stopping:OptimalStopping"),
+        Row("eenet", "learned", "learned utility scores and exit distribution, by its paper", "Ilhan et al., EENet",
+            "WACV 2024, arXiv:2301.07099", "policyopt.methods.eenet:Eenet", trains=True),
+        Row("eenet_released", "learned", "the formulas of EENet's released code, defects mended",
+            "Ilhan et al., EENet", "git-disl/EENet at a5e80c8", "policyopt.methods.eenet_released:EenetReleased",
+            trains=True),
         Row("auto", "choice", "the best of several at each budget, the simpler one where in doubt",
             "this project; one-standard-error rule of Breiman et al., CART", "1984, section 3.4.3",
             "policyopt.methods.auto:Auto"),

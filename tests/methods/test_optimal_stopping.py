@@ -1,0 +1,245 @@
+"""Optimal stopping against exact dynamic programming, closed forms and a library."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from synthetic import cache, hopeless, outputs
+
+import policyopt as po
+from policyopt.methods import make_method
+from policyopt.methods.backward_induction import backward_induction, scores_of
+from policyopt.methods.evidence import gather
+from policyopt.replay import replay
+from policyopt.runtime.artifact import from_dict, to_dict
+from policyopt.runtime.errors import InputError
+from policyopt.runtime.policy import first_exit
+from policyopt.table import Tables
+
+
+def chain(rows, seed):
+    """A Markov chain of three signals over four exits; success depends on the signal seen."""
+    rng = np.random.default_rng(seed)
+    move = np.array([[0.7, 0.2, 0.1], [0.25, 0.5, 0.25], [0.05, 0.15, 0.8]])
+    right = np.array([[0.35, 0.4, 0.5, 0.6], [0.6, 0.65, 0.7, 0.72], [0.95, 0.93, 0.92, 0.9]])
+    signal = np.empty((rows, 4), dtype=int)
+    signal[:, 0] = rng.integers(0, 3, rows)
+    for k in range(1, 4):
+        draws = rng.random(rows)
+        signal[:, k] = (draws[:, None] > np.cumsum(move[signal[:, k - 1]], axis=1)).sum(axis=1)
+    return signal, move, right
+
+
+def test_equals_the_best_of_all_policies_of_a_small_chain():
+    """With a column per signal the regression is tabular: it finds the best of all 512 policies."""
+    signal, _, right = chain(60_000, 0)
+    success = right[signal, np.arange(4)]
+    costs = np.array([1.0, 2.0, 4.0, 8.0])
+    columns = [np.eye(3)[signal[:, k]] for k in range(3)]
+    prices = np.array([0.004, 0.02, 0.05, 0.12])
+    fold = np.arange(len(signal)) % 5
+    found = backward_induction(
+        columns, np.ones((len(signal), 3)), success, costs, fold, 1e-6, prices
+    )
+    leave_sets = list(itertools.product([False, True], repeat=9))
+    for i, price in enumerate(prices):
+        best = -np.inf
+        for leave in leave_sets:  # which of the three signals leave, at each of three exits
+            table = np.array(leave).reshape(3, 3)
+            stops = table[np.arange(3)[None], signal[:, :3]]
+            exits = np.where(stops.any(axis=1), stops.argmax(axis=1), 3)
+            value = success[np.arange(len(exits)), exits] - price * costs[exits]
+            best = max(best, float(value.mean()))
+        exits = found.exits[:, i].astype(int)
+        mine = success[np.arange(len(exits)), exits] - price * costs[exits]
+        assert mine.mean() == pytest.approx(best, abs=1e-3)
+
+
+def test_the_regression_is_weighted_ridge():
+    """Each exit's last fit equals scikit-learn's Ridge on standardised columns, weights given."""
+    from sklearn.linear_model import Ridge
+
+    rng = np.random.default_rng(1)
+    columns, doubt = rng.normal(size=(400, 6)) * [1, 2, 3, 4, 5, 6] + 1, rng.random((400, 1))
+    success, costs = rng.random((400, 2)), np.array([1.0, 3.0])
+    fold = np.arange(400) % 4
+    found = backward_induction([columns], doubt, success, costs, fold, 25.0, np.array([0.1, 0.2]))
+    weight = 1 / (doubt[:, 0] + 0.02)
+    for g, rows in ((4, np.ones(400, bool)), (2, fold != 2)):
+        w = weight[rows] / weight.mean()
+        target = (success[rows, 0] - success[rows, 1]) + 0.1 * 2.0
+        mean = np.average(columns[rows], axis=0, weights=w)
+        sd = np.sqrt(np.average((columns[rows] - mean) ** 2, axis=0, weights=w))
+        ridge = Ridge(alpha=25.0).fit((columns[rows] - mean) / sd, target, sample_weight=w)
+        np.testing.assert_allclose(found.theta[g, 0, 1:, 0], ridge.coef_ / sd, rtol=1e-6)
+
+
+def test_an_oracle_feature_reaches_the_hindsight_bound():
+    """If the columns hold what the future brings, the policy is the best in hindsight."""
+    rng = np.random.default_rng(2)
+    success = (rng.random((20_000, 3)) < [0.5, 0.6, 0.7]).astype(float)
+    costs, price = np.array([0.0, 1.0, 2.0]), 0.1
+    patterns = (success @ [4, 2, 1]).astype(int)
+    columns = [np.eye(8)[patterns]] * 2
+    found = backward_induction(
+        columns,
+        np.ones((20_000, 2)),
+        success,
+        costs,
+        np.arange(20_000) % 5,
+        1e-6,
+        np.array([price]),
+    )
+    exits = found.exits[:, 0].astype(int)
+    value = success[np.arange(20_000), exits] - price * costs[exits]
+    assert value.mean() == pytest.approx((success - price * costs).max(axis=1).mean(), abs=1e-9)
+
+
+def test_one_monotone_feature_gives_a_threshold_rule():
+    table = Tables(cache(3000, exits=2)).get("fit")
+    confidence = table.statistics.confidence
+    found = backward_induction(
+        [confidence[:, :1]], 1 - confidence[:, :1], table.correct, table.costs,
+        np.arange(len(table)) % 5, 1.0, np.array([0.05]),
+    )  # fmt: skip
+    scores = scores_of(found.theta[-1:, :, :, 0], [confidence[:, :1]], np.zeros(len(table), int))
+    order = np.argsort(confidence[:, 0])
+    assert (np.diff(scores[order, 0]) >= 0).all()
+
+
+def test_price_orders_the_policies():
+    """No price: the most accurate; a great one: exit 0; between, cost falls as the price grows."""
+    table = Tables(cache(6000)).get("fit")
+    seen = gather(table, "combined", 1.0, 5, 0)
+    found = backward_induction(
+        seen.columns, seen.doubt, seen.success, table.costs, seen.fold, 300.0
+    )
+    costs = table.costs[found.exits].mean(axis=0)
+    assert costs[-1] == pytest.approx(1.0, abs=0.02)
+    assert costs[0] > 7.0
+    assert (np.diff(costs) < 0.05).all()
+    free = int(np.searchsorted(found.prices, 0.0))
+    value = np.take_along_axis(seen.success, found.exits.astype(int), axis=1).mean(axis=0)
+    assert value[free] >= seen.success.mean(axis=0).max() - 0.003
+
+
+def test_the_deployed_rule_scores_as_the_fit_did():
+    table = Tables(cache(3000)).get("fit")
+    method = make_method("optimal_stopping")
+    (result,) = method.fit_path(table, [3.0])
+    logits, _ = outputs(500, seed=4)
+    trace = result.policy.trace(logits)
+    rule = from_dict(to_dict(result.policy)).rule
+    from policyopt.runtime.features import FEATURES, basis
+    from policyopt.runtime.observe import Observer
+
+    observer = Observer(result.policy.answer, "logits", 6, full=True)
+    history, answers = FEATURES["distribution"], result.policy.answer.start(500, 6)
+    state = history.start(500)
+    for k in range(3):
+        seen, _, answers = observer.look(k, logits[:, k], answers)
+        values, state = history.step(k, seen, state)
+        columns = basis(values, rule.center[k], rule.scale[k], "distribution")
+        np.testing.assert_allclose(
+            columns @ rule.weights[k] + rule.offset[k], trace.scores[:, k], atol=1e-12
+        )
+
+
+def test_hopeless_samples_leave_early():
+    """Where no exit is ever right, paying for more is waste: max_prob sends them on, this does not."""
+    tables = Tables(hopeless())
+    fit, test = tables.get("fit"), tables.get("test")
+    ours, simple = (
+        replay(make_method(m).fit_path(fit, [2.0])[0].policy, test).correct.mean()
+        for m in ("optimal_stopping", "max_prob")
+    )
+    assert ours > simple + 0.05
+
+
+def test_rows_without_labels_count():
+    """Soft targets need no label: with 200 labels of 3,000 the regression still sees all rows."""
+    logits, labels = outputs(3000, seed=5)
+    labels = labels.copy()
+    labels[np.random.default_rng(0).permutation(3000)[200:]] = -1
+    data = po.from_arrays(
+        splits={"fit": {"outputs": logits, "labels": labels}}, costs=[1, 2, 4, 8], unit="ms"
+    )
+    table = Tables(data).get("fit")
+    seen = gather(table, "combined", 1.0, 5, 0)
+    assert len(seen.success) == 3000
+    (result,) = make_method("optimal_stopping").fit_path(table, [3.0])
+    assert result.expected.rows == 3000
+    assert result.expected.cost == pytest.approx(3.0, rel=0.01)
+    unlabelled = po.from_arrays(splits={"fit": {"outputs": logits}}, costs=[1, 2, 4, 8], unit="ms")
+    with pytest.raises(InputError, match="label"):
+        make_method("optimal_stopping").fit_path(Tables(unlabelled).get("fit"), [3.0])
+
+
+def test_no_row_is_answered_by_a_fit_it_took_part_in():
+    """Changing one row's label leaves its own answers and its own success as they are."""
+    logits, labels = outputs(600, seed=6)
+    results = []
+    for label in (labels[7], (labels[7] + 1) % 6):
+        changed = labels.copy()
+        changed[7] = label
+        data = po.from_arrays(
+            splits={"fit": {"outputs": logits, "labels": changed}}, costs=[1, 2, 4, 8], unit="ms"
+        )
+        seen = gather(Tables(data).get("fit"), "combined", 1.0, 5, 0)
+        results.append((seen.success[7], seen.doubt[7]))
+    for first, second in zip(*results, strict=True):  # up to where the search for weights stops
+        np.testing.assert_allclose(first, second, atol=1e-3)
+
+
+def test_mixture_costs_the_budget_in_expectation():
+    table = Tables(cache(3000)).get("fit")
+    for result in make_method("optimal_stopping:mix=true").fit_path(table, [1.5, 3.0, 7.0]):
+        assert result.expected.cost == pytest.approx(result.budget, rel=1e-9)
+        policy = from_dict(to_dict(result.policy))
+        assert policy.mixture is None or policy.mixture.rule is not None
+
+
+def test_records_with_costs_per_sample():
+    rng = np.random.default_rng(7)
+    sure = rng.random((800, 3))
+    right = rng.random((800, 3)) < sure
+    costs = np.cumsum(rng.gamma(4.0, 1.0, (800, 3)) * [1, 3, 9], axis=1)
+    data = po.from_arrays(
+        labels=np.zeros(800, int), prediction=np.where(right, 0, 1), confidence=sure,
+        costs=costs, unit="USD",
+    )  # fmt: skip
+    tables = Tables(data)
+    budget = float(np.interp(0.8, range(3), tables.get("fit").mean_costs))
+    (result,) = make_method("optimal_stopping").fit_path(tables.get("fit"), [budget])
+    assert result.expected.cost == pytest.approx(budget, rel=0.01)
+    exits = first_exit(
+        result.policy.trace(tables.get("test").statistics.outputs()).scores,
+        result.policy.thresholds,
+    )
+    assert np.bincount(exits, minlength=3).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"answer": "magic"}, "plain, combined"),
+        ({"soft": 2}, r"'soft' must be a number in \[0, 1\]"),
+        ({"penalty": 0}, "penalty"),
+        ({"folds": 1}, "whole number"),
+        ({"mix": "perhaps"}, "true or false"),
+    ],
+)
+def test_bad_settings_are_named(settings, words):
+    with pytest.raises(InputError, match=words):
+        make_method("optimal_stopping", settings)
+
+
+def test_combined_answers_of_records_are_refused():
+    data = po.from_arrays(
+        labels=np.zeros(50, int), prediction=np.zeros((50, 2), int),
+        confidence=np.full((50, 2), 0.5), costs=[1, 2],
+    )  # fmt: skip
+    with pytest.raises(InputError, match="all class outputs"):
+        make_method("max_prob:answer=combined").fit_path(Tables(data).get("fit"), [1.5])
