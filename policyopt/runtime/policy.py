@@ -90,6 +90,9 @@ class Policy:
                 raise bad(name, "a list of finite numbers", array.tolist(), "Check the policy.")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
+        least = 0 if self.kind == "record" else 1
+        if isinstance(self.classes, bool) or self.classes < least:
+            raise bad("classes", f"{least} or more", self.classes, "Check the policy.")
         if (self.costs < 0).any() or (np.diff(self.costs) < 0).any():
             raise bad(
                 "costs", "0 or more and not decreasing", self.costs.tolist(), "They are cumulative."

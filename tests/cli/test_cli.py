@@ -72,7 +72,7 @@ def test_methods(run):
     code, out, _ = run("methods", "--format", "json")
     rows = {row["method"]: row for row in json.loads(out)}
     assert code == 0 and rows["margin"]["needs"] == ["margin"]
-    assert rows["max_prob"]["settings"] == {"thresholds": "geometric", "mix": False}
+    assert rows["max_prob"]["settings"]["thresholds"] == "geometric"
 
 
 def test_fit_evaluate_run_agree(run, cache, tmp_path):

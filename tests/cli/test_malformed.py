@@ -753,19 +753,17 @@ def setting_without_value(at, world):
 
 @case(r"thresholds", r"geometric, shared, joint", r"best", r"--set thresholds=joint")
 def setting_of_bad_value(at, world):
-    return fitting(at, world, "--budget", "40%", "--set", "thresholds=best")
+    return fitting(at, world, "--method", "max_prob", "--budget", "40%", "--set", "thresholds=best")
 
 
-@case(r"thresholds", r"3 numbers")
-def setting_beats_the_default(at, world):
+@case(r"setting of auto", r"folds, errors", r"thresholds")
+def setting_that_the_default_lacks(at, world):
     return fitting(at, world, "--budget", "40%", "--set", "thresholds=0.9,0.8")
 
 
 @case(r"mix", r"true or false", r"perhaps", r"--set mix=true")
 def setting_of_bad_type(at, world):
-    return fitting(
-        at, world, "--budget", "40%", "--set", "thresholds=joint", "--set", "mix=perhaps"
-    )
+    return fitting(at, world, "--method", "max_prob:thresholds=joint", "--set", "mix=perhaps")
 
 
 @case(r"thresholds", r"3 numbers", r"0\.9", r"one for all|last exit")
@@ -997,13 +995,13 @@ def policy_with_an_empty_mixture(at, world):
 
 @case(r"share", r"\[0, 1\]|0 and 1", r"7")
 def policy_with_a_share_over_one(at, world):
-    mixture = {"thresholds": [0.5, 0.5, 0.5], "share": 7, "seed": 0}
+    mixture = {"thresholds": [0.5, 0.5, 0.5], "share": 7, "seed": 0, "score": None}
     return evaluating(world, policy_with(at, world, mixture=mixture))
 
 
 @case(r"thresholds", r"finite|NaN|nan|null|None")
 def policy_with_nan_in_its_mixture(at, world):
-    mixture = {"thresholds": [0.5, None, 0.5], "share": 0.5, "seed": 0}
+    mixture = {"thresholds": [0.5, None, 0.5], "share": 0.5, "seed": 0, "score": None}
     return evaluating(world, policy_with(at, world, mixture=mixture))
 
 
