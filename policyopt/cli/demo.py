@@ -14,7 +14,7 @@ from policyopt.cli.options import make_tables, out_directory, read_cache
 from policyopt.cli.output import print_table
 from policyopt.runtime.errors import bad
 
-METHODS = "max_prob,max_prob:thresholds=joint,margin,entropy,patience,random"
+METHODS = "max_prob,max_prob:thresholds=joint,margin,entropy,patience,optimal_stopping,auto"
 _SHIPPED = Path("cache") / "fashion_mnist"
 
 

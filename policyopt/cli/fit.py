@@ -71,6 +71,7 @@ def describe(fitted: Fitted, rows: int | None, path: str | None) -> dict[str, An
     low, high = fitted.expected.interval(rows)
     return {
         "method": fitted.method,
+        "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),
         "budget": fitted.budget,
         "unit": fitted.policy.unit,
         "expected_cost": fitted.expected.cost,
@@ -85,7 +86,7 @@ def describe(fitted: Fitted, rows: int | None, path: str | None) -> dict[str, An
 
 
 COLUMNS = {
-    "method": lambda r: r["method"],
+    "method": lambda r: r["method"] + (f": {r['chosen']}" if r["chosen"] else ""),
     "budget": lambda r: "-" if r["budget"] is None else f"{number(r['budget'])} {r['unit']}",
     "expected cost [95 %]": lambda r: (
         f"{number(r['expected_cost'])} [{number(r['expected_cost_low'])}, {number(r['expected_cost_high'])}]"

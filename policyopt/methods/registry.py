@@ -108,7 +108,7 @@ def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
     Examples
     --------
     >>> make_method("max_prob:thresholds=joint")
-    Threshold(score='max_prob', thresholds='joint', mix=False, answer='plain')
+    Threshold(score='max_prob', thresholds='joint', mix=False, answer='plain', calibrator='platt')
     """
     name, _, inline = spec.partition(":")
     if name not in ROWS:
@@ -144,8 +144,8 @@ def apply_settings(specs: list[str], settings: Mapping[str, Any]) -> dict[str, M
 
     Examples
     --------
-    >>> list(apply_settings(["max_prob", "patience"], {"thresholds": "joint"}).values())
-    [Threshold(score='max_prob', thresholds='joint', mix=False, answer='plain'), Patience(patience=None)]
+    >>> apply_settings(["max_prob", "patience"], {"thresholds": "joint"})["max_prob"].thresholds
+    'joint'
     """
     chosen, used = {}, set()
     for spec in specs:

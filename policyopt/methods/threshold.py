@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from policyopt.answers.confidence import FITS
 from policyopt.answers.crossfit import NAMES, answered, crossfit, folds_of
 from policyopt.methods.base import Fitted, Method, conclude, problem_of
 from policyopt.methods.space import Choice, Domain
@@ -36,17 +37,20 @@ class Threshold(Method):
     answer : str
         What exits return, and the score looks at: ``plain``, or another name of
         `policyopt.answers`, e.g. ``combined`` (over exits, where that helps).
+    calibrator : {"platt", "beta", "isotonic", "histogram"}
+        With ``shared``: the map to the common scale; ``histogram`` is PCEE (arXiv:2412.19325).
 
     Examples
     --------
     >>> Threshold("max_prob", thresholds="joint")
-    Threshold(score='max_prob', thresholds='joint', mix=False, answer='plain')
+    Threshold(score='max_prob', thresholds='joint', mix=False, answer='plain', calibrator='platt')
     """
 
     score: str
     thresholds: str | tuple[float, ...] = "geometric"
     mix: bool = False
     answer: str = "plain"
+    calibrator: str = "platt"
 
     def __post_init__(self) -> None:
         if isinstance(self.thresholds, str) and self.thresholds not in SOLVERS:
@@ -69,6 +73,13 @@ class Threshold(Method):
                 "Add --set thresholds=joint.",
             )
 
+        if self.calibrator not in FITS:
+            raise bad("calibrator", f"one of {', '.join(FITS)}", self.calibrator, "E.g. platt.")
+        if self.calibrator != "platt" and self.thresholds != "shared":
+            raise bad(
+                "calibrator", "used with thresholds=shared", f"thresholds={self.thresholds}",
+                "Add --set thresholds=shared.",
+            )  # fmt: skip
         if self.answer not in NAMES:
             raise bad("answer", f"one of {', '.join(NAMES)}", self.answer, "E.g. answer=combined.")
 
@@ -91,9 +102,10 @@ class Threshold(Method):
             solutions = [solve_given(problem, self.thresholds, budget) for budget in budgets]
         elif self.thresholds == "joint":
             solutions = joint.solve_path(problem, budgets, mix=self.mix)
+        elif self.thresholds == "shared":
+            solutions = shared.solve_path(problem, budgets, self.calibrator)
         else:
-            solver = {"geometric": geometric, "shared": shared}[self.thresholds]
-            solutions = solver.solve_path(problem, budgets)
+            solutions = geometric.solve_path(problem, budgets)
         return [
             conclude(
                 self, self.score, rule, table, problem, solution, budget, seed, answer=answers.rule
