@@ -49,6 +49,7 @@ def test_readme_commands(root, checkout):
     lines = [line.split("  ")[0] for block in fences(text, "") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("policyopt ")]
     fill = {"CACHE": SHIPPED, "DIR": "out", "outputs.npz": "outputs.npz", "SRC...": "logits.npz"}
+    fill["30"] = "2"  # trials: the command is what is tried here
     data = np.random.default_rng(0).normal(size=(5, 7, 10)).astype(np.float32)
     np.savez(checkout / "outputs.npz", logits=data)
     for name in ("train", "test"):
