@@ -30,6 +30,7 @@ def keeping(name: str, data: ExitData, seeds: int) -> dict[str, Any]:
     methods = [m for m in METHODS if not make_method(m).lacks(pool)]
     off: dict[str, list[list[float]]] = {m: [] for m in methods}
     inside: dict[str, list[bool]] = {m: [] for m in methods}
+    rows = (0, 0)
     for seed in range(seeds):
         if data.pooled:
             fit_rows, test = tables.get("fit", seed), tables.get("test", seed)
@@ -37,6 +38,7 @@ def keeping(name: str, data: ExitData, seeds: int) -> dict[str, Any]:
             order = np.random.default_rng(seed).permutation(len(pool))
             half = len(pool) // 2
             fit_rows, test = pool.take(np.sort(order[:half])), pool.take(np.sort(order[half:]))
+        rows = (len(fit_rows), len(test))
         budgets = parse_budgets(BUDGETS, fit_rows.mean_costs)
         for method in methods:
             row = []
@@ -48,8 +50,8 @@ def keeping(name: str, data: ExitData, seeds: int) -> dict[str, Any]:
             off[method].append(row)
     return {
         "divisions": seeds,
-        "fit_rows": len(fit_rows),
-        "test_rows": len(test),
+        "fit_rows": rows[0],
+        "test_rows": rows[1],
         "methods": {
             m: {
                 "mean_off": np.mean(off[m], axis=0).tolist(),

@@ -349,7 +349,8 @@ def planted(n, rng):
 
 
 @pytest.mark.parametrize(
-    "method", [Eenet(**QUICK), EenetReleased(max_epochs=60, restarts=2, batch_size=64)]
+    "method",
+    [Eenet(**QUICK), EenetReleased(learning_rate=1e-2, max_epochs=60, restarts=2, batch_size=64)],
 )
 def test_learned_scores_find_what_confidence_hides(method):
     rng = np.random.default_rng(0)
@@ -447,7 +448,7 @@ def test_released_losses_by_hand():
 
 def test_released_plan_cannot_reach_low_budgets(tables):
     """Softmax of sigmoids: at least 1/(1+3e) of the samples are planned for the last exit."""
-    (result,) = EenetReleased(meet=False, max_epochs=40, restarts=1).fit_path(
+    (result,) = EenetReleased(learning_rate=1e-2, meet=False, max_epochs=40).fit_path(
         tables.get("fit"), [1.2]
     )
     least = (np.e * 1 + 2 + 4 + 8) / (np.e + 3)
