@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from policyopt.answers.confidence import fit_confidence
-from policyopt.answers.crossfit import CrossFitted, answered
+import numpy as np
+
+from policyopt.answers.confidence import FITS, fit_confidence
+from policyopt.answers.crossfit import answered, crossfit, folds_of
 from policyopt.budgets import Budget, parse_budget
 from policyopt.cache.data import ExitData
 from policyopt.methods import Fitted, Method, make_method
 from policyopt.replay import Replay, replay
+from policyopt.runtime.confidence import ConfidenceRule
 from policyopt.runtime.errors import bad
 from policyopt.runtime.policy import Policy
-from policyopt.table import Tables
+from policyopt.table import Table, Tables
 
 DEFAULT_METHOD = "auto"
 
@@ -78,6 +81,8 @@ def fit(
     >>> round(fitted.expected.cost, 2)
     2.0
     """
+    if confidence is not None and confidence not in FITS:
+        raise bad("confidence", f"one of {', '.join(FITS)}", confidence, "E.g. beta.")
     tables = tables or Tables(data, cost)
     table = tables.get(split)
     if method is None:
@@ -106,11 +111,21 @@ def fit(
         policy = replace(fitted.policy, provenance=provenance)
         fitted = replace(fitted, policy=policy, budget=None)
     if confidence is not None:
-        # The answer's few weights are fitted on these rows too: next to nothing, at K per exit.
-        seen = answered(table, CrossFitted(fitted.policy.answer))
-        rule = fit_confidence(confidence, seen.statistics.confidence, seen.correct)
+        rule = _confidence(confidence, fitted, table, seed)
         fitted = replace(fitted, policy=replace(fitted.policy, confidence=rule))
     return fitted
+
+
+def _confidence(name: str, fitted: Fitted, table: Table, seed: int) -> ConfidenceRule:
+    """Fit a confidence map on answers of rows that did not train those answers."""
+    labels = table.statistics.labels
+    if labels is not None:
+        table = table.take(np.flatnonzero(labels >= 0))
+    provenance = fitted.policy.provenance
+    settings = provenance.get("chosen", provenance)["settings"]
+    answer = settings.get("answer", "plain") if table.kind != "record" else "plain"
+    seen = answered(table, crossfit(table, answer, folds_of(len(table), 5, seed)))
+    return fit_confidence(name, seen.statistics.confidence, seen.correct)
 
 
 def evaluate(

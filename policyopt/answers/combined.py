@@ -26,13 +26,13 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from policyopt.runtime.answers import Combined
+from policyopt.runtime.answers.combined import FLOOR
 from policyopt.runtime.errors import bad
 
 Floats = npt.NDArray[np.float64]
 Logs = npt.NDArray[np.float32]
 READINGS = ("geometric", "ztw", "poe")
 _LARGEST = 20.0  # of a weight: separable rows would drive it to infinity
-_FLOOR = np.float32(-30.0)  # of a log-probability: 0 would make a likelihood infinite
 #: Shrinkage of class biases towards 0, as that many rows of doubt per class.
 _BIAS_PENALTY = 10.0
 
@@ -80,7 +80,8 @@ def fit_combined(
         raise bad("answer", f"one of {', '.join(READINGS)}", reading, "E.g. answer=geometric.")
     _, exits, classes = log_prob.shape
     # One contiguous array per exit: a step of the search then runs over memory in order.
-    logs = [np.maximum(log_prob[:, k], _FLOOR) for k in range(exits)]
+    peaks = log_prob.max(axis=2, keepdims=True)
+    logs = [np.maximum(log_prob[:, k] - peaks[:, k], FLOOR) for k in range(exits)]
     weights = np.zeros((exits, exits))
     bias = np.zeros((exits, classes)) if reading == "ztw" else None
     for k in range(exits):
@@ -153,7 +154,7 @@ def rows_negative_log_likelihood(
     out = np.empty(log_prob.shape[:2])
     rows = np.arange(len(labels))
     for k in range(log_prob.shape[1]):
-        logits, state = answer.answer(k, np.maximum(log_prob[:, k], _FLOOR), state)
+        logits, state = answer.answer(k, log_prob[:, k], state)
         logits = logits - logits.max(axis=1, keepdims=True)
         out[:, k] = np.log(np.exp(logits).sum(axis=1, dtype=np.float64)) - logits[rows, labels]
     return out

@@ -152,7 +152,7 @@ def look_through(
     state = rule.start(len(outputs), table.classes)
     seen = []
     for k in range(table.exits):
-        reduced, _, state = observer.look(k, outputs[:, k], state)
+        reduced, _, state = observer.look(k, outputs[:, k], state, len(outputs))
         seen.append(reduced)
     return seen
 

@@ -17,7 +17,8 @@ def oracle(table: Table, budgets: Sequence[float]) -> Floats:
 
     A sample leaves at exit 0, or at its first right exit: the way there is the price of being
     right. Buying the cheapest ways first is the exact optimum (a fractional knapsack of equal
-    values) and bounds every policy on these rows. Lucky guesses count, so the bound is loose.
+    values) and bounds every policy whose answers are the exits' own. Answers combined over exits may
+    be right where no exit is. Lucky guesses count, so the bound is loose.
 
     Parameters
     ----------

@@ -13,6 +13,7 @@ from policyopt.cache.data import ExitData
 from policyopt.frontier.bounds import oracle
 from policyopt.frontier.intervals import bootstrap_means, interval
 from policyopt.methods import Fitted, Method, make_method
+from policyopt.methods.base import check_budgets, fit_where_possible
 from policyopt.methods.registry import ROWS
 from policyopt.replay import Replay, replay
 from policyopt.runtime.errors import InputError, bad
@@ -112,10 +113,15 @@ def curve(
         frontier.tests[seed] = test_rows
         # Per-sample costs have other means in each division: shares and positions move along.
         wanted = parse_budgets(budgets, fit_rows.mean_costs)
+        check_budgets(fit_rows, wanted)
         for label, method in chosen.items():
             if progress:
                 progress(label, done, total)
-            for index, fitted in enumerate(method.fit_path(fit_rows, wanted, seed)):
+            for index, fitted in enumerate(fit_where_possible(method, fit_rows, wanted, seed)):
+                if fitted is None:
+                    text = f"{label} left out at {wanted[index]:.6g} {frontier.unit}: "
+                    notes.append(text + "with its own arithmetic it cannot cost so little")
+                    continue
                 frontier.fitted[label, seed, index] = fitted
                 frontier.records.append(record(label, fitted, test_rows, seed))
             done += 1

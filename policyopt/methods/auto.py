@@ -2,7 +2,8 @@
 
 Each fold is left out in turn; every candidate is fitted on the other folds, its own inner
 cross-fitting included, and replayed on the one left out. A candidate's value on a row is its
-correctness less the price of what it spends beyond the budget, so that none wins by overspending.
+correctness less the price of what it spends beyond the budget (or plus that of what it saves), so
+that none wins by overspending.
 The least complex candidate whose mean value is within one standard error (of the paired
 difference, over rows) of the best is fitted on all rows: the one-standard-error rule of Breiman
 et al., CART, 1984, section 3.4.3. Candidates of one complexity compete by their means.
@@ -18,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.answers.crossfit import folds_of
-from policyopt.methods.base import Fitted, Method
+from policyopt.methods.base import Fitted, Method, fit_where_possible
 from policyopt.methods.optimal_stopping import OptimalStopping
+from policyopt.methods.settings import check_number
 from policyopt.methods.threshold import Threshold
 from policyopt.replay import replay
-from policyopt.runtime.errors import BudgetError, bad
 from policyopt.table import Table
 from policyopt.telling import tell
 
@@ -65,38 +66,33 @@ class Auto(Method):
     errors: float = 1.0
 
     def __post_init__(self) -> None:
-        if (
-            isinstance(self.folds, bool)
-            or not isinstance(self.folds, int)
-            or not 2 <= self.folds <= 100
-        ):
-            raise bad("folds", "a whole number in [2, 100]", self.folds, "E.g. folds=5.")
-        number = isinstance(self.errors, (int, float)) and not isinstance(self.errors, bool)
-        if not number or not 0 <= self.errors <= 10:
-            raise bad("errors", "a number in [0, 10]", self.errors, "E.g. errors=1.")
+        check_number("folds", self.folds, above=1, most=100, whole=True)
+        check_number("errors", self.errors)
 
     def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Choose per budget, then fit the chosen on all rows; see `Method.fit_path`."""
         candidates = [row for row in CANDIDATES if not row[1].lacks(table)]
         labels = table.statistics.labels
         known = table if labels is None else table.take(np.flatnonzero(labels >= 0))
+        if not len(known):
+            _ = table.correct  # says what is missing
         # Whatever refuses the rows or a budget does so here, by name, before the long work.
         simple = candidates[0][1].fit_path(known, budgets, seed)
         if len(known) < _FEWEST_ROWS or len(candidates) == 1:
-            choices = [(0, []) for _ in budgets]
+            choices: list[tuple[int, list[dict[str, Any]]]] = [(0, [])] * len(budgets)
         else:
             choices = self._choose(known, candidates, budgets, seed)
-        fitted = []
-        for index, (best, report) in enumerate(choices):
+        fitted: list[Fitted | None] = [None] * len(budgets)
+        for best in {best for best, _ in choices}:  # each chosen method once, for all its budgets
             name, method, _ = candidates[best]
             rows = table if isinstance(method, OptimalStopping) else known
-            one = simple[index]
-            if best > 0:
-                one = _fit_where_possible(method, rows, [budgets[index]], seed)[0]
-            if one is None:  # affordable on every fold, by a hair not on all rows
-                name, one = candidates[0][0], simple[index]
-            fitted.append(self._signed(one, name, report))
-        return fitted
+            places = [i for i, choice in enumerate(choices) if choice[0] == best]
+            path = fit_where_possible(method, rows, [budgets[i] for i in places], seed)
+            for i, one in zip(places, path, strict=True):
+                # Affordable on every fold and by a hair not on all rows: the simplest instead.
+                said = (one, name) if one is not None else (simple[i], candidates[0][0])
+                fitted[i] = self._signed(*said, choices[i][1])
+        return [one for one in fitted if one is not None]
 
     def _choose(
         self,
@@ -121,7 +117,7 @@ class Auto(Method):
             inside = [float(np.clip(b, low, high)) for b in budgets]
             prices = _prices(train, inside)
             for i, (_, method, _) in enumerate(candidates):
-                for j, one in enumerate(_fit_where_possible(method, train, inside, seed)):
+                for j, one in enumerate(fit_where_possible(method, train, inside, seed)):
                     if one is None:
                         values[j, i, held] = -np.inf
                         continue
@@ -163,18 +159,6 @@ class Auto(Method):
             "compared": report,
         }
         return replace(one, method="auto", policy=replace(one.policy, provenance=provenance))
-
-
-def _fit_where_possible(
-    method: Method, table: Table, budgets: Sequence[float], seed: int
-) -> list[Fitted | None]:
-    """Fit each budget that the method can meet: its own arithmetic may be too much for the lowest."""
-    try:
-        return list(method.fit_path(table, budgets, seed))
-    except BudgetError:
-        if len(budgets) == 1:
-            return [None]
-        return [_fit_where_possible(method, table, [budget], seed)[0] for budget in budgets]
 
 
 def _prices(table: Table, budgets: Sequence[float]) -> list[float]:

@@ -17,6 +17,7 @@ from policyopt.methods.space import Domain
 from policyopt.overhead import overhead
 from policyopt.runtime.answers import AnswerRule, Plain
 from policyopt.runtime.decision import Mixture
+from policyopt.runtime.errors import BudgetError
 from policyopt.runtime.policy import Policy, first_exit
 from policyopt.runtime.scores import ScoreRule, score_table
 from policyopt.table import Table
@@ -131,6 +132,26 @@ class Method(ABC):
     def settings(self) -> dict[str, Any]:
         """Return the method's fields, JSON-able."""
         return asdict(self)
+
+
+def check_budgets(table: Table, budgets: Sequence[float]) -> None:
+    """Refuse budgets outside what any policy on these rows can cost, its own arithmetic left out."""
+    shape = (1, table.exits)
+    bare = Problem(np.zeros(shape), np.zeros(shape), table.mean_costs, table.unit)
+    for budget in budgets:
+        bare.check_budget(budget)
+
+
+def fit_where_possible(
+    method: Method, table: Table, budgets: Sequence[float], seed: int
+) -> list[Fitted | None]:
+    """Fit each budget that the method can meet: its own arithmetic may be too much for the lowest."""
+    try:
+        return list(method.fit_path(table, budgets, seed))
+    except BudgetError:
+        if len(budgets) == 1:
+            return [None]
+        return [fit_where_possible(method, table, [budget], seed)[0] for budget in budgets]
 
 
 def problem_of(rule: ScoreRule, table: Table, answer: AnswerRule | None = None) -> Problem:

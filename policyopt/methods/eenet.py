@@ -31,6 +31,7 @@ from policyopt.costs import positions
 from policyopt.methods import held_out
 from policyopt.methods.base import Fitted, Method, conclude
 from policyopt.methods.eenet_training import Network, Schedule, choose_device, rows_of, train
+from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Domain, Real
 from policyopt.runtime.output import ExitOutput
 from policyopt.runtime.policy import ALWAYS, NEVER
@@ -110,14 +111,14 @@ class Eenet(Method):
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
-            held_out.check_choice(name, getattr(self, name), choices)
+            check_choice(name, getattr(self, name), choices)
         for name in ("hidden", "learning_rate"):
-            held_out.check_number(name, getattr(self, name), above=0)
+            check_number(name, getattr(self, name), above=0)
         for name in ("alpha", "beta", "weight_decay"):
-            held_out.check_number(name, getattr(self, name))
+            check_number(name, getattr(self, name))
         for name in ("batch_size", "patience", "max_epochs", "restarts"):
-            held_out.check_number(name, getattr(self, name), above=0, whole=True)
-        held_out.check_number("holdout", self.holdout, above=0, below=1)
+            check_number(name, getattr(self, name), above=0, whole=True)
+        check_number("holdout", self.holdout, above=0, below=1)
 
     @classmethod
     def space(cls) -> dict[str, Domain]:
@@ -147,7 +148,9 @@ class Eenet(Method):
         held_out.check_budgets(self._rule(trainer.starts[0]), table, budgets)
         fitted = []
         for budget in budgets:
-            network = trainer.network(budget)
+            # The ablation of both learns nothing: its network is not read.
+            trains = "learned" in (self.scores, self.distribution)
+            network = trainer.network(budget) if trains else trainer.starts[0]
             rule = self._rule(network)
             problem = held_out.problem_on(rule, outputs, held)
             aim = held_out.reachable(problem, budget)
@@ -178,10 +181,6 @@ class _Trainer:
         device = choose_device(method.device, len(rest) * rest.exits * (rest.classes + 3))
         # In parts of the full model's cost, so that float32 holds them and no unit is too small.
         self._scale = float(np.abs(rest.mean_costs[-1])) or 1.0
-        self._rest, self._held = (
-            rows_of(outputs, t.correct, t.costs / self._scale, device)
-            for t, outputs in ((rest, held_out.outputs_of(rest)), (held, held_outputs))
-        )
         self._method, self._seed, self._middle = method, seed, positions(rest.mean_costs, 1)[0]
         self.starts = [
             Network.start(
@@ -189,6 +188,11 @@ class _Trainer:
             )
             for i in range(method.restarts)
         ]
+        own = held_out.own_costs(rule_of(self.starts[0]), rest)
+        self._rest, self._held = (
+            rows_of(outputs, t.correct, (t.costs + own) / self._scale, device)
+            for t, outputs in ((rest, held_out.outputs_of(rest)), (held, held_outputs))
+        )
         self._warm = False
 
     def network(self, budget: float) -> Network:
@@ -203,7 +207,7 @@ class _Trainer:
         )
         aim = max(budget / self._scale, 1e-6)  # (14) divides by it
         runs = [
-            train(start, self._rest, self._held, aim, schedule, held_out.seed_of(self._seed, i))
+            train(start, self._rest, self._held, aim, schedule, held_out.seed_of(self._seed, i, 1))
             for i, start in enumerate(self.starts)
         ]
         return min(runs, key=lambda run: min(run[1]))[0]

@@ -40,6 +40,7 @@ from policyopt.methods.eenet_released_training import (
     ReleasedSchedule,
     train_released,
 )
+from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Domain, Real
 from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.runtime.scores import EenetReleased as ReleasedRule
@@ -98,13 +99,13 @@ class EenetReleased(Method):
 
     def __post_init__(self) -> None:
         for name in ("hidden", "learning_rate", "beta"):
-            held_out.check_number(name, getattr(self, name), above=0)
+            check_number(name, getattr(self, name), above=0)
         for name in ("alpha_kl", "alpha_cost", "weight_decay"):
-            held_out.check_number(name, getattr(self, name))
+            check_number(name, getattr(self, name))
         for name in ("batch_size", "max_epochs", "period", "patience", "restarts"):
-            held_out.check_number(name, getattr(self, name), above=0, whole=True)
-        held_out.check_number("holdout", self.holdout, above=0, below=1)
-        held_out.check_choice("meet", self.meet, (True, False))
+            check_number(name, getattr(self, name), above=0, whole=True)
+        check_number("holdout", self.holdout, above=0, below=1)
+        check_choice("meet", self.meet, (True, False))
 
     @classmethod
     def space(cls) -> dict[str, Domain]:
@@ -131,7 +132,8 @@ class EenetReleased(Method):
         shapes = ReleasedRule([[0.0] * (width + k) for k in range(table.exits)])
         held_out.check_budgets(shapes, table, budgets)
         rest, held = held_out.divide(table, self.holdout, seed)
-        rest_rows, held_rows = (_tensors(t, table) for t in (rest, held))
+        own = held_out.own_costs(shapes, table)
+        rest_rows, held_rows = (_tensors(t, table, own) for t in (rest, held))
         outputs = held_out.outputs_of(held)
         fitted = []
         for budget in budgets:
@@ -205,11 +207,11 @@ def released_thresholds(scores: Floats, shares: Floats) -> Floats:
     return np.clip(thresholds, ALWAYS, NEVER)
 
 
-def _tensors(rows: Table, whole: Table) -> tuple[Any, Any, Any]:
+def _tensors(rows: Table, whole: Table, own: Floats) -> tuple[Any, Any, Any]:
     import torch
 
     inputs = np.stack([released_inputs(k, o) for k, o in enumerate(held_out.outputs_of(rows))], 1)
-    costs = np.atleast_2d(rows.costs) / _scale(whole)
+    costs = np.atleast_2d(rows.costs + own) / _scale(whole)
     inputs, correct, costs = (
         torch.as_tensor(a, dtype=torch.float32) for a in (inputs, rows.correct, costs)
     )

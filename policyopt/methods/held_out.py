@@ -1,18 +1,16 @@
-"""What methods with a trained score share: rows held out, all class outputs, checks of settings."""
+"""What methods with a trained score share: rows held out, all class outputs."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from policyopt.overhead import overhead
 from policyopt.runtime.answers import Plain
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError
 from policyopt.runtime.output import ExitOutput
 from policyopt.runtime.scores import ScoreRule, score_table
 from policyopt.table import Table
@@ -21,8 +19,13 @@ from policyopt.thresholds.problem import Problem
 Floats = npt.NDArray[np.float64]
 
 
+_MOST_NUMBERS = 1 << 27
+
+
 def divide(table: Table, share: float, seed: int) -> tuple[Table, Table]:
     """Return the rows to train on, and those held out to stop the training and choose thresholds.
+
+    Of more outputs than fit in memory several times over, a random part is used.
 
     Parameters
     ----------
@@ -36,6 +39,10 @@ def divide(table: Table, share: float, seed: int) -> tuple[Table, Table]:
     -------
     rest, held : Table
     """
+    most = max(_MOST_NUMBERS // (table.exits * max(table.classes, 1)), 1000)
+    if len(table) > most:
+        rows = np.random.default_rng(seed).permutation(len(table))[:most]
+        table = table.take(np.sort(rows))
     n = len(table)
     if n == 1:
         return table, table
@@ -71,7 +78,7 @@ def lacks_outputs(table: Table) -> list[str]:
 def check_budgets(rule: ScoreRule, table: Table, budgets: Sequence[float]) -> None:
     """Refuse budgets that no policy with this rule can meet, before anything is trained."""
     shape = (1, table.exits)
-    costs = table.mean_costs + _overhead(rule, table)
+    costs = table.mean_costs + own_costs(rule, table)
     problem = Problem(np.zeros(shape), np.zeros(shape), costs, table.unit)
     for budget in budgets:
         problem.check_budget(budget)
@@ -82,38 +89,20 @@ def problem_on(rule: ScoreRule, outputs: list[ExitOutput], table: Table) -> Prob
 
     As `policyopt.methods.base.problem_of`, which gives the rule the table's reduced columns only.
     """
-    costs = table.costs + _overhead(rule, table)
+    costs = table.costs + own_costs(rule, table)
     return Problem(score_table(rule, outputs), table.correct, costs, table.unit)
 
 
-def seed_of(seed: int, restart: int) -> int:
-    """Return the seed of a restart: streams of their own for every (seed, restart)."""
-    return int(np.random.SeedSequence([seed, restart]).generate_state(1)[0])
+def seed_of(seed: int, restart: int, use: int = 0) -> int:
+    """Return the seed of a restart: streams of their own for every (seed, restart, use)."""
+    return int(np.random.SeedSequence([seed, restart, use]).generate_state(1)[0])
 
 
-def _overhead(rule: ScoreRule, table: Table) -> Floats:
+def own_costs(rule: ScoreRule, table: Table) -> Floats:
+    """Return the cumulative cost of the rule's arithmetic, (K,): known before any training."""
     return overhead(Plain(), (rule,), table.exits, table.classes, table.rate)
 
 
 def reachable(problem: Problem, budget: float) -> float:
     """Return the budget, within what the held-out rows can cost (where costs differ by row)."""
     return float(np.clip(budget, problem.mean_costs[0], problem.mean_costs[-1]))
-
-
-def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """Refuse a setting that is none of `choices`."""
-    if not any(value is c or (isinstance(c, str) and value == c) for c in choices):
-        shown = ", ".join(str(c).lower() if isinstance(c, bool) else c for c in choices)
-        raise bad(name, f"one of {shown}", value, f"E.g. --set {name}={shown.split(', ')[0]}.")
-
-
-def check_number(
-    name: str, value: Any, above: float = -1.0, below: float = math.inf, whole: bool = False
-) -> None:
-    """Refuse a setting that is no number in (above, below); without `above`: 0 or more."""
-    kind = int if whole else (int, float)
-    fits = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
-    if not (fits and above < value < below and value >= 0):
-        low = "0 or more" if above < 0 else f"above {above:g}"
-        high = "" if below == math.inf else f" and below {below:g}"
-        raise bad(name, f"a {'whole ' if whole else ''}number, {low}{high}", value, "")

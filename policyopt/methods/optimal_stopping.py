@@ -7,8 +7,9 @@ stands in `backward_induction`; what the regression sees, in `policyopt.runtime.
   ensemble of *all* exits gives to that answer. Later exits are known when fitting though not when
   deciding; their word replaces a coin's variance p(1-p) by a much smaller one, and needs no label.
 - Answers are combined over exits where that helps on held-out rows (`policyopt.answers`).
-- All of it is cross-fitted: answers, success, scores and so the thresholds come from rows that
-  did not train them.
+- It is cross-fitted: a row's answers, success and scores, and so the thresholds, come from fits that
+  it took no part in. (Of all rows are only the features' means and spreads, and the K yes-or-noes
+  that say where answers are combined.)
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from policyopt.answers.crossfit import NAMES
 from policyopt.methods.backward_induction import Stopping, backward_induction, scores_of
 from policyopt.methods.base import Fitted, Method, conclude, expectation, freeze
 from policyopt.methods.evidence import Evidence, gather
+from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Choice, Domain, Real
 from policyopt.overhead import overhead
 from policyopt.runtime.decision import Mixture
@@ -54,7 +56,7 @@ class OptimalStopping(Method):
     penalty : float
         Of the ridge regression, in rows of evidence that an exit's advantage is constant.
     folds : int
-        Of the cross-fitting.
+        Of the cross-fitting of answers.
     mix : bool
         Mix the two neighbours on the hull by a coin instead of one policy between them.
 
@@ -73,27 +75,10 @@ class OptimalStopping(Method):
     def __post_init__(self) -> None:
         if self.answer not in NAMES:
             raise bad("answer", f"one of {', '.join(NAMES)}", self.answer, "E.g. answer=combined.")
-        for name, low, high in (("soft", 0, 1), ("penalty", 1e-6, 1e9)):
-            value = getattr(self, name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not low <= value <= high
-            ):
-                raise bad(
-                    name,
-                    f"a number in [{low:g}, {high:g}]",
-                    value,
-                    f"E.g. {name}={high if name == 'soft' else 300}.",
-                )
-        if (
-            isinstance(self.folds, bool)
-            or not isinstance(self.folds, int)
-            or not 2 <= self.folds <= 100
-        ):
-            raise bad("folds", "a whole number in [2, 100]", self.folds, "E.g. folds=5.")
-        if not isinstance(self.mix, bool):
-            raise bad("mix", "true or false", self.mix, "E.g. --set mix=true.")
+        check_number("soft", self.soft, most=1)
+        check_number("penalty", self.penalty, above=0)
+        check_number("folds", self.folds, above=1, most=100, whole=True)
+        check_choice("mix", self.mix, (True, False))
 
     @classmethod
     def space(cls) -> dict[str, Domain]:
@@ -111,6 +96,8 @@ class OptimalStopping(Method):
             return self._fit_path(table, budgets, seed)
 
     def _fit_path(self, table: Table, budgets: Sequence[float], seed: int) -> list[Fitted]:
+        if table.exits < 2:
+            raise bad("exits", "2 or more: with one there is nothing to decide", table.exits, "")
         if len(table) > _MOST_ROWS:
             rows = np.random.default_rng(seed).permutation(len(table))[:_MOST_ROWS]
             table = table.take(np.sort(rows))
@@ -172,7 +159,7 @@ class OptimalStopping(Method):
             (weight, *outcomes[corners[i]])
             for weight, i in ((1 - share, dearer - 1), (share, dearer))
         ]
-        mixture = Mixture(other_thresholds, share, int(seed), other) if share > 0 else None
+        mixture = Mixture(other_thresholds, share, int(seed), other)
         return freeze(
             self, "optimal_stopping", rule, thresholds, mixture, seen.table, budget, seed,
             expectation(pair), sum(w * float(gained.mean()) for w, _, gained in pair), seen.answer,

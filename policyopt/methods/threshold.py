@@ -119,6 +119,8 @@ class Threshold(Method):
         missing = [columns[name] for name in super().lacks(table)]
         if self.score == "entropy" and table.classes < 2:
             missing.append("the number of classes")
+        if self.answer != "plain" and table.kind == "record":
+            missing.append("all class outputs (for answers other than plain)")
         return missing
 
     def _rule(self, table: Table) -> ScoreRule:

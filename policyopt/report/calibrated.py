@@ -69,7 +69,7 @@ def observe(table: Table, answer: AnswerRule | None = None) -> Observed:
     for rows, outputs in table.chunks():
         state, label = answer.start(len(outputs), table.classes), labels[rows]
         for k in range(table.exits):
-            seen, _, state = observer.look(k, outputs[:, k], state)
+            seen, _, state = observer.look(k, outputs[:, k], state, len(outputs))
             confidence[rows, k] = seen.confidence
             correct[rows, k] = seen.prediction == label
             assert seen.log_prob is not None

@@ -20,7 +20,8 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
     """Draw accuracy against realised cost for every method.
 
     Lines: means over seeds; bands: 95 % bootstrap intervals (mean over seeds). Grey crosses:
-    always leaving at exit k. Dashed grey: the hindsight oracle, which no policy can reach.
+    always leaving at exit k. Dashed grey: the hindsight oracle, which no
+    policy can reach whose answers are the exits' own.
 
     Parameters
     ----------

@@ -36,6 +36,7 @@ from .confidence import ConfidenceRule, make_confidence
 from .decision import Mixture
 from .errors import InputError, bad
 from .output import KINDS
+from .parameters import numbers
 from .policy import Policy
 from .scores import ScoreRule, make_rule
 
@@ -161,27 +162,33 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
     try:
         mixture = content["mixture"]
         if mixture is not None:
+            _exactly("mixture", mixture, {"thresholds", "share", "seed", "score"})
+            if type(mixture["share"]) not in (int, float) or type(mixture["seed"]) is not int:
+                raise bad(
+                    "mixture", "a number as share, a whole one as seed", mixture, "Fit it again."
+                )
             score = mixture["score"]
             mixture = Mixture(
-                np.array(mixture["thresholds"], np.float64),
+                numbers("thresholds of the mixture", mixture["thresholds"], 1),
                 float(mixture["share"]),
-                int(mixture["seed"]),
-                None if score is None else make_rule(score["name"], score["params"]),
+                mixture["seed"],
+                None if score is None else make_rule(*_name_params("score", score)),
             )
+        confidence = content["confidence"]
         return Policy(
-            rule=make_rule(content["score"]["name"], content["score"]["params"]),
-            thresholds=np.array(content["thresholds"], dtype=np.float64),
-            costs=np.array(content["costs"], dtype=np.float64),
+            rule=make_rule(*_name_params("score", content["score"])),
+            thresholds=_list("thresholds", content["thresholds"]),
+            costs=_list("costs", content["costs"]),
             unit=content["unit"],
             kind=content["kind"],
             classes=content["classes"],
             mixture=mixture,
             provenance=content["provenance"],
-            answer=make_answer(content["answer"]["name"], content["answer"]["params"]),
-            overhead=np.array(content["overhead"], dtype=np.float64),
+            answer=make_answer(*_name_params("answer", content["answer"])),
+            overhead=_list("overhead", content["overhead"]),
             confidence=None
-            if content["confidence"] is None
-            else make_confidence(content["confidence"]["name"], content["confidence"]["params"]),
+            if confidence is None
+            else make_confidence(*_name_params("confidence", confidence)),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
@@ -193,6 +200,23 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
 
 def _named(rule: ScoreRule | AnswerRule | ConfidenceRule) -> dict[str, Any]:
     return {"name": rule.name, "params": rule.params()}
+
+
+def _list(name: str, value: list[Any]) -> Any:
+    """Return a list of numbers; of a one-exit policy's thresholds there are none."""
+    return numbers(name, value, 1) if value else np.empty(0)
+
+
+def _name_params(field: str, value: Any) -> tuple[str, dict[str, Any]]:
+    _exactly(field, value, {"name", "params"})
+    return value["name"], value["params"]
+
+
+def _exactly(field: str, value: Any, names: set[str]) -> None:
+    if not isinstance(value, dict) or value.keys() != names:
+        raise bad(
+            field, f"a mapping of {', '.join(sorted(names))}", value, "Fit and save it again."
+        )
 
 
 def _from_version_1(content: dict[str, Any], source: str) -> dict[str, Any]:

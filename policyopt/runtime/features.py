@@ -56,8 +56,8 @@ class Distribution(History):
     products = 5
 
     def start(self, samples: int) -> State:
-        """No log-probabilities yet; the number of classes shows at exit 0."""
-        return (np.empty((samples, 0, 0), dtype=np.float32),)
+        """No log-probabilities and predictions yet; the number of classes shows at exit 0."""
+        return np.empty((samples, 0, 0), dtype=np.float32), np.empty((samples, 0), dtype=np.int32)
 
     def step(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         """Return the nine features."""
@@ -76,17 +76,20 @@ class Distribution(History):
         values[:, 3] = np.log(first - second + 0.05)
         values[:, 4] = output.entropy
         if k == 0:
-            return values, (log_prob[:, None],)
-        past = state[0]
+            return values, (log_prob[:, None], output.prediction[:, None])
+        past, predictions = state
         here = np.arange(len(output))
         # Contiguous, so that sums over exits run in the same order for one row as for many.
         chosen = np.ascontiguousarray(past[here, :, output.prediction], dtype=np.float64)
-        agree = past.argmax(axis=2) == output.prediction[:, None]
+        agree = predictions == output.prediction[:, None]
         values[:, 5] = agree.sum(axis=1) / k
         values[:, 6] = agree[:, -1]
         values[:, 7] = np.maximum(chosen[:, -1], _LOWEST)
         values[:, 8] = np.exp(chosen).sum(axis=1) / k
-        return values, (np.concatenate([past, log_prob[:, None]], axis=1),)
+        return values, (
+            np.concatenate([past, log_prob[:, None]], axis=1),
+            np.concatenate([predictions, output.prediction[:, None]], axis=1),
+        )
 
 
 class Record(History):

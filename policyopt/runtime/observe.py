@@ -32,23 +32,40 @@ class Observer:
     full: bool = False
 
     def look(
-        self, k: int, output: Any, state: tuple[Any, ...]
+        self, k: int, output: Any, state: tuple[Any, ...], samples: int
     ) -> tuple[ExitOutput, npt.NDArray[np.floating] | None, tuple[Any, ...]]:
         """Return exit k's reduced answer, its logits (None for records), and the answer's new state.
+
+        Parameters
+        ----------
+        k : int
+        output : array of shape (n, C), `ExitOutput`, or mapping for records
+        state : tuple of ndarray
+            The answer rule's.
+        samples : int
+            n.
 
         Raises
         ------
         InputError
-            As `read_logits`; or reduced outputs where whole ones are needed.
+            As `read_logits`; another number of rows; reduced outputs where whole ones are needed.
         """
         name = f"output of exit {k}"
         plain = isinstance(self.answer, Plain)
         if self.kind == "record" or isinstance(output, ExitOutput):
             if isinstance(output, ExitOutput) and (self.full or not plain):
                 raise bad(name, "all class outputs, (n, C)", "reduced columns", "Pass the logits.")
-            return reduce_exit(output, self.kind, self.classes, name), None, state
+            reduced = reduce_exit(output, self.kind, self.classes, name)
+            _check_rows(name, len(reduced), samples)
+            return reduced, None, state
         logits = read_logits(output, self.kind, self.classes, name)
+        _check_rows(name, len(logits), samples)
         if not plain:
             logits, state = self.answer.answer(k, logits.astype(np.float32, copy=False), state)
         reduced = reduce_logits(logits)
         return with_log_prob(reduced, logits) if self.full else reduced, logits, state
+
+
+def _check_rows(name: str, rows: int, samples: int) -> None:
+    if rows != samples:
+        raise bad(name, f"one row per sample: {samples}", f"{rows} rows", "See State.keep.")

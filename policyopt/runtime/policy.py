@@ -28,7 +28,8 @@ Floats = npt.NDArray[np.float64]
 #: float32 runtimes hold them (EENet's Algorithm 1 writes +-1e8 for the same purpose).
 NEVER = 1e30
 ALWAYS = -1e30
-_CHUNK = 8192
+_MOST_CLASSES = 10**8
+_CHUNK, _NUMBERS = 8192, 1 << 22  # samples, and numbers, looked at side by side
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +92,10 @@ class Policy:
             array.flags.writeable = False
             object.__setattr__(self, name, array)
         least = 0 if self.kind == "record" else 1
-        if isinstance(self.classes, bool) or self.classes < least:
-            raise bad("classes", f"{least} or more", self.classes, "Check the policy.")
+        if isinstance(self.classes, bool) or not least <= self.classes <= _MOST_CLASSES:
+            raise bad(
+                "classes", f"from {least} to {_MOST_CLASSES}", self.classes, "Check the policy."
+            )
         if (self.costs < 0).any() or (np.diff(self.costs) < 0).any():
             raise bad(
                 "costs", "0 or more and not decreasing", self.costs.tolist(), "They are cumulative."
@@ -100,7 +103,7 @@ class Policy:
         sets = [self.thresholds]
         if self.mixture is not None:
             share, other = self.mixture.share, np.asarray(self.mixture.thresholds, dtype=np.float64)
-            if not 0 <= share <= 1 or not np.isfinite(other).all():
+            if not 0 <= share <= 1 or other.ndim != 1 or not np.isfinite(other).all():
                 raise bad(
                     "mixture", "finite thresholds and a share in [0, 1]",
                     f"share {share}, thresholds {other.tolist()}", "Check the policy.",
@@ -114,8 +117,15 @@ class Policy:
                     f"{len(thresholds)}",
                     "The last exit always stops.",
                 )
-        if self.overhead.shape != self.costs.shape or (self.overhead < 0).any():
-            raise bad("overhead", "one number per exit, 0 or more", self.overhead.tolist(), "")
+        if (
+            self.overhead.shape != self.costs.shape
+            or (self.overhead < 0).any()
+            or (self.overhead > self.costs * (1 + 1e-9)).any()
+        ):
+            raise bad(
+                "overhead", "one number per exit, from 0 to the costs, of which it is a part",
+                self.overhead.tolist(), "Check the policy.",
+            )  # fmt: skip
         if self.kind == "record" and not isinstance(self.answer, Plain):
             raise bad("answer", "plain where only records are kept", self.answer.name, "Fit again.")
         self.answer.check(self.exits, self.classes)
@@ -264,8 +274,9 @@ class Policy:
             raise bad("samples", f"one number per sample: {n}", f"shape {numbers.shape}", "")
         scores = np.empty((n, self.exits), order="F")
         predictions = np.empty((n, self.exits), dtype=np.int32)
-        for low in range(0, max(n, 1), _CHUNK):  # an empty batch is checked like any other
-            part = slice(low, min(low + _CHUNK, n))
+        size = max(min(_CHUNK, _NUMBERS // (self.exits * max(self.classes, 1))), 16)
+        for low in range(0, max(n, 1), size):  # an empty batch is checked like any other
+            part = slice(low, min(low + size, n))
             state = self.start(numbers[part])
             for k in range(self.exits):
                 reduced, scores[part, k], _ = self._advance(k, rows(k, part), state)
@@ -286,14 +297,9 @@ class Policy:
 
     def _advance(self, k: int, output: Any, state: State) -> tuple[ExitOutput, Floats, Any]:
         """Look at exit k's output and score it; moves the state on."""
-        reduced, answer, state.answer_state = self._observer.look(k, output, state.answer_state)
-        if len(reduced) != len(state.arm):
-            raise bad(
-                f"output of exit {k}",
-                f"one row per sample: {len(state.arm)}",
-                f"{len(reduced)} rows",
-                "See State.keep.",
-            )
+        reduced, answer, answer_state = self._observer.look(
+            k, output, state.answer_state, len(state.arm)
+        )
         self._check_needs(reduced, k)
         scores, states = zip(
             *(
@@ -302,7 +308,7 @@ class Policy:
             ),
             strict=True,
         )
-        state.rule_states = states
+        state.answer_state, state.rule_states = answer_state, states
         score = scores[0] if len(scores) == 1 else np.where(state.arm, scores[1], scores[0])
         return reduced, score, answer
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from policyopt.budgets import Budget, parse_budget, parse_budgets
 from policyopt.methods import Method
+from policyopt.methods.base import fit_where_possible
 from policyopt.replay import replay
 from policyopt.runtime.errors import bad
 from policyopt.table import Table
@@ -148,15 +149,22 @@ def score_fold(
 ) -> FoldScore:
     """Fit a method on `train`, replay it on `held` and return the objective there."""
     budgets = objective.wanted(train.mean_costs)
-    outcomes = [replay(fitted.policy, held) for fitted in method.fit_path(train, budgets, seed)]
+    fitted = fit_where_possible(method, train, budgets, seed)
+    target = None
+    if objective.budget is not None:
+        target = parse_budget(objective.budget, train.mean_costs)
+        if fitted[budgets.index(target)] is None:
+            method.fit_path(train, [target], seed)  # says what it cannot meet
+    # Of the others, those that the method can meet: its own arithmetic may be too much for some.
+    budgets = [b for b, one in zip(budgets, fitted, strict=True) if one is not None]
+    outcomes = [replay(one.policy, held) for one in fitted if one is not None]
     realised = [float(outcome.cost.mean()) for outcome in outcomes]
     found = [float(outcome.correct.mean()) for outcome in outcomes]
     ends, accuracy = held.mean_costs[[0, -1]], held.correct.mean(axis=0)[[0, -1]]
     cost = np.array([ends[0], *realised, ends[1]])
     accuracy = np.array([accuracy[0], *found, accuracy[1]])
-    if objective.budget is None:
+    if target is None:
         return FoldScore(mean_height(cost, accuracy, float(ends[0]), float(ends[1])), None)
-    target = parse_budget(objective.budget, train.mean_costs)
     order = np.argsort(cost, kind="stable")
     height = float(np.interp(target, cost[order], accuracy[order]))
     return FoldScore(height, realised[budgets.index(target)])

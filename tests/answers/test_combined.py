@@ -19,6 +19,7 @@ from policyopt.overhead import overhead, rate_of, unit_per_multiply_add
 from policyopt.replay import replay
 from policyopt.runtime.answers import Combined, Plain
 from policyopt.runtime.errors import BudgetError, InputError
+from policyopt.runtime.policy import Policy
 from policyopt.runtime.scores import MaxProb
 from policyopt.table import Tables
 
@@ -174,3 +175,20 @@ def test_the_arithmetic_of_answers_is_paid_for():
     np.testing.assert_allclose(outcome.cost, policy.costs[outcome.exit])
     with pytest.raises(BudgetError, match=rf"\[{100 + own[0]:.6g}"):
         make_method("max_prob:answer=combined").fit_path(tables.get("fit"), [100.0])
+
+
+def test_exits_that_rule_out_each_others_classes():
+    """A class of probability 0 at one exit is unlikely in the combination, not impossible."""
+    policy = Policy(
+        MaxProb(), [2.0], [1.0, 2.0], "ms", "probabilities", 2, answer=Combined([[1, 0], [1, 1]])
+    )
+    trace = policy.trace(np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.9, 0.1], [0.0, 1.0]]]))
+    assert np.isfinite(trace.scores).all()
+    assert trace.predictions[1, 1] == 1
+    logits, labels = outputs(800, 3, 6, seed=9)
+    p = np.exp(logs(logits))
+    p = np.where(p < 0.02, 0.0, p)
+    p /= p.sum(axis=2, keepdims=True)
+    data = po.from_arrays(p.astype(np.float32), labels, [1, 2, 4], unit="ms", kind="probabilities")
+    for method in ("margin:answer=combined", "optimal_stopping", "auto"):
+        assert np.isfinite(po.evaluate(po.fit(data, 2.0, method).policy, data).cost).all()

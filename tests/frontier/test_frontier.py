@@ -191,3 +191,12 @@ def test_policy_of_another_model_is_refused():
     other = po.from_arrays(*outputs(200), [1, 2, 4, 8], unit="mJ")
     with pytest.raises(po.InputError, match="cost unit"):
         replay(policy, Tables(other).get("test"))
+
+
+def test_a_method_too_dear_for_a_budget_is_left_out_there():
+    """Its own arithmetic costs more than the budget allows; the others keep their places."""
+    logits, labels = outputs(300, 3)
+    data = po.from_arrays(logits, labels, [1, 2, 4], unit="FLOPs")
+    frontier = po.curve(data, ["max_prob", "optimal_stopping"], 3)
+    assert [r["method"] for r in frontier.records].count("max_prob") == 3
+    assert any("optimal_stopping left out at" in text for text in frontier.notes)

@@ -106,3 +106,35 @@ def test_bad_settings_are_named(settings, words):
 
 def test_default_of_fit():
     assert po.fit(cache(400), "40%").method == "auto"
+
+
+def test_records_with_the_largest_probabilities():
+    """They know a margin, and no class outputs to combine."""
+    rng = np.random.default_rng(5)
+    top = np.sort(rng.dirichlet(np.ones(4), (600, 3)), axis=2)[..., ::-1]
+    right = rng.random((600, 3)) < top[..., 0]
+    data = po.from_arrays(
+        labels=np.zeros(600, int), prediction=np.where(right, 0, 1), confidence=top[..., 0],
+        top_prob=top[..., :2], costs=[1, 2, 4], unit="ms",
+    )  # fmt: skip
+    assert po.fit(data, 2.0).expected.cost <= 2.0
+
+
+def test_labels_that_are_all_unknown_are_named():
+    logits, _ = outputs(200)
+    parts = {"fit": {"outputs": logits, "labels": np.full(200, -1)}}
+    with pytest.raises(InputError, match="label"):
+        po.fit(po.from_arrays(splits=parts, costs=[1, 2, 4, 8]), 3.0)
+
+
+def test_each_chosen_method_is_fitted_once_for_all_its_budgets(monkeypatch):
+    from policyopt.methods.threshold import Threshold
+
+    calls = []
+    fit_path = Threshold.fit_path
+    monkeypatch.setattr(
+        Threshold, "fit_path", lambda self, *a: calls.append(self) or fit_path(self, *a)
+    )
+    table = Tables(cache(60)).get("fit")
+    assert len(make_method("auto").fit_path(table, [1.5, 2.0, 3.0, 5.0])) == 4
+    assert len(calls) <= 2

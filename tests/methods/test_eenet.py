@@ -261,8 +261,8 @@ def test_of_the_restarts_the_least_held_out_loss_is_kept(tables):
     rows, kept = (rows_of(held_out.outputs_of(t), t.correct, t.costs / 8) for t in (rest, held))
     runs = []
     for i in range(3):
-        seed = held_out.seed_of(0, i)
-        runs.append(train(Network.start(4, 6, 0.5, seed, "cpu"), rows, kept, 3 / 8, schedule, seed))
+        start = Network.start(4, 6, 0.5, held_out.seed_of(0, i), "cpu")
+        runs.append(train(start, rows, kept, 3 / 8, schedule, held_out.seed_of(0, i, 1)))
     best = min(runs, key=lambda run: min(run[1]))[0]
     for method, network in ((one, runs[0][0]), (three, best)):
         (result,) = method.fit_path(table, [3.0])

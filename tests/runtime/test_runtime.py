@@ -168,13 +168,13 @@ def _resigned(content):
     ("change", "words"),
     [
         ({"thresholds": [0.5]}, "one per exit"),
-        ({"thresholds": [0.5, "x"]}, "whole policy"),
-        ({"costs": [1.0, [2.0], 3.0]}, "whole policy"),
+        ({"thresholds": [0.5, "x"]}, "thresholds"),
+        ({"costs": [1.0, [2.0], 3.0]}, "costs"),
         ({"score": {"name": "magic", "params": {}}}, "score"),
         ({"score": {"name": "entropy", "params": {"klasses": 3}}}, "parameters"),
-        ({"score": {}}, "whole policy"),
+        ({"score": {}}, "score"),
         ({"kind": "words"}, "kind"),
-        ({"mixture": {"share": 0.5}}, "whole policy"),
+        ({"mixture": {"share": 0.5}}, "mixture"),
     ],
 )
 def test_signed_nonsense_is_refused(artifact, change, words):

@@ -25,9 +25,11 @@ def make_answer(name: str, params: Mapping[str, Any]) -> AnswerRule:
     >>> make_answer("plain", {})
     Plain()
     """
-    if name not in ANSWERS:
+    if not isinstance(name, str) or name not in ANSWERS:
         raise bad("answer", f"one of {', '.join(ANSWERS)}", name, "A newer policyopt may know it.")
     try:
+        if not isinstance(params, Mapping):
+            raise TypeError("parameters are a mapping")
         return ANSWERS[name](**params)
     except TypeError as error:
         raise bad(

@@ -18,6 +18,8 @@ from ..parameters import numbers
 from .base import AnswerRule, Logits, State
 
 Floats = npt.NDArray[np.float64]
+#: Least log-odds of a class against the exit's largest.
+FLOOR = np.float32(-30.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +67,14 @@ class Combined(AnswerRule):
 
     def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
         """Return the weighted sum of the logits so far."""
+        # Relative to the largest: a class that one exit rules out is unlikely, not impossible, else
+        # exits that rule out each other's classes leave none.
+        logits = np.maximum(logits - logits.max(axis=1, keepdims=True), FLOOR)
         past = state[0]
         out = np.zeros(logits.shape, dtype=np.float32)
         for j in range(k + 1):  # in turn, so that a row's sum does not depend on its batch
             weight = np.float32(self.weights[k, j])
-            if weight:  # 0 * -inf is no number
+            if weight:
                 out += weight * (past[:, j] if j < k else logits)
         if self.bias is not None:
             out += self.bias[k].astype(np.float32)

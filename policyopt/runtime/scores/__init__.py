@@ -35,7 +35,7 @@ def make_rule(name: str, params: Mapping[str, Any]) -> ScoreRule:
     >>> make_rule("entropy", {"classes": 10})
     Entropy(classes=10)
     """
-    if name not in RULES:
+    if not isinstance(name, str) or name not in RULES:
         raise bad("score", f"one of {', '.join(RULES)}", name, "A newer policyopt may know it.")
     try:
         if not isinstance(params, Mapping):

@@ -97,9 +97,9 @@ class Advantage(ScoreRule):
         return row_product(columns, self.weights[k][None])[:, 0] + self.offset[k], state
 
     def operations(self, k: int, classes: int) -> float:
-        """Weights and products of the basis; the mean probability of the class so far is a look-up."""
-        del classes
-        return 0.0 if k == len(self.offset) else 2.0 * self.weights.shape[1]
+        """Weights and products of the basis; logarithms of all probabilities, where they are read."""
+        logs = float(classes) if "log_prob" in self.needs else 0.0
+        return logs if k == len(self.offset) else logs + 2.0 * self.weights.shape[1]
 
     def params(self) -> dict[str, Any]:
         """Return the parameters as lists."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import bad
 from ..output import ExitOutput
 from .base import Floats, ScoreRule, State
 
@@ -22,6 +23,14 @@ class Entropy(ScoreRule):
 
     name = "entropy"
     needs = frozenset({"entropy"})
+
+    def check(self, exits: int, classes: int) -> None:
+        """Refuse another number of classes than the policy's."""
+        del exits
+        if self.classes != classes:
+            raise bad(
+                "classes of the score", f"the policy's: {classes}", self.classes, "Fit again."
+            )
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         """Return the normalised certainty at exit k."""
