@@ -86,6 +86,12 @@ def fit(
     tables = tables or Tables(data, cost)
     table = tables.get(split)
     if method is None:
+        unknown = settings.keys() - make_method(DEFAULT_METHOD).settings().keys()
+        if unknown:
+            raise bad(
+                "settings", "of the method", ", ".join(sorted(unknown)) + " without a method",
+                "Without one it is auto, which has folds and errors; e.g. --method max_prob.",
+            )  # fmt: skip
         chosen = make_method(DEFAULT_METHOD, settings)
     elif isinstance(method, str):
         chosen = make_method(method, settings)

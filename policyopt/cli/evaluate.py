@@ -9,7 +9,7 @@ import typer
 
 from policyopt.api import evaluate as replay_policy
 from policyopt.cli.options import CachePath, CostName, PolicyPath, Style, out_file, read_cache
-from policyopt.cli.output import Format, number, percent, print_records, shares_text, to_csv
+from policyopt.cli.output import Format, note, number, percent, print_records, shares_text, to_csv
 from policyopt.frontier.curve import summary
 from policyopt.runtime.artifact import load_policy, write_text
 
@@ -29,7 +29,10 @@ def evaluate(
     if out is not None:
         out_file(out)
     loaded = load_policy(policy)
-    outcome = replay_policy(loaded, read_cache(cache), split, cost=cost)
+    data = read_cache(cache)
+    outcome = replay_policy(loaded, data, split, cost=cost)
+    if loaded.provenance.get("cache") not in (None, data.fingerprint):
+        note("this is not the cache that the policy was fitted on: its budget may not hold here")
     if out is not None:
         columns = zip(
             outcome.exit.tolist(),
@@ -46,6 +49,7 @@ def evaluate(
     provenance = loaded.provenance
     record = {
         "method": provenance.get("method"),
+        "chosen": provenance.get("chosen", {}).get("method"),
         "split": split,
         "budget": provenance.get("budget"),
         "unit": loaded.unit,
@@ -55,12 +59,15 @@ def evaluate(
         [record],
         style,
         {
-            "method": lambda r: r["method"],
+            "method": lambda r: f"auto: {r['chosen']}" if r["chosen"] else r["method"],
             "split": lambda r: r["split"],
             "rows": lambda r: f"{r['rows']:,}",
             f"budget [{loaded.unit}]": lambda r: r["budget"],
             "realised cost [95 %]": lambda r: (
                 f"{number(r['realised_cost'])} [{number(r['realised_cost_low'])}, {number(r['realised_cost_high'])}]"
+            ),
+            "off %": lambda r: (
+                f"{100 * (r['realised_cost'] / r['budget'] - 1):+.1f}" if r["budget"] else "-"
             ),
             "accuracy % [95 %]": lambda r: (
                 f"{percent(r['accuracy'])} [{percent(r['accuracy_low'])}, {percent(r['accuracy_high'])}]"

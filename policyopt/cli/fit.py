@@ -19,7 +19,7 @@ from policyopt.cli.options import (
     read_cache,
     read_settings,
 )
-from policyopt.cli.output import Format, number, print_records, thresholds_text
+from policyopt.cli.output import Format, note, number, print_records, thresholds_text
 from policyopt.cli.progress import progress
 from policyopt.frontier.curve import threshold_fields
 from policyopt.methods import Fitted
@@ -62,6 +62,15 @@ def fit(
             data, budget, method, seed=seed, confidence=confidence, tables=tables, **chosen
         )
     fitted.save(out)
+    compared = fitted.policy.provenance.get("compared", [])
+    if compared:
+        behind = ", ".join(
+            f"{r['method']} {100 * r['behind_best']:.2f} ± {100 * r['standard_error']:.2f}"
+            for r in compared
+        )
+        note(f"cross-validated, points behind the best (± standard error): {behind}")
+    if confidence is not None:
+        note(f"decisions carry a confidence calibrated by {confidence}")
     rows = len(data.rows("test")[1]) if "test" in data.split_names else None
     print_records([describe(fitted, rows, str(out))], style, COLUMNS)
 

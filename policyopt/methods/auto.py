@@ -25,7 +25,7 @@ from policyopt.methods.settings import check_number
 from policyopt.methods.threshold import Threshold
 from policyopt.replay import replay
 from policyopt.table import Table
-from policyopt.telling import tell
+from policyopt.telling import listening, tell
 
 Floats = npt.NDArray[np.float64]
 
@@ -117,7 +117,9 @@ class Auto(Method):
             inside = [float(np.clip(b, low, high)) for b in budgets]
             prices = _prices(train, inside)
             for i, (_, method, _) in enumerate(candidates):
-                for j, one in enumerate(fit_where_possible(method, train, inside, seed)):
+                with listening(None):  # the folds are what is told
+                    path = fit_where_possible(method, train, inside, seed)
+                for j, one in enumerate(path):
                     if one is None:
                         values[j, i, held] = -np.inf
                         continue

@@ -46,6 +46,7 @@ from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.runtime.scores import EenetReleased as ReleasedRule
 from policyopt.runtime.scores.eenet_released import released_inputs
 from policyopt.table import Table
+from policyopt.telling import tell
 from policyopt.thresholds.planned import solve_planned
 from policyopt.thresholds.problem import Problem, Solution
 
@@ -136,7 +137,8 @@ class EenetReleased(Method):
         rest_rows, held_rows = (_tensors(t, table, own) for t in (rest, held))
         outputs = held_out.outputs_of(held)
         fitted = []
-        for budget in budgets:
+        for index, budget in enumerate(budgets):
+            tell(index, len(budgets), "training EENet")
             runs = []
             for restart in range(self.restarts):
                 rule, r = self._run(

@@ -33,6 +33,7 @@ from policyopt.runtime.errors import bad
 from policyopt.runtime.policy import first_exit
 from policyopt.runtime.scores import Advantage
 from policyopt.table import Table
+from policyopt.telling import tell
 from policyopt.thresholds.joint import upper_hull
 from policyopt.thresholds.meet import meet_budget
 from policyopt.thresholds.problem import Problem
@@ -101,12 +102,14 @@ class OptimalStopping(Method):
         if len(table) > _MOST_ROWS:
             rows = np.random.default_rng(seed).permutation(len(table))[:_MOST_ROWS]
             table = table.take(np.sort(rows))
+        tell(0, 2, "combining answers")
         seen = gather(table, self.answer, self.soft, self.folds, seed)
         table = seen.table
         costs = np.asarray(table.costs + self._own(seen))
         problem = Problem(np.zeros_like(seen.success), seen.success, costs, table.unit)
         for budget in budgets:
             problem.check_budget(budget)
+        tell(1, 2, "backward induction")
         stopping = backward_induction(
             seen.columns, seen.doubt, seen.success, costs, seen.fold, self.penalty
         )

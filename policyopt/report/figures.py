@@ -43,7 +43,9 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
             for key in ("realised_cost", "accuracy", "accuracy_low", "accuracy_high")
         )
         order = np.argsort(cost, kind="stable")
-        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        # A second round of colours has other markers and a dashed line.
+        again, i = divmod(i, len(_COLOURS))
+        colour, marker = _COLOURS[i], _MARKERS[(i + again) % len(_MARKERS)]
         axes.fill_between(
             cost[order], 100 * low[order], 100 * high[order], color=colour, alpha=0.10, lw=0
         )
@@ -54,6 +56,7 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
             marker=marker,
             ms=5,
             lw=1.6,
+            ls="--" if again else "-",
             label=label,
         )
     exits = sorted({e["exit"] for e in frontier.exits})
@@ -73,7 +76,8 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
     )
     if costs[0] > 0 and costs[-1] / costs[0] > 8:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        for place in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            place(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "125" else "")
     axes.set_xlabel(f"realised cost per sample [{frontier.unit}]")
     axes.set_ylabel("accuracy [%]")
     axes.set_title(title, loc="left", fontsize=11)

@@ -57,11 +57,12 @@ class State:
         self.arm = arm
         self.scalar = scalar
 
-    def keep(self, rows: npt.NDArray[Any]) -> None:
-        """Keep some samples only (a mask or row numbers): the survivors of an exit."""
+    def keep(self, rows: npt.NDArray[Any]) -> State:
+        """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""
         self.rule_states = tuple(tuple(a[rows] for a in state) for state in self.rule_states)
         self.answer_state = tuple(a[rows] for a in self.answer_state)
         self.arm = self.arm[rows]
+        return self
 
 
 @dataclass(frozen=True)

@@ -68,4 +68,9 @@ class Observer:
 
 def _check_rows(name: str, rows: int, samples: int) -> None:
     if rows != samples:
-        raise bad(name, f"one row per sample: {samples}", f"{rows} rows", "See State.keep.")
+        raise bad(
+            name,
+            f"one row per sample: {samples}",
+            f"{rows} rows",
+            "Start with one number per sample, and State.keep the survivors.",
+        )

@@ -756,7 +756,7 @@ def setting_of_bad_value(at, world):
     return fitting(at, world, "--method", "max_prob", "--budget", "40%", "--set", "thresholds=best")
 
 
-@case(r"setting of auto", r"folds, errors", r"thresholds")
+@case(r"settings", r"auto", r"thresholds", r"--method max_prob")
 def setting_that_the_default_lacks(at, world):
     return fitting(at, world, "--budget", "40%", "--set", "thresholds=0.9,0.8")
 
