@@ -1,6 +1,8 @@
 """What learned policies gain at equal realised cost, what `auto` risks, what budgets they keep, how fast.
 
-python benchmarks/learned.py gains|auto|keeping|speed [--caches NAMES] [--seeds N] [--out DIR]
+python benchmarks/learned.py PART [--caches NAMES] [--seeds N] [--out DIR]
+
+PART: gains, released, eenet, converged, ablations (the last four: EENet), auto, keeping, or speed.
 
 Each part writes DIR/learned_PART.json and .md (default benchmarks/results). Caches of others are
 skipped where they are not there.
@@ -19,7 +21,7 @@ from typing import Any
 from _auto import auto, auto_text
 from _caches import ROOT, caches
 from _common import machine, write
-from _gains import gains, gains_text
+from _gains import GROUPS, eenet_gains, gains, gains_text, merged
 from _keeping_learned import keeping, keeping_text
 from _path_speed import path_speed, path_speed_text
 
@@ -28,6 +30,7 @@ from policyopt.cache.data import ExitData
 #: Per cache: what to find out, how to tell it, and how many seeds by default.
 PARTS: dict[str, tuple[Callable[[str, ExitData, int], Any], Callable[[str, Any], str], int]] = {
     "gains": (gains, gains_text, 10),
+    **{group: (eenet_gains(group), gains_text, 5) for group in GROUPS},
     "auto": (auto, auto_text, 10),
     "keeping": (keeping, keeping_text, 50),
 }
@@ -41,7 +44,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="divisions or refits; default by the part")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
-    out = options.out / f"learned_{options.part}.json"
+    # What is found about EENet joins the other gains.
+    part = "gains" if options.part in GROUPS else options.part
+    out = options.out / f"learned_{part}.json"
     # Caches not measured again keep what was found before.
     results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     results["machine"] = machine()
@@ -54,7 +59,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             for name, data in caches(Path(place), names):
                 print(f"{options.part}: {name}", file=sys.stderr, flush=True)
-                results[name] = measure(name, data, options.seeds or seeds)
+                measured = measure(name, data, options.seeds or seeds)
+                results[name] = merged(results.get(name, {}), measured)
                 # A long run that is cut off leaves what it found so far.
                 texts = [tell(n, found) for n, found in results.items() if n != "machine"]
                 write(out, results, "\n".join(texts))
