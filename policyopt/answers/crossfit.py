@@ -19,9 +19,9 @@ from policyopt.table import Table
 Ints = npt.NDArray[np.int64]
 #: Names a user can give; "combined" is the geometric reading.
 NAMES = ("plain", "combined", *READINGS[1:], "temperature", "vector")
-#: Rows and numbers that a fit looks at: K weights per exit need no more.
+#: Rows and numbers that a fit looks at: K weights per exit need no more, and with C=1000 time counts.
 _MOST_ROWS = 20_000
-_MOST_NUMBERS = 1 << 26
+_MOST_NUMBERS = 1 << 23
 #: Below this many labelled rows nothing about an answer can be learned.
 _FEWEST_ROWS = 20
 
@@ -51,7 +51,7 @@ def folds_of(rows: int, folds: int, seed: int) -> Ints:
 
 
 def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
-    """Fit an answer rule on all rows, and once per fold on the others.
+    """Fit an answer rule on all rows (of very many, a random part), and once per fold on the others.
 
     Parameters
     ----------
