@@ -160,43 +160,62 @@ def rows_negative_log_likelihood(
     return out
 
 
-def worth_keeping(
+def cross_fit_combined(
     log_prob: Logs,
     labels: npt.NDArray[np.integer],
     fold: npt.NDArray[np.integer],
     reading: str = "geometric",
-) -> npt.NDArray[np.bool_]:
-    """Say at which exits the combination raises the likelihood of held-out rows.
+) -> tuple[npt.NDArray[np.bool_], Combined, list[Combined]]:
+    """Fit on all rows and without each fold; keep the combination where it helps on held-out rows.
 
     Parameters
     ----------
     log_prob : ndarray of shape (N, K, C), float32
     labels : ndarray of shape (N,), int
     fold : ndarray of shape (N,), int
-        Each fold is judged by weights fitted on the others.
+        At least two folds have rows.
     reading : str
 
     Returns
     -------
-    ndarray of shape (K,), bool
-        Whether the mean gain exceeds its standard error. Exit 0 has nothing to combine: False.
+    keep : ndarray of shape (K,), bool
+        Whether the mean gain of likelihood over the exit's own tempered probabilities exceeds its
+        standard error. Exit 0 has nothing to combine: False.
+    whole : Combined
+        Of all rows.
+    rules : list of Combined
+        Per fold, of the other folds.
     """
     exits = log_prob.shape[1]
     alone = np.zeros(exits, dtype=bool)
+    whole = [fit_combined(log_prob, labels, reading, keep) for keep in (alone, None)]
     gain = np.zeros(log_prob.shape[:2])
-    warm: dict[str, Combined] = {}
-    for f in np.unique(fold):
+    pairs = []
+    for f in range(int(fold.max()) + 1):
         held, rest = fold == f, fold != f
-        if not rest.any():
-            return alone
-        loss = {}
-        for name, keep in (("own", alone), ("combined", None)):
-            rule = fit_combined(log_prob[rest], labels[rest], reading, keep, warm.get(name))
-            warm.setdefault(name, rule)
-            loss[name] = rows_negative_log_likelihood(rule, log_prob[held], labels[held])
-        gain[held] = loss["own"] - loss["combined"]
-    error = gain.std(axis=0) / max(len(gain), 1) ** 0.5
-    return (gain.mean(axis=0) > error) & (np.arange(exits) > 0)
+        # Nearly the same rows as all: their solution is a good place to start from.
+        pair = [
+            fit_combined(log_prob[rest], labels[rest], reading, keep, start)
+            for keep, start in zip((alone, None), whole, strict=True)
+        ]
+        if held.any():
+            own, combined = (
+                rows_negative_log_likelihood(rule, log_prob[held], labels[held]) for rule in pair
+            )
+            gain[held] = own - combined
+        pairs.append(pair)
+    error = gain.std(axis=0) / len(gain) ** 0.5
+    keep = (gain.mean(axis=0) > error) & (np.arange(exits) > 0)
+    return keep, _picked(whole, keep), [_picked(pair, keep) for pair in pairs]
+
+
+def _picked(pair: Sequence[Combined], keep: npt.NDArray[np.bool_]) -> Combined:
+    """Return the combined weights of the exits that are kept, the own ones of the others."""
+    own, combined = pair
+    weights = np.where(keep[:, None], combined.weights, own.weights)
+    if own.bias is None or combined.bias is None:
+        return Combined(weights)
+    return Combined(weights, np.where(keep[:, None], combined.bias, own.bias))
 
 
 def _maximise(

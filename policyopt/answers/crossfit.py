@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.answers.combined import READINGS, fit_combined, worth_keeping
-from policyopt.runtime.answers import AnswerRule, Combined, Plain
+from policyopt.answers.combined import READINGS, cross_fit_combined
+from policyopt.runtime.answers import AnswerRule, Plain
 from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.observe import Observer
 from policyopt.runtime.output import ExitOutput
@@ -84,37 +84,20 @@ def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
         return CrossFitted(Plain())
     log_prob = table.take(known).log_prob()
     labels, groups = labels[known], fold[known]
-    fit = _fitter(name, log_prob, labels, groups)
-    if fit is None:
-        return CrossFitted(Plain())
-    whole = fit(np.ones(len(known), dtype=bool), None)
-    rules = []
-    for f in range(count):
-        rest = groups != f
-        rules.append(fit(rest, whole) if rest.any() else Plain())
-    return CrossFitted(whole, tuple(rules), fold)
-
-
-def _fitter(
-    name: str, log_prob: npt.NDArray[np.float32], labels: npt.NDArray[np.integer], groups: Ints
-) -> Callable[[npt.NDArray[np.bool_], AnswerRule | None], AnswerRule] | None:
-    """Return a function from (rows, start) to a rule; None where plain answers are as good."""
     if name in ("temperature", "vector"):
         from policyopt.answers.temperature import fit_temperature
         from policyopt.answers.vector import fit_vector
 
         fit = {"temperature": fit_temperature, "vector": fit_vector}[name]
-        return lambda rows, _: fit(log_prob[rows], labels[rows])
+        rests = [groups != f for f in range(count)]
+        rules = tuple(fit(log_prob[rest], labels[rest]) for rest in rests)
+        return CrossFitted(fit(log_prob, labels), rules, fold)
     reading = "geometric" if name == "combined" else name
-    keep = worth_keeping(log_prob, labels, groups, reading)
+    keep, whole, combined = cross_fit_combined(log_prob, labels, groups, reading)
     if not keep.any():
-        return None
-
-    def combine(rows: npt.NDArray[np.bool_], start: AnswerRule | None) -> Combined:
-        first = start if isinstance(start, Combined) else None
-        return fit_combined(log_prob[rows], labels[rows], reading, keep, first)
-
-    return combine
+        return CrossFitted(Plain())
+    # A fold without labelled rows: no rule was fitted on its rows, so that of all serves.
+    return CrossFitted(whole, (*combined, *[whole] * (count - len(combined))), fold)
 
 
 def observe(

@@ -8,10 +8,10 @@ from synthetic import cache, outputs
 
 import policyopt as po
 from policyopt.answers.combined import (
+    cross_fit_combined,
     fit_combined,
     negative_log_likelihood,
     rows_negative_log_likelihood,
-    worth_keeping,
 )
 from policyopt.answers.crossfit import answered, crossfit, folds_of
 from policyopt.methods import make_method
@@ -98,9 +98,12 @@ def test_readings():
 
 def test_kept_only_where_held_out_likelihood_improves():
     """An exit that repeats the one before adds nothing; one with noise of its own does."""
-    logits, labels = outputs(2000, 3, 5, seed=4)
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 5, 2000)
+    logits = 1.5 * np.eye(5)[labels][:, None] + rng.normal(size=(2000, 3, 5))
     logits[:, 1] = logits[:, 0]
-    keep = worth_keeping(logs(logits), labels, np.arange(2000) % 5)
+    keep, whole, _ = cross_fit_combined(logs(logits), labels, np.arange(2000) % 5)
+    assert np.count_nonzero(whole.weights[:2]) == 2  # their own alone
     assert keep.tolist() == [False, False, True]
     copies = np.repeat(logits[:, :1], 3, axis=1)
     table = Tables(
