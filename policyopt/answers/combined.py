@@ -32,6 +32,7 @@ from policyopt.runtime.errors import bad
 Floats = npt.NDArray[np.float64]
 Logs = npt.NDArray[np.float32]
 READINGS = ("geometric", "ztw", "poe")
+_UNDERFLOW = 1e-30
 _LARGEST = 20.0  # of a weight: separable rows would drive it to infinity
 #: Shrinkage of class biases towards 0, as that many rows of doubt per class.
 _BIAS_PENALTY = 10.0
@@ -119,7 +120,7 @@ def negative_log_likelihood(
 
     Returns
     -------
-    (float, ndarray of shape (J,), ndarray of shape (C,))
+    (float, ndarray of shape (J,), ndarray of shape (C,), empty without bias)
 
     Examples
     --------
@@ -135,15 +136,24 @@ def negative_log_likelihood(
     )
     for weight, log in zip(weights, logs, strict=True):
         total += np.float32(weight) * log
-    total -= total.max(axis=1, keepdims=True)
-    picked = total[rows, labels].astype(np.float64)
-    np.exp(total, out=total)
-    norm = total.sum(axis=1, dtype=np.float64)
-    value = float((np.log(norm) - picked).mean())
-    total /= norm[:, None].astype(np.float32)
+    ones = np.ones(total.shape[1], dtype=np.float32)
+    picked = total[rows, labels]
+    with np.errstate(over="ignore"):
+        powers = np.exp(total)
+    norm = powers @ ones
+    # Seldom: the largest log of each exit is near 0.
+    if not ((norm > _UNDERFLOW) & np.isfinite(norm)).all():
+        total -= total.max(axis=1, keepdims=True)
+        picked = total[rows, labels]
+        powers = np.exp(total)
+        norm = powers @ ones
+    total = powers
+    value = float((np.log(norm.astype(np.float64)) - picked.astype(np.float64)).mean())
+    total /= norm[:, None]
     total[rows, labels] -= 1.0
     slope = np.array([float(np.einsum("nc,nc->", total, log)) for log in logs]) / len(rows)
-    return value, slope, total.mean(axis=0, dtype=np.float64)
+    bias_slope = np.zeros(0) if bias is None else total.mean(axis=0, dtype=np.float64)
+    return value, slope, bias_slope
 
 
 def rows_negative_log_likelihood(
