@@ -1,0 +1,119 @@
+"""What a bandit is: configuration that makes players for one stream or for many side by side."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import bad
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+class One(Protocol):
+    """A bandit at play on a single stream: plain numbers, constant time and memory per round.
+
+    Rewards are scaled to [0, 1] by the caller. Feedback may come late, in any order, or never.
+
+    Attributes
+    ----------
+    chances : list of A floats, or None
+        Probability with which the last `choose` drew each arm; None where nothing is drawn.
+    """
+
+    chances: Sequence[float] | None
+
+    def choose(self) -> int:
+        """Return the arm for the next request."""
+        ...
+
+    def learn(
+        self, first: int, last: int, rewards: Sequence[float], chance: Sequence[float] | None = None
+    ) -> None:
+        """Take in the rewards of arms first..last of one past request.
+
+        Parameters
+        ----------
+        first, last : int
+            The arms whose rewards are known.
+        rewards : sequence of float
+            In [0, 1]; entry a is that of arm a; only entries first..last are read.
+        chance : sequence of float, optional
+            Entry a: the probability with which this reward was to be known; read by bandits
+            that draw.
+        """
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return all that was learned, JSON-able."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state; checked, for it may come from anyone."""
+        ...
+
+
+class Many(Protocol):
+    """A bandit at play on R streams side by side; what `One` says holds for each of them.
+
+    Attributes
+    ----------
+    chances : ndarray of shape (R, A), or None
+    """
+
+    chances: Floats | None
+
+    def choose(self) -> Ints:
+        """Return the arms for the next request of every stream, (R,)."""
+        ...
+
+    def learn(self, seen: Bools, rewards: Floats, chance: Floats | None = None) -> None:
+        """Take in the rewards (R, A) that are `seen` (R, A) of one past request per stream."""
+        ...
+
+
+class Bandit(ABC):
+    """Configuration of a bandit; subclasses are frozen dataclasses whose fields are its settings."""
+
+    #: Name, that of its file.
+    name: ClassVar[str]
+    #: What it does, completing "an index that ...".
+    summary: ClassVar[str]
+    #: Whether it draws its arms: only then may rewards of larger arms be weighted.
+    draws: ClassVar[bool] = False
+
+    @abstractmethod
+    def one(self, arms: int, seed: int = 0, stream: int = 0) -> One:
+        """Return a player of one stream.
+
+        Parameters
+        ----------
+        arms : int
+            A.
+        seed, stream : int
+            Of its random numbers, if it needs any: those of stream number `stream` in `many`.
+        """
+
+    @abstractmethod
+    def many(self, arms: int, streams: int, seed: int = 0) -> Many:
+        """Return a player of R streams."""
+
+
+def check_positive(name: str, value: Any, above: float = 0.0, most: float = float("inf")) -> None:
+    """Refuse a setting that is no number in (above, most]."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not above < value <= most or value == float("inf"):
+        allowed = f"a number above {above:g}" + (f", at most {most:g}" if most < 1e300 else "")
+        raise bad(name, allowed, value, "Leave it out for the default.")
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> None:
+    """Refuse a setting that is no whole number from `least` on."""
+    if type(value) is not int or value < least:
+        raise bad(name, f"a whole number, at least {least}", value, "Leave it out for the default.")

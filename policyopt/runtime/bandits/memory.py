@@ -1,0 +1,30 @@
+"""What an index bandit remembers of its rewards: everything, a window, or all of it discounted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How rewards are forgotten.
+
+    Parameters
+    ----------
+    window : int, optional
+        Only what came in the last so many rounds counts.
+    discount : float, optional
+        What came d rounds ago counts ``discount**d``.
+    """
+
+    window: int | None = None
+    discount: float | None = None
+
+    def clock(self, rounds: int) -> float:
+        """Return the logarithm of the rounds in memory: t, min(t, w), or their discounted sum."""
+        if self.window is not None:
+            rounds = min(rounds, self.window)
+        elif self.discount is not None:
+            return math.log(max((1 - self.discount**rounds) / (1 - self.discount), 1.0))
+        return math.log(max(rounds, 1))
