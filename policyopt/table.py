@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.cache.data import FEATURES_PREFIX, ExitData, Rows
+from policyopt.cache.data import CONTEXT, FEATURES_PREFIX, ExitData, Rows
 from policyopt.costs import kept_costs
 from policyopt.overhead import rate_of
 from policyopt.runtime.errors import InputError, bad
@@ -39,6 +39,8 @@ class Table:
         The model's numbers of the exits that the table is of; None: all.
     model_exits : int
         How many exits the model has; default K.
+    contexts : tuple of str
+        Names of the contexts; empty where the rows have none.
     """
 
     statistics: ExitStatistics
@@ -55,6 +57,7 @@ class Table:
     cascade: bool = False
     kept: tuple[int, ...] | None = None
     model_exits: int = 0
+    contexts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.model_exits:
@@ -110,6 +113,25 @@ class Table:
                 "Import with --labels FILE or a key 'labels' (Python: labels=), or leave those rows out."
             )
         return stats.correct.astype(np.float64)
+
+    @property
+    def context(self) -> npt.NDArray[np.int64] | None:
+        """Number of each row's context among `contexts`, (N,); None where the rows have none.
+
+        Examples
+        --------
+        >>> import policyopt as po
+        >>> data = po.from_arrays(
+        ...     np.zeros((4, 3, 2)), [0, 1, 0, 1], context=[0, 1, 1, 0], contexts=["sun", "rain"]
+        ... )
+        >>> table = Tables(data).get("test")
+        >>> table.contexts, len(table.context)
+        (('sun', 'rain'), 2)
+        """
+        if not self.contexts or self.source is None:
+            return None
+        whole = self.source.array(CONTEXT).astype(np.int64)
+        return whole if self.places is None else whole[self.places]
 
     def paid(self, exits: npt.NDArray[np.int64]) -> Floats:
         """Return what each row pays for the exit it takes, (N,)."""
@@ -336,5 +358,6 @@ class Tables:
             data.splits[key],
             rate=rate_of(self.cost, data.costs),
             cascade=self.cost.cascade,
+            contexts=data.contexts,
         )
         return table if len(rows) == len(table) else table.take(rows)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.cache.checks import check_block
-from policyopt.cache.data import POOL, ExitData, Rows, filled
+from policyopt.cache.contexts import name_contexts
+from policyopt.cache.data import CONTEXT, POOL, ExitData, Rows, filled
 from policyopt.cache.detect import detect_kind
 from policyopt.cache.layout import (
     COST_PREFIX,
@@ -32,7 +33,7 @@ from policyopt.runtime.errors import bad
 Array = npt.NDArray[Any]
 #: The arrays that show n and K.
 _LEADS = ("outputs", "confidence", "top_prob")
-_ROW_ARRAYS = ("outputs", "labels", *RECORD_ARRAYS, "sample_costs", "features")
+_ROW_ARRAYS = ("outputs", "labels", *RECORD_ARRAYS, "sample_costs", "features", "context")
 
 
 def from_arrays(
@@ -58,6 +59,8 @@ def from_arrays(
     metadata: Mapping[str, Any] | None = None,
     splits: Mapping[str, Mapping[str, Any]] | None = None,
     features: Sequence[Any] | None = None,
+    context: Any = None,
+    contexts: Sequence[str] | None = None,
 ) -> ExitData:
     """Make an `ExitData` from arrays: one pool to be divided, or named splits.
 
@@ -99,6 +102,10 @@ def from_arrays(
         ``{"fit": {"outputs": ..., "labels": ...}, "test": {...}}``.
     features : sequence of K arrays of shape (n, D_k), optional
         The model's feature vectors at each exit, rows first, for scores that read them.
+    context : array of shape (n,), optional
+        Number of each row's context, whose expert gave its outputs (see `policyopt.experts`).
+    contexts : sequence of str, optional
+        Their names, from context 0 on; default "0", "1", ...
 
     Returns
     -------
@@ -128,6 +135,7 @@ def from_arrays(
         "correct": correct,
         "sample_costs": sample_costs,
         "features": features,
+        "context": context,
     }
     check_seed(seed)
     given = _groups({k: v for k, v in whole.items() if v is not None}, splits, split)
@@ -141,7 +149,9 @@ def from_arrays(
     named = [n.removeprefix(COST_PREFIX) for g in groups.values() for n in g if COST_PREFIX in n]
     stated = _costs(costs, unit, cost_kind, cost_name, leads[0].shape[1], named, notes)
     kind = kind or detect_kind(leads[0] if leads[0].ndim == 3 else None)
-    layout = Layout(kind, 0, classes or 0, dtype or natural_dtype(kind, leads), stated)
+    stored = dtype or natural_dtype(kind, leads)
+    named_contexts = name_contexts(contexts, [g.get(CONTEXT) for g in groups.values()])
+    layout = Layout(kind, 0, classes or 0, stored, stated, contexts=named_contexts)
     rows, checksums = {}, []
     for name, arrays in groups.items():
         for key in [k for k in arrays if k.startswith(COST_PREFIX)]:
@@ -165,6 +175,7 @@ def from_arrays(
         split_seed=seed,
         metadata=metadata,
         fingerprint=fingerprint(checksums, layout),
+        contexts=layout.contexts,
     )
 
 

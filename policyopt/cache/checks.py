@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.cache.data import CONTEXT
 from policyopt.cache.detect import SUM_TOLERANCE, detect_kind, sums_to_one
 from policyopt.cache.features import bad_value, is_features
 from policyopt.cache.layout import COST_PREFIX, Layout, storage_type
@@ -73,6 +74,8 @@ def _check_piece(layout: Layout, piece: Mapping[str, Array], where: str, first: 
     for name, array in piece.items():
         if name == "outputs":
             check_outputs(array, layout.kind, storage_type(name, layout), where, first)
+        elif name == CONTEXT:
+            _check_context(array, layout.contexts, where, first)
         elif name in ("labels", "prediction"):
             _check_whole(name, array, layout.classes, where, first)
         elif name == "correct":
@@ -197,6 +200,16 @@ def _check_whole(name: str, array: Array, classes: int, where: str, first: int) 
         none = "unknown" if name == "labels" else "no answer"
         allowed = f"{span}, or -1 ({none})"
         raise _at(name, allowed, array[tuple(at)], at, where, first, step if classes else "")
+
+
+def _check_context(array: Array, names: tuple[str, ...], where: str, first: int) -> None:
+    """Every row has a context: there is always one expert that gave its outputs."""
+    off = ~np.isin(array, np.arange(len(names)))
+    if off.any():
+        at = np.argwhere(off)[0]
+        allowed = f"whole numbers from 0 to {len(names) - 1} ({', '.join(names)})"
+        step = "Number the contexts in the order of their names."
+        raise _at(CONTEXT, allowed, array[tuple(at)], at, where, first, step)
 
 
 def _check_features(name: str, array: Array, where: str, first: int) -> None:

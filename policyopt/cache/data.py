@@ -18,6 +18,8 @@ RESERVED = ("fit", "calibrate", "test")
 POOL = "pool"
 #: Arrays `features:<k>` of a block: the model's feature vectors at exit k, (n, D_k).
 FEATURES_PREFIX = "features:"
+#: Array of a block: the number of each row's context, (n,), among `ExitData.contexts`.
+CONTEXT = "context"
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -53,6 +55,7 @@ class Rows:
     ``labels``       (n,) integers, -1 where unknown; absent for unlabelled rows
     ``cost:<name>``  (n, K) cumulative cost per sample, in the unit of that cost (optional)
     ``features:<k>`` (n, D_k) the model's feature vectors at exit k: of every exit or of none
+    ``context``      (n,) number of the context whose expert gave the outputs (optional)
 
     Examples
     --------
@@ -114,6 +117,8 @@ class ExitData:
         Free, JSON-able.
     fingerprint : str
         SHA-256 over the checksums of all arrays; names the cache in artifacts.
+    contexts : tuple of str
+        Names of the contexts that the rows' ``context`` counts; empty where they have none.
 
     Examples
     --------
@@ -133,6 +138,7 @@ class ExitData:
     split_seed: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    contexts: tuple[str, ...] = ()
 
     @property
     def pooled(self) -> bool:

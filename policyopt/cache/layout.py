@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.cache.data import KINDS
+from policyopt.cache.data import CONTEXT, KINDS
 from policyopt.cache.features import agreed, is_features, stored_features, widths_of
 from policyopt.costs import Cost
 from policyopt.runtime.errors import InputError, bad
@@ -20,6 +20,10 @@ MAX_EXITS = 1024
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 RECORD_ARRAYS = ("prediction", "confidence", "top_prob", "entropy", "correct")
 COST_PREFIX = "cost:"
+#: More contexts than this are some other number (a class, a row), not a context.
+MAX_CONTEXTS = 1024
+#: Arrays with one number per row.
+ROW_NUMBERS = ("labels", CONTEXT)
 
 Array = npt.NDArray[Any]
 
@@ -40,6 +44,8 @@ class Layout:
         The first is the default.
     features : tuple of K int, optional
         Widths of the feature vectors, exit by exit; empty where there are none, None = not known.
+    contexts : tuple of str
+        Names of the contexts that every row's ``context`` counts; empty: rows have none.
 
     Raises
     ------
@@ -58,6 +64,7 @@ class Layout:
     dtype: str
     costs: tuple[Cost, ...]
     features: tuple[int, ...] | None = None
+    contexts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -91,6 +98,7 @@ class Layout:
             check_name("cost name", name)
             if names.count(name) > 1:
                 raise bad("costs", "each of another name", f"{name!r} twice", "Rename one.")
+        object.__setattr__(self, "contexts", check_contexts(self.contexts))
 
     @property
     def sample_costs(self) -> tuple[str, ...]:
@@ -111,6 +119,24 @@ def check_name(argument: str, name: object) -> str:
     return name
 
 
+def check_contexts(names: object) -> tuple[str, ...]:
+    """Return the names of contexts as a tuple; refused unless each is a name of its own.
+
+    Examples
+    --------
+    >>> check_contexts(["clean", "blur"])
+    ('clean', 'blur')
+    """
+    step = "E.g. ['clean', 'blur', 'noise']."
+    if not isinstance(names, Sequence) or isinstance(names, str) or len(names) > MAX_CONTEXTS:
+        raise bad("contexts", f"a list of at most {MAX_CONTEXTS} names", names, step)
+    for name in names:
+        check_name("name of a context", name)
+    if len(set(names)) < len(names):
+        raise bad("contexts", "each of another name", list(names), "Rename one.")
+    return tuple(names)
+
+
 def storage_type(name: str, layout: Layout) -> np.dtype[Any]:
     """Return the dtype in which the array `name` is kept.
 
@@ -121,6 +147,8 @@ def storage_type(name: str, layout: Layout) -> np.dtype[Any]:
     """
     if name in ("labels", "prediction"):
         return np.dtype(np.int32)
+    if name == CONTEXT:
+        return np.dtype(np.int16)
     if name == "correct":
         return np.dtype(np.bool_)
     if name.startswith(COST_PREFIX):
@@ -189,10 +217,10 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
             "Check the axes and the number of costs.",
         )
     for name, array in block.items():
-        if name == "labels" and array.shape != (rows,):
-            got = f"{len(array)} labels" if array.ndim == 1 else f"shape {array.shape}"
+        if name in ROW_NUMBERS and array.shape != (rows,):
+            got = f"{len(array)} {name}" if array.ndim == 1 else f"shape {array.shape}"
             raise bad(name, f"one for each of the {rows} rows", got, "Add them, or check the axes.")
-        if name != "labels" and not is_features(name) and array.shape[:2] != (rows, exits):
+        if name not in ROW_NUMBERS and not is_features(name) and array.shape[:2] != (rows, exits):
             shape = f"shape {array.shape}"
             raise bad(name, f"of {rows} rows and {exits} exits", shape, "Check its axes.")
     features = agreed(layout.features, widths_of(block, rows, exits))
@@ -229,6 +257,13 @@ def _check_names(layout: Layout, block: dict[str, Array]) -> None:
         extra = [n for n in RECORD_ARRAYS if n in block]
         if extra:
             raise bad(extra[0], "absent where outputs are given", extra[0], "Say kind='record'.")
+    if (CONTEXT in block) != bool(layout.contexts):
+        named = ", ".join(layout.contexts)
+        raise bad(
+            "context", f"given with every batch, one of {named} per row" if named else
+            "absent, for the cache names no contexts", "none" if named else "an array",
+            "Name the contexts (contexts=), and give each row the number of its own.",
+        )  # fmt: skip
     given = {n.removeprefix(COST_PREFIX) for n in block if n.startswith(COST_PREFIX)}
     wanted = set(layout.sample_costs)
     if given != wanted:

@@ -55,7 +55,7 @@ def fingerprint(parts: Iterable[tuple[str, str]], layout: Layout) -> str:
     parts : iterable of (str, str)
         Split and checksum of each shard, in any order.
     layout : Layout
-        Kind and costs count too: other costs make other policies.
+        Kind, costs and names of contexts count too: other costs make other policies.
 
     Returns
     -------
@@ -70,7 +70,8 @@ def fingerprint(parts: Iterable[tuple[str, str]], layout: Layout) -> str:
     64
     """
     costs = [[c.name, c.unit, c.values, *(["cascade"] * c.cascade)] for c in layout.costs]
-    text = json.dumps([sorted(parts), costs, layout.kind])
+    named = [list(layout.contexts)] if layout.contexts else []
+    text = json.dumps([sorted(parts), costs, layout.kind, *named])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -96,6 +97,7 @@ def dump(manifest: Manifest) -> bytes:
         "dtype": at.dtype,
         # Only where there are any: a cache without features reads as it always did.
         **({"features": list(at.features)} if at.features else {}),
+        **({"contexts": list(at.contexts)} if at.contexts else {}),
         "costs": [_cost(cost) for cost in at.costs],
         "shares": dict(manifest.shares),
         "split_seed": manifest.split_seed,

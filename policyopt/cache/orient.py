@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.cache.features import is_features, spread
-from policyopt.cache.layout import COST_PREFIX, Array
+from policyopt.cache.layout import COST_PREFIX, ROW_NUMBERS, Array
 from policyopt.runtime.errors import bad
 
 
@@ -140,11 +140,11 @@ def orient(arrays: Mapping[str, Any], axes: str) -> dict[str, Array]:
     if "features" in given:
         given |= spread(given.pop("features"))
     for name, value in given.items():
-        if name == "labels":
+        if name in ROW_NUMBERS:
             block[name] = to_numpy(name, value)
             if block[name].ndim != 1:
                 shape = f"shape {block[name].shape}"
-                raise bad("labels", "of shape (n,)", shape, "For one-hot rows take their argmax.")
+                raise bad(name, "of shape (n,)", shape, "For one-hot rows take their argmax.")
         elif is_features(name):  # rows first in any case
             block[name] = to_numpy(name, value)
         else:

@@ -83,6 +83,7 @@ def _read(content: dict[str, Any]) -> Manifest:
         top.take("dtype", str),
         tuple(costs),
         _features(top) if "features" in top.left else None,
+        tuple(top.take("contexts", list)) if "contexts" in top.left else (),
     )
     if layout.features is not None and len(layout.features) != layout.exits:
         got = f"{len(layout.features)} for {layout.exits} exits"

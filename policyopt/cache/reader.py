@@ -154,6 +154,7 @@ def to_data(manifest: Manifest, blocks: list[dict[str, Array]]) -> ExitData:
         split_seed=manifest.split_seed,
         metadata=manifest.metadata,
         fingerprint=manifest.fingerprint,
+        contexts=manifest.layout.contexts,
     )
 
 

@@ -12,9 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.cache.data import CONTEXT
 from policyopt.cache.features import feature_names
 from policyopt.cache.files import atomic_write, open_regular
-from policyopt.cache.layout import COST_PREFIX, RECORD_ARRAYS, Layout, storage_type
+from policyopt.cache.layout import (
+    COST_PREFIX,
+    RECORD_ARRAYS,
+    ROW_NUMBERS,
+    Layout,
+    storage_type,
+)
 from policyopt.cache.manifest import Shard
 from policyopt.cache.optional import need
 from policyopt.runtime.errors import InputError, bad
@@ -190,7 +197,7 @@ def map_shard(directory: Path, shard: Shard, layout: Layout) -> dict[str, Array]
     allowed = {"labels", *(COST_PREFIX + name for name in layout.sample_costs)}
     allowed |= set(RECORD_ARRAYS) if layout.kind == "record" else {"outputs"}
     widths = dict(zip(feature_names(layout.exits), layout.features or (), strict=False))
-    allowed |= set(widths)
+    allowed |= set(widths) | ({CONTEXT} if layout.contexts else set())
     needed = allowed - {"labels", *RECORD_ARRAYS}
     if layout.kind == "record":
         needed |= {"confidence"}
@@ -205,7 +212,7 @@ def map_shard(directory: Path, shard: Shard, layout: Layout) -> dict[str, Array]
     block = {}
     for name, (_, array) in tensors.items():
         shape: tuple[int, ...] = (shard.rows, layout.exits)
-        if name == "labels":
+        if name in ROW_NUMBERS:
             shape = shape[:1]
         elif name == "outputs":
             shape = (*shape, layout.classes)

@@ -15,7 +15,7 @@ from policyopt.cache.buffer import Buffer
 from policyopt.cache.checks import check_block
 from policyopt.cache.data import POOL
 from policyopt.cache.files import atomic_write
-from policyopt.cache.layout import COST_PREFIX, Layout, check_name, to_block
+from policyopt.cache.layout import COST_PREFIX, Layout, check_contexts, check_name, to_block
 from policyopt.cache.manifest import MANIFEST, Manifest, check_metadata, dump
 from policyopt.cache.occupant import occupant, remove_shards
 from policyopt.cache.orient import orient
@@ -55,6 +55,8 @@ class CacheWriter:
         Seed of that division.
     metadata : mapping, optional
         Free, JSON-able.
+    contexts : sequence of str, optional
+        Names of the contexts where every row has one (see `policyopt.experts`).
     shard_bytes : int, default 64 MiB
         Size at which a shard is written.
     overwrite : bool, default False
@@ -90,6 +92,7 @@ class CacheWriter:
         shares: Mapping[str, float] | None = None,
         split_seed: int = 0,
         metadata: Mapping[str, Any] | None = None,
+        contexts: Sequence[str] = (),
         shard_bytes: int = 64 << 20,
         overwrite: bool = False,
     ) -> None:
@@ -103,7 +106,14 @@ class CacheWriter:
         self.path = Path(path)
         self._shares = None if shares is None else check_shares(shares)
         given = (costs,) if isinstance(costs, Cost) else tuple(costs)
-        layout = Layout(kind, 0, 0 if classes is None else classes, dtype, given)
+        layout = Layout(
+            kind,
+            0,
+            0 if classes is None else classes,
+            dtype,
+            given,
+            contexts=check_contexts(contexts),
+        )
         self._manifest = Manifest(layout, {}, check_seed(split_seed), check_metadata(metadata))
         self._shard_bytes = shard_bytes
         self._buffers: dict[str, Buffer] = {}
@@ -132,6 +142,7 @@ class CacheWriter:
         correct: Any = None,
         sample_costs: Mapping[str, Any] | None = None,
         features: Sequence[Any] | None = None,
+        context: Any = None,
     ) -> None:
         """Check a batch of n rows and add it to a split; all of it or, on an error, nothing.
 
@@ -159,6 +170,8 @@ class CacheWriter:
             Cumulative cost per sample of each Cost whose values are None.
         features : sequence of K arrays of shape (n, D_k), optional
             The model's feature vectors at each exit, for every batch or for none.
+        context : array of shape (n,), optional
+            Number of each row's context, 0 for the first of `contexts`; `outputs` are its expert's.
 
         Raises
         ------
@@ -187,6 +200,7 @@ class CacheWriter:
             "entropy": entropy,
             "correct": correct,
             "features": features,
+            "context": context,
         }
         if sample_costs is not None and not isinstance(sample_costs, Mapping):
             raise bad("sample_costs", "a mapping of cost name to array", sample_costs)

@@ -10,7 +10,7 @@ from policyopt.cache.data import ExitData
 from policyopt.cli.options import CachePath, CostName, Incomplete, Style, read_cache
 from policyopt.cli.output import Format, number, percent, print_json, print_table, to_csv
 from policyopt.cli.progress import progress
-from policyopt.table import Tables
+from policyopt.table import Table, Tables
 
 
 def info(
@@ -29,6 +29,7 @@ def info(
         "exits": data.exits,
         "classes": data.classes,
         "features": list(data.feature_widths),
+        "contexts": list(data.contexts),
         "pooled": data.pooled,
         "splits": splits,
         "costs": _costs(data),
@@ -56,7 +57,16 @@ def _split(tables: Tables, name: str) -> dict[str, Any]:
         "rows": len(table),
         "accuracy": accuracy,
         "no_answer": no_answer,
+        **_shares(table),
     }
+
+
+def _shares(table: Table) -> dict[str, list[float]]:
+    """Return how large a part of the rows each context has, where rows have contexts."""
+    if table.context is None:
+        return {}
+    counts = np.bincount(table.context, minlength=len(table.contexts))
+    return {"context_share": (counts / len(table)).tolist()}
 
 
 def _costs(data: ExitData) -> list[dict[str, Any]]:
@@ -89,6 +99,12 @@ def _print(content: dict[str, Any], data: ExitData) -> None:
         f"exit {k}": (lambda r, k=k: r["accuracy"] and percent(r["accuracy"][k]))
         for k in range(data.exits)
     }
+    contexts = {
+        f"{name} share %": (lambda r, e=e: f"{100 * r['context_share'][e]:.1f}")
+        for e, name in enumerate(data.contexts)
+    }
+    if contexts:
+        print(f"every row has a context: {', '.join(data.contexts)}; their shares stand last")
     print_table(
         content["splits"],
         {
@@ -96,6 +112,7 @@ def _print(content: dict[str, Any], data: ExitData) -> None:
             "role": lambda r: r["role"],
             "rows": lambda r: f"{r['rows']:,}",
             **exits,
+            **contexts,
         },
         title="accuracy [%]",
     )

@@ -105,7 +105,7 @@ def _from_lists(path: Path, first: dict[str, Any]) -> Raw:
 
 
 def _cell(value: Any, role: str, argument: str) -> Array:
-    axes = 0 if role == "labels" else _WIDE.get(role, 1)
+    axes = 0 if role in ("labels", "context") else _WIDE.get(role, 1)
     try:
         array = np.array(value)
     except ValueError as error:

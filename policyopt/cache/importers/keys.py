@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from policyopt.cache.data import KINDS, POOL
+from policyopt.cache.data import CONTEXT, KINDS, POOL
 from policyopt.cache.importers.raw import Array, Raw, parse_key, split_name
 from policyopt.runtime.errors import bad
 
@@ -36,8 +36,8 @@ class Group:
     lead : str
         Role of the array that shows N and K: ``logits``, ``outputs``, ``confidence``, ...
     arrays : dict of str to ndarray
-        By role: the lead, for records ``prediction`` and the like, and ``features_0``, ... (or
-        ``features``, all exits in one array).
+        By role: the lead, for records ``prediction`` and the like, ``context``, and
+        ``features_0``, ... (or ``features``, all exits in one array).
     kind : str or None
         None where it has to be detected from the values.
     axes : str or None
@@ -122,7 +122,7 @@ def group(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> li
     for prefix, name in splits.items():
         found, lead = by_prefix[prefix], leads[prefix]
         roles = [lead, *(_RECORD if lead in _LEADS["record"] else ())]
-        roles += [role for role in found if role.startswith("features")]
+        roles += [role for role in found if role.startswith("features") or role == CONTEXT]
         costs = {base: array for base, array in _costs(shared).items() if prefix is None}
         costs |= {b: a for b, a in _costs(shared).items() if a.ndim == 1} | _costs(found)
         labels = found.get("labels")

@@ -33,6 +33,7 @@ SYNONYMS = {
     "entropy": "entropy",
     "top_prob": "top_prob",
     "features": "features",
+    "context": "context",
     "costs": "costs",
     "cost": "costs",
 }
@@ -40,7 +41,7 @@ SYNONYMS = {
 OPTIONS = ("axes", "kind", "unit", "cost_kind")
 _KEY = re.compile(
     r"(?:(?P<prefix>[A-Za-z0-9_.-]+?)_)??"
-    rf"(?P<base>mean_\w+|names|{'|'.join(sorted(SYNONYMS, key=len, reverse=True))}"
+    rf"(?P<base>mean_\w+|names|contexts|{'|'.join(sorted(SYNONYMS, key=len, reverse=True))}"
     r"|features_\d{1,4}|cost_\w+|latency_\w+)"
 )
 _ALIASES = {
@@ -104,7 +105,7 @@ def parse_key(key: str) -> tuple[str | None, str, str] | None:
     if match is None:
         return None
     base = match["base"]
-    if base == "names" or base.startswith("mean_"):
+    if base in ("names", "contexts") or base.startswith("mean_"):
         return match["prefix"], "metadata", base
     role = base if base.startswith("features_") else SYNONYMS.get(base, "cost")
     return match["prefix"], role, base

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from policyopt.cache.data import POOL, ExitData
+from policyopt.cache.contexts import name_contexts
+from policyopt.cache.data import CONTEXT, POOL, ExitData
 from policyopt.cache.detect import detect_kind
 from policyopt.cache.features import feature_names
 from policyopt.cache.files import Progress, atomic_write
@@ -152,6 +153,7 @@ def import_sources(
     )
     found = _settle_kind(parts, notes)
     pooled = any(part.split == POOL for part in parts)
+    contexts = _contexts(raws, parts, notes)
     if shares is not None and not pooled:
         raise bad(
             "split",
@@ -170,6 +172,7 @@ def import_sources(
         shares=dict(DEFAULT_SHARES) if pooled and shares is None else shares,
         split_seed=seed,
         metadata=_metadata(raws, notes),
+        contexts=contexts,
         overwrite=overwrite,
     )
     try:
@@ -216,6 +219,26 @@ def _settle_kind(parts: list[Part], notes: list[str]) -> str:
     if len(set(kinds.values())) > 1:
         raise bad("kind", "the same for all splits", f"{kinds}", "State it with --kind.")
     return parts[0].kind or "record"
+
+
+def _contexts(
+    raws: list[tuple[str | None, Raw]], parts: list[Part], notes: list[str]
+) -> tuple[str, ...]:
+    """Return the names of the contexts, which all files that state any must share."""
+    stated = {
+        raw.name: raw.metadata.pop("contexts") for _, raw in raws if "contexts" in raw.metadata
+    }
+    given = list(stated.values())
+    if any(names != given[0] for names in given):
+        raise bad("contexts", "the same in every file", f"{stated}", "Number them alike.")
+    columns = [part.arrays.get(CONTEXT) for part in parts]
+    if given and all(column is None for column in columns):
+        notes.append("contexts are named, but no row has one (key context): left out")
+        return ()
+    names = name_contexts(given[0] if given else None, columns)
+    if names and not given:
+        notes.append(f"contexts have no names (key contexts): called {', '.join(names)}")
+    return names
 
 
 def _metadata(raws: list[tuple[str | None, Raw]], notes: list[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from policyopt.runtime.errors import InputError, bad
 
 _WIDE = re.compile(r"(.+)_(\d{1,4})")
 #: Columns with one value per sample, whatever the exit.
-_PER_SAMPLE = ("labels", "split")
+_PER_SAMPLE = ("labels", "context", "split")
 _HELP = (
     "Long: one row per sample and exit with columns sample, exit, confidence, prediction, label. "
     "Wide: one row per sample with conf_0, conf_1, ..., pred_0, ..., label."
@@ -145,7 +145,7 @@ def _from_wide(frame: Any, name: str) -> Raw:
             raw.split = _texts(frame[column])
         elif match and known and not known[0] and known[1] not in (*_PER_SAMPLE, "metadata"):
             groups.setdefault(match[1], {})[int(match[2])] = column
-        elif not match and known and not known[0] and known[1] == "labels":
+        elif not match and known and not known[0] and known[1] in ("labels", "context"):
             raw.arrays[column] = _numbers(frame[column], f"{name}: {column}")
         else:
             raw.notes.append(f"{name}: column {column!r} ignored")

@@ -8,6 +8,7 @@ from itertools import permutations
 
 import numpy as np
 
+from policyopt.cache.data import CONTEXT
 from policyopt.cache.features import widths_of
 from policyopt.cache.importers.keys import Group
 from policyopt.cache.importers.raw import Array, split_name
@@ -78,6 +79,9 @@ def turn(group: Group, hint: int, notes: list[str]) -> Part:
     arrays: dict[str, Array] = {}
     for role, array in group.arrays.items():
         if role.startswith("features"):
+            continue
+        if role == CONTEXT:  # one number per row, however the axes lie
+            arrays[role] = array
             continue
         order = (
             axes if role == "top_prob" or (deep and role == group.lead) else axes.replace("C", "")
