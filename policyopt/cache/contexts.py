@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.cache.layout import MAX_CONTEXTS, check_contexts
+from policyopt.runtime.contexts import MAX_CONTEXTS, checked_names
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +38,7 @@ def name_contexts(names: Any, columns: Iterable[Array | None]) -> tuple[str, ...
     (('0', '1', '2'), ('sun', 'rain'))
     """
     if names is not None:
-        return check_contexts(names)
+        return checked_names(names, 0)
     found = [array for array in columns if array is not None and array.size]
     if not found:
         return ()

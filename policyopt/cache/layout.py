@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from policyopt.cache.data import CONTEXT, KINDS
 from policyopt.cache.features import agreed, is_features, stored_features, widths_of
 from policyopt.costs import Cost
+from policyopt.runtime.contexts import checked_names
 from policyopt.runtime.errors import InputError, bad
 
 #: More exits than this are a wrong axis order, not a model.
@@ -20,8 +21,6 @@ MAX_EXITS = 1024
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 RECORD_ARRAYS = ("prediction", "confidence", "top_prob", "entropy", "correct")
 COST_PREFIX = "cost:"
-#: More contexts than this are some other number (a class, a row), not a context.
-MAX_CONTEXTS = 1024
 #: Arrays with one number per row.
 ROW_NUMBERS = ("labels", CONTEXT)
 
@@ -98,7 +97,7 @@ class Layout:
             check_name("cost name", name)
             if names.count(name) > 1:
                 raise bad("costs", "each of another name", f"{name!r} twice", "Rename one.")
-        object.__setattr__(self, "contexts", check_contexts(self.contexts))
+        object.__setattr__(self, "contexts", checked_names(self.contexts, 0))
 
     @property
     def sample_costs(self) -> tuple[str, ...]:
@@ -117,24 +116,6 @@ def check_name(argument: str, name: object) -> str:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise bad(argument, "1 to 64 of the characters A-Z a-z 0-9 _ . -", name, "Rename it.")
     return name
-
-
-def check_contexts(names: object) -> tuple[str, ...]:
-    """Return the names of contexts as a tuple; refused unless each is a name of its own.
-
-    Examples
-    --------
-    >>> check_contexts(["clean", "blur"])
-    ('clean', 'blur')
-    """
-    step = "E.g. ['clean', 'blur', 'noise']."
-    if not isinstance(names, Sequence) or isinstance(names, str) or len(names) > MAX_CONTEXTS:
-        raise bad("contexts", f"a list of at most {MAX_CONTEXTS} names", names, step)
-    for name in names:
-        check_name("name of a context", name)
-    if len(set(names)) < len(names):
-        raise bad("contexts", "each of another name", list(names), "Rename one.")
-    return tuple(names)
 
 
 def storage_type(name: str, layout: Layout) -> np.dtype[Any]:

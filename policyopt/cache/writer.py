@@ -15,7 +15,7 @@ from policyopt.cache.buffer import Buffer
 from policyopt.cache.checks import check_block
 from policyopt.cache.data import POOL
 from policyopt.cache.files import atomic_write
-from policyopt.cache.layout import COST_PREFIX, Layout, check_contexts, check_name, to_block
+from policyopt.cache.layout import COST_PREFIX, Layout, check_name, to_block
 from policyopt.cache.manifest import MANIFEST, Manifest, check_metadata, dump
 from policyopt.cache.occupant import occupant, remove_shards
 from policyopt.cache.orient import orient
@@ -112,7 +112,7 @@ class CacheWriter:
             0 if classes is None else classes,
             dtype,
             given,
-            contexts=check_contexts(contexts),
+            contexts=checked_names(contexts, 0),
         )
         self._manifest = Manifest(layout, {}, check_seed(split_seed), check_metadata(metadata))
         self._shard_bytes = shard_bytes

@@ -40,7 +40,7 @@ from .errors import bad
 from .policy import Policy
 from .scores import ScoreRule
 
-__all__ = ["from_dict", "load_policy", "save_policy", "to_dict", "write_text"]
+__all__ = ["from_dict", "load_policy", "read_json", "save_policy", "to_dict", "write_text"]
 
 MAX_BYTES = 16 << 20
 
@@ -122,18 +122,28 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
     InputError
         No such file, too large, not JSON, or not a policy.
     """
+    return from_dict(read_json(path), Path(path).name)
+
+
+def read_json(path: str | os.PathLike[str], most: int = MAX_BYTES) -> Any:
+    """Read an artifact's JSON, its size checked first.
+
+    Raises
+    ------
+    InputError
+        No such file, more than `most` bytes, not JSON.
+    """
     path = Path(path)
     if not path.is_file():
         raise bad("policy", "a file", str(path), "`policyopt fit` writes one.")
-    if path.stat().st_size > MAX_BYTES:
-        raise bad("policy", f"at most {MAX_BYTES >> 20} MiB", f"{path.stat().st_size} bytes", "")
+    if path.stat().st_size > most:
+        raise bad("policy", f"at most {most >> 20} MiB", f"{path.stat().st_size} bytes", "")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise bad(
             path.name, "JSON", str(error), "Is the file whole? Fit and save it again."
         ) from error
-    return from_dict(content, path.name)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import InputError, bad
 from .policy import Policy
+
+if TYPE_CHECKING:
+    from .experts import ExpertPolicy
 
 _KEYS = {"logits": ("logits",), "probabilities": ("probs", "probabilities")}
 _RECORD = {
@@ -23,7 +27,9 @@ _RECORD = {
 }
 
 
-def read_outputs(path: str | Path, policy: Policy, axes: str | None = None) -> list[Any]:
+def read_outputs(
+    path: str | Path, policy: Policy | ExpertPolicy, axes: str | None = None
+) -> list[Any]:
     """Return one entry per exit, as `Policy.decide` takes them.
 
     Parameters
@@ -47,7 +53,7 @@ def read_outputs(path: str | Path, policy: Policy, axes: str | None = None) -> l
     """
     path = Path(path)
     wanted = {key for keys in (*_KEYS.values(), *_RECORD.values()) for key in keys}
-    arrays, keys = _load(path, wanted)
+    arrays, keys = read_arrays(path, wanted)
     if not arrays:
         raise bad(
             f"keys of {path.name}", f"among {', '.join(sorted(wanted))}", ", ".join(keys) or "none",
@@ -57,7 +63,7 @@ def read_outputs(path: str | Path, policy: Policy, axes: str | None = None) -> l
         return from_arrays(arrays, policy, axes, path.name)
 
 
-def read_features(path: str | Path, policy: Policy) -> list[Any] | None:
+def read_features(path: str | Path, policy: Policy | ExpertPolicy) -> list[Any] | None:
     """Return the feature vectors of new samples, as `Policy.decide` takes them.
 
     Parameters
@@ -81,7 +87,7 @@ def read_features(path: str | Path, policy: Policy) -> list[Any] | None:
         return None
     path = Path(path)
     wanted = [f"features_{k}" for k in policy.path]
-    arrays, _ = _load(path, set(wanted))
+    arrays, _ = read_arrays(path, set(wanted))
     missing = [key for key in wanted if key not in arrays]
     if missing:
         raise bad(
@@ -91,8 +97,11 @@ def read_features(path: str | Path, policy: Policy) -> list[Any] | None:
     return [arrays.get(f"features_{k}") for k in range(policy.model_exits)]
 
 
-def _load(path: Path, wanted: set[str]) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
+def read_arrays(
+    path: str | os.PathLike[str], wanted: set[str]
+) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
     """Return the wanted arrays of an ``.npz`` and all its keys; that of an ``.npy`` has an empty key."""
+    path = Path(path)
     if not path.is_file():
         raise bad("outputs", "a file", str(path), "Give a .npy or .npz file.")
     if path.suffix not in (".npy", ".npz"):
@@ -119,7 +128,10 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def from_arrays(
-    arrays: Mapping[str, npt.NDArray[Any]], policy: Policy, axes: str | None, name: str
+    arrays: Mapping[str, npt.NDArray[Any]],
+    policy: Policy | ExpertPolicy,
+    axes: str | None,
+    name: str,
 ) -> list[Any]:
     """Bring named arrays into one entry per exit (see `read_outputs`)."""
     if policy.kind == "record":
@@ -158,7 +170,7 @@ def from_arrays(
 
 
 def by_exit(
-    array: npt.NDArray[Any], policy: Policy, axes: str | None, name: str
+    array: npt.NDArray[Any], policy: Policy | ExpertPolicy, axes: str | None, name: str
 ) -> npt.NDArray[Any]:
     """Return the array with the exits first."""
     exits = policy.model_exits
