@@ -24,6 +24,7 @@ from policyopt.cache.reader import open_cache
 from policyopt.cache.shard import write_shard
 from policyopt.cache.splits import DEFAULT_SHARES, check_seed, check_shares, check_splits
 from policyopt.costs import Cost
+from policyopt.runtime.contexts import checked_names
 from policyopt.runtime.errors import bad
 
 Array = npt.NDArray[Any]
