@@ -1,0 +1,149 @@
+"""Ladders from methods: thresholds as AdaEE has them, or points of a fitted policy family."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.budgets import Budget, parse_budget
+from policyopt.costs import positions
+from policyopt.methods import Method, make_method
+from policyopt.methods.base import Fitted
+from policyopt.runtime.artifact import to_dict
+from policyopt.runtime.errors import bad
+from policyopt.runtime.online.ladder import Ladder
+from policyopt.runtime.policy import ALWAYS, NEVER, Policy
+from policyopt.table import Table
+from policyopt.thresholds.meet import meet_budget
+from policyopt.thresholds.problem import Problem
+from policyopt.trace import trace
+
+Floats = npt.NDArray[np.float64]
+
+
+def threshold_ladder(
+    table: Table, values: Sequence[float], score: str | Method = "max_prob", seed: int = 0
+) -> Ladder:
+    """Return the rungs of AdaEE: one threshold for all exits but the last, one rung per value.
+
+    Parameters
+    ----------
+    table : Table
+        Rows of the model; nothing is fitted on them but what the score itself needs.
+    values : sequence of A floats
+        Ascending.
+    score : str or Method
+        A method that takes ``thresholds``, e.g. max_prob or entropy.
+    seed : int
+
+    Returns
+    -------
+    Ladder
+
+    Examples
+    --------
+    >>> import policyopt as po
+    >>> from policyopt.table import Tables
+    >>> probs = np.array([[[0.9, 0.1], [0.8, 0.2]], [[0.6, 0.4], [0.1, 0.9]]])
+    >>> table = Tables(po.from_arrays(probs, [0, 1], costs=[1, 4])).get("test")
+    >>> threshold_ladder(table, [0, 0.5, 1]).thresholds.T
+    array([[0. , 0.5, 1. ]])
+    """
+    rungs = np.asarray(list(values), dtype=np.float64)
+    if not len(rungs) or (np.diff(rungs) <= 0).any() or not np.isfinite(rungs).all():
+        raise bad("arms", "ascending thresholds", rungs.tolist(), "E.g. 0:1:0.2.")
+    method = make_method(score) if isinstance(score, str) else score
+    if not hasattr(method, "thresholds"):
+        raise bad(
+            "arms", "a number of points for a method without thresholds of its own",
+            f"thresholds for {score}", "E.g. --arms 11, or --method max_prob.",
+        )  # fmt: skip
+    given = replace(method, thresholds=(float(rungs[0]),) * (table.exits - 1))  # type: ignore[call-arg]
+    policy = given.fit_path(table, [float(table.mean_costs[-1])], seed)[0].policy
+    return Ladder(policy, np.repeat(rungs[:, None], table.exits - 1, axis=1), rungs)
+
+
+def family_ladder(
+    method: str | Method, table: Table, points: int | Sequence[Budget], seed: int = 0
+) -> Ladder:
+    """Return the points of a fitted policy family, from always exit 0 to never early.
+
+    Where all budgets share one score, each rung has the thresholds that the method finds for its
+    budget; a threshold that would fall from one rung to the next is held, so that the rungs nest.
+    Where the score itself changes with the budget (methods over the price of cost), the policy of
+    the middle budget is kept and all its thresholds move together: one knob.
+
+    Parameters
+    ----------
+    method : str or Method
+        A method whose policies draw no coin.
+    table : Table
+        Rows of the split `fit`.
+    points : int or sequence
+        How many budgets, at even positions between the first and the last exit, or the budgets.
+    seed : int
+
+    Returns
+    -------
+    Ladder
+        Of two rungs more than budgets: its ends leave at exit 0, and never early. Labels: the
+        mean cost to expect.
+
+    Examples
+    --------
+    >>> import policyopt as po
+    >>> from policyopt.table import Tables
+    >>> rng = np.random.default_rng(0)
+    >>> data = po.from_arrays(rng.normal(size=(200, 3, 4)), rng.integers(0, 4, 200), [1, 2, 4])
+    >>> ladder = family_ladder("max_prob", Tables(data).get("fit"), 3)
+    >>> ladder.nested, ladder.labels.round(1)
+    (True, array([1. , 1.5, 2. , 3. , 4. ]))
+    """
+    if isinstance(method, str):
+        method = make_method(method)
+    costs = table.mean_costs
+    budgets = (
+        positions(costs, points)
+        if isinstance(points, int)
+        else np.sort([parse_budget(point, costs) for point in points])
+    )
+    fitted = method.fit_path(table, [float(b) for b in budgets], seed)
+    policies = [one.policy for one in fitted]
+    if any(policy.mixture is not None or policy.kept is not None for policy in policies):
+        raise bad(
+            "method", "one that a number can steer: no coin, no exits left out", fitted[0].method,
+            "`policyopt methods` says which can be steered online; e.g. max_prob.",
+        )  # fmt: skip
+    if len({_score_of(policy) for policy in policies}) == 1:
+        policy, rungs = policies[-1], np.array([p.thresholds for p in policies])
+        rungs = np.maximum.accumulate(rungs, axis=0)
+    else:
+        policy, rungs = _shifted(fitted[len(fitted) // 2], table, budgets)
+    width = rungs.shape[1]
+    rungs = np.vstack([np.full(width, ALWAYS), rungs, np.full(width, NEVER)])
+    own = policy.overhead
+    labels = np.concatenate([[costs[0] + own[0]], budgets, [costs[-1] + own[-1]]])
+    return Ladder(policy, rungs, np.maximum.accumulate(labels))
+
+
+def _score_of(policy: Policy) -> str:
+    content = to_dict(policy)
+    return json.dumps([content["score"], content["answer"]])
+
+
+def _shifted(fitted: Fitted, table: Table, budgets: Floats) -> tuple[Policy, Floats]:
+    """Return a policy, and its thresholds moved together until each budget is met on the rows."""
+    policy = fitted.policy
+    scores = trace(policy, table).scores
+    problem = Problem(scores, np.zeros_like(scores), table.costs + policy.overhead, table.unit)
+    base = policy.thresholds
+    span = float(np.ptp(scores)) + float(np.ptp(base)) + 1.0
+    rungs = [
+        meet_budget(problem, lambda t: base + t, -span, span, float(budget), start=0.0).thresholds
+        for budget in budgets
+    ]
+    return policy, np.maximum.accumulate(np.array(rungs), axis=0)

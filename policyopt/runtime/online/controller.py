@@ -1,0 +1,130 @@
+"""Budget controller: dual ascent on the price of cost keeps the mean cost at the budget.
+
+With costs scaled to [0, 1] between the first and the last exit and b the budget on that scale, the
+price moves by ``p <- p + step * (cost - b)`` after every request, and the next request is served on
+the rung at position ``(1 - p)`` of the ladder: the dearer traffic was, the cheaper the next rung.
+
+Bound. Rung 0 leaves at exit 0 always, the last rung never early. So at p >= 1 the cost is 0 < b and
+p falls, at p <= 0 the cost is 1 > b and p rises: p stays in ``[-step * b, 1 + step * (1 - b)]``
+without clipping. Summing the updates, ``sum(cost - b) = (p_T - p_0) / step``, hence after T requests
+
+    |mean cost - b| <= (1 + step) / (step * T)
+
+whatever the inputs do: no model of them is needed. (Dual gradient ascent with a bounded dual, as in
+Zinkevich 2003 and in online knapsacks of Balseiro & Gur 2019; the telescoping sum is the same as in
+adaptive conformal inference, Gibbs & Candes, NeurIPS 2021, proposition 4.1.) Costs that differ from
+sample to sample keep it as long as they are scaled by what bounds them. Where feedback of D requests
+is still on its way, ``D / T`` comes on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..bandits.base import check_positive
+from ..bandits.saved import checked
+from ..errors import bad
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Controller:
+    """Keeps the mean cost at a budget by moving along a ladder.
+
+    Parameters
+    ----------
+    budget : float
+        b: the budget as a share of the way from the cost of exit 0 to that of the last exit,
+        in (0, 1).
+    step : float
+        How far the price moves. Large: the bound holds sooner; small: the rungs used differ less,
+        which costs less accuracy. With the default 0.02 the mean cost is within 1 % of the way
+        after 5,100 requests at the latest, usually long before.
+    start : float
+        Position on the ladder, in [0, 1], at which to start: 0 the cheapest rung.
+
+    Examples
+    --------
+    >>> player = Controller(budget=0.3, step=0.1).one(arms=11)
+    >>> player.choose()
+    5
+    >>> player.learn(1.0)  # it went to the last exit: the next rung is cheaper
+    >>> player.choose()
+    4
+    """
+
+    budget: float
+    step: float = 0.02
+    start: float = 0.5
+
+    name: ClassVar[str] = "controller"
+    summary: ClassVar[str] = "moves along the ladder so that the mean cost stays at the budget"
+
+    def __post_init__(self) -> None:
+        check_positive("budget", self.budget, most=1 - 1e-9)
+        check_positive("step", self.step, most=1.0)
+        check_positive("start", self.start, above=-1e-300, most=1.0)
+
+    def bound(self, rounds: int) -> float:
+        """Return the most that the mean cost of `rounds` requests is off the budget, as a share."""
+        return (1.0 + self.step) / (self.step * rounds)
+
+    def one(self, arms: int) -> OneController:
+        """Return a player of one stream on a ladder of A rungs."""
+        return OneController(self, arms)
+
+    def many(self, arms: int, streams: int) -> ManyControllers:
+        """Return a player of R streams."""
+        return ManyControllers(self, arms, streams)
+
+
+class OneController:
+    """The price on one stream."""
+
+    def __init__(self, rule: Controller, arms: int) -> None:
+        self.rule, self._last = rule, arms - 1
+        self.price = 1.0 - rule.start
+
+    def choose(self) -> int:
+        """Return the rung for the next request."""
+        return min(max(int((1.0 - self.price) * self._last + 0.5), 0), self._last)
+
+    def learn(self, cost: float) -> None:
+        """Take in what a request cost, scaled: 0 exit 0, 1 the last exit."""
+        self.price += self.rule.step * (cost - self.rule.budget)
+
+    def state(self) -> dict[str, Any]:
+        """Return the price, JSON-able."""
+        return {"price": self.price}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state, checked."""
+        price = checked("state of the controller", state, ("price",))["price"]
+        within = 2.0 + self.rule.step
+        if not isinstance(price, float) or not -within <= price <= within:
+            raise bad("price", f"a number in [{-within}, {within}]", price, "Start anew.")
+        self.price = price
+
+
+class ManyControllers:
+    """The prices on R streams, (R,)."""
+
+    def __init__(self, rule: Controller, arms: int, streams: int) -> None:
+        self.rule, self._last = rule, arms - 1
+        self.price = np.full(streams, 1.0 - rule.start)
+
+    def choose(self) -> Ints:
+        """Return the rungs for the next request of every stream, (R,)."""
+        found = ((1.0 - self.price) * self._last + 0.5).astype(np.int64)
+        return np.clip(found, 0, self._last)
+
+    def learn(self, cost: Floats) -> None:
+        """Take in the scaled costs of one request per stream, (R,)."""
+        self.price += self.rule.step * (cost - self.rule.budget)

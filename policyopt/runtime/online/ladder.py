@@ -1,0 +1,139 @@
+"""A ladder: one policy with several sets of thresholds, from cheap to dear. Its rungs are the arms."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import bad
+from ..parameters import numbers
+from ..policy import Policy
+from ..thresholds import first_exit
+
+Floats = npt.NDArray[np.float64]
+Exits = npt.NDArray[np.int8]
+_MOST_ARMS = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """One policy with A sets of thresholds.
+
+    Parameters
+    ----------
+    policy : Policy
+        Its score and answer hold on every rung; it draws no coin.
+    thresholds : array of shape (A, K-1)
+        Rung a leaves at the first k with ``score >= thresholds[a, k]``. Where no threshold falls
+        from one rung to the next, a sample never leaves earlier on a larger rung (`nested`): then
+        playing rung a shows what every smaller rung would have done.
+    labels : array of shape (A,), optional
+        What the rungs are called, for people: a threshold, or a budget; default 0, 1, ...
+
+    Examples
+    --------
+    >>> from policyopt.runtime.scores import MaxProb
+    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "probabilities", 2)
+    >>> ladder = Ladder(policy, [[0.0], [0.5], [1.0]])
+    >>> ladder.exits(np.array([[0.4, 0.9], [0.7, 0.9]]))
+    array([[0, 1, 1],
+           [0, 0, 1]], dtype=int8)
+    >>> ladder.arms, ladder.nested
+    (3, True)
+    """
+
+    policy: Policy
+    thresholds: Floats
+    labels: Floats | None = None
+    nested: bool = field(init=False, default=False)
+    _columns: Any = field(init=False, default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        table = numbers("thresholds", self.thresholds, 2)
+        arms, wide = table.shape
+        if not 1 <= arms <= _MOST_ARMS or wide != self.policy.exits - 1:
+            allowed = f"of shape (A, {self.policy.exits - 1}), A from 1 to {_MOST_ARMS}"
+            raise bad("thresholds", allowed, f"shape {table.shape}", "One row per arm.")
+        if self.policy.mixture is not None:
+            raise bad("policy", "without a mixture", "one that draws a coin", "Fit without mix.")
+        given = np.arange(arms) if self.labels is None else self.labels
+        labels = numbers("labels", np.asarray(given, dtype=np.float64), 1)
+        if len(labels) != arms:
+            raise bad("labels", f"one per arm: {arms}", len(labels), "Or leave them out.")
+        object.__setattr__(self, "thresholds", table)
+        object.__setattr__(self, "labels", labels)
+        nested = arms == 1 or bool((np.diff(table, axis=0) >= 0).all())
+        object.__setattr__(self, "nested", nested)
+        # Per exit, the thresholds of all rungs as a list: `first_rung` looks them up by bisection.
+        object.__setattr__(self, "_columns", table.T.tolist())
+
+    @property
+    def arms(self) -> int:
+        """A."""
+        return len(self.thresholds)
+
+    def at(self, arm: int) -> Policy:
+        """Return the policy of one rung."""
+        return replace(self.policy, thresholds=self.thresholds[arm])
+
+    def exits(self, scores: Floats) -> Exits:
+        """Return the exit of each row on each rung.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (n, K)
+
+        Returns
+        -------
+        ndarray of shape (n, A), int8 (int64 where K passes 127)
+            Positions on the policy's path.
+        """
+        dtype = np.int8 if self.policy.exits < 128 else np.int64
+        found = np.empty((len(scores), self.arms), dtype=dtype)
+        for arm, thresholds in enumerate(self.thresholds):
+            found[:, arm] = first_exit(scores, thresholds)
+        return found
+
+    def taken(self, scores: Sequence[float], last: bool) -> list[int | None]:
+        """Return the exit of each rung as far as the scores of one sample's first exits tell.
+
+        Parameters
+        ----------
+        scores : sequence of float
+            Of exits 0, 1, ... as far as the sample went (the last exit's is not looked at).
+        last : bool
+            Whether it went to the last exit.
+
+        Returns
+        -------
+        list of A int or None
+            None: the rung would have gone on beyond what was seen.
+
+        Examples
+        --------
+        >>> from policyopt.runtime.scores import MaxProb
+        >>> policy = Policy(MaxProb(), [0.8, 0.8], [1, 2, 3], "ms", "probabilities", 2)
+        >>> ladder = Ladder(policy, [[0.2, 0.2], [0.6, 0.5], [0.9, 0.9]])
+        >>> ladder.taken([0.5, 0.7], False), ladder.taken([0.5, 0.7, 0.1], True)
+        ([0, 1, None], [0, 1, 2])
+        """
+        exits, columns = self.policy.exits, self._columns
+        found: list[int | None] = [exits - 1 if last else None] * self.arms
+        if not self.nested:
+            for k in range(min(len(scores), exits - 1) - 1, -1, -1):
+                found = [
+                    k if scores[k] >= t else old for t, old in zip(columns[k], found, strict=True)
+                ]
+            return found
+        low = 0
+        for k in range(min(len(scores), exits - 1)):
+            high = bisect_right(columns[k], scores[k])  # rungs below it leave at k at the latest
+            if high > low:
+                found[low:high] = [k] * (high - low)
+                low = high
+        return found
