@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -69,8 +70,7 @@ class Outcomes:
     def stream_means(self, values: Floats) -> Floats:
         """Return the mean of (n, ...) numbers over the rows of each stream, (S, ...)."""
         edges = np.cumsum((0, *self.sizes))
-        pairs = zip(edges[:-1], edges[1:], strict=True)
-        return np.array([values[low:high].mean(axis=0) for low, high in pairs])
+        return np.array([values[low:high].mean(axis=0) for low, high in pairwise(edges)])
 
 
 def outcomes(

@@ -11,14 +11,12 @@ import numpy.typing as npt
 from policyopt.online.outcomes import Outcomes
 from policyopt.online.requests import Block, Requests
 from policyopt.runtime.bandits import Bandit
-from policyopt.runtime.bandits.reveal import reveal_chances
+from policyopt.runtime.bandits.reveal import REVEALS, reveal_chances
 from policyopt.runtime.errors import bad
 from policyopt.runtime.online.controller import Controller
 
 Floats = npt.NDArray[np.float64]
 Arms = npt.NDArray[np.int16]
-#: Whose rewards feedback shows: that of the arm played, of all smaller ones, of all that are known.
-REVEALS = ("played", "smaller", "all")
 _FEW = 4  # streams up to which the form that serves is faster than numpy on all of them
 
 

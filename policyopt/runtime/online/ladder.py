@@ -16,7 +16,7 @@ from ..policy import Policy
 from ..thresholds import first_exit
 
 Floats = npt.NDArray[np.float64]
-Exits = npt.NDArray[np.int8]
+Exits = npt.NDArray[np.integer]
 _MOST_ARMS = 10_000
 
 
