@@ -87,7 +87,10 @@ def refit(
     >>> tables = Tables(po.from_arrays(splits=parts, costs=[1, 4], unit="ms"))
     >>> before = po.fit(tables.data, 2.0, "max_prob", tables=tables)
     >>> after = refit(before, tables.get("fit"), tables.get("recent"))
-    >>> round(after.expected.cost, 2), bool((after.policy.thresholds < before.policy.thresholds).all())
+    >>> (
+    ...     round(after.expected.cost, 2),
+    ...     bool((after.policy.thresholds < before.policy.thresholds).all()),
+    ... )
     (2.0, True)
     """
     if isinstance(method, Fitted):
