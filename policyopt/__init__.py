@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from policyopt.cache.reader import open_cache
     from policyopt.cache.writer import CacheWriter
     from policyopt.costs import Cost
+    from policyopt.experts import fit_experts
     from policyopt.frontier.compare import compare
     from policyopt.frontier.curve import curve
     from policyopt.methods import make_method
     from policyopt.runtime.artifact import load_policy
     from policyopt.runtime.errors import BudgetError, InputError, PolicyOptError
+    from policyopt.runtime.experts import ExpertPolicy
     from policyopt.runtime.policy import Policy
+    from policyopt.runtime.routing import route
     from policyopt.tuning import tune
 
 _HOMES = {
@@ -34,6 +37,7 @@ _HOMES = {
     "CacheWriter": "cache.writer",
     "Cost": "costs",
     "ExitData": "cache.data",
+    "ExpertPolicy": "runtime.experts",
     "InputError": "runtime.errors",
     "Policy": "runtime.policy",
     "PolicyOptError": "runtime.errors",
@@ -41,17 +45,19 @@ _HOMES = {
     "curve": "frontier.curve",
     "evaluate": "api",
     "fit": "api",
+    "fit_experts": "experts",
     "from_arrays": "cache.arrays",
     "import_sources": "cache.importers",
     "load_policy": "runtime.artifact",
     "make_method": "methods",
     "open_cache": "cache.reader",
+    "route": "runtime.routing",
     "tune": "tuning",
 }
 __all__ = [
-    "BudgetError", "CacheWriter", "Cost", "ExitData", "InputError", "Policy", "PolicyOptError",
-    "compare", "curve", "evaluate", "fit", "from_arrays", "import_sources", "load_policy",
-    "make_method", "open_cache", "tune",
+    "BudgetError", "CacheWriter", "Cost", "ExitData", "ExpertPolicy", "InputError", "Policy", "PolicyOptError",
+    "compare", "curve", "evaluate", "fit", "fit_experts", "from_arrays", "import_sources", "load_policy",
+    "make_method", "open_cache", "route", "tune",
 ]  # fmt: skip
 
 

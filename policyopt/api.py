@@ -16,6 +16,7 @@ from policyopt.methods import Fitted, Method, make_method
 from policyopt.replay import Replay, replay
 from policyopt.runtime.confidence import ConfidenceRule
 from policyopt.runtime.errors import bad
+from policyopt.runtime.experts import ExpertPolicy
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table, Tables
 
@@ -141,13 +142,13 @@ def _confidence(name: str, fitted: Fitted, table: Table, seed: int) -> Confidenc
 
 
 def evaluate(
-    policy: Policy, data: ExitData, split: str = "test", *, cost: str | None = None
+    policy: Policy | ExpertPolicy, data: ExitData, split: str = "test", *, cost: str | None = None
 ) -> Replay:
     """Replay a policy on a split of a cache.
 
     Parameters
     ----------
-    policy : Policy
+    policy : Policy or ExpertPolicy
     data : ExitData
     split : str
     cost : str, optional
@@ -165,7 +166,7 @@ def evaluate(
     return replay(policy, Tables(data, cost_for(policy, data, cost)).get(split))
 
 
-def cost_for(policy: Policy, data: ExitData, cost: str | None = None) -> str | None:
+def cost_for(policy: Policy | ExpertPolicy, data: ExitData, cost: str | None = None) -> str | None:
     """Return the cost to replay a policy with: `cost`, else the one it was fitted on if it is there."""
     fitted_on = policy.provenance.get("cost")
     known = any(c.name == fitted_on for c in data.costs)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.runtime.contexts import renumbered
+from policyopt.runtime.errors import bad
+from policyopt.runtime.experts import ExpertPolicy
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table
 from policyopt.trace import check_match, trace
@@ -43,12 +46,12 @@ class Replay:
         return np.bincount(self.exit, minlength=self.exits) / len(self.exit)
 
 
-def replay(policy: Policy, table: Table) -> Replay:
+def replay(policy: Policy | ExpertPolicy, table: Table) -> Replay:
     """Run a policy over the rows of a table.
 
     Parameters
     ----------
-    policy : Policy
+    policy : Policy or ExpertPolicy
     table : Table
         Labelled rows. Row i is sample i to a policy that draws a coin.
 
@@ -59,10 +62,37 @@ def replay(policy: Policy, table: Table) -> Replay:
     Raises
     ------
     InputError
-        The policy was made for other exits, classes, outputs or unit.
+        The policy was made for other exits, classes, outputs or unit; or the rows have no
+        context where it needs one.
     """
-    check_match(policy, table)
     _ = table.correct  # raises where a row has no label, before the work
-    found = trace(policy, table)
+    if isinstance(policy, ExpertPolicy):
+        return _replay_experts(policy, table)
+    return _replay_one(policy, table, np.arange(len(table)))
+
+
+def _replay_one(policy: Policy, table: Table, samples: npt.NDArray[np.int64]) -> Replay:
+    check_match(policy, table)
+    found = trace(policy, table, samples)
     correct = np.asarray(found.correct_taken, dtype=np.float64)
     return Replay(found.exit, found.taken, found.cost, correct, table.model_exits)
+
+
+def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:
+    """Run each context's policy over its rows."""
+    if table.context is None:
+        raise bad(
+            f"split '{table.split}'", "one whose rows have a context", "rows without",
+            "The policy has thresholds for each: import with a key 'context' (Python: context=).",
+        )  # fmt: skip
+    context = renumbered(table.context, table.contexts, policy.contexts)
+    n = len(table)
+    out = Replay(
+        np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n), np.empty(n), table.model_exits
+    )
+    for e in np.unique(context).tolist():
+        rows = np.flatnonzero(context == e)
+        part = _replay_one(policy.policies[e], table.take(rows), rows)
+        for name in ("exit", "prediction", "cost", "correct"):
+            getattr(out, name)[rows] = getattr(part, name)
+    return out

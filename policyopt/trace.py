@@ -62,14 +62,16 @@ class Traced(Trace):
         return self.correct[np.arange(len(self.exit)), self.position]
 
 
-def trace(policy: Policy, table: Table) -> Traced:
+def trace(policy: Policy, table: Table, samples: npt.NDArray[np.int64] | None = None) -> Traced:
     """Run a policy over the rows of a table and keep every exit's score and prediction.
 
     Parameters
     ----------
     policy : Policy
     table : Table
-        Labelled or not. Row i is sample i to a policy that draws a coin.
+        Labelled or not.
+    samples : ndarray of shape (N,), int64, optional
+        The rows' numbers, which a policy that draws a coin looks at; default row i is sample i.
 
     Returns
     -------
@@ -94,7 +96,7 @@ def trace(policy: Policy, table: Table) -> Traced:
     """
     check_match(policy, table)
     table = table.keep_exits(policy.path)
-    seen = _run(policy, table)
+    seen = _run(policy, table, np.arange(len(table)) if samples is None else samples)
     stats = table.statistics
     labels = stats.labels if stats.labels is not None and (stats.labels >= 0).all() else None
     if isinstance(policy.answer, Plain):
@@ -109,21 +111,20 @@ def trace(policy: Policy, table: Table) -> Traced:
     )  # fmt: skip
 
 
-def _run(policy: Policy, table: Table) -> Trace:
+def _run(policy: Policy, table: Table, samples: npt.NDArray[np.int64]) -> Trace:
     """Run a policy over a table of the exits that it runs."""
     if policy.reads_records and not policy.needs_features:
-        return policy.trace(_at_exits(policy, table.statistics.outputs()))
+        return policy.trace(_at_exits(policy, table.statistics.outputs()), samples)
     n, exits = len(table), policy.exits
     out = Trace(
         np.empty((n, exits), order="F"), np.empty((n, exits), np.int32),
         np.empty((n, exits - 1)), np.empty(n, np.int64), kept=policy.kept,
     )  # fmt: skip
-    rows = np.arange(n)
     for part, outputs in _chunks(policy, table):
         vectors = None
         if policy.needs_features:
             vectors = _at_exits(policy, [table.feature(k, part) for k in range(exits)])
-        seen = policy.trace(_at_exits(policy, outputs), rows[part], vectors)
+        seen = policy.trace(_at_exits(policy, outputs), samples[part], vectors)
         for name in ("scores", "predictions", "thresholds", "exit"):
             getattr(out, name)[part] = getattr(seen, name)
     return out

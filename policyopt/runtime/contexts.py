@@ -53,3 +53,30 @@ def context_numbers(context: npt.ArrayLike, experts: int, samples: int) -> npt.N
         got = f"{array[off[0]]} at sample {off[0]}"
         raise bad("context", f"from 0 to {experts - 1}", got, "Number the contexts from 0.")
     return array.astype(np.int64)
+
+
+def renumbered(
+    context: npt.ArrayLike, names: tuple[str, ...], known: tuple[str, ...]
+) -> npt.NDArray[np.int64]:
+    """Return contexts that count `names` in the numbers of `known`.
+
+    Raises
+    ------
+    InputError
+        A context of a name that is not known.
+
+    Examples
+    --------
+    >>> renumbered([0, 1], ("blur", "clean"), ("clean", "blur"))
+    array([1, 0])
+    """
+    rows = context_numbers(context, len(names), np.size(context))
+    places = {name: e for e, name in enumerate(known)}
+    to = np.array([places.get(name, -1) for name in names], dtype=np.int64)
+    if (to[rows] < 0).any():
+        missing = names[int(rows[to[rows] < 0][0])]
+        raise bad(
+            "context", f"one that the policy knows: {', '.join(known)}", missing,
+            "Fit it again with rows of that context.",
+        )  # fmt: skip
+    return to[rows]

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from .artifact import from_dict, read_json, to_dict, write_text
 from .content import digest_of
-from .contexts import MAX_CONTEXTS, checked_names, context_numbers
+from .contexts import MAX_CONTEXTS, checked_names, context_numbers, renumbered
 from .errors import InputError, bad
 from .experts import ExpertPolicy
 from .outputs_file import read_arrays
@@ -174,33 +174,4 @@ def read_context(path: str | os.PathLike[str], policy: ExpertPolicy) -> npt.NDAr
     if "contexts" not in found:
         return context_numbers(found["context"], len(policy.contexts), np.size(found["context"]))
     names = checked_names([str(name) for name in np.atleast_1d(found["contexts"])])
-    return renumbered(found["context"], names, policy)
-
-
-def renumbered(
-    context: npt.ArrayLike, names: tuple[str, ...], policy: ExpertPolicy
-) -> npt.NDArray[np.int64]:
-    """Return contexts that count `names` in the policy's own numbers.
-
-    Raises
-    ------
-    InputError
-        A context of a name that the policy does not know.
-
-    Examples
-    --------
-    >>> from policyopt.runtime.scores import MaxProb
-    >>> one = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
-    >>> renumbered([0, 1], ("blur", "clean"), ExpertPolicy(("clean", "blur"), (one, one)))
-    array([1, 0])
-    """
-    rows = context_numbers(context, len(names), np.size(context))
-    known = {name: e for e, name in enumerate(policy.contexts)}
-    to = np.array([known.get(name, -1) for name in names], dtype=np.int64)
-    if (to[rows] < 0).any():
-        missing = names[int(rows[to[rows] < 0][0])]
-        raise bad(
-            "context", f"one that the policy knows: {', '.join(policy.contexts)}", missing,
-            "Fit it again with rows of that context.",
-        )  # fmt: skip
-    return to[rows]
+    return renumbered(found["context"], names, policy.contexts)

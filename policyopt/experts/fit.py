@@ -1,0 +1,272 @@
+"""`fit_experts`: one policy per context under one budget.
+
+The paper (Pacheco, Oliveira & Couto, GLOBECOM 2021, arXiv:2108.09343, section III) gives every
+expert branch the same confidence threshold, which the user chooses. Here each context has its own
+thresholds, fitted by any method, for a threshold means another cost and another accuracy for
+blurred inputs than for clean ones; and a budget replaces the threshold. The budget holds for all
+contexts together, so a hard context may spend what an easy one spares (`policyopt.experts.division`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.answers.crossfit import folds_of
+from policyopt.api import method_of
+from policyopt.budgets import Budget, parse_budget
+from policyopt.cache.data import ExitData
+from policyopt.experts.division import divide, hull
+from policyopt.methods import Fitted, Method
+from policyopt.methods.base import Expectation, check_budgets, fit_where_possible
+from policyopt.methods.settings import check_number
+from policyopt.replay import replay
+from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.experts import ExpertPolicy
+from policyopt.table import Table, Tables
+
+Floats = npt.NDArray[np.float64]
+
+#: Contexts of fewer rows have the policy of all rows: thresholds of their own would be noise.
+LEAST_ROWS = 30
+#: Where the curves are looked at: 0 is exit 0, 1 the last exit. Finer where a policy's own
+#: arithmetic decides what is the least it can cost.
+_PLACES = np.unique([0.01, 0.03, *np.linspace(0.0, 1.0, 13)])
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What one context got.
+
+    Attributes
+    ----------
+    context : str
+    rows : int
+        Of the fit; they set its share.
+    share : float
+    fitted : Fitted
+        Its policy; that of all rows where `pooled`.
+    cost, accuracy : float
+        Expected mean cost and accuracy of its samples: cross-fitted, or where `pooled` on its few
+        rows; NaN where it has none.
+    pooled : bool
+    """
+
+    context: str
+    rows: int
+    share: float
+    fitted: Fitted
+    cost: float
+    accuracy: float
+    pooled: bool
+
+
+@dataclass(frozen=True, eq=False)
+class FittedExperts:
+    """The result of `fit_experts`.
+
+    Attributes
+    ----------
+    policy : ExpertPolicy
+        What is deployed.
+    method : str
+        Label of the method.
+    budget : float
+        Mean cost asked for, over samples of all contexts.
+    expected : Expectation
+        The realised cost to expect on unseen rows of the same mixture of contexts.
+    accuracy : float
+        Of such rows, from the parts.
+    parts : tuple of Part
+        One per context.
+    """
+
+    policy: ExpertPolicy
+    method: str
+    budget: float
+    expected: Expectation
+    accuracy: float
+    parts: tuple[Part, ...]
+
+    def save(self, path: Any) -> None:
+        """Write the artifact (JSON)."""
+        self.policy.save(path)
+
+
+def fit_experts(
+    data: ExitData,
+    budget: Budget,
+    method: str | Method | None = None,
+    *,
+    split: str = "fit",
+    cost: str | None = None,
+    seed: int = 0,
+    folds: int = 5,
+    tables: Tables | None = None,
+    **settings: Any,
+) -> FittedExperts:
+    """Fit one policy per context, the budget kept by all of them together.
+
+    Per context, the accuracy at several budgets is cross-fitted (each row is judged by a policy
+    that did not see it); the concave hulls of these curves divide the budget; then each context's
+    policy is fitted on all its rows at its part. Between two vertices of a hull the policy at that
+    budget is used, where the hull would mix the policies at both.
+
+    Parameters
+    ----------
+    data : ExitData
+        Its rows have contexts, and the outputs of their context's expert.
+    budget : float or str
+        Mean cost per sample over all contexts, at the shares they have in the rows.
+    method : str or Method, optional
+        As `policyopt.fit`.
+    split, cost, seed, tables, settings
+        As `policyopt.fit`.
+    folds : int
+        Of the cross-fitting, 2 or more.
+
+    Returns
+    -------
+    FittedExperts
+
+    Raises
+    ------
+    InputError
+        Rows without contexts or labels, unknown method or setting.
+    BudgetError
+        The budget cannot be met.
+
+    Examples
+    --------
+    >>> import policyopt as po
+    >>> rng = np.random.default_rng(0)
+    >>> labels, context = rng.integers(0, 3, 1000), rng.integers(0, 2, 1000)
+    >>> signal = np.where(context, 1.0, 3.0)[:, None, None] * np.array([[1.0], [2.0]])
+    >>> logits = rng.normal(size=(1000, 2, 3)) + signal * np.eye(3)[labels][:, None]
+    >>> data = po.from_arrays(
+    ...     logits, labels, costs=[1, 4], unit="ms", context=context, contexts=["clean", "blur"]
+    ... )
+    >>> fitted = po.fit_experts(data, budget=2.0, method="max_prob")
+    >>> clean, blur = (part.cost for part in fitted.parts)
+    >>> clean < 2.0 < blur, round(fitted.expected.cost, 2)
+    (True, 2.0)
+    """
+    check_number("folds", folds, above=1, whole=True)
+    tables = tables or Tables(data, cost)
+    table = tables.get(split)
+    context = table.context
+    if context is None:
+        raise bad(
+            "cache", "one whose rows have a context", "one without",
+            "Import with a key 'context' (Python: context=), or fit one policy without experts.",
+        )  # fmt: skip
+    chosen = method_of(method, settings)
+    limit = parse_budget(budget, table.mean_costs)
+    check_budgets(table, [limit])
+    names = table.contexts
+    rows = [np.flatnonzero(context == e) for e in range(len(names))]
+    shares = np.array([len(mine) for mine in rows]) / len(table)
+    large = [e for e, mine in enumerate(rows) if len(mine) >= LEAST_ROWS]
+    parts: dict[int, Part] = {}
+    if len(large) < len(names):
+        whole = chosen.fit_path(table, [limit], seed)[0]
+        for e in set(range(len(names))) - set(large):
+            mean_cost, accuracy = _on(whole, table.take(rows[e]))
+            parts[e] = Part(
+                names[e], len(rows[e]), float(shares[e]), whole, mean_cost, accuracy, True
+            )
+    if large:
+        spent = sum(part.share * part.cost for part in parts.values() if part.rows)
+        rest = (limit - spent) / shares[large].sum()
+        of_each = [table.take(rows[e]) for e in large]
+        curves = [_curve(chosen, one, seed, folds) for one in of_each]
+        hulls = [hull(*curve) for curve in curves]
+        budgets = divide(hulls, shares[large], rest)
+        least = float((shares[large] * [cost[0] for cost, _ in hulls]).sum() / shares[large].sum())
+        if rest < least:  # none can spare anything: all at the budget, which may be refused
+            budgets = np.full(len(large), limit)
+        for e, one, curve, part in zip(large, of_each, curves, budgets.tolist(), strict=True):
+            fitted = chosen.fit_path(one, [part], seed)[0]
+            accuracy = float(np.interp(part, *curve))
+            expected = fitted.expected.cost
+            parts[e] = Part(names[e], len(one), float(shares[e]), fitted, expected, accuracy, False)
+    return _conclude([parts[e] for e in range(len(names))], table, limit, seed, folds)
+
+
+def _on(fitted: Fitted, table: Table) -> tuple[float, float]:
+    """Return mean cost and accuracy of a policy on some rows, NaN on none."""
+    if not len(table):
+        return float("nan"), float("nan")
+    outcome = replay(fitted.policy, table)
+    return float(outcome.cost.mean()), float(outcome.correct.mean())
+
+
+def _curve(method: Method, table: Table, seed: int, folds: int) -> tuple[Floats, Floats]:
+    """Return budgets of a context, and the cross-fitted accuracy at each."""
+    costs = table.mean_costs
+    budgets = np.interp(_PLACES * (table.exits - 1), np.arange(table.exits), costs)
+    budgets = np.unique(budgets)
+    fold = folds_of(len(table), folds, seed)
+    right = np.zeros(len(budgets))
+    met = np.ones(len(budgets), dtype=bool)
+    for f in range(int(fold.max()) + 1):
+        train, held = table.take(np.flatnonzero(fold != f)), table.take(np.flatnonzero(fold == f))
+        # Costs per sample have another mean on these rows: a budget may lie outside by a hair.
+        ends = train.mean_costs[[0, -1]]
+        allowed = np.clip(budgets, *ends).tolist()
+        for i, fitted in enumerate(fit_where_possible(method, train, allowed, seed)):
+            if fitted is None:
+                met[i] = False
+            else:
+                right[i] += replay(fitted.policy, held).correct.sum()
+    if not met.any():
+        raise InputError(
+            "'method' must be one that can meet some budget between the first and the last exit. "
+            "Got none that it can. Choose another one."
+        )
+    return budgets[met], right[met] / len(table)
+
+
+def _conclude(
+    parts: Sequence[Part], table: Table, budget: float, seed: int, folds: int
+) -> FittedExperts:
+    """Join the parts: what they cost together, and where they come from."""
+    seen = [part for part in parts if part.rows]
+    mean = sum(part.share * part.cost for part in seen)
+    square = sum(part.share * (part.fitted.expected.sd**2 + part.cost**2) for part in seen)
+    expected = Expectation(mean, max(square - mean**2, 0.0) ** 0.5, len(table))
+    first = parts[0].fitted.policy.provenance
+    shared = ("method", "settings", "cost", "split", "cache", "versions")
+    provenance = {
+        **{key: first[key] for key in shared if key in first},
+        "seed": int(seed),
+        "folds": int(folds),
+        "budget": float(budget),
+        "expected_cost": expected.cost,
+        "expected_cost_95": list(expected.interval()),
+        "rows": len(table),
+        "division": [
+            {
+                "context": part.context,
+                "rows": part.rows,
+                "budget": part.fitted.budget,
+                "expected_cost": None if isnan(part.cost) else part.cost,
+                "pooled": part.pooled,
+            }
+            for part in parts
+        ],
+    }
+    policy = ExpertPolicy(
+        tuple(part.context for part in parts),
+        tuple(part.fitted.policy for part in parts),
+        provenance,
+    )
+    accuracy = sum(part.share * part.accuracy for part in seen)
+    return FittedExperts(
+        policy, parts[0].fitted.method, budget, expected, float(accuracy), tuple(parts)
+    )
