@@ -11,7 +11,8 @@ from policyopt.api import evaluate as replay_policy
 from policyopt.cli.options import CachePath, CostName, PolicyPath, Style, out_file, read_cache
 from policyopt.cli.output import Format, note, number, percent, print_records, shares_text, to_csv
 from policyopt.frontier.curve import summary
-from policyopt.runtime.artifact import load_policy, write_text
+from policyopt.runtime.artifact import write_text
+from policyopt.runtime.experts_file import load_any
 
 
 def evaluate(
@@ -28,7 +29,7 @@ def evaluate(
     """Show realised cost and accuracy of a policy."""
     if out is not None:
         out_file(out)
-    loaded = load_policy(policy)
+    loaded = load_any(policy)
     data = read_cache(cache)
     outcome = replay_policy(loaded, data, split, cost=cost)
     if loaded.provenance.get("cache") not in (None, data.fingerprint):

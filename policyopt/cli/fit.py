@@ -10,6 +10,7 @@ import typer
 
 from policyopt.api import fit as fit_policy
 from policyopt.api import method_of
+from policyopt.cli.experts import fit_by_context
 from policyopt.cli.options import (
     CachePath,
     CostName,
@@ -21,10 +22,11 @@ from policyopt.cli.options import (
     read_cache,
     read_settings,
 )
-from policyopt.cli.output import Format, note, number, print_records, thresholds_text
+from policyopt.cli.output import Format, expected_text, note, number, print_records, thresholds_text
 from policyopt.cli.progress import progress
 from policyopt.frontier.curve import threshold_fields
 from policyopt.methods import Fitted
+from policyopt.runtime.errors import bad
 from policyopt.telling import listening
 
 _SPARED = 0.95  # of the budget: less than that is worth a remark
@@ -52,6 +54,12 @@ def fit(
             help="Map to calibrated confidence: platt, beta, isotonic or histogram.",
         ),
     ] = None,
+    experts: Annotated[
+        bool,
+        typer.Option(
+            "--experts", help="One policy per context of the rows; they share the budget."
+        ),
+    ] = False,
     cost: CostName = None,
     seed: Seed = 0,
     style: Style = Format.table,
@@ -62,6 +70,11 @@ def fit(
     tables = make_tables(data, cost, ("fit",))
     # Built here, so that no setting is mistaken for an option of the fit.
     chosen = method_of(method, read_settings(settings))
+    if experts:
+        if confidence is not None:
+            raise bad("--confidence", "absent with --experts", confidence, "Leave one out.")
+        fit_by_context(data, tables, budget, chosen, seed, out, style)
+        return
     with progress("fitting") as step, listening(step):
         fitted = fit_policy(data, budget, chosen, seed=seed, confidence=confidence, tables=tables)
     fitted.save(out)
@@ -105,9 +118,7 @@ def describe(fitted: Fitted, rows: int | None, path: str | None) -> dict[str, An
 COLUMNS = {
     "method": lambda r: r["method"] + (f": {r['chosen']}" if r["chosen"] else ""),
     "budget": lambda r: "-" if r["budget"] is None else f"{number(r['budget'])} {r['unit']}",
-    "expected cost [95 %]": lambda r: (
-        f"{number(r['expected_cost'])} [{number(r['expected_cost_low'])}, {number(r['expected_cost_high'])}]"
-    ),
+    "expected cost [95 %]": expected_text,
     "thresholds, exit 0 on": thresholds_text,
     "policy": lambda r: r["policy"] or "-",
 }

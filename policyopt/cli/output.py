@@ -99,6 +99,12 @@ def percent(value: float, digits: int = 2) -> str:
     return f"{100 * value:.{digits}f}"
 
 
+def expected_text(record: dict[str, Any]) -> str:
+    """Return the cost that a fit foretells, with its interval."""
+    low, high = number(record["expected_cost_low"]), number(record["expected_cost_high"])
+    return f"{number(record['expected_cost'])} [{low}, {high}]"
+
+
 def thresholds_text(record: Mapping[str, Any]) -> str:
     """Return the thresholds of a record, or of its two sets, for people."""
     mixture = record.get("mixture")

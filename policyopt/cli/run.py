@@ -11,9 +11,9 @@ import typer
 from policyopt.cache.detect import detect_kind
 from policyopt.cli.options import PolicyPath, Style
 from policyopt.cli.output import Format, number, print_records, print_table
-from policyopt.runtime.artifact import load_policy
 from policyopt.runtime.errors import bad
-from policyopt.runtime.outputs_file import read_features, read_outputs
+from policyopt.runtime.experts_file import decide_file, load_any
+from policyopt.runtime.outputs_file import read_outputs
 
 _AXES = ("KNC", "NKC", "KN", "NK")
 #: Rows by which probabilities are told from logits.
@@ -31,12 +31,12 @@ def run(
     style: Style = Format.table,
 ) -> None:
     """Decide for new outputs: exit, prediction and cost per row (json, csv), or a summary (table)."""
-    loaded = load_policy(policy)
+    loaded = load_any(policy)
     if axes is not None and axes.upper() not in _AXES:
         raise bad("--axes", f"one of {', '.join(_AXES)}", axes, "Classes are the last axis.")
     found = read_outputs(outputs, loaded, axes and axes.upper())
     _refuse_odd(found, loaded.kind, outputs)
-    decisions = loaded.decide(found, features=read_features(outputs, loaded))
+    decisions = decide_file(loaded, found, outputs)
     if style is not Format.table:
         columns = zip(
             decisions.exit.tolist(),

@@ -14,12 +14,16 @@ from __future__ import annotations
 from .artifact import load_policy, save_policy
 from .decision import Decision, Decisions, Mixture, State
 from .errors import BudgetError, CheckError, InputError, MissingExtraError, PolicyOptError
+from .experts import ExpertPolicy
+from .experts_file import load_any, load_experts, save_experts
 from .output import ExitOutput
 from .policy import ALWAYS, NEVER, Policy, first_exit
 from .reading import reduce_exit
+from .routing import route
 
 __all__ = [
-    "ALWAYS", "NEVER", "BudgetError", "CheckError", "Decision", "Decisions", "ExitOutput",
+    "ALWAYS", "NEVER", "BudgetError", "CheckError", "Decision", "Decisions", "ExitOutput", "ExpertPolicy",
     "InputError", "MissingExtraError", "Mixture", "Policy", "PolicyOptError", "State",
-    "first_exit", "load_policy", "reduce_exit", "save_policy",
+    "first_exit", "load_any", "load_experts", "load_policy", "reduce_exit", "route", "save_experts",
+    "save_policy",
 ]  # fmt: skip

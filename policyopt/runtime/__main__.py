@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .artifact import load_policy
 from .errors import PolicyOptError
-from .outputs_file import read_features, read_outputs
+from .experts_file import decide_file, load_any
+from .outputs_file import read_outputs
 
 
 def main() -> int:
@@ -18,9 +18,9 @@ def main() -> int:
     parser.add_argument("--axes", choices=("KNC", "NKC"), help="order of the first two axes")
     given = parser.parse_args()
     try:
-        policy = load_policy(given.policy)
+        policy = load_any(given.policy)
         outputs = read_outputs(given.outputs, policy, given.axes)
-        decisions = policy.decide(outputs, features=read_features(given.outputs, policy))
+        decisions = decide_file(policy, outputs, given.outputs)
     except PolicyOptError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

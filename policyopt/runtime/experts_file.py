@@ -23,12 +23,13 @@ import numpy.typing as npt
 from .artifact import from_dict, read_json, to_dict, write_text
 from .content import digest_of
 from .contexts import MAX_CONTEXTS, checked_names, context_numbers, renumbered
+from .decision import Decisions
 from .errors import InputError, bad
 from .experts import ExpertPolicy
-from .outputs_file import read_arrays
+from .outputs_file import read_arrays, read_features
 from .policy import Policy
 
-__all__ = ["load_any", "load_experts", "read_context", "save_experts"]
+__all__ = ["decide_file", "load_any", "load_experts", "read_context", "save_experts"]
 
 FORMAT, VERSION = "policyopt-experts", 1
 FIELDS = {
@@ -144,6 +145,29 @@ def load_any(path: str | os.PathLike[str]) -> Policy | ExpertPolicy:
     if isinstance(content, dict) and content.get("format") == FORMAT:
         return experts_from_dict(content, Path(path).name)
     return from_dict(read_json(path), Path(path).name)  # under the limit of one policy
+
+
+def decide_file(
+    policy: Policy | ExpertPolicy, outputs: Any, path: str | os.PathLike[str]
+) -> Decisions:
+    """Decide for the outputs of a file, reading besides what the policy needs: features, contexts.
+
+    Parameters
+    ----------
+    policy : Policy or ExpertPolicy
+    outputs : sequence of K outputs
+        From `policyopt.runtime.outputs_file.read_outputs`.
+    path : path-like
+        The same file.
+
+    Returns
+    -------
+    Decisions
+    """
+    features = read_features(Path(path), policy)
+    if isinstance(policy, ExpertPolicy):
+        return policy.decide(outputs, read_context(path, policy), features=features)
+    return policy.decide(outputs, features=features)
 
 
 def read_context(path: str | os.PathLike[str], policy: ExpertPolicy) -> npt.NDArray[np.int64]:
