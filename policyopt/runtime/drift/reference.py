@@ -153,6 +153,19 @@ class Reference:
         return f"exit {self.path[cell]}"
 
 
+def as_table(scores: Any) -> Floats:
+    """Return scores as numbers (n, K), one row where one request is given; or raise `InputError`."""
+    try:
+        table = np.array(scores, dtype=np.float64, ndmin=2)
+    except (TypeError, ValueError) as error:
+        raise bad(
+            "scores", "numbers, (N, K)", str(error), "NaN where an exit was not run."
+        ) from error
+    if table.ndim != 2:
+        raise bad("scores", "numbers, (N, K)", f"shape {table.shape}", "NaN past the exit taken.")
+    return table
+
+
 def checked_rows(
     scores: Any, predictions: Any, exits: Any, path: Sequence[int], steered: bool
 ) -> tuple[Floats, Ints, Ints]:
@@ -163,16 +176,11 @@ def checked_rows(
     InputError
         Other shapes, exits that the policy does not run, scores that are not finite where reached.
     """
-    try:
-        table = np.array(scores, dtype=np.float64, ndmin=2)
-        classes = np.asarray(predictions)
-        taken = np.asarray(exits) if exits is not None else np.full(len(table), path[0])
-    except (TypeError, ValueError) as error:
-        raise bad(
-            "scores", "numbers, (N, K)", str(error), "NaN where an exit was not run."
-        ) from error
+    table = as_table(scores)
+    classes = np.asarray(predictions)
+    taken = np.asarray(exits) if exits is not None else np.full(len(table), path[0])
     width = 1 if steered else len(path)
-    if table.ndim != 2 or not width <= table.shape[1] <= len(path):
+    if not width <= table.shape[1] <= len(path):
         raise bad(
             "scores", f"of shape (N, {len(path)})", table.shape, "NaN where an exit was not run."
         )

@@ -15,7 +15,7 @@ from ..coin import coin
 from ..errors import bad
 from .detector import advance, start_sums
 from .movement import Alarm, Movement, movement
-from .reference import Floats, Ints, Reference, checked_rows
+from .reference import Floats, Ints, Reference, as_table, checked_rows
 
 _LARGEST = 2**53
 
@@ -112,7 +112,7 @@ class DriftWatch:
         whole("bins", bins, 2, 1024)
         whole("classes", classes, 0, 1 << 20)
         steered = bool(steered)
-        table = np.array(scores, dtype=np.float64, ndmin=2)
+        table = as_table(scores)
         numbers = tuple(range(table.shape[-1])) if path is None else tuple(int(k) for k in path)
         if not numbers or any(a >= b for a, b in zip((-1, *numbers), numbers, strict=False)):
             raise bad("path", "exit numbers, ascending", numbers, "E.g. path=policy.path.")
@@ -158,22 +158,24 @@ class DriftWatch:
         InputError
             Another number of scores than exits run, or one that is not finite.
         """
-        path = self.reference.path
-        steered = self.reference.steered
-        try:
-            given = np.atleast_1d(np.asarray(scores, dtype=np.float64))
-        except (TypeError, ValueError) as error:
-            raise bad("scores", "numbers", str(error), "One per exit run.") from error
+        path, steered = self.reference.path, self.reference.steered
         taken = path[0] if steered else exit
-        run = path.index(taken) + 1 if taken in path else len(path)
-        right = 1 <= len(given) <= len(path) if steered else len(given) == run
-        if given.ndim != 1 or not right:
+        if taken not in path:
             raise bad(
-                "scores", f"{run}, one per exit run", f"shape {given.shape}", "First exit first."
-            )
+                "exit", f"one of {', '.join(map(str, path))}", taken,
+                "Give the model's number of the exit taken.",
+            )  # fmt: skip
+        given = as_table(scores)
+        run = path.index(taken) + 1
+        right = 1 <= given.shape[1] <= len(path) if steered else given.shape[1] == run
+        if len(given) != 1 or not right:
+            raise bad(
+                "scores", f"{run}, one per exit run", f"shape {np.shape(scores)}",
+                "First exit first.",
+            )  # fmt: skip
         row = np.full((1, len(path)), np.nan)
-        row[0, : len(given)] = given
-        return self.update_batch(row, [prediction], None if taken is None else [taken])
+        row[0, : given.shape[1]] = given[0]
+        return self.update_batch(row, [prediction], [taken])
 
     def update_batch(
         self, scores: npt.ArrayLike, predictions: npt.ArrayLike, exits: npt.ArrayLike | None = None
@@ -193,7 +195,7 @@ class DriftWatch:
         """
         steered = self.reference.steered
         if exits is None and not steered:
-            raise bad("exit", "given", "none", "The watch was fitted without steered=True.")
+            raise bad("exits", "given", "none", "The watch was fitted without steered=True.")
         rows = checked_rows(
             scores, predictions, None if steered else exits, self.reference.path, steered
         )

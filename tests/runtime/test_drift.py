@@ -1,0 +1,353 @@
+"""The drift watch: p-values against enumeration, false alarms against their bound, shifts found."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from policyopt.runtime.drift import DriftWatch, Reference
+from policyopt.runtime.drift.bets import BETS, CELLS, GROUPS, densities, remember
+from policyopt.runtime.drift.detector import advance, first_alarms, smoothed, start_sums
+from policyopt.runtime.errors import InputError
+
+PATH = (0, 1, 2)
+THRESHOLDS = np.array([0.8, 0.6])
+
+
+def requests(n, seed, power=1.0, classes=4, thresholds=THRESHOLDS):
+    """Scores (n, 3) that are past the exit taken NaN, class at exit 0, exit taken."""
+    rng = np.random.default_rng(seed)
+    scores = rng.beta(4, 2, size=(n, 3)) ** power
+    passed = scores[:, :2] >= thresholds
+    exits = np.where(passed.any(axis=1), passed.argmax(axis=1), 2)
+    scores[np.arange(3) > exits[:, None]] = np.nan
+    return scores, rng.integers(0, classes, n), exits
+
+
+def watch(n=800, run_length=20_000, **more):
+    return DriftWatch.fit(*requests(n, 1), classes=4, run_length=run_length, **more)
+
+
+def test_p_values_of_all_orders_are_uniform_and_independent():
+    """Over all orders of five rows, the last two p-values fill the unit square evenly."""
+    grid = (np.arange(60) + 0.5) / 60
+    counts = np.zeros((5, 5))
+    for order in itertools.permutations([0, 0, 1, 2, 2]):
+        pool = np.bincount(order[:3], minlength=3)
+        p4 = smoothed(np.tile(pool, (60, 1, 1)), np.full((60, 1), order[3]), grid[:, None])[:, 0]
+        pool[order[3]] += 1
+        p5 = smoothed(np.tile(pool, (60, 1, 1)), np.full((60, 1), order[4]), grid[:, None])[:, 0]
+        fourth = np.bincount((p4 * 5).astype(int), minlength=5)
+        fifth = np.bincount((p5 * 5).astype(int), minlength=5)
+        counts += np.outer(fourth, fifth)
+    share = counts / counts.sum()
+    # Coins on a grid of 60: a cell of 1/5 holds 12 of them, and each end may be one off.
+    assert np.allclose(share.sum(axis=0), 0.2, atol=2e-3)
+    assert np.allclose(share, 0.04, atol=1e-3)
+
+
+def test_edges_are_set_by_rows_outside_the_pool():
+    """With edges at rows that are counted too, the first p-value of 15 rows is off by 5 % a cell."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(8000):
+        rows = rng.normal(size=(16, 1))
+        reference = Reference.of(rows[:15], np.zeros(15, int), np.zeros(15, int), 1, (0,), True, 4)
+        cell, _ = reference.read(rows[15:], np.zeros(1, int), np.zeros(1, int))
+        found.append(smoothed(reference.pool[None], cell, rng.random((1, 2)))[0, 0])
+    observed = np.bincount((np.array(found) * 12).astype(int), minlength=12)
+    assert ((observed - 8000 / 12) ** 2 / (8000 / 12)).sum() < 31.3  # chi square, 11 df, 0.1 %
+
+
+def test_every_bet_is_fair_whatever_the_histograms_learned():
+    rng = np.random.default_rng(0)
+    histograms = np.zeros((2, GROUPS))
+    for p in rng.random(50) ** 3:
+        histograms = remember(histograms, np.array(p))
+    middle = (np.arange(CELLS) + 0.5) / CELLS
+    paid = densities(middle, np.broadcast_to(histograms, (CELLS, 2, GROUPS)))
+    assert paid.shape == (CELLS, BETS)
+    assert np.allclose(paid.mean(axis=0), 1.0, atol=1e-12)
+    assert (paid[0] > 1.5).any()
+
+
+def streams(rng, count, rows, reference, cells):
+    """Cells of exchangeable rows: a pool for each stream, and what it is then asked."""
+    share = rng.dirichlet(np.ones(cells), size=count).cumsum(axis=1)
+    drawn = (rng.random((count, rows + reference, 1)) > share[:, None]).sum(axis=-1)
+    drawn = np.minimum(drawn, cells - 1)
+    pool = np.stack([np.bincount(row[:reference], minlength=cells) for row in drawn])
+    return pool[:, None], drawn[:, reference:, None]
+
+
+@pytest.mark.parametrize(("reference", "cells"), [(0, 3), (40, 8), (400, 24)])
+def test_a_sum_gains_one_per_request_until_it_stops(reference, cells):
+    """``E[R at T] = E[T]``, of which ``limit * P(T <= m) <= E[min(T, m)]`` is half."""
+    rng = np.random.default_rng(cells)
+    limit, rounds = 200.0, 400
+    pool, asked = streams(rng, 600, rounds, reference, cells)
+    when, which = first_alarms(pool, asked, rng.random(asked.shape), np.array([limit]))
+    waited, raised = np.minimum(when, rounds), which >= 0
+    gain = waited - limit * raised
+    assert gain.mean() > -3 * gain.std() / 600**0.5
+    # And not by never raising one: what a sum overshoots its limit by stays below its double.
+    assert limit * raised.mean() > 0.4 * waited.mean()
+
+
+def test_the_mean_of_the_sum_is_the_number_of_requests():
+    rng = np.random.default_rng(5)
+    pool, asked = streams(rng, 4000, 6, 30, 6)
+    state = start_sums(pool[0], 4000)
+    state.pool[...] = pool
+    nothing = np.zeros((4000, 1))
+    for t in range(6):
+        sums = advance(state, asked[:, t], nothing, rng.random((4000, 1)), t)
+        error = sums.std() / 4000**0.5
+        assert abs(sums.mean() - (t + 1)) < 4 * error
+
+
+def test_real_rows_raise_false_alarms_no_oftener_than_stated(root):
+    """Reference and stream drawn from one real pool; the policy's exits and scores."""
+    import policyopt as po
+    from policyopt.table import Tables
+    from policyopt.trace import trace
+
+    data = po.open_cache(root / "cache" / "fashion_mnist")
+    tables = Tables(data)
+    policy = po.fit(data, "40%", "max_prob", tables=tables).policy
+    seen = trace(policy, tables.get("test"))
+    rng = np.random.default_rng(0)
+    pools, cells = [], []
+    for _ in range(100):
+        order = rng.permutation(10_000)[:2000]
+        scores, first = seen.scores[order], seen.predictions[order, 0].astype(int)
+        exits = seen.exit[order]
+        reference = Reference.of(
+            scores[:1000], first[:1000], exits[:1000], 10, policy.path, False, 16
+        )
+        pool = np.zeros((7, 16), dtype=np.int64)
+        pool[:, : reference.pool.shape[1]] = reference.pool
+        pools.append(pool)
+        cells.append(reference.read(scores[1000:], first[1000:], exits[1000:])[0])
+    cells = np.stack(cells)
+    run_length, statistics = 1000, 7
+    when, which = first_alarms(
+        np.stack(pools), cells, rng.random(cells.shape), np.full(7, 2.0 * statistics * run_length)
+    )
+    assert np.mean(which >= 0) <= 1000 / (2 * run_length)
+    # Each statistic by itself, at a limit that raises alarms.
+    single = np.full(7, 1e300)
+    for j in (0, 1, 2, 3):
+        limits = single.copy()
+        limits[j] = 500.0
+        when, which = first_alarms(np.stack(pools), cells, rng.random(cells.shape), limits)
+        gain = np.minimum(when, 1000) - 500.0 * (which >= 0)
+        assert gain.mean() > -3 * gain.std() / 10
+        assert (which >= 0).mean() > 0.3
+
+
+def test_nothing_is_raised_where_nothing_changes():
+    found = watch()
+    assert found.update_batch(*requests(4000, 2)) is None
+    assert max(m.level for m in found.report()) < 1
+
+
+def test_lower_scores_are_found_named_and_dated():
+    found = watch()
+    found.update_batch(*requests(1000, 2))
+    alarm = found.update_batch(*requests(400, 3, power=2.0))
+    assert alarm is not None
+    assert 1000 < alarm.request < 1100
+    assert 950 <= alarm.moved.since <= 1050
+    by_name = {m.statistic: m for m in (alarm.moved, *alarm.others)}
+    score = by_name["score at exit 0"]
+    assert score.direction == "lower" and score.now < score.before - 0.1
+    assert "exit 2 more often" in {m.direction for m in by_name.values()}
+    assert str(alarm).startswith(f"drift at request {alarm.request}: {alarm.moved.statistic}")
+
+
+def test_spread_alone_is_found():
+    rng = np.random.default_rng(0)
+    found = DriftWatch.fit(
+        rng.normal(size=1500)[:, None], np.zeros(1500, int), classes=1, steered=True
+    )
+    alarm = found.update_batch(rng.normal(size=(600, 1)) * 2, np.zeros(600, int))
+    assert alarm is not None
+    assert (alarm.moved.statistic, alarm.moved.direction) == ("score at exit 0", "wider")
+    assert 1.7 < alarm.moved.now / alarm.moved.before < 2.4
+
+
+def test_one_class_more_often_is_found():
+    rng = np.random.default_rng(0)
+    scores, first, exits = requests(600, 4)
+    first[rng.random(600) < 0.4] = 2
+    alarm = watch().update_batch(scores, first, exits)
+    assert alarm is not None
+    assert alarm.moved.statistic == "class at exit 0"
+    assert alarm.moved.direction == "class 2 more often"
+    assert alarm.moved.before == pytest.approx(0.25, abs=0.05)
+    assert alarm.moved.now == pytest.approx(0.55, abs=0.15)
+
+
+def test_a_later_exit_alone_is_found():
+    scores, first, exits = requests(3000, 5)
+    scores[:, 2] = scores[:, 2] ** 3
+    alarm = watch().update_batch(scores, first, exits)
+    assert alarm is not None
+    assert (alarm.moved.statistic, alarm.moved.direction) == ("score at exit 2", "lower")
+
+
+def test_steering_is_no_drift_to_a_watch_that_knows_of_it():
+    steered = requests(2000, 6, thresholds=np.array([0.4, 0.4]))
+    blind = DriftWatch.fit(*requests(800, 1), classes=4, run_length=20_000, steered=True)
+    assert blind.update_batch(*steered) is None
+    alarm = watch().update_batch(*steered)
+    assert alarm is not None and alarm.moved.statistic != "score at exit 0"
+    moved = blind.update_batch(*requests(500, 7, power=2.0))
+    assert moved is not None and moved.moved.statistic == "score at exit 0"
+
+
+@pytest.mark.parametrize("steered", [False, True])
+def test_steps_batches_and_restored_watches_agree_bit_for_bit(steered):
+    scores, first, exits = requests(300, 8, power=1.2)
+    whole, steps = (watch(steered=steered, seed=3) for _ in range(2))
+    alarm = whole.update_batch(scores, first, exits)
+    for i in range(300):
+        if i in (1, 120):
+            steps = DriftWatch.restore(json.loads(json.dumps(steps.state())))
+        raised = steps.update(scores[i, : exits[i] + 1], int(first[i]), int(exits[i]))
+        if raised:
+            assert raised == alarm
+    assert steps.state() == whole.state()
+    assert steps.alarm == whole.alarm
+    assert json.loads(json.dumps(whole.state())) == whole.state()
+
+
+def test_another_seed_draws_other_coins():
+    scores, first, exits = requests(50, 8)
+    a, b = watch(seed=0), watch(seed=1)
+    a.update_batch(scores, first, exits)
+    b.update_batch(scores, first, exits)
+    assert a.state()["sums"] != b.state()["sums"]
+
+
+def test_after_an_alarm_the_watch_stands_until_it_is_reset():
+    found = watch()
+    alarm = found.update_batch(*requests(400, 3, power=3.0))
+    state = found.state()
+    assert found.update_batch(*requests(50, 4, power=3.0)) is None
+    assert {**found.state(), "requests": 0} == {**state, "requests": 0}
+    assert found.alarm == alarm
+    found.reset()
+    assert found.alarm is None and found.sums.recent.sum() == 0
+    assert found.update_batch(*requests(300, 5)) is None
+    assert found.update_batch(*requests(400, 6, power=3.0)) is not None
+
+
+def test_what_is_learned_after_a_change_is_the_new_reference():
+    found = watch()
+    found.update_batch(*requests(400, 3, power=2.0))
+    found.reset(learn=1000)
+    found.update_batch(*requests(500, 4, power=2.0))
+    found = DriftWatch.restore(found.state())
+    assert found.learning == 500
+    new = requests(1500, 5, power=2.0)
+    found.update_batch(*(part[:500] for part in new))
+    assert found.learning == 0
+    rows = np.concatenate([requests(500, 4, power=2.0)[0][:, 0], new[0][:500, 0]])
+    assert found.reference.moments[0] == pytest.approx([rows.mean(), rows.std()])
+    assert found.reference.pool[0].sum() == 1000
+    assert found.update_batch(*(part[500:] for part in new)) is None
+    back = found.update_batch(*requests(400, 6))
+    assert back is not None
+    assert {m.statistic: m for m in (back.moved, *back.others)}[
+        "score at exit 0"
+    ].direction == "higher"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("classes", [0, 1, 2])
+def test_tiny_and_uniform_references(rows, classes):
+    alike = np.full((rows, 2), 0.5)
+    found = DriftWatch.fit(alike, np.zeros(rows, int), np.ones(rows, int), classes=classes)
+    assert found.update([0.5, 0.5], 0, 1) is None
+    assert found.update(0.7, -1, 0) is None
+    assert len(found.report()) == 4
+    assert all(np.isfinite([m.before, m.now, m.level]).all() for m in found.report())
+    assert DriftWatch.restore(found.state()).state() == found.state()
+
+
+def test_exits_are_the_models_numbers():
+    scores, first, exits = requests(200, 1)
+    numbers = np.array([1, 4, 6])[exits]
+    found = DriftWatch.fit(scores, first, numbers, classes=4, path=(1, 4, 6))
+    assert found.reference.names[3:] == ("score at exit 4", "score at exit 6")
+    assert found.update([0.1, 0.9], 0, 4) is None
+    with pytest.raises(InputError, match=r"'exit' must be one of 1, 4, 6\. Got 0"):
+        found.update([0.1, 0.2, 0.3], 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda w: w.update([0.5], 0, 1), "'scores' must be 2, one per exit run"),
+        (lambda w: w.update([0.5], 0), "'exit' must be one of 0, 1, 2. Got None"),
+        (lambda w: w.update([np.nan], 0, 0), "finite at every exit"),
+        (lambda w: w.update([[0.5], [0.5]], 0, 0), "'scores' must be 1, one per exit run"),
+        (lambda w: w.update_batch([[0.5], [0.5, 1.0]], [0, 0], [0, 0]), "'scores' must be numbers"),
+        (lambda w: w.update(["a"], 0, 0), "'scores' must be numbers"),
+        (lambda w: w.update([0.5], 0.5, 0), "'predictions' must be 1 integers"),
+        (lambda w: w.update_batch(np.zeros((2, 4)), [0, 0], [0, 0]), "of shape"),
+        (lambda w: w.update_batch(np.zeros((2, 3)), [0], [0, 0]), "'predictions' must be 2"),
+        (lambda w: w.reset(learn=-1), "'learn' must be a whole number, 0 or more"),
+        (lambda w: w.reset(learn=True), "'learn' must be a whole number"),
+        (lambda w: watch(run_length=0), "'run_length' must be a whole number, 1 or more"),
+        (lambda w: watch(bins=1), "'bins' must be a whole number, 2 or more and at most 1024"),
+        (lambda w: watch(path=(2, 1, 0)), "'path' must be exit numbers, ascending"),
+        (lambda w: DriftWatch.fit(np.zeros((2, 2)), [0, 0], classes=2), "'exits' must be given"),
+        (lambda w: DriftWatch.fit(np.zeros((0, 2)), np.zeros(0, int), np.zeros(0, int), classes=2),
+         "of one row or more"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(call, message):
+    with pytest.raises(InputError, match=message):
+        call(watch())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("format", "other"), ("format", None), ("path", []), ("path", [0, 0, 1]), ("path", [0, 1]),
+        ("path", [0.5, 1, 2]), ("path", "abc"), ("classes", -1), ("classes", 10**9),
+        ("classes", 5), ("steered", True), ("steered", 0), ("run_length", 0), ("run_length", "x"),
+        ("seed", 1.5), ("requests", -1), ("requests", 2**60), ("learning", True),
+        ("alarm_at", 10**6), ("edges", []), ("edges", None), ("edges", [[0.2, 0.1]] * 3),
+        ("edges", [[float("nan")]] * 3), ("usual", [[0, -1]] * 5), ("usual", [[0, 1]]),
+        ("reference", []), ("reference", [[1]] * 5), ("pool", [[-1] * 32] * 5), ("pool", None),
+        ("recent", [["a"]] * 5), ("start", [0] * 4), ("start", [10**9] * 5), ("start", [0.5] * 5),
+        ("sums", [[0.0]] * 5), ("sums", [[-1.0] * BETS] * 5), ("run", [float("inf")] * 5),
+        ("histograms", [[0.0]] * 5), ("moments", [[0.0, -1.0]] * 5), ("moments", {}),
+    ],
+)  # fmt: skip
+def test_a_tampered_state_is_refused(name, value):
+    found = watch()
+    found.update_batch(*requests(20, 2))
+    with pytest.raises(InputError):
+        DriftWatch.restore({**found.state(), name: value})
+
+
+@pytest.mark.parametrize("name", ["path", "edges", "pool", "sums", "seed", "steered"])
+def test_a_state_with_a_part_missing_is_refused(name):
+    state = watch().state()
+    del state[name]
+    with pytest.raises(InputError):
+        DriftWatch.restore(state)
+
+
+@pytest.mark.parametrize("state", [None, [], "x", 3])
+def test_what_is_no_state_is_refused(state):
+    with pytest.raises(InputError, match="'state' must be of format"):
+        DriftWatch.restore(state)
