@@ -1,0 +1,109 @@
+"""Players whose arms are exits: LinUCB (DEE), SplitEE and UEE-UCB in simulations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.online.outcomes import Outcomes
+from policyopt.online.requests import Block, Requests
+from policyopt.runtime.errors import bad
+from policyopt.runtime.online.linucb import LinUCB, contexts
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Arms = npt.NDArray[np.int16]
+
+
+def static_exits(rows: int, exits: int) -> npt.NDArray[np.int16]:
+    """Return the table of arms that each are one exit, whatever the row, (n, K).
+
+    Examples
+    --------
+    >>> static_exits(2, 3)
+    array([[0, 1, 2],
+           [0, 1, 2]], dtype=int16)
+    """
+    return np.broadcast_to(np.arange(exits, dtype=np.int16), (rows, exits))
+
+
+class RoundPlayer(ABC):
+    """Plays round by round, all repetitions side by side; feedback comes `delay` rounds late.
+
+    Attributes
+    ----------
+    exits : ndarray of shape (n, A)
+        Exit of each row on each arm.
+    contextual : bool
+        Whether the arm depends on the request. If so the mean reward of an arm says nothing of the
+        requests that it was chosen for: regret is to be measured by the rewards that came.
+    """
+
+    contextual = False
+
+    def __init__(self, exits: npt.NDArray[np.integer], delay: int) -> None:
+        if type(delay) is not int or delay < 0:
+            raise bad("delay", "a whole number, at least 0", delay, "E.g. 0.")
+        self.exits, self._delay = exits, delay
+        self._late: deque[tuple[Any, ...]] = deque()
+
+    @abstractmethod
+    def choose(self, row: Ints) -> Ints:
+        """Return the arms for a request per repetition, (R,)."""
+
+    @abstractmethod
+    def learn(self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats) -> None:
+        """Take in the feedback of a request per repetition, where it arrives; all (R,)."""
+
+    def play(self, block: Block) -> Arms:
+        """Return the arms of a block of rounds, (rounds, R); blocks come in order."""
+        out = np.empty(block.row.shape, dtype=np.int16)
+        for j, row in enumerate(block.row):
+            out[j] = arm = self.choose(row)
+            item = (row, arm, block.arrives[j], block.overhead[j])
+            if self._delay:
+                self._late.append(item)
+                if len(self._late) <= self._delay:
+                    continue
+                item = self._late.popleft()
+            self.learn(*item)
+        return out
+
+
+class LinUCBPlayer(RoundPlayer):
+    """LinUCB (DEE): arm k is exit k, chosen by what the exits up to it have shown.
+
+    What an exit is worth is its gain by the reading of the outcomes less its share of the overhead,
+    so that the sum of what it learns from is the reward by which simulations measure. It is
+    contextual (see `RoundPlayer`): a pseudo-regret by the means of its arms would be wrong.
+
+    Parameters
+    ----------
+    rule : LinUCB
+    seen : Outcomes
+    requests : Requests
+    delay : int
+        Rounds until feedback comes.
+    """
+
+    contextual = True
+
+    def __init__(self, rule: LinUCB, seen: Outcomes, requests: Requests, delay: int = 0) -> None:
+        rows, exits = seen.cost.shape
+        super().__init__(static_exits(rows, exits), delay)
+        self._phi = contexts(seen.confidence, seen.prediction)
+        self._gain, self._load = seen.gain, seen.load
+        self._many = rule.many(exits, requests.repetitions)
+
+    def choose(self, row: Ints) -> Ints:
+        """Return the exits; see `RoundPlayer.choose`."""
+        return self._many.choose(self._phi[row])
+
+    def learn(self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats) -> None:
+        """Take in what the exits were worth; see `RoundPlayer.learn`."""
+        worth = self._gain[row] - overhead[:, None] * self._load
+        self._many.learn(self._phi[row], worth, arm, arrives)
