@@ -25,6 +25,7 @@ from policyopt.cli import (
     info,
     methods,
     run,
+    simulate,
     tune,
 )
 from policyopt.runtime.errors import PolicyOptError
@@ -52,6 +53,7 @@ app.command("compare")(compare.compare)
 app.command("tune")(tune.tune)
 app.command("calibration")(calibration.calibration)
 app.command("run")(run.run)
+app.command("simulate")(simulate.simulate)
 app.command("demo")(demo.demo)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from policyopt.frontier.curve import Frontier
 
 # Okabe & Ito: told apart by colour-blind readers, and in print.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
 _MOST_INSIDE = 12  # lines; the names of more stand beside the picture
 
@@ -47,8 +47,8 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
         )
         order = np.argsort(cost, kind="stable")
         # Each further round of colours has other markers and another kind of line.
-        again, i = divmod(i, len(_COLOURS))
-        colour, marker = _COLOURS[i], _MARKERS[(i + again) % len(_MARKERS)]
+        again, i = divmod(i, len(COLOURS))
+        colour, marker = COLOURS[i], _MARKERS[(i + again) % len(_MARKERS)]
         if not many:  # bands of many lines hide each other
             axes.fill_between(
                 cost[order], 100 * low[order], 100 * high[order], color=colour, alpha=0.10, lw=0
