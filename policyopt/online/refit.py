@@ -39,6 +39,7 @@ from policyopt.table import Table
 from policyopt.trace import trace
 
 Floats = npt.NDArray[np.float64]
+Tried = tuple[float, float, Fitted]  # cost on the recent rows, budget on the rows learned from
 _GRID = 17  # policies tried in each round
 _ROUNDS = 3
 
@@ -117,7 +118,8 @@ def method_of(fitted: Fitted) -> Method:
     """Return the method that a policy was fitted by, its settings included."""
     known = fitted.policy.provenance
     chosen = known.get("chosen", known)
-    name, settings = str(chosen["method"]), chosen["settings"]
+    # A name may state settings of its own, which are among all settings beside it.
+    name, settings = str(chosen["method"]).partition(":")[0], chosen["settings"]
     # Of a class that serves several methods, provenance also states what makes it this one.
     own = ROWS[name].settings() if name in ROWS else settings
     return make_method(name, {key: value for key, value in settings.items() if key in own})
@@ -126,7 +128,7 @@ def method_of(fitted: Fitted) -> Method:
 def _aimed(method: Method, table: Table, recent: Table, limit: float, seed: int) -> Fitted:
     """Return the dearest policy found, over budgets on `table`, that costs at most `limit` on `recent`."""
     low, high = cheapest(table), float(table.mean_costs[-1])
-    found: list[tuple[float, float, Fitted]] = []  # cost on recent rows, budget on the table
+    found: list[Tried] = []
     for _ in range(_ROUNDS):
         tried = np.linspace(low, high, _GRID)
         policies = fit_where_possible(method, table, [float(b) for b in tried], seed)
@@ -140,9 +142,9 @@ def _aimed(method: Method, table: Table, recent: Table, limit: float, seed: int)
         if not within or not over:
             break
         # Costs need not rise with the budget row by row: the bracket is by budget around the best.
-        best = max(within, key=lambda f: (f[0], -f[1]))
-        nearest = min(over, key=lambda f: (abs(f[1] - best[1]), f[0]))
-        low, high = sorted((best[1], nearest[1]))
+        middle = _dearest(within)[1]
+        nearest = over[int(np.argmin([abs(f[1] - middle) for f in over]))][1]
+        low, high = min(middle, nearest), max(middle, nearest)
     within = [f for f in found if f[0] <= limit]
     if not within:
         costs = sorted(f[0] for f in found)
@@ -150,7 +152,11 @@ def _aimed(method: Method, table: Table, recent: Table, limit: float, seed: int)
         raise BudgetError(
             message("budget", f"{least} on the recent rows", limit, "Raise it, or take max_prob.")
         )
-    return max(within, key=lambda f: (f[0], -f[1]))[2]
+    return _dearest(within)[2]
+
+
+def _dearest(found: list[Tried]) -> Tried:
+    return max(found, key=lambda f: (f[0], -f[1]))
 
 
 def _said(fitted: Fitted, method: Method, recent: Table, labelled: Table, limit: float) -> Fitted:

@@ -192,6 +192,19 @@ def test_one_class_more_often_is_found():
     assert alarm.moved.now == pytest.approx(0.55, abs=0.15)
 
 
+def test_a_class_between_others_is_found_by_a_bet_that_learned():
+    """One of 16 classes more often: a bump in the middle, which no Beta density has."""
+    rng = np.random.default_rng(0)
+    found = DriftWatch.fit(
+        rng.random((2000, 1)), rng.integers(0, 16, 2000), classes=16, steered=True
+    )
+    classes = np.where(rng.random(600) < 0.3, 5, rng.integers(0, 16, 600))
+    alarm = found.update_batch(rng.random((600, 1)), classes)
+    assert alarm is not None
+    assert alarm.moved.direction == "class 5 more often"
+    assert found.sums.sums[0, 1].argmax() >= BETS - 2
+
+
 def test_a_later_exit_alone_is_found():
     scores, first, exits = requests(3000, 5)
     scores[:, 2] = scores[:, 2] ** 3

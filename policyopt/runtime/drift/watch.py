@@ -254,7 +254,7 @@ class DriftWatch:
         whole("learn", learn, 0)
         self.alarm_at = None
         self.learning = int(learn)
-        self.sums = start_sums(self.reference.pool * (learn == 0))
+        self.sums = start_sums(self.reference.pool)
 
     def _learn(self, cells: Ints, values: Floats) -> None:
         """Count one request into the reference to be."""
