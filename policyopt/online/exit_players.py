@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from policyopt.online.outcomes import Outcomes
 from policyopt.online.requests import Block, Requests
+from policyopt.runtime.bandits import Bandit
 from policyopt.runtime.errors import bad
 from policyopt.runtime.online.linucb import LinUCB, contexts
+from policyopt.runtime.online.splitee import SplitEE
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -55,16 +57,22 @@ class RoundPlayer(ABC):
     def choose(self, row: Ints) -> Ints:
         """Return the arms for a request per repetition, (R,)."""
 
+    def aside(self) -> Any:
+        """Return what else of this choice `learn` needs, however late it comes."""
+        return None
+
     @abstractmethod
-    def learn(self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats) -> None:
-        """Take in the feedback of a request per repetition, where it arrives; all (R,)."""
+    def learn(
+        self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats, aside: Any
+    ) -> None:
+        """Take in the feedback of a request per repetition, where it arrives; all (R, ...)."""
 
     def play(self, block: Block) -> Arms:
         """Return the arms of a block of rounds, (rounds, R); blocks come in order."""
         out = np.empty(block.row.shape, dtype=np.int16)
         for j, row in enumerate(block.row):
             out[j] = arm = self.choose(row)
-            item = (row, arm, block.arrives[j], block.overhead[j])
+            item: tuple[Any, ...] = (row, arm, block.arrives[j], block.overhead[j], self.aside())
             if self._delay:
                 self._late.append(item)
                 if len(self._late) <= self._delay:
@@ -103,7 +111,53 @@ class LinUCBPlayer(RoundPlayer):
         """Return the exits; see `RoundPlayer.choose`."""
         return self._many.choose(self._phi[row])
 
-    def learn(self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats) -> None:
+    def learn(
+        self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats, aside: Any
+    ) -> None:
         """Take in what the exits were worth; see `RoundPlayer.learn`."""
         worth = self._gain[row] - overhead[:, None] * self._load
         self._many.learn(self._phi[row], worth, arm, arrives)
+
+
+class SplitEEPlayer(RoundPlayer):
+    """SplitEE: arm i computes up to exit i, and leaves there or goes to the last exit.
+
+    It learns from its own reward, by the confidences of the outcomes. What simulations tell of it,
+    rewards and costs, is by the exit it leaves at: a sample sent on pays for the last exit there,
+    not for the layer it was split at and for sending it.
+
+    Parameters
+    ----------
+    rule : SplitEE
+    bandit : Bandit or str
+        Chooses the split layer.
+    seen : Outcomes
+    requests : Requests
+    delay : int
+        Rounds until feedback comes.
+    """
+
+    def __init__(
+        self, rule: SplitEE, bandit: Bandit | str, seen: Outcomes, requests: Requests,
+        delay: int = 0,
+    ) -> None:  # fmt: skip
+        exits = seen.cost.shape[1]
+        if len(rule.layers) != exits:
+            raise bad("layers", f"one per exit: {exits}", len(rule.layers), "Of the policy's path.")
+        super().__init__(rule.exits(seen.confidence), delay)
+        self._confidence = seen.confidence
+        self._many = rule.many(requests.repetitions, bandit, requests.seed)
+
+    def choose(self, row: Ints) -> Ints:
+        """Return the split layers; see `RoundPlayer.choose`."""
+        return self._many.choose()
+
+    def aside(self) -> Any:
+        """Return the chances of the choice; see `RoundPlayer.aside`."""
+        return self._many.chances
+
+    def learn(
+        self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats, aside: Any
+    ) -> None:
+        """Take in the rewards that were seen; see `RoundPlayer.learn`."""
+        self._many.learn(self._confidence[row], arm, arrives, aside)

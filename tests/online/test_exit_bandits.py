@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 
-from policyopt.online.exit_players import LinUCBPlayer
+from policyopt.online.exit_players import LinUCBPlayer, SplitEEPlayer
 from policyopt.online.outcomes import Outcomes
 from policyopt.online.requests import Requests
 from policyopt.online.schedule import make_schedule
+from policyopt.runtime.bandits import BANDITS, make_bandit
 from policyopt.runtime.errors import InputError
 from policyopt.runtime.online.linucb import FEATURES, LinUCB, context, contexts
+from policyopt.runtime.online.splitee import SplitEE
 
 
 def rows_of(n=400, exits=4, seed=0):
@@ -23,7 +26,7 @@ def rows_of(n=400, exits=4, seed=0):
     prediction = (rng.random((n, exits)) > confidence).astype(np.int32)
     gain = np.maximum(noisy - noisy[:, :1], 0.0)
     load = np.linspace(0, 1, exits)
-    cost = np.broadcast_to(1 + load, (n, exits))
+    cost = np.tile(1.0 + load, (n, 1))
     return Outcomes(("test",), (n,), noisy, gain, load, cost, prediction == 0, noisy, prediction)
 
 
@@ -109,7 +112,7 @@ def test_linucb_nears_the_best_rule():
     gain = confidence - confidence[:, :1]
     zeros = np.zeros(confidence.shape, dtype=np.int32)
     seen = Outcomes(
-        ("test",), (5000,), confidence, gain, np.array([0.0, 1.0]), 1.0 + zeros, None,
+        ("test",), (5000,), confidence, gain, np.array([0.0, 1.0]), np.ones(confidence.shape), None,
         confidence, zeros,
     )  # fmt: skip
     requests = requests_of(seen, 4000, 3, overhead=(0.2, 0.2))
@@ -151,3 +154,97 @@ def test_linucb_state_goes_through_json():
             again.restore(state)
     with pytest.raises(InputError, match="alpha"):
         LinUCB(alpha=0.0)
+
+
+def split_rule(exits: int = 4, **more: Any):
+    layers = tuple(0.05 + 0.1 * k for k in range(exits))
+    return SplitEE(**{"layers": layers, "offload": 0.15, "alpha": 0.7, **more})
+
+
+def reward_of(rule, confidence, i):
+    """The paper's reward of split layer i, from one sample's confidences, or None: not known."""
+    last = len(confidence) - 1
+    if i == last or confidence[i] >= rule.alpha:
+        return confidence[i] - rule.mu * rule.layers[i]
+    return confidence[last] - rule.mu * (rule.layers[i] + rule.offload)
+
+
+def test_splitee_rewards_and_exits_by_the_paper():
+    seen = rows_of()
+    rule = split_rule(mu=0.7)
+    exits, rewards = rule.exits(seen.confidence), rule.rewards(seen.confidence)
+    low, width = rule.range()
+    assert low <= rewards.min() and rewards.max() <= low + width
+    for row, confidence in enumerate(seen.confidence.tolist()):
+        for i in range(4):
+            assert exits[row, i] == (i if i == 3 or confidence[i] >= 0.7 else 3)
+            assert rewards[row, i] == pytest.approx(reward_of(rule, confidence, i), abs=1e-12)
+
+
+@pytest.mark.parametrize("side", [False, True])
+@pytest.mark.parametrize("exits", [1, 2, 4])
+@pytest.mark.parametrize("bandit", list(BANDITS))
+def test_splitee_one_is_many_and_sees_only_what_was_computed(bandit, exits, side):
+    """The server hands over no confidence that it has not got."""
+    seen, rule = rows_of(exits=exits), split_rule(exits, side=side)
+    requests = requests_of(seen, label_share=0.7)
+    if side and make_bandit(bandit).draws:
+        with pytest.raises(InputError, match="bandit"):
+            rule.one(bandit)
+        return
+    many = arms_of(SplitEEPlayer(rule, bandit, seen, requests), requests)
+    one = rule.one(bandit, 1)
+    for r in range(3):
+        one, arms = rule.one(bandit, seed=1, stream=r), []
+        for block in requests:
+            for j, row in enumerate(block.row[:, r]):
+                i = one.choose()
+                arms.append(i)
+                reached = seen.confidence[row, : i + 1].tolist()
+                leaves = one.leaves(i, reached[i])
+                last = None if leaves and i < exits - 1 else float(seen.confidence[row, -1])
+                if block.arrives[j, r]:
+                    one.learn(reached, last, one.bandit.chances)
+        assert arms == many[:, r].tolist()
+    again = rule.one(bandit, seed=1, stream=2)
+    again.restore(json.loads(json.dumps(one.state())))
+    assert [one.choose() for _ in range(5)] == [again.choose() for _ in range(5)]
+
+
+def test_splitee_finds_the_best_split():
+    seen = rows_of(2000)
+    rule = split_rule()
+    requests = requests_of(seen, 6000)
+    arms = arms_of(SplitEEPlayer(rule, make_bandit("ucb1", {"c": 0.1}), seen, requests), requests)
+    means = rule.rewards(seen.confidence).mean(axis=0)
+    assert (arms[-1000:] == means.argmax()).mean() > 0.8
+
+
+def test_splitee_side_observations_are_biased():
+    """Not missing at random: what is lacking had low confidence at j, and much at the last exit.
+
+    Where sending is cheap those were good rewards, and arm 0 looks worse than it is; where it is
+    dear, better. From the last exit all is known, and nothing is biased.
+    """
+    seen, bias = rows_of(20000), []
+    for offload in (0.0, 0.6):
+        rule = split_rule(side=True, offload=offload, alpha=0.5)
+        rewards = rule.rewards(seen.confidence)
+        known = rule.known(seen.confidence, np.full(20000, 2))
+        assert known[:, 2].all() and not known[:, 3].any() and not known[:, 0].all()
+        bias.append(rewards[known[:, 0], 0].mean() - rewards[:, 0].mean())
+    assert bias[0] < -0.03 and bias[1] > 0.03
+    assert rule.known(seen.confidence, np.full(20000, 3)).all()
+
+
+def test_splitee_refuses():
+    cases: list[dict[str, Any]] = [
+        {"layers": ()}, {"layers": (0.2, 0.1)}, {"layers": (-0.1,)}, {"alpha": 1.5},
+        {"offload": -1.0}, {"mu": float("nan")}, {"side": 1},
+    ]  # fmt: skip
+    for wrong in cases:
+        with pytest.raises(InputError):
+            split_rule(**wrong)
+    seen = rows_of()
+    with pytest.raises(InputError, match="layers"):
+        SplitEEPlayer(split_rule(3), "ucb1", seen, requests_of(seen))

@@ -1,4 +1,4 @@
-"""LinUCB over exits, for the setting of DEE: after each exit, is going on worth what it costs?
+"""LinUCB over exits, for the setting of DEE: learns after which exits going on pays.
 
 DEE (Ju, Bao, Ge & Yuan, "Dynamic Early Exit Scheduling for Deep Neural Network Inference through
 Contextual Bandits", CIKM 2021) takes what an exit shows as the context, decides anew after every
