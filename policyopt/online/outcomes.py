@@ -14,13 +14,12 @@ from policyopt.answers.crossfit import CrossFitted, observe
 from policyopt.runtime.answers import Plain
 from policyopt.runtime.confidence import ConfidenceRule
 from policyopt.runtime.errors import bad
+from policyopt.runtime.online.rewards import REWARDS, reward_range
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table
 from policyopt.trace import trace
 
 Floats = npt.NDArray[np.float64]
-#: Readings of what an exit is worth beyond exit 0.
-REWARDS = ("confidence", "signed", "calibrated", "label")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +28,8 @@ class Outcomes:
 
     Attributes
     ----------
+    reward : str
+        The reading of the gain.
     streams : tuple of S str
     sizes : tuple of S int
         Rows of each.
@@ -46,6 +47,7 @@ class Outcomes:
     prediction : ndarray of shape (n, K), int32
     """
 
+    reward: str
     streams: tuple[str, ...]
     sizes: tuple[int, ...]
     scores: Floats
@@ -57,15 +59,8 @@ class Outcomes:
     prediction: npt.NDArray[np.int32]
 
     def range_of(self, overhead: tuple[float, float]) -> tuple[float, float]:
-        """Return the least and the largest reward that there can be.
-
-        Gains lie in [0, 1], or [-1, 1] where they are signed; each is less by its overhead.
-        """
-        least = -1.0 if bool((self.gain < 0).any()) else 0.0
-        low, high = overhead
-        return min(0.0, least - high * float(self.load.max())), max(
-            0.0, 1.0 - low * float(self.load[1:].min(initial=1.0))
-        )
+        """Return the least and the largest reward that there can be; see `reward_range`."""
+        return reward_range(self.reward, self.load.tolist(), overhead)
 
     def stream_means(self, values: Floats) -> Floats:
         """Return the mean of (n, ...) numbers over the rows of each stream, (S, ...)."""
@@ -135,7 +130,7 @@ def outcomes(
     span = float(way[-1] - way[0])
     load = (way - way[0]) / span if span > 0 else np.linspace(0, 1, len(way))
     return Outcomes(
-        tuple(table.split for table in tables), tuple(len(table) for table in tables),
+        reward, tuple(table.split for table in tables), tuple(len(table) for table in tables),
         np.concatenate(scores), gain, load, np.concatenate(cost), right, confidence,
         np.concatenate(prediction),
     )  # fmt: skip

@@ -184,7 +184,7 @@ class BanditPlayer:
             chance = None
             if one.chances is not None:
                 chance = reveal_chances(one.chances, reveal, start[j].tolist())
-            item = (first, last, reward, chance) if arrives[j] else None
+            item: Any = (first, last, reward, chance) if arrives[j] else None
             if delay:
                 late.append(item)
                 item = late.popleft() if len(late) > delay else None

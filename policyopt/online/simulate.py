@@ -25,6 +25,7 @@ from policyopt.runtime.bandits import BANDITS, make_bandit
 from policyopt.runtime.errors import bad
 from policyopt.runtime.online.controller import Controller
 from policyopt.runtime.online.ladder import Ladder
+from policyopt.runtime.online.rewards import overhead_range
 from policyopt.table import Table, Tables
 from policyopt.telling import tell
 
@@ -153,7 +154,7 @@ def simulate(
     """
     tables = tables or Tables(data, cost)
     plan = make_schedule(schedule, streams, rounds)
-    over = _range(overhead)
+    over = overhead_range(overhead)
     if not isinstance(label_share, (int, float)) or not 0 < label_share <= 1:
         raise bad("label_share", "a number above 0, at most 1", label_share, "E.g. 0.1.")
     if type(repetitions) is not int or repetitions < 1:
@@ -275,17 +276,6 @@ def _parse(spec: str) -> tuple[str, dict[str, Any]]:
     if name == "controller" and not settings.keys() <= {"step", "start"}:
         raise bad(f"setting of {name}", "step or start", sorted(settings), "E.g. step=0.05.")
     return name, settings
-
-
-def _range(overhead: Any) -> tuple[float, float]:
-    """Return the range of the overhead."""
-    ends = overhead if isinstance(overhead, (tuple, list)) else (overhead, overhead)
-    if len(ends) != 2 or not all(isinstance(x, (int, float)) for x in ends):
-        raise bad("overhead", "a number, or a range of two", overhead, "E.g. 0.1.")
-    low, high = (float(x) for x in ends)
-    if not 0 <= low <= high < 1e6:
-        raise bad("overhead", "0 or more, the first at most the second", overhead, "E.g. 0.1.")
-    return low, high
 
 
 def _record(tally: Tally, yardstick: Yardstick, bandit: bool, ladder: Ladder) -> dict[str, Any]:

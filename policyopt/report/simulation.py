@@ -70,9 +70,14 @@ def simulation_figure(found: Simulation, title: str = "") -> Any:
         shares = tally.shares().T
         edges = np.concatenate([[0], tally.rounds])
         axes.pcolormesh(
-            edges, np.arange(len(shares) + 1) - 0.5, shares, cmap="Blues", vmin=0, vmax=1
+            edges,
+            np.arange(len(shares) + 1) - 0.5,
+            shares,
+            cmap="Blues",
+            vmin=0,
+            vmax=max(float(shares.max()), 1e-9),
         )
-        axes.set_title(f"arm played: {name}", loc="left", fontsize=9)
+        axes.set_title(f"arm played: {name.partition(':')[0]}", loc="left", fontsize=9)
         if len(shares) == len(labels) <= 12:
             axes.set_yticks(range(len(labels)), labels, fontsize=7)
         else:

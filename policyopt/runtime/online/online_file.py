@@ -1,0 +1,92 @@
+"""The file of an `Online`: policy, rungs, settings and state in one JSON, checked when loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..artifact import to_dict, write_text
+from ..bandits.saved import checked
+from ..content import digest_of, from_dict
+from ..errors import InputError, bad
+from .ladder import Ladder
+
+if TYPE_CHECKING:
+    from .serving import Online
+
+FORMAT, VERSION = "policyopt-online", 1
+MAX_BYTES = 64 << 20
+_FIELDS = (
+    "format", "version", "policy", "thresholds", "labels", "steering", "settings", "state", "sha256",
+)  # fmt: skip
+_SETTINGS = ("overhead", "reward", "reveal", "seed", "stream")
+
+
+def save_online(online: Online, path: Any) -> None:
+    """Write the file, atomically; see `Online.save`."""
+    labels = online.ladder.labels
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "policy": to_dict(online.ladder.policy),
+        "thresholds": online.ladder.thresholds.tolist(),
+        "labels": None if labels is None else labels.tolist(),
+        "steering": {"name": online.steering.name, "settings": asdict(online.steering)},  # type: ignore[call-overload]
+        "settings": {
+            **{n: getattr(online, n) for n in _SETTINGS},
+            "overhead": list(online.overhead),
+        },
+        "state": online.state(),
+    }
+    text = json.dumps({**content, "sha256": digest_of(content)}, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def load_online(path: Any) -> Online:
+    """Read the file; see `Online.load`."""
+    from .serving import Online, steering_of
+
+    path = Path(path)
+    if not path.is_file():
+        raise bad("online policy", "a file", str(path), "`Online.save` writes one.")
+    if path.stat().st_size > MAX_BYTES:
+        raise bad(path.name, f"at most {MAX_BYTES >> 20} MiB", f"{path.stat().st_size} bytes", "")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise bad(path.name, "JSON", str(error), "Is the file whole? Save it again.") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise bad(path.name, f"a file of format '{FORMAT}'", "something else", "Online.save")
+    content = dict(checked(path.name, content, _FIELDS))
+    if content["version"] != VERSION or type(content["version"]) is not int:
+        raise bad(f"version of {path.name}", str(VERSION), content["version"], "Update policyopt.")
+    body = {name: value for name, value in content.items() if name != "sha256"}
+    try:
+        same = digest_of(body) == content["sha256"]
+    except ValueError as error:
+        raise bad(path.name, "free of infinite numbers", str(error), "Save it again.") from error
+    if not same:
+        raise InputError(
+            f"'{path.name}' was changed after it was written: its checksum differs. Save it again."
+        )
+    steering = checked("steering", content["steering"], ("name", "settings"))
+    settings = checked("settings", content["settings"], _SETTINGS)
+    try:
+        ladder = Ladder(
+            from_dict(content["policy"], path.name), content["thresholds"], content["labels"]
+        )
+        online = Online(ladder, steering_of(steering["name"], steering["settings"]), **settings)
+        online.restore(content["state"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise bad(
+            path.name, "a whole file of an online policy", str(error), "Save it again."
+        ) from error
+    return online
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")

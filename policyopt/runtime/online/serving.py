@@ -1,0 +1,309 @@
+"""`Online`: a policy that adapts inside inference code. It decides, takes feedback, and is saved."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..bandits import BANDITS, Bandit, make_bandit
+from ..bandits.reveal import REVEALS, reveal_chances
+from ..decision import Decision
+from ..errors import InputError, bad
+from .controller import Controller, OneController
+from .ladder import Ladder
+from .rewards import REWARDS, gain, overhead_range, reward_range
+
+
+class Request:
+    """One request on its way through the exits; made by `Online.start`, used by one thread at a time.
+
+    Attributes
+    ----------
+    arm : int
+        The rung it is served on.
+    exit : int or None
+        Position of the exit taken on the policy's path; None as long as it is on its way.
+    """
+
+    __slots__ = ("arm", "chances", "done", "exit", "levels", "scores", "state")
+
+    def __init__(self, arm: int, state: Any, chances: Any) -> None:
+        self.arm, self.state, self.chances = arm, state, chances
+        self.exit: int | None = None
+        self.done = False
+        self.scores: list[float] = []
+        self.levels: list[float] = []
+
+
+class Online:
+    """A ladder and who moves along it: a bandit, or the budget controller.
+
+    Constant time and memory per request; safe to call from many threads. Per request: `start`,
+    `decide` at each exit until it says leave, then `feedback`, at once or whenever it is there.
+
+    Parameters
+    ----------
+    ladder : Ladder
+        E.g. from `policyopt.online.ladders`.
+    steering : Bandit or Controller
+    overhead : float or (low, high)
+        Of going to the last exit, in units of the reward; earlier exits bear their share by cost.
+        A range: `feedback` says each time what it was; without that, the middle counts.
+    reward : str
+        One of `policyopt.runtime.online.rewards.REWARDS`. ``calibrated`` takes a policy that
+        carries a confidence map; ``label`` needs `feedback` to say what was correct.
+    reveal : {"smaller", "played", "all"}
+        Whose rewards feedback counts for; ``all`` only with bandits that draw.
+    seed, stream : int
+        Of the bandit's random numbers; servers side by side take streams of their own.
+
+    Examples
+    --------
+    >>> from policyopt.runtime.policy import Policy
+    >>> from policyopt.runtime.scores import MaxProb
+    >>> from policyopt.runtime.bandits import make_bandit
+    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "probabilities", 2)
+    >>> online = Online(Ladder(policy, [[0.0], [0.5], [1.0]]), make_bandit("ucb1"), overhead=0.1)
+    >>> request = online.start()
+    >>> online.decide(0, [0.9, 0.1], request).exit  # the largest rung first: it goes on
+    False
+    >>> online.decide(1, [0.95, 0.05], request).exit
+    True
+    >>> round(online.feedback(request), 3)  # 0.95 - 0.9 - 0.1
+    -0.05
+    """
+
+    def __init__(
+        self,
+        ladder: Ladder,
+        steering: Bandit | Controller,
+        *,
+        overhead: float | Sequence[float] = 0.0,
+        reward: str = "confidence",
+        reveal: str = "smaller",
+        seed: int = 0,
+        stream: int = 0,
+    ) -> None:
+        if reward not in REWARDS:
+            raise bad("reward", f"one of {', '.join(REWARDS)}", reward, "E.g. confidence.")
+        if reveal not in REVEALS:
+            raise bad("reveal", f"one of {', '.join(REVEALS)}", reveal, "E.g. smaller.")
+        if reward == "calibrated" and ladder.policy.confidence is None:
+            raise bad(
+                "reward", "confidence, signed or label for a policy without a confidence map",
+                reward, "Fit with --confidence platt.",
+            )  # fmt: skip
+        bandit = not isinstance(steering, Controller)
+        if bandit and reveal == "all" and not steering.draws:
+            raise bad(
+                "reveal", "smaller or played for bandits that draw nothing", reveal,
+                "Rewards of larger arms are known for hard inputs only: exp3 weighs them.",
+            )  # fmt: skip
+        for name, value in (("seed", seed), ("stream", stream)):
+            if type(value) is not int or not 0 <= value < 2**63:
+                raise bad(name, "a whole number, 0 or more", value, "E.g. 0.")
+        self.ladder, self.steering = ladder, steering
+        self.overhead = overhead_range(overhead)
+        self.reward, self.reveal, self.seed, self.stream = reward, reveal, seed, stream
+        self.requests = 0  # how many have started
+        costs = ladder.policy.costs
+        span = float(costs[-1] - costs[0])
+        self._load = [float(c - costs[0]) / span if span > 0 else 1.0 for c in costs]
+        self._least, most_reward = reward_range(reward, self._load, self.overhead)
+        self._width = most_reward - self._least
+        self._rows = ladder.thresholds.tolist()
+        self._lock = threading.Lock()
+        self._player: Any = (
+            steering.one(ladder.arms, seed, stream)
+            if isinstance(steering, Bandit)
+            else steering.one(ladder.arms)
+        )
+
+    def start(self) -> Request:
+        """Begin a request: the rung it will be served on is chosen here."""
+        with self._lock:
+            arm = self._player.choose()
+            chances = getattr(self._player, "chances", None)
+            number, self.requests = self.requests, self.requests + 1
+        return Request(arm, self.ladder.policy.start(number), chances)
+
+    def decide(self, k: int, output: object, request: Request, features: object = None) -> Decision:
+        """Decide at exit k.
+
+        Parameters
+        ----------
+        k : int
+            The model's number of the exit: those of `ladder.policy.path` in turn.
+        output, features : object
+            What the exit gave, as `Policy.step` takes it.
+        request : Request
+
+        Returns
+        -------
+        Decision
+            Of `Policy.step`, by the thresholds of the request's rung.
+
+        Raises
+        ------
+        InputError
+            The request has left already, or what `Policy.step` refuses.
+        """
+        if request.exit is not None:
+            raise bad("request", "on its way", "one that has left", "One start per request.")
+        policy = self.ladder.policy
+        decision = policy.step(k, output, request.state, features)
+        at = request.state.position - 1
+        if at < policy.exits - 1:
+            leave = bool(decision.score >= self._rows[request.arm][at])
+            decision = replace(decision, exit=leave)
+        request.scores.append(decision.score)
+        request.levels.append(decision.confidence)
+        if decision.exit:
+            request.exit = at
+        return decision
+
+    def feedback(
+        self, request: Request, *, correct: Sequence[bool] | None = None,
+        overhead: float | None = None, cost: float | None = None,
+    ) -> float:  # fmt: skip
+        """Learn from a request that has left; once per request, in any order, late or never.
+
+        Parameters
+        ----------
+        request : Request
+        correct : sequence of bool, optional
+            For ``label``: whether the answers of exits 0 to the one taken were right.
+        overhead : float, optional
+            What going to the last exit would have cost this time, in units of the reward.
+        cost : float, optional
+            For the controller: what the request really cost, in the policy's unit; default the mean
+            cost of its exit.
+
+        Returns
+        -------
+        float
+            The reward; for the controller, the cost.
+
+        Raises
+        ------
+        InputError
+            The request has not left, or was learned from before; labels missing or superfluous.
+        """
+        if request.exit is None or request.done:
+            got = "one still on its way" if request.exit is None else "one learned from before"
+            raise bad("request", "one that has left, once", got, "Call it after decide says leave.")
+        if isinstance(self._player, OneController):
+            return self._charge(request, cost)
+        low, high = self.overhead
+        over = (low + high) / 2 if overhead is None else overhead
+        if not low <= over <= high:
+            allowed = f"from {low} to {high}"
+            raise bad("overhead", allowed, over, "Give Online the range that it may have.")
+        levels = self._levels(request, correct)
+        every = [gain(self.reward, levels, k) - over * self._load[k] for k in range(len(levels))]
+        scaled = [(value - self._least) / self._width for value in every]
+        known = self.ladder.taken(request.scores, request.exit == self.ladder.policy.exits - 1)
+        rewards = [0.0 if k is None else scaled[k] for k in known]
+        chance = None
+        if request.chances is not None:
+            chance = reveal_chances(list(request.chances), self.reveal, _starts(known))
+        with self._lock:
+            if request.done:
+                raise bad("request", "one that has left, once", "one learned from before", "")
+            request.done = True
+            for first, last in self._known(request.arm, known):
+                self._player.learn(first, last, rewards, chance)
+        return every[request.exit]
+
+    def _charge(self, request: Request, cost: float | None) -> float:
+        costs = self.ladder.policy.costs
+        paid = float(costs[request.exit]) if cost is None else float(cost)
+        if not 0 <= paid < 1e300:
+            raise bad("cost", "a number, 0 or more", paid, "In the policy's unit.")
+        share = (paid - float(costs[0])) / max(float(costs[-1] - costs[0]), 1e-300)
+        with self._lock:
+            request.done = True
+            self._player.learn(share)
+        return paid
+
+    def _levels(self, request: Request, correct: Sequence[bool] | None) -> list[float]:
+        """Return confidences, or correctness, of the exits seen."""
+        if self.reward != "label":
+            if correct is not None:
+                raise bad("correct", "left out: the reward is label-free", correct, "reward=label")
+            return request.levels
+        wanted = len(request.levels)
+        if correct is None or len(correct) != wanted:
+            got = "none" if correct is None else f"{len(correct)}"
+            raise bad("correct", f"one truth value per exit seen: {wanted}", got, "Exits 0 to k.")
+        return [float(bool(right)) for right in correct]
+
+    def _known(self, arm: int, known: list[int | None]) -> list[tuple[int, int]]:
+        """Return the runs of arms whose rewards count."""
+        if self.reveal == "played":
+            return [(arm, arm)]
+        last = arm if self.reveal == "smaller" else len(known) - 1
+        if self.ladder.nested:  # what is known is one run, from arm 0 on
+            while last > arm and known[last] is None:
+                last -= 1
+            return [(0, last)]
+        return [(a, a) for a in range(last + 1) if known[a] is not None]
+
+    def state(self) -> dict[str, Any]:
+        """Return what was learned so far, JSON-able; requests on their way are not in it."""
+        with self._lock:
+            return {"requests": self.requests, "player": self._player.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`, checked."""
+        if not isinstance(state, Mapping) or state.keys() != {"requests", "player"}:
+            raise bad("state", "a mapping of player and requests", state, "Start anew.")
+        if type(state["requests"]) is not int or not 0 <= state["requests"] < 2**62:
+            raise bad("requests", "a whole number, 0 or more", state["requests"], "Start anew.")
+        with self._lock:
+            self._player.restore(state["player"])
+            self.requests = state["requests"]
+
+    def save(self, path: Any) -> None:
+        """Write policy, rungs, settings and state as one JSON file, whole or not at all."""
+        from .online_file import save_online
+
+        save_online(self, path)
+
+    @classmethod
+    def load(cls, path: Any) -> Online:
+        """Read what `save` wrote, checked; it goes on where it stopped.
+
+        Raises
+        ------
+        InputError
+            No such file, not JSON, changed since written, or a field that is not what it must be.
+        """
+        from .online_file import load_online
+
+        return load_online(path)
+
+
+def steering_of(name: Any, settings: Any) -> Bandit | Controller:
+    """Return a bandit or the controller by name, as a file holds it."""
+    if not isinstance(settings, Mapping):
+        raise bad("settings of the steering", "a mapping", settings, "Save it again.")
+    if name == Controller.name:
+        try:
+            return Controller(**settings)
+        except TypeError as error:
+            raise bad("settings of the controller", "budget, step, start", settings, "") from error
+    if name not in BANDITS:
+        raise InputError(f"'{name}' is no bandit and no controller that this version knows.")
+    return make_bandit(name, settings)
+
+
+def _starts(known: list[int | None]) -> list[int]:
+    """Return, per arm, the smallest arm next to it that takes the same exit."""
+    found = list(range(len(known)))
+    for a in range(1, len(known)):
+        if known[a] is not None and known[a] == known[a - 1]:
+            found[a] = found[a - 1]
+    return found

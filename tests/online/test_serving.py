@@ -1,0 +1,158 @@
+"""The object that serves: plays what the simulation plays, is saved and restored, refuses by name."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+
+import policyopt as po
+from policyopt.online.ladders import family_ladder, threshold_ladder
+from policyopt.online.outcomes import outcomes
+from policyopt.online.players import BanditPlayer, BudgetPlayer
+from policyopt.online.requests import Requests
+from policyopt.online.schedule import make_schedule
+from policyopt.runtime.bandits import BANDITS, make_bandit
+from policyopt.runtime.online import Controller, Online
+from policyopt.table import Tables
+from tests.synthetic import outputs
+
+ROUNDS = 400
+
+
+@pytest.fixture(scope="module")
+def data():
+    logits, labels = outputs(n=600, exits=3, classes=4, seed=3)
+    return po.from_arrays(logits, labels, costs=[1, 2, 5], split={"fit": 0.5, "test": 0.5})
+
+
+def serve(online, logits, rows, overhead=None, stop=None):
+    """Serve some rows, one after the other; return the arms."""
+    arms = []
+    for row in rows[:stop]:
+        request = online.start()
+        arms.append(request.arm)
+        for k in online.ladder.policy.path:
+            if online.decide(k, logits[row, k], request).exit:
+                break
+        online.feedback(request, overhead=overhead)
+    return arms
+
+
+def rows_of(data, table):
+    logits = np.asarray(data.splits["pool"].array("outputs"), np.float64)
+    return logits[table.places]
+
+
+@pytest.mark.parametrize("name", list(BANDITS))
+@pytest.mark.parametrize("reveal", ["played", "smaller", "all"])
+def test_serving_plays_what_the_simulation_plays(data, name, reveal, tmp_path):
+    bandit = make_bandit(name)
+    tables = Tables(data)
+    table = tables.get("test")
+    ladder = threshold_ladder(table, [0, 0.4, 0.6, 0.8, 1])
+    if reveal == "all" and not bandit.draws:
+        with pytest.raises(po.InputError, match="reveal"):
+            Online(ladder, bandit, reveal=reveal)
+        return
+    seen = outcomes(ladder.policy, [table])
+    requests = Requests(
+        make_schedule("stationary", ["test"], ROUNDS), (len(table),), 2, 5, 1.0, (0.2, 0.2)
+    )
+    player = BanditPlayer(bandit, seen, ladder.exits(seen.scores), requests, reveal)
+    block = next(iter(requests))
+    expected = player.play(block)
+    logits = rows_of(data, table)
+    for stream in range(2):
+        online = Online(ladder, bandit, overhead=0.2, reveal=reveal, seed=5, stream=stream)
+        arms = serve(online, logits, block.row[:, stream], stop=ROUNDS // 2)
+        online.save(tmp_path / "online.json")  # and go on from the file
+        online = Online.load(tmp_path / "online.json")
+        arms += serve(online, logits, block.row[ROUNDS // 2 :, stream])
+        assert arms == expected[:, stream].tolist()
+
+
+def test_controller_serves_as_simulated_and_keeps_its_bound(data, tmp_path):
+    tables = Tables(data)
+    table = tables.get("test")
+    ladder = family_ladder("max_prob", tables.get("fit"), 15)
+    seen = outcomes(ladder.policy, [table])
+    rule = Controller(budget=0.4)
+    requests = Requests(make_schedule("stationary", ["test"], ROUNDS), (len(table),), 1, 1)
+    block = next(iter(requests))
+    expected = BudgetPlayer(rule, seen, ladder.exits(seen.scores), 1).play(block)
+    online = Online(ladder, rule)
+    logits = rows_of(data, table)
+    arms = serve(online, logits, block.row[:150, 0])
+    online.save(tmp_path / "online.json")
+    arms += serve(Online.load(tmp_path / "online.json"), logits, block.row[150:, 0])
+    assert arms == expected[:, 0].tolist()
+
+
+def test_label_reward_wants_labels_and_others_refuse_them(data):
+    ladder = threshold_ladder(Tables(data).get("test"), [0, 0.5, 1])
+    online = Online(ladder, make_bandit("ucb1"), reward="label", overhead=(0.0, 0.5))
+    request = online.start()
+    with pytest.raises(po.InputError, match="one still on its way"):
+        online.feedback(request)
+    for k in range(3):
+        online.decide(k, [1.0, 0, 0, 0], request)
+    with pytest.raises(po.InputError, match="'correct' must be one truth value per exit seen: 3"):
+        online.feedback(request)
+    with pytest.raises(po.InputError, match="'overhead' must be from 0"):
+        online.feedback(request, correct=[0, 1, 1], overhead=0.7)
+    assert online.feedback(request, correct=[0, 1, 1], overhead=0.25) == 0.75
+    with pytest.raises(po.InputError, match="learned from before"):
+        online.feedback(request, correct=[0, 1, 1])
+    with pytest.raises(po.InputError, match="'request' must be on its way"):
+        online.decide(2, [1.0, 0, 0, 0], request)
+
+
+def test_many_threads_lose_nothing(data):
+    ladder = threshold_ladder(Tables(data).get("test"), [0, 0.5, 1])
+    online = Online(ladder, make_bandit("ucb1"))
+
+    def work():
+        for _ in range(50):
+            request = online.start()
+            for k in range(3):
+                if online.decide(k, [3.0, 0, 0, 0], request).exit:
+                    break
+            online.feedback(request)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    state = online.state()["player"]
+    assert online.requests == state["rounds"] == sum(state["choices"]) == 400
+    assert state["pulls"][0] == 400  # side information: every request shows the smallest arm
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["state"]["player"]["pulls"].pop(),
+        lambda c: c["state"]["player"].update(rounds=-1),
+        lambda c: c["thresholds"][0].append(1.0),
+        lambda c: c["steering"].update(name="../ucb1"),
+        lambda c: c["settings"].update(reward="gold"),
+        lambda c: c.update(extra=1),
+        lambda c: c["policy"].update(classes=9),
+    ],
+)
+def test_files_are_refused_by_name(data, tmp_path, change):
+    from policyopt.runtime.content import digest_of
+
+    online = Online(threshold_ladder(Tables(data).get("test"), [0, 0.5, 1]), make_bandit("ucb1"))
+    online.save(tmp_path / "online.json")
+    content = json.loads((tmp_path / "online.json").read_text())
+    change(content)
+    (tmp_path / "changed.json").write_text(json.dumps(content))
+    with pytest.raises(po.InputError, match=r"changed after|must be"):
+        Online.load(tmp_path / "changed.json")
+    content["sha256"] = digest_of({k: v for k, v in content.items() if k != "sha256"})
+    (tmp_path / "forged.json").write_text(json.dumps(content))
+    with pytest.raises(po.InputError):
+        Online.load(tmp_path / "forged.json")
