@@ -15,6 +15,7 @@ from policyopt.runtime.bandits import Bandit
 from policyopt.runtime.errors import bad
 from policyopt.runtime.online.linucb import LinUCB, contexts
 from policyopt.runtime.online.splitee import SplitEE
+from policyopt.runtime.online.uee_ucb import UEEUCB
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -161,3 +162,35 @@ class SplitEEPlayer(RoundPlayer):
     ) -> None:
         """Take in the rewards that were seen; see `RoundPlayer.learn`."""
         self._many.learn(self._confidence[row], arm, arrives, aside)
+
+
+class UEEPlayer(RoundPlayer):
+    """UEE-UCB: arm k is exit k; it learns from the predictions of the exits up to it, nothing else.
+
+    Parameters
+    ----------
+    rule : UEEUCB
+        Its costs in units of the error rate, e.g. an overhead times `Outcomes.load`.
+    seen : Outcomes
+    requests : Requests
+    delay : int
+        Rounds until feedback comes.
+    """
+
+    def __init__(self, rule: UEEUCB, seen: Outcomes, requests: Requests, delay: int = 0) -> None:
+        rows, exits = seen.cost.shape
+        if len(rule.costs) != exits:
+            raise bad("costs", f"one per exit: {exits}", len(rule.costs), "Of the policy's path.")
+        super().__init__(static_exits(rows, exits), delay)
+        self._prediction = seen.prediction
+        self._many = rule.many(requests.repetitions)
+
+    def choose(self, row: Ints) -> Ints:
+        """Return the exits; see `RoundPlayer.choose`."""
+        return self._many.choose()
+
+    def learn(
+        self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats, aside: Any
+    ) -> None:
+        """Take in the predictions that were seen; see `RoundPlayer.learn`."""
+        self._many.learn(self._prediction[row], arm, arrives)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from policyopt.online.exit_players import LinUCBPlayer, SplitEEPlayer
+from policyopt.online.exit_players import LinUCBPlayer, SplitEEPlayer, UEEPlayer
 from policyopt.online.outcomes import Outcomes
 from policyopt.online.requests import Requests
 from policyopt.online.schedule import make_schedule
@@ -16,6 +18,7 @@ from policyopt.runtime.bandits import BANDITS, make_bandit
 from policyopt.runtime.errors import InputError
 from policyopt.runtime.online.linucb import FEATURES, LinUCB, context, contexts
 from policyopt.runtime.online.splitee import SplitEE
+from policyopt.runtime.online.uee_ucb import UEEUCB
 
 
 def rows_of(n=400, exits=4, seed=0):
@@ -27,7 +30,9 @@ def rows_of(n=400, exits=4, seed=0):
     gain = np.maximum(noisy - noisy[:, :1], 0.0)
     load = np.linspace(0, 1, exits)
     cost = np.tile(1.0 + load, (n, 1))
-    return Outcomes(("test",), (n,), noisy, gain, load, cost, prediction == 0, noisy, prediction)
+    return Outcomes(
+        "confidence", ("test",), (n,), noisy, gain, load, cost, prediction == 0, noisy, prediction
+    )
 
 
 def requests_of(seen, rounds=300, repetitions=3, **more):
@@ -112,7 +117,7 @@ def test_linucb_nears_the_best_rule():
     gain = confidence - confidence[:, :1]
     zeros = np.zeros(confidence.shape, dtype=np.int32)
     seen = Outcomes(
-        ("test",), (5000,), confidence, gain, np.array([0.0, 1.0]), np.ones(confidence.shape), None,
+        "confidence", ("test",), (5000,), confidence, gain, np.array([0.0, 1.0]), np.ones(confidence.shape), None,
         confidence, zeros,
     )  # fmt: skip
     requests = requests_of(seen, 4000, 3, overhead=(0.2, 0.2))
@@ -154,6 +159,9 @@ def test_linucb_state_goes_through_json():
             again.restore(state)
     with pytest.raises(InputError, match="alpha"):
         LinUCB(alpha=0.0)
+    with pytest.raises(InputError, match="worth"):
+        again.learn([context(0.3, 0, False)], [0.0, float("nan")])
+    assert np.isfinite(again.target).all()
 
 
 def split_rule(exits: int = 4, **more: Any):
@@ -248,3 +256,88 @@ def test_splitee_refuses():
     seen = rows_of()
     with pytest.raises(InputError, match="layers"):
         SplitEEPlayer(split_rule(3), "ucb1", seen, requests_of(seen))
+
+
+def dominant(n=4000, exits=4, seed=0):
+    """Outcomes under strong dominance: once an exit is right (class 0), all later ones are."""
+    seen, rng = rows_of(n, exits, seed), np.random.default_rng(seed)
+    right = rng.random(n)[:, None] < np.array([0.6, 0.8, 0.9, 0.92])[:exits]
+    wrong = rng.integers(1, 3, (n, 1))  # and wrong ones agree
+    return replace(seen, prediction=np.where(right, 0, wrong).astype(np.int32))
+
+
+def choose_by_history(rule, history, t):
+    """The rule, from the list of all predictions that were seen."""
+    exits = len(rule.costs)
+    if not any(len(seen) == exits for seen in history):
+        return exits - 1
+    for i in range(exits):
+        fits = True
+        for j in range(i + 1, exits):
+            both = [seen[i] != seen[j] for seen in history if len(seen) > j]
+            bound = sum(both) / len(both) + math.sqrt(rule.alpha * math.log(t) / len(both))
+            fits &= rule.costs[j] - rule.costs[i] >= bound
+        if fits:
+            return i
+    raise AssertionError
+
+
+@pytest.mark.parametrize("exits", [1, 2, 4])
+def test_uee_is_its_rule_on_the_history_one_and_many(exits):
+    seen = dominant(400, exits)
+    rule = UEEUCB(tuple(0.3 * k for k in range(exits)))
+    requests = requests_of(seen, 300, label_share=0.8)
+    many = arms_of(UEEPlayer(rule, seen, requests), requests)
+    for r in range(3):
+        one, history, t = rule.one(), [], 0
+        for block in requests:
+            for j, row in enumerate(block.row[:, r]):
+                t += 1
+                exit = one.choose()
+                assert exit == many[t - 1, r] == choose_by_history(rule, history, t)
+                if block.arrives[j, r]:
+                    history.append(seen.prediction[row, : exit + 1].tolist())
+                    one.learn(history[-1])
+    if exits > 1:
+        assert len(set(many.ravel().tolist())) > 1
+
+
+@pytest.mark.parametrize(("price", "best"), [(0.01, 3), (0.12, 2), (0.45, 1), (1.2, 0)])
+def test_uee_finds_the_least_cost_plus_error(price, best):
+    seen = dominant()
+    costs = price * seen.load
+    assert (costs + (seen.prediction != 0).mean(axis=0)).argmin() == best
+    requests = requests_of(seen, 20_000, 2)
+    arms = arms_of(UEEPlayer(UEEUCB(tuple(costs)), seen, requests), requests)
+    assert (arms[-2000:] == best).mean() > 0.9
+
+
+def test_uee_state_goes_through_json():
+    seen, rule = dominant(200), UEEUCB((0.0, 0.2, 0.4, 0.6))
+    one = rule.one()
+    for row in seen.prediction[:150].tolist():
+        one.learn(row[: one.choose() + 1])
+    good = json.loads(json.dumps(one.state()))
+    again = rule.one()
+    again.restore(good)
+    for row in seen.prediction[150:].tolist():
+        exit = one.choose()
+        assert exit == again.choose()
+        one.learn(row[: exit + 1])
+        again.learn(row[: exit + 1])
+    assert one.state() == again.state()
+    broken = [
+        {}, {**good, "rounds": -1}, {**good, "reached": [1, 2]}, {**good, "reached": [1, 2, 3, 4]},
+        {**good, "differ": [[], [10**6], [0, 0], [0, 0, 0]]}, {**good, "differ": 3},
+        {**good, "differ": [[], [0.5], [0, 0], [0, 0, 0]]}, {**good, "rounds": 3},
+    ]  # fmt: skip
+    for state in broken:
+        with pytest.raises(InputError):
+            again.restore(state)
+    for wrong in ((), (0.2, 0.1), (float("nan"),)):
+        with pytest.raises(InputError, match="costs"):
+            UEEUCB(wrong)
+    with pytest.raises(InputError, match="prediction"):
+        one.learn([])
+    with pytest.raises(InputError, match="costs"):
+        UEEPlayer(UEEUCB((0.0,)), seen, requests_of(seen))

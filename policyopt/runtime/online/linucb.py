@@ -176,8 +176,11 @@ class OneLinUCB:
             Of exits 0 to e, net of cost: e.g. confidence less what the way there costs.
         """
         gone = len(phi)
-        if gone:
+        if gone:  # else nothing was seen of what going on brings
             returns = worth[gone] - np.asarray(worth[:gone], dtype=np.float64)
+            if len(worth) != gone + 1 or not np.isfinite([*returns, *np.ravel(phi)]).all():
+                allowed = f"{gone + 1} finite numbers, one more than finite contexts"
+                raise bad("worth", allowed, worth, "A NaN would stay for ever.")
             seen = np.ones(gone, dtype=bool)
             absorb(self.inverse[:gone], self.target[:gone], np.stack(phi), returns, seen)
 
