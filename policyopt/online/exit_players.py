@@ -110,14 +110,14 @@ class LinUCBPlayer(RoundPlayer):
 
     def choose(self, row: Ints) -> Ints:
         """Return the exits; see `RoundPlayer.choose`."""
-        return self._many.choose(self._phi[row])
+        return self._many.choose(self._phi[:, row])
 
     def learn(
         self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats, aside: Any
     ) -> None:
         """Take in what the exits were worth; see `RoundPlayer.learn`."""
         worth = self._gain[row] - overhead[:, None] * self._load
-        self._many.learn(self._phi[row], worth, arm, arrives)
+        self._many.learn(self._phi[:, row], worth, arm, arrives)
 
 
 class SplitEEPlayer(RoundPlayer):

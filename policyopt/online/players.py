@@ -154,7 +154,7 @@ class BanditPlayer:
         chance = None
         if self._draws and self._many.chances is not None:
             chance = reveal_chances(self._many.chances, self._reveal, self._start[row])
-        item = (seen, self._rewards(row, block.overhead[j]), chance)
+        item: Any = (seen, self._rewards(row, block.overhead[j]), chance)
         if self._delay:
             self._late.append(item)
             item = self._late.popleft() if len(self._late) > self._delay else None

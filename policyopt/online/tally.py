@@ -136,7 +136,9 @@ class Tally:
             found[f"{label}_low"] = None if none else mean - half
             found[f"{label}_high"] = None if none else mean + half
         share = self.exit_share / self.exit_share.sum()
-        return {**found, "exit_share": share.tolist()}
+        paid = self.final("cost") / rounds
+        ends = [float(paid.min()), float(paid.max())]  # over repetitions
+        return {**found, "cost_range": ends, "exit_share": share.tolist()}
 
 
 def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:

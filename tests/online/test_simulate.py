@@ -1,0 +1,200 @@
+"""Schedules, requests, ladders, regret and the controller's bound, each against something simple."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import policyopt as po
+from policyopt.online.ladders import family_ladder, threshold_ladder
+from policyopt.online.outcomes import outcomes
+from policyopt.online.players import BanditPlayer
+from policyopt.online.requests import Requests
+from policyopt.online.schedule import make_schedule
+from policyopt.online.simulate import simulate
+from policyopt.runtime.bandits import BANDITS, make_bandit
+from policyopt.runtime.online import Controller
+from policyopt.table import Tables
+from tests.synthetic import cache, outputs
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Clean rows, and a stream whose exits are all but blind."""
+    logits, labels = outputs(n=1200, exits=3, classes=4, seed=1)
+    blind = logits * 0.3
+    halves = {"fit": slice(0, 600), "test": slice(600, 1200)}
+    splits = {k: {"outputs": logits[v], "labels": labels[v]} for k, v in halves.items()}
+    splits["dim"] = {"outputs": blind[600:], "labels": labels[600:]}
+    return po.from_arrays(splits=splits, costs=[1.0, 2.0, 5.0], unit="ms")
+
+
+@pytest.mark.parametrize("kind", ["stationary", "abrupt", "gradual", "recurring", "a:30,b:50,a:20"])
+def test_schedules_share_all_requests_among_the_streams(kind):
+    plan = make_schedule(kind, ["a", "b"], 100)
+    shares = plan.shares(np.arange(100))
+    assert shares.shape == (100, 2) and (shares >= 0).all()
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    drawn = plan.draw(np.arange(100), np.random.default_rng(0).random((100, 4000)))
+    np.testing.assert_allclose((drawn == 1).mean(axis=1), shares[:, 1], atol=0.05)
+    if kind == "gradual":
+        assert plan.changes == () and shares[0, 0] == shares[24, 0] == 1 and shares[60, 1] == 1
+        assert 0.4 < shares[37, 0] < 0.6
+    if kind == "recurring":
+        assert len(plan.changes) == 5
+
+
+def test_requests_are_seeded_and_do_not_depend_on_how_many_run():
+    plan = make_schedule("abrupt", ["a", "b"], 5000)
+    many, few = Requests(plan, (10, 20), 3, 7), Requests(plan, (10, 20), 1, 7)
+    for one, two in zip(many, few, strict=True):
+        np.testing.assert_array_equal(one.row[:, :1], two.row)
+    rows = np.concatenate([block.row for block in many])
+    assert rows[:2500].max() == 9 and rows[2500:].min() == 10 and rows.max() == 29
+    other = next(iter(Requests(plan, (10, 20), 3, 8))).row
+    assert (other != next(iter(many)).row).any()
+
+
+def brute_force(seen, exits, arms, rows, stream_of, overhead):
+    """Regret by its definition: mean reward of each arm on each stream, in loops."""
+    reward = np.array(
+        [[seen.gain[i, k] - overhead * seen.load[k] for k in row] for i, row in enumerate(exits)]
+    )
+    means = np.array([reward[stream_of == s].mean(axis=0) for s in range(stream_of.max() + 1)])
+    fixed = sum(means[stream_of[i]] for i in rows)
+    best = int(np.argmax(fixed))
+    played = [means[stream_of[i], a] for i, a in zip(rows, arms, strict=True)]
+    moving = sum(means[stream_of[i]].max() for i in rows)
+    return fixed[best] - sum(played), moving - sum(played)
+
+
+def test_regret_is_what_its_definition_says(data):
+    tables = Tables(data)
+    found = simulate(
+        data, ["ucb1"], schedule="abrupt", streams=["test", "dim"], rounds=300, repetitions=2,
+        overhead=0.3, arms=[0.0, 0.5, 0.7, 0.9], tables=tables,
+    )  # fmt: skip
+    pair = [tables.get(name) for name in ("test", "dim")]
+    ladder = threshold_ladder(pair[0], [0.0, 0.5, 0.7, 0.9])
+    seen = outcomes(ladder.policy, pair)
+    exits = ladder.exits(seen.scores)
+    requests = Requests(
+        make_schedule("abrupt", ["test", "dim"], 300), (600, 600), 2, 0, 1.0, (0.3, 0.3)
+    )
+    arms = BanditPlayer(make_bandit("ucb1"), seen, exits, requests).play(
+        block := next(iter(requests))
+    )
+    stream_of = np.repeat([0, 1], 600)
+    for r in range(2):
+        regret, moving = brute_force(seen, exits, arms[:, r], block.row[:, r], stream_of, 0.3)
+        assert found.tallies["ucb1"].final("regret")[r] == pytest.approx(regret)
+        assert found.tallies["ucb1"].final("moving")[r] == pytest.approx(moving)
+        paid = seen.cost[block.row[:, r], exits[block.row[:, r], arms[:, r]]].sum()
+        assert found.tallies["ucb1"].final("cost")[r] == pytest.approx(paid)
+
+
+@pytest.mark.parametrize("name", list(BANDITS))
+@pytest.mark.parametrize("reveal", ["played", "smaller", "all"])
+@pytest.mark.parametrize("delay", [0, 7])
+def test_streams_alone_and_side_by_side_play_alike(data, name, reveal, delay):
+    tables = [Tables(data).get("test")]
+    ladder = threshold_ladder(tables[0], [0.0, 0.4, 0.6, 0.8])
+    seen = outcomes(ladder.policy, tables)
+    exits, plan = ladder.exits(seen.scores), make_schedule("stationary", ["test"], 300)
+    arms = []
+    for repetitions in (2, 6):  # few: the form that serves; more: side by side
+        requests = Requests(plan, (600,), repetitions, 3, 0.7, (0.1, 0.3))
+        player = BanditPlayer(make_bandit(name), seen, exits, requests, reveal, delay)
+        arms.append(player.play(next(iter(requests))))
+    np.testing.assert_array_equal(arms[0], arms[1][:, :2])
+
+
+def test_side_information_is_what_every_smaller_arm_would_have_done(data):
+    table = Tables(data).get("test")
+    ladder = threshold_ladder(table, [0.0, 0.4, 0.6, 0.8, 1.0])
+    scores = outcomes(ladder.policy, [table]).scores
+    exits = ladder.exits(scores)
+    for arm in range(ladder.arms):
+        for row in range(100):
+            went = exits[row, arm]
+            known = ladder.taken(scores[row, : went + 1].tolist(), bool(went == 2))
+            for a, k in enumerate(known):
+                assert k == exits[row, a] if exits[row, a] <= went else k is None
+            assert None not in known[: arm + 1]
+
+
+@pytest.mark.parametrize("method", ["max_prob", "entropy:thresholds=joint", "optimal_stopping"])
+def test_family_ladders_nest_and_meet_their_budgets(method):
+    data = cache(n=3000)
+    table = Tables(data).get("fit")
+    ladder = family_ladder(method, table, 5)
+    assert ladder.nested
+    seen = outcomes(ladder.policy, [table])
+    exits = ladder.exits(seen.scores)
+    paid = np.take_along_axis(seen.cost, exits.astype(int), axis=1).mean(axis=0)
+    assert (exits[:, 0] == 0).all() and (exits[:, -1] == 3).all()
+    np.testing.assert_allclose(paid[1:-1], ladder.labels[1:-1], rtol=0.03)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.floats(0, 1), min_size=5, max_size=5), min_size=1, max_size=300),
+    st.floats(0.01, 0.99), st.floats(0.001, 1.0), st.floats(0, 1),
+)  # fmt: skip
+def test_the_controller_keeps_its_bound_whatever_comes(inputs, budget, step, start):
+    """Costs per rung are any numbers in [0, 1], but 0 on the first rung and 1 on the last."""
+    rule = Controller(budget, step, start)
+    one, many = rule.one(5), rule.many(5, 1)
+    paid = []
+    for costs in inputs:
+        arm = one.choose()
+        assert many.choose()[0] == arm
+        paid.append([0.0, *sorted(costs)[1:4], 1.0][arm])
+        one.learn(paid[-1])
+        many.learn(np.array(paid[-1:]))
+        assert abs(np.mean(paid) - budget) <= rule.bound(len(paid)) + 1e-9
+
+
+def test_the_controller_holds_the_budget_where_a_fixed_policy_does_not(data):
+    found = simulate(
+        data, ["fixed", "controller"], schedule="abrupt", streams=["test", "dim"], rounds=8000,
+        repetitions=3, budget="50%",
+    )  # fmt: skip
+    fixed, steered = (r["realised_cost"] / r["budget"] - 1 for r in found.records)
+    assert abs(fixed) > 0.05 and abs(steered) < 0.01
+
+
+def test_labels_and_calibration_change_what_is_rewarded(data):
+    table = Tables(data).get("test")
+    policy = threshold_ladder(table, [0.5]).policy
+    label = outcomes(policy, [table], "label")
+    correct = label.correct.astype(float)
+    np.testing.assert_array_equal(label.gain, correct - correct[:, :1])
+    calibrated = outcomes(policy, [table], "calibrated", Tables(data).get("fit"))
+    raw = outcomes(policy, [table], "signed")
+    error = [abs(g.confidence.mean(axis=0) - correct.mean(axis=0)).max() for g in (calibrated, raw)]
+    assert error[0] < error[1]
+    assert (outcomes(policy, [table]).gain == np.maximum(raw.gain, 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"policies": ["ucb9"]}, "'policy' must be one of"),
+        ({"policies": ["ucb1:d=2"]}, "'setting of ucb1' must be one of c"),
+        ({"policies": ["controller"]}, "'policy controller' must be given with a budget"),
+        ({"schedule": "wild"}, "'schedule' must be one of"),
+        ({"streams": ["nowhere"]}, "'split' must be one of"),
+        ({"arms": "1:0:0.5"}, "'arms' must be"),
+        ({"arms": 0}, "'arms' must be from 1"),
+        ({"overhead": -1}, "'overhead' must be"),
+        ({"reward": "gold"}, "'reward' must be one of"),
+        ({"reveal": "none"}, "'reveal' must be one of"),
+        ({"rounds": 1}, "'rounds' must be"),
+        ({"label_share": 0}, "'label_share' must be"),
+        ({"repetitions": 0}, "'repetitions' must be"),
+    ],
+)
+def test_bad_input_is_named(data, settings, said):
+    with pytest.raises(po.InputError, match=said):
+        simulate(data, **{"policies": ["ucb1"], "rounds": 100, "repetitions": 2, **settings})
