@@ -15,10 +15,15 @@ so there is nothing to learn about it. R is what the exit taken at last was wort
 of the cost between (the return of DEE, not a reward of one step), so its mean moves while later
 exits still learn; requests that stop at exit k say nothing about going on from there. A^-1 is kept
 by the rank-one formula of Sherman & Morrison: a request takes O(d^2) per exit, whatever came before.
+
+Nothing is forgotten: after a change of the inputs the models mix old and new requests. And where an
+exit is worth going on from only for what lies far beyond it, models of the exits between can stop
+short of it: what they never tried they do not learn.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -27,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bandits.base import Bools, Ints, check_positive, check_whole
+from ..bandits.index import Numbers
 from ..bandits.saved import checked
 from ..errors import bad
 from ..parameters import numbers
@@ -37,27 +43,26 @@ FEATURES = 5
 _LOOSE = 1e-6  # rounding that a saved inverse may show
 
 
-def context(now: Any, before: Any, agrees: Any) -> Floats:
-    """Return ``[1, now, now**2, agrees, before]``, all in [0, 1].
+def context(now: Any, before: Any = 0.0, agrees: Any = 0.0) -> tuple[Any, ...]:
+    """Return ``(1, now, now**2, agrees, before)``, all in [0, 1].
 
     Parameters
     ----------
     now, before : float or ndarray of shape (...)
         Confidence of this exit and of the one before; 0 before exit 0.
-    agrees : bool or ndarray of shape (...)
-        Whether both predict the same class; False at exit 0.
+    agrees : float or ndarray of shape (...)
+        1 where both predict the same class, else 0; 0 at exit 0.
 
     Returns
     -------
-    ndarray of shape (..., FEATURES)
+    tuple of FEATURES floats or arrays
 
     Examples
     --------
-    >>> context(0.5, 0.25, True)
-    array([1.  , 0.5 , 0.25, 1.  , 0.25])
+    >>> context(0.5, 0.25, 1.0)
+    (1.0, 0.5, 0.25, 1.0, 0.25)
     """
-    now = np.asarray(now, dtype=np.float64)
-    return np.stack([np.ones_like(now), now, now * now, agrees + 0.0 * now, before + 0.0 * now], -1)
+    return now * 0.0 + 1.0, now, now * now, agrees, before
 
 
 def contexts(confidence: Floats, prediction: npt.NDArray[np.integer]) -> Floats:
@@ -69,48 +74,44 @@ def contexts(confidence: Floats, prediction: npt.NDArray[np.integer]) -> Floats:
 
     Returns
     -------
-    ndarray of shape (n, K-1, FEATURES)
+    ndarray of shape (FEATURES, n, K-1)
     """
     before, agrees = np.zeros(confidence.shape), np.zeros(confidence.shape)
     before[:, 1:] = confidence[:, :-1]
     agrees[:, 1:] = prediction[:, 1:] == prediction[:, :-1]
-    return np.ascontiguousarray(context(confidence, before, agrees)[:, :-1])
+    return np.stack([part[:, :-1] for part in context(confidence, before, agrees)])
 
 
-def upper(inverse: Floats, target: Floats, phi: Floats, alpha: float) -> Floats:
+def dot(left: Any, right: Any) -> Any:
+    """Return the sum over d of products, in their order: numbers and arrays give the same bits.
+
+    Parameters
+    ----------
+    left, right : sequence of d floats, or ndarray of shape (d, ...)
+
+    Examples
+    --------
+    >>> dot([1.0, 2.0], [3.0, 0.5])
+    4.0
+    """
+    total = left[0] * right[0]
+    for j in range(1, len(right)):
+        total = total + left[j] * right[j]
+    return total
+
+
+def upper(m: Any, way: Any, target: Any, phi: Any, alpha: float) -> Any:
     """Return ``theta . phi + alpha sqrt(phi^T A^-1 phi)``.
 
     Parameters
     ----------
-    inverse : ndarray of shape (..., d, d)
-        A^-1, symmetric.
-    target, phi : ndarray of shape (..., d)
+    m : Arithmetic
+        Numbers or numpy.
+    way, target, phi : sequence of d floats, or ndarray of shape (d, ...)
+        ``A^-1 phi``, b and the context.
     alpha : float
-
-    Returns
-    -------
-    ndarray of shape (...)
     """
-    way = (inverse * phi[..., None, :]).sum(axis=-1)
-    width = np.sqrt(np.maximum((way * phi).sum(axis=-1), 0.0))
-    return (way * target).sum(axis=-1) + alpha * width
-
-
-def absorb(inverse: Floats, target: Floats, phi: Floats, returns: Any, seen: Any) -> None:
-    """Add contexts and their returns to models, in place, where they are `seen`.
-
-    Parameters
-    ----------
-    inverse : ndarray of shape (..., d, d)
-    target, phi : ndarray of shape (..., d)
-    returns : ndarray of shape (...)
-    seen : ndarray of shape (...), bool
-    """
-    way = (inverse * phi[..., None, :]).sum(axis=-1)
-    scale = 1.0 + (way * phi).sum(axis=-1)
-    way = np.where(seen[..., None], way, 0.0)
-    inverse -= way[..., :, None] * way[..., None, :] / scale[..., None, None]
-    target += np.where(seen[..., None], phi * returns[..., None], 0.0)
+    return dot(way, target) + alpha * m.sqrt(m.maximum(dot(way, phi), 0.0))
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class LinUCB:
     Examples
     --------
     >>> player = LinUCB().one(exits=2)
-    >>> seen = context(0.9, 0.0, False)
+    >>> seen = context(0.9)
     >>> player.go_on(0, seen)  # nothing is known: it explores
     True
     >>> for _ in range(30):
@@ -153,19 +154,22 @@ class LinUCB:
 
 
 class OneLinUCB:
-    """The models of K-1 exits on one stream: `inverse` (K-1, d, d) and `target` (K-1, d)."""
+    """The models of K-1 exits on one stream, in plain numbers: `inverse` and `target`, a list each."""
 
     def __init__(self, rule: LinUCB, exits: int) -> None:
         check_whole("exits", exits)
         self.rule = rule
-        self.inverse = np.tile(np.eye(FEATURES), (exits - 1, 1, 1))
-        self.target = np.zeros((exits - 1, FEATURES))
+        self.inverse: list[list[list[float]]] = [
+            np.eye(FEATURES).tolist() for _ in range(exits - 1)
+        ]
+        self.target: list[list[float]] = [[0.0] * FEATURES for _ in range(exits - 1)]
 
-    def go_on(self, exit: int, phi: Floats) -> bool:
+    def go_on(self, exit: int, phi: Sequence[float]) -> bool:
         """Return whether to go on from an exit, but the last, given its `context`."""
-        return bool(upper(self.inverse[exit], self.target[exit], phi, self.rule.alpha) > 0.0)
+        way = [dot(row, phi) for row in self.inverse[exit]]
+        return upper(Numbers, way, self.target[exit], phi, self.rule.alpha) > 0.0
 
-    def learn(self, phi: Sequence[Floats], worth: Sequence[float]) -> None:
+    def learn(self, phi: Sequence[Sequence[float]], worth: Sequence[float]) -> None:
         """Take in what a request that left at exit e has shown.
 
         Parameters
@@ -176,58 +180,70 @@ class OneLinUCB:
             Of exits 0 to e, net of cost: e.g. confidence less what the way there costs.
         """
         gone = len(phi)
-        if gone:  # else nothing was seen of what going on brings
-            returns = worth[gone] - np.asarray(worth[:gone], dtype=np.float64)
-            if len(worth) != gone + 1 or not np.isfinite([*returns, *np.ravel(phi)]).all():
-                allowed = f"{gone + 1} finite numbers, one more than finite contexts"
-                raise bad("worth", allowed, worth, "A NaN would stay for ever.")
-            seen = np.ones(gone, dtype=bool)
-            absorb(self.inverse[:gone], self.target[:gone], np.stack(phi), returns, seen)
+        if len(worth) != gone + 1 or gone > len(self.target) or not all(map(math.isfinite, worth)):
+            allowed = f"{gone + 1} finite numbers, one more than contexts"
+            raise bad("worth", allowed, worth, "A NaN would stay for ever.")
+        if not all(len(x) == FEATURES and all(map(math.isfinite, x)) for x in phi):
+            raise bad("phi", f"{FEATURES} finite numbers per exit", phi, "See `context`.")
+        for inverse, target, x, own in zip(self.inverse, self.target, phi, worth, strict=False):
+            way = [dot(row, x) for row in inverse]
+            scale = 1.0 + dot(way, x)
+            gain = worth[gone] - own
+            for i, w in enumerate(way):
+                inverse[i] = [old - w * v / scale for old, v in zip(inverse[i], way, strict=True)]
+                target[i] += x[i] * gain
 
     def state(self) -> dict[str, Any]:
         """Return all that was learned, JSON-able."""
-        return {"inverse": self.inverse.tolist(), "target": self.target.tolist()}
+        inverse = [[list(row) for row in square] for square in self.inverse]
+        return {"inverse": inverse, "target": [list(row) for row in self.target]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state, checked."""
         state = checked("state of linucb", state, ("inverse", "target"))
-        if not len(self.target) and state["inverse"] == state["target"] == []:
+        models = len(self.target)
+        if not models and state["inverse"] == state["target"] == []:
             return  # a model of one exit has nothing to decide
-        found = numbers("inverse", state["inverse"], 3), numbers("target", state["target"], 2)
-        for name, new, old in zip(
-            ("inverse", "target"), found, (self.inverse, self.target), strict=True
-        ):
-            if new.shape != old.shape:
-                raise bad(name, f"of shape {old.shape}", f"shape {new.shape}", "Start anew.")
-        inverse, even = found[0], found[0].swapaxes(1, 2)
-        # A >= I, so A^-1 lies between 0 and I.
-        if (np.abs(inverse) > 1 + _LOOSE).any() or (np.abs(inverse - even) > _LOOSE).any():
-            raise bad("inverse", "symmetric, entries within [-1, 1]", "other ones", "Start anew.")
-        values = np.linalg.eigvalsh(inverse)
-        if values.min() < -_LOOSE or values.max() > 1 + _LOOSE:
-            raise bad("inverse", "with eigenvalues in [0, 1]", values.tolist(), "Start anew.")
-        self.inverse, self.target = found[0].copy(), found[1].copy()
+        inverse, target = (
+            numbers("inverse", state["inverse"], 3),
+            numbers("target", state["target"], 2),
+        )
+        shape = (models, FEATURES, FEATURES)
+        if inverse.shape != shape or target.shape != shape[:2]:
+            got = f"shapes {inverse.shape} and {target.shape}"
+            raise bad("inverse, target", f"of shapes {shape} and {shape[:2]}", got, "Start anew.")
+        # A >= I, so A^-1 is symmetric and lies between 0 and I.
+        even = bool((np.abs(inverse - inverse.swapaxes(1, 2)) <= _LOOSE).all())
+        values = (
+            np.linalg.eigvalsh(inverse) if bool((np.abs(inverse) <= 2).all()) else np.array([2])
+        )
+        if not even or values.min() < -_LOOSE or values.max() > 1 + _LOOSE:
+            allowed = "symmetric, with eigenvalues in [0, 1]"
+            raise bad("inverse", allowed, state["inverse"], "Start anew.")
+        self.inverse, self.target = inverse.tolist(), target.tolist()
 
 
 class ManyLinUCB:
-    """The models on R streams side by side: `inverse` (R, K-1, d, d) and `target` (R, K-1, d)."""
+    """The models on R streams: `inverse` (d, d, R, K-1) and `target` (d, R, K-1)."""
 
     def __init__(self, rule: LinUCB, exits: int, streams: int) -> None:
         check_whole("exits", exits)
         check_whole("streams", streams)
         self.rule = rule
-        self.inverse = np.tile(np.eye(FEATURES), (streams, exits - 1, 1, 1))
-        self.target = np.zeros((streams, exits - 1, FEATURES))
+        shape = (FEATURES, FEATURES, streams, exits - 1)
+        self.inverse = np.eye(FEATURES)[:, :, None, None] + np.zeros(shape)
+        self.target = np.zeros(shape[1:])
 
     def choose(self, phi: Floats) -> Ints:
         """Return the exit that the next request of every stream leaves at, (R,).
 
         Parameters
         ----------
-        phi : ndarray of shape (R, K-1, d)
+        phi : ndarray of shape (d, R, K-1)
             Contexts of all exits; those beyond the exit taken have no say.
         """
-        stop = upper(self.inverse, self.target, phi, self.rule.alpha) <= 0.0
+        way = dot(self.inverse, phi)  # rows are columns: it is symmetric to the last bit
+        stop = upper(np, way, self.target, phi, self.rule.alpha) <= 0.0
         last = np.ones((len(stop), 1), dtype=bool)
         return np.concatenate([stop, last], axis=1).argmax(axis=1)
 
@@ -236,14 +252,18 @@ class ManyLinUCB:
 
         Parameters
         ----------
-        phi : ndarray of shape (R, K-1, d)
+        phi : ndarray of shape (d, R, K-1)
         worth : ndarray of shape (R, K)
             Those beyond the exit taken have no say.
         taken : ndarray of shape (R,)
         arrives : ndarray of shape (R,), bool
             Whether feedback of the request came.
         """
-        before = np.arange(self.target.shape[1])
+        before = np.arange(self.target.shape[2])
         seen = (before < taken[:, None]) & arrives[:, None]
-        returns = np.take_along_axis(worth, taken[:, None], axis=1) - worth[:, :-1]
-        absorb(self.inverse, self.target, phi, returns, seen)
+        way = dot(self.inverse, phi)
+        scale = 1.0 + dot(way, phi)
+        way = np.where(seen, way, 0.0)
+        gain = np.take_along_axis(worth, taken[:, None], axis=1) - worth[:, :-1]
+        self.inverse -= way[:, None] * way / scale
+        self.target += np.where(seen, phi * gain, 0.0)
