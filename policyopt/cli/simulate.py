@@ -30,7 +30,8 @@ def simulate(
         str,
         typer.Option(
             "--policy",
-            help="Names, comma-separated, with settings as ucb1:c=2. Bandits, controller, fixed; "
+            help="Names, comma-separated, with settings as ucb1:c=2. Bandits, linucb, splitee, "
+            "uee_ucb, controller, fixed; "
             "bandits stands for all of them.",
         ),
     ] = "ucb1",

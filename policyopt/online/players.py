@@ -131,10 +131,10 @@ class BanditPlayer:
         """Return the arms; see `Player.play`."""
         out = np.empty(block.row.shape, dtype=np.int16)
         if self._many is not None:
-            for j in range(len(out)):
+            for j in range(len(block.row)):
                 out[j] = self._next(block, j)
         else:
-            for r in range(out.shape[1]):
+            for r in range(block.row.shape[1]):
                 out[:, r] = self._alone(block, r)
         return out
 

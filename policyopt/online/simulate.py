@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,7 @@ from policyopt.cache.data import ExitData
 from policyopt.methods import make_method
 from policyopt.methods.base import Method
 from policyopt.methods.registry import parse_value
+from policyopt.online.exit_players import LinUCBPlayer, SplitEEPlayer, UEEPlayer
 from policyopt.online.ladders import family_ladder, threshold_ladder
 from policyopt.online.outcomes import Outcomes, outcomes
 from policyopt.online.players import BanditPlayer, BudgetPlayer, Fixed, Player
@@ -25,13 +26,19 @@ from policyopt.runtime.bandits import BANDITS, make_bandit
 from policyopt.runtime.errors import bad
 from policyopt.runtime.online.controller import Controller
 from policyopt.runtime.online.ladder import Ladder
+from policyopt.runtime.online.linucb import LinUCB
 from policyopt.runtime.online.rewards import overhead_range
+from policyopt.runtime.online.splitee import SplitEE
+from policyopt.runtime.online.uee_ucb import UEEUCB
 from policyopt.table import Table, Tables
 from policyopt.telling import tell
 
 Floats = npt.NDArray[np.float64]
 #: What is no bandit over the arms.
 OTHERS = {
+    LinUCB.name: LinUCB.summary,
+    SplitEE.name: SplitEE.summary,
+    UEEUCB.name: UEEUCB.summary,
     "fixed": "stays where it was fitted, at the budget",
     "controller": Controller.summary,
 }
@@ -94,14 +101,15 @@ def simulate(
 
     All policies see the same requests. Regret is pseudo-regret: the expected reward of the best
     fixed arm of the bandits, less the expected reward of what was played; `moving_regret` compares
-    with the arm that is best at each time.
+    with the arm that is best at each time. What looks at the request before it chooses (linucb) is
+    measured by the rewards that came; it may do better than any fixed arm.
 
     Parameters
     ----------
     data : ExitData
     policies : sequence of str
-        Bandits (`policyopt.runtime.bandits.BANDITS`), ``fixed``, ``controller``; with settings
-        as ``ucb1:c=2``.
+        Bandits (`policyopt.runtime.bandits.BANDITS`), ``linucb``, ``splitee``, ``uee_ucb`` (whose
+        arms are exits), ``fixed``, ``controller``; with settings as ``ucb1:c=2``.
     schedule : str
         ``stationary``, ``abrupt``, ``gradual``, ``recurring``, or ``test:4000,blur_medium:6000``.
     streams : sequence of str
@@ -180,6 +188,9 @@ def simulate(
             bandit = make_bandit(name, settings)
             players[spec] = BanditPlayer(bandit, seen, exits, requests, reveal, delay), seen
             continue
+        if name in _BY_EXIT:
+            players[spec] = _by_exit(name, settings, seen, requests, delay), seen
+            continue
         if budget is None or fit is None:
             lacking = "a budget" if budget is None else f"rows '{split}' to fit on"
             raise bad(f"policy {name}", f"given with {lacking}", "none", "E.g. --budget 40%.")
@@ -188,7 +199,9 @@ def simulate(
             name, settings, method, fit, seen_tables, limit, reward, repetitions, seed
         )
     tallies = {
-        spec: Tally(mine, player.exits, yardstick, over, repetitions)
+        spec: Tally(
+            mine, player.exits, yardstick, over, repetitions, getattr(player, "contextual", False)
+        )
         for spec, (player, mine) in players.items()
     }
     for block in requests:
@@ -202,6 +215,35 @@ def simulate(
         for spec, tally in tallies.items()
     ]  # fmt: skip
     return Simulation(plan, _labels(ladder), tallies, records, tables.cost.unit, limit, means)
+
+
+def _by_exit(
+    name: str, settings: dict[str, Any], seen: Outcomes, requests: Requests, delay: int
+) -> Player:
+    """Return the player of a policy whose arms are exits; its costs are the overhead's shares."""
+    prices = tuple((float(np.mean(requests.overhead)) * seen.load).tolist())
+    given: dict[str, Any] = {}
+    if name == SplitEE.name:
+        given = {"layers": prices, "offload": prices[-1]}
+    elif name == UEEUCB.name:
+        given = {"costs": prices}
+    rule_type, player = _BY_EXIT[name]
+    known = [f.name for f in fields(rule_type) if f.name not in ("layers", "costs")]
+    for key in settings:
+        if key not in known:
+            raise bad(f"setting of {name}", f"one of {', '.join(known)}", key, "E.g. alpha.")
+    return player(rule_type(**{**given, **settings}), seen, requests, delay)
+
+
+def _split(rule: SplitEE, seen: Outcomes, requests: Requests, delay: int) -> SplitEEPlayer:
+    return SplitEEPlayer(rule, "ucb1", seen, requests, delay)
+
+
+_BY_EXIT: dict[str, tuple[Any, Any]] = {
+    LinUCB.name: (LinUCB, LinUCBPlayer),
+    SplitEE.name: (SplitEE, _split),
+    UEEUCB.name: (UEEUCB, UEEPlayer),
+}
 
 
 def _at_budget(

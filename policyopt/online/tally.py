@@ -66,10 +66,11 @@ class Tally:
 
     def __init__(
         self, seen: Outcomes, exits: npt.NDArray[np.integer], yardstick: Yardstick,
-        overhead: tuple[float, float], repetitions: int,
+        overhead: tuple[float, float], repetitions: int, contextual: bool = False,
     ) -> None:  # fmt: skip
         self._seen, self._exits, self._yardstick = seen, exits, yardstick
         self._means = arm_means(seen, exits, overhead)
+        self._contextual = contextual  # an arm's mean says nothing of requests it was chosen for
         total = yardstick.schedule.rounds
         # Even steps, and every round at which something changes.
         points = np.linspace(0, total, min(_POINTS, total) + 1).astype(int)[1:]
@@ -85,8 +86,11 @@ class Tally:
         rounds = np.arange(block.first, block.first + len(arms))
         shares = self._yardstick.schedule.shares(rounds)
         reference = shares @ self._yardstick.means
-        mine = np.take_along_axis(shares @ self._means, arms.astype(np.int64), axis=1)
         taken = self._exits[block.row, arms].astype(np.int64)
+        if self._contextual:
+            mine = self._seen.gain[block.row, taken] - block.overhead * self._seen.load[taken]
+        else:
+            mine = np.take_along_axis(shares @ self._means, arms.astype(np.int64), axis=1)
         found = {
             "regret": reference[:, [self._yardstick.best]] - mine,
             "moving": reference.max(axis=1, keepdims=True) - mine,

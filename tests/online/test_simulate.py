@@ -164,6 +164,16 @@ def test_the_controller_holds_the_budget_where_a_fixed_policy_does_not(data):
     assert abs(fixed) > 0.05 and abs(steered) < 0.01
 
 
+def test_what_chooses_by_exit_is_measured_beside_the_others(data):
+    found = simulate(
+        data, ["ucb1", "linucb", "splitee:alpha=0.7", "uee_ucb"], rounds=3000, repetitions=4,
+        overhead=0.2, arms="0:1:0.1",
+    )  # fmt: skip
+    regret = {r["policy"]: r["regret"] for r in found.records}
+    assert regret["linucb"] < regret["uee_ucb"]  # it looks at each request
+    assert all(regret["linucb"] < value < 3000 for value in list(regret.values())[2:])
+
+
 def test_labels_and_calibration_change_what_is_rewarded(data):
     table = Tables(data).get("test")
     policy = threshold_ladder(table, [0.5]).policy
