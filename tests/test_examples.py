@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import policyopt as po
+from policyopt.runtime import load_any
 
 
 @pytest.fixture
@@ -133,3 +134,35 @@ def test_the_frozen_policy_decides_as_ppo_does():
         alive &= actions == 0
         played.exit[:] = k + 1
     np.testing.assert_array_equal(taken, exits)
+
+
+def test_expert_branches_from_training_to_comparison(root, stand_in):
+    """Two caches on the same rows, routed by what the detector says; a policy, a table, a picture."""
+    pytest.importorskip("torch")
+    out = stand_in / "out"
+    command = [
+        sys.executable, "-m", "examples.expert_branches", "--quick", "--data", stand_in, "--out", out,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    plain, experts = po.open_cache(out / "plain"), po.open_cache(out / "experts")
+    assert plain.contexts == experts.contexts == ("clean", "blur", "noise")
+    assert {"fit", "calibrate", "test", "clean", "blur", "noise"} == set(plain.split_names)
+    for name in plain.split_names:
+        one, other = plain.splits[name], experts.splits[name]
+        np.testing.assert_array_equal(one.array("labels"), other.array("labels"))
+        context = other.array("context")
+        np.testing.assert_array_equal(one.array("context"), context)
+        same = (one.array("outputs") == other.array("outputs")).all(axis=(1, 2))
+        np.testing.assert_array_equal(same, context == 0)  # the clean expert is the plain branches
+    # By hand: the transform, the logarithms, two convolutions (13 x 7 and 6 x 3 places), the layer.
+    light = 1.25 * 784 * np.log2(784) + 20 * 28 * 15
+    light += 9 * 8 * 13 * 7 + 8 * 8 * 6 * 3 + 8 * 6 * 3 * 3
+    apart = np.subtract(experts.cost().values, plain.cost().values)
+    assert apart == pytest.approx([light / 1e6] * 5)
+    policy = load_any(out / "policy.json")
+    outcome = po.evaluate(policy, experts)
+    assert outcome.cost.mean() < 0.5 * experts.cost().values[-1]
+    table = (out / "results.md").read_text()
+    assert table in done.stdout and "| clean, blur, noise in turn |" in table
+    assert (out / "expert_branches.png").stat().st_size > 20_000

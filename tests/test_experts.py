@@ -1,0 +1,431 @@
+"""Expert policies: routing, batch and step alike, the artifact, the division of a budget, the commands."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from synthetic import outputs
+
+import policyopt as po
+from policyopt.experts.division import divide, hull
+from policyopt.replay import replay
+from policyopt.runtime import BudgetError, ExpertPolicy, InputError, Mixture, Policy, load_any
+from policyopt.runtime.artifact import load_policy
+from policyopt.runtime.content import digest_of
+from policyopt.runtime.experts_file import experts_to_dict, read_context
+from policyopt.table import Tables
+
+NAMES = ("clean", "blur", "noise")
+COSTS = [1.0, 2.0, 4.0, 8.0]
+
+
+def routed(n=1500, seed=0, shares=(0.5, 0.3, 0.2), exits=4):
+    """Outputs of three contexts, each harder than the one before: logits, labels, context."""
+    logits, labels = outputs(n, exits=exits, seed=seed)
+    rng = np.random.default_rng(seed + 100)
+    context = rng.choice(3, n, p=shares)
+    logits = logits * np.array([1.5, 0.8, 0.4], np.float32)[context][:, None, None]
+    logits += rng.normal(size=logits.shape).astype(np.float32) * context[:, None, None] * 0.4
+    return logits, labels, context
+
+
+def cache(n=1500, seed=0, **more):
+    logits, labels, context = routed(n, seed, **more)
+    return po.from_arrays(
+        logits, labels, COSTS, unit="ms", context=context, contexts=NAMES,
+        split={"fit": 0.5, "test": 0.5},
+    )  # fmt: skip
+
+
+def fitted(spec, budget, data=None):
+    return po.fit(data or cache(), budget, spec).policy
+
+
+def stepped(policy, logits, context, numbers):
+    """Exit and prediction of each sample, served one by one."""
+    found = []
+    for row, e, number in zip(logits, context, numbers, strict=True):
+        state = policy.start(int(e), int(number))
+        for k in policy.policy_of(int(e)).path:
+            decision = policy.step(k, row[k], state)
+            if decision.exit:
+                break
+        found.append((k, decision.prediction))
+    return np.array(found).T
+
+
+SPECS = [
+    ("max_prob", "optimal_stopping", "max_prob:answer=combined"), ("patience", "margin", "entropy"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("specs", SPECS)
+def test_batch_step_side_by_side_and_each_policy_alone_agree(specs):
+    """Methods of other scores, answers and mixtures per context; exits, answers, costs to the bit."""
+    policies = tuple(fitted(spec, b) for spec, b in zip(specs, ("30%", "50%", "60%"), strict=True))
+    policy = ExpertPolicy(NAMES, policies)
+    logits, _, context = routed(400, seed=5)
+    numbers = np.arange(400) + 7
+    whole = policy.decide(logits, context, numbers)
+    by_list = policy.decide(list(logits.swapaxes(0, 1)), context, numbers)
+    for e, one in enumerate(policies):
+        rows = context == e
+        alone = one.decide(logits[rows], numbers[rows])
+        for name in ("exit", "prediction", "cost"):
+            np.testing.assert_array_equal(getattr(whole, name)[rows], getattr(alone, name))
+            np.testing.assert_array_equal(getattr(by_list, name)[rows], getattr(alone, name))
+    exits, predictions = stepped(policy, logits[:150], context[:150], numbers[:150])
+    np.testing.assert_array_equal(exits, whole.exit[:150])
+    np.testing.assert_array_equal(predictions, whole.prediction[:150])
+    state, left = policy.start(context, numbers), np.arange(400)
+    for k in policy.path:
+        decision = policy.step(k, logits[left, k], state)
+        assert (whole.exit[left[decision.exit]] == k).all()
+        np.testing.assert_array_equal(
+            decision.prediction[decision.exit], whole.prediction[left[decision.exit]]
+        )
+        assert decision.answer.shape == (len(left), 6)
+        left = left[~decision.exit]
+        state.keep(~decision.exit)
+    assert not len(left)
+
+
+def test_one_policy_in_all_contexts_is_that_policy():
+    one = fitted("patience", "45%")
+    assert one.mixture is not None  # a coin is drawn by the sample's own number
+    data = cache(900, 3)
+    table = Tables(data).get("test")
+    policy = ExpertPolicy(NAMES, (one, one, one))
+    mine, plain = replay(policy, table), replay(one, table)
+    logits, _, context = routed(300, 8)
+    for name in ("exit", "prediction", "cost"):
+        np.testing.assert_array_equal(getattr(mine, name), getattr(plain, name))
+        np.testing.assert_array_equal(
+            getattr(policy.decide(logits, context), name), getattr(one.decide(logits), name)
+        )
+    np.testing.assert_array_equal(mine.correct, plain.correct)
+    assert policy.decide(logits[:0], context[:0]).exit.shape == (0,)
+
+
+def test_policies_that_run_other_exits():
+    """A context's policy skips exits, or ends before the last: rows wait, or have left."""
+    whole = fitted("max_prob", "50%")
+    part = Policy(
+        whole.rule, [whole.thresholds[0]], [1.0, 4.0], "ms", "logits", 6, kept=(0, 2), model_exits=4
+    )
+    policy = ExpertPolicy(NAMES, (whole, part, whole))
+    assert policy.path == (0, 1, 2, 3)
+    np.testing.assert_allclose(policy.costs, whole.costs * [1, 1, 1, 1])
+    logits, _, context = routed(300, 9)
+    found = policy.decide(logits, context)
+    assert set(found.exit[context == 1]) == {0, 2}
+    state, exits = policy.start(context), np.full(300, -1)
+    for k in policy.path:
+        decision = policy.step(k, logits[:, k], state)
+        exits[(exits < 0) & decision.exit] = k
+        skipping = (context == 1) & (k == 1)
+        assert np.isnan(decision.score[skipping]).all()
+        assert (decision.prediction[skipping] == -1).all()
+    np.testing.assert_array_equal(exits, found.exit)
+
+
+def test_routing_by_hand():
+    arrays = [np.full((5, 2, 3), e, np.float32) for e in range(3)]
+    np.testing.assert_array_equal(po.route(arrays, [2, 0, 1, 1, 0])[:, 1, 2], [2, 0, 1, 1, 0])
+    for context in ([0, 0, 0, 0, 3], [0, 0, 0, 0, -1], [0.0] * 5, [0] * 4, [[0]] * 5):
+        with pytest.raises(InputError, match="'context' must be"):
+            po.route(arrays, context)
+    for broken in ([], [arrays[0], arrays[1][:4]], [arrays[0][0]]):
+        with pytest.raises(InputError, match="outputs_by_expert"):
+            po.route(broken, [0] * 5)
+
+
+def test_what_is_no_expert_policy_is_refused():
+    one = fitted("max_prob", "50%")
+    for names in ((), ("a", "a", "b"), ("a", "b", "c d"), "abc", ("a", "b", 3)):
+        with pytest.raises(InputError, match="'contexts' must be"):
+            ExpertPolicy(names, (one, one, one))
+    with pytest.raises(InputError, match=r"'policies' must be one per context. Got 2 for 3"):
+        ExpertPolicy(NAMES, (one, one))
+    with pytest.raises(InputError, match="unit of the policies"):
+        ExpertPolicy(("a", "b"), (one, replace(one, unit="mJ")))
+    policy = ExpertPolicy(NAMES, (one, one, one))
+    for context in ("rain", 3, -1, True, 0.5):
+        with pytest.raises(InputError, match="one of clean, blur, noise"):
+            policy.start(context)
+    with pytest.raises(InputError, match=r"from 0 to 2. Got 3 at sample 1"):
+        policy.start([0, 3])
+    with pytest.raises(InputError, match="the next exit, 0"):
+        policy.step(1, np.zeros(6), policy.start("blur"))
+    with pytest.raises(InputError, match="an exit that a policy runs"):
+        policy.step(4, np.zeros((2, 6)), policy.start([0, 1]))
+
+
+def test_saved_and_read_back(tmp_path):
+    policies = (fitted("max_prob", "30%"), fitted("patience", "50%"), fitted("margin", "60%"))
+    policy = ExpertPolicy(NAMES, policies, {"budget": 3.0})
+    policy.save(tmp_path / "p.json")
+    again = load_any(tmp_path / "p.json")
+    assert isinstance(again, ExpertPolicy) and again.contexts == NAMES
+    assert again.provenance == {"budget": 3.0}
+    logits, _, context = routed(300, 4)
+    for name in ("exit", "prediction", "cost"):
+        np.testing.assert_array_equal(
+            getattr(again.decide(logits, context), name),
+            getattr(policy.decide(logits, context), name),
+        )
+    policies[0].save(tmp_path / "one.json")
+    assert isinstance(load_any(tmp_path / "one.json"), Policy)
+    with pytest.raises(InputError, match="a policy file"):
+        load_policy(tmp_path / "p.json")
+    assert not list(tmp_path.glob(".*"))
+
+
+def signed(content):
+    """The same with a checksum that fits: what someone hostile would write."""
+    body = {name: value for name, value in content.items() if name != "sha256"}
+    return {**body, "sha256": digest_of(body)}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: {**c, "contexts": ["a", "b", "b"]}, "checksum differs"),
+        (lambda c: signed({**c, "contexts": ["a", "b", "b"]}), "different names"),
+        (lambda c: signed({**c, "contexts": ["a", "b"]}), "one per context"),
+        (lambda c: signed({**c, "contexts": ["a", "b", 3]}), "different names"),
+        (lambda c: signed({**c, "contexts": "abc"}), "contexts in"),
+        (lambda c: signed({**c, "policies": []}), "policies in"),
+        (lambda c: signed({**c, "policies": [c["policies"][0]] * 2000}), "policies in"),
+        (lambda c: signed({**c, "policies": [1, 2, 3]}), "policy 0 of"),
+        (lambda c: signed({**c, "policies": [c, c, c]}), "policy 0 of"),
+        (lambda c: signed({**c, "more": 1}), "unknown fields: more"),
+        (lambda c: signed({k: v for k, v in c.items() if k != "provenance"}), "missing fields"),
+        (lambda c: signed({**c, "version": 2}), "version"),
+        (lambda c: signed({**c, "version": True}), "version"),
+        (lambda c: [c], "a policy file"),
+    ],
+)  # fmt: skip
+def test_a_changed_file_is_refused(tmp_path, change, said):
+    one = fitted("max_prob", "50%")
+    content = experts_to_dict(ExpertPolicy(NAMES, (one, one, one)))
+    (tmp_path / "p.json").write_text(json.dumps(change(content)))
+    with pytest.raises(InputError, match=said):
+        load_any(tmp_path / "p.json")
+
+
+def test_a_changed_policy_inside_is_refused(tmp_path):
+    one = fitted("max_prob", "50%")
+    content = experts_to_dict(ExpertPolicy(NAMES, (one, one, one)))
+    content["policies"][1]["thresholds"][0] = 0.1
+    (tmp_path / "p.json").write_text(json.dumps(signed(content)))
+    with pytest.raises(InputError, match=r"policy 1 of p.json' was changed"):
+        load_any(tmp_path / "p.json")
+    (tmp_path / "p.json").write_text('{"format": "policyopt-experts", "version": Infinity}')
+    with pytest.raises(InputError, match="JSON"):
+        load_any(tmp_path / "p.json")
+
+
+def test_the_hull_is_the_upper_one():
+    """Against brute force: at every cost, the best mixture of two points, as far as it pays."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        n = int(rng.integers(1, 9))
+        cost, value = rng.integers(0, 6, n).astype(float), rng.random(n)
+        xs, ys = hull(cost, value)
+        assert (np.diff(xs) > 0).all() and (np.diff(ys) > 0).all()
+        if len(xs) > 2:
+            assert (np.diff(np.diff(ys) / np.diff(xs)) < 0).all()
+        for at in np.linspace(cost.min(), cost.max(), 13):
+            best = max(
+                a + (b - a) * (min(at, y) - x) / (y - x) if y > x else max(a, b)
+                for (x, a), (y, b) in product(zip(cost, value, strict=True), repeat=2)
+                if x <= min(at, y) and x <= y
+            )
+            assert np.interp(at, xs, ys) == pytest.approx(best)
+
+
+def test_the_division_is_the_best_there_is():
+    """Against every division on a fine grid, for two and three contexts of unequal shares."""
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        count = int(rng.integers(2, 4))
+        hulls = [hull(np.sort(rng.random(5)) * 4 + 1, np.sort(rng.random(5))) for _ in range(count)]
+        shares = rng.dirichlet(np.ones(count))
+        least = sum(w * x[0] for w, (x, _) in zip(shares, hulls, strict=True))
+        most = sum(w * x[-1] for w, (x, _) in zip(shares, hulls, strict=True))
+        budget = float(rng.uniform(least, most))
+
+        def worth(costs, hulls=hulls, shares=shares):
+            return sum(w * np.interp(c, *h) for w, c, h in zip(shares, costs, hulls, strict=True))
+
+        found = divide(hulls, shares, budget)
+        assert shares @ found == pytest.approx(budget)
+        grids = [np.linspace(x[0], x[-1], 25) for x, _ in hulls]
+        best = max(worth(c) for c in product(*grids) if shares @ np.array(c) <= budget + 1e-12)
+        assert worth(found) >= best - 1e-12
+    easy = hull([1, 4], [0.9, 0.9])
+    np.testing.assert_array_equal(divide([easy, easy], [0.5, 0.5], 3.0), [1, 1])  # buys nothing
+    np.testing.assert_array_equal(divide([easy, easy], [0.5, 0.5], 0.5), [1, 1])
+
+
+def test_the_budget_is_kept_by_all_contexts_together():
+    """On many unseen rows; better than the same part for each."""
+    logits, labels, context = routed(30_000, 2)
+    few = np.arange(30_000) < 6000
+    splits = {
+        name: {"outputs": logits[rows], "labels": labels[rows], "context": context[rows]}
+        for name, rows in (("fit", few), ("test", ~few))
+    }
+    data = po.from_arrays(splits=splits, costs=COSTS, unit="ms", contexts=NAMES)
+    for budget in (1.6, 2.5, 4.0):
+        found = po.fit_experts(data, budget, "max_prob")
+        outcome = po.evaluate(found.policy, data)
+        low, high = found.expected.interval(rows=24_000)
+        assert found.expected.cost == pytest.approx(budget, rel=0.01)
+        assert low <= outcome.cost.mean() <= high
+        assert outcome.correct.mean() == pytest.approx(found.accuracy, abs=0.02)
+        alike = ExpertPolicy(
+            NAMES,
+            tuple(
+                po.make_method("max_prob")
+                .fit_path(table.take(np.flatnonzero(table.context == e)), [budget])[0]
+                .policy
+                for table in [Tables(data).get("fit")]
+                for e in range(3)
+            ),
+        )
+        whole = po.fit(data, budget, "max_prob").policy
+        gains = [
+            outcome.correct.mean() - po.evaluate(other, data).correct.mean()
+            for other in (alike, whole)
+        ]
+        assert gains[0] > 0.002 and gains[1] > 0.01
+        # Measured: the hopeless context spends least, the easy one most.
+        costs = [part["expected_cost"] for part in found.policy.provenance["division"]]
+        assert costs == sorted(costs, reverse=True) and costs[0] > budget
+
+
+def test_few_rows_fall_back_to_the_policy_of_all_rows():
+    logits, labels, context = routed(400, 6)
+    context = np.where(np.arange(400) < 388, 0, np.where(np.arange(400) < 395, 1, 0))
+    given = {"outputs": logits, "labels": labels, "context": context}
+    data = po.from_arrays(splits={"fit": given}, costs=COSTS, unit="ms", contexts=NAMES)
+    found = po.fit_experts(data, 2.5, "max_prob")
+    whole = po.fit(data, 2.5, "max_prob").policy
+    assert [part.pooled for part in found.parts] == [False, True, True]
+    assert [part.rows for part in found.parts] == [393, 7, 0] and np.isnan(found.parts[2].accuracy)
+    for part in found.parts[1:]:
+        np.testing.assert_array_equal(part.fitted.policy.thresholds, whole.thresholds)
+    assert found.expected.cost == pytest.approx(2.5, rel=0.02)
+    assert replay(found.policy, Tables(data).get("fit")).cost.mean() == pytest.approx(2.5, rel=0.02)
+    tiny = {"outputs": logits[:2, -2:, :2], "labels": [0, 1], "context": [0, 1]}
+    data = po.from_arrays(splits={"fit": tiny}, costs=[1, 2], contexts=("a", "b"))
+    small = po.fit_experts(data, 1.5, "max_prob")
+    assert all(part.pooled for part in small.parts) and small.expected.cost <= 2
+
+
+def test_costs_per_sample_and_the_ends_of_the_budget():
+    logits, labels, context = routed(600, 7)
+    each = np.array(COSTS) * (1 + 0.5 * context[:, None])
+    data = po.from_arrays(logits, labels, each, unit="ms", context=context, contexts=NAMES)
+    mean = Tables(data).get("fit").mean_costs
+    found = po.fit_experts(data, float(mean[0] + 1), "max_prob")
+    assert found.expected.cost == pytest.approx(mean[0] + 1, rel=0.02)
+    for budget in (float(mean[0]), float(mean[-1])):
+        found = po.fit_experts(data, budget, "max_prob")
+        assert found.expected.cost <= budget * (1 + 1e-9)
+    for budget in (0.5, 40.0):
+        with pytest.raises(BudgetError):
+            po.fit_experts(data, budget, "max_prob")
+
+
+def test_what_cannot_be_fitted_or_replayed_is_said():
+    logits, labels, context = routed(200, 1)
+    bare = po.from_arrays(logits, labels, COSTS, unit="ms")
+    with pytest.raises(InputError, match="one whose rows have a context"):
+        po.fit_experts(bare, 2.5, "max_prob")
+    with pytest.raises(InputError, match="'folds' must be"):
+        po.fit_experts(cache(200), 2.5, "max_prob", folds=1)
+    policy = po.fit_experts(cache(600), 2.5, "max_prob").policy
+    with pytest.raises(InputError, match="whose rows have a context"):
+        po.evaluate(policy, bare)
+    named = po.from_arrays(
+        logits, labels, COSTS, unit="ms", context=context, contexts=("clean", "rain", "noise")
+    )
+    with pytest.raises(
+        InputError, match=r"one that the policy knows: clean, blur, noise. Got rain"
+    ):
+        po.evaluate(policy, named)
+
+
+def test_contexts_are_known_by_name_whatever_their_numbers(tmp_path):
+    logits, labels, context = routed(500, 11)
+    policy = po.fit_experts(cache(900), 2.5, "max_prob").policy
+    places = {"noise": 0, "clean": 1, "blur": 2}
+    other = np.array([places[NAMES[e]] for e in context])
+    given = {"outputs": logits, "labels": labels}
+    one = po.from_arrays(
+        splits={"test": {**given, "context": context}}, costs=COSTS, unit="ms", contexts=NAMES
+    )
+    two = po.from_arrays(
+        splits={"test": {**given, "context": other}}, costs=COSTS, unit="ms", contexts=list(places)
+    )
+    np.testing.assert_array_equal(po.evaluate(policy, one).exit, po.evaluate(policy, two).exit)
+    np.savez(tmp_path / "a.npz", logits=logits, context=other, contexts=list(places))
+    np.testing.assert_array_equal(read_context(tmp_path / "a.npz", policy), context)
+    np.savez(tmp_path / "b.npz", logits=logits)
+    with pytest.raises(InputError, match="with context, one number per sample"):
+        read_context(tmp_path / "b.npz", policy)
+    np.savez(tmp_path / "c.npz", logits=logits, context=1)
+    with pytest.raises(InputError, match="'context' must be"):
+        read_context(tmp_path / "c.npz", policy)
+
+
+def test_the_commands(tmp_path, run):
+    logits, labels, context = routed(1200, 12)
+    keys = {"contexts": np.array(NAMES), "costs": np.array(COSTS)}
+    for name, part in (("val", slice(0, 700)), ("test", slice(700, None))):
+        keys[f"{name}_logits"] = logits[part].swapaxes(0, 1)
+        keys[f"{name}_labels"], keys[f"{name}_context"] = labels[part], context[part]
+    np.savez(tmp_path / "a.npz", **keys)
+    assert run("import", tmp_path / "a.npz", "--out", tmp_path / "c", "--unit", "ms")[0] == 0
+    out = tmp_path / "p.json"
+    fit = ("fit", tmp_path / "c", "--experts", "--method", "max_prob", "--out", out)
+    code, text, _ = run(*fit, "--budget", "2.5", "--format", "json")
+    found = json.loads(text)
+    assert code == 0 and [r["context"] for r in found] == [*NAMES, None]
+    assert found[-1]["expected_cost"] == pytest.approx(2.5, rel=0.02)
+    table = run(*fit, "--budget", "2.5")[1]
+    assert "noise" in table and "all" in table and "p.json" in table
+    code, text, _ = run("evaluate", out, tmp_path / "c", "--format", "json")
+    outcome = po.evaluate(load_any(out), po.open_cache(tmp_path / "c"))
+    assert code == 0 and json.loads(text)[0]["accuracy"] == pytest.approx(outcome.correct.mean())
+    np.savez(tmp_path / "new.npz", logits=logits[700:], context=context[700:])
+    code, text, _ = run("run", out, tmp_path / "new.npz", "--format", "json")
+    assert code == 0 and [r["exit"] for r in json.loads(text)] == outcome.exit.tolist()
+    assert "mean cost" in run("run", out, tmp_path / "new.npz")[1]
+    np.savez(tmp_path / "no.npz", logits=logits[700:])
+    code, _, said = run("run", out, tmp_path / "no.npz")
+    assert code == 2 and "context" in said and "Traceback" not in said
+    assert run(*fit)[0] == 2
+    assert run(*fit, "--budget", "0.1")[0] == 3
+    assert run(*fit, "--budget", "2.5", "--confidence", "platt")[0] == 2
+
+
+def test_mixtures_count_the_samples_own_numbers():
+    """A coin in each context: what a row draws does not depend on who else is there."""
+    one = fitted("max_prob", "50%")
+    coin = replace(one, mixture=Mixture(np.full(3, -1e30), 0.5, seed=3))
+    policy = ExpertPolicy(("a", "b"), (coin, coin))
+    logits, _, _ = routed(200, 13)
+    context = np.arange(200) % 2
+    np.testing.assert_array_equal(policy.decide(logits, context).exit, coin.decide(logits).exit)
+    some = np.arange(50, 90)
+    np.testing.assert_array_equal(
+        policy.decide(logits[some], context[some], some).exit, coin.decide(logits).exit[some]
+    )
