@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from policyopt.frontier.compare import compare
     from policyopt.frontier.curve import curve
     from policyopt.methods import make_method
+    from policyopt.online.simulate import simulate
     from policyopt.runtime.artifact import load_policy
     from policyopt.runtime.errors import BudgetError, InputError, PolicyOptError
     from policyopt.runtime.experts import ExpertPolicy
@@ -51,6 +52,7 @@ _HOMES = {
     "load_policy": "runtime.artifact",
     "make_method": "methods",
     "open_cache": "cache.reader",
+    "simulate": "online.simulate",
     "route": "runtime.routing",
     "tune": "tuning",
 }
