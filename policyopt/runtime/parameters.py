@@ -37,7 +37,7 @@ def numbers(name: str, value: Any, ndim: int) -> npt.NDArray[np.float64]:
     try:
         raw = np.asarray(value)
         array = np.array(raw, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise bad(name, f"numbers, {ndim} levels deep", str(error), "Check the policy.") from error
     if raw.dtype.kind not in "fiu" or array.ndim != ndim or not np.isfinite(array).all():
         raise bad(

@@ -19,7 +19,7 @@ from .base import Bandit, Many, One
 
 __all__ = ["BANDITS", "Bandit", "Many", "One", "make_bandit"]
 
-_SHARED = ("base", "index", "memory", "noise", "one", "many", "reveal", "saved")
+_SHARED = ("base", "beta", "index", "memory", "noise", "one", "many", "reveal", "saved")
 
 
 class _Bandits(Mapping[str, type[Bandit]]):

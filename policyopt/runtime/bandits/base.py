@@ -9,11 +9,14 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import bad
+from ..errors import InputError, bad
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+
+#: Rewards may leave [0, 1] by what rounding does when a caller scales them.
+LEAST_REWARD, MOST_REWARD = -1e-9, 1.0 + 1e-9
 
 
 class One(Protocol):
@@ -38,6 +41,8 @@ class One(Protocol):
     ) -> None:
         """Take in the rewards of arms first..last of one past request.
 
+        Nothing is taken in where one of them is no number in [0, 1]: one NaN would stay for ever.
+
         Parameters
         ----------
         first, last : int
@@ -45,8 +50,8 @@ class One(Protocol):
         rewards : sequence of float
             In [0, 1]; entry a is that of arm a; only entries first..last are read.
         chance : sequence of float, optional
-            Entry a: the probability with which this reward was to be known; read by bandits
-            that draw.
+            Entry a: the probability with which this reward was to be known (`reveal_chances`);
+            read by bandits that draw, which need it for more than one arm.
         """
         ...
 
@@ -85,7 +90,7 @@ class Bandit(ABC):
     name: ClassVar[str]
     #: What it does, completing "an index that ...".
     summary: ClassVar[str]
-    #: Whether it draws its arms: only then may rewards of larger arms be weighted.
+    #: Whether it draws its arms with known chances: only then can rewards be weighted by them.
     draws: ClassVar[bool] = False
 
     @abstractmethod
@@ -113,7 +118,24 @@ def check_positive(name: str, value: Any, above: float = 0.0, most: float = floa
         raise bad(name, allowed, value, "Leave it out for the default.")
 
 
-def check_whole(name: str, value: Any, least: int = 1) -> None:
-    """Refuse a setting that is no whole number from `least` on."""
-    if type(value) is not int or value < least:
+def check_whole(name: str, value: Any, least: int = 1, most: int = 1 << 62) -> None:
+    """Refuse a setting that is no whole number in [least, most]."""
+    if type(value) is not int or not least <= value <= most:
         raise bad(name, f"a whole number, at least {least}", value, "Leave it out for the default.")
+
+
+def check_player(arms: Any, seed: Any, streams: Any = 1) -> None:
+    """Refuse numbers of arms and streams below 1, and seeds below 0."""
+    check_whole("arms", arms)
+    check_whole("streams", streams)
+    check_whole("seed", seed, 0)
+
+
+def unscaled(got: Any) -> InputError:
+    """Return the error for a reward outside [0, 1]."""
+    return bad("rewards", "numbers in [0, 1]", got, "Scale them by the range they can have.")
+
+
+def no_such_arms(first: int, last: int, arms: int) -> InputError:
+    """Return the error for arms that there are not."""
+    return bad("first, last", f"0 <= first <= last < {arms} arms", (first, last), "Count from 0.")

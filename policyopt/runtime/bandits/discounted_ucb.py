@@ -32,7 +32,7 @@ class DiscountedUCB(RootIndex):
     >>> for _ in range(20):
     ...     arm = player.choose()
     ...     player.learn(arm, arm, [0.2, 0.9])
-    >>> round(sum(player.pulls), 3)  # 1 + 1/2 + 1/4 + ...
+    >>> round(sum(player.pulls) / player.weight, 3)  # 1 + 1/2 + 1/4 + ...
     2.0
     """
 

@@ -16,10 +16,12 @@ Floats1 = Sequence[float]
 
 
 class Arithmetic(Protocol):
-    """What a formula may use besides + - * /: the same names for numbers and for arrays."""
+    """What a formula may use besides + - * /: the same names for numbers and for arrays.
+
+    All of it is rounded correctly (IEEE 754), so numbers and arrays give the same bits.
+    """
 
     sqrt: Any
-    log: Any
     minimum: Any
     maximum: Any
 
@@ -28,7 +30,6 @@ class Numbers:
     """Arithmetic on plain numbers: several times faster than numpy on one number."""
 
     sqrt = math.sqrt
-    log = math.log
     minimum = min
     maximum = max
 
@@ -44,6 +45,8 @@ class Index(Bandit):
     spread: ClassVar[bool] = False
     #: Whether the formula reads noise, standard normal, one number per arm and round.
     noisy: ClassVar[bool] = False
+    #: Indices this near to the largest are equal to it: for formulas with more than `Arithmetic`.
+    tie: ClassVar[float] = 0.0
 
     @abstractmethod
     def index(self, m: Any, mean: Any, variance: Any, pulls: Any, clock: Any, noise: Any) -> Any:
@@ -57,7 +60,8 @@ class Index(Bandit):
             Of the arm's rewards in memory, and how many there are (> 0); variance only where
             `spread`.
         clock : float
-            Logarithm of the rounds in memory.
+            Logarithm of the rounds in memory. With a discount, `pulls` and `clock` are both in the
+            unit of the present weight: only their quotient may be read.
         noise : float, or ndarray of shape (R, A)
             Only where `noisy`.
         """
