@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=DEFAULT_FOLDER, help="folder of the idx files")
     parser.add_argument("--weights", type=Path, help="of the clean network: read, or else written")
     parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch; default %(default)s")
     parser.add_argument("--quick", action="store_true", help="few rows and one epoch")
     given = parser.parse_args()
     recipe = replace(Recipe(), epochs=1 if given.quick else EPOCHS, seed=given.seed)
@@ -52,7 +53,7 @@ def main() -> int:
         return 2
     if given.quick:
         splits = {name: split.head(QUICK_ROWS[name]) for name, split in splits.items()}
-    torch.set_num_threads(1 if given.quick else 2)
+    torch.set_num_threads(1 if given.quick else given.threads)
     given.out.mkdir(parents=True, exist_ok=True)
     run(splits, recipe, given.out, given.weights or given.out / "clean.pt", given.quick)
     return 0

@@ -15,6 +15,8 @@ from policyopt.runtime.errors import bad
 from policyopt.table import Tables
 from policyopt.telling import listening
 
+SPARED = 0.95  # of the budget: less than that is worth a remark
+
 
 def fit_by_context(
     data: ExitData,
@@ -34,6 +36,9 @@ def fit_by_context(
     for part in fitted.parts:
         if part.pooled:
             note(f"context {part.context} has {part.rows} rows: it has the policy of all rows")
+    if fitted.expected.cost < SPARED * fitted.budget:
+        part = 100 * fitted.expected.cost / fitted.budget
+        note(f"the experts spend {part:.0f} % of the budget: more bought nothing on these rows")
     rows = len(data.rows("test")[1]) if "test" in data.split_names else None
     print_records(describe(fitted, rows, str(out)), style, COLUMNS)
 

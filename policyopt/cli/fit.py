@@ -10,7 +10,7 @@ import typer
 
 from policyopt.api import fit as fit_policy
 from policyopt.api import method_of
-from policyopt.cli.experts import fit_by_context
+from policyopt.cli.experts import SPARED, fit_by_context
 from policyopt.cli.options import (
     CachePath,
     CostName,
@@ -28,8 +28,6 @@ from policyopt.frontier.curve import threshold_fields
 from policyopt.methods import Fitted
 from policyopt.runtime.errors import bad
 from policyopt.telling import listening
-
-_SPARED = 0.95  # of the budget: less than that is worth a remark
 
 
 def fit(
@@ -85,7 +83,7 @@ def fit(
             for r in compared
         )
         note(f"cross-validated, points behind the best (± standard error): {behind}")
-    if fitted.budget is not None and fitted.expected.cost < _SPARED * fitted.budget:
+    if fitted.budget is not None and fitted.expected.cost < SPARED * fitted.budget:
         part = 100 * fitted.expected.cost / fitted.budget
         note(
             f"{fitted.method} spends {part:.0f} % of the budget: more bought nothing on these rows"

@@ -1,8 +1,8 @@
 """`fit_experts`: one policy per context under one budget.
 
-The paper (Pacheco, Oliveira & Couto, GLOBECOM 2021, arXiv:2108.09343, section III) gives every
-expert branch the same confidence threshold, which the user chooses. Here each context has its own
-thresholds, fitted by any method, for a threshold means another cost and another accuracy for
+Expert branches are those of Pacheco, Oliveira & Couto (GLOBECOM 2021, arXiv:2108.09343). Their
+released code has one confidence threshold for all experts, which the user chooses. Here each
+context has thresholds of its own, fitted by any method, for a threshold means another cost and another accuracy for
 blurred inputs than for clean ones; and a budget replaces the threshold. The budget holds for all
 contexts together, so a hard context may spend what an easy one spares (`policyopt.experts.division`).
 """
