@@ -19,7 +19,18 @@ from .base import Bandit, Many, One
 
 __all__ = ["BANDITS", "Bandit", "Many", "One", "make_bandit"]
 
-_SHARED = ("base", "beta", "index", "memory", "noise", "one", "many", "reveal", "saved")
+_SHARED = (
+    "base",
+    "beta",
+    "exp3_many",
+    "index",
+    "memory",
+    "noise",
+    "one",
+    "many",
+    "reveal",
+    "saved",
+)
 
 
 class _Bandits(Mapping[str, type[Bandit]]):

@@ -139,3 +139,11 @@ def unscaled(got: Any) -> InputError:
 def no_such_arms(first: int, last: int, arms: int) -> InputError:
     """Return the error for arms that there are not."""
     return bad("first, last", f"0 <= first <= last < {arms} arms", (first, last), "Count from 0.")
+
+
+def no_chance(got: Any = "none") -> InputError:
+    """Return the error for rewards whose chance of becoming known is missing or is none."""
+    return bad(
+        "chance", "the probability, above 0, that each reward was to be known", got,
+        "See policyopt.runtime.bandits.reveal.",
+    )  # fmt: skip

@@ -23,13 +23,12 @@ _BELOW = 1.0 - 2.0**-53  # the largest number below 1
 class KLUCB(Index):
     """The largest q with ``N kl(mean, q) <= ln t + c ln ln t``, kl that of two Bernoulli variables.
 
-    Rewards in [0, 1] spread at most as much as Bernoulli's (the paper's lemma 9), so the bound
-    holds for them too.
+    Of all rewards in [0, 1] with a given mean Bernoulli's deviate most, so the bound holds for all.
 
     Parameters
     ----------
     c : float
-        The paper's theorem 2 needs 3 and recommends 0 in practice.
+        The paper's analysis has 3; for practice it recommends 0.
 
     Notes
     -----
