@@ -52,14 +52,14 @@ _HOMES = {
     "load_policy": "runtime.artifact",
     "make_method": "methods",
     "open_cache": "cache.reader",
-    "simulate": "online.simulate",
     "route": "runtime.routing",
+    "simulate": "online.simulate",
     "tune": "tuning",
 }
 __all__ = [
     "BudgetError", "CacheWriter", "Cost", "ExitData", "ExpertPolicy", "InputError", "Policy", "PolicyOptError",
     "compare", "curve", "evaluate", "fit", "fit_experts", "from_arrays", "import_sources", "load_policy",
-    "make_method", "open_cache", "route", "tune",
+    "make_method", "open_cache", "route", "simulate", "tune",
 ]  # fmt: skip
 
 
