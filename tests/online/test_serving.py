@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 import policyopt as po
+from policyopt.online.exit_players import LinUCBPlayer, SplitEEPlayer, UEEPlayer
 from policyopt.online.ladders import family_ladder, threshold_ladder
 from policyopt.online.outcomes import outcomes
 from policyopt.online.players import BanditPlayer, BudgetPlayer
 from policyopt.online.requests import Requests
 from policyopt.online.schedule import make_schedule
 from policyopt.runtime.bandits import BANDITS, make_bandit
-from policyopt.runtime.online import Controller, Online
+from policyopt.runtime.online import UEEUCB, Controller, LinUCB, Online, SplitEE
 from policyopt.table import Tables
 from tests.synthetic import outputs
 
@@ -70,6 +71,44 @@ def test_serving_plays_what_the_simulation_plays(data, name, reveal, tmp_path):
         online = Online.load(tmp_path / "online.json")
         arms += serve(online, logits, block.row[ROUNDS // 2 :, stream])
         assert arms == expected[:, stream].tolist()
+
+
+@pytest.mark.parametrize("name", ["linucb", "splitee", "uee_ucb"])
+def test_rules_by_exit_serve_as_simulated(data, name, tmp_path):
+    table = Tables(data).get("test")
+    policy = threshold_ladder(table, [0.8]).policy
+    seen = outcomes(policy, [table])
+    requests = Requests(
+        make_schedule("stationary", ["test"], ROUNDS), (len(table),), 2, 5, 1.0, (0.2, 0.2)
+    )
+    block = next(iter(requests))
+    prices = tuple((0.9 * seen.load).tolist())  # dear: UEE-UCB leaves the last exit soon
+    rule, player = {
+        "linucb": lambda: (LinUCB(), LinUCBPlayer(LinUCB(), seen, requests)),
+        "splitee": lambda: (
+            SplitEE(prices, 0.2), SplitEEPlayer(SplitEE(prices, 0.2), "ucb1", seen, requests)
+        ),
+        "uee_ucb": lambda: (UEEUCB(prices), UEEPlayer(UEEUCB(prices), seen, requests)),
+    }[name]()  # fmt: skip
+    arms = player.play(block)
+    expected = np.take_along_axis(player.exits[block.row], arms[..., None], axis=-1)[..., 0]
+    assert len(np.unique(expected)) > 1  # else nothing is compared
+    logits = rows_of(data, table)
+    for stream in range(2):
+        online, exits = Online(policy, rule, overhead=0.2, seed=5, stream=stream), []
+        for t, row in enumerate(block.row[:, stream]):
+            if t == ROUNDS // 2:  # and go on from the file
+                online.save(tmp_path / "online.json")
+                online = Online.load(tmp_path / "online.json")
+            request = online.start()
+            for k in policy.path:
+                if online.decide(k, logits[row, k], request).exit:
+                    break
+            exits.append(request.exit)
+            online.feedback(request)
+        assert exits == expected[:, stream].tolist()
+    with pytest.raises(po.InputError, match="one per exit of the policy: 3"):
+        Online(policy, UEEUCB((0.0, 0.1)))
 
 
 def test_controller_serves_as_simulated_and_keeps_its_bound(data, tmp_path):

@@ -11,6 +11,8 @@ from ..bandits import BANDITS, Bandit, make_bandit
 from ..bandits.reveal import REVEALS, reveal_chances
 from ..decision import Decision
 from ..errors import InputError, bad
+from ..policy import Policy
+from .by_exit import RULES, ByExit, driver
 from .controller import Controller, OneController
 from .ladder import Ladder
 from .rewards import REWARDS, gain, overhead_range, reward_range
@@ -22,12 +24,12 @@ class Request:
     Attributes
     ----------
     arm : int
-        The rung it is served on.
+        The rung it is served on; for those that choose by exit, what they planned.
     exit : int or None
         Position of the exit taken on the policy's path; None as long as it is on its way.
     """
 
-    __slots__ = ("arm", "chances", "done", "exit", "levels", "scores", "state")
+    __slots__ = ("arm", "chances", "done", "exit", "levels", "predictions", "scores", "state")
 
     def __init__(self, arm: int, state: Any, chances: Any) -> None:
         self.arm, self.state, self.chances = arm, state, chances
@@ -35,19 +37,22 @@ class Request:
         self.done = False
         self.scores: list[float] = []
         self.levels: list[float] = []
+        self.predictions: list[int] = []
 
 
 class Online:
-    """A ladder and who moves along it: a bandit, or the budget controller.
+    """A policy and who steers it: a bandit or the budget controller on a ladder, or a rule by exit.
 
     Constant time and memory per request; safe to call from many threads. Per request: `start`,
     `decide` at each exit until it says leave, then `feedback`, at once or whenever it is there.
 
     Parameters
     ----------
-    ladder : Ladder
-        E.g. from `policyopt.online.ladders`.
-    steering : Bandit or Controller
+    ladder : Ladder or Policy
+        E.g. from `policyopt.online.ladders`. Rules by exit look at no rungs: a policy will do.
+    steering : Bandit, Controller, LinUCB, SplitEE or UEEUCB
+        The last three say at each exit whether to leave, from confidences and predictions; the
+        prices of SplitEE and UEEUCB are their own, `overhead` is for what `feedback` returns.
     overhead : float or (low, high)
         Of going to the last exit, in units of the reward; earlier exits bear their share by cost.
         A range: `feedback` says each time what it was; without that, the middle counts.
@@ -77,8 +82,8 @@ class Online:
 
     def __init__(
         self,
-        ladder: Ladder,
-        steering: Bandit | Controller,
+        ladder: Ladder | Policy,
+        steering: Bandit | Controller | ByExit,
         *,
         overhead: float | Sequence[float] = 0.0,
         reward: str = "confidence",
@@ -86,6 +91,8 @@ class Online:
         seed: int = 0,
         stream: int = 0,
     ) -> None:
+        if isinstance(ladder, Policy):
+            ladder = Ladder(ladder, ladder.thresholds[None])
         if reward not in REWARDS:
             raise bad("reward", f"one of {', '.join(REWARDS)}", reward, "E.g. confidence.")
         if reveal not in REVEALS:
@@ -95,8 +102,9 @@ class Online:
                 "reward", "confidence, signed or label for a policy without a confidence map",
                 reward, "Fit with --confidence platt.",
             )  # fmt: skip
-        bandit = not isinstance(steering, Controller)
-        if bandit and reveal == "all" and not steering.draws:
+        if isinstance(steering, ByExit):
+            _check_exits(steering, ladder.policy.exits)
+        if isinstance(steering, Bandit) and reveal == "all" and not steering.draws:
             raise bad(
                 "reveal", "smaller or played for bandits that draw nothing", reveal,
                 "Rewards of larger arms are known for hard inputs only: exp3 weighs them.",
@@ -115,17 +123,21 @@ class Online:
         self._width = most_reward - self._least
         self._rows = ladder.thresholds.tolist()
         self._lock = threading.Lock()
-        self._player: Any = (
-            steering.one(ladder.arms, seed, stream)
-            if isinstance(steering, Bandit)
-            else steering.one(ladder.arms)
-        )
+        self._driver: Any = None
+        if isinstance(steering, ByExit):
+            self._driver = driver(steering, ladder.policy.exits, seed, stream)
+            self._player: Any = self._driver.player
+        elif isinstance(steering, Bandit):
+            self._player = steering.one(ladder.arms, seed, stream)
+        else:
+            self._player = steering.one(ladder.arms)
 
     def start(self) -> Request:
         """Begin a request: the rung it will be served on is chosen here."""
         with self._lock:
-            arm = self._player.choose()
-            chances = getattr(self._player, "chances", None)
+            chooser = self._player if self._driver is None else self._driver
+            arm = chooser.choose()
+            chances = getattr(chooser, "chances", None)
             number, self.requests = self.requests, self.requests + 1
         return Request(arm, self.ladder.policy.start(number), chances)
 
@@ -155,14 +167,20 @@ class Online:
         policy = self.ladder.policy
         decision = policy.step(k, output, request.state, features)
         at = request.state.position - 1
-        if at < policy.exits - 1:
-            leave = bool(decision.score >= self._rows[request.arm][at])
-            decision = replace(decision, exit=leave)
         request.scores.append(decision.score)
         request.levels.append(decision.confidence)
+        request.predictions.append(decision.prediction)
+        if at < policy.exits - 1:
+            decision = replace(decision, exit=self._leaves(request, at))
         if decision.exit:
             request.exit = at
         return decision
+
+    def _leaves(self, request: Request, at: int) -> bool:
+        if self._driver is None:
+            return bool(request.scores[at] >= self._rows[request.arm][at])
+        with self._lock:  # feedback of another request may be moving the model
+            return self._driver.leaves(request, at)
 
     def feedback(
         self, request: Request, *, correct: Sequence[bool] | None = None,
@@ -203,6 +221,11 @@ class Online:
             raise bad("overhead", allowed, over, "Give Online the range that it may have.")
         levels = self._levels(request, correct)
         every = [gain(self.reward, levels, k) - over * self._load[k] for k in range(len(levels))]
+        if self._driver is not None:
+            with self._lock:
+                self._claim(request)
+                self._driver.learn(request, every)
+            return every[request.exit]
         scaled = [(value - self._least) / self._width for value in every]
         known = self.ladder.taken(request.scores, request.exit == self.ladder.policy.exits - 1)
         rewards = [0.0 if k is None else scaled[k] for k in known]
@@ -210,12 +233,16 @@ class Online:
         if request.chances is not None:
             chance = reveal_chances(list(request.chances), self.reveal, _starts(known))
         with self._lock:
-            if request.done:
-                raise bad("request", "one that has left, once", "one learned from before", "")
-            request.done = True
+            self._claim(request)
             for first, last in self._known(request.arm, known):
                 self._player.learn(first, last, rewards, chance)
         return every[request.exit]
+
+    def _claim(self, request: Request) -> None:
+        """Mark a request as learned from; of two threads that come with it, one is refused."""
+        if request.done:
+            raise bad("request", "one that has left, once", "one learned from before", "")
+        request.done = True
 
     def _charge(self, request: Request, cost: float | None) -> float:
         costs = self.ladder.policy.costs
@@ -224,7 +251,7 @@ class Online:
             raise bad("cost", "a number, 0 or more", paid, "In the policy's unit.")
         share = (paid - float(costs[0])) / max(float(costs[-1] - costs[0]), 1e-300)
         with self._lock:
-            request.done = True
+            self._claim(request)
             self._player.learn(share)
         return paid
 
@@ -286,18 +313,27 @@ class Online:
         return load_online(path)
 
 
-def steering_of(name: Any, settings: Any) -> Bandit | Controller:
-    """Return a bandit or the controller by name, as a file holds it."""
+def steering_of(name: Any, settings: Any) -> Bandit | Controller | ByExit:
+    """Return who steers, by name, as a file holds it."""
     if not isinstance(settings, Mapping):
         raise bad("settings of the steering", "a mapping", settings, "Save it again.")
-    if name == Controller.name:
-        try:
-            return Controller(**settings)
-        except TypeError as error:
-            raise bad("settings of the controller", "budget, step, start", settings, "") from error
-    if name not in BANDITS:
-        raise InputError(f"'{name}' is no bandit and no controller that this version knows.")
-    return make_bandit(name, settings)
+    others = {Controller.name: Controller, **RULES}
+    if name in BANDITS:
+        return make_bandit(name, settings)
+    if name not in others:
+        raise InputError(f"'{name}' steers nothing that this version knows.")
+    try:
+        return others[name](**settings)
+    except TypeError as error:
+        raise bad(f"settings of {name}", "those it has", settings, "Save it again.") from error
+
+
+def _check_exits(rule: ByExit, exits: int) -> None:
+    """Refuse prices that are not one per exit."""
+    for name in ("layers", "costs"):
+        prices = getattr(rule, name, None)
+        if prices is not None and len(prices) != exits:
+            raise bad(name, f"one per exit of the policy: {exits}", len(prices), "In its order.")
 
 
 def _starts(known: list[int | None]) -> list[int]:
