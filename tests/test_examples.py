@@ -91,6 +91,24 @@ def test_the_shipped_cache_is_what_its_card_says(root):
     assert sum(file.stat().st_size for file in folder.iterdir()) < 10e6
 
 
+def test_drift_is_noticed_and_the_budget_kept_again(root, tmp_path):
+    if not (root / "cache" / "fashion_mnist" / "manifest.json").is_file():
+        pytest.skip("the shipped cache is not here")
+    command = [
+        sys.executable, "-m", "examples.drift_refit", "--rounds", "6000", "--out", tmp_path / "a.png",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    alarm, refit = (line for line in done.stdout.splitlines() if line.startswith("request"))
+    assert 6_000 < int(alarm.split()[1].strip(":").replace(",", "")) < 6_300
+    assert "drift" in alarm and refit.endswith("fitted anew, without labels")
+    cost, alone = map(float, done.stdout.splitlines()[-1].split()[3:5])
+    budget = float(done.stdout.partition("budget 40%: ")[2].split()[0])
+    assert abs(cost / budget - 1) < 0.12  # of the few requests that are left
+    assert alone > 1.7 * budget
+    assert (tmp_path / "a.png").stat().st_size > 20_000
+
+
 def test_stable_baselines3_learns_a_policy(root, tmp_path):
     """In one short run: an artifact that numpy runs, and the table that the README shows."""
     pytest.importorskip("stable_baselines3")

@@ -1,0 +1,57 @@
+"""Cost and accuracy over time, with the alarms and refits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.report.figures import save_figure
+
+WINDOW = 500  # requests that a point is the mean of
+
+
+def draw(
+    cost: npt.NDArray[np.float64],
+    alone: npt.NDArray[np.float64],
+    correct: npt.NDArray[np.bool_],
+    changes: Sequence[int],
+    events: Sequence[tuple[int, str]],
+    budget: float,
+    unit: str,
+    path: Path,
+) -> None:
+    """Draw the picture; the parameters are per request, `changes` and `events` by its number."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    top.plot(smooth(alone), color="#E69F00", lw=1.5, label="policy left alone")
+    top.plot(smooth(cost), color="#0072B2", lw=1.5, label="watched and fitted anew")
+    top.axhline(budget, color="black", lw=1, ls=":", label="budget")
+    bottom.plot(smooth(100.0 * correct), color="#0072B2", lw=1.5)
+    for axes in (top, bottom):
+        for change in changes:
+            axes.axvspan(change, len(cost), color="0.5", alpha=0.12, lw=0)
+        for number, event in events:
+            axes.axvline(number, color="#D55E00" if event.startswith("drift") else "#009E73", lw=1)
+        axes.grid(color="0.92")
+        axes.spines[["top", "right"]].set_visible(False)
+    for number, event in events:
+        text = " alarm" if event.startswith("drift") else " refit"
+        top.annotate(text, (number, 1.0), xycoords=("data", "axes fraction"), va="top", fontsize=9)
+    top.set_ylabel(f"cost [{unit}]")
+    top.legend(frameon=False, loc="upper left")
+    bottom.set_ylabel("accuracy [%]")
+    bottom.set_xlabel(f"request (means of {WINDOW}; grey: the inputs have changed)")
+    save_figure(figure, path)
+
+
+def smooth(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Return running means over the last `WINDOW` requests, fewer at the start."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    high = np.arange(1, len(values) + 1)
+    low = np.maximum(high - WINDOW, 0)
+    return (total[high] - total[low]) / (high - low)
