@@ -71,8 +71,8 @@ def adaee(place: Path) -> list[dict[str, Any]]:
             for overhead in OVERHEADS:
                 for rounds in (1_000, 10_000, 100_000):
                     run = simulate(
-                        data, [*bandits(rounds, 1, False), *forgetful(rounds, 1, True)], overhead=overhead, reveal=reveal,
-                        rounds=rounds, streams=("fit", "test"),
+                        data, [*bandits(rounds, 1, False), *forgetful(rounds, 1, True)],
+                        overhead=overhead, reveal=reveal, rounds=rounds, streams=("fit", "test"),
                     )  # fmt: skip
                     found += run.records
                 print(f"adaee: {reveal}, overhead {overhead}", file=sys.stderr)
