@@ -1,0 +1,1 @@
+"""Serving staged PyTorch models: batches whose survivors are regrouped after every exit."""
