@@ -34,6 +34,8 @@ def coin(seed: int, samples: npt.NDArray[np.integer], stream: int = 0) -> npt.ND
     >>> coin(0, np.arange(3)).round(4)
     array([0.2691, 0.6532, 0.5782])
     """
+    if not isinstance(samples, np.ndarray):  # a symbol: `policyopt.export` records what is done
+        return samples.traced_coin(seed, stream)
     key = np.uint64(_mix(_mix(seed & _MASK) ^ (stream + 1)))
     with np.errstate(over="ignore"):
         z = (samples.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN) + key

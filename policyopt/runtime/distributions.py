@@ -25,4 +25,4 @@ def log_probabilities(output: ExitOutput) -> Floats:
     array([[0.75, 0.25]])
     """
     assert output.log_prob is not None  # the policy refuses records for rules that need it
-    return np.maximum(np.ascontiguousarray(output.log_prob, dtype=np.float64), LOWEST)
+    return np.maximum(output.log_prob.astype(np.float64, order="C", copy=False), LOWEST)

@@ -69,24 +69,28 @@ class Distribution(History):
             if output.top_prob.shape[1] > 1
             else np.full(len(first), _TINY)
         )
-        values = np.zeros((len(output), self.width))
-        values[:, 0] = np.log(first / second)
-        values[:, 1] = first - second
-        values[:, 2] = np.log(first / np.maximum(1.0 - first, _TINY))
-        values[:, 3] = np.log(first - second + 0.05)
-        values[:, 4] = output.entropy
+        columns = [
+            np.log(first / second),
+            first - second,
+            np.log(first / np.maximum(1.0 - first, _TINY)),
+            np.log(first - second + 0.05),
+            output.entropy,
+        ]
         if k == 0:
-            return values, (log_prob[:, None], output.prediction[:, None])
+            columns += [np.zeros(len(output))] * 4
+            return np.stack(columns, axis=1), (log_prob[:, None], output.prediction[:, None])
         past, predictions = state
         here = np.arange(len(output))
         # Contiguous, so that sums over exits run in the same order for one row as for many.
-        chosen = np.ascontiguousarray(past[here, :, output.prediction], dtype=np.float64)
+        chosen = past[here, :, output.prediction].astype(np.float64, order="C")
         agree = predictions == output.prediction[:, None]
-        values[:, 5] = agree.sum(axis=1) / k
-        values[:, 6] = agree[:, -1]
-        values[:, 7] = np.maximum(chosen[:, -1], _LOWEST)
-        values[:, 8] = np.exp(chosen).sum(axis=1) / k
-        return values, (
+        columns += [
+            agree.sum(axis=1) / k,
+            agree[:, -1],
+            np.maximum(chosen[:, -1], _LOWEST),
+            np.exp(chosen).sum(axis=1) / k,
+        ]
+        return np.stack(columns, axis=1), (
             np.concatenate([past, log_prob[:, None]], axis=1),
             np.concatenate([predictions, output.prediction[:, None]], axis=1),
         )
@@ -113,19 +117,20 @@ class Record(History):
         """Return the seven features."""
         predictions, confidences = state
         sure = output.confidence
-        values = np.zeros((len(output), self.width))
-        values[:, 0] = _log_odds(sure)
-        values[:, 1] = sure
-        values[:, 2] = -np.log(np.clip(1.0 - sure, _EDGE, 1.0))
-        if k > 0:
+        columns = [_log_odds(sure), sure, -np.log(np.clip(1.0 - sure, _EDGE, 1.0))]
+        if k == 0:
+            columns += [np.zeros(len(output))] * 4
+        else:
             # An exit without an answer agrees with none.
             agree = (predictions == output.prediction[:, None]) & (output.prediction >= 0)[:, None]
-            values[:, 3] = agree.sum(axis=1) / k
-            values[:, 4] = agree[:, -1]
-            values[:, 5] = (agree * confidences).sum(axis=1) / k
             odds = _log_odds(confidences[:, -1])
-            values[:, 6] = np.where(agree[:, -1], odds, -odds)
-        return values, (
+            columns += [
+                agree.sum(axis=1) / k,
+                agree[:, -1],
+                (agree * confidences).sum(axis=1) / k,
+                np.where(agree[:, -1], odds, -odds),
+            ]
+        return np.stack(columns, axis=1), (
             np.concatenate([predictions, output.prediction[:, None]], axis=1),
             np.concatenate([confidences, sure[:, None]], axis=1),
         )

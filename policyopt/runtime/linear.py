@@ -30,6 +30,8 @@ def row_product(rows: Floats, weight: Floats) -> Floats:
     >>> row_product(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [0.5, 0.0]]))
     array([[11. ,  0.5]])
     """
+    if not isinstance(rows, np.ndarray):  # a symbol: `policyopt.export` records what is done
+        return rows.traced_linear(weight)
     rows = np.ascontiguousarray(rows, dtype=np.float64)
     out = np.empty((len(rows), len(weight)))
     step = max(_BLOCK // max(weight.size, 1), 1)

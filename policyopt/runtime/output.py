@@ -105,6 +105,8 @@ def reduce_logits(
     >>> out.prediction, out.confidence.round(3), out.margin.round(3), out.entropy.round(3)
     (array([0], dtype=int32), array([0.7]), array([0.5]), array([0.802]))
     """
+    if not isinstance(logits, np.ndarray):  # a symbol: `policyopt.export` records what is done
+        return logits.traced_reduce(top)
     n, classes = logits.shape
     if scratch is None:
         scratch = np.empty((2, n, classes), dtype=np.float32)

@@ -62,6 +62,8 @@ def distances(rows: Floats, points: Floats) -> Floats:
     >>> distances(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0], [0.0, 1.0]]))
     array([[5., 1.]])
     """
+    if not isinstance(rows, np.ndarray):  # a symbol: `policyopt.export` records what is done
+        return rows.traced_distances(points)
     out = np.zeros((len(rows), len(points)))
     step = max(_BLOCK // max(len(points), 1), 1)
     columns = np.ascontiguousarray(points.T)
@@ -167,12 +169,12 @@ class PrototypeRule(ScoreRule):
         if self.projection is not None:
             rows = row_product(rows, self.projection[k])
         first = self._groups[k][1]
-        out = np.empty((len(rows), len(first)))
         step = max(_BLOCK // len(self.points[k]), 1)
-        for low in range(0, len(rows), step):  # of many points, memory is needed for a few rows
-            every = distances(rows[low : low + step], self.points[k])
-            out[low : low + step] = np.minimum.reduceat(every, first, axis=1)
-        return out
+        parts = [  # of many points, memory is needed for a few rows
+            np.minimum.reduceat(distances(rows[low : low + step], self.points[k]), first, axis=1)
+            for low in range(0, max(len(rows), 1), step)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def own_and_other(self, k: int, output: ExitOutput) -> tuple[Floats, Floats]:
         """Return the distances to the predicted class and to the nearest other, (n,) each.
@@ -180,12 +182,9 @@ class PrototypeRule(ScoreRule):
         A class without points is infinitely far; so is that of a sample without an answer.
         """
         near, which = self.class_distances(k, output), self._groups[k][0]
-        place = np.minimum(np.searchsorted(which, output.prediction), len(which) - 1)
-        rows = np.flatnonzero(which[place] == output.prediction)
-        own = np.full(len(output), np.inf)
-        own[rows] = near[rows, place[rows]]
-        near[rows, place[rows]] = np.inf
-        return own, near.min(axis=1)
+        mine = which == output.prediction[:, None]
+        own = np.where(mine, near, np.inf).min(axis=1)
+        return own, np.where(mine, np.inf, near).min(axis=1)
 
     def operations(self, k: int, classes: int) -> float:
         """Return the multiply-adds: a difference and a product per number stored; the projection; the logits."""

@@ -71,7 +71,7 @@ class Combined(AnswerRule):
         # exits that rule out each other's classes leave none.
         logits = np.maximum(logits - logits.max(axis=1, keepdims=True), FLOOR)
         past = state[0]
-        out = np.zeros(logits.shape, dtype=np.float32)
+        out = np.zeros_like(logits)
         for j in range(k + 1):  # in turn, so that a row's sum does not depend on its batch
             weight = np.float32(self.weights[k, j])
             if weight:

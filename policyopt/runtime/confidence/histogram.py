@@ -65,4 +65,4 @@ class Histogram(ConfidenceRule):
 
     def curve(self, k: int, top: Floats) -> Floats:
         """Map top probabilities; see the class."""
-        return self.values[k][np.searchsorted(self.edges[k], top, side="right")]
+        return np.take(self.values[k], np.searchsorted(self.edges[k], top, side="right"))

@@ -83,7 +83,7 @@ class Agreement(ScoreRule):
             rows = np.arange(n)
             leader = votes[rows, count.argmax(axis=1)]
             # Contiguous, so that the sum over members runs in the same order for one row as for many.
-            given = np.ascontiguousarray(log_prob[rows, :, leader], dtype=np.float64)
+            given = log_prob[rows, :, leader].astype(np.float64, order="C")
             agreement = np.where(leader >= 0, np.exp(given).sum(axis=1) / self.size, 0.0)
         return agreement, self.start(np.zeros(n, dtype=np.int64))
 

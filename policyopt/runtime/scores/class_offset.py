@@ -61,7 +61,9 @@ class ClassOffset(ScoreRule):
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         """Return the confidence at exit k, less its class's offset."""
         known = (output.prediction >= 0) & (output.prediction < len(self.offset))
-        offset = np.where(known, self.offset[np.where(known, output.prediction, 0)], self.other)
+        offset = np.where(
+            known, np.take(self.offset, np.where(known, output.prediction, 0)), self.other
+        )
         return output.confidence - offset, state
 
     def operations(self, k: int, classes: int) -> float:

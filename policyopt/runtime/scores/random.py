@@ -27,4 +27,4 @@ class Random(ScoreRule):
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         """Return the coin of (sample, k)."""
         # Stream 0 is the coin of mixtures.
-        return coin(self.seed, np.asarray(state[0]), stream=k + 1), state
+        return coin(self.seed, state[0], stream=k + 1), state
