@@ -1,13 +1,14 @@
 """Decision graphs: what a policy computes at one exit, as a few kinds of array operations.
 
 Every value has the samples on its first axis; shapes are those of one sample, so that axis is 1. A
-constant of one row stands for all rows. Operands of one operation have one dtype: casts are nodes.
+constant of one row stands for all rows, one of shape () for one number anywhere. Operands of one
+operation have one dtype: casts are nodes.
 
 ========== =============================== ==============================================
 operation  operands                        attributes
 ========== =============================== ==============================================
 input                                      name
-const                                      value (ndarray, first axis 1)
+const                                      value (ndarray, first axis 1, or of shape ())
 elementwise names of `ELEMENTWISE`, with numpy's meaning and broadcasting
 where      condition, x, y
 cast       x                               (the node's dtype)
@@ -57,7 +58,7 @@ class Node:
     op : str
     args : tuple of Node
     shape : tuple of int
-        First axis 1: the samples.
+        First axis 1: the samples; () for a constant number.
     dtype : numpy dtype
         bool, int32, int64, float32 or float64.
     attrs : mapping
@@ -129,7 +130,7 @@ def ordered(wanted: Sequence[Node]) -> list[Node]:
 
 
 def const(value: npt.ArrayLike) -> Node:
-    """Return a constant; `value` has the samples' axis, of length 1."""
+    """Return a constant; `value` has the samples' axis, of length 1, or is a number."""
     array = np.array(value)
     array.flags.writeable = False
     return Node("const", (), array.shape, array.dtype, {"value": array})

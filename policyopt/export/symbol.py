@@ -120,6 +120,10 @@ class Symbol:
         """`runtime.prototypes.distances`."""
         return self._new("distances", [self.node], (1, len(points)), np.float64, points=points)
 
+    def traced_lookup(self, table: npt.NDArray[Any]) -> Symbol:
+        """`runtime.linear.lookup`."""
+        return self._new("lookup", [self.node], self.shape, table.dtype, table=table)
+
     def traced_coin(self, seed: int, stream: int) -> Symbol:
         """`runtime.coin.coin`."""
         return self._new("coin", [self.node], (1,), np.float64, seed=seed, stream=stream)
@@ -149,7 +153,7 @@ class Symbol:
             parts[0], np.ndarray
         ):  # rows = arange(n): one number per sample along an axis
             return self._taken(parts)
-        if not (isinstance(parts[0], slice) and parts[0] in (slice(None), slice(0, len(self)))):
+        if not (isinstance(parts[0], slice) and parts[0].indices(len(self)) == (0, len(self), 1)):
             raise TypeError("a traced rule must not pick samples")
         out, axis, shape = self, 1, [1]
         for part in parts[1:]:
@@ -296,11 +300,6 @@ def _stack(arrays: Sequence[Any], axis: int = 0) -> Symbol:
 @_function(np.clip)
 def _clip(x: Symbol, low: Any, high: Any) -> Symbol:
     return x._elementwise("minimum", (x._elementwise("maximum", (x, low)), high))
-
-
-@_function(np.take)
-def _take(table: npt.NDArray[Any], index: Symbol) -> Symbol:
-    return index._new("lookup", [index.node], index.shape, table.dtype, table=table)
 
 
 @_function(np.searchsorted)

@@ -41,8 +41,8 @@ def trace_policy(policy: Policy) -> list[ExitGraph]:
     --------
     >>> from policyopt.runtime.scores import MaxProb
     >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
-    >>> [sorted(graph.outputs) for graph in trace_policy(policy)]
-    [['confidence', 'exit', 'prediction', 'probabilities', 'score'], ['confidence', 'exit', 'prediction', 'probabilities', 'score']]
+    >>> sorted(trace_policy(policy)[0].outputs)
+    ['confidence', 'exit', 'prediction', 'probabilities', 'score']
     """
     try:
         return _Tracing(policy).graphs()
@@ -147,7 +147,7 @@ class _Tracing:
         return output, logits, state
 
     def record(self) -> ExitOutput:
-        """The columns that the rules read."""
+        """Return the columns that the rules read."""
         needs = frozenset().union(*(rule.needs for rule in self.policy.rules))
         prediction = self.input("prediction", (1,), np.int32)
         confidence = self.input("confidence", (1,), np.float64)

@@ -1,4 +1,4 @@
-"""Products whose rows do not depend on each other's company: one row gives the bits it gives in a batch."""
+"""Products and lookups whose rows do not depend on each other's company: one row gives the bits it gives in a batch."""
 
 from __future__ import annotations
 
@@ -39,3 +39,16 @@ def row_product(rows: Floats, weight: Floats) -> Floats:
         part = slice(low, low + step)
         out[part] = (rows[part, None, :] * weight[None]).sum(axis=2)
     return out
+
+
+def lookup(table: Floats, index: npt.NDArray[np.integer]) -> Floats:
+    """Return ``table[index]``; -1 is the last.
+
+    Examples
+    --------
+    >>> lookup(np.array([0.5, 0.7]), np.array([1, 0, -1]))
+    array([0.7, 0.5, 0.7])
+    """
+    if not isinstance(index, np.ndarray):  # a symbol: `policyopt.export` records what is done
+        return index.traced_lookup(table)
+    return table[index]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import bad
+from ..linear import lookup
 from .base import ConfidenceRule, Floats, per_exit
 
 
@@ -65,4 +66,4 @@ class Histogram(ConfidenceRule):
 
     def curve(self, k: int, top: Floats) -> Floats:
         """Map top probabilities; see the class."""
-        return np.take(self.values[k], np.searchsorted(self.edges[k], top, side="right"))
+        return lookup(self.values[k], np.searchsorted(self.edges[k], top, side="right"))

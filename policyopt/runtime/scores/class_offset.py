@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import bad
+from ..linear import lookup
 from ..output import ExitOutput
 from ..parameters import numbers
 from .base import Floats, ScoreRule, State
@@ -62,7 +63,7 @@ class ClassOffset(ScoreRule):
         """Return the confidence at exit k, less its class's offset."""
         known = (output.prediction >= 0) & (output.prediction < len(self.offset))
         offset = np.where(
-            known, np.take(self.offset, np.where(known, output.prediction, 0)), self.other
+            known, lookup(self.offset, np.where(known, output.prediction, 0)), self.other
         )
         return output.confidence - offset, state
 
