@@ -11,8 +11,11 @@ from typing import Any
 from policyopt.cache.layout import Layout
 from policyopt.costs import Cost
 from policyopt.runtime.errors import bad
+from policyopt.runtime.strict_json import digest_of, parse
 
-FORMAT, VERSION = "policyopt-cache", 1
+#: Version 1 is read too: it has no checksum of its own, so of what stands in it (costs, metadata)
+#: a change may go unseen. Arrays have theirs in both.
+FORMAT, VERSION = "policyopt-cache", 2
 MANIFEST = "manifest.json"
 #: Larger manifests are refused before they are parsed (a shard takes about 200 bytes).
 MAX_BYTES = 32 << 20
@@ -104,7 +107,19 @@ def dump(manifest: Manifest) -> bytes:
         "metadata": dict(manifest.metadata),
         "shards": [asdict(s) for s in manifest.shards],
     }
-    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+    return (json.dumps(signed(content), indent=1, allow_nan=False) + "\n").encode()
+
+
+def signed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest's content with its checksum, which replaces an older one.
+
+    Examples
+    --------
+    >>> list(signed({"format": "policyopt-cache"}))
+    ['format', 'sha256']
+    """
+    body = {name: value for name, value in content.items() if name != "sha256"}
+    return {**body, "sha256": digest_of(body)}
 
 
 def _cost(cost: Cost) -> dict[str, Any]:
@@ -127,4 +142,5 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
         raise bad("metadata", "a mapping that JSON can hold", f"{error}") from error
     if len(text) > MAX_METADATA:
         raise bad("metadata", f"at most {MAX_METADATA} bytes as JSON", f"{len(text)} bytes")
-    return json.loads(text)
+    # As it will be read, one level down: what reads no more must not be written.
+    return parse(f"[{text}]".encode(), "metadata", MAX_BYTES, "", MAX_METADATA)[0]

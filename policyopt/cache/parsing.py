@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 from policyopt.cache.layout import NAME, Layout
-from policyopt.cache.manifest import FORMAT, MANIFEST, VERSION, Manifest, Shard
+from policyopt.cache.manifest import (
+    FORMAT,
+    MANIFEST,
+    MAX_BYTES,
+    MAX_METADATA,
+    VERSION,
+    Manifest,
+    Shard,
+    signed,
+)
 from policyopt.cache.splits import check_shares
 from policyopt.costs import Cost
+from policyopt.runtime import strict_json
 from policyopt.runtime.errors import InputError, bad
 
 _FILE = re.compile(r"[A-Za-z0-9_.-]{1,120}\.safetensors")
@@ -40,22 +49,17 @@ def parse(text: bytes) -> Manifest:
         ...
     policyopt.runtime.errors.InputError: 'manifest.json: format' must be 'policyopt-cache'...
     """
-    try:
-        content = json.loads(text.decode(), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise bad(MANIFEST, "valid JSON", f"{error}", "Write the cache anew.") from error
+    step = "Write the cache anew."
+    content = strict_json.parse(text, MANIFEST, MAX_BYTES, step, MAX_METADATA)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         got = content.get("format") if isinstance(content, dict) else content
         raise bad(
             f"{MANIFEST}: format", repr(FORMAT), got, "Give a cache: `policyopt import` makes one."
         )
-    if content.get("version") != VERSION or isinstance(content["version"], bool):
-        raise bad(
-            f"{MANIFEST}: version",
-            str(VERSION),
-            content.get("version"),
-            "Use a policyopt that knows this version.",
-        )
+    version = content.get("version")
+    if type(version) is not int or not 1 <= version <= VERSION:
+        allowed = f"from 1 to {VERSION}"
+        raise bad(f"{MANIFEST}: version", allowed, version, "Use a policyopt that knows it.")
     try:
         return _read(content)
     except InputError as error:
@@ -66,6 +70,7 @@ def _read(content: dict[str, Any]) -> Manifest:
     top = _Fields("manifest", content)
     for name in ("format", "version"):  # checked before
         top.take(name, str, int)
+    checksum = top.take("sha256", str) if content["version"] > 1 else None
     complete = top.take("complete", bool)
     costs = []
     for entry in top.take("costs", list):
@@ -97,9 +102,10 @@ def _read(content: dict[str, Any]) -> Manifest:
         raise bad("shards", "each of another file", "a file twice", "Write the cache anew.")
     if shards and not layout.exits:
         raise bad("exits", "at least 1", 0, "Write the cache anew.")
-    return Manifest(
-        layout, check_shares(shares) if shares else {}, seed, metadata, shards, complete
-    )
+    shares = check_shares(shares) if shares else {}
+    if checksum is not None and signed(content)["sha256"] != checksum:
+        raise InputError("changed after it was written: its checksum differs. Write it anew.")
+    return Manifest(layout, shares, seed, metadata, shards, complete)
 
 
 def _shard(entry: Any) -> Shard:
@@ -171,7 +177,3 @@ def _number(name: str, value: Any) -> float:
         return float(value)
     except OverflowError:
         raise bad(name, "a finite number", "a huge one", "Write the cache anew.") from None
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")

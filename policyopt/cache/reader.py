@@ -14,6 +14,7 @@ from policyopt.cache.parsing import parse
 from policyopt.cache.shard import Array, map_shard
 from policyopt.cache.splits import check_splits
 from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.strict_json import read_open
 
 
 def open_cache(
@@ -104,11 +105,11 @@ def read_manifest(directory: Path) -> Manifest:
             str(directory),
             "Make one with `policyopt import SRC --out DIR`.",
         )
-    with os.fdopen(open_regular(directory / MANIFEST, MANIFEST), "rb") as file:
-        text = file.read(MAX_BYTES + 1)
-    if len(text) > MAX_BYTES:
-        raise bad(MANIFEST, f"at most {MAX_BYTES} bytes", "more", "Is this a policyopt cache?")
-    return parse(text)
+    descriptor = open_regular(directory / MANIFEST, MANIFEST)
+    try:
+        return parse(read_open(descriptor, MANIFEST, MAX_BYTES))
+    finally:
+        os.close(descriptor)
 
 
 def to_data(manifest: Manifest, blocks: list[dict[str, Array]]) -> ExitData:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from pathlib import Path
@@ -25,6 +24,7 @@ from policyopt.cache.layout import (
 from policyopt.cache.manifest import Shard
 from policyopt.cache.optional import need
 from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.strict_json import parse
 
 Array = npt.NDArray[Any]
 
@@ -139,7 +139,7 @@ def map_tensors(
     try:  # the library checks the header against the file: types, shapes, offsets, no holes
         with safetensors.safe_open(str(path), framework="numpy"):
             pass
-        header = json.loads(header_bytes)
+        header = parse(header_bytes, "header", max_header, "")
         whole = np.memmap(path, dtype=np.uint8, mode="r")
         header.pop("__metadata__", None)
         return {name: _view(entry, whole, 8 + length) for name, entry in header.items()}

@@ -25,7 +25,6 @@ Version 1 has no overhead and confidence besides, plain answers, and mixtures of
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -36,9 +35,9 @@ import numpy as np
 from .answers import AnswerRule
 from .confidence import ConfidenceRule
 from .content import FORMAT, VERSION, digest_of, from_dict
-from .errors import bad
 from .policy import Policy
 from .scores import ScoreRule
+from .strict_json import parse, read_plain, to_text
 
 __all__ = ["from_dict", "load_policy", "read_json", "save_policy", "to_dict", "write_text"]
 
@@ -102,8 +101,13 @@ def save_policy(policy: Policy, path: str | os.PathLike[str]) -> None:
     policy : Policy
     path : path-like
         Replaced if it exists.
+
+    Raises
+    ------
+    InputError
+        Larger than what `load_policy` reads.
     """
-    write_text(path, json.dumps(to_dict(policy), indent=2, allow_nan=False) + "\n")
+    write_text(path, to_text(to_dict(policy), "policy", MAX_BYTES, indent=2))
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
@@ -126,24 +130,15 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
 
 
 def read_json(path: str | os.PathLike[str], most: int = MAX_BYTES) -> Any:
-    """Read an artifact's JSON, its size checked first.
+    """Read an artifact's JSON, strictly (see `policyopt.runtime.strict_json`).
 
     Raises
     ------
     InputError
-        No such file, more than `most` bytes, not JSON.
+        No such file, more than `most` bytes, not JSON, nested too deep, a key twice, ...
     """
-    path = Path(path)
-    if not path.is_file():
-        raise bad("policy", "a file", str(path), "`policyopt fit` writes one.")
-    if path.stat().st_size > most:
-        raise bad("policy", f"at most {most >> 20} MiB", f"{path.stat().st_size} bytes", "")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise bad(
-            path.name, "JSON", str(error), "Is the file whole? Fit and save it again."
-        ) from error
+    data = read_plain(path, "policy", most, "`policyopt fit` writes one.")
+    return parse(data, Path(path).name, most, "Is the file whole? Fit and save it again.")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -161,7 +156,3 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,9 @@ from .output import KINDS
 from .parameters import numbers
 from .policy import Policy
 from .scores import make_rule
+from .strict_json import digest_of
+
+__all__ = ["FIELDS", "FORMAT", "VERSION", "digest_of", "from_dict", "known_fields"]
 
 FORMAT = "policyopt-policy"
 VERSION = 3
@@ -58,7 +59,7 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
     if type(version) is not int or not 1 <= version <= VERSION:
         allowed = f"from 1 to {VERSION}"
         raise bad(f"version of {source}", allowed, version, "Use a policyopt that knows it.")
-    known = {name: t for name, t in FIELDS.items() if version >= _SINCE.get(name, 1)}
+    known = known_fields(version)
     for kind_of, names in (
         ("unknown", content.keys() - known),
         ("missing", known.keys() - content),
@@ -130,10 +131,15 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
         ) from error
 
 
-def digest_of(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of an artifact's content in canonical form."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+def known_fields(version: int) -> dict[str, Any]:
+    """Return the fields that a version has, with their types.
+
+    Examples
+    --------
+    >>> sorted(known_fields(3).keys() - known_fields(1))
+    ['confidence', 'kept', 'model_exits', 'overhead']
+    """
+    return {name: t for name, t in FIELDS.items() if version >= _SINCE.get(name, 1)}
 
 
 def _list(name: str, value: list[Any]) -> Any:
@@ -157,6 +163,8 @@ def _from_version_1(content: dict[str, Any], source: str) -> dict[str, Any]:
     if content["answer"] != {"name": "plain"}:
         raise bad(f"answer in {source}", "plain", content["answer"], "Fit it again.")
     mixture = content["mixture"]
+    if mixture is not None:
+        _exactly("mixture", mixture, {"thresholds", "share", "seed"})
     return {
         **content,
         "overhead": [0.0] * len(content["costs"]),

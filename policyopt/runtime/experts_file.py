@@ -12,7 +12,6 @@ Version 1 holds exactly these fields::
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .artifact import from_dict, read_json, to_dict, write_text
-from .content import digest_of
 from .contexts import MAX_CONTEXTS, checked_names, context_numbers, renumbered
 from .decision import Decisions
 from .errors import InputError, bad
 from .experts import ExpertPolicy
 from .outputs_file import read_arrays, read_features
 from .policy import Policy
+from .strict_json import digest_of, to_text
 
 __all__ = ["decide_file", "load_any", "load_experts", "read_context", "save_experts"]
 
@@ -119,7 +118,7 @@ def experts_from_dict(content: Any, source: str = "policy") -> ExpertPolicy:
 
 def save_experts(policy: ExpertPolicy, path: str | os.PathLike[str]) -> None:
     """Write the artifact, atomically; replaced if it exists."""
-    write_text(path, json.dumps(experts_to_dict(policy), indent=2, allow_nan=False) + "\n")
+    write_text(path, to_text(experts_to_dict(policy), "policy", MAX_BYTES, indent=2))
 
 
 def load_experts(path: str | os.PathLike[str]) -> ExpertPolicy:

@@ -10,6 +10,7 @@ import pytest
 import policyopt as po
 from policyopt.cache import CacheWriter, open_cache
 from policyopt.cache.importers.run import import_sources
+from policyopt.cache.manifest import signed
 from policyopt.runtime import InputError
 from policyopt.table import Tables
 
@@ -113,11 +114,11 @@ def test_a_changed_manifest_is_refused(tmp_path):
         ["../x", "a", "b"],
         [],
     ):
-        path.write_text(json.dumps(content | {"contexts": names}))
+        path.write_text(json.dumps(signed(content | {"contexts": names})))
         with pytest.raises(InputError):
             open_cache(tmp_path / "c")
     del content["contexts"]
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(signed(content)))
     with pytest.raises(InputError, match="with arrays"):
         open_cache(tmp_path / "c")
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policyopt.cache import CacheWriter, open_cache
-from policyopt.cache.manifest import MAX_BYTES
+from policyopt.cache.manifest import MAX_BYTES, signed
 from policyopt.runtime.errors import InputError
 
 SHARD = "fit-00000.safetensors"
@@ -27,7 +27,7 @@ def place(tmp_path, logits, labels, costs):
 def edit(place, change):
     content = json.loads((place / "manifest.json").read_text())
     change(content)
-    (place / "manifest.json").write_text(json.dumps(content))
+    (place / "manifest.json").write_text(json.dumps(signed(content)))
 
 
 def set_in(*path):
@@ -43,7 +43,7 @@ def set_in(*path):
 
 MANIFESTS = {
     "other format": (set_in("format", "zip"), "format"),
-    "newer version": (set_in("version", 2), "version"),
+    "newer version": (set_in("version", 3), "version"),
     "unknown field": (set_in("colour", "red"), "colour"),
     "unknown shard field": (set_in("shards", 0, "url", "http://x"), "url"),
     "missing field": (lambda c: c.pop("kind"), "kind"),

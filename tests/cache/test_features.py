@@ -11,6 +11,7 @@ import pytest
 import policyopt as po
 from policyopt.cache import CacheWriter, open_cache
 from policyopt.cache.importers.run import import_sources
+from policyopt.cache.manifest import signed
 from policyopt.replay import replay
 from policyopt.runtime import InputError, Policy
 from policyopt.runtime.outputs_file import read_features
@@ -171,11 +172,11 @@ def test_a_manifest_with_other_widths_is_refused(tmp_path):
     content = json.loads(path.read_text())
     assert content["features"] == list(WIDTHS)
     for widths in ([4, 2], [4, 2, 8], [4, 2, -7], [4, 2, True], {}, [4, 2, 7, 7], None):
-        path.write_text(json.dumps(content | {"features": widths}))
+        path.write_text(json.dumps(signed(content | {"features": widths})))
         with pytest.raises(InputError):
             open_cache(tmp_path / "c")
     del content["features"]
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(signed(content)))
     with pytest.raises(InputError, match="with arrays"):
         open_cache(tmp_path / "c")
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from synthetic import outputs
 
+from policyopt.cache.manifest import signed
 from policyopt.cli.app import main
 
 COSTS = [1.0, 2.0, 4.0, 8.0]
@@ -528,7 +529,7 @@ def manifest(at: Path, world: World, **changed) -> Path:
     """Copy the cache, with fields of its manifest changed."""
     copy = world.copy("cache", at)
     file = copy / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+    file.write_text(json.dumps(signed({**json.loads(file.read_text()), **changed})))
     return copy
 
 
@@ -564,7 +565,7 @@ def manifest_of_something_else(at, world):
     return ["info", manifest(at, world, format="npm")]
 
 
-@case(r"manifest\.json: version", r"must be 1", r"Got 99", r"policyopt that knows")
+@case(r"manifest\.json: version", r"from 1 to 2", r"Got 99", r"policyopt that knows")
 def manifest_of_another_version(at, world):
     return ["info", manifest(at, world, version=99)]
 
@@ -1419,7 +1420,8 @@ def test_names_that_a_terminal_cannot_show_end_nothing(tmp_path, world):
     """A lone surrogate in a unit, on a terminal that knows ASCII only."""
     copy = world.copy("cache", tmp_path)
     file = copy / "manifest.json"
-    file.write_text(file.read_text().replace('"ms"', '"\\ud800\\u00b5s"'))
+    content = json.loads(file.read_text().replace('"ms"', '"\\ud800\\u00b5s"'))
+    file.write_text(json.dumps(signed(content)))
     run = subprocess.run(
         [sys.executable, "-m", "policyopt", "info", str(copy)],
         capture_output=True, check=False, env={"PYTHONIOENCODING": "ascii"},
@@ -1510,7 +1512,7 @@ def test_a_header_damaged_and_signed_again_is_refused_or_read(tmp_path, world):
         shard.write_bytes(whole)
         told = json.loads(file.read_text())
         told["shards"][0] |= {"bytes": len(whole), "sha256": hashlib.sha256(whole).hexdigest()}
-        file.write_text(json.dumps(told))
+        file.write_text(json.dumps(signed(told)))
         settled(["info", copy], damage)
 
 
@@ -1554,6 +1556,6 @@ def test_an_odd_manifest_is_refused_or_read(tmp_path, world):
     whole = json.loads(file.read_text())
     body = {k: v for k, v in whole.items() if k != "metadata"}
     for odd in twisted(body):
-        content = {**odd, "metadata": {}} if isinstance(odd, dict) and odd else odd
+        content = signed({**odd, "metadata": {}}) if isinstance(odd, dict) and odd else odd
         file.write_text(json.dumps(content))
         settled(["info", copy], repr(odd).encode())

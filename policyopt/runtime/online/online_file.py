@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..artifact import to_dict, write_text
 from ..bandits.saved import checked
-from ..content import digest_of, from_dict
+from ..content import from_dict
 from ..errors import InputError, bad
+from ..strict_json import digest_of, parse, read_plain, to_text
 from .ladder import Ladder
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def save_online(online: Online, path: Any) -> None:
         },
         "state": online.state(),
     }
-    text = json.dumps({**content, "sha256": digest_of(content)}, allow_nan=False)
-    write_text(path, text + "\n")
+    content = {**content, "sha256": digest_of(content)}
+    write_text(path, to_text(content, "online policy", MAX_BYTES))
 
 
 def load_online(path: Any) -> Online:
@@ -49,14 +49,8 @@ def load_online(path: Any) -> Online:
     from .serving import Online, steering_of
 
     path = Path(path)
-    if not path.is_file():
-        raise bad("online policy", "a file", str(path), "`Online.save` writes one.")
-    if path.stat().st_size > MAX_BYTES:
-        raise bad(path.name, f"at most {MAX_BYTES >> 20} MiB", f"{path.stat().st_size} bytes", "")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise bad(path.name, "JSON", str(error), "Is the file whole? Save it again.") from error
+    data = read_plain(path, "online policy", MAX_BYTES, "`Online.save` writes one.")
+    content = parse(data, path.name, MAX_BYTES, "Is the file whole? Save it again.")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise bad(path.name, f"a file of format '{FORMAT}'", "something else", "Online.save")
     content = dict(checked(path.name, content, _FIELDS))
@@ -73,6 +67,7 @@ def load_online(path: Any) -> Online:
         )
     steering = checked("steering", content["steering"], ("name", "settings"))
     settings = checked("settings", content["settings"], _SETTINGS)
+    _check_window(steering["settings"], content["state"])
     try:
         ladder = Ladder(
             from_dict(content["policy"], path.name), content["thresholds"], content["labels"]
@@ -88,5 +83,14 @@ def load_online(path: Any) -> Online:
     return online
 
 
-def _refuse(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
+def _check_window(settings: Any, state: Any) -> None:
+    """Refuse a window of more rounds than the file holds: memory for it is taken first."""
+    window = settings.get("window") if isinstance(settings, dict) else None
+    if window is None:
+        return
+    player = state.get("player") if isinstance(state, dict) else None
+    ring = player.get("ring") if isinstance(player, dict) else None
+    if not isinstance(ring, list) or len(ring) != window:
+        got = f"{len(ring)} rounds" if isinstance(ring, list) else "none"
+        allowed = f"a list of as many rounds as the window: {window}"
+        raise bad("ring", allowed, got, "Save it again.")
