@@ -1,1 +1,21 @@
-"""Serving staged PyTorch models: batches whose survivors are regrouped after every exit."""
+"""Serving staged PyTorch models: batches whose survivors are regrouped after every exit.
+
+>>> from policyopt.serving import StagedModel, serve  # doctest: +SKIP
+>>> server = serve(StagedModel(stages, heads), policy)  # doctest: +SKIP
+>>> served = server(batch)  # doctest: +SKIP
+>>> served.prediction, served.exit, served.cost  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from .collect import export_cache
+from .encoder import from_encoder
+from .measuring import Measured, measure
+from .sequential import from_sequential
+from .server import Served, Server, serve
+from .staged import StagedModel
+
+__all__ = [
+    "Measured", "Served", "Server", "StagedModel", "export_cache", "from_encoder", "from_sequential",
+    "measure", "serve",
+]  # fmt: skip

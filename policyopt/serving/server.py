@@ -1,0 +1,259 @@
+"""`serve`: a staged model and a policy run a batch; the survivors of every exit go on together.
+
+`policyopt.runtime` decides, on logits brought to the host as float32, so a served sample leaves where
+the same logits leave in a replay. (One sample at a time, `certain` spares the policy's arithmetic
+where its outcome is beyond doubt.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.runtime import Decisions, ExpertPolicy, Policy
+from policyopt.runtime.errors import bad
+
+from .certain import certain
+from .hidden import size, take
+from .staged import StagedModel
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Served(Decisions):
+    """What was done with the n samples of a batch, in the batch's order.
+
+    Attributes
+    ----------
+    exit : ndarray of shape (n,), int64
+        Exit taken: the model's number.
+    prediction : ndarray of shape (n,), int32
+        The answer's class.
+    cost : ndarray of shape (n,), float64
+        Mean cost of the exit taken, in the policy's unit.
+    probabilities : ndarray of shape (n, C), float64, or None
+        The answers, where asked for.
+    """
+
+    probabilities: Floats | None = None
+
+
+class Server:
+    """A staged model with an exit policy; made by `serve`, called with a batch."""
+
+    def __init__(
+        self, model: StagedModel, policy: Policy | ExpertPolicy, probabilities: bool = False
+    ) -> None:
+        self.model, self.policy, self.probabilities = model, policy, probabilities
+        self._path, self._wanted = frozenset(policy.path), policy.needs_features
+        self._certain = None if probabilities or self._wanted else certain(policy)
+        self._count, self._lock = 0, Lock()
+        self._costs = [_by_exit(p) for p in _policies(policy)]
+
+    def __call__(
+        self, batch: Any, *, samples: npt.ArrayLike | None = None, context: Any = None
+    ) -> Served:
+        """Run a batch, each sample until its exit.
+
+        Parameters
+        ----------
+        batch : tensor, or tuple, list or mapping of tensors
+            What stage 0 takes, on the model's device; first axis = samples.
+        samples : array of shape (n,), int, optional
+            Their numbers, which only policies that mix or draw look at (see `Policy.start`); default:
+            the server counts the samples it has seen, from 0.
+        context : int, str, or array of shape (n,), int, optional
+            For an `ExpertPolicy`: what the classifier of contexts says. The model's stages must
+            themselves run each sample's own branches (let the batch carry the contexts, too).
+
+        Returns
+        -------
+        Served
+
+        Raises
+        ------
+        InputError
+            As `Policy.step`; an exit's output that is not what the policy was fitted on.
+        """
+        import torch
+
+        n = size(batch)
+        with torch.inference_mode():
+            numbers = self._numbers(n) if samples is None else np.asarray(samples, dtype=np.int64)
+            if numbers.shape != (n,):
+                raise bad("samples", f"one number per sample: {n}", f"shape {numbers.shape}", "")
+            if n == 1 and self._certain is not None and context is None:
+                return self._one(batch)
+            return self._many(batch, n, numbers, context)
+
+    def _numbers(self, n: int) -> npt.NDArray[np.int64]:
+        """Count n samples; threads may serve at once."""
+        with self._lock:
+            first, self._count = self._count, self._count + n
+        return np.arange(first, first + n)
+
+    def _one(self, batch: Any) -> Served:
+        """Run one sample by a policy without state: decided in plain Python where that is certain."""
+        model, policy, find = self.model, self.policy, self._certain
+        assert find is not None and isinstance(policy, Policy)
+        hidden, at, k, found = batch, 0, 0, None
+        for k in range(policy.path[-1] + 1):
+            hidden, given = model.stage(k, hidden)
+            if k not in self._path:
+                continue
+            logits = model.head(k, hidden, given)
+            rows = (logits.float() if hasattr(logits, "float") else _host(logits)).tolist()
+            found = find(at, rows[0]) if np.shape(logits) == (1, policy.classes) else None
+            if found is None:
+                state = policy.start([0])
+                state.position = at  # such a policy keeps nothing else between exits
+                decision = policy.step(k, _host(logits), state)
+                found = bool(decision.exit[0]), int(decision.prediction[0])
+            if found[0]:
+                break
+            at += 1
+        assert found is not None  # a path has an exit, and the last one always stops
+        cost = self._costs[0][k]
+        return Served(np.array([k]), np.array([found[1]], np.int32), np.array([cost]))
+
+    def _many(self, batch: Any, n: int, numbers: npt.NDArray[np.int64], context: Any) -> Served:
+        """Run a batch; after every exit, only the survivors go on."""
+        model, policy = self.model, self.policy
+        state, context = _started(policy, numbers, context)
+        exits, predictions = np.empty(n, np.int64), np.empty(n, np.int32)
+        answers = np.empty((n, policy.classes)) if self.probabilities else None
+        rows, hidden = np.arange(n), batch
+        for k in range(policy.path[-1] + 1 if n else 0):
+            hidden, given = model.stage(k, hidden)
+            if k not in self._path:
+                continue
+            output = _host(model.head(k, hidden, given))
+            vectors = _host(model.vectors(k, hidden)) if self._wanted else None
+            decision = policy.step(k, output, state, vectors)
+            leaving = decision.exit
+            gone = rows[leaving]
+            exits[gone], predictions[gone] = k, decision.prediction[leaving]
+            if answers is not None:
+                answers[gone] = _answers(decision)[leaving]
+            if len(gone) == len(rows):
+                break
+            if len(gone):
+                stay = np.flatnonzero(~leaving)
+                hidden = take(hidden, stay, len(rows))
+                state.keep(stay)
+                rows = rows[stay]
+        if context is None:
+            costs = self._costs[0][exits]
+        else:
+            costs = np.array([self._costs[e][k] for e, k in zip(context, exits, strict=True)])
+        return Served(exits, predictions, costs, answers)
+
+
+def serve(
+    model: StagedModel,
+    policy: Policy | ExpertPolicy,
+    *,
+    probabilities: bool = False,
+    compile: bool = False,  # as torch calls it
+    backend: Any = "inductor",
+) -> Server:
+    """Attach a policy to a staged model.
+
+    Parameters
+    ----------
+    model : StagedModel
+        Its exits are those of the cache that the policy was fitted on.
+    policy : Policy or ExpertPolicy
+        From a fit, or `policyopt.load_policy`.
+    probabilities : bool, default False
+        Whether to return the answers' class probabilities too.
+    compile : bool, default False
+        Whether to compile every stage and head (`StagedModel.compiled`). A compiled model rounds
+        otherwise than a plain one: export the cache from the compiled one where that matters.
+    backend : str or callable, default "inductor"
+        Of `torch.compile`.
+
+    Returns
+    -------
+    Server
+
+    Raises
+    ------
+    InputError
+        Another number of exits, features that are needed and lacking, probabilities of records.
+
+    Examples
+    --------
+    >>> import torch  # doctest: +SKIP
+    >>> from policyopt.runtime.scores import MaxProb  # doctest: +SKIP
+    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)  # doctest: +SKIP
+    >>> model = StagedModel(
+    ...     [torch.nn.Identity()] * 2, [lambda h: h, lambda h: -h]
+    ... )  # doctest: +SKIP
+    >>> served = serve(model, policy)(torch.tensor([[4.0, 0.0], [0.2, 0.0]]))  # doctest: +SKIP
+    >>> served.exit, served.prediction, served.cost  # doctest: +SKIP
+    (array([0, 1]), array([0, 1], dtype=int32), array([1., 3.]))
+    """
+    if not isinstance(model, StagedModel):
+        raise bad("model", "a StagedModel", type(model).__name__, "Wrap its stages and heads.")
+    if not isinstance(policy, (Policy, ExpertPolicy)):
+        raise bad("policy", "a Policy", type(policy).__name__, "E.g. policyopt.load_policy(path).")
+    if model.exits != policy.model_exits:
+        raise bad(
+            "model", f"of {policy.model_exits} exits, as the policy's", f"{model.exits} stages",
+            "Fit the policy on a cache of this model.",
+        )  # fmt: skip
+    if policy.needs_features and model.features is None:
+        model.vectors(0, None)  # says what is lacking
+    if probabilities and policy.kind == "record":
+        raise bad("probabilities", "False: the policy is of records", probabilities, "")
+    return Server(model.compiled(backend) if compile else model, policy, probabilities)
+
+
+def _started(policy: Any, numbers: npt.NDArray[np.int64], context: Any) -> tuple[Any, Any]:
+    """Return the state of a batch, and its contexts as (n,) where the policy goes by them."""
+    if isinstance(policy, ExpertPolicy):
+        if context is None:
+            allowed = f"given: one of {', '.join(policy.contexts)} per sample"
+            raise bad("context", allowed, "none", "Ask the classifier of contexts.")
+        state = policy.start(context, numbers)
+        return state, state.context
+    if context is not None:
+        raise bad("context", "left out: the policy is the same in all of them", context, "")
+    return policy.start(numbers), None
+
+
+def _host(output: Any) -> Any:
+    """Return an exit's output on the host, as float32; records column by column."""
+    if isinstance(output, Mapping):
+        return {name: _host_column(column) for name, column in output.items()}
+    if hasattr(output, "detach"):
+        return output.detach().float().cpu().numpy()
+    return np.asarray(output)
+
+
+def _host_column(column: Any) -> npt.NDArray[Any]:
+    return column.detach().cpu().numpy() if hasattr(column, "detach") else np.asarray(column)
+
+
+def _answers(decision: Any) -> Floats:
+    answers = decision.answer
+    assert answers is not None  # refused for records by `serve`
+    return answers
+
+
+def _policies(policy: Policy | ExpertPolicy) -> tuple[Policy, ...]:
+    return policy.policies if isinstance(policy, ExpertPolicy) else (policy,)
+
+
+def _by_exit(policy: Policy) -> Floats:
+    """Return the policy's costs by the model's exit numbers; NaN at exits it skips."""
+    costs = np.full(policy.model_exits, np.nan)
+    costs[list(policy.path)] = policy.costs
+    return costs

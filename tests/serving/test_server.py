@@ -1,0 +1,331 @@
+"""Serving: every sample leaves where a replay says, whatever the batches, the policy, the hidden state."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from synthetic import cache, outputs
+from test_methods import SPECS
+
+import policyopt as po
+from policyopt.methods import make_method
+from policyopt.runtime import ExpertPolicy, InputError, Mixture, Policy
+from policyopt.runtime.scores import Entropy, Margin, MaxProb, Patience
+from policyopt.table import Tables
+
+torch = pytest.importorskip("torch")
+from policyopt.serving import StagedModel, serve  # noqa: E402
+from policyopt.serving import certain as shortcut  # noqa: E402
+
+N, K, C = 300, 4, 6
+COSTS = [1.0, 2.0, 4.0, 8.0]
+
+
+@pytest.fixture(scope="module")
+def logits():
+    return outputs(N, K, C, seed=1)[0]
+
+
+class Replayed:
+    """A model whose exits give stored logits: the hidden state holds the samples' row numbers."""
+
+    def __init__(self, logits, dtype=None):
+        self.logits = torch.from_numpy(logits).to(dtype or torch.float32)
+        self.seen = [[] for _ in range(logits.shape[1])]  # rows that each head was given
+
+    def head(self, k):
+        def run(hidden):
+            rows = hidden["row"]
+            self.seen[k].extend(rows.tolist())
+            return self.logits[rows, k]
+
+        return run
+
+    def model(self, **more):
+        k = self.logits.shape[1]
+        return StagedModel([dict] * k, [self.head(i) for i in range(k)], **more)
+
+
+def batches(n, sizes, seed=0):
+    """Rows in random order, in batches whose sizes are taken in turn."""
+    order = np.random.default_rng(seed).permutation(n)
+    edges = np.minimum(np.cumsum([0, *np.resize(sizes, n)]), n)
+    return [order[a:b] for a, b in pairwise(edges) if b > a]
+
+
+def served(server, parts, n=N, **given):
+    """Serve parts of the rows, numbered by row; exits, predictions and costs by row."""
+    found = {name: np.full(n, np.nan) for name in ("exit", "prediction", "cost")}
+    for rows in parts:
+        per = {name: values[rows] for name, values in given.items()}
+        one = server({"row": torch.from_numpy(rows)}, samples=rows, **per)
+        for name, column in found.items():
+            column[rows] = getattr(one, name)
+    return found
+
+
+def same(found, expected):
+    for name, column in found.items():
+        np.testing.assert_array_equal(column, getattr(expected, name), err_msg=name)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_policy_leaves_where_the_replay_says(spec, logits):
+    """By batches of 1, 7 and 64: exits, answers and costs of `Policy.decide`; heads run for survivors only."""
+    policy = make_method(spec).fit_path(Tables(cache(400, K, C)).get("fit"), [3.0])[0].policy
+    stored = Replayed(logits)
+    found = served(serve(stored.model(), policy), batches(N, [1, 7, 64, 1]))
+    same(found, policy.decide(logits))
+    for k in range(K):
+        ran = np.flatnonzero(found["exit"] >= k).tolist() if k in policy.path else []
+        assert sorted(stored.seen[k]) == ran
+
+
+@pytest.mark.parametrize("spec", ["e2cm:vectors=features", "de3_bert:vectors=features"])
+def test_feature_vectors_reach_the_score(spec, logits):
+    rng = np.random.default_rng(4)
+    near, labels = outputs(400, K, C)
+    vectors = [rng.normal(size=(400, 3)) + near[:, k, :3] for k in range(K)]
+    data = po.from_arrays(near, labels, COSTS, unit="ms", features=vectors)
+    policy = make_method(spec).fit_path(Tables(data).get("fit"), [3.0])[0].policy
+    assert policy.needs_features
+    mine = [(rng.normal(size=(N, 3)) + logits[:, k, :3]).astype(np.float32) for k in range(K)]
+    calls = [lambda h, v=v: torch.from_numpy(v)[h["row"]] for v in mine]
+    model = Replayed(logits).model(features=calls)
+    same(served(serve(model, policy), batches(N, [1, 50])), policy.decide(logits, features=mine))
+    with pytest.raises(InputError, match="'features of the model' must be 4 callables"):
+        serve(Replayed(logits).model(), policy)
+
+
+def simple(rule, thresholds=(0.5, 0.6, 0.7), **more):
+    return Policy(rule, thresholds, COSTS, "ms", "logits", C, **more)
+
+
+RULES = [MaxProb(), Margin(), Entropy(C)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_one_sample_is_decided_as_the_policy_does(rule, logits, monkeypatch):
+    """Thresholds on scores of the rows themselves: ties and neighbours go through the policy."""
+    scores = simple(rule).trace(logits).scores
+    thresholds = [scores[5, 0], np.nextafter(scores[6, 1], 9), scores[7, 2]]
+    policy = simple(rule, thresholds)
+    asked = []
+    step = Policy.step
+    monkeypatch.setattr(Policy, "step", lambda *a: asked.append(a[1]) or step(*a))
+    found = served(serve(Replayed(logits).model(), policy), [np.array([i]) for i in range(N)])
+    assert 1 <= len(asked) < 0.05 * N  # the shortcut spares nearly all steps
+    same(found, policy.decide(logits))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 64])
+def test_the_shortcut_is_never_wrong(classes):
+    """Its tolerance against the runtime's own scores: peaked, flat, huge, -inf and tied logits."""
+    rng = np.random.default_rng(classes)
+    rows = rng.normal(size=(3000, classes)) * np.exp(rng.normal(size=(3000, 1)) * 2)
+    rows[::7] = np.round(rows[::7])  # ties
+    rows[1::7] += 1e5
+    rows[2::97, 1] = -np.inf
+    rows = rows.astype(np.float32)
+    near = shortcut.TOLERANCE * (classes + 8)
+    for rule in (MaxProb(), Margin(), Entropy(classes)):
+        policy = Policy(rule, [0.5], [1.0, 2.0], "ms", "logits", classes)
+        trace = policy.trace(np.stack([rows, rows], axis=1))
+        quick = shortcut._SCORES[type(rule)]
+        finite = np.isfinite(rows).all(axis=1)
+        found = np.array([quick(row.tolist(), float(row.max())) for row in rows[finite]])
+        worst = np.abs(found - trace.scores[finite, 0]).max()
+        assert worst < near / 8, rule.name
+        find = shortcut.certain(policy)
+        assert {find(0, row.tolist()) for row in rows[~finite]} <= {None}
+        for row, exit_, classed in zip(rows, trace.exit, trace.predictions[:, 0], strict=True):
+            said = find(0, row.tolist())
+            assert said is None or said == (exit_ == 0, classed)
+
+
+def test_what_no_shortcut_may_decide():
+    assert shortcut.certain(simple(MaxProb())) is not None
+    for policy in (
+        simple(Patience()),
+        simple(MaxProb(), mixture=Mixture([0.1, 0.1, 0.1], 0.5)),
+        Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "probabilities", C),
+        Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "logits", 65),
+        Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "record", 0),
+    ):
+        assert shortcut.certain(policy) is None
+
+
+@pytest.mark.parametrize("sizes", [[1], [64]])
+def test_bad_outputs_are_refused_by_name(sizes, logits):
+    for value, words in ((np.nan, "finite largest value"), (np.inf, "finite largest value")):
+        broken = logits.copy()
+        broken[:, 1, 2] = value
+        with pytest.raises(InputError, match=words):
+            served(serve(Replayed(broken).model(), simple(MaxProb(), [2.0] * 3)), batches(N, sizes))
+    with pytest.raises(InputError, match=r"'output of exit 0' must be of shape \(n, 6\)"):
+        served(serve(Replayed(logits[:, :, :5]).model(), simple(MaxProb())), batches(N, sizes))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_widths_are_decided_as_float32(dtype, logits):
+    stored = Replayed(logits, dtype)
+    expected = simple(Margin()).decide(stored.logits.float().numpy())
+    same(served(serve(stored.model(), simple(Margin())), batches(N, [1, 40])), expected)
+
+
+def test_exits_that_are_skipped_run_no_head(logits):
+    policy = Policy(
+        MaxProb(), [0.6], [2.0, 8.0], "ms", "logits", C, kept=(1, 3), model_exits=4
+    )  # fmt: skip
+    stored = Replayed(logits)
+    same(served(serve(stored.model(), policy), batches(N, [1, 30])), policy.decide(logits))
+    assert not stored.seen[0] and not stored.seen[2] and len(stored.seen[1]) == N
+
+
+def test_a_mixture_counts_the_samples_that_came(logits):
+    policy = simple(MaxProb(), mixture=Mixture([0.9, 0.9, 0.9], 0.5, seed=3))
+    server = serve(Replayed(logits).model(), policy)
+    found = np.concatenate(
+        [server({"row": torch.arange(a, b)}).exit for a, b in pairwise([0, 1, 50, 51, N])]
+    )
+    np.testing.assert_array_equal(found, policy.decide(logits).exit)
+    assert (found != simple(MaxProb()).decide(logits).exit).any()
+    with pytest.raises(InputError, match="'samples' must be one number per sample: 2"):
+        server({"row": torch.arange(2)}, samples=[1])
+
+
+def test_threads_share_the_count(logits):
+    server = serve(Replayed(logits).model(), simple(MaxProb()))
+    workers = [
+        threading.Thread(target=lambda: [server({"row": torch.arange(3)}) for _ in range(20)])
+        for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert server._numbers(1)[0] == 4 * 20 * 3
+
+
+def test_experts_by_context(logits):
+    """Heads route by the contexts that the batch carries; every expert has its own path and costs."""
+    other = outputs(N, K, C, seed=9)[0]
+    context = np.random.default_rng(0).integers(0, 2, N)
+    both = torch.from_numpy(np.stack([logits, other]))
+    skips = Policy(
+        MaxProb(), [0.7, 0.8], [1.5, 4.5, 9.0], "ms", "logits", C, kept=(0, 2, 3), model_exits=4
+    )  # fmt: skip
+    policy = ExpertPolicy(("clean", "blur"), (simple(Margin()), skips))
+    heads = [
+        lambda h, k=k: both[torch.from_numpy(context)[h["row"]], h["row"], k] for k in range(K)
+    ]
+    server = serve(StagedModel([dict] * K, heads), policy)
+    mixed = np.where(context[:, None, None] == 0, logits, other)
+    found = served(server, batches(N, [1, 40, 3]), context=context)
+    same(found, policy.decide(mixed, context))
+    with pytest.raises(InputError, match="'context' must be given: one of clean, blur"):
+        server({"row": torch.arange(2)})
+    with pytest.raises(InputError, match="'context' must be left out"):
+        serve(Replayed(logits).model(), simple(MaxProb()))({"row": torch.arange(1)}, context=0)
+
+
+def test_records_and_probabilities(logits):
+    """Heads that return a record, and heads that return probabilities, with policies of that kind."""
+    chances = torch.from_numpy(logits).softmax(-1)
+    confidence, prediction = chances.max(-1)
+
+    def record(k):
+        return lambda h: {
+            "prediction": prediction[h["row"], k],
+            "confidence": confidence[h["row"], k],
+        }
+
+    policy = replace(simple(MaxProb()), kind="record", classes=0)
+    same(
+        served(serve(StagedModel([dict] * K, [record(k) for k in range(K)]), policy), batches(N, [1, 9])),
+        policy.decide([record(k)({"row": torch.arange(N)}) for k in range(K)]),
+    )  # fmt: skip
+    with pytest.raises(InputError, match="'probabilities' must be False"):
+        serve(StagedModel([dict] * K, [record(k) for k in range(K)]), policy, probabilities=True)
+    policy = replace(simple(MaxProb()), kind="probabilities")
+    same(
+        served(serve(Replayed(chances.numpy()).model(), policy), batches(N, [1, 9])),
+        policy.decide(chances.numpy()),
+    )
+
+
+@pytest.mark.parametrize("size", [1, 50])
+def test_probabilities_are_those_of_the_exit_taken(size, logits):
+    server = serve(Replayed(logits).model(), simple(MaxProb()), probabilities=True)
+    one = server({"row": torch.arange(size)})
+    taken = torch.from_numpy(logits[np.arange(size), one.exit]).double().softmax(-1).numpy()
+    np.testing.assert_allclose(one.probabilities, taken, atol=1e-7)
+    np.testing.assert_array_equal(one.probabilities.argmax(1), one.prediction)
+
+
+def test_an_empty_batch(logits):
+    one = serve(Replayed(logits).model(), simple(MaxProb()))({"row": torch.arange(0)})
+    assert len(one.exit) == len(one.prediction) == len(one.cost) == 0
+
+
+def test_cascade_of_models_reads_the_original_input(logits):
+    """Texts in, logits out; a model that the policy skips is never called."""
+    calls = [0] * K
+
+    def model(k):
+        def run(texts):
+            calls[k] += len(texts)
+            return logits[[int(text) for text in texts], k]
+
+        return run
+
+    policy = Policy(MaxProb(), [0.7], [2.0, 8.0], "USD", "logits", C, kept=(1, 3), model_exits=4)
+    server = serve(StagedModel.of_cascade([model(k) for k in range(K)]), policy)
+    expected = policy.decide(logits)
+    many = server([str(i) for i in range(N)])
+    np.testing.assert_array_equal(many.exit, expected.exit)
+    assert calls == [0, N, 0, (expected.exit == 3).sum()]
+    assert [int(server([str(i)]).exit[0]) for i in range(20)] == expected.exit[:20].tolist()
+
+
+def test_stages_that_return_logits_themselves(logits):
+    stored = Replayed(logits)
+    stages = [lambda h, k=k: (h, stored.head(k)(h)) for k in range(K)]
+    policy = simple(Margin())
+    same(served(serve(StagedModel(stages), policy), batches(N, [1, 30])), policy.decide(logits))
+    lacking = serve(StagedModel([dict] * K), policy)
+    with pytest.raises(
+        InputError, match=r"'stage 0' must be a callable that returns \(hidden, logits\)"
+    ):
+        lacking({"row": torch.arange(3)})
+
+
+def test_arguments_are_checked(logits):
+    model = Replayed(logits).model()
+    with pytest.raises(InputError, match="'model' must be a StagedModel"):
+        serve(torch.nn.Identity(), simple(MaxProb()))
+    with pytest.raises(InputError, match="'policy' must be a Policy"):
+        serve(model, "policy.json")
+    with pytest.raises(InputError, match="'model' must be of 2 exits"):
+        serve(model, Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "logits", C))
+    with pytest.raises(InputError, match="'heads' must be 4 callables"):
+        StagedModel([dict] * 4, [dict] * 3)
+    with pytest.raises(InputError, match="'stages' must be at least one"):
+        StagedModel([])
+    with pytest.raises(InputError, match="'batch' must be a tensor"):
+        serve(model, simple(MaxProb()))("text")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_on_a_gpu(logits):
+    stored = Replayed(logits)
+    stored.logits = stored.logits.cuda()
+    policy = simple(MaxProb())
+    server = serve(stored.model(), policy)
+    for rows in batches(N, [1, 64]):
+        one = server({"row": torch.from_numpy(rows).cuda()})
+        np.testing.assert_array_equal(one.exit, policy.decide(logits[rows]).exit)
