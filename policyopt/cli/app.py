@@ -20,6 +20,7 @@ from policyopt.cli import (
     demo,
     evaluate,
     explain,
+    export,
     fit,
     import_,
     info,
@@ -27,6 +28,7 @@ from policyopt.cli import (
     run,
     simulate,
     tune,
+    verify,
 )
 from policyopt.runtime.errors import PolicyOptError
 
@@ -53,6 +55,8 @@ app.command("compare")(compare.compare)
 app.command("tune")(tune.tune)
 app.command("calibration")(calibration.calibration)
 app.command("run")(run.run)
+app.command("export")(export.export)
+app.command("verify")(verify.verify)
 app.command("simulate")(simulate.simulate)
 app.command("demo")(demo.demo)
 
