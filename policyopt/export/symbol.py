@@ -210,7 +210,7 @@ class Symbol:
             out = ELEMENTWISE[op](*probes)
         if op in ("and", "or", "not"):
             loop: Any = np.dtype(bool)
-        elif op in _COMPARE:
+        elif op in _COMPARE or op in ("isinf", "isfinite"):
             loop = np.result_type(*probes)
         else:
             loop = out.dtype
