@@ -25,6 +25,7 @@ from policyopt.cli import (
     import_,
     info,
     methods,
+    plan,
     run,
     simulate,
     tune,
@@ -54,6 +55,7 @@ app.command("curve")(curve.curve)
 app.command("compare")(compare.compare)
 app.command("tune")(tune.tune)
 app.command("calibration")(calibration.calibration)
+app.command("plan")(plan.plan)
 app.command("run")(run.run)
 app.command("export")(export.export)
 app.command("verify")(verify.verify)

@@ -1,0 +1,171 @@
+"""``policyopt plan``: where to cut a model between tiers, which exits to keep, at which thresholds."""
+
+from __future__ import annotations
+
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from policyopt.api import method_of
+from policyopt.cli.options import (
+    CachePath,
+    CostName,
+    Seed,
+    Settings,
+    Style,
+    make_tables,
+    out_directory,
+    read_cache,
+    read_settings,
+)
+from policyopt.cli.output import (
+    Format,
+    note,
+    number,
+    percent,
+    print_json,
+    print_records,
+    shares_text,
+)
+from policyopt.cli.progress import progress
+from policyopt.report.figures import save_figure
+from policyopt.report.plans import plan_figure
+from policyopt.runtime.errors import bad
+from policyopt.telling import listening
+from policyopt.tiers.choose import make_plan, references, summary
+from policyopt.tiers.describe import Tiers, load_tiers
+from policyopt.tiers.emit import emit
+from policyopt.tiers.goal import Goal, Limit
+
+
+def plan(
+    cache: CachePath,
+    tiers: Annotated[
+        Path, typer.Option("--tiers", help="Description of tiers and links, TOML or JSON.")
+    ],
+    budget: Annotated[
+        float | None, typer.Option("--budget", help="Most mean cost: ms, mJ or money.")
+    ] = None,
+    accuracy: Annotated[
+        str | None, typer.Option("--accuracy", help="Or: the least accuracy, e.g. 91%.")
+    ] = None,
+    objective: Annotated[
+        str, typer.Option("--objective", help="What costs: latency, energy or price.")
+    ] = "latency",
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--limit",
+            help="A further limit, e.g. latency:p95=20, energy=5, latency:worst=40; may be repeated.",
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            help="Competes with the search's own thresholds on the best plan. Default: auto; none: nothing does.",
+        ),
+    ] = None,
+    settings: Settings = None,
+    shortlist: Annotated[
+        int, typer.Option("--shortlist", min=1, max=50, help="Plans compared on held-out folds.")
+    ] = 3,
+    test: Annotated[str, typer.Option("--test", help="Split or stream to report on.")] = "test",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Directory for plan.json, policy.json, one policy per tier, plan.png."
+        ),
+    ] = None,
+    cost: CostName = None,
+    seed: Seed = 0,
+    style: Style = Format.table,
+) -> None:
+    """Choose cuts, kept exits and thresholds together on split `fit`; report on held-out rows."""
+    out_directory(out)
+    goal = Goal(
+        objective, budget, _share(accuracy), tuple(Limit.parse(text) for text in limit or [])
+    )
+    described = load_tiers(tiers)
+    chosen = None if method == "none" else method_of(method, read_settings(settings))
+    tables = make_tables(read_cache(cache), cost, ("fit", test))
+    with progress("planning") as step, listening(step):
+        planned = make_plan(
+            described, tables.get("fit"), goal, chosen, shortlist=shortlist, seed=seed
+        )
+    rows, policy = tables.get(test), planned.fitted.policy
+    reached = summary(described, planned.plan, policy, rows, objective, seed)
+    others = [
+        summary(described, one, alone, rows, objective, seed)
+        for one, alone in references(described, tables.get("fit"), objective, seed)
+    ]
+    found = planned.searched
+    report: dict[str, Any] = {
+        "objective": objective, "budget": budget, "accuracy_asked": goal.accuracy,
+        "limits": limit or [], "split": test, "method": planned.fitted.method,
+        "met_on_held_out_fit_rows": planned.met, "chosen": reached, "without_a_plan": others,
+        "compared": planned.compared,
+        "search": {"sets_of_exits": found.sets, "plans": found.plans, "dominated": found.dominated},
+        "cache": tables.data.fingerprint,
+    }  # fmt: skip
+    _remarks(described, goal, planned.met, reached)
+    if out is not None:
+        names = [tier.name for tier in described.tiers]
+        emit(policy, planned.plan, names, report, out)
+        title = f"{cache.resolve().name}: {found.plans} plans"
+        save_figure(plan_figure(described, goal, planned, reached, others, title), out / "plan.png")
+    if style is Format.json:
+        print_json(report)
+    else:
+        records = [{"": f"planned, {planned.fitted.method}", **reached}]
+        records += [{"": "full model, one tier", **one} for one in others]
+        print_records(records, style, _columns(described, objective))
+    if out is not None and style is Format.table:
+        print(f"wrote plan.json, plan.png, policy.json and a policy per tier to {out}")
+
+
+def _columns(tiers: Tiers, objective: str) -> dict[str, Any]:
+    def spread(name: str, text: Any) -> Any:
+        return lambda r: f"{text(r[name])} [{text(r[f'{name}_low'])}, {text(r[f'{name}_high'])}]"
+
+    return {
+        "": lambda r: r[""],
+        "stages": lambda r: r["plan"],
+        "accuracy % [95 %]": spread("accuracy", percent),
+        **{
+            f"{name} [{tiers.unit_of(name)}]": spread(name, lambda v: number(v, 3))
+            for name in ("latency", "energy", "price")
+        },
+        f"p95, worst {objective}": lambda r: f"{number(r['p95'], 3)}, {number(r['worst'], 3)}",
+        "leave per tier %": lambda r: shares_text(r["tier_share"]),
+    }
+
+
+def _remarks(tiers: Tiers, goal: Goal, met: bool, reached: dict[str, Any]) -> None:
+    """Say where the goal was missed."""
+    if not met:
+        note("on rows that did not fit it no plan met the goal: the nearest is shown")
+    if goal.accuracy is not None and reached["accuracy"] < goal.accuracy:
+        note(
+            f"accuracy {percent(reached['accuracy'])} % on the held-out rows, less than "
+            f"{percent(goal.accuracy)} %: ask for a little more"
+        )
+    if goal.budget is not None and reached[f"{goal.objective}_low"] > goal.budget:
+        unit = tiers.unit_of(goal.objective)
+        note(f"the held-out rows cost more than {number(goal.budget)} {unit}, beyond their error")
+
+
+def _share(text: str | None) -> float | None:
+    """Read an accuracy: 91% or 0.91."""
+    if text is None:
+        return None
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = float("nan")
+    value = value / 100 if text.strip().endswith("%") else value
+    if not isfinite(value) or not 0 <= value <= 1:
+        raise bad("--accuracy", "a share such as 91% or 0.91", text, "E.g. --accuracy 91%.")
+    return value

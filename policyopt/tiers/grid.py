@@ -1,0 +1,109 @@
+"""Every combination of thresholds on a grid, by counting: one pass over the rows serves all cuts.
+
+Who leaves where depends on scores and thresholds, not on where stages run. So the shares that leave at
+each exit are counted once per set of kept exits, and every cut prices the same table of shares:
+expected cost = shares times leaving costs, the expectation of Pacheco & Couto (arXiv:2005.04099).
+Thresholds here are quantiles over all rows; `policyopt.thresholds.conditional` searches shares of the
+survivors instead, which must be replayed for each set of costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.runtime.thresholds import ALWAYS, NEVER
+
+Floats = npt.NDArray[np.float64]
+
+
+def axis(scores: Floats, levels: int) -> Floats:
+    """Return thresholds to try at one exit: always, quantiles of its scores, never; ascending.
+
+    Examples
+    --------
+    >>> axis(np.array([0.1, 0.2, 0.3, 0.4]), 5).tolist()
+    [-1e+30, 0.1, 0.2, 0.3, 1e+30]
+    """
+    inner = np.arange(1, levels - 1) / (levels - 1)
+    quantiles = np.unique(np.quantile(scores, inner, method="inverted_cdf")) if inner.size else []
+    return np.array([ALWAYS, *quantiles, NEVER])
+
+
+class Grid:
+    """What happens to N rows at each of P points: combinations of thresholds of S-1 of S exits.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (N, S)
+    correct : ndarray of shape (N, S)
+        What leaving there is worth.
+    axes : sequence of S-1 arrays of shape (L_i,)
+        Thresholds to try at each exit but the last, ascending.
+
+    Attributes
+    ----------
+    value : ndarray of shape (P,)
+        Mean of `correct` where rows leave; points run through the last axis first.
+
+    Examples
+    --------
+    >>> scores, correct = np.array([[0.9, 0], [0.2, 0]]), np.array([[1.0, 1.0], [0.0, 1.0]])
+    >>> grid = Grid(scores, correct, [np.array([ALWAYS, 0.5, NEVER])])
+    >>> grid.value.tolist(), grid.cost(np.array([1.0, 3.0])).tolist()
+    ([0.5, 1.0, 1.0], [1.0, 2.0, 3.0])
+    """
+
+    def __init__(self, scores: Floats, correct: Floats, axes: Sequence[Floats]) -> None:
+        self.axes = list(axes)
+        self.rows, self.exits = scores.shape
+        self._shape = tuple(len(a) for a in axes)
+        # How many of the thresholds a score reaches: it leaves at those, and stays at the others.
+        self._codes = [np.searchsorted(a, scores[:, i], side="right") for i, a in enumerate(axes)]
+        self.value = self.mean(correct)
+
+    @cached_property
+    def shares(self) -> Floats:
+        """Share of the rows that leave at each exit, (P, S)."""
+        ones = np.ones(self.rows)
+        return np.stack([self._leaving(i, ones) for i in range(self.exits)], axis=1) / self.rows
+
+    def mean(self, weights: Floats) -> Floats:
+        """Return the mean, over rows, of the weight (N, S) at the exit where each leaves, (P,)."""
+        total = np.zeros(int(np.prod(self._shape)))
+        for i in range(self.exits):
+            total += self._leaving(i, weights[:, i])
+        return total / self.rows
+
+    def cost(self, costs: Floats) -> Floats:
+        """Return the mean cost at each point, (P,), of costs (S,) or (N, S)."""
+        return self.shares @ costs if costs.ndim == 1 else self.mean(costs)
+
+    def beyond(self, costs: Floats, limit: float) -> Floats:
+        """Return the share of rows that pay more than a limit, (P,)."""
+        return self.cost((costs > limit * (1 + 1e-9)).astype(np.float64))
+
+    def thresholds(self, point: int) -> Floats:
+        """Return the thresholds of a point, (S-1,)."""
+        places = np.unravel_index(point, self._shape) if self._shape else ()
+        return np.array([a[i] for a, i in zip(self.axes, places, strict=True)])
+
+    def _leaving(self, exit_: int, weights: Floats) -> Floats:
+        """Return the weight that leaves at an exit, at every point, (P,)."""
+        codes = self._codes[: exit_ + 1]
+        if not codes:  # one exit alone
+            return np.array([weights.sum()])
+        counts = tuple(size + 1 for size in self._shape[: exit_ + 1])
+        flat = np.ravel_multi_index(tuple(codes), counts)
+        sums = np.bincount(flat, weights, minlength=int(np.prod(counts))).reshape(counts)
+        for i in range(len(counts)):
+            at = (slice(None),) * i
+            if i < exit_:  # stayed: it reaches at most the thresholds before this one
+                sums = np.cumsum(sums, axis=i)[(*at, slice(0, -1))]
+            else:  # leaves: it reaches this one
+                sums = np.flip(np.cumsum(np.flip(sums, i), axis=i), i)[(*at, slice(1, None))]
+        later = (1,) * (len(self._shape) - len(counts))
+        return np.broadcast_to(sums.reshape(*sums.shape, *later), self._shape).ravel()

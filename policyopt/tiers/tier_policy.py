@@ -1,0 +1,248 @@
+"""One tier's part of a policy: leave, go on, or send on; the same decisions as the whole policy.
+
+Each tier holds the whole policy (thresholds, rules) and runs the exits that stand on it. What a score or
+an answer remembers of earlier exits goes along in a message when a sample is sent on, so that rules with
+a memory (patience, combined answers) decide as if they had never moved. Numpy and the standard
+library only, as `policyopt.runtime`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.runtime.artifact import read_json, to_dict, write_text
+from policyopt.runtime.content import digest_of, from_dict
+from policyopt.runtime.decision import Decision, State
+from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.policy import Policy
+
+FORMAT, MESSAGE, VERSION = "policyopt-tier-policy", "policyopt-tier-message", 1
+LEAVE, GO_ON, SEND_ON = "leave", "go on", "send on"
+_FIELDS = {"format", "version", "tier", "exits", "next", "policy", "sha256"}
+_PARTS = {"format", "version", "position", "scalar", "samples", "arm", "answer", "rules"}
+MOST_STATE = 16 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class TierPolicy:
+    """The part of a policy that one tier runs.
+
+    Parameters
+    ----------
+    policy : Policy
+        The whole one.
+    tier : str
+        Name of the tier.
+    exits : tuple of int
+        The model's exits that it decides at; consecutive ones of the policy's path, perhaps none.
+    next : str or None
+        The tier that it sends on to.
+
+    Examples
+    --------
+    >>> from policyopt.runtime.scores import MaxProb
+    >>> whole = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "probabilities", 2)
+    >>> device, cloud = TierPolicy(whole, "device", (0,), "cloud"), TierPolicy(whole, "cloud", (1,))
+    >>> state = device.start()
+    >>> device.step(0, [0.6, 0.4], state)[0]
+    'send on'
+    >>> cloud.step(1, [0.3, 0.7], cloud.take_over(device.hand_over(state)))[0]
+    'leave'
+    """
+
+    policy: Policy
+    tier: str
+    exits: tuple[int, ...]
+    next: str | None = None
+
+    def __post_init__(self) -> None:
+        path = self.policy.path
+        at = path.index(self.exits[0]) if self.exits and self.exits[0] in path else 0
+        if self.exits and path[at : at + len(self.exits)] != self.exits:
+            raise bad("exits of the tier", f"consecutive ones of {path}", self.exits, "Plan again.")
+        if (self.next is None) != (bool(self.exits) and self.exits[-1] == path[-1]):
+            raise bad(
+                "next", "given unless the tier has the policy's last exit", self.next, "Plan again."
+            )
+
+    def start(self, samples: int | npt.ArrayLike = 0) -> State:
+        """Begin one sample, or several side by side, where nothing ran before; see `Policy.start`."""
+        return self.policy.start(samples)
+
+    def step(
+        self, k: int, output: object, state: State, features: object = None
+    ) -> tuple[Any, Decision]:
+        """Decide at exit k; see `Policy.step`.
+
+        Returns
+        -------
+        str, or ndarray of shape (n,) of str
+            ``"leave"``, ``"go on"`` to this tier's next exit, or ``"send on"`` to the next tier.
+        Decision
+        """
+        if k not in self.exits:
+            raise bad("k", f"an exit of tier '{self.tier}': {self.exits}", k, "See `exits`.")
+        decision = self.policy.step(k, output, state, features)
+        onward = SEND_ON if k == self.exits[-1] else GO_ON
+        if state.scalar:
+            return (LEAVE if decision.exit else onward), decision
+        return np.where(decision.exit, LEAVE, onward), decision
+
+    def hand_over(self, state: State) -> dict[str, Any]:
+        """Return what the next tier has to know of samples that are sent on, JSON-able."""
+        return {
+            "format": MESSAGE,
+            "version": VERSION,
+            "position": state.position,
+            "scalar": state.scalar,
+            "samples": len(state.arm),
+            "arm": _packed(state.arm),
+            "answer": [_packed(a) for a in state.answer_state],
+            "rules": [[_packed(a) for a in rule] for rule in state.rule_states],
+        }
+
+    def take_over(self, message: Any) -> State:
+        """Return the state of samples that another tier sent on, checked: it came over a network.
+
+        Raises
+        ------
+        InputError
+            Not such a message, of another policy or another exit.
+        """
+        if not isinstance(message, dict) or message.keys() != _PARTS:
+            raise bad("message", f"a mapping of {', '.join(sorted(_PARTS))}", "another", "")
+        if message["format"] != MESSAGE or message["version"] != VERSION:
+            raise bad("message", f"{MESSAGE}, version {VERSION}", message["format"], "")
+        n, scalar, at = message["samples"], message["scalar"], message["position"]
+        path = self.policy.path
+        due = path.index(self.exits[0]) if self.exits else None
+        if type(n) is not int or not 0 <= n <= MOST_STATE or type(scalar) is not bool:
+            raise bad("samples of the message", "a whole number", n, "")
+        if scalar and n != 1:
+            raise bad("samples of the message", "1, of one sample", n, "")
+        if type(at) is not int or not 0 <= at < len(path) or due not in (None, at):
+            raise bad("position of the message", f"{due}, where tier '{self.tier}' begins", at, "")
+        answer, rules = message["answer"], message["rules"]
+        if not isinstance(answer, list) or not isinstance(rules, list):
+            raise bad("message", "given lists of arrays", "another", "")
+        if len(rules) != len(self.policy.rules) or not all(isinstance(r, list) for r in rules):
+            raise bad("rules of the message", f"{len(self.policy.rules)} lists", "others", "")
+        arm = _unpacked(message["arm"], n)
+        if arm.dtype != np.bool_ or arm.ndim != 1:
+            raise bad("arm of the message", "truth values", str(arm.dtype), "")
+        return _checked(self.policy, State(
+            tuple(tuple(_unpacked(a, n) for a in rule) for rule in rules),
+            tuple(_unpacked(a, n) for a in answer), arm, scalar,
+        ), at)  # fmt: skip
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the tier's artifact (JSON)."""
+        content: dict[str, Any] = {
+            "format": FORMAT, "version": VERSION, "tier": self.tier, "exits": list(self.exits),
+            "next": self.next, "policy": to_dict(self.policy),
+        }  # fmt: skip
+        text = json.dumps({**content, "sha256": digest_of(content)}, indent=2, allow_nan=False)
+        write_text(path, text + "\n")
+
+
+def load_tier(path: str | os.PathLike[str]) -> TierPolicy:
+    """Read a tier's artifact and check it.
+
+    Raises
+    ------
+    InputError
+        No such file, not JSON, not a tier's artifact, or changed since it was written.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise bad(
+            "tier policy", f"a file of format '{FORMAT}'", "another", "`policyopt plan --out`."
+        )
+    if content.get("version") != VERSION or content.keys() != _FIELDS:
+        got = f"version {content.get('version')}, fields {', '.join(sorted(content))}"
+        raise bad("tier policy", f"version {VERSION} with {', '.join(sorted(_FIELDS))}", got, "")
+    body = {name: value for name, value in content.items() if name != "sha256"}
+    try:
+        same = digest_of(body) == content["sha256"]
+    except ValueError as error:  # a number too large for a float reads as infinity
+        raise bad("tier policy", "free of infinite numbers", str(error), "Plan again.") from error
+    if not same:
+        raise InputError(
+            "'tier policy' was changed after it was written. Got another checksum. Plan again."
+        )
+    exits, tier, following = content["exits"], content["tier"], content["next"]
+    whole = isinstance(exits, list) and all(type(k) is int for k in exits)
+    if not whole or not isinstance(tier, str) or not isinstance(following, (str, type(None))):
+        raise bad("tier policy", "such that exits are whole numbers and tiers texts", exits, "")
+    return TierPolicy(from_dict(content["policy"], "its policy"), tier, tuple(exits), following)
+
+
+def _packed(array: npt.NDArray[Any]) -> dict[str, Any]:
+    array = np.ascontiguousarray(array)
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return {
+        "dtype": little.dtype.str, "shape": list(array.shape),
+        "data": base64.b64encode(little.tobytes()).decode("ascii"),
+    }  # fmt: skip
+
+
+def _unpacked(packed: Any, n: int) -> npt.NDArray[Any]:
+    """Return an array of a message: its kind, first axis and number of bytes are checked."""
+    if not isinstance(packed, dict) or packed.keys() != {"dtype", "shape", "data"}:
+        raise bad("array of the message", "a mapping of dtype, shape, data", "another", "")
+    shape, kind, data = packed["shape"], packed["dtype"], packed["data"]
+    if kind not in ("<f8", "<f4", "<i8", "<i4", "<i2", "|i1", "|u1", "|b1"):
+        raise bad("dtype of the message", "of numbers or truth values", kind, "")
+    small = isinstance(shape, list) and all(type(s) is int and 0 <= s <= MOST_STATE for s in shape)
+    if not small or not shape or len(shape) > 4 or shape[0] != n:
+        raise bad("shape of the message", f"of {n} samples", shape, "")
+    size = np.dtype(kind).itemsize
+    for length in shape:
+        size *= length
+    if not isinstance(data, str) or size > MOST_STATE or len(data) > 2 * MOST_STATE:
+        raise bad("data of the message", f"at most {MOST_STATE} bytes", "another", "")
+    try:
+        raw = base64.b64decode(data, validate=True)
+    except ValueError as error:
+        raise bad("data of the message", "base64", str(error), "") from error
+    if len(raw) != size:
+        raise bad("data of the message", f"{size} bytes", f"{len(raw)}", "Is it whole?")
+    if kind == "|b1" and raw.strip(b"\x00\x01"):
+        raise bad("data of the message", "truth values, 0 or 1", "others", "")
+    return np.frombuffer(raw, kind).reshape(shape).astype(np.dtype(kind).newbyteorder("="))
+
+
+def _checked(policy: Policy, state: State, at: int) -> State:
+    """Refuse a state whose arrays are not those that the policy itself has after `at` exits."""
+    state.position = at
+    model = policy.start([0])
+    if not policy.needs_features:  # whose widths are not known here
+        for k in policy.path[:at]:
+            policy.step(k, _plain(policy), model)
+        pairs = [(state.answer_state, model.answer_state)]
+        pairs += list(zip(state.rule_states, model.rule_states, strict=True))
+        for got, due in pairs:
+            shapes = [[(a.dtype, a.shape[1:]) for a in arrays] for arrays in (got, due)]
+            if shapes[0] != shapes[1]:
+                raise bad(
+                    "state in the message", f"arrays {shapes[1]}", shapes[0], "Another policy?"
+                )
+    return state
+
+
+def _plain(policy: Policy) -> Any:
+    """Return outputs of one sample that any policy of the kind accepts."""
+    if policy.kind != "record":
+        return np.full((1, policy.classes), 1.0 / policy.classes)
+    top = np.array([[0.5, 0.25]])
+    return {
+        "prediction": np.zeros(1, np.int32), "confidence": top[:, 0], "top_prob": top,
+        "entropy": np.full(1, 0.5),
+    }  # fmt: skip

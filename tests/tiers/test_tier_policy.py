@@ -1,0 +1,146 @@
+"""Per-tier policies decide as the whole policy; their files and messages are checked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import policyopt as po  # noqa: E402
+from policyopt.runtime.errors import InputError  # noqa: E402
+from policyopt.tiers.emit import tier_policies  # noqa: E402
+from policyopt.tiers.plans import Plan  # noqa: E402
+from policyopt.tiers.tier_policy import LEAVE, SEND_ON, load_tier  # noqa: E402
+
+NAMES = ("device", "edge", "cloud")
+METHODS = (
+    "max_prob", "patience", "vote", "window", "optimal_stopping", "random", "beem",
+    "margin:answer=combined", "max_prob:thresholds=joint+mix=true", "subset",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data():
+    return synthetic.cache(600, 5, 4)
+
+
+def through_tiers(parts, outputs, numbers):
+    """Serve a batch tier by tier; what is sent on goes as JSON text."""
+    taken, said = np.full(len(outputs), -1), np.full(len(outputs), -1)
+    rows, message = np.arange(len(outputs)), None
+    for part in parts:
+        state = part.start(numbers) if message is None else part.take_over(json.loads(message))
+        for k in part.exits:
+            action, decision = part.step(k, outputs[rows, k], state)
+            left = action == LEAVE
+            taken[rows[left]], said[rows[left]] = k, decision.prediction[left]
+            rows, state = rows[~left], state.keep(~left)
+        message = json.dumps(part.hand_over(state))
+    assert not len(rows)
+    return taken, said
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("tier", [(0, 0, 1, 1, 2), (1, 1, 1, 2, 2), (0, 2, 2, 2, 2), (0,) * 5])
+def test_tiers_decide_as_the_whole_policy(data, method, tier, tmp_path):
+    policy = po.fit(data, "45%", method=method).policy
+    outputs = np.asarray(data.splits["pool"].array("outputs"))[:200]
+    numbers = np.arange(1000, 1200)
+    parts = []
+    for i, part in enumerate(tier_policies(policy, Plan((0, 1, 2, 3, 4), tier), NAMES)):
+        part.save(tmp_path / f"{i}.json")
+        parts.append(load_tier(tmp_path / f"{i}.json"))
+    assert [k for part in parts for k in part.exits] == list(policy.path)
+    whole = policy.decide(outputs, numbers)
+    taken, said = through_tiers(parts, outputs, numbers)
+    np.testing.assert_array_equal(taken, whole.exit)
+    np.testing.assert_array_equal(said, whole.prediction)
+    for row in range(0, 200, 29):  # one sample at a time
+        message, done = None, None
+        for part in parts:
+            state = part.start(numbers[row]) if message is None else part.take_over(message)
+            for k in part.exits:
+                action, decision = part.step(k, outputs[row, k], state)
+                if action == LEAVE:
+                    done = (k, decision.prediction)
+                    break
+                assert (action == SEND_ON) == (k == part.exits[-1])
+            if done:
+                break
+            message = json.loads(json.dumps(part.hand_over(state)))
+        assert done == (whole.exit[row], whole.prediction[row])
+
+
+def test_records_decide_alike_too(shared_data):
+    data = po.import_sources(
+        [f"fit={shared_data / 'mmlu_llama5_train.npz'}"], cost_kind="standalone"
+    ).data  # fmt: skip
+    policy = po.fit(data, "40%", method="vote").policy
+    state = (parts := tier_policies(policy, Plan((0, 1, 2, 3, 4), (0, 0, 1, 1, 1)), NAMES))[
+        0
+    ].start()
+    record = {"prediction": [1], "confidence": [0.3]}
+    for k in parts[0].exits:
+        parts[0].step(k, record, state)
+    assert parts[1].take_over(parts[0].hand_over(state)).position == 2
+
+
+def test_a_tier_without_exits_hands_on_what_began(data):
+    policy = po.fit(data, "45%", method="patience").policy
+    kept = Plan((2, 4), (0, 1, 1, 2, 2))
+    from dataclasses import replace
+
+    small = replace(
+        policy, kept=(2, 4), model_exits=5, thresholds=policy.thresholds[:1],
+        costs=policy.costs[:2], overhead=policy.overhead[:2], mixture=None,
+    )  # fmt: skip
+    first, second, third = tier_policies(small, kept, NAMES)
+    assert (first.exits, second.exits, third.exits) == ((), (2,), (4,))
+    assert second.take_over(first.hand_over(first.start(7))).position == 0
+
+
+def test_changed_files_are_refused(data, tmp_path):
+    policy = po.fit(data, "45%", method="max_prob").policy
+    part = tier_policies(policy, Plan((0, 1, 2, 3, 4), (0, 0, 1, 1, 2)), NAMES)[1]
+    path = tmp_path / "tier.json"
+    part.save(path)
+    text = path.read_text()
+    content = json.loads(text)
+    for wrong in (
+        text[:-20], text.replace('"edge"', '"edgy"'), "[]", json.dumps({**content, "more": 1}),
+        json.dumps({k: v for k, v in content.items() if k != "next"}),
+        json.dumps({**content, "version": 2}), json.dumps({**content, "exits": [True]}),
+    ):  # fmt: skip
+        path.write_text(wrong)
+        with pytest.raises(InputError):
+            load_tier(path)
+
+
+def test_wrong_messages_are_refused(data):
+    policy = po.fit(data, "45%", method="patience").policy
+    parts = tier_policies(policy, Plan((0, 1, 2, 3, 4), (0, 0, 1, 1, 2)), NAMES)
+    state = parts[0].start([1, 2])
+    for k in (0, 1):
+        parts[0].step(k, np.zeros((2, 4)), state)
+    good = parts[0].hand_over(state)
+    parts[1].take_over(good)
+    arm, rule = good["arm"], good["rules"][0]
+    for wrong in (
+        None, [], {**good, "more": 1}, {**good, "position": 1}, {**good, "position": True},
+        {**good, "samples": 3}, {**good, "samples": -1}, {**good, "samples": 10**12},
+        {**good, "scalar": True}, {**good, "rules": []}, {**good, "rules": [[]]},
+        {**good, "arm": {**arm, "shape": [2, 10**9]}}, {**good, "arm": {**arm, "data": "!!"}},
+        {**good, "arm": {**arm, "data": ""}}, {**good, "arm": {**arm, "dtype": "O"}},
+        {**good, "rules": [rule + rule]}, {**good, "answer": [arm]}, {**good, "format": "x"},
+        {**good, "arm": {**arm, "data": "AgI="}},
+    ):  # fmt: skip
+        with pytest.raises(InputError):
+            parts[1].take_over(wrong)
+    with pytest.raises(InputError, match="an exit of tier 'edge'"):
+        parts[1].step(0, np.zeros((2, 4)), parts[1].take_over(good))
