@@ -82,7 +82,7 @@ def adaee(place: Path) -> list[dict[str, Any]]:
 def changing() -> tuple[list[dict[str, Any]], Any]:
     """Clean, blur, noise, one after the other: who recovers, and how soon."""
     data = open_cache(ROOT / "cache" / "fashion_mnist")
-    found, picture = [], None
+    found = []
     for overhead in (0.1, 0.2, 0.3):
         for seed in (0, 1):
             run = simulate(
@@ -162,7 +162,7 @@ def text(parts: dict[str, Any]) -> str:
             cells = [pm(at[o, 10_000], "regret") for o in OVERHEADS]
             lines.append(f"| {name} | " + " | ".join(cells) + f" | {growth:.1f} |")
         lines.append("")
-    long_rows = parts["long"]
+    long_rows = parts.get("long", [])
     ends = sorted({r["rounds"] for r in long_rows})
     lines += [
         "## The bandits that forget, ten times longer", "",

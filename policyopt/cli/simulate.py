@@ -99,7 +99,7 @@ def simulate(
     with progress("simulating") as step, listening(step):
         found = play(
             data, list(dict.fromkeys(names)), schedule=schedule, streams=_names(streams),
-            rounds=rounds if rounds is not None else (0 if ":" in schedule else 10_000),
+            rounds=rounds,
             repetitions=repetitions, seed=seed, arms=arms, method=method,
             overhead=_overhead(overhead), reward=reward, reveal=reveal, budget=budget,
             delay=delay, label_share=label_share, tables=Tables(data, cost),

@@ -14,7 +14,7 @@ from policyopt.answers.crossfit import CrossFitted, observe
 from policyopt.runtime.answers import Plain
 from policyopt.runtime.confidence import ConfidenceRule
 from policyopt.runtime.errors import bad
-from policyopt.runtime.online.rewards import REWARDS, reward_range
+from policyopt.runtime.online.rewards import REWARDS, load_of, reward_range
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table
 from policyopt.trace import trace
@@ -127,8 +127,7 @@ def outcomes(
     if reward == "confidence":
         gain = np.maximum(gain, 0.0)
     way = np.concatenate(cost).mean(axis=0)
-    span = float(way[-1] - way[0])
-    load = (way - way[0]) / span if span > 0 else np.linspace(0, 1, len(way))
+    load = np.array(load_of(way.tolist()))
     return Outcomes(
         reward, tuple(table.split for table in tables), tuple(len(table) for table in tables),
         np.concatenate(scores), gain, load, np.concatenate(cost), right, confidence,

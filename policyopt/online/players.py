@@ -11,9 +11,11 @@ import numpy.typing as npt
 from policyopt.online.outcomes import Outcomes
 from policyopt.online.requests import Block, Requests
 from policyopt.runtime.bandits import Bandit
+from policyopt.runtime.bandits.base import check_whole
 from policyopt.runtime.bandits.reveal import REVEALS, reveal_chances
 from policyopt.runtime.errors import bad
 from policyopt.runtime.online.controller import Controller
+from policyopt.runtime.online.ladder import Ladder
 
 Floats = npt.NDArray[np.float64]
 Arms = npt.NDArray[np.int16]
@@ -48,28 +50,41 @@ class Fixed:
 
 
 class BudgetPlayer:
-    """The budget controller on a ladder; costs are scaled by the mean way from exit 0 to the last."""
+    """The budget controller on a ladder.
+
+    Parameters
+    ----------
+    rule : Controller
+    ladder : Ladder
+        Its policy's costs scale what requests cost, as in `Online`.
+    seen : Outcomes
+        Of that policy.
+    repetitions : int
+    delay : int
+        Rounds until a cost is known; that needs no label, and comes for every request.
+    """
 
     def __init__(
-        self, rule: Controller, seen: Outcomes, exits: npt.NDArray[np.integer], repetitions: int
+        self, rule: Controller, ladder: Ladder, seen: Outcomes, repetitions: int, delay: int = 0
     ) -> None:
-        self.exits = exits
-        self._cost = scaled_cost(seen)
-        self._many = rule.many(exits.shape[1], repetitions)
+        check_whole("delay", delay, 0)
+        rule.check_ladder(ladder)
+        costs = ladder.policy.costs
+        self.exits = ladder.exits(seen.scores)
+        self._cost = (seen.cost - costs[0]) / float(costs[-1] - costs[0])
+        self._many = rule.many(ladder.arms, repetitions)
+        self._late: deque[Floats] = deque()
+        self._delay = delay
 
     def play(self, block: Block) -> Arms:
         """Return the rungs; see `Player.play`."""
         out = np.empty(block.row.shape, dtype=np.int16)
         for j, row in enumerate(block.row):
             out[j] = arm = self._many.choose()
-            self._many.learn(self._cost[row, self.exits[row, arm]])
+            self._late.append(self._cost[row, self.exits[row, arm]])
+            if len(self._late) > self._delay:
+                self._many.learn(self._late.popleft())
         return out
-
-
-def scaled_cost(seen: Outcomes) -> Floats:
-    """Return the costs (n, K) such that 0 is the mean of exit 0 and 1 that of the last exit."""
-    way = seen.cost.mean(axis=0)
-    return (seen.cost - way[0]) / max(float(way[-1] - way[0]), 1e-300)
 
 
 class BanditPlayer:
@@ -96,8 +111,13 @@ class BanditPlayer:
     ) -> None:  # fmt: skip
         if reveal not in REVEALS:
             raise bad("reveal", f"one of {', '.join(REVEALS)}", reveal, "E.g. smaller.")
-        if type(delay) is not int or delay < 0:
-            raise bad("delay", "a whole number, at least 0", delay, "E.g. 0.")
+        check_whole("delay", delay, 0)
+        nested = bool((np.diff(exits, axis=1) >= 0).all())
+        if reveal != "played" and not nested:
+            raise bad(
+                "reveal", "played for a ladder whose rungs do not nest", reveal,
+                "A larger rung that leaves earlier shows the smaller one for some inputs only.",
+            )  # fmt: skip
         self.exits, self._reveal, self._delay = exits, reveal, delay
         arms = exits.shape[1]
         low, high = requests.overhead
@@ -106,7 +126,6 @@ class BanditPlayer:
         rows = np.arange(len(exits))[:, None]
         self._gain, self._load = seen.gain[rows, exits], seen.load[exits]
         self._reward = None if high > low else self._scaled(self._gain, self._load, low)
-        self._nested = bool((np.diff(exits, axis=1) >= 0).all())
         # The smallest and the largest arm that leave where arm a does: what is known together.
         new = np.diff(exits, axis=1, prepend=-1) != 0
         self._start = np.maximum.accumulate(np.where(new, np.arange(arms), 0), axis=1)
@@ -114,7 +133,7 @@ class BanditPlayer:
         self._draws = bandit.draws
         self._cols = np.arange(arms)
         self._late: deque[Any] = deque()
-        few = requests.repetitions <= _FEW and self._nested
+        few = requests.repetitions <= _FEW and nested
         self._ones = [bandit.one(arms, requests.seed, r) for r in range(requests.repetitions * few)]
         self._lates = [deque() for _ in self._ones]
         self._many = None if few else bandit.many(arms, requests.repetitions, requests.seed)

@@ -13,6 +13,8 @@ from policyopt.online.schedule import Schedule
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 _BLOCK = 4096  # rounds drawn at once
+#: Bandits of the same seed draw from counters whose third word is below 2**63 (`runtime.bandits.noise`).
+_COUNTER = (0, 0, 1 << 63, 0)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Requests:
         starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
         size = np.asarray(self.sizes)
         sources = [
-            np.random.Generator(np.random.Philox(key=[self.seed, r]))
+            np.random.Generator(np.random.Philox(key=[self.seed, r], counter=_COUNTER))
             for r in range(self.repetitions)
         ]
         low, high = self.overhead

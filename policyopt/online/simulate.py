@@ -82,7 +82,7 @@ def simulate(
     *,
     schedule: str = "stationary",
     streams: Sequence[str] = ("test",),
-    rounds: int = 10_000,
+    rounds: int | None = None,
     repetitions: int = 20,
     seed: int = 0,
     arms: str | int | Sequence[float] = "0:1:0.2",
@@ -114,8 +114,10 @@ def simulate(
         ``stationary``, ``abrupt``, ``gradual``, ``recurring``, or ``test:4000,blur_medium:6000``.
     streams : sequence of str
         Splits or streams of the cache that the schedule goes through.
-    rounds, repetitions, seed : int
-        T, R, and the seed: same seed, same requests.
+    rounds : int, optional
+        T; default 10,000, or what the schedule adds up to.
+    repetitions, seed : int
+        R, and the seed: same seed, same requests.
     arms : str, int or sequence of float
         The arms of the bandits: thresholds ``low:high:step`` or a list, one for all exits; or a
         number of points of the fitted family of `method`.
@@ -134,7 +136,7 @@ def simulate(
     delay : int
         Rounds until feedback comes.
     label_share : float
-        Share of the requests whose feedback comes at all, in (0, 1].
+        Share of the requests whose feedback comes at all, in (0, 1]; costs are known of all.
     split : str
         Rows that the family is fitted on; where the cache has none, thresholds are needed as arms.
     cost : str, optional
@@ -161,6 +163,8 @@ def simulate(
     ['ucb1', 'controller']
     """
     tables = tables or Tables(data, cost)
+    if rounds is None:
+        rounds = 0 if ":" in schedule else 10_000
     plan = make_schedule(schedule, streams, rounds)
     over = overhead_range(overhead)
     if not isinstance(label_share, (int, float)) or not 0 < label_share <= 1:
@@ -196,7 +200,7 @@ def simulate(
             raise bad(f"policy {name}", f"given with {lacking}", "none", "E.g. --budget 40%.")
         limit = parse_budget(budget, fit.mean_costs)
         players[spec] = _at_budget(
-            name, settings, method, fit, seen_tables, limit, reward, repetitions, seed
+            name, settings, method, fit, seen_tables, limit, reward, repetitions, seed, delay
         )
     tallies = {
         spec: Tally(
@@ -248,7 +252,7 @@ _BY_EXIT: dict[str, tuple[Any, Any]] = {
 
 def _at_budget(
     name: str, settings: dict[str, Any], method: Method, fit: Table, tables: list[Table],
-    budget: float, reward: str, repetitions: int, seed: int,
+    budget: float, reward: str, repetitions: int, seed: int, delay: int,
 ) -> tuple[Player, Outcomes]:  # fmt: skip
     """Return the player of a policy that has a budget, and what it sees."""
     if name == "fixed":
@@ -261,11 +265,11 @@ def _at_budget(
     ladder = family_ladder(method, fit, _RUNGS, seed)
     seen = outcomes(ladder.policy, tables, reward, fit)
     costs = ladder.policy.costs
-    share = (budget - float(costs[0])) / float(costs[-1] - costs[0])
+    share = min(max((budget - float(costs[0])) / float(costs[-1] - costs[0]), 0.0), 1.0)
     # It starts on the rung that was fitted to the budget.
     start = float(np.interp(budget, _labels(ladder), np.linspace(0, 1, ladder.arms)))
     rule = Controller(**{"budget": share, "start": start, **settings})
-    return BudgetPlayer(rule, seen, ladder.exits(seen.scores), repetitions), seen
+    return BudgetPlayer(rule, ladder, seen, repetitions, delay), seen
 
 
 def _arms(

@@ -14,7 +14,7 @@ from policyopt.online.players import BanditPlayer, BudgetPlayer
 from policyopt.online.requests import Requests
 from policyopt.online.schedule import make_schedule
 from policyopt.runtime.bandits import BANDITS, make_bandit
-from policyopt.runtime.online import UEEUCB, Controller, LinUCB, Online, SplitEE
+from policyopt.runtime.online import UEEUCB, Controller, Ladder, LinUCB, Online, SplitEE
 from policyopt.table import Tables
 from tests.synthetic import outputs
 
@@ -73,7 +73,7 @@ def test_serving_plays_what_the_simulation_plays(data, name, reveal, tmp_path):
         assert arms == expected[:, stream].tolist()
 
 
-@pytest.mark.parametrize("name", ["linucb", "splitee", "uee_ucb"])
+@pytest.mark.parametrize("name", ["linucb", "splitee", "splitee, side", "uee_ucb"])
 def test_rules_by_exit_serve_as_simulated(data, name, tmp_path):
     table = Tables(data).get("test")
     policy = threshold_ladder(table, [0.8]).policy
@@ -87,6 +87,10 @@ def test_rules_by_exit_serve_as_simulated(data, name, tmp_path):
         "linucb": lambda: (LinUCB(), LinUCBPlayer(LinUCB(), seen, requests)),
         "splitee": lambda: (
             SplitEE(prices, 0.2), SplitEEPlayer(SplitEE(prices, 0.2), "ucb1", seen, requests)
+        ),
+        "splitee, side": lambda: (
+            SplitEE(prices, 0.2, side=True),
+            SplitEEPlayer(SplitEE(prices, 0.2, side=True), "ucb1", seen, requests),
         ),
         "uee_ucb": lambda: (UEEUCB(prices), UEEPlayer(UEEUCB(prices), seen, requests)),
     }[name]()  # fmt: skip
@@ -119,13 +123,43 @@ def test_controller_serves_as_simulated_and_keeps_its_bound(data, tmp_path):
     rule = Controller(budget=0.4)
     requests = Requests(make_schedule("stationary", ["test"], ROUNDS), (len(table),), 1, 1)
     block = next(iter(requests))
-    expected = BudgetPlayer(rule, seen, ladder.exits(seen.scores), 1).play(block)
+    expected = BudgetPlayer(rule, ladder, seen, 1).play(block)
     online = Online(ladder, rule)
     logits = rows_of(data, table)
     arms = serve(online, logits, block.row[:150, 0])
     online.save(tmp_path / "online.json")
     arms += serve(Online.load(tmp_path / "online.json"), logits, block.row[150:, 0])
     assert arms == expected[:, 0].tolist()
+
+
+def test_a_controller_needs_a_ladder_from_always_to_never(data, tmp_path):
+    tables = Tables(data)
+    short = threshold_ladder(tables.get("test"), [0.5, 0.7])
+    with pytest.raises(po.InputError, match="first rung leaves at exit 0 always"):
+        Online(short, Controller(0.3))
+    ladder = family_ladder("max_prob", tables.get("fit"), 5)
+    online = Online(ladder, Controller(0.3))
+    late = [online.start() for _ in range(300)]  # feedback of none of them is there yet
+    for request in late:
+        for k in range(3):
+            if online.decide(k, [1.0, 0, 0, 0], request).exit:
+                break
+    with pytest.raises(po.InputError, match="'cost' must be a number, at most 1000 times"):
+        online.feedback(late[0], cost=3e9)
+    with pytest.raises(po.InputError, match="'overhead' must be left out for the controller"):
+        online.feedback(late[0], overhead=0.1)
+    for request in late:
+        online.feedback(request, cost=5.0)
+    online.save(tmp_path / "online.json")  # the price is far out by now
+    assert Online.load(tmp_path / "online.json").state() == online.state()
+
+
+def test_side_information_needs_rungs_that_nest(data):
+    policy = threshold_ladder(Tables(data).get("test"), [0.5]).policy
+    crossed = Ladder(policy, [[0.3, 0.9], [0.9, 0.3]])
+    with pytest.raises(po.InputError, match="'reveal' must be played"):
+        Online(crossed, make_bandit("ucb1"))
+    assert Online(crossed, make_bandit("ucb1"), reveal="played").start().arm == 1
 
 
 def test_label_reward_wants_labels_and_others_refuse_them(data):

@@ -208,3 +208,24 @@ def test_labels_and_calibration_change_what_is_rewarded(data):
 def test_bad_input_is_named(data, settings, said):
     with pytest.raises(po.InputError, match=said):
         simulate(data, **{"policies": ["ucb1"], "rounds": 100, "repetitions": 2, **settings})
+
+
+def test_the_controller_keeps_its_budget_where_requests_cost_more_than_those_it_was_made_with():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 1500)
+    logits = rng.normal(size=(1500, 3, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2], [3]]
+    paid = np.tile([1.0, 2.0, 4.0], (1500, 1))
+    parts = {
+        "fit": {"outputs": logits[:500], "labels": labels[:500], "sample_costs": {"ms": paid[:500]}},
+        "test": {"outputs": logits[500:], "labels": labels[500:], "sample_costs": {"ms": 1.5 * paid[500:]}},
+    }
+    data = po.from_arrays(splits=parts, unit="ms")
+    for delay in (0, 50):
+        found = po.simulate(
+            data, ["controller"], budget=2.4, rounds=8000, repetitions=2, delay=delay
+        )
+        assert abs(found.records[0]["realised_cost"] / 2.4 - 1) < 0.02
+
+
+def test_rounds_follow_from_a_schedule_that_names_them(data):
+    assert po.simulate(data, schedule="test:300", repetitions=1).records[0]["rounds"] == 300

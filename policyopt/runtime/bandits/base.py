@@ -118,10 +118,26 @@ def check_positive(name: str, value: Any, above: float = 0.0, most: float = floa
         raise bad(name, allowed, value, "Leave it out for the default.")
 
 
+def check_share(name: str, value: Any) -> None:
+    """Refuse a setting that is no number in [0, 1]."""
+    check_least(name, value, 1.0)
+
+
+def check_least(name: str, value: Any, most: float = float("inf")) -> None:
+    """Refuse a setting that is no number in [0, most]."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= most or value == float("inf"):
+        allowed = f"a number in [0, {most:g}]" if most < 1e300 else "a number, 0 or more"
+        raise bad(name, allowed, value, "Leave it out for the default.")
+
+
 def check_whole(name: str, value: Any, least: int = 1, most: int = 1 << 62) -> None:
     """Refuse a setting that is no whole number in [least, most]."""
     if type(value) is not int or not least <= value <= most:
-        raise bad(name, f"a whole number, at least {least}", value, "Leave it out for the default.")
+        allowed = f"a whole number, at least {least}" + (
+            f", at most {most:,}" if most < 1 << 53 else ""
+        )
+        raise bad(name, allowed, value, "Leave it out for the default.")
 
 
 def check_player(arms: Any, seed: Any, streams: Any = 1) -> None:

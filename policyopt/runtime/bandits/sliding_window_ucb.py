@@ -38,7 +38,7 @@ class SlidingWindowUCB(RootIndex):
     summary: ClassVar[str] = "looks at the last rounds only, so that it follows changes"
 
     def __post_init__(self) -> None:
-        check_whole("window", self.window, 2)
+        check_whole("window", self.window, 2, 10**6)
         check_positive("xi", self.xi)
 
     def memory(self) -> Memory:

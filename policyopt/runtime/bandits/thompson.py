@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..errors import bad
-from .base import check_positive
 from .beta import ManyBeta, OneBeta
 from .index import Floats1, Index
 from .many import ManyIndices
@@ -23,19 +22,18 @@ class Thompson(Index):
     Parameters
     ----------
     posterior : {"gaussian", "beta"}
-        ``gaussian``: ``Normal(mean, (N V + prior / 4) / ((N + prior) N))``, V the variance seen.
+        ``gaussian``: ``Normal(mean, min(1/4, V + sqrt(2 ln t / N)) / N)``, V the variance seen.
         ``beta``: ``Beta(1 + S, 1 + N - S)``; a reward r counts as 1 with probability r, else as 0,
         and S is how many were 1 (COLT 2012, algorithm 2). Several times slower.
-    prior : float
-        For ``gaussian``: how many rewards of variance 1/4, the largest that rewards in [0, 1] can
-        have, are added to those seen, so that a few equal rewards do not count as certainty.
 
     Notes
     -----
     The gaussian posterior of the AISTATS paper is ``Normal(N mean / (N + 1), 1 / (N + 1))``: a
-    variance that no rewards in [0, 1] have. Here the one seen takes its place, and there is no
-    pull towards 0, since every arm is played before the first draw. Draws are not known as
-    probabilities, so `chances` stays None. Random numbers follow from seed, stream and round.
+    variance that no rewards in [0, 1] have. Here UCB-tuned's bound of it takes its place; the one
+    seen alone gives up arms whose first rewards are all 0 (linear regret on some streams). There is
+    no pull towards 0, since every arm is played before the first draw. No bound on the regret is
+    proven for it; for ``beta`` one is. Draws are not known as probabilities, so `chances` stays
+    None. Random numbers follow from seed, stream and round.
 
     Examples
     --------
@@ -47,7 +45,6 @@ class Thompson(Index):
     """
 
     posterior: str = "gaussian"
-    prior: float = 1.0
 
     name: ClassVar[str] = "thompson"
     summary: ClassVar[str] = "plays each arm as often as it may be the best"
@@ -57,14 +54,13 @@ class Thompson(Index):
     def __post_init__(self) -> None:
         if self.posterior not in _POSTERIORS:
             raise bad("posterior", " or ".join(_POSTERIORS), self.posterior, "E.g. gaussian.")
-        check_positive("prior", self.prior)
 
     def index(self, m: Any, mean: Any, variance: Any, pulls: Any, clock: Any, noise: Any) -> Any:
         """Return the drawn means; see `Index.index`. Those of ``beta`` come as the noise."""
         if self.posterior == "beta":
             return noise
-        prior = self.prior
-        return mean + noise * m.sqrt((variance * pulls + 0.25 * prior) / ((pulls + prior) * pulls))
+        bound = m.minimum(0.25, variance + m.sqrt(2.0 * clock / pulls))
+        return mean + noise * m.sqrt(bound / pulls)
 
     def best(
         self, pulls: Floats1, total: Floats1, square: Floats1, clock: float, noise: Floats1
@@ -72,8 +68,7 @@ class Thompson(Index):
         """Return the arm with the largest drawn mean; see `Index.best`."""
         if self.posterior == "beta":
             return max(range(len(pulls)), key=lambda a: (noise[a], a))
-        sqrt, prior = math.sqrt, self.prior
-        known = 0.25 * prior
+        sqrt, twice = math.sqrt, 2.0 * clock
         chosen, highest = len(pulls) - 1, -math.inf
         for a in range(len(pulls) - 1, -1, -1):
             n = pulls[a]
@@ -81,7 +76,10 @@ class Thompson(Index):
             variance = square[a] / n - mean * mean
             if variance < 0.0:
                 variance = 0.0
-            value = mean + noise[a] * sqrt((variance * n + known) / ((n + prior) * n))
+            bound = variance + sqrt(twice / n)
+            if bound > 0.25:
+                bound = 0.25
+            value = mean + noise[a] * sqrt(bound / n)
             if value > highest:
                 chosen, highest = a, value
         return chosen

@@ -19,7 +19,6 @@ class Seen(Protocol):
     """What a request has shown so far, exit by exit; `arm` is what the driver chose at its start."""
 
     arm: int
-    chances: Any
     levels: list[float]
     predictions: list[int]
     exit: int | None
@@ -49,13 +48,10 @@ class LinUCBDriver:
 class SplitEEDriver:
     """Looks at one exit, the split layer, and leaves there or at the last one."""
 
+    chances = None
+
     def __init__(self, player: OneSplitEE) -> None:
         self.player = player
-
-    @property
-    def chances(self) -> Any:
-        """With which the split layer was drawn; None for bandits that draw nothing."""
-        return getattr(self.player.bandit, "chances", None)
 
     def choose(self) -> int:
         """Return the split layer."""
@@ -67,8 +63,9 @@ class SplitEEDriver:
 
     def learn(self, seen: Seen, worth: list[float]) -> None:
         """Take in the confidences seen; its reward has prices of its own."""
-        last = seen.levels[-1] if seen.exit != seen.arm else None
-        self.player.learn(seen.levels[: seen.arm + 1], last, seen.chances)
+        whole = seen.exit == len(self.player.rule.layers) - 1
+        last = seen.levels[-1] if whole else None
+        self.player.learn(seen.levels[: seen.arm + 1], last)
 
 
 class UEEDriver:

@@ -4,8 +4,8 @@ With costs scaled to [0, 1] between the first and the last exit and b the budget
 price moves by ``p <- p + step * (cost - b)`` after every request, and the next request is served on
 the rung at position ``(1 - p)`` of the ladder: the dearer traffic was, the cheaper the next rung.
 
-Bound. Rung 0 leaves at exit 0 always, the last rung never early. So at p >= 1 the cost is 0 < b and
-p falls, at p <= 0 the cost is 1 > b and p rises: p stays in ``[-step * b, 1 + step * (1 - b)]``
+Bound. Rung 0 leaves at exit 0 always, the last rung never early. So at p >= 1 the cost is 0 <= b
+and p does not rise, at p <= 0 the cost is 1 >= b and p does not fall: p stays in ``[-step * b, 1 + step * (1 - b)]``
 without clipping. Summing the updates, ``sum(cost - b) = (p_T - p_0) / step``, hence after T requests
 
     |mean cost - b| <= (1 + step) / (step * T)
@@ -26,12 +26,18 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ..bandits.base import check_positive
+from ..bandits.base import check_positive, check_share, check_whole
 from ..bandits.saved import checked
 from ..errors import bad
+from ..thresholds import ALWAYS, NEVER
+from .ladder import Ladder
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+
+_FAR = 1e12  # of a saved price
+_LARGEST = 1000.0  # share that one request may cost: beyond it, the unit is likely to be wrong
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Controller:
     ----------
     budget : float
         b: the budget as a share of the way from the cost of exit 0 to that of the last exit,
-        in (0, 1).
+        in [0, 1].
     step : float
         How far the price moves. Large: the bound holds sooner; small: the rungs used differ less,
         which costs less accuracy. With the default 0.02 the mean cost is within 1 % of the way
@@ -68,12 +74,44 @@ class Controller:
     summary: ClassVar[str] = "moves along the ladder so that the mean cost stays at the budget"
 
     def __post_init__(self) -> None:
-        check_positive("budget", self.budget, most=1 - 1e-9)
+        check_share("budget", self.budget)
         check_positive("step", self.step, most=1.0)
-        check_positive("start", self.start, above=-1e-300, most=1.0)
+        check_share("start", self.start)
+
+    def check_ladder(self, ladder: Ladder) -> None:
+        """Refuse a ladder that the bound does not hold for: its ends must be always and never.
+
+        Raises
+        ------
+        InputError
+            Its first rung may go beyond exit 0, its last may leave early, or all exits cost the same.
+        """
+        costs, ends = ladder.policy.costs, ladder.thresholds
+        if not costs[-1] > costs[0]:
+            raise bad(
+                "ladder",
+                "of a policy whose exits differ in cost",
+                costs.tolist(),
+                "It steers cost.",
+            )
+        if ends[0, 0] > ALWAYS or (ends[-1] < NEVER).any():
+            raise bad(
+                "ladder", "one whose first rung leaves at exit 0 always, its last never early, for a "
+                "controller", f"ends {ends[0].tolist()} and {ends[-1].tolist()}",
+                "policyopt.online.ladders.family_ladder makes such ladders.",
+            )  # fmt: skip
+
+    def share(self, costs: Floats, cost: float) -> float:
+        """Return a cost on the scale of the budget: 0 that of exit 0, 1 that of the last exit."""
+        share = (cost - float(costs[0])) / float(costs[-1] - costs[0])
+        if not abs(share) <= _LARGEST:
+            allowed = f"a number, at most {_LARGEST:g} times the way from exit 0 to the last"
+            raise bad("cost", allowed, cost, "In the policy's unit.")
+        return share
 
     def bound(self, rounds: int) -> float:
         """Return the most that the mean cost of `rounds` requests is off the budget, as a share."""
+        check_whole("rounds", rounds)
         return (1.0 + self.step) / (self.step * rounds)
 
     def one(self, arms: int) -> OneController:
@@ -107,9 +145,9 @@ class OneController:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state, checked."""
         price = checked("state of the controller", state, ("price",))["price"]
-        within = 2.0 + self.rule.step
-        if not isinstance(price, float) or not -within <= price <= within:
-            raise bad("price", f"a number in [{-within}, {within}]", price, "Start anew.")
+        # Where feedback is late, it may be far out.
+        if not isinstance(price, float) or not abs(price) <= _FAR:
+            raise bad("price", f"a number in [{-_FAR:g}, {_FAR:g}]", price, "Start anew.")
         self.price = price
 
 

@@ -62,7 +62,7 @@ class Ladder:
         if self.policy.mixture is not None:
             raise bad("policy", "without a mixture", "one that draws a coin", "Fit without mix.")
         given = np.arange(arms) if self.labels is None else self.labels
-        labels = numbers("labels", np.asarray(given, dtype=np.float64), 1)
+        labels = numbers("labels", given, 1)
         if len(labels) != arms:
             raise bad("labels", f"one per arm: {arms}", len(labels), "Or leave them out.")
         object.__setattr__(self, "thresholds", table)

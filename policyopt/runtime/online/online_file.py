@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "policyopt-online", 1
 MAX_BYTES = 64 << 20
-_FIELDS = (
+FIELDS = (
     "format", "version", "policy", "thresholds", "labels", "steering", "settings", "state", "sha256",
 )  # fmt: skip
 _SETTINGS = ("overhead", "reward", "reveal", "seed", "stream")
 
 
-def save_online(online: Online, path: Any) -> None:
-    """Write the file, atomically; see `Online.save`."""
+def online_to_dict(online: Online) -> dict[str, Any]:
+    """Return the file's content, checksum included."""
     labels = online.ladder.labels
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "policy": to_dict(online.ladder.policy),
@@ -40,8 +40,12 @@ def save_online(online: Online, path: Any) -> None:
         },
         "state": online.state(),
     }
-    content = {**content, "sha256": digest_of(content)}
-    write_text(path, to_text(content, "online policy", MAX_BYTES))
+    return {**content, "sha256": digest_of(content)}
+
+
+def save_online(online: Online, path: Any) -> None:
+    """Write the file, atomically; see `Online.save`."""
+    write_text(path, to_text(online_to_dict(online), "online policy", MAX_BYTES))
 
 
 def load_online(path: Any) -> Online:
@@ -53,7 +57,7 @@ def load_online(path: Any) -> Online:
     content = parse(data, path.name, MAX_BYTES, "Is the file whole? Save it again.")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise bad(path.name, f"a file of format '{FORMAT}'", "something else", "Online.save")
-    content = dict(checked(path.name, content, _FIELDS))
+    content = dict(checked(path.name, content, FIELDS))
     if content["version"] != VERSION or type(content["version"]) is not int:
         raise bad(f"version of {path.name}", str(VERSION), content["version"], "Update policyopt.")
     body = {name: value for name, value in content.items() if name != "sha256"}

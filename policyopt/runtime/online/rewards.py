@@ -37,6 +37,20 @@ def reward_range(
     return least - high * max(load), max(0.0, 1.0 - low * first)
 
 
+def load_of(costs: Sequence[float]) -> list[float]:
+    """Return the share of the overhead that leaving at each exit bears, by cost: 0 to 1.
+
+    Where all exits cost the same, by number.
+
+    Examples
+    --------
+    >>> load_of([1.0, 2.0, 5.0]), load_of([3.0, 3.0])
+    ([0.0, 0.25, 1.0], [0.0, 1.0])
+    """
+    span, last = costs[-1] - costs[0], max(len(costs) - 1, 1)
+    return [(c - costs[0]) / span if span > 0 else k / last for k, c in enumerate(costs)]
+
+
 def gain(reward: str, levels: Sequence[float], k: int) -> float:
     """Return what exit k is worth beyond exit 0, from the levels of exits 0..k.
 

@@ -15,7 +15,7 @@ from ..policy import Policy
 from .by_exit import RULES, ByExit, driver
 from .controller import Controller, OneController
 from .ladder import Ladder
-from .rewards import REWARDS, gain, overhead_range, reward_range
+from .rewards import REWARDS, gain, load_of, overhead_range, reward_range
 
 
 class Request:
@@ -109,6 +109,13 @@ class Online:
                 "reveal", "smaller or played for bandits that draw nothing", reveal,
                 "Rewards of larger arms are known for hard inputs only: exp3 weighs them.",
             )  # fmt: skip
+        if isinstance(steering, Bandit) and reveal != "played" and not ladder.nested:
+            raise bad(
+                "reveal", "played for a ladder whose rungs do not nest", reveal,
+                "A larger rung that leaves earlier shows the smaller one for some inputs only.",
+            )  # fmt: skip
+        if isinstance(steering, Controller):
+            steering.check_ladder(ladder)
         for name, value in (("seed", seed), ("stream", stream)):
             if type(value) is not int or not 0 <= value < 2**63:
                 raise bad(name, "a whole number, 0 or more", value, "E.g. 0.")
@@ -116,9 +123,7 @@ class Online:
         self.overhead = overhead_range(overhead)
         self.reward, self.reveal, self.seed, self.stream = reward, reveal, seed, stream
         self.requests = 0  # how many have started
-        costs = ladder.policy.costs
-        span = float(costs[-1] - costs[0])
-        self._load = [float(c - costs[0]) / span if span > 0 else 1.0 for c in costs]
+        self._load = load_of(ladder.policy.costs.tolist())
         self._least, most_reward = reward_range(reward, self._load, self.overhead)
         self._width = most_reward - self._least
         self._rows = ladder.thresholds.tolist()
@@ -213,7 +218,9 @@ class Online:
             got = "one still on its way" if request.exit is None else "one learned from before"
             raise bad("request", "one that has left, once", got, "Call it after decide says leave.")
         if isinstance(self._player, OneController):
+            _refuse_given("the controller", correct=correct, overhead=overhead)
             return self._charge(request, cost)
+        _refuse_given("all but the controller", cost=cost)
         low, high = self.overhead
         over = (low + high) / 2 if overhead is None else overhead
         if not low <= over <= high:
@@ -249,7 +256,8 @@ class Online:
         paid = float(costs[request.exit]) if cost is None else float(cost)
         if not 0 <= paid < 1e300:
             raise bad("cost", "a number, 0 or more", paid, "In the policy's unit.")
-        share = (paid - float(costs[0])) / max(float(costs[-1] - costs[0]), 1e-300)
+        assert isinstance(self.steering, Controller)
+        share = self.steering.share(costs, paid)
         with self._lock:
             self._claim(request)
             self._player.learn(share)
@@ -272,11 +280,9 @@ class Online:
         if self.reveal == "played":
             return [(arm, arm)]
         last = arm if self.reveal == "smaller" else len(known) - 1
-        if self.ladder.nested:  # what is known is one run, from arm 0 on
-            while last > arm and known[last] is None:
-                last -= 1
-            return [(0, last)]
-        return [(a, a) for a in range(last + 1) if known[a] is not None]
+        while last > arm and known[last] is None:  # rungs nest: what is known is one run
+            last -= 1
+        return [(0, last)]
 
     def state(self) -> dict[str, Any]:
         """Return what was learned so far, JSON-able; requests on their way are not in it."""
@@ -326,6 +332,13 @@ def steering_of(name: Any, settings: Any) -> Bandit | Controller | ByExit:
         return others[name](**settings)
     except TypeError as error:
         raise bad(f"settings of {name}", "those it has", settings, "Save it again.") from error
+
+
+def _refuse_given(who: str, **given: Any) -> None:
+    """Refuse feedback that nobody would look at."""
+    for name, value in given.items():
+        if value is not None:
+            raise bad(name, f"left out for {who}", value, "It is not looked at.")
 
 
 def _check_exits(rule: ByExit, exits: int) -> None:

@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bandits import Bandit, make_bandit
-from ..bandits.base import Bools, Ints, check_positive
+from ..bandits.base import Bools, Ints, check_least, check_positive
 from ..errors import bad
 from ..parameters import numbers
 
@@ -82,9 +82,9 @@ class SplitEE:
         if not layers or layers[0] < 0 or list(layers) != sorted(layers):
             raise bad("layers", "ascending numbers from 0 on", list(layers), "One per exit.")
         object.__setattr__(self, "layers", layers)
-        check_positive("offload", self.offload, above=-1e-300)
+        check_least("offload", self.offload)
         check_positive("alpha", self.alpha, most=1.0)
-        check_positive("mu", self.mu, above=-1e-300)
+        check_least("mu", self.mu)
         if not isinstance(self.side, bool):
             raise bad("side", "true or false", self.side, "E.g. false.")
 
