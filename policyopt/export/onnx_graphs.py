@@ -115,7 +115,7 @@ def _info(name: str, node: Node) -> Any:
     from onnx import helper
 
     kind = helper.np_dtype_to_tensor_dtype(node.dtype)
-    return helper.make_tensor_value_info(name, kind, ["n", *node.shape[1:]])
+    return helper.make_tensor_value_info(name, kind, ["n", *map(int, node.shape[1:])])
 
 
 def write_onnx(

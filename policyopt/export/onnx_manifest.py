@@ -16,8 +16,9 @@ FORMAT = "policyopt-onnx"
 VERSION = 1
 MANIFEST = "manifest.json"
 IR = 8
-RECORD = "record_"
-_COLUMNS = {"prediction", "confidence", "second", "entropy"}
+#: Before the names of inputs that an output has too.
+GIVEN = "given_"
+_GIVEN = {"probabilities", "prediction", "confidence", "second", "entropy"}
 _COIN = (
     "z = (sample + 1) * 0x9E3779B97F4A7C15 + key; z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9; "
     "z = (z ^ z >> 27) * 0x94D049BB133111EB; u = (z ^ z >> 31) >> 40, times 2**-24; whole numbers of 64 bits "
@@ -28,9 +29,9 @@ _COIN = (
 def puts(graph: ExitGraph) -> tuple[dict[str, Node], dict[str, Node]]:
     """Return the inputs and the outputs of an exit's ONNX graph by name.
 
-    Columns of a record are named ``record_prediction`` and so on: an output has the bare name.
+    Probabilities and the columns of a record are ``given_prediction`` and so on: outputs have the bare names.
     """
-    given = {f"{RECORD}{n}" if n in _COLUMNS else n: node for n, node in graph.inputs.items()}
+    given = {f"{GIVEN}{n}" if n in _GIVEN else n: node for n, node in graph.inputs.items()}
     given |= {node.attrs["name"]: node for node in graph.states}
     return given, {**graph.outputs, **{f"left_{i}": node for i, node in enumerate(graph.left)}}
 
@@ -58,7 +59,7 @@ def entry_of(policy: Policy, graph: ExitGraph, name: str, sha: str) -> dict[str,
 
 
 def _described(name: str, node: Node) -> dict[str, Any]:
-    return {"name": name, "dtype": node.dtype.name, "shape": ["n", *node.shape[1:]]}
+    return {"name": name, "dtype": node.dtype.name, "shape": ["n", *map(int, node.shape[1:])]}
 
 
 def manifest_of(

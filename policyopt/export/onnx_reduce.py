@@ -13,13 +13,14 @@ _LOWEST = np.finfo(np.float32).min
 
 
 def log1p(b: Builder, x: str) -> str:
-    """Kahan's ``x log(u) / (u - 1), u = 1 + x``: what rounding took from u cancels."""
+    """Kahan's ``log(u) x / (u - 1), u = 1 + x``: what rounding took from u cancels."""
     one = b.const(1.0)
     u = b.op("Add", x, one)
     gain = b.op("Sub", u, one)
-    value = b.op("Div", b.op("Mul", x, b.op("Log", u)), gain)
-    # Where u is 1 it is x; so it is where x is infinite.
-    plain = b.op("Or", b.op("Equal", gain, b.const(0.0)), b.op("IsInf", x))
+    value = b.op("Mul", b.op("Log", u), b.op("Div", x, gain))
+    # Where u is 1 it is x; so it is where x is +infinite.
+    endless = b.op("IsInf", x, detect_negative=0)
+    plain = b.op("Or", b.op("Equal", gain, b.const(0.0)), endless)
     return b.op("Where", plain, x, value)
 
 

@@ -15,7 +15,7 @@ from policyopt.runtime.artifact import read_json
 from policyopt.runtime.errors import bad
 
 from .golden import Golden, Ran
-from .onnx_manifest import FORMAT, MANIFEST, RECORD, VERSION
+from .onnx_manifest import FORMAT, GIVEN, MANIFEST, VERSION
 
 _MOST = 1 << 30  # bytes of one graph: a protobuf holds no more than twice that
 _NAME = re.compile(r"exit_\d{1,4}\.onnx")
@@ -131,7 +131,7 @@ def run_onnx(folder: str | os.PathLike[str], golden: Golden) -> Ran:
     left: dict[str, Any] = {}
     for at, (session, entry) in enumerate(zip(sessions, entries, strict=True)):
         given = golden.inputs[at]
-        known = {**given, **{RECORD + name: column for name, column in given.items()}}
+        known = {**given, **{GIVEN + name: column for name, column in given.items()}}
         known["sample"] = golden.sample
         known |= {state["input"]: left.get(state["output"]) for state in entry["states"]}
         names = [put.name for put in session.get_inputs()]

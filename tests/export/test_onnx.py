@@ -1,0 +1,419 @@
+"""ONNX graphs decide as `policyopt.runtime` does: operation by operation, method by method, on hard rows."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from synthetic import cache, outputs
+from test_methods import CHEAP
+
+import policyopt as po
+from policyopt.export.bundle import ULPS
+from policyopt.export.golden import expect
+from policyopt.export.graph import ELEMENTWISE, ExitGraph, Pool
+from policyopt.export.onnx_graphs import onnx_model, onnx_models, passed_on, write_onnx
+from policyopt.export.onnx_run import read_manifest, run_onnx
+from policyopt.export.replay import compute
+from policyopt.export.tracing import trace_policy
+from policyopt.export.verify import scaled_error
+from policyopt.methods import ROWS, make_method
+from policyopt.runtime.coin import coin
+from policyopt.runtime.decision import Mixture
+from policyopt.runtime.errors import InputError
+from policyopt.runtime.output import reduce_logits
+from policyopt.runtime.policy import Policy
+from policyopt.runtime.scores import MaxProb
+from policyopt.table import Tables
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+HARD = np.array([0.0, -0.0, 1.0, -1.0, 1e-300, 1e-30, 3e-17, 0.5, 2.5, -2.5, 700.0, 1e300, -1e300])
+FINITE = np.concatenate([HARD, np.random.default_rng(0).normal(size=50)])
+ALL = np.concatenate([FINITE, [np.inf, -np.inf, np.nan]])
+
+
+def run_model(model, **inputs):
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, inputs)
+
+
+def one_op(op, inputs, shape, dtype, **attrs):
+    """What onnxruntime and numpy say of one operation on arrays (n, ...)."""
+    pool = Pool()
+    given = {
+        f"x{i}": pool.make("input", (), (1, *x.shape[1:]), x.dtype, name=f"x{i}")
+        for i, x in enumerate(inputs)
+    }
+    node = pool.make(op, list(given.values()), (1, *shape), dtype, **attrs)
+    model = onnx_model(ExitGraph(0, 0, given, (), {"y": node}, ()), {})
+    with np.errstate(all="ignore"):
+        wanted = compute(node, inputs)
+    return run_model(model, **dict(zip(given, inputs, strict=True)))[0], wanted
+
+
+def assert_close(found, wanted, ulps, scale=None):
+    assert found.dtype == wanted.dtype
+    assert found.shape == wanted.shape
+    if wanted.dtype.kind != "f":
+        np.testing.assert_array_equal(found, wanted)
+        return
+    with np.errstate(invalid="ignore", over="ignore"):
+        small = ulps * np.finfo(wanted.dtype).eps * (np.abs(wanted) if scale is None else scale)
+        same = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
+        near = np.isfinite(wanted) & (np.abs(found - wanted) <= small + np.finfo(wanted.dtype).tiny)
+    assert (same | near).all(), (found[~(same | near)], wanted[~(same | near)])
+
+
+_LOGIC = {"not", "and", "or"}
+# Of floats only: numpy gives floats for others, or no answer; rules ask no such thing.
+_REAL = {"exp", "log", "log1p", "sqrt", "tanh", "isinf", "isfinite", "div", "logaddexp"}
+_NUMBERS = {"neg", "abs", "add", "sub", "mul"}
+
+
+def kinds_of(op):
+    if op in _LOGIC:
+        return [bool]
+    if op in _REAL:
+        return [np.float64, np.float32]
+    return [np.float64, np.float32, np.int64] + [bool] * (op not in _NUMBERS)
+
+
+@pytest.mark.parametrize(
+    ("op", "kind"), [(op, kind) for op in ELEMENTWISE for kind in kinds_of(op)]
+)
+def test_elementwise(op, kind):
+    """Every name, on the numbers where precision goes: bits for what IEEE sets, else a few ulps."""
+    function = ELEMENTWISE[op]
+    with np.errstate(all="ignore"):
+        values = (ALL if kind in (np.float64, np.float32) else FINITE.clip(-9, 9)).astype(kind)
+        pairs = [np.repeat(values, len(values)), np.tile(values, len(values))]
+        inputs = [values] if function.nin == 1 else pairs
+        dtype = function(*inputs).dtype
+    found, wanted = one_op(op, inputs, (), dtype)
+    exact = op not in {"exp", "log", "log1p", "tanh", "logaddexp"}
+    # Near 0 a logarithm of a sum is a difference of larger numbers.
+    scale = np.maximum(np.maximum(*np.abs(inputs)), 1) if op == "logaddexp" else None
+    assert_close(found, wanted, 0 if exact else 8, scale)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64, np.int32, bool])
+def test_shapes_and_reductions(kind):
+    x = np.random.default_rng(1).integers(0, 3, (5, 4, 3)).astype(kind)
+    for axis in (1, 2):
+        rest = tuple(np.delete(x.shape[1:], axis - 1))
+        assert_close(*one_op("max", [x], rest, kind, axis=axis), 0)
+        assert_close(*one_op("min", [x], rest, kind, axis=axis), 0)
+        if kind is not bool:
+            assert_close(*one_op("sum", [x], rest, np.sum(x, axis=axis).dtype, axis=axis), 0)
+        assert_close(*one_op("argmax", [x], rest, np.int64, axis=axis), 0)
+        index = np.array([0, 2, -1, 1, -2])
+        assert_close(*one_op("take", [x, index], rest, kind, axis=axis), 0)
+        cut = list(x.shape[1:])
+        cut[axis - 1] = 1
+        assert_close(*one_op("slice", [x], tuple(cut), kind, axis=axis, start=1, stop=2), 0)
+    assert_close(*one_op("concat", [x, x], (8, 3), kind, axis=1), 0)
+    assert_close(*one_op("reshape", [x], (12,), kind), 0)
+    where = x[..., :1].astype(bool)
+    assert_close(*one_op("where", [where, x, x[:, ::-1].copy()], (4, 3), kind), 0)
+    for other in (np.float64, np.float32, np.int64, np.int32, bool):
+        assert_close(*one_op("cast", [x], (4, 3), np.dtype(other)), 0)
+
+
+def test_lookups():
+    rng = np.random.default_rng(2)
+    edges = np.sort(rng.normal(size=9))
+    x = np.concatenate([edges, ALL])  # on the edges, over and under all
+    for side in ("left", "right"):
+        assert_close(*one_op("search", [x], (), np.int64, edges=edges, side=side), 0)
+    values = rng.normal(size=9)
+    assert_close(*one_op("interp", [x], (), np.float64, knots=edges, values=values), 4)
+    one = {"knots": edges[:1], "values": values[:1]}
+    assert_close(*one_op("interp", [x[~np.isnan(x)]], (), np.float64, **one), 0)
+    index = np.array([0, 8, -1, 3])
+    assert_close(*one_op("lookup", [index], (), np.float64, table=values), 0)
+    table = rng.normal(size=(9, 2))
+    assert_close(*one_op("lookup", [index], (2,), np.float64, table=table), 0)
+    wide = rng.normal(size=(6, 7))
+    for starts in ([0, 1, 2, 3, 4, 5, 6], [0, 3, 4], [0, 5], [2, 3]):
+        found = one_op("minimum_at", [wide], (len(starts),), np.float64, starts=np.array(starts))
+        assert_close(*found, 0)
+    points = rng.normal(size=(1500, 7))  # more than is looked at side by side
+    points[3] = wide[2]
+    found, wanted = one_op("distances", [wide], (1500,), np.float64, points=points)
+    assert_close(found, wanted, 8)
+    assert found[2, 3] == 0
+    assert_close(*one_op("linear", [np.abs(wide)], (1500,), np.float64, weight=np.abs(points)), 8)
+
+
+def test_the_coin_is_the_runtimes():
+    samples = np.array([0, 1, 2, 3, 10**6, 2**40, 2**62, 2**63 - 1, *range(50, 250)])
+    for seed, stream in ((0, 0), (7, 3), (2**63, 1)):
+        found, wanted = one_op("coin", [samples], (), np.float64, seed=seed, stream=stream)
+        np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(found, coin(seed, samples, stream))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7, 100])
+def test_reduction_keeps_what_the_runtime_keeps(classes):
+    logits = hard_rows(classes)
+    wanted = reduce_logits(logits)
+    pool = Pool()
+    put = pool.make("input", (), (1, classes), np.float32, name="logits")
+    top = wanted.top_prob.shape[1]
+    whole = pool.make("reduce", (put,), (1,), np.float64, top=top)
+    shapes = {
+        "prediction": (1,),
+        "top_prob": (1, top),
+        "top_class": (1, top),
+        "entropy": (1,),
+        "log_sum_exp": (1,),
+    }
+    nodes = {
+        n: pool.make("field", (whole,), s, getattr(wanted, n).dtype, name=n)
+        for n, s in shapes.items()
+    }
+    found = run_model(
+        onnx_model(ExitGraph(0, 0, {"logits": put}, (), nodes, ()), {}), logits=logits
+    )
+    found = dict(zip(shapes, found, strict=True))
+    np.testing.assert_array_equal(found["prediction"], wanted.prediction)
+    np.testing.assert_array_equal(found["top_class"], wanted.top_class)
+    for name in ("top_prob", "entropy", "log_sum_exp"):
+        error = scaled_error(found[name], getattr(wanted, name))
+        assert error.max() < 8, name
+    # What lacks to 1 is small and precise; a float32 softmax would give 0.
+    lacks, lacked = 1 - found["top_prob"][:, 0], 1 - wanted.top_prob[:, 0]
+    sure = (lacked > 1e-13) & (lacked < 1e-8)
+    assert sure.sum() >= 2
+    np.testing.assert_allclose(lacks[sure], lacked[sure], rtol=2e-3)
+
+
+def hard_rows(classes, seed=0):
+    """Logits with ties, classes that cannot be, huge and tiny ones, certainty; (n, C) float32."""
+    rng = np.random.default_rng(seed)
+    rows = [rng.normal(size=classes) for _ in range(20)]
+    rows += [np.zeros(classes), np.full(classes, 1e30), np.full(classes, -1e-30)]
+    rows += [
+        np.eye(classes)[c] * h
+        for c in (0, classes - 1)
+        for h in (1e-30, 1.0, 20.0, 24.0, 50, 120.0, 3e38)
+    ]
+    rows += [-np.eye(classes)[0], np.arange(classes) % 2, -(np.arange(classes) % 3)]
+    for c in (0, classes - 1):
+        alone = np.full(classes, -np.inf)
+        alone[c] = -3.0
+        rows.append(alone)
+    rows.append(np.where(np.arange(classes) < 2, 1.0, -np.inf))
+    return np.array(rows, dtype=np.float32)
+
+
+def golden_of(policy, rows, features=None):
+    """Golden vectors of logits (n, K, C) at the model's exits."""
+    rows = np.asarray(rows, dtype=np.float32)
+    if policy.kind == "probabilities":
+        mass = np.exp(rows.astype(np.float64) - rows.max(axis=2, keepdims=True))
+        rows = (mass / mass.sum(axis=2, keepdims=True)).astype(np.float32)
+    inputs = [{policy.kind: np.ascontiguousarray(rows[:, k])} for k in policy.path]
+    for at, k in enumerate(policy.path):
+        if policy.needs_features and features is not None:
+            inputs[at]["features"] = features[k]
+    return expect(policy, inputs, np.arange(len(rows)))
+
+
+def assert_same(policy, golden, folder):
+    """Exits and predictions equal; scores and confidences near; a batch of one as a batch of many."""
+    write_onnx(policy, trace_policy(policy), folder)
+    ran, wanted = run_onnx(folder, golden), golden.expected
+    np.testing.assert_array_equal(ran.prediction, wanted.prediction)
+    np.testing.assert_array_equal(ran.leave, wanted.leave)
+    np.testing.assert_array_equal(ran.exit, wanted.exit)
+    assert scaled_error(ran.score, wanted.score).max() <= ULPS["onnx"]
+    unsure = scaled_error(ran.confidence, wanted.confidence)
+    assert not (unsure > ULPS["onnx"]).any()
+    for row in (0, len(golden) - 1):
+        alone = [{name: x[row : row + 1] for name, x in given.items()} for given in golden.inputs]
+        single = run_onnx(folder, expect(policy, alone, golden.sample[row : row + 1]))
+        np.testing.assert_array_equal(single.leave[0], wanted.leave[row])
+        np.testing.assert_array_equal(single.prediction[0], wanted.prediction[row])
+
+
+SPECS = [
+    *(CHEAP.get(name, name) for name in ROWS),
+    "optimal_stopping:mix=true",
+    "max_prob:answer=combined",
+    "margin:answer=vector",
+    "entropy:answer=temperature",
+    "entropy:thresholds=joint+mix=true",
+]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_method(spec, tmp_path):
+    """Fresh rows and hard ones; an odd number of classes."""
+    classes = 7
+    data = cache(n=500, exits=4, classes=classes)
+    fitted = make_method(spec).fit_path(Tables(data).get("fit"), [3.1])[0]
+    fresh = outputs(300, 4, classes, seed=5)[0]
+    hard = hard_rows(classes)
+    hard = np.stack([hard, hard[::-1], np.roll(hard, 7, axis=0), hard], axis=1)
+    alike = np.repeat(fresh[:20, :1], 4, axis=1)
+    rows = np.concatenate([fresh, hard, alike])
+    assert_same(fitted.policy, golden_of(fitted.policy, rows), tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (5, 3)])
+@pytest.mark.parametrize(
+    "spec", ["max_prob", "patience", "vote", "dda", "trust_score", "optimal_stopping"]
+)
+def test_small_models(spec, shape, tmp_path):
+    exits, classes = shape
+    data = cache(n=200, exits=exits, classes=classes)
+    fitted = make_method(spec).fit_path(Tables(data).get("fit"), [1.6])[0]
+    hard = hard_rows(classes)
+    assert_same(fitted.policy, golden_of(fitted.policy, np.stack([hard] * exits, axis=1)), tmp_path)
+
+
+@pytest.mark.parametrize("confidence", ["platt", "beta", "isotonic", "histogram"])
+def test_confidence_maps(confidence, tmp_path):
+    fitted = po.fit(cache(n=500), "60%", "max_prob", confidence=confidence)
+    golden = golden_of(fitted.policy, outputs(200, 4, 6, seed=5)[0])
+    assert not np.array_equal(golden.expected.confidence, golden.expected.score)
+    assert_same(fitted.policy, golden, tmp_path)
+
+
+def test_mixtures_kept_exits_and_probabilities(tmp_path):
+    rows = outputs(300, 5, 6, seed=5)[0]
+    costs = [1.0, 2.0, 4.0]
+    mixture = Mixture([0.9, 0.2], 0.4, 11, None)
+    for i, more in enumerate(
+        (
+            {"kind": "probabilities"},
+            {"kind": "logits", "mixture": mixture},
+            {"kind": "logits", "kept": (0, 2, 4), "model_exits": 5},
+            {"kind": "probabilities", "mixture": mixture, "kept": (1, 3, 4), "model_exits": 5},
+        )
+    ):
+        policy = Policy(MaxProb(), [0.5, 0.6], costs, "ms", classes=6, **more)
+        golden = golden_of(policy, rows)
+        assert len(np.unique(golden.expected.exit)) == 3
+        assert_same(policy, golden, tmp_path / str(i))
+        manifest = read_manifest(tmp_path / str(i))
+        assert [entry["exit"] for entry in manifest["exits"]] == list(policy.path)
+        takes = {put["name"] for put in manifest["exits"][0]["inputs"]}
+        assert ("sample" in takes) == ("mixture" in more) == (manifest["coin"] is not None)
+
+
+@pytest.mark.parametrize("name", ["e2cm", "trust_score"])
+def test_features(name, tmp_path):
+    logits, labels = outputs(400, 3, 4)
+    rng = np.random.default_rng(0)
+    vectors = [
+        (2.0 * rng.normal(size=(4, w))[labels] + rng.normal(size=(400, w))).astype(np.float32)
+        for w in (3, 5, 7)
+    ]
+    data = po.from_arrays(logits, labels, [1.0, 2.0, 4.0], unit="ms", features=vectors)
+    method = make_method(name, {"vectors": "features"})
+    policy = method.fit_path(Tables(data).get("fit"), [2.0])[0].policy
+    assert policy.needs_features
+    assert_same(policy, golden_of(policy, logits, vectors), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "spec", ["max_prob", "entropy", "margin", "patience", "frugalgpt", "always"]
+)
+def test_records(spec, tmp_path):
+    rng = np.random.default_rng(0)
+    right = rng.random((400, 3)) < [0.6, 0.7, 0.8]
+    tops = -np.sort(-rng.dirichlet(np.ones(4), (400, 3)), axis=2)
+    record = {
+        "prediction": np.where(right, 0, rng.integers(-1, 4, (400, 3))),
+        "confidence": tops[..., 0], "top_prob": tops[..., :2], "entropy": -(tops * np.log(tops)).sum(2),
+    }  # fmt: skip
+    data = po.from_arrays(labels=np.zeros(400, int), costs=[1.0, 2.0, 4.0], classes=4, **record)
+    policy = make_method(spec).fit_path(Tables(data).get("fit"), [2.0])[0].policy
+    assert policy.kind == "record"
+    inputs = [
+        {
+            "prediction": record["prediction"][:, k].astype(np.int32),
+            "confidence": record["confidence"][:, k].astype(np.float64),
+            "second": tops[:, k, 1].astype(np.float64), "entropy": record["entropy"][:, k],
+        }
+        for k in policy.path
+    ]  # fmt: skip
+    assert_same(policy, expect(policy, inputs, np.arange(400)), tmp_path)
+
+
+def test_scores_on_the_threshold_leave(tmp_path):
+    """At or over it: 1/2 of two equal classes is the same number everywhere."""
+    policy = Policy(MaxProb(), [0.5], [1.0, 3.0], "ms", "logits", 2)
+    rows = np.zeros((1, 2, 2), dtype=np.float32)
+    assert golden_of(policy, rows).expected.exit[0] == 0
+    assert_same(policy, golden_of(policy, rows), tmp_path)
+
+
+def test_the_models_are_small_readable_and_old_enough():
+    data = cache(n=500, classes=7)
+    fitted = make_method("patience").fit_path(Tables(data).get("fit"), [3.1])[0]
+    graphs = trace_policy(fitted.policy)
+    for graph, model in zip(passed_on(graphs), onnx_models(fitted.policy, graphs), strict=True):
+        assert model.ir_version == 8
+        assert [o.version for o in model.opset_import] == [18]
+        assert len(model.SerializeToString()) < 20_000
+        properties = {p.key: p.value for p in model.metadata_props}
+        assert properties["exit"] == str(graph.exit)
+        assert len(properties["policy_sha256"]) == 64
+        read = {name for node in model.graph.node for name in node.input}
+        assert {put.name for put in model.graph.input} <= read
+        assert {c.name for c in model.graph.initializer} <= read
+        given = [put for put in model.graph.input if put.name == "logits"]
+        assert given[0].type.tensor_type.shape.dim[0].dim_param == "n"
+    lean = onnx_models(fitted.policy, graphs, probabilities=False)
+    whole = onnx_models(fitted.policy, graphs)
+    assert [len(m.graph.node) for m in lean] < [len(m.graph.node) for m in whole]
+    assert "probabilities" not in {put.name for put in lean[0].graph.output}
+
+
+def test_damage_is_named(tmp_path):
+    policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 6)
+    golden = golden_of(policy, outputs(10, 2, 6)[0])
+    write_onnx(policy, trace_policy(policy), tmp_path)
+    whole = (tmp_path / "exit_0.onnx").read_bytes()
+    for data in (whole[:-1], whole + b"\0", bytes([whole[0] ^ 1]) + whole[1:]):
+        (tmp_path / "exit_0.onnx").write_bytes(data)
+        with pytest.raises(InputError, match="byte for byte"):
+            run_onnx(tmp_path, golden)
+    (tmp_path / "exit_0.onnx").unlink()
+    with pytest.raises(InputError, match="missing"):
+        run_onnx(tmp_path, golden)
+    (tmp_path / "exit_0.onnx").write_bytes(whole)
+    text = (tmp_path / "manifest.json").read_text()
+    manifest = json.loads(text)
+    for change, words in (
+        ({"format": "x"}, "format"),
+        ({"version": 9}, "version"),
+        ({"exits": []}, "one entry per exit"),
+        ({"exits": [{**manifest["exits"][0], "file": "../exit_0.onnx"}]}, "one entry per exit"),
+        ({"exits": manifest["exits"][:1]}, "of 1 exits"),
+    ):
+        (tmp_path / "manifest.json").write_text(json.dumps({**manifest, **change}))
+        with pytest.raises(InputError, match=words):
+            run_onnx(tmp_path, golden)
+    (tmp_path / "manifest.json").write_text(text)
+    for given in golden.inputs:
+        given.pop("logits")
+    with pytest.raises(InputError, match="with logits"):
+        run_onnx(tmp_path, golden)
+
+
+def test_an_export_replaces_an_earlier_one(tmp_path):
+    for exits in (4, 2):
+        policy = Policy(MaxProb(), [0.8] * (exits - 1), np.arange(exits) + 1.0, "ms", "logits", 6)
+        write_onnx(policy, trace_policy(policy), tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["exit_0.onnx", "exit_1.onnx", "manifest.json"]
