@@ -86,5 +86,5 @@ def plan_figure(
     axes.grid(True, color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.08)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=4)
     return figure

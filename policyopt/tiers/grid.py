@@ -95,7 +95,7 @@ class Grid:
         """Return the weight that leaves at an exit, at every point, (P,)."""
         codes = self._codes[: exit_ + 1]
         if not codes:  # one exit alone
-            return np.array([weights.sum()])
+            return weights.sum(keepdims=True).astype(np.float64)
         counts = tuple(size + 1 for size in self._shape[: exit_ + 1])
         flat = np.ravel_multi_index(tuple(codes), counts)
         sums = np.bincount(flat, weights, minlength=int(np.prod(counts))).reshape(counts)

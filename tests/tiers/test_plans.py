@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import tier_cases  # noqa: E402
+import tier_cases
 
-from policyopt.runtime.errors import InputError  # noqa: E402
-from policyopt.tiers.plans import cuts, leaving_costs, plan_table  # noqa: E402
+from policyopt.runtime.errors import InputError
+from policyopt.tiers.plans import cuts, leaving_costs, plan_table
 
 
 @pytest.mark.parametrize("cascade", [False, True])

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import tier_cases  # noqa: E402
+import tier_cases
 
-from policyopt.methods import make_method  # noqa: E402
-from policyopt.runtime.errors import BudgetError, InputError  # noqa: E402
-from policyopt.tiers.choose import make_plan, outcome, references, summary  # noqa: E402
-from policyopt.tiers.goal import Goal, Limit  # noqa: E402
-from policyopt.tiers.grid import Grid, axis  # noqa: E402
-from policyopt.tiers.search import search  # noqa: E402
+from policyopt.methods import make_method
+from policyopt.runtime.errors import BudgetError, InputError
+from policyopt.tiers.choose import make_plan, outcome, references, summary
+from policyopt.tiers.goal import Goal, Limit
+from policyopt.tiers.grid import Grid, axis
+from policyopt.tiers.search import search
 
 
 def every_plan(tiers, table, cascade, levels=33):

@@ -12,11 +12,11 @@ import synthetic
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import policyopt as po  # noqa: E402
-from policyopt.runtime.errors import InputError  # noqa: E402
-from policyopt.tiers.emit import tier_policies  # noqa: E402
-from policyopt.tiers.plans import Plan  # noqa: E402
-from policyopt.tiers.tier_policy import LEAVE, SEND_ON, load_tier  # noqa: E402
+import policyopt as po
+from policyopt.runtime.errors import InputError
+from policyopt.tiers.emit import tier_policies
+from policyopt.tiers.plans import Plan
+from policyopt.tiers.tier_policy import LEAVE, SEND_ON, load_tier
 
 NAMES = ("device", "edge", "cloud")
 METHODS = (
@@ -77,18 +77,30 @@ def test_tiers_decide_as_the_whole_policy(data, method, tier, tmp_path):
         assert done == (whole.exit[row], whole.prediction[row])
 
 
-def test_records_decide_alike_too(shared_data):
-    data = po.import_sources(
-        [f"fit={shared_data / 'mmlu_llama5_train.npz'}"], cost_kind="standalone"
-    ).data  # fmt: skip
-    policy = po.fit(data, "40%", method="vote").policy
-    state = (parts := tier_policies(policy, Plan((0, 1, 2, 3, 4), (0, 0, 1, 1, 1)), NAMES))[
-        0
-    ].start()
-    record = {"prediction": [1], "confidence": [0.3]}
-    for k in parts[0].exits:
-        parts[0].step(k, record, state)
-    assert parts[1].take_over(parts[0].hand_over(state)).position == 2
+def test_records_decide_alike_too():
+    rng = np.random.default_rng(0)
+    sure, right = rng.random((200, 3)), rng.random((200, 3)) < 0.7
+    labels = rng.integers(0, 4, 200)
+    said = np.where(right, labels[:, None], (labels[:, None] + 1) % 4)
+    rows = {"confidence": sure, "prediction": said, "labels": labels}
+    data = po.from_arrays(splits={"fit": rows}, costs=[1, 2, 4], unit="USD")
+    policy = po.fit(data, "60%", method="vote").policy
+    parts = tier_policies(policy, Plan((0, 1, 2), (0, 1, 1)), NAMES)
+    outputs = [{"prediction": said[:, k], "confidence": sure[:, k]} for k in range(3)]
+    whole = policy.decide(outputs)
+    for row in range(200):
+        state, message = parts[0].start(row), None
+        for part in parts:
+            state = state if message is None else part.take_over(message)
+            for k in part.exits:
+                one = {name: column[[row]] for name, column in outputs[k].items()}
+                action, decision = part.step(k, one, state)
+                if action == LEAVE:
+                    break
+            if action == LEAVE:
+                assert (k, decision.prediction) == (whole.exit[row], whole.prediction[row])
+                break
+            message = part.hand_over(state)
 
 
 def test_a_tier_without_exits_hands_on_what_began(data):
