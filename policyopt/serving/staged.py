@@ -60,15 +60,15 @@ class StagedModel:
 
     def __post_init__(self) -> None:
         for name in ("stages", "heads", "features"):
-            calls: Any = getattr(self, name)
-            if calls is None and name != "stages":
+            given: Any = getattr(self, name)
+            if given is None and name != "stages":
                 continue
             try:
-                calls = tuple(calls)
+                calls = tuple(given or ())
             except TypeError as error:
                 allowed = "a sequence of callables, one per exit"
-                raise bad(name, allowed, type(calls).__name__, "") from error
-            wanted = len(self.stages)  # a tuple by now
+                raise bad(name, allowed, type(given).__name__, "") from error
+            wanted = len(calls) if name == "stages" else len(self.stages)
             if not calls or len(calls) != wanted or not all(map(callable, calls)):
                 raise bad(
                     name, f"{wanted or 'at least one'} callables, one per exit",

@@ -1,0 +1,351 @@
+"""Wrapping models: chains cut by names, encoders with classifiers per layer, compiled stages; the closed loop."""
+
+from __future__ import annotations
+
+from collections import UserDict, namedtuple
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import policyopt as po
+from policyopt.runtime import InputError, Policy
+from policyopt.runtime.scores import Margin, MaxProb
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+from policyopt.serving import (  # noqa: E402
+    StagedModel,
+    export_cache,
+    from_encoder,
+    from_sequential,
+    measure,
+    serve,
+)  # fmt: skip
+from policyopt.serving.hidden import part, size, take  # noqa: E402
+
+C = 5
+
+
+def conv(a, b):
+    return nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU())
+
+
+def head(width):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, C))
+
+
+@pytest.fixture
+def chain():
+    torch.manual_seed(0)
+    parts = {"stem": conv(1, 4), "body": nn.Sequential(conv(4, 6), conv(6, 8)), "tail": conv(8, 8)}
+    module = nn.Sequential()
+    for name, child in parts.items():
+        module.add_module(name, child)
+    return module.eval()
+
+
+@pytest.fixture
+def staged(chain):
+    torch.manual_seed(1)
+    heads = [head(w).eval() for w in (4, 6, 8)]
+    return from_sequential(chain, ["stem", "body.0"], heads)
+
+
+def images(n, seed=0):
+    return torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def policy_of(model, batch, rule=None):
+    """A policy whose thresholds are the scores' medians, so that every exit is taken."""
+    with torch.inference_mode():
+        logits = np.stack([out.numpy() for out in model(batch)], axis=1)
+    k, rule = model.exits, rule or MaxProb()
+    costs = np.arange(1.0, k + 1)
+    trial = Policy(rule, np.full(k - 1, 0.5), costs, "ms", "logits", logits.shape[2])
+    middle = np.median(trial.trace(logits).scores[:, :-1], axis=0)
+    return Policy(rule, middle, costs, "ms", "logits", logits.shape[2]), logits
+
+
+def test_a_chain_is_cut_by_names(chain, staged):
+    x = images(9)
+    with torch.inference_mode():
+        found = staged(x)
+        h = chain.stem(x)
+        torch.testing.assert_close(found[0], staged.heads[0](h), rtol=0, atol=0)
+        h = chain.body[0](h)
+        torch.testing.assert_close(found[1], staged.heads[1](h), rtol=0, atol=0)
+        last = staged.heads[2](chain(x))
+        torch.testing.assert_close(found[2], last, rtol=0, atol=0)
+        torch.testing.assert_close(staged.last(x), last, rtol=0, atol=0)
+    assert not any(m.training for stage in staged.stages for m in stage.modules())
+
+
+def test_a_chain_that_ends_in_logits(chain):
+    whole = nn.Sequential(*chain, head(8)).eval()
+    staged = from_sequential(whole, ["0", "1"], [head(4), head(8)])
+    x = images(3)
+    torch.testing.assert_close(staged(x)[2], whole(x))
+
+
+@pytest.mark.parametrize("cuts", [[], ["tail"], ["body", "stem"], ["body.7"], ["stem", "stem"]])
+def test_bad_cuts_are_refused(chain, cuts):
+    with pytest.raises(
+        InputError, match="'cuts' must be names of children in their order, of stem"
+    ):
+        from_sequential(chain, cuts, [nn.Identity()] * (len(cuts) + 1))
+
+
+def test_bad_heads_and_modules_are_refused(chain):
+    with pytest.raises(InputError, match="'heads' must be 2 callables, or 1"):
+        from_sequential(chain, ["stem"], [])
+    with pytest.raises(InputError, match=r"'module' must be an nn\.Sequential"):
+        from_sequential(chain.stem[0], ["0"], [nn.Identity()])
+
+
+def test_served_chain_leaves_where_its_logits_say(staged):
+    """Rounding differs between batch sizes on some machines, so thresholds keep a distance from scores."""
+    x = images(200)
+    policy, logits = policy_of(staged, x)
+    expected, scores = policy.decide(logits), policy.trace(logits).scores
+    clear = (np.abs(scores[:, :-1] - policy.thresholds) > 1e-5).all(axis=1)
+    assert clear.sum() > 150 and len(np.unique(expected.exit)) == 3
+    server = serve(staged, policy)
+    for a, b in pairwise([0, 1, 2, 30, 200]):
+        one = server(x[a:b])
+        np.testing.assert_array_equal(one.exit[clear[a:b]], expected.exit[a:b][clear[a:b]])
+        np.testing.assert_array_equal(
+            one.prediction[clear[a:b]], expected.prediction[a:b][clear[a:b]]
+        )
+
+
+def test_channels_last_survives_regrouping():
+    x = torch.randn(10, 4, 6, 6).to(memory_format=torch.channels_last)
+    assert take(x, np.array([1, 4, 5]), 10).is_contiguous(memory_format=torch.channels_last)
+
+
+Pair = namedtuple("Pair", "states mask")
+
+
+def test_hidden_states_of_every_form_are_regrouped_together():
+    x = torch.arange(12).reshape(4, 3)
+    rows = np.array([0, 3])
+    hidden = Pair(
+        {"a": x, "b": [x, None]}, (x[:, 0], torch.tensor(7), torch.ones(1, 3), ["p", "q", "r", "s"])
+    )
+    kept = take(hidden, rows, 4)
+    assert isinstance(kept, Pair) and kept.states["b"][1] is None
+    for found in (kept.states["a"], kept.states["b"][0]):
+        assert found.tolist() == x[[0, 3]].tolist()
+    assert kept.mask[0].tolist() == [0, 9] and kept.mask[1] == 7 and kept.mask[2].shape == (1, 3)
+    assert kept.mask[3] == ["p", "s"] and size(hidden) == 4 and size(UserDict(a=x)) == 4
+    assert part(hidden, 1, 3, 4).mask[3] == ["q", "r"]
+    for wrong in (torch.ones(3, 2), ["p"]):
+        with pytest.raises(InputError, match="'hidden' must be of 4 rows"):
+            take(wrong, rows, 4)
+
+
+class Layer(nn.Module):
+    """One encoder layer by the interface of `transformers`: (states, mask) -> (states,)."""
+
+    def __init__(self, width, tupled):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.tupled = tupled
+
+    def forward(self, hidden_states, attention_mask=None):
+        n, length, _ = hidden_states.shape
+        mask = None
+        if (
+            attention_mask is not None
+        ):  # additive, (n, 1, 1, L), as BertModel hands it to its layers
+            mask = attention_mask.expand(n, 2, length, length).reshape(2 * n, length, length)
+        found, _ = self.attention(hidden_states, hidden_states, hidden_states, attn_mask=mask)
+        states = hidden_states + found
+        return (states,) if self.tupled else states
+
+
+class Embeddings(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.words, self.types = nn.Embedding(30, width), nn.Embedding(2, width)
+
+    def forward(self, input_ids=None, token_type_ids=None, position_ids=None, inputs_embeds=None):
+        found = self.words(input_ids)
+        return found if token_type_ids is None else found + self.types(token_type_ids)
+
+
+class Encoder(nn.Module):
+    """The modules that a BERT-like encoder has."""
+
+    def __init__(self, layers, width=8, tupled=True):
+        super().__init__()
+        self.embeddings = Embeddings(width)
+        self.encoder = nn.Module()
+        self.encoder.layer = nn.ModuleList([Layer(width, tupled) for _ in range(layers)])
+        self.pooler = nn.Sequential(nn.Linear(width, width), nn.Tanh())
+
+
+def tokens(n, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, 8, (n, 1), generator=g)
+    return UserDict(
+        input_ids=torch.randint(0, 30, (n, 7), generator=g),
+        token_type_ids=torch.randint(0, 2, (n, 7), generator=g),
+        attention_mask=(torch.arange(7) < lengths).long(),
+        labels=torch.zeros(n),  # what the model does not read is left alone
+    )
+
+
+@pytest.mark.parametrize("tupled", [True, False])
+def test_an_encoder_with_classifiers_per_layer(tupled):
+    torch.manual_seed(0)
+    model = Encoder(4, tupled=tupled).eval()
+    classifiers = [nn.Linear(8, C).eval() for _ in range(3)]
+    pooler = lambda states: model.pooler(states[:, 0])  # noqa: E731
+    staged = from_encoder(model, classifiers, after=[1, 2, 4], pooler=pooler, features=True)
+    batch = tokens(80)
+    with torch.inference_mode():
+        states = model.embeddings(batch["input_ids"], batch["token_type_ids"])
+        additive = (1.0 - batch["attention_mask"][:, None, None, :].float()) * torch.finfo().min
+        expected = []
+        for number, layer in enumerate(model.encoder.layer, 1):
+            states = layer(states, additive)[0] if tupled else layer(states, additive)
+            if number in (1, 2, 4):
+                expected.append(classifiers[len(expected)](pooler(states)))
+        for mine, theirs in zip(staged(batch), expected, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+        # A token behind the mask changes nothing; one before it does.
+        ids = batch["input_ids"].clone()
+        ids[:, 1:] = torch.where(batch["attention_mask"][:, 1:] == 0, 3, ids[:, 1:])
+        torch.testing.assert_close(staged({**batch, "input_ids": ids})[2], expected[2])
+    policy, logits = policy_of(staged, batch, Margin())
+    decided, scores = policy.decide(logits), policy.trace(logits).scores
+    clear = (np.abs(scores[:, :-1] - policy.thresholds) > 1e-5).all(axis=1)
+    for compile_ in (False, True):
+        one = serve(staged, policy, compile=compile_, backend="eager")(batch)
+        np.testing.assert_array_equal(one.exit[clear], decided.exit[clear])
+    assert clear.sum() > 60 and len(np.unique(decided.exit)) == 3
+
+
+def test_encoders_that_are_none_are_refused():
+    model = Encoder(2)
+    with pytest.raises(InputError, match="'model' must be an encoder"):
+        from_encoder(nn.Linear(1, 1), [nn.Identity()])
+    with pytest.raises(InputError, match="'after' must be ascending numbers of layers from 1 to 2"):
+        from_encoder(model, [nn.Identity()], after=[3])
+    with pytest.raises(InputError, match="'classifiers' must be 2 callables"):
+        from_encoder(model, [nn.Identity()])
+
+
+def test_compiled_stages_are_compiled_for_all_batch_sizes(staged):
+    """Six stages of one class, eight batch sizes: nothing runs into dynamo's limit and falls back."""
+    import torch._dynamo as dynamo
+
+    torch.manual_seed(2)
+    model = StagedModel(
+        [conv(1, 3), *(conv(c, c + 1) for c in range(3, 8))], [head(c) for c in range(3, 9)]
+    )
+    for call in (*model.stages, *model.heads):
+        call.eval()
+    dynamo.reset()
+    dynamo.utils.counters.clear()
+    quick = model.compiled("aot_eager")
+    with torch.inference_mode():
+        for n in (40, 1, 17, 3, 33, 1, 2, 25):
+            for mine, plain in zip(quick(images(n)), model(images(n)), strict=True):
+                torch.testing.assert_close(mine, plain)
+        before = dynamo.utils.counters["stats"]["unique_graphs"]
+        quick(images(29))
+    frames = dynamo.utils.counters["frames"]
+    assert frames["total"] == frames["ok"]  # past the limit, a frame is no longer ok
+    assert 12 <= before == dynamo.utils.counters["stats"]["unique_graphs"]
+    with pytest.raises(InputError, match=r"'backend' must be one of .*inductor"):
+        staged.compiled("magic")
+
+
+def test_the_loop_closes(staged, tmp_path):
+    """Measure, export, fit, attach, serve: served exits and costs are those of the evaluation."""
+    x, labels = images(400), torch.arange(400) % C
+    measured = measure(staged, x[:8], runs=5, warmup=1)
+    # By hand: 3 x 3 convolutions on 8 x 8, then the heads, each passed on the way.
+    by_hand = np.cumsum(
+        [9 * 1 * 4 * 64 + 4 * C, 9 * 4 * 6 * 64 + 6 * C, 9 * (6 * 8 + 8 * 8) * 64 + 8 * C]
+    )
+    np.testing.assert_allclose(measured.compute.values, by_hand / 1e6)
+    assert measured.seconds.shape == (5, 3) and (np.diff(measured.latency.values) > 0).all()
+    np.testing.assert_allclose(
+        measured.latency.values, np.median(measured.seconds, axis=0) / 8 * 1e3
+    )
+    assert measured.describe() | {"threads": 0} == {
+        "latency_batch": 8, "latency_runs": 5, "threads": 0, "device": "cpu",
+    }  # fmt: skip
+    loader = [
+        (x[200 + a : 200 + a + 50], labels[200 + a : 200 + a + 50]) for a in (0, 50, 100, 150)
+    ]
+    rows = export_cache(
+        staged, {"fit": (x[:200], labels[:200]), "test": loader}, tmp_path / "cache",
+        costs=measured.costs, batch=64, metadata=measured.describe(),
+    )  # fmt: skip
+    assert rows == {"fit": 200, "test": 200}
+    data = po.open_cache(tmp_path / "cache")
+    with torch.inference_mode():
+        whole = np.stack([out.numpy() for out in staged(x)], axis=1)
+    np.testing.assert_allclose(
+        data.splits["test"].array("outputs"), whole[200:], rtol=1e-4, atol=1e-6
+    )
+    fitted = po.fit(data, "60%", method="max_prob")
+    outcome = po.evaluate(fitted.policy, data)
+    served = serve(staged, fitted.policy)(x[200:])
+    assert (
+        served.exit != outcome.exit
+    ).sum() <= 1  # rounding by batch size, at most at a threshold
+    assert served.cost.mean() == pytest.approx(outcome.cost.mean(), rel=0.01)
+
+
+def test_features_pools_and_records_are_exported(tmp_path):
+    vectors = [lambda h: h[:, :2], lambda h: h]
+    model = StagedModel([lambda x: x, lambda x: 2 * x], [lambda h: h, lambda h: -h], vectors)
+    x = torch.randn(40, 3)
+    cost = po.Cost("compute", "MMACs", [1, 2])
+    export_cache(
+        model, (x, torch.arange(40) % 3), tmp_path / "a", costs=cost, features=True, batch=7
+    )
+    data = po.open_cache(tmp_path / "a")
+    assert set(data.split_names) >= {"fit", "test"}
+    pool = data.splits["pool"]
+    np.testing.assert_array_equal(pool.array("outputs")[:, 1], -2 * x.numpy())
+
+    def record(h):
+        confidence, prediction = h.softmax(-1).max(-1)
+        return {"prediction": prediction, "confidence": confidence}
+
+    kept = StagedModel.of_cascade([lambda x: record(x), lambda x: record(-x)])
+    export_cache(
+        kept, (x, torch.arange(40) % 3), tmp_path / "b", costs=cost, kind="record", classes=3
+    )
+    stored = po.open_cache(tmp_path / "b").splits["pool"]
+    np.testing.assert_array_equal(stored.array("prediction")[:, 1], (-x).argmax(1).numpy())
+    with pytest.raises(InputError, match="'features of the model' must be 2 callables"):
+        export_cache(kept, (x, None), tmp_path / "c", costs=cost, features=True)
+    with pytest.raises(InputError, match="'labels of 'fit'' must be one per sample: 40"):
+        export_cache(model, {"fit": (x, torch.arange(3))}, tmp_path / "d", costs=cost)
+    with pytest.raises(InputError, match=r"pairs \(inputs, labels\)"):
+        export_cache(model, {"fit": [x]}, tmp_path / "e", costs=cost)
+
+
+def test_measuring_needs_something_to_count(staged):
+    with pytest.raises(InputError, match="'model' must compute with torch's matrix products"):
+        measure(StagedModel([lambda x: x], [lambda x: x]), images(2), runs=1, warmup=0)
+    with pytest.raises(InputError, match="'runs' must be 1 or more"):
+        measure(staged, images(2), runs=0)
+    with pytest.raises(InputError, match="'example' must be a batch"):
+        measure(staged, images(0))
+
+
+def test_a_cascade_costs_each_model_alone():
+    models = [nn.Linear(3, C), nn.Sequential(nn.Linear(3, 9), nn.Linear(9, C))]
+    measured = measure(StagedModel.of_cascade(models), torch.randn(4, 3), runs=2, warmup=0)
+    assert measured.compute.cascade and measured.latency.cascade
+    np.testing.assert_allclose(measured.compute.values, np.cumsum([3 * C, 27 + 9 * C]) / 1e6)

@@ -1,0 +1,42 @@
+"""examples/serve_torch runs: small, on stand-in data of the real format."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from test_examples import stand_in  # noqa: F401
+
+import policyopt as po
+
+
+def test_from_training_to_a_served_policy(root, stand_in):  # noqa: F811
+    pytest.importorskip("torch")
+    out = stand_in / "out"
+    command = [
+        sys.executable, "-m", "examples.serve_torch", "--quick", "--data", stand_in, "--out", out,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    text = (out / "results.md").read_text()
+    assert text in done.stdout and "other exits than the replay of the cache: 0" in text
+    for batch in (1, 16, 256):
+        (line,) = (row for row in text.splitlines() if row.startswith(f"| {batch} | wall |"))
+        full, served, ideal = (float(cell.split()[0]) for cell in line.split("|")[3:6])
+        assert full > 0 and served > 0 and ideal > 0
+    data, policy = po.open_cache(out / "cache"), po.load_policy(out / "policy.json")
+    assert po.evaluate(policy, data).cost.mean() < 0.5 * data.cost().values[-1]
+    assert (out / "serve_torch.png").stat().st_size > 10_000
+    again = subprocess.run(
+        [*command, "--weights", out / "weights.pt", "--budget", "1"],
+        cwd=root, capture_output=True, text=True,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    bad = subprocess.run(
+        [*command, "--weights", out / "weights.pt", "--budget", "900"],
+        cwd=root, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (
+        bad.returncode == 2 and "'budget' must be" in bad.stderr and "Traceback" not in bad.stderr
+    )
