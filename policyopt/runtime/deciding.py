@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from .coin import coin
 from .decision import State
 from .errors import bad
 from .observe import Observer
-from .output import ExitOutput
+from .output import ExitOutput, with_columns
 from .reading import read_vectors
 
 if TYPE_CHECKING:
@@ -22,9 +21,11 @@ Floats = npt.NDArray[np.float64]
 
 
 def observer_of(policy: Policy) -> Observer:
-    """Return how a policy looks at outputs."""
-    full = any("log_prob" in rule.needs for rule in policy.rules)
-    return Observer(policy.answer, policy.kind, policy.classes, full)
+    """Return how a policy looks at outputs: at what its score rules say they read, and no more."""
+    full = "log_prob" in policy.needs  # no record serves such rules: they may read the rest too
+    top = 2 if full or "margin" in policy.needs else 1
+    entropy = full or "entropy" in policy.needs
+    return Observer(policy.answer, policy.kind, policy.classes, full, top, entropy)
 
 
 def position(policy: Policy, k: int, state: State) -> int:
@@ -61,22 +62,20 @@ def advance(
         The answer's logits; None for records.
     """
     k, samples = policy.path[at], len(state.arm)
-    reduced, answer, answer_state = observer_of(policy).look(
+    reduced, answer, answer_state = policy.observer.look(
         at, output, state.answer_state, samples, f"output of exit {k}"
     )
     if policy.needs_features and (features is not None or reduced.features is None):
         vectors = read_vectors(k, features, samples, state.scalar)
-        reduced = replace(reduced, features=vectors)
+        reduced = with_columns(reduced, features=vectors)
     if policy.kind == "record":
         _check_columns(policy, reduced, k)
-    scores, states = zip(
-        *(
-            rule.score(at, reduced, rule_state)
-            for rule, rule_state in zip(policy.rules, state.rule_states, strict=True)
-        ),
-        strict=True,
-    )
-    state.answer_state, state.rule_states = answer_state, states
+    scores, states = [], []
+    for rule, before in zip(policy.rules, state.rule_states, strict=True):
+        score, after = rule.score(at, reduced, before)
+        scores.append(score)
+        states.append(after)
+    state.answer_state, state.rule_states = answer_state, tuple(states)
     score = scores[0] if len(scores) == 1 else np.where(state.arm, scores[1], scores[0])
     return reduced, score, answer
 
@@ -95,9 +94,20 @@ def thresholds_of(policy: Policy, arm: npt.NDArray[np.bool_]) -> Floats:
     return np.where(arm[:, None], policy.mixture.thresholds, policy.thresholds)
 
 
+def leaves(policy: Policy, at: int, score: Floats, state: State) -> npt.NDArray[np.bool_]:
+    """Return which samples leave at a position on the path, (n,)."""
+    if at == policy.exits - 1:
+        return np.ones(len(score), dtype=bool)
+    # Slices, for numpy 1 would compare with a single number at the width of the scores.
+    threshold = policy.thresholds[at : at + 1]
+    if policy.mixture is not None:
+        threshold = np.where(state.arm, policy.mixture.thresholds[at : at + 1], threshold)
+    return score >= threshold
+
+
 def _check_columns(policy: Policy, output: ExitOutput, k: int) -> None:
     """Refuse records that lack a column which a score reads."""
-    for name in frozenset().union(*(rule.needs for rule in policy.rules)) - {"features"}:
+    for name in policy.needs - {"features"}:
         column = getattr(output, name)
         if column is None or np.isnan(column).any():
             raise bad(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .answers import AnswerRule, Plain
 from .errors import bad
-from .output import ExitOutput, reduce_logits, with_log_prob
+from .output import TOP, ExitOutput, reduce_logits, with_log_prob
 from .reading import read_logits, reduce_exit
 
 
@@ -25,12 +25,18 @@ class Observer:
     classes : int
     full : bool
         Whether the logarithms of all class probabilities are wanted (`ExitOutput.log_prob`).
+    top : int
+        How many of the largest probabilities are wanted of logits and probabilities.
+    entropy : bool
+        Whether their entropy is wanted; else it is NaN.
     """
 
     answer: AnswerRule
     kind: str
     classes: int
     full: bool = False
+    top: int = TOP
+    entropy: bool = True
 
     def look(
         self, k: int, output: Any, state: tuple[Any, ...], samples: int, name: str = ""
@@ -61,11 +67,11 @@ class Observer:
             reduced = reduce_exit(output, self.kind, self.classes, name)
             _check_rows(name, len(reduced), samples)
             return reduced, None, state
-        logits = read_logits(output, self.kind, self.classes, name)
+        logits = read_logits(output, self.kind, self.classes, name, finite=not plain)
         _check_rows(name, len(logits), samples)
         if not plain:
             logits, state = self.answer.answer(k, logits.astype(np.float32, copy=False), state)
-        reduced = reduce_logits(logits)
+        reduced = reduce_logits(logits, self.top, entropy=self.entropy, name=name if plain else "")
         return with_log_prob(reduced, logits) if self.full else reduced, logits, state
 
 

@@ -7,77 +7,32 @@ seldom kept wider), everything per row in float64.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .errors import InputError
+from .exit_output import ExitOutput, Floats, with_columns, with_log_prob
+
+__all__ = [
+    "KINDS", "TOP", "ExitOutput", "check_peaks", "log_of", "reduce_logits", "reduce_probabilities",
+    "reduce_record", "with_columns", "with_log_prob",
+]  # fmt: skip
+
 #: How many of the largest probabilities are kept.
 TOP = 3
 KINDS = ("logits", "probabilities", "record")
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True, slots=True)
-class ExitOutput:
-    """The reduced output of one exit for n samples.
-
-    Attributes
-    ----------
-    prediction : ndarray of shape (n,), int32
-        Largest class, the first of equals; -1 where the exit gave no answer.
-    top_prob : ndarray of shape (n, T), float64
-        The T largest probabilities, largest first; NaN where a record does not say.
-    top_class : ndarray of shape (n, T), int32
-        Their classes; -1 where unknown.
-    entropy : ndarray of shape (n,), float64
-        In nats; NaN where a record does not say.
-    log_sum_exp : ndarray of shape (n,), float64
-        Of the logits; 0 for probabilities, NaN for records.
-    log_prob : ndarray of shape (n, C), float32, or None
-        Logarithms of all class probabilities: only for rules that read them.
-    features : ndarray of shape (n, D), float32, or None
-        The model's own feature vector at this exit, of a width that is the exit's own: only for
-        rules that read it.
-    """
-
-    prediction: Ints
-    top_prob: Floats
-    top_class: Ints
-    entropy: Floats
-    log_sum_exp: Floats
-    log_prob: npt.NDArray[np.float32] | None = None
-    features: npt.NDArray[np.float32] | None = None
-
-    def __len__(self) -> int:
-        return len(self.prediction)
-
-    @property
-    def confidence(self) -> Floats:
-        """The largest probability, (n,)."""
-        return self.top_prob[:, 0]
-
-    @property
-    def margin(self) -> Floats:
-        """Largest less second probability, (n,); NaN where a record keeps one only."""
-        if self.top_prob.shape[1] < 2:
-            return np.full(len(self), np.nan)
-        return self.top_prob[:, 0] - self.top_prob[:, 1]
-
-    def take(self, rows: npt.NDArray[np.intp] | slice) -> ExitOutput:
-        """Return the same columns for some rows."""
-        columns: list[Any] = [getattr(self, f.name) for f in fields(self)]
-        picked: list[Any] = [c if c is None else c[rows] for c in columns]
-        return ExitOutput(*picked)
 
 
 def reduce_logits(
     logits: npt.NDArray[np.floating],
     top: int = TOP,
     scratch: npt.NDArray[np.float32] | None = None,
+    *,
+    entropy: bool = True,
+    name: str = "",
 ) -> ExitOutput:
     """Reduce logits to the columns that scores use.
 
@@ -94,10 +49,20 @@ def reduce_logits(
     scratch : ndarray of shape (2, m, C), float32, m >= n, optional
         Working memory, written to; spares a pass over many chunks the page faults of new
         memory, which cost more than the arithmetic.
+    entropy : bool
+        False leaves it out (NaN), for scores that do not look at it.
+    name : str
+        Of the logits in the error for a row without a finite largest; where it is empty, rows are
+        not looked at, and theirs is a `log_sum_exp` that is not finite.
 
     Returns
     -------
     ExitOutput
+
+    Raises
+    ------
+    InputError
+        NaN, +inf, or no finite logit in a row; only with a `name`.
 
     Examples
     --------
@@ -108,48 +73,94 @@ def reduce_logits(
     if not isinstance(logits, np.ndarray):  # a symbol: `policyopt.export` records what is done
         return logits.traced_reduce(top)
     n, classes = logits.shape
-    if scratch is None:
-        scratch = np.empty((2, n, classes), dtype=np.float32)
     # C-ordered working copies: equal memory layout for one row and for many is what makes a
     # batch and a single step agree to the last bit.
-    work, exps = scratch[0, :n], scratch[1, :n]
-    np.copyto(work, logits, casting="same_kind")
-    top = min(top, classes)
-    rows = np.arange(n)
-    top_class = np.empty((n, top), dtype=np.int32)
-    top_shift = np.zeros((n, top), dtype=np.float32)
+    if scratch is None:
+        work, exps = np.array(logits, dtype=np.float32, order="C"), None
+    else:
+        work, exps = scratch[0, :n], scratch[1, :n]
+        np.copyto(work, logits, casting="same_kind")
+    # One place per row in the flat memory: a fraction of the price of row and column numbers.
+    # A single row, which an inference loop reduces again and again, starts at 0.
+    flat = work.reshape(-1)
+    starts = None if n == 1 else np.arange(0, n * classes, classes)
 
     best = work.argmax(axis=1)
-    top_class[:, 0] = best
-    peak = work[rows, best]
+    first = best if starts is None else starts + best
+    peak = flat[first]
+    if name:
+        check_peaks(peak, name)
     work -= peak[:, None]
-    work[rows, best] = -np.inf
-    for rank in range(1, top):
+    top_class = np.empty((n, min(top, classes)), dtype=np.int32)
+    top_class[:, 0] = best
+    found: list[tuple[Any, Any]] = [(first, 0.0)]  # places and differences, rank by rank
+    for rank in range(1, top_class.shape[1]):
+        flat[found[-1][0]] = -np.inf  # out of the search for the next one
         following = work.argmax(axis=1)
+        place = following if starts is None else starts + following
+        shift = flat[place]
+        found.append((place, shift))
         top_class[:, rank] = following
-        top_shift[:, rank] = work[rows, following]
-        work[rows, following] = -np.inf
+        if not _all_finite(shift):
+            top_class[shift == -np.inf, rank] = -1
     # Put back what the search took out; backwards, since a row with fewer than `top` possible
     # classes meets its first class again as a later rank.
-    for rank in range(top - 1, 0, -1):
-        work[rows, top_class[:, rank]] = top_shift[:, rank]
-    top_class[top_shift == -np.inf] = -1
+    for place, shift in found[-2::-1]:
+        flat[place] = shift
 
-    np.exp(work, out=exps)  # 0 at the largest class
-    rest = exps.sum(axis=1).astype(np.float64)
-    work[rows, best] = 0.0
+    exps = np.exp(work, out=exps)
+    exps.reshape(-1)[first] = 0.0  # the leading 1 stays apart
+    rest = np.add.reduce(exps, axis=1).astype(np.float64)
+    total, log_total = 1.0 + rest, np.log1p(rest)
+    top_prob = np.empty(top_class.shape)
+    np.divide(1.0, total, out=top_prob[:, 0])
+    for rank, (_, shift) in enumerate(found[1:], 1):
+        np.divide(np.exp(shift.astype(np.float64)), total, out=top_prob[:, rank])
+    nats = _entropy(work, exps, total, log_total) if entropy else np.full(n, np.nan)
+    return ExitOutput(top_class[:, 0], top_prob, top_class, nats, peak + log_total)
+
+
+def _entropy(
+    work: npt.NDArray[np.float32],
+    exps: npt.NDArray[np.float32],
+    total: Floats,
+    log_total: Floats,
+) -> Floats:
+    """Return the entropy in nats, (n,), from differences to the largest logit; `exps` is written to."""
     with np.errstate(invalid="ignore"):
-        spread = np.multiply(exps, work, out=exps).sum(axis=1).astype(np.float64)
-    if np.isnan(spread).any():  # a class that cannot be: 0 * -inf counts as 0
-        spread = np.nansum(exps, axis=1).astype(np.float64)
-    total = 1.0 + rest
-    return ExitOutput(
-        prediction=top_class[:, 0].copy(),
-        top_prob=np.exp(top_shift.astype(np.float64)) / total[:, None],
-        top_class=top_class,
-        entropy=np.maximum(np.log1p(rest) - spread / total, 0.0),
-        log_sum_exp=peak.astype(np.float64) + np.log1p(rest),
+        spread = np.add.reduce(np.multiply(exps, work, out=exps), axis=1)
+    if not _all_finite(spread):  # a class that cannot be: 0 * -inf counts as 0
+        spread = np.nansum(exps, axis=1)
+    return np.maximum(log_total - spread.astype(np.float64) / total, 0.0)
+
+
+def check_peaks(peaks: npt.NDArray[np.floating], name: str) -> None:
+    """Refuse rows whose largest value, (n,), is not finite: it is NaN, +inf or -inf where a row is bad.
+
+    Parameters
+    ----------
+    peaks : ndarray of shape (n,)
+    name : str
+        Of the rows, in the error.
+
+    Raises
+    ------
+    InputError
+        By row.
+    """
+    if _all_finite(peaks):
+        return
+    row = int(np.flatnonzero(~np.isfinite(peaks))[0])
+    raise InputError(
+        f"'{name}' must have a finite largest value in every row. Got {peaks[row]} in row {row}. "
+        "Look for NaN or infinity in the model's outputs."
     )
+
+
+def _all_finite(values: npt.NDArray[np.floating]) -> bool:
+    # One row is what an inference loop asks about, again and again: two calls of numpy for one
+    # number would be a tenth of its decision.
+    return math.isfinite(values[0]) if len(values) == 1 else bool(np.isfinite(values).all())
 
 
 def reduce_probabilities(
@@ -227,9 +238,3 @@ def log_of(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Return the logarithms in float32; -inf for 0."""
     with np.errstate(divide="ignore"):
         return np.log(np.asarray(probabilities, dtype=np.float32))
-
-
-def with_log_prob(output: ExitOutput, logits: npt.NDArray[np.floating]) -> ExitOutput:
-    """Return the same columns and the logarithms of all class probabilities, (n, C) float32."""
-    log_prob = logits.astype(np.float32) - output.log_sum_exp.astype(np.float32)[:, None]
-    return replace(output, log_prob=log_prob)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ import numpy.typing as npt
 from .answers import AnswerRule, Plain
 from .batches import read_exits, read_features
 from .confidence import ConfidenceRule
-from .deciding import advance, arms, observer_of, position, thresholds_of
+from .deciding import advance, arms, leaves, observer_of, position, thresholds_of
 from .decision import Decision, Decisions, Mixture, State
 from .errors import bad
 from .kept import checked_kept
+from .observe import Observer
 from .output import ExitOutput
 from .reading import as_array
 from .scores import ScoreRule
@@ -100,28 +102,40 @@ class Policy:
         object.__setattr__(self, "model_exits", of)
         check_policy(self)
 
-    @property
+    # What follows from the fields alone is worked out once: `step` asks for it at every exit.
+
+    @cached_property
     def rules(self) -> tuple[ScoreRule, ...]:
         """The score rule, and that of the mixture where it has its own."""
         other = None if self.mixture is None else self.mixture.rule
         return (self.rule,) if other is None else (self.rule, other)
 
+    @cached_property
+    def needs(self) -> frozenset[str]:
+        """The columns that its score rules read and a record may lack (`ScoreRule.needs`)."""
+        return frozenset().union(*(rule.needs for rule in self.rules))
+
+    @cached_property
+    def observer(self) -> Observer:
+        """How it looks at what an exit gave."""
+        return observer_of(self)
+
     @property
     def reads_records(self) -> bool:
         """Whether reduced outputs suffice to decide."""
-        return isinstance(self.answer, Plain) and not observer_of(self).full
+        return isinstance(self.answer, Plain) and not self.observer.full
 
-    @property
+    @cached_property
     def needs_features(self) -> bool:
         """Whether a score reads the model's own feature vectors."""
-        return any("features" in rule.needs for rule in self.rules)
+        return "features" in self.needs
 
-    @property
+    @cached_property
     def exits(self) -> int:
         """K, the exits that the policy runs."""
         return len(self.costs)
 
-    @property
+    @cached_property
     def path(self) -> tuple[int, ...]:
         """The model's numbers of the exits that the policy runs, in order: what to loop over.
 
@@ -146,12 +160,13 @@ class Policy:
         -------
         State
         """
-        numbers = np.atleast_1d(np.asarray(samples, dtype=np.int64))
+        given = np.asarray(samples, dtype=np.int64)
+        numbers = given.reshape(1) if given.ndim == 0 else given
         return State(
-            tuple(rule.start(numbers) for rule in self.rules),
+            tuple([rule.start(numbers) for rule in self.rules]),
             self.answer.start(len(numbers), self.classes),
             arms(self, numbers),
-            np.ndim(samples) == 0,
+            given.ndim == 0,
         )
 
     def step(self, k: int, output: object, state: State, features: object = None) -> Decision:
@@ -180,14 +195,10 @@ class Policy:
         at = position(self, k, state)
         if self.kind != "record" and not isinstance(output, ExitOutput):
             output = as_array(output)
-            output = np.atleast_2d(output) if state.scalar else output
+            output = output.reshape(1, -1) if state.scalar and output.ndim < 2 else output
         reduced, score, answer = advance(self, at, output, state, features)
         state.position = at + 1
-        stop = (
-            score >= thresholds_of(self, state.arm)[:, at]
-            if at < self.exits - 1
-            else np.ones(len(score), bool)
-        )
+        stop = leaves(self, at, score, state)
         sure = reduced.confidence
         if self.confidence is not None:
             sure = self.confidence.confidence(at, reduced)

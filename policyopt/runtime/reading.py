@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import InputError, bad
-from .output import ExitOutput, log_of, reduce_logits, reduce_record
+from .errors import bad
+from .output import ExitOutput, check_peaks, log_of, reduce_logits, reduce_record
 
 _COLUMNS = ("prediction", "confidence", "top_prob", "entropy")
 
@@ -55,11 +55,11 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
         columns = {key: as_array(output[key], f"{key} of {name}") for key in output}  # type: ignore
         _check_record(columns, name)
         return reduce_record(**columns)
-    return reduce_logits(read_logits(output, kind, classes, name))
+    return reduce_logits(read_logits(output, kind, classes, name, finite=False), name=name)
 
 
 def read_logits(
-    output: object, kind: str, classes: int, name: str = "output"
+    output: object, kind: str, classes: int, name: str = "output", *, finite: bool = True
 ) -> npt.NDArray[np.floating]:
     """Check what an exit gave, and return its logits; of probabilities, their logarithms.
 
@@ -70,6 +70,9 @@ def read_logits(
     classes : int
     name : str
         Name used in errors.
+    finite : bool
+        False leaves logits with NaN, +inf or no finite one in a row to `reduce_logits`, which
+        finds them at no cost when it is given a name.
 
     Returns
     -------
@@ -91,12 +94,23 @@ def read_logits(
             "One row per sample, one column per class.",
         )
     if kind == "probabilities":
-        check_finite(array, name)
-        if (array < 0).any() or (np.abs(array.sum(axis=1, dtype=np.float64) - 1.0) > 0.02).any():
-            raise bad(name, "probabilities that sum to 1", "rows that do not", "Were these logits?")
+        _check_probabilities(array, name)
         return log_of(array)
-    check_finite(array, name)
+    if finite:
+        check_finite(array, name)
     return array
+
+
+def _check_probabilities(array: npt.NDArray[np.floating], name: str) -> None:
+    """Refuse NaN, infinity, negative numbers and rows that do not sum to 1."""
+    # The least number first: where it is 0 or more there is no NaN, and none of the infinities
+    # whose sum would warn. A row with infinity does not sum to 1.
+    if array.min(initial=0.0) >= 0:
+        sums = array.sum(axis=1, dtype=np.float64)
+        if (np.abs(sums - 1.0) <= 0.02).all():
+            return
+    check_finite(array, name)
+    raise bad(name, "probabilities that sum to 1", "rows that do not", "Were these logits?")
 
 
 def _check_record(columns: dict[str, Any], name: str) -> None:
@@ -139,14 +153,7 @@ def as_array(output: object, name: str = "output") -> npt.NDArray[Any]:
 
 def check_finite(array: npt.NDArray[np.floating], name: str) -> None:
     """Refuse NaN, +inf and rows without a finite value; -inf alone marks a class that cannot be."""
-    # One pass in the common case: a row's maximum is NaN, +inf or -inf exactly when it is bad.
-    peak = array.max(axis=1)
-    if not np.isfinite(peak).all():
-        row = int(np.flatnonzero(~np.isfinite(peak))[0])
-        raise InputError(
-            f"'{name}' must have a finite largest value in every row. Got {peak[row]} in row {row}. "
-            "Look for NaN or infinity in the model's outputs."
-        )
+    check_peaks(array.max(axis=1), name)
 
 
 def read_vectors(
