@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any
 
@@ -15,12 +16,8 @@ from policyopt.runtime.prototypes import distances
 from .graph import ELEMENTWISE, ExitGraph, Node
 from .tracing import trace_policy
 
-_MODULES = (
-    "errors",
-    "output",
-    "linear",
-    "coin",
-)  # of the runtime: they go into the file as they are
+#: Of the runtime: they, and what they import of it, go into the file as they are.
+_MODULES = ("output", "linear", "coin")
 _PER_LINE = 8
 
 
@@ -51,7 +48,7 @@ def python_source(policy: Policy, graphs: list[ExitGraph] | None = None) -> str:
     tables = _Tables()
     exits = [_exit_source(graph, tables) for graph in graphs]
     used = {node.op for graph in graphs for node in graph.order()}
-    parts = [_runtime(name) for name in _MODULES]
+    parts = list(_runtime(_MODULES).values())
     if "distances" in used:
         parts.append(f"_BLOCK = {1 << 15}\n\n\n" + inspect.getsource(distances))
     parts += [tables.source(), *exits, _serving(policy, graphs)]
@@ -98,15 +95,20 @@ def _version() -> str:
     return version("policyopt")
 
 
-def _runtime(name: str) -> str:
-    """Return a module of the runtime without its docstring and imports."""
-    text = files("policyopt.runtime").joinpath(f"{name}.py").read_text(encoding="utf-8")
-    lines, tree = text.splitlines(), ast.parse(text)
-    for node in reversed(tree.body):
-        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if docstring or isinstance(node, (ast.Import, ast.ImportFrom)):
-            del lines[node.lineno - 1 : node.end_lineno]
-    return "\n".join(lines)
+def _runtime(names: Iterable[str], found: dict[str, str] | None = None) -> dict[str, str]:
+    """Return modules of the runtime and those they import, in order, without docstrings and imports."""
+    found = {} if found is None else found
+    for name in names:
+        text = files("policyopt.runtime").joinpath(f"{name}.py").read_text(encoding="utf-8")
+        lines, tree = text.splitlines(), ast.parse(text)
+        own = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.level == 1]
+        _runtime([str(n.module) for n in own if n.module not in found], found)
+        for node in reversed(tree.body):
+            docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            if docstring or isinstance(node, (ast.Import, ast.ImportFrom)):
+                del lines[node.lineno - 1 : node.end_lineno]
+        found.setdefault(name, "\n".join(lines))
+    return found
 
 
 class _Tables:

@@ -76,7 +76,11 @@ def verify(folder: Path) -> Iterator[Verdict]:
     for target in TARGETS:
         if target not in manifest["targets"]:
             continue
-        found = _RUNNERS[target](folder, golden)
+        try:
+            found = _RUNNERS[target](folder, golden)
+        except Exception as error:  # whatever it is, this runtime does not do what the policy does
+            text = f"{target}: does not run: {type(error).__name__}: {error}. Export anew."
+            raise CheckError(text) from error
         if isinstance(found, str):
             yield Verdict(target, found)
         else:

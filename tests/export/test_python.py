@@ -1,0 +1,134 @@
+"""The decision graphs and the Python file say what `policyopt.runtime` says, to the last bit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from synthetic import cache
+from test_methods import SPECS
+
+import policyopt as po
+from policyopt.export.golden import expect
+from policyopt.export.python_file import python_source
+from policyopt.export.python_run import run_python
+from policyopt.export.replay import replay
+from policyopt.export.samples import made_up
+from policyopt.export.tracing import trace_policy
+from policyopt.methods import ROWS, make_method
+from policyopt.runtime.confidence import CONFIDENCES
+from policyopt.runtime.errors import InputError
+from policyopt.runtime.policy import Policy
+from policyopt.runtime.scores import RULES
+from policyopt.runtime.scores.base import ScoreRule
+from policyopt.table import Tables
+
+COLUMNS = ("score", "prediction", "leave", "confidence")
+
+
+def same_bits(policy, path):
+    graphs = trace_policy(policy)
+    with np.errstate(all="ignore"):
+        inputs = made_up(policy, graphs, np.random.default_rng(0))
+    golden = expect(policy, inputs, np.arange(4096))
+    path.write_text(python_source(policy, graphs))
+    ran = run_python(path, golden)
+    for name in COLUMNS:
+        np.testing.assert_array_equal(getattr(ran, name), getattr(golden.expected, name), name)
+    states = ()
+    for at, graph in enumerate(graphs):
+        given = {n: golden.sample if n == "sample" else inputs[at][n] for n in graph.inputs}
+        seen, states = replay(graph, given or {"any": golden.sample}, states)
+        np.testing.assert_array_equal(seen["score"], golden.expected.score[:, at])
+        np.testing.assert_array_equal(seen["prediction"], golden.expected.prediction[:, at])
+        np.testing.assert_array_equal(seen["exit"], golden.expected.leave[:, at])
+    return golden
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_method(spec, tmp_path):
+    tables = Tables(cache(features=ROWS[spec.partition(":")[0]].features))
+    method = make_method(spec)
+    (fitted,) = method.fit_path(tables.get("fit"), [3.7])
+    golden = same_bits(fitted.policy, tmp_path / "policy.py")
+    assert fitted.policy.kept is not None or golden.expected.score.shape[1] == 4
+
+
+@pytest.mark.parametrize("rule", CONFIDENCES)
+def test_confidence_maps(rule, tmp_path):
+    fitted = po.fit(cache(), 3.7, "max_prob", confidence=rule)
+    assert fitted.policy.confidence is not None
+    same_bits(fitted.policy, tmp_path / "policy.py")
+
+
+def test_the_file_needs_numpy_alone_and_decides_many_and_one(tmp_path):
+    policy = po.fit(cache(), 3.7, "optimal_stopping").policy
+    (tmp_path / "policy.py").write_text(python_source(policy))
+    rng = np.random.default_rng(0)
+    outputs = rng.normal(size=(50, policy.exits, policy.classes)).astype(np.float32) * 3
+    np.save(tmp_path / "outputs.npy", outputs)
+    wanted = policy.decide(outputs)
+    code = """
+import sys, numpy as np
+sys.path.insert(0, ".")
+import policy
+x = np.load("outputs.npy")
+exits, answers, costs = policy.decide(x)
+for i, row in enumerate(x):
+    state = policy.start(i)
+    for k in policy.PATH:
+        seen = policy.step(k, row[k], state)
+        if seen.exit:
+            break
+    assert (k, seen.prediction) == (exits[i], answers[i])
+    assert abs(seen.probabilities.sum() - 1) < 1e-12
+assert not {m for m in sys.modules if m.partition(".")[0] in ("policyopt", "scipy", "torch")}
+for bad, words in ((x[0, 0, 1:], "must be of shape"), (x[0, 0] * np.nan, "finite"), (x[0], "shape")):
+    try:
+        policy.step(0, bad, policy.start())
+    except ValueError as error:
+        assert words in str(error), error
+    else:
+        raise AssertionError(words)
+try:
+    policy.step(1, x[0, 1], policy.start())
+except ValueError as error:
+    assert "next exit, 0" in str(error)
+np.savez("out.npz", exits=exits, answers=answers, costs=costs)
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code.replace('"."', repr(str(tmp_path)))],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "out.npz")
+    np.testing.assert_array_equal(found["exits"], wanted.exit)
+    np.testing.assert_array_equal(found["answers"], wanted.prediction)
+    np.testing.assert_array_equal(found["costs"], wanted.cost)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda o: (
+            np.where(o.confidence > 0.5, 1.0, 0.0) if (o.confidence > 0.5).any() else o.margin
+        ),
+        lambda o: np.sort(o.top_prob, axis=1)[:, 0],
+        lambda o: np.asarray(o.confidence),
+        lambda o: o.confidence - o.confidence.mean(axis=0),
+        lambda o: o.confidence[:1],
+        lambda o: np.cbrt(o.confidence),
+    ],
+)
+def test_a_rule_that_graphs_cannot_say_is_refused_by_name(score):
+    class Odd(ScoreRule):
+        name = "odd"
+
+        def score(self, k, output, state):
+            return score(output), state
+
+    with pytest.raises(InputError, match=r"Score 'odd' cannot|must have a score"):
+        trace_policy(Policy(Odd(), [0.5], [1, 2], "ms", "logits", 3))
+    assert "odd" not in RULES
