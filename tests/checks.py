@@ -13,6 +13,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from rules import assert_valid
 from synthetic import cache, outputs
 
 from policyopt.methods import ROWS, make_method
@@ -164,6 +165,7 @@ def check_artifact_round_trip(spec):
     results, _ = fitted(spec)
     for result in results:
         text = json.dumps(to_dict(result.policy), allow_nan=False)
+        assert_valid(json.loads(text))
         again = from_dict(json.loads(text))
         assert to_dict(again) == to_dict(result.policy)
         np.testing.assert_array_equal(again.decide(logits).exit, result.policy.decide(logits).exit)

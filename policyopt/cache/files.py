@@ -149,7 +149,8 @@ def sha256_file(path: Path, argument: str, step: Callable[[int], None] | None = 
     """
     digest = hashlib.sha256()
     with os.fdopen(open_regular(path, argument), "rb") as file:
-        while piece := file.read(_CHUNK):
+        chunk = min(_CHUNK, os.fstat(file.fileno()).st_size + 1)  # as much memory is taken at once
+        while piece := file.read(chunk):
             digest.update(piece)
             if step is not None:
                 step(len(piece))

@@ -86,6 +86,12 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
         )
     if content["kind"] not in KINDS:
         raise bad(f"kind in {source}", f"one of {KINDS}", content["kind"], "Fit it again.")
+    if version > 1 and len(content["overhead"]) != len(content["costs"]):
+        got = f"{len(content['overhead'])} for {len(content['costs'])} exits"
+        raise bad(f"overhead in {source}", "one number per cost", got, "Fit and save it again.")
+    if version > 2 and content["model_exits"] < 1:
+        got = content["model_exits"]
+        raise bad(f"model_exits in {source}", "1 or more", got, "Fit and save it again.")
     if version < 3:
         content = {**content, "kept": None, "model_exits": len(content["costs"])}
     if version == 1:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InputError, bad
+from .npz_file import check_zip, read_header, read_member
 from .policy import Policy
 
 if TYPE_CHECKING:
@@ -108,10 +109,26 @@ def read_arrays(
         raise bad("outputs", "a .npy or .npz file", path.name, "Save the arrays with numpy.savez.")
     with _named(path):
         if path.suffix == ".npy":
+            with path.open("rb") as file:
+                size = read_header(file, path.name)[2]
+            if size != path.stat().st_size:
+                got = f"{path.stat().st_size} bytes"
+                raise bad(path.name, f"of {size} bytes, as its header says", got, "Save it again.")
             return {"": np.load(path, mmap_mode="r", allow_pickle=False)}, [""]
-        with np.load(path, allow_pickle=False) as archive:
-            found = {key: archive[key] for key in archive.files if key in wanted}
-            return found, archive.files
+        return _unpacked(path, wanted)
+
+
+def _unpacked(path: Path, wanted: set[str]) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
+    found, keys = {}, []
+    with zipfile.ZipFile(path) as archive:
+        check_zip(archive, path, f"outputs in {path.name}")
+        for info in archive.infolist():
+            key = info.filename.removesuffix(".npy")
+            keys.append(key)
+            if key in wanted:
+                with archive.open(info) as file:
+                    found[key] = read_member(file, info, f"{key} in {path.name}")
+    return found, keys
 
 
 @contextmanager
@@ -121,7 +138,7 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, MemoryError) as error:
+    except Exception as error:  # zip, deflate and numpy raise many kinds on damaged files
         raise bad(
             f"outputs in {path.name}", "whole arrays of numbers", str(error), "Save them again."
         ) from error

@@ -39,6 +39,8 @@ def numbers(name: str, value: Any, ndim: int) -> npt.NDArray[np.float64]:
         array = np.array(raw, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise bad(name, f"numbers, {ndim} levels deep", str(error), "Check the policy.") from error
+    if _holds_truth(value):  # numpy would take it for 1 or 0
+        raise bad(name, "numbers", "true or false among them", "Check the policy.")
     if raw.dtype.kind not in "fiu" or array.ndim != ndim or not np.isfinite(array).all():
         raise bad(
             name, f"finite numbers, {ndim} levels deep",
@@ -46,3 +48,14 @@ def numbers(name: str, value: Any, ndim: int) -> npt.NDArray[np.float64]:
         )  # fmt: skip
     array.flags.writeable = False
     return array
+
+
+def _holds_truth(value: Any) -> bool:
+    """Say whether a boolean stands anywhere in nested lists."""
+    if not isinstance(value, (list, tuple)):
+        return isinstance(value, bool)
+    types = set(map(type, value))
+    return bool in types or (
+        not types <= {int, float}
+        and any(_holds_truth(v) for v in value if type(v) in (list, tuple))
+    )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from policyopt.cache.importers.npz import read_header
 from policyopt.cache.importers.raw import Array, Raw, declared
 from policyopt.runtime.errors import bad
+from policyopt.runtime.npz_file import read_header
 
 _MAX_JSON = 256 << 20
 

@@ -8,11 +8,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from policyopt.cache.importers.npz import check_zip
 from policyopt.cache.importers.raw import Array, Raw, declared
 from policyopt.cache.optional import need
 from policyopt.cache.orient import to_numpy
 from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.npz_file import check_zip
 
 #: torch's magic number 0x1950A86A20F9469CFC6C, as a pickle holds it.
 _OLD_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")
@@ -53,7 +53,7 @@ def read(path: Path, allow_pickle: bool = False) -> Raw:
     if whole:
         try:
             with zipfile.ZipFile(path) as archive:
-                check_zip(archive, path)
+                check_zip(archive, path, "SRC")
         except (zipfile.BadZipFile, OSError) as error:
             raise bad("SRC", "a readable file", f"{path} ({error})", "Save it anew.") from error
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..artifact import to_dict, write_text
-from ..bandits.saved import checked
+from ..bandits.parts.saved import checked
 from ..content import from_dict
 from ..errors import InputError, bad
 from ..strict_json import digest_of, parse, read_plain, to_text
@@ -71,6 +71,8 @@ def load_online(path: Any) -> Online:
         )
     steering = checked("steering", content["steering"], ("name", "settings"))
     settings = checked("settings", content["settings"], _SETTINGS)
+    if not isinstance(settings["overhead"], list):  # a number will do for `Online`, not in a file
+        raise bad("overhead", "a list of two numbers", settings["overhead"], "Save it again.")
     _check_window(steering["settings"], content["state"])
     try:
         ladder = Ladder(

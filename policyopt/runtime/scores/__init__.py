@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -54,10 +55,13 @@ def make_rule(name: str, params: Mapping[str, Any]) -> ScoreRule:
     if not isinstance(name, str) or name not in RULES:
         raise bad("score", f"one of {', '.join(RULES)}", name, "A newer policyopt may know it.")
     rule = RULES[name]
+    whole = {field.name for field in fields(rule) if field.type == "int"}  # type: ignore[arg-type]
     try:
         if not isinstance(params, Mapping):
             raise TypeError("parameters are a mapping")
         for key, value in params.items():
+            if key in whole and type(value) is not int:
+                raise TypeError(f"{key} is a whole number, not {value!r}")
             if key in rule.arrays:
                 continue  # checked by the rule itself
             if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -14,7 +14,7 @@ from ..output import ExitOutput
 from ..parameters import numbers
 from .base import Floats, HistoryRule, State
 
-_ACTIVATIONS = ("relu", "tanh")
+ACTIVATIONS = ("relu", "tanh")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class Network(HistoryRule):
     def __post_init__(self) -> None:
         for what, value, known in (
             ("features", self.features, tuple(FEATURES)),
-            ("activation", self.activation, _ACTIVATIONS),
+            ("activation", self.activation, ACTIVATIONS),
         ):
             if not isinstance(value, str) or value not in known:
                 raise bad(f"{what} of the score", f"one of {', '.join(known)}", value, "Fit again.")

@@ -1,0 +1,273 @@
+"""Policy, expert and online files, damaged or twisted: a named error, or exactly what was written.
+
+Damage leaves the checksum wrong: what still loads must be the very object (a change of white space,
+of a number's spelling). Twists are signed again, as whoever forges a file would: what loads must be
+what the file says, satisfy the schema, and decide.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from mutations import Guard, damaged, difference, signed, text_of, traced, twisted
+from rules import C, artifact, experts, online_policies, policies, schema_of, validator
+
+from policyopt.runtime import strict_json
+from policyopt.runtime.artifact import load_policy, to_dict
+from policyopt.runtime.errors import InputError
+from policyopt.runtime.experts import ExpertPolicy
+from policyopt.runtime.experts_file import experts_to_dict, load_any
+from policyopt.runtime.online import Online
+from policyopt.runtime.online.online_file import online_to_dict
+from policyopt.runtime.strict_json import MAX_DEPTH, parse
+
+BATCH = 100
+EXAMPLES = {"policies": 90, "experts": 20, "online": 40}  # batches: 15,000 cases
+# A batch has a seed, which does not shrink: the failing case tells itself.
+SETTINGS = {
+    "deadline": None, "database": None, "suppress_health_check": list(HealthCheck),
+    "phases": [Phase.explicit, Phase.generate],
+}  # fmt: skip
+OUTPUTS = np.random.default_rng(3).normal(size=(4, 6, C))
+FEATURES = np.random.default_rng(4).normal(size=(4, 3))
+
+
+def whole(value):
+    """Return what an object would be written as, as JSON gives it back."""
+    if isinstance(value, Online):
+        return json.loads(json.dumps(online_to_dict(value)))
+    if isinstance(value, ExpertPolicy):
+        return json.loads(json.dumps(experts_to_dict(value)))
+    return artifact(value)
+
+
+def decides(value):
+    """Use what was loaded: it decides, or refuses the outputs by name."""
+    with np.errstate(all="ignore"):
+        try:
+            if isinstance(value, Online):
+                serves(value)
+                return
+            more = [np.zeros(4, dtype=np.int64)] if isinstance(value, ExpertPolicy) else []
+            outputs = OUTPUTS[:, [k % 6 for k in range(min(value.model_exits, 50))]]
+            vectors = [FEATURES] * len(outputs[0]) if value.needs_features else None
+            exits = value.decide(outputs, *more, features=vectors).exit
+        except InputError:
+            return
+    assert ((exits >= 0) & (exits < value.model_exits)).all()
+
+
+def serves(online):
+    """Serve two requests, and learn from them."""
+    for row in OUTPUTS[:2]:
+        request = online.start()
+        for at, k in enumerate(online.ladder.policy.path):
+            if online.decide(k, row[at % 6], request, FEATURES[0]).exit:
+                break
+        online.feedback(request)
+
+
+def in_full(content):
+    """Say what is left to a default as a loaded object says it: all exits kept, rungs without names."""
+    if isinstance(content, list):
+        return [in_full(part) for part in content]
+    if not isinstance(content, dict):
+        return content
+    content = {key: in_full(value) for key, value in content.items()}
+    if content.get("format") == "policyopt-online" and content["labels"] is None:
+        content["labels"] = list(range(len(content["thresholds"])))
+    if content.get("kept") is not None and content["kept"] == list(range(content["model_exits"])):
+        content["kept"] = None
+    return content
+
+
+def one_batch(seed, sources, loader, path, guard):
+    """Load a batch of files, half of them damaged, half of them twisted and signed."""
+    draw = random.Random(seed)
+    for case in range(BATCH):
+        one_case(draw, (seed, case), draw.choice(sources), loader, path, guard)
+
+
+def one_case(draw, number, source, loader, path, guard):
+    """Load one file, damaged, or twisted and signed."""
+    name, content, data, told = source
+    forged = draw.random() < 0.5
+    twist = signed(twisted(draw, content)) if forged else None
+    data = text_of(twist) if forged else damaged(draw, data)
+    path.write_bytes(data)
+    what = (*number, name, data)
+    value = guard.load(lambda: loader(path), len(data), what)
+    if value is None:
+        return
+    if not forged:
+        assert json.dumps(whole(value), sort_keys=True) == told, what
+        return
+    # Defaults and fields of later versions may come in; nothing that was said may go.
+    older = any(f'"version": {v}' in data.decode() for v in (1, 2))
+    where = difference(in_full(twist), whole(value), older)
+    assert where is None, (where, what)
+    if number[1] % 4 == 0:
+        errors = list(validator(schema_of(twist)).iter_errors(twist))
+        assert not errors, (errors[0].message[:300], what)
+    try:
+        decides(value)
+    except Exception as error:
+        error.add_note(repr(what)[:3000])
+        raise
+
+
+def run(kind, sources, loader, place):
+    """Fuzz one kind of file and count the cases."""
+    guard = Guard()
+    path = place / "file.json"
+    for name, content, data, _ in sources:  # what is imported at first use is not the file's doing
+        path.write_bytes(data)
+        assert loader(path) is not None, name
+        decides(loader(path))
+        validator(schema_of(content))
+
+    @settings(max_examples=EXAMPLES[kind], **SETTINGS)
+    @given(st.integers(0, 2**32))
+    def batches(seed):
+        one_batch(seed, sources, loader, path, guard)
+
+    with traced():
+        batches()
+    assert guard.cases >= EXAMPLES[kind] * BATCH
+    # Neither all refused nor all let through: else nothing was tried.
+    assert guard.cases * 0.02 < guard.loaded < guard.cases * 0.6, (guard.loaded, guard.cases)
+
+
+def policy_sources(root):
+    sources = [source(name, value) for name, value in policies().items()]
+    for version in (1, 2, 3):
+        path = root / "tests" / "golden" / f"policy_v{version}.json"
+        told = json.dumps(whole(load_policy(path)), sort_keys=True)
+        sources.append((path.name, json.loads(path.read_text()), path.read_bytes(), told))
+    return sources
+
+
+def source(name, value):
+    """Return an object's name, content, file and what it is to read as."""
+    content = whole(value)
+    return name, content, text_of(content), json.dumps(content, sort_keys=True)
+
+
+def test_policies(place, root):
+    run("policies", policy_sources(root), load_policy, place)
+
+
+def test_experts(place):
+    run("experts", [source("experts", experts())], load_any, place)
+
+
+def test_online(place):
+    sources = [source(name, value) for name, value in online_policies().items()]
+    run("online", sources, Online.load, place)
+
+
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.text(max_size=20), st.floats(allow_nan=False, allow_infinity=False),
+    st.integers(-(10**38), 10**38),
+)  # fmt: skip
+DOCUMENTS = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=500, **SETTINGS)
+@given(DOCUMENTS)
+def test_what_json_holds_is_read_as_it_is(document):
+    text = json.dumps(document).encode()
+    found = parse(text, "x", 1 << 20, "")
+    assert json.dumps(found) == json.dumps(document)
+    assert parse(json.dumps(document, ensure_ascii=False).encode(errors="surrogatepass")
+                 if "\\ud" not in text.decode() else text, "x", 1 << 20, "") == found  # fmt: skip
+
+
+@settings(max_examples=500, **SETTINGS)
+@given(DOCUMENTS, st.integers(0, 2**32))
+def test_what_is_read_is_what_python_reads(document, seed):
+    """Strict reading refuses more; what it takes, it takes as `json` does."""
+    data = damaged(random.Random(seed), json.dumps(document).encode())
+    try:
+        found = parse(data, "x", 1 << 20, "")
+    except InputError:
+        return
+    assert json.dumps(found) == json.dumps(json.loads(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "JSON"), (b"\xef\xbb\xbf{}", "byte order mark"), (b"\xff\xfe{\x00}\x00", "JSON.*utf-8"),
+        (b'{"a": 1, "b": 2, "a": 1}', "the key 'a' twice"), (b"[NaN]", "NaN"), (b"[-Infinity]", "Infinity"),
+        (b"[1e400]", "1e400, beyond"), (b"[" + b"9" * 5000 + b"]", "5000 digits"),
+        (b"[" * 10**4, f"at most {MAX_DEPTH} deep"), (b'{"a":' * 33 + b"1", "deep"),
+        (b"[" + b"[]," * 2**18 + b"1]", "at most 131072 values"), (b'"' + b"x" * 70000 + b'"', "strings up to"),
+        (b'"' + b'\\"' * 40000, "strings up to"), (b'["' + b"]" * 99 + b'", "[[[[{{{{"]x', "Extra data"),
+        (b"[1] [2]", "Extra data"), (b"'a'", "JSON"), (b'"\x00"', "JSON"), (b'"\xed\xa0\x80"', "JSON"),
+    ],
+)  # fmt: skip
+def test_odd_json_is_refused_by_name(data, says):
+    with pytest.raises(InputError, match=f"(?s)^'x' must be .*{says}.*Mend it"):
+        parse(data, "x", 1 << 20, "Mend it.")
+
+
+def test_odd_places_are_refused_by_name(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    (tmp_path / "large").write_bytes(b" ")
+    os.truncate(tmp_path / "large", 1 << 40)  # a hole: it takes no disk
+    places = {
+        "pipe": "pipe", ".": "directory", "circle": "symbolic links", "gone": "missing",
+        "nothing": "missing", "large": "at most", "a\0b": "null", "/dev/zero": "device",
+    }  # fmt: skip
+    for loader in (load_policy, load_any, Online.load):
+        for place, says in places.items():
+            with pytest.raises(InputError, match=says):
+                loader(tmp_path / place)
+    content = artifact(policies()["score max_prob"])
+    (tmp_path / "p.json").write_bytes(text_of(content))
+    (tmp_path / "link").symlink_to(tmp_path / "p.json")
+    assert to_dict(load_policy(tmp_path / "link")) == content  # a link that the user put there
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path):
+    from policyopt.runtime.artifact import save_policy
+
+    odd = policies()["score max_prob"]
+    for value, says in (
+        ("x" * 70000, "strings up to"),
+        ([[[]]] * 2**21, "at most"),
+        (deep(40), "deep"),
+    ):
+        object.__setattr__(odd, "provenance", {"note": value})
+        with pytest.raises(InputError, match=says):
+            save_policy(odd, tmp_path / "p.json")
+    assert not list(tmp_path.iterdir())
+
+
+def deep(levels):
+    node = []
+    for _ in range(levels):
+        node = [node]
+    return node
+
+
+def test_reading_takes_memory_in_proportion():
+    """The worst text for its length that is still allowed: empty lists."""
+    data = b"[" + b"[]," * 100_000 + b"1]"
+    guard = Guard(free=1 << 16, factor=40)
+    with traced():
+        assert guard.load(lambda: strict_json.parse(data, "x", 16 << 20, ""), len(data), "lists")

@@ -1,0 +1,242 @@
+"""What fuzzing needs: damage to bytes, twists of JSON, and a guard on time and memory.
+
+All draws come from a `random.Random`, so that a seed and the number of a case tell the case.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import signal
+import tracemalloc
+from contextlib import contextmanager
+from typing import Any
+
+from policyopt.runtime.errors import PolicyOptError
+from policyopt.runtime.strict_json import digest_of
+
+HUGE = (
+    1e308, -1e308, 1e-320, 2**31, 2**53 + 1, -(2**63), 2**64, 10**39, 10**18, 1 << 40, 0.1, -1, 0, 1,
+)  # fmt: skip
+ODD = (
+    None, True, False, "", "x", "x" * 300, "\ud800", "../../etc/passwd", "NaN", "1e400", [], {}, [[]],
+    [None], [{}], {"a": 1}, {"name": "plain"}, {"name": "max_prob", "params": {}}, 0.5, -0.0, [0.5, 0.7],
+)  # fmt: skip
+#: Texts that JSON does not know or Python reads too kindly, put in the place of a value.
+RAW = (
+    b"NaN", b"Infinity", b"-Infinity", b"1e400", b"-1e999", b"1" * 60, b"9" * 5000, b"01", b"+1", b".5", b"1.",
+    b"0x10", b"'a'", b"nul", b'"\\ud800"', b'"\\x"', b'"\x01"', b'"\xff"', b"[" * 40 + b"]" * 40, b"[1,]",
+    b'{"a":1,"a":1}', b"{}}", b"//", b"\xef\xbb\xbf1", b"\xed\xa0\x80", b"1 1",
+)  # fmt: skip
+
+
+def damaged(random: Any, data: bytes) -> bytes:
+    """Return a copy with bytes flipped, cut, put in, doubled, or a value replaced by raw text."""
+    out = bytearray(data)
+    for _ in range(random.choice((1, 1, 1, 2, 4))):
+        if not out:
+            break
+        at = random.randrange(len(out))
+        kind = random.randrange(8)
+        if kind < 3:
+            out[at] ^= 1 << random.randrange(8)
+        elif kind == 3:
+            out[at] = random.randrange(256)
+        elif kind == 4:
+            del out[at:]
+        elif kind == 5:
+            del out[at : at + random.choice((1, 2, 8, 100))]
+        elif kind == 6:
+            piece = out[at : at + random.choice((1, 5, 40, 400))]
+            out[at:at] = piece
+        else:
+            end = at
+            while end < len(out) and out[end] not in b",]}\n":
+                end += 1
+            start = at
+            while start and out[start - 1] not in b":,[{\n":
+                start -= 1
+            out[start:end] = random.choice(RAW)
+    return bytes(out)
+
+
+def paths(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path of every value inside `node`."""
+    found = []
+    inner = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
+    for key, value in inner:
+        found.append((*path, key))
+        found += paths(value, (*path, key))
+    return found
+
+
+def twisted(random: Any, content: Any) -> Any:
+    """Return a copy with parts dropped, doubled, retyped, made huge, moved, nested or renamed."""
+    content = copy.deepcopy(content)
+    for _ in range(random.choice((1, 1, 1, 2, 3))):
+        places = paths(content)
+        if not places:
+            break
+        # Top fields are few among many numbers: half of the twists go to them or the next level.
+        if random.random() < 0.5:
+            places = [p for p in places if len(p) <= 2] or places
+        path = random.choice(places)
+        at = content
+        for key in path[:-1]:
+            at = at[key]
+        key, value = path[-1], at[path[-1]]
+        kind = random.randrange(10)
+        if kind == 0:
+            del at[key]
+        elif kind == 1 and isinstance(at, list):
+            at.insert(key, copy.deepcopy(value))
+        elif kind == 1:
+            at[random.choice(("colour", "__class__", "score", "name", ""))] = copy.deepcopy(value)
+        elif kind in (2, 3):
+            at[key] = random.choice(HUGE)
+        elif kind in (4, 5):
+            at[key] = copy.deepcopy(random.choice(ODD))
+        elif kind == 6:
+            at[key] = [value]
+        elif kind == 7 and isinstance(value, (int, float)):
+            at[key] = random.choice((value + 1, -value, value * 0.5, float(value), str(value)))
+        elif kind == 7 and isinstance(value, list):
+            at[key] = value * random.choice((0, 2, 50))
+        elif kind == 8:
+            other = random.choice(paths(content))
+            found = content
+            for step in other:
+                found = found[step]
+            at[key] = copy.deepcopy(found)
+        else:
+            deep: Any = value
+            for _ in range(random.choice((3, 20, 40))):
+                deep = [deep]
+            at[key] = deep
+    return content
+
+
+def signed(content: Any) -> Any:
+    """Return content with its own and, inside it, every policy's checksum made to fit."""
+    if not isinstance(content, dict):
+        return content
+    content = {k: _signed_policy(v) for k, v in content.items()}
+    if "sha256" in content:
+        content["sha256"] = digest_of({k: v for k, v in content.items() if k != "sha256"})
+    return content
+
+
+def _signed_policy(value: Any) -> Any:
+    if isinstance(value, dict) and value.get("format") == "policyopt-policy":
+        return signed(value)
+    if isinstance(value, list) and any(isinstance(v, dict) for v in value):
+        return [_signed_policy(v) for v in value]
+    return value
+
+
+def text_of(content: Any) -> bytes:
+    """Return content as a file's bytes."""
+    return (json.dumps(content) + "\n").encode()
+
+
+def difference(given: Any, got: Any, may_add: bool = False, path: str = "") -> str | None:
+    """Say where a file's content and what was read from it first differ; None where they agree.
+
+    Numbers agree as floats; true is no number. `got` may have fields more where `may_add`: those
+    that a newer version knows, and parameters that have a default. Checksums are passed over: they
+    tell 1 from 1.0.
+    """
+    numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (given, got))
+    if numbers:
+        return None if float(given) == float(got) else f"{path}: {given!r} and {got!r}"
+    if type(given) is not type(got):
+        return f"{path}: {given!r} and {got!r}"[:300]
+    pairs: list[tuple[Any, Any, bool, Any]] = []
+    if isinstance(given, dict):
+        if not (given.keys() <= got.keys() if may_add else given.keys() == got.keys()):
+            return f"{path}: keys {sorted(given)} and {sorted(got)}"
+        pairs = [
+            (value, got[key], may_add or key == "params", key)
+            for key, value in given.items()
+            if key != "sha256" and not (may_add and key == "version")
+        ]
+    elif isinstance(given, list):
+        if len(given) != len(got):
+            return f"{path}: {len(given)} and {len(got)} entries"
+        pairs = [(a, b, may_add, i) for i, (a, b) in enumerate(zip(given, got, strict=True))]
+    elif given != got:
+        return f"{path}: {given!r} and {got!r}"[:300]
+    found = (difference(a, b, more, f"{path}/{key}") for a, b, more, key in pairs)
+    return next((where for where in found if where), None)
+
+
+class Guard:
+    """Loads that must end in an object or in an error of ours, in bounded time and memory."""
+
+    def __init__(self, free: int = 1 << 20, factor: int = 60, seconds: float = 2.0) -> None:
+        self.free, self.factor, self.seconds = free, factor, seconds
+        self.cases, self.loaded, self.worst = 0, 0, 0.0
+
+    def load(self, loader: Any, size: int, what: Any) -> Any:
+        """Return what the loader gives for a file of `size` bytes; None where it was refused."""
+        self.cases += 1
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        try:
+            with limited(self.seconds):
+                value = loader()
+        except PolicyOptError as error:
+            assert str(error), what
+            value = None
+        except BaseException as error:
+            error.add_note(f"case: {what!r}"[:3000])
+            raise
+        grown = tracemalloc.get_traced_memory()[1] - before
+        assert grown <= self.free + self.factor * size, (grown, size, what)
+        self.worst = max(self.worst, (grown - self.free) / max(size, 1))
+        self.loaded += value is not None
+        return value
+
+
+@contextmanager
+def limited(seconds: float):
+    """Raise TimeoutError after so much processor time, or where a load waits (say, for a pipe)."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise TimeoutError(f"a load took over {seconds} s")
+
+    timers = (
+        (signal.ITIMER_VIRTUAL, signal.SIGVTALRM, 1),
+        (signal.ITIMER_REAL, signal.SIGALRM, 30),
+    )
+    old = [signal.signal(sign, stop) for _, sign, _ in timers]
+    for timer, _, times in timers:
+        signal.setitimer(timer, seconds * times)
+    try:
+        yield
+    finally:
+        for (timer, sign, _), handler in zip(timers, old, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(sign, handler)
+
+
+@contextmanager
+def traced():
+    """Trace memory, unless someone does already."""
+    mine = not tracemalloc.is_tracing()
+    if mine:
+        tracemalloc.start()
+    try:
+        yield
+    finally:
+        if mine:
+            tracemalloc.stop()

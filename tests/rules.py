@@ -1,0 +1,166 @@
+"""One small policy of every rule, made by hand: K = 3 exits, C = 3 classes."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jsonschema import Draft202012Validator
+
+from policyopt.runtime.answers import make_answer
+from policyopt.runtime.artifact import to_dict
+from policyopt.runtime.bandits import BANDITS, make_bandit
+from policyopt.runtime.confidence import make_confidence
+from policyopt.runtime.decision import Mixture
+from policyopt.runtime.experts import ExpertPolicy
+from policyopt.runtime.features import FEATURES, basis_size
+from policyopt.runtime.online import UEEUCB, Controller, Ladder, LinUCB, Online, SplitEE
+from policyopt.runtime.policy import ALWAYS, NEVER, Policy
+from policyopt.runtime.scores import make_rule
+
+K, C = 3, 3
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def _numbers(*shape):
+    """Numbers of a few digits, so that files stay small."""
+    return (np.random.default_rng(shape).normal(size=shape).round(2)).tolist()
+
+
+def _history(name="record"):
+    width, size = FEATURES[name].width, basis_size(name)
+    return {
+        "features": name, "center": _numbers(K - 1, width),
+        "scale": [[0.5] * width] * (K - 1), "weights": _numbers(K - 1, size), "offset": [0.1, -0.2],
+    }  # fmt: skip
+
+
+def _points(space="logits"):
+    return {
+        "space": space, "classes": C, "points": [_numbers(3, 3), _numbers(2, 2)],
+        "owner": [[0, 1, 2], [0, 2]], "projection": [_numbers(3, 3), _numbers(2, 3)],
+    }  # fmt: skip
+
+
+def _network():
+    given = _history()
+    size = basis_size("record")
+    del given["offset"]
+    layers = {
+        "weights": [_numbers(1, 2, size), _numbers(2, 1, 2)],
+        "biases": [[[0.1, 0]], [[0.5], [0]]],
+    }
+    return {**given, "activation": "tanh", **layers}
+
+
+SCORES: dict[str, dict[str, Any]] = {
+    "advantage": _history("distribution"), "logistic": _history(), "halting": {**_history(), "eps": 0.05},
+    "agreement": {"size": 2, "soft": 1}, "beem": {"weights": [0.5, 1.0, 1.5]},
+    "class_offset": {"offset": [0.1, 0.0, -0.1], "other": 0.2}, "constant": {},
+    "dda": {"confidence": 1, "history": 0}, "de3_bert": {**_points(), "weight": 0.5},
+    "e2cm": {**_points(), "norm": [[1.0, 2.0, 0.5], [1.0, 1.5]], "projection": None,
+             "points": [_numbers(3, 3), _numbers(2, 3)]},
+    "eenet": {"shared": [_numbers(2, C + 3 + k) for k in range(K)], "utility": _numbers(K, 2)},
+    "eenet_released": {"weights": [_numbers(C + 2 + k) for k in range(K)]},
+    "entropy": {"classes": C}, "margin": {}, "max_prob": {}, "network": _network(), "patience": {},
+    "random": {"seed": 7}, "similarity": {"measure": "js", "patience": 2},
+    "trust_score": _points("features"), "vote": {}, "window": {"middle": [0.5, 0.6]},
+}  # fmt: skip
+ANSWERS: dict[str, dict[str, Any]] = {
+    "plain": {}, "temperature": {"temperatures": [1.0, 1.5, 2.0]},
+    "vector": {"scale": [[1.0, 0.9, 1.1]] * K, "bias": _numbers(K, C)},
+    "combined": {"weights": [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.2, 0.3, 0.5]], "bias": None},
+}  # fmt: skip
+CONFIDENCES: dict[str, dict[str, Any]] = {
+    "platt": {"slope": [1.0, 1.1, 1.2], "offset": [0.0, 0.1, 0.2]},
+    "beta": {"a": [1.0] * K, "b": [0.5] * K, "c": [0.0] * K},
+    "isotonic": {"knots": [[0.4, 0.8]] * K, "values": [[0.5, 0.9]] * K},
+    "histogram": {"edges": [[0.5], [], [0.3, 0.6]], "values": [[0.3, 0.9], [0.7], [0.2, 0.5, 0.8]]},
+}
+
+
+def policy(score="max_prob", answer="plain", confidence=None, mixed=None, kind="logits", **more):
+    """Return a policy of these rules; `mixed` names the score of its mixture, "" the same one."""
+    other = None if not mixed else make_rule(mixed, SCORES[mixed])
+    return Policy(
+        make_rule(score, SCORES[score]), [0.6, 0.7], [1.0, 2.0, 4.0], "ms", kind, C,
+        mixture=None if mixed is None else Mixture(np.array([0.5, 0.9]), 0.25, 3, other),
+        provenance={"method": score, "budget": 2.5, "versions": {"policyopt": "0.1.0"}},
+        answer=make_answer(answer, ANSWERS[answer]), overhead=[0.0, 0.01, 0.02],
+        confidence=None if confidence is None else make_confidence(confidence, CONFIDENCES[confidence]),
+        **more,
+    )  # fmt: skip
+
+
+def policies() -> dict[str, Policy]:
+    """Return policies that use every rule and every part of a policy file."""
+    found = {f"score {name}": policy(name) for name in SCORES}
+    found |= {f"answer {name}": policy(answer=name) for name in ANSWERS}
+    found |= {f"confidence {name}": policy(confidence=name) for name in CONFIDENCES}
+    found["mixture of one score"] = policy("patience", mixed="")
+    found["mixture of two scores"] = policy("margin", "temperature", "platt", mixed="window")
+    found["kept exits"] = policy(kept=(0, 2, 3), model_exits=5)
+    found["records"] = policy("logistic", kind="record")
+    return found
+
+
+def experts() -> ExpertPolicy:
+    """Return a policy per context."""
+    some = {"kept": (0, 2, 3), "model_exits": 4}
+    return ExpertPolicy(("clean", "blur"), (policy(**some), policy("margin", **some)))
+
+
+def online_policies() -> dict[str, Online]:
+    """Return an online policy of everything that steers, each after a few requests."""
+    one = policy()
+    ladder = Ladder(one, [[ALWAYS, ALWAYS], [0.6, 0.7], [NEVER, NEVER]])
+    steering: dict[str, Any] = {
+        name: make_bandit(name, {"window": 8} if name == "sliding_window_ucb" else {})
+        for name in BANDITS
+    }
+    steering |= {
+        "controller": Controller(0.4), "linucb": LinUCB(),
+        "splitee": SplitEE((0.1, 0.2, 0.3), 0.1), "uee_ucb": UEEUCB((0.1, 0.2, 0.3)),
+    }  # fmt: skip
+    logits = np.random.default_rng(0).normal(size=(20, K, C)) * 2
+    found = {}
+    for name, who in steering.items():
+        online = Online(ladder, who, overhead=(0.1, 0.2), seed=5)
+        for row in logits:
+            request = online.start()
+            for k in one.path:
+                if online.decide(k, row[k], request).exit:
+                    break
+            online.feedback(request)
+        found[name] = online
+    return found
+
+
+@cache
+def validator(file: str) -> Draft202012Validator:
+    """Return the validator of a schema in docs/."""
+    schema = json.loads((DOCS / file).read_text())
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+def schema_of(content: Any) -> str:
+    """Return the name of the schema that a file's content is to satisfy."""
+    if content["format"] != "policyopt-policy":
+        return content["format"].removeprefix("policyopt-") + ".schema.json"
+    version = content["version"]
+    return "policy.schema.json" if version == 3 else f"policy_v{version}.schema.json"
+
+
+def assert_valid(content: Any) -> None:
+    """Fail unless a file's content satisfies its schema."""
+    errors = list(validator(schema_of(content)).iter_errors(content))
+    assert not errors, [(list(e.absolute_path), e.message[:300]) for e in errors]
+
+
+def artifact(value: Policy) -> dict[str, Any]:
+    """Return a policy's file content as JSON gives it back."""
+    return json.loads(json.dumps(to_dict(value), allow_nan=False))

@@ -1,0 +1,111 @@
+"""The schemas in docs/: up to date, of every rule, true to every file that is or was written."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import jsonschema
+import pytest
+from rules import (
+    ANSWERS,
+    CONFIDENCES,
+    DOCS,
+    SCORES,
+    artifact,
+    assert_valid,
+    experts,
+    online_policies,
+    policies,
+    schema_of,
+    validator,
+)  # fmt: skip
+
+from policyopt.export import schema as module
+from policyopt.export.schema import rule_schema, schemas
+from policyopt.runtime.answers import ANSWERS as KNOWN_ANSWERS
+from policyopt.runtime.artifact import load_policy, to_dict
+from policyopt.runtime.confidence import CONFIDENCES as KNOWN_CONFIDENCES
+from policyopt.runtime.content import VERSION
+from policyopt.runtime.errors import InputError
+from policyopt.runtime.experts_file import experts_to_dict
+from policyopt.runtime.online.online_file import save_online
+from policyopt.runtime.scores import RULES
+
+
+def test_the_files_in_docs_are_what_the_code_makes():
+    made = schemas()
+    assert {path.name for path in DOCS.glob("*.schema.json")} == set(made)
+    for file, schema in made.items():
+        text = (DOCS / file).read_text()
+        again = "python -m policyopt.export.schema docs"
+        assert text == json.dumps(schema, indent=1) + "\n", f"{file} is stale: {again}"
+
+
+def test_every_rule_has_an_entry_and_a_sample(monkeypatch):
+    assert set(SCORES) == set(RULES)
+    assert set(ANSWERS) == set(KNOWN_ANSWERS) and set(CONFIDENCES) == set(KNOWN_CONFIDENCES)
+    known = {**RULES, **KNOWN_ANSWERS, **KNOWN_CONFIDENCES}
+    assert set(module.ARRAYS) <= set(known)
+    # A rule whose arrays nothing describes: no schema is made.
+    for name in module.ARRAYS:
+        with pytest.raises(InputError, match="described in its schema"):
+            rule_schema(known[name], {})
+    monkeypatch.setattr(module, "ARRAYS", {**module.ARRAYS, "beem": {}})
+    with pytest.raises(InputError, match="weights of beem"):
+        schemas()
+
+
+@pytest.mark.parametrize("name", list(policies()))
+def test_policies_are_valid(name):
+    assert_valid(artifact(policies()[name]))
+
+
+def test_experts_and_online_policies_are_valid(tmp_path):
+    assert_valid(json.loads(json.dumps(experts_to_dict(experts()))))
+    for online in online_policies().values():
+        save_online(online, tmp_path / "o.json")
+        assert_valid(json.loads((tmp_path / "o.json").read_text()))
+
+
+def test_golden_files_of_every_version_are_valid_and_load(root):
+    files = sorted((root / "tests" / "golden").glob("policy_v*.json"))
+    contents = [json.loads(path.read_text()) for path in files]
+    assert {content["version"] for content in contents} == set(range(1, VERSION + 1))
+    for path, content in zip(files, contents, strict=True):
+        assert_valid(content)
+        assert_valid(to_dict(load_policy(path)))  # as it would be written now
+        others = [v for v in range(1, VERSION + 1) if v != content["version"]]
+        for version in others:
+            other = {**content, "version": version}
+            assert not validator(schema_of(other)).is_valid(other), (path.name, version)
+
+
+def _objects(node, path=()):
+    """Yield the path of every object whose fields are fixed."""
+    if isinstance(node, dict) and path[:1] != ("provenance",):
+        yield path
+        for key, value in node.items():
+            yield from _objects(value, (*path, key))
+
+
+def test_unknown_and_missing_fields_are_invalid_at_every_level():
+    content = artifact(policies()["mixture of two scores"])
+    tried = 0
+    for path in _objects(content):
+        for change in ("add", "drop"):
+            other = copy.deepcopy(content)
+            at = other
+            for key in path:
+                at = at[key]
+            if change == "add":
+                at["colour"] = 1
+            elif at:
+                at.pop(next(iter(at)))
+            else:
+                continue  # a rule without parameters
+            tried += 1
+            assert not validator("policy.schema.json").is_valid(other), (path, change)
+    assert tried >= 18
+    with pytest.raises(jsonschema.ValidationError):
+        validator("policy.schema.json").validate({**content, "costs": ["a", 2, 3]})
