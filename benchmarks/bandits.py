@@ -23,7 +23,7 @@ from _bandit_libraries import contestants
 from _common import machine, machine_line, table, times, write
 
 from policyopt.runtime.bandits import BANDITS, make_bandit
-from policyopt.runtime.bandits.reveal import reveal_chances
+from policyopt.runtime.bandits.parts.reveal import reveal_chances
 
 Floats = npt.NDArray[np.float64]
 OUT = Path(__file__).parent / "results" / "bandits.json"

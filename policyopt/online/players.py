@@ -11,8 +11,8 @@ import numpy.typing as npt
 from policyopt.online.outcomes import Outcomes
 from policyopt.online.requests import Block, Requests
 from policyopt.runtime.bandits import Bandit
-from policyopt.runtime.bandits.base import check_whole
-from policyopt.runtime.bandits.reveal import REVEALS, reveal_chances
+from policyopt.runtime.bandits.parts.reveal import REVEALS, reveal_chances
+from policyopt.runtime.checks import check_whole
 from policyopt.runtime.errors import bad
 from policyopt.runtime.online.controller import Controller
 from policyopt.runtime.online.ladder import Ladder

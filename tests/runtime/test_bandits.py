@@ -15,8 +15,8 @@ from scipy import stats
 from policyopt.runtime import InputError
 from policyopt.runtime.bandits import BANDITS, make_bandit
 from policyopt.runtime.bandits.kl_ucb import upper_bound, upper_bounds
-from policyopt.runtime.bandits.noise import BLOCK, normals, uniforms
-from policyopt.runtime.bandits.reveal import REVEALS, reveal_chances
+from policyopt.runtime.bandits.parts.noise import BLOCK, normals, uniforms
+from policyopt.runtime.bandits.parts.reveal import REVEALS, reveal_chances
 
 SPECS = [
     ("ucb1", {}),

@@ -315,7 +315,7 @@ def test_exits_are_the_models_numbers():
         (lambda w: w.update([0.5], 0.5, 0), "'predictions' must be 1 integers"),
         (lambda w: w.update_batch(np.zeros((2, 4)), [0, 0], [0, 0]), "of shape"),
         (lambda w: w.update_batch(np.zeros((2, 3)), [0], [0, 0]), "'predictions' must be 2"),
-        (lambda w: w.reset(learn=-1), "'learn' must be a whole number, 0 or more"),
+        (lambda w: w.reset(learn=-1), "'learn' must be a whole number, at least 0"),
         (lambda w: w.reset(learn=True), "'learn' must be a whole number"),
         (lambda w: watch(run_length=0), "'run_length' must be a whole number, 1 or more"),
         (lambda w: watch(bins=1), "'bins' must be a whole number, 2 or more and at most 1024"),

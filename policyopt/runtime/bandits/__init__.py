@@ -1,9 +1,11 @@
 """Bandits: one file each, named after what it holds. They choose among arms while serving.
 
 The bandit called ``x`` is the class in ``x.py`` whose ``name`` is ``x``: a new bandit is a new file.
+What bandits share is in ``parts``.
 A bandit is configuration; `one` makes the form that serves a single stream (plain Python numbers,
 constant time and memory per request), `many` the form that plays R streams side by side (numpy, for
-simulations). Both read the same formula and choose the same arms.
+simulations). Index bandits state their formula twice: `index` for arrays, and `best`, the same in one
+loop over plain numbers, for speed. Both choose the same arms: tests play them side by side.
 """
 
 from __future__ import annotations
@@ -15,29 +17,16 @@ from pkgutil import iter_modules
 from typing import Any
 
 from ..errors import bad
-from .base import Bandit, Many, One
+from .parts.base import Bandit, Many, One
 
 __all__ = ["BANDITS", "Bandit", "Many", "One", "make_bandit"]
-
-_SHARED = (
-    "base",
-    "beta",
-    "exp3_many",
-    "index",
-    "memory",
-    "noise",
-    "one",
-    "many",
-    "reveal",
-    "saved",
-)
 
 
 class _Bandits(Mapping[str, type[Bandit]]):
     """Name to class; the names are those of the files, so none is imported to list them."""
 
     def __init__(self) -> None:
-        self._names = [m.name for m in iter_modules(__path__) if m.name not in _SHARED]
+        self._names = [m.name for m in iter_modules(__path__) if not m.ispkg]
 
     def __getitem__(self, name: str) -> type[Bandit]:
         if name not in self._names:
@@ -91,5 +80,7 @@ def make_bandit(name: str, settings: Mapping[str, Any] | None = None) -> Bandit:
     for key in wanted:
         if key not in known:
             allowed = ", ".join(known) or "none: it has no settings"
-            raise bad(f"setting of {name}", f"one of {allowed}", key, "E.g. ucb1 has c.")
+            raise bad(
+                f"setting of {name}", f"one of {allowed}", key, f"`policyopt methods {name}`."
+            )
     return bandit(**wanted)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .base import check_positive
-from .index import RootIndex
-from .memory import Memory
+from ..checks import check_positive
+from .parts.index import RootIndex
+from .parts.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class DiscountedUCB(RootIndex):
     summary: ClassVar[str] = "lets old rewards fade, so that it follows changes"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive("discount", self.discount, most=1 - 1e-9)
         check_positive("xi", self.xi)
 

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, ClassVar
 
-from .base import (
+from ..checks import check_positive
+from .parts.base import (
     LEAST_REWARD,
     MOST_REWARD,
     Bandit,
     check_player,
-    check_positive,
     no_chance,
     no_such_arms,
     unscaled,
 )  # fmt: skip
-from .exp3_many import ManyEXP3
-from .noise import BLOCK, uniforms
-from .saved import checked, row
+from .parts.exp3_many import ManyEXP3
+from .parts.noise import BLOCK, uniforms
+from .parts.saved import checked, row
 
 _LARGEST = 1e100  # of a saved estimate
 
@@ -38,8 +38,9 @@ class EXP3(Bandit):
     gamma : float, optional
         Share of rounds played at random, and the rate of learning, in (0, 1]. None: what the
         paper's corollary 3.2 takes for a horizon of t rounds in round t,
-        ``min(1, sqrt(A ln A / ((e - 1) t)))``; where `share` is set, what its corollary 8.2 takes
-        for one change in ``T = 1 / share`` rounds, ``min(1, sqrt(A (ln(A T) + e) / ((e - 1) T)))``.
+        ``min(1, sqrt(A ln A / ((e - 1) t)))``; where `share` is set, the choice of section 8 for
+        ``T = 1 / share`` rounds and S - 1 changes, ``min(1, sqrt(A (S ln(A T) + e) / ((e - 1) T)))``,
+        at its least: S = 1.
     share : float
         alpha of EXP3.S: after each reward every arm gets ``e alpha / A`` of all weight, so that
         none is lost for ever. The paper takes 1 / T. 0: EXP3, which follows no changes.
@@ -70,6 +71,7 @@ class EXP3(Bandit):
     draws: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.gamma is not None:
             check_positive("gamma", self.gamma, most=1.0)
         if self.share != 0:

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import bad
-from .base import Floats
-from .index import Floats1, Index
+from ..checks import check_least
+from .parts.base import Floats
+from .parts.index import Floats1, Index
 
 _STEPS = 60  # of Newton's method at most; 3 to 6 are usual
 _SMALL = 1e-300  # stands in for 0 where there is a logarithm
@@ -50,19 +50,16 @@ class KLUCB(Index):
     tie: ClassVar[float] = 1e-12
 
     def __post_init__(self) -> None:
-        number = isinstance(self.c, (int, float)) and not isinstance(self.c, bool)
-        if not number or not 0 <= self.c < math.inf:
-            raise bad("c", "a number, at least 0", self.c, "Leave it out for the default.")
+        super().__post_init__()
+        check_least("c", self.c)
 
     def _level(self, clock: float) -> float:
         return clock + self.c * math.log(max(clock, 1.0))
 
     def index(self, m: Any, mean: Any, variance: Any, pulls: Any, clock: Any, noise: Any) -> Any:
         """Return the indices; see `Index.index`."""
-        del variance, noise
-        if isinstance(mean, np.ndarray):
-            return upper_bounds(mean, self._level(clock) / pulls)
-        return upper_bound(mean, self._level(clock) / pulls)
+        del m, variance, noise
+        return upper_bounds(mean, self._level(clock) / pulls)
 
     def best(
         self, pulls: Floats1, total: Floats1, square: Floats1, clock: float, noise: Floats1

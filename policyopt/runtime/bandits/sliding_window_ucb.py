@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .base import check_positive, check_whole
-from .index import RootIndex
-from .memory import Memory
+from ..checks import check_positive, check_whole
+from .parts.index import RootIndex
+from .parts.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class SlidingWindowUCB(RootIndex):
     summary: ClassVar[str] = "looks at the last rounds only, so that it follows changes"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole("window", self.window, 2, 10**6)
         check_positive("xi", self.xi)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..errors import bad
-from .beta import ManyBeta, OneBeta
-from .index import Floats1, Index
-from .many import ManyIndices
-from .one import OneIndex
+from .parts.beta import ManyBeta, OneBeta
+from .parts.index import Floats1, Index
+from .parts.many import ManyIndices
+from .parts.one import OneIndex
 
 _POSTERIORS = ("gaussian", "beta")
 
@@ -52,6 +52,7 @@ class Thompson(Index):
     noisy: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.posterior not in _POSTERIORS:
             raise bad("posterior", " or ".join(_POSTERIORS), self.posterior, "E.g. gaussian.")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .base import check_positive
-from .index import RootIndex
+from ..checks import check_positive
+from .parts.index import RootIndex
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class UCB1(RootIndex):
     summary: ClassVar[str] = "adds to the mean what its count leaves open"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive("c", self.c)
 
     @property

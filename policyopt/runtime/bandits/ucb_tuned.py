@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .index import Floats1, Index
+from .parts.index import Floats1, Index
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .base import check_positive
-from .index import Floats1, Index
+from ..checks import check_positive
+from .parts.index import Floats1, Index
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class UCBV(Index):
     spread: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive("zeta", self.zeta)
         check_positive("c", self.c)
 

@@ -39,10 +39,11 @@ class Movement:
     def __str__(self) -> str:
         what = "share" if " " in self.direction else "mean"
         what = "spread" if self.direction in ("wider", "narrower") else what
-        return (
-            f"{self.statistic}: {self.direction}, {what} {self.before:.3g} -> {self.now:.3g} "
-            f"over {self.requests} requests since request {self.since}"
-        )
+        before, now = f"{self.before:.3g}", f"{self.now:.3g}"
+        # Coins break ties: of rows that are all alike, they alone can raise an alarm, a false one.
+        how = f"{self.direction}, {what} {before} -> {now}"
+        how = f"no visible movement, {what} {now}," if before == now else how
+        return f"{self.statistic}: {how} over {self.requests} requests since request {self.since}"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Reference:
     path : tuple of K int
         The model's numbers of the exits that the policy runs.
     classes : int
-        C; a prediction outside 0..C-1 has a cell of its own.
+        C, 0 where nobody knows; no class (-1) has a cell of its own.
     steered : bool
     edges : tuple of arrays
         Of each score: ascending; cell m holds edges[m-1] < score <= edges[m].
@@ -167,29 +167,34 @@ def as_table(scores: Any) -> Floats:
 
 
 def checked_rows(
-    scores: Any, predictions: Any, exits: Any, path: Sequence[int], steered: bool
+    scores: Any, predictions: Any, exits: Any, path: Sequence[int], steered: bool, classes: int
 ) -> tuple[Floats, Ints, Ints]:
     """Check n rows and return scores (n, K), predictions (n,) and columns of the exits taken (n,).
 
     Raises
     ------
     InputError
-        Other shapes, exits that the policy does not run, scores that are not finite where reached.
+        Other shapes, exits that the policy does not run, classes that there are not (-1 stands for
+        none; any will do where C is 0: unknown), scores that are not finite where reached.
     """
     table = as_table(scores)
-    classes = np.asarray(predictions)
+    given = np.asarray(predictions)
     taken = np.asarray(exits) if exits is not None else np.full(len(table), path[0])
     width = 1 if steered else len(path)
     if not width <= table.shape[1] <= len(path):
         raise bad(
             "scores", f"of shape (N, {len(path)})", table.shape, "NaN where an exit was not run."
         )
-    for name, array in (("predictions", classes), ("exits", taken)):
+    for name, array in (("predictions", given), ("exits", taken)):
         if array.shape != (len(table),) or array.dtype.kind not in "iu":
             raise bad(
                 name, f"{len(table)} integers, one per row of the scores",
                 f"shape {array.shape}, dtype {array.dtype}", "Predictions are those of the first exit.",
             )  # fmt: skip
+    strange = given[(given < -1) | (given >= classes)]
+    if classes and len(strange):
+        allowed = f"classes from 0 to {classes - 1}, or -1 for none"
+        raise bad("predictions", allowed, int(strange[0]), "Those of the first exit.")
     positions = np.searchsorted(np.array(path), taken)
     unknown = np.array(path)[np.minimum(positions, len(path) - 1)] != taken
     if unknown.any():
@@ -205,4 +210,4 @@ def checked_rows(
             "scores", "finite at every exit up to the one taken",
             f"{table[reached & ~np.isfinite(table)][0]}", "Pass what `Policy.step` returned.",
         )  # fmt: skip
-    return table, classes.astype(np.int64), positions
+    return table, given.astype(np.int64), positions

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import check_whole
 from ..errors import bad
 from ..parameters import numbers
 from .bets import BETS, GROUPS, WINDOWS
 from .detector import start_sums
 from .reference import Reference
-from .watch import DriftWatch, whole
+from .watch import DriftWatch
 
 _FORMAT = "policyopt.drift/1"
 _LARGEST = 2**53
@@ -120,7 +121,7 @@ def _padded(
 
 
 def _whole(state: Mapping[str, Any], name: str, least: int = 0, most: int = _LARGEST) -> int:
-    return whole(name, state.get(name), least, most)
+    return check_whole(name, state.get(name), least, most, _NEXT)
 
 
 def _require(

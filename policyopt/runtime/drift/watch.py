@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import check_whole
 from ..coin import coin
 from ..errors import bad
 from .detector import advance, start_sums
@@ -54,8 +55,8 @@ class DriftWatch:
     """
 
     def __init__(self, reference: Reference, run_length: int = 100_000, seed: int = 0) -> None:
-        whole("run_length", run_length, 1)
-        whole("seed", seed, 0)
+        check_whole("run_length", run_length, 1)
+        check_whole("seed", seed, 0)
         self.reference = reference
         self.run_length = int(run_length)
         self.seed = int(seed)
@@ -109,8 +110,8 @@ class DriftWatch:
         InputError
             Shapes that do not fit, scores that are not finite where reached, no rows.
         """
-        whole("bins", bins, 2, 1024)
-        whole("classes", classes, 0, 1 << 20)
+        check_whole("bins", bins, 2, 1024)
+        check_whole("classes", classes, 0, 1 << 20)
         steered = bool(steered)
         table = as_table(scores)
         numbers = tuple(range(table.shape[-1])) if path is None else tuple(int(k) for k in path)
@@ -118,7 +119,7 @@ class DriftWatch:
             raise bad("path", "exit numbers, ascending", numbers, "E.g. path=policy.path.")
         if exits is None and not steered:
             raise bad("exits", "given", "none", "Or watch the first exit only: steered=True.")
-        rows = checked_rows(table, predictions, exits, numbers, steered)
+        rows = checked_rows(table, predictions, exits, numbers, steered, classes)
         if not len(table):
             raise bad("scores", "of one row or more", "none", "E.g. rows of split 'calibrate'.")
         return cls(Reference.of(*rows, classes, numbers, steered, bins), run_length, seed)
@@ -144,7 +145,7 @@ class DriftWatch:
         scores : float, or sequence of float
             At the exits that were run, first to last.
         prediction : int
-            At the first exit.
+            Class at the first exit; -1 where it gave none.
         exit : int, optional
             Exit taken, the model's number. Not needed where `steered`.
 
@@ -197,8 +198,9 @@ class DriftWatch:
         if exits is None and not steered:
             raise bad("exits", "given", "none", "The watch was fitted without steered=True.")
         rows = checked_rows(
-            scores, predictions, None if steered else exits, self.reference.path, steered
-        )
+            scores, predictions, None if steered else exits, self.reference.path, steered,
+            self.reference.classes,
+        )  # fmt: skip
         cells, values = self.reference.read(*rows)
         n, width = cells.shape
         if self.requests + n >= _LARGEST // width:
@@ -251,7 +253,7 @@ class DriftWatch:
             become the reference, in the same cells, and nothing is watched until they have come
             (the change is there to stay, and the policy was fitted anew, say).
         """
-        whole("learn", learn, 0)
+        check_whole("learn", learn, 0)
         self.alarm_at = None
         self.learning = int(learn)
         self.sums = start_sums(self.reference.pool)
@@ -293,13 +295,3 @@ class DriftWatch:
         from .saved import from_dict
 
         return from_dict(state)
-
-
-def whole(name: str, value: Any, least: int, most: int = _LARGEST) -> int:
-    """Return a whole number from `least` to `most`, or raise `InputError`."""
-    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not (is_whole and least <= value <= most):
-        allowed = f"a whole number, {least} or more"
-        allowed += "" if most == _LARGEST else f" and at most {most}"
-        raise bad(name, allowed, value)
-    return int(value)

@@ -26,8 +26,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ..bandits.base import check_positive, check_share, check_whole
-from ..bandits.saved import checked
+from ..bandits.parts.saved import checked
+from ..checks import check_positive, check_share, check_whole, plain_fields
 from ..errors import bad
 from ..thresholds import ALWAYS, NEVER
 from .ladder import Ladder
@@ -74,6 +74,7 @@ class Controller:
     summary: ClassVar[str] = "moves along the ladder so that the mean cost stays at the budget"
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         check_share("budget", self.budget)
         check_positive("step", self.step, most=1.0)
         check_share("start", self.start)

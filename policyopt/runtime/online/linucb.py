@@ -31,9 +31,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ..bandits.base import Bools, Ints, check_positive, check_whole
-from ..bandits.index import Numbers
-from ..bandits.saved import checked
+from ..bandits.parts.base import Bools, Ints
+from ..bandits.parts.index import Numbers
+from ..bandits.parts.saved import checked
+from ..checks import check_positive, check_whole, plain_fields
 from ..errors import bad
 from ..parameters import numbers
 
@@ -142,6 +143,7 @@ class LinUCB:
     summary: ClassVar[str] = "learns from confidence and agreement whether going on pays (DEE)"
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         check_positive("alpha", self.alpha)
 
     def one(self, exits: int) -> OneLinUCB:

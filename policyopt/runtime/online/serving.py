@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..bandits import BANDITS, Bandit, make_bandit
-from ..bandits.reveal import REVEALS, reveal_chances
+from ..bandits.parts.reveal import REVEALS, reveal_chances
 from ..decision import Decision
 from ..errors import InputError, bad
 from ..policy import Policy

@@ -36,7 +36,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bandits import Bandit, make_bandit
-from ..bandits.base import Bools, Ints, check_least, check_positive
+from ..bandits.parts.base import Bools, Ints
+from ..checks import check_least, check_positive, plain_fields
 from ..errors import bad
 from ..parameters import numbers
 
@@ -78,6 +79,7 @@ class SplitEE:
     summary: ClassVar[str] = "learns at which exit to choose between leaving and the last exit"
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         layers = tuple(numbers("layers", self.layers, 1).tolist())
         if not layers or layers[0] < 0 or list(layers) != sorted(layers):
             raise bad("layers", "ascending numbers from 0 on", list(layers), "One per exit.")

@@ -34,8 +34,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ..bandits.base import Bools, Ints, check_positive, check_whole
-from ..bandits.saved import checked
+from ..bandits.parts.base import Bools, Ints
+from ..bandits.parts.saved import checked
+from ..checks import check_positive, check_whole, plain_fields
 from ..errors import bad
 from ..parameters import numbers
 
@@ -70,6 +71,7 @@ class UEEUCB:
     summary: ClassVar[str] = "finds the one best exit from how often exits disagree"
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         costs = tuple(numbers("costs", self.costs, 1).tolist())
         if not costs or list(costs) != sorted(costs):
             raise bad("costs", "ascending numbers", list(costs), "One per exit.")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import bad
-from ..parameters import numbers
+from ...errors import bad
+from ...parameters import numbers
 from .base import LEAST_REWARD, MOST_REWARD
 from .memory import FORGOTTEN
 

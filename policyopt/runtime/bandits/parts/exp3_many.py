@@ -21,7 +21,7 @@ from .base import (
 from .noise import BLOCK, uniforms
 
 if TYPE_CHECKING:
-    from .exp3 import EXP3
+    from ..exp3 import EXP3
 
 
 class ManyEXP3:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import bad
+from ...errors import bad
 
 #: Whose rewards feedback shows: of the arm played, of all smaller ones, of all that are known.
 REVEALS = ("played", "smaller", "all")

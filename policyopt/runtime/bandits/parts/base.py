@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError, bad
+from ...checks import check_whole, plain_fields
+from ...errors import InputError, bad
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -93,6 +94,9 @@ class Bandit(ABC):
     #: Whether it draws its arms with known chances: only then can rewards be weighted by them.
     draws: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        plain_fields(self)
+
     @abstractmethod
     def one(self, arms: int, seed: int = 0, stream: int = 0) -> One:
         """Return a player of one stream.
@@ -108,36 +112,6 @@ class Bandit(ABC):
     @abstractmethod
     def many(self, arms: int, streams: int, seed: int = 0) -> Many:
         """Return a player of R streams."""
-
-
-def check_positive(name: str, value: Any, above: float = 0.0, most: float = float("inf")) -> None:
-    """Refuse a setting that is no number in (above, most]."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not above < value <= most or value == float("inf"):
-        allowed = f"a number above {above:g}" + (f", at most {most:g}" if most < 1e300 else "")
-        raise bad(name, allowed, value, "Leave it out for the default.")
-
-
-def check_share(name: str, value: Any) -> None:
-    """Refuse a setting that is no number in [0, 1]."""
-    check_least(name, value, 1.0)
-
-
-def check_least(name: str, value: Any, most: float = float("inf")) -> None:
-    """Refuse a setting that is no number in [0, most]."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= most or value == float("inf"):
-        allowed = f"a number in [0, {most:g}]" if most < 1e300 else "a number, 0 or more"
-        raise bad(name, allowed, value, "Leave it out for the default.")
-
-
-def check_whole(name: str, value: Any, least: int = 1, most: int = 1 << 62) -> None:
-    """Refuse a setting that is no whole number in [least, most]."""
-    if type(value) is not int or not least <= value <= most:
-        allowed = f"a whole number, at least {least}" + (
-            f", at most {most:,}" if most < 1 << 53 else ""
-        )
-        raise bad(name, allowed, value, "Leave it out for the default.")
 
 
 def check_player(arms: Any, seed: Any, streams: Any = 1) -> None:
@@ -161,5 +135,5 @@ def no_chance(got: Any = "none") -> InputError:
     """Return the error for rewards whose chance of becoming known is missing or is none."""
     return bad(
         "chance", "the probability, above 0, that each reward was to be known", got,
-        "See policyopt.runtime.bandits.reveal.",
+        "See policyopt.runtime.bandits.parts.reveal.",
     )  # fmt: skip

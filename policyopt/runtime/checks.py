@@ -1,0 +1,90 @@
+"""Checks of arguments: one sentence each that names what is allowed; numpy's numbers are numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from .errors import bad
+
+_DEFAULT = "Leave it out for the default."
+
+
+def plain(value: Any) -> Any:
+    """Return a number of numpy's as one of Python's, anything else as it is.
+
+    Examples
+    --------
+    >>> plain(np.int64(3)), plain("a")
+    (3, 'a')
+    """
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def plain_fields(rule: Any) -> None:
+    """Make the numbers of a frozen dataclass plain: they are saved as JSON."""
+    for one in fields(rule):
+        object.__setattr__(rule, one.name, plain(getattr(rule, one.name)))
+
+
+def check_type(name: str, value: Any, kinds: Any, allowed: str, step: str = "") -> Any:
+    """Return what is of one of these types, or refuse it.
+
+    Examples
+    --------
+    >>> check_type("path", "a.json", str, "a text")
+    'a.json'
+    """
+    if not isinstance(value, kinds):
+        got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise bad(name, allowed, "None" if value is None else got, step)
+    return value
+
+
+def check_positive(name: str, value: Any, above: float = 0.0, most: float = math.inf) -> Any:
+    """Return a number in (above, most], or refuse it."""
+    value = plain(value)
+    if not _is_number(value) or not above < value <= most:
+        allowed = f"a number above {above:g}" + (f", at most {most:g}" if most < 1e300 else "")
+        raise bad(name, allowed, value, _DEFAULT)
+    return value
+
+
+def check_share(name: str, value: Any, allowed: str = "") -> Any:
+    """Return a number in [0, 1], or refuse it."""
+    return check_least(name, value, 1.0, allowed)
+
+
+def check_least(name: str, value: Any, most: float = math.inf, allowed: str = "") -> Any:
+    """Return a number in [0, most], or refuse it."""
+    value = plain(value)
+    if not _is_number(value) or not 0 <= value <= most:
+        usual = f"a number in [0, {most:g}]" if most < 1e300 else "a number, 0 or more"
+        raise bad(name, allowed or usual, value, "" if allowed else _DEFAULT)
+    return value
+
+
+def check_whole(
+    name: str, value: Any, least: int = 1, most: int = 1 << 62, step: str = _DEFAULT
+) -> int:
+    """Return a whole number in [least, most], or refuse it.
+
+    Examples
+    --------
+    >>> check_whole("rounds", np.int64(5))
+    5
+    """
+    value = plain(value)
+    if type(value) is not int or not least <= value <= most:
+        allowed = f"a whole number, at least {least}" + (
+            f", at most {most:,}" if most < 1 << 53 else ""
+        )
+        raise bad(name, allowed, value, step)
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
