@@ -47,12 +47,14 @@ def evaluate(
             out,
             to_csv([{"row": i, **dict(zip(names, c, strict=True))} for i, c in enumerate(columns)]),
         )
+    # Provenance decides nothing, so the loader takes any: what is no name or number is not shown.
     provenance = loaded.provenance
+    method, budget, chosen = (provenance.get(name) for name in ("method", "budget", "chosen"))
     record = {
-        "method": provenance.get("method"),
-        "chosen": provenance.get("chosen", {}).get("method"),
+        "method": method if isinstance(method, str) else None,
+        "chosen": chosen.get("method") if isinstance(chosen, dict) else None,
         "split": split,
-        "budget": provenance.get("budget"),
+        "budget": budget if isinstance(budget, (int, float)) else None,
         "unit": loaded.unit,
         **summary(outcome),
     }
@@ -60,7 +62,7 @@ def evaluate(
         [record],
         style,
         {
-            "method": lambda r: r["method"] + (f": {r['chosen']}" if r["chosen"] else ""),
+            "method": lambda r: (r["method"] or "-") + (f": {r['chosen']}" if r["chosen"] else ""),
             "split": lambda r: r["split"],
             "rows": lambda r: f"{r['rows']:,}",
             f"budget [{loaded.unit}]": lambda r: r["budget"],

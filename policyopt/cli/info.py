@@ -1,25 +1,33 @@
-"""``policyopt info``: what a cache holds."""
+"""``policyopt info``: what a cache holds, or a policy file."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
 from policyopt.cache.data import ExitData
-from policyopt.cli.options import CachePath, CostName, Incomplete, Style, read_cache
+from policyopt.cli.options import CostName, Incomplete, Style, read_cache
 from policyopt.cli.output import Format, number, percent, print_json, print_table, to_csv
+from policyopt.cli.policy_info import print_policy
 from policyopt.cli.progress import progress
 from policyopt.table import Table, Tables
 
 
 def info(
-    cache: CachePath,
+    cache: Annotated[
+        Path, typer.Argument(metavar="CACHE", help="Directory of a cache, or a policy file (JSON).")
+    ],
     cost: CostName = None,
     incomplete: Incomplete = False,
     style: Style = Format.table,
 ) -> None:
-    """Show rows, accuracy per exit, costs and metadata of a cache."""
+    """Show rows, accuracy per exit, costs and metadata of a cache; or what a policy file says."""
+    if cache.suffix == ".json" and cache.is_file():
+        print_policy(cache, style)
+        return
     data = read_cache(cache, incomplete)
     with progress("reading the outputs") as step:
         tables = Tables(data, cost, step)
