@@ -1,0 +1,183 @@
+"""One sample at a time gives the bits of a batch, whatever the width, the type and the edge case."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from rules import SCORES, K
+from rules import policy as made
+
+from policyopt.runtime import Mixture, Policy
+from policyopt.runtime.answers import Temperature
+from policyopt.runtime.errors import InputError
+from policyopt.runtime.observe import Observer
+from policyopt.runtime.output import reduce_logits, with_columns, with_log_prob
+from policyopt.runtime.scores import RULES, Entropy, Margin, MaxProb, Patience, Vote, score_table
+
+COLUMNS = ("prediction", "top_prob", "top_class", "entropy", "log_sum_exp", "log_prob")
+WIDTHS = (1, 2, 3, 5, 9, 33, 100, 129, 1001)
+
+
+def _cases(classes, dtype=np.float32):
+    """Logits (N, K, C): plain, tied, all alike, saturated, with classes that cannot be, one left."""
+    rng = np.random.default_rng(classes)
+    z = rng.normal(size=(60, K, classes)) * 4
+    z[10:20] = np.round(z[10:20] / 3)
+    z[20:25] = 1.5
+    z[25:30] *= 20
+    masked = rng.random((20, K, classes)) < 0.6
+    masked[10:] = True
+    np.put_along_axis(masked, rng.integers(0, classes, (20, K, 1)), False, axis=2)
+    z[30:50][masked] = -np.inf
+    return z.astype(dtype)
+
+
+def _same(a, b):
+    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    np.testing.assert_array_equal(a, b)  # shows where, if it is more than the sign of a zero
+    assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("classes", WIDTHS)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_row_reduces_to_the_bits_it_has_in_a_batch(classes, dtype):
+    logits = _cases(classes, dtype)[:, 0]
+    for top in (1, 2, 3):
+        whole = with_log_prob(reduce_logits(logits, top), logits)
+        scratch = np.full((2, 70, classes), 7, dtype=np.float32)
+        again = with_log_prob(reduce_logits(logits, top, scratch), logits)
+        alone = [with_log_prob(reduce_logits(z[None], top), z[None]) for z in logits]
+        for name in COLUMNS:
+            _same(getattr(again, name), getattr(whole, name))
+            _same(np.concatenate([getattr(one, name) for one in alone]), getattr(whole, name))
+
+
+@pytest.mark.parametrize("classes", WIDTHS)
+def test_fewer_columns_are_the_same_columns(classes):
+    """What no score asks for is left out, and changes no bit of the rest."""
+    logits = _cases(classes)[:, 1]
+    full = reduce_logits(logits)
+    for top in (1, 2):
+        few = reduce_logits(logits, top, entropy=False)
+        _same(few.top_prob, full.top_prob[:, :top])
+        _same(few.top_class, full.top_class[:, :top])
+        for name in ("prediction", "log_sum_exp"):
+            _same(getattr(few, name), getattr(full, name))
+        assert np.isnan(few.entropy).all()
+
+
+def test_ranks_of_rows_with_few_possible_classes():
+    """By hand: a row's own mass, its classes, and -1 beyond those that can be."""
+    z = np.array([[-np.inf, 0, -np.inf, 0], [-np.inf, -np.inf, 3, -np.inf]], dtype=np.float32)
+    out = reduce_logits(z)
+    assert out.top_class.tolist() == [[1, 3, -1], [2, -1, -1]]
+    assert out.top_prob.tolist() == [[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]
+    np.testing.assert_allclose(out.entropy, [np.log(2), 0.0])
+    np.testing.assert_allclose(out.log_sum_exp, [np.log(2), 3.0])
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_rules_read_no_more_than_they_say(name):
+    """A policy's scores, on the columns that its rule's `needs` name, are those on all of them."""
+    policy = made(name)
+    logits = _cases(policy.classes)
+    features = np.random.default_rng(0).normal(size=(K, len(logits), 3)).astype(np.float32)
+    observer = Observer(policy.answer, "logits", policy.classes, full=True)
+    seen = [observer.look(k, logits[:, k], (), len(logits))[0] for k in range(K)]
+    seen = [with_columns(output, features=features[k]) for k, output in enumerate(seen)]
+    trace = policy.trace(logits, features=list(features))
+    _same(trace.scores, score_table(RULES[name](**SCORES[name]), seen))
+
+
+def _policies(classes):
+    costs = np.arange(1.0, K + 1)
+    for rule in (MaxProb(), Margin(), Entropy(classes), Patience(), Vote()):
+        yield Policy(rule, [0.6, 0.5], costs, "ms", "logits", classes)
+    yield Policy(
+        Margin(), [0.6, 0.5], costs, "ms", "logits", classes,
+        Mixture(np.array([0.2, 0.9]), 0.5, 1, Entropy(classes)), answer=Temperature([1.0, 1.5, 2.0]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("classes", [1, 3, 33, 129])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_step_batch_and_survivors_agree_to_the_last_bit(classes, dtype):
+    logits = _cases(classes, dtype)
+    for policy in _policies(classes):
+        trace = policy.trace(logits)
+        alive, state = np.arange(len(logits)), policy.start(np.arange(len(logits)))
+        singles = [policy.start(row) for row in alive]
+        for k in policy.path:
+            many = policy.step(k, logits[alive, k], state)
+            ones = [policy.step(k, logits[row, k], singles[row]) for row in alive]
+            _same(many.score, trace.scores[alive, k])
+            _same([one.score for one in ones], many.score)
+            _same([one.confidence for one in ones], many.confidence)
+            _same(np.reshape([one.answer for one in ones], (-1, classes)), many.answer)
+            assert [one.exit for one in ones] == many.exit.tolist()
+            assert [one.prediction for one in ones] == many.prediction.tolist()
+            np.testing.assert_array_equal(trace.exit[alive] == k, many.exit)
+            state.keep(~many.exit)
+            alive = alive[~many.exit]
+        assert not len(alive)
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_tensors_give_the_bits_of_arrays(kind):
+    torch = pytest.importorskip("torch")
+    logits = _cases(33)
+    if kind == "probabilities":
+        logits = np.exp(logits - logits.max(axis=2, keepdims=True))
+        logits /= logits.sum(axis=2, keepdims=True)
+    policy = Policy(Entropy(33), [0.6, 0.5], [1.0, 2.0, 3.0], "ms", kind, 33)
+    for row in logits:
+        for turn in (torch.from_numpy(row), torch.from_numpy(row).double()):
+            ours, theirs = policy.start(), policy.start()
+            for k in policy.path:
+                a, b = policy.step(k, row[k], ours), policy.step(k, turn[k], theirs)
+                _same(a.answer, b.answer)
+                assert (a.exit, a.prediction, a.score, a.confidence) == (
+                    b.exit, b.prediction, b.score, b.confidence,
+                )  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("answer", [None, Temperature([1.0, 1.0, 1.0])])
+def test_rows_without_a_finite_largest_are_named(rows, wrong, answer):
+    """And nothing else is heard of them: no warning of numpy."""
+    more = {} if answer is None else {"answer": answer}
+    policy = Policy(MaxProb(), [0.5, 0.5], [1.0, 2.0, 3.0], "ms", "logits", 4, **more)
+    logits = np.zeros((rows, 4), dtype=np.float32)
+    logits[-1, :] = -np.inf
+    logits[-1, 2] = wrong
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match=f"'output of exit 0'.*Got {wrong} in row {rows - 1}"):
+            policy.step(0, logits, policy.start(np.arange(rows)))
+
+
+@pytest.mark.parametrize(
+    "row", [[np.nan, 1.0], [np.inf, -np.inf], [np.inf, 0.0], [-0.1, 1.1], [0.4, 0.5]]
+)
+def test_rows_that_are_no_probabilities_are_named(row):
+    policy = Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "probabilities", 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for rows in (row, [[0.5, 0.5], row]):
+            with pytest.raises(InputError, match="'output of exit 0' must"):
+                policy.step(0, rows, policy.start(0 if np.ndim(rows) == 1 else [0, 1]))
+
+
+def test_the_last_exit_always_stops_and_nothing_is_left_of_none():
+    policy = Policy(MaxProb(), [2.0], [1.0, 2.0], "ms", "logits", 3)
+    state = policy.start(np.arange(2))
+    assert not policy.step(0, np.zeros((2, 3)), state).exit.any()
+    state.keep(np.zeros(2, dtype=bool))
+    decision = policy.step(1, np.zeros((0, 3)), state)
+    assert decision.exit.shape == decision.score.shape == (0,)
+    state = policy.start(np.arange(2))
+    policy.step(0, np.zeros((2, 3)), state)
+    assert policy.step(1, np.zeros((2, 3)), state).exit.all()
