@@ -80,7 +80,7 @@ class Grid:
 
     def cost(self, costs: Floats) -> Floats:
         """Return the mean cost at each point, (P,), of costs (S,) or (N, S)."""
-        return self.shares @ costs if costs.ndim == 1 else self.mean(costs)
+        return np.asarray(self.shares @ costs) if costs.ndim == 1 else self.mean(costs)
 
     def beyond(self, costs: Floats, limit: float) -> Floats:
         """Return the share of rows that pay more than a limit, (P,)."""
@@ -98,7 +98,7 @@ class Grid:
             return weights.sum(keepdims=True).astype(np.float64)
         counts = tuple(size + 1 for size in self._shape[: exit_ + 1])
         flat = np.ravel_multi_index(tuple(codes), counts)
-        sums = np.bincount(flat, weights, minlength=int(np.prod(counts))).reshape(counts)
+        sums: Floats = np.bincount(flat, weights, minlength=int(np.prod(counts))).reshape(counts)
         for i in range(len(counts)):
             at = (slice(None),) * i
             if i < exit_:  # stayed: it reaches at most the thresholds before this one
