@@ -117,7 +117,7 @@ class _Header:
     def _comment(self, sizes: Sizes | None) -> str:
         p = self.policy
         code = (
-            "not measured: no C compiler was there"
+            "code not measured: no C compiler was there"
             if sizes is None
             else f"code {sizes.code} ({sizes.how})"
         )
@@ -132,7 +132,7 @@ class _Header:
 
     def _defines(self) -> str:
         p, u = self.policy, self.upper
-        unit = p.unit.replace("\\", "\\\\").replace('"', '\\"').encode("ascii", "replace").decode()
+        unit = "".join(_letter(x) for x in p.unit)
         doubles = np.dtype(np.float64)
         costs = ", ".join(literal(c, doubles) for c in p.costs)
         path = ", ".join(map(str, p.path))
@@ -237,7 +237,7 @@ static inline void @_start(@_state *state, int64_t sample) {
         ])  # fmt: skip
 
     def _check(self, graph: ExitGraph) -> str:
-        """What inputs must be, as a condition; empty where the exit finds out by itself."""
+        """Return what inputs must be, as a condition; empty where the exit finds out by itself."""
         checks = []
         if self.policy.kind == "probabilities":
             checks.append(f"{self.helpers.use('probable')}(probabilities, {self.policy.classes})")
@@ -253,6 +253,13 @@ static inline void @_start(@_state *state, int64_t sample) {
             width = graph.inputs["features"].size
             checks.append(f"{self.helpers.use('finite')}(features, {width})")
         return " && ".join(checks)
+
+
+def _letter(letter: str) -> str:
+    """Return a letter as it stands in a C string; question marks could be trigraphs."""
+    if not " " <= letter <= "~":
+        letter = "?"
+    return f"\\{letter}" if letter in '\\"?' else letter
 
 
 _COMMENT = """\

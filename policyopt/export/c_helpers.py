@@ -7,28 +7,34 @@ pairwise sums; blocks and unrolling as documented in numpy's ``loops_utils.h``.
 
 from __future__ import annotations
 
-#: numpy's pairwise sum; TERM is what is summed, and CALL the function for a part from START on.
+#: numpy's pairwise sum of TERM; eight names, for which compilers find registers, where an array is slow.
 _SUM = """\
 static {type} {name}({given}, int n) {{
-    {type} part[8] = {{0}}, sum;
-    int i = 0, j;
+    {type} a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0, sum;
+    int i = 0;
     if (n > 128) {{
         const int half = n / 2 - n / 2 % 8;
-        return {name}({first}, half) + {name}({second}, n - half);
+        return {name}({first}, half)
+            + {name}({second}, n - half);
     }}
-    for (; i + 8 <= n; i += 8)
-        for (j = 0; j < 8; ++j) part[j] += {term_j};
-    sum = ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
-    for (; i < n; ++i) sum += {term};
+    for (; i + 8 <= n; i += 8) {{
+{eight}
+    }}
+    sum = ((a + b) + (c + d)) + ((e + f) + (g + h));
+    for (; i < n; ++i) sum += {one};
     return sum;
 }}
 """
 
 
 def _sum(name: str, kind: str, given: str, term: str, first: str, second: str) -> str:
+    eight = "\n".join(
+        f"        {letter} += {term.replace('@', f'i + {j}' if j else 'i')};"
+        for j, letter in enumerate("abcdefgh")
+    )
     return _SUM.format(
-        name=name, type=kind, given=given, first=first, second=second,
-        term=term.replace("@", "i"), term_j=term.replace("@", "i + j"),
+        name=name, type=kind, given=given, first=first, second=second, eight=eight,
+        one=term.replace("@", "i"),
     )  # fmt: skip
 
 
@@ -56,12 +62,16 @@ static double {name}(const {kind} *x, const double *point, int n) {{
 
 
 def _extreme(name: str, kind: str, sign: str) -> str:
-    # As numpy: NaN wins.
+    nan = " || x != x" if kind in ("float", "double") else ""  # as numpy: NaN wins
     return f"""\
 static {kind} {name}({kind} x, {kind} y) {{
-    return x {sign} y || x != x ? x : y;
+    return x {sign} y{nan} ? x : y;
 }}
 """
+
+
+def _abs(name: str, kind: str) -> str:
+    return f"static {kind} {name}({kind} x) {{\n    return x < 0 ? -x : x;\n}}\n"
 
 
 def _logaddexp(name: str, kind: str) -> str:
@@ -237,6 +247,8 @@ _MAKERS = {
     "distance_double": lambda n: _distance(n, "double"),
     "logaddexp_float": lambda n: _logaddexp(n, "float"),
     "logaddexp_double": lambda n: _logaddexp(n, "double"),
+    "abs_int32_t": lambda n: _abs(n, "int32_t"),
+    "abs_int64_t": lambda n: _abs(n, "int64_t"),
     "search_left": lambda n: _search(n, False),
     "search_right": lambda n: _search(n, True),
     "interp": _interp, "coin": _coin, "best": _best, "next": _next, "rest": _rest,

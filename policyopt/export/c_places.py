@@ -30,6 +30,8 @@ class Place:
     def pointer(self, more: str = "0") -> str:
         """Return the address of an element as an expression."""
         element = self.at(more)
+        if self.lone:
+            return f"&{element}"
         return self.name if element == f"{self.name}[0]" else f"&{element}"
 
 

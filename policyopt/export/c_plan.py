@@ -48,9 +48,7 @@ def pairwise(node: Node) -> bool:
     """Whether a sum is numpy's pairwise one: of floats that lie side by side."""
     x, axis = node.args[0], node.attrs["axis"]
     side_by_side = not squeezed(x.shape[axis + 1 :])
-    return (
-        node.op == "sum" and x.dtype.kind == "f" and side_by_side and x.shape[axis] >= PAIRWISE
-    )
+    return node.op == "sum" and x.dtype.kind == "f" and side_by_side and x.shape[axis] >= PAIRWISE
 
 
 @dataclass
@@ -100,10 +98,11 @@ def state_slots(graphs: Sequence[ExitGraph]) -> tuple[list[Slot], list[Moves]]:
         for i, node in order:
             first = base(node.args[0]) if node.op == "concat" else node
             grows = node.op == "concat" and outer(node.shape, node.attrs["axis"]) == 1
-            if i not in given and grows and id(first) in place:
-                if not _taken(place[id(first)], given):
-                    given[i] = place[id(first)]
-                    move.appends.add(i)
+            if i in given or not grows or id(first) not in place:
+                continue
+            if not _taken(place[id(first)], given):
+                given[i] = place[id(first)]
+                move.appends.add(i)
         for i, node in order:
             if i in given:
                 continue
@@ -180,7 +179,11 @@ class Plan:
         if user.op in ("linear", "distances"):
             x = user.args[0]
             yield addressed(x.args[0] if single(x) else x)
-        elif user.op == "reduce" or (user.op == "sum" and pairwise(user)) or (user.op == "reshape" and not is_view(user)):
+        elif (
+            user.op == "reduce"
+            or (user.op == "sum" and pairwise(user))
+            or (user.op == "reshape" and not is_view(user))
+        ):
             yield addressed(user.args[0])
 
     def _is_stored(self, node: Node) -> bool:

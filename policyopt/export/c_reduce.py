@@ -42,7 +42,9 @@ def reduced(body: Body, node: Node) -> list[str]:
     if fields.keys() == {"prediction"}:
         return lines
     lines.append(f"const float {peak} = {at};")
-    ranks = max((_ranks(body, fields[n]) for n in ("top_prob", "top_class") if n in fields), default=1)
+    ranks = max(
+        (_ranks(body, fields[n]) for n in ("top_prob", "top_class") if n in fields), default=1
+    )
     if "entropy" in fields:
         lines += [
             f"float sums{tag}[2];",

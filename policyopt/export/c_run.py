@@ -58,7 +58,9 @@ def _ran(command: list[str], folder: Path) -> str:
         command, cwd=folder, capture_output=True, text=True, timeout=_SECONDS, check=False
     )
     if done.returncode:
-        raise bad("header", "one that compiles and runs", done.stderr.strip()[:2000], "Export again.")
+        raise bad(
+            "header", "one that compiles and runs", done.stderr.strip()[:2000], "Export again."
+        )
     return done.stdout
 
 
@@ -111,7 +113,7 @@ _WIDTH = {"double": 8, "float": 4, "int32_t": 4, "int64_t": 8, "unsigned char": 
 
 
 def _deepest(frames: dict[str, int]) -> int:
-    """The step, the largest of its exits, and the largest function that an exit calls."""
+    """Return the sum of the step, the largest of its exits, and the largest function that an exit calls."""
     exits = [size for name, size in frames.items() if re.search(r"_at\d+", name)]
     step = sum(size for name, size in frames.items() if name == "step")
     rest = [s for n, s in frames.items() if n != "step" and not re.search(r"_at\d+", n)]
@@ -160,7 +162,9 @@ def run_c(folder: str | os.PathLike[str], golden: Golden) -> Ran:
         for name in names:
             if name in given:
                 rows[f"{name}{at}"] = given[name]
-    out = np.dtype([("score", "<f8"), ("confidence", "<f8"), ("prediction", "<i4"), ("leave", "<i4")])
+    out = np.dtype(
+        [("score", "<f8"), ("confidence", "<f8"), ("prediction", "<i4"), ("leave", "<i4")]
+    )
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         (place / headers[0].name).write_text(source, encoding="utf-8")

@@ -12,12 +12,13 @@ _BETWEEN = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "ge": ">=", "gt": ">", "le": "<=", "lt": "<",
     "eq": "==", "ne": "!=", "and": "&&", "or": "||",
 }  # fmt: skip
+_COMPARED = {"ge", "gt", "le", "lt", "eq", "ne"}
 _CALLED = {"exp", "log", "log1p", "sqrt", "tanh"}
 
 
 def kind_of(dtype: np.dtype) -> str:
     """Return the C type of a single value: truth is an int there."""
-    return "int" if dtype == bool else TYPES[dtype.name]
+    return "int" if dtype.kind == "b" else TYPES[dtype.name]
 
 
 def pointwise(node: Node, args: list[str], helpers: Helpers) -> str:
@@ -34,6 +35,8 @@ def pointwise(node: Node, args: list[str], helpers: Helpers) -> str:
         return f"({args[0]} ? {args[1]} : {args[2]})"
     if op == "cast":
         return _cast(node, args[0])
+    if op in _COMPARED and x.dtype.kind != "f" and args[0] == args[1]:
+        args = [args[0], f"(0 + {args[1]})"]  # of the same with itself compilers warn
     if op in _BETWEEN:
         return f"({args[0]} {_BETWEEN[op]} {args[1]})"
     if op in _CALLED:
@@ -45,13 +48,15 @@ def pointwise(node: Node, args: list[str], helpers: Helpers) -> str:
             return f"(!{args[0]})"
         case "abs" if x.dtype.kind == "f":
             return f"fabs{suffix}({strip(args[0])})"
+        case "abs" if x.dtype.kind == "b":
+            return args[0]
         case "abs":
-            return f"({args[0]} < 0 ? -{args[0]} : {args[0]})"
+            return f"{helpers.use(f'abs_{TYPES[x.dtype.name]}')}({strip(args[0])})"
         case "isfinite" | "isinf":
             most = "FLT_MAX" if suffix else "DBL_MAX"
             sign = "<=" if op == "isfinite" else ">"
             return f"(fabs{suffix}({strip(args[0])}) {sign} {most})"
-        case "maximum" | "minimum" if x.dtype == bool:
+        case "maximum" | "minimum" if x.dtype.kind == "b":
             return f"({args[0]} {'||' if op == 'maximum' else '&&'} {args[1]})"
         case "maximum" | "minimum" | "logaddexp":
             called = helpers.use(f"{op}_{TYPES[x.dtype.name]}")
@@ -60,7 +65,7 @@ def pointwise(node: Node, args: list[str], helpers: Helpers) -> str:
 
 
 def _cast(node: Node, arg: str) -> str:
-    if node.dtype == bool:
+    if node.dtype.kind == "b":
         return f"({arg} != 0)"
     return f"({TYPES[node.dtype.name]}){arg}"
 
