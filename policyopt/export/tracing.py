@@ -46,7 +46,7 @@ def trace_policy(policy: Policy) -> list[ExitGraph]:
     """
     try:
         return _Tracing(policy).graphs()
-    except TypeError as error:
+    except (TypeError, AttributeError, ValueError, IndexError) as error:
         raise InputError(
             f"'policy' must have a score, answer and confidence that can be exported. Score "
             f"'{policy.rule.name}' cannot: {error}. Deploy it with policyopt.runtime."
