@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -417,3 +419,34 @@ def test_an_export_replaces_an_earlier_one(tmp_path):
         write_onnx(policy, trace_policy(policy), tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["exit_0.onnx", "exit_1.onnx", "manifest.json"]
+
+
+@pytest.mark.parametrize("spec", ["patience", "optimal_stopping:mix=true", "subset:folds=2"])
+def test_the_loop_of_the_docs(spec, root, tmp_path):
+    """Regrouped survivors, states and coins of docs/onnx.md leave where the runtime says."""
+    page = (root / "docs" / "onnx.md").read_text()
+    names = {}
+    exec(re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)[0], names)
+    data = cache(n=500, exits=4)
+    policy = make_method(spec).fit_path(Tables(data).get("fit"), [3.1])[0].policy
+    if spec.startswith("subset"):
+        policy = replace(
+            policy, kept=tuple(range(1, 2 * policy.exits, 2)), model_exits=2 * policy.exits
+        )
+    rows = outputs(300, policy.model_exits, 6, seed=5)[0]
+    write_onnx(policy, trace_policy(policy), tmp_path)
+
+    class Stage:  # hidden values are row numbers
+        def __init__(self, k):
+            self.k = k
+
+        def run(self, wanted, given):
+            assert wanted == ["hidden", "logits"]
+            return given["x"], np.ascontiguousarray(rows[given["x"], self.k])
+
+    server = names["Server"]([Stage(k) for k in range(policy.model_exits)], tmp_path)
+    answers, taken = server(np.arange(300), np.arange(300))
+    said = policy.decide(rows)
+    assert len(np.unique(taken)) > 1
+    np.testing.assert_array_equal(taken, said.exit)
+    np.testing.assert_array_equal(answers, said.prediction)
