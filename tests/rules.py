@@ -18,6 +18,7 @@ from policyopt.runtime.decision import Mixture
 from policyopt.runtime.experts import ExpertPolicy
 from policyopt.runtime.features import FEATURES, basis_size
 from policyopt.runtime.online import UEEUCB, Controller, Ladder, LinUCB, Online, SplitEE
+from policyopt.runtime.online.by_exit import ByExit
 from policyopt.runtime.policy import ALWAYS, NEVER, Policy
 from policyopt.runtime.scores import make_rule
 
@@ -128,7 +129,8 @@ def online_policies() -> dict[str, Online]:
     logits = np.random.default_rng(0).normal(size=(20, K, C)) * 2
     found = {}
     for name, who in steering.items():
-        online = Online(ladder, who, overhead=(0.1, 0.2), seed=5)
+        on = one if isinstance(who, ByExit) else ladder  # rules by exit look at no rungs
+        online = Online(on, who, overhead=(0.1, 0.2), seed=5)
         for row in logits:
             request = online.start()
             for k in one.path:

@@ -32,7 +32,11 @@ from policyopt.cli.output import (
 from policyopt.report.explain import explain as explain_policy
 from policyopt.report.explain.explanation import default_reference
 from policyopt.report.explain.pictures import write_figures
-from policyopt.runtime.artifact import load_policy, write_text
+from policyopt.runtime.artifact import write_text
+from policyopt.runtime.errors import bad
+from policyopt.runtime.experts import ExpertPolicy
+from policyopt.runtime.experts_file import load_any
+from policyopt.runtime.policy import Policy
 
 #: Classes and row numbers that the table names; files and JSON hold all.
 _SOME = 10
@@ -57,8 +61,8 @@ def explain(
 ) -> None:
     """Show what a policy does at each exit, to each class, and beside a reference policy."""
     out_directory(out)
-    loaded = load_policy(policy)
-    against = None if reference is None else load_policy(reference)
+    loaded = _single("POLICY", policy)
+    against = None if reference is None else _single("--reference", reference)
     data = read_cache(cache)
     data.rows(split)  # raises where there is no such split, before the work
     needed = (split,) if reference is not None else ("fit", split)
@@ -86,6 +90,16 @@ def explain(
         _print(record)
         if out is not None:
             print(f"wrote explain.json, rows.csv and pictures to {out}")
+
+
+def _single(name: str, path: Path) -> Policy:
+    """Return the policy of a file that holds one, and not one per context."""
+    found = load_any(path)
+    if isinstance(found, ExpertPolicy):
+        got = f"{path.name}, with one each for {', '.join(found.contexts)}"
+        step = "`policyopt evaluate` replays it whole; fit without --experts for one policy."
+        raise bad(name, "a file of a single policy", got, step)
+    return found
 
 
 def _print(record: dict[str, Any]) -> None:

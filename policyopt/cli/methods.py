@@ -16,23 +16,39 @@ from policyopt.runtime.errors import bad
 
 def methods(
     name: Annotated[
-        str | None, typer.Argument(help="A method or a family; without, all are listed.")
+        str | None,
+        typer.Argument(help="A method or a family (online: those of simulate); without, all."),
     ] = None,
     style: Style = Format.table,
 ) -> None:
     """List the methods; of one, also its settings and when to choose it."""
+    from policyopt.online.entrants import every
+
+    online = every()
     if name is None:
         print_records([_record(row) for row in ROWS.values()], style, _COLUMNS)
         if style is Format.table:
+            print_records(online, style, _ONLINE)
             note(
                 "`policyopt methods NAME` shows settings; which to choose: docs/choosing_a_policy.md"
             )
         return
+    chosen = [one for one in online if name in (one["method"], one["family"])]
+    if chosen:
+        single = style is Format.table and len(chosen) == 1
+        shown = [{"": k, " ": _plain(v)} for k, v in chosen[0].items()] if single else chosen
+        print_records(shown, style, None if single else _ONLINE)
+        return
     rows = [row for row in ROWS.values() if name in (row.name, row.family)]
     if not rows:
-        close = difflib.get_close_matches(name.partition(":")[0].lower(), [*ROWS, *FAMILIES], n=1)
+        adapting = [one["method"] for one in online]
+        known = [*ROWS, *FAMILIES, *adapting, "online"]
+        close = difflib.get_close_matches(name.partition(":")[0].lower(), known, n=1)
         hint = f"Did you mean '{close[0]}'?" if close else "`policyopt methods` lists them."
-        allowed = f"a family ({', '.join(FAMILIES)}) or a method ({', '.join(ROWS)})"
+        allowed = (
+            f"a family ({', '.join(FAMILIES)}, online) or a method "
+            f"({', '.join(ROWS)}; online: {', '.join(adapting)})"
+        )
         raise bad("NAME", allowed, name, hint)
     if style is not Format.table or len(rows) > 1:
         print_records([_record(row) for row in rows], style, {**_COLUMNS, **_SETTINGS})
@@ -76,5 +92,11 @@ _COLUMNS = {
     "paper": lambda r: f"{r['paper']}, {r['year']}" if r["year"] else r["paper"],
     "needs": lambda r: ", ".join(r["needs"]) or "-",
     "records": lambda r: r["supports"]["records"],
+}
+_ONLINE = {
+    "online policy (policyopt simulate)": lambda r: r["method"],
+    "kind": lambda r: r["kind"],
+    "what it does": lambda r: r["summary"],
+    "settings, as NAME:key=value+key=value": lambda r: _pairs(r["settings"]),
 }
 _SETTINGS = {"settings (--set)": lambda r: _pairs(r["settings"])}

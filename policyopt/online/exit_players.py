@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from policyopt.online.outcomes import Outcomes
 from policyopt.online.requests import Block, Requests
-from policyopt.runtime.bandits import Bandit
+from policyopt.runtime.checks import check_whole
 from policyopt.runtime.errors import bad
 from policyopt.runtime.online.linucb import LinUCB, contexts
 from policyopt.runtime.online.splitee import SplitEE
@@ -49,23 +49,15 @@ class RoundPlayer(ABC):
     contextual = False
 
     def __init__(self, exits: npt.NDArray[np.integer], delay: int) -> None:
-        if type(delay) is not int or delay < 0:
-            raise bad("delay", "a whole number, at least 0", delay, "E.g. 0.")
-        self.exits, self._delay = exits, delay
+        self.exits, self._delay = exits, check_whole("delay", delay, 0)
         self._late: deque[tuple[Any, ...]] = deque()
 
     @abstractmethod
     def choose(self, row: Ints) -> Ints:
         """Return the arms for a request per repetition, (R,)."""
 
-    def aside(self) -> Any:
-        """Return what else of this choice `learn` needs, however late it comes."""
-        return None
-
     @abstractmethod
-    def learn(
-        self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats, aside: Any
-    ) -> None:
+    def learn(self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats) -> None:
         """Take in the feedback of a request per repetition, where it arrives; all (R, ...)."""
 
     def play(self, block: Block) -> Arms:
@@ -73,7 +65,7 @@ class RoundPlayer(ABC):
         out = np.empty(block.row.shape, dtype=np.int16)
         for j, row in enumerate(block.row):
             out[j] = arm = self.choose(row)
-            item: tuple[Any, ...] = (row, arm, block.arrives[j], block.overhead[j], self.aside())
+            item: tuple[Any, ...] = (row, arm, block.arrives[j], block.overhead[j])
             if self._delay:
                 self._late.append(item)
                 if len(self._late) <= self._delay:
@@ -112,9 +104,7 @@ class LinUCBPlayer(RoundPlayer):
         """Return the exits; see `RoundPlayer.choose`."""
         return self._many.choose(self._phi[:, row])
 
-    def learn(
-        self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats, aside: Any
-    ) -> None:
+    def learn(self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats) -> None:
         """Take in what the exits were worth; see `RoundPlayer.learn`."""
         worth = self._gain[row] - overhead[:, None] * self._load
         self._many.learn(self._phi[:, row], worth, arm, arrives)
@@ -130,38 +120,27 @@ class SplitEEPlayer(RoundPlayer):
     Parameters
     ----------
     rule : SplitEE
-    bandit : Bandit or str
-        Chooses the split layer.
     seen : Outcomes
     requests : Requests
     delay : int
         Rounds until feedback comes.
     """
 
-    def __init__(
-        self, rule: SplitEE, bandit: Bandit | str, seen: Outcomes, requests: Requests,
-        delay: int = 0,
-    ) -> None:  # fmt: skip
+    def __init__(self, rule: SplitEE, seen: Outcomes, requests: Requests, delay: int = 0) -> None:
         exits = seen.cost.shape[1]
         if len(rule.layers) != exits:
             raise bad("layers", f"one per exit: {exits}", len(rule.layers), "Of the policy's path.")
         super().__init__(rule.exits(seen.confidence), delay)
         self._confidence = seen.confidence
-        self._many = rule.many(requests.repetitions, bandit, requests.seed)
+        self._many = rule.many(requests.repetitions, requests.seed)
 
     def choose(self, row: Ints) -> Ints:
         """Return the split layers; see `RoundPlayer.choose`."""
         return self._many.choose()
 
-    def aside(self) -> Any:
-        """Return the chances of the choice; see `RoundPlayer.aside`."""
-        return self._many.chances
-
-    def learn(
-        self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats, aside: Any
-    ) -> None:
+    def learn(self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats) -> None:
         """Take in the rewards that were seen; see `RoundPlayer.learn`."""
-        self._many.learn(self._confidence[row], arm, arrives, aside)
+        self._many.learn(self._confidence[row], arm, arrives)
 
 
 class UEEPlayer(RoundPlayer):
@@ -189,8 +168,6 @@ class UEEPlayer(RoundPlayer):
         """Return the exits; see `RoundPlayer.choose`."""
         return self._many.choose()
 
-    def learn(
-        self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats, aside: Any
-    ) -> None:
+    def learn(self, row: Ints, arm: Ints, arrives: npt.NDArray[np.bool_], overhead: Floats) -> None:
         """Take in the predictions that were seen; see `RoundPlayer.learn`."""
         self._many.learn(self._prediction[row], arm, arrives)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,10 @@ from policyopt.budgets import Budget, parse_budget
 from policyopt.costs import positions
 from policyopt.methods import Method, make_method
 from policyopt.methods.base import Fitted
+from policyopt.methods.registry import ROWS
 from policyopt.runtime.artifact import to_dict
-from policyopt.runtime.errors import bad
+from policyopt.runtime.checks import check_type, check_whole, plain
+from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.online.ladder import Ladder
 from policyopt.runtime.policy import ALWAYS, NEVER, Policy
 from policyopt.table import Table
@@ -53,14 +56,15 @@ def threshold_ladder(
     >>> threshold_ladder(table, [0, 0.5, 1]).thresholds.T
     array([[0. , 0.5, 1. ]])
     """
+    check_type("table", table, Table, "a Table", "E.g. Tables(data).get('fit').")
     rungs = np.asarray(list(values), dtype=np.float64)
     if not len(rungs) or (np.diff(rungs) <= 0).any() or not np.isfinite(rungs).all():
         raise bad("arms", "ascending thresholds", rungs.tolist(), "E.g. 0:1:0.2.")
-    method = make_method(score) if isinstance(score, str) else score
+    method = steerable(score)
     if not hasattr(method, "thresholds"):
         raise bad(
             "arms", "a number of points for a method without thresholds of its own",
-            f"thresholds for {score}", "E.g. --arms 11, or --method max_prob.",
+            f"thresholds for {called(score)}", "E.g. --arms 11, or --method max_prob.",
         )  # fmt: skip
     given = replace(method, thresholds=(float(rungs[0]),) * (table.exits - 1))  # type: ignore[call-arg]
     policy = given.fit_path(table, [float(table.mean_costs[-1])], seed)[0].policy
@@ -68,7 +72,7 @@ def threshold_ladder(
 
 
 def family_ladder(
-    method: str | Method, table: Table, points: int | Sequence[Budget], seed: int = 0
+    method: str | Method, table: Table, points: int | str | Sequence[Budget], seed: int = 0
 ) -> Ladder:
     """Return the points of a fitted policy family, from always exit 0 to never early.
 
@@ -83,8 +87,9 @@ def family_ladder(
         A method whose policies draw no coin.
     table : Table
         Rows of the split `fit`.
-    points : int or sequence
-        How many budgets, at even positions between the first and the last exit, or the budgets.
+    points : int, str or sequence
+        How many budgets, at even positions between the first and the last exit; or the budgets:
+        numbers in the cost's unit, shares such as ``"40%"``, or a text of them with commas.
     seed : int
 
     Returns
@@ -103,21 +108,13 @@ def family_ladder(
     >>> ladder.nested, ladder.labels.round(1)
     (True, array([1. , 1.5, 2. , 3. , 4. ]))
     """
-    if isinstance(method, str):
-        method = make_method(method)
-    costs = table.mean_costs
-    budgets = (
-        positions(costs, points)
-        if isinstance(points, int)
-        else np.sort([parse_budget(point, costs) for point in points])
-    )
+    check_type("table", table, Table, "a Table", "E.g. Tables(data).get('fit').")
+    method, costs = steerable(method), table.mean_costs
+    budgets = _budgets(points, costs)
     fitted = method.fit_path(table, [float(b) for b in budgets], seed)
     policies = [one.policy for one in fitted]
     if any(policy.mixture is not None or policy.kept is not None for policy in policies):
-        raise bad(
-            "method", "one that a number can steer: no coin, no exits left out", fitted[0].method,
-            "`policyopt methods` says which can be steered online; e.g. max_prob.",
-        )  # fmt: skip
+        raise _unsteerable(fitted[0].method)
     if len({_score_of(policy) for policy in policies}) == 1:
         policy, rungs = policies[-1], np.array([p.thresholds for p in policies])
         rungs = np.maximum.accumulate(rungs, axis=0)
@@ -128,6 +125,111 @@ def family_ladder(
     own = policy.overhead
     labels = np.concatenate([[costs[0] + own[0]], budgets, [costs[-1] + own[-1]]])
     return Ladder(policy, rungs, np.maximum.accumulate(labels))
+
+
+def arms_ladder(
+    arms: str | int | Sequence[float],
+    method: str | Method,
+    fit: Table | None,
+    first: Table,
+    seed: int,
+) -> Ladder:
+    """Return the ladder of a simulation's bandits.
+
+    Parameters
+    ----------
+    arms : str, int or sequence of float
+        Thresholds, ``low:high:step`` or a list; or a number of points of the fitted family, to
+        which its two ends are added.
+    method : str or Method
+    fit : Table or None
+        Rows to fit on; without them, thresholds are needed.
+    first : Table
+        Rows whose shape tells what the score needs, where there is no `fit`.
+    seed : int
+
+    Returns
+    -------
+    Ladder
+        Of two rungs or more.
+    """
+    found = _arms(arms)
+    steerable(method)
+    if not isinstance(found, int):
+        if len(found) < 2:
+            step = "E.g. 0:1:0.2. A whole number counts points."
+            raise bad("arms", "at least 2 thresholds", found, step)
+        return threshold_ladder(fit or first, found, method, seed)
+    check_whole("arms", found, 1, 1000, "E.g. 11 points, or thresholds 0:1:0.2.")
+    if fit is None:
+        raise bad("arms", "thresholds where the cache has no split 'fit'", found, "E.g. 0:1:0.2.")
+    return family_ladder(method, fit, found, seed)
+
+
+def _arms(arms: Any) -> int | list[float]:
+    """Return a number of points, or thresholds."""
+    wrong = bad(
+        "arms", "low:high:step with low below high, thresholds, or a whole number of points", arms,
+        "E.g. 0:1:0.2, or 0.5,0.7,0.9, or 11.",
+    )  # fmt: skip
+    arms = plain(arms)
+    if type(arms) is int:
+        return arms
+    try:
+        if isinstance(arms, str) and ":" in arms:
+            low, high, step = (float(part) for part in arms.split(":"))
+            count = round((high - low) / step)
+            if count < 1 or not step > 0:
+                raise wrong
+            check_whole("number of arms", count + 1, 1, 1000, "Take a larger step.")
+            return [round(low + i * step, 10) for i in range(count + 1)]
+        if isinstance(arms, str):
+            return int(arms) if arms.strip().isdigit() else [float(x) for x in arms.split(",")]
+        return [float(x) for x in arms]
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
+        raise error if isinstance(error, InputError) else wrong from error
+
+
+def _budgets(points: Any, costs: Floats) -> Floats:
+    """Return the budgets of a family, ascending."""
+    points = plain(points)
+    if type(points) is int:
+        return positions(costs, check_whole("points", points, 1, 1000, "E.g. 30."))
+    if not isinstance(points, (str, Sequence, np.ndarray)) or not len(points):
+        allowed = "a whole number of points, or budgets"
+        raise bad("points", allowed, points, "E.g. 30, or ['20%', '40%'].")
+    given = points.split(",") if isinstance(points, str) else points
+    return np.sort([parse_budget(point, costs) for point in given])
+
+
+def steerable(method: str | Method) -> Method:
+    """Return a method, or refuse one that no number can steer.
+
+    Raises
+    ------
+    InputError
+        Unknown, or its policies draw coins, choose exits, or take no thresholds.
+    """
+    if isinstance(method, str):
+        made = make_method(method)
+        if not ROWS[called(method)].online:
+            raise _unsteerable(called(method))
+        return made
+    return check_type("method", method, Method, "a name or a Method", "E.g. max_prob.")
+
+
+def called(method: str | Method) -> str:
+    """Return the name of a method, its settings left out."""
+    if isinstance(method, str):
+        return method.partition(":")[0]
+    return str(getattr(method, "score", type(method).__name__))
+
+
+def _unsteerable(name: str) -> InputError:
+    return bad(
+        "method", "one that a number can steer: no coin, no exits left out", name,
+        "`policyopt methods NAME` says, under supports, what can be steered online; e.g. max_prob.",
+    )  # fmt: skip
 
 
 def _score_of(policy: Policy) -> str:

@@ -99,7 +99,9 @@ def outcomes(
     rule = None
     if reward == "calibrated":
         if fit is None:
-            raise bad("reward", "label-free where there is no split 'fit'", reward, "confidence")
+            raise bad(
+                "reward", "label-free where there is no split 'fit'", reward, "E.g. confidence."
+            )
         kept = fit.keep_exits(policy.path)
         seen = trace(policy, fit)
         if seen.correct is None:

@@ -16,6 +16,7 @@ from policyopt.runtime.checks import check_whole
 from policyopt.runtime.errors import bad
 from policyopt.runtime.online.controller import Controller
 from policyopt.runtime.online.ladder import Ladder
+from policyopt.runtime.online.steering import check_nested
 
 Floats = npt.NDArray[np.float64]
 Arms = npt.NDArray[np.int16]
@@ -113,11 +114,7 @@ class BanditPlayer:
             raise bad("reveal", f"one of {', '.join(REVEALS)}", reveal, "E.g. smaller.")
         check_whole("delay", delay, 0)
         nested = bool((np.diff(exits, axis=1) >= 0).all())
-        if reveal != "played" and not nested:
-            raise bad(
-                "reveal", "played for a ladder whose rungs do not nest", reveal,
-                "A larger rung that leaves earlier shows the smaller one for some inputs only.",
-            )  # fmt: skip
+        check_nested(reveal, nested)
         self.exits, self._reveal, self._delay = exits, reveal, delay
         arms = exits.shape[1]
         low, high = requests.overhead

@@ -33,6 +33,7 @@ from policyopt.methods import Fitted, Method, make_method
 from policyopt.methods.base import cheapest, expectation, fit_where_possible
 from policyopt.methods.priced import Priced
 from policyopt.methods.registry import ROWS
+from policyopt.runtime.checks import check_type
 from policyopt.runtime.errors import BudgetError, bad, message
 from policyopt.statistics import ExitStatistics
 from policyopt.table import Table
@@ -94,11 +95,14 @@ def refit(
     ... )
     (2.0, True)
     """
+    for name, table in (("labelled", labelled), ("recent", recent)):
+        check_type(name, table, Table, "a Table", "E.g. Tables(data).get('fit').")
     if isinstance(method, Fitted):
         budget = method.budget if budget is None else budget
         method = method_of(method)
     elif isinstance(method, str):
         method = make_method(method)
+    check_type("method", method, Method, "a Fitted, a Method or a name", "E.g. max_prob.")
     if budget is None:
         raise bad("budget", "given", "none", "E.g. budget='40%'.")
     if not len(recent):

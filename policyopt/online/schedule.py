@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.runtime.checks import check_names, check_type, check_whole
 from policyopt.runtime.errors import bad
 
 Floats = npt.NDArray[np.float64]
@@ -83,7 +84,7 @@ class Schedule:
         return found
 
 
-def make_schedule(kind: str, streams: Sequence[str], rounds: int) -> Schedule:
+def make_schedule(kind: str, streams: str | Sequence[str], rounds: int) -> Schedule:
     """Make a schedule of T rounds.
 
     Parameters
@@ -94,7 +95,8 @@ def make_schedule(kind: str, streams: Sequence[str], rounds: int) -> Schedule:
         next in a straight line), ``recurring`` (three times round, abruptly), or a plan of your
         own: ``test:4000,blur_medium:6000`` (streams and rounds; `streams` and `rounds` are then
         taken from it).
-    streams : sequence of str
+    streams : str or sequence of str
+        Names, each once; two or more where something is to change.
     rounds : int
 
     Returns
@@ -113,28 +115,32 @@ def make_schedule(kind: str, streams: Sequence[str], rounds: int) -> Schedule:
     >>> make_schedule("recurring", ["test", "blur"], 12).changes
     (2, 4, 6, 8, 10)
     """
+    check_type("schedule", kind, str, "a text", "E.g. abrupt, or test:4000,blur_medium:6000.")
     if ":" in kind:
         names, lengths = zip(*(_part(item) for item in kind.split(",")), strict=True)
         edges = np.concatenate([[0], np.cumsum(lengths)])
         if rounds and rounds != edges[-1]:
             raise bad("rounds", f"the sum of the schedule, {edges[-1]}", rounds, "Or leave it out.")
         known = tuple(dict.fromkeys(names))
+        if streams and set(check_names("streams", streams)) != set(known):
+            allowed = f"those of the schedule, {', '.join(known)}"
+            raise bad("streams", allowed, ", ".join(check_names("streams", streams)), "Or none.")
         return _steps(known, [known.index(name) for name in names], edges)
     if kind not in KINDS:
         allowed = f"one of {', '.join(KINDS)}, or streams with rounds"
         raise bad("schedule", allowed, kind, "E.g. abrupt, or test:4000,blur_medium:6000.")
-    known = tuple(streams)
-    if not known or len(set(known)) < len(known):
-        raise bad("streams", "one or more names, each once", list(known), "`policyopt info CACHE`.")
+    known = check_names("streams", streams, "`policyopt info CACHE` lists them.")
+    if len(known) < 2 and kind != "stationary":
+        allowed = f"two or more, for a schedule that is {kind}"
+        raise bad("streams", allowed, ", ".join(known), "E.g. --streams test,blur_medium.")
     order = list(range(len(known))) * (_CYCLES if kind == "recurring" else 1)
     parts = 1 if kind == "stationary" else len(order)
-    if type(rounds) is not int or rounds < 2 * parts:
-        raise bad("rounds", f"a whole number, at least {2 * parts}", rounds, "E.g. 10000.")
+    rounds = check_whole("rounds", rounds, 2 * parts, step="E.g. 10000.")
     if kind == "stationary":
         even = (1.0 / len(known),) * len(known)
         return Schedule(known, (0, rounds), (even, even), (even, even))
     edges = np.round(np.linspace(0, rounds, parts + 1)).astype(int)
-    if kind != "gradual" or len(known) == 1:
+    if kind != "gradual":
         return _steps(known, order, edges)
     one = np.eye(len(known))
     knots, levels = [0], [one[0]]

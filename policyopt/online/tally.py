@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from policyopt.online.schedule import Schedule
 
 Floats = npt.NDArray[np.float64]
 _POINTS = 250
+WINDOW = 400  # requests over which a policy must have recovered
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,34 +125,84 @@ class Tally:
         return self.arms / np.maximum(self.arms.sum(axis=1, keepdims=True), 1)
 
     def record(self) -> dict[str, Any]:
-        """Return the means over repetitions with 95 % intervals, JSON-able."""
+        """Return the means over repetitions with 95 % intervals, JSON-able.
+
+        Intervals end where no mean can lie beyond; of one repetition there is none.
+        """
         rounds = self._yardstick.schedule.rounds
         known = self._seen.correct is not None
+        paid = self._seen.cost
+        bounds = {"cost": (float(paid.min()), float(paid.max())), "right": (0.0, 1.0)}
         found: dict[str, Any] = {}
         for name, label, scale in (
             ("regret", "regret", 1.0), ("moving", "moving_regret", 1.0),
             ("cost", "realised_cost", rounds), ("right", "accuracy", rounds),
         ):  # fmt: skip
-            values = self.final(name) / scale
-            mean, half = interval(values)
-            if name == "right" and not known:
-                mean = half = float("nan")
-            none = not np.isfinite(mean)
-            found[label] = None if none else mean
-            found[f"{label}_low"] = None if none else mean - half
-            found[f"{label}_high"] = None if none else mean + half
+            mean, half = (float(x) for x in interval(self.final(name) / scale))
+            least, most = bounds.get(name, (-np.inf, np.inf))
+            some = known or name != "right"
+            single = len(self.final(name)) < 2  # one repetition says nothing of its own spread
+            found[label] = mean if some else None
+            found[f"{label}_low"] = max(mean - half, least) if some and not single else None
+            found[f"{label}_high"] = min(mean + half, most) if some and not single else None
         share = self.exit_share / self.exit_share.sum()
         paid = self.final("cost") / rounds
         ends = [float(paid.min()), float(paid.max())]  # over repetitions
         return {**found, "cost_range": ends, "exit_share": share.tolist()}
 
 
-def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Return the mean of independent repetitions, and half the width of its t interval."""
+def interval(values: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
+    """Return the mean of independent repetitions, and half the width of its t interval.
+
+    Parameters
+    ----------
+    values : ndarray of shape (..., R)
+    level : float
+
+    Returns
+    -------
+    (ndarray of shape (...), ndarray of shape (...))
+        The second is NaN for one repetition.
+
+    Examples
+    --------
+    >>> [round(float(x), 2) for x in interval(np.array([1.0, 3.0]))]
+    [2.0, 12.71]
+    """
     from scipy.stats import t
 
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, 0.0
-    quantile = float(t.ppf(0.5 + level / 2, len(values) - 1))
-    return mean, quantile * float(values.std(ddof=1)) / len(values) ** 0.5
+    count, mean = values.shape[-1], values.mean(axis=-1)
+    if count < 2:
+        return mean, np.full_like(mean, np.nan)
+    quantile = float(t.ppf(0.5 + level / 2, count - 1))
+    return mean, quantile * values.std(axis=-1, ddof=1) / count**0.5
+
+
+def recovery(tally: Tally, yardstick: Yardstick, window: int = WINDOW) -> list[int | None]:
+    """Return how many rounds each sudden change takes to be made good; None: not before the next.
+
+    Recovered is when, over the `window` rounds that end there and all repetitions, the mean regret
+    against the arm that is best now is at most a quarter of what staying with the arm that was best
+    before would cost (or 0.01, where that is more).
+    """
+    plan = yardstick.schedule
+    edges = [*plan.changes, plan.rounds]
+    moving = tally.course("moving").mean(axis=1)
+    found: list[int | None] = []
+    for change, end in pairwise(edges):
+        before, now = plan.shares([change - 1, change]) @ yardstick.means
+        allowed = max(0.25 * float(now.max() - now[before.argmax()]), 0.01)
+        points = np.flatnonzero((tally.rounds > change) & (tally.rounds <= end))
+        at_change = np.searchsorted(tally.rounds, change)
+        first: int | None = None
+        for point in points:
+            since = np.searchsorted(tally.rounds, max(tally.rounds[point] - window, change))
+            since = max(since, at_change)
+            span = int(tally.rounds[point] - tally.rounds[since])
+            if span >= min(window, end - change) * 0.9:
+                rate = float(moving[point] - moving[since]) / span
+                if rate <= allowed:
+                    first = int(tally.rounds[point] - change)
+                    break
+        found.append(first)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policyopt.runtime.checks import check_type
 from policyopt.runtime.drift import DriftWatch
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table
@@ -55,6 +56,8 @@ def watch_policy(
     >>> watch.update_batch(seen.scores, seen.predictions[:, 0], seen.exit) is None
     True
     """
+    check_type("policy", policy, Policy, "a Policy", "Of a Fitted, take .policy.")
+    check_type("table", table, Table, "a Table", "E.g. Tables(data).get('calibrate').")
     seen = trace(policy, table)
     return DriftWatch.fit(
         seen.scores, seen.predictions[:, 0], seen.exit, classes=policy.classes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from .errors import PolicyOptError
@@ -24,11 +25,15 @@ def main() -> int:
     except PolicyOptError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print("row,exit,prediction,cost")
-    for row, columns in enumerate(
-        zip(decisions.exit, decisions.prediction, decisions.cost, strict=True)
-    ):
-        print(row, *columns, sep=",")
+    try:
+        print("row,exit,prediction,cost")
+        for row, columns in enumerate(
+            zip(decisions.exit, decisions.prediction, decisions.cost, strict=True)
+        ):
+            print(row, *columns, sep=",")
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has seen enough (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

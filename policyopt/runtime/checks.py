@@ -88,3 +88,20 @@ def check_whole(
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def check_names(name: str, value: Any, step: str = "") -> tuple[str, ...]:
+    """Return names, given as one text with commas or as several texts, or refuse them.
+
+    Examples
+    --------
+    >>> check_names("streams", "test, blur"), check_names("streams", ["test"])
+    (('test', 'blur'), ('test',))
+    """
+    given = value.split(",") if isinstance(value, str) else value
+    fine = isinstance(given, (list, tuple)) and all(isinstance(one, str) for one in given)
+    found = tuple(one.strip() for one in given) if fine else ()
+    if not found or not all(found) or len(set(found)) < len(found):
+        got = "none" if isinstance(value, (str, list, tuple)) and not value else value
+        raise bad(name, "one or more names, each once", got, step)
+    return found

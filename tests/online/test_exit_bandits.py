@@ -14,7 +14,6 @@ from policyopt.online.exit_players import LinUCBPlayer, SplitEEPlayer, UEEPlayer
 from policyopt.online.outcomes import Outcomes
 from policyopt.online.requests import Requests
 from policyopt.online.schedule import make_schedule
-from policyopt.runtime.bandits import BANDITS, make_bandit
 from policyopt.runtime.errors import InputError
 from policyopt.runtime.online.linucb import FEATURES, LinUCB, context, contexts
 from policyopt.runtime.online.splitee import SplitEE
@@ -191,19 +190,14 @@ def test_splitee_rewards_and_exits_by_the_paper():
 
 @pytest.mark.parametrize("side", [False, True])
 @pytest.mark.parametrize("exits", [1, 2, 4])
-@pytest.mark.parametrize("bandit", list(BANDITS))
-def test_splitee_one_is_many_and_sees_only_what_was_computed(bandit, exits, side):
+def test_splitee_one_is_many_and_sees_only_what_was_computed(exits, side):
     """The server hands over no confidence that it has not got."""
-    seen, rule = rows_of(exits=exits), split_rule(exits, side=side)
+    seen, rule = rows_of(exits=exits), split_rule(exits, side=side, beta=0.5)
     requests = requests_of(seen, label_share=0.7)
-    if side and make_bandit(bandit).draws:
-        with pytest.raises(InputError, match="bandit"):
-            rule.one(bandit)
-        return
-    many = arms_of(SplitEEPlayer(rule, bandit, seen, requests), requests)
-    one = rule.one(bandit, 1)
+    many = arms_of(SplitEEPlayer(rule, seen, requests), requests)
+    one = rule.one(1)
     for r in range(3):
-        one, arms = rule.one(bandit, seed=1, stream=r), []
+        one, arms = rule.one(seed=1, stream=r), []
         for block in requests:
             for j, row in enumerate(block.row[:, r]):
                 i = one.choose()
@@ -212,18 +206,18 @@ def test_splitee_one_is_many_and_sees_only_what_was_computed(bandit, exits, side
                 leaves = one.leaves(i, reached[i])
                 last = None if leaves and i < exits - 1 else float(seen.confidence[row, -1])
                 if block.arrives[j, r]:
-                    one.learn(reached, last, one.bandit.chances)
+                    one.learn(reached, last)
         assert arms == many[:, r].tolist()
-    again = rule.one(bandit, seed=1, stream=2)
+    again = rule.one(seed=1, stream=2)
     again.restore(json.loads(json.dumps(one.state())))
     assert [one.choose() for _ in range(5)] == [again.choose() for _ in range(5)]
 
 
 def test_splitee_finds_the_best_split():
     seen = rows_of(2000)
-    rule = split_rule()
+    rule = split_rule(beta=0.1)
     requests = requests_of(seen, 6000)
-    arms = arms_of(SplitEEPlayer(rule, make_bandit("ucb1", {"c": 0.1}), seen, requests), requests)
+    arms = arms_of(SplitEEPlayer(rule, seen, requests), requests)
     means = rule.rewards(seen.confidence).mean(axis=0)
     assert (arms[-1000:] == means.argmax()).mean() > 0.8
 
@@ -248,14 +242,14 @@ def test_splitee_side_observations_are_biased():
 def test_splitee_refuses():
     cases: list[dict[str, Any]] = [
         {"layers": ()}, {"layers": (0.2, 0.1)}, {"layers": (-0.1,)}, {"alpha": 1.5},
-        {"offload": -1.0}, {"mu": float("nan")}, {"side": 1},
+        {"offload": -1.0}, {"mu": float("nan")}, {"side": 1}, {"beta": 0.0},
     ]  # fmt: skip
     for wrong in cases:
         with pytest.raises(InputError):
             split_rule(**wrong)
     seen = rows_of()
     with pytest.raises(InputError, match="layers"):
-        SplitEEPlayer(split_rule(3), "ucb1", seen, requests_of(seen))
+        SplitEEPlayer(split_rule(3), seen, requests_of(seen))
 
 
 def dominant(n=4000, exits=4, seed=0):

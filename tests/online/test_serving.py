@@ -86,11 +86,11 @@ def test_rules_by_exit_serve_as_simulated(data, name, tmp_path):
     rule, player = {
         "linucb": lambda: (LinUCB(), LinUCBPlayer(LinUCB(), seen, requests)),
         "splitee": lambda: (
-            SplitEE(prices, 0.2), SplitEEPlayer(SplitEE(prices, 0.2), "ucb1", seen, requests)
+            SplitEE(prices, 0.2), SplitEEPlayer(SplitEE(prices, 0.2), seen, requests)
         ),
         "splitee, side": lambda: (
             SplitEE(prices, 0.2, side=True),
-            SplitEEPlayer(SplitEE(prices, 0.2, side=True), "ucb1", seen, requests),
+            SplitEEPlayer(SplitEE(prices, 0.2, side=True), seen, requests),
         ),
         "uee_ucb": lambda: (UEEUCB(prices), UEEPlayer(UEEUCB(prices), seen, requests)),
     }[name]()  # fmt: skip

@@ -194,9 +194,9 @@ def test_labels_and_calibration_change_what_is_rewarded(data):
         ({"policies": ["ucb1:d=2"]}, "'setting of ucb1' must be one of c"),
         ({"policies": ["controller"]}, "'policy controller' must be given with a budget"),
         ({"schedule": "wild"}, "'schedule' must be one of"),
-        ({"streams": ["nowhere"]}, "'split' must be one of"),
+        ({"streams": ["nowhere"]}, "'streams' must be among fit, test, dim"),
         ({"arms": "1:0:0.5"}, "'arms' must be"),
-        ({"arms": 0}, "'arms' must be from 1"),
+        ({"arms": 0}, "'arms' must be a whole number, at least 1"),
         ({"overhead": -1}, "'overhead' must be"),
         ({"reward": "gold"}, "'reward' must be one of"),
         ({"reveal": "none"}, "'reveal' must be one of"),
@@ -216,8 +216,16 @@ def test_the_controller_keeps_its_budget_where_requests_cost_more_than_those_it_
     logits = rng.normal(size=(1500, 3, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2], [3]]
     paid = np.tile([1.0, 2.0, 4.0], (1500, 1))
     parts = {
-        "fit": {"outputs": logits[:500], "labels": labels[:500], "sample_costs": {"ms": paid[:500]}},
-        "test": {"outputs": logits[500:], "labels": labels[500:], "sample_costs": {"ms": 1.5 * paid[500:]}},
+        "fit": {
+            "outputs": logits[:500],
+            "labels": labels[:500],
+            "sample_costs": {"ms": paid[:500]},
+        },
+        "test": {
+            "outputs": logits[500:],
+            "labels": labels[500:],
+            "sample_costs": {"ms": 1.5 * paid[500:]},
+        },
     }
     data = po.from_arrays(splits=parts, unit="ms")
     for delay in (0, 50):

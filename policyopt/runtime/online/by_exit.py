@@ -27,8 +27,6 @@ class Seen(Protocol):
 class LinUCBDriver:
     """Goes on as long as the model of the exit says so; it plans nothing at the start."""
 
-    chances = None
-
     def __init__(self, player: OneLinUCB) -> None:
         self.player = player
 
@@ -47,8 +45,6 @@ class LinUCBDriver:
 
 class SplitEEDriver:
     """Looks at one exit, the split layer, and leaves there or at the last one."""
-
-    chances = None
 
     def __init__(self, player: OneSplitEE) -> None:
         self.player = player
@@ -70,8 +66,6 @@ class SplitEEDriver:
 
 class UEEDriver:
     """Leaves at the exit chosen at the start."""
-
-    chances = None
 
     def __init__(self, player: OneUEEUCB) -> None:
         self.player = player

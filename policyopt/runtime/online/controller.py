@@ -36,6 +36,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
+_BUDGET = "a share of the way from the first exit's cost to the last's, in [0, 1]"
 _FAR = 1e12  # of a saved price
 _LARGEST = 1000.0  # share that one request may cost: beyond it, the unit is likely to be wrong
 
@@ -75,7 +76,7 @@ class Controller:
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        check_share("budget", self.budget)
+        check_share("budget", self.budget, _BUDGET)
         check_positive("step", self.step, most=1.0)
         check_share("start", self.start)
 
@@ -99,7 +100,7 @@ class Controller:
             raise bad(
                 "ladder", "one whose first rung leaves at exit 0 always, its last never early, for a "
                 "controller", f"ends {ends[0].tolist()} and {ends[-1].tolist()}",
-                "policyopt.online.ladders.family_ladder makes such ladders.",
+                "policyopt.online.ladders.family_ladder makes one.",
             )  # fmt: skip
 
     def share(self, costs: Floats, cost: float) -> float:

@@ -49,7 +49,7 @@ class Ladder:
 
     policy: Policy
     thresholds: Floats
-    labels: Floats | None = None
+    labels: Floats = None  # type: ignore[assignment]  # an array from here on
     nested: bool = field(init=False, default=False)
     _columns: Any = field(init=False, default=(), repr=False)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..artifact import to_dict, write_text
 from ..bandits.parts.saved import checked
+from ..checks import check_type
 from ..content import from_dict
 from ..errors import InputError, bad
 from ..strict_json import digest_of, parse, read_plain, to_text
@@ -26,13 +28,12 @@ _SETTINGS = ("overhead", "reward", "reveal", "seed", "stream")
 
 def online_to_dict(online: Online) -> dict[str, Any]:
     """Return the file's content, checksum included."""
-    labels = online.ladder.labels
     content: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "policy": to_dict(online.ladder.policy),
         "thresholds": online.ladder.thresholds.tolist(),
-        "labels": None if labels is None else labels.tolist(),
+        "labels": online.ladder.labels.tolist(),
         "steering": {"name": online.steering.name, "settings": asdict(online.steering)},  # type: ignore[call-overload]
         "settings": {
             **{n: getattr(online, n) for n in _SETTINGS},
@@ -45,18 +46,24 @@ def online_to_dict(online: Online) -> dict[str, Any]:
 
 def save_online(online: Online, path: Any) -> None:
     """Write the file, atomically; see `Online.save`."""
+    path = Path(check_type("path", path, (str, os.PathLike), "a path", "E.g. online.json."))
+    if path.is_dir():
+        raise bad("path", "a file", f"{path} (a directory)", f"E.g. {path / 'online.json'}.")
     write_text(path, to_text(online_to_dict(online), "online policy", MAX_BYTES))
 
 
 def load_online(path: Any) -> Online:
     """Read the file; see `Online.load`."""
-    from .serving import Online, steering_of
+    from .serving import Online
+    from .steering import steering_of
 
     path = Path(path)
     data = read_plain(path, "online policy", MAX_BYTES, "`Online.save` writes one.")
     content = parse(data, path.name, MAX_BYTES, "Is the file whole? Save it again.")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise bad(path.name, f"a file of format '{FORMAT}'", "something else", "Online.save")
+        raise bad(
+            path.name, f"a file of format '{FORMAT}'", "something else", "`Online.save` writes one."
+        )
     content = dict(checked(path.name, content, FIELDS))
     if content["version"] != VERSION or type(content["version"]) is not int:
         raise bad(f"version of {path.name}", str(VERSION), content["version"], "Update policyopt.")

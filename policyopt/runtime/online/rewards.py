@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..checks import plain
 from ..errors import bad
 
 #: Readings of the gain: AdaEE's ``max(conf_k - conf_0, 0)``; the same without the maximum (UCBEE);
@@ -74,6 +75,7 @@ def overhead_range(overhead: Any) -> tuple[float, float]:
     (0.1, 0.1)
     """
     ends = overhead if isinstance(overhead, (tuple, list)) else (overhead, overhead)
+    ends = [plain(x) for x in ends]
     fine = len(ends) == 2 and all(type(x) in (int, float) for x in ends)
     if not fine or not 0 <= ends[0] <= ends[1] < 1e6:
         raise bad("overhead", "a number, 0 or more, or a range of two", overhead, "E.g. 0.1.")

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..bandits import BANDITS, Bandit, make_bandit
-from ..bandits.parts.reveal import REVEALS, reveal_chances
+from ..bandits import Bandit
+from ..bandits.parts.reveal import reveal_chances
+from ..checks import check_type, check_whole
 from ..decision import Decision
-from ..errors import InputError, bad
+from ..errors import bad
 from ..policy import Policy
-from .by_exit import RULES, ByExit, driver
+from .by_exit import ByExit, driver
 from .controller import Controller, OneController
 from .ladder import Ladder
-from .rewards import REWARDS, gain, load_of, overhead_range, reward_range
+from .rewards import gain, load_of, overhead_range, reward_range
+from .steering import KINDS, check_fit, refuse_given
 
 
 class Request:
@@ -29,10 +31,12 @@ class Request:
         Position of the exit taken on the policy's path; None as long as it is on its way.
     """
 
-    __slots__ = ("arm", "chances", "done", "exit", "levels", "predictions", "scores", "state")
+    __slots__ = (
+        "arm", "chances", "done", "exit", "levels", "owner", "predictions", "scores", "state",
+    )  # fmt: skip
 
-    def __init__(self, arm: int, state: Any, chances: Any) -> None:
-        self.arm, self.state, self.chances = arm, state, chances
+    def __init__(self, owner: Online, arm: int, state: Any, chances: Any) -> None:
+        self.owner, self.arm, self.state, self.chances = owner, arm, state, chances
         self.exit: int | None = None
         self.done = False
         self.scores: list[float] = []
@@ -49,7 +53,8 @@ class Online:
     Parameters
     ----------
     ladder : Ladder or Policy
-        E.g. from `policyopt.online.ladders`. Rules by exit look at no rungs: a policy will do.
+        E.g. from `policyopt.online.ladders`: of two rungs or more. Rules by exit look at no rungs:
+        they take a policy.
     steering : Bandit, Controller, LinUCB, SplitEE or UEEUCB
         The last three say at each exit whether to leave, from confidences and predictions; the
         prices of SplitEE and UEEUCB are their own, `overhead` is for what `feedback` returns.
@@ -58,9 +63,10 @@ class Online:
         A range: `feedback` says each time what it was; without that, the middle counts.
     reward : str
         One of `policyopt.runtime.online.rewards.REWARDS`. ``calibrated`` takes a policy that
-        carries a confidence map; ``label`` needs `feedback` to say what was correct.
+        carries a confidence map; ``label`` needs `feedback` to say what was correct: it is refused
+        where nothing learns from that (SplitEE, UEEUCB, the controller).
     reveal : {"smaller", "played", "all"}
-        Whose rewards feedback counts for; ``all`` only with bandits that draw.
+        For bandits: whose rewards feedback counts for; ``all`` only with those that draw.
     seed, stream : int
         Of the bandit's random numbers; servers side by side take streams of their own.
 
@@ -93,35 +99,15 @@ class Online:
     ) -> None:
         if isinstance(ladder, Policy):
             ladder = Ladder(ladder, ladder.thresholds[None])
-        if reward not in REWARDS:
-            raise bad("reward", f"one of {', '.join(REWARDS)}", reward, "E.g. confidence.")
-        if reveal not in REVEALS:
-            raise bad("reveal", f"one of {', '.join(REVEALS)}", reveal, "E.g. smaller.")
-        if reward == "calibrated" and ladder.policy.confidence is None:
-            raise bad(
-                "reward", "confidence, signed or label for a policy without a confidence map",
-                reward, "Fit with --confidence platt.",
-            )  # fmt: skip
-        if isinstance(steering, ByExit):
-            _check_exits(steering, ladder.policy.exits)
-        if isinstance(steering, Bandit) and reveal == "all" and not steering.draws:
-            raise bad(
-                "reveal", "smaller or played for bandits that draw nothing", reveal,
-                "Rewards of larger arms are known for hard inputs only: exp3 weighs them.",
-            )  # fmt: skip
-        if isinstance(steering, Bandit) and reveal != "played" and not ladder.nested:
-            raise bad(
-                "reveal", "played for a ladder whose rungs do not nest", reveal,
-                "A larger rung that leaves earlier shows the smaller one for some inputs only.",
-            )  # fmt: skip
-        if isinstance(steering, Controller):
-            steering.check_ladder(ladder)
-        for name, value in (("seed", seed), ("stream", stream)):
-            if type(value) is not int or not 0 <= value < 2**63:
-                raise bad(name, "a whole number, 0 or more", value, "E.g. 0.")
+        check_type("ladder", ladder, Ladder, "a Ladder or a Policy", "Of a Fitted, take .policy.")
+        allowed = "a bandit, a Controller, or a rule by exit such as LinUCB()"
+        check_type("steering", steering, KINDS, allowed, "E.g. make_bandit('ucb1').")
+        check_fit(ladder, steering, reward, reveal)
+        self.seed = check_whole("seed", seed, 0, 2**63 - 1)
+        self.stream = check_whole("stream", stream, 0, 2**63 - 1)
         self.ladder, self.steering = ladder, steering
         self.overhead = overhead_range(overhead)
-        self.reward, self.reveal, self.seed, self.stream = reward, reveal, seed, stream
+        self.reward, self.reveal = reward, reveal
         self.requests = 0  # how many have started
         self._load = load_of(ladder.policy.costs.tolist())
         self._least, most_reward = reward_range(reward, self._load, self.overhead)
@@ -144,7 +130,7 @@ class Online:
             arm = chooser.choose()
             chances = getattr(chooser, "chances", None)
             number, self.requests = self.requests, self.requests + 1
-        return Request(arm, self.ladder.policy.start(number), chances)
+        return Request(self, arm, self.ladder.policy.start(number), chances)
 
     def decide(self, k: int, output: object, request: Request, features: object = None) -> Decision:
         """Decide at exit k.
@@ -167,6 +153,7 @@ class Online:
         InputError
             The request has left already, or what `Policy.step` refuses.
         """
+        self._check_own(request)
         if request.exit is not None:
             raise bad("request", "on its way", "one that has left", "One start per request.")
         policy = self.ladder.policy
@@ -214,13 +201,14 @@ class Online:
         InputError
             The request has not left, or was learned from before; labels missing or superfluous.
         """
+        self._check_own(request)
         if request.exit is None or request.done:
             got = "one still on its way" if request.exit is None else "one learned from before"
             raise bad("request", "one that has left, once", got, "Call it after decide says leave.")
         if isinstance(self._player, OneController):
-            _refuse_given("the controller", correct=correct, overhead=overhead)
+            refuse_given("the controller", correct=correct, overhead=overhead)
             return self._charge(request, cost)
-        _refuse_given("all but the controller", cost=cost)
+        refuse_given("all but the controller", cost=cost)
         low, high = self.overhead
         over = (low + high) / 2 if overhead is None else overhead
         if not low <= over <= high:
@@ -245,6 +233,11 @@ class Online:
                 self._player.learn(first, last, rewards, chance)
         return every[request.exit]
 
+    def _check_own(self, request: Any) -> None:
+        step = "Pass what its start() returned."
+        if check_type("request", request, Request, "a Request", step).owner is not self:
+            raise bad("request", "one that this Online started", "one of another", step)
+
     def _claim(self, request: Request) -> None:
         """Mark a request as learned from; of two threads that come with it, one is refused."""
         if request.done:
@@ -267,13 +260,17 @@ class Online:
         """Return confidences, or correctness, of the exits seen."""
         if self.reward != "label":
             if correct is not None:
-                raise bad("correct", "left out: the reward is label-free", correct, "reward=label")
+                raise bad(
+                    "correct", "left out", correct, f"Reward '{self.reward}' reads no labels."
+                )
             return request.levels
-        wanted = len(request.levels)
-        if correct is None or len(correct) != wanted:
-            got = "none" if correct is None else f"{len(correct)}"
-            raise bad("correct", f"one truth value per exit seen: {wanted}", got, "Exits 0 to k.")
-        return [float(bool(right)) for right in correct]
+        wanted = f"one truth value per exit seen: {len(request.levels)}"
+        if isinstance(correct, str) or not hasattr(correct, "__len__"):
+            raise bad("correct", wanted, "none" if correct is None else correct, "Exits 0 to k.")
+        assert correct is not None
+        if len(correct) != len(request.levels) or not all(right in (0, 1) for right in correct):
+            raise bad("correct", wanted, list(correct), "For exits 0 to k, in order.")
+        return [float(right) for right in correct]
 
     def _known(self, arm: int, known: list[int | None]) -> list[tuple[int, int]]:
         """Return the runs of arms whose rewards count."""
@@ -317,36 +314,6 @@ class Online:
         from .online_file import load_online
 
         return load_online(path)
-
-
-def steering_of(name: Any, settings: Any) -> Bandit | Controller | ByExit:
-    """Return who steers, by name, as a file holds it."""
-    if not isinstance(settings, Mapping):
-        raise bad("settings of the steering", "a mapping", settings, "Save it again.")
-    others = {Controller.name: Controller, **RULES}
-    if name in BANDITS:
-        return make_bandit(name, settings)
-    if name not in others:
-        raise InputError(f"'{name}' steers nothing that this version knows.")
-    try:
-        return others[name](**settings)
-    except TypeError as error:
-        raise bad(f"settings of {name}", "those it has", settings, "Save it again.") from error
-
-
-def _refuse_given(who: str, **given: Any) -> None:
-    """Refuse feedback that nobody would look at."""
-    for name, value in given.items():
-        if value is not None:
-            raise bad(name, f"left out for {who}", value, "It is not looked at.")
-
-
-def _check_exits(rule: ByExit, exits: int) -> None:
-    """Refuse prices that are not one per exit."""
-    for name in ("layers", "costs"):
-        prices = getattr(rule, name, None)
-        if prices is not None and len(prices) != exits:
-            raise bad(name, f"one per exit of the policy: {exits}", len(prices), "In its order.")
 
 
 def _starts(known: list[int | None]) -> list[int]:

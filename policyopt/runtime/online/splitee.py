@@ -21,9 +21,10 @@ cascade on CIFAR-10 (o = 0.05, 0.1, 0.2, 0.4, lambda rising to o, alpha 0.8, UCB
 requests): exit 0 looks better by 0.007, 0.012, 0.020, 0.037 while exit 3 is played, and pseudo-regret
 is 94, 117, 148, 192 with side observations, 69, 96, 133, 182 without: more of them does harm here.
 
-Further departures: rewards are scaled to [0, 1] by the least and the largest there can be, as all
-bandits here expect, so that their exploration is wider by that range than in the released code; arms
-are first played largest first; I-SplitEE's released loop enters updates several times, this does not.
+Further departures: UCB1 is the one of `bandits` (c is beta); rewards are scaled to [0, 1] by the
+least and the largest there can be, as all bandits here expect, so that their exploration is wider
+by that range than in the released code; arms are first played largest first; I-SplitEE's released
+loop enters updates several times, this does not.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ..bandits import Bandit, make_bandit
 from ..bandits.parts.base import Bools, Ints
+from ..bandits.ucb1 import UCB1
 from ..checks import check_least, check_positive, plain_fields
 from ..errors import bad
 from ..parameters import numbers
@@ -60,6 +61,8 @@ class SplitEE:
         Price of a unit of cost.
     side : bool
         Whether to learn from the exits before the split layer too; see above.
+    beta : float
+        Weight of exploration of UCB1, which chooses the split layer.
 
     Examples
     --------
@@ -74,6 +77,7 @@ class SplitEE:
     alpha: float = 0.8
     mu: float = 1.0
     side: bool = False
+    beta: float = 1.0
 
     name: ClassVar[str] = "splitee"
     summary: ClassVar[str] = "learns at which exit to choose between leaving and the last exit"
@@ -89,6 +93,7 @@ class SplitEE:
         check_least("mu", self.mu)
         if not isinstance(self.side, bool):
             raise bad("side", "true or false", self.side, "E.g. false.")
+        check_positive("beta", self.beta)
 
     def prices(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return what a split layer costs where the sample leaves, and where it is sent on; (K,)."""
@@ -128,23 +133,13 @@ class SplitEE:
         last = ~np.take_along_axis(here, arm[:, None], axis=1) | (arm[:, None] == layers[-1])
         return (layers <= arm[:, None]) & (here | last)
 
-    def one(self, bandit: Bandit | str = "ucb1", seed: int = 0, stream: int = 0) -> OneSplitEE:
-        """Return a player of one stream; any bandit may choose the split layer."""
-        return OneSplitEE(self, self._checked(bandit), seed, stream)
+    def one(self, seed: int = 0, stream: int = 0) -> OneSplitEE:
+        """Return a player of one stream."""
+        return OneSplitEE(self, seed, stream)
 
-    def many(self, streams: int, bandit: Bandit | str = "ucb1", seed: int = 0) -> ManySplitEE:
+    def many(self, streams: int, seed: int = 0) -> ManySplitEE:
         """Return a player of R streams."""
-        return ManySplitEE(self, self._checked(bandit), streams, seed)
-
-    def _checked(self, bandit: Bandit | str) -> Bandit:
-        """Return the bandit; one that draws would need chances that side observations do not have.
-
-        Whether the reward of j is known depends on confidences at exits that were not reached.
-        """
-        found = make_bandit(bandit) if isinstance(bandit, str) else bandit
-        if self.side and found.draws:
-            raise bad("bandit", "one that draws nothing, with side", found.name, "E.g. ucb1.")
-        return found
+        return ManySplitEE(self, streams, seed)
 
 
 class OneSplitEE:
@@ -162,9 +157,9 @@ class OneSplitEE:
     False
     """
 
-    def __init__(self, rule: SplitEE, bandit: Bandit, seed: int, stream: int) -> None:
+    def __init__(self, rule: SplitEE, seed: int, stream: int) -> None:
         self.rule = rule
-        self.bandit = bandit.one(len(rule.layers), seed, stream)
+        self.bandit = UCB1(rule.beta).one(len(rule.layers), seed, stream)
         self._own, self._sent = rule.prices()
         self._least, self._width = rule.range()
 
@@ -176,12 +171,7 @@ class OneSplitEE:
         """Return whether a sample leaves at its split layer; else it goes to the last exit."""
         return split == len(self._own) - 1 or confidence >= self.rule.alpha
 
-    def learn(
-        self,
-        confidence: Sequence[float],
-        last: float | None = None,
-        chances: Sequence[float] | None = None,
-    ) -> None:
+    def learn(self, confidence: Sequence[float], last: float | None = None) -> None:
         """Take in what a request has shown.
 
         Parameters
@@ -190,8 +180,6 @@ class OneSplitEE:
             Of exits 0 to i, the split layer; only that of i is read without `side`.
         last : float, optional
             Confidence at the last exit, where the sample went there.
-        chances : sequence of float, optional
-            The bandit's `chances` when it chose i, for bandits that draw.
         """
         split = len(confidence) - 1
         for j in range(0 if self.rule.side else split, split + 1):
@@ -202,7 +190,7 @@ class OneSplitEE:
             else:
                 continue
             rewards = [0.0] * j + [(reward - self._least) / self._width]
-            self.bandit.learn(j, j, rewards, chances)
+            self.bandit.learn(j, j, rewards)
 
     def state(self) -> dict[str, Any]:
         """Return all that was learned, JSON-able: that of the bandit."""
@@ -216,23 +204,16 @@ class OneSplitEE:
 class ManySplitEE:
     """SplitEE on R streams side by side."""
 
-    def __init__(self, rule: SplitEE, bandit: Bandit, streams: int, seed: int) -> None:
+    def __init__(self, rule: SplitEE, streams: int, seed: int) -> None:
         self.rule = rule
-        self.bandit = bandit.many(len(rule.layers), streams, seed)
+        self.bandit = UCB1(rule.beta).many(len(rule.layers), streams, seed)
         self._least, self._width = rule.range()
-
-    @property
-    def chances(self) -> Floats | None:
-        """With which the last `choose` drew each arm; see `Many.chances`."""
-        return self.bandit.chances
 
     def choose(self) -> Ints:
         """Return the split layers for the next request of every stream, (R,)."""
         return self.bandit.choose()
 
-    def learn(
-        self, confidence: Floats, arm: Ints, arrives: Bools, chances: Floats | None = None
-    ) -> None:
+    def learn(self, confidence: Floats, arm: Ints, arrives: Bools) -> None:
         """Take in one request per stream.
 
         Parameters
@@ -242,8 +223,7 @@ class ManySplitEE:
         arm : ndarray of shape (R,)
             The split layers.
         arrives : ndarray of shape (R,), bool
-        chances : ndarray of shape (R, K), optional
         """
         seen = self.rule.known(confidence, arm) & arrives[:, None]
         rewards = (self.rule.rewards(confidence) - self._least) / self._width
-        self.bandit.learn(seen, rewards, chances)
+        self.bandit.learn(seen, rewards)
