@@ -249,13 +249,16 @@ def test_what_could_not_be_read_is_not_written(tmp_path):
     odd = policies()["score max_prob"]
     for value, says in (
         ("x" * 70000, "strings up to"),
-        ([[[]]] * 2**21, "at most"),
         (deep(40), "deep"),
     ):
         object.__setattr__(odd, "provenance", {"note": value})
         with pytest.raises(InputError, match=says):
             save_policy(odd, tmp_path / "p.json")
     assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="at most 12 values"):
+        strict_json.to_text([1] * 12, "policy", 100)
+    with pytest.raises(InputError, match="at most 30 bytes"):
+        strict_json.to_text(["x" * 30], "policy", 30)
 
 
 def deep(levels):
