@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -16,8 +16,9 @@ from policyopt.cli.options import (
     out_directory,
     read_cache,
 )
-from policyopt.cli.output import Format, number, percent, print_records, to_csv
+from policyopt.cli.output import Format, note, print_records, to_csv
 from policyopt.cli.progress import progress
+from policyopt.cli.simulated import columns, meaning, told
 from policyopt.runtime.artifact import write_text
 from policyopt.runtime.errors import bad
 from policyopt.table import Tables
@@ -30,23 +31,27 @@ def simulate(
         str,
         typer.Option(
             "--policy",
-            help="Names, comma-separated, with settings as ucb1:c=2. Bandits, linucb, splitee, "
-            "uee_ucb, controller, fixed; "
-            "bandits stands for all of them.",
+            help="Names, comma-separated, with settings as ucb1:c=2 (`policyopt methods online` "
+            "lists both); bandits stands for all bandits.",
         ),
     ] = "ucb1",
     schedule: Annotated[
         str,
         typer.Option(
             "--schedule",
-            help="stationary, abrupt, gradual, recurring, or streams with rounds: test:4000,blur:6000.",
+            help="stationary (several streams: mixed in equal parts), abrupt, gradual, recurring "
+            "(two streams or more), or streams with rounds: test:4000,blur:6000.",
         ),
     ] = "stationary",
     streams: Annotated[
-        str, typer.Option("--streams", help="Streams that the schedule goes through, in order.")
-    ] = "test",
+        str | None,
+        typer.Option(
+            "--streams",
+            help="Streams that the schedule goes through, in order (default: test, or those named).",
+        ),
+    ] = None,
     rounds: Annotated[
-        int | None, typer.Option("--rounds", min=1, help="Requests (default: 10000).")
+        int | None, typer.Option("--rounds", min=2, help="Requests (default: 10000).")
     ] = None,
     repetitions: Annotated[
         int, typer.Option("--repetitions", "--seeds", min=1, help="Independent runs.")
@@ -55,7 +60,8 @@ def simulate(
         str,
         typer.Option(
             "--arms",
-            help="Thresholds low:high:step or a list, or a number of points of the fitted family.",
+            help="Thresholds low:high:step or a list, or a whole number N: N points of the fitted "
+            "family and its two ends, N + 2 arms.",
         ),
     ] = "0:1:0.2",
     method: Annotated[
@@ -68,7 +74,13 @@ def simulate(
         ),
     ] = "0.1",
     reward: Annotated[
-        str, typer.Option("--reward", help="confidence (AdaEE), signed, calibrated or label.")
+        str,
+        typer.Option(
+            "--reward",
+            help="What an exit is worth beyond exit 0: confidence (AdaEE: gained, never below 0), "
+            "signed (gained or lost), calibrated (signed, of the probability of being right), or "
+            "label (right there, less right at exit 0).",
+        ),
     ] = "confidence",
     reveal: Annotated[
         str,
@@ -79,7 +91,8 @@ def simulate(
     ] = None,
     delay: Annotated[int, typer.Option("--delay", min=0, help="Rounds until feedback comes.")] = 0,
     label_share: Annotated[
-        float, typer.Option("--label-share", help="Share of the requests whose feedback comes.")
+        float,
+        typer.Option("--label-share", help="Share of the requests whose feedback comes, above 0."),
     ] = 1.0,
     out: Annotated[
         Path | None, typer.Option("--out", help="Directory for simulation.csv and .png.")
@@ -91,71 +104,31 @@ def simulate(
     """Play adaptive policies on requests drawn from a cache's streams: regret, cost, accuracy."""
     from policyopt.online.simulate import simulate as play
     from policyopt.report.simulation import simulation_figure
-    from policyopt.runtime.bandits import BANDITS
 
     out_directory(out)
-    names = [name for item in _names(policy) for name in (BANDITS if item == "bandits" else [item])]
     data = read_cache(cache)
     with progress("simulating") as step, listening(step):
         found = play(
-            data, list(dict.fromkeys(names)), schedule=schedule, streams=_names(streams),
-            rounds=rounds,
+            data, policy, schedule=schedule, streams=streams, rounds=rounds,
             repetitions=repetitions, seed=seed, arms=arms, method=method,
             overhead=_overhead(overhead), reward=reward, reveal=reveal, budget=budget,
             delay=delay, label_share=label_share, tables=Tables(data, cost),
         )  # fmt: skip
+    if delay >= found.schedule.rounds:
+        note(
+            f"feedback comes after {delay:,} rounds, the simulation has {found.schedule.rounds:,}: none comes"
+        )
     if out is not None:
         from policyopt.report.figures import save_figure
 
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "simulation.csv", to_csv(found.records))
         save_figure(simulation_figure(found), out / "simulation.png")
-    print_records(found.records, style, _columns(found.unit), _title(found, overhead, reward))
-
-
-def _columns(unit: str) -> dict[str, Any]:
-    def with_interval(name: str, text: Any) -> Any:
-        def shown(r: dict[str, Any]) -> str:
-            if r[name] is None:
-                return "-"
-            half = (r[f"{name}_high"] - r[f"{name}_low"]) / 2
-            return f"{text(r[name])} ± {text(half)}"
-
-        return shown
-
-    def plain(value: float) -> str:
-        return f"{value:.1f}"
-
-    return {
-        "policy": lambda r: r["policy"],
-        "regret": with_interval("regret", plain),
-        "to the best at each time": with_interval("moving_regret", plain),
-        "best arm": lambda r: r["best_arm"],
-        "played at the end %": lambda r: (
-            None if r["best_arm_share"] is None else percent(r["best_arm_share"], 1)
-        ),
-        "recovered after": lambda r: (
-            " ".join("-" if x is None else str(x) for x in r["recovery"]) or None
-        ),
-        f"cost [{unit}]": with_interval("realised_cost", lambda x: number(x)),
-        "off budget %": lambda r: (
-            None if r["budget"] is None else f"{100 * (r['realised_cost'] / r['budget'] - 1):+.2f}"
-        ),
-        "accuracy %": with_interval("accuracy", percent),
-    }
-
-
-def _title(found: Any, overhead: str, reward: str) -> str:
-    record = found.records[0]
-    return (
-        f"{record['rounds']:,} requests, {record['repetitions']} repetitions, {record['schedule']} "
-        f"over {', '.join(found.schedule.streams)}; reward {reward}, overhead {overhead}; "
-        "± 95 % over repetitions"
-    )
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    if style is Format.table:
+        print(told(found.records[0]))
+    print_records(found.records, style, columns(found.records))
+    if style is Format.table:
+        print(meaning(found.records[0]))
 
 
 def _overhead(text: str) -> tuple[float, float]:

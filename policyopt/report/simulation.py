@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt.report.figures import COLOURS
+from policyopt.runtime.bandits import BANDITS
 
 if TYPE_CHECKING:
     from policyopt.online.simulate import Simulation
 
-_MOST_ARMS_PANELS = 6
+_PANELS, _ABREAST = 16, 4  # arm panels in all, and side by side
+_WINDOWS = 12  # of the latest requests, in the whole course
 
 
 def simulation_figure(found: Simulation, title: str = "") -> Any:
     """Draw what came of a simulation, as the figures of the AdaEE paper and below them the cost.
 
     Above: cumulative pseudo-regret to the best fixed arm, mean and 95 % band over repetitions, and
-    the mean cost so far (left) and lately against the budget. Below: per policy, the share of the
+    the mean cost of the latest requests against the budget. Below: per policy, the share of the
     requests played on each arm over time, dark the most. Dotted lines: changes of the stream.
 
     Parameters
@@ -32,57 +34,28 @@ def simulation_figure(found: Simulation, title: str = "") -> Any:
     """
     from matplotlib.figure import Figure
 
-    shown = [name for name, t in found.tallies.items() if t.arms.shape[1] > 1]
-    shown = shown[:_MOST_ARMS_PANELS]
-    lines = -(-len(shown) // 3)
-    figure = Figure(figsize=(12, 4.2 + 2.3 * lines), layout="constrained")
-    grid = figure.add_gridspec(1 + lines, 6, height_ratios=[1.7, *[1.0] * lines])
-    regret, cost = figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])
-    for i, (name, tally) in enumerate(found.tallies.items()):
-        again, colour = divmod(i, len(COLOURS))
-        look = {"color": COLOURS[colour], "ls": ("-", "--", ":", "-.")[again % 4], "lw": 1.6}
-        course = tally.course("regret")
-        mean = course.mean(axis=1)
-        half = 1.96 * course.std(axis=1) / course.shape[1] ** 0.5
-        regret.plot(tally.rounds, mean, label=name, **look)
-        regret.fill_between(
-            tally.rounds, mean - half, mean + half, color=look["color"], alpha=0.15, lw=0
-        )
-        paid = tally.course("cost").mean(axis=1)
-        back = max(len(tally.rounds) // 12, 1)
-        spent = np.concatenate([np.zeros(back), paid[:-back]]) if back < len(paid) else 0 * paid
-        since = np.concatenate([np.zeros(back), tally.rounds[:-back]])[: len(paid)]
-        cost.plot(tally.rounds, (paid - spent) / np.maximum(tally.rounds - since, 1), **look)
-    if found.budget is not None:
-        cost.axhline(found.budget, color="0.2", lw=1, ls=(0, (6, 3)))
-        cost.annotate(
-            "budget", (0.99, found.budget), xycoords=("axes fraction", "data"), ha="right",
-            va="bottom", fontsize=8, color="0.2",
-        )  # fmt: skip
-    regret.set_title("pseudo-regret to the best fixed arm", loc="left", fontsize=10)
-    cost.set_title(f"mean cost of the latest requests [{found.unit}]", loc="left", fontsize=10)
-    regret.legend(frameon=False, fontsize=8)
+    several = [name for name, t in found.tallies.items() if t.arms.shape[1] > 1]
+    shown = several[:_PANELS]
+    lines = [shown[i : i + _ABREAST] for i in range(0, len(shown), _ABREAST)]
+    names = -(-(len(found.tallies) + 1) // 5)  # lines of the legend
+    height = 3.8 + 2.2 * len(lines) + 0.25 * names
+    figure = Figure(figsize=(12, height), layout="constrained")
+    grid = figure.add_gridspec(1 + len(lines), 1, height_ratios=[1.8, *[1.0] * len(lines)])
+    regret, cost = (figure.add_subplot(part) for part in grid[0].subgridspec(1, 2))
+    _courses(found, regret, cost)
+    handles = regret.get_lines() + cost.get_lines()[len(found.tallies) :]
+    # Above all panels, so that it hides no curve and is read first.
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=min(len(handles), 5), frameon=False,
+        fontsize=9,
+    )  # fmt: skip
     plots = [regret, cost]
-    labels = [f"{x:.3g}" for x in found.labels]
-    for i, name in enumerate(shown):
-        tally = found.tallies[name]
-        axes = figure.add_subplot(grid[1 + i // 3, 2 * (i % 3) : 2 * (i % 3) + 2])
-        shares = tally.shares().T
-        edges = np.concatenate([[0], tally.rounds])
-        axes.pcolormesh(
-            edges,
-            np.arange(len(shares) + 1) - 0.5,
-            shares,
-            cmap="Blues",
-            vmin=0,
-            vmax=max(float(shares.max()), 1e-9),
-        )
-        axes.set_title(f"arm played: {name.partition(':')[0]}", loc="left", fontsize=9)
-        if len(shares) == len(labels) <= 12:
-            axes.set_yticks(range(len(labels)), labels, fontsize=7)
-        else:
-            axes.set_yticks([0, len(shares) - 1], ["cheap", "dear"], fontsize=7)
-        plots.append(axes)
+    for i, line in enumerate(lines, 1):
+        # A line that is not full is stretched, unless it follows a full one.
+        wide = _ABREAST if len(lines) > 1 else len(line)
+        for name, part in zip(line, grid[i].subgridspec(1, wide), strict=False):
+            plots.append(figure.add_subplot(part))
+            _arms(found, name, plots[-1])
     for axes in plots:
         for change in found.schedule.changes:
             axes.axvline(change, color="0.4", lw=0.8, ls=":")
@@ -91,6 +64,56 @@ def simulation_figure(found: Simulation, title: str = "") -> Any:
         axes.set_xlabel("request", fontsize=8)
     for axes in plots[:2]:
         axes.grid(True, color="0.92")
+    if len(shown) < len(several):
+        title = f"{title} (arms of {len(shown)} of {len(several)} policies)".strip()
     if title:
         figure.suptitle(title, fontsize=11, ha="left", x=0.01)
     return figure
+
+
+def _courses(found: Simulation, regret: Any, cost: Any) -> None:
+    """Draw regret and cost of every policy over the rounds."""
+    from policyopt.online.tally import interval
+
+    rounds = next(iter(found.tallies.values())).rounds
+    back = max(len(rounds) // _WINDOWS, 1)
+    for i, (name, tally) in enumerate(found.tallies.items()):
+        again, colour = divmod(i, len(COLOURS))
+        look = {"color": COLOURS[colour], "ls": ("-", "--", ":", "-.")[again % 4], "lw": 1.6}
+        mean, half = interval(tally.course("regret"))
+        regret.plot(rounds, mean, label=name, **look)
+        regret.fill_between(rounds, mean - half, mean + half, color=look["color"], alpha=0.15, lw=0)
+        paid = np.concatenate([[0.0], tally.course("cost").mean(axis=1)])
+        at = np.concatenate([[0], rounds])
+        since = np.maximum(np.arange(len(rounds)) + 1 - back, 0)
+        cost.plot(rounds, (paid[1:] - paid[since]) / (rounds - at[since]), **look)
+    if found.budget is not None:
+        cost.axhline(found.budget, color="0.2", lw=1, ls=(0, (6, 3)), label="budget")
+    latest = round(found.schedule.rounds / len(rounds) * back)
+    regret.set_title("pseudo-regret to the best fixed arm", loc="left", fontsize=10)
+    cost.set_title(
+        f"mean cost of the latest {latest:,} requests [{found.unit}]", loc="left", fontsize=10
+    )
+
+
+def _arms(found: Simulation, name: str, axes: Any) -> None:
+    """Draw the share of each arm of a policy over the rounds."""
+    tally = found.tallies[name]
+    shares = tally.shares().T
+    edges = np.concatenate([[0], tally.rounds])
+    most = max(float(shares.max()), 1e-9)
+    places = np.arange(len(shares) + 1) - 0.5
+    axes.pcolormesh(edges, places, shares, cmap="Blues", vmin=0, vmax=most)
+    kind = name.partition(":")[0]
+    axes.set_title(f"arm played: {name}", loc="left", fontsize=9 if len(name) < 30 else 7)
+    if kind in BANDITS:
+        of = "threshold" if found.arms_unit == "threshold" else f"cost [{found.unit}]"
+        every = max(-(-len(shares) // 8), 1)  # room for so many
+        axes.set_yticks(range(0, len(shares), every), [f"{x:.3g}" for x in found.labels[::every]])
+    elif kind == "controller":
+        of = "rung"
+        axes.set_yticks([0, len(shares) - 1], ["cheap", "dear"])
+    else:
+        of = "split at exit" if kind == "splitee" else "exit"
+        axes.set_yticks(range(len(shares)), [str(k) for k in range(len(shares))])
+    axes.set_ylabel(of, fontsize=8)
