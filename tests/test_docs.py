@@ -28,6 +28,7 @@ def checkout(root, tmp_path, monkeypatch):
         pytest.skip("the shipped cache is not here")
     (tmp_path / "cache").mkdir()
     (tmp_path / SHIPPED).symlink_to(root / SHIPPED)
+    (tmp_path / "docs").symlink_to(root / "docs")
     logits, labels = outputs(600, exits=3)
     np.savez(tmp_path / "logits.npz", logits=logits.swapaxes(0, 1), labels=labels)
     monkeypatch.chdir(tmp_path)
