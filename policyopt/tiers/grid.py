@@ -98,7 +98,8 @@ class Grid:
             return weights.sum(keepdims=True).astype(np.float64)
         counts = tuple(size + 1 for size in self._shape[: exit_ + 1])
         flat = np.ravel_multi_index(tuple(codes), counts)
-        sums: Floats = np.bincount(flat, weights, minlength=int(np.prod(counts))).reshape(counts)
+        found = np.bincount(flat, weights, minlength=int(np.prod(counts)))
+        sums = found.astype(np.float64, copy=False).reshape(counts)
         for i in range(len(counts)):
             at = (slice(None),) * i
             if i < exit_:  # stayed: it reaches at most the thresholds before this one

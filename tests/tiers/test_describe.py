@@ -27,7 +27,7 @@ def test_the_example_fits_the_cache_that_ships(root):
     with pytest.raises(InputError, match="unit"):
         tiers.check(5, False, "ms")
     with pytest.raises(InputError, match="stage_ms"):
-        tiers_from(GOOD).check(3, True, "ms")
+        tiers_from({**GOOD, "model": {"input_bytes": 1}}).check(3, True, "ms")
 
 
 def test_json_and_toml_say_the_same(tmp_path):
