@@ -14,6 +14,7 @@ import torch
 from policyopt.serving import Server, StagedModel
 
 WARMUP = 3
+ENOUGH = 5
 Floats = npt.NDArray[np.float64]
 
 
@@ -34,6 +35,9 @@ class Race:
         heads and the copy of the logits to the host included.
     shares
         Of the exits taken.
+    alone
+        Share of the calls during which no other process took the core; the others are left out,
+        unless fewer than `ENOUGH` are left (long calls on a busy machine).
     """
 
     batch: int
@@ -41,6 +45,7 @@ class Race:
     served: tuple[float, float]
     ideal: tuple[float, float]
     shares: tuple[float, ...]
+    alone: float
 
     @property
     def ratio(self) -> tuple[float, float]:
@@ -49,13 +54,13 @@ class Race:
 
 
 def race(model: StagedModel, server: Server, inputs: torch.Tensor, batch: int, rounds: int) -> Race:
-    """Run the three in turn, round by round on other samples, so that a busy moment meets them all.
+    """Run the three in random order, round by round on other samples.
 
     Figures are medians over the rounds; of single samples, medians over those that took the same
     exit, weighted by its share.
     """
-    full, served = np.empty((rounds, 2)), np.empty((rounds, 2))
-    to_exit = np.empty((rounds, model.exits, 2))
+    full, served = np.empty((rounds, 3)), np.empty((rounds, 3))
+    to_exit = np.empty((rounds, model.exits, 3))
     taken = np.empty((rounds, batch), dtype=np.int64)
     places = len(inputs) // batch
 
@@ -78,38 +83,53 @@ def race(model: StagedModel, server: Server, inputs: torch.Tensor, batch: int, r
         # In a fresh order each time: a scheduler's slices have a rhythm of their own.
         for turn in rng.permutation(3):
             runs[turn](number, inputs[at : at + batch])
-    counts = np.stack([np.bincount(row, minlength=model.exits) for row in taken])
-    ideal = np.einsum("rk,rkc->rc", counts / batch, to_exit)
+    shares = np.bincount(taken.ravel(), minlength=model.exits) / taken.size
+    costs = np.array([typical(to_exit[:, k]) for k in range(model.exits)])
     kinds = taken[:, 0] if batch == 1 else np.zeros(rounds, dtype=np.int64)
+    mine = np.zeros(2)
+    for kind in np.unique(kinds):
+        mine += (kinds == kind).mean() * typical(served[kinds == kind])
+    alone = np.concatenate([full[:, 2], served[:, 2], to_exit[:, -1, 2]]) == 0
     return Race(
-        batch, _typical(full, 0 * kinds, batch), _typical(served, kinds, batch),
-        _typical(ideal, kinds, batch), tuple((counts.sum(axis=0) / taken.size).tolist()),
+        batch, _per_sample(typical(full), batch), _per_sample(mine, batch),
+        _per_sample(shares @ costs, batch), tuple(shares.tolist()), float(alone.mean()),
     )  # fmt: skip
 
 
-def clocked(run: Callable[[], Any]) -> tuple[tuple[float, float], Any]:
-    """Return the seconds by wall-clock and of this thread, and what was returned."""
-    wall, own = time.perf_counter(), time.thread_time()
+def _per_sample(seconds: Floats, batch: int) -> tuple[float, float]:
+    return float(seconds[0] / batch * 1e3), float(seconds[1] / batch * 1e3)
+
+
+def clocked(run: Callable[[], Any]) -> tuple[tuple[float, float, float], Any]:
+    """Return the seconds by wall-clock and of this thread, how often it was interrupted; the result."""
+    before, wall, own = interruptions(), time.perf_counter(), time.thread_time()
     found = run()
-    return (time.perf_counter() - wall, time.thread_time() - own), found
+    own, wall = time.thread_time() - own, time.perf_counter() - wall
+    return (wall, own, interruptions() - before), found
+
+
+def interruptions() -> float:
+    """Return how often other processes have taken the core from this thread; 0 where unknown."""
+    try:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+    except (ImportError, AttributeError):  # not Linux
+        return 0
+
+
+def typical(calls: Floats) -> Floats:
+    """Return the median seconds by both clocks, (2,), of calls (n, 3) that had the core to themselves."""
+    alone = calls[calls[:, 2] == 0]
+    return np.median(alone if len(alone) >= ENOUGH else calls, axis=0)[:2]
 
 
 def _to_exits(model: StagedModel, images: torch.Tensor) -> Floats:
-    """Return the seconds until the logits of each exit are on the host, (K, 2)."""
-    row, hidden = np.empty((model.exits, 2)), images
-    wall, own = time.perf_counter(), time.thread_time()
+    """Return seconds and interruptions until the logits of each exit are on the host, (K, 3)."""
+    row, hidden = np.empty((model.exits, 3)), images
+    before, wall, own = interruptions(), time.perf_counter(), time.thread_time()
     for k in range(model.exits):
         hidden, logits = model.stage(k, hidden)
         model.head(k, hidden, logits).numpy()
-        row[k] = time.perf_counter() - wall, time.thread_time() - own
+        row[k] = time.perf_counter() - wall, time.thread_time() - own, interruptions() - before
     return row
-
-
-def _typical(seconds: Floats, kinds: npt.NDArray[np.int64], batch: int) -> tuple[float, float]:
-    """Return milliseconds per sample: medians within each kind of round, weighted by their numbers."""
-    total = np.zeros(2)
-    for kind in np.unique(kinds):
-        mine = seconds[kinds == kind]
-        total += len(mine) * np.median(mine, axis=0)
-    per = total / len(seconds) / batch * 1e3
-    return float(per[0]), float(per[1])

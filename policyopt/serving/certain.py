@@ -20,7 +20,7 @@ that. `TOLERANCE` covers all with room: 32 u (C + 8).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import exp, inf, log, log1p
+from math import exp, inf, log, log1p, nan
 
 from policyopt.runtime import ExpertPolicy, Policy
 from policyopt.runtime.answers import Plain
@@ -32,7 +32,7 @@ MOST_CLASSES = 64
 TOLERANCE = 2.0**-19
 
 Score = Callable[[Sequence[float], float], float]
-#: Position on the policy's path, logits -> (whether to leave, class), or None: ask the policy.
+#: Position on the policy's path, logits -> (whether to leave, class if so), or None: ask the policy.
 Certain = Callable[[int, Sequence[float]], "tuple[bool, int] | None"]
 
 
@@ -57,6 +57,8 @@ def margin(row: Sequence[float], peak: float) -> float:
     """
     odds = [exp(value - peak) for value in row]
     total = sum(odds)
+    if total != total:
+        return nan
     odds.remove(1.0)  # one of the largest: exp(0) is 1 exactly
     return (1.0 - max(odds)) / total
 
@@ -95,28 +97,25 @@ def certain(policy: Policy | ExpertPolicy) -> Certain | None:
     --------
     >>> find = certain(Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2))
     >>> find(0, [4.0, 0.0]), find(0, [0.0, 0.5]), find(0, [float("nan"), 0.5]), find(1, [0.0, 0.5])
-    ((True, 0), (False, 1), None, (True, 1))
+    ((True, 0), (False, -1), None, (True, 1))
     """
     if isinstance(policy, ExpertPolicy) or type(policy.rule) not in _SCORES:
         return None
     simple = policy.kind == "logits" and type(policy.answer) is Plain and policy.mixture is None
     if not simple or not 2 <= policy.classes <= MOST_CLASSES:
         return None
-    score, classes = _SCORES[type(policy.rule)], policy.classes
-    thresholds = policy.thresholds.tolist()
-    near = TOLERANCE * (classes + 8)
+    score = _SCORES[type(policy.rule)]
+    thresholds, last = policy.thresholds.tolist(), policy.exits - 1
+    near = TOLERANCE * (policy.classes + 8)
 
     def find(at: int, row: Sequence[float]) -> tuple[bool, int] | None:
         peak = max(row)
-        # The sum of finite logits is finite, since they are float32; of others it is not.
-        if len(row) != classes or not -inf < sum(row) < inf:
-            return None
-        first = row.index(peak)
-        if at == len(thresholds):
-            return True, first
-        apart = score(row, peak) - thresholds[at]
+        if at == last:
+            # The sum of finite logits is finite, since they are float32; of others it is not.
+            return (True, row.index(peak)) if -inf < sum(row) < inf else None
+        apart = score(row, peak) - thresholds[at]  # NaN where a logit is NaN or all infinite
         if apart > near:
-            return True, first
-        return (False, first) if apart < -near else None
+            return True, row.index(peak)
+        return (False, -1) if apart < -near else None
 
     return find

@@ -85,31 +85,43 @@ class Server:
 
         n = size(batch)
         with torch.inference_mode():
-            numbers = self._numbers(n) if samples is None else np.asarray(samples, dtype=np.int64)
+            if n == 1 and self._certain is not None and samples is None and context is None:
+                self._counted(1)
+                return self._one(batch, torch.float32)
+            numbers = (
+                np.arange(n) + self._counted(n)
+                if samples is None
+                else np.asarray(samples, dtype=np.int64)
+            )
             if numbers.shape != (n,):
                 raise bad("samples", f"one number per sample: {n}", f"shape {numbers.shape}", "")
             if n == 1 and self._certain is not None and context is None:
-                return self._one(batch)
+                return self._one(batch, torch.float32)
             return self._many(batch, n, numbers, context)
 
-    def _numbers(self, n: int) -> npt.NDArray[np.int64]:
-        """Count n samples; threads may serve at once."""
+    def _counted(self, n: int) -> int:
+        """Count n samples, and return the first one's number; threads may serve at once."""
         with self._lock:
             first, self._count = self._count, self._count + n
-        return np.arange(first, first + n)
+        return first
 
-    def _one(self, batch: Any) -> Served:
-        """Run one sample by a policy without state: decided in plain Python where that is certain."""
-        model, policy, find = self.model, self.policy, self._certain
+    def _one(self, batch: Any, float32: Any) -> Served:
+        """Run one sample by a policy without state: decided in plain Python where that is certain.
+
+        Every line here is paid at every exit of every request, and after a stage has swept the caches.
+        """
+        policy, find = self.policy, self._certain
         assert find is not None and isinstance(policy, Policy)
         hidden, at, k, found = batch, 0, 0, None
         for k in range(policy.path[-1] + 1):
-            hidden, given = model.stage(k, hidden)
+            hidden, given = self.model.stage(k, hidden)
             if k not in self._path:
                 continue
-            logits = model.head(k, hidden, given)
-            rows = (logits.float() if hasattr(logits, "float") else _host(logits)).tolist()
-            found = find(at, rows[0]) if np.shape(logits) == (1, policy.classes) else None
+            logits = self.model.head(k, hidden, given)
+            if getattr(logits, "dtype", None) is float32 and logits.shape == (1, policy.classes):
+                found = find(at, logits.tolist()[0])
+            else:
+                found = None  # another width or another form: the policy reads it
             if found is None:
                 state = policy.start([0])
                 state.position = at  # such a policy keeps nothing else between exits
@@ -119,8 +131,8 @@ class Server:
                 break
             at += 1
         assert found is not None  # a path has an exit, and the last one always stops
-        cost = self._costs[0][k]
-        return Served(np.array([k]), np.array([found[1]], np.int32), np.array([cost]))
+        cost = self._costs[0][k : k + 1]
+        return Served(np.array([k]), np.array([found[1]], np.int32), cost)
 
     def _many(self, batch: Any, n: int, numbers: npt.NDArray[np.int64], context: Any) -> Served:
         """Run a batch; after every exit, only the survivors go on."""
@@ -256,4 +268,5 @@ def _by_exit(policy: Policy) -> Floats:
     """Return the policy's costs by the model's exit numbers; NaN at exits it skips."""
     costs = np.full(policy.model_exits, np.nan)
     costs[list(policy.path)] = policy.costs
+    costs.flags.writeable = False  # results hold views of it
     return costs

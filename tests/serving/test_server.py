@@ -141,10 +141,14 @@ def test_the_shortcut_is_never_wrong(classes):
         worst = np.abs(found - trace.scores[finite, 0]).max()
         assert worst < near / 8, rule.name
         find = shortcut.certain(policy)
-        assert {find(0, row.tolist()) for row in rows[~finite]} <= {None}
+        for value in (np.nan, np.inf):
+            for place in (0, classes - 1):
+                row = rows[0].copy()
+                row[place] = value
+                assert find(0, row.tolist()) is None and find(1, row.tolist()) is None
         for row, exit_, classed in zip(rows, trace.exit, trace.predictions[:, 0], strict=True):
             said = find(0, row.tolist())
-            assert said is None or said == (exit_ == 0, classed)
+            assert said is None or said == ((True, classed) if exit_ == 0 else (False, -1))
 
 
 def test_what_no_shortcut_may_decide():
@@ -208,7 +212,7 @@ def test_threads_share_the_count(logits):
         worker.start()
     for worker in workers:
         worker.join()
-    assert server._numbers(1)[0] == 4 * 20 * 3
+    assert server._counted(1) == 4 * 20 * 3
 
 
 def test_experts_by_context(logits):
