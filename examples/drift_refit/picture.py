@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +10,27 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.report.figures import save_figure
+from policyopt.runtime.errors import bad
 
 WINDOW = 500  # requests that a point is the mean of
+
+
+def check_path(path: Path) -> None:
+    """Refuse a path that no picture can be written to, before the work and not after it.
+
+    Raises
+    ------
+    InputError
+    """
+    if path.suffix.lower() != ".png":
+        raise bad("--out", "a PNG file", str(path), "E.g. drift_refit.png.")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(path)
+        tempfile.TemporaryFile(dir=path.absolute().parent).close()  # tried, as root may be refused too
+    except OSError as error:
+        allowed = "a file in a directory that you may write to"
+        raise bad("--out", allowed, str(path), "Choose another place.") from error
 
 
 def draw(
