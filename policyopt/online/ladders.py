@@ -62,6 +62,8 @@ def threshold_ladder(
         raise bad("arms", "ascending thresholds", rungs.tolist(), "E.g. 0:1:0.2.")
     method = steerable(score)
     if not hasattr(method, "thresholds"):
+        if isinstance(score, str) and ROWS[called(score)].discrete:
+            raise _unsteerable(called(score))  # its family is mixed by a coin
         raise bad(
             "arms", "a number of points for a method without thresholds of its own",
             f"thresholds for {called(score)}", "E.g. --arms 11, or --method max_prob.",
@@ -228,7 +230,7 @@ def called(method: str | Method) -> str:
 def _unsteerable(name: str) -> InputError:
     return bad(
         "method", "one that a number can steer: no coin, no exits left out", name,
-        "`policyopt methods NAME` says, under supports, what can be steered online; e.g. max_prob.",
+        "E.g. max_prob, entropy or optimal_stopping.",
     )  # fmt: skip
 
 
