@@ -15,7 +15,7 @@ def meaning(record: dict[str, Any]) -> str:
         "regret: what the best fixed arm earns in all, less what was played; below 0: better than any fixed\n"
         "arm. late share: of the best arm, in the last tenth. ±: 95 % over repetitions."
     )
-    if len(record["streams"]) > 1:
+    if _moves(record):
         text += " moving regret: to the\nbest arm of each moment."
     if record["recovery"]:
         text += (
@@ -27,7 +27,7 @@ def meaning(record: dict[str, Any]) -> str:
 
 def told(record: dict[str, Any]) -> str:
     """Return what was played, for people."""
-    mixed = record["schedule"] == "stationary" and len(record["streams"]) > 1
+    mixed = not _moves(record) and len(record["streams"]) > 1
     arms, low, high = record["arms"], *record["overhead"]
     share = record["label_share"]
     parts = [
@@ -70,7 +70,7 @@ def columns(records: list[dict[str, Any]]) -> dict[str, Any]:
         "policy": lambda r: r["policy"],
         "regret": with_interval("regret", plain),
     }
-    if len(first["streams"]) > 1:
+    if _moves(first):
         found["moving regret"] = with_interval("moving_regret", plain)
     found[arm] = lambda r: number(r["best_arm"], 3)
     if any(r["best_arm_share"] is not None for r in records):
@@ -86,3 +86,8 @@ def columns(records: list[dict[str, Any]]) -> dict[str, Any]:
         found["off budget %"] = lambda r: f"{100 * (r['realised_cost'] / r['budget'] - 1):+.2f}"
     found["accuracy %"] = with_interval("accuracy", percent)
     return found
+
+
+def _moves(record: dict[str, Any]) -> bool:
+    """Return whether the best arm may be another at another time."""
+    return len(record["streams"]) > 1 and record["schedule"] != "stationary"

@@ -41,7 +41,7 @@ def simulation_figure(found: Simulation, title: str = "") -> Any:
     height = 3.8 + 2.2 * len(lines) + 0.25 * names
     figure = Figure(figsize=(12, height), layout="constrained")
     grid = figure.add_gridspec(1 + len(lines), 1, height_ratios=[1.8, *[1.0] * len(lines)])
-    regret, cost = (figure.add_subplot(part) for part in grid[0].subgridspec(1, 2))
+    regret, cost = (figure.add_subplot(grid[0].subgridspec(1, 2)[0, j]) for j in (0, 1))
     _courses(found, regret, cost)
     handles = regret.get_lines() + cost.get_lines()[len(found.tallies) :]
     # Above all panels, so that it hides no curve and is read first.
@@ -53,8 +53,9 @@ def simulation_figure(found: Simulation, title: str = "") -> Any:
     for i, line in enumerate(lines, 1):
         # A line that is not full is stretched, unless it follows a full one.
         wide = _ABREAST if len(lines) > 1 else len(line)
-        for name, part in zip(line, grid[i].subgridspec(1, wide), strict=False):
-            plots.append(figure.add_subplot(part))
+        parts = grid[i].subgridspec(1, wide)
+        for j, name in enumerate(line):
+            plots.append(figure.add_subplot(parts[0, j]))
             _arms(found, name, plots[-1])
     for axes in plots:
         for change in found.schedule.changes:

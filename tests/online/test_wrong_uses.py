@@ -11,6 +11,7 @@ from policyopt.online.entrants import every
 from policyopt.online.ladders import family_ladder, threshold_ladder
 from policyopt.online.refit import refit
 from policyopt.online.watching import watch_policy
+from policyopt.report.simulation import simulation_figure
 from policyopt.runtime.bandits import make_bandit
 from policyopt.runtime.online import UEEUCB, Controller, LinUCB, Online, SplitEE
 from policyopt.table import Tables
@@ -162,6 +163,21 @@ def test_records_say_what_was_run(w):
         "method": "max_prob", "reward": "confidence",
     }  # fmt: skip
     assert record["arms_unit"] == record["unit"] == "ms" and len(record["arms"]) == 4
+
+
+def test_the_picture_names_every_policy_and_hides_no_curve(w):
+    names = ["bandits", "linucb", "splitee", "uee_ucb", "controller", "fixed"]
+    found = w.simulate(policies=names, budget="50%", streams="test,blur", schedule="abrupt")
+    figure = simulation_figure(found)
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == [*found.tallies, "budget"]
+    regret, cost, *arms = figure.axes
+    assert (
+        regret.get_legend() is None
+        and cost.get_title("left") == "mean cost of the latest 5 requests [ms]"
+    )
+    assert len(arms) == len(found.tallies) - 1  # all but `fixed`
+    assert {a.get_ylabel() for a in arms} == {"threshold", "exit", "split at exit", "rung"}
 
 
 def test_every_setting_that_is_listed_is_taken(w):
