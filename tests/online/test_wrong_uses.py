@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 import policyopt as po
+from policyopt.cli.explain import explain
 from policyopt.online.entrants import every
 from policyopt.online.ladders import family_ladder, threshold_ladder
 from policyopt.online.refit import refit
 from policyopt.online.watching import watch_policy
 from policyopt.report.simulation import simulation_figure
 from policyopt.runtime.bandits import make_bandit
+from policyopt.runtime.experts import ExpertPolicy
+from policyopt.runtime.experts_file import save_experts
 from policyopt.runtime.online import UEEUCB, Controller, LinUCB, Online, SplitEE
 from policyopt.table import Tables
 from tests.synthetic import outputs
@@ -212,3 +215,11 @@ def test_a_reader_that_has_seen_enough_breaks_nothing(w, tmp_path):
         assert run.stdout.readline() == b"row,exit,prediction,cost\n"
         run.stdout.close()
         assert run.stderr.read() == b"" and run.wait() == 0
+
+
+def test_explain_says_that_it_takes_single_policies(w, tmp_path):
+    save_experts(ExpertPolicy(("clean", "blur"), (w.policy, w.policy)), tmp_path / "experts.json")
+    with pytest.raises(
+        po.InputError, match="a single policy. Got experts.json, with one each for clean, blur"
+    ):
+        explain(tmp_path / "experts.json", tmp_path / "cache")
