@@ -220,6 +220,6 @@ def test_a_reader_that_has_seen_enough_breaks_nothing(w, tmp_path):
 def test_explain_says_that_it_takes_single_policies(w, tmp_path):
     save_experts(ExpertPolicy(("clean", "blur"), (w.policy, w.policy)), tmp_path / "experts.json")
     with pytest.raises(
-        po.InputError, match="a single policy. Got experts.json, with one each for clean, blur"
+        po.InputError, match=r"a single policy. Got experts.json, with one each for clean, blur"
     ):
         explain(tmp_path / "experts.json", tmp_path / "cache")
