@@ -18,7 +18,7 @@ import numpy.typing as npt
 from policyopt.runtime import Decisions, ExpertPolicy, Policy
 from policyopt.runtime.errors import bad
 
-from .certain import certain
+from .certain import Certain, certain
 from .hidden import size, take
 from .staged import StagedModel
 
@@ -50,11 +50,15 @@ class Server:
     def __init__(
         self, model: StagedModel, policy: Policy | ExpertPolicy, probabilities: bool = False
     ) -> None:
+        import torch
+
         self.model, self.policy, self.probabilities = model, policy, probabilities
         self._path, self._wanted = frozenset(policy.path), policy.needs_features
-        self._certain = None if probabilities or self._wanted else certain(policy)
-        self._count, self._lock = 0, Lock()
         self._costs = [_by_exit(p) for p in _policies(policy)]
+        self._count, self._lock = 0, Lock()
+        self._inference, self._float32 = torch.inference_mode, torch.float32
+        self._certain = None if probabilities or self._wanted else certain(policy)
+        self._results: dict[tuple[int, int], Served] = {}  # of single samples, by exit and class
 
     def __call__(
         self, batch: Any, *, samples: npt.ArrayLike | None = None, context: Any = None
@@ -81,22 +85,16 @@ class Server:
         InputError
             As `Policy.step`; an exit's output that is not what the policy was fitted on.
         """
-        import torch
-
         n = size(batch)
-        with torch.inference_mode():
-            if n == 1 and self._certain is not None and samples is None and context is None:
-                self._counted(1)
-                return self._one(batch, torch.float32)
-            numbers = (
-                np.arange(n) + self._counted(n)
-                if samples is None
-                else np.asarray(samples, dtype=np.int64)
-            )
+        with self._inference():
+            if n == 1 and samples is None and context is None and self._certain is not None:
+                return self._one(batch, self._certain)  # such a policy looks at no number
+            given = np.arange(n) + self._counted(n) if samples is None else samples
+            numbers = np.asarray(given, dtype=np.int64)
             if numbers.shape != (n,):
                 raise bad("samples", f"one number per sample: {n}", f"shape {numbers.shape}", "")
-            if n == 1 and self._certain is not None and context is None:
-                return self._one(batch, torch.float32)
+            if n == 1 and context is None and self._certain is not None:
+                return self._one(batch, self._certain)
             return self._many(batch, n, numbers, context)
 
     def _counted(self, n: int) -> int:
@@ -105,20 +103,20 @@ class Server:
             first, self._count = self._count, self._count + n
         return first
 
-    def _one(self, batch: Any, float32: Any) -> Served:
+    def _one(self, batch: Any, find: Certain) -> Served:
         """Run one sample by a policy without state: decided in plain Python where that is certain.
 
         Every line here is paid at every exit of every request, and after a stage has swept the caches.
         """
-        policy, find = self.policy, self._certain
-        assert find is not None and isinstance(policy, Policy)
-        hidden, at, k, found = batch, 0, 0, None
-        for k in range(policy.path[-1] + 1):
-            hidden, given = self.model.stage(k, hidden)
-            if k not in self._path:
+        model, policy, path = self.model, self.policy, self._path
+        assert isinstance(policy, Policy)
+        hidden, at, wanted = batch, 0, (1, policy.classes)
+        for k in range(model.exits):
+            hidden, given = model.stage(k, hidden)
+            if k not in path:
                 continue
-            logits = self.model.head(k, hidden, given)
-            if getattr(logits, "dtype", None) is float32 and logits.shape == (1, policy.classes):
+            logits = model.head(k, hidden, given)
+            if getattr(logits, "dtype", None) is self._float32 and logits.shape == wanted:
                 found = find(at, logits.tolist()[0])
             else:
                 found = None  # another width or another form: the policy reads it
@@ -127,12 +125,19 @@ class Server:
                 state.position = at  # such a policy keeps nothing else between exits
                 decision = policy.step(k, _host(logits), state)
                 found = bool(decision.exit[0]), int(decision.prediction[0])
-            if found[0]:
-                break
+            leave, c = found
+            if leave:
+                return self._results.get((k, c)) or self._result(k, c)
             at += 1
-        assert found is not None  # a path has an exit, and the last one always stops
-        cost = self._costs[0][k : k + 1]
-        return Served(np.array([k]), np.array([found[1]], np.int32), cost)
+        raise AssertionError("the last exit on a path always stops")
+
+    def _result(self, k: int, c: int) -> Served:
+        """Make the result of one sample that left at exit k with class c; frozen, so it serves again."""
+        exits, classes = np.array([k]), np.array([c], dtype=np.int32)
+        for array in (exits, classes):
+            array.flags.writeable = False
+        self._results[k, c] = made = Served(exits, classes, self._costs[0][k : k + 1])
+        return made
 
     def _many(self, batch: Any, n: int, numbers: npt.NDArray[np.int64], context: Any) -> Served:
         """Run a batch; after every exit, only the survivors go on."""

@@ -120,6 +120,14 @@ def test_one_sample_is_decided_as_the_policy_does(rule, logits, monkeypatch):
     found = served(serve(Replayed(logits).model(), policy), [np.array([i]) for i in range(N)])
     assert 1 <= len(asked) < 0.05 * N  # the shortcut spares nearly all steps
     same(found, policy.decide(logits))
+    one = serve(Replayed(logits).model(), policy)({"row": torch.arange(1)})
+    for column in (
+        one.exit,
+        one.prediction,
+        one.cost,
+    ):  # results may be shared: none can be changed
+        with pytest.raises(ValueError, match="read-only"):
+            column[0] = 1
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10, 64])
