@@ -106,7 +106,9 @@ def _arms(found: Simulation, name: str, axes: Any) -> None:
     places = np.arange(len(shares) + 1) - 0.5
     axes.pcolormesh(edges, places, shares, cmap="Blues", vmin=0, vmax=most)
     kind = name.partition(":")[0]
-    axes.set_title(f"arm played: {name}", loc="left", fontsize=9 if len(name) < 30 else 7)
+    settings = name.partition(":")[2].replace("+", ", ")
+    title = f"arm played: {kind}" + (f"\n{settings}" if settings else "")
+    axes.set_title(title, loc="left", fontsize=9 if len(settings) < 40 else 7)
     if kind in BANDITS:
         of = "threshold" if found.arms_unit == "threshold" else f"cost [{found.unit}]"
         every = max(-(-len(shares) // 8), 1)  # room for so many
