@@ -25,8 +25,10 @@ from examples.serve_torch.model import network, staged
 
 #: (budget, samples per call, rounds)
 RACES = (("40%", 1, 800), ("40%", 16, 100), ("20%", 256, 30), ("40%", 256, 40), ("60%", 256, 30))
-#: The first three are decided by the shortcut for single samples, the others by `Policy.step`.
-METHODS = ("max_prob", "margin", "entropy", "patience", "optimal_stopping")
+METHODS = (
+    "max_prob", "margin", "entropy", "patience", "vote", "failure_prediction", "eenet", "act",
+    "e2cm", "optimal_stopping",
+)  # fmt: skip
 
 
 def saving(model: StagedModel, data: Any, inputs: torch.Tensor) -> list[dict[str, Any]]:
@@ -77,7 +79,7 @@ def overhead(
         gaps = [shares[k] * typical(gap[exits == k]) for k in np.flatnonzero(shares)]
         whole, extra = typical(times[2]), np.sum(gaps, axis=0)
         found.append({
-            "method": spec.partition(":")[0], "shortcut": server._certain is not None,
+            "method": spec.partition(":")[0], "plain": not server.reason,
             "decisions": float(shares @ np.arange(1, model.exits + 1)), "rounds": rounds,
             "full_s": whole.tolist(), "extra_s": extra.tolist(), "share": (extra / whole).tolist(),
             "alone": float((times[..., 2] == 0).mean()),
@@ -111,7 +113,7 @@ def text(results: dict[str, Any]) -> str:
         parts.append(table(f"Milliseconds per sample, {name}", header, rows))
     rows = [
         [
-            r["method"], "plain Python" if r["shortcut"] else "`Policy.step`", f"{r['decisions']:.2f}",
+            r["method"], "plain Python" if r["plain"] else "`Policy.step`", f"{r['decisions']:.2f}",
             *(f"{r['extra_s'][c] * 1e6:.0f} us" for c in (0, 1)), f"{r['full_s'][0] * 1e6:.0f} us",
             *(f"{r['share'][c]:.1%}" for c in (0, 1)), f"{r['alone']:.0%}",
         ]

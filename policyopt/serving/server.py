@@ -1,8 +1,8 @@
 """`serve`: a staged model and a policy run a batch; the survivors of every exit go on together.
 
 `policyopt.runtime` decides, on logits brought to the host as float32, so a served sample leaves where
-the same logits leave in a replay. (One sample at a time, `certain` spares the policy's arithmetic
-where its outcome is beyond doubt.)
+the same logits leave in a replay. (One sample at a time, functions written from the policy's graphs
+decide in plain Python where the outcome is beyond doubt: `policyopt.export.scalar_compile`.)
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.export.scalar_compile import UNSURE, Compiled, compiled
+from policyopt.export.scalar_policy import caught_up
 from policyopt.runtime import Decisions, ExpertPolicy, Policy
 from policyopt.runtime.errors import bad
 
-from .certain import Certain, certain
 from .hidden import size, take
 from .staged import StagedModel
 
@@ -57,8 +58,20 @@ class Server:
         self._costs = [_by_exit(p) for p in _policies(policy)]
         self._count, self._lock = 0, Lock()
         self._inference, self._float32 = torch.inference_mode, torch.float32
-        self._certain = None if probabilities or self._wanted else certain(policy)
+        self._single = self._compiled()
         self._results: dict[tuple[int, int], Served] = {}  # of single samples, by exit and class
+
+    @property
+    def reason(self) -> str:
+        """Why single samples go by `Policy.step`; empty where plain Python decides them."""
+        return self._single.reason
+
+    def _compiled(self) -> Compiled:
+        if self.probabilities:
+            return Compiled(reason="the answers' probabilities are asked for")
+        if isinstance(self.policy, ExpertPolicy):
+            return Compiled(reason="the policy is of several contexts")
+        return compiled(self.policy)
 
     def __call__(
         self, batch: Any, *, samples: npt.ArrayLike | None = None, context: Any = None
@@ -87,14 +100,15 @@ class Server:
         """
         n = size(batch)
         with self._inference():
-            if n == 1 and samples is None and context is None and self._certain is not None:
-                return self._one(batch, self._certain)  # such a policy looks at no number
+            one = n == 1 and context is None and not self._single.reason
+            if one and samples is None:
+                return self._one(batch, self._counted(1) if self._single.numbered else 0)
             given = np.arange(n) + self._counted(n) if samples is None else samples
             numbers = np.asarray(given, dtype=np.int64)
             if numbers.shape != (n,):
                 raise bad("samples", f"one number per sample: {n}", f"shape {numbers.shape}", "")
-            if n == 1 and context is None and self._certain is not None:
-                return self._one(batch, self._certain)
+            if one:
+                return self._one(batch, int(numbers[0]))
             return self._many(batch, n, numbers, context)
 
     def _counted(self, n: int) -> int:
@@ -103,33 +117,64 @@ class Server:
             first, self._count = self._count, self._count + n
         return first
 
-    def _one(self, batch: Any, find: Certain) -> Served:
-        """Run one sample by a policy without state: decided in plain Python where that is certain.
+    def _one(self, batch: Any, number: int) -> Served:
+        """Run one sample, decided in plain Python until that is in doubt; then by the policy.
 
         Every line here is paid at every exit of every request, and after a stage has swept the caches.
         """
-        model, policy, path = self.model, self.policy, self._path
-        assert isinstance(policy, Policy)
-        hidden, at, wanted = batch, 0, (1, policy.classes)
+        model, path, wanted = self.model, self._path, (1, self.policy.classes)
+        functions, hidden, at, vector = self._single.functions, batch, 0, None
+        states: tuple[Any, ...] = ()
+        seen: list[tuple[Any, Any]] = []  # logits and features of the exits before
         for k in range(model.exits):
             hidden, given = model.stage(k, hidden)
             if k not in path:
                 continue
             logits = model.head(k, hidden, given)
             if getattr(logits, "dtype", None) is self._float32 and logits.shape == wanted:
-                found = find(at, logits.tolist()[0])
+                kept = row = logits.tolist()[0]
             else:
-                found = None  # another width or another form: the policy reads it
+                kept, row = _host_row(logits, wanted)
+            if self._wanted:
+                vector = self._vector(k, hidden, self._single.widths[at])
+            found = None
+            if row is not None and (vector is not None or not self._wanted):
+                try:
+                    found = functions[at](row, vector, number, states)
+                except UNSURE:
+                    found = None  # the policy decides
             if found is None:
-                state = policy.start([0])
-                state.position = at  # such a policy keeps nothing else between exits
-                decision = policy.step(k, _host(logits), state)
-                found = bool(decision.exit[0]), int(decision.prediction[0])
-            leave, c = found
+                return self._slowly(k, hidden, logits, number, seen)
+            leave, c, states = found
             if leave:
                 return self._results.get((k, c)) or self._result(k, c)
+            seen.append((kept, vector))
             at += 1
         raise AssertionError("the last exit on a path always stops")
+
+    def _vector(self, k: int, hidden: Any, width: int | None) -> list[float] | None:
+        """Return the features of one sample; None where the policy has to look at them."""
+        vector = _host(self.model.vectors(k, hidden))
+        known = vector.shape == (1, vector.shape[-1] if width is None else width)
+        return vector[0].tolist() if known and np.isfinite(vector).all() else None
+
+    def _slowly(
+        self, k: int, hidden: Any, logits: Any, number: int, seen: list[tuple[Any, Any]]
+    ) -> Served:
+        """Run one sample to its end by the policy, from exit k on."""
+        given: Any = None
+        model, policy = self.model, self.policy
+        assert isinstance(policy, Policy)
+        state = caught_up(policy, number, seen)
+        while True:
+            vectors = _host(model.vectors(k, hidden)) if self._wanted else None
+            decision = policy.step(k, _host(logits), state, vectors)
+            if decision.exit:
+                return self._result(k, decision.prediction)
+            following = policy.path[policy.path.index(k) + 1]
+            for stage in range(k + 1, following + 1):
+                hidden, given = model.stage(stage, hidden)
+            k, logits = following, model.head(following, hidden, given)
 
     def _result(self, k: int, c: int) -> Served:
         """Make the result of one sample that left at exit k with class c; frozen, so it serves again."""
@@ -253,6 +298,14 @@ def _host(output: Any) -> Any:
     if hasattr(output, "detach"):
         return output.detach().float().cpu().numpy()
     return np.asarray(output)
+
+
+def _host_row(logits: Any, wanted: tuple[int, int]) -> tuple[Any, list[float] | None]:
+    """Return one sample's logits as the policy gets them, and as floats; None: of another form."""
+    host = _host(logits)
+    if getattr(host, "shape", None) != wanted or host.dtype.kind not in "fiu":
+        return host, None
+    return host, host[0].astype(np.float32).tolist()
 
 
 def _host_column(column: Any) -> npt.NDArray[Any]:

@@ -19,7 +19,6 @@ from policyopt.table import Tables
 
 torch = pytest.importorskip("torch")
 from policyopt.serving import StagedModel, serve  # noqa: E402
-from policyopt.serving import certain as shortcut  # noqa: E402
 
 N, K, C = 300, 4, 6
 COSTS = [1.0, 2.0, 4.0, 8.0]
@@ -130,45 +129,37 @@ def test_one_sample_is_decided_as_the_policy_does(rule, logits, monkeypatch):
             column[0] = 1
 
 
-@pytest.mark.parametrize("classes", [2, 3, 10, 64])
-def test_the_shortcut_is_never_wrong(classes):
-    """Its tolerance against the runtime's own scores: peaked, flat, huge, -inf and tied logits."""
-    rng = np.random.default_rng(classes)
-    rows = rng.normal(size=(3000, classes)) * np.exp(rng.normal(size=(3000, 1)) * 2)
-    rows[::7] = np.round(rows[::7])  # ties
-    rows[1::7] += 1e5
-    rows[2::97, 1] = -np.inf
-    rows = rows.astype(np.float32)
-    near = shortcut.TOLERANCE * (classes + 8)
-    for rule in (MaxProb(), Margin(), Entropy(classes)):
-        policy = Policy(rule, [0.5], [1.0, 2.0], "ms", "logits", classes)
-        trace = policy.trace(np.stack([rows, rows], axis=1))
-        quick = shortcut._SCORES[type(rule)]
-        finite = np.isfinite(rows).all(axis=1)
-        found = np.array([quick(row.tolist(), float(row.max())) for row in rows[finite]])
-        worst = np.abs(found - trace.scores[finite, 0]).max()
-        assert worst < near / 8, rule.name
-        find = shortcut.certain(policy)
-        for value in (np.nan, np.inf):
-            for place in (0, classes - 1):
-                row = rows[0].copy()
-                row[place] = value
-                assert find(0, row.tolist()) is None and find(1, row.tolist()) is None
-        for row, exit_, classed in zip(rows, trace.exit, trace.predictions[:, 0], strict=True):
-            said = find(0, row.tolist())
-            assert said is None or said == ((True, classed) if exit_ == 0 else (False, -1))
-
-
-def test_what_no_shortcut_may_decide():
-    assert shortcut.certain(simple(MaxProb())) is not None
+def test_what_single_samples_go_by():
+    model = Replayed(outputs(4, K, C)[0]).model()
     for policy in (
+        simple(MaxProb()),
         simple(Patience()),
         simple(MaxProb(), mixture=Mixture([0.1, 0.1, 0.1], 0.5)),
-        Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "probabilities", C),
-        Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "logits", 65),
-        Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "record", 0),
+        replace(simple(MaxProb()), kind="probabilities"),
     ):
-        assert shortcut.certain(policy) is None
+        assert serve(model, policy).reason == ""
+    record = serve(model, replace(simple(MaxProb()), kind="record", classes=0))
+    assert record.reason == "the policy reads records"
+    assert "probabilities" in serve(model, simple(MaxProb()), probabilities=True).reason
+    experts = ExpertPolicy(("clean", "blur"), (simple(Margin()), simple(MaxProb())))
+    assert "contexts" in serve(model, experts).reason
+
+
+@pytest.mark.parametrize("spec", ["optimal_stopping", "vote", "max_prob:answer=combined"])
+def test_in_doubt_the_policy_decides_from_there_on(spec, logits, monkeypatch):
+    """Thresholds on the scores of some rows: these, and few others, go through `Policy.step`."""
+    policy = make_method(spec).fit_path(Tables(cache(400, K, C)).get("fit"), [3.0])[0].policy
+    scores = policy.trace(logits).scores
+    policy = replace(policy, thresholds=[scores[5, 0], np.nextafter(scores[6, 1], 9), scores[7, 2]])
+    server, expected = serve(Replayed(logits).model(), policy), policy.decide(logits)
+    asked, step = set(), Policy.step
+    monkeypatch.setattr(Policy, "step", lambda *a: asked.add(now) or step(*a))
+    for now in range(N):
+        one = server({"row": torch.tensor([now])}, samples=[now])
+        assert (one.exit[0], one.prediction[0]) == (expected.exit[now], expected.prediction[now])
+    if spec != "vote":  # whose scores are exact
+        assert 5 in asked
+    assert len(asked) < 0.05 * N
 
 
 @pytest.mark.parametrize("sizes", [[1], [64]])

@@ -1,0 +1,152 @@
+"""A policy's exits as functions of one sample, compiled, and tried before they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from policyopt.runtime.errors import InputError
+from policyopt.runtime.policy import Policy
+
+from .golden import expect
+from .graph import ExitGraph
+from .samples import made_up
+from .scalar_source import BAND, NAMES, scalar_source
+from .tracing import trace_policy
+
+#: Above, numpy is as quick as loops over the classes.
+MOST_CLASSES = 256
+#: Scores may be off by this share of `BAND` on the rows that are tried.
+ROOM = 1 / 8
+_TRIED = 64
+
+#: Logits, features, sample's number, states -> what was asked for and the states left, or None.
+ExitFunction = Callable[[Sequence[float], Any, int, "tuple[Any, ...]"], "tuple[Any, ...] | None"]
+#: What numbers may raise that only the runtime can judge: overflow, division by 0, logarithm of 0.
+UNSURE = (ArithmeticError, ValueError)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Functions of a policy's exits.
+
+    Attributes
+    ----------
+    functions : tuple of K callables
+        Return exit flag, prediction, what else was asked for, and the tuple of states left; None
+        where rounding could change the outcome. They may raise `UNSURE`, which means the same.
+    widths : tuple of K int or None
+        Numbers of the feature vectors, where they are read.
+    numbered : bool
+        Whether the sample's number is looked at.
+    reason : str
+        Why there are none; empty where there are.
+    """
+
+    functions: tuple[ExitFunction, ...] = ()
+    widths: tuple[int | None, ...] = ()
+    numbered: bool = False
+    reason: str = ""
+
+
+def compiled(policy: Policy, wanted: Sequence[str] = ()) -> Compiled:
+    """Compile the exits of a policy.
+
+    Parameters
+    ----------
+    policy : Policy
+    wanted : sequence of str
+        Of ``score``, ``confidence``: what the functions return besides exit flag and prediction.
+
+    Returns
+    -------
+    Compiled
+        Without functions, and with a reason, where the policy reads records, has more than
+        `MOST_CLASSES` classes or a rule that graphs cannot say, or where the functions' scores on
+        made-up rows are off by more than `ROOM` times `BAND`.
+
+    Examples
+    --------
+    >>> from policyopt.runtime.scores import MaxProb
+    >>> made = compiled(Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2))
+    >>> made.functions[0]([4.0, 0.0], None, 0, ()), made.functions[0]([0.0, 0.5], None, 0, ())
+    ((True, 0, ()), (False, 1, ()))
+    >>> compiled(Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "record", 2)).reason
+    'the policy reads records'
+    """
+    if policy.kind == "record":
+        return Compiled(reason="the policy reads records")
+    if policy.classes > MOST_CLASSES:
+        return Compiled(reason=f"{policy.classes} classes: over {MOST_CLASSES}")
+    try:
+        graphs = trace_policy(policy)
+        functions = _functions(graphs, ("exit", "prediction", "score"))
+    except (InputError, TypeError) as error:
+        return Compiled(reason=f"a rule cannot be written for one sample: {error}")
+    off = tried(policy, graphs, functions)
+    if not off <= ROOM * BAND:
+        return Compiled(reason=f"rounding takes its scores too far: by {off:.1g}")
+    widths = [g.inputs["features"].size if "features" in g.inputs else None for g in graphs]
+    numbered = any("sample" in g.inputs for g in graphs)
+    return Compiled(_functions(graphs, ("exit", "prediction", *wanted)), tuple(widths), numbered)
+
+
+def _functions(graphs: Sequence[ExitGraph], wanted: Sequence[str]) -> tuple[ExitFunction, ...]:
+    names, parts, exact = dict(NAMES), [], []
+    for graph in graphs:
+        source, exact = scalar_source(graph, exact, wanted, names)
+        parts.append(source)
+    exec(compile("\n".join(parts), "<policy of one sample>", "exec"), names)  # our own text
+    return tuple(names[f"exit_{graph.position}"] for graph in graphs)
+
+
+def tried(
+    policy: Policy, graphs: Sequence[ExitGraph], functions: Sequence[ExitFunction],
+    rows: int = _TRIED,
+) -> float:  # fmt: skip
+    """Return how far scores are off on made-up rows; infinite where a decision is another.
+
+    Parameters
+    ----------
+    policy : Policy
+    graphs : sequence of K ExitGraph
+    functions : sequence of K callables
+        That return exit flag, prediction, score and states.
+    rows : int
+
+    Returns
+    -------
+    float
+        Relative to the larger of the score and 1.
+    """
+    with np.errstate(all="ignore"):
+        whole = made_up(policy, list(graphs), np.random.default_rng(0))
+        step = max(len(next(iter(whole[0].values()))) // rows, 1)
+        inputs = [{name: a[::step] for name, a in given.items()} for given in whole]
+        sample = np.arange(len(next(iter(inputs[0].values()))))
+        expected = expect(policy, inputs, sample).expected
+    outputs = [given[policy.kind].tolist() for given in inputs]
+    vectors = [given["features"].tolist() if "features" in given else None for given in inputs]
+    worst = 0.0
+    for row in sample.tolist():
+        states: tuple[Any, ...] = ()
+        for at, function in enumerate(functions):
+            vector = None if vectors[at] is None else vectors[at][row]
+            try:
+                found = function(outputs[at][row], vector, row, states)
+            except UNSURE:
+                found = None  # as where it is used
+            if found is None:
+                break
+            leave, prediction, score, states = found
+            if bool(expected.leave[row, at]) != leave or expected.prediction[row, at] != prediction:
+                return np.inf
+            if at == len(functions) - 1:
+                break  # all leave there, whatever the score
+            own = float(expected.score[row, at])
+            gap = 0.0 if score == own else abs(score - own) / max(abs(own), 1.0)
+            worst = worst if gap <= worst else gap  # NaN stays
+    return worst
