@@ -27,7 +27,9 @@ def check_path(path: Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(path)
-        tempfile.TemporaryFile(dir=path.absolute().parent).close()  # tried, as root may be refused too
+        tempfile.TemporaryFile(
+            dir=path.absolute().parent
+        ).close()  # tried, as root may be refused too
     except OSError as error:
         allowed = "a file in a directory that you may write to"
         raise bad("--out", allowed, str(path), "Choose another place.") from error
