@@ -233,9 +233,9 @@ def main() -> None:
             parts["changing"], picture = changing()
             save_figure(simulation_figure(picture), ROOT / "docs" / "online.png")
         if only in (None, "adaee"):
-            parts["adaee"] = adaee(Path(folder))
+            parts["adaee"] = adaee(Path(folder) / "adaee")
         if only in (None, "long"):
-            parts["long"] = long(Path(folder))
+            parts["long"] = long(Path(folder) / "long")
     shown = text(parts) + machine_line(at_start, machine()) + "\n"
     write(stored, {**parts, "machine": at_start}, shown)
     print(shown)

@@ -104,7 +104,7 @@ class _Tracing:
         ]
         score, states = scored[0][0], tuple(state for _, state in scored)
         thresholds: Any = None if last else policy.thresholds[at]
-        sample = Symbol(self.pool, self.inputs["sample"])
+        sample: Any = Symbol(self.pool, self.inputs["sample"])
         if policy.mixture is not None:
             arm = sample.traced_coin(policy.mixture.seed, 0) < policy.mixture.share
             if len(scored) > 1:
@@ -121,8 +121,9 @@ class _Tracing:
         outputs = {
             "exit": leave, "prediction": output.prediction, "score": score, "confidence": sure,
         }  # fmt: skip
-        if logits is not None:
-            shift = logits - logits.max(axis=1, keepdims=True)
+        given: Any = logits
+        if given is not None:
+            shift: Any = given - given.max(axis=1, keepdims=True)
             mass = np.exp(shift.astype(np.float64))
             outputs["probabilities"] = mass / mass.sum(axis=1, keepdims=True)
         return {name: sample.of(x).node for name, x in outputs.items()}, answer, states
