@@ -12,6 +12,8 @@ from .scalar_words import coin_of, key_of, literal
 
 #: From so many products on, one call of numpy is quicker than Python's sums.
 _MANY = 512
+#: Up to so many numbers, a list made of single numbers is handled number by number: a loop costs more.
+SHORT = 64
 
 
 class Read(NamedTuple):
@@ -35,6 +37,7 @@ class ArrayWords:
     def __init__(self, tables: dict[str, Any], position: int) -> None:
         self.tables, self.position = tables, position
         self.names: dict[int, str] = {}
+        self.parts: dict[int, list[str]] = {}  # lists handled number by number
         self.lines: list[str] = []
         self.users: dict[int, list[Node]] = {}
         self.count = 0
@@ -96,7 +99,9 @@ class ArrayWords:
         root = self.root(node)
         if id(root) in self.names:
             return self.names[id(root)]
-        if root.op == "const":
+        if id(root) in self.parts:
+            self.names[id(root)] = self.named(f"[{', '.join(self.parts[id(root)])}]")
+        elif root.op == "const":
             values = root.attrs["value"]
             if not self.is_list(root):
                 return literal(values.ravel()[0])
@@ -154,6 +159,41 @@ class ArrayWords:
             return f"{text} * {times}"
         return f"[{text}[i] for i in {self.table(read.places)}]"
 
+    def in_parts(self, node: Node) -> bool:
+        """Whether a node's numbers can be named one by one."""
+        root = self.root(node)
+        return id(root) in self.parts or root.op == "const" or not self.is_list(root)
+
+    def part(self, node: Node, i: int) -> str:
+        """Return a number of a node that is `in_parts`."""
+        root = self.root(node)
+        if id(root) in self.parts:
+            return self.parts[id(root)][i]
+        if root.op == "const":
+            values = root.attrs["value"].ravel()
+            return literal(values[i if len(values) > 1 else 0])
+        return self.atom(root)
+
+    def short(self, node: Node) -> list[str] | None:
+        """Return a list number by number: put together from single numbers, or a part of such a list."""
+        if node.op not in ("concat", "slice") or node.size > SHORT:
+            return None
+        if not all(self.in_parts(arg) for arg in node.args) or node.size < 2:
+            return None
+        split = [self._split(arg, node.attrs["axis"]) for arg in node.args]
+        if split[0][0] != 1:
+            return None
+        low, high = 0, None
+        if node.op == "slice":
+            low, high = (node.attrs[end] * split[0][2] for end in ("start", "stop"))
+        found = []
+        for arg in node.args:
+            size = int(np.prod(arg.shape, dtype=np.int64))
+            if size != arg.size:
+                return None
+            found += [self.part(arg, i) for i in range(size)]
+        return found[low:high]
+
     def array(self, node: Node) -> str:
         """Return an operation that is not pointwise."""
         a, x = node.attrs, node.args[0] if node.args else None
@@ -164,14 +204,13 @@ class ArrayWords:
                 return self._argmax(node)
             case "slice":
                 outer, size, inner = self._split(node.args[0], a["axis"])
-                text = (
-                    self.atom(node.args[0])
-                    if self.is_list(node.args[0])
-                    else self.items(node.args[0])
-                )
                 low, high = a["start"] * inner, a["stop"] * inner
+                if high - low == 1 and outer == 1 and id(self.root(node.args[0])) in self.parts:
+                    return self.part(node.args[0], low)
                 if outer == 1:
+                    text = self.items(node.args[0])
                     return f"{text}[{low}]" if high - low == 1 else f"{text}[{low}:{high}]"
+                text = self.items(node.args[0])
                 step = size * inner
                 parts = [f"*{text}[{o * step + low}:{o * step + high}]" for o in range(outer)]
                 return f"[{', '.join(parts)}]"
@@ -242,6 +281,9 @@ class ArrayWords:
             one = f"{size} * {text}" if node.op == "sum" else text
             return one if node.size == 1 else f"[{one}] * {node.size}"
         if outer == inner == 1:
+            parts = self.parts.get(id(self.root(x)))
+            if parts:
+                return " + ".join(parts) if node.op == "sum" else f"{node.op}({', '.join(parts)})"
             return f"{node.op}({self.value(x)})"
         text = self.atom(x)
         if inner == 1:
@@ -294,13 +336,20 @@ class ArrayWords:
 
     def _linear(self, node: Node) -> str:
         weight = np.asarray(node.attrs["weight"], dtype=np.float64)
+        parts = self.parts.get(id(self.root(node.args[0])))
+        if parts and weight.size <= 2 * SHORT:
+            rows = [
+                " + ".join(f"{literal(w)} * {p}" for w, p in zip(row, parts, strict=True))
+                for row in weight.tolist()
+            ]
+            return rows[0] if len(rows) == 1 else f"[{', '.join(rows)}]"
         x = self.items(node.args[0])
         if weight.size > _MANY:
             table = self.table(weight if len(weight) > 1 else weight[0])
             return f"{table}.dot({x}).tolist()"
         rows = [self.table(tuple(row)) for row in weight.tolist()]
         if weight.shape[1] == 1:
-            (one,) = [self.atom(node.args[0])]
+            one = self.atom(node.args[0])
             parts = [f"{literal(row[0])} * {one}" for row in weight.tolist()]
         else:
             x = self.named(x)

@@ -1,4 +1,18 @@
-"""A policy's exits as functions of one sample, compiled, and tried before they are used."""
+"""A policy's exits as functions of one sample, compiled, and tried before they are used.
+
+How near to its threshold a score is in doubt. Let u = 2**-24, d_i <= 0 the difference of a logit to the
+largest and r = sum exp(d_i) over the others. The runtime rounds d_i to float32, takes a float32
+exponential (within 4 ulp: 8 u) and sums C of them: r is off by at most r u (|d| + 8 + C), where |d| <
+104, since what is below is 0 in float32. Of `max_prob`, 1 - s = r / (1 + r); of `margin`, (r + e_2) /
+(1 + r); of `entropy`, log1p(r) + sum exp(d_i) |d_i| / (1 + r) over ln C: sums of positive terms, each
+off by no more than that share of itself. So all three scores are off by at most u (128 + C) (1 - s),
+however saturated; `_proven` has four times that. The doubles' own
+rounding adds at most C times 2**-52 or so.
+
+For other scores nothing is proven: the functions are tried on made-up rows, and `MEASURED` times the
+largest error found there is in doubt, at least `LEAST` and at most `BAND`. A policy whose error comes
+within `ROOM` of `BAND` is not run this way.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from policyopt.runtime.answers import Plain
 from policyopt.runtime.errors import InputError
 from policyopt.runtime.policy import Policy
+from policyopt.runtime.scores import Entropy, Margin, MaxProb
 
 from .golden import expect
 from .graph import ExitGraph
@@ -21,7 +37,11 @@ from .tracing import trace_policy
 MOST_CLASSES = 256
 #: Scores may be off by this share of `BAND` on the rows that are tried.
 ROOM = 1 / 8
-_TRIED = 64
+_TRIED = 256
+#: Units of float32 rounding.
+_UNIT = 2.0**-23
+LEAST = 16 * _UNIT
+MEASURED = 64
 
 #: Logits, features, sample's number, states -> what was asked for and the states left, or None.
 ExitFunction = Callable[[Sequence[float], Any, int, "tuple[Any, ...]"], "tuple[Any, ...] | None"]
@@ -44,12 +64,15 @@ class Compiled:
         Whether the sample's number is looked at.
     reason : str
         Why there are none; empty where there are.
+    near : tuple of K-1 float
+        How near to its threshold a score is in doubt.
     """
 
     functions: tuple[ExitFunction, ...] = ()
     widths: tuple[int | None, ...] = ()
     numbered: bool = False
     reason: str = ""
+    near: tuple[float, ...] = ()
 
 
 def compiled(policy: Policy, wanted: Sequence[str] = ()) -> Compiled:
@@ -81,23 +104,59 @@ def compiled(policy: Policy, wanted: Sequence[str] = ()) -> Compiled:
         return Compiled(reason="the policy reads records")
     if policy.classes > MOST_CLASSES:
         return Compiled(reason=f"{policy.classes} classes: over {MOST_CLASSES}")
+    everywhere = [BAND] * (policy.exits - 1)
     try:
         graphs = trace_policy(policy)
-        functions = _functions(graphs, ("exit", "prediction", "score"))
+        functions = _functions(graphs, ("exit", "prediction", "score"), everywhere)
     except (InputError, TypeError) as error:
         return Compiled(reason=f"a rule cannot be written for one sample: {error}")
     off = tried(policy, graphs, functions)
     if not off <= ROOM * BAND:
         return Compiled(reason=f"rounding takes its scores too far: by {off:.1g}")
+    near = doubtful(policy, off)
     widths = [g.inputs["features"].size if "features" in g.inputs else None for g in graphs]
     numbered = any("sample" in g.inputs for g in graphs)
-    return Compiled(_functions(graphs, ("exit", "prediction", *wanted)), tuple(widths), numbered)
+    functions = _functions(graphs, ("exit", "prediction", *wanted), near)
+    return Compiled(functions, tuple(widths), numbered, near=tuple(near))
 
 
-def _functions(graphs: Sequence[ExitGraph], wanted: Sequence[str]) -> tuple[ExitFunction, ...]:
+def doubtful(policy: Policy, off: float) -> list[float]:
+    """Return how near to its threshold a score is in doubt, by exit but the last.
+
+    Parameters
+    ----------
+    policy : Policy
+    off : float
+        How far scores were found off.
+    """
+    mixture = policy.mixture
+    limits = np.abs(policy.thresholds)
+    plain = mixture is None and policy.kind == "logits" and type(policy.answer) is Plain
+    if plain and type(policy.rule) in (MaxProb, Margin, Entropy):
+        return [_proven(t, policy.classes) for t in policy.thresholds.tolist()]
+    if mixture is not None:
+        limits = np.maximum(limits, np.abs(mixture.thresholds))
+    near = min(max(MEASURED * off, LEAST), BAND)
+    return (near * np.maximum(limits, 1.0)).tolist()
+
+
+def _proven(threshold: float, classes: int) -> float:
+    """Return what is in doubt for the scores that 1 less a sum of positive terms is.
+
+    Examples
+    --------
+    >>> _proven(0.5, 10) < 2e-5, _proven(0.999999, 10) < 4e-11
+    (True, True)
+    """
+    return 4 * 2.0**-24 * (128 + classes) * max(1.0 - threshold, 0.0) + 2.0**-49 * (classes + 8)
+
+
+def _functions(
+    graphs: Sequence[ExitGraph], wanted: Sequence[str], near: Sequence[float]
+) -> tuple[ExitFunction, ...]:
     names, parts, exact = dict(NAMES), [], []
-    for graph in graphs:
-        source, exact = scalar_source(graph, exact, wanted, names)
+    for graph, doubt in zip(graphs, [*near, BAND], strict=True):
+        source, exact = scalar_source(graph, exact, wanted, names, doubt)
         parts.append(source)
     exec(compile("\n".join(parts), "<policy of one sample>", "exec"), names)  # our own text
     return tuple(names[f"exit_{graph.position}"] for graph in graphs)
@@ -129,14 +188,14 @@ def tried(
         sample = np.arange(len(next(iter(inputs[0].values()))))
         expected = expect(policy, inputs, sample).expected
     outputs = [given[policy.kind].tolist() for given in inputs]
-    vectors = [given["features"].tolist() if "features" in given else None for given in inputs]
+    none = [None] * len(sample)
+    vectors = [given["features"].tolist() if "features" in given else none for given in inputs]
     worst = 0.0
     for row in sample.tolist():
         states: tuple[Any, ...] = ()
         for at, function in enumerate(functions):
-            vector = None if vectors[at] is None else vectors[at][row]
             try:
-                found = function(outputs[at][row], vector, row, states)
+                found = function(outputs[at][row], vectors[at][row], row, states)
             except UNSURE:
                 found = None  # as where it is used
             if found is None:

@@ -34,7 +34,7 @@ class ScalarDecision(NamedTuple):
     prediction : int
         The answer's class; the policy's own, always.
     score, confidence : float
-        The policy's, up to some units of float32 rounding (`scalar_source.BAND` at most).
+        The policy's, up to some units of float32 rounding.
     """
 
     exit: bool
@@ -123,7 +123,7 @@ class ScalarPolicy:
             As `Policy.step`.
         """
         policy, made = self.policy, self._compiled
-        at = position(policy, k, state)
+        at = position(policy, k, state)  # type: ignore[arg-type]  # looks at its position alone
         if state.slow is None and not made.reason:
             row, kept = _row(output, policy.classes)
             vector, shown = None, None

@@ -3,10 +3,9 @@
 Numbers are Python's doubles where the runtime has float32, so values differ by rounding. A value is
 *exact* where both are certain to have the same bits: inputs, whole numbers, float64 arithmetic on
 exact values. Where one that is not exact is compared, or its largest class taken, and the outcome
-could be another within `BAND`, the function returns None: then `Policy.step` has to decide. This is
+could be another within rounding, the function returns None: then `Policy.step` has to decide. This is
 the floating-point filter of exact geometry (Shewchuk, "Adaptive precision floating-point arithmetic",
-Discrete & Computational Geometry 18, 1997, section 1) with an error bound that is measured, not
-derived: `scalar_policy` refuses policies whose scores are found off by more than an eighth of it.
+Discrete & Computational Geometry 18, 1997, section 1). How near is in doubt: `scalar_compile`.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from .graph import ExitGraph, Node, ordered
-from .scalar_arrays import ArrayWords, Read
+from .scalar_arrays import SHORT, ArrayWords, Read
 from .scalar_reduce import reduced
-from .scalar_words import COMPARISONS, NAMES, POINTWISE, TWICE, expression
+from .scalar_words import COMPARISONS, NAMES, POINTWISE, expression
 
 #: How near two numbers may come before the runtime itself compares them: 1024 units of float32
 #: rounding (2**-23) of the larger of both and 1. Exports are held to 64 (`bundle.ULPS`) and the
@@ -40,8 +39,9 @@ _CHOSEN = {"neg", "abs", "maximum", "minimum", "where", "max", "min", "slice", "
 
 
 def scalar_source(
-    graph: ExitGraph, exact: Sequence[bool], wanted: Sequence[str], tables: dict[str, Any]
-) -> tuple[str, list[bool]]:
+    graph: ExitGraph, exact: Sequence[bool], wanted: Sequence[str], tables: dict[str, Any],
+    near: float = BAND,
+) -> tuple[str, list[bool]]:  # fmt: skip
     """Return the function of an exit, and whether what it leaves is exact.
 
     Parameters
@@ -53,6 +53,8 @@ def scalar_source(
         Outputs to return, in order; before what is left, a tuple.
     tables : dict
         Constants that the function reads; those of this one are put in.
+    near : float
+        How near to its threshold a score is in doubt.
 
     Returns
     -------
@@ -62,7 +64,7 @@ def scalar_source(
     exact : list of bool
         By node left.
     """
-    writer = _Writer(graph, exact, wanted, tables)
+    writer = _Writer(graph, exact, wanted, tables, near)
     return writer.text(), [writer.exact(node) for node in graph.left]
 
 
@@ -70,10 +72,11 @@ class _Writer(ArrayWords):
     """Writes one exit."""
 
     def __init__(
-        self, graph: ExitGraph, exact: Sequence[bool], wanted: Sequence[str], tables: dict[str, Any]
-    ) -> None:
+        self, graph: ExitGraph, exact: Sequence[bool], wanted: Sequence[str], tables: dict[str, Any],
+        near: float,
+    ) -> None:  # fmt: skip
         super().__init__(tables, graph.position)
-        self.graph = graph
+        self.graph, self.leave_near = graph, near
         self.said = [graph.outputs[name] for name in wanted]
         self.nodes = ordered([*self.said, *graph.left])
         self.exacts: dict[int, bool] = {
@@ -136,7 +139,7 @@ class _Writer(ArrayWords):
         whole = user.op in ("sum", "max", "min") and user.size == 1 and node.size > 1
         if whole:
             return True
-        if user.op not in POINTWISE or user.op in TWICE or self.guarded(user):
+        if user.op not in POINTWISE or self.guarded(user):
             return False
         return user.size == node.size
 
@@ -176,11 +179,16 @@ class _Writer(ArrayWords):
                 return
             if self.guarded(node):
                 self._guard(node)
-            self.names[id(node)] = self.named(self.pointwise(node))
+            if not self._unrolled(node):
+                self.names[id(node)] = self.named(self.pointwise(node))
         elif node.op == "reduce":
             reduced(self, node)
         else:
-            self.names[id(node)] = self.named(self.array(node))
+            short = self.short(node)
+            if short is None:
+                self.names[id(node)] = self.named(self.array(node))
+            else:
+                self.parts[id(node)] = short
 
     def _guard(self, node: Node) -> None:
         """Leave where a comparison's outcome is in doubt."""
@@ -190,7 +198,9 @@ class _Writer(ArrayWords):
                 raise TypeError("a rounded number cut to a whole one")
             test = "abs({0}) < 1e30 or abs({0}) == inf"
         else:
-            test = f"abs({{0}} - {{1}}) > {self.near(node.args)}"
+            leaving = node is self.root(self.graph.outputs["exit"])
+            near = repr(self.leave_near) if leaving else self.near(node.args)
+            test = f"abs({{0}} - {{1}}) > {near}"
         if not any(map(self.is_list, node.args)):
             self.lines.append(f"if not ({test.format(*names)}): return None")
             return
@@ -215,6 +225,22 @@ class _Writer(ArrayWords):
         texts, loop = self.loop(node.size, reads)
         return f"[{self._inside(node, dict(zip(reads, texts, strict=True)))} {loop}]"
 
+    def _unrolled(self, node: Node) -> bool:
+        """Write a short list number by number, where its operands are; else say that they are not."""
+        reads: list[Read] = []
+        self._reads(node, reads)
+        if not (1 < node.size <= SHORT and any(id(read.root) in self.parts for read in reads)):
+            return False
+        if not all(self.in_parts(read.root) for read in reads):
+            return False
+        parts = []
+        for i in range(node.size):
+            at = {r: i if r.places is None else r.places[i] for r in reads}
+            texts = {r: self.part(r.root, at[r]) for r in reads}
+            parts.append(self.named(self._inside(node, texts)))
+        self.parts[id(node)] = parts
+        return True
+
     def _reads(self, node: Node, found: list[Read]) -> None:
         for arg in node.args:
             if self._goes_in(arg):
@@ -224,7 +250,8 @@ class _Writer(ArrayWords):
 
     def _goes_in(self, arg: Node) -> bool:
         root = self.root(arg)
-        return root.op != "const" and id(root) not in self.names and self.inlined(root)
+        known = root.op == "const" or id(root) in self.names or id(root) in self.parts
+        return not known and self.inlined(root)
 
     def _inside(self, node: Node, texts: dict[Read, str]) -> str:
         args = []

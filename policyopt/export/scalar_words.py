@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from math import dist, exp, hypot, inf, isfinite, isinf, log, log1p, nan, sqrt, tanh
@@ -14,15 +15,14 @@ from policyopt.runtime.coin import GOLDEN, MULTIPLIERS, key_of
 
 from .graph import Node
 
+_PLAIN = re.compile(r"\w+(\[\w+\])?|\(?-?(\d+(\.\d*)?(e[+-]?\d+)?|inf|nan)\)?")
 _MASK = (1 << 64) - 1
-#: An operand that is named twice must be a name or a number.
-TWICE = {"maximum", "minimum", "isfinite"}
 COMPARISONS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "eq": "==", "ne": "!="}
 _SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "and", "or": "or"} | COMPARISONS
 #: One number from those at the same place.
 POINTWISE = {
-    *_SIGNS, *TWICE, "neg", "exp", "log", "log1p", "sqrt", "tanh", "abs", "not", "isinf", "logaddexp",
-    "where", "cast",
+    *_SIGNS, "maximum", "minimum", "isfinite", "neg", "exp", "log", "log1p", "sqrt", "tanh", "abs", "not", "isinf",
+    "logaddexp", "where", "cast",
 }  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def expression(node: Node, args: Sequence[str]) -> str:
     ----------
     node : Node
     args : sequence of str
-        The operands' numbers; names or literals where the operation is of `TWICE`.
+        The operands' numbers.
 
     Returns
     -------
@@ -50,15 +50,31 @@ def expression(node: Node, args: Sequence[str]) -> str:
             return f"(-{x})"
         case "not":
             return f"(not {x})"
-        case "maximum":
-            return f"({x} if {x} >= {args[1]} else {args[1]})"
-        case "minimum":
-            return f"({x} if {x} <= {args[1]} else {args[1]})"
+        case "maximum" | "minimum":
+            sign, other = (">=" if op == "maximum" else "<="), args[1]
+            if plain(x) and plain(other):
+                return f"({x} if {x} {sign} {other} else {other})"
+            if not plain(x) and not plain(other):
+                return f"{op[:3]}({x}, {other})"
+            long, short = (other, x) if plain(x) else (x, other)
+            # What is wanted twice gets a name on the way, inside loops too.
+            return f"(w if (w := {long}) {sign} {short} else {short})"
         case "where":
             return f"({args[1]} if {x} else {args[2]})"
         case "cast":
             return f"bool({x})" if node.dtype.kind == "b" else f"int({x})"
     return f"{op}({', '.join(args)})"
+
+
+def plain(text: str) -> bool:
+    """Whether an expression is a name or a number.
+
+    Examples
+    --------
+    >>> plain("v1"), plain("(-2.5e-07)"), plain("x[0]"), plain("(-inf)"), plain("(v1 + 2)")
+    (True, True, True, True, False)
+    """
+    return _PLAIN.fullmatch(text) is not None
 
 
 def literal(value: Any) -> str:
@@ -142,5 +158,5 @@ NAMES: dict[str, Any] = {
 }  # fmt: skip
 
 __all__ = [
-    "COMPARISONS", "NAMES", "POINTWISE", "TWICE", "coin_of", "expression", "key_of", "literal",
+    "COMPARISONS", "NAMES", "POINTWISE", "coin_of", "expression", "key_of", "literal", "plain",
 ]  # fmt: skip

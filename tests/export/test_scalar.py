@@ -13,7 +13,7 @@ import policyopt as po
 from policyopt.export import ScalarPolicy
 from policyopt.export.golden import expect, given_output
 from policyopt.export.samples import made_up
-from policyopt.export.scalar_compile import ROOM, compiled, tried
+from policyopt.export.scalar_compile import ROOM, _proven, compiled, tried
 from policyopt.export.scalar_source import BAND
 from policyopt.export.tracing import trace_policy
 from policyopt.methods import make_method
@@ -67,7 +67,10 @@ def checked(policy, most, rows=512):
     own = wanted.score[rows[::4], :-1]
     with np.errstate(invalid="ignore"):
         off = np.abs(scores[:, :-1] - own) / np.maximum(np.abs(own), 1)
-    assert np.nanmax(np.where(scores[:, :-1] == own, 0, off), initial=0) <= ROOM * BAND
+    worst = np.nanmax(np.where(scores[:, :-1] == own, 0, off), initial=0)
+    assert worst <= ROOM * BAND
+    if type(policy.rule) not in (MaxProb, Margin, Entropy):  # for which more is proven
+        assert worst <= min(ROOM * min(compiled(policy).near, default=1.0), ROOM * BAND)
 
 
 # An eighth of the rows has huge or impossible logits.
@@ -135,7 +138,9 @@ def test_what_else_policies_have(policy):
 def test_at_the_threshold_the_policy_decides(rule):
     logits = outputs(200, K, C, seed=5)[0]
     scores = simple(rule).trace(logits).scores
-    for threshold in (scores[7, 0], np.nextafter(scores[7, 0], 9), scores[7, 0] + BAND / 2):
+    (near, *_) = compiled(simple(rule, [scores[7, 0], 2.0, 2.0])).near
+    assert near < BAND
+    for threshold in (scores[7, 0], np.nextafter(scores[7, 0], 9), scores[7, 0] + near / 2):
         policy = simple(rule, [threshold, 2.0, 2.0])
         scalar = ScalarPolicy(policy)
         state = scalar.start()
@@ -144,6 +149,43 @@ def test_at_the_threshold_the_policy_decides(rule):
         state = scalar.start()
         scalar.step(0, logits[np.abs(scores[:, 0] - threshold).argmax(), 0], state)
         assert state.slow is None
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 64, 256])
+def test_what_is_proven_of_saturated_scores(classes):
+    """Off by a share of 1 less the score, however near to 1: a quarter of what is in doubt, at most."""
+    rng = np.random.default_rng(classes)
+    rows = rng.normal(size=(1500, classes)) * np.exp(rng.normal(size=(1500, 1)) * 2)
+    rows[::7] = np.round(rows[::7])
+    rows[np.arange(1500), rng.integers(0, classes, 1500)] += rng.uniform(0, 40, 1500)
+    rows = rows.astype(np.float32)[:, None]
+    saturated = 0
+    for rule in (MaxProb(), Margin(), Entropy(classes)):
+        policy = Policy(rule, [0.5], [1.0, 2.0], "ms", "logits", classes)
+        trace = policy.trace(np.concatenate([rows, rows], axis=1))
+        function = compiled(policy, ("score",)).functions[0]
+        for row, own in zip(rows[:, 0], trace.scores[:, 0].tolist(), strict=True):
+            found = function(row.tolist(), None, 0, ())
+            if found is not None:
+                assert abs(found[2] - own) <= _proven(own, classes) / 4
+                saturated += 1 - own < 1e-6
+    assert saturated > 100
+
+
+def test_saturated_thresholds_are_decided():
+    """Nearly all scores within 1e-5 of 1, as exits of strong models have them."""
+    logits = outputs(400, K, C, seed=3)[0] * 0.1
+    logits[..., 2] += np.random.default_rng(0).uniform(8, 14, (400, K))
+    scores = simple(MaxProb()).trace(logits).scores
+    policy = simple(MaxProb(), np.quantile(scores[:, :-1], 0.7, axis=0) - 1e-12)
+    assert (policy.thresholds > 1 - 1e-3).all()
+    scalar, expected, asked = ScalarPolicy(policy), policy.decide(logits), 0
+    for row in range(400):
+        state = scalar.start()
+        k = next(k for k in range(K) if scalar.step(k, logits[row, k], state).exit)
+        assert k == expected.exit[row]
+        asked += state.slow is not None
+    assert asked < 4
 
 
 def test_equal_answers_are_the_policys_to_order():
