@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from .graph import ExitGraph, Node, ordered
-from .scalar_arrays import SHORT, ArrayWords, Read
+from .scalar_arrays import SHORT, Read
+from .scalar_operations import Operations
 from .scalar_reduce import reduced
 from .scalar_words import COMPARISONS, NAMES, POINTWISE, expression
 
@@ -68,7 +69,7 @@ def scalar_source(
     return writer.text(), [writer.exact(node) for node in graph.left]
 
 
-class _Writer(ArrayWords):
+class _Writer(Operations):
     """Writes one exit."""
 
     def __init__(
