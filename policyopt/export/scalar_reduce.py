@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from .graph import Node
@@ -41,7 +42,7 @@ def reduced(writer: _Writer, node: Node) -> None:
             writer.lines.append(f"if not {peaks[rank]} - {peaks[rank + 1]} > {near}: return None")
     values = {"prediction": places[0] if named else ""}
     if probs or fields.keys() & {"entropy", "log_sum_exp"}:
-        values |= _masses(writer, row, peaks[0], fields.keys())
+        values |= _masses(writer, node, row, peaks[0], fields.keys())
     total = values.get("total", "")
     chances = {
         rank: writer.named(f"exp({peaks[rank]} - {peaks[0]}) / {total}" if rank else f"1.0 / {total}")
@@ -94,20 +95,29 @@ def _ranks(writer: _Writer, row: str, count: int, named: int) -> tuple[list[str]
     return peaks, places
 
 
-def _masses(writer: _Writer, row: str, peak: str, wanted: object) -> dict[str, str]:
+def _masses(
+    writer: _Writer, node: Node, row: str, peak: str, wanted: Container[str]
+) -> dict[str, str]:
     """Return the names of the sum of exponentials and of what is made of it."""
-    assert hasattr(wanted, "__contains__")
-    found: dict[str, str] = {}
-    if "entropy" in wanted:  # type: ignore[operator]
-        apart = writer.named(f"[e - {peak} for e in {row}]")
-        odds = writer.named(f"[exp(e) for e in {apart}]")
-        total = found["total"] = writer.named(f"sum({odds})")
+    entropy, parts, spread = "entropy" in wanted, writer.unpacked(node.args[0]), ""
+    if parts and entropy:
+        apart = [writer.named(f"{part} - {peak}") for part in parts]
+        odds = [writer.named(f"exp({each})") for each in apart]
+        total = writer.named(" + ".join(odds))
+        spread = " + ".join(f"{e} * {d}" for e, d in zip(odds, apart, strict=True))
+    elif parts:
+        total = writer.named(" + ".join(f"exp({part} - {peak})" for part in parts))
+    elif entropy:
+        away = writer.named(f"[e - {peak} for e in {row}]")
+        mass = writer.named(f"[exp(e) for e in {away}]")
+        total, spread = writer.named(f"sum({mass})"), f"sum(map(mul, {mass}, {away}))"
+    else:
+        total = writer.named(f"sum([exp(e - {peak}) for e in {row}])")
+    found = {"total": total}
+    if entropy or "log_sum_exp" in wanted:
         log_total = writer.named(f"log({total})")
-        spread = writer.named(f"{log_total} - sum(map(mul, {odds}, {apart})) / {total}")
-        found["entropy"] = writer.named(f"{spread} if {spread} >= 0.0 else 0.0")
         found["log_sum_exp"] = writer.named(f"{peak} + {log_total}")
-        return found
-    found["total"] = writer.named(f"sum([exp(e - {peak}) for e in {row}])")
-    if "log_sum_exp" in wanted:  # type: ignore[operator]
-        found["log_sum_exp"] = writer.named(f"{peak} + log({found['total']})")
+        if entropy:
+            nats = writer.named(f"{log_total} - ({spread}) / {total}")
+            found["entropy"] = writer.named(f"{nats} if {nats} >= 0.0 else 0.0")
     return found

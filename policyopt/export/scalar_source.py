@@ -101,18 +101,22 @@ class _Writer(Operations):
     def text(self) -> str:
         """Return the function."""
         needed = {id(node) for node in self.nodes}
+        if self.graph.states:
+            self.lines.append("".join(f"s{i}, " for i in range(len(self.graph.states))) + "= s")
         for name, node in self.graph.inputs.items():
             if id(node) in needed and name in _SOUND:
                 self.lines.append(f"if not ({_SOUND[name]}): return None")
+        for node in (*self.graph.inputs.values(), *self.graph.states):
+            users = self.users.get(id(node), [])
+            if id(node) in needed and any(u.op in POINTWISE or u.op == "slice" for u in users):
+                self.unpacked(node)
         for node in self.nodes:
             root = self.root(node)
             if root is node and id(node) not in self.names and node.op not in ("const", "field"):
                 self.written(node)
-        states = "".join(f"s{i}, " for i in range(len(self.graph.states)))
-        unpack = [f"{states}= s"] if states else []
         said = "".join(f"{self.value(node)}, " for node in self.said)
         left = "".join(f"{self.value(node)}, " for node in self.graph.left)
-        lines = [*unpack, *self.lines, f"return {said}({left})"]
+        lines = [*self.lines, f"return {said}({left})"]
         head = f"def exit_{self.graph.position}(x, f, n, s):"
         return "\n".join([head, *("    " + line for line in lines)]) + "\n"
 
