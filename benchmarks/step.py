@@ -1,4 +1,4 @@
-"""What one decision of the numpy runtime costs per exit, for every score, in process time.
+"""What one decision costs per exit, for every score, in process time: numpy runtime, and plain Python.
 
 python benchmarks/step.py [--classes 10,100,1000] [--out benchmarks/results/step.json]
 """
@@ -15,6 +15,8 @@ import numpy as np
 from _common import machine, machine_line, synthetic, table, write
 
 import policyopt as po
+from policyopt.export import ScalarPolicy
+from policyopt.export.scalar_compile import MOST_CLASSES
 from policyopt.methods import make_method
 from policyopt.runtime.observe import Observer
 from policyopt.runtime.output import with_columns
@@ -55,16 +57,19 @@ def main() -> None:
     results = {"machine": start, "load_average_at_end": end["load_average"], "us": found}
     names = sorted({name for times in found.values() for name in times}, key=_order(found))
     header = ("per exit, K = 5", *(f"C = {classes:,}: step" for classes in widths),
-              *(f"{classes:,}: score alone" for classes in widths))  # fmt: skip
+              *(f"{classes:,}: score alone" for classes in widths),
+              *(f"{classes:,}: plain Python" for classes in widths if classes <= MOST_CLASSES))  # fmt: skip
     rows = [
         (name, *(_cell(found[str(c)], name, "step_us") for c in widths),
-         *(_cell(found[str(c)], name, "score_us") for c in widths))
+         *(_cell(found[str(c)], name, "score_us") for c in widths),
+         *(_cell(found[str(c)], name, "plain_us") for c in widths if c <= MOST_CLASSES))
         for name in names
     ]  # fmt: skip
-    title = "One decision of the numpy runtime (logits in float32), us of process time"
+    title = "One decision (logits in float32), us of process time"
     note = (
         f"Target: max_prob at C = 100 under {TARGET:g} us. *Score alone*: the score rule on columns "
-        "that are there already.\n"
+        "that are there already. *Plain Python*: `policyopt.export.ScalarPolicy.step` on lists of floats, the "
+        "share of samples in doubt included, which `Policy.step` decides.\n"
     )
     write(
         options.out,
@@ -86,8 +91,8 @@ def _at(classes: int, rounds: int) -> dict[str, dict[str, float]]:
     )
     fit = Tables(data).get("fit")
     samples, points = logits[:_SAMPLES], [v[:_SAMPLES] for v in vectors]
-    runs: dict[str, tuple[Callable[[], None], Callable[[], None] | None]] = {
-        "plain numpy: softmax and argmax": (lambda: _plain(samples), None)
+    runs: dict[str, tuple[Callable[[], None] | None, ...]] = {
+        "plain numpy: softmax and argmax": (lambda: _plain(samples), None, None)
     }
     for name, spec in _METHODS.items():
         (result,) = make_method(spec).fit_path(fit, [3.0])
@@ -98,12 +103,13 @@ def _at(classes: int, rounds: int) -> dict[str, dict[str, float]]:
         runs[name] = (
             lambda p=policy, g=given: _steps(p, samples, g),
             _scores(policy, samples, points),
+            _scalar(policy, samples, given),
         )
     assert {name.partition(" ")[0] for name in _METHODS} == set(RULES)
     thresholds = np.full(EXITS - 1, 0.8)
     for kind in ("probabilities", "record"):
         policy = Policy(MaxProb(), thresholds, costs, "ms", kind, classes)
-        runs[f"max_prob of {kind}"] = (_others(policy, samples), None)
+        runs[f"max_prob of {kind}"] = (_others(policy, samples), None, None)
     return _fastest(runs, rounds)
 
 
@@ -112,7 +118,7 @@ def _fastest(runs: Mapping[str, Any], rounds: int) -> dict[str, dict[str, float]
     best: dict[str, dict[str, float]] = {name: {} for name in runs}
     for _ in range(rounds):
         for name, pair in runs.items():
-            for key, run in zip(("step_us", "score_us"), pair, strict=True):
+            for key, run in zip(("step_us", "score_us", "plain_us"), pair, strict=True):
                 if run is None:
                     continue
                 begin = time.process_time()
@@ -135,6 +141,23 @@ def _steps(policy: Policy, samples: Any, vectors: Any) -> None:
         state = policy.start(row)
         for k in policy.path:
             policy.step(k, sample[k], state, vectors[k][row])
+
+
+def _scalar(policy: Policy, samples: np.ndarray, vectors: Any) -> Callable[[], None] | None:
+    """Step one sample at a time in plain Python."""
+    scalar = ScalarPolicy(policy)
+    if scalar.reason:
+        return None
+    rows = samples.tolist()
+    points = [[None if v is None else v.tolist() for v in part] for part in vectors]
+
+    def run() -> None:
+        for row, sample in enumerate(rows):
+            state = scalar.start(row)
+            for k in policy.path:
+                scalar.step(k, sample[k], state, points[k][row])
+
+    return run
 
 
 def _others(policy: Policy, samples: np.ndarray) -> Callable[[], None]:
