@@ -60,6 +60,7 @@ def test_readme_commands(root, checkout, part):
     assert len(commands) >= 20
     fill = {"CACHE": SHIPPED, "DIR": "out", "outputs.npz": "outputs.npz", "SRC...": "logits.npz"}
     fill["30"] = "2"  # trials: the command is what is tried here
+    fill["all"] = "max_prob,patience,optimal_stopping"  # all of them take minutes, and have tests
     data = np.random.default_rng(0).normal(size=(5, 7, 10)).astype(np.float32)
     np.savez(checkout / "outputs.npz", logits=data)
     for name in ("train", "test"):
