@@ -72,12 +72,12 @@ def test_oracle_is_the_best_of_all_assignments():
 
 
 def test_no_policy_beats_the_oracle():
-    data = cache(4000)
-    frontier = po.curve(data, ["all"], 5)
+    data = cache(800)  # of few rows: all methods are fitted
+    frontier = po.curve(data, ["all"], 3)
     bound = {round(b["budget"], 9): b["accuracy"] for b in frontier.bound}
     table = Tables(data).get("test")
     kept = [name for name, row in ROWS.items() if not row.trains]
-    assert len(frontier.records) == 5 * len(kept) and len(bound) == 5
+    assert len(frontier.records) == 3 * len(kept) and len(bound) == 3
     for record in frontier.records:
         if record["method"] in ("auto", "optimal_stopping"):
             continue  # they may combine answers; the oracle chooses among the exits' own

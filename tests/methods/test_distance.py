@@ -184,7 +184,7 @@ def test_wide_vectors_are_projected_and_artifacts_stay_small(name):
         ({"projection": [[[1.0, 0.0]]]}, "projection of the score"),
         ({"space": "nowhere"}, "logits, features"),
         ({"norm": [[1.0, 0.0]]}, "norm of the score"),
-        ({"classes": 2.5}, "classes of the score"),
+        ({"classes": 2.5}, "classes is a whole number"),
     ],
 )
 def test_untrusted_parameters_are_checked(change, words):
