@@ -23,7 +23,7 @@ from policyopt.export.bundle import write_bundle
 from policyopt.export.golden import Golden, Ran, expect, given_output
 from policyopt.export.samples import from_cache
 from policyopt.export.tracing import trace_policy
-from policyopt.export.verify import _RUNNERS, _torch, scaled_error
+from policyopt.export.verify import RUNNERS, run_torch, scaled_error
 from policyopt.methods import ROWS
 from policyopt.runtime.errors import BudgetError, InputError
 from policyopt.runtime.policy import Policy
@@ -34,10 +34,10 @@ CACHES = ["fashion_mnist", "cifar10_cascade5"]
 BUDGET = "40%"
 RUNTIMES: dict[str, Callable[[Policy, Golden, Path], Ran | str]] = {
     "numpy step": lambda policy, golden, folder: stepped(policy, golden),
-    "torch": lambda policy, golden, folder: _torch(policy, golden),
-    "python": lambda policy, golden, folder: _RUNNERS["python"](folder, golden),
-    "onnx": lambda policy, golden, folder: _RUNNERS["onnx"](folder, golden),
-    "c": lambda policy, golden, folder: _RUNNERS["c"](folder, golden),
+    "torch": lambda policy, golden, folder: run_torch(policy, golden),
+    "python": lambda policy, golden, folder: RUNNERS["python"](folder, golden),
+    "onnx": lambda policy, golden, folder: RUNNERS["onnx"](folder, golden),
+    "c": lambda policy, golden, folder: RUNNERS["c"](folder, golden),
 }
 
 

@@ -8,17 +8,13 @@ from typing import Any
 import numpy as np
 
 from policyopt.runtime.answers import Plain
-from policyopt.runtime.confidence import ConfidenceRule
 from policyopt.runtime.deciding import observer_of
-from policyopt.runtime.errors import InputError, bad
-from policyopt.runtime.output import TOP, ExitOutput, log_of, with_log_prob
+from policyopt.runtime.errors import InputError
+from policyopt.runtime.output import TOP, ExitOutput, with_log_prob
 from policyopt.runtime.policy import Policy
 
 from .graph import ExitGraph, Node, Pool
 from .symbol import Symbol
-
-#: A record's columns beyond prediction and confidence, by what a rule needs of them.
-RECORD = {"margin": "second", "entropy": "entropy"}
 
 
 def trace_policy(policy: Policy) -> list[ExitGraph]:
@@ -117,7 +113,7 @@ class _Tracing:
         leave = sample.of(np.ones(1, dtype=bool)) if last else score >= thresholds
         sure: Any = output.confidence
         if policy.confidence is not None:
-            sure = _curve(policy.confidence, at, sure)
+            sure = policy.confidence.curve(at, sure)
         outputs = {
             "exit": leave, "prediction": output.prediction, "score": score, "confidence": sure,
         }  # fmt: skip
@@ -167,10 +163,3 @@ class _Tracing:
             if arrays is not None and at < len(arrays):
                 return int(arrays[at].shape[1])
         return 0
-
-
-def _curve(rule: ConfidenceRule, at: int, sure: Any) -> Any:
-    return rule.curve(at, sure)
-
-
-__all__ = ["RECORD", "bad", "log_of", "trace_policy"]

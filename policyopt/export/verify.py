@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,11 +15,13 @@ import numpy.typing as npt
 from policyopt.runtime.artifact import load_policy
 from policyopt.runtime.errors import CheckError, InputError, bad
 from policyopt.runtime.policy import Policy
+from policyopt.runtime.strict_json import parse, read_plain
 
 from .bundle import FORMAT, GOLDEN, MANIFEST, POLICY, TARGETS, VERSION, checksum
-from .golden import Golden, Ran, given_output
+from .golden import Golden, Ran, expect, given_output
 
 _MOST = 256 << 20  # bytes of a file of an export
+_MOST_MANIFEST = 1 << 20
 _FIELDS = {
     "format", "version", "score", "answer", "path", "kind", "classes", "unit", "costs", "rows",
     "targets", "files",
@@ -68,7 +69,11 @@ def verify(folder: Path) -> Iterator[Verdict]:
     manifest = read_manifest(folder)
     policy = load_policy(folder / POLICY)
     golden = read_golden(folder / GOLDEN, policy)
-    for name, run in (("numpy batch", _batch), ("numpy step", _step), ("torch, survivors", _torch)):
+    for name, run in (
+        ("numpy batch", _batch),
+        ("numpy step", _step),
+        ("torch, survivors", run_torch),
+    ):
         if name.startswith("torch") and find_spec("torch") is None:
             yield Verdict(name, "torch is not installed")
         else:
@@ -77,7 +82,7 @@ def verify(folder: Path) -> Iterator[Verdict]:
         if target not in manifest["targets"]:
             continue
         try:
-            found = _RUNNERS[target](folder, golden)
+            found = RUNNERS[target](folder, golden)
         except Exception as error:  # whatever it is, this runtime does not do what the policy does
             text = f"{target}: does not run: {type(error).__name__}: {error}. Export anew."
             raise CheckError(text) from error
@@ -120,8 +125,6 @@ def _refuse(runtime: str, what: str, wrong: Any, here: Any, there: Any) -> None:
 
 def _batch(policy: Policy, golden: Golden) -> Ran:
     """All samples side by side, nobody leaves: as `expect`, against what the file says."""
-    from .golden import expect
-
     return expect(policy, golden.inputs, golden.sample).expected
 
 
@@ -143,7 +146,7 @@ def _step(policy: Policy, golden: Golden) -> Ran:
     return out
 
 
-def _torch(policy: Policy, golden: Golden) -> Ran:
+def run_torch(policy: Policy, golden: Golden) -> Ran:
     """Torch tensors, survivors regrouped after every exit; exits that no one reached are as expected."""
     import torch
 
@@ -189,7 +192,7 @@ def _run_onnx(folder: Path, golden: Golden) -> Ran | str:
     return run_onnx(folder / "onnx", golden)
 
 
-_RUNNERS: dict[str, Callable[[Path, Golden], Ran | str]] = {
+RUNNERS: dict[str, Callable[[Path, Golden], Ran | str]] = {
     "python": _run_python, "onnx": _run_onnx, "c": _run_c,
 }  # fmt: skip
 
@@ -203,14 +206,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         Missing, not whole, or a file that was changed, added or taken away.
     """
     path = folder / MANIFEST
-    if not path.is_file() or path.stat().st_size > 1 << 20:
+    if not path.is_file():
         raise bad(
             "DIR", "a folder that `policyopt export` wrote", str(folder), "It has manifest.json."
         )
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise bad(MANIFEST, "JSON", str(error), "Export anew.") from error
+    content = read_plain(path, MANIFEST, _MOST_MANIFEST)
+    manifest = parse(content, MANIFEST, _MOST_MANIFEST, "Export anew.")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise bad(MANIFEST, f"of format '{FORMAT}'", "another file", "Export anew.")
     if manifest.get("version") != VERSION:
