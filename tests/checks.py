@@ -13,8 +13,9 @@ import textwrap
 
 import numpy as np
 import pytest
+from policies import fits, trained
 from rules import assert_valid
-from synthetic import cache, outputs
+from synthetic import outputs
 
 from policyopt.methods import ROWS, make_method
 from policyopt.methods.learned_score import LearnedScore
@@ -50,17 +51,11 @@ EXCEPTIONS |= {
 }
 #: Need not spend what is left of a budget: one static exit; a list of exits that gain nothing by it.
 SPARES = {"always", "frugalgpt", "subset"}
-BUDGETS = (1.3, 2.0, 3.7, 6.5)
-
-
-def fitted(spec, data=None, budgets=BUDGETS, seed=0):
-    tables = Tables(data or cache())
-    return make_method(spec).fit_path(tables.get("fit"), list(budgets), seed), tables
 
 
 def check_budget_is_kept(spec):
     """On the rows of the fit the cost is at most the budget; on others it is near it."""
-    results, tables = fitted(spec, cache(n=8000))
+    results, tables = fits(spec, rows=8000)
     for result in results:
         assert result.expected.cost <= result.budget * 1.000001
         test = tables.get("test")
@@ -74,27 +69,27 @@ def check_budget_is_kept(spec):
 def check_budget_out_of_range_is_refused(spec):
     for budget in (0.5, 8.5):
         with pytest.raises(BudgetError, match=r"'budget' must be in \[1, 8\] ms"):
-            fitted(spec, budgets=[budget])
+            fits(spec, (budget,))
 
 
 def check_same_seed_same_policy(spec):
-    first, second = (fitted(spec, seed=3)[0] for _ in range(2))
+    first, second = (trained(spec, seed=3)[0] for _ in range(2))
     for a, b in zip(first, second, strict=True):
         assert to_dict(a.policy) == to_dict(b.policy)
 
 
 def check_path_equals_single_fits(spec):
     """One training serves all budgets: fitting one alone gives the same policy."""
-    path, _ = fitted(spec)
+    path, _ = fits(spec)
     for result in path:
-        (alone,), _ = fitted(spec, budgets=[result.budget])
+        (alone,), _ = trained(spec, (result.budget,))
         assert to_dict(alone.policy) == to_dict(result.policy)
 
 
 def check_batch_equals_step(spec):
     logits, _ = outputs(300, seed=9)
     logits[:40] = np.round(logits[:40])  # ties
-    results, _ = fitted(spec)
+    results, _ = fits(spec)
     for result in results:
         policy = result.policy
         batch = policy.decide(logits)
@@ -110,7 +105,7 @@ def check_batch_equals_step(spec):
 def check_survivors_equal_batch(spec):
     """Stepping a shrinking batch, as a server does, decides as the batch of all."""
     logits, _ = outputs(300, seed=10)
-    results, _ = fitted(spec)
+    results, _ = fits(spec)
     for result in results:
         policy = result.policy
         alive = np.arange(len(logits))
@@ -128,7 +123,7 @@ def check_no_peeking(spec):
     """What comes after exit k, and the labels, cannot change a decision at exit k."""
     logits, _ = outputs(400, seed=11)
     rng = np.random.default_rng(0)
-    results, _ = fitted(spec)
+    results, _ = fits(spec)
     for result in results:
         policy = result.policy
         before = policy.decide(logits)
@@ -162,7 +157,7 @@ def check_row_order_does_not_matter(spec):
 
 def check_artifact_round_trip(spec):
     logits, _ = outputs(200, seed=12)
-    results, _ = fitted(spec)
+    results, _ = fits(spec)
     for result in results:
         text = json.dumps(to_dict(result.policy), allow_nan=False)
         assert_valid(json.loads(text))
@@ -173,7 +168,7 @@ def check_artifact_round_trip(spec):
 
 def check_artifact_runs_with_numpy_alone(spec, folder):
     """In a process that cannot import anything but numpy, the artifact decides as `replay` did."""
-    results, tables = fitted(spec)
+    results, tables = fits(spec)
     test = tables.get("test")
     key, rows = tables.data.rows("test")
     np.save(folder / "outputs.npy", tables.data.splits[key].array("outputs")[rows])
@@ -208,7 +203,7 @@ def check_inputs_are_left_alone(spec):
     logits, _ = outputs(100, seed=13)
     logits.flags.writeable = False
     before = logits.copy()
-    results, _ = fitted(spec)
+    results, _ = fits(spec)
     for result in results:
         result.policy.decide(logits)
         first = result.policy.path[0]
@@ -218,7 +213,7 @@ def check_inputs_are_left_alone(spec):
 
 def check_bad_outputs_are_named(spec):
     logits, _ = outputs(10, seed=14)
-    (result, *_), _ = fitted(spec)
+    (result, *_), _ = fits(spec)
     policy = result.policy
     broken = logits.copy()
     broken[3, 0, 2] = np.nan

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from policies import fitted
 from random_graphs import random_graphs, replayed
 from synthetic import cache, outputs
-from test_methods import CHEAP
+from test_methods import SPECS
 
 import policyopt as po
 from policyopt.export.bundle import ULPS
@@ -20,7 +21,7 @@ from policyopt.export.golden import expect
 from policyopt.export.samples import golden_of
 from policyopt.export.tracing import trace_policy
 from policyopt.export.verify import scaled_error
-from policyopt.methods import ROWS, make_method
+from policyopt.methods import make_method
 from policyopt.runtime.decision import Mixture
 from policyopt.runtime.errors import InputError
 from policyopt.runtime.policy import Policy
@@ -36,11 +37,6 @@ def needs_a_compiler():
         compiler()
     except NoCompiler as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def tables():
-    return Tables(cache(800))
 
 
 def in_c(policy, golden, folder):
@@ -68,18 +64,20 @@ def logits_policy(classes=3, **more):
     return Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", classes, **more)
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_every_method(name, tables, tmp_path):
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_method(spec, tmp_path):
     """Ties, saturated and impossible classes: the same exits and answers, scores within rounding."""
-    row = ROWS[name]
-    if "features" in row.needs():
-        vectors = [
-            np.random.default_rng(k).normal(size=(800, 3 + k)).astype("f4") for k in range(4)
-        ]
-        given = Tables(cache(800, features=vectors)).get("fit")
-    else:
-        given = tables.get("fit")
-    (result,) = make_method(CHEAP.get(name, name)).fit_path(given, [3.0])
+    policy = fitted(spec)
+    golden = golden_of(policy, trace_policy(policy), rows=2000)
+    assert_same(in_c(policy, golden, tmp_path), golden.expected)
+
+
+@pytest.mark.parametrize("spec", ["e2cm:vectors=features", "de3_bert:vectors=features"])
+def test_features(spec, tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = [rng.normal(size=(800, 3 + k)).astype("f4") for k in range(4)]
+    data = cache(800, features=vectors)
+    (result,) = make_method(spec).fit_path(Tables(data).get("fit"), [3.0])
     golden = golden_of(result.policy, trace_policy(result.policy), rows=2000)
     assert_same(in_c(result.policy, golden, tmp_path), golden.expected)
 
@@ -191,7 +189,7 @@ def test_misuse_has_codes_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     "how", [("cc", "-std=c99"), ("cc", "-std=gnu11", "-mfma"), ("g++", "-std=c++17", "-mfma")]
 )
-def test_two_policies_in_one_program_with_probabilities(how, tables, tmp_path, root):
+def test_two_policies_in_one_program_with_probabilities(how, tmp_path):
     """Compiled as C99, as C with fused multiply-adds at hand, and as C++: one answer."""
     import platform
     import shutil
@@ -200,8 +198,7 @@ def test_two_policies_in_one_program_with_probabilities(how, tables, tmp_path, r
         pytest.skip(f"no {' '.join(how)} here")
     if "-mfma" in how and "fma" not in _cpu_flags():
         pytest.skip("this processor has no fused multiply-add")
-    (deep,) = make_method("optimal_stopping").fit_path(tables.get("fit"), [3.0])
-    policies = {"one": logits_policy(6), "two": deep.policy}
+    policies = {"one": logits_policy(6), "two": fitted("optimal_stopping")}
     for name, policy in policies.items():
         (tmp_path / f"{name}.h").write_text(c_source(policy, trace_policy(policy), name))
     logits = outputs(50, 4, 6, seed=4)[0]
@@ -266,10 +263,10 @@ def _cpu_flags():
     return path.read_text().split() if path.is_file() else []
 
 
-def test_no_libc_but_math(tables, tmp_path):
+def test_no_libc_but_math(tmp_path):
     """The object of a header asks the linker for functions of math.h only."""
-    (result,) = make_method("optimal_stopping").fit_path(tables.get("fit"), [3.0])
-    source = c_source(result.policy, trace_policy(result.policy), "p")
+    policy = fitted("optimal_stopping")
+    source = c_source(policy, trace_policy(policy), "p")
     includes = [line for line in source.splitlines() if line.startswith("#include")]
     assert includes == ["#include <float.h>", "#include <math.h>", "#include <stdint.h>"]
     (tmp_path / "p.h").write_text(source)
@@ -283,9 +280,9 @@ def test_no_libc_but_math(tables, tmp_path):
     assert asked <= known | {"memcpy", "memset", "memmove", "stack_chk_fail"}
 
 
-def test_sizes_are_told_and_true(tables, tmp_path):
-    (result,) = make_method("eenet:max_epochs=3+restarts=1").fit_path(tables.get("fit"), [3.0])
-    source = c_source(result.policy, trace_policy(result.policy), "p")
+def test_sizes_are_told_and_true(tmp_path):
+    policy = fitted("eenet:max_epochs=15+restarts=1")
+    source = c_source(policy, trace_policy(policy), "p")
     sizes = measured(source, "p")
     assert sizes is not None and 500 < sizes.code < 50_000
     assert f"code {sizes.code} (" in source and f"stack of a step {sizes.stack}" in source

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from policies import fitted
 from synthetic import cache, outputs
-from test_methods import CHEAP
+from test_methods import SPECS
 
 import policyopt as po
 from policyopt.export.bundle import ULPS
@@ -20,7 +21,7 @@ from policyopt.export.onnx_run import read_manifest, run_onnx
 from policyopt.export.replay import compute
 from policyopt.export.tracing import trace_policy
 from policyopt.export.verify import scaled_error
-from policyopt.methods import ROWS, make_method
+from policyopt.methods import make_method
 from policyopt.runtime.coin import coin
 from policyopt.runtime.decision import Mixture
 from policyopt.runtime.errors import InputError
@@ -245,28 +246,16 @@ def assert_same(policy, golden, folder):
         np.testing.assert_array_equal(single.prediction[0], wanted.prediction[row])
 
 
-SPECS = [
-    *(CHEAP.get(name, name) for name in ROWS),
-    "optimal_stopping:mix=true",
-    "max_prob:answer=combined",
-    "margin:answer=vector",
-    "entropy:answer=temperature",
-    "entropy:thresholds=joint+mix=true",
-]
-
-
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", [*SPECS, "entropy:answer=temperature"])
 def test_every_method(spec, tmp_path):
-    """Fresh rows and hard ones; an odd number of classes."""
-    classes = 7
-    data = cache(n=500, exits=4, classes=classes)
-    fitted = make_method(spec).fit_path(Tables(data).get("fit"), [3.1])[0]
-    fresh = outputs(300, 4, classes, seed=5)[0]
-    hard = hard_rows(classes)
+    """Fresh rows and hard ones."""
+    policy = fitted(spec)
+    fresh = outputs(300, 4, policy.classes, seed=5)[0]
+    hard = hard_rows(policy.classes)
     hard = np.stack([hard, hard[::-1], np.roll(hard, 7, axis=0), hard], axis=1)
     alike = np.repeat(fresh[:20, :1], 4, axis=1)
     rows = np.concatenate([fresh, hard, alike])
-    assert_same(fitted.policy, golden_of(fitted.policy, rows), tmp_path)
+    assert_same(policy, golden_of(policy, rows), tmp_path)
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (5, 3)])
@@ -276,17 +265,17 @@ def test_every_method(spec, tmp_path):
 def test_small_models(spec, shape, tmp_path):
     exits, classes = shape
     data = cache(n=200, exits=exits, classes=classes)
-    fitted = make_method(spec).fit_path(Tables(data).get("fit"), [1.6])[0]
+    result = make_method(spec).fit_path(Tables(data).get("fit"), [1.6])[0]
     hard = hard_rows(classes)
-    assert_same(fitted.policy, golden_of(fitted.policy, np.stack([hard] * exits, axis=1)), tmp_path)
+    assert_same(result.policy, golden_of(result.policy, np.stack([hard] * exits, axis=1)), tmp_path)
 
 
 @pytest.mark.parametrize("confidence", ["platt", "beta", "isotonic", "histogram"])
 def test_confidence_maps(confidence, tmp_path):
-    fitted = po.fit(cache(n=500), "60%", "max_prob", confidence=confidence)
-    golden = golden_of(fitted.policy, outputs(200, 4, 6, seed=5)[0])
+    result = po.fit(cache(n=500), "60%", "max_prob", confidence=confidence)
+    golden = golden_of(result.policy, outputs(200, 4, 6, seed=5)[0])
     assert not np.array_equal(golden.expected.confidence, golden.expected.score)
-    assert_same(fitted.policy, golden, tmp_path)
+    assert_same(result.policy, golden, tmp_path)
 
 
 def test_mixtures_kept_exits_and_probabilities(tmp_path):
@@ -361,9 +350,9 @@ def test_scores_on_the_threshold_leave(tmp_path):
 
 def test_the_models_are_small_readable_and_old_enough():
     data = cache(n=500, classes=7)
-    fitted = make_method("patience").fit_path(Tables(data).get("fit"), [3.1])[0]
-    graphs = trace_policy(fitted.policy)
-    for graph, model in zip(passed_on(graphs), onnx_models(fitted.policy, graphs), strict=True):
+    result = make_method("patience").fit_path(Tables(data).get("fit"), [3.1])[0]
+    graphs = trace_policy(result.policy)
+    for graph, model in zip(passed_on(graphs), onnx_models(result.policy, graphs), strict=True):
         assert model.ir_version == 8
         assert [o.version for o in model.opset_import] == [18]
         assert len(model.SerializeToString()) < 20_000
@@ -375,8 +364,8 @@ def test_the_models_are_small_readable_and_old_enough():
         assert {c.name for c in model.graph.initializer} <= read
         given = [put for put in model.graph.input if put.name == "logits"]
         assert given[0].type.tensor_type.shape.dim[0].dim_param == "n"
-    lean = onnx_models(fitted.policy, graphs, probabilities=False)
-    whole = onnx_models(fitted.policy, graphs)
+    lean = onnx_models(result.policy, graphs, probabilities=False)
+    whole = onnx_models(result.policy, graphs)
     assert [len(m.graph.node) for m in lean] < [len(m.graph.node) for m in whole]
     assert "probabilities" not in {put.name for put in lean[0].graph.output}
 

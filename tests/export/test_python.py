@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from policies import fitted
 from synthetic import cache
 from test_methods import SPECS
 
@@ -17,13 +18,11 @@ from policyopt.export.python_run import run_python
 from policyopt.export.replay import replay
 from policyopt.export.samples import made_up
 from policyopt.export.tracing import trace_policy
-from policyopt.methods import make_method
 from policyopt.runtime.confidence import CONFIDENCES
 from policyopt.runtime.errors import InputError
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.scores import RULES
 from policyopt.runtime.scores.base import ScoreRule
-from policyopt.table import Tables
 
 COLUMNS = ("score", "prediction", "leave", "confidence")
 
@@ -49,11 +48,9 @@ def same_bits(policy, path):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_method(spec, tmp_path):
-    tables = Tables(cache())
-    method = make_method(spec)
-    (fitted,) = method.fit_path(tables.get("fit"), [3.7])
-    golden = same_bits(fitted.policy, tmp_path / "policy.py")
-    assert fitted.policy.kept is not None or golden.expected.score.shape[1] == 4
+    policy = fitted(spec)
+    golden = same_bits(policy, tmp_path / "policy.py")
+    assert policy.kept is not None or golden.expected.score.shape[1] == 4
 
 
 @pytest.mark.parametrize("rule", CONFIDENCES)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from policies import fitted
 from synthetic import cache, outputs
 from test_methods import SPECS
 
@@ -27,8 +28,8 @@ K, C = 4, 6
 COSTS = [1.0, 2.0, 4.0, 8.0]
 
 
-def fitted(spec, data=None):
-    table = Tables(data or cache()).get("fit")
+def fitted_to(data, spec):
+    table = Tables(data).get("fit")
     return make_method(spec).fit_path(table, [3.7])[0].policy
 
 
@@ -94,7 +95,7 @@ def test_confidence_maps(rule):
 def test_numbers_of_classes(classes):
     for spec in ("margin", "optimal_stopping", "e2cm")[: 3 if classes < 256 else 2]:
         data = cache(400, K, classes)
-        checked(fitted(spec, data), 0.2, 256)
+        checked(fitted_to(data, spec), 0.2, 256)
 
 
 @pytest.mark.parametrize("spec", ["e2cm:vectors=features", "de3_bert:vectors=features"])
@@ -103,7 +104,7 @@ def test_features(spec, width):
     rng = np.random.default_rng(4)
     near, labels = outputs(400, K, C)
     vectors = [rng.normal(size=(400, width)) + near[:, k, :1] for k in range(K)]
-    policy = fitted(spec, po.from_arrays(near, labels, COSTS, unit="ms", features=vectors))
+    policy = fitted_to(po.from_arrays(near, labels, COSTS, unit="ms", features=vectors), spec)
     assert policy.needs_features
     checked(policy, 0.2, 256)
     scalar = ScalarPolicy(policy)

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from policies import fitted
 from synthetic import cache, outputs
 from test_methods import SPECS
 
@@ -75,7 +76,7 @@ def same(found, expected):
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_policy_leaves_where_the_replay_says(spec, logits):
     """By batches of 1, 7 and 64: exits, answers and costs of `Policy.decide`; heads run for survivors only."""
-    policy = make_method(spec).fit_path(Tables(cache(400, K, C)).get("fit"), [3.0])[0].policy
+    policy = fitted(spec)
     stored = Replayed(logits)
     found = served(serve(stored.model(), policy), batches(N, [1, 7, 64, 1]))
     same(found, policy.decide(logits))
