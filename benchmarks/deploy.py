@@ -6,6 +6,7 @@ python benchmarks/deploy.py [--only NAME,...]
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import sys
 import tempfile
@@ -19,9 +20,12 @@ from _caches import caches
 from _common import machine, machine_line, table, write
 
 import policyopt as po
+from policyopt.export import ScalarPolicy
 from policyopt.export.bundle import write_bundle
+from policyopt.export.c_native import ASK, native
 from policyopt.export.golden import Golden, Ran, expect, given_output
 from policyopt.export.samples import from_cache
+from policyopt.export.scalar_policy import caught_up
 from policyopt.export.tracing import trace_policy
 from policyopt.export.verify import RUNNERS, run_torch, scaled_error
 from policyopt.methods import ROWS
@@ -34,6 +38,8 @@ CACHES = ["fashion_mnist", "cifar10_cascade5"]
 BUDGET = "40%"
 RUNTIMES: dict[str, Callable[[Policy, Golden, Path], Ran | str]] = {
     "numpy step": lambda policy, golden, folder: stepped(policy, golden),
+    "plain Python": lambda policy, golden, folder: stepped(ScalarPolicy(policy), golden),
+    "machine code": lambda policy, golden, folder: in_machine_code(policy, golden),
     "torch": lambda policy, golden, folder: run_torch(policy, golden),
     "python": lambda policy, golden, folder: RUNNERS["python"](folder, golden),
     "onnx": lambda policy, golden, folder: RUNNERS["onnx"](folder, golden),
@@ -92,21 +98,50 @@ def _compared(data: Any, tables: Tables, method: str) -> dict[str, Any]:
     return found
 
 
-def stepped(policy: Policy, golden: Golden) -> Ran:
+def stepped(stepper: Policy | ScalarPolicy, golden: Golden) -> Ran:
     """One sample after the other, each until it leaves; exits beyond are as expected."""
-    wanted = golden.expected
-    names = ("score", "confidence", "prediction", "leave")
-    out = Ran(*(getattr(wanted, name).copy() for name in names))
+    policy = stepper.policy if isinstance(stepper, ScalarPolicy) else stepper
+    out = _copy(golden.expected)
     for row, number in enumerate(golden.sample):
-        state = policy.start(int(number))
+        state: Any = stepper.start(int(number))
         for at, k in enumerate(policy.path):
             given = {name: array[row] for name, array in golden.inputs[at].items()}
-            seen = policy.step(k, given_output(policy, given), state, given.get("features"))
+            output = given_output(policy, given)
+            seen = stepper.step(k, output, state, given.get("features"))
             out.score[row, at], out.prediction[row, at] = seen.score, seen.prediction
             out.leave[row, at] = seen.exit
             if seen.exit:
                 break
     return out
+
+
+def in_machine_code(policy: Policy, golden: Golden) -> Ran | str:
+    """The same as `serve(native=True)` decides; scores are not looked at."""
+    try:
+        made = native(policy)
+    except InputError as error:
+        return str(error)
+    out = _copy(golden.expected)
+    outputs = [np.ascontiguousarray(given["logits"], np.float32) for given in golden.inputs]
+    for row, number in enumerate(golden.sample.tolist()):
+        state, slow = ctypes.create_string_buffer(made.size), None
+        for at, k in enumerate(policy.path):
+            logits = outputs[at][row : row + 1]
+            said = ASK if slow else made.step(state, number, at, logits.ctypes.data)
+            if said == ASK:
+                slow = slow or caught_up(policy, number, [(x, None) for x in made.seen(state, at)])
+                seen = policy.step(k, logits[0], slow)
+                said = 2 * int(seen.prediction) + int(seen.exit)
+            out.prediction[row, at], out.leave[row, at] = said >> 1, said & 1
+            if said & 1:
+                break
+    return out
+
+
+def _copy(ran: Ran) -> Ran:
+    return Ran(
+        *(getattr(ran, name).copy() for name in ("score", "confidence", "prediction", "leave"))
+    )
 
 
 def _of(policy: Policy, inputs: list[Any], k: int) -> Any:

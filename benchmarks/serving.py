@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import sys
 import tempfile
 from dataclasses import asdict
@@ -15,6 +17,7 @@ from _caches import ROOT
 from _common import machine, machine_line, table, write
 
 import policyopt as po
+from policyopt.export.c_run import NoCompiler, compiler
 from policyopt.serving import StagedModel, export_cache, measure, serve
 
 sys.path.insert(0, str(ROOT))
@@ -60,8 +63,9 @@ def overhead(
             return int(model.last(image).argmax())
 
     found = []
-    for spec in METHODS:
-        server = serve(model, po.fit(data, "40%", method=spec).policy)
+    ways = [False, *([True] if _compiler() else [])]
+    for spec, native in itertools.product(METHODS, ways):
+        server = serve(model, _policy(data, spec), native=native)
         times, exits = np.empty((3, rounds, 3)), np.empty(rounds, dtype=np.int64)
         for number in range(-20, rounds):
             image = inputs[number % len(inputs)][None]
@@ -79,13 +83,27 @@ def overhead(
         gaps = [shares[k] * typical(gap[exits == k]) for k in np.flatnonzero(shares)]
         whole, extra = typical(times[2]), np.sum(gaps, axis=0)
         found.append({
-            "method": spec.partition(":")[0], "plain": not server.reason,
+            "method": spec.partition(":")[0], "by": (server.reason and "`Policy.step`")
+            or ("machine code" if native else "plain Python"),
             "decisions": float(shares @ np.arange(1, model.exits + 1)), "rounds": rounds,
             "full_s": whole.tolist(), "extra_s": extra.tolist(), "share": (extra / whole).tolist(),
             "alone": float((times[..., 2] == 0).mean()),
         })  # fmt: skip
-        print(f"overhead: {spec}", file=sys.stderr)
+        print(f"overhead: {spec}, native={native}", file=sys.stderr)
     return found
+
+
+@functools.cache
+def _policy(data: Any, spec: str) -> Any:
+    return po.fit(data, "40%", method=spec).policy
+
+
+def _compiler() -> bool:
+    try:
+        return bool(compiler())
+    except NoCompiler:
+        print("no C compiler: machine code is not measured", file=sys.stderr)
+        return False
 
 
 def text(results: dict[str, Any]) -> str:
@@ -113,7 +131,7 @@ def text(results: dict[str, Any]) -> str:
         parts.append(table(f"Milliseconds per sample, {name}", header, rows))
     rows = [
         [
-            r["method"], "plain Python" if r["plain"] else "`Policy.step`", f"{r['decisions']:.2f}",
+            r["method"], r["by"], f"{r['decisions']:.2f}",
             *(f"{r['extra_s'][c] * 1e6:.0f} us" for c in (0, 1)), f"{r['full_s'][0] * 1e6:.0f} us",
             *(f"{r['share'][c]:.1%}" for c in (0, 1)), f"{r['alone']:.0%}",
         ]

@@ -69,6 +69,26 @@ def scalar_source(
     return writer.text(), [writer.exact(node) for node in graph.left]
 
 
+def exact_scores(graphs: Sequence[ExitGraph]) -> list[bool]:
+    """Return per exit whether its score has the runtime's bits wherever IEEE arithmetic is kept.
+
+    Parameters
+    ----------
+    graphs : sequence of K ExitGraph
+
+    Returns
+    -------
+    list of K bool
+    """
+    found: list[bool] = []
+    left: list[bool] = []
+    for graph in graphs:
+        writer = _Writer(graph, left, ("score",), {}, BAND)
+        found.append(writer.exact(graph.outputs["score"]))
+        left = [writer.exact(node) for node in graph.left]
+    return found
+
+
 class _Writer(Operations):
     """Writes one exit."""
 
@@ -268,4 +288,4 @@ class _Writer(Operations):
         return expression(node, args)
 
 
-__all__ = ["BAND", "LARGEST", "NAMES", "scalar_source"]
+__all__ = ["BAND", "LARGEST", "NAMES", "exact_scores", "scalar_source"]

@@ -1,13 +1,11 @@
 """`serve`: a staged model and a policy run a batch; the survivors of every exit go on together.
 
 `policyopt.runtime` decides, on logits brought to the host as float32, so a served sample leaves where
-the same logits leave in a replay. (One sample at a time, functions written from the policy's graphs
-decide in plain Python where the outcome is beyond doubt: `policyopt.export.scalar_compile`.)
+the same logits leave in a replay. (One sample at a time: `single`.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -15,12 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.export.scalar_compile import UNSURE, Compiled, compiled
-from policyopt.export.scalar_policy import caught_up
+from policyopt.export.c_native import native as machine_code
+from policyopt.export.scalar_compile import compiled
 from policyopt.runtime import Decisions, ExpertPolicy, Policy
 from policyopt.runtime.errors import bad
 
 from .hidden import size, take
+from .output import host
+from .single import Machine, Plain
 from .staged import StagedModel
 
 Floats = npt.NDArray[np.float64]
@@ -49,29 +49,38 @@ class Server:
     """A staged model with an exit policy; made by `serve`, called with a batch."""
 
     def __init__(
-        self, model: StagedModel, policy: Policy | ExpertPolicy, probabilities: bool = False
-    ) -> None:
+        self, model: StagedModel, policy: Policy | ExpertPolicy, probabilities: bool = False,
+        native: bool = False,
+    ) -> None:  # fmt: skip
         import torch
 
         self.model, self.policy, self.probabilities = model, policy, probabilities
         self._path, self._wanted = frozenset(policy.path), policy.needs_features
         self._costs = [_by_exit(p) for p in _policies(policy)]
         self._count, self._lock = 0, Lock()
-        self._inference, self._float32 = torch.inference_mode, torch.float32
-        self._single = self._compiled()
-        self._results: dict[tuple[int, int], Served] = {}  # of single samples, by exit and class
+        self._inference = torch.inference_mode
+        self._single, self._numbered, self._reason = None, False, self._not_single()
+        if native and self._reason:
+            raise bad("native", "False here", True, f"Of this policy {self._reason}.")
+        if not self._reason:
+            assert isinstance(policy, Policy)
+            shared = (model, policy, self._costs[0], Served)
+            made = compiled(policy)
+            self._reason, self._numbered = made.reason, made.numbered or bool(made.reason)
+            if native:
+                self._single, self._reason = Machine(machine_code(policy), *shared), ""
+            elif not made.reason:
+                self._single = Plain(made, *shared)
 
     @property
     def reason(self) -> str:
-        """Why single samples go by `Policy.step`; empty where plain Python decides them."""
-        return self._single.reason
+        """Why single samples go by `Policy.step`; empty where they are decided without."""
+        return self._reason
 
-    def _compiled(self) -> Compiled:
+    def _not_single(self) -> str:
         if self.probabilities:
-            return Compiled(reason="the answers' probabilities are asked for")
-        if isinstance(self.policy, ExpertPolicy):
-            return Compiled(reason="the policy is of several contexts")
-        return compiled(self.policy)
+            return "the answers' probabilities are asked for"
+        return "several contexts are served" if isinstance(self.policy, ExpertPolicy) else ""
 
     def __call__(
         self, batch: Any, *, samples: npt.ArrayLike | None = None, context: Any = None
@@ -100,15 +109,15 @@ class Server:
         """
         n = size(batch)
         with self._inference():
-            one = n == 1 and context is None and not self._single.reason
-            if one and samples is None:
-                return self._one(batch, self._counted(1) if self._single.numbered else 0)
+            single = self._single if n == 1 and context is None else None
+            if single is not None and samples is None:
+                return single.run(batch, self._counted(1) if self._numbered else 0)
             given = np.arange(n) + self._counted(n) if samples is None else samples
             numbers = np.asarray(given, dtype=np.int64)
             if numbers.shape != (n,):
                 raise bad("samples", f"one number per sample: {n}", f"shape {numbers.shape}", "")
-            if one:
-                return self._one(batch, int(numbers[0]))
+            if single is not None:
+                return single.run(batch, int(numbers[0]))
             return self._many(batch, n, numbers, context)
 
     def _counted(self, n: int) -> int:
@@ -116,73 +125,6 @@ class Server:
         with self._lock:
             first, self._count = self._count, self._count + n
         return first
-
-    def _one(self, batch: Any, number: int) -> Served:
-        """Run one sample, decided in plain Python until that is in doubt; then by the policy.
-
-        Every line here is paid at every exit of every request, and after a stage has swept the caches.
-        """
-        model, path, wanted = self.model, self._path, (1, self.policy.classes)
-        functions, hidden, at, vector = self._single.functions, batch, 0, None
-        states: tuple[Any, ...] = ()
-        seen: list[tuple[Any, Any]] = []  # logits and features of the exits before
-        for k in range(model.exits):
-            hidden, given = model.stage(k, hidden)
-            if k not in path:
-                continue
-            logits = model.head(k, hidden, given)
-            if getattr(logits, "dtype", None) is self._float32 and logits.shape == wanted:
-                kept = row = logits.tolist()[0]
-            else:
-                kept, row = _host_row(logits, wanted)
-            if self._wanted:
-                vector = self._vector(k, hidden, self._single.widths[at])
-            found = None
-            if row is not None and (vector is not None or not self._wanted):
-                try:
-                    found = functions[at](row, vector, number, states)
-                except UNSURE:
-                    found = None  # the policy decides
-            if found is None:
-                return self._slowly(k, hidden, logits, number, seen)
-            leave, c, states = found
-            if leave:
-                return self._results.get((k, c)) or self._result(k, c)
-            seen.append((kept, vector))
-            at += 1
-        raise AssertionError("the last exit on a path always stops")
-
-    def _vector(self, k: int, hidden: Any, width: int | None) -> list[float] | None:
-        """Return the features of one sample; None where the policy has to look at them."""
-        vector = _host(self.model.vectors(k, hidden))
-        known = vector.shape == (1, vector.shape[-1] if width is None else width)
-        return vector[0].tolist() if known and np.isfinite(vector).all() else None
-
-    def _slowly(
-        self, k: int, hidden: Any, logits: Any, number: int, seen: list[tuple[Any, Any]]
-    ) -> Served:
-        """Run one sample to its end by the policy, from exit k on."""
-        given: Any = None
-        model, policy = self.model, self.policy
-        assert isinstance(policy, Policy)
-        state = caught_up(policy, number, seen)
-        while True:
-            vectors = _host(model.vectors(k, hidden)) if self._wanted else None
-            decision = policy.step(k, _host(logits), state, vectors)
-            if decision.exit:
-                return self._result(k, decision.prediction)
-            following = policy.path[policy.path.index(k) + 1]
-            for stage in range(k + 1, following + 1):
-                hidden, given = model.stage(stage, hidden)
-            k, logits = following, model.head(following, hidden, given)
-
-    def _result(self, k: int, c: int) -> Served:
-        """Make the result of one sample that left at exit k with class c; frozen, so it serves again."""
-        exits, classes = np.array([k]), np.array([c], dtype=np.int32)
-        for array in (exits, classes):
-            array.flags.writeable = False
-        self._results[k, c] = made = Served(exits, classes, self._costs[0][k : k + 1])
-        return made
 
     def _many(self, batch: Any, n: int, numbers: npt.NDArray[np.int64], context: Any) -> Served:
         """Run a batch; after every exit, only the survivors go on."""
@@ -195,8 +137,8 @@ class Server:
             hidden, given = model.stage(k, hidden)
             if k not in self._path:
                 continue
-            output = _host(model.head(k, hidden, given))
-            vectors = _host(model.vectors(k, hidden)) if self._wanted else None
+            output = host(model.head(k, hidden, given))
+            vectors = host(model.vectors(k, hidden)) if self._wanted else None
             decision = policy.step(k, output, state, vectors)
             leaving = decision.exit
             gone = rows[leaving]
@@ -224,6 +166,7 @@ def serve(
     probabilities: bool = False,
     compile: bool = False,  # as torch calls it
     backend: Any = "inductor",
+    native: bool = False,
 ) -> Server:
     """Attach a policy to a staged model.
 
@@ -240,6 +183,10 @@ def serve(
         otherwise than a plain one: export the cache from the compiled one where that matters.
     backend : str or callable, default "inductor"
         Of `torch.compile`.
+    native : bool, default False
+        Whether a batch of one is decided in machine code, which a C compiler here makes now from the
+        policy's header (`policyopt export --target c`), not in plain Python: a few microseconds per exit
+        whatever the policy. For policies of logits.
 
     Returns
     -------
@@ -248,7 +195,10 @@ def serve(
     Raises
     ------
     InputError
-        Another number of exits, features that are needed and lacking, probabilities of records.
+        Another number of exits, features that are needed and lacking, probabilities of records;
+        `native` where it cannot be.
+    NoCompiler
+        `native` without a C compiler.
 
     Examples
     --------
@@ -275,7 +225,7 @@ def serve(
         model.vectors(0, None)  # says what is lacking
     if probabilities and policy.kind == "record":
         raise bad("probabilities", "False: the policy is of records", probabilities, "")
-    return Server(model.compiled(backend) if compile else model, policy, probabilities)
+    return Server(model.compiled(backend) if compile else model, policy, probabilities, native)
 
 
 def _started(policy: Any, numbers: npt.NDArray[np.int64], context: Any) -> tuple[Any, Any]:
@@ -289,27 +239,6 @@ def _started(policy: Any, numbers: npt.NDArray[np.int64], context: Any) -> tuple
     if context is not None:
         raise bad("context", "left out: the policy is the same in all of them", context, "")
     return policy.start(numbers), None
-
-
-def _host(output: Any) -> Any:
-    """Return an exit's output on the host, as float32; records column by column."""
-    if isinstance(output, Mapping):
-        return {name: _host_column(column) for name, column in output.items()}
-    if hasattr(output, "detach"):
-        return output.detach().float().cpu().numpy()
-    return np.asarray(output)
-
-
-def _host_row(logits: Any, wanted: tuple[int, int]) -> tuple[Any, list[float] | None]:
-    """Return one sample's logits as the policy gets them, and as floats; None: of another form."""
-    host = _host(logits)
-    if getattr(host, "shape", None) != wanted or host.dtype.kind not in "fiu":
-        return host, None
-    return host, host[0].astype(np.float32).tolist()
-
-
-def _host_column(column: Any) -> npt.NDArray[Any]:
-    return column.detach().cpu().numpy() if hasattr(column, "detach") else np.asarray(column)
 
 
 def _answers(decision: Any) -> Floats:

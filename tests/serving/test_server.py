@@ -13,6 +13,7 @@ from synthetic import cache, outputs
 from test_methods import SPECS
 
 import policyopt as po
+from policyopt.export.c_run import NoCompiler
 from policyopt.methods import make_method
 from policyopt.runtime import ExpertPolicy, InputError, Mixture, Policy
 from policyopt.runtime.scores import Entropy, Margin, MaxProb, Patience
@@ -144,6 +145,77 @@ def test_what_single_samples_go_by():
     assert "probabilities" in serve(model, simple(MaxProb()), probabilities=True).reason
     experts = ExpertPolicy(("clean", "blur"), (simple(Margin()), simple(MaxProb())))
     assert "contexts" in serve(model, experts).reason
+    for policy, more, words in (
+        (experts, {}, "several contexts"), (simple(MaxProb()), {"probabilities": True}, "are asked for"),
+        (replace(simple(MaxProb()), kind="probabilities"), {}, "one of logits alone. Got prob"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            serve(model, policy, native=True, **more)
+
+
+def native_or_skip(model, policy):
+    try:
+        return serve(model, policy, native=True)
+    except NoCompiler as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "max_prob", "entropy", "patience", "vote", "optimal_stopping", "e2cm", "act", "random",
+        "max_prob:answer=combined", "entropy:thresholds=joint+mix=true",
+    ],
+)  # fmt: skip
+def test_machine_code_leaves_where_the_policy_does(spec, logits, monkeypatch):
+    """As drawn, exact, learned and mixed scores; thresholds on scores of some rows, which the policy itself decides where exp is in them."""
+    policy = fitted(spec)
+    if not policy.mixture:
+        scores = policy.trace(logits).scores[:, :-1]
+        policy = replace(policy, thresholds=np.sort(scores, axis=0)[N // 2])
+    server = native_or_skip(Replayed(logits).model(), policy)
+    asked, step = set(), Policy.step
+    monkeypatch.setattr(Policy, "step", lambda *a: asked.add(now) or step(*a))
+    found = {name: np.empty(N) for name in ("exit", "prediction", "cost")}
+    for now in range(N):
+        said = server({"row": torch.tensor([now])}, samples=[now])
+        for name, column in found.items():
+            column[now] = getattr(said, name)[0]
+    same(found, policy.decide(logits))
+    assert len(asked) < 0.1 * N
+    if spec in ("max_prob", "entropy"):
+        assert asked
+
+
+def test_machine_code_of_other_rows(logits):
+    """Half precision, strides, rows that no policy takes; heads whose rows are changed afterwards."""
+    policy = simple(Margin())
+    stored = Replayed(logits, torch.float16)
+    expected = policy.decide(stored.logits.float().numpy())
+    same(served(native_or_skip(stored.model(), policy), batches(N, [1])), expected)
+    broken = logits.copy()
+    broken[:, 1, 2] = np.nan
+    server = native_or_skip(Replayed(broken).model(), simple(Margin(), [2.0] * 3))
+    with pytest.raises(InputError, match="finite largest value"):
+        server({"row": torch.arange(1)})
+    with pytest.raises(InputError, match=r"of shape \(n, 6\)"):
+        native_or_skip(Replayed(logits[:, :, :5]).model(), policy)({"row": torch.arange(1)})
+    scores = policy.trace(logits).scores
+    on = replace(policy, thresholds=[2.0, scores[7, 1], 2.0])
+    rows = torch.from_numpy(logits[7:8].copy())
+
+    def stage(hidden):
+        rows[:, : hidden["k"]] = 50.0  # what a layer in place does to the outputs before
+        return {"k": hidden["k"] + 1}
+
+    def reset(hidden):
+        rows.copy_(torch.from_numpy(logits[7:8]))
+        return {"k": torch.ones(1, dtype=int)}
+
+    heads = [lambda h, k=k: rows[:, k] for k in range(K)]
+    model = StagedModel([reset, stage, stage, stage], heads)
+    said = native_or_skip(model, on)(torch.zeros(1, 1))
+    assert said.exit[0] == on.decide(logits[7:8]).exit[0] == 1
 
 
 @pytest.mark.parametrize("spec", ["optimal_stopping", "vote", "max_prob:answer=combined"])
