@@ -35,9 +35,10 @@ from policyopt.report.plans import plan_figure
 from policyopt.runtime.errors import bad
 from policyopt.telling import listening
 from policyopt.tiers.choose import make_plan, references, summary
-from policyopt.tiers.describe import Tiers, load_tiers
+from policyopt.tiers.describe import Tiers
 from policyopt.tiers.emit import emit
 from policyopt.tiers.goal import Goal, Limit
+from policyopt.tiers.read import load_tiers
 
 
 def plan(

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from policyopt.tiers.choose import make_plan
-    from policyopt.tiers.describe import Link, Tier, Tiers, load_tiers
+    from policyopt.tiers.describe import Link, Tier, Tiers
     from policyopt.tiers.emit import emit, tier_policies
     from policyopt.tiers.goal import Goal, Limit
     from policyopt.tiers.plans import Plan
+    from policyopt.tiers.read import load_tiers
     from policyopt.tiers.tier_policy import TierPolicy, load_tier
 
 _HOMES = {
@@ -26,7 +27,7 @@ _HOMES = {
     "Tiers": "describe",
     "emit": "emit",
     "load_tier": "tier_policy",
-    "load_tiers": "describe",
+    "load_tiers": "read",
     "make_plan": "choose",
     "tier_policies": "emit",
 }

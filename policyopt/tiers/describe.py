@@ -1,4 +1,4 @@
-"""The description of tiers and links: a TOML or JSON file, every field checked by name.
+"""Tiers and the links between them: what stages and bytes cost there. `read` reads them from a file.
 
 What it holds is what the partitioning papers measure first: the time of each stage on each tier and the
 bytes at each cut (Edgent, arXiv:1806.07840, Algorithm 1: layer sizes, regressed layer times, bandwidth;
@@ -11,14 +11,7 @@ compressed or not, and waiting in queues is not modelled: state times under the 
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import tomllib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +20,8 @@ from policyopt.runtime.errors import bad
 
 Floats = npt.NDArray[np.float64]
 OBJECTIVES = ("latency", "energy", "price")
-MAX_BYTES, MAX_TIERS = 1 << 20, 8
-_SEE = "See docs/tiers.md for an example."
+MAX_TIERS = 8
+SEE = "See docs/tiers.md for an example."
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,7 @@ class Tier:
         if len(self.stage_ms) not in (0, amounts.shape[-1]):
             raise bad(
                 f"stage_ms of tier '{self.name}'", f"{amounts.shape[-1]} times, one per stage",
-                f"{len(self.stage_ms)}", _SEE,
+                f"{len(self.stage_ms)}", SEE,
             )  # fmt: skip
         ms = self.ms_per_unit * amounts
         if self.stage_ms:
@@ -147,10 +140,10 @@ class Tiers:
     def __post_init__(self) -> None:
         names = [tier.name for tier in self.tiers]
         if not 1 <= len(names) <= MAX_TIERS or len(set(names)) < len(names):
-            raise bad("tier", f"1 to {MAX_TIERS} tiers of different names", names, _SEE)
+            raise bad("tier", f"1 to {MAX_TIERS} tiers of different names", names, SEE)
         if len(self.links) != len(names) - 1:
             allowed = f"{len(names) - 1} of them, one from each tier to the next"
-            raise bad("link", allowed, f"{len(self.links)}", _SEE)
+            raise bad("link", allowed, f"{len(self.links)}", SEE)
 
     def unit_of(self, objective: str) -> str:
         """Return the unit of an objective: ms, mJ or the currency."""
@@ -168,131 +161,6 @@ class Tiers:
             given = len(getattr(self, name))
             optional = name == "head_share" or cascade or len(self.tiers) == 1
             if given != count and not (optional and given == 0):
-                raise bad(f"{name} of the model", f"{count} numbers", f"{given}", _SEE)
+                raise bad(f"{name} of the model", f"{count} numbers", f"{given}", SEE)
         for tier in self.tiers:
             tier.work("latency", np.zeros(exits))
-
-
-def load_tiers(path: str | os.PathLike[str]) -> Tiers:
-    """Read a description, TOML or (where the name ends so) JSON.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    Tiers
-
-    Raises
-    ------
-    InputError
-        No such file, more than 1 MiB, not TOML or JSON, or a field that is unknown, missing or wrong.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise bad("tiers", "a file", str(path), _SEE)
-    if path.stat().st_size > MAX_BYTES:
-        raise bad("tiers", "at most 1 MiB", f"{path.stat().st_size} bytes", _SEE)
-    read = json.loads if path.suffix.lower() == ".json" else tomllib.loads
-    try:
-        content = read(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        kind = "JSON" if path.suffix.lower() == ".json" else "TOML"
-        raise bad(path.name, kind, str(error), _SEE) from error
-    return tiers_from(content)
-
-
-def tiers_from(content: Any) -> Tiers:
-    """Build the description from what a file holds, checked; see docs/tiers.md for its fields.
-
-    Examples
-    --------
-    >>> tiers = tiers_from(
-    ...     {"model": {"input_bytes": 784}, "tier": [{"name": "a", "ms_per_unit": 1}]}
-    ... )
-    >>> tiers.tiers[0].ms_per_unit
-    1.0
-    """
-    top = _fields("tiers", content, {"model", "tier", "link", "currency"}, {"model", "tier"})
-    model = _fields(
-        "model", top["model"],
-        {"input_bytes", "cut_bytes", "answer_bytes", "message_bytes", "head_share", "unit"},
-        {"input_bytes"},
-    )  # fmt: skip
-    answer = model.get("answer_bytes", 0.0)
-    return Tiers(
-        tuple(_tier(i, one) for i, one in enumerate(_list("tier", top["tier"]))),
-        tuple(_link(i, one) for i, one in enumerate(_list("link", top.get("link", [])))),
-        _number("input_bytes of the model", model["input_bytes"]),
-        _numbers("cut_bytes of the model", model.get("cut_bytes", [])),
-        None if answer is False else _number("answer_bytes of the model", answer),
-        _number("message_bytes of the model", model.get("message_bytes", 0.0)),
-        _numbers("head_share of the model", model.get("head_share", []), most=1.0),
-        _text("currency", top.get("currency", "USD")),
-        _text("unit of the model", model["unit"]) if "unit" in model else "",
-    )
-
-
-def _tier(place: int, content: Any) -> Tier:
-    where = f"tier {place}"
-    rates = {"ms_per_unit", "mJ_per_unit", "watts", "price_per_unit", "price_per_hour"}
-    found = _fields(where, content, rates | {"name", "stage_ms", "most_stages"}, {"name"})
-    if ("ms_per_unit" in found) == ("stage_ms" in found):
-        raise bad(where, "given ms_per_unit or stage_ms, one of the two", sorted(found), _SEE)
-    most = found.get("most_stages")
-    if most is not None and (type(most) is not int or most < 0):
-        raise bad(f"most_stages of {where}", "a whole number, 0 or more", most, _SEE)
-    return Tier(
-        _text(f"name of {where}", found["name"]),
-        stage_ms=_numbers(f"stage_ms of {where}", found.get("stage_ms", [])),
-        most_stages=most,
-        **{name: _number(f"{name} of {where}", found[name]) for name in rates & found.keys()},
-    )
-
-
-def _link(place: int, content: Any) -> Link:
-    where = f"link {place}"
-    found = _fields(where, content, set(Link.__dataclass_fields__), {"megabits_per_second"})
-    return Link(**{
-        name: _number(f"{name} of {where}", value, positive=name.endswith("megabits_per_second"))
-        for name, value in found.items()
-    })  # fmt: skip
-
-
-def _fields(where: str, content: Any, known: set[str], needed: set[str]) -> Mapping[str, Any]:
-    if not isinstance(content, Mapping):
-        raise bad(where, f"a table with {', '.join(sorted(known))}", content, _SEE)
-    if content.keys() - known:
-        unknown = ", ".join(sorted(map(str, content.keys() - known)))
-        raise bad(f"fields of {where}", f"of {', '.join(sorted(known))}", unknown, _SEE)
-    if needed - content.keys():
-        missing = f"without {', '.join(sorted(needed - content.keys()))}"
-        raise bad(where, f"given {', '.join(sorted(needed))}", missing, _SEE)
-    return content
-
-
-def _list(where: str, value: Any) -> Sequence[Any]:
-    if not isinstance(value, list):
-        raise bad(where, f"a list of tables, [[{where}]]", value, _SEE)
-    return value
-
-
-def _text(where: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > 100:
-        raise bad(where, "a short text", value, _SEE)
-    return value.strip()
-
-
-def _number(where: str, value: Any, positive: bool = False, most: float = 1e15) -> float:
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not fits or not math.isfinite(value) or not 0 <= value <= most or (positive and value == 0):
-        low = "above 0" if positive else "0 or more"
-        raise bad(where, f"a number, {low} and at most {most:g}", value, _SEE)
-    return float(value)
-
-
-def _numbers(where: str, value: Any, most: float = 1e15) -> tuple[float, ...]:
-    if not isinstance(value, list):
-        raise bad(where, "a list of numbers", value, _SEE)
-    return tuple(_number(where, one, most=most) for one in value)

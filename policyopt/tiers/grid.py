@@ -3,8 +3,8 @@
 Who leaves where depends on scores and thresholds, not on where stages run. So the shares that leave at
 each exit are counted once per set of kept exits, and every cut prices the same table of shares:
 expected cost = shares times leaving costs, the expectation of Pacheco & Couto (arXiv:2005.04099).
-Thresholds here are quantiles over all rows; `policyopt.thresholds.conditional` searches shares of the
-survivors instead, which must be replayed for each set of costs.
+Thresholds here are near quantiles over all rows; `policyopt.thresholds.conditional` searches shares of
+the survivors instead, which must be replayed for each set of costs.
 """
 
 from __future__ import annotations
@@ -16,21 +16,40 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.thresholds import ALWAYS, NEVER
+from policyopt.thresholds.quota import between
 
 Floats = npt.NDArray[np.float64]
 
 
 def axis(scores: Floats, levels: int) -> Floats:
-    """Return thresholds to try at one exit: always, quantiles of its scores, never; ascending.
+    """Return thresholds to try at one exit: always, some between its scores, never; ascending.
+
+    A threshold stands midway between two neighbouring scores, as in `policyopt.thresholds`, so that
+    the last bit of a score computed elsewhere turns no decision. Where there are more such gaps than
+    levels, the widest near each quantile is taken: where a network is sure, scores lie close.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (N,)
+    levels : int
+        Most thresholds, always and never among them.
 
     Examples
     --------
-    >>> axis(np.array([0.1, 0.2, 0.3, 0.4]), 5).tolist()
-    [-1e+30, 0.1, 0.2, 0.3, 1e+30]
+    >>> axis(np.array([1.0, 2.0, 4.0, 5.0]), 5).tolist()
+    [-1e+30, 1.5, 3.0, 4.5, 1e+30]
+    >>> axis(np.array([1.0, 2.0, 4.0, 5.0]), 3).tolist()
+    [-1e+30, 3.0, 1e+30]
     """
-    inner = np.arange(1, levels - 1) / (levels - 1)
-    quantiles = np.unique(np.quantile(scores, inner, method="inverted_cdf")) if inner.size else []
-    return np.array([ALWAYS, *quantiles, NEVER])
+    distinct, counts = np.unique(scores, return_counts=True)
+    gaps, inner = np.arange(len(distinct) - 1), max(levels - 2, 0)
+    if len(gaps) > inner:
+        width, below = np.diff(distinct), np.cumsum(counts)[:-1]
+        near = below * inner // len(scores)  # the quantile that a gap is nearest to, (G,)
+        order = np.lexsort((-width, near))
+        gaps = order[np.unique(near[order], return_index=True)[1]]
+    inside = [between(float(distinct[i]), float(distinct[i + 1])) for i in gaps if inner]
+    return np.unique([ALWAYS, *inside, NEVER])
 
 
 class Grid:

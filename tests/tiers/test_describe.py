@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 
 import pytest
 
 import policyopt as po
 from policyopt.runtime.errors import InputError
-from policyopt.tiers.describe import load_tiers, tiers_from
+from policyopt.tiers.read import load_tiers, tiers_from
 
 GOOD = {
     "model": {"input_bytes": 784, "cut_bytes": [100], "answer_bytes": 8},
     "tier": [{"name": "device", "ms_per_unit": 1}, {"name": "cloud", "stage_ms": [1, 2]}],
     "link": [{"megabits_per_second": 8, "round_trip_ms": 10}],
 }
+
+LONG = [10**5000]  # more digits than Python prints
 
 
 def test_the_example_fits_the_cache_that_ships(root):
@@ -60,6 +63,15 @@ def test_json_and_toml_say_the_same(tmp_path):
         (("link", 0, "megabits_per_second"), 0, "megabits_per_second of link 0"),
         (("link", 0, "round_trip_ms"), 1e400, "round_trip_ms of link 0"),
         (("more",), 1, "more"),
+        (("model", "input_bytes"), 10**400, "input_bytes of the model"),
+        (("model", "input_bytes"), LONG, "input_bytes of the model"),
+        (("model", "cut_bytes"), LONG, "cut_bytes of the model"),
+        (("link", 0), LONG, "link 0"),
+        (("tier", 1, "most_stages"), 10**500, "most_stages of tier 1"),
+        (("tier", 1, "most_stages"), 10_001, "most_stages of tier 1"),
+        (("tier", 1, "most_stages"), True, "most_stages of tier 1"),
+        (("tier", 1, "name"), "a\x1b[31m", "name of tier 1"),
+        (("tier", 1, "name"), "a" * 101, "name of tier 1"),
         (("model",), [], "model"),
     ],
 )
@@ -83,8 +95,58 @@ def test_files_that_are_none(tmp_path):
         (tmp_path / name).write_text(text)
         with pytest.raises(InputError):
             load_tiers(tmp_path / name)
-    (tmp_path / "e.toml").write_bytes(b"#" * (1 << 21))
-    with pytest.raises(InputError, match="1 MiB"):
-        load_tiers(tmp_path / "e.toml")
+    for name in ("e.toml", "e.json"):
+        (tmp_path / name).write_bytes(b"#" * ((1 << 16) + 1))
+        with pytest.raises(InputError, match="at most 65536 bytes"):
+            load_tiers(tmp_path / name)
     with pytest.raises(InputError, match="must be a file"):
         load_tiers(tmp_path / "none.toml")
+
+
+TIER = '[[tier]]\nname = "a"\nms_per_unit = 1\n'
+KEY = ".".join("a" * 30_000) + " = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.json", '{"model": {"input_bytes": 1, "input_bytes": 5}, "tier": []}', "twice"),
+        ("a.json", '{"model": {"input_bytes": 1' + "0" * 400 + "}}", "digits"),
+        ("a.json", '{"model": {"input_bytes": NaN}}', "no JSON"),
+        ("a.json", "[" * 40 + "]" * 40, "deep"),
+        ("a.toml", "[model]\ninput_bytes = 1" + "0" * 400 + "\n" + TIER, "input_bytes"),
+        ("a.toml", "[model]\ninput_bytes = 0x1" + "0" * 9999 + "\n" + TIER, "too long to print"),
+        ("a.toml", "[model]\ninput_bytes = 1\ninput_bytes = 2\n" + TIER, "TOML"),
+        ("a.toml", KEY, "8 parts"),
+        ("a.toml", "[" + KEY[:-5] + "]\n", "8 parts"),
+        ("a.toml", "model = {" + KEY[:-1] + "}\n", "8 parts"),
+        ("a.toml", "'a' . \"b\" ." * 9 + "c = 1", "8 parts"),
+        # Text that would hide the key, were strings and comments not read as TOML reads them.
+        ("a.toml", '# """\n' + KEY + '# """\n', "8 parts"),
+        ("a.toml", "x = \"'''\"\n" + KEY + "#'''\n", "8 parts"),
+        ("a.toml", 'x = [{y = """z"""", ' + KEY[:-4] + '= "1"}]', "8 parts"),
+        ("a.toml", "x = " + "[" * 20 + "]" * 20, "16 deep"),
+        ("a.toml", "x = " + "{a=" * 20 + "1" + "}" * 20, "16 deep"),
+        ("a.toml", "x = " + '"""\\' * 12_000, "TOML"),
+        ("a.toml", "x = " + '"\\' * 30_000, "TOML"),
+        ("a.toml", "a" * 60_000, "TOML"),
+    ],
+    ids=range(19),
+)
+def test_what_would_take_long_or_mean_two_things_is_refused_at_once(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    began = time.process_time()
+    with pytest.raises(InputError, match=said):
+        load_tiers(tmp_path / name)
+    assert time.process_time() - began < 1.0
+
+
+def test_dots_in_text_are_no_parts_of_a_key(tmp_path):
+    dots = "a." * 40 + "[" * 40
+    text = (
+        f'currency = "USD" # {dots}\nmodel.input_bytes = 784.5\nmodel.unit = """{dots[:80]}"""\n'
+        f"[[tier]]\nname = '{dots[-80:]}'\nstage_ms = [1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5, 9.5]\n"
+    )
+    (tmp_path / "a.toml").write_text(text)
+    tiers = load_tiers(tmp_path / "a.toml")
+    assert tiers.unit == dots[:80] and len(tiers.tiers[0].stage_ms) == 9
