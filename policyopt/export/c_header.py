@@ -8,12 +8,15 @@ threshold, and the same policy would decide otherwise on the device than where i
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from policyopt.runtime.artifact import to_dict
 from policyopt.runtime.errors import bad
 
 from .c_body import Body
@@ -104,15 +107,26 @@ class _Header:
     def text(self, sizes: Sizes | None) -> str:
         upper, name = self.upper, self.name
         parts = [
-            self._comment(sizes), f"#ifndef {upper}_H\n#define {upper}_H\n", _INCLUDES,
+            self._comment(sizes), self._guard(), _INCLUDES,
             self._defines(), self._types(), "\n".join(self.numbers.lines), self.helpers.text,
             *self._exits(), self._start(), self.step,
-            "#if defined(__GNUC__) && !defined(__clang__) && "
-            "(defined(__cplusplus) || !defined(__STRICT_ANSI__))\n#pragma GCC pop_options\n#endif",
+            "#if defined(__GNUC__) && !defined(__clang__) && (!defined(__STRICT_ANSI__) || "
+            "defined(__cplusplus) || defined(__FP_FAST_FMA))\n#pragma GCC pop_options\n#endif",
             f"#endif /* {upper}_H */",
         ]  # fmt: skip
         whole = "\n".join(part.strip("\n") + "\n" for part in parts if part)
         return whole.replace("@PROBABILITIES", f"{upper}_PROBABILITIES").replace("@", name)
+
+    def _guard(self) -> str:
+        """Include the header once; another policy's by the same name is refused."""
+        own = json.dumps(to_dict(self.policy), sort_keys=True, allow_nan=False)
+        number = f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}"
+        u = self.upper
+        return (
+            f"#if defined({u}_H) && {u}_POLICY != {number}\n"
+            f'#error "two policies by the name {self.name}: export one of them by another (--name)"\n'
+            f"#endif\n#ifndef {u}_H\n#define {u}_H\n#define {u}_POLICY {number}\n"
+        )
 
     def _comment(self, sizes: Sizes | None) -> str:
         p = self.policy
@@ -199,12 +213,19 @@ typedef struct {{
         return found
 
     def _start(self) -> str:
-        return """\
-/* Begin a sample. Its number matters to policies that draw; the same number, the same decisions. */
-static inline void @_start(@_state *state, int64_t sample) {
-    state->sample = sample;
-    state->next = 0;
-}"""
+        # Exits read what exits before them have left, which compilers cannot see: no unset numbers.
+        zeros = [
+            f"    for (int i = 0; i < {s.size}; ++i) state->{s.name}[i] = 0;"
+            if s.size > 1
+            else f"    state->{s.name} = 0;"
+            for s in self.slots
+        ]
+        return "\n".join([
+            "/* Begin a sample. Its number matters to policies that draw; the same number, the same",
+            "   decisions. */",
+            "static inline void @_start(@_state *state, int64_t sample) {",
+            "    state->sample = sample;", *zeros, "    state->next = 0;", "}",
+        ])  # fmt: skip
 
     def _step(self) -> str:
         u = self.upper
@@ -230,6 +251,8 @@ static inline void @_start(@_state *state, int64_t sample) {
             "@_decision *decision) {",
             f"    int leave = {u}_WRONG_EXIT;",
             *([unused.rstrip()] if unused else []),
+            "    decision->prediction = -1;",
+            "    decision->score = decision->confidence = 0.0;",
             f"    if (state->next < 0 || state->next >= {u}_EXITS || exit != @_path(state->next))",
             f"        return {u}_WRONG_EXIT;",
             "    switch (state->next) {", *cases, "    }",
@@ -274,7 +297,9 @@ _COMMENT = """\
        {name}_start(&state, request_number);
        for (int i = 0; i < {upper}_EXITS; ++i) {{
            ... run the model up to exit {name}_path(i) ...
-           if ({name}_step(&state, {name}_path(i), ..., &decision) != {upper}_GO_ON) break;
+           const int leave = {name}_step(&state, {name}_path(i), ..., &decision);
+           if (leave < 0) ... this output cannot be decided on: NaN, say ({upper}_BAD_INPUT) ...
+           if (leave) break;
        }}
 {probabilities}
    C99 or C++, needs math.h only (link with -lm); no memory is allotted and nothing is global.
@@ -290,8 +315,9 @@ _INCLUDES = """\
 #include <math.h>
 #include <stdint.h>
 
-#if defined(__FAST_MATH__)
-#error "policyopt: compile without -ffast-math, which changes decisions"
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) \\
+    || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "policyopt: compile without -ffast-math and the options it stands for, which change decisions"
 #endif
 #if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0
 #error "policyopt: float must be computed as float; on 32-bit x86 add -msse2 -mfpmath=sse"
@@ -299,7 +325,7 @@ _INCLUDES = """\
 /* Products must be rounded before they are added: no fused multiply-add. */
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
-#elif defined(__GNUC__) && (defined(__cplusplus) || !defined(__STRICT_ANSI__))
+#elif defined(__GNUC__) && (!defined(__STRICT_ANSI__) || defined(__cplusplus) || defined(__FP_FAST_FMA))
 #pragma GCC push_options
 #pragma GCC optimize("fp-contract=off")
 #endif

@@ -117,7 +117,8 @@ def run_onnx(folder: str | os.PathLike[str], golden: Golden) -> Ran:
     Raises
     ------
     InputError
-        As `open_sessions`; golden vectors of another number of exits, or without an input that a graph takes.
+        As `open_sessions`; golden vectors of another number of exits, without an input that a graph
+        takes, or with logits that have no finite largest (the graphs do not look for these).
     """
     manifest = read_manifest(folder)
     sessions, entries = open_sessions(folder, manifest), manifest["exits"]
@@ -134,6 +135,10 @@ def run_onnx(folder: str | os.PathLike[str], golden: Golden) -> Ran:
         known = {**given, **{GIVEN + name: column for name, column in given.items()}}
         known["sample"] = golden.sample
         known |= {state["input"]: left.get(state["output"]) for state in entry["states"]}
+        unfit = "logits" in given and ~np.isfinite(given["logits"].max(axis=1, initial=-np.inf))
+        if np.any(unfit):
+            row = int(np.argmax(unfit))
+            raise bad("golden inputs", "fit for the policy", f"row {row} refused at exit {at}", "")
         names = [put.name for put in session.get_inputs()]
         lacking = [name for name in names if known.get(name) is None]
         if lacking:

@@ -9,9 +9,9 @@ off by no more than that share of itself. So all three scores are off by at most
 however saturated; `_proven` has four times that. The doubles' own
 rounding adds at most C times 2**-52 or so.
 
-For other scores nothing is proven: the functions are tried on made-up rows, and `MEASURED` times the
-largest error found there is in doubt, at least `LEAST` and at most `BAND`. A policy whose error comes
-within `ROOM` of `BAND` is not run this way.
+For other scores nothing is proven: the functions are tried on made-up rows, half of them far from 0
+(where float32 is coarse), and `MEASURED` times the largest error found there is in doubt, at least
+`LEAST` and at most `BAND`. A policy whose error comes within `ROOM` of `BAND` is not run this way.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from policyopt.runtime.errors import InputError
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.scores import Entropy, Margin, MaxProb
 
-from .golden import expect
+from .golden import Inputs, expect
 from .graph import ExitGraph
 from .samples import made_up
-from .scalar_source import BAND, NAMES, scalar_source
+from .scalar_source import BAND, LARGEST, NAMES, scalar_source
 from .tracing import trace_policy
 
 #: Above, numpy is as quick as loops over the classes.
@@ -102,6 +102,8 @@ def compiled(policy: Policy, wanted: Sequence[str] = ()) -> Compiled:
     """
     if policy.kind == "record":
         return Compiled(reason="the policy reads records")
+    if policy.classes < 2:
+        return Compiled(reason="one class")
     if policy.classes > MOST_CLASSES:
         return Compiled(reason=f"{policy.classes} classes: over {MOST_CLASSES}")
     everywhere = [BAND] * (policy.exits - 1)
@@ -184,7 +186,7 @@ def tried(
     with np.errstate(all="ignore"):
         whole = made_up(policy, list(graphs), np.random.default_rng(0))
         step = max(len(next(iter(whole[0].values()))) // rows, 1)
-        inputs = [{name: a[::step] for name, a in given.items()} for given in whole]
+        inputs = [_far({name: a[::step] for name, a in given.items()}) for given in whole]
         sample = np.arange(len(next(iter(inputs[0].values()))))
         expected = expect(policy, inputs, sample).expected
     outputs = [given[policy.kind].tolist() for given in inputs]
@@ -209,3 +211,15 @@ def tried(
             gap = 0.0 if score == own else abs(score - own) / max(abs(own), 1.0)
             worst = worst if gap <= worst else gap  # NaN stays
     return worst
+
+
+def _far(given: Inputs) -> Inputs:
+    """Return the rows, and again with their logits moved together nearly as far as they may be."""
+    both = {name: np.concatenate([a, a]) for name, a in given.items()}
+    if "logits" in given:
+        x = given["logits"]
+        norm = np.linalg.norm(np.where(np.isfinite(x), x, 0.0), axis=1)
+        room = np.maximum(LARGEST - norm, 0.0) / np.sqrt(x.shape[1])
+        signs = np.resize([1.0, -1.0, 0.5, -0.5], len(x))
+        both["logits"][len(x) :] += (0.99 * room * signs).astype(np.float32)[:, None]
+    return both

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from policyopt.runtime.checks import sample_numbers
 from policyopt.runtime.deciding import position
 from policyopt.runtime.decision import State
 from policyopt.runtime.policy import Policy
@@ -98,7 +99,7 @@ class ScalarPolicy:
         -------
         ScalarState
         """
-        return ScalarState(sample)
+        return ScalarState(int(sample_numbers(sample)))
 
     def step(self, k: int, output: Any, state: ScalarState, features: Any = None) -> ScalarDecision:
         """Decide at exit k.
@@ -161,7 +162,10 @@ def _row(values: Any, width: int | None) -> tuple[list[float] | None, Any]:
     if type(values) is list:
         try:
             row = array("f", values).tolist()
-        except TypeError:  # a row in a list, or no numbers: the policy reads it, or refuses it
+        except (
+            TypeError,
+            OverflowError,
+        ):  # a row in a list, or no such numbers: the policy's to read
             return None, None
         kept: Any = values.copy()
     elif values is None or hasattr(values, "keys"):

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .errors import bad
 
@@ -84,6 +85,31 @@ def check_whole(
         )
         raise bad(name, allowed, value, step)
     return value
+
+
+def sample_numbers(samples: Any, n: int | None = None) -> npt.NDArray[np.int64]:
+    """Return samples' numbers, of n samples as (n,), by default 0..n-1; or refuse them.
+
+    Examples
+    --------
+    >>> sample_numbers(None, 2), sample_numbers(7)
+    (array([0, 1]), array(7))
+    """
+    if samples is None and n is not None:
+        return np.arange(n)
+    if type(samples) is int and n is None and -(1 << 63) <= samples < 1 << 63:
+        return np.asarray(samples)
+    try:
+        given = np.asarray(samples)
+    except (ValueError, OverflowError) as error:
+        raise bad("samples", "whole numbers", type(samples).__name__, str(error)) from error
+    small = given.dtype.kind == "i" or (given.dtype.kind == "u" and (given < 1 << 63).all())
+    if not small and given.size:
+        raise bad("samples", "whole numbers below 2**63", f"dtype {given.dtype}", "")
+    if (given.ndim > 1) if n is None else (given.shape != (n,)):
+        wanted = "a number, or one per sample" if n is None else f"one number per sample: {n}"
+        raise bad("samples", wanted, f"shape {given.shape}", "")
+    return given.astype(np.int64)
 
 
 def _is_number(value: Any) -> bool:

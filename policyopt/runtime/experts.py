@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .batches import read_exits
+from .checks import sample_numbers
 from .contexts import checked_names, context_numbers
 from .decision import Decision, Decisions
 from .errors import bad
@@ -165,9 +166,7 @@ class ExpertPolicy:
                 return ExpertState(np.array([e]), [(e, np.array([0]), state)], True)
             context = np.full(len(np.asarray(samples)), e)
         n = len(np.asarray(context))
-        numbers = np.arange(n) if np.ndim(samples) == 0 else np.asarray(samples, dtype=np.int64)
-        if numbers.shape != (n,) or (np.ndim(samples) == 0 and samples != 0):
-            raise bad("samples", f"one number per sample: {n}", f"shape {np.shape(samples)}", "")
+        numbers = sample_numbers(None if np.ndim(samples) == 0 and samples == 0 else samples, n)
         rows = context_numbers(context, len(self.contexts), n)
         groups = []
         for e in np.unique(rows).tolist():
@@ -254,9 +253,7 @@ class ExpertPolicy:
         of = self.model_exits
         n, rows_at = read_exits(outputs, of, self.classes, self.path)
         contexts = context_numbers(context, len(self.contexts), n)
-        numbers = np.arange(n) if samples is None else np.asarray(samples, dtype=np.int64)
-        if numbers.shape != (n,):
-            raise bad("samples", f"one number per sample: {n}", f"shape {numbers.shape}", "")
+        numbers = sample_numbers(samples, n)
         found = Decisions(np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n))
         # A policy without a sample looks at none: it checks the form of an empty batch.
         for e in np.unique(contexts).tolist() or [0]:

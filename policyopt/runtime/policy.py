@@ -16,14 +16,14 @@ import numpy.typing as npt
 
 from .answers import AnswerRule, Plain
 from .batches import read_exits, read_features
+from .checks import sample_numbers
 from .confidence import ConfidenceRule
 from .deciding import advance, arms, leaves, observer_of, position, thresholds_of
 from .decision import Decision, Decisions, Mixture, State
-from .errors import bad
 from .kept import checked_kept
 from .observe import Observer
 from .output import ExitOutput
-from .reading import as_array
+from .reading import as_array, refuse_probabilities
 from .scores import ScoreRule
 from .thresholds import ALWAYS, NEVER, first_exit
 from .trace import Trace
@@ -160,7 +160,7 @@ class Policy:
         -------
         State
         """
-        given = np.asarray(samples, dtype=np.int64)
+        given = sample_numbers(samples)
         numbers = given.reshape(1) if given.ndim == 0 else given
         return State(
             tuple([rule.start(numbers) for rule in self.rules]),
@@ -229,7 +229,8 @@ class Policy:
         Raises
         ------
         InputError
-            Wrong number of exits, shape, NaN or infinity.
+            Wrong number of exits, shape, NaN or infinity; probabilities for a policy of logits (told by
+            the first rows of the first exit, four or more).
 
         Examples
         --------
@@ -269,11 +270,11 @@ class Policy:
         """
         path, of = self.path, self.model_exits
         n, rows = read_exits(outputs, of, self.classes, path)
+        if self.kind == "logits":
+            refuse_probabilities(rows(path[0], slice(None)), f"output of exit {path[0]}")
         wanted = self.needs_features and features is not None
         vectors = read_features(features, of, n, path) if wanted else None
-        numbers = np.arange(n) if samples is None else np.asarray(samples, dtype=np.int64)
-        if numbers.shape != (n,):
-            raise bad("samples", f"one number per sample: {n}", f"shape {numbers.shape}", "")
+        numbers = sample_numbers(samples, n)
         scores = np.empty((n, self.exits), order="F")
         predictions = np.empty((n, self.exits), dtype=np.int32)
         size = max(min(_CHUNK, _NUMBERS // (self.exits * max(self.classes, 1))), 16)

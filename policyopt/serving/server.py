@@ -16,6 +16,7 @@ import numpy.typing as npt
 from policyopt.export.c_native import native as machine_code
 from policyopt.export.scalar_compile import compiled
 from policyopt.runtime import Decisions, ExpertPolicy, Policy
+from policyopt.runtime.checks import sample_numbers
 from policyopt.runtime.errors import bad
 
 from .hidden import size, take
@@ -112,10 +113,8 @@ class Server:
             single = self._single if n == 1 and context is None else None
             if single is not None and samples is None:
                 return single.run(batch, self._counted(1) if self._numbered else 0)
-            given = np.arange(n) + self._counted(n) if samples is None else samples
-            numbers = np.asarray(given, dtype=np.int64)
-            if numbers.shape != (n,):
-                raise bad("samples", f"one number per sample: {n}", f"shape {numbers.shape}", "")
+            counted = samples is None
+            numbers = np.arange(n) + self._counted(n) if counted else sample_numbers(samples, n)
             if single is not None:
                 return single.run(batch, int(numbers[0]))
             return self._many(batch, n, numbers, context)

@@ -280,6 +280,74 @@ def test_no_libc_but_math(tmp_path):
     assert asked <= known | {"memcpy", "memset", "memmove", "stack_chk_fail"}
 
 
+LOOP = """
+#include <stdio.h>
+#include "p.h"
+int main(int count, char **words) {
+    static float x[P_MODEL_EXITS][P_CLASSES];
+    p_state state;
+    p_decision decision;
+    int leave = P_GO_ON;
+    x[0][count % P_CLASSES] = words[0][0];
+    p_start(&state, 0);
+    for (int i = 0; i < P_EXITS; ++i) {
+        leave = p_step(&state, p_path(i), x[p_path(i)], &decision);
+        if (leave) break;
+    }
+    printf("%d %d %g %g", leave, (int)decision.prediction, decision.score, decision.confidence);
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("spec", ["eenet:max_epochs=15+restarts=1", "optimal_stopping", "act"])
+def test_no_number_is_unset_at_any_level_of_optimisation(spec, tmp_path):
+    """The loop that the header's comment shows, under what the compiler says of unset numbers."""
+    policy = fitted(spec)
+    (tmp_path / "p.h").write_text(c_source(policy, trace_policy(policy), "p"))
+    said = {
+        program(tmp_path, LOOP, "-std=c99", level, "-Wall", "-Wextra", "-Werror")
+        for level in ("-O0", "-O1", "-O2", "-Os", "-O3")
+    }
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("-ffast-math", "without -ffast-math"), ("-ffinite-math-only", "without -ffast-math"),
+        ("-funsafe-math-optimizations", "without -ffast-math"), ("-freciprocal-math", "without -ffast"),
+        ("-DSECOND", "two policies by the name p"),
+    ],
+)  # fmt: skip
+def test_what_would_change_decisions_does_not_compile(flag, words, tmp_path):
+    policies = logits_policy(), replace(logits_policy(), thresholds=[0.7])
+    for policy, file in zip(policies, ("p.h", "q.h"), strict=True):
+        (tmp_path / file).write_text(c_source(policy, trace_policy(policy), "p"))
+    text = '#include "p.h"\n#include "p.h"\n#ifdef SECOND\n#include "q.h"\n#endif\nint main(void) { return 0; }\n'
+    program(tmp_path, text, "-std=c99")
+    done = subprocess.run(
+        ["cc", "-std=c99", flag, "main.c"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode and words in done.stderr
+
+
+def test_products_are_not_fused_whatever_the_flags(tmp_path):
+    policy = fitted("optimal_stopping")
+    golden = golden_of(policy, trace_policy(policy))
+    (tmp_path / f"{NAME}.h").write_text(c_source(policy, trace_policy(policy)))
+    plain = run_c(tmp_path, golden)
+    if "fma" not in _cpu_flags():
+        pytest.skip("this processor has no fused multiply-add")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CC", "cc -march=native -ffp-contract=fast")
+        np.testing.assert_array_equal(run_c(tmp_path, golden).score, plain.score)
+
+
 def test_sizes_are_told_and_true(tmp_path):
     policy = fitted("eenet:max_epochs=15+restarts=1")
     source = c_source(policy, trace_policy(policy), "p")

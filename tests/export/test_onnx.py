@@ -300,6 +300,17 @@ def test_mixtures_kept_exits_and_probabilities(tmp_path):
         assert ("sample" in takes) == ("mixture" in more) == (manifest["coin"] is not None)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_rows_that_no_policy_takes_are_refused(value, tmp_path):
+    policy = fitted("patience")  # of whose score a NaN would leave nothing to be seen
+    golden = golden_of(policy, outputs(20, 4, policy.classes)[0])
+    write_onnx(policy, trace_policy(policy), tmp_path)
+    golden.inputs[1]["logits"] = golden.inputs[1]["logits"].copy()
+    golden.inputs[1]["logits"][7, 2] = value
+    with pytest.raises(InputError, match="row 7 refused at exit 1"):
+        run_onnx(tmp_path, golden)
+
+
 @pytest.mark.parametrize("name", ["e2cm", "trust_score"])
 def test_features(name, tmp_path):
     logits, labels = outputs(400, 3, 4)

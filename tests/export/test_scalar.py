@@ -50,15 +50,25 @@ def stepped(scalar, inputs, rows, whole=False):
     return exits, answers, scores, asked / len(rows)
 
 
+def far_too(given):
+    """The rows, and again with their logits moved together: float32 is coarse there."""
+    both = {name: np.concatenate([a, a]) for name, a in given.items()}
+    if "logits" in given:
+        size = both["logits"][4096:].shape
+        moved = np.random.default_rng(2).uniform(-1, 1, (4096, 1)) * 240 / size[1] ** 0.5
+        both["logits"][4096:] += moved.astype(np.float32)
+    return both
+
+
 def checked(policy, most, rows=512):
     """On awkward rows: exits and answers of the policy, scores within an eighth of the band."""
     scalar = ScalarPolicy(policy)
     assert scalar.reason == ""
     graphs = trace_policy(policy)
     with np.errstate(all="ignore"):
-        inputs = made_up(policy, graphs, np.random.default_rng(1))
-    rows = np.arange(0, 4096, 4096 // rows)
-    wanted = expect(policy, inputs, np.arange(4096)).expected
+        inputs = [far_too(given) for given in made_up(policy, graphs, np.random.default_rng(1))]
+        wanted = expect(policy, inputs, np.arange(8192)).expected
+    rows = np.arange(0, 8192, 8192 // rows)
     exits, answers, scores, asked = stepped(scalar, inputs, rows)
     np.testing.assert_array_equal(exits, wanted.exit[rows])
     np.testing.assert_array_equal(answers, wanted.prediction[rows, exits])
@@ -77,7 +87,7 @@ def checked(policy, most, rows=512):
 # An eighth of the rows has huge or impossible logits.
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_method(spec):
-    checked(fitted(spec), 0.15)
+    checked(fitted(spec), 0.25)
 
 
 @pytest.mark.parametrize("rule", CONFIDENCES)

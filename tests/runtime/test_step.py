@@ -181,3 +181,17 @@ def test_the_last_exit_always_stops_and_nothing_is_left_of_none():
     state = policy.start(np.arange(2))
     policy.step(0, np.zeros((2, 3)), state)
     assert policy.step(1, np.zeros((2, 3)), state).exit.all()
+
+
+@pytest.mark.parametrize("wrong", [1.7, 2**63, 10**400, "a", [0.5], [[1]], True])
+def test_numbers_of_samples_are_whole(wrong):
+    from policyopt.export import ScalarPolicy
+    from policyopt.runtime.scores import MaxProb
+
+    policy = Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "logits", 2)
+    for start in (policy.start, ScalarPolicy(policy).start):
+        with pytest.raises(InputError, match="'samples' must be"):
+            start(wrong)
+    with pytest.raises(InputError, match="'samples' must be"):
+        policy.decide(np.zeros((1, 2, 2)), samples=wrong)
+    assert policy.start(np.uint8(3)).position == 0
