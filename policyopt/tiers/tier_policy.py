@@ -27,6 +27,9 @@ FORMAT, MESSAGE, VERSION = "policyopt-tier-policy", "policyopt-tier-message", 1
 LEAVE, GO_ON, SEND_ON = "leave", "go on", "send on"
 _FIELDS = {"format", "version", "tier", "exits", "next", "policy", "sha256"}
 _PARTS = {"format", "version", "position", "scalar", "samples", "arm", "answer", "rules"}
+#: Samples of one message: a batch that a tier runs side by side.
+MOST_SAMPLES = 1 << 12
+#: Bytes of each array of a message: 4096 samples that remember 512 numbers each.
 MOST_STATE = 16 << 20
 
 
@@ -96,7 +99,15 @@ class TierPolicy:
         return np.where(decision.exit, LEAVE, onward), decision
 
     def hand_over(self, state: State) -> dict[str, Any]:
-        """Return what the next tier has to know of samples that are sent on, JSON-able."""
+        """Return what the next tier has to know of samples that are sent on, JSON-able.
+
+        At most 4096 samples, and 16 MiB per array of what scores and answers remember.
+        """
+        if len(state.arm) > MOST_SAMPLES:
+            raise bad(
+                "samples of the message", f"at most {MOST_SAMPLES}", f"{len(state.arm)}",
+                "Run fewer side by side.",
+            )  # fmt: skip
         return {
             "format": MESSAGE,
             "version": VERSION,
@@ -111,6 +122,8 @@ class TierPolicy:
     def take_over(self, message: Any) -> State:
         """Return the state of samples that another tier sent on, checked: it came over a network.
 
+        At most 4096 samples of it.
+
         Raises
         ------
         InputError
@@ -118,13 +131,14 @@ class TierPolicy:
         """
         if not isinstance(message, dict) or message.keys() != _PARTS:
             raise bad("message", f"a mapping of {', '.join(sorted(_PARTS))}", "another", "")
-        if message["format"] != MESSAGE or message["version"] != VERSION:
-            raise bad("message", f"{MESSAGE}, version {VERSION}", message["format"], "")
+        if message["format"] != MESSAGE or not _is_version(message["version"]):
+            got = f"{message['format']!r:.80}, version {message['version']!r:.20}"
+            raise bad("message", f"{MESSAGE}, version {VERSION}", got, "")
         n, scalar, at = message["samples"], message["scalar"], message["position"]
         path = self.policy.path
         due = path.index(self.exits[0]) if self.exits else None
-        if type(n) is not int or not 0 <= n <= MOST_STATE or type(scalar) is not bool:
-            raise bad("samples of the message", "a whole number", n, "")
+        if type(n) is not int or not 0 <= n <= MOST_SAMPLES or type(scalar) is not bool:
+            raise bad("samples of the message", f"a whole number up to {MOST_SAMPLES}", n, "")
         if scalar and n != 1:
             raise bad("samples of the message", "1, of one sample", n, "")
         if type(at) is not int or not 0 <= at < len(path) or due not in (None, at):
@@ -165,7 +179,7 @@ def load_tier(path: str | os.PathLike[str]) -> TierPolicy:
         raise bad(
             "tier policy", f"a file of format '{FORMAT}'", "another", "`policyopt plan --out`."
         )
-    if content.get("version") != VERSION or content.keys() != _FIELDS:
+    if not _is_version(content.get("version")) or content.keys() != _FIELDS:
         got = f"version {content.get('version')}, fields {', '.join(sorted(content))}"
         raise bad("tier policy", f"version {VERSION} with {', '.join(sorted(_FIELDS))}", got, "")
     body = {name: value for name, value in content.items() if name != "sha256"}
@@ -182,6 +196,10 @@ def load_tier(path: str | os.PathLike[str]) -> TierPolicy:
     if not whole or not isinstance(tier, str) or not isinstance(following, (str, type(None))):
         raise bad("tier policy", "such that exits are whole numbers and tiers texts", exits, "")
     return TierPolicy(from_dict(content["policy"], "its policy"), tier, tuple(exits), following)
+
+
+def _is_version(version: object) -> bool:
+    return type(version) is int and version == VERSION  # true and 1.0 equal 1, too
 
 
 def _packed(array: npt.NDArray[Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from pathlib import Path
@@ -13,10 +14,11 @@ import synthetic
 sys.path.insert(0, str(Path(__file__).parent))
 
 import policyopt as po
+from policyopt.runtime.content import digest_of
 from policyopt.runtime.errors import InputError
 from policyopt.tiers.emit import tier_policies
 from policyopt.tiers.plans import Plan
-from policyopt.tiers.tier_policy import LEAVE, SEND_ON, load_tier
+from policyopt.tiers.tier_policy import LEAVE, MOST_SAMPLES, SEND_ON, load_tier
 
 NAMES = ("device", "edge", "cloud")
 METHODS = (
@@ -117,6 +119,11 @@ def test_a_tier_without_exits_hands_on_what_began(data):
     assert second.take_over(first.hand_over(first.start(7))).position == 0
 
 
+def signed(content, **changed):
+    body = {k: v for k, v in {**content, **changed}.items() if k != "sha256"}
+    return json.dumps({**body, "sha256": digest_of(body)})
+
+
 def test_changed_files_are_refused(data, tmp_path):
     policy = po.fit(data, "45%", method="max_prob").policy
     part = tier_policies(policy, Plan((0, 1, 2, 3, 4), (0, 0, 1, 1, 2)), NAMES)[1]
@@ -127,7 +134,8 @@ def test_changed_files_are_refused(data, tmp_path):
     for wrong in (
         text[:-20], text.replace('"edge"', '"edgy"'), "[]", json.dumps({**content, "more": 1}),
         json.dumps({k: v for k, v in content.items() if k != "next"}),
-        json.dumps({**content, "version": 2}), json.dumps({**content, "exits": [True]}),
+        signed(content, version=2), signed(content, version=True),
+        signed(content, version=1.0), signed(content, exits=[True]), signed(content, tier=1), json.dumps({**content, "exits": [True]}),
     ):  # fmt: skip
         path.write_text(wrong)
         with pytest.raises(InputError):
@@ -150,9 +158,35 @@ def test_wrong_messages_are_refused(data):
         {**good, "arm": {**arm, "shape": [2, 10**9]}}, {**good, "arm": {**arm, "data": "!!"}},
         {**good, "arm": {**arm, "data": ""}}, {**good, "arm": {**arm, "dtype": "O"}},
         {**good, "rules": [rule + rule]}, {**good, "answer": [arm]}, {**good, "format": "x"},
+        {**good, "version": True}, {**good, "version": 1.0}, {**good, "version": [1]},
+        {**good, "version": 2}, {**good, "samples": True}, {**good, "samples": 2.0},
+        {**good, "format": ["x"]},
         {**good, "arm": {**arm, "data": "AgI="}},
     ):  # fmt: skip
         with pytest.raises(InputError):
             parts[1].take_over(wrong)
     with pytest.raises(InputError, match="an exit of tier 'edge'"):
         parts[1].step(0, np.zeros((2, 4)), parts[1].take_over(good))
+
+
+def test_a_message_holds_no_more_samples_than_it_says(data):
+    policy = po.fit(data, "45%", method="max_prob").policy
+    parts = tier_policies(policy, Plan((0, 1, 2, 3, 4), (0, 0, 1, 1, 2)), NAMES)
+
+    def sent(rows):
+        state = parts[0].start(np.arange(rows))
+        for k in (0, 1):
+            parts[0].step(k, np.zeros((rows, 4)), state)
+        return state
+
+    state = sent(MOST_SAMPLES + 1)
+    with pytest.raises(InputError, match=f"at most {MOST_SAMPLES}"):
+        parts[0].hand_over(state)
+    part = state.keep(np.arange(MOST_SAMPLES + 1) < MOST_SAMPLES)
+    message = parts[0].hand_over(part)
+    assert len(parts[1].take_over(message).arm) == MOST_SAMPLES
+    # As long as it says, all its arrays too, and more than is taken.
+    raw = base64.b64encode(bytes(MOST_SAMPLES + 1)).decode()
+    arm = {"dtype": "|b1", "shape": [MOST_SAMPLES + 1], "data": raw}
+    with pytest.raises(InputError, match="samples of the message"):
+        parts[1].take_over({**message, "samples": MOST_SAMPLES + 1, "arm": arm})
