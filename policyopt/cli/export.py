@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -19,18 +22,26 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
     to: Annotated[
         list[str] | None,
-        typer.Option("--to", help="python, onnx or c; comma-separated, or repeated. Default: all."),
+        typer.Option(
+            "--to",
+            help="python, onnx or c; comma-separated, or repeated. Default: all that can be written here.",
+        ),
     ] = None,
     cache: Annotated[
         Path | None,
         typer.Option("--cache", help="Take golden rows from this cache (default: made-up ones)."),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="Rows of the cache.")] = "test",
-    rows: Annotated[int, typer.Option("--rows", min=1, help="Golden rows.")] = 512,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Rows of the cache (default: test).")
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Golden rows, at most.")] = 512,
+    name: Annotated[
+        str, typer.Option("--name", help="Of the C header, and prefix of the names in it.")
+    ] = "policyopt_policy",
     seed: Seed = 0,
 ) -> None:
     """Write a policy for other runtimes, with golden vectors that `policyopt verify` runs."""
-    from policyopt.export.bundle import TARGETS, write_bundle
+    from policyopt.export.bundle import MANIFEST, TARGETS, write_bundle
     from policyopt.export.samples import golden_of
     from policyopt.export.tracing import trace_policy
 
@@ -40,12 +51,27 @@ def export(
             "POLICY", "a policy", "expert branches: one policy per context",
             "Export the policy of each context: ExpertPolicy.policies.",
         )  # fmt: skip
-    wanted = [t.strip() for part in to for t in part.split(",")] if to else list(TARGETS)
+    if split is not None and cache is None:
+        raise bad("--split", "given with --cache", split, "Made-up rows have no splits.")
+    wanted = [t.strip() for part in to for t in part.split(",")] if to else _possible(TARGETS)
+    replaced = (out / MANIFEST).is_file()
     data = None if cache is None else read_cache(cache)
     with progress("tracing the policy"):
         graphs = trace_policy(loaded)
-        golden = golden_of(loaded, graphs, data, split, rows, seed)
+        golden = golden_of(loaded, graphs, data, split or "test", rows, seed)
     with progress("writing"):
-        write_bundle(loaded, out, wanted, golden, graphs)
+        write_bundle(loaded, out, wanted, golden, graphs, name)
+    if replaced:
+        print("note: the export that was there is replaced", file=sys.stderr)
+    if len(golden) < rows and (data is not None or rows != 512):
+        print(f"note: {len(golden):,} golden rows of {rows:,}: there are no more", file=sys.stderr)
     print(f"wrote {out}: {', '.join(dict.fromkeys(wanted))}; {len(golden)} golden rows")
     print(f"next: policyopt verify {out}")
+
+
+def _possible(targets: Sequence[str]) -> list[str]:
+    """Return the targets that can be written here, all but ONNX always; say what is left out."""
+    if find_spec("onnx") is not None:
+        return list(targets)
+    print("note: no ONNX graphs: pip install 'policyopt[onnx]' for them", file=sys.stderr)
+    return [target for target in targets if target != "onnx"]

@@ -25,7 +25,7 @@ def info(
     style: Style = Format.table,
 ) -> None:
     """Show rows, accuracy per exit, costs and metadata of a cache; or what a policy file says."""
-    if cache.suffix == ".json" and cache.is_file():
+    if cache.suffix == ".json" and not cache.is_dir():
         print_policy(cache, style)
         return
     data = read_cache(cache, incomplete)

@@ -31,7 +31,7 @@ ULPS = {"python": 0, "onnx": 64, "c": 64}
 
 def write_bundle(
     policy: Policy, out: Path, targets: Sequence[str], golden: Golden,
-    graphs: list[ExitGraph] | None = None,
+    graphs: list[ExitGraph] | None = None, name: str = "policyopt_policy",
 ) -> None:  # fmt: skip
     """Write a policy in the forms asked for; the folder appears whole or not at all.
 
@@ -44,6 +44,8 @@ def write_bundle(
         Of `TARGETS`.
     golden : Golden
     graphs : list of K ExitGraph, optional
+    name : str
+        Of the C header, and prefix of all names in it.
 
     Raises
     ------
@@ -65,7 +67,7 @@ def write_bundle(
         save_policy(policy, folder / POLICY)
         write_golden(golden, folder / GOLDEN)
         for target in dict.fromkeys(targets):
-            _WRITERS[target](policy, graphs, folder)
+            _WRITERS[target](policy, graphs, folder, name)
         files = {
             path.relative_to(folder).as_posix(): checksum(path)
             for path in sorted(folder.rglob("*")) if path.is_file()
@@ -103,19 +105,19 @@ def write_golden(golden: Golden, path: Path) -> None:
     )  # fmt: skip
 
 
-def _python(policy: Policy, graphs: list[ExitGraph], folder: Path) -> None:
+def _python(policy: Policy, graphs: list[ExitGraph], folder: Path, name: str) -> None:
     from .python_file import python_source
 
     (folder / "policy.py").write_text(python_source(policy, graphs), encoding="utf-8")
 
 
-def _c(policy: Policy, graphs: list[ExitGraph], folder: Path) -> None:
+def _c(policy: Policy, graphs: list[ExitGraph], folder: Path, name: str) -> None:
     from .c_header import c_source
 
-    (folder / "policyopt_policy.h").write_text(c_source(policy, graphs), encoding="utf-8")
+    (folder / f"{name}.h").write_text(c_source(policy, graphs, name), encoding="utf-8")
 
 
-def _onnx(policy: Policy, graphs: list[ExitGraph], folder: Path) -> None:
+def _onnx(policy: Policy, graphs: list[ExitGraph], folder: Path, name: str) -> None:
     try:
         from .onnx_graphs import write_onnx
     except ModuleNotFoundError as error:
@@ -126,6 +128,6 @@ def _onnx(policy: Policy, graphs: list[ExitGraph], folder: Path) -> None:
     write_onnx(policy, graphs, folder / "onnx")
 
 
-_WRITERS: dict[str, Callable[[Policy, list[ExitGraph], Path], None]] = {
+_WRITERS: dict[str, Callable[[Policy, list[ExitGraph], Path, str], None]] = {
     "python": _python, "onnx": _onnx, "c": _c,
 }  # fmt: skip
