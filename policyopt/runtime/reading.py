@@ -11,6 +11,9 @@ from .errors import bad
 from .output import ExitOutput, check_peaks, log_of, reduce_logits, reduce_record
 
 _COLUMNS = ("prediction", "confidence", "top_prob", "entropy")
+#: Fewer rows of logits could look like probabilities by chance; more need not be looked at.
+FEWEST, _MOST = 4, 64
+_SUM_TOLERANCE = 1e-3  # covers a softmax in float16
 
 
 def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -> ExitOutput:
@@ -111,6 +114,48 @@ def _check_probabilities(array: npt.NDArray[np.floating], name: str) -> None:
             return
     check_finite(array, name)
     raise bad(name, "probabilities that sum to 1", "rows that do not", "Were these logits?")
+
+
+def looks_like_probabilities(output: object) -> bool:
+    """Say whether the first rows, four or more, are all non-negative with sum 1, as no logits are.
+
+    Parameters
+    ----------
+    output : array of shape (n, C)
+        What cannot be read so, or is not an array of floats, does not look like it.
+
+    Examples
+    --------
+    >>> rows = np.full((4, 2), 0.5)
+    >>> looks_like_probabilities(rows), looks_like_probabilities(np.log(rows))
+    (True, False)
+    """
+    rows: Any = output[:_MOST] if getattr(output, "ndim", 0) == 2 else None  # type: ignore[index]
+    if rows is None or len(rows) < FEWEST or not rows.shape[1]:
+        return False
+    rows = as_array(rows)
+    # The least first: of logits nearly always negative, which ends it. NaN is not 0 or more.
+    if rows.dtype.kind != "f" or not rows.min() >= 0:
+        return False
+    with np.errstate(over="ignore"):  # a sum that is inf is not 1
+        return bool((np.abs(rows.sum(axis=1, dtype=np.float64) - 1) <= _SUM_TOLERANCE).all())
+
+
+def refuse_probabilities(output: object, name: str) -> None:
+    """Refuse outputs whose first rows are probabilities where the policy takes logits.
+
+    A softmax of probabilities is nearly uniform, so that every sample would run the full model.
+
+    Raises
+    ------
+    InputError
+    """
+    if looks_like_probabilities(output):
+        raise bad(
+            name, "logits, which the policy was fitted on",
+            "rows that are non-negative and sum to 1: probabilities",
+            "Give the logits (before softmax), or fit the policy on probabilities.",
+        )  # fmt: skip
 
 
 def _check_record(columns: dict[str, Any], name: str) -> None:
