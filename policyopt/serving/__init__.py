@@ -14,8 +14,9 @@ from .measuring import Measured, measure
 from .sequential import from_sequential
 from .server import Served, Server, serve
 from .staged import StagedModel
+from .training import TrainingModeWarning
 
 __all__ = [
-    "Measured", "Served", "Server", "StagedModel", "export_cache", "from_encoder", "from_sequential",
-    "measure", "serve",
+    "Measured", "Served", "Server", "StagedModel", "TrainingModeWarning", "export_cache",
+    "from_encoder", "from_sequential", "measure", "serve",
 ]  # fmt: skip

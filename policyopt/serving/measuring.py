@@ -14,7 +14,9 @@ from policyopt.costs import Cost
 from policyopt.runtime.errors import InputError, bad
 
 from .hidden import mapped, size
+from .modules import refuse_numpy
 from .staged import StagedModel
+from .training import warn_of_training
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 1
     InputError
         No runs, or a model without a multiply-add that torch's counter knows.
 
+    Warns
+    -----
+    TrainingModeWarning
+        A module in training mode that holds dropout or batch norm.
+
     Notes
     -----
     Multiply-adds by `torch.utils.flop_counter`, which counts products of matrices, convolutions and
@@ -85,13 +92,18 @@ def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 1
     """
     import torch
 
+    warn_of_training(model)
     if runs < 1 or warmup < 0:
         raise bad("runs", "1 or more, after 0 or more of warmup", (runs, warmup), "")
     n = size(example)
     if n < 1:
         raise bad("example", "a batch of 1 sample or more", "0 samples", "")
     with torch.inference_mode():
-        compute = np.array(_multiply_adds(model, example)) / n / 1e6
+        try:
+            compute = np.array(_multiply_adds(model, example)) / n / 1e6
+        except (TypeError, AttributeError) as error:
+            refuse_numpy(model, example, error)
+            raise
         seconds = np.empty((warmup + runs, model.exits))
         for row in seconds:
             _timed(model, example, row)

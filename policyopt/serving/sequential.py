@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,8 @@ def from_sequential(
     """
     from torch import nn
 
-    names = list(cuts)
+    several = isinstance(cuts, Iterable) and not isinstance(cuts, str)
+    names = [name if isinstance(name, str) else "" for name in cuts] if several else []
     if not isinstance(module, nn.Sequential):
         raise bad("module", "an nn.Sequential", type(module).__name__, "Or write a StagedModel.")
     flat = _flat(module, "", names)
@@ -61,10 +62,10 @@ def from_sequential(
     places = [known.index(name) if name in flat else -1 for name in names]
     if not names or -1 in places or places != sorted(set(places)) or places[-1] == len(known) - 1:
         raise bad(
-            "cuts", f"names of children in their order, of {', '.join(known[:-1]) or 'none'}", names,
+            "cuts", f"names of children in their order, of {', '.join(known[:-1]) or 'none'}", cuts,
             "An exit comes after each, and one module or more follows the last.",
         )  # fmt: skip
-    heads = list(heads)
+    heads = list(heads) if isinstance(heads, Iterable) else []
     if len(heads) not in (len(names), len(names) + 1):
         allowed = f"{len(names) + 1} callables, or {len(names)} where the chain ends in logits"
         raise bad("heads", allowed, len(heads), "One per exit.")
@@ -72,7 +73,7 @@ def from_sequential(
     parts = list(flat.values())
     stages = [nn.Sequential(*parts[a:b]) for a, b in pairwise(edges)]
     for stage in stages:
-        stage.train(module.training)  # a new container says it trains
+        stage.training = module.training  # a new container says it trains; its children stay as they are
     heads = heads if len(heads) == len(stages) else [*heads, unchanged]
     return StagedModel(stages, heads, features)
 

@@ -19,10 +19,13 @@ from policyopt.runtime import Decisions, ExpertPolicy, Policy
 from policyopt.runtime.checks import sample_numbers
 from policyopt.runtime.errors import bad
 
+from .first_rows import FirstRows
 from .hidden import size, take
+from .modules import refuse_numpy
 from .output import host
 from .single import Machine, Plain
 from .staged import StagedModel
+from .training import warn_of_training
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,9 +44,12 @@ class Served(Decisions):
         Mean cost of the exit taken, in the policy's unit.
     probabilities : ndarray of shape (n, C), float64, or None
         The answers, where asked for.
+    confidence : ndarray of shape (n,), float64, or None
+        How sure each answer is (`Decision.confidence`), where asked for.
     """
 
     probabilities: Floats | None = None
+    confidence: Floats | None = None
 
 
 class Server:
@@ -51,21 +57,25 @@ class Server:
 
     def __init__(
         self, model: StagedModel, policy: Policy | ExpertPolicy, probabilities: bool = False,
-        native: bool = False,
+        native: bool = False, confidence: bool = False,
     ) -> None:  # fmt: skip
         import torch
 
-        self.model, self.policy, self.probabilities = model, policy, probabilities
+        self.model, self.policy = model, policy
+        self.probabilities, self.confidence = probabilities, confidence
         self._path, self._wanted = frozenset(policy.path), policy.needs_features
         self._costs = [_by_exit(p) for p in _policies(policy)]
         self._count, self._lock = 0, Lock()
         self._inference = torch.inference_mode
+        self._run: StagedModel | FirstRows = model
+        if policy.kind == "logits":
+            self._run = FirstRows(model, policy.path[0], self._seen)
         self._single, self._numbered, self._reason = None, False, self._not_single()
         if native and self._reason:
             raise bad("native", "False here", True, f"Of this policy {self._reason}.")
         if not self._reason:
             assert isinstance(policy, Policy)
-            shared = (model, policy, self._costs[0], Served)
+            shared = (self._run, policy, self._costs[0], Served)
             made = compiled(policy)
             self._reason, self._numbered = made.reason, made.numbered or bool(made.reason)
             if native:
@@ -78,9 +88,17 @@ class Server:
         """Why single samples go by `Policy.step`; empty where they are decided without."""
         return self._reason
 
+    def _seen(self) -> None:
+        """The first rows were logits: ask the model itself from now on."""
+        self._run = self.model
+        if self._single is not None:
+            self._single.model = self.model
+
     def _not_single(self) -> str:
         if self.probabilities:
             return "the answers' probabilities are asked for"
+        if self.confidence:
+            return "the answers' confidence is asked for"
         return "several contexts are served" if isinstance(self.policy, ExpertPolicy) else ""
 
     def __call__(
@@ -106,18 +124,25 @@ class Server:
         Raises
         ------
         InputError
-            As `Policy.step`; an exit's output that is not what the policy was fitted on.
+            As `Policy.step`; an exit's output that is not what the policy was fitted on. Probabilities
+            where it takes logits are told by the first four rows that come; one row does not tell.
         """
-        n = size(batch)
-        with self._inference():
-            single = self._single if n == 1 and context is None else None
-            if single is not None and samples is None:
-                return single.run(batch, self._counted(1) if self._numbered else 0)
-            counted = samples is None
-            numbers = np.arange(n) + self._counted(n) if counted else sample_numbers(samples, n)
-            if single is not None:
-                return single.run(batch, int(numbers[0]))
-            return self._many(batch, n, numbers, context)
+        try:
+            n = size(batch)
+            with self._inference():
+                single = self._single if n == 1 and context is None else None
+                if single is not None and samples is None:
+                    return single.run(batch, self._counted(1) if self._numbered else 0)
+                if samples is None:
+                    numbers = np.arange(n) + self._counted(n)
+                else:
+                    numbers = sample_numbers(samples, n)
+                if single is not None:
+                    return single.run(batch, int(numbers[0]))
+                return self._many(batch, n, numbers, context)
+        except (TypeError, AttributeError) as error:
+            refuse_numpy(self.model, batch, error)
+            raise
 
     def _counted(self, n: int) -> int:
         """Count n samples, and return the first one's number; threads may serve at once."""
@@ -127,10 +152,11 @@ class Server:
 
     def _many(self, batch: Any, n: int, numbers: npt.NDArray[np.int64], context: Any) -> Served:
         """Run a batch; after every exit, only the survivors go on."""
-        model, policy = self.model, self.policy
+        model, policy = self._run, self.policy
         state, context = _started(policy, numbers, context)
         exits, predictions = np.empty(n, np.int64), np.empty(n, np.int32)
         answers = np.empty((n, policy.classes)) if self.probabilities else None
+        sure = np.empty(n) if self.confidence else None
         rows, hidden = np.arange(n), batch
         for k in range(policy.path[-1] + 1 if n else 0):
             hidden, given = model.stage(k, hidden)
@@ -144,6 +170,8 @@ class Server:
             exits[gone], predictions[gone] = k, decision.prediction[leaving]
             if answers is not None:
                 answers[gone] = _answers(decision)[leaving]
+            if sure is not None:
+                sure[gone] = decision.confidence[leaving]
             if len(gone) == len(rows):
                 break
             if len(gone):
@@ -155,7 +183,7 @@ class Server:
             costs = self._costs[0][exits]
         else:
             costs = np.array([self._costs[e][k] for e, k in zip(context, exits, strict=True)])
-        return Served(exits, predictions, costs, answers)
+        return Served(exits, predictions, costs, answers, sure)
 
 
 def serve(
@@ -163,6 +191,7 @@ def serve(
     policy: Policy | ExpertPolicy,
     *,
     probabilities: bool = False,
+    confidence: bool = False,
     compile: bool = False,  # as torch calls it
     backend: Any = "inductor",
     native: bool = False,
@@ -176,7 +205,11 @@ def serve(
     policy : Policy or ExpertPolicy
         From a fit, or `policyopt.load_policy`.
     probabilities : bool, default False
-        Whether to return the answers' class probabilities too.
+        Whether to return the answers' class probabilities too. Batches of one then go by `Policy.step`,
+        which is slower than what they go by otherwise.
+    confidence : bool, default False
+        Whether to return how sure each answer is (the largest probability, or that number calibrated
+        where the policy was fitted with a confidence map). Batches of one: as with `probabilities`.
     compile : bool, default False
         Whether to compile every stage and head (`StagedModel.compiled`). A compiled model rounds
         otherwise than a plain one: export the cache from the compiled one where that matters.
@@ -198,6 +231,11 @@ def serve(
         `native` where it cannot be.
     NoCompiler
         `native` without a C compiler.
+
+    Warns
+    -----
+    TrainingModeWarning
+        A module in training mode that holds dropout or batch norm. Looked for here, not at requests.
 
     Examples
     --------
@@ -224,7 +262,9 @@ def serve(
         model.vectors(0, None)  # says what is lacking
     if probabilities and policy.kind == "record":
         raise bad("probabilities", "False: the policy is of records", probabilities, "")
-    return Server(model.compiled(backend) if compile else model, policy, probabilities, native)
+    warn_of_training(model)
+    run = model.compiled(backend) if compile else model
+    return Server(run, policy, probabilities, native, confidence)
 
 
 def _started(policy: Any, numbers: npt.NDArray[np.int64], context: Any) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ from policyopt.export.scalar_compile import UNSURE, Compiled
 from policyopt.export.scalar_policy import caught_up
 from policyopt.runtime import Policy
 
+from .first_rows import FirstRows
 from .output import host, host_row
 from .staged import StagedModel
 
@@ -28,11 +29,12 @@ class Single:
     """What both ways of serving one sample share: their results, and the policy when they ask it."""
 
     def __init__(
-        self, model: StagedModel, policy: Policy, costs: npt.NDArray[np.float64], make: Make
-    ) -> None:
+        self, model: StagedModel | FirstRows, policy: Policy, costs: npt.NDArray[np.float64], make: Make
+    ) -> None:  # fmt: skip
         import torch
 
-        self.model, self.policy, self._costs, self._make = model, policy, costs, make
+        self.model: StagedModel | FirstRows = model  # the server sets it anew after the first rows
+        self.policy, self._costs, self._make = policy, costs, make
         self._path, self._float32 = frozenset(policy.path), torch.float32
         self._shape, self._vectors = (1, policy.classes), policy.needs_features
         self._results: dict[tuple[int, int], Any] = {}  # by exit and class
