@@ -77,8 +77,6 @@ Score {policy.rule.name}, answer {policy.answer.name}; {made or "no provenance"}
 `decide(outputs)` does the same for many samples whose outputs are known. Do not edit: export anew.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
@@ -103,12 +101,31 @@ def _runtime(names: Iterable[str], found: dict[str, str] | None = None) -> dict[
         lines, tree = text.splitlines(), ast.parse(text)
         own = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.level == 1]
         _runtime([str(n.module) for n in own if n.module not in found], found)
+        _quote_own_names(tree, lines)
         for node in reversed(tree.body):
             docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             if docstring or isinstance(node, (ast.Import, ast.ImportFrom)):
                 del lines[node.lineno - 1 : node.end_lineno]
         found.setdefault(name, "\n".join(lines))
     return found
+
+
+def _quote_own_names(tree: ast.Module, lines: list[str]) -> None:
+    """Quote annotations in a class that name the class: the file evaluates its annotations.
+
+    (Postponed, all of them would be strings, and a dataclass looks strings up in `sys.modules`, where a
+    file that is loaded by `importlib` need not be.)
+    """
+    for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        for node in ast.walk(owner):
+            if not isinstance(node, (ast.FunctionDef, ast.arg)):
+                continue
+            told = node.returns if isinstance(node, ast.FunctionDef) else node.annotation
+            if told is None or owner.name not in {getattr(x, "id", "") for x in ast.walk(told)}:
+                continue
+            at, line = told.lineno - 1, lines[told.lineno - 1]
+            start, end = told.col_offset, told.end_col_offset
+            lines[at] = f'{line[:start]}"{line[start:end]}"{line[end:]}'
 
 
 class _Tables:

@@ -137,7 +137,9 @@ def _check_device(device: Any) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         reason = str(error).partition("\n")[0]
-        raise bad("device", "one that torch can use here, e.g. 'cpu'", f"{device} ({reason})") from error
+        raise bad(
+            "device", "one that torch can use here, e.g. 'cpu'", f"{device} ({reason})"
+        ) from error
 
 
 def _append(writer: CacheWriter, split: str, outputs: list[Any], labels: Any, vectors: Any) -> None:

@@ -9,6 +9,7 @@ for the modules ``embeddings``, ``encoder.layer`` and ``pooler`` that BERT-like 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from policyopt.runtime.errors import bad
@@ -77,7 +78,10 @@ def from_encoder(
             type(model).__name__,
             "Pass the bare encoder, e.g. model.bert, or write a StagedModel of its parts.",
         )  # fmt: skip
-    ends = list(range(1, len(layers) + 1)) if after is None else [int(k) for k in after]
+    try:
+        ends = [index(k) for k in (range(1, len(layers) + 1) if after is None else after)]
+    except TypeError:
+        ends = []  # refused below
     if not ends or ends != sorted(set(ends)) or ends[0] < 1 or ends[-1] > len(layers):
         raise bad("after", f"ascending numbers of layers from 1 to {len(layers)}", after, "")
     heads = list(classifiers)

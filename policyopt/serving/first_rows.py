@@ -1,4 +1,4 @@
-"""The first rows that a server is given, looked at once: are they logits, as the policy takes them?
+"""The first rows that a server is given, looked at once: logits are not probabilities.
 
 One sample alone does not tell: logits may be non-negative with sum 1 by chance. So the first exit's rows
 are gathered over the first requests until they are as many as tell; then the model is asked without it.

@@ -62,7 +62,7 @@ def from_sequential(
     places = [known.index(name) if name in flat else -1 for name in names]
     if not names or -1 in places or places != sorted(set(places)) or places[-1] == len(known) - 1:
         raise bad(
-            "cuts", f"names of children in their order, of {', '.join(known[:-1]) or 'none'}", cuts,
+            "cuts", f"names of children in their order, of {', '.join(known[:-1]) or 'none'}", repr(cuts),
             "An exit comes after each, and one module or more follows the last.",
         )  # fmt: skip
     heads = list(heads) if isinstance(heads, Iterable) else []
@@ -73,7 +73,8 @@ def from_sequential(
     parts = list(flat.values())
     stages = [nn.Sequential(*parts[a:b]) for a, b in pairwise(edges)]
     for stage in stages:
-        stage.training = module.training  # a new container says it trains; its children stay as they are
+        # A new container says that it trains; its children stay as they are.
+        stage.training = module.training
     heads = heads if len(heads) == len(stages) else [*heads, unchanged]
     return StagedModel(stages, heads, features)
 

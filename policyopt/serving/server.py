@@ -89,7 +89,7 @@ class Server:
         return self._reason
 
     def _seen(self) -> None:
-        """The first rows were logits: ask the model itself from now on."""
+        """Ask the model itself from now on: the first rows were logits."""
         self._run = self.model
         if self._single is not None:
             self._single.model = self.model
@@ -133,10 +133,8 @@ class Server:
                 single = self._single if n == 1 and context is None else None
                 if single is not None and samples is None:
                     return single.run(batch, self._counted(1) if self._numbered else 0)
-                if samples is None:
-                    numbers = np.arange(n) + self._counted(n)
-                else:
-                    numbers = sample_numbers(samples, n)
+                first = self._counted(n) if samples is None else 0
+                numbers = sample_numbers(samples, n) + first
                 if single is not None:
                     return single.run(batch, int(numbers[0]))
                 return self._many(batch, n, numbers, context)

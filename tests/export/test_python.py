@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 
@@ -72,7 +73,9 @@ import sys, numpy as np
 sys.path.insert(0, ".")
 import policy
 x = np.load("outputs.npy")
-exits, answers, costs = policy.decide(x)
+exits, answers, costs = found = policy.decide(x)
+assert found.exit is exits and found.prediction is answers and found.cost is costs
+assert isinstance(found, tuple) and len(found) == 3
 for i, row in enumerate(x):
     state = policy.start(i)
     for k in policy.PATH:
@@ -104,6 +107,40 @@ np.savez("out.npz", exits=exits, answers=answers, costs=costs)
     np.testing.assert_array_equal(found["exits"], wanted.exit)
     np.testing.assert_array_equal(found["answers"], wanted.prediction)
     np.testing.assert_array_equal(found["costs"], wanted.cost)
+
+
+@pytest.mark.parametrize("spec", ["max_prob", "e2cm", "optimal_stopping"])
+def test_the_file_is_loaded_in_any_way(spec, tmp_path):
+    """By importlib without an entry in `sys.modules`, and by exec: its dataclass looks nothing up there."""
+    policy, path = fitted(spec), tmp_path / "elsewhere.py"
+    path.write_text(python_source(policy))
+    made = importlib.util.spec_from_file_location("elsewhere_by_path", path)
+    module = importlib.util.module_from_spec(made)
+    made.loader.exec_module(module)
+    assert "elsewhere_by_path" not in sys.modules
+    names = {"__name__": "nowhere"}
+    exec(compile(path.read_text(), "policy.py", "exec", dont_inherit=True), names)
+    assert "nowhere" not in sys.modules
+    outputs = np.random.default_rng(0).normal(size=(40, 4, 6)).astype(np.float32) * 3
+    wanted = policy.decide(outputs)
+    for decide in (module.decide, names["decide"]):
+        found = decide(outputs)
+        for name in ("exit", "prediction", "cost"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+
+
+def test_decide_refuses_probabilities_for_logits():
+    names = {}
+    exec(python_source(fitted("max_prob")), names)
+    logits = np.random.default_rng(0).normal(size=(70, 4, 6)).astype(np.float32)
+    chances = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    for rows in (4, 70):
+        with pytest.raises(ValueError, match=r"must be logits\. Got probabilities at exit 0"):
+            names["decide"](chances[:rows])
+    names["decide"](chances[:3])
+    mixed = chances.copy()
+    mixed[2, 0] *= 1.1
+    names["decide"](mixed)
 
 
 @pytest.mark.parametrize(
