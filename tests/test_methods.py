@@ -7,6 +7,7 @@ import inspect
 import numpy as np
 import pytest
 from checks import CHECKS, EXCEPTIONS
+from policies import fits
 from synthetic import cache, outputs
 
 from policyopt.methods import ROWS, make_method
@@ -83,11 +84,10 @@ def test_given_thresholds_are_used_and_refused_over_the_budget():
 
 def test_deterministic_by_default():
     """Only the scores with few distinct values mix."""
-    table = Tables(cache()).get("fit")
     for name in ROWS:
-        method = make_method(CHEAP.get(name, name))
-        mixed = any(f.policy.mixture for f in method.fit_path(table, [1.3, 2.0, 3.7, 6.5]))
+        mixed = any(result.policy.mixture for result in fits(CHEAP.get(name, name))[0])
         assert mixed == (ROWS[name].discrete), name
+    table = Tables(cache()).get("fit")
     (result,) = make_method("max_prob:thresholds=joint+mix=true").fit_path(table, [2.05])
     assert result.policy.mixture is not None
 
