@@ -14,6 +14,8 @@ import policyopt as po
 def test_labels_stand_above_the_bar_and_the_ideal(tmp_path, monkeypatch):
     """No label's box touches the line of the ideal, wherever that is: below, on or above the bar."""
     pytest.importorskip("torch")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     from examples.serve_torch import picture
     from examples.serve_torch.clock import Race
 
@@ -27,7 +29,9 @@ def test_labels_stand_above_the_bar_and_the_ideal(tmp_path, monkeypatch):
     races = [Race(b, *pair, (1.0,), 1.0) for b, pair in enumerate(pairs)]
     picture.draw(races, "title", tmp_path / "a.png")
     (figure,) = drawn
-    renderer = figure.canvas.get_renderer()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
     for axes, ideal in zip(figure.axes, ideals, strict=True):
         line = axes.transData.transform((1, ideal))[1]
         full, served = (text.get_window_extent(renderer) for text in axes.texts)
