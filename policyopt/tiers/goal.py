@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,15 +23,25 @@ _EPS = 1e-9
 class Limit:
     """The most that an objective's mean, 95th or 99th percentile, or worst row may be.
 
+    `spare` is taken from the share of rows that may cost more.
+
     Examples
     --------
-    >>> Limit.parse("latency:p95=20")
-    Limit(objective='latency', statistic='p95', most=20.0)
+    >>> limit = Limit.parse("latency:p95=20")
+    >>> limit.statistic, limit.share, limit.most
+    ('p95', 0.05, 20.0)
     """
 
     objective: str
     statistic: str
     most: float
+    spare: float = 0.0
+
+    @property
+    def share(self) -> float | None:
+        """Share of the rows that may cost more; None: their mean is what counts."""
+        allowed = STATISTICS[self.statistic]
+        return None if allowed is None else max(allowed - self.spare, 0.0)
 
     @staticmethod
     def parse(text: str) -> Limit:
@@ -53,7 +63,7 @@ class Limit:
 
     def kept(self, costs: Floats) -> bool:
         """Return whether rows that cost this (N,) keep within the limit."""
-        allowed = STATISTICS[self.statistic]
+        allowed = self.share
         if allowed is None:
             return float(costs.mean()) <= self.most * (1 + _EPS)
         return float((costs > self.most * (1 + _EPS)).mean()) <= allowed + _EPS
@@ -97,6 +107,32 @@ class Goal:
         """The objectives that matter to it, its own first."""
         return tuple(dict.fromkeys([self.objective, *(one.objective for one in self.limits)]))
 
+    def stricter(self, accuracy: float, share: float, costs: Mapping[str, float]) -> Goal:
+        """Return the goal with so much to spare: of accuracy, of the shares of limits, of mean costs."""
+        limits = tuple(
+            replace(one, most=max(one.most - costs[one.objective], 0.0))
+            if one.share is None
+            else replace(one, spare=one.spare + share)
+            for one in self.limits
+        )
+        return replace(
+            self, limits=limits,
+            budget=None if self.budget is None else max(self.budget - costs[self.objective], 0.0),
+            accuracy=None if self.accuracy is None else min(self.accuracy + accuracy, 1.0),
+        )  # fmt: skip
+
+    def surest(self) -> Goal:
+        """Return the highest accuracy whatever it costs, or the lowest cost at any; the same limits.
+
+        Examples
+        --------
+        >>> Goal("latency", budget=7.0).surest().accuracy, Goal(accuracy=0.9).surest().budget
+        (0.0, 1e+300)
+        """
+        if self.accuracy is None:
+            return replace(self, budget=None, accuracy=0.0)
+        return replace(self, budget=1e300, accuracy=None)
+
     def best(self, grid: Grid, costs: Mapping[str, Floats]) -> tuple[int, float] | None:
         """Return the best point of a grid and its cost, under leaving costs per objective; or None."""
         own = grid.cost(costs[self.objective])
@@ -117,7 +153,7 @@ class Goal:
         """Return which points of a grid keep the limits, (P,)."""
         allowed = np.ones(len(grid.value), dtype=bool)
         for one in self.limits:
-            share = STATISTICS[one.statistic]
+            share = one.share
             if share is None:
                 allowed &= grid.cost(costs[one.objective]) <= one.most * (1 + _EPS)
             else:

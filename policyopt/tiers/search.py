@@ -37,9 +37,7 @@ _FEW = 6  # exits up to here have all their subsets tried
 _BEAM, _MOST = 8, 8  # sets that are changed by one exit at a time; the most exits of a set
 _CELLS, _LEVELS, _FINE = 20_000, 33, 129  # points per set; thresholds per exit; and of a refinement
 _SWEEPS = 3
-_DRAWN = (
-    1000  # plans up to here have their hull kept though they are dominated: a picture shows them
-)
+_DRAWN = 1000  # plans whose hull is kept for a picture though they are dominated
 _MOST_ROWS = 20_000
 _NUMBERS = 1 << 23  # costs per sample beyond which dominated cuts are not looked for
 
@@ -85,8 +83,9 @@ class Searched:
 
 
 def search(
-    tiers: Tiers, table: Table, goal: Goal, *, exact: bool | None = None, seed: int = 0
-) -> Searched:
+    tiers: Tiers, table: Table, goal: Goal, *, exact: bool | None = None, seed: int = 0,
+    drawn: int = _DRAWN,
+) -> Searched:  # fmt: skip
     """Search plans on labelled rows.
 
     Parameters
@@ -98,6 +97,8 @@ def search(
     exact : bool, optional
         Whether all sets of exits are tried; default up to six exits.
     seed : int
+    drawn : int
+        How many plans, the dominated among them, have their frontier kept.
 
     Returns
     -------
@@ -112,7 +113,7 @@ def search(
     if len(table) > _MOST_ROWS:
         order = np.random.default_rng(seed).permutation(len(table))
         table = table.take(np.sort(order[:_MOST_ROWS]))
-    work = _Work(tiers, table, goal)
+    work = _Work(tiers, table, goal, drawn)
     if exact or (exact is None and table.exits <= _FEW):
         work.look(subsets(table.exits, table.exits))
     else:
@@ -152,8 +153,8 @@ def _axes(scores: Floats, kept: tuple[int, ...]) -> list[Floats]:
 class _Work:
     """The rows searched, and what was found so far."""
 
-    def __init__(self, tiers: Tiers, table: Table, goal: Goal) -> None:
-        self.tiers, self.table, self.goal = tiers, table, goal
+    def __init__(self, tiers: Tiers, table: Table, goal: Goal, drawn: int = _DRAWN) -> None:
+        self.tiers, self.table, self.goal, self.drawn = tiers, table, goal, drawn
         self.scores = score_table(MaxProb(), table.statistics.outputs())
         self.correct = table.correct
         self.out, self.tried = Searched(), set[tuple[int, ...]]()
@@ -236,7 +237,7 @@ class _Work:
         grid = self.grid(kept, _axes(self.scores, kept))
         key = self.goal.ranks()
         for i in range(len(plans)):
-            if i in places or self.out.plans <= _DRAWN:
+            if i in places or self.out.plans <= self.drawn:
                 self._frontier(plans[i], grid, costs[i])
         for i in places:
             best = self.goal.best(grid, costs[i])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -76,11 +77,60 @@ def test_an_accuracy_at_the_least_energy(run, place):
     assert spent[0] <= spent[1]
 
 
+def test_no_threshold_is_a_score_and_exports_decide_alike(run, place):
+    """The last bit of a score computed elsewhere must not turn a decision on the rows of the fit."""
+    if shutil.which("cc") is None and shutil.which("gcc") is None:
+        pytest.skip("no C compiler")
+    pytest.importorskip("onnxruntime")
+    out, folder = place / "out", place / "exported"
+    command = ("plan", place / "cache", "--tiers", place / "tiers.toml", "--method", "none")
+    gates = 0
+    for goal in (("--budget", "11"), ("--accuracy", "70%")):
+        assert run(*command, *goal, "--out", out)[0] == 0
+        policy = po.load_policy(out / "policy.json")
+        data = po.open_cache(place / "cache")
+        key, rows = data.rows("fit")
+        scores = policy.trace(data.splits[key].array("outputs")[rows]).scores
+        for i, threshold in enumerate(policy.thresholds):
+            assert threshold not in scores[:, i]
+            away = np.abs(scores[:, i] - threshold).min()
+            assert away > 64 * 2.0**-23  # what exports may differ by
+            gates += 0 < (scores[:, i] >= threshold).mean() < 1
+        export = ("export", out / "policy.json", "--to", "python,onnx,c", "--out", folder)
+        source = ("--cache", place / "cache", "--split", "fit", "--rows", "600")
+        assert run(*export, *source)[0] == 0
+        code, text, error = run("verify", folder)
+        assert code == 0, error
+        assert "onnx" in text and " c " in text and "python" in text
+    assert gates >= 2  # thresholds that divide the rows
+
+
+def test_a_floor_with_confidence(run, place):
+    command = ("plan", place / "cache", "--tiers", place / "tiers.toml", "--method", "none")
+    asked = (*command, "--format", "json", "--accuracy", "60%")
+    code, text, said = run(*asked)
+    mean = json.loads(text)
+    assert code == 0 and "kept in the mean" in said and "in two folds: accuracy" in said
+    held = mean["on_held_out_fit_rows"]
+    assert held["accuracy_low"] < held["accuracy"] < held["accuracy_high"] and held["rows"] == 600
+    code, text, said = run(*asked, "--confidence", "95%")
+    sure = json.loads(text)
+    assert code == 0 and "with 95.00 % confidence: accuracy at least" in said
+    assert "in the mean" not in said and sure["confidence"] == 0.95
+    held = sure["on_held_out_fit_rows"]
+    assert held["accuracy_low"] >= 0.6 and held["rows"] + held["fitted_rows"] == 600
+    assert sure["chosen"]["latency"] >= mean["chosen"]["latency"]
+
+
 @pytest.mark.parametrize(
     ("extra", "code", "said"),
     [
         (("--budget", "0.001"), 3, "at least"),
         (("--accuracy", "100%"), 3, "at most"),
+        (("--accuracy", "85%", "--confidence", "99.9999%"), 3, "at most"),
+        (("--budget", "9", "--confidence", "40%"), 2, "at least 50%"),
+        (("--budget", "9", "--confidence", "100%"), 2, "below 100%"),
+        (("--budget", "9", "--confidence", "very"), 2, "--confidence"),
         ((), 2, "budget or accuracy"),
         (("--budget", "9", "--accuracy", "90%"), 2, "one of the two"),
         (("--accuracy", "much"), 2, "--accuracy"),

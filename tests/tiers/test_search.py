@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -14,43 +14,55 @@ import tier_cases
 
 from policyopt.methods import make_method
 from policyopt.runtime.errors import BudgetError, InputError
-from policyopt.tiers.choose import make_plan, outcome, references, summary
+from policyopt.runtime.thresholds import ALWAYS, NEVER
+from policyopt.tiers.choose import make_plan
 from policyopt.tiers.goal import Goal, Limit
 from policyopt.tiers.grid import Grid, axis
 from policyopt.tiers.search import search
+from policyopt.tiers.summary import outcome, references, summary
 
 
-def every_plan(tiers, table, cascade, levels=33):
-    """Yield kept, tiers of stages, thresholds, value and paid cost per objective, row by row."""
-    sure = np.stack([o.confidence for o in table.statistics.outputs()], axis=1)
-    right, exits = table.correct, table.exits
-    amounts = np.diff(table.costs, prepend=0.0)
+def sure_of(table):
+    """The largest probability, from the class outputs themselves, (N, K)."""
+    parts = [np.asarray(outputs, dtype=np.float64) for _, outputs in table.chunks()]
+    logits = np.concatenate(parts)
+    powers = np.exp(logits - logits.max(axis=2, keepdims=True))
+    return (powers / powers.sum(axis=2, keepdims=True)).max(axis=2)
+
+
+def every_threshold(column):
+    """One below all scores, one between each two neighbours, one above: all that can differ."""
+    ordered = sorted(set(column.tolist()))
+    middles = [(low + high) / 2 for low, high in pairwise(ordered)]
+    return [ordered[0] - 1.0, *middles, ordered[-1] + 1.0]
+
+
+def every_plan(tiers, table, cascade):
+    """Yield value and paid cost per objective, row by row, of all cuts, exits and thresholds."""
+    sure, right, exits = sure_of(table), table.correct, table.exits
+    amounts = [b - a for a, b in pairwise([0.0, *table.costs.tolist()])]
     for size in range(1, exits + 1):
         for kept in combinations(range(exits), size):
-            axes = [axis(sure[:, k], min(levels, 33)) for k in kept[:-1]]
             ways = []
-            for thresholds in product(*axes):
-                leave = np.array([sure[:, k] >= t for k, t in zip(kept, thresholds, strict=False)])
-                leave = np.vstack([leave.reshape(size - 1, len(table)), np.ones(len(table), bool)])
-                at = leave.argmax(axis=0)
+            for thresholds in product(*(every_threshold(sure[:, k]) for k in kept[:-1])):
+                at = np.full(len(table), size - 1)
+                for i in reversed(range(size - 1)):
+                    at[sure[:, kept[i]] >= thresholds[i]] = i
                 ways.append((at, right[np.arange(len(at)), np.array(kept)[at]].mean()))
-            last = kept[-1] + 1
-            for tier_of in product(range(len(tiers.tiers)), repeat=last):
+            for tier_of in product(range(len(tiers.tiers)), repeat=kept[-1] + 1):
                 if list(tier_of) == sorted(tier_of):
-                    costs = {
-                        name: np.array(
-                            tier_cases.walk(tiers, tier_of, kept, name, amounts, cascade)
-                        )
+                    latency, energy = (
+                        np.array(tier_cases.walk(tiers, tier_of, kept, name, amounts, cascade))
                         for name in ("latency", "energy")
-                    }
+                    )
                     for at, value in ways:
-                        yield value, costs["latency"][at], costs["energy"][at]
+                        yield value, latency[at], energy[at]
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("cascade", [False, True])
 def test_as_good_as_all_cuts_exits_and_thresholds(seed, cascade):
-    table = tier_cases.table(seed, 60, 2 + seed % 2, cascade)
+    table = tier_cases.table(seed, 24, 2 + seed % 2, cascade)  # all thresholds fit into the grid
     tiers = tier_cases.tiers(seed, table.exits, 2 + (seed + 1) % 2, cascade)
     budget_of, floor = None, 0.0
     found = list(every_plan(tiers, table, cascade))
@@ -119,6 +131,39 @@ def test_no_early_exits_and_one_exit_is_edgent():
     # The deadline of every single row: the worst case, as Edgent's.
     goal = Goal("latency", deadline, None, (Limit("latency", "worst", deadline),))
     assert search(tiers, table, goal).found[0].value >= edgent
+
+
+def test_many_rows_cost_little_though_not_all_thresholds_are_tried():
+    """A grid of quantiles, then refined: within two rows of 90 of the best of all thresholds."""
+    table, tiers = tier_cases.table(3, 90, 3), tier_cases.tiers(3, 3, 2)
+    found = [(v, latency.mean()) for v, latency, _ in every_plan(tiers, table, False)]
+    value, mean = np.array(found).T
+    for budget in np.quantile(mean, [0.05, 0.3, 0.6]):
+        best = search(tiers, table, Goal("latency", float(budget))).found[0]
+        assert value[mean <= budget].max() - best.value <= 2 / 90 + 1e-12
+
+
+@pytest.mark.parametrize("levels", [3, 9, 33, 129])
+def test_thresholds_stand_in_the_widest_gaps_between_scores(levels):
+    rng = np.random.default_rng(levels)
+    for scores in (
+        rng.random(500), 1 - np.float32(2.0) ** -rng.uniform(1, 24, 500).astype(np.float32),
+        rng.integers(0, 6, 500).astype(float), np.ones(4), np.array([0.5]),
+    ):  # fmt: skip
+        found = axis(scores.astype(np.float64), levels)
+        assert found[0] == ALWAYS and found[-1] == NEVER and len(found) <= levels
+        assert (np.diff(found) > 0).all()
+        ordered = np.unique(scores.astype(np.float64))
+        for t in found[1:-1]:
+            assert t not in scores
+            at = np.searchsorted(ordered, t)
+            assert t == pytest.approx((ordered[at - 1] + ordered[at]) / 2, rel=1e-12)
+        if len(ordered) + 1 <= levels:
+            assert len(found) == len(ordered) + 1
+        else:  # some near every quantile
+            largest = np.unique(scores, return_counts=True)[1].max() / len(scores)
+            shares = [(scores < t).mean() for t in found]
+            assert np.diff(shares).max() <= 2 / (levels - 2) + largest
 
 
 def test_a_grid_counts_as_a_loop_does():

@@ -1,0 +1,248 @@
+"""A plan that keeps its goal with a confidence: chosen and fitted on half of the rows, tested on the others.
+
+Learn then test (Angelopoulos et al., arXiv:2110.01052), with fixed-sequence testing (their section 3.2):
+policies are fitted on one half to goals from much stricter than asked to just as asked; in this order each
+is tested on the other half, until one cannot be shown to keep the goal asked. Whatever the data, the chance
+that any of those that passed breaks the goal is at most one less the confidence, so the best of them may
+be taken. A goal of several parts (a budget and limits) is kept where each part is: the test of all of them
+needs no correction. Where a method was better than the search's own thresholds on the first half, both are
+tested, each with half of the chance.
+
+Shares (accuracy, the rows beyond a percentile's limit) are tested exactly, means by a bound that needs the
+range of costs: that of the plan's leaving costs, over the rows of the fit where each has its own. `worst`
+can be shown by no sample: no row of either half breaks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.methods import Fitted, Method
+from policyopt.methods.base import fit_where_possible
+from policyopt.runtime.errors import BudgetError, bad, message
+from policyopt.table import Table
+from policyopt.telling import listening, tell
+from policyopt.tiers.bounds import mean_high, share_high, share_low
+from policyopt.tiers.choose import Certificate, Planned, known_rows, make_plan
+from policyopt.tiers.compare import own
+from policyopt.tiers.describe import Tiers
+from policyopt.tiers.goal import Goal
+from policyopt.tiers.plans import Plan, leaving_costs, plan_table
+from policyopt.tiers.search import Searched, search
+from policyopt.tiers.summary import outcome
+
+Floats = npt.NDArray[np.float64]
+# How much stricter than asked, in standard errors of the rows that test; the first is surely enough.
+_STEPS = (8.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.75, 2.5, 2.25, 2.0, 1.75, 1.5, 1.25, 1.0, 0.5)
+_SHARES = np.linspace(1.0, 0.0, 17)  # of the way to the full cost: budgets of a method, for a floor
+
+
+@dataclass(frozen=True)
+class _Tested:
+    plan: Plan
+    fitted: Fitted
+    by: Method | None
+    kept: bool
+    accuracy: float
+    accuracy_low: float
+    cost: float
+    cost_high: float
+
+
+def certified_plan(
+    tiers: Tiers,
+    table: Table,
+    goal: Goal,
+    confidence: float,
+    method: Method | None = None,
+    *,
+    shortlist: int = 3,
+    seed: int = 0,
+) -> Planned:
+    """Choose a plan that keeps its goal on new rows with a confidence.
+
+    Parameters
+    ----------
+    tiers, table, goal, method, shortlist, seed
+        As of `make_plan`.
+    confidence : float
+        From 0.5 to below 1: over the draw of the table's rows, the chance that the plan's accuracy,
+        mean costs and percentiles on unseen rows keep the goal is at least this.
+
+    Returns
+    -------
+    Planned
+        With its certificate.
+
+    Raises
+    ------
+    BudgetError
+        No plan can be shown to keep the goal.
+
+    Examples
+    --------
+    >>> import policyopt as po
+    >>> from policyopt.table import Tables
+    >>> from policyopt.tiers.describe import Link, Tier
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 2000)
+    >>> logits = rng.normal(size=(2000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
+    >>> table = Tables(po.from_arrays(logits, labels, costs=[1, 4], unit="MMACs")).get("fit")
+    >>> tiers = Tiers((Tier("device", 1.0), Tier("cloud", 0.1)), (Link(8.0),), 500, (2000,))
+    >>> found = certified_plan(tiers, table, Goal("latency", accuracy=0.9), 0.95).certificate
+    >>> found.accuracy_low >= 0.9
+    True
+    """
+    if not 0.5 <= confidence < 1:
+        raise bad("confidence", "at least 50% and below 100%", confidence, "E.g. 95%.")
+    table = known_rows(table)
+    if len(table) < 2:
+        raise bad("table", "of two labelled rows or more, to fit and to test", len(table))
+    order = np.random.default_rng(seed).permutation(len(table))
+    half = len(table) // 2
+    fit, test = table.take(order[:half]), table.take(order[half:])
+    if method is None:
+        searched, by, plan = search(tiers, fit, goal, seed=seed), None, None
+        compared = []
+    else:
+        first = make_plan(tiers, fit, goal, method, shortlist=shortlist, seed=seed)
+        searched, by, plan, compared = first.searched, first.by, first.plan, first.compared
+    errors = _Errors.of(tiers, fit, goal, searched, len(test), seed)
+    sequences: list[tuple[Method | None, Iterator[tuple[Plan, Fitted]]]]
+    sequences = [(None, _by_search(tiers, fit, goal, errors, seed))]
+    if by is not None and plan is not None:
+        sequences.append((by, _by_method(tiers, fit, goal, errors, by, plan, seed)))
+    chance, tested = (1 - confidence) / len(sequences), list[_Tested]()
+    for used, sequence in sequences:
+        for one, fitted in sequence:
+            tested.append(_test(tiers, table, test, goal, 1 - chance, one, fitted, used))
+            if not tested[-1].kept:
+                break
+    kept, key = [t for t in tested if t.kept], goal.ranks()
+    if not kept:
+        raise BudgetError(_impossible(tiers, goal, tested, confidence))
+    best = max(kept, key=lambda t: key(t.accuracy, t.cost))
+    found = Certificate(
+        confidence, len(test), len(fit), best.accuracy, best.accuracy_low, best.cost, best.cost_high
+    )
+    return Planned(best.plan, best.fitted, searched, compared, True, by=best.by, certificate=found)
+
+
+@dataclass(frozen=True)
+class _Errors:
+    """Standard errors, on the rows that test, of what a goal is about."""
+
+    accuracy: float
+    share: float
+    costs: dict[str, float]
+
+    @staticmethod
+    def of(
+        tiers: Tiers, fit: Table, goal: Goal, searched: Searched, rows: int, seed: int
+    ) -> _Errors:
+        found = searched.found[0]
+        fitted = own(plan_table(tiers, found.plan, goal.objective, fit), found, seed)
+        _, paid = outcome(tiers, found.plan, fitted.policy, fit, goal.objectives)
+        right = goal.accuracy or 0.0
+        return _Errors(
+            (right * (1 - right) / rows) ** 0.5,
+            max(((s * (1 - s) / rows) ** 0.5 for s in _shares(goal)), default=0.0),
+            {name: float(costs.std()) / rows**0.5 for name, costs in paid.items()},
+        )
+
+    def stricter(self, goal: Goal, steps: float) -> Goal:
+        """Return the goal with so many standard errors to spare."""
+        costs = {name: steps * error for name, error in self.costs.items()}
+        return goal.stricter(steps * self.accuracy, steps * self.share, costs)
+
+
+def _shares(goal: Goal) -> list[float]:
+    return [one.share for one in goal.limits if one.share is not None]
+
+
+def _by_search(
+    tiers: Tiers, fit: Table, goal: Goal, errors: _Errors, seed: int
+) -> Iterator[tuple[Plan, Fitted]]:
+    """Yield plans by the search's own thresholds, from the surest to what is just asked."""
+    wishes = [errors.stricter(goal, steps) for steps in _STEPS]
+    seen = set[tuple[Plan, tuple[float, ...]]]()
+    for i, wish in enumerate([*(w.surest() for w in wishes[:1]), *wishes]):
+        tell(i, len(wishes) + 1, "testing plans")
+        try:
+            with listening(None):
+                found = search(tiers, fit, wish, seed=seed, drawn=0).found[0]
+        except BudgetError:  # more than any plan can: the next one asks for less
+            continue
+        if (found.plan, found.thresholds) not in seen:
+            seen.add((found.plan, found.thresholds))
+            yield found.plan, own(plan_table(tiers, found.plan, goal.objective, fit), found, seed)
+
+
+def _by_method(
+    tiers: Tiers, fit: Table, goal: Goal, errors: _Errors, by: Method, plan: Plan, seed: int
+) -> Iterator[tuple[Plan, Fitted]]:
+    """Yield a method's policies on one plan, from the surest budget to what is just asked."""
+    small = plan_table(tiers, plan, goal.objective, fit)
+    low, high = float(small.mean_costs[0]), float(small.mean_costs[-1])
+    if goal.budget is None:
+        budgets = [low + float(part) * (high - low) for part in _SHARES]
+    else:
+        asked = [errors.stricter(goal, steps).budget or 0.0 for steps in _STEPS]
+        budgets = [min(budget, high) for budget in asked if budget >= low]
+    with listening(None):
+        for fitted in fit_where_possible(by, small, list(dict.fromkeys(budgets)), seed):
+            if fitted is not None:
+                yield plan, fitted
+
+
+def _test(
+    tiers: Tiers, table: Table, test: Table, goal: Goal, level: float, plan: Plan, fitted: Fitted,
+    by: Method | None,
+) -> _Tested:  # fmt: skip
+    """Test a policy on rows that neither chose nor fitted it; `table` gives the range of costs."""
+    correct, paid = outcome(tiers, plan, fitted.policy, test, goal.objectives)
+    rows, means = len(correct), {}
+    for name, costs in paid.items():
+        range_ = leaving_costs(tiers, plan, name, table)
+        extra = float(fitted.policy.overhead[-1]) if name == goal.objective else 0.0
+        means[name] = mean_high(costs, float(range_.min()), float(range_.max()) + extra, level)
+    low, high = share_low(int(correct.sum()), rows, level), means[goal.objective]
+    kept = goal.accuracy is None or low >= goal.accuracy
+    kept &= goal.budget is None or high <= goal.budget
+    for limit in goal.limits:
+        beyond = int((paid[limit.objective] > limit.most * (1 + 1e-9)).sum())
+        if limit.share is None:
+            kept &= means[limit.objective] <= limit.most
+        elif limit.share == 0:
+            kept &= beyond == 0
+        else:
+            kept &= share_high(beyond, rows, level) <= limit.share
+    own_cost = float(paid[goal.objective].mean())
+    return _Tested(plan, fitted, by, bool(kept), float(correct.mean()), low, own_cost, high)
+
+
+def _impossible(tiers: Tiers, goal: Goal, tested: list[_Tested], confidence: float) -> str:
+    """Return why no plan can be shown to keep the goal."""
+    sure = f"with {100 * confidence:g} % confidence"
+    step = "Lower the confidence, import more rows of split fit, or ask for less."
+    if not tested:
+        return message(
+            "confidence", "such that a plan keeps the goal on half of the rows", sure, step
+        )
+    if goal.accuracy is not None:
+        most = max(t.accuracy_low for t in tested)
+        if most < goal.accuracy:
+            allowed = f"at most {100 * most:.2f} %, what the most accurate plan tested has {sure}"
+            return message("accuracy", allowed, f"{100 * goal.accuracy:.2f} %", step)
+    else:
+        least, unit = min(t.cost_high for t in tested), tiers.unit_of(goal.objective)
+        if goal.budget is not None and least > goal.budget:
+            allowed = f"at least {least:.6g} {unit}, what the cheapest plan tested costs {sure}"
+            return message("budget", allowed, f"{goal.budget:.6g}", step)
+    return message(
+        "limit", f"such that a plan keeps the goal and all limits {sure}", "others", step
+    )

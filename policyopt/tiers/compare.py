@@ -1,0 +1,142 @@
+"""Plans and methods compared in two folds: each fitted on the rows of one, replayed on those of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.answers.crossfit import folds_of
+from policyopt.methods import Fitted, Method
+from policyopt.methods.always import Always, alone
+from policyopt.methods.base import fit_where_possible, problem_of
+from policyopt.methods.threshold import Threshold
+from policyopt.runtime.scores import MaxProb
+from policyopt.table import Table
+from policyopt.telling import listening, tell
+from policyopt.tiers.describe import Tiers
+from policyopt.tiers.goal import Goal
+from policyopt.tiers.plans import plan_table
+from policyopt.tiers.search import Found, again
+from policyopt.tiers.summary import outcome
+
+Floats = npt.NDArray[np.float64]
+Candidate = tuple[Found, Method | None]
+_EPS = 1e-9
+_LADDER = np.array([1.0, 0.95, 0.9, 0.8, 0.7, 0.55, 0.4, 0.2, 0.0])  # of the way to the budget
+_MARGINS = (0.0, 0.0025, 0.005, 0.01, 0.02)  # of accuracy, above the floor
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step of a candidate's ladder comes to on rows that did not fit it.
+
+    Attributes
+    ----------
+    candidate, step : int
+    accuracy, cost : float
+    rows : int
+    met : bool
+        Whether it keeps the goal there.
+    over : float
+        Mean cost beyond the budget.
+    """
+
+    candidate: int
+    step: int
+    accuracy: float
+    cost: float
+    rows: int
+    met: bool
+    over: float
+
+
+def compare(
+    tiers: Tiers,
+    table: Table,
+    goal: Goal,
+    candidates: Sequence[Candidate],
+    start: int,
+    seed: int,
+) -> list[Outcome]:
+    """Return the outcomes of all steps of the candidates from `start` on."""
+    fold = folds_of(len(table), 2, seed)
+    outcomes = []
+    for i, (one, by) in list(enumerate(candidates))[start:]:
+        tell(i, len(candidates), "comparing plans")
+        steps: dict[int, list[tuple[Floats, dict[str, Floats]]]] = {}
+        for f in (0, 1):
+            rest, test = (table.take(np.flatnonzero(rows)) for rows in (fold != f, fold == f))
+            with listening(None):  # the candidates are what is told
+                ladder = fits(tiers, rest, goal, one, by, seed)
+            for step, fitted in enumerate(ladder):
+                if fitted is not None:
+                    seen = outcome(tiers, one.plan, fitted.policy, test, goal.objectives)
+                    steps.setdefault(step, []).append(seen)
+        for step, parts in steps.items():
+            if len(parts) == 2:
+                outcomes.append(_outcome(goal, i, step, parts))
+    return outcomes
+
+
+def _outcome(
+    goal: Goal, candidate: int, step: int, parts: Sequence[tuple[Floats, dict[str, Floats]]]
+) -> Outcome:
+    correct = np.concatenate([right for right, _ in parts])
+    paid = {n: np.concatenate([costs[n] for _, costs in parts]) for n in goal.objectives}
+    own = paid[goal.objective]
+    cost, accuracy = float(own.mean()), float(correct.mean())
+    # What lies within the sampling error of a budget that the fit kept is no breach.
+    error = float(own.std()) / len(own) ** 0.5
+    over = 0.0 if goal.budget is None else cost - goal.budget
+    met = all(limit.kept(paid[limit.objective]) for limit in goal.limits)
+    met &= over <= 2 * error + _EPS * cost
+    met &= goal.accuracy is None or accuracy >= goal.accuracy - _EPS
+    return Outcome(candidate, step, accuracy, cost, len(own), met, over)
+
+
+def best_of(goal: Goal, outcomes: Sequence[Outcome]) -> Outcome | None:
+    """Return the best outcome that met the goal, else the one nearest to it; None of none."""
+    key = goal.ranks()
+    met = [o for o in outcomes if o.met]
+    if met or not outcomes:  # the first of equals: the search's order
+        return max(met, key=lambda o: key(o.accuracy, o.cost), default=None)
+    return max(outcomes, key=lambda o: o.accuracy if goal.budget is None else -o.over)
+
+
+def fits(
+    tiers: Tiers, table: Table, goal: Goal, one: Found, by: Method | None, seed: int
+) -> list[Fitted | None]:
+    """Return a candidate's fits on some rows, from what the goal asks to what is surer to keep it."""
+    small = plan_table(tiers, one.plan, goal.objective, table)
+    costs = small.mean_costs
+    if small.exits == 1:
+        return [own(small, one, seed)]
+    if by is None:
+        found = [again(tiers, table, wish, one) for wish in _wishes(goal)]
+        return [own(small, f, seed) if f is not None else None for f in found]
+    most = min(goal.budget if goal.budget is not None else 1.5 * one.cost, float(costs[-1]))
+    if most < costs[0] or costs[-1] <= costs[0]:  # where leaving anywhere costs the same, a
+        return [None]  # budget has nothing to say
+    budgets = [float(costs[0] + part * (most - costs[0])) for part in _LADDER]
+    if goal.budget is not None and not goal.limits:
+        budgets = budgets[:1]
+    return fit_where_possible(by, small, budgets, seed)
+
+
+def _wishes(goal: Goal) -> list[Goal]:
+    """Return the goal, and the same with a little more accuracy."""
+    if goal.accuracy is None:
+        return [goal]
+    return [replace(goal, accuracy=min(goal.accuracy + m, 1.0)) for m in _MARGINS]
+
+
+def own(small: Table, found: Found, seed: int) -> Fitted:
+    """Return the policy of a search's own thresholds, on the rows of its plan's table."""
+    if small.exits == 1:
+        return alone(Always(0), small, 0, float(small.mean_costs[0]), seed)
+    method = Threshold("max_prob", thresholds=found.thresholds)
+    most = float(problem_of(MaxProb(), small).mean_costs[-1])  # the policy's arithmetic too
+    return method.fit_path(small, [most], seed)[0]
