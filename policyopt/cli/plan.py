@@ -203,7 +203,10 @@ def _remarks(tiers: Tiers, goal: Goal, planned: Planned, reached: dict[str, Any]
             f"{percent(goal.accuracy)} %"
         )
     if goal.budget is not None and reached[f"{goal.objective}_low"] > goal.budget:
-        note(f"the held-out rows cost more than {number(goal.budget)} {unit}, beyond their error")
+        note(
+            f"the held-out rows cost more than {number(goal.budget)} {unit}, beyond their error"
+            + ("" if sure else "; --confidence 95% leaves room for that")
+        )
 
 
 def _share(text: str | None, option: str = "--accuracy") -> float | None:

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.report.figures import COLOURS
+from policyopt.report.figures import COLOURS as _ALL
 from policyopt.tiers.choose import Planned
 from policyopt.tiers.describe import Tiers
 from policyopt.tiers.goal import Goal
+
+_COLOURS = (*_ALL[:-1], "#7A4E2D")  # black is the chosen plan's
+_STYLES = ("-", "--", ":")
 
 
 def plan_figure(
@@ -49,42 +52,76 @@ def plan_figure(
     groups: dict[tuple[int, ...], list[np.ndarray]] = {}
     for plan, points in planned.searched.frontiers:
         groups.setdefault(tuple(sorted(set(plan.tier))), []).append(points)
-    for i, (used, lines) in enumerate(sorted(groups.items())):
-        colour = COLOURS[i % len(COLOURS)]
+    for i, (used, lines) in enumerate(sorted(groups.items(), key=lambda g: (len(g[0]), g[0]))):
+        colour, style = _COLOURS[i % len(_COLOURS)], _STYLES[i // len(_COLOURS) % len(_STYLES)]
         for points in lines:
-            axes.plot(points[:, 0], 100 * points[:, 1], color=colour, lw=0.5, alpha=0.25)
+            axes.plot(points[:, 0], 100 * points[:, 1], color=colour, lw=0.4, alpha=0.15)
         edge = np.concatenate(lines)
         edge = edge[np.argsort(edge[:, 0], kind="stable")]
-        top = np.maximum.accumulate(edge[:, 1])
+        rising = np.diff(np.maximum.accumulate(edge[:, 1]), prepend=-1.0) > 0
+        edge = edge[rising]  # the end of what more cost does not better is not drawn
         label = " + ".join(tiers.tiers[t].name for t in used)
-        axes.step(edge[:, 0], 100 * top, where="post", color=colour, lw=1.8, label=label)
-    for one in others:
-        axes.plot(one[name], 100 * one["accuracy"], "x", color="0.3", ms=8, mew=2)
+        axes.plot(edge[:, 0], 100 * edge[:, 1], color=colour, ls=style, lw=1.8, label=label,
+                  marker="o", ms=4 if len(edge) == 1 else 0, drawstyle="steps-post")  # fmt: skip
+    for i, one in enumerate(others):  # in turn below and above, so that neighbours do not meet
+        place = (one[name], 100 * one["accuracy"])
+        axes.plot(*place, "x", color="0.2", ms=8, mew=2, zorder=4)
         axes.annotate(
-            f"full model, {one['tiers'][-1]}", (one[name], 100 * one["accuracy"]),
-            textcoords="offset points", xytext=(0, -14), ha="center", color="0.3", fontsize=8,
+            f"full model, {one['tiers'][-1]}", place, textcoords="offset points",
+            xytext=(0, 9 if i % 2 else -16), ha="center", color="0.2", fontsize=8, zorder=4,
+            bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8},
         )  # fmt: skip
+    _chosen(axes, reached, name)
+    if goal.budget is not None:
+        axes.axvline(goal.budget, color="0.4", ls="--", lw=1, label="budget")
+    else:
+        axes.axhline(100 * (goal.accuracy or 0), color="0.4", ls="--", lw=1, label="accuracy asked")
+    _zoom(axes, goal, [*groups.values()], [reached, *others], name)
+    axes.set_xlabel(f"mean {name} per sample [{tiers.unit_of(name)}]")
+    axes.set_ylabel("accuracy [%]")
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title("lines: fit rows; star, crosses: held-out rows", loc="right", fontsize=8)
+    axes.grid(True, color="0.92")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _chosen(axes: Any, reached: dict[str, Any], name: str) -> None:
+    """Draw the chosen plan with its intervals, its star alone in the legend."""
     x, y = reached[name], 100 * reached["accuracy"]
-    spread = [
-        [[centre - low], [high - centre]]
+    bars = [
+        [[max(centre - low, 0.0)], [max(high - centre, 0.0)]]
         for centre, low, high in (
             (x, reached[f"{name}_low"], reached[f"{name}_high"]),
             (y, 100 * reached["accuracy_low"], 100 * reached["accuracy_high"]),
         )
     ]
-    axes.errorbar(
-        x, y, xerr=np.maximum(spread[0], 0), yerr=np.maximum(spread[1], 0), color="black",
-        marker="*", ms=15, capsize=3, zorder=5, label=f"chosen: {reached['plan']} (held-out rows)",
-    )  # fmt: skip
-    if goal.budget is not None:
-        axes.axvline(goal.budget, color="0.5", ls="--", lw=1, label="budget")
-    else:
-        axes.axhline(100 * (goal.accuracy or 0), color="0.5", ls="--", lw=1, label="accuracy asked")
-    axes.set_xlabel(f"mean {name} per sample [{tiers.unit_of(name)}]")
-    axes.set_ylabel("accuracy [%]")
-    axes.set_title(title, loc="left", fontsize=11)
-    axes.grid(True, color="0.92")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(x=0.08)
-    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=4)
-    return figure
+    axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], color="black", capsize=3, ls="none", zorder=5)
+    axes.plot(x, y, "*", color="black", mec="white", mew=0.8, ms=15, zorder=6)
+    axes.plot([], [], "*", color="black", ms=9, label=f"chosen: {reached['plan']}")
+
+
+def _zoom(
+    axes: Any,
+    goal: Goal,
+    groups: Sequence[list[np.ndarray]],
+    records: Sequence[dict[str, Any]],
+    name: str,
+) -> None:
+    """Show what is worth comparing: costs in octaves where they are far apart, the upper accuracies."""
+    points = np.concatenate([line for lines in groups for line in lines])
+    costs = np.array([*points[:, 0], *(one[name] for one in records)])
+    if costs.min() > 0 and costs.max() > 6 * costs.min():
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    seen = [one["accuracy_low"] for one in records] + [goal.accuracy or 1.0]
+    top = max(float(points[:, 1].max()), *(one["accuracy_high"] for one in records))
+    low = max(top - max(4 * (top - min(seen)), 0.03), float(points[:, 1].min()))
+    room = 0.04 * (top - low)
+    axes.set_ylim(100 * (low - room), 100 * (top + room))
+    axes.margins(x=0.06)
