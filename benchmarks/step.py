@@ -1,4 +1,4 @@
-"""What one decision costs per exit, for every score, in process time: numpy runtime, and plain Python.
+"""What one decision costs per exit, for every score, in process time: numpy runtime, plain Python, C.
 
 python benchmarks/step.py [--classes 10,100,1000] [--out benchmarks/results/step.json]
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _c_steps import c_microseconds
 from _common import machine, machine_line, synthetic, table, write
 
 import policyopt as po
@@ -58,18 +59,20 @@ def main() -> None:
     names = sorted({name for times in found.values() for name in times}, key=_order(found))
     header = ("per exit, K = 5", *(f"C = {classes:,}: step" for classes in widths),
               *(f"{classes:,}: score alone" for classes in widths),
-              *(f"{classes:,}: plain Python" for classes in widths if classes <= MOST_CLASSES))  # fmt: skip
+              *(f"{classes:,}: plain Python" for classes in widths if classes <= MOST_CLASSES),
+              *(f"{classes:,}: C" for classes in widths))  # fmt: skip
     rows = [
         (name, *(_cell(found[str(c)], name, "step_us") for c in widths),
          *(_cell(found[str(c)], name, "score_us") for c in widths),
-         *(_cell(found[str(c)], name, "plain_us") for c in widths if c <= MOST_CLASSES))
+         *(_cell(found[str(c)], name, "plain_us") for c in widths if c <= MOST_CLASSES),
+         *(_cell(found[str(c)], name, "c_us", 2) for c in widths))
         for name in names
     ]  # fmt: skip
     title = "One decision (logits in float32), us of process time"
     note = (
         f"Target: max_prob at C = 100 under {TARGET:g} us. *Score alone*: the score rule on columns "
         "that are there already. *Plain Python*: `policyopt.export.ScalarPolicy.step` on lists of floats, the "
-        "share of samples in doubt included, which `Policy.step` decides.\n"
+        "share of samples in doubt included, which `Policy.step` decides. *C*: the exported header, gcc -O2.\n"
     )
     write(
         options.out,
@@ -94,9 +97,10 @@ def _at(classes: int, rounds: int) -> dict[str, dict[str, float]]:
     runs: dict[str, tuple[Callable[[], None] | None, ...]] = {
         "plain numpy: softmax and argmax": (lambda: _plain(samples), None, None)
     }
+    policies: dict[str, Policy] = {}
     for name, spec in _METHODS.items():
         (result,) = make_method(spec).fit_path(fit, [3.0])
-        policy = result.policy
+        policies[name] = policy = result.policy
         assert policy.exits == EXITS
         assert name.startswith(policy.rule.name), (name, policy.rule.name)
         given = points if policy.needs_features else [[None] * _SAMPLES] * EXITS
@@ -110,7 +114,12 @@ def _at(classes: int, rounds: int) -> dict[str, dict[str, float]]:
     for kind in ("probabilities", "record"):
         policy = Policy(MaxProb(), thresholds, costs, "ms", kind, classes)
         runs[f"max_prob of {kind}"] = (_others(policy, samples), None, None)
-    return _fastest(runs, rounds)
+    best = _fastest(runs, rounds)
+    for name, policy in policies.items():
+        spent = c_microseconds(policy, samples, points if policy.needs_features else None, rounds)
+        if spent is not None:
+            best[name]["c_us"] = spent
+    return best
 
 
 def _fastest(runs: Mapping[str, Any], rounds: int) -> dict[str, dict[str, float]]:
@@ -199,8 +208,8 @@ def _order(found: Mapping[str, Any]) -> Callable[[str], tuple[bool, float]]:
     return lambda name: (not name.startswith("plain"), times[name]["step_us"])
 
 
-def _cell(times: Mapping[str, Any], name: str, key: str) -> str:
-    return f"{times[name][key]:.1f}" if key in times[name] else ""
+def _cell(times: Mapping[str, Any], name: str, key: str, digits: int = 1) -> str:
+    return f"{times[name][key]:.{digits}f}" if key in times[name] else ""
 
 
 if __name__ == "__main__":
