@@ -13,10 +13,10 @@ from policyopt.methods.choosing import (
     FEWEST_ROWS,
     Candidate,
     Report,
+    compare,
     one_standard_error,
     signed,
     thinned_to_compare,
-    values_of,
 )  # fmt: skip
 from policyopt.methods.frugalgpt import FrugalGPT
 from policyopt.methods.optimal_stopping import OptimalStopping
@@ -99,8 +99,12 @@ class Auto(Method):
     ) -> list[tuple[int, Report]]:
         """Return, per budget, the chosen candidate and what the comparison found."""
         rows = thinned_to_compare(table, seed)
-        values = values_of(rows, candidates, budgets, self.folds, seed)
-        return [self._rule(values[j], candidates) for j in range(len(budgets))]
+        found = compare(rows, candidates, budgets, self.folds, seed)
+        choices = []
+        for j, values in enumerate(found.values):
+            chosen, report = self._rule(values, candidates)
+            choices.append((found.plain(j, chosen, candidates, self.errors), report))
+        return choices
 
     def _rule(self, values: Floats, candidates: list[Candidate]) -> tuple[int, Report]:
         """One-standard-error rule on values (M, N) of M candidates."""

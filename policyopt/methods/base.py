@@ -22,6 +22,7 @@ from policyopt.runtime.errors import BudgetError, bad
 from policyopt.runtime.policy import Policy, first_exit
 from policyopt.runtime.scores import ScoreRule, score_table
 from policyopt.table import Table
+from policyopt.thresholds.flat import level
 from policyopt.thresholds.problem import Problem, Solution
 
 Floats = npt.NDArray[np.float64]
@@ -78,6 +79,9 @@ class Fitted:
     accuracy : float
         On the rows that chose the thresholds: optimistic, never to be quoted as a result. NaN
         where they have no labels.
+    flat : tuple of int
+        Exits, in the model's numbers, whose scores differ by rounding only: each decides the same for all
+        samples, or by a coin (see `policyopt.thresholds.flat`). The provenance's ``notes`` say so.
     """
 
     policy: Policy
@@ -85,6 +89,7 @@ class Fitted:
     budget: float | None
     expected: Expectation
     accuracy: float
+    flat: tuple[int, ...] = ()
 
     def save(self, path: Any) -> None:
         """Write the policy's artifact (JSON)."""
@@ -188,12 +193,8 @@ def problem_of(
     known = labelled or table.labelled
     value = table.correct if known else np.full((len(table), table.exits), np.nan)
     spent = overhead(answers.rule, (rule,), table.exits, table.classes, table.rate)
-    return Problem(
-        scored(rule, table, answers),
-        value,
-        table.costs + spent,
-        table.unit,
-    )
+    scores, flat = level(rule, scored(rule, table, answers))
+    return Problem(scores, value, table.costs + spent, table.unit, flat)
 
 
 def scored(rule: ScoreRule, table: Table, answers: CrossFitted) -> Floats:
@@ -238,7 +239,7 @@ def conclude(
         expected = expectation(outcomes)
     return freeze(
         method, label, rule, solution.thresholds, mixture, table, budget, seed, expected,
-        sum(weight * float(gained.mean()) for weight, _, gained in outcomes), answer,
+        sum(weight * float(gained.mean()) for weight, _, gained in outcomes), answer, problem.flat,
     )  # fmt: skip
 
 
@@ -261,8 +262,12 @@ def freeze(
     expected: Expectation,
     accuracy: float,
     answer: AnswerRule | None = None,
+    flat: Sequence[int] = (),
 ) -> Fitted:
-    """Make the policy, its costs including its own arithmetic, and say where it comes from."""
+    """Make the policy, its costs including its own arithmetic, and say where it comes from.
+
+    Flat exits (see `policyopt.thresholds.flat`) are told of in the provenance's ``notes``.
+    """
     answer = answer or Plain()
     rules = (rule,) if mixture is None or mixture.rule is None else (rule, mixture.rule)
     own = overhead(answer, rules, table.exits, table.classes, table.rate)
@@ -284,6 +289,9 @@ def freeze(
             "python": platform.python_version(),
         },
     }
+    named = tuple(int(table.path[k]) for k in flat)
+    if named:
+        provenance["notes"] = [flat_note(named)]
     policy = Policy(
         rule,
         thresholds,
@@ -298,7 +306,19 @@ def freeze(
         kept=table.kept,
         model_exits=table.model_exits,
     )
-    return Fitted(policy, label, budget, expected, accuracy)
+    return Fitted(policy, label, budget, expected, accuracy, named)
+
+
+def flat_note(exits: Sequence[int]) -> str:
+    """Return what is said of exits, in the model's numbers, whose scores do not tell samples apart.
+
+    Examples
+    --------
+    >>> flat_note([0, 2])
+    'scores of exits 0, 2 differ by rounding only: no sample is told from another there'
+    """
+    which = f"exit {exits[0]}" if len(exits) == 1 else f"exits {', '.join(map(str, exits))}"
+    return f"scores of {which} differ by rounding only: no sample is told from another there"
 
 
 def _version() -> str:

@@ -6,13 +6,14 @@ correctness less the price of what it spends beyond what it was to cost (or plus
 saves), so that none wins by overspending; a part of the budget left unspent by plan earns nothing.
 The least complex candidate whose mean value is within one standard error (of the paired
 difference, over rows) of the best is chosen: the one-standard-error rule of Breiman et al., CART,
-1984, section 3.4.3. Candidates of one complexity compete by their means.
+1984, section 3.4.3. Candidates of one complexity compete by their means. A candidate whose scores are flat
+(`policyopt.thresholds.flat`) stands behind any other that is as accurate, within a standard error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,55 @@ Report = list[dict[str, Any]]
 FEWEST_ROWS = 100
 #: More rows are not needed to compare; all of them fit what is chosen.
 _MOST_ROWS = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What M candidates are worth at B budgets on N rows that they were not fitted on.
+
+    Attributes
+    ----------
+    values : ndarray of shape (B, M, N)
+        See `values_of`.
+    correct : ndarray of shape (B, M, N)
+        1.0 where the answer is right.
+    flat : ndarray of shape (B, M), bool
+        Whether some fold's fit found scores that differ by rounding only.
+    """
+
+    values: Floats
+    correct: Floats
+    flat: npt.NDArray[np.bool_]
+
+    def plain(
+        self, budget: int, chosen: int, candidates: Sequence[Candidate], errors: float
+    ) -> int:
+        """Return the chosen candidate, or in the place of a flat one another that is as accurate.
+
+        Parameters
+        ----------
+        budget, chosen : int
+            Places.
+        candidates : sequence of (name, method, complexity)
+        errors : float
+            How many standard errors of the paired difference in accuracy count as none.
+
+        Returns
+        -------
+        int
+            Of several the least complex, and then the one of the best mean value.
+        """
+        values, correct = self.values[budget], self.correct[budget]
+        if not self.flat[budget, chosen]:
+            return chosen
+        behind = correct[chosen] - correct
+        error = behind.std(axis=1) / behind.shape[1] ** 0.5
+        equal = behind.mean(axis=1) <= errors * error
+        equal &= np.isfinite(values).all(axis=1) & ~self.flat[budget]
+        places = np.flatnonzero(equal).tolist()
+        if not places:
+            return chosen
+        return min(places, key=lambda i: (candidates[i][2], -float(values[i].mean())))
 
 
 def thinned_to_compare(table: Table, seed: int) -> Table:
@@ -69,8 +119,21 @@ def values_of(
     ndarray of shape (B, M, N)
         -inf where a candidate cannot meet the budget.
     """
+    return compare(table, candidates, budgets, folds, seed, least).values
+
+
+def compare(
+    table: Table,
+    candidates: Sequence[Candidate],
+    budgets: Sequence[float],
+    folds: int,
+    seed: int,
+    least: Callable[[Table], float] = lambda table: float(table.mean_costs[0]),
+) -> Comparison:
+    """Return what candidates are worth on rows that they were not fitted on; see `values_of`."""
     fold = folds_of(len(table), folds, seed)
     values = np.empty((len(budgets), len(candidates), len(table)))
+    correct, flat = np.zeros_like(values), np.zeros(values.shape[:2], dtype=bool)
     count = int(fold.max()) + 1
     for f in range(count):
         tell(f, count, "comparing policies")
@@ -88,10 +151,12 @@ def values_of(
                     values[j, i, held] = -np.inf
                     continue
                 outcome = replay(one.policy, test)
+                flat[j, i] |= bool(one.flat)
+                correct[j, i, held] = outcome.correct
                 # Lists of exits may spare a part of the budget: that is no merit here.
                 target = min(one.expected.cost, inside[j])
                 values[j, i, held] = outcome.correct - prices[j] * (outcome.cost - target)
-    return values
+    return Comparison(values, correct, flat)
 
 
 def one_standard_error(

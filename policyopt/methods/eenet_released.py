@@ -149,7 +149,7 @@ class EenetReleased(Method):
                 solution = (
                     solve_planned(problem, r, aim)
                     if self.meet
-                    else Solution(released_thresholds(problem.scores, r))
+                    else Solution(problem.settled(released_thresholds(problem.scores, r)))
                 )
                 gap = abs(float(r @ problem.mean_costs) - budget) / max(abs(budget), 1e-300)
                 # Within a tenth of the budget: by accuracy; none there: the nearest.

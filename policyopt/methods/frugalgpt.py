@@ -37,6 +37,7 @@ from policyopt.runtime.scores import Constant, MaxProb, ScoreRule, score_table
 from policyopt.runtime.scores.logistic import Logistic
 from policyopt.table import Table
 from policyopt.thresholds.conditional import Quantiles, best_within
+from policyopt.thresholds.flat import level, level_held_out
 from policyopt.thresholds.meet import spend
 from policyopt.thresholds.problem import Floats, Problem, Solution
 
@@ -91,12 +92,12 @@ class FrugalGPT(Method):
         check_exits(table)
         check_budgets(table, budgets)
         table = self._thinned(table, seed)
-        rule, scores = self._scorer(table, seed)
+        rule, scores, flat = self._scorer(table, seed)
         best: list[tuple[float, float, List, tuple[Floats, ...]] | None] = [None] * len(budgets)
         axis = np.linspace(0.0, 1.0, _LEVELS)
         lists = lists_of(table, self.length)
         for kept in lists:
-            problem = self._problem(table, rule, scores, kept)
+            problem = self._problem(table, rule, scores, kept, flat)
             grid = [axis] * (len(kept) - 1)
             cost, value = Quantiles(problem).grid(grid) if grid else _alone(problem)
             for i, budget in enumerate(budgets):
@@ -113,7 +114,9 @@ class FrugalGPT(Method):
                     f"No list of exits costs {budget:.6g} {table.unit} or less on these rows: "
                     "the cheapest exit's score costs more than is left. Raise the budget."
                 )
-            fitted.append(self._freeze(table, rule, scores, choice[2], choice[3], budget, seed))
+            fitted.append(
+                self._freeze(table, rule, scores, choice[2], choice[3], budget, seed, flat)
+            )
         return fitted
 
     def _freeze(
@@ -125,9 +128,10 @@ class FrugalGPT(Method):
         onward: Sequence[Floats],
         budget: float,
         seed: int,
+        flat: tuple[int, ...],
     ) -> Fitted:
         """Polish a point of a list's grid, spend what is left, and freeze it."""
-        problem = self._problem(table, rule, scores, kept)
+        problem = self._problem(table, rule, scores, kept, flat)
         thresholds = np.empty(0)
         if len(kept) > 1:
             search = Quantiles(problem)
@@ -141,11 +145,14 @@ class FrugalGPT(Method):
             problem, Solution(thresholds), budget, seed,
         )  # fmt: skip
 
-    def _problem(self, table: Table, rule: ScoreRule, scores: Floats, kept: List) -> Problem:
+    def _problem(
+        self, table: Table, rule: ScoreRule, scores: Floats, kept: List, flat: tuple[int, ...]
+    ) -> Problem:
         """Pose the problem of a list: its scores, and its costs without the exits left out."""
         small = table.keep_exits([table.path[k] for k in kept])
         costs = small.costs + own_costs(rule_on(rule, kept), small)
-        return Problem(scores[:, kept], small.correct, costs, table.unit)
+        here = tuple(i for i, k in enumerate(kept[:-1]) if k in flat)
+        return Problem(scores[:, kept], small.correct, costs, table.unit, here)
 
     def _thinned(self, table: Table, seed: int) -> Table:
         """Return rows whose grids can be held at once."""
@@ -155,10 +162,11 @@ class FrugalGPT(Method):
             return table
         return table.take(np.sort(np.random.default_rng(seed).permutation(len(table))[:most]))
 
-    def _scorer(self, table: Table, seed: int) -> tuple[ScoreRule, Floats]:
-        """Return the score rule of all exits, and each row's scores by a rule that it did not train."""
+    def _scorer(self, table: Table, seed: int) -> tuple[ScoreRule, Floats, tuple[int, ...]]:
+        """Return the score rule of all exits, each row's scores by a rule it did not train, and flat exits."""
         if self.score == "max_prob":
-            return MaxProb(), score_table(MaxProb(), table.statistics.outputs())
+            scores, flat = level(MaxProb(), score_table(MaxProb(), table.statistics.outputs()))
+            return MaxProb(), scores, flat
         seen = see(table, CrossFitted(Plain()))
         fold = folds_of(len(seen), self.folds, seed)
         rule = scorer(seen, self.penalty)
@@ -167,7 +175,10 @@ class FrugalGPT(Method):
             held, rest = np.flatnonzero(fold == f), np.flatnonzero(fold != f)
             without = scorer(seen.take(rest), self.penalty) if len(rest) else rule
             scores[held] = score_table(without, seen.take(held).outputs, held)
-        return rule, scores
+        found = level_held_out(
+            rule, scores, lambda rows: score_table(rule, seen.take(rows).outputs, rows)
+        )
+        return rule, *found
 
 
 def scorer(seen: Seen, penalty: float) -> Logistic:

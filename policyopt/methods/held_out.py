@@ -14,6 +14,7 @@ from policyopt.runtime.errors import InputError
 from policyopt.runtime.output import ExitOutput
 from policyopt.runtime.scores import ScoreRule, score_table
 from policyopt.table import Table
+from policyopt.thresholds.flat import level
 from policyopt.thresholds.problem import Problem
 
 Floats = npt.NDArray[np.float64]
@@ -90,7 +91,8 @@ def problem_on(rule: ScoreRule, outputs: list[ExitOutput], table: Table) -> Prob
     As `policyopt.methods.base.problem_of`, which gives the rule the table's reduced columns only.
     """
     costs = table.costs + own_costs(rule, table)
-    return Problem(score_table(rule, outputs), table.correct, costs, table.unit)
+    scores, flat = level(rule, score_table(rule, outputs))
+    return Problem(scores, table.correct, costs, table.unit, flat)
 
 
 def seed_of(seed: int, restart: int, use: int = 0) -> int:

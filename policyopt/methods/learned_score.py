@@ -22,6 +22,7 @@ from policyopt.overhead import overhead
 from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.scores import ScoreRule, score_table
 from policyopt.table import Table
+from policyopt.thresholds.flat import level_held_out
 from policyopt.thresholds.problem import Problem
 from policyopt.thresholds.solve import SOLVERS, check_solver, solve_path
 
@@ -100,8 +101,11 @@ class LearnedScore(Method):
             rest = np.flatnonzero(fold != f)
             without = self.learn(seen.take(rest), seed) if len(rest) else rule
             scores[held] = score_table(without, seen.take(held).outputs, held)
+        scores, flat = level_held_out(
+            rule, scores, lambda rows: score_table(rule, seen.take(rows).outputs, rows)
+        )
         own = overhead(answers.rule, (rule,), table.exits, table.classes, table.rate)
-        problem = Problem(scores, seen.correct, table.costs + own, table.unit)
+        problem = Problem(scores, seen.correct, table.costs + own, table.unit, flat)
         solutions = solve_path(problem, self.thresholds, budgets)
         return [
             conclude(

@@ -31,6 +31,7 @@ from policyopt.overhead import overhead
 from policyopt.runtime.policy import first_exit
 from policyopt.table import Table
 from policyopt.telling import tell
+from policyopt.thresholds.flat import level
 from policyopt.thresholds.meet import meet_budget
 from policyopt.thresholds.problem import Problem
 
@@ -154,13 +155,15 @@ class Played(Method):
             else:
                 high = middle
         fixed = at_price(layers, size, exits, float(np.exp(high)))
-        problem = replace(problem, scores=outputs_at(fixed, columns))
+        rule = rule_at(fixed, seen)
+        scores, flat = level(rule, outputs_at(fixed, columns))
+        problem = replace(problem, scores=scores, flat=flat)
         most = float(np.abs(problem.scores).max()) + 1.0
         solution = meet_budget(
             problem, lambda t: np.full(exits - 1, t), -most, most, aim, start=0.0
         )
         return conclude(
-            self, self.label, rule_at(fixed, seen), seen.table, problem, solution, budget, seed,
+            self, self.label, rule, seen.table, problem, solution, budget, seed,
             answer=seen.answer,
         )  # fmt: skip
 

@@ -23,16 +23,18 @@ from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Choice, Domain, Real
 from policyopt.overhead import overhead
 from policyopt.runtime.decision import Mixture
-from policyopt.runtime.policy import first_exit
+from policyopt.runtime.policy import ALWAYS, NEVER, first_exit
 from policyopt.runtime.scores import ScoreRule
 from policyopt.runtime.scores.advantage import Advantage
 from policyopt.table import Table
 from policyopt.telling import tell
+from policyopt.thresholds.flat import level_held_out
 from policyopt.thresholds.joint import upper_hull
-from policyopt.thresholds.meet import meet_budget
+from policyopt.thresholds.meet import meet_budget, unless_idle
 from policyopt.thresholds.problem import Problem
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 _MOST_ROWS = 100_000  # more do not sharpen 30 coefficients per exit
 _BISECTIONS = 14
 
@@ -51,7 +53,8 @@ class Priced(Method):
     folds : int
         Of the cross-fitting of answers.
     mix : bool
-        Mix the two neighbours on the hull by a coin instead of one policy between them.
+        Mix the two neighbours on the hull by a coin instead of one policy between them. Without it, a coin is
+        tossed only where scores are equal, so that no threshold can meet the budget, and where it pays.
     """
 
     answer: str = "combined"
@@ -92,6 +95,17 @@ class Priced(Method):
         """Return each row's scores (N, K) under its own fold's coefficients (G+1, K-1, M+1)."""
         return scores_of(theta, seen.columns, seen.fold)
 
+    def _level(self, seen: Evidence, theta: Floats) -> tuple[Floats, tuple[int, ...]]:
+        """Return `scores`, and the flat exits, whose scores are made equal."""
+
+        def deployed(rows: Ints) -> Floats:
+            some = replace(
+                seen, columns=[c[rows] for c in seen.columns], fold=np.full(len(rows), -1)
+            )
+            return self.scores(some, theta)  # fold -1: the coefficients of all rows
+
+        return level_held_out(self.rule(seen, theta[-1]), self.scores(seen, theta), deployed)
+
     def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Train once, and freeze one policy per budget; see `Method.fit_path`."""
         # Matrices of 30 columns: more threads of BLAS only wait for each other.
@@ -123,18 +137,21 @@ class Priced(Method):
         low, high = 0.0, len(stopping.prices) - 1.0  # the lowest price is the dearest policy
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            exits = first_exit(self.scores(seen, stopping.at(middle)), np.zeros(problem.exits - 1))
+            scores, _ = self._level(seen, stopping.at(middle))
+            exits = first_exit(scores, np.zeros(problem.exits - 1))
             if float(problem.paid(exits).mean()) > budget:
                 low = middle
             else:
                 high = middle
         theta = stopping.at(high)
-        scores = self.scores(seen, theta)
-        problem = replace(problem, scores=scores)
+        scores, flat = self._level(seen, theta)
+        problem = replace(problem, scores=scores, flat=flat)
         most = float(np.abs(scores).max()) + 1.0
         solution = meet_budget(
             problem, lambda t: np.full(problem.exits - 1, t), -most, most, budget, start=0.0
         )
+        if flat:
+            solution = unless_idle(problem, solution, budget)
         return conclude(
             self, self.label, self.rule(seen, theta[-1]), seen.table, problem, solution,
             budget, seed, answer=seen.answer,
@@ -146,11 +163,13 @@ class Priced(Method):
         """Mix the two policies next to the budget on the upper hull over all prices."""
         ends = np.zeros((problem.rows, 2), dtype=np.int64)
         ends[:, 1] = problem.exits - 1
-        level = np.zeros(problem.exits - 1)
-        every = [
-            first_exit(self.scores(seen, stopping.theta[..., i]), level)
-            for i in range(len(stopping.prices))
-        ]
+        every, levels, flats = [], [], []
+        for i in range(len(stopping.prices)):
+            scores, flat = self._level(seen, stopping.theta[..., i])
+            level = np.zeros(problem.exits - 1)
+            every.append(first_exit(scores, level))
+            levels.append(replace(problem, scores=scores).settled(level) if flat else level)
+            flats.append(flat)
         exits = np.concatenate([np.stack(every, axis=1), ends], axis=1)
         outcomes = [(problem.paid(column), problem.gained(column)) for column in exits.T]
         points = np.array([[paid.mean(), gained.mean()] for paid, gained in outcomes])
@@ -159,9 +178,11 @@ class Priced(Method):
         dearer = int(np.clip(np.searchsorted(along, budget), 1, len(corners) - 1))
         gap = along[dearer] - along[dearer - 1]
         share = float(np.clip((budget - along[dearer - 1]) / gap, 0, 1)) if gap > 0 else 0.0
+        chosen = corners[dearer - 1], corners[dearer]
         (rule, thresholds), (other, other_thresholds) = (
-            self._at(seen, stopping, corners[i], problem.exits) for i in (dearer - 1, dearer)
+            self._at(seen, stopping, corner, levels) for corner in chosen
         )
+        flat = sorted({k for corner in chosen for k in flats[min(corner, len(flats) - 1)]})
         pair = [
             (weight, *outcomes[corners[i]])
             for weight, i in ((1 - share, dearer - 1), (share, dearer))
@@ -169,17 +190,18 @@ class Priced(Method):
         mixture = Mixture(other_thresholds, share, int(seed), other)
         return freeze(
             self, self.label, rule, thresholds, mixture, seen.table, budget, seed,
-            expectation(pair), sum(w * float(gained.mean()) for w, _, gained in pair), seen.answer,
+            expectation(pair), sum(w * float(gained.mean()) for w, _, gained in pair), seen.answer, flat,
         )  # fmt: skip
 
     def _at(
-        self, seen: Evidence, stopping: Stopping, corner: int, exits: int
+        self, seen: Evidence, stopping: Stopping, corner: int, levels: list[Floats]
     ) -> tuple[ScoreRule, Floats]:
         """Return the rule and thresholds of a corner: a price, or one of the two ends."""
         last = len(stopping.prices)
         rule = self.rule(seen, stopping.theta[-1, ..., min(corner, last - 1)])
-        level = {last: -1e30, last + 1: 1e30}.get(corner, 0.0)
-        return rule, np.full(exits - 1, level)
+        if corner < last:
+            return rule, levels[corner]
+        return rule, np.full(len(levels[0]), ALWAYS if corner == last else NEVER)
 
     def _own(self, seen: Evidence) -> Floats:
         exits, size = len(seen.columns) + 1, seen.columns[0].shape[1]

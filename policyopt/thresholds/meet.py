@@ -15,6 +15,7 @@ Floats = npt.NDArray[np.float64]
 #: A budget counts as met from below within this share of what it allows beyond exit 0 (or within one sample's way from
 #: the first exit to the last, where that is more).
 TOLERANCE = 0.002
+_TINY_GAIN = 1e-9
 
 
 def meet_budget(
@@ -29,7 +30,7 @@ def meet_budget(
     """Find the member of a family whose replayed cost is the budget.
 
     Bisection on the *replayed* cost, not on a planned one. What is left of the budget is spent by
-    `spend`. Where the family jumps over the budget (few distinct scores: votes, counters), the
+    `spend`. Where the family jumps over the budget (few distinct scores: votes, counters, flat exits), the
     two neighbours are mixed so that the expected cost is the budget.
 
     Parameters
@@ -62,7 +63,7 @@ def meet_budget(
         guess = None
         if not low < middle < high:
             break
-        thresholds = family(middle)
+        thresholds = problem.settled(family(middle))
         cost = problem.cost(thresholds)
         if cost <= budget:
             low, cheap, cheap_cost = middle, thresholds, cost
@@ -131,3 +132,38 @@ def spend(problem: Problem, thresholds: Floats, left: float) -> Floats:
             thresholds[k] = between(float(ranked[last]), following)
             left -= float(total[last])
     return thresholds
+
+
+def unless_idle(problem: Problem, solution: Solution, budget: float) -> Solution:
+    """Return the decisions at thresholds 0 where what a solution spends beyond them buys nothing.
+
+    For scores that say by how much leaving is the better. Where all samples look alike, the rest of a budget
+    can go on samples drawn by a coin, or on all from one exit to the next: worth it only where the
+    later answers are better.
+
+    Parameters
+    ----------
+    problem : Problem
+    solution : Solution
+    budget : float
+
+    Returns
+    -------
+    Solution
+
+    Examples
+    --------
+    >>> scores, costs = np.array([[1e-7, 0.0], [1e-7, 0.0]]), np.array([1.0, 3.0])
+    >>> coin = Solution(np.array([ALWAYS]), np.array([NEVER]), 0.5)
+    >>> for last in (1.0, 0.0):
+    ...     value = np.array([[0.0, last], [0.0, last]])
+    ...     print(unless_idle(Problem(scores, value, costs), coin, 2.0).other is None)
+    False
+    True
+    """
+    own = problem.settled(np.zeros(problem.exits - 1))
+    spent = problem.accuracy(solution.thresholds)
+    if solution.other is not None:
+        spent += solution.share * (problem.accuracy(solution.other) - spent)
+    idle = spent <= problem.accuracy(own) + _TINY_GAIN
+    return Solution(own) if idle and problem.cost(own) <= budget else solution

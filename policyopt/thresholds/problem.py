@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.errors import BudgetError, message
-from policyopt.runtime.policy import first_exit
+from policyopt.runtime.policy import ALWAYS, NEVER, first_exit
+from policyopt.thresholds.flat import ROUNDING
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,12 +29,15 @@ class Problem:
         Cumulative cost, per exit or per sample.
     unit : str
         Unit of the costs, for messages.
+    flat : tuple of int
+        Exits whose scores differed by rounding only and were made equal (see `flat`).
     """
 
     scores: Floats
     value: Floats
     costs: Floats
     unit: str = "units"
+    flat: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         # Solvers go exit by exit: columns side by side in memory are read several times faster.
@@ -53,6 +57,32 @@ class Problem:
     def exits(self) -> int:
         """K."""
         return self.scores.shape[1]
+
+    @cached_property
+    def common(self) -> Floats:
+        """The score that all samples share at each exit but the last, NaN where they differ, (K-1,)."""
+        first = self.scores[0, :-1]
+        return np.where((self.scores[:, :-1] == first).all(axis=0), first, np.nan)
+
+    def settled(self, thresholds: Floats) -> Floats:
+        """Return thresholds that decide the same here, none of them at a score that all samples share.
+
+        Where all share a score, up to rounding, a threshold near it would leave the decision to the last bit of
+        whoever computes the score: it becomes "always" or "never".
+
+        Examples
+        --------
+        >>> problem = Problem(
+        ...     np.array([[0.5, 0.0], [0.5, 0.0]]), np.ones((2, 2)), np.array([1.0, 2.0])
+        ... )
+        >>> problem.settled(np.array([0.5 + 1e-9])) == NEVER, problem.settled(np.array([0.6]))
+        (array([ True]), array([0.6]))
+        """
+        # Scores lie within half of ROUNDING of the one they share: twice that leaves room for another's error.
+        near = np.abs(thresholds - self.common) <= 2 * ROUNDING * np.maximum(np.abs(self.common), 1)
+        if not near.any():
+            return thresholds
+        return np.where(near, np.where(self.common >= thresholds, ALWAYS, NEVER), thresholds)
 
     def paid(self, exits: npt.NDArray[np.int64]) -> Floats:
         """Return what each sample pays for the exit it takes, (N,)."""
