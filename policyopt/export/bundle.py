@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from policyopt.runtime.artifact import save_policy
 from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.policy import Policy
 
+from .edges import edges_of
 from .golden import Golden
+from .golden_file import write_golden
 from .graph import ExitGraph
+from .manifest import EDGES, GOLDEN, MANIFEST, POLICY, TARGETS, ULPS, checksum, manifest_of
 from .tracing import trace_policy
 
-FORMAT, VERSION = "policyopt-export", 1
-MANIFEST, POLICY, GOLDEN = "manifest.json", "policy.json", "golden.npz"
-TARGETS = ("python", "onnx", "c")
-#: How far scores may be from those of the runtime: units of float32 rounding (2**-23) of the larger of
-#: the score and 1. The Python file runs the runtime's own code. The others sum and take exponentials of
-#: float32 in another order; exits and answers must be equal all the same.
-ULPS = {"python": 0, "onnx": 64, "c": 64}
+__all__ = ["TARGETS", "ULPS", "checksum", "write_bundle", "write_golden"]
 
 
 def write_bundle(
@@ -43,6 +36,7 @@ def write_bundle(
     targets : sequence of str
         Of `TARGETS`.
     golden : Golden
+        From `samples.golden_of`; where it has no edges, they are searched among its own rows.
     graphs : list of K ExitGraph, optional
     name : str
         Of the C header, and prefix of all names in it.
@@ -65,44 +59,20 @@ def write_bundle(
         folder = Path(made) / "export"
         folder.mkdir()
         save_policy(policy, folder / POLICY)
+        edges = edges_of(policy, golden) if golden.edges is None else golden.edges
         write_golden(golden, folder / GOLDEN)
+        write_golden(edges, folder / EDGES)
         for target in dict.fromkeys(targets):
             _WRITERS[target](policy, graphs, folder, name)
         files = {
             path.relative_to(folder).as_posix(): checksum(path)
             for path in sorted(folder.rglob("*")) if path.is_file()
         }  # fmt: skip
-        manifest = {
-            "format": FORMAT, "version": VERSION, "score": policy.rule.name,
-            "answer": policy.answer.name, "path": list(policy.path), "kind": policy.kind,
-            "classes": policy.classes, "unit": policy.unit, "costs": policy.costs.tolist(),
-            "rows": len(golden), "targets": {t: {"ulps": ULPS[t]} for t in dict.fromkeys(targets)},
-            "files": files,
-        }  # fmt: skip
+        manifest = manifest_of(policy, golden, len(edges), list(dict.fromkeys(targets)), files)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         if out.exists():
             shutil.move(str(out), str(Path(made) / "old"))
         folder.rename(out)
-
-
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_golden(golden: Golden, path: Path) -> None:
-    """Write golden vectors as an .npz: keys ``input<position>:<name>``, ``sample``, and those of `Ran`."""
-    arrays: dict[str, Any] = {
-        f"input{at}:{name}": array
-        for at, given in enumerate(golden.inputs)
-        for name, array in given.items()
-    }
-    expected = golden.expected
-    np.savez_compressed(
-        path, allow_pickle=False, sample=golden.sample, score=expected.score, confidence=expected.confidence,
-        prediction=expected.prediction, leave=expected.leave, **arrays,
-    )  # fmt: skip
 
 
 def _python(policy: Policy, graphs: list[ExitGraph], folder: Path, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,24 @@ class Ran:
         return self.leave.argmax(axis=1)
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Candidates for golden vectors that were left out, for they are within rounding of a threshold.
+
+    Attributes
+    ----------
+    rows, of : int
+        How many, of how many candidates.
+    ulps : tuple of K-1 float
+        How near that is, by exit: units of 2**-23 of the larger of score, threshold and 1. 0 where
+        scores have the same bits everywhere: there nothing is left out.
+    """
+
+    rows: int = 0
+    of: int = 0
+    ulps: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Golden:
     """Samples and what is expected of them.
@@ -48,11 +66,16 @@ class Golden:
         Numbers of the samples: counters of the coin.
     expected : Ran
         By `policyopt.runtime`.
+    edges : Golden, optional
+        Samples as near to the thresholds as can be, on both sides of each (`edges.edges_of`).
+    left_out : LeftOut
     """
 
     inputs: list[Inputs]
     sample: npt.NDArray[np.int64]
     expected: Ran
+    edges: Golden | None = None
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -77,6 +100,11 @@ def expect(policy: Any, inputs: list[Inputs], sample: npt.NDArray[np.int64]) -> 
         score[:, at], confidence[:, at] = seen.score, seen.confidence
         prediction[:, at], leave[:, at] = seen.prediction, seen.exit
     return Golden(inputs, sample, Ran(score, confidence, prediction, leave))
+
+
+def rows_of(inputs: list[Inputs], rows: Any) -> list[Inputs]:
+    """Return some rows of inputs."""
+    return [{name: array[rows] for name, array in given.items()} for given in inputs]
 
 
 def given_output(policy: Any, given: Inputs) -> Any:

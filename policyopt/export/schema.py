@@ -1,4 +1,4 @@
-"""JSON Schemas (draft 2020-12) of all policy files, made from what the loaders know.
+"""JSON Schemas (draft 2020-12) of all policy files and manifests, made from what the loaders know.
 
 ``python -m policyopt.export.schema DIR`` writes them; those in ``docs/`` are written so, and a test
 holds them to it. Fields come from the loaders, rules and their parameters from the registries: a
@@ -36,15 +36,16 @@ from policyopt.runtime.scores.similarity import MEASURES
 
 Schema = dict[str, Any]
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
-_NUMBER: Schema = {"type": "number"}
+NUMBER: Schema = {"type": "number"}
 
 
 def _nested(depth: int) -> Schema:
     """Return the schema of numbers so many lists deep."""
-    return {"type": "array", "items": _nested(depth - 1)} if depth else _NUMBER
+    return {"type": "array", "items": _nested(depth - 1)} if depth else NUMBER
 
 
-def _or_null(schema: Schema) -> Schema:
+def or_null(schema: Schema) -> Schema:
+    """Return the schema of the same or nothing."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 
@@ -55,7 +56,7 @@ _HISTORY = {
 }  # fmt: skip
 _POINTS = {
     "space": {"enum": list(SPACES)}, "points": _LEVELS[3], "owner": _LEVELS[2],
-    "projection": _or_null(_LEVELS[3]),
+    "projection": or_null(_LEVELS[3]),
 }  # fmt: skip
 #: Of each rule, the parameters that are not plain numbers; its plain ones are read off its fields.
 ARRAYS: Mapping[str, Mapping[str, Schema]] = {
@@ -69,7 +70,7 @@ ARRAYS: Mapping[str, Mapping[str, Schema]] = {
         "biases": _LEVELS[3],
     },
     "trust_score": _POINTS, "de3_bert": _POINTS, "e2cm": {**_POINTS, "norm": _LEVELS[2]},
-    "combined": {"weights": _LEVELS[2], "bias": _or_null(_LEVELS[2])},
+    "combined": {"weights": _LEVELS[2], "bias": or_null(_LEVELS[2])},
     "temperature": {"temperatures": _LEVELS[1]},
     "vector": {"scale": _LEVELS[2], "bias": _LEVELS[2]},
     "platt": {"slope": _LEVELS[1], "offset": _LEVELS[1]},
@@ -78,7 +79,7 @@ ARRAYS: Mapping[str, Mapping[str, Schema]] = {
     "histogram": {"edges": _LEVELS[2], "values": _LEVELS[2]},
 }  # fmt: skip
 _PLAIN: Mapping[str, Schema] = {
-    "int": {"type": "integer"}, "float": _NUMBER, "float | None": _or_null(_NUMBER),
+    "int": {"type": "integer"}, "float": NUMBER, "float | None": or_null(NUMBER),
     "str": {"type": "string"}, "bool": {"type": "boolean"}, "tuple[float, ...]": _LEVELS[1],
 }  # fmt: skip
 
@@ -131,11 +132,11 @@ def policy_schema(version: int) -> Schema:
     (False, True)
     """
     score = {"$ref": "#/$defs/score"}
-    mixture = {"thresholds": _LEVELS[1], "share": {**_NUMBER, "minimum": 0, "maximum": 1}}
+    mixture = {"thresholds": _LEVELS[1], "share": {**NUMBER, "minimum": 0, "maximum": 1}}
     mixture |= {"seed": {"type": "integer"}}
     if version > 1:
-        mixture |= {"score": _or_null(score)}
-    costs = {"type": "array", "items": {**_NUMBER, "minimum": 0}, "minItems": 1}
+        mixture |= {"score": or_null(score)}
+    costs = {"type": "array", "items": {**NUMBER, "minimum": 0}, "minItems": 1}
     count = {"type": "integer", "minimum": 0}
     known: dict[str, Schema] = {
         "format": {"const": content.FORMAT},
@@ -145,13 +146,13 @@ def policy_schema(version: int) -> Schema:
         "unit": {"type": "string"},
         "costs": costs,
         "overhead": costs,
-        "kept": _or_null({"type": "array", "items": count, "minItems": 1, "uniqueItems": True}),
+        "kept": or_null({"type": "array", "items": count, "minItems": 1, "uniqueItems": True}),
         "model_exits": {**count, "minimum": 1},
         "score": score,
         "answer": {"$ref": "#/$defs/answer"} if version > 1 else object_of({"name": {"const": "plain"}}),
-        "confidence": _or_null({"$ref": "#/$defs/confidence"}),
+        "confidence": or_null({"$ref": "#/$defs/confidence"}),
         "thresholds": _LEVELS[1],
-        "mixture": _or_null(object_of(mixture)),
+        "mixture": or_null(object_of(mixture)),
         "provenance": {"type": "object"},
         "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     }  # fmt: skip
@@ -184,7 +185,7 @@ def _online_schema() -> Schema:
         "version": {"const": online_file.VERSION},
         "policy": {"$ref": "#/$defs/policy"},
         "thresholds": {**_LEVELS[2], "minItems": 1},
-        "labels": _or_null(_LEVELS[1]),
+        "labels": or_null(_LEVELS[1]),
         "steering": {"oneOf": [rule_schema(steering[n], {}, "settings") for n in sorted(steering)]},
         "settings": object_of(settings),
         "state": object_of({"requests": count, "player": {"type": "object"}}),
@@ -200,6 +201,8 @@ def schemas() -> dict[str, Schema]:
         "answer": _any_of(ANSWERS),
         "confidence": _any_of(CONFIDENCES),
     }
+    from .manifest_schemas import manifest_schemas  # of the pieces above
+
     versions = range(content.VERSION, 0, -1)
     nested = {**parts, "policy": {"anyOf": [policy_schema(v) for v in versions]}}
     differs = {
@@ -219,6 +222,8 @@ def schemas() -> dict[str, Schema]:
     found["online.schema.json"] = _whole(
         "a file of an online policy, version 1", online, _online_schema(), nested
     )
+    for file, (title, description, schema) in manifest_schemas().items():
+        found[file] = _whole(title, description, schema, {})
     return found
 
 

@@ -1,31 +1,40 @@
-"""Every runtime that is here, run on the golden vectors of an export, and compared."""
+"""Every runtime that is here, run on the golden vectors of an export, and compared.
+
+Rows of golden.npz: exits and answers are the policy's, scores within what is declared. Rows of
+edges.npz, which lie so near to a threshold that rounding may decide: the same of runtimes that declare
+no rounding; of the others, exits are compared with the runtime's own score, as everywhere besides.
+"""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime.artifact import load_policy
-from policyopt.runtime.errors import CheckError, InputError, bad
-from policyopt.runtime.policy import Policy
-from policyopt.runtime.strict_json import parse, read_plain
+from policyopt.runtime.deciding import arms
+from policyopt.runtime.errors import CheckError
+from policyopt.runtime.policy import ALWAYS, NEVER, Policy
 
-from .bundle import FORMAT, GOLDEN, MANIFEST, POLICY, TARGETS, VERSION, checksum
-from .golden import Golden, Ran, expect, given_output
+from .edges import limits_of
+from .golden import Golden, LeftOut, Ran
+from .golden_file import read_golden
+from .manifest import EDGES, GOLDEN, TARGETS, ULPS, read_manifest
+from .runtimes import RUNNERS, run_batch, run_step, run_torch
+from .scalar_compile import ROOM
+from .scalar_policy import ScalarPolicy
+from .scalar_source import BAND
 
-_MOST = 256 << 20  # bytes of a file of an export
-_MOST_MANIFEST = 1 << 20
-_FIELDS = {
-    "format", "version", "score", "answer", "path", "kind", "classes", "unit", "costs", "rows",
-    "targets", "files",
-}  # fmt: skip
+__all__ = ["RUNNERS", "Export", "Taken", "Verdict", "read_export", "run_torch", "scaled_error", "verify"]  # fmt: skip
+
+_UNIT = 2.0**-23
+#: What plain Python declares of its scores; its exits and answers are the policy's own everywhere.
+_SCALAR_ULPS = int(ROOM * BAND / _UNIT)
+_LAST = "Do not deploy it; export anew."
 
 
 @dataclass(frozen=True)
@@ -38,22 +47,103 @@ class Verdict:
     absent : str
         Why it could not be run; empty where it was.
     rows : int
-    error : float
-        Largest difference of a score, in units of float32 rounding.
+        Golden vectors and edges.
+    error : float, optional
+        Largest difference of a score, in units of float32 rounding; None of runtimes that give none.
+    within : float, optional
+        How far one of its thresholds may be from the policy's at most, and no row here would tell: the
+        largest distance from a threshold to the nearest score that came, on either side where one came.
     """
 
     runtime: str
     absent: str = ""
     rows: int = 0
-    error: float = 0.0
+    error: float | None = None
+    within: float | None = None
 
 
-def verify(folder: Path) -> Iterator[Verdict]:
-    """Check an export, runtime by runtime.
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """What a runtime says that tells exits and answers alone.
+
+    Attributes
+    ----------
+    exit : ndarray of shape (n,), int
+        The model's numbers.
+    prediction : ndarray of shape (n,), int
+    """
+
+    exit: npt.NDArray[Any]
+    prediction: npt.NDArray[Any]
+
+
+#: Runs a policy on golden vectors; a text says why it cannot here.
+Runner = Callable[[Policy, Golden], "Taken | str"]
+
+
+@dataclass(frozen=True, eq=False)
+class Export:
+    """A folder that was read and checked.
+
+    Attributes
+    ----------
+    folder : Path
+    policy : Policy
+    targets : tuple of str
+    golden : Golden
+        Rows of golden.npz, then those of edges.npz.
+    edges : int
+        How many of them are the latter.
+    left_out : LeftOut
+    """
+
+    folder: Path
+    policy: Policy
+    targets: tuple[str, ...]
+    golden: Golden
+    edges: int
+    left_out: LeftOut
+
+
+def read_export(folder: Path) -> Export:
+    """Read an export and check it, all but run it.
 
     Parameters
     ----------
     folder : Path
+
+    Raises
+    ------
+    InputError
+        No export, or one that was changed since it was written.
+    """
+    manifest, policy = read_manifest(folder)
+    golden = read_golden(folder / GOLDEN, policy, manifest["rows"])
+    edges = read_golden(folder / EDGES, policy, manifest["edges"])
+    left, targets = manifest["left_out"], manifest["targets"]
+    out = LeftOut(left["rows"], left["of"], tuple(left["ulps"]))
+    ordered = tuple(target for target in TARGETS if target in targets)
+    return Export(folder, policy, ordered, _joined(golden, edges), len(edges), out)
+
+
+def _joined(one: Golden, other: Golden) -> Golden:
+    def both(here: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: np.concatenate([array, there[name]]) for name, array in here.items()}
+
+    inputs = [both(here, there) for here, there in zip(one.inputs, other.inputs, strict=True)]
+    expected = Ran(**both(vars(one.expected), vars(other.expected)))
+    return Golden(inputs, np.concatenate([one.sample, other.sample]), expected)
+
+
+def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) -> Iterator[Verdict]:
+    """Check an export, runtime by runtime.
+
+    Parameters
+    ----------
+    folder : Path, or Export
+        One that was read already.
+    others : mapping, optional
+        More runtimes by name, which tell exits and answers alone and declare no rounding.
 
     Yields
     ------
@@ -66,51 +156,104 @@ def verify(folder: Path) -> Iterator[Verdict]:
     CheckError
         A runtime differs; the message names the first difference.
     """
-    manifest = read_manifest(folder)
-    policy = load_policy(folder / POLICY)
-    golden = read_golden(folder / GOLDEN, policy)
-    for name, run in (
-        ("numpy batch", _batch),
-        ("numpy step", _step),
-        ("torch, survivors", run_torch),
-    ):
-        if name.startswith("torch") and find_spec("torch") is None:
-            yield Verdict(name, "torch is not installed")
-        else:
-            yield _compared(name, run(policy, golden), golden, 0)
-    for target in TARGETS:
-        if target not in manifest["targets"]:
-            continue
+    export = folder if isinstance(folder, Export) else read_export(folder)
+    policy, golden = export.policy, export.golden
+    yield _compared("numpy batch", run_batch(policy, golden), export)
+    yield _compared("numpy step", run_step(policy, golden), export)
+    yield _compared("plain Python", run_step(ScalarPolicy(policy), golden), export, _SCALAR_ULPS)
+    if find_spec("torch") is None:
+        yield Verdict("torch, survivors", "torch is not installed")
+    else:
+        yield _compared("torch, survivors", run_torch(policy, golden), export, all_exits=False)
+    for name, runner in (others or {}).items():
+        yield _told(name, runner(policy, golden), export)
+    for target in export.targets:
         try:
-            found = RUNNERS[target](folder, golden)
+            found = RUNNERS[target](export.folder, golden)
         except Exception as error:  # whatever it is, this runtime does not do what the policy does
             text = f"{target}: does not run: {type(error).__name__}: {error}. Export anew."
             raise CheckError(text) from error
         if isinstance(found, str):
             yield Verdict(target, found)
         else:
-            yield _compared(target, found, golden, manifest["targets"][target]["ulps"])
+            ulps = ULPS[target]
+            yield _compared(target, found, export, ulps, by_own_score=ulps > 0)
 
 
-def _compared(runtime: str, ran: Ran, golden: Golden, ulps: int) -> Verdict:
-    """Return the verdict; raises at the first difference."""
-    wanted = golden.expected
+def _compared(
+    runtime: str, ran: Ran, export: Export, ulps: int = 0, by_own_score: bool = False,
+    all_exits: bool = True,
+) -> Verdict:  # fmt: skip
+    """Return the verdict; raises at the first difference.
+
+    `by_own_score`: exits of edges are those of the runtime's own score. `all_exits`: not only those
+    that the policy reached were run.
+    """
+    golden, wanted = export.golden, export.golden.expected
     reached = np.arange(wanted.score.shape[1]) <= wanted.exit[:, None]
-    for what, here, there in (
-        ("exit", ran.leave, wanted.leave), ("answer", ran.prediction, wanted.prediction),
-    ):  # fmt: skip
-        _refuse(runtime, what, here != there, here, there)
+    differs = ran.leave != wanted.leave
+    if by_own_score:
+        differs[len(golden) - export.edges :] = False
+    _refuse(runtime, "exit", differs, ran.leave, wanted.leave)
+    _refuse(
+        runtime, "answer", ran.prediction != wanted.prediction, ran.prediction, wanted.prediction
+    )
     error = scaled_error(ran.score, wanted.score)
     _refuse(runtime, "score", ~(error <= ulps), ran.score, wanted.score)
     unsure = scaled_error(ran.confidence, wanted.confidence)
     _refuse(runtime, "confidence", ~(unsure <= ulps) & reached, ran.confidence, wanted.confidence)
-    return Verdict(runtime, "", len(golden), float(error.max(initial=0.0)))
+    leave = np.ones_like(ran.leave)  # at the last exit, whatever the score
+    leave[:, :-1] = ran.score[:, :-1] >= limits_of(export.policy, golden.sample)
+    _refuse(runtime, "exit by its own score and the policy's threshold", ran.leave != leave,
+            ran.leave, leave)  # fmt: skip
+    within = _within(export, ran.score, np.ones_like(reached) if all_exits else reached)
+    return Verdict(runtime, "", len(golden), float(error.max(initial=0.0)), within)
+
+
+def _told(runtime: str, found: Taken | str, export: Export) -> Verdict:
+    """As `_compared`, of a runtime that tells exits and answers alone."""
+    if isinstance(found, str):
+        return Verdict(runtime, found)
+    golden, wanted = export.golden, export.golden.expected
+    rows, path = np.arange(len(golden)), np.asarray(export.policy.path)
+    for what, here, there in (
+        ("exit", found.exit, path[wanted.exit]),
+        ("answer", found.prediction, wanted.prediction[rows, wanted.exit]),
+    ):
+        if len(here) != len(there):
+            raise CheckError(f"{runtime}: {len(here)} of {len(there)} golden rows came. {_LAST}")
+        wrong = np.flatnonzero(here != there)
+        if len(wrong):
+            row = int(wrong[0])
+            raise CheckError(
+                f"{runtime}: {what} of golden row {row} is {here[row]!r}, not {there[row]!r} "
+                f"({len(wrong)} of {len(here)} differ). {_LAST}"
+            )
+    reached = np.arange(len(path)) <= wanted.exit[:, None]
+    return Verdict(runtime, "", len(golden), None, _within(export, wanted.score, reached))
+
+
+def _within(export: Export, score: Any, seen: npt.NDArray[np.bool_]) -> float | None:
+    """Return `Verdict.within`; None where no threshold is between scores."""
+    policy, sample = export.policy, export.golden.sample
+    limits, arm = limits_of(policy, sample), arms(policy, sample)
+    worst = None
+    for at in range(policy.exits - 1):
+        for which in np.unique(arm):
+            mine = seen[:, at] & (arm == which)
+            gap = score[mine, at] - limits[mine, at]
+            limit = limits[mine, at]
+            if not len(gap) or not ALWAYS < limit[0] < NEVER:
+                continue
+            sides = [side.min() for side in (gap[gap >= 0], -gap[gap < 0]) if len(side)]
+            worst = max(worst or 0.0, *map(float, sides), 0.0)
+    return worst
 
 
 def scaled_error(score: Any, expected: Any) -> npt.NDArray[np.float64]:
     """Return differences of scores in units of float32 rounding (2**-23) of the larger of score and 1."""
-    scale = np.maximum(np.abs(expected), 1.0) * 2.0**-23
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
+        scale = np.maximum(np.abs(expected), 1.0) * _UNIT
         return np.where(score == expected, 0.0, np.abs(score - expected) / scale)
 
 
@@ -119,149 +262,5 @@ def _refuse(runtime: str, what: str, wrong: Any, here: Any, there: Any) -> None:
         row, k = (int(x) for x in np.argwhere(wrong)[0])
         raise CheckError(
             f"{runtime}: {what} of golden row {row} at position {k} is {here[row, k]!r}, not "
-            f"{there[row, k]!r} ({int(wrong.sum())} of {wrong.size} differ). Do not deploy it; export anew."
+            f"{there[row, k]!r} ({int(wrong.sum())} of {wrong.size} differ). {_LAST}"
         )
-
-
-def _batch(policy: Policy, golden: Golden) -> Ran:
-    """All samples side by side, nobody leaves: as `expect`, against what the file says."""
-    return expect(policy, golden.inputs, golden.sample).expected
-
-
-def _step(policy: Policy, golden: Golden) -> Ran:
-    """One sample after the other."""
-    wanted = golden.expected
-    out = Ran(
-        *(np.empty_like(getattr(wanted, n)) for n in ("score", "confidence", "prediction", "leave"))
-    )
-    for row, number in enumerate(golden.sample):
-        state = policy.start(int(number))
-        for at, k in enumerate(policy.path):
-            given = {name: array[row] for name, array in golden.inputs[at].items()}
-            whole = {n: a if n in ("features", policy.kind) else a[None] for n, a in given.items()}
-            output = given_output(policy, whole)
-            seen = policy.step(k, output, state, given.get("features"))
-            out.score[row, at], out.confidence[row, at] = seen.score, seen.confidence
-            out.prediction[row, at], out.leave[row, at] = seen.prediction, seen.exit
-    return out
-
-
-def run_torch(policy: Policy, golden: Golden) -> Ran:
-    """Torch tensors, survivors regrouped after every exit; exits that no one reached are as expected."""
-    import torch
-
-    wanted = golden.expected
-    out = Ran(*(getattr(wanted, n).copy() for n in ("score", "confidence", "prediction", "leave")))
-    state, rows = policy.start(golden.sample), np.arange(len(golden))
-    for at, k in enumerate(policy.path):
-        given: dict[str, Any] = {
-            name: torch.from_numpy(np.ascontiguousarray(array[rows]))
-            for name, array in golden.inputs[at].items()
-        }
-        if policy.kind == "record":
-            given = {name: array.numpy() for name, array in given.items()}
-        seen = policy.step(k, given_output(policy, given), state, given.get("features"))
-        out.score[rows, at], out.confidence[rows, at] = seen.score, seen.confidence
-        out.prediction[rows, at], out.leave[rows, at] = seen.prediction, seen.exit
-        rows, state = rows[~seen.exit], state.keep(~seen.exit)
-        if not len(rows):
-            break
-    return out
-
-
-def _run_python(folder: Path, golden: Golden) -> Ran | str:
-    from .python_run import run_python
-
-    return run_python(folder / "policy.py", golden)
-
-
-def _run_c(folder: Path, golden: Golden) -> Ran | str:
-    from .c_run import NoCompiler, run_c
-
-    try:
-        return run_c(folder, golden)
-    except NoCompiler as error:
-        return str(error)
-
-
-def _run_onnx(folder: Path, golden: Golden) -> Ran | str:
-    if find_spec("onnxruntime") is None:
-        return "onnxruntime is not installed: pip install 'policyopt[onnx]'"
-    from .onnx_run import run_onnx
-
-    return run_onnx(folder / "onnx", golden)
-
-
-RUNNERS: dict[str, Callable[[Path, Golden], Ran | str]] = {
-    "python": _run_python, "onnx": _run_onnx, "c": _run_c,
-}  # fmt: skip
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest; every file named in it is as it was written.
-
-    Raises
-    ------
-    InputError
-        Missing, not whole, or a file that was changed, added or taken away.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise bad(
-            "DIR", "a folder that `policyopt export` wrote", str(folder), "It has manifest.json."
-        )
-    content = read_plain(path, MANIFEST, _MOST_MANIFEST)
-    manifest = parse(content, MANIFEST, _MOST_MANIFEST, "Export anew.")
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise bad(MANIFEST, f"of format '{FORMAT}'", "another file", "Export anew.")
-    if manifest.get("version") != VERSION:
-        raise bad(
-            f"version of {MANIFEST}", str(VERSION), manifest.get("version"), "Update policyopt."
-        )
-    if manifest.keys() != _FIELDS:
-        raise bad(
-            f"fields of {MANIFEST}", ", ".join(sorted(_FIELDS)), sorted(manifest), "Export anew."
-        )
-    files, targets = manifest["files"], manifest["targets"]
-    whole = (
-        isinstance(files, dict) and {POLICY, GOLDEN} <= files.keys() and isinstance(targets, dict)
-    )
-    if (
-        not whole
-        or not targets.keys() <= set(TARGETS)
-        or not all(isinstance(t, dict) and type(t.get("ulps")) is int for t in targets.values())
-    ):
-        raise bad(MANIFEST, "with files and targets", "something else", "Export anew.")
-    for name, digest in files.items():
-        where = PurePosixPath(name)
-        if where.is_absolute() or ".." in where.parts:
-            raise bad(f"a file of {MANIFEST}", "inside the folder", name, "Export anew.")
-        file = folder / where
-        if not file.is_file() or file.stat().st_size > _MOST or checksum(file) != digest:
-            raise InputError(
-                f"'{name}' is missing, or was changed after it was written. Export anew."
-            )
-    return manifest
-
-
-def read_golden(path: Path, policy: Policy) -> Golden:
-    """Return golden vectors, checked against the policy's shape."""
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, KeyError, EOFError) as error:
-        raise bad(path.name, "an .npz of golden vectors", str(error), "Export anew.") from error
-    try:
-        expected = Ran(*(arrays.pop(n) for n in ("score", "confidence", "prediction", "leave")))
-        sample = arrays.pop("sample")
-    except KeyError as error:
-        raise bad(path.name, "whole", f"no {error}", "Export anew.") from error
-    inputs: list[dict[str, Any]] = [{} for _ in policy.path]
-    for name, array in arrays.items():
-        at, _, column = name.removeprefix("input").partition(":")
-        if not at.isdigit() or int(at) >= len(inputs) or len(array) != len(sample):
-            raise bad(path.name, "inputs of the policy's exits", name, "Export anew.")
-        inputs[int(at)][column] = array
-    if expected.score.shape != (len(sample), policy.exits):
-        raise bad(path.name, f"of {policy.exits} exits", expected.score.shape, "Export anew.")
-    return Golden(inputs, sample, expected)

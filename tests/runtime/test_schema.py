@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from importlib.util import find_spec
 
 import jsonschema
 import pytest
@@ -22,7 +23,10 @@ from rules import (
 )  # fmt: skip
 
 from policyopt.export import schema as module
+from policyopt.export.bundle import write_bundle
+from policyopt.export.samples import golden_of
 from policyopt.export.schema import rule_schema, schemas
+from policyopt.export.tracing import trace_policy
 from policyopt.runtime.answers import ANSWERS as KNOWN_ANSWERS
 from policyopt.runtime.artifact import load_policy, to_dict
 from policyopt.runtime.confidence import CONFIDENCES as KNOWN_CONFIDENCES
@@ -79,6 +83,45 @@ def test_golden_files_of_every_version_are_valid_and_load(root):
         for version in others:
             other = {**content, "version": version}
             assert not validator(schema_of(other)).is_valid(other), (path.name, version)
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    """Return an export of a mixture that draws by a coin, with ONNX graphs where onnx is."""
+    folder = tmp_path_factory.mktemp("schema") / "out"
+    policy = policies()["mixture of one score"]
+    onnx = find_spec("onnx") is not None
+    golden = golden_of(policy, trace_policy(policy), rows=20)
+    write_bundle(policy, folder, ["python", "c", *["onnx"] * onnx], golden)
+    return folder
+
+
+def test_manifests_of_exports_are_valid(export):
+    manifest = json.loads((export / "manifest.json").read_text())
+    assert_valid(manifest)
+    changes = [
+        {"extra": 1}, {"version": 1}, {"rows": 0}, {"targets": {}}, {"files": {}}, {"score": "x"},
+        {"targets": {"c": {"ulps": 10**18}}}, {"targets": {"rust": {"ulps": 0}}}, {"sha256": "0"},
+    ]  # fmt: skip
+    for change in changes:
+        assert not validator("export.schema.json").is_valid({**manifest, **change}), change
+    for name in manifest:
+        less = {n: value for n, value in manifest.items() if n != name}
+        assert not validator("export.schema.json").is_valid(less), name
+
+
+def test_manifests_of_onnx_graphs_are_valid(export):
+    pytest.importorskip("onnx")
+    manifest = json.loads((export / "onnx" / "manifest.json").read_text())
+    assert manifest["coin"] is not None and manifest["exits"][1]["states"]
+    assert_valid(manifest)
+    entry = manifest["exits"][0]
+    for change in ({"extra": 1}, {"file": "../x"}, {"inputs": [{"name": "x"}]}, {"threshold": "1"}):
+        other = {**manifest, "exits": [{**entry, **change}]}
+        assert not validator("onnx.schema.json").is_valid(other), change
+    for name in manifest:
+        less = {n: value for n, value in manifest.items() if n != name}
+        assert not validator("onnx.schema.json").is_valid(less), name
 
 
 def _objects(node, path=()):

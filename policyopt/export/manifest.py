@@ -1,0 +1,227 @@
+"""The manifest of an export: what is in the folder, and that it is what was written.
+
+Version 2 holds exactly these fields::
+
+    format, version   "policyopt-export", 2
+    score, answer, path, kind, classes, unit, costs   as policy.json has them
+    rows, edges       samples in golden.npz and in edges.npz
+    left_out          {"rows": n, "of": candidates, "ulps": [...]}: candidates for golden.npz that were
+                      left out, being so near to a threshold (K-1 numbers; 2**-23 of the larger of score,
+                      threshold and 1) that rounding may decide; edges.npz has some of them
+    targets           {"c": {"ulps": 64}, ...}
+    files             {"policy.json": SHA-256, ...}: every file but the manifest
+    sha256            of all the above in canonical form
+
+The checksums tell damage and careless edits. They are no signature: who forges a folder can sign it anew.
+So whatever follows from policy.json is compared with it besides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from policyopt.runtime.artifact import load_policy
+from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.policy import Policy
+from policyopt.runtime.strict_json import digest_of, parse, read_plain
+
+from .golden import Golden
+
+FORMAT, VERSION = "policyopt-export", 2
+MANIFEST, POLICY, GOLDEN, EDGES = "manifest.json", "policy.json", "golden.npz", "edges.npz"
+TARGETS = ("python", "onnx", "c")
+#: How far scores may be from those of the runtime: units of float32 rounding (2**-23) of the larger of
+#: the score and 1. The Python file runs the runtime's own code. The others sum and take exponentials of
+#: float32 in another order; exits and answers must be equal all the same.
+ULPS = {"python": 0, "onnx": 64, "c": 64}
+FIELDS = (
+    "format", "version", "score", "answer", "path", "kind", "classes", "unit", "costs", "rows",
+    "edges", "left_out", "targets", "files", "sha256",
+)  # fmt: skip
+_MOST = 1 << 20
+_MOST_FILE = 256 << 20
+_AGAIN = "Export anew."
+
+
+def manifest_of(
+    policy: Policy, golden: Golden, edges: int, targets: Sequence[str], files: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the manifest, signed.
+
+    Parameters
+    ----------
+    policy : Policy
+    golden : Golden
+    edges : int
+        Samples at the thresholds.
+    targets : sequence of str
+    files : mapping
+        Checksum by name.
+    """
+    left = golden.left_out
+    content = {
+        "format": FORMAT, "version": VERSION, **_told(policy), "rows": len(golden), "edges": edges,
+        "left_out": {"rows": left.rows, "of": left.of, "ulps": list(left.ulps)},
+        "targets": {t: {"ulps": ULPS[t]} for t in targets}, "files": dict(files),
+    }  # fmt: skip
+    return {**content, "sha256": digest_of(content)}
+
+
+def _told(policy: Policy) -> dict[str, Any]:
+    """Return what the manifest says of the policy."""
+    return {
+        "score": policy.rule.name, "answer": policy.answer.name, "path": list(policy.path),
+        "kind": policy.kind, "classes": policy.classes, "unit": policy.unit,
+        "costs": policy.costs.tolist(),
+    }  # fmt: skip
+
+
+def files_of(policy: Policy, targets: Sequence[str]) -> set[str]:
+    """Return the names of the files that an export holds, but the manifest's.
+
+    Examples
+    --------
+    >>> from policyopt.runtime.scores import MaxProb
+    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
+    >>> sorted(files_of(policy, ["c"]))
+    ['edges.npz', 'golden.npz', 'policy.json', 'policyopt_policy.h']
+    """
+    of = {
+        "python": ["policy.py"], "c": ["policyopt_policy.h"],
+        "onnx": ["onnx/manifest.json", *(f"onnx/exit_{k}.onnx" for k in policy.path)],
+    }  # fmt: skip
+    return {POLICY, GOLDEN, EDGES, *(name for target in targets for name in of[target])}
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
+    """Return the manifest and the policy of an export: whole, as it was written, nothing besides.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    InputError
+        No manifest, another version, one that was changed or says other things than the policy does;
+        a file that was changed, added or taken away; links.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise bad(
+            "DIR", "a folder that `policyopt export` wrote", str(folder), "It has manifest.json."
+        )
+    manifest = parse(read_plain(path, MANIFEST, _MOST), MANIFEST, _MOST, _AGAIN)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise bad(MANIFEST, f"of format '{FORMAT}'", "another file", _AGAIN)
+    version = manifest.get("version")
+    if type(version) is not int or version != VERSION:
+        older = f"Export anew: policyopt export {POLICY}"
+        raise bad(
+            f"version of {MANIFEST}", str(VERSION), version,
+            older if version == 1 else "Update policyopt.",
+        )  # fmt: skip
+    if manifest.keys() != set(FIELDS):
+        raise bad(f"fields of {MANIFEST}", ", ".join(FIELDS), sorted(manifest), _AGAIN)
+    told = {name: value for name, value in manifest.items() if name != "sha256"}
+    if manifest["sha256"] != digest_of(told):
+        raise bad(MANIFEST, "as it was written", "a sha256 that differs", _AGAIN)
+    _check_parts(manifest)
+    _check_files(folder, manifest["files"])
+    policy = load_policy(folder / POLICY)
+    _check_policy(manifest, policy)
+    return manifest, policy
+
+
+def _check_parts(manifest: dict[str, Any]) -> None:
+    """Refuse what no policy is needed to judge."""
+    files, targets, left = manifest["files"], manifest["targets"], manifest["left_out"]
+    if not isinstance(files, dict) or not all(isinstance(d, str) for d in files.values()):
+        raise bad(f"files of {MANIFEST}", "a checksum by name", type(files).__name__, _AGAIN)
+    if not isinstance(targets, dict) or not targets or not targets.keys() <= set(TARGETS):
+        raise bad(f"targets of {MANIFEST}", f"of {', '.join(TARGETS)}", targets, _AGAIN)
+    for name, target in targets.items():
+        if not _same(target, {"ulps": ULPS[name]}):
+            raise bad(
+                f"targets of {MANIFEST}", f"{{'ulps': {ULPS[name]}}} of {name}", target, _AGAIN
+            )
+    for name, least in (("rows", 1), ("edges", 0)):
+        if not _count(manifest[name], least):
+            raise bad(f"{name} of {MANIFEST}", f"{least} or more", manifest[name], _AGAIN)
+    whole = isinstance(left, dict) and left.keys() == {"rows", "of", "ulps"}
+    if not whole or not _count(left["rows"]) or not _count(left["of"]) or left["rows"] > left["of"]:
+        raise bad(f"left_out of {MANIFEST}", "rows of so many, and ulps", left, _AGAIN)
+
+
+def _check_files(folder: Path, files: dict[str, str]) -> None:
+    """Refuse files that are not those listed, byte for byte, and what is no file or folder."""
+    found = set(_walk(folder)) - {MANIFEST}
+    if lacking := sorted(files.keys() - found):
+        raise InputError(f"'{lacking[0]}' is missing. Export anew.")
+    if more := sorted(found - files.keys()):
+        step = "Take it away, or export anew."
+        raise bad("DIR", f"of files that {MANIFEST} lists", f"'{more[0]}' besides", step)
+    for name, digest in files.items():
+        path = folder / name
+        if path.stat().st_size > _MOST_FILE or checksum(path) != digest:
+            raise InputError(f"'{name}' was changed after it was written. Export anew.")
+
+
+def _walk(folder: Path, before: str = "") -> list[str]:
+    """Return the plain files inside a folder, by name; what Python compiled is passed over."""
+    found: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name, mode = before + entry.name, entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                if entry.name == "__pycache__":
+                    continue
+                # No export is deeper: a folder there is told as what it is, one too many.
+                found += [name] if before else _walk(Path(entry.path), f"{name}/")
+            elif stat.S_ISREG(mode):
+                found.append(name)
+            else:
+                raise bad("DIR", "of plain files", f"{name} (a link, pipe or device)", _AGAIN)
+    return found
+
+
+def _check_policy(manifest: dict[str, Any], policy: Policy) -> None:
+    """Refuse what differs from the policy, and files that are not those of the targets."""
+    for name, value in _told(policy).items():
+        if not _same(manifest[name], value):
+            raise bad(f"{name} of {MANIFEST}", f"{value!r}, as in {POLICY}", manifest[name], _AGAIN)
+    ulps, wanted = manifest["left_out"]["ulps"], policy.exits - 1
+    numbers = isinstance(ulps, list) and all(type(u) in (int, float) for u in ulps)
+    if not numbers or len(ulps) not in (0, wanted) or not all(0 <= u <= 64 for u in ulps):
+        raise bad(f"left_out of {MANIFEST}", f"{wanted} ulps, 0 to 64", ulps, _AGAIN)
+    names = files_of(policy, list(manifest["targets"]))
+    if manifest["files"].keys() != names:
+        differ = ", ".join(sorted(manifest["files"].keys() ^ names))
+        raise bad(f"files of {MANIFEST}", "those of its targets", f"other: {differ}", _AGAIN)
+
+
+def _same(given: Any, wanted: Any) -> bool:
+    """Whether parsed JSON is the same; true is no number, 1 is 1.0."""
+    if isinstance(wanted, list):
+        return (
+            isinstance(given, list) and len(given) == len(wanted) and all(map(_same, given, wanted))
+        )
+    if isinstance(wanted, dict):
+        same = isinstance(given, dict) and given.keys() == wanted.keys()
+        return same and all(_same(given[name], value) for name, value in wanted.items())
+    return isinstance(given, bool) == isinstance(wanted, bool) and given == wanted
+
+
+def _count(value: Any, least: int = 0) -> bool:
+    return type(value) is int and value >= least

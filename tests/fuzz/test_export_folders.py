@@ -1,0 +1,167 @@
+"""Folders of exports, damaged or forged: a named error, or exactly what was written.
+
+Damage leaves checksums wrong: nothing but spelling may pass. Forgeries are signed again: what passes
+has the policy's own fields, and golden vectors that numpy confirms.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import zipfile
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from mutations import Guard, damaged, difference, signed, text_of, traced, twisted
+from rules import assert_valid, policies
+
+from policyopt.export.bundle import checksum, write_bundle
+from policyopt.export.samples import golden_of
+from policyopt.export.tracing import trace_policy
+from policyopt.export.verify import read_export, verify
+from policyopt.runtime.errors import CheckError, InputError
+
+BATCH, EXAMPLES = 100, 30  # 3,000 cases
+KINDS = ("score patience", "records", "mixture of two scores", "kept exits")
+
+
+class Source:
+    """One export, and its files as they were written."""
+
+    def __init__(self, name, place):
+        self.name, self.folder = name, place / name.replace(" ", "_")
+        policy = policies()[name]
+        golden = golden_of(policy, trace_policy(policy), rows=5)
+        write_bundle(policy, self.folder, ["python"], golden)
+        self.files = {path.name: path.read_bytes() for path in self.folder.iterdir()}
+        self.manifest = json.loads(self.files["manifest.json"])
+        self.changed = set()
+
+    def write(self, name, data):
+        (self.folder / name).write_bytes(data)
+        self.changed.add(name)
+
+    def restore(self):
+        for name in self.changed:
+            (self.folder / name).write_bytes(self.files[name])
+        self.changed = set()
+
+    def sign(self):
+        """Make checksums fit the files that there are."""
+        files = {name: checksum(self.folder / name) for name in self.manifest["files"]}
+        content = signed({**self.manifest, "files": files})
+        self.write("manifest.json", text_of(content))
+
+
+def edited(draw, data):
+    """Return an archive whose arrays were changed, dropped, doubled or renamed, each whole."""
+    with np.load(io.BytesIO(data)) as file:
+        arrays = dict(file)
+    for _ in range(draw.choice((1, 1, 2))):
+        name = draw.choice(sorted(arrays))
+        array = arrays[name]
+        match draw.randrange(8):
+            case 0:
+                del arrays[name]
+            case 1:
+                arrays[draw.choice(("input²:logits", "input9:logits", "x", "score"))] = array
+            case 2:
+                arrays[name] = array.astype(draw.choice(("f2", "f4", "f8", "i4", "i8", "?", "U3")))
+            case 3:
+                arrays[name] = array[: draw.randrange(3)]
+            case 4:
+                arrays[name] = array[..., None] if draw.random() < 0.5 else array.reshape(-1)
+            case 5:
+                arrays[name] = np.array(7).astype(array.dtype)
+            case 6:
+                arrays[name] = np.concatenate([array, array])
+            case _:
+                values = np.array([draw.choice((0, 1, -1, 7))]).astype(array.dtype)
+                arrays[name] = array.copy()
+                arrays[name].ravel()[draw.randrange(array.size) if array.size else 0 :][:1] = values
+        if not arrays:
+            break
+    made = io.BytesIO()
+    np.savez(made, **arrays)
+    return made.getvalue()
+
+
+def headers_forged(draw, data):
+    """Return an archive one of whose arrays says another shape than its data have."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as given, zipfile.ZipFile(made, "w", 8) as out:
+        chosen = draw.choice(given.namelist())
+        for info in given.infolist():
+            content = given.read(info)
+            if info.filename == chosen:
+                old = content[content.index(b"'shape': (") :].split(b")")[0]
+                new = b"'shape': (%d, %d" % (
+                    draw.choice((0, 5, 10**9, -1)),
+                    draw.choice((0, 3, 10**6)),
+                )
+                content = content.replace(old, new.ljust(len(old)), 1)
+            out.writestr(info.filename, content)
+    return made.getvalue()
+
+
+def one_case(draw, number, source, guard):
+    """Read one folder, with one file damaged, or forged and signed."""
+    name = draw.choice(sorted(source.files))
+    data, forged = source.files[name], draw.random() < 0.6
+    if not forged:
+        source.write(name, damaged(draw, data))
+    elif name == "manifest.json":
+        twist = signed(twisted(draw, source.manifest))
+        source.write(name, text_of(twist))
+    else:
+        npz = name.endswith(".npz")
+        how = draw.choice((damaged, edited, headers_forged)) if npz else damaged
+        with np.errstate(all="ignore"):
+            source.write(name, how(draw, data))
+        source.sign()
+    size = sum(map(len, source.files.values()))
+    what = (*number, source.name, name, forged)
+    export = guard.load(lambda: read_export(source.folder), size, what)
+    same = {n: (source.folder / n).read_bytes() for n in source.changed}
+    source.restore()
+    if export is None:
+        return
+    if not forged:
+        assert name == "manifest.json" or same[name] == data, what
+        if name == "manifest.json":  # spaces, another spelling of a number
+            assert json.loads(same[name]) == source.manifest, what
+        return
+    manifest = json.loads(same["manifest.json"])
+    told = {n: v for n, v in manifest.items() if n not in ("files", "left_out", "sha256")}
+    where = difference(told, {n: source.manifest[n] for n in told})
+    assert where is None, (where, what)
+    assert_valid(manifest)
+    with np.errstate(all="ignore"):
+        try:
+            assert next(iter(verify(export))).runtime == "numpy batch"
+        except (InputError, CheckError):
+            return
+
+
+def test_folders_of_exports(place):
+    sources = [Source(name, place) for name in KINDS]
+    for source in sources:  # what is imported at first use is no folder's doing
+        assert next(iter(verify(source.folder))).rows >= 5
+    guard = Guard(free=2 << 20)
+
+    @settings(
+        max_examples=EXAMPLES, deadline=None, database=None,
+        suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],
+    )  # fmt: skip
+    @given(st.integers(0, 2**32))
+    def batches(seed):
+        draw = random.Random(seed)
+        for case in range(BATCH):
+            one_case(draw, (seed, case), draw.choice(sources), guard)
+
+    with traced():
+        batches()
+    assert guard.cases >= EXAMPLES * BATCH
+    assert guard.cases * 0.02 < guard.loaded < guard.cases * 0.6, (guard.loaded, guard.cases)
