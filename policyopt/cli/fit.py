@@ -88,6 +88,8 @@ def fit(
         note(
             f"{fitted.method} spends {part:.0f} % of the budget: more bought nothing on these rows"
         )
+    for remark in fitted.policy.provenance.get("notes", []):
+        note(remark)
     if confidence is not None:
         note(f"decisions carry a confidence calibrated by {confidence}")
     rows = len(data.rows("test")[1]) if "test" in data.split_names else None
