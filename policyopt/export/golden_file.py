@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ class _Members:
             raise bad(self.file, "whole", f"no '{name}'", _AGAIN)
         with self.archive.open(info) as file:
             known = None not in shape
-            size = int(np.prod([n or 0 for n in shape], dtype=object)) * np.dtype(dtype).itemsize
+            size = math.prod(n or 0 for n in shape) * np.dtype(dtype).itemsize
             if known and info.file_size > size + _HEADER:
                 raise bad(label, f"{dtype} of shape {shape}", f"{info.file_size} bytes", _AGAIN)
             got, kind, _ = read_header(file, label)  # type: ignore[arg-type]

@@ -23,7 +23,11 @@ from policyopt.export.tracing import trace_policy
 from policyopt.export.verify import read_export, verify
 from policyopt.runtime.errors import CheckError, InputError
 
-BATCH, EXAMPLES = 100, 30  # 3,000 cases
+BATCH, EXAMPLES, TRACED = (
+    100,
+    15,
+    5,
+)  # 2,000 cases; memory of 500 is looked at: that takes as long again
 KINDS = ("score patience", "records", "mixture of two scores", "kept exits")
 
 
@@ -151,17 +155,21 @@ def test_folders_of_exports(place):
         assert next(iter(verify(source.folder))).rows >= 5
     guard = Guard(free=2 << 20)
 
-    @settings(
-        max_examples=EXAMPLES, deadline=None, database=None,
-        suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],
-    )  # fmt: skip
-    @given(st.integers(0, 2**32))
-    def batches(seed):
-        draw = random.Random(seed)
-        for case in range(BATCH):
-            one_case(draw, (seed, case), draw.choice(sources), guard)
+    def batches(count):
+        @settings(
+            max_examples=count, deadline=None, database=None,
+            suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],
+        )  # fmt: skip
+        @given(st.integers(0, 2**32))
+        def each(seed):
+            draw = random.Random(seed)
+            for case in range(BATCH):
+                one_case(draw, (seed, case), draw.choice(sources), guard)
 
+        each()
+
+    batches(EXAMPLES)
     with traced():
-        batches()
-    assert guard.cases >= EXAMPLES * BATCH
+        batches(TRACED)
+    assert guard.cases >= (EXAMPLES + TRACED) * BATCH
     assert guard.cases * 0.02 < guard.loaded < guard.cases * 0.6, (guard.loaded, guard.cases)
