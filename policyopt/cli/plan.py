@@ -106,8 +106,8 @@ def plan(
     tables = make_tables(read_cache(cache), cost, ("fit", test))
     if goal.accuracy is not None and sure is None:
         note(
-            "the accuracy is kept in the mean: on new rows about every second such plan falls a little "
-            "short of it; --confidence 95% keeps it"
+            "the accuracy is kept in the mean: on new rows more than every second such plan falls a "
+            "little short of it; --confidence 95% keeps it"
         )
     with progress("planning") as step, listening(step):
         fit, further = tables.get("fit"), {"shortlist": shortlist, "seed": seed}

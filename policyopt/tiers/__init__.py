@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from policyopt.tiers.certify import certified_plan
     from policyopt.tiers.choose import make_plan
     from policyopt.tiers.describe import Link, Tier, Tiers
     from policyopt.tiers.emit import emit, tier_policies
@@ -25,6 +26,7 @@ _HOMES = {
     "Tier": "describe",
     "TierPolicy": "tier_policy",
     "Tiers": "describe",
+    "certified_plan": "certify",
     "emit": "emit",
     "load_tier": "tier_policy",
     "load_tiers": "read",
@@ -32,7 +34,7 @@ _HOMES = {
     "tier_policies": "emit",
 }
 __all__ = [
-    "Goal", "Limit", "Link", "Plan", "Tier", "TierPolicy", "Tiers", "emit", "load_tier", "load_tiers",
+    "Goal", "Limit", "Link", "Plan", "Tier", "TierPolicy", "Tiers", "certified_plan", "emit", "load_tier", "load_tiers",
     "make_plan", "tier_policies",
 ]  # fmt: skip
 
