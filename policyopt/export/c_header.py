@@ -65,7 +65,9 @@ def c_source(policy: Any, graphs: Sequence[ExitGraph], name: str = "policyopt_po
     (True, True)
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) or name in _KEYWORDS:
-        raise bad("name", "a C identifier in small letters, at most 41 long", name, "E.g. easy_model.")
+        raise bad(
+            "name", "a C identifier in small letters, at most 41 long", name, "E.g. easy_model."
+        )
     try:
         source = _Header(policy, graphs, name)
     except TypeError as error:

@@ -40,7 +40,12 @@ def tier_policies(policy: Policy, plan: Plan, names: Sequence[str]) -> list[Tier
 def emit(
     policy: Policy, plan: Plan, names: Sequence[str], report: dict[str, Any], out: Path
 ) -> list[Path]:
-    """Write policy.json, tier-0-NAME.json and so on, and plan.json; return their paths."""
+    """Write policy.json, tier-0-NAME.json and so on, and plan.json; return their paths.
+
+    Tiers of an earlier plan in the same folder are removed: they would not go with these.
+    """
+    for old in _earlier(out):
+        old.unlink(missing_ok=True)
     written = [out / "policy.json"]
     policy.save(written[0])
     for i, tier in enumerate(tier_policies(policy, plan, names)):
@@ -51,3 +56,18 @@ def emit(
     whole["files"] = [path.name for path in written]
     write_text(out / "plan.json", json.dumps(whole, indent=1, allow_nan=False) + "\n")
     return [*written, out / "plan.json"]
+
+
+def _earlier(out: Path) -> list[Path]:
+    """Return the tiers' files that an earlier plan in the folder names."""
+    try:
+        content = json.loads((out / "plan.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    names = content.get("files") if isinstance(content, dict) else None
+    tiers = {path.name: path for path in out.glob("tier-*-*.json")}
+    return (
+        [tiers[n] for n in names if isinstance(n, str) and n in tiers]
+        if isinstance(names, list)
+        else []
+    )

@@ -43,6 +43,12 @@ class Limit:
         allowed = STATISTICS[self.statistic]
         return None if allowed is None else max(allowed - self.spare, 0.0)
 
+    @property
+    def text(self) -> str:
+        """As it is written on a command line."""
+        statistic = "" if self.statistic == "mean" else f":{self.statistic}"
+        return f"{self.objective}{statistic}={self.most:g}"
+
     @staticmethod
     def parse(text: str) -> Limit:
         """Read ``OBJECTIVE[:STATISTIC]=NUMBER``; the statistic is the mean where none is named."""

@@ -134,9 +134,7 @@ def _link(place: int, content: Any) -> Link:
 def _bad(where: str, allowed: str, got: object) -> InputError:
     try:
         shown = got if isinstance(got, str) else repr(got)
-    except (
-        ValueError
-    ):  # hexadecimal numbers have no limit in TOML, printing them in decimal has one
+    except ValueError:  # TOML's hexadecimal numbers may be too long to print in decimal
         shown = "a number too long to print"
     return bad(where, allowed, shown, SEE)
 
@@ -171,7 +169,8 @@ def _number(where: str, value: Any, positive: bool = False, most: float = MAX_NU
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
     if not fits or (positive and value == 0):
         low = "above 0" if positive else "0 or more"
-        raise _bad(where, f"a number, {low} and at most {most:g}", value)
+        shown = f"the text {value!r}" if isinstance(value, str) else value
+        raise _bad(where, f"a number, {low} and at most {most:g}", shown)
     return float(value)
 
 

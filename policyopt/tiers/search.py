@@ -220,10 +220,15 @@ class _Work:
         """Return why no plan meets the goal."""
         goal, unit = self.goal, self.tiers.unit_of(self.goal.objective)
         where = " within the limits" if goal.limits else ""
+        if goal.limits and (
+            not np.isfinite(self.least) if goal.budget is not None else self.most <= 0
+        ):
+            asked = ", ".join(limit.text for limit in goal.limits)
+            return message(
+                "limit", "such that some plan keeps it, which none does", asked, "Raise it."
+            )
         if goal.budget is not None:
             allowed = f"at least {self.least:.6g} {unit}"
-            if not np.isfinite(self.least):
-                allowed = "such that some plan keeps the limits, which none does"
             return message("budget", allowed + where, f"{goal.budget:.6g}", "Raise it.")
         allowed = f"at most {100 * self.most:.2f} %, the best of any plan{where} on the fit rows"
         return message("accuracy", allowed, f"{100 * (goal.accuracy or 0):.2f} %", "Lower it.")

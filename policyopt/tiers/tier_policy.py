@@ -12,6 +12,7 @@ import base64
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,10 @@ from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.policy import Policy
 
 FORMAT, MESSAGE, VERSION = "policyopt-tier-policy", "policyopt-tier-message", 1
+MESSAGE_VERSION = 2  # 1 did not name its policy
 LEAVE, GO_ON, SEND_ON = "leave", "go on", "send on"
 _FIELDS = {"format", "version", "tier", "exits", "next", "policy", "sha256"}
-_PARTS = {"format", "version", "position", "scalar", "samples", "arm", "answer", "rules"}
+_PARTS = {"format", "version", "policy", "position", "scalar", "samples", "arm", "answer", "rules"}
 #: Samples of one message: a batch that a tier runs side by side.
 MOST_SAMPLES = 1 << 12
 #: Bytes of each array of a message: 4096 samples that remember 512 numbers each.
@@ -75,6 +77,11 @@ class TierPolicy:
                 "next", "given unless the tier has the policy's last exit", self.next, "Plan again."
             )
 
+    @cached_property
+    def identity(self) -> str:
+        """The whole policy's checksum, which tiers compare."""
+        return digest_of(to_dict(self.policy))
+
     def start(self, samples: int | npt.ArrayLike = 0) -> State:
         """Begin one sample, or several side by side, where nothing ran before; see `Policy.start`."""
         return self.policy.start(samples)
@@ -110,7 +117,8 @@ class TierPolicy:
             )  # fmt: skip
         return {
             "format": MESSAGE,
-            "version": VERSION,
+            "version": MESSAGE_VERSION,
+            "policy": self.identity,
             "position": state.position,
             "scalar": state.scalar,
             "samples": len(state.arm),
@@ -130,10 +138,20 @@ class TierPolicy:
             Not such a message, of another policy or another exit.
         """
         if not isinstance(message, dict) or message.keys() != _PARTS:
-            raise bad("message", f"a mapping of {', '.join(sorted(_PARTS))}", "another", "")
-        if message["format"] != MESSAGE or not _is_version(message["version"]):
-            got = f"{message['format']!r:.80}, version {message['version']!r:.20}"
-            raise bad("message", f"{MESSAGE}, version {VERSION}", got, "")
+            allowed = f"a mapping of {', '.join(sorted(_PARTS))}"
+            got = sorted(message) if isinstance(message, dict) else type(message).__name__
+            raise bad(
+                "message", allowed, f"{got!s:.200}", "Made by `hand_over` of the tier before."
+            )
+        version = message["version"]
+        if message["format"] != MESSAGE or not _is_version(version, MESSAGE_VERSION):
+            got = f"{message['format']!r:.80}, version {version!r:.20}"
+            raise bad("message", f"{MESSAGE}, version {MESSAGE_VERSION}", got, "")
+        if message["policy"] != self.identity:
+            raise bad(
+                "policy of the message", f"{self.identity[:12]}..., as here",
+                f"{message['policy']!r:.16}", "Give all tiers the files of one plan.",
+            )  # fmt: skip
         n, scalar, at = message["samples"], message["scalar"], message["position"]
         path = self.policy.path
         due = path.index(self.exits[0]) if self.exits else None
@@ -179,7 +197,7 @@ def load_tier(path: str | os.PathLike[str]) -> TierPolicy:
         raise bad(
             "tier policy", f"a file of format '{FORMAT}'", "another", "`policyopt plan --out`."
         )
-    if not _is_version(content.get("version")) or content.keys() != _FIELDS:
+    if not _is_version(content.get("version"), VERSION) or content.keys() != _FIELDS:
         got = f"version {content.get('version')}, fields {', '.join(sorted(content))}"
         raise bad("tier policy", f"version {VERSION} with {', '.join(sorted(_FIELDS))}", got, "")
     body = {name: value for name, value in content.items() if name != "sha256"}
@@ -198,8 +216,8 @@ def load_tier(path: str | os.PathLike[str]) -> TierPolicy:
     return TierPolicy(from_dict(content["policy"], "its policy"), tier, tuple(exits), following)
 
 
-def _is_version(version: object) -> bool:
-    return type(version) is int and version == VERSION  # true and 1.0 equal 1, too
+def _is_version(version: object, wanted: int) -> bool:
+    return type(version) is int and version == wanted  # true and 1.0 equal 1, too
 
 
 def _packed(array: npt.NDArray[Any]) -> dict[str, Any]:

@@ -143,3 +143,19 @@ def test_errors_are_one_line(run, place, extra, code, said):
     command = ("plan", place / "cache", "--tiers", place / "tiers.toml", "--method", "none")
     got, _, error = run(*command, *extra)
     assert got == code and said in error and "Traceback" not in error
+
+
+def test_a_limit_that_nothing_keeps_is_named_and_old_tiers_go(run, place):
+    cache, tiers, out = place / "cache", place / "tiers.toml", place / "out"
+    tiers.write_text(TIERS)
+    given = ("plan", cache, "--tiers", tiers, "--budget", "500", "--method", "none")
+    code, _, said = run(*given, "--limit", "latency:worst=0.0001")
+    assert code == 3 and "'limit' must be such that some plan keeps it" in said
+    assert "latency:worst=0.0001" in said
+    out.mkdir()
+    for name in ("tier-7-moon.json", "tier-8-mine.json"):
+        (out / name).write_text("{}")
+    (out / "plan.json").write_text(json.dumps({"files": ["policy.json", "tier-7-moon.json"]}))
+    assert run(*given, "--out", out)[0] == 0
+    assert not (out / "tier-7-moon.json").exists()
+    assert (out / "tier-8-mine.json").exists()  # no plan named it

@@ -16,9 +16,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 import policyopt as po
 from policyopt.runtime.content import digest_of
 from policyopt.runtime.errors import InputError
+from policyopt.runtime.policy import Policy
+from policyopt.runtime.scores import MaxProb
 from policyopt.tiers.emit import tier_policies
 from policyopt.tiers.plans import Plan
-from policyopt.tiers.tier_policy import LEAVE, MOST_SAMPLES, SEND_ON, load_tier
+from policyopt.tiers.tier_policy import LEAVE, MOST_SAMPLES, SEND_ON, TierPolicy, load_tier
 
 NAMES = ("device", "edge", "cloud")
 METHODS = (
@@ -159,7 +161,7 @@ def test_wrong_messages_are_refused(data):
         {**good, "arm": {**arm, "data": ""}}, {**good, "arm": {**arm, "dtype": "O"}},
         {**good, "rules": [rule + rule]}, {**good, "answer": [arm]}, {**good, "format": "x"},
         {**good, "version": True}, {**good, "version": 1.0}, {**good, "version": [1]},
-        {**good, "version": 2}, {**good, "samples": True}, {**good, "samples": 2.0},
+        {**good, "version": 3}, {**good, "policy": "0" * 64}, {**good, "samples": True}, {**good, "samples": 2.0},
         {**good, "format": ["x"]},
         {**good, "arm": {**arm, "data": "AgI="}},
     ):  # fmt: skip
@@ -190,3 +192,16 @@ def test_a_message_holds_no_more_samples_than_it_says(data):
     arm = {"dtype": "|b1", "shape": [MOST_SAMPLES + 1], "data": raw}
     with pytest.raises(InputError, match="samples of the message"):
         parts[1].take_over({**message, "samples": MOST_SAMPLES + 1, "arm": arm})
+
+
+def test_messages_of_another_plan_are_refused():
+    """The same shapes, other thresholds: what was decided before would not be this policy's."""
+    rule, costs = MaxProb(), [1.0, 3.0]
+    wholes = [Policy(rule, [t], costs, "ms", "logits", 2) for t in (0.8, 0.9)]
+    device = TierPolicy(wholes[0], "device", (0,), "cloud")
+    state = device.start()
+    device.step(0, [0.1, 0.0], state)
+    message = device.hand_over(state)
+    assert TierPolicy(wholes[0], "cloud", (1,)).take_over(message).position == 1
+    with pytest.raises(InputError, match=r"policy of the message.*the files of one plan"):
+        TierPolicy(wholes[1], "cloud", (1,)).take_over(message)
