@@ -29,6 +29,7 @@ from policyopt.runtime.artifact import load_policy
 from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.strict_json import digest_of, parse, read_plain
+from policyopt.thresholds import flat
 
 from .golden import Golden
 
@@ -38,7 +39,7 @@ TARGETS = ("python", "onnx", "c")
 #: How far scores may be from those of the runtime: units of float32 rounding (2**-23) of the larger of
 #: the score and 1. The Python file runs the runtime's own code. The others sum and take exponentials of
 #: float32 in another order; exits and answers must be equal all the same.
-ULPS = {"python": 0, "onnx": 64, "c": 64}
+ULPS = {"python": 0, "onnx": flat.ULPS, "c": flat.ULPS}
 FIELDS = (
     "format", "version", "score", "answer", "path", "kind", "classes", "unit", "costs", "rows",
     "edges", "left_out", "targets", "files", "sha256",

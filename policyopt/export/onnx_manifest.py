@@ -8,7 +8,7 @@ from policyopt.runtime.artifact import to_dict
 from policyopt.runtime.coin import key_of
 from policyopt.runtime.policy import Policy
 
-from .bundle import ULPS
+from .manifest import ULPS
 from .graph import ExitGraph, Node
 from .onnx_builder import OPSET
 

@@ -22,7 +22,7 @@ from .scalar_reduce import reduced
 from .scalar_words import COMPARISONS, NAMES, POINTWISE, expression
 
 #: How near two numbers may come before the runtime itself compares them: 1024 units of float32
-#: rounding (2**-23) of the larger of both and 1. Exports are held to 64 (`bundle.ULPS`) and the
+#: rounding (2**-23) of the larger of both and 1. Exports are held to 64 (`manifest.ULPS`) and the
 #: doubles here differ from the runtime by less; the room is for classes, networks and states unseen.
 BAND = 1024 * 2.0**-23
 #: The runtime rounds logits' differences and logarithms to float32, so its absolute error grows with

@@ -22,7 +22,7 @@ from policyopt.runtime.scores import Entropy, Margin, MaxProb, ScoreRule
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 #: How far the scores of two runtimes may lie apart, in units of float32 rounding (2**-23) of the
-#: larger of score and 1: what exports are held to (`policyopt.export.bundle.ULPS`).
+#: larger of score and 1: what exports are held to (`policyopt.export.manifest.ULPS`).
 ULPS = 64
 ROUNDING = ULPS * 2.0**-23
 #: Rows that are scored to see that an exit is not flat: nearly always they show it.

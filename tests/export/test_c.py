@@ -14,7 +14,7 @@ from synthetic import cache, outputs
 from test_methods import SPECS
 
 import policyopt as po
-from policyopt.export.bundle import ULPS
+from policyopt.export.manifest import ULPS
 from policyopt.export.c_header import c_source
 from policyopt.export.c_run import NoCompiler, compiler, measured, run_c
 from policyopt.export.golden import expect

@@ -13,7 +13,7 @@ from synthetic import cache, outputs
 from test_methods import SPECS
 
 import policyopt as po
-from policyopt.export.bundle import ULPS
+from policyopt.export.manifest import ULPS
 from policyopt.export.golden import expect
 from policyopt.export.graph import ELEMENTWISE, ExitGraph, Pool
 from policyopt.export.onnx_graphs import onnx_model, onnx_models, passed_on, write_onnx
