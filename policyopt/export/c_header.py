@@ -34,7 +34,9 @@ COLUMNS = {
 _KEYWORDS = {"int", "float", "double", "if", "for", "do", "while", "return", "static", "const"}
 
 
-def c_source(policy: Any, graphs: Sequence[ExitGraph], name: str = "policyopt_policy") -> str:
+def c_source(
+    policy: Any, graphs: Sequence[ExitGraph], name: str = "policyopt_policy", sizes: bool = True
+) -> str:
     """Return a policy as the text of a C header.
 
     Parameters
@@ -44,6 +46,8 @@ def c_source(policy: Any, graphs: Sequence[ExitGraph], name: str = "policyopt_po
         By `trace_policy`.
     name : str
         Prefix of all names in the header; a C identifier.
+    sizes : bool
+        Whether a compiler, where there is one, measures what the header takes, to be told in it.
 
     Returns
     -------
@@ -74,7 +78,7 @@ def c_source(policy: Any, graphs: Sequence[ExitGraph], name: str = "policyopt_po
         raise bad(
             "policy", "made of operations that C knows", str(error), "Export it to Python instead."
         ) from error
-    return source.text(measured(source.text(None), name))
+    return source.text(measured(source.text(None), name) if sizes else None)
 
 
 class _Header:
@@ -132,11 +136,7 @@ class _Header:
 
     def _comment(self, sizes: Sizes | None) -> str:
         p = self.policy
-        code = (
-            "code not measured: no C compiler was there"
-            if sizes is None
-            else f"code {sizes.code} ({sizes.how})"
-        )
+        code = "code not measured" if sizes is None else f"code {sizes.code} ({sizes.how})"
         stack = "" if sizes is None or sizes.stack is None else f", stack of a step {sizes.stack}"
         state = 8 * (2 + sum(-(-s.size * s.dtype.itemsize // 8) for s in self.slots))
         return _COMMENT.format(

@@ -123,7 +123,7 @@ def native(policy: Policy) -> Native:
         what = "feature vectors" if policy.needs_features else policy.kind
         raise bad("policy", "one of logits alone", what, "Leave out native=True.")
     graphs = trace_policy(policy)
-    library = _library(c_source(policy, graphs, "p"))
+    library = _library(c_source(policy, graphs, "p", sizes=False))
     places = library.native_seen(), library.native_score(), policy.classes
     made = Native(library.native_step, library.native_size(), (), places)
 
@@ -148,7 +148,8 @@ def native(policy: Policy) -> Native:
 def _library(source: str) -> Any:
     """Compile a header and what calls it; loaded, its files may go."""
     command = [*compiler(), *_FLAGS, f"-DASK=({ASK})"]
-    with tempfile.TemporaryDirectory() as temporary:
+    # Where a loaded library cannot be removed, it stays until the machine clears its temporary files.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         (folder / "p.h").write_text(source, encoding="utf-8")
         (folder / "shim.c").write_text(_SHIM, encoding="utf-8")
@@ -162,7 +163,15 @@ def _library(source: str) -> Any:
                 f"It was run as {shlex.join(command)}.",
             )  # fmt: skip
         # A step is over before another thread could take the interpreter's lock.
-        library = ctypes.PyDLL(os.fspath(folder / "shim.so"))
+        try:
+            library = ctypes.PyDLL(os.fspath(folder / "shim.so"))
+        except OSError as error:  # e.g. a compiler for another machine, a folder without execution
+            raise bad(
+                "cc",
+                "a compiler for this process",
+                str(error),
+                "Or let TMPDIR name another folder.",
+            ) from error
     vector = ctypes.POINTER(ctypes.c_double)
     library.native_set.argtypes, library.native_set.restype = [vector] * 3, None
     library.native_step.argtypes = [

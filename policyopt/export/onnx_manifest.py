@@ -8,8 +8,8 @@ from policyopt.runtime.artifact import to_dict
 from policyopt.runtime.coin import key_of
 from policyopt.runtime.policy import Policy
 
-from .manifest import ULPS
 from .graph import ExitGraph, Node
+from .manifest import ULPS
 from .onnx_builder import OPSET
 
 FORMAT = "policyopt-onnx"

@@ -14,10 +14,10 @@ from synthetic import cache, outputs
 from test_methods import SPECS
 
 import policyopt as po
-from policyopt.export.manifest import ULPS
 from policyopt.export.c_header import c_source
 from policyopt.export.c_run import NoCompiler, compiler, measured, run_c
 from policyopt.export.golden import expect
+from policyopt.export.manifest import ULPS
 from policyopt.export.samples import golden_of
 from policyopt.export.tracing import trace_policy
 from policyopt.export.verify import scaled_error
@@ -364,7 +364,7 @@ def test_without_a_compiler(monkeypatch, tmp_path):
     monkeypatch.delenv("CC", raising=False)
     policy = logits_policy()
     source = c_source(policy, trace_policy(policy))
-    assert "code not measured: no C compiler was there" in source
+    assert "code not measured" in source
     (tmp_path / f"{NAME}.h").write_text(source)
     golden = golden_of(policy, trace_policy(policy))
     with pytest.raises(NoCompiler, match="'cc' must be a C compiler"):

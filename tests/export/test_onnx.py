@@ -13,9 +13,9 @@ from synthetic import cache, outputs
 from test_methods import SPECS
 
 import policyopt as po
-from policyopt.export.manifest import ULPS
 from policyopt.export.golden import expect
 from policyopt.export.graph import ELEMENTWISE, ExitGraph, Pool
+from policyopt.export.manifest import ULPS
 from policyopt.export.onnx_graphs import onnx_model, onnx_models, passed_on, write_onnx
 from policyopt.export.onnx_run import read_manifest, run_onnx
 from policyopt.export.replay import compute
