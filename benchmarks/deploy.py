@@ -20,6 +20,7 @@ from _caches import caches
 from _common import machine, machine_line, table, write
 
 import policyopt as po
+from policyopt.cli.served import runners
 from policyopt.export import ScalarPolicy
 from policyopt.export.bundle import write_bundle
 from policyopt.export.c_native import ASK, native
@@ -41,6 +42,7 @@ RUNTIMES: dict[str, Callable[[Policy, Golden, Path], Ran | str]] = {
     "plain Python": lambda policy, golden, folder: stepped(ScalarPolicy(policy), golden),
     "machine code": lambda policy, golden, folder: in_machine_code(policy, golden),
     "torch": lambda policy, golden, folder: run_torch(policy, golden),
+    "torch server": lambda policy, golden, folder: served(policy, golden),
     "python": lambda policy, golden, folder: RUNNERS["python"](folder, golden),
     "onnx": lambda policy, golden, folder: RUNNERS["onnx"](folder, golden),
     "c": lambda policy, golden, folder: RUNNERS["c"](folder, golden),
@@ -138,6 +140,18 @@ def in_machine_code(policy: Policy, golden: Golden) -> Ran | str:
     return out
 
 
+def served(policy: Policy, golden: Golden) -> Ran | str:
+    """`policyopt.serving`: one batch, survivors regrouped after every exit; scores are not looked at."""
+    taken = runners()["torch server, one batch"](policy, golden)
+    if isinstance(taken, str):
+        return taken
+    out, rows = _copy(golden.expected), np.arange(len(golden))
+    at = np.searchsorted(policy.path, taken.exit)
+    out.leave[:] = np.arange(policy.exits) >= at[:, None]
+    out.prediction[rows, at] = taken.prediction
+    return out
+
+
 def _copy(ran: Ran) -> Ran:
     return Ran(
         *(getattr(ran, name).copy() for name in ("score", "confidence", "prediction", "leave"))
@@ -175,7 +189,9 @@ def text(rows: list[dict[str, Any]], start: Any) -> str:
         for row in rows
         if "refused" in row
     )
-    body = table("", ["cache", "method", *names, "scores off by"], shown)
+    body = table(
+        "Exits and answers that differ", ["cache", "method", *names, "scores off by"], shown
+    )
     return f"{head}\n{body}\n{refused}\n{machine_line(start, machine())}\n"
 
 
