@@ -12,7 +12,7 @@ from policyopt.table import Tables
 BUDGETS = (1.3, 2.0, 3.7, 6.5)
 
 
-def trained(spec, budgets=BUDGETS, rows=2000, seed=0):
+def trained(spec, budgets=BUDGETS, rows=1000, seed=0):
     """Return the fits for the budgets and the tables they were fitted on, made anew."""
     tables = Tables(cache(rows))
     return make_method(spec).fit_path(tables.get("fit"), list(budgets), seed), tables

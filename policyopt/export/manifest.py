@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,8 @@ FIELDS = (
     "format", "version", "score", "answer", "path", "kind", "classes", "unit", "costs", "rows",
     "edges", "left_out", "targets", "files", "sha256",
 )  # fmt: skip
+#: Names of C headers, and the one of an export that names none.
+_HEADER, _USUAL = re.compile(r"[a-z][a-z0-9_]{0,40}\.h"), "policyopt_policy.h"
 _MOST = 1 << 20
 _MOST_FILE = 256 << 20
 _AGAIN = "Export anew."
@@ -82,7 +85,7 @@ def _told(policy: Policy) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def files_of(policy: Policy, targets: Sequence[str]) -> set[str]:
+def files_of(policy: Policy, targets: Sequence[str], header: str = _USUAL) -> set[str]:
     """Return the names of the files that an export holds, but the manifest's.
 
     Examples
@@ -93,7 +96,7 @@ def files_of(policy: Policy, targets: Sequence[str]) -> set[str]:
     ['edges.npz', 'golden.npz', 'policy.json', 'policyopt_policy.h']
     """
     of = {
-        "python": ["policy.py"], "c": ["policyopt_policy.h"],
+        "python": ["policy.py"], "c": [header],
         "onnx": ["onnx/manifest.json", *(f"onnx/exit_{k}.onnx" for k in policy.path)],
     }  # fmt: skip
     return {POLICY, GOLDEN, EDGES, *(name for target in targets for name in of[target])}
@@ -206,7 +209,9 @@ def _check_policy(manifest: dict[str, Any], policy: Policy) -> None:
     numbers = isinstance(ulps, list) and all(type(u) in (int, float) for u in ulps)
     if not numbers or len(ulps) not in (0, wanted) or not all(0 <= u <= 64 for u in ulps):
         raise bad(f"left_out of {MANIFEST}", f"{wanted} ulps, 0 to 64", ulps, _AGAIN)
-    names = files_of(policy, list(manifest["targets"]))
+    headers = [name for name in manifest["files"] if _HEADER.fullmatch(name)]
+    header = headers[0] if len(headers) == 1 else _USUAL
+    names = files_of(policy, list(manifest["targets"]), header)
     if manifest["files"].keys() != names:
         differ = ", ".join(sorted(manifest["files"].keys() ^ names))
         raise bad(f"files of {MANIFEST}", "those of its targets", f"other: {differ}", _AGAIN)
