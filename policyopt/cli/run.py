@@ -8,16 +8,14 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from policyopt.cache.detect import detect_kind
 from policyopt.cli.options import PolicyPath, Style
 from policyopt.cli.output import Format, number, print_records, print_table
 from policyopt.runtime.errors import bad
 from policyopt.runtime.experts_file import decide_file, load_any
 from policyopt.runtime.outputs_file import read_outputs
+from policyopt.runtime.reading import FEWEST, refuse_probabilities
 
 _AXES = ("KNC", "NKC", "KN", "NK")
-#: Rows by which probabilities are told from logits.
-_SOME = 2048
 
 
 def run(
@@ -82,10 +80,5 @@ def _refuse_odd(found: list[Any], kind: str, path: Path) -> None:
         raise bad("OUTPUTS", "of at least one row", f"none in {path}", "Is it the right file?")
     if kind != "logits" or any(exit_.dtype.kind not in "fiu" for exit_ in found):
         return
-    if detect_kind(np.stack([exit_[:_SOME] for exit_ in found], axis=1)) == "probabilities":
-        raise bad(
-            "OUTPUTS",
-            "logits, which the policy was fitted on",
-            f"rows that are non-negative and sum to 1 in {path}: probabilities",
-            "Give the logits, or fit the policy on probabilities.",
-        )
+    # Of every exit, so that even one row tells where there are exits enough.
+    refuse_probabilities(np.concatenate([exit_[:FEWEST] for exit_ in found]), "OUTPUTS")
