@@ -12,7 +12,7 @@ from _common import table
 from policyopt.cache.data import ExitData
 from policyopt.frontier.compare import Path, compare_paths, path_of
 from policyopt.frontier.curve import curve, split_for_seed
-from policyopt.frontier.intervals import bootstrap_means, interval
+from policyopt.intervals import bootstrap_means, interval
 from policyopt.methods import make_method
 from policyopt.table import Tables
 

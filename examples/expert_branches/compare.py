@@ -11,7 +11,7 @@ import policyopt as po
 from policyopt.budgets import parse_budgets
 from policyopt.cache import ExitData
 from policyopt.frontier.compare import Path, path_through
-from policyopt.frontier.intervals import bootstrap_means, interval
+from policyopt.intervals import bootstrap_means, interval
 from policyopt.online.simulate import simulate
 from policyopt.table import Tables
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import policyopt as po
-from policyopt.frontier.intervals import bootstrap_means, interval
+from policyopt.intervals import bootstrap_means, interval
 from policyopt.replay import Replay
 from policyopt.table import Tables
 

@@ -25,6 +25,7 @@ from policyopt.experts.division import divide, hull
 from policyopt.methods import Fitted, Method
 from policyopt.methods.base import Expectation, check_budgets, fit_where_possible
 from policyopt.methods.settings import check_number
+from policyopt.methods.validation import outcome_of
 from policyopt.replay import replay
 from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.experts import ExpertPolicy
@@ -219,7 +220,9 @@ def _curve(method: Method, table: Table, seed: int, folds: int) -> tuple[Floats,
         # Costs per sample have another mean on these rows: a budget may lie outside by a hair.
         ends = train.mean_costs[[0, -1]]
         allowed = np.clip(budgets, *ends).tolist()
-        for i, fitted in enumerate(fit_where_possible(method, train, allowed, seed)):
+        for i, fitted in enumerate(
+            fit_where_possible(method, train, allowed, seed, validate=False)
+        ):
             if fitted is None:
                 met[i] = False
             else:
@@ -238,8 +241,15 @@ def _conclude(
     """Join the parts: what they cost together, and where they come from."""
     seen = [part for part in parts if part.rows]
     mean = sum(part.share * part.cost for part in seen)
-    square = sum(part.share * (part.fitted.expected.sd**2 + part.cost**2) for part in seen)
-    expected = Expectation(mean, max(square - mean**2, 0.0) ** 0.5, len(table))
+    assert table.context is not None  # asked for on entry
+    paid, coin = np.empty(len(table)), 0.0
+    for e, part in enumerate(parts):
+        if part.rows:
+            rows = np.flatnonzero(table.context == e)
+            outcome = outcome_of(part.fitted.policy, table.take(rows))
+            paid[rows] = outcome.paid
+            coin += part.share * outcome.coin
+    expected = Expectation(mean, paid, coin, span=float(np.ptp(table.mean_costs)))
     first = parts[0].fitted.policy.provenance
     shared = ("method", "settings", "cost", "split", "cache", "versions")
     provenance = {

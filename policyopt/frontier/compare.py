@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from policyopt.frontier.curve import Frontier
-from policyopt.frontier.intervals import bootstrap_means, interval
+from policyopt.intervals import bootstrap_means, interval
 from policyopt.replay import replay
 from policyopt.runtime.coin import coin
 from policyopt.runtime.errors import bad

@@ -11,7 +11,7 @@ import numpy as np
 from policyopt.budgets import Budget, parse_budgets
 from policyopt.cache.data import ExitData
 from policyopt.frontier.bounds import oracle
-from policyopt.frontier.intervals import bootstrap_means, interval
+from policyopt.intervals import bootstrap_means, interval
 from policyopt.methods import Fitted, Method, make_method
 from policyopt.methods.base import check_budgets, fit_where_possible
 from policyopt.methods.registry import ROWS

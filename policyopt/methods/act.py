@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from policyopt.methods.backward_induction import Stopping, scores_of
+from policyopt.methods.backward_induction import Stopping
 from policyopt.methods.evidence import Evidence
 from policyopt.methods.priced import Priced
 from policyopt.methods.settings import check_number
@@ -90,7 +90,7 @@ class Act(Priced):
 
     def scores(self, seen: Evidence, theta: Floats) -> Floats:
         """Return what each row's halting scores have added up to, less 1 - eps, (N, K)."""
-        out = scores_of(theta, seen.columns, seen.fold)
+        out = super().scores(seen, theta)
         out[:, :-1] = np.cumsum(sigmoid(out[:, :-1]), axis=1) - (1.0 - self.eps)
         out[:, -1] = self.eps
         return out

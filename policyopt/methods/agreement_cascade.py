@@ -68,8 +68,8 @@ class AgreementCascade(Method):
         """Probabilities of a class that others voted for, where they are asked for."""
         return Agreement(1, int(self.vote == "probability")).needs
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose thresholds at the ends of tiers for each budget; see `Method.fit_path`."""
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Choose thresholds at the ends of tiers for each budget; see `Method.propose`."""
         if self.lacks(table):
             raise InputError(
                 "'vote' must be 'share' where only records are kept. Got 'probability'. "

@@ -48,8 +48,8 @@ class Always(Method):
         ):
             raise bad("exit", "a whole number, 0 or more", self.exit, "E.g. --set exit=0.")
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose the exit for each budget; see `Method.fit_path`."""
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Choose the exit for each budget; see `Method.propose`."""
         if self.exit is not None and not 0 <= self.exit < table.exits:
             raise bad("exit", f"in 0..{table.exits - 1}", self.exit, "E.g. --set exit=0.")
         check_exits(table)

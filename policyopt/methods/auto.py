@@ -68,6 +68,15 @@ class Auto(Method):
 
     def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Choose per budget, then fit the chosen on all rows; see `Method.fit_path`."""
+        return self._fit(table, budgets, seed, True)
+
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Choose per budget, and propose what the chosen does; see `Method.propose`."""
+        return self._fit(table, budgets, seed, False)
+
+    def _fit(
+        self, table: Table, budgets: Sequence[float], seed: int, validate: bool
+    ) -> list[Fitted]:
         every = CANDIDATES + (FOR_CASCADES if table.cascade else ())
         candidates = [row for row in every if not row[1].lacks(table)]
         labels = table.statistics.labels
@@ -75,7 +84,7 @@ class Auto(Method):
         if not len(known):
             _ = table.correct  # says what is missing
         # Whatever refuses the rows or a budget does so here, by name, before the long work.
-        simple = candidates[0][1].fit_path(known, budgets, seed)
+        candidates[0][1].propose(known, budgets, seed)
         if len(known) < FEWEST_ROWS or len(candidates) == 1:
             choices: list[tuple[int, Report]] = [(0, [])] * len(budgets)
         else:
@@ -85,13 +94,17 @@ class Auto(Method):
             name, method, _ = candidates[best]
             rows = table if isinstance(method, OptimalStopping) else known
             places = [i for i, choice in enumerate(choices) if choice[0] == best]
-            path: list[Fitted | None] = [simple[i] for i in places]
-            if best > 0:
-                path = fit_where_possible(method, rows, [budgets[i] for i in places], seed)
+            wanted = [budgets[i] for i in places]
+            path = fit_where_possible(method, rows, wanted, seed, validate=validate)
             for i, one in zip(places, path, strict=True):
-                # Affordable on every fold and by a hair not on all rows: the simplest instead.
-                said = (one, name) if one is not None else (simple[i], candidates[0][0])
-                fitted[i] = signed(said[0], self, "auto", said[1], choices[i][1])
+                said, by = one, name
+                if said is None:  # affordable on every fold and by a hair not on all rows
+                    by, simplest, _ = candidates[0]
+                    (said,) = fit_where_possible(
+                        simplest, known, [budgets[i]], seed, validate=validate
+                    )
+                assert said is not None  # the simplest can meet all budgets: see above
+                fitted[i] = signed(said, self, "auto", by, choices[i][1])
         return [one for one in fitted if one is not None]
 
     def _choose(

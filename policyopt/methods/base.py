@@ -6,14 +6,16 @@ import platform
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
 from policyopt.answers.crossfit import CrossFitted, observe
+from policyopt.intervals import MeanInterval, mean_interval
 from policyopt.methods.space import Domain
 from policyopt.overhead import overhead
 from policyopt.runtime.answers import AnswerRule, Plain
@@ -28,38 +30,66 @@ from policyopt.thresholds.problem import Problem, Solution
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Expectation:
     """Mean cost that a policy is expected to realise on unseen rows.
 
-    The thresholds were set so that N rows cost the budget. On M other rows like them the mean cost
-    differs by the sampling error of both sets: variance ``sd**2 * (1/N + 1/M)`` (first-order delta
-    method; thresholds are quantiles of the N rows). ``rows=None`` stands for the long run.
+    The thresholds were set so that N rows cost the budget. In the long run the policy's mean cost differs
+    from that by the sampling error of these rows (first-order delta method; thresholds are quantiles of them),
+    and by what the training of its score would have made of others (`more_variance`).
 
     Attributes
     ----------
-    cost, sd : float
-        Mean and standard deviation of the cost per sample, in the unit of the costs.
-    rows : int
-        N, the rows the thresholds were chosen on.
+    cost : float
+        In the unit of the costs.
+    paid : ndarray of shape (N,)
+        What each of the rows that chose the thresholds pays, on average over the policy's coin.
+    coin : float
+        Variance per sample that the coin adds.
+    more_variance : float
+        Per row, of the trained score: of the difference between what rows pay by the policy, and by policies
+        that they took no part in.
+    span : float
+        Cost of the last exit less that of the first: as far as a row not seen may lie off.
     """
 
     cost: float
-    sd: float
-    rows: int
+    paid: Floats
+    coin: float = 0.0
+    more_variance: float = 0.0
+    span: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        """N, the rows the thresholds were chosen on."""
+        return len(self.paid)
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation of the cost per sample, the coin's part included."""
+        return float((self.paid.var() + self.coin) ** 0.5)
+
+    @cached_property
+    def mean(self) -> MeanInterval:
+        """The long-run mean cost with its 95 % interval, and the effective number of rows."""
+        more, span = self.more_variance + self.coin, self.span
+        return mean_interval(self.paid, center=self.cost, more_variance=more, span=span)
 
     def interval(self, rows: int | None = None, level: float = 0.95) -> tuple[float, float]:
         """Return the interval of the mean cost of `rows` unseen rows (None: in the long run).
 
         Examples
         --------
-        >>> low, high = Expectation(2.0, 1.0, 100).interval()
-        >>> round(low, 3), round(high, 3)
-        (1.804, 2.196)
+        >>> paid = np.tile([1.0, 3.0], 50)
+        >>> low, high = Expectation(2.0, paid).interval()
+        >>> round(low, 1), round(high, 1)
+        (1.8, 2.2)
         """
-        variance = 1 / self.rows + (0.0 if rows is None else 1 / rows)
-        half = float(norm.ppf(0.5 + level / 2)) * self.sd * variance**0.5
-        return self.cost - half, self.cost + half
+        z = float(norm.ppf(0.5 + level / 2))
+        scale = z / float(norm.ppf(0.975))
+        new = 0.0 if rows is None else z * self.sd / rows**0.5
+        low, high = (scale * (end - self.cost) for end in (self.mean.low, self.mean.high))
+        return self.cost - float(np.hypot(low, new)), self.cost + float(np.hypot(high, new))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +107,8 @@ class Fitted:
     expected : Expectation
         The realised cost to expect on unseen rows.
     accuracy : float
-        On the rows that chose the thresholds: optimistic, never to be quoted as a result. NaN
-        where they have no labels.
+        Cross-validated up to 5,000 rows (see `policyopt.methods.validation`); of more, and of networks, on the
+        rows that chose the thresholds. NaN where they have no labels.
     flat : tuple of int
         Exits, in the model's numbers, whose scores differ by rounding only: each decides the same for all
         samples, or by a coin (see `policyopt.thresholds.flat`). The provenance's ``notes`` say so.
@@ -100,9 +130,11 @@ class Fitted:
 class Method(ABC):
     """Configuration and `fit_path`. A subclass is a frozen dataclass; its fields are its settings."""
 
-    @abstractmethod
+    #: Whether coefficients are learned from rows, which takes some hundreds of them.
+    learned: ClassVar[bool] = False
+
     def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Return one fitted policy per budget, trained once where the method allows.
+        """Return one fitted policy per budget, each replayed and, of few rows, cross-validated.
 
         Parameters
         ----------
@@ -122,6 +154,21 @@ class Method(ABC):
         BudgetError
             A budget that no policy can meet.
         """
+        from policyopt.methods.validation import validated
+
+        return validated(self, table, budgets, seed)
+
+    @abstractmethod
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Return what these rows suggest, one policy per budget, trained once where the method allows.
+
+        As `fit_path`, which asks for this several times and sees to it that the budget holds on new rows.
+        """
+
+    @property
+    def validates(self) -> bool:
+        """Whether `fit_path` cross-validates: not what has chosen nothing, or on rows of its own."""
+        return True
 
     def needs(self) -> frozenset[str]:
         """Columns that the method reads and that records may lack."""
@@ -169,15 +216,21 @@ def check_budgets(table: Table, budgets: Sequence[float]) -> None:
 
 
 def fit_where_possible(
-    method: Method, table: Table, budgets: Sequence[float], seed: int
+    method: Method, table: Table, budgets: Sequence[float], seed: int, *, validate: bool = True
 ) -> list[Fitted | None]:
-    """Fit each budget that the method can meet: its own arithmetic may be too much for the lowest."""
+    """Fit each budget that the method can meet: its own arithmetic may be too much for the lowest.
+
+    Without `validate` the policies are as proposed: for those that are judged on rows of their own.
+    """
     try:
-        return list(method.fit_path(table, budgets, seed))
+        return list((method.fit_path if validate else method.propose)(table, budgets, seed))
     except BudgetError:
         if len(budgets) == 1:
             return [None]
-        return [fit_where_possible(method, table, [budget], seed)[0] for budget in budgets]
+        return [
+            fit_where_possible(method, table, [budget], seed, validate=validate)[0]
+            for budget in budgets
+        ]
 
 
 def problem_of(
@@ -236,18 +289,21 @@ def conclude(
         else Mixture(solution.other, float(solution.share), int(seed))
     )
     if expected is None:
-        expected = expectation(outcomes)
+        expected = expectation(outcomes, problem)
     return freeze(
         method, label, rule, solution.thresholds, mixture, table, budget, seed, expected,
         sum(weight * float(gained.mean()) for weight, _, gained in outcomes), answer, problem.flat,
     )  # fmt: skip
 
 
-def expectation(outcomes: Sequence[tuple[float, Floats, Floats]]) -> Expectation:
+def expectation(
+    outcomes: Sequence[tuple[float, Floats, Floats]], problem: Problem | None = None
+) -> Expectation:
     """Return what a mixture of policies, (share, cost per row, value per row) each, is to cost."""
-    mean = sum(weight * float(paid.mean()) for weight, paid, _ in outcomes)
-    square = sum(weight * float((paid**2).mean()) for weight, paid, _ in outcomes)
-    return Expectation(mean, max(square - mean**2, 0.0) ** 0.5, len(outcomes[0][1]))
+    paid = np.sum([weight * cost for weight, cost, _ in outcomes], axis=0)
+    coin = sum(weight * float(((cost - paid) ** 2).mean()) for weight, cost, _ in outcomes)
+    span = 0.0 if problem is None else float(np.ptp(problem.mean_costs))
+    return Expectation(float(paid.mean()), paid, coin, 0.0, span)
 
 
 def freeze(
@@ -271,15 +327,12 @@ def freeze(
     answer = answer or Plain()
     rules = (rule,) if mixture is None or mixture.rule is None else (rule, mixture.rule)
     own = overhead(answer, rules, table.exits, table.classes, table.rate)
-    low, high = expected.interval()
     provenance = {
         "method": label,
         "settings": method.settings(),
         "seed": int(seed),
         "budget": float(budget),
         "cost": table.cost_name,
-        "expected_cost": expected.cost,
-        "expected_cost_95": [low, high],
         "rows": len(table),
         "split": table.split,
         "cache": table.cache,

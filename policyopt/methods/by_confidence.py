@@ -50,8 +50,8 @@ class ByConfidence(Method):
         whole = self.answer == "plain" or table.kind != "record"
         return [] if whole else ["all class outputs (for answers other than plain)"]
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Pose the threshold problem once, and solve it for each budget; see `Method.fit_path`."""
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Pose the threshold problem once, and solve it for each budget; see `Method.propose`."""
         rule = make_rule("max_prob", {})
         answers = crossfit(table, self.answer, folds_of(len(table), _FOLDS, seed))
         table = answered(table, answers)

@@ -54,10 +54,6 @@ class Cbt(LearnedScore):
     kappa: float = 20.0
 
     label = "cbt"
-    #: Places of classes are learned from outputs, not from what is right, and one row hardly moves a mean.
-    #: But where confidences crowd at 1, a class's samples share nearly one score, and folds that place
-    #: classes a hair apart smear what is one step: on a cascade, costs were 11 % off (65 % at one budget).
-    apart = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

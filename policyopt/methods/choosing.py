@@ -145,7 +145,7 @@ def compare(
         prices = prices_at(train, inside)
         for i, (_, method, _) in enumerate(candidates):
             with listening(None):  # the folds are what is told
-                path = fit_where_possible(method, train, inside, seed)
+                path = fit_where_possible(method, train, inside, seed, validate=False)
             for j, one in enumerate(path):
                 if one is None:
                     values[j, i, held] = -np.inf
@@ -203,7 +203,7 @@ def prices_at(table: Table, budgets: Sequence[float]) -> list[float]:
     for budget in budgets:
         step, at = 0.1 * (high - low), max(budget, low)
         pair = [max(at - step, low), min(at + step, high)]
-        cheap, dear = Threshold("max_prob").fit_path(table, pair)
+        cheap, dear = Threshold("max_prob").propose(table, pair)
         gap = dear.expected.cost - cheap.expected.cost
         # Past the peak of the curve more cost buys nothing; it must not be worth a fee.
         prices.append(max((dear.accuracy - cheap.accuracy) / gap, 0.0) if gap > 0 else 0.0)

@@ -112,6 +112,8 @@ class Eenet(Method):
     meet: bool = True
     device: str = "auto"
 
+    learned = True
+
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             check_choice(name, getattr(self, name), choices)
@@ -140,8 +142,13 @@ class Eenet(Method):
         """Return what the score needs and these rows do not hold."""
         return held_out.lacks_outputs(table)
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Train a network per budget and choose thresholds; see `Method.fit_path`."""
+    @property
+    def validates(self) -> bool:
+        """Thresholds are chosen on rows that trained nothing."""
+        return False
+
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Train a network per budget and choose thresholds; see `Method.propose`."""
         held_out.check_outputs("eenet", table)
         need("torch", "torch", "to train eenet")
         rest, held = held_out.divide(table, self.holdout, seed)

@@ -98,6 +98,8 @@ class EenetReleased(Method):
     holdout: float = 0.3
     meet: bool = True
 
+    learned = True
+
     def __post_init__(self) -> None:
         for name in ("hidden", "learning_rate", "beta"):
             check_number(name, getattr(self, name), above=0)
@@ -125,8 +127,13 @@ class EenetReleased(Method):
         """Return what the score needs and these rows do not hold."""
         return held_out.lacks_outputs(table)
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Train for each budget and choose thresholds; see `Method.fit_path`."""
+    @property
+    def validates(self) -> bool:
+        """Thresholds are chosen on rows that trained nothing."""
+        return False
+
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Train for each budget and choose thresholds; see `Method.propose`."""
         held_out.check_outputs("eenet_released", table)
         need("torch", "torch", "to train eenet_released")
         width = table.classes + 2

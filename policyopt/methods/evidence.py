@@ -34,6 +34,8 @@ class Evidence:
         Of the features, over the rows.
     columns : list of K-1 arrays (N, M)
         Basis columns.
+    deployed : list of K-1 arrays (N, M)
+        The same as `answer` itself shows the rows: what a policy will see of them.
     doubt : ndarray of shape (N, K-1)
         ``1 - p_max`` of the answer.
     success : ndarray of shape (N, K)
@@ -50,6 +52,7 @@ class Evidence:
     center: Floats
     scale: Floats
     columns: list[Floats]
+    deployed: list[Floats]
     doubt: Floats
     success: Floats
     fold: Ints
@@ -108,8 +111,11 @@ def gather(
     given = np.empty((len(table), exits))
     trust = np.empty((len(table), exits)) if answer == "combined" and not record else None
     for rows, seen in stream:
-        _features(rows, seen, features, values, doubt, predicted)
+        _features(rows, seen, features, values)
         for k, output in enumerate(seen):
+            predicted[rows, k] = output.prediction
+            if k < len(values):
+                doubt[rows, k] = 1.0 - output.confidence
             given[rows, k] = true_class(output, None if labels is None else labels[rows])
         if trust is not None:
             trust[rows] = _trusted(seen[-1], predicted[rows])
@@ -121,29 +127,35 @@ def gather(
     scale = values.std(axis=1)
     scale = np.where(scale > 1e-9, scale, 1.0)
     columns = [basis(values[k], center[k], scale[k], features) for k in range(exits - 1)]
+    deployed = columns
+    if not isinstance(answers.rule, Plain):
+        seen_by = CrossFitted(answers.rule)
+        for rows, seen in observe(table, seen_by, full=True):
+            _features(rows, seen, features, values)
+        deployed = [basis(values[k], center[k], scale[k], features) for k in range(exits - 1)]
     success = _success(table, soft, predicted, fold, trust, teachers)
     parts = folds_of(len(table), groups, seed)
     return Evidence(
-        table, answers.rule, features, center, scale, columns, doubt, success, parts, given
+        table,
+        answers.rule,
+        features,
+        center,
+        scale,
+        columns,
+        deployed,
+        doubt,
+        success,
+        parts,
+        given,
     )
 
 
-def _features(
-    rows: Ints,
-    seen: list[ExitOutput],
-    features: str,
-    values: Floats,
-    doubt: Floats,
-    predicted: npt.NDArray[np.int32],
-) -> None:
+def _features(rows: Ints, seen: list[ExitOutput], features: str, values: Floats) -> None:
     """Run the deployed feature code over some rows."""
     history = FEATURES[features]
     state = history.start(len(rows))
-    for k, output in enumerate(seen):
-        predicted[rows, k] = output.prediction
-        if k < len(values):
-            values[k, rows], state = history.step(k, output, state)
-            doubt[rows, k] = 1.0 - output.confidence
+    for k, output in enumerate(seen[: len(values)]):
+        values[k, rows], state = history.step(k, output, state)
 
 
 def _success(

@@ -24,7 +24,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from policyopt.answers.crossfit import CrossFitted, folds_of
+from policyopt.answers.crossfit import CrossFitted
 from policyopt.methods.base import Fitted, Method, check_budgets, check_exits, conclude
 from policyopt.methods.berxit import certainty
 from policyopt.methods.held_out import own_costs
@@ -37,7 +37,7 @@ from policyopt.runtime.scores import Constant, MaxProb, ScoreRule, score_table
 from policyopt.runtime.scores.logistic import Logistic
 from policyopt.table import Table
 from policyopt.thresholds.conditional import Quantiles, best_within
-from policyopt.thresholds.flat import level, level_held_out
+from policyopt.thresholds.flat import level
 from policyopt.thresholds.meet import spend
 from policyopt.thresholds.problem import Floats, Problem, Solution
 
@@ -60,26 +60,24 @@ class FrugalGPT(Method):
         What is compared with the thresholds: a learned probability of being right, or the confidence.
     length : int
         Most exits on the list, 1 to 4.
-    folds : int
-        Of the cross-fitting.
     penalty : float
         Of the scorer's weights, in rows of evidence that they are 0.
 
     Examples
     --------
     >>> FrugalGPT(length=2)
-    FrugalGPT(score='learned', length=2, folds=5, penalty=30.0)
+    FrugalGPT(score='learned', length=2, penalty=30.0)
     """
 
     score: str = "learned"
     length: int = 3
-    folds: int = 5
     penalty: float = 30.0
+
+    learned = True
 
     def __post_init__(self) -> None:
         check_choice("score", self.score, SCORES)
         check_number("length", self.length, above=0, most=4, whole=True)
-        check_number("folds", self.folds, above=1, most=100, whole=True)
         check_number("penalty", self.penalty, above=0)
 
     @classmethod
@@ -87,12 +85,12 @@ class FrugalGPT(Method):
         """Return what is worth tuning."""
         return {"score": Choice(SCORES), "length": Integer(2, 4)}
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Search all lists once, and take the best for each budget; see `Method.fit_path`."""
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Search all lists once, and take the best for each budget; see `Method.propose`."""
         check_exits(table)
         check_budgets(table, budgets)
         table = self._thinned(table, seed)
-        rule, scores, flat = self._scorer(table, seed)
+        rule, scores, flat = self._scorer(table)
         best: list[tuple[float, float, List, tuple[Floats, ...]] | None] = [None] * len(budgets)
         axis = np.linspace(0.0, 1.0, _LEVELS)
         lists = lists_of(table, self.length)
@@ -162,23 +160,14 @@ class FrugalGPT(Method):
             return table
         return table.take(np.sort(np.random.default_rng(seed).permutation(len(table))[:most]))
 
-    def _scorer(self, table: Table, seed: int) -> tuple[ScoreRule, Floats, tuple[int, ...]]:
-        """Return the score rule of all exits, each row's scores by a rule it did not train, and flat exits."""
+    def _scorer(self, table: Table) -> tuple[ScoreRule, Floats, tuple[int, ...]]:
+        """Return the score rule of all exits, its scores of the rows, and flat exits."""
         if self.score == "max_prob":
             scores, flat = level(MaxProb(), score_table(MaxProb(), table.statistics.outputs()))
             return MaxProb(), scores, flat
         seen = see(table, CrossFitted(Plain()))
-        fold = folds_of(len(seen), self.folds, seed)
         rule = scorer(seen, self.penalty)
-        scores = np.empty((len(seen), table.exits), order="F")
-        for f in np.unique(fold):
-            held, rest = np.flatnonzero(fold == f), np.flatnonzero(fold != f)
-            without = scorer(seen.take(rest), self.penalty) if len(rest) else rule
-            scores[held] = score_table(without, seen.take(held).outputs, held)
-        found = level_held_out(
-            rule, scores, lambda rows: score_table(rule, seen.take(rows).outputs, rows)
-        )
-        return rule, *found
+        return rule, *level(rule, score_table(rule, seen.outputs))
 
 
 def scorer(seen: Seen, penalty: float) -> Logistic:

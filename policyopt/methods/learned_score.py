@@ -26,9 +26,8 @@ from policyopt.thresholds.flat import level_held_out
 from policyopt.thresholds.problem import Problem
 from policyopt.thresholds.solve import SOLVERS, check_solver, solve_path
 
-#: Thresholds are set on scores that 4/5 of the rows taught and deployed with those of all rows. Of few rows
-#: that is another score: with 5 folds, costs were up to 3 % off at 120 rows and 1 % at 400 (mean of 24 draws),
-#: with 20 about half of that. More folds than 5 are used as long as they learn from this many rows in all.
+#: Of scores that keep rows: thresholds are set on what 4/5 of the rows taught, and deployed with that of all. Of few
+#: rows that is another score; more folds than 5 are used as long as they learn from this many rows in all.
 _FOLDS, _LEARNED = 20, 10_000
 
 
@@ -52,8 +51,12 @@ class LearnedScore(Method):
 
     #: Name of the method.
     label: ClassVar[str]
-    #: Whether a row's score is learned without it; a subclass that says no says why.
-    apart: ClassVar[bool] = True
+    learned = True
+    #: Whether the score keeps rows (prototypes, neighbours), to which the rows themselves are nearer than any new
+    #: one: thresholds are then set on scores that were learned without the row. Of a regression's few coefficients
+    #: thresholds are set on what is deployed, and cross-validation sees to the rest (see `validation`): where many
+    #: rows are alike, coefficients that differ by a hair from fold to fold put all of them on the other side.
+    keeps_rows: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_solver(self.thresholds)
@@ -78,8 +81,8 @@ class LearnedScore(Method):
             missing = sorted({*missing, "all class outputs"} - {"log_prob"})
         return missing
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Learn once, and choose thresholds for each budget; see `Method.fit_path`."""
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Learn once, and choose thresholds for each budget; see `Method.propose`."""
         missing = self.lacks(table)
         if missing:
             raise InputError(
@@ -93,7 +96,7 @@ class LearnedScore(Method):
         answers = crossfit(table, self.answer, folds_of(len(table), self.folds, seed))
         seen = see(table, answers, features)
         rule = self.learn(seen, seed)
-        parts = max(self.folds, min(_FOLDS, _LEARNED // len(table))) if self.apart else 1
+        parts = max(self.folds, min(_FOLDS, _LEARNED // len(table))) if self.keeps_rows else 1
         fold = folds_of(len(table), parts, seed)
         scores = np.empty((len(seen), table.exits), order="F")
         for f in np.unique(fold):

@@ -30,13 +30,13 @@ class OnExits(Method):
     kept: tuple[int, ...]
     inner: Method
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Fit the inner method; a budget above what these exits can cost is lowered to that."""
         small = table.keep_exits([table.path[k] for k in self.kept])
         most = float(small.mean_costs[-1])
         lowered = [min(float(budget), most) for budget in budgets]
         if small.exits > 1:
             once = sorted(set(lowered))
-            path = dict(zip(once, self.inner.fit_path(small, once, seed), strict=True))
+            path = dict(zip(once, self.inner.propose(small, once, seed), strict=True))
             return [path[budget] for budget in lowered]
         return [alone(Always(0), table, self.kept[0], budget, seed) for budget in lowered]

@@ -51,8 +51,13 @@ class Patience(Method):
         """Nothing is learned: costs follow from the exits' outputs alone."""
         return False
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose the patience, or a mixture of two, for each budget; see `Method.fit_path`."""
+    @property
+    def validates(self) -> bool:
+        """A patience that the user gives is as good on new rows as here."""
+        return self.patience is None
+
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Choose the patience, or a mixture of two, for each budget; see `Method.propose`."""
         rule = PatienceRule()
         problem = problem_of(rule, table, labelled=False)
         # The counter is whole: a threshold midway leaves room for rounding.

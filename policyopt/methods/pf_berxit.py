@@ -56,17 +56,17 @@ class PfBerxit(SimilarityThreshold):
         """Choosing a patience looks at what is right."""
         return self.patience is None or super().labelled()
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose thresholds, and the patience, for each budget; see `Method.fit_path`."""
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Choose thresholds, and the patience, for each budget; see `Method.propose`."""
         if self.patience is not None:
-            return super().fit_path(table, budgets, seed)
+            return super().propose(table, budgets, seed)
         most = max(min(table.exits - 2, _MOST_PATIENCE), 1)  # the last exit always stops
         self._check(table)
         _ = table.correct  # says what is missing: quotas alone would do without
         # The least patient is the cheapest: it refuses what none can meet.
-        first = replace(self, patience=1).fit_path(table, budgets, seed)
+        first = replace(self, patience=1).propose(table, budgets, seed)
         others = [
-            fit_where_possible(replace(self, patience=p), table, budgets, seed)
+            fit_where_possible(replace(self, patience=p), table, budgets, seed, validate=False)
             for p in range(2, most + 1)
         ]
         # The first of equals: the least patient.

@@ -73,6 +73,7 @@ class Played(Method):
 
     #: Name of the method.
     label: ClassVar[str]
+    learned = True
 
     def __post_init__(self) -> None:
         check_choice("answer", self.answer, NAMES)
@@ -104,8 +105,13 @@ class Played(Method):
         torch = [] if find_spec("torch") else ["torch (policyopt[torch])"]
         return [*super().lacks(table), *torch]
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Train once, and freeze one policy per budget; see `Method.fit_path`."""
+    @property
+    def validates(self) -> bool:
+        """Thresholds are chosen on rows that trained nothing."""
+        return False
+
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Train once, and freeze one policy per budget; see `Method.propose`."""
         need("torch", "torch", f"to train '{self.label}'")
         # Matrices of some tens of columns: more threads of BLAS only wait for each other.
         with threadpool_limits(1, "blas"):

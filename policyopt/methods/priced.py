@@ -16,25 +16,25 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from policyopt.answers.crossfit import NAMES
-from policyopt.methods.backward_induction import Stopping, scores_of
+from policyopt.methods.backward_induction import Stopping
 from policyopt.methods.base import Fitted, Method, check_exits, conclude, expectation, freeze
 from policyopt.methods.evidence import Evidence, gather
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Choice, Domain, Real
 from policyopt.overhead import overhead
 from policyopt.runtime.decision import Mixture
+from policyopt.runtime.linear import row_product
 from policyopt.runtime.policy import ALWAYS, NEVER, first_exit
 from policyopt.runtime.scores import ScoreRule
 from policyopt.runtime.scores.advantage import Advantage
 from policyopt.table import Table
 from policyopt.telling import tell
-from policyopt.thresholds.flat import level_held_out
+from policyopt.thresholds.flat import level
 from policyopt.thresholds.joint import upper_hull
-from policyopt.thresholds.meet import meet_budget, unless_idle
+from policyopt.thresholds.meet import centred, meet_budget, unless_idle
 from policyopt.thresholds.problem import Problem
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 _MOST_ROWS = 100_000  # more do not sharpen 30 coefficients per exit
 _BISECTIONS = 14
 
@@ -64,6 +64,7 @@ class Priced(Method):
 
     #: Name of the method.
     label: ClassVar[str]
+    learned = True
     #: Groups of rows, each scored by coefficients it did not train.
     groups: ClassVar[int] = 5
 
@@ -92,22 +93,23 @@ class Priced(Method):
         return Advantage(seen.features, seen.center, seen.scale, theta[:, 1:], theta[:, 0])
 
     def scores(self, seen: Evidence, theta: Floats) -> Floats:
-        """Return each row's scores (N, K) under its own fold's coefficients (G+1, K-1, M+1)."""
-        return scores_of(theta, seen.columns, seen.fold)
+        """Return the scores (N, K) that the rule of coefficients (K-1, M+1) gives the rows, to the bit."""
+        out = np.zeros((len(seen.table), len(seen.deployed) + 1), order="F")
+        for k, basis in enumerate(seen.deployed):
+            out[:, k] = row_product(basis, theta[k, None, 1:])[:, 0] + theta[k, 0]
+        return out
 
     def _level(self, seen: Evidence, theta: Floats) -> tuple[Floats, tuple[int, ...]]:
-        """Return `scores`, and the flat exits, whose scores are made equal."""
+        """Return `scores` of the coefficients of all rows, and the flat exits, whose scores are made equal.
 
-        def deployed(rows: Ints) -> Floats:
-            some = replace(
-                seen, columns=[c[rows] for c in seen.columns], fold=np.full(len(rows), -1)
-            )
-            return self.scores(some, theta)  # fold -1: the coefficients of all rows
+        Thresholds are set on what is deployed, not on the folds' scores: where many rows are alike, as saturated
+        ones are, coefficients that differ by a hair put all of them on the other side. That rows are scored by
+        coefficients which they helped to find is for the cross-validation to measure (see `validation`).
+        """
+        return level(self.rule(seen, theta[-1]), self.scores(seen, theta[-1]))
 
-        return level_held_out(self.rule(seen, theta[-1]), self.scores(seen, theta), deployed)
-
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Train once, and freeze one policy per budget; see `Method.fit_path`."""
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Train once, and freeze one policy per budget; see `Method.propose`."""
         # Matrices of 30 columns: more threads of BLAS only wait for each other.
         with threadpool_limits(1, "blas"):
             return self._fit_path(table, budgets, seed)
@@ -152,6 +154,7 @@ class Priced(Method):
         )
         if flat:
             solution = unless_idle(problem, solution, budget)
+        solution = centred(problem, solution)
         return conclude(
             self, self.label, self.rule(seen, theta[-1]), seen.table, problem, solution,
             budget, seed, answer=seen.answer,

@@ -39,6 +39,8 @@ class PrototypeScore(LearnedScore):
 
     vectors: str = "logits"
 
+    keeps_rows = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("vectors", self.vectors, SPACES)

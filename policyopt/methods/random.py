@@ -32,8 +32,13 @@ class Random(Method):
         """Nothing is learned: costs follow from the exits' outputs alone."""
         return False
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Solve the exit distribution for each budget; see `Method.fit_path`."""
+    @property
+    def validates(self) -> bool:
+        """Nothing is chosen by rows but the exits' shares, from costs alone."""
+        return False
+
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Solve the exit distribution for each budget; see `Method.propose`."""
         rule = RandomRule(seed)
         problem = problem_of(rule, table, labelled=False)
         fitted = []
@@ -44,9 +49,9 @@ class Random(Method):
             with np.errstate(invalid="ignore"):  # no share left: nobody comes there
                 leave = np.nan_to_num(shares[:-1] / staying[:-1], nan=1.0)
             mean = float(shares @ problem.mean_costs)
-            squares = np.atleast_2d(problem.costs**2).mean(axis=0)
-            variance = float(shares @ squares) - mean**2
-            expected = Expectation(mean, max(variance, 0.0) ** 0.5, problem.rows)
+            costs = np.broadcast_to(problem.costs, (problem.rows, problem.exits))
+            coin = float(((costs**2) @ shares - (costs @ shares) ** 2).mean())
+            expected = Expectation(mean, costs @ shares, coin)
             solution = Solution(1.0 - leave)
             fitted.append(
                 conclude(self, "random", rule, table, problem, solution, budget, seed, expected)

@@ -107,6 +107,15 @@ class Subset(Method):
 
     def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Choose exits per budget, then fit the chosen on all rows; see `Method.fit_path`."""
+        return self._path(table, budgets, seed, True)
+
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Choose exits per budget, and propose what the inner method does; see `Method.propose`."""
+        return self._path(table, budgets, seed, False)
+
+    def _path(
+        self, table: Table, budgets: Sequence[float], seed: int, validate: bool
+    ) -> list[Fitted]:
         check_exits(table)
         check_budgets(table, budgets)
         labels = table.statistics.labels
@@ -118,19 +127,20 @@ class Subset(Method):
             # Each chosen subset once, for all its budgets.
             places = [i for i, (ways, _) in enumerate(choices) if ways[0] == kept]
             wanted = [budgets[i] for i in places]
-            for i, one in zip(places, self._fit(kept, known, wanted, seed), strict=True):
+            for i, one in zip(places, self._fit(kept, known, wanted, seed, validate), strict=True):
                 fitted[i] = one
         for i, (ways, report) in enumerate(choices):
             for kept in ways[1:]:  # affordable on every fold and by a hair not on all rows
                 if fitted[i] is None:
-                    fitted[i] = self._fit(kept, known, [budgets[i]], seed)[0]
+                    fitted[i] = self._fit(kept, known, [budgets[i]], seed, validate)[0]
             fitted[i] = self._signed(fitted[i], budgets[i], table, report)
         return [one for one in fitted if one is not None]
 
     def _fit(
-        self, kept: tuple[int, ...], table: Table, budgets: list[float], seed: int
+        self, kept: tuple[int, ...], table: Table, budgets: list[float], seed: int, validate: bool
     ) -> list[Fitted | None]:
-        return fit_where_possible(OnExits(kept, make_method(self.inner)), table, budgets, seed)
+        method = OnExits(kept, make_method(self.inner))
+        return fit_where_possible(method, table, budgets, seed, validate=validate)
 
     def _choose(
         self, table: Table, budgets: Sequence[float], seed: int

@@ -95,8 +95,13 @@ class Threshold(Method):
         """Quotas look at scores only; other solvers, and answers, at what is right."""
         return self.thresholds in ("joint", "shared") or self.answer != "plain"
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose thresholds for each budget; see `Method.fit_path`."""
+    @property
+    def validates(self) -> bool:
+        """Thresholds that the user gives are as good on new rows as here."""
+        return isinstance(self.thresholds, str)
+
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Choose thresholds for each budget; see `Method.propose`."""
         self._check(table)
         answers = crossfit(table, self.answer, folds_of(len(table), _FOLDS, seed))
         table = answered(table, answers)

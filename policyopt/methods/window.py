@@ -82,8 +82,8 @@ class Window(Method):
             missing.append("all class outputs (for answers other than plain)")
         return missing
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Find windows for each budget; see `Method.fit_path`."""
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Find windows for each budget; see `Method.propose`."""
         if self.lacks(table):
             raise InputError(
                 f"Method '{self.label}' needs {', '.join(self.lacks(table))}, which these records do not "

@@ -111,7 +111,7 @@ def refit(
     recent = unlabelled(recent)
     limit = parse_budget(budget, recent.mean_costs)
     if not method.labelled():
-        fitted = method.fit_path(recent, [limit], seed)[0]
+        fitted = method.propose(recent, [limit], seed)[0]
         return _said(fitted, method, recent, labelled, limit)
     soft = isinstance(method, Priced) and method.soft > 0 and recent.kind != "record"
     table = joined(labelled, recent) if soft else labelled
@@ -135,7 +135,9 @@ def _aimed(method: Method, table: Table, recent: Table, limit: float, seed: int)
     found: list[Tried] = []
     for _ in range(_ROUNDS):
         tried = np.linspace(low, high, _GRID)
-        policies = fit_where_possible(method, table, [float(b) for b in tried], seed)
+        policies = fit_where_possible(
+            method, table, [float(b) for b in tried], seed, validate=False
+        )
         found += [
             (float(trace(p.policy, recent).cost.mean()), float(b), p)
             for p, b in zip(policies, tried, strict=True)

@@ -134,6 +134,32 @@ def spend(problem: Problem, thresholds: Floats, left: float) -> Floats:
     return thresholds
 
 
+def centred(problem: Problem, solution: Solution) -> Solution:
+    """Return a solution that decides the same here, each threshold midway between the scores next to it.
+
+    A bisection ends a hair from the score of many equal rows; another runtime's rounding must not move them.
+
+    Examples
+    --------
+    >>> problem = Problem(np.array([[0.2, 0.0], [0.6, 0.0]]), np.ones((2, 2)), np.array([1.0, 2.0]))
+    >>> centred(problem, Solution(np.array([0.6 - 1e-12]))).thresholds
+    array([0.4])
+    """
+
+    def middle(thresholds: Floats) -> Floats:
+        out, alive = thresholds.copy(), np.arange(problem.rows)
+        for k, threshold in enumerate(thresholds):
+            scores = problem.scores[alive, k]
+            leaves = scores >= threshold
+            if leaves.any() and not leaves.all():
+                out[k] = between(float(scores[~leaves].max()), float(scores[leaves].min()))
+            alive = alive[~leaves]
+        return out
+
+    other = None if solution.other is None else middle(solution.other)
+    return Solution(middle(solution.thresholds), other, solution.share)
+
+
 def unless_idle(problem: Problem, solution: Solution, budget: float) -> Solution:
     """Return the decisions at thresholds 0 where what a solution spends beyond them buys nothing.
 

@@ -194,7 +194,9 @@ def _by_method(
         asked = [errors.stricter(goal, steps).budget or 0.0 for steps in _STEPS]
         budgets = [min(budget, high) for budget in asked if budget >= low]
     with listening(None):
-        for fitted in fit_where_possible(by, small, list(dict.fromkeys(budgets)), seed):
+        for fitted in fit_where_possible(
+            by, small, list(dict.fromkeys(budgets)), seed, validate=False
+        ):
             if fitted is not None:
                 yield plan, fitted
 

@@ -123,7 +123,7 @@ def fits(
     budgets = [float(costs[0] + part * (most - costs[0])) for part in _LADDER]
     if goal.budget is not None and not goal.limits:
         budgets = budgets[:1]
-    return fit_where_possible(by, small, budgets, seed)
+    return fit_where_possible(by, small, budgets, seed, validate=False)
 
 
 def _wishes(goal: Goal) -> list[Goal]:
@@ -139,4 +139,4 @@ def own(small: Table, found: Found, seed: int) -> Fitted:
         return alone(Always(0), small, 0, float(small.mean_costs[0]), seed)
     method = Threshold("max_prob", thresholds=found.thresholds)
     most = float(problem_of(MaxProb(), small).mean_costs[-1])  # the policy's arithmetic too
-    return method.fit_path(small, [most], seed)[0]
+    return method.propose(small, [most], seed)[0]

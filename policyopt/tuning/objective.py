@@ -149,12 +149,12 @@ def score_fold(
 ) -> FoldScore:
     """Fit a method on `train`, replay it on `held` and return the objective there."""
     budgets = objective.wanted(train.mean_costs)
-    fitted = fit_where_possible(method, train, budgets, seed)
+    fitted = fit_where_possible(method, train, budgets, seed, validate=False)
     target = None
     if objective.budget is not None:
         target = parse_budget(objective.budget, train.mean_costs)
         if fitted[budgets.index(target)] is None:
-            method.fit_path(train, [target], seed)  # says what it cannot meet
+            method.propose(train, [target], seed)  # says what it cannot meet
     # Of the others, those that the method can meet: its own arithmetic may be too much for some.
     budgets = [b for b, one in zip(budgets, fitted, strict=True) if one is not None]
     outcomes = [replay(one.policy, held) for one in fitted if one is not None]

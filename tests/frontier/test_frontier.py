@@ -15,7 +15,7 @@ from policyopt.frontier.bounds import oracle
 from policyopt.frontier.compare import Path, area_between, compare_paths, path_of
 from policyopt.frontier.curve import _choose as choose
 from policyopt.frontier.curve import split_for_seed
-from policyopt.frontier.intervals import bootstrap_means, interval
+from policyopt.intervals import bootstrap_means, interval
 from policyopt.methods.registry import ROWS, make_method
 from policyopt.replay import replay
 from policyopt.runtime.errors import BudgetError

@@ -1,0 +1,233 @@
+"""Does a fitted policy keep its budget, and do its stated interval and accuracy hold? A table, cell by cell.
+
+A population of 50,000 rows is made per kind of data; a draw fits on `n` of them, drawn with replacement, so
+that the replay over all of them is the truth, not another estimate. Three budgets per draw, at 10, 40 and
+70 % of the way from exit 0 to the last one (in the population's costs). Kinds:
+
+- plain: logits of 4 exits, 5 classes, one cost per exit;
+- saturated: summaries of a chain of language models, most confidences exactly 1, costs per query;
+- heavy: the rows of plain, with costs per sample, log-normal (sigma 1.5).
+
+A cell's lines: realised cost against the budget; how often the stated 95 % interval holds the true mean
+cost; its width beside that of the bootstrap-t interval of the mean of the same policy's costs on its fit
+rows (`scipy` has none: it is a few lines here, and knows nothing of how the policy was found); stated
+accuracy less the true one; how often the fit declined. Runs are resumed: each draw is a line of
+``results/promises.jsonl``.
+
+    python benchmarks/promises.py                      # all, some hours of processor time
+    python benchmarks/promises.py --draws 20 --only max_prob,joint --rows 100,300
+    python benchmarks/promises.py --table              # what is there
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _common import machine, table
+
+import policyopt as po
+from policyopt.methods import make_method
+from policyopt.methods.base import fit_where_possible
+from policyopt.table import Table, Tables
+from policyopt.trace import trace
+
+OUT = Path(__file__).parent / "results" / "promises.jsonl"
+METHODS = {
+    "max_prob": "max_prob",
+    "joint": "max_prob:thresholds=joint",
+    "optimal_stopping": "optimal_stopping",
+    "fitted_q": "fitted_q",
+    "berxit": "berxit",
+    "auto": "auto",
+}
+KINDS = ("plain", "saturated", "heavy")
+ROWS = (100, 300, 1000, 5000)
+FEWER = ("auto", "berxit")  # a third of the draws: they take longest
+POSITIONS = (0.1, 0.4, 0.7)
+POPULATION = 50_000
+_populations: dict[str, Table] = {}
+
+
+def population(kind: str) -> Table:
+    """Return the rows that all draws of a kind are drawn from."""
+    if kind not in _populations:
+        rng = np.random.default_rng(7)
+        data = saturated(rng) if kind == "saturated" else logits(rng, kind == "heavy")
+        _populations[kind] = Tables(data).get("test")
+    return _populations[kind]
+
+
+def logits(rng: np.random.Generator, heavy: bool) -> po.ExitData:
+    labels = rng.integers(0, 5, POPULATION)
+    difficulty = rng.gamma(2.0, 1.0, POPULATION)
+    signal = np.array([1.5, 2.6, 3.8, 5.0])[None, :] / (0.6 + difficulty)[:, None]
+    noise = rng.normal(size=(POPULATION, 1, 5)) * 0.6 + rng.normal(size=(POPULATION, 4, 5)) * 0.8
+    outputs = (noise + signal[:, :, None] * np.eye(5)[labels][:, None, :]).astype(np.float32)
+    costs = np.array([1.0, 2.0, 4.0, 8.0])
+    if not heavy:
+        return po.from_arrays(outputs, labels, costs, unit="ms", split={"test": 1.0})
+    size = rng.lognormal(-(1.5**2) / 2, 1.5, POPULATION)
+    return po.from_arrays(
+        outputs, labels, sample_costs={"time": costs * size[:, None]}, unit="ms", split={"test": 1.0}
+    )
+
+
+def saturated(rng: np.random.Generator) -> po.ExitData:
+    hard, accuracy = rng.random(POPULATION), np.array([0.90, 0.70, 0.87, 0.95])
+    limits = np.quantile(0.6 * hard + 0.4 * rng.random(POPULATION), accuracy)
+    right = np.stack([(0.6 * hard + 0.4 * rng.random(POPULATION)) < a for a in limits])
+    prediction = np.where(right, 0, rng.integers(1, 21, right.shape))
+    spread = np.exp(-rng.exponential(4.0, right.shape))
+    confidence = np.where(rng.random(right.shape) < np.where(right, 0.76, 0.45), 1.0, spread)
+    price = np.array([0.043, 0.255, 0.255, 0.72])[:, None] * rng.lognormal(0, 0.07, (1, POPULATION))
+    return po.from_arrays(
+        prediction=prediction.T, confidence=confidence.T, correct=right.T,
+        sample_costs={"price": 1e-3 * price.T}, cost_kind="standalone", unit="USD", split={"test": 1.0},
+    )  # fmt: skip
+
+
+def bootstrap_t_width(paid: np.ndarray, rng: np.random.Generator, replicates: int = 500) -> float:
+    """Return the width of the 95 % bootstrap-t interval of a mean (Efron & Tibshirani, 1993, 12.5)."""
+    n = len(paid)
+    drawn = paid[rng.integers(0, n, (replicates, n))]
+    error = drawn.std(axis=1, ddof=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = (drawn.mean(axis=1) - paid.mean()) / error
+    t = t[np.isfinite(t)]
+    return float(np.ptp(np.quantile(t, [0.025, 0.975])) * paid.std(ddof=1)) if len(t) else 0.0
+
+
+def draw(kind: str, method: str, n: int, number: int) -> list[dict[str, Any]]:
+    """Fit on one draw of rows, and hold what is stated against the population; a record per budget."""
+    people = population(kind)
+    seed = [KINDS.index(kind), n, number]
+    rng = np.random.default_rng(seed)
+    rows = people.take(np.sort(rng.integers(0, POPULATION, n)))
+    means = people.mean_costs
+    budgets = [float(means[0] + p * (means[-1] - means[0])) for p in POSITIONS]
+    head = {"kind": kind, "method": method, "n": n, "draw": number}
+    out = []
+    path = fit_where_possible(make_method(METHODS[method]), rows, budgets, number)
+    for position, budget, fitted in zip(POSITIONS, budgets, path, strict=True):
+        if fitted is None:  # a budget may lie outside what so few rows can cost
+            out.append({**head, "position": position, "declined": "budget"})
+            continue
+        seen = trace(fitted.policy, people, np.arange(POPULATION))
+        true = np.asarray(seen.correct_taken, dtype=float).mean()
+        low, high = fitted.expected.interval()
+        width = bootstrap_t_width(trace(fitted.policy, rows, np.arange(n)).cost, rng)
+        notes = fitted.policy.provenance.get("notes", [])
+        out.append({
+            **head, "position": position, "budget": budget, "cost": float(seen.cost.mean()),
+            "expected": fitted.expected.cost, "low": low, "high": high, "t_width": width,
+            "stated_accuracy": fitted.accuracy, "accuracy": float(true), "notes": notes,
+            "took": fitted.policy.provenance.get("chosen", {}).get("method"),
+        })  # fmt: skip
+    return out
+
+
+def cells(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a line per cell: means over draws, each draw's budgets first averaged (they share rows)."""
+    grouped = defaultdict(list)
+    for record in records:
+        grouped[record["kind"], record["method"], record["n"]].append(record)
+    out = []
+    for (kind, method, n), found in sorted(
+        grouped.items(), key=lambda e: (KINDS.index(e[0][0]), list(METHODS).index(e[0][1]), e[0][2])
+    ):
+        held = [r for r in found if "declined" not in r]
+        draws = defaultdict(list)
+        for r in held:
+            draws[r["draw"]].append(r)
+        line: dict[str, Any] = {"kind": kind, "method": method, "n": n, "draws": len(draws)}
+        line["declined"] = 1 - len(held) / len(found)
+        # Where a fit says that it keeps less than asked (nothing more to buy), its own word is the measure.
+        aims = np.array([min(r["budget"], r["expected"]) for r in held])
+        measures = {
+            "off": [r["cost"] / a - 1 for r, a in zip(held, aims, strict=True)],
+            "holds": [r["low"] <= r["cost"] <= r["high"] for r in held],
+            "optimism": [r["stated_accuracy"] - r["accuracy"] for r in held],
+        }
+        numbers = np.array([r["draw"] for r in held])
+        for name, values in measures.items():
+            values = np.asarray(values, dtype=float)
+            each = np.array([values[numbers == d].mean() for d in draws])
+            line[name] = float(each.mean())
+            line[f"{name}_error"] = float(each.std(ddof=1) / len(each) ** 0.5) if len(each) > 1 else 0.0
+        ratio = [(r["high"] - r["low"]) / r["t_width"] for r in held if r["t_width"] > 0]
+        line["width"] = float(np.median(ratio)) if ratio else float("nan")
+        line["least_width"] = min(r["high"] - r["low"] for r in held) if held else float("nan")
+        for position in POSITIONS:
+            here = [i for i, r in enumerate(held) if r["position"] == position]
+            line[f"off_{position}"] = float(np.mean(np.asarray(measures["off"])[here])) if here else None
+            line[f"holds_{position}"] = float(np.mean(np.asarray(measures["holds"])[here])) if here else None
+        out.append(line)
+    return out
+
+
+def text_of(lines: list[dict[str, Any]]) -> str:
+    header = ["data, method", "n", "draws", "cost off %", "interval holds %", "width / bootstrap-t",
+              "accuracy, points too high", "declined %", "off % at 10, 40, 70 %", "holds % there"]  # fmt: skip
+    rows = [
+        [f"{c['kind']} {c['method']}", c["n"], c["draws"],
+         f"{100 * c['off']:+.1f} ± {200 * c['off_error']:.1f}", f"{100 * c['holds']:.1f}",
+         f"{c['width']:.2f}", f"{100 * c['optimism']:+.2f} ± {200 * c['optimism_error']:.2f}",
+         f"{100 * c['declined']:.0f}",
+         " ".join("-" if c[f"off_{p}"] is None else f"{100 * c[f'off_{p}']:+.1f}" for p in POSITIONS),
+         " ".join("-" if c[f"holds_{p}"] is None else f"{100 * c[f'holds_{p}']:.0f}" for p in POSITIONS)]
+        for c in lines
+    ]  # fmt: skip
+    mean = float(np.mean([c["holds"] for c in lines]))
+    title = "What a fit states, held against 50,000 rows (± two standard errors)"
+    return table(title, header, rows) + f"\nInterval holds, mean over the cells: {100 * mean:.1f} %.\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--draws", type=int, default=300)
+    parser.add_argument("--only", default=",".join(METHODS))
+    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--rows", default=",".join(map(str, ROWS)))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--table", action="store_true", help="show what is there")
+    options = parser.parse_args()
+    lines = options.out.read_text().splitlines() if options.out.exists() else []
+    records = [json.loads(line) for line in lines if line.endswith("}")]
+    done = {(r["kind"], r["method"], r["n"], r["draw"]) for r in records}
+    # Draw by draw over all cells, so that a run ended early has something of each.
+    tasks = [
+        (kind, method, n, d)
+        for d in range(options.draws)
+        for n in map(int, options.rows.split(","))
+        for method in options.only.split(",")
+        for kind in options.kinds.split(",")
+        if d < (options.draws // 3 if method in FEWER else options.draws)
+        and (kind, method, n, d) not in done
+    ]
+    if not options.table and tasks:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        with ProcessPoolExecutor(options.workers) as pool, options.out.open("a") as file:
+            jobs = [pool.submit(draw, *task) for task in tasks]
+            for i, job in enumerate(as_completed(jobs)):
+                found = job.result()
+                records += found
+                file.writelines(json.dumps(r) + "\n" for r in found)
+                file.flush()
+                if i % 200 == 0:
+                    print(f"{i} of {len(jobs)}", flush=True)
+    text = text_of(cells(records))
+    if options.out == OUT:
+        OUT.with_suffix(".md").write_text(f"{text}\n{machine()['processor']}\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
