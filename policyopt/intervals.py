@@ -11,7 +11,7 @@ from scipy.stats import norm
 Floats = npt.NDArray[np.float64]
 REPLICATES = 1000
 _BLOCK = 1 << 22  # resampled counts held at a time
-_MOST_RESAMPLED = 20_000  # rows: of more, the first terms of the expansion say the same
+_MOST_RESAMPLED = 2_000  # rows: of more, the first terms of the expansion say the same
 
 
 class MeanInterval(NamedTuple):
@@ -43,7 +43,7 @@ def mean_interval(
 
     The quantiles of ``(mean* - mean) / error*`` over resamples take the place of the normal's: where values
     are skewed, as costs are, the interval leans the way they do, and its error is of second order (Hall,
-    1988). Of more than 20,000 rows, these quantiles come from their expansion in the skewness.
+    1988). Of more than 2,000 rows, these quantiles come from their expansion in the skewness.
 
     No sample shows that a mean is known exactly: one more row that lies `span` off is thought of, so that the
     interval has a width where all values are equal.
