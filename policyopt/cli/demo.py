@@ -39,7 +39,7 @@ def demo(
     write_curve(frontier, frontier.records, out, f"{path.name}: accuracy at realised cost")
     print(f"2. One policy for a budget of {budget}")
     fitted.save(out / "policy.json")
-    print_table([describe(fitted, len(tables.get("test")), str(out / "policy.json"))], COLUMNS)
+    print_table([describe(fitted, str(out / "policy.json"))], COLUMNS)
     print(
         f"3. Look at {out / 'curve.png'}; the same on your own outputs: policyopt import, info, fit, curve."
     )

@@ -39,13 +39,12 @@ def fit_by_context(
     if fitted.expected.cost < SPARED * fitted.budget:
         part = 100 * fitted.expected.cost / fitted.budget
         note(f"the experts spend {part:.0f} % of the budget: more bought nothing on these rows")
-    rows = len(data.rows("test")[1]) if "test" in data.split_names else None
-    print_records(describe(fitted, rows, str(out)), style, COLUMNS)
+    print_records(describe(fitted, str(out)), style, COLUMNS)
 
 
-def describe(fitted: FittedExperts, rows: int | None, path: str) -> list[dict[str, Any]]:
+def describe(fitted: FittedExperts, path: str) -> list[dict[str, Any]]:
     """Return a record per context, then one (context None) for all of them together."""
-    unit, low_high = fitted.policy.unit, fitted.expected.interval(rows)
+    unit, low_high = fitted.policy.unit, fitted.expected.interval()
     parts = [
         {
             "context": part.context,

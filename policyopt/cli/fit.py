@@ -92,13 +92,12 @@ def fit(
         note(remark)
     if confidence is not None:
         note(f"decisions carry a confidence calibrated by {confidence}")
-    rows = len(data.rows("test")[1]) if "test" in data.split_names else None
-    print_records([describe(fitted, rows, str(out))], style, COLUMNS)
+    print_records([describe(fitted, str(out))], style, COLUMNS)
 
 
-def describe(fitted: Fitted, rows: int | None, path: str | None) -> dict[str, Any]:
-    """Return a fit as a record; `rows` is the number of unseen rows the interval is for."""
-    low, high = fitted.expected.interval(rows)
+def describe(fitted: Fitted, path: str | None) -> dict[str, Any]:
+    """Return a fit as a record, with the interval that its artifact states."""
+    low, high = fitted.expected.interval()
     return {
         "method": fitted.method,
         "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),
@@ -107,7 +106,7 @@ def describe(fitted: Fitted, rows: int | None, path: str | None) -> dict[str, An
         "expected_cost": fitted.expected.cost,
         "expected_cost_low": low,
         "expected_cost_high": high,
-        "expected_for_rows": rows,
+        "effective_rows": fitted.expected.mean.effective_rows,
         "fit_accuracy": None if isnan(fitted.accuracy) else fitted.accuracy,
         "fit_rows": fitted.expected.rows,
         **threshold_fields(fitted.policy),

@@ -11,7 +11,7 @@ import numpy as np
 from policyopt.budgets import Budget, parse_budgets
 from policyopt.cache.data import ExitData
 from policyopt.frontier.bounds import oracle
-from policyopt.intervals import bootstrap_means, interval
+from policyopt.intervals import bootstrap_means, interval, mean_interval
 from policyopt.methods import Fitted, Method, make_method
 from policyopt.methods.base import check_budgets, fit_where_possible
 from policyopt.methods.registry import ROWS
@@ -163,12 +163,12 @@ def record(label: str, fitted: Fitted, table: Table, seed: int) -> dict[str, Any
     dict
         method, budget, realised_cost, realised_cost_low, realised_cost_high, accuracy,
         accuracy_low, accuracy_high, exit_share (K,), thresholds (K-1,) or None, mixture, seed,
-        unit, rows, expected_cost, expected_cost_low, expected_cost_high. The realised intervals
-        are 95 % bootstrap over the rows; the expected one is what the fit foretold for this
-        many rows.
+        unit, rows, effective_rows, expected_cost, expected_cost_low, expected_cost_high. The realised
+        intervals are 95 % over these rows (bootstrap-t of the cost, percentiles of the accuracy); the
+        expected one is what the fit stated of the mean cost in the long run.
     """
     outcome = replay(fitted.policy, table)
-    low, high = fitted.expected.interval(rows=len(table))
+    low, high = fitted.expected.interval()
     return {
         "method": label,
         "budget": fitted.budget,
@@ -183,16 +183,18 @@ def record(label: str, fitted: Fitted, table: Table, seed: int) -> dict[str, Any
 
 
 def summary(outcome: Replay, seed: int = 0) -> dict[str, Any]:
-    """Return realised cost and accuracy of a replay, with 95 % bootstrap intervals."""
-    columns = np.stack([outcome.cost, outcome.correct], axis=1)
-    low, high = interval(bootstrap_means(columns, np.random.default_rng(seed)))
+    """Return realised cost and accuracy of a replay, with 95 % intervals: bootstrap-t, and percentiles."""
+    cost = mean_interval(outcome.cost, seed=seed)
+    right = outcome.correct[:, None]
+    low, high = interval(bootstrap_means(right, np.random.default_rng(seed)))
     return {
-        "realised_cost": float(outcome.cost.mean()),
-        "realised_cost_low": float(low[0]),
-        "realised_cost_high": float(high[0]),
-        "accuracy": float(outcome.correct.mean()),
-        "accuracy_low": float(low[1]),
-        "accuracy_high": float(high[1]),
+        "realised_cost": cost.mean,
+        "realised_cost_low": cost.low,
+        "realised_cost_high": cost.high,
+        "effective_rows": cost.effective_rows,
+        "accuracy": float(right.mean()),
+        "accuracy_low": float(low[0]),
+        "accuracy_high": float(high[0]),
         "exit_share": outcome.exit_share.tolist(),
         "rows": len(outcome.exit),
     }

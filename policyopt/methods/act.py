@@ -110,7 +110,7 @@ class Act(Priced):
                 start = theta[..., i] = halting_weights(seen.columns, value, start, self.penalty)
         theta = np.stack([theta, theta])  # those of the one group of rows, and those deployed
         taken = [
-            first_exit(self.scores(seen, theta[..., i]), np.zeros(exits - 1))
+            first_exit(self.scores(seen, theta[-1, ..., i]), np.zeros(exits - 1))
             for i in range(len(prices))
         ]
         return Stopping(prices, theta, np.stack(taken, axis=1).astype(np.int8))

@@ -106,7 +106,7 @@ class Priced(Method):
         ones are, coefficients that differ by a hair put all of them on the other side. That rows are scored by
         coefficients which they helped to find is for the cross-validation to measure (see `validation`).
         """
-        return level(self.rule(seen, theta[-1]), self.scores(seen, theta[-1]))
+        return level(self.rule(seen, theta[-1]), self.scores(seen, theta[-1]), equal=True)
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Train once, and freeze one policy per budget; see `Method.propose`."""

@@ -130,8 +130,9 @@ def validated(method: Method, table: Table, budgets: Sequence[float], seed: int)
     out = []
     for i, (one, budget) in enumerate(zip(found, budgets, strict=True)):
         fold = Outcome(folds.paid[i], folds.right[i])
-        # What it costs here, and as much more as the rows left out did.
-        cost = float(np.clip(one.expected.cost + off[i], low, high))
+        # What it costs here, and as much more as the rows left out did; what was not worth a fit is noise.
+        more = off[i] if i in moved else 0.0
+        cost = float(np.clip(one.expected.cost + more, low, high))
         policy = replace(one.policy, provenance={**one.policy.provenance, "budget": float(budget)})
         out.append(stated(method, replace(one, budget=budget, policy=policy), table, cost, fold))
     return out
@@ -150,7 +151,9 @@ def cross_validate(
     method: Method, table: Table, budgets: Sequence[float], seed: int
 ) -> Folds | None:
     """Propose policies without each fold in turn, and replay the fold; None where that cannot be done."""
-    fold = folds_of(len(table), _FOLDS, seed)
+    # By what rows show, not by where they stand: the order of the rows does not matter.
+    fold = np.empty(len(table), dtype=np.int64)
+    fold[np.lexsort(table.statistics.confidence.T)] = folds_of(len(table), _FOLDS, seed)
     shape = (len(budgets), len(table))
     found = Folds(np.empty(shape), np.empty(shape), np.empty(shape))
     for f in range(_FOLDS):

@@ -56,13 +56,18 @@ def rounding(rule: ScoreRule, low: Floats, high: Floats) -> Floats:
     return ROUNDING * np.maximum(np.maximum(np.abs(low), np.abs(high)), 1.0)
 
 
-def level(rule: ScoreRule, scores: Floats) -> tuple[Floats, tuple[int, ...]]:
+def level(
+    rule: ScoreRule, scores: Floats, equal: bool = False
+) -> tuple[Floats, tuple[int, ...]]:
     """Make the scores of flat exits equal, of rows that are scored by the rule that is deployed.
 
     Parameters
     ----------
     rule : ScoreRule
     scores : ndarray of shape (N, K)
+    equal : bool
+        Whether an exit whose scores are equal to the bit counts: of a learned score it does, of a count, e.g. at
+        exit 0, it says nothing.
 
     Returns
     -------
@@ -78,8 +83,8 @@ def level(rule: ScoreRule, scores: Floats) -> tuple[Floats, tuple[int, ...]]:
     (0,)
     """
     middle, flat = _flat(rule, scores)
-    # Equal scores, e.g. a count's at exit 0, need nothing.
-    flat[:-1] &= (scores[:, :-1] != scores[:1, :-1]).any(axis=0)
+    if not equal:
+        flat[:-1] &= (scores[:, :-1] != scores[:1, :-1]).any(axis=0)
     return _put(scores, middle, flat)
 
 

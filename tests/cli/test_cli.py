@@ -92,7 +92,11 @@ def test_fit_evaluate_run_agree(run, cache, tmp_path):
     rows = tmp_path / "rows.csv"
     code, out, _ = run("evaluate", policy, cache, "--out", rows, "--format", "json")
     (found,) = json.loads(out)
-    assert fitted["expected_cost_low"] <= found["realised_cost"] <= fitted["expected_cost_high"]
+    assert fitted["expected_cost_low"] <= found["realised_cost_high"]
+    assert found["realised_cost_low"] <= fitted["expected_cost_high"]
+    assert json.loads(policy.read_text())["provenance"]["expected_cost_95"] == [
+        fitted["expected_cost_low"], fitted["expected_cost_high"],
+    ]
     written = list(csv.DictReader(io.StringIO(rows.read_text())))
     assert np.mean([float(r["cost"]) for r in written]) == pytest.approx(found["realised_cost"])
 

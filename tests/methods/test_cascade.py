@@ -169,7 +169,7 @@ def test_frugalgpt_takes_the_best_list():
     """No grid of any list, searched by brute force, is more accurate within the budget."""
     table = Tables(records(400, 4, split={"fit": 1.0})).get("fit")
     budget = 5.0
-    (result,) = make_method("frugalgpt:score=max_prob").fit_path(table, [budget])
+    (result,) = make_method("frugalgpt:score=max_prob").propose(table, [budget])
     assert 1 <= result.policy.exits <= 3 and result.expected.cost <= budget
     confidence = table.statistics.top_prob[:, :, 0]
     alone = np.diff(np.broadcast_to(table.costs, (400, 4)), axis=1, prepend=0.0)

@@ -80,8 +80,8 @@ def test_classes_that_cannot_be_leave_similarities_finite():
 
 def test_pf_berxit_chooses_the_patience_that_is_most_accurate():
     table = Tables(cache(n=600)).get("fit")
-    (free,) = make_method("pf_berxit").fit_path(table, [6.0])
-    fixed = [make_method(f"pf_berxit:patience={p}").fit_path(table, [6.0])[0] for p in (1, 2)]
+    (free,) = make_method("pf_berxit").propose(table, [6.0])
+    fixed = [make_method(f"pf_berxit:patience={p}").propose(table, [6.0])[0] for p in (1, 2)]
     assert free.accuracy == max(f.accuracy for f in fixed)
 
 

@@ -16,6 +16,7 @@ from policyopt.answers.crossfit import CrossFitted
 from policyopt.methods import make_method
 from policyopt.methods.berxit import Berxit
 from policyopt.methods.bolukbasi import layer_by_layer
+from policyopt.methods.e2cm import E2cm
 from policyopt.methods.evidence import Evidence, gather
 from policyopt.methods.failure_prediction import FailurePrediction, no_failure
 from policyopt.methods.lista_stop import ListaStop, stop_posterior
@@ -148,7 +149,7 @@ def tabular(signal, success, likelihood):
     rows = len(signal)
     blank = np.zeros((2, 3))
     return Evidence(
-        SimpleNamespace(kind="logits"), Plain(), "record", blank, blank, columns, np.ones((rows, 2)), success,
+        SimpleNamespace(kind="logits"), Plain(), "record", blank, blank, columns, columns, np.ones((rows, 2)), success,
         np.arange(rows) % 5, likelihood,
     )  # fmt: skip
 
@@ -326,18 +327,20 @@ def test_hopeless_samples_leave_early(spec):
     assert ours > max(others) + 0.05
 
 
-def test_of_few_rows_a_score_is_learned_in_more_folds(monkeypatch):
-    """Each row is scored by a rule of nearly all the others, as the deployed one is of all."""
+def test_of_few_rows_a_score_that_keeps_rows_is_learned_in_more_folds(monkeypatch):
+    """Each row is scored by a rule of nearly all the others, as the deployed one is of all; a regression is not."""
     sizes = []
-    learn = Berxit.learn
-    monkeypatch.setattr(Berxit, "learn", lambda *a: sizes.append(len(a[1])) or learn(*a))
+    for kind in (E2cm, Berxit):
+        monkeypatch.setattr(
+            kind, "learn", lambda *a, learn=kind.learn: sizes.append(len(a[1])) or learn(*a)
+        )
     for rows, spec, learned in (
-        (100, "berxit", 20), (1000, "berxit", 10), (3000, "berxit", 5), (100, "berxit:folds=25", 25),
+        (100, "e2cm", 20), (1000, "e2cm", 10), (3000, "e2cm", 5), (100, "e2cm:folds=25", 25), (100, "berxit", 0),
     ):  # fmt: skip
         sizes.clear()
         table = Tables(cache(rows, exits=2, split={"fit": 1.0})).get("fit")
-        make_method(spec).fit_path(table, [1.5])
-        assert sizes == [rows] + [rows - rows // learned] * learned
+        make_method(spec).propose(table, [1.5])
+        assert sizes == [rows] + [rows - rows // learned for _ in range(learned)]
 
 
 def test_the_true_class_is_not_told_by_records():
