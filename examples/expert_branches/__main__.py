@@ -20,7 +20,7 @@ from examples.fashion_mnist.data import DEFAULT_FOLDER, DataError, Split, load_s
 from examples.fashion_mnist.measure import multiply_adds
 from examples.fashion_mnist.model import MultiExitNet, build_model
 from examples.fashion_mnist.train import Recipe, train
-from policyopt.runtime.artifact import write_text
+from policyopt.runtime.files import write_file
 
 from . import detector as detecting
 from .branches import BranchedNet, train_experts
@@ -114,7 +114,7 @@ def run(splits: dict[str, Split], recipe: Recipe, out: Path, weights: Path, quic
     right = {kind: float((found[kind].predicted == found[kind].true).mean()) for kind in KINDS}
     rows = {stream: at_cost(paths, stream, cost, "plain") for stream in (*KINDS, "changing")}
     text = table(rows, paths, adaee, fitted, spent, right, light, cost, seconds)
-    write_text(out / "results.md", text)
+    write_file(out / "results.md", text)
     draw(paths, adaee, "MMACs", out / "expert_branches.png")
     print(text)
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from policyopt.costs import Cost
-from policyopt.runtime.artifact import write_text
+from policyopt.runtime.files import write_file
 
 from .data import DEFAULT_FOLDER, STREAMS, DataError, Split, load_splits
 from .export import data_card, export
@@ -85,7 +85,7 @@ def run(splits: dict[str, Split], recipe: Recipe, out: Path, runs: int) -> None:
             ),
         )
     command = f"python -m examples.fashion_mnist --out {Path(*out.parts[-2:])}"
-    write_text(out / "README.md", data_card(accuracies, costs, recipe, seconds, command))
+    write_file(out / "README.md", data_card(accuracies, costs, recipe, seconds, command))
     for name, (count, accuracy) in accuracies.items():
         print(f"{name:16s} {count:6,d} rows  accuracy " + " ".join(f"{a:.4f}" for a in accuracy))
 

@@ -16,7 +16,7 @@ import policyopt as po
 from examples.fashion_mnist.data import DEFAULT_FOLDER, DataError, Split, load_splits
 from examples.fashion_mnist.measure import cpu_name
 from examples.fashion_mnist.train import Recipe, to_input
-from policyopt.runtime.artifact import write_text
+from policyopt.runtime.files import write_file
 from policyopt.serving import export_cache, measure, serve
 
 from .clock import Race, race
@@ -94,7 +94,7 @@ def run(given: argparse.Namespace, splits: dict[str, Split]) -> None:
         f"themselves: {', '.join(f'{r.alone:.0%}' for r in races)} (of the others, processor time is "
         "the steadier clock)\n"
     )
-    write_text(given.out / "results.md", text)
+    write_file(given.out / "results.md", text)
     draw(races, what, given.out / "serve_torch.png")
     print(text)
 

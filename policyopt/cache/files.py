@@ -1,72 +1,19 @@
-"""Files of a cache on disk: atomic writes, and reads that follow no link and trust no size."""
+"""Files of a cache on disk: reads that follow no link and trust no size."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import bad
 
 #: ``progress(done_bytes, total_bytes)``
 Progress = Callable[[int, int], None]
 
 _CHUNK = 4 << 20
-
-
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the whole new one.
-
-    Parameters
-    ----------
-    path : Path
-        File to write; its directory must exist.
-    data : bytes
-        Content.
-
-    Raises
-    ------
-    InputError
-        The system refuses (no permission, disk full).
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> target = Path(tempfile.mkdtemp()) / "a.txt"
-    >>> atomic_write(target, b"whole")
-    >>> target.read_bytes()
-    b'whole'
-    """
-    # The temporary file stands beside the target: a rename is atomic within one file system only.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_directory(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise InputError(
-            f"'{path}' must be writable. The system says: {error.strerror or error}. "
-            "Free space, or write to another place."
-        ) from error
-
-
-def _sync_directory(path: Path) -> None:
-    """Make a rename durable, where the system lets a directory be synchronised."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def open_regular(path: Path, argument: str) -> int:
@@ -143,7 +90,7 @@ def sha256_file(path: Path, argument: str, step: Callable[[int], None] | None = 
     --------
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "a"
-    >>> atomic_write(target, b"")
+    >>> _ = target.write_bytes(b"")
     >>> sha256_file(target, "shard")[:8]
     'e3b0c442'
     """

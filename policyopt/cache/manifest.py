@@ -17,6 +17,10 @@ from policyopt.runtime.strict_json import digest_of, parse
 #: a change may go unseen. Arrays have theirs in both.
 FORMAT, VERSION = "policyopt-cache", 2
 MANIFEST = "manifest.json"
+#: The same of a cache that is being written: lists the shards that are finished.
+UNFINISHED = "manifest.unfinished.json"
+#: The manifest of a cache that was overwritten, until its shards are gone.
+REPLACED = "manifest.replaced.json"
 #: Larger manifests are refused before they are parsed (a shard takes about 200 bytes).
 MAX_BYTES = 32 << 20
 MAX_METADATA = 1 << 20
@@ -35,7 +39,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that ``manifest.json`` says; ``complete`` is written last."""
+    """All that ``manifest.json`` says; not ``complete``: the list of an unfinished cache."""
 
     layout: Layout
     shares: Mapping[str, float] = field(default_factory=dict)

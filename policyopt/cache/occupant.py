@@ -4,55 +4,91 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
-from policyopt.cache.manifest import MANIFEST, Manifest
-from policyopt.cache.reader import read_manifest
+from policyopt.cache.files import sha256_file
+from policyopt.cache.manifest import MANIFEST, REPLACED, UNFINISHED, Manifest
+from policyopt.cache.reader import read_list, read_manifest
 from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.files import FileLock, refusing
+
+#: The file that a writer locks.
+LOCK = ".lock"
+#: Names of shards: split, number, and (older ones lack it) the beginning of their SHA-256.
+_SHARD = re.compile(r"[A-Za-z0-9_.-]{1,64}-\d{5,}(?:-([0-9a-f]{16}))?\.safetensors")
+_NEVER = "Other files stand there: choose another place."
 
 
 def occupant(path: Path, overwrite: bool, argument: str = "path") -> Manifest | None:
-    """Return the manifest of the cache that `path` holds and may be replaced, if any."""
+    """Return the manifest of the cache that `path` holds and may be replaced, if any.
+
+    Refused, too, where a writer is at it.
+    """
+    with refusing(path):
+        if (path / LOCK).exists():
+            with FileLock(path / LOCK, path):
+                return standing(path, overwrite, argument)
+    return standing(path, overwrite, argument)
+
+
+def standing(path: Path, overwrite: bool, argument: str = "path") -> Manifest | None:
+    """Do the same where the lock is held."""
     if not os.path.lexists(path):
         return None
     if not path.is_dir():
         raise bad(argument, "a directory", f"{path} (a file)", "Choose another place.")
-    names = {entry.name for entry in path.iterdir()} - {"README.md"}
-    if not names:
-        return None
-    if MANIFEST not in names:
-        raise bad(
-            argument,
-            "a new or empty directory, or a policyopt cache",
-            f"{path}",
-            "Other files stand there: choose another place.",
-        )
+    names = {entry.name for entry in path.iterdir()} - {"README.md", LOCK}
+    wanted = "a new or empty directory, or a policyopt cache"
+    if not names & {MANIFEST, UNFINISHED}:
+        if all(_is_left(path / name, {}) for name in names):
+            return None
+        raise bad(argument, wanted, f"{path}", _NEVER)
     try:
         manifest = read_manifest(path)
     except InputError as error:
-        raise bad(
-            argument,
-            "a new or empty directory, or a policyopt cache",
-            f"{path} ({error})",
-            "Choose another place.",
-        ) from error
+        raise bad(argument, wanted, f"{path} ({error})", "Choose another place.") from error
     if not overwrite:
+        whole = "" if manifest.complete else "n unfinished"
         raise bad(
             argument,
             "a new or empty directory",
-            f"{path}, which holds a cache",
+            f"{path}, which holds a{whole} cache",
             "Choose another place, or replace it with --overwrite (Python: overwrite=True).",
         )
     return manifest
 
 
-def remove_shards(path: Path, manifest: Manifest | None) -> None:
-    """Remove the shards of an old cache and what its crashes left; nothing else."""
-    if manifest is None:
-        return
-    for shard in manifest.shards:
-        with contextlib.suppress(OSError):
-            (path / shard.file).unlink()
-    for stray in path.glob(".*.safetensors.*.tmp"):
-        with contextlib.suppress(OSError):
-            stray.unlink()
+def sweep(path: Path, keep: Manifest | None = None) -> None:
+    """Remove what writers left in a locked folder: temporary files, shards that are read no more.
+
+    Those that the manifest there lists stay, and those to `keep`. A shard goes only where its
+    checksum is the one in its name, or in the manifest that was replaced: whatever a manifest may
+    say, a file that is not a shard of ours stays.
+    """
+    there = {entry.name for entry in path.iterdir()}
+    lists = [read_manifest(path)] if there & {MANIFEST, UNFINISHED} else []
+    kept = {shard.file for one in [*lists, *([keep] if keep else [])] for shard in one.shards}
+    kept |= {MANIFEST, "README.md", LOCK} | (set() if MANIFEST in there else {UNFINISHED})
+    listed: dict[str, str] = {}
+    with contextlib.suppress(InputError):  # none, or damaged: then it tells nothing
+        listed = {shard.file: shard.sha256 for shard in read_list(path / REPLACED).shards}
+    for name in sorted(there - kept, key=REPLACED.__eq__):  # that one last
+        if _is_left(path / name, listed):
+            (path / name).unlink()
+
+
+def _is_left(file: Path, listed: dict[str, str]) -> bool:
+    """Whether a file is a writer's own: a temporary file, an unfinished list, or a whole shard."""
+    name = file.name
+    if name in (UNFINISHED, REPLACED):
+        return True
+    if name.startswith(".") and name.endswith(".tmp"):
+        name = name[1:-4]
+        return name in (MANIFEST, UNFINISHED, REPLACED) or _SHARD.fullmatch(name) is not None
+    shard = _SHARD.fullmatch(name)
+    digest = listed.get(name) or (shard and shard[1])
+    try:
+        return bool(shard and digest) and sha256_file(file, name).startswith(digest or " ")
+    except InputError:  # a link, a folder
+        return False

@@ -8,7 +8,7 @@ from pathlib import Path
 from policyopt.cache.checks import check_block
 from policyopt.cache.data import ExitData, Rows, filled
 from policyopt.cache.files import Progress, open_regular, sha256_file
-from policyopt.cache.manifest import MANIFEST, MAX_BYTES, Manifest
+from policyopt.cache.manifest import MANIFEST, MAX_BYTES, UNFINISHED, Manifest
 from policyopt.cache.overlap import refuse_overlap
 from policyopt.cache.parsing import parse
 from policyopt.cache.shard import Array, map_shard
@@ -22,9 +22,14 @@ def open_cache(
     *,
     verify: bool = True,
     incomplete: bool = False,
+    mmap: bool = True,
     progress: Progress | None = None,
 ) -> ExitData:
     """Open a cache: check it, and map its arrays read-only without copying.
+
+    Writers never change a shard that a manifest lists: who has opened a cache goes on reading the
+    old one while it is overwritten. But whatever else cuts a mapped file ends the process that reads
+    beyond its new end (SIGBUS): where that may happen, e.g. on shared disks, say ``mmap=False``.
 
     Parameters
     ----------
@@ -34,7 +39,9 @@ def open_cache(
         Compare every shard with its SHA-256 and check all values. False trusts the content;
         sizes, headers and shapes are checked all the same.
     incomplete : bool, default False
-        Read the finished shards of a cache whose writing broke off.
+        Read the finished shards of a cache whose writing broke off, or still goes on.
+    mmap : bool, default True
+        Map the shards, their sizes checked once. False reads them into memory.
     progress : callable, optional
         Called as ``progress(done_bytes, total_bytes)`` while verifying.
 
@@ -62,7 +69,25 @@ def open_cache(
     ('logits', 2, 3, 20)
     """
     directory = Path(path)
-    manifest = read_manifest(directory)
+    while True:
+        manifest = read_manifest(directory, incomplete)
+        try:
+            return open_manifest(directory, manifest, verify, incomplete, mmap, progress)
+        except InputError:
+            # Where it was overwritten meanwhile, the new one is read.
+            if read_manifest(directory, incomplete) == manifest:
+                raise
+
+
+def open_manifest(
+    directory: Path,
+    manifest: Manifest,
+    verify: bool = True,
+    incomplete: bool = False,
+    mmap: bool = True,
+    progress: Progress | None = None,
+) -> ExitData:
+    """Open the cache that a manifest describes; see `open_cache`."""
     if not manifest.complete and not incomplete:
         raise bad(
             "cache",
@@ -75,7 +100,7 @@ def open_cache(
         raise bad(
             "cache", "of at least one finished shard", f"none in {directory}", "Write it anew."
         )
-    blocks = [map_shard(directory, shard, manifest.layout) for shard in manifest.shards]
+    blocks = [map_shard(directory, shard, manifest.layout, mmap) for shard in manifest.shards]
     if verify:
         _verify(directory, manifest, blocks, progress)
     data = to_data(manifest, blocks)
@@ -84,8 +109,11 @@ def open_cache(
     return data
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Path, incomplete: bool = False) -> Manifest:
     """Read ``manifest.json`` of a cache, with its size checked first.
+
+    `incomplete`: rather the list of one whose writing broke off. It is read, too, where nothing
+    else is there.
 
     Examples
     --------
@@ -95,19 +123,25 @@ def read_manifest(directory: Path) -> Manifest:
     policyopt.runtime.errors.InputError: 'cache' must be a directory with a manifest.json...
     """
     try:
-        found = (directory / MANIFEST).exists()
+        order = (UNFINISHED, MANIFEST) if incomplete else (MANIFEST, UNFINISHED)
+        found = next((name for name in order if (directory / name).exists()), None)
     except OSError:  # no permission to look
-        found = False
-    if not found:
+        found = None
+    if found is None:
         raise bad(
             "cache",
             f"a directory with a {MANIFEST}",
             str(directory),
             "Make one with `policyopt import SRC --out DIR`.",
         )
-    descriptor = open_regular(directory / MANIFEST, MANIFEST)
+    return read_list(directory / found)
+
+
+def read_list(path: Path) -> Manifest:
+    """Read a manifest, or a list of its form, with its size checked first."""
+    descriptor = open_regular(path, path.name)
     try:
-        return parse(read_open(descriptor, MANIFEST, MAX_BYTES))
+        return parse(read_open(descriptor, path.name, MAX_BYTES))
     finally:
         os.close(descriptor)
 

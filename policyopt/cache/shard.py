@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from policyopt.cache.data import CONTEXT
 from policyopt.cache.features import feature_names
-from policyopt.cache.files import atomic_write, open_regular
+from policyopt.cache.files import open_regular
 from policyopt.cache.layout import (
     COST_PREFIX,
     RECORD_ARRAYS,
@@ -24,6 +24,7 @@ from policyopt.cache.layout import (
 from policyopt.cache.manifest import Shard
 from policyopt.cache.optional import need
 from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.files import put
 from policyopt.runtime.strict_json import parse
 
 Array = npt.NDArray[Any]
@@ -47,15 +48,19 @@ _DTYPES = {
 }
 
 
-def write_shard(directory: Path, file: str, split: str, block: dict[str, Array]) -> Shard:
-    """Write a block as one safetensors file, atomically.
+def write_shard(directory: Path, split: str, number: int, block: dict[str, Array]) -> Shard:
+    """Write a block as one safetensors file, atomically, under a name that tells its content.
+
+    So a new cache is written beside an old one, and a shard that no manifest lists is known for ours.
 
     Parameters
     ----------
     directory : Path
-        The cache.
-    file, split : str
-        Plain file name, and the split that the rows belong to.
+        The cache, which its writer has locked.
+    split : str
+        That the rows belong to.
+    number : int
+        Of the shard within the cache.
     block : dict of str to ndarray
         Aligned arrays in storage type, contiguous.
 
@@ -64,26 +69,26 @@ def write_shard(directory: Path, file: str, split: str, block: dict[str, Array])
     Shard
         What the manifest says of it.
 
-    Raises
-    ------
-    InputError
-        The system refuses to write.
-
     Examples
     --------
     >>> import tempfile
     >>> labels = np.zeros(3, np.int32)
-    >>> write_shard(Path(tempfile.mkdtemp()), "a.safetensors", "fit", {"labels": labels}).rows
-    3
+    >>> write_shard(Path(tempfile.mkdtemp()), "fit", 0, {"labels": labels}).file
+    'fit-00000-fc992a274da50fac.safetensors'
     """
     data = need("safetensors.numpy", "fit", "to write a cache").save(block)
-    atomic_write(directory / file, data)
-    rows = len(next(iter(block.values())))
-    return Shard(file, split, rows, len(data), hashlib.sha256(data).hexdigest())
+    digest = hashlib.sha256(data).hexdigest()
+    file = f"{split}-{number:05d}-{digest[:16]}.safetensors"
+    put(directory / file, data)
+    return Shard(file, split, len(next(iter(block.values()))), len(data), digest)
 
 
 def map_tensors(
-    path: Path, argument: str, size: int | None = None, max_header: int = MAX_HEADER
+    path: Path,
+    argument: str,
+    size: int | None = None,
+    max_header: int = MAX_HEADER,
+    mmap: bool = True,
 ) -> dict[str, tuple[str, Array]]:
     """Map the arrays of a safetensors file read-only, after its size and header are checked.
 
@@ -97,6 +102,8 @@ def map_tensors(
         Bytes it must have.
     max_header : int
         Largest header in bytes.
+    mmap : bool
+        False: the file is read into memory instead.
 
     Returns
     -------
@@ -112,8 +119,8 @@ def map_tensors(
     --------
     >>> import tempfile
     >>> place = Path(tempfile.mkdtemp())
-    >>> _ = write_shard(place, "a.safetensors", "fit", {"labels": np.arange(3)})
-    >>> map_tensors(place / "a.safetensors", "shard")["labels"]
+    >>> shard = write_shard(place, "fit", 0, {"labels": np.arange(3)})
+    >>> map_tensors(place / shard.file, "shard")["labels"]
     ('I64', array([0, 1, 2]))
     """
     with os.fdopen(open_regular(path, argument), "rb") as file:
@@ -135,12 +142,20 @@ def map_tensors(
                 "It was cut or damaged: copy or write it anew.",
             )
         header_bytes = file.read(length)
+        file.seek(0)
+        # Of the very file whose size was checked, whatever is put in its place meanwhile.
+        whole = (
+            np.memmap(file, dtype=np.uint8, mode="r")
+            if mmap
+            else np.frombuffer(file.read(found), np.uint8)
+        )
+    if len(whole) != found:
+        raise bad(argument, f"of {found} bytes", f"{len(whole)}", "It shrank: restore it.")
     safetensors = need("safetensors", "fit", "to read a cache")
     try:  # the library checks the header against the file: types, shapes, offsets, no holes
         with safetensors.safe_open(str(path), framework="numpy"):
             pass
         header = parse(header_bytes, "header", max_header, "")
-        whole = np.memmap(path, dtype=np.uint8, mode="r")
         header.pop("__metadata__", None)
         return {name: _view(entry, whole, 8 + length) for name, entry in header.items()}
     except Exception as error:  # the library and numpy raise many kinds on damaged files
@@ -166,7 +181,7 @@ def _view(entry: dict[str, Any], whole: Array, base: int) -> tuple[str, Array]:
     return entry["dtype"], piece.view(dtype).reshape(shape)
 
 
-def map_shard(directory: Path, shard: Shard, layout: Layout) -> dict[str, Array]:
+def map_shard(directory: Path, shard: Shard, layout: Layout, mmap: bool = True) -> dict[str, Array]:
     """Map one shard of a cache, its arrays checked against what the manifest says.
 
     Parameters
@@ -177,6 +192,8 @@ def map_shard(directory: Path, shard: Shard, layout: Layout) -> dict[str, Array]
         Its line in the manifest.
     layout : Layout
         Kind, K, C, storage types.
+    mmap : bool
+        As in `map_tensors`.
 
     Returns
     -------
@@ -193,7 +210,7 @@ def map_shard(directory: Path, shard: Shard, layout: Layout) -> dict[str, Array]
     See `open_cache`.
     """
     argument = f"shard {shard.file}"
-    tensors = map_tensors(directory / shard.file, argument, shard.bytes)
+    tensors = map_tensors(directory / shard.file, argument, shard.bytes, mmap=mmap)
     allowed = {"labels", *(COST_PREFIX + name for name in layout.sample_costs)}
     allowed |= set(RECORD_ARRAYS) if layout.kind == "record" else {"outputs"}
     widths = dict(zip(feature_names(layout.exits), layout.features or (), strict=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,18 +15,18 @@ import numpy.typing as npt
 from policyopt.cache.buffer import Buffer
 from policyopt.cache.checks import check_block
 from policyopt.cache.data import POOL
-from policyopt.cache.files import atomic_write
 from policyopt.cache.layout import COST_PREFIX, Layout, check_name, to_block
-from policyopt.cache.manifest import MANIFEST, Manifest, check_metadata, dump
-from policyopt.cache.occupant import occupant, remove_shards
+from policyopt.cache.manifest import MANIFEST, REPLACED, UNFINISHED, Manifest, check_metadata, dump
+from policyopt.cache.occupant import LOCK, occupant, standing, sweep
 from policyopt.cache.orient import orient
 from policyopt.cache.overlap import refuse_overlap
-from policyopt.cache.reader import open_cache
+from policyopt.cache.reader import open_manifest
 from policyopt.cache.shard import write_shard
 from policyopt.cache.splits import DEFAULT_SHARES, check_seed, check_shares, check_splits
 from policyopt.costs import Cost
 from policyopt.runtime.contexts import checked_names
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.files import FileLock, put, refusing, sync_folder
 
 Array = npt.NDArray[Any]
 
@@ -34,8 +35,10 @@ class CacheWriter:
     """Write a cache batch by batch, from inside any inference loop.
 
     Rows are checked when they are appended, buffered per split, and written as shards of about
-    `shard_bytes`. Every file appears whole or not at all; the manifest calls the cache complete
-    only after the ``with`` block has ended without an exception.
+    `shard_bytes`. The ``with`` block locks the directory: a second writer, in any process, is
+    refused. When it ends without an exception, one rename of the manifest makes the cache what is
+    read there; until then an older one stays whole. After an exception or a crash, the finished
+    shards can be read with ``open_cache(..., incomplete=True)``; the next writer removes them.
 
     Parameters
     ----------
@@ -61,12 +64,13 @@ class CacheWriter:
     shard_bytes : int, default 64 MiB
         Size at which a shard is written.
     overwrite : bool, default False
-        Replace the cache at `path`; it stays as it was until the first new shard is written.
+        Replace the cache at `path`, once the new one is whole; or an unfinished one.
 
     Raises
     ------
     InputError
-        An argument is not what it must be, or `path` is taken.
+        An argument is not what it must be; `path` is taken, or another writer is at it; the lock
+        was lost, the disk is full.
 
     Examples
     --------
@@ -79,7 +83,7 @@ class CacheWriter:
     ...         exits = [rng.normal(size=(8, 10)) for _ in range(2)]
     ...         cache.append("fit", exits, rng.integers(0, 10, 8))
     >>> sorted(file.name for file in Path(place).iterdir())
-    ['fit-00000.safetensors', 'manifest.json']
+    ['fit-00000-....safetensors', 'manifest.json']
     """
 
     def __init__(
@@ -119,13 +123,25 @@ class CacheWriter:
         self._shard_bytes = shard_bytes
         self._buffers: dict[str, Buffer] = {}
         self._state = "new"  # new -> open -> closed
-        #: Whether `path` has been touched yet.
-        self.begun = False
-        self._old = occupant(self.path, overwrite)
+        self._overwrite, self._lock = overwrite, FileLock(self.path / LOCK, self.path)
+        self._old, self._made, self._done = occupant(self.path, overwrite), False, False
+        #: Whether finished shards are listed as they come, for who must go on without the rest.
+        self.lists_unfinished = True
 
     def __enter__(self) -> CacheWriter:
         if self._state != "new":
             raise bad("CacheWriter", "entered once", "a second time", "Make another one.")
+        self._state = "closed"
+        with refusing(self.path):
+            self._made = not self.path.exists()
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.__enter__()
+                self._old = standing(self.path, self._overwrite)  # now that no one else writes
+                sweep(self.path)
+            except BaseException:
+                self._leave()
+                raise
         self._state = "open"
         return self
 
@@ -190,6 +206,7 @@ class CacheWriter:
                 f"a {self._state} writer",
                 "Write `with CacheWriter(...) as cache:`.",
             )
+        self._lock.check()
         check_name("split", split)
         self._check_pool(split)
         arrays = {
@@ -236,28 +253,11 @@ class CacheWriter:
             )
 
     def _write(self, split: str, block: dict[str, Array]) -> None:
-        self._begin()
-        file = f"{split}-{len(self._manifest.shards):05d}.safetensors"
-        shard = write_shard(self.path, file, split, block)
-        self._save(replace(self._manifest, shards=(*self._manifest.shards, shard)))
-
-    def _begin(self) -> None:
-        """Make the directory; an old cache is declared incomplete before its shards go."""
-        if self.begun:
-            return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            got = f"{self.path} ({reason})"
-            raise bad("path", "a directory that can be made", got, "Choose another one.") from error
-        self._save(self._manifest)
-        remove_shards(self.path, self._old)
-        self.begun = True
-
-    def _save(self, manifest: Manifest) -> None:
-        atomic_write(self.path / MANIFEST, dump(manifest))
-        self._manifest = manifest
+        with refusing(self.path):
+            shard = write_shard(self.path, split, len(self._manifest.shards), block)
+            self._manifest = replace(self._manifest, shards=(*self._manifest.shards, shard))
+            if self.lists_unfinished:
+                put(self.path / UNFINISHED, dump(self._manifest))
 
     def __exit__(
         self,
@@ -266,13 +266,42 @@ class CacheWriter:
         trace: TracebackType | None,
     ) -> None:
         self._state = "closed"
-        if kind is not None:
-            return  # finished shards stay, the manifest goes on saying incomplete
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._leave()
+
+    def _finish(self) -> None:
+        """Write the rest, check the whole, and switch to it."""
+        self._lock.check()
         rows = {name: buffer.rows for name, buffer in self._buffers.items()}
         check_splits(rows, dict(self._manifest.shares))
         for split, buffer in self._buffers.items():
             for ready in buffer.rest():
                 self._write(split, ready)
         self._buffers.clear()
-        refuse_overlap(open_cache(self.path, incomplete=True, verify=False).splits)
-        self._save(replace(self._manifest, complete=True))
+        whole = replace(self._manifest, complete=True)
+        refuse_overlap(open_manifest(self.path, whole, verify=False).splits)
+        self._lock.check()
+        with refusing(self.path):
+            if self._made:
+                sync_folder(self.path.parent)
+            if self._old is not None:
+                put(self.path / REPLACED, dump(self._old))
+            put(self.path / MANIFEST, dump(whole))
+        self._done = True
+
+    def _leave(self) -> None:
+        """Remove what is neither read nor to be kept, and unlock the directory."""
+        with contextlib.suppress(OSError, InputError):  # what stays, the next writer removes
+            # After a crash of the disk either cache may be the one that is read: nothing goes.
+            if self._lock.held():
+                if self._done:
+                    sweep(self.path)
+                elif not (self.lists_unfinished and self._manifest.shards):
+                    sweep(self.path, keep=self._old)
+        self._lock.__exit__(None, None, None)
+        if self._made:
+            with contextlib.suppress(OSError):  # it holds something
+                self.path.rmdir()

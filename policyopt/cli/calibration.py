@@ -18,8 +18,9 @@ from policyopt.report.calibration import calibration_records
 from policyopt.report.figures import save_figure
 from policyopt.report.reliability import reliability_figure
 from policyopt.runtime.answers import Plain
-from policyopt.runtime.artifact import load_policy, write_text
+from policyopt.runtime.artifact import load_policy
 from policyopt.runtime.errors import bad
+from policyopt.runtime.files import write_file
 from policyopt.runtime.policy import Policy
 from policyopt.table import Tables
 
@@ -133,7 +134,7 @@ def _calibrate(tables: Tables, names: list[str], split: str, policy: Policy) -> 
 def _write(out: Path, content: dict[str, Any], figures: dict[str, Any]) -> None:
     from json import dumps
 
-    write_text(out / "calibration.json", dumps(content, indent=1, allow_nan=False) + "\n")
+    write_file(out / "calibration.json", dumps(content, indent=1, allow_nan=False) + "\n")
     for i, (name, figure) in enumerate(figures.items()):
         save_figure(figure, out / ("reliability.png" if i == 0 else f"reliability_{name}.png"))
     note(f"wrote {out / 'calibration.json'} and {len(figures)} diagrams, reliability.png first")

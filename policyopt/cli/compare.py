@@ -23,7 +23,7 @@ from policyopt.cli.options import (
 )
 from policyopt.cli.output import Format, number, print_json, print_table, to_csv
 from policyopt.frontier.compare import compare as compare_methods
-from policyopt.runtime.artifact import write_text
+from policyopt.runtime.files import write_file
 
 
 def compare(
@@ -47,7 +47,7 @@ def compare(
     frontier, _ = run_curve(tables, methods, budgets, seeds, settings, test)
     records = compare_methods(frontier, reference)
     if out is not None:
-        write_text(out / "compare.csv", to_csv(records))
+        write_file(out / "compare.csv", to_csv(records))
     if style is Format.json:
         print_json(records)
     elif style is Format.csv:

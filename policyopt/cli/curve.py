@@ -38,8 +38,8 @@ from policyopt.frontier.curve import Frontier
 from policyopt.frontier.curve import curve as make_curve
 from policyopt.methods.registry import apply_settings
 from policyopt.report.figures import frontier_figure, save_figure
-from policyopt.runtime.artifact import write_text
 from policyopt.runtime.errors import bad
+from policyopt.runtime.files import write_file
 from policyopt.table import Tables
 
 
@@ -106,7 +106,7 @@ def write_curve(
     frontier: Frontier, records: Sequence[dict[str, Any]], out: Path, title: str
 ) -> None:
     """Write curve.csv and curve.png into a directory."""
-    write_text(out / "curve.csv", to_csv(records))
+    write_file(out / "curve.csv", to_csv(records))
     save_figure(frontier_figure(frontier, title), out / "curve.png")
 
 

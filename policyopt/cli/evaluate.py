@@ -11,8 +11,8 @@ from policyopt.api import evaluate as replay_policy
 from policyopt.cli.options import CachePath, CostName, PolicyPath, Style, out_file, read_cache
 from policyopt.cli.output import Format, note, number, percent, print_records, shares_text, to_csv
 from policyopt.frontier.curve import summary
-from policyopt.runtime.artifact import write_text
 from policyopt.runtime.experts_file import load_any
+from policyopt.runtime.files import write_file
 
 
 def evaluate(
@@ -43,7 +43,7 @@ def evaluate(
             strict=True,
         )
         names = ("exit", "prediction", "cost", "correct")
-        write_text(
+        write_file(
             out,
             to_csv([{"row": i, **dict(zip(names, c, strict=True))} for i, c in enumerate(columns)]),
         )

@@ -32,10 +32,10 @@ from policyopt.cli.output import (
 from policyopt.report.explain import explain as explain_policy
 from policyopt.report.explain.explanation import default_reference
 from policyopt.report.explain.pictures import write_figures
-from policyopt.runtime.artifact import write_text
 from policyopt.runtime.errors import bad
 from policyopt.runtime.experts import ExpertPolicy
 from policyopt.runtime.experts_file import load_any
+from policyopt.runtime.files import write_file
 from policyopt.runtime.policy import Policy
 
 #: Classes and row numbers that the table names; files and JSON hold all.
@@ -78,8 +78,8 @@ def explain(
     for remark in [*record["notes"], *remarks]:
         note(remark)
     if out is not None:
-        write_text(out / "explain.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
-        write_text(out / "rows.csv", explanation.rows_csv())
+        write_file(out / "explain.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+        write_file(out / "rows.csv", explanation.rows_csv())
         title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
         write_figures(explanation, loaded, out, title)
     if style is Format.json:

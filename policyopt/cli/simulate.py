@@ -19,8 +19,8 @@ from policyopt.cli.options import (
 from policyopt.cli.output import Format, note, print_records, to_csv
 from policyopt.cli.progress import progress
 from policyopt.cli.simulated import columns, meaning, told
-from policyopt.runtime.artifact import write_text
 from policyopt.runtime.errors import bad
+from policyopt.runtime.files import write_file
 from policyopt.table import Tables
 from policyopt.telling import listening
 
@@ -122,7 +122,7 @@ def simulate(
         from policyopt.report.figures import save_figure
 
         out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "simulation.csv", to_csv(found.records))
+        write_file(out / "simulation.csv", to_csv(found.records))
         save_figure(simulation_figure(found), out / "simulation.png")
     if style is Format.table:
         print(told(found.records[0]))

@@ -24,8 +24,8 @@ from policyopt.cli.options import (
 from policyopt.cli.output import Format, note, percent, print_json, print_table, to_csv
 from policyopt.cli.progress import progress
 from policyopt.methods.registry import ROWS, make_method
-from policyopt.runtime.artifact import write_text
 from policyopt.runtime.errors import bad
+from policyopt.runtime.files import write_file
 from policyopt.tuning import Tuned
 from policyopt.tuning import tune as run_tuning
 from policyopt.tuning.objective import Objective
@@ -94,7 +94,7 @@ def tune(
     command += ["--budget", budget or "40%", *(["--cost", cost] if cost else [])]
     command += [word for text in chosen for word in ("--set", text)]
     content = {**as_record(tuned), "set": chosen, "command": shlex.join(command)}
-    write_text(out / "tuned.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_file(out / "tuned.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     written = [out / "tuned.json"]
     if budget is not None:
         written.append(out / "policy.json")

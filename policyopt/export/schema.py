@@ -19,12 +19,12 @@ from typing import Any
 
 from policyopt.runtime import content, experts_file
 from policyopt.runtime.answers import ANSWERS
-from policyopt.runtime.artifact import write_text
 from policyopt.runtime.bandits import BANDITS
 from policyopt.runtime.confidence import CONFIDENCES
 from policyopt.runtime.contexts import MAX_CONTEXTS
 from policyopt.runtime.errors import bad
 from policyopt.runtime.features import FEATURES
+from policyopt.runtime.files import write_file
 from policyopt.runtime.online import online_file
 from policyopt.runtime.online.by_exit import RULES as BY_EXIT
 from policyopt.runtime.online.controller import Controller
@@ -235,4 +235,4 @@ def _whole(title: str, description: str, schema: Schema, parts: Mapping[str, Sch
 
 if __name__ == "__main__":
     for file, schema in schemas().items():
-        write_text(Path(sys.argv[1]) / file, json.dumps(schema, indent=1) + "\n")
+        write_file(Path(sys.argv[1]) / file, json.dumps(schema, indent=1) + "\n")

@@ -26,7 +26,6 @@ Version 1 has no overhead and confidence besides, plain answers, and mixtures of
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,12 @@ import numpy as np
 from .answers import AnswerRule
 from .confidence import ConfidenceRule
 from .content import FORMAT, VERSION, digest_of, from_dict
+from .files import write_file
 from .policy import Policy
 from .scores import ScoreRule
 from .strict_json import parse, read_plain, to_text
 
-__all__ = ["from_dict", "load_policy", "read_json", "save_policy", "to_dict", "write_text"]
+__all__ = ["from_dict", "load_policy", "read_json", "save_policy", "to_dict"]
 
 MAX_BYTES = 16 << 20
 
@@ -105,9 +105,9 @@ def save_policy(policy: Policy, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     InputError
-        Larger than what `load_policy` reads.
+        Larger than what `load_policy` reads; the system refuses (disk full, no permission).
     """
-    write_text(path, to_text(to_dict(policy), "policy", MAX_BYTES, indent=2))
+    write_file(path, to_text(to_dict(policy), "policy", MAX_BYTES, indent=2))
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
@@ -139,20 +139,3 @@ def read_json(path: str | os.PathLike[str], most: int = MAX_BYTES) -> Any:
     """
     data = read_plain(path, "policy", most, "`policyopt fit` writes one.")
     return parse(data, Path(path).name, most, "Is the file whole? Fit and save it again.")
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file whole or not at all: temporary file, flush to disk, rename."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

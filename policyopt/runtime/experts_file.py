@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .artifact import from_dict, read_json, to_dict, write_text
+from .artifact import from_dict, read_json, to_dict
 from .contexts import MAX_CONTEXTS, checked_names, context_numbers, renumbered
 from .decision import Decisions
 from .errors import InputError, bad
 from .experts import ExpertPolicy
+from .files import write_file
 from .outputs_file import read_arrays, read_features
 from .policy import Policy
 from .strict_json import digest_of, to_text
@@ -118,7 +119,7 @@ def experts_from_dict(content: Any, source: str = "policy") -> ExpertPolicy:
 
 def save_experts(policy: ExpertPolicy, path: str | os.PathLike[str]) -> None:
     """Write the artifact, atomically; replaced if it exists."""
-    write_text(path, to_text(experts_to_dict(policy), "policy", MAX_BYTES, indent=2))
+    write_file(path, to_text(experts_to_dict(policy), "policy", MAX_BYTES, indent=2))
 
 
 def load_experts(path: str | os.PathLike[str]) -> ExpertPolicy:

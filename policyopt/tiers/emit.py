@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from policyopt.runtime.artifact import write_text
+from policyopt.runtime.files import write_file
 from policyopt.runtime.policy import Policy
 from policyopt.tiers.plans import Plan
 from policyopt.tiers.tier_policy import TierPolicy
@@ -54,7 +54,7 @@ def emit(
         tier.save(written[-1])
     whole = {"format": "policyopt-plan", "version": 1, **report}
     whole["files"] = [path.name for path in written]
-    write_text(out / "plan.json", json.dumps(whole, indent=1, allow_nan=False) + "\n")
+    write_file(out / "plan.json", json.dumps(whole, indent=1, allow_nan=False) + "\n")
     return [*written, out / "plan.json"]
 
 

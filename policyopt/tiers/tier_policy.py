@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime.artifact import read_json, to_dict, write_text
+from policyopt.runtime.artifact import read_json, to_dict
 from policyopt.runtime.content import digest_of, from_dict
 from policyopt.runtime.decision import Decision, State
 from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.files import write_file
 from policyopt.runtime.policy import Policy
 
 FORMAT, MESSAGE, VERSION = "policyopt-tier-policy", "policyopt-tier-message", 1
@@ -181,7 +182,7 @@ class TierPolicy:
             "next": self.next, "policy": to_dict(self.policy),
         }  # fmt: skip
         text = json.dumps({**content, "sha256": digest_of(content)}, indent=2, allow_nan=False)
-        write_text(path, text + "\n")
+        write_file(path, text + "\n")
 
 
 def load_tier(path: str | os.PathLike[str]) -> TierPolicy:

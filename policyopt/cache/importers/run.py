@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,24 +12,21 @@ from policyopt.cache.contexts import name_contexts
 from policyopt.cache.data import CONTEXT, POOL, ExitData
 from policyopt.cache.detect import detect_kind
 from policyopt.cache.features import feature_names
-from policyopt.cache.files import Progress, atomic_write
+from policyopt.cache.files import Progress
 from policyopt.cache.importers.costing import resolve, stated_values
 from policyopt.cache.importers.keys import Group, group
 from policyopt.cache.importers.raw import Raw
 from policyopt.cache.importers.sources import label_arrays, listed, read_source, share_labels
 from policyopt.cache.importers.turning import Part, divide, turn
 from policyopt.cache.layout import COST_PREFIX, natural_dtype
-from policyopt.cache.manifest import MANIFEST, Manifest, dump
-from policyopt.cache.occupant import occupant, remove_shards
+from policyopt.cache.occupant import occupant
 from policyopt.cache.orient import check_axes
-from policyopt.cache.reader import open_cache, read_manifest
+from policyopt.cache.reader import open_cache
 from policyopt.cache.splits import DEFAULT_SHARES
 from policyopt.cache.writer import CacheWriter
 from policyopt.runtime.errors import InputError, bad
 
 _PIECE_BYTES = 32 << 20
-#: Where a cache is written that is to replace one: a failed import leaves the old one whole.
-_FRESH = ".new"
 
 
 @dataclass(frozen=True)
@@ -137,7 +133,7 @@ def import_sources(
     if axes is not None:
         axes = check_axes(axes)
     target = Path(out)
-    old = occupant(target, overwrite, "out")  # refuse before the work, not after it
+    occupant(target, overwrite, "out")  # refuse before the work, not after it
     raws = [read_source(source, allow_pickle) for source in listed(sources)]
     notes: list[str] = []
     groups = [(g, g.rows) for split, raw in raws for g in group(raw, split, kind, axes)]
@@ -163,9 +159,8 @@ def import_sources(
         )
     if pooled and shares is None:
         notes.append(f"rows divided 50:50 into fit and test by seed {seed}; see --split")
-    place = target if old is None else target / _FRESH
     writer = CacheWriter(
-        place,
+        target,
         costs=stated,
         kind=found,
         dtype=dtype or natural_dtype(found, [part.lead for part in parts]),
@@ -175,15 +170,9 @@ def import_sources(
         contexts=contexts,
         overwrite=overwrite,
     )
-    try:
-        with writer:
-            _write(writer, parts, progress)
-    except BaseException:
-        if writer.begun:
-            _discard(place)
-        raise
-    if old is not None:
-        _put_in_place(place, target, old)
+    writer.lists_unfinished = False  # the sources are still there
+    with writer:
+        _write(writer, parts, progress)
     return ImportReport(open_cache(target, verify=False), tuple(notes))
 
 
@@ -277,23 +266,3 @@ def _write(writer: CacheWriter, parts: list[Part], progress: Progress | None) ->
                 raise InputError(f"{part.source}: {error}") from error
             if progress is not None:
                 progress(done, total)
-
-
-def _put_in_place(fresh: Path, target: Path, old: Manifest) -> None:
-    """Replace the cache at `target` by the finished one at `fresh`, which stands inside it."""
-    manifest = read_manifest(fresh)
-    atomic_write(target / MANIFEST, dump(replace(manifest, complete=False)))
-    remove_shards(target, old)
-    for shard in manifest.shards:
-        (fresh / shard.file).replace(target / shard.file)
-    (fresh / MANIFEST).replace(target / MANIFEST)
-    fresh.rmdir()
-
-
-def _discard(target: Path) -> None:
-    """Remove what a failed import began; the sources are still there."""
-    with contextlib.suppress(Exception):
-        manifest = read_manifest(target)
-        remove_shards(target, manifest)
-        (target / MANIFEST).unlink()
-        target.rmdir()

@@ -7,11 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..artifact import to_dict, write_text
+from ..artifact import to_dict
 from ..bandits.parts.saved import checked
 from ..checks import check_type
 from ..content import from_dict
 from ..errors import InputError, bad
+from ..files import write_file
 from ..strict_json import digest_of, parse, read_plain, to_text
 from .ladder import Ladder
 
@@ -49,7 +50,7 @@ def save_online(online: Online, path: Any) -> None:
     path = Path(check_type("path", path, (str, os.PathLike), "a path", "E.g. online.json."))
     if path.is_dir():
         raise bad("path", "a file", f"{path} (a directory)", f"E.g. {path / 'online.json'}.")
-    write_text(path, to_text(online_to_dict(online), "online policy", MAX_BYTES))
+    write_file(path, to_text(online_to_dict(online), "online policy", MAX_BYTES))
 
 
 def load_online(path: Any) -> Online:
