@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from policyopt.runtime.artifact import save_policy
 from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.files import write_file
 from policyopt.runtime.policy import Policy
 
 from .edges import edges_of
+from .folder import new_folder
 from .golden import Golden
 from .golden_file import write_golden
 from .graph import ExitGraph
-from .manifest import EDGES, GOLDEN, MANIFEST, POLICY, TARGETS, ULPS, checksum, manifest_of
+from .manifest import (
+    EDGES,
+    GOLDEN,
+    MANIFEST,
+    POLICY,
+    TARGETS,
+    ULPS,
+    checksum,
+    manifest_of,
+    read_manifest,
+)
 from .tracing import trace_policy
 
 __all__ = ["TARGETS", "ULPS", "checksum", "write_bundle", "write_golden"]
@@ -51,13 +61,8 @@ def write_bundle(
         raise bad(
             "--to", f"of {', '.join(TARGETS)}", ", ".join(unknown) or "nothing", "E.g. --to c."
         )
-    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise bad("--out", "a new folder, or an earlier export", f"{out}", "Name another folder.")
     graphs = trace_policy(policy) if graphs is None else graphs
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as made:
-        folder = Path(made) / "export"
-        folder.mkdir()
+    with new_folder(out, _check_old) as folder:
         save_policy(policy, folder / POLICY)
         edges = edges_of(policy, golden) if golden.edges is None else golden.edges
         write_golden(golden, folder / GOLDEN)
@@ -69,22 +74,32 @@ def write_bundle(
             for path in sorted(folder.rglob("*")) if path.is_file()
         }  # fmt: skip
         manifest = manifest_of(policy, golden, len(edges), list(dict.fromkeys(targets)), files)
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        if out.exists():
-            shutil.move(str(out), str(Path(made) / "old"))
-        folder.rename(out)
+        write_file(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+
+
+def _check_old(out: Path) -> None:
+    """Refuse to replace what `write_bundle` did not write, and files put beside it."""
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    try:
+        read_manifest(out)
+    except (InputError, OSError) as error:
+        raise bad(
+            "--out", "a new folder, or an earlier export as it was written", f"{out} ({error})",
+            "Name another folder, or take away what is there.",
+        ) from error  # fmt: skip
 
 
 def _python(policy: Policy, graphs: list[ExitGraph], folder: Path, name: str) -> None:
     from .python_file import python_source
 
-    (folder / "policy.py").write_text(python_source(policy, graphs), encoding="utf-8")
+    write_file(folder / "policy.py", python_source(policy, graphs))
 
 
 def _c(policy: Policy, graphs: list[ExitGraph], folder: Path, name: str) -> None:
     from .c_header import c_source
 
-    (folder / f"{name}.h").write_text(c_source(policy, graphs, name), encoding="utf-8")
+    write_file(folder / f"{name}.h", c_source(policy, graphs, name))
 
 
 def _onnx(policy: Policy, graphs: list[ExitGraph], folder: Path, name: str) -> None:

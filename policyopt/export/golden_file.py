@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.files import write_file
 from policyopt.runtime.npz_file import check_zip, read_header, read_member
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.strict_json import read_plain
@@ -46,10 +47,12 @@ def write_golden(golden: Golden, path: Path) -> None:
     if size > _MOST_UNPACKED or len(golden) > _MOST_ROWS:
         got = f"{len(golden)} rows, {size} bytes"
         raise bad("golden rows", f"of {_MOST_UNPACKED} bytes at most", got, "Fewer: --rows.")
+    data = io.BytesIO()
     np.savez_compressed(
-        path, allow_pickle=False, sample=golden.sample, score=expected.score, confidence=expected.confidence,
+        data, allow_pickle=False, sample=golden.sample, score=expected.score, confidence=expected.confidence,
         prediction=expected.prediction, leave=expected.leave, **arrays,
     )  # fmt: skip
+    write_file(path, data.getvalue())
 
 
 def read_golden(path: Path, policy: Policy, rows: int | None = None) -> Golden:

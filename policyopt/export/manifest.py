@@ -49,7 +49,7 @@ FIELDS = (
 _HEADER, _USUAL = re.compile(r"[a-z][a-z0-9_]{0,40}\.h"), "policyopt_policy.h"
 _MOST = 1 << 20
 _MOST_FILE = 256 << 20
-_AGAIN = "Export anew."
+_AGAIN = "Export anew, to another folder."
 
 
 def manifest_of(
@@ -172,14 +172,14 @@ def _check_files(folder: Path, files: dict[str, str]) -> None:
     """Refuse files that are not those listed, byte for byte, and what is no file or folder."""
     found = set(_walk(folder)) - {MANIFEST}
     if lacking := sorted(files.keys() - found):
-        raise InputError(f"'{lacking[0]}' is missing. Export anew.")
+        raise InputError(f"'{lacking[0]}' is missing. {_AGAIN}")
     if more := sorted(found - files.keys()):
-        step = "Take it away, or export anew."
+        step = "Take it away."
         raise bad("DIR", f"of files that {MANIFEST} lists", f"'{more[0]}' besides", step)
     for name, digest in files.items():
         path = folder / name
         if path.stat().st_size > _MOST_FILE or checksum(path) != digest:
-            raise InputError(f"'{name}' was changed after it was written. Export anew.")
+            raise InputError(f"'{name}' was changed after it was written. {_AGAIN}")
 
 
 def _walk(folder: Path, before: str = "") -> list[str]:

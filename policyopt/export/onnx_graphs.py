@@ -14,15 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from policyopt.cache.files import atomic_write
+from policyopt.cache.files import sha256_file
 from policyopt.runtime.artifact import to_dict
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.files import write_file
 from policyopt.runtime.policy import Policy
 
+from .folder import new_folder
 from .graph import ExitGraph, Node
 from .onnx_builder import OPSET, Builder
 from .onnx_manifest import FORMAT, IR, MANIFEST, VERSION, entry_of, manifest_of, puts
 from .onnx_ops import emit
+from .onnx_run import read_manifest
 
 
 def onnx_models(policy: Policy, graphs: list[ExitGraph], probabilities: bool = True) -> list[Any]:
@@ -126,15 +129,14 @@ def write_onnx(
 ) -> list[Path]:
     """Write ``exit_<number>.onnx`` per exit on the policy's path, and ``manifest.json``.
 
-    Each file is written whole or not at all, the manifest, with their checksums, last: a folder
-    that has one is whole.
+    The folder appears whole or not at all.
 
     Parameters
     ----------
     policy : Policy
     graphs : list of K ExitGraph
     folder : path-like
-        Made if it is not there; an export that stands there is replaced.
+        An earlier export in its place is replaced; anything else is refused.
     probabilities : bool
         As in `onnx_models`.
 
@@ -143,21 +145,35 @@ def write_onnx(
     list of Path
         What was written.
     """
-    folder = Path(folder)
     models = onnx_models(policy, graphs, probabilities)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for stale in folder.glob("exit_*.onnx"):
-        stale.unlink()
-    entries, written = [], []
-    for graph, model in zip(passed_on(graphs, probabilities), models, strict=True):
-        data = model.SerializeToString(deterministic=True)
-        path = folder / f"exit_{graph.exit}.onnx"
-        atomic_write(path, data)
-        written.append(path)
-        entries.append(entry_of(policy, graph, path.name, hashlib.sha256(data).hexdigest()))
-    content = manifest_of(policy, graphs, entries)
-    atomic_write(
-        folder / MANIFEST, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
-    )
-    return [*written, folder / MANIFEST]
+    entries = []
+    with new_folder(folder, _check_old) as fresh:
+        for graph, model in zip(passed_on(graphs, probabilities), models, strict=True):
+            data = model.SerializeToString(deterministic=True)
+            name = f"exit_{graph.exit}.onnx"
+            write_file(fresh / name, data)
+            entries.append(entry_of(policy, graph, name, hashlib.sha256(data).hexdigest()))
+        content = manifest_of(policy, graphs, entries)
+        write_file(fresh / MANIFEST, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return [Path(folder) / name for name in (*(entry["file"] for entry in entries), MANIFEST)]
+
+
+def _check_old(folder: Path) -> None:
+    """Refuse to replace what `write_onnx` did not write, and files put beside it."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+    if not names:
+        return
+    try:
+        entries = read_manifest(folder)["exits"]
+        listed = {entry["file"]: entry["sha256"] for entry in entries}
+        same = all(sha256_file(folder / name, name) == sha for name, sha in listed.items())
+        wrong = "" if same else "a file that was changed"
+        if more := sorted(names - listed.keys() - {MANIFEST}):
+            wrong = f"'{more[0]}' besides"
+    except InputError as error:
+        wrong = str(error)
+    if wrong:
+        raise bad(
+            "folder", "a new one, or an earlier export as it was written", f"{folder} ({wrong})",
+            "Name another folder, or take away what is there.",
+        )  # fmt: skip

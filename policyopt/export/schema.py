@@ -183,6 +183,7 @@ def _online_schema() -> Schema:
     known: dict[str, Schema] = {
         "format": {"const": online_file.FORMAT},
         "version": {"const": online_file.VERSION},
+        "saves": {"type": "integer", "minimum": 1},
         "policy": {"$ref": "#/$defs/policy"},
         "thresholds": {**_LEVELS[2], "minItems": 1},
         "labels": or_null(_LEVELS[1]),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from policyopt.frontier.curve import Frontier
+from policyopt.runtime.files import write_file
 
 # Okabe & Ito: told apart by colour-blind readers, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -96,12 +96,9 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
-        figure.savefig(temporary, dpi=140)
-        temporary.replace(path)
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=140)
+    write_file(path, data.getvalue())
 
 
 def _by_budget(rows: list[dict[str, Any]], key: str) -> np.ndarray:

@@ -18,6 +18,7 @@ from policyopt.export.scalar_compile import compiled
 from policyopt.runtime import Decisions, ExpertPolicy, Policy
 from policyopt.runtime.checks import sample_numbers
 from policyopt.runtime.errors import bad
+from policyopt.runtime.forks import parted, tell_of_forks
 
 from .first_rows import FirstRows
 from .hidden import size, take
@@ -66,6 +67,7 @@ class Server:
         self._path, self._wanted = frozenset(policy.path), policy.needs_features
         self._costs = [_by_exit(p) for p in _policies(policy)]
         self._count, self._lock = 0, Lock()
+        tell_of_forks(self)
         self._inference = torch.inference_mode
         self._run: StagedModel | FirstRows = model
         if policy.kind == "logits":
@@ -147,6 +149,10 @@ class Server:
         with self._lock:
             first, self._count = self._count, self._count + n
         return first
+
+    def _renew(self, fork: int) -> None:
+        """Give the samples of a forked child numbers of their own."""
+        self._count, self._lock = parted(self._count, fork), Lock()
 
     def _many(self, batch: Any, n: int, numbers: npt.NDArray[np.int64], context: Any) -> Served:
         """Run a batch; after every exit, only the survivors go on."""

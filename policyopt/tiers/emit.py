@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,10 +43,10 @@ def emit(
 ) -> list[Path]:
     """Write policy.json, tier-0-NAME.json and so on, and plan.json; return their paths.
 
-    Tiers of an earlier plan in the same folder are removed: they would not go with these.
+    Each is written whole or not at all, plan.json last: it has their checksums. Tiers that an earlier
+    plan in the same folder wrote are removed: they would not go with these.
     """
-    for old in _earlier(out):
-        old.unlink(missing_ok=True)
+    earlier = _earlier(out)
     written = [out / "policy.json"]
     policy.save(written[0])
     for i, tier in enumerate(tier_policies(policy, plan, names)):
@@ -53,21 +54,21 @@ def emit(
         written.append(out / f"tier-{i}-{safe}.json")
         tier.save(written[-1])
     whole = {"format": "policyopt-plan", "version": 1, **report}
-    whole["files"] = [path.name for path in written]
+    whole["files"] = {path.name: _checksum(path) for path in written}
     write_file(out / "plan.json", json.dumps(whole, indent=1, allow_nan=False) + "\n")
+    for old in set(earlier) - set(written):
+        old.unlink(missing_ok=True)
     return [*written, out / "plan.json"]
 
 
 def _earlier(out: Path) -> list[Path]:
-    """Return the tiers' files that an earlier plan in the folder names."""
+    """Return the tiers' files that an earlier plan in the folder wrote, and none else has changed."""
     try:
-        content = json.loads((out / "plan.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        files = json.loads((out / "plan.json").read_text(encoding="utf-8"))["files"]
+        return [path for path in out.glob("tier-*-*.json") if files[path.name] == _checksum(path)]
+    except (OSError, ValueError, LookupError, TypeError):
         return []
-    names = content.get("files") if isinstance(content, dict) else None
-    tiers = {path.name: path for path in out.glob("tier-*-*.json")}
-    return (
-        [tiers[n] for n in names if isinstance(n, str) and n in tiers]
-        if isinstance(names, list)
-        else []
-    )
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -164,9 +164,9 @@ def test_wrong_values_behind_right_checksums(place, logits, labels):
     """Values are checked on opening too: a shard from elsewhere may hold anything."""
     import hashlib
 
-    from safetensors.numpy import save_file
+    from safetensors.numpy import load_file, save_file
 
-    block = load_filefirst_shard(place)
+    block = load_file(first_shard(place))
     block["labels"] = block["labels"] + 99
     save_file(block, first_shard(place))
     digest = hashlib.sha256(first_shard(place).read_bytes()).hexdigest()

@@ -67,8 +67,8 @@ def test_serving_plays_what_the_simulation_plays(data, name, reveal, tmp_path):
     for stream in range(2):
         online = Online(ladder, bandit, overhead=0.2, reveal=reveal, seed=5, stream=stream)
         arms = serve(online, logits, block.row[:, stream], stop=ROUNDS // 2)
-        online.save(tmp_path / "online.json")  # and go on from the file
-        online = Online.load(tmp_path / "online.json")
+        online.save(tmp_path / f"online-{stream}.json")  # and go on from the file
+        online = Online.load(tmp_path / f"online-{stream}.json")
         arms += serve(online, logits, block.row[ROUNDS // 2 :, stream])
         assert arms == expected[:, stream].tolist()
 
@@ -102,8 +102,8 @@ def test_rules_by_exit_serve_as_simulated(data, name, tmp_path):
         online, exits = Online(policy, rule, overhead=0.2, seed=5, stream=stream), []
         for t, row in enumerate(block.row[:, stream]):
             if t == ROUNDS // 2:  # and go on from the file
-                online.save(tmp_path / "online.json")
-                online = Online.load(tmp_path / "online.json")
+                online.save(tmp_path / f"online-{stream}.json")
+                online = Online.load(tmp_path / f"online-{stream}.json")
             request = online.start()
             for k in policy.path:
                 if online.decide(k, logits[row, k], request).exit:

@@ -67,9 +67,9 @@ def test_policies_are_valid(name):
 
 def test_experts_and_online_policies_are_valid(tmp_path):
     assert_valid(json.loads(json.dumps(experts_to_dict(experts()))))
-    for online in online_policies().values():
-        save_online(online, tmp_path / "o.json")
-        assert_valid(json.loads((tmp_path / "o.json").read_text()))
+    for number, online in enumerate(online_policies().values()):
+        save_online(online, tmp_path / f"{number}.json")
+        assert_valid(json.loads((tmp_path / f"{number}.json").read_text()))
 
 
 def test_golden_files_of_every_version_are_valid_and_load(root):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -153,9 +154,12 @@ def test_a_limit_that_nothing_keeps_is_named_and_old_tiers_go(run, place):
     assert code == 3 and "'limit' must be such that some plan keeps it" in said
     assert "latency:worst=0.0001" in said
     out.mkdir()
-    for name in ("tier-7-moon.json", "tier-8-mine.json"):
+    for name in ("tier-7-moon.json", "tier-8-mine.json", "tier-9-ours.json"):
         (out / name).write_text("{}")
-    (out / "plan.json").write_text(json.dumps({"files": ["policy.json", "tier-7-moon.json"]}))
+    empty = hashlib.sha256(b"{}").hexdigest()
+    files = {"policy.json": "", "tier-7-moon.json": empty, "tier-9-ours.json": "another"}
+    (out / "plan.json").write_text(json.dumps({"files": files}))
     assert run(*given, "--out", out)[0] == 0
     assert not (out / "tier-7-moon.json").exists()
     assert (out / "tier-8-mine.json").exists()  # no plan named it
+    assert (out / "tier-9-ours.json").exists()  # a plan named it, but did not write it so

@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "policyopt-online", 1
 MAX_BYTES = 64 << 20
 FIELDS = (
-    "format", "version", "policy", "thresholds", "labels", "steering", "settings", "state", "sha256",
+    "format", "version", "saves", "policy", "thresholds", "labels", "steering", "settings", "state", "sha256",
 )  # fmt: skip
 _SETTINGS = ("overhead", "reward", "reveal", "seed", "stream")
 
 
-def online_to_dict(online: Online) -> dict[str, Any]:
-    """Return the file's content, checksum included."""
+def online_to_dict(online: Online, saves: int) -> dict[str, Any]:
+    """Return the file's content, checksum included; `saves`: how often its line was saved."""
     content: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
+        "saves": saves,
         "policy": to_dict(online.ladder.policy),
         "thresholds": online.ladder.thresholds.tolist(),
         "labels": online.ladder.labels.tolist(),
@@ -46,19 +47,38 @@ def online_to_dict(online: Online) -> dict[str, Any]:
 
 
 def save_online(online: Online, path: Any) -> None:
-    """Write the file, atomically; see `Online.save`."""
+    """Write the file, atomically, unless another has; see `Online.save`."""
     path = Path(check_type("path", path, (str, os.PathLike), "a path", "E.g. online.json."))
-    if path.is_dir():
-        raise bad("path", "a file", f"{path} (a directory)", f"E.g. {path / 'online.json'}.")
-    write_file(path, to_text(online_to_dict(online), "online policy", MAX_BYTES))
+
+    def text() -> str:
+        # Asked for while no one else writes the file: two threads that save cannot turn it back.
+        if path.exists():
+            _check_own(online, path)
+        content = online_to_dict(online, online._saves + 1)
+        online._saves += 1
+        online._own_files.append(content["sha256"])
+        return to_text(content, "online policy", MAX_BYTES)
+
+    write_file(path, text)
 
 
-def load_online(path: Any) -> Online:
-    """Read the file; see `Online.load`."""
-    from .serving import Online
-    from .steering import steering_of
+def _check_own(online: Online, path: Path) -> None:
+    """Refuse a file that holds what this object never knew."""
+    try:
+        content = _read(path)
+    except InputError as error:
+        raise bad("path", "a new file, or one that Online.save wrote", f"{path} ({error})",
+                  "Save to another file.") from error  # fmt: skip
+    if content["sha256"] not in online._own_files:
+        raise bad(
+            "path", f"a file that this object was the last to save (it has {online._saves} saves)",
+            f"{path}, which another has saved since ({content['saves']} saves)",
+            "Load it and go on from there, or give each process a file of its own.",
+        )  # fmt: skip
 
-    path = Path(path)
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a file's content, its form and checksum checked."""
     data = read_plain(path, "online policy", MAX_BYTES, "`Online.save` writes one.")
     content = parse(data, path.name, MAX_BYTES, "Is the file whole? Save it again.")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -77,6 +97,18 @@ def load_online(path: Any) -> Online:
         raise InputError(
             f"'{path.name}' was changed after it was written: its checksum differs. Save it again."
         )
+    if type(content["saves"]) is not int or content["saves"] < 1:
+        raise bad(f"saves of {path.name}", "1 or more", content["saves"], "Save it again.")
+    return content
+
+
+def load_online(path: Any) -> Online:
+    """Read the file; see `Online.load`."""
+    from .serving import Online
+    from .steering import steering_of
+
+    path = Path(path)
+    content = _read(path)
     steering = checked("steering", content["steering"], ("name", "settings"))
     settings = checked("settings", content["settings"], _SETTINGS)
     if not isinstance(settings["overhead"], list):  # a number will do for `Online`, not in a file
@@ -88,6 +120,8 @@ def load_online(path: Any) -> Online:
         )
         online = Online(ladder, steering_of(steering["name"], steering["settings"]), **settings)
         online.restore(content["state"])
+        online._saves = content["saves"]
+        online._own_files.append(content["sha256"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise

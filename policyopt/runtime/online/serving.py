@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,12 +13,15 @@ from ..bandits.parts.reveal import reveal_chances
 from ..checks import check_type, check_whole
 from ..decision import Decision
 from ..errors import bad
+from ..forks import parted, tell_of_forks
 from ..policy import Policy
 from .by_exit import ByExit, driver
 from .controller import Controller, OneController
 from .ladder import Ladder
 from .rewards import gain, load_of, overhead_range, reward_range
 from .steering import KINDS, check_fit, refuse_given
+
+_REMEMBERED = 64  # files that an object may replace, the latest
 
 
 class Request:
@@ -68,7 +72,8 @@ class Online:
     reveal : {"smaller", "played", "all"}
         For bandits: whose rewards feedback counts for; ``all`` only with those that draw.
     seed, stream : int
-        Of the bandit's random numbers; servers side by side take streams of their own.
+        Of the bandit's random numbers; servers side by side take streams of their own. Forked
+        workers get one each: what they share is what was learned before the fork.
 
     Examples
     --------
@@ -108,20 +113,37 @@ class Online:
         self.ladder, self.steering = ladder, steering
         self.overhead = overhead_range(overhead)
         self.reward, self.reveal = reward, reveal
-        self.requests = 0  # how many have started
+        self.requests, self._first = 0, 0  # how many have started, and the number of the first
+        self._saves = 0
+        #: Checksums of files whose content this object has been through: it may replace them.
+        self._own_files: deque[str] = deque(maxlen=_REMEMBERED)
         self._load = load_of(ladder.policy.costs.tolist())
         self._least, most_reward = reward_range(reward, self._load, self.overhead)
         self._width = most_reward - self._least
         self._rows = ladder.thresholds.tolist()
         self._lock = threading.Lock()
+        self._play()
+        tell_of_forks(self)
+
+    def _play(self) -> None:
+        """Make the player of this stream, who knows nothing yet."""
+        steering, ladder = self.steering, self.ladder
         self._driver: Any = None
         if isinstance(steering, ByExit):
-            self._driver = driver(steering, ladder.policy.exits, seed, stream)
+            self._driver = driver(steering, ladder.policy.exits, self.seed, self.stream)
             self._player: Any = self._driver.player
         elif isinstance(steering, Bandit):
-            self._player = steering.one(ladder.arms, seed, stream)
+            self._player = steering.one(ladder.arms, self.seed, self.stream)
         else:
             self._player = steering.one(ladder.arms)
+
+    def _renew(self, fork: int) -> None:
+        """Go on in a forked child, with what was learned and a stream of its own."""
+        self._lock = threading.Lock()
+        learned = self._player.state()
+        self.stream, self._first = parted(self.stream, fork), parted(self._first, fork)
+        self._play()
+        self._player.restore(learned)
 
     def start(self) -> Request:
         """Begin a request: the rung it will be served on is chosen here."""
@@ -130,7 +152,7 @@ class Online:
             arm = chooser.choose()
             chances = getattr(chooser, "chances", None)
             number, self.requests = self.requests, self.requests + 1
-        return Request(self, arm, self.ladder.policy.start(number), chances)
+        return Request(self, arm, self.ladder.policy.start(self._first + number), chances)
 
     def decide(self, k: int, output: object, request: Request, features: object = None) -> Decision:
         """Decide at exit k.
@@ -297,7 +319,14 @@ class Online:
             self.requests = state["requests"]
 
     def save(self, path: Any) -> None:
-        """Write policy, rungs, settings and state as one JSON file, whole or not at all."""
+        """Write policy, rungs, settings and state as one JSON file, whole or not at all.
+
+        Raises
+        ------
+        InputError
+            The file has been written by another since this object loaded or saved it (what that one
+            learned would be lost), or is no such file; the system refuses to write.
+        """
         from .online_file import save_online
 
         save_online(self, path)

@@ -1,0 +1,71 @@
+"""A folder that appears whole or not at all, and takes the place of an earlier one in one step."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from policyopt.runtime.files import FileLock, refusing, sync_folder
+
+_AT_CWD, _EXCHANGE, _SWAP = -100, 2, 2  # of renameat2 (Linux), of renamex_np (macOS)
+
+
+@contextlib.contextmanager
+def new_folder(out: str | os.PathLike[str], check: Callable[[Path], None]) -> Iterator[Path]:
+    """Give a folder to fill; when the block has ended well, it stands at `out`.
+
+    Parameters
+    ----------
+    out : path-like
+    check : callable
+        Told of what stands there, if anything does; raises where that must stay.
+
+    Raises
+    ------
+    InputError
+        The system refuses to write, or another writer is at `out`.
+    """
+    out = Path(os.path.realpath(out))
+    fresh, old = (out.with_name(f".{out.name}.policyopt-{what}") for what in ("new", "old"))
+    with refusing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(out.with_name(f".{out.name}.lock"), out):
+            if old.exists() and not out.exists():  # a crash between two renames
+                old.rename(out)
+            for left in (fresh, old):
+                if left.exists():
+                    shutil.rmtree(left)
+            if out.exists():
+                check(out)
+            fresh.mkdir()
+            try:
+                yield fresh
+                sync_folder(fresh)
+                if out.exists():
+                    _exchange(fresh, out, old)
+                else:
+                    fresh.rename(out)
+                sync_folder(out.parent)
+            finally:
+                for left in (fresh, old):
+                    shutil.rmtree(left, ignore_errors=True)  # what stays, the next run removes
+
+
+def _exchange(fresh: Path, out: Path, old: Path) -> None:
+    """Put one folder in the place of another: in one step where the system can, else in two."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        libc = ctypes.CDLL(None, use_errno=True)
+        one, other = os.fsencode(fresh), os.fsencode(out)
+        if sys.platform == "darwin":
+            done = libc.renamex_np(one, other, _SWAP)
+        else:
+            done = libc.renameat2(_AT_CWD, one, _AT_CWD, other, _EXCHANGE)
+        if done == 0:
+            return
+    out.rename(old)
+    fresh.rename(out)
