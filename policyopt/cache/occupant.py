@@ -68,14 +68,19 @@ def sweep(path: Path, keep: Manifest | None = None) -> None:
     """
     there = {entry.name for entry in path.iterdir()}
     lists = [read_manifest(path)] if there & {MANIFEST, UNFINISHED} else []
-    kept = {shard.file for one in [*lists, *([keep] if keep else [])] for shard in one.shards}
-    kept |= {MANIFEST, "README.md", LOCK} | (set() if MANIFEST in there else {UNFINISHED})
+    kept = {shard.file for one in lists for shard in one.shards}
+    more = {shard.file for shard in keep.shards} - kept if keep else set()
+    kept |= more | {MANIFEST, "README.md", LOCK} | (set() if MANIFEST in there else {UNFINISHED})
     listed: dict[str, str] = {}
     with contextlib.suppress(InputError):  # none, or damaged: then it tells nothing
         listed = {shard.file: shard.sha256 for shard in read_list(path / REPLACED).shards}
-    for name in sorted(there - kept, key=REPLACED.__eq__):  # that one last
-        if _is_left(path / name, listed):
-            (path / name).unlink()
+    stays = bool(more)
+    for name in sorted(there - kept, key=REPLACED.__eq__):  # that one last, and once all is gone
+        try:
+            if _is_left(path / name, listed) and not (stays and name == REPLACED):
+                (path / name).unlink()
+        except (OSError, InputError):  # cannot be read or removed: the next writer tries again
+            stays = True
 
 
 def _is_left(file: Path, listed: dict[str, str]) -> bool:
@@ -88,7 +93,6 @@ def _is_left(file: Path, listed: dict[str, str]) -> bool:
         return name in (MANIFEST, UNFINISHED, REPLACED) or _SHARD.fullmatch(name) is not None
     shard = _SHARD.fullmatch(name)
     digest = listed.get(name) or (shard and shard[1])
-    try:
-        return bool(shard and digest) and sha256_file(file, name).startswith(digest or " ")
-    except InputError:  # a link, a folder
+    if not shard or not digest or file.is_symlink() or not file.is_file():
         return False
+    return sha256_file(file, name).startswith(digest)

@@ -295,11 +295,11 @@ class CacheWriter:
     def _leave(self) -> None:
         """Remove what is neither read nor to be kept, and unlock the directory."""
         with contextlib.suppress(OSError, InputError):  # what stays, the next writer removes
-            # After a crash of the disk either cache may be the one that is read: nothing goes.
             if self._lock.held():
                 if self._done:
                     sweep(self.path)
                 elif not (self.lists_unfinished and self._manifest.shards):
+                    # Where the disk failed at the switch, either may be the one that is read.
                     sweep(self.path, keep=self._old)
         self._lock.__exit__(None, None, None)
         if self._made:

@@ -71,7 +71,7 @@ def write_bundle(
             _WRITERS[target](policy, graphs, folder, name)
         files = {
             path.relative_to(folder).as_posix(): checksum(path)
-            for path in sorted(folder.rglob("*")) if path.is_file()
+            for path in sorted(folder.rglob("[!.]*")) if path.is_file()
         }  # fmt: skip
         manifest = manifest_of(policy, golden, len(edges), list(dict.fromkeys(targets)), files)
         write_file(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")

@@ -45,6 +45,8 @@ def new_folder(out: str | os.PathLike[str], check: Callable[[Path], None]) -> It
             fresh.mkdir()
             try:
                 yield fresh
+                for left in fresh.rglob(".*"):  # a lock that could not be removed at first
+                    left.unlink()
                 sync_folder(fresh)
                 if out.exists():
                     _exchange(fresh, out, old)

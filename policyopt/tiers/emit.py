@@ -64,8 +64,9 @@ def emit(
 def _earlier(out: Path) -> list[Path]:
     """Return the tiers' files that an earlier plan in the folder wrote, and none else has changed."""
     try:
-        files = json.loads((out / "plan.json").read_text(encoding="utf-8"))["files"]
-        return [path for path in out.glob("tier-*-*.json") if files[path.name] == _checksum(path)]
+        files = dict(json.loads((out / "plan.json").read_text(encoding="utf-8"))["files"])
+        tiers = [path for path in out.glob("tier-*-*.json") if path.name in files]
+        return [path for path in tiers if files[path.name] == _checksum(path)]
     except (OSError, ValueError, LookupError, TypeError):
         return []
 
