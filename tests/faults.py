@@ -17,6 +17,7 @@ _NEED_ROOM = ("open", "write", "fsync", "mkdir", "rename", "replace")
 #: write is done; the system refuses one, or from then on all that need room.
 MODES = {
     "killed before": (*OPERATIONS, "flock"),
+    "killed before a rename": ("rename",),
     "killed within": ("write",),
     "refused once": tuple(name for name in (*OPERATIONS, "flock") if name != "close"),
     "full from then on": _NEED_ROOM,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from pathlib import Path
@@ -71,10 +70,12 @@ def sweep(path: Path, keep: Manifest | None = None) -> None:
     kept = {shard.file for one in lists for shard in one.shards}
     more = {shard.file for shard in keep.shards} - kept if keep else set()
     kept |= more | {MANIFEST, "README.md", LOCK} | (set() if MANIFEST in there else {UNFINISHED})
-    listed: dict[str, str] = {}
-    with contextlib.suppress(InputError):  # none, or damaged: then it tells nothing
-        listed = {shard.file: shard.sha256 for shard in read_list(path / REPLACED).shards}
-    stays = bool(more)
+    listed, stays = {}, bool(more)
+    if REPLACED in there:
+        try:
+            listed = {shard.file: shard.sha256 for shard in read_list(path / REPLACED).shards}
+        except InputError:  # damaged, or not to be read now: the next overwriting replaces it
+            stays = True
     for name in sorted(there - kept, key=REPLACED.__eq__):  # that one last, and once all is gone
         try:
             if _is_left(path / name, listed) and not (stays and name == REPLACED):
