@@ -215,7 +215,10 @@ SCENES = [
 
 @pytest.mark.parametrize("kind", SCENES, ids=[kind.__name__ for kind in SCENES])
 def test_every_file_operation_may_be_the_last(kind, room, capsys):
-    """Old or new, whole, after each; then the same command does its work and leaves nothing else."""
+    """Old or new, whole, after each; then the same command does its work and leaves nothing else.
+
+    ``SHOW_FAULTS=1`` prints how many operations were hit, and what came of it.
+    """
     scene = kind(room / "place")
     scene.place.mkdir()
     scene.prepare()
@@ -247,7 +250,7 @@ def test_every_file_operation_may_be_the_last(kind, room, capsys):
             assert scene.found() == new, where
             assert set(tree(scene.place)) == finished, where
             at += 1
-        assert at > (5 if len(faults.MODES[mode]) > 1 else 0)
+        assert at > 5 or len(faults.MODES[mode]) == 1
         with capsys.disabled():
             if os.environ.get("SHOW_FAULTS"):
                 print(
@@ -384,7 +387,7 @@ def test_a_lock_that_was_lost_is_no_success(loss, tmp_path):
         assert not place.exists()
 
 
-def test_what_another_reads_is_old_or_new(tmp_path):
+def test_what_another_reads_is_old_or_new(room):
     """Opened again and again while it is overwritten; a cache that is open goes on being read."""
     place = tmp_path / "cache"
     write(place)
@@ -395,9 +398,11 @@ def test_what_another_reads_is_old_or_new(tmp_path):
         for number in range(10**6):
             write(place, number % 5, overwrite=True)
 
+    prints, until = set(), time.monotonic() + 30
     with child(work):
-        prints = {open_cache(place).fingerprint for _ in range(150)}
-    assert len(prints) > 1
+        while len(prints) < 5 and time.monotonic() < until:
+            prints |= {open_cache(place).fingerprint for _ in range(20)}
+    assert len(prints) == 5
     for name, array in data.splits["fit"].blocks[0].items():
         np.testing.assert_array_equal(array, before.splits["fit"].array(name))
 
@@ -587,9 +592,9 @@ def test_of_two_that_loaded_a_file_the_second_is_refused(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "hours"
 
 
-def test_the_counter_in_a_file_never_goes_backwards(tmp_path):
+def test_the_counter_in_a_file_never_goes_backwards(room):
     """Two processes, two threads each, save to one file; who is refused loads again."""
-    file = tmp_path / "online.json"
+    file = room / "online.json"
     online().save(file)
 
     def work(ready):
@@ -605,8 +610,10 @@ def test_the_counter_in_a_file_never_goes_backwards(tmp_path):
         one.save(file)
 
     with child(work), child(work):
-        seen = [Online.load(file).requests for _ in range(150)]
-    assert seen == sorted(seen) and seen[-1] > seen[0]
+        seen, until = [0], time.monotonic() + 30
+        while seen[-1] < 100 and time.monotonic() < until:
+            seen.append(Online.load(file).requests)
+    assert seen == sorted(seen) and seen[-1] >= 100
 
 
 @pytest.mark.parametrize("steering", ["thompson", "exp3", "ucb1"])
