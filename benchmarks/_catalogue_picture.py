@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from policyopt.methods import ROWS
 from policyopt.methods.registry import FAMILIES
+from policyopt.report.figures import save_figure
 
 _TITLES = {
     "fashion_mnist": "Fashion-MNIST\n5 exits",
@@ -43,7 +44,7 @@ def draw(results: Mapping[str, Any]) -> None:
         "points of accuracy over max_prob with geometric quotas, at equal realised cost "
         "(mean of nine budgets, 95 % interval)", fontsize=10,
     )  # fmt: skip
-    figure.savefig(ROOT / "docs" / "catalogue.png", dpi=110)
+    save_figure(figure, ROOT / "docs" / "catalogue.png", dpi=110)
 
 
 def _panel(axes: Any, said: Mapping[str, Any], methods: list[str]) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.runtime.files import write_file
+
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 _BLOCK = 2_000  # rows made at a time
@@ -130,9 +132,8 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -
 
 def write(out: Path, results: Mapping[str, Any], text: str) -> None:
     """Write a JSON file and the tables beside it as markdown; print the tables."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=1) + "\n")
-    out.with_suffix(".md").write_text(text)
+    write_file(out, json.dumps(results, indent=1) + "\n")
+    write_file(out.with_suffix(".md"), text)
     print(text)
 
 

@@ -17,6 +17,7 @@ from _common import seconds
 from policyopt.methods.catalogue.elsewhere import ELSEWHERE
 from policyopt.methods.registry import FAMILIES, ROWS
 from policyopt.methods.row import Row
+from policyopt.runtime.files import write_file
 
 PAGE = ROOT / "docs" / "choosing_a_policy.md"
 MEASURED = ROOT / "benchmarks" / "results" / "catalogue.json"
@@ -55,7 +56,7 @@ its policies from cheap to dear, so that a controller can move it while serving.
 
 def main() -> None:
     """Write the page."""
-    PAGE.write_text(page())
+    write_file(PAGE, page())
 
 
 def page() -> str:

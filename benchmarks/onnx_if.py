@@ -19,6 +19,7 @@ from _onnx_stages import CLASSES, STAGES, WIDTH, nested, session, stage, whole
 import policyopt as po
 from policyopt.export.onnx_graphs import onnx_models
 from policyopt.export.tracing import trace_policy
+from policyopt.runtime.files import write_file
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.scores import MaxProb
 
@@ -211,8 +212,8 @@ def main() -> None:
     write(options.out, results, f"{text}\n{more}\n{foot}\n")
     if options.out == default:
         page = Path(__file__).parents[1] / "docs" / "onnx.md"
-        page.write_text(
-            _filled(page.read_text(), decisions=f"{text}\n{foot}", serving=f"{more}\n{foot}")
+        write_file(
+            page, _filled(page.read_text(), decisions=f"{text}\n{foot}", serving=f"{more}\n{foot}")
         )
 
 

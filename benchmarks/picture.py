@@ -12,6 +12,8 @@ import numpy as np
 from _caches import ROOT
 from matplotlib.figure import Figure
 
+from policyopt.report.figures import save_figure
+
 #: Okabe & Ito, as the project's other pictures.
 METHODS = {
     "optimal_stopping": ("#0072B2", "o"),
@@ -49,7 +51,7 @@ def main() -> None:
     figure.legend(
         lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), frameon=False
     )
-    figure.savefig(ROOT / "docs" / "gains.png", dpi=110)
+    save_figure(figure, ROOT / "docs" / "gains.png", dpi=110)
 
 
 def _panel(axes: Any, found: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from policyopt.cache.data import Rows
 from policyopt.runtime.errors import InputError
+from policyopt.runtime.files import refusing
 from policyopt.runtime.output import (
     TOP,
     ExitOutput,
@@ -207,7 +209,11 @@ def _allocate(n: int, exits: int, top: int) -> ExitStatistics:
     def array(shape: tuple[int, ...], dtype: type) -> npt.NDArray[Any]:
         if not spill:
             return np.empty(shape, dtype)
-        with tempfile.TemporaryFile() as file:  # lives as long as the mapping does
+        # Lives as long as the mapping does. Room is taken first: a write to a mapped file for which
+        # there is none ends the process.
+        with refusing(tempfile.gettempdir()), tempfile.TemporaryFile() as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(dtype).itemsize)
             return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
 
     return ExitStatistics(

@@ -245,7 +245,7 @@ def test_every_file_operation_may_be_the_last(kind, room, capsys):
             outcomes[f"{told}, {'new' if now == new else 'old'} whole"] += 1
             if code == faults.REFUSED and mode == "refused once" and now == old:
                 left = set(tree(scene.place)) - set(tree(start))
-                assert not [name for name in left if name.endswith(".tmp")], where
+                assert not [name for name in left if name.endswith("tmp")], where
             scene.again(now == new)
             assert scene.found() == new, where
             assert set(tree(scene.place)) == finished, where
@@ -389,7 +389,7 @@ def test_a_lock_that_was_lost_is_no_success(loss, tmp_path):
 
 def test_what_another_reads_is_old_or_new(room):
     """Opened again and again while it is overwritten; a cache that is open goes on being read."""
-    place = tmp_path / "cache"
+    place = room / "cache"
     write(place)
     data, before = open_cache(place), open_cache(place, mmap=False)
 
@@ -516,7 +516,9 @@ def test_a_file_is_replaced_as_it_stands(tmp_path):
     for place, what in ((tmp_path, "directory"), (tmp_path / "pipe", "pipe"), ("a\0b", "NUL")):
         with pytest.raises(po.InputError, match=what):
             save_policy(policy(0.5), place)
-    (tmp_path / ".real.json.tmp").symlink_to(tmp_path / "elsewhere")  # of a dead writer, or not
+    (tmp_path / ".real.json.policyopt-tmp").symlink_to(
+        tmp_path / "elsewhere"
+    )  # of a dead writer, or not
     save_policy(policy(0.5), real)
     assert names(tmp_path) == {"real.json", "link.json", "pipe"}
 

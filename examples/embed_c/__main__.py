@@ -16,6 +16,7 @@ from policyopt.export.c_header import c_source
 from policyopt.export.c_run import compiler
 from policyopt.export.tracing import trace_policy
 from policyopt.runtime.errors import bad
+from policyopt.runtime.files import write_file
 
 SERVE = Path(__file__).with_name("serve.c")
 
@@ -46,8 +47,8 @@ def play(options: argparse.Namespace) -> None:
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     header = c_source(policy, trace_policy(policy))
-    (out / "policyopt_policy.h").write_text(header, encoding="utf-8")
-    (out / "logits.f32").write_bytes(logits.tobytes())
+    write_file(out / "policyopt_policy.h", header)
+    write_file(out / "logits.f32", logits.tobytes())
     print(next(line.strip() for line in header.splitlines() if "Bytes:" in line))
     strict = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Werror"]
     command = [*compiler(), *strict, f"-I{out}", str(SERVE), "-o", str(out / "serve"), "-lm"]

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from policyopt.report.figures import save_figure
+
 from .compare import Paths
 
 # Okabe & Ito: told apart by colour-blind readers, and in print.
@@ -62,4 +64,4 @@ def draw(paths: Paths, adaee: list[dict[str, Any]], unit: str, path: Path) -> No
     panels[0].set_ylabel("accuracy [%]")
     handles, labels = panels[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)

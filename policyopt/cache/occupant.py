@@ -10,10 +10,8 @@ from policyopt.cache.files import sha256_file
 from policyopt.cache.manifest import MANIFEST, REPLACED, UNFINISHED, Manifest
 from policyopt.cache.reader import read_list, read_manifest
 from policyopt.runtime.errors import InputError, bad
-from policyopt.runtime.files import FileLock, refusing
+from policyopt.runtime.files import LOCK, TEMPORARY, FileLock, refusing
 
-#: The file that a writer locks.
-LOCK = ".lock"
 #: Names of shards: split, number, and (older ones lack it) the beginning of their SHA-256.
 _SHARD = re.compile(r"[A-Za-z0-9_.-]{1,64}-\d{5,}(?:-([0-9a-f]{16}))?\.safetensors")
 _NEVER = "Other files stand there: choose another place."
@@ -89,8 +87,8 @@ def _is_left(file: Path, listed: dict[str, str]) -> bool:
     name = file.name
     if name in (UNFINISHED, REPLACED):
         return True
-    if name.startswith(".") and name.endswith(".tmp"):
-        name = name[1:-4]
+    if name.startswith(".") and name.endswith(TEMPORARY):
+        name = name[1:].removesuffix(TEMPORARY)
         return name in (MANIFEST, UNFINISHED, REPLACED) or _SHARD.fullmatch(name) is not None
     shard = _SHARD.fullmatch(name)
     digest = listed.get(name) or (shard and shard[1])

@@ -17,7 +17,7 @@ from policyopt.cache.checks import check_block
 from policyopt.cache.data import POOL
 from policyopt.cache.layout import COST_PREFIX, Layout, check_name, to_block
 from policyopt.cache.manifest import MANIFEST, REPLACED, UNFINISHED, Manifest, check_metadata, dump
-from policyopt.cache.occupant import LOCK, occupant, standing, sweep
+from policyopt.cache.occupant import occupant, standing, sweep
 from policyopt.cache.orient import orient
 from policyopt.cache.overlap import refuse_overlap
 from policyopt.cache.reader import open_manifest
@@ -26,7 +26,7 @@ from policyopt.cache.splits import DEFAULT_SHARES, check_seed, check_shares, che
 from policyopt.costs import Cost
 from policyopt.runtime.contexts import checked_names
 from policyopt.runtime.errors import InputError, bad
-from policyopt.runtime.files import FileLock, put, refusing, sync_folder
+from policyopt.runtime.files import LOCK, FileLock, put, refusing, sync_folder
 
 Array = npt.NDArray[Any]
 

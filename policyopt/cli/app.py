@@ -32,6 +32,7 @@ from policyopt.cli import (
     verify,
 )
 from policyopt.runtime.errors import PolicyOptError
+from policyopt.runtime.files import FULL, refused
 
 app = typer.Typer(
     name="policyopt",
@@ -94,6 +95,8 @@ def main() -> None:
 def _message(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return f"out of memory. {error}. Give fewer rows, exits or budgets, or more memory."
+    if isinstance(error, OSError) and error.errno in FULL:
+        return str(refused(error.filename or "the output", error))
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"'{error.filename}': {error.strerror}. Check the path and its permissions."
     return str(error)

@@ -121,7 +121,6 @@ def simulate(
     if out is not None:
         from policyopt.report.figures import save_figure
 
-        out.mkdir(parents=True, exist_ok=True)
         write_file(out / "simulation.csv", to_csv(found.records))
         save_figure(simulation_figure(found), out / "simulation.png")
     if style is Format.table:

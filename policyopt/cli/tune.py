@@ -25,7 +25,7 @@ from policyopt.cli.output import Format, note, percent, print_json, print_table,
 from policyopt.cli.progress import progress
 from policyopt.methods.registry import ROWS, make_method
 from policyopt.runtime.errors import bad
-from policyopt.runtime.files import write_file
+from policyopt.runtime.files import refusing, write_file
 from policyopt.tuning import Tuned
 from policyopt.tuning import tune as run_tuning
 from policyopt.tuning.objective import Objective
@@ -76,7 +76,8 @@ def tune(
     if budget is not None:  # refuse it before the work, whatever it is for
         Objective("accuracy", budget).check(tables.get("fit"))
     if storage is None:
-        out.mkdir(parents=True, exist_ok=True)
+        with refusing(out):
+            out.mkdir(parents=True, exist_ok=True)
         storage = f"sqlite:///{(out / 'study.db').absolute()}"
     try:
         with progress("tuning") as step:

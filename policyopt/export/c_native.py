@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.errors import bad
+from policyopt.runtime.files import write_file
 from policyopt.runtime.policy import Policy
 
 from .c_header import c_source
@@ -151,8 +152,8 @@ def _library(source: str) -> Any:
     # Where a loaded library cannot be removed, it stays until the machine clears its temporary files.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
-        (folder / "p.h").write_text(source, encoding="utf-8")
-        (folder / "shim.c").write_text(_SHIM, encoding="utf-8")
+        write_file(folder / "p.h", source)
+        write_file(folder / "shim.c", _SHIM)
         done = subprocess.run(
             [*command, "shim.c", "-o", "shim.so", "-lm"], cwd=folder, check=False,
             capture_output=True, text=True, timeout=_SECONDS,

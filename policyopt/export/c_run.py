@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.files import write_file
 
 from .golden import Golden, Ran
 
@@ -83,8 +84,8 @@ def measured(source: str, name: str) -> Sizes | None:
     wrapper = f'#include "{name}.h"\nint step({call[1]});\nint step({call[1]}) {{ return {name}_step({given}); }}\n'
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        (folder / f"{name}.h").write_text(source)
-        (folder / "one.c").write_text(wrapper)
+        write_file(folder / f"{name}.h", source)
+        write_file(folder / "one.c", wrapper)
         small = [*command, "-std=c99", "-Os", "-c", "one.c", "-o", "one.o"]
         try:
             _ran([*small, "-fstack-usage"], folder)
@@ -167,9 +168,9 @@ def run_c(folder: str | os.PathLike[str], golden: Golden) -> Ran:
     )
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
-        (place / headers[0].name).write_text(source, encoding="utf-8")
-        (place / "run.c").write_text(harness(headers[0].name, found[1], names, golden))
-        (place / "in.bin").write_bytes(rows.tobytes())
+        write_file(place / headers[0].name, source)
+        write_file(place / "run.c", harness(headers[0].name, found[1], names, golden))
+        write_file(place / "in.bin", rows.tobytes())
         _ran([*command, *STRICT, "-O2", "run.c", "-o", "run", "-lm"], place)
         _ran([str(place / "run")], place)
         ran = np.fromfile(place / "out.bin", dtype=out)

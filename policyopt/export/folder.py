@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from policyopt.runtime.files import FileLock, refusing, sync_folder
+from policyopt.runtime.files import LOCK, FileLock, refusing, sync_folder
 
 _AT_CWD, _EXCHANGE, _SWAP = -100, 2, 2  # of renameat2 (Linux), of renamex_np (macOS)
 
@@ -34,7 +34,7 @@ def new_folder(out: str | os.PathLike[str], check: Callable[[Path], None]) -> It
     fresh, old = (out.with_name(f".{out.name}.policyopt-{what}") for what in ("new", "old"))
     with refusing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(out.with_name(f".{out.name}.lock"), out):
+        with FileLock(out.with_name(f".{out.name}{LOCK}"), out):
             if old.exists() and not out.exists():  # a crash between two renames
                 old.rename(out)
             for left in (fresh, old):
@@ -45,7 +45,7 @@ def new_folder(out: str | os.PathLike[str], check: Callable[[Path], None]) -> It
             fresh.mkdir()
             try:
                 yield fresh
-                for left in fresh.rglob(".*"):  # a lock that could not be removed at first
+                for left in fresh.rglob(f"*{LOCK}"):  # a lock that could not be removed at first
                     left.unlink()
                 sync_folder(fresh)
                 if out.exists():

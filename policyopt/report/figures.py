@@ -94,10 +94,10 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
     return figure
 
 
-def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 140) -> None:
     """Write a figure as PNG, whole or not at all."""
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=140)
+    figure.savefig(data, format="png", dpi=dpi)
     write_file(path, data.getvalue())
 
 

@@ -19,6 +19,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+#: How the names of locks and of files on their way end: unlike any file of a user's.
+LOCK, TEMPORARY = ".policyopt-lock", ".policyopt-tmp"
 #: Seconds for which a writer of one file waits for another.
 _PATIENCE = 10.0
 _NOWHERE = "Write to a place where you may write."
@@ -31,6 +33,8 @@ _STEPS = {
     errno.ENAMETOOLONG: "Choose a shorter name.",
     errno.EROFS: _NOWHERE, errno.EACCES: _NOWHERE, errno.EPERM: _NOWHERE,
 }  # fmt: skip
+#: What a system says of no room, wherever it comes up.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 #: What systems say that cannot make a folder's entries durable.
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM, errno.ENOSYS}
 
@@ -73,7 +77,7 @@ def write_file(path: str | os.PathLike[str], data: bytes | str | Callable[[], by
             what = "a directory" if path.is_dir() else "a pipe or device"
             raise bad("path", "a file", f"{path} ({what})", "Name a file to write.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock"), path, _PATIENCE):
+        with FileLock(path.with_name(f".{path.name}{LOCK}"), path, _PATIENCE):
             put(path, data() if callable(data) else data)
 
 
@@ -81,7 +85,7 @@ def put(path: Path, data: bytes | str) -> None:
     """Write a file whole or not at all, where no one else writes it (else: `write_file`)."""
     # Beside the target: a rename is atomic within one file system only. What a dead writer left
     # under this name goes first, so that no link there is followed.
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
     temporary.unlink(missing_ok=True)
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)

@@ -17,19 +17,24 @@ from typing import Protocol
 _PATIENCE = 1.0
 
 
+#: Of the forks that led from the first process to this one, the number of each.
+Line = tuple[int, ...]
+
+
 class Forked(Protocol):
     """What is told of forks; `__weakref__` and hash by identity, as plain classes have."""
 
     _lock: threading.Lock
 
-    def _renew(self, fork: int) -> None:
-        """In the child: take a new lock, and part the streams by the number of the fork."""
+    def _renew(self, line: Line) -> None:
+        """In the child: take a new lock, and part the streams by its line."""
 
 
 _served: weakref.WeakSet[Forked] = weakref.WeakSet()
 _forking = threading.RLock()  # two threads may fork at once
 _taken: list[list[threading.Lock]] = []
-_forks = 0
+_forks = 0  # of this process so far
+_line: Line = ()
 
 
 def tell_of_forks(served: Forked) -> None:
@@ -37,15 +42,15 @@ def tell_of_forks(served: Forked) -> None:
     _served.add(served)
 
 
-def parted(stream: int, fork: int) -> int:
+def parted(stream: int, line: Line) -> int:
     """Return the number of the stream that a child goes on with: 62 bits, of its own.
 
     Examples
     --------
-    >>> len({parted(stream, fork) for stream in range(9) for fork in range(9)})
+    >>> len({parted(stream, (fork,)) for stream in range(9) for fork in range(9)})
     81
     """
-    return int.from_bytes(hashlib.sha256(f"{stream} {fork}".encode()).digest()[:8], "big") >> 2
+    return int.from_bytes(hashlib.sha256(f"{stream} {line}".encode()).digest()[:8], "big") >> 2
 
 
 def _before() -> None:
@@ -63,11 +68,11 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
-    global _forking
-    _forking = threading.RLock()
+    global _forking, _forks, _line
+    _forking, _forks, _line = threading.RLock(), 0, (*_line, _forks)
     _taken.clear()
     for served in list(_served):
-        served._renew(_forks)
+        served._renew(_line)
 
 
 if hasattr(os, "register_at_fork"):

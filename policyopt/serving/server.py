@@ -18,7 +18,7 @@ from policyopt.export.scalar_compile import compiled
 from policyopt.runtime import Decisions, ExpertPolicy, Policy
 from policyopt.runtime.checks import sample_numbers
 from policyopt.runtime.errors import bad
-from policyopt.runtime.forks import parted, tell_of_forks
+from policyopt.runtime.forks import Line, parted, tell_of_forks
 
 from .first_rows import FirstRows
 from .hidden import size, take
@@ -150,9 +150,9 @@ class Server:
             first, self._count = self._count, self._count + n
         return first
 
-    def _renew(self, fork: int) -> None:
+    def _renew(self, line: Line) -> None:
         """Give the samples of a forked child numbers of their own."""
-        self._count, self._lock = parted(self._count, fork), Lock()
+        self._count, self._lock = parted(self._count, line), Lock()
 
     def _many(self, batch: Any, n: int, numbers: npt.NDArray[np.int64], context: Any) -> Served:
         """Run a batch; after every exit, only the survivors go on."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from policyopt.runtime.files import write_file
+from policyopt.runtime.files import refusing, write_file
 from policyopt.runtime.policy import Policy
 from policyopt.tiers.plans import Plan
 from policyopt.tiers.tier_policy import TierPolicy
@@ -56,8 +56,9 @@ def emit(
     whole = {"format": "policyopt-plan", "version": 1, **report}
     whole["files"] = {path.name: _checksum(path) for path in written}
     write_file(out / "plan.json", json.dumps(whole, indent=1, allow_nan=False) + "\n")
-    for old in set(earlier) - set(written):
-        old.unlink(missing_ok=True)
+    with refusing(out):
+        for old in set(earlier) - set(written):
+            old.unlink(missing_ok=True)
     return [*written, out / "plan.json"]
 
 

@@ -13,7 +13,7 @@ from ..bandits.parts.reveal import reveal_chances
 from ..checks import check_type, check_whole
 from ..decision import Decision
 from ..errors import bad
-from ..forks import parted, tell_of_forks
+from ..forks import Line, parted, tell_of_forks
 from ..policy import Policy
 from .by_exit import ByExit, driver
 from .controller import Controller, OneController
@@ -137,13 +137,14 @@ class Online:
         else:
             self._player = steering.one(ladder.arms)
 
-    def _renew(self, fork: int) -> None:
+    def _renew(self, line: Line) -> None:
         """Go on in a forked child, with what was learned and a stream of its own."""
         self._lock = threading.Lock()
-        learned = self._player.state()
-        self.stream, self._first = parted(self.stream, fork), parted(self._first, fork)
-        self._play()
-        self._player.restore(learned)
+        self.stream, self._first = parted(self.stream, line), parted(self._first, line)
+        if not isinstance(self.steering, Controller):  # which draws nothing
+            learned = self._player.state()
+            self._play()
+            self._player.restore(learned)
 
     def start(self) -> Request:
         """Begin a request: the rung it will be served on is chosen here."""
