@@ -73,7 +73,7 @@ def _check_own(online: Online, path: Path) -> None:
         raise bad(
             "path", f"a file that this object was the last to save (it has {online._saves} saves)",
             f"{path}, which another has saved since ({content['saves']} saves)",
-            "Load it and go on from there, or give each process a file of its own.",
+            "Load it and go on from there, give each process a file of its own, or delete it.",
         )  # fmt: skip
 
 
