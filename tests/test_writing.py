@@ -679,3 +679,21 @@ class Counting:
 
     def count(self):
         return self.server._counted(1)
+
+
+def test_a_cache_in_memory_outlives_its_files(tmp_path):
+    """A mapped one would end the process here (SIGBUS); a shard cut before is refused by its size."""
+    place = tmp_path / "cache"
+    write(place, shard_bytes=600)
+    data = open_cache(place, mmap=False)
+    mapped = open_cache(place)
+    assert isinstance(mapped.splits["fit"].blocks[0]["outputs"].base.base, np.memmap)
+    for name in shards_of(place):
+        os.truncate(place / name, 100)
+    logits, labels = arrays(0)
+    np.testing.assert_array_equal(data.splits["fit"].array("outputs"), logits)
+    np.testing.assert_array_equal(data.splits["fit"].array("labels"), labels)
+    assert not any(a.flags.writeable for b in data.splits["fit"].blocks for a in b.values())
+    for mmap in (True, False):
+        with pytest.raises(po.InputError, match="of .* bytes"):
+            open_cache(place, mmap=mmap)
