@@ -516,6 +516,8 @@ def test_a_file_is_replaced_as_it_stands(tmp_path):
     for place, what in ((tmp_path, "directory"), (tmp_path / "pipe", "pipe"), ("a\0b", "NUL")):
         with pytest.raises(po.InputError, match=what):
             save_policy(policy(0.5), place)
+    with pytest.raises(po.InputError, match="NUL"):
+        write(f"{tmp_path}/a\0b")
     (tmp_path / ".real.json.policyopt-tmp").symlink_to(
         tmp_path / "elsewhere"
     )  # of a dead writer, or not

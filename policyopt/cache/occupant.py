@@ -26,7 +26,7 @@ def occupant(path: Path, overwrite: bool, argument: str = "path") -> Manifest | 
         if (path / LOCK).exists():
             with FileLock(path / LOCK, path):
                 return standing(path, overwrite, argument)
-    return standing(path, overwrite, argument)
+        return standing(path, overwrite, argument)
 
 
 def standing(path: Path, overwrite: bool, argument: str = "path") -> Manifest | None:

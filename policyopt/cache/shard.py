@@ -143,12 +143,17 @@ def map_tensors(
             )
         header_bytes = file.read(length)
         file.seek(0)
-        # Of the very file whose size was checked, whatever is put in its place meanwhile.
-        whole = (
-            np.memmap(file, dtype=np.uint8, mode="r")
-            if mmap
-            else np.frombuffer(file.read(found), np.uint8)
-        )
+        try:  # the very file whose size was checked, whatever is put in its place meanwhile
+            whole = (
+                np.memmap(file, dtype=np.uint8, mode="r")
+                if mmap
+                else np.frombuffer(file.read(found), np.uint8)
+            )
+        except (OSError, ValueError) as error:
+            got = f"{path.name} ({error})"
+            raise bad(
+                argument, "a file that can be mapped", got, "Or read it: mmap=False."
+            ) from error
     if len(whole) != found:
         raise bad(argument, f"of {found} bytes", f"{len(whole)}", "It shrank: restore it.")
     safetensors = need("safetensors", "fit", "to read a cache")

@@ -48,6 +48,8 @@ def refused(path: str | os.PathLike[str], error: OSError) -> InputError:
 @contextlib.contextmanager
 def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what the system refuses inside the block into our error, which names `path`."""
+    if "\0" in os.fsdecode(path):
+        raise bad("path", "free of the character NUL", os.fsdecode(path), "Choose another name.")
     try:
         yield
     except OSError as error:
@@ -69,8 +71,6 @@ def write_file(path: str | os.PathLike[str], data: bytes | str | Callable[[], by
     InputError
         The system refuses, `path` is no file, another process has been writing it for 10 s.
     """
-    if "\0" in os.fsdecode(path):
-        raise bad("path", "free of the character NUL", os.fsdecode(path), "Name another file.")
     with refusing(path):
         path = Path(os.path.realpath(path))
         if path.exists() and not path.is_file():
