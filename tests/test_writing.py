@@ -697,5 +697,5 @@ def test_a_cache_in_memory_outlives_its_files(tmp_path):
     np.testing.assert_array_equal(data.splits["fit"].array("labels"), labels)
     assert not any(a.flags.writeable for b in data.splits["fit"].blocks for a in b.values())
     for mmap in (True, False):
-        with pytest.raises(po.InputError, match="of .* bytes"):
+        with pytest.raises(po.InputError, match=r"of .* bytes"):
             open_cache(place, mmap=mmap)
