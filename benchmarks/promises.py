@@ -219,7 +219,9 @@ def main() -> None:
         with ProcessPoolExecutor(options.workers) as pool, options.out.open("a") as file:
             jobs = [pool.submit(draw, *task) for task in tasks]
             for i, job in enumerate(as_completed(jobs)):
-                records.append(job.result())
+                records.append(
+                    {k: round(v, 9) if isinstance(v, float) else v for k, v in job.result().items()}
+                )
                 file.write(json.dumps(records[-1]) + "\n")
                 file.flush()
                 if i % 200 == 0:

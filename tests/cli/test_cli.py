@@ -160,7 +160,9 @@ def test_settings_bounds_and_joint(run, cache):
     assert [r["deployable"] for r in bound] == [False] * 3
     assert all(
         records[0].keys() - r.keys()
-        <= {"expected_cost", "rows", "expected_cost_low", "expected_cost_high"}
+        <= {
+            "expected_cost", "rows", "effective_rows", "expected_cost_low", "expected_cost_high",
+        }
         for r in bound
     )
     assert "hindsight (not deployable)" in run("curve", cache, "--methods", "always", "--bounds")[1]

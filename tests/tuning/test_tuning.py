@@ -33,7 +33,7 @@ class Planted(Method):
     kind: str = "sound"
     greed: float = 0.0
 
-    def fit_path(self, table, budgets, seed=0):
+    def propose(self, table, budgets, seed=0):
         CALLS["fits"] += 1
         CALLS["rows"] |= set(table.places.tolist())
         if CALLS["fits"] == CALLS["stop_at"]:
