@@ -21,8 +21,8 @@ RATIO = 100
 FREE = 64 << 20
 #: Bytes of one piece of a file that is read piece by piece.
 PIECE = 16 << 20
-#: Share of the free memory that a file may take: what is read is copied once on its way.
-_SHARE = 0.5
+#: Share of the free memory that a file may take: the rest is for what is made of it.
+_SHARE = 0.75
 
 
 class Room:
@@ -60,7 +60,7 @@ class Room:
         elif self._grown > FREE:
             self._refuse(f"{RATIO} times its size, or {FREE} bytes")
         elif self._memory is not None and self.taken > _SHARE * self._memory:
-            self._refuse(f"{int(_SHARE * self._memory)} bytes, half of the memory that is free")
+            self._refuse(f"{int(_SHARE * self._memory)} bytes, three quarters of the memory that is free")
 
     def _refuse(self, most: str) -> None:
         raise bad(
