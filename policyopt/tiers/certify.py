@@ -28,7 +28,7 @@ from policyopt.table import Table
 from policyopt.telling import listening, tell
 from policyopt.tiers.bounds import mean_high, share_high, share_low
 from policyopt.tiers.choose import Certificate, Planned, known_rows, make_plan
-from policyopt.tiers.compare import own
+from policyopt.tiers.compare import own, settled
 from policyopt.tiers.describe import Tiers
 from policyopt.tiers.goal import Goal
 from policyopt.tiers.plans import Plan, leaving_costs, plan_table
@@ -198,7 +198,7 @@ def _by_method(
             by, small, list(dict.fromkeys(budgets)), seed, validate=False
         ):
             if fitted is not None:
-                yield plan, fitted
+                yield settled(tiers, fit, goal, plan, fitted, by, seed)
 
 
 def _test(

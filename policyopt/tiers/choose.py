@@ -16,7 +16,7 @@ import numpy as np
 
 from policyopt.methods import Fitted, Method
 from policyopt.table import Table
-from policyopt.tiers.compare import Candidate, Outcome, best_of, compare, fits, own
+from policyopt.tiers.compare import Candidate, Outcome, best_of, compare, fits, own, settled
 from policyopt.tiers.describe import Tiers
 from policyopt.tiers.goal import Goal
 from policyopt.tiers.plans import Plan, plan_table
@@ -140,12 +140,13 @@ def make_plan(
             outcomes += compare(tiers, table, goal, candidates, len(candidates) - 1, seed)
     chosen = best_of(goal, outcomes)
     first, by = candidates[chosen.candidate if chosen else 0]
-    ladder = fits(tiers, table, goal, first, by, seed)
-    fitted = ladder[chosen.step] if chosen else ladder[0]
+    step = chosen.step if chosen else 0
+    fitted = fits(tiers, table, goal, first, by, seed, slice(step, step + 1))[0]
     if fitted is None:  # possible on both halves and by a hair not on all rows
         by, fitted = None, own(plan_table(tiers, first.plan, goal.objective, table), first, seed)
+    plan, fitted = settled(tiers, table, goal, first.plan, fitted, by, seed)
     return Planned(
-        first.plan, fitted, searched, _compared(tiers, goal, candidates, outcomes),
+        plan, fitted, searched, _compared(tiers, goal, candidates, outcomes),
         bool(chosen and chosen.met), chosen, by,
     )  # fmt: skip
 

@@ -119,10 +119,10 @@ def bombs():
         "bare.npz": flat,
         "runs.parquet": parquet_of({"conf_0": 0.5, "conf_1": 0.5, "pred_0": 1, "pred_1": 1}, 10**6, 50),
         "texts.parquet": parquet_of(
-            {"conf_0": long, "conf_1": 0.5, "pred_0": 1, "pred_1": 1}, 2000, compression="zstd"
+            {"conf_0": long, "conf_1": 0.5, "pred_0": 1, "pred_1": 1}, 200, compression="zstd"
         ),
         "splits.parquet": parquet_of(
-            {"conf_0": 0.5, "conf_1": 0.5, "pred_0": 1, "pred_1": 1, "split": long}, 2000, compression="zstd"
+            {"conf_0": 0.5, "conf_1": 0.5, "pred_0": 1, "pred_1": 1, "split": long}, 200, compression="zstd"
         ),
         "pages.parquet": parquet_of(
             {"conf_0": "0" * 2000}, 200_000, compression="zstd", use_dictionary=False
