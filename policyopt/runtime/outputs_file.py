@@ -122,7 +122,9 @@ def _unpacked(path: Path, wanted: set[str]) -> tuple[dict[str, npt.NDArray[Any]]
     with zipfile.ZipFile(path) as archive:
         members = Members(archive, path, f"outputs in {path.name}")
         keys = {name.removesuffix(".npy"): name for name in members.infos}
-        found = {key: members.read(keys[key], f"{key} in {path.name}") for key in keys if key in wanted}
+        found = {
+            key: members.read(keys[key], f"{key} in {path.name}") for key in keys if key in wanted
+        }
         return found, list(keys)
 
 

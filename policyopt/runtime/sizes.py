@@ -60,7 +60,9 @@ class Room:
         elif self._grown > FREE:
             self._refuse(f"{RATIO} times its size, or {FREE} bytes")
         elif self._memory is not None and self.taken > _SHARE * self._memory:
-            self._refuse(f"{int(_SHARE * self._memory)} bytes, three quarters of the memory that is free")
+            self._refuse(
+                f"{int(_SHARE * self._memory)} bytes, three quarters of the memory that is free"
+            )
 
     def _refuse(self, most: str) -> None:
         raise bad(
@@ -106,9 +108,12 @@ def _of_system() -> int | None:
 
 
 def _of_container() -> int | None:
-    places = ("memory.max", "memory.current"), (
-        "memory/memory.limit_in_bytes",
-        "memory/memory.usage_in_bytes",
+    places = (
+        ("memory.max", "memory.current"),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+        ),
     )
     for most, used in places:
         with suppress(OSError, ValueError, KeyError):  # no such file, or the text "max"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.methods import Fitted, Method
+from policyopt.runtime.checks import check_seed
 from policyopt.table import Table
 from policyopt.tiers.compare import Candidate, Outcome, best_of, compare, fits, own, settled
 from policyopt.tiers.describe import Tiers
@@ -37,8 +38,9 @@ class Certificate:
         That they are of, and that chose and fitted the plan.
     accuracy, accuracy_low : float
         On those rows, and its lower bound.
-    cost, cost_high : float
-        The goal's objective on those rows, and its upper bound.
+    cost : float
+    cost_high : float or None
+        The goal's objective on those rows, and its upper bound; None where none is promised.
     """
 
     confidence: float
@@ -47,7 +49,7 @@ class Certificate:
     accuracy: float
     accuracy_low: float
     cost: float
-    cost_high: float
+    cost_high: float | None
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ def make_plan(
     Examples
     --------
     >>> import policyopt as po
-    >>> from policyopt.table import Tables
+    >>> from policyopt.runtime.checks import check_seed
+    from policyopt.table import Tables
     >>> from policyopt.tiers.describe import Link, Tier
     >>> rng = np.random.default_rng(0)
     >>> labels = rng.integers(0, 3, 400)
@@ -127,6 +130,7 @@ def make_plan(
     >>> make_plan(tiers, table, Goal("latency", budget=0.95)).plan.tier
     (1, 1)
     """
+    check_seed(seed)
     table = known_rows(table)
     searched = search(tiers, table, goal, seed=seed)
     # Plans by the search's own thresholds first, then the method on the best: learning takes long.

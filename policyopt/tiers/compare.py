@@ -14,8 +14,8 @@ from policyopt.methods import Fitted, Method
 from policyopt.methods.always import Always, alone
 from policyopt.methods.base import fit_where_possible, problem_of
 from policyopt.methods.threshold import Threshold
-from policyopt.runtime.scores import MaxProb
 from policyopt.replay import replay
+from policyopt.runtime.scores import MaxProb
 from policyopt.table import Table
 from policyopt.telling import listening, tell
 from policyopt.tiers.describe import Tiers

@@ -171,9 +171,9 @@ class Goal:
         return (
             all(one.kept(paid[one.objective]) for one in self.limits)
             and (self.accuracy is None or float(correct.mean()) >= self.accuracy - _EPS)
-            and Limit(self.objective, "mean", math.inf if self.budget is None else self.budget).kept(
-                paid[self.objective]
-            )
+            and Limit(
+                self.objective, "mean", math.inf if self.budget is None else self.budget
+            ).kept(paid[self.objective])
         )
 
     def ranks(self) -> Callable[[float, float], tuple[float, float]]:

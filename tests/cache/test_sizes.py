@@ -169,16 +169,16 @@ def test_what_shrinks_well_and_is_honest_is_read(tmp_path):
 def test_the_user_has_the_last_word(tmp_path, monkeypatch):
     flat = archive_of(zeros((2, 10**6, 10)))
     (tmp_path / "a.npz").write_bytes(flat)
-    with pytest.raises(InputError, match="unpacks to at most.*uncompressed.*POLICYOPT_MAX_BYTES="):
+    with pytest.raises(InputError, match=r"unpacks to at most.*uncompressed.*POLICYOPT_MAX_BYTES="):
         read_npz(tmp_path / "a.npz")
     monkeypatch.setenv(VARIABLE, "100000000")
     assert read_npz(tmp_path / "a.npz").arrays["logits"].shape == (2, 10**6, 10)
     monkeypatch.setenv(VARIABLE, "70000000")
-    with pytest.raises(InputError, match="at most 70000000 bytes, as POLICYOPT_MAX_BYTES says"):
+    with pytest.raises(InputError, match=r"at most 70000000 bytes, as POLICYOPT_MAX_BYTES says"):
         read_npz(tmp_path / "a.npz")
     for wrong in ("-1", "1e9", "8GB", "0", "9" * 30):
         monkeypatch.setenv(VARIABLE, wrong)
-        with pytest.raises(InputError, match="POLICYOPT_MAX_BYTES.*number of bytes"):
+        with pytest.raises(InputError, match=r"POLICYOPT_MAX_BYTES.*number of bytes"):
             read_npz(tmp_path / "a.npz")
 
 
@@ -194,7 +194,7 @@ def test_large_members_that_are_not_compressed_are_mapped(tmp_path, monkeypatch,
     content = bytearray((tmp_path / "a.npz").read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(InputError, match="cut or damaged"):
+    with pytest.raises(InputError, match=r"cut or damaged"):
         read_npz(tmp_path / "a.npz")
 
 
@@ -215,12 +215,14 @@ def test_keys_twice_are_refused(tmp_path, name):
     if name == "d.json":
         np.save(tmp_path / "d.npy", np.zeros((2, 20, 3)))
         name = "d.npy"
-    with pytest.raises(InputError, match="twice|each of another name"):
+    with pytest.raises(InputError, match=r"twice|each of another name"):
         import_sources(tmp_path / name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-@settings(max_examples=12, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=12, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+)
 @given(data=st.data(), rows=st.integers(1, 40), exits=st.integers(1, 3), long=st.booleans())
 def test_tables_read_piece_by_piece_are_as_read_at_once(tmp_path_factory, data, rows, exits, long):
     """Whatever the size of the pieces, of all three formats, with columns of no use between."""
@@ -259,7 +261,7 @@ def test_pt_files_that_lie_about_their_storage(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.pt") as old, zipfile.ZipFile(tmp_path / "b.pt", "w") as new:
         for info in old.infolist():  # 3000 numbers become 1.5 thousand million
             new.writestr(info.filename, old.read(info).replace(b"M\xb8\x0b", b"J\x00\x2f\x68\x59"))
-    with pytest.raises(InputError, match="SRC"):
+    with pytest.raises(InputError, match=r"SRC"):
         import_sources(tmp_path / "b.pt", tmp_path / "out")
 
 
@@ -267,5 +269,5 @@ def test_rows_longer_than_the_header_are_refused(tmp_path):
     """pandas would take the first column for names of the rows, and shift all others."""
     for end in (",7", ","):
         (tmp_path / "a.csv").write_text("conf_0,conf_1,pred_0,pred_1" + f"\n0.5,0.6,1,2{end}" * 9)
-        with pytest.raises(InputError, match="of 4 cells, as the header"):
+        with pytest.raises(InputError, match=r"of 4 cells, as the header"):
             import_sources(tmp_path / "a.csv", tmp_path / "out")

@@ -46,7 +46,9 @@ def read(path: Path) -> Raw:
         # Texts stay as their file has them, each once: a long one may stand in every row.
         with parquet.ParquetFile(path, read_dictionary=texts) as file:
             for group in range(file.num_row_groups):
-                size = _sizes(file, group, used)[1] / max(file.metadata.row_group(group).num_rows, 1)
+                size = _sizes(file, group, used)[1] / max(
+                    file.metadata.row_group(group).num_rows, 1
+                )
                 for batch in file.iter_batches(rows, [group], used, use_threads=False):
                     yield batch.to_pandas(), int(size * batch.num_rows)
 

@@ -40,7 +40,9 @@ def useful(column: object) -> bool:
     match = _WIDE.fullmatch(name)
     known = parse_key(match[1]) if match else None
     known = known or parse_key(name) or (None, "", "")
-    return name in ("sample", "exit", "split") or (known[1] not in ("", "metadata") and not known[0])
+    return name in ("sample", "exit", "split") or (
+        known[1] not in ("", "metadata") and not known[0]
+    )
 
 
 def gather(path: Path, columns: Sequence[str], pieces: Iterator[tuple[Any, int]]) -> Raw:
