@@ -197,9 +197,9 @@ def _remarks(tiers: Tiers, goal: Goal, planned: Planned, reached: dict[str, Any]
     """Say what the fit rows promise, and where the goal was missed."""
     seen, sure, unit = _held_out(planned), planned.certificate, tiers.unit_of(goal.objective)
     if sure is not None:
-        bound = f"{goal.objective} at most {number(sure.cost_high)} {unit}"
-        if sure.cost_high is None:
-            bound = f"of {goal.objective} no bound without --cost-bound"
+        bound = f"of {goal.objective} no bound without --cost-bound"
+        if sure.cost_high is not None:
+            bound = f"{goal.objective} at most {number(sure.cost_high)} {unit}"
         note(
             f"with {percent(sure.confidence)} % confidence: accuracy at least "
             f"{percent(sure.accuracy_low)} %, {bound} ({sure.rows:,} rows of split fit that chose nothing)"
