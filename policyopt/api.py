@@ -14,7 +14,6 @@ from policyopt.budgets import Budget, parse_budget
 from policyopt.cache.data import ExitData
 from policyopt.methods import Fitted, Method, make_method
 from policyopt.replay import Replay, replay
-from policyopt.runtime.checks import check_seed
 from policyopt.runtime.confidence import ConfidenceRule
 from policyopt.runtime.errors import bad
 from policyopt.runtime.experts import ExpertPolicy
@@ -86,7 +85,6 @@ def fit(
     """
     if confidence is not None and confidence not in FITS:
         raise bad("confidence", f"one of {', '.join(FITS)}", confidence, "E.g. beta.")
-    seed = check_seed(seed)
     tables = tables or Tables(data, cost)
     table = tables.get(split)
     chosen = method_of(method, settings)

@@ -77,7 +77,7 @@ def plan(
         float | None,
         typer.Option(
             "--cost-bound",
-            help="What no sample can cost, in the cache's unit: where rows have costs of their own, --confidence needs it to promise a mean.",
+            help="Costs per row: what no sample can cost, in the cache's unit; --confidence needs it for means.",
         ),
     ] = None,
     method: Annotated[

@@ -27,7 +27,6 @@ from policyopt.methods.base import Expectation, check_budgets, fit_where_possibl
 from policyopt.methods.settings import check_number
 from policyopt.methods.validation import outcome_of
 from policyopt.replay import replay
-from policyopt.runtime.checks import check_seed
 from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.experts import ExpertPolicy
 from policyopt.table import Table, Tables
@@ -159,7 +158,6 @@ def fit_experts(
     (True, 2.0)
     """
     check_number("folds", folds, above=1, whole=True)
-    seed = check_seed(seed)
     tables = tables or Tables(data, cost)
     table = tables.get(split)
     context = table.context

@@ -19,8 +19,8 @@ from scipy.stats import binomtest
 from policyopt.frontier.curve import Frontier
 from policyopt.intervals import bootstrap_means, interval
 from policyopt.replay import replay
-from policyopt.runtime.coin import coin
 from policyopt.runtime.checks import check_seed
+from policyopt.runtime.coin import coin
 from policyopt.runtime.errors import bad
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table

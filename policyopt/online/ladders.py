@@ -16,7 +16,7 @@ from policyopt.methods import Method, make_method
 from policyopt.methods.base import Fitted
 from policyopt.methods.registry import ROWS
 from policyopt.runtime.artifact import to_dict
-from policyopt.runtime.checks import check_seed, check_type, check_whole, plain
+from policyopt.runtime.checks import check_type, check_whole, plain
 from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.online.ladder import Ladder
 from policyopt.runtime.policy import ALWAYS, NEVER, Policy
@@ -57,7 +57,6 @@ def threshold_ladder(
     array([[0. , 0.5, 1. ]])
     """
     check_type("table", table, Table, "a Table", "E.g. Tables(data).get('fit').")
-    check_seed(seed)
     rungs = np.asarray(list(values), dtype=np.float64)
     if not len(rungs) or (np.diff(rungs) <= 0).any() or not np.isfinite(rungs).all():
         raise bad("arms", "ascending thresholds", rungs.tolist(), "E.g. 0:1:0.2.")
@@ -112,7 +111,6 @@ def family_ladder(
     (True, array([1. , 1.5, 2. , 3. , 4. ]))
     """
     check_type("table", table, Table, "a Table", "E.g. Tables(data).get('fit').")
-    check_seed(seed)
     method, costs = steerable(method), table.mean_costs
     budgets = _budgets(points, costs)
     fitted = method.fit_path(table, [float(b) for b in budgets], seed)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .policy import Policy
 
 Floats = npt.NDArray[np.float64]
-_MOST_CLASSES = 10**8
+_MOST_CLASSES = 10**7
 
 
 def finite_row(name: str, value: Any) -> Floats:

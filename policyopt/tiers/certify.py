@@ -266,7 +266,8 @@ def _depends(tiers: Tiers, objective: str, table: Table) -> bool:
     if table.costs.ndim == 1:
         return False
     ends = np.zeros(table.exits), np.ones(table.exits)
-    return any((np.ptp([tier.work(objective, one) for one in ends], axis=0) > 0).any() for tier in tiers.tiers)  # fmt: skip
+    work = [np.stack([tier.work(objective, one) for one in ends]) for tier in tiers.tiers]
+    return any((one[0] != one[1]).any() for one in work)
 
 
 def _range(

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,9 @@ from policyopt.cache.importers.npz import read as read_npz
 from policyopt.runtime.errors import InputError
 from policyopt.runtime.sizes import FREE, VARIABLE, free_memory
 
+MEASURED = pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="memory is measured by /proc"
+)
 CHILD = textwrap.dedent("""
     import json, re, resource, sys
     from pathlib import Path
@@ -66,10 +70,12 @@ def imported_by_a_child(files, out, room=2 << 30, **environment):
 def archive_of(data, how=zipfile.ZIP_DEFLATED):
     """Return an ``.npz`` of one member, given in pieces."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", how, compresslevel=1) as archive:
-        with archive.open("logits.npy", "w", force_zip64=True) as member:
-            for piece in data:
-                member.write(piece)
+    with (
+        zipfile.ZipFile(file, "w", how, compresslevel=1) as archive,
+        archive.open("logits.npy", "w", force_zip64=True) as member,
+    ):
+        for piece in data:
+            member.write(piece)
     return file.getvalue()
 
 
@@ -138,7 +144,46 @@ def bombs():
     }  # fmt: skip
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="measures by /proc")
+def lies(seed=0, count=40):
+    """Return small files that state large sizes: in headers, in directories, at random places."""
+    rng, found = np.random.default_rng(seed), {}
+    x = np.zeros((2, 400, 3), np.float32)
+    npz, npy, pt, parquet = io.BytesIO(), io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.savez_compressed(npz, logits=x, labels=np.zeros(400, int))
+    np.save(npy, x)
+    torch.save({"logits": torch.tensor(x)}, pt, _use_new_zipfile_serialization=False)
+    pq.write_table(pa.table({"conf_0": x.ravel(), "conf_1": x.ravel()}), parquet)
+    good = {"npz": npz, "npy": npy, "pt": pt, "parquet": parquet}
+    for i in range(count):
+        kind = list(good)[i % 4]
+        content = bytearray(good[kind].getvalue())
+        for _ in range(1 + i % 3):  # numbers of four and eight bytes, where sizes stand
+            at = int(rng.integers(0, len(content) - 8))
+            if kind in ("npz", "parquet"):
+                at = len(content) - 8 - int(rng.integers(0, min(500, len(content) - 8)))
+            content[at : at + 4] = int(rng.integers(1 << 28, 1 << 31)).to_bytes(4, "little")
+        found[f"lie_{i:02}.{kind}"] = bytes(content)
+    head = b"\x93NUMPY\x02\x00" + (3 << 30).to_bytes(4, "little")
+    found["header.npy"] = head + b" " * 1000
+    text = json.dumps(
+        {"logits": {"dtype": "F32", "shape": [2, 1 << 31, 3], "data_offsets": [0, 3 << 34]}}
+    )
+    found["lie.safetensors"] = len(text).to_bytes(8, "little") + text.encode() + bytes(100)
+    return found
+
+
+@MEASURED
+def test_files_that_lie_about_their_size_take_no_memory(tmp_path):
+    files = tmp_path / "files"
+    files.mkdir()
+    for name, content in lies().items():
+        (files / name).write_bytes(content)
+    for name, (end, grown) in imported_by_a_child(files, tmp_path, room=1 << 30).items():
+        assert end == "imported" or end.startswith("refused: "), (name, end[:300])
+        assert grown < 100 << 20, (name, grown >> 20, end[:200])
+
+
+@MEASURED
 def test_bombs_are_refused_before_memory_is_taken(tmp_path):
     files = tmp_path / "files"
     files.mkdir()

@@ -20,7 +20,7 @@ from policyopt.replay import replay
 from policyopt.runtime.errors import BudgetError, InputError
 from policyopt.tiers.certify import certified_plan
 from policyopt.tiers.choose import make_plan
-from policyopt.tiers.describe import Link, Tier, Tiers
+from policyopt.tiers.describe import Tier, Tiers
 from policyopt.tiers.goal import Goal, Limit
 from policyopt.tiers.plans import plan_table
 from policyopt.tiers.summary import outcome
@@ -48,7 +48,9 @@ def test_a_stated_bound_keeps_the_mean_of_rare_dear_rows():
         except BudgetError:
             continue
         made += 1
-        true = float(outcome(tiers, planned.plan, planned.fitted.policy, table)[1]["latency"].mean())
+        true = float(
+            outcome(tiers, planned.plan, planned.fitted.policy, table)[1]["latency"].mean()
+        )
         broken += true > min(planned.certificate.cost_high, goal.budget)
     assert broken <= 25 * 0.1 + 3 * (25 * 0.09) ** 0.5, made
     floor = certified_plan(tiers, table, Goal("latency", accuracy=0.5), 0.9, cost_bound=bound)
