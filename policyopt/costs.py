@@ -73,8 +73,9 @@ class Cost:
                 raise bad(self.name, "of shape (K,)", f"shape {row.shape}", "One per exit.")
             values = cumulative(row[None, :], self.kind, self.name)
             if values[0, -1] < MIN_COST:
-                allowed, got = f"at least {MIN_COST:g} at the last exit", f"{values[0, -1]:g}"
-                raise bad(self.name, allowed, got, "A budget needs a cost: choose another unit.")
+                allowed = f"more than 0 at the last exit ({MIN_COST:g} at least)"
+                got = f"{values[0, -1]:g}"
+                raise bad(self.name, allowed, got, "A budget needs a cost; choose another unit.")
             object.__setattr__(self, "values", tuple(float(v) for v in values[0]))
         if not isinstance(self.cascade, bool):
             raise bad("cascade", "True or False", self.cascade, "Whether skipped exits are free.")
