@@ -119,8 +119,7 @@ def make_plan(
     Examples
     --------
     >>> import policyopt as po
-    >>> from policyopt.runtime.checks import check_seed
-    from policyopt.table import Tables
+    >>> from policyopt.table import Tables
     >>> from policyopt.tiers.describe import Link, Tier
     >>> rng = np.random.default_rng(0)
     >>> labels = rng.integers(0, 3, 400)

@@ -95,8 +95,7 @@ def test_fit_evaluate_run_agree(run, cache, tmp_path):
     assert fitted["expected_cost_low"] <= found["realised_cost_high"]
     assert found["realised_cost_low"] <= fitted["expected_cost_high"]
     assert json.loads(policy.read_text())["provenance"]["expected_cost_95"] == [
-        fitted["expected_cost_low"],
-        fitted["expected_cost_high"],
+        fitted["expected_cost_low"], fitted["expected_cost_high"],
     ]
     written = list(csv.DictReader(io.StringIO(rows.read_text())))
     assert np.mean([float(r["cost"]) for r in written]) == pytest.approx(found["realised_cost"])
