@@ -13,9 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.runtime.checks import MAX_COST
 from policyopt.runtime.errors import InputError, bad
 
 KINDS = ("cumulative", "standalone")
+#: Of the last exit; the inverse of its square is a number too.
+MIN_COST = 1e-100
+MAX_BUDGETS = 10_000
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,10 @@ class Cost:
             if row.ndim != 1 or not row.size:
                 raise bad(self.name, "of shape (K,)", f"shape {row.shape}", "One per exit.")
             values = cumulative(row[None, :], self.kind, self.name)
-            if values[0, -1] <= 0:
-                raise bad(self.name, "more than 0 at the last exit", 0, "A budget needs a cost.")
+            if values[0, -1] < MIN_COST:
+                allowed = f"more than 0 at the last exit ({MIN_COST:g} at least)"
+                got = f"{values[0, -1]:g}"
+                raise bad(self.name, allowed, got, "A budget needs a cost; choose another unit.")
             object.__setattr__(self, "values", tuple(float(v) for v in values[0]))
         if not isinstance(self.cascade, bool):
             raise bad("cascade", "True or False", self.cascade, "Whether skipped exits are free.")
@@ -106,7 +112,7 @@ def cumulative(
     Raises
     ------
     InputError
-        Not finite, negative, or decreasing from one exit to the next.
+        Not finite, negative, above `MAX_COST`, or decreasing from one exit to the next.
 
     Examples
     --------
@@ -131,8 +137,14 @@ def cumulative(
         row, exit_ = np.argwhere(costs < 0)[0]
         got = f"{costs[row, exit_]:g} at {place(row, exit_)}"
         raise bad(name, "0 or more", got, "Mend that cost, or leave it out.")
+    with np.errstate(over="ignore"):  # too much all the same
+        whole = np.cumsum(costs, axis=1) if kind == "standalone" else costs
+    if (whole > MAX_COST).any():
+        row, exit_ = np.argwhere(whole > MAX_COST)[0]
+        got = f"{whole[row, exit_]:g} at {place(row, exit_)}"
+        raise bad(name, f"at most {MAX_COST:g}", got, "Mend it, or choose a larger unit.")
     if kind == "standalone":
-        return np.cumsum(costs, axis=1)
+        return whole
     falls = np.argwhere(np.diff(costs, axis=1) < 0)
     if falls.size:
         row, exit_ = falls[0]
@@ -201,7 +213,7 @@ def positions(costs: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.floa
     >>> positions(np.array([1.0, 2.0, 6.0]), 3)
     array([1.5, 2. , 4. ])
     """
-    if count < 1:
-        raise bad("budgets", "a positive number of budgets", count, "E.g. --budgets 9.")
+    if not 1 <= count <= MAX_BUDGETS:
+        raise bad("budgets", f"1 to {MAX_BUDGETS} budgets", count, "E.g. --budgets 9.")
     share = np.arange(1, count + 1) / (count + 1)
     return np.interp(share * (len(costs) - 1), np.arange(len(costs)), costs)

@@ -26,8 +26,9 @@ from policyopt.cache.layout import (
 from policyopt.cache.manifest import check_metadata, fingerprint
 from policyopt.cache.orient import orient, to_numpy
 from policyopt.cache.overlap import refuse_overlap
-from policyopt.cache.splits import DEFAULT_SHARES, check_seed, check_shares, check_splits
+from policyopt.cache.splits import DEFAULT_SHARES, check_shares, check_splits
 from policyopt.costs import Cost, cumulative
+from policyopt.runtime.checks import check_seed
 from policyopt.runtime.errors import bad
 
 Array = npt.NDArray[Any]
@@ -137,7 +138,7 @@ def from_arrays(
         "features": features,
         "context": context,
     }
-    check_seed(seed)
+    seed = check_seed(seed)
     given = _groups({k: v for k, v in whole.items() if v is not None}, splits, split)
     notes: list[str] = []
     if costs is not None and not _are_costs(costs):

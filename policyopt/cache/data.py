@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.costs import Cost
+from policyopt.runtime.checks import check_seed
 from policyopt.runtime.errors import bad
 
 KINDS = ("logits", "probabilities", "record")
@@ -197,7 +198,8 @@ class ExitData:
         if not self.pooled:
             return split, np.arange(len(self.splits[split]))
         n = len(self.splits[POOL])
-        order = np.random.default_rng(self.split_seed if seed is None else seed).permutation(n)
+        seed = self.split_seed if seed is None else check_seed(seed)
+        order = np.random.default_rng(seed).permutation(n)
         edges = np.round(np.cumsum([0.0, *self.shares.values()]) * n).astype(int)
         at = list(self.shares).index(split)
         return POOL, np.sort(order[edges[at] : edges[at + 1]])

@@ -18,6 +18,8 @@ from policyopt.runtime.errors import InputError, bad
 
 #: More exits than this are a wrong axis order, not a model.
 MAX_EXITS = 1024
+#: As in a policy: outputs of one sample and exit must fit into memory many times.
+MAX_CLASSES = 10**7
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 RECORD_ARRAYS = ("prediction", "confidence", "top_prob", "entropy", "correct")
 COST_PREFIX = "cost:"
@@ -73,8 +75,12 @@ class Layout:
         if dtype not in allowed:
             raise bad("dtype", f"{' or '.join(allowed)} for kind {self.kind}", dtype, "Choose one.")
         object.__setattr__(self, "dtype", dtype)  # np.float16 and np.dtype("f2") are welcome too
-        if not isinstance(self.classes, int) or self.classes < 0 or self.classes == 1:
-            raise bad("classes", "0 (not known) or at least 2", self.classes)
+        if (
+            not isinstance(self.classes, int)
+            or not 0 <= self.classes <= MAX_CLASSES
+            or self.classes == 1
+        ):
+            raise bad("classes", f"0 (not known) or 2 to {MAX_CLASSES}", self.classes)
         if not self.costs:
             raise bad(
                 "costs", "at least one Cost", "none", "E.g. Cost('compute', 'MMACs', [1, 2])."

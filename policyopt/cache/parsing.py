@@ -19,6 +19,7 @@ from policyopt.cache.manifest import (
 from policyopt.cache.splits import check_shares
 from policyopt.costs import Cost
 from policyopt.runtime import strict_json
+from policyopt.runtime.checks import check_seed
 from policyopt.runtime.errors import InputError, bad
 
 _FILE = re.compile(r"[A-Za-z0-9_.-]{1,120}\.safetensors")
@@ -94,7 +95,7 @@ def _read(content: dict[str, Any]) -> Manifest:
         got = f"{len(layout.features)} for {layout.exits} exits"
         raise bad("features", "one width per exit", got, "Write the cache anew.")
     shares = top.take("shares", dict)
-    seed, metadata = _count(top, "split_seed"), top.take("metadata", dict)
+    seed, metadata = check_seed(top.take("split_seed", int)), top.take("metadata", dict)
     shards = tuple(_shard(entry) for entry in top.take("shards", list))
     top.done()
     files = [s.file for s in shards]

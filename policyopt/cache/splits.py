@@ -94,16 +94,3 @@ def check_splits(rows: dict[str, int], shares: dict[str, float]) -> None:
                 "Raise its share or give more rows.",
             )
         edge += share
-
-
-def check_seed(seed: object) -> int:
-    """Return the seed of a division where it is a whole number of 0 or more.
-
-    Examples
-    --------
-    >>> check_seed(3)
-    3
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise bad("seed", "a whole number of 0 or more", seed, "E.g. --seed 0.")
-    return seed

@@ -22,8 +22,9 @@ from policyopt.cache.orient import orient
 from policyopt.cache.overlap import refuse_overlap
 from policyopt.cache.reader import open_manifest
 from policyopt.cache.shard import write_shard
-from policyopt.cache.splits import DEFAULT_SHARES, check_seed, check_shares, check_splits
+from policyopt.cache.splits import DEFAULT_SHARES, check_shares, check_splits
 from policyopt.costs import Cost
+from policyopt.runtime.checks import check_seed
 from policyopt.runtime.contexts import checked_names
 from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.files import LOCK, FileLock, put, refusing, sync_folder

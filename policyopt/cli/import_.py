@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from policyopt.cli.options import Style, out_directory
+from policyopt.cli.options import Seed, Style, out_directory
 from policyopt.cli.output import Format, note, print_json, print_table, to_csv
 from policyopt.cli.progress import progress
 from policyopt.runtime.errors import bad
@@ -36,7 +36,7 @@ def import_(
     split: Annotated[
         str | None, typer.Option("--split", help="Division of one pool, e.g. fit=0.5,test=0.5.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of that division.")] = 0,
+    seed: Seed = 0,
     labels: Annotated[
         Path | None,
         typer.Option("--labels", help=".npy with the labels, where the source has none."),

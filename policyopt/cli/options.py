@@ -13,6 +13,7 @@ import typer
 from policyopt.cache.data import ExitData
 from policyopt.cli.output import Format
 from policyopt.cli.progress import progress
+from policyopt.runtime.checks import check_seed
 from policyopt.runtime.errors import bad
 from policyopt.table import Tables
 
@@ -29,7 +30,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Setting of the method; may be repeated."),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed.", callback=check_seed)]
 Incomplete = Annotated[
     bool, typer.Option("--incomplete", help="Read a cache whose writing was cut off.")
 ]

@@ -36,7 +36,7 @@ from policyopt.report.plans import plan_figure
 from policyopt.runtime.errors import bad
 from policyopt.telling import listening
 from policyopt.tiers.bounds import share_high, share_low
-from policyopt.tiers.certify import certified_plan
+from policyopt.tiers.certify import certified_plan, check_cost_bound
 from policyopt.tiers.choose import Planned, make_plan
 from policyopt.tiers.describe import Tiers
 from policyopt.tiers.emit import emit
@@ -73,6 +73,13 @@ def plan(
             help="Keep budget, accuracy and limits on new rows with this chance, e.g. 95%. Default: in the mean.",
         ),
     ] = None,
+    cost_bound: Annotated[
+        float | None,
+        typer.Option(
+            "--cost-bound",
+            help="Costs per row: what no sample can cost, in the cache's unit; --confidence needs it for means.",
+        ),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -101,9 +108,13 @@ def plan(
         objective, budget, _share(accuracy), tuple(Limit.parse(text) for text in limit or [])
     )
     sure = _share(confidence, "--confidence")
+    if cost_bound is not None and sure is None:
+        raise bad("--cost-bound", "given with --confidence", "alone", "Leave it out.")
     described = load_tiers(tiers)
     chosen = None if method == "none" else method_of(method, read_settings(settings))
     tables = make_tables(read_cache(cache), cost, ("fit", test))
+    if cost_bound is not None:
+        check_cost_bound(described, tables.get(test), goal, cost_bound)
     if goal.accuracy is not None and sure is None:
         note(
             "the accuracy is kept in the mean: on new rows more than every second such plan falls a "
@@ -114,7 +125,9 @@ def plan(
         if sure is None:
             planned = make_plan(described, fit, goal, chosen, **further)
         else:
-            planned = certified_plan(described, fit, goal, sure, chosen, **further)
+            planned = certified_plan(
+                described, fit, goal, sure, chosen, cost_bound=cost_bound, **further
+            )
     rows, policy = tables.get(test), planned.fitted.policy
     reached = summary(described, planned.plan, policy, rows, objective, seed)
     others = [
@@ -124,7 +137,7 @@ def plan(
     found = planned.searched
     report: dict[str, Any] = {
         "objective": objective, "budget": budget, "accuracy_asked": goal.accuracy,
-        "confidence": sure,
+        "confidence": sure, "cost_bound": cost_bound,
         "limits": limit or [], "split": test, "method": planned.fitted.method,
         "met_on_held_out_fit_rows": planned.met, "on_held_out_fit_rows": _held_out(planned),
         "chosen": reached, "without_a_plan": others,
@@ -184,10 +197,12 @@ def _remarks(tiers: Tiers, goal: Goal, planned: Planned, reached: dict[str, Any]
     """Say what the fit rows promise, and where the goal was missed."""
     seen, sure, unit = _held_out(planned), planned.certificate, tiers.unit_of(goal.objective)
     if sure is not None:
+        bound = f"of {goal.objective} no bound without --cost-bound"
+        if sure.cost_high is not None:
+            bound = f"{goal.objective} at most {number(sure.cost_high)} {unit}"
         note(
             f"with {percent(sure.confidence)} % confidence: accuracy at least "
-            f"{percent(sure.accuracy_low)} %, {goal.objective} at most {number(sure.cost_high)} {unit} "
-            f"({sure.rows:,} rows of split fit that chose nothing)"
+            f"{percent(sure.accuracy_low)} %, {bound} ({sure.rows:,} rows of split fit that chose nothing)"
         )
     elif seen is not None:
         note(

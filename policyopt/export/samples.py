@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.cache.data import ExitData
+from policyopt.runtime.checks import check_seed
 from policyopt.runtime.deciding import arms
 from policyopt.runtime.errors import bad
 from policyopt.runtime.policy import Policy
@@ -62,7 +63,7 @@ def golden_of(
     """
     if rows < 1:
         raise bad("rows", "1 or more", rows, "E.g. 512.")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     if data is None:
         inputs = made_up(policy, graphs, rng)
         sample = np.arange(_CANDIDATES)

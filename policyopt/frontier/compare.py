@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 from policyopt.frontier.curve import Frontier
 from policyopt.intervals import bootstrap_means, interval
 from policyopt.replay import replay
+from policyopt.runtime.checks import check_seed
 from policyopt.runtime.coin import coin
 from policyopt.runtime.errors import bad
 from policyopt.runtime.policy import Policy
@@ -89,7 +90,7 @@ def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]
     )
     points = inner.stop - inner.start
     split = np.cumsum([points, points, rival.cost.shape[1]])
-    means = bootstrap_means(columns, np.random.default_rng(seed))
+    means = bootstrap_means(columns, np.random.default_rng(check_seed(seed)))
 
     def difference(row: Floats) -> Floats:
         cost, accuracy, rival_cost, rival_accuracy = np.split(row, split)
@@ -144,7 +145,7 @@ def area_between(ours: Path, rival: Path, seed: int = 0) -> dict[str, float]:
         return float(((gap[1:] + gap[:-1]) / 2 @ np.diff(grid)) / max(np.ptp(grid), 1e-300))
 
     replicates = np.array(
-        [area(row) for row in bootstrap_means(columns, np.random.default_rng(seed))]
+        [area(row) for row in bootstrap_means(columns, np.random.default_rng(check_seed(seed)))]
     )
     low, high = interval(replicates)
     return {"area": area(columns.mean(axis=0)), "area_low": float(low), "area_high": float(high)}

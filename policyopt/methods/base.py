@@ -19,6 +19,7 @@ from policyopt.intervals import MeanInterval, mean_interval
 from policyopt.methods.space import Domain
 from policyopt.overhead import overhead
 from policyopt.runtime.answers import AnswerRule, Plain
+from policyopt.runtime.checks import check_seed
 from policyopt.runtime.decision import Mixture
 from policyopt.runtime.errors import BudgetError, bad
 from policyopt.runtime.policy import Policy, first_exit
@@ -156,7 +157,7 @@ class Method(ABC):
         """
         from policyopt.methods.validation import validated
 
-        return validated(self, table, budgets, seed)
+        return validated(self, table, budgets, check_seed(seed))
 
     @abstractmethod
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:

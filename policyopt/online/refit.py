@@ -33,7 +33,7 @@ from policyopt.methods import Fitted, Method, make_method
 from policyopt.methods.base import cheapest, expectation, fit_where_possible
 from policyopt.methods.priced import Priced
 from policyopt.methods.registry import ROWS
-from policyopt.runtime.checks import check_type
+from policyopt.runtime.checks import check_seed, check_type
 from policyopt.runtime.errors import BudgetError, bad, message
 from policyopt.statistics import ExitStatistics
 from policyopt.table import Table
@@ -95,6 +95,7 @@ def refit(
     ... )
     (2.0, True)
     """
+    check_seed(seed)
     for name, table in (("labelled", labelled), ("recent", recent)):
         check_type(name, table, Table, "a Table", "E.g. Tables(data).get('fit').")
     if isinstance(method, Fitted):

@@ -20,7 +20,7 @@ from policyopt.online.schedule import Schedule, make_schedule
 from policyopt.online.tally import Tally, Yardstick, arm_means, recovery
 from policyopt.runtime.bandits import BANDITS
 from policyopt.runtime.bandits.parts.reveal import REVEALS
-from policyopt.runtime.checks import check_positive, check_type, check_whole
+from policyopt.runtime.checks import check_positive, check_seed, check_type, check_whole
 from policyopt.runtime.errors import bad
 from policyopt.runtime.online.ladder import Ladder
 from policyopt.runtime.online.rewards import overhead_range
@@ -163,7 +163,7 @@ def simulate(
     over = overhead_range(overhead)
     check_positive("label_share", label_share, most=1.0)
     repetitions = check_whole("repetitions", repetitions, step="E.g. 20.")
-    seed = check_whole("seed", seed, 0, 2**63 - 1, "E.g. 0.")
+    seed = check_seed(seed)
     delay = check_whole("delay", delay, 0, step="E.g. 0.")
     if reveal not in REVEALS:
         raise bad("reveal", f"one of {', '.join(REVEALS)}", reveal, "E.g. smaller.")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.answers.histogram import BINS, equal_mass_edges
+from policyopt.runtime.checks import check_seed
 from policyopt.runtime.errors import bad
 
 Floats = npt.NDArray[np.float64]
@@ -71,7 +72,7 @@ def calibration_error(
     rate = (correct @ bin_of + 0.5) / (rows + 1)
     ece = _shrink(gaps, np.sqrt(rate * (1 - rate) * rows) / n) * plain
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     drawn, chance = np.empty(REPLICATES), np.empty(REPLICATES)
     size = max(_BLOCK // n, 1)
     signed = bin_of * (confidence - correct)[:, None]

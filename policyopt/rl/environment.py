@@ -19,6 +19,7 @@ from policyopt.cache.data import ExitData
 from policyopt.cache.optional import need
 from policyopt.methods.episodes import Episodes, log_price
 from policyopt.rl.problem import ExitProblem, exit_problem
+from policyopt.runtime.checks import check_seed
 from policyopt.runtime.errors import bad
 from policyopt.runtime.features import CLIP
 
@@ -80,7 +81,7 @@ class ExitEnv(gym.Env):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode."""
-        super().reset(seed=seed)
+        super().reset(seed=None if seed is None else check_seed(seed))
         row = (options or {}).get("row")
         if row is None:
             row = self.np_random.integers(len(self.problem))
@@ -173,7 +174,7 @@ class ExitVectorEnv(vector.VectorEnv):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin all episodes, or those of ``options["reset_mask"]``, (num_envs,) bool."""
-        super().reset(seed=seed)
+        super().reset(seed=None if seed is None else check_seed(seed))
         which = np.ones(self.num_envs, dtype=bool)
         if options and "reset_mask" in options:
             which = np.asarray(options["reset_mask"])

@@ -12,6 +12,9 @@ import numpy.typing as npt
 from .errors import bad
 
 _DEFAULT = "Leave it out for the default."
+MAX_SEED = 2**63 - 1
+#: Squares of costs, and sums of these over any cache, are numbers too.
+MAX_COST = 1e100
 
 
 def plain(value: Any) -> Any:
@@ -85,6 +88,17 @@ def check_whole(
         )
         raise bad(name, allowed, value, step)
     return value
+
+
+def check_seed(seed: Any) -> int:
+    """Return a seed that every generator takes (numpy's, torch's, the coin), or refuse it.
+
+    Examples
+    --------
+    >>> check_seed(np.int64(3))
+    3
+    """
+    return check_whole("seed", seed, 0, MAX_SEED, f"A whole number from 0 to {MAX_SEED}: --seed 0.")
 
 
 def sample_numbers(samples: Any, n: int | None = None) -> npt.NDArray[np.int64]:

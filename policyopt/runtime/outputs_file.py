@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InputError, bad
-from .npz_file import check_zip, read_header, read_member
+from .npz_file import Members, read_header
 from .policy import Policy
 
 if TYPE_CHECKING:
@@ -119,16 +119,13 @@ def read_arrays(
 
 
 def _unpacked(path: Path, wanted: set[str]) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
-    found, keys = {}, []
     with zipfile.ZipFile(path) as archive:
-        check_zip(archive, path, f"outputs in {path.name}")
-        for info in archive.infolist():
-            key = info.filename.removesuffix(".npy")
-            keys.append(key)
-            if key in wanted:
-                with archive.open(info) as file:
-                    found[key] = read_member(file, info, f"{key} in {path.name}")
-    return found, keys
+        members = Members(archive, path, f"outputs in {path.name}")
+        keys = {name.removesuffix(".npy"): name for name in members.infos}
+        found = {
+            key: members.read(keys[key], f"{key} in {path.name}") for key in keys if key in wanted
+        }
+        return found, list(keys)
 
 
 @contextmanager

@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .answers import Plain
+from .checks import MAX_COST
 from .errors import bad
 
 if TYPE_CHECKING:
     from .policy import Policy
 
 Floats = npt.NDArray[np.float64]
-_MOST_CLASSES = 10**8
+_MOST_CLASSES = 10**7
 
 
 def finite_row(name: str, value: Any) -> Floats:
@@ -59,6 +60,8 @@ def check_policy(policy: Policy) -> None:
 
 
 def _check_costs(costs: Floats, overhead: Floats) -> None:
+    if (costs > MAX_COST).any():
+        raise bad("costs", f"at most {MAX_COST:g}", costs.tolist(), "Choose a larger unit.")
     if (costs < 0).any() or (np.diff(costs) < 0).any():
         got = costs.tolist()
         raise bad("costs", "0 or more and not decreasing", got, "They are cumulative.")

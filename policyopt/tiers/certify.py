@@ -9,26 +9,29 @@ needs no correction. Where a method was better than the search's own thresholds 
 tested, each with half of the chance.
 
 Shares (accuracy, the rows beyond a percentile's limit) are tested exactly, means by a bound that needs the
-range of costs: that of the plan's leaving costs, over the rows of the fit where each has its own. `worst`
-can be shown by no sample: no row of either half breaks it.
+range of costs: that of the plan's leaving costs. Where each row has costs of its own, the largest seen bounds
+nothing: the user states a bound, or no mean is promised. `worst` can be shown by no sample: no row of
+either half breaks it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf, isfinite
 
 import numpy as np
 import numpy.typing as npt
 
 from policyopt.methods import Fitted, Method
 from policyopt.methods.base import fit_where_possible
+from policyopt.runtime.checks import MAX_COST, check_positive, check_seed
 from policyopt.runtime.errors import BudgetError, bad, message
 from policyopt.table import Table
 from policyopt.telling import listening, tell
 from policyopt.tiers.bounds import mean_high, share_high, share_low
 from policyopt.tiers.choose import Certificate, Planned, known_rows, make_plan
-from policyopt.tiers.compare import own
+from policyopt.tiers.compare import own, settled
 from policyopt.tiers.describe import Tiers
 from policyopt.tiers.goal import Goal
 from policyopt.tiers.plans import Plan, leaving_costs, plan_table
@@ -62,6 +65,7 @@ def certified_plan(
     *,
     shortlist: int = 3,
     seed: int = 0,
+    cost_bound: float | None = None,
 ) -> Planned:
     """Choose a plan that keeps its goal on new rows with a confidence.
 
@@ -72,6 +76,9 @@ def certified_plan(
     confidence : float
         From 0.5 to below 1: over the draw of the table's rows, the chance that the plan's accuracy,
         mean costs and percentiles on unseen rows keep the goal is at least this.
+    cost_bound : float, optional
+        What no row, seen or not, can cost at the last exit, in the unit of the cache's cost. Needed where
+        rows have costs of their own and the goal limits a mean that depends on them.
 
     Returns
     -------
@@ -80,6 +87,8 @@ def certified_plan(
 
     Raises
     ------
+    InputError
+        No bound where one is needed, or a row that costs more.
     BudgetError
         No plan can be shown to keep the goal.
 
@@ -99,7 +108,9 @@ def certified_plan(
     """
     if not 0.5 <= confidence < 1:
         raise bad("confidence", "at least 50% and below 100%", confidence, "E.g. 95%.")
+    check_seed(seed)
     table = known_rows(table)
+    check_cost_bound(tiers, table, goal, cost_bound)
     if len(table) < 2:
         raise bad("table", "of two labelled rows or more, to fit and to test", len(table))
     order = np.random.default_rng(seed).permutation(len(table))
@@ -119,15 +130,16 @@ def certified_plan(
     chance, tested = (1 - confidence) / len(sequences), list[_Tested]()
     for used, sequence in sequences:
         for one, fitted in sequence:
-            tested.append(_test(tiers, table, test, goal, 1 - chance, one, fitted, used))
+            tested.append(_test(tiers, test, goal, 1 - chance, one, fitted, used, cost_bound))
             if not tested[-1].kept:
                 break
     kept, key = [t for t in tested if t.kept], goal.ranks()
     if not kept:
         raise BudgetError(_impossible(tiers, goal, tested, confidence))
     best = max(kept, key=lambda t: key(t.accuracy, t.cost))
+    high = best.cost_high if isfinite(best.cost_high) else None
     found = Certificate(
-        confidence, len(test), len(fit), best.accuracy, best.accuracy_low, best.cost, best.cost_high
+        confidence, len(test), len(fit), best.accuracy, best.accuracy_low, best.cost, high
     )
     return Planned(best.plan, best.fitted, searched, compared, True, by=best.by, certificate=found)
 
@@ -198,22 +210,22 @@ def _by_method(
             by, small, list(dict.fromkeys(budgets)), seed, validate=False
         ):
             if fitted is not None:
-                yield plan, fitted
+                yield settled(tiers, fit, goal, plan, fitted, by, seed)
 
 
 def _test(
-    tiers: Tiers, table: Table, test: Table, goal: Goal, level: float, plan: Plan, fitted: Fitted,
-    by: Method | None,
+    tiers: Tiers, test: Table, goal: Goal, level: float, plan: Plan, fitted: Fitted,
+    by: Method | None, cost_bound: float | None,
 ) -> _Tested:  # fmt: skip
-    """Test a policy on rows that neither chose nor fitted it; `table` gives the range of costs."""
+    """Test a policy on rows that neither chose nor fitted it."""
     correct, paid = outcome(tiers, plan, fitted.policy, test, goal.objectives)
     rows, means = len(correct), {}
     for name, costs in paid.items():
-        range_ = leaving_costs(tiers, plan, name, table)
+        low, high = _range(tiers, plan, name, test, cost_bound)
         extra = float(fitted.policy.overhead[-1]) if name == goal.objective else 0.0
-        means[name] = mean_high(costs, float(range_.min()), float(range_.max()) + extra, level)
-    low, high = share_low(int(correct.sum()), rows, level), means[goal.objective]
-    kept = goal.accuracy is None or low >= goal.accuracy
+        means[name] = mean_high(costs, low, high + extra, level) if isfinite(high) else high
+    right, high = share_low(int(correct.sum()), rows, level), means[goal.objective]
+    kept = goal.accuracy is None or right >= goal.accuracy
     kept &= goal.budget is None or high <= goal.budget
     for limit in goal.limits:
         beyond = int((paid[limit.objective] > limit.most * (1 + 1e-9)).sum())
@@ -224,7 +236,54 @@ def _test(
         else:
             kept &= share_high(beyond, rows, level) <= limit.share
     own_cost = float(paid[goal.objective].mean())
-    return _Tested(plan, fitted, by, bool(kept), float(correct.mean()), low, own_cost, high)
+    return _Tested(plan, fitted, by, bool(kept), float(correct.mean()), right, own_cost, high)
+
+
+def check_cost_bound(tiers: Tiers, table: Table, goal: Goal, cost_bound: float | None) -> None:
+    """Refuse a bound that a row breaks, and none where a promise of the goal needs one."""
+    unit = f"{table.unit}, the unit of the cache's cost"
+    if cost_bound is None:
+        means = {one.objective for one in goal.limits if one.share is None}
+        means |= {goal.objective} if goal.budget is not None else set()
+        means = {name for name in means if _depends(tiers, name, table)}
+        if means:
+            raise bad(
+                "cost_bound", f"given, in {unit}: rows have costs of their own, and the largest seen "
+                f"bounds no mean {' or '.join(sorted(means))}", "nothing",
+                "State what no sample can cost (--cost-bound NUMBER), ask for --accuracy and "
+                "percentiles alone, or leave --confidence out.",
+            )  # fmt: skip
+        return
+    check_positive("cost_bound", cost_bound, most=MAX_COST)
+    most = float(np.max(table.costs))
+    if most > cost_bound:
+        allowed = f"at least {most:g} {unit}, which is what a row of split '{table.split}' costs"
+        raise bad("cost_bound", allowed, cost_bound, "A bound holds for every sample: raise it.")
+
+
+def _depends(tiers: Tiers, objective: str, table: Table) -> bool:
+    """Say whether what leaving costs differs from row to row."""
+    if table.costs.ndim == 1:
+        return False
+    ends = np.zeros(table.exits), np.ones(table.exits)
+    work = [np.stack([tier.work(objective, one) for one in ends]) for tier in tiers.tiers]
+    return any((one[0] != one[1]).any() for one in work)
+
+
+def _range(
+    tiers: Tiers, plan: Plan, objective: str, table: Table, cost_bound: float | None
+) -> tuple[float, float]:
+    """Return the least and the most that leaving can cost any row, seen or not; perhaps infinity.
+
+    Leaving costs are sums over stages: the dearest row within a bound spends all of it in one stage.
+    """
+    if _depends(tiers, objective, table):
+        if cost_bound is None:
+            return 0.0, inf
+        spent = np.triu(np.full((table.exits, table.exits), float(cost_bound)))
+        table = replace(table, costs=np.vstack([np.zeros(table.exits), spent]))
+    costs = leaving_costs(tiers, plan, objective, table)
+    return float(costs.min()), float(costs.max())
 
 
 def _impossible(tiers: Tiers, goal: Goal, tested: list[_Tested], confidence: float) -> str:

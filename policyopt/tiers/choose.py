@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from policyopt.methods import Fitted, Method
+from policyopt.runtime.checks import check_seed
 from policyopt.table import Table
-from policyopt.tiers.compare import Candidate, Outcome, best_of, compare, fits, own
+from policyopt.tiers.compare import Candidate, Outcome, best_of, compare, fits, own, settled
 from policyopt.tiers.describe import Tiers
 from policyopt.tiers.goal import Goal
 from policyopt.tiers.plans import Plan, plan_table
@@ -37,8 +38,9 @@ class Certificate:
         That they are of, and that chose and fitted the plan.
     accuracy, accuracy_low : float
         On those rows, and its lower bound.
-    cost, cost_high : float
-        The goal's objective on those rows, and its upper bound.
+    cost : float
+    cost_high : float or None
+        The goal's objective on those rows, and its upper bound; None where none is promised.
     """
 
     confidence: float
@@ -47,7 +49,7 @@ class Certificate:
     accuracy: float
     accuracy_low: float
     cost: float
-    cost_high: float
+    cost_high: float | None
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ def make_plan(
     >>> make_plan(tiers, table, Goal("latency", budget=0.95)).plan.tier
     (1, 1)
     """
+    check_seed(seed)
     table = known_rows(table)
     searched = search(tiers, table, goal, seed=seed)
     # Plans by the search's own thresholds first, then the method on the best: learning takes long.
@@ -140,12 +143,13 @@ def make_plan(
             outcomes += compare(tiers, table, goal, candidates, len(candidates) - 1, seed)
     chosen = best_of(goal, outcomes)
     first, by = candidates[chosen.candidate if chosen else 0]
-    ladder = fits(tiers, table, goal, first, by, seed)
-    fitted = ladder[chosen.step] if chosen else ladder[0]
+    step = chosen.step if chosen else 0
+    fitted = fits(tiers, table, goal, first, by, seed, slice(step, step + 1))[0]
     if fitted is None:  # possible on both halves and by a hair not on all rows
         by, fitted = None, own(plan_table(tiers, first.plan, goal.objective, table), first, seed)
+    plan, fitted = settled(tiers, table, goal, first.plan, fitted, by, seed)
     return Planned(
-        first.plan, fitted, searched, _compared(tiers, goal, candidates, outcomes),
+        plan, fitted, searched, _compared(tiers, goal, candidates, outcomes),
         bool(chosen and chosen.met), chosen, by,
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,19 +14,20 @@ from policyopt.methods import Fitted, Method
 from policyopt.methods.always import Always, alone
 from policyopt.methods.base import fit_where_possible, problem_of
 from policyopt.methods.threshold import Threshold
+from policyopt.replay import replay
 from policyopt.runtime.scores import MaxProb
 from policyopt.table import Table
 from policyopt.telling import listening, tell
 from policyopt.tiers.describe import Tiers
 from policyopt.tiers.goal import Goal
-from policyopt.tiers.plans import plan_table
+from policyopt.tiers.plans import Plan, plan_table
 from policyopt.tiers.search import Found, again
 from policyopt.tiers.summary import outcome
 
 Floats = npt.NDArray[np.float64]
 Candidate = tuple[Found, Method | None]
-_EPS = 1e-9
-_LADDER = np.array([1.0, 0.95, 0.9, 0.8, 0.7, 0.55, 0.4, 0.2, 0.0])  # of the way to the budget
+_EPS, _ALL = 1e-9, slice(None)
+_LADDER = np.array([1.0, 0.9, 0.75, 0.5, 0.2])  # of the way to the budget
 _MARGINS = (0.0, 0.0025, 0.005, 0.01, 0.02)  # of accuracy, above the floor
 
 
@@ -69,7 +71,7 @@ def compare(
         steps: dict[int, list[tuple[Floats, dict[str, Floats]]]] = {}
         for f in (0, 1):
             rest, test = (table.take(np.flatnonzero(rows)) for rows in (fold != f, fold == f))
-            with listening(None):  # the candidates are what is told
+            with listening(None) if by is None else nullcontext():  # a method's folds take long
                 ladder = fits(tiers, rest, goal, one, by, seed)
             for step, fitted in enumerate(ladder):
                 if fitted is not None:
@@ -107,15 +109,19 @@ def best_of(goal: Goal, outcomes: Sequence[Outcome]) -> Outcome | None:
 
 
 def fits(
-    tiers: Tiers, table: Table, goal: Goal, one: Found, by: Method | None, seed: int
-) -> list[Fitted | None]:
-    """Return a candidate's fits on some rows, from what the goal asks to what is surer to keep it."""
+    tiers: Tiers, table: Table, goal: Goal, one: Found, by: Method | None, seed: int,
+    steps: slice = _ALL,
+) -> list[Fitted | None]:  # fmt: skip
+    """Return a candidate's fits on some rows, from what the goal asks to what is surer to keep it.
+
+    `steps` are those wanted; each is as it is among all.
+    """
     small = plan_table(tiers, one.plan, goal.objective, table)
     costs = small.mean_costs
     if small.exits == 1:
         return [own(small, one, seed)]
     if by is None:
-        found = [again(tiers, table, wish, one) for wish in _wishes(goal)]
+        found = [again(tiers, table, wish, one) for wish in _wishes(goal)[steps]]
         return [own(small, f, seed) if f is not None else None for f in found]
     most = min(goal.budget if goal.budget is not None else 1.5 * one.cost, float(costs[-1]))
     if most < costs[0] or costs[-1] <= costs[0]:  # where leaving anywhere costs the same, a
@@ -123,7 +129,36 @@ def fits(
     budgets = [float(costs[0] + part * (most - costs[0])) for part in _LADDER]
     if goal.budget is not None and not goal.limits:
         budgets = budgets[:1]
-    return fit_where_possible(by, small, budgets, seed, validate=False)
+    return fit_where_possible(by, small, budgets[steps], seed, validate=False)
+
+
+def settled(
+    tiers: Tiers, table: Table, goal: Goal, plan: Plan, fitted: Fitted, by: Method | None, seed: int
+) -> tuple[Plan, Fitted]:
+    """Return a plan and its policy without the stages behind the last exit at which a row leaves.
+
+    The policy is fitted again on the smaller plan, to what it costs now; where it does not keep the goal
+    there, the search's own thresholds are.
+    """
+    while True:
+        seen = replay(fitted.policy, plan_table(tiers, plan, goal.objective, table))
+        kept = tuple(k for k in plan.kept if k <= seen.exit.max())
+        if kept == plan.kept:
+            return plan, fitted
+        smaller = Plan(kept, plan.tier[: kept[-1] + 1])
+        small, one = plan_table(tiers, smaller, goal.objective, table), None
+        if by is not None and len(kept) > 1:
+            cost = float(np.clip(seen.cost.mean(), small.mean_costs[0], small.mean_costs[-1]))
+            one = fit_where_possible(by, small, [cost], seed, validate=False)[0]
+            if one is not None:
+                right, paid = outcome(tiers, smaller, one.policy, table, goal.objectives)
+                one = one if goal.kept(right, paid) else None
+        if one is None:
+            found = again(tiers, table, goal, Found(smaller, (), 0.0, 0.0))
+            if found is None:  # what it kept on all rows it cannot keep on those searched
+                return plan, fitted
+            one = own(small, found, seed)
+        plan, fitted = smaller, one
 
 
 def _wishes(goal: Goal) -> list[Goal]:

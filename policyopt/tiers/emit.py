@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from policyopt.runtime.artifact import read_json
+from policyopt.runtime.errors import InputError
 from policyopt.runtime.files import refusing, write_file
 from policyopt.runtime.policy import Policy
 from policyopt.tiers.plans import Plan
@@ -65,10 +67,10 @@ def emit(
 def _earlier(out: Path) -> list[Path]:
     """Return the tiers' files that an earlier plan in the folder wrote, and none else has changed."""
     try:
-        files = dict(json.loads((out / "plan.json").read_text(encoding="utf-8"))["files"])
+        files = dict(read_json(out / "plan.json")["files"])
         tiers = [path for path in out.glob("tier-*-*.json") if path.name in files]
         return [path for path in tiers if files[path.name] == _checksum(path)]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (InputError, OSError, ValueError, LookupError, TypeError):
         return []
 
 

@@ -166,6 +166,16 @@ class Goal:
                 allowed &= grid.beyond(costs[one.objective], one.most) <= share + _EPS
         return allowed
 
+    def kept(self, correct: Floats, paid: Mapping[str, Floats]) -> bool:
+        """Return whether rows that are right so (N,), and cost this per objective, keep the goal."""
+        return (
+            all(one.kept(paid[one.objective]) for one in self.limits)
+            and (self.accuracy is None or float(correct.mean()) >= self.accuracy - _EPS)
+            and Limit(
+                self.objective, "mean", math.inf if self.budget is None else self.budget
+            ).kept(paid[self.objective])
+        )
+
     def ranks(self) -> Callable[[float, float], tuple[float, float]]:
         """Return the key, larger is better, of (value, cost)."""
         if self.accuracy is None:

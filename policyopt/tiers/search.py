@@ -126,8 +126,13 @@ def search(
     work.out.found.sort(key=lambda f: key(f.value, f.cost), reverse=True)
     if not work.out.found:
         raise BudgetError(work.impossible())
-    work.out.found[:_BEAM] = [work.refined(one) for one in work.out.found[:_BEAM]]
-    work.out.found.sort(key=lambda f: key(f.value, f.cost), reverse=True)
+    best = [work.trimmed(work.refined(one)) for one in work.out.found[:_BEAM]]
+    best += work.out.found[_BEAM:]
+    best.sort(key=lambda f: key(f.value, f.cost), reverse=True)
+    first: dict[Plan, Found] = {}
+    for one in best:
+        first.setdefault(one.plan, one)
+    work.out.found = list(first.values())
     return work.out
 
 
@@ -215,6 +220,20 @@ class _Work:
             if np.array_equal(before, thresholds):
                 break
         return one
+
+    def trimmed(self, one: Found) -> Found:
+        """Return a plan's point without the exits at which no row leaves: nothing else changes."""
+        plan = one.plan
+        point = self.grid(plan.kept, [np.array([t]) for t in one.thresholds])
+        places = np.flatnonzero(point.shares[0] > 0)
+        if len(places) == len(plan.kept):
+            return one
+        kept = tuple(plan.kept[i] for i in places)
+        smaller = Plan(kept, plan.tier[: kept[-1] + 1])
+        thresholds = tuple(one.thresholds[i] for i in places[:-1])
+        point = self.grid(kept, [np.array([t]) for t in thresholds])
+        cost = float(point.cost(self.costs([smaller])[0][self.goal.objective])[0])
+        return Found(smaller, thresholds, float(point.value[0]), cost)
 
     def impossible(self) -> str:
         """Return why no plan meets the goal."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from policyopt.budgets import Budget
 from policyopt.cache.data import ExitData
+from policyopt.runtime.checks import check_seed
 from policyopt.runtime.errors import bad
 from policyopt.table import Table, Tables
 from policyopt.tuning.objective import Objective, fold_rows
@@ -97,6 +98,7 @@ def tune(
             raise bad(name, "more than 0", value, "E.g. --trials 30.")
     search = make_search(method, settings)
     aim = Objective(objective, budget, budgets)
+    seed = check_seed(seed)
     tables = tables or Tables(data, cost)
     table = tables.get("fit")
     _check(table, aim, folds, seed)

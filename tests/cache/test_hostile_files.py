@@ -99,24 +99,6 @@ def test_lying_safetensors_header(tmp_path):
         refused(tmp_path / "a.safetensors", "a.safetensors")
 
 
-def test_parquet_of_endless_runs(tmp_path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pa.schema([(f"c_{i}", pa.int8()) for i in range(600)])
-    batch = pa.record_batch([pa.array(np.zeros(2000, np.int8))] * 600, schema=schema)
-    with pq.ParquetWriter(tmp_path / "a.parquet", schema) as writer:
-        writer.write_batch(batch)
-    import policyopt.cache.importers.parquet_file as module
-
-    limit = module.MAX_CELLS
-    try:
-        module.MAX_CELLS = 10**6
-        refused(tmp_path / "a.parquet", "cells")
-    finally:
-        module.MAX_CELLS = limit
-
-
 @pytest.mark.parametrize(
     "name", ["a.npz", "a.npy", "a.safetensors", "a.pt", "a.csv", "a.jsonl", "a.parquet"]
 )

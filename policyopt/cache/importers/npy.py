@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,10 @@ import numpy as np
 from policyopt.cache.importers.raw import Array, Raw, declared
 from policyopt.runtime.errors import bad
 from policyopt.runtime.npz_file import read_header
+from policyopt.runtime.strict_json import parse, read_plain
 
-_MAX_JSON = 256 << 20
+#: Of labels for about 8 million rows.
+_MAX_JSON = 64 << 20
 
 
 def read(path: Path) -> Raw:
@@ -81,12 +82,8 @@ def map_npy(path: Path) -> Array:
 
 
 def _read_json(path: Path) -> dict:
-    if path.stat().st_size > _MAX_JSON:
-        raise bad(path.name, f"at most {_MAX_JSON} bytes", "more", "Put labels in X.labels.npy.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise bad(path.name, "valid JSON", f"{error}", "Mend the sidecar.") from error
+    step = "Put labels in X.labels.npy, and mend the sidecar."
+    content = parse(read_plain(path, path.name, _MAX_JSON, step), path.name, _MAX_JSON, step)
     if not isinstance(content, dict):
         raise bad(path.name, "a JSON object", type(content).__name__, 'E.g. {"labels": [...]}.')
     return content

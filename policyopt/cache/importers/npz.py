@@ -6,9 +6,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from policyopt.cache.importers.raw import Raw, declared
+import numpy as np
+
+from policyopt.cache.importers.raw import OPTIONS, Raw, declared, parse_key
 from policyopt.runtime.errors import InputError, bad
-from policyopt.runtime.npz_file import check_zip, read_member
+from policyopt.runtime.npz_file import Members
+
+_KEPT = 1 << 20  # bytes of an array under a key of no meaning that may go into the metadata
 
 
 def read(path: Path) -> Raw:
@@ -41,14 +45,16 @@ def read(path: Path) -> Raw:
     notes = []
     try:
         with zipfile.ZipFile(path) as archive:
-            check_zip(archive, path, "SRC")
-            for info in archive.infolist():
-                if not info.filename.endswith(".npy"):
-                    notes.append(f"{path.name}: member {info.filename!r} ignored (not .npy)")
-                    continue
-                key = info.filename.removesuffix(".npy")
-                with archive.open(info) as file:
-                    found[key] = read_member(file, info, f"{path.name}: {key}")
+            members = Members(archive, path, "SRC")
+            for member, info in members.infos.items():
+                key, where = member.removesuffix(".npy"), f"{path.name}: {member}"
+                if key == member:
+                    notes.append(f"{path.name}: member {member!r} ignored (not .npy)")
+                elif parse_key(key) or key in OPTIONS or info.file_size < _KEPT:
+                    found[key] = members.read(member, where.removesuffix(".npy"))
+                else:  # its shape is told, see `plain`
+                    shape, dtype = members.shape(member, where)
+                    found[key] = np.broadcast_to(np.empty((), dtype), shape)
     except InputError:
         raise
     except Exception as error:  # zip, deflate and numpy raise many kinds on damaged files

@@ -9,6 +9,7 @@ import numpy as np
 from policyopt.cache.importers.raw import OPTIONS, Raw, declared
 from policyopt.cache.optional import need
 from policyopt.cache.shard import map_tensors
+from policyopt.runtime.sizes import Room
 
 _MAX_HEADER = 16 << 20
 
@@ -39,8 +40,9 @@ def read(path: Path) -> Raw:
     >>> read(place).arrays["labels"]
     array([0, 1, 2])
     """
-    found = {}
+    found, room = {}, Room("SRC", str(path), "Save it as float16 or float32.")
     for name, (kind, array) in map_tensors(path.resolve(), path.name, None, _MAX_HEADER).items():
+        room.take(2 * array.nbytes if kind == "BF16" else 0, array.nbytes)
         # bfloat16 is the upper half of a float32
         found[name] = (array.astype(np.uint32) << 16).view(np.float32) if kind == "BF16" else array
     with need("safetensors", "fit", "to read .safetensors").safe_open(str(path), "numpy") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from policyopt.cache.importers.raw import Array, Raw, parse_key
 from policyopt.cache.layout import MAX_EXITS
 from policyopt.cache.optional import need
 from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.sizes import Room
 
 _WIDE = re.compile(r"(.+)_(\d{1,4})")
 #: Columns with one value per sample, whatever the exit.
@@ -22,24 +24,60 @@ _HELP = (
 )
 
 
-def load(reader: Any, path: Path) -> Any:
-    """Call a pandas reader; whatever it raises on a bad file becomes an `InputError`.
+#: Characters of a number that is text, and of the name of a split.
+MAX_TEXT, MAX_NAME = 400, 64
+
+
+def useful(column: object) -> bool:
+    """Say whether a column is read at all; others are only named.
 
     Examples
     --------
-    >>> load(lambda path: [path.name], Path("a.csv"))
-    ['a.csv']
+    >>> useful("conf_0"), useful("label"), useful("comment")
+    (True, True, False)
     """
+    name = str(column).strip()
+    match = _WIDE.fullmatch(name)
+    known = parse_key(match[1]) if match else None
+    known = known or parse_key(name) or (None, "", "")
+    return name in ("sample", "exit", "split") or (
+        known[1] not in ("", "metadata") and not known[0]
+    )
+
+
+def gather(path: Path, columns: Sequence[str], pieces: Iterator[tuple[Any, int]]) -> Raw:
+    """Put the pieces of a table together, their bytes counted; then see `from_table`.
+
+    Parameters
+    ----------
+    path : Path
+    columns : sequence of str
+        Of the file, also those that are not read.
+    pieces : iterator of (pandas.DataFrame, int)
+        The useful columns, of about `PIECE` bytes each, and the bytes that it has in the file.
+
+    Raises
+    ------
+    InputError
+        Whatever a parser raises on a bad file; more than a file may unpack to.
+    """
+    pandas = need("pandas", "fit", "to read tables")
+    room, frames = Room("SRC", str(path), "Save it as .npz."), []
     try:
-        return reader(path)
+        for frame, size in pieces:
+            # Twice: the pieces stand beside the whole for a while.
+            room.take(2 * int(frame.memory_usage(deep=True).sum()), 2 * size)
+            frames.append(frame)
+        whole = pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
     except InputError:
         raise
     except Exception as error:  # parsers raise many kinds on damaged files
         allowed, reason = f"a readable {path.suffix} table", " ".join(str(error).split())
         raise bad("SRC", allowed, f"{path} ({reason})", "Mend the file or save it anew.") from error
+    return from_table(whole, path.name, columns)
 
 
-def from_table(frame: Any, name: str) -> Raw:
+def from_table(frame: Any, name: str, columns: Sequence[str] | None = None) -> Raw:
     """Turn a table of records into arrays of shape (n, K) and (n,).
 
     Parameters
@@ -48,6 +86,8 @@ def from_table(frame: Any, name: str) -> Raw:
         Long (columns ``sample`` and ``exit``) or wide (``conf_0``, ``pred_0``, ...).
     name : str
         The file, for notes and errors.
+    columns : sequence of str, optional
+        Of the file, where those without a use were not read.
 
     Returns
     -------
@@ -68,13 +108,15 @@ def from_table(frame: Any, name: str) -> Raw:
            [0.9, 1. ]])
     """
     frame = frame.rename(columns=lambda column: str(column).strip())
-    columns = list(frame.columns)
+    columns = [column.strip() for column in (frame.columns if columns is None else columns)]
     if len(set(columns)) < len(columns):
         raise bad(f"{name}: columns", "each of another name", f"{columns}", "Rename one.")
     if not len(frame):
         raise bad(f"{name}: rows", "at least 1", 0, "Is it the right file?")
     long = "sample" in columns and "exit" in columns
     raw = _from_long(frame, name) if long else _from_wide(frame, name)
+    unread = [column for column in columns if column not in frame.columns]
+    raw.notes += [f"{name}: column {column!r} ignored" for column in unread]
     if not any((key := parse_key(k)) and key[1] == "confidence" for k in raw.arrays):
         shown = ", ".join(columns[:12])
         if len(columns) == 1 and name.endswith(".csv"):
@@ -119,7 +161,7 @@ def _from_long(frame: Any, name: str) -> Raw:
             continue
         single = known[1] in _PER_SAMPLE
         values = (
-            _texts(frame[column])
+            _texts(frame[column], f"{name}: split")
             if column == "split"
             else _numbers(frame[column], f"{name}: {column}")
         )
@@ -142,7 +184,7 @@ def _from_wide(frame: Any, name: str) -> Raw:
         match = _WIDE.fullmatch(column)
         known = parse_key(match[1]) if match else parse_key(column)
         if column == "split":
-            raw.split = _texts(frame[column])
+            raw.split = _texts(frame[column], f"{name}: split")
         elif match and known and not known[0] and known[1] not in (*_PER_SAMPLE, "metadata"):
             groups.setdefault(match[1], {})[int(match[2])] = column
         elif not match and known and not known[0] and known[1] in ("labels", "context"):
@@ -159,14 +201,26 @@ def _from_wide(frame: Any, name: str) -> Raw:
     return raw
 
 
-def _texts(column: Any) -> Array:
-    return np.asarray(column.astype(object).where(column.notna(), "").astype(str), dtype=np.str_)
+def _refuse_long(column: Any, argument: str, most: int) -> Any:
+    """Return a column of objects; one long text in many rows is refused before it is copied."""
+    column = column.astype(object)
+    length = max((len(v) if isinstance(v, (str, bytes)) else 0 for v in column), default=0)
+    if length > most:
+        got = f"one of {length} characters"
+        raise bad(argument, f"cells of at most {most} characters", got, "Mend that cell.")
+    return column
+
+
+def _texts(column: Any, argument: str) -> Array:
+    texts = _refuse_long(column, argument, MAX_NAME)
+    return np.asarray(texts.where(column.notna(), "").astype(str), dtype=np.str_)
 
 
 def _numbers(column: Any, argument: str) -> Array:
     """Return a column as numbers or booleans; text such as ``"true"`` counts as a boolean."""
     pandas = need("pandas", "fit", "to read tables")
     if column.dtype.kind not in "biuf":
+        column = _refuse_long(column, argument, MAX_TEXT)
         words = column.astype(str).str.strip().str.lower()
         if words.isin(["true", "false"]).all():
             return (words == "true").to_numpy(dtype=bool)

@@ -13,6 +13,7 @@ from policyopt.cache.optional import need
 from policyopt.cache.orient import to_numpy
 from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.npz_file import check_zip
+from policyopt.runtime.sizes import Room
 
 #: torch's magic number 0x1950A86A20F9469CFC6C, as a pickle holds it.
 _OLD_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")
@@ -54,6 +55,9 @@ def read(path: Path, allow_pickle: bool = False) -> Raw:
         try:
             with zipfile.ZipFile(path) as archive:
                 check_zip(archive, path, "SRC")
+                room = Room("SRC", str(path), "Save it with torch.save: that does not compress.")
+                for info in archive.infolist():
+                    room.take(info.file_size, info.compress_size)
         except (zipfile.BadZipFile, OSError) as error:
             raise bad("SRC", "a readable file", f"{path} ({error})", "Save it anew.") from error
     try:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..checks import check_whole
+from ..checks import check_seed, check_whole
 from ..coin import coin
 from ..errors import bad
 from .detector import advance, start_sums
@@ -56,7 +56,7 @@ class DriftWatch:
 
     def __init__(self, reference: Reference, run_length: int = 100_000, seed: int = 0) -> None:
         check_whole("run_length", run_length, 1)
-        check_whole("seed", seed, 0)
+        check_seed(seed)
         self.reference = reference
         self.run_length = int(run_length)
         self.seed = int(seed)

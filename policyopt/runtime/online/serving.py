@@ -10,7 +10,7 @@ from typing import Any
 
 from ..bandits import Bandit
 from ..bandits.parts.reveal import reveal_chances
-from ..checks import check_type, check_whole
+from ..checks import check_seed, check_type, check_whole
 from ..decision import Decision
 from ..errors import bad
 from ..forks import Line, parted, tell_of_forks
@@ -108,7 +108,7 @@ class Online:
         allowed = "a bandit, a Controller, or a rule by exit such as LinUCB()"
         check_type("steering", steering, KINDS, allowed, "E.g. make_bandit('ucb1').")
         check_fit(ladder, steering, reward, reveal)
-        self.seed = check_whole("seed", seed, 0, 2**63 - 1)
+        self.seed = check_seed(seed)
         self.stream = check_whole("stream", stream, 0, 2**63 - 1)
         self.ladder, self.steering = ladder, steering
         self.overhead = overhead_range(overhead)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ...checks import check_whole, plain_fields
+from ...checks import check_seed, check_whole, plain_fields
 from ...errors import InputError, bad
 
 Floats = npt.NDArray[np.float64]
@@ -118,7 +118,7 @@ def check_player(arms: Any, seed: Any, streams: Any = 1) -> None:
     """Refuse numbers of arms and streams below 1, and seeds below 0."""
     check_whole("arms", arms)
     check_whole("streams", streams)
-    check_whole("seed", seed, 0)
+    check_seed(seed)
 
 
 def unscaled(got: Any) -> InputError:

@@ -1,0 +1,318 @@
+"""Files that ask for more memory than they are worth: refused before it is taken, honest ones read.
+
+The bombs are read in a child process, whose peak memory is measured and whose address space is limited:
+what would allocate and be refused afterwards is caught too.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from policyopt.cache import import_sources
+from policyopt.cache.importers.npz import read as read_npz
+from policyopt.runtime.errors import InputError
+from policyopt.runtime.sizes import FREE, VARIABLE, free_memory
+
+MEASURED = pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="memory is measured by /proc"
+)
+CHILD = textwrap.dedent("""
+    import json, re, resource, sys
+    from pathlib import Path
+    import pandas, pyarrow.parquet, torch, safetensors
+    from policyopt.cache import import_sources
+    from policyopt.runtime.errors import InputError
+
+    def peak():
+        return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+
+    now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + int(sys.argv[1]),) * 2)
+    before, out = peak(), {}
+    for place in sorted(Path(sys.argv[2]).iterdir()):
+        try:
+            import_sources(place, Path(sys.argv[3]) / place.name, costs="1,2", unit="ms")
+            end = "imported"
+        except InputError as error:
+            end = f"refused: {error}"
+        except BaseException as error:
+            end = f"{type(error).__name__}: {error}"
+        out[place.name] = end, peak() - before
+    print(json.dumps(out))
+""")
+
+
+def imported_by_a_child(files, out, room=2 << 30, **environment):
+    """Import each file of a folder in a child; return its end and the growth of memory so far."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(room), files, out],
+        env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def archive_of(data, how=zipfile.ZIP_DEFLATED):
+    """Return an ``.npz`` of one member, given in pieces."""
+    file = io.BytesIO()
+    with (
+        zipfile.ZipFile(file, "w", how, compresslevel=1) as archive,
+        archive.open("logits.npy", "w", force_zip64=True) as member,
+    ):
+        for piece in data:
+            member.write(piece)
+    return file.getvalue()
+
+
+def with_member(archive, padding):
+    """Return an archive with a member more, of bytes that do not shrink."""
+    file = io.BytesIO(archive)
+    with zipfile.ZipFile(file, "a") as more:
+        more.writestr("more.bin", padding)
+    return file.getvalue()
+
+
+def zeros(shape):
+    """Yield an array of zeros as ``.npy``."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    yield head.getvalue()
+    left = 4 * int(np.prod(shape))
+    while left:
+        yield bytes(min(left, 1 << 22))
+        left -= min(left, 1 << 22)
+
+
+def parquet_of(columns, rows, groups=1, **how):
+    file = io.BytesIO()
+    table = pa.table({name: pa.array([value] * rows) for name, value in columns.items()})
+    with pq.ParquetWriter(file, table.schema, **how) as writer:
+        for _ in range(groups):
+            writer.write_table(table, row_group_size=rows)
+    return file.getvalue()
+
+
+def wide(text, count, end):
+    """Return a table whose header promises far more cells than its short rows have."""
+    head = ",".join(f"conf_{k}" for k in range(count))
+    return f"{head}\n" + text * end
+
+
+def bombs():
+    """Return files by name, each of which asks for hundreds of megabytes or more."""
+    padding = os.urandom(3 << 20)
+    flat, long = archive_of(zeros((2, 4 * 10**6, 10))), "x" * (1 << 20)
+    return {
+        "padded.npz": with_member(flat, padding),
+        "prefixed.npz": padding + flat,
+        "bare.npz": flat,
+        "runs.parquet": parquet_of({"conf_0": 0.5, "conf_1": 0.5, "pred_0": 1, "pred_1": 1}, 10**6, 50),
+        "texts.parquet": parquet_of(
+            {"conf_0": long, "conf_1": 0.5, "pred_0": 1, "pred_1": 1}, 200, compression="zstd"
+        ),
+        "splits.parquet": parquet_of(
+            {"conf_0": 0.5, "conf_1": 0.5, "pred_0": 1, "pred_1": 1, "split": long}, 200, compression="zstd"
+        ),
+        "pages.parquet": parquet_of(
+            {"conf_0": "0" * 2000}, 200_000, compression="zstd", use_dictionary=False
+        ),
+        "splits.csv": f"conf_0,conf_1,pred_0,pred_1,split\n0.5,0.5,1,1,{'x' * 10**5}\n".encode()
+        + b"0.5,0.5,1,1,b\n" * 20_000,
+        "short_rows.csv": wide("1\n", 1000, 250_000).encode(),
+        "new_fields.jsonl": b'{"conf_0": 0.5, "conf_1": 0.6, "pred_0": 1, "pred_1": 1}\n'
+        + b"".join(b'{"conf_%d": 1}\n' % k for k in range(10_000)),
+        "short_rows.jsonl": json.dumps({f"conf_{k}": 0.5 for k in range(1000)}).encode() + b"\n{}" * 250_000,
+        "one_line.jsonl": b'{"logits": [' + b"[]," * (6 << 20) + b"[]]}",
+        "nested.jsonl": b'{"logits": ' + b"[" * 10**6 + b"\n",
+    }  # fmt: skip
+
+
+def lies(seed=0, count=40):
+    """Return small files that state large sizes: in headers, in directories, at random places."""
+    rng, found = np.random.default_rng(seed), {}
+    x = np.zeros((2, 400, 3), np.float32)
+    npz, npy, pt, parquet = io.BytesIO(), io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.savez_compressed(npz, logits=x, labels=np.zeros(400, int))
+    np.save(npy, x)
+    torch.save({"logits": torch.tensor(x)}, pt, _use_new_zipfile_serialization=False)
+    pq.write_table(pa.table({"conf_0": x.ravel(), "conf_1": x.ravel()}), parquet)
+    good = {"npz": npz, "npy": npy, "pt": pt, "parquet": parquet}
+    for i in range(count):
+        kind = list(good)[i % 4]
+        content = bytearray(good[kind].getvalue())
+        for _ in range(1 + i % 3):  # numbers of four and eight bytes, where sizes stand
+            at = int(rng.integers(0, len(content) - 8))
+            if kind in ("npz", "parquet"):
+                at = len(content) - 8 - int(rng.integers(0, min(500, len(content) - 8)))
+            content[at : at + 4] = int(rng.integers(1 << 28, 1 << 31)).to_bytes(4, "little")
+        found[f"lie_{i:02}.{kind}"] = bytes(content)
+    head = b"\x93NUMPY\x02\x00" + (3 << 30).to_bytes(4, "little")
+    found["header.npy"] = head + b" " * 1000
+    text = json.dumps(
+        {"logits": {"dtype": "F32", "shape": [2, 1 << 31, 3], "data_offsets": [0, 3 << 34]}}
+    )
+    found["lie.safetensors"] = len(text).to_bytes(8, "little") + text.encode() + bytes(100)
+    return found
+
+
+@MEASURED
+def test_files_that_lie_about_their_size_take_no_memory(tmp_path):
+    files = tmp_path / "files"
+    files.mkdir()
+    for name, content in lies().items():
+        (files / name).write_bytes(content)
+    for name, (end, grown) in imported_by_a_child(files, tmp_path, room=1 << 30).items():
+        assert end == "imported" or end.startswith("refused: "), (name, end[:300])
+        assert grown < 100 << 20, (name, grown >> 20, end[:200])
+
+
+@MEASURED
+def test_bombs_are_refused_before_memory_is_taken(tmp_path):
+    files = tmp_path / "files"
+    files.mkdir()
+    for name, content in bombs().items():
+        (files / name).write_bytes(content)
+        assert len(content) < 25 << 20, name
+    for name, (end, grown) in imported_by_a_child(files, tmp_path).items():
+        assert end.startswith("refused: "), (name, end[:300])
+        assert "memory" not in end or "MAX_BYTES" in end, (name, end[:300])
+        assert grown < 250 << 20, (name, grown >> 20, end[:200])
+
+
+def records(rows=400, classes=100):
+    """Return one-hot probabilities of two exits, and labels."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, classes, rows)
+    return np.stack([np.eye(classes, dtype=np.float32)[rng.permutation(labels)], np.eye(classes, dtype=np.float32)[labels]]), labels  # fmt: skip
+
+
+def test_what_shrinks_well_and_is_honest_is_read(tmp_path):
+    probs, labels = records(180_000, 50)  # 72 MB, zipped to an eightieth
+    np.savez_compressed(tmp_path / "a.npz", probs=probs, labels=labels)
+    assert probs.nbytes > FREE and (tmp_path / "a.npz").stat().st_size < probs.nbytes / 60
+    data = import_sources(tmp_path / "a.npz", tmp_path / "a", costs="1,2", unit="ms").data
+    assert data.kind == "probabilities" and data.exits == 2
+
+
+def test_the_user_has_the_last_word(tmp_path, monkeypatch):
+    flat = archive_of(zeros((2, 10**6, 10)))
+    (tmp_path / "a.npz").write_bytes(flat)
+    with pytest.raises(InputError, match=r"unpacks to at most.*uncompressed.*POLICYOPT_MAX_BYTES="):
+        read_npz(tmp_path / "a.npz")
+    monkeypatch.setenv(VARIABLE, "100000000")
+    assert read_npz(tmp_path / "a.npz").arrays["logits"].shape == (2, 10**6, 10)
+    monkeypatch.setenv(VARIABLE, "70000000")
+    with pytest.raises(InputError, match=r"at most 70000000 bytes, as POLICYOPT_MAX_BYTES says"):
+        read_npz(tmp_path / "a.npz")
+    for wrong in ("-1", "1e9", "8GB", "0", "9" * 30):
+        monkeypatch.setenv(VARIABLE, wrong)
+        with pytest.raises(InputError, match=r"POLICYOPT_MAX_BYTES.*number of bytes"):
+            read_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_large_members_that_are_not_compressed_are_mapped(tmp_path, monkeypatch, order):
+    """The way out that the error names: it needs no memory, whatever the size."""
+    monkeypatch.setenv(VARIABLE, "100000")
+    whole = np.asarray(np.random.default_rng(0).normal(size=(2, 30_000, 7)), order=order)
+    np.savez(tmp_path / "a.npz", logits=whole, labels=np.zeros(30_000, np.int8))
+    (tmp_path / "b.npz").write_bytes(b"#!" * 50 + (tmp_path / "a.npz").read_bytes())
+    for name in ("a.npz", "b.npz"):
+        np.testing.assert_array_equal(read_npz(tmp_path / name).arrays["logits"], whole)
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(InputError, match=r"cut or damaged"):
+        read_npz(tmp_path / "a.npz")
+
+
+def test_free_memory_is_known():
+    free = free_memory()
+    assert free is None or 1 << 20 < free < 1 << 50
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "b.jsonl", "c.csv", "d.json"])
+def test_keys_twice_are_refused(tmp_path, name):
+    content = {
+        "a.jsonl": '{"logits": [[1, 2], [2, 1]], "label": 0, "label": 1}',
+        "b.jsonl": '{"conf_0": 0.5, "conf_1": 0.5, "pred_0": 1, "pred_1": 1, "label": 1, "label": 0}',
+        "c.csv": "conf_0,conf_1,pred_0,pred_1,label,label\n0.5,0.5,1,1,1,0",
+        "d.json": '{"costs": [1, 2], "costs": [2, 3]}',
+    }[name]
+    (tmp_path / name).write_text(content + "\n")
+    if name == "d.json":
+        np.save(tmp_path / "d.npy", np.zeros((2, 20, 3)))
+        name = "d.npy"
+    with pytest.raises(InputError, match=r"twice|each of another name"):
+        import_sources(tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@settings(
+    max_examples=12, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+)
+@given(data=st.data(), rows=st.integers(1, 40), exits=st.integers(1, 3), long=st.booleans())
+def test_tables_read_piece_by_piece_are_as_read_at_once(tmp_path_factory, data, rows, exits, long):
+    """Whatever the size of the pieces, of all three formats, with columns of no use between."""
+    import pandas as pd
+
+    place, rng = tmp_path_factory.mktemp("t"), np.random.default_rng(rows)
+    conf, pred = rng.random((rows, exits)), rng.integers(0, 9, (rows, exits))
+    label = rng.integers(0, 9, rows)
+    if long:
+        frame = pd.DataFrame({
+            "sample": np.repeat([f"s{i}" for i in range(rows)], exits), "note": "x",
+            "exit": np.tile(np.arange(exits), rows), "conf": conf.ravel(), "pred": pred.ravel(),
+            "label": np.repeat(label, exits),
+        }).sample(frac=1, random_state=rows)  # fmt: skip
+    else:
+        frame = pd.DataFrame({f"conf_{k}": conf[:, k] for k in range(exits)} | {"note": "x"})
+        frame = frame.assign(**{f"pred_{k}": pred[:, k] for k in range(exits)}, label=label)
+    frame.to_csv(place / "a.csv", index=False)
+    frame.to_json(place / "a.jsonl", orient="records", lines=True, double_precision=15)
+    frame.to_parquet(place / "a.parquet", index=False, row_group_size=data.draw(st.integers(1, 50)))
+    piece = data.draw(st.sampled_from([1, 300, 5000, 1 << 24]))
+    for suffix in ("csv", "jsonl", "parquet"):
+        module = __import__(f"policyopt.cache.importers.{suffix}_file", fromlist=["read"])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "PIECE", piece)
+            raw = module.read(place / f"a.{suffix}")
+        order = np.argsort(pd.factorize(frame["sample"])[1].str[1:].astype(int)) if long else slice(None)  # fmt: skip
+        np.testing.assert_allclose(raw.arrays["conf"][order], conf, rtol=1e-12)
+        np.testing.assert_array_equal(raw.arrays["pred"][order], pred)
+        np.testing.assert_array_equal(raw.arrays["label"][order], label)
+        assert raw.notes == [f"a.{suffix}: column 'note' ignored"]
+
+
+def test_pt_files_that_lie_about_their_storage(tmp_path):
+    torch.save({"logits": torch.zeros(2, 500, 3)}, tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt") as old, zipfile.ZipFile(tmp_path / "b.pt", "w") as new:
+        for info in old.infolist():  # 3000 numbers become 1.5 thousand million
+            new.writestr(info.filename, old.read(info).replace(b"M\xb8\x0b", b"J\x00\x2f\x68\x59"))
+    with pytest.raises(InputError, match=r"SRC"):
+        import_sources(tmp_path / "b.pt", tmp_path / "out")
+
+
+def test_rows_longer_than_the_header_are_refused(tmp_path):
+    """pandas would take the first column for names of the rows, and shift all others."""
+    for end in (",7", ","):
+        (tmp_path / "a.csv").write_text("conf_0,conf_1,pred_0,pred_1" + f"\n0.5,0.6,1,2{end}" * 9)
+        with pytest.raises(InputError, match=r"of 4 cells, as the header"):
+            import_sources(tmp_path / "a.csv", tmp_path / "out")

@@ -1,0 +1,137 @@
+"""Numbers out of range, from the command line, from Python and from files: our errors, by name."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import synthetic
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import policyopt as po
+from policyopt.cache.parsing import parse
+from policyopt.costs import MIN_COST, Cost
+from policyopt.experts import fit_experts
+from policyopt.online.ladders import family_ladder
+from policyopt.online.refit import refit
+from policyopt.online.simulate import simulate
+from policyopt.runtime.checks import MAX_COST, MAX_SEED
+from policyopt.runtime.content import digest_of, from_dict
+from policyopt.runtime.errors import BudgetError, InputError
+from policyopt.table import Tables
+from policyopt.tiers import Goal, Tier, Tiers, certified_plan, make_plan
+
+SEEDS = (-1, MAX_SEED + 1, 1 << 200, 1.0, True, None, "0", float("nan"))
+
+
+@pytest.fixture(scope="module")
+def data():
+    logits, labels = synthetic.outputs(120, 2, 3)
+    return po.from_arrays(logits, labels, [1, 2], context=labels % 2)
+
+
+def calls(data):
+    """Return the calls of the library that take a seed."""
+    logits, labels = synthetic.outputs(20, 2, 3)
+    table, tiers = Tables(data).get("fit"), Tiers((Tier("a", 1.0),), (), 1.0)
+    goal = Goal(budget=1.5)
+    return {
+        "from_arrays": lambda s: po.from_arrays(logits, labels, [1, 2], seed=s),
+        "fit": lambda s: po.fit(data, 1.5, "max_prob", seed=s),
+        "fit_experts": lambda s: fit_experts(data, 1.5, "max_prob", seed=s),
+        "refit": lambda s: refit("max_prob", table, table, 1.5, seed=s),
+        "ladder": lambda s: family_ladder("max_prob", table, 3, seed=s),
+        "tune": lambda s: po.tune(data, "max_prob", trials=1, seed=s),
+        "simulate": lambda s: simulate(data, rounds=20, repetitions=1, seed=s),
+        "make_plan": lambda s: make_plan(tiers, table, goal, seed=s),
+        "certified_plan": lambda s: certified_plan(tiers, table, goal, 0.9, seed=s),
+    }
+
+
+@pytest.mark.parametrize("seed", SEEDS, ids=repr)
+def test_seeds_out_of_range(data, seed):
+    for name, call in calls(data).items():
+        with pytest.raises(InputError, match=r"'seed' must be a whole number"):
+            call(seed)
+            pytest.fail(name)
+
+
+def test_the_largest_seed_goes_all_the_way(data, tmp_path):
+    logits, labels = synthetic.outputs(40, 2, 3)
+    np.savez(tmp_path / "a.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2.0])
+    po.import_sources(tmp_path / "a.npz", tmp_path / "c", unit="ms", seed=np.int64(MAX_SEED))
+    assert po.open_cache(tmp_path / "c").split_seed == MAX_SEED
+    assert po.fit(data, 1.5, "max_prob", seed=MAX_SEED).policy
+
+
+@pytest.mark.parametrize("command", ["import", "fit", "plan", "tune", "simulate", "export"])
+@pytest.mark.parametrize("seed", ["-1", str(1 << 63)])
+def test_seeds_of_commands(run, tmp_path, command, seed):
+    more = {
+        "import": ("a.npz", "--out", tmp_path / "c"), "fit": ("c", "--out", tmp_path / "p.json"),
+        "plan": ("c", "--tiers", "t.toml"), "tune": ("c", "--out", tmp_path / "t"),
+        "simulate": ("c",), "export": ("p.json", "--out", tmp_path / "e"),
+    }[command]  # fmt: skip
+    code, _, said = run(command, *more, "--seed", seed)
+    assert code == 2 and "'seed' must be a whole number, at least 0" in said
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=2, max_size=3), st.booleans()
+)
+def test_any_costs_are_fitted_or_refused(costs, standalone):
+    """What is taken has variances: a fit ends, with intervals that are numbers."""
+    logits, labels = synthetic.outputs(60, len(costs), 3)
+    kind = "standalone" if standalone else "cumulative"
+    try:
+        data = po.from_arrays(logits, labels, costs, cost_kind=kind)
+    except InputError:
+        return
+    assert MIN_COST <= data.cost().values[-1] <= MAX_COST
+    try:
+        found = po.fit(data, "60%", "max_prob").expected
+    except (InputError, BudgetError):
+        return
+    assert np.isfinite([found.cost, found.sd]).all()
+
+
+@pytest.mark.parametrize("costs", [(1, 1e300), (1, 1e101), (0, 1e-200), (6e99, 6e99)])
+def test_costs_beyond_range_are_refused_everywhere(costs, tmp_path, run):
+    kind = "standalone" if costs[0] == 6e99 else "cumulative"
+    logits, labels = synthetic.outputs(40, 2, 3)
+    with pytest.raises(InputError, match=r"at most 1e|1e-100 at least"):
+        Cost("c", "ms", costs, kind)
+    (tmp_path / "a.json").write_text(json.dumps({"costs": costs, "labels": labels.tolist()}))
+    np.save(tmp_path / "a.npy", logits.swapaxes(0, 1))
+    code, _, said = run("import", tmp_path / "a.npy", "--out", tmp_path / "c", "--cost-kind", kind)
+    assert code == 2 and "'cost' must be" in said and not (tmp_path / "c").exists()
+    if costs[1] > MAX_COST:
+        with pytest.raises(InputError, match="at most 1e"):
+            po.from_arrays(logits, labels, np.tile(np.array(costs, float), (40, 1)))
+        policy = po.runtime.artifact.to_dict(po.fit(po.from_arrays(logits, labels, [1, 2]), 1.5, "max_prob").policy)  # fmt: skip
+        body = {k: v for k, v in policy.items() if k != "sha256"} | {
+            "costs": list(map(float, costs))
+        }
+        with pytest.raises(InputError, match="costs"):
+            from_dict({**body, "sha256": digest_of(body)})
+
+
+def test_more_budgets_than_anyone_draws(data):
+    with pytest.raises(InputError, match="1 to 10000 budgets"):
+        po.curve(data, ["max_prob"], 10**12)
+
+
+def test_a_manifest_of_a_seed_out_of_range(tmp_path):
+    from policyopt.cache.manifest import signed
+
+    logits, labels = synthetic.outputs(40, 2, 3)
+    np.savez(tmp_path / "a.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2.0])
+    po.import_sources(tmp_path / "a.npz", tmp_path / "c", unit="ms")
+    content = json.loads((tmp_path / "c" / "manifest.json").read_text())
+    for field, value in (("split_seed", -1), ("split_seed", 1 << 63), ("classes", 10**12)):
+        text = json.dumps(signed({**content, field: value})).encode()
+        with pytest.raises(InputError, match=f"manifest.json.*{field.removeprefix('split_')}"):
+            parse(text)
