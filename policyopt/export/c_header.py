@@ -321,8 +321,11 @@ _INCLUDES = """\
     || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #error "policyopt: compile without -ffast-math and the options it stands for, which change decisions"
 #endif
-#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0
-#error "policyopt: float must be computed as float; on 32-bit x86 add -msse2 -mfpmath=sse"
+/* By TS 18661-3 (C23 annex H), 0 computes every type as itself; 16 and 32 only widen what is narrower
+   than float (_Float16, where a processor has it): float and double stay themselves. The others
+   compute float as something wider (1, 2, 33, 64, ...: x87, say), or as it falls (-1). */
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16 && FLT_EVAL_METHOD != 32
+#error "policyopt: float must be computed as float; on x86 use SSE for it: -msse2 -mfpmath=sse"
 #endif
 /* Products must be rounded before they are added: no fused multiply-add. */
 #if defined(__clang__)
