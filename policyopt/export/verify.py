@@ -26,7 +26,7 @@ from policyopt.runtime.errors import CheckError
 from policyopt.runtime.policy import ALWAYS, NEVER, Policy
 
 from .edges import limits_of
-from .golden import Golden, LeftOut, Ran
+from .golden import Golden, LeftOut, Ran, joined
 from .golden_file import read_golden
 from .machine import TIMES, this_machine
 from .manifest import EDGES, GOLDEN, TARGETS, ULPS, read_manifest
@@ -141,17 +141,8 @@ def read_export(folder: Path) -> Export:
     left, targets = manifest["left_out"], manifest["targets"]
     out = LeftOut(left["rows"], left["of"], tuple(left["ulps"]))
     ordered = tuple(target for target in TARGETS if target in targets)
-    whole = _joined(golden, edges)
+    whole = joined(golden, edges)
     return Export(folder, policy, ordered, whole, len(edges), out, manifest["machine"])
-
-
-def _joined(one: Golden, other: Golden) -> Golden:
-    def both(here: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: np.concatenate([array, there[name]]) for name, array in here.items()}
-
-    inputs = [both(here, there) for here, there in zip(one.inputs, other.inputs, strict=True)]
-    expected = Ran(**both(vars(one.expected), vars(other.expected)))
-    return Golden(inputs, np.concatenate([one.sample, other.sample]), expected)
 
 
 def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) -> Iterator[Verdict]:
