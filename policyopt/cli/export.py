@@ -65,7 +65,7 @@ def export(
         write_bundle(loaded, out, wanted, golden, graphs, name)
     if replaced:
         print("note: the export that was there is replaced", file=sys.stderr)
-    if rows * size > BYTES:
+    if BYTES // size < min(rows, golden.left_out.of):
         why = f"each takes {size:,} bytes, all {BYTES >> 20} MiB at most"
         print(f"note: {len(golden):,} golden rows of {rows:,}: {why}", file=sys.stderr)
     elif len(golden) < rows and (data is not None or rows != 512):

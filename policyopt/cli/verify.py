@@ -80,7 +80,9 @@ def _machine(export: Any, numpy: Any) -> str:
     from policyopt.export.manifest import ULPS
 
     if export.same_machine:
-        return "Exported on a machine with this one's arithmetic: numpy's scores and exits are equal."
+        return (
+            "Exported on a machine with this one's arithmetic: numpy's scores and exits are equal."
+        )
     there = export.machine
     return (
         f"Exported on another processor or C library (numpy {there['numpy']}, {there['architecture']}, "

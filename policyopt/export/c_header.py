@@ -306,7 +306,8 @@ _COMMENT = """\
 {probabilities}
    C99 or C++, needs math.h only (link with -lm); no memory is allotted and nothing is global.
    Classes are computed with in float, what there is one of per row in double, in the order of
-   policyopt.runtime, whose decisions these are. Compile without -ffast-math. */
+   policyopt.runtime, whose decisions these are. Compile without -ffast-math, and clang besides without
+   -ffp-contract=fast, which it sets above the header's own word that nothing be fused. */
 """
 _PROBABILITIES = """
    Define {upper}_PROBABILITIES before the header is included to have the class probabilities of

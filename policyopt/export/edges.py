@@ -98,7 +98,11 @@ def _sound(whole: Golden) -> npt.NDArray[np.bool_]:
 
 
 def _at(
-    policy: Policy, whole: Golden, at: int, rows: npt.NDArray[np.int64], limit: float,
+    policy: Policy,
+    whole: Golden,
+    at: int,
+    rows: npt.NDArray[np.int64],
+    limit: float,
     kept: Sequence[int],
 ) -> list[tuple[list[Inputs], npt.NDArray[np.int64]]]:
     """Return the pairs found at one threshold."""

@@ -80,8 +80,8 @@ class Golden:
     edges : Golden, optional
         Samples as near to the thresholds as can be, on both sides of each (`edges.edges_of`).
     left_out : LeftOut
-    sure : ndarray of shape (n,), bool, optional
-        Whose class rounding elsewhere cannot change, at any exit.
+    sure : ndarray of shape (n,), bool
+        Whose class rounding elsewhere cannot change, at any exit; empty where it was not looked at.
     """
 
     inputs: list[Inputs]
@@ -89,7 +89,7 @@ class Golden:
     expected: Ran
     edges: Golden | None = None
     left_out: LeftOut = field(default_factory=LeftOut)
-    sure: npt.NDArray[np.bool_] | None = None
+    sure: npt.NDArray[np.bool_] = field(default_factory=lambda: np.ones(0, dtype=bool))
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -165,14 +165,14 @@ def joined(one: Golden, other: Golden) -> Golden:
 
     inputs = [both(here, there) for here, there in zip(one.inputs, other.inputs, strict=True)]
     expected = Ran(**both(vars(one.expected), vars(other.expected)))
-    sure = None if one.sure is None or other.sure is None else np.append(one.sure, other.sure)
-    return Golden(inputs, np.concatenate([one.sample, other.sample]), expected, sure=sure)
+    sample, sure = np.append(one.sample, other.sample), np.append(one.sure, other.sure)
+    return Golden(inputs, sample, expected, sure=sure)
 
 
 def part_of(golden: Golden, rows: Any) -> Golden:
     """Return some rows, without edges."""
     expected = Ran(**{name: array[rows] for name, array in vars(golden.expected).items()})
-    sure = None if golden.sure is None else golden.sure[rows]
+    sure = golden.sure[rows] if len(golden.sure) else golden.sure
     return Golden(rows_of(golden.inputs, rows), golden.sample[rows], expected, sure=sure)
 
 

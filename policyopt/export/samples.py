@@ -82,7 +82,9 @@ def golden_of(
             pool = part_of(pool, np.sort(np.concatenate([kept, close])))
     if pool is None or (doubt := _doubt(policy, pool, ulps)).all():
         got = f"{0 if pool is None else len(pool)} such rows"
-        raise bad("golden rows", "some that rounding cannot take to another exit", got, "Give more.")
+        raise bad(
+            "golden rows", "some that rounding cannot take to another exit", got, "Give more."
+        )
     fit = np.flatnonzero(~doubt)
     kept = _chosen(policy, pool, gaps(policy, pool), fit, min(rows, room), rng)
     close = rng.permutation(np.flatnonzero(doubt & pool.sure))[: min(_EDGES, room // 4)]

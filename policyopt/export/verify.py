@@ -240,7 +240,9 @@ def _compared(
     golden, wanted = export.golden, export.golden.expected
     reached = np.arange(wanted.score.shape[1]) <= wanted.exit[:, None]
     differs = ran.leave != wanted.leave
-    _refuse(runtime, "exit", differs & ~np.broadcast_to(may, differs.shape), ran.leave, wanted.leave)
+    _refuse(
+        runtime, "exit", differs & ~np.broadcast_to(may, differs.shape), ran.leave, wanted.leave
+    )
     _refuse(
         runtime, "answer", ran.prediction != wanted.prediction, ran.prediction, wanted.prediction
     )

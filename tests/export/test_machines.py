@@ -66,7 +66,9 @@ def exports(tmp_path_factory):
     """Every rule, some of probabilities too, exported with all features and with none."""
     place = tmp_path_factory.mktemp("machines")
     for processor in ("all", "baseline"):
-        done = python(processor, "-c", ALL_RULES, Path(__file__).parents[1], "write", place / processor)
+        done = python(
+            processor, "-c", ALL_RULES, Path(__file__).parents[1], "write", place / processor
+        )
         assert done.returncode == 0, done.stderr
     return place
 
@@ -77,7 +79,9 @@ def told(processor, exports, by):
     return [line.split(maxsplit=1) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize(("by", "on"), [("all", "baseline"), ("baseline", "all"), ("all", "narrower")])
+@pytest.mark.parametrize(
+    ("by", "on"), [("all", "baseline"), ("baseline", "all"), ("all", "narrower")]
+)
 def test_every_rule_verifies_on_another_processor(by, on, exports):
     """Within the ulps stated, and exits equal but at a threshold; some differ, or nothing was tried."""
     lines = told(on, exports, by)
