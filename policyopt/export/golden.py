@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,9 +110,7 @@ def expect(policy: Any, inputs: list[Inputs], sample: npt.NDArray[np.int64]) -> 
     score, confidence = np.empty((n, exits)), np.empty((n, exits))
     prediction, leave = np.empty((n, exits), np.int32), np.empty((n, exits), bool)
     sure = np.ones(n, dtype=bool)
-    # Some rows at a time, so that memory does not grow with them: a step takes some ten numbers per class.
-    size = max(BYTES // (64 * max(policy.classes, 1)), 1)
-    for part in (slice(low, low + size) for low in range(0, max(n, 1), size)):
+    for part in few_at_a_time(inputs, n):
         state = policy.start(sample[part])
         for at, (k, given) in enumerate(zip(policy.path, rows_of(inputs, part), strict=True)):
             seen = policy.step(k, given_output(policy, given), state, given.get("features"))
@@ -174,6 +173,13 @@ def part_of(golden: Golden, rows: Any) -> Golden:
     expected = Ran(**{name: array[rows] for name, array in vars(golden.expected).items()})
     sure = golden.sure[rows] if len(golden.sure) else golden.sure
     return Golden(rows_of(golden.inputs, rows), golden.sample[rows], expected, sure=sure)
+
+
+def few_at_a_time(inputs: list[Inputs], n: int) -> Iterator[slice]:
+    """Yield which rows to look at side by side: a step takes some ten numbers per class and row."""
+    width = max((a[:1].size for given in inputs for a in given.values()), default=1)
+    size = max(BYTES // (64 * max(width, 1)), 1)
+    return (slice(low, low + size) for low in range(0, max(n, 1), size))
 
 
 def rows_of(inputs: list[Inputs], rows: Any) -> list[Inputs]:
