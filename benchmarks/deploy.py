@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import functools
 import json
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from policyopt.cli.served import runners
 from policyopt.export import ScalarPolicy
 from policyopt.export.bundle import write_bundle
 from policyopt.export.c_native import ASK, native
-from policyopt.export.golden import Golden, Ran, expect, given_output
+from policyopt.export.golden import Golden, Ran, expect, given_output, joined
 from policyopt.export.samples import from_cache
 from policyopt.export.scalar_policy import caught_up
 from policyopt.export.tracing import trace_policy
@@ -71,9 +72,9 @@ def _compared(data: Any, tables: Tables, method: str) -> dict[str, Any]:
     except (InputError, BudgetError) as error:
         return {"refused": str(error)}
     graphs = trace_policy(policy)
-    inputs, sample = from_cache(policy, graphs, data, "test")
-    golden = expect(policy, inputs, sample)
-    batch = policy.decide([_of(policy, inputs, k) for k in range(policy.model_exits)])
+    parts = from_cache(policy, graphs, data, "test", 8192)
+    golden = functools.reduce(joined, [expect(policy, *part) for part in parts])
+    batch = policy.decide([_of(policy, golden.inputs, k) for k in range(policy.model_exits)])
     path = np.asarray(policy.path)
     found: dict[str, Any] = {
         "rows": len(golden),

@@ -42,6 +42,7 @@ def export(
 ) -> None:
     """Write a policy for other runtimes, with golden vectors that `policyopt verify` runs."""
     from policyopt.export.bundle import MANIFEST, TARGETS, write_bundle
+    from policyopt.export.golden import BYTES, row_bytes
     from policyopt.export.samples import golden_of
     from policyopt.export.tracing import trace_policy
 
@@ -56,6 +57,7 @@ def export(
     wanted = [t.strip() for part in to for t in part.split(",")] if to else _possible(TARGETS)
     replaced = (out / MANIFEST).is_file()
     data = None if cache is None else read_cache(cache)
+    size = row_bytes(loaded, ())
     with progress("tracing the policy"):
         graphs = trace_policy(loaded)
         golden = golden_of(loaded, graphs, data, split or "test", rows, seed)
@@ -63,7 +65,10 @@ def export(
         write_bundle(loaded, out, wanted, golden, graphs, name)
     if replaced:
         print("note: the export that was there is replaced", file=sys.stderr)
-    if len(golden) < rows and (data is not None or rows != 512):
+    if BYTES // size < min(rows, golden.left_out.of):
+        why = f"each takes {size:,} bytes, all {BYTES >> 20} MiB at most"
+        print(f"note: {len(golden):,} golden rows of {rows:,}: {why}", file=sys.stderr)
+    elif len(golden) < rows and (data is not None or rows != 512):
         print(f"note: {len(golden):,} golden rows of {rows:,}: there are no more", file=sys.stderr)
     print(f"wrote {out}: {', '.join(dict.fromkeys(wanted))}; {len(golden)} golden rows")
     print(f"next: policyopt verify {out}")

@@ -20,6 +20,9 @@ def verify(
 ) -> None:
     """Run every runtime present on the golden vectors; exit code 4 at the first difference.
 
+    On another processor than the one that exported, scores may differ by the ulps stated, and exits of
+    rows within those of a threshold: these are counted and told, with exit code 0.
+
     The Python file and the C header are run for that: verify folders whose writer you trust.
     """
     from policyopt.cli.served import runners
@@ -37,7 +40,8 @@ def verify(
     rows: list[dict[str, Any]] = [
         {
             "runtime": v.runtime, "rows": v.rows, "error_ulps": v.error,
-            "threshold_within": v.within, "absent": v.absent or None,
+            "threshold_within": v.within, "turned_at_threshold": v.turned,
+            "same_machine": export.same_machine, "absent": v.absent or None,
         }
         for v in found
     ]  # fmt: skip
@@ -49,12 +53,13 @@ def verify(
             {
                 "runtime": lambda r: r["runtime"],
                 "golden rows": lambda r: "-" if r["absent"] else f"{r['rows']:,}",
-                "exits, answers": lambda r: r["absent"] or "equal",
+                "exits, answers": lambda r: r["absent"] or _equal(r["turned_at_threshold"]),
                 "scores off by at most [float32 ulps]": lambda r: _number(r["error_ulps"]),
                 "thresholds checked to within": lambda r: _number(r["threshold_within"]),
             },
         )
         print(_rows(export))
+        print(_machine(export, found[0]))
     ran = {v.runtime for v in found if not v.absent}
     if missing := [name for name in needed if name not in ran]:
         raise CheckError(
@@ -64,6 +69,27 @@ def verify(
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2g}"
+
+
+def _equal(turned: int) -> str:
+    return f"equal but {turned:,} at a threshold" if turned else "equal"
+
+
+def _machine(export: Any, numpy: Any) -> str:
+    """Return whether the scores recorded were this machine's, and what was asked for that."""
+    from policyopt.export.manifest import ULPS
+
+    if export.same_machine:
+        return (
+            "Exported on a machine with this one's arithmetic: numpy's scores and exits are equal."
+        )
+    there = export.machine
+    return (
+        f"Exported on another processor or C library (numpy {there['numpy']}, {there['architecture']}, "
+        f"{' '.join(there['features'])}; {there['libc'] or there['system']}): numpy's scores differ by "
+        f"{_number(numpy.error)} float32 ulps of the {ULPS['c']} stated, "
+        f"{numpy.turned:,} rows at a threshold leave otherwise."
+    )
 
 
 def _rows(export: Any) -> str:

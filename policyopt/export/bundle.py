@@ -13,7 +13,7 @@ from policyopt.runtime.policy import Policy
 
 from .edges import edges_of
 from .folder import new_folder
-from .golden import Golden
+from .golden import Golden, row_bytes
 from .golden_file import write_golden
 from .graph import ExitGraph
 from .manifest import (
@@ -61,6 +61,7 @@ def write_bundle(
         raise bad(
             "--to", f"of {', '.join(TARGETS)}", ", ".join(unknown) or "nothing", "E.g. --to c."
         )
+    row_bytes(policy, graphs or ())  # before anything of that size is made
     graphs = trace_policy(policy) if graphs is None else graphs
     with new_folder(out, _check_old) as folder:
         save_policy(policy, folder / POLICY)

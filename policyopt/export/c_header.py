@@ -306,7 +306,8 @@ _COMMENT = """\
 {probabilities}
    C99 or C++, needs math.h only (link with -lm); no memory is allotted and nothing is global.
    Classes are computed with in float, what there is one of per row in double, in the order of
-   policyopt.runtime, whose decisions these are. Compile without -ffast-math. */
+   policyopt.runtime, whose decisions these are. Compile without -ffast-math, and clang besides without
+   -ffp-contract=fast, which it sets above the header's own word that nothing be fused. */
 """
 _PROBABILITIES = """
    Define {upper}_PROBABILITIES before the header is included to have the class probabilities of
@@ -321,8 +322,11 @@ _INCLUDES = """\
     || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #error "policyopt: compile without -ffast-math and the options it stands for, which change decisions"
 #endif
-#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0
-#error "policyopt: float must be computed as float; on 32-bit x86 add -msse2 -mfpmath=sse"
+/* By TS 18661-3 (C23 annex H), 0 computes every type as itself; 16 and 32 only widen what is narrower
+   than float (_Float16, where a processor has it): float and double stay themselves. The others
+   compute float as something wider (1, 2, 33, 64, ...: x87, say), or as it falls (-1). */
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16 && FLT_EVAL_METHOD != 32
+#error "policyopt: float must be computed as float; on x86 use SSE for it: -msse2 -mfpmath=sse"
 #endif
 /* Products must be rounded before they are added: no fused multiply-add. */
 #if defined(__clang__)

@@ -124,6 +124,8 @@ class Reader:
                 at = self._picked(node.args[0], index[:depth], len(table))
                 name = self.numbers.table("table", table)
                 return f"{name}[{flat((at, *index[depth:]), table.shape)}]"
+            case "search" if not len(a["edges"]):  # one bin; C has no empty tables
+                return "INT64_C(0)"
             case "search":
                 edges = self.numbers.table("edges", a["edges"], np.float64)
                 called = self.helpers.use(f"search_{a['side']}")

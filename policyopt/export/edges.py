@@ -12,23 +12,21 @@ of such samples with the runtime's *own* score: leave exactly where it is at or 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime.answers import Plain
 from policyopt.runtime.deciding import arms, thresholds_of
 from policyopt.runtime.policy import ALWAYS, NEVER, Policy
 
-from .golden import Golden, Inputs, expect, given_output, rows_of
+from .golden import BYTES, JUMP, Golden, Inputs, expect, given_output, part_of, rows_of, sure_class
 
-#: Pairs of samples that are tried per threshold, and kept: the nearest.
-_TRIED, _KEPT = 16, 4
+#: Pairs of samples that are tried per threshold, and kept: the nearest at it, and off it on both sides.
+#: Fewer where rows are large.
+_TRIED, _KEPT = 16, (4, 1, 1)
 _HALVINGS = 45
-#: A score that turns by more than this (of the larger of threshold and 1) jumps: rounding elsewhere
-#: may take another side of the jump. An answer whose two largest classes are nearer may be the other.
-_JUMP = 64 * 2.0**-23
 #: How far from the threshold some more lie, of the larger of threshold and 1.
 _OFF = 16 * 2.0**-23
 
@@ -69,18 +67,22 @@ def edges_of(policy: Policy, whole: Golden, close: Golden | None = None) -> Gold
     found = [] if close is None else [(close.inputs, close.sample)]
     limits, arm = limits_of(policy, whole.sample), arms(policy, whole.sample)
     sound = _sound(whole)
+    row = sum(array[:1].nbytes for given in whole.inputs for array in given.values())
+    pairs = BYTES // max(2 * row * (policy.exits - 1) * len(np.unique(arm)), 1)
+    kept = _KEPT if pairs >= sum(_KEPT) else (max(pairs - 2, 1), *([1, 1] if pairs > 2 else []))
     for at in range(policy.exits - 1):
         for which in np.unique(arm):
             rows = np.flatnonzero(sound & (arm == which))
             if len(rows) and ALWAYS < limits[rows[0], at] < NEVER:
-                found += _at(policy, whole, at, rows, float(limits[rows[0], at]))
+                found += _at(policy, whole, at, rows, float(limits[rows[0], at]), kept)
     if not found:
         return expect(policy, rows_of(whole.inputs, slice(0)), whole.sample[:0])
     inputs = [
         {name: np.concatenate([part[at][name] for part, _ in found]) for name in given}
         for at, given in enumerate(whole.inputs)
     ]
-    return expect(policy, inputs, np.concatenate([sample for _, sample in found]))
+    made = expect(policy, inputs, np.concatenate([sample for _, sample in found]))
+    return part_of(made, np.flatnonzero(made.sure))  # answers are to be equal everywhere
 
 
 def _sound(whole: Golden) -> npt.NDArray[np.bool_]:
@@ -96,7 +98,12 @@ def _sound(whole: Golden) -> npt.NDArray[np.bool_]:
 
 
 def _at(
-    policy: Policy, whole: Golden, at: int, rows: npt.NDArray[np.int64], limit: float
+    policy: Policy,
+    whole: Golden,
+    at: int,
+    rows: npt.NDArray[np.int64],
+    limit: float,
+    kept: Sequence[int],
 ) -> list[tuple[list[Inputs], npt.NDArray[np.int64]]]:
     """Return the pairs found at one threshold."""
     score = whole.expected.score[rows, at]
@@ -107,10 +114,11 @@ def _at(
     stay, go = rows[~leave], rows[leave]
     if not len(stay) or not len(go):
         return []
-    turn = np.arange(_TRIED)
+    tried = _TRIED if sum(kept) == sum(_KEPT) else 2 * kept[0]
+    turn = np.arange(tried)
     # Partners: the nearest, and others from everywhere, which are sooner on the other side for every history.
     one = np.where(turn % 2 == 0, stay[turn // 2 % len(stay)], go[turn // 2 % len(go)])
-    spread = np.linspace(0, 1, _TRIED)
+    spread = np.linspace(0, 1, tried)
     other = np.where(
         turn % 2 == 0, go[(spread * (len(go) - 1)).astype(int)],
         stay[(spread * (len(stay) - 1)).astype(int)],
@@ -119,7 +127,7 @@ def _at(
     # Elsewhere the nearest may all come to lie on one side: so some a little further off, too.
     off = _OFF * max(abs(limit), 1.0)
     found = []
-    for goal, most in ((limit, _KEPT), (limit - off, 1), (limit + off, 1)):
+    for goal, most in zip((limit, limit - off, limit + off), kept, strict=False):
         places, best = _turning(policy, line, goal)
         sample = whole.sample[one[best[:most]]]
         found += [(line.inputs(t, best[:most]), sample) for t in places]
@@ -128,7 +136,7 @@ def _at(
 
 def _turning(policy: Policy, line: _Line, goal: float) -> tuple[tuple[Floats, Floats], Any]:
     """Return places on the lines just before and after the score comes to a goal; the best lines first."""
-    low, high = np.zeros(_TRIED), np.ones(_TRIED)
+    low, high = np.zeros(len(line.state.arm)), np.ones(len(line.state.arm))
     first = line.look(low).score >= goal
     turns = first != (line.look(high).score >= goal)
     for _ in range(_HALVINGS):
@@ -136,9 +144,10 @@ def _turning(policy: Policy, line: _Line, goal: float) -> tuple[tuple[Floats, Fl
         same = (line.look(middle).score >= goal) == first
         low, high = np.where(same, middle, low), np.where(same, high, middle)
     before, after = line.look(low), line.look(high)
-    kept = turns & (np.abs(before.score - after.score) <= _JUMP * max(abs(goal), 1.0))
+    kept = turns & (np.abs(before.score - after.score) <= JUMP * max(abs(goal), 1.0))
     kept &= before.prediction == after.prediction
-    kept &= _sure(policy, before) & _sure(policy, after)
+    for given, seen in ((line.given(low), before), (line.given(high), after)):
+        kept &= sure_class(policy, given, seen)
     gap = np.maximum(np.abs(before.score - goal), np.abs(after.score - goal))
     return (low, high), np.flatnonzero(kept)[np.argsort(gap[kept], kind="stable")]
 
@@ -180,11 +189,3 @@ class _Line:
         """Return whole samples."""
         every = [*self.one[: self.at], self.given(t), *self.one[self.at + 1 :]]
         return rows_of(every, rows)
-
-
-def _sure(policy: Policy, seen: Any) -> npt.NDArray[np.bool_]:
-    """Return whose class rounding elsewhere cannot change; a plain answer's is that of the inputs."""
-    if policy.kind == "record" or isinstance(policy.answer, Plain):
-        return np.ones(len(seen.score), dtype=bool)
-    top = np.sort(seen.answer, axis=1)
-    return top[:, -1] - top[:, -2] > _JUMP

@@ -9,6 +9,7 @@ Version 2 holds exactly these fields::
                       left out, being so near to a threshold (K-1 numbers; 2**-23 of the larger of score,
                       threshold and 1) that rounding may decide; edges.npz has some of them
     targets           {"c": {"ulps": 64}, ...}
+    machine           {"numpy": ..., "features": [...], ...}: whose arithmetic gave the scores recorded
     files             {"policy.json": SHA-256, ...}: every file but the manifest
     sha256            of all the above in canonical form
 
@@ -33,6 +34,7 @@ from policyopt.runtime.strict_json import digest_of, parse, read_plain
 from policyopt.thresholds import flat
 
 from .golden import Golden
+from .machine import check_machine, this_machine
 
 FORMAT, VERSION = "policyopt-export", 2
 MANIFEST, POLICY, GOLDEN, EDGES = "manifest.json", "policy.json", "golden.npz", "edges.npz"
@@ -43,7 +45,7 @@ TARGETS = ("python", "onnx", "c")
 ULPS = {"python": 0, "onnx": flat.ULPS, "c": flat.ULPS}
 FIELDS = (
     "format", "version", "score", "answer", "path", "kind", "classes", "unit", "costs", "rows",
-    "edges", "left_out", "targets", "files", "sha256",
+    "edges", "left_out", "targets", "machine", "files", "sha256",
 )  # fmt: skip
 #: Names of C headers, and the one of an export that names none.
 _HEADER, _USUAL = re.compile(r"[a-z][a-z0-9_]{0,40}\.h"), "policyopt_policy.h"
@@ -71,7 +73,8 @@ def manifest_of(
     content = {
         "format": FORMAT, "version": VERSION, **_told(policy), "rows": len(golden), "edges": edges,
         "left_out": {"rows": left.rows, "of": left.of, "ulps": list(left.ulps)},
-        "targets": {t: {"ulps": ULPS[t]} for t in targets}, "files": dict(files),
+        "targets": {t: {"ulps": ULPS[t]} for t in targets}, "machine": this_machine(),
+        "files": dict(files),
     }  # fmt: skip
     return {**content, "sha256": digest_of(content)}
 
@@ -166,6 +169,7 @@ def _check_parts(manifest: dict[str, Any]) -> None:
     whole = isinstance(left, dict) and left.keys() == {"rows", "of", "ulps"}
     if not whole or not _count(left["rows"]) or not _count(left["of"]) or left["rows"] > left["of"]:
         raise bad(f"left_out of {MANIFEST}", "rows of so many, and ulps", left, _AGAIN)
+    check_machine(manifest["machine"], f"machine of {MANIFEST}", _AGAIN)
 
 
 def _check_files(folder: Path, files: dict[str, str]) -> None:

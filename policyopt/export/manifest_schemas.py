@@ -6,7 +6,7 @@ from policyopt.runtime.answers import ANSWERS
 from policyopt.runtime.output import KINDS
 from policyopt.runtime.scores import RULES
 
-from . import manifest, onnx_manifest
+from . import machine, manifest, onnx_manifest
 from .onnx_builder import OPSET
 from .schema import NUMBER, Schema, object_of, or_null
 
@@ -38,6 +38,12 @@ def _export() -> Schema:
             ),
             "minProperties": 1,
         },
+        "machine": object_of(
+            {
+                name: {"type": "array", "items": _NAME} if name == "features" else _NAME
+                for name in machine.FIELDS
+            }
+        ),
         "files": {
             "type": "object", "additionalProperties": _SHA,
             "required": [manifest.POLICY, manifest.GOLDEN, manifest.EDGES],

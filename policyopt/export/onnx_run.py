@@ -14,7 +14,7 @@ from policyopt.cache.files import open_regular
 from policyopt.runtime.artifact import read_json
 from policyopt.runtime.errors import bad
 
-from .golden import Golden, Ran
+from .golden import Golden, Ran, few_at_a_time, rows_of
 from .onnx_manifest import FORMAT, GIVEN, MANIFEST, VERSION
 
 _MOST = 1 << 30  # bytes of one graph: a protobuf holds no more than twice that
@@ -129,26 +129,32 @@ def run_onnx(folder: str | os.PathLike[str], golden: Golden) -> Ran:
         )
     score, confidence = np.empty((n, exits)), np.empty((n, exits))
     prediction, leave = np.empty((n, exits), np.int32), np.empty((n, exits), bool)
-    left: dict[str, Any] = {}
-    for at, (session, entry) in enumerate(zip(sessions, entries, strict=True)):
-        given = golden.inputs[at]
-        known = {**given, **{GIVEN + name: column for name, column in given.items()}}
-        known["sample"] = golden.sample
-        known |= {state["input"]: left.get(state["output"]) for state in entry["states"]}
-        unfit = "logits" in given and ~np.isfinite(given["logits"].max(axis=1, initial=-np.inf))
-        if np.any(unfit):
-            row = int(np.argmax(unfit))
-            raise bad("golden inputs", "fit for the policy", f"row {row} refused at exit {at}", "")
-        names = [put.name for put in session.get_inputs()]
-        lacking = [name for name in names if known.get(name) is None]
-        if lacking:
-            raise bad(
-                f"golden at exit {entry['exit']}", f"with {', '.join(lacking)}", sorted(known), ""
-            )
-        puts = [put.name for put in session.get_outputs()]
-        # Floats with gaps between rows are copied: onnxruntime reads them side by side.
-        feeds = {name: np.ascontiguousarray(known[name]) for name in names}
-        left = dict(zip(puts, session.run(puts, feeds), strict=True))
-        score[:, at], confidence[:, at] = left["score"], left["confidence"]
-        prediction[:, at], leave[:, at] = left["prediction"], left["exit"]
+    for part in few_at_a_time(golden.inputs, n):
+        left: dict[str, Any] = {}
+        inputs = rows_of(golden.inputs, part)
+        for at, (session, entry, given) in enumerate(zip(sessions, entries, inputs, strict=True)):
+            known = {**given, **{GIVEN + name: column for name, column in given.items()}}
+            known["sample"] = golden.sample[part]
+            known |= {state["input"]: left.get(state["output"]) for state in entry["states"]}
+            unfit = "logits" in given and ~np.isfinite(given["logits"].max(axis=1, initial=-np.inf))
+            if np.any(unfit):
+                row = part.start + int(np.argmax(unfit))
+                raise bad(
+                    "golden inputs", "fit for the policy", f"row {row} refused at exit {at}", ""
+                )
+            names = [put.name for put in session.get_inputs()]
+            lacking = [name for name in names if known.get(name) is None]
+            if lacking:
+                raise bad(
+                    f"golden at exit {entry['exit']}",
+                    f"with {', '.join(lacking)}",
+                    sorted(known),
+                    "",
+                )
+            puts = [put.name for put in session.get_outputs()]
+            # Floats with gaps between rows are copied: onnxruntime reads them side by side.
+            feeds = {name: np.ascontiguousarray(known[name]) for name in names}
+            left = dict(zip(puts, session.run(puts, feeds), strict=True))
+            score[part, at], confidence[part, at] = left["score"], left["confidence"]
+            prediction[part, at], leave[part, at] = left["prediction"], left["exit"]
     return Ran(score, confidence, prediction, leave)

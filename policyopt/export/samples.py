@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +16,12 @@ from policyopt.runtime.errors import bad
 from policyopt.runtime.policy import Policy
 
 from .edges import edges_of, limits_of
-from .golden import Golden, Inputs, LeftOut, expect, rows_of
+from .golden import BYTES, FEW, Golden, Inputs, LeftOut, expect, joined, part_of, row_bytes
 from .graph import ExitGraph
 from .manifest import ULPS
 
-_CANDIDATES = 4096
+#: Candidates that are made up, and how many numbers they may take.
+CANDIDATES, _NUMBERS = 4096, 1 << 25
 _UNIT = 2.0**-23
 #: Scores nearer to a threshold than this, in units of float32 rounding, are left out: there two runtimes
 #: may differ in the last bits and both be right. Of the exit's largest score where that is under 1. Over
@@ -64,30 +66,53 @@ def golden_of(
     if rows < 1:
         raise bad("rows", "1 or more", rows, "E.g. 512.")
     rng = np.random.default_rng(check_seed(seed))
-    if data is None:
-        inputs = made_up(policy, graphs, rng)
-        sample = np.arange(_CANDIDATES)
-    else:
-        inputs, sample = from_cache(policy, graphs, data, split)
-    whole = expect(policy, inputs, sample)
-    ulps = doubtful_ulps(policy, graphs, whole, rng)
-    gap = gaps(policy, whole)
-    doubt: npt.NDArray[np.bool_] = np.any(gap < np.array(ulps), axis=1)
-    if doubt.all():
+    room = max(BYTES // row_bytes(policy, graphs), FEW)
+    pool: Golden | None = None
+    ulps, left, of = [0.0] * (policy.exits - 1), 0, 0
+    for inputs, sample in _candidates(policy, graphs, data, split, room, rng):
+        found = expect(policy, inputs, sample)
+        if pool is None:
+            ulps = doubtful_ulps(policy, graphs, found, rng)
+        left, of = left + int(_doubt(policy, found, ulps).sum()), of + len(found)
+        pool = found if pool is None else joined(pool, found)
+        if len(pool) > room:  # the best of those seen so far
+            doubt = _doubt(policy, pool, ulps)
+            close = np.flatnonzero(doubt & pool.sure)[: min(_EDGES, room // 4)]
+            fit = np.flatnonzero(~doubt)
+            kept = _chosen(policy, pool, gaps(policy, pool), fit, room - len(close), rng)
+            pool = part_of(pool, np.sort(np.concatenate([kept, close])))
+    if pool is None or (doubt := _doubt(policy, pool, ulps)).all():
+        got = f"{0 if pool is None else len(pool)} such rows"
         raise bad(
-            "golden rows", "not all within rounding of a threshold", f"{len(doubt)} such rows", ""
+            "golden rows", "some that rounding cannot take to another exit", got, "Give more."
         )
-    kept = _chosen(policy, whole, gap, np.flatnonzero(~doubt), rows, rng)
-    close = rng.permutation(np.flatnonzero(doubt))[:_EDGES]
+    fit = np.flatnonzero(~doubt)
+    kept = _chosen(policy, pool, gaps(policy, pool), fit, min(rows, room), rng)
+    close = rng.permutation(np.flatnonzero(doubt & pool.sure))[: min(_EDGES, room // 4)]
     return replace(
-        _part(policy, whole, kept),
-        edges=edges_of(policy, whole, _part(policy, whole, np.sort(close))),
-        left_out=LeftOut(int(doubt.sum()), len(whole), tuple(ulps)),
+        part_of(pool, kept),
+        edges=edges_of(policy, pool, part_of(pool, np.sort(close))),
+        left_out=LeftOut(left, of, tuple(ulps)),
     )
 
 
-def _part(policy: Policy, whole: Golden, rows: npt.NDArray[np.int64]) -> Golden:
-    return expect(policy, rows_of(whole.inputs, rows), whole.sample[rows])
+def _doubt(policy: Policy, whole: Golden, ulps: list[float]) -> npt.NDArray[np.bool_]:
+    """Return which samples rounding elsewhere may take to another exit or class, (n,)."""
+    return np.any(gaps(policy, whole) < np.array(ulps), axis=1) | ~whole.sure
+
+
+def _candidates(
+    policy: Policy, graphs: list[ExitGraph], data: ExitData | None, split: str, room: int,
+    rng: np.random.Generator,
+) -> Iterator[tuple[list[Inputs], npt.NDArray[np.int64]]]:  # fmt: skip
+    """Yield candidates for golden vectors and their numbers, at most `room` at a time."""
+    if data is not None:
+        yield from from_cache(policy, graphs, data, split, room)
+        return
+    most = max(min(CANDIDATES, _NUMBERS // max(policy.exits * policy.classes, 1)), FEW)
+    for low in range(0, most, room):
+        n = min(room, most - low)
+        yield made_up(policy, graphs, rng, n), np.arange(low, low + n)
 
 
 def gaps(policy: Policy, whole: Golden) -> npt.NDArray[np.float64]:
@@ -160,64 +185,65 @@ def _chosen(
 
 
 def from_cache(
-    policy: Policy, graphs: list[ExitGraph], data: ExitData, split: str = "test"
-) -> tuple[list[Inputs], npt.NDArray[np.int64]]:
-    """Return what the exits on the policy's path gave for the rows of a split, and their numbers."""
+    policy: Policy, graphs: list[ExitGraph], data: ExitData, split: str, room: int
+) -> Iterator[tuple[list[Inputs], npt.NDArray[np.int64]]]:
+    """Yield what the exits on the policy's path gave for rows of a split, and their numbers."""
     if (data.kind, data.exits) != (policy.kind, policy.model_exits):
         got = f"{data.kind} of {data.exits} exits"
         raise bad(
             "cache", f"{policy.kind} of {policy.model_exits} exits", got, "Of the same model."
         )
     key, places = data.rows(split)
-    rows = data.splits[key]
-    inputs: list[Inputs] = []
-    for graph in graphs:
-        k, given = graph.exit, {}
-        for name, node in graph.inputs.items():
-            if name == "sample":
-                continue
-            if name == "features":
-                column = rows.array(f"features:{k}")[places]
-            elif name == "second":
-                column = rows.array("top_prob")[places][:, k, 1]
-            elif policy.kind == "record":
-                column = rows.array(name)[places][:, k]
-            else:
-                column = rows.array("outputs")[places][:, k]
-            given[name] = np.ascontiguousarray(column, dtype=node.dtype)
-        inputs.append(_whole(policy, given, rows, places, k))
-    return inputs, np.arange(len(places))
+    for first, block in data.splits[key].chunks(room):
+        low, high = np.searchsorted(places, [first, first + len(next(iter(block.values())))])
+        if low == high:
+            continue
+        mine = places[low:high] - first
+        inputs: list[Inputs] = []
+        for graph in graphs:
+            k, given = graph.exit, {}
+            for name, node in graph.inputs.items():
+                if name == "sample":
+                    continue
+                if name == "features":
+                    column = block[f"features:{k}"][mine]
+                elif name == "second":
+                    column = block["top_prob"][:, k, 1][mine]
+                else:
+                    column = block[name if policy.kind == "record" else "outputs"][:, k][mine]
+                given[name] = np.ascontiguousarray(column, dtype=node.dtype)
+            inputs.append(_whole(policy, given, block, mine, k))
+        yield inputs, np.arange(low, high)
 
 
-def _whole(policy: Policy, given: Inputs, rows: Any, places: Any, k: int) -> Inputs:
+def _whole(policy: Policy, given: Inputs, block: Any, mine: Any, k: int) -> Inputs:
     """Add what `Policy.step` wants though the graph of this exit does not read it."""
     if policy.kind == "record":
         for name, dtype in (("prediction", np.int32), ("confidence", np.float64)):
-            given.setdefault(
-                name, np.ascontiguousarray(rows.array(name)[places][:, k], dtype=dtype)
-            )
+            given.setdefault(name, np.ascontiguousarray(block[name][:, k][mine], dtype=dtype))
     elif policy.kind not in given:
-        given[policy.kind] = np.ascontiguousarray(rows.array("outputs")[places][:, k], np.float32)
+        given[policy.kind] = np.ascontiguousarray(block["outputs"][:, k][mine], np.float32)
     if policy.needs_features:
-        given.setdefault(
-            "features", np.ascontiguousarray(rows.array(f"features:{k}")[places], np.float32)
-        )
+        given.setdefault("features", np.ascontiguousarray(block[f"features:{k}"][mine], np.float32))
     return given
 
 
-def made_up(policy: Policy, graphs: list[ExitGraph], rng: np.random.Generator) -> list[Inputs]:
-    """Return awkward inputs, exit by exit."""
-    n, c = _CANDIDATES, max(policy.classes, 2)
+def made_up(
+    policy: Policy, graphs: list[ExitGraph], rng: np.random.Generator, n: int = CANDIDATES
+) -> list[Inputs]:
+    """Return awkward inputs of n samples, exit by exit."""
+    c, part = max(policy.classes, 2), max(n // 16, 1)
     likely = rng.normal(size=(n, c)) * rng.choice([0.3, 1, 3, 10], size=(n, 1))
     inputs: list[Inputs] = []
     for graph in graphs:
         sharp = (graph.position + 1.0) / policy.exits
         logits = likely * sharp + rng.normal(size=(n, c)) * rng.choice([0.1, 0.5, 2], size=(n, 1))
-        logits[: n // 16] = np.round(logits[: n // 16])  # equal ones
-        logits[n // 16 : n // 8] *= 10  # saturated
-        impossible = rng.random((n // 16, c)) < 0.3
+        logits[:part] = np.round(logits[:part])  # equal ones
+        logits[part : 2 * part] *= 10  # saturated
+        impossible = rng.random((part, c)) < 0.3
         impossible[:, 0] = False
-        logits[n // 8 : n // 8 + n // 16][impossible] = -np.inf
+        some = logits[2 * part : 3 * part]
+        some[impossible[: len(some)]] = -np.inf
         logits[-1] = 0.0
         inputs.append(_outputs(policy, graph, logits.astype(np.float32), rng))
     return inputs

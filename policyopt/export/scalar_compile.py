@@ -27,9 +27,9 @@ from policyopt.runtime.errors import InputError
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.scores import Entropy, Margin, MaxProb
 
-from .golden import Inputs, expect
+from .golden import BYTES, FEW, Inputs, expect
 from .graph import ExitGraph
-from .samples import made_up
+from .samples import CANDIDATES, made_up
 from .scalar_source import BAND, LARGEST, NAMES, scalar_source
 from .tracing import trace_policy
 
@@ -184,20 +184,24 @@ def tried(
         Relative to the larger of the score and 1.
     """
     with np.errstate(all="ignore"):
-        whole = made_up(policy, list(graphs), np.random.default_rng(0))
+        most = max(BYTES // (4 * policy.exits * policy.classes), FEW)  # of many classes, fewer rows
+        whole = made_up(policy, list(graphs), np.random.default_rng(0), min(most, CANDIDATES))
         step = max(len(next(iter(whole[0].values()))) // rows, 1)
         inputs = [_far({name: a[::step] for name, a in given.items()}) for given in whole]
         sample = np.arange(len(next(iter(inputs[0].values()))))
         expected = expect(policy, inputs, sample).expected
-    outputs = [given[policy.kind].tolist() for given in inputs]
-    none = [None] * len(sample)
-    vectors = [given["features"].tolist() if "features" in given else none for given in inputs]
+    outputs = [given[policy.kind] for given in inputs]
+    vectors = [given.get("features") for given in inputs]
     worst = 0.0
     for row in sample.tolist():
         states: tuple[Any, ...] = ()
         for at, function in enumerate(functions):
+            vector = vectors[at]
             try:
-                found = function(outputs[at][row], vectors[at][row], row, states)
+                found = function(
+                    outputs[at][row].tolist(), None if vector is None else vector[row].tolist(), row,
+                    states,
+                )  # fmt: skip
             except UNSURE:
                 found = None  # as where it is used
             if found is None:

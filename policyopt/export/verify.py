@@ -1,5 +1,10 @@
 """Every runtime that is here, run on the golden vectors of an export, and compared.
 
+The policy itself first, by numpy in a batch: on the machine that exported it gives what is recorded, to
+the bit; on another (`machine`) scores within the ulps stated there, the same answers, and the same
+exits but in rows within those ulps of a threshold, which are counted. Every other runtime is
+compared with numpy here, so of these the same is asked on every machine.
+
 Rows of golden.npz: exits and answers are the policy's, scores within what is declared. Rows of
 edges.npz, which lie so near to a threshold that rounding may decide: the same of runtimes that declare
 no rounding; of the others, exits are compared with the runtime's own score, as everywhere besides.
@@ -8,7 +13,7 @@ no rounding; of the others, exits are compared with the runtime's own score, as 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,8 +26,9 @@ from policyopt.runtime.errors import CheckError
 from policyopt.runtime.policy import ALWAYS, NEVER, Policy
 
 from .edges import limits_of
-from .golden import Golden, LeftOut, Ran
+from .golden import Golden, LeftOut, Ran, joined
 from .golden_file import read_golden
+from .machine import TIMES, this_machine
 from .manifest import EDGES, GOLDEN, TARGETS, ULPS, read_manifest
 from .runtimes import RUNNERS, run_batch, run_step, run_torch
 from .scalar_compile import ROOM
@@ -53,6 +59,9 @@ class Verdict:
     within : float, optional
         How far one of its thresholds may be from the policy's at most, and no row here would tell: the
         largest distance from a threshold to the nearest score that came, on either side where one came.
+    turned : int
+        Rows within the stated ulps of a threshold whose exit is another; right, as rounding goes. Of
+        numpy: than where they were recorded, 0 on that machine; of ONNX and C: than numpy's here.
     """
 
     runtime: str
@@ -60,6 +69,7 @@ class Verdict:
     rows: int = 0
     error: float | None = None
     within: float | None = None
+    turned: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +105,8 @@ class Export:
     edges : int
         How many of them are the latter.
     left_out : LeftOut
+    machine : dict
+        That the scores were recorded on (`machine.this_machine`).
     """
 
     folder: Path
@@ -103,6 +115,12 @@ class Export:
     golden: Golden
     edges: int
     left_out: LeftOut
+    machine: Mapping[str, Any]
+
+    @property
+    def same_machine(self) -> bool:
+        """Whether this machine has the same arithmetic: then equality is asked."""
+        return self.machine == this_machine()
 
 
 def read_export(folder: Path) -> Export:
@@ -123,16 +141,8 @@ def read_export(folder: Path) -> Export:
     left, targets = manifest["left_out"], manifest["targets"]
     out = LeftOut(left["rows"], left["of"], tuple(left["ulps"]))
     ordered = tuple(target for target in TARGETS if target in targets)
-    return Export(folder, policy, ordered, _joined(golden, edges), len(edges), out)
-
-
-def _joined(one: Golden, other: Golden) -> Golden:
-    def both(here: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: np.concatenate([array, there[name]]) for name, array in here.items()}
-
-    inputs = [both(here, there) for here, there in zip(one.inputs, other.inputs, strict=True)]
-    expected = Ran(**both(vars(one.expected), vars(other.expected)))
-    return Golden(inputs, np.concatenate([one.sample, other.sample]), expected)
+    whole = joined(golden, edges)
+    return Export(folder, policy, ordered, whole, len(edges), out, manifest["machine"])
 
 
 def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) -> Iterator[Verdict]:
@@ -157,8 +167,10 @@ def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) ->
         A runtime differs; the message names the first difference.
     """
     export = folder if isinstance(folder, Export) else read_export(folder)
-    policy, golden = export.policy, export.golden
-    yield _compared("numpy batch", run_batch(policy, golden), export)
+    policy, here = export.policy, run_batch(export.policy, export.golden)
+    yield _recorded("numpy batch", here, export)
+    golden = replace(export.golden, expected=here)
+    export = replace(export, golden=golden)
     yield _compared("numpy step", run_step(policy, golden), export)
     yield _compared("plain Python", run_step(ScalarPolicy(policy), golden), export, _SCALAR_ULPS)
     if find_spec("torch") is None:
@@ -167,6 +179,7 @@ def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) ->
         yield _compared("torch, survivors", run_torch(policy, golden), export, all_exits=False)
     for name, runner in (others or {}).items():
         yield _told(name, runner(policy, golden), export)
+    edges = (np.arange(len(golden)) >= len(golden) - export.edges)[:, None]
     for target in export.targets:
         try:
             found = RUNNERS[target](export.folder, golden)
@@ -177,24 +190,59 @@ def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) ->
             yield Verdict(target, found)
         else:
             ulps = ULPS[target]
-            yield _compared(target, found, export, ulps, by_own_score=ulps > 0)
+            yield _compared(target, found, export, ulps, edges if ulps else False)
+
+
+def _recorded(runtime: str, ran: Ran, export: Export) -> Verdict:
+    """Return the verdict on the policy here, against what is recorded."""
+    if export.same_machine:
+        return _compared(runtime, ran, export)
+    golden, wanted = export.golden, export.golden.expected
+    limits = limits_of(export.policy, golden.sample)
+    # What needs no arithmetic: the thresholds are those that the recorded scores were compared with.
+    leave = _by_score(wanted.score, limits)
+    _refuse(runtime, "exit by the recorded score and the policy's threshold", wanted.leave != leave,
+            wanted.leave, leave)  # fmt: skip
+    ulps = np.maximum(ULPS["c"], TIMES * own_rounding(export.policy, golden, ran))
+    ulps = np.minimum(ulps, BAND / _UNIT)
+    near = np.zeros_like(leave)
+    scale = np.maximum(np.maximum(np.abs(wanted.score[:, :-1]), np.abs(limits)), 1.0) * _UNIT
+    near[:, :-1] = np.abs(wanted.score[:, :-1] - limits) <= ulps[:-1] * scale
+    return _compared(runtime, ran, export, ulps, near)
+
+
+def _by_score(score: npt.NDArray[np.float64], limits: Any) -> npt.NDArray[np.bool_]:
+    """Return who leaves, (n, K): from the threshold on; at the last exit all, whatever the score."""
+    leave = np.ones(score.shape, dtype=bool)
+    leave[:, :-1] = score[:, :-1] >= limits
+    return leave
+
+
+def own_rounding(policy: Policy, golden: Golden, ran: Ran) -> npt.NDArray[np.float64]:
+    """Return what float32 does to the scores of each exit, (K,), in its units: plain Python has doubles.
+
+    0 where plain Python cannot run the policy.
+    """
+    scalar = ScalarPolicy(policy)
+    if scalar.reason:
+        return np.zeros(policy.exits)
+    return scaled_error(run_step(scalar, golden).score, ran.score).max(axis=0, initial=0.0)
 
 
 def _compared(
-    runtime: str, ran: Ran, export: Export, ulps: int = 0, by_own_score: bool = False,
-    all_exits: bool = True,
-) -> Verdict:  # fmt: skip
+    runtime: str, ran: Ran, export: Export, ulps: Any = 0, may: Any = False, all_exits: bool = True
+) -> Verdict:
     """Return the verdict; raises at the first difference.
 
-    `by_own_score`: exits of edges are those of the runtime's own score. `all_exits`: not only those
-    that the policy reached were run.
+    `ulps`: of all exits, or (K,). `may`: where (n, K) rounding may decide, so that exits are those of
+    the runtime's own score. `all_exits`: not only those that the policy reached were run.
     """
     golden, wanted = export.golden, export.golden.expected
     reached = np.arange(wanted.score.shape[1]) <= wanted.exit[:, None]
     differs = ran.leave != wanted.leave
-    if by_own_score:
-        differs[len(golden) - export.edges :] = False
-    _refuse(runtime, "exit", differs, ran.leave, wanted.leave)
+    _refuse(
+        runtime, "exit", differs & ~np.broadcast_to(may, differs.shape), ran.leave, wanted.leave
+    )
     _refuse(
         runtime, "answer", ran.prediction != wanted.prediction, ran.prediction, wanted.prediction
     )
@@ -202,12 +250,12 @@ def _compared(
     _refuse(runtime, "score", ~(error <= ulps), ran.score, wanted.score)
     unsure = scaled_error(ran.confidence, wanted.confidence)
     _refuse(runtime, "confidence", ~(unsure <= ulps) & reached, ran.confidence, wanted.confidence)
-    leave = np.ones_like(ran.leave)  # at the last exit, whatever the score
-    leave[:, :-1] = ran.score[:, :-1] >= limits_of(export.policy, golden.sample)
+    leave = _by_score(ran.score, limits_of(export.policy, golden.sample))
     _refuse(runtime, "exit by its own score and the policy's threshold", ran.leave != leave,
             ran.leave, leave)  # fmt: skip
     within = _within(export, ran.score, np.ones_like(reached) if all_exits else reached)
-    return Verdict(runtime, "", len(golden), float(error.max(initial=0.0)), within)
+    turned = int(differs.any(axis=1).sum())
+    return Verdict(runtime, "", len(golden), float(error.max(initial=0.0)), within, turned)
 
 
 def _told(runtime: str, found: Taken | str, export: Export) -> Verdict:

@@ -262,8 +262,8 @@ def test_an_export_replaces_an_export_and_nothing_else(export, tmp_path):
 
 def thresholds_shifted(source, by):
     """Return a C header with every threshold moved."""
-    number = r"(const int v\d+ = v\d+ >= )(-?\d[\d.e+-]*)(;|\))"
-    found, count = re.subn(number, lambda m: f"{m[1]}{float(m[2]) + by!r}{m[3]}", source)
+    number = r"(const int v\d+ = v\d+ >= )\(?(-?\d[\d.e+-]*)\)?;"
+    found, count = re.subn(number, lambda m: f"{m[1]}{float(m[2]) + by!r};", source)
     assert count == 3
     return found
 
