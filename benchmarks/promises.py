@@ -192,7 +192,7 @@ def text_of(lines: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="What a fit states, held against a population.")
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--only", default=",".join(METHODS))
     parser.add_argument("--kinds", default=",".join(KINDS))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime.checks import MAX_COST
+from policyopt.runtime.checks import MAX_COST, MAX_NAME, check_text
 from policyopt.runtime.errors import InputError, bad
 
 KINDS = ("cumulative", "standalone")
@@ -59,9 +59,8 @@ class Cost:
     cascade: bool = False
 
     def __post_init__(self) -> None:
-        for field in ("name", "unit"):
-            if not isinstance(getattr(self, field), str) or not getattr(self, field).strip():
-                raise bad(f"cost {field}", "a non-empty text", getattr(self, field), "Name it.")
+        check_text("cost name", self.name, MAX_NAME, "Name it, e.g. compute.")
+        check_text("cost unit", self.unit, step="E.g. ms, MMACs, USD.")
         if self.kind not in KINDS:
             raise bad("cost kind", f"one of {', '.join(KINDS)}", self.kind, "Choose one.")
         if self.values is not None:

@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import traceback
+from typing import Any
 
 import typer
 
@@ -31,9 +32,13 @@ from policyopt.cli import (
     tune,
     verify,
 )
+from policyopt.cli.output import complain
 from policyopt.runtime.errors import PolicyOptError
 from policyopt.runtime.files import FULL, refused
+from policyopt.runtime.text import printable
 
+#: What the parser raises on bad usage, quoting arguments: click's, or typer's copy of it.
+Usage: Any = typer.BadParameter.__mro__[2]
 app = typer.Typer(
     name="policyopt",
     help=(
@@ -72,23 +77,24 @@ def main() -> None:
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except BrokenPipeError:  # the reader of our output has seen enough (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except (PolicyOptError, OSError, MemoryError) as error:
         if debug:
-            traceback.print_exc()
-        print(f"error: {_message(error)}", file=sys.stderr)
+            complain(*traceback.format_exc().splitlines())
+        complain(f"error: {_message(error)}")
         sys.exit(getattr(error, "exit_code", 2))
+    except Usage as error:
+        error.message = "\n".join(map(printable, error.message.split("\n")))
+        error.show()
+        sys.exit(error.exit_code)
     except Exception as error:  # whatever is left is our fault: say so in one line
         if debug:
-            traceback.print_exc()
+            complain(*traceback.format_exc().splitlines())
         kind = type(error).__name__
-        print(
-            f"internal error: {kind}: {error}. Please report it; --debug shows where.",
-            file=sys.stderr,
-        )
+        complain(f"internal error: {kind}: {error}. Please report it; --debug shows where.")
         sys.exit(1)
 
 

@@ -11,7 +11,7 @@ from policyopt.api import evaluate
 from policyopt.api import fit as fit_policy
 from policyopt.cache.data import ExitData
 from policyopt.cli.options import CachePath, CostName, Style, make_tables, out_directory, read_cache
-from policyopt.cli.output import Format, note, percent, print_json, print_table, to_csv
+from policyopt.cli.output import Format, note, percent, print_csv, print_json, print_table
 from policyopt.cli.progress import progress
 from policyopt.report.calibrated import ANSWER_MAPS, MAPS, Observed, apply_map, fit_map, observe
 from policyopt.report.calibration import calibration_records
@@ -85,7 +85,7 @@ def calibration(
     if style is Format.json:
         print_json(content)
     elif style is Format.csv:
-        print(to_csv(records), end="")
+        print_csv(records)
     else:
         _print(records, split)
 

@@ -21,7 +21,7 @@ from policyopt.cli.options import (
     out_directory,
     read_cache,
 )
-from policyopt.cli.output import Format, number, print_json, print_table, to_csv
+from policyopt.cli.output import Format, number, print_csv, print_json, print_table, to_csv
 from policyopt.frontier.compare import compare as compare_methods
 from policyopt.runtime.files import write_file
 
@@ -51,7 +51,7 @@ def compare(
     if style is Format.json:
         print_json(records)
     elif style is Format.csv:
-        print(to_csv(records), end="")
+        print_csv(records)
     else:
         _print(records, frontier.unit, seeds)
 

@@ -28,8 +28,10 @@ from policyopt.cli.output import (
     note,
     number,
     percent,
+    print_csv,
     print_json,
     print_table,
+    say,
     shares_text,
     to_csv,
 )
@@ -72,11 +74,11 @@ def curve(
     if style is Format.json:
         print_json(records)
     elif style is Format.csv:
-        print(to_csv(records), end="")
+        print_csv(records)
     else:
         print_curve(frontier, with_bound=bounds)
         if out is not None:
-            print(f"wrote {out / 'curve.csv'} and {out / 'curve.png'}")
+            say(f"wrote {out / 'curve.csv'} and {out / 'curve.png'}")
 
 
 def run_curve(

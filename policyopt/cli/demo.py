@@ -11,7 +11,7 @@ from policyopt.api import fit as fit_policy
 from policyopt.cli.curve import print_curve, run_curve, write_curve
 from policyopt.cli.fit import COLUMNS, describe
 from policyopt.cli.options import make_tables, out_directory, read_cache
-from policyopt.cli.output import print_table
+from policyopt.cli.output import print_table, say
 from policyopt.runtime.errors import bad
 
 METHODS = "max_prob,max_prob:thresholds=joint,margin,entropy,patience,optimal_stopping,auto"
@@ -31,16 +31,16 @@ def demo(
     data = read_cache(path)
     tables = make_tables(data, None)
     fitted = fit_policy(data, budget, tables=tables)  # a budget out of range ends it here
-    print(
+    say(
         f"1. Policies at nine budgets, on rows that chose nothing ({path.name}, {len(tables.get('test')):,} test rows)"
     )
     frontier, _ = run_curve(tables, METHODS, "9", 1, None)
     print_curve(frontier)
     write_curve(frontier, frontier.records, out, f"{path.name}: accuracy at realised cost")
-    print(f"2. One policy for a budget of {budget}")
+    say(f"2. One policy for a budget of {budget}")
     fitted.save(out / "policy.json")
     print_table([describe(fitted, str(out / "policy.json"))], COLUMNS)
-    print(
+    say(
         f"3. Look at {out / 'curve.png'}; the same on your own outputs: policyopt import, info, fit, curve."
     )
 

@@ -24,10 +24,11 @@ from policyopt.cli.output import (
     note,
     number,
     percent,
+    print_csv,
     print_json,
     print_table,
+    say,
     threshold_text,
-    to_csv,
 )
 from policyopt.report.explain import explain as explain_policy
 from policyopt.report.explain.explanation import default_reference
@@ -85,11 +86,11 @@ def explain(
     if style is Format.json:
         print_json(record)
     elif style is Format.csv:
-        print(to_csv(record["exits"]), end="")
+        print_csv(record["exits"])
     else:
         _print(record)
         if out is not None:
-            print(f"wrote explain.json, rows.csv and pictures to {out}")
+            say(f"wrote explain.json, rows.csv and pictures to {out}")
 
 
 def _single(name: str, path: Path) -> Policy:
@@ -105,7 +106,7 @@ def _single(name: str, path: Path) -> Policy:
 def _print(record: dict[str, Any]) -> None:
     unit, labelled = record["unit"], record["accuracy"] is not None
     told = f"{record['rows']:,} rows of {record['split']}: mean cost {number(record['realised_cost'])} {unit}"
-    print(told + (f", accuracy {percent(record['accuracy'])} %" if labelled else ""))
+    say(told + (f", accuracy {percent(record['accuracy'])} %" if labelled else ""))
     columns: dict[str, Any] = {
         "exit": lambda r: r["exit"],
         f"cost [{unit}]": lambda r: r["cost"],
@@ -159,16 +160,16 @@ def _print_changes(changes: dict[str, Any], name: str | None, unit: str) -> None
         title=f"rows by exit, against {name or 'the reference'}",
     )
     costs = f"mean cost {number(changes['reference_cost'])} -> {number(changes['cost'])} {unit}"
-    print(
+    say(
         f"{costs}; {changes['earlier']:,} rows leave earlier, {changes['later']:,} later, "
         f"{changes['same_exit']:,} as before"
     )
     if changes["accuracy"] is None:
         return
     accuracies = f"{percent(changes['reference_accuracy'])} -> {percent(changes['accuracy'])} %"
-    print(f"accuracy {accuracies} (McNemar p = {changes['mcnemar_p']:.2g})")
-    print(f"became right: {changes['better']:,} rows{_some(changes['rows_better'])}")
-    print(f"became wrong: {changes['worse']:,} rows{_some(changes['rows_worse'])}")
+    say(f"accuracy {accuracies} (McNemar p = {changes['mcnemar_p']:.2g})")
+    say(f"became right: {changes['better']:,} rows{_some(changes['rows_better'])}")
+    say(f"became wrong: {changes['worse']:,} rows{_some(changes['rows_worse'])}")
 
 
 def _some(rows: Sequence[int]) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from policyopt.cli.options import PolicyPath, Seed, read_cache
+from policyopt.cli.output import note, say
 from policyopt.cli.progress import progress
 from policyopt.runtime.errors import bad
 from policyopt.runtime.experts_file import load_any
@@ -64,19 +65,19 @@ def export(
     with progress("writing"):
         write_bundle(loaded, out, wanted, golden, graphs, name)
     if replaced:
-        print("note: the export that was there is replaced", file=sys.stderr)
+        note("the export that was there is replaced")
     if BYTES // size < min(rows, golden.left_out.of):
         why = f"each takes {size:,} bytes, all {BYTES >> 20} MiB at most"
-        print(f"note: {len(golden):,} golden rows of {rows:,}: {why}", file=sys.stderr)
+        note(f"{len(golden):,} golden rows of {rows:,}: {why}")
     elif len(golden) < rows and (data is not None or rows != 512):
-        print(f"note: {len(golden):,} golden rows of {rows:,}: there are no more", file=sys.stderr)
-    print(f"wrote {out}: {', '.join(dict.fromkeys(wanted))}; {len(golden)} golden rows")
-    print(f"next: policyopt verify {out}")
+        note(f"{len(golden):,} golden rows of {rows:,}: there are no more")
+    say(f"wrote {out}: {', '.join(dict.fromkeys(wanted))}; {len(golden)} golden rows")
+    say(f"next: policyopt verify {quote(str(out))}")
 
 
 def _possible(targets: Sequence[str]) -> list[str]:
     """Return the targets that can be written here, all but ONNX always; say what is left out."""
     if find_spec("onnx") is not None:
         return list(targets)
-    print("note: no ONNX graphs: pip install 'policyopt[onnx]' for them", file=sys.stderr)
+    note("no ONNX graphs: pip install 'policyopt[onnx]' for them")
     return [target for target in targets if target != "onnx"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from policyopt.cli.options import Seed, Style, out_directory
-from policyopt.cli.output import Format, note, print_json, print_table, to_csv
+from policyopt.cli.output import Format, note, print_csv, print_json, print_table, say
 from policyopt.cli.progress import progress
 from policyopt.runtime.errors import bad
 
@@ -78,10 +79,10 @@ def import_(
             }
         )
     elif style is Format.csv:
-        print(to_csv(rows), end="")
+        print_csv(rows)
     else:
         print_table(rows, {"split": lambda r: r["split"], "rows": lambda r: f"{r['rows']:,}"})
-        print(f"wrote {out}: {data.exits} exits, {data.kind}. Next: policyopt info {out}")
+        say(f"wrote {out}: {data.exits} exits, {data.kind}. Next: policyopt info {quote(str(out))}")
 
 
 def _shares(text: str | None) -> dict[str, float] | None:

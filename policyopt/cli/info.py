@@ -10,7 +10,7 @@ import typer
 
 from policyopt.cache.data import ExitData
 from policyopt.cli.options import CostName, Incomplete, Style, read_cache
-from policyopt.cli.output import Format, number, percent, print_json, print_table, to_csv
+from policyopt.cli.output import Format, number, percent, print_csv, print_json, print_table, say
 from policyopt.cli.policy_info import print_policy
 from policyopt.cli.progress import progress
 from policyopt.table import Table, Tables
@@ -47,7 +47,7 @@ def info(
     if style is Format.json:
         print_json(content)
     elif style is Format.csv:
-        print(to_csv(splits), end="")
+        print_csv(splits)
     else:
         _print(content, data)
 
@@ -100,9 +100,9 @@ def _costs(data: ExitData) -> list[dict[str, Any]]:
 def _print(content: dict[str, Any], data: ExitData) -> None:
     classes = f"{data.classes} classes" if data.classes else "classes unknown"
     pool = ", one pool divided by seed" if data.pooled else ""
-    print(f"{data.kind}: {data.exits} exits, {classes}{pool}")
+    say(f"{data.kind}: {data.exits} exits, {classes}{pool}")
     if data.feature_widths:
-        print(f"feature vectors of width {', '.join(map(str, data.feature_widths))}")
+        say(f"feature vectors of width {', '.join(map(str, data.feature_widths))}")
     exits = {
         f"exit {k}": (lambda r, k=k: r["accuracy"] and percent(r["accuracy"][k]))
         for k in range(data.exits)
@@ -112,7 +112,7 @@ def _print(content: dict[str, Any], data: ExitData) -> None:
         for e, name in enumerate(data.contexts)
     }
     if contexts:
-        print(f"every row has a context: {', '.join(data.contexts)}; their shares stand last")
+        say(f"every row has a context: {', '.join(data.contexts)}; their shares stand last")
     print_table(
         content["splits"],
         {

@@ -1,4 +1,7 @@
-"""What commands print: tables for people, JSON and CSV for machines, all on standard output."""
+"""What commands print: tables for people, JSON and CSV for machines, all on standard output.
+
+Text in it may come from anyone's file: nothing is printed but through here (see `policyopt.runtime.text`).
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from policyopt.runtime.policy import ALWAYS, NEVER
+from policyopt.runtime.text import csv_cell, printable
 
 
 class Format(enum.StrEnum):
@@ -22,19 +26,45 @@ class Format(enum.StrEnum):
 
 
 def print_json(content: Any) -> None:
-    """Print JSON (finite numbers only), one document."""
-    sys.stdout.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    """Print JSON (finite numbers only), one document, in visible ASCII."""
+    text = json.dumps(content, indent=1, allow_nan=False)
+    sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")
+
+
+def say(*lines: str) -> None:
+    """Print lines on standard output."""
+    _write(sys.stdout, lines)
+
+
+def note(text: str) -> None:
+    """Print a remark on standard error."""
+    complain(f"note: {text}")
+
+
+def complain(*lines: str) -> None:
+    """Print lines on standard error."""
+    _write(sys.stderr, lines)
+
+
+def print_csv(records: Sequence[Mapping[str, Any]]) -> None:
+    """Print records as CSV."""
+    sys.stdout.write(to_csv(records))
+
+
+def _write(stream: TextIO, lines: Sequence[str]) -> None:
+    stream.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def to_csv(records: Sequence[Mapping[str, Any]]) -> str:
     """Return records as CSV; lists and mappings as JSON in their cell."""
     buffer = io.StringIO()
     names = list(dict.fromkeys(name for record in records for name in record))
-    writer = csv.DictWriter(buffer, names, lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([csv_cell(name) for name in names])
     for record in records:
+        values = (record.get(name, "") for name in names)
         writer.writerow(
-            {k: json.dumps(v) if isinstance(v, (list, dict)) else v for k, v in record.items()}
+            [csv_cell(json.dumps(v) if isinstance(v, (list, dict)) else v) for v in values]
         )
     return buffer.getvalue()
 
@@ -59,7 +89,7 @@ def print_records(
     if style is Format.json:
         print_json(list(records))
     elif style is Format.csv:
-        sys.stdout.write(to_csv(records))
+        print_csv(records)
     else:
         print_table(records, columns, title)
 
@@ -75,11 +105,13 @@ def print_table(
     if columns is None:
         names = dict.fromkeys(name for record in records for name in record)
         columns = {name: (lambda r, name=name: r.get(name, "")) for name in names}
-    table = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(
+        title=printable(title) or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False
+    )
     cells = [[_text(function(record)) for function in columns.values()] for record in records]
     for i, header in enumerate(columns):
         numeric = all(row[i][:1] in "+-0123456789." for row in cells if row[i])
-        table.add_column(header, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(printable(header), justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         table.add_row(*row)
     console = Console(markup=False, emoji=False, highlight=False)
@@ -119,11 +151,6 @@ def shares_text(shares: Sequence[float]) -> str:
     return " ".join(f"{100 * share:.0f}" for share in shares)
 
 
-def note(text: str) -> None:
-    """Print a remark on standard error."""
-    print(f"note: {text}", file=sys.stderr)
-
-
 def threshold_text(threshold: float) -> str:
     """Return a threshold for people: always, never, or four digits."""
     return {ALWAYS: "always", NEVER: "never"}.get(threshold) or f"{threshold:.4f}"
@@ -142,4 +169,4 @@ def _text(value: Any) -> str:
         return number(value)
     if isinstance(value, (list, tuple)):
         return " ".join(_text(v) for v in value)
-    return str(value)
+    return printable(str(value))

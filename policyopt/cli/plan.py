@@ -28,6 +28,7 @@ from policyopt.cli.output import (
     percent,
     print_json,
     print_records,
+    say,
     shares_text,
 )
 from policyopt.cli.progress import progress
@@ -158,7 +159,7 @@ def plan(
         records += [{"": "full model, one tier", **one} for one in others]
         print_records(records, style, _columns(described, objective))
     if out is not None and style is Format.table:
-        print(f"wrote plan.json, plan.png, policy.json and a policy per tier to {out}")
+        say(f"wrote plan.json, plan.png, policy.json and a policy per tier to {out}")
 
 
 def _columns(tiers: Tiers, objective: str) -> dict[str, Any]:

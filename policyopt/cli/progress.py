@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+from policyopt.cli.output import complain
+from policyopt.runtime.text import printable
 
 _PATIENCE = 1.0
 
@@ -32,7 +34,7 @@ def progress(title: str) -> Iterator[Step]:
 
     console = Console(stderr=True)
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
         console=console, transient=True, redirect_stdout=False, redirect_stderr=False,
     )  # fmt: skip
     task = bar.add_task(title, total=None)
@@ -48,9 +50,11 @@ def progress(title: str) -> Iterator[Step]:
             bar.start()
             shown = True
         elif late and not console.is_terminal and not told:
-            print(f"{title} ...", file=sys.stderr)  # a log wants a line, not a bar
+            complain(f"{title} ...")  # a log wants a line, not a bar
             told = True
-        bar.update(task, completed=done, total=total, description=f"{title} {what}".rstrip())
+        bar.update(
+            task, completed=done, total=total, description=printable(f"{title} {what}".rstrip())
+        )
 
     try:
         yield step

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from policyopt.cli.options import PolicyPath, Style
-from policyopt.cli.output import Format, number, print_records, print_table
+from policyopt.cli.output import Format, number, print_records, print_table, say
 from policyopt.runtime.errors import bad
 from policyopt.runtime.experts_file import decide_file, load_any
 from policyopt.runtime.outputs_file import read_outputs
@@ -68,7 +68,7 @@ def run(
             f"cost [{loaded.unit}]": lambda r: r["cost"],
         },
     )
-    print(
+    say(
         f"mean cost {number(float(decisions.cost.mean()))} {loaded.unit}; --format csv prints a line per row"
     )
 

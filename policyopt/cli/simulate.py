@@ -16,7 +16,7 @@ from policyopt.cli.options import (
     out_directory,
     read_cache,
 )
-from policyopt.cli.output import Format, note, print_records, to_csv
+from policyopt.cli.output import Format, note, print_records, say, to_csv
 from policyopt.cli.progress import progress
 from policyopt.cli.simulated import columns, meaning, told
 from policyopt.runtime.errors import bad
@@ -124,10 +124,10 @@ def simulate(
         write_file(out / "simulation.csv", to_csv(found.records))
         save_figure(simulation_figure(found), out / "simulation.png")
     if style is Format.table:
-        print(told(found.records[0]))
+        say(*told(found.records[0]))
     print_records(found.records, style, columns(found.records))
     if style is Format.table:
-        print(meaning(found.records[0]))
+        say(*meaning(found.records[0]).splitlines())
 
 
 def _overhead(text: str) -> tuple[float, float]:

@@ -25,12 +25,12 @@ def meaning(record: dict[str, Any]) -> str:
     return text
 
 
-def told(record: dict[str, Any]) -> str:
-    """Return what was played, for people."""
+def told(record: dict[str, Any]) -> list[str]:
+    """Return what was played, for people, line by line."""
     mixed = not _moves(record) and len(record["streams"]) > 1
     arms, low, high = record["arms"], *record["overhead"]
     share = record["label_share"]
-    parts = [
+    return [
         f"{record['rounds']:,} requests, "
         + ("one repetition (no intervals)" if record["repetitions"] == 1
            else f"{record['repetitions']} repetitions") + ", "
@@ -46,7 +46,6 @@ def told(record: dict[str, Any]) -> str:
         + (f", of {share:.0%} of the requests" if share < 1 else "")
         + (f", budget {number(record['budget'])} {record['unit']}" if record["budget"] is not None else ""),
     ]  # fmt: skip
-    return "\n".join(parts)
 
 
 def columns(records: list[dict[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from policyopt.cli.options import (
     read_cache,
     read_settings,
 )
-from policyopt.cli.output import Format, note, percent, print_json, print_table, to_csv
+from policyopt.cli.output import Format, note, percent, print_csv, print_json, print_table, say
 from policyopt.cli.progress import progress
 from policyopt.methods.registry import ROWS, make_method
 from policyopt.runtime.errors import bad
@@ -104,10 +104,10 @@ def tune(
     if style is Format.json:
         print_json(content)
     elif style is Format.csv:
-        print(to_csv(tuned.history), end="")
+        print_csv(tuned.history)
     else:
         print_tuned(tuned)
-        print(f"wrote {' and '.join(map(str, written))}. Fit with:\n  {content['command']}")
+        say(f"wrote {' and '.join(map(str, written))}. Fit with:", f"  {content['command']}")
 
 
 def as_record(tuned: Tuned) -> dict[str, Any]:
@@ -160,19 +160,19 @@ def print_tuned(tuned: Tuned) -> None:
             "settings": lambda r: " ".join(f"{k}={_flag(v)}" for k, v in r[1].items()),
         },
     )
-    print(f"trials: {tuned.complete} complete, {tuned.pruned} pruned, {tuned.failed} failed")
+    say(f"trials: {tuned.complete} complete, {tuned.pruned} pruned, {tuned.failed} failed")
     if tuned.exhausted:
-        print("every combination of settings was tried")
+        say("every combination of settings was tried")
     if tuned.gain is None or tuned.gain_error is None:
-        print("the default could not be fitted")
+        say("the default could not be fitted")
     elif tuned.settings == tuned.default_settings:
-        print("nothing was better than the default: keep it")
+        say("nothing was better than the default: keep it")
     else:
         gain = f"{100 * tuned.gain:+.2f} ± {percent(tuned.gain_error)} points, paired over folds"
         if tuned.worthwhile:
-            print(f"gain over the default: {gain} (best of many trials: test rows decide)")
+            say(f"gain over the default: {gain} (best of many trials: test rows decide)")
         else:
-            print(f"gain over the default: {gain}: within one standard error. Keep the default.")
+            say(f"gain over the default: {gain}: within one standard error. Keep the default.")
 
 
 def _flag(value: Any) -> str:

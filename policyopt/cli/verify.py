@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from policyopt.cli.options import Style
-from policyopt.cli.output import Format, print_records, print_table
+from policyopt.cli.output import Format, print_records, print_table, say
 
 
 def verify(
@@ -58,8 +58,8 @@ def verify(
                 "thresholds checked to within": lambda r: _number(r["threshold_within"]),
             },
         )
-        print(_rows(export))
-        print(_machine(export, found[0]))
+        say(_rows(export))
+        say(_machine(export, found[0]))
     ran = {v.runtime for v in found if not v.absent}
     if missing := [name for name in needed if name not in ran]:
         raise CheckError(

@@ -22,8 +22,8 @@ from policyopt.runtime.errors import bad
 from .c_body import Body
 from .c_helpers import Helpers
 from .c_plan import Slot, state_slots
-from .c_run import Sizes, measured
-from .c_text import TYPES, Numbers, literal
+from .c_run import Sizes, check_compiles, measured
+from .c_text import TYPES, Numbers, literal, string
 from .graph import ExitGraph
 
 #: Parameters of a record, in order.
@@ -47,7 +47,8 @@ def c_source(
     name : str
         Prefix of all names in the header; a C identifier.
     sizes : bool
-        Whether a compiler, where there is one, measures what the header takes, to be told in it.
+        Whether a compiler, where there is one, measures what the header takes, to be told in it,
+        and tries the header.
 
     Returns
     -------
@@ -78,7 +79,11 @@ def c_source(
         raise bad(
             "policy", "made of operations that C knows", str(error), "Export it to Python instead."
         ) from error
-    return source.text(measured(source.text(None), name) if sizes else None)
+    if not sizes:
+        return source.text(None)
+    text = source.text(measured(source.text(None), name))
+    check_compiles(text)
+    return text
 
 
 class _Header:
@@ -148,7 +153,6 @@ class _Header:
 
     def _defines(self) -> str:
         p, u = self.policy, self.upper
-        unit = "".join(_letter(x) for x in p.unit)
         doubles = np.dtype(np.float64)
         costs = ", ".join(literal(c, doubles) for c in p.costs)
         path = ", ".join(map(str, p.path))
@@ -156,7 +160,7 @@ class _Header:
 #define {u}_EXITS {p.exits} /* that the policy runs */
 #define {u}_MODEL_EXITS {p.model_exits} /* that the model has */
 #define {u}_CLASSES {p.classes}
-#define {u}_UNIT "{unit}"
+#define {u}_UNIT {string(p.unit)}
 /* What a step returns. */
 #define {u}_LEAVE 1
 #define {u}_GO_ON 0
@@ -278,13 +282,6 @@ typedef struct {{
             width = graph.inputs["features"].size
             checks.append(f"{self.helpers.use('finite')}(features, {width})")
         return " && ".join(checks)
-
-
-def _letter(letter: str) -> str:
-    """Return a letter as it stands in a C string; question marks could be trigraphs."""
-    if not " " <= letter <= "~":
-        letter = "?"
-    return f"\\{letter}" if letter in '\\"?' else letter
 
 
 _COMMENT = """\

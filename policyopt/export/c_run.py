@@ -65,6 +65,19 @@ def _ran(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
+def check_compiles(source: str) -> None:
+    """Refuse a header that does not compile; where there is no compiler, none is refused."""
+    try:
+        command = compiler()
+    except NoCompiler:
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "p.h").write_text(source, encoding="utf-8")
+        (folder / "p.c").write_text('#include "p.h"\n')
+        _ran([*command, "-std=c99", "-c", "p.c", "-o", "p.o"], folder)
+
+
 def measured(source: str, name: str) -> Sizes | None:
     """Return what a header takes when it is compiled small; None where there is no compiler.
 
@@ -107,7 +120,8 @@ def measured(source: str, name: str) -> Sizes | None:
         for kind, size in re.findall(r"^static const (\w+(?: \w+)?) \w+\[(\d+)\]", source, re.M)
     )
     machine = _ran([*command, "-dumpmachine"], Path.cwd()).strip()
-    return Sizes(max(text - tables, 0), stack, f"{Path(command[0]).name} -Os, {machine}")
+    how = re.sub(r"[^\w .,+-]", "?", f"{Path(command[0]).name} -Os, {machine}", flags=re.ASCII)
+    return Sizes(max(text - tables, 0), stack, how)
 
 
 _WIDTH = {"double": 8, "float": 4, "int32_t": 4, "int64_t": 8, "unsigned char": 1}

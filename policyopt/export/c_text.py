@@ -41,6 +41,22 @@ def literal(value: Any, dtype: np.dtype[Any]) -> str:
     return f"({text})" if text.startswith("-") else text
 
 
+def string(text: str) -> str:
+    r"""Return a text as a C string of UTF-8: every byte that C, its preprocessor or our templates read is octal.
+
+    Examples
+    --------
+    >>> string('ms/"@'), string("µ")
+    ('"ms/\\042\\100"', '"\\302\\265"')
+    """
+    return '"' + "".join(_byte(b) for b in text.encode("utf-8", "replace")) + '"'
+
+
+def _byte(byte: int) -> str:
+    letter = chr(byte)
+    return letter if byte < 128 and (letter.isalnum() or letter in " .,/%-_") else f"\\{byte:03o}"
+
+
 def strides(shape: Sequence[int]) -> list[int]:
     """Return how many numbers lie between neighbours of each axis.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from policyopt.runtime.answers import ANSWERS
+from policyopt.runtime.checks import MAX_UNIT
 from policyopt.runtime.output import KINDS
 from policyopt.runtime.scores import RULES
 
@@ -26,7 +27,7 @@ def _export() -> Schema:
         "path": {"type": "array", "items": _COUNT, "minItems": 1, "uniqueItems": True},
         "kind": {"enum": list(KINDS)},
         "classes": _COUNT,
-        "unit": _NAME,
+        "unit": {**_NAME, "maxLength": MAX_UNIT},
         "costs": {**amounts, "minItems": 1},
         "rows": {**_COUNT, "minimum": 1},
         "edges": _COUNT,
@@ -83,7 +84,7 @@ def _onnx() -> Schema:
             "kind": {"enum": list(KINDS)},
             "classes": _COUNT,
             "model_exits": {**_COUNT, "minimum": 1},
-            "unit": _NAME,
+            "unit": {**_NAME, "maxLength": MAX_UNIT},
             "share": or_null({**NUMBER, "minimum": 0, "maximum": 1}),
             "coin": or_null(coin),
             "tolerance_ulps": {"const": manifest.ULPS["onnx"]},

@@ -52,7 +52,9 @@ def python_source(policy: Policy, graphs: list[ExitGraph] | None = None) -> str:
     if "distances" in used:
         parts.append(f"_BLOCK = {1 << 15}\n\n\n" + inspect.getsource(distances))
     parts += [tables.source(), *exits, _serving(policy, graphs)]
-    return _head(policy) + "\n\n".join(part.strip() + "\n" for part in parts if part.strip())
+    text = _head(policy) + "\n\n".join(part.strip() + "\n" for part in parts if part.strip())
+    ast.parse(text)  # what cannot be read is never written
+    return text
 
 
 def _head(policy: Policy) -> str:
@@ -60,12 +62,9 @@ def _head(policy: Policy) -> str:
         "record": 'a mapping: {"prediction": ..., "confidence": ...}',
         "logits": "its logits, (C,)", "probabilities": "its class probabilities, (C,)",
     }[policy.kind]  # fmt: skip
-    made = ", ".join(
-        f"{k} {policy.provenance[k]}" for k in ("method", "budget") if k in policy.provenance
-    )
     return f'''"""An early-exit policy: when to stop. Made by policyopt {_version()}; needs numpy only.
 
-Score {policy.rule.name}, answer {policy.answer.name}; {made or "no provenance"}.
+Score {policy.rule.name}, answer {policy.answer.name}; how it was found stands in policy.json.
 
     state = start()                  # start(number) where samples are numbered
     for k in PATH:
@@ -78,6 +77,7 @@ Score {policy.rule.name}, answer {policy.answer.name}; {made or "no provenance"}
 """
 
 import math
+import re
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 

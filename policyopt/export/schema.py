@@ -20,6 +20,7 @@ from typing import Any
 from policyopt.runtime import content, experts_file
 from policyopt.runtime.answers import ANSWERS
 from policyopt.runtime.bandits import BANDITS
+from policyopt.runtime.checks import MAX_UNIT
 from policyopt.runtime.confidence import CONFIDENCES
 from policyopt.runtime.contexts import MAX_CONTEXTS
 from policyopt.runtime.errors import bad
@@ -143,7 +144,7 @@ def policy_schema(version: int) -> Schema:
         "version": {"const": version},
         "kind": {"enum": list(KINDS)},
         "classes": count,
-        "unit": {"type": "string"},
+        "unit": {"type": "string", "minLength": 1, "maxLength": MAX_UNIT},
         "costs": costs,
         "overhead": costs,
         "kept": or_null({"type": "array", "items": count, "minItems": 1, "uniqueItems": True}),

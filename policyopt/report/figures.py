@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from typing import Any
 
 import numpy as np
 
 from policyopt.frontier.curve import Frontier
 from policyopt.runtime.files import write_file
+from policyopt.runtime.text import picture_text
 
 # Okabe & Ito: told apart by colour-blind readers, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -61,7 +63,7 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
             ms=5,
             lw=1.6,
             ls=("-", "--", ":", "-.")[again % 4],
-            label=label,
+            label=picture_text(label),
         )
     exits = sorted({e["exit"] for e in frontier.exits})
     costs = [np.mean([e["cost"] for e in frontier.exits if e["exit"] == k]) for k in exits]
@@ -82,9 +84,9 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
         axes.set_xscale("log")
         for place in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
             place(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "125" else "")
-    axes.set_xlabel(f"realised cost per sample [{frontier.unit}]")
+    axes.set_xlabel(f"realised cost per sample [{picture_text(frontier.unit)}]")
     axes.set_ylabel("accuracy [%]")
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(picture_text(title), loc="left", fontsize=11)
     axes.grid(True, which="both", color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
     if many:
@@ -97,7 +99,10 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
 def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 140) -> None:
     """Write a figure as PNG, whole or not at all."""
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=dpi)
+    with warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from (current )?font", UserWarning)
+        figure.savefig(data, format="png", dpi=dpi)
     write_file(path, data.getvalue())
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.report.figures import COLOURS as _ALL
+from policyopt.runtime.text import picture_text
 from policyopt.tiers.choose import Planned
 from policyopt.tiers.describe import Tiers
 from policyopt.tiers.goal import Goal
@@ -60,14 +61,14 @@ def plan_figure(
         edge = edge[np.argsort(edge[:, 0], kind="stable")]
         rising = np.diff(np.maximum.accumulate(edge[:, 1]), prepend=-1.0) > 0
         edge = edge[rising]  # the end of what more cost does not better is not drawn
-        label = " + ".join(tiers.tiers[t].name for t in used)
+        label = picture_text(" + ".join(tiers.tiers[t].name for t in used))
         axes.plot(edge[:, 0], 100 * edge[:, 1], color=colour, ls=style, lw=1.8, label=label,
                   marker="o", ms=4 if len(edge) == 1 else 0, drawstyle="steps-post")  # fmt: skip
     for i, one in enumerate(others):  # in turn below and above, so that neighbours do not meet
         place = (one[name], 100 * one["accuracy"])
         axes.plot(*place, "x", color="0.2", ms=8, mew=2, zorder=4)
         axes.annotate(
-            f"full model, {one['tiers'][-1]}", place, textcoords="offset points",
+            f"full model, {picture_text(one['tiers'][-1])}", place, textcoords="offset points",
             xytext=(0, 9 if i % 2 else -16), ha="center", color="0.2", fontsize=8, zorder=4,
             bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8},
         )  # fmt: skip
@@ -77,9 +78,9 @@ def plan_figure(
     else:
         axes.axhline(100 * (goal.accuracy or 0), color="0.4", ls="--", lw=1, label="accuracy asked")
     _zoom(axes, goal, [*groups.values()], [reached, *others], name)
-    axes.set_xlabel(f"mean {name} per sample [{tiers.unit_of(name)}]")
+    axes.set_xlabel(f"mean {name} per sample [{picture_text(tiers.unit_of(name))}]")
     axes.set_ylabel("accuracy [%]")
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(picture_text(title), loc="left", fontsize=11)
     axes.set_title("lines: fit rows; star, crosses: held-out rows", loc="right", fontsize=8)
     axes.grid(True, color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
@@ -99,7 +100,7 @@ def _chosen(axes: Any, reached: dict[str, Any], name: str) -> None:
     ]
     axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], color="black", capsize=3, ls="none", zorder=5)
     axes.plot(x, y, "*", color="black", mec="white", mew=0.8, ms=15, zorder=6)
-    axes.plot([], [], "*", color="black", ms=9, label=f"chosen: {reached['plan']}")
+    axes.plot([], [], "*", color="black", ms=9, label=picture_text(f"chosen: {reached['plan']}"))
 
 
 def _zoom(

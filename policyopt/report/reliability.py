@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from policyopt.report.calibration import reliability
 from policyopt.report.calibration_error import calibration_error
+from policyopt.runtime.text import picture_text
 
 Floats = npt.NDArray[np.float64]
 #: Okabe & Ito, told apart by colour-blind readers and by marker in print.
@@ -109,7 +110,7 @@ def reliability_figure(
         handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False,
         fontsize=9,
     )  # fmt: skip
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.suptitle(picture_text(title), x=0.01, ha="left", fontsize=11)
     return figure
 
 

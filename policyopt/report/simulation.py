@@ -8,6 +8,7 @@ import numpy as np
 
 from policyopt.report.figures import COLOURS
 from policyopt.runtime.bandits import BANDITS
+from policyopt.runtime.text import picture_text
 
 if TYPE_CHECKING:
     from policyopt.online.simulate import Simulation
@@ -68,7 +69,7 @@ def simulation_figure(found: Simulation, title: str = "") -> Any:
     if len(shown) < len(several):
         title = f"{title} (arms of {len(shown)} of {len(several)} policies)".strip()
     if title:
-        figure.suptitle(title, fontsize=11, ha="left", x=0.01)
+        figure.suptitle(picture_text(title), fontsize=11, ha="left", x=0.01)
     return figure
 
 
@@ -82,7 +83,7 @@ def _courses(found: Simulation, regret: Any, cost: Any) -> None:
         again, colour = divmod(i, len(COLOURS))
         look = {"color": COLOURS[colour], "ls": ("-", "--", ":", "-.")[again % 4], "lw": 1.6}
         mean, half = interval(tally.course("regret"))
-        regret.plot(rounds, mean, label=name, **look)
+        regret.plot(rounds, mean, label=picture_text(name), **look)
         regret.fill_between(rounds, mean - half, mean + half, color=look["color"], alpha=0.15, lw=0)
         paid = np.concatenate([[0.0], tally.course("cost").mean(axis=1)])
         at = np.concatenate([[0], rounds])
@@ -93,7 +94,9 @@ def _courses(found: Simulation, regret: Any, cost: Any) -> None:
     latest = round(found.schedule.rounds / len(rounds) * back)
     regret.set_title("pseudo-regret to the best fixed arm", loc="left", fontsize=10)
     cost.set_title(
-        f"mean cost of the latest {latest:,} requests [{found.unit}]", loc="left", fontsize=10
+        f"mean cost of the latest {latest:,} requests [{picture_text(found.unit)}]",
+        loc="left",
+        fontsize=10,
     )
 
 
@@ -107,10 +110,11 @@ def _arms(found: Simulation, name: str, axes: Any) -> None:
     axes.pcolormesh(edges, places, shares, cmap="Blues", vmin=0, vmax=most)
     kind = name.partition(":")[0]
     settings = name.partition(":")[2].replace("+", ", ")
-    title = f"arm played: {kind}" + (f"\n{settings}" if settings else "")
+    title = f"arm played: {picture_text(kind)}"
+    title += f"\n{picture_text(settings)}" if settings else ""
     axes.set_title(title, loc="left", fontsize=9 if len(settings) < 40 else 7)
     if kind in BANDITS:
-        of = "threshold" if found.arms_unit == "threshold" else f"cost [{found.unit}]"
+        of = "threshold" if found.arms_unit == "threshold" else f"cost [{picture_text(found.unit)}]"
         every = max(-(-len(shares) // 8), 1)  # room for so many
         axes.set_yticks(range(0, len(shares), every), [f"{x:.3g}" for x in found.labels[::every]])
     elif kind == "controller":

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import NoReturn
 
 from .errors import PolicyOptError
 from .experts_file import decide_file, load_any
 from .outputs_file import read_outputs
+from .text import printable
 
 
 def main() -> int:
     """Run a policy over new outputs and print one line per sample."""
-    parser = argparse.ArgumentParser(prog="python -m policyopt.runtime", description=__doc__)
+    parser = _Parser(prog="python -m policyopt.runtime", description=__doc__)
     parser.add_argument("policy", help="policy file (JSON)")
     parser.add_argument("outputs", help=".npy or .npz with the outputs of all exits")
     parser.add_argument("--axes", choices=("KNC", "NKC"), help="order of the first two axes")
@@ -35,6 +37,11 @@ def main() -> int:
     except BrokenPipeError:  # the reader of our output has seen enough (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))  # it quotes arguments
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ _DEFAULT = "Leave it out for the default."
 MAX_SEED = 2**63 - 1
 #: Squares of costs, and sums of these over any cache, are numbers too.
 MAX_COST = 1e100
+#: Characters of a unit, and of a name.
+MAX_UNIT, MAX_NAME = 32, 100
 
 
 def plain(value: Any) -> Any:
@@ -124,6 +126,24 @@ def sample_numbers(samples: Any, n: int | None = None) -> npt.NDArray[np.int64]:
         wanted = "a number, or one per sample" if n is None else f"one number per sample: {n}"
         raise bad("samples", wanted, f"shape {given.shape}", "")
     return given.astype(np.int64)
+
+
+def check_text(name: str, value: Any, most: int = MAX_UNIT, step: str = "") -> str:
+    r"""Return a short text of visible characters (`str.isprintable`), or refuse it.
+
+    Examples
+    --------
+    >>> check_text("unit", "µJ")
+    'µJ'
+    >>> check_text("unit", "ms\n")
+    Traceback (most recent call last):
+        ...
+    policyopt.runtime.errors.InputError: 'unit' must be a non-empty text of at most 32 visible characters. Got ms\n.
+    """
+    fits = isinstance(value, str) and value.isprintable() and value.strip()
+    if not fits or len(value) > most:
+        raise bad(name, f"a non-empty text of at most {most} visible characters", value, step)
+    return value
 
 
 def _is_number(value: Any) -> bool:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from .text import SHOWN, printable
+
 
 class PolicyOptError(Exception):
     """Root of every error that policyopt raises on purpose.
 
-    ``exit_code`` is what the command line returns for it.
+    ``exit_code`` is what the command line returns for it. Messages may quote files: they are one
+    printable line.
     """
 
     exit_code = 2
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(printable(a) if isinstance(a, str) else a for a in args))
 
 
 class InputError(PolicyOptError, ValueError):
@@ -40,7 +46,7 @@ def message(argument: str, allowed: str, got: object, next_step: str) -> str:
     argument, allowed, next_step : str
         What is wrong, what it must be, what the user can do now.
     got : object
-        What came; long values are cut.
+        What came; of long values the middle is left out.
 
     Returns
     -------
@@ -51,10 +57,11 @@ def message(argument: str, allowed: str, got: object, next_step: str) -> str:
     >>> message("budget", "a number in [1, 4] MMACs", 9, "Raise the budget.")
     "'budget' must be a number in [1, 4] MMACs. Got 9. Raise the budget."
     """
-    shown = got if isinstance(got, str) else repr(got)
-    if len(shown) > 200:
-        shown = shown[:197] + "..."
-    return f"'{argument}' must be {allowed}. Got {shown}. {next_step}".rstrip()
+    try:
+        shown = printable(got if isinstance(got, str) else repr(got), SHOWN)
+    except ValueError:  # hexadecimal numbers of a file may be too long to print in decimal
+        shown = "a number too long to print"
+    return f"'{printable(argument, SHOWN)}' must be {allowed}. Got {shown}. {next_step}".rstrip()
 
 
 def bad(argument: str, allowed: str, got: object, next_step: str = "") -> InputError:

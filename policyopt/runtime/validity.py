@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .answers import Plain
-from .checks import MAX_COST
+from .checks import MAX_COST, check_text
 from .errors import bad
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def check_policy(policy: Policy) -> None:
     InputError
         The first part that does not fit, by name.
     """
+    check_text("unit", policy.unit, step="E.g. ms, MMACs, USD.")
     least = 0 if policy.kind == "record" else 1
     if isinstance(policy.classes, bool) or not least <= policy.classes <= _MOST_CLASSES:
         allowed = f"from {least} to {_MOST_CLASSES}"

@@ -52,7 +52,7 @@ def emit(
     written = [out / "policy.json"]
     policy.save(written[0])
     for i, tier in enumerate(tier_policies(policy, plan, names)):
-        safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in tier.tier)
+        safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in tier.tier[:32])
         written.append(out / f"tier-{i}-{safe}.json")
         tier.save(written[-1])
     whole = {"format": "policyopt-plan", "version": 1, **report}

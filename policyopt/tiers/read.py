@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from policyopt.runtime import strict_json
+from policyopt.runtime.checks import MAX_NAME, MAX_UNIT, check_text
 from policyopt.runtime.errors import InputError, bad
 from policyopt.tiers.describe import SEE, Link, Tier, Tiers
 
@@ -115,7 +116,7 @@ def _tier(place: int, content: Any) -> Tier:
     if most is not None and (type(most) is not int or not 0 <= most <= MAX_STAGES):
         raise _bad(f"most_stages of {where}", f"a whole number from 0 to {MAX_STAGES}", most)
     return Tier(
-        _text(f"name of {where}", found["name"]),
+        _text(f"name of {where}", found["name"], MAX_NAME),
         stage_ms=_numbers(f"stage_ms of {where}", found.get("stage_ms", [])),
         most_stages=most,
         **{name: _number(f"{name} of {where}", found[name]) for name in rates & found.keys()},
@@ -132,11 +133,7 @@ def _link(place: int, content: Any) -> Link:
 
 
 def _bad(where: str, allowed: str, got: object) -> InputError:
-    try:
-        shown = got if isinstance(got, str) else repr(got)
-    except ValueError:  # TOML's hexadecimal numbers may be too long to print in decimal
-        shown = "a number too long to print"
-    return bad(where, allowed, shown, SEE)
+    return bad(where, allowed, got, SEE)
 
 
 def _fields(where: str, content: Any, known: set[str], needed: set[str]) -> Mapping[str, Any]:
@@ -157,11 +154,8 @@ def _list(where: str, value: Any) -> Sequence[Any]:
     return value
 
 
-def _text(where: str, value: Any) -> str:
-    text = value.strip() if isinstance(value, str) else ""
-    if not 0 < len(text) <= 100 or not text.isprintable():
-        raise _bad(where, "a short text that can be printed", ascii(value)[:60] if text else value)
-    return text
+def _text(where: str, value: Any, most: int = MAX_UNIT) -> str:
+    return check_text(where, value.strip() if isinstance(value, str) else value, most, SEE)
 
 
 def _number(where: str, value: Any, positive: bool = False, most: float = MAX_NUMBER) -> float:

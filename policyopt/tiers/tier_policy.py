@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.artifact import read_json, to_dict
+from policyopt.runtime.checks import MAX_NAME, check_text
 from policyopt.runtime.content import digest_of, from_dict
 from policyopt.runtime.decision import Decision, State
 from policyopt.runtime.errors import InputError, bad
@@ -69,6 +70,9 @@ class TierPolicy:
     next: str | None = None
 
     def __post_init__(self) -> None:
+        check_text("tier", self.tier, MAX_NAME)
+        if self.next is not None:
+            check_text("next", self.next, MAX_NAME)
         path = self.policy.path
         at = path.index(self.exits[0]) if self.exits and self.exits[0] in path else 0
         if self.exits and path[at : at + len(self.exits)] != self.exits:

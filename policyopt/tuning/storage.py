@@ -8,8 +8,10 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qsl, unquote
 
 from policyopt.runtime.errors import InputError, MissingExtraError, bad
+from policyopt.runtime.text import SECRET
 from policyopt.tuning.search import key_of
 
 #: Two processes that start at once may both make the tables of a new file; the later one retries.
@@ -92,12 +94,44 @@ def open_study(storage: str | None, name: str, plan: Mapping[str, Any], pruner: 
             raise
         except Exception as error:  # of SQLAlchemy, of a driver, of Optuna: all mean a bad URL
             if not left or not _passing(error):
-                why = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise bad(
-                    "storage", "a storage URL that Optuna can open", f"{storage} ({why})",
-                    "E.g. sqlite:///tuned/study.db; servers need their driver installed.",
-                ) from error  # fmt: skip
+                step = "E.g. sqlite:///tuned/study.db; servers need their driver installed."
+                raise _refused(storage, "a storage URL that Optuna can open", error, step) from None
             time.sleep(0.2 * (_TRIES - left))
+
+
+@contextmanager
+def kept_open(storage: str | None) -> Iterator[None]:
+    """Say by name, and without its password, that a storage failed within the block."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, load_optuna().exceptions.StorageInternalError) as error:
+        step = "The same command goes on where it stopped."
+        raise _refused(storage, "a storage that can be read and written", error, step) from None
+
+
+def _refused(storage: str | None, allowed: str, error: Exception, step: str) -> InputError:
+    # Not chained: what drivers raise may hold the password, and tracebacks are shown, too.
+    why = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return bad("storage", allowed, _masked(f"{storage} ({why})", storage or ""), step)
+
+
+def _masked(text: str, url: str) -> str:
+    """Return a text without the passwords of a URL, in whatever form they stand in it.
+
+    Examples
+    --------
+    >>> _masked("no host b@h (u:a%20b@h)", "mysql://u:a%20b@h/db?ssl_password=c")
+    'no host b@h (u:***@h)'
+    """
+    address, _, options = url.partition("?")
+    users = [part.rpartition("@")[0] for part in (address, url)]  # a password may hold ? and @
+    secrets = [(user.partition("://")[2] or user).partition(":")[2] for user in users]
+    secrets += [value for name, value in parse_qsl(options) if SECRET.search(name)]
+    for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
+        text = text.replace(secret, "***") if secret else text
+    return text
 
 
 def make_pruner() -> Any:

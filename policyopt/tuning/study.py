@@ -14,7 +14,7 @@ from policyopt.table import Table, Tables
 from policyopt.tuning.objective import Objective, fold_rows
 from policyopt.tuning.result import Tuned, conclude
 from policyopt.tuning.search import make_search
-from policyopt.tuning.storage import make_pruner, open_study, quiet, study_name
+from policyopt.tuning.storage import kept_open, make_pruner, open_study, quiet, study_name
 from policyopt.tuning.trials import Run, counted, records
 
 
@@ -109,7 +109,7 @@ def tune(
         "space": {name: repr(domain) for name, domain in search.domains.items()},
     }  # fmt: skip
     name = study_name(search.method, objective, table.cache, plan)
-    with quiet():
+    with quiet(), kept_open(storage):
         study = open_study(storage, name, plan, make_pruner())
         run = Run(study, search, table, aim, folds, seed)
         while not run.exhausted():

@@ -390,7 +390,7 @@ def test_what_cannot_be_is_refused(tmp_path):
 
 
 def test_text_of_a_unit_stays_text(tmp_path):
-    policy = replace(logits_policy(), unit='m"s\\ */ µ\n')
+    policy = replace(logits_policy(), unit='m"s\\ */ µ@ ??/ %s')
     (tmp_path / "p.h").write_text(c_source(policy, trace_policy(policy), "p"))
     text = '#include <stdio.h>\n#include "p.h"\nint main(void) { printf("%s", P_UNIT); return 0; }'
-    assert program(tmp_path, text) == 'm"s\\ */ ??'
+    assert program(tmp_path, text) == 'm"s\\ */ µ@ ??/ %s'

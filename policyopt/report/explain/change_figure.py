@@ -8,6 +8,7 @@ import numpy as np
 
 from policyopt.report.explain.explanation import Explanation
 from policyopt.report.explain.style import MANY
+from policyopt.runtime.text import picture_text
 
 
 def changes_figure(explanation: Explanation, title: str = "") -> Any:
@@ -29,7 +30,7 @@ def changes_figure(explanation: Explanation, title: str = "") -> Any:
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    record, unit = explanation.record["changes"], explanation.record["unit"]
+    record, unit = explanation.record["changes"], picture_text(explanation.record["unit"])
     counts = np.array(record["transitions"])
     exits = len(counts)
     cell = 0.72 if exits > MANY else 0.95
@@ -62,7 +63,7 @@ def changes_figure(explanation: Explanation, title: str = "") -> Any:
     if record["better"] is not None:
         told += f"; {record['better']:,} became right (+), {record['worse']:,} wrong (−)"  # noqa: RUF001
     told += f"\nmean cost {record['reference_cost']:.4g} → {record['cost']:.4g} {unit}"
-    figure.suptitle(f"{title}\n{told}" if title else told, fontsize=10)
+    figure.suptitle(f"{picture_text(title)}\n{told}" if title else told, fontsize=10)
     return figure
 
 

@@ -23,6 +23,7 @@ from policyopt.report.explain.style import (
     tidy,
 )
 from policyopt.runtime.policy import Policy
+from policyopt.runtime.text import picture_text
 from policyopt.trace import Traced
 
 #: Points of one panel; more hide each other.
@@ -83,7 +84,7 @@ def classes_figure(explanation: Explanation, policy: Policy, title: str = "", se
     label_bottom(axes, f"{what}, least accurate (last exit) first")
     figure.supylabel(f"score ({policy.rule.name})", fontsize=10)
     shown = f"{len(rows):,} of {len(found.exit):,} rows"
-    figure.suptitle(f"{title}: {shown}" if title else shown, fontsize=11)
+    figure.suptitle(f"{picture_text(title)}: {shown}" if title else shown, fontsize=11)
     return figure
 
 
@@ -152,7 +153,7 @@ def per_class_figure(explanation: Explanation, title: str = "") -> Any:
     figure.legend(
         loc="outside lower center", ncols=min(shares.shape[1], 6), frameon=False, fontsize=9
     )
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(picture_text(title), fontsize=11)
     return figure
 
 
@@ -162,7 +163,14 @@ def _name_bars(axes: Any, order: list[dict[str, Any]], unit: str) -> None:
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of the class that leaves at each exit [%]")
     axes.set_ylabel("class, cheapest first")
-    axes.text(101.5, -0.85, f"accuracy, cost [{unit}]", fontsize=8.5, color="0.25", va="center")
+    axes.text(
+        101.5,
+        -0.85,
+        f"accuracy, cost [{picture_text(unit)}]",
+        fontsize=8.5,
+        color="0.25",
+        va="center",
+    )
     for y, record in enumerate(order):
         told = f"{percent(record['accuracy'])}, {record['cost']:.4g}"
         axes.text(101.5, y, told, va="center", fontsize=8.5, color="0.25")

@@ -23,6 +23,7 @@ from policyopt.report.explain.style import (
     tidy,
 )
 from policyopt.runtime.policy import Policy
+from policyopt.runtime.text import picture_text
 
 _GROUPS = {"right": RIGHT, "wrong": WRONG, "all": OTHER}
 
@@ -43,7 +44,7 @@ def exits_figure(explanation: Explanation, title: str = "") -> Any:
     from matplotlib.figure import Figure
 
     record = explanation.record
-    exits, unit = record["exits"], record["unit"]
+    exits, unit = record["exits"], picture_text(record["unit"])
     labelled = record["accuracy"] is not None
     size = 8 if len(exits) > MANY else 9
     figure = Figure(
@@ -78,7 +79,7 @@ def exits_figure(explanation: Explanation, title: str = "") -> Any:
     told = f"mean cost {record['realised_cost']:.4g} {unit}"
     if labelled:
         told += f", accuracy {percent(record['accuracy'], 2)}"
-    figure.suptitle(f"{title}\n{told}" if title else told, fontsize=11)
+    figure.suptitle(f"{picture_text(title)}\n{told}" if title else told, fontsize=11)
     return figure
 
 
@@ -160,5 +161,5 @@ def scores_figure(explanation: Explanation, policy: Policy, title: str = "") -> 
     legend_below(figure, handles)
     label_bottom(axes, f"score ({policy.rule.name})")
     figure.supylabel("share of the group [%]", fontsize=10)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(picture_text(title), fontsize=11)
     return figure

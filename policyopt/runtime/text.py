@@ -1,0 +1,75 @@
+"""Text that came from a file or an argument, made harmless where it is shown.
+
+A file may hold any text where it decides nothing (provenance, metadata, keys of arrays). It is kept as
+it is, and leaves for people through `printable` (terminals, messages), `csv_cell` (spreadsheets) or
+`picture_text` (pictures). Names and units are restricted on the way in: `checks.check_text`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+#: Characters shown of one value, of a whole line, and of a cell.
+SHOWN, LINE, CELL = 200, 4000, 1 << 20
+#: What the name of an option that holds a password has in it.
+SECRET = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
+# Bounded, so that no text takes long.
+_USER = re.compile(r"(://[^\s/:@]{0,99}:)\S{1,256}(?=@)")
+_QUERY = re.compile(rf"([?&]\w{{0,32}}(?:{SECRET.pattern})\w{{0,32}}=)[^\s&]+", re.IGNORECASE)
+#: What a spreadsheet takes for a formula; some make the wide signs narrow.
+_FORMULA = tuple("=+-@＝＋－＠")  # noqa: RUF001
+_NUMBER = re.compile(r"[-+]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?%?", re.IGNORECASE | re.ASCII)
+
+
+def printable(text: str, most: int = LINE) -> str:
+    r"""Return a text as one line that any terminal shows as it is.
+
+    What is no visible character (control characters and with them escape sequences and line ends, marks
+    that turn the direction of writing, zero-width ones, halves of surrogate pairs) becomes its escape as
+    Python writes it, passwords in URLs become ``***``, and of more than `most` characters the middle is
+    left out.
+
+    Examples
+    --------
+    >>> printable("a\x1b[31m\u202eb"), printable("postgresql://me:secret@host/db")
+    ('a\\x1b[31m\\u202eb', 'postgresql://me:***@host/db')
+    >>> printable("0123456789", 7)
+    '01...89'
+    """
+    text = _shortened(_QUERY.sub(r"\1***", _USER.sub(r"\1***", text)), most)
+    if text.isprintable():
+        return text
+    return _shortened("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text), most)
+
+
+def csv_cell(value: Any) -> Any:
+    r"""Return a cell: numbers as they are, a text on one line and never a spreadsheet's formula.
+
+    Examples
+    --------
+    >>> csv_cell(-0.3), csv_cell("-0.3"), csv_cell("=1+1"), csv_cell("a\rb")
+    (-0.3, '-0.3', "'=1+1", 'a\\rb')
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value, CELL)
+    formula = text.lstrip().startswith(_FORMULA) and not _NUMBER.fullmatch(text)
+    return f"'{text}" if formula else text
+
+
+def picture_text(text: str) -> str:
+    r"""Return a text that a picture shows letter by letter: no mathematics between dollar signs.
+
+    Examples
+    --------
+    >>> picture_text("$/call")
+    '\\$/call'
+    """
+    text = printable(text, SHOWN).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text  # legends leave those out
+
+
+def _shortened(text: str, most: int) -> str:
+    head = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:head]}...{text[head + 3 - most :]}"

@@ -1,0 +1,443 @@
+r"""Hostile text in every field of every file: it is neither run nor breaks anything, and is shown harmless.
+
+Policies: 150 by the Python file and 10 by a compiler too, one of ten in a process of its own; more by
+``HOSTILE=5000,200 pytest -n 0 tests/fuzz/test_hostile_text.py``, which is what SECURITY.md tells of.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+import os
+import random
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from mutations import paths, signed
+from rules import artifact, experts, online_policies, policies
+from synthetic import outputs
+from typer.main import get_command
+
+import policyopt as po
+from policyopt.cli.app import app, main
+from policyopt.runtime.artifact import from_dict
+from policyopt.runtime.errors import InputError
+from policyopt.runtime.experts_file import experts_to_dict
+from policyopt.runtime.online import Online
+from policyopt.tiers import TierPolicy, load_tier
+
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+PARSER = get_command(app)
+IN_PROCESS, COMPILED = map(int, os.environ.get("HOSTILE", "150,10").split(","))
+SETTINGS = {
+    "deadline": None, "database": None, "suppress_health_check": list(HealthCheck),
+    "phases": [Phase.explicit, Phase.generate],
+}  # fmt: skip
+#: Each with {py} and {c} in the place of code that makes the canary's file.
+PIECES = (
+    '"""\n{py}\n"""', "'''\n{py}\n'''", '"\n{py}\n"', '\\"""\n{py}\n#', "'+{py}+'", "{py}", "{{py}}",
+    '\\\n{py}', "\n{py}\n", "# coding: utf-7\n", "*/\n{c}\n/*", '"\n{c}\n"', "\\\n{c}\n", "??/\n{c}\n",
+    "*??/\n/ {c}", "//{c}", "??'", "%>", '"', '"""', "'", "\\", "\\x", "\\N{", "\\u12", "\\777", "*/", "/*",
+    "\ud800", "a\udfff", "\ud83d\ude42", "\x00", "\x1b[2J\x1b]0;title\x07", "\x1b]8;;http://a.b\x1b\\x", "\x9b31m",
+    "\u202etxt.exe\u202c", "\u2066", "\u200b", "\u2028", "\ufeff", "\ufffe", "\U000e0041", "\r\nerror: 1", "\n",
+    "\t=1+1", "\r=1", "=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(A1)", " =1", "＝1", "-0.3", "1e5",  # noqa: RUF001
+    "@", "@_state", "@PROBABILITIES", "{name}", "{0}", "{", "%s%n", "$", "$\\bad{$", "$\\frac{a$", "$$",
+    "[red]", "[/]", "[link=http://a.b]c[/link]", ":smile:", "<script>alert(1)</script>", "../../etc/passwd",
+    "http://me:hunter2@host/", "x" * 60_000, "=" * 9000, "µ 漢字 🙂", "", " ", "nan",
+)  # fmt: skip
+
+
+@pytest.fixture
+def canary(tmp_path):
+    """A file that hostile code would make, named by its whole path."""
+    yield tmp_path / "canary"
+    assert not (tmp_path / "canary").exists(), "text of a file was run"
+
+
+def texts(canary):
+    """Return texts that are made of pieces, or of anything."""
+    python = f"__import__('pathlib').Path({str(canary)!r}).touch()"
+    c = (
+        "__attribute__((constructor)) static void boom(void) { extern int system(const char *); "
+        f'system("touch {canary}"); }}'
+    )
+    pieces = st.sampled_from([piece.replace("{py}", python).replace("{c}", c) for piece in PIECES])
+    return st.one_of(
+        pieces, pieces, st.lists(pieces, max_size=3).map("".join), st.text(max_size=40),
+        st.text(st.characters(min_codepoint=0, max_codepoint=0x9F), max_size=20),
+        st.text(st.characters(categories=["Cs", "Cf", "Co", "Zl", "Zp"]), max_size=9),
+    ).map(lambda text: text[:65_000])  # fmt: skip
+
+
+def units(canary):
+    """Return units that are let in."""
+    own = ("ms", 'm"s\\', "*/@??/", "µJ", "%s$\\n", "@_state", "'''", "{0}", "=1+1")
+    return st.one_of(st.sampled_from(own), texts(canary).filter(visible))
+
+
+def visible(unit):
+    """Whether a text may be a unit."""
+    return 0 < len(unit) <= 32 and unit.isprintable() and bool(unit.strip())
+
+
+def tell(*arguments):
+    """Run a command line; return its exit code and what it printed, which is found harmless."""
+    code, out, err = printed(*arguments)
+    harmless(code, out, err, arguments)
+    return code, out, err
+
+
+def printed(*arguments):
+    """Run a command line; return its exit code and what it printed."""
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["policyopt", *map(str, arguments)])
+        patch.setattr("policyopt.cli.app.app", PARSER)  # made once: it takes longer than a command
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+    return code, out.getvalue(), err.getvalue()
+
+
+def harmless(code, out, err, arguments=()):
+    """Fail where a terminal or a spreadsheet would do something with what was printed."""
+    told = (arguments, code, out[-500:], err[-500:])
+    assert code in (0, 2), told
+    odd = {c for c in out + err if not c.isprintable()} - {"\n"}
+    assert not odd, (odd, told)
+    assert "hunter2" not in out + err or "json" in arguments, told  # JSON is what the file says
+    lines = err.splitlines()
+    assert all(re.match("(note|error): |.* \\.\\.\\.$", line) for line in lines), told
+    assert len(err) < 5000 and (code == 0) == (not any(x.startswith("error: ") for x in lines)), (
+        told
+    )
+    if "csv" in arguments:
+        for row in csv.reader(io.StringIO(out)):
+            for cell in row:
+                number = re.fullmatch(r"[-+]?[\d.,]+(e[-+]?\d+)?%?", cell)
+                assert number or cell.lstrip()[:1] not in tuple("=+-@＝＋－＠") or not cell, told  # noqa: RUF001
+
+
+def provenance(text):
+    """Return what a policy may say of how it was found, each text in it hostile or not."""
+    anything = st.one_of(text, st.lists(text, max_size=2), st.dictionaries(text, text, max_size=2))
+    names = (
+        "method",
+        "budget",
+        "notes",
+        "settings",
+        "cache",
+        "cost",
+        "versions",
+        "expected_cost",
+        "seed",
+    )
+    fields = st.sampled_from(names) | text
+    usual = st.fixed_dictionaries({"method": text, "budget": text})
+    chosen = st.fixed_dictionaries({"chosen": st.fixed_dictionaries({"method": text})})
+    return st.one_of(usual, usual, chosen, st.dictionaries(fields, anything, max_size=4))
+
+
+def test_policies_are_exported_verified_and_shown(canary, place):
+    known = policies()
+    names = ("records", "score max_prob", "mixture of one score", "score trust_score", "kept exits")
+    file, out = place / "p.json", place / "out"
+    seen = []
+
+    @settings(max_examples=IN_PROCESS, **SETTINGS)
+    @given(
+        st.sampled_from((*names[:1] * 6, *names)), provenance(texts(canary)),
+        units(canary), st.sampled_from((*["python"] * 7, "c")),
+    )  # fmt: skip
+    def shown(name, told, unit, target):
+        content = signed({**artifact(known[name]), "provenance": told, "unit": unit})
+        file.write_text(json.dumps(content))
+        code, _, err = tell("info", file)
+        tell("info", file, "--format", "csv")
+        out_json = tell("info", file, "--format", "json")[1]
+        assert code == 0, err
+        assert json.loads(out_json)["provenance"] == json.loads(json.dumps(told))
+        for command in (
+            ("export", file, "--out", out, "--to", target, "--rows", 4),
+            ("verify", out),
+        ):
+            code, _, err = tell(*command)
+            assert code == 0, (command, err)
+        assert not canary.exists(), (told, unit)
+        seen.append(name)
+
+    shown()
+    assert len(seen) >= IN_PROCESS
+    print(f"{len(seen)} policies exported, verified and shown")
+
+
+def test_policies_through_compilers_and_the_command_line(canary, place):
+    if shutil.which("cc") is None:
+        assert not os.environ.get("CI"), "continuous integration has a C compiler"
+        pytest.skip("no C compiler")
+    known = artifact(policies()["score max_prob"])
+    drawn = []
+
+    @settings(max_examples=COMPILED * 4, **SETTINGS)
+    @given(provenance(texts(canary)), units(canary))
+    def collect(told, unit):
+        drawn.append((told, unit))
+
+    collect()
+    for number, (told, unit) in enumerate(drawn[-COMPILED:]):
+        file, out = place / f"{number}.json", place / f"{number}"
+        file.write_text(json.dumps(signed({**known, "provenance": told, "unit": unit})))
+        for command in (
+            ("export", file, "--out", out, "--to", "python,c", "--rows", 4),
+            ("verify", out, "--require", "python,c"),
+        ):  # fmt: skip
+            code, _, err = (tell if number % 10 else process)(*command)
+            assert code == 0, (command, told, unit, err)
+        # Two languages read it for themselves, and say the unit as the file has it.
+        assert runpy.run_path(str(out / "policy.py"))["UNIT"] == unit
+        (out / "say.c").write_text(
+            '#include <stdio.h>\n#include "policyopt_policy.h"\n'
+            "int main(void) { fputs(POLICYOPT_POLICY_UNIT, stdout); return 0; }\n"
+        )
+        build = ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "say.c", "-o", "say", "-lm"]
+        subprocess.run(build, cwd=out, check=True)
+        said = subprocess.run([out / "say"], capture_output=True, check=True).stdout
+        assert said.decode() == unit
+        assert not canary.exists(), (told, unit)
+
+
+def process(*arguments):
+    """Run a command line as a process of its own; as `tell`."""
+    run = subprocess.run(
+        [sys.executable, "-m", "policyopt", *map(str, arguments)], check=False,
+        capture_output=True, encoding="utf-8",
+    )  # fmt: skip
+    harmless(run.returncode, run.stdout, run.stderr, arguments)
+    return run.returncode, run.stdout, run.stderr
+
+
+def with_text(draw, content, text):
+    """Return JSON content with a text of it, or a name of a field, made hostile, and signed anew."""
+    content = copy.deepcopy(content)
+    places = [p for p in paths(content) if isinstance(p[-1], str)]
+    path = draw.choice(places)
+    at = content
+    for key in path[:-1]:
+        at = at[key]
+    if isinstance(at[path[-1]], str) or draw.random() < 0.3:
+        at[path[-1]] = text
+    else:
+        at[text] = at.pop(path[-1])
+    return signed(content)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A cache with contexts and metadata, and its manifest."""
+    folder = tmp_path_factory.mktemp("hostile") / "cache"
+    logits, labels = outputs(60, 3, 3)
+    cost = po.Cost("compute", "ms", (1, 2, 4))
+    facts = {"model": "m", "why": {"a": "b"}}
+    names = ["sun", "rain"]
+    with po.CacheWriter(folder, costs=cost, metadata=facts, contexts=names) as cache:
+        for split, rows in (("fit", slice(0, 30)), ("test", slice(30, 60))):
+            cache.append(split, logits[rows], labels[rows], context=labels[rows] % 2)
+    return folder
+
+
+def test_every_text_of_every_file(canary, place, small, tmp_path):
+    """Loaders take it or refuse it by name; what is told of it is harmless."""
+    one = policies()["score max_prob"]
+    file = place / "file.json"
+    tier, online = place / "tier.json", place / "online.json"
+    online_policies()["ucb1"].save(online)
+    TierPolicy(one, "device", (0, 1), "cloud").save(tier)
+    manifest = small / "manifest.json"
+    export = place / "export"
+    (place / "p.json").write_text(json.dumps(artifact(one)))
+    tell("export", place / "p.json", "--out", export, "--to", "python", "--rows", 4)
+    tiers = {
+        "model": {"input_bytes": 784, "cut_bytes": [10, 10], "unit": "ms"}, "currency": "EUR",
+        "tier": [{"name": "device", "ms_per_unit": 1.0}, {"name": "cloud", "ms_per_unit": 0.1}],
+        "link": [{"megabits_per_second": 8}],
+    }  # fmt: skip
+    files = {
+        file: [
+            (artifact(one), lambda: tell("info", file)),
+            (json.loads(json.dumps(experts_to_dict(experts()))), lambda: tell("info", file)),
+            (json.loads(online.read_text()), lambda: Online.load(file)),
+            (json.loads(tier.read_text()), lambda: load_tier(file)),
+            (tiers, lambda: tell("plan", small, "--tiers", file, "--budget", 3, "--method", "none")),
+        ],
+        manifest: [(json.loads(manifest.read_text()), lambda: tell("info", small))],
+        export / "manifest.json": [
+            (json.loads((export / "manifest.json").read_text()), lambda: tell("verify", export))
+        ],
+    }  # fmt: skip
+    cases = [(path, *case) for path, kinds in files.items() for case in kinds]
+
+    @settings(max_examples=max(IN_PROCESS, 300), **SETTINGS)
+    @given(st.sampled_from(cases), texts(canary), st.integers(0, 1 << 30))
+    def read(case, text, seed):
+        path, content, look = case
+        before = path.read_bytes() if path.exists() else b""
+        try:
+            path.write_text(json.dumps(with_text(random.Random(seed), content, text)))
+            look()
+        except InputError as error:
+            harmless(2, "", f"error: {error}\n")
+        finally:
+            path.write_bytes(before)
+        assert not canary.exists(), (path, text)
+
+    read()
+
+
+def test_keys_and_names_of_imported_files(canary, tmp_path):
+    logits, labels = outputs(40, 2, 3)
+    rows = [{"pred": [0, 1], "conf": [0.5, 0.9], "label": 1}] * 20
+
+    @settings(max_examples=40, **SETTINGS)
+    @given(texts(canary), st.sampled_from(("npz", "csv", "jsonl", "split", "cell", "unit")))
+    def read(text, kind):
+        text = text[:300]
+        source, more = tmp_path / f"x.{kind if kind in ('csv', 'jsonl') else 'npz'}", []
+        if kind == "csv":
+            with source.open("w", newline="", encoding="utf-8", errors="surrogatepass") as file:
+                writer = csv.writer(file)
+                writer.writerow(["label", "pred_0", "conf_0", "pred_1", "conf_1", text])
+                writer.writerows([[1, 0, 0.5, 1, 0.9, text]] * 20)
+        elif kind == "jsonl":
+            source.write_text("".join(json.dumps({**row, text: text}) + "\n" for row in rows))
+        else:
+            given = {"logits": logits.transpose(1, 0, 2), "labels": labels, "costs": [1.0, 2.0]}
+            if kind == "npz":
+                given[text.encode("utf-8", "replace").decode().replace("/", "")[:60] or "x"] = (
+                    labels
+                )
+            if kind == "cell":
+                given["costs"] = np.array([text.encode("utf-8", "replace").decode()] * 2)
+            np.savez(source, **{"file_": given.pop("file"), **given} if "file" in given else given)
+        if kind == "split":
+            more = ["--split", f"{text}=0.5,test=0.5".replace("\0", "")]
+        if kind == "unit":
+            more = ["--unit", text]
+        code = tell("import", source, "--out", tmp_path / "cache", "--overwrite", *more)[0]
+        if code == 0:
+            tell("info", tmp_path / "cache")
+
+    read()
+
+
+@pytest.mark.parametrize("unit", ["$\\frac{$", "=1+1", "[/red] {0} %s", "漢字 🙂"])
+def test_pictures_tables_and_spreadsheets(canary, tmp_path, unit):
+    """Units and methods that are mathematics to a picture, markup to a table, a formula to a spreadsheet."""
+    logits, labels = outputs(400, 3, 3)
+    costs = po.Cost("compute", unit, (1, 2, 4))
+    with po.CacheWriter(tmp_path / "c$x$", costs=costs) as cache:
+        for split, rows in (("fit", slice(0, 200)), ("test", slice(200, 400))):
+            cache.append(split, logits[rows], labels[rows])
+    fitted = po.fit(po.open_cache(tmp_path / "c$x$"), 2.5, "max_prob")
+    fitted.policy.save(tmp_path / "p.json")
+    content = json.loads((tmp_path / "p.json").read_text())
+    for method in (f"{unit}\n$\\bad{{$", "\x1b[31m$"):
+        content["provenance"] |= {"method": method, "chosen": {"method": method}}
+        (tmp_path / "p.json").write_text(json.dumps(signed(content)))
+        given = (tmp_path / "p.json", tmp_path / "c$x$")
+        for command in (
+            ("evaluate", *given), ("evaluate", *given, "--format", "csv"), ("calibration", given[1], "--policy", given[0]),
+            ("explain", *given, "--out", tmp_path / "e", "--reference", tmp_path / "p.json"),
+        ):  # fmt: skip
+            code, out, err = tell(*command)
+            assert code == 0, err
+        assert unit in out or "csv" in command
+    code, _, err = tell(
+        "curve", given[1], "--methods", "max_prob", "--budgets", "2", "--out", tmp_path / "g"
+    )
+    assert code == 0, err
+    assert {path.name for path in tmp_path.glob("*/*.png")} >= {
+        "curve.png",
+        "exits.png",
+        "changes.png",
+    }
+
+
+def test_pictures_of_plans_and_simulations(canary, tmp_path):
+    unit = "$\\frac{$"
+    logits, labels = outputs(400, 3, 3)
+    with po.CacheWriter(tmp_path / "c", costs=po.Cost("compute", unit, (1, 2, 4))) as cache:
+        for split, rows in (("fit", slice(0, 200)), ("test", slice(200, 400))):
+            cache.append(split, logits[rows], labels[rows])
+    tiers = {
+        "model": {"input_bytes": 784, "cut_bytes": [10, 10], "unit": unit}, "currency": unit,
+        "tier": [{"name": "_$\\bad{$", "ms_per_unit": 1.0}, {"name": "[/b] =1", "ms_per_unit": 0.1}],
+        "link": [{"megabits_per_second": 8}],
+    }  # fmt: skip
+    (tmp_path / "t.json").write_text(json.dumps(tiers))
+    for command in (
+        ("plan", tmp_path / "c", "--tiers", tmp_path / "t.json", "--budget", 3, "--method", "none"),
+        ("simulate", tmp_path / "c", "--rounds", 100, "--repetitions", 2, "--arms", 2),
+    ):
+        code, out, err = tell(*command, "--out", tmp_path / command[0])
+        assert code == 0, err
+        assert command[0] == "plan" or unit in out
+        assert list((tmp_path / command[0]).glob("*.png"))
+
+
+def test_a_megabyte_is_refused_in_few_words(tmp_path):
+    content = artifact(policies()["score max_prob"])
+    for told, unit in (({"method": "x" * (1 << 20)}, "ms"), ({}, "\x1b" * (1 << 20))):
+        file = tmp_path / "p.json"
+        file.write_text(json.dumps(signed({**content, "provenance": told, "unit": unit})))
+        code, _, err = tell("info", file)
+        assert code == 2 and len(err) < 500
+
+
+def test_passwords_of_a_storage_are_masked(small, tmp_path):
+    for url in (
+        "postgresql://me:hunter2@h/db", "nothing+at.all://me:hunter2@h/db", "me:hunter2@h", "a:/me:hunter2@h",
+        "postgresql://me:hunter2@hunter2@h:port/db", f"sqlite:///{tmp_path}/no/s.db?password=hunter2",
+        "mysql://me:hunter2 or so?@h/db", "redis://:hunter%32@h",
+    ):  # fmt: skip
+        command = ("tune", small, "--method", "margin", "--storage", url, "--out", tmp_path / "t")
+        for more in ((), ("--debug",)):
+            code, out, err = printed(*command, *more)
+            assert code == 2 and "'storage'" in err and "hunter" not in out + err, err
+    _, out, err = printed("tune", small, "--method", "margin", "http://me:hunter2@h")
+    assert "***" in err and "hunter" not in out + err
+
+
+def test_no_header_is_written_that_does_not_compile(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", "false")
+    (tmp_path / "p.json").write_text(json.dumps(artifact(policies()["records"])))
+    code, _, err = tell("export", tmp_path / "p.json", "--out", tmp_path / "out", "--to", "c")
+    assert code == 2 and "compiles" in err and not (tmp_path / "out").exists()
+
+
+def test_a_letter_in_two_halves_is_read_back(tmp_path):
+    """JSON joins them, which changes the order of the keys that the checksum is of."""
+    told = {"\ud83d\ude42": 1, "\ud8cb": "\ud83d\ude42", "\uffee": 2}
+    replace(policies()["records"], provenance=told).save(tmp_path / "p.json")
+    assert po.load_policy(tmp_path / "p.json").provenance == json.loads(json.dumps(told))
+
+
+def test_policies_in_memory_have_units_too():
+    content = artifact(policies()["score max_prob"])
+    for unit in ("", " ", "m" * 33, "ms\n", "\u202ems", "\ud800", None):
+        with pytest.raises(InputError, match="unit"):
+            from_dict(signed({**content, "unit": unit}))
+        with pytest.raises(InputError, match="unit"):
+            po.Cost("compute", unit, (1, 2))
