@@ -138,7 +138,9 @@ def one_case(draw, number, source, guard):
             assert json.loads(same[name]) == source.manifest, what
         return
     manifest = json.loads(same["manifest.json"])
-    told = {n: v for n, v in manifest.items() if n not in ("files", "left_out", "machine", "sha256")}
+    told = {
+        n: v for n, v in manifest.items() if n not in ("files", "left_out", "machine", "sha256")
+    }
     where = difference(told, {n: source.manifest[n] for n in told})
     assert where is None, (where, what)
     assert_valid(manifest)
