@@ -56,9 +56,7 @@ def rounding(rule: ScoreRule, low: Floats, high: Floats) -> Floats:
     return ROUNDING * np.maximum(np.maximum(np.abs(low), np.abs(high)), 1.0)
 
 
-def level(
-    rule: ScoreRule, scores: Floats, equal: bool = False
-) -> tuple[Floats, tuple[int, ...]]:
+def level(rule: ScoreRule, scores: Floats, equal: bool = False) -> tuple[Floats, tuple[int, ...]]:
     """Make the scores of flat exits equal, of rows that are scored by the rule that is deployed.
 
     Parameters

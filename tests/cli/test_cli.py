@@ -95,7 +95,8 @@ def test_fit_evaluate_run_agree(run, cache, tmp_path):
     assert fitted["expected_cost_low"] <= found["realised_cost_high"]
     assert found["realised_cost_low"] <= fitted["expected_cost_high"]
     assert json.loads(policy.read_text())["provenance"]["expected_cost_95"] == [
-        fitted["expected_cost_low"], fitted["expected_cost_high"],
+        fitted["expected_cost_low"],
+        fitted["expected_cost_high"],
     ]
     written = list(csv.DictReader(io.StringIO(rows.read_text())))
     assert np.mean([float(r["cost"]) for r in written]) == pytest.approx(found["realised_cost"])
@@ -161,7 +162,11 @@ def test_settings_bounds_and_joint(run, cache):
     assert all(
         records[0].keys() - r.keys()
         <= {
-            "expected_cost", "rows", "effective_rows", "expected_cost_low", "expected_cost_high",
+            "expected_cost",
+            "rows",
+            "effective_rows",
+            "expected_cost_low",
+            "expected_cost_high",
         }
         for r in bound
     )
