@@ -100,7 +100,7 @@ def check_seed(seed: Any) -> int:
     >>> check_seed(np.int64(3))
     3
     """
-    return check_whole("seed", seed, 0, MAX_SEED, f"A whole number from 0 to {MAX_SEED}: --seed 0.")
+    return check_whole("seed", seed, 0, MAX_SEED, "Give 0 or more, below 2**63: --seed 0.")
 
 
 def sample_numbers(samples: Any, n: int | None = None) -> npt.NDArray[np.int64]:

@@ -16,6 +16,7 @@ from policyopt.runtime.errors import bad
 from policyopt.runtime.sizes import PIECE, Room
 from policyopt.runtime.strict_json import BYTES_PER_VALUE, parse
 
+_STEP = "Each line is a JSON object: mend it."
 _WIDE = {"logits": 2, "probabilities": 2, "outputs": 2, "top_prob": 2}
 
 
@@ -80,7 +81,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any], int]]:
     for number, line in enumerate(lines_of(path), 1):
         if line.strip():
             where = f"{path.name} line {number}"
-            row = parse(line, where, BYTES_PER_VALUE * len(line), "Mend it.", MAX_LINE)
+            row = parse(line, where, BYTES_PER_VALUE * len(line), _STEP, MAX_LINE)
             if not isinstance(row, dict):
                 raise bad(where, "a JSON object", type(row).__name__, "Mend it.")
             yield number, row, len(line)
