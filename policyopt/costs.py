@@ -213,6 +213,11 @@ def positions(costs: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.floa
     array([1.5, 2. , 4. ])
     """
     if not 1 <= count <= MAX_BUDGETS:
-        raise bad("budgets", f"a positive number of budgets, at most {MAX_BUDGETS}", count, "E.g. --budgets 9.")
+        raise bad(
+            "budgets",
+            f"a positive number of budgets, at most {MAX_BUDGETS}",
+            count,
+            "E.g. --budgets 9.",
+        )
     share = np.arange(1, count + 1) / (count + 1)
     return np.interp(share * (len(costs) - 1), np.arange(len(costs)), costs)
