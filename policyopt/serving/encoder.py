@@ -1,28 +1,36 @@
-"""Encoders with a classifier per layer as staged models, by the interface of Hugging Face's BERT.
+"""Encoders with a classifier per layer as staged models: BERT, ViT and their kin of `transformers`.
 
 The layout is that of DeeBERT (Xin et al., ACL 2020, section 3.1, "off-ramps": one classifier after
-every layer but the last) and PABEE (Zhou et al., NeurIPS 2020, section 3.2, internal classifiers),
-for the modules ``embeddings``, ``encoder.layer`` and ``pooler`` that BERT-like models (and ViT) of
-`transformers` have, or ``transformer.layer`` as in DistilBERT. `transformers` itself is not needed.
+every layer but the last) and PABEE (Zhou et al., NeurIPS 2020, section 3.2, internal classifiers).
+
+How a model embeds, what mask its attention takes, in which order its layers run (ALBERT runs one many
+times) and what follows them differs by model and by release. None of it is written down here: the
+model's own `forward` is run once, watched, and held to what a staged run needs; and it is this `forward`
+that embeds every batch, stopped where its first layer is called. `transformers` itself is not needed.
 """
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from operator import index
 from typing import TYPE_CHECKING, Any
 
 from policyopt.runtime.errors import bad
 
+from .hidden import mapped, size
 from .staged import StagedModel
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Call = Callable[..., Any]
-#: What the embeddings are given of a batch, where it is there; one of _INPUTS must be.
+#: One of these a batch must have (or the model's own `main_input_name`).
 _INPUTS = ("input_ids", "inputs_embeds", "pixel_values")
-_EMBEDDED = (*_INPUTS, "token_type_ids", "position_ids")
+_ELSE = "write a StagedModel of its parts (policyopt.serving.StagedModel)."
 
 
 def from_encoder(
@@ -31,7 +39,7 @@ def from_encoder(
     *,
     after: Sequence[int] | None = None,
     pooler: Call | Sequence[Call] | None = None,
-    mask: Callable[[Tensor, Tensor], Any] | None = None,
+    example: Mapping[str, Any] | None = None,
     features: bool = False,
 ) -> StagedModel:
     """Wrap an encoder: layer by layer, a pooled vector and a classifier at every exit.
@@ -39,23 +47,18 @@ def from_encoder(
     Parameters
     ----------
     model : module
-        With ``embeddings`` (called with those of input_ids, inputs_embeds, pixel_values, token_type_ids
-        and position_ids that the batch has) and ``encoder.layer`` (or ``transformer.layer``), a list of
-        layers that are called as ``layer(states, mask)``, of images as ``layer(states)``, and return the
-        states, (n, L, D), alone or first in a tuple. In evaluation mode.
+        The bare encoder, e.g. ``model.bert``, in evaluation mode: a list of layers that are called one
+        after the other and alike, then at most a normalisation.
     classifiers : sequence of K callables
         Each maps pooled vectors (n, D) to logits (n, C).
     after : sequence of K int, optional
         How many layers run before each exit, ascending from 1; default 1..K for K layers.
     pooler : callable or sequence of K callables, optional
-        Maps states to pooled vectors, e.g. ``model.pooler``; default the first token's state. A model
-        that normalises after its layers (ViT) does so here:
-        ``lambda states: model.layernorm(states)[:, 0]``.
-    mask : callable, optional
-        Makes what the layers take from the batch's attention_mask (n, L) and the states; default the
-        additive mask (n, 1, 1, L): 0 where there is a token, the dtype's lowest number elsewhere.
-        ``lambda mask, states: mask`` passes it on as it is. A model with ``transformer.layer`` has no
-        default: DistilBERT's own attention takes the mask as it is, others `additive_mask`.
+        Maps states (n, L, D), normalised as the model normalises after its last layer, to pooled
+        vectors, e.g. ``model.pooler``; default the first token's state.
+    example : mapping, optional
+        A batch of two samples or more, which the model is run on once; default made up from the
+        model's ``config``, as models of `transformers` have one.
     features : bool, default False
         Whether the pooled vectors are the exits' feature vectors (see `StagedModel`); they are then
         pooled a second time where a policy or an export asks for them.
@@ -63,39 +66,33 @@ def from_encoder(
     Returns
     -------
     StagedModel
-        Takes a mapping, as tokenizers return it: input_ids, attention_mask, token_type_ids, ...
+        Takes a mapping, as tokenizers and image processors return it; what the model does not take
+        (labels) is left aside.
 
     Raises
     ------
     InputError
-        Parts that are missing, exits that are not there, another number of classifiers or poolers.
+        A model that is none of these, exits that are not there, another number of classifiers or poolers.
     """
-    outer = "encoder" if hasattr(getattr(model, "encoder", None), "layer") else "transformer"
-    layers = list(getattr(getattr(model, outer, None), "layer", ()))
-    if not layers or not callable(getattr(model, "embeddings", None)):
-        raise bad(
-            "model", "an encoder with `embeddings` and a list `encoder.layer` or `transformer.layer`",
-            type(model).__name__,
-            "Pass the bare encoder, e.g. model.bert, or write a StagedModel of its parts.",
-        )  # fmt: skip
+    seen = _watched(model, example)
+    count = len(seen.layers)
     try:
-        ends = [index(k) for k in (range(1, len(layers) + 1) if after is None else after)]
+        ends = [index(k) for k in (range(1, count + 1) if after is None else after)]
     except TypeError:
         ends = []  # refused below
-    if not ends or ends != sorted(set(ends)) or ends[0] < 1 or ends[-1] > len(layers):
-        raise bad("after", f"ascending numbers of layers from 1 to {len(layers)}", after, "")
+    if not ends or ends != sorted(set(ends)) or ends[0] < 1 or ends[-1] > count:
+        raise bad("after", f"ascending numbers of layers from 1 to {count}", after, "")
     heads = list(classifiers)
     poolers = [pooler or first_token] * len(ends) if not isinstance(pooler, Sequence) else pooler
     for name, calls in (("classifiers", heads), ("pooler", poolers)):
         if len(calls) != len(ends):
             raise bad(name, f"{len(ends)} callables, one per exit", len(calls), "See `after`.")
-    prepare = mask or (additive_mask if outer == "encoder" else _no_mask)
     starts = [0, *ends[:-1]]
     stages = [
-        _stage(layers[a:b], model.embeddings if a == 0 else None, prepare)
+        _stage(seen.layers[a:b], seen.front if a == 0 else None)
         for a, b in zip(starts, ends, strict=True)
     ]
-    pooled = [_after_states(pool) for pool in poolers]
+    pooled = [_pooled(pool, seen.norm) for pool in poolers]
     exits = [_chained(pool, head) for pool, head in zip(pooled, heads, strict=True)]
     return StagedModel(stages, exits, pooled if features else None)
 
@@ -105,60 +102,249 @@ def first_token(states: Tensor) -> Tensor:
     return states[:, 0]
 
 
-def additive_mask(mask: Tensor, states: Tensor) -> Tensor:
-    """Return the mask that is added to attention scores, (n, 1, 1, L)."""
+class _Reached(Exception):
+    """The first layer was called; `call` holds what with."""
+
+    def __init__(self, call: dict[str, Any]) -> None:
+        super().__init__("the first layer")
+        self.call = call
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What a model was seen to do: its front, its layers in the order they ran, the norm after them."""
+
+    front: Call
+    layers: list[Call]
+    norm: Call | None
+
+
+def _watched(model: Any, example: Mapping[str, Any] | None) -> _Seen:
+    """Run a model once; refuse what a run layer by layer would not repeat."""
+    import torch
+    from torch import nn
+
+    kind = type(model).__name__
+    lists: dict[str, nn.ModuleList] = {}
+    for path, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        inner = any(path.startswith(outer + ".") for outer in lists)
+        if isinstance(module, nn.ModuleList) and path and len(module) and not inner:
+            lists[path] = module
+    if not lists:
+        raise bad("model", "an encoder with a list of layers", kind, _ELSE[0].upper() + _ELSE[1:])
+    path = max(lists, key=lambda name: len(lists[name]))
+    front = _front(model, path)
+    given = _made_up(model) if example is None else example
+    if size(given) < 2:
+        raise bad(
+            "example", "a batch of two samples or more", size(given), "Give two rows of yours."
+        )
+    calls: list[tuple[Any, dict[str, Any], Any]] = []
+
+    def note(layer: Any, args: Any, kwargs: Any, found: Any) -> None:
+        calls.append((layer, _call(args, kwargs), _states(found)))
+
+    hooks = [layer.register_forward_hook(note, with_kwargs=True) for layer in {*lists[path]}]
+    wanted = _taken(model, given)
+    try:
+        with torch.no_grad():
+            found = model(**wanted)
+    except Exception as error:  # whatever it is: the batch does not suit the model
+        raise bad(
+            "example", f"a batch that {kind} runs on", f"{type(error).__name__}: {error}",
+            "Give a batch of two samples or more, as the model takes it.",
+        ) from error  # fmt: skip
+    finally:
+        for hook in hooks:
+            hook.remove()
+    last = getattr(found, "last_hidden_state", None)
+    last = _states(found) if last is None else last
+    fits, why = [], "runs other layers"
+    with torch.no_grad():
+        if calls:
+            why = _unlike(calls, front(given), size(given), model.training)
+        if not why:
+            fits = [n for n in (None, *_norms(model, path)) if _leads(n, calls[-1][2], last)]
+            why = "" if fits else "does more than one normalisation after its layers"
+    if why:
+        raise bad(
+            "model", "an encoder whose layers run one after the other, all called alike, "
+            "and at most a normalisation after them", f"{kind}, which {why}",
+            f"If it has a head, pass the bare encoder, e.g. model.bert; if not: {_ELSE}",
+        )  # fmt: skip
+    return _Seen(front, [layer for layer, _, _ in calls], fits[0])
+
+
+def _unlike(calls: Sequence[Any], here: Mapping[str, Any], n: int, training: bool) -> str:
+    """Say why running the layers one after the other, all as the first, is not what the model did."""
+    rest = {name: calls[0][1][name] for name in ("args", "kwargs")}
+    strange: list[str] = []
+
+    def regroups(leaf: Any) -> None:
+        shape = tuple(getattr(leaf, "shape", (len(leaf),)))
+        if shape and shape[0] not in (1, n):
+            strange.append(
+                f"gives its layers a tensor of shape {shape}: its rows are not the samples"
+            )
+
+    mapped(rest, regroups)
+    strange += [f"gives its layers a {held}, which may hold rows" for held in _objects(rest)]
+    for before, after in pairwise(calls):
+        if not _same(before[2], after[1]["states"]):
+            strange.append("does more between its layers than to pass their states on")
+        if not _same(rest, {name: after[1][name] for name in rest}):
+            strange.append("calls its layers each in its own way")
+    if not training and not _same(here, calls[0][1]):  # dropout gives other states each time
+        strange.append("gives its first layer other states when it is run again")
+    return strange[0] if strange else ""
+
+
+def _front(model: nn.Module, path: str) -> Call:
+    """Return a function of a batch: what the model calls its first layer with."""
+    import torch
+    from torch import nn
+
+    *outer, name = path.split(".")
+
+    def reached(*args: Any, **kwargs: Any) -> None:
+        raise _Reached(_call(args, kwargs))
+
+    def stop(layer: Any) -> Any:
+        stopped = _copied(layer)  # whatever the model asks of a layer before it calls it is there
+        stopped.forward = reached
+        return stopped
+
+    @torch.compiler.disable  # little work, and one exception: nothing to compile
+    def front(batch: Any) -> dict[str, Any]:
+        # Copied per call, parameters shared: the model stays as it is, and its mode is the present one.
+        top = here = _copied(model)
+        for part in outer:
+            here._modules[part] = _copied(here._modules[part])
+            here = here._modules[part]
+        here._modules[name] = nn.ModuleList(map(stop, here._modules[name]))
+        try:
+            top(**_taken(model, batch))
+        except _Reached as found:
+            return found.call
+        raise bad(
+            "model", "an encoder that calls its layers through its own `forward`", type(model).__name__,
+            "Pass it as it was before torch.compile or device hooks wrapped it.",
+        )  # fmt: skip
+
+    return front
+
+
+def _copied(module: Any) -> Any:
+    """Return a module that shares parameters and children; its list of children is its own."""
+    other = copy.copy(module)
+    other.__dict__["_modules"] = dict(module._modules)
+    return other
+
+
+def _taken(model: Any, batch: Any) -> dict[str, Any]:
+    """Return what of a batch the model's `forward` takes; refuse what no tokenizer returns."""
+    given = dict(batch) if isinstance(batch, Mapping) else {}  # they have mappings of their own
+    names = dict.fromkeys((*_INPUTS, getattr(model, "main_input_name", "input_ids")))
+    if not any(name in given for name in names):
+        got = f"keys {', '.join(map(str, given)) or 'none'}"
+        raise bad(
+            "batch", f"a mapping with one of {', '.join(names)}",
+            got if isinstance(batch, Mapping) else type(batch).__name__,
+            "Pass what the tokenizer returns with return_tensors='pt'.",
+        )  # fmt: skip
+    known = inspect.signature(model.forward).parameters
+    return {name: value for name, value in given.items() if name in known}
+
+
+def _made_up(model: Any) -> dict[str, Any]:
+    """Return three samples of a size that the model's config states; one of them is padded."""
     import torch
 
-    absent = 1.0 - mask[:, None, None, :].to(states.dtype)
-    return absent * torch.finfo(states.dtype).min
-
-
-def _no_mask(mask: Tensor, states: Tensor) -> Any:
+    config, weight = getattr(model, "config", None), next(model.parameters(), None)
+    words, sides = getattr(config, "vocab_size", None), getattr(config, "image_size", None)
+    main = getattr(model, "main_input_name", None)
+    if main == "input_ids" and words and weight is not None:
+        ids = torch.arange(15, device=weight.device).reshape(3, 5) % words
+        mask = torch.ones_like(ids)
+        mask[1, 3:] = 0
+        return {"input_ids": ids, "attention_mask": mask}
+    if main == "pixel_values" and sides and weight is not None:
+        high, wide = sides if isinstance(sides, (tuple, list)) else (sides, sides)
+        shape = (3, getattr(config, "num_channels", 3), high, wide)
+        steps = torch.linspace(-1, 1, 3 * shape[1] * high * wide, device=weight.device)
+        return {"pixel_values": steps.reshape(shape).to(weight.dtype)}
     raise bad(
-        "mask", "given to from_encoder: what layers of `transformer.layer` take is not one thing",
-        "a batch with an attention_mask",
-        "For DistilBERT's own attention mask=lambda mask, states: mask; for scaled-dot-product attention "
-        "policyopt.serving.encoder.additive_mask.",
+        "example", "given where the model's config tells no size of its input", "none",
+        "Give a batch of two samples or more, as the model takes it.",
     )  # fmt: skip
 
 
-def _batch(hidden: Any) -> dict[str, Any]:
-    """Return a tokenizer's or an image processor's mapping as a dict; refuse what is none."""
-    given = dict(hidden) if isinstance(hidden, Mapping) else {}  # they have mappings of their own
-    if not any(name in given for name in _INPUTS):
-        got = f"keys {', '.join(map(str, given)) or 'none'}"
-        raise bad(
-            "batch", f"a mapping with one of {', '.join(_INPUTS)}",
-            got if isinstance(hidden, Mapping) else type(hidden).__name__,
-            "Pass what the tokenizer returns with return_tensors='pt'.",
-        )  # fmt: skip
-    return given
+def _norms(model: Any, path: str) -> list[Any]:
+    """Return the normalisations beside the list of layers, and beside what holds it."""
+    parts = path.split(".")
+    holders = [model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts))]
+    return [m for holder in holders for m in holder.children() if "Norm" in type(m).__name__]
 
 
-def _stage(layers: Sequence[Call], embeddings: Call | None, prepare: Call) -> Call:
+def _leads(norm: Any, states: Any, last: Any) -> bool:
+    """Say whether these states, normalised, are the model's last ones."""
+    try:
+        return _same(states if norm is None else norm(states), last)
+    except (RuntimeError, TypeError, ValueError):  # a norm of another width, or of other arguments
+        return False
+
+
+def _call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a layer's call as a hidden state: its states, and all else that it was given."""
+    rest = dict(kwargs)
+    states = args[0] if args else rest.pop("hidden_states")
+    return {"states": states, "args": args[1:], "kwargs": rest}
+
+
+def _states(found: Any) -> Any:
+    return found[0] if isinstance(found, tuple) else found
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Say whether two structures hold equal tensors (to rounding) and equal else."""
+    import torch
+
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.shape == other.shape and torch.allclose(one, other, equal_nan=True)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(v, other[k]) for k, v in one.items())
+    if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return one is other or (type(one) is type(other) and bool(one == other))
+
+
+def _objects(held: Any) -> list[str]:
+    """Return the kinds of what is neither tensor, number, text nor a container of them."""
+    if isinstance(held, Mapping):
+        held = tuple(held.values())
+    if isinstance(held, (tuple, list)):
+        return [name for inner in held for name in _objects(inner)]
+    plain = held is None or hasattr(held, "shape") or isinstance(held, (bool, int, float, str))
+    return [] if plain else [type(held).__name__]
+
+
+def _stage(layers: Sequence[Call], front: Call | None) -> Call:
     """Return a stage that runs some layers; the first one embeds the batch before."""
 
-    def run(hidden: Mapping[str, Any]) -> dict[str, Any]:
-        if embeddings is None:
-            states, mask, image = hidden["states"], hidden["mask"], hidden["image"]
-        else:
-            hidden = _batch(hidden)
-            states = embeddings(**{k: hidden[k] for k in _EMBEDDED if k in hidden})
-            given = hidden.get("attention_mask")
-            mask = None if given is None else prepare(given, states)
-            image = "pixel_values" in hidden
+    def run(hidden: Any) -> dict[str, Any]:
+        call = hidden if front is None else front(hidden)
+        states = call["states"]
         for layer in layers:
-            # Layers of image models have other second arguments, or none.
-            found = layer(states) if image else layer(states, mask)
-            states = found[0] if isinstance(found, tuple) else found
-        return {"states": states, "mask": mask, "image": image}
+            states = _states(layer(states, *call["args"], **call["kwargs"]))
+        return {**call, "states": states}
 
     return run
 
 
-def _after_states(pool: Call) -> Call:
+def _pooled(pool: Call, norm: Call | None) -> Call:
     def run(hidden: Mapping[str, Any]) -> Any:
-        return pool(hidden["states"])
+        states = hidden["states"]
+        return pool(states if norm is None else norm(states))
 
     return run
 

@@ -1,4 +1,4 @@
-"""Wrapping models: chains cut by names, encoders with classifiers per layer, compiled stages; the closed loop."""
+"""Wrapping models: chains cut by names, compiled stages; the closed loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import policyopt as po
 from policyopt.runtime import InputError, Policy
-from policyopt.runtime.scores import Margin, MaxProb
+from policyopt.runtime.scores import MaxProb
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -18,7 +18,6 @@ from torch import nn  # noqa: E402
 from policyopt.serving import (  # noqa: E402
     StagedModel,
     export_cache,
-    from_encoder,
     from_sequential,
     measure,
     serve,
@@ -144,99 +143,6 @@ def test_hidden_states_of_every_form_are_regrouped_together():
     for wrong in (torch.ones(3, 2), ["p"]):
         with pytest.raises(InputError, match="'hidden' must be of 4 rows"):
             take(wrong, rows, 4)
-
-
-class Layer(nn.Module):
-    """One encoder layer by the interface of `transformers`: (states, mask) -> (states,)."""
-
-    def __init__(self, width, tupled):
-        super().__init__()
-        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
-        self.tupled = tupled
-
-    def forward(self, hidden_states, attention_mask=None):
-        n, length, _ = hidden_states.shape
-        mask = None
-        if (
-            attention_mask is not None
-        ):  # additive, (n, 1, 1, L), as BertModel hands it to its layers
-            mask = attention_mask.expand(n, 2, length, length).reshape(2 * n, length, length)
-        found, _ = self.attention(hidden_states, hidden_states, hidden_states, attn_mask=mask)
-        states = hidden_states + found
-        return (states,) if self.tupled else states
-
-
-class Embeddings(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.words, self.types = nn.Embedding(30, width), nn.Embedding(2, width)
-
-    def forward(self, input_ids=None, token_type_ids=None, position_ids=None, inputs_embeds=None):
-        found = self.words(input_ids)
-        return found if token_type_ids is None else found + self.types(token_type_ids)
-
-
-class Encoder(nn.Module):
-    """The modules that a BERT-like encoder has."""
-
-    def __init__(self, layers, width=8, tupled=True):
-        super().__init__()
-        self.embeddings = Embeddings(width)
-        self.encoder = nn.Module()
-        self.encoder.layer = nn.ModuleList([Layer(width, tupled) for _ in range(layers)])
-        self.pooler = nn.Sequential(nn.Linear(width, width), nn.Tanh())
-
-
-def tokens(n, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(2, 8, (n, 1), generator=g)
-    return UserDict(
-        input_ids=torch.randint(0, 30, (n, 7), generator=g),
-        token_type_ids=torch.randint(0, 2, (n, 7), generator=g),
-        attention_mask=(torch.arange(7) < lengths).long(),
-        labels=torch.zeros(n),  # what the model does not read is left alone
-    )
-
-
-@pytest.mark.parametrize("tupled", [True, False])
-def test_an_encoder_with_classifiers_per_layer(tupled):
-    torch.manual_seed(0)
-    model = Encoder(4, tupled=tupled).eval()
-    classifiers = [nn.Linear(8, C).eval() for _ in range(3)]
-    pooler = lambda states: model.pooler(states[:, 0])  # noqa: E731
-    staged = from_encoder(model, classifiers, after=[1, 2, 4], pooler=pooler, features=True)
-    batch = tokens(80)
-    with torch.inference_mode():
-        states = model.embeddings(batch["input_ids"], batch["token_type_ids"])
-        additive = (1.0 - batch["attention_mask"][:, None, None, :].float()) * torch.finfo().min
-        expected = []
-        for number, layer in enumerate(model.encoder.layer, 1):
-            states = layer(states, additive)[0] if tupled else layer(states, additive)
-            if number in (1, 2, 4):
-                expected.append(classifiers[len(expected)](pooler(states)))
-        for mine, theirs in zip(staged(batch), expected, strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
-        # A token behind the mask changes nothing; one before it does.
-        ids = batch["input_ids"].clone()
-        ids[:, 1:] = torch.where(batch["attention_mask"][:, 1:] == 0, 3, ids[:, 1:])
-        torch.testing.assert_close(staged({**batch, "input_ids": ids})[2], expected[2])
-    policy, logits = policy_of(staged, batch, Margin())
-    decided, scores = policy.decide(logits), policy.trace(logits).scores
-    clear = (np.abs(scores[:, :-1] - policy.thresholds) > 1e-5).all(axis=1)
-    for compile_ in (False, True):
-        one = serve(staged, policy, compile=compile_, backend="eager")(batch)
-        np.testing.assert_array_equal(one.exit[clear], decided.exit[clear])
-    assert clear.sum() > 60 and len(np.unique(decided.exit)) == 3
-
-
-def test_encoders_that_are_none_are_refused():
-    model = Encoder(2)
-    with pytest.raises(InputError, match="'model' must be an encoder"):
-        from_encoder(nn.Linear(1, 1), [nn.Identity()])
-    with pytest.raises(InputError, match="'after' must be ascending numbers of layers from 1 to 2"):
-        from_encoder(model, [nn.Identity()], after=[3])
-    with pytest.raises(InputError, match="'classifiers' must be 2 callables"):
-        from_encoder(model, [nn.Identity()])
 
 
 def test_compiled_stages_are_compiled_for_all_batch_sizes(staged):

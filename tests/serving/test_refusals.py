@@ -22,12 +22,10 @@ from policyopt.serving import (  # noqa: E402
     StagedModel,
     TrainingModeWarning,
     export_cache,
-    from_encoder,
     from_sequential,
     measure,
     serve,
 )  # fmt: skip
-from policyopt.serving.encoder import additive_mask  # noqa: E402
 
 N, K, C = 80, 3, 6
 LOGITS = outputs(N, K, C, seed=2)[0]
@@ -244,18 +242,11 @@ def test_only_what_answers_otherwise_in_training_is_told(more, warns):
     assert len(told) == warns
 
 
-def test_wrapped_chains_and_encoders_are_looked_into():
+def test_wrapped_chains_are_looked_into():
     mine = Policy(MaxProb(), [0.6], [1.0, 2.0], "ms", "logits", 4)
     chain = nn.Sequential(linear(), linear(nn.Dropout()), linear())
     with pytest.warns(TrainingModeWarning, match=r"\(Dropout in stages\[1\]\)"):
         serve(from_sequential(chain, ["0"], [linear()]), mine)
-    encoder = Encoder(2, pause=0.1)
-    with pytest.warns(
-        TrainingModeWarning, match=r"\(Dropout in stages\[0\], stages\[1\], heads\[1\]\)"
-    ):
-        serve(from_encoder(encoder, [linear(), linear(nn.Dropout())]), mine)
-    encoder.eval()
-    serve(from_encoder(encoder, [linear(), linear()]), mine)
 
 
 def test_cutting_a_chain_leaves_its_modules_in_the_mode_they_are_in():
@@ -374,138 +365,3 @@ def test_devices_and_options_are_checked_before_anything_is_written(tmp_path):
 
 
 # Encoders of other layouts, and batches that hold their labels
-
-
-class Block(nn.Module):
-    """A layer whose second argument, if it has one, is a mask of its own form."""
-
-    def __init__(self, masked, pause):
-        super().__init__()
-        self.attention, self.mix = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 4)
-        self.pause, self.masked = nn.Dropout(pause), masked
-
-    def forward(self, states, *mask):
-        ignored = None
-        if self.masked and mask[0] is not None:
-            given = mask[0]
-            # DistilBERT's own attention: 0 is where there is no token, (n, L); BERT's: what is added.
-            ignored = given == 0 if self.masked == "own" else given[:, 0, 0] < 0
-        assert self.masked or not mask  # ViT's layers have no such argument
-        found = self.attention(states, states, states, key_padding_mask=ignored)[0]
-        return (self.pause(self.mix(found)) + states,)
-
-
-class Embeddings(nn.Module):
-    def __init__(self, images):
-        super().__init__()
-        self.words = nn.Linear(8, 4) if images else nn.Embedding(20, 4)
-        self.images = images
-
-    def forward(self, input_ids=None, pixel_values=None):
-        if self.images:
-            return self.words(pixel_values.flatten(2).reshape(len(pixel_values), 3, 8))
-        return self.words(input_ids)
-
-
-class Encoder(nn.Module):
-    def __init__(self, layers, outer="encoder", masked="added", images=False, pause=0.0):
-        super().__init__()
-        self.embeddings, inner = Embeddings(images), nn.Module()
-        inner.layer = nn.ModuleList([Block(masked, pause) for _ in range(layers)])
-        setattr(self, outer, inner)
-
-
-def texts(n):
-    g = torch.Generator().manual_seed(0)
-    there = torch.arange(6) < torch.randint(2, 7, (n, 1), generator=g)
-    return {
-        "input_ids": torch.randint(0, 20, (n, 6), generator=g), "attention_mask": there.long(),
-        "labels": torch.arange(n) % C,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("masked", ["own", "added"])
-def test_distilberts_layout(masked):
-    torch.manual_seed(0)
-    encoder = Encoder(2, "transformer", masked).eval()
-    heads = [nn.Linear(4, C) for _ in range(2)]
-    mask = additive_mask if masked == "added" else lambda mask, states: mask
-    staged, batch = from_encoder(encoder, heads, mask=mask), texts(40)
-    by_hand = encoder.embeddings(batch["input_ids"])
-    for k, found in enumerate(staged(batch)):
-        by_hand = encoder.transformer.layer[k](by_hand, mask(batch["attention_mask"], by_hand))[0]
-        torch.testing.assert_close(found, heads[k](by_hand[:, 0]))
-    # What stands behind the mask changes nothing.
-    other = torch.where(batch["attention_mask"] == 0, 3, batch["input_ids"])
-    torch.testing.assert_close(staged({**batch, "input_ids": other})[1], staged(batch)[1])
-    with pytest.raises(InputError, match="'mask' must be given to from_encoder"):
-        from_encoder(encoder, heads)(batch)
-    from_encoder(encoder, heads)({"input_ids": batch["input_ids"]})
-
-
-def test_vits_layout():
-    torch.manual_seed(0)
-    encoder = Encoder(2, masked="", images=True).eval()
-    norm, heads = nn.LayerNorm(4), [nn.Linear(4, C) for _ in range(2)]
-    staged = from_encoder(encoder, heads, pooler=lambda states: norm(states)[:, 0])
-    batch = {"pixel_values": torch.randn(60, 3, 2, 4)}
-    states, wanted = encoder.embeddings(pixel_values=batch["pixel_values"]), []
-    for layer, head in zip(encoder.encoder.layer, heads, strict=True):
-        states = layer(states)[0]
-        wanted.append(head(norm(states)[:, 0]))
-    for found, mine in zip(staged(batch), wanted, strict=True):
-        torch.testing.assert_close(found, mine)
-    logits = torch.stack(wanted, 1).detach().numpy()
-    middle = np.median(
-        Policy(MaxProb(), [0.5], [1, 2], "ms", "logits", C).trace(logits).scores[:, 0]
-    )
-    mine = Policy(MaxProb(), [middle + 1e-4], [1, 2], "ms", "logits", C)
-    served = serve(staged, mine)(batch)
-    assert 10 < served.exit.sum() < 50
-    clear = np.abs(mine.trace(logits).scores[:, 0] - mine.thresholds[0]) > 1e-5
-    np.testing.assert_array_equal(served.exit[clear], mine.decide(logits).exit[clear])
-
-
-@pytest.mark.parametrize(
-    "batch, got",
-    [
-        (torch.zeros(3, 6, dtype=torch.long), "Got Tensor"), (["a", "b"], "Got list"),
-        ({"attention_mask": torch.ones(3, 6)}, "Got keys attention_mask"),
-    ],
-)  # fmt: skip
-def test_encoders_refuse_what_no_tokenizer_returns(batch, got):
-    staged = from_encoder(Encoder(2).eval(), [nn.Linear(4, C)] * 2)
-    mine = Policy(MaxProb(), [0.6], [1.0, 2.0], "ms", "logits", C)
-    words = rf"'batch' must be a mapping with one of input_ids.*{got}\..*tokenizer"
-    for more in ({}, {"compile": True, "backend": "eager"}):
-        with pytest.raises(InputError, match=words):
-            serve(staged, mine, **more)(batch)
-    for after in (["1", "2"], [0.5, 1.5], "12"):
-        with pytest.raises(InputError, match="'after' must be ascending numbers of layers"):
-            from_encoder(Encoder(2), [nn.Linear(4, C)] * 2, after=after)
-
-
-@pytest.mark.parametrize("key", ["labels", "label"])
-def test_loaders_of_mappings_with_labels(key, tmp_path):
-    """As Hugging Face's collators make them; the model does not see the labels."""
-    whole = texts(60)
-    staged = from_encoder(Encoder(2).eval(), [nn.Linear(4, C)] * 2)
-    seen = []
-    first = staged.stages[0]
-    model = StagedModel([lambda b: seen.append(set(b)) or first(b), staged.stages[1]], staged.heads)
-    parts = [{k: v[a : a + 20] for k, v in whole.items()} for a in (0, 20, 40)]
-    loader = [{key if k == "labels" else k: v for k, v in part.items()} for part in parts]
-    costs = po.Cost("c", "ms", [1, 2])
-    assert export_cache(model, {"fit": loader}, tmp_path / "a", costs=costs) == {"fit": 60}
-    assert seen == [{"input_ids", "attention_mask"}] * 3
-    stored = po.open_cache(tmp_path / "a").splits["fit"]
-    np.testing.assert_array_equal(stored.array("labels"), whole["labels"].numpy())
-    with torch.inference_mode():
-        np.testing.assert_allclose(
-            stored.array("outputs")[:, 1], staged(whole)[1].numpy(), rtol=1e-4, atol=1e-5
-        )
-    del loader[1][key]
-    with pytest.raises(
-        InputError, match="'batch 1 of 'fit'' must be a mapping with one key of lab"
-    ):
-        export_cache(model, {"fit": loader}, tmp_path / "b", costs=costs)

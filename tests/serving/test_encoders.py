@@ -1,0 +1,325 @@
+"""Encoders of transformers, built small from their configs: staged, they are the models themselves."""
+
+from __future__ import annotations
+
+import threading
+from collections import UserDict
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import policyopt as po
+from policyopt.runtime import InputError, Policy
+from policyopt.runtime.scores import Margin
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+from torch import nn  # noqa: E402
+
+from policyopt.serving import (  # noqa: E402
+    StagedModel,
+    TrainingModeWarning,
+    export_cache,
+    from_encoder,
+    measure,
+    serve,
+)  # fmt: skip
+
+C, WIDTH, LAYERS = 5, 16, 3
+WORDS = dict(
+    vocab_size=40, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=2,
+    intermediate_size=24, max_position_embeddings=32,
+)  # fmt: skip
+IMAGES = dict(
+    hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=2, intermediate_size=24,
+    image_size=16, patch_size=4,
+)  # fmt: skip
+DISTIL = dict(vocab_size=40, dim=WIDTH, n_layers=LAYERS, n_heads=2, hidden_dim=24)
+#: Prefix of the classes, settings of the config: masks, projections, shared layers and norms of all sorts.
+FAMILIES = {
+    "Bert": WORDS, "Roberta": WORDS, "DistilBert": DISTIL, "Electra": WORDS | {"embedding_size": 8},
+    "Albert": WORDS | {"embedding_size": 8}, "ViT": IMAGES, "DeiT": IMAGES, "Dinov2": IMAGES,
+    "Beit": IMAGES, "CLIPVision": IMAGES, "XLMRobertaXL": WORDS,
+}  # fmt: skip
+
+
+def built(family, attention="sdpa", task="Model", **more):
+    config = getattr(transformers, f"{family}Config")(
+        **{**FAMILIES.get(family, WORDS), "attn_implementation": attention, **more}
+    )
+    torch.manual_seed(0)
+    model = getattr(transformers, family + task)(config).eval()
+    with torch.no_grad():  # norms that do something, and states that differ between samples
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def batch_for(model, n, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    if model.main_input_name == "pixel_values":
+        return {"pixel_values": torch.randn(n, 3, 16, 16, generator=g)}
+    lengths = torch.randint(2, 8, (n, 1), generator=g)
+    return UserDict(
+        input_ids=torch.randint(4, 40, (n, 7), generator=g),
+        attention_mask=(torch.arange(7) < lengths).long(),
+        labels=torch.arange(n) % C,  # the bare model does not read them
+    )
+
+
+def taken(batch):
+    return {name: value for name, value in batch.items() if name != "labels"}
+
+
+def heads(count=LAYERS):
+    torch.manual_seed(1)
+    return [nn.Linear(WIDTH, C) for _ in range(count)]
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_staged_it_is_the_model(family, attention):
+    model, classifiers = built(family, attention), heads()
+    modes = [m.training for m in model.modules()]
+    staged, batch = from_encoder(model, classifiers), batch_for(model, 60)
+    assert [m.training for m in model.modules()] == modes
+    assert not any(m._forward_hooks for m in model.modules())
+    with torch.inference_mode():
+        whole = model(**taken(batch), output_hidden_states=True)
+        logits = staged(batch)
+        assert torch.equal(logits[-1], classifiers[-1](whole.last_hidden_state[:, 0]))
+        assert torch.equal(staged.last(batch), logits[-1])
+        for k in range(LAYERS - 1):  # an inner exit is the model that has so many layers
+            short = built(
+                family,
+                attention,
+                **{("n" if family == "DistilBert" else "num_hidden") + "_layers": k + 1},
+            )
+            short.load_state_dict(model.state_dict(), strict=False)
+            assert torch.equal(
+                logits[k], classifiers[k](short(**taken(batch)).last_hidden_state[:, 0])
+            )
+        if "attention_mask" in batch:  # what stands behind the mask changes nothing
+            hidden = batch["attention_mask"] == 0
+            other = torch.where(hidden, 3, batch["input_ids"])
+            torch.testing.assert_close(staged({**batch, "input_ids": other})[-1], logits[-1])
+            assert not torch.allclose(
+                staged({**batch, "attention_mask": ~hidden | True})[-1], logits[-1]
+            )
+    rows = np.stack([found.numpy() for found in logits], axis=1)
+    trial = Policy(Margin(), [0.5] * 2, [1.0, 2.0, 3.0], "ms", "logits", C)
+    policy = Policy(
+        Margin(),
+        np.median(trial.trace(rows).scores[:, :-1], axis=0),
+        [1.0, 2.0, 3.0],
+        "ms",
+        "logits",
+        C,
+    )
+    decided, scores = policy.decide(rows), policy.trace(rows).scores
+    clear = (np.abs(scores[:, :-1] - policy.thresholds) > 1e-5).all(axis=1)
+    assert clear.sum() > 40 and len(np.unique(decided.exit)) == 3
+    server = serve(staged, policy)
+    for a, b in pairwise([0, 1, 60]):
+        part = {name: value[a:b] for name, value in batch.items()}
+        np.testing.assert_array_equal(server(part).exit[clear[a:b]], decided.exit[a:b][clear[a:b]])
+
+
+@pytest.mark.parametrize(
+    "family, encoder, classifier",
+    [("Bert", "bert", "pooler"), ("Roberta", "roberta", "all"), ("Albert", "albert", "pooler"),
+     ("DistilBert", "distilbert", "own"), ("Electra", "electra", "all"), ("ViT", "vit", "first")],
+)  # fmt: skip
+def test_the_last_exit_of_a_trained_classifier_is_the_model(family, encoder, classifier):
+    """The head that came with the model, at its last exit: the logits are the model's own."""
+    task = "ForImageClassification" if family == "ViT" else "ForSequenceClassification"
+    whole = built(family, task=task, num_labels=C)
+    bare, last, pooler = getattr(whole, encoder), whole.classifier, None
+    if classifier == "pooler":
+        pooler = bare.pooler if family == "Bert" else lambda s: torch.tanh(bare.pooler(s[:, 0]))
+    elif classifier == "all":
+        pooler = lambda states: states  # noqa: E731
+    elif classifier == "own":
+        last = nn.Sequential(whole.pre_classifier, nn.ReLU(), whole.classifier)
+    staged = from_encoder(bare, [last], after=[LAYERS], pooler=pooler)
+    batch = batch_for(whole, 20)
+    with torch.inference_mode():
+        torch.testing.assert_close(staged(batch)[0], whole(**taken(batch)).logits)
+
+
+def test_exits_poolers_and_features():
+    model, classifiers = built("Bert"), heads(2)
+    staged = from_encoder(model, classifiers, after=[1, 3], pooler=model.pooler, features=True)
+    batch = batch_for(model, 9)
+    with torch.inference_mode():
+        whole = model(**taken(batch), output_hidden_states=True)
+        hidden, _ = staged.stage(0, batch)
+        torch.testing.assert_close(staged.vectors(0, hidden), model.pooler(whole.hidden_states[1]))
+        torch.testing.assert_close(staged(batch)[1], classifiers[1](whole.pooler_output))
+    costs = measure(
+        staged, {name: value[:2] for name, value in batch.items()}, runs=2, warmup=0
+    ).costs
+    assert costs[0].values[1] > 2 * costs[0].values[0]  # three layers and one
+    for wrong in ([4], [0, 1], [2, 1], ["1", "2"], [0.5, 1.5], "12"):
+        with pytest.raises(
+            InputError, match="'after' must be ascending numbers of layers from 1 to 3"
+        ):
+            from_encoder(model, classifiers, after=wrong)
+    with pytest.raises(InputError, match="'classifiers' must be 3 callables"):
+        from_encoder(model, classifiers)
+    with pytest.raises(InputError, match="'pooler' must be 2 callables"):
+        from_encoder(model, classifiers, after=[1, 2], pooler=[model.pooler])
+
+
+def test_compiled_stages_answer_the_same():
+    model = built("Bert")
+    staged, batch = from_encoder(model, heads()), batch_for(model, 40)
+    with torch.inference_mode():
+        rows = np.stack([found.numpy() for found in staged(batch)], axis=1)
+    policy = Policy(Margin(), [0.1, 0.1], [1.0, 2.0, 3.0], "ms", "logits", C)
+    decided = policy.decide(rows)
+    server = serve(staged, policy, compile=True, backend="eager")
+    for n in (40, 1, 7):
+        part = {name: value[:n] for name, value in batch.items()}
+        np.testing.assert_array_equal(server(part).exit, decided.exit[:n])
+    assert len(np.unique(decided.exit)) > 1
+
+
+@pytest.mark.parametrize(
+    "model, why",
+    [
+        (lambda: nn.Linear(1, 1), "with a list of layers"),
+        (lambda: nn.Sequential(nn.Linear(1, 1)), "with a list of layers"),
+        (lambda: "bert", "with a list of layers"),
+        (lambda: built("Bert", task="ForSequenceClassification"), "pass the bare encoder"),
+        (lambda: built("GPT2", n_embd=16, n_layer=2, n_head=2), "a DynamicCache"),
+        (lambda: built("T5", task="EncoderModel", d_model=16, num_layers=2, num_heads=2, d_ff=24), "in its own way"),
+        (lambda: built("ModernBert", pad_token_id=0, cls_token_id=1, sep_token_id=1), "in its own way"),
+        (lambda: built("DINOv3ViT", **IMAGES), "rows are not the samples"),
+        (lambda: built("Longformer", "eager", attention_window=4), "after its layers"),
+        (lambda: built("ViTMAE", **IMAGES | {"image_size": 32}), "other states when it is run again"),
+    ],
+)  # fmt: skip
+def test_what_a_staged_run_would_not_repeat_is_refused(model, why):
+    with pytest.raises(InputError, match=rf"(?s)'model' must be .*{why}") as refused:
+        from_encoder(model(), heads())
+    assert "StagedModel" in str(refused.value)
+
+
+class Own(nn.Module):
+    """An encoder of somebody's own: no config, its layers under another name."""
+
+    def __init__(self, pause=0.0, between=False):
+        super().__init__()
+        self.words = nn.Embedding(40, WIDTH)
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(WIDTH, 2, 24, pause, batch_first=True, norm_first=True)
+            for _ in range(LAYERS)
+        )
+        self.final_norm, self.between = nn.LayerNorm(WIDTH), between
+
+    def forward(self, input_ids, attention_mask=None):
+        states = self.words(input_ids)
+        for block in self.blocks:
+            states = block(states, src_key_padding_mask=attention_mask == 0)
+            states = 2 * states if self.between else states
+        return (self.final_norm(states),)
+
+
+def test_an_encoder_of_ones_own_is_shown_a_batch():
+    torch.manual_seed(0)
+    model, batch, classifiers = Own().eval(), batch_for(built("Bert"), 30), heads()
+    torch.nn.init.normal_(model.final_norm.weight)
+    with pytest.raises(InputError, match="'example' must be given where the model's config"):
+        from_encoder(model, classifiers)
+    with pytest.raises(InputError, match="'example' must be a batch of two samples or more"):
+        from_encoder(model, classifiers, example={k: v[:1] for k, v in batch.items()})
+    with pytest.raises(
+        InputError, match=r"'example' must be a batch that Own runs on\. Got IndexError"
+    ):
+        from_encoder(model, classifiers, example={"input_ids": torch.full((2, 3), 99)})
+    staged = from_encoder(model, classifiers, example={k: v[:4] for k, v in batch.items()})
+    with torch.inference_mode():
+        last = classifiers[-1](model(**taken(batch))[0][:, 0])
+        torch.testing.assert_close(staged(batch)[-1], last)
+    with pytest.raises(InputError, match="does more between its layers"):
+        from_encoder(Own(between=True).eval(), classifiers, example=batch)
+
+
+def test_training_mode_is_told_and_looked_up_when_served():
+    mine = Policy(Margin(), [0.5] * 2, [1.0, 2.0, 3.0], "ms", "logits", C)
+    model = built("Bert", hidden_dropout_prob=0.5).train()
+    staged = from_encoder(model, heads())
+    with pytest.warns(
+        TrainingModeWarning, match=r"Dropout in stages\[0\], stages\[1\], stages\[2\]"
+    ):
+        serve(staged, mine)
+    model.eval()
+    server, batch = serve(staged, mine), batch_for(model, 30)
+    np.testing.assert_array_equal(server(batch).confidence, server(batch).confidence)
+
+
+def test_served_from_many_threads():
+    """The model is stopped at its first layer in each; none stops another's."""
+    model = built("Bert")
+    staged, batches = from_encoder(model, heads()), [batch_for(model, 8, seed) for seed in range(6)]
+    with torch.inference_mode():
+        alone = [staged(batch)[-1] for batch in batches]
+    wrong = []
+
+    def ask(i):
+        with torch.inference_mode():
+            found = [staged(batches[i])[-1] for _ in range(10)]
+        wrong.extend(i for one in found if not torch.allclose(one, alone[i], atol=1e-5))
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    "batch, got",
+    [
+        (torch.zeros(3, 6, dtype=torch.long), "Got Tensor"), (["a", "b"], "Got list"),
+        ({"attention_mask": torch.ones(3, 6)}, "Got keys attention_mask"),
+    ],
+)  # fmt: skip
+def test_what_no_tokenizer_returns_is_refused(batch, got):
+    staged = from_encoder(built("Bert"), heads())
+    mine = Policy(Margin(), [0.5] * 2, [1.0, 2.0, 3.0], "ms", "logits", C)
+    words = rf"'batch' must be a mapping with one of input_ids.*{got}\..*tokenizer"
+    for more in ({}, {"compile": True, "backend": "eager"}):
+        with pytest.raises(InputError, match=words):
+            serve(staged, mine, **more)(batch)
+
+
+@pytest.mark.parametrize("key", ["labels", "label"])
+def test_loaders_of_mappings_with_labels(key, tmp_path):
+    """As Hugging Face's collators make them; the model does not see the labels."""
+    model = built("DistilBert")
+    whole, staged = batch_for(model, 60), from_encoder(model, heads())
+    seen = []
+    first = staged.stages[0]
+    model = StagedModel(
+        [lambda b: seen.append(set(b)) or first(b), *staged.stages[1:]], staged.heads
+    )
+    parts = [{k: v[a : a + 20] for k, v in whole.items()} for a in (0, 20, 40)]
+    loader = [{key if k == "labels" else k: v for k, v in part.items()} for part in parts]
+    costs = po.Cost("c", "ms", [1, 2, 3])
+    assert export_cache(model, {"fit": loader}, tmp_path / "a", costs=costs) == {"fit": 60}
+    assert seen == [{"input_ids", "attention_mask"}] * 3
+    stored = po.open_cache(tmp_path / "a").splits["fit"]
+    np.testing.assert_array_equal(stored.array("labels"), whole["labels"].numpy())
+    with torch.inference_mode():
+        np.testing.assert_allclose(
+            stored.array("outputs")[:, 2], staged(whole)[2].numpy(), rtol=1e-4, atol=1e-5
+        )
+    del loader[1][key]
+    with pytest.raises(
+        InputError, match="'batch 1 of 'fit'' must be a mapping with one key of lab"
+    ):
+        export_cache(model, {"fit": loader}, tmp_path / "b", costs=costs)
