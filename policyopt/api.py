@@ -16,7 +16,7 @@ from policyopt.methods import Fitted, Method, make_method
 from policyopt.replay import Replay, replay
 from policyopt.runtime.confidence import ConfidenceRule
 from policyopt.runtime.errors import bad
-from policyopt.runtime.experts import ExpertPolicy
+from policyopt.runtime.experts import ExpertPolicy, policy_of
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table, Tables
 
@@ -119,7 +119,7 @@ def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Metho
                 "Without one it is auto, which has folds and errors; e.g. --method max_prob.",
             )  # fmt: skip
         return make_method(DEFAULT_METHOD, settings)
-    if isinstance(method, str):
+    if not isinstance(method, Method):
         return make_method(method, settings)
     if settings:
         raise bad(
@@ -142,13 +142,17 @@ def _confidence(name: str, fitted: Fitted, table: Table, seed: int) -> Confidenc
 
 
 def evaluate(
-    policy: Policy | ExpertPolicy, data: ExitData, split: str = "test", *, cost: str | None = None
+    policy: Any,
+    data: ExitData,
+    split: str = "test",
+    *,
+    cost: str | None = None,
 ) -> Replay:
     """Replay a policy on a split of a cache.
 
     Parameters
     ----------
-    policy : Policy or ExpertPolicy
+    policy : Policy, ExpertPolicy, or what `fit` or `fit_experts` returned
     data : ExitData
     split : str
     cost : str, optional
@@ -163,7 +167,8 @@ def evaluate(
     InputError
         The policy was made for another model, or the split is missing or unlabelled.
     """
-    return replay(policy, Tables(data, cost_for(policy, data, cost)).get(split))
+    found = policy_of(policy)
+    return replay(found, Tables(data, cost_for(found, data, cost)).get(split))
 
 
 def cost_for(policy: Policy | ExpertPolicy, data: ExitData, cost: str | None = None) -> str | None:

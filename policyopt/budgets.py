@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,21 @@ def parse_budget(budget: Budget, costs: npt.NDArray[np.float64]) -> float:
     return value / 100 * float(costs[-1]) if text.endswith("%") else value
 
 
+def budget_list(
+    budgets: Budget | Iterable[Budget], costs: npt.NDArray[np.float64]
+) -> list[float]:
+    """Return budgets, given as one or as several, in the unit of `costs`: no number is a count.
+
+    Examples
+    --------
+    >>> budget_list(2, np.array([1.0, 5.0])), budget_list(["40%", 3], np.array([1.0, 5.0]))
+    ([2.0], [2.0, 3.0])
+    """
+    single = isinstance(budgets, str) or not isinstance(budgets, Iterable)
+    given: list[Any] = [budgets] if single else list(budgets)
+    return [parse_budget(budget, costs) for budget in given]
+
+
 def parse_budgets(
     budgets: int | float | str | Sequence[Budget], costs: npt.NDArray[np.float64]
 ) -> list[float]:
@@ -61,9 +76,9 @@ def parse_budgets(
 
     Parameters
     ----------
-    budgets : int, str, or sequence
-        A count (``9``: nine even positions between exit 0 and exit K-1), or a list such as
-        ``"0.2,0.4"`` (in the unit) or ``"20%,40%"``.
+    budgets : int, float, str, or sequence
+        One budget (``1.5``, ``"40%"``), a count (``9``: nine even positions between exit 0 and exit
+        K-1), or a list such as ``"0.2,0.4"`` (in the unit) or ``"20%,40%"``.
     costs : ndarray of shape (K,)
 
     Returns
@@ -77,13 +92,16 @@ def parse_budgets(
     >>> parse_budgets(3, np.array([1.0, 5.0]))
     [2.0, 3.0, 4.0]
     """
+    if isinstance(budgets, (np.ndarray, np.generic)):
+        budgets = budgets.tolist()
     if isinstance(budgets, str) and "," not in budgets and budgets.strip().lstrip("+-").isdigit():
         budgets = int(budgets)
-    if isinstance(budgets, (int, np.integer)):
-        return [float(b) for b in positions(costs, int(budgets))]
-    if isinstance(budgets, (float, np.floating)):
-        return [parse_budget(float(budgets), costs)]
-    items: list[Any] = budgets.split(",") if isinstance(budgets, str) else list(budgets)
+    if isinstance(budgets, int):
+        return [float(b) for b in positions(costs, budgets)]
+    if isinstance(budgets, float):
+        return [parse_budget(budgets, costs)]
+    given = budgets.split(",") if isinstance(budgets, str) else budgets
+    items: list[Any] = list(given) if isinstance(given, Iterable) else []
     items = [item for item in items if str(item).strip()]
     if not items:
         raise bad(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.contexts import renumbered
 from policyopt.runtime.errors import bad
-from policyopt.runtime.experts import ExpertPolicy
+from policyopt.runtime.experts import ExpertPolicy, policy_of
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table
 from policyopt.trace import check_match, trace
@@ -46,12 +47,12 @@ class Replay:
         return np.bincount(self.exit, minlength=self.exits) / len(self.exit)
 
 
-def replay(policy: Policy | ExpertPolicy, table: Table) -> Replay:
+def replay(policy: Any, table: Table) -> Replay:
     """Run a policy over the rows of a table.
 
     Parameters
     ----------
-    policy : Policy or ExpertPolicy
+    policy : Policy, ExpertPolicy, or a fit of either
     table : Table
         Labelled rows. Row i is sample i to a policy that draws a coin.
 
@@ -65,6 +66,7 @@ def replay(policy: Policy | ExpertPolicy, table: Table) -> Replay:
         The policy was made for other exits, classes, outputs or unit; or the rows have no
         context where it needs one.
     """
+    policy = policy_of(policy)
     _ = table.correct  # raises where a row has no label, before the work
     if isinstance(policy, ExpertPolicy):
         return _replay_experts(policy, table)

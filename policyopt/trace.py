@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from policyopt.runtime.answers import Plain
 from policyopt.runtime.errors import bad
+from policyopt.runtime.experts import policy_of
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.trace import Trace
 from policyopt.table import Table
@@ -62,12 +63,12 @@ class Traced(Trace):
         return self.correct[np.arange(len(self.exit)), self.position]
 
 
-def trace(policy: Policy, table: Table, samples: npt.NDArray[np.int64] | None = None) -> Traced:
+def trace(policy: Any, table: Table, samples: npt.NDArray[np.int64] | None = None) -> Traced:
     """Run a policy over the rows of a table and keep every exit's score and prediction.
 
     Parameters
     ----------
-    policy : Policy
+    policy : Policy, or a fit that holds one
     table : Table
         Labelled or not.
     samples : ndarray of shape (N,), int64, optional
@@ -94,6 +95,7 @@ def trace(policy: Policy, table: Table, samples: npt.NDArray[np.int64] | None = 
     >>> found.exit, found.correct_taken, found.cost
     (array([0, 1]), array([ True,  True]), array([1., 4.]))
     """
+    policy = policy_of(policy, single=True)
     check_match(policy, table)
     table = table.keep_exits(policy.path)
     seen = _run(policy, table, np.arange(len(table)) if samples is None else samples)

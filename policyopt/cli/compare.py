@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from policyopt.cli.curve import run_curve
@@ -21,8 +20,9 @@ from policyopt.cli.options import (
     out_directory,
     read_cache,
 )
-from policyopt.cli.output import Format, number, print_csv, print_json, print_table, to_csv
+from policyopt.cli.output import Format, number, percent, print_csv, print_json, print_table, to_csv
 from policyopt.frontier.compare import compare as compare_methods
+from policyopt.frontier.curve import over_seeds
 from policyopt.runtime.files import write_file
 
 
@@ -57,51 +57,35 @@ def compare(
 
 
 def _print(records: list[dict[str, Any]], unit: str, seeds: int) -> None:
-    points: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    areas: dict[str, list[dict[str, Any]]] = {}
-    position: dict[tuple[str, int], int] = {}
-    for record in records:
-        if record["budget"] is None:
-            areas.setdefault(record["method"], []).append(record)
-            continue
-        at = position[record["method"], record["seed"]] = (
-            position.get((record["method"], record["seed"]), -1) + 1
-        )
-        points.setdefault((record["method"], at), []).append(record)
+    """Print the records over all seeds; p-values are each seed's."""
+    single = [record for record in records if record["seed"] is not None]
+    points = [group for group in over_seeds(single) if group[0]["budget"] is not None]
+    shown = [record for record in records if seeds == 1 or record["seed"] is None]
     reference = records[0]["reference"]
     over = f", mean of {seeds} seeds" if seeds > 1 else ""
     print_table(
-        list(points.values()),
+        list(zip((r for r in shown if r["budget"] is not None), points, strict=True)),
         {
-            "method": lambda g: g[0]["method"],
-            f"budget [{unit}]": lambda g: number(g[0]["budget"]),
-            "at cost": lambda g: number(_mean(g, "realised_cost")),
-            "accuracy %": lambda g: f"{100 * _mean(g, 'accuracy'):.2f}",
-            "reference %": lambda g: f"{100 * _mean(g, 'reference_accuracy'):.2f}",
-            "difference [95 %]": lambda g: (
-                f"{100 * _mean(g, 'difference'):+.2f} "
-                f"[{100 * _mean(g, 'difference_low'):+.2f}, {100 * _mean(g, 'difference_high'):+.2f}]"
-            ),
-            "McNemar p": lambda g: " ".join(f"{r['mcnemar_p']:.3f}" for r in g),
+            "method": lambda r: r[0]["method"],
+            f"budget [{unit}]": lambda r: number(r[0]["budget"]),
+            "at cost": lambda r: number(r[0]["realised_cost"]),
+            "accuracy %": lambda r: percent(r[0]["accuracy"]),
+            "reference %": lambda r: percent(r[0]["reference_accuracy"]),
+            "difference [95 %]": lambda r: _interval(r[0], "difference", 2),
+            "McNemar p": lambda r: " ".join(f"{one['mcnemar_p']:.3f}" for one in r[1]),
         },
         title=f"against {reference} at equal realised cost{over} (points of accuracy)",
     )
     print_table(
-        list(areas.values()),
+        [record for record in shown if record["budget"] is None],
         {
-            "method": lambda g: g[0]["method"],
-            "area between curves [95 %]": lambda g: (
-                f"{100 * _mean(g, 'area'):+.3f} [{100 * _mean(g, 'area_low'):+.3f}, {100 * _mean(g, 'area_high'):+.3f}]"
-            ),
-            **(
-                {"sd over seeds": lambda g: f"{100 * np.std([r['area'] for r in g], ddof=1):.3f}"}
-                if seeds > 1
-                else {}
-            ),
+            "method": lambda r: r["method"],
+            "area between curves [95 %]": lambda r: _interval(r, "area", 3),
+            **({"sd over seeds": lambda r: percent(r["area_sd"], 3)} if seeds > 1 else {}),
         },
     )
 
 
-def _mean(group: list[dict[str, Any]], name: str) -> float:
-    # Splits of one pool overlap: intervals are averaged over seeds, never narrowed by their number.
-    return float(np.mean([record[name] for record in group]))
+def _interval(record: dict[str, Any], name: str, digits: int) -> str:
+    middle, low, high = (100 * record[name + end] for end in ("", "_low", "_high"))
+    return f"{middle:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"

@@ -18,7 +18,6 @@ from policyopt.cli.options import (
     Settings,
     Style,
     make_tables,
-    method_list,
     out_directory,
     read_cache,
     read_settings,
@@ -36,9 +35,9 @@ from policyopt.cli.output import (
     to_csv,
 )
 from policyopt.cli.progress import progress
-from policyopt.frontier.curve import Frontier
+from policyopt.frontier.curve import Frontier, over_seeds
 from policyopt.frontier.curve import curve as make_curve
-from policyopt.methods.registry import apply_settings
+from policyopt.methods.registry import apply_settings, method_list
 from policyopt.report.figures import frontier_figure, save_figure
 from policyopt.runtime.errors import bad
 from policyopt.runtime.files import write_file
@@ -142,15 +141,8 @@ def print_curve(frontier: Frontier, with_bound: bool = False) -> None:
 
 def mean_over_seeds(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return records averaged over seeds; budgets that differ by seed are matched by position."""
-    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    counts: dict[tuple[str, int], int] = {}
-    for record in records:
-        at = counts[record["method"], record["seed"]] = (
-            counts.get((record["method"], record["seed"]), -1) + 1
-        )
-        groups.setdefault((record["method"], at), []).append(record)
     out = []
-    for group in groups.values():
+    for group in over_seeds(records):
         mean = dict(group[0])
         for name, value in group[0].items():
             if isinstance(value, float) or (name == "exit_share" and value is not None):

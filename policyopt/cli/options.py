@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,9 +15,6 @@ from policyopt.cli.progress import progress
 from policyopt.runtime.checks import check_seed
 from policyopt.runtime.errors import bad
 from policyopt.table import Tables
-
-#: A comma between methods: names never begin like a number, thresholds always do.
-_COMMA = re.compile(r",(?!\s*[-+.0-9])")
 
 CachePath = Annotated[Path, typer.Argument(metavar="CACHE", help="Directory of a cache.")]
 PolicyPath = Annotated[Path, typer.Argument(metavar="POLICY", help="Policy file (JSON).")]
@@ -88,16 +84,6 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
             raise bad("--set", "KEY=VALUE", item, "E.g. --set thresholds=joint.")
         settings[key.strip()] = value.strip()
     return settings
-
-
-def method_list(text: str) -> list[str]:
-    """Divide a list of methods at its commas, but not a list of numbers within a setting."""
-    names = [name.strip() for name in _COMMA.split(text) if name.strip()]
-    if not names:
-        raise bad("--methods", "at least one method", "none", "`policyopt methods` lists them.")
-    if "all" in names and len(names) > 1:
-        raise bad("--methods", "names, or all alone", text, "Leave the others out.")
-    return names
 
 
 def out_file(path: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from policyopt.runtime.artifact import save_policy
+from policyopt.runtime.checks import check_names
 from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.experts import policy_of
 from policyopt.runtime.files import write_file
 from policyopt.runtime.policy import Policy
 
@@ -33,17 +36,17 @@ __all__ = ["TARGETS", "ULPS", "checksum", "write_bundle", "write_golden"]
 
 
 def write_bundle(
-    policy: Policy, out: Path, targets: Sequence[str], golden: Golden,
+    policy: Any, out: Path, targets: str | Sequence[str], golden: Golden,
     graphs: list[ExitGraph] | None = None, name: str = "policyopt_policy",
 ) -> None:  # fmt: skip
     """Write a policy in the forms asked for; the folder appears whole or not at all.
 
     Parameters
     ----------
-    policy : Policy
+    policy : Policy, or a fit that holds one
     out : Path
         An earlier export in its place is replaced; anything else is refused.
-    targets : sequence of str
+    targets : str or sequence of str
         Of `TARGETS`.
     golden : Golden
         From `samples.golden_of`; where it has no edges, they are searched among its own rows.
@@ -56,11 +59,10 @@ def write_bundle(
     InputError
         Unknown target, a folder that is no export, a policy that cannot be exported.
     """
+    policy, targets = policy_of(policy, single=True), check_names("targets", targets, "E.g. c.")
     unknown = [t for t in targets if t not in TARGETS]
-    if unknown or not targets:
-        raise bad(
-            "--to", f"of {', '.join(TARGETS)}", ", ".join(unknown) or "nothing", "E.g. --to c."
-        )
+    if unknown:
+        raise bad("--to", f"of {', '.join(TARGETS)}", ", ".join(unknown), "E.g. --to c.")
     row_bytes(policy, graphs or ())  # before anything of that size is made
     graphs = trace_policy(policy) if graphs is None else graphs
     with new_folder(out, _check_old) as folder:

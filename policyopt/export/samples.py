@@ -13,6 +13,7 @@ from policyopt.cache.data import ExitData
 from policyopt.runtime.checks import check_seed
 from policyopt.runtime.deciding import arms
 from policyopt.runtime.errors import bad
+from policyopt.runtime.experts import policy_of
 from policyopt.runtime.policy import Policy
 
 from .edges import edges_of, limits_of
@@ -35,14 +36,14 @@ _EDGES = 64
 
 
 def golden_of(
-    policy: Policy, graphs: list[ExitGraph], data: ExitData | None = None,
+    policy: Any, graphs: list[ExitGraph], data: ExitData | None = None,
     split: str = "test", rows: int = 512, seed: int = 0,
 ) -> Golden:  # fmt: skip
     """Return golden vectors of a policy.
 
     Parameters
     ----------
-    policy : Policy
+    policy : Policy, or a fit that holds one
     graphs : list of K ExitGraph
     data : ExitData, optional
         Rows of its `split` are used, else made-up ones: of all sizes, with equal logits, classes that
@@ -65,6 +66,7 @@ def golden_of(
     """
     if rows < 1:
         raise bad("rows", "1 or more", rows, "E.g. 512.")
+    policy = policy_of(policy, single=True)
     rng = np.random.default_rng(check_seed(seed))
     room = max(BYTES // row_bytes(policy, graphs), FEW)
     pool: Golden | None = None

@@ -19,6 +19,7 @@ import numpy as np
 from policyopt.runtime.checks import sample_numbers
 from policyopt.runtime.deciding import position
 from policyopt.runtime.decision import State
+from policyopt.runtime.experts import policy_of
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.reading import as_array
 
@@ -82,9 +83,9 @@ class ScalarPolicy:
     1
     """
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self._compiled = compiled(policy, ("score", "confidence"))
+    def __init__(self, policy: Any) -> None:
+        self.policy: Policy = policy_of(policy, single=True)
+        self._compiled = compiled(self.policy, ("score", "confidence"))
         self.reason = self._compiled.reason
 
     def start(self, sample: int = 0) -> ScalarState:

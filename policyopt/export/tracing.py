@@ -10,6 +10,7 @@ import numpy as np
 from policyopt.runtime.answers import Plain
 from policyopt.runtime.deciding import observer_of
 from policyopt.runtime.errors import InputError
+from policyopt.runtime.experts import policy_of
 from policyopt.runtime.output import TOP, ExitOutput, with_log_prob
 from policyopt.runtime.policy import Policy
 
@@ -17,12 +18,12 @@ from .graph import ExitGraph, Node, Pool
 from .symbol import Symbol
 
 
-def trace_policy(policy: Policy) -> list[ExitGraph]:
+def trace_policy(policy: Any) -> list[ExitGraph]:
     """Return the decision graphs of a policy, one per exit on its path.
 
     Parameters
     ----------
-    policy : Policy
+    policy : Policy, or a fit that holds one
 
     Returns
     -------
@@ -40,6 +41,7 @@ def trace_policy(policy: Policy) -> list[ExitGraph]:
     >>> sorted(trace_policy(policy)[0].outputs)
     ['confidence', 'exit', 'prediction', 'probabilities', 'score']
     """
+    policy = policy_of(policy, single=True)
     try:
         return _Tracing(policy).graphs()
     except (TypeError, AttributeError, ValueError, IndexError) as error:

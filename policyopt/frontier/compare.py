@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
-from policyopt.frontier.curve import Frontier
+from policyopt.frontier.curve import Frontier, over_seeds
 from policyopt.intervals import bootstrap_means, interval
 from policyopt.replay import replay
 from policyopt.runtime.checks import check_seed
@@ -164,8 +164,11 @@ def compare(frontier: Frontier, reference: str | None = None) -> list[dict[str, 
     Returns
     -------
     list of dict
-        Records of `compare_paths` with method, reference, budget and seed; then, per method, one
-        with ``budget`` None that holds the area between the curves.
+        Per method and seed: records of `compare_paths` with method, reference, unit, seed and
+        budget, then one with ``budget`` None that holds the area between the curves. After them,
+        where there are several seeds, the same over all seeds, with ``seed`` None: means (also of
+        the ends of intervals, which splits of one pool, overlapping, do not narrow), without
+        counts and p-values; and ``area_sd``, the standard deviation of the area over seeds.
 
     Raises
     ------
@@ -193,7 +196,23 @@ def compare(frontier: Frontier, reference: str | None = None) -> list[dict[str, 
             for budget, point in zip(budgets, compare_paths(ours, rival, seed), strict=True):
                 records.append({**head, "budget": budget, **point})
             records.append({**head, "budget": None, **area_between(ours, rival, seed)})
-    return records
+    return records + (pooled(records) if len(frontier.tests) > 1 else [])
+
+
+def pooled(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records of `compare` averaged over seeds; their ``seed`` is None."""
+    out = []
+    for group in over_seeds(records):
+        means = {
+            name: float(np.mean([record[name] for record in group]))
+            for name, value in group[0].items()
+            if isinstance(value, float) and name != "mcnemar_p"
+        }
+        if "area" in means:
+            means["area_sd"] = float(np.std([record["area"] for record in group], ddof=1))
+        head = {name: group[0][name] for name in ("method", "reference", "unit")}
+        out.append({**head, "seed": None, "budget": None, **means})
+    return out
 
 
 def _sorted(cost: Floats, accuracy: Floats) -> tuple[Floats, Floats]:

@@ -14,7 +14,7 @@ from policyopt.frontier.bounds import oracle
 from policyopt.intervals import bootstrap_means, interval, mean_interval
 from policyopt.methods import Fitted, Method, make_method
 from policyopt.methods.base import check_budgets, fit_where_possible
-from policyopt.methods.registry import ROWS
+from policyopt.methods.registry import ROWS, method_list
 from policyopt.replay import Replay, replay
 from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.kept import over_model_exits
@@ -62,8 +62,8 @@ class Frontier:
 
 def curve(
     data: ExitData,
-    methods: Sequence[str] | Mapping[str, Method],
-    budgets: int | str | Sequence[Budget] = 9,
+    methods: str | Sequence[str] | Mapping[str, Method],
+    budgets: int | float | str | Sequence[Budget] = 9,
     *,
     seeds: int = 1,
     cost: str | None = None,
@@ -76,9 +76,9 @@ def curve(
     Parameters
     ----------
     data : ExitData
-    methods : sequence of str, or mapping of label to Method
-        Names (``"max_prob"``), specs (``"max_prob:thresholds=joint"``), or ``["all"]``.
-    budgets : int, str or sequence
+    methods : str, sequence of str, or mapping of label to Method
+        Names (``"max_prob"``), specs (``"max_prob:thresholds=joint"``), or ``"all"``.
+    budgets : int, float, str or sequence
         See `policyopt.budgets.parse_budgets`.
     seeds : int
         A pool is divided anew for each seed. Named splits stay as they are: seeds after the
@@ -130,6 +130,26 @@ def curve(
     if progress:
         progress("done", total, total)
     return frontier
+
+
+def over_seeds(records: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Group the records of a method at one budget, all seeds.
+
+    Budgets that differ by seed (costs per sample) are matched by position; where a seed could not
+    meet one of them there are fewer, and equal budgets go together.
+    """
+    methods: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    for record in records:
+        methods.setdefault(record["method"], {}).setdefault(record["seed"], []).append(record)
+    groups = []
+    for seeds in methods.values():
+        places: dict[Any, list[dict[str, Any]]] = {}
+        alike = len({len(found) for found in seeds.values()}) == 1
+        for found in seeds.values():
+            for place, record in enumerate(found):
+                places.setdefault(place if alike else record["budget"], []).append(record)
+        groups += places.values()
+    return groups
 
 
 def split_for_seed(tables: Tables, seed: int, test: str, seeds: int) -> tuple[Table, Table]:
@@ -214,16 +234,14 @@ def threshold_fields(policy: Policy) -> dict[str, Any]:
 
 
 def _choose(
-    methods: Sequence[str] | Mapping[str, Method], table: Table
+    methods: str | Sequence[str] | Mapping[str, Method], table: Table
 ) -> tuple[dict[str, Method], list[str]]:
     """Build the methods; under "all", leave out what trains for minutes or lacks its columns."""
-    if isinstance(methods, Mapping):
-        return dict(methods), []
-    if list(methods) != ["all"]:
-        chosen = {spec: make_method(spec) for spec in methods}
-        if not chosen:
-            raise bad("methods", "at least one method", "none", "`policyopt methods` lists them.")
-        return chosen, []
+    if isinstance(methods, Mapping) and methods:
+        return {n: m if isinstance(m, Method) else make_method(m) for n, m in methods.items()}, []
+    names = method_list([] if isinstance(methods, Mapping) else methods)
+    if names != ["all"]:
+        return {spec: make_method(spec) for spec in names}, []
     chosen, notes = {}, []
     for name, row in ROWS.items():
         if row.trains:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.budgets import budget_list
 from policyopt.methods.base import Fitted, Method, fit_where_possible
 from policyopt.methods.choosing import (
     FEWEST_ROWS,
@@ -68,7 +69,7 @@ class Auto(Method):
 
     def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Choose per budget, then fit the chosen on all rows; see `Method.fit_path`."""
-        return self._fit(table, budgets, seed, True)
+        return self._fit(table, budget_list(budgets, table.mean_costs), seed, True)
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Choose per budget, and propose what the chosen does; see `Method.propose`."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from policyopt.answers.crossfit import CrossFitted, observe
+from policyopt.budgets import budget_list
 from policyopt.intervals import MeanInterval, mean_interval
 from policyopt.methods.space import Domain
 from policyopt.overhead import overhead
@@ -142,7 +143,7 @@ class Method(ABC):
         table : Table
             Rows of the split `fit`, labelled.
         budgets : sequence of float
-            Mean cost per sample, in the table's unit.
+            Mean cost per sample, in the table's unit; or ``"40%"``. One alone is taken, too.
         seed : int
             Same seed, same policies.
 
@@ -157,7 +158,8 @@ class Method(ABC):
         """
         from policyopt.methods.validation import validated
 
-        return validated(self, table, budgets, check_seed(seed))
+        given = budget_list(budgets, table.mean_costs)
+        return validated(self, table, given, check_seed(seed))
 
     @abstractmethod
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:

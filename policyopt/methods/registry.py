@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -21,6 +22,29 @@ ROWS: dict[str, Row] = {
     for family in FAMILIES
     for row in import_module(f"policyopt.methods.catalogue.{family}").ROWS
 }
+#: A comma between methods: names never begin like a number, thresholds always do.
+_COMMA = re.compile(r",(?!\s*[-+.0-9])")
+
+
+def method_list(methods: str | Sequence[str]) -> list[str]:
+    """Return names of methods, given as several or as one text with commas; ``all`` stands alone.
+
+    Examples
+    --------
+    >>> method_list("max_prob:thresholds=0.9,0.8, margin")
+    ['max_prob:thresholds=0.9,0.8', 'margin']
+    """
+    given = _COMMA.split(methods) if isinstance(methods, str) else methods
+    given = list(given) if isinstance(given, Iterable) else [given]
+    if not all(isinstance(name, str) for name in given):
+        step = "E.g. ['max_prob', 'margin']; methods that are built go into a mapping of label to method."
+        raise bad("methods", "a name or several", methods, step)
+    names = [name.strip() for name in given if name.strip()]
+    if not names:
+        raise bad("methods", "at least one method", "none", "`policyopt methods` lists them.")
+    if "all" in names and len(names) > 1:
+        raise bad("methods", "names, or all alone", ", ".join(names), "Leave the others out.")
+    return names
 
 
 def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
@@ -47,6 +71,8 @@ def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
     >>> make_method("max_prob:thresholds=joint")
     Threshold(score='max_prob', thresholds='joint', mix=False, answer='plain', calibrator='platt')
     """
+    if not isinstance(spec, str):
+        raise bad("method", "a name such as max_prob", spec, "`policyopt methods` lists them.")
     name, _, inline = spec.partition(":")
     if name not in ROWS:
         close = difflib.get_close_matches(name.lower(), ROWS, n=1)

@@ -23,6 +23,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.budgets import budget_list
 from policyopt.methods.base import (
     Fitted,
     Method,
@@ -107,7 +108,7 @@ class Subset(Method):
 
     def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Choose exits per budget, then fit the chosen on all rows; see `Method.fit_path`."""
-        return self._path(table, budgets, seed, True)
+        return self._path(table, budget_list(budgets, table.mean_costs), seed, True)
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Choose exits per budget, and propose what the inner method does; see `Method.propose`."""

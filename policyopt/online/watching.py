@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from policyopt.runtime.checks import check_type
 from policyopt.runtime.drift import DriftWatch
-from policyopt.runtime.policy import Policy
+from policyopt.runtime.experts import policy_of
 from policyopt.table import Table
 from policyopt.trace import trace
 
 
 def watch_policy(
-    policy: Policy,
+    policy: Any,
     table: Table,
     run_length: int = 100_000,
     *,
@@ -22,7 +24,7 @@ def watch_policy(
 
     Parameters
     ----------
-    policy : Policy
+    policy : Policy, or a fit that holds one
     table : Table
         Rows that trained nothing of the policy: split ``calibrate``. Labels are not looked at.
     run_length : int
@@ -56,7 +58,7 @@ def watch_policy(
     >>> watch.update_batch(seen.scores, seen.predictions[:, 0], seen.exit) is None
     True
     """
-    check_type("policy", policy, Policy, "a Policy", "Of a Fitted, take .policy.")
+    policy = policy_of(policy, single=True)
     check_type("table", table, Table, "a Table", "E.g. Tables(data).get('calibrate').")
     seen = trace(policy, table)
     return DriftWatch.fit(

@@ -34,6 +34,7 @@ import numpy as np
 from .answers import AnswerRule
 from .confidence import ConfidenceRule
 from .content import FORMAT, VERSION, digest_of, from_dict
+from .experts import policy_of
 from .files import write_file
 from .policy import Policy
 from .scores import ScoreRule
@@ -93,12 +94,12 @@ def _named(rule: ScoreRule | AnswerRule | ConfidenceRule) -> dict[str, Any]:
     return {"name": rule.name, "params": rule.params()}
 
 
-def save_policy(policy: Policy, path: str | os.PathLike[str]) -> None:
+def save_policy(policy: Any, path: str | os.PathLike[str]) -> None:
     """Write the artifact, atomically.
 
     Parameters
     ----------
-    policy : Policy
+    policy : Policy, or a fit that holds one
     path : path-like
         Replaced if it exists.
 
@@ -107,6 +108,7 @@ def save_policy(policy: Policy, path: str | os.PathLike[str]) -> None:
     InputError
         Larger than what `load_policy` reads; the system refuses (disk full, no permission).
     """
+    policy = policy_of(policy, single=True)
     write_file(path, to_text(to_dict(policy), "policy", MAX_BYTES, indent=2))
 
 

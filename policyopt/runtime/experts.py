@@ -13,7 +13,7 @@ images: providing an efficient edge offloading", GLOBECOM 2021, arXiv:2108.09343
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ from .policy import Policy
 from .reading import as_array
 from .routing import ExpertState, joined, route, rows_of, vectors_of
 
-__all__ = ["ExpertPolicy", "ExpertState", "route"]
+__all__ = ["ExpertPolicy", "ExpertState", "policy_of", "route"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -74,7 +74,9 @@ class ExpertPolicy:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "contexts", checked_names(self.contexts))
-        object.__setattr__(self, "policies", tuple(self.policies))
+        several = isinstance(self.policies, Iterable)
+        policies = tuple(policy_of(p, True, "policies") for p in (self.policies if several else ()))
+        object.__setattr__(self, "policies", policies)
         if len(self.policies) != len(self.contexts):
             got = f"{len(self.policies)} for {len(self.contexts)} contexts"
             raise bad("policies", "one per context", got, "A policy may stand for several.")
@@ -269,3 +271,24 @@ class ExpertPolicy:
         from .experts_file import save_experts
 
         save_experts(self, path)
+
+
+def policy_of(given: Any, single: bool = False, argument: str = "policy") -> Any:
+    """Return the policy that this is, or that a fit holds; `single`: expert branches are refused.
+
+    Examples
+    --------
+    >>> from policyopt.runtime.scores import MaxProb
+    >>> policy = Policy(MaxProb(), [0.6], [1.0, 3.0], "ms", "probabilities", 2)
+    >>> policy_of(policy) is policy
+    True
+    """
+    fitted = hasattr(given, "policy") and hasattr(given, "expected")  # Fitted, FittedExperts
+    found = given.policy if fitted else given
+    if single and isinstance(found, ExpertPolicy):
+        step = "Take one of its `policies`: each is a policy of its own."
+        raise bad(argument, "one policy", f"one each for {', '.join(found.contexts)}", step)
+    if isinstance(given, type) or not isinstance(found, (Policy, ExpertPolicy)):
+        step = "E.g. what policyopt.fit returns, or policyopt.load_policy(path)."
+        raise bad(argument, "a policy, or a fit that holds one", type(given).__name__, step)
+    return found

@@ -18,6 +18,7 @@ from policyopt.export.scalar_compile import compiled
 from policyopt.runtime import Decisions, ExpertPolicy, Policy
 from policyopt.runtime.checks import sample_numbers
 from policyopt.runtime.errors import bad
+from policyopt.runtime.experts import policy_of
 from policyopt.runtime.forks import Line, parted, tell_of_forks
 
 from .first_rows import FirstRows
@@ -255,8 +256,7 @@ def serve(
     """
     if not isinstance(model, StagedModel):
         raise bad("model", "a StagedModel", type(model).__name__, "Wrap its stages and heads.")
-    if not isinstance(policy, (Policy, ExpertPolicy)):
-        raise bad("policy", "a Policy", type(policy).__name__, "E.g. policyopt.load_policy(path).")
+    policy = policy_of(policy)
     if model.exits != policy.model_exits:
         raise bad(
             "model", f"of {policy.model_exits} exits, as the policy's", f"{model.exits} stages",

@@ -73,6 +73,8 @@ def make_search(spec: str, fixed: Mapping[str, Any] | None = None) -> Search:
     InputError
         Unknown method or setting, or nothing left to search.
     """
+    if not isinstance(spec, str):
+        make_method(spec)  # refuses it
     name, _, inline = spec.partition(":")
     if name in ROWS and not space_of(name):
         able = ", ".join(n for n in ROWS if space_of(n)) or "none yet"

@@ -173,6 +173,30 @@ def test_settings_bounds_and_joint(run, cache):
     assert "hindsight (not deployable)" in run("curve", cache, "--methods", "always", "--bounds")[1]
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_compare_prints_and_writes_the_same_rows(run, cache, tmp_path, seeds):
+    """What the table says over all seeds is in CSV and JSON too, marked: its seed is none."""
+    line = ["compare", cache, "--methods", "random,max_prob", "--budgets", 2, "--seeds", seeds]
+    rows = json.loads(run(*line, "--format", "json")[1])
+    printed = run(*line, "--format", "csv", "--out", tmp_path)[1]
+    assert (tmp_path / "compare.csv").read_text() == printed
+    for row, text in zip(rows, csv.DictReader(io.StringIO(printed)), strict=True):
+        assert {k: "" if v is None else str(v) for k, v in row.items()} == {k: text[k] for k in row}
+    single = [row for row in rows if row["seed"] is not None]
+    whole = [row for row in rows if row["seed"] is None] if seeds > 1 else single
+    assert len(single) == 3 * seeds and len(whole) == 3
+    table = run(*line)[1]
+    for row in whole:
+        name, digits = ("area", 3) if row["budget"] is None else ("difference", 2)
+        mine = [r for r in single if r["budget"] == row["budget"]]
+        for end in ("", "_low", "_high"):
+            assert row[name + end] == pytest.approx(np.mean([r[name + end] for r in mine]))
+            assert f"{100 * row[name + end]:+.{digits}f}" in table
+    if seeds > 1:
+        areas = [r["area"] for r in single if r["budget"] is None]
+        assert whole[-1]["area_sd"] == pytest.approx(np.std(areas, ddof=1))
+
+
 def test_compare(run, cache, tmp_path):
     code, out, _ = run(
         "compare", cache, "--methods", "random,max_prob", "--budgets", 3, "--seeds", 2, "--format", "json",
@@ -180,7 +204,7 @@ def test_compare(run, cache, tmp_path):
     )  # fmt: skip
     records = json.loads(out)
     assert code == 0
-    points = [r for r in records if r["budget"] is not None]
+    points = [r for r in records if r["budget"] is not None and r["seed"] is not None]
     assert len(points) == 6 and all(r["reference"] == "random" for r in points)
     assert all(r["difference"] > 0 for r in points)
     assert sum(r["difference_low"] > 0 and r["mcnemar_p"] < 0.05 for r in points) >= 3

@@ -67,7 +67,6 @@ WRONG = {
     "name": (lambda w: Online(w.ladder, "ucb1"), r"'steering' must be a bandit.*make_bandit\('ucb1'\)"),
     "nobody": (lambda w: Online(w.ladder, None), "'steering' must be a bandit.* Got None"),
     "class": (lambda w: Online(w.policy, LinUCB), "Got the class LinUCB"),
-    "fitted": (lambda w: Online(w.fitted, LinUCB()), "Of a Fitted, take .policy"),
     "rungs": (lambda w: Online(w.ladder, LinUCB()), "'ladder' must be a policy, for linucb"),
     "reveal": (lambda w: Online(w.policy, LinUCB(), reveal="played"), "'reveal' must be left out for linucb"),
     "label splitee": (
@@ -96,7 +95,6 @@ WRONG = {
     "data for a table": (lambda w: family_ladder("max_prob", w.data, 5), "'table' must be a Table. Got ExitData"),
     "part of a point": (lambda w: family_ladder("max_prob", w.fit, 5.5), "'points' must be a whole number"),
     "no points": (lambda w: family_ladder("max_prob", w.fit, 0), "'points' must be a whole number, at least 1"),
-    "watch fitted": (lambda w: watch_policy(w.fitted, w.test), "'policy' must be a Policy. Got Fitted"),
     "watch data": (lambda w: watch_policy(w.policy, w.data), "'table' must be a Table. Got ExitData"),
     "refit data": (lambda w: refit(w.fitted, w.data, w.test), "'labelled' must be a Table"),
     "refit array": (lambda w: refit(w.fitted, w.fit, np.zeros((3, 3))), "'recent' must be a Table. Got ndarray"),

@@ -13,6 +13,7 @@ from policyopt.report.explain.changes import change_record
 from policyopt.report.explain.classes import class_records
 from policyopt.report.explain.exits import exit_records
 from policyopt.runtime.errors import PolicyOptError
+from policyopt.runtime.experts import policy_of
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table, Tables
 from policyopt.trace import Traced, trace
@@ -59,15 +60,15 @@ class Explanation:
         return buffer.getvalue()
 
 
-def explain(policy: Policy, table: Table, reference: Policy | None = None) -> Explanation:
+def explain(policy: Any, table: Table, reference: Any = None) -> Explanation:
     """Explain what a policy does with the rows of a table, beside a reference policy if given.
 
     Parameters
     ----------
-    policy : Policy
+    policy : Policy, or a fit that holds one
     table : Table
         Labelled or not.
-    reference : Policy, optional
+    reference : Policy or fit, optional
 
     Returns
     -------
@@ -89,6 +90,9 @@ def explain(policy: Policy, table: Table, reference: Policy | None = None) -> Ex
     >>> [(e["share_left"], e["accuracy_left"], e["accuracy_stayed"]) for e in record["exits"]]
     [(0.5, 1.0, 0.0), (0.5, 1.0, None)]
     """
+    policy = policy_of(policy, single=True)
+    if reference is not None:
+        reference = policy_of(reference, single=True, argument="reference")
     found = trace(policy, table)
     other = None if reference is None else trace(reference, table)
     right = found.correct_taken
@@ -108,7 +112,7 @@ def explain(policy: Policy, table: Table, reference: Policy | None = None) -> Ex
     return Explanation(record, found, other)
 
 
-def default_reference(policy: Policy, tables: Tables) -> tuple[Policy | None, str]:
+def default_reference(policy: Any, tables: Tables) -> tuple[Policy | None, str]:
     """Fit max_prob at the budget that a policy was fitted for.
 
     Parameters
@@ -123,6 +127,7 @@ def default_reference(policy: Policy, tables: Tables) -> tuple[Policy | None, st
     (Policy or None, str)
         None where there is nothing to fit it on, or no such budget; and a note that says which.
     """
+    policy = policy_of(policy, single=True)
     budget = policy.provenance.get("budget") or policy.provenance.get("expected_cost")
     if not isinstance(budget, (int, float)):
         return None, "no reference: the policy does not say its budget. Give --reference FILE"

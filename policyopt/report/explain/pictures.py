@@ -11,16 +11,16 @@ from policyopt.report.explain.class_figures import classes_figure, per_class_fig
 from policyopt.report.explain.exit_figures import exits_figure, scores_figure
 from policyopt.report.explain.explanation import Explanation
 from policyopt.report.figures import save_figure
-from policyopt.runtime.policy import Policy
+from policyopt.runtime.experts import policy_of
 
 
-def figures(explanation: Explanation, policy: Policy, title: str = "") -> dict[str, Any]:
+def figures(explanation: Explanation, policy: Any, title: str = "") -> dict[str, Any]:
     """Draw what the rows allow.
 
     Parameters
     ----------
     explanation : Explanation
-    policy : Policy
+    policy : Policy, or a fit that holds one
         The one explained.
     title : str
 
@@ -30,6 +30,7 @@ def figures(explanation: Explanation, policy: Policy, title: str = "") -> dict[s
         ``exits.png`` and ``scores.png``; ``classes.png`` and ``per_class.png`` with labels;
         ``changes.png`` with a reference.
     """
+    policy = policy_of(policy, single=True)
     out = {
         "exits.png": exits_figure(explanation, title),
         "scores.png": scores_figure(explanation, policy, title),
@@ -47,7 +48,7 @@ def figures(explanation: Explanation, policy: Policy, title: str = "") -> dict[s
 
 
 def write_figures(
-    explanation: Explanation, policy: Policy, out: str | os.PathLike[str], title: str = ""
+    explanation: Explanation, policy: Any, out: str | os.PathLike[str], title: str = ""
 ) -> list[Path]:
     """Write the pictures into a directory; return their paths."""
     paths = []

@@ -13,6 +13,7 @@ from ..bandits.parts.reveal import reveal_chances
 from ..checks import check_seed, check_type, check_whole
 from ..decision import Decision
 from ..errors import bad
+from ..experts import policy_of
 from ..forks import Line, parted, tell_of_forks
 from ..policy import Policy
 from .by_exit import ByExit, driver
@@ -102,9 +103,9 @@ class Online:
         seed: int = 0,
         stream: int = 0,
     ) -> None:
-        if isinstance(ladder, Policy):
-            ladder = Ladder(ladder, ladder.thresholds[None])
-        check_type("ladder", ladder, Ladder, "a Ladder or a Policy", "Of a Fitted, take .policy.")
+        if not isinstance(ladder, Ladder):
+            policy = policy_of(ladder, single=True, argument="ladder")
+            ladder = Ladder(policy, policy.thresholds[None])
         allowed = "a bandit, a Controller, or a rule by exit such as LinUCB()"
         check_type("steering", steering, KINDS, allowed, "E.g. make_bandit('ucb1').")
         check_fit(ladder, steering, reward, reveal)

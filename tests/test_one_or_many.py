@@ -1,0 +1,166 @@
+"""What takes a policy takes a fit; what takes several takes one; what cannot be read is refused by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from synthetic import cache, outputs
+
+import policyopt as po
+from policyopt.export import ScalarPolicy
+from policyopt.export.bundle import write_bundle
+from policyopt.export.samples import golden_of
+from policyopt.export.tracing import trace_policy
+from policyopt.methods.base import Method
+from policyopt.online.watching import watch_policy
+from policyopt.report.explain import explain
+from policyopt.runtime import load_policy, save_policy
+from policyopt.runtime.online import LinUCB, Online
+from policyopt.table import Tables
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return Tables(cache(600))
+
+
+@pytest.fixture(scope="module")
+def fitted(tables):
+    return po.fit(tables.data, "50%", "max_prob", tables=tables)
+
+
+@pytest.fixture(scope="module")
+def experts():
+    logits, labels = outputs(600, exits=3)
+    context = np.arange(600) % 2
+    data = po.from_arrays(
+        logits, labels, costs=[1, 2, 4], unit="ms", context=context, contexts=["day", "night"]
+    )
+    return data, po.fit_experts(data, "50%", "max_prob")
+
+
+def exported(policy, folder):
+    graphs = trace_policy(policy)
+    write_bundle(policy, folder, "python", golden_of(policy, graphs, rows=20))
+    return load_policy(folder / "policy.json").thresholds.tolist()
+
+
+def saved(policy, folder):
+    save_policy(policy, folder / "one.json")
+    return load_policy(folder / "one.json").thresholds.tolist()
+
+
+USES = {
+    "evaluate": lambda p, t, _: po.evaluate(p, t.data).exit.tolist(),
+    "explain": lambda p, t, _: explain(p, t.get("test"), p).record["exits"],
+    "watch": lambda p, t, _: watch_policy(p, t.get("test")).reference.path,
+    "steer": lambda p, t, _: Online(p, LinUCB()).ladder.thresholds.tolist(),
+    "scalar": lambda p, t, _: ScalarPolicy(p).policy.thresholds.tolist(),
+    "export": lambda p, t, folder: exported(p, folder / "out"),
+    "save": lambda p, t, folder: saved(p, folder),
+    "experts": lambda p, t, _: po.ExpertPolicy(["a", "b"], [p, p]).policies[1].thresholds.tolist(),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_fit_is_taken_for_its_policy(use, tables, fitted, experts, tmp_path):
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    found = USES[use](fitted, tables, tmp_path / "a")
+    assert found == USES[use](fitted.policy, tables, tmp_path / "b")
+    for wrong in ("policy.json", None, po.Policy, {"policy": fitted.policy}, tables):
+        with pytest.raises(po.InputError, match="must be a policy, or a fit that holds one"):
+            USES[use](wrong, tables, tmp_path)
+    data, both = experts
+    if use == "evaluate":
+        found = po.evaluate(both, data)
+        np.testing.assert_array_equal(found.exit, po.evaluate(both.policy, data).exit)
+    else:
+        with pytest.raises(
+            po.InputError, match=r"must be one policy\. Got one each for day, night"
+        ):
+            USES[use](both, tables, tmp_path)
+
+
+def test_served_models_take_a_fit(fitted):
+    pytest.importorskip("torch")
+    from policyopt.serving import StagedModel, serve
+
+    k = fitted.policy.model_exits
+    model = StagedModel([lambda h: h] * k, [lambda h: h] * k)
+    assert serve(model, fitted).policy is fitted.policy
+    with pytest.raises(po.InputError, match="'policy' must be a policy, or a fit"):
+        serve(model, "policy.json")
+
+
+def records(frontier):
+    return [(r["method"], r["budget"], r["realised_cost"]) for r in frontier.records]
+
+
+@pytest.mark.parametrize(
+    "one, several",
+    [
+        (("max_prob", 2.0), (["max_prob"], [2.0])), (("max_prob", "50%"), (["max_prob"], ["50%"])),
+        (("max_prob", np.float32(2)), (("max_prob",), (2.0,))),
+        (("max_prob", np.array(2.0)), (iter(["max_prob"]), np.array([2.0]))),
+        (("max_prob, margin", "1.5, 2"), (["max_prob", "margin"], [1.5, 2])),
+        (("max_prob:thresholds=0.9,0.8,0.7,margin", "90%"), (["max_prob:thresholds=0.9,0.8,0.7", "margin"], ["90%"])),
+    ],
+)  # fmt: skip
+def test_one_method_or_budget_or_several(one, several, tables):
+    found = po.curve(tables.data, *one, tables=tables)
+    assert records(found) == records(po.curve(tables.data, *several, tables=tables))
+
+
+def test_built_methods_and_names_in_a_mapping(tables):
+    built = po.make_method("max_prob")
+    found = po.curve(tables.data, {"a": built, "b": "max_prob"}, 2.0, tables=tables)
+    costs = {r["method"]: r["realised_cost"] for r in found.records}
+    assert costs["a"] == costs["b"]
+
+
+def test_fit_path_takes_one_budget(tables):
+    table = tables.get("fit")
+    for name in ("max_prob", "always", "patience", "optimal_stopping"):
+        method = po.make_method(name)
+        assert isinstance(method, Method)
+        several = method.fit_path(table, [2.0])[0].policy.thresholds
+        for one in (2.0, np.float64(2), f"{200 / float(table.mean_costs[-1])!r}%"):
+            found = method.fit_path(table, one)
+            assert len(found) == 1
+            np.testing.assert_allclose(found[0].policy.thresholds, several)
+    assert len(po.make_method("max_prob").fit_path(table, iter(["50%", 2.0]))) == 2
+
+
+@pytest.mark.parametrize(
+    "methods, budgets, name",
+    [
+        (["max_prob", 3], 2, "methods"), (None, 2, "methods"), (7, 2, "methods"), ([], 2, "methods"),
+        ("", 2, "methods"), (po.make_method("max_prob"), 2, "methods"), ("maxprob", 2, "method"),
+        (["m", "a", "x"], 2, "method"), ({"a": 3}, 2, "method"), ({}, 2, "methods"), ("all,margin", 2, "methods"),
+        ("max_prob", None, "budgets"), ("max_prob", [], "budgets"), ("max_prob", "a lot", "budget"),
+        ("max_prob", [None], "budget"), ("max_prob", object(), "budgets"), ("max_prob", {}, "budgets"),
+    ],
+)  # fmt: skip
+def test_what_is_no_list_is_refused_by_name(methods, budgets, name, tables):
+    with pytest.raises(po.InputError, match=f"'{name}' must be"):
+        po.curve(tables.data, methods, budgets, tables=tables)
+
+
+@pytest.mark.parametrize("method", [["max_prob"], 3, {"max_prob": 1}, po.Policy])
+def test_a_single_method_is_a_name_or_a_method(method, tables):
+    calls = (
+        lambda: po.fit(tables.data, 2.0, method, tables=tables), lambda: po.make_method(method),
+        lambda: po.tune(tables.data, method), lambda: po.simulate(tables.data, method=method),
+    )  # fmt: skip
+    for call in calls:
+        with pytest.raises(po.InputError, match="'method' must be"):
+            call()
+
+
+def test_simulations_take_one_name_or_number(tables):
+    same = {"rounds": 50, "repetitions": 2, "tables": tables}
+    one = po.simulate(tables.data, "ucb1", streams="test", **same)
+    several = po.simulate(tables.data, ["ucb1"], streams=["test"], **same)
+    assert one.records == several.records
+    with pytest.raises(po.InputError, match="'arms' must be low:high:step"):
+        po.simulate(tables.data, "ucb1", arms=0.5, **same)
