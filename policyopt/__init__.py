@@ -11,9 +11,11 @@ Importing this package loads nothing heavy: each name below is imported when it 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as typing has it; typing itself takes longer to load than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from policyopt.api import evaluate, fit
     from policyopt.cache.arrays import from_arrays
     from policyopt.cache.data import ExitData

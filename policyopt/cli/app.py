@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from policyopt import cli
 from policyopt.cli import (
     calibration,
     compare,
@@ -81,21 +82,19 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has seen enough (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except (PolicyOptError, OSError, MemoryError) as error:
+    except Exception as error:
+        if cli.interrupted:  # compiled code makes errors of its own of Ctrl-C
+            raise
+        if isinstance(error, Usage):
+            error.message = "\n".join(map(printable, error.message.split("\n")))
+            error.show()
+            sys.exit(error.exit_code)
         if debug:
             complain(*traceback.format_exc().splitlines())
-        complain(f"error: {_message(error)}")
-        sys.exit(getattr(error, "exit_code", 2))
-    except Usage as error:
-        error.message = "\n".join(map(printable, error.message.split("\n")))
-        error.show()
-        sys.exit(error.exit_code)
-    except Exception as error:  # whatever is left is our fault: say so in one line
-        if debug:
-            complain(*traceback.format_exc().splitlines())
-        kind = type(error).__name__
-        complain(f"internal error: {kind}: {error}. Please report it; --debug shows where.")
-        sys.exit(1)
+        known = isinstance(error, (PolicyOptError, OSError, MemoryError))
+        fault = f"{type(error).__name__}: {error}. Please report it; --debug shows where."
+        complain(f"error: {_message(error)}" if known else f"internal error: {fault}")
+        sys.exit(getattr(error, "exit_code", 2) if known else 1)
 
 
 def _message(error: BaseException) -> str:
