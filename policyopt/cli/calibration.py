@@ -11,7 +11,15 @@ from policyopt.api import evaluate
 from policyopt.api import fit as fit_policy
 from policyopt.cache.data import ExitData
 from policyopt.cli.options import CachePath, CostName, Style, make_tables, out_directory, read_cache
-from policyopt.cli.output import Format, note, percent, print_csv, print_json, print_table
+from policyopt.cli.output import (
+    Format,
+    note,
+    percent,
+    print_csv,
+    print_json,
+    print_table,
+    writing,
+)
 from policyopt.cli.progress import progress
 from policyopt.report.calibrated import ANSWER_MAPS, MAPS, Observed, apply_map, fit_map, observe
 from policyopt.report.calibration import calibration_records
@@ -81,7 +89,8 @@ def calibration(
         "records": records,
     }
     if out is not None:
-        _write(out, content, figures)
+        with writing(out):
+            _write(out, content, figures)
     if style is Format.json:
         print_json(content)
     elif style is Format.csv:

@@ -20,7 +20,16 @@ from policyopt.cli.options import (
     out_directory,
     read_cache,
 )
-from policyopt.cli.output import Format, number, percent, print_csv, print_json, print_table, to_csv
+from policyopt.cli.output import (
+    Format,
+    number,
+    percent,
+    print_csv,
+    print_json,
+    print_table,
+    to_csv,
+    writing,
+)
 from policyopt.frontier.compare import compare as compare_methods
 from policyopt.frontier.curve import over_seeds
 from policyopt.runtime.files import write_file
@@ -47,7 +56,8 @@ def compare(
     frontier, _ = run_curve(tables, methods, budgets, seeds, settings, test)
     records = compare_methods(frontier, reference)
     if out is not None:
-        write_file(out / "compare.csv", to_csv(records))
+        with writing(out):
+            write_file(out / "compare.csv", to_csv(records))
     if style is Format.json:
         print_json(records)
     elif style is Format.csv:

@@ -33,6 +33,7 @@ from policyopt.cli.output import (
     say,
     shares_text,
     to_csv,
+    writing,
 )
 from policyopt.cli.progress import progress
 from policyopt.frontier.curve import Frontier, over_seeds
@@ -69,7 +70,8 @@ def curve(
     )
     records = frontier.records + (frontier.bound if bounds else [])
     if out is not None:
-        write_curve(frontier, records, out, f"{cache.resolve().name}, split {test}")
+        with writing(out):
+            write_curve(frontier, records, out, f"{cache.resolve().name}, split {test}")
     if style is Format.json:
         print_json(records)
     elif style is Format.csv:

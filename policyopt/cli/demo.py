@@ -11,7 +11,7 @@ from policyopt.api import fit as fit_policy
 from policyopt.cli.curve import print_curve, run_curve, write_curve
 from policyopt.cli.fit import COLUMNS, describe
 from policyopt.cli.options import make_tables, out_directory, read_cache
-from policyopt.cli.output import print_table, say
+from policyopt.cli.output import print_table, say, writing
 from policyopt.runtime.errors import bad
 
 METHODS = "max_prob,max_prob:thresholds=joint,margin,entropy,patience,optimal_stopping,auto"
@@ -36,9 +36,11 @@ def demo(
     )
     frontier, _ = run_curve(tables, METHODS, "9", 1, None)
     print_curve(frontier)
-    write_curve(frontier, frontier.records, out, f"{path.name}: accuracy at realised cost")
+    with writing(out):
+        write_curve(frontier, frontier.records, out, f"{path.name}: accuracy at realised cost")
     say(f"2. One policy for a budget of {budget}")
-    fitted.save(out / "policy.json")
+    with writing(out):
+        fitted.save(out / "policy.json")
     print_table([describe(fitted, str(out / "policy.json"))], COLUMNS)
     say(
         f"3. Look at {out / 'curve.png'}; the same on your own outputs: policyopt import, info, fit, curve."

@@ -8,11 +8,22 @@ from typing import Annotated
 import typer
 
 from policyopt.api import evaluate as replay_policy
-from policyopt.cli.options import CachePath, CostName, PolicyPath, Style, out_file, read_cache
-from policyopt.cli.output import Format, note, number, percent, print_records, shares_text, to_csv
+from policyopt.cli.options import CachePath, CostName, PolicyPath, Style, out_table, read_cache
+from policyopt.cli.output import (
+    Format,
+    note,
+    number,
+    percent,
+    print_records,
+    shares_text,
+    to_csv,
+    writing,
+)
 from policyopt.frontier.curve import summary
 from policyopt.runtime.experts_file import load_any
 from policyopt.runtime.files import write_file
+
+_COLUMNS: tuple[str, ...] = ("row", "exit", "prediction", "cost", "correct")
 
 
 def evaluate(
@@ -28,7 +39,7 @@ def evaluate(
 ) -> None:
     """Show realised cost and accuracy of a policy."""
     if out is not None:
-        out_file(out)
+        out_table(out, ",".join(_COLUMNS))
     loaded = load_any(policy)
     data = read_cache(cache)
     outcome = replay_policy(loaded, data, split, cost=cost)
@@ -42,11 +53,9 @@ def evaluate(
             outcome.correct.tolist(),
             strict=True,
         )
-        names = ("exit", "prediction", "cost", "correct")
-        write_file(
-            out,
-            to_csv([{"row": i, **dict(zip(names, c, strict=True))} for i, c in enumerate(columns)]),
-        )
+        rows = [dict(zip(_COLUMNS, (i, *c), strict=True)) for i, c in enumerate(columns)]
+        with writing(out):
+            write_file(out, to_csv(rows))
     # Provenance decides nothing, so the loader takes any: what is no name or number is not shown.
     provenance = loaded.provenance
     method, budget, chosen = (provenance.get(name) for name in ("method", "budget", "chosen"))

@@ -29,6 +29,7 @@ from policyopt.cli.output import (
     print_table,
     say,
     threshold_text,
+    writing,
 )
 from policyopt.report.explain import explain as explain_policy
 from policyopt.report.explain.explanation import default_reference
@@ -79,10 +80,11 @@ def explain(
     for remark in [*record["notes"], *remarks]:
         note(remark)
     if out is not None:
-        write_file(out / "explain.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
-        write_file(out / "rows.csv", explanation.rows_csv())
         title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
-        write_figures(explanation, loaded, out, title)
+        with writing(out):
+            write_file(out / "explain.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+            write_file(out / "rows.csv", explanation.rows_csv())
+            write_figures(explanation, loaded, out, title)
     if style is Format.json:
         print_json(record)
     elif style is Format.csv:

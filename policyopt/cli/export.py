@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from policyopt.cli.options import PolicyPath, Seed, read_cache
-from policyopt.cli.output import note, say
+from policyopt.cli.output import note, say, writing
 from policyopt.cli.progress import progress
 from policyopt.runtime.errors import bad
 from policyopt.runtime.experts_file import load_any
@@ -42,7 +42,7 @@ def export(
     seed: Seed = 0,
 ) -> None:
     """Write a policy for other runtimes, with golden vectors that `policyopt verify` runs."""
-    from policyopt.export.bundle import MANIFEST, TARGETS, write_bundle
+    from policyopt.export.bundle import TARGETS, write_bundle
     from policyopt.export.golden import BYTES, row_bytes
     from policyopt.export.samples import golden_of
     from policyopt.export.tracing import trace_policy
@@ -56,16 +56,13 @@ def export(
     if split is not None and cache is None:
         raise bad("--split", "given with --cache", split, "Made-up rows have no splits.")
     wanted = [t.strip() for part in to for t in part.split(",")] if to else _possible(TARGETS)
-    replaced = (out / MANIFEST).is_file()
     data = None if cache is None else read_cache(cache)
     size = row_bytes(loaded, ())
     with progress("tracing the policy"):
         graphs = trace_policy(loaded)
         golden = golden_of(loaded, graphs, data, split or "test", rows, seed)
-    with progress("writing"):
+    with progress("writing"), writing(out):
         write_bundle(loaded, out, wanted, golden, graphs, name)
-    if replaced:
-        note("the export that was there is replaced")
     if BYTES // size < min(rows, golden.left_out.of):
         why = f"each takes {size:,} bytes, all {BYTES >> 20} MiB at most"
         note(f"{len(golden):,} golden rows of {rows:,}: {why}")

@@ -18,11 +18,19 @@ from policyopt.cli.options import (
     Settings,
     Style,
     make_tables,
-    out_file,
+    out_policy,
     read_cache,
     read_settings,
 )
-from policyopt.cli.output import Format, expected_text, note, number, print_records, thresholds_text
+from policyopt.cli.output import (
+    Format,
+    expected_text,
+    note,
+    number,
+    print_records,
+    thresholds_text,
+    writing,
+)
 from policyopt.cli.progress import progress
 from policyopt.frontier.curve import threshold_fields
 from policyopt.methods import Fitted
@@ -63,7 +71,7 @@ def fit(
     style: Style = Format.table,
 ) -> None:
     """Fit a policy on split `fit` and write it."""
-    out_file(out)
+    held = out_policy(out)
     data = read_cache(cache)
     tables = make_tables(data, cost, ("fit",))
     # Built here, so that no setting is mistaken for an option of the fit.
@@ -71,11 +79,13 @@ def fit(
     if experts:
         if confidence is not None:
             raise bad("--confidence", "absent with --experts", confidence, "Leave one out.")
-        fit_by_context(data, tables, budget, chosen, seed, out, style)
+        with writing(out, held):
+            fit_by_context(data, tables, budget, chosen, seed, out, style)
         return
     with progress("fitting") as step, listening(step):
         fitted = fit_policy(data, budget, chosen, seed=seed, confidence=confidence, tables=tables)
-    fitted.save(out)
+    with writing(out, held):
+        fitted.save(out)
     compared = fitted.policy.provenance.get("compared", [])
     if compared:
         behind = ", ".join(

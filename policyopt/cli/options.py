@@ -13,7 +13,8 @@ from policyopt.cache.data import ExitData
 from policyopt.cli.output import Format
 from policyopt.cli.progress import progress
 from policyopt.runtime.checks import check_seed
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.experts_file import load_any
 from policyopt.table import Tables
 
 CachePath = Annotated[Path, typer.Argument(metavar="CACHE", help="Directory of a cache.")]
@@ -90,7 +91,39 @@ def out_file(path: Path) -> None:
     """Refuse a file that cannot be written, before the work and not after it."""
     if path.is_dir():
         raise bad("--out", "a file", f"{path} (a directory)", f"E.g. --out {path / 'NAME'}.")
+    if path.exists() and not path.is_file():
+        raise bad("--out", "a file", f"{path} (a pipe or device)", "Name a file to write.")
     out_directory(path.parent)
+
+
+def out_policy(path: Path) -> str:
+    """Refuse a place where no policy may be written; say which policy stands there, if one does."""
+    out_file(path)
+    if not path.exists() or not path.stat().st_size:
+        return ""
+    try:
+        policy = load_any(path)
+    except InputError as error:
+        raise bad(
+            "--out", "a new file, or a policy to replace", f"{path}, which is none",
+            "Choose another name, or remove the file.",
+        ) from error  # fmt: skip
+    told = policy.provenance  # it may hold anything
+    method, budget = told.get("method"), told.get("budget")
+    at = f" at {budget:.4g} {policy.unit}" if isinstance(budget, (int, float)) else ""
+    return f"{method if isinstance(method, str) else 'a policy'}{at}"
+
+
+def out_table(path: Path, header: str) -> None:
+    """Refuse a place where no such table may be written."""
+    out_file(path)
+    if path.exists() and path.stat().st_size:
+        with path.open("rb") as file:
+            if file.readline(1000).strip() != header.encode():
+                raise bad(
+                    "--out", f"a new file, or a table with {header} to replace", f"{path}, which is none",
+                    "Choose another name, or remove the file.",
+                )  # fmt: skip
 
 
 def out_directory(path: Path | None) -> None:

@@ -10,11 +10,16 @@ import enum
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.runtime.text import csv_cell, printable
+
+#: Names of files that a note lists.
+_SOME = 8
 
 
 class Format(enum.StrEnum):
@@ -149,6 +154,34 @@ def thresholds_text(record: Mapping[str, Any]) -> str:
 def shares_text(shares: Sequence[float]) -> str:
     """Return exit shares in whole percent."""
     return " ".join(f"{100 * share:.0f}" for share in shares)
+
+
+@contextmanager
+def writing(out: Path | None, held: str = "") -> Iterator[None]:
+    """Tell which files of `out`, a file or directory, what is written in this block replaces.
+
+    `held` is what a single file held. Files appear by renaming: one of another inode is a new one.
+    """
+    before = _standing(out)
+    yield
+    replaced = [path for path, inode in _standing(out).items() if before.get(path, inode) != inode]
+    if replaced and out is not None:
+        names = [str(path.relative_to(out)) for path in replaced if path != out]
+        some = ", ".join(names[:_SOME]) + (
+            f" and {len(names) - _SOME} more" if names[_SOME:] else ""
+        )
+        note(
+            f"replaced {out}"
+            + (f": {some}" if names else "")
+            + (f", which held {held}" if held else "")
+        )
+
+
+def _standing(out: Path | None) -> dict[Path, int]:
+    if out is None or not out.exists():
+        return {}
+    files = sorted(out.iterdir()) if out.is_dir() else [out]
+    return {path: path.stat().st_ino for path in files if path.is_file()}
 
 
 def threshold_text(threshold: float) -> str:

@@ -30,6 +30,7 @@ from policyopt.cli.output import (
     print_records,
     say,
     shares_text,
+    writing,
 )
 from policyopt.cli.progress import progress
 from policyopt.report.figures import save_figure
@@ -149,9 +150,11 @@ def plan(
     _remarks(described, goal, planned, reached)
     if out is not None:
         names = [tier.name for tier in described.tiers]
-        emit(policy, planned.plan, names, report, out)
         title = f"{cache.resolve().name}: {found.plans} plans"
-        save_figure(plan_figure(described, goal, planned, reached, others, title), out / "plan.png")
+        figure = plan_figure(described, goal, planned, reached, others, title)
+        with writing(out):
+            emit(policy, planned.plan, names, report, out)
+            save_figure(figure, out / "plan.png")
     if style is Format.json:
         print_json(report)
     else:

@@ -16,7 +16,7 @@ from policyopt.cli.options import (
     out_directory,
     read_cache,
 )
-from policyopt.cli.output import Format, note, print_records, say, to_csv
+from policyopt.cli.output import Format, note, print_records, say, to_csv, writing
 from policyopt.cli.progress import progress
 from policyopt.cli.simulated import columns, meaning, told
 from policyopt.runtime.errors import bad
@@ -121,8 +121,9 @@ def simulate(
     if out is not None:
         from policyopt.report.figures import save_figure
 
-        write_file(out / "simulation.csv", to_csv(found.records))
-        save_figure(simulation_figure(found), out / "simulation.png")
+        with writing(out):
+            write_file(out / "simulation.csv", to_csv(found.records))
+            save_figure(simulation_figure(found), out / "simulation.png")
     if style is Format.table:
         say(*told(found.records[0]))
     print_records(found.records, style, columns(found.records))

@@ -21,7 +21,16 @@ from policyopt.cli.options import (
     read_cache,
     read_settings,
 )
-from policyopt.cli.output import Format, note, percent, print_csv, print_json, print_table, say
+from policyopt.cli.output import (
+    Format,
+    note,
+    percent,
+    print_csv,
+    print_json,
+    print_table,
+    say,
+    writing,
+)
 from policyopt.cli.progress import progress
 from policyopt.methods.registry import ROWS, make_method
 from policyopt.runtime.errors import bad
@@ -88,19 +97,20 @@ def tune(
                 storage=storage, seed=seed, tables=tables, progress=step,
             )  # fmt: skip
     except KeyboardInterrupt:
-        note("interrupted. The same command goes on where it stopped.")
+        note("the same command goes on where it stopped")
         raise
     chosen = flags(tuned, tuned.recommended)
     command = ["policyopt", "fit", str(cache), "--method", tuned.method]
     command += ["--budget", budget or "40%", *(["--cost", cost] if cost else [])]
     command += [word for text in chosen for word in ("--set", text)]
     content = {**as_record(tuned), "set": chosen, "command": shlex.join(command)}
-    write_file(out / "tuned.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     written = [out / "tuned.json"]
-    if budget is not None:
-        written.append(out / "policy.json")
-        best = make_method(tuned.method, tuned.recommended)
-        fit_policy(data, budget, best, seed=seed, tables=tables).save(written[-1])
+    with writing(out):
+        write_file(written[0], json.dumps(content, indent=1, allow_nan=False) + "\n")
+        if budget is not None:
+            written.append(out / "policy.json")
+            best = make_method(tuned.method, tuned.recommended)
+            fit_policy(data, budget, best, seed=seed, tables=tables).save(written[-1])
     if style is Format.json:
         print_json(content)
     elif style is Format.csv:

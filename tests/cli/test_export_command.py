@@ -20,7 +20,7 @@ def test_names_notes_and_refusals(run, policy, tmp_path, monkeypatch):
     assert "easy_step(" in text and "EASY_EXITS" in text and "policyopt_policy" not in text
     assert run("verify", out)[0] == 0
     code, _, noted = run("export", policy, "--to", "python", "--rows", "9999999", "--out", out)
-    assert code == 0 and "is replaced" in noted and "golden rows of 9,999,999" in noted
+    assert code == 0 and f"note: replaced {out}" in noted and "golden rows of 9,999,999" in noted
     assert not (out / "easy.h").exists()
     code, _, noted = run("export", policy, "--split", "test", "--out", out)
     assert code == 2 and "'--split' must be given with --cache. Got test." in noted

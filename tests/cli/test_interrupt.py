@@ -51,7 +51,18 @@ def script():
 @pytest.mark.parametrize("entry", [lambda: ["-m", "policyopt"], script], ids=["module", "script"])
 @pytest.mark.parametrize("delay", DELAYS)
 def test_ctrl_c_is_one_line(entry, delay, folder):
-    long = ["curve", "cache", "--methods", "optimal_stopping", "--budgets", "400", "--seeds", "400", "--out", "out"]
+    long = [
+        "curve",
+        "cache",
+        "--methods",
+        "optimal_stopping",
+        "--budgets",
+        "400",
+        "--seeds",
+        "400",
+        "--out",
+        "out",
+    ]
     child = started([*entry(), *long], folder)
     time.sleep(delay)
     child.send_signal(signal.SIGINT)
