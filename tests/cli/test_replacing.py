@@ -46,7 +46,7 @@ def test_fit_tells_which_policy_it_replaces(run, cache, tmp_path):
     [
         ("curve CACHE --methods max_prob --budgets 1 --out OUT", ["curve.csv", "curve.png"]),
         ("compare CACHE --methods max_prob,margin --budgets 1 --out OUT", ["compare.csv"]),
-        ("calibration CACHE --maps temperature --out OUT", ["calibration.json", "reliability.png"]),
+        ("calibration CACHE --maps platt --out OUT", ["calibration.json", "reliability.png"]),
         ("explain POLICY CACHE --out OUT", ["explain.json", "rows.csv", "exits.png"]),
         ("simulate CACHE --rounds 20 --repetitions 1 --out OUT", ["simulation.csv", "simulation.png"]),
         ("tune CACHE --method max_prob --trials 1 --budget 2 --out OUT", ["tuned.json", "policy.json"]),
