@@ -37,15 +37,66 @@ def checkout(root, tmp_path, monkeypatch):
 
 
 def test_readme_python(root, checkout):
+    """Every block as it stands, in order; the loops give the answers that the whole batch gives at once."""
+    pytest.importorskip("torch").manual_seed(0)
     logits, labels = outputs(64, exits=3)
-    names = {"loop": [(logits, labels)], "x": None, "exits": lambda _: list(np.zeros((5, 10)))}
-    names |= {"np": np, "batch": np.zeros((6, 10)), "head": lambda _, rows: rows}
-    names["answers"] = np.full(6, -1)
+    real = po.open_cache(SHIPPED).splits["test"].array("outputs")
+    names = {"loop": [(logits, labels)], "x": 7, "exits": lambda x: real[x]}
+    names |= {"batch": np.arange(300), "head": lambda k, rows: real[rows, k]}
+    checked = []
     for block in fences((root / "README.md").read_text(), "python"):
         exec(block, names)
+        policy = names.get("policy")
+        if "exits(x)" in block:
+            whole = policy.decide(real[7:8])
+            assert names["decision"].prediction == whole.prediction[0]
+            checked.append("one")
+        elif "batch[alive]" in block:
+            whole = policy.decide(real[:300])
+            np.testing.assert_array_equal(names["answers"], whole.prediction)
+            assert len(np.unique(whole.exit)) == 5
+            early = np.flatnonzero(whole.exit < 2)  # all of these have left before the last exit
+            names["batch"] = early
+            exec(block, names)
+            np.testing.assert_array_equal(names["answers"], whole.prediction[early])
+            assert names["k"] < 4
+            checked.append("batch")
+        elif "hidden[~leaving" in block:
+            check_torch_loop(block, names)
+            checked.append("torch")
+    assert checked == ["one", "batch", "torch"]
     assert (checkout / "policy.json").is_file()
-    assert (names["answers"] == 0).all()
     assert (checkout / "my_cache" / "manifest.json").is_file()
+
+
+def check_torch_loop(block, names):
+    """Run the README's torch loop on a network whose samples leave at all exits, and on one where none stays."""
+    import torch
+
+    images, rows = names["images"], []
+    stage_sizes, loop = [], block[block.index("state = ") :]
+    # Heads of an untrained network are never sure: these are, of some samples more than of others.
+    for k, head in enumerate(names["heads"]):
+        head.weight.data *= 40 * (k + 1)
+    for stage in names["stages"]:
+        stage.register_forward_hook(lambda _, args, out: stage_sizes.append(len(args[0])))
+    with torch.inference_mode():
+        hidden = images
+        for stage, head in zip(names["stages"], names["heads"], strict=True):
+            hidden = stage(hidden)
+            rows.append(head(hidden).numpy())
+    whole = names["policy"].decide(np.stack(rows, axis=1))
+    stage_sizes.clear()
+    exec(loop, names)
+    agree = names["answers"].numpy() == whole.prediction
+    assert agree.mean() > 0.99  # rounding differs between batch sizes
+    assert len(np.unique(whole.exit)) > 2
+    left = [len(images) - int((whole.exit < k).sum()) for k in range(5)]
+    np.testing.assert_allclose(stage_sizes, [n for n in left if n], atol=3)
+    names["images"] = images[np.flatnonzero(whole.exit == 0)[:20]]
+    stage_sizes.clear()
+    exec(loop, names)
+    assert stage_sizes == [20]
 
 
 PARTS = 3  # of the README's commands, side by side: together they take minutes

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from policyopt.budgets import parse_budgets
 from policyopt.cli.options import (
     Budgets,
     CachePath,
@@ -35,10 +36,10 @@ from policyopt.cli.output import (
     to_csv,
     writing,
 )
-from policyopt.cli.progress import progress
+from policyopt.cli.progress import foretell, progress
 from policyopt.frontier.curve import Frontier, over_seeds
 from policyopt.frontier.curve import curve as make_curve
-from policyopt.methods.registry import apply_settings, method_list
+from policyopt.methods.registry import ROWS, apply_settings, method_list
 from policyopt.report.figures import frontier_figure, save_figure
 from policyopt.runtime.errors import bad
 from policyopt.runtime.files import write_file
@@ -95,6 +96,9 @@ def run_curve(
     if names == ["all"] and given:
         raise bad("--set", "used with methods by name", "--methods all", "Name the methods.")
     chosen: Any = names if names == ["all"] else apply_settings(names, given)
+    told = [n for n, row in ROWS.items() if not row.trains] if names == ["all"] else names
+    fit_rows = tables.get("fit")
+    foretell(told, len(fit_rows), len(parse_budgets(budgets, fit_rows.mean_costs)), seeds)
     with progress("fitting") as step:
         frontier = make_curve(
             tables.data, chosen, budgets, seeds=seeds, test=test, tables=tables,

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from policyopt.api import DEFAULT_METHOD, method_of
 from policyopt.api import fit as fit_policy
-from policyopt.api import method_of
 from policyopt.cli.experts import SPARED, fit_by_context
 from policyopt.cli.options import (
     CachePath,
@@ -31,7 +31,7 @@ from policyopt.cli.output import (
     thresholds_text,
     writing,
 )
-from policyopt.cli.progress import progress
+from policyopt.cli.progress import foretell, progress
 from policyopt.frontier.curve import threshold_fields
 from policyopt.methods import Fitted
 from policyopt.runtime.errors import bad
@@ -82,6 +82,7 @@ def fit(
         with writing(out, held):
             fit_by_context(data, tables, budget, chosen, seed, out, style)
         return
+    foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1)
     with progress("fitting") as step, listening(step):
         fitted = fit_policy(data, budget, chosen, seed=seed, confidence=confidence, tables=tables)
     with writing(out, held):

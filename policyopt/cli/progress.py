@@ -1,16 +1,32 @@
-"""A progress bar on standard error, shown once something takes longer than a second."""
+"""What long work says on standard error: how long it will take, and a bar after the first second."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from policyopt.cli.output import complain
+from policyopt.cli.output import complain, note
+from policyopt.methods.registry import ROWS
 from policyopt.runtime.text import printable
 
 _PATIENCE = 1.0
+
+#: Seconds from which on work is foretold.
+_LONG = 20.0
+
+
+def foretell(methods: Sequence[str], rows: int, budgets: int, seeds: int = 1) -> None:
+    """Say on standard error about how long fits will take, before they begin, where it is long."""
+    known = {spec: ROWS[name] for spec in methods if (name := spec.partition(":")[0]) in ROWS}
+    each = {spec: seeds * row.expected_seconds(rows, budgets) for spec, row in known.items()}
+    if (total := sum(each.values())) < _LONG:
+        return
+    slow = sorted(each, key=lambda spec: -each[spec])[:4]
+    most = ", ".join(f"{spec} {each[spec]:.0f} s" for spec in slow)
+    rest = f" and {len(each) - len(slow)} more" if len(each) > len(slow) else ""
+    note(f"about {total:.0f} s of processor time: {most}{rest}")
 
 
 class Step(Protocol):

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.methods.episodes import LEAVE, Episodes, Samples
-from policyopt.methods.played import Played, drawn_prices
+from policyopt.methods.played import Played, drawn_prices, updates
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.stack import Layers, Stack
 
@@ -84,8 +84,9 @@ class DQN(Played):
         count = self.batch
         played.start(rng.integers(0, len(samples), count), drawn_prices(rng, count))
         now = played.observe()
-        for step in range(self.steps):
-            chance = max(1 - 2 * step / self.steps, _LEAST_RANDOM)
+        steps = updates(self.steps, count, len(samples))
+        for step in range(steps):
+            chance = max(1 - 2 * step / steps, _LEAST_RANDOM)
             with torch.no_grad():
                 best = network(torch.from_numpy(now)[:, None])[:, 0].argmax(1).numpy()
             actions = np.where(rng.random(count) < chance, rng.integers(0, 2, count), best)
@@ -101,7 +102,7 @@ class DQN(Played):
             if step % _RENEW == 0:
                 network.copy_to(older)
             for group in adam.param_groups:
-                group["lr"] = self.learning_rate * (1 - step / self.steps)
+                group["lr"] = self.learning_rate * (1 - step / steps)
             self._regress(network, older, adam, memory.draw(rng, self.batch))
         return difference(network.layers())
 

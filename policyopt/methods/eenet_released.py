@@ -42,6 +42,7 @@ from policyopt.methods.eenet_released_training import (
 )
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Domain, Real
+from policyopt.methods.stack import one_thread
 from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.runtime.scores import EenetReleased as ReleasedRule
 from policyopt.runtime.scores.eenet_released import released_inputs
@@ -168,6 +169,7 @@ class EenetReleased(Method):
             )
         return fitted
 
+    @one_thread()
     def _run(
         self, rest: Any, held: Any, table: Table, budget: float, seed: int
     ) -> tuple[ReleasedRule, Floats]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.methods.stack import one_thread
 from policyopt.runtime.errors import bad
 from policyopt.runtime.output import ExitOutput
 from policyopt.runtime.scores.eenet import SLOPE, eenet_inputs
@@ -209,6 +210,7 @@ class Schedule:
         return loss_g + self.alpha * loss_budget + self.beta * loss_ce
 
 
+@one_thread()
 def train(
     network: Network, rows: Rows, held: Rows, budget: float, schedule: Schedule, seed: int
 ) -> tuple[Network, list[float]]:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.methods.episodes import Samples, log_price, roll
-from policyopt.methods.played import Played, drawn_prices
+from policyopt.methods.played import Played, drawn_prices, updates
 from policyopt.methods.reinforce import calm, returns
 from policyopt.methods.settings import check_number
 from policyopt.methods.stack import Layers, Stack
@@ -71,7 +71,8 @@ class EPNet(Played):
         actor = Stack(sizes, seed, samples.exits - 1)
         critic = Stack(sizes, seed + 1, samples.exits - 1)
         climbers = [torch.optim.Adam(s.parameters, self.learning_rate) for s in (actor, critic)]
-        for step in range(self.steps):
+        steps = updates(self.steps, self.batch, len(samples))
+        for step in range(steps):
             rows = rng.integers(0, len(samples), self.batch)
             prices = drawn_prices(rng, self.batch)
             x = torch.from_numpy(seen_at_all(samples, rows, prices))
@@ -83,20 +84,20 @@ class EPNet(Played):
             reward /= 1 + prices[:, None]
             guess = value.detach().double().numpy()
             off = (returns(reached, reward)[:, None] - guess) * reached[:, :-1]
-            self._climb(climbers[1], value, off, step)
-            if step >= self.steps // 4:
+            self._climb(climbers[1], value, off, step / steps)
+            if step >= steps // 4:
                 slope = (tails - leave) * off + calm(
-                    log_odds, leave, self.entropy * (1 - step / self.steps)
+                    log_odds, leave, self.entropy * (1 - step / steps)
                 ) * reached[:, :-1]
-                self._climb(climbers[0], odds, slope, step)
+                self._climb(climbers[0], odds, slope, step / steps)
         return actor.layers()
 
-    def _climb(self, adam: Any, outputs: Any, slope: Floats, step: int) -> None:
-        """Move outputs (n, K-1) up their slopes."""
+    def _climb(self, adam: Any, outputs: Any, slope: Floats, part: float) -> None:
+        """Move outputs (n, K-1) up their slopes; `part` of the updates are made."""
         import torch
 
         for group in adam.param_groups:
-            group["lr"] = self.learning_rate * (1 - step / self.steps)
+            group["lr"] = self.learning_rate * (1 - part)
         adam.zero_grad()
         outputs.backward(gradient=torch.from_numpy(-slope / len(slope)).float())
         adam.step()

@@ -26,7 +26,7 @@ from policyopt.methods.held_out import reachable
 from policyopt.methods.seen import thinned
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Choice, Domain, Integer, Real
-from policyopt.methods.stack import Layers, at_price, outputs_at, rule_at
+from policyopt.methods.stack import Layers, at_price, one_thread, outputs_at, rule_at
 from policyopt.overhead import overhead
 from policyopt.runtime.policy import first_exit
 from policyopt.table import Table
@@ -40,6 +40,9 @@ Ints = npt.NDArray[np.int64]
 #: Prices played with, in success per cost of the full model: their logarithm is drawn evenly.
 PRICES = (0.002, 5.0)
 _BISECTIONS = 20
+#: How often each row is shown, at most, but for the least updates: more of them cost time and teach
+#: nothing (benchmarks/few_rows.py).
+EPOCHS, LEAST_UPDATES = 600, 500
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Played(Method):
     hidden : int
         Units of a hidden layer.
     steps : int
-        Updates.
+        Updates, at most; few rows get fewer, see `updates`.
     batch : int
         Episodes, or transitions, per update.
     learning_rate : float
@@ -113,8 +116,8 @@ class Played(Method):
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Train once, and freeze one policy per budget; see `Method.propose`."""
         need("torch", "torch", f"to train '{self.label}'")
-        # Matrices of some tens of columns: more threads of BLAS only wait for each other.
-        with threadpool_limits(1, "blas"):
+        # Matrices of some tens of columns: more threads only wait for each other.
+        with threadpool_limits(1, "blas"), one_thread():
             return self._fit_path(table, budgets, seed)
 
     def _fit_path(self, table: Table, budgets: Sequence[float], seed: int) -> list[Fitted]:
@@ -172,6 +175,22 @@ class Played(Method):
             self, self.label, rule, seen.table, problem, solution, budget, seed,
             answer=seen.answer,
         )  # fmt: skip
+
+
+def updates(steps: int, batch: int, rows: int) -> int:
+    """Return how many updates of `batch` rows are worth making with so many rows, at most `steps`.
+
+    Examples
+    --------
+    >>> (
+    ...     updates(4000, 256, 400),
+    ...     updates(4000, 256, 20),
+    ...     updates(4000, 256, 5000),
+    ...     updates(10, 256, 400),
+    ... )
+    (938, 500, 4000, 10)
+    """
+    return min(steps, max(LEAST_UPDATES, -(-EPOCHS * rows // batch)))
 
 
 def divided(rows: int, share: float, seed: int) -> tuple[Ints, Ints]:

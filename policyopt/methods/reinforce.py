@@ -28,6 +28,7 @@ from policyopt.methods.ascent import Adam
 from policyopt.methods.backward_induction import Stopping, prices_of
 from policyopt.methods.episodes import roll
 from policyopt.methods.evidence import Evidence
+from policyopt.methods.played import updates
 from policyopt.methods.priced import Priced
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Domain, Integer, Real
@@ -50,7 +51,7 @@ class Reinforce(Priced):
     critic : bool
         Actor-critic instead of REINFORCE with a constant baseline.
     steps : int
-        Updates.
+        Updates, at most; few rows get fewer, see `policyopt.methods.played.updates`.
     episodes : int
         Per update and price.
     learning_rate : float
@@ -106,10 +107,11 @@ class Reinforce(Priced):
         size = 1 + np.abs(price) * np.float32(costs[:, -1].mean())
         shape = (exits - 1, columns[0].shape[1], len(sets))
         theta, value = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        actor = Adam(shape, self.learning_rate, self.steps)
-        judge = Adam(shape, self.learning_rate, self.steps)
+        steps = updates(self.steps, self.episodes, rows)
+        actor = Adam(shape, self.learning_rate, steps)
+        judge = Adam(shape, self.learning_rate, steps)
         mean = np.zeros((exits - 1, len(sets)))
-        for step in range(self.steps):
+        for step in range(steps):
             batch = rng.integers(0, rows, self.episodes)
             x = [basis[batch] for basis in columns]
             reward = (success[batch][:, :, None] - paid[batch][:, :, None] * price) / size
@@ -131,7 +133,7 @@ class Reinforce(Priced):
             off = (gain - baseline) * now
             if self.critic:
                 value += judge.step(_gradients(x, off)).astype(np.float32)
-            if not self.critic or step >= self.steps // 4:
+            if not self.critic or step >= steps // 4:
                 slope = (tails - leave) * off + calm(odds, leave, self.entropy) * now
                 theta += actor.step(_gradients(x, slope)).astype(np.float32)
         theta = theta.reshape(exits - 1, -1, groups + 1, len(prices)).transpose(2, 0, 1, 3)

@@ -36,6 +36,9 @@ class Row:
     online : bool
         Whether one number orders its policies from cheap to dear, so that a controller or a
         bandit can move it while serving.
+    seconds : float
+        Of a processor, for nine budgets and 5,000 fit rows of ten classes: what is told before long
+        work (benchmarks/catalogue.py; those of a second or more are stated).
     discrete : bool
         Whether its scores have few distinct values, so that budgets are met by mixing.
     """
@@ -53,6 +56,7 @@ class Row:
     trains: bool = False
     online: bool = True
     discrete: bool = False
+    seconds: float = 0.3
 
     def load(self) -> type[Method]:
         """Import the class."""
@@ -74,6 +78,11 @@ class Row:
         if "logits" in columns:  # they hold all that a record may
             columns &= {"logits", "features"}
         return [*(["labels"] if method.labelled() else []), *sorted(columns)]
+
+    def expected_seconds(self, rows: int, budgets: int) -> float:
+        """Return about how many processor seconds a fit takes: a part for any rows, the rest by rows."""
+        share = 0.2 + 0.8 * min(rows, 20_000) / 5000  # of more rows, methods learn from a part
+        return self.seconds * share * (budgets / 9 if self.trains else 1.0)
 
     def supports(self) -> dict[str, bool]:
         """Return whether it can be steered ``online``, and whether it works on ``records``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +18,19 @@ Floats = npt.NDArray[np.float64]
 #: Weights (E, out, in) and biases (E, out) of each layer, E being 1 or K-1. What goes in is what
 #: `Episodes.observe` shows: basis columns, exit one-hot (K), `log_price`.
 Layers = list[tuple[Floats, Floats]]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute by one thread in this block: of matrices so small, more only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Stack:

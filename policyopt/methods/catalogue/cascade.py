@@ -8,7 +8,7 @@ ROWS: tuple[Row, ...] = (
         "NeurIPS 2023, arXiv:2307.02764", "policyopt.methods.deferral:Deferral",
         "Where later exits are specialists, or labels noisy; else about as good as a confidence.",
         # A constant per exit, as in the paper; quotas suppose that each exit betters the one before.
-        defaults={"thresholds": "joint"}),
+        defaults={"thresholds": "joint"}, seconds=1),
     Row("frugalgpt", "cascade", "a list of exits, chosen by the budget, scores high enough",
         "Chen, Zaharia & Zou, FrugalGPT", 2023, "arXiv:2305.05176, section 3; FrugalGPT at 41b5bbf",
         "policyopt.methods.frugalgpt:FrugalGPT",
@@ -28,5 +28,5 @@ ROWS: tuple[Row, ...] = (
         "this project; Bouchard, Is escalation worth it?", 2026, "arXiv:2605.06350; FrugalGPT, section 3",
         "policyopt.methods.subset:Subset",
         "Cascades in which some model is dear for what it knows; where exits better each other it keeps all.",
-        online=False),
+        online=False, seconds=3.8),
 )  # fmt: skip

@@ -13,12 +13,12 @@ ROWS = (
         "WACV 2024, arXiv:2301.07099, eq. 7", _THRESHOLD,
         "As patience; says nothing at exit 0.", {"score": "vote"},
         # Few distinct scores, and none that says anything at exit 0: quotas cannot divide them.
-        {"thresholds": "joint"}, discrete=True),
+        {"thresholds": "joint"}, discrete=True, seconds=1),
     Row("pf_berxit", "consistency", "adjacent exits' distributions have been alike for some exits",
         "Gao et al., PF-BERxiT", 2023, "Neurocomputing 558, 126690",
         "policyopt.methods.pf_berxit:PfBerxit",
         "Many exits of like cost; at low budgets it loses, for exit 0 says nothing.",
-        {"score": "similarity"}, discrete=True),
+        {"score": "similarity"}, discrete=True, seconds=1.4),
     Row("leco", "consistency", "the distribution hardly differs from the exit before",
         "Zhang et al., LECO", 2023, "ACL 2023 student research workshop, pages 298-309",
         "policyopt.methods.leco:Leco",
@@ -36,5 +36,5 @@ ROWS = (
         "Xia & Bouganis, window-based early-exit cascades", 2023, "ICCV 2023, arXiv:2303.08010",
         "policyopt.methods.window:Window",
         "Where many samples are hopeless, as in cascades of language models; elsewhere as joint thresholds.",
-        online=False),
+        online=False, seconds=1),
 )  # fmt: skip
