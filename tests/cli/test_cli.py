@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -256,3 +257,14 @@ def test_a_setting_is_no_option_of_the_fit(run, cache, tmp_path):
             assert code == 2 and "setting" in err and name in err, err
     code, _, err = run(*fit, "--method", "subset", "--set", "inner=nope")
     assert code == 2 and "nope" in err
+
+
+def test_long_work_is_foretold(run, cache):
+    """By method, rows and seeds, before it begins; what is quick is not."""
+    pytest.importorskip("torch")
+    line = ["curve", cache, "--budgets", 1, "--methods", "margin,dqn:steps=1", "--seeds"]
+    code, _, err = run(*line, 9)
+    assert code == 0
+    told = re.match(r"note: about (\d+) s of processor time: dqn:steps=1 (\d+) s, margin", err)
+    assert 20 <= int(told[2]) <= int(told[1]) <= 100
+    assert "about" not in run(*line, 1)[2]

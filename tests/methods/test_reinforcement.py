@@ -27,6 +27,7 @@ from policyopt.runtime.errors import InputError
 from policyopt.runtime.policy import first_exit
 from policyopt.runtime.scores import make_rule
 from policyopt.table import Tables
+from policyopt.telling import listening
 
 COSTS = np.array([1.0, 2.0, 4.0, 8.0])
 
@@ -338,3 +339,21 @@ def test_a_missing_torch_is_named(monkeypatch):
     with pytest.raises(MissingExtraError, match=r"train 'dqn'.*policyopt\[torch\]"):
         make_method("dqn").fit_path(Tables(cache(100)).get("fit"), [2.0])
     assert make_method("dqn").lacks(Tables(cache(100)).get("fit")) == ["torch (policyopt[torch])"]
+
+
+@pytest.mark.parametrize("name", ["dqn", "epnet", "reinforce"])
+def test_few_rows_are_not_shown_without_end(name):
+    """More updates than the rows are worth are not made; small networks keep to one thread."""
+    torch = pytest.importorskip("torch")
+    table = Tables(cache(200)).get("fit")
+    before, threads = torch.get_num_threads(), []
+    with listening(lambda *_: threads.append(torch.get_num_threads())):
+        most, more, fewer = (
+            po.make_method(f"{name}:steps={steps}").fit_path(table, [2.0])[0].policy
+            for steps in (500, 800, 50)
+        )
+    assert torch.get_num_threads() == before
+    if name != "reinforce":
+        assert threads and set(threads) == {1}
+    assert most.rule.params() == more.rule.params() != fewer.rule.params()
+    np.testing.assert_array_equal(most.thresholds, more.thresholds)
