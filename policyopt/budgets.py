@@ -54,9 +54,7 @@ def parse_budget(budget: Budget, costs: npt.NDArray[np.float64]) -> float:
     return value / 100 * float(costs[-1]) if text.endswith("%") else value
 
 
-def budget_list(
-    budgets: Budget | Iterable[Budget], costs: npt.NDArray[np.float64]
-) -> list[float]:
+def budget_list(budgets: Budget | Iterable[Budget], costs: npt.NDArray[np.float64]) -> list[float]:
     """Return budgets, given as one or as several, in the unit of `costs`: no number is a count.
 
     Examples
@@ -64,9 +62,9 @@ def budget_list(
     >>> budget_list(2, np.array([1.0, 5.0])), budget_list(["40%", 3], np.array([1.0, 5.0]))
     ([2.0], [2.0, 3.0])
     """
-    single = isinstance(budgets, str) or not isinstance(budgets, Iterable)
-    given: list[Any] = [budgets] if single else list(budgets)
-    return [parse_budget(budget, costs) for budget in given]
+    if isinstance(budgets, str) or not isinstance(budgets, Iterable):
+        return [parse_budget(budgets, costs)]
+    return [parse_budget(budget, costs) for budget in budgets]
 
 
 def parse_budgets(
