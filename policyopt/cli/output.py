@@ -180,7 +180,7 @@ def writing(out: Path | None, held: str = "") -> Iterator[None]:
 def _standing(out: Path | None) -> dict[Path, int]:
     if out is None or not out.exists():
         return {}
-    files = sorted(out.iterdir()) if out.is_dir() else [out]
+    files = [p for p in sorted(out.iterdir()) if p.name[0] != "."] if out.is_dir() else [out]
     return {path: path.stat().st_ino for path in files if path.is_file()}
 
 
