@@ -82,9 +82,10 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has seen enough (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:
+    except Exception as caught:
         if cli.interrupted:  # compiled code makes errors of its own of Ctrl-C
             raise
+        error: Any = caught
         if isinstance(error, Usage):
             error.message = "\n".join(map(printable, error.message.split("\n")))
             error.show()

@@ -92,7 +92,7 @@ def run_curve(
     test: str = "test",
 ) -> tuple[Frontier, list[str]]:
     """Run `policyopt.curve` with command-line texts and a progress bar."""
-    names, given = method_list(methods), read_settings(settings)
+    names, given = method_list(methods, "--methods"), read_settings(settings)
     if names == ["all"] and given:
         raise bad("--set", "used with methods by name", "--methods all", "Name the methods.")
     chosen: Any = names if names == ["all"] else apply_settings(names, given)

@@ -26,7 +26,7 @@ ROWS: dict[str, Row] = {
 _COMMA = re.compile(r",(?!\s*[-+.0-9])")
 
 
-def method_list(methods: str | Sequence[str]) -> list[str]:
+def method_list(methods: str | Sequence[str], argument: str = "methods") -> list[str]:
     """Return names of methods, given as several or as one text with commas; ``all`` stands alone.
 
     Examples
@@ -38,12 +38,12 @@ def method_list(methods: str | Sequence[str]) -> list[str]:
     given = list(given) if isinstance(given, Iterable) else [given]
     if not all(isinstance(name, str) for name in given):
         step = "E.g. ['max_prob', 'margin']; methods that are built go into a mapping of label to method."
-        raise bad("methods", "a name or several", methods, step)
+        raise bad(argument, "a name or several", methods, step)
     names = [name.strip() for name in given if name.strip()]
     if not names:
-        raise bad("methods", "at least one method", "none", "`policyopt methods` lists them.")
+        raise bad(argument, "at least one method", "none", "`policyopt methods` lists them.")
     if "all" in names and len(names) > 1:
-        raise bad("methods", "names, or all alone", ", ".join(names), "Leave the others out.")
+        raise bad(argument, "names, or all alone", ", ".join(names), "Leave the others out.")
     return names
 
 

@@ -77,7 +77,7 @@ def test_ctrl_c_in_compiled_code_is_no_internal_error(folder):
     """An import of a compiled module that is interrupted may raise what it likes."""
     program = (
         "import os, signal, sys, policyopt.cli as cli, policyopt.cli.app as app\n"
-        "def broken():\n"
+        "def broken(**_):\n"
         "    try: signal.raise_signal(signal.SIGINT)\n"
         "    except KeyboardInterrupt: raise ImportError('numpy._core.multiarray failed to import')\n"
         "app.app = broken\n"
