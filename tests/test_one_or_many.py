@@ -68,7 +68,7 @@ def test_a_fit_is_taken_for_its_policy(use, tables, fitted, experts, tmp_path):
     found = USES[use](fitted, tables, tmp_path / "a")
     assert found == USES[use](fitted.policy, tables, tmp_path / "b")
     for wrong in ("policy.json", None, po.Policy, {"policy": fitted.policy}, tables):
-        with pytest.raises(po.InputError, match="must be a policy, or a fit that holds one"):
+        with pytest.raises(po.InputError, match="must be a Policy, or a fit that holds one"):
             USES[use](wrong, tables, tmp_path)
     data, both = experts
     if use == "evaluate":
@@ -88,7 +88,7 @@ def test_served_models_take_a_fit(fitted):
     k = fitted.policy.model_exits
     model = StagedModel([lambda h: h] * k, [lambda h: h] * k)
     assert serve(model, fitted).policy is fitted.policy
-    with pytest.raises(po.InputError, match="'policy' must be a policy, or a fit"):
+    with pytest.raises(po.InputError, match="'policy' must be a Policy, or a fit"):
         serve(model, "policy.json")
 
 

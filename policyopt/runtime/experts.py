@@ -290,5 +290,5 @@ def policy_of(given: Any, single: bool = False, argument: str = "policy") -> Any
         raise bad(argument, "one policy", f"one each for {', '.join(found.contexts)}", step)
     if isinstance(given, type) or not isinstance(found, (Policy, ExpertPolicy)):
         step = "E.g. what policyopt.fit returns, or policyopt.load_policy(path)."
-        raise bad(argument, "a policy, or a fit that holds one", type(given).__name__, step)
+        raise bad(argument, "a Policy, or a fit that holds one", type(given).__name__, step)
     return found
