@@ -199,7 +199,7 @@ def forged_member(draw, data):
 
 @pytest.mark.filterwarnings("ignore")  # of numpy and zipfile, on the odd headers that damage makes
 def test_archives(place):
-    guard = Guard(free=2 << 20)
+    guard = Guard(free=16 << 20)  # what is imported late counts too
     path = place / "a.npz"
     sources = [archive(), archive(True)]
     path.write_bytes(sources[0][0])

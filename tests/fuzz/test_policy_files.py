@@ -40,7 +40,7 @@ FEATURES = np.random.default_rng(4).normal(size=(4, 3))
 def whole(value):
     """Return what an object would be written as, as JSON gives it back."""
     if isinstance(value, Online):
-        return json.loads(json.dumps(online_to_dict(value)))
+        return json.loads(json.dumps(online_to_dict(value, max(value._saves, 1))))
     if isinstance(value, ExpertPolicy):
         return json.loads(json.dumps(experts_to_dict(value)))
     return artifact(value)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.cli import main
 from policyopt.intervals import mean_interval
+from policyopt.replay import replay
 from policyopt.table import Tables
 
 LEARNED = ("optimal_stopping", "fitted_q", "berxit", "frugalgpt", "auto")
@@ -50,7 +50,7 @@ def chain(seed, near=False):
 @pytest.mark.parametrize("spec", LEARNED)
 def test_equal_rows_at_a_threshold_do_not_move_the_cost(spec, near):
     """A mass of equal rows lay on one side for the folds and on the other for what shipped: -56 to +140 %."""
-    for seed in range(2 if spec == "auto" else 3):
+    for seed in range(1 if spec == "auto" else 2):
         data = chain(seed, near)
         for budget in (0.1, 0.3, 0.5, 0.8):
             fitted = po.fit(data, budget, spec, seed=seed)
@@ -67,7 +67,7 @@ def test_equal_rows_at_a_threshold_do_not_move_the_cost(spec, near):
             assert low < fitted.expected.cost < high
 
 
-def test_the_case_at_the_command_line(tmp_path, capsys):
+def test_the_case_at_the_command_line(tmp_path, run):
     """Fit and evaluate as a user does: stated, replayed on the fit rows and realised agree."""
     part, price = saturated(np.random.default_rng(3), 300)
     new, new_price = saturated(np.random.default_rng(4), 3000)
@@ -76,62 +76,47 @@ def test_the_case_at_the_command_line(tmp_path, capsys):
         names = {"prediction": "pred", "confidence": "conf", "correct": "correct"}
         arrays |= {f"{prefix}_{names[k]}": v.T for k, v in rows.items()}
     np.savez(tmp_path / "rows.npz", **arrays)
-    cache, policy = str(tmp_path / "c"), str(tmp_path / "p.json")
-    assert (
-        main(
-            [
-                "import",
-                str(tmp_path / "rows.npz"),
-                "--out",
-                cache,
-                "--cost-kind",
-                "standalone",
-                "--unit",
-                "USD",
-            ]
-        )
-        == 0
-    )
-    capsys.readouterr()
-    line = [
-        "fit",
-        cache,
-        "--budget",
-        "0.4",
-        "--method",
-        "optimal_stopping",
+    cache, policy = tmp_path / "c", tmp_path / "p.json"
+    words = (
+        "import",
+        tmp_path / "rows.npz",
         "--out",
-        policy,
-        "--format",
-        "json",
-    ]
-    assert main(line) == 0
-    (fitted,) = json.loads(capsys.readouterr().out)
+        cache,
+        "--cost-kind",
+        "standalone",
+        "--unit",
+        "USD",
+    )
+    assert run(*words)[0] == 0
+    words = ("fit", cache, "--budget", "0.4", "--method", "optimal_stopping", "--out", policy)
+    code, out, _ = run(*words, "--format", "json")
+    (fitted,) = json.loads(out)
+    assert code == 0
     for split in ("fit", "test"):
-        assert main(["evaluate", policy, cache, "--split", split, "--format", "json"]) == 0
-        (found,) = json.loads(capsys.readouterr().out)
+        code, out, _ = run("evaluate", policy, cache, "--split", split, "--format", "json")
+        (found,) = json.loads(out)
+        assert code == 0 and abs(found["realised_cost"] / 0.4 - 1) < 0.12
         assert found["realised_cost_low"] <= fitted["expected_cost_high"]
         assert found["realised_cost_high"] >= fitted["expected_cost_low"]
-        assert abs(found["realised_cost"] / 0.4 - 1) < 0.12
 
 
 def test_stated_accuracy_is_not_that_of_the_rows_that_chose():
     """Thresholds searched on 100 rows look points better there than they are; what is stated does not."""
     stated, chosen = [], []
-    for seed in range(25):
-        logits, labels = outputs(4100, 4, 6, seed=seed)
+    for seed in range(12):
+        logits, labels = outputs(2100, 3, 6, seed=seed)
         parts = {
             "fit": {"outputs": logits[:100], "labels": labels[:100]},
             "test": {"outputs": logits[100:], "labels": labels[100:]},
         }
-        data = po.from_arrays(splits=parts, costs=[1, 2, 4, 8], unit="ms")
-        fitted = po.fit(data, 3.0, "max_prob", thresholds="joint", seed=seed)
+        data = po.from_arrays(splits=parts, costs=[1, 2, 4], unit="ms")
+        fitted = po.fit(data, 1.8, "max_prob", thresholds="joint", seed=seed)
         true = po.evaluate(fitted.policy, data).correct.mean()
         stated.append(fitted.accuracy - true)
         chosen.append(po.evaluate(fitted.policy, data, "fit").correct.mean() - true)
-    error = np.std(stated) / 5
-    assert np.mean(chosen) > 0.015
-    assert abs(np.mean(stated)) < 0.005 + 2.5 * error
+    error = np.std(stated) / 12**0.5
+    assert np.mean(chosen) > 0.01
+    assert abs(np.mean(stated)) < 0.01 + 2.5 * error
 
 
 def test_costs_with_heavy_tails_are_told_and_covered():
@@ -147,7 +132,7 @@ def test_costs_with_heavy_tails_are_told_and_covered():
     for seed in range(120):
         rows = people.take(rng.integers(0, 30_000, 300))
         (fitted,) = po.make_method("max_prob").fit_path(rows, [3.5], seed)
-        true = po.replay(fitted.policy, people).cost.mean()
+        true = replay(fitted.policy, people).cost.mean()
         low, high = fitted.expected.interval()
         held.append(low <= true <= high)
         off.append(true / 3.5 - 1)
