@@ -122,6 +122,8 @@ def draw(kind: str, method: str, n: int, number: int) -> dict[str, Any]:
     if fitted is None:  # a budget may lie outside what so few rows can cost
         return {**head, "declined": "budget"}
     seen = trace(fitted.policy, people)
+    if fitted.expected.declined:
+        return {**head, "declined": "tail"}
     low, high = fitted.expected.interval()
     assert seen.correct_taken is not None
     return {

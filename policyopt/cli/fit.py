@@ -108,7 +108,7 @@ def fit(
 
 def describe(fitted: Fitted, path: str | None) -> dict[str, Any]:
     """Return a fit as a record, with the interval that its artifact states."""
-    low, high = fitted.expected.interval()
+    low, high = fitted.expected.stated
     return {
         "method": fitted.method,
         "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),

@@ -138,6 +138,8 @@ def percent(value: float, digits: int = 2) -> str:
 
 def expected_text(record: dict[str, Any]) -> str:
     """Return the cost that a fit foretells, with its interval."""
+    if record["expected_cost_low"] is None:
+        return f"{number(record['expected_cost'])} [not stated]"
     low, high = number(record["expected_cost_low"]), number(record["expected_cost_high"])
     return f"{number(record['expected_cost'])} [{low}, {high}]"
 

@@ -188,7 +188,7 @@ def record(label: str, fitted: Fitted, table: Table, seed: int) -> dict[str, Any
         expected one is what the fit stated of the mean cost in the long run.
     """
     outcome = replay(fitted.policy, table)
-    low, high = fitted.expected.interval()
+    low, high = fitted.expected.stated
     return {
         "method": label,
         "budget": fitted.budget,

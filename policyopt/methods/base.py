@@ -53,6 +53,8 @@ class Expectation:
         that they took no part in.
     span : float
         Cost of the last exit less that of the first: as far as a row not seen may lie off.
+    declined : bool
+        Whether costs have so heavy a tail for so few rows that no interval is stated: its ends are NaN.
     """
 
     cost: float
@@ -60,6 +62,7 @@ class Expectation:
     coin: float = 0.0
     more_variance: float = 0.0
     span: float = 0.0
+    declined: bool = False
 
     @property
     def rows(self) -> int:
@@ -77,6 +80,11 @@ class Expectation:
         more, span = self.more_variance + self.coin, self.span
         return mean_interval(self.paid, center=self.cost, more_variance=more, span=span)
 
+    @property
+    def stated(self) -> tuple[float, float] | tuple[None, None]:
+        """The 95 % interval of the long-run mean cost, None where it is declined."""
+        return (None, None) if self.declined else self.interval()
+
     def interval(self, rows: int | None = None, level: float = 0.95) -> tuple[float, float]:
         """Return the interval of the mean cost of `rows` unseen rows (None: in the long run).
 
@@ -87,6 +95,8 @@ class Expectation:
         >>> round(low, 1), round(high, 1)
         (1.8, 2.2)
         """
+        if self.declined:
+            return float("nan"), float("nan")
         z = float(norm.ppf(0.5 + level / 2))
         scale = z / float(norm.ppf(0.975))
         new = 0.0 if rows is None else z * self.sd / rows**0.5

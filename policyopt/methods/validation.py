@@ -37,6 +37,7 @@ _NOTABLE = 0.003  # of the budget: smaller corrections are not worth a second fi
 #: Rows below which coefficients are not to be relied on (`benchmarks/promises.py`).
 FEW_ROWS = 300
 _COINS = 32
+_TOO_FEW = 20  # equal rows that a mean rests on: with fewer, no interval holds what it says
 _TAIL = 0.2  # effective rows, of all rows: fewer is a heavy tail
 
 
@@ -230,15 +231,15 @@ def stated(method: Method, one: Fitted, table: Table, cost: float, fold: Outcome
         moved = float((fold.paid - outcome.paid).var())
         known = ~np.isnan(fold.right)
         accuracy = float(fold.right[known].mean()) if known.any() else float("nan")
-    expected = Expectation(cost, outcome.paid, outcome.coin, moved, span)
+    expected = Expectation(cost, outcome.paid, outcome.coin, moved, span, too_few(table))
     if fold is None and expected.rows != one.expected.rows:  # chosen on rows of its own
-        expected = replace(one.expected, span=span)
-    low, high = expected.interval()
+        expected = replace(one.expected, span=span, declined=too_few(table))
+    low, high = expected.stated
     notes = [*one.policy.provenance.get("notes", []), *remarks(method, table, expected)]
     provenance = {
         **one.policy.provenance,
         "expected_cost": expected.cost,
-        "expected_cost_95": [low, high],
+        "expected_cost_95": None if low is None else [low, high],
         "effective_rows": expected.mean.effective_rows,
         "replayed_cost": float(outcome.paid.mean()),
         "expected_accuracy": None if isnan(accuracy) else accuracy,
@@ -247,6 +248,17 @@ def stated(method: Method, one: Fitted, table: Table, cost: float, fold: Outcome
     policy = fair_coin(one.policy, outcome, int(one.policy.provenance["seed"]))
     policy = replace(policy, provenance=provenance)
     return replace(one, policy=policy, expected=expected, accuracy=accuracy)
+
+
+def too_few(table: Table) -> bool:
+    """Return whether costs per row have so heavy a tail that these rows cannot tell their mean.
+
+    Of log-normal costs ``exp(variance of the logarithm)`` rows tell of the mean what one equal row would. That
+    holds of a sample, too, which the dear rows have missed and whose own mean says nothing of it.
+    """
+    if table.costs.ndim == 1 or not (table.costs[:, -1] > 0).all():
+        return False
+    return len(table) * float(np.exp(-np.log(table.costs[:, -1]).var())) < _TOO_FEW
 
 
 def remarks(method: Method, table: Table, expected: Expectation) -> list[str]:
@@ -258,7 +270,12 @@ def remarks(method: Method, table: Table, expected: Expectation) -> list[str]:
             f"fitted on {rows} rows: below about {FEW_ROWS} a learned policy's cost and accuracy vary widely "
             "from one sample of rows to the next; max_prob needs fewer"
         )
-    if effective < _TAIL * rows:
+    if expected.declined:
+        out.append(
+            f"costs have too heavy a tail for {rows} rows: their mean may be far off, so no interval is stated, and "
+            "the budget may be missed; fit on more rows"
+        )
+    elif effective < _TAIL * rows:
         out.append(
             f"costs have a heavy tail: their mean rests on about {effective:.0f} of {rows} rows, and its interval "
             "is as wide as that makes it"

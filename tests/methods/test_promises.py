@@ -141,6 +141,10 @@ def test_costs_with_heavy_tails_are_told_and_covered():
     provenance = fitted.policy.provenance
     assert provenance["effective_rows"] < 100
     assert any("heavy tail" in note for note in provenance["notes"])
+    (few,) = po.make_method("max_prob").fit_path(people.take(np.arange(60)), [3.5])
+    assert few.policy.provenance["expected_cost_95"] is None
+    assert np.isnan(few.expected.interval()).all()
+    assert any("fit on more rows" in note for note in few.policy.provenance["notes"])
 
 
 def test_few_rows_are_told():
