@@ -53,6 +53,8 @@ class Expectation:
         that they took no part in.
     span : float
         Cost of the last exit less that of the first: as far as a row not seen may lie off.
+    ends : tuple of float, optional
+        Between which the mean lies for certain: known where costs are per exit, not per sample.
     declined : bool
         Whether costs have so heavy a tail for so few rows that no interval is stated: its ends are NaN.
     """
@@ -62,6 +64,7 @@ class Expectation:
     coin: float = 0.0
     more_variance: float = 0.0
     span: float = 0.0
+    ends: tuple[float, float] | None = None
     declined: bool = False
 
     @property
@@ -101,7 +104,10 @@ class Expectation:
         scale = z / float(norm.ppf(0.975))
         new = 0.0 if rows is None else z * self.sd / rows**0.5
         low, high = (scale * (end - self.cost) for end in (self.mean.low, self.mean.high))
-        return self.cost - float(np.hypot(low, new)), self.cost + float(np.hypot(high, new))
+        found = self.cost - float(np.hypot(low, new)), self.cost + float(np.hypot(high, new))
+        if self.ends is None:
+            return found
+        return max(found[0], self.ends[0]), min(found[1], self.ends[1])
 
 
 @dataclass(frozen=True, eq=False)

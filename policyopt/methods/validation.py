@@ -231,9 +231,12 @@ def stated(method: Method, one: Fitted, table: Table, cost: float, fold: Outcome
         moved = float((fold.paid - outcome.paid).var())
         known = ~np.isnan(fold.right)
         accuracy = float(fold.right[known].mean()) if known.any() else float("nan")
-    expected = Expectation(cost, outcome.paid, outcome.coin, moved, span, too_few(table))
+    ends = None
+    if table.costs.ndim == 1:
+        ends = cheapest(table), float(table.mean_costs[-1] + one.policy.overhead.max())
+    expected = Expectation(cost, outcome.paid, outcome.coin, moved, span, ends, too_few(table))
     if fold is None and expected.rows != one.expected.rows:  # chosen on rows of its own
-        expected = replace(one.expected, span=span, declined=too_few(table))
+        expected = replace(one.expected, span=span, ends=ends, declined=too_few(table))
     low, high = expected.stated
     notes = [*one.policy.provenance.get("notes", []), *remarks(method, table, expected)]
     provenance = {
