@@ -31,11 +31,16 @@ def folder(tmp_path_factory):
     return path
 
 
+def heard():
+    """In a child, before it begins: heed Ctrl-C, which a suite run in the background was told to ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def started(command, folder):
     """Begin a command; return once Python has loaded what holds `main`."""
     child = subprocess.Popen(
         [sys.executable, "-X", "importtime", *command], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heard,
     )  # fmt: skip
     for line in child.stderr:
         if line.rstrip().endswith("| policyopt.cli"):
@@ -66,7 +71,10 @@ def test_ctrl_c_is_one_line(entry, delay, folder):
     child = started([*entry(), *long], folder)
     time.sleep(delay)
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=60)
+    try:
+        out, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
     told = [line for line in err.splitlines() if not line.startswith("import time:")]
     assert child.returncode == 130 and out == ""
     assert told[-1] == "interrupted" and set(told[:-1]) <= {"fitting ..."}
@@ -83,7 +91,9 @@ def test_ctrl_c_in_compiled_code_is_no_internal_error(folder):
         "app.app = broken\n"
         "cli.main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=heard
+    )
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
