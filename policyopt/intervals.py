@@ -92,7 +92,10 @@ def mean_interval(
         first, second = bootstrap_means(columns, np.random.default_rng(seed)).T
         spread = (second - first**2) * n / max(n - 1, 1) + more_variance
         # A resample that misses the few rows that differ knows no error: it must not count as infinitely sure.
-        studentised = first / np.sqrt(np.maximum(spread, 0.05 * variance) / n)
+        # What the other sources would have made of each resample.
+        noise = np.random.default_rng([seed, 1]).normal(size=len(first))
+        moved = first + noise * (more_variance / n) ** 0.5
+        studentised = moved / np.sqrt(np.maximum(spread, 0.05 * variance) / n)
         quantiles = np.quantile(studentised, [tails, 1 - tails])
     # Never narrower than the normal's: resamples of values nearly all alike know too little of their tails.
     quantiles = np.array([min(quantiles[0], z[0]), max(quantiles[1], z[1])])

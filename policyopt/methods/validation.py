@@ -259,9 +259,11 @@ def too_few(table: Table) -> bool:
     Of log-normal costs ``exp(variance of the logarithm)`` rows tell of the mean what one equal row would. That
     holds of a sample, too, which the dear rows have missed and whose own mean says nothing of it.
     """
-    if table.costs.ndim == 1 or not (table.costs[:, -1] > 0).all():
+    if table.costs.ndim == 1:
         return False
-    return len(table) * float(np.exp(-np.log(table.costs[:, -1]).var())) < _TOO_FEW
+    last = table.costs[:, -1]
+    equal = float(np.exp(-np.log(last[last > 0]).var())) if (last > 0).any() else 1.0
+    return equal < _TAIL and len(table) * equal < _TOO_FEW
 
 
 def remarks(method: Method, table: Table, expected: Expectation) -> list[str]:

@@ -89,9 +89,9 @@ def test_the_case_at_the_command_line(tmp_path, run):
     )
     assert run(*words)[0] == 0
     words = ("fit", cache, "--budget", "0.4", "--method", "optimal_stopping", "--out", policy)
-    code, out, _ = run(*words, "--format", "json")
+    code, out, err = run(*words, "--format", "json")
+    assert code == 0, err
     (fitted,) = json.loads(out)
-    assert code == 0
     for split in ("fit", "test"):
         code, out, _ = run("evaluate", policy, cache, "--split", split, "--format", "json")
         (found,) = json.loads(out)
