@@ -46,7 +46,7 @@ def mean_interval(
     1988). Of more than 2,000 rows, these quantiles come from their expansion in the skewness.
 
     No sample shows that a mean is known exactly: one more row that lies `span` off is thought of, so that the
-    interval has a width where all values are equal.
+    interval has a width where all values are equal and `span` is given.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Methods that learn one score and then set thresholds: the loop they share.
 
-A subclass says what it learns from the rows it is given (`learn`); this file holds rows out, so that
-the score which sets a row's thresholds was learned without that row, and meets the budgets.
+A subclass says what it learns from the rows it is given (`learn`); this file meets the budgets on the scores that
+are deployed, or, where a score keeps rows, on scores of rows held out of its learning.
 """
 
 from __future__ import annotations
