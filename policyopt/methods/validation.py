@@ -2,7 +2,7 @@
 
 Thresholds are chosen so that the rows at hand cost the budget. New rows cost something else, and not only by
 chance: a trained score knows its own rows, a mean of skewed costs is low more often than high and the policy
-spends what it seems to save, and thresholds searched among many take what looks best. All of that is of the order of 1/N,
+spends what it seems to save, and a search of thresholds takes what looks best. All of that is of the order of 1/N,
 and five folds measure it: each is replayed through a policy proposed without it. By what these rows cost more
 than the proposal had stated, the aim of the fit on all rows is lowered (or raised, where they cost less).
 
