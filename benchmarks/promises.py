@@ -11,7 +11,8 @@ from exit 0 to the last one (in the population's costs), one draw after the othe
 A cell's lines: realised cost against the budget; how often the stated 95 % interval holds the true mean
 cost; its width beside that of the bootstrap-t interval of the mean of the same policy's costs on its fit
 rows (`scipy` has none: it is a few lines here, and knows nothing of how the policy was found); stated
-accuracy less the true one; how often the fit declined. Runs are resumed: each draw is a line of
+accuracy less the true one; how often the fit declined to state an interval (its cost counts all the same).
+Runs are resumed: each draw is a line of
 ``results/promises.jsonl``.
 
     python benchmarks/promises.py                      # all, some hours of processor time
@@ -122,12 +123,11 @@ def draw(kind: str, method: str, n: int, number: int) -> dict[str, Any]:
     if fitted is None:  # a budget may lie outside what so few rows can cost
         return {**head, "declined": "budget"}
     seen = trace(fitted.policy, people)
-    if fitted.expected.declined:
-        return {**head, "declined": "tail"}
-    low, high = fitted.expected.interval()
     assert seen.correct_taken is not None
+    low, high = fitted.expected.stated
     return {
-        **head, "budget": budget, "cost": float(seen.cost.mean()), "expected": fitted.expected.cost,
+        **head, **({"declined": "tail"} if low is None else {}),
+        "budget": budget, "cost": float(seen.cost.mean()), "expected": fitted.expected.cost,
         "low": low, "high": high,
         "t_width": bootstrap_t_width(trace(fitted.policy, rows).cost, rng),
         "stated_accuracy": fitted.accuracy, "accuracy": float(seen.correct_taken.mean()),
@@ -144,14 +144,15 @@ def cells(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for (kind, method, n), found in sorted(
         grouped.items(), key=lambda e: (KINDS.index(e[0][0]), list(METHODS).index(e[0][1]), e[0][2])
     ):
-        held = [r for r in found if "declined" not in r]
+        held = [r for r in found if r.get("declined") != "budget"]
+        told = [r for r in held if "declined" not in r]
         line: dict[str, Any] = {"kind": kind, "method": method, "n": n, "draws": len(found)}
-        line["declined"] = 1 - len(held) / len(found)
+        line["declined"] = 1 - len(told) / len(found)
         # Where a fit says that it keeps less than asked (nothing more to buy), its own word is the measure.
         aims = np.array([min(r["budget"], r["expected"]) for r in held])
         measures = {
             "off": [r["cost"] / a - 1 for r, a in zip(held, aims, strict=True)],
-            "holds": [r["low"] <= r["cost"] <= r["high"] for r in held],
+            "holds": [r["low"] <= r["cost"] <= r["high"] for r in told],
             "optimism": [r["stated_accuracy"] - r["accuracy"] for r in held],
         }
         for name, values in measures.items():
@@ -160,16 +161,13 @@ def cells(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             line[f"{name}_error"] = (
                 float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
             )
-        ratio = [(r["high"] - r["low"]) / r["t_width"] for r in held if r["t_width"] > 0]
+        ratio = [(r["high"] - r["low"]) / r["t_width"] for r in told if r["t_width"] > 0]
         line["width"] = float(np.median(ratio)) if ratio else float("nan")
         for position in POSITIONS:
-            here = [i for i, r in enumerate(held) if r["position"] == position]
-            line[f"off_{position}"] = (
-                float(np.mean(np.asarray(measures["off"])[here])) if here else None
-            )
-            line[f"holds_{position}"] = (
-                float(np.mean(np.asarray(measures["holds"])[here])) if here else None
-            )
+            for name, rows in (("off", held), ("holds", told)):
+                here = [i for i, r in enumerate(rows) if r["position"] == position]
+                of = np.asarray(measures[name], dtype=float)[here]
+                line[f"{name}_{position}"] = float(of.mean()) if here else None
         out.append(line)
     return out
 
@@ -186,7 +184,7 @@ def text_of(lines: list[dict[str, Any]]) -> str:
          " ".join("-" if c[f"holds_{p}"] is None else f"{100 * c[f'holds_{p}']:.0f}" for p in POSITIONS)]
         for c in lines
     ]  # fmt: skip
-    mean = float(np.mean([c["holds"] for c in lines]))
+    mean = float(np.nanmean([c["holds"] for c in lines]))
     title = "What a fit states, held against 50,000 rows (± two standard errors)"
     return (
         table(title, header, rows) + f"\nInterval holds, mean over the cells: {100 * mean:.1f} %.\n"

@@ -65,7 +65,7 @@ def evaluate(
         "split": split,
         "budget": budget if isinstance(budget, (int, float)) else None,
         "unit": loaded.unit,
-        **summary(outcome),
+        **summary(outcome, loaded),
     }
     print_records(
         [record],

@@ -17,6 +17,7 @@ from policyopt.methods.base import check_budgets, fit_where_possible
 from policyopt.methods.registry import ROWS, method_list
 from policyopt.replay import Replay, replay
 from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.experts import ExpertPolicy
 from policyopt.runtime.kept import over_model_exits
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table, Tables
@@ -193,7 +194,7 @@ def record(label: str, fitted: Fitted, table: Table, seed: int) -> dict[str, Any
         "method": label,
         "budget": fitted.budget,
         "unit": table.unit,
-        **summary(outcome, seed),
+        **summary(outcome, fitted.policy, seed),
         **threshold_fields(fitted.policy),
         "expected_cost": fitted.expected.cost,
         "expected_cost_low": low,
@@ -202,9 +203,10 @@ def record(label: str, fitted: Fitted, table: Table, seed: int) -> dict[str, Any
     }
 
 
-def summary(outcome: Replay, seed: int = 0) -> dict[str, Any]:
+def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> dict[str, Any]:
     """Return realised cost and accuracy of a replay, with 95 % intervals: bootstrap-t, and percentiles."""
-    cost = mean_interval(outcome.cost, seed=seed)
+    # Where all rows leave at one exit, another row may yet leave at another.
+    cost = mean_interval(outcome.cost, span=float(np.ptp(policy.costs)), seed=seed)
     right = outcome.correct[:, None]
     low, high = interval(bootstrap_means(right, np.random.default_rng(seed)))
     return {

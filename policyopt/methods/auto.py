@@ -8,16 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.budgets import budget_list
-from policyopt.methods.base import Fitted, Method, fit_where_possible
+from policyopt.methods.base import Fitted, fit_where_possible
 from policyopt.methods.choosing import (
     FEWEST_ROWS,
     Candidate,
+    Choosing,
     Report,
     compare,
     one_standard_error,
     signed,
     thinned_to_compare,
+    winners_gain,
 )  # fmt: skip
 from policyopt.methods.frugalgpt import FrugalGPT
 from policyopt.methods.optimal_stopping import OptimalStopping
@@ -42,7 +43,7 @@ FOR_CASCADES: tuple[Candidate, ...] = (("frugalgpt", FrugalGPT(), 2),)
 
 
 @dataclass(frozen=True)
-class Auto(Method):
+class Auto(Choosing):
     """The best of simple and learned policies at each budget, the simpler one where in doubt.
 
     Where the cache is a cascade (costs given per model), lists of models compete too.
@@ -67,17 +68,10 @@ class Auto(Method):
         check_number("folds", self.folds, above=1, most=100, whole=True)
         check_number("errors", self.errors)
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose per budget, then fit the chosen on all rows; see `Method.fit_path`."""
-        return self._fit(table, budget_list(budgets, table.mean_costs), seed, True)
-
-    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose per budget, and propose what the chosen does; see `Method.propose`."""
-        return self._fit(table, budgets, seed, False)
-
-    def _fit(
+    def choose(
         self, table: Table, budgets: Sequence[float], seed: int, validate: bool
     ) -> list[Fitted]:
+        """Choose among candidates by name; see `Choosing`."""
         every = CANDIDATES + (FOR_CASCADES if table.cascade else ())
         candidates = [row for row in every if not row[1].lacks(table)]
         labels = table.statistics.labels
@@ -87,11 +81,13 @@ class Auto(Method):
         # Whatever refuses the rows or a budget does so here, by name, before the long work.
         candidates[0][1].propose(known, budgets, seed)
         if len(known) < FEWEST_ROWS or len(candidates) == 1:
-            choices: list[tuple[int, Report]] = [(0, [])] * len(budgets)
+            choices: list[tuple[int, Report, float]] = [(0, [], 0.0)] * len(budgets)
         else:
             choices = self._choose(known, candidates, budgets, seed)
         fitted: list[Fitted | None] = [None] * len(budgets)
-        for best in {best for best, _ in choices}:  # each chosen method once, for all its budgets
+        for best in {
+            choice[0] for choice in choices
+        }:  # each chosen method once, for all its budgets
             name, method, _ = candidates[best]
             rows = table if isinstance(method, OptimalStopping) else known
             places = [i for i, choice in enumerate(choices) if choice[0] == best]
@@ -105,19 +101,20 @@ class Auto(Method):
                         simplest, known, [budgets[i]], seed, validate=validate
                     )
                 assert said is not None  # the simplest can meet all budgets: see above
-                fitted[i] = signed(said, self, "auto", by, choices[i][1])
+                fitted[i] = signed(said, self, "auto", by, *choices[i][1:])
         return [one for one in fitted if one is not None]
 
     def _choose(
         self, table: Table, candidates: list[Candidate], budgets: Sequence[float], seed: int
-    ) -> list[tuple[int, Report]]:
-        """Return, per budget, the chosen candidate and what the comparison found."""
+    ) -> list[tuple[int, Report, float]]:
+        """Return, per budget, the chosen candidate, what the comparison found, and the winner's gain."""
         rows = thinned_to_compare(table, seed)
         found = compare(rows, candidates, budgets, self.folds, seed)
         choices = []
         for j, values in enumerate(found.values):
             chosen, report = self._rule(values, candidates)
-            choices.append((found.plain(j, chosen, candidates, self.errors), report))
+            gain = winners_gain(values, candidates, self.errors, seed)
+            choices.append((found.plain(j, chosen, candidates, self.errors), report, gain))
         return choices
 
     def _rule(self, values: Floats, candidates: list[Candidate]) -> tuple[int, Report]:

@@ -54,7 +54,7 @@ class Expectation:
     span : float
         Cost of the last exit less that of the first: as far as a row not seen may lie off.
     ends : tuple of float, optional
-        Between which the mean lies for certain: known where costs are per exit, not per sample.
+        Between which the mean lies for certain: of costs per exit the least and the largest, of others 0.
     declined : bool
         Whether costs have so heavy a tail for so few rows that no interval is stated: its ends are NaN.
     """
@@ -79,7 +79,11 @@ class Expectation:
 
     @cached_property
     def mean(self) -> MeanInterval:
-        """The long-run mean cost with its 95 % interval, and the effective number of rows."""
+        """The long-run mean cost with its 95 % interval, and the effective number of rows.
+
+        The coin's variance counts as if these rows had been tossed for: they need not have been, and the
+        interval is the wider for it, but so are those of who replays them and compares.
+        """
         more, span = self.more_variance + self.coin, self.span
         return mean_interval(self.paid, center=self.cost, more_variance=more, span=span)
 
@@ -125,8 +129,9 @@ class Fitted:
     expected : Expectation
         The realised cost to expect on unseen rows.
     accuracy : float
-        Cross-validated up to 5,000 rows (see `policyopt.methods.validation`); of more, and of networks, on the
-        rows that chose the thresholds. NaN where they have no labels.
+        Cross-validated from 20 to 5,000 rows, less what a choice among methods gains by chance (see
+        `policyopt.methods.validation` and `choosing`). Of fewer or more, of networks, and where a fold cannot be
+        fitted, that of the rows that chose the thresholds. NaN where they have no labels.
     flat : tuple of int
         Exits, in the model's numbers, whose scores differ by rounding only: each decides the same for all
         samples, or by a coin (see `policyopt.thresholds.flat`). The provenance's ``notes`` say so.

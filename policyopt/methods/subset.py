@@ -23,10 +23,8 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.budgets import budget_list
 from policyopt.methods.base import (
     Fitted,
-    Method,
     cheapest,
     check_budgets,
     check_exits,
@@ -35,11 +33,13 @@ from policyopt.methods.base import (
 from policyopt.methods.choosing import (
     FEWEST_ROWS,
     Candidate,
+    Choosing,
     Report,
     one_standard_error,
     signed,
     thinned_to_compare,
     values_of,
+    winners_gain,
 )
 from policyopt.methods.on_exits import OnExits
 from policyopt.methods.registry import make_method
@@ -54,7 +54,7 @@ _FEW = 6  # exits up to here have all their subsets tried: 63 of them
 
 
 @dataclass(frozen=True)
-class Subset(Method):
+class Subset(Choosing):
     """The exits worth keeping at each budget, and a method on them.
 
     Parameters
@@ -106,17 +106,10 @@ class Subset(Method):
         """Return what the inner method lacks."""
         return make_method(self.inner).lacks(table)
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose exits per budget, then fit the chosen on all rows; see `Method.fit_path`."""
-        return self._path(table, budget_list(budgets, table.mean_costs), seed, True)
-
-    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose exits per budget, and propose what the inner method does; see `Method.propose`."""
-        return self._path(table, budgets, seed, False)
-
-    def _path(
+    def choose(
         self, table: Table, budgets: Sequence[float], seed: int, validate: bool
     ) -> list[Fitted]:
+        """Choose among subsets of exits; see `Choosing`."""
         check_exits(table)
         check_budgets(table, budgets)
         labels = table.statistics.labels
@@ -124,17 +117,17 @@ class Subset(Method):
         _ = (known if len(known) else table).correct  # says what is missing
         choices = self._choose(known, budgets, seed)
         fitted: list[Fitted | None] = [None] * len(budgets)
-        for kept in {kept for ways, _ in choices for kept in ways[:1]}:
+        for kept in {ways[0] for ways, _, _ in choices}:
             # Each chosen subset once, for all its budgets.
-            places = [i for i, (ways, _) in enumerate(choices) if ways[0] == kept]
+            places = [i for i, (ways, _, _) in enumerate(choices) if ways[0] == kept]
             wanted = [budgets[i] for i in places]
             for i, one in zip(places, self._fit(kept, known, wanted, seed, validate), strict=True):
                 fitted[i] = one
-        for i, (ways, report) in enumerate(choices):
+        for i, (ways, report, gain) in enumerate(choices):
             for kept in ways[1:]:  # affordable on every fold and by a hair not on all rows
                 if fitted[i] is None:
                     fitted[i] = self._fit(kept, known, [budgets[i]], seed, validate)[0]
-            fitted[i] = self._signed(fitted[i], budgets[i], table, report)
+            fitted[i] = self._signed(fitted[i], budgets[i], table, report, gain)
         return [one for one in fitted if one is not None]
 
     def _fit(
@@ -145,15 +138,15 @@ class Subset(Method):
 
     def _choose(
         self, table: Table, budgets: Sequence[float], seed: int
-    ) -> list[tuple[list[tuple[int, ...]], Report]]:
-        """Return, per budget, the subsets to try in turn, the chosen first, and the comparison."""
+    ) -> list[tuple[list[tuple[int, ...]], Report, float]]:
+        """Return, per budget, the subsets to try in turn, the chosen first, the comparison, and the gain."""
         exits = table.exits
         most = min(self.most or exits, exits)
         # Where nothing can be compared or afforded: all exits, else the cheapest by itself.
         own = np.diff(table.mean_costs, prepend=0.0) if table.cascade else table.mean_costs
         last = [tuple(range(exits))] * (most == exits) + [(int(own.argmin()),)]
         if len(table) < FEWEST_ROWS:
-            return [(last, [])] * len(budgets)
+            return [(last, [], 0.0)] * len(budgets)
         rows = thinned_to_compare(table, seed)
         tried = list(first_subsets(exits, most))
         values = self._values(rows, tried, budgets, seed)
@@ -170,11 +163,12 @@ class Subset(Method):
         choices = []
         for j in range(len(budgets)):
             if not np.isfinite(values[j]).all(axis=1).any():
-                choices.append((last, []))
+                choices.append((last, [], 0.0))
                 continue
             chosen, report = one_standard_error(values[j], candidates, self.errors)
             report.sort(key=lambda entry: entry["behind_best"])
-            choices.append(([tried[chosen], *last], report[:_REPORTED]))
+            gain = winners_gain(values[j], candidates, self.errors, seed)
+            choices.append(([tried[chosen], *last], report[:_REPORTED], gain))
         return choices
 
     def _larger(
@@ -202,7 +196,9 @@ class Subset(Method):
             for kept in tried
         ]  # fmt: skip
 
-    def _signed(self, one: Fitted | None, budget: float, table: Table, report: Report) -> Fitted:
+    def _signed(
+        self, one: Fitted | None, budget: float, table: Table, report: Report, gain: float
+    ) -> Fitted:
         """Return the fit under this method's name and at the budget asked for."""
         if one is None:
             raise BudgetError(
@@ -210,7 +206,7 @@ class Subset(Method):
                 "policy's own arithmetic included. Raise the budget."
             )
         name = f"{self.inner} on exits {', '.join(map(str, one.policy.path))}"
-        found = signed(one, self, "subset", name, report)
+        found = signed(one, self, "subset", name, report, gain)
         provenance = {**found.policy.provenance, "budget": float(budget)}
         return replace(found, budget=budget, policy=replace(found.policy, provenance=provenance))
 

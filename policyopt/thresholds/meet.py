@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.policy import ALWAYS, NEVER, first_exit
+from policyopt.thresholds.flat import ROUNDING
 from policyopt.thresholds.problem import Problem, Solution
 from policyopt.thresholds.quota import between
 
@@ -138,12 +139,15 @@ def centred(problem: Problem, solution: Solution) -> Solution:
     """Return a solution that decides the same here, each threshold midway between the scores next to it.
 
     A bisection ends a hair from the score of many equal rows; another runtime's rounding must not move them.
+    Where all rows lie on one side, the threshold stays out of reach of rounding.
 
     Examples
     --------
     >>> problem = Problem(np.array([[0.2, 0.0], [0.6, 0.0]]), np.ones((2, 2)), np.array([1.0, 2.0]))
     >>> centred(problem, Solution(np.array([0.6 - 1e-12]))).thresholds
     array([0.4])
+    >>> centred(problem, Solution(np.array([0.2 - 1e-12]))).thresholds < 0.2 - 1e-6
+    array([ True])
     """
 
     def middle(thresholds: Floats) -> Floats:
@@ -151,8 +155,13 @@ def centred(problem: Problem, solution: Solution) -> Solution:
         for k, threshold in enumerate(thresholds):
             scores = problem.scores[alive, k]
             leaves = scores >= threshold
+            low, high = scores.min(initial=NEVER), scores.max(initial=ALWAYS)
             if leaves.any() and not leaves.all():
                 out[k] = between(float(scores[~leaves].max()), float(scores[leaves].min()))
+            elif leaves.any():
+                out[k] = min(threshold, low - 2 * ROUNDING * max(abs(low), 1.0))
+            elif len(alive):
+                out[k] = max(threshold, high + 2 * ROUNDING * max(abs(high), 1.0))
             alive = alive[~leaves]
         return out
 
