@@ -4,7 +4,8 @@ Thresholds are chosen so that the rows at hand cost the budget. New rows cost so
 chance: a trained score knows its own rows, a mean of skewed costs is low more often than high and the policy
 spends what it seems to save, and a search of thresholds takes what looks best. All of that is of the order of 1/N,
 and five folds measure it: each is replayed through a policy proposed without it. By what these rows cost more
-than the proposal had stated, the aim of the fit on all rows is lowered (or raised, where they cost less).
+than the proposal had stated, the aim of the fit on all rows is lowered (or raised, where they cost less), as far
+as that is not noise.
 
 Their costs and answers also give the accuracy that is stated, and how far the training of a score moves single
 rows, which widens the interval. Above 5,000 rows none of it matters, and only the replay is left.
@@ -195,7 +196,9 @@ class Folds:
         mean = float((left * count).sum() / count.sum())
         noise = float(left.var(ddof=1)) / len(count)
         shrunk = mean * max(0.0, 1.0 - noise / mean**2) if mean else 0.0
-        return tail * mean + (1.0 - tail) * shrunk
+        # Overspending on the rows at hand, because others seem to be cheaper, stays within their own error.
+        error = float(whole.paid.std()) / len(whole.paid) ** 0.5
+        return max(tail * mean + (1.0 - tail) * shrunk, -error)
 
 
 def cross_validate(

@@ -9,6 +9,7 @@ from synthetic import cache, hopeless, outputs
 import policyopt as po
 from policyopt.methods import make_method
 from policyopt.methods.auto import CANDIDATES, Auto
+from policyopt.methods.choosing import winners_gain
 from policyopt.runtime.errors import InputError
 from policyopt.table import Tables
 
@@ -45,6 +46,19 @@ def test_what_cannot_meet_a_budget_is_not_chosen():
     chosen, report = rule([base, base, base, base, base, np.full(100, -np.inf)])
     assert chosen == 0
     assert [r["method"] for r in report] == [name for name, _, _ in CANDIDATES[:5]]
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_what_a_choice_owes_to_its_rows(count):
+    """Of M methods alike the best mean of N looks better by the mean of the largest of M normals, over sqrt(N)."""
+    rng, rows = np.random.default_rng(0), 300
+    alike = [(str(i), CANDIDATES[0][1], 0) for i in range(count)]
+    found = [winners_gain(rng.normal(size=(count, rows)), alike, 1.0, s) for s in range(60)]
+    largest = rng.normal(size=(100_000, count)).max(axis=1).mean()
+    assert np.mean(found) * rows**0.5 == pytest.approx(largest, rel=0.2)
+    values = rng.normal(size=(count, rows))
+    values[0] += 2.0  # nothing to choose
+    assert winners_gain(values, alike, 1.0, 0) == 0.0
 
 
 def test_learned_policies_where_they_clearly_win():
