@@ -222,7 +222,7 @@ def cross_validate(
                 path = fit_where_possible(method, train, inside, seed, validate=False)
         except (
             ValueError
-        ):  # ours, or a library's: a fold of one class, a singular matrix; less can be said
+        ):  # ours or a library's: a fold of one class, a singular matrix; `remarks` tells
             return None
         for i, one in enumerate(path):
             if one is None:
@@ -246,14 +246,14 @@ def stated(method: Method, one: Fitted, table: Table, cost: float, fold: Outcome
     if fold is not None:
         moved = float((fold.paid - outcome.paid).var())
         known = ~np.isnan(fold.right)
-        accuracy = float(fold.right[known].mean()) if known.any() else float("nan")
+        accuracy = float(fold.right[known].mean().clip(0, 1)) if known.any() else float("nan")
     if table.costs.ndim == 2:
         ends = 0.0, float("inf")  # of costs per row no more is known
     expected = Expectation(cost, outcome.paid, outcome.coin, moved, span, ends, too_few(table))
     if fold is None and expected.rows != one.expected.rows:  # chosen on rows of its own
         expected = replace(one.expected, span=span, ends=ends, declined=too_few(table))
     low, high = expected.stated
-    notes = [*one.policy.provenance.get("notes", []), *remarks(method, table, expected)]
+    notes = [*one.policy.provenance.get("notes", []), *remarks(method, table, expected, fold)]
     provenance = {
         **one.policy.provenance,
         "expected_cost": expected.cost,
@@ -286,10 +286,15 @@ def too_few(table: Table) -> bool:
     return equal < _TAIL and len(table) * equal < _TOO_FEW
 
 
-def remarks(method: Method, table: Table, expected: Expectation) -> list[str]:
+def remarks(method: Method, table: Table, expected: Expectation, fold: Outcome | None) -> list[str]:
     """Return what a user should know of a fit's rows."""
     out = []
     rows, effective = len(table), expected.mean.effective_rows
+    if fold is None and method.validates and _FEWEST_ROWS <= rows <= MOST_ROWS:
+        out.append(
+            "not cross-validated, for it cannot be fitted without a fifth of the rows: the cost and accuracy stated "
+            "are those of the rows of the fit"
+        )
     if method.learned and rows < FEW_ROWS:
         out.append(
             f"fitted on {rows} rows: below about {FEW_ROWS} a learned policy's cost and accuracy vary widely "
