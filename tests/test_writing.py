@@ -21,6 +21,7 @@ import pytest
 import policyopt as po
 from policyopt.cache import CacheWriter, import_sources, open_cache
 from policyopt.costs import Cost
+from policyopt.export import folder
 from policyopt.export.bundle import write_bundle
 from policyopt.export.manifest import read_manifest as read_export
 from policyopt.export.samples import golden_of
@@ -464,7 +465,9 @@ def test_overwriting_deletes_shards_and_nothing_a_manifest_names(tmp_path):
     assert names(place) == {*mine, "fit-00092.safetensors", "manifest.json", *shards_of(place)}
 
 
-@pytest.mark.parametrize("what", ["a cache", "an added file", "a changed file", "an onnx folder"])
+@pytest.mark.parametrize(
+    "what", ["a cache", "an added file", "a changed file", "an onnx folder", "compiled"]
+)
 def test_an_export_replaces_what_an_export_wrote(what, tmp_path):
     scene = Exporting(tmp_path)
     if what == "a cache":
@@ -474,11 +477,53 @@ def test_an_export_replaces_what_an_export_wrote(what, tmp_path):
         if what == "an onnx folder":
             (scene.out / "onnx").mkdir()
         name = "policy.py" if what == "a changed file" else "notes.txt"
+        if what == "compiled":
+            (scene.out / "__pycache__").mkdir()
+            (scene.out / "__pycache__" / "policy.cpython-311.pyc").write_text(
+                "by Python: it may go"
+            )
+            name = "__pycache__/thesis.txt"
         (scene.out / name).write_text("hours")
     before = tree(scene.out)
     with pytest.raises(po.InputError, match=r"'--out' must be a new folder.*another folder"):
         scene.work()
     assert tree(scene.out) == before and names(tmp_path) == {"out"}
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["while it is made", "at the last moment"])
+def test_what_comes_into_a_folder_while_it_is_replaced_stays(last, tmp_path, monkeypatch):
+    scene, exchange = Exporting(tmp_path), folder._exchange
+    scene.prepare()
+    thesis = scene.out / "thesis.txt"
+    if last:
+        exchanged = lambda *paths: (thesis.write_text("years"), exchange(*paths))[1]  # noqa: E731
+        monkeypatch.setattr(folder, "_exchange", exchanged)
+        with pytest.raises(po.InputError, match=r"the earlier one at .*out\.replaced"):
+            scene.work()
+        thesis = tmp_path / "out.replaced" / "thesis.txt"
+    else:
+        sync = folder.sync_folder
+        monkeypatch.setattr(
+            folder, "sync_folder", lambda path: (thesis.write_text("years"), sync(path))
+        )
+        with pytest.raises(po.InputError, match="new folder"):
+            scene.work()
+    assert thesis.read_text() == "years"
+    thesis.unlink()
+    assert scene.found() == [0.7 if last else 0.5]
+
+
+@pytest.mark.parametrize(
+    "held", ["thesis", "42\n"], ids=["a file", "a number, by another name too"]
+)
+def test_a_lock_is_no_file_of_anyones(held, tmp_path):
+    """A lock is cut to its length and removed: never a user's file that an archive linked to its name."""
+    mine, place = tmp_path / "mine.txt", tmp_path / "p.json"
+    mine.write_text(held)
+    os.link(mine, tmp_path / ".p.json.policyopt-lock")
+    with pytest.raises(po.InputError, match="may be a link to a file of yours"):
+        save_policy(policy(0.5), place)
+    assert mine.read_text() == held and not place.exists()
 
 
 def test_without_an_exchange_of_folders_the_next_run_finds_the_old(tmp_path, monkeypatch):

@@ -12,8 +12,9 @@ from policyopt.cache.reader import read_list, read_manifest
 from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.files import LOCK, TEMPORARY, FileLock, refusing
 
-#: Names of shards: split, number, and (older ones lack it) the beginning of their SHA-256.
-_SHARD = re.compile(r"[A-Za-z0-9_.-]{1,64}-\d{5,}(?:-([0-9a-f]{16}))?\.safetensors")
+#: Names of shards: split, number, and (older ones lack it) the beginning of their SHA-256. Not model-00001-of-00002,
+#: as the weights of models are named.
+_SHARD = re.compile(r"[A-Za-z0-9_.-]{1,64}(?<!-of)-\d{5,}(?:-([0-9a-f]{16}))?\.safetensors")
 _NEVER = "Other files stand there: choose another place."
 
 

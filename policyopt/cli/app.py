@@ -100,7 +100,7 @@ def main() -> None:
 
 def _message(error: BaseException) -> str:
     if isinstance(error, MemoryError):
-        return f"out of memory. {error}. Give fewer rows, exits or budgets, or more memory."
+        return f"out of memory. {f'{error}. ' if str(error) else ''}Give fewer rows, exits or budgets, or more memory."
     if isinstance(error, OSError) and error.errno in FULL:
         return str(refused(error.filename or "the output", error))
     if isinstance(error, OSError) and error.filename is not None and error.strerror:

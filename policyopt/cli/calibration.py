@@ -10,7 +10,7 @@ import typer
 from policyopt.api import evaluate
 from policyopt.api import fit as fit_policy
 from policyopt.cache.data import ExitData
-from policyopt.cli.options import CachePath, CostName, Style, make_tables, out_directory, read_cache
+from policyopt.cli.options import CachePath, CostName, Style, make_tables, out_folder, read_cache
 from policyopt.cli.output import (
     Format,
     note,
@@ -57,7 +57,7 @@ def calibration(
     style: Style = Format.table,
 ) -> None:
     """Fit calibrations on split `fit`; show calibration errors overall and on leavers."""
-    out_directory(out)
+    out_folder(out)
     if policy is not None and (budget is not None or method is not None):
         raise bad("--policy", "given alone", "--budget or --method besides", "Drop one of the two.")
     wanted = None if maps is None else _names(maps)

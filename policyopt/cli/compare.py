@@ -17,7 +17,7 @@ from policyopt.cli.options import (
     Settings,
     Style,
     make_tables,
-    out_directory,
+    out_folder,
     read_cache,
 )
 from policyopt.cli.output import (
@@ -50,7 +50,7 @@ def compare(
     style: Style = Format.table,
 ) -> None:
     """Compare methods at equal realised cost: paired bootstrap, McNemar, area between curves."""
-    out_directory(out)
+    out_folder(out, {"compare.csv": "method,reference,"})
     data = read_cache(cache)
     tables = make_tables(data, cost, ("fit", test))
     frontier, _ = run_curve(tables, methods, budgets, seeds, settings, test)

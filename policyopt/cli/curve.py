@@ -19,7 +19,7 @@ from policyopt.cli.options import (
     Settings,
     Style,
     make_tables,
-    out_directory,
+    out_folder,
     read_cache,
     read_settings,
 )
@@ -64,7 +64,7 @@ def curve(
     style: Style = Format.table,
 ) -> None:
     """Fit methods at several budgets; show accuracy at realised cost on the test rows."""
-    out_directory(out)
+    out_folder(out, {"curve.csv": "method,budget,"})
     data = read_cache(cache)
     frontier, _ = run_curve(
         make_tables(data, cost, ("fit", test)), methods, budgets, seeds, settings, test

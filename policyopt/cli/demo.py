@@ -10,7 +10,7 @@ import typer
 from policyopt.api import fit as fit_policy
 from policyopt.cli.curve import print_curve, run_curve, write_curve
 from policyopt.cli.fit import COLUMNS, describe
-from policyopt.cli.options import make_tables, out_directory, read_cache
+from policyopt.cli.options import make_tables, out_folder, read_cache
 from policyopt.cli.output import print_table, say, writing
 from policyopt.runtime.errors import bad
 
@@ -26,7 +26,7 @@ def demo(
     budget: Annotated[str, typer.Option("--budget", help="Budget of the policy file.")] = "40%",
 ) -> None:
     """Compare policies on a real cache, fit one, and write it: table, curve.png, policy.json."""
-    out_directory(out)
+    out_folder(out, {"curve.csv": "method,budget,"}, policy=True)
     path = cache or _find()
     data = read_cache(path)
     tables = make_tables(data, None)

@@ -16,7 +16,7 @@ from policyopt.cli.options import (
     PolicyPath,
     Style,
     make_tables,
-    out_directory,
+    out_folder,
     read_cache,
 )
 from policyopt.cli.output import (
@@ -62,7 +62,7 @@ def explain(
     style: Style = Format.table,
 ) -> None:
     """Show what a policy does at each exit, to each class, and beside a reference policy."""
-    out_directory(out)
+    out_folder(out, {"rows.csv": "row,"})
     loaded = _single("POLICY", policy)
     against = None if reference is None else _single("--reference", reference)
     data = read_cache(cache)

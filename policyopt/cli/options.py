@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +17,8 @@ from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.experts_file import load_any
 from policyopt.table import Tables
 
+#: How names of results end.
+_OURS = {".csv", ".json", ".png", ".db"}
 CachePath = Annotated[Path, typer.Argument(metavar="CACHE", help="Directory of a cache.")]
 PolicyPath = Annotated[Path, typer.Argument(metavar="POLICY", help="Policy file (JSON).")]
 Style = Annotated[Format, typer.Option("--format", help="How to print.")]
@@ -114,16 +116,46 @@ def out_policy(path: Path) -> str:
     return f"{method if isinstance(method, str) else 'a policy'}{at}"
 
 
-def out_table(path: Path, header: str) -> None:
-    """Refuse a place where no such table may be written."""
+def out_table(path: Path, header: str, whole: bool = True) -> None:
+    """Refuse a place where no such table may be written; not `whole`: where none that begins so."""
     out_file(path)
     if path.exists() and path.stat().st_size:
         with path.open("rb") as file:
-            if file.readline(1000).strip() != header.encode():
+            line = file.readline(1000).strip()
+            if line != header.encode() if whole else not line.startswith(header.encode()):
                 raise bad(
                     "--out", f"a new file, or a table with {header} to replace", f"{path}, which is none",
                     "Choose another name, or remove the file.",
                 )  # fmt: skip
+
+
+def out_folder(
+    path: Path | None, tables: Mapping[str, str] | None = None, policy: bool = False
+) -> None:
+    """Refuse a directory where what is written would go through a link, or replace a user's own file.
+
+    Parameters
+    ----------
+    path : Path, optional
+    tables : mapping
+        How the tables begin that are written there, by file name.
+    policy : bool
+        Whether a policy is.
+    """
+    out_directory(path)
+    if path is None or not path.is_dir():
+        return
+    for entry in path.iterdir():
+        ours = entry.suffix in _OURS or entry.name.startswith("study.db")
+        if ours and (entry.is_symlink() or (".db" in entry.name and entry.stat().st_nlink > 1)):
+            step = "Remove it, or choose another directory."
+            raise bad(
+                "--out", "a directory without links where results go", f"{entry} (a link)", step
+            )
+    for name, begins in (tables or {}).items():
+        out_table(path / name, begins, whole=False)
+    if policy:
+        out_policy(path / "policy.json")
 
 
 def out_directory(path: Path | None) -> None:

@@ -17,7 +17,7 @@ from policyopt.cli.options import (
     Settings,
     Style,
     make_tables,
-    out_directory,
+    out_folder,
     read_cache,
     read_settings,
 )
@@ -105,7 +105,7 @@ def plan(
     style: Style = Format.table,
 ) -> None:
     """Choose cuts, kept exits and thresholds together on split `fit`; report on held-out rows."""
-    out_directory(out)
+    out_folder(out, policy=True)
     goal = Goal(
         objective, budget, _share(accuracy), tuple(Limit.parse(text) for text in limit or [])
     )

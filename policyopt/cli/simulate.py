@@ -13,7 +13,7 @@ from policyopt.cli.options import (
     CostName,
     Seed,
     Style,
-    out_directory,
+    out_folder,
     read_cache,
 )
 from policyopt.cli.output import Format, note, print_records, say, to_csv, writing
@@ -105,7 +105,7 @@ def simulate(
     from policyopt.online.simulate import simulate as play
     from policyopt.report.simulation import simulation_figure
 
-    out_directory(out)
+    out_folder(out, {"simulation.csv": "policy,rounds,"})
     data = read_cache(cache)
     with progress("simulating") as step, listening(step):
         found = play(

@@ -17,7 +17,7 @@ from policyopt.cli.options import (
     Settings,
     Style,
     make_tables,
-    out_directory,
+    out_folder,
     read_cache,
     read_settings,
 )
@@ -79,7 +79,7 @@ def tune(
     fixed = read_settings(settings)
     if objective == "accuracy" and budgets is not None:
         raise bad("--budgets", "used with --objective area", budgets, "Leave it out.")
-    out_directory(out)
+    out_folder(out, policy=budget is not None)
     data = read_cache(cache)
     tables = make_tables(data, cost, ("fit",))
     if budget is not None:  # refuse it before the work, whatever it is for

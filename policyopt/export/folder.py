@@ -8,8 +8,10 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
+from policyopt.runtime.errors import InputError, bad
 from policyopt.runtime.files import LOCK, FileLock, refusing, sync_folder
 
 _AT_CWD, _EXCHANGE, _SWAP = -100, 2, 2  # of renameat2 (Linux), of renamex_np (macOS)
@@ -31,6 +33,8 @@ def new_folder(out: str | os.PathLike[str], check: Callable[[Path], None]) -> It
         The system refuses to write, or another writer is at `out`.
     """
     out = Path(os.path.realpath(out))
+    if not out.name:
+        raise bad("out", "a folder that can be made", f"{out}", "E.g. exported.")
     fresh, old = (out.with_name(f".{out.name}.policyopt-{what}") for what in ("new", "old"))
     with refusing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +53,8 @@ def new_folder(out: str | os.PathLike[str], check: Callable[[Path], None]) -> It
                     left.unlink()
                 sync_folder(fresh)
                 if out.exists():
-                    _exchange(fresh, out, old)
+                    check(out)  # again, for what came while this was made
+                    _keep(_exchange(fresh, out, old), out, check)
                 else:
                     fresh.rename(out)
                 sync_folder(out.parent)
@@ -58,8 +63,21 @@ def new_folder(out: str | os.PathLike[str], check: Callable[[Path], None]) -> It
                     shutil.rmtree(left, ignore_errors=True)  # what stays, the next run removes
 
 
-def _exchange(fresh: Path, out: Path, old: Path) -> None:
-    """Put one folder in the place of another: in one step where the system can, else in two."""
+def _keep(gone: Path, out: Path, check: Callable[[Path], None]) -> None:
+    """See that the folder replaced may go; what came into it at the last moment is somebody's."""
+    try:
+        check(gone)
+    except InputError as error:
+        names = (out.with_name(f"{out.name}.replaced{i or ''}") for i in count())
+        kept = next(path for path in names if not os.path.lexists(path))
+        gone.rename(kept)
+        raise InputError(
+            f"{error} The new folder stands at {out}, the earlier one at {kept}."
+        ) from error
+
+
+def _exchange(fresh: Path, out: Path, old: Path) -> Path:
+    """Put one folder in the place of another, and say where that is: in one step where the system can, else in two."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         libc = ctypes.CDLL(None, use_errno=True)
         one, other = os.fsencode(fresh), os.fsencode(out)
@@ -68,6 +86,7 @@ def _exchange(fresh: Path, out: Path, old: Path) -> None:
         else:
             done = libc.renameat2(_AT_CWD, one, _AT_CWD, other, _EXCHANGE)
         if done == 0:
-            return
+            return fresh
     out.rename(old)
     fresh.rename(out)
+    return old

@@ -49,6 +49,7 @@ FIELDS = (
 )  # fmt: skip
 #: Names of C headers, and the one of an export that names none.
 _HEADER, _USUAL = re.compile(r"[a-z][a-z0-9_]{0,40}\.h"), "policyopt_policy.h"
+_COMPILED = re.compile(r"__pycache__/policy\.[\w-]+(\.opt-\d)?\.pyc")
 _MOST = 1 << 20
 _MOST_FILE = 256 << 20
 _AGAIN = "Export anew, to another folder."
@@ -187,13 +188,15 @@ def _check_files(folder: Path, files: dict[str, str]) -> None:
 
 
 def _walk(folder: Path, before: str = "") -> list[str]:
-    """Return the plain files inside a folder, by name; what Python compiled is passed over."""
+    """Return the plain files inside a folder, by name; what Python compiled of policy.py is passed over."""
     found: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
             name, mode = before + entry.name, entry.stat(follow_symlinks=False).st_mode
             if stat.S_ISDIR(mode):
-                if entry.name == "__pycache__":
+                if name == "__pycache__":
+                    inside = _walk(Path(entry.path), f"{name}/")
+                    found += [one for one in inside if not _COMPILED.fullmatch(one)]
                     continue
                 # No export is deeper: a folder there is told as what it is, one too many.
                 found += [name] if before else _walk(Path(entry.path), f"{name}/")

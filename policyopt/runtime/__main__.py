@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from .errors import PolicyOptError
 from .experts_file import decide_file, load_any
+from .files import refused
 from .outputs_file import read_outputs
 from .text import printable
 
@@ -36,6 +37,10 @@ def main() -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has seen enough (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"error: {refused('the output', error)}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -52,6 +52,8 @@ def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
         raise bad("path", "free of the character NUL", os.fsdecode(path), "Choose another name.")
     try:
         yield
+    except UnicodeEncodeError as error:
+        raise bad("path", "a name that the system can write", str(path), "Rename it.") from error
     except OSError as error:
         raise refused(path, error) from error
 
@@ -151,6 +153,11 @@ class FileLock:
             try:
                 taken = _lock(self._descriptor)
                 if taken and self.held():
+                    if not _is_lock(self._descriptor):
+                        taken = False  # nor is it removed
+                        allowed = "a lock of policyopt's, or nothing"
+                        step = "Remove or rename it: it may be a link to a file of yours."
+                        raise bad(os.fsdecode(self.path), allowed, "another file", step)
                     os.ftruncate(self._descriptor, 0)
                     os.write(self._descriptor, f"{os.getpid()}\n".encode())
                     return self
@@ -224,6 +231,16 @@ class FileLock:
 
 
 _held: set[FileLock] = set()
+
+
+def _is_lock(descriptor: int) -> bool:
+    """Whether an open file is one that only locks: a number or nothing in it, and no other name that leads to it."""
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1 or about.st_size > 32:
+        return False
+    told = os.read(descriptor, 33).strip()
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return not told or told.isdigit()
 
 
 def _lock(descriptor: int) -> bool:

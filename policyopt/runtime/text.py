@@ -13,12 +13,14 @@ from typing import Any
 #: Characters shown of one value, of a whole line, and of a cell.
 SHOWN, LINE, CELL = 200, 4000, 1 << 20
 #: What the name of an option that holds a password has in it.
-SECRET = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
-# Bounded, so that no text takes long.
-_USER = re.compile(r"(://[^\s/:@]{0,99}:)\S{1,256}(?=@)")
+SECRET = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)
+# Bounded, so that no text takes long. A path has one slash left of two.
+_USER = re.compile(r"(:/{1,2}[^\s/:]{0,99}:)\S{1,1024}(?=@)")
 _QUERY = re.compile(rf"([?&]\w{{0,32}}(?:{SECRET.pattern})\w{{0,32}}=)[^\s&]+", re.IGNORECASE)
 #: What a spreadsheet takes for a formula; some make the wide signs narrow.
 _FORMULA = tuple("=+-@＝＋－＠")  # noqa: RUF001
+# Where lists are divided by semicolons, what follows one begins a cell.
+_NEXT = re.compile(rf"(;\s*)(?=[{re.escape(''.join(_FORMULA))}])")
 _NUMBER = re.compile(r"[-+]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?%?", re.IGNORECASE | re.ASCII)
 
 
@@ -55,7 +57,7 @@ def csv_cell(value: Any) -> Any:
         return value
     text = printable(value, CELL)
     formula = text.lstrip().startswith(_FORMULA) and not _NUMBER.fullmatch(text)
-    return f"'{text}" if formula else text
+    return _NEXT.sub(r"\1'", f"'{text}" if formula else text)
 
 
 def picture_text(text: str) -> str:

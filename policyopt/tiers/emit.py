@@ -69,7 +69,8 @@ def _earlier(out: Path) -> list[Path]:
     try:
         files = dict(read_json(out / "plan.json")["files"])
         tiers = [path for path in out.glob("tier-*-*.json") if path.name in files]
-        return [path for path in tiers if files[path.name] == _checksum(path)]
+        plain = [path for path in tiers if path.is_file() and not path.is_symlink()]
+        return [path for path in plain if files[path.name] == _checksum(path)]
     except (InputError, OSError, ValueError, LookupError, TypeError):
         return []
 

@@ -28,6 +28,8 @@ def test_names_notes_and_refusals(run, policy, tmp_path, monkeypatch):
         code, _, noted = run("export", policy, "--to", "c", "--name", name, "--out", tmp_path / "x")
         assert code == 2 and "'name' must be a C identifier" in noted
     assert not (tmp_path / "x").exists()
+    code, _, noted = run("export", policy, "--to", "python", "--out", "/")
+    assert code == 2 and "a folder that can be made" in noted
     monkeypatch.setattr("policyopt.cli.export.find_spec", lambda name: None)
     code, said, noted = run("export", policy, "--out", out)
     assert code == 0 and "no ONNX graphs" in noted and "onnx" not in said

@@ -67,6 +67,46 @@ def test_every_command_tells_what_it_replaces(run, cache, tmp_path, line, names)
     assert all(name in told[0] for name in names)
 
 
+LINES = {
+    "curve CACHE --methods max_prob --budgets 1": ["curve.csv", "curve.png"],
+    "compare CACHE --methods max_prob,margin --budgets 1": ["compare.csv"],
+    "calibration CACHE --maps platt": ["calibration.json"],
+    "explain POLICY CACHE": ["rows.csv"],
+    "simulate CACHE --rounds 20 --repetitions 1": ["simulation.csv"],
+    "tune CACHE --method max_prob --trials 1 --budget 2": ["tuned.json", "policy.json", "study.db"],
+    "plan CACHE --tiers TIERS --objective latency": ["plan.json", "policy.json", "tier-9-x.json"],
+}
+
+
+@pytest.mark.parametrize("how", ["a link", "own"])
+@pytest.mark.parametrize("line, names", LINES.items())
+def test_results_do_not_go_through_links_or_over_own_files(
+    run, cache, tmp_path, line, names, how, root
+):
+    """A folder from an archive may hold a link named as a result is: what it leads to stays as it was."""
+    policy, out, mine = tmp_path / "p.json", tmp_path / "out", tmp_path / "mine.txt"
+    if "POLICY" in line:
+        assert run("fit", cache, "--method", "max_prob", "--budget", 2, "--out", policy)[0] == 0
+    fill = {"CACHE": cache, "POLICY": policy, "TIERS": root / "docs" / "tiers.toml"}
+    words = [*(fill.get(word, word) for word in line.split()), "--out", out]
+    for name in names:
+        if how == "own" and name not in (
+            "curve.csv",
+            "compare.csv",
+            "rows.csv",
+            "simulation.csv",
+            "policy.json",
+        ):
+            continue
+        out.mkdir(exist_ok=True)
+        mine.write_text("thesis")
+        (out / name).write_text("thesis") if how == "own" else (out / name).symlink_to(mine)
+        code, _, err = run(*words)
+        assert code == 2 and "--out" in err and ("a link" in err) == (how == "a link"), (name, err)
+        assert mine.read_text() == (out / name).read_text() == "thesis"
+        (out / name).unlink()
+
+
 def test_no_input_and_no_device_is_taken_for_an_output(run, cache, tmp_path):
     policy = tmp_path / "p.json"
     run("fit", cache, "--method", "max_prob", "--budget", 2, "--out", policy)

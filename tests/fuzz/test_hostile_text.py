@@ -35,6 +35,7 @@ from policyopt.runtime.artifact import from_dict
 from policyopt.runtime.errors import InputError
 from policyopt.runtime.experts_file import experts_to_dict
 from policyopt.runtime.online import Online
+from policyopt.runtime.text import csv_cell
 from policyopt.tiers import TierPolicy, load_tier
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
@@ -410,14 +411,25 @@ def test_passwords_of_a_storage_are_masked(small, tmp_path):
     for url in (
         "postgresql://me:hunter2@h/db", "nothing+at.all://me:hunter2@h/db", "me:hunter2@h", "a:/me:hunter2@h",
         "postgresql://me:hunter2@hunter2@h:port/db", f"sqlite:///{tmp_path}/no/s.db?password=hunter2",
-        "mysql://me:hunter2 or so?@h/db", "redis://:hunter%32@h",
+        "mysql://me:hunter2 or so?@h/db", "redis://:hunter%32@h", "mysql://h/db?api_key=hunter2",
     ):  # fmt: skip
         command = ("tune", small, "--method", "margin", "--storage", url, "--out", tmp_path / "t")
         for more in ((), ("--debug",)):
             code, out, err = printed(*command, *more)
             assert code == 2 and "'storage'" in err and "hunter" not in out + err, err
-    _, out, err = printed("tune", small, "--method", "margin", "http://me:hunter2@h")
-    assert "***" in err and "hunter" not in out + err
+    long = "hunter2" * 50
+    for words in (
+        ("tune", small, "--method", "margin", "http://me:hunter2@h"),
+        ("tune", small, "--method", "margin", "--cost", "http://u@corp:hunter2@h/db"),
+        ("info", "mysql://u:hunter2@h/db"), ("evaluate", f"mysql://u:{long}@h/db", small),
+    ):  # fmt: skip
+        _, out, err = printed(*words)
+        assert "***" in err and "hunter" not in out + err, err
+
+
+def test_a_cell_does_not_end_where_a_spreadsheet_divides_lists_by_semicolons():
+    assert csv_cell("a;=1+1; @b;-2") == "a;'=1+1; '@b;'-2"
+    assert csv_cell("[0.5, -1e30]") == "[0.5, -1e30]" and csv_cell("a; b") == "a; b"
 
 
 def test_no_header_is_written_that_does_not_compile(tmp_path, monkeypatch):

@@ -253,5 +253,10 @@ def test_runtime_command_line(tmp_path):
         "1,1,1,2.0",
         "2,1,0,2.0",
     ]
+    with open("/dev/full", "w") as full:
+        words = [*command, str(tmp_path / "x.npy")]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and "The disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
     done = subprocess.run([*command, str(tmp_path / "missing.npy")], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: 'outputs' must be a file")

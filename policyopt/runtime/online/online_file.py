@@ -97,8 +97,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(
             f"'{path.name}' was changed after it was written: its checksum differs. Save it again."
         )
-    if type(content["saves"]) is not int or content["saves"] < 1:
-        raise bad(f"saves of {path.name}", "1 or more", content["saves"], "Save it again.")
+    if type(content["saves"]) is not int or not 1 <= content["saves"] < 1 << 62:
+        raise bad(
+            f"saves of {path.name}", "1 or more, below 2**62", content["saves"], "Save it again."
+        )
     return content
 
 
