@@ -253,7 +253,7 @@ def test_runtime_command_line(tmp_path):
         "1,1,1,2.0",
         "2,1,0,2.0",
     ]
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         words = [*command, str(tmp_path / "x.npy")]
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2 and "The disk is full" in done.stderr
