@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
