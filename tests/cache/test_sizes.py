@@ -115,6 +115,16 @@ def wide(text, count, end):
     return f"{head}\n" + text * end
 
 
+def parquet_of_fixed(rows=2000, length=200_000):
+    """Return a table whose splits have one length, all equal: a dictionary of one."""
+    file, texts = io.BytesIO(), pa.array([bytes(length)] * rows, pa.binary(length))
+    table = pa.table(
+        {"conf_0": pa.array([0.5] * rows), "conf_1": pa.array([0.5] * rows), "split": texts}
+    )
+    pq.write_table(table, file, compression="zstd", dictionary_pagesize_limit=1 << 30)
+    return file.getvalue()
+
+
 def bombs():
     """Return files by name, each of which asks for hundreds of megabytes or more."""
     padding = os.urandom(3 << 20)
@@ -130,6 +140,9 @@ def bombs():
         "splits.parquet": parquet_of(
             {"conf_0": 0.5, "conf_1": 0.5, "pred_0": 1, "pred_1": 1, "split": long}, 200, compression="zstd"
         ),
+        "fixed.parquet": parquet_of_fixed(),
+        "useless.csv": wide("1\n", 400_000, 1).replace("conf", "x").encode(),
+        "equal.csv": b"conf_0,conf_1,label" + b",x" * 16_000 + b"\n0.5,0.5,1\n",
         "pages.parquet": parquet_of(
             {"conf_0": "0" * 2000}, 200_000, compression="zstd", use_dictionary=False
         ),
@@ -390,9 +403,35 @@ def test_pt_files_with_more_than_tensors_are_read(tmp_path, zipped):
     assert data.exits == 2 and data.costs[0].unit == "ms"
 
 
-def test_rows_longer_than_the_header_are_refused(tmp_path):
-    """pandas would take the first column for names of the rows, and shift all others."""
-    for end in (",7", ","):
-        (tmp_path / "a.csv").write_text("conf_0,conf_1,pred_0,pred_1" + f"\n0.5,0.6,1,2{end}" * 9)
-        with pytest.raises(InputError, match=r"of 4 cells, as the header"):
+@pytest.mark.parametrize("end", [",7", ",", ',"7"'])
+@pytest.mark.parametrize("head", ["", "note,"])
+@pytest.mark.parametrize("shorter", [0, 3])
+def test_rows_longer_than_the_header_are_refused(tmp_path, end, head, shorter):
+    """pandas would take the first column for names of the rows and shift all others, or cut what is too much."""
+    row, cell = "\n0.5,0.6,1,2", "\nx,0.5,0.6,1,2"
+    row = cell if head else row
+    (tmp_path / "a.csv").write_text(
+        f"{head}conf_0,conf_1,pred_0,pred_1" + row * shorter + f"{row}{end}" * 9
+    )
+    with pytest.raises(InputError, match=r"of [45] cells, as the header"):
+        import_sources(tmp_path / "a.csv", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('conf_0,conf_1,pred_0,pred_1,"a, b"\n' + '0.5,0.6,1,2,"x, ""y,\n"\n' * 9, None),
+        ("\ufeffconf_0, conf_1 ,pred_0,pred_1\n" + "0.5,0.6,1,2\n" * 9, None),
+        (" \nconf_0,conf_1,pred_0,pred_1\n" + "0.5,0.6,1,2\n" * 9, None),
+        ("a,b\n" + "0.5,0.6\n" * 9, r"confidence for each exit"),
+        ("conf_0,x, x\n" + "0.5,0.6,0.7\n" * 9, r"'x' twice"),
+        (",".join(f"x{k}" for k in range(16_385)), r"at most 16384. Got 16385"),
+    ],
+)
+def test_headers_of_csv_files(tmp_path, text, says):
+    (tmp_path / "a.csv").write_text(text)
+    if says is None:
+        assert import_sources(tmp_path / "a.csv", tmp_path / "out").data.exits == 2
+    else:
+        with pytest.raises(InputError, match=says):
             import_sources(tmp_path / "a.csv", tmp_path / "out")
