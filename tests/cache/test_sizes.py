@@ -389,6 +389,18 @@ def test_what_a_pt_file_must_not_hold_is_named(tmp_path, value, says):
         import_sources(tmp_path / "a.pt", tmp_path / "out")
 
 
+def test_pt_files_that_readers_read_otherwise_are_refused(tmp_path):
+    """torch takes a file for a zip by its first bytes, and finds members whatever their case."""
+    bomb, good = pt_bombs()["bytes_old.pt"], pt_of({"logits": torch.zeros(2, 500, 3)})
+    (tmp_path / "a.pt").write_bytes(bomb + good)
+    (tmp_path / "b.pt").write_bytes(good)
+    with zipfile.ZipFile(tmp_path / "b.pt", "a") as file:
+        file.writestr(file.namelist()[0].replace("data.pkl", "DATA.pkl"), b"\x80\x02].")
+    for name, says in (("a.pt", "bytearray"), ("b.pt", "cannot read")):
+        with pytest.raises(InputError, match=says):
+            import_sources(tmp_path / name, tmp_path / "out")
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_pt_files_with_more_than_tensors_are_read(tmp_path, zipped):
     half, model = torch.rand(2, 50, 3).bfloat16(), torch.nn.BatchNorm1d(3)

@@ -114,7 +114,9 @@ def _members(path: Path, room: Room) -> dict[str, zipfile.ZipInfo]:
             check_zip(archive, path, "SRC")
             for info in archive.infolist():
                 room.take(info.file_size, info.compress_size)
-            return {info.filename.partition("/")[2]: info for info in archive.infolist()}
+            folder = "".join(archive.namelist()[:1]).partition("/")[0] + "/"
+            infos = [info for info in archive.infolist() if info.filename.startswith(folder)]
+            return {info.filename.removeprefix(folder): info for info in infos}
     except (zipfile.BadZipFile, OSError) as error:
         raise bad("SRC", "a readable file", f"{path} ({error})", "Save it anew.") from error
 
@@ -126,9 +128,11 @@ def _scan_zip(path: Path, members: dict[str, zipfile.ZipInfo], room: Room, torch
         info = members.get(f"data/{key}")
         return info is not None and size <= info.file_size
 
+    if len({name.lower() for name in members}) < len(members):  # torch's reader sees no difference
+        raise ValueError("two members whose names differ in case only")
     pickled = members["data.pkl"]
     data = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
-    scan(io.BytesIO(data), room, pickled.compress_size / max(len(data), 1), backed)
+    scan(io.BytesIO(data), room, min(pickled.compress_size / max(len(data), 1), 1.0), backed)
 
 
 def _scan_old(path: Path, room: Room) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickletools
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from policyopt.runtime.sizes import Room
 
@@ -97,7 +97,7 @@ def scan(file: BinaryIO, room: Room, share: float, backed: Callable[[str, int], 
     marks: list[list[Any]] = []
     memo: dict[int, Any] = {}
     taken, steps, begin = 0, 0, file.tell()
-    operations: Iterable[tuple[Any, Any, Any]] = pickletools.genops(file)
+    operations = cast("Iterable[tuple[Any, Any, Any]]", pickletools.genops(file))
     for operation, argument, place in operations:
         name = operation.name
         steps, taken = steps + 1, taken + (16 if name in _SINGLE else _PER_STEP)
