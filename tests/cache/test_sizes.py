@@ -115,6 +115,16 @@ def wide(text, count, end):
     return f"{head}\n" + text * end
 
 
+def parquet_of_fixed(rows=2000, length=200_000):
+    """Return a table whose splits have one length, all equal: a dictionary of one."""
+    file, texts = io.BytesIO(), pa.array([bytes(length)] * rows, pa.binary(length))
+    table = pa.table(
+        {"conf_0": pa.array([0.5] * rows), "conf_1": pa.array([0.5] * rows), "split": texts}
+    )
+    pq.write_table(table, file, compression="zstd", dictionary_pagesize_limit=1 << 30)
+    return file.getvalue()
+
+
 def bombs():
     """Return files by name, each of which asks for hundreds of megabytes or more."""
     padding = os.urandom(3 << 20)
@@ -130,6 +140,9 @@ def bombs():
         "splits.parquet": parquet_of(
             {"conf_0": 0.5, "conf_1": 0.5, "pred_0": 1, "pred_1": 1, "split": long}, 200, compression="zstd"
         ),
+        "fixed.parquet": parquet_of_fixed(),
+        "useless.csv": wide("1\n", 400_000, 1).replace("conf", "x").encode(),
+        "equal.csv": b"conf_0,conf_1,label" + b",x" * 16_000 + b"\n0.5,0.5,1\n",
         "pages.parquet": parquet_of(
             {"conf_0": "0" * 2000}, 200_000, compression="zstd", use_dictionary=False
         ),
@@ -141,6 +154,57 @@ def bombs():
         "short_rows.jsonl": json.dumps({f"conf_{k}": 0.5 for k in range(1000)}).encode() + b"\n{}" * 250_000,
         "one_line.jsonl": b'{"logits": [' + b"[]," * (6 << 20) + b"[]]}",
         "nested.jsonl": b'{"logits": ' + b"[" * 10**6 + b"\n",
+    }  # fmt: skip
+
+
+class Call:
+    """Pickled as a call."""
+
+    def __init__(self, function, *arguments):
+        self.called = function, arguments
+
+    def __reduce__(self):
+        return self.called
+
+
+def pt_of(content, zipped=True):
+    file = io.BytesIO()
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    return file.getvalue()
+
+
+def with_pickle(pickled, how=zipfile.ZIP_STORED):
+    """Return a ``.pt`` with another pickle."""
+    file = io.BytesIO()
+    whole = io.BytesIO(pt_of({"logits": torch.zeros(2, 5, 3)}))
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(file, "w", how) as new:
+        for info in old.infolist():
+            mine = info.filename.endswith("data.pkl")
+            new.writestr(info.filename, pickled if mine else old.read(info))
+    return file.getvalue()
+
+
+def pt_bombs():
+    """Return ``.pt`` files by name: torch itself, or what is made of its values, would take gigabytes or forever."""
+    x, t, shared = torch.zeros(2, 5, 3), torch.randn(4000, 250), [0.0, 0.0]
+    for _ in range(27):
+        shared = [shared, shared]
+    keys = ("labels", "costs", "features", "metadata", "note", "unit")
+    return {f"shared_{key}.pt": pt_of({"logits": x, key: shared}) for key in keys} | {
+        "shared_logits.pt": pt_of({"logits": shared}),
+        "one_tensor.pt": pt_of({"logits": [t] * 1000, "labels": torch.zeros(4000)}),
+        "one_tensor_nested.pt": pt_of({"logits": [[t] * 1000] * 2}),
+        "one_text.pt": pt_of({"logits": x, "labels": [0] * 100_000 + ["x" * 10_000]}),
+        "texts.pt": pt_of({"logits": x, "note": ["x" * 100_000] * 4000}),
+        "tensor.pt": pt_of({"logits": Call(torch.Tensor, 2, 20_000_000, 10)}),
+        "bytes.pt": pt_of({"logits": x, "labels": Call(bytearray, 1_500_000_000)}),
+        "bytes_old.pt": pt_of({"logits": x, "labels": Call(bytearray, 1_500_000_000)}, False),
+        "storage_old.pt": pt_of({"logits": x}, False).replace(b"cpuq\x06K\x1e", b"cpuq\x06J\x00\x00\x00\x10"),
+        "lists.pt": with_pickle(b"\x80\x02(" + b"]" * (20 << 20) + b"t.", zipfile.ZIP_DEFLATED),
+        "deep.pt": with_pickle(b"\x80\x02}X\x06\0\0\0logits" + b"]" * 10**5 + b"a" * (10**5 - 1) + b"s."),
+        "itself.pt": with_pickle(b"\x80\x02}X\x06\0\0\0logits]q\x00h\x00as."),
+        "key.pt": with_pickle(b"\x80\x02}K\x01\x85q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"K\x01s."),
+        "called.pt": with_pickle(b"\x80\x02]q\x00" + b"](h\x00h\x00eq\x00" * 40 + b")R."),
     }  # fmt: skip
 
 
@@ -187,7 +251,7 @@ def test_files_that_lie_about_their_size_take_no_memory(tmp_path):
 def test_bombs_are_refused_before_memory_is_taken(tmp_path):
     files = tmp_path / "files"
     files.mkdir()
-    for name, content in bombs().items():
+    for name, content in (bombs() | pt_bombs()).items():
         (files / name).write_bytes(content)
         assert len(content) < 25 << 20, name
     for name, (end, grown) in imported_by_a_child(files, tmp_path).items():
@@ -310,9 +374,76 @@ def test_pt_files_that_lie_about_their_storage(tmp_path):
         import_sources(tmp_path / "b.pt", tmp_path / "out")
 
 
-def test_rows_longer_than_the_header_are_refused(tmp_path):
-    """pandas would take the first column for names of the rows, and shift all others."""
-    for end in (",7", ","):
-        (tmp_path / "a.csv").write_text("conf_0,conf_1,pred_0,pred_1" + f"\n0.5,0.6,1,2{end}" * 9)
-        with pytest.raises(InputError, match=r"of 4 cells, as the header"):
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (Call(bytearray, 9), r"'__builtin__.bytearray'.*--allow-pickle"),
+        (Call(torch.Tensor, 2, 3), r"'torch.Tensor'.*--allow-pickle"),
+        ([[torch.zeros(1), "a"], 1], r"numbers.*the text 'a'"),
+        (torch.UntypedStorage(3), r"labels' must be a tensor, a number, a text"),
+    ],
+)
+def test_what_a_pt_file_must_not_hold_is_named(tmp_path, value, says):
+    torch.save({"logits": torch.zeros(2, 500, 3), "labels": value}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=says):
+        import_sources(tmp_path / "a.pt", tmp_path / "out")
+
+
+def test_pt_files_that_readers_read_otherwise_are_refused(tmp_path):
+    """torch takes a file for a zip by its first bytes, and finds members whatever their case."""
+    bomb, good = pt_bombs()["bytes_old.pt"], pt_of({"logits": torch.zeros(2, 500, 3)})
+    (tmp_path / "a.pt").write_bytes(bomb + good)
+    (tmp_path / "b.pt").write_bytes(good)
+    with zipfile.ZipFile(tmp_path / "b.pt", "a") as file:
+        file.writestr(file.namelist()[0].replace("data.pkl", "DATA.pkl"), b"\x80\x02].")
+    for name, says in (("a.pt", "bytearray"), ("b.pt", "cannot read")):
+        with pytest.raises(InputError, match=says):
+            import_sources(tmp_path / name, tmp_path / "out")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pt_files_with_more_than_tensors_are_read(tmp_path, zipped):
+    half, model = torch.rand(2, 50, 3).bfloat16(), torch.nn.BatchNorm1d(3)
+    x, count = torch.nn.Parameter(torch.rand(2, 50, 3)), 100_000
+    content = {
+        "logits": list(x), "labels": [0, 1] * 25, "costs": [1.0, 2.0], "unit": "ms", "model": model.state_dict(),
+        "shape": x.shape, "kept": {"half": half, 1: None}, "used": [True] * count, "views": [half[0], half[1]],
+        "whole": torch.arange(9, dtype=torch.uint8), "kind_of": torch.float32, "number": 10**30,
+    }  # fmt: skip
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    data = import_sources(tmp_path / "a.pt", tmp_path / "out").data
+    assert data.exits == 2 and data.costs[0].unit == "ms"
+
+
+@pytest.mark.parametrize("end", [",7", ",", ',"7"'])
+@pytest.mark.parametrize("head", ["", "note,"])
+@pytest.mark.parametrize("shorter", [0, 3])
+def test_rows_longer_than_the_header_are_refused(tmp_path, end, head, shorter):
+    """pandas would take the first column for names of the rows and shift all others, or cut what is too much."""
+    row, cell = "\n0.5,0.6,1,2", "\nx,0.5,0.6,1,2"
+    row = cell if head else row
+    (tmp_path / "a.csv").write_text(
+        f"{head}conf_0,conf_1,pred_0,pred_1" + row * shorter + f"{row}{end}" * 9
+    )
+    with pytest.raises(InputError, match=r"of [45] cells, as the header"):
+        import_sources(tmp_path / "a.csv", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('conf_0,conf_1,pred_0,pred_1,"a, b"\n' + '0.5,0.6,1,2,"x, ""y,\n"\n' * 9, None),
+        ("\ufeffconf_0, conf_1 ,pred_0,pred_1\n" + "0.5,0.6,1,2\n" * 9, None),
+        (" \nconf_0,conf_1,pred_0,pred_1\n" + "0.5,0.6,1,2\n" * 9, None),
+        ("a,b\n" + "0.5,0.6\n" * 9, r"confidence for each exit"),
+        ("conf_0,x, x\n" + "0.5,0.6,0.7\n" * 9, r"'x' twice"),
+        (",".join(f"x{k}" for k in range(16_385)), r"at most 16384. Got 16385"),
+    ],
+)
+def test_headers_of_csv_files(tmp_path, text, says):
+    (tmp_path / "a.csv").write_text(text)
+    if says is None:
+        assert import_sources(tmp_path / "a.csv", tmp_path / "out").data.exits == 2
+    else:
+        with pytest.raises(InputError, match=says):
             import_sources(tmp_path / "a.csv", tmp_path / "out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -350,6 +351,32 @@ def test_a_tampered_state_is_refused(name, value):
     found.update_batch(*requests(20, 2))
     with pytest.raises(InputError):
         DriftWatch.restore({**found.state(), name: value})
+
+
+@pytest.mark.parametrize(("exits", "classes"), [(400, 1 << 20), (64, 70_000)])
+def test_a_state_whose_table_is_far_larger_than_its_numbers_is_refused(exits, classes):
+    """Each statistic has a row as long as the longest: megabytes of JSON became gigabytes."""
+    found, count = watch().state(), exits + 2
+    rows = [[1], [1] * (classes + 1), [1] * exits, *[[1]] * (exits - 1)]
+    found |= {
+        "path": list(range(exits)),
+        "classes": classes,
+        "edges": [[]] * exits,
+        "usual": [[0, 1]] * count,
+    }
+    found |= {name: rows for name in ("reference", "pool", "recent")} | {"start": [0] * count}
+    found |= {name: [found[name][0]] * count for name in ("sums", "histograms", "run", "moments")}
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"'statistics' must be \d+ at most.*Got \d+"):
+        DriftWatch.restore(found)
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
+    scores, seen = np.zeros((8, exits)), np.zeros(8, int)
+    with pytest.raises(InputError, match=r"'statistics' must be.*steered=True"):
+        DriftWatch.fit(scores, seen, np.full(8, exits - 1), classes=classes)
+    found |= {"classes": 9, "reference": [[1], [1] * 10, *rows[2:]]}
+    found |= {"pool": found["reference"], "recent": found["reference"]}
+    assert DriftWatch.restore(found).reference.classes == 9
 
 
 @pytest.mark.parametrize("name", ["path", "edges", "pool", "sums", "seed", "steered"])

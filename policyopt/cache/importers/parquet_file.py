@@ -80,10 +80,11 @@ def read(path: Path) -> Raw:
 def _sizes(file: Any, group: int, used: list[str]) -> tuple[int, int]:
     """Return the bytes that a row group's columns come to, and those that they have in the file.
 
-    Runs of equal values and repeated ones take no room in a file, so rows are counted too.
+    Runs of equal values and repeated ones take no room in a file, so rows are counted too: of texts of
+    one length each in full, as Arrow unpacks them.
     """
     meta = file.metadata.row_group(group)
-    columns = [meta.column(i) for i in range(meta.num_columns)]
-    mine = [column for column in columns if column.path_in_schema.split(".")[0] in used]
-    decoded = sum(max(8 * meta.num_rows, column.total_uncompressed_size) for column in mine)
-    return decoded, sum(column.total_compressed_size for column in mine)
+    columns = [(meta.column(i), file.schema.column(i).length or 0) for i in range(meta.num_columns)]
+    mine = [pair for pair in columns if pair[0].path_in_schema.split(".")[0] in used]
+    decoded = sum(max(max(8, n) * meta.num_rows, c.total_uncompressed_size) for c, n in mine)
+    return decoded, sum(column.total_compressed_size for column, _ in mine)

@@ -159,6 +159,7 @@ def declared(name: str, found: Mapping[str, Any]) -> Raw:
                 raise bad(f"{name}: {key}", "a text", repr(value), "Mend the file.")
             raw.options["unit" if key == "cost_unit" else key] = text
         elif known is not None and known[1] != "metadata":
+            _refuse_text(f"{name}: {key}", value)
             try:
                 raw.arrays[key] = np.asarray(value)
             except ValueError as error:
@@ -168,6 +169,18 @@ def declared(name: str, found: Mapping[str, Any]) -> Raw:
             if known is None and np.ndim(value):
                 raw.notes.append(f"{name}: key {key!r} is not known: not used, see the metadata")
     return raw
+
+
+def _refuse_text(argument: str, value: Any) -> None:
+    """Refuse text in lists of numbers: numpy would make room for the longest one in every place."""
+    waiting = [value] if isinstance(value, (list, tuple)) else []
+    while waiting:
+        for item in waiting.pop():
+            if isinstance(item, (list, tuple)):
+                waiting.append(item)
+            elif isinstance(item, (str, bytes)):
+                step = "Encode names of classes as whole numbers from 0."
+                raise bad(argument, "numbers", f"the text {item[:60]!r}", step)
 
 
 def plain(value: Any) -> Any:

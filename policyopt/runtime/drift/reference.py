@@ -13,6 +13,8 @@ from ..errors import bad
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+#: Cells of the table that come to each that is used, and cells that are too few to matter.
+_RATIO, _FREE = 16, 1 << 22
 _EVERY = 4  # of the rows, one in so many sets the edges and is not counted
 
 
@@ -91,6 +93,7 @@ class Reference:
             path, classes, steered, tuple(edges), np.zeros((0, 0), np.int64),
             np.array([moments[0], *between, *moments[1:]]),
         )  # fmt: skip
+        blank.check_size("Watch the first exit only: steered=True.")
         cells, _ = blank.read(scores, predictions, positions)
         # The rows that set a score's edges are every fourth of those that reach it.
         for j, k in enumerate(blank.columns):
@@ -128,6 +131,14 @@ class Reference:
         first, *later = (len(e) + 1 for e in self.edges)
         more = () if self.steered else (len(self.path), *later)
         return (first, self.classes + 1, *more)
+
+    def check_size(self, step: str) -> None:
+        """Refuse a table far larger than what is used of it: a row is as long as the longest, often of classes."""
+        rows, longest = len(self.widths), max(self.widths)
+        most = max(_RATIO * sum(self.widths), _FREE) // longest
+        if rows > most:
+            allowed = f"{most} at most, where one has {longest} cells (classes {self.classes})"
+            raise bad("statistics", allowed, f"{rows}", step)
 
     def read(self, scores: Floats, predictions: Ints, positions: Ints) -> tuple[Ints, Floats]:
         """Return the cells (n, J), -1 where not reached, and the scores less their means (n, J)."""

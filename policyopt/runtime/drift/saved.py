@@ -97,6 +97,7 @@ def _reference(state: Mapping[str, Any]) -> Reference:
         raise bad("usual", "means and spreads, spreads 0 or more", float(usual[:, 1].min()), _NEXT)
     exits = tuple(int(k) for k in path)
     blank = Reference(exits, classes, steered, edges, np.zeros((0, 0), np.int64), usual)
+    blank.check_size(_NEXT)
     pool = _padded(state, "reference", blank.widths)
     return Reference(exits, classes, steered, edges, pool, usual)
 
