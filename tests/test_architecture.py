@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ def test_no_pickle_and_no_swallowed_errors(root):
     for path in (root / "policyopt").rglob("*.py"):
         text = path.read_text()
         if path.name != "torch_file.py":  # where --allow-pickle is the explicit opt-in
-            assert "import pickle" not in text, path
+            assert not re.search(r"import pickle\b", text), path
         assert "np.load" not in text or "allow_pickle=False" in text, path
         assert "pickle.load" not in text and "weights_only=False" not in text, path
         assert "except: pass" not in text and "except Exception: pass" not in text, path
