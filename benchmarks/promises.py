@@ -219,10 +219,11 @@ def main() -> None:
         with ProcessPoolExecutor(options.workers) as pool, options.out.open("a") as file:
             jobs = [pool.submit(draw, *task) for task in tasks]
             for i, job in enumerate(as_completed(jobs)):
+                found = job.result().items()
                 records.append(
-                    {k: round(v, 9) if isinstance(v, float) else v for k, v in job.result().items()}
+                    {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in found}
                 )
-                file.write(json.dumps(records[-1]) + "\n")
+                file.write(json.dumps(records[-1], separators=(",", ":")) + "\n")
                 file.flush()
                 if i % 200 == 0:
                     print(f"{i} of {len(jobs)}", flush=True)
