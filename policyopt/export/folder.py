@@ -65,8 +65,10 @@ def new_folder(out: str | os.PathLike[str], check: Callable[[Path], None]) -> It
 
 def _keep(gone: Path, out: Path, check: Callable[[Path], None]) -> None:
     """See that the folder replaced may go; what came into it at the last moment is somebody's."""
+    with contextlib.suppress(InputError):
+        return check(gone)
     try:
-        check(gone)
+        check(gone)  # once more: the system may have refused to read it for a moment
     except InputError as error:
         names = (out.with_name(f"{out.name}.replaced{i or ''}") for i in count())
         kept = next(path for path in names if not os.path.lexists(path))
