@@ -220,9 +220,8 @@ def cross_validate(
         try:
             with listening(None):  # the folds are what is told
                 path = fit_where_possible(method, train, inside, seed, validate=False)
-        except (
-            ValueError
-        ):  # ours or a library's: a fold of one class, a singular matrix; `remarks` tells
+        except ValueError:
+            # Ours or a library's: a fold of one class, a singular matrix. `remarks` tells.
             return None
         for i, one in enumerate(path):
             if one is None:
