@@ -31,7 +31,8 @@ def counted(study: Any) -> list[Any]:
     return [
         t
         for t in study.get_trials(deepcopy=False)
-        if t.state.name in ("COMPLETE", "PRUNED") or "error" in t.user_attrs
+        if t.state.name in ("COMPLETE", "PRUNED")
+        or (t.state.name == "FAIL" and "error" in t.user_attrs)  # set while the trial still runs
     ]
 
 

@@ -8,6 +8,7 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
+import optuna
 import pytest
 from synthetic import cache as make_cache
 
@@ -21,6 +22,7 @@ from policyopt.runtime import load_policy
 from policyopt.runtime.errors import BudgetError, InputError, bad
 from policyopt.table import Tables
 from policyopt.tuning.objective import Objective, fold_rows, mean_height, score_fold
+from policyopt.tuning.trials import records
 
 CALLS = {"fits": 0, "stop_at": None, "rows": set()}
 
@@ -239,6 +241,16 @@ def test_several_processes_share_a_study(data, tmp_path):
     assert found.history[0]["default"]
     # Two that choose at the same moment may choose the same; it is rare, and no worse than that.
     assert len({json.dumps(r["settings"], sort_keys=True) for r in found.history}) >= 5
+
+
+def test_a_trial_whose_error_is_noted_but_that_still_runs_is_not_counted():
+    """Two processes share a study: one may look between the other's note and its end."""
+    study = optuna.create_study()
+    trial = study.ask()
+    trial.set_user_attr("error", "out of reach")
+    assert records(study) == []
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    assert [r["state"] for r in records(study)] == ["failed"]
 
 
 def test_accuracy_at_a_budget_is_not_gained_by_overspending():
