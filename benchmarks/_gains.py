@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from _common import table
 
 from policyopt.cache.data import ExitData
@@ -14,9 +13,9 @@ from policyopt.frontier.compare import Path, compare_paths, path_of
 from policyopt.frontier.curve import curve, split_for_seed
 from policyopt.intervals import bootstrap_means, interval
 from policyopt.methods import make_method
+from policyopt.runtime.typing import Floats
 from policyopt.table import Tables
 
-Floats = npt.NDArray[np.float64]
 BUDGETS = 9
 REFERENCE = "max_prob"
 FLAGSHIP = "optimal_stopping"

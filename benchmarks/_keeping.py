@@ -6,20 +6,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from _common import table
 
 from policyopt.cache.data import ExitData
 from policyopt.frontier.compare import Path, area_between, compare_paths, path_of
 from policyopt.frontier.curve import Frontier, curve, split_for_seed
+from policyopt.runtime.typing import Floats
 from policyopt.table import Tables
 
 SCORES = ("max_prob", "entropy", "margin")
 REFERENCE = "geometric"
 SOLVERS = (REFERENCE, "shared", "joint")
 BUDGETS = 9
-
-Floats = npt.NDArray[np.float64]
 
 
 def spec(score: str, solver: str) -> str:

@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from _bandit_libraries import contestants
 from _common import machine, machine_line, table, times, write
 
 from policyopt.runtime.bandits import BANDITS, make_bandit
 from policyopt.runtime.bandits.parts.reveal import reveal_chances
+from policyopt.runtime.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 OUT = Path(__file__).parent / "results" / "bandits.json"
 MEANS = np.array([0.25, 0.4, 0.5, 0.6, 0.7])  # of five Bernoulli arms
 AT = (100, 1_000, 10_000)

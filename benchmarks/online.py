@@ -16,11 +16,11 @@ from _common import machine, machine_line, write
 
 from policyopt.cache import open_cache
 from policyopt.online.simulate import simulate
+from policyopt.progress import progress_callback
 from policyopt.report.figures import save_figure
 from policyopt.report.simulation import simulation_figure
 from policyopt.runtime.bandits import BANDITS
 from policyopt.runtime.online.controller import Controller
-from policyopt.telling import listening
 
 OVERHEADS = (0.0, 0.05, 0.1, 0.15)
 STREAMS = ("test", "blur_medium", "noise_medium")
@@ -227,7 +227,7 @@ def main() -> None:
     stored = ROOT / "benchmarks/results/online.json"
     parts = json.loads(stored.read_text()) if only else {}
     started, at_start = time.monotonic(), machine()
-    with tempfile.TemporaryDirectory() as folder, listening(None):
+    with tempfile.TemporaryDirectory() as folder, progress_callback(None):
         if only in (None, "keeping"):
             parts["keeping"] = keeping()
         if only in (None, "changing"):

@@ -15,7 +15,7 @@ from policyopt.cache.data import ExitData
 from policyopt.methods import Fitted, Method, make_method
 from policyopt.replay import Replay, replay
 from policyopt.runtime.confidence import ConfidenceRule
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.experts import ExpertPolicy, policy_of
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table, Tables
@@ -84,7 +84,7 @@ def fit(
     2.0
     """
     if confidence is not None and confidence not in FITS:
-        raise bad("confidence", f"one of {', '.join(FITS)}", confidence, "E.g. beta.")
+        raise input_error("confidence", f"one of {', '.join(FITS)}", confidence, "E.g. beta.")
     tables = tables or Tables(data, cost)
     table = tables.get(split)
     chosen = method_of(method, settings)
@@ -95,7 +95,9 @@ def fit(
             k: v for k, v in chosen.settings().items() if k in ("thresholds", "patience", "exit")
         }
         if not any(v is not None and not isinstance(v, str) for v in fixed.values()):
-            raise bad("budget", "given", "none", "E.g. --budget 40% (Python: budget='40%').")
+            raise input_error(
+                "budget", "given", "none", "E.g. --budget 40% (Python: budget='40%')."
+            )
     else:
         limit = parse_budget(budget, table.mean_costs)
     fitted = chosen.fit_path(table, [limit], seed)[0]
@@ -114,7 +116,7 @@ def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Metho
     if method is None:
         unknown = settings.keys() - make_method(DEFAULT_METHOD).settings().keys()
         if unknown:
-            raise bad(
+            raise input_error(
                 "settings", "of the method", ", ".join(sorted(unknown)) + " without a method",
                 "Without one it is auto, which has folds and errors; e.g. --method max_prob.",
             )  # fmt: skip
@@ -122,7 +124,7 @@ def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Metho
     if not isinstance(method, Method):
         return make_method(method, settings)
     if settings:
-        raise bad(
+        raise input_error(
             "settings", "part of the method given", sorted(settings), "Set them on the method."
         )
     return method

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.costs import positions
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 Budget = float | str
 
@@ -45,7 +45,7 @@ def parse_budget(budget: Budget, costs: npt.NDArray[np.float64]) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise bad(
+        raise input_error(
             "budget",
             "a number, or a share such as 40%",
             budget,
@@ -102,7 +102,7 @@ def parse_budgets(
     items: list[Any] = list(given) if isinstance(given, Iterable) else []
     items = [item for item in items if str(item).strip()]
     if not items:
-        raise bad(
+        raise input_error(
             "budgets", "at least one budget", "none", "E.g. --budgets 9 or --budgets 20%,40%."
         )
     return [parse_budget(item, costs) for item in items]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.checks import MAX_COST, MAX_NAME, check_text
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 
 KINDS = ("cumulative", "standalone")
 #: Of the last exit; the inverse of its square is a number too.
@@ -62,22 +62,28 @@ class Cost:
         check_text("cost name", self.name, MAX_NAME, "Name it, e.g. compute.")
         check_text("cost unit", self.unit, step="E.g. ms, MMACs, USD.")
         if self.kind not in KINDS:
-            raise bad("cost kind", f"one of {', '.join(KINDS)}", self.kind, "Choose one.")
+            raise input_error("cost kind", f"one of {', '.join(KINDS)}", self.kind, "Choose one.")
         if self.values is not None:
             try:
                 row = np.asarray(self.values, dtype=np.float64)
             except (TypeError, ValueError) as error:
-                raise bad(self.name, "one number per exit", self.values, "E.g. 1,2,4.") from error
+                raise input_error(
+                    self.name, "one number per exit", self.values, "E.g. 1,2,4."
+                ) from error
             if row.ndim != 1 or not row.size:
-                raise bad(self.name, "of shape (K,)", f"shape {row.shape}", "One per exit.")
+                raise input_error(self.name, "of shape (K,)", f"shape {row.shape}", "One per exit.")
             values = cumulative(row[None, :], self.kind, self.name)
             if values[0, -1] < MIN_COST:
                 allowed = f"more than 0 at the last exit ({MIN_COST:g} at least)"
                 got = f"{values[0, -1]:g}"
-                raise bad(self.name, allowed, got, "A budget needs a cost; choose another unit.")
+                raise input_error(
+                    self.name, allowed, got, "A budget needs a cost; choose another unit."
+                )
             object.__setattr__(self, "values", tuple(float(v) for v in values[0]))
         if not isinstance(self.cascade, bool):
-            raise bad("cascade", "True or False", self.cascade, "Whether skipped exits are free.")
+            raise input_error(
+                "cascade", "True or False", self.cascade, "Whether skipped exits are free."
+            )
         object.__setattr__(self, "cascade", self.cascade or self.kind == "standalone")
         # From here on the values are cumulative, whatever they were given as.
         object.__setattr__(self, "kind", "cumulative")
@@ -119,11 +125,11 @@ def cumulative(
     array([[1., 3., 7.]])
     """
     if kind not in KINDS:
-        raise bad("cost kind", f"one of {', '.join(KINDS)}", kind, "Choose one.")
+        raise input_error("cost kind", f"one of {', '.join(KINDS)}", kind, "Choose one.")
     costs = np.asarray(costs, dtype=np.float64)
     if costs.ndim != 2 or costs.shape[1] == 0:
         shape = f"shape {costs.shape}"
-        raise bad(name, "of shape (K,) or (N, K)", shape, "Give one cost per exit.")
+        raise input_error(name, "of shape (K,) or (N, K)", shape, "Give one cost per exit.")
 
     def place(row: int, exit_: int) -> str:
         return f"exit {exit_}" + (f" of row {first_row + row}" if len(costs) > 1 else "")
@@ -131,17 +137,17 @@ def cumulative(
     if not np.isfinite(costs).all():
         row, exit_ = np.argwhere(~np.isfinite(costs))[0]
         got = f"{costs[row, exit_]} at {place(row, exit_)}"
-        raise bad(name, "finite", got, "Mend or drop that cost.")
+        raise input_error(name, "finite", got, "Mend or drop that cost.")
     if (costs < 0).any():
         row, exit_ = np.argwhere(costs < 0)[0]
         got = f"{costs[row, exit_]:g} at {place(row, exit_)}"
-        raise bad(name, "0 or more", got, "Mend that cost, or leave it out.")
+        raise input_error(name, "0 or more", got, "Mend that cost, or leave it out.")
     with np.errstate(over="ignore"):  # too much all the same
         whole = np.cumsum(costs, axis=1) if kind == "standalone" else costs
     if (whole > MAX_COST).any():
         row, exit_ = np.argwhere(whole > MAX_COST)[0]
         got = f"{whole[row, exit_]:g} at {place(row, exit_)}"
-        raise bad(name, f"at most {MAX_COST:g}", got, "Mend it, or choose a larger unit.")
+        raise input_error(name, f"at most {MAX_COST:g}", got, "Mend it, or choose a larger unit.")
     if kind == "standalone":
         return whole
     falls = np.argwhere(np.diff(costs, axis=1) < 0)
@@ -213,7 +219,7 @@ def positions(costs: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.floa
     array([1.5, 2. , 4. ])
     """
     if not 1 <= count <= MAX_BUDGETS:
-        raise bad(
+        raise input_error(
             "budgets",
             f"a positive number of budgets, at most {MAX_BUDGETS}",
             count,

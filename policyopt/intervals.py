@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-Floats = npt.NDArray[np.float64]
+from policyopt.runtime.typing import Floats
+
 REPLICATES = 1000
 _BLOCK = 1 << 22  # resampled counts held at a time
 _MOST_RESAMPLED = 2_000  # rows: of more, the first terms of the expansion say the same

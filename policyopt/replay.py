@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.contexts import renumbered
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.experts import ExpertPolicy, policy_of
 from policyopt.runtime.policy import Policy
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
 from policyopt.trace import check_match, trace
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def _replay_one(policy: Policy, table: Table, samples: npt.NDArray[np.int64]) ->
 def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:
     """Run each context's policy over its rows."""
     if table.context is None:
-        raise bad(
+        raise input_error(
             f"split '{table.split}'", "one whose rows have a context", "rows without",
             "The policy has thresholds for each: import with a key 'context' (Python: context=).",
         )  # fmt: skip

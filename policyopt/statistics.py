@@ -24,8 +24,8 @@ from policyopt.runtime.output import (
     reduce_probabilities,
     reduce_record,
 )
+from policyopt.runtime.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 #: Bytes of one exit's logits that are worked on at a time: they stay in the processor's cache.
 _CHUNK_BYTES = 1 << 20

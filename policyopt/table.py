@@ -12,12 +12,12 @@ import numpy.typing as npt
 from policyopt.cache.data import CONTEXT, FEATURES_PREFIX, ExitData, Rows
 from policyopt.costs import kept_costs
 from policyopt.overhead import rate_of
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.kept import exit_numbers
 from policyopt.runtime.output import log_of, reduce_logits, with_log_prob
+from policyopt.runtime.typing import Floats
 from policyopt.statistics import ExitStatistics, Progress, exit_statistics
 
-Floats = npt.NDArray[np.float64]
 _CHUNK_BYTES = 16 << 20
 
 
@@ -305,7 +305,7 @@ class Tables:
         self, data: ExitData, cost: str | None = None, progress: Progress | None = None
     ) -> None:
         if not isinstance(data, ExitData):
-            raise bad(
+            raise input_error(
                 "data", "an opened cache", type(data).__name__,
                 "po.open_cache(folder), or po.from_arrays(logits, labels, costs).",
             )  # fmt: skip
@@ -335,7 +335,7 @@ class Tables:
         data = self.data
         key, rows = data.rows(split, seed)
         if not len(rows):
-            raise bad(
+            raise input_error(
                 "split", "with at least one row", f"'{split}' with none", "Choose other shares."
             )
         if key not in self._passed:

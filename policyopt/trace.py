@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.answers import Plain
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.experts import policy_of
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.trace import Trace
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
 
-Floats = npt.NDArray[np.float64]
 _ROWS = 8192  # whose feature vectors are read at a time
 
 
@@ -162,7 +162,7 @@ def check_match(policy: Policy, table: Table) -> None:
     }
     for name, (made_for, got) in pairs.items():
         if made_for != got:
-            raise bad(
+            raise input_error(
                 f"{name} of the cache", f"as the policy was fitted on: {made_for}", got,
                 "Use the policy with a cache of the same model, and the same --cost.",
             )  # fmt: skip

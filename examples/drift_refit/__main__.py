@@ -12,7 +12,7 @@ import numpy as np
 import policyopt as po
 from policyopt.budgets import parse_budget
 from policyopt.runtime.checks import check_names, check_whole
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.table import Tables
 
 from .picture import check_path, draw
@@ -58,7 +58,9 @@ def play(options: argparse.Namespace) -> None:
     known = tables.data.split_names
     for stream in check_names("--streams", list(dict.fromkeys(streams)), "E.g. test,blur_medium."):
         if stream not in known:
-            raise bad("--streams", f"among {', '.join(known)}", stream, "Streams of the cache.")
+            raise input_error(
+                "--streams", f"among {', '.join(known)}", stream, "Streams of the cache."
+            )
     server = Server(tables, options.budget, options.method, options.seed)
     limit = parse_budget(options.budget, tables.get("fit").mean_costs)
     unit = tables.data.cost().unit

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.report.figures import save_figure
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 WINDOW = 500  # requests that a point is the mean of
 
@@ -23,7 +23,7 @@ def check_path(path: Path) -> None:
     InputError
     """
     if path.suffix.lower() != ".png":
-        raise bad("--out", "a PNG file", str(path), "E.g. drift_refit.png.")
+        raise input_error("--out", "a PNG file", str(path), "E.g. drift_refit.png.")
     try:
         if path.is_dir():
             raise IsADirectoryError(path)
@@ -32,7 +32,7 @@ def check_path(path: Path) -> None:
         ).close()  # tried, as root may be refused too
     except OSError as error:
         allowed = "a file in a directory that you may write to"
-        raise bad("--out", allowed, str(path), "Choose another place.") from error
+        raise input_error("--out", allowed, str(path), "Choose another place.") from error
 
 
 def draw(

@@ -15,7 +15,7 @@ import policyopt as po
 from policyopt.export.c_header import c_source
 from policyopt.export.c_run import compiler
 from policyopt.export.tracing import trace_policy
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.files import write_file
 
 SERVE = Path(__file__).with_name("serve.c")
@@ -40,7 +40,7 @@ def play(options: argparse.Namespace) -> None:
     """From the cache to decisions in C."""
     data = po.open_cache(options.cache)
     if data.kind != "logits":
-        raise bad("cache", "one of logits", data.kind, "serve.c reads logits.")
+        raise input_error("cache", "one of logits", data.kind, "serve.c reads logits.")
     policy = po.fit(data, options.budget, options.method).policy
     key, places = data.rows("test")
     logits = np.asarray(data.splits[key].array("outputs")[places[: options.rows]], dtype="<f4")

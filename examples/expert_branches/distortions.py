@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from examples.fashion_mnist.data import SPLIT_SEED, Split
+from policyopt.runtime.typing import Ints
 
 KINDS = ("clean", "blur", "noise")
 """The contexts, in the order of their numbers."""
 
 LEVELS = {"blur": (0.6, 1.0, 1.5, 2.0, 3.0), "noise": (0.05, 0.1, 0.2, 0.3, 0.5)}
 """Standard deviations: of the Gaussian blur in pixels, of the additive noise on [0, 1]."""
-
-Ints = npt.NDArray[np.int64]
 
 
 def distorted(split: Split, kind: str, seed: int) -> Split:

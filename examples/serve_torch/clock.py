@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from policyopt.runtime.typing import Floats
 from policyopt.serving import Server, StagedModel
 
 WARMUP = 3
 ENOUGH = 5
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from scipy.optimize import minimize
 
 from policyopt.runtime.answers import Combined
 from policyopt.runtime.answers.combined import FLOOR
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
+from policyopt.runtime.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 Logs = npt.NDArray[np.float32]
 READINGS = ("geometric", "ztw", "poe")
 _UNDERFLOW = 1e-30
@@ -78,7 +78,9 @@ def fit_combined(
            [1., 1.]])
     """
     if reading not in READINGS:
-        raise bad("answer", f"one of {', '.join(READINGS)}", reading, "E.g. answer=geometric.")
+        raise input_error(
+            "answer", f"one of {', '.join(READINGS)}", reading, "E.g. answer=geometric."
+        )
     _, exits, classes = log_prob.shape
     # One contiguous array per exit: a step of the search then runs over memory in order.
     peaks = log_prob.max(axis=2, keepdims=True)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.answers.beta import fit_beta
 from policyopt.answers.histogram import fit_histogram
 from policyopt.answers.isotonic import fit_isotonic
 from policyopt.answers.platt import fit_platt
 from policyopt.runtime.confidence import ConfidenceRule
-from policyopt.runtime.errors import bad
-
-Floats = npt.NDArray[np.float64]
+from policyopt.runtime.errors import input_error
+from policyopt.runtime.typing import Floats
 
 FITS: dict[str, Callable[[Floats, Floats], ConfidenceRule]] = {
     "platt": fit_platt,
@@ -53,14 +51,14 @@ def fit_confidence(name: str, confidence: Floats, correct: Floats) -> Confidence
     array([0.8])
     """
     if name not in FITS:
-        raise bad("confidence", f"one of {', '.join(FITS)}", name, "")
+        raise input_error("confidence", f"one of {', '.join(FITS)}", name, "")
     confidence, correct = (np.asarray(a, dtype=np.float64) for a in (confidence, correct))
     if confidence.ndim != 2 or confidence.shape != correct.shape or not len(confidence):
-        raise bad(
+        raise input_error(
             "correct", f"of the confidence's shape {confidence.shape}, with a row or more",
             correct.shape, "Give both as (N, K).",
         )  # fmt: skip
     for what, array in (("confidence", confidence), ("correct", correct)):
         if not ((array >= 0) & (array <= 1)).all():
-            raise bad(what, "numbers in [0, 1]", f"{array.min()} to {array.max()}", "")
+            raise input_error(what, "numbers in [0, 1]", f"{array.min()} to {array.max()}", "")
     return FITS[name](confidence, correct)

@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from policyopt.answers.combined import READINGS, cross_fit_combined
 from policyopt.runtime.answers import AnswerRule, Plain
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.observe import Observer
 from policyopt.runtime.output import ExitOutput
+from policyopt.runtime.typing import Ints
 from policyopt.statistics import ExitStatistics
 from policyopt.table import Table
 
-Ints = npt.NDArray[np.int64]
 #: Names a user can give; "combined" is the geometric reading.
 NAMES = ("plain", "combined", *READINGS[1:], "temperature", "vector")
 #: Rows and numbers that a fit looks at: K weights per exit need no more, and with C=1000 time counts.
@@ -71,7 +71,9 @@ def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
         Unknown name, or records where whole outputs are needed.
     """
     if name not in NAMES:
-        raise bad("answer", f"one of {', '.join(NAMES)}", name, "E.g. --set answer=combined.")
+        raise input_error(
+            "answer", f"one of {', '.join(NAMES)}", name, "E.g. --set answer=combined."
+        )
     count = int(fold.max(initial=0)) + 1
     if name == "plain":
         return CrossFitted(Plain())

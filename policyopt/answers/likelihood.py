@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from policyopt.runtime.typing import Floats
+
 #: A log-probability below this (the least float32 probability is e^-103) counts as this much: a
 #: label that an exit called impossible is a bad miss, not an infinite one.
 FLOOR = -100.0

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from policyopt.answers.likelihood import loss_and_gradient
 from policyopt.runtime.answers.temperature import Temperature
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 #: Least and largest temperature. Where every row is right the likelihood would have it 0, where
 #: an exit knows nothing infinite; few rows reach either by chance.
@@ -89,7 +89,7 @@ def check_labels(log_prob: npt.NDArray[np.floating], labels: npt.NDArray[np.inte
     """Refuse labels that are not one class 0..C-1 per row, and fits on no rows."""
     n, classes = len(log_prob), log_prob.shape[-1]
     if n == 0 or labels.shape != (n,) or labels.min() < 0 or labels.max() >= classes:
-        raise bad(
+        raise input_error(
             "labels", f"one class in 0..{classes - 1} per row, of {n} rows (1 or more)",
             f"shape {labels.shape}", "Fit on labelled rows.",
         )  # fmt: skip

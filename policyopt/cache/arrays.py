@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.cache.checks import check_block
 from policyopt.cache.contexts import name_contexts
@@ -29,9 +28,9 @@ from policyopt.cache.overlap import refuse_overlap
 from policyopt.cache.splits import DEFAULT_SHARES, check_shares, check_splits
 from policyopt.costs import Cost, cumulative
 from policyopt.runtime.checks import check_seed
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
+from policyopt.runtime.typing import Array
 
-Array = npt.NDArray[Any]
 #: The arrays that show n and K.
 _LEADS = ("outputs", "confidence", "top_prob")
 _ROW_ARRAYS = ("outputs", "labels", *RECORD_ARRAYS, "sample_costs", "features", "context")
@@ -186,21 +185,29 @@ def _groups(
     """Return the row arrays by split name."""
     if splits is None:
         if not set(_LEADS) & set(whole):
-            raise bad("outputs", "given (or confidence=, for records)", "none", "Pass them.")
+            raise input_error(
+                "outputs", "given (or confidence=, for records)", "none", "Pass them."
+            )
         return {POOL: whole}
     if whole or shares is not None:
-        raise bad("splits", "given alone", f"also {sorted(whole) or 'split'}", "Move it inside.")
+        raise input_error(
+            "splits", "given alone", f"also {sorted(whole) or 'split'}", "Move it inside."
+        )
     if not isinstance(splits, Mapping) or not splits:
-        raise bad("splits", "a mapping of split to arrays", splits, "E.g. {'fit': {...}}.")
+        raise input_error("splits", "a mapping of split to arrays", splits, "E.g. {'fit': {...}}.")
     for name, arrays in splits.items():
         check_name("split", name)
         if not isinstance(arrays, Mapping):
-            raise bad(f"splits[{name!r}]", "a mapping of array names to arrays", arrays)
+            raise input_error(f"splits[{name!r}]", "a mapping of array names to arrays", arrays)
         odd = sorted(set(arrays) - set(_ROW_ARRAYS))
         if odd:
-            raise bad(f"splits[{name!r}]", f"of {', '.join(_ROW_ARRAYS)}", f"{odd}", "Rename.")
+            raise input_error(
+                f"splits[{name!r}]", f"of {', '.join(_ROW_ARRAYS)}", f"{odd}", "Rename."
+            )
         if not any(arrays.get(n) is not None for n in _LEADS):
-            raise bad(f"splits[{name!r}]", "with outputs or confidence", f"{sorted(arrays)}")
+            raise input_error(
+                f"splits[{name!r}]", "with outputs or confidence", f"{sorted(arrays)}"
+            )
     return {name: {k: v for k, v in a.items() if v is not None} for name, a in splits.items()}
 
 
@@ -213,7 +220,7 @@ def _are_costs(costs: Any) -> bool:
 def _move_sample_cost(groups: dict[str, dict[str, Any]], costs: Any, name: str) -> None:
     """Take costs of shape (n, K) for what they are: costs per sample of the one pool."""
     if list(groups) != [POOL]:
-        raise bad(
+        raise input_error(
             "costs",
             "of shape (K,) with named splits",
             f"shape {np.shape(costs)}",
@@ -229,7 +236,7 @@ def _oriented(
     flat = {k: v for k, v in arrays.items() if k != "sample_costs"}
     given = arrays.get("sample_costs")
     if given is not None and not isinstance(given, Mapping):
-        raise bad(
+        raise input_error(
             f"sample_costs of split {split}", "a mapping of cost name to array (N, K)",
             type(given).__name__, "E.g. sample_costs={'price': array}.",
         )  # fmt: skip

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.cache.layout import Layout, storage_type, store
-from policyopt.runtime.errors import bad
-
-Array = npt.NDArray[Any]
+from policyopt.runtime.errors import input_error
+from policyopt.runtime.typing import Array
 
 
 class Buffer:
@@ -28,7 +25,7 @@ class Buffer:
         """Refuse a batch with other arrays than the first one of the split."""
         shapes = {name: array.shape[2:] for name, array in block.items()}
         if shapes != self.shapes:
-            raise bad(
+            raise input_error(
                 f"split {split}",
                 f"of the arrays {sorted(self.shapes)} in every batch",
                 f"{sorted(shapes)} {sorted(shapes.values())}",

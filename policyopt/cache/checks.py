@@ -9,16 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.cache.data import CONTEXT
 from policyopt.cache.detect import SUM_TOLERANCE, detect_kind, sums_to_one
 from policyopt.cache.features import bad_value, is_features
 from policyopt.cache.layout import COST_PREFIX, Layout, storage_type
 from policyopt.costs import cumulative
-from policyopt.runtime.errors import InputError, bad
-
-Array = npt.NDArray[Any]
+from policyopt.runtime.errors import InputError, input_error
+from policyopt.runtime.typing import Array
 
 #: Confidences may pass 0 or 1 by this much (rounding of a softmax); they are clipped.
 UNIT_TOLERANCE = 1e-5
@@ -123,7 +121,9 @@ def check_outputs(
     >>> check_outputs(np.zeros((1, 2, 3)), "logits", np.dtype("f4"), "split 'fit'")
     """
     if outputs.dtype.kind == "b":
-        raise bad("outputs", "numbers", f"dtype bool ({where})", f"Give the {kind} themselves.")
+        raise input_error(
+            "outputs", "numbers", f"dtype bool ({where})", f"Give the {kind} themselves."
+        )
     if not _all_finite(outputs):
         top = outputs.max(axis=2)  # NaN and +inf reach the top, -inf only where all are
         if not np.isfinite(top).all():
@@ -171,12 +171,12 @@ def _refuse_overflow(outputs: Array, dtype: np.dtype[Any], where: str) -> None:
         step = "Scale them, or mend that value."
         if dtype.name == "float16":
             step = "Keep them as float32: --dtype float32 (Python: dtype='float32')."
-        raise bad("outputs", allowed, f"{worst:g} ({where})", step)
+        raise input_error("outputs", allowed, f"{worst:g} ({where})", step)
 
 
 def _refuse_probabilities(outputs: Array, where: str) -> None:
     if detect_kind(outputs) == "probabilities":
-        raise bad(
+        raise input_error(
             "outputs",
             "logits, as declared",
             f"rows that are non-negative and sum to 1 ({where}): probabilities",
@@ -215,7 +215,9 @@ def _check_context(array: Array, names: tuple[str, ...], where: str, first: int)
 def _check_features(name: str, array: Array, where: str, first: int) -> None:
     shown = f"features of exit {name.rpartition(':')[2]}"
     if array.dtype.kind not in "fiu":
-        raise bad(shown, "numbers", f"dtype {array.dtype} ({where})", "Convert them to float.")
+        raise input_error(
+            shown, "numbers", f"dtype {array.dtype} ({where})", "Convert them to float."
+        )
     at = bad_value(array)
     if at is not None:
         got = f"{array[at]} in column {at[1]}"
@@ -271,4 +273,4 @@ def _at(
     place = f"row {first + int(at[0])}" + (f", exit {int(at[1])}" if len(at) > 1 else "")
     shown = got if isinstance(got, str) else f"{got}"
     next_step = next_step or _REMEDY.get(name, "Mend that row or leave it out.")
-    return bad(name, allowed, f"{shown} at {place} of {where}", next_step)
+    return input_error(name, allowed, f"{shown} at {place} of {where}", next_step)

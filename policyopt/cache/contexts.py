@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.runtime.contexts import MAX_CONTEXTS, checked_names
-
-Array = npt.NDArray[Any]
+from policyopt.runtime.typing import Array
 
 
 def name_contexts(names: Any, columns: Iterable[Array | None]) -> tuple[str, ...]:

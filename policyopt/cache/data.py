@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from policyopt.costs import Cost
 from policyopt.runtime.checks import check_seed
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 KINDS = ("logits", "probabilities", "record")
 #: The splits with a meaning of their own; any other name is a stream.
@@ -166,7 +166,9 @@ class ExitData:
             if cost.name == name:
                 return cost
         names = ", ".join(c.name for c in self.costs)
-        raise bad("cost", f"one of {names}", name, "`policyopt info CACHE` lists the costs.")
+        raise input_error(
+            "cost", f"one of {names}", name, "`policyopt info CACHE` lists the costs."
+        )
 
     def rows(self, split: str, seed: int | None = None) -> tuple[str, npt.NDArray[np.int64]]:
         """Say where the rows of `split` stand.
@@ -194,7 +196,7 @@ class ExitData:
                     f"This cache has no rows for it: import it with such rows (keys {split}_...), "
                     "or all rows as one pool to be divided (--split fit=0.5,test=0.5)."
                 )
-            raise bad("split", f"one of {', '.join(self.split_names)}", split, step)
+            raise input_error("split", f"one of {', '.join(self.split_names)}", split, step)
         if not self.pooled:
             return split, np.arange(len(self.splits[split]))
         n = len(self.splits[POOL])

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.cache.data import FEATURES_PREFIX
-from policyopt.runtime.errors import bad
-
-Array = npt.NDArray[Any]
+from policyopt.runtime.errors import input_error
+from policyopt.runtime.typing import Array
 
 
 def feature_names(exits: int) -> list[str]:
@@ -64,14 +62,14 @@ def widths_of(block: Mapping[str, Array], rows: int, exits: int) -> tuple[int, .
         return ()
     if given != set(wanted):
         missing, odd = sorted(set(wanted) - given), sorted(given - set(wanted))
-        raise bad(
+        raise input_error(
             "features", f"of every exit, 0 to {exits - 1}, or of none",
             f"missing {missing}, superfluous {odd}", "Save one array (n, D_k) for each exit.",
         )  # fmt: skip
     for k, name in enumerate(wanted):
         array = block[name]
         if array.ndim != 2 or len(array) != rows or not array.shape[1]:
-            raise bad(
+            raise input_error(
                 f"features of exit {k}", f"of shape ({rows}, D), a row for each row of the outputs",
                 f"shape {array.shape}", "Save them for the same rows, flattened to vectors.",
             )  # fmt: skip
@@ -87,7 +85,7 @@ def agreed(before: tuple[int, ...] | None, now: tuple[int, ...]) -> tuple[int, .
     ((3, 2), ())
     """
     if before is not None and before != now:
-        raise bad(
+        raise input_error(
             "features", f"as in the rows before: {_shown(before)}", _shown(now),
             "Every split and batch needs the vectors of one model, or none has them.",
         )  # fmt: skip
@@ -136,7 +134,7 @@ def spread(value: Any) -> dict[str, Any]:
     ['features:0', 'features:1']
     """
     if not isinstance(value, (list, tuple)) or not value:
-        raise bad(
+        raise input_error(
             "features", "a list of K arrays of shape (n, D_k)", f"a {type(value).__name__}",
             "One array per exit: their widths may differ.",
         )  # fmt: skip

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 #: ``progress(done_bytes, total_bytes)``
 Progress = Callable[[int, int], None]
@@ -47,20 +47,24 @@ def open_regular(path: Path, argument: str) -> int:
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     flags |= getattr(os, "O_BINARY", 0)
     if path.is_symlink():  # also where O_NOFOLLOW does not exist
-        raise bad(argument, "a plain file", f"{path} (a link)", "Put the file itself there.")
+        raise input_error(
+            argument, "a plain file", f"{path} (a link)", "Put the file itself there."
+        )
     try:
         descriptor = os.open(path, flags)
     except FileNotFoundError:
-        raise bad(
+        raise input_error(
             argument, "a plain file", f"{path} (missing)", "Restore it or write the cache anew."
         ) from None
     except (OSError, ValueError) as error:
-        raise bad(
+        raise input_error(
             argument, "a readable plain file", f"{path} ({error})", "Check the path."
         ) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise bad(argument, "a plain file", f"{path} (not a file)", "Put the file itself there.")
+        raise input_error(
+            argument, "a plain file", f"{path} (not a file)", "Put the file itself there."
+        )
     return descriptor
 
 

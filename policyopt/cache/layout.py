@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.cache.data import CONTEXT, KINDS
 from policyopt.cache.features import agreed, is_features, stored_features, widths_of
 from policyopt.costs import Cost
 from policyopt.runtime.contexts import checked_names
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
+from policyopt.runtime.typing import Array
 
 #: More exits than this are a wrong axis order, not a model.
 MAX_EXITS = 1024
@@ -25,8 +25,6 @@ RECORD_ARRAYS = ("prediction", "confidence", "top_prob", "entropy", "correct")
 COST_PREFIX = "cost:"
 #: Arrays with one number per row.
 ROW_NUMBERS = ("labels", CONTEXT)
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -69,40 +67,44 @@ class Layout:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise bad("kind", f"one of {', '.join(KINDS)}", self.kind, "Say what the outputs are.")
+            raise input_error(
+                "kind", f"one of {', '.join(KINDS)}", self.kind, "Say what the outputs are."
+            )
         allowed = ("float32", "float64") if self.kind == "record" else ("float16", "float32")
         dtype = getattr(self.dtype, "name", getattr(self.dtype, "__name__", self.dtype))
         if dtype not in allowed:
-            raise bad("dtype", f"{' or '.join(allowed)} for kind {self.kind}", dtype, "Choose one.")
+            raise input_error(
+                "dtype", f"{' or '.join(allowed)} for kind {self.kind}", dtype, "Choose one."
+            )
         object.__setattr__(self, "dtype", dtype)  # np.float16 and np.dtype("f2") are welcome too
         if (
             not isinstance(self.classes, int)
             or not 0 <= self.classes <= MAX_CLASSES
             or self.classes == 1
         ):
-            raise bad("classes", f"0 (not known) or 2 to {MAX_CLASSES}", self.classes)
+            raise input_error("classes", f"0 (not known) or 2 to {MAX_CLASSES}", self.classes)
         if not self.costs:
-            raise bad(
+            raise input_error(
                 "costs", "at least one Cost", "none", "E.g. Cost('compute', 'MMACs', [1, 2])."
             )
         exits = {len(c.values) for c in self.costs if c.values is not None}
         if self.exits:
             exits.add(self.exits)
         if len(exits) > 1:
-            raise bad(
+            raise input_error(
                 "costs",
                 "one value per exit, K alike for all",
                 f"K = {sorted(exits)}",
                 "Give each cost one value for each exit.",
             )
         if exits and not 1 <= max(exits) <= MAX_EXITS:
-            raise bad("exits", f"1 to {MAX_EXITS}", max(exits), "Check the axes.")
+            raise input_error("exits", f"1 to {MAX_EXITS}", max(exits), "Check the axes.")
         object.__setattr__(self, "exits", max(exits, default=0))
         names = [c.name for c in self.costs]
         for name in names:
             check_name("cost name", name)
             if names.count(name) > 1:
-                raise bad("costs", "each of another name", f"{name!r} twice", "Rename one.")
+                raise input_error("costs", "each of another name", f"{name!r} twice", "Rename one.")
         object.__setattr__(self, "contexts", checked_names(self.contexts, 0))
 
     @property
@@ -120,7 +122,9 @@ def check_name(argument: str, name: object) -> str:
     'fit'
     """
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise bad(argument, "1 to 64 of the characters A-Z a-z 0-9 _ . -", name, "Rename it.")
+        raise input_error(
+            argument, "1 to 64 of the characters A-Z a-z 0-9 _ . -", name, "Rename it."
+        )
     return name
 
 
@@ -195,9 +199,9 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
     rows, exits = lead.shape[:2]
     if not lead.size:
         shape = f"none in shape {lead.shape}"
-        raise bad("rows", "at least 1, with an exit and a class", shape, "Leave it out.")
+        raise input_error("rows", "at least 1, with an exit and a class", shape, "Leave it out.")
     if layout.exits and exits != layout.exits:
-        raise bad(
+        raise input_error(
             "exits",
             f"{layout.exits}, as in the costs and the rows before",
             exits,
@@ -206,19 +210,23 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
     for name, array in block.items():
         if name in ROW_NUMBERS and array.shape != (rows,):
             got = f"{len(array)} {name}" if array.ndim == 1 else f"shape {array.shape}"
-            raise bad(name, f"one for each of the {rows} rows", got, "Add them, or check the axes.")
+            raise input_error(
+                name, f"one for each of the {rows} rows", got, "Add them, or check the axes."
+            )
         if name not in ROW_NUMBERS and not is_features(name) and array.shape[:2] != (rows, exits):
             shape = f"shape {array.shape}"
-            raise bad(name, f"of {rows} rows and {exits} exits", shape, "Check its axes.")
+            raise input_error(name, f"of {rows} rows and {exits} exits", shape, "Check its axes.")
     features = agreed(layout.features, widths_of(block, rows, exits))
     classes = layout.classes
     if "outputs" in block:
         classes = block["outputs"].shape[2]
         if classes < 2:
-            raise bad("outputs", "of at least 2 classes", classes, "For one logit z give [0, z].")
+            raise input_error(
+                "outputs", "of at least 2 classes", classes, "For one logit z give [0, z]."
+            )
         if layout.classes and classes != layout.classes:
             allowed = f"{layout.classes}, as stated or in the rows before"
-            raise bad("classes", allowed, classes, "All splits need outputs of one model.")
+            raise input_error("classes", allowed, classes, "All splits need outputs of one model.")
     return replace(layout, exits=exits, classes=classes, features=features), block
 
 
@@ -226,13 +234,13 @@ def _check_names(layout: Layout, block: dict[str, Array]) -> None:
     """Refuse arrays that are missing from, or do not belong to, this kind of cache."""
     if layout.kind == "record":
         if "outputs" in block:
-            raise bad("outputs", "absent for kind record", "outputs", "Say kind='logits'.")
+            raise input_error("outputs", "absent for kind record", "outputs", "Say kind='logits'.")
         if "confidence" not in block and "top_prob" in block and block["top_prob"].shape[-1]:
             block["confidence"] = block["top_prob"][:, :, 0]
         if "confidence" not in block:
-            raise bad("confidence", "given for kind record", "none", "Pass confidence=.")
+            raise input_error("confidence", "given for kind record", "none", "Pass confidence=.")
         if "prediction" not in block and "correct" not in block:
-            raise bad(
+            raise input_error(
                 "prediction",
                 "given for kind record (or else correct)",
                 "neither",
@@ -240,13 +248,15 @@ def _check_names(layout: Layout, block: dict[str, Array]) -> None:
             )
     else:
         if "outputs" not in block:
-            raise bad("outputs", f"given for kind {layout.kind}", "none", "Pass outputs=.")
+            raise input_error("outputs", f"given for kind {layout.kind}", "none", "Pass outputs=.")
         extra = [n for n in RECORD_ARRAYS if n in block]
         if extra:
-            raise bad(extra[0], "absent where outputs are given", extra[0], "Say kind='record'.")
+            raise input_error(
+                extra[0], "absent where outputs are given", extra[0], "Say kind='record'."
+            )
     if (CONTEXT in block) != bool(layout.contexts):
         named = ", ".join(layout.contexts)
-        raise bad(
+        raise input_error(
             "context", f"given with every batch, one of {named} per row" if named else
             "absent, for the cache names no contexts", "none" if named else "an array",
             "Name the contexts (contexts=), and give each row the number of its own.",

@@ -10,7 +10,7 @@ from typing import Any
 
 from policyopt.cache.layout import Layout
 from policyopt.costs import Cost
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.strict_json import digest_of, parse
 
 #: Version 1 is read too: it has no checksum of its own, so of what stands in it (costs, metadata)
@@ -143,8 +143,8 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     try:
         text = json.dumps({} if metadata is None else dict(metadata), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise bad("metadata", "a mapping that JSON can hold", f"{error}") from error
+        raise input_error("metadata", "a mapping that JSON can hold", f"{error}") from error
     if len(text) > MAX_METADATA:
-        raise bad("metadata", f"at most {MAX_METADATA} bytes as JSON", f"{len(text)} bytes")
+        raise input_error("metadata", f"at most {MAX_METADATA} bytes as JSON", f"{len(text)} bytes")
     # As it will be read, one level down: what reads no more must not be written.
     return parse(f"[{text}]".encode(), "metadata", MAX_BYTES, "", MAX_METADATA)[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 from policyopt.cache.files import sha256_file
 from policyopt.cache.manifest import MANIFEST, REPLACED, UNFINISHED, Manifest
 from policyopt.cache.reader import read_list, read_manifest
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.files import LOCK, TEMPORARY, FileLock, refusing
 
 #: Names of shards: split, number, and (older ones lack it) the beginning of their SHA-256. Not model-00001-of-00002,
@@ -35,20 +35,20 @@ def standing(path: Path, overwrite: bool, argument: str = "path") -> Manifest | 
     if not os.path.lexists(path):
         return None
     if not path.is_dir():
-        raise bad(argument, "a directory", f"{path} (a file)", "Choose another place.")
+        raise input_error(argument, "a directory", f"{path} (a file)", "Choose another place.")
     names = {entry.name for entry in path.iterdir()} - {"README.md", LOCK}
     wanted = "a new or empty directory, or a policyopt cache"
     if not names & {MANIFEST, UNFINISHED}:
         if all(_is_left(path / name, {}) for name in names):
             return None
-        raise bad(argument, wanted, f"{path}", _NEVER)
+        raise input_error(argument, wanted, f"{path}", _NEVER)
     try:
         manifest = read_manifest(path)
     except InputError as error:
-        raise bad(argument, wanted, f"{path} ({error})", "Choose another place.") from error
+        raise input_error(argument, wanted, f"{path} ({error})", "Choose another place.") from error
     if not overwrite:
         whole = "" if manifest.complete else "n unfinished"
-        raise bad(
+        raise input_error(
             argument,
             "a new or empty directory",
             f"{path}, which holds a{whole} cache",

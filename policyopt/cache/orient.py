@@ -9,7 +9,7 @@ import numpy as np
 
 from policyopt.cache.features import is_features, spread
 from policyopt.cache.layout import COST_PREFIX, ROW_NUMBERS, Array
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 
 def to_numpy(argument: str, value: Any) -> Array:
@@ -46,12 +46,14 @@ def to_numpy(argument: str, value: Any) -> Array:
     try:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
-        raise bad(argument, "an array of numbers", f"a {type(value).__name__} ({error})") from error
+        raise input_error(
+            argument, "an array of numbers", f"a {type(value).__name__} ({error})"
+        ) from error
     if array.dtype.kind not in "biuf":
         step = "Convert it first."
         if array.dtype.kind in "US":
             step = "Encode names of classes as whole numbers from 0."
-        raise bad(argument, "an array of numbers", f"dtype {array.dtype}", step)
+        raise input_error(argument, "an array of numbers", f"dtype {array.dtype}", step)
     return array
 
 
@@ -87,11 +89,11 @@ def rows_first(argument: str, value: Any, axes: str) -> Array:
         shapes = [p.shape for p in parts]
         if len(set(shapes)) > 1 or parts[0].ndim != len(axes) - 1:
             allowed = f"K arrays of one shape with axes {axes.replace('K', '')}"
-            raise bad(argument, allowed, f"shapes {shapes}")
+            raise input_error(argument, allowed, f"shapes {shapes}")
         return np.stack(parts, axis=1)
     array = to_numpy(argument, value)
     if array.ndim != len(axes):
-        raise bad(argument, f"of {len(axes)} axes ({axes})", f"shape {array.shape}")
+        raise input_error(argument, f"of {len(axes)} axes ({axes})", f"shape {array.shape}")
     order = "NKC"[: len(axes)]
     return array.transpose([axes.index(letter) for letter in order])
 
@@ -105,7 +107,9 @@ def check_axes(axes: str) -> str:
     'KNC'
     """
     if not isinstance(axes, str) or sorted(axes.upper()) not in (sorted("NKC"), sorted("NK")):
-        raise bad("axes", "an order of N, K and C, e.g. NKC or KNC", axes, "State the order.")
+        raise input_error(
+            "axes", "an order of N, K and C, e.g. NKC or KNC", axes, "State the order."
+        )
     return axes.upper() if len(axes) == 3 else axes.upper() + "C"
 
 
@@ -144,7 +148,9 @@ def orient(arrays: Mapping[str, Any], axes: str) -> dict[str, Array]:
             block[name] = to_numpy(name, value)
             if block[name].ndim != 1:
                 shape = f"shape {block[name].shape}"
-                raise bad(name, "of shape (n,)", shape, "For one-hot rows take their argmax.")
+                raise input_error(
+                    name, "of shape (n,)", shape, "For one-hot rows take their argmax."
+                )
         elif is_features(name):  # rows first in any case
             block[name] = to_numpy(name, value)
         else:

@@ -13,7 +13,7 @@ from policyopt.cache.overlap import refuse_overlap
 from policyopt.cache.parsing import parse
 from policyopt.cache.shard import Array, map_shard
 from policyopt.cache.splits import check_splits
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.strict_json import read_open
 
 
@@ -89,7 +89,7 @@ def open_manifest(
 ) -> ExitData:
     """Open the cache that a manifest describes; see `open_cache`."""
     if not manifest.complete and not incomplete:
-        raise bad(
+        raise input_error(
             "cache",
             "complete",
             f"{directory} whose writing did not end",
@@ -97,7 +97,7 @@ def open_manifest(
             "(Python: incomplete=True).",
         )
     if not manifest.shards:
-        raise bad(
+        raise input_error(
             "cache", "of at least one finished shard", f"none in {directory}", "Write it anew."
         )
     blocks = [map_shard(directory, shard, manifest.layout, mmap) for shard in manifest.shards]
@@ -128,7 +128,7 @@ def read_manifest(directory: Path, incomplete: bool = False) -> Manifest:
     except OSError:  # no permission to look
         found = None
     if found is None:
-        raise bad(
+        raise input_error(
             "cache",
             f"a directory with a {MANIFEST}",
             str(directory),
@@ -174,7 +174,7 @@ def to_data(manifest: Manifest, blocks: list[dict[str, Array]]) -> ExitData:
         mine = tuple(filled(block) for shard, block in pairs if shard.split == split)
         names = {frozenset(block) for block in mine}
         if len(names) > 1:
-            raise bad(
+            raise input_error(
                 f"split {split}", "of shards with the same arrays", "others", "Write it anew."
             )
         splits[split] = Rows(mine)
@@ -208,7 +208,7 @@ def _verify(
     for shard, block in zip(manifest.shards, blocks, strict=True):
         found = sha256_file(directory / shard.file, f"shard {shard.file}", step)
         if found != shard.sha256:
-            raise bad(
+            raise input_error(
                 f"shard {shard.file}",
                 f"of SHA-256 {shard.sha256[:12]}...",
                 f"{found[:12]}...",

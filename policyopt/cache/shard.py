@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.cache.data import CONTEXT
 from policyopt.cache.features import feature_names
@@ -23,11 +22,10 @@ from policyopt.cache.layout import (
 )
 from policyopt.cache.manifest import Shard
 from policyopt.cache.optional import need
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.files import put
 from policyopt.runtime.strict_json import parse
-
-Array = npt.NDArray[Any]
+from policyopt.runtime.typing import Array
 
 #: Headers beyond this are refused before they are parsed.
 MAX_HEADER = 1 << 20
@@ -126,7 +124,7 @@ def map_tensors(
     with os.fdopen(open_regular(path, argument), "rb") as file:
         found = os.fstat(file.fileno()).st_size
         if size is not None and found != size:
-            raise bad(
+            raise input_error(
                 argument,
                 f"of {size} bytes",
                 f"{found} bytes in {path.name}",
@@ -135,7 +133,7 @@ def map_tensors(
         head = file.read(8)
         length = int.from_bytes(head, "little")
         if len(head) < 8 or length > min(max_header, found - 8):
-            raise bad(
+            raise input_error(
                 argument,
                 "a whole safetensors file",
                 f"{path.name} of {found} bytes, which claims a header of {length}",
@@ -151,11 +149,11 @@ def map_tensors(
             )
         except (OSError, ValueError) as error:
             got = f"{path.name} ({error})"
-            raise bad(
+            raise input_error(
                 argument, "a file that can be mapped", got, "Or read it: mmap=False."
             ) from error
     if len(whole) != found:
-        raise bad(argument, f"of {found} bytes", f"{len(whole)}", "It shrank: restore it.")
+        raise input_error(argument, f"of {found} bytes", f"{len(whole)}", "It shrank: restore it.")
     safetensors = need("safetensors", "fit", "to read a cache")
     try:  # the library checks the header against the file: types, shapes, offsets, no holes
         with safetensors.safe_open(str(path), framework="numpy"):
@@ -225,7 +223,7 @@ def map_shard(directory: Path, shard: Shard, layout: Layout, mmap: bool = True) 
         needed |= {"confidence"}
         needed |= {"prediction"} if "correct" not in tensors else set()
     if not needed <= set(tensors) <= allowed:
-        raise bad(
+        raise input_error(
             argument,
             f"with arrays {sorted(needed)} among {sorted(allowed)}",
             f"{sorted(tensors)}",
@@ -246,7 +244,7 @@ def map_shard(directory: Path, shard: Shard, layout: Layout, mmap: bool = True) 
         if name in widths and array.dtype == np.float16:
             dtype = array.dtype
         if array.shape != shape or array.dtype != dtype:
-            raise bad(
+            raise input_error(
                 f"{argument}: {name}",
                 f"{dtype} of shape {shape}",
                 f"{array.dtype} of shape {array.shape}",

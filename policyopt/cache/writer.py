@@ -10,8 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy.typing as npt
-
 from policyopt.cache.buffer import Buffer
 from policyopt.cache.checks import check_block
 from policyopt.cache.data import POOL
@@ -26,10 +24,9 @@ from policyopt.cache.splits import DEFAULT_SHARES, check_shares, check_splits
 from policyopt.costs import Cost
 from policyopt.runtime.checks import check_seed
 from policyopt.runtime.contexts import checked_names
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.files import LOCK, FileLock, put, refusing, sync_folder
-
-Array = npt.NDArray[Any]
+from policyopt.runtime.typing import Array
 
 
 class CacheWriter:
@@ -104,11 +101,11 @@ class CacheWriter:
     ) -> None:
         several = isinstance(costs, Sequence) and all(isinstance(c, Cost) for c in costs)
         if not several and not isinstance(costs, Cost):
-            raise bad(
+            raise input_error(
                 "costs", "a sequence of Cost", costs, "E.g. [Cost('compute', 'MMACs', [1, 2])]."
             )
         if not isinstance(shard_bytes, int) or shard_bytes < 1:
-            raise bad("shard_bytes", "a positive number of bytes", shard_bytes)
+            raise input_error("shard_bytes", "a positive number of bytes", shard_bytes)
         self.path = Path(path)
         self._shares = None if shares is None else check_shares(shares)
         given = (costs,) if isinstance(costs, Cost) else tuple(costs)
@@ -131,7 +128,7 @@ class CacheWriter:
 
     def __enter__(self) -> CacheWriter:
         if self._state != "new":
-            raise bad("CacheWriter", "entered once", "a second time", "Make another one.")
+            raise input_error("CacheWriter", "entered once", "a second time", "Make another one.")
         self._state = "closed"
         with refusing(self.path):
             self._made = not self.path.exists()
@@ -201,7 +198,7 @@ class CacheWriter:
         See `CacheWriter`.
         """
         if self._state != "open":
-            raise bad(
+            raise input_error(
                 "append",
                 "inside the `with` block",
                 f"a {self._state} writer",
@@ -222,7 +219,7 @@ class CacheWriter:
             "context": context,
         }
         if sample_costs is not None and not isinstance(sample_costs, Mapping):
-            raise bad("sample_costs", "a mapping of cost name to array", sample_costs)
+            raise input_error("sample_costs", "a mapping of cost name to array", sample_costs)
         arrays |= {COST_PREFIX + name: value for name, value in (sample_costs or {}).items()}
         layout, block = to_block(self._manifest.layout, orient(arrays, axes))
         buffer = self._buffers.get(split) or Buffer(layout, block, self._shard_bytes)
@@ -236,7 +233,7 @@ class CacheWriter:
     def _check_pool(self, split: str) -> None:
         others = set(self._buffers) - {split}
         if others and (split == POOL or POOL in others):
-            raise bad(
+            raise input_error(
                 "split",
                 f"either {POOL!r} alone or named splits",
                 f"{split!r} beside {sorted(others)}",
@@ -246,7 +243,7 @@ class CacheWriter:
             shares = dict(DEFAULT_SHARES) if self._shares is None else self._shares
             self._manifest = replace(self._manifest, shares=shares)
         elif self._shares:
-            raise bad(
+            raise input_error(
                 "shares",
                 f"given only for the split {POOL!r}",
                 f"shares and split {split!r}",

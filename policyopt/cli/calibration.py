@@ -27,7 +27,7 @@ from policyopt.report.figures import save_figure
 from policyopt.report.reliability import reliability_figure
 from policyopt.runtime.answers import Plain
 from policyopt.runtime.artifact import load_policy
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.files import write_file
 from policyopt.runtime.policy import Policy
 from policyopt.table import Tables
@@ -59,7 +59,9 @@ def calibration(
     """Fit calibrations on split `fit`; show calibration errors overall and on leavers."""
     out_folder(out)
     if policy is not None and (budget is not None or method is not None):
-        raise bad("--policy", "given alone", "--budget or --method besides", "Drop one of the two.")
+        raise input_error(
+            "--policy", "given alone", "--budget or --method besides", "Drop one of the two."
+        )
     wanted = None if maps is None else _names(maps)
     loaded = None if policy is None else load_policy(policy)
     data = read_cache(cache)
@@ -103,7 +105,7 @@ def _names(text: str) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     unknown = [name for name in names if name not in MAPS]
     if unknown or not names:
-        raise bad(
+        raise input_error(
             "--maps", f"some of {','.join(MAPS)}", unknown or "none", "E.g. --maps none,platt."
         )
     return names
@@ -119,7 +121,7 @@ def _possible(wanted: list[str] | None, data: ExitData, policy: Policy) -> list[
     names = wanted or list(MAPS)
     left = [name for name in names if not (why and name in ANSWER_MAPS)]
     if not left:
-        raise bad(
+        raise input_error(
             "--maps", f"some of {','.join(m for m in MAPS if m not in ANSWER_MAPS)}", names, why
         )
     if len(left) < len(names):

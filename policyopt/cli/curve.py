@@ -41,7 +41,7 @@ from policyopt.frontier.curve import Frontier, over_seeds
 from policyopt.frontier.curve import curve as make_curve
 from policyopt.methods.registry import ROWS, apply_settings, method_list
 from policyopt.report.figures import frontier_figure, save_figure
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.files import write_file
 from policyopt.table import Tables
 
@@ -94,7 +94,9 @@ def run_curve(
     """Run `policyopt.curve` with command-line texts and a progress bar."""
     names, given = method_list(methods, "--methods"), read_settings(settings)
     if names == ["all"] and given:
-        raise bad("--set", "used with methods by name", "--methods all", "Name the methods.")
+        raise input_error(
+            "--set", "used with methods by name", "--methods all", "Name the methods."
+        )
     chosen: Any = names if names == ["all"] else apply_settings(names, given)
     told = [n for n, row in ROWS.items() if not row.trains] if names == ["all"] else names
     fit_rows = tables.get("fit")

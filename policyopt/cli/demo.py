@@ -12,7 +12,7 @@ from policyopt.cli.curve import print_curve, run_curve, write_curve
 from policyopt.cli.fit import COLUMNS, describe
 from policyopt.cli.options import make_tables, out_folder, read_cache
 from policyopt.cli.output import print_table, say, writing
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 METHODS = "max_prob,max_prob:thresholds=joint,margin,entropy,patience,optimal_stopping,auto"
 _SHIPPED = Path("cache") / "fashion_mnist"
@@ -51,7 +51,7 @@ def _find() -> Path:
     for root in (Path.cwd(), Path(__file__).resolve().parents[2]):
         if (root / _SHIPPED / "manifest.json").is_file():
             return root / _SHIPPED
-    raise bad(
+    raise input_error(
         "cache",
         f"{_SHIPPED} under this folder or the checkout",
         "none",

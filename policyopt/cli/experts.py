@@ -11,9 +11,9 @@ from policyopt.cli.output import Format, expected_text, note, number, percent, p
 from policyopt.cli.progress import progress
 from policyopt.experts import FittedExperts, fit_experts
 from policyopt.methods import Method
-from policyopt.runtime.errors import bad
+from policyopt.progress import progress_callback
+from policyopt.runtime.errors import input_error
 from policyopt.table import Tables
-from policyopt.telling import listening
 
 SPARED = 0.95  # of the budget: less than that is worth a remark
 
@@ -29,8 +29,8 @@ def fit_by_context(
 ) -> None:
     """Fit one policy per context on split `fit`, write them as one file, print what each got."""
     if budget is None:
-        raise bad("--budget", "given with --experts", "none", "E.g. --budget 40%.")
-    with progress("fitting") as step, listening(step):
+        raise input_error("--budget", "given with --experts", "none", "E.g. --budget 40%.")
+    with progress("fitting") as step, progress_callback(step):
         fitted = fit_experts(data, budget, method, seed=seed, tables=tables)
     fitted.save(out)
     for part in fitted.parts:

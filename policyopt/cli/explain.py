@@ -34,7 +34,7 @@ from policyopt.cli.output import (
 from policyopt.report.explain import explain as explain_policy
 from policyopt.report.explain.explanation import default_reference
 from policyopt.report.explain.pictures import write_figures
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.experts import ExpertPolicy
 from policyopt.runtime.experts_file import load_any
 from policyopt.runtime.files import write_file
@@ -101,7 +101,7 @@ def _single(name: str, path: Path) -> Policy:
     if isinstance(found, ExpertPolicy):
         got = f"{path.name}, with one each for {', '.join(found.contexts)}"
         step = "`policyopt evaluate` replays it whole; fit without --experts for one policy."
-        raise bad(name, "a file of a single policy", got, step)
+        raise input_error(name, "a file of a single policy", got, step)
     return found
 
 

@@ -13,7 +13,7 @@ import typer
 from policyopt.cli.options import PolicyPath, Seed, read_cache
 from policyopt.cli.output import note, say, writing
 from policyopt.cli.progress import progress
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.experts_file import load_any
 from policyopt.runtime.policy import Policy
 
@@ -49,12 +49,12 @@ def export(
 
     loaded = load_any(policy)
     if not isinstance(loaded, Policy):
-        raise bad(
+        raise input_error(
             "POLICY", "a policy", "expert branches: one policy per context",
             "Export the policy of each context: ExpertPolicy.policies.",
         )  # fmt: skip
     if split is not None and cache is None:
-        raise bad("--split", "given with --cache", split, "Made-up rows have no splits.")
+        raise input_error("--split", "given with --cache", split, "Made-up rows have no splits.")
     wanted = [t.strip() for part in to for t in part.split(",")] if to else _possible(TARGETS)
     data = None if cache is None else read_cache(cache)
     size = row_bytes(loaded, ())

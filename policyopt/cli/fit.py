@@ -34,8 +34,8 @@ from policyopt.cli.output import (
 from policyopt.cli.progress import foretell, progress
 from policyopt.frontier.curve import threshold_fields
 from policyopt.methods import Fitted
-from policyopt.runtime.errors import bad
-from policyopt.telling import listening
+from policyopt.progress import progress_callback
+from policyopt.runtime.errors import input_error
 
 
 def fit(
@@ -78,12 +78,12 @@ def fit(
     chosen = method_of(method, read_settings(settings))
     if experts:
         if confidence is not None:
-            raise bad("--confidence", "absent with --experts", confidence, "Leave one out.")
+            raise input_error("--confidence", "absent with --experts", confidence, "Leave one out.")
         with writing(out, held):
             fit_by_context(data, tables, budget, chosen, seed, out, style)
         return
     foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1)
-    with progress("fitting") as step, listening(step):
+    with progress("fitting") as step, progress_callback(step):
         fitted = fit_policy(data, budget, chosen, seed=seed, confidence=confidence, tables=tables)
     with writing(out, held):
         fitted.save(out)

@@ -11,7 +11,7 @@ import typer
 from policyopt.cli.options import Seed, Style, out_directory
 from policyopt.cli.output import Format, note, print_csv, print_json, print_table, say
 from policyopt.cli.progress import progress
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 
 def import_(
@@ -95,10 +95,12 @@ def _shares(text: str | None) -> dict[str, float] | None:
             share = float(value)
         except ValueError:
             got = item.strip() or "an empty one"
-            raise bad(
+            raise input_error(
                 "--split", "NAME=SHARE pairs", got, "E.g. --split fit=0.5,test=0.5."
             ) from None
         if name in shares:
-            raise bad("--split", "each name once", f"{name} twice", "E.g. fit=0.5,test=0.5.")
+            raise input_error(
+                "--split", "each name once", f"{name} twice", "E.g. fit=0.5,test=0.5."
+            )
         shares[name] = share
     return shares

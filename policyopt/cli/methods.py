@@ -11,7 +11,7 @@ from policyopt.cli.options import Style
 from policyopt.cli.output import Format, note, print_records
 from policyopt.methods.registry import FAMILIES, ROWS
 from policyopt.methods.row import Row
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 
 def methods(
@@ -49,7 +49,7 @@ def methods(
             f"a family ({', '.join(FAMILIES)}, online) or a method "
             f"({', '.join(ROWS)}; online: {', '.join(adapting)})"
         )
-        raise bad("NAME", allowed, name, hint)
+        raise input_error("NAME", allowed, name, hint)
     if style is not Format.table or len(rows) > 1:
         print_records([_record(row) for row in rows], style, {**_COLUMNS, **_SETTINGS})
         return

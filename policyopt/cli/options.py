@@ -13,7 +13,7 @@ from policyopt.cache.data import ExitData
 from policyopt.cli.output import Format
 from policyopt.cli.progress import progress
 from policyopt.runtime.checks import check_seed
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.experts_file import load_any
 from policyopt.table import Tables
 
@@ -65,7 +65,7 @@ def make_tables(
     """Make tables whose passes show a progress bar; for commands that fit."""
     if data.exits < 2:
         why = "With one exit there is nothing to decide: import the outputs of all exits."
-        raise bad("cache", "with at least 2 exits", data.exits, why)
+        raise input_error("cache", "with at least 2 exits", data.exits, why)
 
     def told(done: int, total: int) -> None:
         step(done, total)
@@ -84,7 +84,7 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
     for item in items or []:
         key, equals, value = item.partition("=")
         if not equals or not key.strip():
-            raise bad("--set", "KEY=VALUE", item, "E.g. --set thresholds=joint.")
+            raise input_error("--set", "KEY=VALUE", item, "E.g. --set thresholds=joint.")
         settings[key.strip()] = value.strip()
     return settings
 
@@ -92,9 +92,11 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
 def out_file(path: Path) -> None:
     """Refuse a file that cannot be written, before the work and not after it."""
     if path.is_dir():
-        raise bad("--out", "a file", f"{path} (a directory)", f"E.g. --out {path / 'NAME'}.")
+        raise input_error(
+            "--out", "a file", f"{path} (a directory)", f"E.g. --out {path / 'NAME'}."
+        )
     if path.exists() and not path.is_file():
-        raise bad("--out", "a file", f"{path} (a pipe or device)", "Name a file to write.")
+        raise input_error("--out", "a file", f"{path} (a pipe or device)", "Name a file to write.")
     out_directory(path.parent)
 
 
@@ -106,7 +108,7 @@ def out_policy(path: Path) -> str:
     try:
         policy = load_any(path)
     except InputError as error:
-        raise bad(
+        raise input_error(
             "--out", "a new file, or a policy to replace", f"{path}, which is none",
             "Choose another name, or remove the file.",
         ) from error  # fmt: skip
@@ -123,7 +125,7 @@ def out_table(path: Path, header: str, whole: bool = True) -> None:
         with path.open("rb") as file:
             line = file.readline(1000).strip()
             if line != header.encode() if whole else not line.startswith(header.encode()):
-                raise bad(
+                raise input_error(
                     "--out", f"a new file, or a table with {header} to replace", f"{path}, which is none",
                     "Choose another name, or remove the file.",
                 )  # fmt: skip
@@ -149,7 +151,7 @@ def out_folder(
         ours = entry.suffix in _OURS or entry.name.startswith("study.db")
         if ours and (entry.is_symlink() or (".db" in entry.name and entry.stat().st_nlink > 1)):
             step = "Remove it, or choose another directory."
-            raise bad(
+            raise input_error(
                 "--out", "a directory without links where results go", f"{entry} (a link)", step
             )
     for name, begins in (tables or {}).items():
@@ -164,6 +166,8 @@ def out_directory(path: Path | None) -> None:
         return
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not there.is_dir():
-        raise bad("--out", "in a directory", f"{there} (a file)", "Choose another place.")
+        raise input_error("--out", "in a directory", f"{there} (a file)", "Choose another place.")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise bad("--out", "in a directory that you may write to", str(there), "Choose another.")
+        raise input_error(
+            "--out", "in a directory that you may write to", str(there), "Choose another."
+        )

@@ -33,10 +33,10 @@ from policyopt.cli.output import (
     writing,
 )
 from policyopt.cli.progress import progress
+from policyopt.progress import progress_callback
 from policyopt.report.figures import save_figure
 from policyopt.report.plans import plan_figure
-from policyopt.runtime.errors import bad
-from policyopt.telling import listening
+from policyopt.runtime.errors import input_error
 from policyopt.tiers.bounds import share_high, share_low
 from policyopt.tiers.certify import certified_plan, check_cost_bound
 from policyopt.tiers.choose import Planned, make_plan
@@ -111,7 +111,7 @@ def plan(
     )
     sure = _share(confidence, "--confidence")
     if cost_bound is not None and sure is None:
-        raise bad("--cost-bound", "given with --confidence", "alone", "Leave it out.")
+        raise input_error("--cost-bound", "given with --confidence", "alone", "Leave it out.")
     described = load_tiers(tiers)
     chosen = None if method == "none" else method_of(method, read_settings(settings))
     tables = make_tables(read_cache(cache), cost, ("fit", test))
@@ -122,7 +122,7 @@ def plan(
             "the accuracy is kept in the mean: on new rows more than every second such plan falls a "
             "little short of it; --confidence 95% keeps it"
         )
-    with progress("planning") as step, listening(step):
+    with progress("planning") as step, progress_callback(step):
         fit, further = tables.get("fit"), {"shortlist": shortlist, "seed": seed}
         if sure is None:
             planned = make_plan(described, fit, goal, chosen, **further)
@@ -238,5 +238,5 @@ def _share(text: str | None, option: str = "--accuracy") -> float | None:
         value = float("nan")
     value = value / 100 if text.strip().endswith("%") else value
     if not isfinite(value) or not 0 <= value <= 1:
-        raise bad(option, "a share such as 91% or 0.91", text, f"E.g. {option} 91%.")
+        raise input_error(option, "a share such as 91% or 0.91", text, f"E.g. {option} 91%.")
     return value

@@ -10,7 +10,7 @@ import typer
 
 from policyopt.cli.options import PolicyPath, Style
 from policyopt.cli.output import Format, number, print_records, print_table, say
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.experts_file import decide_file, load_any
 from policyopt.runtime.outputs_file import read_outputs
 from policyopt.runtime.reading import FEWEST, refuse_probabilities
@@ -31,7 +31,9 @@ def run(
     """Decide for new outputs: exit, prediction and cost per row (json, csv), or a summary (table)."""
     loaded = load_any(policy)
     if axes is not None and axes.upper() not in _AXES:
-        raise bad("--axes", f"one of {', '.join(_AXES)}", axes, "Classes are the last axis.")
+        raise input_error(
+            "--axes", f"one of {', '.join(_AXES)}", axes, "Classes are the last axis."
+        )
     found = read_outputs(outputs, loaded, axes and axes.upper())
     _refuse_odd(found, loaded.kind, outputs)
     decisions = decide_file(loaded, found, outputs)
@@ -77,7 +79,9 @@ def _refuse_odd(found: list[Any], kind: str, path: Path) -> None:
     """Refuse no rows at all, and probabilities where the policy takes logits."""
     first = found[0]["confidence"] if kind == "record" else found[0]
     if not len(first):
-        raise bad("OUTPUTS", "of at least one row", f"none in {path}", "Is it the right file?")
+        raise input_error(
+            "OUTPUTS", "of at least one row", f"none in {path}", "Is it the right file?"
+        )
     if kind != "logits" or any(exit_.dtype.kind not in "fiu" for exit_ in found):
         return
     # Of every exit, so that even one row tells where there are exits enough.

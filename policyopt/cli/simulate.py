@@ -19,10 +19,10 @@ from policyopt.cli.options import (
 from policyopt.cli.output import Format, note, print_records, say, to_csv, writing
 from policyopt.cli.progress import progress
 from policyopt.cli.simulated import columns, meaning, told
-from policyopt.runtime.errors import bad
+from policyopt.progress import progress_callback
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.files import write_file
 from policyopt.table import Tables
-from policyopt.telling import listening
 
 
 def simulate(
@@ -107,7 +107,7 @@ def simulate(
 
     out_folder(out, {"simulation.csv": "policy,rounds,"})
     data = read_cache(cache)
-    with progress("simulating") as step, listening(step):
+    with progress("simulating") as step, progress_callback(step):
         found = play(
             data, policy, schedule=schedule, streams=streams, rounds=rounds,
             repetitions=repetitions, seed=seed, arms=arms, method=method,
@@ -137,5 +137,7 @@ def _overhead(text: str) -> tuple[float, float]:
     except ValueError:
         ends = []
     if len(ends) not in (1, 2) or not np.isfinite(ends).all():
-        raise bad("--overhead", "a number, or a range low:high", text, "E.g. 0.1 or 0.05:0.15.")
+        raise input_error(
+            "--overhead", "a number, or a range low:high", text, "E.g. 0.1 or 0.05:0.15."
+        )
     return ends[0], ends[-1]

@@ -33,7 +33,7 @@ from policyopt.cli.output import (
 )
 from policyopt.cli.progress import progress
 from policyopt.methods.registry import ROWS, make_method
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.files import refusing, write_file
 from policyopt.tuning import Tuned
 from policyopt.tuning import tune as run_tuning
@@ -78,7 +78,7 @@ def tune(
     """Tune a method's settings on split `fit`; the test rows are not touched."""
     fixed = read_settings(settings)
     if objective == "accuracy" and budgets is not None:
-        raise bad("--budgets", "used with --objective area", budgets, "Leave it out.")
+        raise input_error("--budgets", "used with --objective area", budgets, "Leave it out.")
     out_folder(out, policy=budget is not None)
     data = read_cache(cache)
     tables = make_tables(data, cost, ("fit",))

@@ -29,12 +29,12 @@ def verify(
     from policyopt.export.manifest import TARGETS
     from policyopt.export.verify import read_export
     from policyopt.export.verify import verify as verdicts
-    from policyopt.runtime.errors import CheckError, bad
+    from policyopt.runtime.errors import CheckError, input_error
 
     needed = [name.strip() for name in require.split(",") if name.strip()]
     for name in needed:
         if name not in TARGETS:
-            raise bad("--require", f"of {', '.join(TARGETS)}", name, "E.g. --require c.")
+            raise input_error("--require", f"of {', '.join(TARGETS)}", name, "E.g. --require c.")
     export = read_export(folder)
     found = list(verdicts(export, runners()))
     rows: list[dict[str, Any]] = [

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from policyopt.runtime.typing import Floats
 
 
 def hull(cost: npt.ArrayLike, value: npt.ArrayLike) -> tuple[Floats, Floats]:

@@ -15,7 +15,6 @@ from math import isnan
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.answers.crossfit import folds_of
 from policyopt.api import method_of
@@ -27,11 +26,10 @@ from policyopt.methods.base import Expectation, check_budgets, fit_where_possibl
 from policyopt.methods.settings import check_number
 from policyopt.methods.validation import outcome_of
 from policyopt.replay import replay
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.experts import ExpertPolicy
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table, Tables
-
-Floats = npt.NDArray[np.float64]
 
 #: Contexts of fewer rows have the policy of all rows: thresholds of their own would be noise.
 LEAST_ROWS = 30
@@ -162,7 +160,7 @@ def fit_experts(
     table = tables.get(split)
     context = table.context
     if context is None:
-        raise bad(
+        raise input_error(
             "cache", "one whose rows have a context", "one without",
             "Import with a key 'context' (Python: context=), or fit one policy without experts.",
         )  # fmt: skip

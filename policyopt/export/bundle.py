@@ -9,7 +9,7 @@ from typing import Any
 
 from policyopt.runtime.artifact import save_policy
 from policyopt.runtime.checks import check_names
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.experts import policy_of
 from policyopt.runtime.files import write_file
 from policyopt.runtime.policy import Policy
@@ -62,7 +62,7 @@ def write_bundle(
     policy, targets = policy_of(policy, single=True), check_names("targets", targets, "E.g. c.")
     unknown = [t for t in targets if t not in TARGETS]
     if unknown:
-        raise bad("--to", f"of {', '.join(TARGETS)}", ", ".join(unknown), "E.g. --to c.")
+        raise input_error("--to", f"of {', '.join(TARGETS)}", ", ".join(unknown), "E.g. --to c.")
     row_bytes(policy, graphs or ())  # before anything of that size is made
     graphs = trace_policy(policy) if graphs is None else graphs
     with new_folder(out, _check_old) as folder:
@@ -87,7 +87,7 @@ def _check_old(out: Path) -> None:
     try:
         read_manifest(out)
     except (InputError, OSError) as error:
-        raise bad(
+        raise input_error(
             "--out", "a new folder, or an earlier export as it was written", f"{out} ({error})",
             "Name another folder, or take away what is there.",
         ) from error  # fmt: skip

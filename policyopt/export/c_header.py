@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.runtime.artifact import to_dict
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 from .c_body import Body
 from .c_helpers import Helpers
@@ -70,13 +70,13 @@ def c_source(
     (True, True)
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) or name in _KEYWORDS:
-        raise bad(
+        raise input_error(
             "name", "a C identifier in small letters, at most 41 long", name, "E.g. easy_model."
         )
     try:
         source = _Header(policy, graphs, name)
     except TypeError as error:
-        raise bad(
+        raise input_error(
             "policy", "made of operations that C knows", str(error), "Export it to Python instead."
         ) from error
     if not sizes:

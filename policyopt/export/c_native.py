@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.files import write_file
 from policyopt.runtime.policy import Policy
 
@@ -122,7 +122,7 @@ def native(policy: Policy) -> Native:
     """
     if policy.kind != "logits" or policy.needs_features:
         what = "feature vectors" if policy.needs_features else policy.kind
-        raise bad("policy", "one of logits alone", what, "Leave out native=True.")
+        raise input_error("policy", "one of logits alone", what, "Leave out native=True.")
     graphs = trace_policy(policy)
     library = _library(c_source(policy, graphs, "p", sizes=False))
     places = library.native_seen(), library.native_score(), policy.classes
@@ -137,7 +137,7 @@ def native(policy: Policy) -> Native:
     set_doubt([0.0 if sure else BAND for sure in exact])
     off = tried(policy, graphs, [_function(made, at) for at in range(policy.exits)])
     if not off <= BAND:
-        raise bad(
+        raise input_error(
             "policy", "one whose scores C can compute", f"{policy.rule.name}, off by {off:.1g}",
             "Leave out native=True.",
         )  # fmt: skip
@@ -159,7 +159,7 @@ def _library(source: str) -> Any:
             capture_output=True, text=True, timeout=_SECONDS,
         )  # fmt: skip
         if done.returncode:
-            raise bad(
+            raise input_error(
                 "cc", "a compiler that makes shared libraries", done.stderr.strip()[:500],
                 f"It was run as {shlex.join(command)}.",
             )  # fmt: skip
@@ -167,7 +167,7 @@ def _library(source: str) -> Any:
         try:
             library = ctypes.PyDLL(os.fspath(folder / "shim.so"))
         except OSError as error:  # e.g. a compiler for another machine, a folder without execution
-            raise bad(
+            raise input_error(
                 "cc",
                 "a compiler for this process",
                 str(error),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.files import refusing, write_file
 
 from .golden import Golden, Ran
@@ -59,7 +59,7 @@ def _ran(command: list[str], folder: Path) -> str:
         command, cwd=folder, capture_output=True, text=True, timeout=_SECONDS, check=False
     )
     if done.returncode:
-        raise bad(
+        raise input_error(
             "header", "one that compiles and runs", done.stderr.strip()[:2000], "Export again."
         )
     return done.stdout
@@ -158,11 +158,13 @@ def run_c(folder: str | os.PathLike[str], golden: Golden) -> Ran:
     command = compiler()
     headers = sorted(Path(folder).glob("*.h"))
     if len(headers) != 1:
-        raise bad("folder", "with one C header", f"{len(headers)} in {folder}", "Export again.")
+        raise input_error(
+            "folder", "with one C header", f"{len(headers)} in {folder}", "Export again."
+        )
     source = headers[0].read_text(encoding="utf-8")
     found = re.match(r"/\* ([a-z][a-z0-9_]*): early-exit policy", source)
     if found is None:
-        raise bad("header", "one that policyopt wrote", str(headers[0]), "Export again.")
+        raise input_error("header", "one that policyopt wrote", str(headers[0]), "Export again.")
     names = _given(source, found[1])
     n, exits = len(golden), len(golden.inputs)
     fields = [
@@ -191,11 +193,15 @@ def run_c(folder: str | os.PathLike[str], golden: Golden) -> Ran:
         _ran([str(place / "run")], place)
         ran = np.fromfile(place / "out.bin", dtype=out)
     if len(ran) != n * exits:
-        raise bad("header", f"for {exits} exits and {n} samples", f"{len(ran)} decisions", "")
+        raise input_error(
+            "header", f"for {exits} exits and {n} samples", f"{len(ran)} decisions", ""
+        )
     ran = ran.reshape(n, exits)
     if (ran["leave"] < 0).any():
         row, at = np.argwhere(ran["leave"] < 0)[0]
-        raise bad("golden inputs", "fit for the policy", f"row {row} refused at exit {at}", "")
+        raise input_error(
+            "golden inputs", "fit for the policy", f"row {row} refused at exit {at}", ""
+        )
     return Ran(
         ran["score"].copy(), ran["confidence"].copy(), ran["prediction"].copy(), ran["leave"] == 1
     )
@@ -204,7 +210,7 @@ def run_c(folder: str | os.PathLike[str], golden: Golden) -> Ran:
 def _given(source: str, name: str) -> list[str]:
     call = re.search(rf"static inline int {name}_step\((.*)\) {{", source)
     if call is None:
-        raise bad("header", f"with a function {name}_step", "none", "Export again.")
+        raise input_error("header", f"with a function {name}_step", "none", "Export again.")
     return re.findall(r"(\w+)(?:,|$)", call[1])[2:-1]
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from policyopt.runtime.deciding import arms, thresholds_of
 from policyopt.runtime.policy import ALWAYS, NEVER, Policy
+from policyopt.runtime.typing import Floats
 
 from .golden import BYTES, JUMP, Golden, Inputs, expect, given_output, part_of, rows_of, sure_class
 
@@ -29,8 +30,6 @@ _TRIED, _KEPT = 16, (4, 1, 1)
 _HALVINGS = 45
 #: How far from the threshold some more lie, of the larger of threshold and 1.
 _OFF = 16 * 2.0**-23
-
-Floats = npt.NDArray[np.float64]
 
 
 def limits_of(policy: Policy, sample: npt.NDArray[np.int64]) -> Floats:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.files import LOCK, FileLock, refusing, sync_folder
 
 _AT_CWD, _EXCHANGE, _SWAP = -100, 2, 2  # of renameat2 (Linux), of renamex_np (macOS)
@@ -34,7 +34,7 @@ def new_folder(out: str | os.PathLike[str], check: Callable[[Path], None]) -> It
     """
     out = Path(os.path.realpath(out))
     if not out.name:
-        raise bad("out", "a folder that can be made", f"{out}", "E.g. exported.")
+        raise input_error("out", "a folder that can be made", f"{out}", "E.g. exported.")
     fresh, old = (out.with_name(f".{out.name}.policyopt-{what}") for what in ("new", "old"))
     with refusing(out):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.answers import Plain
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 Inputs = dict[str, npt.NDArray[Any]]
 #: Bytes of the inputs that are held side by side: rows are fewer where one is large, ...
@@ -147,7 +147,7 @@ def row_bytes(policy: Any, graphs: Any) -> int:
     size = policy.exits * (width + 64) + 4 * features
     arms = 1 if policy.mixture is None else 2
     if size * max(FEW, 2 * arms * (policy.exits - 1)) > MOST_BYTES:
-        raise bad(
+        raise input_error(
             "policy", f"small enough that golden vectors take at most {MOST_BYTES >> 20} MiB, {FEW} rows "
             "and 2 at each threshold",
             f"{policy.exits} exits of {policy.classes} classes: {size:,} bytes a row",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.files import write_file
 from policyopt.runtime.npz_file import check_zip, read_header, read_member
 from policyopt.runtime.policy import Policy
@@ -47,7 +47,9 @@ def write_golden(golden: Golden, path: Path) -> None:
     size = sum(array.nbytes + _HEADER for array in arrays.values()) + 64 * expected.score.size
     if size > _MOST_UNPACKED or len(golden) > _MOST_ROWS:
         got = f"{len(golden)} rows, {size} bytes"
-        raise bad("golden rows", f"of {_MOST_UNPACKED} bytes at most", got, "Fewer: --rows.")
+        raise input_error(
+            "golden rows", f"of {_MOST_UNPACKED} bytes at most", got, "Fewer: --rows."
+        )
     data = io.BytesIO()
     np.savez_compressed(
         data, allow_pickle=False, sample=golden.sample, score=expected.score, confidence=expected.confidence,
@@ -80,7 +82,7 @@ def read_golden(path: Path, policy: Policy, rows: int | None = None) -> Golden:
     except InputError:
         raise
     except Exception as error:  # zip, deflate and numpy raise many kinds on damaged files
-        raise bad(
+        raise input_error(
             name, "an .npz of golden vectors", f"one that is damaged: {error}", _AGAIN
         ) from error
 
@@ -92,26 +94,30 @@ class _Members:
         self.archive, self.file = archive, file
         self.infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if sum(info.file_size for info in archive.infolist()) > _MOST_UNPACKED:
-            raise bad(file, f"of {_MOST_UNPACKED} bytes unpacked at most", "more", _AGAIN)
+            raise input_error(file, f"of {_MOST_UNPACKED} bytes unpacked at most", "more", _AGAIN)
 
     def read(self, name: str, dtype: str, *shape: int | None) -> npt.NDArray[Any]:
         """Return an array of that type and shape; None: any number from 1 on."""
         label = f"{name} of {self.file}"
         info = self.infos.pop(name, None)
         if info is None:
-            raise bad(self.file, "whole", f"no '{name}'", _AGAIN)
+            raise input_error(self.file, "whole", f"no '{name}'", _AGAIN)
         with self.archive.open(info) as file:
             known = None not in shape
             size = math.prod(n or 0 for n in shape) * np.dtype(dtype).itemsize
             if known and info.file_size > size + _HEADER:
-                raise bad(label, f"{dtype} of shape {shape}", f"{info.file_size} bytes", _AGAIN)
+                raise input_error(
+                    label, f"{dtype} of shape {shape}", f"{info.file_size} bytes", _AGAIN
+                )
             got, kind, _ = read_header(file, label)  # type: ignore[arg-type]
             fits = len(got) == len(shape) and all(
                 (n == m) if m is not None else n > 0 for n, m in zip(got, shape, strict=True)
             )
             if kind != np.dtype(dtype) or not fits:
                 wanted = tuple("any" if n is None else n for n in shape)
-                raise bad(label, f"{dtype} of shape {wanted}", f"{kind} of shape {got}", _AGAIN)
+                raise input_error(
+                    label, f"{dtype} of shape {wanted}", f"{kind} of shape {got}", _AGAIN
+                )
             file.seek(0)
             return read_member(file, info, label)
 
@@ -119,7 +125,7 @@ class _Members:
 def _read(members: _Members, policy: Policy, rows: int | None) -> Golden:
     given_size = members.infos["sample"].file_size if "sample" in members.infos else 0
     if (rows or 0) > _MOST_ROWS or given_size > 8 * _MOST_ROWS + _HEADER:
-        raise bad(members.file, f"of at most {_MOST_ROWS} rows", "more", _AGAIN)
+        raise input_error(members.file, f"of at most {_MOST_ROWS} rows", "more", _AGAIN)
     sample = members.read("sample", "<i8", rows)
     n, exits = len(sample), policy.exits
     inputs: list[dict[str, Any]] = []
@@ -142,5 +148,7 @@ def _read(members: _Members, policy: Policy, rows: int | None) -> Golden:
         members.read("leave", "|b1", n, exits),
     )
     if members.infos:
-        raise bad(members.file, "of the policy's exits", f"'{min(members.infos)}' besides", _AGAIN)
+        raise input_error(
+            members.file, "of the policy's exits", f"'{min(members.infos)}' besides", _AGAIN
+        )
     return Golden(inputs, sample, expected)

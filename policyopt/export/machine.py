@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 #: Two processors may both be off by what plain Python shows, to either side, and these are few rows.
 TIMES = 8
@@ -64,4 +64,4 @@ def check_machine(value: Any, argument: str, step: str) -> None:
     )
     if not texts:
         allowed = f"{', '.join(FIELDS)}: texts of at most {_LONG} letters"
-        raise bad(argument, allowed, value, step)
+        raise input_error(argument, allowed, value, step)

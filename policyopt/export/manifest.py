@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from policyopt.runtime.artifact import load_policy
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.strict_json import digest_of, parse, read_plain
 from policyopt.thresholds import flat
@@ -127,24 +127,24 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise bad(
+        raise input_error(
             "DIR", "a folder that `policyopt export` wrote", str(folder), "It has manifest.json."
         )
     manifest = parse(read_plain(path, MANIFEST, _MOST), MANIFEST, _MOST, _AGAIN)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise bad(MANIFEST, f"of format '{FORMAT}'", "another file", _AGAIN)
+        raise input_error(MANIFEST, f"of format '{FORMAT}'", "another file", _AGAIN)
     version = manifest.get("version")
     if type(version) is not int or version != VERSION:
         older = f"Export anew: policyopt export {POLICY}"
-        raise bad(
+        raise input_error(
             f"version of {MANIFEST}", str(VERSION), version,
             older if version == 1 else "Update policyopt.",
         )  # fmt: skip
     if manifest.keys() != set(FIELDS):
-        raise bad(f"fields of {MANIFEST}", ", ".join(FIELDS), sorted(manifest), _AGAIN)
+        raise input_error(f"fields of {MANIFEST}", ", ".join(FIELDS), sorted(manifest), _AGAIN)
     told = {name: value for name, value in manifest.items() if name != "sha256"}
     if manifest["sha256"] != digest_of(told):
-        raise bad(MANIFEST, "as it was written", "a sha256 that differs", _AGAIN)
+        raise input_error(MANIFEST, "as it was written", "a sha256 that differs", _AGAIN)
     _check_parts(manifest)
     _check_files(folder, manifest["files"])
     policy = load_policy(folder / POLICY)
@@ -156,20 +156,22 @@ def _check_parts(manifest: dict[str, Any]) -> None:
     """Refuse what no policy is needed to judge."""
     files, targets, left = manifest["files"], manifest["targets"], manifest["left_out"]
     if not isinstance(files, dict) or not all(isinstance(d, str) for d in files.values()):
-        raise bad(f"files of {MANIFEST}", "a checksum by name", type(files).__name__, _AGAIN)
+        raise input_error(
+            f"files of {MANIFEST}", "a checksum by name", type(files).__name__, _AGAIN
+        )
     if not isinstance(targets, dict) or not targets or not targets.keys() <= set(TARGETS):
-        raise bad(f"targets of {MANIFEST}", f"of {', '.join(TARGETS)}", targets, _AGAIN)
+        raise input_error(f"targets of {MANIFEST}", f"of {', '.join(TARGETS)}", targets, _AGAIN)
     for name, target in targets.items():
         if not _same(target, {"ulps": ULPS[name]}):
-            raise bad(
+            raise input_error(
                 f"targets of {MANIFEST}", f"{{'ulps': {ULPS[name]}}} of {name}", target, _AGAIN
             )
     for name, least in (("rows", 1), ("edges", 0)):
         if not _count(manifest[name], least):
-            raise bad(f"{name} of {MANIFEST}", f"{least} or more", manifest[name], _AGAIN)
+            raise input_error(f"{name} of {MANIFEST}", f"{least} or more", manifest[name], _AGAIN)
     whole = isinstance(left, dict) and left.keys() == {"rows", "of", "ulps"}
     if not whole or not _count(left["rows"]) or not _count(left["of"]) or left["rows"] > left["of"]:
-        raise bad(f"left_out of {MANIFEST}", "rows of so many, and ulps", left, _AGAIN)
+        raise input_error(f"left_out of {MANIFEST}", "rows of so many, and ulps", left, _AGAIN)
     check_machine(manifest["machine"], f"machine of {MANIFEST}", _AGAIN)
 
 
@@ -180,7 +182,7 @@ def _check_files(folder: Path, files: dict[str, str]) -> None:
         raise InputError(f"'{lacking[0]}' is missing. {_AGAIN}")
     if more := sorted(found - files.keys()):
         step = "Take it away."
-        raise bad("DIR", f"of files that {MANIFEST} lists", f"'{more[0]}' besides", step)
+        raise input_error("DIR", f"of files that {MANIFEST} lists", f"'{more[0]}' besides", step)
     for name, digest in files.items():
         path = folder / name
         if path.stat().st_size > _MOST_FILE or checksum(path) != digest:
@@ -203,7 +205,9 @@ def _walk(folder: Path, before: str = "") -> list[str]:
             elif stat.S_ISREG(mode):
                 found.append(name)
             else:
-                raise bad("DIR", "of plain files", f"{name} (a link, pipe or device)", _AGAIN)
+                raise input_error(
+                    "DIR", "of plain files", f"{name} (a link, pipe or device)", _AGAIN
+                )
     return found
 
 
@@ -211,17 +215,21 @@ def _check_policy(manifest: dict[str, Any], policy: Policy) -> None:
     """Refuse what differs from the policy, and files that are not those of the targets."""
     for name, value in _told(policy).items():
         if not _same(manifest[name], value):
-            raise bad(f"{name} of {MANIFEST}", f"{value!r}, as in {POLICY}", manifest[name], _AGAIN)
+            raise input_error(
+                f"{name} of {MANIFEST}", f"{value!r}, as in {POLICY}", manifest[name], _AGAIN
+            )
     ulps, wanted = manifest["left_out"]["ulps"], policy.exits - 1
     numbers = isinstance(ulps, list) and all(type(u) in (int, float) for u in ulps)
     if not numbers or len(ulps) not in (0, wanted) or not all(0 <= u <= 64 for u in ulps):
-        raise bad(f"left_out of {MANIFEST}", f"{wanted} ulps, 0 to 64", ulps, _AGAIN)
+        raise input_error(f"left_out of {MANIFEST}", f"{wanted} ulps, 0 to 64", ulps, _AGAIN)
     headers = [name for name in manifest["files"] if _HEADER.fullmatch(name)]
     header = headers[0] if len(headers) == 1 else _USUAL
     names = files_of(policy, list(manifest["targets"]), header)
     if manifest["files"].keys() != names:
         differ = ", ".join(sorted(manifest["files"].keys() ^ names))
-        raise bad(f"files of {MANIFEST}", "those of its targets", f"other: {differ}", _AGAIN)
+        raise input_error(
+            f"files of {MANIFEST}", "those of its targets", f"other: {differ}", _AGAIN
+        )
 
 
 def _same(given: Any, wanted: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from policyopt.cache.files import sha256_file
 from policyopt.runtime.artifact import to_dict
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.files import write_file
 from policyopt.runtime.policy import Policy
 
@@ -60,7 +60,7 @@ def onnx_models(policy: Policy, graphs: list[ExitGraph], probabilities: bool = T
     try:
         import onnx
     except ImportError as error:
-        raise bad(
+        raise input_error(
             "onnx", "installed", "no such package", "pip install 'policyopt[onnx]'"
         ) from error
     sha, found = to_dict(policy)["sha256"], []
@@ -173,7 +173,7 @@ def _check_old(folder: Path) -> None:
     except InputError as error:
         wrong = str(error)
     if wrong:
-        raise bad(
+        raise input_error(
             "folder", "a new one, or an earlier export as it was written", f"{folder} ({wrong})",
             "Name another folder, or take away what is there.",
         )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 
 from policyopt.cache.files import open_regular
 from policyopt.runtime.artifact import read_json
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 from .golden import Golden, Ran, few_at_a_time, rows_of
 from .onnx_manifest import FORMAT, GIVEN, MANIFEST, VERSION
@@ -36,12 +36,12 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     manifest = read_json(Path(folder) / MANIFEST)
     again = "Export the policy again."
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise bad("manifest", f"of format {FORMAT}", type(manifest).__name__, again)
+        raise input_error("manifest", f"of format {FORMAT}", type(manifest).__name__, again)
     if manifest.get("version") != VERSION:
-        raise bad("manifest", f"of version {VERSION}", manifest.get("version"), again)
+        raise input_error("manifest", f"of version {VERSION}", manifest.get("version"), again)
     entries = manifest.get("exits")
     if not isinstance(entries, list) or not entries or not all(map(_whole, entries)):
-        raise bad(
+        raise input_error(
             "exits of the manifest", "one entry per exit: file, sha256, states", entries, again
         )
     return manifest
@@ -80,7 +80,7 @@ def open_sessions(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> l
     try:
         import onnxruntime
     except ImportError as error:
-        raise bad(
+        raise input_error(
             "onnxruntime", "installed", "no such package", "pip install 'policyopt[onnx]'"
         ) from error
     options = onnxruntime.SessionOptions()
@@ -91,7 +91,7 @@ def open_sessions(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> l
         with os.fdopen(open_regular(Path(folder) / entry["file"], entry["file"]), "rb") as file:
             data = file.read(_MOST + 1)
         if len(data) > _MOST or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise bad(
+            raise input_error(
                 entry["file"], "the file that the manifest names, byte for byte",
                 "another checksum", "Export the policy again.",
             )  # fmt: skip
@@ -124,7 +124,7 @@ def run_onnx(folder: str | os.PathLike[str], golden: Golden) -> Ran:
     sessions, entries = open_sessions(folder, manifest), manifest["exits"]
     n, exits = len(golden), len(sessions)
     if len(golden.inputs) != exits:
-        raise bad(
+        raise input_error(
             "golden", f"of {exits} exits", len(golden.inputs), "They belong to another policy."
         )
     score, confidence = np.empty((n, exits)), np.empty((n, exits))
@@ -139,13 +139,13 @@ def run_onnx(folder: str | os.PathLike[str], golden: Golden) -> Ran:
             unfit = "logits" in given and ~np.isfinite(given["logits"].max(axis=1, initial=-np.inf))
             if np.any(unfit):
                 row = part.start + int(np.argmax(unfit))
-                raise bad(
+                raise input_error(
                     "golden inputs", "fit for the policy", f"row {row} refused at exit {at}", ""
                 )
             names = [put.name for put in session.get_inputs()]
             lacking = [name for name in names if known.get(name) is None]
             if lacking:
-                raise bad(
+                raise input_error(
                     f"golden at exit {entry['exit']}",
                     f"with {', '.join(lacking)}",
                     sorted(known),

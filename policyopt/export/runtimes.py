@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.runtime.artifact import load_policy, to_dict
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.policy import Policy
 
 from .golden import Golden, Ran, expect, given_output
@@ -100,7 +100,7 @@ def _check_onnx(manifest: dict[str, Any], policy: Policy) -> None:
     found["policy_sha256"] = manifest.get("policy_sha256")
     for name, value in wanted.items():
         if found[name] != value:
-            raise bad(f"{name} of onnx/manifest.json", f"as in {POLICY}", found[name], "")
+            raise input_error(f"{name} of onnx/manifest.json", f"as in {POLICY}", found[name], "")
 
 
 #: Of each target, what runs it: given the folder and golden vectors, what it says, or why it is not here.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from policyopt.cache.data import ExitData
 from policyopt.runtime.checks import check_seed
 from policyopt.runtime.deciding import arms
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.experts import policy_of
 from policyopt.runtime.policy import Policy
 
@@ -65,7 +65,7 @@ def golden_of(
         The cache is of another model.
     """
     if rows < 1:
-        raise bad("rows", "1 or more", rows, "E.g. 512.")
+        raise input_error("rows", "1 or more", rows, "E.g. 512.")
     policy = policy_of(policy, single=True)
     rng = np.random.default_rng(check_seed(seed))
     room = max(BYTES // row_bytes(policy, graphs), FEW)
@@ -85,7 +85,7 @@ def golden_of(
             pool = part_of(pool, np.sort(np.concatenate([kept, close])))
     if pool is None or (doubt := _doubt(policy, pool, ulps)).all():
         got = f"{0 if pool is None else len(pool)} such rows"
-        raise bad(
+        raise input_error(
             "golden rows", "some that rounding cannot take to another exit", got, "Give more."
         )
     fit = np.flatnonzero(~doubt)
@@ -192,7 +192,7 @@ def from_cache(
     """Yield what the exits on the policy's path gave for rows of a split, and their numbers."""
     if (data.kind, data.exits) != (policy.kind, policy.model_exits):
         got = f"{data.kind} of {data.exits} exits"
-        raise bad(
+        raise input_error(
             "cache", f"{policy.kind} of {policy.model_exits} exits", got, "Of the same model."
         )
     key, places = data.rows(split)

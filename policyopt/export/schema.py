@@ -23,7 +23,7 @@ from policyopt.runtime.bandits import BANDITS
 from policyopt.runtime.checks import MAX_UNIT
 from policyopt.runtime.confidence import CONFIDENCES
 from policyopt.runtime.contexts import MAX_CONTEXTS
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.features import FEATURES
 from policyopt.runtime.files import write_file
 from policyopt.runtime.online import online_file
@@ -114,7 +114,9 @@ def rule_schema(rule: type, arrays: Mapping[str, Schema], inner: str = "params")
         schema = arrays.get(field.name, _PLAIN.get(str(field.type)))
         if schema is None:
             step = "Describe it in ARRAYS of policyopt/export/schema.py."
-            raise bad(f"{field.name} of {name}", "described in its schema", field.type, step)
+            raise input_error(
+                f"{field.name} of {name}", "described in its schema", field.type, step
+            )
         found[field.name] = schema
     optional = tuple(f.name for f in given if f.default is not MISSING)
     return object_of({"name": {"const": name}, inner: object_of(found, optional)})

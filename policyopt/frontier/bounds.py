@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
-
-Floats = npt.NDArray[np.float64]
 
 
 def oracle(table: Table, budgets: Sequence[float]) -> Floats:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import binomtest
 
 from policyopt.frontier.curve import Frontier, over_seeds
@@ -21,11 +20,11 @@ from policyopt.intervals import bootstrap_means, interval
 from policyopt.replay import replay
 from policyopt.runtime.checks import check_seed
 from policyopt.runtime.coin import coin
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.policy import Policy
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
 
-Floats = npt.NDArray[np.float64]
 #: Coins of its own: a policy that draws must not meet the same numbers (it uses streams 0..K).
 _STREAM = 1 << 32
 
@@ -49,7 +48,7 @@ def path_of(frontier: Frontier, label: str, seed: int, table: Table) -> Path:
     """Replay a method's policies on a table, cheapest end first."""
     chosen = [f for (name, s, _), f in frontier.fitted.items() if name == label and s == seed]
     if not chosen:
-        raise bad("method", "one of the fitted methods", label, "Fit it first.")
+        raise input_error("method", "one of the fitted methods", label, "Fit it first.")
     return path_through([fitted.policy for fitted in chosen], table)
 
 
@@ -178,9 +177,13 @@ def compare(frontier: Frontier, reference: str | None = None) -> list[dict[str, 
     labels = list(dict.fromkeys(name for name, _, _ in frontier.fitted))
     reference = reference or labels[0]
     if reference not in labels:
-        raise bad("reference", f"one of {', '.join(labels)}", reference, "Add it to --methods.")
+        raise input_error(
+            "reference", f"one of {', '.join(labels)}", reference, "Add it to --methods."
+        )
     if len(labels) < 2:
-        raise bad("methods", "at least two to compare", labels, "E.g. --methods max_prob,margin.")
+        raise input_error(
+            "methods", "at least two to compare", labels, "E.g. --methods max_prob,margin."
+        )
     records = []
     for label in labels:
         if label == reference:

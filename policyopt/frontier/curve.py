@@ -16,7 +16,7 @@ from policyopt.methods import Fitted, Method, make_method
 from policyopt.methods.base import check_budgets, fit_where_possible
 from policyopt.methods.registry import ROWS, method_list
 from policyopt.replay import Replay, replay
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.experts import ExpertPolicy
 from policyopt.runtime.kept import over_model_exits
 from policyopt.runtime.policy import Policy
@@ -107,7 +107,7 @@ def curve(
     tables = tables or Tables(data, cost)
     chosen, notes = _choose(methods, tables.get("fit"))
     if seeds < 1:
-        raise bad("seeds", "1 or more", seeds, "E.g. --seeds 5.")
+        raise input_error("seeds", "1 or more", seeds, "E.g. --seeds 5.")
     frontier = Frontier([], {}, [], [], tables.cost.unit, notes)
     total, done = seeds * len(chosen), 0
     for seed in range(seeds):

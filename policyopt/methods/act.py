@@ -27,7 +27,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize
 
 from policyopt.methods.backward_induction import Stopping
@@ -39,8 +38,8 @@ from policyopt.runtime.confidence.base import sigmoid
 from policyopt.runtime.policy import first_exit
 from policyopt.runtime.scores import ScoreRule
 from policyopt.runtime.scores.halting import Halting
+from policyopt.runtime.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 #: Prices of the whole cost range, in units of accuracy; the search starts at the middle one.
 _PRICES = np.concatenate([[-0.03], [0.0], np.logspace(-3.0, 0.5, 15)])
 _MIDDLE = 9

@@ -15,7 +15,7 @@ from policyopt.methods.base import (
     conclude,
     problem_of,
 )
-from policyopt.runtime.errors import BudgetError, bad, message
+from policyopt.runtime.errors import BudgetError, input_error, message
 from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.runtime.scores import Constant
 from policyopt.table import Table
@@ -46,12 +46,12 @@ class Always(Method):
         if self.exit is not None and (
             isinstance(self.exit, bool) or not isinstance(self.exit, int)
         ):
-            raise bad("exit", "a whole number, 0 or more", self.exit, "E.g. --set exit=0.")
+            raise input_error("exit", "a whole number, 0 or more", self.exit, "E.g. --set exit=0.")
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Choose the exit for each budget; see `Method.propose`."""
         if self.exit is not None and not 0 <= self.exit < table.exits:
-            raise bad("exit", f"in 0..{table.exits - 1}", self.exit, "E.g. --set exit=0.")
+            raise input_error("exit", f"in 0..{table.exits - 1}", self.exit, "E.g. --set exit=0.")
         check_exits(table)
         check_budgets(table, budgets)
         accuracy = table.correct.mean(axis=0)

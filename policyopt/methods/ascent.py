@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from policyopt.runtime.typing import Floats
+
 _FIRST, _SECOND, _TINY = 0.9, 0.999, 1e-8
 
 

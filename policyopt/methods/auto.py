@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.methods.base import Fitted, fit_where_possible
 from policyopt.methods.choosing import (
@@ -24,9 +23,8 @@ from policyopt.methods.frugalgpt import FrugalGPT
 from policyopt.methods.optimal_stopping import OptimalStopping
 from policyopt.methods.settings import check_number
 from policyopt.methods.threshold import Threshold
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
-
-Floats = npt.NDArray[np.float64]
 
 #: From simple to complex: thresholds of one number per budget; K-1 numbers chosen by labels;
 #: answers combined; a regression.

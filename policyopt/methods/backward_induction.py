@@ -18,9 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.methods.ridge import certainty, of_own_fold, ridge_without_each
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from policyopt.runtime.typing import Floats, Ints
 
 #: Prices of the whole cost range, in units of accuracy. Negative ones order the samples beyond the
 #: most accurate policy, for budgets larger than it needs: there the last to be sent on are those

@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import norm
 
 from policyopt.answers.crossfit import CrossFitted, observe
@@ -22,14 +21,13 @@ from policyopt.overhead import overhead
 from policyopt.runtime.answers import AnswerRule, Plain
 from policyopt.runtime.checks import check_seed
 from policyopt.runtime.decision import Mixture
-from policyopt.runtime.errors import BudgetError, bad
+from policyopt.runtime.errors import BudgetError, input_error
 from policyopt.runtime.policy import Policy, first_exit
 from policyopt.runtime.scores import ScoreRule, score_table
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
 from policyopt.thresholds.flat import level
 from policyopt.thresholds.problem import Problem, Solution
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +217,7 @@ class Method(ABC):
 def check_exits(table: Table) -> None:
     """Refuse one exit alone, where methods that search or learn have nothing to work on."""
     if table.exits < 2:
-        raise bad(
+        raise input_error(
             "exits", "2 or more: with one there is nothing to decide", table.exits,
             "Import the outputs of all exits.",
         )  # fmt: skip

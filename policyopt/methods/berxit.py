@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize
 
 from policyopt.methods.learned_score import LearnedScore
@@ -24,8 +23,7 @@ from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Domain, Real
 from policyopt.runtime.confidence.base import sigmoid
 from policyopt.runtime.scores.logistic import Logistic
-
-Floats = npt.NDArray[np.float64]
+from policyopt.runtime.typing import Floats
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.methods.backward_induction import Stopping
 from policyopt.methods.evidence import Evidence
@@ -27,9 +26,8 @@ from policyopt.methods.ridge import of_own_fold
 from policyopt.methods.settings import check_number
 from policyopt.methods.space import Domain, Real
 from policyopt.methods.weighted_logistic import weighted_logistic
+from policyopt.runtime.typing import Floats, Ints
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 #: Prices of the whole cost range, in units of accuracy; negative ones for budgets beyond the peak.
 PRICES = np.concatenate([-np.logspace(-1, -3, 4), [0.0], np.logspace(-3, 1, 13)])
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.methods.learned_score import LearnedScore
 from policyopt.methods.prototype_score import class_means
@@ -26,9 +25,7 @@ from policyopt.methods.settings import check_number
 from policyopt.methods.space import Domain, Real
 from policyopt.runtime.output import ExitOutput
 from policyopt.runtime.scores.class_offset import ClassOffset
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from policyopt.runtime.typing import Floats, Ints
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,12 @@ from policyopt.budgets import budget_list
 from policyopt.methods.base import Fitted, Method, fit_where_possible
 from policyopt.methods.threshold import Threshold
 from policyopt.methods.validation import MOST_ROWS
+from policyopt.progress import progress_callback, report
 from policyopt.replay import replay
 from policyopt.runtime.checks import check_seed
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
-from policyopt.telling import listening, tell
 
-Floats = npt.NDArray[np.float64]
 #: Name, method, complexity: 0 is the simplest.
 Candidate = tuple[str, Method, int]
 #: What the comparison found: one entry per candidate that can meet the budget.
@@ -165,7 +165,7 @@ def compare(
     correct, flat = np.zeros_like(values), np.zeros(values.shape[:2], dtype=bool)
     count = int(fold.max()) + 1
     for f in range(count):
-        tell(f, count, "comparing policies")
+        report(f, count, "comparing policies")
         held = np.flatnonzero(fold == f)
         train, test = table.take(np.flatnonzero(fold != f)), table.take(held)
         # With costs per sample each fold has a range of its own.
@@ -173,7 +173,7 @@ def compare(
         inside = [float(np.clip(b, low, high)) for b in budgets]
         prices = prices_at(train, inside)
         for i, (_, method, _) in enumerate(candidates):
-            with listening(None):  # the folds are what is told
+            with progress_callback(None):  # the folds are what is told
                 path = fit_where_possible(method, train, inside, seed, validate=False)
             for j, one in enumerate(path):
                 if one is None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.methods.learned_score import LearnedScore
 from policyopt.methods.ridge import ridge
@@ -27,8 +26,8 @@ from policyopt.methods.seen import Seen, columns_of
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Choice, Domain, Real
 from policyopt.runtime.scores.advantage import Advantage
+from policyopt.runtime.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 TARGETS = ("diff01", "diffprob", "maxprob")
 RIVALS = ("last", "next")
 

@@ -30,8 +30,6 @@ from policyopt.methods.played import Played, drawn_prices, updates
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.stack import Layers, Stack
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 _RENEW = 100  # updates after which Q' is renewed
 _LEAST_RANDOM = 0.05  # of the actions, from half of the updates on
 

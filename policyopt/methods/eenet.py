@@ -24,7 +24,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.cache.optional import need
 from policyopt.costs import positions
@@ -33,17 +32,17 @@ from policyopt.methods.base import Fitted, Method, conclude
 from policyopt.methods.eenet_training import Network, Schedule, choose_device, rows_of, train
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Domain, Real
+from policyopt.progress import report
 from policyopt.runtime.output import ExitOutput
 from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.runtime.scores import MaxProb, ScoreRule
 from policyopt.runtime.scores.eenet import Eenet as EenetRule
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
-from policyopt.telling import tell
 from policyopt.thresholds import geometric
 from policyopt.thresholds.planned import solve_planned
 from policyopt.thresholds.problem import Problem, Solution
 
-Floats = npt.NDArray[np.float64]
 _CHOICES = {
     "scores": ("learned", "max_prob"),
     "distribution": ("learned", "geometric"),
@@ -158,7 +157,7 @@ class Eenet(Method):
         held_out.check_budgets(self._rule(trainer.starts[0]), table, budgets)
         fitted = []
         for index, budget in enumerate(budgets):
-            tell(index, len(budgets), "training EENet")
+            report(index, len(budgets), "training EENet")
             # The ablation of both learns nothing: its network is not read.
             trains = "learned" in (self.scores, self.distribution)
             network = trainer.network(budget) if trains else trainer.starts[0]

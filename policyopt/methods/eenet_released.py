@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.cache.optional import need
 from policyopt.methods import held_out
@@ -43,15 +42,14 @@ from policyopt.methods.eenet_released_training import (
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Domain, Real
 from policyopt.methods.stack import one_thread
+from policyopt.progress import report
 from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.runtime.scores import EenetReleased as ReleasedRule
 from policyopt.runtime.scores.eenet_released import released_inputs
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
-from policyopt.telling import tell
 from policyopt.thresholds.planned import solve_planned
 from policyopt.thresholds.problem import Problem, Solution
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ class EenetReleased(Method):
         outputs = held_out.outputs_of(held)
         fitted = []
         for index, budget in enumerate(budgets):
-            tell(index, len(budgets), "training EENet")
+            report(index, len(budgets), "training EENet")
             runs = []
             for restart in range(self.restarts):
                 rule, r = self._run(

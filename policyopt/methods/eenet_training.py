@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.methods.stack import one_thread
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.output import ExitOutput
 from policyopt.runtime.scores.eenet import SLOPE, eenet_inputs
+from policyopt.runtime.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 #: With device "auto", a fit on fewer numbers (rows x exits x inputs) stays on the CPU: the network
 #: is so small that a GPU would spend its time on starting kernels.
 _GPU_FROM = 20_000_000
@@ -271,7 +271,9 @@ def choose_device(device: str, numbers: int) -> str:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise bad("device", "auto or cpu where torch finds no GPU", device, "--set device=auto.")
+        raise input_error(
+            "device", "auto or cpu where torch finds no GPU", device, "--set device=auto."
+        )
     if device != "auto":
         return device
     return "cuda" if numbers >= _GPU_FROM and torch.cuda.is_available() else "cpu"

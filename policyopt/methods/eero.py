@@ -19,15 +19,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.methods.by_confidence import ByConfidence
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Choice, Domain, Real
+from policyopt.runtime.typing import Floats
 from policyopt.thresholds.planned import solve_planned
 from policyopt.thresholds.problem import Problem, Solution
 
-Floats = npt.NDArray[np.float64]
 _LEAST = 1e-6  # of the full model's cost: an exit that costs nothing has not the whole prior
 PRIORS = ("cost", "uniform")
 

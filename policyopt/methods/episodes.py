@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.methods.evidence import Evidence
+from policyopt.runtime.typing import Floats, Ints
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.floating]
 GO_ON, LEAVE = 0, 1
 

@@ -27,8 +27,7 @@ from policyopt.methods.reinforce import calm, returns
 from policyopt.methods.settings import check_number
 from policyopt.methods.stack import Layers, Stack
 from policyopt.runtime.confidence.base import sigmoid
-
-Floats = npt.NDArray[np.float64]
+from policyopt.runtime.typing import Floats
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,8 @@ from policyopt.methods.true_class import true_class
 from policyopt.runtime.answers import AnswerRule, Plain
 from policyopt.runtime.features import FEATURES, basis
 from policyopt.runtime.output import ExitOutput
+from policyopt.runtime.typing import Floats, Ints
 from policyopt.table import Table
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

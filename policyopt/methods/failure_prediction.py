@@ -21,7 +21,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.methods.berxit import certainty
 from policyopt.methods.learned_score import LearnedScore
@@ -31,8 +30,8 @@ from policyopt.methods.space import Choice, Domain, Real
 from policyopt.methods.true_class import true_class
 from policyopt.methods.weighted_logistic import weighted_logistic
 from policyopt.runtime.scores.logistic import Logistic
+from policyopt.runtime.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 _TARGETS = ("failure", "true_class")
 
 

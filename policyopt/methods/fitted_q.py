@@ -22,7 +22,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.methods.backward_induction import Stopping, prices_of
 from policyopt.methods.evidence import Evidence
@@ -30,9 +29,7 @@ from policyopt.methods.priced import Priced
 from policyopt.methods.ridge import certainty, of_own_fold, ridge_without_each
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Domain, Real
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from policyopt.runtime.typing import Floats, Ints
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.overhead import overhead
 from policyopt.runtime.answers import Plain
 from policyopt.runtime.errors import InputError
 from policyopt.runtime.output import ExitOutput
 from policyopt.runtime.scores import ScoreRule, score_table
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
 from policyopt.thresholds.flat import level
 from policyopt.thresholds.problem import Problem
-
-Floats = npt.NDArray[np.float64]
-
 
 _MOST_NUMBERS = 1 << 27
 

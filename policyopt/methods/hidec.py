@@ -19,7 +19,7 @@ import numpy as np
 
 from policyopt.methods.space import Choice, Domain
 from policyopt.methods.window import Window
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.table import Table
 
 
@@ -48,7 +48,9 @@ class Hidec(Window):
         super().__post_init__()
         for k in () if self.boundary is None else np.atleast_1d(np.asarray(self.boundary)):
             if isinstance(self.boundary, bool) or not np.issubdtype(type(k), np.number) or k % 1:
-                raise bad("boundary", "exit numbers", self.boundary, "E.g. --set boundary=1.")
+                raise input_error(
+                    "boundary", "exit numbers", self.boundary, "E.g. --set boundary=1."
+                )
 
     @classmethod
     def space(cls) -> dict[str, Domain]:
@@ -61,7 +63,7 @@ class Hidec(Window):
             return {int(np.argmax(np.diff(table.mean_costs)))} if table.exits > 1 else set()
         chosen = {int(k) for k in np.atleast_1d(np.asarray(self.boundary))}
         if not chosen <= set(range(table.exits - 1)):
-            raise bad(
+            raise input_error(
                 "boundary", f"in 0..{table.exits - 2}: the last exit ends the last tier",
                 self.boundary, "E.g. --set boundary=0.",
             )  # fmt: skip

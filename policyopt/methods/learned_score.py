@@ -19,7 +19,7 @@ from policyopt.methods.seen import Seen, see, thinned
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Choice, Domain
 from policyopt.overhead import overhead
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.scores import ScoreRule, score_table
 from policyopt.table import Table
 from policyopt.thresholds.flat import level_held_out
@@ -61,7 +61,7 @@ class LearnedScore(Method):
     def __post_init__(self) -> None:
         check_solver(self.thresholds)
         if not isinstance(self.thresholds, str):
-            raise bad("thresholds", f"one of {', '.join(SOLVERS)}", self.thresholds, "")
+            raise input_error("thresholds", f"one of {', '.join(SOLVERS)}", self.thresholds, "")
         check_choice("answer", self.answer, NAMES)
         check_number("folds", self.folds, above=1, most=100, whole=True)
 

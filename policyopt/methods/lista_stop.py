@@ -27,7 +27,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.methods.backward_induction import Stopping, scores_of
 from policyopt.methods.evidence import Evidence
@@ -36,8 +35,8 @@ from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Choice, Domain, Real
 from policyopt.methods.weighted_logistic import weighted_logistic
 from policyopt.runtime.policy import first_exit
+from policyopt.runtime.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 #: In units of the loss's spread over exits (or of beta, where that is more) per range of the cost.
 PRICES = np.concatenate([-np.logspace(0.5, -2, 4), [0.0], np.logspace(-2, 1.5, 15)])
 _LOSSES = ("likelihood", "error")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policyopt.methods.base import Fitted, Method, conclude, problem_of
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.scores import Patience as PatienceRule
 from policyopt.table import Table
 from policyopt.thresholds.given import solve_given
@@ -43,7 +43,7 @@ class Patience(Method):
             or not isinstance(self.patience, int)
             or self.patience < 0
         ):
-            raise bad(
+            raise input_error(
                 "patience", "a whole number, 0 or more", self.patience, "E.g. --set patience=2."
             )
 

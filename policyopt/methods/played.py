@@ -28,15 +28,14 @@ from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Choice, Domain, Integer, Real
 from policyopt.methods.stack import Layers, at_price, one_thread, outputs_at, rule_at
 from policyopt.overhead import overhead
+from policyopt.progress import report
 from policyopt.runtime.policy import first_exit
+from policyopt.runtime.typing import Floats, Ints
 from policyopt.table import Table
-from policyopt.telling import tell
 from policyopt.thresholds.flat import level
 from policyopt.thresholds.meet import meet_budget
 from policyopt.thresholds.problem import Problem
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 #: Prices played with, in success per cost of the full model: their logarithm is drawn evenly.
 PRICES = (0.002, 5.0)
 _BISECTIONS = 20
@@ -133,7 +132,7 @@ class Played(Method):
             problem.check_budget(budget)
         samples = samples_seen(seen, costs)
         held, rest = divided(len(samples), self.hold_out, seed)
-        tell(0, 1, f"training {self.label}")
+        report(0, 1, f"training {self.label}")
         layers = self.train(samples.take(rest), seed)
         problem = Problem(
             np.zeros((len(held), exits)), seen.success[held],

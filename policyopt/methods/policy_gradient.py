@@ -19,7 +19,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize
 
 from policyopt.methods.backward_induction import Stopping, backward_induction, prices_of
@@ -28,8 +27,8 @@ from policyopt.methods.priced import Priced
 from policyopt.methods.settings import check_number
 from policyopt.methods.space import Domain, Real
 from policyopt.runtime.confidence.base import sigmoid
+from policyopt.runtime.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 _SHARPNESS = (2.0, 5.0)
 _EVERY = 2  # of `PRICES`: between them coefficients are interpolated
 

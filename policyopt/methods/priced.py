@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from policyopt.answers.crossfit import NAMES
@@ -22,19 +21,19 @@ from policyopt.methods.evidence import Evidence, gather
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Choice, Domain, Real
 from policyopt.overhead import overhead
+from policyopt.progress import report
 from policyopt.runtime.decision import Mixture
 from policyopt.runtime.linear import row_product
 from policyopt.runtime.policy import ALWAYS, NEVER, first_exit
 from policyopt.runtime.scores import ScoreRule
 from policyopt.runtime.scores.advantage import Advantage
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
-from policyopt.telling import tell
 from policyopt.thresholds.flat import level
 from policyopt.thresholds.joint import upper_hull
 from policyopt.thresholds.meet import centred, meet_budget, unless_idle
 from policyopt.thresholds.problem import Problem
 
-Floats = npt.NDArray[np.float64]
 _MOST_ROWS = 100_000  # more do not sharpen 30 coefficients per exit
 _BISECTIONS = 14
 
@@ -119,7 +118,7 @@ class Priced(Method):
         if len(table) > _MOST_ROWS:
             rows = np.random.default_rng(seed).permutation(len(table))[:_MOST_ROWS]
             table = table.take(np.sort(rows))
-        tell(0, 2, "combining answers")
+        report(0, 2, "combining answers")
         groups = self.groups_of(len(table))
         seen = gather(table, self.answer, self.soft, self.folds, seed, groups)
         table = seen.table
@@ -127,7 +126,7 @@ class Priced(Method):
         problem = Problem(np.zeros_like(seen.success), seen.success, costs, table.unit)
         for budget in budgets:
             problem.check_budget(budget)
-        tell(1, 2, f"training {self.label}")
+        report(1, 2, f"training {self.label}")
         stopping = self.train(seen, costs, seed)
         freeze_one = self._mixed if self.mix else self._single
         return [freeze_one(seen, stopping, problem, budget, seed) for budget in budgets]

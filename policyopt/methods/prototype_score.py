@@ -12,10 +12,9 @@ from policyopt.methods.seen import Seen
 from policyopt.methods.settings import check_choice
 from policyopt.runtime.linear import row_product
 from policyopt.runtime.prototypes import SPACES, vectors
+from policyopt.runtime.typing import Floats, Ints
 from policyopt.table import Table
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 #: Numbers that a rule may store in all, so that its artifact stays about 2 MB.
 ROOM = 250_000
 #: Vectors wider than this are projected, to as many principal components as there is room for.

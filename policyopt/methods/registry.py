@@ -10,7 +10,7 @@ from typing import Any
 
 from policyopt.methods.base import Method
 from policyopt.methods.row import Row
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 #: One file per family in `policyopt.methods.catalogue`, each a tuple of rows called ROWS.
 FAMILIES = (
@@ -38,12 +38,16 @@ def method_list(methods: str | Sequence[str], argument: str = "methods") -> list
     given = list(given) if isinstance(given, Iterable) else [given]
     if not all(isinstance(name, str) for name in given):
         step = "E.g. ['max_prob', 'margin']; methods that are built go into a mapping of label to method."
-        raise bad(argument, "a name or several", methods, step)
+        raise input_error(argument, "a name or several", methods, step)
     names = [name.strip() for name in given if name.strip()]
     if not names:
-        raise bad(argument, "at least one method", "none", "`policyopt methods` lists them.")
+        raise input_error(
+            argument, "at least one method", "none", "`policyopt methods` lists them."
+        )
     if "all" in names and len(names) > 1:
-        raise bad(argument, "names, or all alone", ", ".join(names), "Leave the others out.")
+        raise input_error(
+            argument, "names, or all alone", ", ".join(names), "Leave the others out."
+        )
     return names
 
 
@@ -72,20 +76,24 @@ def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
     Threshold(score='max_prob', thresholds='joint', mix=False, answer='plain', calibrator='platt')
     """
     if not isinstance(spec, str):
-        raise bad("method", "a name such as max_prob", spec, "`policyopt methods` lists them.")
+        raise input_error(
+            "method", "a name such as max_prob", spec, "`policyopt methods` lists them."
+        )
     name, _, inline = spec.partition(":")
     if name not in ROWS:
         close = difflib.get_close_matches(name.lower(), ROWS, n=1)
         hint = f"Did you mean '{close[0]}'?" if close else "`policyopt methods` lists them."
-        raise bad("method", f"one of {', '.join(ROWS)}", name, hint)
+        raise input_error("method", f"one of {', '.join(ROWS)}", name, hint)
     row = ROWS[name]
     wanted = {**row.defaults, **(settings or {})}
     for item in filter(None, inline.split("+")):
         key, equals, value = item.partition("=")
         if not equals:
-            raise bad(f"settings of {name}", "key=value", item, "E.g. max_prob:thresholds=joint.")
+            raise input_error(
+                f"settings of {name}", "key=value", item, "E.g. max_prob:thresholds=joint."
+            )
         if key in (settings or {}):
-            raise bad(
+            raise input_error(
                 f"{key} of {name}",
                 "set once",
                 f"'{spec}' and a setting besides",
@@ -96,7 +104,7 @@ def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
     for key in wanted:
         if key not in allowed:
             known = ", ".join(allowed) or "none"
-            raise bad(
+            raise input_error(
                 f"setting of {name}", f"one of: {known}", key, f"See `policyopt methods {name}`."
             )
     return row.load()(**row.preset, **{key: parse_value(value) for key, value in wanted.items()})
@@ -120,7 +128,7 @@ def apply_settings(specs: list[str], settings: Mapping[str, Any]) -> dict[str, M
         own = {item.partition("=")[0] for item in inline.split("+")}
         chosen[spec] = make_method(spec, {k: v for k, v in mine.items() if k not in own})
     for key in settings.keys() - used:
-        raise bad(
+        raise input_error(
             "setting", f"one that {' or '.join(specs)} has", key, "`policyopt methods` lists them."
         )
     return chosen
@@ -157,6 +165,6 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise bad(
+        raise input_error(
             "setting", "numbers such as 0.9,0.8", text.strip(), "E.g. --set thresholds=0.9,0.8."
         ) from error

@@ -32,10 +32,9 @@ from policyopt.methods.played import updates
 from policyopt.methods.priced import Priced
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Domain, Integer, Real
+from policyopt.runtime.typing import Bools, Floats
 
-Floats = npt.NDArray[np.float64]
 Reals = npt.NDArray[np.floating]
-Bools = npt.NDArray[np.bool_]
 _EVERY = 3  # of the prices of `backward_induction`; between them coefficients are interpolated
 _MEMORY = 0.95  # of the running mean returns
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from policyopt.runtime.typing import Floats, Ints
+
 #: A sample's outcomes differ between exits about as often as its answer is in doubt, so the noise
 #: of the target falls with the doubt 1 - p_max, down to this floor. Rows are weighted by its
 #: inverse (generalised least squares): unweighted, the few doubtful rows set the fit, and the many

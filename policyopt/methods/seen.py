@@ -12,11 +12,10 @@ from policyopt.answers.crossfit import CrossFitted, observe
 from policyopt.runtime.features import FEATURES, basis
 from policyopt.runtime.output import ExitOutput
 from policyopt.runtime.scores.advantage import Advantage
+from policyopt.runtime.typing import Floats, Ints
 from policyopt.table import Table
 
-Floats = npt.NDArray[np.float64]
 _Rule = TypeVar("_Rule", bound=Advantage)
-Ints = npt.NDArray[np.int64]
 #: Numbers of all rows' outputs that are held at once; of more, a random part of the rows is used.
 _MOST_NUMBERS = 1 << 27
 _MOST_ROWS = 100_000

@@ -6,14 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Refuse a setting that is none of `choices`."""
     if not any(value is c or (isinstance(c, str) and value == c) for c in choices):
         shown = ", ".join(str(c).lower() if isinstance(c, bool) else c for c in choices)
-        raise bad(name, f"one of {shown}", value, f"E.g. --set {name}={shown.split(', ')[0]}.")
+        raise input_error(
+            name, f"one of {shown}", value, f"E.g. --set {name}={shown.split(', ')[0]}."
+        )
 
 
 def check_number(
@@ -31,4 +33,4 @@ def check_number(
         low = "0 or more" if above < 0 else f"above {above:g}"
         high = "" if below == math.inf else f" and below {below:g}"
         high = high if most == math.inf else f" and at most {most:g}"
-        raise bad(name, f"a {'whole ' if whole else ''}number, {low}{high}", value, "")
+        raise input_error(name, f"a {'whole ' if whole else ''}number, {low}{high}", value, "")

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from policyopt.methods.episodes import log_price
 from policyopt.methods.evidence import Evidence
 from policyopt.runtime.scores.network import Network
+from policyopt.runtime.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 #: Weights (E, out, in) and biases (E, out) of each layer, E being 1 or K-1. What goes in is what
 #: `Episodes.observe` shows: basis columns, exit one-hot (K), `log_price`.
 Layers = list[tuple[Floats, Floats]]

@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.methods.base import (
     Fitted,
@@ -45,10 +44,10 @@ from policyopt.methods.on_exits import OnExits
 from policyopt.methods.registry import make_method
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.methods.space import Choice, Domain
-from policyopt.runtime.errors import BudgetError, bad
+from policyopt.runtime.errors import BudgetError, input_error
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
 
-Floats = npt.NDArray[np.float64]
 _REPORTED = 8  # subsets that the provenance tells of, the best first
 _FEW = 6  # exits up to here have all their subsets tried: 63 of them
 
@@ -84,7 +83,9 @@ class Subset(Choosing):
 
     def __post_init__(self) -> None:
         if not isinstance(self.inner, str) or self.inner.partition(":")[0] == "subset":
-            raise bad("inner", "the name of another method", self.inner, "E.g. inner=max_prob.")
+            raise input_error(
+                "inner", "the name of another method", self.inner, "E.g. inner=max_prob."
+            )
         make_method(self.inner)  # refuses what does not exist, by name
         if self.most is not None:
             check_number("most", self.most, above=0, whole=True)

@@ -11,7 +11,7 @@ from policyopt.answers.confidence import FITS
 from policyopt.answers.crossfit import NAMES, answered, crossfit, folds_of
 from policyopt.methods.base import Fitted, Method, conclude, problem_of
 from policyopt.methods.space import Choice, Domain
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.runtime.scores import RULES, ScoreRule, make_rule
 from policyopt.table import Table
@@ -58,9 +58,9 @@ class Threshold(Method):
             clipped = tuple(float(t) for t in np.clip(given, ALWAYS, NEVER))
             object.__setattr__(self, "thresholds", clipped)
         if not isinstance(self.mix, bool):
-            raise bad("mix", "true or false", self.mix, "E.g. --set mix=true.")
+            raise input_error("mix", "true or false", self.mix, "E.g. --set mix=true.")
         if self.mix and self.thresholds != "joint":
-            raise bad(
+            raise input_error(
                 "mix",
                 "used with thresholds=joint",
                 f"thresholds={self.thresholds}",
@@ -68,14 +68,18 @@ class Threshold(Method):
             )
 
         if self.calibrator not in FITS:
-            raise bad("calibrator", f"one of {', '.join(FITS)}", self.calibrator, "E.g. platt.")
+            raise input_error(
+                "calibrator", f"one of {', '.join(FITS)}", self.calibrator, "E.g. platt."
+            )
         if self.calibrator != "platt" and self.thresholds != "shared":
-            raise bad(
+            raise input_error(
                 "calibrator", "used with thresholds=shared", f"thresholds={self.thresholds}",
                 "Add --set thresholds=shared.",
             )  # fmt: skip
         if self.answer not in NAMES:
-            raise bad("answer", f"one of {', '.join(NAMES)}", self.answer, "E.g. answer=combined.")
+            raise input_error(
+                "answer", f"one of {', '.join(NAMES)}", self.answer, "E.g. answer=combined."
+            )
 
     @classmethod
     def space(cls) -> dict[str, Domain]:

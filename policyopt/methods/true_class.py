@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.output import ExitOutput
-
-Floats = npt.NDArray[np.float64]
+from policyopt.runtime.typing import Floats
 
 
 def true_class(output: ExitOutput, labels: npt.NDArray[np.int32] | None) -> Floats:

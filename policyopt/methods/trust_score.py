@@ -18,7 +18,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.methods.prototype_score import ROOM, PrototypeScore, locate, short
 from policyopt.methods.seen import Seen
@@ -26,9 +25,8 @@ from policyopt.methods.settings import check_number
 from policyopt.methods.space import Domain, Integer, Real
 from policyopt.runtime.prototypes import distances
 from policyopt.runtime.scores.trust_score import TrustScore as Rule
+from policyopt.runtime.typing import Floats, Ints
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 _MOST_ROWS = 2000  # of a class
 _ROUNDS = 10  # of k-means
 

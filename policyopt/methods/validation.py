@@ -22,13 +22,13 @@ import numpy.typing as npt
 
 from policyopt.answers.crossfit import folds_of
 from policyopt.methods.base import Expectation, Fitted, Method, cheapest, fit_where_possible
+from policyopt.progress import progress_callback, report
 from policyopt.runtime.coin import coin
 from policyopt.runtime.policy import Policy
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
-from policyopt.telling import listening, tell
 from policyopt.trace import trace
 
-Floats = npt.NDArray[np.float64]
 _FOLDS = 5
 #: More: neither the budget nor the accuracy is off by what a user would see.
 MOST_ROWS = 5_000
@@ -211,14 +211,14 @@ def cross_validate(
     shape = (len(budgets), len(table))
     found = Folds(np.empty(shape), np.empty(shape), np.empty(shape), fold)
     for f in range(_FOLDS):
-        tell(f, _FOLDS, "cross-validating the fit")
+        report(f, _FOLDS, "cross-validating the fit")
         held, train = np.flatnonzero(fold == f), table.take(np.flatnonzero(fold != f))
         inside = list(budgets)
         if table.costs.ndim == 2:  # each fold has a range of its own
             low, high = cheapest(train), float(train.mean_costs[-1])
             inside = [float(np.clip(budget, low, max(high, low))) for budget in budgets]
         try:
-            with listening(None):  # the folds are what is told
+            with progress_callback(None):  # the folds are what is told
                 path = fit_where_possible(method, train, inside, seed, validate=False)
         except ValueError:
             # Ours or a library's: a fold of one class, a singular matrix. `remarks` tells.

@@ -10,12 +10,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.runtime.confidence.base import sigmoid
+from policyopt.runtime.typing import Floats, Ints
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 _STEPS, _CHORDS, _HALVINGS = 40, 12, 20
 #: Steps end where the next one would gain less than this, in nats per row.
 _TOLERANCE = 1e-9

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.answers.crossfit import NAMES, answered, crossfit, folds_of
 from policyopt.methods.base import Fitted, Method, check_exits, conclude, problem_of
@@ -28,13 +27,13 @@ from policyopt.runtime.errors import InputError
 from policyopt.runtime.policy import first_exit
 from policyopt.runtime.scores.max_prob import MaxProb
 from policyopt.runtime.scores.window import Window as WindowRule
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
 from policyopt.thresholds.joint import hull, thinned
 from policyopt.thresholds.meet import meet_budget
 from policyopt.thresholds.problem import Problem
 from policyopt.thresholds.window import Windows
 
-Floats = npt.NDArray[np.float64]
 #: Ends that no confidence reaches: a window from one to the other lets all go on.
 _LOW, _HIGH = -1.0, 2.0
 _FOLDS = 5

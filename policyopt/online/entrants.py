@@ -18,7 +18,7 @@ from policyopt.online.players import BanditPlayer, BudgetPlayer, Fixed, Player
 from policyopt.online.requests import Requests
 from policyopt.runtime.bandits import BANDITS, make_bandit
 from policyopt.runtime.checks import check_names
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.online.controller import Controller
 from policyopt.runtime.online.ladder import Ladder
 from policyopt.runtime.online.linucb import LinUCB
@@ -101,23 +101,23 @@ def _parse(spec: str) -> tuple[str, dict[str, Any]]:
     """Divide ``name:key=value+key=value``."""
     name, colon, inline = spec.partition(":")
     if name == "bandits":
-        raise bad(
+        raise input_error(
             "settings of bandits", "none: it stands for all of them", inline, "E.g. ucb1:c=2."
         )
     if name not in BANDITS and name not in OTHERS:
         allowed = f"one of {', '.join((*BANDITS, *OTHERS))}, or bandits for all bandits"
-        raise bad("policy", allowed, name, "`policyopt methods online` tells of them.")
+        raise input_error("policy", allowed, name, "`policyopt methods online` tells of them.")
     known, settings = settings_of(name), {}
     step = f"`policyopt methods {name}` lists its settings."
     for item in inline.split("+") if colon else []:
         key, equals, value = item.partition("=")
         if not equals or not value:
-            raise bad(f"settings of {name}", "key=value", item or "none", step)
+            raise input_error(f"settings of {name}", "key=value", item or "none", step)
         if key not in known:
             allowed = f"one of {', '.join(known)}" if known else "none: it has none"
-            raise bad(f"setting of {name}", allowed, key, step)
+            raise input_error(f"setting of {name}", allowed, key, step)
         if key in settings:
-            raise bad(f"{key} of {name}", "set once", inline, step)
+            raise input_error(f"{key} of {name}", "set once", inline, step)
         settings[key] = parse_value(value)
     return name, settings
 
@@ -177,7 +177,9 @@ class Stage:
         budget, fit, seed = self.budget, self.fit, self.requests.seed
         if budget is None or fit is None:
             lacking = "a budget" if budget is None else f"rows '{self.split}' to fit on"
-            raise bad(f"policy {name}", f"given with {lacking}", "none", "E.g. --budget 40%.")
+            raise input_error(
+                f"policy {name}", f"given with {lacking}", "none", "E.g. --budget 40%."
+            )
         if name == "fixed":
             policy = self.method.fit_path(fit, [budget], seed)[0].policy
             seen = outcomes(policy, self.tables, self.reward, fit)

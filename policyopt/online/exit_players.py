@@ -12,13 +12,12 @@ import numpy.typing as npt
 from policyopt.online.outcomes import Outcomes
 from policyopt.online.requests import Block, Requests
 from policyopt.runtime.checks import check_whole
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.online.linucb import LinUCB, contexts
 from policyopt.runtime.online.splitee import SplitEE
 from policyopt.runtime.online.uee_ucb import UEEUCB
+from policyopt.runtime.typing import Floats, Ints
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 Arms = npt.NDArray[np.int16]
 
 
@@ -129,7 +128,9 @@ class SplitEEPlayer(RoundPlayer):
     def __init__(self, rule: SplitEE, seen: Outcomes, requests: Requests, delay: int = 0) -> None:
         exits = seen.cost.shape[1]
         if len(rule.layers) != exits:
-            raise bad("layers", f"one per exit: {exits}", len(rule.layers), "Of the policy's path.")
+            raise input_error(
+                "layers", f"one per exit: {exits}", len(rule.layers), "Of the policy's path."
+            )
         super().__init__(rule.exits(seen.confidence), delay)
         self._confidence = seen.confidence
         self._many = rule.many(requests.repetitions, requests.seed)
@@ -159,7 +160,9 @@ class UEEPlayer(RoundPlayer):
     def __init__(self, rule: UEEUCB, seen: Outcomes, requests: Requests, delay: int = 0) -> None:
         rows, exits = seen.cost.shape
         if len(rule.costs) != exits:
-            raise bad("costs", f"one per exit: {exits}", len(rule.costs), "Of the policy's path.")
+            raise input_error(
+                "costs", f"one per exit: {exits}", len(rule.costs), "Of the policy's path."
+            )
         super().__init__(static_exits(rows, exits), delay)
         self._prediction = seen.prediction
         self._many = rule.many(requests.repetitions)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.budgets import Budget, parse_budget
 from policyopt.costs import positions
@@ -17,15 +16,14 @@ from policyopt.methods.base import Fitted
 from policyopt.methods.registry import ROWS
 from policyopt.runtime.artifact import to_dict
 from policyopt.runtime.checks import check_type, check_whole, plain
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.online.ladder import Ladder
 from policyopt.runtime.policy import ALWAYS, NEVER, Policy
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
 from policyopt.thresholds.meet import meet_budget
 from policyopt.thresholds.problem import Problem
 from policyopt.trace import trace
-
-Floats = npt.NDArray[np.float64]
 
 
 def threshold_ladder(
@@ -59,12 +57,12 @@ def threshold_ladder(
     check_type("table", table, Table, "a Table", "E.g. Tables(data).get('fit').")
     rungs = np.asarray(list(values), dtype=np.float64)
     if not len(rungs) or (np.diff(rungs) <= 0).any() or not np.isfinite(rungs).all():
-        raise bad("arms", "ascending thresholds", rungs.tolist(), "E.g. 0:1:0.2.")
+        raise input_error("arms", "ascending thresholds", rungs.tolist(), "E.g. 0:1:0.2.")
     method = steerable(score)
     if not hasattr(method, "thresholds"):
         if isinstance(score, str) and ROWS[called(score)].discrete:
             raise _unsteerable(called(score))  # its family is mixed by a coin
-        raise bad(
+        raise input_error(
             "arms", "a number of points for a method without thresholds of its own",
             f"thresholds for {called(score)}", "E.g. --arms 11, or --method max_prob.",
         )  # fmt: skip
@@ -160,17 +158,19 @@ def arms_ladder(
     if not isinstance(found, int):
         if len(found) < 2:
             step = "E.g. 0:1:0.2. A whole number counts points."
-            raise bad("arms", "at least 2 thresholds", found, step)
+            raise input_error("arms", "at least 2 thresholds", found, step)
         return threshold_ladder(fit or first, found, method, seed)
     check_whole("arms", found, 1, 1000, "E.g. 11 points, or thresholds 0:1:0.2.")
     if fit is None:
-        raise bad("arms", "thresholds where the cache has no split 'fit'", found, "E.g. 0:1:0.2.")
+        raise input_error(
+            "arms", "thresholds where the cache has no split 'fit'", found, "E.g. 0:1:0.2."
+        )
     return family_ladder(method, fit, found, seed)
 
 
 def _arms(arms: Any) -> int | list[float]:
     """Return a number of points, or thresholds."""
-    wrong = bad(
+    wrong = input_error(
         "arms", "low:high:step with low below high, thresholds, or a whole number of points", arms,
         "E.g. 0:1:0.2, or 0.5,0.7,0.9, or 11.",
     )  # fmt: skip
@@ -199,7 +199,7 @@ def _budgets(points: Any, costs: Floats) -> Floats:
         return positions(costs, check_whole("points", points, 1, 1000, "E.g. 30."))
     if not isinstance(points, (str, Sequence, np.ndarray)) or not len(points):
         allowed = "a whole number of points, or budgets"
-        raise bad("points", allowed, points, "E.g. 30, or ['20%', '40%'].")
+        raise input_error("points", allowed, points, "E.g. 30, or ['20%', '40%'].")
     given = points.split(",") if isinstance(points, str) else points
     return np.sort([parse_budget(point, costs) for point in given])
 
@@ -228,7 +228,7 @@ def called(method: str | Method) -> str:
 
 
 def _unsteerable(name: str) -> InputError:
-    return bad(
+    return input_error(
         "method", "one that a number can steer: no coin, no exits left out", name,
         "E.g. max_prob, entropy or optimal_stopping.",
     )  # fmt: skip

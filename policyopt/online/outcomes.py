@@ -13,13 +13,12 @@ from policyopt.answers.confidence import fit_confidence
 from policyopt.answers.crossfit import CrossFitted, observe
 from policyopt.runtime.answers import Plain
 from policyopt.runtime.confidence import ConfidenceRule
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.online.rewards import REWARDS, load_of, reward_range
 from policyopt.runtime.policy import Policy
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
 from policyopt.trace import trace
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +94,11 @@ def outcomes(
         Unknown reading, or no labels where one needs them.
     """
     if reward not in REWARDS:
-        raise bad("reward", f"one of {', '.join(REWARDS)}", reward, "E.g. confidence.")
+        raise input_error("reward", f"one of {', '.join(REWARDS)}", reward, "E.g. confidence.")
     rule = None
     if reward == "calibrated":
         if fit is None:
-            raise bad(
+            raise input_error(
                 "reward", "label-free where there is no split 'fit'", reward, "E.g. confidence."
             )
         kept = fit.keep_exits(policy.path)
@@ -121,7 +120,9 @@ def outcomes(
     confidence = np.concatenate(sure)
     if reward == "label":
         if right is None:
-            raise bad("reward", "label-free where rows have no labels", reward, "E.g. confidence.")
+            raise input_error(
+                "reward", "label-free where rows have no labels", reward, "E.g. confidence."
+            )
         level = right.astype(np.float64)
     else:
         level = confidence

@@ -13,12 +13,12 @@ from policyopt.online.requests import Block, Requests
 from policyopt.runtime.bandits import Bandit
 from policyopt.runtime.bandits.parts.reveal import REVEALS, reveal_chances
 from policyopt.runtime.checks import check_whole
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.online.controller import Controller
 from policyopt.runtime.online.ladder import Ladder
 from policyopt.runtime.online.steering import check_nested
+from policyopt.runtime.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 Arms = npt.NDArray[np.int16]
 _FEW = 4  # streams up to which the form that serves is faster than numpy on all of them
 
@@ -111,7 +111,7 @@ class BanditPlayer:
         reveal: str = "smaller", delay: int = 0,
     ) -> None:  # fmt: skip
         if reveal not in REVEALS:
-            raise bad("reveal", f"one of {', '.join(REVEALS)}", reveal, "E.g. smaller.")
+            raise input_error("reveal", f"one of {', '.join(REVEALS)}", reveal, "E.g. smaller.")
         check_whole("delay", delay, 0)
         nested = bool((np.diff(exits, axis=1) >= 0).all())
         check_nested(reveal, nested)

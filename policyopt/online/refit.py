@@ -34,12 +34,12 @@ from policyopt.methods.base import cheapest, expectation, fit_where_possible
 from policyopt.methods.priced import Priced
 from policyopt.methods.registry import ROWS
 from policyopt.runtime.checks import check_seed, check_type
-from policyopt.runtime.errors import BudgetError, bad, message
+from policyopt.runtime.errors import BudgetError, input_error, message
+from policyopt.runtime.typing import Floats
 from policyopt.statistics import ExitStatistics
 from policyopt.table import Table
 from policyopt.trace import trace
 
-Floats = npt.NDArray[np.float64]
 Tried = tuple[float, float, Fitted]  # cost on the recent rows, budget on the rows learned from
 _GRID = 17  # policies tried in each round
 _ROUNDS = 3
@@ -105,9 +105,11 @@ def refit(
         method = make_method(method)
     check_type("method", method, Method, "a Fitted, a Method or a name", "E.g. max_prob.")
     if budget is None:
-        raise bad("budget", "given", "none", "E.g. budget='40%'.")
+        raise input_error("budget", "given", "none", "E.g. budget='40%'.")
     if not len(recent):
-        raise bad("recent", "of one row or more", "none", "Keep requests run to the last exit.")
+        raise input_error(
+            "recent", "of one row or more", "none", "Keep requests run to the last exit."
+        )
     check_alike(labelled, recent)
     recent = unlabelled(recent)
     limit = parse_budget(budget, recent.mean_costs)
@@ -199,7 +201,7 @@ def check_alike(labelled: Table, recent: Table) -> None:
     for name in ("kind", "classes", "path", "unit", "model_exits"):
         wanted, got = getattr(labelled, name), getattr(recent, name)
         if wanted != got:
-            raise bad(
+            raise input_error(
                 f"{name} of the recent rows", f"as of the labelled rows: {wanted}", got,
                 "Take both from one model, with the same cost.",
             )  # fmt: skip

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.online.schedule import Schedule
+from policyopt.runtime.typing import Floats, Ints
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 _BLOCK = 4096  # rounds drawn at once
 #: Bandits of the same seed draw from counters whose third word is below 2**63 (`runtime.bandits.parts.noise`).
 _COUNTER = (0, 0, 1 << 63, 0)

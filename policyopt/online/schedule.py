@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.checks import check_names, check_type, check_whole
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
+from policyopt.runtime.typing import Floats, Ints
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 KINDS = ("stationary", "abrupt", "gradual", "recurring")
 _CYCLES = 3
 
@@ -120,19 +119,23 @@ def make_schedule(kind: str, streams: str | Sequence[str], rounds: int) -> Sched
         names, lengths = zip(*(_part(item) for item in kind.split(",")), strict=True)
         edges = np.concatenate([[0], np.cumsum(lengths)])
         if rounds and rounds != edges[-1]:
-            raise bad("rounds", f"the sum of the schedule, {edges[-1]}", rounds, "Or leave it out.")
+            raise input_error(
+                "rounds", f"the sum of the schedule, {edges[-1]}", rounds, "Or leave it out."
+            )
         known = tuple(dict.fromkeys(names))
         if streams and set(check_names("streams", streams)) != set(known):
             allowed = f"those of the schedule, {', '.join(known)}"
-            raise bad("streams", allowed, ", ".join(check_names("streams", streams)), "Or none.")
+            raise input_error(
+                "streams", allowed, ", ".join(check_names("streams", streams)), "Or none."
+            )
         return _steps(known, [known.index(name) for name in names], edges)
     if kind not in KINDS:
         allowed = f"one of {', '.join(KINDS)}, or streams with rounds"
-        raise bad("schedule", allowed, kind, "E.g. abrupt, or test:4000,blur_medium:6000.")
+        raise input_error("schedule", allowed, kind, "E.g. abrupt, or test:4000,blur_medium:6000.")
     known = check_names("streams", streams, "`policyopt info CACHE` lists them.")
     if len(known) < 2 and kind != "stationary":
         allowed = f"two or more, for a schedule that is {kind}"
-        raise bad("streams", allowed, ", ".join(known), "E.g. --streams test,blur_medium.")
+        raise input_error("streams", allowed, ", ".join(known), "E.g. --streams test,blur_medium.")
     order = list(range(len(known))) * (_CYCLES if kind == "recurring" else 1)
     parts = 1 if kind == "stationary" else len(order)
     rounds = check_whole("rounds", rounds, 2 * parts, step="E.g. 10000.")
@@ -155,7 +158,9 @@ def make_schedule(kind: str, streams: str | Sequence[str], rounds: int) -> Sched
 def _part(item: str) -> tuple[str, int]:
     name, _, length = item.rpartition(":")
     if not name.strip() or not length.strip().isdigit() or int(length) < 1:
-        raise bad("schedule", "streams with rounds", item.strip(), "E.g. test:4000,blur:6000.")
+        raise input_error(
+            "schedule", "streams with rounds", item.strip(), "E.g. test:4000,blur:6000."
+        )
     return name.strip(), int(length)
 
 

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from policyopt.budgets import Budget, parse_budget
 from policyopt.cache.data import ExitData
 from policyopt.methods.base import Method, check_budgets
@@ -18,17 +15,16 @@ from policyopt.online.outcomes import outcomes
 from policyopt.online.requests import Requests
 from policyopt.online.schedule import Schedule, make_schedule
 from policyopt.online.tally import Tally, Yardstick, arm_means, recovery
+from policyopt.progress import report
 from policyopt.runtime.bandits import BANDITS
 from policyopt.runtime.bandits.parts.reveal import REVEALS
 from policyopt.runtime.checks import check_positive, check_seed, check_type, check_whole
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.online.ladder import Ladder
 from policyopt.runtime.online.rewards import overhead_range
 from policyopt.runtime.policy import ALWAYS
+from policyopt.runtime.typing import Floats
 from policyopt.table import Tables
-from policyopt.telling import tell
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +142,7 @@ def simulate(
 
     Examples
     --------
+    >>> import numpy as np
     >>> import policyopt as po
     >>> rng = np.random.default_rng(0)
     >>> labels = rng.integers(0, 3, 500)
@@ -166,11 +163,13 @@ def simulate(
     seed = check_seed(seed)
     delay = check_whole("delay", delay, 0, step="E.g. 0.")
     if reveal not in REVEALS:
-        raise bad("reveal", f"one of {', '.join(REVEALS)}", reveal, "E.g. smaller.")
+        raise input_error("reveal", f"one of {', '.join(REVEALS)}", reveal, "E.g. smaller.")
     for name in plan.streams:
         if name not in data.split_names:
             known = ", ".join(data.split_names)
-            raise bad("streams", f"among {known}", name, "`policyopt info CACHE` tells of them.")
+            raise input_error(
+                "streams", f"among {known}", name, "`policyopt info CACHE` tells of them."
+            )
     tables = tables or Tables(data, cost)
     seen_tables = [tables.get(name) for name in plan.streams]
     fit = tables.get(split) if split in data.split_names else None
@@ -196,7 +195,7 @@ def simulate(
     }
     for block in requests:
         for at, (spec, (player, _)) in enumerate(players.items()):
-            tell(block.first * len(players) + at, plan.rounds * len(players), spec)
+            report(block.first * len(players) + at, plan.rounds * len(players), spec)
             tallies[spec].add(block, player.play(block))
     unit = tables.cost.unit
     # The first rung of a family leaves at exit 0 always.

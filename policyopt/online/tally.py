@@ -12,8 +12,8 @@ import numpy.typing as npt
 from policyopt.online.outcomes import Outcomes
 from policyopt.online.requests import Block
 from policyopt.online.schedule import Schedule
+from policyopt.runtime.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 _POINTS = 250
 WINDOW = 400  # requests over which a policy must have recovered
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.answers.confidence import FITS, fit_confidence
 from policyopt.answers.likelihood import row_losses
@@ -13,11 +12,11 @@ from policyopt.answers.temperature import fit_temperature
 from policyopt.answers.vector import fit_vector
 from policyopt.runtime.answers import AnswerRule, Plain
 from policyopt.runtime.confidence import ConfidenceRule
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.observe import Observer
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
 
-Floats = npt.NDArray[np.float64]
 #: They change the class probabilities; the others map the top probability only.
 ANSWER_MAPS = ("temperature", "vector")
 MAPS = ("none", *ANSWER_MAPS, *FITS)
@@ -62,7 +61,7 @@ def observe(table: Table, answer: AnswerRule | None = None) -> Observed:
     answer = Plain() if answer is None else answer
     if labels is None or table.source is None or not table.source.has("outputs"):
         if not isinstance(answer, Plain):
-            raise bad("answer", "plain where only records are kept", answer.name, "")
+            raise input_error("answer", "plain where only records are kept", answer.name, "")
         return Observed(table.statistics.confidence, own)
     confidence, correct, losses = (np.empty(own.shape) for _ in range(3))
     observer = Observer(answer, table.kind, table.classes, full=True)
@@ -99,14 +98,14 @@ def fit_map(name: str, table: Table, observed: Observed) -> AnswerRule | Confide
         Unknown name, or records where all class outputs are needed.
     """
     if name not in MAPS:
-        raise bad("calibration", f"one of {', '.join(MAPS)}", name, "")
+        raise input_error("calibration", f"one of {', '.join(MAPS)}", name, "")
     if name == "none":
         return None
     if name not in ANSWER_MAPS:
         return fit_confidence(name, observed.confidence, observed.correct)
     labels = table.statistics.labels
     if labels is None:
-        raise bad("labels", "known where class probabilities are calibrated", "none", "")
+        raise input_error("labels", "known where class probabilities are calibrated", "none", "")
     fit = {"temperature": fit_temperature, "vector": fit_vector}[name]
     return fit(table.log_prob(), labels)
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from policyopt.answers.histogram import BINS, equal_mass_edges
 from policyopt.report.calibration_error import calibration_error, checked
 from policyopt.report.failure_auroc import failure_auroc
+from policyopt.runtime.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 _MEASURES = (
     "ece", "ece_low", "ece_high", "ece_plain", "confidence", "accuracy", "gap", "brier", "nll",
     "failure_auroc",

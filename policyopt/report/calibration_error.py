@@ -9,13 +9,12 @@ uncertainty calibration, NeurIPS 2019.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.answers.histogram import BINS, equal_mass_edges
 from policyopt.runtime.checks import check_seed
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
+from policyopt.runtime.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 REPLICATES = 200
 _BLOCK = 1 << 22  # resampled numbers held at a time
 
@@ -98,7 +97,7 @@ def checked(confidence: Floats, correct: Floats) -> tuple[Floats, Floats]:
     """Return both in float64; refuse unequal shapes and no rows."""
     confidence, correct = (np.asarray(a, dtype=np.float64) for a in (confidence, correct))
     if confidence.ndim != 1 or confidence.shape != correct.shape or not len(confidence):
-        raise bad(
+        raise input_error(
             "correct", f"of the confidence's shape {confidence.shape}, with a row or more",
             correct.shape, "",
         )  # fmt: skip

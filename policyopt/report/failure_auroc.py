@@ -8,11 +8,9 @@ exit is at least as right as going on (see `policyopt.methods.failure_prediction
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.methods.failure_prediction import no_failure
-
-Floats = npt.NDArray[np.float64]
+from policyopt.runtime.typing import Floats
 
 
 def failure_auroc(scores: Floats, correct: Floats) -> list[float | None]:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from policyopt.report.calibration import reliability
 from policyopt.report.calibration_error import calibration_error
 from policyopt.runtime.text import picture_text
+from policyopt.runtime.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 #: Okabe & Ito, told apart by colour-blind readers and by marker in print.
 _GROUPS = {"all": ("all rows", "#0072B2", "o"), "leavers": ("rows that leave here", "#D55E00", "s")}
 _BARS = 24

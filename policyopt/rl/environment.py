@@ -20,7 +20,7 @@ from policyopt.cache.optional import need
 from policyopt.methods.episodes import Episodes, log_price
 from policyopt.rl.problem import ExitProblem, exit_problem
 from policyopt.runtime.checks import check_seed
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.features import CLIP
 
 gym = need("gymnasium", "rl", "for the exit problem as an environment")
@@ -86,7 +86,9 @@ class ExitEnv(gym.Env):
         if row is None:
             row = self.np_random.integers(len(self.problem))
         elif not 0 <= int(row) < len(self.problem):
-            raise bad("row", f"in [0, {len(self.problem) - 1}]", row, "Rows are counted from 0.")
+            raise input_error(
+                "row", f"in [0, {len(self.problem) - 1}]", row, "Rows are counted from 0."
+            )
         self._played.start(np.array([int(row)]), _prices(self.np_random, self._range, 1))
         self._ended = False
         return self._played.observe()[0], self._info()
@@ -94,9 +96,9 @@ class ExitEnv(gym.Env):
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Go on (0) or leave (1)."""
         if self._ended:
-            raise bad("step", "called in an episode", "none has begun", "Call reset first.")
+            raise input_error("step", "called in an episode", "none has begun", "Call reset first.")
         if not self.action_space.contains(action):
-            raise bad("action", "0 (go on) or 1 (leave)", action, "")
+            raise input_error("action", "0 (go on) or 1 (leave)", action, "")
         rewards, ended = self._played.step(np.array([action]))
         self._ended = bool(ended[0])
         info = self._info()
@@ -155,7 +157,7 @@ class ExitVectorEnv(vector.VectorEnv):
     ) -> None:
         self.problem = _posed(problem)
         if not isinstance(num_envs, int) or num_envs < 1:
-            raise bad("num_envs", "a whole number, 1 or more", num_envs, "")
+            raise input_error("num_envs", "a whole number, 1 or more", num_envs, "")
         self.num_envs = num_envs
         self.autoreset_mode = vector.AutoresetMode(
             vector.AutoresetMode.NEXT_STEP if autoreset_mode is None else autoreset_mode
@@ -179,7 +181,7 @@ class ExitVectorEnv(vector.VectorEnv):
         if options and "reset_mask" in options:
             which = np.asarray(options["reset_mask"])
             if which.shape != (self.num_envs,) or which.dtype != bool or not which.any():
-                raise bad(
+                raise input_error(
                     "reset_mask", f"{self.num_envs} truth values, one of them true",
                     f"shape {which.shape}, dtype {which.dtype}", "",
                 )  # fmt: skip
@@ -192,11 +194,15 @@ class ExitVectorEnv(vector.VectorEnv):
         """Go on (0) or leave (1), one action per episode."""
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or not np.isin(actions, (0, 1)).all():
-            raise bad("actions", f"{self.num_envs} of 0 (go on) or 1 (leave)", actions.shape, "")
+            raise input_error(
+                "actions", f"{self.num_envs} of 0 (go on) or 1 (leave)", actions.shape, ""
+            )
         played, over = self._played, self._ended.copy()
         modes = vector.AutoresetMode
         if over.any() and self.autoreset_mode != modes.NEXT_STEP:
-            raise bad("step", "called in episodes", f"{over.sum()} are over", "Call reset first.")
+            raise input_error(
+                "step", "called in episodes", f"{over.sum()} are over", "Call reset first."
+            )
         if over.all():
             rewards = np.zeros(self.num_envs)
             ended = np.zeros(self.num_envs, dtype=bool)
@@ -249,7 +255,7 @@ def _checked(price: Price) -> tuple[float, float]:
     """Return the range of prices."""
     low, high = price if isinstance(price, tuple) else (price, price)
     if not 0 <= low <= high <= _MOST or (low == 0 < high):
-        raise bad(
+        raise input_error(
             "price", f"a number in [0, {_MOST:g}], or two of them, both over 0, the lower one first",
             price, "E.g. 0.1: the full model may cost a tenth of a right answer.",
         )  # fmt: skip

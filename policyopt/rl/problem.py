@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.answers.crossfit import NAMES, CrossFitted, observe
 from policyopt.cache.data import ExitData
@@ -14,11 +13,11 @@ from policyopt.methods.episodes import Samples, samples_of
 from policyopt.methods.evidence import gather
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.runtime.answers import AnswerRule
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.features import FEATURES, basis
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table, Tables
 
-Floats = npt.NDArray[np.float64]
 _FOLDS = 5
 
 
@@ -111,7 +110,7 @@ def exit_problem(
         samples = samples_of(seen.columns, seen.success, seen.table.costs)
         return ExitProblem(samples, seen.table, seen.answer, seen.features, seen.center, seen.scale)
     if table.exits != like.exits:
-        raise bad("like", f"made of rows with {table.exits} exits", like.exits, "")
+        raise input_error("like", f"made of rows with {table.exits} exits", like.exits, "")
     return ExitProblem(
         _looked_at(table, like), table, like.answer, like.features, like.center, like.scale
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import bad
+from .errors import input_error
 from .output import ExitOutput
 from .reading import as_array
 
@@ -38,14 +38,14 @@ def read_exits(
     (1, array([[3, 4, 5]]))
     """
     if isinstance(outputs, Mapping):
-        raise bad("outputs", "one entry per exit", "a mapping", "Pass a list of K records.")
+        raise input_error("outputs", "one entry per exit", "a mapping", "Pass a list of K records.")
     is_array = hasattr(outputs, "ndim")
     if not is_array and not hasattr(outputs, "__len__"):
-        raise bad("outputs", "an array, or one entry per exit", type(outputs).__name__, "")
+        raise input_error("outputs", "an array, or one entry per exit", type(outputs).__name__, "")
     count = (outputs.shape[1] if outputs.ndim == 3 else -1) if is_array else len(outputs)
     if count != exits:
         came = f"shape {tuple(outputs.shape)}" if is_array else f"{count} entries"
-        raise bad(
+        raise input_error(
             "outputs", f"of shape (N, {exits}, {classes}), or a sequence of {exits} exits", came
         )
     if is_array:
@@ -60,7 +60,9 @@ def read_exits(
     first, rows = next(iter(lengths.items()))
     for k, length in lengths.items():
         if length != rows:
-            raise bad(f"output of exit {k}", f"{rows} rows, as exit {first} has", length, "")
+            raise input_error(
+                f"output of exit {k}", f"{rows} rows, as exit {first} has", length, ""
+            )
     return rows, lambda k, part: _part(entries[k], part)
 
 
@@ -103,7 +105,7 @@ def read_features(
     """
     if not isinstance(features, (list, tuple)) or len(features) != exits:
         several = isinstance(features, (list, tuple))
-        raise bad(
+        raise input_error(
             "features", f"a list of {exits} arrays of shape (N, D_k), one per exit",
             f"{len(features)} entries" if several else f"a {type(features).__name__}",
             "Widths may differ by exit, so they do not stand in one array.",
@@ -113,5 +115,7 @@ def read_features(
     for k, array in zip(chosen, arrays, strict=True):
         if array.ndim != 2 or len(array) != samples:
             shape = f"shape {array.shape}"
-            raise bad(f"features of exit {k}", f"of shape ({samples}, D)", shape, "As the outputs.")
+            raise input_error(
+                f"features of exit {k}", f"of shape ({samples}, D)", shape, "As the outputs."
+            )
     return arrays

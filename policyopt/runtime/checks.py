@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import bad
+from .errors import input_error
 
 _DEFAULT = "Leave it out for the default."
 MAX_SEED = 2**63 - 1
@@ -46,7 +46,7 @@ def check_type(name: str, value: Any, kinds: Any, allowed: str, step: str = "") 
     """
     if not isinstance(value, kinds):
         got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-        raise bad(name, allowed, "None" if value is None else got, step)
+        raise input_error(name, allowed, "None" if value is None else got, step)
     return value
 
 
@@ -55,7 +55,7 @@ def check_positive(name: str, value: Any, above: float = 0.0, most: float = math
     value = plain(value)
     if not _is_number(value) or not above < value <= most:
         allowed = f"a number above {above:g}" + (f", at most {most:g}" if most < 1e300 else "")
-        raise bad(name, allowed, value, _DEFAULT)
+        raise input_error(name, allowed, value, _DEFAULT)
     return value
 
 
@@ -69,7 +69,7 @@ def check_least(name: str, value: Any, most: float = math.inf, allowed: str = ""
     value = plain(value)
     if not _is_number(value) or not 0 <= value <= most:
         usual = f"a number in [0, {most:g}]" if most < 1e300 else "a number, 0 or more"
-        raise bad(name, allowed or usual, value, "" if allowed else _DEFAULT)
+        raise input_error(name, allowed or usual, value, "" if allowed else _DEFAULT)
     return value
 
 
@@ -88,7 +88,7 @@ def check_whole(
         allowed = f"a whole number, at least {least}" + (
             f", at most {most:,}" if most < 1 << 53 else ""
         )
-        raise bad(name, allowed, value, step)
+        raise input_error(name, allowed, value, step)
     return value
 
 
@@ -118,13 +118,13 @@ def sample_numbers(samples: Any, n: int | None = None) -> npt.NDArray[np.int64]:
     try:
         given = np.asarray(samples)
     except (ValueError, OverflowError) as error:
-        raise bad("samples", "whole numbers", type(samples).__name__, str(error)) from error
+        raise input_error("samples", "whole numbers", type(samples).__name__, str(error)) from error
     small = given.dtype.kind == "i" or (given.dtype.kind == "u" and (given < 1 << 63).all())
     if not small and given.size:
-        raise bad("samples", "whole numbers below 2**63", f"dtype {given.dtype}", "")
+        raise input_error("samples", "whole numbers below 2**63", f"dtype {given.dtype}", "")
     if (given.ndim > 1) if n is None else (given.shape != (n,)):
         wanted = "a number, or one per sample" if n is None else f"one number per sample: {n}"
-        raise bad("samples", wanted, f"shape {given.shape}", "")
+        raise input_error("samples", wanted, f"shape {given.shape}", "")
     return given.astype(np.int64)
 
 
@@ -142,7 +142,9 @@ def check_text(name: str, value: Any, most: int = MAX_UNIT, step: str = "") -> s
     """
     fits = isinstance(value, str) and value.isprintable() and value.strip()
     if not fits or len(value) > most:
-        raise bad(name, f"a non-empty text of at most {most} visible characters", value, step)
+        raise input_error(
+            name, f"a non-empty text of at most {most} visible characters", value, step
+        )
     return value
 
 
@@ -163,5 +165,5 @@ def check_names(name: str, value: Any, step: str = "") -> tuple[str, ...]:
     found = tuple(one.strip() for one in given) if fine else ()
     if not found or not all(found) or len(set(found)) < len(found):
         got = "none" if isinstance(value, (str, list, tuple)) and not value else value
-        raise bad(name, "one or more names, each once", got, step)
+        raise input_error(name, "one or more names, each once", got, step)
     return found

@@ -9,7 +9,7 @@ import numpy as np
 from .answers import make_answer
 from .confidence import make_confidence
 from .decision import Mixture
-from .errors import InputError, bad
+from .errors import InputError, input_error
 from .output import KINDS
 from .parameters import numbers
 from .policy import Policy
@@ -49,7 +49,7 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
         Not an artifact, another version, unknown or missing fields, changed since written.
     """
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise bad(
+        raise input_error(
             source,
             f"a policy file (format '{FORMAT}')",
             "something else",
@@ -58,7 +58,9 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
     version = content.get("version")
     if type(version) is not int or not 1 <= version <= VERSION:
         allowed = f"from 1 to {VERSION}"
-        raise bad(f"version of {source}", allowed, version, "Use a policyopt that knows it.")
+        raise input_error(
+            f"version of {source}", allowed, version, "Use a policyopt that knows it."
+        )
     known = known_fields(version)
     for kind_of, names in (
         ("unknown", content.keys() - known),
@@ -70,14 +72,14 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
             )
     for name, type_ in known.items():
         if not isinstance(content[name], type_) or isinstance(content[name], bool):
-            raise bad(
+            raise input_error(
                 f"{name} in {source}", f"of type {type_}", content[name], "Fit and save it again."
             )
     body = {name: value for name, value in content.items() if name != "sha256"}
     try:
         digest = digest_of(body)
     except ValueError as error:  # a number too large for a float reads as infinity
-        raise bad(
+        raise input_error(
             source, "free of infinite numbers", str(error), "Fit and save it again."
         ) from error
     if digest != content["sha256"]:
@@ -85,13 +87,15 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
             f"'{source}' was changed after it was written: its checksum differs. Fit and save it again."
         )
     if content["kind"] not in KINDS:
-        raise bad(f"kind in {source}", f"one of {KINDS}", content["kind"], "Fit it again.")
+        raise input_error(f"kind in {source}", f"one of {KINDS}", content["kind"], "Fit it again.")
     if version > 1 and len(content["overhead"]) != len(content["costs"]):
         got = f"{len(content['overhead'])} for {len(content['costs'])} exits"
-        raise bad(f"overhead in {source}", "one number per cost", got, "Fit and save it again.")
+        raise input_error(
+            f"overhead in {source}", "one number per cost", got, "Fit and save it again."
+        )
     if version > 2 and content["model_exits"] < 1:
         got = content["model_exits"]
-        raise bad(f"model_exits in {source}", "1 or more", got, "Fit and save it again.")
+        raise input_error(f"model_exits in {source}", "1 or more", got, "Fit and save it again.")
     if version < 3:
         content = {**content, "kept": None, "model_exits": len(content["costs"])}
     if version == 1:
@@ -101,7 +105,7 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
         if mixture is not None:
             _exactly("mixture", mixture, {"thresholds", "share", "seed", "score"})
             if type(mixture["share"]) not in (int, float) or type(mixture["seed"]) is not int:
-                raise bad(
+                raise input_error(
                     "mixture", "a number as share, a whole one as seed", mixture, "Fit it again."
                 )
             score = mixture["score"]
@@ -132,7 +136,7 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
-        raise bad(
+        raise input_error(
             source, "a whole policy file, its numbers finite", str(error), "Fit and save it again."
         ) from error
 
@@ -160,14 +164,14 @@ def _name_params(field: str, value: Any) -> tuple[str, dict[str, Any]]:
 
 def _exactly(field: str, value: Any, names: set[str]) -> None:
     if not isinstance(value, dict) or value.keys() != names:
-        raise bad(
+        raise input_error(
             field, f"a mapping of {', '.join(sorted(names))}", value, "Fit and save it again."
         )
 
 
 def _from_version_1(content: dict[str, Any], source: str) -> dict[str, Any]:
     if content["answer"] != {"name": "plain"}:
-        raise bad(f"answer in {source}", "plain", content["answer"], "Fit it again.")
+        raise input_error(f"answer in {source}", "plain", content["answer"], "Fit it again.")
     mixture = content["mixture"]
     if mixture is not None:
         _exactly("mixture", mixture, {"thresholds", "share", "seed"})

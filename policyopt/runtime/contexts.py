@@ -7,7 +7,7 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-from .errors import bad
+from .errors import input_error
 from .reading import as_array
 
 #: More contexts than this are some other number (a class, a row), not a context.
@@ -27,7 +27,7 @@ def checked_names(names: object, least: int = 1) -> tuple[str, ...]:
     given = list(names) if isinstance(names, (list, tuple)) else []
     fits = fits and all(isinstance(name, str) and _NAME.fullmatch(name) for name in given)
     if not fits or not least <= len(given) <= MAX_CONTEXTS or len(set(given)) < len(given):
-        raise bad(
+        raise input_error(
             "contexts", f"{least} to {MAX_CONTEXTS} different names of A-Z a-z 0-9 _ . -", names,
             "E.g. ['clean', 'blur', 'noise'].",
         )  # fmt: skip
@@ -44,14 +44,14 @@ def context_numbers(context: npt.ArrayLike, experts: int, samples: int) -> npt.N
     """
     array = as_array(context, "context")
     if array.shape != (samples,) or (array.dtype.kind not in "iu" and array.size):
-        raise bad(
+        raise input_error(
             "context", f"one whole number per sample: {samples}",
             f"shape {array.shape}, dtype {array.dtype}", "Number the contexts from 0.",
         )  # fmt: skip
     off = np.flatnonzero((array < 0) | (array >= experts))
     if len(off):
         got = f"{array[off[0]]} at sample {off[0]}"
-        raise bad("context", f"from 0 to {experts - 1}", got, "Number the contexts from 0.")
+        raise input_error("context", f"from 0 to {experts - 1}", got, "Number the contexts from 0.")
     return array.astype(np.int64)
 
 
@@ -75,7 +75,7 @@ def renumbered(
     to = np.array([places.get(name, -1) for name in names], dtype=np.int64)
     if (to[rows] < 0).any():
         missing = names[int(rows[to[rows] < 0][0])]
-        raise bad(
+        raise input_error(
             "context", f"one that the policy knows: {', '.join(known)}", missing,
             "Fit it again with rows of that context.",
         )  # fmt: skip

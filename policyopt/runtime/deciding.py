@@ -9,15 +9,14 @@ import numpy.typing as npt
 
 from .coin import coin
 from .decision import State
-from .errors import bad
+from .errors import input_error
 from .observe import Observer
 from .output import ExitOutput, with_columns
 from .reading import read_vectors
+from .typing import Floats
 
 if TYPE_CHECKING:
     from .policy import Policy
-
-Floats = npt.NDArray[np.float64]
 
 
 def observer_of(policy: Policy) -> Observer:
@@ -34,7 +33,7 @@ def position(policy: Policy, k: int, state: State) -> int:
     if at >= policy.exits or k != path[at]:
         due = "none: the sample was at the last one" if at >= policy.exits else f"{path[at]}"
         shown = f"0..{policy.exits - 1}" if policy.kept is None else ", ".join(map(str, path))
-        raise bad("k", f"the next exit, {due}, of {shown}", k, "One state per sample.")
+        raise input_error("k", f"the next exit, {due}, of {shown}", k, "One state per sample.")
     return at
 
 
@@ -110,7 +109,7 @@ def _check_columns(policy: Policy, output: ExitOutput, k: int) -> None:
     for name in policy.needs - {"features"}:
         column = getattr(output, name)
         if column is None or np.isnan(column).any():
-            raise bad(
+            raise input_error(
                 f"record of exit {k}", f"such that {name} is known", "rows without",
                 f"The policy's score reads it; see score '{policy.rule.name}'.",
             )  # fmt: skip

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .scores.base import ScoreRule
-
-Floats = npt.NDArray[np.float64]
+from .typing import Floats
 
 
 @dataclass(frozen=True, eq=False)

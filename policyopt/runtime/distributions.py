@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from .output import ExitOutput
+from .typing import Floats
 
-Floats = npt.NDArray[np.float64]
 #: Logarithms of probabilities are kept above this: a class that cannot be is one in 10**13.
 LOWEST = -30.0
 

@@ -64,6 +64,6 @@ def message(argument: str, allowed: str, got: object, next_step: str) -> str:
     return f"'{printable(argument, SHOWN)}' must be {allowed}. Got {shown}. {next_step}".rstrip()
 
 
-def bad(argument: str, allowed: str, got: object, next_step: str = "") -> InputError:
+def input_error(argument: str, allowed: str, got: object, next_step: str = "") -> InputError:
     """Return an `InputError` in the shared form (see `message`)."""
     return InputError(message(argument, allowed, got, next_step))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from .typing import Floats
+
 Ints = npt.NDArray[np.int32]
 
 

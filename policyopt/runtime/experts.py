@@ -24,16 +24,14 @@ from .batches import read_exits
 from .checks import sample_numbers
 from .contexts import checked_names, context_numbers
 from .decision import Decision, Decisions
-from .errors import bad
+from .errors import input_error
 from .output import ExitOutput
 from .policy import Policy
 from .reading import as_array
 from .routing import ExpertState, joined, route, rows_of, vectors_of
+from .typing import Floats
 
 __all__ = ["ExpertPolicy", "ExpertState", "policy_of", "route"]
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +77,11 @@ class ExpertPolicy:
         object.__setattr__(self, "policies", policies)
         if len(self.policies) != len(self.contexts):
             got = f"{len(self.policies)} for {len(self.contexts)} contexts"
-            raise bad("policies", "one per context", got, "A policy may stand for several.")
+            raise input_error("policies", "one per context", got, "A policy may stand for several.")
         for name in ("kind", "classes", "unit", "model_exits"):
             values = [getattr(policy, name) for policy in self.policies]
             if any(value != values[0] for value in values):
-                raise bad(
+                raise input_error(
                     f"{name} of the policies", "the same in every context", values,
                     "Fit them on outputs of the same model.",
                 )  # fmt: skip
@@ -138,7 +136,7 @@ class ExpertPolicy:
         whole = isinstance(context, (int, np.integer)) and not isinstance(context, bool)
         if not whole or not 0 <= int(context) < len(self.contexts):
             allowed = f"one of {', '.join(self.contexts)}, or their numbers from 0"
-            raise bad("context", allowed, context, "Ask the classifier of contexts.")
+            raise input_error("context", allowed, context, "Ask the classifier of contexts.")
         return int(context)
 
     def policy_of(self, context: int | str) -> Policy:
@@ -206,7 +204,7 @@ class ExpertPolicy:
             return self.policies[e].step(k, output, inner, features)
         if k not in self.path:
             shown = ", ".join(map(str, self.path))
-            raise bad("k", f"an exit that a policy runs: {shown}", k, "Loop over `path`.")
+            raise input_error("k", f"an exit that a policy runs: {shown}", k, "Loop over `path`.")
         if not isinstance(output, (Mapping, ExitOutput)):
             output = as_array(output)
         n = len(state.context)
@@ -287,8 +285,8 @@ def policy_of(given: Any, single: bool = False, argument: str = "policy") -> Any
     found = given.policy if fitted else given
     if single and isinstance(found, ExpertPolicy):
         step = "Take one of its `policies`: each is a policy of its own."
-        raise bad(argument, "one policy", f"one each for {', '.join(found.contexts)}", step)
+        raise input_error(argument, "one policy", f"one each for {', '.join(found.contexts)}", step)
     if isinstance(given, type) or not isinstance(found, (Policy, ExpertPolicy)):
         step = "E.g. what policyopt.fit returns, or policyopt.load_policy(path)."
-        raise bad(argument, "a Policy, or a fit that holds one", type(given).__name__, step)
+        raise input_error(argument, "a Policy, or a fit that holds one", type(given).__name__, step)
     return found

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from .artifact import from_dict, read_json, to_dict
 from .contexts import MAX_CONTEXTS, checked_names, context_numbers, renumbered
 from .decision import Decisions
-from .errors import InputError, bad
+from .errors import InputError, input_error
 from .experts import ExpertPolicy
 from .files import write_file
 from .outputs_file import read_arrays, read_features
@@ -81,10 +81,12 @@ def experts_from_dict(content: Any, source: str = "policy") -> ExpertPolicy:
     """
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         step = "`policyopt fit --experts` writes one."
-        raise bad(source, f"a file of expert policies (format '{FORMAT}')", "something else", step)
+        raise input_error(
+            source, f"a file of expert policies (format '{FORMAT}')", "something else", step
+        )
     if type(content.get("version")) is not int or content["version"] != VERSION:
         step = "Use a policyopt that knows it."
-        raise bad(f"version of {source}", f"{VERSION}", content.get("version"), step)
+        raise input_error(f"version of {source}", f"{VERSION}", content.get("version"), step)
     for kind_of, names in (
         ("unknown", content.keys() - FIELDS),
         ("missing", FIELDS.keys() - content),
@@ -96,14 +98,18 @@ def experts_from_dict(content: Any, source: str = "policy") -> ExpertPolicy:
     for name, type_ in FIELDS.items():
         if not isinstance(content[name], type_):
             got = type(content[name]).__name__
-            raise bad(f"{name} in {source}", f"a {type_.__name__}", got, "Fit and save it again.")
+            raise input_error(
+                f"{name} in {source}", f"a {type_.__name__}", got, "Fit and save it again."
+            )
     if not 1 <= len(content["policies"]) <= MAX_CONTEXTS:
         got = len(content["policies"])
-        raise bad(f"policies in {source}", f"1 to {MAX_CONTEXTS}", got, "Fit and save it again.")
+        raise input_error(
+            f"policies in {source}", f"1 to {MAX_CONTEXTS}", got, "Fit and save it again."
+        )
     try:
         digest = digest_of({name: value for name, value in content.items() if name != "sha256"})
     except ValueError as error:  # a number too large for a float reads as infinity
-        raise bad(
+        raise input_error(
             source, "free of infinite numbers", str(error), "Fit and save it again."
         ) from error
     if digest != content["sha256"]:
@@ -191,7 +197,7 @@ def read_context(path: str | os.PathLike[str], policy: ExpertPolicy) -> npt.NDAr
     """
     found, keys = read_arrays(path, {"context", "contexts"})
     if "context" not in found:
-        raise bad(
+        raise input_error(
             f"keys of {Path(path).name}", "with context, one number per sample", ", ".join(keys),
             "The policy has thresholds for each context: save what the classifier said.",
         )  # fmt: skip

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .output import ExitOutput
+from .typing import Floats
 
-Floats = npt.NDArray[np.float64]
 State = tuple[npt.NDArray[Any], ...]
 _TINY = 1e-9  # of a probability: saturated exits differ below float32's resolution, by chance
 _LOWEST = -20.0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from .errors import InputError, bad
+from .errors import InputError, input_error
 
 if sys.platform == "win32":
     import msvcrt
@@ -42,18 +42,22 @@ _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM,
 def refused(path: str | os.PathLike[str], error: OSError) -> InputError:
     """Return the error for what the system refuses to write: full disk, quota, no permission."""
     step = _STEPS.get(error.errno or 0, "Write to another place.")
-    return bad(os.fsdecode(path), "writable", error.strerror or str(error), step)
+    return input_error(os.fsdecode(path), "writable", error.strerror or str(error), step)
 
 
 @contextlib.contextmanager
 def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what the system refuses inside the block into our error, which names `path`."""
     if "\0" in os.fsdecode(path):
-        raise bad("path", "free of the character NUL", os.fsdecode(path), "Choose another name.")
+        raise input_error(
+            "path", "free of the character NUL", os.fsdecode(path), "Choose another name."
+        )
     try:
         yield
     except UnicodeEncodeError as error:
-        raise bad("path", "a name that the system can write", str(path), "Rename it.") from error
+        raise input_error(
+            "path", "a name that the system can write", str(path), "Rename it."
+        ) from error
     except OSError as error:
         raise refused(path, error) from error
 
@@ -77,7 +81,7 @@ def write_file(path: str | os.PathLike[str], data: bytes | str | Callable[[], by
         path = Path(os.path.realpath(path))
         if path.exists() and not path.is_file():
             what = "a directory" if path.is_dir() else "a pipe or device"
-            raise bad("path", "a file", f"{path} ({what})", "Name a file to write.")
+            raise input_error("path", "a file", f"{path} ({what})", "Name a file to write.")
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}{LOCK}"), path, _PATIENCE):
             put(path, data() if callable(data) else data)
@@ -157,7 +161,7 @@ class FileLock:
                         taken = False  # nor is it removed
                         allowed = "a lock of policyopt's, or nothing"
                         step = "Remove or rename it: it may be a link to a file of yours."
-                        raise bad(os.fsdecode(self.path), allowed, "another file", step)
+                        raise input_error(os.fsdecode(self.path), allowed, "another file", step)
                     os.ftruncate(self._descriptor, 0)
                     os.write(self._descriptor, f"{os.getpid()}\n".encode())
                     return self
@@ -174,7 +178,7 @@ class FileLock:
         who = f"process {holder}" if holder.isdecimal() else "another process"
         if holder == str(os.getpid()):
             who = f"this process ({holder})"
-        return bad(
+        return input_error(
             os.fsdecode(self.guarded), "written by one writer at a time",
             f"one more, while {who} is writing it", "Wait until that has ended, or write elsewhere.",
         )  # fmt: skip
@@ -197,7 +201,7 @@ class FileLock:
             The lock's file or the folder was removed or replaced, or the process was forked.
         """
         if not self.held():
-            raise bad(
+            raise input_error(
                 os.fsdecode(self.guarded), "locked by its writer until the end",
                 f"its lock {self.path.name} removed or replaced, or a fork of the writer",
                 "What stands there now was left alone: write it again, from one process.",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .errors import bad
+from .errors import input_error
 from .thresholds import ALWAYS, NEVER
 
 #: More exits than this are no model (a cache holds no more): a policy file may claim anything.
@@ -42,20 +42,24 @@ def checked_kept(kept: object, exits: int, model_exits: int) -> tuple[tuple[int,
     (((0, 2), 4), (None, 2))
     """
     if isinstance(model_exits, bool) or not isinstance(model_exits, (int, np.integer)):
-        raise bad("model_exits", "a whole number", model_exits, "How many exits the model has.")
+        raise input_error(
+            "model_exits", "a whole number", model_exits, "How many exits the model has."
+        )
     of = int(model_exits) or exits
     if kept is None:
         if of != exits:
-            raise bad(
+            raise input_error(
                 "kept", f"the {exits} exits that the policy runs", f"none, of {of} exits",
                 "Name them, or leave model_exits out.",
             )  # fmt: skip
         return None, of
     if not exits <= of <= MAX_EXITS:
-        raise bad("model_exits", f"from {exits} to {MAX_EXITS}", of, "Check the policy.")
+        raise input_error("model_exits", f"from {exits} to {MAX_EXITS}", of, "Check the policy.")
     chosen = exit_numbers(kept, range(of))
     if len(chosen) != exits:
-        raise bad("kept", f"{exits} exits, one per cost", f"{len(chosen)}", "Check the policy.")
+        raise input_error(
+            "kept", f"{exits} exits, one per cost", f"{len(chosen)}", "Check the policy."
+        )
     return (None if len(chosen) == of else chosen), of
 
 
@@ -71,7 +75,7 @@ def exit_numbers(kept: object, allowed: Sequence[int]) -> tuple[int, ...]:
     whole = all(isinstance(k, (int, np.integer)) and not isinstance(k, bool) for k in given)
     numbers = tuple(int(k) for k in given) if whole else ()
     if not numbers or list(numbers) != sorted(set(numbers)) or not set(numbers) <= set(allowed):
-        raise bad(
+        raise input_error(
             "kept", f"at least one exit of {', '.join(map(str, allowed))}, in ascending order",
             kept, "Exits are numbered from 0.",
         )  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from .typing import Floats
+
 _BLOCK = 1 << 20  # products held at a time
 
 

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from .errors import bad
+from .errors import input_error
 from .sizes import PIECE, Room
 
 _MOST_DEFLATED = 1040  # what deflate can make of a byte, 1032, and a little
@@ -41,9 +41,11 @@ def check_zip(archive: zipfile.ZipFile, path: Path, argument: str) -> None:
     """
     names = archive.namelist()
     if len(set(names)) < len(names):
-        raise bad(argument, "an archive with each member once", f"{path}", "Save it anew.")
+        raise input_error(argument, "an archive with each member once", f"{path}", "Save it anew.")
     if sum(info.compress_size for info in archive.infolist()) > path.stat().st_size:
-        raise bad(argument, "an archive as large as its members", f"{path}", "Save it anew.")
+        raise input_error(
+            argument, "an archive as large as its members", f"{path}", "Save it anew."
+        )
     for info in archive.infolist():
         most = _MOST_DEFLATED * info.compress_size + 64
         if info.compress_type == zipfile.ZIP_STORED:
@@ -51,7 +53,7 @@ def check_zip(archive: zipfile.ZipFile, path: Path, argument: str) -> None:
         elif info.compress_type != zipfile.ZIP_DEFLATED:
             most = 0
         if info.file_size > most:
-            raise bad(
+            raise input_error(
                 argument, "an archive as numpy writes it",
                 f"{path}, whose member {info.filename!r} claims {info.file_size} bytes of "
                 f"{info.compress_size}", "It was damaged: save it anew.",
@@ -113,7 +115,7 @@ def read_member(file: Any, info: zipfile.ZipInfo, argument: str) -> npt.NDArray[
 def _check_size(size: int, info: zipfile.ZipInfo, argument: str) -> None:
     if size != info.file_size:
         allowed = f"of {size} bytes, as its header says"
-        raise bad(argument, allowed, f"{info.file_size} bytes", "Save it anew.")
+        raise input_error(argument, allowed, f"{info.file_size} bytes", "Save it anew.")
 
 
 def read_header(file: BinaryIO, argument: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
@@ -164,14 +166,16 @@ def _header(file: Any, argument: str) -> tuple[tuple[int, ...], bool, np.dtype[A
         read_two = np.lib.format.read_array_header_2_0
         shape, fortran, dtype = (read_one if version == (1, 0) else read_two)(file)
     except Exception as error:  # numpy, ast and tokenize raise many kinds on damaged headers
-        raise bad(argument, "a .npy array", f"{error}", "Save it anew.") from error
+        raise input_error(argument, "a .npy array", f"{error}", "Save it anew.") from error
     if dtype.hasobject:
-        raise bad(
+        raise input_error(
             argument,
             "an array of numbers",
             "Python objects (pickle), which may run code",
             "Save the numbers alone, e.g. numpy.savez(..., logits=numpy.stack(logits)).",
         )
     if dtype.kind not in "biufU" or any(n < 0 for n in shape):
-        raise bad(argument, "an array of numbers", f"dtype {dtype}, shape {shape}", "Convert it.")
+        raise input_error(
+            argument, "an array of numbers", f"dtype {dtype}, shape {shape}", "Convert it."
+        )
     return shape, fortran, dtype

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .answers import AnswerRule, Plain
-from .errors import bad
+from .errors import input_error
 from .output import TOP, ExitOutput, reduce_logits, with_log_prob
 from .reading import read_logits, reduce_exit
 
@@ -63,7 +63,9 @@ class Observer:
         plain = isinstance(self.answer, Plain)
         if self.kind == "record" or isinstance(output, ExitOutput):
             if isinstance(output, ExitOutput) and (self.full or not plain):
-                raise bad(name, "all class outputs, (n, C)", "reduced columns", "Pass the logits.")
+                raise input_error(
+                    name, "all class outputs, (n, C)", "reduced columns", "Pass the logits."
+                )
             reduced = reduce_exit(output, self.kind, self.classes, name)
             _check_rows(name, len(reduced), samples)
             return reduced, None, state
@@ -77,7 +79,7 @@ class Observer:
 
 def _check_rows(name: str, rows: int, samples: int) -> None:
     if rows != samples:
-        raise bad(
+        raise input_error(
             name,
             f"one row per sample: {samples}",
             f"{rows} rows",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import InputError, bad
+from .errors import InputError, input_error
 from .npz_file import Members, read_header
 from .policy import Policy
 
@@ -56,7 +56,7 @@ def read_outputs(
     wanted = {key for keys in (*_KEYS.values(), *_RECORD.values()) for key in keys}
     arrays, keys = read_arrays(path, wanted)
     if not arrays:
-        raise bad(
+        raise input_error(
             f"keys of {path.name}", f"among {', '.join(sorted(wanted))}", ", ".join(keys) or "none",
             "Rename the key of the outputs.",
         )  # fmt: skip
@@ -91,7 +91,7 @@ def read_features(path: str | Path, policy: Policy | ExpertPolicy) -> list[Any] 
     arrays, _ = read_arrays(path, set(wanted))
     missing = [key for key in wanted if key not in arrays]
     if missing:
-        raise bad(
+        raise input_error(
             f"keys of {path.name}", f"with {', '.join(wanted)}", f"no {', '.join(missing)}",
             "The policy's score reads the model's feature vectors: save them in an .npz.",
         )  # fmt: skip
@@ -104,16 +104,20 @@ def read_arrays(
     """Return the wanted arrays of an ``.npz`` and all its keys; that of an ``.npy`` has an empty key."""
     path = Path(path)
     if not path.is_file():
-        raise bad("outputs", "a file", str(path), "Give a .npy or .npz file.")
+        raise input_error("outputs", "a file", str(path), "Give a .npy or .npz file.")
     if path.suffix not in (".npy", ".npz"):
-        raise bad("outputs", "a .npy or .npz file", path.name, "Save the arrays with numpy.savez.")
+        raise input_error(
+            "outputs", "a .npy or .npz file", path.name, "Save the arrays with numpy.savez."
+        )
     with _named(path):
         if path.suffix == ".npy":
             with path.open("rb") as file:
                 size = read_header(file, path.name)[2]
             if size != path.stat().st_size:
                 got = f"{path.stat().st_size} bytes"
-                raise bad(path.name, f"of {size} bytes, as its header says", got, "Save it again.")
+                raise input_error(
+                    path.name, f"of {size} bytes, as its header says", got, "Save it again."
+                )
             return {"": np.load(path, mmap_mode="r", allow_pickle=False)}, [""]
         return _unpacked(path, wanted)
 
@@ -136,7 +140,7 @@ def _named(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # zip, deflate and numpy raise many kinds on damaged files
-        raise bad(
+        raise input_error(
             f"outputs in {path.name}", "whole arrays of numbers", str(error), "Save them again."
         ) from error
 
@@ -156,7 +160,7 @@ def from_arrays(
                 columns[field] = by_exit(found[0], policy, axes, f"{keys[0]} in {name}")
         missing = {"prediction", "confidence"} - columns.keys()
         if missing:
-            raise bad(
+            raise input_error(
                 f"outputs in {name}",
                 "records with 'pred' and 'conf'",
                 f"{sorted(arrays)}",
@@ -170,12 +174,12 @@ def from_arrays(
         if key in arrays:
             array = arrays[key]
             if array.ndim != 3 or array.shape[2] != policy.classes:
-                raise bad(
+                raise input_error(
                     f"{key or 'array'} in {name}", f"3-dimensional with {policy.classes} classes last",
                     f"shape {array.shape}", "Take the outputs of the model that the policy was fitted on.",
                 )  # fmt: skip
             return list(by_exit(array, policy, axes, f"{key or 'array'} in {name}"))
-    raise bad(
+    raise input_error(
         f"outputs in {name}",
         f"an array '{_KEYS[policy.kind][0]}'",
         f"{sorted(arrays)}",
@@ -193,22 +197,22 @@ def by_exit(
         axes[:2] if axes else "KN" if first and not second else "NK" if second and not first else ""
     )
     if not order and first:
-        raise bad(
+        raise input_error(
             "axes",
             "given where exits and samples are equally many",
             f"shape {array.shape}",
             "Say KNC or NKC.",
         )
     if axes and order not in ("KN", "NK"):
-        raise bad("axes", "KNC or NKC", axes, "K exits, N samples, C classes.")
+        raise input_error("axes", "KNC or NKC", axes, "K exits, N samples, C classes.")
     if not first and not second:
-        raise bad(
+        raise input_error(
             name, f"with {exits} exits on one of its first two axes", f"shape {array.shape}",
             "Take all exits of the model that the policy was fitted on.",
         )  # fmt: skip
     if (order == "KN" and not first) or (order == "NK" and not second):
         fits = "KNC" if first else "NKC"
-        raise bad(
+        raise input_error(
             "axes",
             f"{fits} for {name}",
             axes,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import bad
+from .errors import input_error
 
 
 def numbers(name: str, value: Any, ndim: int) -> npt.NDArray[np.float64]:
@@ -38,11 +38,13 @@ def numbers(name: str, value: Any, ndim: int) -> npt.NDArray[np.float64]:
         raw = np.asarray(value)
         array = np.array(raw, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise bad(name, f"numbers, {ndim} levels deep", str(error), "Check the policy.") from error
+        raise input_error(
+            name, f"numbers, {ndim} levels deep", str(error), "Check the policy."
+        ) from error
     if _holds_truth(value):  # numpy would take it for 1 or 0
-        raise bad(name, "numbers", "true or false among them", "Check the policy.")
+        raise input_error(name, "numbers", "true or false among them", "Check the policy.")
     if raw.dtype.kind not in "fiu" or array.ndim != ndim or not np.isfinite(array).all():
-        raise bad(
+        raise input_error(
             name, f"finite numbers, {ndim} levels deep",
             f"shape {array.shape}, dtype {raw.dtype}", "Check the policy.",
         )  # fmt: skip

@@ -27,11 +27,11 @@ from .reading import as_array, refuse_probabilities
 from .scores import ScoreRule
 from .thresholds import ALWAYS, NEVER, first_exit
 from .trace import Trace
+from .typing import Floats
 from .validity import check_policy, finite_row
 
 __all__ = ["ALWAYS", "NEVER", "Policy", "first_exit"]
 
-Floats = npt.NDArray[np.float64]
 _CHUNK, _NUMBERS = 8192, 1 << 22  # samples, and numbers, looked at side by side
 
 

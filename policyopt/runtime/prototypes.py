@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import bad
+from .errors import input_error
 from .linear import row_product
 from .output import ExitOutput
 from .parameters import numbers
@@ -106,9 +106,13 @@ class PrototypeRule(ScoreRule):
 
     def __post_init__(self) -> None:
         if self.space not in SPACES:
-            raise bad("space of the score", f"one of {', '.join(SPACES)}", self.space, "Fit again.")
+            raise input_error(
+                "space of the score", f"one of {', '.join(SPACES)}", self.space, "Fit again."
+            )
         if not isinstance(self.classes, int) or not 1 <= self.classes <= 10**6:
-            raise bad("classes of the score", "a whole number over 0", self.classes, "Fit again.")
+            raise input_error(
+                "classes of the score", "a whole number over 0", self.classes, "Fit again."
+            )
         self._freeze("points", 2)
         self._freeze("owner", 1)
         if self.projection is not None:
@@ -117,13 +121,13 @@ class PrototypeRule(ScoreRule):
             fits = len(owner) == len(points) > 0 and (np.diff(owner) >= 0).all()
             known = (owner >= 0) & (owner < self.classes) & (owner % 1 == 0)
             if not (fits and known.all()):
-                raise bad(
+                raise input_error(
                     f"owner of the score at exit {k}",
                     f"one class of {self.classes} per point, not falling", owner.tolist()[:20],
                     "Fit it again.",
                 )  # fmt: skip
             if self.projection is not None and len(self.projection[k]) != points.shape[1]:
-                raise bad(
+                raise input_error(
                     f"projection of the score at exit {k}", f"to {points.shape[1]} numbers",
                     len(self.projection[k]), "Fit it again.",
                 )  # fmt: skip
@@ -132,7 +136,7 @@ class PrototypeRule(ScoreRule):
         value = getattr(self, name)
         exits = len(self.points) if name != "points" else None
         if not isinstance(value, (list, tuple)) or exits not in (None, len(value)) or not value:
-            raise bad(
+            raise input_error(
                 f"{name} of the score", "one array per exit but the last",
                 f"a {type(value).__name__}", "Fit it again.",
             )  # fmt: skip
@@ -147,9 +151,11 @@ class PrototypeRule(ScoreRule):
     def check(self, exits: int, classes: int) -> None:
         """Refuse parameters of another number of exits or classes."""
         if len(self.points) != exits - 1:
-            raise bad("score", f"made for {exits} exits", len(self.points) + 1, "Fit it again.")
+            raise input_error(
+                "score", f"made for {exits} exits", len(self.points) + 1, "Fit it again."
+            )
         if classes and self.classes != classes:
-            raise bad("score", f"made for {classes} classes", self.classes, "Fit it again.")
+            raise input_error("score", f"made for {classes} classes", self.classes, "Fit it again.")
 
     @cached_property
     def _groups(self) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
@@ -162,7 +168,7 @@ class PrototypeRule(ScoreRule):
         rows = vectors(output, self.space)
         width = (self.points if self.projection is None else self.projection)[k].shape[1]
         if rows.shape[1] != width:
-            raise bad(
+            raise input_error(
                 f"{self.space} of exit {k}", f"{width} numbers per sample, as in the fit",
                 rows.shape[1], "The policy belongs to another model.",
             )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import bad
+from .errors import input_error
 from .output import ExitOutput, check_peaks, log_of, reduce_logits, reduce_record
 
 _COLUMNS = ("prediction", "confidence", "top_prob", "entropy")
@@ -49,7 +49,7 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
         return output
     if kind == "record":
         if not hasattr(output, "keys"):
-            raise bad(
+            raise input_error(
                 name,
                 "a mapping with 'prediction' and 'confidence'",
                 type(output).__name__,
@@ -88,9 +88,9 @@ def read_logits(
     """
     array = as_array(output, name)
     if array.dtype.kind not in "fiu":
-        raise bad(name, f"an array of {kind}", f"dtype {array.dtype}", "Pass floats.")
+        raise input_error(name, f"an array of {kind}", f"dtype {array.dtype}", "Pass floats.")
     if array.ndim != 2 or array.shape[1] != classes:
-        raise bad(
+        raise input_error(
             name,
             f"of shape (n, {classes})",
             f"shape {array.shape}",
@@ -113,7 +113,7 @@ def _check_probabilities(array: npt.NDArray[np.floating], name: str) -> None:
         if (np.abs(sums - 1.0) <= 0.02).all():
             return
     check_finite(array, name)
-    raise bad(name, "probabilities that sum to 1", "rows that do not", "Were these logits?")
+    raise input_error(name, "probabilities that sum to 1", "rows that do not", "Were these logits?")
 
 
 def looks_like_probabilities(output: object) -> bool:
@@ -151,7 +151,7 @@ def refuse_probabilities(output: object, name: str) -> None:
     InputError
     """
     if looks_like_probabilities(output):
-        raise bad(
+        raise input_error(
             name, "logits, which the policy was fitted on",
             "rows that are non-negative and sum to 1: probabilities",
             "Give the logits (before softmax), or fit the policy on probabilities.",
@@ -162,22 +162,24 @@ def _check_record(columns: dict[str, Any], name: str) -> None:
     """Refuse records that lack a column, hold an unknown one, or a confidence that is none."""
     missing, unknown = set(_COLUMNS[:2]) - columns.keys(), columns.keys() - set(_COLUMNS)
     if missing or unknown:
-        raise bad(
+        raise input_error(
             f"columns of {name}", f"prediction and confidence, perhaps {', '.join(_COLUMNS[2:])}",
             ", ".join(sorted(columns)), "Rename or add columns.",
         )  # fmt: skip
     confidence, prediction = columns["confidence"], columns["prediction"]
     if confidence.shape != prediction.shape or confidence.ndim > 1:
-        raise bad(
+        raise input_error(
             f"pred and conf of {name}", "of one shape, one number per sample",
             f"shapes {prediction.shape} and {confidence.shape}", "Take both from the same rows.",
         )  # fmt: skip
     if prediction.dtype.kind not in "iu":
-        raise bad(
+        raise input_error(
             f"pred of {name}", "whole numbers", f"dtype {prediction.dtype}", "Number the classes."
         )
     if confidence.dtype.kind not in "fiu" or not ((confidence >= 0) & (confidence <= 1)).all():
-        raise bad(f"confidence of {name}", "numbers in [0, 1]", confidence.ravel()[:5].tolist(), "")
+        raise input_error(
+            f"confidence of {name}", "numbers in [0, 1]", confidence.ravel()[:5].tolist(), ""
+        )
 
 
 def as_array(output: object, name: str = "output") -> npt.NDArray[Any]:
@@ -193,7 +195,9 @@ def as_array(output: object, name: str = "output") -> npt.NDArray[Any]:
     try:
         return np.asarray(output)
     except ValueError as error:
-        raise bad(name, "an array", "rows of unequal length", "Pad or fix the rows.") from error
+        raise input_error(
+            name, "an array", "rows of unequal length", "Pad or fix the rows."
+        ) from error
 
 
 def check_finite(array: npt.NDArray[np.floating], name: str) -> None:
@@ -227,18 +231,20 @@ def read_vectors(
     """
     name = f"features of exit {k}"
     if features is None:
-        raise bad(
+        raise input_error(
             name, "given: the policy's score reads them", "none",
             "Pass features= beside the outputs: the vectors that the cache holds for this exit.",
         )  # fmt: skip
     array = as_array(features, name)
     array = array[None] if scalar and array.ndim == 1 else array
     if array.ndim != 2 or len(array) != samples or not array.shape[1]:
-        raise bad(name, f"of shape ({samples}, D)", f"shape {array.shape}", "One row per sample.")
+        raise input_error(
+            name, f"of shape ({samples}, D)", f"shape {array.shape}", "One row per sample."
+        )
     if array.dtype.kind not in "fiu":
-        raise bad(name, "an array of numbers", f"dtype {array.dtype}", "Pass floats.")
+        raise input_error(name, "an array of numbers", f"dtype {array.dtype}", "Pass floats.")
     with np.errstate(over="ignore"):  # a number too large for float32 is found as infinity
         array = array.astype(np.float32, order="C", copy=False)
     if not np.isfinite(array).all():
-        raise bad(name, "finite", "NaN or infinity", "Look for overflow in the model.")
+        raise input_error(name, "finite", "NaN or infinity", "Look for overflow in the model.")
     return array

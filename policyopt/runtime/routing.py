@@ -10,14 +10,13 @@ import numpy.typing as npt
 
 from .contexts import context_numbers
 from .decision import State
-from .errors import bad
+from .errors import input_error
 from .output import ExitOutput
 from .reading import as_array
+from .typing import Ints
 
 if TYPE_CHECKING:
     from .policy import Policy
-
-Ints = npt.NDArray[np.int64]
 
 
 def route(outputs_by_expert: Sequence[npt.ArrayLike], context: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -48,7 +47,7 @@ def route(outputs_by_expert: Sequence[npt.ArrayLike], context: npt.ArrayLike) ->
               enumerate(outputs_by_expert)]  # fmt: skip
     shapes = {array.shape for array in arrays}
     if len(shapes) != 1 or arrays[0].ndim != 3:
-        raise bad(
+        raise input_error(
             "outputs_by_expert", "one array (N, K, C) per expert, all of one shape",
             f"shapes {sorted(shapes)}", "Run every expert on the same samples.",
         )  # fmt: skip

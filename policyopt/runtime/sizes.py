@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from .errors import bad
+from .errors import input_error
 
 #: Most bytes that one file may unpack to, stated by the user; replaces the two rules below.
 VARIABLE = "POLICYOPT_MAX_BYTES"
@@ -65,7 +65,7 @@ class Room:
             )
 
     def _refuse(self, most: str) -> None:
-        raise bad(
+        raise input_error(
             self.argument, f"a file that unpacks to at most {most}",
             f"{self.file}, of which {self.taken} bytes are asked for so far",
             f"{self.step} If you trust the file and have the memory, set {VARIABLE} to the bytes that "
@@ -85,7 +85,7 @@ def stated_limit() -> int | None:
     if not text:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 18 or not int(text):
-        raise bad(VARIABLE, "a number of bytes", text, f"E.g. {VARIABLE}=8000000000.")
+        raise input_error(VARIABLE, "a number of bytes", text, f"E.g. {VARIABLE}=8000000000.")
     return int(text)
 
 

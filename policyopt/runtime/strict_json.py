@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import bad
+from .errors import input_error
 
 #: Deeper than any file of ours (weights of layers, in a policy, in a file of experts: 8).
 MAX_DEPTH = 32
@@ -65,12 +65,14 @@ def read_plain(path: str | os.PathLike[str], argument: str, most: int, step: str
     try:
         descriptor = os.open(path, flags)
     except FileNotFoundError:
-        raise bad(argument, "a file", f"{path} (missing)", step) from None
+        raise input_error(argument, "a file", f"{path} (missing)", step) from None
     except (OSError, ValueError) as error:  # no permission, links in a circle, NUL in the path
-        raise bad(argument, "a file that can be read", f"{path!r} ({error})", step) from error
+        raise input_error(
+            argument, "a file that can be read", f"{path!r} ({error})", step
+        ) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise bad(argument, "a file", f"{path} (a directory, pipe or device)", step)
+            raise input_error(argument, "a file", f"{path} (a directory, pipe or device)", step)
         return read_open(descriptor, argument, most)
     finally:
         os.close(descriptor)
@@ -80,7 +82,7 @@ def read_open(descriptor: int, argument: str, most: int) -> bytes:
     """Return the bytes of an open plain file, its size checked before memory is taken for them."""
     size = os.fstat(descriptor).st_size
     if size > most:
-        raise bad(argument, f"at most {most} bytes", f"{size}", "Is it the right file?")
+        raise input_error(argument, f"at most {most} bytes", f"{size}", "Is it the right file?")
     with os.fdopen(descriptor, "rb", closefd=False) as file:
         return file.read(size)
 
@@ -115,7 +117,7 @@ def parse(data: bytes, source: str, most: int, step: str, most_string: int = MAX
     policyopt.runtime.errors.InputError: 'x.json' must be JSON. Got the key 'a' twice. Save it again.
     """
     if data.startswith(codecs.BOM_UTF8):
-        raise bad(
+        raise input_error(
             source, "JSON", "a byte order mark before it (save it as UTF-8 without one)", step
         )
     _refuse_excess(data, source, most, step, most_string)
@@ -125,7 +127,7 @@ def parse(data: bytes, source: str, most: int, step: str, most_string: int = MAX
             parse_int=_whole, parse_constant=_constant,
         )  # fmt: skip
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise bad(source, "JSON", str(error), step) from error
+        raise input_error(source, "JSON", str(error), step) from error
 
 
 def digest_of(content: Any) -> str:
@@ -161,7 +163,9 @@ def to_text(content: Any, argument: str, most: int, indent: int | None = None) -
     """
     text = json.dumps(content, indent=indent, allow_nan=False) + "\n"
     if len(text) > most:
-        raise bad(argument, f"at most {most} bytes as a file", f"{len(text)}", "Make it smaller.")
+        raise input_error(
+            argument, f"at most {most} bytes as a file", f"{len(text)}", "Make it smaller."
+        )
     _refuse_excess(text.encode(), argument, most, "Make it smaller.", MAX_STRING)
     return text
 
@@ -170,11 +174,15 @@ def _refuse_excess(data: bytes, source: str, most: int, step: str, most_string: 
     """Refuse long strings, many values and deep nesting by the text alone."""
     for string in _STRING.finditer(data):
         if string.end() - string.start() > most_string + 2:
-            raise bad(source, f"JSON of strings up to {most_string} bytes", "a longer one", step)
+            raise input_error(
+                source, f"JSON of strings up to {most_string} bytes", "a longer one", step
+            )
     bare = _STRING.sub(b"", data)
     values = bare.count(b",") + bare.count(b"[") + bare.count(b"{") + 1
     if values > most // BYTES_PER_VALUE:
-        raise bad(source, f"JSON of at most {most // BYTES_PER_VALUE} values", f"{values}", step)
+        raise input_error(
+            source, f"JSON of at most {most // BYTES_PER_VALUE} values", f"{values}", step
+        )
     depth = 0
     for low in range(0, len(bare), _PIECE):
         # Brackets and braces differ in one bit: with it set, all are braces.
@@ -182,7 +190,9 @@ def _refuse_excess(data: bytes, source: str, most: int, step: str, most_string: 
         turns = (codes == ord("{")).astype(np.int8) - (codes == ord("}"))
         levels = depth + np.cumsum(turns, dtype=np.int32)
         if levels.max() > MAX_DEPTH:
-            raise bad(source, f"JSON nested at most {MAX_DEPTH} deep", f"{levels.max()}", step)
+            raise input_error(
+                source, f"JSON nested at most {MAX_DEPTH} deep", f"{levels.max()}", step
+            )
         depth = int(levels[-1])
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from .typing import Floats
+
 #: Thresholds that no score reaches and that every score reaches: finite, so that JSON, C and
 #: float32 runtimes hold them (EENet's Algorithm 1 writes +-1e8 for the same purpose).
 NEVER = 1e30

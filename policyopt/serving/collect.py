@@ -11,7 +11,7 @@ import numpy as np
 
 from policyopt.cache.writer import CacheWriter
 from policyopt.costs import Cost
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 from .hidden import mapped, part, size
 from .modules import refuse_numpy
@@ -88,7 +88,7 @@ def export_cache(
     import torch
 
     if batch < 1:
-        raise bad("batch", "1 or more", batch, "Rows per call of the model.")
+        raise input_error("batch", "1 or more", batch, "Rows per call of the model.")
     _check_options(options)
     if device is not None:
         _check_device(device)
@@ -126,7 +126,9 @@ def _check_options(options: Mapping[str, Any]) -> None:
     known = [name for name in signature(CacheWriter).parameters if name not in ("path", "costs")]
     for name in options:
         if name not in known:
-            raise bad(name, f"left out, or one of {', '.join(known)}", "an unknown option", "")
+            raise input_error(
+                name, f"left out, or one of {', '.join(known)}", "an unknown option", ""
+            )
 
 
 def _check_device(device: Any) -> None:
@@ -137,7 +139,7 @@ def _check_device(device: Any) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         reason = str(error).partition("\n")[0]
-        raise bad(
+        raise input_error(
             "device", "one that torch can use here, e.g. 'cpu'", f"{device} ({reason})"
         ) from error
 
@@ -162,15 +164,17 @@ def _batches(samples: Any, split: str, batch: int) -> Iterator[tuple[Any, Any]]:
                 continue
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 got = f"{type(pair).__name__} in batch {number}"
-                raise bad(f"samples of {split!r}", "pairs (inputs, labels)", got, _PAIRS)
+                raise input_error(f"samples of {split!r}", "pairs (inputs, labels)", got, _PAIRS)
             yield pair[0], pair[1]
         return
     if len(samples) != 2:
-        raise bad(f"samples of {split!r}", "a pair (inputs, labels)", f"{len(samples)} parts", "")
+        raise input_error(
+            f"samples of {split!r}", "a pair (inputs, labels)", f"{len(samples)} parts", ""
+        )
     inputs, labels = samples
     n = size(inputs)
     if labels is not None and len(labels) != n:
-        raise bad(f"labels of {split!r}", f"one per sample: {n}", len(labels), "")
+        raise input_error(f"labels of {split!r}", f"one per sample: {n}", len(labels), "")
     for low in range(0, n, batch):
         high = min(low + batch, n)
         yield part(inputs, low, high, n), None if labels is None else labels[low:high]
@@ -181,7 +185,7 @@ def _apart(batch: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Any]:
     keys = [key for key in _LABELS if key in batch]
     if len(keys) != 1:
         got = f"keys {', '.join(map(str, batch))}"
-        raise bad(name, "a mapping with one key of labels or label", got, _PAIRS)
+        raise input_error(name, "a mapping with one key of labels or label", got, _PAIRS)
     return {key: value for key, value in batch.items() if key != keys[0]}, batch[keys[0]]
 
 

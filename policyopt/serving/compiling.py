@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 
 def compiled(
@@ -39,7 +39,7 @@ def compiled(
 
     known = torch.compiler.list_backends(exclude_tags=())
     if not callable(backend) and backend not in known:
-        raise bad("backend", f"one of {', '.join(known)}, or a callable", backend, "")
+        raise input_error("backend", f"one of {', '.join(known)}, or a callable", backend, "")
 
     def run(hidden: Any) -> Any:
         return call(hidden)

@@ -19,7 +19,7 @@ from itertools import pairwise
 from operator import index
 from typing import TYPE_CHECKING, Any
 
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 from .hidden import mapped, size
 from .staged import StagedModel
@@ -81,12 +81,14 @@ def from_encoder(
     except TypeError:
         ends = []  # refused below
     if not ends or ends != sorted(set(ends)) or ends[0] < 1 or ends[-1] > count:
-        raise bad("after", f"ascending numbers of layers from 1 to {count}", after, "")
+        raise input_error("after", f"ascending numbers of layers from 1 to {count}", after, "")
     heads = list(classifiers)
     poolers = [pooler or first_token] * len(ends) if not isinstance(pooler, Sequence) else pooler
     for name, calls in (("classifiers", heads), ("pooler", poolers)):
         if len(calls) != len(ends):
-            raise bad(name, f"{len(ends)} callables, one per exit", len(calls), "See `after`.")
+            raise input_error(
+                name, f"{len(ends)} callables, one per exit", len(calls), "See `after`."
+            )
     starts = [0, *ends[:-1]]
     stages = [
         _stage(seen.layers[a:b], seen.front if a == 0 else None)
@@ -131,12 +133,14 @@ def _watched(model: Any, example: Mapping[str, Any] | None) -> _Seen:
         if isinstance(module, nn.ModuleList) and path and len(module) and not inner:
             lists[path] = module
     if not lists:
-        raise bad("model", "an encoder with a list of layers", kind, _ELSE[0].upper() + _ELSE[1:])
+        raise input_error(
+            "model", "an encoder with a list of layers", kind, _ELSE[0].upper() + _ELSE[1:]
+        )
     path = max(lists, key=lambda name: len(lists[name]))
     front = _front(model, path)
     given = _made_up(model) if example is None else example
     if size(given) < 2:
-        raise bad(
+        raise input_error(
             "example", "a batch of two samples or more", size(given), "Give two rows of yours."
         )
     calls: list[tuple[Any, dict[str, Any], Any]] = []
@@ -150,7 +154,7 @@ def _watched(model: Any, example: Mapping[str, Any] | None) -> _Seen:
         with torch.no_grad():
             found = model(**wanted)
     except Exception as error:  # whatever it is: the batch does not suit the model
-        raise bad(
+        raise input_error(
             "example", f"a batch that {kind} runs on", f"{type(error).__name__}: {error}",
             "Give a batch of two samples or more, as the model takes it.",
         ) from error  # fmt: skip
@@ -167,7 +171,7 @@ def _watched(model: Any, example: Mapping[str, Any] | None) -> _Seen:
             fits = [n for n in (None, *_norms(model, path)) if _leads(n, calls[-1][2], last)]
             why = "" if fits else "does more than one normalisation after its layers"
     if why:
-        raise bad(
+        raise input_error(
             "model", "an encoder whose layers run one after the other, all called alike, "
             "and at most a normalisation after them", f"{kind}, which {why}",
             f"If it has a head, pass the bare encoder, e.g. model.bert; if not: {_ELSE}",
@@ -226,7 +230,7 @@ def _front(model: nn.Module, path: str) -> Call:
             top(**_taken(model, batch))
         except _Reached as found:
             return found.call
-        raise bad(
+        raise input_error(
             "model", "an encoder that calls its layers through its own `forward`", type(model).__name__,
             "Pass it as it was before torch.compile or device hooks wrapped it.",
         )  # fmt: skip
@@ -247,7 +251,7 @@ def _taken(model: Any, batch: Any) -> dict[str, Any]:
     names = dict.fromkeys((*_INPUTS, getattr(model, "main_input_name", "input_ids")))
     if not any(name in given for name in names):
         got = f"keys {', '.join(map(str, given)) or 'none'}"
-        raise bad(
+        raise input_error(
             "batch", f"a mapping with one of {', '.join(names)}",
             got if isinstance(batch, Mapping) else type(batch).__name__,
             "Pass what the tokenizer returns with return_tensors='pt'.",
@@ -273,7 +277,7 @@ def _made_up(model: Any) -> dict[str, Any]:
         shape = (3, getattr(config, "num_channels", 3), high, wide)
         steps = torch.linspace(-1, 1, 3 * shape[1] * high * wide, device=weight.device)
         return {"pixel_values": steps.reshape(shape).to(weight.dtype)}
-    raise bad(
+    raise input_error(
         "example", "given where the model's config tells no size of its input", "none",
         "Give a batch of two samples or more, as the model takes it.",
     )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 
 def mapped(hidden: Any, change: Callable[[Any], Any]) -> Any:
@@ -54,7 +54,7 @@ def size(batch: Any) -> int:
     found: list[int] = []
     mapped(batch, lambda leaf: found.append(len(leaf)) if np.ndim(leaf) else None)
     if not found:
-        raise bad(
+        raise input_error(
             "batch", "a tensor, or a tuple, list or mapping with tensors, first axis = samples",
             type(batch).__name__, "Pass what the first stage takes.",
         )  # fmt: skip
@@ -141,7 +141,7 @@ def _texts(hidden: Any) -> bool:
 
 
 def _axis(got: str, of: int) -> Exception:
-    return bad(
+    return input_error(
         "hidden", f"of {of} rows, one per sample of the batch (or 1, shared)", got,
         "The first axis of every tensor that a stage passes on is the batch.",
     )  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.costs import Cost
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 
 from .hidden import mapped, size
 from .modules import refuse_numpy
@@ -94,10 +94,10 @@ def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 1
 
     warn_of_training(model)
     if runs < 1 or warmup < 0:
-        raise bad("runs", "1 or more, after 0 or more of warmup", (runs, warmup), "")
+        raise input_error("runs", "1 or more, after 0 or more of warmup", (runs, warmup), "")
     n = size(example)
     if n < 1:
-        raise bad("example", "a batch of 1 sample or more", "0 samples", "")
+        raise input_error("example", "a batch of 1 sample or more", "0 samples", "")
     with torch.inference_mode():
         try:
             compute = np.array(_multiply_adds(model, example)) / n / 1e6

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 from .hidden import mapped
 from .staged import StagedModel
@@ -31,7 +31,7 @@ def refuse_numpy(model: StagedModel, batch: Any, error: Exception) -> None:
     mapped(batch, lambda leaf: arrays.append(isinstance(leaf, np.ndarray)))
     calls = (*model.stages, *(model.heads or ()))
     if any(arrays) and any(True for call in calls for _ in modules_of(call)):
-        raise bad(
+        raise input_error(
             "batch", "of torch tensors, as the model's modules take them",
             f"numpy arrays ({type(error).__name__}: {error})", "E.g. torch.from_numpy(batch).",
         ) from error  # fmt: skip

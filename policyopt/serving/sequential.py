@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 from .staged import StagedModel, unchanged
 
@@ -56,19 +56,21 @@ def from_sequential(
     several = isinstance(cuts, Iterable) and not isinstance(cuts, str)
     names = [name if isinstance(name, str) else "" for name in cuts] if several else []
     if not isinstance(module, nn.Sequential):
-        raise bad("module", "an nn.Sequential", type(module).__name__, "Or write a StagedModel.")
+        raise input_error(
+            "module", "an nn.Sequential", type(module).__name__, "Or write a StagedModel."
+        )
     flat = _flat(module, "", names)
     known = list(flat)
     places = [known.index(name) if name in flat else -1 for name in names]
     if not names or -1 in places or places != sorted(set(places)) or places[-1] == len(known) - 1:
-        raise bad(
+        raise input_error(
             "cuts", f"names of children in their order, of {', '.join(known[:-1]) or 'none'}", repr(cuts),
             "An exit comes after each, and one module or more follows the last.",
         )  # fmt: skip
     heads = list(heads) if isinstance(heads, Iterable) else []
     if len(heads) not in (len(names), len(names) + 1):
         allowed = f"{len(names) + 1} callables, or {len(names)} where the chain ends in logits"
-        raise bad("heads", allowed, len(heads), "One per exit.")
+        raise input_error("heads", allowed, len(heads), "One per exit.")
     edges = [0, *(place + 1 for place in places), len(known)]
     parts = list(flat.values())
     stages = [nn.Sequential(*parts[a:b]) for a, b in pairwise(edges)]

@@ -17,9 +17,10 @@ from policyopt.export.c_native import native as machine_code
 from policyopt.export.scalar_compile import compiled
 from policyopt.runtime import Decisions, ExpertPolicy, Policy
 from policyopt.runtime.checks import sample_numbers
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.experts import policy_of
 from policyopt.runtime.forks import Line, parted, tell_of_forks
+from policyopt.runtime.typing import Floats
 
 from .first_rows import FirstRows
 from .hidden import size, take
@@ -28,8 +29,6 @@ from .output import host
 from .single import Machine, Plain
 from .staged import StagedModel
 from .training import warn_of_training
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Server:
             self._run = FirstRows(model, policy.path[0], self._seen)
         self._single, self._numbered, self._reason = None, False, self._not_single()
         if native and self._reason:
-            raise bad("native", "False here", True, f"Of this policy {self._reason}.")
+            raise input_error("native", "False here", True, f"Of this policy {self._reason}.")
         if not self._reason:
             assert isinstance(policy, Policy)
             shared = (self._run, policy, self._costs[0], Served)
@@ -255,17 +254,19 @@ def serve(
     (array([0, 1]), array([0, 1], dtype=int32), array([1., 3.]))
     """
     if not isinstance(model, StagedModel):
-        raise bad("model", "a StagedModel", type(model).__name__, "Wrap its stages and heads.")
+        raise input_error(
+            "model", "a StagedModel", type(model).__name__, "Wrap its stages and heads."
+        )
     policy = policy_of(policy)
     if model.exits != policy.model_exits:
-        raise bad(
+        raise input_error(
             "model", f"of {policy.model_exits} exits, as the policy's", f"{model.exits} stages",
             "Fit the policy on a cache of this model.",
         )  # fmt: skip
     if policy.needs_features and model.features is None:
         model.vectors(0, None)  # says what is lacking
     if probabilities and policy.kind == "record":
-        raise bad("probabilities", "False: the policy is of records", probabilities, "")
+        raise input_error("probabilities", "False: the policy is of records", probabilities, "")
     warn_of_training(model)
     run = model.compiled(backend) if compile else model
     return Server(run, policy, probabilities, native, confidence)
@@ -276,11 +277,11 @@ def _started(policy: Any, numbers: npt.NDArray[np.int64], context: Any) -> tuple
     if isinstance(policy, ExpertPolicy):
         if context is None:
             allowed = f"given: one of {', '.join(policy.contexts)} per sample"
-            raise bad("context", allowed, "none", "Ask the classifier of contexts.")
+            raise input_error("context", allowed, "none", "Ask the classifier of contexts.")
         state = policy.start(context, numbers)
         return state, state.context
     if context is not None:
-        raise bad("context", "left out: the policy is the same in all of them", context, "")
+        raise input_error("context", "left out: the policy is the same in all of them", context, "")
     return policy.start(numbers), None
 
 

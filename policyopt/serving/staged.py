@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 Call = Callable[[Any], Any]
 
@@ -67,10 +67,10 @@ class StagedModel:
                 calls = tuple(given or ())
             except TypeError as error:
                 allowed = "a sequence of callables, one per exit"
-                raise bad(name, allowed, type(given).__name__, "") from error
+                raise input_error(name, allowed, type(given).__name__, "") from error
             wanted = len(calls) if name == "stages" else len(self.stages)
             if not calls or len(calls) != wanted or not all(map(callable, calls)):
-                raise bad(
+                raise input_error(
                     name, f"{wanted or 'at least one'} callables, one per exit",
                     [type(call).__name__ for call in calls], "Exits are counted by stages.",
                 )  # fmt: skip
@@ -106,7 +106,7 @@ class StagedModel:
             return self.stages[k](hidden), None
         found = self.stages[k](hidden)
         if not isinstance(found, (tuple, list)) or len(found) != 2:
-            raise bad(
+            raise input_error(
                 f"stage {k}", "a callable that returns (hidden, logits), the model having no heads",
                 type(found).__name__, "Return the pair, or pass heads.",
             )  # fmt: skip
@@ -125,7 +125,7 @@ class StagedModel:
             The model was wrapped without `features`.
         """
         if self.features is None:
-            raise bad(
+            raise input_error(
                 "features of the model", f"{self.exits} callables: the policy's score reads vectors",
                 "none", "Wrap the model with features=, those that its cache was exported with.",
             )  # fmt: skip

@@ -12,15 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.runtime.policy import ALWAYS, NEVER
+from policyopt.runtime.typing import Bools, Floats, Ints
 from policyopt.thresholds.problem import Problem
 from policyopt.thresholds.quota import between
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 _ROUNDS, _POINTS, _SHRINK = 4, 7, 3.0  # of the polish: grids around the best so far
 
 

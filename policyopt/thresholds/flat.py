@@ -18,9 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.scores import Entropy, Margin, MaxProb, ScoreRule
+from policyopt.runtime.typing import Floats, Ints
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 #: How far the scores of two runtimes may lie apart, in units of float32 rounding (2**-23) of the
 #: larger of score and 1: what exports are held to (`policyopt.export.manifest.ULPS`).
 ULPS = 64

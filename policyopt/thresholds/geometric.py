@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq
 
+from policyopt.runtime.typing import Floats
 from policyopt.thresholds.meet import meet_budget
 from policyopt.thresholds.problem import Problem, Solution
 from policyopt.thresholds.quota import quota_thresholds
 
-Floats = npt.NDArray[np.float64]
 _STEEPEST = 60.0  # |log ratio|; e**-60 of a billion samples is none
 
 

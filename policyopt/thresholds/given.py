@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime.errors import BudgetError, bad, message
+from policyopt.runtime.errors import BudgetError, input_error, message
 from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.thresholds.problem import Problem, Solution
 
@@ -50,7 +50,7 @@ def solve_given(
     if array.shape == (1,):
         array = np.repeat(array, needed)
     if array.shape != (needed,) or np.isnan(array).any():
-        raise bad(
+        raise input_error(
             "thresholds", f"{needed} numbers, one per exit but the last (or one for all)",
             np.asarray(thresholds).tolist(), "The last exit always stops.",
         )  # fmt: skip

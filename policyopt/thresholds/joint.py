@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.policy import ALWAYS, NEVER
+from policyopt.runtime.typing import Floats
 from policyopt.thresholds.lagrangian import Lagrangian
 from policyopt.thresholds.meet import meet_budget
 from policyopt.thresholds.problem import Problem, Solution
 from policyopt.thresholds.quota import between
 
-Floats = npt.NDArray[np.float64]
 Cuts = tuple[int, ...]
 #: Prices of the whole cost range, in units of accuracy: from "cost hardly matters" to "it is all".
 #: Negative ones trace the hull beyond its peak, for budgets larger than the best policy needs.

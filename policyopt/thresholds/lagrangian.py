@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.policy import ALWAYS, NEVER
+from policyopt.runtime.typing import Floats, Ints
 from policyopt.thresholds.problem import Problem
 from policyopt.thresholds.quota import between
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 _BINS = 48  # candidates per threshold in a step on two; the following single steps are exact
 _REACH = 3  # steps on two take exits at most this far apart: many exits, few useful pairs
 _SMALL = 2_000  # up to here, searches also start from each "all leave at exit k"

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.runtime.policy import ALWAYS, NEVER, first_exit
+from policyopt.runtime.typing import Floats
 from policyopt.thresholds.flat import ROUNDING
 from policyopt.thresholds.problem import Problem, Solution
 from policyopt.thresholds.quota import between
 
-Floats = npt.NDArray[np.float64]
 #: A budget counts as met from below within this share of what it allows beyond exit 0 (or within one sample's way from
 #: the first exit to the last, where that is more).
 TOLERANCE = 0.002

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from policyopt.runtime.typing import Floats
 from policyopt.thresholds.meet import meet_budget
 from policyopt.thresholds.problem import Problem, Solution
 from policyopt.thresholds.quota import quota_thresholds
 
-Floats = npt.NDArray[np.float64]
 _STEEPEST = 1e6  # e**-1e6 of any share is none, even of exits that cost nearly the same
 
 

@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from policyopt.runtime.errors import BudgetError, message
 from policyopt.runtime.policy import ALWAYS, NEVER, first_exit
+from policyopt.runtime.typing import Floats
 from policyopt.thresholds.flat import ROUNDING
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

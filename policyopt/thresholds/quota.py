@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime.policy import ALWAYS, NEVER
-
-Floats = npt.NDArray[np.float64]
+from policyopt.runtime.typing import Floats
 
 
 def quota_thresholds(scores: Floats, counts: npt.NDArray[np.integer]) -> Floats:

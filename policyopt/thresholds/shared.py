@@ -13,19 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.answers.confidence import FITS, fit_confidence
 from policyopt.answers.platt import fit_platt
 from policyopt.runtime.confidence import ConfidenceRule
 from policyopt.runtime.confidence.base import sigmoid
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.policy import ALWAYS, NEVER
+from policyopt.runtime.typing import Floats
 from policyopt.thresholds.meet import meet_budget
 from policyopt.thresholds.problem import Problem, Solution
 from policyopt.thresholds.quota import between
 
-Floats = npt.NDArray[np.float64]
 CALIBRATORS = tuple(FITS)
 _STEEPEST = 40.0
 
@@ -64,7 +63,7 @@ def solve_path(
     2.5
     """
     if calibrator not in CALIBRATORS:
-        raise bad("calibrator", f"one of {', '.join(CALIBRATORS)}", calibrator, "")
+        raise input_error("calibrator", f"one of {', '.join(CALIBRATORS)}", calibrator, "")
     for budget in budgets:
         problem.check_budget(budget)
     if calibrator == "platt":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.thresholds import geometric, joint, shared
 from policyopt.thresholds.given import solve_given
 from policyopt.thresholds.problem import Problem, Solution
@@ -15,7 +15,7 @@ SOLVERS = ("geometric", "shared", "joint")
 def check_solver(thresholds: object) -> None:
     """Refuse a solver that does not exist."""
     if isinstance(thresholds, str) and thresholds not in SOLVERS:
-        raise bad(
+        raise input_error(
             "thresholds", f"one of {', '.join(SOLVERS)}, or numbers", thresholds,
             "E.g. --set thresholds=joint or --set thresholds=0.9,0.8.",
         )  # fmt: skip

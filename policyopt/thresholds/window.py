@@ -14,12 +14,11 @@ from collections.abc import Collection
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.runtime.typing import Floats, Ints
 from policyopt.thresholds.lagrangian import Lagrangian
 from policyopt.thresholds.problem import Problem
 from policyopt.thresholds.quota import between
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 _TINY_GAIN = 1e-12
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from math import log
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import beta
 
-Floats = npt.NDArray[np.float64]
+from policyopt.runtime.typing import Floats
+
 _HALVINGS = 40
 
 

@@ -21,14 +21,13 @@ from dataclasses import dataclass, replace
 from math import inf, isfinite
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.methods import Fitted, Method
 from policyopt.methods.base import fit_where_possible
+from policyopt.progress import progress_callback, report
 from policyopt.runtime.checks import MAX_COST, check_positive, check_seed
-from policyopt.runtime.errors import BudgetError, bad, message
+from policyopt.runtime.errors import BudgetError, input_error, message
 from policyopt.table import Table
-from policyopt.telling import listening, tell
 from policyopt.tiers.bounds import mean_high, share_high, share_low
 from policyopt.tiers.choose import Certificate, Planned, known_rows, make_plan
 from policyopt.tiers.compare import own, settled
@@ -38,7 +37,6 @@ from policyopt.tiers.plans import Plan, leaving_costs, plan_table
 from policyopt.tiers.search import Searched, search
 from policyopt.tiers.summary import outcome
 
-Floats = npt.NDArray[np.float64]
 # How much stricter than asked, in standard errors of the rows that test; the first is surely enough.
 _STEPS = (8.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.75, 2.5, 2.25, 2.0, 1.75, 1.5, 1.25, 1.0, 0.5)
 _SHARES = np.linspace(1.0, 0.0, 17)  # of the way to the full cost: budgets of a method, for a floor
@@ -107,12 +105,12 @@ def certified_plan(
     True
     """
     if not 0.5 <= confidence < 1:
-        raise bad("confidence", "at least 50% and below 100%", confidence, "E.g. 95%.")
+        raise input_error("confidence", "at least 50% and below 100%", confidence, "E.g. 95%.")
     check_seed(seed)
     table = known_rows(table)
     check_cost_bound(tiers, table, goal, cost_bound)
     if len(table) < 2:
-        raise bad("table", "of two labelled rows or more, to fit and to test", len(table))
+        raise input_error("table", "of two labelled rows or more, to fit and to test", len(table))
     order = np.random.default_rng(seed).permutation(len(table))
     half = len(table) // 2
     fit, test = table.take(order[:half]), table.take(order[half:])
@@ -183,9 +181,9 @@ def _by_search(
     wishes = [errors.stricter(goal, steps) for steps in _STEPS]
     seen = set[tuple[Plan, tuple[float, ...]]]()
     for i, wish in enumerate([*(w.surest() for w in wishes[:1]), *wishes]):
-        tell(i, len(wishes) + 1, "testing plans")
+        report(i, len(wishes) + 1, "testing plans")
         try:
-            with listening(None):
+            with progress_callback(None):
                 found = search(tiers, fit, wish, seed=seed, drawn=0).found[0]
         except BudgetError:  # more than any plan can: the next one asks for less
             continue
@@ -205,7 +203,7 @@ def _by_method(
     else:
         asked = [errors.stricter(goal, steps).budget or 0.0 for steps in _STEPS]
         budgets = [min(budget, high) for budget in asked if budget >= low]
-    with listening(None):
+    with progress_callback(None):
         for fitted in fit_where_possible(
             by, small, list(dict.fromkeys(budgets)), seed, validate=False
         ):
@@ -247,7 +245,7 @@ def check_cost_bound(tiers: Tiers, table: Table, goal: Goal, cost_bound: float |
         means |= {goal.objective} if goal.budget is not None else set()
         means = {name for name in means if _depends(tiers, name, table)}
         if means:
-            raise bad(
+            raise input_error(
                 "cost_bound", f"given, in {unit}: rows have costs of their own, and the largest seen "
                 f"bounds no mean {' or '.join(sorted(means))}", "nothing",
                 "State what no sample can cost (--cost-bound NUMBER), ask for --accuracy and "
@@ -258,7 +256,9 @@ def check_cost_bound(tiers: Tiers, table: Table, goal: Goal, cost_bound: float |
     most = float(np.max(table.costs))
     if most > cost_bound:
         allowed = f"at least {most:g} {unit}, which is what a row of split '{table.split}' costs"
-        raise bad("cost_bound", allowed, cost_bound, "A bound holds for every sample: raise it.")
+        raise input_error(
+            "cost_bound", allowed, cost_bound, "A bound holds for every sample: raise it."
+        )
 
 
 def _depends(tiers: Tiers, objective: str, table: Table) -> bool:

@@ -7,24 +7,23 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.answers.crossfit import folds_of
 from policyopt.methods import Fitted, Method
 from policyopt.methods.always import Always, alone
 from policyopt.methods.base import fit_where_possible, problem_of
 from policyopt.methods.threshold import Threshold
+from policyopt.progress import progress_callback, report
 from policyopt.replay import replay
 from policyopt.runtime.scores import MaxProb
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
-from policyopt.telling import listening, tell
 from policyopt.tiers.describe import Tiers
 from policyopt.tiers.goal import Goal
 from policyopt.tiers.plans import Plan, plan_table
 from policyopt.tiers.search import Found, again
 from policyopt.tiers.summary import outcome
 
-Floats = npt.NDArray[np.float64]
 Candidate = tuple[Found, Method | None]
 _EPS, _ALL = 1e-9, slice(None)
 _LADDER = np.array([1.0, 0.9, 0.75, 0.5, 0.2])  # of the way to the budget
@@ -67,11 +66,13 @@ def compare(
     fold = folds_of(len(table), 2, seed)
     outcomes = []
     for i, (one, by) in list(enumerate(candidates))[start:]:
-        tell(i, len(candidates), "comparing plans")
+        report(i, len(candidates), "comparing plans")
         steps: dict[int, list[tuple[Floats, dict[str, Floats]]]] = {}
         for f in (0, 1):
             rest, test = (table.take(np.flatnonzero(rows)) for rows in (fold != f, fold == f))
-            with listening(None) if by is None else nullcontext():  # a method's folds take long
+            with (
+                progress_callback(None) if by is None else nullcontext()
+            ):  # a method's folds take long
                 ladder = fits(tiers, rest, goal, one, by, seed)
             for step, fitted in enumerate(ladder):
                 if fitted is not None:

@@ -14,11 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
+from policyopt.runtime.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 OBJECTIVES = ("latency", "energy", "price")
 MAX_TIERS = 8
 SEE = "See docs/tiers.md for an example."
@@ -55,7 +54,7 @@ class Tier:
     def work(self, objective: str, amounts: Floats) -> Floats:
         """Return what each stage costs here, shaped as `amounts`: (K,) or (N, K) units of cost."""
         if len(self.stage_ms) not in (0, amounts.shape[-1]):
-            raise bad(
+            raise input_error(
                 f"stage_ms of tier '{self.name}'", f"{amounts.shape[-1]} times, one per stage",
                 f"{len(self.stage_ms)}", SEE,
             )  # fmt: skip
@@ -140,10 +139,10 @@ class Tiers:
     def __post_init__(self) -> None:
         names = [tier.name for tier in self.tiers]
         if not 1 <= len(names) <= MAX_TIERS or len(set(names)) < len(names):
-            raise bad("tier", f"1 to {MAX_TIERS} tiers of different names", names, SEE)
+            raise input_error("tier", f"1 to {MAX_TIERS} tiers of different names", names, SEE)
         if len(self.links) != len(names) - 1:
             allowed = f"{len(names) - 1} of them, one from each tier to the next"
-            raise bad("link", allowed, f"{len(self.links)}", SEE)
+            raise input_error("link", allowed, f"{len(self.links)}", SEE)
 
     def unit_of(self, objective: str) -> str:
         """Return the unit of an objective: ms, mJ or the currency."""
@@ -152,7 +151,7 @@ class Tiers:
     def check(self, exits: int, cascade: bool, unit: str) -> None:
         """Refuse a description that is not of a model with K exits whose cost is in `unit`."""
         if self.unit and self.unit != unit:
-            raise bad(
+            raise input_error(
                 "unit of the tiers' model", f"that of the cache's cost: {unit}", self.unit,
                 "Choose another cost of the cache with --cost, or describe the tiers in its unit.",
             )  # fmt: skip
@@ -161,6 +160,6 @@ class Tiers:
             given = len(getattr(self, name))
             optional = name == "head_share" or cascade or len(self.tiers) == 1
             if given != count and not (optional and given == 0):
-                raise bad(f"{name} of the model", f"{count} numbers", f"{given}", SEE)
+                raise input_error(f"{name} of the model", f"{count} numbers", f"{given}", SEE)
         for tier in self.tiers:
             tier.work("latency", np.zeros(exits))

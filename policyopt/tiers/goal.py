@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
+from policyopt.runtime.typing import Floats
 from policyopt.tiers.describe import OBJECTIVES
 from policyopt.tiers.grid import Grid
 
-Floats = npt.NDArray[np.float64]
 #: Share of the rows that may cost more, by name of the statistic; None: the mean is what counts.
 STATISTICS = {"mean": None, "p95": 0.05, "p99": 0.01, "worst": 0.0}
 _EPS = 1e-9
@@ -60,7 +60,7 @@ class Limit:
             most = math.nan
         known = objective in OBJECTIVES and (statistic or "mean") in STATISTICS
         if not equals or not known or not 0 <= most < math.inf:
-            raise bad(
+            raise input_error(
                 "limit",
                 f"{' or '.join(OBJECTIVES)}, perhaps with :{', :'.join(STATISTICS)}, and =NUMBER",
                 text, "E.g. --limit latency:p95=20.",
@@ -97,16 +97,18 @@ class Goal:
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             allowed = f"one of {', '.join(OBJECTIVES)}"
-            raise bad("objective", allowed, self.objective, "E.g. --objective latency.")
+            raise input_error("objective", allowed, self.objective, "E.g. --objective latency.")
         if (self.budget is None) == (self.accuracy is None):
-            raise bad(
+            raise input_error(
                 "budget or accuracy", "given, one of the two", "both" if self.budget else "neither",
                 "E.g. --budget 12, or --accuracy 91%.",
             )  # fmt: skip
         if self.budget is not None and not 0 <= self.budget < math.inf:
-            raise bad("budget", "a number, 0 or more", self.budget, "E.g. --budget 12.")
+            raise input_error("budget", "a number, 0 or more", self.budget, "E.g. --budget 12.")
         if self.accuracy is not None and not 0 <= self.accuracy <= 1:
-            raise bad("accuracy", "between 0 and 100%", self.accuracy, "E.g. --accuracy 91%.")
+            raise input_error(
+                "accuracy", "between 0 and 100%", self.accuracy, "E.g. --accuracy 91%."
+            )
 
     @property
     def objectives(self) -> tuple[str, ...]:

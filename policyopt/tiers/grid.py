@@ -13,12 +13,10 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.runtime.thresholds import ALWAYS, NEVER
+from policyopt.runtime.typing import Floats
 from policyopt.thresholds.quota import between
-
-Floats = npt.NDArray[np.float64]
 
 
 def axis(scores: Floats, levels: int) -> Floats:

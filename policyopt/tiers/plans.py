@@ -14,13 +14,12 @@ from itertools import combinations_with_replacement
 from math import comb
 
 import numpy as np
-import numpy.typing as npt
 
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
 from policyopt.tiers.describe import Tiers
 
-Floats = npt.NDArray[np.float64]
 MOST_CUTS = 20_000
 
 
@@ -83,7 +82,7 @@ def cuts(tiers: Tiers, kept: tuple[int, ...], cascade: bool) -> list[Plan]:
     last, count = kept[-1] + 1, len(tiers.tiers)
     run = kept if cascade else tuple(range(last))
     if comb(len(run) + count - 1, count - 1) > MOST_CUTS:
-        raise bad(
+        raise input_error(
             "tiers", f"such that there are at most {MOST_CUTS:,} ways to cut the model",
             f"{count} tiers for {len(run)} stages", "Leave out tiers, or import fewer exits.",
         )  # fmt: skip

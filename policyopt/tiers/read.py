@@ -15,7 +15,7 @@ from typing import Any
 
 from policyopt.runtime import strict_json
 from policyopt.runtime.checks import MAX_NAME, MAX_UNIT, check_text
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.tiers.describe import SEE, Link, Tier, Tiers
 
 #: A description of 100 stages on 8 tiers, all of them measured, is a tenth of it.
@@ -59,7 +59,7 @@ def load_tiers(path: str | os.PathLike[str]) -> Tiers:
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         if isinstance(error, InputError):
             raise
-        raise bad(path.name, "TOML", str(error), SEE) from error
+        raise input_error(path.name, "TOML", str(error), SEE) from error
     return tiers_from(content)
 
 
@@ -67,12 +67,14 @@ def _refuse_excess(text: str, source: str) -> None:
     """Refuse keys of many parts and deep nesting by the text alone."""
     bare = _TEXT.sub(lambda found: "" if found[0][0] == "#" else "s", text)
     if _LONG_KEY.search(bare):
-        raise bad(source, f"TOML with keys of at most {MAX_PARTS} parts", "a longer one", SEE)
+        raise input_error(
+            source, f"TOML with keys of at most {MAX_PARTS} parts", "a longer one", SEE
+        )
     depth = 0
     for sign in re.findall(r"[\[\]{}]", bare):
         depth += 1 if sign in "[{" else -1
         if depth > MAX_DEPTH:
-            raise bad(source, f"TOML nested at most {MAX_DEPTH} deep", "deeper", SEE)
+            raise input_error(source, f"TOML nested at most {MAX_DEPTH} deep", "deeper", SEE)
 
 
 def tiers_from(content: Any) -> Tiers:
@@ -133,7 +135,7 @@ def _link(place: int, content: Any) -> Link:
 
 
 def _bad(where: str, allowed: str, got: object) -> InputError:
-    return bad(where, allowed, got, SEE)
+    return input_error(where, allowed, got, SEE)
 
 
 def _fields(where: str, content: Any, known: set[str], needed: set[str]) -> Mapping[str, Any]:

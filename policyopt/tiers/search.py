@@ -19,20 +19,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.methods.subset import subsets
+from policyopt.progress import report
 from policyopt.runtime.errors import BudgetError, message
 from policyopt.runtime.scores import MaxProb, score_table
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
-from policyopt.telling import tell
 from policyopt.thresholds.joint import upper_hull
 from policyopt.tiers.describe import Tiers
 from policyopt.tiers.goal import Goal
 from policyopt.tiers.grid import Grid, axis
 from policyopt.tiers.plans import Plan, costs_of, cuts
 
-Floats = npt.NDArray[np.float64]
 _FEW = 6  # exits up to here have all their subsets tried
 _BEAM, _MOST = 8, 8  # sets that are changed by one exit at a time; the most exits of a set
 _CELLS, _LEVELS, _FINE = 20_000, 33, 129  # points per set; thresholds per exit; and of a refinement
@@ -171,7 +170,7 @@ class _Work:
         before = max(self.best.values(), default=None)
         for i, kept in enumerate(sets):
             if kept not in self.tried:
-                tell(i, len(sets), "searching plans")
+                report(i, len(sets), "searching plans")
                 self.tried.add(kept)
                 self._one(kept)
         self.out.sets = len(self.tried)

@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.intervals import bootstrap_means, interval
 from policyopt.methods.always import Always, alone
 from policyopt.replay import replay
 from policyopt.runtime.policy import Policy
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
 from policyopt.tiers.describe import OBJECTIVES, Tiers
 from policyopt.tiers.plans import Plan, leaving_costs, plan_table
-
-Floats = npt.NDArray[np.float64]
 
 
 def outcome(

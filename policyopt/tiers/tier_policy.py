@@ -22,7 +22,7 @@ from policyopt.runtime.artifact import read_json, to_dict
 from policyopt.runtime.checks import MAX_NAME, check_text
 from policyopt.runtime.content import digest_of, from_dict
 from policyopt.runtime.decision import Decision, State
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.files import write_file
 from policyopt.runtime.policy import Policy
 
@@ -76,9 +76,11 @@ class TierPolicy:
         path = self.policy.path
         at = path.index(self.exits[0]) if self.exits and self.exits[0] in path else 0
         if self.exits and path[at : at + len(self.exits)] != self.exits:
-            raise bad("exits of the tier", f"consecutive ones of {path}", self.exits, "Plan again.")
+            raise input_error(
+                "exits of the tier", f"consecutive ones of {path}", self.exits, "Plan again."
+            )
         if (self.next is None) != (bool(self.exits) and self.exits[-1] == path[-1]):
-            raise bad(
+            raise input_error(
                 "next", "given unless the tier has the policy's last exit", self.next, "Plan again."
             )
 
@@ -103,7 +105,9 @@ class TierPolicy:
         Decision
         """
         if k not in self.exits:
-            raise bad("k", f"an exit of tier '{self.tier}': {self.exits}", k, "See `exits`.")
+            raise input_error(
+                "k", f"an exit of tier '{self.tier}': {self.exits}", k, "See `exits`."
+            )
         decision = self.policy.step(k, output, state, features)
         onward = SEND_ON if k == self.exits[-1] else GO_ON
         if state.scalar:
@@ -116,7 +120,7 @@ class TierPolicy:
         At most 4096 samples, and 16 MiB per array of what scores and answers remember.
         """
         if len(state.arm) > MOST_SAMPLES:
-            raise bad(
+            raise input_error(
                 "samples of the message", f"at most {MOST_SAMPLES}", f"{len(state.arm)}",
                 "Run fewer side by side.",
             )  # fmt: skip
@@ -145,15 +149,15 @@ class TierPolicy:
         if not isinstance(message, dict) or message.keys() != _PARTS:
             allowed = f"a mapping of {', '.join(sorted(_PARTS))}"
             got = sorted(message) if isinstance(message, dict) else type(message).__name__
-            raise bad(
+            raise input_error(
                 "message", allowed, f"{got!s:.200}", "Made by `hand_over` of the tier before."
             )
         version = message["version"]
         if message["format"] != MESSAGE or not _is_version(version, MESSAGE_VERSION):
             got = f"{message['format']!r:.80}, version {version!r:.20}"
-            raise bad("message", f"{MESSAGE}, version {MESSAGE_VERSION}", got, "")
+            raise input_error("message", f"{MESSAGE}, version {MESSAGE_VERSION}", got, "")
         if message["policy"] != self.identity:
-            raise bad(
+            raise input_error(
                 "policy of the message", f"{self.identity[:12]}..., as here",
                 f"{message['policy']!r:.16}", "Give all tiers the files of one plan.",
             )  # fmt: skip
@@ -161,19 +165,25 @@ class TierPolicy:
         path = self.policy.path
         due = path.index(self.exits[0]) if self.exits else None
         if type(n) is not int or not 0 <= n <= MOST_SAMPLES or type(scalar) is not bool:
-            raise bad("samples of the message", f"a whole number up to {MOST_SAMPLES}", n, "")
+            raise input_error(
+                "samples of the message", f"a whole number up to {MOST_SAMPLES}", n, ""
+            )
         if scalar and n != 1:
-            raise bad("samples of the message", "1, of one sample", n, "")
+            raise input_error("samples of the message", "1, of one sample", n, "")
         if type(at) is not int or not 0 <= at < len(path) or due not in (None, at):
-            raise bad("position of the message", f"{due}, where tier '{self.tier}' begins", at, "")
+            raise input_error(
+                "position of the message", f"{due}, where tier '{self.tier}' begins", at, ""
+            )
         answer, rules = message["answer"], message["rules"]
         if not isinstance(answer, list) or not isinstance(rules, list):
-            raise bad("message", "given lists of arrays", "another", "")
+            raise input_error("message", "given lists of arrays", "another", "")
         if len(rules) != len(self.policy.rules) or not all(isinstance(r, list) for r in rules):
-            raise bad("rules of the message", f"{len(self.policy.rules)} lists", "others", "")
+            raise input_error(
+                "rules of the message", f"{len(self.policy.rules)} lists", "others", ""
+            )
         arm = _unpacked(message["arm"], n)
         if arm.dtype != np.bool_ or arm.ndim != 1:
-            raise bad("arm of the message", "truth values", str(arm.dtype), "")
+            raise input_error("arm of the message", "truth values", str(arm.dtype), "")
         return _checked(self.policy, State(
             tuple(tuple(_unpacked(a, n) for a in rule) for rule in rules),
             tuple(_unpacked(a, n) for a in answer), arm, scalar,
@@ -199,17 +209,21 @@ def load_tier(path: str | os.PathLike[str]) -> TierPolicy:
     """
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise bad(
+        raise input_error(
             "tier policy", f"a file of format '{FORMAT}'", "another", "`policyopt plan --out`."
         )
     if not _is_version(content.get("version"), VERSION) or content.keys() != _FIELDS:
         got = f"version {content.get('version')}, fields {', '.join(sorted(content))}"
-        raise bad("tier policy", f"version {VERSION} with {', '.join(sorted(_FIELDS))}", got, "")
+        raise input_error(
+            "tier policy", f"version {VERSION} with {', '.join(sorted(_FIELDS))}", got, ""
+        )
     body = {name: value for name, value in content.items() if name != "sha256"}
     try:
         same = digest_of(body) == content["sha256"]
     except ValueError as error:  # a number too large for a float reads as infinity
-        raise bad("tier policy", "free of infinite numbers", str(error), "Plan again.") from error
+        raise input_error(
+            "tier policy", "free of infinite numbers", str(error), "Plan again."
+        ) from error
     if not same:
         raise InputError(
             "'tier policy' was changed after it was written. Got another checksum. Plan again."
@@ -217,7 +231,9 @@ def load_tier(path: str | os.PathLike[str]) -> TierPolicy:
     exits, tier, following = content["exits"], content["tier"], content["next"]
     whole = isinstance(exits, list) and all(type(k) is int for k in exits)
     if not whole or not isinstance(tier, str) or not isinstance(following, (str, type(None))):
-        raise bad("tier policy", "such that exits are whole numbers and tiers texts", exits, "")
+        raise input_error(
+            "tier policy", "such that exits are whole numbers and tiers texts", exits, ""
+        )
     return TierPolicy(from_dict(content["policy"], "its policy"), tier, tuple(exits), following)
 
 
@@ -237,26 +253,26 @@ def _packed(array: npt.NDArray[Any]) -> dict[str, Any]:
 def _unpacked(packed: Any, n: int) -> npt.NDArray[Any]:
     """Return an array of a message: its kind, first axis and number of bytes are checked."""
     if not isinstance(packed, dict) or packed.keys() != {"dtype", "shape", "data"}:
-        raise bad("array of the message", "a mapping of dtype, shape, data", "another", "")
+        raise input_error("array of the message", "a mapping of dtype, shape, data", "another", "")
     shape, kind, data = packed["shape"], packed["dtype"], packed["data"]
     if kind not in ("<f8", "<f4", "<i8", "<i4", "<i2", "|i1", "|u1", "|b1"):
-        raise bad("dtype of the message", "of numbers or truth values", kind, "")
+        raise input_error("dtype of the message", "of numbers or truth values", kind, "")
     small = isinstance(shape, list) and all(type(s) is int and 0 <= s <= MOST_STATE for s in shape)
     if not small or not shape or len(shape) > 4 or shape[0] != n:
-        raise bad("shape of the message", f"of {n} samples", shape, "")
+        raise input_error("shape of the message", f"of {n} samples", shape, "")
     size = np.dtype(kind).itemsize
     for length in shape:
         size *= length
     if not isinstance(data, str) or size > MOST_STATE or len(data) > 2 * MOST_STATE:
-        raise bad("data of the message", f"at most {MOST_STATE} bytes", "another", "")
+        raise input_error("data of the message", f"at most {MOST_STATE} bytes", "another", "")
     try:
         raw = base64.b64decode(data, validate=True)
     except ValueError as error:
-        raise bad("data of the message", "base64", str(error), "") from error
+        raise input_error("data of the message", "base64", str(error), "") from error
     if len(raw) != size:
-        raise bad("data of the message", f"{size} bytes", f"{len(raw)}", "Is it whole?")
+        raise input_error("data of the message", f"{size} bytes", f"{len(raw)}", "Is it whole?")
     if kind == "|b1" and raw.strip(b"\x00\x01"):
-        raise bad("data of the message", "truth values, 0 or 1", "others", "")
+        raise input_error("data of the message", "truth values, 0 or 1", "others", "")
     return np.frombuffer(raw, kind).reshape(shape).astype(np.dtype(kind).newbyteorder("="))
 
 
@@ -272,7 +288,7 @@ def _checked(policy: Policy, state: State, at: int) -> State:
         for got, due in pairs:
             shapes = [[(a.dtype, a.shape[1:]) for a in arrays] for arrays in (got, due)]
             if shapes[0] != shapes[1]:
-                raise bad(
+                raise input_error(
                     "state in the message", f"arrays {shapes[1]}", shapes[0], "Another policy?"
                 )
     return state

@@ -24,11 +24,11 @@ from policyopt.budgets import Budget, parse_budget, parse_budgets
 from policyopt.methods import Method
 from policyopt.methods.base import fit_where_possible
 from policyopt.replay import replay
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
 from policyopt.thresholds.problem import Problem
 
-Floats = npt.NDArray[np.float64]
 OBJECTIVES = ("area", "accuracy")
 #: How far the neighbours of a budget stand from it, as a share of the way from exit 0 to the last.
 #: Some times the sampling error of a fold's mean cost, so that they bracket the budget.
@@ -64,11 +64,13 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.name not in OBJECTIVES:
-            raise bad("objective", f"one of {', '.join(OBJECTIVES)}", self.name, "Choose one.")
+            raise input_error(
+                "objective", f"one of {', '.join(OBJECTIVES)}", self.name, "Choose one."
+            )
         if (self.name == "accuracy") != (self.budget is not None):
             allowed = "given with the objective accuracy, and only with it"
             got = f"{self.budget or 'none'} with {self.name}"
-            raise bad("budget", allowed, got, "E.g. --objective accuracy --budget 40%.")
+            raise input_error("budget", allowed, got, "E.g. --objective accuracy --budget 40%.")
 
     def wanted(self, costs: Floats) -> list[float]:
         """Return the budgets to fit, in the unit of `costs` (K,), ascending."""
@@ -108,7 +110,7 @@ def fold_rows(rows: int, folds: int, seed: int) -> list[npt.NDArray[np.int64]]:
     [[2, 3, 4], [0, 1]]
     """
     if not 2 <= folds <= rows // 2:
-        raise bad("folds", f"from 2 to half the {rows} fit rows", folds, "E.g. --folds 5.")
+        raise input_error("folds", f"from 2 to half the {rows} fit rows", folds, "E.g. --folds 5.")
     order = np.random.default_rng(seed).permutation(rows)
     # Ascending, so that a pass over class outputs on disk reads each block once.
     return [np.sort(part) for part in np.array_split(order, folds)]

@@ -13,7 +13,7 @@ import numpy as np
 
 from policyopt.methods.registry import ROWS, make_method, parse_value
 from policyopt.methods.space import Choice, Domain, Integer, Real
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 #: More combinations than this are not listed: nobody tries them all.
 _LISTED = 10_000
@@ -78,7 +78,7 @@ def make_search(spec: str, fixed: Mapping[str, Any] | None = None) -> Search:
     name, _, inline = spec.partition(":")
     if name in ROWS and not space_of(name):
         able = ", ".join(n for n in ROWS if space_of(n)) or "none yet"
-        raise bad(
+        raise input_error(
             "method", f"one with settings to tune: {able}", name, f"Use `policyopt fit` for {name}."
         )
     make_method(spec, fixed)  # refuses by name what it does not know
@@ -88,7 +88,7 @@ def make_search(spec: str, fixed: Mapping[str, Any] | None = None) -> Search:
     domains = {key: domain for key, domain in space_of(name).items() if key not in given}
     if not domains:
         known = ", ".join(space_of(name))
-        raise bad(
+        raise input_error(
             "settings fixed", f"fewer than all that {name} can tune ({known})", ", ".join(given),
             "Drop a --set.",
         )  # fmt: skip

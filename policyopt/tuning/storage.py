@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from policyopt.runtime.errors import InputError, MissingExtraError, bad
+from policyopt.runtime.errors import InputError, MissingExtraError, input_error
 from policyopt.runtime.text import SECRET
 from policyopt.tuning.search import key_of
 
@@ -114,7 +114,7 @@ def kept_open(storage: str | None) -> Iterator[None]:
 def _refused(storage: str | None, allowed: str, error: Exception, step: str) -> InputError:
     # Not chained: what drivers raise may hold the password, and tracebacks are shown, too.
     why = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return bad("storage", allowed, _masked(f"{storage} ({why})", storage or ""), step)
+    return input_error("storage", allowed, _masked(f"{storage} ({why})", storage or ""), step)
 
 
 def _masked(text: str, url: str) -> str:
@@ -164,7 +164,7 @@ def _create(storage: str | None, name: str, pruner: Any) -> Any:
         place = optuna.storages.RDBStorage(storage, engine_kwargs=arguments)
         others = [other for other in optuna.get_all_study_names(place) if other != name]
         if is_file and others:
-            raise bad(
+            raise input_error(
                 "storage", f"empty or of this study: {name}", f"one of '{others[0]}'",
                 "Another cache, cost, objective, seed or --set is another study: choose another "
                 "--out (or --storage), or delete that file to start anew.",

@@ -9,7 +9,7 @@ from typing import Any
 from policyopt.budgets import Budget
 from policyopt.cache.data import ExitData
 from policyopt.runtime.checks import check_seed
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.table import Table, Tables
 from policyopt.tuning.objective import Objective, fold_rows
 from policyopt.tuning.result import Tuned, conclude
@@ -95,7 +95,7 @@ def tune(
     started = time.monotonic()
     for name, value in (("trials", trials), ("seconds of timeout", timeout)):
         if value is not None and not value > 0:
-            raise bad(name, "more than 0", value, "E.g. --trials 30.")
+            raise input_error(name, "more than 0", value, "E.g. --trials 30.")
     search = make_search(method, settings)
     aim = Objective(objective, budget, budgets)
     seed = check_seed(seed)

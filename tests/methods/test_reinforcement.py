@@ -20,6 +20,7 @@ from policyopt.methods.played import PRICES
 from policyopt.methods.policy_gradient import climb, worth_and_slope
 from policyopt.methods.reinforce import Reinforce, bootstrapped, returns
 from policyopt.methods.stack import at_price, outputs_at
+from policyopt.progress import progress_callback
 from policyopt.replay import replay
 from policyopt.runtime.artifact import from_dict, to_dict
 from policyopt.runtime.confidence.base import sigmoid
@@ -27,7 +28,6 @@ from policyopt.runtime.errors import InputError
 from policyopt.runtime.policy import first_exit
 from policyopt.runtime.scores import make_rule
 from policyopt.table import Tables
-from policyopt.telling import listening
 
 COSTS = np.array([1.0, 2.0, 4.0, 8.0])
 
@@ -347,7 +347,7 @@ def test_few_rows_are_not_shown_without_end(name):
     torch = pytest.importorskip("torch")
     table = Tables(cache(200)).get("fit")
     before, threads = torch.get_num_threads(), []
-    with listening(lambda *_: threads.append(torch.get_num_threads())):
+    with progress_callback(lambda *_: threads.append(torch.get_num_threads())):
         most, more, fewer = (
             po.make_method(f"{name}:steps={steps}").fit_path(table, [2.0])[0].policy
             for steps in (500, 800, 50)

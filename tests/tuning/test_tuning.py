@@ -19,7 +19,7 @@ from policyopt.methods.registry import ROWS, Row
 from policyopt.methods.space import Choice, Integer, Real
 from policyopt.methods.threshold import Threshold
 from policyopt.runtime import load_policy
-from policyopt.runtime.errors import BudgetError, InputError, bad
+from policyopt.runtime.errors import BudgetError, InputError, input_error
 from policyopt.table import Tables
 from policyopt.tuning.objective import Objective, fold_rows, mean_height, score_fold
 from policyopt.tuning.trials import records
@@ -41,7 +41,7 @@ class Planted(Method):
         if CALLS["fits"] == CALLS["stop_at"]:
             raise KeyboardInterrupt
         if self.kind == "broken":
-            raise bad("kind", "sound", self.kind, "Mend it.")
+            raise input_error("kind", "sound", self.kind, "Mend it.")
         top = float(table.mean_costs[-1])
         asked = [min(b * (1 + self.greed), top) for b in budgets]
         good = Threshold("max_prob").fit_path(table, asked, seed)

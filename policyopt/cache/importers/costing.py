@@ -11,7 +11,7 @@ from policyopt.cache.importers.raw import Array
 from policyopt.cache.importers.turning import Part
 from policyopt.cache.layout import COST_PREFIX
 from policyopt.costs import KINDS, Cost, cumulative
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 #: Unit that the end of a key tells.
 UNITS = {
@@ -50,7 +50,7 @@ def stated_values(costs: Any) -> tuple[tuple[float, ...] | None, str | None]:
     except (TypeError, ValueError):
         if isinstance(costs, str) and len(parts) == 1:
             return None, costs.strip()
-    raise bad(
+    raise input_error(
         "costs",
         "numbers such as 1,2,4, or the name of a cost in the file",
         costs,
@@ -107,7 +107,9 @@ def resolve(
     if values is not None:
         if len(values) != exits:
             allowed = f"{exits} numbers, one per exit"
-            raise bad("costs", allowed, f"{len(values)}", "Give as many as there are exits.")
+            raise input_error(
+                "costs", allowed, f"{len(values)}", "Give as many as there are exits."
+            )
         if found.pop(plain, None) is not None:
             notes.append(f"costs of the file under {plain!r} replaced by the ones given")
         found = {plain: [np.asarray(values)] * len(parts), **found}
@@ -117,7 +119,7 @@ def resolve(
             allowed = "numbers such as 1,2,4"
             if found:
                 allowed += f", or a cost that the file names: one of {', '.join(found)}"
-            raise bad("costs", allowed, wanted, "E.g. --costs 1,2,4.")
+            raise input_error("costs", allowed, wanted, "E.g. --costs 1,2,4.")
         found = {wanted: found.pop(wanted), **found}
     if not found:
         notes.append(
@@ -132,7 +134,9 @@ def resolve(
             "say --cost-kind standalone"
         )
     elif told not in KINDS:
-        raise bad("cost kind", f"one of {', '.join(KINDS)}", told, "Choose one (--cost-kind).")
+        raise input_error(
+            "cost kind", f"one of {', '.join(KINDS)}", told, "Choose one (--cost-kind)."
+        )
     return tuple(
         _settle(parts, key, per_part, told or "cumulative",
                 _unit(key, key == plain or key == next(iter(found)), unit, options, notes), notes)
@@ -171,12 +175,14 @@ def _settle(
 ) -> Cost:
     for part, array in zip(parts, per_part, strict=True):
         if array.dtype.kind not in "biuf":
-            raise bad(f"{part.source}: {key}", "numbers", f"dtype {array.dtype}", "Convert them.")
+            raise input_error(
+                f"{part.source}: {key}", "numbers", f"dtype {array.dtype}", "Convert them."
+            )
     rows = {tuple(a.tolist()) if a.ndim == 1 else None for a in per_part}
     if None not in rows:
         if len(rows) > 1:
             shown = " and ".join(str(row) for row in list(rows)[:2])
-            raise bad(f"cost {key}", "the same in every file", shown, "Pass --costs.")
+            raise input_error(f"cost {key}", "the same in every file", shown, "Pass --costs.")
         return Cost(key, unit, next(iter(rows)), kind)
     full = [
         np.broadcast_to(a, part.lead.shape[:2]) for part, a in zip(parts, per_part, strict=True)

@@ -13,7 +13,7 @@ from policyopt.cache.importers.raw import Raw
 from policyopt.cache.importers.table import gather, useful
 from policyopt.cache.layout import MAX_EXITS
 from policyopt.cache.optional import need
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.sizes import PIECE
 
 #: Columns of a table: sixteen values of each exit.
@@ -67,7 +67,7 @@ def _rows(path: Path) -> Iterator[list[str]]:
         yield from csv.reader(line.decode("utf-8-sig") for line in lines_of(path))
     except (UnicodeDecodeError, csv.Error) as error:
         step = "Mend the file or save it anew."
-        raise bad("SRC", "a readable .csv table", f"{path} ({error})", step) from error
+        raise input_error("SRC", "a readable .csv table", f"{path} ({error})", step) from error
 
 
 def _columns(path: Path) -> list[str]:
@@ -91,7 +91,7 @@ def _longest(path: Path, count: int) -> int:
 
 def _refuse_long(path: Path, count: int, where: str) -> None:
     allowed = f"of {count} cells, as the header"
-    raise bad(f"{path.name}: rows", allowed, f"more in {where}", "Mend header or rows.")
+    raise input_error(f"{path.name}: rows", allowed, f"more in {where}", "Mend header or rows.")
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
@@ -101,8 +101,8 @@ def _check_columns(path: Path, columns: list[str]) -> None:
             f"at most {MAX_COLUMNS}",
             "Drop those that are not of an exit, or save it as .npz.",
         )
-        raise bad(f"{path.name}: columns", allowed, f"{len(columns)}", step)
+        raise input_error(f"{path.name}: columns", allowed, f"{len(columns)}", step)
     twice = [name for name, count in Counter(map(str.strip, columns)).items() if count > 1]
     if twice:
         got = f"{', '.join(map(repr, twice[:3]))} twice"
-        raise bad(f"{path.name}: columns", "each of another name", got, "Rename one.")
+        raise input_error(f"{path.name}: columns", "each of another name", got, "Rename one.")

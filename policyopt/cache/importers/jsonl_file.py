@@ -12,7 +12,7 @@ from policyopt.cache.importers.lines import MAX_LINE, lines_of
 from policyopt.cache.importers.raw import Array, Raw, parse_key
 from policyopt.cache.importers.table import MAX_NAME, gather, useful
 from policyopt.cache.optional import need
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.sizes import PIECE, Room
 from policyopt.runtime.strict_json import BYTES_PER_VALUE, parse
 
@@ -48,7 +48,9 @@ def read(path: Path) -> Raw:
     """
     first = next(_lines(path), None)
     if first is None:
-        raise bad("SRC", "a .jsonl file of at least one line", f"{path} (empty)", "Check the path.")
+        raise input_error(
+            "SRC", "a .jsonl file of at least one line", f"{path} (empty)", "Check the path."
+        )
     if any(isinstance(value, list) for value in first[1].values()):
         return _from_lists(path, first[1])
     return gather(path, list(first[1]), _frames(path, list(first[1])))
@@ -62,11 +64,13 @@ def _frames(path: Path, columns: list[str]) -> Iterator[tuple[Any, int]]:
         if not row.keys() <= known:
             got = ", ".join(sorted(row.keys() - known))
             step = "Give line 1 every field (null where there is no value)."
-            raise bad(f"{path.name} line {number}", "of the fields of line 1", got, step)
+            raise input_error(f"{path.name} line {number}", "of the fields of line 1", got, step)
         cells = tuple(row.get(name) for name in read)
         if any(isinstance(cell, (dict, list)) for cell in cells):
             got = "a list or an object"
-            raise bad(f"{path.name} line {number}", "of numbers and texts", got, "Mend the line.")
+            raise input_error(
+                f"{path.name} line {number}", "of numbers and texts", got, "Mend the line."
+            )
         rows.append(cells)
         size += length
         if size + len(rows) * (len(read) + 1) * 32 > PIECE:
@@ -83,7 +87,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any], int]]:
             where = f"{path.name} line {number}"
             row = parse(line, where, BYTES_PER_VALUE * len(line), _STEP, MAX_LINE)
             if not isinstance(row, dict):
-                raise bad(where, "a JSON object", type(row).__name__, "Mend it.")
+                raise input_error(where, "a JSON object", type(row).__name__, "Mend it.")
             yield number, row, len(line)
 
 
@@ -104,12 +108,14 @@ def _from_lists(path: Path, first: dict[str, Any]) -> Raw:
         where = f"{path.name} line {number}"
         for key, role in wanted.items():
             if key not in row:
-                raise bad(where, f"with the field {key!r}, as line 1", f"{sorted(row)}", "Add it.")
+                raise input_error(
+                    where, f"with the field {key!r}, as line 1", f"{sorted(row)}", "Add it."
+                )
             cell = _cell(row[key], role, f"{where}: {key}")
             shape = done[key][0].shape[1:] if done else (rows[key] or [cell])[0].shape
             if cell.shape != shape:
                 allowed, got = f"of shape {shape}, as line 1", f"shape {cell.shape}"
-                raise bad(f"{where}: {key}", allowed, got, "Mend the line.")
+                raise input_error(f"{where}: {key}", allowed, got, "Mend the line.")
             rows[key].append(cell)
         waiting += length
         if waiting > PIECE:
@@ -135,16 +141,18 @@ def _stacked(
 def _cell(value: Any, role: str, argument: str) -> Array:
     if role == "split":
         if not isinstance(value, str) or len(value) > MAX_NAME:
-            raise bad(argument, f"a text of at most {MAX_NAME} characters", value, "Name it.")
+            raise input_error(
+                argument, f"a text of at most {MAX_NAME} characters", value, "Name it."
+            )
         return np.array(value)
     axes = 0 if role in ("labels", "context") else _WIDE.get(role, 1)
     try:
         array = np.array(value)
     except ValueError as error:
         got = "lists of unequal length"
-        raise bad(argument, f"numbers with {axes} axes", got, "Mend the line.") from error
+        raise input_error(argument, f"numbers with {axes} axes", got, "Mend the line.") from error
     if array.dtype.kind not in "biuf" or array.ndim != axes:
         got = f"{array.dtype} with {array.ndim} axes"
-        raise bad(argument, f"numbers with {axes} axes", got, "Mend the line.")
+        raise input_error(argument, f"numbers with {axes} axes", got, "Mend the line.")
     with np.errstate(over="ignore"):  # becomes inf, which the value checks refuse by name
         return array.astype(np.float32) if axes == 2 else array

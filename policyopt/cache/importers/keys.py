@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from policyopt.cache.data import CONTEXT, KINDS, POOL
 from policyopt.cache.importers.raw import Array, Raw, parse_key, split_name
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 #: Which key to take for a kind, best first; ``outputs`` fits both.
 _LEADS = {
@@ -90,7 +90,7 @@ def group(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> li
     """
     kind = kind or raw.options.get("kind")
     if kind is not None and kind not in KINDS:
-        raise bad("kind", f"one of {', '.join(KINDS)}", kind, "Choose one (--kind).")
+        raise input_error("kind", f"one of {', '.join(KINDS)}", kind, "Choose one (--kind).")
     axes = raw.axes or axes or raw.options.get("axes")
     by_prefix = _by_prefix(raw)
     leads = {p: lead for p, found in by_prefix.items() if (lead := _lead(raw, p, found, kind))}
@@ -100,18 +100,18 @@ def group(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> li
             allowed, step = "conf and pred (K, N), as kind record says", "Rename, or drop --kind."
         else:
             allowed, step = _WANTED, "Rename them."
-        raise bad(f"{raw.name}: keys", allowed, keys, step)
+        raise input_error(f"{raw.name}: keys", allowed, keys, step)
     shared = by_prefix.get(None, {})
     named = [p for p in leads if p is not None]
     if named and None in leads:
-        raise bad(
+        raise input_error(
             f"{raw.name}: keys",
             "with a prefix on all outputs, or on none",
             f"{shared[leads[None]][0]} beside {', '.join(f'{p}_' for p in named)}",
             "Rename them, e.g. val_logits and test_logits.",
         )
     if named and split is not None:
-        raise bad(
+        raise input_error(
             "SRC",
             f"PATH alone where the file names its splits ({', '.join(named)})",
             f"{split}={raw.name}",
@@ -158,7 +158,7 @@ def _by_prefix(raw: Raw) -> dict[str | None, dict[str, tuple[str, Array]]]:
         slot = f"cost:{base}" if role == "cost" else role
         mine = found.setdefault(prefix, {})
         if slot in mine:
-            raise bad(
+            raise input_error(
                 f"{raw.name}: keys",
                 f"with one key for {role}",
                 f"{mine[slot][0]} and {key}",
@@ -204,7 +204,7 @@ def _split_names(raw: Raw, prefixes: list[str]) -> dict[str | None, str]:
         if name != prefix and prefix != "train":
             raw.notes.append(f"{raw.name}: {prefix}_ taken as split {name}")
     if len(set(names.values())) < len(names):
-        raise bad(
+        raise input_error(
             f"{raw.name}: keys",
             "with one prefix per split",
             f"{sorted(prefixes)}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 #: Bytes of one line: 12 exits of 50,000 classes take half of it.
 MAX_LINE = 16 << 20
@@ -29,9 +29,11 @@ def lines_of(path: Path) -> Iterator[bytes]:
                 number += 1
                 if len(line) > MAX_LINE:
                     step = "One sample a line; save many numbers per sample as .npz."
-                    raise bad(
+                    raise input_error(
                         f"{path.name} line {number}", f"of at most {MAX_LINE} bytes", "more", step
                     )
                 yield line
     except OSError as error:
-        raise bad("SRC", "a readable file", f"{path} ({error})", "Check the path.") from error
+        raise input_error(
+            "SRC", "a readable file", f"{path} ({error})", "Check the path."
+        ) from error

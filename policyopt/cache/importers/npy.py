@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from policyopt.cache.importers.raw import Array, Raw, declared
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.npz_file import read_header
 from policyopt.runtime.strict_json import parse, read_plain
 
@@ -68,22 +68,26 @@ def map_npy(path: Path) -> Array:
             shape, _, size = read_header(file, path.name)
         found = path.stat().st_size
         if found != size:
-            raise bad(
+            raise input_error(
                 path.name,
                 f"of {size} bytes, as its header says",
                 f"{found} bytes",
                 "It was cut or damaged: save it anew.",
             )
         if 0 in shape:
-            raise bad(path.name, "of at least one row", f"shape {shape}", "Save it anew.")
+            raise input_error(path.name, "of at least one row", f"shape {shape}", "Save it anew.")
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except OSError as error:
-        raise bad("SRC", "a readable file", f"{path} ({error})", "Check the path.") from error
+        raise input_error(
+            "SRC", "a readable file", f"{path} ({error})", "Check the path."
+        ) from error
 
 
 def _read_json(path: Path) -> dict:
     step = "Put labels in X.labels.npy, and mend the sidecar."
     content = parse(read_plain(path, path.name, _MAX_JSON, step), path.name, _MAX_JSON, step)
     if not isinstance(content, dict):
-        raise bad(path.name, "a JSON object", type(content).__name__, 'E.g. {"labels": [...]}.')
+        raise input_error(
+            path.name, "a JSON object", type(content).__name__, 'E.g. {"labels": [...]}.'
+        )
     return content

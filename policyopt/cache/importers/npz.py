@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.cache.importers.raw import OPTIONS, Raw, declared, parse_key
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.npz_file import Members
 
 _KEPT = 1 << 20  # bytes of an array under a key of no meaning that may go into the metadata
@@ -58,7 +58,7 @@ def read(path: Path) -> Raw:
     except InputError:
         raise
     except Exception as error:  # zip, deflate and numpy raise many kinds on damaged files
-        raise bad(
+        raise input_error(
             "SRC",
             "a readable .npz file",
             f"{path} ({error})",

@@ -9,7 +9,7 @@ from typing import Any
 from policyopt.cache.importers.raw import Raw
 from policyopt.cache.importers.table import gather, useful
 from policyopt.cache.optional import need
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.sizes import PIECE, Room
 
 
@@ -66,14 +66,16 @@ def read(path: Path) -> Raw:
                 room.take(decoded, encoded)
             if held > path.stat().st_size:
                 got = f"{path}, whose columns claim {held} bytes of {path.stat().st_size}"
-                raise bad("SRC", "a table as large as its columns", got, "Save it anew.")
+                raise input_error("SRC", "a table as large as its columns", got, "Save it anew.")
     except InputError:
         raise
     except Exception as error:  # Arrow raises many kinds on damaged files
         step = "Mend the file or save it anew."
-        raise bad("SRC", "a readable .parquet table", f"{path} ({error})", step) from error
+        raise input_error("SRC", "a readable .parquet table", f"{path} ({error})", step) from error
     if nested:
-        raise bad(f"{path.name}: {nested[0]}", "a flat column", "a nested one", "Flatten it.")
+        raise input_error(
+            f"{path.name}: {nested[0]}", "a flat column", "a nested one", "Flatten it."
+        )
     return gather(path, schema.names, pieces())
 
 

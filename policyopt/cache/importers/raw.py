@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from policyopt.runtime.errors import bad
-
-Array = npt.NDArray[Any]
+from policyopt.runtime.errors import input_error
+from policyopt.runtime.typing import Array
 
 #: Names a file may use, and the name each has in `Rows` (or its role).
 SYNONYMS = {
@@ -156,14 +154,16 @@ def declared(name: str, found: Mapping[str, Any]) -> Raw:
         if key in OPTIONS or key == "cost_unit":
             text = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
             if not isinstance(text, str):
-                raise bad(f"{name}: {key}", "a text", repr(value), "Mend the file.")
+                raise input_error(f"{name}: {key}", "a text", repr(value), "Mend the file.")
             raw.options["unit" if key == "cost_unit" else key] = text
         elif known is not None and known[1] != "metadata":
             _refuse_text(f"{name}: {key}", value)
             try:
                 raw.arrays[key] = np.asarray(value)
             except ValueError as error:
-                raise bad(f"{name}: {key}", "an array", f"{error}", "Mend the file.") from error
+                raise input_error(
+                    f"{name}: {key}", "an array", f"{error}", "Mend the file."
+                ) from error
         else:
             raw.metadata[key] = plain(value)
             if known is None and np.ndim(value):
@@ -180,7 +180,7 @@ def _refuse_text(argument: str, value: Any) -> None:
                 waiting.append(item)
             elif isinstance(item, (str, bytes)):
                 step = "Encode names of classes as whole numbers from 0."
-                raise bad(argument, "numbers", f"the text {item[:60]!r}", step)
+                raise input_error(argument, "numbers", f"the text {item[:60]!r}", step)
 
 
 def plain(value: Any) -> Any:

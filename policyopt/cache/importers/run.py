@@ -24,7 +24,7 @@ from policyopt.cache.orient import check_axes
 from policyopt.cache.reader import open_cache
 from policyopt.cache.splits import DEFAULT_SHARES
 from policyopt.cache.writer import CacheWriter
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 
 _PIECE_BYTES = 32 << 20
 
@@ -151,7 +151,7 @@ def import_sources(
     pooled = any(part.split == POOL for part in parts)
     contexts = _contexts(raws, parts, notes)
     if shares is not None and not pooled:
-        raise bad(
+        raise input_error(
             "split",
             "given only where the rows are one pool",
             f"shares beside the splits {', '.join(part.split for part in parts)} of the file",
@@ -184,7 +184,7 @@ def _refuse_twice(parts: list[Part]) -> None:
     sources: dict[str, str] = {}
     for part in parts:
         if part.split in sources:
-            raise bad(
+            raise input_error(
                 "SRC",
                 "one source per split",
                 f"split {part.split!r} from {sources[part.split]} and {part.source}",
@@ -194,7 +194,7 @@ def _refuse_twice(parts: list[Part]) -> None:
     exits = {part.lead.shape[1] for part in parts}
     if len(exits) > 1:
         shown = ", ".join(f"{p.split}: K = {p.lead.shape[1]}" for p in parts)
-        raise bad("SRC", "splits with the same number of exits", shown, "Check the axes.")
+        raise input_error("SRC", "splits with the same number of exits", shown, "Check the axes.")
 
 
 def _settle_kind(parts: list[Part], notes: list[str]) -> str:
@@ -206,7 +206,7 @@ def _settle_kind(parts: list[Part], notes: list[str]) -> str:
             )
     kinds = {part.split: part.kind for part in parts}
     if len(set(kinds.values())) > 1:
-        raise bad("kind", "the same for all splits", f"{kinds}", "State it with --kind.")
+        raise input_error("kind", "the same for all splits", f"{kinds}", "State it with --kind.")
     return parts[0].kind or "record"
 
 
@@ -219,7 +219,7 @@ def _contexts(
     }
     given = list(stated.values())
     if any(names != given[0] for names in given):
-        raise bad("contexts", "the same in every file", f"{stated}", "Number them alike.")
+        raise input_error("contexts", "the same in every file", f"{stated}", "Number them alike.")
     columns = [part.arrays.get(CONTEXT) for part in parts]
     if given and all(column is None for column in columns):
         notes.append("contexts are named, but no row has one (key context): left out")

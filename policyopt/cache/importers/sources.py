@@ -14,7 +14,7 @@ from policyopt.cache.importers.keys import Group
 from policyopt.cache.importers.raw import Array, Raw, split_name
 from policyopt.cache.manifest import MANIFEST
 from policyopt.cache.orient import to_numpy
-from policyopt.runtime.errors import bad
+from policyopt.runtime.errors import input_error
 
 #: One file each; loaded when a file of that kind comes.
 READERS = {
@@ -40,7 +40,9 @@ def listed(sources: Any) -> list[tuple[str | None, Path]]:
     """
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     if not given:
-        raise bad("SRC", "at least one file", "none", "E.g. policyopt import logits.npz --out DIR.")
+        raise input_error(
+            "SRC", "at least one file", "none", "E.g. policyopt import logits.npz --out DIR."
+        )
     listed: list[tuple[str | None, Path]] = []
     for source in given:
         match = _NAMED.fullmatch(os.fspath(source))
@@ -70,9 +72,9 @@ def read_source(
         if (path / MANIFEST).exists():
             step = "A directory with a manifest.json is a cache already: use it as it is."
         got = f"{path} ({'a directory' if path.is_dir() else 'missing'})"
-        raise bad(argument, "a file", got, step)
+        raise input_error(argument, "a file", got, step)
     if suffix not in READERS:
-        raise bad(
+        raise input_error(
             argument,
             f"a file of kind {' '.join(READERS)}",
             str(path),
@@ -102,7 +104,9 @@ def label_arrays(labels: Any, allow_pickle: bool = False) -> dict[str | None, Ar
             split, raw = read_source((split or named, path), allow_pickle, "labels")
             keys = [k for k in ("labels", "outputs") if k in raw.arrays]
             if not keys:
-                raise bad("labels", "a file with the key labels, or a .npy", f"{path}", "Rename.")
+                raise input_error(
+                    "labels", "a file with the key labels, or a .npy", f"{path}", "Rename."
+                )
             value = raw.arrays[keys[0]]
         arrays[split] = to_numpy("labels", value)
     return arrays
@@ -122,7 +126,9 @@ def share_labels(groups: list[Group], given: dict[str | None, Array], notes: lis
     splits = {g.split for g in groups}
     for split in given:
         if split is not None and split not in splits:
-            raise bad("labels", f"for the splits {sorted(splits)}", f"for {split}", "Rename.")
+            raise input_error(
+                "labels", f"for the splits {sorted(splits)}", f"for {split}", "Rename."
+            )
     for g in groups:
         mine = given.get(g.split, given.get(None))
         if mine is not None and g.labels is None:

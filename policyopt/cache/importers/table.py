@@ -12,7 +12,7 @@ import numpy as np
 from policyopt.cache.importers.raw import Array, Raw, parse_key
 from policyopt.cache.layout import MAX_EXITS
 from policyopt.cache.optional import need
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.sizes import Room
 
 _WIDE = re.compile(r"(.+)_(\d{1,4})")
@@ -73,7 +73,9 @@ def gather(path: Path, columns: Sequence[str], pieces: Iterator[tuple[Any, int]]
         raise
     except Exception as error:  # parsers raise many kinds on damaged files
         allowed, reason = f"a readable {path.suffix} table", " ".join(str(error).split())
-        raise bad("SRC", allowed, f"{path} ({reason})", "Mend the file or save it anew.") from error
+        raise input_error(
+            "SRC", allowed, f"{path} ({reason})", "Mend the file or save it anew."
+        ) from error
     return from_table(whole, path.name, columns)
 
 
@@ -110,9 +112,9 @@ def from_table(frame: Any, name: str, columns: Sequence[str] | None = None) -> R
     frame = frame.rename(columns=lambda column: str(column).strip())
     columns = [column.strip() for column in (frame.columns if columns is None else columns)]
     if len(set(columns)) < len(columns):
-        raise bad(f"{name}: columns", "each of another name", f"{columns}", "Rename one.")
+        raise input_error(f"{name}: columns", "each of another name", f"{columns}", "Rename one.")
     if not len(frame):
-        raise bad(f"{name}: rows", "at least 1", 0, "Is it the right file?")
+        raise input_error(f"{name}: rows", "at least 1", 0, "Is it the right file?")
     long = "sample" in columns and "exit" in columns
     raw = _from_long(frame, name) if long else _from_wide(frame, name)
     unread = [column for column in columns if column not in frame.columns]
@@ -121,7 +123,7 @@ def from_table(frame: Any, name: str, columns: Sequence[str] | None = None) -> R
         shown = ", ".join(columns[:12])
         if len(columns) == 1 and name.endswith(".csv"):
             shown += " alone (are the columns separated by commas?)"
-        raise bad(f"{name}: columns", "with a confidence for each exit", shown, _HELP)
+        raise input_error(f"{name}: columns", "with a confidence for each exit", shown, _HELP)
     return raw
 
 
@@ -131,17 +133,21 @@ def _from_long(frame: Any, name: str) -> Raw:
     exits = _numbers(frame["exit"], f"{name}: exit")
     if (codes < 0).any():
         row = int(np.argmax(codes < 0))
-        raise bad(f"{name}: sample", "given in every row", f"nothing in row {row}", "Fill it in.")
+        raise input_error(
+            f"{name}: sample", "given in every row", f"nothing in row {row}", "Fill it in."
+        )
     if exits.dtype.kind != "i" or exits.min() != 0 or exits.max() >= MAX_EXITS:
         got = f"{exits.min():g} to {exits.max():g}"
-        raise bad(f"{name}: exit", f"whole numbers from 0 to K-1 < {MAX_EXITS}", got, "Renumber.")
+        raise input_error(
+            f"{name}: exit", f"whole numbers from 0 to K-1 < {MAX_EXITS}", got, "Renumber."
+        )
     count, n = int(exits.max()) + 1, len(samples)
     places = codes * count + exits
     unique, first = np.unique(places, return_index=True)
     if len(unique) < len(places):
         row = int(np.setdiff1d(np.arange(len(places)), first)[0])
         got = f"a second row for sample {samples[codes[row]]}, exit {exits[row]}"
-        raise bad(f"{name}: rows", "one per sample and exit", got, "Drop the double.")
+        raise input_error(f"{name}: rows", "one per sample and exit", got, "Drop the double.")
     if len(unique) < n * count:
         gap = (
             int(np.argmax(unique != np.arange(len(unique))))
@@ -149,7 +155,9 @@ def _from_long(frame: Any, name: str) -> Raw:
             else len(unique)
         )
         got = f"none for sample {samples[gap // count]}, exit {gap % count}"
-        raise bad(f"{name}: rows", "one per sample and exit", got, "Add it or drop the sample.")
+        raise input_error(
+            f"{name}: rows", "one per sample and exit", got, "Add it or drop the sample."
+        )
     order = np.argsort(places)
     raw = Raw(name, axes="NKC")
     for column in frame.columns:
@@ -169,7 +177,7 @@ def _from_long(frame: Any, name: str) -> Raw:
         if single and (grid != grid[:, :1]).any():
             sample = samples[int(np.argmax((grid != grid[:, :1]).any(axis=1)))]
             got = f"several for sample {sample}"
-            raise bad(f"{name}: {column}", "one value per sample", got, "Mend its rows.")
+            raise input_error(f"{name}: {column}", "one value per sample", got, "Mend its rows.")
         if column == "split":
             raw.split = grid[:, 0]
         else:
@@ -195,7 +203,7 @@ def _from_wide(frame: Any, name: str) -> Raw:
         if sorted(at) != list(range(len(at))):
             got = ", ".join(at[k] for k in sorted(at))
             allowed = f"{base}_0 to {base}_K-1 without gaps"
-            raise bad(f"{name}: columns", allowed, got, "Number the exits from 0.")
+            raise input_error(f"{name}: columns", allowed, got, "Number the exits from 0.")
         parts = [_numbers(frame[at[k]], f"{name}: {at[k]}") for k in range(len(at))]
         raw.arrays[base] = np.stack(parts, axis=1)
     return raw
@@ -207,7 +215,7 @@ def _refuse_long(column: Any, argument: str, most: int) -> Any:
     length = max((len(v) if isinstance(v, (str, bytes)) else 0 for v in column), default=0)
     if length > most:
         got = f"one of {length} characters"
-        raise bad(argument, f"cells of at most {most} characters", got, "Mend that cell.")
+        raise input_error(argument, f"cells of at most {most} characters", got, "Mend that cell.")
     return column
 
 
@@ -230,7 +238,7 @@ def _numbers(column: Any, argument: str) -> Array:
             row = int(np.argmax(odd))
             got = f"{column.iloc[row]!r} in row {row}"
             step = "Mend that cell; encode names of classes as whole numbers from 0."
-            raise bad(argument, "numbers", got, step)
+            raise input_error(argument, "numbers", got, step)
         column = numbers
     whole = not column.isna().any()
     if column.dtype.kind in "iu" and whole:

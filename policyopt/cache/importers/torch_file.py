@@ -13,7 +13,7 @@ from policyopt.cache.importers.raw import Array, Raw, declared
 from policyopt.cache.importers.torch_pickle import OddPickle, scan
 from policyopt.cache.optional import need
 from policyopt.cache.orient import to_numpy
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.npz_file import check_zip
 from policyopt.runtime.sizes import Room
 from policyopt.runtime.strict_json import MAX_DEPTH
@@ -69,14 +69,14 @@ def read(path: Path, allow_pickle: bool = False) -> Raw:
     except Exception as error:  # torch raises many kinds on damaged files
         odd = isinstance(error, (OddPickle, pickle.UnpicklingError))
         if not odd or not (whole or _is_old(path)):
-            raise bad(
+            raise input_error(
                 "SRC",
                 "a file that torch.save wrote",
                 f"{path}, which torch.load cannot read",
                 "It was cut or damaged, or written by something else: save or copy it anew.",
             ) from error
         why = f"needs pickle for {error}" if isinstance(error, OddPickle) else "needs pickle"
-        raise bad(
+        raise input_error(
             "SRC",
             "a file of dense tensors only",
             f"{path}, which {why} and so could run code or be of any size",
@@ -99,7 +99,9 @@ def _begins(path: Path, count: int) -> bytes:
         with path.open("rb") as file:
             return file.read(count)
     except OSError as error:
-        raise bad("SRC", "a readable file", f"{path} ({error})", "Check the path.") from error
+        raise input_error(
+            "SRC", "a readable file", f"{path} ({error})", "Check the path."
+        ) from error
 
 
 def _is_old(path: Path) -> bool:
@@ -118,7 +120,7 @@ def _members(path: Path, room: Room) -> dict[str, zipfile.ZipInfo]:
             infos = [info for info in archive.infolist() if info.filename.startswith(folder)]
             return {info.filename.removeprefix(folder): info for info in infos}
     except (zipfile.BadZipFile, OSError) as error:
-        raise bad("SRC", "a readable file", f"{path} ({error})", "Save it anew.") from error
+        raise input_error("SRC", "a readable file", f"{path} ({error})", "Save it anew.") from error
 
 
 def _scan_zip(path: Path, members: dict[str, zipfile.ZipInfo], room: Room, torch: Any) -> None:
@@ -166,7 +168,7 @@ def _named(path: Path, loaded: Any, torch: Any) -> list[tuple[str, Any]]:
             return list(zip(keys, loaded, strict=True))
         if set(ranks) == {2}:
             return [("outputs", list(loaded))]
-    raise bad(
+    raise input_error(
         "SRC",
         "a tensor, a dict of tensors, K tensors, or [val_pred, val_target, test_pred, test_target]",
         f"{path} with a {type(loaded).__name__}",
@@ -195,7 +197,9 @@ class _Walk:
             self._tensor(value)
         elif isinstance(value, (list, tuple, dict)):
             if depth == MAX_DEPTH:
-                raise bad(argument, f"nested at most {MAX_DEPTH} deep", "deeper", "Save a tensor.")
+                raise input_error(
+                    argument, f"nested at most {MAX_DEPTH} deep", "deeper", "Save a tensor."
+                )
             self._again(value, 64 * (1 + len(value)))
             for item in value.values() if isinstance(value, dict) else value:
                 self.over(argument, item, depth + 1)
@@ -204,7 +208,7 @@ class _Walk:
                 self._again(value, len(value))
         elif not isinstance(value, (int, float, type(None), self.torch.dtype)):
             allowed = "a tensor, a number, a text, or lists and dicts of them"
-            raise bad(argument, allowed, type(value).__name__, "Save a tensor.")
+            raise input_error(argument, allowed, type(value).__name__, "Save a tensor.")
 
     def _again(self, value: Any, size: int) -> None:
         """Count a value that was met before: once, it is in the bytes of the pickle."""
@@ -226,7 +230,9 @@ def _value(argument: str, value: Any, torch: Any) -> Any:
     if isinstance(value, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in value):
         parts = [_dense(argument, v, torch) for v in value]
         if len({p.shape for p in parts}) > 1:
-            raise bad(argument, "tensors of one shape, one per exit", f"{[p.shape for p in parts]}")
+            raise input_error(
+                argument, "tensors of one shape, one per exit", f"{[p.shape for p in parts]}"
+            )
         return parts
     return value
 
@@ -234,9 +240,9 @@ def _value(argument: str, value: Any, torch: Any) -> Any:
 def _dense(argument: str, tensor: Any, torch: Any) -> Array:
     """Return the array of a plain tensor; a few bytes viewed as billions are refused."""
     if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
-        raise bad(argument, "a dense tensor", f"{type(tensor).__name__}", "Save it dense.")
+        raise input_error(argument, "a dense tensor", f"{type(tensor).__name__}", "Save it dense.")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise bad(
+        raise input_error(
             argument,
             "a tensor that holds all its elements",
             "an expanded view",
@@ -247,4 +253,6 @@ def _dense(argument: str, tensor: Any, torch: Any) -> Array:
     except (RuntimeError, TypeError) as error:
         if isinstance(error, InputError):
             raise
-        raise bad(argument, "a tensor of numbers", f"{error}", "Convert it first.") from error
+        raise input_error(
+            argument, "a tensor of numbers", f"{error}", "Convert it first."
+        ) from error

@@ -14,7 +14,7 @@ from policyopt.cache.importers.keys import Group
 from policyopt.cache.importers.raw import Array, split_name
 from policyopt.cache.layout import MAX_EXITS, check_name
 from policyopt.cache.orient import check_axes
-from policyopt.runtime.errors import InputError, bad
+from policyopt.runtime.errors import InputError, input_error
 
 _SHAPES = {"KNC": "(K, N, C)", "NKC": "(N, K, C)", "KN": "(K, N)", "NK": "(N, K)"}
 
@@ -68,10 +68,12 @@ def turn(group: Group, hint: int, notes: list[str]) -> Part:
     deep = group.lead in ("logits", "probabilities", "outputs")
     if lead.ndim != (3 if deep else 2):
         allowed = "of shape (K, N, C) or (N, K, C)" if deep else "of shape (K, N) or (N, K)"
-        raise bad(where, allowed, f"shape {lead.shape}", "Save one array over all exits.")
+        raise input_error(where, allowed, f"shape {lead.shape}", "Save one array over all exits.")
     if not lead.size:
         allowed = "of at least one row, one exit and one class"
-        raise bad(where, allowed, f"shape {lead.shape}", "Save it anew, or leave that split out.")
+        raise input_error(
+            where, allowed, f"shape {lead.shape}", "Save it anew, or leave that split out."
+        )
     labels = group.labels
     if labels is not None and labels.ndim == 2 and 1 in labels.shape:
         labels = labels.reshape(-1)
@@ -88,7 +90,7 @@ def turn(group: Group, hint: int, notes: list[str]) -> Part:
         )
         if array.ndim != len(order):
             shape = f"shape {array.shape}"
-            raise bad(
+            raise input_error(
                 f"{group.source}: {role}", f"of axes {order}", shape, "Save it like the others."
             )
         turned = array.transpose([order.index(letter) for letter in "NKC"[: len(order)]])
@@ -120,7 +122,7 @@ def _features(group: Group, exits: int, axes: str) -> dict[str, Array]:
     if len(given) > 1 or whole.ndim != 3:
         got = f"{', '.join(given)}" if len(given) > 1 else f"shape {whole.shape}"
         step = f"Save features_0 to features_{exits - 1}, each of shape (N, D)."
-        raise bad(where, f"one array with axes {axes.replace('C', 'D')}", got, step)
+        raise input_error(where, f"one array with axes {axes.replace('C', 'D')}", got, step)
     turned = whole.transpose([axes.index(letter) for letter in "NKC"])
     return {f"features:{k}": turned[:, k] for k in range(turned.shape[1])}
 
@@ -145,7 +147,7 @@ def _find_axes(
         _refuse_miscounted(group, lead, n, hint, where)
         rows = "" if n is None else f" and {n} labels"
         costs = f" and {hint} costs" if hint else ""
-        raise bad(
+        raise input_error(
             where,
             " or ".join(shown),
             f"shape {lead.shape}{rows}{costs}",
@@ -153,7 +155,7 @@ def _find_axes(
             "be, e.g. --axes NCK.",
         )
     if len(fits) == 2 and (n is not None or hint):
-        raise bad(
+        raise input_error(
             where,
             "of an axis order that labels and costs decide",
             f"shape {lead.shape}, which fits {' and '.join(shown)}",
@@ -180,12 +182,12 @@ def _refuse_miscounted(group: Group, lead: Array, n: int | None, hint: int, wher
         if exits <= MAX_EXITS:
             why = f"{hint}, where {where} of shape {lead.shape} have {exits} exits for {n} labels"
             step = f"Give {exits} (--costs), or state the order of the axes (--axes)."
-            raise bad("costs", f"{exits} numbers, one per exit", why, step)
+            raise input_error("costs", f"{exits} numbers, one per exit", why, step)
     if len(by_costs) == 1 and not by_labels:
         rows = lead.shape[by_costs[0].index("N")]
         why = f"{n}, where {where} of shape {lead.shape} have {rows} rows for {hint} costs"
         step = "Give a label for each row, or state the order of the axes (--axes)."
-        raise bad(f"{group.source}: labels", f"{rows}, one for each row", why, step)
+        raise input_error(f"{group.source}: labels", f"{rows}, one for each row", why, step)
 
 
 def _refuse_swapped(axes: str, lead: Array, n: int | None, hint: int, where: str) -> None:
@@ -201,7 +203,7 @@ def _refuse_swapped(axes: str, lead: Array, n: int | None, hint: int, where: str
     if better and axes not in better:
         stated = ", ".join(f"{letter} = {lead.shape[i]}" for i, letter in enumerate(axes))
         costs = f" and the {hint} costs" if hint else ""
-        raise bad(
+        raise input_error(
             "axes",
             f"an order that fits the {n} labels{costs}",
             f"{axes}, which makes {where} of {stated}",
@@ -211,7 +213,9 @@ def _refuse_swapped(axes: str, lead: Array, n: int | None, hint: int, where: str
 
 def _turn_cost(where: str, cost: Array, n: int, exits: int, axes: str) -> Array:
     if cost.ndim == 0:
-        raise bad(where, f"of shape ({exits},) or per sample", "one number", "Give one per exit.")
+        raise input_error(
+            where, f"of shape ({exits},) or per sample", "one number", "Give one per exit."
+        )
     if cost.shape == (exits,):
         return cost
     fits = [
@@ -219,7 +223,7 @@ def _turn_cost(where: str, cost: Array, n: int, exits: int, axes: str) -> Array:
     ]
     if not fits:
         allowed = f"of shape ({exits},), ({exits}, {n}) or ({n}, {exits})"
-        raise bad(
+        raise input_error(
             where, allowed, f"shape {cost.shape}", "One cost per exit, or per sample and exit."
         )
     order = fits[0] if len(fits) == 1 else axes.replace("C", "")

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.runtime.typing import Floats
 from policyopt.trace import Traced
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer]
 
 

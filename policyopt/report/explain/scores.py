@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import rankdata
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from policyopt.runtime.typing import Bools, Floats
+
 #: Levels of the quantiles that are told.
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 40

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import bad
+from ..errors import input_error
 from .base import AnswerRule, Logits, State
 from .combined import Combined
 from .plain import Plain
@@ -26,13 +26,15 @@ def make_answer(name: str, params: Mapping[str, Any]) -> AnswerRule:
     Plain()
     """
     if not isinstance(name, str) or name not in ANSWERS:
-        raise bad("answer", f"one of {', '.join(ANSWERS)}", name, "A newer policyopt may know it.")
+        raise input_error(
+            "answer", f"one of {', '.join(ANSWERS)}", name, "A newer policyopt may know it."
+        )
     try:
         if not isinstance(params, Mapping):
             raise TypeError("parameters are a mapping")
         return ANSWERS[name](**params)
     except TypeError as error:
-        raise bad(
+        raise input_error(
             f"parameters of answer {name}", "those it declares", params, str(error)
         ) from error
 

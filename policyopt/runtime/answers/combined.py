@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..errors import bad
+from ..errors import input_error
 from ..parameters import numbers
 from .base import AnswerRule, Logits, State
 
-Floats = npt.NDArray[np.float64]
 #: Least log-odds of a class against the exit's largest.
 FLOOR = np.float32(-30.0)
 
@@ -44,7 +42,7 @@ class Combined(AnswerRule):
     def __post_init__(self) -> None:
         weights = numbers("weights of the answer", self.weights, 2)
         if weights.shape[0] != weights.shape[1] or (weights < 0).any() or np.triu(weights, 1).any():
-            raise bad(
+            raise input_error(
                 "weights of the answer", "(K, K), 0 or more, 0 for later exits",
                 f"shape {weights.shape}", "Check the policy.",
             )  # fmt: skip
@@ -57,7 +55,7 @@ class Combined(AnswerRule):
         shapes = {"weights": (self.weights, (exits, exits)), "bias": (self.bias, (exits, classes))}
         for name, (array, wanted) in shapes.items():
             if array is not None and array.shape != wanted:
-                raise bad(
+                raise input_error(
                     f"{name} of the answer", f"of shape {wanted}", array.shape, "Check the policy."
                 )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import bad
+from ..errors import input_error
 from ..parameters import numbers
 from .base import AnswerRule, Logits, State
 
@@ -47,7 +47,7 @@ class Temperature(AnswerRule):
     def __post_init__(self) -> None:
         values = numbers("temperatures of the answer", self.temperatures, 1)
         if ((values < LIMITS[0]) | (values > LIMITS[1])).any():
-            raise bad(
+            raise input_error(
                 "temperatures of the answer", f"in [{LIMITS[0]:g}, {LIMITS[1]:g}]",
                 values.tolist(), "Check the policy.",
             )  # fmt: skip
@@ -57,7 +57,7 @@ class Temperature(AnswerRule):
         """Refuse temperatures of another number of exits."""
         del classes
         if self.temperatures.shape != (exits,):
-            raise bad(
+            raise input_error(
                 "temperatures of the answer", f"of shape {(exits,)}", self.temperatures.shape,
                 "Check the policy.",
             )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import bad
+from ..errors import input_error
 from ..output import reduce_logits, with_log_prob
 from ..parameters import numbers
 from .base import AnswerRule, Logits, State
@@ -54,9 +54,11 @@ class Vector(AnswerRule):
         scale = numbers("scale of the answer", self.scale, 2)
         bias = numbers("bias of the answer", self.bias, 2)
         if (scale < 1.0 / _LARGEST).any() or (scale > _LARGEST).any():
-            raise bad("scale of the answer", "over 0", float(scale.min()), "Check the policy.")
+            raise input_error(
+                "scale of the answer", "over 0", float(scale.min()), "Check the policy."
+            )
         if bias.shape != scale.shape or (np.abs(bias) > _LARGEST).any():
-            raise bad(
+            raise input_error(
                 "bias of the answer", f"of shape {scale.shape}, each within {_LARGEST:g}",
                 f"shape {bias.shape}", "Check the policy.",
             )  # fmt: skip
@@ -66,7 +68,7 @@ class Vector(AnswerRule):
     def check(self, exits: int, classes: int) -> None:
         """Refuse parameters of another number of exits or classes."""
         if self.scale.shape != (exits, classes):
-            raise bad(
+            raise input_error(
                 "scale of the answer", f"of shape {(exits, classes)}", self.scale.shape,
                 "Check the policy.",
             )  # fmt: skip

@@ -16,7 +16,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from ..errors import bad
+from ..errors import input_error
 from .parts.base import Bandit, Many, One
 
 __all__ = ["BANDITS", "Bandit", "Many", "One", "make_bandit"]
@@ -74,13 +74,13 @@ def make_bandit(name: str, settings: Mapping[str, Any] | None = None) -> Bandit:
     UCB1(c=0.5)
     """
     if not isinstance(name, str) or name not in BANDITS:
-        raise bad("bandit", f"one of {', '.join(BANDITS)}", name, "E.g. ucb1.")
+        raise input_error("bandit", f"one of {', '.join(BANDITS)}", name, "E.g. ucb1.")
     bandit, wanted = BANDITS[name], dict(settings or {})
     known = [f.name for f in fields(bandit)]  # type: ignore[arg-type]
     for key in wanted:
         if key not in known:
             allowed = ", ".join(known) or "none: it has no settings"
-            raise bad(
+            raise input_error(
                 f"setting of {name}", f"one of {allowed}", key, f"`policyopt methods {name}`."
             )
     return bandit(**wanted)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..errors import bad
+from ..errors import input_error
 from .parts.beta import ManyBeta, OneBeta
 from .parts.index import Floats1, Index
 from .parts.many import ManyIndices
@@ -54,7 +54,9 @@ class Thompson(Index):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.posterior not in _POSTERIORS:
-            raise bad("posterior", " or ".join(_POSTERIORS), self.posterior, "E.g. gaussian.")
+            raise input_error(
+                "posterior", " or ".join(_POSTERIORS), self.posterior, "E.g. gaussian."
+            )
 
     def index(self, m: Any, mean: Any, variance: Any, pulls: Any, clock: Any, noise: Any) -> Any:
         """Return the drawn means; see `Index.index`. Those of ``beta`` come as the noise."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import bad
+from ..errors import input_error
 from .base import ConfidenceRule
 from .beta import Beta
 from .histogram import Histogram
@@ -41,11 +41,11 @@ def make_confidence(name: str, params: Mapping[str, Any]) -> ConfidenceRule:
     """
     if not isinstance(name, str) or name not in CONFIDENCES:
         known = ", ".join(CONFIDENCES)
-        raise bad("confidence", f"one of {known}", name, "A newer policyopt may know it.")
+        raise input_error("confidence", f"one of {known}", name, "A newer policyopt may know it.")
     try:
         return CONFIDENCES[name](**params)
     except TypeError as error:
-        raise bad(
+        raise input_error(
             f"parameters of confidence {name}", "those it declares", params, str(error)
         ) from error
 

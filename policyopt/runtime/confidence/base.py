@@ -10,13 +10,12 @@ from dataclasses import fields
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-from ..errors import bad
+from ..errors import input_error
 from ..output import ExitOutput
 from ..parameters import numbers
+from ..typing import Floats
 
-Floats = npt.NDArray[np.float64]
 #: Probabilities are kept this far from 0 and 1 where their log-odds are taken.
 EDGE = 1e-9
 _LARGEST = 1e9
@@ -53,7 +52,7 @@ class ConfidenceRule(ABC):
         for field in fields(self):  # type: ignore[arg-type]
             count = len(getattr(self, field.name))
             if count != exits:
-                raise bad(
+                raise input_error(
                     f"{field.name} of confidence {self.name}", f"one entry per exit: {exits}",
                     count, "Check the policy.",
                 )  # fmt: skip
@@ -87,11 +86,13 @@ def coefficients(rule: ConfidenceRule, least: dict[str, float]) -> None:
         low = least.get(field.name, -_LARGEST)
         array = numbers(name, getattr(rule, field.name), 1)
         if ((array < low) | (array > _LARGEST)).any():
-            raise bad(name, f"in [{low:g}, {_LARGEST:g}]", array.tolist(), "Check the policy.")
+            raise input_error(
+                name, f"in [{low:g}, {_LARGEST:g}]", array.tolist(), "Check the policy."
+            )
         object.__setattr__(rule, field.name, array)
         lengths.add(len(array))
     if len(lengths) != 1:
-        raise bad(
+        raise input_error(
             f"parameters of confidence {rule.name}", "of one length", sorted(lengths),
             "Check the policy.",
         )  # fmt: skip
@@ -121,11 +122,13 @@ def per_exit(name: str, value: Any) -> tuple[Floats, ...]:
     (array([0.5]), array([0., 1.]))
     """
     if not isinstance(value, (list, tuple, np.ndarray)):
-        raise bad(name, "one list of numbers per exit", type(value).__name__, "Check the policy.")
+        raise input_error(
+            name, "one list of numbers per exit", type(value).__name__, "Check the policy."
+        )
     arrays = tuple(numbers(f"{name}, exit {k}", part, 1) for k, part in enumerate(value))
     for k, array in enumerate(arrays):
         if ((array < 0) | (array > 1)).any():
-            raise bad(f"{name}, exit {k}", "in [0, 1]", array.tolist(), "Check the policy.")
+            raise input_error(f"{name}, exit {k}", "in [0, 1]", array.tolist(), "Check the policy.")
     return arrays
 
 

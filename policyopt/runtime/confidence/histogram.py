@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import bad
+from ..errors import input_error
 from ..linear import lookup
 from .base import ConfidenceRule, Floats, per_exit
 
@@ -51,13 +51,13 @@ class Histogram(ConfidenceRule):
         edges = per_exit("edges of confidence histogram", given)
         values = per_exit("values of confidence histogram", self.values)
         if [len(e) + 1 for e in edges] != [len(v) for v in values]:
-            raise bad(
+            raise input_error(
                 "values of confidence histogram", "one more than edges, at each exit",
                 [len(v) for v in values], "Check the policy.",
             )  # fmt: skip
         for k, e in enumerate(edges):
             if (np.diff(e) <= 0).any():
-                raise bad(
+                raise input_error(
                     f"edges of confidence histogram, exit {k}", "rising", e.tolist(),
                     "Check the policy.",
                 )  # fmt: skip

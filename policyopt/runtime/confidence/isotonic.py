@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import bad
+from ..errors import input_error
 from .base import ConfidenceRule, Floats, per_exit
 
 
@@ -46,13 +46,13 @@ class Isotonic(ConfidenceRule):
         knots = per_exit("knots of confidence isotonic", self.knots)
         values = per_exit("values of confidence isotonic", self.values)
         if [len(x) for x in knots] != [len(y) for y in values] or not all(len(x) for x in knots):
-            raise bad(
+            raise input_error(
                 "values of confidence isotonic", "one per knot, one knot or more per exit",
                 [len(y) for y in values], "Check the policy.",
             )  # fmt: skip
         for k, (x, y) in enumerate(zip(knots, values, strict=True)):
             if (np.diff(x) <= 0).any() or (np.diff(y) < 0).any():
-                raise bad(
+                raise input_error(
                     f"knots of confidence isotonic, exit {k}", "rising, their values not falling",
                     x.tolist(), "Check the policy.",
                 )  # fmt: skip

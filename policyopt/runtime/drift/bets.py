@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from ..typing import Floats
 
 #: Cells of [0, 1) on which the fixed bets are constant.
 CELLS = 64

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..typing import Floats, Ints
 from .bets import BETS, GROUPS, WINDOWS, densities, remember
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 _MOST = 1e300  # sums stop there: a bet that stops winning keeps a supermartingale
 
 

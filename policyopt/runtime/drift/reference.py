@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..errors import bad
+from ..errors import input_error
+from ..typing import Floats, Ints
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 #: Cells of the table that come to each that is used, and cells that are too few to matter.
 _RATIO, _FREE = 16, 1 << 22
 _EVERY = 4  # of the rows, one in so many sets the edges and is not counted
@@ -138,7 +136,7 @@ class Reference:
         most = max(_RATIO * sum(self.widths), _FREE) // longest
         if rows > most:
             allowed = f"{most} at most, where one has {longest} cells (classes {self.classes})"
-            raise bad("statistics", allowed, f"{rows}", step)
+            raise input_error("statistics", allowed, f"{rows}", step)
 
     def read(self, scores: Floats, predictions: Ints, positions: Ints) -> tuple[Ints, Floats]:
         """Return the cells (n, J), -1 where not reached, and the scores less their means (n, J)."""
@@ -169,11 +167,13 @@ def as_table(scores: Any) -> Floats:
     try:
         table = np.array(scores, dtype=np.float64, ndmin=2)
     except (TypeError, ValueError) as error:
-        raise bad(
+        raise input_error(
             "scores", "numbers, (N, K)", str(error), "NaN where an exit was not run."
         ) from error
     if table.ndim != 2:
-        raise bad("scores", "numbers, (N, K)", f"shape {table.shape}", "NaN past the exit taken.")
+        raise input_error(
+            "scores", "numbers, (N, K)", f"shape {table.shape}", "NaN past the exit taken."
+        )
     return table
 
 
@@ -193,23 +193,23 @@ def checked_rows(
     taken = np.asarray(exits) if exits is not None else np.full(len(table), path[0])
     width = 1 if steered else len(path)
     if not width <= table.shape[1] <= len(path):
-        raise bad(
+        raise input_error(
             "scores", f"of shape (N, {len(path)})", table.shape, "NaN where an exit was not run."
         )
     for name, array in (("predictions", given), ("exits", taken)):
         if array.shape != (len(table),) or array.dtype.kind not in "iu":
-            raise bad(
+            raise input_error(
                 name, f"{len(table)} integers, one per row of the scores",
                 f"shape {array.shape}, dtype {array.dtype}", "Predictions are those of the first exit.",
             )  # fmt: skip
     strange = given[(given < -1) | (given >= classes)]
     if classes and len(strange):
         allowed = f"classes from 0 to {classes - 1}, or -1 for none"
-        raise bad("predictions", allowed, int(strange[0]), "Those of the first exit.")
+        raise input_error("predictions", allowed, int(strange[0]), "Those of the first exit.")
     positions = np.searchsorted(np.array(path), taken)
     unknown = np.array(path)[np.minimum(positions, len(path) - 1)] != taken
     if unknown.any():
-        raise bad(
+        raise input_error(
             "exit", f"one of {', '.join(map(str, path))}", int(taken[unknown][0]),
             "Give the model's number of the exit taken.",
         )  # fmt: skip
@@ -217,7 +217,7 @@ def checked_rows(
         positions = np.zeros(len(table), dtype=np.int64)
     reached = np.arange(table.shape[1]) <= positions[:, None]
     if not np.isfinite(table[reached]).all():
-        raise bad(
+        raise input_error(
             "scores", "finite at every exit up to the one taken",
             f"{table[reached & ~np.isfinite(table)][0]}", "Pass what `Policy.step` returned.",
         )  # fmt: skip

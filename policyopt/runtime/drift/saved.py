@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..checks import check_whole
-from ..errors import bad
+from ..errors import input_error
 from ..parameters import numbers
 from .bets import BETS, GROUPS, WINDOWS
 from .detector import start_sums
@@ -49,7 +49,7 @@ def from_dict(state: Any) -> DriftWatch:
     """Return the watch that `to_dict` described; raise `InputError` for anything else."""
     if not isinstance(state, Mapping) or state.get("format") != _FORMAT:
         got = state.get("format") if isinstance(state, Mapping) else type(state).__name__
-        raise bad("state", f"of format {_FORMAT}", got, _NEXT)
+        raise input_error("state", f"of format {_FORMAT}", got, _NEXT)
     reference = _reference(state)
     watch = DriftWatch(reference, _whole(state, "run_length", 1), _whole(state, "seed"))
     watch.requests = _whole(state, "requests", most=_LARGEST // len(reference.columns) - 1)
@@ -67,7 +67,7 @@ def from_dict(state: Any) -> DriftWatch:
         _require(name, array, (count, *shape), None if name == "moments" else 0)
         getattr(sums, name)[0] = array
     if (sums.moments[0, :, 1] < 0).any():
-        raise bad("moments", "sums of squares, 0 or more", float(sums.moments.min()), _NEXT)
+        raise input_error("moments", "sums of squares, 0 or more", float(sums.moments.min()), _NEXT)
     watch.sums = sums
     return watch
 
@@ -75,26 +75,28 @@ def from_dict(state: Any) -> DriftWatch:
 def _reference(state: Mapping[str, Any]) -> Reference:
     path = numbers("path", state.get("path"), 1)
     if not len(path):
-        raise bad("path", "of one exit or more", "none", _NEXT)
+        raise input_error("path", "of one exit or more", "none", _NEXT)
     _require("path", path, path.shape, 0, _LARGEST, integers=True)
     if not (np.diff(path) > 0).all():
-        raise bad("path", "ascending", path.tolist(), _NEXT)
+        raise input_error("path", "ascending", path.tolist(), _NEXT)
     steered = state.get("steered")
     if not isinstance(steered, bool):
-        raise bad("steered", "true or false", steered, _NEXT)
+        raise input_error("steered", "true or false", steered, _NEXT)
     raw = state.get("edges")
     scored = 1 if steered else len(path)
     if not isinstance(raw, list) or len(raw) != scored:
-        raise bad("edges", f"{scored} lists, one per score", type(raw).__name__, _NEXT)
+        raise input_error("edges", f"{scored} lists, one per score", type(raw).__name__, _NEXT)
     edges = tuple(numbers("edges", e, 1) for e in raw)
     if any((np.diff(e) <= 0).any() for e in edges):
-        raise bad("edges", "ascending", "others", _NEXT)
+        raise input_error("edges", "ascending", "others", _NEXT)
     classes = _whole(state, "classes", most=1 << 20)
     count = 2 if steered else len(path) + 2
     usual = numbers("usual", state.get("usual"), 2)
     _require("usual", usual, (count, 2))
     if (usual[:, 1] < 0).any():
-        raise bad("usual", "means and spreads, spreads 0 or more", float(usual[:, 1].min()), _NEXT)
+        raise input_error(
+            "usual", "means and spreads, spreads 0 or more", float(usual[:, 1].min()), _NEXT
+        )
     exits = tuple(int(k) for k in path)
     blank = Reference(exits, classes, steered, edges, np.zeros((0, 0), np.int64), usual)
     blank.check_size(_NEXT)
@@ -111,7 +113,9 @@ def _padded(
 ) -> npt.NDArray[np.int64]:  # fmt: skip
     raw = state.get(name)
     if not isinstance(raw, list) or len(raw) != len(widths):
-        raise bad(name, f"{len(widths)} lists, one per statistic", type(raw).__name__, _NEXT)
+        raise input_error(
+            name, f"{len(widths)} lists, one per statistic", type(raw).__name__, _NEXT
+        )
     out = np.zeros((len(widths), max(widths)), dtype=np.int64)
     for row, given, width in zip(out, raw, widths, strict=True):
         array = numbers(name, given, 1)
@@ -135,11 +139,11 @@ def _require(
 ) -> None:
     """Refuse another shape, or numbers out of range."""
     if array.shape != shape:
-        raise bad(name, f"of shape {shape}", array.shape, _NEXT)
+        raise input_error(name, f"of shape {shape}", array.shape, _NEXT)
     low = -np.inf if least is None else least
     wrong = (array < low) | (array > most)
     if integers:
         wrong |= array != np.floor(array)
     if wrong.any():
         kind = "whole numbers" if integers else "numbers"
-        raise bad(name, f"{kind} from {low:g} to {most:g}", float(array[wrong][0]), _NEXT)
+        raise input_error(name, f"{kind} from {low:g} to {most:g}", float(array[wrong][0]), _NEXT)

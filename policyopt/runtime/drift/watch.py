@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..checks import check_seed, check_whole
 from ..coin import coin
-from ..errors import bad
+from ..errors import input_error
 from .detector import advance, start_sums
 from .movement import Alarm, Movement, movement
 from .reference import Floats, Ints, Reference, as_table, checked_rows
@@ -116,12 +116,16 @@ class DriftWatch:
         table = as_table(scores)
         numbers = tuple(range(table.shape[-1])) if path is None else tuple(int(k) for k in path)
         if not numbers or any(a >= b for a, b in zip((-1, *numbers), numbers, strict=False)):
-            raise bad("path", "exit numbers, ascending", numbers, "E.g. path=policy.path.")
+            raise input_error("path", "exit numbers, ascending", numbers, "E.g. path=policy.path.")
         if exits is None and not steered:
-            raise bad("exits", "given", "none", "Or watch the first exit only: steered=True.")
+            raise input_error(
+                "exits", "given", "none", "Or watch the first exit only: steered=True."
+            )
         rows = checked_rows(table, predictions, exits, numbers, steered, classes)
         if not len(table):
-            raise bad("scores", "of one row or more", "none", "E.g. rows of split 'calibrate'.")
+            raise input_error(
+                "scores", "of one row or more", "none", "E.g. rows of split 'calibrate'."
+            )
         return cls(Reference.of(*rows, classes, numbers, steered, bins), run_length, seed)
 
     @property
@@ -162,7 +166,7 @@ class DriftWatch:
         path, steered = self.reference.path, self.reference.steered
         taken = path[0] if steered else exit
         if taken not in path:
-            raise bad(
+            raise input_error(
                 "exit", f"one of {', '.join(map(str, path))}", taken,
                 "Give the model's number of the exit taken.",
             )  # fmt: skip
@@ -170,7 +174,7 @@ class DriftWatch:
         run = path.index(taken) + 1
         right = 1 <= given.shape[1] <= len(path) if steered else given.shape[1] == run
         if len(given) != 1 or not right:
-            raise bad(
+            raise input_error(
                 "scores", f"{run}, one per exit run", f"shape {np.shape(scores)}",
                 "First exit first.",
             )  # fmt: skip
@@ -196,7 +200,9 @@ class DriftWatch:
         """
         steered = self.reference.steered
         if exits is None and not steered:
-            raise bad("exits", "given", "none", "The watch was fitted without steered=True.")
+            raise input_error(
+                "exits", "given", "none", "The watch was fitted without steered=True."
+            )
         rows = checked_rows(
             scores, predictions, None if steered else exits, self.reference.path, steered,
             self.reference.classes,
@@ -204,7 +210,9 @@ class DriftWatch:
         cells, values = self.reference.read(*rows)
         n, width = cells.shape
         if self.requests + n >= _LARGEST // width:
-            raise bad("requests", f"below {_LARGEST // width}", self.requests, "Fit a new watch.")
+            raise input_error(
+                "requests", f"below {_LARGEST // width}", self.requests, "Fit a new watch."
+            )
         counters = self.requests * width + np.arange(n * width)
         coins = coin(self.seed, counters).reshape(n, width)
         raised = False

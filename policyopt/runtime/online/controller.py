@@ -24,17 +24,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ..bandits.parts.saved import checked
 from ..checks import check_positive, check_share, check_whole, plain_fields
-from ..errors import bad
+from ..errors import input_error
 from ..thresholds import ALWAYS, NEVER
+from ..typing import Floats, Ints
 from .ladder import Ladder
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
 
 _BUDGET = "a share of the way from the first exit's cost to the last's, in [0, 1]"
 _FAR = 1e12  # of a saved price
@@ -90,14 +86,14 @@ class Controller:
         """
         costs, ends = ladder.policy.costs, ladder.thresholds
         if not costs[-1] > costs[0]:
-            raise bad(
+            raise input_error(
                 "ladder",
                 "of a policy whose exits differ in cost",
                 costs.tolist(),
                 "It steers cost.",
             )
         if ends[0, 0] > ALWAYS or (ends[-1] < NEVER).any():
-            raise bad(
+            raise input_error(
                 "ladder", "one whose first rung leaves at exit 0 always, its last never early, for a "
                 "controller", f"ends {ends[0].tolist()} and {ends[-1].tolist()}",
                 "policyopt.online.ladders.family_ladder makes one.",
@@ -108,7 +104,7 @@ class Controller:
         share = (cost - float(costs[0])) / float(costs[-1] - costs[0])
         if not abs(share) <= _LARGEST:
             allowed = f"a number, at most {_LARGEST:g} times the way from exit 0 to the last"
-            raise bad("cost", allowed, cost, "In the policy's unit.")
+            raise input_error("cost", allowed, cost, "In the policy's unit.")
         return share
 
     def bound(self, rounds: int) -> float:
@@ -149,7 +145,7 @@ class OneController:
         price = checked("state of the controller", state, ("price",))["price"]
         # Where feedback is late, it may be far out.
         if not isinstance(price, float) or not abs(price) <= _FAR:
-            raise bad("price", f"a number in [{-_FAR:g}, {_FAR:g}]", price, "Start anew.")
+            raise input_error("price", f"a number in [{-_FAR:g}, {_FAR:g}]", price, "Start anew.")
         self.price = price
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import bad
+from ..errors import input_error
 from ..parameters import numbers
 from ..policy import Policy
 from ..thresholds import first_exit
+from ..typing import Floats
 
-Floats = npt.NDArray[np.float64]
 Exits = npt.NDArray[np.integer]
 _MOST_ARMS = 10_000
 
@@ -58,13 +58,15 @@ class Ladder:
         arms, wide = table.shape
         if not 1 <= arms <= _MOST_ARMS or wide != self.policy.exits - 1:
             allowed = f"of shape (A, {self.policy.exits - 1}), A from 1 to {_MOST_ARMS}"
-            raise bad("thresholds", allowed, f"shape {table.shape}", "One row per arm.")
+            raise input_error("thresholds", allowed, f"shape {table.shape}", "One row per arm.")
         if self.policy.mixture is not None:
-            raise bad("policy", "without a mixture", "one that draws a coin", "Fit without mix.")
+            raise input_error(
+                "policy", "without a mixture", "one that draws a coin", "Fit without mix."
+            )
         given = np.arange(arms) if self.labels is None else self.labels
         labels = numbers("labels", given, 1)
         if len(labels) != arms:
-            raise bad("labels", f"one per arm: {arms}", len(labels), "Or leave them out.")
+            raise input_error("labels", f"one per arm: {arms}", len(labels), "Or leave them out.")
         object.__setattr__(self, "thresholds", table)
         object.__setattr__(self, "labels", labels)
         nested = arms == 1 or bool((np.diff(table, axis=0) >= 0).all())

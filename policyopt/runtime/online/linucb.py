@@ -35,10 +35,10 @@ from ..bandits.parts.base import Bools, Ints
 from ..bandits.parts.index import Numbers
 from ..bandits.parts.saved import checked
 from ..checks import check_positive, check_whole, plain_fields
-from ..errors import bad
+from ..errors import input_error
 from ..parameters import numbers
+from ..typing import Floats
 
-Floats = npt.NDArray[np.float64]
 #: Numbers in a context.
 FEATURES = 5
 _LOOSE = 1e-6  # rounding that a saved inverse may show
@@ -184,9 +184,9 @@ class OneLinUCB:
         gone = len(phi)
         if len(worth) != gone + 1 or gone > len(self.target) or not all(map(math.isfinite, worth)):
             allowed = f"{gone + 1} finite numbers, one more than contexts"
-            raise bad("worth", allowed, worth, "A NaN would stay for ever.")
+            raise input_error("worth", allowed, worth, "A NaN would stay for ever.")
         if not all(len(x) == FEATURES and all(map(math.isfinite, x)) for x in phi):
-            raise bad("phi", f"{FEATURES} finite numbers per exit", phi, "See `context`.")
+            raise input_error("phi", f"{FEATURES} finite numbers per exit", phi, "See `context`.")
         for inverse, target, x, own in zip(self.inverse, self.target, phi, worth, strict=False):
             way = [dot(row, x) for row in inverse]
             scale = 1.0 + dot(way, x)
@@ -213,7 +213,9 @@ class OneLinUCB:
         shape = (models, FEATURES, FEATURES)
         if inverse.shape != shape or target.shape != shape[:2]:
             got = f"shapes {inverse.shape} and {target.shape}"
-            raise bad("inverse, target", f"of shapes {shape} and {shape[:2]}", got, "Start anew.")
+            raise input_error(
+                "inverse, target", f"of shapes {shape} and {shape[:2]}", got, "Start anew."
+            )
         # A >= I, so A^-1 is symmetric and lies between 0 and I.
         even = bool((np.abs(inverse - inverse.swapaxes(1, 2)) <= _LOOSE).all())
         values = (
@@ -221,7 +223,7 @@ class OneLinUCB:
         )
         if not even or values.min() < -_LOOSE or values.max() > 1 + _LOOSE:
             allowed = "symmetric, with eigenvalues in [0, 1]"
-            raise bad("inverse", allowed, state["inverse"], "Start anew.")
+            raise input_error("inverse", allowed, state["inverse"], "Start anew.")
         self.inverse, self.target = inverse.tolist(), target.tolist()
 
 

@@ -11,7 +11,7 @@ from ..artifact import to_dict
 from ..bandits.parts.saved import checked
 from ..checks import check_type
 from ..content import from_dict
-from ..errors import InputError, bad
+from ..errors import InputError, input_error
 from ..files import write_file
 from ..strict_json import digest_of, parse, read_plain, to_text
 from .ladder import Ladder
@@ -67,10 +67,10 @@ def _check_own(online: Online, path: Path) -> None:
     try:
         content = _read(path)
     except InputError as error:
-        raise bad("path", "a new file, or one that Online.save wrote", f"{path} ({error})",
+        raise input_error("path", "a new file, or one that Online.save wrote", f"{path} ({error})",
                   "Save to another file.") from error  # fmt: skip
     if content["sha256"] not in online._own_files:
-        raise bad(
+        raise input_error(
             "path", f"a file that this object was the last to save (it has {online._saves} saves)",
             f"{path}, which another has saved since ({content['saves']} saves)",
             "Load it and go on from there, give each process a file of its own, or delete it.",
@@ -82,23 +82,27 @@ def _read(path: Path) -> dict[str, Any]:
     data = read_plain(path, "online policy", MAX_BYTES, "`Online.save` writes one.")
     content = parse(data, path.name, MAX_BYTES, "Is the file whole? Save it again.")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise bad(
+        raise input_error(
             path.name, f"a file of format '{FORMAT}'", "something else", "`Online.save` writes one."
         )
     content = dict(checked(path.name, content, FIELDS))
     if content["version"] != VERSION or type(content["version"]) is not int:
-        raise bad(f"version of {path.name}", str(VERSION), content["version"], "Update policyopt.")
+        raise input_error(
+            f"version of {path.name}", str(VERSION), content["version"], "Update policyopt."
+        )
     body = {name: value for name, value in content.items() if name != "sha256"}
     try:
         same = digest_of(body) == content["sha256"]
     except ValueError as error:
-        raise bad(path.name, "free of infinite numbers", str(error), "Save it again.") from error
+        raise input_error(
+            path.name, "free of infinite numbers", str(error), "Save it again."
+        ) from error
     if not same:
         raise InputError(
             f"'{path.name}' was changed after it was written: its checksum differs. Save it again."
         )
     if type(content["saves"]) is not int or not 1 <= content["saves"] < 1 << 62:
-        raise bad(
+        raise input_error(
             f"saves of {path.name}", "1 or more, below 2**62", content["saves"], "Save it again."
         )
     return content
@@ -114,7 +118,9 @@ def load_online(path: Any) -> Online:
     steering = checked("steering", content["steering"], ("name", "settings"))
     settings = checked("settings", content["settings"], _SETTINGS)
     if not isinstance(settings["overhead"], list):  # a number will do for `Online`, not in a file
-        raise bad("overhead", "a list of two numbers", settings["overhead"], "Save it again.")
+        raise input_error(
+            "overhead", "a list of two numbers", settings["overhead"], "Save it again."
+        )
     _check_window(steering["settings"], content["state"])
     try:
         ladder = Ladder(
@@ -127,7 +133,7 @@ def load_online(path: Any) -> Online:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
-        raise bad(
+        raise input_error(
             path.name, "a whole file of an online policy", str(error), "Save it again."
         ) from error
     return online
@@ -143,4 +149,4 @@ def _check_window(settings: Any, state: Any) -> None:
     if not isinstance(ring, list) or len(ring) != window:
         got = f"{len(ring)} rounds" if isinstance(ring, list) else "none"
         allowed = f"a list of as many rounds as the window: {window}"
-        raise bad("ring", allowed, got, "Save it again.")
+        raise input_error("ring", allowed, got, "Save it again.")

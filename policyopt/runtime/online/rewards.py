@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..checks import plain
-from ..errors import bad
+from ..errors import input_error
 
 #: Readings of the gain: AdaEE's ``max(conf_k - conf_0, 0)``; the same without the maximum (UCBEE);
 #: of calibrated confidences, signed; correctness at k less that at 0.
@@ -78,5 +78,7 @@ def overhead_range(overhead: Any) -> tuple[float, float]:
     ends = [plain(x) for x in ends]
     fine = len(ends) == 2 and all(type(x) in (int, float) for x in ends)
     if not fine or not 0 <= ends[0] <= ends[1] < 1e6:
-        raise bad("overhead", "a number, 0 or more, or a range of two", overhead, "E.g. 0.1.")
+        raise input_error(
+            "overhead", "a number, 0 or more, or a range of two", overhead, "E.g. 0.1."
+        )
     return float(ends[0]), float(ends[1])

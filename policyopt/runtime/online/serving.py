@@ -12,7 +12,7 @@ from ..bandits import Bandit
 from ..bandits.parts.reveal import reveal_chances
 from ..checks import check_seed, check_type, check_whole
 from ..decision import Decision
-from ..errors import bad
+from ..errors import input_error
 from ..experts import policy_of
 from ..forks import Line, parted, tell_of_forks
 from ..policy import Policy
@@ -179,7 +179,9 @@ class Online:
         """
         self._check_own(request)
         if request.exit is not None:
-            raise bad("request", "on its way", "one that has left", "One start per request.")
+            raise input_error(
+                "request", "on its way", "one that has left", "One start per request."
+            )
         policy = self.ladder.policy
         decision = policy.step(k, output, request.state, features)
         at = request.state.position - 1
@@ -228,7 +230,9 @@ class Online:
         self._check_own(request)
         if request.exit is None or request.done:
             got = "one still on its way" if request.exit is None else "one learned from before"
-            raise bad("request", "one that has left, once", got, "Call it after decide says leave.")
+            raise input_error(
+                "request", "one that has left, once", got, "Call it after decide says leave."
+            )
         if isinstance(self._player, OneController):
             refuse_given("the controller", correct=correct, overhead=overhead)
             return self._charge(request, cost)
@@ -237,7 +241,7 @@ class Online:
         over = (low + high) / 2 if overhead is None else overhead
         if not low <= over <= high:
             allowed = f"from {low} to {high}"
-            raise bad("overhead", allowed, over, "Give Online the range that it may have.")
+            raise input_error("overhead", allowed, over, "Give Online the range that it may have.")
         levels = self._levels(request, correct)
         every = [gain(self.reward, levels, k) - over * self._load[k] for k in range(len(levels))]
         if self._driver is not None:
@@ -260,19 +264,19 @@ class Online:
     def _check_own(self, request: Any) -> None:
         step = "Pass what its start() returned."
         if check_type("request", request, Request, "a Request", step).owner is not self:
-            raise bad("request", "one that this Online started", "one of another", step)
+            raise input_error("request", "one that this Online started", "one of another", step)
 
     def _claim(self, request: Request) -> None:
         """Mark a request as learned from; of two threads that come with it, one is refused."""
         if request.done:
-            raise bad("request", "one that has left, once", "one learned from before", "")
+            raise input_error("request", "one that has left, once", "one learned from before", "")
         request.done = True
 
     def _charge(self, request: Request, cost: float | None) -> float:
         costs = self.ladder.policy.costs
         paid = float(costs[request.exit]) if cost is None else float(cost)
         if not 0 <= paid < 1e300:
-            raise bad("cost", "a number, 0 or more", paid, "In the policy's unit.")
+            raise input_error("cost", "a number, 0 or more", paid, "In the policy's unit.")
         assert isinstance(self.steering, Controller)
         share = self.steering.share(costs, paid)
         with self._lock:
@@ -284,16 +288,18 @@ class Online:
         """Return confidences, or correctness, of the exits seen."""
         if self.reward != "label":
             if correct is not None:
-                raise bad(
+                raise input_error(
                     "correct", "left out", correct, f"Reward '{self.reward}' reads no labels."
                 )
             return request.levels
         wanted = f"one truth value per exit seen: {len(request.levels)}"
         if isinstance(correct, str) or not hasattr(correct, "__len__"):
-            raise bad("correct", wanted, "none" if correct is None else correct, "Exits 0 to k.")
+            raise input_error(
+                "correct", wanted, "none" if correct is None else correct, "Exits 0 to k."
+            )
         assert correct is not None
         if len(correct) != len(request.levels) or not all(right in (0, 1) for right in correct):
-            raise bad("correct", wanted, list(correct), "For exits 0 to k, in order.")
+            raise input_error("correct", wanted, list(correct), "For exits 0 to k, in order.")
         return [float(right) for right in correct]
 
     def _known(self, arm: int, known: list[int | None]) -> list[tuple[int, int]]:
@@ -313,9 +319,11 @@ class Online:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state`, checked."""
         if not isinstance(state, Mapping) or state.keys() != {"requests", "player"}:
-            raise bad("state", "a mapping of player and requests", state, "Start anew.")
+            raise input_error("state", "a mapping of player and requests", state, "Start anew.")
         if type(state["requests"]) is not int or not 0 <= state["requests"] < 2**62:
-            raise bad("requests", "a whole number, 0 or more", state["requests"], "Start anew.")
+            raise input_error(
+                "requests", "a whole number, 0 or more", state["requests"], "Start anew."
+            )
         with self._lock:
             self._player.restore(state["player"])
             self.requests = state["requests"]

@@ -39,10 +39,9 @@ import numpy.typing as npt
 from ..bandits.parts.base import Bools, Ints
 from ..bandits.ucb1 import UCB1
 from ..checks import check_least, check_positive, plain_fields
-from ..errors import bad
+from ..errors import input_error
 from ..parameters import numbers
-
-Floats = npt.NDArray[np.float64]
+from ..typing import Floats
 
 
 @dataclass(frozen=True)
@@ -86,13 +85,15 @@ class SplitEE:
         plain_fields(self)
         layers = tuple(numbers("layers", self.layers, 1).tolist())
         if not layers or layers[0] < 0 or list(layers) != sorted(layers):
-            raise bad("layers", "ascending numbers from 0 on", list(layers), "One per exit.")
+            raise input_error(
+                "layers", "ascending numbers from 0 on", list(layers), "One per exit."
+            )
         object.__setattr__(self, "layers", layers)
         check_least("offload", self.offload)
         check_positive("alpha", self.alpha, most=1.0)
         check_least("mu", self.mu)
         if not isinstance(self.side, bool):
-            raise bad("side", "true or false", self.side, "E.g. false.")
+            raise input_error("side", "true or false", self.side, "E.g. false.")
         check_positive("beta", self.beta)
 
     def prices(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -37,7 +37,7 @@ import numpy.typing as npt
 from ..bandits.parts.base import Bools, Ints
 from ..bandits.parts.saved import checked
 from ..checks import check_positive, check_whole, plain_fields
-from ..errors import bad
+from ..errors import input_error
 from ..parameters import numbers
 
 _MOST = 2.0**53  # counts that a float holds exactly
@@ -74,7 +74,7 @@ class UEEUCB:
         plain_fields(self)
         costs = tuple(numbers("costs", self.costs, 1).tolist())
         if not costs or list(costs) != sorted(costs):
-            raise bad("costs", "ascending numbers", list(costs), "One per exit.")
+            raise input_error("costs", "ascending numbers", list(costs), "One per exit.")
         object.__setattr__(self, "costs", costs)
         check_positive("alpha", self.alpha)
 
@@ -124,7 +124,9 @@ class OneUEEUCB:
         """Take in what exits 0 to i have predicted, of a request that left at i."""
         if not 0 < len(prediction) <= len(self.reached):
             allowed = f"of 1 to {len(self.reached)} exits"
-            raise bad("prediction", allowed, f"{len(prediction)}", "Those that were reached.")
+            raise input_error(
+                "prediction", allowed, f"{len(prediction)}", "Those that were reached."
+            )
         for j, own in enumerate(prediction):
             self.reached[j] += 1
             row = self.differ[j]
@@ -143,9 +145,11 @@ class OneUEEUCB:
         exits, table = len(self.reached), state["differ"]
         reached = _counts("reached", state["reached"], exits, state["rounds"])
         if any(after > n for n, after in pairwise(reached)):
-            raise bad("reached", "counts that never rise from exit to exit", reached, "Start anew.")
+            raise input_error(
+                "reached", "counts that never rise from exit to exit", reached, "Start anew."
+            )
         if not isinstance(table, list) or len(table) != exits:
-            raise bad("differ", f"{exits} lists", table, "Start anew.")
+            raise input_error("differ", f"{exits} lists", table, "Start anew.")
         differ = [_counts("differ", row, j, reached[j]) for j, row in enumerate(table)]
         self.rounds, self.reached, self.differ = state["rounds"], reached, differ
 
@@ -154,7 +158,7 @@ def _counts(name: str, row: Any, length: int, most: int) -> list[int]:
     """Return a saved list of whole numbers in [0, most], checked."""
     whole = isinstance(row, list) and all(type(x) is int and 0 <= x <= most for x in row)
     if not whole or len(row) != length or most > _MOST:
-        raise bad(name, f"{length} whole numbers from 0 to {most}", row, "Start anew.")
+        raise input_error(name, f"{length} whole numbers from 0 to {most}", row, "Start anew.")
     return list(row)
 
 

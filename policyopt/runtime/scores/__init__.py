@@ -13,7 +13,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from ..errors import bad
+from ..errors import input_error
 from .base import ScoreRule, State, score_table
 
 
@@ -53,7 +53,9 @@ def make_rule(name: str, params: Mapping[str, Any]) -> ScoreRule:
     Entropy(classes=10)
     """
     if not isinstance(name, str) or name not in RULES:
-        raise bad("score", f"one of {', '.join(RULES)}", name, "A newer policyopt may know it.")
+        raise input_error(
+            "score", f"one of {', '.join(RULES)}", name, "A newer policyopt may know it."
+        )
     rule = RULES[name]
     whole = {field.name for field in fields(rule) if field.type == "int"}  # type: ignore[arg-type]
     try:
@@ -68,7 +70,9 @@ def make_rule(name: str, params: Mapping[str, Any]) -> ScoreRule:
                 raise TypeError(f"{value!r} is not a number")
         return rule(**params)
     except TypeError as error:
-        raise bad(f"parameters of score {name}", "those it declares", params, str(error)) from error
+        raise input_error(
+            f"parameters of score {name}", "those it declares", params, str(error)
+        ) from error
 
 
 def __getattr__(name: str) -> Any:

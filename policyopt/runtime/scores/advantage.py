@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import bad
+from ..errors import input_error
 from ..features import FEATURES, History, basis, basis_size
 from ..linear import row_product
 from ..output import ExitOutput
@@ -46,7 +46,7 @@ class Advantage(HistoryRule):
 
     def __post_init__(self) -> None:
         if self.features not in FEATURES:
-            raise bad(
+            raise input_error(
                 "features of the score",
                 f"one of {', '.join(FEATURES)}",
                 self.features,
@@ -64,12 +64,14 @@ class Advantage(HistoryRule):
         }  # fmt: skip
         for name, wanted in shapes.items():
             if getattr(self, name).shape != wanted:
-                raise bad(
+                raise input_error(
                     f"{name} of the score", f"of shape {wanted}", getattr(self, name).shape,
                     "Fit and save it again.",
                 )  # fmt: skip
         if (self.scale <= 0).any():
-            raise bad("scale of the score", "over 0", float(self.scale.min()), "Fit it again.")
+            raise input_error(
+                "scale of the score", "over 0", float(self.scale.min()), "Fit it again."
+            )
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         """Return the advantage of leaving at exit k; 0 at the last one, which always stops."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import bad
+from ..errors import input_error
 from ..output import ExitOutput
 from .base import Floats, ScoreRule, State
 
@@ -47,9 +47,11 @@ class Agreement(ScoreRule):
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or self.size < 1:
-            raise bad("size of a tier", "a whole number, 1 or more", self.size, "Fit it again.")
+            raise input_error(
+                "size of a tier", "a whole number, 1 or more", self.size, "Fit it again."
+            )
         if self.soft not in (0, 1):
-            raise bad("soft", "0 or 1", self.soft, "Fit it again.")
+            raise input_error("soft", "0 or 1", self.soft, "Fit it again.")
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]

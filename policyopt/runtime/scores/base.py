@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import bad
+from ..errors import input_error
 from ..features import FEATURES
 from ..output import ExitOutput
+from ..typing import Floats
 
-Floats = npt.NDArray[np.float64]
 #: Arrays with the samples on their first axis, so that survivors can be picked by index.
 State = tuple[npt.NDArray[Any], ...]
 
@@ -70,7 +70,9 @@ class HistoryRule(ScoreRule):
         """Refuse parameters of another number of exits."""
         del classes
         if len(self.center) != exits - 1:
-            raise bad("score", f"made for {exits} exits", len(self.center) + 1, "Fit it again.")
+            raise input_error(
+                "score", f"made for {exits} exits", len(self.center) + 1, "Fit it again."
+            )
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
         """Start without history."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import bad
+from ..errors import input_error
 from ..output import ExitOutput
 from ..parameters import numbers
 from .base import Floats, ScoreRule, State
@@ -45,14 +45,18 @@ class Beem(ScoreRule):
     def __post_init__(self) -> None:
         weights = numbers("weights of score beem", self.weights, 1)
         if (weights < 0).any():
-            raise bad("weights of score beem", "0 or more", weights.tolist(), "Check the policy.")
+            raise input_error(
+                "weights of score beem", "0 or more", weights.tolist(), "Check the policy."
+            )
         object.__setattr__(self, "weights", weights)
 
     def check(self, exits: int, classes: int) -> None:
         """Refuse weights of another number of exits."""
         del classes
         if len(self.weights) != exits:
-            raise bad("weights of score beem", f"{exits} numbers", len(self.weights), "Fit again.")
+            raise input_error(
+                "weights of score beem", f"{exits} numbers", len(self.weights), "Fit again."
+            )
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
         """Start with no earlier prediction and nothing gathered."""

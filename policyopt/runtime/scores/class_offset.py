@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import bad
+from ..errors import input_error
 from ..linear import lookup
 from ..output import ExitOutput
 from ..parameters import numbers
@@ -45,7 +45,7 @@ class ClassOffset(ScoreRule):
     def __post_init__(self) -> None:
         object.__setattr__(self, "offset", numbers("offset of the score", self.offset, 1))
         if not len(self.offset) or not np.isfinite(self.other):
-            raise bad(
+            raise input_error(
                 "offset of the score", "one number per class, and one for others", self.other,
                 "Fit it again.",
             )  # fmt: skip
@@ -54,7 +54,7 @@ class ClassOffset(ScoreRule):
         """Refuse offsets of another number of classes."""
         del exits
         if classes and len(self.offset) != classes:
-            raise bad(
+            raise input_error(
                 "offset of the score", f"one per class: {classes}", len(self.offset),
                 "Fit it again.",
             )  # fmt: skip

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..distributions import log_probabilities
-from ..errors import bad
+from ..errors import input_error
 from ..output import ExitOutput
 from .base import Floats, ScoreRule, State
 
@@ -52,7 +52,7 @@ class Dda(ScoreRule):
     def __post_init__(self) -> None:
         for name in ("confidence", "history"):
             if getattr(self, name) not in (0, 1):
-                raise bad(f"{name} of score dda", "0 or 1", getattr(self, name), "")
+                raise input_error(f"{name} of score dda", "0 or 1", getattr(self, name), "")
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
         """Start with empty sums; the number of classes shows at exit 0."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import bad
+from ..errors import input_error
 from ..output import ExitOutput
 from ..prototypes import PrototypeRule
 from .base import Floats, State
@@ -47,7 +47,7 @@ class De3Bert(PrototypeRule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.weight <= 1e6:
-            raise bad("weight of the score", "in [0, 1e6]", self.weight, "Fit it again.")
+            raise input_error("weight of the score", "in [0, 1e6]", self.weight, "Fit it again.")
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]

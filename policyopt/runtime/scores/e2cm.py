@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import bad
+from ..errors import input_error
 from ..output import ExitOutput
 from ..prototypes import PrototypeRule
 from .base import Floats, State
@@ -47,7 +47,7 @@ class E2cm(PrototypeRule):
         self._freeze("norm", 1)
         for k, (norm, owner) in enumerate(zip(self.norm, self.owner, strict=True)):
             if norm.shape != owner.shape or (norm <= 0).any() or (np.diff(owner) == 0).any():
-                raise bad(
+                raise input_error(
                     f"norm of the score at exit {k}", "a number over 0 for each class with a mean",
                     norm.tolist()[:20], "Fit it again.",
                 )  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..confidence.base import sigmoid
-from ..errors import bad
+from ..errors import input_error
 from ..linear import row_product
 from ..output import ExitOutput
 from ..parameters import numbers
@@ -46,13 +46,13 @@ class Eenet(ScoreRule):
         shared = each_exit("shared weights of eenet", self.shared, 2)
         utility = each_exit("utility weights of eenet", self.utility, 1)
         if len(shared) != len(utility):
-            raise bad(
+            raise input_error(
                 "utility weights of eenet", f"of {len(shared)} exits, as the shared ones are",
                 f"{len(utility)}", "Check the policy.",
             )  # fmt: skip
         for k, (hidden, out) in enumerate(zip(shared, utility, strict=True)):
             if hidden.shape != (len(out), shared[0].shape[1] + k) or not len(out):
-                raise bad(
+                raise input_error(
                     f"weights of eenet at exit {k}", "(H, C + 3 + k) and (H,)",
                     f"{hidden.shape} and {out.shape}", "Check the policy.",
                 )  # fmt: skip
@@ -81,7 +81,7 @@ class Eenet(ScoreRule):
         """Refuse weights of another number of exits or classes."""
         came = (len(self.shared), self.shared[0].shape[1] - 3)
         if came != (exits, classes):
-            raise bad(
+            raise input_error(
                 "weights of eenet", f"made for {exits} exits and {classes} classes",
                 f"{came[0]} and {came[1]}", "Fit again.",
             )  # fmt: skip
@@ -122,5 +122,7 @@ def eenet_inputs(
 def each_exit(name: str, value: Any, ndim: int) -> tuple[Floats, ...]:
     """Return one checked, read-only array per exit; at least one."""
     if not isinstance(value, (list, tuple)) or not value:
-        raise bad(name, "a list, one entry per exit", type(value).__name__, "Check the policy.")
+        raise input_error(
+            name, "a list, one entry per exit", type(value).__name__, "Check the policy."
+        )
     return tuple(numbers(f"{name} at exit {k}", entry, ndim) for k, entry in enumerate(value))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import bad
+from ..errors import input_error
 from ..linear import row_product
 from ..output import ExitOutput
 from .base import Floats, ScoreRule, State
@@ -39,7 +39,7 @@ class EenetReleased(ScoreRule):
         weights = each_exit("weights of eenet_released", self.weights, 1)
         for k, weight in enumerate(weights):
             if len(weight) != len(weights[0]) + k:
-                raise bad(
+                raise input_error(
                     f"weights of eenet_released at exit {k}", f"{len(weights[0]) + k} numbers",
                     len(weight), "Check the policy.",
                 )  # fmt: skip
@@ -65,7 +65,7 @@ class EenetReleased(ScoreRule):
         """Refuse weights of another number of exits or classes."""
         came = (len(self.weights), len(self.weights[0]) - 2)
         if came != (exits, classes):
-            raise bad(
+            raise input_error(
                 "weights of eenet_released", f"made for {exits} exits and {classes} classes",
                 f"{came[0]} and {came[1]}", "Fit again.",
             )  # fmt: skip

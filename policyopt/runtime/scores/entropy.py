@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import bad
+from ..errors import input_error
 from ..output import ExitOutput
 from .base import Floats, ScoreRule, State
 
@@ -28,7 +28,7 @@ class Entropy(ScoreRule):
         """Refuse another number of classes than the policy's."""
         del exits
         if self.classes != classes:
-            raise bad(
+            raise input_error(
                 "classes of the score", f"the policy's: {classes}", self.classes, "Fit again."
             )
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..confidence.base import sigmoid
-from ..errors import bad
+from ..errors import input_error
 from ..output import ExitOutput
 from .advantage import Advantage
 from .base import Floats, State
@@ -46,7 +46,7 @@ class Halting(Advantage):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.eps < 1:
-            raise bad("eps of score halting", "in [0, 1)", self.eps, "Check the policy.")
+            raise input_error("eps of score halting", "in [0, 1)", self.eps, "Check the policy.")
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
         """Start without history, and with nothing gathered."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import bad
+from ..errors import input_error
 from ..features import FEATURES, History, basis, basis_size
 from ..linear import row_product
 from ..output import ExitOutput
@@ -52,17 +52,21 @@ class Network(HistoryRule):
             ("activation", self.activation, ACTIVATIONS),
         ):
             if not isinstance(value, str) or value not in known:
-                raise bad(f"{what} of the score", f"one of {', '.join(known)}", value, "Fit again.")
+                raise input_error(
+                    f"{what} of the score", f"one of {', '.join(known)}", value, "Fit again."
+                )
         for name in ("center", "scale"):
             object.__setattr__(self, name, numbers(f"{name} of the score", getattr(self, name), 2))
         exits, width = len(self.center), FEATURES[self.features].width
         for name in ("center", "scale"):
             _shaped(name, getattr(self, name), [(exits, width)])
         if (self.scale <= 0).any():
-            raise bad("scale of the score", "over 0", float(self.scale.min()), "Fit it again.")
+            raise input_error(
+                "scale of the score", "over 0", float(self.scale.min()), "Fit it again."
+            )
         weights, biases = (_layers(name, getattr(self, name)) for name in ("weights", "biases"))
         if len(weights) != len(biases):
-            raise bad(
+            raise input_error(
                 "biases of the score", f"of {len(weights)} layers, as the weights are",
                 len(biases), "Check the policy.",
             )  # fmt: skip
@@ -110,14 +114,16 @@ def _of(array: Floats, k: int) -> Floats:
 def _layers(name: str, value: Any) -> tuple[Floats, ...]:
     """Return one checked, read-only array per layer; at least one."""
     if not isinstance(value, (list, tuple)) or not value:
-        raise bad(f"{name} of the score", "one array per layer", type(value).__name__, "Fit again.")
+        raise input_error(
+            f"{name} of the score", "one array per layer", type(value).__name__, "Fit again."
+        )
     depth = 3 if name == "weights" else 2
     return tuple(numbers(f"{name} of layer {i}", array, depth) for i, array in enumerate(value))
 
 
 def _shaped(name: str, array: Floats, allowed: list[tuple[int, ...]]) -> None:
     if array.shape not in allowed:
-        raise bad(
+        raise input_error(
             f"{name} of the score", f"of shape {' or '.join(map(str, allowed))}", array.shape,
             "Fit and save it again.",
         )  # fmt: skip

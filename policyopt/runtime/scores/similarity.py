@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..distributions import log_probabilities
-from ..errors import bad
+from ..errors import input_error
 from ..output import ExitOutput
 from .base import Floats, ScoreRule, State
 
@@ -85,9 +85,9 @@ class Similarity(ScoreRule):
 
     def __post_init__(self) -> None:
         if not isinstance(self.measure, str) or self.measure not in MEASURES:
-            raise bad("measure", f"one of {', '.join(MEASURES)}", self.measure, "")
+            raise input_error("measure", f"one of {', '.join(MEASURES)}", self.measure, "")
         if not isinstance(self.patience, int) or self.patience < 1:
-            raise bad("patience", "a whole number, 1 or more", self.patience, "")
+            raise input_error("patience", "a whole number, 1 or more", self.patience, "")
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
         """Start with no distribution and no distances; the number of classes shows at exit 0."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import bad
+from ..errors import input_error
 from ..output import ExitOutput
 from ..parameters import numbers
 from .base import Floats, ScoreRule, State
@@ -46,7 +46,7 @@ class Window(ScoreRule):
         """Refuse windows of another number of exits."""
         del classes
         if len(self.middle) != exits - 1:
-            raise bad(
+            raise input_error(
                 "middle of score window", f"{exits - 1} numbers", len(self.middle), "Fit again."
             )
 

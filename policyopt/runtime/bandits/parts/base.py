@@ -6,15 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from ...checks import check_seed, check_whole, plain_fields
-from ...errors import InputError, bad
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from ...errors import InputError, input_error
+from ...typing import Bools, Floats, Ints
 
 #: Rewards may leave [0, 1] by what rounding does when a caller scales them.
 LEAST_REWARD, MOST_REWARD = -1e-9, 1.0 + 1e-9
@@ -123,17 +117,21 @@ def check_player(arms: Any, seed: Any, streams: Any = 1) -> None:
 
 def unscaled(got: Any) -> InputError:
     """Return the error for a reward outside [0, 1]."""
-    return bad("rewards", "numbers in [0, 1]", got, "Scale them by the range they can have.")
+    return input_error(
+        "rewards", "numbers in [0, 1]", got, "Scale them by the range they can have."
+    )
 
 
 def no_such_arms(first: int, last: int, arms: int) -> InputError:
     """Return the error for arms that there are not."""
-    return bad("first, last", f"0 <= first <= last < {arms} arms", (first, last), "Count from 0.")
+    return input_error(
+        "first, last", f"0 <= first <= last < {arms} arms", (first, last), "Count from 0."
+    )
 
 
 def no_chance(got: Any = "none") -> InputError:
     """Return the error for rewards whose chance of becoming known is missing or is none."""
-    return bad(
+    return input_error(
         "chance", "the probability, above 0, that each reward was to be known", got,
         "See policyopt.runtime.bandits.parts.reveal.",
     )  # fmt: skip

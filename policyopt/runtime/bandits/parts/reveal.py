@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import bad
+from ...errors import input_error
 
 #: Whose rewards feedback shows: of the arm played, of all smaller ones, of all that are known.
 REVEALS = ("played", "smaller", "all")
@@ -37,7 +37,7 @@ def reveal_chances(probabilities: Any, reveal: str, start: Any = None) -> Any:
     [1.0, 0.5, 0.5]
     """
     if reveal not in REVEALS:
-        raise bad("reveal", f"one of {', '.join(REVEALS)}", reveal, "E.g. smaller.")
+        raise input_error("reveal", f"one of {', '.join(REVEALS)}", reveal, "E.g. smaller.")
     if reveal == "played":
         return probabilities
     if isinstance(probabilities, np.ndarray):

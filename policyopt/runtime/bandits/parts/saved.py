@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...errors import bad
+from ...errors import input_error
 from ...parameters import numbers
 from .base import LEAST_REWARD, MOST_REWARD
 from .memory import FORGOTTEN
@@ -23,10 +23,12 @@ def checked(what: str, state: Any, names: Sequence[str]) -> Mapping[str, Any]:
     """
     if not isinstance(state, Mapping) or state.keys() != set(names):
         got = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
-        raise bad(what, f"a mapping of exactly {', '.join(sorted(set(names)))}", got, "Start anew.")
+        raise input_error(
+            what, f"a mapping of exactly {', '.join(sorted(set(names)))}", got, "Start anew."
+        )
     rounds = state.get("rounds", 0)
     if type(rounds) is not int or not 0 <= rounds <= _MOST:
-        raise bad("rounds", "a whole number from 0 to 2**53", rounds, "Start anew.")
+        raise input_error("rounds", "a whole number from 0 to 2**53", rounds, "Start anew.")
     return state
 
 
@@ -40,10 +42,10 @@ def row(name: str, value: Any, count: int, low: float = 0.0, high: float = _MOST
     """
     if not isinstance(value, list) or len(value) != count:
         got = f"{len(value)} entries" if isinstance(value, list) else type(value).__name__
-        raise bad(name, f"a list of {count} numbers", got, "Start anew.")
+        raise input_error(name, f"a list of {count} numbers", got, "Start anew.")
     found = numbers(name, value, 1).tolist()
     if not all(low <= x <= high for x in found):
-        raise bad(name, f"numbers in [{low:g}, {high:g}]", found, "Start anew.")
+        raise input_error(name, f"numbers in [{low:g}, {high:g}]", found, "Start anew.")
     return [float(x) for x in found]
 
 
@@ -57,7 +59,7 @@ def whole(name: str, value: Any, count: int) -> list[int]:
     """
     found = row(name, value, count)
     if not all(x == int(x) for x in found):
-        raise bad(name, "whole numbers", found, "Start anew.")
+        raise input_error(name, "whole numbers", found, "Start anew.")
     return [int(x) for x in found]
 
 
@@ -88,13 +90,13 @@ def sums(
         not all(n == 0 or (n == int(n) if counted else n >= FORGOTTEN) for n in pulls)
         or min(pulls) < 0
     ):
-        raise bad(names[0], "counts, 0 or more", pulls, "Start anew.")
+        raise input_error(names[0], "counts, 0 or more", pulls, "Start anew.")
     for name, values in zip(names[1:], found[1:], strict=True):
         for x, n in zip(values, pulls, strict=True):
             # What rounding may leave of sums, and of rewards that a caller scaled.
             slack = 1e-6 * (n + unit) if n else 0.0
             if not -slack <= x <= n + slack:
-                raise bad(name, f"from 0 to '{names[0]}'", values, "Start anew.")
+                raise input_error(name, f"from 0 to '{names[0]}'", values, "Start anew.")
     return found
 
 
@@ -112,7 +114,7 @@ def items(
     """
     if not isinstance(value, list) or len(value) != window:
         got = f"{len(value)} entries" if isinstance(value, list) else type(value).__name__
-        raise bad("ring", f"a list of {window} rounds", got, "Start anew.")
+        raise input_error("ring", f"a list of {window} rounds", got, "Start anew.")
     found, arms = [[_item(item, len(pulls)) for item in _list(slot)] for slot in value], len(pulls)
     count, summed = [0.0] * arms, [0.0] * arms
     for first, known in (item for slot in found for item in slot):
@@ -121,13 +123,13 @@ def items(
             summed[a] += reward
     off = max(abs(x - y) for x, y in zip(total, summed, strict=True))
     if count != list(pulls) or off > 1e-6:
-        raise bad("ring", "what 'pulls' and 'total' sum up", [count, summed], "Start anew.")
+        raise input_error("ring", "what 'pulls' and 'total' sum up", [count, summed], "Start anew.")
     return found
 
 
 def _list(slot: Any) -> list[Any]:
     if not isinstance(slot, list):
-        raise bad("ring", "a list per round", type(slot).__name__, "Start anew.")
+        raise input_error("ring", "a list per round", type(slot).__name__, "Start anew.")
     return slot
 
 
@@ -135,5 +137,5 @@ def _item(item: Any, arms: int) -> tuple[int, tuple[float, ...]]:
     pair = isinstance(item, list) and len(item) == 2 and type(item[0]) is int
     count = len(item[1]) if pair and isinstance(item[1], list) else 0
     if not count or not 0 <= item[0] <= arms - count:
-        raise bad("ring", "entries [first arm, [rewards]]", item, "Start anew.")
+        raise input_error("ring", "entries [first arm, [rewards]]", item, "Start anew.")
     return item[0], tuple(row("ring", item[1], count, LEAST_REWARD, MOST_REWARD))

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 _LISTENER: ContextVar[Callable[[int, int, str], None] | None] = ContextVar("listener", default=None)
 
 
-def tell(done: int, total: int, what: str) -> None:
+def report(done: int, total: int, what: str) -> None:
     """Say how far the outermost long work is; nothing happens where nobody listens."""
     listener = _LISTENER.get()
     if listener is not None:
@@ -17,13 +17,13 @@ def tell(done: int, total: int, what: str) -> None:
 
 
 @contextmanager
-def listening(listener: Callable[[int, int, str], None] | None) -> Iterator[None]:
+def progress_callback(listener: Callable[[int, int, str], None] | None) -> Iterator[None]:
     """Let `listener` be told within the block; None: within it, nobody listens.
 
     Examples
     --------
-    >>> with listening(lambda done, total, what: print(what, done, "of", total)):
-    ...     tell(1, 5, "fold")
+    >>> with progress_callback(lambda done, total, what: print(what, done, "of", total)):
+    ...     report(1, 5, "fold")
     fold 1 of 5
     """
     token = _LISTENER.set(listener)
