@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from _common import table
 
-from policyopt.budgets import parse_budgets
 from policyopt.cache.data import ExitData
-from policyopt.frontier.compare import Path, compare_paths
-from policyopt.methods import make_method
+from policyopt.costs import parse_budgets
+from policyopt.frontier import Path, compare_paths
+from policyopt.methods.registry import make_method
 from policyopt.replay import replay
 from policyopt.table import Table, Tables
 

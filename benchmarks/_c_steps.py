@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from policyopt.export.c_compiler import NoCompiler, compiler
 from policyopt.export.c_header import c_source
-from policyopt.export.c_run import NoCompiler, compiler
-from policyopt.export.tracing import trace_policy
+from policyopt.export.symbolic import trace_policy
 from policyopt.runtime.policy import Policy
 
 _LOOP = """

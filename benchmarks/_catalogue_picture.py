@@ -9,8 +9,7 @@ import numpy as np
 from _caches import ROOT
 from matplotlib.figure import Figure
 
-from policyopt.methods import ROWS
-from policyopt.methods.registry import FAMILIES
+from policyopt.methods.registry import FAMILIES, ROWS
 from policyopt.report.figures import save_figure
 
 _TITLES = {

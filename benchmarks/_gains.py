@@ -9,10 +9,9 @@ import numpy as np
 from _common import table
 
 from policyopt.cache.data import ExitData
-from policyopt.frontier.compare import Path, compare_paths, path_of
-from policyopt.frontier.curve import curve, split_for_seed
+from policyopt.frontier import Path, compare_paths, curve, path_of, split_for_seed
 from policyopt.intervals import bootstrap_means, interval
-from policyopt.methods import make_method
+from policyopt.methods.registry import make_method
 from policyopt.runtime.typing import Floats
 from policyopt.table import Tables
 

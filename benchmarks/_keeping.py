@@ -9,8 +9,15 @@ import numpy as np
 from _common import table
 
 from policyopt.cache.data import ExitData
-from policyopt.frontier.compare import Path, area_between, compare_paths, path_of
-from policyopt.frontier.curve import Frontier, curve, split_for_seed
+from policyopt.frontier import (
+    Frontier,
+    Path,
+    area_between,
+    compare_paths,
+    curve,
+    path_of,
+    split_for_seed,
+)
 from policyopt.runtime.typing import Floats
 from policyopt.table import Tables
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.cache.data import Rows
-from policyopt.statistics import exit_statistics
+from policyopt.table import exit_statistics
 
 MIB = 1 << 20
 _FIELDS = ("RssAnon", "RssShmem", "RssFile")

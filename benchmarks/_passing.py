@@ -13,7 +13,7 @@ from _memory import measure
 from _plain import differences, plain_by_exit, plain_whole
 
 from policyopt.cache.data import Rows
-from policyopt.statistics import exit_statistics
+from policyopt.table import exit_statistics
 
 EXITS, CLASSES = 5, 1_000
 TARGET, MEMORY_TARGET = 4.0, 300.0

@@ -9,8 +9,8 @@ import numpy as np
 from _common import seconds, synthetic, table, times
 
 import policyopt as po
-from policyopt.budgets import parse_budgets
-from policyopt.methods import make_method
+from policyopt.costs import parse_budgets
+from policyopt.methods.registry import make_method
 from policyopt.table import Tables
 
 ROWS, EXITS, CLASSES, BUDGETS = 5_000, 5, 100, 9

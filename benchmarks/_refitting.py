@@ -10,10 +10,11 @@ from _common import table
 
 import policyopt as po
 from policyopt.cache.data import ExitData
-from policyopt.methods import Fitted, make_method
-from policyopt.online.refit import refit
+from policyopt.methods.fitted import Fitted
+from policyopt.methods.registry import make_method
+from policyopt.online.drift import refit
+from policyopt.replay import trace
 from policyopt.table import Table, Tables
-from policyopt.trace import trace
 
 METHODS = ("max_prob", "margin", "entropy", "optimal_stopping")
 #: Fits that see the true labels of the recent rows: what labels would be worth.

@@ -14,10 +14,14 @@ from _loops import Walk, on_arrays, on_lists, on_tensors, scan, sort_tensors
 from policyopt.cache.data import Rows
 from policyopt.costs import positions
 from policyopt.runtime.policy import first_exit
-from policyopt.statistics import exit_statistics
-from policyopt.thresholds.geometric import geometric_shares, solve_path, solve_ratio
+from policyopt.table import exit_statistics
 from policyopt.thresholds.problem import Problem
-from policyopt.thresholds.quota import quota_thresholds
+from policyopt.thresholds.quotas import (
+    geometric_shares,
+    quota_thresholds,
+    solve_geometric,
+    solve_ratio,
+)
 
 ROWS, EXITS, CLASSES = 10_000, 5, 100
 COSTS = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
@@ -81,7 +85,7 @@ def _ours(
     """Find thresholds for each budget, replay them, and take cost and accuracy."""
     problem = Problem(scores, correct, COSTS)
     found = []
-    for solution in solve_path(problem, budgets):
+    for solution in solve_geometric(problem, budgets):
         exits = first_exit(problem.scores, solution.thresholds)
         accuracy = correct[np.arange(len(exits)), exits].mean()
         found.append(Found(solution.thresholds, exits, float(COSTS[exits].mean()), float(accuracy)))

@@ -22,7 +22,7 @@ from _bandit_libraries import contestants
 from _common import machine, machine_line, table, times, write
 
 from policyopt.runtime.bandits import BANDITS, make_bandit
-from policyopt.runtime.bandits.parts.reveal import reveal_chances
+from policyopt.runtime.online.feedback import reveal_chances
 from policyopt.runtime.typing import Floats
 
 OUT = Path(__file__).parent / "results" / "bandits.json"
@@ -66,10 +66,17 @@ def _contest(number: int, repetitions: int) -> dict[str, Any]:
     label, name, keys, whose, make = contestants()[number]
     rng = np.random.default_rng(0)
     rewards = (rng.random((repetitions, AT[-1], len(MEANS))) < MEANS).astype(np.float64)
-    ours, theirs = _ours(name, keys, rewards), np.empty((repetitions, len(AT)))
+    ours, theirs = np.empty((2, repetitions, len(AT)))
+    for r in range(repetitions):
+        own = make_bandit(name, keys).player(len(MEANS), 1, r)
+        ours[r] = _lost(
+            own, lambda arm, row, own=own: own.learn(arm, arm, row), rewards[r].tolist()
+        )
     began = time.process_time()
     for r in range(repetitions):
-        theirs[r] = _theirs(make(len(MEANS), r), rewards[r].tolist())
+        peer = make(len(MEANS), r)
+        learn = lambda arm, row, peer=peer: peer.learn(arm, row[arm])  # noqa: E731
+        theirs[r] = _lost(peer, learn, rewards[r].tolist())
     spent = (time.process_time() - began) / repetitions / AT[-1]
     print(label, whose, ours.mean(axis=0).round(1), theirs.mean(axis=0).round(1), flush=True)
     return {
@@ -85,24 +92,12 @@ def _mean(values: Floats) -> list[list[float]]:
     return [[float(m), float(h)] for m, h in zip(values.mean(axis=0), half, strict=True)]
 
 
-def _ours(name: str, keys: dict[str, Any], rewards: Floats) -> Floats:
-    repetitions, rounds, arms = rewards.shape
-    many = make_bandit(name, keys).many(arms, repetitions, seed=1)
-    lost, out = np.zeros(repetitions), []
-    for t in range(rounds):
-        arm = many.choose()
-        lost += MEANS.max() - MEANS[arm]
-        many.learn(np.arange(arms) == arm[:, None], rewards[:, t])
-        if t + 1 in AT:
-            out.append(lost.copy())
-    return np.stack(out, axis=1)
-
-
-def _theirs(player: Any, rewards: Sequence[Sequence[float]]) -> list[float]:
+def _lost(player: Any, learn: Any, rewards: Sequence[Sequence[float]]) -> list[float]:
+    """Play one stream; return the pseudo-regret at `AT`."""
     gaps, lost, out = (MEANS.max() - MEANS).tolist(), 0.0, []
     for t, row in enumerate(rewards, 1):
         arm = player.choose()
-        player.learn(arm, row[arm])
+        learn(arm, row)
         lost += gaps[arm]
         if t in AT:
             out.append(lost)
@@ -130,7 +125,7 @@ def _served(name: str, keys: dict[str, Any], rewards: Sequence[Sequence[float]])
 
     The fastest, since other work on the machine can only make a round slower, never faster.
     """
-    player, out, begin = make_bandit(name, keys).one(ARMS), [], 0
+    player, out, begin = make_bandit(name, keys).player(ARMS), [], 0
     for rounds in SERVED:
         pieces = [begin, *range(max(rounds - WIDTH, begin) // 200 * 200, rounds + 1, 200)]
         spent = []
@@ -146,7 +141,7 @@ def _served(name: str, keys: dict[str, Any], rewards: Sequence[Sequence[float]])
 
 def _play(player: Any, rewards: Sequence[Sequence[float]]) -> None:
     choose, learn = player.choose, player.learn
-    if player.chances is None and not hasattr(player, "gains"):
+    if not hasattr(player, "gains"):
         for row in rewards:
             learn(0, choose(), row)
         return

@@ -5,7 +5,7 @@ python benchmarks/catalogue.py [--caches NAMES] [--methods NAMES] [--seeds N] [-
 Writes DIR/catalogue.json and .md (default benchmarks/results) and docs/catalogue.png; methods that
 --methods does not name keep what was found before. Caches of others are skipped where they are not
 there. Methods are compared with max_prob with geometric quotas, each point at its own realised cost;
-see `policyopt.frontier.compare`.
+see `policyopt.frontier`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ from _gains import against, over_seeds
 
 from policyopt.cache import open_cache
 from policyopt.costs import positions
-from policyopt.frontier.compare import Path, path_through
-from policyopt.frontier.curve import split_for_seed
-from policyopt.methods import ROWS, make_method
-from policyopt.methods.base import fit_where_possible
+from policyopt.frontier import Path, path_through, split_for_seed
+from policyopt.methods.registry import ROWS, make_method
+from policyopt.methods.validation import fit_where_possible
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table, Tables
 

@@ -14,9 +14,8 @@ from typing import Any
 from _caches import ROOT
 from _common import seconds
 
-from policyopt.methods.catalogue.elsewhere import ELSEWHERE
+from policyopt.methods.catalogue import UNSUPPORTED, MethodSpec
 from policyopt.methods.registry import FAMILIES, ROWS
-from policyopt.methods.row import Row
 from policyopt.runtime.files import write_file
 
 PAGE = ROOT / "docs" / "choosing_a_policy.md"
@@ -80,7 +79,7 @@ def _family(family: str) -> str:
     return "\n".join(lines)
 
 
-def _row(row: Row) -> str:
+def _row(row: MethodSpec) -> str:
     supports = {name: "yes" if value else "no" for name, value in row.supports().items()}
     source = row.paper + (f" ({row.year})" if row.year else "")
     source += f", {row.reference}" if row.reference != "-" else ""
@@ -129,7 +128,7 @@ def _elsewhere() -> str:
     lines = [
         "## What is not here, and why\n",
         "Policies of the surveys that cached outputs cannot stand for:\n",
-        *(f"- **{one.names}** ({one.paper}): {one.why}." for one in ELSEWHERE),
+        *(f"- **{one.names}** ({one.paper}): {one.why}." for one in UNSUPPORTED),
         "",
     ]
     return "\n".join(lines)

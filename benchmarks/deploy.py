@@ -21,18 +21,18 @@ from _caches import caches
 from _common import machine, machine_line, table, write
 
 import policyopt as po
-from policyopt.cli.served import runners
-from policyopt.export import ScalarPolicy
+from policyopt.cli.export import runners
 from policyopt.export.bundle import write_bundle
 from policyopt.export.c_native import ASK, native
 from policyopt.export.golden import Golden, Ran, expect, given_output, joined
+from policyopt.export.rounding import scaled_error
 from policyopt.export.samples import from_cache
-from policyopt.export.scalar_policy import caught_up
-from policyopt.export.tracing import trace_policy
-from policyopt.export.verify import RUNNERS, run_torch, scaled_error
-from policyopt.methods import ROWS
+from policyopt.export.symbolic import trace_policy
+from policyopt.export.verify import RUNNERS, run_torch
+from policyopt.methods.registry import ROWS
 from policyopt.runtime.errors import BudgetError, InputError
 from policyopt.runtime.policy import Policy
+from policyopt.serving.single import caught_up
 from policyopt.table import Tables
 
 OUT = Path(__file__).parent / "results" / "deploy.json"
@@ -40,7 +40,6 @@ CACHES = ["fashion_mnist", "cifar10_cascade5"]
 BUDGET = "40%"
 RUNTIMES: dict[str, Callable[[Policy, Golden, Path], Ran | str]] = {
     "numpy step": lambda policy, golden, folder: stepped(policy, golden),
-    "plain Python": lambda policy, golden, folder: stepped(ScalarPolicy(policy), golden),
     "machine code": lambda policy, golden, folder: in_machine_code(policy, golden),
     "torch": lambda policy, golden, folder: run_torch(policy, golden),
     "torch server": lambda policy, golden, folder: served(policy, golden),
@@ -101,18 +100,15 @@ def _compared(data: Any, tables: Tables, method: str) -> dict[str, Any]:
     return found
 
 
-def stepped(stepper: Policy | ScalarPolicy, golden: Golden) -> Ran:
+def stepped(policy: Policy, golden: Golden) -> Ran:
     """One sample after the other, each until it leaves; exits beyond are as expected."""
-    policy = stepper.policy if isinstance(stepper, ScalarPolicy) else stepper
     out = _copy(golden.expected)
     for row, number in enumerate(golden.sample):
-        state: Any = stepper.start(int(number))
+        state = policy.start(int(number))
         for at, k in enumerate(policy.path):
             given = {name: array[row] for name, array in golden.inputs[at].items()}
-            output = given_output(policy, given)
-            seen = stepper.step(k, output, state, given.get("features"))
-            out.score[row, at], out.prediction[row, at] = seen.score, seen.prediction
-            out.leave[row, at] = seen.exit
+            seen = policy.step(k, given_output(policy, given), state, given.get("features"))
+            out.put(row, at, seen)
             if seen.exit:
                 break
     return out
@@ -132,7 +128,7 @@ def in_machine_code(policy: Policy, golden: Golden) -> Ran | str:
             logits = outputs[at][row : row + 1]
             said = ASK if slow else made.step(state, number, at, logits.ctypes.data)
             if said == ASK:
-                slow = slow or caught_up(policy, number, [(x, None) for x in made.seen(state, at)])
+                slow = slow or caught_up(policy, number, made.seen(state, at))
                 seen = policy.step(k, logits[0], slow)
                 said = 2 * int(seen.prediction) + int(seen.exit)
             out.prediction[row, at], out.leave[row, at] = said >> 1, said & 1
@@ -154,9 +150,7 @@ def served(policy: Policy, golden: Golden) -> Ran | str:
 
 
 def _copy(ran: Ran) -> Ran:
-    return Ran(
-        *(getattr(ran, name).copy() for name in ("score", "confidence", "prediction", "leave"))
-    )
+    return Ran(**{name: array.copy() for name, array in vars(ran).items()})
 
 
 def _of(policy: Policy, inputs: list[Any], k: int) -> Any:

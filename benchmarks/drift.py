@@ -19,9 +19,9 @@ from _refitting import refit_text, refitting
 
 import policyopt as po
 from policyopt.cache import open_cache
+from policyopt.replay import trace
 from policyopt.runtime.drift.detector import first_alarms
 from policyopt.table import Tables
-from policyopt.trace import trace
 
 _ROOT = Path(__file__).resolve().parent.parent
 SHIFTS = ["blur_mild", "blur_medium", "noise_mild", "noise_medium"]

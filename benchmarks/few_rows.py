@@ -21,11 +21,11 @@ import numpy as np
 from _caches import ROOT, caches
 from _common import machine, write
 
-import policyopt.methods.played as played
+import policyopt.methods.neural as played
 from policyopt.costs import positions
-from policyopt.frontier.compare import compare_paths, path_through
-from policyopt.methods import ROWS, make_method
-from policyopt.methods.base import fit_where_possible
+from policyopt.frontier import compare_paths, path_through
+from policyopt.methods.registry import ROWS, make_method
+from policyopt.methods.validation import fit_where_possible
 from policyopt.table import Table, Tables
 
 BUDGETS = 9

@@ -18,7 +18,7 @@ from _onnx_stages import CLASSES, STAGES, WIDTH, nested, session, stage, whole
 
 import policyopt as po
 from policyopt.export.onnx_graphs import onnx_models
-from policyopt.export.tracing import trace_policy
+from policyopt.export.symbolic import trace_policy
 from policyopt.runtime.files import write_file
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.scores import MaxProb

@@ -17,7 +17,7 @@ from _caches import ROOT
 from _common import machine, machine_line, table, write
 
 import policyopt as po
-from policyopt.export.c_run import NoCompiler, compiler
+from policyopt.export.c_compiler import NoCompiler, compiler
 from policyopt.serving import StagedModel, export_cache, measure, serve
 
 sys.path.insert(0, str(ROOT))
@@ -83,8 +83,7 @@ def overhead(
         gaps = [shares[k] * typical(gap[exits == k]) for k in np.flatnonzero(shares)]
         whole, extra = typical(times[2]), np.sum(gaps, axis=0)
         found.append({
-            "method": spec.partition(":")[0], "by": (server.reason and "`Policy.step`")
-            or ("machine code" if native else "plain Python"),
+            "method": spec.partition(":")[0], "by": "machine code" if native else "`Policy.step`",
             "decisions": float(shares @ np.arange(1, model.exits + 1)), "rounds": rounds,
             "full_s": whole.tolist(), "extra_s": extra.tolist(), "share": (extra / whole).tolist(),
             "alone": float((times[..., 2] == 0).mean()),

@@ -1,4 +1,4 @@
-"""What one decision costs per exit, for every score, in process time: numpy runtime, plain Python, C.
+"""What one decision costs per exit, for every score, in process time: numpy runtime, C.
 
 python benchmarks/step.py [--classes 10,100,1000] [--out benchmarks/results/step.json]
 """
@@ -16,12 +16,9 @@ from _c_steps import c_microseconds
 from _common import machine, machine_line, synthetic, table, write
 
 import policyopt as po
-from policyopt.export import ScalarPolicy
-from policyopt.export.scalar_compile import MOST_CLASSES
-from policyopt.methods import make_method
-from policyopt.runtime.observe import Observer
-from policyopt.runtime.output import with_columns
-from policyopt.runtime.policy import Policy
+from policyopt.methods.registry import make_method
+from policyopt.runtime.outputs import with_columns
+from policyopt.runtime.policy import Observer, Policy
 from policyopt.runtime.scores import RULES, MaxProb
 from policyopt.table import Tables
 
@@ -59,20 +56,17 @@ def main() -> None:
     names = sorted({name for times in found.values() for name in times}, key=_order(found))
     header = ("per exit, K = 5", *(f"C = {classes:,}: step" for classes in widths),
               *(f"{classes:,}: score alone" for classes in widths),
-              *(f"{classes:,}: plain Python" for classes in widths if classes <= MOST_CLASSES),
               *(f"{classes:,}: C" for classes in widths))  # fmt: skip
     rows = [
         (name, *(_cell(found[str(c)], name, "step_us") for c in widths),
          *(_cell(found[str(c)], name, "score_us") for c in widths),
-         *(_cell(found[str(c)], name, "plain_us") for c in widths if c <= MOST_CLASSES),
          *(_cell(found[str(c)], name, "c_us", 2) for c in widths))
         for name in names
     ]  # fmt: skip
     title = "One decision (logits in float32), us of process time"
     note = (
         f"Target: max_prob at C = 100 under {TARGET:g} us. *Score alone*: the score rule on columns "
-        "that are there already. *Plain Python*: `policyopt.export.ScalarPolicy.step` on lists of floats, the "
-        "share of samples in doubt included, which `Policy.step` decides. *C*: the exported header, gcc -O2.\n"
+        "that are there already. *C*: the exported header, gcc -O2.\n"
     )
     write(
         options.out,
@@ -95,7 +89,7 @@ def _at(classes: int, rounds: int) -> dict[str, dict[str, float]]:
     fit = Tables(data).get("fit")
     samples, points = logits[:_SAMPLES], [v[:_SAMPLES] for v in vectors]
     runs: dict[str, tuple[Callable[[], None] | None, ...]] = {
-        "plain numpy: softmax and argmax": (lambda: _plain(samples), None, None)
+        "plain numpy: softmax and argmax": (lambda: _plain(samples), None)
     }
     policies: dict[str, Policy] = {}
     for name, spec in _METHODS.items():
@@ -107,13 +101,12 @@ def _at(classes: int, rounds: int) -> dict[str, dict[str, float]]:
         runs[name] = (
             lambda p=policy, g=given: _steps(p, samples, g),
             _scores(policy, samples, points),
-            _scalar(policy, samples, given),
         )
     assert {name.partition(" ")[0] for name in _METHODS} == set(RULES)
     thresholds = np.full(EXITS - 1, 0.8)
     for kind in ("probabilities", "record"):
         policy = Policy(MaxProb(), thresholds, costs, "ms", kind, classes)
-        runs[f"max_prob of {kind}"] = (_others(policy, samples), None, None)
+        runs[f"max_prob of {kind}"] = (_others(policy, samples), None)
     best = _fastest(runs, rounds)
     for name, policy in policies.items():
         spent = c_microseconds(policy, samples, points if policy.needs_features else None, rounds)
@@ -127,7 +120,7 @@ def _fastest(runs: Mapping[str, Any], rounds: int) -> dict[str, dict[str, float]
     best: dict[str, dict[str, float]] = {name: {} for name in runs}
     for _ in range(rounds):
         for name, pair in runs.items():
-            for key, run in zip(("step_us", "score_us", "plain_us"), pair, strict=True):
+            for key, run in zip(("step_us", "score_us"), pair, strict=True):
                 if run is None:
                     continue
                 begin = time.process_time()
@@ -150,23 +143,6 @@ def _steps(policy: Policy, samples: Any, vectors: Any) -> None:
         state = policy.start(row)
         for k in policy.path:
             policy.step(k, sample[k], state, vectors[k][row])
-
-
-def _scalar(policy: Policy, samples: np.ndarray, vectors: Any) -> Callable[[], None] | None:
-    """Step one sample at a time in plain Python."""
-    scalar = ScalarPolicy(policy)
-    if scalar.reason:
-        return None
-    rows = samples.tolist()
-    points = [[None if v is None else v.tolist() for v in part] for part in vectors]
-
-    def run() -> None:
-        for row, sample in enumerate(rows):
-            state = scalar.start(row)
-            for k in policy.path:
-                scalar.step(k, sample[k], state, points[k][row])
-
-    return run
 
 
 def _others(policy: Policy, samples: np.ndarray) -> Callable[[], None]:

@@ -8,19 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.answers.confidence import FITS, fit_confidence
+from policyopt.answers.calibrators import FITS, fit_confidence
 from policyopt.answers.crossfit import answered, crossfit, folds_of
-from policyopt.budgets import Budget, parse_budget
 from policyopt.cache.data import ExitData
-from policyopt.methods import Fitted, Method, make_method
+from policyopt.costs import Budget, parse_budget
+from policyopt.methods.base import Method
+from policyopt.methods.fitted import Fitted
+from policyopt.methods.registry import make_method
 from policyopt.replay import Replay, replay
-from policyopt.runtime.confidence import ConfidenceRule
+from policyopt.runtime.calibrators import Calibrator
 from policyopt.runtime.errors import input_error
 from policyopt.runtime.experts import ExpertPolicy, policy_of
 from policyopt.runtime.policy import Policy
 from policyopt.table import Table, Tables
 
 DEFAULT_METHOD = "auto"
+#: Settings that make a policy without a budget, where the user gives them.
+_FIXED = ("thresholds", "patience", "exit", "delta")
 
 
 def fit(
@@ -31,7 +35,7 @@ def fit(
     split: str = "fit",
     cost: str | None = None,
     seed: int = 0,
-    confidence: str | None = None,
+    calibrator: str | None = None,
     tables: Tables | None = None,
     **settings: Any,
 ) -> Fitted:
@@ -53,7 +57,7 @@ def fit(
         Name of the cost; default the cache's first.
     seed : int
         Same seed, same policy.
-    confidence : {"platt", "beta", "isotonic", "histogram"}, optional
+    calibrator : {"platt", "beta", "isotonic", "histogram"}, optional
         Fit a map from the answer's largest probability to the probability that it is right; the
         policy then shows it with every decision (`Decision.confidence`).
     tables : Tables, optional
@@ -83,30 +87,26 @@ def fit(
     >>> round(fitted.expected.cost, 2)
     2.0
     """
-    if confidence is not None and confidence not in FITS:
-        raise input_error("confidence", f"one of {', '.join(FITS)}", confidence, "E.g. beta.")
+    if calibrator is not None and calibrator not in FITS:
+        raise input_error("calibrator", f"one of {', '.join(FITS)}", calibrator, "E.g. beta.")
     tables = tables or Tables(data, cost)
     table = tables.get(split)
     chosen = method_of(method, settings)
-    if budget is None:
-        # Given thresholds, patience or exit: the most that any policy costs allows them all.
-        limit = float(table.mean_costs[-1])
-        fixed = {
-            k: v for k, v in chosen.settings().items() if k in ("thresholds", "patience", "exit")
-        }
-        if not any(v is not None and not isinstance(v, str) for v in fixed.values()):
-            raise input_error(
-                "budget", "given", "none", "E.g. --budget 40% (Python: budget='40%')."
-            )
-    else:
+    if budget is not None:
         limit = parse_budget(budget, table.mean_costs)
+    else:  # the most that any policy costs allows whatever thresholds, patience or exit are given
+        limit = float(table.mean_costs[-1])
+        given = [value for name, value in chosen.settings().items() if name in _FIXED]
+        if all(value is None or isinstance(value, str) for value in given):
+            step = "E.g. --budget 40% (Python: budget='40%')."
+            raise input_error("budget", "given", "none", step)
     fitted = chosen.fit_path(table, [limit], seed)[0]
     if budget is None:  # nothing was asked for: the artifact must not claim a budget
         provenance = {**fitted.policy.provenance, "budget": None}
         policy = replace(fitted.policy, provenance=provenance)
         fitted = replace(fitted, policy=policy, budget=None)
-    if confidence is not None:
-        rule = _confidence(confidence, fitted, table, seed)
+    if calibrator is not None:
+        rule = _calibrate(calibrator, fitted, table, seed)
         fitted = replace(fitted, policy=replace(fitted.policy, confidence=rule))
     return fitted
 
@@ -116,21 +116,19 @@ def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Metho
     if method is None:
         unknown = settings.keys() - make_method(DEFAULT_METHOD).settings().keys()
         if unknown:
-            raise input_error(
-                "settings", "of the method", ", ".join(sorted(unknown)) + " without a method",
-                "Without one it is auto, which has folds and errors; e.g. --method max_prob.",
-            )  # fmt: skip
+            got = f"{', '.join(sorted(unknown))} without a method"
+            step = "Without one it is auto, which has folds and errors; e.g. --method max_prob."
+            raise input_error("settings", "of the method", got, step)
         return make_method(DEFAULT_METHOD, settings)
     if not isinstance(method, Method):
         return make_method(method, settings)
     if settings:
-        raise input_error(
-            "settings", "part of the method given", sorted(settings), "Set them on the method."
-        )
+        allowed = "part of the method given"
+        raise input_error("settings", allowed, sorted(settings), "Set them on the method.")
     return method
 
 
-def _confidence(name: str, fitted: Fitted, table: Table, seed: int) -> ConfidenceRule:
+def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator:
     """Fit a confidence map on answers of rows that did not train those answers."""
     labels = table.statistics.labels
     if labels is not None:
@@ -168,6 +166,15 @@ def evaluate(
     ------
     InputError
         The policy was made for another model, or the split is missing or unlabelled.
+
+    Examples
+    --------
+    >>> import numpy as np, policyopt as po
+    >>> probs = np.array([[[0.9, 0.1], [0.8, 0.2]], [[0.6, 0.4], [0.1, 0.9]]])
+    >>> data = po.from_arrays(probs, [0, 1], costs=[1, 4], unit="ms", split={"test": 1.0})
+    >>> fitted = po.fit(data, split="test", method="max_prob", thresholds=[0.8])
+    >>> po.evaluate(fitted, data).cost
+    array([1., 4.])
     """
     found = policy_of(policy)
     return replay(found, Tables(data, cost_for(found, data, cost)).get(split))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from scipy.stats import norm
 
-from policyopt.runtime.typing import Floats
+from policyopt.runtime.typing import Floats, Ints
 
 REPLICATES = 1000
 _BLOCK = 1 << 22  # resampled counts held at a time
@@ -16,19 +15,12 @@ _MOST_RESAMPLED = 2_000  # rows: of more, the first terms of the expansion say t
 
 
 class MeanInterval(NamedTuple):
-    """A mean, its interval, and on how many rows it rests.
-
-    Attributes
-    ----------
-    mean, low, high : float
-    effective_rows : float
-        ``sum(x)**2 / sum(x**2)`` (Kish, 1965): as many equal rows would say as much of the mean.
-    """
+    """A mean, its interval, and on how many rows it rests."""
 
     mean: float
     low: float
     high: float
-    effective_rows: float
+    effective_rows: float  # sum(x)**2 / sum(x**2) (Kish, 1965): as many equal rows say as much
 
 
 def mean_interval(
@@ -40,40 +32,15 @@ def mean_interval(
     span: float | None = None,
     seed: int = 0,
 ) -> MeanInterval:
-    """Return the bootstrap-t interval of a mean (Efron & Tibshirani, 1993, section 12.5).
+    """Return the bootstrap-t interval of the mean of values (N,) (Efron & Tibshirani, 1993, 12.5).
 
-    The quantiles of ``(mean* - mean) / error*`` over resamples take the place of the normal's: where values
-    are skewed, as costs are, the interval leans the way they do, and its error is of second order (Hall,
-    1988). Of more than 2,000 rows, these quantiles come from their expansion in the skewness.
+    The quantiles of ``(mean* - mean) / error*`` over resamples take the place of the normal's: where
+    values are skewed, as costs are, the interval leans the way they do, and its error is of second
+    order (Hall, 1988). Of more than 2,000 rows they come from their expansion in the skewness.
 
-    No sample shows that a mean is known exactly: one more row that lies `span` off is thought of, so that the
-    interval has a width where all values are equal and `span` is given.
-
-    Parameters
-    ----------
-    values : ndarray of shape (N,)
-    level : float
-    center : float, optional
-        What the interval is of, where it is known better than by the values' own mean.
-    more_variance : float
-        Per row, of sources beside the values.
-    span : float, optional
-        How far a value may lie from the others; default their range.
-    seed : int
-        Of the resampling.
-
-    Returns
-    -------
-    MeanInterval
-
-    Examples
-    --------
-    >>> normal = mean_interval(np.random.default_rng(0).normal(2.0, 1.0, 1000))
-    >>> round(normal.low, 2), round(normal.high, 2)
-    (1.89, 2.02)
-    >>> skewed = mean_interval(np.random.default_rng(1).lognormal(0.0, 1.5, 300))
-    >>> bool(skewed.high - skewed.mean > skewed.mean - skewed.low), round(skewed.effective_rows)
-    (True, 27)
+    It is the interval of `center`, where that is known better than by the values' own mean, and
+    knows of `more_variance` per row, from sources beside the values. No sample shows that a mean is
+    known exactly: one more row that lies `span` off (default: the values' range) is thought of.
     """
     n = len(values)
     mean = float(values.mean())
@@ -82,7 +49,7 @@ def mean_interval(
     variance = max(float(centred @ centred) / max(n - 1, 1), unseen) + more_variance
     error = (variance / n) ** 0.5
     tails = (1 - level) / 2
-    z = norm.ppf([tails, 1 - tails])
+    z = np.array([NormalDist().inv_cdf(tail) for tail in (tails, 1 - tails)])
     if error == 0.0:
         quantiles = z
     elif n > _MOST_RESAMPLED:
@@ -110,24 +77,7 @@ def mean_interval(
 def bootstrap_means(
     columns: Floats, rng: np.random.Generator, replicates: int = REPLICATES
 ) -> Floats:
-    """Return the means of resampled rows, the same resample for all columns.
-
-    Parameters
-    ----------
-    columns : ndarray of shape (N, P)
-    rng : numpy Generator
-    replicates : int
-
-    Returns
-    -------
-    ndarray of shape (replicates, P)
-
-    Examples
-    --------
-    >>> means = bootstrap_means(np.ones((50, 2)), np.random.default_rng(0), 10)
-    >>> means.shape, float(means.min())
-    ((10, 2), 1.0)
-    """
+    """Return the means of resampled rows of (N, P), (replicates, P): one resample for all columns."""
     n = len(columns)
     # Rows that are alike in all columns are drawn together: the counts of the distinct rows are
     # multinomial, which is the same bootstrap and far fewer draws (costs take K values).
@@ -152,14 +102,13 @@ def interval(replicates: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
     return low, high
 
 
-def _distinct(columns: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
+def _distinct(columns: Floats) -> tuple[Floats, Ints]:
     """Distinct rows and their counts; through one integer key per row, which sorts fast."""
     key = np.zeros(len(columns), dtype=np.int64)
     for column in columns.T:
         levels, code = np.unique(column, return_inverse=True)
-        if len(levels) > len(columns) // 4 or key.max(initial=0) >= (1 << 62) // max(
-            len(levels), 1
-        ):
+        most = (1 << 62) // max(len(levels), 1)
+        if len(levels) > len(columns) // 4 or key.max(initial=0) >= most:
             return columns, np.ones(len(columns), dtype=np.int64)
         key = key * len(levels) + code
         _, key = np.unique(key, return_inverse=True)

@@ -18,14 +18,7 @@ def report(done: int, total: int, what: str) -> None:
 
 @contextmanager
 def progress_callback(listener: Callable[[int, int, str], None] | None) -> Iterator[None]:
-    """Let `listener` be told within the block; None: within it, nobody listens.
-
-    Examples
-    --------
-    >>> with progress_callback(lambda done, total, what: print(what, done, "of", total)):
-    ...     report(1, 5, "fold")
-    fold 1 of 5
-    """
+    """Let `listener` be told within the block; None: within it, nobody listens."""
     token = _LISTENER.set(listener)
     try:
         yield

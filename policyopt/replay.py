@@ -1,20 +1,132 @@
-"""Replay: a policy run over a table, by the code that is deployed."""
+"""A policy run over a table by the code that is deployed: what it did, and what every exit said."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime.contexts import renumbered
+from policyopt.runtime.answers import Identity
+from policyopt.runtime.decision import Trace
 from policyopt.runtime.errors import input_error
-from policyopt.runtime.experts import ExpertPolicy, policy_of
+from policyopt.runtime.experts import ExpertPolicy, policy_of, renumbered
 from policyopt.runtime.policy import Policy
-from policyopt.runtime.typing import Floats
+from policyopt.runtime.typing import Bools, Floats, Ints
 from policyopt.table import Table
-from policyopt.trace import check_match, trace
+
+_ROWS = 8192  # whose feature vectors are read at a time
+
+
+@dataclass(frozen=True)
+class Traced(Trace):
+    """A `Trace` of a table's rows, with what they cost and whether the answers are right.
+
+    Columns are the K exits that the policy runs; `path` gives the model's number of each.
+    """
+
+    cost: (
+        Floats  # (N,): paid by each row at the exit it takes, the policy's own arithmetic included
+    )
+    exit_costs: Floats  # (K,): what it would cost on average if all rows left there
+    labels: npt.NDArray[np.int32] | None  # (N,): classes; None unless every row has one
+    correct: Bools | None  # (N, K): of the policy's answers; None unless known of every row
+    model_exits: int = 0  # how many exits the model has; default K
+
+    def __post_init__(self) -> None:
+        if not self.model_exits:
+            object.__setattr__(self, "model_exits", self.exits)
+
+    @property
+    def exits(self) -> int:
+        """K, the exits that the policy runs."""
+        return self.scores.shape[1]
+
+    @property
+    def correct_taken(self) -> Bools | None:
+        """Whether the answer at the exit taken is right, (N,)."""
+        if self.correct is None:
+            return None
+        return self.correct[np.arange(len(self.exit)), self.position]
+
+
+def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
+    """Run a policy over labelled or unlabelled rows and keep every exit's score and prediction.
+
+    `samples` (N,) are the rows' numbers, which a policy that draws a coin looks at; default row i is sample i.
+    """
+    policy = policy_of(policy, single=True)
+    check_match(policy, table)
+    table = table.keep_exits(policy.path)
+    seen = _run(policy, table, np.arange(len(table)) if samples is None else samples)
+    stats = table.statistics
+    labels = stats.labels if stats.labels is not None and (stats.labels >= 0).all() else None
+    if isinstance(policy.answer, Identity):
+        known = stats.correct is not None and (stats.labels is None or labels is not None)
+        correct = stats.correct if known else None
+    else:
+        correct = None if labels is None else seen.predictions == labels[:, None]
+    return Traced(
+        seen.scores, seen.predictions, seen.thresholds, seen.exit,
+        table.paid(seen.position) + policy.overhead[seen.position],
+        table.mean_costs + policy.overhead, labels, correct, policy.model_exits, kept=policy.kept,
+    )  # fmt: skip
+
+
+def _run(policy: Policy, table: Table, samples: Ints) -> Trace:
+    """Run a policy over a table of the exits that it runs."""
+    if policy.reads_records and not policy.needs_features:
+        return policy.trace(_at_exits(policy, table.statistics.outputs()), samples)
+    n, exits = len(table), policy.exits
+    out = Trace(
+        np.empty((n, exits), order="F"), np.empty((n, exits), np.int32),
+        np.empty((n, exits - 1)), np.empty(n, np.int64), kept=policy.kept,
+    )  # fmt: skip
+    for part, outputs in _chunks(policy, table):
+        vectors = None
+        if policy.needs_features:
+            vectors = _at_exits(policy, [table.feature(k, part) for k in range(exits)])
+        seen = policy.trace(_at_exits(policy, outputs), samples[part], vectors)
+        for name in ("scores", "predictions", "thresholds", "exit"):
+            getattr(out, name)[part] = getattr(seen, name)
+    return out
+
+
+def _chunks(policy: Policy, table: Table) -> Iterator[tuple[slice, Sequence[Any]]]:
+    """Yield (rows, their outputs exit by exit): whole ones, or reduced where they do."""
+    if not policy.reads_records:
+        for part, outputs in table.chunks():
+            yield part, list(outputs.swapaxes(0, 1))
+        return
+    outputs = table.statistics.outputs()
+    for low in range(0, len(table), _ROWS):
+        part = slice(low, min(low + _ROWS, len(table)))
+        yield part, [output.take(part) for output in outputs]
+
+
+def _at_exits(policy: Policy, entries: Sequence[Any]) -> list[Any]:
+    """Return entries of the exits that the policy runs at their places among the model's exits."""
+    found: list[Any] = [None] * policy.model_exits
+    for k, entry in zip(policy.path, entries, strict=True):
+        found[k] = entry
+    return found
+
+
+def check_match(policy: Policy, table: Table) -> None:
+    """Refuse a table that the policy was not made for."""
+    pairs = {
+        "kind of outputs": (policy.kind, table.kind),
+        "exits": (policy.model_exits, table.model_exits),
+        "classes": (policy.classes, table.classes),
+        "cost unit": (policy.unit, table.unit),
+    }
+    for name, (made_for, got) in pairs.items():
+        if made_for != got:
+            step = "Use the policy with a cache of the same model, and the same --cost."
+            allowed = f"as the policy was fitted on: {made_for}"
+            raise input_error(f"{name} of the cache", allowed, got, step)
 
 
 @dataclass(frozen=True)
@@ -34,7 +146,7 @@ class Replay:
         How many the model has.
     """
 
-    exit: npt.NDArray[np.int64]
+    exit: Ints
     prediction: npt.NDArray[np.int32]
     cost: Floats
     correct: Floats
@@ -72,7 +184,7 @@ def replay(policy: Any, table: Table) -> Replay:
     return _replay_one(policy, table, np.arange(len(table)))
 
 
-def _replay_one(policy: Policy, table: Table, samples: npt.NDArray[np.int64]) -> Replay:
+def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
     check_match(policy, table)
     found = trace(policy, table, samples)
     correct = np.asarray(found.correct_taken, dtype=np.float64)
@@ -82,10 +194,9 @@ def _replay_one(policy: Policy, table: Table, samples: npt.NDArray[np.int64]) ->
 def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:
     """Run each context's policy over its rows."""
     if table.context is None:
-        raise input_error(
-            f"split '{table.split}'", "one whose rows have a context", "rows without",
-            "The policy has thresholds for each: import with a key 'context' (Python: context=).",
-        )  # fmt: skip
+        step = "The policy has thresholds for each: import with a key 'context' (Python: context=)."
+        place = f"split '{table.split}'"
+        raise input_error(place, "one whose rows have a context", "rows without", step)
     context = renumbered(table.context, table.contexts, policy.contexts)
     n = len(table)
     out = Replay(

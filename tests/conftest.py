@@ -15,6 +15,14 @@ settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_machine_code(tmp_path_factory):
+    """What tests compile for `serve(native=True)` is kept from the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POLICYOPT_CACHE", str(tmp_path_factory.mktemp("compiled")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""

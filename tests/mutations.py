@@ -63,14 +63,8 @@ def damaged(random: Any, data: bytes) -> bytes:
 def paths(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Return the path of every value inside `node`."""
     found = []
-    inner = (
-        node.items()
-        if isinstance(node, dict)
-        else enumerate(node)
-        if isinstance(node, list)
-        else ()
-    )
-    for key, value in inner:
+    inner: Any = enumerate(node) if isinstance(node, list) else ()
+    for key, value in node.items() if isinstance(node, dict) else inner:
         found.append((*path, key))
         found += paths(value, (*path, key))
     return found

@@ -6,7 +6,7 @@ from functools import cache as remembered
 
 from synthetic import cache
 
-from policyopt.methods import make_method
+from policyopt.methods.registry import make_method
 from policyopt.table import Tables
 
 BUDGETS = (1.3, 2.0, 3.7, 6.5)

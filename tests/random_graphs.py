@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from policyopt.export.golden import Golden, Ran
-from policyopt.export.graph import ExitGraph, Pool
-from policyopt.export.replay import replay
+from policyopt.export.graph import ExitGraph, Pool, evaluate
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.scores import MaxProb
 
@@ -20,9 +19,17 @@ class Maker:
     def __init__(self, rng, pool, given):
         self.rng, self.pool, self.nodes = rng, pool, list(given)
 
+    def choose(self, *values):
+        return values[self.rng.integers(len(values))]
+
     def pick(self, wanted=lambda n: True):
         found = [n for n in self.nodes if wanted(n)]
         return found[self.rng.integers(len(found))] if found else None
+
+    def axis(self, x):
+        """Return one of its axes, and its shape before and after that."""
+        axis = int(self.rng.integers(1, len(x.shape)))
+        return axis, x.shape[1:axis], x.shape[axis + 1 :]
 
     def add(self, op, args, shape, dtype, **attrs):
         node = self.pool.make(op, args, (1, *shape), dtype, **attrs)
@@ -31,20 +38,15 @@ class Maker:
 
     def grow(self):
         """One more node, if what was drawn can be had."""
-        ways = [self.two, self.two, self.one, self.where, self.fold, self.fold, self.view, self.join,
-                self.take, self.row, self.table]  # fmt: skip
-        ways[self.rng.integers(len(ways))]()
+        self.choose(self.two, self.two, self.one, self.where, self.fold, self.fold, self.view, self.join,
+                    self.take, self.row, self.table)()  # fmt: skip
 
     def two(self):
         x = self.pick(lambda n: n.dtype != bool)
-        shapes = lambda n: n.dtype == x.dtype and len(n.shape) == len(x.shape)  # noqa: E731
-        y = self.pick(
-            lambda n: (
-                shapes(n)
-                and all(a == b or 1 in (a, b) for a, b in zip(n.shape, x.shape, strict=True))
-            )
-        )
-        op = ["add", "sub", "mul", "maximum", "minimum", "ge", "lt", "eq"][self.rng.integers(8)]
+        fit = lambda a, b: a == b or 1 in (a, b)  # noqa: E731
+        y = self.pick(lambda n: n.dtype == x.dtype and len(n.shape) == len(x.shape)
+                      and all(map(fit, n.shape, x.shape)))  # fmt: skip
+        op = self.choose("add", "sub", "mul", "maximum", "minimum", "ge", "lt", "eq")
         if op == "mul" and x.dtype.kind == "i":
             op = "minimum"  # whole numbers must not overflow
         dtype = bool if op in ("ge", "lt", "eq") else x.dtype
@@ -52,50 +54,40 @@ class Maker:
 
     def one(self):
         x = self.pick()
-        to = (
-            [F8, F4, I8][self.rng.integers(3)]
-            if x.dtype.kind in "bi"
-            else [F8, F4][self.rng.integers(2)]
-        )
+        to = self.choose(F8, F4, I8) if x.dtype.kind in "bi" else self.choose(F8, F4)
         if x.dtype == bool and self.rng.random() < 0.5:
             self.add("not", [x], x.shape[1:], bool)
         elif x.dtype != to:
             self.add("cast", [x], x.shape[1:], to)
         else:
-            self.add("neg" if self.rng.random() < 0.5 else "abs", [x], x.shape[1:], x.dtype)
+            self.add(self.choose("neg", "abs"), [x], x.shape[1:], x.dtype)
 
     def where(self):
-        c, x = self.pick(lambda n: n.dtype == bool), self.pick()
-        if (
-            c is None
-            or len(c.shape) != len(x.shape)
-            or c.shape not in (x.shape, (1,) * len(x.shape))
-        ):
-            return
+        x = self.pick()
+        c = self.pick(lambda n: n.dtype == bool and n.shape in (x.shape, (1,) * len(x.shape)))
         y = self.pick(lambda n: n.dtype == x.dtype and n.shape == x.shape)
-        self.add("where", [c, x, y], x.shape[1:], x.dtype)
+        if c is not None:
+            self.add("where", [c, x, y], x.shape[1:], x.dtype)
 
     def fold(self):
         x = self.pick(lambda n: len(n.shape) > 1 and n.dtype != bool)
-        op = ["sum", "max", "min", "argmax"][self.rng.integers(4)]
-        if x is None or (op == "sum" and x.dtype == I4):
-            return
-        axis = int(self.rng.integers(1, len(x.shape)))
-        rest = (*x.shape[1:axis], *x.shape[axis + 1 :])
-        self.add(op, [x], rest, I8 if op == "argmax" else x.dtype, axis=axis)
+        op = self.choose("sum", "max", "min", "argmax")
+        if x is not None and not (op == "sum" and x.dtype == I4):
+            axis, before, after = self.axis(x)
+            self.add(op, [x], before + after, I8 if op == "argmax" else x.dtype, axis=axis)
 
     def view(self):
         x = self.pick(lambda n: len(n.shape) > 1)
-        axis = int(self.rng.integers(1, len(x.shape)))
+        axis, before, after = self.axis(x)
         if self.rng.random() < 0.5 and x.shape[axis] > 1:
             start = int(self.rng.integers(x.shape[axis]))
             stop = int(self.rng.integers(start + 1, x.shape[axis] + 1))
-            shape = (*x.shape[1:axis], stop - start, *x.shape[axis + 1 :])
+            shape = (*before, stop - start, *after)
             self.add("slice", [x], shape, x.dtype, axis=axis, start=start, stop=stop)
         elif x.size % 2 == 0 and self.rng.random() < 0.3:
             self.add("reshape", [x], (2, x.size // 2), x.dtype)
         else:
-            shape = [(x.size,), (1, x.size), (*x.shape[1:], 1)][self.rng.integers(3)]
+            shape = self.choose((x.size,), (1, x.size), (*x.shape[1:], 1))
             if len(shape) < 4:
                 self.add("reshape", [x], shape, x.dtype)
 
@@ -103,23 +95,20 @@ class Maker:
         x = self.pick(lambda n: len(n.shape) > 1 and n.size < 40)
         if x is None:
             return
-        axis = int(self.rng.integers(1, len(x.shape)))
-        off = lambda n: (*n.shape[:axis], *n.shape[axis + 1 :])  # noqa: E731
-        y = self.pick(
-            lambda n: n.dtype == x.dtype and len(n.shape) == len(x.shape) and off(n) == off(x)
-        )
-        shape = list(x.shape[1:])
-        shape[axis - 1] += y.shape[axis]
-        self.add("concat", [x, y], tuple(shape), x.dtype, axis=axis)
+        axis, before, after = self.axis(x)
+        y = self.pick(lambda n: n.dtype == x.dtype and len(n.shape) == len(x.shape)
+                      and (n.shape[1:axis], n.shape[axis + 1 :]) == (before, after))  # fmt: skip
+        shape = (*before, x.shape[axis] + y.shape[axis], *after)
+        self.add("concat", [x, y], shape, x.dtype, axis=axis)
 
     def take(self):
         x = self.pick(lambda n: len(n.shape) > 1)
-        axis = int(self.rng.integers(1, len(x.shape)))
+        axis, before, after = self.axis(x)
         mask = self.pick(lambda n: n.dtype == bool and len(n.shape) == 1)
         if mask is not None:
             one, last = (self.pool.constant(np.array([v], dtype=I8)) for v in (0, -1))
             at = self.pool.make("where", [mask, one, last], (1,), I8)
-            self.add("take", [x, at], (*x.shape[1:axis], *x.shape[axis + 1 :]), x.dtype, axis=axis)
+            self.add("take", [x, at], before + after, x.dtype, axis=axis)
             self.add("lookup", [at], (), F8, table=self.rng.normal(size=3))
 
     def row(self):
@@ -140,11 +129,10 @@ class Maker:
             return
         knots = np.sort(self.rng.normal(size=int(self.rng.integers(1, 6))))
         if self.rng.random() < 0.5:
-            self.add(
-                "interp", [x], x.shape[1:], F8, knots=knots, values=self.rng.normal(size=len(knots))
-            )
+            values = self.rng.normal(size=len(knots))
+            self.add("interp", [x], x.shape[1:], F8, knots=knots, values=values)
         else:
-            side = ["left", "right"][self.rng.integers(2)]
+            side = self.choose("left", "right")
             at = self.add("search", [x], x.shape[1:], I8, edges=knots, side=side)
             self.add("lookup", [at], x.shape[1:], F8, table=self.rng.normal(size=len(knots) + 1))
 
@@ -158,81 +146,64 @@ class Maker:
         node = node if len(node.shape) == 1 else self.add("reshape", [node], (), node.dtype)
         return node if node.dtype == F8 else self.add("cast", [node], (), F8)
 
+    def left(self, before):
+        """What goes to the next exit: some of what came, some of it grown at its end, and some anew."""
+        rng, kept = self.rng, list(before) if self.rng.random() < 0.3 else []
+        live = [n for n in self.nodes if n.op != "const" and n.size < 400]
+        for state in before:
+            if state not in kept and len(state.shape) > 1 and rng.random() < 0.6:
+                part = self.choose(*(n for n in live if n.dtype == state.dtype
+                                     and n.shape[2:] == state.shape[2:]
+                                     and len(n.shape) == len(state.shape)))  # fmt: skip
+                shape = (state.shape[1] + part.shape[1], *state.shape[2:])
+                kept.append(self.add("concat", [state, part], shape, state.dtype, axis=1))
+        kept += [live[i] for i in rng.permutation(len(live))[: int(rng.integers(0, 5))]]
+        return tuple(dict.fromkeys(kept))
+
 
 def random_graphs(rng, exits=3):
     """Return graphs, their inputs, and a policy of that many exits and classes."""
     classes, width = int(rng.choice([2, 3, 7, 9, 20, 150])), int(rng.choice([1, 4, 11]))
     pool, before, graphs, inputs = Pool(), (), [], []
     for k in range(exits):
-        logits = pool.make("input", (), (1, classes), F4, name="logits")
-        features = pool.make("input", (), (1, width), F4, name="features")
-        maker = Maker(rng, pool, [logits, features, *before])
+        sizes = {"logits": classes, "features": width}
+        given = {n: pool.make("input", (), (1, size), F4, name=n) for n, size in sizes.items()}
+        maker = Maker(rng, pool, [*given.values(), *before])
         maker.nodes.append(pool.constant(np.arange(classes, dtype=F4)[None]))
         for _ in range(int(rng.integers(4, 45))):
             maker.grow()
         read = [n for n in maker.nodes if n.op not in ("const", "input")]
-        some = [maker.number(read[i]) for i in rng.permutation(len(read))[:4]] or [
-            maker.number(logits)
-        ]
-        score = some[0]
-        for more in some[1:]:
-            score = maker.add("add", [score, more], (), F8)
-        score = maker.add("add", [score, maker.number(logits)], (), F8)
-        best = maker.add("argmax", [logits], (), I8, axis=1)
+        some = [maker.number(read[i]) for i in rng.permutation(len(read))[:4]]
+        score = maker.number(given["logits"])
+        for more in some:
+            score = maker.add("add", [more, score], (), F8)
+        best = maker.add("argmax", [given["logits"]], (), I8, axis=1)
         said = {
             "exit": maker.add("ge", [score, pool.constant(np.zeros(1))], (), bool),
-            "prediction": maker.add("cast", [best], (), I4), "score": score, "confidence": some[-1],
+            "prediction": maker.add("cast", [best], (), I4),
+            "score": score, "confidence": [score, *some][-1],
         }  # fmt: skip
-        left = list(before) if rng.random() < 0.3 else []
-        live = [n for n in maker.nodes if n.op != "const" and n.size < 400]
-        for state in before:  # grows at its end, by the same or by something else
-            if state not in left and len(state.shape) > 1 and rng.random() < 0.6:
-                more = [
-                    n
-                    for n in live
-                    if n.dtype == state.dtype
-                    and n.shape[2:] == state.shape[2:]
-                    and len(n.shape) == len(state.shape)
-                ]
-                part = more[rng.integers(len(more))]
-                shape = (state.shape[1] + part.shape[1], *state.shape[2:])
-                left.append(maker.add("concat", [state, part], shape, state.dtype, axis=1))
-        left += [live[i] for i in rng.permutation(len(live))[: int(rng.integers(0, 5))]]
-        left = tuple(dict.fromkeys(left)) if k < exits - 1 else ()
-        graph = ExitGraph(k, k, {}, before, said, left)
-        used = {id(n) for n in graph.order()}
-        named = {"logits": logits, "features": features}
-        graphs.append(
-            ExitGraph(k, k, {n: x for n, x in named.items() if id(x) in used}, before, said, left)
-        )
+        left = maker.left(before) if k < exits - 1 else ()
+        used = {id(n) for n in ExitGraph(k, k, {}, before, said, left).order()}
+        given = {n: x for n, x in given.items() if id(x) in used}
+        graphs.append(ExitGraph(k, k, given, before, said, left))
         before = tuple(
             pool.make("input", (), n.shape, n.dtype, name=f"state{k}_{i}")
             for i, n in enumerate(left)
         )
-        whole = {
-            "logits": rng.normal(size=(ROWS, classes)),
-            "features": rng.normal(size=(ROWS, width)),
-        }
-        inputs.append(
-            {
-                n: np.round(x * 8).astype(F4) / F4.type(3)
-                for n, x in whole.items()
-                if n in graphs[-1].inputs
-            }
-        )
-    return (
-        graphs,
-        inputs,
-        Policy(MaxProb(), [0.5] * (exits - 1), [1.0] * exits, "ms", "logits", classes),
-    )
+        whole = {n: rng.normal(size=(ROWS, size)) for n, size in sizes.items()}
+        inputs.append({n: np.round(whole[n] * 8).astype(F4) / F4.type(3) for n in given})
+    thresholds, costs = [0.5] * (exits - 1), [1.0] * exits
+    return graphs, inputs, Policy(MaxProb(), thresholds, costs, "ms", "logits", classes)
 
 
 def replayed(graphs, inputs):
-    """Return golden vectors by `policyopt.export.replay`."""
-    states, found = (), []
-    for graph, given in zip(graphs, inputs, strict=True):
-        said, states = replay(graph, given, states)
-        found.append(said)
-    column = lambda name: np.stack([said[name] for said in found], axis=1)  # noqa: E731
-    ran = Ran(column("score"), column("confidence"), column("prediction"), column("exit"))
+    """Return golden vectors by `policyopt.export.graph.evaluate`."""
+    states, ran = (), Ran.empty(ROWS, len(graphs))
+    for at, (graph, given) in enumerate(zip(graphs, inputs, strict=True)):
+        values = evaluate(graph, given, states)
+        states = [values[id(node)] for node in graph.left]
+        said = {name: values[id(node)] for name, node in graph.outputs.items()}
+        ran.score[:, at], ran.confidence[:, at] = said["score"], said["confidence"]
+        ran.prediction[:, at], ran.leave[:, at] = said["prediction"], said["exit"]
     return Golden(inputs, np.arange(ROWS), ran)

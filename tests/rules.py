@@ -13,14 +13,14 @@ from jsonschema import Draft202012Validator
 from policyopt.runtime.answers import make_answer
 from policyopt.runtime.artifact import to_dict
 from policyopt.runtime.bandits import BANDITS, make_bandit
-from policyopt.runtime.confidence import make_confidence
+from policyopt.runtime.calibrators import make_calibrator
 from policyopt.runtime.decision import Mixture
 from policyopt.runtime.experts import ExpertPolicy
-from policyopt.runtime.features import FEATURES, basis_size
-from policyopt.runtime.online import UEEUCB, Controller, Ladder, LinUCB, Online, SplitEE
-from policyopt.runtime.online.by_exit import ByExit
+from policyopt.runtime.online import UEEUCB, Controller, LinUCB, Online, PolicyFamily, SplitEE
+from policyopt.runtime.online.serving import ExitRule
 from policyopt.runtime.policy import ALWAYS, NEVER, Policy
 from policyopt.runtime.scores import make_rule
+from policyopt.runtime.scores.history import FEATURES, basis_size
 
 K, C = 3, 3
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -91,7 +91,7 @@ def policy(score="max_prob", answer="plain", confidence=None, mixed=None, kind="
         mixture=None if mixed is None else Mixture(np.array([0.5, 0.9]), 0.25, 3, other),
         provenance={"method": score, "budget": 2.5, "versions": {"policyopt": "0.1.0"}},
         answer=make_answer(answer, ANSWERS[answer]), overhead=[0.0, 0.01, 0.02],
-        confidence=None if confidence is None else make_confidence(confidence, CONFIDENCES[confidence]),
+        confidence=None if confidence is None else make_calibrator(confidence, CONFIDENCES[confidence]),
         **more,
     )  # fmt: skip
 
@@ -117,7 +117,7 @@ def experts() -> ExpertPolicy:
 def online_policies() -> dict[str, Online]:
     """Return an online policy of everything that steers, each after a few requests."""
     one = policy()
-    ladder = Ladder(one, [[ALWAYS, ALWAYS], [0.6, 0.7], [NEVER, NEVER]])
+    ladder = PolicyFamily(one, [[ALWAYS, ALWAYS], [0.6, 0.7], [NEVER, NEVER]])
     steering: dict[str, Any] = {
         name: make_bandit(name, {"window": 8} if name == "sliding_window_ucb" else {})
         for name in BANDITS
@@ -129,7 +129,7 @@ def online_policies() -> dict[str, Online]:
     logits = np.random.default_rng(0).normal(size=(20, K, C)) * 2
     found = {}
     for name, who in steering.items():
-        on = one if isinstance(who, ByExit) else ladder  # rules by exit look at no rungs
+        on = one if isinstance(who, ExitRule) else ladder  # rules by exit look at no rungs
         online = Online(on, who, overhead=(0.1, 0.2), seed=5)
         for row in logits:
             request = online.start()
@@ -151,15 +151,13 @@ def validator(file: str) -> Draft202012Validator:
 
 def schema_of(content: Any) -> str:
     """Return the name of the schema that a file's content is to satisfy."""
-    if content["format"] != "policyopt-policy":
-        return content["format"].removeprefix("policyopt-") + ".schema.json"
-    version = content["version"]
-    return "policy.schema.json" if version == 3 else f"policy_v{version}.schema.json"
+    return content["format"].removeprefix("policyopt-") + ".schema.json"
 
 
 def assert_valid(content: Any) -> None:
     """Fail unless a file's content satisfies its schema."""
-    errors = list(validator(schema_of(content)).iter_errors(content))
+    name = content["format"].removeprefix("policyopt-")
+    errors = list(validator(f"{name}.schema.json").iter_errors(content))
     assert not errors, [(list(e.absolute_path), e.message[:300]) for e in errors]
 
 

@@ -1,78 +1,153 @@
-"""What the README says runs: its Python, its commands, its names."""
+"""What README and pages say runs: their Python, their commands, their names; and the pages are short."""
 
 from __future__ import annotations
 
+import ast
 import re
-import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.methods import ROWS
+import policyopt.rl
+import policyopt.runtime
+import policyopt.serving
+from policyopt.methods.registry import ROWS
 
 SHIPPED = "cache/fashion_mnist"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+#: Blocks of a page, with a remark before those that are not run.
+BLOCK = re.compile(r"(?:^<!-- not run: .+ -->\n\n?)?^```(\w*)\n(.*?)^```$", re.M | re.S)
+#: Tested by themselves, in tests/test_own_policies.py.
+ELSEWHERE = {"own_policies.md"}
+#: Less of the same, where all of it takes minutes: the commands have tests of their own.
+LESS = {"--trials": "2", "--budgets": "2", "--seeds": "2", "--rounds": "200"}
+ALL = "max_prob,patience,optimal_stopping"
+#: What a page needs that is not installed with numpy alone.
+NEEDS = {
+    "numpy.md": "torch",
+    "torch.md": "transformers",
+    "rl.md": "gymnasium",
+    "onnx.md": "onnxruntime",
+}
 
 
-def fences(text, language):
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
-    return [body for name, body in found if name == language]
+def code(page):
+    """Return the blocks that run, in order: (language, text)."""
+    found = [m for m in BLOCK.finditer(page.read_text()) if not m[0].startswith("<!--")]
+    return [(m[1], m[2]) for m in found if m[1] in ("", "python")]
+
+
+def commands(text):
+    lines = [line.partition("#")[0].split("  ")[0] for line in text.splitlines()]
+    return [line for line in lines if line.startswith("policyopt ") and "COMMAND" not in line]
+
+
+RUN = [
+    p
+    for p in PAGES
+    if p.name not in ELSEWHERE and any(k == "python" or commands(t) for k, t in code(p))
+]
 
 
 @pytest.fixture
 def checkout(root, tmp_path, monkeypatch):
-    """A folder that looks like a checkout, to run the README's lines in."""
+    """A folder that looks like a checkout, with the files that pages begin with."""
     if not (root / SHIPPED / "manifest.json").is_file():
         pytest.skip("the shipped cache is not here")
     (tmp_path / "cache").mkdir()
     (tmp_path / SHIPPED).symlink_to(root / SHIPPED)
     (tmp_path / "docs").symlink_to(root / "docs")
-    logits, labels = outputs(600, exits=3)
-    np.savez(tmp_path / "logits.npz", logits=logits.swapaxes(0, 1), labels=labels)
     monkeypatch.chdir(tmp_path)
+    logits, labels = outputs(600, exits=3)
+    np.savez("logits.npz", logits=logits.swapaxes(0, 1), labels=labels)
+    for name, part in (("train", slice(300)), ("test", slice(300, None))):
+        np.savez(f"{name}.npz", logits=logits.swapaxes(0, 1)[:, part], labels=labels[part])
+    np.savez("outputs.npz", logits=np.random.default_rng(0).normal(size=(5, 7, 10)).astype("f4"))
+    (tmp_path / "models").mkdir()
+    np.save("models/labels.npy", labels)
+    for k, name in enumerate(("small", "medium", "large")):
+        np.save(f"models/{name}.npy", logits[:, k])
+    rows = ["sample,exit,confidence,prediction,correct,cost_usd"]
+    sure = np.abs(logits).max(axis=2) / np.abs(logits).max()
+    for n, k in np.ndindex(400, 3):
+        said = logits[n, k].argmax()
+        rows.append(f"{n},{k},{sure[n, k]:.4f},{said},{int(said == labels[n])},{0.001 * 4**k}")
+    (tmp_path / "calls.csv").write_text("\n".join(rows))
+    context = np.arange(600) % 2
+    with po.CacheWriter(
+        "experts_cache", costs=[po.Cost("c", "ms", [1, 2, 4])], contexts=["clean", "blur"]
+    ) as writer:
+        writer.append("pool", logits, labels, context=context)
+    po.fit(po.open_cache(SHIPPED), "40%", "max_prob").save("policy.json")
     return tmp_path
 
 
-def test_readme_python(root, checkout):
-    """Every block as it stands, in order; the loops give the answers that the whole batch gives at once."""
-    pytest.importorskip("torch").manual_seed(0)
-    logits, labels = outputs(64, exits=3)
+@pytest.fixture
+def world():
+    """What blocks call the reader's own."""
     real = po.open_cache(SHIPPED).splits["test"].array("outputs")
-    names = {"loop": [(logits, labels)], "x": 7, "exits": lambda x: real[x]}
-    names |= {"batch": np.arange(300), "head": lambda k, rows: real[rows, k]}
+    names = {"x": 7, "exits": lambda x: real[x], "batch": np.arange(300)}
+    names |= {"head": lambda k, rows: real[rows, k], "request_number": 7}
+    return names | {"run_stage": lambda k: real[7, k], "real": real}
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def test_a_page(page, checkout, world, run):
+    """Every block and every `policyopt` line as it stands, in order."""
+    if page.name in NEEDS:
+        pytest.importorskip(NEEDS[page.name])
     checked = []
-    for block in fences((root / "README.md").read_text(), "python"):
-        exec(block, names)
-        policy = names.get("policy")
-        if "exits(x)" in block:
-            whole = policy.decide(real[7:8])
-            assert names["decision"].prediction == whole.prediction[0]
-            checked.append("one")
-        elif "batch[alive]" in block:
-            whole = policy.decide(real[:300])
-            np.testing.assert_array_equal(names["answers"], whole.prediction)
-            assert len(np.unique(whole.exit)) == 5
-            early = np.flatnonzero(whole.exit < 2)  # all of these have left before the last exit
-            names["batch"] = early
-            exec(block, names)
-            np.testing.assert_array_equal(names["answers"], whole.prediction[early])
-            assert names["k"] < 4
-            checked.append("batch")
-        elif "hidden[~leaving" in block:
-            check_torch_loop(block, names)
-            checked.append("torch")
-    assert checked == ["one", "batch", "torch"]
-    assert (checkout / "policy.json").is_file()
-    assert (checkout / "my_cache" / "manifest.json").is_file()
+    for language, text in code(page):
+        if language == "python":
+            exec(compile(text, page.name, "exec"), world)
+            for mark in (mark for mark in LOOPS if mark in text):
+                LOOPS[mark](text, world)
+                checked.append(mark)
+        for line in commands(text) if language == "" else ():
+            words = filled(line.split()[1:])
+            status, _, told = run(*words)
+            assert status == 0 and "Traceback" not in told, (line, told)
+    assert checked == list(LOOPS)[: {"README.md": 1, "numpy.md": 3}.get(page.name, 0)]
 
 
-def check_torch_loop(block, names):
-    """Run the README's torch loop on a network whose samples leave at all exits, and on one where none stays."""
+def filled(words):
+    """Return a command's words with its placeholders filled in, and less to do."""
+    place = f"out_{words[0].replace('verify', 'export')}"
+    fill = {"CACHE": SHIPPED, "DIR": place, "all": ALL}
+    words = [
+        LESS.get(before) or fill.get(word, word)
+        for before, word in zip(["", *words], words, strict=False)
+    ]
+    return [*words, "--method", "none"] if words[0] == "plan" else words
+
+
+def check_single(block, names):
+    """One sample decides as the batch that it is alone in."""
+    whole = names["policy"].decide(names["real"][7:8])
+    assert names["decision"].prediction == whole.prediction[0]
+
+
+def check_batch(block, names):
+    """A shrinking batch gives the answers that the whole batch gives at once, and ends when none is left."""
+    whole = names["policy"].decide(names["real"][:300])
+    np.testing.assert_array_equal(names["answers"], whole.prediction)
+    assert len(np.unique(whole.exit)) == 5
+    early = np.flatnonzero(whole.exit < 2)  # all of these have left before the last exit
+    names["batch"] = early
+    exec(block, names)
+    np.testing.assert_array_equal(names["answers"], whole.prediction[early])
+    assert names["k"] < 4
+
+
+def check_torch(block, names):
+    """The torch loop on a network whose samples leave at all exits, and on samples of which none stays."""
     import torch
 
+    torch.manual_seed(0)
+    exec(block, names)
     images, rows = names["images"], []
     stage_sizes, loop = [], block[block.index("state = ") :]
     # Heads of an untrained network are never sure: these are, of some samples more than of others.
@@ -99,35 +174,44 @@ def check_torch_loop(block, names):
     assert stage_sizes == [20]
 
 
-PARTS = 3  # of the README's commands, side by side: together they take minutes
+#: The serving loops, by what is in them.
+LOOPS = {"exits(x)": check_single, "batch[alive]": check_batch, "hidden[~leaving": check_torch}
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-def test_readme_commands(root, checkout, part):
-    """Every `policyopt` line of the README, with its placeholders filled in."""
-    text = (root / "README.md").read_text()
-    lines = [line.split("  ")[0] for block in fences(text, "") for line in block.splitlines()]
-    commands = [line.partition("#")[0] for line in lines if line.startswith("policyopt ")]
-    assert len(commands) >= 20
-    fill = {"CACHE": SHIPPED, "DIR": "out", "outputs.npz": "outputs.npz", "SRC...": "logits.npz"}
-    fill["30"] = "2"  # trials: the command is what is tried here
-    fill["all"] = "max_prob,patience,optimal_stopping"  # all of them take minutes, and have tests
-    data = np.random.default_rng(0).normal(size=(5, 7, 10)).astype(np.float32)
-    np.savez(checkout / "outputs.npz", logits=data)
-    for name in ("train", "test"):
-        shutil.copy(checkout / "logits.npz", checkout / f"{name}.npz")
-    po.fit(po.open_cache(SHIPPED), "40%", "max_prob").save("policy.json")  # what others begin with
-    size = -(-len(commands) // PARTS)
-    mine = commands[part * size : (part + 1) * size]
-    if mine[0].startswith("policyopt verify"):
-        mine = [commands[part * size - 1], *mine]
-    for command in mine:
-        words = [fill.get(word, word) for word in command.split()]
-        done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True)
-        assert done.returncode == 0, (command, done.stderr)
-        assert "Traceback" not in done.stderr
-        if words[:2] == ["policyopt", "demo"]:
-            assert (checkout / "demo" / "curve.png").stat().st_size > 20_000
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_are_short_and_use_public_names(page):
+    text = page.read_text()
+    assert len(text.splitlines()) <= (150 if page.name == "README.md" else 300)
+    allowed = {
+        module: {*module.__all__}
+        for module in (po, policyopt.runtime, policyopt.serving, policyopt.rl)
+    }
+    homes = {module.__name__: names for module, names in allowed.items()}
+    for _, block in (pair for pair in code(page) if pair[0] == "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    assert alias.name == "policyopt" or not alias.name.startswith("policyopt"), (
+                        block
+                    )
+            elif isinstance(node, ast.ImportFrom) and node.module.startswith("policyopt"):
+                assert {alias.name for alias in node.names} <= homes[node.module], block
+            elif (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "po"
+            ):
+                assert node.attr in homes["policyopt"], block
+
+
+def test_every_page_is_in_the_navigation(root):
+    nav = (root / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    named = set(re.findall(r"(\S+\.md)$", nav, re.M))
+    written = {page.relative_to(root / "docs").as_posix() for page in PAGES[2:]}
+    assert named - written == {
+        "index.md", "reference/cli.md", "repository/CONTRIBUTING.md", "repository/SECURITY.md", "repository/CHANGELOG.md",
+    }  # fmt: skip
+    assert written <= named
 
 
 def test_choosing_a_policy_is_up_to_date(root, monkeypatch):
@@ -139,9 +223,4 @@ def test_choosing_a_policy_is_up_to_date(root, monkeypatch):
     assert page == choosing.page(), "run python benchmarks/choosing.py"
     for name in ROWS:
         assert f"| `{name}` |" in page, name
-
-
-def test_readme_names_every_family(root):
-    text = (root / "README.md").read_text()
-    for row in ROWS.values():
-        assert f"`{row.name}`" in text, row.name
+        assert f"`{name}`" in (root / "docs" / "howto" / "fit.md").read_text(), name

@@ -12,6 +12,27 @@ import pytest
 
 import policyopt as po
 from policyopt.runtime import load_any
+from policyopt.table import Tables
+
+
+@pytest.fixture
+def example(root):
+    """Run an example; return its exit code, standard output and standard error."""
+
+    def run(name, *words):
+        command = [sys.executable, "-m", f"examples.{name}", *map(str, words)]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def shipped(root):
+    """The folder of the cache that the repository has."""
+    if not (root / "cache" / "fashion_mnist" / "manifest.json").is_file():
+        pytest.skip("the shipped cache is not here")
+    return root / "cache" / "fashion_mnist"
 
 
 @pytest.fixture
@@ -28,102 +49,68 @@ def stand_in(tmp_path):
     return tmp_path
 
 
-def test_fashion_mnist_from_training_to_policy(root, stand_in):
+def test_fashion_mnist_from_training_to_policy(example, stand_in):
     pytest.importorskip("torch")
-    command = [
-        sys.executable,
-        "-m",
-        "examples.fashion_mnist",
-        "--quick",
-        "--data",
-        stand_in,
-        "--out",
-    ]
-    done = subprocess.run([*command, stand_in / "cache"], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    data = po.open_cache(stand_in / "cache")
-    assert data.exits == 5 and {"fit", "calibrate", "test", "blur_mild", "noise_ruinous"} <= set(
-        data.split_names
-    )
+    out = stand_in / "cache"
+    code, _, err = example("fashion_mnist", "--quick", "--data", stand_in, "--out", out)
+    assert code == 0, err
+    data = po.open_cache(out)
+    wanted = {"fit", "calibrate", "test", "blur_mild", "noise_ruinous"}
+    assert data.exits == 5 and wanted <= set(data.split_names)
     compute = data.cost("compute").values
     # By hand: stem and first stage are 3 x 3 convolutions on 28 x 28 and 14 x 14, head 16 to 10.
     assert compute[0] == pytest.approx((9 * 1 * 16 * 28**2 + 9 * 16 * 16 * 14**2 + 16 * 10) / 1e6)
     assert (np.diff(data.cost("latency").values) > 0).all()
-    card = (stand_in / "cache" / "README.md").read_text()
-    outcome = po.evaluate(po.fit(data, "50%").policy, data)
+    outcome = po.evaluate(po.fit(data, "50%", "max_prob").policy, data)
     assert compute[0] <= outcome.cost.mean() <= compute[-1]
-    assert "| `test` | 500 |" in card
+    assert "| `test` | 500 |" in (out / "README.md").read_text()
 
 
-def test_missing_data_are_explained(root, tmp_path):
+def test_missing_data_are_explained(example, tmp_path):
     pytest.importorskip("torch")
-    command = [
-        sys.executable,
-        "-m",
-        "examples.fashion_mnist",
-        "--data",
-        tmp_path,
-        "--out",
-        tmp_path / "c",
-    ]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr and "apt-get install dataset-fashion-mnist" in done.stderr
+    line = ("fashion_mnist", "--data", tmp_path, "--out", tmp_path / "c")
+    code, _, err = example(*line)
+    assert code == 2 and "Traceback" not in err and "apt-get install dataset-fashion-mnist" in err
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"not gzip")
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 2 and "train-images" in done.stderr and "Traceback" not in done.stderr
+    code, _, err = example(*line)
+    assert code == 2 and "train-images" in err and "Traceback" not in err
 
 
-def test_the_shipped_cache_is_what_its_card_says(root):
+def test_the_shipped_cache_is_what_its_card_says(shipped):
     """Accuracy per exit and rows, recomputed from the committed shards."""
-    folder = root / "cache" / "fashion_mnist"
-    if not (folder / "manifest.json").is_file():
-        pytest.skip("the shipped cache is not here")
-    from policyopt.table import Tables
-
-    tables = Tables(po.open_cache(folder))
-    card = (folder / "README.md").read_text()
+    tables = Tables(po.open_cache(shipped))
+    card = (shipped / "README.md").read_text()
     assert len(tables.get("fit")) == 5000 and len(tables.get("test")) == 10_000
     for split in tables.data.split_names:
         table = tables.get(split)
         cells = " | ".join(f"{100 * a:.2f}" for a in table.correct.mean(axis=0))
         assert f"| `{split}` | {len(table):,} | {cells} |" in card
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 10e6
+    assert sum(file.stat().st_size for file in shipped.iterdir()) < 10e6
 
 
-def test_drift_is_noticed_and_the_budget_kept_again(root, tmp_path):
-    if not (root / "cache" / "fashion_mnist" / "manifest.json").is_file():
-        pytest.skip("the shipped cache is not here")
-    command = [
-        sys.executable, "-m", "examples.drift_refit", "--rounds", "6000", "--out", tmp_path / "a.png",
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    alarm, refit = (line for line in done.stdout.splitlines() if line.startswith("request"))
+@pytest.mark.usefixtures("shipped")
+def test_drift_is_noticed_and_the_budget_kept_again(example, tmp_path):
+    code, out, err = example("drift_refit", "--rounds", 6000, "--out", tmp_path / "a.png")
+    assert code == 0, err
+    alarm, refit = (line for line in out.splitlines() if line.startswith("request"))
     assert 6_000 < int(alarm.split()[1].strip(":").replace(",", "")) < 6_300
     assert "drift" in alarm and refit.endswith("fitted anew, without labels")
-    cost, alone = map(float, done.stdout.splitlines()[-1].split()[3:5])
-    budget = float(done.stdout.partition("budget 40%: ")[2].split()[0])
+    cost, alone = map(float, out.splitlines()[-1].split()[3:5])
+    budget = float(out.partition("budget 40%: ")[2].split()[0])
     assert abs(cost / budget - 1) < 0.12  # of the few requests that are left
     assert alone > 1.7 * budget
     assert (tmp_path / "a.png").stat().st_size > 20_000
 
 
-def test_stable_baselines3_learns_a_policy(root, tmp_path):
+def test_stable_baselines3_learns_a_policy(example, shipped, tmp_path):
     """In one short run: an artifact that numpy runs, and the table that the README shows."""
     pytest.importorskip("stable_baselines3")
-    if not (root / "cache" / "fashion_mnist" / "manifest.json").is_file():
-        pytest.skip("the shipped cache is not here")
-    command = [
-        sys.executable, "-m", "examples.stable_baselines3", "--steps", "8192", "--out",
-        tmp_path / "policy.json",
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "ppo (Stable-Baselines3)" in done.stdout and "max_prob" in done.stdout
-    policy = po.load_policy(tmp_path / "policy.json")
-    outcome = po.evaluate(policy, po.open_cache(root / "cache" / "fashion_mnist"))
-    assert f"{outcome.cost.mean():8.4g}" in done.stdout
+    out = tmp_path / "policy.json"
+    code, said, err = example("stable_baselines3", "--steps", 8192, "--out", out)
+    assert code == 0, err
+    assert "ppo (Stable-Baselines3)" in said and "max_prob" in said
+    outcome = po.evaluate(po.load_policy(out), po.open_cache(shipped))
+    assert f"{outcome.cost.mean():8.4g}" in said
 
 
 def test_the_frozen_policy_decides_as_ppo_does():
@@ -133,7 +120,6 @@ def test_the_frozen_policy_decides_as_ppo_does():
     from examples.stable_baselines3.train import frozen, learn
     from policyopt.methods.episodes import Episodes
     from policyopt.rl import exit_problem
-    from policyopt.table import Tables
 
     tables = Tables(cache(600))
     problem = exit_problem(tables)
@@ -154,15 +140,12 @@ def test_the_frozen_policy_decides_as_ppo_does():
     np.testing.assert_array_equal(taken, exits)
 
 
-def test_expert_branches_from_training_to_comparison(root, stand_in):
+def test_expert_branches_from_training_to_comparison(example, stand_in):
     """Two caches on the same rows, routed by what the detector says; a policy, a table, a picture."""
     pytest.importorskip("torch")
     out = stand_in / "out"
-    command = [
-        sys.executable, "-m", "examples.expert_branches", "--quick", "--data", stand_in, "--out", out,
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    code, said, err = example("expert_branches", "--quick", "--data", stand_in, "--out", out)
+    assert code == 0, err
     plain, experts = po.open_cache(out / "plain"), po.open_cache(out / "experts")
     assert plain.contexts == experts.contexts == ("clean", "blur", "noise")
     assert {"fit", "calibrate", "test", "clean", "blur", "noise"} == set(plain.split_names)
@@ -182,5 +165,5 @@ def test_expert_branches_from_training_to_comparison(root, stand_in):
     outcome = po.evaluate(policy, experts)
     assert outcome.cost.mean() < 0.5 * experts.cost().values[-1]
     table = (out / "results.md").read_text()
-    assert table in done.stdout and "| clean, blur, noise in turn |" in table
+    assert table in said and "| clean, blur, noise in turn |" in table
     assert (out / "expert_branches.png").stat().st_size > 20_000

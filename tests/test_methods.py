@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache as once
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from checks import CHECKS, EXCEPTIONS
 from policies import fits
 from synthetic import cache, outputs
 
-from policyopt.methods import ROWS, make_method
-from policyopt.methods.registry import apply_settings
+from policyopt.checking import METHOD_CHECKS, Trial
+from policyopt.methods.registry import ROWS, apply_settings, make_method
 from policyopt.runtime.errors import BudgetError, InputError
 from policyopt.table import Tables
 
@@ -53,6 +54,19 @@ def test_shared(check, spec, tmp_path):
     check(spec, **arguments)
 
 
+@once
+def trial(spec):
+    return Trial(make_method(spec))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("name", METHOD_CHECKS)
+def test_everyones_checks(name, spec):
+    made = trial(spec)
+    made.checking = name
+    METHOD_CHECKS[name](made)
+
+
 def test_patience_is_the_papers_counter():
     """PABEE, eq. 5 and section 3.2, sample by sample."""
     data = cache(n=600)
@@ -92,22 +106,60 @@ def test_deterministic_by_default():
     assert result.policy.mixture is not None
 
 
-@pytest.mark.parametrize(
-    ("spec", "settings", "words"),
-    [
-        ("max_porb", {}, "Did you mean 'max_prob'"),
-        ("max_prob", {"thresold": 1}, "setting of max_prob"),
-        ("max_prob", {"thresholds": "magic"}, "geometric, shared, joint"),
-        ("max_prob", {"mix": "true"}, "thresholds=joint"),
-        ("max_prob", {"thresholds": "joint", "mix": "perhaps"}, "true or false"),
-        ("max_prob:joint", {}, "key=value"),
-        ("patience", {"patience": "-1"}, "0 or more"),
-        ("max_prob", {"thresholds": "0.9,x"}, "number"),
-    ],
-)
-def test_bad_settings_are_named(spec, settings, words):
-    with pytest.raises(InputError, match=words):
-        make_method(spec, settings)
+BAD_SETTINGS = """
+max_porb -> Did you mean 'max_prob'
+max_prob:thresold=1 -> setting of max_prob
+max_prob:thresholds=magic -> geometric, shared, joint
+max_prob:mix=true -> thresholds=joint
+max_prob:thresholds=joint+mix=perhaps -> true or false
+max_prob:joint -> key=value
+max_prob:thresholds=0.9,x -> number
+max_prob:shared_map=beta -> thresholds=shared
+patience:patience=-1 -> 0 or more
+auto:folds=1 -> folds
+auto:errors=-1 -> errors
+eero:beta=0 -> above 0
+eero:prior=none -> cost, uniform
+pcee:bins=0.5 -> whole number
+cbt:width=2 -> at most 1
+cbt:kappa=-1 -> 0 or more
+leco:measure=euclid -> kl, rekl
+pf_berxit:patience=0 -> above 0
+dda:confidence=2 -> true, false
+beem:weights=none -> accuracy, cost
+window:answer=no -> plain
+bolukbasi:penalty=0 -> 'penalty' must be a number, above 0
+lista_stop:beta=0 -> 'beta' must be a number, above 0
+lista_stop:loss=hinge -> likelihood, error
+failure_prediction:target=success -> failure, true_class
+berxit:shared=perhaps -> true, false
+optimal_stopping:answer=magic -> plain, combined
+optimal_stopping:soft=2 -> 'soft' must be a number, 0 or more and at most 1
+optimal_stopping:penalty=0 -> penalty
+optimal_stopping:folds=1 -> whole number
+optimal_stopping:mix=perhaps -> true, false
+act:eps=1.5 -> above 0 and below 1
+fitted_q:cross=perhaps -> cross
+policy_gradient:penalty=-1 -> penalty
+policy_gradient:steps=0 -> steps
+reinforce:episodes=0 -> episodes
+reinforce:entropy=-1 -> entropy
+dqn:memory=0 -> memory
+dqn:hold_out=1 -> hold_out
+epnet:hidden=0 -> hidden
+epnet:answer=x -> answer
+subset:inner=max_porb -> Did you mean
+subset:inner=subset -> name of another method
+subset:most=0 -> most
+subset:towards=left -> full, few
+"""
+
+
+def test_bad_settings_are_named():
+    for line in BAD_SETTINGS.strip().splitlines():
+        spec, _, words = line.partition(" -> ")
+        with pytest.raises(InputError, match=words):
+            make_method(spec)
 
 
 def test_settings_reach_the_methods_that_have_them():
@@ -142,7 +194,7 @@ def test_a_row_says_what_its_method_needs():
                     method.fit_path(table, [2.0])
 
 
-def test_records_without_margin_are_refused_by_name():
+def test_records_that_lack_what_a_method_reads_are_refused_by_name():
     import policyopt as po
 
     rng = np.random.default_rng(0)
@@ -155,9 +207,14 @@ def test_records_without_margin_are_refused_by_name():
     )
     table = Tables(data).get("fit")
     assert make_method("max_prob").fit_path(table, [1.5])
-    for name, column in (("margin", "top_prob"), ("entropy", "entropy")):
-        with pytest.raises(InputError, match=f"'{name}' needs {column}"):
-            make_method(name).fit_path(table, [1.5])
+    whole = ("pf_berxit", "leco", "dda", "max_prob:answer=combined", "pcee:answer=combined")
+    lacking = {"margin": "top_prob", "entropy": "entropy"} | dict.fromkeys(
+        whole, "all class outputs"
+    )
+    lacking["failure_prediction:target=true_class"] = "all class outputs"
+    for spec, column in lacking.items():
+        with pytest.raises(InputError, match=f"'{spec.partition(':')[0]}' needs {column}"):
+            make_method(spec).fit_path(table, [1.5])
 
 
 def test_scores_follow_their_formulas():

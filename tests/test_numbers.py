@@ -11,15 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policyopt as po
-from policyopt.cache.parsing import parse
+from policyopt.cache.manifest import parse
 from policyopt.costs import MIN_COST, Cost
 from policyopt.experts import fit_experts
-from policyopt.online.ladders import family_ladder
-from policyopt.online.refit import refit
+from policyopt.online.drift import refit
+from policyopt.online.families import fit_family
 from policyopt.online.simulate import simulate
+from policyopt.runtime.artifact import from_dict
 from policyopt.runtime.checks import MAX_COST, MAX_SEED
-from policyopt.runtime.content import digest_of, from_dict
 from policyopt.runtime.errors import BudgetError, InputError
+from policyopt.runtime.strict_json import digest_of
 from policyopt.table import Tables
 from policyopt.tiers import Goal, Tier, Tiers, certified_plan, make_plan
 
@@ -42,7 +43,7 @@ def calls(data):
         "fit": lambda s: po.fit(data, 1.5, "max_prob", seed=s),
         "fit_experts": lambda s: fit_experts(data, 1.5, "max_prob", seed=s),
         "refit": lambda s: refit("max_prob", table, table, 1.5, seed=s),
-        "ladder": lambda s: family_ladder("max_prob", table, 3, seed=s),
+        "ladder": lambda s: fit_family("max_prob", table, 3, seed=s),
         "tune": lambda s: po.tune(data, "max_prob", trials=1, seed=s),
         "simulate": lambda s: simulate(data, rounds=20, repetitions=1, seed=s),
         "make_plan": lambda s: make_plan(tiers, table, goal, seed=s),

@@ -7,13 +7,12 @@ import pytest
 from synthetic import cache, outputs
 
 import policyopt as po
-from policyopt.export import ScalarPolicy
 from policyopt.export.bundle import write_bundle
 from policyopt.export.samples import golden_of
-from policyopt.export.tracing import trace_policy
+from policyopt.export.symbolic import trace_policy
 from policyopt.methods.base import Method
-from policyopt.online.watching import watch_policy
-from policyopt.report.explain import explain
+from policyopt.online.drift import watch_policy
+from policyopt.report.explanation import explain
 from policyopt.runtime import load_policy, save_policy
 from policyopt.runtime.online import LinUCB, Online
 from policyopt.table import Tables
@@ -55,7 +54,6 @@ USES = {
     "explain": lambda p, t, _: explain(p, t.get("test"), p).record["exits"],
     "watch": lambda p, t, _: watch_policy(p, t.get("test")).reference.path,
     "steer": lambda p, t, _: Online(p, LinUCB()).ladder.thresholds.tolist(),
-    "scalar": lambda p, t, _: ScalarPolicy(p).policy.thresholds.tolist(),
     "export": lambda p, t, folder: exported(p, folder / "out"),
     "save": lambda p, t, folder: saved(p, folder),
     "experts": lambda p, t, _: po.ExpertPolicy(["a", "b"], [p, p]).policies[1].thresholds.tolist(),

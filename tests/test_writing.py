@@ -10,7 +10,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,15 +19,16 @@ import pytest
 
 import policyopt as po
 from policyopt.cache import CacheWriter, import_sources, open_cache
+from policyopt.cache.manifest import signed
 from policyopt.costs import Cost
 from policyopt.export import folder
 from policyopt.export.bundle import write_bundle
 from policyopt.export.manifest import read_manifest as read_export
 from policyopt.export.samples import golden_of
-from policyopt.export.tracing import trace_policy
+from policyopt.export.symbolic import trace_policy
 from policyopt.runtime.artifact import load_policy, save_policy
 from policyopt.runtime.bandits import make_bandit
-from policyopt.runtime.online import Ladder, Online
+from policyopt.runtime.online import Online, PolicyFamily
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.scores import MaxProb
 from tests import faults
@@ -79,23 +79,12 @@ class Scene:
 
 
 class _Cache(Scene):
-    def source(self, seed):
+    def import_(self, seed, **options):
         logits, labels = arrays(seed)
         path = self.place.parent / f"{seed}.npz"
         np.savez(path, logits=logits.transpose(1, 0, 2), labels=labels, costs=[1.0, 2.0])
-        return path
-
-    def import_(self, seed, **options):
-        path = self.source(seed)
-        return lambda: import_sources(
-            path,
-            self.out,
-            unit="MMACs",
-            cost_kind="cumulative",
-            kind="logits",
-            axes="KNC",
-            **options,
-        )
+        stated = {"unit": "MMACs", "cost_kind": "cumulative", "kind": "logits", "axes": "KNC"}
+        return lambda: import_sources(path, self.out, **stated, **options)
 
     def found(self):
         try:
@@ -120,27 +109,6 @@ class Overwriting(_Cache):
         self.prepare, self.work = self.import_(0), self.import_(1, overwrite=True)
 
 
-class OverwritingAnOlderLayout(Overwriting):
-    """Caches that others made: shards without a checksum in their names, a data card."""
-
-    def __init__(self, place):
-        super().__init__(place)
-        write = self.prepare
-
-        def prepare():
-            write()
-            file = self.out / "manifest.json"
-            content = json.loads(file.read_text())
-            for number, shard in enumerate(content["shards"]):
-                name = f"{shard['split']}-{number:05d}.safetensors"
-                (self.out / shard["file"]).rename(self.out / name)
-                shard["file"] = name
-            content.pop("sha256")
-            file.write_text(json.dumps(content | {"version": 1}))
-
-        self.prepare = prepare
-
-
 class Streaming(_Cache):
     """Several shards and splits from an inference loop, over an old cache."""
 
@@ -158,12 +126,11 @@ class Streaming(_Cache):
 
 
 class SavingAPolicy(Scene):
-    def prepare(self):
-        self.out.mkdir()
-        save_policy(policy(0.5), self.out / "policy.json")
+    def prepare(self, threshold=0.5):
+        save_policy(policy(threshold), self.out / "policy.json")
 
     def work(self):
-        save_policy(policy(0.7), self.out / "policy.json")
+        self.prepare(0.7)
 
     def found(self):
         return load_policy(self.out / "policy.json").thresholds.tolist()
@@ -171,9 +138,8 @@ class SavingAPolicy(Scene):
 
 class SavingOnline(Scene):
     def prepare(self):
-        self.out.mkdir()
         self.file = self.out / "online.json"
-        Online(Ladder(policy(0.5), [[0.2], [0.6]]), make_bandit("thompson")).save(self.file)
+        Online(PolicyFamily(policy(0.5), [[0.2], [0.6]]), make_bandit("thompson")).save(self.file)
 
     def work(self):
         online = Online.load(self.file)
@@ -190,36 +156,24 @@ class SavingOnline(Scene):
 class Exporting(Scene):
     def __init__(self, place):
         super().__init__(place)
-        self.made = [
-            (p := policy(t), golden_of(p, trace_policy(p), rows=3), trace_policy(p))
-            for t in (0.5, 0.7)
-        ]
+        self.prepare, self.work = self.export(0.5), self.export(0.7)
 
-    def write(self, which):
-        made, golden, graphs = self.made[which]
-        write_bundle(made, self.out, ["python"], golden, graphs)
-
-    def prepare(self):
-        self.write(0)
-
-    def work(self):
-        self.write(1)
+    def export(self, threshold):
+        made = policy(threshold)
+        graphs = trace_policy(made)
+        golden = golden_of(made, graphs, rows=3)
+        return lambda: write_bundle(made, self.out, ["python"], golden, graphs)
 
     def found(self):
         return read_export(self.out)[1].thresholds.tolist()
 
 
-SCENES = [
-    FirstImport, Overwriting, OverwritingAnOlderLayout, Streaming, SavingAPolicy, SavingOnline, Exporting,
-]  # fmt: skip
+SCENES = [FirstImport, Overwriting, Streaming, SavingAPolicy, SavingOnline, Exporting]
 
 
 @pytest.mark.parametrize("kind", SCENES, ids=[kind.__name__ for kind in SCENES])
-def test_every_file_operation_may_be_the_last(kind, room, capsys):
-    """Old or new, whole, after each; then the same command does its work and leaves nothing else.
-
-    ``SHOW_FAULTS=1`` prints how many operations were hit, and what came of it.
-    """
+def test_every_file_operation_may_be_the_last(kind, room):
+    """Old or new, whole, after each; then the same command does its work and leaves nothing else."""
     scene = kind(room / "place")
     scene.place.mkdir()
     scene.prepare()
@@ -229,8 +183,9 @@ def test_every_file_operation_may_be_the_last(kind, room, capsys):
     scene.work()
     new, finished = scene.found(), set(tree(scene.place))
     assert new != old
-    for mode in faults.MODES:
-        outcomes, at = Counter(), 0
+    mended = set()  # what was left behind, and done anew with success
+    for mode in ("killed before", "killed within", "refused once", "full from then on"):
+        at = 0
         while True:
             shutil.rmtree(scene.place)
             shutil.copytree(start, scene.place)
@@ -239,24 +194,21 @@ def test_every_file_operation_may_be_the_last(kind, room, capsys):
                 break
             where = f"{mode}, operation {at}"
             assert code != faults.OTHER, where
-            now = scene.found()
+            now, left = scene.found(), tree(scene.place)
             assert now in (old, new), where
             assert code != faults.DONE or now == new, where
-            told = {faults.DONE: "done", faults.REFUSED: "error", faults.KILLED: "killed"}[code]
-            outcomes[f"{told}, {'new' if now == new else 'old'} whole"] += 1
             if code == faults.REFUSED and mode == "refused once" and now == old:
-                left = set(tree(scene.place)) - set(tree(start))
-                assert not [name for name in left if name.endswith("tmp")], where
-            scene.again(now == new)
-            assert scene.found() == new, where
-            assert set(tree(scene.place)) == finished, where
-            at += 1
-        assert at > 5 or len(faults.MODES[mode]) == 1
-        with capsys.disabled():
-            if os.environ.get("SHOW_FAULTS"):
-                print(
-                    f"\n{kind.__name__}, {mode}: {at} operations: {dict(sorted(outcomes.items()))}"
-                )
+                more = set(left) - set(tree(start))
+                assert not [name for name in more if name.endswith("tmp")], where
+            # A lock holds the number of its process: of no meaning once that is dead.
+            state = frozenset((n, b"" if n.endswith("lock") else data) for n, data in left.items())
+            if state not in mended:
+                scene.again(now == new)
+                assert scene.found() == new, where
+                assert set(tree(scene.place)) == finished, where
+                mended.add(state)
+            at += 3 if mode == "full from then on" else 1
+        assert at > 5 or mode == "killed within"
 
 
 # --- one writer ------------------------------------------------------------------------------
@@ -437,32 +389,33 @@ def test_overwriting_deletes_shards_and_nothing_a_manifest_names(tmp_path):
     """A manifest from elsewhere names the user's files, some with their checksum."""
     place = tmp_path / "cache"
     write(place, 0, shard_bytes=600)
+    right = f"fit-00093-{hashlib.sha256(b'years').hexdigest()[:16]}"
     mine = {
         "thesis.safetensors": b"years of work",  # not named as shards are, its checksum right
-        "fit-00090.safetensors": b"own numbers",  # named so, another checksum
-        "fit-00091-0123456789abcdef.safetensors": b"own numbers",
+        f"{right}-of-2.safetensors": b"years",
+        "fit-00090.safetensors": b"own numbers",  # named as nearly
+        "fit-00091-0123456789abcdef.safetensors": b"own numbers",  # named so, another checksum
         "notes.txt": b"!",
     }
     file = place / "manifest.json"
     content = json.loads(file.read_text())
     for name, data in mine.items():
         (place / name).write_bytes(data)
-        right = hashlib.sha256(data).hexdigest() if name.startswith("thesis") else "0" * 64
+        entry = {"file": name, "split": "fit", "rows": 1, "bytes": len(data)}
         if name.endswith(".safetensors"):
-            entry = {"file": name, "split": "fit", "rows": 1, "bytes": len(data), "sha256": right}
-            content["shards"].append(entry)
+            content["shards"].append(entry | {"sha256": hashlib.sha256(data).hexdigest()})
     shard = content["shards"][0]["file"]
-    content["shards"][0]["file"] = "fit-00092.safetensors"
+    linked = f"{shard[:4]}00092{shard[9:]}"  # a shard's name and checksum, but a link
+    content["shards"][0]["file"] = linked
     (tmp_path / "target").write_bytes((place / shard).read_bytes())
-    (place / "fit-00092.safetensors").symlink_to(tmp_path / "target")
-    content.pop("sha256")
-    file.write_text(json.dumps(content | {"version": 1}))
+    (place / linked).symlink_to(tmp_path / "target")
+    file.write_text(json.dumps(signed(content)))
     write(place, 1, overwrite=True)
     assert len(open_cache(place).splits["fit"]) == 40
     for name, data in mine.items():
         assert (place / name).read_bytes() == data
-    assert (place / "fit-00092.safetensors").is_symlink() and (tmp_path / "target").exists()
-    assert names(place) == {*mine, "fit-00092.safetensors", "manifest.json", *shards_of(place)}
+    assert (place / linked).is_symlink() and (tmp_path / "target").exists()
+    assert names(place) == {*mine, linked, "manifest.json", *shards_of(place)}
 
 
 @pytest.mark.parametrize(
@@ -600,7 +553,9 @@ def test_full_disks_and_quotas_are_told(tmp_path):
 
 
 def online(steering="thompson", **options):
-    return Online(Ladder(policy(0.5), [[0.2], [0.4], [0.6]]), make_bandit(steering), **options)
+    return Online(
+        PolicyFamily(policy(0.5), [[0.2], [0.4], [0.6]]), make_bandit(steering), **options
+    )
 
 
 def serve(one, requests=1):
@@ -665,7 +620,7 @@ def test_the_counter_in_a_file_never_goes_backwards(room):
     assert seen == sorted(seen) and seen[-1] >= 100
 
 
-@pytest.mark.parametrize("steering", ["thompson", "exp3", "ucb1"])
+@pytest.mark.parametrize("steering", ["thompson", "ucb1"])
 def test_forks_while_threads_serve(steering, tmp_path):
     """No child hangs; what it goes on from is whole; its arms are others than its siblings'."""
     one, stop = online(steering), threading.Event()
@@ -681,7 +636,7 @@ def test_forks_while_threads_serve(steering, tmp_path):
         thread.start()
     found = []
     try:
-        for _ in range(20 if steering != "thompson" else 50):
+        for _ in range(20):
             read, say = os.pipe()
             pid = faults.fork()
             if not pid:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import policyopt as po
-from policyopt.budgets import parse_budget
+from policyopt.costs import parse_budget
 from policyopt.runtime.checks import check_names, check_whole
 from policyopt.runtime.errors import input_error
 from policyopt.table import Tables

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import policyopt as po
-from policyopt.online.refit import refit
-from policyopt.online.watching import watch_policy
+from policyopt.online.drift import refit, watch_policy
 from policyopt.table import Tables
 
 SPARE = 0.1  # share of requests that run to the last exit, whatever the policy says

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 import policyopt as po
+from policyopt.export.c_compiler import compiler
 from policyopt.export.c_header import c_source
-from policyopt.export.c_run import compiler
-from policyopt.export.tracing import trace_policy
+from policyopt.export.symbolic import trace_policy
 from policyopt.runtime.errors import input_error
 from policyopt.runtime.files import write_file
 

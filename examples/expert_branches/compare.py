@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 import policyopt as po
-from policyopt.budgets import parse_budgets
 from policyopt.cache import ExitData
-from policyopt.frontier.compare import Path, path_through
+from policyopt.costs import parse_budgets
+from policyopt.frontier import Path, path_through
 from policyopt.intervals import bootstrap_means, interval
 from policyopt.online.simulate import simulate
 from policyopt.table import Tables

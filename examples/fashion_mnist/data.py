@@ -43,15 +43,7 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their labels.
-
-    Parameters
-    ----------
-    images
-        Grey values of shape (n, 28, 28).
-    labels
-        Classes 0..9 of shape (n,).
-    """
+    """Grey images (n, 28, 28) with their labels 0..9, (n,)."""
 
     images: Bytes
     labels: npt.NDArray[np.int64]
@@ -65,20 +57,7 @@ class Split:
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> Bytes:
-    """Read a gzipped idx file of bytes, checked against the shape it must have.
-
-    Parameters
-    ----------
-    path
-        The file.
-    shape
-        The sizes its header must state and its content must fill.
-
-    Raises
-    ------
-    DataError
-        If the header or the length is another one.
-    """
+    """Read a gzipped idx file of bytes, checked against the shape it must have."""
     try:
         with gzip.open(path) as file:
             raw = file.read()
@@ -102,13 +81,7 @@ def _read_part(folder: Path, part: str, rows: int) -> Split:
 
 
 def locate(folder: Path) -> Path:
-    """Return a folder with the gzipped files, fetching them with torchvision if need be.
-
-    Raises
-    ------
-    DataError
-        If the files are not in `folder` and torchvision is missing or cannot fetch them.
-    """
+    """Return a folder with the gzipped files, fetching them with torchvision if need be."""
     if (folder / "train-images-idx3-ubyte.gz").is_file():
         return folder
     try:
@@ -128,11 +101,6 @@ def load_splits(folder: Path) -> dict[str, Split]:
 
     `fit` and `calibrate` are rows of the official training set that the network never
     sees: exit thresholds fitted on rows it was trained on would trust it too much.
-
-    Parameters
-    ----------
-    folder
-        Folder with the four gzipped idx files.
     """
     place = locate(folder)
     official = _read_part(place, "train", 60_000)
@@ -149,13 +117,6 @@ def distort(clean: Split, stream: str) -> Split:
     """Return a distorted copy of a split; the labels stay.
 
     The result is rounded back to bytes, as a camera or an image file would.
-
-    Parameters
-    ----------
-    clean
-        The undistorted images.
-    stream
-        One of `STREAMS`.
     """
     pixels = clean.images.astype(np.float32) / 255
     if stream in BLUR:

@@ -30,28 +30,7 @@ def export(
     metadata: dict[str, Any],
     on_rows: Callable[[int, str], None],
 ) -> Accuracies:
-    """Write splits and distorted streams of the test set as a cache, batch by batch.
-
-    Parameters
-    ----------
-    model
-        The trained network, in evaluation mode.
-    splits
-        At least ``fit``, ``calibrate`` and ``test``.
-    path
-        Directory of the cache; replaced if it holds one.
-    costs
-        Cumulative costs per exit.
-    metadata
-        Free facts, kept in the manifest.
-    on_rows
-        Told the number of rows written and their split, for a progress display.
-
-    Returns
-    -------
-    dict
-        Per split: rows and accuracy per exit.
-    """
+    """Write splits and distorted streams of the test set as a cache, batch by batch."""
     parts = {name: splits[name] for name in ("fit", "calibrate", "test")}
     accuracies: Accuracies = {}
     with CacheWriter(
@@ -76,21 +55,7 @@ def export(
 def data_card(
     accuracies: Accuracies, costs: list[Cost], recipe: Recipe, seconds: float, command: str
 ) -> str:
-    """Return the data card of the cache, from what was measured.
-
-    Parameters
-    ----------
-    accuracies
-        From `export`.
-    costs
-        Multiply-adds, then latency.
-    recipe
-        How the network was trained.
-    seconds
-        Wall time of the training.
-    command
-        The command that makes the cache.
-    """
+    """Return the data card of the cache, from what was measured."""
     exits = len(costs[0].values or ())
     head = " | ".join(f"exit {k}" for k in range(exits))
     rule = "|---|" + "---:|" * (exits + 1)

@@ -37,25 +37,6 @@ def latency(model: MultiExitNet, images: Bytes, runs: int) -> list[float]:
 
     One image at a time on a single thread. Every run notes the time at each exit on its way
     through the network, so that a slow moment of the machine hits all exits alike.
-
-    Parameters
-    ----------
-    model
-        The network, in evaluation mode.
-    images
-        Images of shape (n, 28, 28), taken in turn.
-    runs
-        Timed runs; `WARMUP_RUNS` more come first and are dropped.
-
-    Returns
-    -------
-    list of float
-        Median over the runs, per exit.
-
-    Raises
-    ------
-    RuntimeError
-        If the medians do not increase from exit to exit.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

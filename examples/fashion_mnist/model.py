@@ -42,20 +42,7 @@ def exit_head(channels: int, classes: int) -> nn.Sequential:
 
 
 class MultiExitNet(nn.Module):
-    """A stem and a chain of stages, each with its own classifier.
-
-    Parameters
-    ----------
-    stages
-        For every stage the (channels, stride) pairs of its convolutions.
-    classes
-        Number of classes.
-
-    Notes
-    -----
-    The input is a float tensor of shape (n, 1, 28, 28) with values in [0, 1]; the network
-    standardises it itself, so that no caller can forget to.
-    """
+    """A stem and a chain of stages, each with its own classifier."""
 
     def __init__(
         self, stages: Sequence[Sequence[tuple[int, int]]] = STAGES, classes: int = 10
@@ -83,16 +70,6 @@ class MultiExitNet(nn.Module):
 
         A stage runs only when its logits are asked for: a caller that stops iterating
         saves the remaining stages, which is what early exit means at run time.
-
-        Parameters
-        ----------
-        images
-            Tensor of shape (n, 1, 28, 28) with values in [0, 1].
-
-        Yields
-        ------
-        Tensor
-            Logits of the next exit, of shape (n, classes).
         """
         hidden = self.stem((images - PIXEL_MEAN) / PIXEL_STD)
         for block, head in zip(self.blocks, self.heads, strict=True):

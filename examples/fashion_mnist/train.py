@@ -20,25 +20,7 @@ EVALUATION_BATCH = 500
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the network is trained.
-
-    Parameters
-    ----------
-    epochs
-        Passes over the training rows.
-    batch
-        Rows per step; an incomplete last batch of an epoch is left out.
-    peak_rate
-        Highest learning rate of the one-cycle schedule.
-    warmup
-        Share of the steps in which the rate rises.
-    weight_decay
-        Decoupled weight decay of AdamW.
-    exit_weights
-        Weight of each exit's cross-entropy in the loss, before division by their sum.
-    seed
-        Seed of the initial weights, the order of the rows and the augmentation.
-    """
+    """How the network is trained."""
 
     epochs: int = 10
     batch: int = 128
@@ -73,22 +55,7 @@ def joint_loss(logits: list[Tensor], labels: Tensor, weights: tuple[float, ...])
 
 
 def train(split: Split, recipe: Recipe, on_step: Step) -> MultiExitNet:
-    """Train a fresh network, all exits at once.
-
-    Parameters
-    ----------
-    split
-        Training rows.
-    recipe
-        Hyperparameters and seed.
-    on_step
-        Told about every step, for a progress display.
-
-    Returns
-    -------
-    MultiExitNet
-        The trained network in evaluation mode.
-    """
+    """Train a fresh network, all exits at once."""
     model = build_model(recipe.seed).train()
     images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
     per_epoch = len(labels) // recipe.batch

@@ -12,14 +12,7 @@ from policyopt.table import Tables
 
 
 class Models:
-    """Stands for the providers: gives a recorded answer, and sends a bill for each call.
-
-    Parameters
-    ----------
-    data : ExitData
-    split : str
-        Whose rows are the questions.
-    """
+    """Stands for the providers: gives a recorded answer, and sends a bill for each call."""
 
     def __init__(self, data: ExitData, split: str) -> None:
         table = Tables(data).get(split)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 import policyopt as po
-from policyopt.methods.stack import at_price
-from policyopt.overhead import overhead
+from policyopt.costs import overhead
+from policyopt.methods.neural import at_price
 from policyopt.replay import replay
 from policyopt.rl import ExitProblem, exit_problem
 from policyopt.runtime.errors import PolicyOptError
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
 
 def learn(problem: ExitProblem, price: float, steps: int, seed: int) -> Any:
     """Train PPO on the environment."""
-    from policyopt.cache.optional import need
+    from policyopt.optional import need
 
     sb3 = need("stable_baselines3", "sb3", "for this example")
     vec = need("stable_baselines3.common.vec_env", "sb3", "for this example")

@@ -23,14 +23,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 
-from policyopt.runtime.answers import Combined
-from policyopt.runtime.answers.combined import FLOOR
+from policyopt.runtime.answers import FLOOR, Combined
 from policyopt.runtime.errors import input_error
-from policyopt.runtime.typing import Floats
+from policyopt.runtime.typing import Bools, Floats
 
-Logs = npt.NDArray[np.float32]
+Logs, Labels = npt.NDArray[np.float32], npt.NDArray[np.integer]
 READINGS = ("geometric", "ztw", "poe")
 _UNDERFLOW = 1e-30
 _LARGEST = 20.0  # of a weight: separable rows would drive it to infinity
@@ -40,43 +38,12 @@ _BIAS_PENALTY = 10.0
 
 def fit_combined(
     log_prob: Logs,
-    labels: npt.NDArray[np.integer],
+    labels: Labels,
     reading: str = "geometric",
-    keep: npt.NDArray[np.bool_] | None = None,
+    keep: Bools | None = None,
     start: Combined | None = None,
 ) -> Combined:
-    """Fit the weights of every exit by likelihood.
-
-    Parameters
-    ----------
-    log_prob : ndarray of shape (N, K, C), float32
-        Logarithms of each exit's own class probabilities.
-    labels : ndarray of shape (N,), int
-    reading : {"geometric", "ztw", "poe"}
-    keep : ndarray of shape (K,), bool, optional
-        Exits that combine; the others keep their own probabilities, tempered. Default: all.
-    start : Combined, optional
-        Where the search begins: a solution of nearly the same rows saves most of the work.
-
-    Returns
-    -------
-    Combined
-
-    Raises
-    ------
-    InputError
-        Another reading.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> labels = rng.integers(0, 3, 2000)
-    >>> logits = rng.normal(size=(2000, 2, 3)) + np.eye(3)[labels][:, None]
-    >>> log_prob = (logits - np.log(np.exp(logits).sum(2, keepdims=True))).astype(np.float32)
-    >>> fit_combined(log_prob, labels).weights.round()  # equals, with noise of their own: experts
-    array([[1., 0.],
-           [1., 1.]])
-    """
+    """Fit the weights of every exit by likelihood. Shapes: log_prob (N, K, C); labels (N,); keep (K,)."""
     if reading not in READINGS:
         raise input_error(
             "answer", f"one of {', '.join(READINGS)}", reading, "E.g. answer=geometric."
@@ -106,31 +73,11 @@ def fit_combined(
 
 
 def negative_log_likelihood(
-    logs: Sequence[Logs],
-    labels: npt.NDArray[np.integer],
-    weights: Floats,
-    bias: Floats | None = None,
+    logs: Sequence[Logs], labels: Labels, weights: Floats, bias: Floats | None = None
 ) -> tuple[float, Floats, Floats]:
     """Return mean -log P(label), and its gradient in the weights and in the bias.
 
-    Parameters
-    ----------
-    logs : sequence of J arrays (N, C), float32
-    labels : ndarray of shape (N,), int
-    weights : ndarray of shape (J,)
-    bias : ndarray of shape (C,), optional
-
-    Returns
-    -------
-    (float, ndarray of shape (J,), ndarray of shape (C,), empty without bias)
-
-    Examples
-    --------
-    >>> value, slope, _ = negative_log_likelihood(
-    ...     [np.log(np.array([[0.25, 0.75]], np.float32))], np.array([1]), np.ones(1)
-    ... )
-    >>> round(value, 4), slope.round(4)
-    (0.2877, array([-0.2747]))
+    Shapes: logs (N, C); labels (N,); weights (J,); bias (C,); returns (J,).
     """
     rows = np.arange(len(labels))
     total = (
@@ -158,9 +105,7 @@ def negative_log_likelihood(
     return value, slope, bias_slope
 
 
-def rows_negative_log_likelihood(
-    answer: Combined, log_prob: Logs, labels: npt.NDArray[np.integer]
-) -> Floats:
+def rows_negative_log_likelihood(answer: Combined, log_prob: Logs, labels: Labels) -> Floats:
     """Return -log P_k(label) of every row and exit, (N, K)."""
     state = answer.start(len(log_prob), log_prob.shape[2])
     out = np.empty(log_prob.shape[:2])
@@ -173,31 +118,9 @@ def rows_negative_log_likelihood(
 
 
 def cross_fit_combined(
-    log_prob: Logs,
-    labels: npt.NDArray[np.integer],
-    fold: npt.NDArray[np.integer],
-    reading: str = "geometric",
-) -> tuple[npt.NDArray[np.bool_], Combined, list[Combined]]:
-    """Fit on all rows and without each fold; keep the combination where it helps on held-out rows.
-
-    Parameters
-    ----------
-    log_prob : ndarray of shape (N, K, C), float32
-    labels : ndarray of shape (N,), int
-    fold : ndarray of shape (N,), int
-        At least two folds have rows.
-    reading : str
-
-    Returns
-    -------
-    keep : ndarray of shape (K,), bool
-        Whether the mean gain of likelihood over the exit's own tempered probabilities exceeds its
-        standard error. Exit 0 has nothing to combine: False.
-    whole : Combined
-        Of all rows.
-    rules : list of Combined
-        Per fold, of the other folds.
-    """
+    log_prob: Logs, labels: Labels, fold: Labels, reading: str = "geometric"
+) -> tuple[Bools, Combined, list[Combined]]:
+    """Fit on all rows and without each fold; keep the combination where it helps on held-out rows."""
     exits = log_prob.shape[1]
     alone = np.zeros(exits, dtype=bool)
     whole = [fit_combined(log_prob, labels, reading, keep) for keep in (alone, None)]
@@ -221,7 +144,7 @@ def cross_fit_combined(
     return keep, _picked(whole, keep), [_picked(pair, keep) for pair in pairs]
 
 
-def _picked(pair: Sequence[Combined], keep: npt.NDArray[np.bool_]) -> Combined:
+def _picked(pair: Sequence[Combined], keep: Bools) -> Combined:
     """Return the combined weights of the exits that are kept, the own ones of the others."""
     own, combined = pair
     weights = np.where(keep[:, None], combined.weights, own.weights)
@@ -231,9 +154,11 @@ def _picked(pair: Sequence[Combined], keep: npt.NDArray[np.bool_]) -> Combined:
 
 
 def _maximise(
-    logs: list[Logs], labels: npt.NDArray[np.integer], first: Floats, shift: Floats | None
+    logs: list[Logs], labels: Labels, first: Floats, shift: Floats | None
 ) -> tuple[Floats, Floats | None]:
     """Maximise the likelihood over weights in [0, 20] (and a class bias where `shift` is given)."""
+    from scipy.optimize import minimize
+
     count, rows = len(logs), len(labels)
 
     def objective(parameters: Floats) -> tuple[float, Floats]:

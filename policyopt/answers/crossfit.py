@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.answers.calibrators import fit_temperature, fit_vector
 from policyopt.answers.combined import READINGS, cross_fit_combined
-from policyopt.runtime.answers import AnswerRule, Plain
+from policyopt.runtime.answers import AnswerRule, Identity
 from policyopt.runtime.errors import InputError, input_error
-from policyopt.runtime.observe import Observer
-from policyopt.runtime.output import ExitOutput
+from policyopt.runtime.outputs import ExitOutput
+from policyopt.runtime.policy import Observer
 from policyopt.runtime.typing import Ints
-from policyopt.statistics import ExitStatistics
-from policyopt.table import Table
+from policyopt.table import ExitStatistics, Table
 
 #: Names a user can give; "combined" is the geometric reading.
 NAMES = ("plain", "combined", *READINGS[1:], "temperature", "vector")
@@ -28,20 +28,11 @@ _FEWEST_ROWS = 20
 
 @dataclass(frozen=True, eq=False)
 class CrossFitted:
-    """An answer rule, and the rules that answer for the rows it was fitted on.
+    """An answer rule, and the rules that answer for the rows it was fitted on."""
 
-    Attributes
-    ----------
-    rule : AnswerRule
-        Fitted on all rows: what is deployed.
-    rules : tuple of AnswerRule
-        One per fold, fitted on the other folds.
-    fold : ndarray of shape (N,), int64, or None
-        Which of `rules` may answer for a row; None: `rule` answers for all (rows of another split).
-    """
-
-    rule: AnswerRule
-    rules: tuple[AnswerRule, ...] = ()
+    rule: AnswerRule  # fitted on all rows: what is deployed
+    rules: tuple[AnswerRule, ...] = ()  # one per fold, fitted on the other folds
+    #: Which of `rules` may answer for a row, (N,); None: `rule` answers for all (rows of another split).
     fold: Ints | None = None
 
 
@@ -51,53 +42,32 @@ def folds_of(rows: int, folds: int, seed: int) -> Ints:
 
 
 def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
-    """Fit an answer rule on all rows (of very many, a random part), and once per fold on the others.
-
-    Parameters
-    ----------
-    table : Table
-        Rows with a label of -1 are answered for, but fit nothing.
-    name : str
-        One of `NAMES`.
-    fold : ndarray of shape (N,), int64
-
-    Returns
-    -------
-    CrossFitted
-
-    Raises
-    ------
-    InputError
-        Unknown name, or records where whole outputs are needed.
-    """
+    """Fit an answer rule on all rows (of very many, a random part), and once per fold on the others."""
     if name not in NAMES:
         raise input_error(
             "answer", f"one of {', '.join(NAMES)}", name, "E.g. --set answer=combined."
         )
     count = int(fold.max(initial=0)) + 1
     if name == "plain":
-        return CrossFitted(Plain())
+        return CrossFitted(Identity())
     labels = table.statistics.labels
     known = np.flatnonzero(labels >= 0) if labels is not None else np.empty(0, np.int64)
     most = min(_MOST_ROWS, max(_MOST_NUMBERS // (table.exits * max(table.classes, 1)), 1000))
     if len(known) > most:
         known = np.sort(np.random.default_rng(0).permutation(known)[:most])
     if labels is None or len(known) < _FEWEST_ROWS or len(np.unique(fold[known])) < 2:
-        return CrossFitted(Plain())
+        return CrossFitted(Identity())
     log_prob = table.take(known).log_prob()
     labels, groups = labels[known], fold[known]
     if name in ("temperature", "vector"):
-        from policyopt.answers.temperature import fit_temperature
-        from policyopt.answers.vector import fit_vector
-
-        fit = {"temperature": fit_temperature, "vector": fit_vector}[name]
+        fit = fit_temperature if name == "temperature" else fit_vector
         rests = [groups != f for f in range(count)]
         rules = tuple(fit(log_prob[rest], labels[rest]) for rest in rests)
         return CrossFitted(fit(log_prob, labels), rules, fold)
     reading = "geometric" if name == "combined" else name
     keep, whole, combined = cross_fit_combined(log_prob, labels, groups, reading)
     if not keep.any():
-        return CrossFitted(Plain())
+        return CrossFitted(Identity())
     # A fold without labelled rows: no rule was fitted on its rows, so that of all serves.
     return CrossFitted(whole, (*combined, *[whole] * (count - len(combined))), fold)
 
@@ -105,19 +75,7 @@ def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
 def observe(
     table: Table, answers: CrossFitted, full: bool = False
 ) -> Iterator[tuple[Ints, list[ExitOutput]]]:
-    """Yield (rows, their reduced answers exit by exit), each row answered by its fold's rule.
-
-    Parameters
-    ----------
-    table : Table
-    answers : CrossFitted
-    full : bool
-        Whether `ExitOutput.log_prob` is wanted.
-
-    Yields
-    ------
-    (ndarray of shape (n,), list of K ExitOutput)
-    """
+    """Yield (rows, their reduced answers exit by exit), each row answered by its fold's rule. Shapes: returns (n,)."""
     for part, outputs in table.chunks():
         if answers.fold is None:
             rows = np.arange(part.start, part.stop)
@@ -143,14 +101,8 @@ def look_through(
 
 
 def answered(table: Table, answers: CrossFitted) -> Table:
-    """Return the table as it looks with those answers: statistics and correctness recomputed.
-
-    Raises
-    ------
-    InputError
-        The rows have no labels.
-    """
-    if isinstance(answers.rule, Plain):
+    """Return the table as it looks with those answers: statistics and correctness recomputed."""
+    if isinstance(answers.rule, Identity):
         return table
     old = table.statistics
     if old.labels is None:

@@ -1,58 +1,183 @@
-"""Logistic regression on targets that may be fractions: what Platt and beta calibration share."""
+"""Logistic regression on weighted rows whose targets may be fractions, by Newton's method.
+
+`weighted_logistic` fits a whole path of targets, cross-fitted: one set of columns, one fit per price, each started
+from its neighbour's result. A fold's fit, of the rows of the other folds, starts from that of all rows with the
+curvature there less the fold's own part, so that it needs gradients only; where that does not settle it takes steps
+of its own.
+"""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
-from policyopt.runtime.typing import Floats
+from policyopt.runtime.arithmetic import sigmoid
+from policyopt.runtime.typing import Floats, Ints
+
+_STEPS, _CHORDS, _HALVINGS = 40, 12, 20
+#: Steps end where the next one would gain less than this, in nats per row.
+_TOLERANCE = 1e-9
+_RIDGE = 1e-6  # keeps coefficients finite where the features divide right from wrong
 
 
-def logistic(features: Floats, correct: Floats) -> tuple[Floats, float]:
+def logistic(features: Floats, target: Floats) -> tuple[Floats, float]:
     """Fit ``P(right) = sigmoid(features @ coefficients + offset)`` by maximum likelihood.
 
-    A ridge of 1e-6 keeps the coefficients finite where the features divide right from wrong.
-
-    Parameters
-    ----------
-    features : ndarray of shape (N, P)
-    correct : ndarray of shape (N,)
-        In [0, 1], neither all 0 nor all 1; a fraction counts as that much right, the rest wrong.
-
-    Returns
-    -------
-    coefficients : ndarray of shape (P,)
-    offset : float
-
-    Examples
-    --------
-    >>> coefficients, offset = logistic(np.array([[0.0], [1.0]]), np.array([0.25, 0.75]))
-    >>> coefficients.round(3), round(offset, 3)  # from log(1/3) to log(3)
-    (array([2.197]), -1.099)
+    Shapes: features (N, P); target (N,), in [0, 1], neither all 0 nor all 1; returns (P,), float.
     """
-    from sklearn.linear_model import LogisticRegression
-
-    rows = np.concatenate([features, features])
-    target = np.repeat([1, 0], len(features))
-    weight = np.concatenate([correct, 1 - correct])
-    used = weight > 0
-    model = LogisticRegression(C=1e6, tol=1e-8, max_iter=1000)
-    model.fit(rows[used], target[used], weight[used])
-    coefficients = np.asarray(model.coef_, dtype=np.float64)[0]
-    return coefficients, float(np.asarray(model.intercept_)[0])
+    design, center, scale = _standardised(features)
+    ridge = np.append(0.0, _RIDGE / scale**2)
+    rows = _Rows(design, target, np.ones(len(target)), ridge, [slice(None)], doubt=0.0)
+    theta, _ = rows.newton(np.zeros(design.shape[1]))
+    coefficients = theta[1:] / scale
+    return coefficients, float(theta[0] - center @ coefficients)
 
 
-def level(correct: Floats) -> float:
-    """Return the log-odds of the mean, one right and one wrong row added (Laplace).
+def weighted_logistic(
+    columns: Floats, target: Floats, weight: Floats, fold: Ints, penalty: float
+) -> Floats:
+    """Return offsets and weights without each fold in turn, then of all rows, for every column of targets.
 
-    Examples
-    --------
-    >>> level(np.array([1.0, 0.0]))
-    0.0
+    Minimises ``sum_n weight_n * CE(target_n, sigmoid(offset + w . x_n)) + penalty / 8 * |w|^2``, with w in
+    units of standardised columns: a row's cross-entropy curves by 1/4 at most, so `penalty` stands for that
+    many rows. One more row, at the columns' mean and with a target of 1/2, keeps the offset finite.
+
+    Shapes: columns (N, M); target, weight (N, L); fold (N,); returns (G+1, M+1, L).
     """
-    right = float(correct.sum()) + 1
-    return float(np.log(right / (len(correct) + 2 - right)))
+    groups = int(fold.max(initial=0)) + 1
+    order = np.argsort(fold, kind="stable")  # folds side by side: their parts are then plain slices
+    ends = np.searchsorted(fold[order], np.arange(groups + 1))
+    parts = [slice(low, high) for low, high in pairwise(ends)]
+    design, center, scale = _standardised(columns, order)
+    ridge = np.full(design.shape[1], penalty / 4)
+    ridge[0] = 0.0
+    theta = np.empty((groups + 1, design.shape[1], target.shape[1]))
+    start = np.zeros(design.shape[1])
+    for i in range(target.shape[1]):
+        rows = _Rows(design, target[order, i], weight[order, i], ridge, parts)
+        start, curvatures = rows.newton(start)
+        theta[-1, :, i] = start
+        theta[:-1, :, i] = rows.without_each_fold(start, curvatures)
+    theta[:, 1:] /= scale[:, None]
+    theta[:, 0] -= np.einsum("m,gml->gl", center, theta[:, 1:])
+    return theta
 
 
-def is_constant(correct: Floats) -> bool:
-    """Whether all rows are right, or all wrong."""
-    return bool(correct.min() >= 1 or correct.max() <= 0)
+def _standardised(
+    columns: Floats, order: Ints | slice = slice(None)
+) -> tuple[Floats, Floats, Floats]:
+    """Return a design (N, M+1) of ones and standardised columns, their means and their spreads, (M,)."""
+    center, scale = columns.mean(axis=0), columns.std(axis=0)
+    scale = np.where(scale > 1e-9, scale, 1.0)
+    design = np.ones((len(columns), columns.shape[1] + 1))
+    design[:, 1:] = (columns[order] - center) / scale
+    return design, center, scale
+
+
+class _Rows:
+    """The rows of one regression, folds side by side."""
+
+    def __init__(
+        self,
+        design: Floats,
+        target: Floats,
+        weight: Floats,
+        ridge: Floats,
+        parts: list[slice],
+        doubt: float = 1.0,  # weight of the additional row
+    ) -> None:
+        self.design, self.target, self.weight, self.parts = design, target, weight, parts
+        self.ridge, self.doubt = ridge, doubt
+        self.tolerance = _TOLERANCE * max(float(weight.sum()), 1.0)
+
+    def newton(self, theta: Floats) -> tuple[Floats, Floats]:
+        """Return the minimum, and each fold's part of the curvature near it, (G, M+1, M+1)."""
+        keep = np.ones((len(self.target), 1))
+        loss = self.loss(theta[:, None], keep)[0]
+        curvatures = np.empty((len(self.parts), len(theta), len(theta)))
+        for _ in range(_STEPS):
+            mean = sigmoid(self.design @ theta)
+            heavy = self.design * (self.weight * mean * (1 - mean))[:, None]
+            for g, part in enumerate(self.parts):
+                curvatures[g] = heavy[part].T @ self.design[part]
+            slope = self.slope(theta[:, None], keep)[:, 0]
+            step = np.asarray(
+                np.linalg.solve(self.full(curvatures.sum(axis=0), theta[0]), slope), np.float64
+            )
+            theta, loss, done = self.along(theta, step, slope, loss, keep)
+            if done:
+                break
+        return theta, curvatures
+
+    def without_each_fold(self, theta: Floats, curvatures: Floats) -> Floats:
+        """Return the minima without each fold in turn, (G, M+1)."""
+        groups = len(self.parts)
+        if groups == 1:  # nothing is left
+            return np.zeros((1, len(theta)))
+        keep = np.ones((len(self.target), groups))
+        for g, part in enumerate(self.parts):
+            keep[part, g] = 0.0
+        rest = curvatures.sum(axis=0) - curvatures
+        inverse = np.linalg.inv(np.stack([self.full(part, theta[0]) for part in rest]))
+        found = np.repeat(theta[:, None], groups, axis=1)
+        open_ = np.arange(groups)
+        loss = self.loss(found, keep)
+        for _ in range(_CHORDS):
+            slope = self.slope(found[:, open_], keep[:, open_])
+            step = np.einsum("gij,jg->ig", inverse[open_], slope)
+            gain = (slope * step).sum(axis=0)
+            tried = found[:, open_] + step
+            after = self.loss(tried, keep[:, open_])
+            better = after <= loss[open_] + self.tolerance
+            found[:, open_[better]] = tried[:, better]
+            loss[open_[better]] = after[better]
+            open_ = open_[better & (gain > self.tolerance)]
+            if not len(open_):
+                break
+        slope = self.slope(found, keep)
+        settled = (slope * np.einsum("gij,jg->ig", inverse, slope)).sum(
+            axis=0
+        ) <= 4 * self.tolerance
+        for g in np.flatnonzero(~settled):
+            chosen = keep[:, g] > 0
+            x, y, w = self.design[chosen], self.target[chosen], self.weight[chosen]
+            alone = _Rows(x, y, w, self.ridge, [slice(None)], self.doubt)
+            found[:, g] = alone.newton(found[:, g])[0]
+        return found.T
+
+    def along(
+        self, theta: Floats, step: Floats, slope: Floats, loss: float, keep: Floats
+    ) -> tuple[Floats, float, bool]:
+        """Go along a step as far as the loss falls; say whether nothing more is to be gained."""
+        gain = float(slope @ step)
+        for _ in range(_HALVINGS):
+            tried = theta + step
+            after = float(self.loss(tried[:, None], keep)[0])
+            if after <= loss - 1e-4 * float(slope @ step):
+                return tried, after, gain <= self.tolerance
+            if gain <= self.tolerance:
+                break
+            step = step / 2
+        return theta, loss, True
+
+    def loss(self, theta: Floats, keep: Floats) -> Floats:
+        """Return the penalised loss of each column of coefficients, (G,)."""
+        z = self.design @ theta
+        each = (np.logaddexp(0.0, z) - self.target[:, None] * z) * keep
+        more = self.doubt * (np.logaddexp(0.0, theta[0]) - theta[0] / 2)
+        return self.weight @ each + self.ridge @ theta**2 / 2 + more
+
+    def slope(self, theta: Floats, keep: Floats) -> Floats:
+        """Return the downward slope of the loss, (M+1, G)."""
+        off = (self.target[:, None] - sigmoid(self.design @ theta)) * (self.weight[:, None] * keep)
+        slope = self.design.T @ off - self.ridge[:, None] * theta
+        slope[0] += self.doubt * (0.5 - sigmoid(theta[0]))
+        return slope
+
+    def full(self, curvature: Floats, offset: float) -> Floats:
+        """Return the rows' curvature with that of the penalty and of the additional row."""
+        whole = curvature + np.diag(self.ridge + 1e-9)
+        mean = float(sigmoid(np.array(offset)))
+        whole[0, 0] += self.doubt * max(mean * (1 - mean), 1e-6)
+        return whole

@@ -12,28 +12,20 @@ if TYPE_CHECKING:
     from policyopt.cache.reader import open_cache
     from policyopt.cache.writer import CacheWriter
 
-_HOMES = {
-    "CacheWriter": "policyopt.cache.writer",
-    "ExitData": "policyopt.cache.data",
-    "ImportReport": "policyopt.cache.importers",
-    "Rows": "policyopt.cache.data",
-    "from_arrays": "policyopt.cache.arrays",
-    "import_sources": "policyopt.cache.importers",
-    "open_cache": "policyopt.cache.reader",
-}
 __all__ = [
-    "CacheWriter",
-    "ExitData",
-    "ImportReport",
-    "Rows",
-    "from_arrays",
-    "import_sources",
-    "open_cache",
-]
+    "CacheWriter", "ExitData", "ImportReport", "Rows", "from_arrays", "import_sources", "open_cache",
+]  # fmt: skip
+_HOMES = dict(
+    zip(
+        __all__,
+        ["writer", "data", "importers", "data", "arrays", "importers", "reader"],
+        strict=True,
+    )
+)
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name on first use, so that importing the package stays light."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

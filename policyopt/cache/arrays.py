@@ -9,24 +9,30 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.cache.checks import check_block
-from policyopt.cache.contexts import name_contexts
-from policyopt.cache.data import CONTEXT, POOL, ExitData, Rows, filled
-from policyopt.cache.detect import detect_kind
-from policyopt.cache.layout import (
+from policyopt.cache.checks import detect_kind, normalise, to_data
+from policyopt.cache.data import (
+    CONTEXT,
     COST_PREFIX,
-    RECORD_ARRAYS,
-    Layout,
+    DEFAULT_SHARES,
+    POOL,
+    Block,
+    ExitData,
+    Rows,
     check_name,
-    natural_dtype,
-    store,
-    to_block,
+    check_shares,
+    filled,
 )
 from policyopt.cache.manifest import check_metadata, fingerprint
-from policyopt.cache.orient import orient, to_numpy
-from policyopt.cache.overlap import refuse_overlap
-from policyopt.cache.splits import DEFAULT_SHARES, check_shares, check_splits
-from policyopt.costs import Cost, cumulative
+from policyopt.cache.normalise import (
+    RECORD_ARRAYS,
+    Layout,
+    name_contexts,
+    natural_dtype,
+    orient,
+    store,
+    to_numpy,
+)
+from policyopt.costs import Cost, cumulative, exit_counts
 from policyopt.runtime.checks import check_seed
 from policyopt.runtime.errors import input_error
 from policyopt.runtime.typing import Array
@@ -142,41 +148,35 @@ def from_arrays(
     notes: list[str] = []
     if costs is not None and not _are_costs(costs):
         costs = to_numpy("costs", costs)
-        if costs.ndim == 2:
-            costs = _move_sample_cost(given, costs, cost_name or "cost")
+        if costs.ndim == 2:  # what they are: costs per sample of the one pool
+            if list(given) != [POOL]:
+                step = "Give sample_costs with each split."
+                allowed = "of shape (K,) with named splits"
+                raise input_error("costs", allowed, f"shape {costs.shape}", step)
+            moved = {cost_name or "cost": costs}
+            given[POOL]["sample_costs"] = moved | given[POOL].get("sample_costs", {})
+            costs = None
     groups = {name: _oriented(arrays, axes, name, notes) for name, arrays in given.items()}
-    leads = [g["outputs" if "outputs" in g else "confidence"] for g in groups.values()]
-    named = [n.removeprefix(COST_PREFIX) for g in groups.values() for n in g if COST_PREFIX in n]
-    stated = _costs(costs, unit, cost_kind, cost_name, leads[0].shape[1], named, notes)
-    kind = kind or detect_kind(leads[0] if leads[0].ndim == 3 else None)
+    leads = [next(g[n] for n in _LEADS if n in g) for g in groups.values()]
+    per_sample = [
+        n.removeprefix(COST_PREFIX) for g in groups.values() for n in g if COST_PREFIX in n
+    ]
+    stated = _costs(costs, unit, cost_kind, cost_name, leads[0].shape[1], per_sample, notes)
+    kind = kind or detect_kind(next(iter(groups.values())).get("outputs"))
+    named = name_contexts(contexts, [g.get(CONTEXT) for g in groups.values()])
     stored = dtype or natural_dtype(kind, leads)
-    named_contexts = name_contexts(contexts, [g.get(CONTEXT) for g in groups.values()])
-    layout = Layout(kind, 0, classes or 0, stored, stated, contexts=named_contexts)
+    layout = Layout(kind, 0, classes or 0, stored, stated, contexts=named)
     rows, checksums = {}, []
     for name, arrays in groups.items():
         for key in [k for k in arrays if k.startswith(COST_PREFIX)]:
             arrays[key] = cumulative(arrays[key], cost_kind, key.removeprefix(COST_PREFIX))
-        layout, block = to_block(layout, arrays)
-        check_block(layout, block, f"split {name!r}")
+        layout, block = normalise(layout, arrays, "NKC", name)
         kept = {k: _frozen(store(layout, k, v)) for k, v in block.items()}
         rows[name] = Rows((filled(kept),))
         checksums.append((name, _checksum(kept)))
     shares = {} if POOL not in rows else check_shares(split or DEFAULT_SHARES)
-    check_splits({name: len(r) for name, r in rows.items()}, shares)
-    refuse_overlap(rows)
-    metadata = check_metadata(metadata) | ({"notes": notes} if notes else {})
-    return ExitData(
-        kind=layout.kind,
-        exits=layout.exits,
-        classes=layout.classes,
-        splits=rows,
-        costs=stated,
-        shares=shares,
-        split_seed=seed,
-        metadata=metadata,
-        fingerprint=fingerprint(checksums, layout),
-        contexts=layout.contexts,
-    )
+    told = check_metadata(metadata) | ({"notes": notes} if notes else {})
+    return to_data(layout, rows, shares, seed, told, fingerprint(checksums, layout))
 
 
 def _groups(
@@ -185,29 +185,23 @@ def _groups(
     """Return the row arrays by split name."""
     if splits is None:
         if not set(_LEADS) & set(whole):
-            raise input_error(
-                "outputs", "given (or confidence=, for records)", "none", "Pass them."
-            )
+            allowed = "given (or confidence=, for records)"
+            raise input_error("outputs", allowed, "none", "Pass them.")
         return {POOL: whole}
     if whole or shares is not None:
-        raise input_error(
-            "splits", "given alone", f"also {sorted(whole) or 'split'}", "Move it inside."
-        )
+        got = f"also {sorted(whole) or 'split'}"
+        raise input_error("splits", "given alone", got, "Move it inside.")
     if not isinstance(splits, Mapping) or not splits:
         raise input_error("splits", "a mapping of split to arrays", splits, "E.g. {'fit': {...}}.")
     for name, arrays in splits.items():
-        check_name("split", name)
+        argument = f"splits[{check_name('split', name)!r}]"
         if not isinstance(arrays, Mapping):
-            raise input_error(f"splits[{name!r}]", "a mapping of array names to arrays", arrays)
+            raise input_error(argument, "a mapping of array names to arrays", arrays)
         odd = sorted(set(arrays) - set(_ROW_ARRAYS))
         if odd:
-            raise input_error(
-                f"splits[{name!r}]", f"of {', '.join(_ROW_ARRAYS)}", f"{odd}", "Rename."
-            )
+            raise input_error(argument, f"of {', '.join(_ROW_ARRAYS)}", f"{odd}", "Rename.")
         if not any(arrays.get(n) is not None for n in _LEADS):
-            raise input_error(
-                f"splits[{name!r}]", "with outputs or confidence", f"{sorted(arrays)}"
-            )
+            raise input_error(argument, "with outputs or confidence", f"{sorted(arrays)}")
     return {name: {k: v for k, v in a.items() if v is not None} for name, a in splits.items()}
 
 
@@ -217,41 +211,16 @@ def _are_costs(costs: Any) -> bool:
     return isinstance(costs, Cost)
 
 
-def _move_sample_cost(groups: dict[str, dict[str, Any]], costs: Any, name: str) -> None:
-    """Take costs of shape (n, K) for what they are: costs per sample of the one pool."""
-    if list(groups) != [POOL]:
-        raise input_error(
-            "costs",
-            "of shape (K,) with named splits",
-            f"shape {np.shape(costs)}",
-            "Give sample_costs with each split.",
-        )
-    groups[POOL]["sample_costs"] = {name: costs, **groups[POOL].get("sample_costs", {})}
-
-
 def _oriented(
     arrays: Mapping[str, Any], axes: str | None, split: str, notes: list[str]
 ) -> dict[str, Array]:
-    """Return the row arrays rows first, confidence filled in from `top_prob` where it can be."""
-    flat = {k: v for k, v in arrays.items() if k != "sample_costs"}
-    given = arrays.get("sample_costs")
-    if given is not None and not isinstance(given, Mapping):
-        raise input_error(
-            f"sample_costs of split {split}", "a mapping of cost name to array (N, K)",
-            type(given).__name__, "E.g. sample_costs={'price': array}.",
-        )  # fmt: skip
-    flat |= {COST_PREFIX + k: v for k, v in (given or {}).items()}
-    if axes is None:
-        axes = "NKC"
-        straight = orient(flat, axes)
-        lead = next(straight[n] for n in _LEADS if n in straight)
-        n = len(straight["labels"]) if "labels" in straight else len(lead)
-        if len(lead) != n and lead.shape[1] == n:
-            notes.append(f"split {split}: axes read as KNC, which fits the {n} labels")
-            axes = "KNC"
-    block = orient(flat, axes)
-    if "outputs" not in block and "confidence" not in block:
-        block["confidence"] = block["top_prob"][:, :, 0]
+    """Return the row arrays rows first, by the axes given or those that fit the labels."""
+    block = orient(arrays, axes or "NKC")
+    lead = next(block[n] for n in _LEADS if n in block)
+    n = len(block["labels"]) if "labels" in block else len(lead)
+    if axes is None and len(lead) != n and lead.shape[1] == n:
+        notes.append(f"split {split}: axes read as KNC, which fits the {n} labels")
+        block = orient(arrays, "KNC")
     return block
 
 
@@ -277,7 +246,7 @@ def _costs(
     stated += [Cost(n, unit or "units", None, kind) for n in new]
     if not stated:
         notes.append("no costs given: counted in exits, 1..K; pass costs= and unit=")
-        stated = [Cost("exits", "exits", tuple(float(k) for k in range(1, exits + 1)))]
+        stated = [exit_counts(exits)]
     return tuple(stated)
 
 
@@ -287,7 +256,7 @@ def _frozen(array: Array) -> Array:
     return view
 
 
-def _checksum(block: Mapping[str, Array]) -> str:
+def _checksum(block: Block) -> str:
     digest = hashlib.sha256()
     for name in sorted(block):
         digest.update(f"{name} {block[name].dtype} {block[name].shape}".encode())

@@ -1,38 +1,43 @@
-"""`ExitData`: the rows of a cache, validated, by split; memory-mapped where they come from disk."""
+"""`ExitData`: the rows of a cache, by split, mapped where they come from disk; which splits may be."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.costs import Cost
 from policyopt.runtime.checks import check_seed
 from policyopt.runtime.errors import input_error
+from policyopt.runtime.typing import Array, Ints
 
 KINDS = ("logits", "probabilities", "record")
 #: The splits with a meaning of their own; any other name is a stream.
 RESERVED = ("fit", "calibrate", "test")
+#: Rows that are divided by a seed, and how where nobody says.
 POOL = "pool"
-#: Arrays `features:<k>` of a block: the model's feature vectors at exit k, (n, D_k).
-FEATURES_PREFIX = "features:"
-#: Array of a block: the number of each row's context, (n,), among `ExitData.contexts`.
-CONTEXT = "context"
+DEFAULT_SHARES: Mapping[str, float] = {"fit": 0.5, "test": 0.5}
+#: Arrays of a block: feature vectors by exit, costs by name, the numbers of the rows' contexts.
+FEATURES_PREFIX, COST_PREFIX, CONTEXT = "features:", "cost:", "context"
+#: Names of splits and costs.
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
-Arrays = Mapping[str, npt.NDArray[Any]]
+Block = Mapping[str, Array]
 
 
-def filled(block: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """Return a record block that has predictions: -1 all over where only ``correct`` was kept.
+def check_name(argument: str, name: object) -> str:
+    """Return `name` where it is 1 to 64 of ``A-Z a-z 0-9 _ . -``, or refuse it."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        allowed = "1 to 64 of the characters A-Z a-z 0-9 _ . -"
+        raise input_error(argument, allowed, name, "Rename it.")
+    return name
 
-    Examples
-    --------
-    >>> filled({"confidence": np.zeros((1, 2)), "correct": np.ones((1, 2), bool)})["prediction"]
-    array([[-1, -1]], dtype=int32)
-    """
+
+def filled(block: dict[str, Array]) -> dict[str, Array]:
+    """Return a record block that has predictions: -1 all over where only ``correct`` was kept."""
     if "outputs" in block or "prediction" in block:
         return block
     # A view of one number: it takes no memory.
@@ -47,8 +52,7 @@ class Rows:
     A block holds, for its n rows:
 
     ``outputs``      (n, K, C) logits or probabilities; absent for records
-    ``prediction``   (n, K) integers, -1 where the exit gave no answer or where a record has
-                     ``correct`` but no predictions (records)
+    ``prediction``   (n, K) integers, -1 where the exit gave no answer, or only ``correct`` is known
     ``confidence``   (n, K) in [0, 1] (records)
     ``top_prob``     (n, K, T) the few largest probabilities, largest first (records, optional)
     ``entropy``      (n, K) in nats (records, optional)
@@ -58,15 +62,13 @@ class Rows:
     ``features:<k>`` (n, D_k) the model's feature vectors at exit k: of every exit or of none
     ``context``      (n,) number of the context whose expert gave the outputs (optional)
 
-    Examples
-    --------
     >>> block = {"outputs": np.zeros((5, 2, 3), np.float32), "labels": np.zeros(5, np.int32)}
     >>> rows = Rows((block, block))
     >>> len(rows), rows.array("outputs").shape, [start for start, _ in rows.chunks(4)]
     (10, (10, 2, 3), [0, 4, 5, 9])
     """
 
-    blocks: tuple[Arrays, ...]
+    blocks: tuple[Block, ...]
 
     def __repr__(self) -> str:
         names = ", ".join(self.blocks[0]) if self.blocks else "empty"
@@ -79,13 +81,13 @@ class Rows:
         """Whether every block carries the array `name`."""
         return bool(self.blocks) and all(name in block for block in self.blocks)
 
-    def array(self, name: str) -> npt.NDArray[Any]:
+    def array(self, name: str) -> Array:
         """Return one array over all rows (a view where there is one block, else a copy)."""
         if len(self.blocks) == 1:
             return self.blocks[0][name]
         return np.concatenate([block[name] for block in self.blocks])
 
-    def chunks(self, size: int) -> Iterator[tuple[int, Arrays]]:
+    def chunks(self, size: int) -> Iterator[tuple[int, Block]]:
         """Yield ``(first row, block of at most `size` rows)``, without copying."""
         start = 0
         for block in self.blocks:
@@ -166,29 +168,11 @@ class ExitData:
             if cost.name == name:
                 return cost
         names = ", ".join(c.name for c in self.costs)
-        raise input_error(
-            "cost", f"one of {names}", name, "`policyopt info CACHE` lists the costs."
-        )
+        step = "`policyopt info CACHE` lists the costs."
+        raise input_error("cost", f"one of {names}", name, step)
 
-    def rows(self, split: str, seed: int | None = None) -> tuple[str, npt.NDArray[np.int64]]:
-        """Say where the rows of `split` stand.
-
-        Parameters
-        ----------
-        split : str
-        seed : int, optional
-            Division of a pool; default the cache's own.
-
-        Returns
-        -------
-        (str, ndarray of int64)
-            Key into `splits`, and the row numbers in it (ascending).
-
-        Raises
-        ------
-        InputError
-            No such split.
-        """
+    def rows(self, split: str, seed: int | None = None) -> tuple[str, Ints]:
+        """Return the key into `splits` where the rows of `split` stand, and their numbers, ascending."""
         if split not in self.split_names:
             step = "`policyopt info CACHE` lists them."
             if split in RESERVED:
@@ -205,3 +189,47 @@ class ExitData:
         edges = np.round(np.cumsum([0.0, *self.shares.values()]) * n).astype(int)
         at = list(self.shares).index(split)
         return POOL, np.sort(order[edges[at] : edges[at + 1]])
+
+
+def check_shares(shares: Mapping[str, float]) -> dict[str, float]:
+    """Return the shares of a pool, in the given order: positive, adding to at most 1."""
+    if not isinstance(shares, Mapping) or not shares:
+        raise input_error("split", "shares by name", shares, "E.g. fit=0.5,test=0.5.")
+    for name, share in shares.items():
+        if check_name("split", name) == POOL:
+            raise input_error("split", f"any name but {POOL}", POOL, "The pool is what is divided.")
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+            raise input_error(f"split {name}", "a share in (0, 1]", share, "E.g. fit=0.5,test=0.5.")
+    if sum(shares.values()) > 1 + 1e-9:
+        allowed = "shares adding to at most 1 (else splits overlap)"
+        raise input_error("split", allowed, f"{sum(shares.values()):g}", "Lower one.")
+    return {name: float(share) for name, share in shares.items()}
+
+
+def check_splits(rows: dict[str, int], shares: dict[str, float]) -> None:
+    """Refuse empty splits, a pool beside named splits, and shares without a pool."""
+    if not rows:
+        raise input_error("rows", "at least 1", "none", "Append rows to at least one split.")
+    for name, count in rows.items():
+        if count < 1:
+            raise input_error(f"split {name}", "of at least one row", 0, "Leave it out.")
+    check_pool(rows, shares)
+    edge, total = 0.0, rows.get(POOL, 0)
+    for name, share in shares.items():
+        if round((edge + share) * total) - round(edge * total) < 1:
+            got = f"{share:g} of {total} rows"
+            step = "Raise its share or give more rows."
+            raise input_error(f"split {name}", "of at least one row", got, step)
+        edge += share
+
+
+def check_pool(names: Iterable[str], shares: Mapping[str, float]) -> None:
+    """Refuse a pool beside named splits, and shares without a pool."""
+    named = sorted(names)
+    if POOL in named and len(named) > 1:
+        step = "Name every split, or give all rows as the pool."
+        raise input_error("splits", f"either {POOL!r} alone or named splits", f"{named}", step)
+    if (POOL in named) != bool(shares):
+        allowed = f"given for the split {POOL!r}, and for no other"
+        got, step = f"{shares or 'none'} and {named}", "E.g. {'fit': 0.5, 'test': 0.5}."
+        raise input_error("shares", allowed, got, step)

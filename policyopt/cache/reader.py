@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from policyopt.cache.checks import check_block
+import numpy as np
+
+from policyopt.cache.checks import check_block, to_data
 from policyopt.cache.data import ExitData, Rows, filled
-from policyopt.cache.files import Progress, open_regular, sha256_file
-from policyopt.cache.manifest import MANIFEST, MAX_BYTES, UNFINISHED, Manifest
-from policyopt.cache.overlap import refuse_overlap
-from policyopt.cache.parsing import parse
-from policyopt.cache.shard import Array, map_shard
-from policyopt.cache.splits import check_splits
+from policyopt.cache.files import Progress, map_tensors, open_regular, sha256_file
+from policyopt.cache.manifest import MANIFEST, MAX_BYTES, UNFINISHED, Manifest, Shard, parse
+from policyopt.cache.normalise import Layout, is_features, storage_type, to_block
 from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.strict_json import read_open
+from policyopt.runtime.typing import Array
 
 
 def open_cache(
@@ -58,13 +58,12 @@ def open_cache(
     --------
     >>> import tempfile
     >>> import numpy as np
-    >>> from policyopt.cache import CacheWriter, open_cache
-    >>> from policyopt.costs import Cost
+    >>> import policyopt as po
     >>> place = tempfile.mkdtemp()
     >>> rng = np.random.default_rng(0)
-    >>> with CacheWriter(place, costs=[Cost("compute", "MMACs", [1, 2])]) as cache:
+    >>> with po.CacheWriter(place, costs=[po.Cost("compute", "MMACs", [1, 2])]) as cache:
     ...     cache.append("fit", rng.normal(size=(20, 2, 3)), rng.integers(0, 3, 20))
-    >>> data = open_cache(place)
+    >>> data = po.open_cache(place)
     >>> data.kind, data.exits, data.classes, len(data.splits["fit"])
     ('logits', 2, 3, 20)
     """
@@ -89,24 +88,29 @@ def open_manifest(
 ) -> ExitData:
     """Open the cache that a manifest describes; see `open_cache`."""
     if not manifest.complete and not incomplete:
-        raise input_error(
-            "cache",
-            "complete",
-            f"{directory} whose writing did not end",
+        step = (
             "Write it anew, or see what is whole with `policyopt info --incomplete` "
-            "(Python: incomplete=True).",
+            "(Python: incomplete=True)."
         )
+        raise input_error("cache", "complete", f"{directory} whose writing did not end", step)
     if not manifest.shards:
-        raise input_error(
-            "cache", "of at least one finished shard", f"none in {directory}", "Write it anew."
-        )
-    blocks = [map_shard(directory, shard, manifest.layout, mmap) for shard in manifest.shards]
+        allowed = "of at least one finished shard"
+        raise input_error("cache", allowed, f"none in {directory}", "Write it anew.")
+    blocks = [_map_shard(directory, shard, manifest.layout, mmap) for shard in manifest.shards]
     if verify:
         _verify(directory, manifest, blocks, progress)
-    data = to_data(manifest, blocks)
-    if verify:
-        refuse_overlap(data.splits)
-    return data
+    splits: dict[str, Rows] = {}
+    for split in dict.fromkeys(shard.split for shard in manifest.shards):
+        pairs = zip(manifest.shards, blocks, strict=True)
+        mine = tuple(filled(block) for shard, block in pairs if shard.split == split)
+        if len({frozenset(block) for block in mine}) > 1:
+            allowed = "of shards with the same arrays"
+            raise input_error(f"split {split}", allowed, "others", "Write it anew.")
+        splits[split] = Rows(mine)
+    at = manifest
+    return to_data(
+        at.layout, splits, at.shares, at.split_seed, at.metadata, at.fingerprint, disjoint=verify
+    )
 
 
 def read_manifest(directory: Path, incomplete: bool = False) -> Manifest:
@@ -114,13 +118,6 @@ def read_manifest(directory: Path, incomplete: bool = False) -> Manifest:
 
     `incomplete`: rather the list of one whose writing broke off. It is read, too, where nothing
     else is there.
-
-    Examples
-    --------
-    >>> read_manifest(Path("nothing-here"))
-    Traceback (most recent call last):
-        ...
-    policyopt.runtime.errors.InputError: 'cache' must be a directory with a manifest.json...
     """
     try:
         order = (UNFINISHED, MANIFEST) if incomplete else (MANIFEST, UNFINISHED)
@@ -128,69 +125,31 @@ def read_manifest(directory: Path, incomplete: bool = False) -> Manifest:
     except OSError:  # no permission to look
         found = None
     if found is None:
-        raise input_error(
-            "cache",
-            f"a directory with a {MANIFEST}",
-            str(directory),
-            "Make one with `policyopt import SRC --out DIR`.",
-        )
-    return read_list(directory / found)
-
-
-def read_list(path: Path) -> Manifest:
-    """Read a manifest, or a list of its form, with its size checked first."""
-    descriptor = open_regular(path, path.name)
+        step = "Make one with `policyopt import SRC --out DIR`."
+        raise input_error("cache", f"a directory with a {MANIFEST}", str(directory), step)
+    descriptor = open_regular(directory / found, found)
     try:
-        return parse(read_open(descriptor, path.name, MAX_BYTES))
+        return parse(read_open(descriptor, found, MAX_BYTES))
     finally:
         os.close(descriptor)
 
 
-def to_data(manifest: Manifest, blocks: list[dict[str, Array]]) -> ExitData:
-    """Group mapped blocks by split.
-
-    Parameters
-    ----------
-    manifest : Manifest
-    blocks : list of dict of str to ndarray
-        One per shard, in the manifest's order.
-
-    Returns
-    -------
-    ExitData
-
-    Raises
-    ------
-    InputError
-        Splits beside a pool, or a share of the pool without a row.
-
-    Examples
-    --------
-    See `open_cache`.
-    """
-    splits: dict[str, Rows] = {}
-    for split in dict.fromkeys(shard.split for shard in manifest.shards):
-        pairs = zip(manifest.shards, blocks, strict=True)
-        mine = tuple(filled(block) for shard, block in pairs if shard.split == split)
-        names = {frozenset(block) for block in mine}
-        if len(names) > 1:
-            raise input_error(
-                f"split {split}", "of shards with the same arrays", "others", "Write it anew."
-            )
-        splits[split] = Rows(mine)
-    check_splits({name: len(rows) for name, rows in splits.items()}, dict(manifest.shares))
-    return ExitData(
-        kind=manifest.layout.kind,
-        exits=manifest.layout.exits,
-        classes=manifest.layout.classes,
-        splits=splits,
-        costs=manifest.layout.costs,
-        shares=dict(manifest.shares),
-        split_seed=manifest.split_seed,
-        metadata=manifest.metadata,
-        fingerprint=manifest.fingerprint,
-        contexts=manifest.layout.contexts,
-    )
+def _map_shard(directory: Path, shard: Shard, layout: Layout, mmap: bool) -> dict[str, Array]:
+    """Map one shard of a cache, its arrays checked against what the manifest says."""
+    argument = f"shard {shard.file}"
+    tensors = map_tensors(directory / shard.file, argument, shard.bytes, mmap=mmap)
+    arrays = {name: array for name, (_, array) in tensors.items()}
+    try:
+        _, block = to_block(layout, arrays)
+    except InputError as error:
+        raise InputError(f"{argument}: {error} Write the cache anew.") from error
+    for name, array in block.items():
+        allowed = {storage_type(name, layout)} | ({np.dtype("f2")} if is_features(name) else set())
+        if len(array) != shard.rows or array.dtype not in allowed or name not in arrays:
+            wanted = f"{shard.rows} rows of {' or '.join(sorted(map(str, allowed)))}"
+            got = f"{array.dtype} of shape {array.shape}"
+            raise input_error(f"{argument}: {name}", wanted, got, "Write the cache anew.")
+    return block
 
 
 def _verify(
@@ -204,19 +163,17 @@ def _verify(
         if progress is not None:
             progress(done, total)
 
-    first: dict[str, int] = {}
+    rows: dict[str, int] = {}
     for shard, block in zip(manifest.shards, blocks, strict=True):
-        found = sha256_file(directory / shard.file, f"shard {shard.file}", step)
+        argument = f"shard {shard.file}"
+        found = sha256_file(directory / shard.file, argument, step)
         if found != shard.sha256:
-            raise input_error(
-                f"shard {shard.file}",
-                f"of SHA-256 {shard.sha256[:12]}...",
-                f"{found[:12]}...",
-                "It was damaged or changed: write the cache anew.",
-            )
-        low = first.get(shard.split, 0)
+            allowed = f"of SHA-256 {shard.sha256[:12]}..."
+            advice = "It was damaged or changed: write the cache anew."
+            raise input_error(argument, allowed, f"{found[:12]}...", advice)
+        first = rows.get(shard.split, 0)
         try:
-            check_block(manifest.layout, block, f"split {shard.split!r}", low)
+            check_block(manifest.layout, block, shard.split, first)
         except InputError as error:
-            raise InputError(f"shard {shard.file}: {error}") from error
-        first[shard.split] = low + shard.rows
+            raise InputError(f"{argument}: {error}") from error
+        rows[shard.split] = first + shard.rows

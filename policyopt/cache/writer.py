@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from policyopt.cache.buffer import Buffer
-from policyopt.cache.checks import check_block
-from policyopt.cache.data import POOL
-from policyopt.cache.layout import COST_PREFIX, Layout, check_name, to_block
-from policyopt.cache.manifest import MANIFEST, REPLACED, UNFINISHED, Manifest, check_metadata, dump
-from policyopt.cache.occupant import occupant, standing, sweep
-from policyopt.cache.orient import orient
-from policyopt.cache.overlap import refuse_overlap
-from policyopt.cache.reader import open_manifest
-from policyopt.cache.shard import write_shard
-from policyopt.cache.splits import DEFAULT_SHARES, check_shares, check_splits
+import numpy as np
+
+from policyopt.cache.checks import normalise, refuse_overlap
+from policyopt.cache.data import (
+    DEFAULT_SHARES,
+    POOL,
+    check_name,
+    check_pool,
+    check_shares,
+    check_splits,
+)
+from policyopt.cache.files import sha256_file
+from policyopt.cache.manifest import MANIFEST, UNFINISHED, Manifest, Shard, check_metadata, dump
+from policyopt.cache.normalise import Layout, storage_type, store
+from policyopt.cache.reader import open_manifest, read_manifest
 from policyopt.costs import Cost
-from policyopt.runtime.checks import check_seed
-from policyopt.runtime.contexts import checked_names
+from policyopt.optional import need
+from policyopt.runtime.checks import check_seed, check_whole
 from policyopt.runtime.errors import InputError, input_error
-from policyopt.runtime.files import LOCK, FileLock, put, refusing, sync_folder
+from policyopt.runtime.experts import checked_names
+from policyopt.runtime.files import LOCK, TEMPORARY, FileLock, put, refusing, sync_folder
 from policyopt.runtime.typing import Array
+
+#: Names of shards: split, number, the beginning of their SHA-256.
+_SHARD = re.compile(r"[A-Za-z0-9_.-]{1,64}-\d{5,}-([0-9a-f]{16})\.safetensors")
 
 
 class CacheWriter:
@@ -74,6 +84,7 @@ class CacheWriter:
     --------
     >>> import tempfile
     >>> import numpy as np
+    >>> from policyopt.costs import Cost
     >>> rng = np.random.default_rng(0)
     >>> place = tempfile.mkdtemp()
     >>> with CacheWriter(place, costs=[Cost("latency", "ms", [1.5, 4.0])]) as cache:
@@ -101,28 +112,19 @@ class CacheWriter:
     ) -> None:
         several = isinstance(costs, Sequence) and all(isinstance(c, Cost) for c in costs)
         if not several and not isinstance(costs, Cost):
-            raise input_error(
-                "costs", "a sequence of Cost", costs, "E.g. [Cost('compute', 'MMACs', [1, 2])]."
-            )
-        if not isinstance(shard_bytes, int) or shard_bytes < 1:
-            raise input_error("shard_bytes", "a positive number of bytes", shard_bytes)
+            step = "E.g. [Cost('compute', 'MMACs', [1, 2])]."
+            raise input_error("costs", "a sequence of Cost", costs, step)
+        given = (costs,) if isinstance(costs, Cost) else tuple(costs)
+        named = checked_names(contexts, 0)
+        layout = Layout(kind, 0, 0 if classes is None else classes, dtype, given, contexts=named)
         self.path = Path(path)
         self._shares = None if shares is None else check_shares(shares)
-        given = (costs,) if isinstance(costs, Cost) else tuple(costs)
-        layout = Layout(
-            kind,
-            0,
-            0 if classes is None else classes,
-            dtype,
-            given,
-            contexts=checked_names(contexts, 0),
-        )
         self._manifest = Manifest(layout, {}, check_seed(split_seed), check_metadata(metadata))
-        self._shard_bytes = shard_bytes
-        self._buffers: dict[str, Buffer] = {}
+        self._shard_bytes = check_whole("shard_bytes", shard_bytes)
+        self._buffers: dict[str, _Buffer] = {}
         self._state = "new"  # new -> open -> closed
         self._overwrite, self._lock = overwrite, FileLock(self.path / LOCK, self.path)
-        self._old, self._made, self._done = occupant(self.path, overwrite), False, False
+        self._old, self._made, self._done = standing_cache(self.path, overwrite), False, False
         #: Whether finished shards are listed as they come, for who must go on without the rest.
         self.lists_unfinished = True
 
@@ -135,8 +137,8 @@ class CacheWriter:
             self.path.mkdir(parents=True, exist_ok=True)
             try:
                 self._lock.__enter__()
-                self._old = standing(self.path, self._overwrite)  # now that no one else writes
-                sweep(self.path)
+                self._old = _standing(self.path, self._overwrite)  # now that no one else writes
+                _sweep(self.path)
             except BaseException:
                 self._leave()
                 raise
@@ -192,21 +194,7 @@ class CacheWriter:
         ------
         InputError
             An array has wrong axes or a value that is not allowed; the first place is named.
-
-        Examples
-        --------
-        See `CacheWriter`.
         """
-        if self._state != "open":
-            raise input_error(
-                "append",
-                "inside the `with` block",
-                f"a {self._state} writer",
-                "Write `with CacheWriter(...) as cache:`.",
-            )
-        self._lock.check()
-        check_name("split", split)
-        self._check_pool(split)
         arrays = {
             "outputs": outputs,
             "labels": labels,
@@ -215,44 +203,48 @@ class CacheWriter:
             "top_prob": top_prob,
             "entropy": entropy,
             "correct": correct,
+            "sample_costs": sample_costs,
             "features": features,
             "context": context,
         }
-        if sample_costs is not None and not isinstance(sample_costs, Mapping):
-            raise input_error("sample_costs", "a mapping of cost name to array", sample_costs)
-        arrays |= {COST_PREFIX + name: value for name, value in (sample_costs or {}).items()}
-        layout, block = to_block(self._manifest.layout, orient(arrays, axes))
-        buffer = self._buffers.get(split) or Buffer(layout, block, self._shard_bytes)
-        buffer.refuse_other(split, block)
-        check_block(layout, block, f"split {split!r}", buffer.rows)
-        self._manifest = replace(self._manifest, layout=layout)
+        self.add(split, arrays, axes)
+
+    def add(self, split: str, arrays: Mapping[str, Any], axes: str = "NKC") -> None:
+        """Append row arrays named as in `Rows` or as the arguments of `append`."""
+        if self._state != "open":
+            step = "Write `with CacheWriter(...) as cache:`."
+            got = f"a {self._state} writer"
+            raise input_error("append", "inside the `with` block", got, step)
+        self._lock.check()
+        check_name("split", split)
+        shares = self._shares
+        if shares is None:
+            shares = dict(DEFAULT_SHARES) if split == POOL else {}
+        check_pool({split, *self._buffers}, shares)
+        buffer = self._buffers.get(split) or _Buffer()
+        layout, block = normalise(self._manifest.layout, arrays, axes, split, buffer.rows)
+        buffer.fix(split, layout, block, self._shard_bytes)
+        self._manifest = replace(self._manifest, layout=layout, shares=shares)
         self._buffers[split] = buffer
         for ready in buffer.add(layout, block):
             self._write(split, ready)
 
-    def _check_pool(self, split: str) -> None:
-        others = set(self._buffers) - {split}
-        if others and (split == POOL or POOL in others):
-            raise input_error(
-                "split",
-                f"either {POOL!r} alone or named splits",
-                f"{split!r} beside {sorted(others)}",
-                "Name every split.",
-            )
-        if split == POOL:
-            shares = dict(DEFAULT_SHARES) if self._shares is None else self._shares
-            self._manifest = replace(self._manifest, shares=shares)
-        elif self._shares:
-            raise input_error(
-                "shares",
-                f"given only for the split {POOL!r}",
-                f"shares and split {split!r}",
-                "Append to the pool, or leave the shares out.",
-            )
+    @property
+    def layout(self) -> Layout:
+        """What all rows have in common, as far as it is known."""
+        return self._manifest.layout
 
     def _write(self, split: str, block: dict[str, Array]) -> None:
+        """Write one shard, atomically, under a name that tells its content.
+
+        So a new cache is written beside an old one, and a shard that no manifest lists is known.
+        """
         with refusing(self.path):
-            shard = write_shard(self.path, split, len(self._manifest.shards), block)
+            data = need("safetensors.numpy", "fit", "to write a cache").save(block)
+            digest = hashlib.sha256(data).hexdigest()
+            file = f"{split}-{len(self._manifest.shards):05d}-{digest[:16]}.safetensors"
+            put(self.path / file, data)
+            shard = Shard(file, split, len(next(iter(block.values()))), len(data), digest)
             self._manifest = replace(self._manifest, shards=(*self._manifest.shards, shard))
             if self.lists_unfinished:
                 put(self.path / UNFINISHED, dump(self._manifest))
@@ -285,8 +277,6 @@ class CacheWriter:
         with refusing(self.path):
             if self._made:
                 sync_folder(self.path.parent)
-            if self._old is not None:
-                put(self.path / REPLACED, dump(self._old))
             put(self.path / MANIFEST, dump(whole))
         self._done = True
 
@@ -295,11 +285,122 @@ class CacheWriter:
         with contextlib.suppress(OSError, InputError):  # what stays, the next writer removes
             if self._lock.held():
                 if self._done:
-                    sweep(self.path)
+                    _sweep(self.path)
                 elif not (self.lists_unfinished and self._manifest.shards):
                     # Where the disk failed at the switch, either may be the one that is read.
-                    sweep(self.path, keep=self._old)
+                    _sweep(self.path, keep=self._old)
         self._lock.__exit__(None, None, None)
         if self._made:
             with contextlib.suppress(OSError):  # it holds something
                 self.path.rmdir()
+
+
+class _Buffer:
+    """Rows of one split that wait for their shard; cut at fixed rows, whatever the batches."""
+
+    def __init__(self) -> None:
+        self.rows = self.waiting = self.size = 0
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.pieces: list[dict[str, Array]] = []
+
+    def fix(self, split: str, layout: Layout, block: dict[str, Array], shard_bytes: int) -> None:
+        """Take the first batch's arrays for all; refuse one with others."""
+        shapes = {name: array.shape[2:] for name, array in block.items()}
+        if not self.size:
+            row = sum(a[:1].size * storage_type(n, layout).itemsize for n, a in block.items())
+            self.size, self.shapes = max(1, shard_bytes // row), shapes
+        if shapes != self.shapes:
+            allowed = f"of the arrays {sorted(self.shapes)} in every batch"
+            got = f"{sorted(shapes)} {sorted(shapes.values())}"
+            raise input_error(f"split {split}", allowed, got, "Give the same ones.")
+
+    def add(self, layout: Layout, block: dict[str, Array]) -> Iterator[dict[str, Array]]:
+        """Take the rows in; yield a block whenever a shard is full."""
+        rows, low = len(next(iter(block.values()))), 0
+        while low < rows:
+            count = min(self.size - self.waiting, rows - low)
+            self.pieces.append({n: _own(layout, n, a[low : low + count]) for n, a in block.items()})
+            self.waiting, self.rows, low = self.waiting + count, self.rows + count, low + count
+            if self.waiting == self.size:
+                yield from self.rest()
+
+    def rest(self) -> Iterator[dict[str, Array]]:
+        """Yield what waits, as one block."""
+        if self.pieces:
+            names = self.pieces[0]
+            block = {n: np.concatenate([piece[n] for piece in self.pieces]) for n in names}
+            self.pieces, self.waiting = [], 0
+            yield block
+
+
+def _own(layout: Layout, name: str, array: Array) -> Array:
+    """Return a copy in storage type: the caller may reuse its array before the shard is written."""
+    kept = store(layout, name, array)
+    return kept.copy() if np.may_share_memory(kept, array) else kept
+
+
+# --- what stands there already -----------------------------------------------------------------
+
+
+def standing_cache(path: Path, overwrite: bool, argument: str = "path") -> Manifest | None:
+    """Return the manifest of the cache that `path` holds and may be replaced, if any.
+
+    Refused are other files, a cache without `overwrite`, and one that a writer is at.
+    """
+    with refusing(path):
+        if (path / LOCK).exists():
+            with FileLock(path / LOCK, path):
+                return _standing(path, overwrite, argument)
+        return _standing(path, overwrite, argument)
+
+
+def _standing(path: Path, overwrite: bool, argument: str = "path") -> Manifest | None:
+    if not os.path.lexists(path):
+        return None
+    if not path.is_dir():
+        raise input_error(argument, "a directory", f"{path} (a file)", "Choose another place.")
+    names = {entry.name for entry in path.iterdir()} - {"README.md", LOCK}
+    wanted = "a new or empty directory, or a policyopt cache"
+    if not names & {MANIFEST, UNFINISHED}:
+        if all(_is_left(path / name) for name in names):
+            return None
+        step = "Other files stand there: choose another place."
+        raise input_error(argument, wanted, f"{path}", step)
+    try:
+        manifest = read_manifest(path)
+    except InputError as error:
+        raise input_error(argument, wanted, f"{path} ({error})", "Choose another place.") from error
+    if not overwrite:
+        got = f"{path}, which holds a{'' if manifest.complete else 'n unfinished'} cache"
+        step = "Choose another place, or replace it with --overwrite (Python: overwrite=True)."
+        raise input_error(argument, "a new or empty directory", got, step)
+    return manifest
+
+
+def _sweep(path: Path, keep: Manifest | None = None) -> None:
+    """Remove what writers left in a locked folder: temporary files, shards that are read no more.
+
+    Those that the manifest there lists stay, and those to `keep`. A shard goes only where its
+    checksum is the one in its name: whatever a manifest may say, no other file does.
+    """
+    there = {entry.name for entry in path.iterdir()}
+    lists = [keep] if keep else []
+    lists += [read_manifest(path)] if there & {MANIFEST, UNFINISHED} else []
+    kept = {shard.file for one in lists for shard in one.shards} | {MANIFEST, "README.md", LOCK}
+    kept |= set() if MANIFEST in there else {UNFINISHED}
+    for name in there - kept:
+        with contextlib.suppress(OSError, InputError):  # the next writer tries again
+            if _is_left(path / name):
+                (path / name).unlink()
+
+
+def _is_left(file: Path) -> bool:
+    """Whether a file is a writer's own: a temporary file, an unfinished list, or a whole shard."""
+    name = file.name
+    if name.startswith(".") and name.endswith(TEMPORARY):
+        name = name[1:].removesuffix(TEMPORARY)
+        return name in (MANIFEST, UNFINISHED) or _SHARD.fullmatch(name) is not None
+    shard = _SHARD.fullmatch(name)
+    if not shard or file.is_symlink() or not file.is_file():
+        return name == UNFINISHED
+    return sha256_file(file, name).startswith(shard[1])

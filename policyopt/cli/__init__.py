@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 #: Exit code of what Ctrl-C ended, as shells have it.
 INTERRUPTED = 130
@@ -21,18 +23,13 @@ def main() -> None:
     try:
         from policyopt.cli.app import main as start
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("policyopt"):
+        if not (told := missing(error)):
             raise
-        print(
-            f"error: the command line needs the package '{error.name}', which is not installed. "
-            "Install the extra that has it: pip install 'policyopt[fit]'. To run a fitted policy "
-            "with numpy alone: python -m policyopt.runtime POLICY OUTPUTS.",
-            file=sys.stderr,
-        )
+        print(f"error: {told}", file=sys.stderr)
         sys.exit(2)
-    if heeded:
-        signal.signal(signal.SIGINT, _stop)
     try:
+        if heeded:
+            signal.signal(signal.SIGINT, _stop)  # in here: it may come at once
         start()
     except BaseException:
         if not interrupted:
@@ -44,8 +41,33 @@ def main() -> None:
             signal.signal(signal.SIGINT, _leave)
 
 
+def missing(error: BaseException) -> str:
+    """Return what to install where an error is that of a missing package of others, else nothing."""
+    name = getattr(error, "name", None) or ""
+    if not isinstance(error, ModuleNotFoundError) or name.startswith("policyopt"):
+        return ""
+    return (
+        f"the command line needs the package '{name}', which is not installed. "
+        "Install the extra that has it: pip install 'policyopt[fit]'. To run a fitted policy "
+        "with numpy alone: python -m policyopt.runtime POLICY OUTPUTS."
+    )
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Let Ctrl-C leave at once in this block: where packages are loaded there is nothing to clean up."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is _stop:
+        signal.signal(signal.SIGINT, _leave)
+    try:
+        yield
+    finally:
+        if before is _stop:
+            signal.signal(signal.SIGINT, _stop)
+
+
 def _leave(*_: object) -> None:
-    """Leave at once: where packages are loaded or unloaded there is nothing to clean up."""
+    """Leave at once."""
     os.write(2, b"interrupted\n")
     os._exit(INTERRUPTED)
 

@@ -1,112 +1,106 @@
-"""``policyopt fit``: one policy under a budget, written as an artifact."""
+"""``policyopt fit``: one policy under a budget, or one per context, written as an artifact."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from policyopt.api import DEFAULT_METHOD, method_of
 from policyopt.api import fit as fit_policy
-from policyopt.cli.experts import SPARED, fit_by_context
-from policyopt.cli.options import (
-    CachePath,
-    CostName,
-    Seed,
-    Settings,
-    Style,
-    make_tables,
-    out_policy,
-    read_cache,
-    read_settings,
-)
+from policyopt.cache.data import ExitData
+from policyopt.cli import options, output
+from policyopt.cli.options import option
 from policyopt.cli.output import (
-    Format,
-    expected_text,
-    note,
+    chosen_method,
+    interval,
     number,
-    print_records,
+    percent,
+    shown,
     thresholds_text,
-    writing,
 )
-from policyopt.cli.progress import foretell, progress
-from policyopt.frontier.curve import threshold_fields
-from policyopt.methods import Fitted
+from policyopt.frontier import threshold_fields
+from policyopt.methods.base import Method
+from policyopt.methods.fitted import Fitted
+from policyopt.methods.registry import ROWS
 from policyopt.progress import progress_callback
 from policyopt.runtime.errors import input_error
+from policyopt.table import Tables
+
+#: Of the budget: to spend less than that is worth a remark.
+_SPARED = 0.95
+#: Seconds from which on work is foretold.
+_LONG = 20.0
 
 
 def fit(
-    cache: CachePath,
+    cache: options.CachePath,
     budget: Annotated[
-        str | None,
-        typer.Option("--budget", help="Mean cost: 2.5 in the unit, or 40% of the full model."),
+        str | None, option("Mean cost: 2.5 in the unit, or 40% of the full model.")
     ] = None,
     method: Annotated[
-        str | None,
-        typer.Option(
-            "--method",
-            help="`policyopt methods` lists them. Default: auto, the best at this budget.",
-        ),
+        str | None, option("See `policyopt methods`. Default: auto, the best at this budget.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Policy file to write.")] = Path("policy.json"),
-    settings: Settings = None,
-    confidence: Annotated[
-        str | None,
-        typer.Option(
-            "--confidence",
-            help="Map to calibrated confidence: platt, beta, isotonic or histogram.",
-        ),
+    out: Annotated[Path, option("Policy file to write.")] = Path("policy.json"),
+    settings: options.Settings = None,
+    calibrator: Annotated[
+        str | None, option("Map to calibrated confidence: platt, beta, isotonic, histogram.")
     ] = None,
     experts: Annotated[
-        bool,
-        typer.Option(
-            "--experts", help="One policy per context of the rows; they share the budget."
-        ),
+        bool, option("One policy per context of the rows; they share the budget.", "--experts")
     ] = False,
-    cost: CostName = None,
-    seed: Seed = 0,
-    style: Style = Format.table,
+    cost: options.CostName = None,
+    seed: options.Seed = 0,
+    style: options.Style = output.Format.table,
 ) -> None:
     """Fit a policy on split `fit` and write it."""
-    held = out_policy(out)
-    data = read_cache(cache)
-    tables = make_tables(data, cost, ("fit",))
+    held = options.out_policy(out)
+    data = options.read_cache(cache)
+    tables = options.make_tables(data, cost, ("fit",))
     # Built here, so that no setting is mistaken for an option of the fit.
-    chosen = method_of(method, read_settings(settings))
+    chosen = method_of(method, options.read_settings(settings))
     if experts:
-        if confidence is not None:
-            raise input_error("--confidence", "absent with --experts", confidence, "Leave one out.")
-        with writing(out, held):
-            fit_by_context(data, tables, budget, chosen, seed, out, style)
+        if calibrator is not None:
+            raise input_error("--calibrator", "absent with --experts", calibrator, "Leave one out.")
+        with output.writing(out, held):
+            records = _fit_experts(data, tables, budget, chosen, seed, out)
+        output.print_records(records, style, _EXPERTS)
         return
     foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1)
-    with progress("fitting") as step, progress_callback(step):
-        fitted = fit_policy(data, budget, chosen, seed=seed, confidence=confidence, tables=tables)
-    with writing(out, held):
+    with output.progress("fitting") as step, progress_callback(step):
+        fitted = fit_policy(data, budget, chosen, seed=seed, calibrator=calibrator, tables=tables)
+    with output.writing(out, held):
         fitted.save(out)
-    compared = fitted.policy.provenance.get("compared", [])
-    if compared:
+    provenance = fitted.policy.provenance
+    if compared := provenance.get("compared", []):
         behind = ", ".join(
-            f"{r['method']} {100 * r['behind_best']:.2f} ± {100 * r['standard_error']:.2f}"
+            f"{r['method']} {percent(r['behind_best'])} ± {percent(r['standard_error'])}"
             for r in compared
         )
-        note(f"cross-validated, points behind the best (± standard error): {behind}")
-    if fitted.budget is not None and fitted.expected.cost < SPARED * fitted.budget:
-        part = 100 * fitted.expected.cost / fitted.budget
-        note(
-            f"{fitted.method} spends {part:.0f} % of the budget: more bought nothing on these rows"
-        )
-    for remark in fitted.policy.provenance.get("notes", []):
-        note(remark)
-    if confidence is not None:
-        note(f"decisions carry a confidence calibrated by {confidence}")
-    print_records([describe(fitted, str(out))], style, COLUMNS)
+        output.note(f"cross-validated, points behind the best (± standard error): {behind}")
+    if fitted.budget is not None:
+        _note_spared(f"{fitted.method} spends", fitted.expected.cost, fitted.budget)
+    for remark in provenance.get("notes", []):
+        output.note(remark)
+    if calibrator is not None:
+        output.note(f"decisions carry a confidence calibrated by {calibrator}")
+    output.print_records([describe(fitted, str(out))], style, COLUMNS)
 
 
-def describe(fitted: Fitted, path: str | None) -> dict[str, Any]:
+def foretell(methods: Sequence[str], rows: int, budgets: int, seeds: int = 1) -> None:
+    """Say on standard error about how long fits will take, before they begin, where it is long."""
+    known = {spec: ROWS[name] for spec in methods if (name := spec.partition(":")[0]) in ROWS}
+    each = {spec: seeds * row.expected_seconds(rows, budgets) for spec, row in known.items()}
+    if (total := sum(each.values())) < _LONG:
+        return
+    slow = sorted(each, key=lambda spec: -each[spec])[:4]
+    most = ", ".join(f"{spec} {each[spec]:.0f} s" for spec in slow)
+    rest = f" and {len(each) - len(slow)} more" if len(each) > len(slow) else ""
+    output.note(f"about {total:.0f} s of processor time: {most}{rest}")
+
+
+def describe(fitted: Fitted, path: str) -> dict[str, Any]:
     """Return a fit as a record, with the interval that its artifact states."""
     low, high = fitted.expected.stated
     return {
@@ -118,17 +112,88 @@ def describe(fitted: Fitted, path: str | None) -> dict[str, Any]:
         "expected_cost_low": low,
         "expected_cost_high": high,
         "effective_rows": fitted.expected.mean.effective_rows,
-        "fit_accuracy": None if isnan(fitted.accuracy) else fitted.accuracy,
+        "fit_accuracy": _known(fitted.accuracy),
         "fit_rows": fitted.expected.rows,
         **threshold_fields(fitted.policy),
         "policy": path,
     }
 
 
-COLUMNS = {
-    "method": lambda r: r["method"] + (f": {r['chosen']}" if r["chosen"] else ""),
-    "budget": lambda r: "-" if r["budget"] is None else f"{number(r['budget'])} {r['unit']}",
-    "expected cost [95 %]": expected_text,
+def _fit_experts(
+    data: ExitData, tables: Tables, budget: str | None, method: Method, seed: int, out: Path
+) -> list[dict[str, Any]]:
+    """Fit and write one policy per context; return a record of each, then one of all (context None)."""
+    from policyopt.experts import fit_experts
+
+    if budget is None:
+        raise input_error("--budget", "given with --experts", "none", "E.g. --budget 40%.")
+    with output.progress("fitting") as step, progress_callback(step):
+        fitted = fit_experts(data, budget, method, seed=seed, tables=tables)
+    fitted.save(out)
+    for part in fitted.parts:
+        if part.pooled:
+            output.note(
+                f"context {part.context} has {part.rows} rows: it has the policy of all rows"
+            )
+    _note_spared("the experts spend", fitted.expected.cost, fitted.budget)
+
+    def record(
+        context: str | None, share: float, budget: float | None, cost: float, accuracy: float,
+        rows: int, pooled: bool | None, low: float | None = None, high: float | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        return {
+            "context": context,
+            "method": fitted.method,
+            "share": share,
+            "budget": budget,
+            "unit": fitted.policy.unit,
+            "expected_cost": _known(cost),
+            "expected_cost_low": low,
+            "expected_cost_high": high,
+            "expected_accuracy": _known(accuracy),
+            "fit_rows": rows,
+            "pooled": pooled,
+            "policy": str(out),
+        }
+
+    records = [
+        record(p.context, p.share, p.fitted.budget, p.cost, p.accuracy, p.rows, p.pooled)
+        for p in fitted.parts
+    ]
+    all_rows = (fitted.expected.cost, fitted.accuracy, fitted.expected.rows, None)
+    return [*records, record(None, 1.0, fitted.budget, *all_rows, *fitted.expected.interval())]
+
+
+def _note_spared(who: str, cost: float, budget: float) -> None:
+    if cost < _SPARED * budget:
+        share = f"{100 * cost / budget:.0f} %"
+        output.note(f"{who} {share} of the budget: more bought nothing on these rows")
+
+
+def _known(value: float) -> float | None:
+    return None if isnan(value) else value
+
+
+def _budget(record: dict[str, Any]) -> str:
+    return "-" if record["budget"] is None else f"{number(record['budget'])} {record['unit']}"
+
+
+COLUMNS: output.Columns = {
+    "method": chosen_method,
+    "budget": _budget,
+    "expected cost [95 %]": interval("expected_cost"),
     "thresholds, exit 0 on": thresholds_text,
-    "policy": lambda r: r["policy"] or "-",
+    "policy": "policy",
+}
+_EXPERTS: output.Columns = {
+    "context": lambda r: r["context"] or "all",
+    "method": "method",
+    "rows": "fit_rows",
+    "share %": shown("share", percent),
+    "budget": _budget,
+    "expected cost [95 %]": lambda r: (
+        shown("expected_cost", number)(r) if r["context"] else interval("expected_cost")(r)
+    ),
+    "expected accuracy %": shown("expected_accuracy", percent),
+    "policy": lambda r: r["policy"] if r["context"] is None else "",
 }

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their text is read."""
+"""Options that several commands share, how their text is read, and where results may be written."""
 
 from __future__ import annotations
 
@@ -10,44 +10,48 @@ from typing import Annotated, Any
 import typer
 
 from policyopt.cache.data import ExitData
-from policyopt.cli.output import Format
-from policyopt.cli.progress import progress
+from policyopt.cli.output import Format, progress
+from policyopt.runtime.artifact import load_any
 from policyopt.runtime.checks import check_seed
 from policyopt.runtime.errors import InputError, input_error
-from policyopt.runtime.experts_file import load_any
 from policyopt.table import Tables
 
-#: How names of results end.
-_OURS = {".csv", ".json", ".png", ".db"}
-CachePath = Annotated[Path, typer.Argument(metavar="CACHE", help="Directory of a cache.")]
-PolicyPath = Annotated[Path, typer.Argument(metavar="POLICY", help="Policy file (JSON).")]
-Style = Annotated[Format, typer.Option("--format", help="How to print.")]
+
+def option(help: str, *names: str, **more: Any) -> Any:
+    """Return an option: named as its parameter unless told."""
+    return typer.Option(*names, help=help, **more)
+
+
+def argument(help: str, metavar: str) -> Any:
+    """Return what stands without an option's name."""
+    return typer.Argument(help=help, metavar=metavar)
+
+
+CachePath = Annotated[Path, argument("Directory of a cache.", "CACHE")]
+PolicyPath = Annotated[Path, argument("Policy file (JSON).", "POLICY")]
+Style = Annotated[Format, option("How to print.", "--format")]
 CostName = Annotated[
-    str | None, typer.Option("--cost", help="Name of the cost to use (default: the cache's first).")
+    str | None, option("Name of the cost to use (default: the cache's first).", "--cost")
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Setting of the method; may be repeated."),
+    option("Setting of the method; may be repeated.", "--set", metavar="KEY=VALUE"),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed.", callback=check_seed)]
-Incomplete = Annotated[
-    bool, typer.Option("--incomplete", help="Read a cache whose writing was cut off.")
-]
+Seed = Annotated[int, option("Seed.", "--seed", callback=check_seed)]
+Split = Annotated[str, option("Split or stream to look at.", "--split")]
+Test = Annotated[str, option("Split or stream to replay on.", "--test")]
 Methods = Annotated[
     str,
-    typer.Option(
-        "--methods", help="Names, comma-separated, or all. E.g. max_prob,margin:thresholds=joint"
-    ),
+    option("Names, comma-separated, or all. E.g. max_prob,margin:thresholds=joint", "--methods"),
 ]
 Budgets = Annotated[
     str,
-    typer.Option(
-        "--budgets",
-        help="A count (9), or a list: 0.2,0.4 in the unit, or 20%,40% of the full model.",
+    option(
+        "A count (9), or a list: 0.2,0.4 in the unit, or 20%,40% of the full model.", "--budgets"
     ),
 ]
 Seeds = Annotated[
-    int, typer.Option("--seeds", min=1, help="Random splits (of a pool) or refits (named splits).")
+    int, option("Random splits (of a pool) or refits (named splits).", "--seeds", min=1)
 ]
 
 
@@ -66,12 +70,8 @@ def make_tables(
     if data.exits < 2:
         why = "With one exit there is nothing to decide: import the outputs of all exits."
         raise input_error("cache", "with at least 2 exits", data.exits, why)
-
-    def told(done: int, total: int) -> None:
-        step(done, total)
-
     with progress("reading the outputs") as step:
-        tables = Tables(data, cost, told)
+        tables = Tables(data, cost, step)
         for split in splits:
             if split in data.split_names:
                 tables.get(split)
@@ -89,12 +89,14 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
     return settings
 
 
+# --- refused before the work, and not after it -----------------------------------------------
+
+
 def out_file(path: Path) -> None:
-    """Refuse a file that cannot be written, before the work and not after it."""
+    """Refuse a file that cannot be written."""
     if path.is_dir():
-        raise input_error(
-            "--out", "a file", f"{path} (a directory)", f"E.g. --out {path / 'NAME'}."
-        )
+        step = f"E.g. --out {path / 'NAME'}."
+        raise input_error("--out", "a file", f"{path} (a directory)", step)
     if path.exists() and not path.is_file():
         raise input_error("--out", "a file", f"{path} (a pipe or device)", "Name a file to write.")
     out_directory(path.parent)
@@ -108,10 +110,7 @@ def out_policy(path: Path) -> str:
     try:
         policy = load_any(path)
     except InputError as error:
-        raise input_error(
-            "--out", "a new file, or a policy to replace", f"{path}, which is none",
-            "Choose another name, or remove the file.",
-        ) from error  # fmt: skip
+        raise _not_ours("a policy", path) from error
     told = policy.provenance  # it may hold anything
     method, budget = told.get("method"), told.get("budget")
     at = f" at {budget:.4g} {policy.unit}" if isinstance(budget, (int, float)) else ""
@@ -124,11 +123,13 @@ def out_table(path: Path, header: str, whole: bool = True) -> None:
     if path.exists() and path.stat().st_size:
         with path.open("rb") as file:
             line = file.readline(1000).strip()
-            if line != header.encode() if whole else not line.startswith(header.encode()):
-                raise input_error(
-                    "--out", f"a new file, or a table with {header} to replace", f"{path}, which is none",
-                    "Choose another name, or remove the file.",
-                )  # fmt: skip
+        if line != header.encode() if whole else not line.startswith(header.encode()):
+            raise _not_ours(f"a table with {header}", path)
+
+
+def _not_ours(what: str, path: Path) -> InputError:
+    step = "Choose another name, or remove the file."
+    return input_error("--out", f"a new file, or {what} to replace", f"{path}, which is none", step)
 
 
 def out_folder(
@@ -136,24 +137,19 @@ def out_folder(
 ) -> None:
     """Refuse a directory where what is written would go through a link, or replace a user's own file.
 
-    Parameters
-    ----------
-    path : Path, optional
-    tables : mapping
-        How the tables begin that are written there, by file name.
-    policy : bool
-        Whether a policy is.
+    `tables`: how the tables begin that are written there, by file name; `policy`: whether one is.
     """
     out_directory(path)
     if path is None or not path.is_dir():
         return
     for entry in path.iterdir():
-        ours = entry.suffix in _OURS or entry.name.startswith("study.db")
+        ours = entry.suffix in (".csv", ".json", ".png", ".db") or entry.name.startswith("study.db")
         if ours and (entry.is_symlink() or (".db" in entry.name and entry.stat().st_nlink > 1)):
-            step = "Remove it, or choose another directory."
-            raise input_error(
-                "--out", "a directory without links where results go", f"{entry} (a link)", step
+            allowed, step = (
+                "a directory without links where results go",
+                "Remove it, or choose another directory.",
             )
+            raise input_error("--out", allowed, f"{entry} (a link)", step)
     for name, begins in (tables or {}).items():
         out_table(path / name, begins, whole=False)
     if policy:
@@ -161,13 +157,12 @@ def out_folder(
 
 
 def out_directory(path: Path | None) -> None:
-    """Refuse a directory that cannot be made or written to, before the work and not after it."""
+    """Refuse a directory that cannot be made or written to."""
     if path is None:
         return
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not there.is_dir():
         raise input_error("--out", "in a directory", f"{there} (a file)", "Choose another place.")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise input_error(
-            "--out", "in a directory that you may write to", str(there), "Choose another."
-        )
+        allowed = "in a directory that you may write to"
+        raise input_error("--out", allowed, str(there), "Choose another.")

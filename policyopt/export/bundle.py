@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,52 +12,27 @@ from policyopt.runtime.checks import check_names
 from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.experts import policy_of
 from policyopt.runtime.files import write_file
-from policyopt.runtime.policy import Policy
 
-from .edges import edges_of
+from .c_header import c_source
 from .folder import new_folder
-from .golden import Golden, row_bytes
-from .golden_file import write_golden
+from .golden import Golden, row_bytes, write_golden
 from .graph import ExitGraph
-from .manifest import (
-    EDGES,
-    GOLDEN,
-    MANIFEST,
-    POLICY,
-    TARGETS,
-    ULPS,
-    checksum,
-    manifest_of,
-    read_manifest,
-)
-from .tracing import trace_policy
-
-__all__ = ["TARGETS", "ULPS", "checksum", "write_bundle", "write_golden"]
+from .manifest import EDGES, GOLDEN, MANIFEST, POLICY, TARGETS, checksum, manifest_of, read_manifest
+from .onnx_folder import write_onnx
+from .python_file import python_source
+from .samples import edges_of
+from .symbolic import trace_policy
 
 
 def write_bundle(
     policy: Any, out: Path, targets: str | Sequence[str], golden: Golden,
     graphs: list[ExitGraph] | None = None, name: str = "policyopt_policy",
 ) -> None:  # fmt: skip
-    """Write a policy in the forms asked for; the folder appears whole or not at all.
+    """Write a policy, or the one of a fit, in the forms asked for; the folder appears whole or not at all.
 
-    Parameters
-    ----------
-    policy : Policy, or a fit that holds one
-    out : Path
-        An earlier export in its place is replaced; anything else is refused.
-    targets : str or sequence of str
-        Of `TARGETS`.
-    golden : Golden
-        From `samples.golden_of`; where it has no edges, they are searched among its own rows.
-    graphs : list of K ExitGraph, optional
-    name : str
-        Of the C header, and prefix of all names in it.
-
-    Raises
-    ------
-    InputError
-        Unknown target, a folder that is no export, a policy that cannot be exported.
+    An earlier export at `out` is replaced; anything else is refused. `targets`: of `TARGETS`. `golden`: from
+    `samples.golden_of`; where it has no edges, they are searched among its own rows. `name`: of the C
+    header, and prefix of all names in it.
     """
     policy, targets = policy_of(policy, single=True), check_names("targets", targets, "E.g. c.")
     unknown = [t for t in targets if t not in TARGETS]
@@ -70,8 +45,12 @@ def write_bundle(
         edges = edges_of(policy, golden) if golden.edges is None else golden.edges
         write_golden(golden, folder / GOLDEN)
         write_golden(edges, folder / EDGES)
-        for target in dict.fromkeys(targets):
-            _WRITERS[target](policy, graphs, folder, name)
+        if "python" in targets:
+            write_file(folder / "policy.py", python_source(policy, graphs))
+        if "onnx" in targets:
+            write_onnx(policy, graphs, folder / "onnx")
+        if "c" in targets:
+            write_file(folder / f"{name}.h", c_source(policy, graphs, name))
         files = {
             path.relative_to(folder).as_posix(): checksum(path)
             for path in sorted(folder.rglob("[!.]*")) if path.is_file()
@@ -91,31 +70,3 @@ def _check_old(out: Path) -> None:
             "--out", "a new folder, or an earlier export as it was written", f"{out} ({error})",
             "Name another folder, or take away what is there.",
         ) from error  # fmt: skip
-
-
-def _python(policy: Policy, graphs: list[ExitGraph], folder: Path, name: str) -> None:
-    from .python_file import python_source
-
-    write_file(folder / "policy.py", python_source(policy, graphs))
-
-
-def _c(policy: Policy, graphs: list[ExitGraph], folder: Path, name: str) -> None:
-    from .c_header import c_source
-
-    write_file(folder / f"{name}.h", c_source(policy, graphs, name))
-
-
-def _onnx(policy: Policy, graphs: list[ExitGraph], folder: Path, name: str) -> None:
-    try:
-        from .onnx_graphs import write_onnx
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"--to onnx needs the package '{error.name}', which is not installed. Install the extra "
-            "that has it: pip install 'policyopt[onnx]'."
-        ) from error
-    write_onnx(policy, graphs, folder / "onnx")
-
-
-_WRITERS: dict[str, Callable[[Policy, list[ExitGraph], Path, str], None]] = {
-    "python": _python, "onnx": _onnx, "c": _c,
-}  # fmt: skip

@@ -21,16 +21,7 @@ _AT_CWD, _EXCHANGE, _SWAP = -100, 2, 2  # of renameat2 (Linux), of renamex_np (m
 def new_folder(out: str | os.PathLike[str], check: Callable[[Path], None]) -> Iterator[Path]:
     """Give a folder to fill; when the block has ended well, it stands at `out`.
 
-    Parameters
-    ----------
-    out : path-like
-    check : callable
-        Told of what stands there, if anything does; raises where that must stay.
-
-    Raises
-    ------
-    InputError
-        The system refuses to write, or another writer is at `out`.
+    `check` is told of what stands there, if anything does, and raises where that must stay.
     """
     out = Path(os.path.realpath(out))
     if not out.name:

@@ -1,4 +1,4 @@
-"""Decision graphs: what a policy computes at one exit, as a few kinds of array operations.
+"""Decision graphs: what a policy computes at one exit, as a few kinds of array operations, and their meaning in numpy.
 
 Every value has the samples on its first axis; shapes are those of one sample, so that axis is 1. A
 constant of one row stands for all rows, one of shape () for one number anywhere. Operands of one
@@ -31,12 +31,16 @@ coin       sample number (n,) int64        seed, stream: as `runtime.coin`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from policyopt.runtime.arithmetic import coin, distances, row_product
+from policyopt.runtime.outputs import ExitOutput, reduce_logits
+from policyopt.runtime.typing import Array
 
 #: Name to numpy's function.
 ELEMENTWISE: dict[str, np.ufunc] = {
@@ -51,23 +55,12 @@ ELEMENTWISE: dict[str, np.ufunc] = {
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One value.
-
-    Attributes
-    ----------
-    op : str
-    args : tuple of Node
-    shape : tuple of int
-        First axis 1: the samples; () for a constant number.
-    dtype : numpy dtype
-        bool, int32, int64, float32 or float64.
-    attrs : mapping
-    """
+    """One value; `shape` has a first axis of 1 for the samples, or is () of a constant number."""
 
     op: str
     args: tuple[Node, ...]
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[Any]  # bool, int32, int64, float32 or float64
     attrs: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -78,32 +71,18 @@ class Node:
 
 @dataclass(frozen=True)
 class ExitGraph:
-    """What happens at one exit.
+    """What happens at one exit."""
 
-    Attributes
-    ----------
-    position : int
-        On the policy's path.
-    exit : int
-        The model's number.
-    inputs : dict of Node
-        ``logits`` (n, C) float32, or ``probabilities``, or the columns of a record; ``features``
-        (n, D); ``sample`` (n,) int64; where they are used.
-    states : tuple of Node
-        Inputs: what the exit before left.
-    outputs : dict of Node
-        ``exit`` (n,) bool, ``prediction`` (n,) int32, ``score`` (n,) float64, ``confidence`` (n,)
-        float64, and, but for records, ``probabilities`` (n, C) float64, of the answer.
-    left : tuple of Node
-        What this exit leaves to the next.
-    """
-
-    position: int
-    exit: int
+    position: int  # on the policy's path
+    exit: int  # the model's number
+    #: ``logits`` (n, C) float32, or ``probabilities``, or the columns of a record; ``features`` (n, D);
+    #: ``sample`` (n,) int64; where they are used.
     inputs: dict[str, Node]
-    states: tuple[Node, ...]
+    states: tuple[Node, ...]  # inputs: what the exit before left
+    #: ``exit`` (n,) bool, ``prediction`` (n,) int32, ``score`` and ``confidence`` (n,) float64, and, but
+    #: for records, ``probabilities`` (n, C) float64, of the answer.
     outputs: dict[str, Node]
-    left: tuple[Node, ...]
+    left: tuple[Node, ...]  # to the next exit
 
     def order(self) -> list[Node]:
         """Return the nodes that outputs and states left need, operands first."""
@@ -115,9 +94,8 @@ def ordered(wanted: Sequence[Node]) -> list[Node]:
     found: dict[int, Node] = {}
     stack: list[tuple[Node, Iterator[Node]]] = []
     for root in wanted:
-        if id(root) in found:
-            continue
-        stack.append((root, iter(root.args)))
+        if id(root) not in found:
+            stack.append((root, iter(root.args)))
         while stack:
             node, rest = stack[-1]
             following = next((arg for arg in rest if id(arg) not in found), None)
@@ -127,13 +105,6 @@ def ordered(wanted: Sequence[Node]) -> list[Node]:
             else:
                 stack.append((following, iter(following.args)))
     return list(found.values())
-
-
-def const(value: npt.ArrayLike) -> Node:
-    """Return a constant; `value` has the samples' axis, of length 1, or is a number."""
-    array = np.array(value)
-    array.flags.writeable = False
-    return Node("const", (), array.shape, array.dtype, {"value": array})
 
 
 class Pool:
@@ -147,17 +118,16 @@ class Pool:
     ) -> Node:
         """Return the node of an operation."""
         node = Node(op, tuple(args), tuple(shape), np.dtype(dtype), attrs)
-        if op not in ("input", "const") and args and all(a.op == "const" for a in args):
-            from .replay import compute
-
-            values = [a.attrs["value"] for a in args]
+        if args and all(a.op == "const" for a in args):
             with np.errstate(all="ignore"):
-                return self.constant(compute(node, values))
+                return self.constant(compute(node, [a.attrs["value"] for a in args]))
         return self._kept(node)
 
     def constant(self, value: npt.ArrayLike) -> Node:
-        """Return the node of a constant."""
-        return self._kept(const(value))
+        """Return the node of a constant: with the samples' axis, of length 1, or a number."""
+        array = np.array(value)
+        array.flags.writeable = False
+        return self._kept(Node("const", (), array.shape, array.dtype, {"value": array}))
 
     def _kept(self, node: Node) -> Node:
         attrs = tuple((name, _key(value)) for name, value in sorted(node.attrs.items()))
@@ -169,3 +139,97 @@ def _key(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.shape, value.dtype.str, value.tobytes()
     return value
+
+
+def compute(node: Node, args: Sequence[Any]) -> Any:
+    """Return the value of a node, (n, ...), from those of its operands."""
+    a = node.attrs
+    if node.op in ELEMENTWISE:
+        return ELEMENTWISE[node.op](*args)
+    match node.op:
+        case "const":
+            return a["value"]
+        case "where":
+            return np.where(*args)
+        case "cast":
+            return args[0].astype(node.dtype)
+        case "reshape":
+            return args[0].reshape(len(args[0]), *node.shape[1:])
+        case "slice":
+            return args[0][(slice(None),) * a["axis"] + (slice(a["start"], a["stop"]),)]
+        case "concat":
+            n = max(len(x) for x in args)
+            return np.concatenate([_rows(x, n) for x in args], a["axis"])
+        case "sum" | "max" | "min":
+            # Side by side in memory: numpy's order of summation depends on the layout.
+            return getattr(np.ascontiguousarray(args[0]), node.op)(axis=a["axis"])
+        case "argmax":
+            return args[0].argmax(axis=a["axis"])
+        case "take":
+            n = max(map(len, args))
+            x, index = (_rows(x, n) for x in args)
+            return x[(np.arange(n), *(slice(None),) * (a["axis"] - 1), index)]
+        case "lookup":
+            return a["table"][args[0]]
+        case "minimum_at":
+            return np.minimum.reduceat(args[0], a["starts"], axis=1)
+        case "search":
+            return np.searchsorted(a["edges"], args[0], side=a["side"])
+        case "interp":
+            return np.interp(args[0], a["knots"], a["values"])
+        case "linear":
+            return row_product(args[0], a["weight"])
+        case "distances":
+            return distances(args[0], a["points"])
+        case "reduce":
+            return reduce_logits(args[0], a["top"])
+        case "field":
+            return getattr(args[0], a["name"])
+        case "coin":
+            return coin(a["seed"], args[0], a["stream"])
+    raise ValueError(f"no operation {node.op}")
+
+
+def _rows(x: Array, n: int) -> Array:
+    return np.broadcast_to(x, (n, *x.shape[1:]))
+
+
+def evaluate(
+    graph: ExitGraph, inputs: Mapping[str, Any], states: Sequence[Any], wide: bool = False
+) -> dict[int, Any]:
+    """Run the graph of an exit by numpy; return what its nodes are, (n or 1, ...), by their ids.
+
+    `wide`: in float64 what is float32 by itself.
+    """
+    values: dict[int, Any] = {id(node): inputs[name] for name, node in graph.inputs.items()}
+    values |= {id(node): state for node, state in zip(graph.states, states, strict=True)}
+    if wide:
+        single = [key for key, value in values.items() if value.dtype == np.float32]
+        values |= {key: values[key].astype(np.float64) for key in single}
+    with np.errstate(all="ignore"):
+        for node in graph.order():
+            if id(node) not in values:
+                args = [values[id(arg)] for arg in node.args]
+                if wide and node.op == "reduce":
+                    values[id(node)] = _wide_reduce(args[0], node.attrs["top"])
+                elif wide and node.op == "cast" and node.dtype == np.float32:
+                    values[id(node)] = args[0].astype(np.float64)
+                else:
+                    values[id(node)] = compute(node, args)
+    return values
+
+
+def _wide_reduce(logits: Array, top: int) -> ExitOutput:
+    """`runtime.output.reduce_logits` in float64."""
+    ranked = np.argsort(-logits, axis=1, kind="stable")[:, :top]
+    peak = np.take_along_axis(logits, ranked[:, :1], axis=1)
+    shift = logits - peak
+    tops, mass = np.take_along_axis(shift, ranked, axis=1), np.exp(shift)
+    np.put_along_axis(mass, ranked[:, :1], 0.0, axis=1)
+    rest = mass.sum(axis=1)
+    spread = (mass * np.where(mass > 0, shift, 0.0)).sum(axis=1)
+    classes = np.where(tops == -np.inf, -1, ranked).astype(np.int32)
+    return ExitOutput(
+        classes[:, 0], np.exp(tops) / (1.0 + rest)[:, None], classes,
+        np.maximum(np.log1p(rest) - spread / (1.0 + rest), 0.0), peak[:, 0] + np.log1p(rest),
+    )  # fmt: skip

@@ -1,8 +1,8 @@
 """The manifest of an export: what is in the folder, and that it is what was written.
 
-Version 2 holds exactly these fields::
+Version 1 holds exactly these fields::
 
-    format, version   "policyopt-export", 2
+    format, version   "policyopt-export", 1
     score, answer, path, kind, classes, unit, costs   as policy.json has them
     rows, edges       samples in golden.npz and in edges.npz
     left_out          {"rows": n, "of": candidates, "ulps": [...]}: candidates for golden.npz that were
@@ -31,18 +31,18 @@ from policyopt.runtime.artifact import load_policy
 from policyopt.runtime.errors import InputError, input_error
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.strict_json import digest_of, parse, read_plain
-from policyopt.thresholds import flat
+from policyopt.thresholds import degenerate_scores
 
 from .golden import Golden
-from .machine import check_machine, this_machine
+from .rounding import check_machine, this_machine
 
-FORMAT, VERSION = "policyopt-export", 2
+FORMAT, VERSION = "policyopt-export", 1
 MANIFEST, POLICY, GOLDEN, EDGES = "manifest.json", "policy.json", "golden.npz", "edges.npz"
 TARGETS = ("python", "onnx", "c")
 #: How far scores may be from those of the runtime: units of float32 rounding (2**-23) of the larger of
 #: the score and 1. The Python file runs the runtime's own code. The others sum and take exponentials of
 #: float32 in another order; exits and answers must be equal all the same.
-ULPS = {"python": 0, "onnx": flat.ULPS, "c": flat.ULPS}
+ULPS = {"python": 0, "onnx": degenerate_scores.ULPS, "c": degenerate_scores.ULPS}
 FIELDS = (
     "format", "version", "score", "answer", "path", "kind", "classes", "unit", "costs", "rows",
     "edges", "left_out", "targets", "machine", "files", "sha256",
@@ -58,18 +58,7 @@ _AGAIN = "Export anew, to another folder."
 def manifest_of(
     policy: Policy, golden: Golden, edges: int, targets: Sequence[str], files: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the manifest, signed.
-
-    Parameters
-    ----------
-    policy : Policy
-    golden : Golden
-    edges : int
-        Samples at the thresholds.
-    targets : sequence of str
-    files : mapping
-        Checksum by name.
-    """
+    """Return the manifest, signed; `edges`: samples at the thresholds, `files`: checksum by name."""
     left = golden.left_out
     content = {
         "format": FORMAT, "version": VERSION, **_told(policy), "rows": len(golden), "edges": edges,
@@ -90,15 +79,7 @@ def _told(policy: Policy) -> dict[str, Any]:
 
 
 def files_of(policy: Policy, targets: Sequence[str], header: str = _USUAL) -> set[str]:
-    """Return the names of the files that an export holds, but the manifest's.
-
-    Examples
-    --------
-    >>> from policyopt.runtime.scores import MaxProb
-    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
-    >>> sorted(files_of(policy, ["c"]))
-    ['edges.npz', 'golden.npz', 'policy.json', 'policyopt_policy.h']
-    """
+    """Return the names of the files that an export holds, but the manifest's."""
     of = {
         "python": ["policy.py"], "c": [header],
         "onnx": ["onnx/manifest.json", *(f"onnx/exit_{k}.onnx" for k in policy.path)],
@@ -113,18 +94,7 @@ def checksum(path: Path) -> str:
 
 
 def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
-    """Return the manifest and the policy of an export: whole, as it was written, nothing besides.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Raises
-    ------
-    InputError
-        No manifest, another version, one that was changed or says other things than the policy does;
-        a file that was changed, added or taken away; links.
-    """
+    """Return the manifest and the policy of an export: whole, as it was written, nothing besides."""
     path = folder / MANIFEST
     if not path.is_file():
         raise input_error(
@@ -133,13 +103,8 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
     manifest = parse(read_plain(path, MANIFEST, _MOST), MANIFEST, _MOST, _AGAIN)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise input_error(MANIFEST, f"of format '{FORMAT}'", "another file", _AGAIN)
-    version = manifest.get("version")
-    if type(version) is not int or version != VERSION:
-        older = f"Export anew: policyopt export {POLICY}"
-        raise input_error(
-            f"version of {MANIFEST}", str(VERSION), version,
-            older if version == 1 else "Update policyopt.",
-        )  # fmt: skip
+    if not _same(version := manifest.get("version"), VERSION):
+        raise input_error(f"version of {MANIFEST}", str(VERSION), version, "Update policyopt.")
     if manifest.keys() != set(FIELDS):
         raise input_error(f"fields of {MANIFEST}", ", ".join(FIELDS), sorted(manifest), _AGAIN)
     told = {name: value for name, value in manifest.items() if name != "sha256"}
@@ -152,26 +117,26 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
     return manifest, policy
 
 
+def _need(manifest: dict[str, Any], name: str, fits: bool, allowed: str) -> None:
+    if not fits:
+        raise input_error(f"{name} of {MANIFEST}", allowed, manifest[name], _AGAIN)
+
+
 def _check_parts(manifest: dict[str, Any]) -> None:
     """Refuse what no policy is needed to judge."""
     files, targets, left = manifest["files"], manifest["targets"], manifest["left_out"]
-    if not isinstance(files, dict) or not all(isinstance(d, str) for d in files.values()):
-        raise input_error(
-            f"files of {MANIFEST}", "a checksum by name", type(files).__name__, _AGAIN
-        )
-    if not isinstance(targets, dict) or not targets or not targets.keys() <= set(TARGETS):
-        raise input_error(f"targets of {MANIFEST}", f"of {', '.join(TARGETS)}", targets, _AGAIN)
+    texts = isinstance(files, dict) and all(isinstance(d, str) for d in files.values())
+    _need(manifest, "files", texts, "a checksum by name")
+    known = isinstance(targets, dict) and targets and targets.keys() <= set(TARGETS)
+    _need(manifest, "targets", bool(known), f"of {', '.join(TARGETS)}")
     for name, target in targets.items():
-        if not _same(target, {"ulps": ULPS[name]}):
-            raise input_error(
-                f"targets of {MANIFEST}", f"{{'ulps': {ULPS[name]}}} of {name}", target, _AGAIN
-            )
+        ulps = {"ulps": ULPS[name]}
+        _need(manifest, "targets", _same(target, ulps), f"{ulps} of {name}")
     for name, least in (("rows", 1), ("edges", 0)):
-        if not _count(manifest[name], least):
-            raise input_error(f"{name} of {MANIFEST}", f"{least} or more", manifest[name], _AGAIN)
+        _need(manifest, name, _count(manifest[name], least), f"{least} or more")
     whole = isinstance(left, dict) and left.keys() == {"rows", "of", "ulps"}
-    if not whole or not _count(left["rows"]) or not _count(left["of"]) or left["rows"] > left["of"]:
-        raise input_error(f"left_out of {MANIFEST}", "rows of so many, and ulps", left, _AGAIN)
+    whole = whole and _count(left["rows"]) and _count(left["of"]) and left["rows"] <= left["of"]
+    _need(manifest, "left_out", whole, "rows of so many, and ulps")
     check_machine(manifest["machine"], f"machine of {MANIFEST}", _AGAIN)
 
 
@@ -214,30 +179,24 @@ def _walk(folder: Path, before: str = "") -> list[str]:
 def _check_policy(manifest: dict[str, Any], policy: Policy) -> None:
     """Refuse what differs from the policy, and files that are not those of the targets."""
     for name, value in _told(policy).items():
-        if not _same(manifest[name], value):
-            raise input_error(
-                f"{name} of {MANIFEST}", f"{value!r}, as in {POLICY}", manifest[name], _AGAIN
-            )
+        _need(manifest, name, _same(manifest[name], value), f"{value!r}, as in {POLICY}")
     ulps, wanted = manifest["left_out"]["ulps"], policy.exits - 1
-    numbers = isinstance(ulps, list) and all(type(u) in (int, float) for u in ulps)
-    if not numbers or len(ulps) not in (0, wanted) or not all(0 <= u <= 64 for u in ulps):
-        raise input_error(f"left_out of {MANIFEST}", f"{wanted} ulps, 0 to 64", ulps, _AGAIN)
+    fits = isinstance(ulps, list) and len(ulps) in (0, wanted)
+    fits = fits and all(type(u) in (int, float) and 0 <= u <= 64 for u in ulps)
+    _need(manifest, "left_out", fits, f"{wanted} ulps, 0 to 64")
     headers = [name for name in manifest["files"] if _HEADER.fullmatch(name)]
     header = headers[0] if len(headers) == 1 else _USUAL
     names = files_of(policy, list(manifest["targets"]), header)
-    if manifest["files"].keys() != names:
-        differ = ", ".join(sorted(manifest["files"].keys() ^ names))
-        raise input_error(
-            f"files of {MANIFEST}", "those of its targets", f"other: {differ}", _AGAIN
-        )
+    if differ := ", ".join(sorted(manifest["files"].keys() ^ names)):
+        allowed = "those of its targets"
+        raise input_error(f"files of {MANIFEST}", allowed, f"other: {differ}", _AGAIN)
 
 
 def _same(given: Any, wanted: Any) -> bool:
     """Whether parsed JSON is the same; true is no number, 1 is 1.0."""
     if isinstance(wanted, list):
-        return (
-            isinstance(given, list) and len(given) == len(wanted) and all(map(_same, given, wanted))
-        )
+        same = isinstance(given, list) and len(given) == len(wanted)
+        return same and all(map(_same, given, wanted))
     if isinstance(wanted, dict):
         same = isinstance(given, dict) and given.keys() == wanted.keys()
         return same and all(_same(given[name], value) for name, value in wanted.items())

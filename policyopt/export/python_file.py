@@ -4,36 +4,48 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
+import runpy
+import textwrap
 from collections.abc import Iterable
+from importlib.metadata import version
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from policyopt.runtime.arithmetic import distances
 from policyopt.runtime.policy import Policy
-from policyopt.runtime.prototypes import distances
+from policyopt.runtime.typing import Array
 
+from .golden import Golden, Ran
 from .graph import ELEMENTWISE, ExitGraph, Node
-from .tracing import trace_policy
+from .symbolic import trace_policy
 
 #: Of the runtime: they, and what they import of it, go into the file as they are.
-_MODULES = ("output", "linear", "coin")
-_PER_LINE = 8
+_MODULES = ("outputs", "arithmetic")
+#: Operations in numpy's words: of operands by number, attributes by name.
+_WORDS = {
+    "const": "{value}", "where": "np.where({0}, {1}, {2})", "cast": "{0}.astype({dtype})",
+    "reshape": "{0}.reshape(len({0}){shape})", "slice": "{0}[{axes}{start}:{stop}]",
+    "concat": "np.concatenate([{rows}], axis={axis})", "argmax": "{0}.argmax(axis={axis})",
+    "sum": "np.ascontiguousarray({0}).sum(axis={axis})",
+    "max": "np.ascontiguousarray({0}).max(axis={axis})",
+    "min": "np.ascontiguousarray({0}).min(axis={axis})",
+    "take": "_rows({0}, n)[np.arange(n), {inner}_rows({1}, n)]", "lookup": "{table}[{0}]",
+    "minimum_at": "np.minimum.reduceat({0}, {starts}, axis=1)",
+    "search": 'np.searchsorted({edges}, {0}, side="{side}")',
+    "interp": "np.interp({0}, {knots}, {values})", "linear": "row_product({0}, {weight})",
+    "distances": "distances({0}, {points})", "reduce": "reduce_logits({0}, {top})",
+    "field": "{0}.{name}", "coin": "coin({seed}, {0}, {stream})",
+}  # fmt: skip
 
 
 def python_source(policy: Policy, graphs: list[ExitGraph] | None = None) -> str:
-    """Return the file.
+    """Return the text of a module with ``start``, ``step`` and ``decide``; its docstring says how to use them.
 
-    Parameters
-    ----------
-    policy : Policy
-    graphs : list of K ExitGraph, optional
-        From `trace_policy`.
-
-    Returns
-    -------
-    str
-        A module with ``start``, ``step`` and ``decide``; its docstring says how to use them.
+    `graphs`: from `trace_policy`, where they are there already.
 
     Examples
     --------
@@ -51,7 +63,7 @@ def python_source(policy: Policy, graphs: list[ExitGraph] | None = None) -> str:
     parts = list(_runtime(_MODULES).values())
     if "distances" in used:
         parts.append(f"_BLOCK = {1 << 15}\n\n\n" + inspect.getsource(distances))
-    parts += [tables.source(), *exits, _serving(policy, graphs)]
+    parts += ["\n".join(tables.lines), *exits, _serving(policy, graphs)]
     text = _head(policy) + "\n\n".join(part.strip() + "\n" for part in parts if part.strip())
     ast.parse(text)  # what cannot be read is never written
     return text
@@ -62,9 +74,10 @@ def _head(policy: Policy) -> str:
         "record": 'a mapping: {"prediction": ..., "confidence": ...}',
         "logits": "its logits, (C,)", "probabilities": "its class probabilities, (C,)",
     }[policy.kind]  # fmt: skip
-    return f'''"""An early-exit policy: when to stop. Made by policyopt {_version()}; needs numpy only.
+    plain = lambda rule: re.sub(r"[^\w .-]", "?", rule.name)  # noqa: E731
+    return f'''"""An early-exit policy: when to stop. Made by policyopt {version("policyopt")}; needs numpy only.
 
-Score {policy.rule.name}, answer {policy.answer.name}; how it was found stands in policy.json.
+Score {plain(policy.rule)}, answer {plain(policy.answer)}; how it was found stands in policy.json.
 
     state = start()                  # start(number) where samples are numbered
     for k in PATH:
@@ -83,14 +96,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numpy import inf, nan
 
 '''
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("policyopt")
 
 
 def _runtime(names: Iterable[str], found: dict[str, str] | None = None) -> dict[str, str]:
@@ -132,34 +140,17 @@ class _Tables:
     """Constants of the file, each once."""
 
     def __init__(self) -> None:
-        self.made: dict[Any, tuple[str, np.ndarray]] = {}
+        self.lines: list[str] = []
+        self._made: dict[Any, str] = {}
 
-    def name(self, value: np.ndarray) -> str:
+    def name(self, value: Array) -> str:
         key = value.shape, value.dtype.str, value.tobytes()
-        return self.made.setdefault(key, (f"T{len(self.made)}", value))[0]
-
-    def source(self) -> str:
-        return "\n".join(f"{name} = {_array(value)}" for name, value in self.made.values())
-
-
-def _array(value: np.ndarray) -> str:
-    numbers = [_number(x) for x in value.reshape(-1).tolist()]
-    if len(numbers) <= _PER_LINE:
-        body = ", ".join(numbers)
-        body = f"[{body}]"
-    else:
-        rows = [numbers[i : i + _PER_LINE] for i in range(0, len(numbers), _PER_LINE)]
-        body = "[\n" + "".join(f"    {', '.join(row)},\n" for row in rows) + "]"
-    if value.ndim == 0:
-        return f"np.{value.dtype.name if value.dtype != bool else 'bool_'}({numbers[0]})"
-    made = f"np.array({body}, dtype=np.{value.dtype.name if value.dtype != bool else 'bool_'})"
-    return made if value.ndim == 1 else f"{made}.reshape{value.shape}"
-
-
-def _number(x: Any) -> str:
-    if isinstance(x, float) and not np.isfinite(x):
-        return "np.nan" if np.isnan(x) else ("np.inf" if x > 0 else "-np.inf")
-    return repr(x)
+        if key not in self._made:
+            self._made[key] = name = f"T{len(self._made)}"
+            kind = "bool_" if value.dtype == bool else value.dtype.name
+            numbers = textwrap.fill(repr(value.tolist()), 96, break_on_hyphens=False)
+            self.lines.append(f"{name} = np.array({numbers}, np.{kind}).reshape({value.shape})")
+        return self._made[key]
 
 
 def _exit_source(graph: ExitGraph, tables: _Tables) -> str:
@@ -183,51 +174,19 @@ def _exit_source(graph: ExitGraph, tables: _Tables) -> str:
 
 def _expression(node: Node, names: dict[int, str], tables: _Tables) -> str:
     args = [names[id(arg)] for arg in node.args]
-    x = args[0] if args else ""
-    a = node.attrs
     if node.op in ELEMENTWISE:
         return f"np.{ELEMENTWISE[node.op].__name__}({', '.join(args)})"
-    colons = ":, " * a.get("axis", 0)
-    dtype = "bool" if node.dtype == bool else f"np.{node.dtype.name}"
-    match node.op:
-        case "const":
-            return tables.name(a["value"])
-        case "where":
-            return f"np.where({', '.join(args)})"
-        case "cast":
-            return f"{x}.astype({dtype})"
-        case "reshape":
-            return f"{x}.reshape({', '.join(['len(' + x + ')', *map(str, node.shape[1:])])})"
-        case "slice":
-            return f"{x}[{colons}{a['start']}:{a['stop']}]"
-        case "concat":
-            rows = ", ".join(f"_rows({arg}, n)" for arg in args)
-            return f"np.concatenate([{rows}], axis={a['axis']})"
-        case "sum" | "max" | "min":
-            return f"np.ascontiguousarray({x}).{node.op}(axis={a['axis']})"
-        case "argmax":
-            return f"{x}.argmax(axis={a['axis']})"
-        case "take":
-            return f"_rows({x}, n)[np.arange(n), {':, ' * (a['axis'] - 1)}_rows({args[1]}, n)]"
-        case "lookup":
-            return f"{tables.name(a['table'])}[{x}]"
-        case "minimum_at":
-            return f"np.minimum.reduceat({x}, {tables.name(a['starts'])}, axis=1)"
-        case "search":
-            return f'np.searchsorted({tables.name(a["edges"])}, {x}, side="{a["side"]}")'
-        case "interp":
-            return f"np.interp({x}, {tables.name(a['knots'])}, {tables.name(a['values'])})"
-        case "linear":
-            return f"row_product({x}, {tables.name(a['weight'])})"
-        case "distances":
-            return f"distances({x}, {tables.name(a['points'])})"
-        case "reduce":
-            return f"reduce_logits({x}, {a['top']})"
-        case "field":
-            return f"{x}.{a['name']}"
-        case "coin":
-            return f"coin({a['seed']}, {x}, {a['stream']})"
-    raise ValueError(f"no operation {node.op}")
+    attrs: dict[str, Any] = {
+        name: tables.name(value) if isinstance(value, np.ndarray) else value
+        for name, value in node.attrs.items()
+    }
+    axis = node.attrs.get("axis", 0)
+    return _WORDS[node.op].format(
+        *args, **attrs, axes=":, " * axis, inner=":, " * (axis - 1),
+        rows=", ".join(f"_rows({arg}, n)" for arg in args),
+        shape="".join(f", {size}" for size in node.shape[1:]),
+        dtype="bool" if node.dtype == bool else f"np.{node.dtype.name}",
+    )  # fmt: skip
 
 
 def _serving(policy: Policy, graphs: list[ExitGraph]) -> str:
@@ -243,3 +202,19 @@ def _serving(policy: Policy, graphs: list[ExitGraph]) -> str:
     head = "\n".join(f"{name} = {value!r}" for name, value in values.items())
     exits = ", ".join(f"_exit_{graph.position}" for graph in graphs)
     return f"{head}\n_EXITS = ({exits},)\n\n\n{template}"
+
+
+def run_python(path: Path, golden: Golden) -> Ran:
+    """Return what an exported file says of golden vectors.
+
+    It is run: only files whose checksum is that of the manifest should come here.
+    """
+    module = runpy.run_path(str(path))
+    ran = Ran.empty(len(golden), len(module["PATH"]))
+    state = module["start"](golden.sample)
+    for at, (k, given) in enumerate(zip(module["PATH"], golden.inputs, strict=True)):
+        output: Any = given.get(module["KIND"], given)
+        if "second" in given:
+            output = {**given, "top_prob": np.stack([given["confidence"], given["second"]], axis=1)}
+        ran.put(slice(None), at, module["step"](k, output, state, given.get("features")))
+    return ran

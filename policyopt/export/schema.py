@@ -1,8 +1,7 @@
 """JSON Schemas (draft 2020-12) of all policy files and manifests, made from what the loaders know.
 
 ``python -m policyopt.export.schema DIR`` writes them; those in ``docs/`` are written so, and a test
-holds them to it. Fields come from the loaders, rules and their parameters from the registries: a
-rule whose array parameters are not described in `ARRAYS` ends in an error, not in a stale schema.
+holds them to it. Fields come from the loaders, rules and their parameters from the registries.
 
 A schema cannot say all that a loader checks (shapes that must fit each other, thresholds per exit,
 the checksum): what loads is valid, what is valid may still be refused.
@@ -17,23 +16,23 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from policyopt.runtime import content, experts_file
+from policyopt.runtime import artifact
 from policyopt.runtime.answers import ANSWERS
 from policyopt.runtime.bandits import BANDITS
+from policyopt.runtime.calibrators import CALIBRATORS
 from policyopt.runtime.checks import MAX_UNIT
-from policyopt.runtime.confidence import CONFIDENCES
-from policyopt.runtime.contexts import MAX_CONTEXTS
-from policyopt.runtime.errors import input_error
-from policyopt.runtime.features import FEATURES
+from policyopt.runtime.experts import MAX_CONTEXTS
 from policyopt.runtime.files import write_file
-from policyopt.runtime.online import online_file
-from policyopt.runtime.online.by_exit import RULES as BY_EXIT
+from policyopt.runtime.online import serving as online_file
 from policyopt.runtime.online.controller import Controller
-from policyopt.runtime.output import KINDS
-from policyopt.runtime.prototypes import SPACES
-from policyopt.runtime.scores import RULES
-from policyopt.runtime.scores.network import ACTIVATIONS
-from policyopt.runtime.scores.similarity import MEASURES
+from policyopt.runtime.online.serving import EXIT_RULES as BY_EXIT
+from policyopt.runtime.outputs import KINDS
+from policyopt.runtime.parameters import Array, Choice
+from policyopt.runtime.scores import OWN
+
+from . import manifest, onnx_folder
+from .onnx_graphs import IR, OPSET
+from .rounding import MACHINE
 
 Schema = dict[str, Any]
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -51,34 +50,6 @@ def or_null(schema: Schema) -> Schema:
 
 
 _LEVELS = [_nested(depth) for depth in range(5)]
-_HISTORY = {
-    "features": {"enum": list(FEATURES)}, "center": _LEVELS[2], "scale": _LEVELS[2],
-    "weights": _LEVELS[2], "offset": _LEVELS[1],
-}  # fmt: skip
-_POINTS = {
-    "space": {"enum": list(SPACES)}, "points": _LEVELS[3], "owner": _LEVELS[2],
-    "projection": or_null(_LEVELS[3]),
-}  # fmt: skip
-#: Of each rule, the parameters that are not plain numbers; its plain ones are read off its fields.
-ARRAYS: Mapping[str, Mapping[str, Schema]] = {
-    "advantage": _HISTORY, "halting": _HISTORY, "logistic": _HISTORY,
-    "beem": {"weights": _LEVELS[1]}, "class_offset": {"offset": _LEVELS[1]},
-    "window": {"middle": _LEVELS[1]}, "similarity": {"measure": {"enum": list(MEASURES)}},
-    "eenet": {"shared": _LEVELS[3], "utility": _LEVELS[2]},
-    "eenet_released": {"weights": _LEVELS[2]},
-    "network": {
-        **_HISTORY, "activation": {"enum": list(ACTIVATIONS)}, "weights": _LEVELS[4],
-        "biases": _LEVELS[3],
-    },
-    "trust_score": _POINTS, "de3_bert": _POINTS, "e2cm": {**_POINTS, "norm": _LEVELS[2]},
-    "combined": {"weights": _LEVELS[2], "bias": or_null(_LEVELS[2])},
-    "temperature": {"temperatures": _LEVELS[1]},
-    "vector": {"scale": _LEVELS[2], "bias": _LEVELS[2]},
-    "platt": {"slope": _LEVELS[1], "offset": _LEVELS[1]},
-    "beta": {"a": _LEVELS[1], "b": _LEVELS[1], "c": _LEVELS[1]},
-    "isotonic": {"knots": _LEVELS[2], "values": _LEVELS[2]},
-    "histogram": {"edges": _LEVELS[2], "values": _LEVELS[2]},
-}  # fmt: skip
 _PLAIN: Mapping[str, Schema] = {
     "int": {"type": "integer"}, "float": NUMBER, "float | None": or_null(NUMBER),
     "str": {"type": "string"}, "bool": {"type": "boolean"}, "tuple[float, ...]": _LEVELS[1],
@@ -95,55 +66,45 @@ def object_of(properties: Mapping[str, Schema], optional: tuple[str, ...] = ()) 
     }
 
 
-def rule_schema(rule: type, arrays: Mapping[str, Schema], inner: str = "params") -> Schema:
-    """Return the schema of a rule by name: its parameters are the fields of its class.
-
-    Raises
-    ------
-    InputError
-        A parameter that nothing describes.
+def rule_schema(rule: type, inner: str = "params") -> Schema:
+    """Return the schema of a rule by name: its parameters are the fields that its class declares.
 
     Examples
     --------
-    >>> rule_schema(RULES["entropy"], {})["properties"]["params"]["properties"]
+    >>> from policyopt.runtime.scores import Entropy
+    >>> rule_schema(Entropy)["properties"]["params"]["properties"]
     {'classes': {'type': 'integer'}}
     """
     given: tuple[Field[Any], ...] = fields(rule)
-    found, name = {}, getattr(rule, "name")  # noqa: B009
-    for field in given:
-        schema = arrays.get(field.name, _PLAIN.get(str(field.type)))
-        if schema is None:
-            step = "Describe it in ARRAYS of policyopt/export/schema.py."
-            raise input_error(
-                f"{field.name} of {name}", "described in its schema", field.type, step
-            )
-        found[field.name] = schema
+    found = {field.name: _field_schema(field) for field in given}
     optional = tuple(f.name for f in given if f.default is not MISSING)
+    name = getattr(rule, "name")  # noqa: B009
     return object_of({"name": {"const": name}, inner: object_of(found, optional)})
 
 
+def _field_schema(field: Field[Any]) -> Schema:
+    spec = field.metadata.get("spec")
+    if isinstance(spec, Choice):
+        return {"enum": list(spec.names)}
+    if isinstance(spec, Array):
+        nested = _LEVELS[len(spec.shape) + bool(spec.each)]
+        return or_null(nested) if spec.optional else nested
+    return _PLAIN[str(field.type)]
+
+
 def _any_of(rules: Mapping[str, type]) -> Schema:
-    return {"oneOf": [rule_schema(rules[n], ARRAYS.get(n, {})) for n in sorted(rules)]}
+    return {"oneOf": [rule_schema(rules[n]) for n in sorted(rules)]}
 
 
-def policy_schema(version: int) -> Schema:
-    """Return the schema of a policy file of one version, its parts by ``#/$defs``.
-
-    Examples
-    --------
-    >>> "kept" in policy_schema(2)["properties"], "kept" in policy_schema(3)["properties"]
-    (False, True)
-    """
+def _policy_schema() -> Schema:
     score = {"$ref": "#/$defs/score"}
     mixture = {"thresholds": _LEVELS[1], "share": {**NUMBER, "minimum": 0, "maximum": 1}}
-    mixture |= {"seed": {"type": "integer"}}
-    if version > 1:
-        mixture |= {"score": or_null(score)}
+    mixture |= {"seed": {"type": "integer"}, "score": or_null(score)}
     costs = {"type": "array", "items": {**NUMBER, "minimum": 0}, "minItems": 1}
     count = {"type": "integer", "minimum": 0}
     known: dict[str, Schema] = {
-        "format": {"const": content.FORMAT},
-        "version": {"const": version},
+        "format": {"const": artifact.FORMAT},
+        "version": {"const": artifact.VERSION},
         "kind": {"enum": list(KINDS)},
         "classes": count,
         "unit": {"type": "string", "minLength": 1, "maxLength": MAX_UNIT},
@@ -152,28 +113,28 @@ def policy_schema(version: int) -> Schema:
         "kept": or_null({"type": "array", "items": count, "minItems": 1, "uniqueItems": True}),
         "model_exits": {**count, "minimum": 1},
         "score": score,
-        "answer": {"$ref": "#/$defs/answer"} if version > 1 else object_of({"name": {"const": "plain"}}),
+        "answer": {"$ref": "#/$defs/answer"},
         "confidence": or_null({"$ref": "#/$defs/confidence"}),
         "thresholds": _LEVELS[1],
         "mixture": or_null(object_of(mixture)),
         "provenance": {"type": "object"},
         "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-    }  # fmt: skip
-    return object_of({name: known[name] for name in content.known_fields(version)})
+    }
+    return object_of({name: known[name] for name in artifact.FIELDS})
 
 
 def _experts_schema() -> Schema:
     name = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"}
     many = {"type": "array", "minItems": 1, "maxItems": MAX_CONTEXTS}
     known: dict[str, Schema] = {
-        "format": {"const": experts_file.FORMAT},
-        "version": {"const": experts_file.VERSION},
+        "format": {"const": artifact.EXPERTS_FORMAT},
+        "version": {"const": artifact.EXPERTS_VERSION},
         "contexts": {**many, "items": name, "uniqueItems": True},
         "policies": {**many, "items": {"$ref": "#/$defs/policy"}},
         "provenance": {"type": "object"},
         "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     }
-    return object_of({name: known[name] for name in experts_file.FIELDS})
+    return object_of({name: known[name] for name in artifact.EXPERTS_FIELDS})
 
 
 def _online_schema() -> Schema:
@@ -190,7 +151,7 @@ def _online_schema() -> Schema:
         "policy": {"$ref": "#/$defs/policy"},
         "thresholds": {**_LEVELS[2], "minItems": 1},
         "labels": or_null(_LEVELS[1]),
-        "steering": {"oneOf": [rule_schema(steering[n], {}, "settings") for n in sorted(steering)]},
+        "steering": {"oneOf": [rule_schema(steering[n], "settings") for n in sorted(steering)]},
         "settings": object_of(settings),
         "state": object_of({"requests": count, "player": {"type": "object"}}),
         "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
@@ -198,34 +159,121 @@ def _online_schema() -> Schema:
     return object_of({name: known[name] for name in online_file.FIELDS})
 
 
-def schemas() -> dict[str, Schema]:
-    """Return every schema by the name of its file: the present version of a policy, and older ones."""
-    parts = {
-        "score": _any_of(RULES),
-        "answer": _any_of(ANSWERS),
-        "confidence": _any_of(CONFIDENCES),
-    }
-    from .manifest_schemas import manifest_schemas  # of the pieces above
+_SHA: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_NAME: Schema = {"type": "string"}
 
-    versions = range(content.VERSION, 0, -1)
-    nested = {**parts, "policy": {"anyOf": [policy_schema(v) for v in versions]}}
-    differs = {
-        1: "No overhead, confidence, kept and model_exits; plain answers; mixtures of one score.",
-        2: "No kept and model_exits: the policy runs every exit.",
-        3: "The version that is written.",
+
+def _export() -> Schema:
+    """Return the schema of the manifest of an export."""
+    amounts = {"type": "array", "items": {**NUMBER, "minimum": 0}}
+    known: dict[str, Schema] = {
+        "format": {"const": manifest.FORMAT},
+        "version": {"const": manifest.VERSION},
+        "score": {"type": "string", "pattern": "^[a-z][a-z0-9_]{0,63}$"},  # perhaps one of your own
+        "answer": {"enum": sorted(ANSWERS)},
+        "path": {"type": "array", "items": _COUNT, "minItems": 1, "uniqueItems": True},
+        "kind": {"enum": list(KINDS)},
+        "classes": _COUNT,
+        "unit": {**_NAME, "maxLength": MAX_UNIT},
+        "costs": {**amounts, "minItems": 1},
+        "rows": {**_COUNT, "minimum": 1},
+        "edges": _COUNT,
+        "left_out": object_of({"rows": _COUNT, "of": _COUNT, "ulps": amounts}),
+        "targets": {
+            **object_of(
+                {t: object_of({"ulps": {"const": manifest.ULPS[t]}}) for t in manifest.TARGETS},
+                manifest.TARGETS,
+            ),
+            "minProperties": 1,
+        },
+        "machine": object_of(
+            {
+                name: {"type": "array", "items": _NAME} if name == "features" else _NAME
+                for name in MACHINE
+            }
+        ),
+        "files": {
+            "type": "object", "additionalProperties": _SHA,
+            "required": [manifest.POLICY, manifest.GOLDEN, manifest.EDGES],
+        },
+        "sha256": _SHA,
+    }  # fmt: skip
+    return object_of({name: known[name] for name in manifest.FIELDS})
+
+
+def _onnx() -> Schema:
+    """Return the schema of the manifest of ONNX graphs."""
+    put = object_of(
+        {
+            "name": _NAME, "dtype": _NAME,
+            "shape": {
+                "type": "array", "prefixItems": [{"const": "n"}],
+                "items": {**_COUNT, "minimum": 1}, "minItems": 1,
+            },
+        }
+    )  # fmt: skip
+    puts = {"type": "array", "items": put}
+    limit, file = or_null(NUMBER), {"type": "string", "pattern": r"^exit_[0-9]{1,4}\.onnx$"}
+    entry: dict[str, Schema] = {
+        "exit": _COUNT, "file": file, "sha256": _SHA, "cost": {**NUMBER, "minimum": 0},
+        "threshold": limit, "threshold_of_share": limit, "inputs": puts, "outputs": puts,
+        "states": {"type": "array", "items": object_of({"output": _NAME, "input": _NAME})},
+    }  # fmt: skip
+    key = {"type": "string", "pattern": "^0x[0-9A-F]{16}$"}
+    coin = object_of({"formula": _NAME, "keys": {"type": "array", "items": key, "minItems": 1}})
+    return object_of(
+        {
+            "format": {"const": onnx_folder.FORMAT},
+            "version": {"const": onnx_folder.VERSION},
+            "opset": {"const": OPSET},
+            "ir_version": {"const": IR},
+            "policy_sha256": _SHA,
+            "kind": {"enum": list(KINDS)},
+            "classes": _COUNT,
+            "model_exits": {**_COUNT, "minimum": 1},
+            "unit": {**_NAME, "maxLength": MAX_UNIT},
+            "share": or_null({**NUMBER, "minimum": 0, "maximum": 1}),
+            "coin": or_null(coin),
+            "tolerance_ulps": {"const": manifest.ULPS["onnx"]},
+            "exits": {"type": "array", "items": object_of(entry), "minItems": 1},
+        }
+    )
+
+
+def manifest_schemas() -> dict[str, tuple[str, str, Schema]]:
+    """Return title, description and schema of each manifest by the name of the schema's file."""
+    export = "What is in the folder, with checksums. What it says of the policy is what policy.json says."
+    onnx = (
+        "The exits' graphs in order, their inputs and outputs, and which output feeds which input."
+    )
+    title = "the manifest of {}, version {}".format
+    return {
+        "export.schema.json": (title("an export", manifest.VERSION), export, _export()),
+        "onnx.schema.json": (title("ONNX graphs", onnx_folder.VERSION), onnx, _onnx()),
     }
-    found = {}
-    for v in versions:
-        file = "policy.schema.json" if v == content.VERSION else f"policy_v{v}.schema.json"
-        found[file] = _whole(f"a policy file, version {v}", differs[v], policy_schema(v), parts)
-    experts = "One policy per context; a policy may be of any version."
-    found["experts.schema.json"] = _whole(
-        "a file of expert policies, version 1", experts, _experts_schema(), nested
-    )
-    online = "A policy, its rungs, who steers it, and what was learned so far."
-    found["online.schema.json"] = _whole(
-        "a file of an online policy, version 1", online, _online_schema(), nested
-    )
+
+
+def schemas() -> dict[str, Schema]:
+    """Return every schema by the name of its file."""
+    parts = {
+        "score": _any_of({rule.name: rule for rule in OWN}),
+        "answer": _any_of(ANSWERS),
+        "confidence": _any_of(CALIBRATORS),
+    }
+    policy = _policy_schema()
+    nested = {**parts, "policy": policy}
+    found = {
+        "policy.schema.json": _whole("a policy file", "Scores of your own are not in it.", policy, parts),
+        "experts.schema.json": _whole(
+            "a file of expert policies", "One policy per context.", _experts_schema(), nested
+        ),
+        "online.schema.json": _whole(
+            "a file of an online policy",
+            "A policy, its levels, who steers it, and what was learned so far.",
+            _online_schema(), nested,
+        ),
+    }  # fmt: skip
     for file, (title, description, schema) in manifest_schemas().items():
         found[file] = _whole(title, description, schema, {})
     return found

@@ -1,7 +1,7 @@
 """Every runtime that is here, run on the golden vectors of an export, and compared.
 
 The policy itself first, by numpy in a batch: on the machine that exported it gives what is recorded, to
-the bit; on another (`machine`) scores within the ulps stated there, the same answers, and the same
+the bit; on another (`rounding`) scores within the ulps stated there, the same answers, and the same
 exits but in rows within those ulps of a threshold, which are counted. Every other runtime is
 compared with numpy here, so of these the same is asked on every machine.
 
@@ -19,72 +19,47 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from policyopt.runtime.deciding import arms
-from policyopt.runtime.errors import CheckError
-from policyopt.runtime.policy import ALWAYS, NEVER, Policy
+from policyopt.runtime.artifact import load_policy, to_dict
+from policyopt.runtime.errors import CheckError, input_error
+from policyopt.runtime.policy import ALWAYS, NEVER, Policy, arms
+from policyopt.runtime.typing import Array, Bools
 
-from .edges import limits_of
-from .golden import Golden, LeftOut, Ran, joined
-from .golden_file import read_golden
-from .machine import TIMES, this_machine
-from .manifest import EDGES, GOLDEN, TARGETS, ULPS, read_manifest
-from .runtimes import RUNNERS, run_batch, run_step, run_torch
-from .scalar_compile import ROOM
-from .scalar_policy import ScalarPolicy
-from .scalar_source import BAND
+from . import onnx_folder
+from .c_compiler import NoCompiler, run_c
+from .golden import Golden, LeftOut, Ran, expect, given_output, joined, read_golden
+from .manifest import EDGES, GOLDEN, POLICY, TARGETS, ULPS, read_manifest
+from .python_file import run_python
+from .rounding import BAND, TIMES, UNIT, own_rounding, scaled_error, this_machine
+from .samples import limits_of
+from .symbolic import trace_policy
 
-__all__ = ["RUNNERS", "Export", "Taken", "Verdict", "read_export", "run_torch", "scaled_error", "verify"]  # fmt: skip
-
-_UNIT = 2.0**-23
-#: What plain Python declares of its scores; its exits and answers are the policy's own everywhere.
-_SCALAR_ULPS = int(ROOM * BAND / _UNIT)
 _LAST = "Do not deploy it; export anew."
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one runtime.
-
-    Attributes
-    ----------
-    runtime : str
-    absent : str
-        Why it could not be run; empty where it was.
-    rows : int
-        Golden vectors and edges.
-    error : float, optional
-        Largest difference of a score, in units of float32 rounding; None of runtimes that give none.
-    within : float, optional
-        How far one of its thresholds may be from the policy's at most, and no row here would tell: the
-        largest distance from a threshold to the nearest score that came, on either side where one came.
-    turned : int
-        Rows within the stated ulps of a threshold whose exit is another; right, as rounding goes. Of
-        numpy: than where they were recorded, 0 on that machine; of ONNX and C: than numpy's here.
-    """
+    """What became of one runtime."""
 
     runtime: str
-    absent: str = ""
-    rows: int = 0
+    absent: str = ""  # why it could not be run
+    rows: int = 0  # golden vectors and edges
+    #: Largest difference of a score, in units of float32 rounding; None of runtimes that give none.
     error: float | None = None
+    #: How far one of its thresholds may be from the policy's at most, and no row here would tell: the
+    #: largest distance from a threshold to the nearest score that came, on either side where one came.
     within: float | None = None
+    #: Rows within the stated ulps of a threshold whose exit is another; right, as rounding goes. Of
+    #: numpy: than where they were recorded, 0 on that machine; of ONNX and C: than numpy's here.
     turned: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Taken:
-    """What a runtime says that tells exits and answers alone.
+    """What a runtime says that tells exits (the model's numbers) and answers alone, each (n,) int."""
 
-    Attributes
-    ----------
-    exit : ndarray of shape (n,), int
-        The model's numbers.
-    prediction : ndarray of shape (n,), int
-    """
-
-    exit: npt.NDArray[Any]
-    prediction: npt.NDArray[Any]
+    exit: Array
+    prediction: Array
 
 
 #: Runs a policy on golden vectors; a text says why it cannot here.
@@ -93,29 +68,15 @@ Runner = Callable[[Policy, Golden], "Taken | str"]
 
 @dataclass(frozen=True, eq=False)
 class Export:
-    """A folder that was read and checked.
-
-    Attributes
-    ----------
-    folder : Path
-    policy : Policy
-    targets : tuple of str
-    golden : Golden
-        Rows of golden.npz, then those of edges.npz.
-    edges : int
-        How many of them are the latter.
-    left_out : LeftOut
-    machine : dict
-        That the scores were recorded on (`machine.this_machine`).
-    """
+    """A folder that was read and checked."""
 
     folder: Path
     policy: Policy
     targets: tuple[str, ...]
-    golden: Golden
-    edges: int
+    golden: Golden  # rows of golden.npz, then those of edges.npz
+    edges: int  # how many of them are the latter
     left_out: LeftOut
-    machine: Mapping[str, Any]
+    machine: Mapping[str, Any]  # that the scores were recorded on
 
     @property
     def same_machine(self) -> bool:
@@ -124,17 +85,7 @@ class Export:
 
 
 def read_export(folder: Path) -> Export:
-    """Read an export and check it, all but run it.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Raises
-    ------
-    InputError
-        No export, or one that was changed since it was written.
-    """
+    """Read an export and check it, all but run it; refuse one that was changed since it was written."""
     manifest, policy = read_manifest(folder)
     golden = read_golden(folder / GOLDEN, policy, manifest["rows"])
     edges = read_golden(folder / EDGES, policy, manifest["edges"])
@@ -145,34 +96,84 @@ def read_export(folder: Path) -> Export:
     return Export(folder, policy, ordered, whole, len(edges), out, manifest["machine"])
 
 
+def run_step(policy: Policy, golden: Golden) -> Ran:
+    """Step one sample after the other through all exits."""
+    ran = Ran.empty(len(golden), policy.exits)
+    for row, number in enumerate(golden.sample):
+        state = policy.start(int(number))
+        for at, k in enumerate(policy.path):
+            given = {name: array[row] for name, array in golden.inputs[at].items()}
+            whole = {n: a if n in ("features", policy.kind) else a[None] for n, a in given.items()}
+            ran.put(
+                row, at, policy.step(k, given_output(policy, whole), state, given.get("features"))
+            )
+    return ran
+
+
+def run_torch(policy: Policy, golden: Golden) -> Ran:
+    """Torch tensors, survivors regrouped after every exit; exits that no one reached are as expected."""
+    import torch
+
+    ran = Ran(**{name: array.copy() for name, array in vars(golden.expected).items()})
+    state, rows = policy.start(golden.sample), np.arange(len(golden))
+    for at, k in enumerate(policy.path):
+        given: dict[str, Any] = {n: array[rows] for n, array in golden.inputs[at].items()}
+        if policy.kind != "record":
+            given = {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in given.items()}
+        seen = policy.step(k, given_output(policy, given), state, given.get("features"))
+        ran.put(rows, at, seen)
+        rows, state = rows[~seen.exit], state.keep(~seen.exit)
+        if not len(rows):
+            break
+    return ran
+
+
+def _run_c(folder: Path, golden: Golden) -> Ran | str:
+    try:
+        return run_c(folder, golden)
+    except NoCompiler as error:
+        return str(error)
+
+
+def _run_onnx(folder: Path, golden: Golden) -> Ran | str:
+    if find_spec("onnxruntime") is None:
+        return "onnxruntime is not installed: pip install 'policyopt[onnx]'"
+    manifest, policy = onnx_folder.read_manifest(folder / "onnx"), load_policy(folder / POLICY)
+    # A manifest must not tell a serving loop other exits, costs or thresholds than the policy's.
+    mixture, none = policy.mixture, [None] * policy.exits
+    wanted: dict[str, Any] = {
+        "exit": list(policy.path), "cost": policy.costs.tolist(),
+        "threshold": [*policy.thresholds.tolist(), None],
+        "threshold_of_share": none if mixture is None else [*mixture.thresholds.tolist(), None],
+    }  # fmt: skip
+    found: dict[str, Any] = {n: [entry.get(n) for entry in manifest["exits"]] for n in wanted}
+    wanted["policy_sha256"] = to_dict(policy)["sha256"]
+    found["policy_sha256"] = manifest.get("policy_sha256")
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise input_error(f"{name} of onnx/manifest.json", f"as in {POLICY}", found[name], "")
+    return onnx_folder.run_onnx(folder / "onnx", golden)
+
+
+#: Of each target, what runs it: given the folder and golden vectors, what it says, or why it is not here.
+RUNNERS: dict[str, Callable[[Path, Golden], Ran | str]] = {
+    "python": lambda folder, golden: run_python(folder / "policy.py", golden),
+    "onnx": _run_onnx, "c": _run_c,
+}  # fmt: skip
+
+
 def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) -> Iterator[Verdict]:
-    """Check an export, runtime by runtime.
+    """Check an export, one that was read or its folder, runtime by runtime.
 
-    Parameters
-    ----------
-    folder : Path, or Export
-        One that was read already.
-    others : mapping, optional
-        More runtimes by name, which tell exits and answers alone and declare no rounding.
-
-    Yields
-    ------
-    Verdict
-
-    Raises
-    ------
-    InputError
-        No export, or one that was changed since it was written.
-    CheckError
-        A runtime differs; the message names the first difference.
+    `others`: more runtimes by name, which tell exits and answers alone and declare no rounding.
     """
     export = folder if isinstance(folder, Export) else read_export(folder)
-    policy, here = export.policy, run_batch(export.policy, export.golden)
+    policy, golden = export.policy, export.golden
+    here = expect(policy, golden.inputs, golden.sample).expected
     yield _recorded("numpy batch", here, export)
-    golden = replace(export.golden, expected=here)
+    golden = replace(golden, expected=here)
     export = replace(export, golden=golden)
     yield _compared("numpy step", run_step(policy, golden), export)
-    yield _compared("plain Python", run_step(ScalarPolicy(policy), golden), export, _SCALAR_ULPS)
     if find_spec("torch") is None:
         yield Verdict("torch, survivors", "torch is not installed")
     else:
@@ -203,30 +204,19 @@ def _recorded(runtime: str, ran: Ran, export: Export) -> Verdict:
     leave = _by_score(wanted.score, limits)
     _refuse(runtime, "exit by the recorded score and the policy's threshold", wanted.leave != leave,
             wanted.leave, leave)  # fmt: skip
-    ulps = np.maximum(ULPS["c"], TIMES * own_rounding(export.policy, golden, ran))
-    ulps = np.minimum(ulps, BAND / _UNIT)
+    own = own_rounding(trace_policy(export.policy), golden)
+    ulps = np.minimum(np.maximum(ULPS["c"], TIMES * own), BAND / UNIT)
     near = np.zeros_like(leave)
-    scale = np.maximum(np.maximum(np.abs(wanted.score[:, :-1]), np.abs(limits)), 1.0) * _UNIT
+    scale = np.maximum(np.maximum(np.abs(wanted.score[:, :-1]), np.abs(limits)), 1.0) * UNIT
     near[:, :-1] = np.abs(wanted.score[:, :-1] - limits) <= ulps[:-1] * scale
     return _compared(runtime, ran, export, ulps, near)
 
 
-def _by_score(score: npt.NDArray[np.float64], limits: Any) -> npt.NDArray[np.bool_]:
+def _by_score(score: Any, limits: Any) -> Bools:
     """Return who leaves, (n, K): from the threshold on; at the last exit all, whatever the score."""
     leave = np.ones(score.shape, dtype=bool)
     leave[:, :-1] = score[:, :-1] >= limits
     return leave
-
-
-def own_rounding(policy: Policy, golden: Golden, ran: Ran) -> npt.NDArray[np.float64]:
-    """Return what float32 does to the scores of each exit, (K,), in its units: plain Python has doubles.
-
-    0 where plain Python cannot run the policy.
-    """
-    scalar = ScalarPolicy(policy)
-    if scalar.reason:
-        return np.zeros(policy.exits)
-    return scaled_error(run_step(scalar, golden).score, ran.score).max(axis=0, initial=0.0)
 
 
 def _compared(
@@ -240,12 +230,10 @@ def _compared(
     golden, wanted = export.golden, export.golden.expected
     reached = np.arange(wanted.score.shape[1]) <= wanted.exit[:, None]
     differs = ran.leave != wanted.leave
-    _refuse(
-        runtime, "exit", differs & ~np.broadcast_to(may, differs.shape), ran.leave, wanted.leave
-    )
-    _refuse(
-        runtime, "answer", ran.prediction != wanted.prediction, ran.prediction, wanted.prediction
-    )
+    may = np.broadcast_to(may, differs.shape)
+    _refuse(runtime, "exit", differs & ~may, ran.leave, wanted.leave)
+    wrong = ran.prediction != wanted.prediction
+    _refuse(runtime, "answer", wrong, ran.prediction, wanted.prediction)
     error = scaled_error(ran.score, wanted.score)
     _refuse(runtime, "score", ~(error <= ulps), ran.score, wanted.score)
     unsure = scaled_error(ran.confidence, wanted.confidence)
@@ -281,7 +269,7 @@ def _told(runtime: str, found: Taken | str, export: Export) -> Verdict:
     return Verdict(runtime, "", len(golden), None, _within(export, wanted.score, reached))
 
 
-def _within(export: Export, score: Any, seen: npt.NDArray[np.bool_]) -> float | None:
+def _within(export: Export, score: Any, seen: Bools) -> float | None:
     """Return `Verdict.within`; None where no threshold is between scores."""
     policy, sample = export.policy, export.golden.sample
     limits, arm = limits_of(policy, sample), arms(policy, sample)
@@ -289,20 +277,12 @@ def _within(export: Export, score: Any, seen: npt.NDArray[np.bool_]) -> float | 
     for at in range(policy.exits - 1):
         for which in np.unique(arm):
             mine = seen[:, at] & (arm == which)
-            gap = score[mine, at] - limits[mine, at]
-            limit = limits[mine, at]
+            gap, limit = score[mine, at] - limits[mine, at], limits[mine, at]
             if not len(gap) or not ALWAYS < limit[0] < NEVER:
                 continue
             sides = [side.min() for side in (gap[gap >= 0], -gap[gap < 0]) if len(side)]
             worst = max(worst or 0.0, *map(float, sides), 0.0)
     return worst
-
-
-def scaled_error(score: Any, expected: Any) -> npt.NDArray[np.float64]:
-    """Return differences of scores in units of float32 rounding (2**-23) of the larger of score and 1."""
-    with np.errstate(all="ignore"):
-        scale = np.maximum(np.abs(expected), 1.0) * _UNIT
-        return np.where(score == expected, 0.0, np.abs(score - expected) / scale)
 
 
 def _refuse(runtime: str, what: str, wrong: Any, here: Any, there: Any) -> None:

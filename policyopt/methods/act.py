@@ -7,8 +7,8 @@ the mean-field output, here the expected correctness of the answers. The price o
 ponder cost is taken off. The gradient is exact: ``dV/dh_k = v_k - v_N`` for k < N, else 0,
 where v_k is correctness less price times cost of exit k.
 
-Departures: x is not the hidden state, which a cache does not keep, but the history features of
-`policyopt.runtime.features`; each exit has weights of its own, since features' scales differ by exit.
+Departures: x is not the hidden state (a cache may keep one as `features`, which is not read here), but the history
+features of `policyopt.runtime.scores.history`; each exit has weights of its own, since features' scales differ by exit.
 The ponder cost of section 2.1, ``N + remainder``, jumps where N does (section 2.2 takes N as constant);
 here it is the mean cost of the same weights, ``sum p_k c_k``, which does not (eps = 0 in training),
 so that L-BFGS applies, and which is in the unit of the costs. What is deployed costs more than that,
@@ -25,19 +25,15 @@ of max_prob. `Fitted.accuracy` is flattered, more than that of methods that cros
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from scipy.optimize import minimize
 
-from policyopt.methods.backward_induction import Stopping
-from policyopt.methods.evidence import Evidence
-from policyopt.methods.priced import Priced
-from policyopt.methods.settings import check_number
-from policyopt.methods.space import Domain, Real
-from policyopt.runtime.confidence.base import sigmoid
-from policyopt.runtime.policy import first_exit
-from policyopt.runtime.scores import ScoreRule
-from policyopt.runtime.scores.halting import Halting
+from policyopt.methods.exit_batch import StoppingData
+from policyopt.methods.lagrangian import LagrangianMethod, Stopping, per_cost
+from policyopt.methods.settings import POSITIVE, Number, Real
+from policyopt.runtime.arithmetic import sigmoid
+from policyopt.runtime.scores import Halting, ScoreRule
 from policyopt.runtime.typing import Floats
 
 #: Prices of the whole cost range, in units of accuracy; the search starts at the middle one.
@@ -47,72 +43,53 @@ _STEPS = 60  # of L-BFGS per price: the start is near
 
 
 @dataclass(frozen=True)
-class Act(Priced):
+class ACT(LagrangianMethod):
     """Leave where learned halting scores have added up to 1 - eps.
 
     Parameters
     ----------
     answer, soft, folds, mix
-        As of `Priced`.
+        As of `LagrangianMethod`.
     eps : float
         In (0, 1); 0.01 in both papers.
     penalty : float
         Of the weights, in rows that gain or lose one answer.
-
-    Examples
-    --------
-    >>> Act(eps=0.05).eps
-    0.05
     """
 
     eps: float = 0.01
     penalty: float = 1.0
 
     label = "act"
+    allowed: ClassVar = {"eps": Number(above=0, below=1), "penalty": POSITIVE}
+    tuned: ClassVar = {"penalty": Real(0.1, 100.0, log=True)}
     groups = 1  # thresholds are set on the rows that train: see above
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("eps", self.eps, above=0, below=1)
-        check_number("penalty", self.penalty, above=0)
-
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning."""
-        return {**super().space(), "penalty": Real(0.1, 100.0, log=True)}
-
-    def rule(self, seen: Evidence, theta: Floats) -> ScoreRule:
+    def rule_at(self, data: StoppingData, theta: Floats) -> ScoreRule:
         """Return the deployed rule of coefficients (K-1, M+1)."""
         return Halting(
-            seen.features, seen.center, seen.scale, theta[:, 1:], theta[:, 0], float(self.eps)
+            data.features, data.center, data.scale, theta[:, 1:], theta[:, 0], float(self.eps)
         )
 
-    def scores(self, seen: Evidence, theta: Floats) -> Floats:
+    def scores_at(self, data: StoppingData, theta: Floats) -> Floats:
         """Return what each row's halting scores have added up to, less 1 - eps, (N, K)."""
-        out = super().scores(seen, theta)
+        out = super().scores_at(data, theta)
         out[:, :-1] = np.cumsum(sigmoid(out[:, :-1]), axis=1) - (1.0 - self.eps)
         out[:, -1] = self.eps
         return out
 
-    def train(self, seen: Evidence, costs: Floats, seed: int) -> Stopping:
+    def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
         """Train the halting scores at every price."""
-        del seed
-        rows, exits = seen.success.shape
+        rows, exits = data.success.shape
         every = np.broadcast_to(costs, (rows, exits))
-        span = float(np.ptp(every.mean(axis=0)))
-        prices = _PRICES / (span if span > 0 else 1.0)
-        theta = np.zeros((exits - 1, seen.columns[0].shape[1] + 1, len(prices)))
+        prices = per_cost(_PRICES, every)
+        theta = np.zeros((exits - 1, data.columns[0].shape[1] + 1, len(prices)))
         for way in (range(_MIDDLE, len(prices)), range(_MIDDLE - 1, -1, -1)):
             start = theta[..., _MIDDLE] if way[0] != _MIDDLE else neutral(theta[..., 0])
             for i in way:
-                value = seen.success - prices[i] * every
-                start = theta[..., i] = halting_weights(seen.columns, value, start, self.penalty)
-        theta = np.stack([theta, theta])  # those of the one group of rows, and those deployed
-        taken = [
-            first_exit(self.scores(seen, theta[-1, ..., i]), np.zeros(exits - 1))
-            for i in range(len(prices))
-        ]
-        return Stopping(prices, theta, np.stack(taken, axis=1).astype(np.int8))
+                value = data.success - prices[i] * every
+                start = theta[..., i] = halting_weights(data.columns, value, start, self.penalty)
+        # Those of the one group of rows, and those deployed.
+        return Stopping(prices, np.stack([theta, theta]))
 
 
 def neutral(theta: Floats) -> Floats:
@@ -125,29 +102,10 @@ def neutral(theta: Floats) -> Floats:
 def halting_weights(columns: list[Floats], value: Floats, start: Floats, penalty: float) -> Floats:
     """Return coefficients that maximise the mean-field value of cumulative halting.
 
-    Parameters
-    ----------
-    columns : list of K-1 arrays of shape (N, M)
-        Standardised.
-    value : ndarray of shape (N, K)
-        What leaving at exit k is worth.
-    start : ndarray of shape (K-1, M+1)
-        Offsets and weights to start from.
-    penalty : float
-        ``penalty / (2 N) * |weights|^2`` is taken off.
-
-    Returns
-    -------
-    ndarray of shape (K-1, M+1)
-
-    Examples
-    --------
-    >>> x = np.repeat([[-1.0], [1.0]], 50, axis=0)  # to leave at exit 0 pays for the second half
-    >>> value = np.stack([x[:, 0] > 0, x[:, 0] < 0], axis=1).astype(float)
-    >>> theta = halting_weights([x], value, np.zeros((1, 2)), 0.1)
-    >>> sigmoid(theta[0, 0] + theta[0, 1] * np.array([-1.0, 1.0])).round(1)
-    array([0., 1.])
+    Shapes: columns (N, M); value (N, K); start (K-1, M+1); returns (K-1, M+1).
     """
+    from scipy.optimize import minimize
+
     rows = len(value)
 
     def loss(flat: Floats) -> tuple[float, Floats]:
@@ -162,30 +120,14 @@ def halting_weights(columns: list[Floats], value: Floats, start: Floats, penalty
         )
         shrink = penalty / rows * theta
         shrink[:, 0] *= 1e-2  # offsets hardly: they only must not run off
-        return (
-            float((shrink * theta).sum() / 2 - worth.mean()),
-            (shrink - gradient).ravel(),
-        )
+        return (float((shrink * theta).sum() / 2 - worth.mean()), (shrink - gradient).ravel())
 
     found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": _STEPS})
     return np.asarray(found.x).reshape(start.shape)
 
 
 def mean_field(h: Floats, value: Floats) -> tuple[Floats, Floats]:
-    """Return the value of the mean-field output per row, (N,), and its gradient by h, (N, K-1).
-
-    Parameters
-    ----------
-    h : ndarray of shape (N, K-1)
-        Halting scores, in [0, 1].
-    value : ndarray of shape (N, K)
-
-    Examples
-    --------
-    >>> worth, slope = mean_field(np.array([[0.6, 0.7]]), np.array([[1.0, 3.0, 5.0]]))
-    >>> worth, slope  # 0.6 * 1 + (1 - 0.6) * 3: the second exit has the remainder
-    (array([1.8]), array([[-2.,  0.]]))
-    """
+    """Return the value of the mean-field output per row, (N,), and its gradient by h, (N, K-1)."""
     sums = np.cumsum(h, axis=1)
     open_ = sums < 1.0  # exits before N
     halts = open_.sum(axis=1)

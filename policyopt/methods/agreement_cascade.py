@@ -16,21 +16,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from policyopt.methods.base import Fitted, Method, check_exits, conclude
-from policyopt.methods.held_out import outputs_of, own_costs
-from policyopt.methods.seen import thinned
-from policyopt.methods.settings import check_choice, check_number
-from policyopt.methods.space import Choice, Domain, Integer
+from policyopt.methods.base import Method, own_costs
+from policyopt.methods.exit_batch import outputs_of, subsample_outputs
+from policyopt.methods.fitted import Draft
+from policyopt.methods.settings import COUNT, Choice, Integer
 from policyopt.runtime.errors import InputError
 from policyopt.runtime.policy import NEVER
-from policyopt.runtime.scores import score_table
-from policyopt.runtime.scores.agreement import Agreement
+from policyopt.runtime.scores import Agreement, score_table
+from policyopt.runtime.typing import Floats
 from policyopt.table import Table
-from policyopt.thresholds import joint
-from policyopt.thresholds.problem import Floats, Problem, Solution
+from policyopt.thresholds.joint import solve_joint
+from policyopt.thresholds.problem import Problem, Solution
 
 VOTES = ("share", "probability")
 
@@ -45,64 +45,50 @@ class AgreementCascade(Method):
         Exits per tier, 1 or more; the last tier has what is left.
     vote : {"share", "probability"}
         Share of the members that vote for the leading class, or the mean probability they give it.
-
-    Examples
-    --------
-    >>> AgreementCascade(tiers=3)
-    AgreementCascade(tiers=3, vote='share')
     """
 
     tiers: int = 2
     vote: str = "share"
 
-    def __post_init__(self) -> None:
-        check_number("tiers", self.tiers, above=0, whole=True)
-        check_choice("vote", self.vote, VOTES)
-
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning."""
-        return {"tiers": Integer(2, 4), "vote": Choice(VOTES)}
+    label = "agreement_cascade"
+    allowed: ClassVar = {"tiers": COUNT, "vote": VOTES}
+    tuned: ClassVar = {"tiers": Integer(2, 4), "vote": Choice(VOTES)}
+    decides = True
 
     def needs(self) -> frozenset[str]:
         """Probabilities of a class that others voted for, where they are asked for."""
         return Agreement(1, int(self.vote == "probability")).needs
 
-    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose thresholds at the ends of tiers for each budget; see `Method.propose`."""
+    def check(self, table: Table) -> None:
+        """Refuse records where probabilities are asked for."""
         if self.lacks(table):
             raise InputError(
                 "'vote' must be 'share' where only records are kept. Got 'probability'. "
                 "Import full logits or probabilities, or leave it out."
             )
-        check_exits(table)
+        super().check(table)
+
+    def pose(self, table: Table, seed: int) -> Draft:
+        """Count the votes."""
         rule = Agreement(self.tiers, int(self.vote == "probability"))
         if rule.soft:
-            table = thinned(table, seed)
+            table = subsample_outputs(table, seed)
         outputs = outputs_of(table) if rule.soft else table.statistics.outputs()
         costs = table.costs + own_costs(rule, table)
-        problem = Problem(score_table(rule, outputs), table.correct, costs, table.unit)
-        ends = gates(table.exits, self.tiers)
-        small = Problem(
-            problem.scores[:, ends], problem.value[:, ends], costs[..., ends], table.unit
-        )
-        return [
-            conclude(self, "agreement_cascade", rule, table, problem, solution, budget, seed)
-            for budget, found in zip(
-                budgets, joint.solve_path(small, budgets, mix=True), strict=True
-            )
-            for solution in [_spread(found, ends, table.exits)]
-        ]
+        scores = score_table(rule, outputs)
+        return Draft(rule, table, Problem(scores, table.correct, costs, table.unit))
+
+    def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
+        """Choose thresholds at the ends of tiers for each budget."""
+        ends = gates(problem.exits, self.tiers)
+        scores, value = problem.scores[:, ends], problem.value[:, ends]
+        small = Problem(scores, value, problem.costs[..., ends], problem.unit)
+        found = solve_joint(small, budgets, mix=True)
+        return [_spread(solution, ends, problem.exits) for solution in found]
 
 
 def gates(exits: int, size: int) -> list[int]:
-    """Return the exits at which samples may leave: 0, the ends of tiers, the last.
-
-    Examples
-    --------
-    >>> gates(5, 2), gates(4, 2), gates(3, 1)
-    ([0, 1, 3, 4], [0, 1, 3], [0, 1, 2])
-    """
+    """Return the exits at which samples may leave: 0, the ends of tiers, the last."""
     return sorted({0, *range(size - 1, exits, size), exits - 1})
 
 

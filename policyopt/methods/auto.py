@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from policyopt.methods.base import Fitted, fit_where_possible
 from policyopt.methods.choosing import (
     FEWEST_ROWS,
+    MOST_COMPARED,
     Candidate,
     Choosing,
     Report,
     compare,
+    fit_chosen,
     one_standard_error,
     signed,
-    thinned_to_compare,
     winners_gain,
-)  # fmt: skip
+)
+from policyopt.methods.fitted import Fitted
 from policyopt.methods.frugalgpt import FrugalGPT
 from policyopt.methods.optimal_stopping import OptimalStopping
-from policyopt.methods.settings import check_number
+from policyopt.methods.settings import FOLDS, NOT_NEGATIVE
 from policyopt.methods.threshold import Threshold
-from policyopt.runtime.typing import Floats
+from policyopt.methods.validation import fit_where_possible, subsample
 from policyopt.table import Table
 
 #: From simple to complex: thresholds of one number per budget; K-1 numbers chosen by labels;
@@ -40,6 +42,15 @@ CANDIDATES: tuple[Candidate, ...] = (
 FOR_CASCADES: tuple[Candidate, ...] = (("frugalgpt", FrugalGPT(), 2),)
 
 
+def _of_the_users_own() -> tuple[Candidate, ...]:
+    """Return what was registered from outside: static scores stand beside joint thresholds, others last."""
+    from policyopt.methods.registry import OWN_FAMILY, ROWS
+
+    own = [row for row in ROWS.values() if row.family == OWN_FAMILY and not row.trains]
+    made = [(row.name, row.load()(**row.preset, **row.defaults)) for row in own]
+    return tuple((name, method, 3 if method.learned else 1) for name, method in made)
+
+
 @dataclass(frozen=True)
 class Auto(Choosing):
     """The best of simple and learned policies at each budget, the simpler one where in doubt.
@@ -52,25 +63,19 @@ class Auto(Choosing):
         Of the outer cross-validation.
     errors : float
         How many standard errors a simpler policy may stand below the best one.
-
-    Examples
-    --------
-    >>> Auto()
-    Auto(folds=5, errors=1.0)
     """
 
     folds: int = 5
     errors: float = 1.0
 
-    def __post_init__(self) -> None:
-        check_number("folds", self.folds, above=1, most=100, whole=True)
-        check_number("errors", self.errors)
+    label = "auto"
+    allowed: ClassVar = {"folds": FOLDS, "errors": NOT_NEGATIVE}
 
     def choose(
         self, table: Table, budgets: Sequence[float], seed: int, validate: bool
     ) -> list[Fitted]:
         """Choose among candidates by name; see `Choosing`."""
-        every = CANDIDATES + (FOR_CASCADES if table.cascade else ())
+        every = CANDIDATES + (FOR_CASCADES if table.cascade else ()) + _of_the_users_own()
         candidates = [row for row in every if not row[1].lacks(table)]
         labels = table.statistics.labels
         known = table if labels is None else table.take(np.flatnonzero(labels >= 0))
@@ -78,43 +83,33 @@ class Auto(Choosing):
             _ = table.correct  # says what is missing
         # Whatever refuses the rows or a budget does so here, by name, before the long work.
         candidates[0][1].propose(known, budgets, seed)
-        if len(known) < FEWEST_ROWS or len(candidates) == 1:
-            choices: list[tuple[int, Report, float]] = [(0, [], 0.0)] * len(budgets)
-        else:
+        choices: list[tuple[int, Report, float]] = [(0, [], 0.0)] * len(budgets)
+        if len(known) >= FEWEST_ROWS and len(candidates) > 1:
             choices = self._choose(known, candidates, budgets, seed)
-        fitted: list[Fitted | None] = [None] * len(budgets)
-        for best in {
-            choice[0] for choice in choices
-        }:  # each chosen method once, for all its budgets
-            name, method, _ = candidates[best]
+
+        def fit(best: int, wanted: list[float]) -> list[Fitted | None]:
+            method = candidates[best][1]
             rows = table if isinstance(method, OptimalStopping) else known
-            places = [i for i, choice in enumerate(choices) if choice[0] == best]
-            wanted = [budgets[i] for i in places]
-            path = fit_where_possible(method, rows, wanted, seed, validate=validate)
-            for i, one in zip(places, path, strict=True):
-                said, by = one, name
-                if said is None:  # affordable on every fold and by a hair not on all rows
-                    by, simplest, _ = candidates[0]
-                    (said,) = fit_where_possible(
-                        simplest, known, [budgets[i]], seed, validate=validate
-                    )
-                assert said is not None  # the simplest can meet all budgets: see above
-                fitted[i] = signed(said, self, "auto", by, *choices[i][1:])
-        return [one for one in fitted if one is not None]
+            return fit_where_possible(method, rows, wanted, seed, validate=validate)
+
+        # The simplest can meet all budgets: see above.
+        found = fit_chosen([(best, 0) for best, _, _ in choices], fit, budgets)
+        return [
+            signed(one, self, candidates[best][0], report, gain)
+            for (best, one), (_, report, gain) in zip(found, choices, strict=True)
+            if one is not None
+        ]
 
     def _choose(
         self, table: Table, candidates: list[Candidate], budgets: Sequence[float], seed: int
     ) -> list[tuple[int, Report, float]]:
         """Return, per budget, the chosen candidate, what the comparison found, and the winner's gain."""
-        rows = thinned_to_compare(table, seed)
-        found = compare(rows, candidates, budgets, self.folds, seed)
+        found = compare(
+            subsample(table, MOST_COMPARED, seed), candidates, budgets, self.folds, seed
+        )
         choices = []
         for j, values in enumerate(found.values):
-            chosen, report = self._rule(values, candidates)
+            chosen, report = one_standard_error(values, candidates, self.errors)
             gain = winners_gain(values, candidates, self.errors, seed)
             choices.append((found.plain(j, chosen, candidates, self.errors), report, gain))
         return choices
-
-    def _rule(self, values: Floats, candidates: list[Candidate]) -> tuple[int, Report]:
-        """One-standard-error rule on values (M, N) of M candidates."""
-        return one_standard_error(values, candidates, self.errors)

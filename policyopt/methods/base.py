@@ -1,158 +1,61 @@
-"""What a method is: configuration with `fit_path`; what it returns: frozen results."""
+"""What a method is: configuration, and the one way in which all of them fit.
+
+A fit goes through hooks that a method overrides as far as it differs: `check` refuses rows by name, `pose`
+learns and scores and poses the threshold problem, `solve` meets each budget; what comes out is frozen, replayed
+and cross-validated in the same way for all. Most methods need only `rule` and `solve_problem`.
+"""
 
 from __future__ import annotations
 
-import platform
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
+from abc import ABC
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.stats import norm
 
-from policyopt.answers.crossfit import CrossFitted, observe
-from policyopt.budgets import budget_list
-from policyopt.intervals import MeanInterval, mean_interval
-from policyopt.methods.space import Domain
-from policyopt.overhead import overhead
-from policyopt.runtime.answers import AnswerRule, Plain
+from policyopt.answers.crossfit import NAMES, CrossFitted, answered, crossfit, folds_of, observe
+from policyopt.costs import budget_list, overhead
+from policyopt.methods.fitted import Draft, Fitted, build_fitted
+from policyopt.methods.settings import Allowed, Choice, Domain, check_setting
+from policyopt.methods.validation import cheapest, validated
+from policyopt.runtime.answers import Identity
 from policyopt.runtime.checks import check_seed
-from policyopt.runtime.decision import Mixture
-from policyopt.runtime.errors import BudgetError, input_error
-from policyopt.runtime.policy import Policy, first_exit
-from policyopt.runtime.scores import ScoreRule, score_table
+from policyopt.runtime.errors import InputError, input_error
+from policyopt.runtime.scores import ScoreRule, make_rule, score_table
 from policyopt.runtime.typing import Floats
 from policyopt.table import Table
-from policyopt.thresholds.flat import level
+from policyopt.thresholds.degenerate_scores import collapse
 from policyopt.thresholds.problem import Problem, Solution
 
-
-@dataclass(frozen=True, eq=False)
-class Expectation:
-    """Mean cost that a policy is expected to realise on unseen rows.
-
-    The thresholds were set so that N rows cost the budget. In the long run the policy's mean cost differs
-    from that by the sampling error of these rows (first-order delta method; thresholds are quantiles of them),
-    and by what the training of its score would have made of others (`more_variance`).
-
-    Attributes
-    ----------
-    cost : float
-        In the unit of the costs.
-    paid : ndarray of shape (N,)
-        What each of the rows that chose the thresholds pays, on average over the policy's coin.
-    coin : float
-        Variance per sample that the coin adds.
-    more_variance : float
-        Per row, of the trained score: of the difference between what rows pay by the policy, and by policies
-        that they took no part in.
-    span : float
-        Cost of the last exit less that of the first: as far as a row not seen may lie off.
-    ends : tuple of float, optional
-        Between which the mean lies for certain: of costs per exit the least and the largest, of others 0.
-    declined : bool
-        Whether costs have so heavy a tail for so few rows that no interval is stated: its ends are NaN.
-    """
-
-    cost: float
-    paid: Floats
-    coin: float = 0.0
-    more_variance: float = 0.0
-    span: float = 0.0
-    ends: tuple[float, float] | None = None
-    declined: bool = False
-
-    @property
-    def rows(self) -> int:
-        """N, the rows the thresholds were chosen on."""
-        return len(self.paid)
-
-    @property
-    def sd(self) -> float:
-        """Standard deviation of the cost per sample, the coin's part included."""
-        return float((self.paid.var() + self.coin) ** 0.5)
-
-    @cached_property
-    def mean(self) -> MeanInterval:
-        """The long-run mean cost with its 95 % interval, and the effective number of rows.
-
-        The coin's variance counts as if these rows had been tossed for: they need not have been, and the
-        interval is the wider for it, but so are those of who replays them and compares.
-        """
-        more, span = self.more_variance + self.coin, self.span
-        return mean_interval(self.paid, center=self.cost, more_variance=more, span=span)
-
-    @property
-    def stated(self) -> tuple[float, float] | tuple[None, None]:
-        """The 95 % interval of the long-run mean cost, None where it is declined."""
-        return (None, None) if self.declined else self.interval()
-
-    def interval(self, rows: int | None = None, level: float = 0.95) -> tuple[float, float]:
-        """Return the interval of the mean cost of `rows` unseen rows (None: in the long run).
-
-        Examples
-        --------
-        >>> paid = np.tile([1.0, 3.0], 50)
-        >>> low, high = Expectation(2.0, paid).interval()
-        >>> round(low, 1), round(high, 1)
-        (1.8, 2.2)
-        """
-        if self.declined:
-            return float("nan"), float("nan")
-        z = float(norm.ppf(0.5 + level / 2))
-        scale = z / float(norm.ppf(0.975))
-        new = 0.0 if rows is None else z * self.sd / rows**0.5
-        low, high = (scale * (end - self.cost) for end in (self.mean.low, self.mean.high))
-        found = self.cost - float(np.hypot(low, new)), self.cost + float(np.hypot(high, new))
-        if self.ends is None:
-            return found
-        return max(found[0], self.ends[0]), min(found[1], self.ends[1])
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """The result of a fit: a frozen policy and what is known about it.
-
-    Attributes
-    ----------
-    policy : Policy
-        What is deployed.
-    method : str
-        Label of the method.
-    budget : float or None
-        Mean cost asked for, in the policy's unit; None where thresholds were given without one.
-    expected : Expectation
-        The realised cost to expect on unseen rows.
-    accuracy : float
-        Cross-validated from 20 to 5,000 rows, less what a choice among methods gains by chance (see
-        `policyopt.methods.validation` and `choosing`). Of fewer or more, of networks, and where a fold cannot be
-        fitted, that of the rows that chose the thresholds. NaN where they have no labels.
-    flat : tuple of int
-        Exits, in the model's numbers, whose scores differ by rounding only: each decides the same for all
-        samples, or by a coin (see `policyopt.thresholds.flat`). The provenance's ``notes`` say so.
-    """
-
-    policy: Policy
-    method: str
-    budget: float | None
-    expected: Expectation
-    accuracy: float
-    flat: tuple[int, ...] = ()
-
-    def save(self, path: Any) -> None:
-        """Write the policy's artifact (JSON)."""
-        self.policy.save(path)
+#: What tuning tries for the setting `answer`.
+ANSWERS = Choice(("plain", "combined"))
+_FOLDS = 5  # of the cross-fitting of answers
 
 
 @dataclass(frozen=True)
-class Method(ABC):
+class Method(ABC):  # noqa: B024 (every hook has a default)
     """Configuration and `fit_path`. A subclass is a frozen dataclass; its fields are its settings."""
 
+    #: Name of the method.
+    label: ClassVar[str] = ""
     #: Whether coefficients are learned from rows, which takes some hundreds of them.
     learned: ClassVar[bool] = False
+    #: Of settings: what each may be, and what tuning may try. Those of base classes hold, too.
+    allowed: ClassVar[Mapping[str, Allowed]] = {}
+    tuned: ClassVar[Mapping[str, Domain]] = {}
+    #: Whether one exit alone is refused: there would be nothing to search or learn.
+    decides: ClassVar[bool] = False
+    #: What is said of rows that lack something.
+    remedy: ClassVar[str] = (
+        "which these records do not hold. Import full logits, or records with that column, or use max_prob."
+    )
+    #: What exits return, and scores look at; a name of `policyopt.answers`.
+    answer = "plain"
+
+    def __post_init__(self) -> None:
+        for name, allowed in self._merged("allowed").items():
+            check_setting(name, getattr(self, name), allowed)
 
     def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Return one fitted policy per budget, each replayed and, of few rows, cross-validated.
@@ -175,17 +78,54 @@ class Method(ABC):
         BudgetError
             A budget that no policy can meet.
         """
-        from policyopt.methods.validation import validated
-
         given = budget_list(budgets, table.mean_costs)
         return validated(self, table, given, check_seed(seed))
 
-    @abstractmethod
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Return what these rows suggest, one policy per budget, trained once where the method allows.
 
         As `fit_path`, which asks for this several times and sees to it that the budget holds on new rows.
         """
+        self.check(table)
+        draft = self.pose(table, seed)
+        for budget in budgets:
+            draft.problem.check_budget(budget)
+        solved = zip(self.solve(draft, budgets, seed), budgets, strict=True)
+        return [build_fitted(self, one, budget, seed) for one, budget in solved]
+
+    def check(self, table: Table) -> None:
+        """Refuse rows that lack what the method needs, by name."""
+        missing = self.lacks(table)
+        if missing:
+            raise InputError(f"Method '{self.name}' needs {', '.join(missing)}, {self.remedy}")
+        if self.decides:
+            check_exits(table)
+
+    def pose(self, table: Table, seed: int) -> Draft:
+        """Return the rule and the threshold problem: here of a rule with nothing to learn but the answers."""
+        answers = crossfit(table, self.answer, folds_of(len(table), _FOLDS, seed))
+        table = answered(table, answers)
+        rule = self.rule(table, seed)
+        problem = problem_of(rule, table, answers, self.labelled())
+        return Draft(rule, table, problem, answers.rule)
+
+    def rule(self, table: Table, seed: int) -> ScoreRule:
+        """Return the score rule for answered rows."""
+        return make_rule("max_prob", {})
+
+    def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
+        """Return the draft with its solution for each budget, which have been checked."""
+        found = self.solve_problem(draft.problem, budgets)
+        return [replace(draft, solution=solution) for solution in found]
+
+    def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
+        """Return thresholds for each budget."""
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """Name of the method."""
+        return self.label
 
     @property
     def validates(self) -> bool:
@@ -204,55 +144,66 @@ class Method(ABC):
         """Return what the method needs and these rows do not hold."""
         return sorted(self.needs() - table.known)
 
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return, per setting worth tuning, what `policyopt tune` may try."""
-        return {}
-
     def settings(self) -> dict[str, Any]:
         """Return the method's fields, JSON-able."""
         return asdict(self)
+
+    @classmethod
+    def space(cls) -> dict[str, Domain]:
+        """Return, per setting worth tuning, what `policyopt tune` may try."""
+        return cls._merged("tuned")
+
+    @classmethod
+    def _merged(cls, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for one in reversed(cls.__mro__):
+            found |= vars(one).get(name, {})
+        return found
+
+
+@dataclass(frozen=True)
+class ConfidenceMethod(Method):
+    """Thresholds on the confidence of the answers.
+
+    Parameters
+    ----------
+    answer : str
+        What exits return, and confidence is read from: ``plain``, or another name of `policyopt.answers`.
+    """
+
+    answer: str = "plain"
+
+    allowed: ClassVar = {"answer": NAMES}
+    tuned: ClassVar = {"answer": ANSWERS}
+
+    def lacks(self, table: Table) -> list[str]:
+        """Return what the method needs and these rows do not hold."""
+        return [*super().lacks(table), *lacks_outputs(self.answer, table)]
 
 
 def check_exits(table: Table) -> None:
     """Refuse one exit alone, where methods that search or learn have nothing to work on."""
     if table.exits < 2:
-        raise input_error(
-            "exits", "2 or more: with one there is nothing to decide", table.exits,
-            "Import the outputs of all exits.",
-        )  # fmt: skip
+        allowed = "2 or more: with one there is nothing to decide"
+        raise input_error("exits", allowed, table.exits, "Import the outputs of all exits.")
 
 
-def cheapest(table: Table) -> float:
-    """Return the least mean cost of any policy: of exit 0, or of a cascade's cheapest model alone."""
-    costs = table.mean_costs
-    return float(np.diff(costs, prepend=0.0).min() if table.cascade else costs[0])
+def lacks_outputs(answer: str, table: Table) -> list[str]:
+    """Return that answers other than plain need all class outputs, where rows do not hold them."""
+    whole = answer == "plain" or table.kind != "record"
+    return [] if whole else ["all class outputs (for answers other than plain)"]
 
 
 def check_budgets(table: Table, budgets: Sequence[float]) -> None:
     """Refuse budgets outside what any policy on these rows can cost, its own arithmetic left out."""
-    ends = np.array([cheapest(table), table.mean_costs[-1]])
-    bare = Problem(np.zeros((1, 2)), np.zeros((1, 2)), ends, table.unit)
     for budget in budgets:
-        bare.check_budget(budget)
+        range_of(table).check_budget(budget)
 
 
-def fit_where_possible(
-    method: Method, table: Table, budgets: Sequence[float], seed: int, *, validate: bool = True
-) -> list[Fitted | None]:
-    """Fit each budget that the method can meet: its own arithmetic may be too much for the lowest.
-
-    Without `validate` the policies are as proposed: for those that are judged on rows of their own.
-    """
-    try:
-        return list((method.fit_path if validate else method.propose)(table, budgets, seed))
-    except BudgetError:
-        if len(budgets) == 1:
-            return [None]
-        return [
-            fit_where_possible(method, table, [budget], seed, validate=validate)[0]
-            for budget in budgets
-        ]
+def range_of(table: Table) -> Problem:
+    """Return a problem without rows to speak of, of the costs between which any policy on these rows lies."""
+    ends = np.array([cheapest(table), table.mean_costs[-1]])
+    return Problem(np.zeros((1, 2)), np.zeros((1, 2)), ends, table.unit)
 
 
 def problem_of(
@@ -264,15 +215,15 @@ def problem_of(
     arithmetic is part of the costs. Rows of a fit that is not `labelled` may lack labels: what
     leaving is worth is then NaN.
     """
-    answers = answers or CrossFitted(Plain())
+    answers = answers or CrossFitted(Identity())
     known = labelled or table.labelled
     value = table.correct if known else np.full((len(table), table.exits), np.nan)
     spent = overhead(answers.rule, (rule,), table.exits, table.classes, table.rate)
-    scores, flat = level(rule, scored(rule, table, answers))
+    scores, flat = collapse(rule, _scored(rule, table, answers))
     return Problem(scores, value, table.costs + spent, table.unit, flat)
 
 
-def scored(rule: ScoreRule, table: Table, answers: CrossFitted) -> Floats:
+def _scored(rule: ScoreRule, table: Table, answers: CrossFitted) -> Floats:
     """Return the scores (N, K) of a table's rows; whole outputs are read only by rules that need them."""
     if "log_prob" not in rule.needs:
         return score_table(rule, table.statistics.outputs())
@@ -282,122 +233,6 @@ def scored(rule: ScoreRule, table: Table, answers: CrossFitted) -> Floats:
     return scores
 
 
-def conclude(
-    method: Method,
-    label: str,
-    rule: ScoreRule,
-    table: Table,
-    problem: Problem,
-    solution: Solution,
-    budget: float,
-    seed: int,
-    expected: Expectation | None = None,
-    answer: AnswerRule | None = None,
-) -> Fitted:
-    """Freeze a solution into a policy, with its expected cost and its provenance.
-
-    `expected` is given where it is known in closed form; else it is what the solution costs here.
-    """
-    sets = [(1.0 - solution.share, solution.thresholds)]
-    if solution.other is not None:
-        sets.append((solution.share, solution.other))
-    outcomes = []
-    for weight, thresholds in sets:
-        exits = first_exit(problem.scores, thresholds)
-        outcomes.append((weight, problem.paid(exits), problem.gained(exits)))
-    mixture = (
-        None
-        if solution.other is None
-        else Mixture(solution.other, float(solution.share), int(seed))
-    )
-    if expected is None:
-        expected = expectation(outcomes, problem)
-    return freeze(
-        method, label, rule, solution.thresholds, mixture, table, budget, seed, expected,
-        sum(weight * float(gained.mean()) for weight, _, gained in outcomes), answer, problem.flat,
-    )  # fmt: skip
-
-
-def expectation(
-    outcomes: Sequence[tuple[float, Floats, Floats]], problem: Problem | None = None
-) -> Expectation:
-    """Return what a mixture of policies, (share, cost per row, value per row) each, is to cost."""
-    paid = np.sum([weight * cost for weight, cost, _ in outcomes], axis=0)
-    coin = sum(weight * float(((cost - paid) ** 2).mean()) for weight, cost, _ in outcomes)
-    span = 0.0 if problem is None else float(np.ptp(problem.mean_costs))
-    return Expectation(float(paid.mean()), paid, coin, 0.0, span)
-
-
-def freeze(
-    method: Method,
-    label: str,
-    rule: ScoreRule,
-    thresholds: Floats,
-    mixture: Mixture | None,
-    table: Table,
-    budget: float,
-    seed: int,
-    expected: Expectation,
-    accuracy: float,
-    answer: AnswerRule | None = None,
-    flat: Sequence[int] = (),
-) -> Fitted:
-    """Make the policy, its costs including its own arithmetic, and say where it comes from.
-
-    Flat exits (see `policyopt.thresholds.flat`) are told of in the provenance's ``notes``.
-    """
-    answer = answer or Plain()
-    rules = (rule,) if mixture is None or mixture.rule is None else (rule, mixture.rule)
-    own = overhead(answer, rules, table.exits, table.classes, table.rate)
-    provenance = {
-        "method": label,
-        "settings": method.settings(),
-        "seed": int(seed),
-        "budget": float(budget),
-        "cost": table.cost_name,
-        "rows": len(table),
-        "split": table.split,
-        "cache": table.cache,
-        "versions": {
-            "policyopt": _version(),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-    }
-    named = tuple(int(table.path[k]) for k in flat)
-    if named:
-        provenance["notes"] = [flat_note(named)]
-    policy = Policy(
-        rule,
-        thresholds,
-        table.mean_costs + own,
-        table.unit,
-        table.kind,
-        table.classes,
-        mixture,
-        provenance,
-        answer,
-        own,
-        kept=table.kept,
-        model_exits=table.model_exits,
-    )
-    return Fitted(policy, label, budget, expected, accuracy, named)
-
-
-def flat_note(exits: Sequence[int]) -> str:
-    """Return what is said of exits, in the model's numbers, whose scores do not tell samples apart.
-
-    Examples
-    --------
-    >>> flat_note([0, 2])
-    'scores of exits 0, 2 differ by rounding only: no sample is told from another there'
-    """
-    which = f"exit {exits[0]}" if len(exits) == 1 else f"exits {', '.join(map(str, exits))}"
-    return f"scores of {which} differ by rounding only: no sample is told from another there"
-
-
-def _version() -> str:
-    try:
-        return version("policyopt")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"
+def own_costs(rule: ScoreRule, table: Table) -> Floats:
+    """Return the cumulative cost of the rule's arithmetic on plain answers, (K,): known before any training."""
+    return overhead(Identity(), (rule,), table.exits, table.classes, table.rate)

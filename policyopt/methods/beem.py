@@ -14,51 +14,40 @@ The accuracies are K numbers from the rows that set the thresholds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from policyopt.methods.settings import check_choice
-from policyopt.methods.space import Choice, Domain
+from policyopt.methods.settings import Choice
 from policyopt.methods.threshold import Threshold
+from policyopt.runtime.scores import BEEM as BeemRule
 from policyopt.runtime.scores import ScoreRule
-from policyopt.runtime.scores.beem import Beem as BeemRule
 from policyopt.table import Table
 
 WEIGHTS = ("accuracy", "cost")
 
 
 @dataclass(frozen=True)
-class Beem(Threshold):
+class BEEM(Threshold):
     """Leave where exits that agree have gathered enough weighted confidence.
 
     Parameters
     ----------
-    score, thresholds, mix, answer, calibrator
+    score, thresholds, mix, answer, shared_map
         As of `Threshold`.
     weights : {"accuracy", "cost"}
         BEEM-A or BEEM-C.
-
-    Examples
-    --------
-    >>> Beem(weights="cost").weights
-    'cost'
     """
 
     score: str = "beem"
     weights: str = "accuracy"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("weights", self.weights, WEIGHTS)
-
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning."""
-        return {**super().space(), "weights": Choice(WEIGHTS)}
+    allowed: ClassVar = {"weights": WEIGHTS}
+    tuned: ClassVar = {"weights": Choice(WEIGHTS)}
 
     def labelled(self) -> bool:
         """Accuracies need labels."""
         return self.weights == "accuracy" or super().labelled()
 
-    def rule(self, table: Table) -> ScoreRule:
+    def rule(self, table: Table, seed: int) -> ScoreRule:
         """Return the score rule: its weights come from these rows."""
         if self.weights == "accuracy":
             return BeemRule(table.correct.mean(axis=0))

@@ -15,21 +15,21 @@ that are right call it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from policyopt.methods.exit_batch import ExitBatch
 from policyopt.methods.learned_score import LearnedScore
-from policyopt.methods.prototype_score import class_means
-from policyopt.methods.seen import Seen
-from policyopt.methods.settings import check_number
-from policyopt.methods.space import Domain, Real
-from policyopt.runtime.output import ExitOutput
-from policyopt.runtime.scores.class_offset import ClassOffset
+from policyopt.methods.prototypes import class_means
+from policyopt.methods.settings import NOT_NEGATIVE, Number, Real
+from policyopt.runtime.outputs import ExitOutput
+from policyopt.runtime.scores import ClassOffset
 from policyopt.runtime.typing import Floats, Ints
 
 
 @dataclass(frozen=True)
-class Cbt(LearnedScore):
+class CBT(LearnedScore):
     """Leave where the confidence is high for the predicted class.
 
     Parameters
@@ -40,40 +40,26 @@ class Cbt(LearnedScore):
         How far apart the thresholds of the easiest and the hardest class lie, in [0, 1].
     kappa : float
         Rows of a class at which its own place in that range counts half.
-
-    Examples
-    --------
-    >>> Cbt(width=0.2)
-    Cbt(thresholds='geometric', answer='plain', folds=5, width=0.2, kappa=20.0)
     """
 
     width: float = 0.098
     kappa: float = 20.0
 
     label = "cbt"
+    allowed: ClassVar = {"width": Number(most=1), "kappa": NOT_NEGATIVE}
+    tuned: ClassVar = {"width": Real(0.0, 0.5), "kappa": Real(1.0, 300.0, log=True)}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("width", self.width, most=1)
-        check_number("kappa", self.kappa)
-
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning."""
-        return {**super().space(), "width": Real(0.0, 0.5), "kappa": Real(1.0, 300.0, log=True)}
-
-    def learn(self, seen: Seen, seed: int) -> ClassOffset:
+    def learn(self, batch: ExitBatch, seed: int) -> ClassOffset:
         """Place the classes by the gaps of their mean probabilities."""
-        del seed
-        labels, classes = classes_of(seen)
+        labels, classes = classes_of(batch)
         rows = np.flatnonzero(labels >= 0)
         if not len(rows):  # no exit is ever right
             return ClassOffset(np.zeros(classes), 0.0)
         labels = labels[rows]
         which, count = np.unique(labels, return_counts=True)
         mean = np.zeros((len(which), classes))
-        for output in seen.outputs:
-            mean += class_means(probabilities(output.take(rows), classes), labels)[0] / seen.exits
+        for output in batch.outputs:
+            mean += class_means(probabilities(output.take(rows), classes), labels)[0] / batch.exits
         ranked = np.sort(mean, axis=1)
         gap = ranked[:, -1] - (ranked[:, -2] if classes > 1 else 0.0)
         place, other = places(gap, count, self.kappa)
@@ -83,49 +69,28 @@ class Cbt(LearnedScore):
 
 
 def places(gap: Floats, count: Ints, kappa: float) -> tuple[Floats, float]:
-    """Return each class's place in the range, 0 the easiest and 1 the hardest, shrunk; and their mean.
-
-    Parameters
-    ----------
-    gap : ndarray of shape (M,)
-        Between the two largest mean probabilities of a class.
-    count : ndarray of shape (M,)
-        Rows of it.
-    kappa : float
-
-    Examples
-    --------
-    >>> places(np.array([0.9, 0.5, 0.1]), np.array([10, 10, 10]), 10.0)
-    (array([0.25, 0.5 , 0.75]), 0.5)
-    """
+    """Return each class's place in the range, 0 the easiest and 1 the hardest, shrunk; and their mean."""
     span = float(np.ptp(gap))
     place = (gap.max() - gap) / span if span > 0 else np.zeros(len(gap))
     mean = float((place * count).sum() / count.sum())
     return mean + (place - mean) * count / (count + kappa), mean
 
 
-def classes_of(seen: Seen) -> tuple[Ints, int]:
+def classes_of(batch: ExitBatch) -> tuple[Ints, int]:
     """Return the class of each row, -1 where nobody knows it, and the number of classes."""
-    if seen.labels is not None:
-        labels = seen.labels.astype(np.int64)
+    if batch.labels is not None:
+        labels = batch.labels.astype(np.int64)
     else:
-        labels = np.full(len(seen), -1, dtype=np.int64)
-        for k, output in enumerate(seen.outputs):
-            right = seen.correct[:, k] > 0
+        labels = np.full(len(batch), -1, dtype=np.int64)
+        for k, output in enumerate(batch.outputs):
+            right = batch.correct[:, k] > 0
             labels[right] = output.prediction[right]
-    most = max(int(labels.max()), *(int(o.prediction.max()) for o in seen.outputs))
-    return labels, max(seen.classes, most + 1, 1)
+    most = max(int(labels.max()), *(int(o.prediction.max()) for o in batch.outputs))
+    return labels, max(batch.classes, most + 1, 1)
 
 
 def probabilities(output: ExitOutput, classes: int) -> Floats:
-    """Return class probabilities, (n, C); of a record, its confidence and the rest shared evenly.
-
-    Examples
-    --------
-    >>> from policyopt.runtime.output import reduce_record
-    >>> probabilities(reduce_record([1], [0.6]), 3)
-    array([[0.2, 0.6, 0.2]])
-    """
+    """Return class probabilities, (n, C); of a record, its confidence and the rest shared evenly."""
     if output.log_prob is not None:
         return np.exp(output.log_prob.astype(np.float64))
     sure = np.where(output.prediction >= 0, output.confidence, 1.0 / classes)

@@ -7,7 +7,7 @@ saves), so that none wins by overspending; a part of the budget left unspent by 
 The least complex candidate whose mean value is within one standard error (of the paired
 difference, over rows) of the best is chosen: the one-standard-error rule of Breiman et al., CART,
 1984, section 3.4.3. Candidates of one complexity compete by their means. A candidate whose scores are flat
-(`policyopt.thresholds.flat`) stands behind any other that is as accurate, within a standard error.
+(`policyopt.thresholds.degenerate_scores`) stands behind any other that is as accurate, within a standard error.
 
 The best of several looks better on the rows that chose it than it is. By how much is measured without further
 fits, on resamples of those rows (`winners_gain`), and taken off the accuracy that is stated.
@@ -18,22 +18,23 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.answers.crossfit import folds_of
-from policyopt.budgets import budget_list
-from policyopt.methods.base import Fitted, Method, fit_where_possible
+from policyopt.costs import budget_list
+from policyopt.methods.base import Method
+from policyopt.methods.fitted import Fitted
 from policyopt.methods.threshold import Threshold
-from policyopt.methods.validation import MOST_ROWS
+from policyopt.methods.validation import MOST_ROWS, fit_where_possible
 from policyopt.progress import progress_callback, report
 from policyopt.replay import replay
 from policyopt.runtime.checks import check_seed
-from policyopt.runtime.typing import Floats
+from policyopt.runtime.typing import Bools, Floats
 from policyopt.table import Table
 
+_Way = TypeVar("_Way")
 #: Name, method, complexity: 0 is the simplest.
 Candidate = tuple[str, Method, int]
 #: What the comparison found: one entry per candidate that can meet the budget.
@@ -42,7 +43,7 @@ Report = list[dict[str, Any]]
 #: Fewer rows cannot tell policies apart: a difference of 5 points has a standard error of 2.
 FEWEST_ROWS = 100
 #: More rows are not needed to compare; all of them fit what is chosen.
-_MOST_ROWS = 20_000
+MOST_COMPARED = 20_000
 _RESAMPLES = 100
 
 
@@ -69,39 +70,19 @@ class Choosing(Method):
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What M candidates are worth at B budgets on N rows that they were not fitted on.
+    """What M candidates are worth at B budgets on N rows that they were not fitted on."""
 
-    Attributes
-    ----------
-    values : ndarray of shape (B, M, N)
-        See `values_of`.
-    correct : ndarray of shape (B, M, N)
-        1.0 where the answer is right.
-    flat : ndarray of shape (B, M), bool
-        Whether some fold's fit found scores that differ by rounding only.
-    """
-
-    values: Floats
-    correct: Floats
-    flat: npt.NDArray[np.bool_]
+    values: Floats  # (B, M, N): see the module; -inf where a candidate cannot meet the budget
+    correct: Floats  # (B, M, N): 1.0 where the answer is right
+    flat: Bools  # (B, M): whether some fold's fit found scores that differ by rounding only
 
     def plain(
         self, budget: int, chosen: int, candidates: Sequence[Candidate], errors: float
     ) -> int:
         """Return the chosen candidate, or in the place of a flat one another that is as accurate.
 
-        Parameters
-        ----------
-        budget, chosen : int
-            Places.
-        candidates : sequence of (name, method, complexity)
-        errors : float
-            How many standard errors of the paired difference in accuracy count as none.
-
-        Returns
-        -------
-        int
-            Of several the least complex, and then the one of the best mean value.
+        As accurate is what lies behind by at most so many standard `errors` of the paired difference; of several the
+        least complex is taken, and then the one of the best mean value.
         """
         values, correct = self.values[budget], self.correct[budget]
         if not self.flat[budget, chosen]:
@@ -116,41 +97,6 @@ class Comparison:
         return min(places, key=lambda i: (candidates[i][2], -float(values[i].mean())))
 
 
-def thinned_to_compare(table: Table, seed: int) -> Table:
-    """Return the rows to compare on."""
-    if len(table) <= _MOST_ROWS:
-        return table
-    return table.take(np.sort(np.random.default_rng(seed).permutation(len(table))[:_MOST_ROWS]))
-
-
-def values_of(
-    table: Table,
-    candidates: Sequence[Candidate],
-    budgets: Sequence[float],
-    folds: int,
-    seed: int,
-    least: Callable[[Table], float] = lambda table: float(table.mean_costs[0]),
-) -> Floats:
-    """Return what each candidate is worth on each row that it was not fitted on, (B, M, N).
-
-    Parameters
-    ----------
-    table : Table
-        Labelled.
-    candidates : sequence of (name, method, complexity)
-    budgets : sequence of B floats
-    folds, seed : int
-    least : callable
-        The lowest budget that some rows allow.
-
-    Returns
-    -------
-    ndarray of shape (B, M, N)
-        -inf where a candidate cannot meet the budget.
-    """
-    return compare(table, candidates, budgets, folds, seed, least).values
-
-
 def compare(
     table: Table,
     candidates: Sequence[Candidate],
@@ -159,7 +105,10 @@ def compare(
     seed: int,
     least: Callable[[Table], float] = lambda table: float(table.mean_costs[0]),
 ) -> Comparison:
-    """Return what candidates are worth on rows that they were not fitted on; see `values_of`."""
+    """Return what candidates are worth on rows that they were not fitted on.
+
+    `least` says what the lowest budget is that some rows allow.
+    """
     fold = folds_of(len(table), folds, seed)
     values = np.empty((len(budgets), len(candidates), len(table)))
     correct, flat = np.zeros_like(values), np.zeros(values.shape[:2], dtype=bool)
@@ -221,17 +170,7 @@ def winners_gain(
     (BBC-CV: Tsamardinos, Greasidou & Borboudakis, Machine Learning 107, 2018, section 3.3); what the first
     choice is worth there, more than that, is what the rows did for it.
 
-    Parameters
-    ----------
-    values : ndarray of shape (M, N)
-    candidates : sequence of M (name, method, complexity)
-    errors : float
-    seed : int
-
-    Returns
-    -------
-    float
-        Not below 0; 0 of so many rows that no fit is validated.
+    Shapes: values (M, N); candidates (name, method, complexity).
     """
     rng, n = np.random.default_rng(seed), values.shape[1]
     if n > MOST_ROWS:
@@ -246,9 +185,29 @@ def winners_gain(
     return max(float(np.mean(gains)), 0.0)
 
 
-def signed(
-    one: Fitted, by: Method, label: str, name: str, report: Report, gain: float = 0.0
-) -> Fitted:
+def fit_chosen(
+    ways: Sequence[Sequence[_Way]],
+    fit: Callable[[_Way, list[float]], Sequence[Fitted | None]],
+    budgets: Sequence[float],
+) -> list[tuple[_Way, Fitted | None]]:
+    """Fit what was chosen for each budget, each choice once for all its budgets, else what it falls back on.
+
+    `ways` are, per budget, what to try in turn: a choice may be affordable on every fold and by a hair not on
+    all rows.
+    """
+    found: list[tuple[_Way, Fitted | None]] = [(way[0], None) for way in ways]
+    for first in dict.fromkeys(way[0] for way in ways):
+        places = [i for i, way in enumerate(ways) if way[0] == first]
+        for i, one in zip(places, fit(first, [budgets[i] for i in places]), strict=True):
+            found[i] = first, one
+    for i, way in enumerate(ways):
+        for other in way[1:]:
+            if found[i][1] is None:
+                found[i] = other, fit(other, [budgets[i]])[0]
+    return found
+
+
+def signed(one: Fitted, by: Method, name: str, report: Report, gain: float = 0.0) -> Fitted:
     """Return a fit under the choosing method's label, with what was chosen and why in its provenance.
 
     `gain` is what the choice owes to these rows (see `winners_gain`).
@@ -259,13 +218,13 @@ def signed(
         inner = {**inner, "expected_accuracy": accuracy}
     provenance = {
         **inner,
-        "method": label,
+        "method": by.name,
         "settings": by.settings(),
         "chosen": {"method": name, "settings": inner["settings"]},
         "compared": report,
     }
     policy = replace(one.policy, provenance=provenance)
-    return replace(one, method=label, policy=policy, accuracy=accuracy)
+    return replace(one, method=by.name, policy=policy, accuracy=accuracy)
 
 
 def prices_at(table: Table, budgets: Sequence[float]) -> list[float]:

@@ -8,7 +8,7 @@ so a regression g, by squared error, stands in for it (their section 4 and table
 - ``diffprob``: g estimates ``p_later(y) - p_this(y)``, what both give to the true class: less noise;
 - ``maxprob``: g estimates the later exit's largest probability; defer where ``g - max p_this > c``.
 
-Departures: the regression is a ridge on the history features of `policyopt.runtime.features` (theirs is a
+Departures: the regression is a ridge on the history features of `policyopt.runtime.scores.history` (theirs is a
 small network on the largest probabilities); ``maxprob`` regresses the difference itself, which is the
 same in expectation, the present probability being one of the features; and of K exits, where theirs are
 two, each is held against the last one or the next, with a constant c of its own that the budget sets.
@@ -17,15 +17,15 @@ two, each is held against the last one or the next, with a constant c of its own
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from policyopt.methods.exit_batch import ExitBatch, columns_of
 from policyopt.methods.learned_score import LearnedScore
-from policyopt.methods.ridge import ridge
-from policyopt.methods.seen import Seen, columns_of
-from policyopt.methods.settings import check_choice, check_number
-from policyopt.methods.space import Choice, Domain, Real
-from policyopt.runtime.scores.advantage import Advantage
+from policyopt.methods.regression import ridge
+from policyopt.methods.settings import POSITIVE, Choice, Real
+from policyopt.runtime.scores import Advantage
 from policyopt.runtime.typing import Floats
 
 TARGETS = ("diff01", "diffprob", "maxprob")
@@ -47,11 +47,6 @@ class Deferral(LearnedScore):
         The later exit that an exit is held against.
     penalty : float
         Of the ridge regression, in rows of evidence that no sample differs from the mean.
-
-    Examples
-    --------
-    >>> Deferral(target="diff01").target
-    'diff01'
     """
 
     target: str = "diffprob"
@@ -59,53 +54,31 @@ class Deferral(LearnedScore):
     penalty: float = 30.0
 
     label = "deferral"
+    allowed: ClassVar = {"target": TARGETS, "against": RIVALS, "penalty": POSITIVE}
+    tuned: ClassVar = {
+        "target": Choice(TARGETS),
+        "against": Choice(RIVALS),
+        "penalty": Real(1.0, 1000.0, log=True),
+    }
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("target", self.target, TARGETS)
-        check_choice("against", self.against, RIVALS)
-        check_number("penalty", self.penalty, above=0)
-
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning."""
-        more: dict[str, Domain] = {
-            "target": Choice(TARGETS), "against": Choice(RIVALS),
-            "penalty": Real(1.0, 1000.0, log=True),
-        }  # fmt: skip
-        return {**super().space(), **more}
-
-    def learn(self, seen: Seen, seed: int) -> Advantage:
+    def learn(self, batch: ExitBatch, seed: int) -> Advantage:
         """Regress what the later exit is worth more than the present one, exit by exit."""
-        del seed
-        columns = columns_of(seen)
-        worth = worth_of(seen, self.target)
-        last = seen.exits - 1
-        theta = np.stack(
-            [
-                -ridge(basis, worth[:, last if self.against == "last" else k + 1] - worth[:, k],
-                       self.penalty)
-                for k, basis in enumerate(columns.basis)
-            ]
-        )  # fmt: skip
-        return columns.rule(Advantage, theta)
+        columns = columns_of(batch)
+        worth = worth_of(batch, self.target)
+        last = batch.exits - 1
+        theta = []
+        for k, basis in enumerate(columns.basis):
+            later = last if self.against == "last" else k + 1
+            theta.append(-ridge(basis, worth[:, later] - worth[:, k], self.penalty))
+        return columns.rule(Advantage, np.stack(theta))
 
 
-def worth_of(seen: Seen, target: str) -> Floats:
-    """Return each exit's worth as a target counts it, (N, K): the differences are regressed.
-
-    Examples
-    --------
-    >>> from policyopt.runtime.output import reduce_record
-    >>> outputs = [reduce_record([0, 1], [0.6, 0.9]), reduce_record([0, 1], [0.8, 0.9])]
-    >>> seen = Seen(outputs, np.array([[0.0, 1.0], [1.0, 1.0]]), None, np.array([1.0, 2.0]), 0)
-    >>> worth_of(seen, "maxprob").tolist(), worth_of(seen, "diffprob").tolist()
-    ([[0.6, 0.8], [0.9, 0.9]], [[0.0, 1.0], [1.0, 1.0]])
-    """
+def worth_of(batch: ExitBatch, target: str) -> Floats:
+    """Return each exit's worth as a target counts it, (N, K): the differences are regressed."""
     if target == "maxprob":
-        return np.stack([output.confidence for output in seen.outputs], axis=1)
-    if target == "diff01" or seen.record or seen.labels is None:
-        return seen.correct
-    rows = np.arange(len(seen))
-    picked = [output.log_prob[rows, seen.labels] for output in seen.outputs]  # type: ignore[index]
+        return np.stack([output.confidence for output in batch.outputs], axis=1)
+    if target == "diff01" or batch.record or batch.labels is None:
+        return batch.correct
+    rows = np.arange(len(batch))
+    picked = [output.log_prob[rows, batch.labels] for output in batch.outputs]  # type: ignore[index]
     return np.exp(np.stack(picked, axis=1).astype(np.float64))

@@ -20,62 +20,49 @@ own rewards could not be read at the source: theirs may weigh cost otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from policyopt.methods.episodes import LEAVE, Episodes, Samples
-from policyopt.methods.played import Played, drawn_prices, updates
-from policyopt.methods.settings import check_choice, check_number
-from policyopt.methods.stack import Layers, Stack
+from policyopt.methods.neural import Layers, NeuralPolicyMethod, Stack, drawn_prices, updates
+from policyopt.methods.settings import COUNT, YES_OR_NO
 
 _RENEW = 100  # updates after which Q' is renewed
 _LEAST_RANDOM = 0.05  # of the actions, from half of the updates on
 
 
 @dataclass(frozen=True)
-class DQN(Played):
+class DQN(NeuralPolicyMethod):
     """One Q-network for all prices; leave where Q(leave) is at least Q(go on).
 
     Parameters
     ----------
     answer, soft, folds, hold_out, hidden, steps, batch, learning_rate
-        As of `Played`; two hidden layers, `batch` transitions per update and as many episodes at once.
+        As of `NeuralPolicyMethod`; two hidden layers, `batch` transitions per update and as many episodes at once.
     memory : int
         Transitions remembered.
     double : bool
         Double Q-learning.
-
-    Examples
-    --------
-    >>> DQN().memory
-    50000
     """
 
     memory: int = 50_000
     double: bool = False
 
     label = "dqn"
+    allowed: ClassVar = {"memory": COUNT, "double": YES_OR_NO}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("memory", self.memory, above=0, whole=True)
-        check_choice("double", self.double, (True, False))
-
-    def blank(self, columns: int, exits: int) -> Layers:
-        """Return zeros of the right sizes."""
-        sizes = [columns + exits + 1, self.hidden, self.hidden, 1]
-        pairs = zip(sizes[1:], sizes[:-1], strict=True)
-        return [(np.zeros((1, out, into)), np.zeros((1, out))) for out, into in pairs]
+    def sizes(self, columns: int, exits: int) -> tuple[list[int], int]:
+        """Return two hidden layers, one network for all exits."""
+        return [columns + exits + 1, self.hidden, self.hidden, 1], 1
 
     def train(self, samples: Samples, seed: int) -> Layers:
         """Play, remember, regress."""
         import torch
 
         rng = np.random.default_rng(seed)
-        inputs = samples.columns.shape[2] + samples.exits + 1
-        sizes = [inputs, self.hidden, self.hidden, 2]
+        sizes = [*self.sizes(samples.columns.shape[2], samples.exits)[0][:-1], 2]
         network, older = Stack(sizes, seed), Stack(sizes, seed)
         adam = torch.optim.Adam(network.parameters, self.learning_rate)
         played, memory = Episodes(samples), Memory(self.memory)
@@ -124,16 +111,7 @@ class DQN(Played):
 
 
 class Memory:
-    """A ring of transitions.
-
-    Examples
-    --------
-    >>> memory = Memory(3)
-    >>> for i in range(2):
-    ...     memory.add(np.full((2, 1), i), np.zeros(2), np.zeros(2), np.zeros((2, 1)), np.ones(2))
-    >>> sorted(memory.held[0][:, 0])  # the oldest is forgotten
-    [np.float32(0.0), np.float32(1.0), np.float32(1.0)]
-    """
+    """A ring of transitions."""
 
     def __init__(self, size: int) -> None:
         self.size, self.place, self.full = size, 0, False

@@ -24,36 +24,33 @@ benchmarks show both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from policyopt.cache.optional import need
-from policyopt.methods import held_out
-from policyopt.methods.base import Fitted, Method, conclude
-from policyopt.methods.eenet_released_training import (
-    NEAR,
-    ReleasedNetwork,
-    ReleasedSchedule,
-    train_released,
-)
-from policyopt.methods.settings import check_choice, check_number
-from policyopt.methods.space import Domain, Real
-from policyopt.methods.stack import one_thread
-from policyopt.progress import report
+from policyopt.methods.base import own_costs
+from policyopt.methods.eenet import HeldOutMethod
+from policyopt.methods.exit_batch import outputs_of
+from policyopt.methods.neural import one_thread
+from policyopt.methods.settings import COUNT, NOT_NEGATIVE, POSITIVE, YES_OR_NO, Real
+from policyopt.methods.validation import seed_of
+from policyopt.runtime.outputs import ExitOutput
 from policyopt.runtime.policy import ALWAYS, NEVER
-from policyopt.runtime.scores import EenetReleased as ReleasedRule
-from policyopt.runtime.scores.eenet_released import released_inputs
+from policyopt.runtime.scores import EENetReleased as ReleasedRule
+from policyopt.runtime.scores import ScoreRule
+from policyopt.runtime.scores.eenet import released_inputs
 from policyopt.runtime.typing import Floats
 from policyopt.table import Table
-from policyopt.thresholds.planned import solve_planned
 from policyopt.thresholds.problem import Problem, Solution
+from policyopt.thresholds.quotas import solve_planned
+
+#: A planned cost within this part of the budget counts as meeting it (as released).
+NEAR = 0.1
 
 
 @dataclass(frozen=True)
-class EenetReleased(Method):
+class EENetReleased(HeldOutMethod):
     """The release's linear scores and planned exit distribution, one fit per budget.
 
     Parameters
@@ -72,15 +69,10 @@ class EenetReleased(Method):
         planned cost is within a tenth of the budget.
     restarts : int
         Of those whose planned cost is within a tenth of the budget the most accurate is kept.
-    holdout : float
-        Share of the rows that choose restart and thresholds.
+    holdout
+        As of `HeldOutMethod`; these rows also choose the restart.
     meet : bool
         Tilt the planned distribution until the budget is met; False: as planned.
-
-    Examples
-    --------
-    >>> EenetReleased(meet=False).max_epochs
-    1000
     """
 
     hidden: float = 0.5
@@ -94,117 +86,92 @@ class EenetReleased(Method):
     period: int = 10
     patience: int = 100
     restarts: int = 1
-    holdout: float = 0.3
     meet: bool = True
 
-    learned = True
+    label = "eenet_released"
+    allowed: ClassVar = {
+        **dict.fromkeys(("hidden", "learning_rate", "beta"), POSITIVE),
+        **dict.fromkeys(("alpha_kl", "alpha_cost", "weight_decay"), NOT_NEGATIVE),
+        **dict.fromkeys(("batch_size", "max_epochs", "period", "patience", "restarts"), COUNT),
+        "meet": YES_OR_NO,
+    }
+    #: What holds the planned cost near the budget, and size.
+    tuned: ClassVar = {
+        "hidden": Real(0.25, 4.0, log=True),
+        "weight_decay": Real(1e-5, 0.1, log=True),
+        "alpha_cost": Real(1e-3, 1.0, log=True),
+    }
 
-    def __post_init__(self) -> None:
-        for name in ("hidden", "learning_rate", "beta"):
-            check_number(name, getattr(self, name), above=0)
-        for name in ("alpha_kl", "alpha_cost", "weight_decay"):
-            check_number(name, getattr(self, name))
-        for name in ("batch_size", "max_epochs", "period", "patience", "restarts"):
-            check_number(name, getattr(self, name), above=0, whole=True)
-        check_number("holdout", self.holdout, above=0, below=1)
-        check_choice("meet", self.meet, (True, False))
+    def prepare(
+        self, table: Table, rest: Table, held: Table, outputs: list[ExitOutput], seed: int
+    ) -> _Prepared:
+        """Turn rows into tensors."""
+        # The full model's cost: in parts of it float32 holds all costs, whatever the unit.
+        scale = float(np.abs(table.mean_costs[-1])) or 1.0
+        own = own_costs(self.blank(None, table), table)
+        rows, held_rows = (_tensors(t, own, scale) for t in (rest, held))
+        return _Prepared(rows, held_rows[0], table.exits, table.classes, scale, seed)
 
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning: what holds the planned cost near the budget, and size."""
-        return {
-            "hidden": Real(0.25, 4.0, log=True),
-            "weight_decay": Real(1e-5, 0.1, log=True),
-            "alpha_cost": Real(1e-3, 1.0, log=True),
-        }
+    def blank(self, prepared: Any, table: Table) -> ScoreRule:
+        """Return a rule of zeros."""
+        return ReleasedRule([[0.0] * (table.classes + 2 + k) for k in range(table.exits)])
 
-    def needs(self) -> frozenset[str]:
-        """Return ``log_prob``: the score reads all class probabilities."""
-        return ReleasedRule.needs
-
-    def lacks(self, table: Table) -> list[str]:
-        """Return what the score needs and these rows do not hold."""
-        return held_out.lacks_outputs(table)
-
-    @property
-    def validates(self) -> bool:
-        """Thresholds are chosen on rows that trained nothing."""
-        return False
-
-    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Train for each budget and choose thresholds; see `Method.propose`."""
-        held_out.check_outputs("eenet_released", table)
-        need("torch", "torch", "to train eenet_released")
-        width = table.classes + 2
-        shapes = ReleasedRule([[0.0] * (width + k) for k in range(table.exits)])
-        held_out.check_budgets(shapes, table, budgets)
-        rest, held = held_out.divide(table, self.holdout, seed)
-        own = held_out.own_costs(shapes, table)
-        rest_rows, held_rows = (_tensors(t, table, own) for t in (rest, held))
-        outputs = held_out.outputs_of(held)
-        fitted = []
-        for index, budget in enumerate(budgets):
-            report(index, len(budgets), "training EENet")
-            runs = []
-            for restart in range(self.restarts):
-                rule, r = self._run(
-                    rest_rows, held_rows, table, budget, held_out.seed_of(seed, restart)
-                )
-                problem = held_out.problem_on(rule, outputs, held)
-                aim = held_out.reachable(problem, budget)
-                solution = (
-                    solve_planned(problem, r, aim)
-                    if self.meet
-                    else Solution(problem.settled(released_thresholds(problem.scores, r)))
-                )
-                gap = abs(float(r @ problem.mean_costs) - budget) / max(abs(budget), 1e-300)
-                # Within a tenth of the budget: by accuracy; none there: the nearest.
-                key = (max(gap, NEAR), -_accuracy(problem, solution), restart)
-                runs.append((key, rule, problem, solution))
-            _, rule, problem, solution = min(runs, key=lambda run: run[0])
-            fitted.append(
-                conclude(self, "eenet_released", rule, table, problem, solution, budget, seed)
-            )
-        return fitted
+    def train(
+        self, prepared: _Prepared, problem_on: Any, budget: float
+    ) -> tuple[ScoreRule, Problem, Solution]:
+        """Train from each start, and keep the most accurate of those whose planned cost is near the budget."""
+        runs = []
+        for restart in range(self.restarts):
+            rule, r = self._run(prepared, budget, seed_of(prepared.seed, restart, 0))
+            problem = problem_on(rule)
+            if self.meet:
+                solution = solve_planned(problem, r, problem.within_reach(budget))
+            else:
+                solution = Solution(problem.settled(released_thresholds(problem.scores, r)))
+            gap = abs(float(r @ problem.mean_costs) - budget) / max(abs(budget), 1e-300)
+            # Within a tenth of the budget: by accuracy; none there: the nearest.
+            key = (max(gap, NEAR), -_accuracy(problem, solution), restart)
+            runs.append((key, rule, problem, solution))
+        return min(runs, key=lambda run: run[0])[1:]
 
     @one_thread()
-    def _run(
-        self, rest: Any, held: Any, table: Table, budget: float, seed: int
-    ) -> tuple[ReleasedRule, Floats]:
+    def _run(self, prepared: _Prepared, budget: float, seed: int) -> tuple[ReleasedRule, Floats]:
         """Train once; return the rule and the mean assignment of the held-out rows, (K,)."""
         import torch
 
         generator = torch.Generator().manual_seed(seed)
-        start = ReleasedNetwork.start(table.exits, table.classes, self.hidden, generator)
-        schedule = ReleasedSchedule(
-            self.alpha_kl, self.alpha_cost, self.beta, self.learning_rate, self.weight_decay,
-            self.batch_size, self.max_epochs, self.period, self.patience,
-        )  # fmt: skip
-        aim = max(budget / _scale(table), 1e-6)  # the cost term divides by it
-        network = train_released(start, rest, aim, schedule, generator)
+        shape = prepared.exits, prepared.classes
+        start = ReleasedNetwork.start(*shape, self.hidden, generator)
+        aim = max(budget / prepared.scale, 1e-6)  # the cost term divides by it
+        network = train_released(start, prepared.rows, aim, self, generator)
         with torch.no_grad():
-            r = network.forward(held[0])[1].double().mean(dim=0).numpy()
+            r = network.forward(prepared.held)[1].double().mean(dim=0).numpy()
         return ReleasedRule([w.detach().double().numpy() for w in network.scores]), r / r.sum()
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """What a training reads: tensors as `released_losses` takes them, and inputs of the held-out rows."""
+
+    rows: tuple[Any, Any, Any]
+    held: Any
+    exits: int
+    classes: int
+    scale: float
+    seed: int
+
+
+def _tensors(rows: Table, own: Floats, scale: float) -> tuple[Any, Any, Any]:
+    import torch
+
+    inputs = np.stack([released_inputs(k, o) for k, o in enumerate(outputs_of(rows))], axis=1)
+    arrays = inputs, rows.correct, np.atleast_2d(rows.costs + own) / scale
+    inputs, correct, costs = (torch.as_tensor(a, dtype=torch.float32) for a in arrays)
+    return inputs, correct, costs
+
+
 def released_thresholds(scores: Floats, shares: Floats) -> Floats:
-    """Return the release's quota thresholds: ``floor(N p_k)`` leave, at the least of their scores.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (N, K)
-        Unclipped.
-    shares : ndarray of shape (K,)
-
-    Returns
-    -------
-    ndarray of shape (K-1,), float64
-
-    Examples
-    --------
-    >>> released_thresholds(np.array([[0.9, 0], [0.7, 0], [0.2, 0]]), np.array([0.67, 0.33]))
-    array([0.7])
-    """
+    """Return the release's quota thresholds: ``floor(N p_k)`` leave, at the least of their scores."""
     thresholds = np.full(scores.shape[1] - 1, NEVER)
     alive = scores
     for k in range(len(thresholds)):
@@ -216,24 +183,129 @@ def released_thresholds(scores: Floats, shares: Floats) -> Floats:
     return np.clip(thresholds, ALWAYS, NEVER)
 
 
-def _tensors(rows: Table, whole: Table, own: Floats) -> tuple[Any, Any, Any]:
-    import torch
-
-    inputs = np.stack([released_inputs(k, o) for k, o in enumerate(held_out.outputs_of(rows))], 1)
-    costs = np.atleast_2d(rows.costs + own) / _scale(whole)
-    inputs, correct, costs = (
-        torch.as_tensor(a, dtype=torch.float32) for a in (inputs, rows.correct, costs)
-    )
-    return inputs, correct, costs
-
-
-def _scale(table: Table) -> float:
-    """Return the full model's cost: in parts of it float32 holds all costs, whatever the unit."""
-    return float(np.abs(table.mean_costs[-1])) or 1.0
-
-
 def _accuracy(problem: Problem, solution: Solution) -> float:
     value = problem.accuracy(solution.thresholds)
     if solution.other is None:
         return value
     return (1 - solution.share) * value + solution.share * problem.accuracy(solution.other)
+
+
+class ReleasedNetwork:
+    """Score weights, (C + 2 + k,), and assignment networks (W1, b1, W2, b2) of all exits."""
+
+    def __init__(self, scores: list[Any], hidden: list[tuple[Any, ...]]) -> None:
+        self.scores, self.hidden = scores, hidden
+
+    @classmethod
+    def start(cls, exits: int, classes: int, rate: float, generator: Any) -> ReleasedNetwork:
+        """Draw weights as `torch.nn.Linear` does."""
+        import torch
+
+        def draw(inputs: int, *shape: int) -> Any:
+            return (torch.rand(shape, generator=generator) * 2 - 1) / inputs**0.5
+
+        scores, hidden = [], []
+        for k in range(exits):
+            inputs, rest = classes + 2 + k, 2 + k
+            # Two layers in the code, one for the classes and one for the rest, added.
+            score = torch.cat([draw(classes, classes), draw(rest, rest)])
+            width = max(int(rate * inputs), 1)
+            layers = (
+                draw(inputs, width, inputs),
+                draw(inputs, width),
+                draw(width, width),
+                draw(width, 1),
+            )
+            scores.append(score.requires_grad_())
+            hidden.append(tuple(w.requires_grad_() for w in layers))
+        return cls(scores, hidden)
+
+    def assigners(self) -> list[Any]:
+        """Return the weights of the assignment networks."""
+        return [w for layers in self.hidden for w in layers]
+
+    def copy(self) -> ReleasedNetwork:
+        """Return the same weights in memory of their own."""
+        return ReleasedNetwork(
+            [w.detach().clone().requires_grad_() for w in self.scores],
+            [tuple(w.detach().clone().requires_grad_() for w in e) for e in self.hidden],
+        )
+
+    def forward(self, inputs: Any) -> tuple[Any, Any]:
+        """Return clipped scores q and assignment r, (n, K) each, of inputs (n, K, C + 2)."""
+        import torch
+
+        scores, assigned, past = [], [], []
+        for k, (weight, (w1, b1, w2, b2)) in enumerate(zip(self.scores, self.hidden, strict=True)):
+            x = torch.cat([inputs[:, k], *past], dim=1)
+            scores.append((x @ weight).clamp(0, 1))
+            assigned.append(torch.sigmoid(torch.sigmoid(x @ w1.T + b1) @ w2 + b2))
+            past.append(scores[-1].detach()[:, None])
+        return torch.stack(scores, dim=1), torch.softmax(torch.stack(assigned, dim=1), dim=1)
+
+
+def released_losses(
+    network: ReleasedNetwork, inputs: Any, correct: Any, costs: Any, budget: float, beta: float
+) -> tuple[Any, Any, Any]:
+    """Return the release's L_q, L_KL and L_cost on n rows.
+
+    Shapes: inputs (n, K, C + 2); correct (n, K); costs (1, K) or (n, K).
+    """
+    import torch
+    from torch.nn.functional import binary_cross_entropy
+
+    q, r = network.forward(inputs)
+    weight = r.detach() / r.detach().sum(dim=0)
+    loss_q = binary_cross_entropy(q, correct, weight=weight, reduction="sum") / q.shape[1]
+    target = q.detach() ** beta
+    total = target.sum(dim=1, keepdim=True)
+    target = torch.where(total > 0, target / total.clamp(min=1e-12), 1 / q.shape[1])
+    loss_cost = ((r * costs).sum(dim=1).mean() - budget).abs() / budget
+    loss_kl = (torch.xlogy(target, target) - target * r.log()).mean()
+    return loss_q, loss_kl, loss_cost
+
+
+def train_released(
+    network: ReleasedNetwork,
+    rows: tuple[Any, Any, Any],
+    budget: float,
+    settings: EENetReleased,
+    generator: Any,
+) -> ReleasedNetwork:
+    """Return the weights of the epoch with the least training loss among those near the budget."""
+    import torch
+
+    inputs, correct, costs = rows
+    network = network.copy()
+    adams = [
+        torch.optim.Adam(group, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        for group in (network.scores, network.assigners())
+    ]
+    best, least, waited = network, np.inf, 0
+    for epoch in range(settings.max_epochs):
+        # First the scores, then the assignment, `period` epochs each; both at once with period 1.
+        phase = epoch // settings.period % 2 if settings.period > 1 else None
+        parts = torch.randperm(len(inputs), generator=generator).split(settings.batch_size)
+        loss = gap = 0.0
+        for part in parts:
+            own = costs if len(costs) == 1 else costs[part]
+            batch = (inputs[part], correct[part], own)
+            loss_q, loss_kl, loss_cost = released_losses(network, *batch, budget, settings.beta)
+            total = loss_q + settings.alpha_kl * loss_kl + settings.alpha_cost * loss_cost
+            for adam in adams:
+                adam.zero_grad()
+            total.backward()  # the two groups do not meet: past scores and targets are detached
+            for index, adam in enumerate(adams):
+                if phase in (None, index):
+                    adam.step()
+            loss += float(total.detach()) / len(parts)
+            gap += float(loss_cost.detach()) / len(parts)
+        if gap >= NEAR:
+            continue
+        if loss < least:
+            best, least, waited = network.copy(), loss, 0
+        else:
+            waited += 1
+            if waited >= settings.patience:
+                break
+    return best

@@ -17,58 +17,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from policyopt.methods.by_confidence import ByConfidence
-from policyopt.methods.settings import check_choice, check_number
-from policyopt.methods.space import Choice, Domain, Real
+from policyopt.methods.base import ConfidenceMethod
+from policyopt.methods.settings import Choice, Number, Real
 from policyopt.runtime.typing import Floats
-from policyopt.thresholds.planned import solve_planned
 from policyopt.thresholds.problem import Problem, Solution
+from policyopt.thresholds.quotas import solve_planned
 
 _LEAST = 1e-6  # of the full model's cost: an exit that costs nothing has not the whole prior
 PRIORS = ("cost", "uniform")
 
 
 @dataclass(frozen=True)
-class Eero(ByConfidence):
+class EERO(ConfidenceMethod):
     """Leave by shares that weigh the exits' risks.
 
     Parameters
     ----------
     answer
-        As of `ByConfidence`.
+        As of `ConfidenceMethod`.
     beta : float, optional
         Temperature of the weights, over 0: small follows the risks, large the prior. Default
         1 / sqrt(N).
     prior : {"cost", "uniform"}
         Shares before the risks are seen: proportional to 1 / cost, or all alike.
-
-    Examples
-    --------
-    >>> Eero(beta=0.1)
-    Eero(answer='plain', beta=0.1, prior='cost')
     """
 
     beta: float | None = None
     prior: str = "cost"
 
     label = "eero"
+    allowed: ClassVar = {"beta": Number(above=0, optional=True), "prior": PRIORS}
+    tuned: ClassVar = {"beta": Real(0.003, 3.0, log=True), "prior": Choice(PRIORS)}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.beta is not None:
-            check_number("beta", self.beta, above=0)
-        check_choice("prior", self.prior, PRIORS)
-
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning."""
-        more: dict[str, Domain] = {"beta": Real(0.003, 3.0, log=True), "prior": Choice(PRIORS)}
-        return {**super().space(), **more}
-
-    def solve(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
+    def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         """Weigh the exits once, and tilt their shares for each budget."""
         beta = problem.rows**-0.5 if self.beta is None else float(self.beta)
         risk = 1.0 - problem.value.mean(axis=0)
@@ -77,19 +62,7 @@ class Eero(ByConfidence):
 
 
 def weights(risk: Floats, costs: Floats, beta: float, prior: str) -> Floats:
-    """Return ``prior * exp(-risk / beta)``, normalised, (K,): the shares before the budget.
-
-    Parameters
-    ----------
-    risk, costs : ndarray of shape (K,)
-    beta : float
-    prior : {"cost", "uniform"}
-
-    Examples
-    --------
-    >>> weights(np.array([0.3, 0.1]), np.array([1.0, 4.0]), 0.2, "cost").round(3)
-    array([0.595, 0.405])
-    """
+    """Return ``prior * exp(-risk / beta)``, normalised, (K,): the shares before the budget."""
     floor = max(_LEAST * float(costs[-1]), 1e-300)
     before = -np.log(np.maximum(costs, floor)) if prior == "cost" else np.zeros(len(costs))
     exponents = before - risk / beta

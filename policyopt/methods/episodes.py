@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.methods.evidence import Evidence
-from policyopt.runtime.typing import Floats, Ints
+from policyopt.runtime.typing import Bools, Floats, Ints
 
 Reals = npt.NDArray[np.floating]
 GO_ON, LEAVE = 0, 1
@@ -22,20 +21,11 @@ GO_ON, LEAVE = 0, 1
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Rows that episodes are played with.
+    """Rows that episodes are played with."""
 
-    Attributes
-    ----------
-    columns : ndarray of shape (N, K, M), float32
-        Basis columns of the history features; zeros at the last exit, where nothing is decided.
-    success : ndarray of shape (N, K), float64
-    costs : ndarray of shape (N, K), float64
-        Cumulative, in shares of the full model's mean cost.
-    """
-
-    columns: npt.NDArray[np.float32]
-    success: Floats
-    costs: Floats
+    columns: npt.NDArray[np.float32]  # (N, K, M), of history features; zeros at the last exit
+    success: Floats  # (N, K)
+    costs: Floats  # (N, K), cumulative, in shares of the full model's mean cost
 
     def __len__(self) -> int:
         return len(self.success)
@@ -51,15 +41,7 @@ class Samples:
 
 
 def samples_of(columns: list[Floats], success: Floats, costs: Floats) -> Samples:
-    """Return what episodes are played with.
-
-    Parameters
-    ----------
-    columns : list of K-1 arrays of shape (N, M)
-    success : ndarray of shape (N, K)
-    costs : ndarray of shape (K,) or (N, K)
-        Cumulative, in any unit.
-    """
+    """Return what episodes are played with. Shapes: columns (N, M); success (N, K); costs (K,) or (N, K)."""
     filled = np.zeros((*success.shape, columns[0].shape[1]), dtype=np.float32)
     for k, basis in enumerate(columns):
         filled[:, k] = basis
@@ -68,32 +50,10 @@ def samples_of(columns: list[Floats], success: Floats, costs: Floats) -> Samples
     return Samples(filled, np.asarray(success, dtype=np.float64), np.ascontiguousarray(share))
 
 
-def samples_seen(seen: Evidence, costs: Floats) -> Samples:
-    """Return `samples_of` the evidence of a fit."""
-    return samples_of(seen.columns, seen.success, costs)
-
-
 class Episodes:
     """As many episodes side by side as there are rows; each at an exit of its own.
 
-    Parameters
-    ----------
-    samples : Samples
-    late : bool
-        Pay for all exits at the end instead of for each when it is reached. What an episode earns
-        is the same.
-
-    Examples
-    --------
-    >>> samples = samples_of(
-    ...     [np.zeros((1, 2))] * 2, np.array([[0.0, 0.0, 1.0]]), np.array([1.0, 2.0, 4.0])
-    ... )
-    >>> played = Episodes(samples)
-    >>> played.start(np.array([0]), np.array([0.4]))
-    >>> [
-    ...     played.step(np.array([GO_ON])) for _ in range(2)
-    ... ]  # pays 0.4 * 2/4, then 0.4 * 2/4 and earns 1
-    [(array([-0.2]), array([False])), (array([0.8]), array([ True]))]
+    With `late` an episode pays for all exits at the end instead of for each when it is reached; it earns the same.
     """
 
     def __init__(self, samples: Samples, late: bool = False) -> None:
@@ -107,11 +67,11 @@ class Episodes:
         self.rows, self.prices = np.array(rows), np.array(prices, dtype=np.float64)
         self.exit = np.zeros(len(rows), dtype=np.int64)
 
-    def restart(self, which: npt.NDArray[np.bool_], rows: Ints, prices: Floats) -> None:
+    def restart(self, which: Bools, rows: Ints, prices: Floats) -> None:
         """Put new samples in place of `which`, (n,)."""
         self.rows[which], self.prices[which], self.exit[which] = rows, prices, 0
 
-    def step(self, actions: npt.NDArray[np.integer]) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    def step(self, actions: npt.NDArray[np.integer]) -> tuple[Floats, Bools]:
         """Return the rewards (n,) of these actions, and which episodes they end, (n,)."""
         here, last = self.exit, self.samples.exits - 1
         leaves = np.asarray(actions) == LEAVE
@@ -136,33 +96,12 @@ class Episodes:
 
 
 def log_price(price: Floats) -> Floats:
-    """Return the logarithm (base 10) of prices of 0 or more, told apart from 0.001 on.
-
-    Examples
-    --------
-    >>> log_price(np.array([0.0, 0.099])).round(2)
-    array([-3., -1.])
-    """
+    """Return the logarithm (base 10) of prices of 0 or more, told apart from 0.001 on."""
     return np.log10(np.asarray(price, dtype=np.float64) + 1e-3)
 
 
-def roll(leave: Reals, draws: Reals) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Play whole episodes by the toss of a coin per exit.
-
-    Parameters
-    ----------
-    leave : ndarray of shape (n, K-1, ...)
-        Probability of leaving.
-    draws : ndarray of a shape that fits
-        Uniform in [0, 1).
-
-    Returns
-    -------
-    tails : ndarray of shape (n, K-1, ...), bool
-        Whether the coin of that exit says leave.
-    reached : ndarray of shape (n, K, ...), bool
-        Whether the episode gets there.
-    """
+def roll(leave: Reals, draws: Reals) -> tuple[Bools, Bools]:
+    """Play whole episodes by the toss of a coin per exit. Shapes: leave (n, K-1, ...)."""
     tails = draws < leave
     reached = np.ones((len(leave), leave.shape[1] + 1, *leave.shape[2:]), dtype=bool)
     np.logical_and.accumulate(~tails, axis=1, out=reached[:, 1:])

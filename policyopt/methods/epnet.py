@@ -16,59 +16,47 @@ reward's exact form and the update rule are this reading of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from policyopt.methods.episodes import Samples, log_price, roll
-from policyopt.methods.played import Played, drawn_prices, updates
+from policyopt.methods.neural import Layers, NeuralPolicyMethod, Stack, drawn_prices, updates
 from policyopt.methods.reinforce import calm, returns
-from policyopt.methods.settings import check_number
-from policyopt.methods.stack import Layers, Stack
-from policyopt.runtime.confidence.base import sigmoid
+from policyopt.methods.settings import NOT_NEGATIVE
+from policyopt.runtime.arithmetic import sigmoid
 from policyopt.runtime.typing import Floats
 
 
 @dataclass(frozen=True)
-class EPNet(Played):
+class EPNet(NeuralPolicyMethod):
     """A small network per exit, trained as actor-critic; leave where it finds that the likelier.
 
     Parameters
     ----------
     answer, soft, folds, hold_out, hidden, steps, batch, learning_rate
-        As of `Played`; one hidden layer, `batch` episodes per update.
+        As of `NeuralPolicyMethod`; one hidden layer, `batch` episodes per update.
     entropy : float
-        As of `Reinforce`; it falls to 0.
-
-    Examples
-    --------
-    >>> EPNet(hidden=16).hidden
-    16
+        As of `REINFORCE`; it falls to 0.
     """
 
     entropy: float = 0.1
 
     label = "epnet"
+    allowed: ClassVar = {"entropy": NOT_NEGATIVE}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("entropy", self.entropy)
-
-    def blank(self, columns: int, exits: int) -> Layers:
-        """Return zeros of the right sizes."""
-        sizes = (columns + exits + 1, self.hidden, 1)
-        shapes = [(exits - 1, sizes[i + 1], sizes[i]) for i in range(2)]
-        return [(np.zeros(shape), np.zeros(shape[:2])) for shape in shapes]
+    def sizes(self, columns: int, exits: int) -> tuple[list[int], int]:
+        """Return one hidden layer, a network per exit that decides."""
+        return [columns + exits + 1, self.hidden, 1], exits - 1
 
     def train(self, samples: Samples, seed: int) -> Layers:
         """Play whole episodes by the controllers' coins, a quarter of them for the critic alone."""
         import torch
 
         rng = np.random.default_rng(seed)
-        sizes = [samples.columns.shape[2] + samples.exits + 1, self.hidden, 1]
-        actor = Stack(sizes, seed, samples.exits - 1)
-        critic = Stack(sizes, seed + 1, samples.exits - 1)
+        sizes, each = self.sizes(samples.columns.shape[2], samples.exits)
+        actor, critic = Stack(sizes, seed, each), Stack(sizes, seed + 1, each)
         climbers = [torch.optim.Adam(s.parameters, self.learning_rate) for s in (actor, critic)]
         steps = updates(self.steps, self.batch, len(samples))
         for step in range(steps):

@@ -7,7 +7,7 @@ on. The paper measures this and refines the heads by it; the score learned here 
 
     1 where exit k is right, or every later exit is wrong;   0 where k is wrong and a later exit is right,
 
-fitted by logistic regression on the history features of `policyopt.runtime.features`, exit by exit.
+fitted by logistic regression on the history features of `policyopt.runtime.scores.history`, exit by exit.
 
 ``target=true_class``: Corbiere et al., Addressing failure prediction by learning model confidence, NeurIPS
 2019, arXiv:1910.04851: the probability that the model gives to the true class, which is over 1/2 only where
@@ -19,17 +19,16 @@ It needs all class probabilities; ``failure`` works on records.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from policyopt.methods.berxit import certainty
+from policyopt.answers.logistic import weighted_logistic
+from policyopt.methods.exit_batch import ExitBatch, columns_of, true_class
 from policyopt.methods.learned_score import LearnedScore
-from policyopt.methods.seen import Seen, columns_of
-from policyopt.methods.settings import check_choice, check_number
-from policyopt.methods.space import Choice, Domain, Real
-from policyopt.methods.true_class import true_class
-from policyopt.methods.weighted_logistic import weighted_logistic
-from policyopt.runtime.scores.logistic import Logistic
+from policyopt.methods.regression import fit_sigmoid
+from policyopt.methods.settings import POSITIVE, Choice, Real
+from policyopt.runtime.scores import Logistic
 from policyopt.runtime.typing import Floats
 
 _TARGETS = ("failure", "true_class")
@@ -46,47 +45,31 @@ class FailurePrediction(LearnedScore):
     target : {"failure", "true_class"}
     penalty : float
         Of the weights, in rows of evidence that they are 0.
-
-    Examples
-    --------
-    >>> FailurePrediction(target="true_class").target
-    'true_class'
     """
 
     target: str = "failure"
     penalty: float = 30.0
 
     label = "failure_prediction"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("target", self.target, _TARGETS)
-        check_number("penalty", self.penalty, above=0)
-
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning."""
-        return {
-            **super().space(),
-            "target": Choice(_TARGETS),
-            "penalty": Real(1.0, 1000.0, log=True),
-        }
+    allowed: ClassVar = {"target": _TARGETS, "penalty": POSITIVE}
+    tuned: ClassVar = {"target": Choice(_TARGETS), "penalty": Real(1.0, 1000.0, log=True)}
 
     def needs(self) -> frozenset[str]:
         """Return what the target is made of."""
         return frozenset({"log_prob"} if self.target == "true_class" else ())
 
-    def learn(self, seen: Seen, seed: int) -> Logistic:
+    def learn(self, batch: ExitBatch, seed: int) -> Logistic:
         """Regress the target on the history features, exit by exit."""
-        del seed
-        columns = columns_of(seen)
+        columns = columns_of(batch)
         theta = np.empty((len(columns.basis), columns.basis[0].shape[1] + 1))
-        good = no_failure(seen.correct)
+        good = no_failure(batch.correct)
         for k, basis in enumerate(columns.basis):
             if self.target == "true_class":
-                theta[k] = certainty(basis, true_class(seen.outputs[k], seen.labels), self.penalty)
+                theta[k] = fit_sigmoid(
+                    basis, true_class(batch.outputs[k], batch.labels), self.penalty
+                )
             else:
-                ones, one_fold = np.ones((len(seen), 1)), np.zeros(len(seen), dtype=np.int64)
+                ones, one_fold = np.ones((len(batch), 1)), np.zeros(len(batch), dtype=np.int64)
                 theta[k] = weighted_logistic(
                     basis, good[:, k : k + 1], ones, one_fold, self.penalty
                 )[-1, :, 0]
@@ -94,14 +77,6 @@ class FailurePrediction(LearnedScore):
 
 
 def no_failure(correct: Floats) -> Floats:
-    """Return 1.0 where stopping is at least as right as going on, to whichever exit, (N, K).
-
-    Examples
-    --------
-    >>> no_failure(np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
-    array([[0., 0., 1.],
-           [1., 1., 1.],
-           [1., 1., 1.]])
-    """
+    """Return 1.0 where stopping is at least as right as going on, to whichever exit, (N, K)."""
     ahead = np.maximum.accumulate(correct[:, ::-1], axis=1)[:, ::-1]  # the best from each exit on
     return (correct >= ahead).astype(np.float64)

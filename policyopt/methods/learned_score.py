@@ -1,4 +1,4 @@
-"""Methods that learn one score and then set thresholds: the loop they share.
+"""Methods that learn one score and then set thresholds: the fit they share.
 
 A subclass says what it learns from the rows it is given (`learn`); this file meets the budgets on the scores that
 are deployed, or, where a score keeps rows, on scores of rows held out of its learning.
@@ -14,17 +14,17 @@ from typing import ClassVar
 import numpy as np
 
 from policyopt.answers.crossfit import NAMES, crossfit, folds_of
-from policyopt.methods.base import Fitted, Method, check_exits, conclude
-from policyopt.methods.seen import Seen, see, thinned
-from policyopt.methods.settings import check_choice, check_number
-from policyopt.methods.space import Choice, Domain
-from policyopt.overhead import overhead
-from policyopt.runtime.errors import InputError, input_error
+from policyopt.costs import overhead
+from policyopt.methods.base import ANSWERS, Method
+from policyopt.methods.exit_batch import ExitBatch, build_batch, subsample_outputs
+from policyopt.methods.fitted import Draft
+from policyopt.methods.settings import FOLDS, Choice
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.scores import ScoreRule, score_table
 from policyopt.table import Table
-from policyopt.thresholds.flat import level_held_out
-from policyopt.thresholds.problem import Problem
-from policyopt.thresholds.solve import SOLVERS, check_solver, solve_path
+from policyopt.thresholds.degenerate_scores import collapse_held_out
+from policyopt.thresholds.problem import Problem, Solution
+from policyopt.thresholds.solvers import SOLVERS, check_solver, solve_path
 
 #: Of scores that keep rows: thresholds are set on what 4/5 of the rows taught, and deployed with that of all. Of few
 #: rows that is another score; more folds than 5 are used as long as they learn from this many rows in all.
@@ -49,9 +49,14 @@ class LearnedScore(Method):
     answer: str = "plain"
     folds: int = 5
 
-    #: Name of the method.
-    label: ClassVar[str]
+    allowed: ClassVar = {"answer": NAMES, "folds": FOLDS}
+    tuned: ClassVar = {"thresholds": Choice(SOLVERS), "answer": ANSWERS}
     learned = True
+    decides = True
+    remedy = (
+        "which this cache does not hold. Import full logits (and the model's vectors by keys features_0, "
+        "features_1, ...), or choose a method that does without: `policyopt methods`."
+    )
     #: Whether the score keeps rows (prototypes, neighbours), to which the rows themselves are nearer than any new
     #: one: thresholds are then set on scores that were learned without the row. Of a regression's few coefficients
     #: thresholds are set on what is deployed, and cross-validation sees to the rest (see `validation`): where many
@@ -62,17 +67,11 @@ class LearnedScore(Method):
         check_solver(self.thresholds)
         if not isinstance(self.thresholds, str):
             raise input_error("thresholds", f"one of {', '.join(SOLVERS)}", self.thresholds, "")
-        check_choice("answer", self.answer, NAMES)
-        check_number("folds", self.folds, above=1, most=100, whole=True)
+        super().__post_init__()
 
     @abstractmethod
-    def learn(self, seen: Seen, seed: int) -> ScoreRule:
+    def learn(self, batch: ExitBatch, seed: int) -> ScoreRule:
         """Return the score rule that these rows teach; they may be few, or all alike."""
-
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning."""
-        return {"thresholds": Choice(SOLVERS), "answer": Choice(("plain", "combined"))}
 
     def lacks(self, table: Table) -> list[str]:
         """Return what the method needs and these rows do not hold."""
@@ -81,38 +80,27 @@ class LearnedScore(Method):
             missing = sorted({*missing, "all class outputs"} - {"log_prob"})
         return missing
 
-    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Learn once, and choose thresholds for each budget; see `Method.propose`."""
-        missing = self.lacks(table)
-        if missing:
-            raise InputError(
-                f"Method '{self.label}' needs {', '.join(missing)}, which this cache does not hold. "
-                "Import full logits (and the model's vectors by keys features_0, features_1, ...), or "
-                "choose a method that does without: `policyopt methods`."
-            )
-        check_exits(table)
+    def pose(self, table: Table, seed: int) -> Draft:
+        """Learn the score, and once more per fold where it keeps rows."""
         features = "features" in self.needs()
-        table = thinned(table, seed, features)
+        table = subsample_outputs(table, seed, features)
         answers = crossfit(table, self.answer, folds_of(len(table), self.folds, seed))
-        seen = see(table, answers, features)
-        rule = self.learn(seen, seed)
+        batch = build_batch(table, answers, features)
+        rule = self.learn(batch, seed)
         parts = max(self.folds, min(_FOLDS, _LEARNED // len(table))) if self.keeps_rows else 1
         fold = folds_of(len(table), parts, seed)
-        scores = np.empty((len(seen), table.exits), order="F")
+        scores = np.empty((len(batch), table.exits), order="F")
         for f in np.unique(fold):
-            held = np.flatnonzero(fold == f)
-            rest = np.flatnonzero(fold != f)
-            without = self.learn(seen.take(rest), seed) if len(rest) else rule
-            scores[held] = score_table(without, seen.take(held).outputs, held)
-        scores, flat = level_held_out(
-            rule, scores, lambda rows: score_table(rule, seen.take(rows).outputs, rows)
+            held, rest = np.flatnonzero(fold == f), np.flatnonzero(fold != f)
+            without = self.learn(batch.take(rest), seed) if len(rest) else rule
+            scores[held] = score_table(without, batch.take(held).outputs, held)
+        scores, flat = collapse_held_out(
+            rule, scores, lambda rows: score_table(rule, batch.take(rows).outputs, rows)
         )
         own = overhead(answers.rule, (rule,), table.exits, table.classes, table.rate)
-        problem = Problem(scores, seen.correct, table.costs + own, table.unit, flat)
-        solutions = solve_path(problem, self.thresholds, budgets)
-        return [
-            conclude(
-                self, self.label, rule, table, problem, solution, budget, seed, answer=answers.rule
-            )
-            for solution, budget in zip(solutions, budgets, strict=True)
-        ]
+        problem = Problem(scores, batch.correct, table.costs + own, table.unit, flat)
+        return Draft(rule, table, problem, answers.rule)
+
+    def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
+        """Return thresholds for each budget."""
+        return solve_path(problem, self.thresholds, budgets)

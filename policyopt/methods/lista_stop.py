@@ -16,7 +16,7 @@ The prior carries the price of cost, ``prior(t) ~ exp(-price c_t / beta)``, so t
 loss per unit of cost. The paper allows a prior that penalises depth, and uses a uniform one.
 
 Departures: the model is trained already, so the paper's first stage is only the closed form of q*; pi_k is
-linear in the history features of `policyopt.runtime.features`, with a ridge penalty, not a network on the
+linear in the history features of `policyopt.runtime.scores.history`, with a ridge penalty, not a network on the
 hidden state; a sample leaves where pi_k is at least 1/2, the budget met by the price, and what is left of
 it by one common shift of the log odds; a label's probability counts as 1e-4 at least, so that no row outweighs
 all others; ``loss=error`` takes the expected 0/1 error for the loss.
@@ -25,16 +25,14 @@ all others; ``loss=error`` takes the expected 0/1 error for the loss.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from policyopt.methods.backward_induction import Stopping, scores_of
-from policyopt.methods.evidence import Evidence
-from policyopt.methods.priced import Priced
-from policyopt.methods.settings import check_choice, check_number
-from policyopt.methods.space import Choice, Domain, Real
-from policyopt.methods.weighted_logistic import weighted_logistic
-from policyopt.runtime.policy import first_exit
+from policyopt.answers.logistic import weighted_logistic
+from policyopt.methods.exit_batch import StoppingData
+from policyopt.methods.lagrangian import LagrangianMethod, Stopping, per_cost
+from policyopt.methods.settings import POSITIVE, Choice, Real
 from policyopt.runtime.typing import Floats
 
 #: In units of the loss's spread over exits (or of beta, where that is more) per range of the cost.
@@ -45,13 +43,13 @@ _LEAST = 1e-4
 
 
 @dataclass(frozen=True)
-class ListaStop(Priced):
+class LISTAStop(LagrangianMethod):
     """Imitate the stopping posterior that knows the label.
 
     Parameters
     ----------
     answer, soft, folds, mix
-        As of `Priced`; `soft` only matters to the expected error.
+        As of `LagrangianMethod`; `soft` only matters to the expected error.
     loss : {"likelihood", "error"}
         Of an exit's answer: its negative log-likelihood of the label (rows without one teach nothing), or
         its expected error. Records, which do not tell the label's probability, always take the error.
@@ -61,11 +59,6 @@ class ListaStop(Priced):
         is left, and few samples leave early whatever they look like.
     penalty : float
         Of the regressions, in rows of evidence that an exit decides the same for all.
-
-    Examples
-    --------
-    >>> ListaStop(beta=1.0).beta
-    1.0
     """
 
     loss: str = "likelihood"
@@ -73,78 +66,42 @@ class ListaStop(Priced):
     penalty: float = 30.0
 
     label = "lista_stop"
+    allowed: ClassVar = {"loss": _LOSSES, "beta": POSITIVE, "penalty": POSITIVE}
+    tuned: ClassVar = {
+        "loss": Choice(_LOSSES),
+        "beta": Real(0.05, 5.0, log=True),
+        "penalty": Real(1.0, 1000.0, log=True),
+    }
     groups = 20  # as of `bolukbasi`
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("loss", self.loss, _LOSSES)
-        check_number("beta", self.beta, above=0)
-        check_number("penalty", self.penalty, above=0)
-
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning."""
-        return {
-            **super().space(),
-            "loss": Choice(_LOSSES),
-            "beta": Real(0.05, 5.0, log=True),
-            "penalty": Real(1.0, 1000.0, log=True),
-        }
-
-    def train(self, seen: Evidence, costs: Floats, seed: int) -> Stopping:
+    def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
         """Imitate the posterior of every price."""
-        del seed
-        if self.loss == "error" or seen.table.kind == "record":
-            loss, known = 1.0 - seen.success, np.ones(len(seen.success), bool)
+        if self.loss == "error" or data.table.kind == "record":
+            loss, known = 1.0 - data.success, np.ones(len(data.success), bool)
         else:
-            loss = -np.log(np.maximum(seen.true_class, _LEAST))
+            loss = -np.log(np.maximum(data.true_class, _LEAST))
             known = np.asarray(np.isfinite(loss).all(axis=1))
             loss = np.where(known[:, None], loss, 0.0)
-        span = float(np.ptp(np.broadcast_to(costs, loss.shape).mean(axis=0)))
         spread = max(float(np.ptp(loss, axis=1)[known].mean()), self.beta)
-        prices = PRICES * spread / (span if span > 0 else 1.0)
+        prices = per_cost(PRICES * spread, np.broadcast_to(costs, loss.shape))
         exits = loss.shape[1]
         theta = np.zeros(
-            (int(seen.fold.max()) + 2, exits - 1, seen.columns[0].shape[1] + 1, len(prices))
+            (int(data.fold.max()) + 2, exits - 1, data.columns[0].shape[1] + 1, len(prices))
         )
         posterior = stop_posterior(loss, costs, prices, self.beta)
-        for k, columns in enumerate(seen.columns):
+        for k, columns in enumerate(data.columns):
             reach = posterior[k:].sum(axis=0)
             hazard = posterior[k] / np.maximum(reach, 1e-300)
             theta[:, k] = weighted_logistic(
-                columns, hazard, reach * known[:, None], seen.fold, self.penalty
+                columns, hazard, reach * known[:, None], data.fold, self.penalty
             )
-        level = np.zeros(exits - 1)
-        taken = [
-            first_exit(scores_of(theta[..., i], seen.columns, seen.fold), level)
-            for i in range(len(prices))
-        ]
-        return Stopping(prices, theta, np.stack(taken, axis=1).astype(np.int8))
+        return Stopping(prices, theta)
 
 
 def stop_posterior(loss: Floats, costs: Floats, prices: Floats, beta: float) -> Floats:
     """Return q*, the distribution of the time to stop that knows the losses, at every price.
 
-    Parameters
-    ----------
-    loss : ndarray of shape (N, K)
-        In nats.
-    costs : ndarray of shape (N, K) or (K,)
-        Cumulative.
-    prices : ndarray of shape (L,)
-        Nats per unit of cost.
-    beta : float
-
-    Returns
-    -------
-    ndarray of shape (K, N, L)
-
-    Examples
-    --------
-    >>> q = stop_posterior(np.log([[4.0, 1.0]]), np.array([0.0, 1.0]), np.array([0.0, 1.0]), 1.0)
-    >>> q[:, 0].round(3)  # rows are exits: a price of 1 makes the second one e times less likely
-    array([[0.2  , 0.405],
-           [0.8  , 0.595]])
+    Shapes: loss (N, K); costs (N, K) or (K,); prices (L,); returns (K, N, L).
     """
     costs = np.broadcast_to(costs, loss.shape)
     logits = -(loss.T[:, :, None] + costs.T[:, :, None] * prices) / beta

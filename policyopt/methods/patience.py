@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policyopt.methods.base import Fitted, Method, conclude, problem_of
+from policyopt.methods.base import Method
 from policyopt.runtime.errors import input_error
 from policyopt.runtime.scores import Patience as PatienceRule
 from policyopt.table import Table
-from policyopt.thresholds.given import solve_given
-from policyopt.thresholds.problem import Solution
+from policyopt.thresholds.problem import Problem, Solution
+from policyopt.thresholds.solvers import solve_given
 
 
 @dataclass(frozen=True)
@@ -28,24 +28,17 @@ class Patience(Method):
     patience : int, optional
         A fixed p >= 0; refused where it costs more than the budget. Default: the two
         neighbouring patiences that meet the budget, mixed.
-
-    Examples
-    --------
-    >>> Patience(2)
-    Patience(patience=2)
     """
 
     patience: int | None = None
 
+    label = "patience"
+
     def __post_init__(self) -> None:
-        if self.patience is not None and (
-            isinstance(self.patience, bool)
-            or not isinstance(self.patience, int)
-            or self.patience < 0
-        ):
-            raise input_error(
-                "patience", "a whole number, 0 or more", self.patience, "E.g. --set patience=2."
-            )
+        whole = isinstance(self.patience, int) and not isinstance(self.patience, bool)
+        if self.patience is not None and not (whole and self.patience >= 0):
+            step = "E.g. --set patience=2."
+            raise input_error("patience", "a whole number, 0 or more", self.patience, step)
 
     def labelled(self) -> bool:
         """Nothing is learned: costs follow from the exits' outputs alone."""
@@ -56,25 +49,25 @@ class Patience(Method):
         """A patience that the user gives is as good on new rows as here."""
         return self.patience is None
 
-    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose the patience, or a mixture of two, for each budget; see `Method.propose`."""
-        rule = PatienceRule()
-        problem = problem_of(rule, table, labelled=False)
+    def rule(self, table: Table, seed: int) -> PatienceRule:
+        """Return the counter."""
+        return PatienceRule()
+
+    def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
+        """Return the patience, or a mixture of two, for each budget."""
+        if self.patience is not None:
+            given = [self.patience - 0.5]
+            return [solve_given(problem, given, budget, "patience") for budget in budgets]
         # The counter is whole: a threshold midway leaves room for rounding.
-        sets = [np.full(table.exits - 1, p - 0.5) for p in range(table.exits + 1)]
+        exits = problem.exits
+        sets = [np.full(exits - 1, p - 0.5) for p in range(exits + 1)]
         costs = np.array([problem.cost(t) for t in sets])
-        fitted = []
+        solutions = []
         for budget in budgets:
-            problem.check_budget(budget)
-            if self.patience is not None:
-                solution = solve_given(problem, [self.patience - 0.5], budget, "patience")
-            else:
-                low = int(np.clip(np.searchsorted(costs, budget, side="right") - 1, 0, table.exits))
-                high = min(low + 1, table.exits)
-                gap = costs[high] - costs[low]
-                share = float(np.clip((budget - costs[low]) / gap, 0, 1)) if gap > 0 else 0.0
-                solution = (
-                    Solution(sets[low], sets[high], share) if share > 0 else Solution(sets[low])
-                )
-            fitted.append(conclude(self, "patience", rule, table, problem, solution, budget, seed))
-        return fitted
+            low = int(np.clip(np.searchsorted(costs, budget, side="right") - 1, 0, exits))
+            high = min(low + 1, exits)
+            gap = costs[high] - costs[low]
+            share = float(np.clip((budget - costs[low]) / gap, 0, 1)) if gap > 0 else 0.0
+            other = sets[high] if share > 0 else None
+            solutions.append(Solution(sets[low], other, share))
+        return solutions

@@ -16,24 +16,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from policyopt.answers.histogram import BINS, fit_histogram
-from policyopt.methods.by_confidence import ByConfidence
-from policyopt.methods.settings import check_number
-from policyopt.methods.space import Domain, Integer, Real
-from policyopt.thresholds.given import solve_given
+from policyopt.answers.calibrators import BINS, fit_histogram
+from policyopt.methods.base import ConfidenceMethod
+from policyopt.methods.settings import COUNT, Integer, Number, Real
 from policyopt.thresholds.problem import Problem, Solution
-from policyopt.thresholds.shared import inverse_of, meet_shared
+from policyopt.thresholds.solvers import inverse_of, meet_shared, solve_given
 
 
 @dataclass(frozen=True)
-class Pcee(ByConfidence):
+class PCEE(ConfidenceMethod):
     """Leave where rows of like confidence were right often enough.
 
     Parameters
     ----------
     answer
-        As of `ByConfidence`.
+        As of `ConfidenceMethod`.
     delta : float, optional
         The accuracy wanted of whoever leaves early, in [0, 1]; refused where it costs more than the
         budget. Default: what the budget allows.
@@ -41,11 +40,6 @@ class Pcee(ByConfidence):
         Most bins of an exit.
     smooth : float
         Standard deviation, in bins, of the window of PCEE-WS; 0 is PCEE.
-
-    Examples
-    --------
-    >>> Pcee(delta=0.9)
-    Pcee(answer='plain', delta=0.9, bins=15, smooth=0.0)
     """
 
     delta: float | None = None
@@ -53,20 +47,14 @@ class Pcee(ByConfidence):
     smooth: float = 0.0
 
     label = "pcee"
+    allowed: ClassVar = {
+        "delta": Number(most=1, optional=True),
+        "bins": COUNT,
+        "smooth": Number(most=1000),
+    }
+    tuned: ClassVar = {"bins": Integer(5, 50, log=True), "smooth": Real(0.0, 3.0)}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.delta is not None:
-            check_number("delta", self.delta, most=1)
-        check_number("bins", self.bins, above=0, whole=True)
-        check_number("smooth", self.smooth, most=1000)
-
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning."""
-        return {**super().space(), "bins": Integer(5, 50, log=True), "smooth": Real(0.0, 3.0)}
-
-    def solve(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
+    def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         """Read the accuracy of every bin, and delta for each budget."""
         bins = fit_histogram(problem.scores[:, :-1], problem.value[:, :-1], self.bins, self.smooth)
         family = inverse_of(bins, problem)

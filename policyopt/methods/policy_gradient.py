@@ -17,16 +17,15 @@ of `backward_induction`, and a quadratic penalty holds it near them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from scipy.optimize import minimize
 
-from policyopt.methods.backward_induction import Stopping, backward_induction, prices_of
-from policyopt.methods.evidence import Evidence
-from policyopt.methods.priced import Priced
-from policyopt.methods.settings import check_number
-from policyopt.methods.space import Domain, Real
-from policyopt.runtime.confidence.base import sigmoid
+from policyopt.methods.exit_batch import StoppingData
+from policyopt.methods.lagrangian import LagrangianMethod, Stopping, per_cost
+from policyopt.methods.optimal_stopping import PRICES, backward_induction
+from policyopt.methods.settings import COUNT, NOT_NEGATIVE, Real
+from policyopt.runtime.arithmetic import sigmoid
 from policyopt.runtime.typing import Floats
 
 _SHARPNESS = (2.0, 5.0)
@@ -34,63 +33,49 @@ _EVERY = 2  # of `PRICES`: between them coefficients are interpolated
 
 
 @dataclass(frozen=True)
-class PolicyGradient(Priced):
+class PolicyGradient(LagrangianMethod):
     """Climb the expected worth of a randomised policy; deploy its more likely decisions.
 
     Parameters
     ----------
     answer, soft, folds, mix
-        As of `Priced`.
+        As of `LagrangianMethod`.
     penalty : float
         What holds the coefficients near their start, in rows.
     steps : int
         Of L-BFGS, at most, at each sharpness.
-
-    Examples
-    --------
-    >>> PolicyGradient(penalty=100)
-    PolicyGradient(answer='combined', soft=1.0, folds=5, mix=False, penalty=100, steps=10)
     """
 
     penalty: float = 1000.0
     steps: int = 10
 
     label = "policy_gradient"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("penalty", self.penalty)
-        check_number("steps", self.steps, above=0, whole=True)
+    allowed: ClassVar = {"penalty": NOT_NEGATIVE, "steps": COUNT}
+    tuned: ClassVar = {"penalty": Real(10.0, 10_000.0, log=True)}
 
     def groups_of(self, rows: int) -> int:
         """More groups for few rows, where each matters more: with 5, 400 rows cost 2 % too much."""
         return max(self.groups, min(20, 10_000 // rows))
 
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning."""
-        return {**super().space(), "penalty": Real(10.0, 10_000.0, log=True)}
-
-    def train(self, seen: Evidence, costs: Floats, seed: int) -> Stopping:
+    def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
         """Climb at each price, without each group of rows in turn, and on all rows."""
-        del seed
-        prices = prices_of(costs)[::_EVERY]
+        prices = per_cost(PRICES, costs)[::_EVERY]
         found = backward_induction(
-            seen.columns, seen.doubt, seen.success, costs, seen.fold, max(self.penalty, 1.0), prices
+            data.columns, data.doubt, data.success, costs, data.fold, max(self.penalty, 1.0), prices
         )
-        columns = [np.insert(basis, 0, 1.0, axis=1) for basis in seen.columns]
+        columns = [np.insert(basis, 0, 1.0, axis=1) for basis in data.columns]
         theta = np.empty_like(found.theta)
         for g in range(len(theta)):
-            rows = np.flatnonzero(seen.fold != g)  # of the last set: all
+            rows = np.flatnonzero(data.fold != g)  # of the last set: all
             mine = [basis[rows] for basis in columns]
             for i in range(len(prices)):
-                reward = (seen.success - costs * prices[i])[rows]
+                reward = (data.success - costs * prices[i])[rows]
                 # Steps are taken where the mean advantage is 1; advantages come back, since between
                 # prices these are nearly straight lines, and sizes are not.
                 size = size_of(found.theta[-1, ..., i], columns)
                 start = found.theta[g, ..., i] / size
                 theta[g, ..., i] = size * climb(start, mine, reward, self.penalty, self.steps)
-        return Stopping(prices, theta, found.exits)
+        return Stopping(prices, theta)
 
 
 def size_of(theta: Floats, columns: list[Floats]) -> float:
@@ -103,23 +88,9 @@ def size_of(theta: Floats, columns: list[Floats]) -> float:
 def climb(
     start: Floats, columns: list[Floats], reward: Floats, penalty: float, steps: int
 ) -> Floats:
-    """Return coefficients (K-1, M+1) that maximise the expected worth, from `start` on.
+    """Return coefficients (K-1, M+1) that maximise the expected worth, from `start` on."""
+    from scipy.optimize import minimize
 
-    Parameters
-    ----------
-    start : ndarray of shape (K-1, M+1)
-    columns : list of K-1 arrays of shape (N, M+1)
-        The first column is 1.
-    reward : ndarray of shape (N, K)
-        Success less the price of cost.
-    penalty : float
-        In rows: each holds a coefficient to its start as firmly as a row whose stakes are the mean ones.
-    steps : int
-
-    Returns
-    -------
-    ndarray of shape (K-1, M+1)
-    """
     if not len(reward):
         return start
     stakes = float(np.abs(reward[:, :-1] - reward[:, -1:]).mean())
@@ -145,21 +116,7 @@ def climb(
 
 
 def worth_and_slope(z: Floats, reward: Floats) -> tuple[Floats, Floats]:
-    """Return what the policy ``sigmoid(z)`` is worth on each row, (N,), and its derivative, (N, K-1).
-
-    Parameters
-    ----------
-    z : ndarray of shape (N, K-1)
-        Log-odds of leaving.
-    reward : ndarray of shape (N, K)
-        Of leaving at each exit.
-
-    Examples
-    --------
-    >>> worth, slope = worth_and_slope(np.zeros((1, 2)), np.array([[1.0, 0.0, 2.0]]))
-    >>> worth, slope  # 1/2 * 1 + 1/4 * 0 + 1/4 * 2; going on is worth 1 at exit 0, 2 at exit 1
-    (array([1.]), array([[ 0.  , -0.25]]))
-    """
+    """Return what the policy ``sigmoid(z)`` is worth on each row, (N,), and its derivative, (N, K-1)."""
     leave = sigmoid(z)
     slope = leave * (1.0 - leave)
     worth = reward[:, -1]

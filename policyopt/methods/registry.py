@@ -1,29 +1,127 @@
-"""The registry: all rows of the catalogue. CLI, docs and the shared checks read it."""
+"""The registry: the catalogue, and methods of your own. CLI, docs and the shared checks read it."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import import_module
-from typing import Any
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, Any
 
-from policyopt.methods.base import Method
-from policyopt.methods.row import Row
+from policyopt.methods.catalogue import METHODS, MethodSpec
 from policyopt.runtime.errors import input_error
+from policyopt.runtime.scores import ScoreRule, check_name, load_plugins, when_registered
 
-#: One file per family in `policyopt.methods.catalogue`, each a tuple of rows called ROWS.
-FAMILIES = (
-    "confidence", "consistency", "distance", "class_aware", "learned", "halting", "reinforcement",
-    "cascade", "choice", "null",
-)  # fmt: skip
-ROWS: dict[str, Row] = {
-    row.name: row
-    for family in FAMILIES
-    for row in import_module(f"policyopt.methods.catalogue.{family}").ROWS
-}
+if TYPE_CHECKING:
+    from policyopt.methods.base import Method
+
+ROWS: dict[str, MethodSpec] = {row.name: row for row in METHODS}
+FAMILIES = list(dict.fromkeys(row.family for row in METHODS))
+#: The family of methods that are not ours.
+OWN_FAMILY = "own"
 #: A comma between methods: names never begin like a number, thresholds always do.
 _COMMA = re.compile(r",(?!\s*[-+.0-9])")
+
+
+def register_method(
+    name: str | type[Method] | None = None,
+    *,
+    summary: str = "it says so",
+    wins: str = "",
+    paper: str = "your own",
+    year: int = 0,
+    reference: str = "-",
+    trains: bool = False,
+    online: bool = True,
+) -> Any:
+    """Make a method of your own known by its name: to fits, comparisons, `auto` and the command line.
+
+    A decorator, with or without arguments. An installed package registers by an entry point of the group
+    ``policyopt.methods``. A static score needs none: `register_score` makes it a method, too.
+
+    Parameters
+    ----------
+    name : str, optional
+        Default: the class's ``label``.
+    summary, wins, paper, year, reference : str, int
+        What `policyopt methods` says: "leaves where <summary>", when to choose it, where it is from.
+    trains : bool
+        It trains for long: ``--methods all`` leaves it out.
+    online : bool
+        One number orders its policies from cheap to dear, so that a controller or bandit can move it.
+
+    Returns
+    -------
+    the class, or a decorator
+
+    Raises
+    ------
+    InputError
+        No such class, a name that is no name or is taken.
+
+    Examples
+    --------
+    >>> import policyopt as po
+    >>> from dataclasses import dataclass
+    >>> @po.register_method(summary="exit 0 is sure")  # doctest: +SKIP
+    ... @dataclass(frozen=True)
+    ... class Sure(po.LearnedScore):
+    ...     label = "sure"
+    ...
+    ...     def learn(self, seen, seed):
+    ...         return po.make_score("max_prob")
+    """
+
+    def enter(method: type[Method]) -> type[Method]:
+        from policyopt.methods.base import Method
+
+        step = "Derive a frozen dataclass from policyopt.LearnedScore or policyopt.Method."
+        if (
+            not isinstance(method, type)
+            or not issubclass(method, Method)
+            or inspect.isabstract(method)
+        ):
+            raise input_error(
+                "method", "a class of methods", getattr(method, "__name__", method), step
+            )
+        label: Any = name if isinstance(name, str) else getattr(method, "label", None)
+        if "__dataclass_fields__" not in vars(method):
+            raise input_error(
+                f"method {method.__name__}", "a frozen dataclass", "another class", step
+            )
+        spec = MethodSpec(
+            label, OWN_FAMILY, summary, paper, year, reference, method, wins, trains=trains, online=online,
+        )  # fmt: skip
+        _enter(spec, method)
+        return method
+
+    return enter(name) if isinstance(name, type) else enter
+
+
+def _enter(spec: MethodSpec, owner: type) -> None:
+    """Enter a row; a class that was defined again replaces itself."""
+    _owners[check_name(spec.name, owner, _owners.get(spec.name), "method")] = owner
+    ROWS[spec.name] = spec
+    if OWN_FAMILY not in FAMILIES:
+        FAMILIES.append(OWN_FAMILY)
+
+
+def _static(rule: type[ScoreRule]) -> None:
+    """Make a score without parameters a method: thresholds on it."""
+    given = {f.name for f in fields(rule) if f.default is MISSING}  # type: ignore[arg-type]
+    if given <= {"classes"}:
+        said = (rule.__doc__ or "").strip().split("\n")[0].rstrip(".") or f"{rule.name} is high"
+        spec = MethodSpec(
+            rule.name, OWN_FAMILY, said, "your own", 0, "-", "policyopt.methods.threshold:Threshold",
+            preset={"score": rule.name},
+        )  # fmt: skip
+        _enter(spec, rule)
+
+
+#: Who has which name; `object`: it is ours.
+_owners: dict[str, type] = dict.fromkeys(ROWS, object)
+when_registered(_static)
 
 
 def method_list(methods: str | Sequence[str], argument: str = "methods") -> list[str]:
@@ -73,7 +171,7 @@ def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
     Examples
     --------
     >>> make_method("max_prob:thresholds=joint")
-    Threshold(score='max_prob', thresholds='joint', mix=False, answer='plain', calibrator='platt')
+    Threshold(score='max_prob', thresholds='joint', mix=False, answer='plain', shared_map='platt')
     """
     if not isinstance(spec, str):
         raise input_error(
@@ -81,8 +179,17 @@ def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
         )
     name, _, inline = spec.partition(":")
     if name not in ROWS:
+        load_plugins("policyopt.scores")
+        load_plugins("policyopt.methods")
+    if name not in ROWS:
         close = difflib.get_close_matches(name.lower(), ROWS, n=1)
-        hint = f"Did you mean '{close[0]}'?" if close else "`policyopt methods` lists them."
+        hint = (
+            f"Did you mean '{close[0]}'?"
+            if close
+            else (
+                "`policyopt methods` lists them; one of your own is registered first (--plugin FILE_OR_MODULE)."
+            )
+        )
         raise input_error("method", f"one of {', '.join(ROWS)}", name, hint)
     row = ROWS[name]
     wanted = {**row.defaults, **(settings or {})}

@@ -20,37 +20,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.methods.ascent import Adam
-from policyopt.methods.backward_induction import Stopping, prices_of
 from policyopt.methods.episodes import roll
-from policyopt.methods.evidence import Evidence
-from policyopt.methods.played import updates
-from policyopt.methods.priced import Priced
-from policyopt.methods.settings import check_choice, check_number
-from policyopt.methods.space import Domain, Integer, Real
+from policyopt.methods.exit_batch import StoppingData
+from policyopt.methods.lagrangian import LagrangianMethod, Stopping, per_cost
+from policyopt.methods.neural import updates
+from policyopt.methods.optimal_stopping import PRICES
+from policyopt.methods.settings import COUNT, NOT_NEGATIVE, POSITIVE, YES_OR_NO, Integer, Real
 from policyopt.runtime.typing import Bools, Floats
 
 Reals = npt.NDArray[np.floating]
-_EVERY = 3  # of the prices of `backward_induction`; between them coefficients are interpolated
+_EVERY = 3  # of the prices of `optimal_stopping`; between them coefficients are interpolated
 _MEMORY = 0.95  # of the running mean returns
+_FIRST, _SECOND, _TINY = 0.9, 0.999, 1e-8  # of Adam
 
 
 @dataclass(frozen=True)
-class Reinforce(Priced):
+class REINFORCE(LagrangianMethod):
     """Learn by playing episodes what an exact gradient would tell; leave where that is the likelier.
 
     Parameters
     ----------
     answer, soft, folds, mix
-        As of `Priced`.
+        As of `LagrangianMethod`.
     critic : bool
         Actor-critic instead of REINFORCE with a constant baseline.
     steps : int
-        Updates, at most; few rows get fewer, see `policyopt.methods.played.updates`.
+        Updates, at most; few rows get fewer, see `policyopt.methods.neural.updates`.
     episodes : int
         Per update and price.
     learning_rate : float
@@ -58,11 +58,6 @@ class Reinforce(Priced):
     entropy : float
         Worth of a coin's entropy, in reward: keeps the coins from falling on one side for good
         before they have learned which (Williams & Peng, 1991).
-
-    Examples
-    --------
-    >>> Reinforce(critic=True).steps
-    1500
     """
 
     critic: bool = False
@@ -72,33 +67,24 @@ class Reinforce(Priced):
     entropy: float = 0.01
 
     label = "reinforce"
+    allowed: ClassVar = {
+        "critic": YES_OR_NO,
+        **dict.fromkeys(("steps", "episodes"), COUNT),
+        "learning_rate": POSITIVE,
+        "entropy": NOT_NEGATIVE,
+    }
+    tuned: ClassVar = {"steps": Integer(100, 3000), "learning_rate": Real(0.01, 0.2, log=True)}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("critic", self.critic, (True, False))
-        check_number("steps", self.steps, above=0, whole=True)
-        check_number("episodes", self.episodes, above=0, whole=True)
-        check_number("learning_rate", self.learning_rate, above=0)
-        check_number("entropy", self.entropy)
-
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning."""
-        return {
-            **super().space(), "steps": Integer(100, 3000),
-            "learning_rate": Real(0.01, 0.2, log=True),
-        }  # fmt: skip
-
-    def train(self, seen: Evidence, costs: Floats, seed: int) -> Stopping:
+    def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
         """Play with random rows; every fold's policy learns from the rows outside of the fold."""
         rng = np.random.default_rng(seed)
-        prices = prices_of(costs)[::_EVERY]
-        rows, exits = seen.success.shape
+        prices = per_cost(PRICES, costs)[::_EVERY]
+        rows, exits = data.success.shape
         costs = np.broadcast_to(costs, (rows, exits))
-        groups = int(seen.fold.max(initial=0)) + 1
+        groups = int(data.fold.max(initial=0)) + 1
         # Single precision: what is drawn is far noisier than that.
-        columns = [np.insert(b, 0, 1.0, axis=1).astype(np.float32) for b in seen.columns]
-        success, paid = (a.astype(np.float32) for a in (seen.success, costs))
+        columns = [np.insert(b, 0, 1.0, axis=1).astype(np.float32) for b in data.columns]
+        success, paid = (a.astype(np.float32) for a in (data.success, costs))
         # Policies side by side: one per set of rows and price.
         sets = np.repeat(np.arange(groups + 1), len(prices))
         price = np.tile(prices, groups + 1).astype(np.float32)
@@ -118,7 +104,7 @@ class Reinforce(Priced):
             leave = 0.5 + 0.5 * np.tanh(0.5 * odds)  # the sigmoid, in single precision
             # One draw for all policies: what differs between them is not luck.
             tails, reached = roll(leave, rng.random((self.episodes, exits - 1, 1), np.float32))
-            mine = seen.fold[batch][:, None] != sets
+            mine = data.fold[batch][:, None] != sets
             now = reached[:, :-1] & mine[:, None]
             if self.critic:
                 baseline = _products(x, value)
@@ -136,7 +122,7 @@ class Reinforce(Priced):
                 slope = (tails - leave) * off + calm(odds, leave, self.entropy) * now
                 theta += actor.step(_gradients(x, slope)).astype(np.float32)
         theta = theta.reshape(exits - 1, -1, groups + 1, len(prices)).transpose(2, 0, 1, 3)
-        return Stopping(prices, theta.astype(np.float64), np.zeros((rows, 0), dtype=np.int8))
+        return Stopping(prices, theta.astype(np.float64))
 
 
 def _products(x: Sequence[Reals], theta: Reals) -> Reals:
@@ -150,25 +136,13 @@ def _gradients(x: Sequence[Reals], slope: Reals) -> Reals:
 
 
 def returns(reached: Bools, reward: Reals) -> Reals:
-    """Return what episodes earn, (n, ...): the reward of the last exit they reached.
-
-    Examples
-    --------
-    >>> returns(np.array([[True, True, False]]), np.array([[1.0, 2.0, 3.0]]))
-    array([2.])
-    """
+    """Return what episodes earn, (n, ...): the reward of the last exit they reached."""
     last = reached.sum(axis=1, keepdims=True) - 1
     return np.take_along_axis(np.broadcast_to(reward, reached.shape), last, axis=1)[:, 0]
 
 
 def calm(odds: Reals, leave: Reals, entropy: float) -> Reals:
-    """Return the slope of `entropy` times the entropy of coins ``leave = sigmoid(odds)``, along `odds`.
-
-    Examples
-    --------
-    >>> calm(np.array([0.0, np.log(9.0)]), np.array([0.5, 0.9]), 1.0).round(2)
-    array([-0. , -0.2])
-    """
+    """Return the slope of `entropy` times the entropy of coins ``leave = sigmoid(odds)``, along `odds`."""
     return -entropy * odds * leave * (1 - leave)
 
 
@@ -176,3 +150,21 @@ def bootstrapped(tails: Bools, reward: Reals, value: Reals) -> Reals:
     """Return what each decision leads to, (n, K-1, ...): the reward, or the next exit's value."""
     onward = np.concatenate([value[:, 1:], reward[:, -1:]], axis=1)
     return np.where(tails, reward[:, :-1], onward)
+
+
+class Adam:
+    """Adam (Kingma & Ba, ICLR 2015, algorithm 1) in numpy; the rate falls linearly to 0 over the steps."""
+
+    def __init__(self, shape: tuple[int, ...], rate: float, steps: int) -> None:
+        self.rate, self.steps, self.taken = rate, steps, 0
+        self.mean, self.square = np.zeros(shape), np.zeros(shape)
+
+    def step(self, gradient: npt.NDArray[np.floating]) -> Floats:
+        """Return the change that a gradient asks for."""
+        rate = self.rate * (1.0 - self.taken / self.steps)
+        self.taken += 1
+        self.mean += (1 - _FIRST) * (gradient - self.mean)
+        self.square += (1 - _SECOND) * (gradient * gradient - self.square)
+        mean = self.mean / (1 - _FIRST**self.taken)
+        square = self.square / (1 - _SECOND**self.taken)
+        return rate * mean / (np.sqrt(square) + _TINY)

@@ -19,31 +19,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import ClassVar
 
 import numpy as np
 
-from policyopt.methods.base import (
-    Fitted,
-    cheapest,
-    check_budgets,
-    check_exits,
-    fit_where_possible,
-)
+from policyopt.methods.base import Method, check_budgets
+from policyopt.methods.baselines import Always, standalone
 from policyopt.methods.choosing import (
     FEWEST_ROWS,
+    MOST_COMPARED,
     Candidate,
     Choosing,
     Report,
+    compare,
+    fit_chosen,
     one_standard_error,
     signed,
-    thinned_to_compare,
-    values_of,
     winners_gain,
 )
-from policyopt.methods.on_exits import OnExits
+from policyopt.methods.fitted import Fitted
 from policyopt.methods.registry import make_method
-from policyopt.methods.settings import check_choice, check_number
-from policyopt.methods.space import Choice, Domain
+from policyopt.methods.settings import FOLDS, NOT_NEGATIVE, Choice, Number
+from policyopt.methods.validation import cheapest, fit_where_possible, subsample
 from policyopt.runtime.errors import BudgetError, input_error
 from policyopt.runtime.typing import Floats
 from policyopt.table import Table
@@ -68,11 +65,6 @@ class Subset(Choosing):
         Of the cross-validation.
     errors : float
         How many standard errors that may stand below the best subset.
-
-    Examples
-    --------
-    >>> Subset(inner="margin", most=2)
-    Subset(inner='margin', most=2, towards='full', folds=5, errors=1.0)
     """
 
     inner: str = "max_prob"
@@ -81,23 +73,25 @@ class Subset(Choosing):
     folds: int = 5
     errors: float = 1.0
 
+    label = "subset"
+    allowed: ClassVar = {
+        "most": Number(above=0, whole=True, optional=True),
+        "towards": ("full", "few"),
+        "folds": FOLDS,
+        "errors": NOT_NEGATIVE,
+    }
+    tuned: ClassVar = {
+        "inner": Choice(("max_prob", "max_prob:thresholds=joint", "optimal_stopping")),
+        "towards": Choice(("full", "few")),
+    }
+    decides = True
+
     def __post_init__(self) -> None:
         if not isinstance(self.inner, str) or self.inner.partition(":")[0] == "subset":
-            raise input_error(
-                "inner", "the name of another method", self.inner, "E.g. inner=max_prob."
-            )
+            step = "E.g. inner=max_prob."
+            raise input_error("inner", "the name of another method", self.inner, step)
         make_method(self.inner)  # refuses what does not exist, by name
-        if self.most is not None:
-            check_number("most", self.most, above=0, whole=True)
-        check_choice("towards", self.towards, ("full", "few"))
-        check_number("folds", self.folds, above=1, most=100, whole=True)
-        check_number("errors", self.errors)
-
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning."""
-        inner = ("max_prob", "max_prob:thresholds=joint", "optimal_stopping")
-        return {"inner": Choice(inner), "towards": Choice(("full", "few"))}
+        super().__post_init__()
 
     def needs(self) -> frozenset[str]:
         """Return what the inner method needs."""
@@ -111,31 +105,22 @@ class Subset(Choosing):
         self, table: Table, budgets: Sequence[float], seed: int, validate: bool
     ) -> list[Fitted]:
         """Choose among subsets of exits; see `Choosing`."""
-        check_exits(table)
+        self.check(table)
         check_budgets(table, budgets)
         labels = table.statistics.labels
         known = table if labels is None else table.take(np.flatnonzero(labels >= 0))
         _ = (known if len(known) else table).correct  # says what is missing
         choices = self._choose(known, budgets, seed)
-        fitted: list[Fitted | None] = [None] * len(budgets)
-        for kept in {ways[0] for ways, _, _ in choices}:
-            # Each chosen subset once, for all its budgets.
-            places = [i for i, (ways, _, _) in enumerate(choices) if ways[0] == kept]
-            wanted = [budgets[i] for i in places]
-            for i, one in zip(places, self._fit(kept, known, wanted, seed, validate), strict=True):
-                fitted[i] = one
-        for i, (ways, report, gain) in enumerate(choices):
-            for kept in ways[1:]:  # affordable on every fold and by a hair not on all rows
-                if fitted[i] is None:
-                    fitted[i] = self._fit(kept, known, [budgets[i]], seed, validate)[0]
-            fitted[i] = self._signed(fitted[i], budgets[i], table, report, gain)
-        return [one for one in fitted if one is not None]
 
-    def _fit(
-        self, kept: tuple[int, ...], table: Table, budgets: list[float], seed: int, validate: bool
-    ) -> list[Fitted | None]:
-        method = OnExits(kept, make_method(self.inner))
-        return fit_where_possible(method, table, budgets, seed, validate=validate)
+        def fit(kept: tuple[int, ...], wanted: list[float]) -> list[Fitted | None]:
+            method = OnExits(kept, make_method(self.inner))
+            return fit_where_possible(method, known, wanted, seed, validate=validate)
+
+        found = fit_chosen([ways for ways, _, _ in choices], fit, budgets)
+        return [
+            self._signed(one, budget, table, report, gain)
+            for (_, one), budget, (_, report, gain) in zip(found, budgets, choices, strict=True)
+        ]
 
     def _choose(
         self, table: Table, budgets: Sequence[float], seed: int
@@ -148,7 +133,7 @@ class Subset(Choosing):
         last = [tuple(range(exits))] * (most == exits) + [(int(own.argmin()),)]
         if len(table) < FEWEST_ROWS:
             return [(last, [], 0.0)] * len(budgets)
-        rows = thinned_to_compare(table, seed)
+        rows = subsample(table, MOST_COMPARED, seed)
         tried = list(first_subsets(exits, most))
         values = self._values(rows, tried, budgets, seed)
         while True:
@@ -186,7 +171,7 @@ class Subset(Choosing):
         self, table: Table, tried: list[tuple[int, ...]], budgets: Sequence[float], seed: int
     ) -> Floats:
         candidates = self._candidates(tried, table.exits)
-        return values_of(table, candidates, budgets, self.folds, seed, cheapest)
+        return compare(table, candidates, budgets, self.folds, seed, cheapest).values
 
     def _candidates(self, tried: list[tuple[int, ...]], exits: int) -> list[Candidate]:
         inner = make_method(self.inner)
@@ -207,31 +192,38 @@ class Subset(Choosing):
                 "policy's own arithmetic included. Raise the budget."
             )
         name = f"{self.inner} on exits {', '.join(map(str, one.policy.path))}"
-        found = signed(one, self, "subset", name, report, gain)
+        found = signed(one, self, name, report, gain)
         provenance = {**found.policy.provenance, "budget": float(budget)}
         return replace(found, budget=budget, policy=replace(found.policy, provenance=provenance))
 
 
 def subsets(exits: int, most: int) -> list[tuple[int, ...]]:
-    """Return all subsets of up to `most` exits, smallest first.
-
-    Examples
-    --------
-    >>> subsets(3, 2)
-    [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)]
-    """
+    """Return all subsets of up to `most` exits, smallest first."""
     return [kept for size in range(1, most + 1) for kept in combinations(range(exits), size)]
 
 
 def first_subsets(exits: int, most: int) -> list[tuple[int, ...]]:
-    """Return the subsets to begin with: all where they are few, else single exits, pairs and the whole.
-
-    Examples
-    --------
-    >>> len(first_subsets(4, 4)), len(first_subsets(12, 12))
-    (15, 79)
-    """
+    """Return the subsets to begin with: all where they are few, else single exits, pairs and the whole."""
     if exits <= _FEW:
         return subsets(exits, most)
     whole = [tuple(range(exits))] if most == exits else []
     return [*subsets(exits, min(most, 2)), *whole]
+
+
+@dataclass(frozen=True)
+class OnExits(Method):
+    """A method on some exits (places, ascending) only, which costs no more than what they allow."""
+
+    kept: tuple[int, ...]
+    inner: Method
+
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Fit the inner method; a budget above what these exits can cost is lowered to that."""
+        small = table.keep_exits([table.path[k] for k in self.kept])
+        most = float(small.mean_costs[-1])
+        lowered = [min(float(budget), most) for budget in budgets]
+        if small.exits > 1:
+            once = sorted(set(lowered))
+            path = dict(zip(once, self.inner.propose(small, once, seed), strict=True))
+            return [path[budget] for budget in lowered]
+        return [standalone(Always(0), table, self.kept[0], budget, seed) for budget in lowered]

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from policyopt.answers.confidence import FITS
-from policyopt.answers.crossfit import NAMES, answered, crossfit, folds_of
-from policyopt.methods.base import Fitted, Method, conclude, problem_of
-from policyopt.methods.space import Choice, Domain
-from policyopt.runtime.errors import InputError, input_error
+from policyopt.answers.calibrators import FITS
+from policyopt.answers.crossfit import NAMES
+from policyopt.methods.base import ANSWERS, Method, lacks_outputs
+from policyopt.methods.settings import Choice
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.runtime.scores import RULES, ScoreRule, make_rule
 from policyopt.table import Table
-from policyopt.thresholds.solve import SOLVERS, check_solver, solve_path
+from policyopt.thresholds.problem import Problem, Solution
+from policyopt.thresholds.solvers import SOLVERS, check_solver, solve_path
 
-_FOLDS = 5
+_COLUMNS = {
+    "margin": "top_prob (at least two)",
+    "entropy": "entropy",
+    "log_prob": "all class outputs",
+}
 
 
 @dataclass(frozen=True)
@@ -35,20 +41,18 @@ class Threshold(Method):
     answer : str
         What exits return, and the score looks at: ``plain``, or another name of
         `policyopt.answers`, e.g. ``combined`` (over exits, where that helps).
-    calibrator : {"platt", "beta", "isotonic", "histogram"}
+    shared_map : {"platt", "beta", "isotonic", "histogram"}
         With ``shared``: the map to the common scale; ``histogram`` is PCEE (arXiv:2412.19325).
-
-    Examples
-    --------
-    >>> Threshold("max_prob", thresholds="joint")
-    Threshold(score='max_prob', thresholds='joint', mix=False, answer='plain', calibrator='platt')
     """
 
     score: str
     thresholds: str | tuple[float, ...] = "geometric"
     mix: bool = False
     answer: str = "plain"
-    calibrator: str = "platt"
+    shared_map: str = "platt"
+
+    allowed: ClassVar = {"shared_map": tuple(FITS), "answer": NAMES}
+    tuned: ClassVar = {"thresholds": Choice(SOLVERS), "answer": ANSWERS}
 
     def __post_init__(self) -> None:
         check_solver(self.thresholds)
@@ -59,37 +63,20 @@ class Threshold(Method):
             object.__setattr__(self, "thresholds", clipped)
         if not isinstance(self.mix, bool):
             raise input_error("mix", "true or false", self.mix, "E.g. --set mix=true.")
-        if self.mix and self.thresholds != "joint":
-            raise input_error(
-                "mix",
-                "used with thresholds=joint",
-                f"thresholds={self.thresholds}",
-                "Add --set thresholds=joint.",
-            )
-
-        if self.calibrator not in FITS:
-            raise input_error(
-                "calibrator", f"one of {', '.join(FITS)}", self.calibrator, "E.g. platt."
-            )
-        if self.calibrator != "platt" and self.thresholds != "shared":
-            raise input_error(
-                "calibrator", "used with thresholds=shared", f"thresholds={self.thresholds}",
-                "Add --set thresholds=shared.",
-            )  # fmt: skip
-        if self.answer not in NAMES:
-            raise input_error(
-                "answer", f"one of {', '.join(NAMES)}", self.answer, "E.g. answer=combined."
-            )
-
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning."""
-        return {"thresholds": Choice(SOLVERS), "answer": Choice(("plain", "combined"))}
+        super().__post_init__()
+        goes_with = {
+            "mix": ("joint", self.mix),
+            "shared_map": ("shared", self.shared_map != "platt"),
+        }
+        for name, (solver, used) in goes_with.items():
+            if used and self.thresholds != solver:
+                got, step = f"thresholds={self.thresholds}", f"Add --set thresholds={solver}."
+                raise input_error(name, f"used with thresholds={solver}", got, step)
 
     @property
     def name(self) -> str:
-        """Name of the method: that of its score."""
-        return self.score
+        """Name of the method: that of its score, unless it has one of its own."""
+        return self.label or self.score
 
     def needs(self) -> frozenset[str]:
         """Return what the score reads beyond prediction and confidence."""
@@ -104,42 +91,17 @@ class Threshold(Method):
         """Thresholds that the user gives are as good on new rows as here."""
         return isinstance(self.thresholds, str)
 
-    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose thresholds for each budget; see `Method.propose`."""
-        self._check(table)
-        answers = crossfit(table, self.answer, folds_of(len(table), _FOLDS, seed))
-        table = answered(table, answers)
-        rule = self.rule(table)
-        problem = problem_of(rule, table, answers, self.labelled())
-        solutions = solve_path(problem, self.thresholds, budgets, self.mix, self.calibrator)
-        return [
-            conclude(
-                self, self.name, rule, table, problem, solution, budget, seed, answer=answers.rule
-            )
-            for solution, budget in zip(solutions, budgets, strict=True)
-        ]
-
     def lacks(self, table: Table) -> list[str]:
         """Return what the score needs and these rows do not hold."""
-        columns = {
-            "margin": "top_prob (at least two)", "entropy": "entropy",
-            "log_prob": "all class outputs",
-        }  # fmt: skip
-        missing = [columns.get(name, name) for name in super().lacks(table)]
+        missing = [_COLUMNS.get(name, name) for name in super().lacks(table)]
         if self.score == "entropy" and table.classes < 2:
             missing.append("the number of classes")
-        if self.answer != "plain" and table.kind == "record":
-            missing.append("all class outputs (for answers other than plain)")
-        return missing
+        return [*missing, *lacks_outputs(self.answer, table)]
 
-    def rule(self, table: Table) -> ScoreRule:
+    def rule(self, table: Table, seed: int) -> ScoreRule:
         """Return the score rule for answered rows."""
         return make_rule(self.score, {"classes": table.classes} if self.score == "entropy" else {})
 
-    def _check(self, table: Table) -> None:
-        missing = self.lacks(table)
-        if missing:
-            raise InputError(
-                f"Method '{self.name}' needs {', '.join(missing)}, which these records do not hold. "
-                "Import full logits, or records with that column, or use max_prob."
-            )
+    def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
+        """Return thresholds for each budget."""
+        return solve_path(problem, self.thresholds, budgets, self.mix, self.shared_map)

@@ -10,21 +10,21 @@ exit can afford is bounded: a high-density set with more rows than `points` is s
 that many clusters (k-means by class: Hastie et al., The elements of statistical learning, section 13.2.1),
 which cover the set evenly, where a sample of its rows would leave gaps that look like distance. At most
 2,000 rows of a class are looked at. Wide vectors are projected to principal components
-(`prototype_score.locate`).
+(`prototypes.locate`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from policyopt.methods.prototype_score import ROOM, PrototypeScore, locate, short
-from policyopt.methods.seen import Seen
-from policyopt.methods.settings import check_number
-from policyopt.methods.space import Domain, Integer, Real
-from policyopt.runtime.prototypes import distances
-from policyopt.runtime.scores.trust_score import TrustScore as Rule
+from policyopt.methods.exit_batch import ExitBatch
+from policyopt.methods.prototypes import ROOM, PrototypeScore, locate, short
+from policyopt.methods.settings import COUNT, Integer, Number, Real
+from policyopt.runtime.arithmetic import distances
+from policyopt.runtime.scores import TrustScore as Rule
 from policyopt.runtime.typing import Floats, Ints
 
 _MOST_ROWS = 2000  # of a class
@@ -46,11 +46,6 @@ class TrustScore(PrototypeScore):
     points : int
         Most points kept of a class at an exit; fewer where classes or widths are many, so that an
         artifact stays about 2 MB.
-
-    Examples
-    --------
-    >>> TrustScore(alpha=0.1).points
-    20
     """
 
     alpha: float = 0.0625
@@ -58,22 +53,12 @@ class TrustScore(PrototypeScore):
     points: int = 20
 
     label = "trust_score"
+    allowed: ClassVar = {"alpha": Number(below=1), "neighbours": COUNT, "points": COUNT}
+    tuned: ClassVar = {"alpha": Real(0.0, 0.5), "points": Integer(5, 200, log=True)}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("alpha", self.alpha, below=1)
-        check_number("neighbours", self.neighbours, above=0, whole=True)
-        check_number("points", self.points, above=0, whole=True)
-
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning."""
-        more: dict[str, Domain] = {"alpha": Real(0.0, 0.5), "points": Integer(5, 200, log=True)}
-        return {**super().space(), **more}
-
-    def learn(self, seen: Seen, seed: int) -> Rule:
+    def learn(self, batch: ExitBatch, seed: int) -> Rule:
         """Find the high-density set of each class, and the points that stand for it."""
-        located = locate(seen, self.vectors, seed)
+        located = locate(batch, self.vectors, seed)
         rng = np.random.default_rng(seed)
         exits = len(located.vectors)
         points, owner = [], []
@@ -96,15 +81,7 @@ class TrustScore(PrototypeScore):
 
 
 def centres(rows: Floats, count: int, rng: np.random.Generator) -> Floats:
-    """Return the centres of clusters of the rows, by Lloyd's algorithm from a random start.
-
-    Examples
-    --------
-    >>> rows = np.array([[0.0], [0.2], [5.0], [5.2]])
-    >>> np.sort(centres(rows, 2, np.random.default_rng(1)), axis=0)
-    array([[0.1],
-           [5.1]])
-    """
+    """Return the centres of clusters of the rows, by Lloyd's algorithm from a random start."""
     found = rows[np.sort(rng.permutation(len(rows))[:count])]
     for _ in range(_ROUNDS):
         nearest = distances(rows, found).argmin(axis=1)
@@ -119,27 +96,7 @@ def centres(rows: Floats, count: int, rng: np.random.Generator) -> Floats:
 
 
 def high_density(rows: Floats, alpha: float, neighbours: int) -> Ints:
-    """Return which rows belong to the alpha-high-density set.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (N, D)
-        Of one class.
-    alpha : float
-        Share to leave out.
-    neighbours : int
-        k; with fewer rows, all of them.
-
-    Returns
-    -------
-    ndarray of shape (M,), int64
-        At least one where there are rows.
-
-    Examples
-    --------
-    >>> high_density(np.array([[0.0], [0.1], [0.2], [9.0]]), 0.25, 2)
-    array([0, 1, 2])
-    """
+    """Return which rows belong to the alpha-high-density set. Shapes: rows (N, D); returns (M,)."""
     from sklearn.neighbors import NearestNeighbors
 
     if not len(rows):

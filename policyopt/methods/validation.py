@@ -16,18 +16,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isnan
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.answers.crossfit import folds_of
-from policyopt.methods.base import Expectation, Fitted, Method, cheapest, fit_where_possible
+from policyopt.methods.fitted import Expectation, Fitted
 from policyopt.progress import progress_callback, report
-from policyopt.runtime.coin import coin
+from policyopt.runtime.arithmetic import coin
+from policyopt.runtime.errors import BudgetError
 from policyopt.runtime.policy import Policy
-from policyopt.runtime.typing import Floats
+from policyopt.runtime.typing import Floats, Ints
 from policyopt.table import Table
-from policyopt.trace import trace
+
+if TYPE_CHECKING:
+    from policyopt.methods.base import Method
+from policyopt.replay import trace
 
 _FOLDS = 5
 #: More: neither the budget nor the accuracy is off by what a user would see.
@@ -44,23 +48,12 @@ _TAIL = 0.2  # effective rows, of all rows: fewer is a heavy tail
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What rows pay and are worth under a policy, on average over its coin.
+    """What rows pay and are worth under a policy, on average over its coin."""
 
-    Attributes
-    ----------
-    paid : ndarray of shape (N,)
-    right : ndarray of shape (N,)
-        NaN where the label is unknown.
-    coin : float
-        Variance per row that the coin adds to the cost.
-    sides : tuple of ndarray of shape (N,)
-        What rows pay by each side of the coin.
-    """
-
-    paid: Floats
-    right: Floats
-    coin: float = 0.0
-    sides: tuple[Floats, ...] = ()
+    paid: Floats  # (N,)
+    right: Floats  # (N,); NaN where the label is unknown
+    coin: float = 0.0  # variance per row that the coin adds to the cost
+    sides: tuple[Floats, ...] = ()  # (N,) each: what rows pay by each side of the coin
 
 
 def outcome_of(policy: Policy, table: Table) -> Outcome:
@@ -87,12 +80,8 @@ def sides(policy: Policy) -> list[tuple[float, Policy]]:
     mixture = policy.mixture
     if mixture is None:
         return [(1.0, policy)]
-    other = replace(
-        policy,
-        rule=mixture.rule or policy.rule,
-        thresholds=mixture.thresholds,
-        mixture=None,
-    )
+    rule = mixture.rule or policy.rule
+    other = replace(policy, rule=rule, thresholds=mixture.thresholds, mixture=None)
     return [(1.0 - mixture.share, replace(policy, mixture=None)), (mixture.share, other)]
 
 
@@ -105,10 +94,7 @@ def fair_coin(policy: Policy, outcome: Outcome, seed: int) -> Policy:
     if policy.mixture is None:
         return policy
     rows = np.arange(len(outcome.paid))
-    seeds = [
-        seed,
-        *(int(np.random.SeedSequence([seed, j]).generate_state(1)[0]) for j in range(1, _COINS)),
-    ]
+    seeds = [seed, *(seed_of(seed, j) for j in range(1, _COINS))]
     drawn = [
         np.where(coin(s, rows) < policy.mixture.share, outcome.sides[1], outcome.sides[0]).mean()
         for s in seeds
@@ -117,22 +103,44 @@ def fair_coin(policy: Policy, outcome: Outcome, seed: int) -> Policy:
     return replace(policy, mixture=replace(policy.mixture, seed=seeds[best]))
 
 
-def validated(method: Method, table: Table, budgets: Sequence[float], seed: int) -> list[Fitted]:
-    """Return a method's policies, their aims corrected by what folds left out cost; see the module.
+def seed_of(*parts: int) -> int:
+    """Return a seed for a use of its own, e.g. of (seed, restart)."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
-    Parameters
-    ----------
-    method : Method
-    table : Table
-        Rows of the split `fit`.
-    budgets : sequence of float
-    seed : int
 
-    Returns
-    -------
-    list of Fitted
-        Of each the provenance tells what it is expected to cost, and what a user should know.
+def cheapest(table: Table) -> float:
+    """Return the least mean cost of any policy: of exit 0, or of a cascade's cheapest model alone."""
+    costs = table.mean_costs
+    return float(np.diff(costs, prepend=0.0).min() if table.cascade else costs[0])
+
+
+def subsample(table: Table, most: int, seed: int) -> Table:
+    """Return the table, or a random part of its rows, in order, where there are more than `most`."""
+    if len(table) <= most:
+        return table
+    return table.take(np.sort(np.random.default_rng(seed).permutation(len(table))[:most]))
+
+
+def fit_where_possible(
+    method: Method, table: Table, budgets: Sequence[float], seed: int, *, validate: bool = True
+) -> list[Fitted | None]:
+    """Fit each budget that the method can meet: its own arithmetic may be too much for the lowest.
+
+    Without `validate` the policies are as proposed: for those that are judged on rows of their own.
     """
+    try:
+        return list((method.fit_path if validate else method.propose)(table, budgets, seed))
+    except BudgetError:
+        if len(budgets) == 1:
+            return [None]
+        return [
+            fit_where_possible(method, table, [budget], seed, validate=validate)[0]
+            for budget in budgets
+        ]
+
+
+def validated(method: Method, table: Table, budgets: Sequence[float], seed: int) -> list[Fitted]:
+    """Return a method's policies, their aims corrected by what folds left out cost; see the module."""
     found = method.propose(table, budgets, seed)
     folds = None
     if method.validates and _FEWEST_ROWS <= len(table) <= MOST_ROWS:
@@ -140,25 +148,22 @@ def validated(method: Method, table: Table, budgets: Sequence[float], seed: int)
     if folds is None:
         return [stated(method, one, table, one.expected.cost, None) for one in found]
     tail = 1.0 - equal_rows(table)
-    off = np.array(
-        [folds.off(i, outcome_of(one.policy, table), tail) for i, one in enumerate(found)]
-    )
+    outcomes: list[Outcome | None] = [outcome_of(one.policy, table) for one in found]
+    off = np.array([folds.off(i, one, tail) for i, one in enumerate(outcomes) if one])
     low, high = cheapest(table), float(table.mean_costs[-1])
     asked = np.array([float(one.expected.cost) for one in found])
     most = np.maximum(asked, high)  # the policy's own arithmetic may cost more than the last exit
     aims = np.clip(asked - off, low + (asked - low) / 2, most)
     moved = np.flatnonzero(np.abs(aims - asked) > _NOTABLE * asked)
-    again = (
-        fit_where_possible(method, table, [float(aims[i]) for i in moved], seed, validate=False)
-        if len(moved)
-        else []
-    )
-    found = list(found)
+    again = []
+    if len(moved):
+        wanted = [float(aims[i]) for i in moved]
+        again = fit_where_possible(method, table, wanted, seed, validate=False)
     for i, one in zip(moved.tolist(), again, strict=True):
         if one is not None:
             # The folds' policies had that much more to spend: what it bought, the corrected one does without.
             folds.right[i] -= found[i].accuracy - one.accuracy if not isnan(one.accuracy) else 0.0
-            found[i] = one
+            found[i], outcomes[i] = one, None
     out = []
     for i, (one, budget) in enumerate(zip(found, budgets, strict=True)):
         fold = Outcome(folds.paid[i], folds.right[i])
@@ -166,7 +171,8 @@ def validated(method: Method, table: Table, budgets: Sequence[float], seed: int)
         more = off[i] if i in moved else 0.0
         cost = float(np.clip(one.expected.cost + more, low, most[i]))
         policy = replace(one.policy, provenance={**one.policy.provenance, "budget": float(budget)})
-        out.append(stated(method, replace(one, budget=budget, policy=policy), table, cost, fold))
+        one = replace(one, budget=budget, policy=policy)
+        out.append(stated(method, one, table, cost, fold, outcomes[i]))
     return out
 
 
@@ -177,7 +183,7 @@ class Folds:
     paid: Floats
     right: Floats
     claimed: Floats
-    fold: npt.NDArray[np.int64]
+    fold: Ints
 
     def off(self, budget: int, whole: Outcome, tail: float) -> float:
         """Return by how much policies cost more on new rows than they claim, as far as that is not noise.
@@ -232,12 +238,17 @@ def cross_validate(
     return found
 
 
-def stated(method: Method, one: Fitted, table: Table, cost: float, fold: Outcome | None) -> Fitted:
-    """Replay a policy on the rows of its fit, and say in its provenance what is expected of it."""
-    if len(table) > _MOST_REPLAYED:
-        rows = np.random.default_rng(0).permutation(len(table))[:_MOST_REPLAYED]
-        table = table.take(np.sort(rows))
-    outcome = outcome_of(one.policy, table)
+def stated(
+    method: Method,
+    one: Fitted,
+    table: Table,
+    cost: float,
+    fold: Outcome | None,
+    outcome: Outcome | None = None,
+) -> Fitted:
+    """Replay a policy on the rows of its fit (`outcome`), and say in its provenance what is expected of it."""
+    table = subsample(table, _MOST_REPLAYED, 0)
+    outcome = outcome or outcome_of(one.policy, table)
     # Of the exits that the policy keeps; a row not seen may take any of them.
     ends = float(one.policy.costs.min()), float(one.policy.costs.max())
     span = ends[1] - ends[0]

@@ -5,116 +5,122 @@ those below are given up, for the next exit is not thought to help them either. 
 that its cascade decides well near one operating point of a binary task (reject or not), with a window
 about it of a width that the budget allows.
 
+HiDEC: Ilhan et al., WWW 2023 Companion, 10.1145/3543873.3587370: dual thresholds between tiers. Exits lie on
+tiers: device, edge, cloud. On a tier easy samples leave where the score reaches an upper threshold. At its last
+exit, before what is left is sent up, hopeless samples leave as well: those whose score is under a lower threshold,
+which the next tier is not expected to help. So it is windows at the boundaries only, and plain thresholds elsewhere.
+
 Departures: what is decided here is the answer itself, so windows are found for what they are worth on
 labelled rows: both ends of all exits together, on the Lagrangian of accuracy and cost, one price after
-another (`policyopt.thresholds.window`); next to the budget the windows between two corners of the
-hull are widened until the replayed cost meets it.
+another (`Windows`); next to the budget the windows between two corners of the hull are widened until the
+replayed cost meets it. Of HiDEC's four pages only the abstract could be read, so its thresholds come from the
+same search rather than from their scheduler's latencies (whose place the cost takes), and the score is the
+confidence, not a learned one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 
-from policyopt.answers.crossfit import NAMES, answered, crossfit, folds_of
-from policyopt.methods.base import Fitted, Method, check_exits, conclude, problem_of
-from policyopt.methods.settings import check_choice
-from policyopt.methods.space import Choice, Domain
-from policyopt.runtime.errors import InputError
+from policyopt.costs import overhead
+from policyopt.methods.base import ConfidenceMethod
+from policyopt.methods.fitted import Draft
+from policyopt.runtime.errors import input_error
 from policyopt.runtime.policy import first_exit
-from policyopt.runtime.scores.max_prob import MaxProb
-from policyopt.runtime.scores.window import Window as WindowRule
-from policyopt.runtime.typing import Floats
+from policyopt.runtime.scores import Window as WindowRule
+from policyopt.runtime.typing import Bools, Floats, Ints
 from policyopt.table import Table
-from policyopt.thresholds.joint import hull, thinned
-from policyopt.thresholds.meet import meet_budget
-from policyopt.thresholds.problem import Problem
-from policyopt.thresholds.window import Windows
+from policyopt.thresholds.budget_search import bisect, meet_budget
+from policyopt.thresholds.joint import Lagrangian, at_positions, hull, positions_of, subsample
+from policyopt.thresholds.problem import Problem, between
 
 #: Ends that no confidence reaches: a window from one to the other lets all go on.
 _LOW, _HIGH = -1.0, 2.0
-_FOLDS = 5
 _BISECTIONS = 30
+_TINY_GAIN = 1e-12
 
 
 @dataclass(frozen=True)
-class Window(Method):
+class Window(ConfidenceMethod):
     """Go on only inside a window of confidences; leave where sure, and where hopeless.
 
     Parameters
     ----------
-    answer : str
-        What exits return, and the confidence is that of: ``plain``, or another name of
-        `policyopt.answers`.
-
-    Examples
-    --------
-    >>> Window()
-    Window(answer='plain')
+    answer
+        As of `ConfidenceMethod`.
     """
 
-    answer: str = "plain"
-
-    #: Name of the method.
-    label: ClassVar[str] = "window"
-
-    def __post_init__(self) -> None:
-        check_choice("answer", self.answer, NAMES)
-
-    @classmethod
-    def space(cls) -> dict[str, Domain]:
-        """Return what is worth tuning."""
-        return {"answer": Choice(("plain", "combined"))}
+    label = "window"
+    decides = True
+    remedy = "which these records do not hold. Import full logits, or use answer=plain."
 
     def closed(self, table: Table) -> Collection[int] | None:
         """Return the exits whose windows may have a lower end; None: all."""
-        del table
         return None
 
-    def lacks(self, table: Table) -> list[str]:
-        """Return what the method needs and these rows do not hold."""
-        missing = super().lacks(table)
-        if self.answer != "plain" and table.kind == "record":
-            missing.append("all class outputs (for answers other than plain)")
-        return missing
+    def pose(self, table: Table, seed: int) -> Draft:
+        """Look at the plain confidence, at the cost of the window rule's arithmetic."""
+        draft = super().pose(table, seed)
+        rules = (WindowRule(np.zeros(table.exits - 1)),)
+        own = overhead(draft.answer, rules, table.exits, table.classes, table.rate)
+        return replace(draft, problem=replace(draft.problem, costs=table.costs + own))
 
-    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Find windows for each budget; see `Method.propose`."""
-        if self.lacks(table):
-            raise InputError(
-                f"Method '{self.label}' needs {', '.join(self.lacks(table))}, which these records do not "
-                "hold. Import full logits, or use answer=plain."
-            )
-        check_exits(table)
-        answers = crossfit(table, self.answer, folds_of(len(table), _FOLDS, seed))
-        table = answered(table, answers)
-        problem = problem_of(MaxProb(), table, answers)
-        # The window rule's own arithmetic beside that of the plain confidence.
-        blank = WindowRule(np.zeros(table.exits - 1))
-        problem = replace(problem, costs=problem_of(blank, table, answers).costs)
+    def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
+        """Find windows for each budget."""
+        problem = draft.problem
+        search = Windows(subsample(problem), self.closed(draft.table))
+        solved = []
         for budget in budgets:
-            problem.check_budget(budget)
-        few = thinned(problem)
-        search = Windows(few, _LOW, _HIGH, self.closed(table))
-        fitted = []
-        for budget in budgets:
-            ends = _at_budget(problem, hull(few, [budget], search), budget)
+            ends = _at_budget(problem, hull(subsample(problem), [budget], search), budget)
             middle, half = _middle(ends)
             posed = replace(problem, scores=_distance(problem.scores, middle))
             # What is left of the budget widens all windows; 3 wider, all go on.
             solution = meet_budget(
                 posed, lambda t, h=half: h + 3.0 * t, -1.0, 1.0, budget, start=0.0
             )
-            fitted.append(
-                conclude(
-                    self, self.label, WindowRule(middle), table, posed, solution, budget, seed,
-                    answer=answers.rule,
+            rule = WindowRule(middle)
+            solved.append(replace(draft, rule=rule, problem=posed, solution=solution))
+        return solved
+
+
+@dataclass(frozen=True)
+class HiDEC(Window):
+    """Leave where sure, and at a tier's boundary also where hopeless.
+
+    Parameters
+    ----------
+    answer : str
+        As of `Window`.
+    boundary : int or sequence of int, optional
+        Last exits of tiers. Default: the exit before the greatest step of cost.
+    """
+
+    boundary: int | tuple[float, ...] | None = None
+
+    label = "hidec"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for k in () if self.boundary is None else np.atleast_1d(np.asarray(self.boundary)):
+            if isinstance(self.boundary, bool) or not np.issubdtype(type(k), np.number) or k % 1:
+                raise input_error(
+                    "boundary", "exit numbers", self.boundary, "E.g. --set boundary=1."
                 )
+
+    def closed(self, table: Table) -> Collection[int]:
+        """Return the last exits of tiers."""
+        if self.boundary is None:
+            return {int(np.argmax(np.diff(table.mean_costs)))} if table.exits > 1 else set()
+        chosen = {int(k) for k in np.atleast_1d(np.asarray(self.boundary))}
+        if not chosen <= set(range(table.exits - 1)):
+            raise input_error(
+                "boundary", f"in 0..{table.exits - 2}: the last exit ends the last tier",
+                self.boundary, "E.g. --set boundary=0.",
             )  # fmt: skip
-        return fitted
+        return chosen
 
 
 def _at_budget(problem: Problem, corners: list[Floats], budget: float) -> Floats:
@@ -127,20 +133,21 @@ def _at_budget(problem: Problem, corners: list[Floats], budget: float) -> Floats
     if at + 1 == len(corners):
         return corners[at]
     ordered = np.sort(problem.scores[:, :-1], axis=0)
-    cheap, dear = (_positions(ordered, corner) for corner in (corners[at], corners[at + 1]))
+    pair = [corner.reshape(2, -1) for corner in corners[at : at + 2]]
+    cheap, dear = (positions_of(ordered, ends) for ends in pair)
     # A window that is empty lies wherever the other's middle is; where that is open below, at the bottom.
     for one, other in ((cheap, dear), (dear, cheap)):
         empty = one[0] >= one[1]
         one[:, empty] = np.where(other[0] > 0, other.mean(axis=0), 0.0)[empty]
-    low, high, found = 0.0, 1.0, corners[at]
-    for _ in range(_BISECTIONS):
-        part = (low + high) / 2
-        ends = _at_positions(ordered, cheap + part * (dear - cheap))
-        if _cost(problem, ends) <= budget:
-            low, found = part, ends
-        else:
-            high = part
-    return found
+
+    def on_the_way(part: float) -> Floats:
+        return at_positions(ordered, cheap + part * (dear - cheap), _LOW, _HIGH).ravel()
+
+    def within_budget(part: float) -> bool:
+        return _cost(problem, on_the_way(part)) <= budget
+
+    part, _ = bisect(within_budget, 0.0, 1.0, _BISECTIONS)
+    return on_the_way(part) if part > 0 else corners[at]
 
 
 def _middle(ends: Floats) -> tuple[Floats, Floats]:
@@ -162,19 +169,115 @@ def _cost(problem: Problem, ends: Floats) -> float:
     return float(problem.paid(first_exit(_distance(problem.scores, middle), half)).mean())
 
 
-def _positions(ordered: Floats, ends: Floats) -> Floats:
-    """Return how many samples lie below each end, (2, K-1)."""
-    ends = ends.reshape(2, -1)
-    return np.array(
-        [[np.searchsorted(ordered[:, k], e) for k, e in enumerate(row)] for row in ends], np.float64
-    )
+def best_run(gains: Floats) -> tuple[int, int]:
+    """Return (a, b) such that ``gains[a:b]`` has the largest sum; (0, 0) where none is over 0."""
+    sums = np.concatenate([[0.0], np.cumsum(gains)])
+    worth = sums - np.minimum.accumulate(sums)
+    end = int(worth.argmax())
+    if worth[end] <= 0:
+        return 0, 0
+    return int(sums[: end + 1].argmin()), end
 
 
-def _at_positions(ordered: Floats, positions: Floats) -> Floats:
-    """Return ends with about that many samples below each, (2K-2,)."""
-    rows = len(ordered)
-    at = np.round(positions).astype(np.int64)
-    below = np.take_along_axis(ordered, np.clip(at - 1, 0, rows - 1), axis=0)
-    above = np.take_along_axis(ordered, np.clip(at, 0, rows - 1), axis=0)
-    ends = np.where(at <= 0, _LOW, np.where(at >= rows, _HIGH, (below + above) / 2))
-    return ends.ravel()
+class Windows(Lagrangian):
+    """The search over one problem's rows, for `joint.hull`.
+
+    For a fixed price, and the other exits' windows held, each sample's gain from going on is known; the best
+    window is the run of ranks with the largest sum of gains, found exactly in one pass (Bentley, Programming
+    Pearls, 1984: the largest sum of a contiguous part). Steps repeat until none helps, starting from the
+    neighbouring price's windows and from the best plain thresholds, which are windows open below: what is found
+    is never worse than those on the rows at hand.
+
+    Windows are held as *cuts*, (2K-2,) integers: first the lower ends of all exits, then the upper
+    ends. At exit k a sample goes on if its score is at least the a-th distinct one and below the b-th.
+
+    `closed` are the exits whose windows may have a lower end (default: all); the others are plain thresholds.
+    """
+
+    def __init__(self, problem: Problem, closed: Collection[int] | None = None) -> None:
+        super().__init__(problem)
+        self._closed = range(problem.exits) if closed is None else closed
+        self._known: dict[tuple[float, tuple[tuple[int, ...], ...]], Ints] = {}
+        self.first, self.last = (_open_below(cuts) for cuts in (self.first, self.last))
+
+    def best(self, price: float, starts: list[Ints]) -> Ints:
+        """Return the best windows found at a price (value per unit of cost)."""
+        key = price, tuple(tuple(int(c) for c in start) for start in starts)
+        if key not in self._known:
+            plain = super().best(price, [start[len(start) // 2 :] for start in starts])
+            gains = self._value - price * self._cost
+            results = [self._climb(gains, start) for start in (*starts, _open_below(plain))]
+            self._known[key] = max(results, key=lambda found: found[0])[1]
+        return self._known[key]
+
+    def point(self, cuts: Ints) -> tuple[float, float]:
+        """Return mean cost and mean value of windows on these rows."""
+        return tuple(
+            float(self._onward(table, cuts)[0].mean()) for table in (self._cost, self._value)
+        )  # type: ignore[return-value]
+
+    def thresholds(self, cuts: Ints) -> Floats:
+        """Return windows as scores: lower ends, then upper ends, (2K-2,)."""
+        out = np.empty(len(cuts))
+        for i, cut in enumerate(cuts):
+            level = self._grid.levels[i % (len(cuts) // 2)]
+            if cut <= 0 or cut >= len(level):
+                out[i] = _LOW if cut <= 0 else _HIGH
+            else:
+                out[i] = between(float(level[cut - 1]), float(level[cut]))
+        return out
+
+    def _onward(self, gains: Floats, cuts: Ints) -> Floats:
+        """Return what each sample earns from exit k on if it comes there, (K, N)."""
+        lower, upper = cuts.reshape(2, -1)
+        earned = np.empty_like(gains)
+        earned[-1] = gains[-1]
+        for k in range(len(lower) - 1, -1, -1):
+            ranks = self._grid.ranks[k]
+            goes = (ranks >= lower[k]) & (ranks < upper[k])
+            earned[k] = np.where(goes, earned[k + 1], gains[k])
+        return earned
+
+    def _climb(self, gains: Floats, start: Ints) -> tuple[float, Ints]:
+        """Improve windows until no step on one of them helps; gains (K, N)."""
+        cuts = start.copy()
+        count = len(cuts) // 2
+        worth = float(self._onward(gains, cuts)[0].mean())
+        while True:
+            onward = self._onward(gains, cuts)
+            reach = self._reach(cuts)
+            # Later exits first: an exit's window changes what comes before it, not after it.
+            for k in range(count - 1, -1, -1):
+                onward[k] = self._step(gains, onward[k + 1], reach[k], cuts, k)
+            now = float(onward[0].mean())
+            if now <= worth + _TINY_GAIN:
+                return max(now, worth), cuts
+            worth = now
+
+    def _reach(self, cuts: Ints) -> Bools:
+        """Return which samples come to each exit but the last, (K-1, N)."""
+        lower, upper = cuts.reshape(2, -1)
+        reach = np.ones(self._grid.ranks.shape, dtype=bool)
+        for k in range(len(lower) - 1):
+            ranks = self._grid.ranks[k]
+            reach[k + 1] = reach[k] & (ranks >= lower[k]) & (ranks < upper[k])
+        return reach
+
+    def _step(self, gains: Floats, later: Floats, comes: Bools, cuts: Ints, k: int) -> Floats:
+        """Set window k to its best, the others held; return what samples then earn from exit k on."""
+        ranks, size, count = self._grid.ranks[k], len(self._grid.levels[k]), len(cuts) // 2
+        worth = np.bincount(ranks, weights=(later - gains[k]) * comes, minlength=size)
+        by_rank = np.asarray(worth, dtype=np.float64)
+        if k in self._closed:
+            a, b = best_run(by_rank)
+        else:
+            a, b = 0, int(np.concatenate([[0.0], np.cumsum(by_rank)]).argmax())
+        now = by_rank[cuts[k] : cuts[count + k]].sum()
+        if by_rank[a:b].sum() > now + _TINY_GAIN:
+            cuts[k], cuts[count + k] = a, b
+        return np.where((ranks >= cuts[k]) & (ranks < cuts[count + k]), later, gains[k])
+
+
+def _open_below(cuts: Ints) -> Ints:
+    """Return plain cuts ("leave from the a-th distinct score up") as windows."""
+    return np.concatenate([np.zeros_like(cuts), cuts])

@@ -3,64 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from policyopt.budgets import Budget, parse_budget
+import numpy as np
+import numpy.typing as npt
+
 from policyopt.cache.data import ExitData
+from policyopt.costs import Budget, parse_budget
 from policyopt.methods.base import Method, check_budgets
-from policyopt.online.entrants import Stage, asked
-from policyopt.online.ladders import arms_ladder, called, steerable
-from policyopt.online.outcomes import outcomes
-from policyopt.online.requests import Requests
-from policyopt.online.schedule import Schedule, make_schedule
-from policyopt.online.tally import Tally, Yardstick, arm_means, recovery
+from policyopt.online.entrants import FIXED, asked
+from policyopt.online.families import arms_family, called, fit_family, steerable
+from policyopt.online.metrics import Metrics, RegretBaseline, arm_means, recovery
+from policyopt.online.outcomes import Outcomes, outcomes
+from policyopt.online.players import (
+    BanditPlayer,
+    BudgetPlayer,
+    ExitPlayer,
+    FixedPlayer,
+    SimulatedPlayer,
+)
+from policyopt.online.requests import Requests, Schedule, make_schedule
 from policyopt.progress import report
-from policyopt.runtime.bandits import BANDITS
-from policyopt.runtime.bandits.parts.reveal import REVEALS
+from policyopt.runtime.bandits import BANDITS, make_bandit
 from policyopt.runtime.checks import check_positive, check_seed, check_type, check_whole
 from policyopt.runtime.errors import input_error
-from policyopt.runtime.online.ladder import Ladder
-from policyopt.runtime.online.rewards import overhead_range
+from policyopt.runtime.online.controller import Controller
+from policyopt.runtime.online.family import PolicyFamily
+from policyopt.runtime.online.feedback import REVEALS, overhead_range
+from policyopt.runtime.online.serving import EXIT_RULES
 from policyopt.runtime.policy import ALWAYS
 from policyopt.runtime.typing import Floats
-from policyopt.table import Tables
+from policyopt.table import Table, Tables
+
+_LEVELS = 63  # of the controller's family, its ends not counted
 
 
 @dataclass(frozen=True, eq=False)
 class Simulation:
     """What came of a simulation.
 
-    Attributes
-    ----------
-    schedule : Schedule
-    labels : ndarray of shape (A,)
-        The arms of the bandits: thresholds, or expected costs.
-    tallies : dict of str to Tally
-        By policy as asked for.
-    records : list of dict
-        One per policy, JSON-able: regret, moving_regret, realised_cost, accuracy, each with the
-        ends of a 95 % interval over repetitions (None for one); exit_share; best_arm and its share
-        of the last tenth of the rounds; recovery, in rounds, after each sudden change (None: not
-        before the next); and what was asked for.
-    unit : str
-        Of costs.
-    arms_unit : str
-        Of the labels: ``threshold``, or `unit`.
-    budget : float or None
-        In `unit`.
-    means : ndarray of shape (S, A)
-        Mean reward of each arm on each stream.
+    A record per policy, JSON-able: regret, moving_regret, realised_cost, accuracy, each with the ends of a
+    95 % interval over repetitions (None for one); exit_share; best_arm and its share of the last tenth of the
+    rounds; recovery, in rounds, after each sudden change (None: not before the next); and what was asked for.
     """
 
     schedule: Schedule
-    labels: Floats
-    tallies: dict[str, Tally]
+    labels: Floats  # of the arms of the bandits (A,): thresholds, or expected costs
+    tallies: dict[str, Metrics]  # by policy as asked for
     records: list[dict[str, Any]]
-    unit: str
-    arms_unit: str
-    budget: float | None
-    means: Floats
+    unit: str  # of costs
+    arms_unit: str  # of the labels: threshold, or `unit`
+    budget: float | None  # in `unit`
+    means: Floats  # mean reward of each arm on each stream, (S, A)
 
 
 def simulate(
@@ -99,7 +94,7 @@ def simulate(
         ``uee_ucb`` (whose arms are exits), ``fixed``, ``controller``; with settings as ``ucb1:c=2``.
     schedule : str
         ``stationary``, ``abrupt``, ``gradual``, ``recurring``, or ``test:4000,blur_medium:6000``;
-        see `policyopt.online.schedule.make_schedule`.
+        see `policyopt.online.requests.make_schedule`.
     streams : str or sequence of str, optional
         Splits or streams of the cache that the schedule goes through; default ``test``, or those
         that the schedule names. Stationary over several: a mixture in equal parts.
@@ -166,31 +161,26 @@ def simulate(
         raise input_error("reveal", f"one of {', '.join(REVEALS)}", reveal, "E.g. smaller.")
     for name in plan.streams:
         if name not in data.split_names:
-            known = ", ".join(data.split_names)
-            raise input_error(
-                "streams", f"among {known}", name, "`policyopt info CACHE` tells of them."
-            )
+            allowed = f"among {', '.join(data.split_names)}"
+            raise input_error("streams", allowed, name, "`policyopt info CACHE` tells of them.")
     tables = tables or Tables(data, cost)
     seen_tables = [tables.get(name) for name in plan.streams]
     fit = tables.get(split) if split in data.split_names else None
     sizes = tuple(len(table) for table in seen_tables)
     requests = Requests(plan, sizes, repetitions, seed, float(label_share), over)
-    ladder = arms_ladder(arms, method, fit, seen_tables[0], seed)
-    seen = outcomes(ladder.policy, seen_tables, reward, fit)
-    exits = ladder.exits(seen.scores)
-    means = arm_means(seen, exits, over)
-    yardstick = Yardstick(plan, means)
+    family = arms_family(arms, method, fit, seen_tables[0], seed)
+    seen = outcomes(family.policy, seen_tables, reward, fit)
+    exits = family.exits(seen.scores)
+    baseline = RegretBaseline(plan, arm_means(seen, exits, over))
     limit = None if budget is None or fit is None else parse_budget(budget, fit.mean_costs)
     if limit is not None and fit is not None:
         check_budgets(fit, [limit])
-    stage = Stage(
+    context = SimulationContext(
         steerable(method), fit, split, seen_tables, seen, exits, requests, reward, reveal, delay, limit
     )  # fmt: skip
-    players = {spec: stage.enter(*parts) for spec, parts in entrants.items()}
+    players = {spec: context.enter(*parts) for spec, parts in entrants.items()}
     tallies = {
-        spec: Tally(
-            mine, player.exits, yardstick, over, repetitions, getattr(player, "contextual", False)
-        )
+        spec: Metrics(mine, player.exits, baseline, over, repetitions, player.contextual)
         for spec, (player, mine) in players.items()
     }
     for block in requests:
@@ -198,30 +188,91 @@ def simulate(
             report(block.first * len(players) + at, plan.rounds * len(players), spec)
             tallies[spec].add(block, player.play(block))
     unit = tables.cost.unit
-    # The first rung of a family leaves at exit 0 always.
-    arms_unit = unit if (ladder.thresholds[0] <= ALWAYS).all() else "threshold"
+    # The first level of a family leaves at exit 0 always.
+    arms_unit = unit if (family.thresholds[0] <= ALWAYS).all() else "threshold"
     run = {
         "rounds": plan.rounds, "repetitions": repetitions, "schedule": schedule,
         "streams": list(plan.streams), "overhead": list(over), "reward": reward, "delay": delay,
         "label_share": float(label_share), "seed": seed, "method": called(method),
-        "arms": ladder.labels.tolist(), "arms_unit": arms_unit, "unit": unit,
+        "arms": family.labels.tolist(), "arms_unit": arms_unit, "unit": unit,
     }  # fmt: skip
     records = []
-    for spec, tally in tallies.items():
+    for spec, metrics in tallies.items():
         bandit = entrants[spec][0] in BANDITS
         own = {"reveal": reveal if bandit else None, "budget": limit}
-        records.append({"policy": spec, **run, **own, **_record(tally, yardstick, bandit, ladder)})
-    return Simulation(plan, ladder.labels, tallies, records, unit, arms_unit, limit, means)
+        records.append({"policy": spec, **run, **own, **_record(metrics, baseline, bandit, family)})
+    return Simulation(plan, family.labels, tallies, records, unit, arms_unit, limit, baseline.means)
 
 
-def _record(tally: Tally, yardstick: Yardstick, bandit: bool, ladder: Ladder) -> dict[str, Any]:
+def _record(
+    metrics: Metrics, baseline: RegretBaseline, bandit: bool, family: PolicyFamily
+) -> dict[str, Any]:
     """Return what one policy came to."""
-    found = tally.record()
-    found["best_arm"] = float(ladder.labels[yardstick.best])
-    found["best_arm_share"] = None
+    share, best = None, baseline.best
     if bandit:
-        late = tally.rounds > 0.9 * yardstick.schedule.rounds
-        played = tally.arms[late].sum(axis=0)
-        found["best_arm_share"] = float(played[yardstick.best] / max(played.sum(), 1))
-    found["recovery"] = recovery(tally, yardstick)
-    return found
+        late = metrics.rounds > 0.9 * baseline.schedule.rounds
+        played = metrics.arms[late].sum(axis=0)
+        share = float(played[best] / max(played.sum(), 1))
+    return {
+        **metrics.record(),
+        "best_arm": float(family.labels[best]),
+        "best_arm_share": share,
+        "recovery": recovery(metrics, baseline),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class SimulationContext:
+    """What all entrants of a simulation have in common.
+
+    `method` is fitted for those at a budget on the rows `fit`, named `split`; `tables` are the streams,
+    `seen` and `exits` (n, A) what the policy whose thresholds the bandits choose does on them; the budget
+    is in the cost's unit.
+    """
+
+    method: Method
+    fit: Table | None
+    split: str
+    tables: list[Table]
+    seen: Outcomes
+    exits: npt.NDArray[np.integer]
+    requests: Requests
+    reward: str
+    reveal: str
+    delay: int
+    budget: float | None
+
+    def enter(self, name: str, settings: dict[str, Any]) -> tuple[SimulatedPlayer, Outcomes]:
+        """Return the player of an entrant, and what it sees."""
+        seen, requests, delay = self.seen, self.requests, self.delay
+        if name in BANDITS:
+            bandit = make_bandit(name, settings)
+            return BanditPlayer(bandit, seen, self.exits, requests, self.reveal, delay), seen
+        if name in EXIT_RULES:
+            # Prices in units of the reward: the overhead's share of each exit.
+            prices = tuple((float(np.mean(requests.overhead)) * seen.load).tolist())
+            own: dict[str, Any] = {"layers": prices, "offload": prices[-1], "costs": prices}
+            rule = EXIT_RULES[name]
+            given = {f.name: own[f.name] for f in fields(rule) if f.name in own}
+            return ExitPlayer(rule(**{**given, **settings}), seen, requests, delay), seen
+        return self._at_budget(name, settings)
+
+    def _at_budget(self, name: str, settings: dict[str, Any]) -> tuple[SimulatedPlayer, Outcomes]:
+        budget, fit, seed = self.budget, self.fit, self.requests.seed
+        if budget is None or fit is None:
+            lacking = "a budget" if budget is None else f"rows '{self.split}' to fit on"
+            allowed = f"given with {lacking}"
+            raise input_error(f"policy {name}", allowed, "none", "E.g. --budget 40%.")
+        if name == FIXED:
+            policy = self.method.fit_path(fit, [budget], seed)[0].policy
+            family = PolicyFamily(policy, policy.thresholds[None])
+            seen = outcomes(policy, self.tables, self.reward, fit)
+            return FixedPlayer(family.exits(seen.scores)), seen
+        family = fit_family(self.method, fit, _LEVELS, seed)
+        seen = outcomes(family.policy, self.tables, self.reward, fit)
+        costs = family.policy.costs
+        share = min(max((budget - float(costs[0])) / float(costs[-1] - costs[0]), 0.0), 1.0)
+        # It starts on the level that was fitted to the budget.
+        start = float(np.interp(budget, family.labels, np.linspace(0, 1, family.arms)))
+        rule = Controller(**{"budget": share, "start": start, **settings})
+        return BudgetPlayer(rule, family, seen, self.requests.repetitions, self.delay), seen

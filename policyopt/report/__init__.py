@@ -1,1 +1,1 @@
-"""Figures (and, later, pages) for people."""
+"""Reports: what a policy does, how far confidence can be trusted, and the pictures of all results."""

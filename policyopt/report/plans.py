@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.report.figures import COLOURS as _ALL
+from policyopt.report.figures import COLOURS, LINES, new_figure, tidy
 from policyopt.runtime.text import picture_text
+from policyopt.runtime.typing import Floats
 from policyopt.tiers.choose import Planned
-from policyopt.tiers.describe import Tiers
-from policyopt.tiers.goal import Goal
+from policyopt.tiers.description import Tiers
+from policyopt.tiers.search import Goal
 
-_COLOURS = (*_ALL[:-1], "#7A4E2D")  # black is the chosen plan's
-_STYLES = ("-", "--", ":")
+_COLOURS = (*COLOURS[:-1], "#7A4E2D")  # black is the chosen plan's
 
 
 def plan_figure(
@@ -28,42 +28,26 @@ def plan_figure(
     """Draw what every plan offers, by the tiers it uses, and what the chosen one came to.
 
     Thin lines: the upper hull of each plan's thresholds on the fit rows; thick: the best of the plans
-    that use the same tiers. Star: the chosen plan on held-out rows with 95 % intervals; crosses: the full
-    model on one tier.
-
-    Parameters
-    ----------
-    tiers : Tiers
-    goal : Goal
-    planned : Planned
-    reached : dict
-        `policyopt.tiers.choose.summary` of the chosen plan.
-    others : sequence of dict
-        Summaries of what it is held against.
-    title : str
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    that use the same tiers. Star: the chosen plan on held-out rows with 95 % intervals (`reached`, its
+    summary); crosses: the full model on one tier (`others`).
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = new_figure(9, 6)
     axes, name = figure.add_subplot(), goal.objective
-    groups: dict[tuple[int, ...], list[np.ndarray]] = {}
+    groups: dict[tuple[int, ...], list[Floats]] = {}
     for plan, points in planned.searched.frontiers:
         groups.setdefault(tuple(sorted(set(plan.tier))), []).append(points)
     for i, (used, lines) in enumerate(sorted(groups.items(), key=lambda g: (len(g[0]), g[0]))):
-        colour, style = _COLOURS[i % len(_COLOURS)], _STYLES[i // len(_COLOURS) % len(_STYLES)]
+        again, place = divmod(i, len(_COLOURS))
         for points in lines:
-            axes.plot(points[:, 0], 100 * points[:, 1], color=colour, lw=0.4, alpha=0.15)
+            axes.plot(points[:, 0], 100 * points[:, 1], color=_COLOURS[place], lw=0.4, alpha=0.15)
         edge = np.concatenate(lines)
         edge = edge[np.argsort(edge[:, 0], kind="stable")]
         rising = np.diff(np.maximum.accumulate(edge[:, 1]), prepend=-1.0) > 0
         edge = edge[rising]  # the end of what more cost does not better is not drawn
+        look = {"color": _COLOURS[place], "ls": LINES[again % 3], "lw": 1.8, "marker": "o"}
+        look |= {"ms": 4 if len(edge) == 1 else 0, "drawstyle": "steps-post"}
         label = picture_text(" + ".join(tiers.tiers[t].name for t in used))
-        axes.plot(edge[:, 0], 100 * edge[:, 1], color=colour, ls=style, lw=1.8, label=label,
-                  marker="o", ms=4 if len(edge) == 1 else 0, drawstyle="steps-post")  # fmt: skip
+        axes.plot(edge[:, 0], 100 * edge[:, 1], label=label, **look)
     for i, one in enumerate(others):  # in turn below and above, so that neighbours do not meet
         place = (one[name], 100 * one["accuracy"])
         axes.plot(*place, "x", color="0.2", ms=8, mew=2, zorder=4)
@@ -72,23 +56,23 @@ def plan_figure(
             xytext=(0, 9 if i % 2 else -16), ha="center", color="0.2", fontsize=8, zorder=4,
             bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8},
         )  # fmt: skip
-    _chosen(axes, reached, name)
+    _draw_chosen(axes, reached, name)
     if goal.budget is not None:
         axes.axvline(goal.budget, color="0.4", ls="--", lw=1, label="budget")
     else:
         axes.axhline(100 * (goal.accuracy or 0), color="0.4", ls="--", lw=1, label="accuracy asked")
-    _zoom(axes, goal, [*groups.values()], [reached, *others], name)
+    points = np.concatenate([line for lines in groups.values() for line in lines])
+    _zoom(axes, goal, points, [reached, *others])
     axes.set_xlabel(f"mean {name} per sample [{picture_text(tiers.unit_of(name))}]")
     axes.set_ylabel("accuracy [%]")
     axes.set_title(picture_text(title), loc="left", fontsize=11)
     axes.set_title("lines: fit rows; star, crosses: held-out rows", loc="right", fontsize=8)
-    axes.grid(True, color="0.92")
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes, grid="both")
     figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=4)
     return figure
 
 
-def _chosen(axes: Any, reached: dict[str, Any], name: str) -> None:
+def _draw_chosen(axes: Any, reached: dict[str, Any], name: str) -> None:
     """Draw the chosen plan with its intervals, its star alone in the legend."""
     x, y = reached[name], 100 * reached["accuracy"]
     bars = [
@@ -103,16 +87,12 @@ def _chosen(axes: Any, reached: dict[str, Any], name: str) -> None:
     axes.plot([], [], "*", color="black", ms=9, label=picture_text(f"chosen: {reached['plan']}"))
 
 
-def _zoom(
-    axes: Any,
-    goal: Goal,
-    groups: Sequence[list[np.ndarray]],
-    records: Sequence[dict[str, Any]],
-    name: str,
-) -> None:
-    """Show what is worth comparing: costs in octaves where they are far apart, the upper accuracies."""
-    points = np.concatenate([line for lines in groups for line in lines])
-    costs = np.array([*points[:, 0], *(one[name] for one in records)])
+def _zoom(axes: Any, goal: Goal, points: Floats, records: Sequence[dict[str, Any]]) -> None:
+    """Show what is worth comparing: costs in octaves where they are far apart, the upper accuracies.
+
+    `points`, (n, 2): cost and accuracy of the lines.
+    """
+    costs = np.array([*points[:, 0], *(one[goal.objective] for one in records)])
     if costs.min() > 0 and costs.max() > 6 * costs.min():
         from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from policyopt.rl.problem import ExitProblem, exit_problem
+
 if TYPE_CHECKING:
     from policyopt.rl.environment import ExitEnv, ExitVectorEnv
-    from policyopt.rl.problem import ExitProblem, exit_problem
 
-_HOME = {
-    "ExitProblem": "problem", "exit_problem": "problem",
-    "ExitEnv": "environment", "ExitVectorEnv": "environment",
-}  # fmt: skip
 __all__ = ["ExitEnv", "ExitProblem", "ExitVectorEnv", "exit_problem"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: the environments need gymnasium, the problem does not."""
-    from importlib import import_module
-
-    if name not in _HOME:
+    """Import an environment when it is asked for: they need gymnasium, the problem does not."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    from policyopt.rl import environment
+
+    return getattr(environment, name)

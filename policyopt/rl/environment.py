@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.cache.data import ExitData
-from policyopt.cache.optional import need
 from policyopt.methods.episodes import Episodes, log_price
+from policyopt.optional import need
 from policyopt.rl.problem import ExitProblem, exit_problem
 from policyopt.runtime.checks import check_seed
 from policyopt.runtime.errors import input_error
-from policyopt.runtime.features import CLIP
+from policyopt.runtime.scores.history import CLIP
+from policyopt.runtime.typing import Array, Bools, Floats
 
 gym = need("gymnasium", "rl", "for the exit problem as an environment")
 vector = need("gymnasium.vector", "rl", "for the exit problem as an environment")
@@ -69,11 +70,10 @@ class ExitEnv(gym.Env):
     def __init__(
         self, problem: ExitProblem | ExitData, price: Price = 0.1, late: bool = False
     ) -> None:
-        self.problem = _posed(problem)
-        self._range = _checked(price)
+        self.problem, self._range = _posed(problem), _checked(price)
         self._played = Episodes(self.problem.samples, late)
         self.render_mode = None
-        self.observation_space = _seen(self.problem, self._range)
+        self.observation_space = _seen(self.problem)
         self.action_space = gym.spaces.Discrete(2)
         self._ended = True
 
@@ -82,13 +82,11 @@ class ExitEnv(gym.Env):
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode."""
         super().reset(seed=None if seed is None else check_seed(seed))
-        row = (options or {}).get("row")
+        row, rows = (options or {}).get("row"), len(self.problem)
         if row is None:
-            row = self.np_random.integers(len(self.problem))
-        elif not 0 <= int(row) < len(self.problem):
-            raise input_error(
-                "row", f"in [0, {len(self.problem) - 1}]", row, "Rows are counted from 0."
-            )
+            row = self.np_random.integers(rows)
+        elif not 0 <= int(row) < rows:
+            raise input_error("row", f"in [0, {rows - 1}]", row, "Rows are counted from 0.")
         self._played.start(np.array([int(row)]), _prices(self.np_random, self._range, 1))
         self._ended = False
         return self._played.observe()[0], self._info()
@@ -98,21 +96,15 @@ class ExitEnv(gym.Env):
         if self._ended:
             raise input_error("step", "called in an episode", "none has begun", "Call reset first.")
         if not self.action_space.contains(action):
-            raise input_error("action", "0 (go on) or 1 (leave)", action, "")
+            raise input_error("action", "0 (go on) or 1 (leave)", action)
         rewards, ended = self._played.step(np.array([action]))
-        self._ended = bool(ended[0])
-        info = self._info()
+        self._ended, info = bool(ended[0]), self._info()
         if self._ended:
-            outcome = _outcome(self._played)
-            info |= {key: value[0].item() for key, value in outcome.items()}
+            info |= {key: value[0].item() for key, value in _outcome(self._played).items()}
         return self._played.observe()[0], float(rewards[0]), self._ended, False, info
 
     def _info(self) -> dict[str, Any]:
-        played = self._played
-        return {
-            "row": int(played.rows[0]), "exit": int(played.exit[0]),
-            "price": float(played.prices[0]),
-        }  # fmt: skip
+        return {key: value[0].item() for key, value in _place(self._played).items()}
 
 
 class ExitVectorEnv(vector.VectorEnv):
@@ -155,67 +147,59 @@ class ExitVectorEnv(vector.VectorEnv):
         late: bool = False,
         autoreset_mode: Any = None,
     ) -> None:
-        self.problem = _posed(problem)
+        self.problem, self._range = _posed(problem), _checked(price)
         if not isinstance(num_envs, int) or num_envs < 1:
-            raise input_error("num_envs", "a whole number, 1 or more", num_envs, "")
+            raise input_error("num_envs", "a whole number, 1 or more", num_envs)
         self.num_envs = num_envs
         self.autoreset_mode = vector.AutoresetMode(
             vector.AutoresetMode.NEXT_STEP if autoreset_mode is None else autoreset_mode
         )
         self.metadata = {"autoreset_mode": self.autoreset_mode, "render_modes": []}
-        self._range = _checked(price)
         self._played = Episodes(self.problem.samples, late)
-        self.single_observation_space = _seen(self.problem, self._range)
+        self.single_observation_space = _seen(self.problem)
         self.single_action_space = gym.spaces.Discrete(2)
         batch = vector.utils.batch_space
         self.observation_space = batch(self.single_observation_space, num_envs)
         self.action_space = batch(self.single_action_space, num_envs)
-        self._ended = np.ones(num_envs, dtype=bool)
+        self._all = np.ones(num_envs, dtype=bool)
+        self._ended = self._all.copy()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin all episodes, or those of ``options["reset_mask"]``, (num_envs,) bool."""
         super().reset(seed=None if seed is None else check_seed(seed))
-        which = np.ones(self.num_envs, dtype=bool)
+        which = self._all
         if options and "reset_mask" in options:
             which = np.asarray(options["reset_mask"])
             if which.shape != (self.num_envs,) or which.dtype != bool or not which.any():
-                raise input_error(
-                    "reset_mask", f"{self.num_envs} truth values, one of them true",
-                    f"shape {which.shape}, dtype {which.dtype}", "",
-                )  # fmt: skip
+                got = f"shape {which.shape}, dtype {which.dtype}"
+                allowed = f"{self.num_envs} truth values, one of them true"
+                raise input_error("reset_mask", allowed, got)
         if len(self._played.rows) != self.num_envs:
             self._played.start(np.zeros(self.num_envs, np.int64), np.zeros(self.num_envs))
         self._begin(which)
-        return self._played.observe(), self._info(np.ones(self.num_envs, dtype=bool))
+        return self._played.observe(), self._info(self._all)
 
     def step(self, actions: Any) -> tuple[Observation, Any, Any, Any, dict[str, Any]]:
         """Go on (0) or leave (1), one action per episode."""
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or not np.isin(actions, (0, 1)).all():
-            raise input_error(
-                "actions", f"{self.num_envs} of 0 (go on) or 1 (leave)", actions.shape, ""
-            )
-        played, over = self._played, self._ended.copy()
-        modes = vector.AutoresetMode
+            allowed = f"{self.num_envs} of 0 (go on) or 1 (leave)"
+            raise input_error("actions", allowed, actions.shape)
+        played, over, modes = self._played, self._ended, vector.AutoresetMode
         if over.any() and self.autoreset_mode != modes.NEXT_STEP:
-            raise input_error(
-                "step", "called in episodes", f"{over.sum()} are over", "Call reset first."
-            )
-        if over.all():
-            rewards = np.zeros(self.num_envs)
-            ended = np.zeros(self.num_envs, dtype=bool)
-        else:
+            got = f"{over.sum()} are over"
+            raise input_error("step", "called in episodes", got, "Call reset first.")
+        rewards, ended = np.zeros(self.num_envs), ~self._all
+        if not over.all():
             # Those that are over take no step: their exit is put back by the reset below.
             rewards, ended = played.step(np.where(over, 1, actions))
             rewards, ended = np.where(over, 0.0, rewards), ended & ~over
         if over.any():
             self._begin(over)
         self._ended = ended
-        never = np.zeros(self.num_envs, dtype=bool)
-        observations = played.observe()
-        infos = self._info(np.ones(self.num_envs, dtype=bool))
+        observations, infos = played.observe(), self._info(self._all)
         if ended.any():
             final = {k: np.where(ended, v, 0) for k, v in _outcome(played).items()}
             final |= {f"_{key}": ended.copy() for key in final}
@@ -223,27 +207,24 @@ class ExitVectorEnv(vector.VectorEnv):
                 last = np.full(self.num_envs, None, dtype=object)
                 for i in np.flatnonzero(ended):  # gymnasium's own form: an array of arrays
                     last[i] = observations[i]
-                whole = {**self._info(ended), **final}
+                final |= self._info(ended)
                 self._begin(ended)
-                observations = played.observe()
-                infos = self._info(np.ones(self.num_envs, dtype=bool))
+                observations, infos = played.observe(), self._info(self._all)
                 infos |= {"final_obs": last, "_final_obs": ended.copy()}
-                infos |= {"final_info": whole, "_final_info": ended.copy()}
+                infos |= {"final_info": final, "_final_info": ended.copy()}
             else:
                 infos |= final
-        return observations, rewards, ended.copy(), never, infos
+        return observations, rewards, ended.copy(), ~self._all, infos
 
-    def _begin(self, which: npt.NDArray[np.bool_]) -> None:
+    def _begin(self, which: Bools) -> None:
         """Put random samples in place of some."""
         count = int(which.sum())
         rows = self.np_random.integers(len(self.problem), size=count)
         self._played.restart(which, rows, _prices(self.np_random, self._range, count))
         self._ended = self._ended & ~which
 
-    def _info(self, which: npt.NDArray[np.bool_]) -> dict[str, Any]:
-        played = self._played
-        infos = {"row": played.rows, "exit": played.exit, "price": played.prices}
-        infos = {key: np.where(which, value, 0) for key, value in infos.items()}
+    def _info(self, which: Bools) -> dict[str, Any]:
+        infos = {key: np.where(which, value, 0) for key, value in _place(self._played).items()}
         return infos | {f"_{key}": which.copy() for key in infos}
 
 
@@ -255,24 +236,20 @@ def _checked(price: Price) -> tuple[float, float]:
     """Return the range of prices."""
     low, high = price if isinstance(price, tuple) else (price, price)
     if not 0 <= low <= high <= _MOST or (low == 0 < high):
-        raise input_error(
-            "price", f"a number in [0, {_MOST:g}], or two of them, both over 0, the lower one first",
-            price, "E.g. 0.1: the full model may cost a tenth of a right answer.",
-        )  # fmt: skip
+        allowed = f"a number in [0, {_MOST:g}], or two of them, both over 0, the lower one first"
+        step = "E.g. 0.1: the full model may cost a tenth of a right answer."
+        raise input_error("price", allowed, price, step)
     return float(low), float(high)
 
 
-def _prices(
-    rng: np.random.Generator, ends: tuple[float, float], count: int
-) -> npt.NDArray[np.float64]:
+def _prices(rng: np.random.Generator, ends: tuple[float, float], count: int) -> Floats:
     if ends[0] == ends[1]:
         return np.full(count, ends[0])
     return np.exp(rng.uniform(np.log(ends[0]), np.log(ends[1]), count))
 
 
-def _seen(problem: ExitProblem, ends: tuple[float, float]) -> Any:
+def _seen(problem: ExitProblem) -> Any:
     """Return the space of observations: features are cut at +-CLIP, so squares at CLIP squared."""
-    del ends
     most = np.full(problem.columns + problem.exits + 1, CLIP * CLIP, dtype=np.float32)
     low = -most
     low[problem.columns : -1], most[problem.columns : -1] = 0.0, 1.0
@@ -280,10 +257,12 @@ def _seen(problem: ExitProblem, ends: tuple[float, float]) -> Any:
     return gym.spaces.Box(low, most, dtype=np.float32)
 
 
-def _outcome(played: Episodes) -> dict[str, npt.NDArray[Any]]:
+def _place(played: Episodes) -> dict[str, Array]:
+    """Return where the episodes are."""
+    return {"row": played.rows, "exit": played.exit, "price": played.prices}
+
+
+def _outcome(played: Episodes) -> dict[str, Array]:
     """Return what leaving where the episodes are gives, and costs."""
-    samples = played.samples
-    return {
-        "correct": samples.success[played.rows, played.exit],
-        "cost": samples.costs[played.rows, played.exit],
-    }
+    at, samples = (played.rows, played.exit), played.samples
+    return {"correct": samples.success[at], "cost": samples.costs[at]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,11 +10,11 @@ from policyopt.answers.crossfit import NAMES, CrossFitted, observe
 from policyopt.cache.data import ExitData
 from policyopt.methods.base import check_exits
 from policyopt.methods.episodes import Samples, samples_of
-from policyopt.methods.evidence import gather
+from policyopt.methods.exit_batch import build_stopping_data
 from policyopt.methods.settings import check_choice, check_number
 from policyopt.runtime.answers import AnswerRule
 from policyopt.runtime.errors import input_error
-from policyopt.runtime.features import FEATURES, basis
+from policyopt.runtime.scores.history import FEATURES, basis
 from policyopt.runtime.typing import Floats
 from policyopt.table import Table, Tables
 
@@ -101,44 +101,36 @@ def exit_problem(
     """
     check_choice("answer", answer, NAMES)
     check_number("soft", soft, most=1)
-    tables = data if isinstance(data, Tables) else Tables(data)
-    table = tables.get(split)
+    table = (data if isinstance(data, Tables) else Tables(data)).get(split)
     check_exits(table)
     if like is None:
         name = "plain" if table.kind == "record" else answer
-        seen = gather(table, name, soft, _FOLDS, seed)
+        seen = build_stopping_data(table, name, soft, _FOLDS, seed)
         samples = samples_of(seen.columns, seen.success, seen.table.costs)
         return ExitProblem(samples, seen.table, seen.answer, seen.features, seen.center, seen.scale)
     if table.exits != like.exits:
-        raise input_error("like", f"made of rows with {table.exits} exits", like.exits, "")
-    return ExitProblem(
-        _looked_at(table, like), table, like.answer, like.features, like.center, like.scale
-    )
+        raise input_error("like", f"made of rows with {table.exits} exits", like.exits)
+    return replace(like, samples=_looked_at(table, like), table=table)
 
 
 def _looked_at(table: Table, like: ExitProblem) -> Samples:
     """Return rows as another problem's answers and features show them."""
-    exits = table.exits
+    exits, labels = table.exits, table.statistics.labels
     columns = [np.zeros((len(table), like.columns)) for _ in range(exits - 1)]
-    right = np.zeros((len(table), exits))
+    right, records = table.correct.copy(), table.kind == "record"  # says what is missing
     history = FEATURES[like.features]
-    if table.kind == "record":
+    if records:
         stream = [(np.arange(len(table)), table.statistics.outputs())]
     else:
-        _ = table.correct  # says what is missing
         stream = observe(table, CrossFitted(like.answer), full=True)
     for rows, seen in stream:
         state = history.start(len(rows))
         for k, output in enumerate(seen):
-            if table.kind == "record":
-                right[rows, k] = table.correct[rows, k]
-            else:
-                assert table.statistics.labels is not None
-                right[rows, k] = output.prediction == table.statistics.labels[rows]
+            if not records and labels is not None:
+                right[rows, k] = output.prediction == labels[rows]
             if k < exits - 1:
                 values, state = history.step(k, output, state)
                 columns[k][rows] = basis(values, like.center[k], like.scale[k], like.features)
     full = float(like.table.mean_costs[-1])
-    samples = samples_of(columns, right, table.costs)
     share = np.broadcast_to(table.costs / (full if full > 0 else 1.0), right.shape)
-    return Samples(samples.columns, samples.success, np.ascontiguousarray(share))
+    return replace(samples_of(columns, right, table.costs), costs=np.ascontiguousarray(share))

@@ -11,19 +11,40 @@
 
 from __future__ import annotations
 
-from .artifact import load_policy, save_policy
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .artifact import load_any, load_experts, load_policy, save_experts, save_policy
 from .decision import Decision, Decisions, Mixture, State
 from .errors import BudgetError, CheckError, InputError, MissingExtraError, PolicyOptError
-from .experts import ExpertPolicy
-from .experts_file import load_any, load_experts, save_experts
-from .output import ExitOutput
+from .experts import ExpertPolicy, route
+from .outputs import ExitOutput
+from .parameters import array, choice, number
 from .policy import ALWAYS, NEVER, Policy, first_exit
 from .reading import reduce_exit
-from .routing import route
+from .scores import ScoreRule, register_score
 
+if TYPE_CHECKING:
+    from .bandits import make_bandit
+    from .drift import DriftWatch
+    from .online import UEEUCB, Controller, LinUCB, Online, PolicyFamily, SplitEE
+
+#: Where names stand that most who decide do without.
+_LATER = {
+    "Controller": "online", "DriftWatch": "drift", "LinUCB": "online", "Online": "online",
+    "PolicyFamily": "online", "SplitEE": "online", "UEEUCB": "online", "make_bandit": "bandits",
+}  # fmt: skip
 __all__ = [
-    "ALWAYS", "NEVER", "BudgetError", "CheckError", "Decision", "Decisions", "ExitOutput", "ExpertPolicy",
-    "InputError", "MissingExtraError", "Mixture", "Policy", "PolicyOptError", "State",
-    "first_exit", "load_any", "load_experts", "load_policy", "reduce_exit", "route", "save_experts",
-    "save_policy",
+    "ALWAYS", "NEVER", "UEEUCB", "BudgetError", "CheckError", "Controller", "Decision", "Decisions",
+    "DriftWatch", "ExitOutput", "ExpertPolicy", "InputError", "LinUCB", "MissingExtraError", "Mixture", "Online",
+    "Policy", "PolicyFamily", "PolicyOptError", "ScoreRule", "SplitEE", "State", "array", "choice", "first_exit",
+    "load_any", "load_experts", "load_policy", "make_bandit", "number", "reduce_exit", "register_score", "route",
+    "save_experts", "save_policy",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import what serves while adapting when it is first asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LATER[name]}", __name__), name)

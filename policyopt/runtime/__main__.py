@@ -7,8 +7,8 @@ import os
 import sys
 from typing import NoReturn
 
+from .artifact import decide_file, load_any
 from .errors import PolicyOptError
-from .experts_file import decide_file, load_any
 from .files import refused
 from .outputs_file import read_outputs
 from .text import printable

@@ -1,9 +1,9 @@
-"""The artifact: a policy as one JSON file, checked when loaded. Never pickle.
+"""Policy files: a policy, or one per context, as one JSON file, checked when loaded. Never pickle.
 
-Version 3 holds exactly these fields::
+A policy file holds exactly these fields::
 
     format      "policyopt-policy"
-    version     3
+    version     1
     kind        "logits" | "probabilities" | "record"
     classes     C, 0 where records do not say
     unit        unit of the costs
@@ -19,8 +19,14 @@ Version 3 holds exactly these fields::
     provenance  how it was found: method, configuration, budget, expected cost, cache, versions
     sha256      of all the above in canonical form
 
-Earlier versions are read too. Version 2 has no kept and model_exits: the policy runs every exit.
-Version 1 has no overhead and confidence besides, plain answers, and mixtures of one score rule.
+A file of expert policies::
+
+    format      "policyopt-experts"
+    version     1
+    contexts    names of the contexts, in the order of their numbers
+    policies    one policy file's content per context
+    provenance  how they were found: method, budget, division of the budget, cache, versions
+    sha256      of all the above in canonical form
 """
 
 from __future__ import annotations
@@ -31,37 +37,46 @@ from typing import Any
 
 import numpy as np
 
-from .answers import AnswerRule
-from .confidence import ConfidenceRule
-from .content import FORMAT, VERSION, digest_of, from_dict
-from .experts import policy_of
+from .answers import make_answer
+from .calibrators import make_calibrator
+from .decision import Decisions, Mixture
+from .errors import InputError, input_error
+from .experts import (
+    MAX_CONTEXTS,
+    ExpertPolicy,
+    checked_names,
+    context_numbers,
+    policy_of,
+    renumbered,
+)
 from .files import write_file
+from .outputs import KINDS
+from .outputs_file import read_arrays, read_features
+from .parameters import Rule, numbers
 from .policy import Policy
-from .scores import ScoreRule
-from .strict_json import parse, read_plain, to_text
+from .scores import make_rule
+from .strict_json import digest_of, parse, read_plain, to_text, whole_file
+from .typing import Ints
 
-__all__ = ["from_dict", "load_policy", "read_json", "save_policy", "to_dict"]
-
-MAX_BYTES = 16 << 20
+FORMAT, VERSION = "policyopt-policy", 1
+FIELDS = {
+    "format": str, "version": int, "kind": str, "classes": int, "unit": str, "costs": list,
+    "overhead": list, "kept": (list, type(None)), "model_exits": int, "score": dict,
+    "answer": dict, "confidence": (dict, type(None)), "thresholds": list,
+    "mixture": (dict, type(None)), "provenance": dict, "sha256": str,
+}  # fmt: skip
+EXPERTS_FORMAT, EXPERTS_VERSION = "policyopt-experts", 1
+EXPERTS_FIELDS = {
+    "format": str, "version": int, "contexts": list, "policies": list, "provenance": dict,
+    "sha256": str,
+}  # fmt: skip
+#: Of a policy's file; and of several policies in one, four times what one may take.
+MAX_BYTES, MAX_EXPERTS_BYTES = 16 << 20, 64 << 20
+_AGAIN = "Fit and save it again."
 
 
 def to_dict(policy: Policy) -> dict[str, Any]:
-    """Return the artifact's content for a policy, checksum included.
-
-    Parameters
-    ----------
-    policy : Policy
-
-    Returns
-    -------
-    dict, JSON-able
-
-    Examples
-    --------
-    >>> from policyopt.runtime.scores import MaxProb
-    >>> to_dict(Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2))["thresholds"]
-    [0.8]
-    """
+    """Return the artifact's content for a policy, checksum included."""
     mixture = policy.mixture
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -90,8 +105,77 @@ def to_dict(policy: Policy) -> dict[str, Any]:
     return {**content, "sha256": digest_of(content)}
 
 
-def _named(rule: ScoreRule | AnswerRule | ConfidenceRule) -> dict[str, Any]:
+def _named(rule: Rule) -> dict[str, Any]:
     return {"name": rule.name, "params": rule.params()}
+
+
+def from_dict(content: Any, source: str = "policy") -> Policy:
+    """Build a policy from an artifact's content, checked; `source` names it in errors."""
+    whole_file(
+        content, source, "a policy file", FORMAT, VERSION, FIELDS, "`policyopt fit` writes one."
+    )
+    if content["kind"] not in KINDS:
+        raise input_error(f"kind in {source}", f"one of {KINDS}", content["kind"], "Fit it again.")
+    if len(content["overhead"]) != len(content["costs"]):
+        got = f"{len(content['overhead'])} for {len(content['costs'])} exits"
+        raise input_error(f"overhead in {source}", "one number per cost", got, _AGAIN)
+    if content["model_exits"] < 1:
+        raise input_error(f"model_exits in {source}", "1 or more", content["model_exits"], _AGAIN)
+    confidence = content["confidence"]
+    try:
+        return Policy(
+            rule=make_rule(*_name_params("score", content["score"])),
+            thresholds=_row("thresholds", content["thresholds"]),
+            costs=_row("costs", content["costs"]),
+            unit=content["unit"],
+            kind=content["kind"],
+            classes=content["classes"],
+            mixture=_mixture(content["mixture"]),
+            provenance=content["provenance"],
+            answer=make_answer(*_name_params("answer", content["answer"])),
+            overhead=_row("overhead", content["overhead"]),
+            confidence=None
+            if confidence is None
+            else make_calibrator(*_name_params("confidence", confidence)),
+            kept=content["kept"],
+            model_exits=content["model_exits"],
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        allowed = "a whole policy file, its numbers finite"
+        raise input_error(source, allowed, str(error), _AGAIN) from error
+
+
+def _mixture(mixture: Any) -> Mixture | None:
+    if mixture is None:
+        return None
+    _exactly("mixture", mixture, {"thresholds", "share", "seed", "score"})
+    if type(mixture["share"]) not in (int, float) or type(mixture["seed"]) is not int:
+        allowed = "a number as share, a whole one as seed"
+        raise input_error("mixture", allowed, mixture, "Fit it again.")
+    score = mixture["score"]
+    return Mixture(
+        _row("thresholds of the mixture", mixture["thresholds"]),
+        mixture["share"],
+        mixture["seed"],
+        None if score is None else make_rule(*_name_params("score of the mixture", score)),
+    )
+
+
+def _row(name: str, value: list[Any]) -> Any:
+    """Return a list of numbers; of a one-exit policy's thresholds there are none."""
+    return numbers(name, value, 1) if value else np.empty(0)
+
+
+def _name_params(field: str, value: Any) -> tuple[str, dict[str, Any]]:
+    _exactly(field, value, {"name", "params"})
+    return value["name"], value["params"]
+
+
+def _exactly(field: str, value: Any, names: set[str]) -> None:
+    if not isinstance(value, dict) or value.keys() != names:
+        raise input_error(field, f"a mapping of {', '.join(sorted(names))}", value, _AGAIN)
 
 
 def save_policy(policy: Any, path: str | os.PathLike[str]) -> None:
@@ -132,12 +216,92 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
 
 
 def read_json(path: str | os.PathLike[str], most: int = MAX_BYTES) -> Any:
-    """Read an artifact's JSON, strictly (see `policyopt.runtime.strict_json`).
+    """Read an artifact's JSON, strictly (see `policyopt.runtime.strict_json`)."""
+    data = read_plain(path, "policy", most, "`policyopt fit` writes one.")
+    return parse(data, Path(path).name, most, "Is the file whole? Fit and save it again.")
+
+
+def experts_to_dict(policy: ExpertPolicy) -> dict[str, Any]:
+    """Return the artifact's content, checksum included."""
+    content: dict[str, Any] = {
+        "format": EXPERTS_FORMAT,
+        "version": EXPERTS_VERSION,
+        "contexts": list(policy.contexts),
+        "policies": [to_dict(one) for one in policy.policies],
+        "provenance": dict(policy.provenance),
+    }
+    return {**content, "sha256": digest_of(content)}
+
+
+def experts_from_dict(content: Any, source: str = "policy") -> ExpertPolicy:
+    """Build an expert policy from an artifact's content, checked; `source` names it in errors."""
+    step = "`policyopt fit --experts` writes one."
+    whole_file(
+        content,
+        source,
+        "a file of expert policies",
+        EXPERTS_FORMAT,
+        EXPERTS_VERSION,
+        EXPERTS_FIELDS,
+        step,
+    )
+    given = content["policies"]
+    if not 1 <= len(given) <= MAX_CONTEXTS:
+        raise input_error(f"policies in {source}", f"1 to {MAX_CONTEXTS}", len(given), _AGAIN)
+    names = checked_names(content["contexts"])
+    policies = tuple(from_dict(one, f"policy {e} of {source}") for e, one in enumerate(given))
+    return ExpertPolicy(names, policies, content["provenance"])
+
+
+def save_experts(policy: ExpertPolicy, path: str | os.PathLike[str]) -> None:
+    """Write the artifact, atomically; replaced if it exists."""
+    write_file(path, to_text(experts_to_dict(policy), "policy", MAX_EXPERTS_BYTES, indent=2))
+
+
+def load_experts(path: str | os.PathLike[str]) -> ExpertPolicy:
+    """Read an artifact of expert policies and check it.
 
     Raises
     ------
     InputError
-        No such file, more than `most` bytes, not JSON, nested too deep, a key twice, ...
+        No such file, too large, not JSON, or no expert policies.
     """
-    data = read_plain(path, "policy", most, "`policyopt fit` writes one.")
-    return parse(data, Path(path).name, most, "Is the file whole? Fit and save it again.")
+    return experts_from_dict(read_json(path, MAX_EXPERTS_BYTES), Path(path).name)
+
+
+def load_any(path: str | os.PathLike[str]) -> Policy | ExpertPolicy:
+    """Read a policy file, of one policy or of expert policies, and check it.
+
+    Raises
+    ------
+    InputError
+        No such file, too large, not JSON, or neither.
+    """
+    content = read_json(path, MAX_EXPERTS_BYTES)
+    if isinstance(content, dict) and content.get("format") == EXPERTS_FORMAT:
+        return experts_from_dict(content, Path(path).name)
+    return from_dict(read_json(path), Path(path).name)  # under the limit of one policy
+
+
+def decide_file(
+    policy: Policy | ExpertPolicy, outputs: Any, path: str | os.PathLike[str]
+) -> Decisions:
+    """Decide for the outputs of a file, reading besides what the policy needs: features, contexts."""
+    features = read_features(Path(path), policy)
+    if isinstance(policy, ExpertPolicy):
+        return policy.decide(outputs, read_context(path, policy), features=features)
+    return policy.decide(outputs, features=features)
+
+
+def read_context(path: str | os.PathLike[str], policy: ExpertPolicy) -> Ints:
+    """Return the contexts of new samples, in the policy's own numbers."""
+    found, keys = read_arrays(path, {"context", "contexts"})
+    if "context" not in found:
+        raise input_error(
+            f"keys of {Path(path).name}", "with context, one number per sample", ", ".join(keys),
+            "The policy has thresholds for each context: save what the classifier said.",
+        )  # fmt: skip
+    if "contexts" not in found:
+        return context_numbers(found["context"], len(policy.contexts), np.size(found["context"]))
+    names = checked_names([str(name) for name in np.atleast_1d(found["contexts"])])
+    return renumbered(found["context"], names, policy.contexts)

@@ -13,25 +13,67 @@ images: providing an efficient edge offloading", GLOBECOM 2021, arXiv:2108.09343
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .batches import read_exits
 from .checks import sample_numbers
-from .contexts import checked_names, context_numbers
-from .decision import Decision, Decisions
+from .decision import Decision, Decisions, State
 from .errors import input_error
-from .output import ExitOutput
+from .outputs import ExitOutput
 from .policy import Policy
-from .reading import as_array
-from .routing import ExpertState, joined, route, rows_of, vectors_of
-from .typing import Floats
+from .reading import as_array, read_exits
+from .typing import Array, Floats, Ints
 
-__all__ = ["ExpertPolicy", "ExpertState", "policy_of", "route"]
+#: More contexts than this are some other number (a class, a row), not a context.
+MAX_CONTEXTS = 1024
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def checked_names(names: object, least: int = 1) -> tuple[str, ...]:
+    """Return the names of contexts as a tuple; refused unless each is a name of its own."""
+    fits = isinstance(names, (list, tuple))
+    given = list(names) if isinstance(names, (list, tuple)) else []
+    fits = fits and all(isinstance(name, str) and _NAME.fullmatch(name) for name in given)
+    if not fits or not least <= len(given) <= MAX_CONTEXTS or len(set(given)) < len(given):
+        raise input_error(
+            "contexts", f"{least} to {MAX_CONTEXTS} different names of A-Z a-z 0-9 _ . -", names,
+            "E.g. ['clean', 'blur', 'noise'].",
+        )  # fmt: skip
+    return tuple(given)
+
+
+def context_numbers(context: npt.ArrayLike, experts: int, samples: int) -> Ints:
+    """Return contexts as (N,) int64, refused unless each is the number of an expert."""
+    array = as_array(context, "context")
+    if array.shape != (samples,) or (array.dtype.kind not in "iu" and array.size):
+        raise input_error(
+            "context", f"one whole number per sample: {samples}",
+            f"shape {array.shape}, dtype {array.dtype}", "Number the contexts from 0.",
+        )  # fmt: skip
+    off = np.flatnonzero((array < 0) | (array >= experts))
+    if len(off):
+        got = f"{array[off[0]]} at sample {off[0]}"
+        raise input_error("context", f"from 0 to {experts - 1}", got, "Number the contexts from 0.")
+    return array.astype(np.int64)
+
+
+def renumbered(context: npt.ArrayLike, names: tuple[str, ...], known: tuple[str, ...]) -> Ints:
+    """Return contexts that count `names` in the numbers of `known`."""
+    rows = context_numbers(context, len(names), np.size(context))
+    places = {name: e for e, name in enumerate(known)}
+    to = np.array([places.get(name, -1) for name in names], dtype=np.int64)
+    if (to[rows] < 0).any():
+        missing = names[int(rows[to[rows] < 0][0])]
+        raise input_error(
+            "context", f"one that the policy knows: {', '.join(known)}", missing,
+            "Fit it again with rows of that context.",
+        )  # fmt: skip
+    return to[rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,22 +307,14 @@ class ExpertPolicy:
         return found
 
     def save(self, path: Any) -> None:
-        """Write the artifact (JSON); see `policyopt.runtime.experts_file`."""
-        from .experts_file import save_experts
+        """Write the artifact (JSON); see `policyopt.runtime.artifact`."""
+        from .artifact import save_experts
 
         save_experts(self, path)
 
 
 def policy_of(given: Any, single: bool = False, argument: str = "policy") -> Any:
-    """Return the policy that this is, or that a fit holds; `single`: expert branches are refused.
-
-    Examples
-    --------
-    >>> from policyopt.runtime.scores import MaxProb
-    >>> policy = Policy(MaxProb(), [0.6], [1.0, 3.0], "ms", "probabilities", 2)
-    >>> policy_of(policy) is policy
-    True
-    """
+    """Return the policy that this is, or that a fit holds; `single`: expert branches are refused."""
     fitted = hasattr(given, "policy") and hasattr(given, "expected")  # Fitted, FittedExperts
     found = given.policy if fitted else given
     if single and isinstance(found, ExpertPolicy):
@@ -290,3 +324,96 @@ def policy_of(given: Any, single: bool = False, argument: str = "policy") -> Any
         step = "E.g. what policyopt.fit returns, or policyopt.load_policy(path)."
         raise input_error(argument, "a Policy, or a fit that holds one", type(given).__name__, step)
     return found
+
+
+def route(outputs_by_expert: Sequence[npt.ArrayLike], context: npt.ArrayLike) -> Array:
+    """Return of every sample the outputs of the expert that its context chose.
+
+    Parameters
+    ----------
+    outputs_by_expert : sequence of E arrays of shape (N, K, C)
+        What each expert's branches gave for all samples.
+    context : array of shape (N,), int
+        Number of the expert, from 0 to E-1, per sample.
+
+    Returns
+    -------
+    ndarray of shape (N, K, C)
+
+    Raises
+    ------
+    InputError
+        No expert, arrays of other shapes, a context without an expert.
+
+    Examples
+    --------
+    >>> route([np.zeros((2, 1, 3)), np.ones((2, 1, 3))], [1, 0])[:, 0, 0]
+    array([1., 0.])
+    """
+    arrays = [as_array(outputs, f"outputs of expert {e}") for e, outputs in
+              enumerate(outputs_by_expert)]  # fmt: skip
+    shapes = {array.shape for array in arrays}
+    if len(shapes) != 1 or arrays[0].ndim != 3:
+        raise input_error(
+            "outputs_by_expert", "one array (N, K, C) per expert, all of one shape",
+            f"shapes {sorted(shapes)}", "Run every expert on the same samples.",
+        )  # fmt: skip
+    rows = context_numbers(context, len(arrays), len(arrays[0]))
+    routed = np.empty(arrays[0].shape, dtype=np.result_type(*arrays))
+    for e, array in enumerate(arrays):
+        mine = rows == e
+        routed[mine] = array[mine]
+    return routed
+
+
+class ExpertState:
+    """Where some samples stand between exits, each in the hands of its context's policy."""
+
+    __slots__ = ("context", "groups", "scalar")
+
+    def __init__(self, context: Ints, groups: list[tuple[int, Ints, State]], scalar: bool) -> None:
+        self.context = context
+        self.groups = groups  # (context, rows of its samples, their state)
+        self.scalar = scalar
+
+    def keep(self, rows: Array) -> ExpertState:
+        """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""
+        chosen = np.arange(len(self.context))[rows]
+        place = np.empty(len(self.context), dtype=np.int64)
+        self.context = self.context[chosen]
+        groups = []
+        for e, members, state in self.groups:
+            place[members] = np.arange(len(members))
+            mine = np.flatnonzero(self.context == e)
+            if len(mine):
+                groups.append((e, mine, state.keep(place[chosen[mine]])))
+        self.groups = groups
+        return self
+
+
+def rows_of(output: Any, rows: Ints) -> Any:
+    """Return what an exit gave of some samples: outputs, a record or reduced columns."""
+    if isinstance(output, ExitOutput):
+        return output.take(rows)
+    if isinstance(output, Mapping):
+        return {key: as_array(column)[rows] for key, column in output.items()}
+    return output[rows]
+
+
+def vectors_of(policy: Policy, features: Any, rows: Ints) -> Any:
+    """Return the feature vectors of some samples, where the policy reads any."""
+    if features is None or not policy.needs_features or not isinstance(features, (list, tuple)):
+        return features
+    wanted = [k in policy.path for k in range(len(features))]
+    return [as_array(v)[rows] if w else None for v, w in zip(features, wanted, strict=True)]
+
+
+def joined(answers: list[tuple[Ints, Any]], n: int) -> Array | None:
+    """Return the answers' logits of all samples, (n, C); NaN where a policy skips the exit."""
+    if not answers or any(logits is None for _, logits in answers):
+        return None
+    first = np.asarray(answers[0][1])
+    joined = np.full((n, first.shape[1]), np.nan, dtype=np.result_type(*(a for _, a in answers)))
+    for rows, logits in answers:
+        joined[rows] = logits
+    return joined

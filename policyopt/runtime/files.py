@@ -193,13 +193,7 @@ class FileLock:
             return False
 
     def check(self) -> None:
-        """Refuse to go on where the lock is lost.
-
-        Raises
-        ------
-        InputError
-            The lock's file or the folder was removed or replaced, or the process was forked.
-        """
+        """Refuse to go on where the lock is lost."""
         if not self.held():
             raise input_error(
                 os.fsdecode(self.guarded), "locked by its writer until the end",

@@ -14,25 +14,39 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .answers import AnswerRule, Plain
-from .batches import read_exits, read_features
-from .checks import sample_numbers
-from .confidence import ConfidenceRule
-from .deciding import advance, arms, leaves, observer_of, position, thresholds_of
-from .decision import Decision, Decisions, Mixture, State
-from .kept import checked_kept
-from .observe import Observer
-from .output import ExitOutput
-from .reading import as_array, refuse_probabilities
+from .answers import AnswerRule, Identity
+from .arithmetic import coin
+from .calibrators import Calibrator
+from .checks import MAX_COST, check_text, sample_numbers
+from .decision import (
+    ALWAYS,
+    NEVER,
+    Decision,
+    Decisions,
+    Mixture,
+    State,
+    Trace,
+    checked_kept,
+    first_exit,
+)
+from .errors import input_error
+from .outputs import TOP, ExitOutput, reduce_logits, with_columns, with_log_prob
+from .reading import (
+    as_array,
+    read_exits,
+    read_features,
+    read_logits,
+    read_vectors,
+    reduce_exit,
+    refuse_probabilities,
+)
 from .scores import ScoreRule
-from .thresholds import ALWAYS, NEVER, first_exit
-from .trace import Trace
-from .typing import Floats
-from .validity import check_policy, finite_row
+from .typing import Bools, Floats, Ints
 
 __all__ = ["ALWAYS", "NEVER", "Policy", "first_exit"]
 
 _CHUNK, _NUMBERS = 8192, 1 << 22  # samples, and numbers, looked at side by side
+_MOST_CLASSES = 10**7
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +74,7 @@ class Policy:
         What exit k returns, made from exits 0..k; the score is computed on it.
     overhead : array of shape (K,), optional
         The part of `costs` that is the policy's own arithmetic; default none.
-    confidence : ConfidenceRule, optional
+    confidence : Calibrator, optional
         Says how probable it is that an answer is right; not used to decide.
     kept : tuple of int, optional
         The model's exits that the policy runs, ascending; default all. K is their number: costs,
@@ -86,9 +100,9 @@ class Policy:
     classes: int
     mixture: Mixture | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    answer: AnswerRule = field(default_factory=Plain)
+    answer: AnswerRule = field(default_factory=Identity)
     overhead: Floats = field(default_factory=lambda: np.zeros(0))
-    confidence: ConfidenceRule | None = None
+    confidence: Calibrator | None = None
     kept: tuple[int, ...] | None = None
     model_exits: int = 0
 
@@ -123,7 +137,7 @@ class Policy:
     @property
     def reads_records(self) -> bool:
         """Whether reduced outputs suffice to decide."""
-        return isinstance(self.answer, Plain) and not self.observer.full
+        return isinstance(self.answer, Identity) and not self.observer.full
 
     @cached_property
     def needs_features(self) -> bool:
@@ -296,3 +310,191 @@ class Policy:
         from .artifact import save_policy
 
         save_policy(self, path)
+
+
+@dataclass(frozen=True)
+class Observer:
+    """How outputs are looked at, the same in a replay and in an inference loop."""
+
+    answer: AnswerRule
+    kind: str
+    classes: int
+    full: bool = False
+    top: int = TOP
+    entropy: bool = True
+
+    def look(
+        self, k: int, output: Any, state: tuple[Any, ...], samples: int, name: str = ""
+    ) -> tuple[ExitOutput, npt.NDArray[np.floating] | None, tuple[Any, ...]]:
+        """Return exit k's reduced answer, its logits (None for records), and the answer's new state."""
+        name = name or f"output of exit {k}"
+        plain = isinstance(self.answer, Identity)
+        if self.kind == "record" or isinstance(output, ExitOutput):
+            if isinstance(output, ExitOutput) and (self.full or not plain):
+                raise input_error(
+                    name, "all class outputs, (n, C)", "reduced columns", "Pass the logits."
+                )
+            reduced = reduce_exit(output, self.kind, self.classes, name)
+            _check_rows(name, len(reduced), samples)
+            return reduced, None, state
+        logits = read_logits(output, self.kind, self.classes, name, finite=not plain)
+        _check_rows(name, len(logits), samples)
+        if not plain:
+            logits, state = self.answer.answer(k, logits.astype(np.float32, copy=False), state)
+        reduced = reduce_logits(logits, self.top, entropy=self.entropy, name=name if plain else "")
+        return with_log_prob(reduced, logits) if self.full else reduced, logits, state
+
+
+def _check_rows(name: str, rows: int, samples: int) -> None:
+    if rows != samples:
+        raise input_error(
+            name,
+            f"one row per sample: {samples}",
+            f"{rows} rows",
+            "Start with one number per sample, and State.keep the survivors.",
+        )
+
+
+def observer_of(policy: Policy) -> Observer:
+    """Return how a policy looks at outputs: at what its score rules say they read, and no more."""
+    full = "log_prob" in policy.needs  # no record serves such rules: they may read the rest too
+    top = 2 if full or "margin" in policy.needs else 1
+    entropy = full or "entropy" in policy.needs
+    return Observer(policy.answer, policy.kind, policy.classes, full, top, entropy)
+
+
+def position(policy: Policy, k: int, state: State) -> int:
+    """Return where on the path the model's exit k stands; refused where it is not the next one."""
+    path, at = policy.path, state.position
+    if at >= policy.exits or k != path[at]:
+        due = "none: the sample was at the last one" if at >= policy.exits else f"{path[at]}"
+        shown = f"0..{policy.exits - 1}" if policy.kept is None else ", ".join(map(str, path))
+        raise input_error("k", f"the next exit, {due}, of {shown}", k, "One state per sample.")
+    return at
+
+
+def advance(
+    policy: Policy, at: int, output: Any, state: State, features: Any
+) -> tuple[ExitOutput, Floats, Any]:
+    """Look at the output of an exit and score it; the state moves on."""
+    k, samples = policy.path[at], len(state.arm)
+    reduced, answer, answer_state = policy.observer.look(
+        at, output, state.answer_state, samples, f"output of exit {k}"
+    )
+    if policy.needs_features and (features is not None or reduced.features is None):
+        vectors = read_vectors(k, features, samples, state.scalar)
+        reduced = with_columns(reduced, features=vectors)
+    if policy.kind == "record":
+        _check_columns(policy, reduced, k)
+    if reduced is output:  # the caller's own
+        reduced = reduced.shown_to(policy.needs)
+    reduced.declared = policy.needs
+    scores, states = [], []
+    for rule, before in zip(policy.rules, state.rule_states, strict=True):
+        score, after = rule.score(at, reduced, before)
+        scores.append(score)
+        states.append(after)
+    state.answer_state, state.rule_states = answer_state, tuple(states)
+    score = scores[0] if len(scores) == 1 else np.where(state.arm, scores[1], scores[0])
+    return reduced, score, answer
+
+
+def arms(policy: Policy, samples: Ints) -> Bools:
+    """Return which of the samples go by the second set of a mixture, (n,)."""
+    if policy.mixture is None:
+        return np.zeros(len(samples), dtype=bool)
+    return coin(policy.mixture.seed, samples) < policy.mixture.share
+
+
+def thresholds_of(policy: Policy, arm: Bools) -> Floats:
+    """Return the thresholds that hold for each sample, (n, K-1)."""
+    if policy.mixture is None:
+        return np.broadcast_to(policy.thresholds, (len(arm), len(policy.thresholds)))
+    return np.where(arm[:, None], policy.mixture.thresholds, policy.thresholds)
+
+
+def leaves(policy: Policy, at: int, score: Floats, state: State) -> Bools:
+    """Return which samples leave at a position on the path, (n,)."""
+    if at == policy.exits - 1:
+        return np.ones(len(score), dtype=bool)
+    # Slices, for numpy 1 would compare with a single number at the width of the scores.
+    threshold = policy.thresholds[at : at + 1]
+    if policy.mixture is not None:
+        threshold = np.where(state.arm, policy.mixture.thresholds[at : at + 1], threshold)
+    return score >= threshold
+
+
+def _check_columns(policy: Policy, output: ExitOutput, k: int) -> None:
+    """Refuse records that lack a column which a score reads."""
+    for name in policy.needs - {"features"}:
+        column = getattr(output, name)
+        if column is None or np.isnan(column).any():
+            raise input_error(
+                f"record of exit {k}", f"such that {name} is known", "rows without",
+                f"The policy's score reads it; see score '{policy.rule.name}'.",
+            )  # fmt: skip
+
+
+def finite_row(name: str, value: Any) -> Floats:
+    """Return a read-only copy of a list of finite numbers, (n,) float64."""
+    array = np.array(value, dtype=np.float64)
+    if array.ndim != 1 or not np.isfinite(array).all():
+        raise input_error(name, "a list of finite numbers", array.tolist(), "Check the policy.")
+    array.flags.writeable = False
+    return array
+
+
+def check_policy(policy: Policy) -> None:
+    """Refuse a policy whose parts do not fit each other."""
+    check_text("unit", policy.unit, step="E.g. ms, MMACs, USD.")
+    least = 0 if policy.kind == "record" else 1
+    if isinstance(policy.classes, bool) or not least <= policy.classes <= _MOST_CLASSES:
+        allowed = f"from {least} to {_MOST_CLASSES}"
+        raise input_error("classes", allowed, policy.classes, "Check the policy.")
+    _check_costs(policy.costs, policy.overhead)
+    _check_thresholds(policy)
+    if policy.kind == "record" and not isinstance(policy.answer, Identity):
+        raise input_error(
+            "answer", "plain where only records are kept", policy.answer.name, "Fit again."
+        )
+    policy.answer.check(policy.exits, policy.classes)
+    for rule in (*policy.rules, *([policy.confidence] if policy.confidence else [])):
+        rule.check(policy.exits, policy.classes)
+
+
+def _check_costs(costs: Floats, overhead: Floats) -> None:
+    if (costs > MAX_COST).any():
+        raise input_error("costs", f"at most {MAX_COST:g}", costs.tolist(), "Choose a larger unit.")
+    if (costs < 0).any() or (np.diff(costs) < 0).any():
+        got = costs.tolist()
+        raise input_error("costs", "0 or more and not decreasing", got, "They are cumulative.")
+    # A cost is mean plus overhead in floats: the overhead may pass it by a rounding.
+    if (
+        overhead.shape != costs.shape
+        or (overhead < 0).any()
+        or (overhead > costs * (1 + 1e-9)).any()
+    ):
+        raise input_error(
+            "overhead", "one number per exit, from 0 to the costs, of which it is a part",
+            overhead.tolist(), "Check the policy.",
+        )  # fmt: skip
+
+
+def _check_thresholds(policy: Policy) -> None:
+    sets = [policy.thresholds]
+    if policy.mixture is not None:
+        share = policy.mixture.share
+        other = np.asarray(policy.mixture.thresholds, dtype=np.float64)
+        if not 0 <= share <= 1 or other.ndim != 1 or not np.isfinite(other).all():
+            raise input_error(
+                "mixture", "finite thresholds and a share in [0, 1]",
+                f"share {share}, thresholds {other.tolist()}", "Check the policy.",
+            )  # fmt: skip
+        sets.append(other)
+    needed = policy.exits - 1
+    for thresholds in sets:
+        if len(thresholds) != needed:
+            raise input_error(
+                "thresholds", f"one per exit but the last: {needed}", f"{len(thresholds)}",
+                "The last exit always stops.",
+            )  # fmt: skip

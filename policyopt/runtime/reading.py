@@ -1,14 +1,16 @@
-"""Reading what one exit gave, numpy or torch: outputs, records and features, checked by name."""
+"""Reading what exits gave, numpy or torch: outputs, records and features, checked by name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import input_error
-from .output import ExitOutput, check_peaks, log_of, reduce_logits, reduce_record
+from .outputs import ExitOutput, check_peaks, log_of, reduce_logits, reduce_record
+from .typing import Array
 
 _COLUMNS = ("prediction", "confidence", "top_prob", "entropy")
 #: Fewer rows of logits could look like probabilities by chance; more need not be looked at.
@@ -64,28 +66,7 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
 def read_logits(
     output: object, kind: str, classes: int, name: str = "output", *, finite: bool = True
 ) -> npt.NDArray[np.floating]:
-    """Check what an exit gave, and return its logits; of probabilities, their logarithms.
-
-    Parameters
-    ----------
-    output : array of shape (n, C)
-    kind : {"logits", "probabilities"}
-    classes : int
-    name : str
-        Name used in errors.
-    finite : bool
-        False leaves logits with NaN, +inf or no finite one in a row to `reduce_logits`, which
-        finds them at no cost when it is given a name.
-
-    Returns
-    -------
-    ndarray of shape (n, C)
-
-    Raises
-    ------
-    InputError
-        Wrong shape, NaN, +inf, or no finite logit in a row.
-    """
+    """Check what an exit gave, and return its logits; of probabilities, their logarithms."""
     array = as_array(output, name)
     if array.dtype.kind not in "fiu":
         raise input_error(name, f"an array of {kind}", f"dtype {array.dtype}", "Pass floats.")
@@ -117,19 +98,7 @@ def _check_probabilities(array: npt.NDArray[np.floating], name: str) -> None:
 
 
 def looks_like_probabilities(output: object) -> bool:
-    """Say whether the first rows, four or more, are all non-negative with sum 1, as no logits are.
-
-    Parameters
-    ----------
-    output : array of shape (n, C)
-        What cannot be read so, or is not an array of floats, does not look like it.
-
-    Examples
-    --------
-    >>> rows = np.full((4, 2), 0.5)
-    >>> looks_like_probabilities(rows), looks_like_probabilities(np.log(rows))
-    (True, False)
-    """
+    """Say whether the first rows, four or more, are all non-negative with sum 1, as no logits are."""
     rows: Any = output[:_MOST] if getattr(output, "ndim", 0) == 2 else None  # type: ignore[index]
     if rows is None or len(rows) < FEWEST or not rows.shape[1]:
         return False
@@ -145,10 +114,6 @@ def refuse_probabilities(output: object, name: str) -> None:
     """Refuse outputs whose first rows are probabilities where the policy takes logits.
 
     A softmax of probabilities is nearly uniform, so that every sample would run the full model.
-
-    Raises
-    ------
-    InputError
     """
     if looks_like_probabilities(output):
         raise input_error(
@@ -182,7 +147,7 @@ def _check_record(columns: dict[str, Any], name: str) -> None:
         )
 
 
-def as_array(output: object, name: str = "output") -> npt.NDArray[Any]:
+def as_array(output: object, name: str = "output") -> Array:
     """Return `output` as an ndarray; torch tensors are detached and brought to the CPU.
 
     Works by the tensor's own methods, so torch need not be imported (nor installed).
@@ -208,27 +173,7 @@ def check_finite(array: npt.NDArray[np.floating], name: str) -> None:
 def read_vectors(
     k: int, features: object, samples: int, scalar: bool = False
 ) -> npt.NDArray[np.float32]:
-    """Check the feature vectors that exit k gave, and return them as (n, D) float32.
-
-    Parameters
-    ----------
-    k : int
-    features : array of shape (n, D); (D,) for one sample
-    samples : int
-        n.
-    scalar : bool
-        Whether it is one sample.
-
-    Raises
-    ------
-    InputError
-        None came, wrong shape, or a value that is not finite.
-
-    Examples
-    --------
-    >>> read_vectors(0, [1.0, 2.0], 1, scalar=True)
-    array([[1., 2.]], dtype=float32)
-    """
+    """Check the feature vectors that exit k gave, and return them as (n, D) float32."""
     name = f"features of exit {k}"
     if features is None:
         raise input_error(
@@ -248,3 +193,72 @@ def read_vectors(
     if not np.isfinite(array).all():
         raise input_error(name, "finite", "NaN or infinity", "Look for overflow in the model.")
     return array
+
+
+def read_exits(
+    outputs: Any, exits: int, classes: int, path: Sequence[int] | None = None
+) -> tuple[int, Callable[[int, slice], object]]:
+    """Return the number of samples, and a way to read some of them at one exit."""
+    if isinstance(outputs, Mapping):
+        raise input_error("outputs", "one entry per exit", "a mapping", "Pass a list of K records.")
+    is_array = hasattr(outputs, "ndim")
+    if not is_array and not hasattr(outputs, "__len__"):
+        raise input_error("outputs", "an array, or one entry per exit", type(outputs).__name__, "")
+    count = (outputs.shape[1] if outputs.ndim == 3 else -1) if is_array else len(outputs)
+    if count != exits:
+        came = f"shape {tuple(outputs.shape)}" if is_array else f"{count} entries"
+        raise input_error(
+            "outputs", f"of shape (N, {exits}, {classes}), or a sequence of {exits} exits", came
+        )
+    if is_array:
+        array = as_array(outputs)
+        return len(array), lambda k, part: array[part, k]
+    entries = {
+        k: o if isinstance(o, (ExitOutput, Mapping)) else as_array(o, f"output of exit {k}")
+        for k, o in enumerate(outputs)
+        if path is None or k in path
+    }
+    lengths = {k: _length(entry) for k, entry in entries.items()}
+    first, rows = next(iter(lengths.items()))
+    for k, length in lengths.items():
+        if length != rows:
+            raise input_error(
+                f"output of exit {k}", f"{rows} rows, as exit {first} has", length, ""
+            )
+    return rows, lambda k, part: _part(entries[k], part)
+
+
+def _length(entry: Any) -> int:
+    if isinstance(entry, Mapping):
+        return max((len(np.atleast_1d(as_array(column))) for column in entry.values()), default=0)
+    return len(entry) if isinstance(entry, ExitOutput) or entry.ndim else 0
+
+
+def _part(entry: Any, part: slice) -> Any:
+    if isinstance(entry, ExitOutput):
+        return entry.take(part)
+    if isinstance(entry, Mapping):
+        return {key: np.atleast_1d(as_array(column))[part] for key, column in entry.items()}
+    return entry[part] if entry.ndim else entry
+
+
+def read_features(
+    features: Any, exits: int, samples: int, path: Sequence[int] | None = None
+) -> list[Array]:
+    """Return the feature vectors of many samples, one array per exit of the path."""
+    if not isinstance(features, (list, tuple)) or len(features) != exits:
+        several = isinstance(features, (list, tuple))
+        raise input_error(
+            "features", f"a list of {exits} arrays of shape (N, D_k), one per exit",
+            f"{len(features)} entries" if several else f"a {type(features).__name__}",
+            "Widths may differ by exit, so they do not stand in one array.",
+        )  # fmt: skip
+    chosen = range(exits) if path is None else path
+    arrays = [as_array(features[k], f"features of exit {k}") for k in chosen]
+    for k, array in zip(chosen, arrays, strict=True):
+        if array.ndim != 2 or len(array) != samples:
+            shape = f"shape {array.shape}"
+            raise input_error(
+                f"features of exit {k}", f"of shape ({samples}, D)", shape, "As the outputs."
+            )
+    return arrays

@@ -74,13 +74,7 @@ class Room:
 
 
 def stated_limit() -> int | None:
-    """Return the bytes that the user allows a file, or None.
-
-    Raises
-    ------
-    InputError
-        Not a whole number above 0.
-    """
+    """Return the bytes that the user allows a file, or None."""
     text = os.environ.get(VARIABLE, "").strip()
     if not text:
         return None

@@ -14,11 +14,12 @@ import math
 import os
 import re
 import stat
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from .errors import input_error
+from .errors import InputError, input_error
 
 #: Deeper than any file of ours (weights of layers, in a policy, in a file of experts: 8).
 MAX_DEPTH = 32
@@ -109,12 +110,12 @@ def parse(data: bytes, source: str, most: int, step: str, most_string: int = MAX
 
     Examples
     --------
-    >>> parse(b'{"a": [1, 2.5]}', "x.json", 1000, "Save it again.")
+    >>> parse(b'{"a": [1, 2.5]}', "x.json", 1000, "Fit and save it again.")
     {'a': [1, 2.5]}
-    >>> parse(b'{"a": 1, "a": 2}', "x.json", 1000, "Save it again.")
+    >>> parse(b'{"a": 1, "a": 2}', "x.json", 1000, "Fit and save it again.")
     Traceback (most recent call last):
         ...
-    policyopt.runtime.errors.InputError: 'x.json' must be JSON. Got the key 'a' twice. Save it again.
+    policyopt.runtime.errors.InputError: 'x.json' must be JSON. Got the key 'a' twice. Fit and save it again.
     """
     if data.startswith(codecs.BOM_UTF8):
         raise input_error(
@@ -130,19 +131,49 @@ def parse(data: bytes, source: str, most: int, step: str, most_string: int = MAX
         raise input_error(source, "JSON", str(error), step) from error
 
 
+def whole_file(
+    content: Any,
+    source: str,
+    what: str,
+    form: str,
+    version: int,
+    fields: Mapping[str, Any],
+    step: str,
+) -> None:
+    """Refuse content that is not a whole file of this format: its fields, their types and its checksum."""
+    if not isinstance(content, dict) or content.get("format") != form:
+        raise input_error(source, f"{what} (format '{form}')", "something else", step)
+    came = content.get("version")
+    if type(came) is not int or came != version:
+        raise input_error(
+            f"version of {source}", f"{version}", came, "Use a policyopt that knows it."
+        )
+    for kind, names in (("unknown", content.keys() - fields), ("missing", fields.keys() - content)):
+        if names:
+            told = ", ".join(sorted(names))
+            raise InputError(f"'{source}' has {kind} fields: {told}. Fit and save it again.")
+    for name, type_ in fields.items():
+        if not isinstance(content[name], type_) or isinstance(content[name], bool):
+            told = " or ".join(
+                t.__name__ for t in (type_ if isinstance(type_, tuple) else (type_,))
+            )
+            raise input_error(
+                f"{name} in {source}", f"of type {told}", content[name], "Fit and save it again."
+            )
+    try:
+        digest = digest_of({name: value for name, value in content.items() if name != "sha256"})
+    except ValueError as error:  # a number too large for a float reads as infinity
+        raise input_error(
+            source, "free of infinite numbers", str(error), "Fit and save it again."
+        ) from error
+    if digest != content["sha256"]:
+        raise InputError(
+            f"'{source}' was changed after it was written: its checksum differs. Fit and save it again."
+        )
+
+
 def digest_of(content: Any) -> str:
-    """Return the SHA-256 of a file's content in canonical form.
-
-    Raises
-    ------
-    ValueError
-        A number in it is not finite.
-
-    Examples
-    --------
-    >>> digest_of({"b": 1, "a": 2}) == digest_of({"a": 2, "b": 1})
-    True
-    """
+    """Return the SHA-256 of a file's content in canonical form."""
     text = _canonical(content)
     if "\\ud" in text:  # halves of a letter given apart are read back as one, which sorts elsewhere
         text = _canonical(json.loads(text))
@@ -154,13 +185,7 @@ def _canonical(content: Any) -> str:
 
 
 def to_text(content: Any, argument: str, most: int, indent: int | None = None) -> str:
-    r"""Return content as JSON; refused where `parse` would not read it back.
-
-    Examples
-    --------
-    >>> to_text({"a": 1}, "policy", 100)
-    '{"a": 1}\n'
-    """
+    r"""Return content as JSON; refused where `parse` would not read it back."""
     text = json.dumps(content, indent=indent, allow_nan=False) + "\n"
     if len(text) > most:
         raise input_error(

@@ -8,15 +8,20 @@
 
 from __future__ import annotations
 
-from .collect import export_cache
-from .encoder import from_encoder
-from .measuring import Measured, measure
-from .sequential import from_sequential
+from .adapters import from_encoder, from_sequential
+from .collect import Measured, export_cache, measure
 from .server import Served, Server, serve
-from .staged import StagedModel
-from .training import TrainingModeWarning
+from .staged import StagedModel, TrainingModeWarning
 
 __all__ = [
-    "Measured", "Served", "Server", "StagedModel", "TrainingModeWarning", "export_cache",
-    "from_encoder", "from_sequential", "measure", "serve",
-]  # fmt: skip
+    "Measured",
+    "Served",
+    "Server",
+    "StagedModel",
+    "TrainingModeWarning",
+    "export_cache",
+    "from_encoder",
+    "from_sequential",
+    "measure",
+    "serve",
+]

@@ -21,19 +21,7 @@ def compiled(
 ) -> Callable[[Any], Any]:
     """Return one callable compiled for batches of any size.
 
-    Parameters
-    ----------
-    call : callable
-    name : str
-        Of the stage, shown by torch's logs.
-    backend : str or callable
-    options : mapping
-        More arguments of `torch.compile`.
-
-    Raises
-    ------
-    InputError
-        No such backend.
+    `name`: of the stage, shown by torch's logs. `backend`, `options`: of `torch.compile`.
     """
     import torch
 

@@ -1,8 +1,9 @@
-"""Hidden states between stages: tensors, or tuples, lists and mappings of them, regrouped together.
+"""What passes through a staged model: hidden states, regrouped together, and outputs, brought to the host.
 
-The first axis of every tensor is the batch; a tensor whose first axis is 1 while the batch is larger
-is shared by all samples (a position bias), and so is everything that is no array (None, numbers).
-A list of texts is one input per sample, for cascades of models that read text.
+Hidden states are tensors, or tuples, lists and mappings of them. The first axis of every tensor is the batch;
+a tensor whose first axis is 1 while the batch is larger is shared by all samples (a position bias), and so is
+everything that is no array (None, numbers). A list of texts is one input per sample, for cascades of models
+that read text.
 """
 
 from __future__ import annotations
@@ -11,16 +12,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.runtime.errors import input_error
+from policyopt.runtime.typing import Array, Ints
 
 
 def mapped(hidden: Any, change: Callable[[Any], Any]) -> Any:
     """Return the same structure with every tensor, array and list of texts changed.
 
-    Examples
-    --------
     >>> mapped({"a": np.arange(3), "b": (np.arange(2), None)}, len)
     {'a': 3, 'b': (2, None)}
     """
@@ -36,63 +35,37 @@ def mapped(hidden: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def size(batch: Any) -> int:
-    """Return n, the samples of a batch: the largest first axis in it.
-
-    Raises
-    ------
-    InputError
-        No array in it, or one without axes only.
-
-    Examples
-    --------
-    >>> size({"input_ids": np.zeros((4, 7)), "bias": np.zeros((1, 7, 7))})
-    4
-    """
+    """Return n, the samples of a batch: the largest first axis in it; one without arrays is refused."""
     shape: Any = getattr(batch, "shape", ())
     if len(shape):
         return int(shape[0])
     found: list[int] = []
     mapped(batch, lambda leaf: found.append(len(leaf)) if np.ndim(leaf) else None)
     if not found:
-        raise input_error(
-            "batch", "a tensor, or a tuple, list or mapping with tensors, first axis = samples",
-            type(batch).__name__, "Pass what the first stage takes.",
-        )  # fmt: skip
+        allowed = "a tensor, or a tuple, list or mapping with tensors, first axis = samples"
+        step = "Pass what the first stage takes."
+        raise input_error("batch", allowed, type(batch).__name__, step)
     return max(found)
 
 
-def take(hidden: Any, rows: npt.NDArray[np.int64], of: int) -> Any:
-    """Return the hidden states of some samples only.
+def take(hidden: Any, rows: Ints, of: int) -> Any:
+    """Return the hidden states of some samples, at places (m,) of a batch of n; refuse other first axes.
 
-    Parameters
-    ----------
-    hidden : tensor, or tuple, list or mapping of them
-    rows : ndarray of shape (m,), int64
-        Their places in the batch.
-    of : int
-        n, the samples in the batch.
-
-    Raises
-    ------
-    InputError
-        A first axis that is neither n nor 1.
-
-    Examples
-    --------
     >>> take((np.array([5, 6, 7]), None), np.array([0, 2]), 3)
     (array([5, 7]), None)
     """
     places: dict[Any, Any] = {}  # the row numbers, once per device
 
     def pick(leaf: Any) -> Any:
-        if isinstance(leaf, list):
-            if len(leaf) != of:
-                raise _axis(f"{len(leaf)} texts", of)
-            return [leaf[row] for row in rows]
-        if not len(leaf.shape) or (leaf.shape[0] == 1 and of > 1):
+        if _shared(leaf, of):
             return leaf
-        if leaf.shape[0] != of:
-            raise _axis(f"shape {tuple(leaf.shape)}", of)
+        if len(leaf) != of:
+            got = f"{of} rows, one per sample of the batch (or 1, shared)"
+            kind = f"{len(leaf)} texts" if isinstance(leaf, list) else f"shape {tuple(leaf.shape)}"
+            step = "The first axis of every tensor that a stage passes on is the batch."
+            raise input_error("hidden", f"of {got}", kind, step)
+        if isinstance(leaf, list):
+            return [leaf[row] for row in rows]
         if isinstance(leaf, np.ndarray):
             return leaf[rows]
         if leaf.device not in places:
@@ -105,21 +78,33 @@ def take(hidden: Any, rows: npt.NDArray[np.int64], of: int) -> Any:
 
 
 def part(batch: Any, low: int, high: int, of: int) -> Any:
-    """Return the samples low..high-1 of a batch, without copying.
+    """Return the samples low..high-1 of a batch of n, without copying.
 
-    Examples
-    --------
     >>> part((np.array([5, 6, 7]), ["a", "b", "c"]), 1, 3, 3)
     (array([6, 7]), ['b', 'c'])
     """
+    return mapped(batch, lambda leaf: leaf if _shared(leaf, of) else leaf[low:high])
 
-    def pick(leaf: Any) -> Any:
-        shared = not isinstance(leaf, list) and (
-            not len(leaf.shape) or (leaf.shape[0] == 1 and of > 1)
-        )
-        return leaf if shared else leaf[low:high]
 
-    return mapped(batch, pick)
+def host(output: Any) -> Any:
+    """Return an exit's output on the host, as float32; records column by column."""
+    if isinstance(output, Mapping):
+        return {name: _host_column(column) for name, column in output.items()}
+    if hasattr(output, "detach"):
+        return output.detach().float().cpu().numpy()
+    return np.asarray(output)
+
+
+def host_row(logits: Any, wanted: tuple[int, int]) -> tuple[Any, list[float] | None]:
+    """Return one sample's logits as the policy gets them, and as floats; None: of another form."""
+    brought = host(logits)
+    if getattr(brought, "shape", None) != wanted or brought.dtype.kind not in "fiu":
+        return brought, None
+    return brought, brought[0].astype(np.float32).tolist()
+
+
+def _host_column(column: Any) -> Array:
+    return column.detach().cpu().numpy() if hasattr(column, "detach") else np.asarray(column)
 
 
 def _rows_of(tensor: Any, rows: Any) -> Any:
@@ -136,12 +121,11 @@ def _rows_of(tensor: Any, rows: Any) -> Any:
     return laid.index_select(0, rows).permute(back)
 
 
+def _shared(leaf: Any, of: int) -> bool:
+    if isinstance(leaf, list):
+        return False
+    return not len(leaf.shape) or (leaf.shape[0] == 1 and of > 1)
+
+
 def _texts(hidden: Any) -> bool:
     return isinstance(hidden, list) and bool(hidden) and all(isinstance(v, str) for v in hidden)
-
-
-def _axis(got: str, of: int) -> Exception:
-    return input_error(
-        "hidden", f"of {of} rows, one per sample of the batch (or 1, shared)", got,
-        "The first axis of every tensor that a stage passes on is the batch.",
-    )  # fmt: skip

@@ -14,21 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.export.c_native import native as machine_code
-from policyopt.export.scalar_compile import compiled
 from policyopt.runtime import Decisions, ExpertPolicy, Policy
 from policyopt.runtime.checks import sample_numbers
 from policyopt.runtime.errors import input_error
 from policyopt.runtime.experts import policy_of
 from policyopt.runtime.forks import Line, parted, tell_of_forks
-from policyopt.runtime.typing import Floats
+from policyopt.runtime.typing import Floats, Ints
 
-from .first_rows import FirstRows
-from .hidden import size, take
-from .modules import refuse_numpy
-from .output import host
-from .single import Machine, Plain
-from .staged import StagedModel
-from .training import warn_of_training
+from .hidden import host, size, take
+from .single import Machine, Single
+from .staged import FirstRows, StagedModel, refuse_numpy, warn_of_training
 
 
 @dataclass(frozen=True)
@@ -54,41 +49,42 @@ class Served(Decisions):
 
 
 class Server:
-    """A staged model with an exit policy; made by `serve`, called with a batch."""
+    """A staged model with an exit policy; made by `serve`, called with a batch.
+
+    Attributes
+    ----------
+    reason : str
+        Why a batch of one goes as many do; empty where it goes by itself.
+    """
 
     def __init__(
-        self, model: StagedModel, policy: Policy | ExpertPolicy, probabilities: bool = False,
-        native: bool = False, confidence: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        model: StagedModel,
+        policy: Policy | ExpertPolicy,
+        probabilities: bool = False,
+        native: bool = False,
+        confidence: bool = False,
+    ) -> None:
         import torch
 
         self.model, self.policy = model, policy
         self.probabilities, self.confidence = probabilities, confidence
         self._path, self._wanted = frozenset(policy.path), policy.needs_features
-        self._costs = [_by_exit(p) for p in _policies(policy)]
+        policies = policy.policies if isinstance(policy, ExpertPolicy) else (policy,)
+        self._costs = [_by_exit(p) for p in policies]
         self._count, self._lock = 0, Lock()
         tell_of_forks(self)
         self._inference = torch.inference_mode
         self._run: StagedModel | FirstRows = model
         if policy.kind == "logits":
             self._run = FirstRows(model, policy.path[0], self._seen)
-        self._single, self._numbered, self._reason = None, False, self._not_single()
-        if native and self._reason:
-            raise input_error("native", "False here", True, f"Of this policy {self._reason}.")
-        if not self._reason:
+        self._single, self.reason = None, self._not_single()
+        if native and self.reason:
+            raise input_error("native", "False here", True, f"Of this policy {self.reason}.")
+        if not self.reason:
             assert isinstance(policy, Policy)
             shared = (self._run, policy, self._costs[0], Served)
-            made = compiled(policy)
-            self._reason, self._numbered = made.reason, made.numbered or bool(made.reason)
-            if native:
-                self._single, self._reason = Machine(machine_code(policy), *shared), ""
-            elif not made.reason:
-                self._single = Plain(made, *shared)
-
-    @property
-    def reason(self) -> str:
-        """Why single samples go by `Policy.step`; empty where they are decided without."""
-        return self._reason
+            self._single = Machine(machine_code(policy), *shared) if native else Single(*shared)
 
     def _seen(self) -> None:
         """Ask the model itself from now on: the first rows were logits."""
@@ -97,6 +93,7 @@ class Server:
             self._single.model = self.model
 
     def _not_single(self) -> str:
+        """Return why one sample goes as a batch; empty where it goes alone."""
         if self.probabilities:
             return "the answers' probabilities are asked for"
         if self.confidence:
@@ -134,7 +131,7 @@ class Server:
             with self._inference():
                 single = self._single if n == 1 and context is None else None
                 if single is not None and samples is None:
-                    return single.run(batch, self._counted(1) if self._numbered else 0)
+                    return single.run(batch, self._counted(1))
                 first = self._counted(n) if samples is None else 0
                 numbers = sample_numbers(samples, n) + first
                 if single is not None:
@@ -154,7 +151,7 @@ class Server:
         """Give the samples of a forked child numbers of their own."""
         self._count, self._lock = parted(self._count, line), Lock()
 
-    def _many(self, batch: Any, n: int, numbers: npt.NDArray[np.int64], context: Any) -> Served:
+    def _many(self, batch: Any, n: int, numbers: Ints, context: Any) -> Served:
         """Run a batch; after every exit, only the survivors go on."""
         model, policy = self._run, self.policy
         state, context = _started(policy, numbers, context)
@@ -169,11 +166,12 @@ class Server:
             output = host(model.head(k, hidden, given))
             vectors = host(model.vectors(k, hidden)) if self._wanted else None
             decision = policy.step(k, output, state, vectors)
-            leaving = decision.exit
+            leaving: Any = decision.exit
             gone = rows[leaving]
             exits[gone], predictions[gone] = k, decision.prediction[leaving]
             if answers is not None:
-                answers[gone] = _answers(decision)[leaving]
+                assert decision.answer is not None  # refused for records by `serve`
+                answers[gone] = decision.answer[leaving]
             if sure is not None:
                 sure[gone] = decision.confidence[leaving]
             if len(gone) == len(rows):
@@ -209,20 +207,20 @@ def serve(
     policy : Policy or ExpertPolicy
         From a fit, or `policyopt.load_policy`.
     probabilities : bool, default False
-        Whether to return the answers' class probabilities too. Batches of one then go by `Policy.step`,
-        which is slower than what they go by otherwise.
+        Whether to return the answers' class probabilities too.
     confidence : bool, default False
         Whether to return how sure each answer is (the largest probability, or that number calibrated
-        where the policy was fitted with a confidence map). Batches of one: as with `probabilities`.
+        where the policy was fitted with a calibrator).
     compile : bool, default False
         Whether to compile every stage and head (`StagedModel.compiled`). A compiled model rounds
         otherwise than a plain one: export the cache from the compiled one where that matters.
     backend : str or callable, default "inductor"
         Of `torch.compile`.
     native : bool, default False
-        Whether a batch of one is decided in machine code, which a C compiler here makes now from the
-        policy's header (`policyopt export --target c`), not in plain Python: a few microseconds per exit
-        whatever the policy. For policies of logits.
+        Whether a batch of one is decided in machine code, which a C compiler here makes from the
+        policy's header: a few microseconds per exit whatever the policy, not some tens. What was compiled
+        is kept in a folder of yours (``POLICYOPT_CACHE``, else ``~/.cache/policyopt``), by the hash of its
+        source. For policies of logits.
 
     Returns
     -------
@@ -254,25 +252,23 @@ def serve(
     (array([0, 1]), array([0, 1], dtype=int32), array([1., 3.]))
     """
     if not isinstance(model, StagedModel):
-        raise input_error(
-            "model", "a StagedModel", type(model).__name__, "Wrap its stages and heads."
-        )
+        got, step = type(model).__name__, "Wrap its stages and heads."
+        raise input_error("model", "a StagedModel", got, step)
     policy = policy_of(policy)
     if model.exits != policy.model_exits:
-        raise input_error(
-            "model", f"of {policy.model_exits} exits, as the policy's", f"{model.exits} stages",
-            "Fit the policy on a cache of this model.",
-        )  # fmt: skip
+        allowed = f"of {policy.model_exits} exits, as the policy's"
+        step = "Fit the policy on a cache of this model."
+        raise input_error("model", allowed, f"{model.exits} stages", step)
     if policy.needs_features and model.features is None:
         model.vectors(0, None)  # says what is lacking
     if probabilities and policy.kind == "record":
-        raise input_error("probabilities", "False: the policy is of records", probabilities, "")
+        raise input_error("probabilities", "False: the policy is of records", probabilities)
     warn_of_training(model)
     run = model.compiled(backend) if compile else model
     return Server(run, policy, probabilities, native, confidence)
 
 
-def _started(policy: Any, numbers: npt.NDArray[np.int64], context: Any) -> tuple[Any, Any]:
+def _started(policy: Any, numbers: Ints, context: Any) -> tuple[Any, Any]:
     """Return the state of a batch, and its contexts as (n,) where the policy goes by them."""
     if isinstance(policy, ExpertPolicy):
         if context is None:
@@ -281,18 +277,8 @@ def _started(policy: Any, numbers: npt.NDArray[np.int64], context: Any) -> tuple
         state = policy.start(context, numbers)
         return state, state.context
     if context is not None:
-        raise input_error("context", "left out: the policy is the same in all of them", context, "")
+        raise input_error("context", "left out: the policy is the same in all of them", context)
     return policy.start(numbers), None
-
-
-def _answers(decision: Any) -> Floats:
-    answers = decision.answer
-    assert answers is not None  # refused for records by `serve`
-    return answers
-
-
-def _policies(policy: Policy | ExpertPolicy) -> tuple[Policy, ...]:
-    return policy.policies if isinstance(policy, ExpertPolicy) else (policy,)
 
 
 def _by_exit(policy: Policy) -> Floats:

@@ -1,1 +1,1 @@
-"""Thresholds under a budget: one solver per file, each from scores to a `Solution`."""
+"""Threshold solvers: from scores and values of rows to thresholds that meet a budget."""

@@ -1,28 +1,32 @@
 """Joint search: all thresholds together, along the upper hull of (cost, value).
 
-Prices of cost are walked up and down, each search (see `lagrangian`) starting from its neighbour's
-result; next to each budget the price is then refined until no set of thresholds lies above the
-hull's edge. A budget between two corners of the hull is met by mixing them with a coin
-(``mix=True``), or, since policies are deterministic by default, by the best single set that costs
-the budget: on the way from one corner to the other, or from a corner by one threshold alone.
+At one price of cost, exact steps on ``value - price * cost``: each finds the best value of one threshold (or of
+two at once) with the others held. A sample's gain from leaving at exit k against going on is known, so summing
+gains by score gives every candidate's worth in one pass. Steps repeat until none helps.
 
-Source: Lagrangian relaxation with mixing on the hull, as in Dekoninck et al., ICML 2025,
-arXiv:2410.10347 (binary search in lambda, then a coin between two policies).
+Prices are walked up and down, each search starting from its neighbour's result; next to each budget the price
+is then refined until no set of thresholds lies above the hull's edge. A budget between two corners of the hull
+is met by mixing them with a coin (``mix=True``), or, since policies are deterministic by default, by the best
+single set that costs the budget: on the way from one corner to the other, or from a corner by one threshold alone.
+
+Sources: Lagrangian relaxation with mixing on the hull, as in Dekoninck et al., ICML 2025, arXiv:2410.10347
+(binary search in lambda, then a coin between two policies); exact coordinate steps on the Lagrangian are
+folklore of cascade thresholds (sort by score, cumulate the gains, take the best prefix). Steps on two
+thresholds at once are ours: single ones get stuck where two exits trade places.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt.runtime.policy import ALWAYS, NEVER
-from policyopt.runtime.typing import Floats
-from policyopt.thresholds.lagrangian import Lagrangian
-from policyopt.thresholds.meet import meet_budget
-from policyopt.thresholds.problem import Problem, Solution
-from policyopt.thresholds.quota import between
+from policyopt.runtime.typing import Bools, Floats, Ints
+from policyopt.thresholds.budget_search import meet_budget
+from policyopt.thresholds.problem import Problem, Solution, between
 
 Cuts = tuple[int, ...]
 #: Prices of the whole cost range, in units of accuracy: from "cost hardly matters" to "it is all".
@@ -30,39 +34,18 @@ Cuts = tuple[int, ...]
 _PRICES = np.concatenate([-np.logspace(0, -4, 7), np.logspace(-4, 2.5, 27)])
 _REFINEMENTS = 12  # per budget; each halves an edge of the hull or is the last
 _MOST_ROWS = 100_000  # more rows do not sharpen K-1 thresholds; the budget is met on all rows
+_BINS = 48  # candidates per threshold in a step on two; the following single steps are exact
+_REACH = 3  # steps on two take exits at most this far apart: many exits, few useful pairs
+_SMALL = 2_000  # up to here, searches also start from each "all leave at exit k"
+_TINY, _DRAWS = 100, 8  # up to here, from this many random cuts besides
+_TINY_GAIN = 1e-12
 
 
-def solve_path(problem: Problem, budgets: Sequence[float], mix: bool = False) -> list[Solution]:
-    """Return jointly chosen thresholds for each budget.
-
-    Parameters
-    ----------
-    problem : Problem
-    budgets : sequence of float
-    mix : bool
-        Mix the two corners of the hull next to the budget by a coin.
-
-    Returns
-    -------
-    list of Solution
-
-    Raises
-    ------
-    BudgetError
-        A budget outside [c[0], c[K-1]].
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> scores = rng.random((1000, 3))
-    >>> right = (rng.random((1000, 3)) < scores).astype(float)
-    >>> problem = Problem(scores, right, np.array([1.0, 2.0, 4.0]))
-    >>> round(problem.cost(solve_path(problem, [2.5])[0].thresholds), 1)
-    2.5
-    """
+def solve_joint(problem: Problem, budgets: Sequence[float], mix: bool = False) -> list[Solution]:
+    """Return jointly chosen thresholds for each budget."""
     for budget in budgets:
         problem.check_budget(budget)
-    corners = hull(thinned(problem), budgets)
+    corners = hull(subsample(problem), budgets)
     costs = np.array([problem.cost(corner) for corner in corners])
     return [_join(problem, corners, costs, budget, mix) for budget in budgets]
 
@@ -70,25 +53,12 @@ def solve_path(problem: Problem, budgets: Sequence[float], mix: bool = False) ->
 def hull(
     problem: Problem, budgets: Sequence[float], search: Lagrangian | None = None
 ) -> list[Floats]:
-    """Return thresholds at the corners of the upper hull of (cost, value), cheapest first.
-
-    Parameters
-    ----------
-    problem : Problem
-    budgets : sequence of float
-        Where the hull is refined: at these costs its edge is final.
-    search : Lagrangian, optional
-        What searches at one price, on these rows.
-
-    Returns
-    -------
-    list of ndarray of shape (K-1,)
-    """
+    """Return thresholds at the corners of the upper hull of (cost, value), cheapest first. Shapes: returns (K-1,)."""
     search = search or Lagrangian(problem)
     found = {tuple(cuts): search.point(cuts) for cuts in (search.first, search.last)}
     (low, _), (high, _) = found.values()
 
-    def add(cuts: npt.NDArray[np.int64]) -> None:
+    def add(cuts: Ints) -> None:
         found[tuple(int(c) for c in cuts)] = search.point(cuts)
 
     for neighbour, prices in ((search.last, _PRICES), (search.first, _PRICES[::-1])):
@@ -122,11 +92,6 @@ def upper_hull(points: Floats) -> list[int]:
     """Return the indices of the upper hull of (cost, value) points, left to right, both ends kept.
 
     The right end is the dearest point, even where its value is lower: a budget may be that large.
-
-    Examples
-    --------
-    >>> upper_hull(np.array([[0, 0], [1, 3], [2, 1], [3, 4]]))
-    [0, 1, 3]
     """
     chain: list[int] = []
     for i in np.lexsort((points[:, 1], points[:, 0])):
@@ -141,7 +106,7 @@ def upper_hull(points: Floats) -> list[int]:
     return chain
 
 
-def thinned(problem: Problem) -> Problem:
+def subsample(problem: Problem) -> Problem:
     """Return the problem of a random part of the rows, where there are more than a search needs."""
     if problem.rows <= _MOST_ROWS:
         return problem
@@ -160,13 +125,12 @@ def _join(
         share = (budget - costs[dearer - 1]) / (costs[dearer] - costs[dearer - 1])
         return Solution(low, high, float(share))
     ordered = np.sort(problem.scores[:, :-1], axis=0)
-    position = [_positions(ordered, corner) for corner in (low, high)]
-    whole, rows = (position[0], position[1]), float(problem.rows)
-    ways: list[tuple[Floats, Floats]] = [whole]
+    ends = [positions_of(ordered, corner) for corner in (low, high)]
+    ways = [(ends[0], ends[1])]
     for k in range(problem.exits - 1):
-        for corner in position:
+        for corner in ends:
             cheap, dear = corner.copy(), corner.copy()
-            cheap[k], dear[k] = 0.0, rows
+            cheap[k], dear[k] = 0.0, float(problem.rows)
             ways.append((cheap, dear))
     found = [_along(problem, ordered, way, budget) for way in ways]
     cheapest, dearest = float(problem.mean_costs[0]), float(problem.mean_costs[-1])
@@ -179,29 +143,172 @@ def _join(
 def _along(
     problem: Problem, ordered: Floats, way: tuple[Floats, Floats], budget: float
 ) -> Solution:
-    """Meet the budget on the straight way between two sets of thresholds, in ranks."""
+    """Meet the budget on the straight way between two sets of thresholds, in positions."""
     cheap, dear = way
 
     def family(part: float) -> Floats:
-        return _at_positions(ordered, cheap + part * (dear - cheap))
+        return at_positions(ordered, cheap + part * (dear - cheap), ALWAYS, NEVER)
 
     return meet_budget(problem, family, 0.0, 1.0, budget)
 
 
-def _positions(ordered: Floats, thresholds: Floats) -> Floats:
-    """Return how many samples score below each threshold, (K-1,)."""
-    return np.array(
-        [np.searchsorted(ordered[:, k], t) for k, t in enumerate(thresholds)], dtype=np.float64
-    )
+def positions_of(ordered: Floats, thresholds: Floats) -> Floats:
+    """Return how many of the ordered scores (N, K-1) lie below thresholds (..., K-1), of their shape."""
+    rows = thresholds.reshape(-1, ordered.shape[1])
+    found = [[np.searchsorted(ordered[:, k], t) for k, t in enumerate(row)] for row in rows]
+    return np.array(found, dtype=np.float64).reshape(thresholds.shape)
 
 
-def _at_positions(ordered: Floats, positions: Floats) -> Floats:
-    """Return thresholds with about that many samples below each, (K-1,)."""
+def at_positions(ordered: Floats, positions: Floats, lowest: float, highest: float) -> Floats:
+    """Return thresholds with about that many scores below each, (..., K-1), at the ends `lowest` and `highest`."""
     rows = len(ordered)
-    out = np.empty(len(positions))
-    for k, r in enumerate(np.round(positions).astype(np.int64)):
-        if r <= 0 or r >= rows:
-            out[k] = ALWAYS if r <= 0 else NEVER
-        else:
-            out[k] = between(float(ordered[r - 1, k]), float(ordered[r, k]))
-    return out
+    at = np.atleast_2d(np.round(positions).astype(np.int64))
+    below = np.take_along_axis(ordered, np.clip(at - 1, 0, rows - 1), axis=0)
+    above = np.take_along_axis(ordered, np.clip(at, 0, rows - 1), axis=0)
+    middle = below + (above - below) / 2
+    middle = np.where(below < middle, middle, above)
+    found = np.where(at <= 0, lowest, np.where(at >= rows, highest, middle))
+    return found.reshape(positions.shape)
+
+
+class Lagrangian:
+    """The search over one problem's rows.
+
+    Thresholds are held as *cuts*, (K-1,) integers: cut a at exit k means "leave if the score is at
+    least the a-th distinct score of that exit"; 0 = always, the number of distinct scores = never.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._grid = _Grid.of(problem.scores)
+        self._value = np.ascontiguousarray(problem.value.T)
+        self._cost = np.ascontiguousarray(np.broadcast_to(problem.costs, problem.scores.shape).T)
+        sizes = np.array([len(level) for level in self._grid.levels])
+        count = len(sizes)
+        fixed = [np.where(np.arange(count) < k, sizes, 0) for k in range(count + 1)]
+        self.first, self.last = fixed[0], fixed[-1]
+        self._starts = fixed if problem.rows <= _SMALL else []
+        if problem.rows <= _TINY:
+            draws = np.random.default_rng(0).random((_DRAWS, count)) * (sizes + 1)
+            self._starts = [*fixed, *np.floor(draws).astype(np.int64)]
+
+    def best(self, price: float, starts: list[Ints]) -> Ints:
+        """Return the best cuts found at a price (value per unit of cost)."""
+        gains = self._value - price * self._cost
+        results = [_climb(gains, self._grid, start) for start in (*starts, *self._starts)]
+        return max(results, key=lambda found: found[0])[1]
+
+    def point(self, cuts: Ints) -> tuple[float, float]:
+        """Return mean cost and mean value of cuts on these rows."""
+        ranks = self._grid.ranks
+        return tuple(
+            float(_onward(table, ranks, cuts)[0].mean()) for table in (self._cost, self._value)
+        )  # type: ignore[return-value]
+
+    def thresholds(self, cuts: Ints) -> Floats:
+        """Return cuts as thresholds, (K-1,)."""
+        return self._grid.thresholds(cuts)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Candidate thresholds per exit: cut a = "leave if the score is at least the a-th level"."""
+
+    levels: list[Floats]  # distinct scores, ascending; cut 0 = always, len(levels) = never
+    ranks: Ints  # (K-1, N): level of each sample's score
+    coarse: Ints  # (K-1, N): the same in at most _BINS bins
+    edges: list[Ints]  # cut at each edge of those bins
+
+    @staticmethod
+    def of(scores: Floats) -> _Grid:
+        exits = scores.shape[1]
+        ranks = np.empty((exits - 1, len(scores)), dtype=np.int64)
+        coarse = np.empty_like(ranks)
+        levels, edges = [], []
+        for k in range(exits - 1):
+            level, ranks[k] = np.unique(scores[:, k], return_inverse=True)
+            edge = np.linspace(0, len(level), min(len(level), _BINS) + 1).round().astype(np.int64)
+            coarse[k] = np.searchsorted(edge, ranks[k], side="right") - 1
+            levels.append(level)
+            edges.append(edge)
+        return _Grid(levels, ranks, coarse, edges)
+
+    def thresholds(self, cuts: Ints) -> Floats:
+        out = np.empty(len(cuts))
+        for k, (cut, level) in enumerate(zip(cuts, self.levels, strict=True)):
+            below = level[cut - 1] if cut > 0 else ALWAYS
+            above = level[cut] if cut < len(level) else NEVER
+            out[k] = between(float(below), float(above))
+        return out
+
+
+def _climb(gains: Floats, grid: _Grid, start: Ints) -> tuple[float, Ints]:
+    """Improve cuts until no step on one or two of them helps; gains (K, N)."""
+    cuts = start.copy()
+    count = len(cuts)
+    worth = _onward(gains, grid.ranks, cuts)[0].mean()
+    while True:
+        before = worth
+        while True:
+            for k in range(count - 1, -1, -1):
+                _step_one(gains, grid, cuts, k)
+            now = _onward(gains, grid.ranks, cuts)[0].mean()
+            improved, worth = now > worth + _TINY_GAIN, max(now, worth)
+            if not improved:
+                break
+        for i, j in combinations(range(count), 2):
+            if j - i <= _REACH:
+                _step_two(gains, grid, cuts, i, j)
+        worth = max(worth, _onward(gains, grid.ranks, cuts)[0].mean())
+        if worth <= before + _TINY_GAIN:
+            return float(worth), cuts
+
+
+def _onward(gains: Floats, ranks: Ints, cuts: Ints, first: int = 0) -> Floats:
+    """Return what each sample earns from exit k on if it comes there, (K, N); rows from `first`."""
+    earned = np.empty_like(gains)
+    earned[-1] = gains[-1]
+    for k in range(len(cuts) - 1, first - 1, -1):
+        earned[k] = np.where(ranks[k] >= cuts[k], gains[k], earned[k + 1])
+    return earned
+
+
+def _comes(ranks: Ints, cuts: Ints, first: int, k: int) -> Bools:
+    """Return which samples, being at exit `first`, come to exit `k`, (N,)."""
+    alive = np.ones(ranks.shape[1], dtype=bool)
+    for j in range(first, k):
+        alive &= ranks[j] < cuts[j]
+    return alive
+
+
+def _step_one(gains: Floats, grid: _Grid, cuts: Ints, k: int) -> None:
+    """Set cut k to its best, the others held: exact, over all distinct scores."""
+    advantage = gains[k] - _onward(gains, grid.ranks, cuts, k + 1)[k + 1]
+    advantage *= _comes(grid.ranks, cuts, 0, k)
+    by_rank = np.bincount(grid.ranks[k], weights=advantage, minlength=len(grid.levels[k]))
+    worth = np.append(np.cumsum(by_rank[::-1])[::-1], 0.0)
+    choice = int(worth.argmax())
+    if worth[choice] > worth[cuts[k]] + _TINY_GAIN:
+        cuts[k] = choice
+
+
+def _step_two(gains: Floats, grid: _Grid, cuts: Ints, i: int, j: int) -> None:
+    """Set cuts i and j to their best pair among the bins' edges, if better than the present pair."""
+    ranks = grid.ranks
+    onward = _onward(gains, ranks, cuts, i)
+    at_i = _comes(ranks, cuts, 0, i)
+    at_j = _comes(ranks, cuts, i + 1, j)  # passes what lies between the two
+    neither = np.where(at_j, onward[j + 1], onward[i + 1])
+    rows, columns = len(grid.edges[i]), len(grid.edges[j])
+    leave_i = np.bincount(grid.coarse[i], weights=(gains[i] - neither) * at_i, minlength=rows - 1)
+    leave_j = np.bincount(
+        grid.coarse[i] * (columns - 1) + grid.coarse[j],
+        weights=(gains[j] - onward[j + 1]) * (at_i & at_j),
+        minlength=(rows - 1) * (columns - 1),
+    ).reshape(rows - 1, columns - 1)
+    # worth[a, b]: from edge a up leaves at i; of those below, from edge b up leaves at j.
+    worth = np.zeros((rows, columns))
+    worth[1:, :-1] = np.cumsum(np.cumsum(leave_j, axis=0)[:, ::-1], axis=1)[:, ::-1]
+    worth[:-1] += np.cumsum(leave_i[::-1])[::-1][:, None]
+    a, b = np.unravel_index(worth.argmax(), worth.shape)
+    if worth[a, b] > ((onward[i] - neither) * at_i).sum() + _TINY_GAIN:
+        cuts[i], cuts[j] = grid.edges[i][a], grid.edges[j][b]

@@ -11,32 +11,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from policyopt.tiers.certify import certified_plan
     from policyopt.tiers.choose import make_plan
-    from policyopt.tiers.describe import Link, Tier, Tiers
-    from policyopt.tiers.emit import emit, tier_policies
-    from policyopt.tiers.goal import Goal, Limit
+    from policyopt.tiers.description import Link, Tier, Tiers, load_tiers
     from policyopt.tiers.plans import Plan
-    from policyopt.tiers.read import load_tiers
-    from policyopt.tiers.tier_policy import TierPolicy, load_tier
+    from policyopt.tiers.search import Goal, Limit
+    from policyopt.tiers.tier_policy import TierPolicy, emit, load_tier, tier_policies
 
-_HOMES = {
-    "Goal": "goal",
-    "Limit": "goal",
-    "Link": "describe",
-    "Plan": "plans",
-    "Tier": "describe",
-    "TierPolicy": "tier_policy",
-    "Tiers": "describe",
-    "certified_plan": "certify",
-    "emit": "emit",
-    "load_tier": "tier_policy",
-    "load_tiers": "read",
-    "make_plan": "choose",
-    "tier_policies": "emit",
+_NAMES = {
+    "certify": ["certified_plan"],
+    "choose": ["make_plan"],
+    "description": ["Link", "Tier", "Tiers", "load_tiers"],
+    "plans": ["Plan"],
+    "search": ["Goal", "Limit"],
+    "tier_policy": ["TierPolicy", "emit", "load_tier", "tier_policies"],
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 __all__ = [
-    "Goal", "Limit", "Link", "Plan", "Tier", "TierPolicy", "Tiers", "certified_plan", "emit", "load_tier", "load_tiers",
-    "make_plan", "tier_policies",
-]  # fmt: skip
+    "Goal",
+    "Limit",
+    "Link",
+    "Plan",
+    "Tier",
+    "TierPolicy",
+    "Tiers",
+    "certified_plan",
+    "emit",
+    "load_tier",
+    "load_tiers",
+    "make_plan",
+    "tier_policies",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Plans: which tier runs which stage, which exits are kept, and what leaving at each of them costs.
+"""Plans: which tier runs which stage, which exits are kept; what leaving there costs, and what rows come to.
 
 The cost of leaving at exit k is the sum along its way: stages at their tier, each link that is crossed
 before the stage that needs it, and the answer's way back. With leaving probabilities these are the edge
@@ -12,13 +12,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from math import comb
+from typing import Any
 
 import numpy as np
 
+from policyopt.intervals import bootstrap_means, interval
+from policyopt.methods.baselines import Always, standalone
+from policyopt.replay import replay
 from policyopt.runtime.errors import input_error
+from policyopt.runtime.policy import Policy
 from policyopt.runtime.typing import Floats
 from policyopt.table import Table
-from policyopt.tiers.describe import Tiers
+from policyopt.tiers.description import OBJECTIVES, Tiers
 
 MOST_CUTS = 20_000
 
@@ -27,21 +32,12 @@ MOST_CUTS = 20_000
 class Plan:
     """Where each stage runs, and the exits that are kept.
 
-    Attributes
-    ----------
-    kept : tuple of int
-        Exits, ascending; stages after the last one are not run.
-    tier : tuple of int
-        Place among the tiers of stage 0, 1, ... up to the last kept exit's; never falls.
-
-    Examples
-    --------
     >>> Plan((0, 2), (0, 0, 1)).text(["device", "cloud"])
     'device 0-1, cloud 2; exits 0 2'
     """
 
-    kept: tuple[int, ...]
-    tier: tuple[int, ...]
+    kept: tuple[int, ...]  # exits, ascending; stages after the last one are not run
+    tier: tuple[int, ...]  # place among the tiers of stage 0, 1, ...; never falls
 
     def stages(self, tier: int) -> tuple[int, ...]:
         """Return the stages that a tier runs."""
@@ -51,67 +47,46 @@ class Plan:
         """Return the kept exits of a tier."""
         return tuple(k for k in self.kept if self.tier[k] == tier)
 
+    def ending(self, kept: tuple[int, ...]) -> Plan:
+        """Return the plan with fewer exits, and no stage behind the last of them."""
+        return Plan(kept, self.tier[: kept[-1] + 1])
+
     def text(self, names: Sequence[str]) -> str:
         """Return the plan in words."""
         parts = []
         for t, name in enumerate(names):
-            stages = self.stages(t)
-            if stages:
+            if stages := self.stages(t):
                 last = "" if len(stages) == 1 else f"-{stages[-1]}"
                 parts.append(f"{name} {stages[0]}{last}")
         return f"{', '.join(parts)}; exits {' '.join(map(str, self.kept))}"
 
 
 def cuts(tiers: Tiers, kept: tuple[int, ...], cascade: bool) -> list[Plan]:
-    """Return all plans that keep these exits.
+    """Return all plans that keep these exits; more than 20,000 are refused.
 
     Of a cascade only the kept models run, wherever the others stand: cuts between them are one.
-
-    Raises
-    ------
-    InputError
-        More than 20,000 of them.
-
-    Examples
-    --------
-    >>> from policyopt.tiers.describe import Link, Tier
-    >>> tiers = Tiers((Tier("device", 2.0), Tier("cloud", 0.1)), (Link(8.0),), 1000)
-    >>> [plan.tier for plan in cuts(tiers, (0, 1), cascade=False)]
-    [(0, 0), (0, 1), (1, 1)]
     """
     last, count = kept[-1] + 1, len(tiers.tiers)
     run = kept if cascade else tuple(range(last))
     if comb(len(run) + count - 1, count - 1) > MOST_CUTS:
-        raise input_error(
-            "tiers", f"such that there are at most {MOST_CUTS:,} ways to cut the model",
-            f"{count} tiers for {len(run)} stages", "Leave out tiers, or import fewer exits.",
-        )  # fmt: skip
-    found = []
-    for chosen in combinations_with_replacement(range(count), len(run)):
-        limits = (tier.most_stages for tier in tiers.tiers)
-        if any(m is not None and chosen.count(t) > m for t, m in enumerate(limits)):
-            continue
-        # Models that are jumped stand with the next one that runs.
-        places = np.searchsorted(run, np.arange(last))
-        found.append(Plan(kept, tuple(chosen[i] for i in places)))
-    return found
+        allowed = f"such that there are at most {MOST_CUTS:,} ways to cut the model"
+        got = f"{count} tiers for {len(run)} stages"
+        raise input_error("tiers", allowed, got, "Leave out tiers, or import fewer exits.")
+    # Models that are jumped stand with the next one that runs.
+    places = np.searchsorted(run, np.arange(last))
+    room = [len(run) if t.most_stages is None else t.most_stages for t in tiers.tiers]
+    return [
+        Plan(kept, tuple(chosen[i] for i in places))
+        for chosen in combinations_with_replacement(range(count), len(run))
+        if all(chosen.count(t) <= most for t, most in enumerate(room))
+    ]
 
 
 def leaving_costs(tiers: Tiers, plan: Plan, objective: str, table: Table) -> Floats:
     """Return what leaving at each kept exit costs under a plan, (len(kept),) or (N, len(kept)).
 
-    Parameters
-    ----------
-    tiers : Tiers
-    plan : Plan
-    objective : {"latency", "energy", "price"}
-    table : Table
-        Of all the model's exits, with the cache's own cost.
-
-    Returns
-    -------
-    ndarray
-        Never falls from exit to exit; in ms, mJ or the currency.
+    `table` is of all the model's exits, with the cache's own cost. The result never falls from exit to exit;
+    it is in ms, mJ or the currency.
     """
     return next(costs_of([plan], tiers, objective, table))
 
@@ -161,3 +136,62 @@ def plan_table(tiers: Tiers, plan: Plan, objective: str, table: Table) -> Table:
         cascade=False,
         rate=table.rate * rate,
     )
+
+
+def outcome(
+    tiers: Tiers, plan: Plan, policy: Policy, table: Table, objectives: Sequence[str] = OBJECTIVES
+) -> tuple[Floats, dict[str, Floats]]:
+    """Replay a plan's policy: whether each row is right, and what it costs per objective, (N,) each."""
+    first = objectives[0]
+    done = replay(policy, plan_table(tiers, plan, first, table))
+    at = np.searchsorted(plan.kept, done.exit)
+    paid = {first: done.cost}
+    for name in objectives[1:]:
+        costs = np.broadcast_to(leaving_costs(tiers, plan, name, table), (len(at), len(plan.kept)))
+        paid[name] = np.take_along_axis(costs, at[:, None], axis=1)[:, 0]
+    return done.correct, paid
+
+
+def summary(
+    tiers: Tiers, plan: Plan, policy: Policy, table: Table, objective: str, seed: int = 0
+) -> dict[str, Any]:
+    """Return accuracy and every objective on rows that chose nothing, with 95 % intervals.
+
+    Means, the objective's 95th percentile and worst row, and the share that leaves at each tier.
+    """
+    order = (objective, *(name for name in OBJECTIVES if name != objective))
+    correct, paid = outcome(tiers, plan, policy, table, order)
+    columns = np.stack([correct, *(paid[name] for name in OBJECTIVES)], axis=1)
+    low, high = interval(bootstrap_means(columns, np.random.default_rng(seed)))
+    exits = replay(policy, plan_table(tiers, plan, objective, table)).exit
+    where = np.array(plan.tier)[exits]
+    record: dict[str, Any] = {
+        "plan": plan.text([tier.name for tier in tiers.tiers]),
+        "kept": list(plan.kept),
+        "tiers": [tiers.tiers[t].name for t in plan.tier],
+        "tier_share": [float((where == t).mean()) for t in range(len(tiers.tiers))],
+        "rows": len(table),
+    }
+    for i, name in enumerate(("accuracy", *OBJECTIVES)):
+        record[name] = float(columns[:, i].mean())
+        record[f"{name}_low"], record[f"{name}_high"] = float(low[i]), float(high[i])
+    for name in OBJECTIVES:
+        record[f"{name}_unit"] = tiers.unit_of(name)
+    record["p95"] = float(np.quantile(paid[objective], 0.95, method="inverted_cdf"))
+    record["worst"] = float(paid[objective].max())
+    return record
+
+
+def references(
+    tiers: Tiers, table: Table, objective: str, seed: int = 0
+) -> list[tuple[Plan, Policy]]:
+    """Return what is done without a plan: the full model on each tier that can hold it, no early exit."""
+    last, found = table.exits - 1, []
+    for t, tier in enumerate(tiers.tiers):
+        needed = 1 if table.cascade else table.exits
+        if tier.most_stages is None or tier.most_stages >= needed:
+            plan = Plan((last,), (t,) * table.exits)
+            small = plan_table(tiers, plan, objective, table)
+            cost = float(small.mean_costs[0])
+            found.append((plan, standalone(Always(0), small, 0, cost, seed).policy))
+    return found

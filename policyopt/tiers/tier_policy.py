@@ -9,32 +9,40 @@ library only, as `policyopt.runtime`.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime.artifact import read_json, to_dict
+from policyopt.runtime.artifact import from_dict, read_json, to_dict
 from policyopt.runtime.checks import MAX_NAME, check_text
-from policyopt.runtime.content import digest_of, from_dict
 from policyopt.runtime.decision import Decision, State
 from policyopt.runtime.errors import InputError, input_error
-from policyopt.runtime.files import write_file
+from policyopt.runtime.files import refusing, write_file
 from policyopt.runtime.policy import Policy
+from policyopt.runtime.strict_json import digest_of
+from policyopt.runtime.typing import Array
+
+if TYPE_CHECKING:
+    from policyopt.tiers.plans import Plan
 
 FORMAT, MESSAGE, VERSION = "policyopt-tier-policy", "policyopt-tier-message", 1
-MESSAGE_VERSION = 2  # 1 did not name its policy
 LEAVE, GO_ON, SEND_ON = "leave", "go on", "send on"
-_FIELDS = {"format", "version", "tier", "exits", "next", "policy", "sha256"}
-_PARTS = {"format", "version", "policy", "position", "scalar", "samples", "arm", "answer", "rules"}
 #: Samples of one message: a batch that a tier runs side by side.
 MOST_SAMPLES = 1 << 12
 #: Bytes of each array of a message: 4096 samples that remember 512 numbers each.
 MOST_STATE = 16 << 20
+_FIELDS = {"format", "version", "tier", "exits", "next", "policy", "sha256"}
+_PARTS = {"format", "version", "policy", "position", "scalar", "samples", "arm", "answer", "rules"}
+_KINDS = ("<f8", "<f4", "<i8", "<i4", "<i2", "|i1", "|u1", "|b1")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,16 +81,13 @@ class TierPolicy:
         check_text("tier", self.tier, MAX_NAME)
         if self.next is not None:
             check_text("next", self.next, MAX_NAME)
-        path = self.policy.path
-        at = path.index(self.exits[0]) if self.exits and self.exits[0] in path else 0
-        if self.exits and path[at : at + len(self.exits)] != self.exits:
-            raise input_error(
-                "exits of the tier", f"consecutive ones of {path}", self.exits, "Plan again."
-            )
-        if (self.next is None) != (bool(self.exits) and self.exits[-1] == path[-1]):
-            raise input_error(
-                "next", "given unless the tier has the policy's last exit", self.next, "Plan again."
-            )
+        path, exits, step = self.policy.path, self.exits, "Plan again."
+        at = path.index(exits[0]) if exits and exits[0] in path else 0
+        if exits and path[at : at + len(exits)] != exits:
+            raise input_error("exits of the tier", f"consecutive ones of {path}", exits, step)
+        if (self.next is None) != (bool(exits) and exits[-1] == path[-1]):
+            allowed = "given unless the tier has the policy's last exit"
+            raise input_error("next", allowed, self.next, step)
 
     @cached_property
     def identity(self) -> str:
@@ -105,9 +110,8 @@ class TierPolicy:
         Decision
         """
         if k not in self.exits:
-            raise input_error(
-                "k", f"an exit of tier '{self.tier}': {self.exits}", k, "See `exits`."
-            )
+            allowed = f"an exit of tier '{self.tier}': {self.exits}"
+            raise input_error("k", allowed, k, "See `exits`.")
         decision = self.policy.step(k, output, state, features)
         onward = SEND_ON if k == self.exits[-1] else GO_ON
         if state.scalar:
@@ -119,82 +123,71 @@ class TierPolicy:
 
         At most 4096 samples, and 16 MiB per array of what scores and answers remember.
         """
-        if len(state.arm) > MOST_SAMPLES:
-            raise input_error(
-                "samples of the message", f"at most {MOST_SAMPLES}", f"{len(state.arm)}",
-                "Run fewer side by side.",
-            )  # fmt: skip
+        samples = len(state.arm)
+        if samples > MOST_SAMPLES:
+            step = "Run fewer side by side."
+            raise input_error("samples of the message", f"at most {MOST_SAMPLES}", samples, step)
         return {
             "format": MESSAGE,
-            "version": MESSAGE_VERSION,
+            "version": VERSION,
             "policy": self.identity,
             "position": state.position,
             "scalar": state.scalar,
-            "samples": len(state.arm),
+            "samples": samples,
             "arm": _packed(state.arm),
             "answer": [_packed(a) for a in state.answer_state],
             "rules": [[_packed(a) for a in rule] for rule in state.rule_states],
         }
 
     def take_over(self, message: Any) -> State:
-        """Return the state of samples that another tier sent on, checked: it came over a network.
+        """Return the state of samples (4096 at most) that another tier sent on.
 
-        At most 4096 samples of it.
-
-        Raises
-        ------
-        InputError
-            Not such a message, of another policy or another exit.
+        The message came over a network: what is none, of another policy or of another exit is refused.
         """
         if not isinstance(message, dict) or message.keys() != _PARTS:
             allowed = f"a mapping of {', '.join(sorted(_PARTS))}"
             got = sorted(message) if isinstance(message, dict) else type(message).__name__
-            raise input_error(
-                "message", allowed, f"{got!s:.200}", "Made by `hand_over` of the tier before."
-            )
-        version = message["version"]
-        if message["format"] != MESSAGE or not _is_version(version, MESSAGE_VERSION):
-            got = f"{message['format']!r:.80}, version {version!r:.20}"
-            raise input_error("message", f"{MESSAGE}, version {MESSAGE_VERSION}", got, "")
+            step = "Made by `hand_over` of the tier before."
+            raise input_error("message", allowed, f"{got!s:.200}", step)
+        if message["format"] != MESSAGE or not _is_version(message["version"]):
+            got = f"{message['format']!r:.80}, version {message['version']!r:.20}"
+            raise input_error("message", f"{MESSAGE}, version {VERSION}", got)
         if message["policy"] != self.identity:
-            raise input_error(
-                "policy of the message", f"{self.identity[:12]}..., as here",
-                f"{message['policy']!r:.16}", "Give all tiers the files of one plan.",
-            )  # fmt: skip
+            allowed, step = (
+                f"{self.identity[:12]}..., as here",
+                "Give all tiers the files of one plan.",
+            )
+            raise input_error("policy of the message", allowed, f"{message['policy']!r:.16}", step)
         n, scalar, at = message["samples"], message["scalar"], message["position"]
-        path = self.policy.path
-        due = path.index(self.exits[0]) if self.exits else None
-        if type(n) is not int or not 0 <= n <= MOST_SAMPLES or type(scalar) is not bool:
-            raise input_error(
-                "samples of the message", f"a whole number up to {MOST_SAMPLES}", n, ""
-            )
-        if scalar and n != 1:
-            raise input_error("samples of the message", "1, of one sample", n, "")
-        if type(at) is not int or not 0 <= at < len(path) or due not in (None, at):
-            raise input_error(
-                "position of the message", f"{due}, where tier '{self.tier}' begins", at, ""
-            )
         answer, rules = message["answer"], message["rules"]
-        if not isinstance(answer, list) or not isinstance(rules, list):
-            raise input_error("message", "given lists of arrays", "another", "")
-        if len(rules) != len(self.policy.rules) or not all(isinstance(r, list) for r in rules):
-            raise input_error(
-                "rules of the message", f"{len(self.policy.rules)} lists", "others", ""
-            )
+        path, count = self.policy.path, len(self.policy.rules)
+        due = path.index(self.exits[0]) if self.exits else None
+        lists = isinstance(rules, list) and all(isinstance(r, list) for r in rules)
+        whole = type(at) is int and 0 <= at < len(path)
+        for name, fits, allowed in (
+            ("samples", type(n) is int and 0 <= n <= MOST_SAMPLES, f"at most {MOST_SAMPLES}"),
+            (
+                "scalar",
+                type(scalar) is bool and (not scalar or n == 1),
+                "true of 1 sample, or false",
+            ),
+            ("position", whole and due in (None, at), f"{due}, where tier '{self.tier}' begins"),
+            ("answer", isinstance(answer, list), "a list of arrays"),
+            ("rules", lists and len(rules) == count, f"{count} lists of arrays"),
+        ):
+            if not fits:
+                raise input_error(f"{name} of the message", allowed, f"{message[name]!r:.80}")
         arm = _unpacked(message["arm"], n)
         if arm.dtype != np.bool_ or arm.ndim != 1:
-            raise input_error("arm of the message", "truth values", str(arm.dtype), "")
-        return _checked(self.policy, State(
-            tuple(tuple(_unpacked(a, n) for a in rule) for rule in rules),
-            tuple(_unpacked(a, n) for a in answer), arm, scalar,
-        ), at)  # fmt: skip
+            raise input_error("arm of the message", "truth values", str(arm.dtype))
+        rule_states = tuple(tuple(_unpacked(a, n) for a in rule) for rule in rules)
+        state = State(rule_states, tuple(_unpacked(a, n) for a in answer), arm, scalar)
+        return _checked(self.policy, state, at)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the tier's artifact (JSON)."""
-        content: dict[str, Any] = {
-            "format": FORMAT, "version": VERSION, "tier": self.tier, "exits": list(self.exits),
-            "next": self.next, "policy": to_dict(self.policy),
-        }  # fmt: skip
+        content = {"format": FORMAT, "version": VERSION, "tier": self.tier}
+        content |= {"exits": list(self.exits), "next": self.next, "policy": to_dict(self.policy)}
         text = json.dumps({**content, "sha256": digest_of(content)}, indent=2, allow_nan=False)
         write_file(path, text + "\n")
 
@@ -207,23 +200,19 @@ def load_tier(path: str | os.PathLike[str]) -> TierPolicy:
     InputError
         No such file, not JSON, not a tier's artifact, or changed since it was written.
     """
-    content = read_json(path)
+    content, name = read_json(path), "tier policy"
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise input_error(
-            "tier policy", f"a file of format '{FORMAT}'", "another", "`policyopt plan --out`."
-        )
-    if not _is_version(content.get("version"), VERSION) or content.keys() != _FIELDS:
+        step = "`policyopt plan --out` writes one."
+        raise input_error(name, f"a file of format '{FORMAT}'", "another", step)
+    if not _is_version(content.get("version")) or content.keys() != _FIELDS:
         got = f"version {content.get('version')}, fields {', '.join(sorted(content))}"
-        raise input_error(
-            "tier policy", f"version {VERSION} with {', '.join(sorted(_FIELDS))}", got, ""
-        )
-    body = {name: value for name, value in content.items() if name != "sha256"}
+        raise input_error(name, f"version {VERSION} with {', '.join(sorted(_FIELDS))}", got)
+    claimed = content.pop("sha256")
     try:
-        same = digest_of(body) == content["sha256"]
+        same = digest_of(content) == claimed
     except ValueError as error:  # a number too large for a float reads as infinity
-        raise input_error(
-            "tier policy", "free of infinite numbers", str(error), "Plan again."
-        ) from error
+        step = "Plan again."
+        raise input_error(name, "free of infinite numbers", str(error), step) from error
     if not same:
         raise InputError(
             "'tier policy' was changed after it was written. Got another checksum. Plan again."
@@ -231,75 +220,126 @@ def load_tier(path: str | os.PathLike[str]) -> TierPolicy:
     exits, tier, following = content["exits"], content["tier"], content["next"]
     whole = isinstance(exits, list) and all(type(k) is int for k in exits)
     if not whole or not isinstance(tier, str) or not isinstance(following, (str, type(None))):
-        raise input_error(
-            "tier policy", "such that exits are whole numbers and tiers texts", exits, ""
-        )
+        raise input_error(name, "such that exits are whole numbers and tiers texts", exits)
     return TierPolicy(from_dict(content["policy"], "its policy"), tier, tuple(exits), following)
 
 
-def _is_version(version: object, wanted: int) -> bool:
-    return type(version) is int and version == wanted  # true and 1.0 equal 1, too
+def tier_policies(policy: Policy, plan: Plan, names: Sequence[str]) -> list[TierPolicy]:
+    """Divide a policy among the tiers that run a stage, in order.
+
+    Exits that the policy itself skips are left out. A tier beyond the policy's last exit is too.
+
+    Examples
+    --------
+    >>> from policyopt.runtime.scores import MaxProb
+    >>> from policyopt.tiers import Plan
+    >>> whole = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
+    >>> [(t.tier, t.exits, t.next) for t in tier_policies(whole, Plan((0, 1), (0, 2)), "abc")]
+    [('a', (0,), 'c'), ('c', (1,), None)]
+    """
+    used = [t for t in range(len(names)) if plan.stages(t) and t <= plan.tier[policy.path[-1]]]
+    following = [*(names[t] for t in used[1:]), None]
+    return [
+        TierPolicy(policy, names[t], tuple(k for k in plan.exits(t) if k in policy.path), after)
+        for t, after in zip(used, following, strict=True)
+    ]
 
 
-def _packed(array: npt.NDArray[Any]) -> dict[str, Any]:
+def emit(
+    policy: Policy, plan: Plan, names: Sequence[str], report: dict[str, Any], out: Path
+) -> list[Path]:
+    """Write policy.json, tier-0-NAME.json and so on, and plan.json; return their paths.
+
+    Each is written whole or not at all, plan.json last: it has their checksums. Tiers that an earlier
+    plan in the same folder wrote are removed: they would not go with these.
+    """
+    earlier = _earlier(out)
+    written = [out / "policy.json"]
+    policy.save(written[0])
+    for i, tier in enumerate(tier_policies(policy, plan, names)):
+        safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in tier.tier[:32])
+        written.append(out / f"tier-{i}-{safe}.json")
+        tier.save(written[-1])
+    whole = {"format": "policyopt-plan", "version": 1, **report}
+    whole["files"] = {path.name: _checksum(path) for path in written}
+    write_file(out / "plan.json", json.dumps(whole, indent=1, allow_nan=False) + "\n")
+    with refusing(out):
+        for old in set(earlier) - set(written):
+            old.unlink(missing_ok=True)
+    return [*written, out / "plan.json"]
+
+
+def _earlier(out: Path) -> list[Path]:
+    """Return the tiers' files that an earlier plan in the folder wrote, and none else has changed."""
+    try:
+        files = dict(read_json(out / "plan.json")["files"])
+        tiers = [path for path in out.glob("tier-*-*.json") if path.name in files]
+        plain = [path for path in tiers if path.is_file() and not path.is_symlink()]
+        return [path for path in plain if files[path.name] == _checksum(path)]
+    except (InputError, OSError, ValueError, LookupError, TypeError):
+        return []
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _is_version(version: object) -> bool:
+    return type(version) is int and version == VERSION  # true and 1.0 equal 1, too
+
+
+def _packed(array: Array) -> dict[str, Any]:
     array = np.ascontiguousarray(array)
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return {
-        "dtype": little.dtype.str, "shape": list(array.shape),
-        "data": base64.b64encode(little.tobytes()).decode("ascii"),
-    }  # fmt: skip
+    data = base64.b64encode(little.tobytes()).decode("ascii")
+    return {"dtype": little.dtype.str, "shape": list(array.shape), "data": data}
 
 
-def _unpacked(packed: Any, n: int) -> npt.NDArray[Any]:
+def _unpacked(packed: Any, n: int) -> Array:
     """Return an array of a message: its kind, first axis and number of bytes are checked."""
     if not isinstance(packed, dict) or packed.keys() != {"dtype", "shape", "data"}:
-        raise input_error("array of the message", "a mapping of dtype, shape, data", "another", "")
+        raise input_error("array of the message", "a mapping of dtype, shape, data", "another")
     shape, kind, data = packed["shape"], packed["dtype"], packed["data"]
-    if kind not in ("<f8", "<f4", "<i8", "<i4", "<i2", "|i1", "|u1", "|b1"):
-        raise input_error("dtype of the message", "of numbers or truth values", kind, "")
+    if kind not in _KINDS:
+        raise input_error("dtype of the message", "of numbers or truth values", kind)
     small = isinstance(shape, list) and all(type(s) is int and 0 <= s <= MOST_STATE for s in shape)
-    if not small or not shape or len(shape) > 4 or shape[0] != n:
-        raise input_error("shape of the message", f"of {n} samples", shape, "")
-    size = np.dtype(kind).itemsize
-    for length in shape:
-        size *= length
+    if not small or not 1 <= len(shape) <= 4 or shape[0] != n:
+        raise input_error("shape of the message", f"of {n} samples", shape)
+    size = np.dtype(kind).itemsize * prod(shape)
     if not isinstance(data, str) or size > MOST_STATE or len(data) > 2 * MOST_STATE:
-        raise input_error("data of the message", f"at most {MOST_STATE} bytes", "another", "")
+        raise input_error("data of the message", f"at most {MOST_STATE} bytes", "another")
     try:
         raw = base64.b64decode(data, validate=True)
     except ValueError as error:
-        raise input_error("data of the message", "base64", str(error), "") from error
+        raise input_error("data of the message", "base64", str(error)) from error
     if len(raw) != size:
         raise input_error("data of the message", f"{size} bytes", f"{len(raw)}", "Is it whole?")
     if kind == "|b1" and raw.strip(b"\x00\x01"):
-        raise input_error("data of the message", "truth values, 0 or 1", "others", "")
+        raise input_error("data of the message", "truth values, 0 or 1", "others")
     return np.frombuffer(raw, kind).reshape(shape).astype(np.dtype(kind).newbyteorder("="))
 
 
 def _checked(policy: Policy, state: State, at: int) -> State:
     """Refuse a state whose arrays are not those that the policy itself has after `at` exits."""
     state.position = at
+    if policy.needs_features:  # whose widths are not known here
+        return state
     model = policy.start([0])
-    if not policy.needs_features:  # whose widths are not known here
-        for k in policy.path[:at]:
-            policy.step(k, _plain(policy), model)
-        pairs = [(state.answer_state, model.answer_state)]
-        pairs += list(zip(state.rule_states, model.rule_states, strict=True))
-        for got, due in pairs:
-            shapes = [[(a.dtype, a.shape[1:]) for a in arrays] for arrays in (got, due)]
-            if shapes[0] != shapes[1]:
-                raise input_error(
-                    "state in the message", f"arrays {shapes[1]}", shapes[0], "Another policy?"
-                )
+    for k in policy.path[:at]:
+        policy.step(k, _any_output(policy), model)
+    pairs = [(state.answer_state, model.answer_state)]
+    pairs += list(zip(state.rule_states, model.rule_states, strict=True))
+    for pair in pairs:
+        got, due = ([(a.dtype, a.shape[1:]) for a in arrays] for arrays in pair)
+        if got != due:
+            raise input_error("state in the message", f"arrays {due}", got, "Another policy?")
     return state
 
 
-def _plain(policy: Policy) -> Any:
+def _any_output(policy: Policy) -> Any:
     """Return outputs of one sample that any policy of the kind accepts."""
     if policy.kind != "record":
         return np.full((1, policy.classes), 1.0 / policy.classes)
     top = np.array([[0.5, 0.25]])
-    return {
-        "prediction": np.zeros(1, np.int32), "confidence": top[:, 0], "top_prob": top,
-        "entropy": np.full(1, 0.5),
-    }  # fmt: skip
+    none = {"prediction": np.zeros(1, np.int32), "entropy": np.full(1, 0.5)}
+    return {**none, "confidence": top[:, 0], "top_prob": top}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from policyopt.tuning.result import Tuned
-from policyopt.tuning.study import tune
+from policyopt.tuning.study import Tuned, tune
 
 __all__ = ["Tuned", "tune"]

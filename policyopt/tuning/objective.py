@@ -18,14 +18,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from policyopt.budgets import Budget, parse_budget, parse_budgets
-from policyopt.methods import Method
-from policyopt.methods.base import fit_where_possible
+from policyopt.costs import Budget, parse_budget, parse_budgets
+from policyopt.methods.base import Method
+from policyopt.methods.validation import fit_where_possible
 from policyopt.replay import replay
 from policyopt.runtime.errors import input_error
-from policyopt.runtime.typing import Floats
+from policyopt.runtime.typing import Floats, Ints
 from policyopt.table import Table
 from policyopt.thresholds.problem import Problem
 
@@ -39,34 +38,18 @@ _BESIDE = 0.1
 class Objective:
     """What one fold is scored by; higher is better, in [0, 1].
 
-    Parameters
-    ----------
-    name : {"area", "accuracy"}
-    budget : float or str, optional
-        For ``accuracy``: ``2.5`` in the unit, or ``"40%"`` of the full model.
-    budgets : int, str or sequence
-        For ``area``: where the frontier is fitted (see `policyopt.budgets.parse_budgets`).
-
-    Raises
-    ------
-    InputError
-        Unknown name, or a budget that is missing or not used.
-
-    Examples
-    --------
     >>> Objective("accuracy", budget="50%").wanted(np.array([0.0, 10.0]))
     [4.0, 5.0, 6.0]
     """
 
     name: str = "area"
-    budget: Budget | None = None
-    budgets: int | str | Sequence[Budget] = 5
+    budget: Budget | None = None  # for accuracy: 2.5 in the unit, or "40%" of the full model
+    budgets: int | str | Sequence[Budget] = 5  # for area: where the frontier is fitted
 
     def __post_init__(self) -> None:
         if self.name not in OBJECTIVES:
-            raise input_error(
-                "objective", f"one of {', '.join(OBJECTIVES)}", self.name, "Choose one."
-            )
+            allowed = f"one of {', '.join(OBJECTIVES)}"
+            raise input_error("objective", allowed, self.name, "Choose one.")
         if (self.name == "accuracy") != (self.budget is not None):
             allowed = "given with the objective accuracy, and only with it"
             got = f"{self.budget or 'none'} with {self.name}"
@@ -85,11 +68,11 @@ class Objective:
 
     def check(self, table: Table) -> None:
         """Refuse budgets that no policy can meet on all rows (`BudgetError`), before any fit."""
-        exits = table.exits
-        whole = Problem(np.zeros((1, exits)), np.zeros((1, exits)), table.mean_costs, table.unit)
+        nothing, costs = np.zeros((1, table.exits)), table.mean_costs
+        whole = Problem(nothing, nothing, costs, table.unit)
         if self.budget is not None:
-            whole.check_budget(parse_budget(self.budget, table.mean_costs))
-        for budget in self.wanted(table.mean_costs):
+            whole.check_budget(parse_budget(self.budget, costs))
+        for budget in self.wanted(costs):
             whole.check_budget(budget)
 
 
@@ -101,11 +84,9 @@ class FoldScore:
     realised_cost: float | None
 
 
-def fold_rows(rows: int, folds: int, seed: int) -> list[npt.NDArray[np.int64]]:
+def fold_rows(rows: int, folds: int, seed: int) -> list[Ints]:
     """Return the rows of each fold, drawn by a seed, ascending within a fold.
 
-    Examples
-    --------
     >>> [fold.tolist() for fold in fold_rows(5, 2, seed=0)]
     [[2, 3, 4], [0, 1]]
     """
@@ -119,27 +100,7 @@ def fold_rows(rows: int, folds: int, seed: int) -> list[npt.NDArray[np.int64]]:
 def score_folds(
     method: Method, table: Table, objective: Objective, folds: int, seed: int
 ) -> Iterator[FoldScore]:
-    """Yield the objective on each fold, the method fitted on the others.
-
-    Parameters
-    ----------
-    method : Method
-    table : Table
-        Rows of the split `fit`, labelled; the only rows that tuning sees.
-    objective : Objective
-    folds : int
-    seed : int
-        Of the folds and of each fit: all settings meet the same folds.
-
-    Yields
-    ------
-    FoldScore
-
-    Raises
-    ------
-    PolicyOptError
-        Whatever the fit refuses.
-    """
+    """Yield the objective on each fold, the method fitted on the others; all settings meet the same."""
     parts = fold_rows(len(table), folds, seed)
     for i, part in enumerate(parts):
         rest = np.sort(np.concatenate(parts[:i] + parts[i + 1 :]))
@@ -162,35 +123,21 @@ def score_fold(
     outcomes = [replay(one.policy, held) for one in fitted if one is not None]
     realised = [float(outcome.cost.mean()) for outcome in outcomes]
     found = [float(outcome.correct.mean()) for outcome in outcomes]
-    ends, accuracy = held.mean_costs[[0, -1]], held.correct.mean(axis=0)[[0, -1]]
-    cost = np.array([ends[0], *realised, ends[1]])
-    accuracy = np.array([accuracy[0], *found, accuracy[1]])
+    low, high = held.mean_costs[[0, -1]].tolist()
+    first, last = held.correct.mean(axis=0)[[0, -1]].tolist()
+    cost, accuracy = np.array([low, *realised, high]), np.array([first, *found, last])
     if target is None:
-        return FoldScore(mean_height(cost, accuracy, float(ends[0]), float(ends[1])), None)
+        return FoldScore(mean_height(cost, accuracy, low, high), None)
     order = np.argsort(cost, kind="stable")
     height = float(np.interp(target, cost[order], accuracy[order]))
     return FoldScore(height, realised[budgets.index(target)])
 
 
 def mean_height(cost: Floats, accuracy: Floats, low: float, high: float) -> float:
-    """Return the mean over cost, from `low` to `high`, of the polyline through some points.
+    """Return the mean over cost, from `low` to `high`, of the polyline through some points (P,).
 
     Raw points, not their hull: a policy below the line between its neighbours counts against its
     setting. Points beyond `high` (a dear score's own cost) count as far as `high` only.
-
-    Parameters
-    ----------
-    cost, accuracy : ndarray of shape (P,)
-    low, high : float
-
-    Returns
-    -------
-    float
-
-    Examples
-    --------
-    >>> mean_height(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 1.0]), 1.0, 3.0)
-    0.75
     """
     order = np.argsort(cost, kind="stable")
     grid = np.union1d(np.clip(cost, low, high), [low, high])

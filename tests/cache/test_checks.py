@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyopt.cache import CacheWriter, from_arrays
-from policyopt.cache.overlap import shared_rows
+from policyopt.cache.checks import shared_rows
 from policyopt.costs import Cost
 from policyopt.runtime.errors import InputError
 
@@ -189,5 +189,5 @@ def test_overlap_is_told_from_chance(n, cells, copied, seed):
 
 def test_costs_per_sample_of_a_split_are_named():
     parts = {"fit": {"outputs": np.zeros((4, 2, 3)), "sample_costs": np.ones((4, 2))}}
-    with pytest.raises(InputError, match="'sample_costs of split fit' must be a mapping"):
+    with pytest.raises(InputError, match="'sample_costs' must be a mapping"):
         from_arrays(splits=parts, costs=[1, 2])

@@ -4,10 +4,7 @@ import json
 import os
 import struct
 
-import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from policyopt.cache import CacheWriter, open_cache
 from policyopt.cache.manifest import MAX_BYTES, signed
@@ -67,14 +64,14 @@ MANIFESTS = {
     "classes": (set_in("classes", 6), "outputs"),
     "dtype": (set_in("dtype", "float16"), "outputs"),
     "object dtype": (set_in("dtype", "object"), "dtype"),
-    "kind": (set_in("kind", "record"), "confidence"),
+    "kind": (set_in("kind", "record"), "absent for kind record"),
     "probabilities": (set_in("kind", "probabilities"), "logits"),
     "split name": (set_in("shards", 0, "split", "a/b"), "split"),
     "pool beside test": (set_in("shards", 0, "split", "pool"), "pool"),
     "shares over 1": (set_in("shares", {"fit": 0.9, "test": 0.2}), "overlap"),
     "decreasing costs": (set_in("costs", 0, "values", [3, 2, 1]), "decrease"),
     "cost of text": (set_in("costs", 0, "values", ["a", 2, 3]), "number"),
-    "per-sample cost not there": (set_in("costs", 0, "values", None), "cost:compute"),
+    "per-sample cost not there": (set_in("costs", 0, "values", None), r"Missing \['compute'\]"),
     "not an object": (lambda c: c.__init__(), "format"),
 }
 
@@ -173,34 +170,3 @@ def test_wrong_values_behind_right_checksums(place, logits, labels):
     edit(place, set_in("shards", 0, "sha256", digest))
     with pytest.raises(InputError, match=f"{SHARD}.*labels"):
         open_cache(place)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_any_flipped_byte_is_found(tmp_path_factory, data):
-    place = getattr(test_any_flipped_byte_is_found, "place", None)
-    if place is None:
-        from policyopt.costs import Cost
-
-        rng = np.random.default_rng(0)
-        place = tmp_path_factory.mktemp("flips")
-        with CacheWriter(place, costs=[Cost("c", "ms", [1, 2])], metadata={"a": "b"}) as cache:
-            cache.append("fit", rng.normal(size=(8, 2, 3)), rng.integers(0, 3, 8))
-        test_any_flipped_byte_is_found.place = place
-    file = data.draw(st.sampled_from(sorted(place.iterdir())))
-    whole = file.read_bytes()
-    at = data.draw(st.integers(0, len(whole) - 1))
-    damaged = bytearray(whole)
-    if data.draw(st.booleans()):
-        damaged[at] ^= data.draw(st.integers(1, 255))
-    else:
-        del damaged[at:]
-    file.write_bytes(damaged)
-    try:
-        open_cache(place)
-    except InputError:
-        pass
-    else:  # only the manifest has bytes that may change: spaces, names, metadata
-        assert file.name == "manifest.json"
-    finally:
-        file.write_bytes(whole)

@@ -221,3 +221,25 @@ def test_disk_and_memory_agree(tmp_path_factory, n, k, c, shard, cuts, seed):
         one, other = on_disk.splits["s"].array(name), memory.splits["s"].array(name)
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
+
+
+def test_the_simple_way_loads_nothing_heavy(tmp_path):
+    """An ``.npz`` becomes a cache and is opened and tabled with numpy and safetensors."""
+    rng = np.random.default_rng(0)
+    arrays = {"logits": rng.normal(size=(2, 5000, 10)), "labels": rng.integers(0, 10, 5000)}
+    np.savez(tmp_path / "a.npz", costs=[1.0, 2.0], **arrays)
+    script = """
+        import sys, policyopt as po
+        po.import_sources("a.npz", "c", unit="ms")
+        from policyopt.table import Tables
+        import policyopt.intervals
+        assert len(Tables(po.open_cache("c")).get("fit")) == 2500
+        print([m for m in ("scipy", "sklearn", "pandas", "pyarrow", "torch", "matplotlib") if m in sys.modules])
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout.strip() == "[]", run.stderr

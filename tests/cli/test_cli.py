@@ -8,12 +8,20 @@ import json
 import re
 import subprocess
 import sys
+from importlib import import_module
+from keyword import iskeyword
 
 import numpy as np
 import pytest
+from policies import fitted as fitted_policy
+from rules import artifact, experts, policies, policy
 from synthetic import outputs
 
+import policyopt as po
+from policyopt.cli.app import COMMANDS
+from policyopt.cli.fit import foretell
 from policyopt.runtime import load_policy
+from policyopt.runtime.artifact import save_experts, save_policy
 
 
 @pytest.fixture(scope="module")
@@ -21,24 +29,98 @@ def cache(tmp_path_factory):
     """A cache of one pool, imported by the command line from an npz."""
     folder = tmp_path_factory.mktemp("cli")
     logits, labels = outputs(3000, exits=4)
-    np.savez(
-        folder / "logits.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2, 4, 8]
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "policyopt",
-        "import",
-        folder / "logits.npz",
-        "--out",
-        folder / "c",
-        "--unit",
-        "ms",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    arrays = {"logits": logits.swapaxes(0, 1), "labels": labels, "costs": [1.0, 2, 4, 8]}
+    np.savez(folder / "logits.npz", **arrays)
+    start = [sys.executable, "-m", "policyopt", "import", folder / "logits.npz", "--unit", "ms"]
+    done = subprocess.run([*start, "--out", folder / "c"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "divided 50:50" in done.stderr
     return folder / "c"
+
+
+def records(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+# --- the shell itself ------------------------------------------------------------------------
+
+
+def test_commands_are_listed_as_they_say_of_themselves(run):
+    listed = run("--help")[1]
+    for name, (module, text) in COMMANDS.items():
+        command = getattr(import_module(f"policyopt.cli.{module}"), name + "_" * iskeyword(name))
+        assert re.match(re.escape(text) + "[.:;,]", command.__doc__), name
+        assert re.search(rf"^  {name} +{re.escape(text)}\.$", listed, re.M), name
+        code, out, _ = run(name, "--help")
+        assert code == 0 and text in " ".join(out.split())
+    assert max(map(len, listed.splitlines())) <= 80
+    code, _, err = run("simulat")
+    assert code == 2 and "No such command" in err
+
+
+@pytest.mark.parametrize("line", [["--help"], ["info", "CACHE"], ["fit", "--help"]])
+def test_what_is_quick_loads_nothing_heavy(cache, line):
+    """Commands import what they need when they run."""
+    heavy = {"sklearn", "pandas", "matplotlib", "torch", "optuna", "pyarrow", "onnx"}
+    heavy |= {"scipy", "policyopt.methods"} if line[0] != "fit" else set()
+    code = (
+        "import sys; from policyopt.cli import main\ntry: main()\n"
+        "except SystemExit: print(*sys.modules, file=sys.stderr)"
+    )
+    words = [str(cache) if word == "CACHE" else word for word in line]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.stdout and not heavy & set(done.stderr.split())
+
+
+def test_missing_extra_is_named(cache):
+    """With numpy alone, or without one of its packages, the command line says which extra to install."""
+    code = """
+import sys
+class Ban:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BANNED:
+            raise ModuleNotFoundError("banned", name=name.partition(".")[0])
+sys.meta_path.insert(0, Ban())
+sys.argv = ["policyopt", "curve", sys.argv[1], "--methods", "optimal_stopping"]
+from policyopt.cli import main
+main()
+"""
+    for banned in (["scipy", "typer", "rich", "safetensors", "sklearn"], ["scipy"]):
+        program = code.replace("BANNED", repr(banned))
+        command = [sys.executable, "-c", program, str(cache)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error:") and "policyopt[fit]" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_budget_that_cannot_be_met_is_exit_code_3(run, cache, tmp_path):
+    for budget in ("0.5", "9", "5%", "200%"):
+        code, out, err = run("fit", cache, "--budget", budget, "--out", tmp_path / "p.json")
+        assert code == 3 and not out and "[1, 8] ms" in err and err.startswith("error: 'budget'")
+        assert "Traceback" not in err
+    assert not (tmp_path / "p.json").exists()
+    for line in (
+        ("--debug", "fit", cache, "--budget", 9),
+        ("fit", cache, "--debug", "--budget", 9),
+    ):
+        code, _, err = run(*line)
+        assert code == 3 and "Traceback" in err
+
+
+def test_long_work_is_foretold(run, cache, capsys, monkeypatch):
+    """By method, rows and seeds, before it begins; what is quick is not."""
+    foretell(["margin", "dqn:steps=1"], 1500, 1, seeds=9)
+    err = capsys.readouterr().err
+    told = re.match(r"note: about (\d+) s of processor time: dqn:steps=1 (\d+) s, margin", err)
+    assert 20 <= int(told[2]) <= int(told[1]) <= 100
+    line = ["curve", cache, "--budgets", 1, "--methods", "margin"]
+    assert "about" not in run(*line)[2]
+    monkeypatch.setattr("policyopt.cli.fit._LONG", 0.1)
+    assert run(*line)[2].startswith("note: about 0 s of processor time: margin 0 s")
+
+
+# --- what there is ---------------------------------------------------------------------------
 
 
 def test_info(run, cache):
@@ -65,10 +147,43 @@ def test_methods(run):
     assert code == 2 and "a family (confidence" in err
 
 
+def test_a_policy_file_tells_its_provenance(run, tmp_path):
+    save_policy(policies()["mixture of two scores"], tmp_path / "p.json")
+    code, out, err = run("info", tmp_path / "p.json", "--format", "json")
+    told = json.loads(out)
+    assert (code, err) == (0, "")
+    assert told["provenance"]["versions"] == {"policyopt": "0.1.0"}
+    assert (told["score"], told["share of the mixture"]) == ("margin", 0.25)
+    code, out, _ = run("info", tmp_path / "p.json", "--format", "csv")
+    assert code == 0 and "provenance.versions.policyopt,0.1.0" in out
+    save_experts(experts(), tmp_path / "e.json")
+    code, out, _ = run("info", tmp_path / "e.json")
+    assert code == 0 and "experts.blur.score" in out
+    (tmp_path / "p.json").write_text(json.dumps({**artifact(policy()), "unit": "s"}))
+    code, out, err = run("info", tmp_path / "p.json")
+    assert (code, out) == (2, "") and "checksum" in err
+
+
+def test_odd_provenance_ends_nothing(run, tmp_path):
+    rng = np.random.default_rng(0)
+    with po.CacheWriter(tmp_path / "c", costs=[po.Cost("c", "ms", [1, 2, 4])]) as writer:
+        writer.append("test", rng.normal(size=(30, 3, 3)), rng.integers(0, 3, 30))
+    for odd in (3, "x", None, [], {"method": 3}, {"a": {}}):
+        one = policy()
+        told = dict.fromkeys(("method", "budget", "chosen"), odd)
+        object.__setattr__(one, "provenance", told)
+        save_policy(one, tmp_path / "p.json")
+        for style in ("table", "json", "csv"):
+            code, out, err = run("evaluate", tmp_path / "p.json", tmp_path / "c", "--format", style)
+            assert code == 0 and out, err
+            assert run("info", tmp_path / "p.json", "--format", style)[0] == 0
+
+
+# --- fit, evaluate, run, export --------------------------------------------------------------
+
+
 def test_fit_without_labels(run, tmp_path):
     """Quotas of a static score need none; what needs them says so."""
-    from synthetic import outputs
-
     np.savez(tmp_path / "o.npz", logits=outputs(200)[0].swapaxes(0, 1))
     folder = tmp_path / "unlabelled"
     split = ("--split", "fit=0.5,test=0.5")
@@ -83,110 +198,127 @@ def test_fit_without_labels(run, tmp_path):
 
 def test_fit_evaluate_run_agree(run, cache, tmp_path):
     """One artifact: `evaluate`, `run` and numpy alone give the same exits."""
-    policy = tmp_path / "policy.json"
-    code, out, _ = run(
-        "fit", cache, "--budget", "40%", "--method", "max_prob", "--out", policy, "--format", "json"
-    )
+    path, rows = tmp_path / "policy.json", tmp_path / "rows.csv"
+    fit = ("fit", cache, "--budget", "40%", "--method", "max_prob", "--calibrator", "platt")
+    code, out, err = run(*fit, "--out", path, "--format", "json")
     (fitted,) = json.loads(out)
     assert code == 0 and fitted["budget"] == pytest.approx(3.2)
+    assert "calibrated by platt" in err and load_policy(path).confidence.name == "platt"
     assert fitted["expected_cost_low"] < 3.2 < fitted["expected_cost_high"]
-    rows = tmp_path / "rows.csv"
-    code, out, _ = run("evaluate", policy, cache, "--out", rows, "--format", "json")
+    code, out, _ = run("evaluate", path, cache, "--out", rows, "--format", "json")
     (found,) = json.loads(out)
     assert fitted["expected_cost_low"] <= found["realised_cost_high"]
     assert found["realised_cost_low"] <= fitted["expected_cost_high"]
-    assert json.loads(policy.read_text())["provenance"]["expected_cost_95"] == [
-        fitted["expected_cost_low"],
-        fitted["expected_cost_high"],
-    ]
-    written = list(csv.DictReader(io.StringIO(rows.read_text())))
+    stated = json.loads(path.read_text())["provenance"]["expected_cost_95"]
+    assert stated == [fitted["expected_cost_low"], fitted["expected_cost_high"]]
+    written = records(rows.read_text())
     assert np.mean([float(r["cost"]) for r in written]) == pytest.approx(found["realised_cost"])
-
-    from policyopt import open_cache
-
-    data = open_cache(cache)
+    data = po.open_cache(cache)
     key, where = data.rows("test")
     logits = data.splits[key].array("outputs")[where]
     np.savez(tmp_path / "new.npz", logits=np.swapaxes(logits, 0, 1))
-    code, out, _ = run("run", policy, tmp_path / "new.npz", "--format", "csv")
-    lines = list(csv.DictReader(io.StringIO(out)))
-    assert [r["exit"] for r in lines] == [r["exit"] for r in written]
-    assert [r["prediction"] for r in lines] == [r["prediction"] for r in written]
-    exits = load_policy(policy).decide(logits).exit
-    assert [int(r["exit"]) for r in written] == exits.tolist()
+    lines = records(run("run", path, tmp_path / "new.npz", "--format", "csv")[1])
+    for name in ("exit", "prediction"):
+        assert [r[name] for r in lines] == [r[name] for r in written]
+    assert [int(r["exit"]) for r in written] == load_policy(path).decide(logits).exit.tolist()
+
+
+def test_a_setting_is_no_option_of_the_fit(run, cache, tmp_path):
+    """Settings of any name reach the method's own check."""
+    fit = ("fit", cache, "--budget", "40%", "--out", tmp_path / "p.json")
+    for method in ((), ("--method", "subset")):
+        for name in ("method", "seed", "tables", "calibrator"):
+            code, _, err = run(*fit, *method, "--set", f"{name}=1")
+            assert code == 2 and "setting" in err and name in err, err
+    code, _, err = run(*fit, "--method", "subset", "--set", "inner=nope")
+    assert code == 2 and "nope" in err
+    code, _, err = run(*fit, "--calibrator", "nope")
+    assert code == 2 and "'calibrator' must be one of platt" in err
+
+
+def test_names_notes_and_refusals_of_export(run, tmp_path, monkeypatch):
+    out, path = tmp_path / "out", tmp_path / "policy.json"
+    fitted_policy("max_prob").save(path)
+    code, said, noted = run("export", path, "--to", "c,python", "--name", "easy", "--out", out)
+    assert code == 0 and "wrote" in said and not noted
+    text = (out / "easy.h").read_text()
+    assert "easy_step(" in text and "EASY_EXITS" in text and "policyopt_policy" not in text
+    assert run("verify", out)[0] == 0
+    code, _, noted = run("export", path, "--to", "python", "--rows", "9999999", "--out", out)
+    assert code == 0 and f"note: replaced {out}" in noted and "golden rows of 9,999,999" in noted
+    assert not (out / "easy.h").exists()
+    code, _, noted = run("export", path, "--split", "test", "--out", out)
+    assert code == 2 and "'--split' must be given with --cache. Got test." in noted
+    for name in ("3x", "int", "a-b", ""):
+        code, _, noted = run("export", path, "--to", "c", "--name", name, "--out", tmp_path / "x")
+        assert code == 2 and "'name' must be a C identifier" in noted
+    assert not (tmp_path / "x").exists()
+    code, _, noted = run("export", path, "--to", "python", "--out", "/")
+    assert code == 2 and "a folder that can be made" in noted
+    monkeypatch.setattr("policyopt.cli.export.find_spec", lambda name: None)
+    code, said, noted = run("export", path, "--out", out)
+    assert code == 0 and "no ONNX graphs" in noted and "onnx" not in said
+
+
+# --- curve, compare --------------------------------------------------------------------------
 
 
 def test_curve_writes_what_it_prints(run, cache, tmp_path):
-    code, out, _ = run(
-        "curve", cache, "--methods", "max_prob,patience", "--budgets", "2.0,50%", "--seeds", 2, "--out", tmp_path,
-        "--format", "json",
-    )  # fmt: skip
-    records = json.loads(out)
-    assert code == 0 and len(records) == 2 * 2 * 2
-    wanted = {
-        "method", "budget", "realised_cost", "realised_cost_low", "realised_cost_high", "accuracy",
-        "accuracy_low", "accuracy_high", "exit_share", "thresholds", "seed",
-    }  # fmt: skip
-    for record in records:
-        assert wanted <= record.keys()
-        assert (
-            record["realised_cost_low"] <= record["realised_cost"] <= record["realised_cost_high"]
-        )
-        assert record["accuracy_low"] <= record["accuracy"] <= record["accuracy_high"]
+    line = ["curve", cache, "--methods", "max_prob,patience", "--budgets", "2.0,50%", "--seeds", 2]
+    code, out, _ = run(*line, "--out", tmp_path, "--format", "json")
+    found = json.loads(out)
+    assert code == 0 and len(found) == 2 * 2 * 2
+    for record in found:
+        for name in ("realised_cost", "accuracy"):
+            assert record[f"{name}_low"] <= record[name] <= record[f"{name}_high"]
         assert sum(record["exit_share"]) == pytest.approx(1) and len(record["exit_share"]) == 4
         if record["method"] == "max_prob":
             assert len(record["thresholds"]) == 3 and record["mixture"] is None
         else:
             assert record["thresholds"] is None and len(record["mixture"]["thresholds"]) == 2
-    assert {r["budget"] for r in records} == {2.0, 4.0}
-    assert len(list(csv.DictReader(io.StringIO((tmp_path / "curve.csv").read_text())))) == len(
-        records
-    )
+    assert {r["budget"] for r in found} == {2.0, 4.0} and {r["seed"] for r in found} == {0, 1}
+    assert len(records((tmp_path / "curve.csv").read_text())) == len(found)
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_nine_budgets_stand_at_even_positions(run, cache):
     _, out, _ = run("curve", cache, "--methods", "always", "--budgets", "9", "--format", "csv")
-    budgets = [float(r["budget"]) for r in csv.DictReader(io.StringIO(out))]
+    budgets = [float(r["budget"]) for r in records(out)]
     np.testing.assert_allclose(budgets, np.interp(np.arange(1, 10) * 0.3, range(4), [1, 2, 4, 8]))
 
 
 def test_settings_bounds_and_joint(run, cache):
-    code, out, _ = run(
-        "curve", cache, "--methods", "max_prob,patience", "--set", "thresholds=joint", "--budgets", 3, "--bounds",
-        "--format", "json",
-    )  # fmt: skip
-    records = json.loads(out)
+    line = ["curve", cache, "--methods", "max_prob,patience", "--set", "thresholds=joint"]
+    code, out, _ = run(*line, "--budgets", 1, "--bounds", "--format", "json")
+    found = json.loads(out)
     assert code == 0
-    bound = [r for r in records if r["method"] == "oracle"]
-    assert [r["deployable"] for r in bound] == [False] * 3
-    assert all(
-        records[0].keys() - r.keys()
-        <= {
-            "expected_cost",
-            "rows",
-            "effective_rows",
-            "expected_cost_low",
-            "expected_cost_high",
-        }
-        for r in bound
-    )
-    assert "hindsight (not deployable)" in run("curve", cache, "--methods", "always", "--bounds")[1]
+    bound = [r for r in found if r["method"] == "oracle"]
+    assert [r["deployable"] for r in bound] == [False]
+    unknown = {"expected_cost", "expected_cost_low", "expected_cost_high", "rows", "effective_rows"}
+    assert all(found[0].keys() - r.keys() <= unknown for r in bound)
+    table = run("curve", cache, "--methods", "always", "--budgets", 1, "--bounds")[1]
+    assert "hindsight (not deployable)" in table
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_compare_prints_and_writes_the_same_rows(run, cache, tmp_path, seeds):
     """What the table says over all seeds is in CSV and JSON too, marked: its seed is none."""
-    line = ["compare", cache, "--methods", "random,max_prob", "--budgets", 2, "--seeds", seeds]
-    rows = json.loads(run(*line, "--format", "json")[1])
+    line = ["compare", cache, "--methods", "random,max_prob", "--budgets", 3, "--seeds", seeds]
+    code, out, _ = run(*line, "--format", "json")
+    rows = json.loads(out)
     printed = run(*line, "--format", "csv", "--out", tmp_path)[1]
-    assert (tmp_path / "compare.csv").read_text() == printed
-    for row, text in zip(rows, csv.DictReader(io.StringIO(printed)), strict=True):
+    assert code == 0 and (tmp_path / "compare.csv").read_text() == printed
+    for row, text in zip(rows, records(printed), strict=True):
         assert {k: "" if v is None else str(v) for k, v in row.items()} == {k: text[k] for k in row}
     single = [row for row in rows if row["seed"] is not None]
     whole = [row for row in rows if row["seed"] is None] if seeds > 1 else single
-    assert len(single) == 3 * seeds and len(whole) == 3
+    assert len(single) == 4 * seeds and len(whole) == 4
+    points = [row for row in single if row["budget"] is not None]
+    assert all(row["reference"] == "random" and row["difference"] > 0 for row in points)
+    assert sum(row["difference_low"] > 0 and row["mcnemar_p"] < 0.05 for row in points) >= seeds
+    areas = [row["area"] for row in single if row["budget"] is None]
     table = run(*line)[1]
+    assert min(areas) > 0 and "at equal realised cost" in table
     for row in whole:
         name, digits = ("area", 3) if row["budget"] is None else ("difference", 2)
         mine = [r for r in single if r["budget"] == row["budget"]]
@@ -194,77 +326,4 @@ def test_compare_prints_and_writes_the_same_rows(run, cache, tmp_path, seeds):
             assert row[name + end] == pytest.approx(np.mean([r[name + end] for r in mine]))
             assert f"{100 * row[name + end]:+.{digits}f}" in table
     if seeds > 1:
-        areas = [r["area"] for r in single if r["budget"] is None]
         assert whole[-1]["area_sd"] == pytest.approx(np.std(areas, ddof=1))
-
-
-def test_compare(run, cache, tmp_path):
-    code, out, _ = run(
-        "compare", cache, "--methods", "random,max_prob", "--budgets", 3, "--seeds", 2, "--format", "json",
-        "--out", tmp_path,
-    )  # fmt: skip
-    records = json.loads(out)
-    assert code == 0
-    points = [r for r in records if r["budget"] is not None and r["seed"] is not None]
-    assert len(points) == 6 and all(r["reference"] == "random" for r in points)
-    assert all(r["difference"] > 0 for r in points)
-    assert sum(r["difference_low"] > 0 and r["mcnemar_p"] < 0.05 for r in points) >= 3
-    assert all(r["area_low"] > 0 for r in records if r["budget"] is None)
-    assert (
-        "at equal realised cost"
-        in run("compare", cache, "--methods", "random,max_prob", "--budgets", 2)[1]
-    )
-
-
-def test_a_budget_that_cannot_be_met_is_exit_code_3(run, cache, tmp_path):
-    for budget in ("0.5", "9", "5%", "200%"):
-        code, out, err = run("fit", cache, "--budget", budget, "--out", tmp_path / "p.json")
-        assert code == 3 and not out and "[1, 8] ms" in err and err.startswith("error: 'budget'")
-    assert not (tmp_path / "p.json").exists()
-
-
-def test_debug_shows_the_traceback_and_the_same_code(run, cache):
-    code, _, err = run("fit", cache, "--budget", "9", "--debug")
-    assert code == 3 and "Traceback" in err
-    assert "Traceback" not in run("fit", cache, "--budget", "9")[2]
-
-
-def test_missing_extra_is_named():
-    """With numpy alone the command line says which extra to install."""
-    code = """
-import sys
-class Ban:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("scipy", "typer", "rich", "safetensors", "sklearn"):
-            raise ModuleNotFoundError("banned", name=name.partition(".")[0])
-sys.meta_path.insert(0, Ban())
-sys.argv = ["policyopt", "info", "x"]
-from policyopt.cli import main
-main()
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error:") and "policyopt[fit]" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_a_setting_is_no_option_of_the_fit(run, cache, tmp_path):
-    """Settings of any name reach the method's own check."""
-    fit = ("fit", cache, "--budget", "40%", "--out", tmp_path / "p.json")
-    for method in ((), ("--method", "subset")):
-        for name in ("method", "seed", "tables"):
-            code, _, err = run(*fit, *method, "--set", f"{name}=1")
-            assert code == 2 and "setting" in err and name in err, err
-    code, _, err = run(*fit, "--method", "subset", "--set", "inner=nope")
-    assert code == 2 and "nope" in err
-
-
-def test_long_work_is_foretold(run, cache):
-    """By method, rows and seeds, before it begins; what is quick is not."""
-    pytest.importorskip("torch")
-    line = ["curve", cache, "--budgets", 1, "--methods", "margin,dqn:steps=1", "--seeds"]
-    code, _, err = run(*line, 9)
-    assert code == 0
-    told = re.match(r"note: about (\d+) s of processor time: dqn:steps=1 (\d+) s, margin", err)
-    assert 20 <= int(told[2]) <= int(told[1]) <= 100
-    assert "about" not in run(*line, 1)[2]

@@ -16,7 +16,7 @@ import policyopt as po
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A cache of splits fit, test and an unlabelled stream, and two policies, on disk."""
+    """A cache of splits fit, test and an unlabelled stream, and policies, on disk."""
     folder = tmp_path_factory.mktemp("explain")
     logits, labels = outputs(900, exits=3)
     with po.CacheWriter(folder / "c", costs=[po.Cost("time", "ms", [1, 2, 4])]) as writer:
@@ -26,13 +26,13 @@ def files(tmp_path_factory):
     data = po.open_cache(folder / "c")
     po.fit(data, "50%", "entropy").save(folder / "p.json")
     po.fit(data, "60%", "patience").save(folder / "q.json")
+    po.fit(make_cache(n=400), "50%", "max_prob").save(folder / "other.json")
     return folder
 
 
 def test_explain_writes_what_it_prints(run, files, tmp_path):
-    code, out, err = run(
-        "explain", files / "p.json", files / "c", "--out", tmp_path, "--format", "json"
-    )
+    line = ("explain", files / "p.json", files / "c", "--out", tmp_path)
+    code, out, err = run(*line, "--format", "json")
     record = json.loads(out)
     assert code == 0 and "max_prob fitted at the same budget" in err
     assert json.loads((tmp_path / "explain.json").read_text()) == record
@@ -58,30 +58,28 @@ def test_explain_prints(run, files):
 
 
 def test_explain_unlabelled_stream_and_mixture(run, files, tmp_path):
-    code, out, err = run(
-        "explain", files / "q.json", files / "c", "--split", "bare", "--out", tmp_path
-    )
+    line = ("explain", files / "q.json", files / "c", "--split", "bare", "--out", tmp_path)
+    code, out, err = run(*line)
     assert code == 0 and "no labels" in err and "overthought" not in out and " or " in out
     assert not (tmp_path / "classes.png").exists() and (tmp_path / "scores.png").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("line", "words"),
     [
-        (["{at}/p.json", "{at}/c", "--split", "nights"], ["split", "nights", "bare"]),
-        (["{at}/p.json", "{at}/c", "--cost", "joules"], ["cost", "joules", "time"]),
-        (["{at}/p.json", "{at}/c", "--out", "{at}/p.json"], ["--out", "a file"]),
-        (["{at}/none.json", "{at}/c"], ["none.json"]),
-        (["{at}/p.json", "{at}/c", "--reference", "{at}/none.json"], ["none.json"]),
-        (["{at}/p.json", "{at}/c", "--reference", "{at}/other.json"], ["exits", "4", "3"]),
-        (["{at}/other.json", "{at}/c"], ["exits", "4", "3"]),
-        (["{at}/p.json", "{at}/nowhere"], ["nowhere"]),
+        ("p.json c --split nights", ["split", "nights", "bare"]),
+        ("p.json c --cost joules", ["cost", "joules", "time"]),
+        ("p.json c --out p.json", ["--out", "a file"]),
+        ("none.json c", ["none.json"]),
+        ("p.json c --reference none.json", ["none.json"]),
+        ("p.json c --reference other.json", ["exits", "4", "3"]),
+        ("other.json c", ["exits", "4", "3"]),
+        ("p.json nowhere", ["nowhere"]),
     ],
 )
-def test_malformed_input_is_one_message(run, files, arguments, words):
-    if not (files / "other.json").exists():
-        po.fit(make_cache(n=400), "50%", "max_prob").save(files / "other.json")
-    code, out, err = run("explain", *(a.format(at=files) for a in arguments))
+def test_malformed_input_is_one_message(run, files, monkeypatch, line, words):
+    monkeypatch.chdir(files)
+    code, out, err = run("explain", *line.split())
     assert code == 2 and not out and "Traceback" not in err
     assert err.startswith("error:") and len(err.strip().splitlines()) == 1
     assert all(word in err for word in words), err

@@ -16,18 +16,14 @@ from synthetic import outputs
 import policyopt as po
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-#: Seconds after the command line began: while packages load, and at work.
-DELAYS = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5)
+LONG = "curve cache --methods optimal_stopping --budgets 400 --seeds 400 --out out"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("interrupted")
-    logits, labels = outputs(2000, exits=4)
-    splits = {"pool": {"outputs": logits, "labels": labels}}
     with po.CacheWriter(path / "cache", costs=po.Cost("time", "ms", [1, 2, 4, 8])) as writer:
-        for split in splits.values():
-            writer.append("pool", split["outputs"], split["labels"])
+        writer.append("pool", *outputs(2000, exits=4))
     return path
 
 
@@ -54,21 +50,10 @@ def script():
 
 
 @pytest.mark.parametrize("entry", [lambda: ["-m", "policyopt"], script], ids=["module", "script"])
-@pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("delay", [0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5])
 def test_ctrl_c_is_one_line(entry, delay, folder):
-    long = [
-        "curve",
-        "cache",
-        "--methods",
-        "optimal_stopping",
-        "--budgets",
-        "400",
-        "--seeds",
-        "400",
-        "--out",
-        "out",
-    ]
-    child = started([*entry(), *long], folder)
+    """So many seconds after the command line began: while packages load, and at work."""
+    child = started([*entry(), *LONG.split()], folder)
     time.sleep(delay)
     child.send_signal(signal.SIGINT)
     try:
@@ -77,28 +62,35 @@ def test_ctrl_c_is_one_line(entry, delay, folder):
         child.kill()
     told = [line for line in err.splitlines() if not line.startswith("import time:")]
     assert child.returncode == 130 and out == ""
-    assert told[-1] == "interrupted" and set(told[:-1]) <= {"fitting ..."}
+    assert told[-1] == "interrupted"
+    assert all(line == "fitting ..." or line.startswith("note: about ") for line in told[:-1])
     assert sorted(path.name for path in folder.iterdir()) == ["cache"]
 
 
-def test_ctrl_c_in_compiled_code_is_no_internal_error(folder):
+def program(text, folder):
+    return subprocess.run(
+        [sys.executable, "-c", text], cwd=folder, capture_output=True, text=True, preexec_fn=heard
+    )
+
+
+@pytest.mark.parametrize("place", ["app.app = broken", "app.import_module = broken"])
+def test_ctrl_c_in_compiled_code_is_no_internal_error(folder, place):
     """An import of a compiled module that is interrupted may raise what it likes."""
-    program = (
+    text = (
         "import os, signal, sys, policyopt.cli as cli, policyopt.cli.app as app\n"
-        "def broken(**_):\n"
+        "def broken(*_, **__):\n"
         "    try: signal.raise_signal(signal.SIGINT)\n"
         "    except KeyboardInterrupt: raise ImportError('numpy._core.multiarray failed to import')\n"
-        "app.app = broken\n"
+        f"{place}\n"
+        "sys.argv = ['policyopt', 'info', 'cache']\n"
         "cli.main()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=heard
-    )
+    done = program(text, folder)
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
 def test_ignored_signals_stay_ignored(folder):
-    program = (
+    text = (
         "import signal, sys, policyopt.cli as cli\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "sys.argv = ['policyopt', 'info', 'cache']\n"
@@ -106,8 +98,6 @@ def test_ignored_signals_stay_ignored(folder):
         "except SystemExit as stop: assert not stop.code\n"
         "assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True
-    )
+    done = program(text, folder)
     assert done.returncode == 0, done.stderr
     assert "4 exits" in done.stdout

@@ -15,13 +15,14 @@ import subprocess
 
 import numpy as np
 import pytest
-from rules import policy as ruled
+import rules
 
+from policyopt.export.c_compiler import STRICT, _harness
 from policyopt.export.c_header import c_source
 from policyopt.export.manifest import ULPS
+from policyopt.export.rounding import scaled_error
 from policyopt.export.samples import golden_of
-from policyopt.export.tracing import trace_policy
-from policyopt.export.verify import scaled_error
+from policyopt.export.symbolic import trace_policy
 
 COMPILERS = ("gcc", "clang")
 DIALECTS = ("", "-std=c99", "-std=gnu99", "-std=c11", "-std=gnu11", "-std=c17", "-std=c2x",
@@ -32,51 +33,13 @@ X86 = platform.machine() == "x86_64"
 PROCESSORS = (
     "", "-march=native", *(("-march=x86-64-v2", "-march=x86-64-v3", HALF) if X86 else ()),
 )  # fmt: skip
-STRICT = (
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-    "-pedantic",
-    "-Wconversion",
-    "-Wshadow",
-    "-Wdouble-promotion",
-)
 AXES = (COMPILERS, DIALECTS, LEVELS, PROCESSORS)
-RULES = ("max_prob", "entropy", "advantage")
 ROWS = 40
-#: Reads logits of `ROWS` samples and K exits; writes score, prediction and exit of each policy.
-MAIN = """
-#include <stdio.h>
-%s
-static int say(int leave, double score, int prediction) {
-    printf("%%d %%d %%.17g\\n", leave, prediction, score);
-    return leave < 0;
-}
-int main(void) {
-    static float x[3];
-    FILE *in = fopen("in.bin", "rb");
-    int row, k, bad = in == NULL;
-    for (row = 0; !bad && row < %d; ++row) {
-%s
-    }
-    return bad;
-}
-"""
-EACH = """
-        {{ {0}_state state; {0}_decision said;
-          {0}_start(&state, row);
-          for (k = 0; k < {0}_exits; ++k) {{
-              int leave;
-              if (fread(x, sizeof x, 1, in) != 1) return 2;
-              leave = {0}_step(&state, k, x, &said);
-              bad |= say(leave, said.score, (int)said.prediction);
-          }} }}"""
+OUT = np.dtype([("score", "<f8"), ("confidence", "<f8"), ("prediction", "<i4"), ("leave", "<i4")])
 
 
 def pairs(values):
-    return {
-        ((i, values[i]), (j, values[j])) for i, j in itertools.combinations(range(len(values)), 2)
-    }
+    return set(itertools.combinations(enumerate(values), 2))
 
 
 @functools.cache
@@ -95,24 +58,20 @@ def covering():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A program of three policies, their golden rows, and what is expected of them."""
+    """A program of a policy that exps, sums, joins and multiplies; its golden rows, and what is expected."""
     folder = tmp_path_factory.mktemp("matrix")
-    expected, inputs, includes, steps = [], [], [], []
-    for name in RULES:
-        policy = ruled(name)
-        graphs = trace_policy(policy)
-        golden = golden_of(policy, graphs, rows=ROWS)
-        assert len(golden) == ROWS
-        (folder / f"{name}.h").write_text(c_source(policy, graphs, name, sizes=False))
-        inputs.append(np.stack([given["logits"] for given in golden.inputs], axis=1))
-        expected.append(golden.expected)
-        includes.append(f'#include "{name}.h"\nenum {{ {name}_exits = {name.upper()}_EXITS }};')
-        steps.append(EACH.format(name))
-    text = MAIN % ("\n".join(includes), ROWS, "".join(steps))
+    policy = rules.policy("advantage", "combined", "platt", mixed="entropy")
+    graphs = trace_policy(policy)
+    golden = golden_of(policy, graphs, rows=ROWS)
+    assert len(golden) == ROWS
+    (folder / "p.h").write_text(c_source(policy, graphs, "p", sizes=False))
     for file in ("main.c", "main.cpp"):
-        (folder / file).write_text(text)
-    np.stack(inputs, axis=1).astype("<f4").tofile(folder / "in.bin")
-    return folder, expected
+        (folder / file).write_text(_harness("p.h", "p", ["logits"], golden))
+    with (folder / "in.bin").open("wb") as file:
+        for row in range(ROWS):
+            file.write(golden.sample[row].tobytes())
+            file.writelines(given["logits"][row].tobytes() for given in golden.inputs)
+    return folder, golden.expected
 
 
 def here(compiler):
@@ -123,27 +82,13 @@ def here(compiler):
 
 def built(folder, compiler, dialect, *flags):
     """Compile the program; return what the compiler said, empty where it is content."""
-    words = dialect.split()
-    source = "main.c"
+    words, source = dialect.split(), "main.c"
     if words[:1] == ["c++"]:
-        compiler, words, source = (
-            {"gcc": "g++", "clang": "clang++"}[compiler],
-            words[1:],
-            "main.cpp",
-        )
-    command = [compiler, *words, *STRICT, *flags, source, "-o", "main", "-lm"]
+        compiler = {"gcc": "g++", "clang": "clang++"}[compiler]
+        words, source = words[1:], "main.cpp"
+    command = [compiler, *words, *STRICT[1:], *flags, source, "-o", "main", "-lm"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return f"{' '.join(command)}: {done.stderr}" if done.returncode else ""
-
-
-def decided(folder):
-    """Run the program; return exits, predictions and scores of each policy, each (ROWS, K)."""
-    done = subprocess.run([folder / "main"], cwd=folder, capture_output=True, text=True, check=True)
-    lines = np.array([line.split() for line in done.stdout.splitlines()], float)
-    lines = lines.reshape(ROWS, len(RULES), -1, 3)
-    return [
-        (lines[:, i, :, 0] == 1, lines[:, i, :, 1], lines[:, i, :, 2]) for i in range(len(RULES))
-    ]
 
 
 @functools.cache
@@ -161,26 +106,23 @@ def runs(processor):
 def test_the_header_compiles_and_decides_alike(compiler, processor, place):
     """Without a warning everywhere; where the program runs, exits, answers and scores of the golden rows."""
     here(compiler)
-    folder, expected = place
+    folder, wanted = place
     mine = [values for values in covering() if (values[0], values[3]) == (compiler, processor)]
     assert mine
     wrong, first = [], None
     for _, dialect, level, _ in mine:
         if said := built(folder, compiler, dialect, level, *processor.split()):
             wrong.append(said)
-            continue
-        if not runs(processor):
-            continue
-        found = decided(folder)
-        first = first or found
-        for name, (leave, prediction, score), (_, _, at_first), wanted in zip(
-            RULES, found, first, expected, strict=True
-        ):
-            same = (leave == wanted.leave).all() and (prediction == wanted.prediction).all()
-            near = scaled_error(score, wanted.score).max() <= ULPS["c"]
+        elif runs(processor):
+            subprocess.run([folder / "main"], cwd=folder, check=True)
+            found = np.fromfile(folder / "out.bin", OUT).reshape(ROWS, -1)
+            first = found if first is None else first
+            same = (found["leave"] == wanted.leave).all()
+            same &= (found["prediction"] == wanted.prediction).all()
+            near = scaled_error(found["score"], wanted.score).max() <= ULPS["c"]
             # Nothing is fused and nothing is widened: one C library, one set of bits.
-            if not (same and near and (score == at_first).all()):
-                wrong.append(f"{name} decides otherwise: {compiler} {dialect} {level} {processor}")
+            if not (same and near and (found == first).all()):
+                wrong.append(f"decides otherwise: {compiler} {dialect} {level} {processor}")
     assert not wrong, "\n".join(wrong)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policyopt.export.bundle import checksum
+from policyopt.export.manifest import checksum
 from policyopt.runtime.artifact import load_policy
 from policyopt.runtime.strict_json import digest_of
 
@@ -30,7 +30,7 @@ sys.path.insert(0, sys.argv[1])
 from rules import policies
 from policyopt.export.bundle import write_bundle
 from policyopt.export.samples import golden_of
-from policyopt.export.tracing import trace_policy
+from policyopt.export.symbolic import trace_policy
 from policyopt.export.verify import read_export, verify
 from policyopt.runtime.errors import CheckError
 

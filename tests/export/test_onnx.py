@@ -1,4 +1,4 @@
-"""ONNX graphs decide as `policyopt.runtime` does: operation by operation, method by method, on hard rows."""
+"""ONNX: operation by operation on the numbers where precision goes; the models, and folders that were damaged."""
 
 from __future__ import annotations
 
@@ -8,27 +8,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import rules
 from policies import fitted
-from synthetic import cache, outputs
-from test_methods import SPECS
+from synthetic import outputs
 
-import policyopt as po
 from policyopt.export.golden import expect
-from policyopt.export.graph import ELEMENTWISE, ExitGraph, Pool
-from policyopt.export.manifest import ULPS
-from policyopt.export.onnx_graphs import onnx_model, onnx_models, passed_on, write_onnx
-from policyopt.export.onnx_run import read_manifest, run_onnx
-from policyopt.export.replay import compute
-from policyopt.export.tracing import trace_policy
-from policyopt.export.verify import scaled_error
-from policyopt.methods import make_method
-from policyopt.runtime.coin import coin
-from policyopt.runtime.decision import Mixture
+from policyopt.export.graph import ELEMENTWISE, ExitGraph, Pool, compute
+from policyopt.export.onnx_folder import run_onnx, write_onnx
+from policyopt.export.onnx_graphs import onnx_model, onnx_models, passed_on
+from policyopt.export.rounding import scaled_error
+from policyopt.export.symbolic import trace_policy
+from policyopt.runtime.arithmetic import coin
 from policyopt.runtime.errors import InputError
-from policyopt.runtime.output import reduce_logits
-from policyopt.runtime.policy import Policy
-from policyopt.runtime.scores import MaxProb
-from policyopt.table import Tables
+from policyopt.runtime.outputs import reduce_logits
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -197,6 +189,11 @@ def test_reduction_keeps_what_the_runtime_keeps(classes):
     np.testing.assert_allclose(lacks[sure], lacked[sure], rtol=2e-3)
 
 
+def golden_of(policy):
+    rows = np.random.default_rng(0).normal(size=(3, 20, 3)).astype(np.float32)
+    return expect(policy, [{"logits": x} for x in rows], np.arange(20))
+
+
 def hard_rows(classes, seed=0):
     """Logits with ties, classes that cannot be, huge and tiny ones, certainty; (n, C) float32."""
     rng = np.random.default_rng(seed)
@@ -216,94 +213,10 @@ def hard_rows(classes, seed=0):
     return np.array(rows, dtype=np.float32)
 
 
-def golden_of(policy, rows, features=None):
-    """Golden vectors of logits (n, K, C) at the model's exits."""
-    rows = np.asarray(rows, dtype=np.float32)
-    if policy.kind == "probabilities":
-        mass = np.exp(rows.astype(np.float64) - rows.max(axis=2, keepdims=True))
-        rows = (mass / mass.sum(axis=2, keepdims=True)).astype(np.float32)
-    inputs = [{policy.kind: np.ascontiguousarray(rows[:, k])} for k in policy.path]
-    for at, k in enumerate(policy.path):
-        if policy.needs_features and features is not None:
-            inputs[at]["features"] = features[k]
-    return expect(policy, inputs, np.arange(len(rows)))
-
-
-def assert_same(policy, golden, folder):
-    """Exits and predictions equal; scores and confidences near; a batch of one as a batch of many."""
-    write_onnx(policy, trace_policy(policy), folder)
-    ran, wanted = run_onnx(folder, golden), golden.expected
-    np.testing.assert_array_equal(ran.prediction, wanted.prediction)
-    np.testing.assert_array_equal(ran.leave, wanted.leave)
-    np.testing.assert_array_equal(ran.exit, wanted.exit)
-    assert scaled_error(ran.score, wanted.score).max() <= ULPS["onnx"]
-    unsure = scaled_error(ran.confidence, wanted.confidence)
-    assert not (unsure > ULPS["onnx"]).any()
-    for row in (0, len(golden) - 1):
-        alone = [{name: x[row : row + 1] for name, x in given.items()} for given in golden.inputs]
-        single = run_onnx(folder, expect(policy, alone, golden.sample[row : row + 1]))
-        np.testing.assert_array_equal(single.leave[0], wanted.leave[row])
-        np.testing.assert_array_equal(single.prediction[0], wanted.prediction[row])
-
-
-@pytest.mark.parametrize("spec", [*SPECS, "entropy:answer=temperature"])
-def test_every_method(spec, tmp_path):
-    """Fresh rows and hard ones."""
-    policy = fitted(spec)
-    fresh = outputs(300, 4, policy.classes, seed=5)[0]
-    hard = hard_rows(policy.classes)
-    hard = np.stack([hard, hard[::-1], np.roll(hard, 7, axis=0), hard], axis=1)
-    alike = np.repeat(fresh[:20, :1], 4, axis=1)
-    rows = np.concatenate([fresh, hard, alike])
-    assert_same(policy, golden_of(policy, rows), tmp_path)
-
-
-@pytest.mark.parametrize("shape", [(2, 2), (5, 3)])
-@pytest.mark.parametrize(
-    "spec", ["max_prob", "patience", "vote", "dda", "trust_score", "optimal_stopping"]
-)
-def test_small_models(spec, shape, tmp_path):
-    exits, classes = shape
-    data = cache(n=200, exits=exits, classes=classes)
-    result = make_method(spec).fit_path(Tables(data).get("fit"), [1.6])[0]
-    hard = hard_rows(classes)
-    assert_same(result.policy, golden_of(result.policy, np.stack([hard] * exits, axis=1)), tmp_path)
-
-
-@pytest.mark.parametrize("confidence", ["platt", "beta", "isotonic", "histogram"])
-def test_confidence_maps(confidence, tmp_path):
-    result = po.fit(cache(n=500), "60%", "max_prob", confidence=confidence)
-    golden = golden_of(result.policy, outputs(200, 4, 6, seed=5)[0])
-    assert not np.array_equal(golden.expected.confidence, golden.expected.score)
-    assert_same(result.policy, golden, tmp_path)
-
-
-def test_mixtures_kept_exits_and_probabilities(tmp_path):
-    rows = outputs(300, 5, 6, seed=5)[0]
-    costs = [1.0, 2.0, 4.0]
-    mixture = Mixture([0.9, 0.2], 0.4, 11, None)
-    for i, more in enumerate(
-        (
-            {"kind": "probabilities"},
-            {"kind": "logits", "mixture": mixture},
-            {"kind": "logits", "kept": (0, 2, 4), "model_exits": 5},
-            {"kind": "probabilities", "mixture": mixture, "kept": (1, 3, 4), "model_exits": 5},
-        )
-    ):
-        policy = Policy(MaxProb(), [0.5, 0.6], costs, "ms", classes=6, **more)
-        golden = golden_of(policy, rows)
-        assert len(np.unique(golden.expected.exit)) == 3
-        assert_same(policy, golden, tmp_path / str(i))
-        manifest = read_manifest(tmp_path / str(i))
-        assert [entry["exit"] for entry in manifest["exits"]] == list(policy.path)
-        takes = {put["name"] for put in manifest["exits"][0]["inputs"]}
-        assert ("sample" in takes) == ("mixture" in more) == (manifest["coin"] is not None)
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_rows_that_no_policy_takes_are_refused(value, tmp_path):
-    policy = fitted("patience")  # of whose score a NaN would leave nothing to be seen
-    golden = golden_of(policy, outputs(20, 4, policy.classes)[0])
+    policy = rules.policy("patience")  # of whose score a NaN would leave nothing to be seen
+    golden = golden_of(policy)
     write_onnx(policy, trace_policy(policy), tmp_path)
     golden.inputs[1]["logits"] = golden.inputs[1]["logits"].copy()
     golden.inputs[1]["logits"][7, 2] = value
@@ -311,59 +224,10 @@ def test_rows_that_no_policy_takes_are_refused(value, tmp_path):
         run_onnx(tmp_path, golden)
 
 
-@pytest.mark.parametrize("name", ["e2cm", "trust_score"])
-def test_features(name, tmp_path):
-    logits, labels = outputs(400, 3, 4)
-    rng = np.random.default_rng(0)
-    vectors = [
-        (2.0 * rng.normal(size=(4, w))[labels] + rng.normal(size=(400, w))).astype(np.float32)
-        for w in (3, 5, 7)
-    ]
-    data = po.from_arrays(logits, labels, [1.0, 2.0, 4.0], unit="ms", features=vectors)
-    method = make_method(name, {"vectors": "features"})
-    policy = method.fit_path(Tables(data).get("fit"), [2.0])[0].policy
-    assert policy.needs_features
-    assert_same(policy, golden_of(policy, logits, vectors), tmp_path)
-
-
-@pytest.mark.parametrize(
-    "spec", ["max_prob", "entropy", "margin", "patience", "frugalgpt", "always"]
-)
-def test_records(spec, tmp_path):
-    rng = np.random.default_rng(0)
-    right = rng.random((400, 3)) < [0.6, 0.7, 0.8]
-    tops = -np.sort(-rng.dirichlet(np.ones(4), (400, 3)), axis=2)
-    record = {
-        "prediction": np.where(right, 0, rng.integers(-1, 4, (400, 3))),
-        "confidence": tops[..., 0], "top_prob": tops[..., :2], "entropy": -(tops * np.log(tops)).sum(2),
-    }  # fmt: skip
-    data = po.from_arrays(labels=np.zeros(400, int), costs=[1.0, 2.0, 4.0], classes=4, **record)
-    policy = make_method(spec).fit_path(Tables(data).get("fit"), [2.0])[0].policy
-    assert policy.kind == "record"
-    inputs = [
-        {
-            "prediction": record["prediction"][:, k].astype(np.int32),
-            "confidence": record["confidence"][:, k].astype(np.float64),
-            "second": tops[:, k, 1].astype(np.float64), "entropy": record["entropy"][:, k],
-        }
-        for k in policy.path
-    ]  # fmt: skip
-    assert_same(policy, expect(policy, inputs, np.arange(400)), tmp_path)
-
-
-def test_scores_on_the_threshold_leave(tmp_path):
-    """At or over it: 1/2 of two equal classes is the same number everywhere."""
-    policy = Policy(MaxProb(), [0.5], [1.0, 3.0], "ms", "logits", 2)
-    rows = np.zeros((1, 2, 2), dtype=np.float32)
-    assert golden_of(policy, rows).expected.exit[0] == 0
-    assert_same(policy, golden_of(policy, rows), tmp_path)
-
-
 def test_the_models_are_small_readable_and_old_enough():
-    data = cache(n=500, classes=7)
-    result = make_method("patience").fit_path(Tables(data).get("fit"), [3.1])[0]
-    graphs = trace_policy(result.policy)
-    for graph, model in zip(passed_on(graphs), onnx_models(result.policy, graphs), strict=True):
+    policy = rules.policy("patience")
+    graphs = trace_policy(policy)
+    for graph, model in zip(passed_on(graphs), onnx_models(policy, graphs), strict=True):
         assert model.ir_version == 8
         assert [o.version for o in model.opset_import] == [18]
         assert len(model.SerializeToString()) < 20_000
@@ -375,15 +239,15 @@ def test_the_models_are_small_readable_and_old_enough():
         assert {c.name for c in model.graph.initializer} <= read
         given = [put for put in model.graph.input if put.name == "logits"]
         assert given[0].type.tensor_type.shape.dim[0].dim_param == "n"
-    lean = onnx_models(result.policy, graphs, probabilities=False)
-    whole = onnx_models(result.policy, graphs)
+    lean = onnx_models(policy, graphs, probabilities=False)
+    whole = onnx_models(policy, graphs)
     assert [len(m.graph.node) for m in lean] < [len(m.graph.node) for m in whole]
     assert "probabilities" not in {put.name for put in lean[0].graph.output}
 
 
 def test_damage_is_named(tmp_path):
-    policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 6)
-    golden = golden_of(policy, outputs(10, 2, 6)[0])
+    policy = rules.policy()
+    golden = golden_of(policy)
     write_onnx(policy, trace_policy(policy), tmp_path)
     whole = (tmp_path / "exit_0.onnx").read_bytes()
     for data in (whole[:-1], whole + b"\0", bytes([whole[0] ^ 1]) + whole[1:]):
@@ -413,26 +277,15 @@ def test_damage_is_named(tmp_path):
         run_onnx(tmp_path, golden)
 
 
-def test_an_export_replaces_an_earlier_one(tmp_path):
-    for exits in (4, 2):
-        policy = Policy(MaxProb(), [0.8] * (exits - 1), np.arange(exits) + 1.0, "ms", "logits", 6)
-        write_onnx(policy, trace_policy(policy), tmp_path)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["exit_0.onnx", "exit_1.onnx", "manifest.json"]
-
-
-@pytest.mark.parametrize("spec", ["patience", "optimal_stopping:mix=true", "subset:folds=2"])
+@pytest.mark.parametrize("spec", ["patience", "optimal_stopping:mix=true", "kept"])
 def test_the_loop_of_the_docs(spec, root, tmp_path):
     """Regrouped survivors, states and coins of docs/onnx.md leave where the runtime says."""
     page = (root / "docs" / "onnx.md").read_text()
     names = {}
     exec(re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)[0], names)
-    data = cache(n=500, exits=4)
-    policy = make_method(spec).fit_path(Tables(data).get("fit"), [3.1])[0].policy
-    if spec.startswith("subset"):
-        policy = replace(
-            policy, kept=tuple(range(1, 2 * policy.exits, 2)), model_exits=2 * policy.exits
-        )
+    policy = fitted("patience" if spec == "kept" else spec)
+    if spec == "kept":
+        policy = replace(policy, kept=(1, 3, 5, 7), model_exits=8)
     rows = outputs(300, policy.model_exits, 6, seed=5)[0]
     write_onnx(policy, trace_policy(policy), tmp_path)
 

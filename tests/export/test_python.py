@@ -1,4 +1,4 @@
-"""The decision graphs and the Python file say what `policyopt.runtime` says, to the last bit."""
+"""The Python file by itself: numpy alone, loaded in any way; and what no graph can say."""
 
 from __future__ import annotations
 
@@ -9,60 +9,17 @@ import sys
 import numpy as np
 import pytest
 from policies import fitted
-from synthetic import cache
-from test_methods import SPECS
 
-import policyopt as po
-from policyopt.export.golden import expect
 from policyopt.export.python_file import python_source
-from policyopt.export.python_run import run_python
-from policyopt.export.replay import replay
-from policyopt.export.samples import made_up
-from policyopt.export.tracing import trace_policy
-from policyopt.runtime.confidence import CONFIDENCES
+from policyopt.export.symbolic import trace_policy
 from policyopt.runtime.errors import InputError
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.scores import RULES
 from policyopt.runtime.scores.base import ScoreRule
 
-COLUMNS = ("score", "prediction", "leave", "confidence")
-
-
-def same_bits(policy, path):
-    graphs = trace_policy(policy)
-    with np.errstate(all="ignore"):
-        inputs = made_up(policy, graphs, np.random.default_rng(0))
-    golden = expect(policy, inputs, np.arange(4096))
-    path.write_text(python_source(policy, graphs))
-    ran = run_python(path, golden)
-    for name in COLUMNS:
-        np.testing.assert_array_equal(getattr(ran, name), getattr(golden.expected, name), name)
-    states = ()
-    for at, graph in enumerate(graphs):
-        given = {n: golden.sample if n == "sample" else inputs[at][n] for n in graph.inputs}
-        seen, states = replay(graph, given or {"any": golden.sample}, states)
-        np.testing.assert_array_equal(seen["score"], golden.expected.score[:, at])
-        np.testing.assert_array_equal(seen["prediction"], golden.expected.prediction[:, at])
-        np.testing.assert_array_equal(seen["exit"], golden.expected.leave[:, at])
-    return golden
-
-
-@pytest.mark.parametrize("spec", SPECS)
-def test_every_method(spec, tmp_path):
-    policy = fitted(spec)
-    golden = same_bits(policy, tmp_path / "policy.py")
-    assert policy.kept is not None or golden.expected.score.shape[1] == 4
-
-
-@pytest.mark.parametrize("rule", CONFIDENCES)
-def test_confidence_maps(rule, tmp_path):
-    fitted = po.fit(cache(), 3.7, "max_prob", confidence=rule)
-    assert fitted.policy.confidence is not None
-    same_bits(fitted.policy, tmp_path / "policy.py")
-
 
 def test_the_file_needs_numpy_alone_and_decides_many_and_one(tmp_path):
-    policy = po.fit(cache(), 3.7, "optimal_stopping").policy
+    policy = fitted("optimal_stopping")
     (tmp_path / "policy.py").write_text(python_source(policy))
     rng = np.random.default_rng(0)
     outputs = rng.normal(size=(50, policy.exits, policy.classes)).astype(np.float32) * 3

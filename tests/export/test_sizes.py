@@ -13,7 +13,7 @@ from synthetic import cache
 
 from policyopt.export.golden import BYTES, MOST_BYTES, row_bytes
 from policyopt.export.samples import golden_of
-from policyopt.export.tracing import trace_policy
+from policyopt.export.symbolic import trace_policy
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.scores import MaxProb, make_rule
 
@@ -21,7 +21,7 @@ from policyopt.runtime.scores import MaxProb, make_rule
 CHILD = """
 import resource, sys
 import onnx, onnxruntime, scipy, torch
-import policyopt.cli.export, policyopt.cli.verify, policyopt.export.onnx_graphs, policyopt.serving
+import policyopt.cli.export, policyopt.cli.export, policyopt.export.onnx_graphs, policyopt.serving
 from policyopt.cli.app import main
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = peak()

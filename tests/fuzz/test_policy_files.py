@@ -18,12 +18,11 @@ from mutations import Guard, damaged, difference, signed, text_of, traced, twist
 from rules import C, artifact, experts, online_policies, policies, schema_of, validator
 
 from policyopt.runtime import strict_json
-from policyopt.runtime.artifact import load_policy, to_dict
+from policyopt.runtime.artifact import experts_to_dict, load_any, load_policy, to_dict
 from policyopt.runtime.errors import InputError
 from policyopt.runtime.experts import ExpertPolicy
-from policyopt.runtime.experts_file import experts_to_dict, load_any
 from policyopt.runtime.online import Online
-from policyopt.runtime.online.online_file import online_to_dict
+from policyopt.runtime.online.serving import online_to_dict
 from policyopt.runtime.strict_json import MAX_DEPTH, parse
 
 BATCH = 100
@@ -145,8 +144,7 @@ def run(kind, sources, loader, place):
 
 def policy_sources(root):
     sources = [source(name, value) for name, value in policies().items()]
-    for version in (1, 2, 3):
-        path = root / "tests" / "golden" / f"policy_v{version}.json"
+    for path in sorted((root / "tests" / "golden").glob("policy_*.json")):
         told = json.dumps(whole(load_policy(path)), sort_keys=True)
         sources.append((path.name, json.loads(path.read_text()), path.read_bytes(), told))
     return sources

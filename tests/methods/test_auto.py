@@ -7,16 +7,16 @@ import pytest
 from synthetic import cache, hopeless, outputs
 
 import policyopt as po
-from policyopt.methods import make_method
-from policyopt.methods.auto import CANDIDATES, Auto
-from policyopt.methods.choosing import winners_gain
+from policyopt.methods.auto import CANDIDATES
+from policyopt.methods.choosing import one_standard_error, winners_gain
+from policyopt.methods.registry import make_method
 from policyopt.runtime.errors import InputError
 from policyopt.table import Tables
 
 
 def rule(values, errors=1.0):
     """Choose among as many candidates as there are rows of values, by their places in the list."""
-    return Auto(errors=errors)._rule(np.array(values, dtype=float), list(CANDIDATES[: len(values)]))
+    return one_standard_error(np.array(values, dtype=float), CANDIDATES[: len(values)], errors)
 
 
 def test_one_standard_error_rule_by_hand():
@@ -108,14 +108,6 @@ def test_unlabelled_rows_are_left_to_methods_that_use_them():
     )
     (result,) = make_method("auto:folds=2").fit_path(Tables(data).get("fit"), [3.0])
     assert result.expected.rows in (500, 1000)
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"), [({"folds": 1}, "folds"), ({"errors": -1}, "errors")]
-)
-def test_bad_settings_are_named(settings, words):
-    with pytest.raises(InputError, match=words):
-        make_method("auto", settings)
 
 
 def test_default_of_fit():

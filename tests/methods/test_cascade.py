@@ -10,16 +10,16 @@ from synthetic import cache, hopeless, outputs
 
 import policyopt as po
 from policyopt.answers.crossfit import CrossFitted
-from policyopt.methods import make_method
-from policyopt.methods.seen import columns_of, see
-from policyopt.runtime.answers import Plain
+from policyopt.methods.exit_batch import build_batch, columns_of
+from policyopt.methods.frugalgpt import Quantiles, best_within
+from policyopt.methods.registry import make_method
+from policyopt.methods.window import Windows
+from policyopt.runtime.answers import Identity
 from policyopt.runtime.errors import BudgetError, InputError
-from policyopt.runtime.scores import score_table
-from policyopt.runtime.scores.agreement import Agreement
+from policyopt.runtime.outputs import with_columns
+from policyopt.runtime.scores import Agreement, score_table
 from policyopt.table import Tables
-from policyopt.thresholds.conditional import Quantiles, best_within
 from policyopt.thresholds.problem import Problem
-from policyopt.thresholds.window import Windows
 
 
 def records(rows=600, exits=4, seed=0, right=None, confidence=None, **more):
@@ -48,17 +48,15 @@ def test_deferral_regresses_its_target(target, against):
 
     data = cache(n=800)
     table = Tables(data).get("fit")
-    seen = see(table, CrossFitted(Plain()))
+    seen = build_batch(table, CrossFitted(Identity()))
     rule = make_method(f"deferral:target={target}+against={against}").learn(seen, 0)
     scores = score_table(rule, seen.outputs)
     p = np.exp(table.log_prob().astype(float))
     y = table.statistics.labels
     rows = np.arange(len(y))
-    worth = {
-        "diff01": p.argmax(2) == y[:, None],
-        "diffprob": p[rows, :, y],
-        "maxprob": p.max(2),
-    }[target].astype(float)
+    worth = {"diff01": p.argmax(2) == y[:, None], "diffprob": p[rows, :, y], "maxprob": p.max(2)}[
+        target
+    ].astype(float)
     for k, basis in enumerate(columns_of(seen).basis):
         other = k + 1 if against == "next" else 3
         x = StandardScaler().fit_transform(basis)
@@ -91,8 +89,7 @@ def test_agreement_is_the_released_count(size):
     scores = score_table(Agreement(size), table.statistics.outputs())
     log_prob = table.log_prob()
     full = [
-        output.__class__(**{**{f: getattr(output, f) for f in output.__dataclass_fields__},
-                            "log_prob": log_prob[:, k]})
+        with_columns(output, log_prob=log_prob[:, k])
         for k, output in enumerate(table.statistics.outputs())
     ]  # fmt: skip
     soft = score_table(Agreement(size, 1), full)
@@ -220,7 +217,7 @@ def test_hidec_windows_are_the_best_of_all_with_one_lower_threshold(closed):
                     goes[k] = goes[k] & (scores[:, k] >= low)
                     earned = np.where(goes[1], gains[:, 2], gains[:, 1])
                     best = max(best, np.where(goes[0], earned, gains[:, 0]).mean())
-        search = Windows(problem, -1.0, 2.0, closed)
+        search = Windows(problem, closed)
         cuts = search.best(price, [search.first, search.last])
         cost, gained = search.point(cuts)
         assert gained - price * cost == pytest.approx(best)
@@ -322,8 +319,7 @@ def test_subset_of_many_exits_grows_from_pairs():
 
 def test_subset_says_that_labels_are_missing():
     data = po.from_arrays(
-        splits={"fit": {"outputs": outputs(200)[0], "labels": np.full(200, -1)}},
-        costs=[1, 2, 4, 8],
+        splits={"fit": {"outputs": outputs(200)[0], "labels": np.full(200, -1)}}, costs=[1, 2, 4, 8]
     )
     with pytest.raises(InputError, match="label for every row"):
         make_method("subset").fit_path(Tables(data).get("fit"), [3.0])
@@ -331,9 +327,9 @@ def test_subset_says_that_labels_are_missing():
 
 def test_what_a_list_spares_by_plan_is_no_merit():
     """Compared by what they get right: a cheap model does not win by the money it leaves over."""
-    from policyopt.methods.choosing import prices_at, values_of
+    from policyopt.methods.choosing import compare, prices_at
     from policyopt.methods.frugalgpt import FrugalGPT
-    from policyopt.methods.on_exits import OnExits
+    from policyopt.methods.subset import OnExits
     from policyopt.replay import replay
 
     table, budget = Tables(records(600, split={"fit": 1.0})).get("fit"), 3.0
@@ -341,17 +337,6 @@ def test_what_a_list_spares_by_plan_is_no_merit():
     cheap = OnExits((0,), inner).fit_path(table, [budget])[0]
     candidates = [("cheap", OnExits((0,), inner), 0), ("list", FrugalGPT(length=1), 0)]
     assert prices_at(table, [budget])[0] > 0.01 and cheap.expected.cost == 1.0
-    cheap_values, values = values_of(table, candidates, [budget], 2, 0)[0]
+    cheap_values, values = compare(table, candidates, [budget], 2, 0).values[0]
     np.testing.assert_allclose(cheap_values, replay(cheap.policy, table).correct)
     assert set(values) <= {0.0, 1.0}  # right or wrong, and nothing for the money not spent
-
-
-def test_subset_settings_are_named():
-    for spec, words in (
-        ("subset:inner=max_porb", "Did you mean"),
-        ("subset:inner=subset", "name of another method"),
-        ("subset:most=0", "most"),
-        ("subset:towards=left", "full, few"),
-    ):
-        with pytest.raises(InputError, match=words):
-            make_method(spec)

@@ -11,13 +11,14 @@ from synthetic import cache, outputs
 
 import policyopt as po
 from policyopt.answers.crossfit import crossfit
-from policyopt.methods import make_method
-from policyopt.methods.prototype_score import locate
-from policyopt.methods.seen import see
+from policyopt.methods.exit_batch import build_batch
+from policyopt.methods.prototypes import locate
+from policyopt.methods.registry import make_method
 from policyopt.methods.trust_score import high_density
+from policyopt.runtime.arithmetic import distances
 from policyopt.runtime.artifact import from_dict, to_dict
 from policyopt.runtime.errors import InputError
-from policyopt.runtime.prototypes import distances
+from policyopt.runtime.outputs import with_columns
 from policyopt.runtime.scores import make_rule, score_table
 from policyopt.table import Tables
 
@@ -26,7 +27,7 @@ NAMES = ("e2cm", "de3_bert", "trust_score")
 
 def seen_of(data, features=False):
     table = Tables(data).get("fit")
-    return see(table, crossfit(table, "plain", np.zeros(len(table), int)), features)
+    return build_batch(table, crossfit(table, "plain", np.zeros(len(table), int)), features)
 
 
 def learned(spec, seen):
@@ -69,9 +70,8 @@ def test_e2cm_by_the_papers_formulas_sample_by_sample():
 
 def test_de3_bert_by_hand():
     """Prototypes (3, 0) and (0, 3), a sample at (2, 0) with p = (0.75, 0.25): r1 = 1, r2 = sqrt(13)."""
-    from dataclasses import replace
 
-    from policyopt.runtime.output import reduce_probabilities
+    from policyopt.runtime.outputs import reduce_probabilities
 
     rule = make_rule(
         "de3_bert",
@@ -81,7 +81,7 @@ def test_de3_bert_by_hand():
         },
     )  # fmt: skip
     output = reduce_probabilities(np.array([[0.75, 0.25], [0.25, 0.75]]))
-    output = replace(output, features=np.array([[2.0, 0.0], [2.0, 0.0]], dtype=np.float32))
+    output = with_columns(output, features=np.array([[2.0, 0.0], [2.0, 0.0]], dtype=np.float32))
     entropy = -(0.75 * np.log2(0.75) + 0.25 * np.log2(0.25))
     wanted = []
     for r1, r2 in ((1.0, 13**0.5), (13**0.5, 1.0)):  # the second answers against the prototypes
@@ -178,13 +178,13 @@ def test_wide_vectors_are_projected_and_artifacts_stay_small(name):
     [
         ({"owner": [[1, 0]]}, "owner of the score at exit 0"),
         ({"owner": [[0, 2]]}, "owner of the score at exit 0"),
-        ({"owner": [[0]]}, "owner of the score at exit 0"),
-        ({"points": []}, "points of the score"),
-        ({"points": [[["a", "b"], [1, 2]]]}, "points of the score"),
-        ({"projection": [[[1.0, 0.0]]]}, "projection of the score"),
+        ({"owner": [[0]]}, "owner of score e2cm, number 0"),
+        ({"points": []}, "points of score e2cm"),
+        ({"points": [[["a", "b"], [1, 2]]]}, "points of score e2cm"),
+        ({"projection": [[[1.0, 0.0]]]}, "projection of score e2cm"),
         ({"space": "nowhere"}, "logits, features"),
-        ({"norm": [[1.0, 0.0]]}, "norm of the score"),
-        ({"classes": 2.5}, "classes is a whole number"),
+        ({"norm": [[1.0, 0.0]]}, "norm of score e2cm"),
+        ({"classes": 2.5}, "classes of score e2cm.* a whole number"),
     ],
 )
 def test_untrusted_parameters_are_checked(change, words):
@@ -212,9 +212,8 @@ def test_classes_without_rows_are_far_away():
 def test_memory_follows_the_points_and_not_the_classes_an_artifact_claims(name):
     """Records do not say how many classes there are: a small file must not ask for gigabytes."""
     import tracemalloc
-    from dataclasses import replace
 
-    from policyopt.runtime.output import reduce_record
+    from policyopt.runtime.outputs import reduce_record
 
     more = {"e2cm": {"norm": [[1.0, 1.0]]}, "de3_bert": {"weight": 1.0}}.get(name, {})
     rule = make_rule(
@@ -225,10 +224,9 @@ def test_memory_follows_the_points_and_not_the_classes_an_artifact_claims(name):
         },
     )  # fmt: skip
     rows = 2000
-    output = reduce_record(np.tile([3, -1, 7, 999_999], rows // 4), np.full(rows, 0.5))
-    output = replace(
-        output, features=np.full((rows, 1), 1.0, np.float32), entropy=np.full(rows, 0.5)
-    )
+    half = np.full(rows, 0.5)
+    output = reduce_record(np.tile([3, -1, 7, 999_999], rows // 4), half, entropy=half)
+    output = with_columns(output, features=np.full((rows, 1), 1.0, np.float32))
     tracemalloc.start()
     scores = rule.score(0, output, ())[0]
     assert tracemalloc.get_traced_memory()[1] < 10_000_000

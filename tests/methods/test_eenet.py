@@ -10,30 +10,38 @@ import torch
 from synthetic import cache, outputs
 
 import policyopt as po
-from policyopt.methods import held_out
-from policyopt.methods.eenet import Eenet, algorithm_1, rule_of
-from policyopt.methods.eenet_released import EenetReleased, released_thresholds
-from policyopt.methods.eenet_released_training import ReleasedNetwork, released_losses
-from policyopt.methods.eenet_training import (
+from policyopt.methods.eenet import (
+    EENet,
     Network,
     Rows,
-    Schedule,
+    algorithm_1,
+    divide,
     losses,
     rows_of,
+    rule_of,
     survival_weights,
     targets,
+    total_loss,
     train,
 )
+from policyopt.methods.eenet_released import (
+    EENetReleased,
+    ReleasedNetwork,
+    released_losses,
+    released_thresholds,
+)
+from policyopt.methods.exit_batch import outputs_of
 from policyopt.methods.threshold import Threshold
+from policyopt.methods.validation import seed_of
 from policyopt.replay import replay
 from policyopt.runtime.errors import BudgetError, InputError
-from policyopt.runtime.output import reduce_logits, with_log_prob
+from policyopt.runtime.outputs import reduce_logits, with_log_prob
 from policyopt.runtime.policy import ALWAYS, NEVER
 from policyopt.runtime.scores import make_rule, score_table
 from policyopt.runtime.scores.eenet import eenet_inputs
 from policyopt.table import Tables
-from policyopt.thresholds.planned import solve_planned, tilted_shares
 from policyopt.thresholds.problem import Problem
+from policyopt.thresholds.quotas import solve_planned, tilted_shares
 
 QUICK = {"max_epochs": 25, "learning_rate": 1e-2, "batch_size": 128, "restarts": 1}
 
@@ -241,28 +249,30 @@ def test_early_stopping_restores_the_best():
     outs, correct = reduced(400)
     rows = rows_of(outs, correct, np.array([1.0, 2, 4, 8]) / 8)
     rest, held = rows.take(slice(0, 60)), rows.take(slice(60, 400))
-    schedule = Schedule(0.1, 1e-3, 0.05, 0.0, 20, 10, 100)  # steep and unregularised: it overfits
+    schedule = EENet(
+        alpha=0.1, learning_rate=0.05, weight_decay=0.0, batch_size=20, patience=10, max_epochs=100
+    )  # steep and unregularised: it overfits
     start = Network.start(4, 6, 2.0, 0, "cpu")
     before = [w.detach().clone() for w in start.parameters()]
     best, curve = train(start, rest, held, 0.3, schedule, 0)
     least = int(np.argmin(curve))
     assert 0 < least == len(curve) - 1 - schedule.patience
     with torch.no_grad():
-        assert float(schedule.total(best, held, 0.3)) == curve[least] < curve[-1]
+        assert float(total_loss(schedule, best, held, 0.3)) == curve[least] < curve[-1]
     for old, now in zip(before, start.parameters(), strict=True):
         assert torch.equal(old, now)  # the start is left alone
 
 
 def test_of_the_restarts_the_least_held_out_loss_is_kept(tables):
     table = tables.get("fit")
-    one, three = (Eenet(**{**QUICK, "restarts": r, "max_epochs": 8}) for r in (1, 3))
-    rest, held = held_out.divide(table, 0.3, 0)
-    schedule = Schedule(0.1, 1e-3, 1e-2, 0.01, 128, 50, 8)
-    rows, kept = (rows_of(held_out.outputs_of(t), t.correct, t.costs / 8) for t in (rest, held))
+    one, three = (EENet(**{**QUICK, "restarts": r, "max_epochs": 8}) for r in (1, 3))
+    rest, held = divide(table, 0.3, 0)
+    schedule = EENet(batch_size=128, max_epochs=8)
+    rows, kept = (rows_of(outputs_of(t), t.correct, t.costs / 8) for t in (rest, held))
     runs = []
     for i in range(3):
-        start = Network.start(4, 6, 0.5, held_out.seed_of(0, i), "cpu")
-        runs.append(train(start, rows, kept, 3 / 8, schedule, held_out.seed_of(0, i, 1)))
+        start = Network.start(4, 6, 0.5, seed_of(0, i, 0), "cpu")
+        runs.append(train(start, rows, kept, 3 / 8, schedule, seed_of(0, i, 1)))
     best = min(runs, key=lambda run: min(run[1]))[0]
     for method, network in ((one, runs[0][0]), (three, best)):
         (result,) = method.fit_path(table, [3.0])
@@ -289,11 +299,11 @@ def tables():
     return Tables(cache(n=2000))
 
 
-@pytest.mark.parametrize("method", [Eenet(**QUICK), EenetReleased(max_epochs=20, restarts=1)])
+@pytest.mark.parametrize("method", [EENet(**QUICK), EENetReleased(max_epochs=20, restarts=1)])
 def test_meet_keeps_the_budget_on_held_out_rows(method, tables):
     table = tables.get("fit")
     state = torch.random.get_rng_state()
-    _, held = held_out.divide(table, method.holdout, 0)
+    _, held = divide(table, method.holdout, 0)
     for result in method.fit_path(table, [1.0, 1.3, 3.7, 8.0]):
         cost = replay(result.policy, held).cost.mean()
         assert result.budget * 0.99 <= cost <= result.budget * 1.000001
@@ -303,11 +313,11 @@ def test_meet_keeps_the_budget_on_held_out_rows(method, tables):
 
 def test_without_meet_thresholds_are_algorithm_1s(tables):
     table = tables.get("fit")
-    method = Eenet(**QUICK, meet=False)
+    method = EENet(**QUICK, meet=False)
     (result,) = method.fit_path(table, [3.0], seed=4)
     (met,) = replace(method, meet=True).fit_path(table, [3.0], seed=4)
-    _, held = held_out.divide(table, method.holdout, 4)
-    scores = score_table(result.policy.rule, held_out.outputs_of(held))
+    _, held = divide(table, method.holdout, 4)
+    scores = score_table(result.policy.rule, outputs_of(held))
     exits = replay(result.policy, held).exit
     # Quotas are what left, whatever they were: the listing finds the same thresholds again.
     shares = np.bincount(exits, minlength=4) / len(held)
@@ -319,14 +329,14 @@ def test_without_meet_thresholds_are_algorithm_1s(tables):
 def test_ablations_differ_in_their_part_only(tables):
     table = tables.get("fit")
     full, no_scores, no_distribution, neither = (
-        Eenet(**QUICK, scores=s, distribution=d).fit_path(table, [3.0])[0]
+        EENet(**QUICK, scores=s, distribution=d).fit_path(table, [3.0])[0]
         for d in ("learned", "geometric")
         for s in ("learned", "max_prob")
     )
     assert full.policy.rule.name == no_distribution.policy.rule.name == "eenet"
     assert full.policy.rule.params() == no_distribution.policy.rule.params()
     assert no_scores.policy.rule.name == neither.policy.rule.name == "max_prob"
-    _, held = held_out.divide(table, 0.3, 0)
+    _, held = divide(table, 0.3, 0)
 
     def shares(result):
         return np.bincount(replay(result.policy, held).exit, minlength=4) / len(held)
@@ -350,7 +360,7 @@ def planted(n, rng):
 
 @pytest.mark.parametrize(
     "method",
-    [Eenet(**QUICK), EenetReleased(learning_rate=1e-2, max_epochs=60, restarts=2, batch_size=64)],
+    [EENet(**QUICK), EENetReleased(learning_rate=1e-2, max_epochs=60, restarts=2, batch_size=64)],
 )
 def test_learned_scores_find_what_confidence_hides(method):
     rng = np.random.default_rng(0)
@@ -368,7 +378,7 @@ def test_learned_scores_find_what_confidence_hides(method):
 
 def test_warm_training_is_the_same_alone_and_in_a_path(tables):
     table = tables.get("fit")
-    method = Eenet(training="warm", max_epochs=5, restarts=2)
+    method = EENet(training="warm", max_epochs=5, restarts=2)
     path = method.fit_path(table, [2.0, 5.0])
     (alone,) = method.fit_path(table, [5.0])
     assert alone.policy.rule.params() == path[1].policy.rule.params()
@@ -382,7 +392,7 @@ def test_costs_per_sample_and_probabilities():
     data = po.from_arrays(p, labels, costs, unit="ms", kind="probabilities")
     table = Tables(data).get("fit")
     budgets = [table.mean_costs[0], table.mean_costs.mean(), table.mean_costs[-1]]
-    for method in (Eenet(max_epochs=5, restarts=1), EenetReleased(max_epochs=4, restarts=1)):
+    for method in (EENet(max_epochs=5, restarts=1), EENetReleased(max_epochs=4, restarts=1)):
         for result in method.fit_path(table, budgets):
             assert result.policy.decide(p).exit.shape == (400,)
 
@@ -390,15 +400,15 @@ def test_costs_per_sample_and_probabilities():
 def test_refusals(tables):
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="device"):
-            Eenet(device="cuda").fit_path(tables.get("fit"), [3.0])
+            EENet(device="cuda").fit_path(tables.get("fit"), [3.0])
     with pytest.raises(BudgetError, match="budget"):
-        Eenet().fit_path(tables.get("fit"), [0.5])
+        EENet().fit_path(tables.get("fit"), [0.5])
     records = po.from_arrays(
         labels=np.zeros(20, int), prediction=np.zeros((20, 2), int),
         confidence=np.full((20, 2), 0.7), costs=[1, 2],
     )  # fmt: skip
     table = Tables(records).get("fit")
-    for method, name in ((Eenet(), "eenet"), (EenetReleased(), "eenet_released")):
+    for method, name in ((EENet(), "eenet"), (EENetReleased(), "eenet_released")):
         assert method.lacks(table)
         with pytest.raises(InputError, match=f"'{name}' needs log_prob"):
             method.fit_path(table, [1.5])
@@ -407,7 +417,7 @@ def test_refusals(tables):
         {"meet": 1}, {"learning_rate": float("nan")}, {"device": "tpu"}, {"restarts": 0},
     ):  # fmt: skip
         with pytest.raises(InputError, match=next(iter(settings))):
-            Eenet(**settings)
+            EENet(**settings)
 
 
 def test_released_losses_by_hand():
@@ -448,7 +458,7 @@ def test_released_losses_by_hand():
 
 def test_released_plan_cannot_reach_low_budgets(tables):
     """Softmax of sigmoids: at least 1/(1+3e) of the samples are planned for the last exit."""
-    (result,) = EenetReleased(learning_rate=1e-2, meet=False, max_epochs=40).fit_path(
+    (result,) = EENetReleased(learning_rate=1e-2, meet=False, max_epochs=40).fit_path(
         tables.get("fit"), [1.2]
     )
     least = (np.e * 1 + 2 + 4 + 8) / (np.e + 3)

@@ -6,16 +6,17 @@ import itertools
 
 import numpy as np
 import pytest
-from synthetic import cache, chain, hopeless, outputs
+from checks import exits_taken
+from synthetic import cache, chain, outputs
 
 import policyopt as po
-from policyopt.methods import make_method
-from policyopt.methods.backward_induction import backward_induction, scores_of
-from policyopt.methods.evidence import gather
+from policyopt.methods.exit_batch import build_stopping_data
+from policyopt.methods.optimal_stopping import backward_induction
+from policyopt.methods.registry import make_method
+from policyopt.methods.regression import of_own_fold
 from policyopt.replay import replay
 from policyopt.runtime.artifact import from_dict, to_dict
 from policyopt.runtime.errors import InputError
-from policyopt.runtime.policy import first_exit
 from policyopt.table import Tables
 
 
@@ -29,6 +30,7 @@ def test_equals_the_best_of_all_policies_of_a_small_chain():
     found = backward_induction(
         columns, np.ones((len(signal), 3)), success, costs, fold, 1e-6, prices
     )
+    taken = exits_taken(found, columns, fold)
     leave_sets = list(itertools.product([False, True], repeat=9))
     for i, price in enumerate(prices):
         best = -np.inf
@@ -38,7 +40,7 @@ def test_equals_the_best_of_all_policies_of_a_small_chain():
             exits = np.where(stops.any(axis=1), stops.argmax(axis=1), 3)
             value = success[np.arange(len(exits)), exits] - price * costs[exits]
             best = max(best, float(value.mean()))
-        exits = found.exits[:, i].astype(int)
+        exits = taken[:, i]
         mine = success[np.arange(len(exits)), exits] - price * costs[exits]
         assert mine.mean() == pytest.approx(best, abs=1e-3)
 
@@ -69,16 +71,9 @@ def test_an_oracle_feature_reaches_the_hindsight_bound():
     costs, price = np.array([0.0, 1.0, 2.0]), 0.1
     patterns = (success @ [4, 2, 1]).astype(int)
     columns = [np.eye(8)[patterns]] * 2
-    found = backward_induction(
-        columns,
-        np.ones((20_000, 2)),
-        success,
-        costs,
-        np.arange(20_000) % 5,
-        1e-6,
-        np.array([price]),
-    )
-    exits = found.exits[:, 0].astype(int)
+    fold, doubt = np.arange(20_000) % 5, np.ones((20_000, 2))
+    found = backward_induction(columns, doubt, success, costs, fold, 1e-6, np.array([price]))
+    exits = exits_taken(found, columns, fold)[:, 0]
     value = success[np.arange(20_000), exits] - price * costs[exits]
     assert value.mean() == pytest.approx((success - price * costs).max(axis=1).mean(), abs=1e-9)
 
@@ -90,24 +85,25 @@ def test_one_monotone_feature_gives_a_threshold_rule():
         [confidence[:, :1]], 1 - confidence[:, :1], table.correct, table.costs,
         np.arange(len(table)) % 5, 1.0, np.array([0.05]),
     )  # fmt: skip
-    scores = scores_of(found.theta[-1:, :, :, 0], [confidence[:, :1]], np.zeros(len(table), int))
-    order = np.argsort(confidence[:, 0])
-    assert (np.diff(scores[order, 0]) >= 0).all()
+    whole = np.zeros(len(table), int)
+    scores = of_own_fold(confidence[:, :1], found.theta[-1:, 0], whole)[:, 0]
+    assert (np.diff(scores[np.argsort(confidence[:, 0])]) >= 0).all()
 
 
 def test_price_orders_the_policies():
     """No price: the most accurate; a great one: exit 0; between, cost falls as the price grows."""
     table = Tables(cache(6000)).get("fit")
-    seen = gather(table, "combined", 1.0, 5, 0)
+    seen = build_stopping_data(table, "combined", 1.0, 5, 0)
     found = backward_induction(
         seen.columns, seen.doubt, seen.success, table.costs, seen.fold, 300.0
     )
-    costs = table.costs[found.exits].mean(axis=0)
+    taken = exits_taken(found, seen.columns, seen.fold)
+    costs = table.costs[taken].mean(axis=0)
     assert costs[-1] == pytest.approx(1.0, abs=0.02)
     assert costs[0] > 7.0
     assert (np.diff(costs) < 0.05).all()
     free = int(np.searchsorted(found.prices, 0.0))
-    value = np.take_along_axis(seen.success, found.exits.astype(int), axis=1).mean(axis=0)
+    value = np.take_along_axis(seen.success, taken, axis=1).mean(axis=0)
     assert value[free] >= seen.success.mean(axis=0).max() - 0.003
 
 
@@ -118,8 +114,8 @@ def test_the_deployed_rule_scores_as_the_fit_did():
     logits, _ = outputs(500, seed=4)
     trace = result.policy.trace(logits)
     rule = from_dict(to_dict(result.policy)).rule
-    from policyopt.runtime.features import FEATURES, basis
-    from policyopt.runtime.observe import Observer
+    from policyopt.runtime.policy import Observer
+    from policyopt.runtime.scores.history import FEATURES, basis
 
     observer = Observer(result.policy.answer, "logits", 6, full=True)
     history, answers = FEATURES["distribution"], result.policy.answer.start(500, 6)
@@ -133,17 +129,6 @@ def test_the_deployed_rule_scores_as_the_fit_did():
         )
 
 
-def test_hopeless_samples_leave_early():
-    """Where no exit is ever right, paying for more is waste: max_prob sends them on, this does not."""
-    tables = Tables(hopeless())
-    fit, test = tables.get("fit"), tables.get("test")
-    ours, simple = (
-        replay(make_method(m).fit_path(fit, [2.0])[0].policy, test).correct.mean()
-        for m in ("optimal_stopping", "max_prob")
-    )
-    assert ours > simple + 0.05
-
-
 def test_rows_without_labels_count():
     """Soft targets need no label: with 200 labels of 3,000 the regression still sees all rows."""
     logits, labels = outputs(3000, seed=5)
@@ -153,7 +138,7 @@ def test_rows_without_labels_count():
         splits={"fit": {"outputs": logits, "labels": labels}}, costs=[1, 2, 4, 8], unit="ms"
     )
     table = Tables(data).get("fit")
-    seen = gather(table, "combined", 1.0, 5, 0)
+    seen = build_stopping_data(table, "combined", 1.0, 5, 0)
     assert len(seen.success) == 3000
     (result,) = make_method("optimal_stopping").fit_path(table, [3.0])
     assert result.expected.rows == 3000
@@ -173,7 +158,7 @@ def test_no_row_is_answered_by_a_fit_it_took_part_in():
         data = po.from_arrays(
             splits={"fit": {"outputs": logits, "labels": changed}}, costs=[1, 2, 4, 8], unit="ms"
         )
-        seen = gather(Tables(data).get("fit"), "combined", 1.0, 5, 0)
+        seen = build_stopping_data(Tables(data).get("fit"), "combined", 1.0, 5, 0)
         results.append((seen.success[7], seen.doubt[7]))
     for first, second in zip(*results, strict=True):  # up to where the search for weights stops
         np.testing.assert_allclose(first, second, atol=1e-3)
@@ -185,50 +170,6 @@ def test_mixture_costs_the_budget_in_expectation():
         assert result.expected.cost == pytest.approx(result.budget, rel=1e-9)
         policy = from_dict(to_dict(result.policy))
         assert policy.mixture is None or policy.mixture.rule is not None
-
-
-def test_records_with_costs_per_sample():
-    rng = np.random.default_rng(7)
-    sure = rng.random((800, 3))
-    right = rng.random((800, 3)) < sure
-    costs = np.cumsum(rng.gamma(4.0, 1.0, (800, 3)) * [1, 3, 9], axis=1)
-    data = po.from_arrays(
-        labels=np.zeros(800, int), prediction=np.where(right, 0, 1), confidence=sure,
-        costs=costs, unit="USD",
-    )  # fmt: skip
-    tables = Tables(data)
-    budget = float(np.interp(0.8, range(3), tables.get("fit").mean_costs))
-    (result,) = make_method("optimal_stopping").fit_path(tables.get("fit"), [budget])
-    assert result.expected.cost == pytest.approx(budget, rel=0.01)
-    exits = first_exit(
-        result.policy.trace(tables.get("test").statistics.outputs()).scores,
-        result.policy.thresholds,
-    )
-    assert np.bincount(exits, minlength=3).min() > 0
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"answer": "magic"}, "plain, combined"),
-        ({"soft": 2}, "'soft' must be a number, 0 or more and at most 1"),
-        ({"penalty": 0}, "penalty"),
-        ({"folds": 1}, "whole number"),
-        ({"mix": "perhaps"}, "true, false"),
-    ],
-)
-def test_bad_settings_are_named(settings, words):
-    with pytest.raises(InputError, match=words):
-        make_method("optimal_stopping", settings)
-
-
-def test_combined_answers_of_records_are_refused():
-    data = po.from_arrays(
-        labels=np.zeros(50, int), prediction=np.zeros((50, 2), int),
-        confidence=np.full((50, 2), 0.5), costs=[1, 2],
-    )  # fmt: skip
-    with pytest.raises(InputError, match="all class outputs"):
-        make_method("max_prob:answer=combined").fit_path(Tables(data).get("fit"), [1.5])
 
 
 def test_few_rows_cost_what_they_are_to_cost():
@@ -248,12 +189,3 @@ def test_few_rows_cost_what_they_are_to_cost():
         inside.append(low <= cost <= high)
     assert abs(np.mean(off)) < 3 * np.std(off) / 30**0.5
     assert np.mean(inside) > 0.8
-
-
-def test_one_exit_is_refused_by_name():
-    logits, labels = outputs(50, 2)
-    parts = {"fit": {"outputs": logits[:, :1], "labels": labels}}
-    with pytest.raises(InputError, match="2 or more"):
-        make_method("optimal_stopping").fit_path(
-            Tables(po.from_arrays(splits=parts, costs=[1])).get("fit"), [1.0]
-        )

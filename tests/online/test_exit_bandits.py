@@ -1,23 +1,22 @@
-"""LinUCB, SplitEE and UEE-UCB: against histories kept in lists, and one stream against many."""
+"""LinUCB, SplitEE and UEE-UCB: simulated and served, against histories kept in lists."""
 
 from __future__ import annotations
 
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from policyopt.online.exit_players import LinUCBPlayer, SplitEEPlayer, UEEPlayer
 from policyopt.online.outcomes import Outcomes
-from policyopt.online.requests import Requests
-from policyopt.online.schedule import make_schedule
+from policyopt.online.players import ExitPlayer
+from policyopt.online.requests import Requests, make_schedule
 from policyopt.runtime.errors import InputError
-from policyopt.runtime.online.linucb import FEATURES, LinUCB, context, contexts
-from policyopt.runtime.online.splitee import SplitEE
-from policyopt.runtime.online.uee_ucb import UEEUCB
+from policyopt.runtime.online import UEEUCB, LinUCB, SplitEE
+from policyopt.runtime.online.linucb import FEATURES, context
 
 
 def rows_of(n=400, exits=4, seed=0):
@@ -29,9 +28,7 @@ def rows_of(n=400, exits=4, seed=0):
     gain = np.maximum(noisy - noisy[:, :1], 0.0)
     load = np.linspace(0, 1, exits)
     cost = np.tile(1.0 + load, (n, 1))
-    return Outcomes(
-        "confidence", ("test",), (n,), noisy, gain, load, cost, prediction == 0, noisy, prediction
-    )
+    return Outcomes("confidence", (n,), noisy, gain, load, cost, prediction == 0, noisy, prediction)
 
 
 def requests_of(seen, rounds=300, repetitions=3, **more):
@@ -39,128 +36,24 @@ def requests_of(seen, rounds=300, repetitions=3, **more):
     return Requests(plan, seen.sizes, repetitions, seed=1, **more)
 
 
-def arms_of(player, requests):
+def arms_of(rule, seen, requests, delay=0):
+    player = ExitPlayer(rule, seen, requests, delay)
     return np.concatenate([player.play(block) for block in requests])
 
 
-def serve_linucb(rule, seen, requests, r):
-    """One stream as a server would play it: exit after exit, with late feedback left out."""
-    one, arms = rule.one(seen.cost.shape[1]), []
-    last = seen.cost.shape[1] - 1
-    for block in requests:
-        for j, row in enumerate(block.row[:, r]):
-            phis, k = [], 0
-            while k < last:
-                before = float(seen.confidence[row, k - 1]) if k else 0.0
-                same = bool(k) and seen.prediction[row, k] == seen.prediction[row, k - 1]
-                phi = context(float(seen.confidence[row, k]), before, float(same))
-                if not one.go_on(k, phi):
-                    break
-                phis.append(phi)
-                k += 1
-            worth = seen.gain[row] - block.overhead[j, r] * seen.load
-            if block.arrives[j, r]:
-                one.learn(phis, worth[: k + 1].tolist())
-            arms.append(k)
-    return one, arms
-
-
-@pytest.mark.parametrize("exits", [1, 2, 4])
-def test_linucb_one_is_many(exits):
-    seen = rows_of(exits=exits)
-    requests = requests_of(seen, overhead=(0.1, 0.4), label_share=0.7)
-    player = LinUCBPlayer(LinUCB(), seen, requests)
-    many = arms_of(player, requests)
-    for r in range(3):
-        one, arms = serve_linucb(LinUCB(), seen, requests, r)
-        assert arms == many[:, r].tolist()
-        assert one.inverse == player._many.inverse[:, :, r].transpose(2, 0, 1).tolist()
-        assert one.target == player._many.target[:, r].T.tolist()
-    if exits > 2:
-        assert len(set(many.ravel().tolist())) > 2
-
-
-def test_linucb_is_ridge_regression_on_the_history():
-    """A and b built anew from all that was seen; theta from a solver."""
-    seen = rows_of(seed=5)
-    phi, rng = contexts(seen.confidence, seen.prediction), np.random.default_rng(0)
-    one = LinUCB(alpha=0.7).one(4)
-    history = [[] for _ in range(3)]
-    for _ in range(200):
-        row = rng.integers(phi.shape[1])
-        k = 0
-        while k < 3:
-            a = np.eye(FEATURES) + sum((np.outer(p, p) for p, _ in history[k]), np.zeros(()))
-            b = sum((p * y for p, y in history[k]), np.zeros(FEATURES))
-            x = phi[:, row, k]
-            value = np.linalg.solve(a, b) @ x + 0.7 * np.sqrt(x @ np.linalg.solve(a, x))
-            assert abs(value) < 1e-9 or one.go_on(k, x.tolist()) == (value > 0)
-            if not one.go_on(k, x.tolist()):
-                break
-            k += 1
-        worth = (seen.gain[row] - 0.5 * seen.load)[: k + 1]
-        for j in range(k):
-            history[j].append((phi[:, row, j], worth[k] - worth[j]))
-        one.learn(phi[:, row, :k].T.tolist(), worth.tolist())
-    assert all(history)
-    for k in range(3):
-        a = np.eye(FEATURES) + sum(np.outer(p, p) for p, _ in history[k])
-        np.testing.assert_allclose(one.inverse[k], np.linalg.inv(a), atol=1e-10)
-
-
-def test_linucb_nears_the_best_rule():
-    """Two exits; the gain is linear in the confidence: going on pays below 0.6 only."""
-    rng = np.random.default_rng(3)
-    first = rng.uniform(0, 1, 5000)
-    confidence = np.stack([first, np.clip(first + 0.5 * (1 - first), 0, 1)], axis=1)
-    gain = confidence - confidence[:, :1]
-    zeros = np.zeros(confidence.shape, dtype=np.int32)
-    seen = Outcomes(
-        "confidence", ("test",), (5000,), confidence, gain, np.array([0.0, 1.0]), np.ones(confidence.shape), None,
-        confidence, zeros,
+def shown(seen, row, arm, exit):
+    """A request that left at an exit, as a server has it: nothing of what lies beyond."""
+    return SimpleNamespace(
+        arm=arm, exit=exit, confidences=seen.confidence[row, : exit + 1].tolist(),
+        predictions=seen.prediction[row, : exit + 1].tolist(),
     )  # fmt: skip
-    requests = requests_of(seen, 4000, 3, overhead=(0.2, 0.2))
-    arms = arms_of(LinUCBPlayer(LinUCB(), seen, requests), requests)
-    rows = np.concatenate([block.row for block in requests])
-    reward = np.where(arms == 1, gain[rows, 1] - 0.2, 0.0)[1000:].mean()
-    best = np.maximum(gain[rows, 1] - 0.2, 0.0)[1000:].mean()
-    static = max(0.0, (gain[rows, 1] - 0.2)[1000:].mean())
-    assert best >= reward > best - 0.1 * (best - static)
 
 
-def test_linucb_feedback_late_or_never():
-    seen = rows_of()
-    never = requests_of(seen, 50, label_share=0.0)
-    assert (arms_of(LinUCBPlayer(LinUCB(), seen, never), never) == 3).all()  # it only explores
-    soon = requests_of(seen, 200, overhead=(0.5, 0.5))
-    arms = arms_of(LinUCBPlayer(LinUCB(), seen, soon, delay=150), soon)
-    assert (arms[:150] == 3).all() and (arms[160:] < 3).any()
-    with pytest.raises(InputError, match="delay"):
-        LinUCBPlayer(LinUCB(), seen, soon, delay=-1)
-
-
-def test_linucb_state_goes_through_json():
-    seen = rows_of()
-    one, _ = serve_linucb(LinUCB(), seen, requests_of(seen, overhead=(0.2, 0.2)), 0)
-    again = LinUCB().one(4)
-    again.restore(json.loads(json.dumps(one.state())))
-    assert again.state() == one.state()
-    again.learn([context(0.3)], [0.0, 0.1])  # may be written to
-    good = one.state()
-    broken = [
-        {}, {"inverse": good["inverse"]}, {**good, "target": good["target"][:2]},
-        {**good, "inverse": (3 * np.eye(5) + np.zeros((3, 1, 1))).tolist()},
-        {**good, "inverse": (-np.eye(5) + np.zeros((3, 1, 1))).tolist()},
-        {**good, "target": [[float("nan")] * 5] * 3}, {**good, "inverse": "x"},
-    ]  # fmt: skip
-    for state in broken:
-        with pytest.raises(InputError):
-            again.restore(state)
-    with pytest.raises(InputError, match="alpha"):
-        LinUCB(alpha=0.0)
-    with pytest.raises(InputError, match="worth"):
-        again.learn([context(0.3)], [0.0, float("nan")])
-    assert np.isfinite(again.target).all()
+def serve(player, seen, row):
+    """Play one request exit by exit; return what it has shown."""
+    arm, last = player.choose(), seen.cost.shape[1] - 1
+    k = next((k for k in range(last) if player.leaves(shown(seen, row, arm, k), k)), last)
+    return shown(seen, row, arm, k)
 
 
 def split_rule(exits: int = 4, **more: Any):
@@ -168,58 +61,161 @@ def split_rule(exits: int = 4, **more: Any):
     return SplitEE(**{"layers": layers, "offload": 0.15, "alpha": 0.7, **more})
 
 
+RULES = {
+    "linucb": lambda exits: LinUCB(),
+    "splitee": lambda exits: split_rule(exits, beta=0.5),
+    "splitee, side": lambda exits: split_rule(exits, side=True, beta=0.5),
+    "uee_ucb": lambda exits: UEEUCB(tuple(0.9 * k for k in range(exits))),
+}
+
+
+@pytest.mark.parametrize("exits", [1, 2, 4])
+@pytest.mark.parametrize("name", RULES)
+def test_simulated_is_served_and_reads_only_what_was_computed(name, exits):
+    seen, rule = rows_of(exits=exits), RULES[name](exits)
+    requests = requests_of(seen, overhead=(0.1, 0.4), label_share=0.7)
+    simulated, found = arms_of(rule, seen, requests), set()
+    for r in range(3):
+        player, arms = rule.player(exits, 1, r), []
+        for block in requests:
+            for j, row in enumerate(block.row[:, r]):
+                one = serve(player, seen, row)
+                arms.append(one.exit if name == "linucb" else one.arm)
+                worth = seen.gain[row] - block.overhead[j, r] * seen.load
+                if block.arrives[j, r]:
+                    player.learn(one, worth[: one.exit + 1].tolist())
+        assert arms == simulated[:, r].tolist()
+        found |= set(arms)
+        again = rule.player(exits, 1, r)
+        again.restore(json.loads(json.dumps(player.state())))
+        for row in range(50):
+            one, other = serve(player, seen, row), serve(again, seen, row)
+            assert one == other
+            player.learn(one, seen.gain[row, : one.exit + 1].tolist())
+            again.learn(one, seen.gain[row, : one.exit + 1].tolist())
+        assert again.state() == player.state()
+    assert exits < 4 or len(found) > 1
+
+
+def test_linucb_is_ridge_regression_on_the_history():
+    """A and b built anew from all that was seen; theta from a solver."""
+    seen, rng = rows_of(seed=5), np.random.default_rng(0)
+    player = LinUCB(alpha=0.7).player(4)
+    history = [[] for _ in range(3)]
+    for _ in range(200):
+        row = rng.integers(len(seen.gain))
+        one = shown(seen, row, 0, 3)
+        phi = [np.array(context(one, k)) for k in range(3)]
+        one = serve(player, seen, row)
+        for k, x in enumerate(phi[: one.exit + 1]):
+            a = np.eye(FEATURES) + sum((np.outer(p, p) for p, _ in history[k]), np.zeros(()))
+            b = sum((p * y for p, y in history[k]), np.zeros(FEATURES))
+            value = np.linalg.solve(a, b) @ x + 0.7 * np.sqrt(x @ np.linalg.solve(a, x))
+            assert abs(value) < 1e-9 or (one.exit > k) == (value > 0)
+        worth = (seen.gain[row] - 0.5 * seen.load)[: one.exit + 1]
+        for j in range(one.exit):
+            history[j].append((phi[j], worth[one.exit] - worth[j]))
+        player.learn(one, worth.tolist())
+    assert all(history)
+    for k in range(3):
+        a = np.eye(FEATURES) + sum(np.outer(p, p) for p, _ in history[k])
+        np.testing.assert_allclose(player.inverse[k], np.linalg.inv(a), atol=1e-10)
+    before, same = shown(seen, 0, 0, 1), seen.prediction[0, 0] == seen.prediction[0, 1]
+    first, second = before.confidences
+    assert context(before, 0) == (1, first, first**2, 0, 0)
+    assert context(before, 1) == (1, second, second**2, same, first)
+
+
+def test_linucb_nears_the_best_rule():
+    """Two exits; the gain is linear in the confidence: going on pays below 0.6 only."""
+    first = np.random.default_rng(3).uniform(0, 1, 5000)
+    confidence = np.stack([first, np.clip(first + 0.5 * (1 - first), 0, 1)], axis=1)
+    gain = confidence - confidence[:, :1]
+    zeros = np.zeros(confidence.shape, dtype=np.int32)
+    ones, load = np.ones(confidence.shape), np.array([0.0, 1.0])
+    seen = Outcomes("signed", (5000,), confidence, gain, load, ones, None, confidence, zeros)
+    requests = requests_of(seen, 4000, 3, overhead=(0.2, 0.2))
+    arms = arms_of(LinUCB(), seen, requests)
+    rows = np.concatenate([block.row for block in requests])
+    reward = np.where(arms == 1, gain[rows, 1] - 0.2, 0.0)[1000:].mean()
+    best = np.maximum(gain[rows, 1] - 0.2, 0.0)[1000:].mean()
+    static = max(0.0, (gain[rows, 1] - 0.2)[1000:].mean())
+    assert best >= reward > best - 0.1 * (best - static)
+
+
+def test_feedback_late_or_never():
+    seen = rows_of()
+    never = requests_of(seen, 50, label_share=0.0)
+    assert (arms_of(LinUCB(), seen, never) == 3).all()  # it only explores
+    soon = requests_of(seen, 200, overhead=(0.5, 0.5))
+    arms = arms_of(LinUCB(), seen, soon, delay=150)
+    assert (arms[:150] == 3).all() and (arms[160:] < 3).any()
+    with pytest.raises(InputError, match="delay"):
+        ExitPlayer(LinUCB(), seen, soon, delay=-1)
+
+
+def learned(rule):
+    """A player of four exits that has seen some rows."""
+    seen, player = rows_of(), rule.player(4)
+    for row in range(100):
+        one = serve(player, seen, row)
+        player.learn(one, (seen.gain[row] - 0.2 * seen.load)[: one.exit + 1].tolist())
+    return player
+
+
+def test_linucb_refuses():
+    player = learned(LinUCB())
+    good = player.state()
+    broken = [
+        {}, {"inverse": good["inverse"]}, {**good, "target": good["target"][:2]},
+        {**good, "inverse": (3 * np.eye(5) + np.zeros((3, 1, 1))).tolist()},
+        {**good, "inverse": (-np.eye(5) + np.zeros((3, 1, 1))).tolist()},
+        {**good, "inverse": (np.eye(5) * 0.5 + 0.1 * np.eye(5, k=1) + np.zeros((3, 1, 1))).tolist()},
+        {**good, "target": [[float("nan")] * 5] * 3}, {**good, "inverse": "x"},
+    ]  # fmt: skip
+    for state in broken:
+        with pytest.raises(InputError):
+            player.restore(state)
+    one = shown(rows_of(), 0, 0, 1)
+    for worth, confidence in (([0.0, float("nan")], 0.5), ([0.0, 0.1], float("nan"))):
+        with pytest.raises(InputError, match="worth"):
+            player.learn(SimpleNamespace(**{**vars(one), "confidences": [confidence, 1.0]}), worth)
+    assert player.state() == good
+    with pytest.raises(InputError, match="alpha"):
+        LinUCB(alpha=0.0)
+
+
 def reward_of(rule, confidence, i):
-    """The paper's reward of split layer i, from one sample's confidences, or None: not known."""
+    """The paper's reward of split layer i, from one sample's confidences."""
     last = len(confidence) - 1
     if i == last or confidence[i] >= rule.alpha:
         return confidence[i] - rule.mu * rule.layers[i]
     return confidence[last] - rule.mu * (rule.layers[i] + rule.offload)
 
 
-def test_splitee_rewards_and_exits_by_the_paper():
-    seen = rows_of()
-    rule = split_rule(mu=0.7)
-    exits, rewards = rule.exits(seen.confidence), rule.rewards(seen.confidence)
-    low, width = rule.range()
-    assert low <= rewards.min() and rewards.max() <= low + width
+@pytest.mark.parametrize("side", [False, True])
+def test_splitee_rewards_and_exits_by_the_paper(side):
+    seen, rule = rows_of(), split_rule(mu=0.7, side=side)
+    exits, player = rule.exits(seen.confidence), rule.player(4)
     for row, confidence in enumerate(seen.confidence.tolist()):
         for i in range(4):
-            assert exits[row, i] == (i if i == 3 or confidence[i] >= 0.7 else 3)
-            assert rewards[row, i] == pytest.approx(reward_of(rule, confidence, i), abs=1e-12)
-
-
-@pytest.mark.parametrize("side", [False, True])
-@pytest.mark.parametrize("exits", [1, 2, 4])
-def test_splitee_one_is_many_and_sees_only_what_was_computed(exits, side):
-    """The server hands over no confidence that it has not got."""
-    seen, rule = rows_of(exits=exits), split_rule(exits, side=side, beta=0.5)
-    requests = requests_of(seen, label_share=0.7)
-    many = arms_of(SplitEEPlayer(rule, seen, requests), requests)
-    one = rule.one(1)
-    for r in range(3):
-        one, arms = rule.one(seed=1, stream=r), []
-        for block in requests:
-            for j, row in enumerate(block.row[:, r]):
-                i = one.choose()
-                arms.append(i)
-                reached = seen.confidence[row, : i + 1].tolist()
-                leaves = one.leaves(i, reached[i])
-                last = None if leaves and i < exits - 1 else float(seen.confidence[row, -1])
-                if block.arrives[j, r]:
-                    one.learn(reached, last)
-        assert arms == many[:, r].tolist()
-    again = rule.one(seed=1, stream=2)
-    again.restore(json.loads(json.dumps(one.state())))
-    assert [one.choose() for _ in range(5)] == [again.choose() for _ in range(5)]
+            left = i if i == 3 or confidence[i] >= 0.7 else 3
+            assert exits[row, i] == left
+            found = dict(player.rewards(shown(seen, row, i, left)))
+            known = [j for j in range(i + 1) if left == 3 or confidence[j] >= 0.7]
+            assert list(found) == (known if side else [i])
+            for j, reward in found.items():
+                assert reward == pytest.approx(reward_of(rule, confidence, j), abs=1e-12)
+                assert -1e-9 <= reward - player._least <= player._width + 1e-9
 
 
 def test_splitee_finds_the_best_split():
-    seen = rows_of(2000)
-    rule = split_rule(beta=0.1)
-    requests = requests_of(seen, 6000)
-    arms = arms_of(SplitEEPlayer(rule, seen, requests), requests)
-    means = rule.rewards(seen.confidence).mean(axis=0)
-    assert (arms[-1000:] == means.argmax()).mean() > 0.8
+    seen, rule = rows_of(2000), split_rule(beta=0.1)
+    arms = arms_of(rule, seen, requests_of(seen, 6000))
+    means = [
+        np.mean([reward_of(rule, row, i) for row in seen.confidence.tolist()]) for i in range(4)
+    ]
+    assert (arms[-1000:] == np.argmax(means)).mean() > 0.8
 
 
 def test_splitee_side_observations_are_biased():
@@ -228,28 +224,15 @@ def test_splitee_side_observations_are_biased():
     Where sending is cheap those were good rewards, and arm 0 looks worse than it is; where it is
     dear, better. From the last exit all is known, and nothing is biased.
     """
-    seen, bias = rows_of(20000), []
+    seen, bias = rows_of(5000), []
     for offload in (0.0, 0.6):
         rule = split_rule(side=True, offload=offload, alpha=0.5)
-        rewards = rule.rewards(seen.confidence)
-        known = rule.known(seen.confidence, np.full(20000, 2))
-        assert known[:, 2].all() and not known[:, 3].any() and not known[:, 0].all()
-        bias.append(rewards[known[:, 0], 0].mean() - rewards[:, 0].mean())
+        player, left = rule.player(4), rule.exits(seen.confidence)
+        every = [reward_of(rule, row, 0) for row in seen.confidence.tolist()]
+        found = [dict(player.rewards(shown(seen, i, 2, left[i, 2]))) for i in range(5000)]
+        bias.append(np.mean([one[0] for one in found if 0 in one]) - np.mean(every))
+        assert all(len(dict(player.rewards(shown(seen, i, 3, 3)))) == 4 for i in range(50))
     assert bias[0] < -0.03 and bias[1] > 0.03
-    assert rule.known(seen.confidence, np.full(20000, 3)).all()
-
-
-def test_splitee_refuses():
-    cases: list[dict[str, Any]] = [
-        {"layers": ()}, {"layers": (0.2, 0.1)}, {"layers": (-0.1,)}, {"alpha": 1.5},
-        {"offload": -1.0}, {"mu": float("nan")}, {"side": 1}, {"beta": 0.0},
-    ]  # fmt: skip
-    for wrong in cases:
-        with pytest.raises(InputError):
-            split_rule(**wrong)
-    seen = rows_of()
-    with pytest.raises(InputError, match="layers"):
-        SplitEEPlayer(split_rule(3), seen, requests_of(seen))
 
 
 def dominant(n=4000, exits=4, seed=0):
@@ -261,7 +244,7 @@ def dominant(n=4000, exits=4, seed=0):
 
 
 def choose_by_history(rule, history, t):
-    """The rule, from the list of all predictions that were seen."""
+    """UEE-UCB's rule, from the list of all predictions that were seen."""
     exits = len(rule.costs)
     if not any(len(seen) == exits for seen in history):
         return exits - 1
@@ -277,23 +260,17 @@ def choose_by_history(rule, history, t):
 
 
 @pytest.mark.parametrize("exits", [1, 2, 4])
-def test_uee_is_its_rule_on_the_history_one_and_many(exits):
+def test_uee_is_its_rule_on_the_history(exits):
     seen = dominant(400, exits)
-    rule = UEEUCB(tuple(0.3 * k for k in range(exits)))
-    requests = requests_of(seen, 300, label_share=0.8)
-    many = arms_of(UEEPlayer(rule, seen, requests), requests)
-    for r in range(3):
-        one, history, t = rule.one(), [], 0
-        for block in requests:
-            for j, row in enumerate(block.row[:, r]):
-                t += 1
-                exit = one.choose()
-                assert exit == many[t - 1, r] == choose_by_history(rule, history, t)
-                if block.arrives[j, r]:
-                    history.append(seen.prediction[row, : exit + 1].tolist())
-                    one.learn(history[-1])
-    if exits > 1:
-        assert len(set(many.ravel().tolist())) > 1
+    rule = UEEUCB(tuple(0.4 * k for k in range(exits)))
+    requests = requests_of(seen, 300, 1, label_share=0.8)
+    history, arms = [], arms_of(rule, seen, requests)[:, 0]
+    (block,) = requests
+    for t, row in enumerate(block.row[:, 0]):
+        assert arms[t] == choose_by_history(rule, history, t + 1)
+        if block.arrives[t, 0]:
+            history.append(seen.prediction[row, : arms[t] + 1].tolist())
+    assert exits == 1 or len(set(arms.tolist())) > 1
 
 
 @pytest.mark.parametrize(("price", "best"), [(0.01, 3), (0.12, 2), (0.45, 1), (1.2, 0)])
@@ -301,37 +278,34 @@ def test_uee_finds_the_least_cost_plus_error(price, best):
     seen = dominant()
     costs = price * seen.load
     assert (costs + (seen.prediction != 0).mean(axis=0)).argmin() == best
-    requests = requests_of(seen, 20_000, 2)
-    arms = arms_of(UEEPlayer(UEEUCB(tuple(costs)), seen, requests), requests)
+    arms = arms_of(UEEUCB(tuple(costs)), seen, requests_of(seen, 20_000, 1))
     assert (arms[-2000:] == best).mean() > 0.9
 
 
-def test_uee_state_goes_through_json():
-    seen, rule = dominant(200), UEEUCB((0.0, 0.2, 0.4, 0.6))
-    one = rule.one()
-    for row in seen.prediction[:150].tolist():
-        one.learn(row[: one.choose() + 1])
-    good = json.loads(json.dumps(one.state()))
-    again = rule.one()
-    again.restore(good)
-    for row in seen.prediction[150:].tolist():
-        exit = one.choose()
-        assert exit == again.choose()
-        one.learn(row[: exit + 1])
-        again.learn(row[: exit + 1])
-    assert one.state() == again.state()
-    broken = [
-        {}, {**good, "rounds": -1}, {**good, "reached": [1, 2]}, {**good, "reached": [1, 2, 3, 4]},
-        {**good, "differ": [[], [10**6], [0, 0], [0, 0, 0]]}, {**good, "differ": 3},
-        {**good, "differ": [[], [0.5], [0, 0], [0, 0, 0]]}, {**good, "rounds": 3},
-    ]  # fmt: skip
-    for state in broken:
+def test_uee_refuses_broken_states():
+    player = learned(UEEUCB((0.0, 0.2, 0.4, 0.6)))
+    good = player.state()
+    for change in (
+        {"rounds": -1}, {"reached": [1, 2]}, {"reached": [1, 2, 3, 4]}, {"differ": 3}, {"rounds": 3},
+        {"differ": [[], [10**6], [0, 0], [0, 0, 0]]}, {"differ": [[], [0.5], [0, 0], [0, 0, 0]]},
+        {"more": 1},
+    ):  # fmt: skip
         with pytest.raises(InputError):
-            again.restore(state)
-    for wrong in ((), (0.2, 0.1), (float("nan"),)):
-        with pytest.raises(InputError, match="costs"):
-            UEEUCB(wrong)
-    with pytest.raises(InputError, match="prediction"):
-        one.learn([])
-    with pytest.raises(InputError, match="costs"):
-        UEEPlayer(UEEUCB((0.0,)), seen, requests_of(seen))
+            player.restore({**good, **change})
+    assert player.state() == good
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: split_rule(layers=()), lambda: split_rule(layers=(0.2, 0.1)), lambda: split_rule(side=1),
+        lambda: split_rule(layers=(-0.1,)), lambda: split_rule(alpha=1.5), lambda: split_rule(offload=-1.0),
+        lambda: split_rule(mu=float("nan")), lambda: split_rule(beta=0.0), lambda: UEEUCB(()),
+        lambda: UEEUCB((0.2, 0.1)), lambda: UEEUCB((float("nan"),)), lambda: UEEUCB((0.0,), alpha=0),
+        lambda: ExitPlayer(split_rule(3), rows_of(), requests_of(rows_of())),
+        lambda: ExitPlayer(UEEUCB((0.0,)), rows_of(), requests_of(rows_of())),
+    ],
+)  # fmt: skip
+def test_settings_are_checked(make):
+    with pytest.raises(InputError):
+        make()

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 import policyopt as po
-from policyopt.online.exit_players import LinUCBPlayer, SplitEEPlayer, UEEPlayer
-from policyopt.online.ladders import family_ladder, threshold_ladder
+from policyopt.online.families import fit_family, threshold_family
 from policyopt.online.outcomes import outcomes
-from policyopt.online.players import BanditPlayer, BudgetPlayer
-from policyopt.online.requests import Requests
-from policyopt.online.schedule import make_schedule
+from policyopt.online.players import BanditPlayer, BudgetPlayer, ExitPlayer
+from policyopt.online.requests import Requests, make_schedule
 from policyopt.runtime.bandits import BANDITS, make_bandit
-from policyopt.runtime.online import UEEUCB, Controller, Ladder, LinUCB, Online, SplitEE
+from policyopt.runtime.online import UEEUCB, Controller, LinUCB, Online, PolicyFamily, SplitEE
+from policyopt.runtime.strict_json import digest_of
 from policyopt.table import Tables
 from tests.synthetic import outputs
 
@@ -27,123 +26,93 @@ def data():
     return po.from_arrays(logits, labels, costs=[1, 2, 5], split={"fit": 0.5, "test": 0.5})
 
 
-def serve(online, logits, rows, overhead=None, stop=None):
-    """Serve some rows, one after the other; return the arms."""
-    arms = []
-    for row in rows[:stop]:
-        request = online.start()
-        arms.append(request.arm)
-        for k in online.ladder.policy.path:
-            if online.decide(k, logits[row, k], request).exit:
-                break
-        online.feedback(request, overhead=overhead)
-    return arms
+@pytest.fixture(scope="module")
+def family(data):
+    return threshold_family(Tables(data).get("test"), [0, 0.5, 1])
 
 
-def rows_of(data, table):
-    logits = np.asarray(data.splits["pool"].array("outputs"), np.float64)
-    return logits[table.places]
+def leave(online, request, output=(1.0, 0, 0, 0)):
+    """Take a request through the exits, until one says leave."""
+    for k in online.ladder.policy.path:
+        if online.decide(k, np.broadcast_to(output, (3, 4))[k], request).exit:
+            return request
+    raise AssertionError
+
+
+def check_served(data, make, player, place, requests):
+    """Serve the rows that were simulated, half before and half after a file; arms and exits alike."""
+    table, (block,) = Tables(data).get("test"), requests
+    logits = np.asarray(data.splits["pool"].array("outputs"), np.float64)[table.places]
+    arms = player.play(block)
+    expected = np.take_along_axis(player.exits[block.row], arms[..., None], axis=-1)[..., 0]
+    assert len(np.unique(expected)) > 1  # else nothing is compared
+    for stream in range(requests.repetitions):
+        online, exits = make(stream), []
+        for t, row in enumerate(block.row[:, stream]):
+            if t == ROUNDS // 2:
+                online.save(place / f"online-{stream}.json")
+                online = Online.load(place / f"online-{stream}.json")
+            request = leave(online, online.start(), logits[row])
+            exits.append(request.exit)
+            online.feedback(request)
+            assert online.ladder.arms == 1 or request.arm == arms[t, stream]
+        assert exits == expected[:, stream].tolist()
+
+
+def simulated(data, family):
+    """What the rows of the test split come to, and two streams of them."""
+    table = Tables(data).get("test")
+    plan = make_schedule("stationary", ["test"], ROUNDS)
+    return outcomes(family.policy, [table]), Requests(plan, (len(table),), 2, 5, 1.0, (0.2, 0.2))
 
 
 @pytest.mark.parametrize("name", list(BANDITS))
 @pytest.mark.parametrize("reveal", ["played", "smaller", "all"])
-def test_serving_plays_what_the_simulation_plays(data, name, reveal, tmp_path):
-    bandit = make_bandit(name)
-    tables = Tables(data)
-    table = tables.get("test")
-    ladder = threshold_ladder(table, [0, 0.4, 0.6, 0.8, 1])
+def test_bandits_serve_as_simulated(data, name, reveal, tmp_path):
+    bandit, family = make_bandit(name), threshold_family(Tables(data).get("test"), np.arange(5) / 4)
     if reveal == "all" and not bandit.draws:
         with pytest.raises(po.InputError, match="reveal"):
-            Online(ladder, bandit, reveal=reveal)
+            Online(family, bandit, reveal=reveal)
         return
-    seen = outcomes(ladder.policy, [table])
-    requests = Requests(
-        make_schedule("stationary", ["test"], ROUNDS), (len(table),), 2, 5, 1.0, (0.2, 0.2)
-    )
-    player = BanditPlayer(bandit, seen, ladder.exits(seen.scores), requests, reveal)
-    block = next(iter(requests))
-    expected = player.play(block)
-    logits = rows_of(data, table)
-    for stream in range(2):
-        online = Online(ladder, bandit, overhead=0.2, reveal=reveal, seed=5, stream=stream)
-        arms = serve(online, logits, block.row[:, stream], stop=ROUNDS // 2)
-        online.save(tmp_path / f"online-{stream}.json")  # and go on from the file
-        online = Online.load(tmp_path / f"online-{stream}.json")
-        arms += serve(online, logits, block.row[ROUNDS // 2 :, stream])
-        assert arms == expected[:, stream].tolist()
+    seen, requests = simulated(data, family)
+    player = BanditPlayer(bandit, seen, family.exits(seen.scores), requests, reveal)
+    more = {"overhead": 0.2, "reveal": reveal, "seed": 5}
+    make = lambda stream: Online(family, bandit, stream=stream, **more)  # noqa: E731
+    check_served(data, make, player, tmp_path, requests)
 
 
 @pytest.mark.parametrize("name", ["linucb", "splitee", "splitee, side", "uee_ucb"])
-def test_rules_by_exit_serve_as_simulated(data, name, tmp_path):
-    table = Tables(data).get("test")
-    policy = threshold_ladder(table, [0.8]).policy
-    seen = outcomes(policy, [table])
-    requests = Requests(
-        make_schedule("stationary", ["test"], ROUNDS), (len(table),), 2, 5, 1.0, (0.2, 0.2)
-    )
-    block = next(iter(requests))
+def test_rules_by_exit_serve_as_simulated(data, family, name, tmp_path):
+    policy = family.at(1)
+    seen, requests = simulated(data, family)
     prices = tuple((0.9 * seen.load).tolist())  # dear: UEE-UCB leaves the last exit soon
-    rule, player = {
-        "linucb": lambda: (LinUCB(), LinUCBPlayer(LinUCB(), seen, requests)),
-        "splitee": lambda: (
-            SplitEE(prices, 0.2), SplitEEPlayer(SplitEE(prices, 0.2), seen, requests)
-        ),
-        "splitee, side": lambda: (
-            SplitEE(prices, 0.2, side=True),
-            SplitEEPlayer(SplitEE(prices, 0.2, side=True), seen, requests),
-        ),
-        "uee_ucb": lambda: (UEEUCB(prices), UEEPlayer(UEEUCB(prices), seen, requests)),
-    }[name]()  # fmt: skip
-    arms = player.play(block)
-    expected = np.take_along_axis(player.exits[block.row], arms[..., None], axis=-1)[..., 0]
-    assert len(np.unique(expected)) > 1  # else nothing is compared
-    logits = rows_of(data, table)
-    for stream in range(2):
-        online, exits = Online(policy, rule, overhead=0.2, seed=5, stream=stream), []
-        for t, row in enumerate(block.row[:, stream]):
-            if t == ROUNDS // 2:  # and go on from the file
-                online.save(tmp_path / f"online-{stream}.json")
-                online = Online.load(tmp_path / f"online-{stream}.json")
-            request = online.start()
-            for k in policy.path:
-                if online.decide(k, logits[row, k], request).exit:
-                    break
-            exits.append(request.exit)
-            online.feedback(request)
-        assert exits == expected[:, stream].tolist()
+    rule = {
+        "linucb": LinUCB(), "splitee": SplitEE(prices, 0.2), "uee_ucb": UEEUCB(prices),
+        "splitee, side": SplitEE(prices, 0.2, side=True),
+    }[name]  # fmt: skip
+    make = lambda stream: Online(policy, rule, overhead=0.2, seed=5, stream=stream)  # noqa: E731
+    check_served(data, make, ExitPlayer(rule, seen, requests), tmp_path, requests)
     with pytest.raises(po.InputError, match="one per exit of the policy: 3"):
         Online(policy, UEEUCB((0.0, 0.1)))
 
 
-def test_controller_serves_as_simulated_and_keeps_its_bound(data, tmp_path):
-    tables = Tables(data)
-    table = tables.get("test")
-    ladder = family_ladder("max_prob", tables.get("fit"), 15)
-    seen = outcomes(ladder.policy, [table])
-    rule = Controller(budget=0.4)
-    requests = Requests(make_schedule("stationary", ["test"], ROUNDS), (len(table),), 1, 1)
-    block = next(iter(requests))
-    expected = BudgetPlayer(rule, ladder, seen, 1).play(block)
-    online = Online(ladder, rule)
-    logits = rows_of(data, table)
-    arms = serve(online, logits, block.row[:150, 0])
-    online.save(tmp_path / "online.json")
-    arms += serve(Online.load(tmp_path / "online.json"), logits, block.row[150:, 0])
-    assert arms == expected[:, 0].tolist()
+def test_the_controller_serves_as_simulated(data, tmp_path):
+    family = fit_family("max_prob", Tables(data).get("fit"), 15)
+    seen, requests = simulated(data, family)
+    player = BudgetPlayer(Controller(budget=0.4), family, seen, 2)
+    check_served(data, lambda _: Online(family, Controller(0.4)), player, tmp_path, requests)
 
 
-def test_a_controller_needs_a_ladder_from_always_to_never(data, tmp_path):
+def test_a_controller_needs_a_family_from_always_to_never(data, tmp_path):
     tables = Tables(data)
-    short = threshold_ladder(tables.get("test"), [0.5, 0.7])
-    with pytest.raises(po.InputError, match="first rung leaves at exit 0 always"):
+    short = threshold_family(tables.get("test"), [0.5, 0.7])
+    with pytest.raises(po.InputError, match="first level leaves at exit 0 always"):
         Online(short, Controller(0.3))
-    ladder = family_ladder("max_prob", tables.get("fit"), 5)
-    online = Online(ladder, Controller(0.3))
+    family = fit_family("max_prob", tables.get("fit"), 5)
+    online = Online(family, Controller(0.3))
     late = [online.start() for _ in range(300)]  # feedback of none of them is there yet
     for request in late:
-        for k in range(3):
-            if online.decide(k, [1.0, 0, 0, 0], request).exit:
-                break
+        leave(online, request)
     with pytest.raises(po.InputError, match="'cost' must be a number, at most 1000 times"):
         online.feedback(late[0], cost=3e9)
     with pytest.raises(po.InputError, match="'overhead' must be left out for the controller"):
@@ -154,17 +123,20 @@ def test_a_controller_needs_a_ladder_from_always_to_never(data, tmp_path):
     assert Online.load(tmp_path / "online.json").state() == online.state()
 
 
-def test_side_information_needs_rungs_that_nest(data):
-    policy = threshold_ladder(Tables(data).get("test"), [0.5]).policy
-    crossed = Ladder(policy, [[0.3, 0.9], [0.9, 0.3]])
+def test_side_information_needs_levels_that_nest(family):
+    crossed = PolicyFamily(family.policy, [[0.3, 0.9], [0.9, 0.3]])
     with pytest.raises(po.InputError, match="'reveal' must be played"):
         Online(crossed, make_bandit("ucb1"))
     assert Online(crossed, make_bandit("ucb1"), reveal="played").start().arm == 1
+    for scores in (np.random.default_rng(0).integers(0, 11, (90, 3)) / 10).tolist():  # ties too
+        exits = crossed.exits(np.array([scores]))[0].tolist()
+        for last in range(3):
+            seen = [k if k <= last else None for k in exits]
+            assert crossed.taken(scores[: last + 1], last == 2) == seen
 
 
-def test_label_reward_wants_labels_and_others_refuse_them(data):
-    ladder = threshold_ladder(Tables(data).get("test"), [0, 0.5, 1])
-    online = Online(ladder, make_bandit("ucb1"), reward="label", overhead=(0.0, 0.5))
+def test_label_reward_wants_labels_and_others_refuse_them(family):
+    online = Online(family, make_bandit("ucb1"), reward="label", overhead=(0.0, 0.5))
     request = online.start()
     with pytest.raises(po.InputError, match="one still on its way"):
         online.feedback(request)
@@ -181,17 +153,12 @@ def test_label_reward_wants_labels_and_others_refuse_them(data):
         online.decide(2, [1.0, 0, 0, 0], request)
 
 
-def test_many_threads_lose_nothing(data):
-    ladder = threshold_ladder(Tables(data).get("test"), [0, 0.5, 1])
-    online = Online(ladder, make_bandit("ucb1"))
+def test_many_threads_lose_nothing(family):
+    online = Online(family, make_bandit("ucb1"))
 
     def work():
         for _ in range(50):
-            request = online.start()
-            for k in range(3):
-                if online.decide(k, [3.0, 0, 0, 0], request).exit:
-                    break
-            online.feedback(request)
+            online.feedback(leave(online, online.start(), [3.0, 0, 0, 0]))
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -215,11 +182,8 @@ def test_many_threads_lose_nothing(data):
         lambda c: c["policy"].update(classes=9),
     ],
 )
-def test_files_are_refused_by_name(data, tmp_path, change):
-    from policyopt.runtime.content import digest_of
-
-    online = Online(threshold_ladder(Tables(data).get("test"), [0, 0.5, 1]), make_bandit("ucb1"))
-    online.save(tmp_path / "online.json")
+def test_files_are_refused_by_name(family, tmp_path, change):
+    Online(family, make_bandit("ucb1")).save(tmp_path / "online.json")
     content = json.loads((tmp_path / "online.json").read_text())
     change(content)
     (tmp_path / "changed.json").write_text(json.dumps(content))

@@ -1,4 +1,6 @@
-"""Schedules, requests, ladders, regret and the controller's bound, each against something simple."""
+"""Schedules, requests, families, regret and the controller's bound, each against something simple."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policyopt as po
-from policyopt.online.ladders import family_ladder, threshold_ladder
+from policyopt.online.families import fit_family, threshold_family
+from policyopt.online.metrics import RegretBaseline, recovery
 from policyopt.online.outcomes import outcomes
 from policyopt.online.players import BanditPlayer
-from policyopt.online.requests import Requests
-from policyopt.online.schedule import make_schedule
+from policyopt.online.requests import Requests, make_schedule
 from policyopt.online.simulate import simulate
 from policyopt.runtime.bandits import BANDITS, make_bandit
 from policyopt.runtime.online import Controller
+from policyopt.runtime.online.feedback import reveal_chances, reward_range
 from policyopt.table import Tables
 from tests.synthetic import cache, outputs
 
@@ -75,15 +78,14 @@ def test_regret_is_what_its_definition_says(data):
         overhead=0.3, arms=[0.0, 0.5, 0.7, 0.9], tables=tables,
     )  # fmt: skip
     pair = [tables.get(name) for name in ("test", "dim")]
-    ladder = threshold_ladder(pair[0], [0.0, 0.5, 0.7, 0.9])
-    seen = outcomes(ladder.policy, pair)
-    exits = ladder.exits(seen.scores)
+    family = threshold_family(pair[0], [0.0, 0.5, 0.7, 0.9])
+    seen = outcomes(family.policy, pair)
+    exits = family.exits(seen.scores)
     requests = Requests(
         make_schedule("abrupt", ["test", "dim"], 300), (600, 600), 2, 0, 1.0, (0.3, 0.3)
     )
-    arms = BanditPlayer(make_bandit("ucb1"), seen, exits, requests).play(
-        block := next(iter(requests))
-    )
+    (block,) = requests
+    arms = BanditPlayer(make_bandit("ucb1"), seen, exits, requests).play(block)
     stream_of = np.repeat([0, 1], 600)
     for r in range(2):
         regret, moving = brute_force(seen, exits, arms[:, r], block.row[:, r], stream_of, 0.3)
@@ -96,44 +98,60 @@ def test_regret_is_what_its_definition_says(data):
 @pytest.mark.parametrize("name", list(BANDITS))
 @pytest.mark.parametrize("reveal", ["played", "smaller", "all"])
 @pytest.mark.parametrize("delay", [0, 7])
-def test_streams_alone_and_side_by_side_play_alike(data, name, reveal, delay):
+def test_what_is_fed_back_and_when(data, name, reveal, delay):
+    """Each repetition played anew by the book: who is known by looking at exits, late or never."""
     tables = [Tables(data).get("test")]
-    ladder = threshold_ladder(tables[0], [0.0, 0.4, 0.6, 0.8])
-    seen = outcomes(ladder.policy, tables)
-    exits, plan = ladder.exits(seen.scores), make_schedule("stationary", ["test"], 300)
-    arms = []
-    for repetitions in (2, 6):  # few: the form that serves; more: side by side
-        requests = Requests(plan, (600,), repetitions, 3, 0.7, (0.1, 0.3))
-        player = BanditPlayer(make_bandit(name), seen, exits, requests, reveal, delay)
-        arms.append(player.play(next(iter(requests))))
-    np.testing.assert_array_equal(arms[0], arms[1][:, :2])
+    family = threshold_family(tables[0], [0.0, 0.4, 0.6, 0.8])
+    seen = outcomes(family.policy, tables)
+    exits, plan = family.exits(seen.scores).astype(int), make_schedule("stationary", ["test"], 300)
+    requests = Requests(plan, (600,), 2, 3, 0.7, (0.1, 0.3))
+    (block,) = requests
+    bandit = make_bandit(name)
+    arms = BanditPlayer(bandit, seen, exits, requests, reveal, delay).play(block)
+    least, most = reward_range("confidence", seen.load.tolist(), (0.1, 0.3))
+    for r in range(2):
+        player, late = bandit.player(4, 3, r), []
+        for t, row in enumerate(block.row[:, r]):
+            arm = player.choose()
+            assert arm == arms[t, r]
+            worth = seen.gain[row, exits[row]] - block.overhead[t, r] * seen.load[exits[row]]
+            shown = [a for a in range(4) if exits[row, a] <= exits[row, arm]]
+            known = {"played": [arm], "smaller": range(arm + 1), "all": shown}[reveal]
+            chance = None
+            if player.chances is not None:
+                starts = [int((exits[row] < k).sum()) for k in exits[row]]
+                chance = reveal_chances(player.chances, reveal, starts)
+            late.append((known[0], known[-1], ((worth - least) / (most - least)).tolist(), chance))
+            late[-1] = late[-1] if block.arrives[t, r] else None
+            if t >= delay and late[t - delay] is not None:
+                player.learn(*late[t - delay])
 
 
 def test_side_information_is_what_every_smaller_arm_would_have_done(data):
     table = Tables(data).get("test")
-    ladder = threshold_ladder(table, [0.0, 0.4, 0.6, 0.8, 1.0])
-    scores = outcomes(ladder.policy, [table]).scores
-    exits = ladder.exits(scores)
-    for arm in range(ladder.arms):
+    family = threshold_family(table, [0.0, 0.4, 0.6, 0.8, 1.0])
+    scores = outcomes(family.policy, [table]).scores
+    exits = family.exits(scores)
+    for arm in range(family.arms):
         for row in range(100):
             went = exits[row, arm]
-            known = ladder.taken(scores[row, : went + 1].tolist(), bool(went == 2))
+            known = family.taken(scores[row, : went + 1].tolist(), bool(went == 2))
             for a, k in enumerate(known):
                 assert k == exits[row, a] if exits[row, a] <= went else k is None
             assert None not in known[: arm + 1]
 
 
 @pytest.mark.parametrize("method", ["max_prob", "entropy:thresholds=joint", "optimal_stopping"])
-def test_family_ladders_nest_and_meet_their_budgets(method):
+def test_families_nest_and_meet_their_budgets(method):
     data = cache(n=3000)
     table = Tables(data).get("fit")
-    ladder = family_ladder(method, table, 5)
-    assert ladder.nested
-    seen = outcomes(ladder.policy, [table])
-    exits = ladder.exits(seen.scores)
+    family = fit_family(method, table, 5)
+    assert family.nested
+    seen = outcomes(family.policy, [table])
+    exits = family.exits(seen.scores)
     paid = np.take_along_axis(seen.cost, exits.astype(int), axis=1).mean(axis=0)
     assert (exits[:, 0] == 0).all() and (exits[:, -1] == 3).all()
-    np.testing.assert_allclose(paid[1:-1], ladder.labels[1:-1], rtol=0.03)
+    np.testing.assert_allclose(paid[1:-1], family.labels[1:-1], rtol=0.03)
 
 
 @settings(max_examples=60, deadline=None)
@@ -142,17 +160,31 @@ def test_family_ladders_nest_and_meet_their_budgets(method):
     st.floats(0.01, 0.99), st.floats(0.001, 1.0), st.floats(0, 1),
 )  # fmt: skip
 def test_the_controller_keeps_its_bound_whatever_comes(inputs, budget, step, start):
-    """Costs per rung are any numbers in [0, 1], but 0 on the first rung and 1 on the last."""
+    """Costs per level are any numbers in [0, 1], but 0 on the first level and 1 on the last."""
     rule = Controller(budget, step, start)
-    one, many = rule.one(5), rule.many(5, 1)
-    paid = []
+    player, paid = rule.player(5), []
     for costs in inputs:
-        arm = one.choose()
-        assert many.choose()[0] == arm
-        paid.append([0.0, *sorted(costs)[1:4], 1.0][arm])
-        one.learn(paid[-1])
-        many.learn(np.array(paid[-1:]))
+        paid.append([0.0, *sorted(costs)[1:4], 1.0][player.choose()])
+        player.learn(paid[-1])
         assert abs(np.mean(paid) - budget) <= rule.bound(len(paid)) + 1e-9
+
+
+@pytest.mark.parametrize(("start", "level"), [(0, 0), (0.04, 0), (0.06, 1), (0.94, 9), (1, 10)])
+def test_the_controller_takes_the_nearest_level(start, level):
+    assert Controller(0.3, start=start).player(11).choose() == level
+
+
+def test_recovered_is_when_a_window_costs_a_quarter_of_staying():
+    baseline = RegretBaseline(make_schedule("a:1000,b:1000", "", 0), np.eye(2))
+    rounds = np.arange(10, 2001, 10)
+    for lost, wanted in (
+        (500, 800),
+        (0, 360),
+        (1000, None),
+    ):  # rounds at full regret; 0.9 of a window will do
+        moving = np.clip(rounds - 1000, 0, lost)[:, None]
+        metrics = SimpleNamespace(rounds=rounds, course={"moving": moving}.get)
+        assert recovery(metrics, baseline) == [wanted]
 
 
 def test_the_controller_holds_the_budget_where_a_fixed_policy_does_not(data):
@@ -176,7 +208,7 @@ def test_what_chooses_by_exit_is_measured_beside_the_others(data):
 
 def test_labels_and_calibration_change_what_is_rewarded(data):
     table = Tables(data).get("test")
-    policy = threshold_ladder(table, [0.5]).policy
+    policy = threshold_family(table, [0.5]).policy
     label = outcomes(policy, [table], "label")
     correct = label.correct.astype(float)
     np.testing.assert_array_equal(label.gain, correct - correct[:, :1])
@@ -187,51 +219,22 @@ def test_labels_and_calibration_change_what_is_rewarded(data):
     assert (outcomes(policy, [table]).gain == np.maximum(raw.gain, 0)).all()
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"policies": ["ucb9"]}, "'policy' must be one of"),
-        ({"policies": ["ucb1:d=2"]}, "'setting of ucb1' must be one of c"),
-        ({"policies": ["controller"]}, "'policy controller' must be given with a budget"),
-        ({"schedule": "wild"}, "'schedule' must be one of"),
-        ({"streams": ["nowhere"]}, "'streams' must be among fit, test, dim"),
-        ({"arms": "1:0:0.5"}, "'arms' must be"),
-        ({"arms": 0}, "'arms' must be a whole number, at least 1"),
-        ({"overhead": -1}, "'overhead' must be"),
-        ({"reward": "gold"}, "'reward' must be one of"),
-        ({"reveal": "none"}, "'reveal' must be one of"),
-        ({"rounds": 1}, "'rounds' must be"),
-        ({"label_share": 0}, "'label_share' must be"),
-        ({"repetitions": 0}, "'repetitions' must be"),
-    ],
-)
-def test_bad_input_is_named(data, settings, said):
-    with pytest.raises(po.InputError, match=said):
-        simulate(data, **{"policies": ["ucb1"], "rounds": 100, "repetitions": 2, **settings})
-
-
 def test_the_controller_keeps_its_budget_where_requests_cost_more_than_those_it_was_made_with():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 1500)
     logits = rng.normal(size=(1500, 3, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2], [3]]
     paid = np.tile([1.0, 2.0, 4.0], (1500, 1))
     parts = {
-        "fit": {
-            "outputs": logits[:500],
-            "labels": labels[:500],
-            "sample_costs": {"ms": paid[:500]},
-        },
-        "test": {
-            "outputs": logits[500:],
-            "labels": labels[500:],
-            "sample_costs": {"ms": 1.5 * paid[500:]},
-        },
+        name: {
+            "outputs": logits[part],
+            "labels": labels[part],
+            "sample_costs": {"ms": times * paid[part]},
+        }
+        for name, part, times in (("fit", slice(500), 1), ("test", slice(500, None), 1.5))
     }
-    data = po.from_arrays(splits=parts, unit="ms")
+    data, asked = po.from_arrays(splits=parts, unit="ms"), {"rounds": 8000, "repetitions": 2}
     for delay in (0, 50):
-        found = po.simulate(
-            data, ["controller"], budget=2.4, rounds=8000, repetitions=2, delay=delay
-        )
+        found = po.simulate(data, ["controller"], budget=2.4, delay=delay, **asked)
         assert abs(found.records[0]["realised_cost"] / 2.4 - 1) < 0.02
 
 

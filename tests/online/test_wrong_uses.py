@@ -8,14 +8,14 @@ import pytest
 
 import policyopt as po
 from policyopt.cli.explain import explain
+from policyopt.online.drift import refit, watch_policy
 from policyopt.online.entrants import every
-from policyopt.online.ladders import family_ladder, threshold_ladder
-from policyopt.online.refit import refit
-from policyopt.online.watching import watch_policy
+from policyopt.online.families import fit_family, threshold_family
 from policyopt.report.simulation import simulation_figure
+from policyopt.runtime.artifact import save_experts
 from policyopt.runtime.bandits import make_bandit
+from policyopt.runtime.drift import Movement
 from policyopt.runtime.experts import ExpertPolicy
-from policyopt.runtime.experts_file import save_experts
 from policyopt.runtime.online import UEEUCB, Controller, LinUCB, Online, SplitEE
 from policyopt.table import Tables
 from tests.synthetic import outputs
@@ -35,12 +35,12 @@ class World:
         self.fit, self.test = self.tables.get("fit"), self.tables.get("test")
         self.fitted = po.fit(self.data, "50%", "max_prob", tables=self.tables)
         self.policy = self.fitted.policy
-        self.ladder = threshold_ladder(self.test, [0, 0.5, 1])
+        self.family = threshold_family(self.test, [0, 0.5, 1])
         self.watch = watch_policy(self.policy, self.test)
         self.prices = (0.0, 0.1, 0.2)
 
     def online(self, **settings):
-        return Online(self.ladder, make_bandit("ucb1"), **settings)
+        return Online(self.family, make_bandit("ucb1"), **settings)
 
     def left(self, **settings):
         """Return an `Online` and a request that has left."""
@@ -62,12 +62,12 @@ def w():
 
 WRONG = {
     # Online: who steers what
-    "one rung, bandit": (lambda w: Online(w.policy, make_bandit("ucb1")), "at least 2 rungs, for ucb1"),
-    "one rung, controller": (lambda w: Online(w.policy, Controller(0.3)), r"family_ladder\(...\) makes one"),
-    "name": (lambda w: Online(w.ladder, "ucb1"), r"'steering' must be a bandit.*make_bandit\('ucb1'\)"),
-    "nobody": (lambda w: Online(w.ladder, None), "'steering' must be a bandit.* Got None"),
+    "one level, bandit": (lambda w: Online(w.policy, make_bandit("ucb1")), "at least 2 levels, for ucb1"),
+    "one level, controller": (lambda w: Online(w.policy, Controller(0.3)), r"fit_family\(...\) makes one"),
+    "name": (lambda w: Online(w.family, "ucb1"), r"'steering' must be a bandit.*make_bandit\('ucb1'\)"),
+    "nobody": (lambda w: Online(w.family, None), "'steering' must be a bandit.* Got None"),
     "class": (lambda w: Online(w.policy, LinUCB), "Got the class LinUCB"),
-    "rungs": (lambda w: Online(w.ladder, LinUCB()), "'ladder' must be a policy, for linucb"),
+    "levels": (lambda w: Online(w.family, LinUCB()), "'ladder' must be a policy, for linucb"),
     "reveal": (lambda w: Online(w.policy, LinUCB(), reveal="played"), "'reveal' must be left out for linucb"),
     "label splitee": (
         lambda w: Online(w.policy, SplitEE(w.prices, 0.1), reward="label"), "label-free for splitee",
@@ -91,10 +91,10 @@ WRONG = {
         lambda w: (p := w.left())[0].feedback(p[1], correct=[1, 1, 1]), "'confidence' reads no labels",
     ),
     "save": (lambda w: w.online().save("/tmp"), "'path' must be a file. Got /tmp"),
-    # ladders, watches, refits
-    "data for a table": (lambda w: family_ladder("max_prob", w.data, 5), "'table' must be a Table. Got ExitData"),
-    "part of a point": (lambda w: family_ladder("max_prob", w.fit, 5.5), "'points' must be a whole number"),
-    "no points": (lambda w: family_ladder("max_prob", w.fit, 0), "'points' must be a whole number, at least 1"),
+    # families, watches, refits
+    "data for a table": (lambda w: fit_family("max_prob", w.data, 5), "'table' must be a Table. Got ExitData"),
+    "part of a point": (lambda w: fit_family("max_prob", w.fit, 5.5), "'points' must be a whole number"),
+    "no points": (lambda w: fit_family("max_prob", w.fit, 0), "'points' must be a whole number, at least 1"),
     "watch data": (lambda w: watch_policy(w.policy, w.data), "'table' must be a Table. Got ExitData"),
     "refit data": (lambda w: refit(w.fitted, w.data, w.test), "'labelled' must be a Table"),
     "refit array": (lambda w: refit(w.fitted, w.fit, np.zeros((3, 3))), "'recent' must be a Table. Got ndarray"),
@@ -121,6 +121,16 @@ WRONG = {
     "all set": (lambda w: w.simulate(policies="bandits:c=1"), "it stands for all of them"),
     "a number": (lambda w: w.simulate(policies=[3]), "'policies' must be one or more names"),
     "seed": (lambda w: w.simulate(seed=-1), "'seed' must be a whole number, at least 0"),
+    "policy": (lambda w: w.simulate(policies="ucb9"), "'policy' must be one of"),
+    "setting": (lambda w: w.simulate(policies="ucb1:d=2"), "'setting of ucb1' must be one of c"),
+    "no budget": (lambda w: w.simulate(policies="controller"), "'policy controller' must be given with a budget"),
+    "schedule": (lambda w: w.simulate(schedule="wild"), "'schedule' must be one of"),
+    "zero arms": (lambda w: w.simulate(arms=0), "'arms' must be a whole number, at least 1"),
+    "overhead": (lambda w: w.simulate(overhead=-1), "'overhead' must be"),
+    "reward": (lambda w: w.simulate(reward="gold"), "'reward' must be one of"),
+    "rounds": (lambda w: w.simulate(rounds=1), "'rounds' must be"),
+    "label share": (lambda w: w.simulate(label_share=0), "'label_share' must be"),
+    "repetitions": (lambda w: w.simulate(repetitions=0), "'repetitions' must be"),
 }  # fmt: skip
 
 
@@ -140,11 +150,11 @@ def test_budgets_out_of_reach_are_budget_errors(w, name, budget):
 
 def test_numbers_of_numpy_are_numbers(w, tmp_path):
     bandit = make_bandit("sliding_window_ucb", {"window": np.int64(10), "xi": np.float64(0.5)})
-    online = Online(w.ladder, bandit, overhead=np.float64(0.1), seed=np.int64(3))
+    online = Online(w.family, bandit, overhead=np.float64(0.1), seed=np.int64(3))
     online.save(tmp_path / "online.json")
     assert Online.load(tmp_path / "online.json").state() == online.state()
-    assert family_ladder("max_prob", w.fit, np.int64(3)).arms == 5
-    assert family_ladder("max_prob", w.fit, "40%").arms == 3
+    assert fit_family("max_prob", w.fit, np.int64(3)).arms == 5
+    assert fit_family("max_prob", w.fit, "40%").arms == 3
 
 
 def test_one_repetition_claims_no_interval_and_no_interval_leaves_the_possible(w):
@@ -173,12 +183,10 @@ def test_the_picture_names_every_policy_and_hides_no_curve(w):
     (legend,) = figure.legends
     assert [t.get_text() for t in legend.get_texts()] == [*found.tallies, "budget"]
     regret, cost, *arms = figure.axes
-    assert (
-        regret.get_legend() is None
-        and cost.get_title("left") == "mean cost of the latest 5 requests [ms]"
-    )
+    assert regret.get_legend() is None
+    assert cost.get_title("left") == "mean cost of the latest 5 requests [ms]"
     assert len(arms) == len(found.tallies) - 1  # all but `fixed`
-    assert {a.get_ylabel() for a in arms} == {"threshold", "exit", "split at exit", "rung"}
+    assert {a.get_ylabel() for a in arms} == {"threshold", "exit", "split at exit", "level"}
 
 
 def test_every_setting_that_is_listed_is_taken(w):
@@ -189,8 +197,6 @@ def test_every_setting_that_is_listed_is_taken(w):
 
 
 def test_an_alarm_by_coins_alone_claims_no_movement():
-    from policyopt.runtime.drift.movement import Movement
-
     still = Movement("exit taken", 1.0, "exit 0 more often", 1.0, 1.0, 5, 9)
     assert str(still) == "exit taken: no visible movement, share 1, over 9 requests since request 5"
 
@@ -207,9 +213,8 @@ def test_a_reader_that_has_seen_enough_breaks_nothing(w, tmp_path):
         "--axes",
         "KNC",
     ]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as run:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as run:
         assert run.stdout.readline() == b"row,exit,prediction,cost\n"
         run.stdout.close()
         assert run.stderr.read() == b"" and run.wait() == 0
@@ -217,7 +222,6 @@ def test_a_reader_that_has_seen_enough_breaks_nothing(w, tmp_path):
 
 def test_explain_says_that_it_takes_single_policies(w, tmp_path):
     save_experts(ExpertPolicy(("clean", "blur"), (w.policy, w.policy)), tmp_path / "experts.json")
-    with pytest.raises(
-        po.InputError, match=r"a single policy. Got experts.json, with one each for clean, blur"
-    ):
+    said = r"a single policy. Got experts.json, with one each for clean, blur"
+    with pytest.raises(po.InputError, match=said):
         explain(tmp_path / "experts.json", tmp_path / "cache")

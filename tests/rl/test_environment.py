@@ -97,20 +97,20 @@ def test_what_an_episode_earns_does_not_hang_on_when_it_pays(late):
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_the_vector_environment_is_many_single_ones(problem, mode):
     """Every episode of it, replayed alone: the same observations, rewards and ends."""
-    envs = ExitVectorEnv(problem, 50, price=(0.01, 1.0), autoreset_mode=mode)
+    envs = ExitVectorEnv(problem, 20, price=(0.01, 1.0), autoreset_mode=mode)
     assert envs.metadata["autoreset_mode"] == mode
     rng = np.random.default_rng(1)
     observations, infos = envs.reset(seed=3)
     assert envs.observation_space.contains(observations)
     alone = ExitEnv(problem, price=(0.01, 1.0))
-    over = np.zeros(50, bool)
+    over = np.zeros(20, bool)
     for _ in range(12):
-        actions = rng.integers(0, 2, 50)
+        actions = rng.integers(0, 2, 20)
         rows, exits, prices = (infos[key].copy() for key in ("row", "exit", "price"))
         seen = observations
         observations, rewards, ended, cut, infos = envs.step(actions)
         assert not cut.any() and envs.observation_space.contains(observations)
-        for i in range(50):
+        for i in range(20):
             if over[i]:  # NEXT_STEP: this step only began the next episode
                 assert rewards[i] == 0 and not ended[i] and infos["exit"][i] == 0
                 continue
@@ -129,7 +129,7 @@ def test_the_vector_environment_is_many_single_ones(problem, mode):
             if end:
                 assert final["_correct"][i] and final["correct"][i] == info["correct"]
                 assert final["cost"][i] == info["cost"]
-        over = ended if mode == AutoresetMode.NEXT_STEP else np.zeros(50, bool)
+        over = ended if mode == AutoresetMode.NEXT_STEP else np.zeros(20, bool)
         if mode == AutoresetMode.DISABLED and ended.any():
             with pytest.raises(InputError, match="are over"):
                 envs.step(actions)
@@ -154,11 +154,8 @@ def test_it_is_what_sync_vector_env_would_do(problem):
 
 
 def test_same_seed_same_episodes(problem):
-    for make in (
-        lambda: ExitEnv(problem, (0.01, 1.0)),
-        lambda: ExitVectorEnv(problem, 9, (0.01, 1.0)),
-    ):
-        first, second = make(), make()
+    for kind, more in ((ExitEnv, ()), (ExitVectorEnv, (9,))):
+        first, second = (kind(problem, *more, (0.01, 1.0)) for _ in "12")
         a, b = first.reset(seed=7)[1], second.reset(seed=7)[1]
         for key in ("row", "price"):
             np.testing.assert_array_equal(a[key], b[key])
@@ -187,9 +184,8 @@ def test_thousands_of_samples_are_played_at_once(problem):
         alive &= ~ended
     assert not alive.any()
     assert earned.mean() == outcome.correct.mean()
-    assert cost.mean() == pytest.approx(
-        table.mean_costs[outcome.exit].mean() / table.mean_costs[-1]
-    )
+    shares = table.mean_costs / table.mean_costs[-1]
+    assert cost.mean() == pytest.approx(shares[outcome.exit].mean())
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from synthetic import cache, outputs
 import policyopt as po
 from policyopt.runtime import load_policy
 from policyopt.runtime.artifact import from_dict, to_dict
-from policyopt.runtime.content import digest_of
 from policyopt.runtime.errors import InputError
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.scores import MaxProb
+from policyopt.runtime.strict_json import digest_of
 
 WRONG = (None, "x", -1, 2, 1e300, float("nan"), True, [], {}, [[]], [1, [2]], "\ud800")
 
@@ -28,7 +28,7 @@ def artifacts():
         MaxProb(), [0.5, 0.8], [1, 2, 4], "ms", "logits", 6, kept=(0, 2, 3), model_exits=4
     )
     return [to_dict(some)] + [
-        to_dict(po.fit(data, 3.0, method, confidence=confidence).policy)
+        to_dict(po.fit(data, 3.0, method, calibrator=confidence).policy)
         for method, confidence in (
             ("optimal_stopping:mix=true", "isotonic"),
             ("max_prob:answer=vector", "beta"),
@@ -93,12 +93,14 @@ def test_whatever_is_changed_it_is_refused_or_decides(artifacts):
     assert tried > 1500
 
 
-def test_golden_version_2(root):
-    """A file written when version 2 began: later versions must read it and decide as it did."""
+@pytest.mark.parametrize("name", ["combined", "kept"])
+def test_golden_files(root, name):
+    """Files as they were once written, and what they decided: they must load and decide so."""
     folder = root / "tests" / "golden"
-    golden = json.loads((folder / "decisions_v2.json").read_text())
+    golden = json.loads((folder / f"decisions_{name}.json").read_text())
     logits = np.array(golden["logits"], dtype=np.float32)
-    policy = load_policy(folder / "policy_v2.json")
+    policy = load_policy(folder / f"policy_{name}.json")
+    assert (policy.path == (0, 2, 3)) == (name == "kept")
     trace = policy.trace(logits)
     assert trace.exit.tolist() == golden["exits"]
     assert trace.taken.tolist() == golden["predictions"]

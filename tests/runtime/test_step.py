@@ -12,8 +12,8 @@ from rules import policy as made
 from policyopt.runtime import Mixture, Policy
 from policyopt.runtime.answers import Temperature
 from policyopt.runtime.errors import InputError
-from policyopt.runtime.observe import Observer
-from policyopt.runtime.output import reduce_logits, with_columns, with_log_prob
+from policyopt.runtime.outputs import reduce_logits, with_columns, with_log_prob
+from policyopt.runtime.policy import Observer
 from policyopt.runtime.scores import RULES, Entropy, Margin, MaxProb, Patience, Vote, score_table
 
 COLUMNS = ("prediction", "top_prob", "top_class", "entropy", "log_sum_exp", "log_prob")
@@ -185,13 +185,11 @@ def test_the_last_exit_always_stops_and_nothing_is_left_of_none():
 
 @pytest.mark.parametrize("wrong", [1.7, 2**63, 10**400, "a", [0.5], [[1]], True])
 def test_numbers_of_samples_are_whole(wrong):
-    from policyopt.export import ScalarPolicy
     from policyopt.runtime.scores import MaxProb
 
     policy = Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "logits", 2)
-    for start in (policy.start, ScalarPolicy(policy).start):
-        with pytest.raises(InputError, match="'samples' must be"):
-            start(wrong)
+    with pytest.raises(InputError, match="'samples' must be"):
+        policy.start(wrong)
     with pytest.raises(InputError, match="'samples' must be"):
         policy.decide(np.zeros((1, 2, 2)), samples=wrong)
     assert policy.start(np.uint8(3)).position == 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections import UserDict
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -17,14 +17,14 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 from torch import nn  # noqa: E402
 
-from policyopt.serving import (  # noqa: E402
+from policyopt.serving import (  # noqa: E402  # noqa: E402
     StagedModel,
     TrainingModeWarning,
     export_cache,
     from_encoder,
     measure,
     serve,
-)  # fmt: skip
+)
 
 C, WIDTH, LAYERS = 5, 16, 3
 WORDS = dict(
@@ -77,8 +77,13 @@ def heads(count=LAYERS):
     return [nn.Linear(WIDTH, C) for _ in range(count)]
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("family", FAMILIES)
+def margin(thresholds=(0.5, 0.5)):
+    return Policy(Margin(), thresholds, [1.0, 2.0, 3.0], "ms", "logits", C)
+
+
+@pytest.mark.parametrize(
+    ("family", "attention"), [*((f, "sdpa") for f in FAMILIES), ("Bert", "eager"), ("ViT", "eager")]
+)
 def test_staged_it_is_the_model(family, attention):
     model, classifiers = built(family, attention), heads()
     modes = [m.training for m in model.modules()]
@@ -91,32 +96,19 @@ def test_staged_it_is_the_model(family, attention):
         assert torch.equal(logits[-1], classifiers[-1](whole.last_hidden_state[:, 0]))
         assert torch.equal(staged.last(batch), logits[-1])
         for k in range(LAYERS - 1):  # an inner exit is the model that has so many layers
-            short = built(
-                family,
-                attention,
-                **{("n" if family == "DistilBert" else "num_hidden") + "_layers": k + 1},
-            )
+            depth = ("n" if family == "DistilBert" else "num_hidden") + "_layers"
+            short = built(family, attention, **{depth: k + 1})
             short.load_state_dict(model.state_dict(), strict=False)
-            assert torch.equal(
-                logits[k], classifiers[k](short(**taken(batch)).last_hidden_state[:, 0])
-            )
+            first = short(**taken(batch)).last_hidden_state[:, 0]
+            assert torch.equal(logits[k], classifiers[k](first))
         if "attention_mask" in batch:  # what stands behind the mask changes nothing
             hidden = batch["attention_mask"] == 0
             other = torch.where(hidden, 3, batch["input_ids"])
             torch.testing.assert_close(staged({**batch, "input_ids": other})[-1], logits[-1])
-            assert not torch.allclose(
-                staged({**batch, "attention_mask": ~hidden | True})[-1], logits[-1]
-            )
+            seen = staged({**batch, "attention_mask": torch.ones_like(hidden)})[-1]
+            assert not torch.allclose(seen, logits[-1])
     rows = np.stack([found.numpy() for found in logits], axis=1)
-    trial = Policy(Margin(), [0.5] * 2, [1.0, 2.0, 3.0], "ms", "logits", C)
-    policy = Policy(
-        Margin(),
-        np.median(trial.trace(rows).scores[:, :-1], axis=0),
-        [1.0, 2.0, 3.0],
-        "ms",
-        "logits",
-        C,
-    )
+    policy = margin(np.median(margin().trace(rows).scores[:, :-1], axis=0))
     decided, scores = policy.decide(rows), policy.trace(rows).scores
     clear = (np.abs(scores[:, :-1] - policy.thresholds) > 1e-5).all(axis=1)
     assert clear.sum() > 40 and len(np.unique(decided.exit)) == 3
@@ -157,14 +149,11 @@ def test_exits_poolers_and_features():
         hidden, _ = staged.stage(0, batch)
         torch.testing.assert_close(staged.vectors(0, hidden), model.pooler(whole.hidden_states[1]))
         torch.testing.assert_close(staged(batch)[1], classifiers[1](whole.pooler_output))
-    costs = measure(
-        staged, {name: value[:2] for name, value in batch.items()}, runs=2, warmup=0
-    ).costs
+    few = {name: value[:2] for name, value in batch.items()}
+    costs = measure(staged, few, runs=2, warmup=0).costs
     assert costs[0].values[1] > 2 * costs[0].values[0]  # three layers and one
     for wrong in ([4], [0, 1], [2, 1], ["1", "2"], [0.5, 1.5], "12"):
-        with pytest.raises(
-            InputError, match="'after' must be ascending numbers of layers from 1 to 3"
-        ):
+        with pytest.raises(InputError, match="'after' must be ascending numbers of layers from 1"):
             from_encoder(model, classifiers, after=wrong)
     with pytest.raises(InputError, match="'classifiers' must be 3 callables"):
         from_encoder(model, classifiers)
@@ -177,7 +166,7 @@ def test_compiled_stages_answer_the_same():
     staged, batch = from_encoder(model, heads()), batch_for(model, 40)
     with torch.inference_mode():
         rows = np.stack([found.numpy() for found in staged(batch)], axis=1)
-    policy = Policy(Margin(), [0.1, 0.1], [1.0, 2.0, 3.0], "ms", "logits", C)
+    policy = margin([0.1, 0.1])
     decided = policy.decide(rows)
     server = serve(staged, policy, compile=True, backend="eager")
     for n in (40, 1, 7):
@@ -231,14 +220,13 @@ def test_an_encoder_of_ones_own_is_shown_a_batch():
     torch.manual_seed(0)
     model, batch, classifiers = Own().eval(), batch_for(built("Bert"), 30), heads()
     torch.nn.init.normal_(model.final_norm.weight)
-    with pytest.raises(InputError, match="'example' must be given where the model's config"):
-        from_encoder(model, classifiers)
-    with pytest.raises(InputError, match="'example' must be a batch of two samples or more"):
-        from_encoder(model, classifiers, example={k: v[:1] for k, v in batch.items()})
-    with pytest.raises(
-        InputError, match=r"'example' must be a batch that Own runs on\. Got IndexError"
+    for words, example in (
+        ("given where the model's config", None),
+        ("a batch of two samples or more", {k: v[:1] for k, v in batch.items()}),
+        (r"a batch that Own runs on\. Got IndexError", {"input_ids": torch.full((2, 3), 99)}),
     ):
-        from_encoder(model, classifiers, example={"input_ids": torch.full((2, 3), 99)})
+        with pytest.raises(InputError, match=f"'example' must be {words}"):
+            from_encoder(model, classifiers, example=example)
     staged = from_encoder(model, classifiers, example={k: v[:4] for k, v in batch.items()})
     with torch.inference_mode():
         last = classifiers[-1](model(**taken(batch))[0][:, 0])
@@ -248,15 +236,15 @@ def test_an_encoder_of_ones_own_is_shown_a_batch():
 
 
 def test_training_mode_is_told_and_looked_up_when_served():
-    mine = Policy(Margin(), [0.5] * 2, [1.0, 2.0, 3.0], "ms", "logits", C)
     model = built("Bert", hidden_dropout_prob=0.5).train()
-    staged = from_encoder(model, heads())
-    with pytest.warns(
-        TrainingModeWarning, match=r"Dropout in stages\[0\], stages\[1\], stages\[2\]"
-    ):
-        serve(staged, mine)
+    staged, words = (
+        from_encoder(model, heads()),
+        r"Dropout in stages\[0\], stages\[1\], stages\[2\]",
+    )
+    with pytest.warns(TrainingModeWarning, match=words):
+        serve(staged, margin())
     model.eval()
-    server, batch = serve(staged, mine), batch_for(model, 30)
+    server, batch = serve(staged, margin()), batch_for(model, 30)
     np.testing.assert_array_equal(server(batch).confidence, server(batch).confidence)
 
 
@@ -266,19 +254,14 @@ def test_served_from_many_threads():
     staged, batches = from_encoder(model, heads()), [batch_for(model, 8, seed) for seed in range(6)]
     with torch.inference_mode():
         alone = [staged(batch)[-1] for batch in batches]
-    wrong = []
 
     def ask(i):
         with torch.inference_mode():
             found = [staged(batches[i])[-1] for _ in range(10)]
-        wrong.extend(i for one in found if not torch.allclose(one, alone[i], atol=1e-5))
+        return all(torch.allclose(one, alone[i], atol=1e-5) for one in found)
 
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(ask, range(6)))
 
 
 @pytest.mark.parametrize(
@@ -290,11 +273,10 @@ def test_served_from_many_threads():
 )  # fmt: skip
 def test_what_no_tokenizer_returns_is_refused(batch, got):
     staged = from_encoder(built("Bert"), heads())
-    mine = Policy(Margin(), [0.5] * 2, [1.0, 2.0, 3.0], "ms", "logits", C)
     words = rf"'batch' must be a mapping with one of input_ids.*{got}\..*tokenizer"
     for more in ({}, {"compile": True, "backend": "eager"}):
         with pytest.raises(InputError, match=words):
-            serve(staged, mine, **more)(batch)
+            serve(staged, margin(), **more)(batch)
 
 
 @pytest.mark.parametrize("key", ["labels", "label"])
@@ -302,11 +284,8 @@ def test_loaders_of_mappings_with_labels(key, tmp_path):
     """As Hugging Face's collators make them; the model does not see the labels."""
     model = built("DistilBert")
     whole, staged = batch_for(model, 60), from_encoder(model, heads())
-    seen = []
-    first = staged.stages[0]
-    model = StagedModel(
-        [lambda b: seen.append(set(b)) or first(b), *staged.stages[1:]], staged.heads
-    )
+    seen, (first, *rest) = [], staged.stages
+    model = StagedModel([lambda b: seen.append(set(b)) or first(b), *rest], staged.heads)
     parts = [{k: v[a : a + 20] for k, v in whole.items()} for a in (0, 20, 40)]
     loader = [{key if k == "labels" else k: v for k, v in part.items()} for part in parts]
     costs = po.Cost("c", "ms", [1, 2, 3])
@@ -315,11 +294,8 @@ def test_loaders_of_mappings_with_labels(key, tmp_path):
     stored = po.open_cache(tmp_path / "a").splits["fit"]
     np.testing.assert_array_equal(stored.array("labels"), whole["labels"].numpy())
     with torch.inference_mode():
-        np.testing.assert_allclose(
-            stored.array("outputs")[:, 2], staged(whole)[2].numpy(), rtol=1e-4, atol=1e-5
-        )
+        last = staged(whole)[2].numpy()
+    np.testing.assert_allclose(stored.array("outputs")[:, 2], last, rtol=1e-4, atol=1e-5)
     del loader[1][key]
-    with pytest.raises(
-        InputError, match="'batch 1 of 'fit'' must be a mapping with one key of lab"
-    ):
+    with pytest.raises(InputError, match="'batch 1 of 'fit'' must be a mapping with one key of l"):
         export_cache(model, {"fit": loader}, tmp_path / "b", costs=costs)

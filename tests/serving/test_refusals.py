@@ -10,7 +10,7 @@ import pytest
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.export.c_run import NoCompiler
+from policyopt.export.c_compiler import NoCompiler
 from policyopt.runtime import ExpertPolicy, InputError, Mixture, Policy
 from policyopt.runtime.reading import looks_like_probabilities
 from policyopt.runtime.scores import Entropy, Margin, MaxProb
@@ -18,14 +18,14 @@ from policyopt.runtime.scores import Entropy, Margin, MaxProb
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from policyopt.serving import (  # noqa: E402
+from policyopt.serving import (  # noqa: E402  # noqa: E402
     StagedModel,
     TrainingModeWarning,
     export_cache,
     from_sequential,
     measure,
     serve,
-)  # fmt: skip
+)
 
 N, K, C = 80, 3, 6
 LOGITS = outputs(N, K, C, seed=2)[0]
@@ -85,9 +85,7 @@ def test_decide_and_trace_refuse_probabilities(rule):
                 call(given)
         call(CHANCES[:3])  # so few could be logits
         call(LOGITS)
-    later = Policy(
-        rule, [0.6], [2.0, 3.0], "ms", "logits", C, kept=(1, 2), model_exits=3
-    )  # fmt: skip
+    later = Policy(rule, [0.6], [2.0, 3.0], "ms", "logits", C, kept=(1, 2), model_exits=3)
     with pytest.raises(InputError, match="'output of exit 1' must be logits"):
         later.decide([None, CHANCES[:, 1], CHANCES[:, 2]])
     experts = ExpertPolicy(("clean", "blur"), (mine, mine))
@@ -106,9 +104,8 @@ def test_served_batches_of_probabilities_are_refused():
     kept = Policy(MaxProb(), [0.6], [2.0, 3.0], "ms", "logits", C, kept=(1, 2), model_exits=3)
     with pytest.raises(InputError, match="'output of exit 1' must be logits"):
         ask(serve(stored(CHANCES), kept), *range(16))
-    own = StagedModel(
-        [lambda h, k=k: (h, torch.from_numpy(CHANCES)[h["row"], k]) for k in range(K)]
-    )
+    rows = torch.from_numpy(CHANCES)
+    own = StagedModel([lambda h, k=k: (h, rows[h["row"], k]) for k in range(K)])
     with pytest.raises(InputError, match="'output of exit 0' must be logits"):
         ask(serve(own, policy()), *range(16))
 
@@ -137,14 +134,6 @@ def test_logits_are_looked_at_once(sizes):
         np.testing.assert_array_equal(ask(server, *rows.tolist()).exit, wanted.exit[rows])
         low += n
     assert server._run is model and server._single.model is model
-
-
-def test_policies_of_probabilities_are_not_looked_at():
-    model = stored(CHANCES)
-    mine = Policy(MaxProb(), [0.6, 0.6], [1.0, 2.0, 3.0], "ms", "probabilities", C)
-    server = serve(model, mine)
-    assert server._run is model
-    np.testing.assert_array_equal(ask(server, *range(N)).exit, mine.decide(CHANCES).exit)
 
 
 # Training mode
@@ -189,8 +178,10 @@ WRAPS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("wrap", WRAPS)
-@pytest.mark.parametrize("where", ["stages", "heads", "features"])
+@pytest.mark.parametrize(
+    ("wrap", "where"),
+    [*((wrap, "stages") for wrap in WRAPS), ("bare", "heads"), ("closure", "features")],
+)
 def test_training_mode_is_warned_of_wherever_the_module_is(wrap, where):
     parts = {name: [linear(), linear()] for name in ("stages", "heads", "features")}
     parts[where][1] = WRAPS[wrap](linear(nn.Dropout(0.3)))
@@ -242,19 +233,15 @@ def test_only_what_answers_otherwise_in_training_is_told(more, warns):
     assert len(told) == warns
 
 
-def test_wrapped_chains_are_looked_into():
+def test_cut_chains_are_looked_into_and_left_in_their_mode():
+    """A new `nn.Sequential` of modules in evaluation mode says that it trains itself."""
     mine = Policy(MaxProb(), [0.6], [1.0, 2.0], "ms", "logits", 4)
     chain = nn.Sequential(linear(), linear(nn.Dropout()), linear())
     with pytest.warns(TrainingModeWarning, match=r"\(Dropout in stages\[1\]\)"):
         serve(from_sequential(chain, ["0"], [linear()]), mine)
-
-
-def test_cutting_a_chain_leaves_its_modules_in_the_mode_they_are_in():
-    """A new `nn.Sequential` of modules in evaluation mode says that it trains itself."""
     parts = [linear(nn.Dropout()).eval() for _ in range(3)]
     staged = from_sequential(nn.Sequential(*parts), ["0"], [linear()])
     assert not any(m.training for part in parts for m in part.modules())
-    mine = Policy(MaxProb(), [0.6], [1.0, 2.0], "ms", "logits", 4)
     serve(staged, mine)
 
 
@@ -262,18 +249,18 @@ def test_cutting_a_chain_leaves_its_modules_in_the_mode_they_are_in():
 
 
 @pytest.mark.parametrize("size", [1, 50])
-def test_confidence_is_that_of_the_exit_taken(size):
-    server = serve(stored(LOGITS), policy(), confidence=True)
-    one = ask(server, *range(size))
-    assert one.confidence.shape == (size,) and one.probabilities is None
-    taken = torch.from_numpy(LOGITS[np.arange(size), one.exit]).double().softmax(-1).numpy()
-    np.testing.assert_allclose(one.confidence, taken.max(1), rtol=1e-6)
+def test_confidence_and_probabilities_are_those_of_the_exit_taken(size):
+    server, rows = serve(stored(LOGITS), policy(), confidence=True), range(size)
+    one, plain = ask(server, *rows), ask(serve(stored(LOGITS), policy()), *rows)
+    assert one.confidence.shape == (size,) and one.probabilities is None is plain.confidence
     assert "confidence is asked for" in server.reason
-    plain = serve(stored(LOGITS), policy())
-    assert ask(plain, *range(size)).confidence is None and plain.reason == ""
-    np.testing.assert_array_equal(one.exit, ask(plain, *range(size)).exit)
-    both = ask(serve(stored(LOGITS), policy(), confidence=True, probabilities=True), *range(size))
-    np.testing.assert_allclose(both.probabilities.max(1), both.confidence, rtol=1e-6)
+    np.testing.assert_array_equal(one.exit, plain.exit)
+    both = ask(serve(stored(LOGITS), policy(), confidence=True, probabilities=True), *rows)
+    taken = torch.from_numpy(LOGITS[np.arange(size), one.exit]).double().softmax(-1).numpy()
+    np.testing.assert_allclose(both.probabilities, taken, atol=1e-7)
+    np.testing.assert_array_equal(both.probabilities.argmax(1), both.prediction)
+    for served in (one, both):
+        np.testing.assert_allclose(served.confidence, taken.max(1), rtol=1e-6)
     with pytest.raises(InputError, match=r"'native' must be False here.*confidence is asked for"):
         serve(stored(LOGITS), policy(), confidence=True, native=True)
 
@@ -281,7 +268,7 @@ def test_confidence_is_that_of_the_exit_taken(size):
 def test_calibrated_confidence_is_served():
     logits, labels = outputs(400, K, C, seed=5)
     data = po.from_arrays(logits, labels, [1.0, 2.0, 3.0], unit="ms")
-    mine = po.fit(data, 2.0, "max_prob", confidence="platt").policy
+    mine = po.fit(data, 2.0, "max_prob", calibrator="platt").policy
     server = serve(stored(LOGITS), mine, confidence=True)
     many = ask(server, *range(N))
     wanted = np.empty(N)
@@ -300,22 +287,6 @@ def test_calibrated_confidence_is_served():
 
 
 # Inputs
-
-
-@pytest.fixture
-def chain():
-    return nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, C)).eval()
-
-
-@pytest.mark.parametrize("cuts", [[0, 1], "0", "01", None, 3, [["0"]], [None], b"0", [""]])
-def test_cuts_that_are_no_names_are_refused(chain, cuts):
-    with pytest.raises(InputError, match="'cuts' must be names of children"):
-        from_sequential(chain, cuts, [nn.Identity()])
-
-
-def test_heads_that_are_no_sequence_are_refused(chain):
-    with pytest.raises(InputError, match="'heads' must be 2 callables"):
-        from_sequential(chain, ["0"], None)
 
 
 @pytest.mark.parametrize("form", [lambda x: x, lambda x: {"x": x}, lambda x: (x, None)])
@@ -362,6 +333,3 @@ def test_devices_and_options_are_checked_before_anything_is_written(tmp_path):
         export_cache(model, (x, None), tmp_path / "c", costs=COST, foo=1)
     assert not (tmp_path / "c").exists()
     assert export_cache(model, (x, None), tmp_path / "c", costs=COST, device="cpu") == {"pool": N}
-
-
-# Encoders of other layouts, and batches that hold their labels

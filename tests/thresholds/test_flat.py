@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyopt.export import bundle
+from policyopt.export import manifest
 from policyopt.runtime.policy import ALWAYS, NEVER, first_exit
 from policyopt.runtime.scores import Constant, Entropy, Margin, MaxProb
-from policyopt.thresholds.flat import ROUNDING, ULPS, level, level_held_out
-from policyopt.thresholds.meet import meet_budget, unless_idle
-from policyopt.thresholds.planned import solve_planned
+from policyopt.thresholds.budget_search import meet_budget, unless_idle
+from policyopt.thresholds.degenerate_scores import ROUNDING, ULPS, collapse, collapse_held_out
 from policyopt.thresholds.problem import Problem, Solution
-from policyopt.thresholds.solve import solve_path
+from policyopt.thresholds.quotas import solve_planned
+from policyopt.thresholds.solvers import solve_path
 
 COSTS = np.array([1.0, 2.0, 4.0, 8.0])
 
@@ -24,19 +24,17 @@ def posed(flat, seed, rows=120, centre=2.4e-7, noise=1e-19):
     rng = np.random.default_rng(seed)
     scores = rng.random((rows, 4))
     scores[:, flat] = centre + noise * rng.normal(size=(rows, len(flat)))
-    made, found = level(Constant(), scores)
+    made, found = collapse(Constant(), scores)
     value = np.repeat((rng.random(rows) < 0.7)[:, None].astype(float), 4, axis=1)
     return scores, Problem(made, value, COSTS, flat=found)
 
 
 def test_the_tolerance_is_what_exports_are_held_to():
-    assert {bundle.ULPS["c"], bundle.ULPS["onnx"]} == {ULPS}
+    assert {manifest.ULPS["c"], manifest.ULPS["onnx"]} == {ULPS}
 
 
 @given(
-    st.integers(0, 10_000),
-    st.floats(-1e6, 1e6),
-    st.sampled_from([0.0, 0.3, 0.9, 1.2, 30.0, 1e5]),
+    st.integers(0, 10_000), st.floats(-1e6, 1e6), st.sampled_from([0.0, 0.3, 0.9, 1.2, 30.0, 1e5])
 )
 def test_flat_exactly_where_the_whole_spread_is_rounding(seed, centre, share):
     """An exit counts by its whole spread; the others keep their scores bit by bit."""
@@ -44,7 +42,7 @@ def test_flat_exactly_where_the_whole_spread_is_rounding(seed, centre, share):
     scores = rng.normal(size=(20, 3))
     tolerance = ROUNDING * max(abs(centre), 1.0)
     scores[:, 1] = centre + share * tolerance * np.linspace(0, 1, 20)
-    made, flat = level(Constant(), scores)
+    made, flat = collapse(Constant(), scores)
     if share in (0.3, 0.9):
         assert flat == (1,)
         assert len(np.unique(made[:, 1])) == 1
@@ -59,18 +57,18 @@ def test_saturated_confidences_stay_apart(rule):
     """Their error is a share of the distance from 1: 1 - 1e-9 and 1 - 2e-9 are far apart."""
     doubt = np.array([1e-9, 2e-9, 3e-8, 5e-10])
     scores = np.stack([1 - doubt, np.ones(4)], axis=1)
-    made, flat = level(rule, scores)
+    made, flat = collapse(rule, scores)
     assert made is scores
     assert flat == ()
-    assert level(Constant(), scores)[1] == (0,)
+    assert collapse(Constant(), scores)[1] == (0,)
     noise = np.stack([0.4 + 1e-7 * np.linspace(0, 1, 4), np.ones(4)], axis=1)
-    assert level(rule, noise)[1] == (0,)
+    assert collapse(rule, noise)[1] == (0,)
 
 
 def test_neither_one_row_nor_infinities_nor_the_last_exit_are_flat():
-    assert level(Constant(), np.array([[0.3, 0.0]]))[1] == ()
-    assert level(Constant(), np.array([[np.inf, 0.0], [0.0, 1e-12]]))[1] == ()
-    assert level(Constant(), np.array([[-np.inf, 0.0], [-np.inf, 0.0]]))[1] == ()
+    assert collapse(Constant(), np.array([[0.3, 0.0]]))[1] == ()
+    assert collapse(Constant(), np.array([[np.inf, 0.0], [0.0, 1e-12]]))[1] == ()
+    assert collapse(Constant(), np.array([[-np.inf, 0.0], [-np.inf, 0.0]]))[1] == ()
 
 
 def test_the_deployed_rule_says_what_is_flat():
@@ -79,12 +77,12 @@ def test_the_deployed_rule_says_what_is_flat():
     folds = np.stack([0.3 + 0.01 * (np.arange(500) % 5), rng.random(500), np.zeros(500)], axis=1)
     whole = folds.copy()
     whole[:, 0] = 0.32 + 1e-12 * rng.normal(size=500)
-    made, flat = level_held_out(Constant(), folds, lambda rows: whole[rows])
+    made, flat = collapse_held_out(Constant(), folds, lambda rows: whole[rows])
     assert flat == (0,)
     assert len(np.unique(made[:, 0])) == 1
     assert made[0, 0] == pytest.approx(0.32, abs=1e-9)
     np.testing.assert_array_equal(made[:, 1], folds[:, 1])
-    assert level_held_out(Constant(), folds, lambda rows: folds[rows]) == (folds, ())
+    assert collapse_held_out(Constant(), folds, lambda rows: folds[rows]) == (folds, ())
 
 
 def test_one_row_that_differs_is_enough_not_to_be_flat():
@@ -93,8 +91,8 @@ def test_one_row_that_differs_is_enough_not_to_be_flat():
     for place in (0, 1234, 4999):
         scores = whole.copy()
         scores[place, 0] = 0.1
-        assert level_held_out(Constant(), whole, lambda rows, s=scores: s[rows])[1] == ()
-        assert level(Constant(), scores)[1] == ()
+        assert collapse_held_out(Constant(), whole, lambda rows, s=scores: s[rows])[1] == ()
+        assert collapse(Constant(), scores)[1] == ()
 
 
 @given(st.integers(0, 10_000), st.lists(st.sampled_from([0, 1e-9, -1e-9, 1e-6, 0.2, -3.0]), min_size=3, max_size=3))  # fmt: skip

@@ -61,7 +61,6 @@ def test_plan_writes_what_it_says(run, place):
     assert [part.tier for part in parts] == list(dict.fromkeys(report["chosen"]["tiers"]))
     code, text, _ = run(*command, "--method", "none")
     assert code == 0 and "full model, one" in text and "latency [ms]" in text
-    assert run(*command, "--method", "none", "--format", "csv")[1].count("\n") == 4
 
 
 def test_an_accuracy_at_the_least_energy(run, place):
@@ -85,25 +84,19 @@ def test_no_threshold_is_a_score_and_exports_decide_alike(run, place):
     pytest.importorskip("onnxruntime")
     out, folder = place / "out", place / "exported"
     command = ("plan", place / "cache", "--tiers", place / "tiers.toml", "--method", "none")
-    gates = 0
-    for goal in (("--budget", "11"), ("--accuracy", "70%")):
-        assert run(*command, *goal, "--out", out)[0] == 0
-        policy = po.load_policy(out / "policy.json")
-        data = po.open_cache(place / "cache")
-        key, rows = data.rows("fit")
-        scores = policy.trace(data.splits[key].array("outputs")[rows]).scores
-        for i, threshold in enumerate(policy.thresholds):
-            assert threshold not in scores[:, i]
-            away = np.abs(scores[:, i] - threshold).min()
-            assert away > 64 * 2.0**-23  # what exports may differ by
-            gates += 0 < (scores[:, i] >= threshold).mean() < 1
-        export = ("export", out / "policy.json", "--to", "python,onnx,c", "--out", folder)
-        source = ("--cache", place / "cache", "--split", "fit", "--rows", "600")
-        assert run(*export, *source)[0] == 0
-        code, text, error = run("verify", folder)
-        assert code == 0, error
-        assert "onnx" in text and " c " in text and "python" in text
-    assert gates >= 2  # thresholds that divide the rows
+    assert run(*command, "--accuracy", "70%", "--out", out)[0] == 0
+    policy, data = po.load_policy(out / "policy.json"), po.open_cache(place / "cache")
+    key, rows = data.rows("fit")
+    scores = policy.trace(data.splits[key].array("outputs")[rows]).scores[:, :-1]
+    away = np.abs(scores - policy.thresholds).min()
+    assert away > 64 * 2.0**-23  # what exports may differ by
+    shares = (scores >= policy.thresholds).mean(axis=0)
+    assert ((shares > 0) & (shares < 1)).any()  # thresholds that divide the rows
+    export = ("export", out / "policy.json", "--to", "python,onnx,c", "--out", folder)
+    assert run(*export, "--cache", place / "cache", "--split", "fit", "--rows", "600")[0] == 0
+    code, text, error = run("verify", folder)
+    assert code == 0, error
+    assert "onnx" in text and " c " in text and "python" in text
 
 
 def test_a_floor_with_confidence(run, place):

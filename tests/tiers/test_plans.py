@@ -1,4 +1,4 @@
-"""Leaving costs against a walk along the way; the best cut against a shortest path."""
+"""Leaving costs against a walk along the way."""
 
 from __future__ import annotations
 
@@ -62,35 +62,6 @@ def test_too_many_cuts_are_refused():
     tiers = tier_cases.tiers(0, 60, 8)
     with pytest.raises(InputError, match="20,000 ways to cut"):
         cuts(tiers, tuple(range(60)), False)
-
-
-def test_the_best_cut_is_the_shortest_path():
-    """Pacheco & Couto, arXiv:2005.04099: with known shares the best partition is a shortest path."""
-    rng = np.random.default_rng(0)
-    for seed in range(20):
-        exits, count = 5, 3
-        table, tiers = tier_cases.table(seed, 20, exits), tier_cases.tiers(seed, exits, count)
-        share = rng.dirichlet(np.ones(exits))
-        amounts = np.diff(table.costs, prepend=0.0)
-        alive = 1.0 - np.concatenate([[0.0], np.cumsum(share)[:-1]])
-        reach = np.zeros(count)  # least expected cost of being at a tier before stage j
-        reach[1:] = np.inf
-        for j in range(exits):
-            size = (tiers.input_bytes if j == 0 else tiers.cut_bytes[j - 1]) + tiers.message_bytes
-            for t in range(1, count):
-                link = tiers.links[t - 1]
-                hop = link.round_trip_ms / 2 + size * 8 / (link.megabits_per_second * 1e3)
-                reach[t] = min(reach[t], reach[t - 1] + alive[j] * hop)
-            for t in range(count):
-                home = sum(
-                    x.round_trip_ms / 2
-                    + tiers.answer_bytes * 8 / (x.back_megabits_per_second * 1e3)
-                    for x in tiers.links[:t]
-                )
-                reach[t] += alive[j] * amounts[j] * tiers.tiers[t].ms_per_unit + share[j] * home
-        plans = cuts(tiers, tuple(range(exits)), False)
-        best = min(float(leaving_costs(tiers, p, "latency", table) @ share) for p in plans)
-        assert best == pytest.approx(reach.min(), rel=1e-12)
 
 
 def test_a_plans_table_has_its_costs_and_unit():

@@ -4,34 +4,57 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
-from pathlib import Path
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 import synthetic
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 import policyopt as po
-from policyopt.runtime.content import digest_of
 from policyopt.runtime.errors import InputError
 from policyopt.runtime.policy import Policy
 from policyopt.runtime.scores import MaxProb
-from policyopt.tiers.emit import tier_policies
+from policyopt.runtime.strict_json import digest_of
 from policyopt.tiers.plans import Plan
-from policyopt.tiers.tier_policy import LEAVE, MOST_SAMPLES, SEND_ON, TierPolicy, load_tier
+from policyopt.tiers.tier_policy import (
+    LEAVE,
+    MOST_SAMPLES,
+    SEND_ON,
+    TierPolicy,
+    load_tier,
+    tier_policies,
+)
 
 NAMES = ("device", "edge", "cloud")
 METHODS = (
     "max_prob", "patience", "vote", "window", "optimal_stopping", "random", "beem",
     "margin:answer=combined", "max_prob:thresholds=joint+mix=true", "subset",
 )  # fmt: skip
+DATA = synthetic.cache(300, 5, 4)
 
 
-@pytest.fixture(scope="module")
-def data():
-    return synthetic.cache(600, 5, 4)
+@cache
+def fitted(method):
+    return po.fit(DATA, "45%", method=method).policy
+
+
+def divided(policy):
+    return tier_policies(policy, Plan((0, 1, 2, 3, 4), (0, 0, 1, 1, 2)), NAMES)
+
+
+def one_by_one(parts, step, number):
+    """Serve one sample tier by tier; what is sent on goes as JSON text."""
+    message = None
+    for part in parts:
+        state = part.start(number) if message is None else part.take_over(json.loads(message))
+        for k in part.exits:
+            action, decision = part.step(k, step(k), state)
+            if action == LEAVE:
+                return k, decision.prediction
+            assert (action == SEND_ON) == (k == part.exits[-1])
+        message = json.dumps(part.hand_over(state))
+    raise AssertionError("the last exit always stops")
 
 
 def through_tiers(parts, outputs, numbers):
@@ -52,9 +75,9 @@ def through_tiers(parts, outputs, numbers):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("tier", [(0, 0, 1, 1, 2), (1, 1, 1, 2, 2), (0, 2, 2, 2, 2), (0,) * 5])
-def test_tiers_decide_as_the_whole_policy(data, method, tier, tmp_path):
-    policy = po.fit(data, "45%", method=method).policy
-    outputs = np.asarray(data.splits["pool"].array("outputs"))[:200]
+def test_tiers_decide_as_the_whole_policy(method, tier, tmp_path):
+    policy = fitted(method)
+    outputs = np.asarray(DATA.splits["pool"].array("outputs"))[:200]
     numbers = np.arange(1000, 1200)
     parts = []
     for i, part in enumerate(tier_policies(policy, Plan((0, 1, 2, 3, 4), tier), NAMES)):
@@ -65,20 +88,9 @@ def test_tiers_decide_as_the_whole_policy(data, method, tier, tmp_path):
     taken, said = through_tiers(parts, outputs, numbers)
     np.testing.assert_array_equal(taken, whole.exit)
     np.testing.assert_array_equal(said, whole.prediction)
-    for row in range(0, 200, 29):  # one sample at a time
-        message, done = None, None
-        for part in parts:
-            state = part.start(numbers[row]) if message is None else part.take_over(message)
-            for k in part.exits:
-                action, decision = part.step(k, outputs[row, k], state)
-                if action == LEAVE:
-                    done = (k, decision.prediction)
-                    break
-                assert (action == SEND_ON) == (k == part.exits[-1])
-            if done:
-                break
-            message = json.loads(json.dumps(part.hand_over(state)))
-        assert done == (whole.exit[row], whole.prediction[row])
+    for row in range(0, 200, 29):
+        found = one_by_one(parts, lambda k, row=row: outputs[row, k], numbers[row])
+        assert found == (whole.exit[row], whole.prediction[row])
 
 
 def test_records_decide_alike_too():
@@ -92,26 +104,15 @@ def test_records_decide_alike_too():
     parts = tier_policies(policy, Plan((0, 1, 2), (0, 1, 1)), NAMES)
     outputs = [{"prediction": said[:, k], "confidence": sure[:, k]} for k in range(3)]
     whole = policy.decide(outputs)
-    for row in range(200):
-        state, message = parts[0].start(row), None
-        for part in parts:
-            state = state if message is None else part.take_over(message)
-            for k in part.exits:
-                one = {name: column[[row]] for name, column in outputs[k].items()}
-                action, decision = part.step(k, one, state)
-                if action == LEAVE:
-                    break
-            if action == LEAVE:
-                assert (k, decision.prediction) == (whole.exit[row], whole.prediction[row])
-                break
-            message = part.hand_over(state)
+    for row in range(0, 200, 3):
+        found = one_by_one(
+            parts, lambda k, row=row: {n: column[[row]] for n, column in outputs[k].items()}, row
+        )
+        assert found == (whole.exit[row], whole.prediction[row])
 
 
-def test_a_tier_without_exits_hands_on_what_began(data):
-    policy = po.fit(data, "45%", method="patience").policy
-    kept = Plan((2, 4), (0, 1, 1, 2, 2))
-    from dataclasses import replace
-
+def test_a_tier_without_exits_hands_on_what_began():
+    policy, kept = fitted("patience"), Plan((2, 4), (0, 1, 1, 2, 2))
     small = replace(
         policy, kept=(2, 4), model_exits=5, thresholds=policy.thresholds[:1],
         costs=policy.costs[:2], overhead=policy.overhead[:2], mixture=None,
@@ -126,10 +127,8 @@ def signed(content, **changed):
     return json.dumps({**body, "sha256": digest_of(body)})
 
 
-def test_changed_files_are_refused(data, tmp_path):
-    policy = po.fit(data, "45%", method="max_prob").policy
-    part = tier_policies(policy, Plan((0, 1, 2, 3, 4), (0, 0, 1, 1, 2)), NAMES)[1]
-    path = tmp_path / "tier.json"
+def test_changed_files_are_refused(tmp_path):
+    part, path = divided(fitted("max_prob"))[1], tmp_path / "tier.json"
     part.save(path)
     text = path.read_text()
     content = json.loads(text)
@@ -137,16 +136,16 @@ def test_changed_files_are_refused(data, tmp_path):
         text[:-20], text.replace('"edge"', '"edgy"'), "[]", json.dumps({**content, "more": 1}),
         json.dumps({k: v for k, v in content.items() if k != "next"}),
         signed(content, version=2), signed(content, version=True),
-        signed(content, version=1.0), signed(content, exits=[True]), signed(content, tier=1), json.dumps({**content, "exits": [True]}),
+        signed(content, version=1.0), signed(content, exits=[True]), signed(content, tier=1),
+        json.dumps({**content, "exits": [True]}),
     ):  # fmt: skip
         path.write_text(wrong)
         with pytest.raises(InputError):
             load_tier(path)
 
 
-def test_wrong_messages_are_refused(data):
-    policy = po.fit(data, "45%", method="patience").policy
-    parts = tier_policies(policy, Plan((0, 1, 2, 3, 4), (0, 0, 1, 1, 2)), NAMES)
+def test_wrong_messages_are_refused():
+    parts = divided(fitted("patience"))
     state = parts[0].start([1, 2])
     for k in (0, 1):
         parts[0].step(k, np.zeros((2, 4)), state)
@@ -161,9 +160,9 @@ def test_wrong_messages_are_refused(data):
         {**good, "arm": {**arm, "data": ""}}, {**good, "arm": {**arm, "dtype": "O"}},
         {**good, "rules": [rule + rule]}, {**good, "answer": [arm]}, {**good, "format": "x"},
         {**good, "version": True}, {**good, "version": 1.0}, {**good, "version": [1]},
-        {**good, "version": 3}, {**good, "policy": "0" * 64}, {**good, "samples": True}, {**good, "samples": 2.0},
-        {**good, "format": ["x"]},
-        {**good, "arm": {**arm, "data": "AgI="}},
+        {**good, "version": 2}, {**good, "policy": "0" * 64}, {**good, "samples": True},
+        {**good, "samples": 2.0}, {**good, "format": ["x"]}, {**good, "position": 5},
+        {**good, "arm": {**arm, "data": "AgI="}}, {**good, "rules": [1]}, {**good, "answer": {}},
     ):  # fmt: skip
         with pytest.raises(InputError):
             parts[1].take_over(wrong)
@@ -171,17 +170,11 @@ def test_wrong_messages_are_refused(data):
         parts[1].step(0, np.zeros((2, 4)), parts[1].take_over(good))
 
 
-def test_a_message_holds_no_more_samples_than_it_says(data):
-    policy = po.fit(data, "45%", method="max_prob").policy
-    parts = tier_policies(policy, Plan((0, 1, 2, 3, 4), (0, 0, 1, 1, 2)), NAMES)
-
-    def sent(rows):
-        state = parts[0].start(np.arange(rows))
-        for k in (0, 1):
-            parts[0].step(k, np.zeros((rows, 4)), state)
-        return state
-
-    state = sent(MOST_SAMPLES + 1)
+def test_a_message_holds_no_more_samples_than_it_says():
+    parts = divided(fitted("max_prob"))
+    state = parts[0].start(np.arange(MOST_SAMPLES + 1))
+    for k in (0, 1):
+        parts[0].step(k, np.zeros((MOST_SAMPLES + 1, 4)), state)
     with pytest.raises(InputError, match=f"at most {MOST_SAMPLES}"):
         parts[0].hand_over(state)
     part = state.keep(np.arange(MOST_SAMPLES + 1) < MOST_SAMPLES)

@@ -6,7 +6,7 @@ import numpy as np
 import synthetic
 
 from policyopt.table import Tables
-from policyopt.tiers.describe import Link, Tier, Tiers
+from policyopt.tiers.description import Link, Tier, Tiers
 
 
 def table(seed, rows=240, exits=3, cascade=False, per_sample=False):

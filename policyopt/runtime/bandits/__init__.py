@@ -1,52 +1,26 @@
-"""Bandits: one file each, named after what it holds. They choose among arms while serving.
+"""Bandits: they choose among arms while serving, and a simulation plays them as a server would.
 
-The bandit called ``x`` is the class in ``x.py`` whose ``name`` is ``x``: a new bandit is a new file.
-What bandits share is in ``parts``.
-A bandit is configuration; `one` makes the form that serves a single stream (plain Python numbers,
-constant time and memory per request), `many` the form that plays R streams side by side (numpy, for
-simulations). Index bandits state their formula twice: `index` for arrays, and `best`, the same in one
-loop over plain numbers, for speed. Both choose the same arms: tests play them side by side.
+A `Bandit` holds settings; its `player` serves a single stream, in plain Python numbers, in constant
+time and memory per request. Repetitions of a simulation are as many players.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
 
 from ..errors import input_error
-from .parts.base import Bandit, Many, One
+from .base import Bandit, Player
+from .exp3 import EXP3
+from .kl_ucb import KLUCB
+from .thompson import Thompson
+from .ucb import UCB1, UCBV, DiscountedUCB, SlidingWindowUCB, UCBTuned
 
-__all__ = ["BANDITS", "Bandit", "Many", "One", "make_bandit"]
+__all__ = ["BANDITS", "Bandit", "Player", "make_bandit"]
 
-
-class _Bandits(Mapping[str, type[Bandit]]):
-    """Name to class; the names are those of the files, so none is imported to list them."""
-
-    def __init__(self) -> None:
-        self._names = [m.name for m in iter_modules(__path__) if not m.ispkg]
-
-    def __getitem__(self, name: str) -> type[Bandit]:
-        if name not in self._names:
-            raise KeyError(name)
-        module = import_module(f".{name}", __name__)
-        return next(
-            value
-            for value in vars(module).values()
-            if isinstance(value, type) and issubclass(value, Bandit)
-            and value.__module__ == module.__name__ and getattr(value, "name", None) == name
-        )  # fmt: skip
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-BANDITS: Mapping[str, type[Bandit]] = _Bandits()
+_EVERY = (DiscountedUCB, EXP3, KLUCB, SlidingWindowUCB, Thompson, UCB1, UCBTuned, UCBV)
+BANDITS: Mapping[str, type[Bandit]] = {bandit.name: bandit for bandit in _EVERY}
 
 
 def make_bandit(name: str, settings: Mapping[str, Any] | None = None) -> Bandit:
@@ -79,8 +53,7 @@ def make_bandit(name: str, settings: Mapping[str, Any] | None = None) -> Bandit:
     known = [f.name for f in fields(bandit)]  # type: ignore[arg-type]
     for key in wanted:
         if key not in known:
-            allowed = ", ".join(known) or "none: it has no settings"
-            raise input_error(
-                f"setting of {name}", f"one of {allowed}", key, f"`policyopt methods {name}`."
-            )
+            allowed = f"one of {', '.join(known) or 'none: it has no settings'}"
+            step = f"`policyopt methods {name}`."
+            raise input_error(f"setting of {name}", allowed, key, step)
     return bandit(**wanted)

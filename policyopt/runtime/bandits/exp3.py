@@ -6,21 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any
 
 from ..checks import check_positive
-from .parts.base import (
-    LEAST_REWARD,
-    MOST_REWARD,
-    Bandit,
-    check_player,
-    no_chance,
-    no_such_arms,
-    unscaled,
-)  # fmt: skip
-from .parts.exp3_many import ManyEXP3
-from .parts.noise import BLOCK, uniforms
-from .parts.saved import checked, row
+from ..errors import InputError, input_error
+from .base import MOST_REWARD, UNIFORM, Bandit, Player, RandomRows, check_player, known_rewards
+from .saved_state import check_fields, number_list
 
 _LARGEST = 1e100  # of a saved estimate
 
@@ -53,7 +44,7 @@ class EXP3(Bandit):
 
     Examples
     --------
-    >>> player = EXP3(gamma=0.5).one(arms=2)
+    >>> player = EXP3(gamma=0.5).player(arms=2)
     >>> arm = player.choose()
     >>> player.chances
     [0.5, 0.5]
@@ -66,9 +57,13 @@ class EXP3(Bandit):
     gamma: float | None = None
     share: float = 0.0
 
-    name: ClassVar[str] = "exp3"
-    summary: ClassVar[str] = "draws its arms, so that all feedback can be weighted"
-    draws: ClassVar[bool] = True
+    name = "exp3"
+    summary = "draws its arms, so that all feedback can be weighted"
+    reference = (
+        "EXP3 and EXP3.S (Auer, Cesa-Bianchi, Freund & Schapire, SIAM J. Comput. 32, 2002, "
+        "sections 3, 8)."
+    )
+    draws = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,73 +82,56 @@ class EXP3(Bandit):
             top = arms * math.log(arms) / max(rounds, 1)
         return min(1.0, math.sqrt(top / (math.e - 1.0)))
 
-    def one(self, arms: int, seed: int = 0, stream: int = 0) -> OneEXP3:
-        """Return a player of one stream; see `Bandit.one`."""
-        return OneEXP3(self, arms, seed, stream)
-
-    def many(self, arms: int, streams: int, seed: int = 0) -> ManyEXP3:
-        """Return a player of R streams; see `Bandit.many`."""
-        return ManyEXP3(self, arms, streams, seed)
+    def player(self, arms: int, seed: int = 0, stream: int = 0) -> Player:
+        """Return a player; see `Bandit.player`."""
+        return EXP3Player(self, arms, seed, stream)
 
 
-class OneEXP3:
-    """Estimated sums of rewards on one stream; see `One`."""
+class EXP3Player:
+    """Estimated sums of rewards; see `Player`."""
 
     def __init__(self, rule: EXP3, arms: int, seed: int, stream: int) -> None:
-        check_player(arms, seed, stream + 1)
+        check_player(arms, seed, stream)
         self.rule, self.rounds, self.gains = rule, 0, [0.0] * arms
         self.chances: Sequence[float] | None = None
-        self._seed, self._stream = seed, stream
-        self._block, self._draws = -1, [0.0]
+        self._draws = RandomRows(UNIFORM, seed, stream, 1, series=1)
 
     def choose(self) -> int:
-        """Return the arm for the next request; see `One.choose`."""
+        """Return the arm for the next request; see `Player.choose`."""
         self.rounds = rounds = self.rounds + 1
         gains, exp = self.gains, math.exp
         arms, top = len(gains), max(gains)
         gamma = self.rule.gamma_at(rounds, arms)
-        rate, floor = gamma / arms, gamma / arms
+        rate = gamma / arms
         weights = [exp(rate * (x - top)) for x in gains]
         total = 0.0
-        for w in weights:
+        for w in weights:  # plainly: `sum` rounds otherwise from one Python to the next
             total += w
         keep = (1.0 - gamma) / total
-        self.chances = chances = [keep * w + floor for w in weights]
+        self.chances = chances = [keep * w + rate for w in weights]
         sums = list(accumulate(chances))
-        drawn = self._draw(rounds - 1) * sums[-1]
+        drawn = self._draws[rounds - 1][0] * sums[-1]
         for a, upto in enumerate(sums):
             if upto > drawn:
                 return a
         return arms - 1
 
-    def _draw(self, at: int) -> float:
-        block = at // BLOCK
-        if block != self._block:
-            found = uniforms(self._seed, self._stream, block, 1)
-            self._block, self._draws = block, found[:, 0].tolist()
-        return self._draws[at % BLOCK]
-
     def learn(
         self, first: int, last: int, rewards: Sequence[float], chance: Sequence[float] | None = None
     ) -> None:
-        """Take in rewards; see `One.learn`. Without `chance`, that of the arm just played."""
+        """Take in rewards; see `Player.learn`. Without `chance`, that of the arm just played."""
         gains = self.gains
-        if not 0 <= first <= last < len(gains):
-            raise no_such_arms(first, last, len(gains))
+        known = known_rewards(first, last, rewards, len(gains))
         if chance is None:
             chance = self.chances
             if first != last or chance is None:
-                raise no_chance()
-        estimates = []
-        for a in range(first, last + 1):
-            if not LEAST_REWARD <= rewards[a] <= MOST_REWARD:
-                raise unscaled(rewards[a])
-            if not 0.0 < chance[a] <= MOST_REWARD:
-                raise no_chance(chance[a])
-            estimates.append(rewards[a] / chance[a])
+                raise _no_chance("none")
+        for p in chance[first : last + 1]:
+            if not 0.0 < p <= MOST_REWARD:
+                raise _no_chance(p)
         before = list(gains) if self.rule.share else gains
-        for a, estimate in enumerate(estimates, first):
-            gains[a] += estimate
+        for a, reward in enumerate(known, first):
+            gains[a] += reward / chance[a]
         if self.rule.share:
             self.gains = self._shared(before)
 
@@ -169,16 +147,20 @@ class OneEXP3:
         return [math.log(math.exp(rate * (x - high)) + part) / rate for x in self.gains]
 
     def state(self) -> dict[str, Any]:
-        """Return all that was learned; see `One.state`."""
+        """Return all that was learned; see `Player.state`."""
         chances = None if self.chances is None else list(self.chances)
         return {"rounds": self.rounds, "gains": list(self.gains), "chances": chances}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state; see `One.restore`."""
-        state = checked("state of the bandit", state, ("rounds", "gains", "chances"))
+        """Go on from a saved state; see `Player.restore`."""
+        state = check_fields("state of the bandit", state, ("rounds", "gains", "chances"))
         arms, chances = len(self.gains), state["chances"]
-        gains = row("gains", state["gains"], arms, -_LARGEST, _LARGEST)
+        gains = number_list("gains", state["gains"], arms, -_LARGEST, _LARGEST)
         if chances is not None:
-            chances = row("chances", chances, arms, 1e-300, MOST_REWARD)
+            chances = number_list("chances", chances, arms, 1e-300, MOST_REWARD)
         self.rounds, self.gains, self.chances = state["rounds"], gains, chances
-        self._block = -1
+
+
+def _no_chance(got: float | str) -> InputError:
+    allowed = "the probability, above 0, that each reward was to be known"
+    return input_error("chance", allowed, got, "`reveal_chances` tells it.")

@@ -1,26 +1,24 @@
-"""KL-UCB (Garivier & Cappe, COLT 2011, algorithm 1), for rewards in [0, 1] with Bernoulli's kl."""
+"""KL-UCB, for rewards in [0, 1] with the divergence of two Bernoulli variables."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-import numpy as np
 
 from ..checks import check_least
-from .parts.base import Floats
-from .parts.index import Floats1, Index
+from .base import setting
+from .index import IndexBandit, IndexPlayer
 
 _STEPS = 60  # of Newton's method at most; 3 to 6 are usual
 _SMALL = 1e-300  # stands in for 0 where there is a logarithm
 _LEAST_SHARE = 1e-30  # moves the index by 1e-15 at most
 _2_3, _8_9 = 2.0 / 3.0, 8.0 / 9.0
 _BELOW = 1.0 - 2.0**-53  # the largest number below 1
+_TIE = 1e-12  # indices this near to the largest are equal to it
 
 
 @dataclass(frozen=True)
-class KLUCB(Index):
+class KLUCB(IndexBandit):
     """The largest q with ``N kl(mean, q) <= ln t + c ln ln t``, kl that of two Bernoulli variables.
 
     Of all rewards in [0, 1] with a given mean Bernoulli's deviate most, so the bound holds for all.
@@ -32,40 +30,23 @@ class KLUCB(Index):
 
     Notes
     -----
-    For t < 3, ``ln ln t`` is taken as 0. Plain numbers solve for indices only where bounds on them
-    leave open which is the largest. Indices within 1e-12 are equal.
-
-    Examples
-    --------
-    >>> player = KLUCB().one(arms=2)
-    >>> player.learn(0, 1, [0.2, 0.9])
-    >>> player.choose()
-    1
+    For t < 3, ``ln ln t`` is taken as 0. Indices are solved for only where bounds on them leave open
+    which is the largest. Indices within 1e-12 are equal.
     """
 
-    c: float = 0.0
+    c: float = setting(0.0, check_least)
 
-    name: ClassVar[str] = "kl_ucb"
-    summary: ClassVar[str] = "bounds the mean as tightly as 0/1 rewards allow"
-    tie: ClassVar[float] = 1e-12
+    name = "kl_ucb"
+    summary = "bounds the mean as tightly as 0/1 rewards allow"
+    reference = (
+        "KL-UCB (Garivier & Cappe, COLT 2011, algorithm 1), for rewards in [0, 1] "
+        "with Bernoulli's kl."
+    )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_least("c", self.c)
-
-    def _level(self, clock: float) -> float:
-        return clock + self.c * math.log(max(clock, 1.0))
-
-    def index(self, m: Any, mean: Any, variance: Any, pulls: Any, clock: Any, noise: Any) -> Any:
-        """Return the indices; see `Index.index`."""
-        del m, variance, noise
-        return upper_bounds(mean, self._level(clock) / pulls)
-
-    def best(
-        self, pulls: Floats1, total: Floats1, square: Floats1, clock: float, noise: Floats1
-    ) -> int:
-        """Return the arm with the largest index; see `Index.best`."""
-        level, sqrt = self._level(clock), math.sqrt
+    def best(self, seen: IndexPlayer, clock: float) -> int:
+        """Return the arm with the largest index; see `IndexBandit.best`."""
+        pulls, total, sqrt = seen.pulls, seen.total, math.sqrt
+        level = clock + self.c * math.log(max(clock, 1.0))
         bounds = []
         for x, n in zip(total, pulls, strict=True):
             p, share = x / n, level / n
@@ -74,13 +55,12 @@ class KLUCB(Index):
                 bounds.append(p + (h + sqrt(h * h + 2.0 * share * k * (p - p * p))) / k)
             else:
                 bounds.append(_not_above(min(max(p, 0.0), 1.0), share))
-        tie = self.tie
         for _ in range(2):
             top = max(bounds)
             first = bounds.index(top)
             p, share = total[first] / pulls[first], level / pulls[first]
             bounds[first] = -1.0
-            if _above(p, max(bounds) + 2.0 * tie, share):
+            if _above(p, max(bounds) + 2.0 * _TIE, share):
                 return first
             # The bounds of those in question, and of those only, are brought nearer to the indices.
             bounds[first] = bar = _nearer(p, share, top)
@@ -88,7 +68,7 @@ class KLUCB(Index):
                 if bound > bar:
                     bounds[a] = _nearer(total[a] / pulls[a], level / pulls[a], bound)
         found = [upper_bound(x / n, level / n) for x, n in zip(total, pulls, strict=True)]
-        bar = max(found) - tie
+        bar = max(found) - _TIE
         return max(a for a, value in enumerate(found) if value >= bar)
 
 
@@ -101,14 +81,14 @@ def _nearer(p: float, share: float, q: float) -> float:
     return q - over * q * (rest - d) / d if over > 0.0 else q
 
 
-def _not_above(p: Any, share: Any, m: Any = math) -> Any:
+def _not_above(p: float, share: float) -> float:
     """Return a bound that no index is above, without logarithms and near it where share is small.
 
     ``kl(p, p + d)`` is the integral of ``x h(p + x)`` from 0 to d with the convex
     ``h(y) = 1 / (y (1 - y))``, so by Jensen's inequality at least ``d^2 / 2 h(p + 2 d / 3)``.
     """
     k, h = 1.0 + share * _8_9, share * (1.0 - p - p) * _2_3
-    return p + (h + m.sqrt(h * h + 2.0 * share * k * (p - p * p))) / k
+    return p + (h + math.sqrt(h * h + 2.0 * share * k * (p - p * p))) / k
 
 
 def _above(p: float, q: float, share: float) -> bool:
@@ -125,12 +105,11 @@ def _above(p: float, q: float, share: float) -> bool:
 
 
 def upper_bound(mean: float, share: float) -> float:
-    """Return the largest q with ``kl(mean, q) <= share``; see `upper_bounds`.
+    """Return the largest q with ``kl(mean, q) <= share``.
 
-    Examples
-    --------
-    >>> [round(upper_bound(mean, 0.2), 6) for mean in (0.0, 0.5, 1.0)]
-    [0.181269, 0.787089, 1.0]
+    Newton's method from the right: there kl is convex in q, so it falls to the root and never under it
+    (but for rounding). It starts at the lesser of two bounds: `_not_above`, and that which follows
+    from ``kl >= mean ln mean + (1 - mean) ln((1 - mean) / (1 - q))``.
     """
     p, share = min(max(mean, _SMALL), _BELOW), max(share, _LEAST_SHARE)
     rest = 1.0 - p
@@ -146,41 +125,5 @@ def upper_bound(mean: float, share: float) -> float:
         d = min(max(d - step, _SMALL), most)
         # The next step would be about step^2 / (d (1 - q)).
         if abs(step) < 1e-8 * math.sqrt(d * (rest - d)):
-            break
-    return p + d
-
-
-def upper_bounds(mean: Floats, share: Any) -> Floats:
-    """Return the largest q with ``kl(mean, q) <= share`` for every entry.
-
-    Newton's method from the right: there kl is convex in q, so it falls to the root and never
-    under it (but for rounding). It starts at the lesser of two bounds: `_not_above`, and that which follows from
-    ``kl >= mean ln mean + (1 - mean) ln((1 - mean) / (1 - q))``.
-
-    Parameters
-    ----------
-    mean, share : ndarray, or float
-        share: at least 0.
-
-    Returns
-    -------
-    ndarray
-
-    Examples
-    --------
-    >>> upper_bounds(np.array([0.0, 0.5, 1.0]), 0.2).round(6)
-    array([0.181269, 0.787089, 1.      ])
-    """
-    p, share = np.clip(mean, _SMALL, _BELOW), np.maximum(share, _LEAST_SHARE)
-    rest = 1.0 - p
-    most = rest * _BELOW
-    tail = rest - rest * np.exp(np.maximum((p * np.log(p) - share) / rest, -700.0))
-    d = np.minimum(np.minimum(_not_above(p, share, np) - p, tail), most)
-    d = np.maximum(d, _SMALL)
-    for _ in range(_STEPS):
-        over = -p * np.log1p(d / p) - rest * np.log1p(-d / rest) - share
-        step = over * (p + d) * (rest - d) / d
-        d = np.clip(d - step, _SMALL, most)
-        if (np.abs(step) < 1e-8 * np.sqrt(d * (rest - d))).all():
             break
     return p + d

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from ..errors import input_error
-from .parts.beta import ManyBeta, OneBeta
-from .parts.index import Floats1, Index
-from .parts.many import ManyIndices
-from .parts.one import OneIndex
+from .base import NORMAL, UNIFORM, Player, RandomRows, known_rewards
+from .index import IndexBandit, IndexPlayer
 
 _POSTERIORS = ("gaussian", "beta")
+_COINS = 1 << 32  # the series of arm 0's coins; those of the tries are far below
 
 
 @dataclass(frozen=True)
-class Thompson(Index):
+class Thompson(IndexBandit):
     """Draws a mean for every arm from what is known of it, and plays the arm of the largest.
 
     Parameters
@@ -34,44 +33,31 @@ class Thompson(Index):
     no pull towards 0, since every arm is played before the first draw. No bound on the regret is
     proven for it; for ``beta`` one is. Draws are not known as probabilities, so `chances` stays
     None. Random numbers follow from seed, stream and round.
-
-    Examples
-    --------
-    >>> player = Thompson().one(arms=2, seed=1)
-    >>> for _ in range(50):
-    ...     player.learn(0, 1, [0.2, 0.9])
-    >>> player.choose()
-    1
     """
 
     posterior: str = "gaussian"
 
-    name: ClassVar[str] = "thompson"
-    summary: ClassVar[str] = "plays each arm as often as it may be the best"
-    spread: ClassVar[bool] = True
-    noisy: ClassVar[bool] = True
+    name = "thompson"
+    summary = "plays each arm as often as it may be the best"
+    reference = (
+        "Thompson sampling (Agrawal & Goyal, COLT 2012, algorithm 2; AISTATS 2013, section 2)."
+    )
+    spread = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.posterior not in _POSTERIORS:
-            raise input_error(
-                "posterior", " or ".join(_POSTERIORS), self.posterior, "E.g. gaussian."
-            )
+            allowed = " or ".join(_POSTERIORS)
+            raise input_error("posterior", allowed, self.posterior, "E.g. gaussian.")
 
-    def index(self, m: Any, mean: Any, variance: Any, pulls: Any, clock: Any, noise: Any) -> Any:
-        """Return the drawn means; see `Index.index`. Those of ``beta`` come as the noise."""
-        if self.posterior == "beta":
-            return noise
-        bound = m.minimum(0.25, variance + m.sqrt(2.0 * clock / pulls))
-        return mean + noise * m.sqrt(bound / pulls)
-
-    def best(
-        self, pulls: Floats1, total: Floats1, square: Floats1, clock: float, noise: Floats1
-    ) -> int:
-        """Return the arm with the largest drawn mean; see `Index.best`."""
-        if self.posterior == "beta":
-            return max(range(len(pulls)), key=lambda a: (noise[a], a))
-        sqrt, twice = math.sqrt, 2.0 * clock
+    def best(self, seen: IndexPlayer, clock: float) -> int:
+        """Return the arm with the largest drawn mean; see `IndexBandit.best`."""
+        if isinstance(seen, BetaPlayer):
+            draws = seen.draws()
+            return max(range(len(draws)), key=lambda a: (draws[a], a))
+        noise = seen.noise[seen.rounds - 1]
+        pulls, total, square, sqrt = seen.pulls, seen.total, seen.square, math.sqrt
+        twice = 2.0 * clock
         chosen, highest = len(pulls) - 1, -math.inf
         for a in range(len(pulls) - 1, -1, -1):
             n = pulls[a]
@@ -87,12 +73,63 @@ class Thompson(Index):
                 chosen, highest = a, value
         return chosen
 
-    def one(self, arms: int, seed: int = 0, stream: int = 0) -> OneIndex:
-        """Return a player of one stream; see `Bandit.one`."""
-        player = OneBeta if self.posterior == "beta" else OneIndex
-        return player(self, self.memory(), arms, seed, stream)
+    def player(self, arms: int, seed: int = 0, stream: int = 0) -> Player:
+        """Return a player; see `Bandit.player`."""
+        kind = BetaPlayer if self.posterior == "beta" else IndexPlayer
+        return kind(self, arms, seed, stream)
 
-    def many(self, arms: int, streams: int, seed: int = 0) -> ManyIndices:
-        """Return a player of R streams; see `Bandit.many`."""
-        player = ManyBeta if self.posterior == "beta" else ManyIndices
-        return player(self, self.memory(), arms, streams, seed)
+
+class BetaPlayer(IndexPlayer):
+    """Counts of 1 and 0 of each arm, and beta draws that a counter fixes.
+
+    A beta variable is ``G / (G + H)`` of two gamma variables, each by Marsaglia & Tsang (ACM TOMS
+    26, 2000, figure 1): propose, accept or try again. Every try of every round has its own numbers.
+    """
+
+    def __init__(self, rule: IndexBandit, arms: int, seed: int, stream: int) -> None:
+        super().__init__(rule, arms, seed, stream)
+        self._key = seed, stream
+        self._coins = [RandomRows(UNIFORM, *self._key, 1, _COINS + a) for a in range(arms)]
+        self._tries: list[tuple[RandomRows, RandomRows]] = []
+
+    def learn(
+        self, first: int, last: int, rewards: Sequence[float], chance: Sequence[float] | None = None
+    ) -> None:
+        """Take in rewards, each as 1 with its own probability, else as 0."""
+        coins = [0.0] * len(self.pulls)
+        for a, reward in enumerate(known_rewards(first, last, rewards, len(coins)), first):
+            # The number that belongs to the arm's next reward: by its count, however late.
+            coins[a] = float(self._coins[a][int(self.pulls[a])][0] < reward)
+        super().learn(first, last, coins, chance)
+
+    def draws(self) -> list[float]:
+        """Return a beta draw per arm."""
+        tried: list[tuple[list[float], list[float]]] = []  # of this round
+        found = []
+        for a, (ones, n) in enumerate(zip(self.total, self.pulls, strict=True)):
+            g = self._gamma(tried, 2 * a, 1.0 + ones)
+            found.append(g / (g + self._gamma(tried, 2 * a + 1, 1.0 + (n - ones))))
+        return found
+
+    def _gamma(
+        self, tried: list[tuple[list[float], list[float]]], slot: int, shape: float
+    ) -> float:
+        d = shape - 1.0 / 3.0
+        scale, attempt = math.sqrt(9.0 * d), 0
+        while True:
+            if attempt == len(tried):
+                if attempt == len(self._tries):
+                    width, series = 2 * len(self.pulls), 2 * attempt
+                    normal = RandomRows(NORMAL, *self._key, width, series)
+                    uniform = RandomRows(UNIFORM, *self._key, width, series + 1)
+                    self._tries.append((normal, uniform))
+                normal, uniform = self._tries[attempt]
+                tried.append((normal[self.rounds - 1], uniform[self.rounds - 1]))
+            xs, us = tried[attempt]
+            x, u = xs[slot], us[slot]
+            v = 1.0 + x / scale
+            if v > 0.0:
+                v = v * v * v
+                if math.log(1.0 - u) < 0.5 * x * x + d * (1.0 - v + math.log(v)):
+                    return d * v
+            attempt += 1

@@ -28,7 +28,7 @@ pool keeps point 1 exact and costs little where delays are small beside n. A cha
 how statistics go together, each staying as it was, is not seen at all.
 
 Departures: one limit per statistic instead of an average of e-detectors, for the reason in 3; the
-bets (see `bets`); an estimate of the change by the last start of a CUSUM run of the same bets.
+bets (see `detector`); an estimate of the change by the last start of a CUSUM run of the same bets.
 
 Reference rows must not have trained anything that deployed scores depend on: take those of split
 ``calibrate``, or recent traffic that was found sound. Thresholds that a controller or a bandit moves
@@ -38,8 +38,7 @@ the two statistics of the first exit only, on which thresholds have no effect.
 
 from __future__ import annotations
 
-from .movement import Alarm, Movement
 from .reference import Reference
-from .watch import DriftWatch
+from .watch import Alarm, DriftWatch, Movement
 
 __all__ = ["Alarm", "DriftWatch", "Movement", "Reference"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,37 +22,14 @@ class Reference:
 
     Statistics, in this order: score at the first exit; class predicted there; where not `steered`,
     the exit taken, and the score at every later exit among the requests that reached it.
-
-    Attributes
-    ----------
-    path : tuple of K int
-        The model's numbers of the exits that the policy runs.
-    classes : int
-        C, 0 where nobody knows; no class (-1) has a cell of its own.
-    steered : bool
-    edges : tuple of arrays
-        Of each score: ascending; cell m holds edges[m-1] < score <= edges[m].
-    pool : ndarray of shape (J, M), int64
-        Rows per cell, 0 beyond a statistic's own cells.
-    moments : ndarray of shape (J, 2), float64
-        Mean and standard deviation of each score; 0 of a class or an exit.
-
-    Examples
-    --------
-    >>> scores = np.column_stack([np.arange(8.0), np.arange(8.0)])
-    >>> found = Reference.of(scores, np.zeros(8, int), np.arange(8) // 4, 2, (0, 1), False, 2)
-    >>> found.names
-    ('score at exit 0', 'class at exit 0', 'exit taken', 'score at exit 1')
-    >>> found.widths, found.pool.sum(axis=1)
-    ((2, 3, 2, 2), array([6, 6, 6, 3]))
     """
 
-    path: tuple[int, ...]
-    classes: int
+    path: tuple[int, ...]  # the model's numbers of the exits that the policy runs
+    classes: int  # C, 0 where nobody knows; no class (-1) has a cell of its own
     steered: bool
-    edges: tuple[Floats, ...]
-    pool: Ints
-    moments: Floats
+    edges: tuple[Floats, ...]  # of each score; cell m holds edges[m-1] < score <= edges[m]
+    pool: Ints  # (J, M): rows per cell, 0 beyond a statistic's own cells
+    moments: Floats  # (J, 2): mean and standard deviation of each score; 0 of a class or an exit
 
     @classmethod
     def of(
@@ -64,19 +41,8 @@ class Reference:
         One row in four sets the edges and is not counted: edges that depend on rows of the pool
         would make those rows unlike the requests, and the p-values no longer exact.
 
-        Parameters
-        ----------
-        scores : ndarray of shape (N, K)
-            Columns past the exit taken are not read.
-        predictions : ndarray of shape (N,)
-            At the first exit.
-        positions : ndarray of shape (N,)
-            Column of the exit taken.
-        classes : int
-        path : tuple of K int
-        steered : bool
-        bins : int
-            Cells per score, at most: quantiles.
+        Of N rows: scores (N, K), whose columns past the exit taken are not read, predictions at the
+        first exit (N,), columns of the exits taken (N,); `bins`: cells per score, at most (quantiles).
         """
         columns = [0] if steered else list(range(len(path)))
         edges, moments = [], []
@@ -100,16 +66,9 @@ class Reference:
                 cells[there[::_EVERY], j] = -1
             else:
                 cells[::_EVERY, j] = -1
-        return blank.counting(cells)
-
-    def counting(self, cells: Ints) -> Reference:
-        """Return the reference with the rows of these cells (N, J) counted, and no others."""
-        pool = np.zeros((len(self.columns), max(self.widths)), dtype=np.int64)
-        for j, column in enumerate(cells.T):
-            pool[j] = np.bincount(column[column >= 0], minlength=pool.shape[1])
-        return Reference(
-            self.path, self.classes, self.steered, self.edges, pool, self.moments
-        )  # fmt: skip
+        most = max(blank.widths)
+        counts = [np.bincount(column[column >= 0], minlength=most) for column in cells.T]
+        return replace(blank, pool=np.array(counts, dtype=np.int64))
 
     @property
     def columns(self) -> tuple[int | None, ...]:
@@ -164,17 +123,22 @@ class Reference:
 
 def as_table(scores: Any) -> Floats:
     """Return scores as numbers (n, K), one row where one request is given; or raise `InputError`."""
+    allowed = "numbers, (N, K), NaN where an exit was not run"
     try:
         table = np.array(scores, dtype=np.float64, ndmin=2)
     except (TypeError, ValueError) as error:
-        raise input_error(
-            "scores", "numbers, (N, K)", str(error), "NaN where an exit was not run."
-        ) from error
+        raise input_error("scores", allowed, str(error)) from error
     if table.ndim != 2:
-        raise input_error(
-            "scores", "numbers, (N, K)", f"shape {table.shape}", "NaN past the exit taken."
-        )
+        raise input_error("scores", allowed, f"shape {table.shape}")
     return table
+
+
+def check_exit(exit: Any, path: Sequence[int]) -> int:
+    """Return the exit taken, refused where the policy does not run it."""
+    if exit not in path:
+        allowed = f"one of {', '.join(map(str, path))}"
+        raise input_error("exit", allowed, exit, "The model's number of the exit taken.")
+    return exit
 
 
 def checked_rows(
@@ -182,26 +146,21 @@ def checked_rows(
 ) -> tuple[Floats, Ints, Ints]:
     """Check n rows and return scores (n, K), predictions (n,) and columns of the exits taken (n,).
 
-    Raises
-    ------
-    InputError
-        Other shapes, exits that the policy does not run, classes that there are not (-1 stands for
-        none; any will do where C is 0: unknown), scores that are not finite where reached.
+    Refused: other shapes, exits that the policy does not run, classes that there are not (-1 stands for
+    none; any will do where C is 0: unknown), scores that are not finite where reached.
     """
     table = as_table(scores)
     given = np.asarray(predictions)
     taken = np.asarray(exits) if exits is not None else np.full(len(table), path[0])
     width = 1 if steered else len(path)
     if not width <= table.shape[1] <= len(path):
-        raise input_error(
-            "scores", f"of shape (N, {len(path)})", table.shape, "NaN where an exit was not run."
-        )
+        allowed = f"of shape (N, {len(path)})"
+        raise input_error("scores", allowed, table.shape, "NaN where an exit was not run.")
     for name, array in (("predictions", given), ("exits", taken)):
         if array.shape != (len(table),) or array.dtype.kind not in "iu":
-            raise input_error(
-                name, f"{len(table)} integers, one per row of the scores",
-                f"shape {array.shape}, dtype {array.dtype}", "Predictions are those of the first exit.",
-            )  # fmt: skip
+            allowed = f"{len(table)} integers, one per row of the scores"
+            got = f"shape {array.shape}, dtype {array.dtype}"
+            raise input_error(name, allowed, got, "Predictions are those of the first exit.")
     strange = given[(given < -1) | (given >= classes)]
     if classes and len(strange):
         allowed = f"classes from 0 to {classes - 1}, or -1 for none"
@@ -209,16 +168,12 @@ def checked_rows(
     positions = np.searchsorted(np.array(path), taken)
     unknown = np.array(path)[np.minimum(positions, len(path) - 1)] != taken
     if unknown.any():
-        raise input_error(
-            "exit", f"one of {', '.join(map(str, path))}", int(taken[unknown][0]),
-            "Give the model's number of the exit taken.",
-        )  # fmt: skip
+        check_exit(int(taken[unknown][0]), path)
     if steered:
         positions = np.zeros(len(table), dtype=np.int64)
     reached = np.arange(table.shape[1]) <= positions[:, None]
     if not np.isfinite(table[reached]).all():
-        raise input_error(
-            "scores", "finite at every exit up to the one taken",
-            f"{table[reached & ~np.isfinite(table)][0]}", "Pass what `Policy.step` returned.",
-        )  # fmt: skip
+        allowed = "finite at every exit up to the one taken"
+        got = float(table[reached & ~np.isfinite(table)][0])
+        raise input_error("scores", allowed, got, "Pass what `Policy.step` returned.")
     return table, given.astype(np.int64), positions

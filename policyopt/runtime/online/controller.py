@@ -2,9 +2,9 @@
 
 With costs scaled to [0, 1] between the first and the last exit and b the budget on that scale, the
 price moves by ``p <- p + step * (cost - b)`` after every request, and the next request is served on
-the rung at position ``(1 - p)`` of the ladder: the dearer traffic was, the cheaper the next rung.
+the level at position ``(1 - p)`` of a policy family: the dearer traffic was, the cheaper the next.
 
-Bound. Rung 0 leaves at exit 0 always, the last rung never early. So at p >= 1 the cost is 0 <= b
+Bound. Level 0 leaves at exit 0 always, the last level never early. So at p >= 1 the cost is 0 <= b
 and p does not rise, at p <= 0 the cost is 1 >= b and p does not fall: p stays in ``[-step * b, 1 + step * (1 - b)]``
 without clipping. Summing the updates, ``sum(cost - b) = (p_T - p_0) / step``, hence after T requests
 
@@ -21,16 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
-
-from ..bandits.parts.saved import checked
-from ..checks import check_positive, check_share, check_whole, plain_fields
+from ..bandits.base import Steering, setting
+from ..bandits.saved_state import check_fields, refused
+from ..checks import check_positive, check_share, check_whole
+from ..decision import ALWAYS, NEVER
 from ..errors import input_error
-from ..thresholds import ALWAYS, NEVER
-from ..typing import Floats, Ints
-from .ladder import Ladder
+from ..typing import Floats
+from .family import MAKES_ONE, PolicyFamily
 
 _BUDGET = "a share of the way from the first exit's cost to the last's, in [0, 1]"
 _FAR = 1e12  # of a saved price
@@ -38,8 +37,8 @@ _LARGEST = 1000.0  # share that one request may cost: beyond it, the unit is lik
 
 
 @dataclass(frozen=True)
-class Controller:
-    """Keeps the mean cost at a budget by moving along a ladder.
+class Controller(Steering):
+    """Keeps the mean cost at a budget by moving along a policy family.
 
     Parameters
     ----------
@@ -47,57 +46,46 @@ class Controller:
         b: the budget as a share of the way from the cost of exit 0 to that of the last exit,
         in [0, 1].
     step : float
-        How far the price moves. Large: the bound holds sooner; small: the rungs used differ less,
+        How far the price moves. Large: the bound holds sooner; small: the levels used differ less,
         which costs less accuracy. With the default 0.02 the mean cost is within 1 % of the way
         after 5,100 requests at the latest, usually long before.
     start : float
-        Position on the ladder, in [0, 1], at which to start: 0 the cheapest rung.
+        Position in the family, in [0, 1], at which to start: 0 the cheapest level.
 
     Examples
     --------
-    >>> player = Controller(budget=0.3, step=0.1).one(arms=11)
+    >>> player = Controller(budget=0.3, step=0.1).player(arms=11)
     >>> player.choose()
     5
-    >>> player.learn(1.0)  # it went to the last exit: the next rung is cheaper
+    >>> player.learn(1.0)  # it went to the last exit: the next level is cheaper
     >>> player.choose()
     4
     """
 
     budget: float
-    step: float = 0.02
-    start: float = 0.5
+    step: float = setting(0.02, check_positive, most=1.0)
+    start: float = setting(0.5, check_share)
 
-    name: ClassVar[str] = "controller"
-    summary: ClassVar[str] = "moves along the ladder so that the mean cost stays at the budget"
+    name = "controller"
+    summary = "moves along a policy family so that the mean cost stays at the budget"
+    reference = (
+        "Budget controller: dual ascent on the price of cost keeps the mean cost at the budget."
+    )
 
     def __post_init__(self) -> None:
-        plain_fields(self)
+        super().__post_init__()
         check_share("budget", self.budget, _BUDGET)
-        check_positive("step", self.step, most=1.0)
-        check_share("start", self.start)
 
-    def check_ladder(self, ladder: Ladder) -> None:
-        """Refuse a ladder that the bound does not hold for: its ends must be always and never.
-
-        Raises
-        ------
-        InputError
-            Its first rung may go beyond exit 0, its last may leave early, or all exits cost the same.
-        """
-        costs, ends = ladder.policy.costs, ladder.thresholds
+    def check_family(self, family: PolicyFamily) -> None:
+        """Refuse a family that the bound does not hold for: its ends must be always and never."""
+        costs, ends = family.policy.costs, family.thresholds
         if not costs[-1] > costs[0]:
-            raise input_error(
-                "ladder",
-                "of a policy whose exits differ in cost",
-                costs.tolist(),
-                "It steers cost.",
-            )
+            allowed = "of a policy whose exits differ in cost"
+            raise input_error("ladder", allowed, costs.tolist(), "It steers cost.")
         if ends[0, 0] > ALWAYS or (ends[-1] < NEVER).any():
-            raise input_error(
-                "ladder", "one whose first rung leaves at exit 0 always, its last never early, for a "
-                "controller", f"ends {ends[0].tolist()} and {ends[-1].tolist()}",
-                "policyopt.online.ladders.family_ladder makes one.",
-            )  # fmt: skip
+            allowed = "one whose first level leaves at exit 0 always, its last never early, for a controller"
+            got = f"ends {ends[0].tolist()} and {ends[-1].tolist()}"
+            raise input_error("ladder", allowed, got, f"{MAKES_ONE} makes one.")
 
     def share(self, costs: Floats, cost: float) -> float:
         """Return a cost on the scale of the budget: 0 that of exit 0, 1 that of the last exit."""
@@ -112,16 +100,13 @@ class Controller:
         check_whole("rounds", rounds)
         return (1.0 + self.step) / (self.step * rounds)
 
-    def one(self, arms: int) -> OneController:
-        """Return a player of one stream on a ladder of A rungs."""
-        return OneController(self, arms)
-
-    def many(self, arms: int, streams: int) -> ManyControllers:
-        """Return a player of R streams."""
-        return ManyControllers(self, arms, streams)
+    def player(self, arms: int, seed: int = 0, stream: int = 0) -> ControllerPlayer:
+        """Return a player on a family of A levels; it draws nothing."""
+        del seed, stream
+        return ControllerPlayer(self, arms)
 
 
-class OneController:
+class ControllerPlayer:
     """The price on one stream."""
 
     def __init__(self, rule: Controller, arms: int) -> None:
@@ -129,7 +114,7 @@ class OneController:
         self.price = 1.0 - rule.start
 
     def choose(self) -> int:
-        """Return the rung for the next request."""
+        """Return the level for the next request."""
         return min(max(int((1.0 - self.price) * self._last + 0.5), 0), self._last)
 
     def learn(self, cost: float) -> None:
@@ -142,25 +127,8 @@ class OneController:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state, checked."""
-        price = checked("state of the controller", state, ("price",))["price"]
+        price = check_fields("state of the controller", state, ("price",))["price"]
         # Where feedback is late, it may be far out.
         if not isinstance(price, float) or not abs(price) <= _FAR:
-            raise input_error("price", f"a number in [{-_FAR:g}, {_FAR:g}]", price, "Start anew.")
+            raise refused("price", f"a number in [{-_FAR:g}, {_FAR:g}]", price)
         self.price = price
-
-
-class ManyControllers:
-    """The prices on R streams, (R,)."""
-
-    def __init__(self, rule: Controller, arms: int, streams: int) -> None:
-        self.rule, self._last = rule, arms - 1
-        self.price = np.full(streams, 1.0 - rule.start)
-
-    def choose(self) -> Ints:
-        """Return the rungs for the next request of every stream, (R,)."""
-        found = ((1.0 - self.price) * self._last + 0.5).astype(np.int64)
-        return np.clip(found, 0, self._last)
-
-    def learn(self, cost: Floats) -> None:
-        """Take in the scaled costs of one request per stream, (R,)."""
-        self.price += self.rule.step * (cost - self.rule.budget)

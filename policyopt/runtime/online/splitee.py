@@ -29,23 +29,22 @@ loop enters updates several times, this does not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..bandits.parts.base import Bools, Ints
-from ..bandits.ucb1 import UCB1
-from ..checks import check_least, check_positive, plain_fields
+from ..bandits.base import Steering, setting
+from ..bandits.ucb import UCB1
+from ..checks import check_least, check_positive
 from ..errors import input_error
-from ..parameters import numbers
-from ..typing import Floats
+from ..typing import Floats, Ints
+from .feedback import Seen, ascending, check_prices
 
 
 @dataclass(frozen=True)
-class SplitEE:
+class SplitEE(Steering):
     """Learns up to which exit to compute before one confidence decides: leave, or the last exit.
 
     Parameters
@@ -66,132 +65,79 @@ class SplitEE:
     Examples
     --------
     >>> rule = SplitEE(layers=(0.1, 0.2, 0.3), offload=0.2, alpha=0.8)
-    >>> confidence = np.array([[0.6, 0.9, 0.95]])
-    >>> rule.exits(confidence), rule.rewards(confidence).round(2)
-    (array([[2, 1, 2]], dtype=int16), array([[0.65, 0.7 , 0.65]]))
+    >>> rule.exits(np.array([[0.6, 0.9, 0.95]]))
+    array([[2, 1, 2]])
     """
 
     layers: tuple[float, ...]
     offload: float
-    alpha: float = 0.8
-    mu: float = 1.0
+    alpha: float = setting(0.8, check_positive, most=1.0)
+    mu: float = setting(1.0, check_least)
     side: bool = False
-    beta: float = 1.0
+    beta: float = setting(1.0, check_positive)
 
-    name: ClassVar[str] = "splitee"
-    summary: ClassVar[str] = "learns at which exit to choose between leaving and the last exit"
+    name = "splitee"
+    summary = "learns at which exit to choose between leaving and the last exit"
+    reference = (
+        "SplitEE (Bajpai et al., AIMLSystems 2023, 2309.09195; I-SplitEE, 2401.10541, adds mu)."
+    )
 
     def __post_init__(self) -> None:
-        plain_fields(self)
-        layers = tuple(numbers("layers", self.layers, 1).tolist())
-        if not layers or layers[0] < 0 or list(layers) != sorted(layers):
-            raise input_error(
-                "layers", "ascending numbers from 0 on", list(layers), "One per exit."
-            )
+        super().__post_init__()
+        layers = ascending("layers", self.layers, "ascending numbers from 0 on", 0.0)
         object.__setattr__(self, "layers", layers)
         check_least("offload", self.offload)
-        check_positive("alpha", self.alpha, most=1.0)
-        check_least("mu", self.mu)
         if not isinstance(self.side, bool):
             raise input_error("side", "true or false", self.side, "E.g. false.")
-        check_positive("beta", self.beta)
 
-    def prices(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return what a split layer costs where the sample leaves, and where it is sent on; (K,)."""
-        sent = [self.mu * (cost + self.offload) for cost in self.layers]
-        own = tuple(self.mu * cost for cost in self.layers)
-        return own, (*sent[:-1], own[-1])
+    def prices(self) -> tuple[list[float], list[float]]:
+        """Return what a split layer costs where the sample leaves, and where it is sent on; K each."""
+        own = [self.mu * cost for cost in self.layers]
+        return own, [self.mu * (cost + self.offload) for cost in self.layers[:-1]] + own[-1:]
 
-    def range(self) -> tuple[float, float]:
-        """Return the least reward there can be, and the width up to the largest."""
-        own, sent = self.prices()
-        least = -max(max(own), max(sent))
-        return least, 1.0 - min(own) - least
-
-    def leaves(self, confidence: Floats) -> Bools:
-        """Return where a sample would leave, were it split there, (n, K); at the last exit always."""
-        found = confidence >= self.alpha
-        found[:, -1] = True
-        return found
-
-    def exits(self, confidence: Floats) -> npt.NDArray[np.int16]:
-        """Return the exit of each row for each split layer, (n, K)."""
+    def exits(self, confidence: Floats) -> Ints:
+        """Return the exit of each row (n, K) for each split layer, (n, K)."""
         last = confidence.shape[1] - 1
-        return np.where(self.leaves(confidence), np.arange(last + 1), last).astype(np.int16)
+        return np.where(confidence >= self.alpha, np.arange(last + 1), last)
 
-    def rewards(self, confidence: Floats) -> Floats:
-        """Return the reward of each row for each split layer, (n, K), in units of confidence."""
-        own, sent = (np.array(price) for price in self.prices())
-        here = self.leaves(confidence)
-        return np.where(here, confidence - own, confidence[:, -1:] - sent)
-
-    def known(self, confidence: Floats, arm: Ints) -> Bools:
-        """Return whose rewards playing `arm` (n,) shows, (n, K)."""
-        layers = np.arange(confidence.shape[1])
-        if not self.side:
-            return layers == arm[:, None]
-        here = self.leaves(confidence)
-        last = ~np.take_along_axis(here, arm[:, None], axis=1) | (arm[:, None] == layers[-1])
-        return (layers <= arm[:, None]) & (here | last)
-
-    def one(self, seed: int = 0, stream: int = 0) -> OneSplitEE:
-        """Return a player of one stream."""
-        return OneSplitEE(self, seed, stream)
-
-    def many(self, streams: int, seed: int = 0) -> ManySplitEE:
-        """Return a player of R streams."""
-        return ManySplitEE(self, streams, seed)
+    def player(self, arms: int, seed: int = 0, stream: int = 0) -> SplitEEPlayer:
+        """Return a player of a model with so many exits."""
+        check_prices("layers", self.layers, arms)
+        return SplitEEPlayer(self, seed, stream)
 
 
-class OneSplitEE:
-    """SplitEE on one stream.
-
-    Examples
-    --------
-    >>> player = SplitEE((0.0, 0.1, 0.2), offload=0.1).one()
-    >>> player.choose()
-    2
-    >>> player.learn([0.5, 0.6, 0.9], 0.9)
-    >>> player.choose()
-    1
-    >>> player.leaves(1, 0.6)  # below alpha: on to the last exit
-    False
-    """
+class SplitEEPlayer:
+    """UCB1 on the split layers of one stream."""
 
     def __init__(self, rule: SplitEE, seed: int, stream: int) -> None:
-        self.rule = rule
-        self.bandit = UCB1(rule.beta).one(len(rule.layers), seed, stream)
+        self.rule, self._last = rule, len(rule.layers) - 1
+        self.bandit = UCB1(rule.beta).player(len(rule.layers), seed, stream)
         self._own, self._sent = rule.prices()
-        self._least, self._width = rule.range()
+        self._least = -max(self._own + self._sent)
+        self._width = 1.0 - min(self._own) - self._least
 
     def choose(self) -> int:
         """Return the split layer for the next request."""
         return self.bandit.choose()
 
-    def leaves(self, split: int, confidence: float) -> bool:
-        """Return whether a sample leaves at its split layer; else it goes to the last exit."""
-        return split == len(self._own) - 1 or confidence >= self.rule.alpha
+    def leaves(self, seen: Seen, at: int) -> bool:
+        """Return whether to leave at exit `at`, not the last: only at the split layer."""
+        return at == seen.arm and seen.confidences[at] >= self.rule.alpha
 
-    def learn(self, confidence: Sequence[float], last: float | None = None) -> None:
-        """Take in what a request has shown.
-
-        Parameters
-        ----------
-        confidence : sequence of i + 1 floats
-            Of exits 0 to i, the split layer; only that of i is read without `side`.
-        last : float, optional
-            Confidence at the last exit, where the sample went there.
-        """
-        split = len(confidence) - 1
+    def rewards(self, seen: Seen) -> Iterator[tuple[int, float]]:
+        """Yield the split layers whose rewards a request has shown, and these."""
+        split, confidence = seen.arm, seen.confidences
         for j in range(0 if self.rule.side else split, split + 1):
-            if self.leaves(j, confidence[j]):
-                reward = confidence[j] - self._own[j]
-            elif last is not None:
-                reward = last - self._sent[j]
-            else:
-                continue
-            rewards = [0.0] * j + [(reward - self._least) / self._width]
-            self.bandit.learn(j, j, rewards)
+            if j == self._last or confidence[j] >= self.rule.alpha:
+                yield j, confidence[j] - self._own[j]
+            elif seen.exit == self._last:
+                yield j, confidence[self._last] - self._sent[j]
+
+    def learn(self, seen: Seen, worth: Sequence[float]) -> None:
+        """Take in the confidences seen; its reward has prices of its own."""
+        del worth
+        for j, reward in self.rewards(seen):
+            self.bandit.learn(j, j, [0.0] * j + [(reward - self._least) / self._width])
 
     def state(self) -> dict[str, Any]:
         """Return all that was learned, JSON-able: that of the bandit."""
@@ -200,31 +146,3 @@ class OneSplitEE:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state, checked."""
         self.bandit.restore(state)
-
-
-class ManySplitEE:
-    """SplitEE on R streams side by side."""
-
-    def __init__(self, rule: SplitEE, streams: int, seed: int) -> None:
-        self.rule = rule
-        self.bandit = UCB1(rule.beta).many(len(rule.layers), streams, seed)
-        self._least, self._width = rule.range()
-
-    def choose(self) -> Ints:
-        """Return the split layers for the next request of every stream, (R,)."""
-        return self.bandit.choose()
-
-    def learn(self, confidence: Floats, arm: Ints, arrives: Bools) -> None:
-        """Take in one request per stream.
-
-        Parameters
-        ----------
-        confidence : ndarray of shape (R, K)
-            Of all exits; those that were not reached have no say.
-        arm : ndarray of shape (R,)
-            The split layers.
-        arrives : ndarray of shape (R,), bool
-        """
-        seen = self.rule.known(confidence, arm) & arrives[:, None]
-        rewards = (self.rule.rewards(confidence) - self._least) / self._width
-        self.bandit.learn(seen, rewards)

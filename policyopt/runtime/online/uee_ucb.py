@@ -29,22 +29,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from ..bandits.parts.base import Bools, Ints
-from ..bandits.parts.saved import checked
-from ..checks import check_positive, check_whole, plain_fields
-from ..errors import input_error
-from ..parameters import numbers
-
-_MOST = 2.0**53  # counts that a float holds exactly
+from ..bandits.base import Steering, setting
+from ..bandits.saved_state import check_fields, check_list, count_list, refused
+from ..checks import check_positive
+from .feedback import Seen, ascending, check_prices
 
 
 @dataclass(frozen=True)
-class UEEUCB:
+class UEEUCB(Steering):
     """Finds the exit of the least cost plus error, by disagreements.
 
     Parameters
@@ -53,50 +47,31 @@ class UEEUCB:
         Of leaving at each exit, in units of the error rate: ascending.
     alpha : float
         Weight of exploration; the analysis of USS-UCB needs more than 1/2.
-
-    Examples
-    --------
-    >>> player = UEEUCB(costs=(0.0, 0.3)).one()
-    >>> for _ in range(200):
-    ...     exit = player.choose()
-    ...     player.learn([4, 4][: exit + 1])
-    >>> player.choose()  # the last exit never said otherwise
-    0
     """
 
     costs: tuple[float, ...]
-    alpha: float = 0.51
+    alpha: float = setting(0.51, check_positive)
 
-    name: ClassVar[str] = "uee_ucb"
-    summary: ClassVar[str] = "finds the one best exit from how often exits disagree"
+    name = "uee_ucb"
+    summary = "finds the one best exit from how often exits disagree"
+    reference = (
+        "UEE-UCB: one exit for all, found without labels from how exits disagree (2209.09480)."
+    )
 
     def __post_init__(self) -> None:
-        plain_fields(self)
-        costs = tuple(numbers("costs", self.costs, 1).tolist())
-        if not costs or list(costs) != sorted(costs):
-            raise input_error("costs", "ascending numbers", list(costs), "One per exit.")
+        super().__post_init__()
+        costs = ascending("costs", self.costs, "ascending numbers")
         object.__setattr__(self, "costs", costs)
-        check_positive("alpha", self.alpha)
 
-    def one(self) -> OneUEEUCB:
-        """Return a player of one stream."""
-        return OneUEEUCB(self)
-
-    def many(self, streams: int) -> ManyUEEUCB:
-        """Return a player of R streams."""
-        return ManyUEEUCB(self, streams)
+    def player(self, arms: int, seed: int = 0, stream: int = 0) -> UEEPlayer:
+        """Return a player of a model with so many exits; it draws nothing."""
+        del seed, stream
+        check_prices("costs", self.costs, arms)
+        return UEEPlayer(self)
 
 
-class OneUEEUCB:
-    """Counts on one stream: rounds that reached each exit, and disagreements with exits before.
-
-    Attributes
-    ----------
-    rounds : int
-    reached : list of K int
-    differ : list of K lists
-        ``differ[j][i]``, i < j: how often exits i and j disagreed.
-    """
+class UEEPlayer:
+    """Rounds that `reached` each exit (K), and how often j and i < j disagreed: `differ[j][i]`."""
 
     def __init__(self, rule: UEEUCB) -> None:
         exits = len(rule.costs)
@@ -120,16 +95,17 @@ class OneUEEUCB:
                 return i
         return last
 
-    def learn(self, prediction: Sequence[int]) -> None:
-        """Take in what exits 0 to i have predicted, of a request that left at i."""
-        if not 0 < len(prediction) <= len(self.reached):
-            allowed = f"of 1 to {len(self.reached)} exits"
-            raise input_error(
-                "prediction", allowed, f"{len(prediction)}", "Those that were reached."
-            )
-        for j, own in enumerate(prediction):
+    def leaves(self, seen: Seen, at: int) -> bool:
+        """Return whether to leave at exit `at`, not the last."""
+        return at == seen.arm
+
+    def learn(self, seen: Seen, worth: Sequence[float]) -> None:
+        """Take in what the exits up to the one taken have predicted; no reward is needed."""
+        del worth
+        prediction = seen.predictions
+        for j in range(seen.arm + 1):
             self.reached[j] += 1
-            row = self.differ[j]
+            row, own = self.differ[j], prediction[j]
             for i in range(j):
                 row[i] += prediction[i] != own
 
@@ -140,62 +116,11 @@ class OneUEEUCB:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state, checked."""
-        state = checked("state of uee_ucb", state, ("rounds", "reached", "differ"))
-        check_whole("rounds", state["rounds"], 0)
+        state = check_fields("state of uee_ucb", state, ("rounds", "reached", "differ"))
         exits, table = len(self.reached), state["differ"]
-        reached = _counts("reached", state["reached"], exits, state["rounds"])
+        reached = count_list("reached", state["reached"], exits, state["rounds"])
         if any(after > n for n, after in pairwise(reached)):
-            raise input_error(
-                "reached", "counts that never rise from exit to exit", reached, "Start anew."
-            )
-        if not isinstance(table, list) or len(table) != exits:
-            raise input_error("differ", f"{exits} lists", table, "Start anew.")
-        differ = [_counts("differ", row, j, reached[j]) for j, row in enumerate(table)]
+            raise refused("reached", "counts that never rise from exit to exit", reached)
+        check_list("differ", table, exits, "lists")
+        differ = [count_list("differ", row, j, reached[j]) for j, row in enumerate(table)]
         self.rounds, self.reached, self.differ = state["rounds"], reached, differ
-
-
-def _counts(name: str, row: Any, length: int, most: int) -> list[int]:
-    """Return a saved list of whole numbers in [0, most], checked."""
-    whole = isinstance(row, list) and all(type(x) is int and 0 <= x <= most for x in row)
-    if not whole or len(row) != length or most > _MOST:
-        raise input_error(name, f"{length} whole numbers from 0 to {most}", row, "Start anew.")
-    return list(row)
-
-
-class ManyUEEUCB:
-    """Counts on R streams: `reached` (R, K) and `differ` (R, K, K), entry j, i as in `OneUEEUCB`."""
-
-    def __init__(self, rule: UEEUCB, streams: int) -> None:
-        check_whole("streams", streams)
-        exits = len(rule.costs)
-        self.rule, self.rounds = rule, 0
-        self.reached = np.zeros((streams, exits))
-        self.differ = np.zeros((streams, exits, exits))
-        costs = np.asarray(rule.costs, dtype=np.float64).reshape(-1)
-        self._dearer = np.subtract.outer(costs, costs)
-        self._later = np.tri(exits, k=-1, dtype=bool)  # j > i
-
-    def choose(self) -> Ints:
-        """Return the exits for the next request of every stream, (R,)."""
-        self.rounds += 1
-        clock = self.rule.alpha * math.log(self.rounds)
-        count = np.maximum(self.reached, 1.0)[:, :, None]  # 0 only before the last exit was seen
-        short = self._dearer < self.differ / count + np.sqrt(clock / count)
-        stop = ~(short & self._later).any(axis=1)  # for the last exit always
-        first = stop.argmax(axis=1)
-        return np.where(self.reached[:, -1] > 0, first, len(self.rule.costs) - 1)
-
-    def learn(self, prediction: npt.NDArray[np.integer], taken: Ints, arrives: Bools) -> None:
-        """Take in one request per stream.
-
-        Parameters
-        ----------
-        prediction : ndarray of shape (R, K)
-            Of all exits; those beyond the exit taken have no say.
-        taken : ndarray of shape (R,)
-        arrives : ndarray of shape (R,), bool
-        """
-        seen = (np.arange(prediction.shape[1]) <= taken[:, None]) & arrives[:, None]
-        self.reached += seen
-        other = prediction[:, :, None] != prediction[:, None, :]
-        self.differ += other & seen[:, :, None] & self._later

@@ -3,34 +3,57 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import input_error
-from ..features import FEATURES
-from ..output import ExitOutput
+from ..outputs import ExitOutput
+from ..parameters import Rule
 from ..typing import Floats
 
 #: Arrays with the samples on their first axis, so that survivors can be picked by index.
 State = tuple[npt.NDArray[Any], ...]
+#: What a score may declare: see `ExitOutput`.
+COLUMNS = frozenset({"margin", "entropy", "log_prob", "features"})
 
 
-class ScoreRule(ABC):
+class ScoreRule(Rule, ABC):
     """One number per sample and exit; higher = readier to exit.
 
-    A subclass is a frozen dataclass: its fields are its parameters and stand in the artifact.
-    `score` sees exit k and the state left by exits 0..k-1, nothing else: a rule cannot peek.
+    A subclass names itself, declares its fields (`policyopt.runtime.array`, ...: they are its parameters
+    and stand in the policy's file) and computes `score`. It sees exit k and the state left by exits
+    0..k-1, nothing else: a rule cannot peek. Of exit k it is shown prediction and confidence, and of
+    `COLUMNS` those that it `needs`.
+
+    Examples
+    --------
+    >>> class Certainty(ScoreRule):
+    ...     name = "certainty"
+    ...     needs = frozenset({"entropy"})
+    ...
+    ...     def score(self, k, output, state):
+    ...         return -output.entropy, state
+    >>> Certainty()
+    Certainty()
     """
 
-    name: ClassVar[str]
-    #: Columns of `ExitOutput` that the rule reads and a record may lack; with "log_prob" it is
-    #: given the logarithms of all class probabilities.
+    role = "score"
+    #: Columns of `ExitOutput` that the rule reads beyond prediction and confidence. "log_prob" gives
+    #: margin and entropy, too; records have it not.
     needs: ClassVar[frozenset[str]] = frozenset()
-    #: Parameters that are not plain numbers; the rule checks them itself, for artifacts are not trusted.
-    arrays: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        needs = cls.__dict__.get("needs", frozenset())
+        if isinstance(needs, (set, tuple, list)):
+            needs = cls.needs = frozenset(needs)
+        if isinstance(needs, str) or (isinstance(needs, frozenset) and not needs <= COLUMNS):
+            step = 'E.g. needs = frozenset({"margin"}).'
+            raise input_error(
+                f"needs of {cls.__name__}", f"of {', '.join(sorted(COLUMNS))}", needs, step
+            )
 
     @abstractmethod
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
@@ -46,66 +69,22 @@ class ScoreRule(ABC):
         del k, classes
         return 0.0
 
-    def check(self, exits: int, classes: int) -> None:
-        """Raise `InputError` where the parameters are not made for K exits and C classes."""
-        del exits, classes
-
-    def params(self) -> dict[str, Any]:
-        """Return the fields of the rule, JSON-able."""
-        return asdict(self)  # type: ignore[call-overload]
-
-
-class HistoryRule(ScoreRule):
-    """A rule that reads history features, standardised exit by exit but the last."""
-
-    features: str
-    center: Any
-
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """Columns read beyond prediction and confidence."""
-        return FEATURES[self.features].needs
-
-    def check(self, exits: int, classes: int) -> None:
-        """Refuse parameters of another number of exits."""
-        del classes
-        if len(self.center) != exits - 1:
-            raise input_error(
-                "score", f"made for {exits} exits", len(self.center) + 1, "Fit it again."
-            )
-
-    def start(self, samples: npt.NDArray[np.int64]) -> State:
-        """Start without history."""
-        return FEATURES[self.features].start(len(samples))
-
 
 def score_table(
     rule: ScoreRule, outputs: list[ExitOutput], samples: npt.NDArray[np.int64] | None = None
 ) -> Floats:
-    """Score all exits of all samples.
-
-    Parameters
-    ----------
-    rule : ScoreRule
-    outputs : list of K ExitOutput, n samples each
-    samples : ndarray of shape (n,), int64, optional
-        Numbers of the samples (counters of the coin); default 0..n-1.
-
-    Returns
-    -------
-    ndarray of shape (n, K), float64
+    """Score all K exits of n samples (numbered 0..n-1 unless said), (n, K), as serving would.
 
     Examples
     --------
-    >>> from policyopt.runtime.output import reduce_record
+    >>> from policyopt.runtime.outputs import reduce_record
     >>> from policyopt.runtime.scores import MaxProb
     >>> score_table(MaxProb(), [reduce_record([1], [0.6]), reduce_record([1], [0.9])])
     array([[0.6, 0.9]])
     """
     n = len(outputs[0])
-    samples = np.arange(n) if samples is None else samples
-    state = rule.start(samples)
+    state = rule.start(np.arange(n) if samples is None else samples)
     table = np.empty((n, len(outputs)), order="F")  # solvers read it exit by exit
     for k, output in enumerate(outputs):
-        table[:, k], state = rule.score(k, output, state)
+        table[:, k], state = rule.score(k, output.shown_to(rule.needs), state)
     return table

@@ -1,1 +1,0 @@
-"""All methods, one file per family, in the order in which they are listed."""

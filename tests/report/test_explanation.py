@@ -1,0 +1,259 @@
+"""Explanations: every number against a loop over rows, every picture against its data."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from synthetic import cache as make_cache
+from synthetic import outputs
+
+import policyopt as po
+from policyopt.replay import replay, trace
+from policyopt.report.calibration import auroc
+from policyopt.report.explanation import default_reference, explain
+from policyopt.report.explanation_figures import figures
+from policyopt.runtime.answers import Combined
+from policyopt.runtime.policy import NEVER, Policy
+from policyopt.runtime.scores import MaxProb
+from policyopt.table import Tables
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Cache, table of its test rows, a policy and a rival."""
+    data = make_cache(n=1600, exits=4, classes=5)
+    tables = Tables(data)
+    policy = po.fit(data, "40%", "entropy", tables=tables).policy
+    rival = po.fit(data, "45%", "max_prob", tables=tables).policy
+    return data, tables.get("test"), policy, rival
+
+
+def combined(table, thresholds=(0.5, 0.6, 0.7)):
+    """Return a policy whose answers are combined over exits, and cost something."""
+    return Policy(
+        MaxProb(), np.array(thresholds), table.mean_costs, table.unit, table.kind, table.classes,
+        answer=Combined(np.tril(np.full((4, 4), 0.4))), overhead=[0.0, 0.1, 0.2, 0.3],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["plain", "mixture", "combined"])
+def test_trace_is_what_step_says(world, kind):
+    """Scores, predictions and exits of a trace are those of the loop that is deployed."""
+    data, table, policy, _ = world
+    if kind == "mixture":
+        policy = po.fit(data, "40%", "patience").policy
+        assert policy.mixture is not None
+    if kind == "combined":
+        policy = combined(table)
+    found = trace(policy, table)
+    key, where = data.rows("test")
+    logits = data.splits[key].array("outputs")[where]
+    for row in range(60):
+        state, left = policy.start(row), None
+        for k in range(4):
+            decision = policy.step(k, logits[row, k], state)
+            assert decision.score == found.scores[row, k]
+            assert decision.prediction == found.predictions[row, k]
+            if k < 3:
+                assert decision.exit == (decision.score >= found.thresholds[row, k])
+            left = k if left is None and decision.exit else left
+        assert left == found.exit[row]
+    np.testing.assert_array_equal(found.correct, found.predictions == found.labels[:, None])
+    outcome = replay(policy, table)
+    np.testing.assert_array_equal(outcome.exit, found.exit)
+    np.testing.assert_array_equal(outcome.cost, found.cost)
+    np.testing.assert_array_equal(outcome.correct, found.correct_taken)
+
+
+def mean(values):
+    return pytest.approx(np.mean(values)) if len(values) else None
+
+
+@pytest.mark.parametrize("kind", ["plain", "combined"])
+def test_exits_against_a_loop(world, kind):
+    _, table, policy, _ = world
+    policy = combined(table) if kind == "combined" else policy
+    found, labels = trace(policy, table), table.statistics.labels
+    record = explain(policy, table).record
+    for k, told in enumerate(record["exits"]):
+        left, stayed, spent, moves = [], [], 0.0, {"rescued": 0, "overthought": 0}
+        scores = {(gone, right): [] for gone in (False, True) for right in (False, True)}
+        for row, exit_ in enumerate(found.exit):
+            right, final = found.predictions[row, [k, exit_]] == labels[row]
+            scores[exit_ < k, right].append(found.scores[row, k])
+            if exit_ == k:
+                left.append(right)
+                spent += float(table.mean_costs[k] + policy.overhead[k])
+            if exit_ > k:
+                stayed.append(right)
+                moves["rescued"] += final and not right
+                moves["overthought"] += right and not final
+        assert (told["rows_left"], told["rows_reached"]) == (len(left), len(left) + len(stayed))
+        assert told["share_left"] == pytest.approx(len(left) / len(table))
+        assert told["share_reached"] == mean(found.exit >= k)
+        assert told["accuracy"] == mean(found.predictions[:, k] == labels)
+        assert (told["accuracy_left"], told["accuracy_stayed"]) == (mean(left), mean(stayed))
+        assert {name: told[name] for name in moves} == moves
+        assert told["cost_share"] == pytest.approx(spent / found.cost.sum())
+        assert told["cost"] == pytest.approx(table.mean_costs[k] + policy.overhead[k])
+        assert told["thresholds"] == ([float(policy.thresholds[k])] if k < 3 else [])
+        for (gone, right), values in scores.items():
+            part = told["score"]["gone" if gone else "reached"]["right" if right else "wrong"]
+            assert part["rows"] == len(values) == sum(part["counts"])
+            assert part["mean"] == mean(values)
+            median = part["quantiles"] and part["quantiles"][2]
+            assert median == (pytest.approx(np.median(values)) if values else None)
+        right = found.predictions[:, k] == labels
+        for name, rows in (("auroc", found.exit >= k), ("auroc_all", found.exit >= 0)):
+            assert told[name] == auroc(found.scores[rows, k], right[rows])
+    # The whole is the sum of its parts.
+    assert sum(e["share_left"] for e in record["exits"]) == pytest.approx(1)
+    parts = [e["share_left"] * e["accuracy_left"] for e in record["exits"]]
+    assert sum(parts) == pytest.approx(record["accuracy"])
+    json.dumps(record, allow_nan=False)
+
+
+def test_auroc_counts_pairs():
+    rng = np.random.default_rng(0)
+    scores, right = rng.integers(0, 6, 80).astype(float), rng.random(80) < 0.6
+    pairs = [(a > b) + 0.5 * (a == b) for a in scores[right] for b in scores[~right]]
+    assert auroc(scores, right) == pytest.approx(np.mean(pairs))
+    assert auroc(scores, np.ones(80, bool)) is None
+
+
+def test_classes_against_a_loop(world):
+    _, table, policy, _ = world
+    found = trace(policy, table)
+    told = explain(policy, table).record["classes"]
+    assert sum(c["rows"] for c in told) == len(table)
+    for record in told:
+        rows = np.flatnonzero(table.statistics.labels == record["class"])
+        assert record["rows"] == len(rows)
+        assert record["cost"] == mean(found.cost[rows])
+        assert record["accuracy"] == mean(found.correct_taken[rows])
+        for k in range(4):
+            assert record["exit_share"][k] == mean(found.exit[rows] == k)
+            assert record["accuracy_exits"][k] == mean(found.correct[rows, k])
+
+
+def test_changes_against_a_loop(world):
+    _, table, policy, rival = world
+    new, old = replay(policy, table), replay(rival, table)
+    told = explain(policy, table, rival).record["changes"]
+    moves = {name: np.zeros((4, 4), int) for name in ("transitions", "better_at", "worse_at")}
+    right, wrong = [], []
+    for row in range(len(table)):
+        at = (old.exit[row], new.exit[row])
+        moves["transitions"][at] += 1
+        if new.correct[row] > old.correct[row]:
+            moves["better_at"][at] += 1
+            right.append(row)
+        if new.correct[row] < old.correct[row]:
+            moves["worse_at"][at] += 1
+            wrong.append(row)
+    for name, wanted in moves.items():
+        np.testing.assert_array_equal(told[name], wanted)
+    assert (told["rows_better"], told["rows_worse"]) == (right, wrong)
+    assert len(right) and len(wrong)  # else the test says little
+    assert told["better"] + told["worse"] + told["both_right"] + told["both_wrong"] == len(table)
+    earlier = moves["transitions"][np.tril_indices(4, -1)].sum()
+    assert told["earlier"] == earlier and told["same_exit"] == np.trace(moves["transitions"])
+    assert told["earlier"] + told["later"] + told["same_exit"] == len(table)
+    gain = (len(right) - len(wrong)) / len(table)
+    assert told["accuracy"] - told["reference_accuracy"] == pytest.approx(gain)
+    by_class = sum(c["rows"] * (c["accuracy"] - c["reference_accuracy"]) for c in told["classes"])
+    assert by_class == pytest.approx(len(right) - len(wrong))
+
+
+def test_costs_per_sample():
+    logits, labels = outputs(800, exits=3)
+    costs = np.cumsum(np.random.default_rng(1).uniform(0.5, 1.5, (800, 3)), axis=1)
+    data = po.from_arrays(logits, labels, costs, unit="ms")
+    tables = Tables(data)
+    policy = po.fit(data, 2.0, "max_prob", tables=tables).policy
+    table = tables.get("test")
+    record, found = explain(policy, table).record, trace(policy, table)
+    for k, told in enumerate(record["exits"]):
+        assert told["cost_left"] == mean(table.costs[found.exit == k, k])
+    assert record["realised_cost"] == mean(found.cost)
+
+
+def test_without_labels_only_what_needs_none(world):
+    data, _, policy, rival = world
+    key, where = data.rows("test")
+    bare = po.from_arrays(
+        data.splits[key].array("outputs")[where], costs=[1, 2, 4, 8], unit="ms", split={"test": 1.0}
+    )
+    result = explain(policy, Tables(bare).get("test"), rival)
+    record = result.record
+    assert record["accuracy"] is None and record["classes"] is None
+    assert "no labels" in record["notes"][0] and record["exits"][0]["accuracy_left"] is None
+    assert record["changes"]["better"] is None and record["changes"]["earlier"] >= 0
+    assert sum(record["exits"][1]["score"]["reached"]["all"]["counts"]) > 0
+    assert "label" not in result.rows_csv().splitlines()[0]
+    drawn = figures(result, policy)
+    assert sorted(drawn) == ["changes.png", "exits.png", "scores.png"]
+    assert len(drawn["exits.png"].axes) == 1
+    assert default_reference(policy, Tables(bare))[0] is None
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_records(world, labelled):
+    """Records: with labels everything is told; with `correct` alone nothing by class."""
+    stats = world[1].statistics
+    known = {"prediction": stats.prediction, "labels": stats.labels}
+    known = known if labelled else {"correct": stats.correct}
+    more = {"costs": [1, 2, 4, 8], "unit": "ms", "kind": "record"}
+    records = po.from_arrays(confidence=stats.confidence, **known, **more)
+    policy = po.fit(records, "50%", "max_prob").policy
+    result = explain(policy, Tables(records).get("test"), policy)
+    assert result.record["accuracy"] == mean(po.evaluate(policy, records).correct)
+    assert (result.record["classes"] is not None) == labelled
+    assert len(result.record["notes"]) == (not labelled)
+    assert ("classes.png" in figures(result, policy)) == labelled
+
+
+# --- pictures --------------------------------------------------------------------------------
+
+
+def test_pictures_show_the_data(world):
+    _, table, policy, rival = world
+    result = explain(policy, table, rival)
+    drawn = figures(result, policy, "a title")
+    found, record = result.found, result.record
+    bars = [b.get_height() for b in drawn["exits.png"].axes[0].patches[:4]]
+    np.testing.assert_allclose(bars, [100 * e["share_left"] for e in record["exits"]])
+    assert len(drawn["scores.png"].axes) == len(drawn["classes.png"].axes) == 4
+    for k, axes in enumerate(drawn["classes.png"].axes):
+        gone, here = axes.collections
+        assert len(gone.get_offsets()) == (found.exit < k).sum()
+        assert len(here.get_offsets()) == (found.exit >= k).sum()
+        assert len({tuple(c) for c in here.get_facecolors()}) == 2
+        assert f"{100 * (found.exit == k).mean():.1f} % leave" in axes.get_title()
+        lines = [line.get_ydata()[0] for line in axes.lines]
+        assert lines == ([policy.thresholds[k]] if k < 3 else [])
+    shares = [p.get_width() for p in drawn["per_class.png"].axes[0].patches]
+    assert sum(shares) == pytest.approx(100 * 5)
+    heat = drawn["changes.png"].axes[0]
+    np.testing.assert_array_equal(heat.images[0].get_array(), record["changes"]["transitions"])
+
+
+def test_pictures_of_many_classes_are_thinned_and_both_thresholds_drawn():
+    data = make_cache(n=8000, exits=2, classes=60, seed=2)
+    policy = po.fit(data, "70%", "max_prob", mix=True, thresholds="joint").policy
+    assert policy.mixture is not None
+    drawn = figures(explain(policy, Tables(data).get("test")), policy)
+    axes = drawn["classes.png"].axes[0]
+    assert sum(len(c.get_offsets()) for c in axes.collections) == 3000
+    assert len(axes.lines) == 2 and not axes.get_xticks().size
+    assert len(drawn["per_class.png"].axes) == 2
+
+
+def test_a_threshold_that_nobody_reaches_is_said(world):
+    _, table, _, _ = world
+    policy = combined(table, (NEVER, 0.6, -1e30))
+    axes = figures(explain(policy, table), policy)["scores.png"].axes
+    assert "above all scores" in axes[0].get_title() and not axes[0].lines
+    assert "below all scores" in axes[2].get_title()
