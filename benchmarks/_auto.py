@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from _common import table
 
-from policyopt.cache.data import ExitData
-from policyopt.costs import parse_budgets
-from policyopt.frontier import Path, compare_paths
-from policyopt.methods.registry import make_method
-from policyopt.replay import replay
-from policyopt.table import Table, Tables
+from policyopt._cache.data import ExitData
+from policyopt._costs import parse_budgets
+from policyopt._frontier import Path, compare_paths
+from policyopt._methods.registry import make_method
+from policyopt._replay import replay
+from policyopt._table import Table, Tables
 
 ROWS = (500, 1000, 5000)
 SIMPLE = ("max_prob", "margin", "entropy")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from policyopt.export.c_compiler import NoCompiler, compiler
-from policyopt.export.c_header import c_source
-from policyopt.export.symbolic import trace_policy
-from policyopt.runtime.policy import Policy
+from policyopt._export.c_compiler import NoCompiler, compiler
+from policyopt._export.c_header import c_source
+from policyopt._export.symbolic import trace_policy
+from policyopt.runtime._policy import Policy
 
 _LOOP = """
 #define _POSIX_C_SOURCE 199309L

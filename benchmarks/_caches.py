@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from policyopt.cache import from_arrays, open_cache
-from policyopt.cache.data import ExitData
-from policyopt.cache.importers import import_sources
+from policyopt._cache import from_arrays, open_cache
+from policyopt._cache.data import ExitData
+from policyopt._cache.importers import import_sources
 
 ROOT = Path(__file__).resolve().parent.parent
 _SHARED = ROOT.parent / "shared" / "data"

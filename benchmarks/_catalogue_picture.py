@@ -9,8 +9,8 @@ import numpy as np
 from _caches import ROOT
 from matplotlib.figure import Figure
 
-from policyopt.methods.registry import FAMILIES, ROWS
-from policyopt.report.figures import save_figure
+from policyopt._methods.registry import FAMILIES, ROWS
+from policyopt._report.figures import save_figure
 
 _TITLES = {
     "fashion_mnist": "Fashion-MNIST\n5 exits",

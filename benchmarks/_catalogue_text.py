@@ -7,7 +7,7 @@ from typing import Any
 
 from _common import seconds, table
 
-from policyopt.methods.registry import ROWS
+from policyopt._methods.registry import ROWS
 
 
 def text_of(results: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime.files import write_file
+from policyopt.runtime._files import write_file
 
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

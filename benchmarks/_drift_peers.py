@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from policyopt.runtime.drift.detector import advance, start_sums
-from policyopt.runtime.typing import Floats, Ints
+from policyopt.runtime._drift.detector import advance, start_sums
+from policyopt.runtime._typing import Floats, Ints
 
 _EVERY = 5  # requests between two tests of a window
 

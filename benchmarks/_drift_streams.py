@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policyopt.replay import Traced
-from policyopt.runtime.drift import Reference
-from policyopt.runtime.typing import Floats, Ints
+from policyopt._replay import Traced
+from policyopt.runtime._drift import Reference
+from policyopt.runtime._typing import Floats, Ints
 
 
 @dataclass(frozen=True)

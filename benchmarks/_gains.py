@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from _common import table
 
-from policyopt.cache.data import ExitData
-from policyopt.frontier import Path, compare_paths, curve, path_of, split_for_seed
-from policyopt.intervals import bootstrap_means, interval
-from policyopt.methods.registry import make_method
-from policyopt.runtime.typing import Floats
-from policyopt.table import Tables
+from policyopt._cache.data import ExitData
+from policyopt._frontier import Path, compare_paths, curve, path_of, split_for_seed
+from policyopt._intervals import bootstrap_means, interval
+from policyopt._methods.registry import make_method
+from policyopt._table import Tables
+from policyopt.runtime._typing import Floats
 
 BUDGETS = 9
 REFERENCE = "max_prob"

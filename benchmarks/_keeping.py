@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from _common import table
 
-from policyopt.cache.data import ExitData
-from policyopt.frontier import (
+from policyopt._cache.data import ExitData
+from policyopt._frontier import (
     Frontier,
     Path,
     area_between,
@@ -18,8 +18,8 @@ from policyopt.frontier import (
     path_of,
     split_for_seed,
 )
-from policyopt.runtime.typing import Floats
-from policyopt.table import Tables
+from policyopt._table import Tables
+from policyopt.runtime._typing import Floats
 
 SCORES = ("max_prob", "entropy", "margin")
 REFERENCE = "geometric"

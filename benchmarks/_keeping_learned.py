@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from _common import table
 
-from policyopt.cache.data import ExitData
-from policyopt.costs import parse_budgets
-from policyopt.methods.registry import make_method
-from policyopt.replay import replay
-from policyopt.table import Tables
+from policyopt._cache.data import ExitData
+from policyopt._costs import parse_budgets
+from policyopt._methods.registry import make_method
+from policyopt._replay import replay
+from policyopt._table import Tables
 
 #: EENet with little training: how well a network is trained says nothing about its thresholds'
 #: costs, and 50 divisions at full length would take a day.

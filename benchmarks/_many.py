@@ -8,11 +8,11 @@ import numpy as np
 from _common import table
 from _keeping import BUDGETS, SOLVERS, spec
 
-from policyopt.cache.data import ExitData
-from policyopt.costs import parse_budgets
-from policyopt.methods.registry import make_method
-from policyopt.replay import replay
-from policyopt.table import Table, Tables
+from policyopt._cache.data import ExitData
+from policyopt._costs import parse_budgets
+from policyopt._methods.registry import make_method
+from policyopt._replay import replay
+from policyopt._table import Table, Tables
 
 SCORE = "max_prob"
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.cache.data import Rows
-from policyopt.table import exit_statistics
+from policyopt._cache.data import Rows
+from policyopt._table import exit_statistics
 
 MIB = 1 << 20
 _FIELDS = ("RssAnon", "RssShmem", "RssFile")

@@ -84,7 +84,7 @@ def nested(decisions: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
     Parameters
     ----------
     decisions : sequence of K onnx.ModelProto
-        From `policyopt.export.onnx_graphs.onnx_models`, without states.
+        From `policyopt._export.onnx_graphs.onnx_models`, without states.
     """
     nodes, weights = _from(0, "x", None, decisions)
     outputs = [_info("prediction_0", TensorProto.INT32)]

@@ -12,8 +12,8 @@ from _common import paired, seconds, synthetic, table, times
 from _memory import measure
 from _plain import differences, plain_by_exit, plain_whole
 
-from policyopt.cache.data import Rows
-from policyopt.table import exit_statistics
+from policyopt._cache.data import Rows
+from policyopt._table import exit_statistics
 
 EXITS, CLASSES = 5, 1_000
 TARGET, MEMORY_TARGET = 4.0, 300.0

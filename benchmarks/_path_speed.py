@@ -9,9 +9,9 @@ import numpy as np
 from _common import seconds, synthetic, table, times
 
 import policyopt as po
-from policyopt.costs import parse_budgets
-from policyopt.methods.registry import make_method
-from policyopt.table import Tables
+from policyopt._costs import parse_budgets
+from policyopt._methods.registry import make_method
+from policyopt._table import Tables
 
 ROWS, EXITS, CLASSES, BUDGETS = 5_000, 5, 100, 9
 _ROUNDS = 3

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_softmax, logsumexp
 
-from policyopt.table import ExitStatistics
+from policyopt._table import ExitStatistics
 
 Columns = dict[str, npt.NDArray[Any]]
 #: Largest allowed difference, absolute: float32 arithmetic over C classes.

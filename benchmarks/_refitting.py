@@ -9,12 +9,12 @@ import numpy as np
 from _common import table
 
 import policyopt as po
-from policyopt.cache.data import ExitData
-from policyopt.methods.fitted import Fitted
-from policyopt.methods.registry import make_method
-from policyopt.online.drift import refit
-from policyopt.replay import trace
-from policyopt.table import Table, Tables
+from policyopt._cache.data import ExitData
+from policyopt._methods.fitted import Fitted
+from policyopt._methods.registry import make_method
+from policyopt._online.drift import refit
+from policyopt._replay import trace
+from policyopt._table import Table, Tables
 
 METHODS = ("max_prob", "margin", "entropy", "optimal_stopping")
 #: Fits that see the true labels of the recent rows: what labels would be worth.

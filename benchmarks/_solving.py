@@ -11,17 +11,17 @@ import numpy.typing as npt
 from _common import Timing, paired, seconds, synthetic, table, times
 from _loops import Walk, on_arrays, on_lists, on_tensors, scan, sort_tensors
 
-from policyopt.cache.data import Rows
-from policyopt.costs import positions
-from policyopt.runtime.policy import first_exit
-from policyopt.table import exit_statistics
-from policyopt.thresholds.problem import Problem
-from policyopt.thresholds.quotas import (
+from policyopt._cache.data import Rows
+from policyopt._costs import positions
+from policyopt._table import exit_statistics
+from policyopt._thresholds.problem import Problem
+from policyopt._thresholds.quotas import (
     geometric_shares,
     quota_thresholds,
     solve_geometric,
     solve_ratio,
 )
+from policyopt.runtime._policy import first_exit
 
 ROWS, EXITS, CLASSES = 10_000, 5, 100
 COSTS = np.array([1.0, 2.0, 4.0, 8.0, 16.0])

@@ -21,9 +21,9 @@ import numpy as np
 from _bandit_libraries import contestants
 from _common import machine, machine_line, table, times, write
 
-from policyopt.runtime.bandits import BANDITS, make_bandit
-from policyopt.runtime.online.feedback import reveal_chances
-from policyopt.runtime.typing import Floats
+from policyopt.runtime._bandits import BANDITS, make_bandit
+from policyopt.runtime._online.feedback import reveal_chances
+from policyopt.runtime._typing import Floats
 
 OUT = Path(__file__).parent / "results" / "bandits.json"
 MEANS = np.array([0.25, 0.4, 0.5, 0.6, 0.7])  # of five Bernoulli arms

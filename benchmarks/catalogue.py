@@ -5,7 +5,7 @@ python benchmarks/catalogue.py [--caches NAMES] [--methods NAMES] [--seeds N] [-
 Writes DIR/catalogue.json and .md (default benchmarks/results) and docs/catalogue.png; methods that
 --methods does not name keep what was found before. Caches of others are skipped where they are not
 there. Methods are compared with max_prob with geometric quotas, each point at its own realised cost;
-see `policyopt.frontier`.
+see `policyopt._frontier`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from _catalogue_text import text_of
 from _common import machine, paired, write
 from _gains import against, over_seeds
 
-from policyopt.cache import open_cache
-from policyopt.costs import positions
-from policyopt.frontier import Path, path_through, split_for_seed
-from policyopt.methods.registry import ROWS, make_method
-from policyopt.methods.validation import fit_where_possible
-from policyopt.runtime.policy import Policy
-from policyopt.table import Table, Tables
+from policyopt._cache import open_cache
+from policyopt._costs import positions
+from policyopt._frontier import Path, path_through, split_for_seed
+from policyopt._methods.registry import ROWS, make_method
+from policyopt._methods.validation import fit_where_possible
+from policyopt._table import Table, Tables
+from policyopt.runtime._policy import Policy
 
 REFERENCE = "max_prob"
 BUDGETS = 9

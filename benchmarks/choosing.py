@@ -14,9 +14,9 @@ from typing import Any
 from _caches import ROOT
 from _common import seconds
 
-from policyopt.methods.catalogue import UNSUPPORTED, MethodSpec
-from policyopt.methods.registry import FAMILIES, ROWS
-from policyopt.runtime.files import write_file
+from policyopt._methods.catalogue import UNSUPPORTED, MethodSpec
+from policyopt._methods.registry import FAMILIES, ROWS
+from policyopt.runtime._files import write_file
 
 PAGE = ROOT / "docs" / "choosing_a_policy.md"
 MEASURED = ROOT / "benchmarks" / "results" / "catalogue.json"

@@ -21,19 +21,19 @@ from _caches import caches
 from _common import machine, machine_line, table, write
 
 import policyopt as po
-from policyopt.cli.export import runners
-from policyopt.export.bundle import write_bundle
-from policyopt.export.c_native import ASK, native
-from policyopt.export.golden import Golden, Ran, expect, given_output, joined
-from policyopt.export.rounding import scaled_error
-from policyopt.export.samples import from_cache
-from policyopt.export.symbolic import trace_policy
-from policyopt.export.verify import RUNNERS, run_torch
-from policyopt.methods.registry import ROWS
-from policyopt.runtime.errors import BudgetError, InputError
-from policyopt.runtime.policy import Policy
-from policyopt.serving.single import caught_up
-from policyopt.table import Tables
+from policyopt._cli.export import runners
+from policyopt._export.bundle import write_bundle
+from policyopt._export.c_native import ASK, native
+from policyopt._export.golden import Golden, Ran, expect, given_output, joined
+from policyopt._export.rounding import scaled_error
+from policyopt._export.samples import from_cache
+from policyopt._export.symbolic import trace_policy
+from policyopt._export.verify import RUNNERS, run_torch
+from policyopt._methods.registry import ROWS
+from policyopt._table import Tables
+from policyopt.runtime._errors import BudgetError, InputError
+from policyopt.runtime._policy import Policy
+from policyopt.serving._single import caught_up
 
 OUT = Path(__file__).parent / "results" / "deploy.json"
 CACHES = ["fashion_mnist", "cifar10_cascade5"]

@@ -18,10 +18,10 @@ from _drift_streams import Streams, streams
 from _refitting import refit_text, refitting
 
 import policyopt as po
-from policyopt.cache import open_cache
-from policyopt.replay import trace
-from policyopt.runtime.drift.detector import first_alarms
-from policyopt.table import Tables
+from policyopt._cache import open_cache
+from policyopt._replay import trace
+from policyopt._table import Tables
+from policyopt.runtime._drift.detector import first_alarms
 
 _ROOT = Path(__file__).resolve().parent.parent
 SHIFTS = ["blur_mild", "blur_medium", "noise_mild", "noise_medium"]

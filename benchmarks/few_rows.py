@@ -21,12 +21,12 @@ import numpy as np
 from _caches import ROOT, caches
 from _common import machine, write
 
-import policyopt.methods.neural as played
-from policyopt.costs import positions
-from policyopt.frontier import compare_paths, path_through
-from policyopt.methods.registry import ROWS, make_method
-from policyopt.methods.validation import fit_where_possible
-from policyopt.table import Table, Tables
+import policyopt._methods.neural as played
+from policyopt._costs import positions
+from policyopt._frontier import compare_paths, path_through
+from policyopt._methods.registry import ROWS, make_method
+from policyopt._methods.validation import fit_where_possible
+from policyopt._table import Table, Tables
 
 BUDGETS = 9
 PLAYED = ("dqn", "epnet", "reinforce")

@@ -162,8 +162,8 @@ def against(after: Path, before: Path) -> tuple[str, bool]:
     new, old = read(after), read(before)
     lines = [
         "| method | fits | cost, largest difference | accuracy, largest difference | same decisions "
-        "| same thresholds | seconds before | after |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| same thresholds |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     differ: list[str] = []
     for method in dict.fromkeys(key[1] for key in [*old, *new]):
@@ -175,10 +175,9 @@ def against(after: Path, before: Path) -> tuple[str, bool]:
         cost = max((abs(b["cost"] / a["cost"] - 1) for a, b in both), default=math.nan)
         accuracy = max((abs(b["accuracy"] - a["accuracy"]) for a, b in both), default=math.nan)
         same = {k: sum(a[k] == b[k] for a, b in both) for k in ("decisions", "thresholds")}
-        spent = [sum(pair[side]["seconds"] for pair in both) for side in (0, 1)]
         lines.append(
             f"| {method} | {len(pairs)} | {cost:.1e} | {accuracy:.1e} | {same['decisions']} of {len(both)} "
-            f"| {same['thresholds']} of {len(both)} | {spent[0]:.1f} | {spent[1]:.1f} |"
+            f"| {same['thresholds']} of {len(both)} |"
         )
         if absent:
             sides = sorted({"before" if key not in old else "after" for key in absent})

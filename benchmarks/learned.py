@@ -25,7 +25,7 @@ from _gains import GROUPS, eenet_gains, gains, gains_text, merged
 from _keeping_learned import keeping, keeping_text
 from _path_speed import path_speed, path_speed_text
 
-from policyopt.cache.data import ExitData
+from policyopt._cache.data import ExitData
 
 #: Per cache: what to find out, how to tell it, and how many seeds by default.
 PARTS: dict[str, tuple[Callable[[str, ExitData, int], Any], Callable[[str, Any], str], int]] = {

@@ -14,13 +14,13 @@ from typing import Any
 from _caches import ROOT, caches
 from _common import machine, machine_line, write
 
-from policyopt.cache import open_cache
-from policyopt.online.simulate import simulate
-from policyopt.progress import progress_callback
-from policyopt.report.figures import save_figure
-from policyopt.report.simulation import simulation_figure
-from policyopt.runtime.bandits import BANDITS
-from policyopt.runtime.online.controller import Controller
+from policyopt._cache import open_cache
+from policyopt._online.simulate import simulate
+from policyopt._progress import progress_callback
+from policyopt._report.figures import save_figure
+from policyopt._report.simulation import simulation_figure
+from policyopt.runtime._bandits import BANDITS
+from policyopt.runtime._online.controller import Controller
 
 OVERHEADS = (0.0, 0.05, 0.1, 0.15)
 STREAMS = ("test", "blur_medium", "noise_medium")

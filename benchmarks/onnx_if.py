@@ -17,11 +17,11 @@ from _common import machine, machine_line, paired, seconds, synthetic, table, wr
 from _onnx_stages import CLASSES, STAGES, WIDTH, nested, session, stage, whole
 
 import policyopt as po
-from policyopt.export.onnx_graphs import onnx_models
-from policyopt.export.symbolic import trace_policy
-from policyopt.runtime.files import write_file
-from policyopt.runtime.policy import Policy
-from policyopt.runtime.scores import MaxProb
+from policyopt._export.onnx_graphs import onnx_models
+from policyopt._export.symbolic import trace_policy
+from policyopt.runtime._files import write_file
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._scores import MaxProb
 
 _METHODS = ("max_prob", "entropy", "optimal_stopping")
 _BATCHES = (1, 256)

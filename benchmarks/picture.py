@@ -12,7 +12,7 @@ import numpy as np
 from _caches import ROOT
 from matplotlib.figure import Figure
 
-from policyopt.report.figures import save_figure
+from policyopt._report.figures import save_figure
 
 #: Okabe & Ito, as the project's other pictures.
 METHODS = {

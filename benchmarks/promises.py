@@ -34,10 +34,10 @@ import numpy as np
 from _common import machine, table
 
 import policyopt as po
-from policyopt.methods.registry import make_method
-from policyopt.methods.validation import fit_where_possible
-from policyopt.replay import trace
-from policyopt.table import Table, Tables
+from policyopt._methods.registry import make_method
+from policyopt._methods.validation import fit_where_possible
+from policyopt._replay import trace
+from policyopt._table import Table, Tables
 
 OUT = Path(__file__).parent / "results" / "promises.jsonl"
 METHODS = {

@@ -17,7 +17,7 @@ from _caches import ROOT
 from _common import machine, machine_line, table, write
 
 import policyopt as po
-from policyopt.export.c_compiler import NoCompiler, compiler
+from policyopt._export.c_compiler import NoCompiler, compiler
 from policyopt.serving import StagedModel, export_cache, measure, serve
 
 sys.path.insert(0, str(ROOT))

@@ -15,8 +15,8 @@ from _common import machine, machine_line, paired, seconds, synthetic, table, wr
 from _passing import memory, passing
 from _solving import solving
 
-from policyopt.runtime.policy import Policy
-from policyopt.runtime.scores import MaxProb
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._scores import MaxProb
 
 PARTS = ("solve", "pass", "memory", "step")
 EXITS = 5

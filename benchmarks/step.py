@@ -16,11 +16,11 @@ from _c_steps import c_microseconds
 from _common import machine, machine_line, synthetic, table, write
 
 import policyopt as po
-from policyopt.methods.registry import make_method
-from policyopt.runtime.outputs import with_columns
-from policyopt.runtime.policy import Observer, Policy
-from policyopt.runtime.scores import RULES, MaxProb
-from policyopt.table import Tables
+from policyopt._methods.registry import make_method
+from policyopt._table import Tables
+from policyopt.runtime._outputs import with_columns
+from policyopt.runtime._policy import Observer, Policy
+from policyopt.runtime._scores import RULES, MaxProb
 
 EXITS = 5
 TARGET = 60.0  # us per exit of max_prob at C = 100

@@ -101,8 +101,7 @@ def names(package: str) -> str:
 def commands() -> str:
     """Return the reference of the command line, from the commands themselves."""
     import typer
-
-    from policyopt.cli.app import app
+    from policyopt._cli.app import app
 
     group: Any = typer.main.get_command(app)
     context = group.context_class(group, info_name="policyopt")

@@ -16,74 +16,74 @@ TYPE_CHECKING = False  # as typing has it; typing itself takes longer to load th
 if TYPE_CHECKING:
     from typing import Any
 
-    from policyopt.api import evaluate, fit
-    from policyopt.cache.arrays import from_arrays
-    from policyopt.cache.data import ExitData
-    from policyopt.cache.importers import import_sources
-    from policyopt.cache.reader import open_cache
-    from policyopt.cache.writer import CacheWriter
-    from policyopt.checking import check_method, check_score
-    from policyopt.costs import Cost
-    from policyopt.experts import fit_experts
-    from policyopt.frontier import compare, curve
-    from policyopt.methods.base import Method
-    from policyopt.methods.fitted import Fitted
-    from policyopt.methods.learned_score import LearnedScore
-    from policyopt.methods.registry import make_method, register_method
-    from policyopt.online.drift import refit, watch_policy
-    from policyopt.online.families import fit_family
-    from policyopt.online.simulate import simulate
-    from policyopt.runtime.artifact import load_policy
-    from policyopt.runtime.errors import BudgetError, InputError, PolicyOptError
-    from policyopt.runtime.experts import ExpertPolicy, route
-    from policyopt.runtime.parameters import array, choice, number
-    from policyopt.runtime.policy import Policy
-    from policyopt.runtime.scores import ScoreRule, make_score, register_score
-    from policyopt.table import Tables
-    from policyopt.tiers import Tiers, load_tier, make_plan
-    from policyopt.tuning import tune
+    from policyopt._api import evaluate, fit
+    from policyopt._cache.arrays import from_arrays
+    from policyopt._cache.data import ExitData
+    from policyopt._cache.importers import import_sources
+    from policyopt._cache.reader import open_cache
+    from policyopt._cache.writer import CacheWriter
+    from policyopt._checking import check_method, check_score
+    from policyopt._costs import Cost
+    from policyopt._experts import fit_experts
+    from policyopt._frontier import compare, curve
+    from policyopt._methods.base import Method
+    from policyopt._methods.fitted import Fitted
+    from policyopt._methods.learned_score import LearnedScore
+    from policyopt._methods.registry import make_method, register_method
+    from policyopt._online.drift import refit, watch_policy
+    from policyopt._online.families import fit_family
+    from policyopt._online.simulate import simulate
+    from policyopt._table import Tables
+    from policyopt._tiers import Tiers, load_tier, make_plan
+    from policyopt._tuning import tune
+    from policyopt.runtime._artifact import load_policy
+    from policyopt.runtime._errors import BudgetError, InputError, PolicyOptError
+    from policyopt.runtime._experts import ExpertPolicy, route
+    from policyopt.runtime._parameters import array, choice, number
+    from policyopt.runtime._policy import Policy
+    from policyopt.runtime._scores import ScoreRule, make_score, register_score
 
 _HOMES = {
-    "BudgetError": "runtime.errors",
-    "CacheWriter": "cache.writer",
-    "Cost": "costs",
-    "ExitData": "cache.data",
-    "ExpertPolicy": "runtime.experts",
-    "Fitted": "methods.fitted",
-    "InputError": "runtime.errors",
-    "LearnedScore": "methods.learned_score",
-    "Method": "methods.base",
-    "Policy": "runtime.policy",
-    "PolicyOptError": "runtime.errors",
-    "ScoreRule": "runtime.scores",
-    "Tables": "table",
-    "Tiers": "tiers",
-    "array": "runtime.parameters",
-    "check_method": "checking",
-    "check_score": "checking",
-    "choice": "runtime.parameters",
-    "compare": "frontier",
-    "curve": "frontier",
-    "evaluate": "api",
-    "fit": "api",
-    "fit_experts": "experts",
-    "fit_family": "online.families",
-    "from_arrays": "cache.arrays",
-    "import_sources": "cache.importers",
-    "load_policy": "runtime.artifact",
-    "load_tier": "tiers",
-    "make_method": "methods.registry",
-    "make_plan": "tiers",
-    "make_score": "runtime.scores",
-    "number": "runtime.parameters",
-    "open_cache": "cache.reader",
-    "refit": "online.drift",
-    "register_method": "methods.registry",
-    "register_score": "runtime.scores",
-    "route": "runtime.experts",
-    "simulate": "online.simulate",
-    "tune": "tuning",
-    "watch_policy": "online.drift",
+    "BudgetError": "runtime._errors",
+    "CacheWriter": "_cache.writer",
+    "Cost": "_costs",
+    "ExitData": "_cache.data",
+    "ExpertPolicy": "runtime._experts",
+    "Fitted": "_methods.fitted",
+    "InputError": "runtime._errors",
+    "LearnedScore": "_methods.learned_score",
+    "Method": "_methods.base",
+    "Policy": "runtime._policy",
+    "PolicyOptError": "runtime._errors",
+    "ScoreRule": "runtime._scores",
+    "Tables": "_table",
+    "Tiers": "_tiers",
+    "array": "runtime._parameters",
+    "check_method": "_checking",
+    "check_score": "_checking",
+    "choice": "runtime._parameters",
+    "compare": "_frontier",
+    "curve": "_frontier",
+    "evaluate": "_api",
+    "fit": "_api",
+    "fit_experts": "_experts",
+    "fit_family": "_online.families",
+    "from_arrays": "_cache.arrays",
+    "import_sources": "_cache.importers",
+    "load_policy": "runtime._artifact",
+    "load_tier": "_tiers",
+    "make_method": "_methods.registry",
+    "make_plan": "_tiers",
+    "make_score": "runtime._scores",
+    "number": "runtime._parameters",
+    "open_cache": "_cache.reader",
+    "refit": "_online.drift",
+    "register_method": "_methods.registry",
+    "register_score": "runtime._scores",
+    "route": "runtime._experts",
+    "simulate": "_online.simulate",
+    "tune": "_tuning",
+    "watch_policy": "_online.drift",
 }
 __all__ = [
     "BudgetError", "CacheWriter", "Cost", "ExitData", "ExpertPolicy", "Fitted", "InputError",
@@ -105,7 +105,7 @@ def __getattr__(name: str) -> Any:
         missing = (error.name or "").partition(".")[0]
         if missing == "policyopt":
             raise
-        from policyopt.runtime.errors import MissingExtraError
+        from policyopt.runtime._errors import MissingExtraError
 
         raise MissingExtraError(
             f"'{name}' needs the package '{missing}', which is not installed. "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policyopt.cli import main
+from policyopt._cli import main
 
 if __name__ == "__main__":
     main()

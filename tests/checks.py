@@ -1,4 +1,4 @@
-"""What our methods pass besides the checks of `policyopt.checking`, which are everyone's.
+"""What our methods pass besides the checks of `policyopt._checking`, which are everyone's.
 
 Each check takes the registry's spec of a method; `tests/test_methods.py` runs all of them over all rows.
 Exceptions stand in `EXCEPTIONS`, with their reason.
@@ -17,15 +17,15 @@ from policies import fits
 from rules import assert_valid
 from synthetic import outputs
 
-from policyopt.methods.lagrangian import LagrangianMethod
-from policyopt.methods.learned_score import LearnedScore
-from policyopt.methods.neural import NeuralPolicyMethod
-from policyopt.methods.registry import ROWS, make_method
-from policyopt.methods.regression import of_own_fold
-from policyopt.replay import replay
-from policyopt.runtime.artifact import to_dict
-from policyopt.runtime.errors import InputError
-from policyopt.table import Tables
+from policyopt._methods.lagrangian import LagrangianMethod
+from policyopt._methods.learned_score import LearnedScore
+from policyopt._methods.neural import NeuralPolicyMethod
+from policyopt._methods.registry import ROWS, make_method
+from policyopt._methods.regression import of_own_fold
+from policyopt._replay import replay
+from policyopt._table import Tables
+from policyopt.runtime._artifact import to_dict
+from policyopt.runtime._errors import InputError
 
 #: (check, method): why it does not apply.
 EXCEPTIONS = {

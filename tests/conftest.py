@@ -41,7 +41,7 @@ def shared_data() -> Path:
 @pytest.fixture
 def run(capsys, monkeypatch):
     """Run a command line; return its exit code, standard output and standard error."""
-    from policyopt.cli.app import main
+    from policyopt._cli.app import main
 
     def runner(*arguments):
         monkeypatch.setattr(sys, "argv", ["policyopt", *map(str, arguments)])

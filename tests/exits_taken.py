@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from policyopt.methods.regression import of_own_fold
+from policyopt._methods.regression import of_own_fold
 
 
 def exits_taken(found, columns, fold):

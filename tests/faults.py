@@ -5,7 +5,7 @@ import fcntl
 import os
 import warnings
 
-from policyopt.runtime.errors import PolicyOptError
+from policyopt.runtime._errors import PolicyOptError
 
 #: Whatever opens, changes, moves, removes or locks a file.
 OPERATIONS = (

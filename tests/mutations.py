@@ -12,8 +12,8 @@ import tracemalloc
 from contextlib import contextmanager
 from typing import Any
 
-from policyopt.runtime.errors import PolicyOptError
-from policyopt.runtime.strict_json import digest_of
+from policyopt.runtime._errors import PolicyOptError
+from policyopt.runtime._strict_json import digest_of
 
 HUGE = (
     1e308, -1e308, 1e-320, 2**31, 2**53 + 1, -(2**63), 2**64, 10**39, 10**18, 1 << 40, 0.1, -1, 0, 1,

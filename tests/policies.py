@@ -6,8 +6,8 @@ from functools import cache as remembered
 
 from synthetic import cache
 
-from policyopt.methods.registry import make_method
-from policyopt.table import Tables
+from policyopt._methods.registry import make_method
+from policyopt._table import Tables
 
 BUDGETS = (1.3, 2.0, 3.7, 6.5)
 

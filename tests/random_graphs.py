@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from policyopt.export.golden import Golden, Ran
-from policyopt.export.graph import ExitGraph, Pool, evaluate
-from policyopt.runtime.policy import Policy
-from policyopt.runtime.scores import MaxProb
+from policyopt._export.golden import Golden, Ran
+from policyopt._export.graph import ExitGraph, Pool, evaluate
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._scores import MaxProb
 
 F4, F8, I4, I8 = (np.dtype(t) for t in ("f4", "f8", "i4", "i8"))
 ROWS = 60
@@ -198,7 +198,7 @@ def random_graphs(rng, exits=3):
 
 
 def replayed(graphs, inputs):
-    """Return golden vectors by `policyopt.export.graph.evaluate`."""
+    """Return golden vectors by `policyopt._export.graph.evaluate`."""
     states, ran = (), Ran.empty(ROWS, len(graphs))
     for at, (graph, given) in enumerate(zip(graphs, inputs, strict=True)):
         values = evaluate(graph, given, states)

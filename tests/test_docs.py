@@ -14,7 +14,7 @@ import policyopt as po
 import policyopt.rl
 import policyopt.runtime
 import policyopt.serving
-from policyopt.methods.registry import ROWS
+from policyopt._methods.registry import ROWS
 
 SHIPPED = "cache/fashion_mnist"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import policyopt as po
+from policyopt._table import Tables
 from policyopt.runtime import load_any
-from policyopt.table import Tables
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_the_frozen_policy_decides_as_ppo_does():
     from synthetic import cache
 
     from examples.stable_baselines3.train import frozen, learn
-    from policyopt.methods.episodes import Episodes
+    from policyopt._methods.episodes import Episodes
     from policyopt.rl import exit_problem
 
     tables = Tables(cache(600))

@@ -11,12 +11,12 @@ import pytest
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.experts import divide, hull
-from policyopt.replay import replay
+from policyopt._experts import divide, hull
+from policyopt._replay import replay
+from policyopt._table import Tables
 from policyopt.runtime import BudgetError, ExpertPolicy, InputError, Policy, load_any
-from policyopt.runtime.artifact import experts_to_dict, load_policy, read_context
-from policyopt.runtime.strict_json import digest_of
-from policyopt.table import Tables
+from policyopt.runtime._artifact import experts_to_dict, load_policy, read_context
+from policyopt.runtime._strict_json import digest_of
 
 NAMES = ("clean", "blur", "noise")
 COSTS = [1.0, 2.0, 4.0, 8.0]

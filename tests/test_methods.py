@@ -11,10 +11,10 @@ from checks import CHECKS, EXCEPTIONS
 from policies import fits
 from synthetic import cache, outputs
 
-from policyopt.checking import METHOD_CHECKS, Trial
-from policyopt.methods.registry import ROWS, apply_settings, make_method
-from policyopt.runtime.errors import BudgetError, InputError
-from policyopt.table import Tables
+from policyopt._checking import METHOD_CHECKS, Trial
+from policyopt._methods.registry import ROWS, apply_settings, make_method
+from policyopt._table import Tables
+from policyopt.runtime._errors import BudgetError, InputError
 
 #: Settings that spare time where they leave what is checked as it is.
 CHEAP = {
@@ -219,7 +219,7 @@ def test_records_that_lack_what_a_method_reads_are_refused_by_name():
 
 def test_scores_follow_their_formulas():
     """EENet eq. 5-7 and the margin, from float64 softmax."""
-    from policyopt.runtime.scores import Entropy, Margin, MaxProb, Vote, score_table
+    from policyopt.runtime._scores import Entropy, Margin, MaxProb, Vote, score_table
 
     logits, labels = outputs(200, exits=5, classes=7)
     table = Tables(cache(200, 5, 7, split={"fit": 1.0})).get("fit")

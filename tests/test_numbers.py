@@ -11,18 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policyopt as po
-from policyopt.cache.manifest import parse
-from policyopt.costs import MIN_COST, Cost
-from policyopt.experts import fit_experts
-from policyopt.online.drift import refit
-from policyopt.online.families import fit_family
-from policyopt.online.simulate import simulate
-from policyopt.runtime.artifact import from_dict
-from policyopt.runtime.checks import MAX_COST, MAX_SEED
-from policyopt.runtime.errors import BudgetError, InputError
-from policyopt.runtime.strict_json import digest_of
-from policyopt.table import Tables
-from policyopt.tiers import Goal, Tier, Tiers, certified_plan, make_plan
+from policyopt._cache.manifest import parse
+from policyopt._costs import MIN_COST, Cost
+from policyopt._experts import fit_experts
+from policyopt._online.drift import refit
+from policyopt._online.families import fit_family
+from policyopt._online.simulate import simulate
+from policyopt._table import Tables
+from policyopt._tiers import Goal, Tier, Tiers, certified_plan, make_plan
+from policyopt.runtime._artifact import from_dict
+from policyopt.runtime._checks import MAX_COST, MAX_SEED
+from policyopt.runtime._errors import BudgetError, InputError
+from policyopt.runtime._strict_json import digest_of
 
 SEEDS = (-1, MAX_SEED + 1, 1 << 200, 1.0, True, None, "0", float("nan"))
 
@@ -112,7 +112,7 @@ def test_costs_beyond_range_are_refused_everywhere(costs, tmp_path, run):
     if costs[1] > MAX_COST:
         with pytest.raises(InputError, match="at most 1e"):
             po.from_arrays(logits, labels, np.tile(np.array(costs, float), (40, 1)))
-        policy = po.runtime.artifact.to_dict(po.fit(po.from_arrays(logits, labels, [1, 2]), 1.5, "max_prob").policy)  # fmt: skip
+        policy = po.runtime._artifact.to_dict(po.fit(po.from_arrays(logits, labels, [1, 2]), 1.5, "max_prob").policy)  # fmt: skip
         body = {k: v for k, v in policy.items() if k != "sha256"} | {
             "costs": list(map(float, costs))
         }
@@ -126,7 +126,7 @@ def test_more_budgets_than_anyone_draws(data):
 
 
 def test_a_manifest_of_a_seed_out_of_range(tmp_path):
-    from policyopt.cache.manifest import signed
+    from policyopt._cache.manifest import signed
 
     logits, labels = synthetic.outputs(40, 2, 3)
     np.savez(tmp_path / "a.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2.0])

@@ -7,15 +7,15 @@ import pytest
 from synthetic import cache, outputs
 
 import policyopt as po
-from policyopt.export.bundle import write_bundle
-from policyopt.export.samples import golden_of
-from policyopt.export.symbolic import trace_policy
-from policyopt.methods.base import Method
-from policyopt.online.drift import watch_policy
-from policyopt.report.explanation import explain
+from policyopt._export.bundle import write_bundle
+from policyopt._export.samples import golden_of
+from policyopt._export.symbolic import trace_policy
+from policyopt._methods.base import Method
+from policyopt._online.drift import watch_policy
+from policyopt._report.explanation import explain
+from policyopt._table import Tables
 from policyopt.runtime import load_policy, save_policy
-from policyopt.runtime.online import LinUCB, Online
-from policyopt.table import Tables
+from policyopt.runtime._online import LinUCB, Online
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from rules import SCORES, C, K
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.runtime.scores import make_rule
+from policyopt.runtime._scores import make_rule
 
 TARGETS = ["python", "c", "onnx"]
 
@@ -135,3 +135,42 @@ def test_a_policy_of_ones_own_has_everything(folder, file, method):
         "cache",
     )
     policyopt(folder, *plugin, "verify", f"{method}_out")
+
+
+def test_an_installed_package_registers_by_entry_points(folder, root, tmp_path):
+    """Both groups; a package that cannot be imported is named, and no name of a file leads to an import."""
+    site = tmp_path / "site"
+    about = site / "mine-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    points = "[policyopt.scores]\ngap = mine_gap\n[policyopt.methods]\ntrust = mine_trust\n"
+    (about / "entry_points.txt").write_text(points)
+    for name, text in zip(("mine_gap", "mine_trust"), blocks(root).values(), strict=True):
+        (site / f"{name}.py").write_text(text)
+    logits, labels = outputs(400, exits=3)
+    code = f"""
+import sys; sys.path.insert(0, {str(site)!r})
+import numpy as np, policyopt as po
+rows = np.load("rows.npz")
+data = po.from_arrays(rows["logits"], rows["labels"], [1, 2, 4], unit="ms")
+for name in ("gap", "learned_trust"):
+    po.fit(data, "60%", name).save(name + ".json")
+"""
+    np.savez(tmp_path / "rows.npz", logits=logits, labels=labels)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    load = "import policyopt as po; print(po.load_policy('gap.json').rule)"
+    there = f"import sys; sys.path.insert(0, {str(site)!r}); {load}"
+    done = subprocess.run(
+        [sys.executable, "-c", there], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout == "Gap()\n", done.stderr
+    (tmp_path / "gap.py").write_text("raise SystemExit('imported by its name')")
+    done = subprocess.run(
+        [sys.executable, "-c", load], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "register" in done.stderr and "imported by" not in done.stderr
+    (site / "mine_gap.py").write_text("import nowhere_to_be_found")
+    done = subprocess.run(
+        [sys.executable, "-c", there], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "'mine_gap' (entry point gap of policyopt.scores) cannot be imported" in done.stderr

@@ -18,19 +18,19 @@ import numpy as np
 import pytest
 
 import policyopt as po
-from policyopt.cache import CacheWriter, import_sources, open_cache
-from policyopt.cache.manifest import signed
-from policyopt.costs import Cost
-from policyopt.export import folder
-from policyopt.export.bundle import write_bundle
-from policyopt.export.manifest import read_manifest as read_export
-from policyopt.export.samples import golden_of
-from policyopt.export.symbolic import trace_policy
-from policyopt.runtime.artifact import load_policy, save_policy
-from policyopt.runtime.bandits import make_bandit
-from policyopt.runtime.online import Online, PolicyFamily
-from policyopt.runtime.policy import Policy
-from policyopt.runtime.scores import MaxProb
+from policyopt._cache import CacheWriter, import_sources, open_cache
+from policyopt._cache.manifest import signed
+from policyopt._costs import Cost
+from policyopt._export import folder
+from policyopt._export.bundle import write_bundle
+from policyopt._export.manifest import read_manifest as read_export
+from policyopt._export.samples import golden_of
+from policyopt._export.symbolic import trace_policy
+from policyopt.runtime._artifact import load_policy, save_policy
+from policyopt.runtime._bandits import make_bandit
+from policyopt.runtime._online import Online, PolicyFamily
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._scores import MaxProb
 from tests import faults
 
 COSTS = [Cost("compute", "MMACs", [1, 2])]
@@ -529,7 +529,7 @@ def test_full_disks_and_quotas_are_told(tmp_path):
     save_policy(policy(0.5), tmp_path / "p.json")
     before = tree(tmp_path)
     limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); "
-    start = limit + "sys.argv[0] = 'policyopt'; from policyopt.cli import main; main()"
+    start = limit + "sys.argv[0] = 'policyopt'; from policyopt._cli import main; main()"
     logits, labels = arrays(1, 400)
     np.savez(tmp_path / "a.npz", logits=logits.transpose(1, 0, 2), labels=labels, costs=[1.0, 2.0])
     before["a.npz"] = (tmp_path / "a.npz").read_bytes()
@@ -672,8 +672,8 @@ class Counting:
     """The counter of `policyopt.serving`, which needs no model."""
 
     def __init__(self):
-        from policyopt.runtime.forks import tell_of_forks
-        from policyopt.serving.server import Server
+        from policyopt.runtime._forks import tell_of_forks
+        from policyopt.serving._server import Server
 
         self.server = Server.__new__(Server)
         self.server._count, self.server._lock = 0, threading.Lock()

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 import policyopt as po
-from policyopt.costs import parse_budget
-from policyopt.runtime.checks import check_names, check_whole
-from policyopt.runtime.errors import input_error
-from policyopt.table import Tables
+from policyopt._costs import parse_budget
+from policyopt._table import Tables
+from policyopt.runtime._checks import check_names, check_whole
+from policyopt.runtime._errors import input_error
 
 from .picture import check_path, draw
 from .server import Server

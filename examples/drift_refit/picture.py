@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.report.figures import save_figure
-from policyopt.runtime.errors import input_error
+from policyopt._report.figures import save_figure
+from policyopt.runtime._errors import input_error
 
 WINDOW = 500  # requests that a point is the mean of
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 import policyopt as po
-from policyopt.online.drift import refit, watch_policy
-from policyopt.table import Tables
+from policyopt._online.drift import refit, watch_policy
+from policyopt._table import Tables
 
 SPARE = 0.1  # share of requests that run to the last exit, whatever the policy says
 NEEDED = 400  # of these, for a refit; and requests that the watch then learns from

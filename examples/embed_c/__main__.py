@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 import policyopt as po
-from policyopt.export.c_compiler import compiler
-from policyopt.export.c_header import c_source
-from policyopt.export.symbolic import trace_policy
-from policyopt.runtime.errors import input_error
-from policyopt.runtime.files import write_file
+from policyopt._export.c_compiler import compiler
+from policyopt._export.c_header import c_source
+from policyopt._export.symbolic import trace_policy
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._files import write_file
 
 SERVE = Path(__file__).with_name("serve.c")
 

@@ -20,7 +20,7 @@ from examples.fashion_mnist.data import DEFAULT_FOLDER, DataError, Split, load_s
 from examples.fashion_mnist.measure import multiply_adds
 from examples.fashion_mnist.model import MultiExitNet, build_model
 from examples.fashion_mnist.train import Recipe, train
-from policyopt.runtime.files import write_file
+from policyopt.runtime._files import write_file
 
 from . import detector as detecting
 from .branches import BranchedNet, train_experts

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 import policyopt as po
-from policyopt.cache import ExitData
-from policyopt.costs import parse_budgets
-from policyopt.frontier import Path, path_through
-from policyopt.intervals import bootstrap_means, interval
-from policyopt.online.simulate import simulate
-from policyopt.table import Tables
+from policyopt._cache import ExitData
+from policyopt._costs import parse_budgets
+from policyopt._frontier import Path, path_through
+from policyopt._intervals import bootstrap_means, interval
+from policyopt._online.simulate import simulate
+from policyopt._table import Tables
 
 from .distortions import KINDS
 

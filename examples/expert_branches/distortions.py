@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from examples.fashion_mnist.data import SPLIT_SEED, Split
-from policyopt.runtime.typing import Ints
+from policyopt.runtime._typing import Ints
 
 KINDS = ("clean", "blur", "noise")
 """The contexts, in the order of their numbers."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.experts import FittedExperts
+from policyopt._experts import FittedExperts
 
 from .compare import Paths
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.report.figures import save_figure
+from policyopt._report.figures import save_figure
 
 from .compare import Paths
 

@@ -15,8 +15,8 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from policyopt.costs import Cost
-from policyopt.runtime.files import write_file
+from policyopt._costs import Cost
+from policyopt.runtime._files import write_file
 
 from .data import DEFAULT_FOLDER, STREAMS, DataError, Split, load_splits
 from .export import data_card, export

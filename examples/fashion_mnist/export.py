@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from policyopt.cache import CacheWriter
-from policyopt.costs import Cost
+from policyopt._cache import CacheWriter
+from policyopt._costs import Cost
 
 from .data import FIT_ROWS, SPLIT_SEED, STREAMS, Split, distort, strengths
 from .measure import cpu_name

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 import policyopt as po
-from policyopt.intervals import bootstrap_means, interval
-from policyopt.replay import Replay
-from policyopt.table import Tables
+from policyopt._intervals import bootstrap_means, interval
+from policyopt._replay import Replay
+from policyopt._table import Tables
 
 from .records import read, stand_in
 from .serve import Models, ask

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import policyopt as po
-from policyopt.cache.importers import import_sources
+from policyopt._cache.importers import import_sources
 
 #: Price in USD per question, before its length: each model some times the one before.
 _PRICES = np.array([1.9e-5, 1.9e-5, 3.8e-5, 1.7e-4, 5.7e-4])

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from policyopt import ExitData
-from policyopt.runtime.policy import Policy
-from policyopt.table import Tables
+from policyopt._table import Tables
+from policyopt.runtime._policy import Policy
 
 
 class Models:

@@ -16,7 +16,7 @@ import policyopt as po
 from examples.fashion_mnist.data import DEFAULT_FOLDER, DataError, Split, load_splits
 from examples.fashion_mnist.measure import cpu_name
 from examples.fashion_mnist.train import Recipe, to_input
-from policyopt.runtime.files import write_file
+from policyopt.runtime._files import write_file
 from policyopt.serving import export_cache, measure, serve
 
 from .clock import Race, race

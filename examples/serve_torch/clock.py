@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from policyopt.runtime.typing import Floats
+from policyopt.runtime._typing import Floats
 from policyopt.serving import Server, StagedModel
 
 WARMUP = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from policyopt.report.figures import save_figure
+from policyopt._report.figures import save_figure
 
 from .clock import Race
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 import policyopt as po
-from policyopt.costs import overhead
-from policyopt.methods.neural import at_price
-from policyopt.replay import replay
+from policyopt._costs import overhead
+from policyopt._methods.neural import at_price
+from policyopt._replay import replay
+from policyopt._table import Tables
 from policyopt.rl import ExitProblem, exit_problem
-from policyopt.runtime.errors import PolicyOptError
-from policyopt.runtime.policy import Policy
-from policyopt.runtime.scores import Network
-from policyopt.table import Tables
+from policyopt.runtime._errors import PolicyOptError
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._scores import Network
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
 
 def learn(problem: ExitProblem, price: float, steps: int, seed: int) -> Any:
     """Train PPO on the environment."""
-    from policyopt.optional import need
+    from policyopt._optional import need
 
     sb3 = need("stable_baselines3", "sb3", "for this example")
     vec = need("stable_baselines3.common.vec_env", "sb3", "for this example")

@@ -1,17 +1,17 @@
 """Reinforcement learning on a cache: the exit problem as a gymnasium environment.
 
-Needs the extra ``rl``. The methods that learn by reinforcement themselves stand in `policyopt.methods`
-and play the same episodes (`policyopt.methods.episodes`) without gymnasium.
+Needs the extra ``rl``. The methods that learn by reinforcement themselves stand in `policyopt._methods`
+and play the same episodes (`policyopt._methods.episodes`) without gymnasium.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from policyopt.rl.problem import ExitProblem, exit_problem
+from policyopt.rl._problem import ExitProblem, exit_problem
 
 if TYPE_CHECKING:
-    from policyopt.rl.environment import ExitEnv, ExitVectorEnv
+    from policyopt.rl._environment import ExitEnv, ExitVectorEnv
 
 __all__ = ["ExitEnv", "ExitProblem", "ExitVectorEnv", "exit_problem"]
 
@@ -20,6 +20,6 @@ def __getattr__(name: str) -> Any:
     """Import an environment when it is asked for: they need gymnasium, the problem does not."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from policyopt.rl import environment
+    from policyopt.rl import _environment
 
-    return getattr(environment, name)
+    return getattr(_environment, name)

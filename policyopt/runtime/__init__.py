@@ -14,25 +14,25 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .artifact import load_any, load_experts, load_policy, save_experts, save_policy
-from .decision import Decision, Decisions, Mixture, State
-from .errors import BudgetError, CheckError, InputError, MissingExtraError, PolicyOptError
-from .experts import ExpertPolicy, route
-from .outputs import ExitOutput
-from .parameters import array, choice, number
-from .policy import ALWAYS, NEVER, Policy, first_exit
-from .reading import reduce_exit
-from .scores import ScoreRule, register_score
+from ._artifact import load_any, load_experts, load_policy, save_experts, save_policy
+from ._decision import Decision, Decisions, Mixture, State
+from ._errors import BudgetError, CheckError, InputError, MissingExtraError, PolicyOptError
+from ._experts import ExpertPolicy, route
+from ._outputs import ExitOutput
+from ._parameters import array, choice, number
+from ._policy import ALWAYS, NEVER, Policy, first_exit
+from ._reading import reduce_exit
+from ._scores import ScoreRule, register_score
 
 if TYPE_CHECKING:
-    from .bandits import make_bandit
-    from .drift import DriftWatch
-    from .online import UEEUCB, Controller, LinUCB, Online, PolicyFamily, SplitEE
+    from ._bandits import make_bandit
+    from ._drift import DriftWatch
+    from ._online import UEEUCB, Controller, LinUCB, Online, PolicyFamily, SplitEE
 
 #: Where names stand that most who decide do without.
 _LATER = {
-    "Controller": "online", "DriftWatch": "drift", "LinUCB": "online", "Online": "online",
-    "PolicyFamily": "online", "SplitEE": "online", "UEEUCB": "online", "make_bandit": "bandits",
+    "Controller": "_online", "DriftWatch": "_drift", "LinUCB": "_online", "Online": "_online",
+    "PolicyFamily": "_online", "SplitEE": "_online", "UEEUCB": "_online", "make_bandit": "_bandits",
 }  # fmt: skip
 __all__ = [
     "ALWAYS", "NEVER", "UEEUCB", "BudgetError", "CheckError", "Controller", "Decision", "Decisions",

@@ -7,11 +7,11 @@ import os
 import sys
 from typing import NoReturn
 
-from .artifact import decide_file, load_any
-from .errors import PolicyOptError
-from .files import refused
-from .outputs_file import read_outputs
-from .text import printable
+from ._artifact import decide_file, load_any
+from ._errors import PolicyOptError
+from ._files import refused
+from ._outputs_file import read_outputs
+from ._text import printable
 
 
 def main() -> int:

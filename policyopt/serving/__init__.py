@@ -8,10 +8,10 @@
 
 from __future__ import annotations
 
-from .adapters import from_encoder, from_sequential
-from .collect import Measured, export_cache, measure
-from .server import Served, Server, serve
-from .staged import StagedModel, TrainingModeWarning
+from policyopt.serving._adapters import from_encoder, from_sequential
+from policyopt.serving._collect import Measured, export_cache, measure
+from policyopt.serving._server import Served, Server, serve
+from policyopt.serving._staged import StagedModel, TrainingModeWarning
 
 __all__ = [
     "Measured",

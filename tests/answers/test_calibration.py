@@ -9,7 +9,7 @@ import pytest
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.answers.calibrators import (
+from policyopt._answers.calibrators import (
     BOUNDS,
     FITS,
     SPREADS,
@@ -27,7 +27,7 @@ from policyopt.answers.calibrators import (
     temperature,
     vector,
 )
-from policyopt.report.calibration import (
+from policyopt._report.calibration import (
     apply_map,
     calibration_error,
     calibration_records,
@@ -35,14 +35,14 @@ from policyopt.report.calibration import (
     observe,
     reliability,
 )
-from policyopt.runtime.answers import Temperature, Vector, make_answer
-from policyopt.runtime.artifact import load_policy
-from policyopt.runtime.calibrators import CALIBRATORS, make_calibrator
-from policyopt.runtime.errors import InputError
-from policyopt.runtime.outputs import reduce_logits
-from policyopt.table import Tables
-from policyopt.thresholds.problem import Problem
-from policyopt.thresholds.solvers import solve_shared
+from policyopt._table import Tables
+from policyopt._thresholds.problem import Problem
+from policyopt._thresholds.solvers import solve_shared
+from policyopt.runtime._answers import Temperature, Vector, make_answer
+from policyopt.runtime._artifact import load_policy
+from policyopt.runtime._calibrators import CALIBRATORS, make_calibrator
+from policyopt.runtime._errors import InputError
+from policyopt.runtime._outputs import reduce_logits
 
 
 def planted(n, classes, seed, scale=1.0, bias=0.0):

@@ -7,21 +7,21 @@ import pytest
 from synthetic import cache, outputs
 
 import policyopt as po
-from policyopt.answers.combined import (
+from policyopt._answers.combined import (
     cross_fit_combined,
     fit_combined,
     negative_log_likelihood,
     rows_negative_log_likelihood,
 )
-from policyopt.answers.crossfit import answered, crossfit, folds_of
-from policyopt.costs import overhead, rate_of, unit_per_multiply_add
-from policyopt.methods.registry import make_method
-from policyopt.replay import replay
-from policyopt.runtime.answers import Combined, Identity
-from policyopt.runtime.errors import BudgetError, InputError
-from policyopt.runtime.policy import Policy
-from policyopt.runtime.scores import MaxProb
-from policyopt.table import Tables
+from policyopt._answers.crossfit import answered, crossfit, folds_of
+from policyopt._costs import overhead, rate_of, unit_per_multiply_add
+from policyopt._methods.registry import make_method
+from policyopt._replay import replay
+from policyopt._table import Tables
+from policyopt.runtime._answers import Combined, Identity
+from policyopt.runtime._errors import BudgetError, InputError
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._scores import MaxProb
 
 
 def logs(logits):

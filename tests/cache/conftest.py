@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from policyopt.costs import Cost
+from policyopt._costs import Cost
 
 N, K, C = 60, 3, 5
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyopt.cache import CacheWriter, from_arrays
-from policyopt.cache.checks import shared_rows
-from policyopt.costs import Cost
-from policyopt.runtime.errors import InputError
+from policyopt._cache import CacheWriter, from_arrays
+from policyopt._cache.checks import shared_rows
+from policyopt._costs import Cost
+from policyopt.runtime._errors import InputError
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(40, 3, 5))

@@ -11,12 +11,12 @@ import torch
 from safetensors.numpy import save_file
 
 import policyopt as po
-from policyopt.cache.manifest import signed
-from policyopt.replay import replay
+from policyopt._cache.manifest import signed
+from policyopt._replay import replay
+from policyopt._table import Tables
 from policyopt.runtime import InputError, Policy
-from policyopt.runtime.outputs_file import read_features
-from policyopt.runtime.scores import ScoreRule
-from policyopt.table import Tables
+from policyopt.runtime._outputs_file import read_features
+from policyopt.runtime._scores import ScoreRule
 
 NAMES, WIDTHS = ("clean", "blur", "noise"), (4, 2, 7)
 COSTS = po.Cost("c", "ms", [1, 2, 3])

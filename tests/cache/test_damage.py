@@ -6,9 +6,9 @@ import struct
 
 import pytest
 
-from policyopt.cache import CacheWriter, open_cache
-from policyopt.cache.manifest import MAX_BYTES, signed
-from policyopt.runtime.errors import InputError
+from policyopt._cache import CacheWriter, open_cache
+from policyopt._cache.manifest import MAX_BYTES, signed
+from policyopt.runtime._errors import InputError
 
 SHARD = r"fit-00000[-0-9a-f]*\.safetensors"
 

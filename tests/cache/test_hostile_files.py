@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save as save_safetensors
 
-from policyopt.cache import import_sources
-from policyopt.runtime.errors import InputError
+from policyopt._cache import import_sources
+from policyopt.runtime._errors import InputError
 
 rng = np.random.default_rng(0)
 X, Y = rng.normal(size=(2, 12, 3)).astype(np.float32), rng.integers(0, 3, 12)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from policyopt.cache import import_sources, open_cache
-from policyopt.runtime.errors import InputError
+from policyopt._cache import import_sources, open_cache
+from policyopt.runtime._errors import InputError
 
 N, K, C = 80, 3, 5
 rng = np.random.default_rng(0)

@@ -23,10 +23,10 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from policyopt.cache import import_sources, table_files
-from policyopt.cache.array_files import read_npz as read_npz
-from policyopt.runtime.errors import InputError
-from policyopt.runtime.sizes import FREE, VARIABLE, free_memory
+from policyopt._cache import import_sources, table_files
+from policyopt._cache.array_files import read_npz as read_npz
+from policyopt.runtime._errors import InputError
+from policyopt.runtime._sizes import FREE, VARIABLE, free_memory
 
 MEASURED = pytest.mark.skipif(
     not Path("/proc/self/statm").exists(), reason="memory is measured by /proc"
@@ -35,8 +35,8 @@ CHILD = textwrap.dedent("""
     import json, re, resource, sys
     from pathlib import Path
     import pandas, pyarrow.parquet, torch, safetensors
-    from policyopt.cache import import_sources, table_files
-    from policyopt.runtime.errors import InputError
+    from policyopt._cache import import_sources, table_files
+    from policyopt.runtime._errors import InputError
 
     def peak():
         return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10

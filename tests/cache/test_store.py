@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policyopt.cache import CacheWriter, from_arrays, open_cache
-from policyopt.costs import Cost
-from policyopt.runtime.errors import InputError
+from policyopt._cache import CacheWriter, from_arrays, open_cache
+from policyopt._costs import Cost
+from policyopt.runtime._errors import InputError
 
 
 def shards_of(place):
@@ -126,8 +126,8 @@ def test_kill_9_at_any_moment(tmp_path):
     script = textwrap.dedent(
         """
         import sys, numpy as np
-        from policyopt.cache import CacheWriter
-        from policyopt.costs import Cost
+        from policyopt._cache import CacheWriter
+        from policyopt._costs import Cost
         rng = np.random.default_rng(0)
         with CacheWriter(sys.argv[1], costs=[Cost("c", "ms", [1, 2])], shard_bytes=20_000) as cache:
             while True:
@@ -231,8 +231,8 @@ def test_the_simple_way_loads_nothing_heavy(tmp_path):
     script = """
         import sys, policyopt as po
         po.import_sources("a.npz", "c", unit="ms")
-        from policyopt.table import Tables
-        import policyopt.intervals
+        from policyopt._table import Tables
+        import policyopt._intervals
         assert len(Tables(po.open_cache("c")).get("fit")) == 2500
         print([m for m in ("scipy", "sklearn", "pandas", "pyarrow", "torch", "matplotlib") if m in sys.modules])
     """

@@ -18,10 +18,10 @@ from rules import artifact, experts, policies, policy
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.cli.app import COMMANDS
-from policyopt.cli.fit import foretell
+from policyopt._cli.app import COMMANDS
+from policyopt._cli.fit import foretell
 from policyopt.runtime import load_policy
-from policyopt.runtime.artifact import save_experts, save_policy
+from policyopt.runtime._artifact import save_experts, save_policy
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def records(text):
 def test_commands_are_listed_as_they_say_of_themselves(run):
     listed = run("--help")[1]
     for name, (module, text) in COMMANDS.items():
-        command = getattr(import_module(f"policyopt.cli.{module}"), name + "_" * iskeyword(name))
+        command = getattr(import_module(f"policyopt._cli.{module}"), name + "_" * iskeyword(name))
         assert re.match(re.escape(text) + "[.:;,]", command.__doc__), name
         assert re.search(rf"^  {name} +{re.escape(text)}\.$", listed, re.M), name
         code, out, _ = run(name, "--help")
@@ -62,9 +62,9 @@ def test_commands_are_listed_as_they_say_of_themselves(run):
 def test_what_is_quick_loads_nothing_heavy(cache, line):
     """Commands import what they need when they run."""
     heavy = {"sklearn", "pandas", "matplotlib", "torch", "optuna", "pyarrow", "onnx"}
-    heavy |= {"scipy", "policyopt.methods"} if line[0] != "fit" else set()
+    heavy |= {"scipy", "policyopt._methods"} if line[0] != "fit" else set()
     code = (
-        "import sys; from policyopt.cli import main\ntry: main()\n"
+        "import sys; from policyopt._cli import main\ntry: main()\n"
         "except SystemExit: print(*sys.modules, file=sys.stderr)"
     )
     words = [str(cache) if word == "CACHE" else word for word in line]
@@ -82,7 +82,7 @@ class Ban:
             raise ModuleNotFoundError("banned", name=name.partition(".")[0])
 sys.meta_path.insert(0, Ban())
 sys.argv = ["policyopt", "curve", sys.argv[1], "--methods", "optimal_stopping"]
-from policyopt.cli import main
+from policyopt._cli import main
 main()
 """
     for banned in (["scipy", "typer", "rich", "safetensors", "sklearn"], ["scipy"]):
@@ -116,7 +116,7 @@ def test_long_work_is_foretold(run, cache, capsys, monkeypatch):
     assert 20 <= int(told[2]) <= int(told[1]) <= 100
     line = ["curve", cache, "--budgets", 1, "--methods", "margin"]
     assert "about" not in run(*line)[2]
-    monkeypatch.setattr("policyopt.cli.fit._LONG", 0.1)
+    monkeypatch.setattr("policyopt._cli.fit._LONG", 0.1)
     assert run(*line)[2].startswith("note: about 0 s of processor time: margin 0 s")
 
 
@@ -255,7 +255,7 @@ def test_names_notes_and_refusals_of_export(run, tmp_path, monkeypatch):
     assert not (tmp_path / "x").exists()
     code, _, noted = run("export", path, "--to", "python", "--out", "/")
     assert code == 2 and "a folder that can be made" in noted
-    monkeypatch.setattr("policyopt.cli.export.find_spec", lambda name: None)
+    monkeypatch.setattr("policyopt._cli.export.find_spec", lambda name: None)
     code, said, noted = run("export", path, "--out", out)
     assert code == 0 and "no ONNX graphs" in noted and "onnx" not in said
 

@@ -39,7 +39,7 @@ def started(command, folder):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heard,
     )  # fmt: skip
     for line in child.stderr:
-        if line.rstrip().endswith("| policyopt.cli"):
+        if line.rstrip().endswith("| policyopt._cli"):
             return child
     raise AssertionError("the command line did not load")
 
@@ -77,7 +77,7 @@ def program(text, folder):
 def test_ctrl_c_in_compiled_code_is_no_internal_error(folder, place):
     """An import of a compiled module that is interrupted may raise what it likes."""
     text = (
-        "import os, signal, sys, policyopt.cli as cli, policyopt.cli.app as app\n"
+        "import os, signal, sys, policyopt._cli as cli, policyopt._cli.app as app\n"
         "def broken(*_, **__):\n"
         "    try: signal.raise_signal(signal.SIGINT)\n"
         "    except KeyboardInterrupt: raise ImportError('numpy._core.multiarray failed to import')\n"
@@ -91,7 +91,7 @@ def test_ctrl_c_in_compiled_code_is_no_internal_error(folder, place):
 
 def test_ignored_signals_stay_ignored(folder):
     text = (
-        "import signal, sys, policyopt.cli as cli\n"
+        "import signal, sys, policyopt._cli as cli\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "sys.argv = ['policyopt', 'info', 'cache']\n"
         "try: cli.main()\n"

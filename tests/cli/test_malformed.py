@@ -23,8 +23,8 @@ import pytest
 from safetensors.numpy import save as safetensors_of
 from synthetic import outputs
 
-from policyopt.cache.manifest import signed
-from policyopt.cli.app import main
+from policyopt._cache.manifest import signed
+from policyopt._cli.app import main
 
 N, K, C = 240, 4, 6
 

@@ -19,18 +19,18 @@ from policies import fitted
 from synthetic import cache
 
 import policyopt as po
-from policyopt.cli.export import runners
-from policyopt.export.bundle import write_bundle
-from policyopt.export.golden import LeftOut, expect, read_golden, write_golden
-from policyopt.export.manifest import checksum
-from policyopt.export.samples import gaps, golden_of, limits_of
-from policyopt.export.symbolic import trace_policy
-from policyopt.export.verify import read_export, verify
-from policyopt.runtime.artifact import load_policy
-from policyopt.runtime.decision import Mixture
-from policyopt.runtime.errors import CheckError, InputError
-from policyopt.runtime.policy import arms
-from policyopt.runtime.strict_json import digest_of
+from policyopt._cli.export import runners
+from policyopt._export.bundle import write_bundle
+from policyopt._export.golden import LeftOut, expect, read_golden, write_golden
+from policyopt._export.manifest import checksum
+from policyopt._export.samples import gaps, golden_of, limits_of
+from policyopt._export.symbolic import trace_policy
+from policyopt._export.verify import read_export, verify
+from policyopt.runtime._artifact import load_policy
+from policyopt.runtime._decision import Mixture
+from policyopt.runtime._errors import CheckError, InputError
+from policyopt.runtime._policy import arms
+from policyopt.runtime._strict_json import digest_of
 
 
 @pytest.fixture(scope="module")

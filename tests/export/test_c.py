@@ -13,15 +13,15 @@ from policies import fitted
 from random_graphs import random_graphs, replayed
 from synthetic import outputs
 
-from policyopt.export.c_compiler import NoCompiler, compiler, measured, run_c
-from policyopt.export.c_header import c_source
-from policyopt.export.manifest import ULPS
-from policyopt.export.rounding import scaled_error
-from policyopt.export.samples import golden_of
-from policyopt.export.symbolic import trace_policy
-from policyopt.runtime.errors import InputError
-from policyopt.runtime.policy import Policy
-from policyopt.runtime.scores import MaxProb
+from policyopt._export.c_compiler import NoCompiler, compiler, measured, run_c
+from policyopt._export.c_header import c_source
+from policyopt._export.manifest import ULPS
+from policyopt._export.rounding import scaled_error
+from policyopt._export.samples import golden_of
+from policyopt._export.symbolic import trace_policy
+from policyopt.runtime._errors import InputError
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._scores import MaxProb
 
 NAME = "policyopt_policy"
 WARNED = ["-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wshadow", "-Wdouble-promotion", "-O2"]

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import rules
 
-from policyopt.export.c_compiler import STRICT, _harness
-from policyopt.export.c_header import c_source
-from policyopt.export.manifest import ULPS
-from policyopt.export.rounding import scaled_error
-from policyopt.export.samples import golden_of
-from policyopt.export.symbolic import trace_policy
+from policyopt._export.c_compiler import STRICT, _harness
+from policyopt._export.c_header import c_source
+from policyopt._export.manifest import ULPS
+from policyopt._export.rounding import scaled_error
+from policyopt._export.samples import golden_of
+from policyopt._export.symbolic import trace_policy
 
 COMPILERS = ("gcc", "clang")
 DIALECTS = ("", "-std=c99", "-std=gnu99", "-std=c11", "-std=gnu11", "-std=c17", "-std=c2x",

@@ -9,7 +9,7 @@ import pytest
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.export.c_compiler import NoCompiler, compiler
+from policyopt._export.c_compiler import NoCompiler, compiler
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policyopt.export.manifest import checksum
-from policyopt.runtime.artifact import load_policy
-from policyopt.runtime.strict_json import digest_of
+from policyopt._export.manifest import checksum
+from policyopt.runtime._artifact import load_policy
+from policyopt.runtime._strict_json import digest_of
 
 SIMD = np.show_config(mode="dicts")["SIMD Extensions"]
 FOUND = " ".join(SIMD.get("found", ()))
@@ -28,11 +28,11 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from rules import policies
-from policyopt.export.bundle import write_bundle
-from policyopt.export.samples import golden_of
-from policyopt.export.symbolic import trace_policy
-from policyopt.export.verify import read_export, verify
-from policyopt.runtime.errors import CheckError
+from policyopt._export.bundle import write_bundle
+from policyopt._export.samples import golden_of
+from policyopt._export.symbolic import trace_policy
+from policyopt._export.verify import read_export, verify
+from policyopt.runtime._errors import CheckError
 
 what, folder = sys.argv[2], Path(sys.argv[3])
 for name, policy in policies().items():

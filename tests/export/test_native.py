@@ -11,11 +11,11 @@ import rules
 from policies import fitted
 from synthetic import outputs
 
-from policyopt.export.c_compiler import NoCompiler, compiler
-from policyopt.export.c_native import ASK, native
+from policyopt._export.c_compiler import NoCompiler, compiler
+from policyopt._export.c_native import ASK, native
 from policyopt.runtime import InputError, Policy
-from policyopt.runtime.scores import Entropy, Margin, MaxProb
-from policyopt.runtime.scores.base import ScoreRule
+from policyopt.runtime._scores import Entropy, Margin, MaxProb
+from policyopt.runtime._scores.base import ScoreRule
 
 K, C = 4, 6
 COSTS = [1.0, 2.0, 4.0, 8.0]

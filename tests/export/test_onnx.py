@@ -12,15 +12,15 @@ import rules
 from policies import fitted
 from synthetic import outputs
 
-from policyopt.export.golden import expect
-from policyopt.export.graph import ELEMENTWISE, ExitGraph, Pool, compute
-from policyopt.export.onnx_folder import run_onnx, write_onnx
-from policyopt.export.onnx_graphs import onnx_model, onnx_models, passed_on
-from policyopt.export.rounding import scaled_error
-from policyopt.export.symbolic import trace_policy
-from policyopt.runtime.arithmetic import coin
-from policyopt.runtime.errors import InputError
-from policyopt.runtime.outputs import reduce_logits
+from policyopt._export.golden import expect
+from policyopt._export.graph import ELEMENTWISE, ExitGraph, Pool, compute
+from policyopt._export.onnx_folder import run_onnx, write_onnx
+from policyopt._export.onnx_graphs import onnx_model, onnx_models, passed_on
+from policyopt._export.rounding import scaled_error
+from policyopt._export.symbolic import trace_policy
+from policyopt.runtime._arithmetic import coin
+from policyopt.runtime._errors import InputError
+from policyopt.runtime._outputs import reduce_logits
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

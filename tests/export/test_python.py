@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from policies import fitted
 
-from policyopt.export.python_file import python_source
-from policyopt.export.symbolic import trace_policy
-from policyopt.runtime.errors import InputError
-from policyopt.runtime.policy import Policy
-from policyopt.runtime.scores import RULES
-from policyopt.runtime.scores.base import ScoreRule
+from policyopt._export.python_file import python_source
+from policyopt._export.symbolic import trace_policy
+from policyopt.runtime._errors import InputError
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._scores import RULES
+from policyopt.runtime._scores.base import ScoreRule
 
 
 def test_the_file_needs_numpy_alone_and_decides_many_and_one(tmp_path):

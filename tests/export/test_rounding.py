@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import rules
 
-from policyopt.export.golden import expect, part_of
-from policyopt.export.rounding import doubtful, exact_scores, own_rounding, proven
-from policyopt.export.samples import made_up
-from policyopt.export.symbolic import trace_policy
-from policyopt.runtime.policy import Policy
-from policyopt.runtime.scores import Entropy, Margin, MaxProb
-from policyopt.runtime.scores.base import ScoreRule
+from policyopt._export.golden import expect, part_of
+from policyopt._export.rounding import doubtful, exact_scores, own_rounding, proven
+from policyopt._export.samples import made_up
+from policyopt._export.symbolic import trace_policy
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._scores import Entropy, Margin, MaxProb
+from policyopt.runtime._scores.base import ScoreRule
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10, 64, 256])

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from synthetic import cache
 
-from policyopt.export.golden import BYTES, MOST_BYTES, row_bytes
-from policyopt.export.samples import golden_of
-from policyopt.export.symbolic import trace_policy
-from policyopt.runtime.policy import Policy
-from policyopt.runtime.scores import MaxProb, make_rule
+from policyopt._export.golden import BYTES, MOST_BYTES, row_bytes
+from policyopt._export.samples import golden_of
+from policyopt._export.symbolic import trace_policy
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._scores import MaxProb, make_rule
 
 #: One command line in a process of its own; how far memory rose over what importing took.
 CHILD = """
 import resource, sys
 import onnx, onnxruntime, scipy, torch
-import policyopt.cli.export, policyopt.cli.export, policyopt.export.onnx_graphs, policyopt.serving
-from policyopt.cli.app import main
+import policyopt._cli.export, policyopt._cli.export, policyopt._export.onnx_graphs, policyopt.serving
+from policyopt._cli.app import main
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = peak()
 try:
@@ -94,7 +94,7 @@ def test_a_cache_is_read_some_rows_at_a_time(monkeypatch):
     graphs = trace_policy(policy)
     whole = golden_of(policy, graphs, data, rows=40)
     assert whole.left_out.of == 1500
-    monkeypatch.setattr("policyopt.export.samples.BYTES", 200 * row_bytes(policy, graphs))
+    monkeypatch.setattr("policyopt._export.samples.BYTES", 200 * row_bytes(policy, graphs))
     some = golden_of(policy, graphs, data, rows=40)
     assert some.left_out.of == 1500 and len(some) == len(whole) == 40
 

@@ -12,18 +12,18 @@ from policies import fitted
 from synthetic import cache
 
 import policyopt as po
-from policyopt.export.c_compiler import NoCompiler, run_c
-from policyopt.export.c_header import c_source
-from policyopt.export.golden import expect
-from policyopt.export.graph import evaluate
-from policyopt.export.manifest import ULPS
-from policyopt.export.onnx_folder import run_onnx, write_onnx
-from policyopt.export.python_file import python_source, run_python
-from policyopt.export.rounding import scaled_error
-from policyopt.export.samples import golden_of, made_up
-from policyopt.export.symbolic import trace_policy
-from policyopt.runtime.policy import Policy
-from policyopt.runtime.scores import MaxProb, make_rule
+from policyopt._export.c_compiler import NoCompiler, run_c
+from policyopt._export.c_header import c_source
+from policyopt._export.golden import expect
+from policyopt._export.graph import evaluate
+from policyopt._export.manifest import ULPS
+from policyopt._export.onnx_folder import run_onnx, write_onnx
+from policyopt._export.python_file import python_source, run_python
+from policyopt._export.rounding import scaled_error
+from policyopt._export.samples import golden_of, made_up
+from policyopt._export.symbolic import trace_policy
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._scores import MaxProb, make_rule
 
 
 def of_classes(score, classes):

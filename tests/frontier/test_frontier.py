@@ -11,13 +11,13 @@ from scipy.stats import bootstrap
 from synthetic import cache, outputs
 
 import policyopt as po
-from policyopt.frontier import Path, area_between, compare_paths, oracle, path_of, split_for_seed
-from policyopt.frontier import _choose as choose
-from policyopt.intervals import bootstrap_means, interval
-from policyopt.methods.registry import ROWS, make_method
-from policyopt.replay import replay
-from policyopt.runtime.errors import BudgetError
-from policyopt.table import Tables
+from policyopt._frontier import Path, area_between, compare_paths, oracle, path_of, split_for_seed
+from policyopt._frontier import _choose as choose
+from policyopt._intervals import bootstrap_means, interval
+from policyopt._methods.registry import ROWS, make_method
+from policyopt._replay import replay
+from policyopt._table import Tables
+from policyopt.runtime._errors import BudgetError
 
 
 @pytest.mark.parametrize("distinct", [True, False])

@@ -18,12 +18,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mutations import Guard, damaged, text_of, traced, twisted
 
-from policyopt.cache import CacheWriter, open_cache
-from policyopt.cache.array_files import read_npz as read_npz
-from policyopt.cache.manifest import signed
-from policyopt.costs import Cost
-from policyopt.runtime.errors import InputError
-from policyopt.runtime.outputs_file import read_arrays
+from policyopt._cache import CacheWriter, open_cache
+from policyopt._cache.array_files import read_npz as read_npz
+from policyopt._cache.manifest import signed
+from policyopt._costs import Cost
+from policyopt.runtime._errors import InputError
+from policyopt.runtime._outputs_file import read_arrays
 
 BATCH = 100
 CACHES, ARCHIVES = 12, 10  # batches: 2,200 cases

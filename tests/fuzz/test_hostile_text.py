@@ -30,12 +30,12 @@ from synthetic import outputs
 from typer.main import get_command
 
 import policyopt as po
-from policyopt.cli.app import app, main
-from policyopt.runtime.artifact import experts_to_dict, from_dict
-from policyopt.runtime.errors import InputError
-from policyopt.runtime.online import Online
-from policyopt.runtime.text import csv_cell
-from policyopt.tiers import TierPolicy, load_tier
+from policyopt._cli.app import app, main
+from policyopt._tiers import TierPolicy, load_tier
+from policyopt.runtime._artifact import experts_to_dict, from_dict
+from policyopt.runtime._errors import InputError
+from policyopt.runtime._online import Online
+from policyopt.runtime._text import csv_cell
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 PARSER = get_command(app)
@@ -104,7 +104,7 @@ def printed(*arguments):
     code = 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["policyopt", *map(str, arguments)])
-        patch.setattr("policyopt.cli.app.app", PARSER)  # made once: it takes longer than a command
+        patch.setattr("policyopt._cli.app.app", PARSER)  # made once: it takes longer than a command
         try:
             main()
         except SystemExit as stop:

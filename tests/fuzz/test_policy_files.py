@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from mutations import Guard, damaged, difference, signed, text_of, traced, twisted
 from rules import C, artifact, experts, online_policies, policies, schema_of, validator
 
-from policyopt.runtime import strict_json
-from policyopt.runtime.artifact import experts_to_dict, load_any, load_policy, to_dict
-from policyopt.runtime.errors import InputError
-from policyopt.runtime.experts import ExpertPolicy
-from policyopt.runtime.online import Online
-from policyopt.runtime.online.serving import online_to_dict
-from policyopt.runtime.strict_json import MAX_DEPTH, parse
+from policyopt.runtime import _strict_json as strict_json
+from policyopt.runtime._artifact import experts_to_dict, load_any, load_policy, to_dict
+from policyopt.runtime._errors import InputError
+from policyopt.runtime._experts import ExpertPolicy
+from policyopt.runtime._online import Online
+from policyopt.runtime._online.serving import online_to_dict
+from policyopt.runtime._strict_json import MAX_DEPTH, parse
 
 BATCH = 100
 EXAMPLES = {"policies": 90, "experts": 20, "online": 40}  # batches: 15,000 cases
@@ -242,7 +242,7 @@ def test_odd_places_are_refused_by_name(tmp_path):
 
 
 def test_what_could_not_be_read_is_not_written(tmp_path):
-    from policyopt.runtime.artifact import save_policy
+    from policyopt.runtime._artifact import save_policy
 
     odd = policies()["score max_prob"]
     for value, says in (

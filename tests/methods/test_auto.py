@@ -7,11 +7,11 @@ import pytest
 from synthetic import cache, hopeless, outputs
 
 import policyopt as po
-from policyopt.methods.auto import CANDIDATES
-from policyopt.methods.choosing import one_standard_error, winners_gain
-from policyopt.methods.registry import make_method
-from policyopt.runtime.errors import InputError
-from policyopt.table import Tables
+from policyopt._methods.auto import CANDIDATES
+from policyopt._methods.choosing import one_standard_error, winners_gain
+from policyopt._methods.registry import make_method
+from policyopt._table import Tables
+from policyopt.runtime._errors import InputError
 
 
 def rule(values, errors=1.0):
@@ -134,7 +134,7 @@ def test_labels_that_are_all_unknown_are_named():
 
 
 def test_each_chosen_method_is_fitted_once_for_all_its_budgets(monkeypatch):
-    from policyopt.methods.threshold import Threshold
+    from policyopt._methods.threshold import Threshold
 
     calls = []
     fit_path = Threshold.fit_path

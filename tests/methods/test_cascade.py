@@ -9,17 +9,17 @@ import pytest
 from synthetic import cache, hopeless, outputs
 
 import policyopt as po
-from policyopt.answers.crossfit import CrossFitted
-from policyopt.methods.exit_batch import build_batch, columns_of
-from policyopt.methods.frugalgpt import Quantiles, best_within
-from policyopt.methods.registry import make_method
-from policyopt.methods.window import Windows
-from policyopt.runtime.answers import Identity
-from policyopt.runtime.errors import BudgetError, InputError
-from policyopt.runtime.outputs import with_columns
-from policyopt.runtime.scores import Agreement, score_table
-from policyopt.table import Tables
-from policyopt.thresholds.problem import Problem
+from policyopt._answers.crossfit import CrossFitted
+from policyopt._methods.exit_batch import build_batch, columns_of
+from policyopt._methods.frugalgpt import Quantiles, best_within
+from policyopt._methods.registry import make_method
+from policyopt._methods.window import Windows
+from policyopt._table import Tables
+from policyopt._thresholds.problem import Problem
+from policyopt.runtime._answers import Identity
+from policyopt.runtime._errors import BudgetError, InputError
+from policyopt.runtime._outputs import with_columns
+from policyopt.runtime._scores import Agreement, score_table
 
 
 def records(rows=600, exits=4, seed=0, right=None, confidence=None, **more):
@@ -253,8 +253,8 @@ def middle_is_dear(rows=3000):
 
 def test_subset_finds_what_brute_force_finds():
     """Cross-validated by hand: every subset fitted on each half, scored on the other."""
-    from policyopt.answers.crossfit import folds_of
-    from policyopt.methods.subset import subsets
+    from policyopt._answers.crossfit import folds_of
+    from policyopt._methods.subset import subsets
 
     rng = np.random.default_rng(0)
     right = np.stack([rng.random(3000) < p for p in (0.6, 0.3, 0.95)], axis=1)
@@ -327,10 +327,10 @@ def test_subset_says_that_labels_are_missing():
 
 def test_what_a_list_spares_by_plan_is_no_merit():
     """Compared by what they get right: a cheap model does not win by the money it leaves over."""
-    from policyopt.methods.choosing import compare, prices_at
-    from policyopt.methods.frugalgpt import FrugalGPT
-    from policyopt.methods.subset import OnExits
-    from policyopt.replay import replay
+    from policyopt._methods.choosing import compare, prices_at
+    from policyopt._methods.frugalgpt import FrugalGPT
+    from policyopt._methods.subset import OnExits
+    from policyopt._replay import replay
 
     table, budget = Tables(records(600, split={"fit": 1.0})).get("fit"), 3.0
     inner = make_method("max_prob")

@@ -8,18 +8,18 @@ from scipy.optimize import minimize
 from synthetic import cache, outputs
 
 import policyopt as po
-from policyopt.answers.calibrators import equal_mass_edges
-from policyopt.answers.crossfit import crossfit
-from policyopt.methods.cbt import classes_of
-from policyopt.methods.eero import weights
-from policyopt.methods.exit_batch import build_batch
-from policyopt.methods.registry import make_method
-from policyopt.replay import replay
-from policyopt.runtime.errors import BudgetError, InputError
-from policyopt.runtime.scores import make_rule, score_table
-from policyopt.table import Tables
-from policyopt.thresholds.problem import Problem
-from policyopt.thresholds.quotas import solve_planned
+from policyopt._answers.calibrators import equal_mass_edges
+from policyopt._answers.crossfit import crossfit
+from policyopt._methods.cbt import classes_of
+from policyopt._methods.eero import weights
+from policyopt._methods.exit_batch import build_batch
+from policyopt._methods.registry import make_method
+from policyopt._replay import replay
+from policyopt._table import Tables
+from policyopt._thresholds.problem import Problem
+from policyopt._thresholds.quotas import solve_planned
+from policyopt.runtime._errors import BudgetError, InputError
+from policyopt.runtime._scores import make_rule, score_table
 
 
 def fit_rows(data):
@@ -29,7 +29,7 @@ def fit_rows(data):
 
 def records(n=800, labelled=True, seed=0):
     """Predictions and confidences of synthetic logits, some exits without an answer."""
-    from policyopt.runtime.outputs import reduce_logits
+    from policyopt.runtime._outputs import reduce_logits
 
     logits, labels = outputs(n, 3, 4, seed)
     reduced = [reduce_logits(logits[:, k]) for k in range(3)]
@@ -167,7 +167,7 @@ def test_eero_solves_the_papers_problem(beta):
     n = 20_000
     problem = Problem(np.random.default_rng(0).random((n, 4)), np.tile(1 - risk, (n, 1)), costs)
     solution = solve_planned(problem, weights(risk, costs, beta, "cost"), budget)
-    from policyopt.runtime.policy import first_exit
+    from policyopt.runtime._policy import first_exit
 
     shares = np.bincount(first_exit(problem.scores, solution.thresholds), minlength=4) / n
     np.testing.assert_allclose(shares, found.x, atol=2e-3)

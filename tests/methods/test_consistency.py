@@ -9,16 +9,16 @@ from scipy.stats import entropy
 from synthetic import cache, hopeless, outputs
 
 import policyopt as po
-from policyopt.methods.registry import make_method
-from policyopt.methods.window import Windows, best_run
-from policyopt.replay import replay
-from policyopt.runtime.errors import BudgetError, InputError
-from policyopt.runtime.outputs import reduce_logits, with_log_prob
-from policyopt.runtime.scores import make_rule, score_table
-from policyopt.runtime.scores.consistency import MEASURES
-from policyopt.table import Tables
-from policyopt.thresholds.joint import Lagrangian, hull
-from policyopt.thresholds.problem import Problem
+from policyopt._methods.registry import make_method
+from policyopt._methods.window import Windows, best_run
+from policyopt._replay import replay
+from policyopt._table import Tables
+from policyopt._thresholds.joint import Lagrangian, hull
+from policyopt._thresholds.problem import Problem
+from policyopt.runtime._errors import BudgetError, InputError
+from policyopt.runtime._outputs import reduce_logits, with_log_prob
+from policyopt.runtime._scores import make_rule, score_table
+from policyopt.runtime._scores.consistency import MEASURES
 
 
 def seen(logits):

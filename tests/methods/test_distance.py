@@ -10,17 +10,17 @@ from sklearn.neighbors import NearestNeighbors
 from synthetic import cache, outputs
 
 import policyopt as po
-from policyopt.answers.crossfit import crossfit
-from policyopt.methods.exit_batch import build_batch
-from policyopt.methods.prototypes import locate
-from policyopt.methods.registry import make_method
-from policyopt.methods.trust_score import high_density
-from policyopt.runtime.arithmetic import distances
-from policyopt.runtime.artifact import from_dict, to_dict
-from policyopt.runtime.errors import InputError
-from policyopt.runtime.outputs import with_columns
-from policyopt.runtime.scores import make_rule, score_table
-from policyopt.table import Tables
+from policyopt._answers.crossfit import crossfit
+from policyopt._methods.exit_batch import build_batch
+from policyopt._methods.prototypes import locate
+from policyopt._methods.registry import make_method
+from policyopt._methods.trust_score import high_density
+from policyopt._table import Tables
+from policyopt.runtime._arithmetic import distances
+from policyopt.runtime._artifact import from_dict, to_dict
+from policyopt.runtime._errors import InputError
+from policyopt.runtime._outputs import with_columns
+from policyopt.runtime._scores import make_rule, score_table
 
 NAMES = ("e2cm", "de3_bert", "trust_score")
 
@@ -71,7 +71,7 @@ def test_e2cm_by_the_papers_formulas_sample_by_sample():
 def test_de3_bert_by_hand():
     """Prototypes (3, 0) and (0, 3), a sample at (2, 0) with p = (0.75, 0.25): r1 = 1, r2 = sqrt(13)."""
 
-    from policyopt.runtime.outputs import reduce_probabilities
+    from policyopt.runtime._outputs import reduce_probabilities
 
     rule = make_rule(
         "de3_bert",
@@ -93,7 +93,7 @@ def test_de3_bert_by_hand():
 
 def test_de3_bert_without_weight_is_the_entropy():
     seen = seen_of(cache(300))
-    from policyopt.runtime.scores import Entropy
+    from policyopt.runtime._scores import Entropy
 
     scores = score_table(learned("de3_bert:weight=0", seen), seen.outputs)
     np.testing.assert_allclose(scores[:, :-1], score_table(Entropy(6), seen.outputs)[:, :-1])
@@ -213,7 +213,7 @@ def test_memory_follows_the_points_and_not_the_classes_an_artifact_claims(name):
     """Records do not say how many classes there are: a small file must not ask for gigabytes."""
     import tracemalloc
 
-    from policyopt.runtime.outputs import reduce_record
+    from policyopt.runtime._outputs import reduce_record
 
     more = {"e2cm": {"norm": [[1.0, 1.0]]}, "de3_bert": {"weight": 1.0}}.get(name, {})
     rule = make_rule(

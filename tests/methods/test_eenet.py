@@ -10,7 +10,7 @@ import torch
 from synthetic import cache, outputs
 
 import policyopt as po
-from policyopt.methods.eenet import (
+from policyopt._methods.eenet import (
     EENet,
     Network,
     Rows,
@@ -24,24 +24,24 @@ from policyopt.methods.eenet import (
     total_loss,
     train,
 )
-from policyopt.methods.eenet_released import (
+from policyopt._methods.eenet_released import (
     EENetReleased,
     ReleasedNetwork,
     released_losses,
     released_thresholds,
 )
-from policyopt.methods.exit_batch import outputs_of
-from policyopt.methods.threshold import Threshold
-from policyopt.methods.validation import seed_of
-from policyopt.replay import replay
-from policyopt.runtime.errors import BudgetError, InputError
-from policyopt.runtime.outputs import reduce_logits, with_log_prob
-from policyopt.runtime.policy import ALWAYS, NEVER
-from policyopt.runtime.scores import make_rule, score_table
-from policyopt.runtime.scores.eenet import eenet_inputs
-from policyopt.table import Tables
-from policyopt.thresholds.problem import Problem
-from policyopt.thresholds.quotas import solve_planned, tilted_shares
+from policyopt._methods.exit_batch import outputs_of
+from policyopt._methods.threshold import Threshold
+from policyopt._methods.validation import seed_of
+from policyopt._replay import replay
+from policyopt._table import Tables
+from policyopt._thresholds.problem import Problem
+from policyopt._thresholds.quotas import solve_planned, tilted_shares
+from policyopt.runtime._errors import BudgetError, InputError
+from policyopt.runtime._outputs import reduce_logits, with_log_prob
+from policyopt.runtime._policy import ALWAYS, NEVER
+from policyopt.runtime._scores import make_rule, score_table
+from policyopt.runtime._scores.eenet import eenet_inputs
 
 QUICK = {"max_epochs": 25, "learning_rate": 1e-2, "batch_size": 128, "restarts": 1}
 

@@ -9,14 +9,14 @@ import pytest
 from synthetic import cache
 
 import policyopt as po
-from policyopt.methods import auto
-from policyopt.methods.choosing import Comparison
-from policyopt.methods.fitted import flat_note
-from policyopt.methods.registry import make_method
-from policyopt.replay import trace
-from policyopt.runtime.artifact import from_dict, to_dict
-from policyopt.table import Tables
-from policyopt.thresholds.degenerate_scores import ROUNDING
+from policyopt._methods import auto
+from policyopt._methods.choosing import Comparison
+from policyopt._methods.fitted import flat_note
+from policyopt._methods.registry import make_method
+from policyopt._replay import trace
+from policyopt._table import Tables
+from policyopt._thresholds.degenerate_scores import ROUNDING
+from policyopt.runtime._artifact import from_dict, to_dict
 
 SHARES = (0.3, 0.5, 0.8)
 COSTS = [1.0, 2.0, 4.0, 8.0]

@@ -7,11 +7,11 @@ import pytest
 from scipy.optimize import approx_fprime
 from synthetic import cache
 
-from policyopt.methods.act import halting_weights, mean_field, neutral
-from policyopt.methods.registry import make_method
-from policyopt.runtime.errors import InputError
-from policyopt.runtime.scores import Logistic, make_rule, score_table
-from policyopt.table import Tables
+from policyopt._methods.act import halting_weights, mean_field, neutral
+from policyopt._methods.registry import make_method
+from policyopt._table import Tables
+from policyopt.runtime._errors import InputError
+from policyopt.runtime._scores import Logistic, make_rule, score_table
 
 
 def graves(h, value):
@@ -57,7 +57,7 @@ def test_act_leaves_where_the_papers_sum_reaches_its_target():
 
 
 def policy_outputs(logits):
-    from policyopt.runtime.outputs import reduce_logits, with_log_prob
+    from policyopt.runtime._outputs import reduce_logits, with_log_prob
 
     return [
         with_log_prob(reduce_logits(logits[:, k]), logits[:, k]) for k in range(logits.shape[1])

@@ -13,20 +13,20 @@ from scipy.special import expit
 from synthetic import cache, hopeless, outputs
 
 import policyopt as po
-from policyopt.answers.crossfit import CrossFitted
-from policyopt.answers.logistic import weighted_logistic
-from policyopt.methods.berxit import BERxiT
-from policyopt.methods.bolukbasi import layer_by_layer
-from policyopt.methods.exit_batch import StoppingData, build_batch, build_stopping_data, columns_of
-from policyopt.methods.failure_prediction import FailurePrediction, no_failure
-from policyopt.methods.lista_stop import LISTAStop, stop_posterior
-from policyopt.methods.prototypes import E2CM
-from policyopt.methods.registry import make_method
-from policyopt.replay import replay
-from policyopt.report.calibration import calibration_records, failure_auroc
-from policyopt.runtime.answers import Identity
-from policyopt.runtime.scores import score_table
-from policyopt.table import Tables
+from policyopt._answers.crossfit import CrossFitted
+from policyopt._answers.logistic import weighted_logistic
+from policyopt._methods.berxit import BERxiT
+from policyopt._methods.bolukbasi import layer_by_layer
+from policyopt._methods.exit_batch import StoppingData, build_batch, build_stopping_data, columns_of
+from policyopt._methods.failure_prediction import FailurePrediction, no_failure
+from policyopt._methods.lista_stop import LISTAStop, stop_posterior
+from policyopt._methods.prototypes import E2CM
+from policyopt._methods.registry import make_method
+from policyopt._replay import replay
+from policyopt._report.calibration import calibration_records, failure_auroc
+from policyopt._table import Tables
+from policyopt.runtime._answers import Identity
+from policyopt.runtime._scores import score_table
 
 
 def by_sklearn(columns, target, weight, penalty):

@@ -10,14 +10,14 @@ from checks import exits_taken
 from synthetic import cache, chain, outputs
 
 import policyopt as po
-from policyopt.methods.exit_batch import build_stopping_data
-from policyopt.methods.optimal_stopping import backward_induction
-from policyopt.methods.registry import make_method
-from policyopt.methods.regression import of_own_fold
-from policyopt.replay import replay
-from policyopt.runtime.artifact import from_dict, to_dict
-from policyopt.runtime.errors import InputError
-from policyopt.table import Tables
+from policyopt._methods.exit_batch import build_stopping_data
+from policyopt._methods.optimal_stopping import backward_induction
+from policyopt._methods.registry import make_method
+from policyopt._methods.regression import of_own_fold
+from policyopt._replay import replay
+from policyopt._table import Tables
+from policyopt.runtime._artifact import from_dict, to_dict
+from policyopt.runtime._errors import InputError
 
 
 def test_equals_the_best_of_all_policies_of_a_small_chain():
@@ -114,8 +114,8 @@ def test_the_deployed_rule_scores_as_the_fit_did():
     logits, _ = outputs(500, seed=4)
     trace = result.policy.trace(logits)
     rule = from_dict(to_dict(result.policy)).rule
-    from policyopt.runtime.policy import Observer
-    from policyopt.runtime.scores.history import FEATURES, basis
+    from policyopt.runtime._policy import Observer
+    from policyopt.runtime._scores.history import FEATURES, basis
 
     observer = Observer(result.policy.answer, "logits", 6, full=True)
     history, answers = FEATURES["distribution"], result.policy.answer.start(500, 6)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.intervals import mean_interval
-from policyopt.replay import replay
-from policyopt.table import Tables
+from policyopt._intervals import mean_interval
+from policyopt._replay import replay
+from policyopt._table import Tables
 
 LEARNED = ("optimal_stopping", "fitted_q", "berxit", "frugalgpt", "auto")
 

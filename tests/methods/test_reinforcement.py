@@ -12,23 +12,23 @@ from scipy.optimize import check_grad
 from synthetic import cache, chain
 
 import policyopt as po
-from policyopt.methods import neural
-from policyopt.methods.dqn import DQN, difference
-from policyopt.methods.episodes import GO_ON, LEAVE, Episodes, roll, samples_of
-from policyopt.methods.epnet import EPNet, seen_at_all
-from policyopt.methods.fitted_q import iterate
-from policyopt.methods.neural import at_price, outputs_at
-from policyopt.methods.policy_gradient import climb, worth_and_slope
-from policyopt.methods.registry import make_method
-from policyopt.methods.reinforce import REINFORCE, bootstrapped, returns
-from policyopt.progress import progress_callback
-from policyopt.replay import replay
-from policyopt.runtime.arithmetic import sigmoid
-from policyopt.runtime.artifact import from_dict, to_dict
-from policyopt.runtime.errors import InputError
-from policyopt.runtime.policy import first_exit
-from policyopt.runtime.scores import make_rule
-from policyopt.table import Tables
+from policyopt._methods import neural
+from policyopt._methods.dqn import DQN, difference
+from policyopt._methods.episodes import GO_ON, LEAVE, Episodes, roll, samples_of
+from policyopt._methods.epnet import EPNet, seen_at_all
+from policyopt._methods.fitted_q import iterate
+from policyopt._methods.neural import at_price, outputs_at
+from policyopt._methods.policy_gradient import climb, worth_and_slope
+from policyopt._methods.registry import make_method
+from policyopt._methods.reinforce import REINFORCE, bootstrapped, returns
+from policyopt._progress import progress_callback
+from policyopt._replay import replay
+from policyopt._table import Tables
+from policyopt.runtime._arithmetic import sigmoid
+from policyopt.runtime._artifact import from_dict, to_dict
+from policyopt.runtime._errors import InputError
+from policyopt.runtime._policy import first_exit
+from policyopt.runtime._scores import make_rule
 
 COSTS = np.array([1.0, 2.0, 4.0, 8.0])
 
@@ -237,7 +237,7 @@ def test_episodes_earn_the_same_by_steps_and_by_roll():
 def test_the_deployed_network_is_the_trained_one():
     """Numpy's rule with exit and price in its biases, against torch's network with them as inputs."""
     torch = pytest.importorskip("torch")
-    from policyopt.methods.neural import Stack
+    from policyopt._methods.neural import Stack
 
     rng = np.random.default_rng(0)
     for each in (1, 3):
@@ -255,8 +255,8 @@ def test_the_deployed_network_is_the_trained_one():
 
 def test_the_rule_on_a_hand_made_network():
     """One hidden unit: relu(2 x_0 + b_k), times 3, plus 1; x_0 the standardised log odds of a record."""
-    from policyopt.runtime.outputs import reduce_record
-    from policyopt.runtime.scores import score_table
+    from policyopt.runtime._outputs import reduce_record
+    from policyopt.runtime._scores import score_table
 
     first = np.zeros((1, 1, 7))
     first[0, 0, 0] = 2.0
@@ -319,7 +319,7 @@ def test_the_best_of_them_gains_what_optimal_stopping_gains():
 def test_a_missing_torch_is_named(monkeypatch):
     import sys
 
-    from policyopt.runtime.errors import MissingExtraError
+    from policyopt.runtime._errors import MissingExtraError
 
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"train 'dqn'.*policyopt\[torch\]"):

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyopt.online.outcomes import Outcomes
-from policyopt.online.players import ExitPlayer
-from policyopt.online.requests import Requests, make_schedule
-from policyopt.runtime.errors import InputError
-from policyopt.runtime.online import UEEUCB, LinUCB, SplitEE
-from policyopt.runtime.online.linucb import FEATURES, context
+from policyopt._online.outcomes import Outcomes
+from policyopt._online.players import ExitPlayer
+from policyopt._online.requests import Requests, make_schedule
+from policyopt.runtime._errors import InputError
+from policyopt.runtime._online import UEEUCB, LinUCB, SplitEE
+from policyopt.runtime._online.linucb import FEATURES, context
 
 
 def rows_of(n=400, exits=4, seed=0):

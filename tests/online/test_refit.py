@@ -9,10 +9,10 @@ import pytest
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.online.drift import joined, method_of, refit, unlabelled
-from policyopt.replay import trace
-from policyopt.runtime.errors import BudgetError, InputError
-from policyopt.table import Tables
+from policyopt._online.drift import joined, method_of, refit, unlabelled
+from policyopt._replay import trace
+from policyopt._table import Tables
+from policyopt.runtime._errors import BudgetError, InputError
 
 BUDGET = 3.0
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 import policyopt as po
-from policyopt.online.families import fit_family, threshold_family
-from policyopt.online.outcomes import outcomes
-from policyopt.online.players import BanditPlayer, BudgetPlayer, ExitPlayer
-from policyopt.online.requests import Requests, make_schedule
-from policyopt.runtime.bandits import BANDITS, make_bandit
-from policyopt.runtime.online import UEEUCB, Controller, LinUCB, Online, PolicyFamily, SplitEE
-from policyopt.runtime.strict_json import digest_of
-from policyopt.table import Tables
+from policyopt._online.families import fit_family, threshold_family
+from policyopt._online.outcomes import outcomes
+from policyopt._online.players import BanditPlayer, BudgetPlayer, ExitPlayer
+from policyopt._online.requests import Requests, make_schedule
+from policyopt._table import Tables
+from policyopt.runtime._bandits import BANDITS, make_bandit
+from policyopt.runtime._online import UEEUCB, Controller, LinUCB, Online, PolicyFamily, SplitEE
+from policyopt.runtime._strict_json import digest_of
 from tests.synthetic import outputs
 
 ROUNDS = 400

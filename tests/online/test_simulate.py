@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policyopt as po
-from policyopt.online.families import fit_family, threshold_family
-from policyopt.online.metrics import RegretBaseline, recovery
-from policyopt.online.outcomes import outcomes
-from policyopt.online.players import BanditPlayer
-from policyopt.online.requests import Requests, make_schedule
-from policyopt.online.simulate import simulate
-from policyopt.runtime.bandits import BANDITS, make_bandit
-from policyopt.runtime.online import Controller
-from policyopt.runtime.online.feedback import reveal_chances, reward_range
-from policyopt.table import Tables
+from policyopt._online.families import fit_family, threshold_family
+from policyopt._online.metrics import RegretBaseline, recovery
+from policyopt._online.outcomes import outcomes
+from policyopt._online.players import BanditPlayer
+from policyopt._online.requests import Requests, make_schedule
+from policyopt._online.simulate import simulate
+from policyopt._table import Tables
+from policyopt.runtime._bandits import BANDITS, make_bandit
+from policyopt.runtime._online import Controller
+from policyopt.runtime._online.feedback import reveal_chances, reward_range
 from tests.synthetic import cache, outputs
 
 

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 import policyopt as po
-from policyopt.cli.explain import explain
-from policyopt.online.drift import refit, watch_policy
-from policyopt.online.entrants import every
-from policyopt.online.families import fit_family, threshold_family
-from policyopt.report.simulation import simulation_figure
-from policyopt.runtime.artifact import save_experts
-from policyopt.runtime.bandits import make_bandit
-from policyopt.runtime.drift import Movement
-from policyopt.runtime.experts import ExpertPolicy
-from policyopt.runtime.online import UEEUCB, Controller, LinUCB, Online, SplitEE
-from policyopt.table import Tables
+from policyopt._cli.explain import explain
+from policyopt._online.drift import refit, watch_policy
+from policyopt._online.entrants import every
+from policyopt._online.families import fit_family, threshold_family
+from policyopt._report.simulation import simulation_figure
+from policyopt._table import Tables
+from policyopt.runtime._artifact import save_experts
+from policyopt.runtime._bandits import make_bandit
+from policyopt.runtime._drift import Movement
+from policyopt.runtime._experts import ExpertPolicy
+from policyopt.runtime._online import UEEUCB, Controller, LinUCB, Online, SplitEE
 from tests.synthetic import outputs
 
 

@@ -10,14 +10,14 @@ from synthetic import cache as make_cache
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.replay import replay, trace
-from policyopt.report.calibration import auroc
-from policyopt.report.explanation import default_reference, explain
-from policyopt.report.explanation_figures import figures
-from policyopt.runtime.answers import Combined
-from policyopt.runtime.policy import NEVER, Policy
-from policyopt.runtime.scores import MaxProb
-from policyopt.table import Tables
+from policyopt._replay import replay, trace
+from policyopt._report.calibration import auroc
+from policyopt._report.explanation import default_reference, explain
+from policyopt._report.explanation_figures import figures
+from policyopt._table import Tables
+from policyopt.runtime._answers import Combined
+from policyopt.runtime._policy import NEVER, Policy
+from policyopt.runtime._scores import MaxProb
 
 
 @pytest.fixture(scope="module")

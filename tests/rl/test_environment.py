@@ -11,9 +11,9 @@ import pytest
 from synthetic import cache
 
 import policyopt as po
-from policyopt.replay import replay
-from policyopt.runtime.errors import InputError
-from policyopt.table import Tables
+from policyopt._replay import replay
+from policyopt._table import Tables
+from policyopt.runtime._errors import InputError
 
 gym = pytest.importorskip("gymnasium")
 from policyopt.rl import ExitEnv, ExitVectorEnv, exit_problem  # noqa: E402
@@ -209,7 +209,7 @@ def test_a_missing_gymnasium_is_named(root):
         """
         import sys
         sys.modules["gymnasium"] = None
-        from policyopt.runtime.errors import MissingExtraError
+        from policyopt.runtime._errors import MissingExtraError
         from policyopt.rl import exit_problem  # needs no gymnasium
         try:
             from policyopt.rl import ExitEnv

@@ -11,11 +11,11 @@ from synthetic import cache, outputs
 
 import policyopt as po
 from policyopt.runtime import load_policy
-from policyopt.runtime.artifact import from_dict, to_dict
-from policyopt.runtime.errors import InputError
-from policyopt.runtime.policy import Policy
-from policyopt.runtime.scores import MaxProb
-from policyopt.runtime.strict_json import digest_of
+from policyopt.runtime._artifact import from_dict, to_dict
+from policyopt.runtime._errors import InputError
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._scores import MaxProb
+from policyopt.runtime._strict_json import digest_of
 
 WRONG = (None, "x", -1, 2, 1e300, float("nan"), True, [], {}, [[]], [1, [2]], "\ud800")
 

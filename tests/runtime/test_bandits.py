@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from policyopt.runtime import InputError
-from policyopt.runtime.bandits import BANDITS, make_bandit
-from policyopt.runtime.bandits.base import NORMAL, UNIFORM, RandomRows
-from policyopt.runtime.bandits.kl_ucb import upper_bound
-from policyopt.runtime.online.feedback import REVEALS, reveal_chances
+from policyopt.runtime._bandits import BANDITS, make_bandit
+from policyopt.runtime._bandits.base import NORMAL, UNIFORM, RandomRows
+from policyopt.runtime._bandits.kl_ucb import upper_bound
+from policyopt.runtime._online.feedback import REVEALS, reveal_chances
 
 SPECS = [
     ("ucb1", {}), ("ucb1", {"c": 0.3}), ("ucb_tuned", {}), ("ucb_v", {}), ("ucb_v", {"zeta": 1.2, "c": 0.5}),

@@ -9,8 +9,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from policyopt.runtime.drift import DriftWatch, Reference
-from policyopt.runtime.drift.detector import (
+from policyopt.runtime._drift import DriftWatch, Reference
+from policyopt.runtime._drift.detector import (
     BETS,
     CELLS,
     GROUPS,
@@ -20,8 +20,8 @@ from policyopt.runtime.drift.detector import (
     remember,
     smoothed,
     start_sums,
-)  # fmt: skip
-from policyopt.runtime.errors import InputError
+)
+from policyopt.runtime._errors import InputError
 
 PATH = (0, 1, 2)
 THRESHOLDS = np.array([0.8, 0.6])
@@ -122,8 +122,8 @@ def test_the_mean_of_the_sum_is_the_number_of_requests():
 def test_real_rows_raise_false_alarms_no_oftener_than_stated(root):
     """Reference and stream drawn from one real pool; the policy's exits and scores."""
     import policyopt as po
-    from policyopt.replay import trace
-    from policyopt.table import Tables
+    from policyopt._replay import trace
+    from policyopt._table import Tables
 
     data = po.open_cache(root / "cache" / "fashion_mnist")
     tables = Tables(data)

@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.answers.calibrators import fit_confidence
-from policyopt.cache.manifest import Manifest, dump, parse
-from policyopt.cache.normalise import Layout
-from policyopt.frontier import record
-from policyopt.methods.registry import make_method
-from policyopt.replay import replay, trace
-from policyopt.report.explanation import explain
+from policyopt._answers.calibrators import fit_confidence
+from policyopt._cache.manifest import Manifest, dump, parse
+from policyopt._cache.normalise import Layout
+from policyopt._frontier import record
+from policyopt._methods.registry import make_method
+from policyopt._replay import replay, trace
+from policyopt._report.explanation import explain
+from policyopt._table import Tables
 from policyopt.runtime import ALWAYS, NEVER, InputError, Mixture, Policy, first_exit, load_policy
-from policyopt.runtime.artifact import from_dict, to_dict
-from policyopt.runtime.decision import over_model_exits
-from policyopt.runtime.scores import MaxProb, Patience
-from policyopt.table import Tables
+from policyopt.runtime._artifact import from_dict, to_dict
+from policyopt.runtime._decision import over_model_exits
+from policyopt.runtime._scores import MaxProb, Patience
 
 EXITS = 5
 ALONE = [1.0, 2.0, 4.0, 3.0, 16.0]

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import kstest
 
-from policyopt.cache.data import Rows
+from policyopt._cache.data import Rows
+from policyopt._table import exit_statistics
 from policyopt.runtime import ALWAYS, NEVER, InputError, Mixture, Policy, load_policy
-from policyopt.runtime.arithmetic import coin
-from policyopt.runtime.artifact import from_dict, to_dict
-from policyopt.runtime.outputs import reduce_logits, reduce_probabilities
-from policyopt.runtime.scores import Entropy, MaxProb, Patience
-from policyopt.table import exit_statistics
+from policyopt.runtime._arithmetic import coin
+from policyopt.runtime._artifact import from_dict, to_dict
+from policyopt.runtime._outputs import reduce_logits, reduce_probabilities
+from policyopt.runtime._scores import Entropy, MaxProb, Patience
 
 LOGITS = hnp.arrays(
     np.float32,
@@ -101,7 +101,7 @@ def test_nan_in_the_pass_is_named():
 
 
 def test_large_tables_go_to_a_file(monkeypatch):
-    monkeypatch.setattr("policyopt.table._SPILL_BYTES", 1000)
+    monkeypatch.setattr("policyopt._table._SPILL_BYTES", 1000)
     outputs = np.random.default_rng(0).normal(size=(500, 2, 3)).astype(np.float32)
     rows = Rows(({"outputs": outputs, "labels": np.zeros(500, int)},))
     table = exit_statistics(rows, "logits")
@@ -158,7 +158,7 @@ def test_broken_artifacts_are_refused(artifact, change, words):
 
 
 def _resigned(content):
-    from policyopt.runtime.strict_json import digest_of
+    from policyopt.runtime._strict_json import digest_of
 
     body = {k: v for k, v in content.items() if k != "sha256"}
     return {**body, "sha256": digest_of(body)}

@@ -21,15 +21,15 @@ from rules import (
     validator,
 )  # fmt: skip
 
-from policyopt.export.bundle import write_bundle
-from policyopt.export.samples import golden_of
-from policyopt.export.schema import schemas
-from policyopt.export.symbolic import trace_policy
-from policyopt.runtime.answers import ANSWERS as KNOWN_ANSWERS
-from policyopt.runtime.artifact import experts_to_dict, load_policy, to_dict
-from policyopt.runtime.calibrators import CALIBRATORS as KNOWN_CONFIDENCES
-from policyopt.runtime.online.serving import save_online
-from policyopt.runtime.scores import RULES
+from policyopt._export.bundle import write_bundle
+from policyopt._export.samples import golden_of
+from policyopt._export.schema import schemas
+from policyopt._export.symbolic import trace_policy
+from policyopt.runtime._answers import ANSWERS as KNOWN_ANSWERS
+from policyopt.runtime._artifact import experts_to_dict, load_policy, to_dict
+from policyopt.runtime._calibrators import CALIBRATORS as KNOWN_CONFIDENCES
+from policyopt.runtime._online.serving import save_online
+from policyopt.runtime._scores import RULES
 
 
 def test_the_files_in_docs_are_what_the_code_makes():
@@ -37,7 +37,7 @@ def test_the_files_in_docs_are_what_the_code_makes():
     assert {path.name for path in DOCS.glob("*.schema.json")} == set(made)
     for file, schema in made.items():
         text = (DOCS / file).read_text()
-        again = "python -m policyopt.export.schema docs"
+        again = "python -m policyopt._export.schema docs"
         assert text == json.dumps(schema, indent=1) + "\n", f"{file} is stale: {again}"
 
 

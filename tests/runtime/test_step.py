@@ -10,11 +10,11 @@ from rules import SCORES, K
 from rules import policy as made
 
 from policyopt.runtime import Mixture, Policy
-from policyopt.runtime.answers import Temperature
-from policyopt.runtime.errors import InputError
-from policyopt.runtime.outputs import reduce_logits, with_columns, with_log_prob
-from policyopt.runtime.policy import Observer
-from policyopt.runtime.scores import RULES, Entropy, Margin, MaxProb, Patience, Vote, score_table
+from policyopt.runtime._answers import Temperature
+from policyopt.runtime._errors import InputError
+from policyopt.runtime._outputs import reduce_logits, with_columns, with_log_prob
+from policyopt.runtime._policy import Observer
+from policyopt.runtime._scores import RULES, Entropy, Margin, MaxProb, Patience, Vote, score_table
 
 COLUMNS = ("prediction", "top_prob", "top_class", "entropy", "log_sum_exp", "log_prob")
 WIDTHS = (1, 2, 3, 5, 9, 33, 100, 129, 1001)
@@ -185,7 +185,7 @@ def test_the_last_exit_always_stops_and_nothing_is_left_of_none():
 
 @pytest.mark.parametrize("wrong", [1.7, 2**63, 10**400, "a", [0.5], [[1]], True])
 def test_numbers_of_samples_are_whole(wrong):
-    from policyopt.runtime.scores import MaxProb
+    from policyopt.runtime._scores import MaxProb
 
     policy = Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "logits", 2)
     with pytest.raises(InputError, match="'samples' must be"):

@@ -10,13 +10,13 @@ import pytest
 
 import policyopt as po
 from policyopt.runtime import InputError, Policy
-from policyopt.runtime.scores import MaxProb
+from policyopt.runtime._scores import MaxProb
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from policyopt.serving import StagedModel, export_cache, from_sequential, measure, serve  # noqa: E402  # noqa: E402
-from policyopt.serving.hidden import part, size, take  # noqa: E402
+from policyopt.serving import StagedModel, export_cache, from_sequential, measure, serve  # noqa: E402
+from policyopt.serving._hidden import part, size, take  # noqa: E402
 
 C = 5
 

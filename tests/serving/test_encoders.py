@@ -11,7 +11,7 @@ import pytest
 
 import policyopt as po
 from policyopt.runtime import InputError, Policy
-from policyopt.runtime.scores import Margin
+from policyopt.runtime._scores import Margin
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

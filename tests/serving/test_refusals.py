@@ -10,10 +10,10 @@ import pytest
 from synthetic import outputs
 
 import policyopt as po
-from policyopt.export.c_compiler import NoCompiler
+from policyopt._export.c_compiler import NoCompiler
 from policyopt.runtime import ExpertPolicy, InputError, Mixture, Policy
-from policyopt.runtime.reading import looks_like_probabilities
-from policyopt.runtime.scores import Entropy, Margin, MaxProb
+from policyopt.runtime._reading import looks_like_probabilities
+from policyopt.runtime._scores import Entropy, Margin, MaxProb
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

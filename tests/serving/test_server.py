@@ -13,11 +13,11 @@ from synthetic import outputs
 from test_methods import SPECS
 
 import policyopt as po
-from policyopt.export.c_compiler import NoCompiler
-from policyopt.methods.registry import make_method
+from policyopt._export.c_compiler import NoCompiler
+from policyopt._methods.registry import make_method
+from policyopt._table import Tables
 from policyopt.runtime import ExpertPolicy, InputError, Mixture, Policy
-from policyopt.runtime.scores import Margin, MaxProb
-from policyopt.table import Tables
+from policyopt.runtime._scores import Margin, MaxProb
 
 torch = pytest.importorskip("torch")
 from policyopt.serving import StagedModel, serve  # noqa: E402

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyopt.export import manifest
-from policyopt.runtime.policy import ALWAYS, NEVER, first_exit
-from policyopt.runtime.scores import Constant, Entropy, Margin, MaxProb
-from policyopt.thresholds.budget_search import meet_budget, unless_idle
-from policyopt.thresholds.degenerate_scores import ROUNDING, ULPS, collapse, collapse_held_out
-from policyopt.thresholds.problem import Problem, Solution
-from policyopt.thresholds.quotas import solve_planned
-from policyopt.thresholds.solvers import solve_path
+from policyopt._export import manifest
+from policyopt._thresholds.budget_search import meet_budget, unless_idle
+from policyopt._thresholds.degenerate_scores import ROUNDING, ULPS, collapse, collapse_held_out
+from policyopt._thresholds.problem import Problem, Solution
+from policyopt._thresholds.quotas import solve_planned
+from policyopt._thresholds.solvers import solve_path
+from policyopt.runtime._policy import ALWAYS, NEVER, first_exit
+from policyopt.runtime._scores import Constant, Entropy, Margin, MaxProb
 
 COSTS = np.array([1.0, 2.0, 4.0, 8.0])
 

@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import cache
 
-from policyopt.methods.base import problem_of
-from policyopt.runtime.policy import ALWAYS, NEVER, first_exit
-from policyopt.runtime.scores import MaxProb
-from policyopt.table import Tables
-from policyopt.thresholds import joint
-from policyopt.thresholds.budget_search import brent_root
-from policyopt.thresholds.problem import Problem, between
-from policyopt.thresholds.quotas import (
+from policyopt._methods.base import problem_of
+from policyopt._table import Tables
+from policyopt._thresholds import joint
+from policyopt._thresholds.budget_search import brent_root
+from policyopt._thresholds.problem import Problem, between
+from policyopt._thresholds.quotas import (
     geometric_shares,
     quota_thresholds,
     solve_geometric,
     solve_ratio,
 )
-from policyopt.thresholds.solvers import solve_shared
+from policyopt._thresholds.solvers import solve_shared
+from policyopt.runtime._policy import ALWAYS, NEVER, first_exit
+from policyopt.runtime._scores import MaxProb
 
 
 def small_problem(rng, n, exits, decimals=9, per_sample=False):

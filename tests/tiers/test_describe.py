@@ -9,8 +9,8 @@ import time
 import pytest
 
 import policyopt as po
-from policyopt.runtime.errors import InputError
-from policyopt.tiers.description import load_tiers, tiers_from
+from policyopt._tiers.description import load_tiers, tiers_from
+from policyopt.runtime._errors import InputError
 
 GOOD = {
     "model": {"input_bytes": 784, "cut_bytes": [100], "answer_bytes": 8},

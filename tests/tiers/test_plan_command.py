@@ -11,7 +11,7 @@ import pytest
 import synthetic
 
 import policyopt as po
-from policyopt.tiers.tier_policy import load_tier
+from policyopt._tiers.tier_policy import load_tier
 
 TIERS = """
 [model]

@@ -13,8 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import tier_cases
 
-from policyopt.runtime.errors import InputError
-from policyopt.tiers.plans import cuts, leaving_costs, plan_table
+from policyopt._tiers.plans import cuts, leaving_costs, plan_table
+from policyopt.runtime._errors import InputError
 
 
 @pytest.mark.parametrize("cascade", [False, True])

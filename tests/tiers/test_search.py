@@ -12,13 +12,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import tier_cases
 
-from policyopt.methods.registry import make_method
-from policyopt.replay import replay
-from policyopt.runtime.decision import ALWAYS, NEVER
-from policyopt.runtime.errors import BudgetError, InputError
-from policyopt.tiers.choose import make_plan
-from policyopt.tiers.plans import outcome, plan_table, references, summary
-from policyopt.tiers.search import Goal, Grid, Limit, axis, search
+from policyopt._methods.registry import make_method
+from policyopt._replay import replay
+from policyopt._tiers.choose import make_plan
+from policyopt._tiers.plans import outcome, plan_table, references, summary
+from policyopt._tiers.search import Goal, Grid, Limit, axis, search
+from policyopt.runtime._decision import ALWAYS, NEVER
+from policyopt.runtime._errors import BudgetError, InputError
 
 
 def sure_of(table):
@@ -102,7 +102,7 @@ def test_the_value_found_is_what_a_replay_pays():
 
 
 def test_a_beam_over_more_exits_comes_close_to_all_sets(monkeypatch):
-    monkeypatch.setattr("policyopt.tiers.search._CELLS", 2000)
+    monkeypatch.setattr("policyopt._tiers.search._CELLS", 2000)
     table, tiers = tier_cases.table(1, 120, 7), tier_cases.tiers(1, 7, 2)
     goal = Goal("latency", 0.5 * search(tiers, table, Goal("latency", 1e6)).found[0].cost)
     whole, beam = search(tiers, table, goal, exact=True), search(tiers, table, goal)

@@ -12,12 +12,8 @@ import pytest
 import synthetic
 
 import policyopt as po
-from policyopt.runtime.errors import InputError
-from policyopt.runtime.policy import Policy
-from policyopt.runtime.scores import MaxProb
-from policyopt.runtime.strict_json import digest_of
-from policyopt.tiers.plans import Plan
-from policyopt.tiers.tier_policy import (
+from policyopt._tiers.plans import Plan
+from policyopt._tiers.tier_policy import (
     LEAVE,
     MOST_SAMPLES,
     SEND_ON,
@@ -25,6 +21,10 @@ from policyopt.tiers.tier_policy import (
     load_tier,
     tier_policies,
 )
+from policyopt.runtime._errors import InputError
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._scores import MaxProb
+from policyopt.runtime._strict_json import digest_of
 
 NAMES = ("device", "edge", "cloud")
 METHODS = (

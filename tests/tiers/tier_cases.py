@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import synthetic
 
-from policyopt.table import Tables
-from policyopt.tiers.description import Link, Tier, Tiers
+from policyopt._table import Tables
+from policyopt._tiers.description import Link, Tier, Tiers
 
 
 def table(seed, rows=240, exits=3, cascade=False, per_sample=False):

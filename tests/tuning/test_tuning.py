@@ -15,17 +15,17 @@ from sqlalchemy.engine import Engine
 from synthetic import cache as make_cache
 
 import policyopt as po
-from policyopt.methods.base import Method
-from policyopt.methods.baselines import Random
-from policyopt.methods.catalogue import MethodSpec
-from policyopt.methods.registry import ROWS
-from policyopt.methods.settings import Choice, Integer, Real
-from policyopt.methods.threshold import Threshold
+from policyopt._methods.base import Method
+from policyopt._methods.baselines import Random
+from policyopt._methods.catalogue import MethodSpec
+from policyopt._methods.registry import ROWS
+from policyopt._methods.settings import Choice, Integer, Real
+from policyopt._methods.threshold import Threshold
+from policyopt._table import Tables
+from policyopt._tuning.objective import Objective, fold_rows, mean_height, score_fold
+from policyopt._tuning.study import records
 from policyopt.runtime import load_policy
-from policyopt.runtime.errors import BudgetError, InputError, input_error
-from policyopt.table import Tables
-from policyopt.tuning.objective import Objective, fold_rows, mean_height, score_fold
-from policyopt.tuning.study import records
+from policyopt.runtime._errors import BudgetError, InputError, input_error
 
 
 @event.listens_for(Engine, "connect")

@@ -1,0 +1,180 @@
+"""Answers combined over exits, fitted: a weighted geometric mean of the class probabilities so far.
+
+Readings, all of the form ``log P_k = sum_{j<=k} w_kj log p_j + b_k + const``:
+
+``geometric``
+    Weights 0 or more, one vector per exit, by likelihood (convex). The sum of the weights is
+    free, so a temperature is part of it. The default.
+``ztw``
+    Zero Time Waste (Wołczyk et al., NeurIPS 2021, eq. 4): as above, the mean over exits with
+    positive weights, and a bias per class and exit. Departures: the weights are bounded below by
+    0 instead of being exponentials (the same set but for its border), the bias is shrunk.
+``poe``
+    Product of experts (Jazbec et al., NeurIPS 2023, eq. 4), weights (j+1)/K as there, nothing
+    fitted. Departure: softmax experts; their ReLU experts need logits whose zero has a meaning.
+
+A combination is kept at an exit only where it improves the likelihood of held-out rows over the
+exit's own probabilities, tempered, by more than one standard error; elsewhere the latter stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.runtime._answers import FLOOR, Combined
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._typing import Bools, Floats
+
+Logs, Labels = npt.NDArray[np.float32], npt.NDArray[np.integer]
+READINGS = ("geometric", "ztw", "poe")
+_UNDERFLOW = 1e-30
+_LARGEST = 20.0  # of a weight: separable rows would drive it to infinity
+#: Shrinkage of class biases towards 0, as that many rows of doubt per class.
+_BIAS_PENALTY = 10.0
+
+
+def fit_combined(
+    log_prob: Logs,
+    labels: Labels,
+    reading: str = "geometric",
+    keep: Bools | None = None,
+    start: Combined | None = None,
+) -> Combined:
+    """Fit the weights of every exit by likelihood. Shapes: log_prob (N, K, C); labels (N,); keep (K,)."""
+    if reading not in READINGS:
+        raise input_error(
+            "answer", f"one of {', '.join(READINGS)}", reading, "E.g. answer=geometric."
+        )
+    _, exits, classes = log_prob.shape
+    # One contiguous array per exit: a step of the search then runs over memory in order.
+    peaks = log_prob.max(axis=2, keepdims=True)
+    logs = [np.maximum(log_prob[:, k] - peaks[:, k], FLOOR) for k in range(exits)]
+    weights = np.zeros((exits, exits))
+    bias = np.zeros((exits, classes)) if reading == "ztw" else None
+    for k in range(exits):
+        combine = keep is None or bool(keep[k])
+        used = list(range(k + 1)) if combine else [k]
+        if combine and reading == "poe":
+            weights[k, used] = (np.arange(k + 1) + 1) / exits
+            continue
+        first = np.zeros(len(used)) if start is None else start.weights[k, used].copy()
+        if start is None:
+            first[-1] = 1.0
+        shift = np.zeros(classes) if bias is not None and combine else None
+        if shift is not None and start is not None and start.bias is not None:
+            shift = start.bias[k].copy()
+        weights[k, used], shift = _maximise([logs[j] for j in used], labels, first, shift)
+        if bias is not None and shift is not None:
+            bias[k] = shift
+    return Combined(weights, bias)
+
+
+def negative_log_likelihood(
+    logs: Sequence[Logs], labels: Labels, weights: Floats, bias: Floats | None = None
+) -> tuple[float, Floats, Floats]:
+    """Return mean -log P(label), and its gradient in the weights and in the bias.
+
+    Shapes: logs (N, C); labels (N,); weights (J,); bias (C,); returns (J,).
+    """
+    rows = np.arange(len(labels))
+    total = (
+        np.zeros_like(logs[0]) if bias is None else np.tile(bias.astype(np.float32), (len(rows), 1))
+    )
+    for weight, log in zip(weights, logs, strict=True):
+        total += np.float32(weight) * log
+    ones = np.ones(total.shape[1], dtype=np.float32)
+    picked = total[rows, labels]
+    with np.errstate(over="ignore"):
+        powers = np.exp(total)
+    norm = powers @ ones
+    # Seldom: the largest log of each exit is near 0.
+    if not ((norm > _UNDERFLOW) & np.isfinite(norm)).all():
+        total -= total.max(axis=1, keepdims=True)
+        picked = total[rows, labels]
+        powers = np.exp(total)
+        norm = powers @ ones
+    total = powers
+    value = float((np.log(norm.astype(np.float64)) - picked.astype(np.float64)).mean())
+    total /= norm[:, None]
+    total[rows, labels] -= 1.0
+    slope = np.array([float(np.einsum("nc,nc->", total, log)) for log in logs]) / len(rows)
+    bias_slope = np.zeros(0) if bias is None else total.mean(axis=0, dtype=np.float64)
+    return value, slope, bias_slope
+
+
+def rows_negative_log_likelihood(answer: Combined, log_prob: Logs, labels: Labels) -> Floats:
+    """Return -log P_k(label) of every row and exit, (N, K)."""
+    state = answer.start(len(log_prob), log_prob.shape[2])
+    out = np.empty(log_prob.shape[:2])
+    rows = np.arange(len(labels))
+    for k in range(log_prob.shape[1]):
+        logits, state = answer.answer(k, log_prob[:, k], state)
+        logits = logits - logits.max(axis=1, keepdims=True)
+        out[:, k] = np.log(np.exp(logits).sum(axis=1, dtype=np.float64)) - logits[rows, labels]
+    return out
+
+
+def cross_fit_combined(
+    log_prob: Logs, labels: Labels, fold: Labels, reading: str = "geometric"
+) -> tuple[Bools, Combined, list[Combined]]:
+    """Fit on all rows and without each fold; keep the combination where it helps on held-out rows."""
+    exits = log_prob.shape[1]
+    alone = np.zeros(exits, dtype=bool)
+    whole = [fit_combined(log_prob, labels, reading, keep) for keep in (alone, None)]
+    gain = np.zeros(log_prob.shape[:2])
+    pairs = []
+    for f in range(int(fold.max()) + 1):
+        held, rest = fold == f, fold != f
+        # Nearly the same rows as all: their solution is a good place to start from.
+        pair = [
+            fit_combined(log_prob[rest], labels[rest], reading, keep, start)
+            for keep, start in zip((alone, None), whole, strict=True)
+        ]
+        if held.any():
+            own, combined = (
+                rows_negative_log_likelihood(rule, log_prob[held], labels[held]) for rule in pair
+            )
+            gain[held] = own - combined
+        pairs.append(pair)
+    error = gain.std(axis=0) / len(gain) ** 0.5
+    keep = (gain.mean(axis=0) > error) & (np.arange(exits) > 0)
+    return keep, _picked(whole, keep), [_picked(pair, keep) for pair in pairs]
+
+
+def _picked(pair: Sequence[Combined], keep: Bools) -> Combined:
+    """Return the combined weights of the exits that are kept, the own ones of the others."""
+    own, combined = pair
+    weights = np.where(keep[:, None], combined.weights, own.weights)
+    if own.bias is None or combined.bias is None:
+        return Combined(weights)
+    return Combined(weights, np.where(keep[:, None], combined.bias, own.bias))
+
+
+def _maximise(
+    logs: list[Logs], labels: Labels, first: Floats, shift: Floats | None
+) -> tuple[Floats, Floats | None]:
+    """Maximise the likelihood over weights in [0, 20] (and a class bias where `shift` is given)."""
+    from scipy.optimize import minimize
+
+    count, rows = len(logs), len(labels)
+
+    def objective(parameters: Floats) -> tuple[float, Floats]:
+        bias = parameters[count:] if shift is not None else None
+        value, slope, bias_slope = negative_log_likelihood(logs, labels, parameters[:count], bias)
+        if bias is None:
+            return value, slope
+        penalty = _BIAS_PENALTY / rows
+        value += penalty * float(bias @ bias) / 2
+        return value, np.concatenate([slope, bias_slope + penalty * bias])
+
+    start = first if shift is None else np.concatenate([first, shift])
+    bounds = [(0.0, _LARGEST)] * count + [(None, None)] * (len(start) - count)
+    # The likelihood is computed in float32: closer than 1e-6 there is only rounding.
+    found = minimize(
+        objective, start, jac=True, method="L-BFGS-B", bounds=bounds,
+        options={"maxiter": 100, "ftol": 1e-7, "gtol": 1e-4},
+    )  # fmt: skip
+    return found.x[:count], None if shift is None else found.x[count:]

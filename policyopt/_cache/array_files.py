@@ -1,0 +1,98 @@
+"""Files of arrays by key: ``.npz``, ``.npy`` with a sidecar, ``.safetensors``; mapped where they can be."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policyopt._cache.files import map_tensors
+from policyopt._cache.parts import OPTIONS, Raw, declared, parse_key
+from policyopt._optional import need
+from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._outputs_file import Members, read_header
+from policyopt.runtime._sizes import Room
+from policyopt.runtime._strict_json import parse, read_plain
+from policyopt.runtime._typing import Array
+
+#: Of labels for about 8 million rows.
+_MAX_JSON = 64 << 20
+_MAX_HEADER = 16 << 20
+_KEPT = 1 << 20  # bytes of an array under a key of no meaning that may go into the metadata
+
+
+def read_npz(path: Path) -> Raw:
+    """Read what `numpy.savez` wrote, without pickle; each header is checked before its array is made."""
+    found: dict[str, Any] = {}
+    notes = []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = Members(archive, path, "SRC")
+            for member, info in members.infos.items():
+                key, where = member.removesuffix(".npy"), f"{path.name}: {member}"
+                if key == member:
+                    notes.append(f"{path.name}: member {member!r} ignored (not .npy)")
+                elif parse_key(key) or key in OPTIONS or info.file_size < _KEPT:
+                    found[key] = members.read(member, where.removesuffix(".npy"))
+                else:  # its shape is told, see `declared`
+                    shape, dtype = members.shape(member, where)
+                    found[key] = np.broadcast_to(np.empty((), dtype), shape)
+    except InputError:
+        raise
+    except Exception as error:  # zip, deflate and numpy raise many kinds on damaged files
+        got, step = f"{path} ({error})", "It was cut or damaged: save or copy it anew."
+        raise input_error("SRC", "a readable .npz file", got, step) from error
+    raw = declared(path.name, found)
+    raw.notes += notes
+    return raw
+
+
+def read_npy(path: Path) -> Raw:
+    """Map ``X.npy``; labels, costs and the like come from ``X.json`` and ``X.labels.npy``, if there."""
+    sidecar, labels = path.with_suffix(".json"), path.with_name(f"{path.stem}.labels.npy")
+    content: Any = {}
+    if sidecar.is_file():
+        name, step = sidecar.name, "Put labels in X.labels.npy, and mend the sidecar."
+        content = parse(read_plain(sidecar, name, _MAX_JSON, step), name, _MAX_JSON, step)
+        if not isinstance(content, dict):
+            got = type(content).__name__
+            raise input_error(name, "a JSON object", got, 'E.g. {"labels": [...]}.')
+    raw = declared(sidecar.name, content)
+    raw.name = path.name
+    raw.arrays["outputs"] = _map_npy(path)
+    if labels.is_file():
+        raw.arrays["labels"] = _map_npy(labels)
+    return raw
+
+
+def _map_npy(path: Path) -> Array:
+    """Map a ``.npy`` file read-only, after its header is checked against its size."""
+    try:
+        with path.open("rb") as file:
+            shape, _, size = read_header(file, path.name)
+        found = path.stat().st_size
+        if found != size:
+            allowed = f"of {size} bytes, as its header says"
+            step = "It was cut or damaged: save it anew."
+            raise input_error(path.name, allowed, f"{found} bytes", step)
+        if 0 in shape:
+            raise input_error(path.name, "of at least one row", f"shape {shape}", "Save it anew.")
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except OSError as error:
+        got = f"{path} ({error})"
+        raise input_error("SRC", "a readable file", got, "Check the path.") from error
+
+
+def read_safetensors(path: Path) -> Raw:
+    """Map a ``.safetensors`` file; ``unit``, ``axes``, ... may stand in its metadata."""
+    found, room = {}, Room("SRC", str(path), "Save it as float16 or float32.")
+    for name, (kind, array) in map_tensors(path.resolve(), path.name, None, _MAX_HEADER).items():
+        room.take(2 * array.nbytes if kind == "BF16" else 0, array.nbytes)
+        # bfloat16 is the upper half of a float32
+        found[name] = (array.astype(np.uint32) << 16).view(np.float32) if kind == "BF16" else array
+    with need("safetensors", "fit", "to read .safetensors").safe_open(str(path), "numpy") as file:
+        notes = file.metadata() or {}
+    found |= {key: text for key, text in notes.items() if key in (*OPTIONS, "cost_unit")}
+    return declared(path.name, found)

@@ -1,0 +1,264 @@
+"""`from_arrays`: an `ExitData` from arrays in memory, under the same checks as a cache on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from policyopt._cache.checks import detect_kind, normalise, to_data
+from policyopt._cache.data import (
+    CONTEXT,
+    COST_PREFIX,
+    DEFAULT_SHARES,
+    POOL,
+    Block,
+    ExitData,
+    Rows,
+    check_name,
+    check_shares,
+    filled,
+)
+from policyopt._cache.manifest import check_metadata, fingerprint
+from policyopt._cache.normalise import (
+    RECORD_ARRAYS,
+    Layout,
+    name_contexts,
+    natural_dtype,
+    orient,
+    store,
+    to_numpy,
+)
+from policyopt._costs import Cost, cumulative, exit_counts
+from policyopt.runtime._checks import check_seed
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._typing import Array
+
+#: The arrays that show n and K.
+_LEADS = ("outputs", "confidence", "top_prob")
+_ROW_ARRAYS = ("outputs", "labels", *RECORD_ARRAYS, "sample_costs", "features", "context")
+
+
+def from_arrays(
+    outputs: Any = None,
+    labels: Any = None,
+    costs: Any = None,
+    *,
+    unit: str = "",
+    cost_kind: str = "cumulative",
+    cost_name: str | None = None,
+    sample_costs: Mapping[str, Any] | None = None,
+    kind: str | None = None,
+    axes: str | None = None,
+    split: Mapping[str, float] | None = None,
+    seed: int = 0,
+    prediction: Any = None,
+    confidence: Any = None,
+    top_prob: Any = None,
+    entropy: Any = None,
+    correct: Any = None,
+    classes: int | None = None,
+    dtype: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    splits: Mapping[str, Mapping[str, Any]] | None = None,
+    features: Sequence[Any] | None = None,
+    context: Any = None,
+    contexts: Sequence[str] | None = None,
+) -> ExitData:
+    """Make an `ExitData` from arrays: one pool to be divided, or named splits.
+
+    Parameters
+    ----------
+    outputs : array of shape (n, K, C), or sequence of K arrays of shape (n, C)
+        Logits or probabilities; numpy or torch. Leave out for records.
+    labels : array of shape (n,), optional
+        Whole numbers in [0, C), -1 where unknown.
+    costs : K numbers, (n, K) array, Cost, or sequence of Cost, optional
+        Without it, costs are 1..K in the unit "exits" (noted in the metadata).
+    unit : str, default ""
+        Unit of numbers given as `costs`; "" becomes "units".
+    cost_kind : {"cumulative", "standalone"}, default "cumulative"
+        How numbers in `costs` and `sample_costs` are given.
+    cost_name : str, optional
+        Name of the numbers given as `costs`; default "cost".
+    sample_costs : mapping of str to array of shape (n, K), optional
+        Further costs per sample; units from a Cost of that name in `costs`, else `unit`.
+    kind : {"logits", "probabilities", "record"}, optional
+        Detected by a check of the values where not given.
+    axes : str, optional
+        Order of the axes N, K, C in every array. Default NKC; KNC is taken where only that
+        fits the length of the labels.
+    split : mapping of str to float, optional
+        Shares of the pool; default ``{"fit": 0.5, "test": 0.5}``.
+    seed : int, default 0
+        Seed of that division.
+    prediction, confidence, top_prob, entropy, correct : array, optional
+        Records, see `CacheWriter.append`.
+    classes : int, optional
+        C, for records.
+    dtype : {"float16", "float32", "float64"}, optional
+        Storage type; default keeps float16, makes all other outputs float32.
+    metadata : mapping, optional
+        Free, JSON-able.
+    splits : mapping of str to mapping, optional
+        Named splits instead of a pool: each a mapping with the row arrays above by name, e.g.
+        ``{"fit": {"outputs": ..., "labels": ...}, "test": {...}}``.
+    features : sequence of K arrays of shape (n, D_k), optional
+        The model's feature vectors at each exit, rows first, for scores that read them.
+    context : array of shape (n,), optional
+        Number of each row's context, whose expert gave its outputs (see `policyopt._experts`).
+    contexts : sequence of str, optional
+        Their names, from context 0 on; default "0", "1", ...
+
+    Returns
+    -------
+    ExitData
+
+    Raises
+    ------
+    InputError
+        As `CacheWriter.append`; also overlapping splits.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> data = from_arrays(
+    ...     rng.normal(size=(100, 3, 10)), rng.integers(0, 10, 100), costs=[1, 2, 4], unit="MMACs"
+    ... )
+    >>> data.kind, data.split_names, data.cost().values
+    ('logits', ('fit', 'test'), (1.0, 2.0, 4.0))
+    """
+    whole = {
+        "outputs": outputs,
+        "labels": labels,
+        "prediction": prediction,
+        "confidence": confidence,
+        "top_prob": top_prob,
+        "entropy": entropy,
+        "correct": correct,
+        "sample_costs": sample_costs,
+        "features": features,
+        "context": context,
+    }
+    seed = check_seed(seed)
+    given = _groups({k: v for k, v in whole.items() if v is not None}, splits, split)
+    notes: list[str] = []
+    if costs is not None and not _are_costs(costs):
+        costs = to_numpy("costs", costs)
+        if costs.ndim == 2:  # what they are: costs per sample of the one pool
+            if list(given) != [POOL]:
+                step = "Give sample_costs with each split."
+                allowed = "of shape (K,) with named splits"
+                raise input_error("costs", allowed, f"shape {costs.shape}", step)
+            moved = {cost_name or "cost": costs}
+            given[POOL]["sample_costs"] = moved | given[POOL].get("sample_costs", {})
+            costs = None
+    groups = {name: _oriented(arrays, axes, name, notes) for name, arrays in given.items()}
+    leads = [next(g[n] for n in _LEADS if n in g) for g in groups.values()]
+    per_sample = [
+        n.removeprefix(COST_PREFIX) for g in groups.values() for n in g if COST_PREFIX in n
+    ]
+    stated = _costs(costs, unit, cost_kind, cost_name, leads[0].shape[1], per_sample, notes)
+    kind = kind or detect_kind(next(iter(groups.values())).get("outputs"))
+    named = name_contexts(contexts, [g.get(CONTEXT) for g in groups.values()])
+    stored = dtype or natural_dtype(kind, leads)
+    layout = Layout(kind, 0, classes or 0, stored, stated, contexts=named)
+    rows, checksums = {}, []
+    for name, arrays in groups.items():
+        for key in [k for k in arrays if k.startswith(COST_PREFIX)]:
+            arrays[key] = cumulative(arrays[key], cost_kind, key.removeprefix(COST_PREFIX))
+        layout, block = normalise(layout, arrays, "NKC", name)
+        kept = {k: _frozen(store(layout, k, v)) for k, v in block.items()}
+        rows[name] = Rows((filled(kept),))
+        checksums.append((name, _checksum(kept)))
+    shares = {} if POOL not in rows else check_shares(split or DEFAULT_SHARES)
+    told = check_metadata(metadata) | ({"notes": notes} if notes else {})
+    return to_data(layout, rows, shares, seed, told, fingerprint(checksums, layout))
+
+
+def _groups(
+    whole: dict[str, Any], splits: Mapping[str, Mapping[str, Any]] | None, shares: Any
+) -> dict[str, dict[str, Any]]:
+    """Return the row arrays by split name."""
+    if splits is None:
+        if not set(_LEADS) & set(whole):
+            allowed = "given (or confidence=, for records)"
+            raise input_error("outputs", allowed, "none", "Pass them.")
+        return {POOL: whole}
+    if whole or shares is not None:
+        got = f"also {sorted(whole) or 'split'}"
+        raise input_error("splits", "given alone", got, "Move it inside.")
+    if not isinstance(splits, Mapping) or not splits:
+        raise input_error("splits", "a mapping of split to arrays", splits, "E.g. {'fit': {...}}.")
+    for name, arrays in splits.items():
+        argument = f"splits[{check_name('split', name)!r}]"
+        if not isinstance(arrays, Mapping):
+            raise input_error(argument, "a mapping of array names to arrays", arrays)
+        odd = sorted(set(arrays) - set(_ROW_ARRAYS))
+        if odd:
+            raise input_error(argument, f"of {', '.join(_ROW_ARRAYS)}", f"{odd}", "Rename.")
+        if not any(arrays.get(n) is not None for n in _LEADS):
+            raise input_error(argument, "with outputs or confidence", f"{sorted(arrays)}")
+    return {name: {k: v for k, v in a.items() if v is not None} for name, a in splits.items()}
+
+
+def _are_costs(costs: Any) -> bool:
+    if isinstance(costs, Sequence) and not isinstance(costs, str) and costs:
+        return all(isinstance(c, Cost) for c in costs)
+    return isinstance(costs, Cost)
+
+
+def _oriented(
+    arrays: Mapping[str, Any], axes: str | None, split: str, notes: list[str]
+) -> dict[str, Array]:
+    """Return the row arrays rows first, by the axes given or those that fit the labels."""
+    block = orient(arrays, axes or "NKC")
+    lead = next(block[n] for n in _LEADS if n in block)
+    n = len(block["labels"]) if "labels" in block else len(lead)
+    if axes is None and len(lead) != n and lead.shape[1] == n:
+        notes.append(f"split {split}: axes read as KNC, which fits the {n} labels")
+        block = orient(arrays, "KNC")
+    return block
+
+
+def _costs(
+    costs: Any,
+    unit: str,
+    kind: str,
+    name: str | None,
+    exits: int,
+    per_sample: list[str],
+    notes: list[str],
+) -> tuple[Cost, ...]:
+    """Return every cost declared, those per sample last."""
+    stated: list[Cost] = []
+    if _are_costs(costs):
+        stated = [costs] if isinstance(costs, Cost) else list(costs)
+    elif costs is not None:
+        stated = [Cost(name or "cost", unit or "units", costs, kind)]
+    known = {c.name for c in stated}
+    if kind == "standalone":  # numbers per sample are given so too
+        stated = [replace(c, cascade=True) if c.per_sample else c for c in stated]
+    new = [n for n in dict.fromkeys(per_sample) if n not in known]
+    stated += [Cost(n, unit or "units", None, kind) for n in new]
+    if not stated:
+        notes.append("no costs given: counted in exits, 1..K; pass costs= and unit=")
+        stated = [exit_counts(exits)]
+    return tuple(stated)
+
+
+def _frozen(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _checksum(block: Block) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(block):
+        digest.update(f"{name} {block[name].dtype} {block[name].shape}".encode())
+        digest.update(block[name].reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

@@ -1,0 +1,235 @@
+"""`ExitData`: the rows of a cache, by split, mapped where they come from disk; which splits may be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from policyopt._costs import Cost
+from policyopt.runtime._checks import check_seed
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._typing import Array, Ints
+
+KINDS = ("logits", "probabilities", "record")
+#: The splits with a meaning of their own; any other name is a stream.
+RESERVED = ("fit", "calibrate", "test")
+#: Rows that are divided by a seed, and how where nobody says.
+POOL = "pool"
+DEFAULT_SHARES: Mapping[str, float] = {"fit": 0.5, "test": 0.5}
+#: Arrays of a block: feature vectors by exit, costs by name, the numbers of the rows' contexts.
+FEATURES_PREFIX, COST_PREFIX, CONTEXT = "features:", "cost:", "context"
+#: Names of splits and costs.
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+Block = Mapping[str, Array]
+
+
+def check_name(argument: str, name: object) -> str:
+    """Return `name` where it is 1 to 64 of ``A-Z a-z 0-9 _ . -``, or refuse it."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        allowed = "1 to 64 of the characters A-Z a-z 0-9 _ . -"
+        raise input_error(argument, allowed, name, "Rename it.")
+    return name
+
+
+def filled(block: dict[str, Array]) -> dict[str, Array]:
+    """Return a record block that has predictions: -1 all over where only ``correct`` was kept."""
+    if "outputs" in block or "prediction" in block:
+        return block
+    # A view of one number: it takes no memory.
+    unknown = np.broadcast_to(np.int32(-1), block["confidence"].shape)
+    return {**block, "prediction": unknown}
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """One split (or stream, or pool): a list of blocks, each a mapping of aligned arrays.
+
+    A block holds, for its n rows:
+
+    ``outputs``      (n, K, C) logits or probabilities; absent for records
+    ``prediction``   (n, K) integers, -1 where the exit gave no answer, or only ``correct`` is known
+    ``confidence``   (n, K) in [0, 1] (records)
+    ``top_prob``     (n, K, T) the few largest probabilities, largest first (records, optional)
+    ``entropy``      (n, K) in nats (records, optional)
+    ``correct``      (n, K) bool (records, optional when labels are there)
+    ``labels``       (n,) integers, -1 where unknown; absent for unlabelled rows
+    ``cost:<name>``  (n, K) cumulative cost per sample, in the unit of that cost (optional)
+    ``features:<k>`` (n, D_k) the model's feature vectors at exit k: of every exit or of none
+    ``context``      (n,) number of the context whose expert gave the outputs (optional)
+
+    >>> block = {"outputs": np.zeros((5, 2, 3), np.float32), "labels": np.zeros(5, np.int32)}
+    >>> rows = Rows((block, block))
+    >>> len(rows), rows.array("outputs").shape, [start for start, _ in rows.chunks(4)]
+    (10, (10, 2, 3), [0, 4, 5, 9])
+    """
+
+    blocks: tuple[Block, ...]
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.blocks[0]) if self.blocks else "empty"
+        return f"Rows({len(self)} rows in {len(self.blocks)} blocks: {names})"
+
+    def __len__(self) -> int:
+        return sum(len(next(iter(block.values()))) for block in self.blocks)
+
+    def has(self, name: str) -> bool:
+        """Whether every block carries the array `name`."""
+        return bool(self.blocks) and all(name in block for block in self.blocks)
+
+    def array(self, name: str) -> Array:
+        """Return one array over all rows (a view where there is one block, else a copy)."""
+        if len(self.blocks) == 1:
+            return self.blocks[0][name]
+        return np.concatenate([block[name] for block in self.blocks])
+
+    def chunks(self, size: int) -> Iterator[tuple[int, Block]]:
+        """Yield ``(first row, block of at most `size` rows)``, without copying."""
+        start = 0
+        for block in self.blocks:
+            n = len(next(iter(block.values())))
+            for low in range(0, n, size):
+                yield start + low, {name: a[low : low + size] for name, a in block.items()}
+            start += n
+
+
+@dataclass(frozen=True, eq=False)
+class ExitData:
+    """Per-exit outputs, labels, costs and metadata: what a cache holds, checked.
+
+    Parameters
+    ----------
+    kind : {"logits", "probabilities", "record"}
+        What ``outputs`` are.
+    exits, classes : int
+        K and C; ``classes`` is 0 where records do not say.
+    splits : mapping of str to Rows
+        Either named splits (``fit``, ``calibrate``, ``test``, and streams), or one ``pool``.
+    costs : tuple of Cost
+        The first is the default.
+    shares : mapping of str to float
+        How a pool is to be divided, e.g. ``{"fit": 0.5, "test": 0.5}``; empty where
+        splits are named.
+    split_seed : int
+        Seed of that division.
+    metadata : dict
+        Free, JSON-able.
+    fingerprint : str
+        SHA-256 over the checksums of all arrays; names the cache in artifacts.
+    contexts : tuple of str
+        Names of the contexts that the rows' ``context`` counts; empty where they have none.
+
+    Examples
+    --------
+    >>> rows = Rows(({"outputs": np.zeros((10, 2, 3), np.float32)},))
+    >>> costs = (Cost("compute", "MMACs", (1, 2)),)
+    >>> data = ExitData("logits", 2, 3, {"pool": rows}, costs, {"fit": 0.5, "test": 0.5})
+    >>> data.split_names, len(data.rows("test")[1]), data.cost().unit
+    (('fit', 'test'), 5, 'MMACs')
+    """
+
+    kind: str
+    exits: int
+    classes: int
+    splits: Mapping[str, Rows]
+    costs: tuple[Cost, ...]
+    shares: Mapping[str, float] = field(default_factory=dict)
+    split_seed: int = 0
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+    contexts: tuple[str, ...] = ()
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the rows are one pool, divided by a seed."""
+        return POOL in self.splits
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """Names of the splits a user can ask for."""
+        return tuple(self.shares) if self.pooled else tuple(self.splits)
+
+    @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """Width of each exit's feature vectors, D_k; empty where none are kept."""
+        block = next(iter(self.splits.values())).blocks[0]
+        found = [block.get(f"{FEATURES_PREFIX}{k}") for k in range(self.exits)]
+        return tuple(array.shape[1] for array in found if array is not None)
+
+    def cost(self, name: str | None = None) -> Cost:
+        """Return the cost called `name` (default: the first)."""
+        if name is None:
+            return self.costs[0]
+        for cost in self.costs:
+            if cost.name == name:
+                return cost
+        names = ", ".join(c.name for c in self.costs)
+        step = "`policyopt info CACHE` lists the costs."
+        raise input_error("cost", f"one of {names}", name, step)
+
+    def rows(self, split: str, seed: int | None = None) -> tuple[str, Ints]:
+        """Return the key into `splits` where the rows of `split` stand, and their numbers, ascending."""
+        if split not in self.split_names:
+            step = "`policyopt info CACHE` lists them."
+            if split in RESERVED:
+                step = (
+                    f"This cache has no rows for it: import it with such rows (keys {split}_...), "
+                    "or all rows as one pool to be divided (--split fit=0.5,test=0.5)."
+                )
+            raise input_error("split", f"one of {', '.join(self.split_names)}", split, step)
+        if not self.pooled:
+            return split, np.arange(len(self.splits[split]))
+        n = len(self.splits[POOL])
+        seed = self.split_seed if seed is None else check_seed(seed)
+        order = np.random.default_rng(seed).permutation(n)
+        edges = np.round(np.cumsum([0.0, *self.shares.values()]) * n).astype(int)
+        at = list(self.shares).index(split)
+        return POOL, np.sort(order[edges[at] : edges[at + 1]])
+
+
+def check_shares(shares: Mapping[str, float]) -> dict[str, float]:
+    """Return the shares of a pool, in the given order: positive, adding to at most 1."""
+    if not isinstance(shares, Mapping) or not shares:
+        raise input_error("split", "shares by name", shares, "E.g. fit=0.5,test=0.5.")
+    for name, share in shares.items():
+        if check_name("split", name) == POOL:
+            raise input_error("split", f"any name but {POOL}", POOL, "The pool is what is divided.")
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+            raise input_error(f"split {name}", "a share in (0, 1]", share, "E.g. fit=0.5,test=0.5.")
+    if sum(shares.values()) > 1 + 1e-9:
+        allowed = "shares adding to at most 1 (else splits overlap)"
+        raise input_error("split", allowed, f"{sum(shares.values()):g}", "Lower one.")
+    return {name: float(share) for name, share in shares.items()}
+
+
+def check_splits(rows: dict[str, int], shares: dict[str, float]) -> None:
+    """Refuse empty splits, a pool beside named splits, and shares without a pool."""
+    if not rows:
+        raise input_error("rows", "at least 1", "none", "Append rows to at least one split.")
+    for name, count in rows.items():
+        if count < 1:
+            raise input_error(f"split {name}", "of at least one row", 0, "Leave it out.")
+    check_pool(rows, shares)
+    edge, total = 0.0, rows.get(POOL, 0)
+    for name, share in shares.items():
+        if round((edge + share) * total) - round(edge * total) < 1:
+            got = f"{share:g} of {total} rows"
+            step = "Raise its share or give more rows."
+            raise input_error(f"split {name}", "of at least one row", got, step)
+        edge += share
+
+
+def check_pool(names: Iterable[str], shares: Mapping[str, float]) -> None:
+    """Refuse a pool beside named splits, and shares without a pool."""
+    named = sorted(names)
+    if POOL in named and len(named) > 1:
+        step = "Name every split, or give all rows as the pool."
+        raise input_error("splits", f"either {POOL!r} alone or named splits", f"{named}", step)
+    if (POOL in named) != bool(shares):
+        allowed = f"given for the split {POOL!r}, and for no other"
+        got, step = f"{shares or 'none'} and {named}", "E.g. {'fit': 0.5, 'test': 0.5}."
+        raise input_error("shares", allowed, got, step)

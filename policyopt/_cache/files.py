@@ -1,0 +1,120 @@
+"""Files from anyone: opened without following links, hashed, safetensors mapped once their sizes fit."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policyopt._optional import need
+from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._strict_json import parse
+from policyopt.runtime._typing import Array
+
+#: ``progress(done_bytes, total_bytes)``
+Progress = Callable[[int, int], None]
+#: Headers beyond this are refused before they are parsed.
+MAX_HEADER = 1 << 20
+_CHUNK = 4 << 20
+_DTYPES = {
+    "F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2", "BOOL": "|b1", "U8": "|u1", "I8": "|i1",
+    "I16": "<i2", "I32": "<i4", "I64": "<i8", "U16": "<u2", "U32": "<u4", "U64": "<u8",
+}  # fmt: skip
+
+
+def open_regular(path: Path, argument: str) -> int:
+    """Return a read-only descriptor of a regular file; links, pipes and devices are refused."""
+    # O_NONBLOCK: opening a named pipe must not wait for a writer that never comes.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    flags |= getattr(os, "O_BINARY", 0)
+    put_file = "Put the file itself there."
+    if path.is_symlink():  # also where O_NOFOLLOW does not exist
+        raise input_error(argument, "a plain file", f"{path} (a link)", put_file)
+    try:
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        step = "Restore it or write the cache anew."
+        raise input_error(argument, "a plain file", f"{path} (missing)", step) from None
+    except (OSError, ValueError) as error:
+        got = f"{path} ({error})"
+        raise input_error(argument, "a readable plain file", got, "Check the path.") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise input_error(argument, "a plain file", f"{path} (not a file)", put_file)
+    return descriptor
+
+
+def sha256_file(path: Path, argument: str, step: Callable[[int], None] | None = None) -> str:
+    """Return the SHA-256 of a file, read in pieces; `step` is told the bytes of each."""
+    digest = hashlib.sha256()
+    with os.fdopen(open_regular(path, argument), "rb") as file:
+        chunk = min(_CHUNK, os.fstat(file.fileno()).st_size + 1)  # as much memory is taken at once
+        while piece := file.read(chunk):
+            digest.update(piece)
+            if step is not None:
+                step(len(piece))
+    return digest.hexdigest()
+
+
+def map_tensors(
+    path: Path, argument: str, size: int | None = None, most: int = MAX_HEADER, mmap: bool = True
+) -> dict[str, tuple[str, Array]]:
+    """Map a safetensors file read-only, after its size and its header (of `most` bytes) are checked.
+
+    Returned are, per tensor, its safetensors type and a view of the file; BF16 comes as uint16.
+    """
+    with os.fdopen(open_regular(path, argument), "rb") as file:
+        found = os.fstat(file.fileno()).st_size
+        if size is not None and found != size:
+            step = "It was cut or changed: copy or write the cache anew."
+            raise input_error(argument, f"of {size} bytes", f"{found} bytes in {path.name}", step)
+        head = file.read(8)
+        length = int.from_bytes(head, "little")
+        if len(head) < 8 or length > min(most, found - 8):
+            got = f"{path.name} of {found} bytes, which claims a header of {length}"
+            step = "It was cut or damaged: copy or write it anew."
+            raise input_error(argument, "a whole safetensors file", got, step)
+        header_bytes = file.read(length)
+        file.seek(0)
+        try:  # the very file whose size was checked, whatever is put in its place meanwhile
+            if mmap:
+                whole: Array = np.memmap(file, dtype=np.uint8, mode="r")
+            else:
+                whole = np.frombuffer(file.read(found), np.uint8)
+        except (OSError, ValueError) as error:
+            got, step = f"{path.name} ({error})", "Or read it: mmap=False."
+            raise input_error(argument, "a file that can be mapped", got, step) from error
+    if len(whole) != found:
+        raise input_error(argument, f"of {found} bytes", f"{len(whole)}", "It shrank: restore it.")
+    safetensors = need("safetensors", "fit", "to read .safetensors files, as a cache holds")
+    try:  # the library checks the header against the file: types, shapes, offsets, no holes
+        with safetensors.safe_open(str(path), framework="numpy"):
+            pass
+        header = parse(header_bytes, "header", most, "")
+        header.pop("__metadata__", None)
+        return {name: _view(entry, whole, 8 + length) for name, entry in header.items()}
+    except Exception as error:  # the library and numpy raise many kinds on damaged files
+        raise InputError(
+            f"'{argument}' must be a safetensors file that can be mapped. "
+            f"Got {path.name}: {error}. It was cut or damaged: copy or write it anew."
+        ) from error
+
+
+def _view(entry: dict[str, Any], whole: Array, base: int) -> tuple[str, Array]:
+    if entry["dtype"] not in _DTYPES:
+        raise ValueError(f"type {entry['dtype']} has no numpy counterpart")
+    dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
+    begin, end = entry["data_offsets"]
+    size = math.prod(shape) * dtype.itemsize
+    if end - begin != size or not 0 <= begin <= end <= len(whole) - base:
+        raise ValueError("offsets and shape disagree")
+    piece = np.asarray(whole[base + begin : base + end])
+    if entry["dtype"] == "BOOL" and piece.size and piece.max() > 1:
+        raise ValueError("a boolean is neither 0 nor 1")
+    return entry["dtype"], piece.view(dtype).reshape(shape)

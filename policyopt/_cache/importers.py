@@ -1,0 +1,462 @@
+"""`import_sources`: files of any kind to one cache, with a note on all that was not declared."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policyopt._cache.checks import detect_kind
+from policyopt._cache.data import CONTEXT, COST_PREFIX, DEFAULT_SHARES, POOL, RESERVED, ExitData
+from policyopt._cache.files import Progress
+from policyopt._cache.manifest import MANIFEST
+from policyopt._cache.normalise import check_axes, name_contexts, natural_dtype, to_block, to_numpy
+from policyopt._cache.parts import Part, Raw, by_row, divide, split_name, turn
+from policyopt._cache.reader import open_cache
+from policyopt._cache.writer import CacheWriter, standing_cache
+from policyopt._costs import Cost, check_cost_kind, cumulative, exit_counts
+from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._typing import Array
+
+#: Who reads files of a suffix: a module, loaded when one comes, and its function.
+READERS = {
+    ".npz": ("array_files", "read_npz"),
+    ".npy": ("array_files", "read_npy"),
+    ".safetensors": ("array_files", "read_safetensors"),
+    ".pt": ("torch_file", "read_torch"),
+    ".pth": ("torch_file", "read_torch"),
+    ".csv": ("table_files", "read_csv"),
+    ".jsonl": ("table_files", "read_jsonl"),
+    ".parquet": ("table_files", "read_parquet"),
+}
+#: Unit that the end of a key tells.
+UNITS = {
+    "usd": "USD", "eur": "EUR", "s": "s", "ms": "ms", "us": "us", "mj": "mJ", "j": "J",
+    "flops": "FLOPs", "mflops": "MFLOPs", "gflops": "GFLOPs", "macs": "MACs", "mmacs": "MMACs",
+    "gmacs": "GMACs", "tokens": "tokens",
+}  # fmt: skip
+_NAMED = re.compile(r"([A-Za-z0-9_.-]{1,64})=(.+)", re.DOTALL)
+_PIECE_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import made.
+
+    Parameters
+    ----------
+    data : ExitData
+        The cache, opened.
+    notes : tuple of str
+        One line on each thing that was decided rather than declared.
+    """
+
+    data: ExitData
+    notes: tuple[str, ...]
+
+
+def import_sources(
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    axes: str | None = None,
+    kind: str | None = None,
+    costs: Any = None,
+    unit: str | None = None,
+    cost_kind: str | None = None,
+    cost_name: str | None = None,
+    shares: Mapping[str, float] | None = None,
+    seed: int = 0,
+    labels: Any = None,
+    overwrite: bool = False,
+    dtype: str | None = None,
+    allow_pickle: bool = False,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Import files into a cache.
+
+    Parameters
+    ----------
+    sources : path or sequence of paths
+        ``PATH``, or ``SPLIT=PATH`` where a file holds one split. ``.npz``, ``.npy`` with a
+        sidecar, ``.safetensors``, ``.pt``/``.pth``, and records as ``.csv``, ``.jsonl``,
+        ``.parquet``.
+    out : path
+        Directory of the cache to make.
+    axes : str, optional
+        Order of the axes in the files, e.g. ``"KNC"``; found by a check where not given.
+    kind : {"logits", "probabilities", "record"}, optional
+        Found by key and values where not given.
+    costs : sequence of K floats, ``"1,2,4"``, or the name of a cost in the file, optional
+        Becomes the default cost.
+    unit : str, optional
+        Unit of the default cost and of costs whose key does not tell one.
+    cost_kind : {"cumulative", "standalone"}, optional
+        How all costs are given; default cumulative, with a note.
+    cost_name : str, optional
+        Name of the values under `costs`; default "cost".
+    shares : mapping of str to float, optional
+        How a pool of rows is divided; default ``{"fit": 0.5, "test": 0.5}``.
+    seed : int, default 0
+        Seed of that division.
+    labels : array, path, or mapping of split to either, optional
+        For files without labels.
+    overwrite : bool, default False
+        Replace a cache at `out`, once the new one is whole.
+    dtype : {"float16", "float32", "float64"}, optional
+        Storage type; default keeps float16, makes other outputs float32 (float64: records only).
+    allow_pickle : bool, default False
+        Load ``.pt`` files that need pickle. **They can run any code.**
+    progress : callable, optional
+        Called as ``progress(done_bytes, total_bytes)``.
+
+    Returns
+    -------
+    ImportReport
+
+    Raises
+    ------
+    InputError
+        A file or an argument is not what it must be. No cache is left behind.
+    MissingExtraError
+        A package that reads this kind of file is not installed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> place, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)
+    >>> np.savez(
+    ...     place / "a.npz",
+    ...     logits=rng.normal(size=(2, 50, 10)),
+    ...     labels=rng.integers(0, 10, 50),
+    ...     costs=[1.0, 3.0],
+    ... )
+    >>> report = import_sources(
+    ...     place / "a.npz", place / "cache", unit="MFLOPs", cost_kind="cumulative"
+    ... )
+    >>> report.data.split_names, report.data.cost().values
+    (('fit', 'test'), (1.0, 3.0))
+    >>> print(report.notes[0])
+    a.npz: pool logits: axes read as KNC (fits 50 labels)
+    """
+    if axes is not None:
+        axes = check_axes(axes)
+    target = Path(out)
+    standing_cache(target, overwrite, "out")  # refuse before the work, not after it
+    raws = [(split, _read(path, allow_pickle)) for split, path in _listed(sources)]
+    notes: list[str] = []
+    whole = [part for split, raw in raws for part in divide(raw, split, kind, axes)]
+    for _, raw in raws:
+        notes += raw.notes
+    _share_labels(whole, _label_arrays(labels, allow_pickle), notes)
+    hint = len(_stated_values(costs)[0] or ())
+    for part in whole:
+        turn(part, hint or _exits(part), notes)
+    parts = [divided for part in whole for divided in by_row(part)]
+    _refuse_twice(parts)
+    options = {key: text for _, raw in raws for key, text in raw.options.items()}
+    told = cost_kind or options.get("cost_kind")
+    stated = _costs(parts, costs, unit or "", told, cost_name or "cost", options, notes)
+    found = _settle_kind(parts, notes)
+    pooled = any(part.split == POOL for part in parts)
+    contexts = _contexts(raws, parts, notes)
+    if shares is not None and not pooled:
+        got = f"shares beside the splits {', '.join(part.split for part in parts)} of the file"
+        allowed = "given only where the rows are one pool"
+        raise input_error("split", allowed, got, "Leave --split out.")
+    if pooled and shares is None:
+        notes.append(f"rows divided 50:50 into fit and test by seed {seed}; see --split")
+    writer = CacheWriter(
+        target,
+        costs=stated,
+        kind=found,
+        dtype=dtype or natural_dtype(found, [part.lead for part in parts]),
+        shares=dict(DEFAULT_SHARES) if pooled and shares is None else shares,
+        split_seed=seed,
+        metadata=_metadata(raws, notes),
+        contexts=contexts,
+        overwrite=overwrite,
+    )
+    writer.lists_unfinished = False  # the sources are still there
+    with writer:
+        _write(writer, parts, progress)
+    return ImportReport(open_cache(target, verify=False), tuple(notes))
+
+
+def _write(writer: CacheWriter, parts: list[Part], progress: Progress | None) -> None:
+    total = sum(array.nbytes for part in parts for array in part.arrays.values())
+    done = 0
+    for part in parts:
+        size = sum(array.nbytes for array in part.arrays.values())
+        step = max(1, _PIECE_BYTES * len(part.lead) // max(1, size))
+        try:
+            to_block(writer.layout, part.arrays)  # the whole: pieces would hide wrong lengths
+            for low in range(0, len(part.lead), step):
+                piece = {name: array[low : low + step] for name, array in part.arrays.items()}
+                writer.add(part.split, piece)
+                done += sum(array.nbytes for array in piece.values())
+                if progress is not None:
+                    progress(done, total)
+        except InputError as error:
+            raise InputError(f"{part.source}: {error}") from error
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def _listed(sources: Any) -> list[tuple[str | None, Path]]:
+    """Divide ``SPLIT=PATH``; a file whose own name holds a ``=`` is let be."""
+    given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    if not given:
+        step = "E.g. policyopt import logits.npz --out DIR."
+        raise input_error("SRC", "at least one file", "none", step)
+    listed: list[tuple[str | None, Path]] = []
+    for source in given:
+        match = _NAMED.fullmatch(os.fspath(source))
+        if match and not Path(source).exists():
+            listed.append((split_name(match[1]), Path(match[2])))
+        else:
+            listed.append((None, Path(source)))
+    return listed
+
+
+def _read(path: Path, allow_pickle: bool = False, argument: str = "SRC") -> Raw:
+    """Read a file with the reader for its suffix."""
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        step = "Name a file in it." if path.is_dir() else "Check the path."
+        if (path / MANIFEST).exists():
+            step = "A directory with a manifest.json is a cache already: use it as it is."
+        got = f"{path} ({'a directory' if path.is_dir() else 'missing'})"
+        raise input_error(argument, "a file", got, step)
+    if suffix not in READERS:
+        step = "Convert it, or write the cache from Python with policyopt.CacheWriter."
+        raise input_error(argument, f"a file of kind {' '.join(READERS)}", str(path), step)
+    module, name = READERS[suffix]
+    reader = getattr(import_module(f"policyopt._cache.{module}"), name)
+    return reader(path, allow_pickle) if module == "torch_file" else reader(path)
+
+
+def _label_arrays(labels: Any, allow_pickle: bool = False) -> dict[str | None, Array]:
+    """Return the labels given apart, by split (None: for all that lack them)."""
+    if labels is None:
+        return {}
+    given = labels if isinstance(labels, Mapping) else {None: labels}
+    arrays: dict[str | None, Array] = {}
+    for split, value in given.items():
+        if isinstance(value, (str, os.PathLike)):
+            ((named, path),) = _listed(value)
+            split, raw = split or named, _read(path, allow_pickle, "labels")
+            keys = [k for k in ("labels", "outputs") if k in raw.arrays]
+            if not keys:
+                allowed = "a file with the key labels, or a .npy"
+                raise input_error("labels", allowed, f"{path}", "Rename.")
+            value = raw.arrays[keys[0]]
+        arrays[split] = to_numpy("labels", value)
+    return arrays
+
+
+def _share_labels(parts: list[Part], given: dict[str | None, Array], notes: list[str]) -> None:
+    """Give labels to parts without their own: the ones passed, and to streams those of test."""
+    splits = {part.split for part in parts}
+    for split in given:
+        if split is not None and split not in splits:
+            allowed = f"for the splits {sorted(splits)}"
+            raise input_error("labels", allowed, f"for {split}", "Rename.")
+    for part in parts:
+        mine = given.get(part.split, given.get(None))
+        if mine is not None:
+            part.arrays.setdefault("labels", mine)
+    test = next((p.arrays.get("labels") for p in parts if p.split == "test"), None)
+    for part in parts:
+        if "labels" in part.arrays or test is None or part.split in (*RESERVED, POOL, "train"):
+            continue
+        told = f"{part.source}: stream {part.split!r}"
+        if test.size in part.lead.shape[:2]:
+            part.arrays["labels"] = test
+            notes.append(f"{told} shares the labels of test")
+        else:
+            notes.append(f"{told} has no labels, nor as many rows as test")
+
+
+# --- what the parts have in common -------------------------------------------------------------
+
+
+def _exits(part: Part) -> int:
+    return next((len(cost) for cost in part.costs.values() if cost.ndim == 1), 0)
+
+
+def _refuse_twice(parts: list[Part]) -> None:
+    sources: dict[str, str] = {}
+    for part in parts:
+        if part.split in sources:
+            got = f"split {part.split!r} from {sources[part.split]} and {part.source}"
+            raise input_error("SRC", "one source per split", got, "Name each: fit=A test=B.")
+        sources[part.split] = part.source
+    exits = {part.lead.shape[1] for part in parts}
+    if len(exits) > 1:
+        shown = ", ".join(f"{p.split}: K = {p.lead.shape[1]}" for p in parts)
+        raise input_error("SRC", "splits with the same number of exits", shown, "Check the axes.")
+
+
+def _settle_kind(parts: list[Part], notes: list[str]) -> str:
+    for part in parts:
+        if part.kind is None:
+            part.kind = detect_kind(part.arrays.get("outputs"))
+            told = f"{part.split} outputs read as {part.kind} (by their values)"
+            notes.append(f"{part.source}: {told}")
+    kinds = {part.split: part.kind for part in parts}
+    if len(set(kinds.values())) > 1:
+        raise input_error("kind", "the same for all splits", f"{kinds}", "State it with --kind.")
+    return parts[0].kind or "record"
+
+
+def _contexts(
+    raws: list[tuple[str | None, Raw]], parts: list[Part], notes: list[str]
+) -> tuple[str, ...]:
+    """Return the names of the contexts, which all files that state any must share."""
+    files = [raw for _, raw in raws if "contexts" in raw.metadata]
+    stated = {raw.name: raw.metadata.pop("contexts") for raw in files}
+    given = list(stated.values())
+    if any(names != given[0] for names in given):
+        raise input_error("contexts", "the same in every file", f"{stated}", "Number them alike.")
+    columns = [part.arrays.get(CONTEXT) for part in parts]
+    if given and all(column is None for column in columns):
+        notes.append("contexts are named, but no row has one (key context): left out")
+        return ()
+    names = name_contexts(given[0] if given else None, columns)
+    if names and not given:
+        notes.append(f"contexts have no names (key contexts): called {', '.join(names)}")
+    return names
+
+
+def _metadata(raws: list[tuple[str | None, Raw]], notes: list[str]) -> dict[str, Any]:
+    """Merge what the files say about themselves; where they differ, by file."""
+    merged: dict[str, Any] = {}
+    for key in dict.fromkeys(key for _, raw in raws for key in raw.metadata):
+        values = {raw.name: raw.metadata[key] for _, raw in raws if key in raw.metadata}
+        first = next(iter(values.values()))
+        merged[key] = first if all(v == first for v in values.values()) else values
+    return merged | {"sources": [raw.name for _, raw in raws], "notes": list(notes)}
+
+
+# --- costs -------------------------------------------------------------------------------------
+
+
+def _stated_values(costs: Any) -> tuple[tuple[float, ...] | None, str | None]:
+    """Read the user's `costs`: values, or the name of a cost in the file."""
+    if costs is None:
+        return None, None
+    parts = costs.split(",") if isinstance(costs, str) else costs
+    try:
+        return tuple(float(part) for part in parts), None
+    except (TypeError, ValueError):
+        if isinstance(costs, str) and len(parts) == 1:
+            return None, costs.strip()
+    allowed = "numbers such as 1,2,4, or the name of a cost in the file"
+    step = "Give one number per exit, separated by commas: --costs 1,2,4."
+    raise input_error("costs", allowed, costs, step)
+
+
+def _costs(
+    parts: Sequence[Part],
+    costs: Any,
+    unit: str,
+    kind: str | None,
+    name: str,
+    options: Mapping[str, str],
+    notes: list[str],
+) -> tuple[Cost, ...]:
+    """Fix the costs of the cache, and put those per sample, cumulative, into the parts' arrays."""
+    values, wanted = _stated_values(costs)
+    exits = parts[0].lead.shape[1]
+    found = {name if key == "costs" else key: each for key, each in _common(parts, notes).items()}
+    if name in found:  # the nameless cost is the main one
+        found = {name: found.pop(name), **found}
+    if values is not None:
+        if len(values) != exits:
+            allowed = f"{exits} numbers, one per exit"
+            step = "Give as many as there are exits."
+            raise input_error("costs", allowed, f"{len(values)}", step)
+        if found.pop(name, None) is not None:
+            notes.append(f"costs of the file under {name!r} replaced by the ones given")
+        found = {name: [np.asarray(values)] * len(parts), **found}
+    if wanted is not None:
+        wanted = name if wanted in ("costs", "cost") and wanted not in found else wanted
+        if wanted not in found:
+            allowed = "numbers such as 1,2,4"
+            if found:
+                allowed += f", or a cost that the file names: one of {', '.join(found)}"
+            raise input_error("costs", allowed, wanted, "E.g. --costs 1,2,4.")
+        found = {wanted: found.pop(wanted), **found}
+    if not found:
+        notes.append(
+            f"NO COSTS STATED: counted in exits, 1..{exits}. A budget means little so: "
+            "pass --costs and --unit"
+        )
+        return (exit_counts(exits),)
+    if kind is None:
+        kind, note = "cumulative", "costs read as cumulative; where each is the cost of that exit"
+        notes.append(f"{note} alone, say --cost-kind standalone")
+    check_cost_kind(kind)
+    settled = []
+    for key, per_part in found.items():
+        default = key == name or key == next(iter(found))
+        its_unit = _unit(key, default, unit, options.get("unit", ""), notes)
+        settled.append(_settle(parts, key, per_part, kind, its_unit, notes))
+    return tuple(settled)
+
+
+def _common(parts: Sequence[Part], notes: list[str]) -> dict[str, list[Array]]:
+    """Return the costs that all parts state, per part."""
+    keys = dict.fromkeys(key for part in parts for key in part.costs)
+    common = {}
+    for key in keys:
+        lacking = [part.split for part in parts if key not in part.costs]
+        if lacking:
+            notes.append(f"cost {key!r} left out: split {lacking[0]!r} does not state it")
+        else:
+            common[key] = [part.costs[key] for part in parts]
+    return common
+
+
+def _unit(key: str, default: bool, given: str, of_file: str, notes: list[str]) -> str:
+    """Take the unit the user gives (for the default cost), else the key's, else the file's."""
+    told = UNITS.get(key.rsplit("_", 1)[-1].lower(), "") if "_" in key else ""
+    if given and (default or not told):
+        return given
+    if told or of_file:
+        return told or of_file
+    notes.append(f"cost {key!r}: unit unknown, called 'units'; pass --unit")
+    return "units"
+
+
+def _settle(
+    parts: Sequence[Part], key: str, per_part: list[Array], kind: str, unit: str, notes: list[str]
+) -> Cost:
+    for part, array in zip(parts, per_part, strict=True):
+        if array.dtype.kind not in "biuf":
+            argument, got = f"{part.source}: {key}", f"dtype {array.dtype}"
+            raise input_error(argument, "numbers", got, "Convert them.")
+    rows = {tuple(a.tolist()) if a.ndim == 1 else None for a in per_part}
+    if None not in rows:
+        if len(rows) > 1:
+            shown = " and ".join(str(row) for row in list(rows)[:2])
+            raise input_error(f"cost {key}", "the same in every file", shown, "Pass --costs.")
+        return Cost(key, unit, next(iter(rows)), kind)
+    pairs = zip(parts, per_part, strict=True)
+    full = [np.broadcast_to(array, part.lead.shape[:2]) for part, array in pairs]
+    if sum(map(len, full)) > 1 and all((a == full[0][:1]).all() for a in full):
+        notes.append(f"cost {key!r} is the same for every sample: kept per exit")
+        return Cost(key, unit, tuple(full[0][0].tolist()), kind)
+    for part, array in zip(parts, full, strict=True):
+        where = f"{key} (split {part.split!r})"
+        part.arrays[COST_PREFIX + key] = cumulative(array.astype(np.float64), kind, where)
+    return Cost(key, unit, None, kind)

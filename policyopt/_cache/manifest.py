@@ -1,0 +1,224 @@
+"""The manifest of a cache: one strict JSON file that names every shard and its checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from policyopt._cache.data import NAME, check_shares
+from policyopt._cache.normalise import Layout
+from policyopt._costs import Cost
+from policyopt.runtime import _strict_json as strict_json
+from policyopt.runtime._checks import check_seed
+from policyopt.runtime._errors import InputError, input_error
+
+FORMAT, VERSION = "policyopt-cache", 1
+MANIFEST = "manifest.json"
+#: The same of a cache that is being written: lists the shards that are finished.
+UNFINISHED = "manifest.unfinished.json"
+#: Larger manifests are refused before they are parsed (a shard takes about 200 bytes).
+MAX_BYTES = 32 << 20
+MAX_METADATA = 1 << 20
+_ANEW = "Write the cache anew."
+_FILE = re.compile(r"[A-Za-z0-9_.-]{1,120}\.safetensors")
+_SHA = re.compile(r"[0-9a-f]{64}")
+#: Fields by type (whole numbers are counts); those that may be left out end in "?".
+_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "manifest": {
+        "format": (str,), "version": (int,), "complete": (bool,), "kind": (str,), "exits": (int,),
+        "classes": (int,), "dtype": (str,), "features?": (list,), "contexts?": (list,),
+        "costs": (list,), "shares": (dict,), "split_seed": (int,), "metadata": (dict,),
+        "shards": (list,), "sha256": (str,),
+    },
+    "costs": {"name": (str,), "unit": (str,), "values": (list, type(None)), "cascade?": (bool,)},
+    "shard": {"file": (str,), "split": (str,), "rows": (int,), "bytes": (int,), "sha256": (str,)},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of rows of one split; its size in bytes and SHA-256."""
+
+    file: str
+    split: str
+    rows: int
+    bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        # A plain name: no directory part, so no way out of the cache.
+        if not _FILE.fullmatch(self.file):
+            step = "Do not trust this cache: write it anew."
+            raise input_error("shard file", "a plain name NAME.safetensors", self.file, step)
+        if not NAME.fullmatch(self.split) or not _SHA.fullmatch(self.sha256) or self.rows < 1:
+            got = f"{self.split!r}, {self.rows} and {self.sha256[:12]!r}"
+            allowed = "of a split name, at least 1 row and a SHA-256"
+            raise input_error(f"shard {self.file}", allowed, got, _ANEW)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that ``manifest.json`` says; not ``complete``: the list of an unfinished cache."""
+
+    layout: Layout
+    shares: Mapping[str, float] = field(default_factory=dict)
+    split_seed: int = 0
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    shards: tuple[Shard, ...] = ()
+    complete: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the shards' checksums, the costs and the kind."""
+        return fingerprint([(s.split, s.sha256) for s in self.shards], self.layout)
+
+
+def fingerprint(parts: Iterable[tuple[str, str]], layout: Layout) -> str:
+    """Return the SHA-256 that names a cache, from split and checksum of its parts in any order.
+
+    Kind, costs and names of contexts count too: other costs make other policies.
+    """
+    costs = [[c.name, c.unit, c.values, *(["cascade"] * c.cascade)] for c in layout.costs]
+    named = [list(layout.contexts)] if layout.contexts else []
+    text = json.dumps([sorted(parts), costs, layout.kind, *named])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def dump(manifest: Manifest) -> bytes:
+    """Return the manifest as JSON, keys in a fixed order; `parse` reads it back."""
+    at = manifest.layout
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "complete": manifest.complete,
+        "kind": at.kind,
+        "exits": at.exits,
+        "classes": at.classes,
+        "dtype": at.dtype,
+        # Only where there are any, as of a cascade.
+        **({"features": list(at.features)} if at.features else {}),
+        **({"contexts": list(at.contexts)} if at.contexts else {}),
+        "costs": [
+            {"name": c.name, "unit": c.unit, "values": c.values}
+            | ({"cascade": True} if c.cascade else {})
+            for c in at.costs
+        ],
+        "shares": dict(manifest.shares),
+        "split_seed": manifest.split_seed,
+        "metadata": dict(manifest.metadata),
+        "shards": [asdict(s) for s in manifest.shards],
+    }
+    return (json.dumps(signed(content), indent=1, allow_nan=False) + "\n").encode()
+
+
+def signed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest's content with its checksum, which replaces an older one."""
+    body = {name: value for name, value in content.items() if name != "sha256"}
+    return {**body, "sha256": strict_json.digest_of(body)}
+
+
+def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return metadata as plain JSON values, or refuse what JSON cannot hold."""
+    try:
+        text = json.dumps({} if metadata is None else dict(metadata), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise input_error("metadata", "a mapping that JSON can hold", f"{error}") from error
+    if len(text) > MAX_METADATA:
+        raise input_error("metadata", f"at most {MAX_METADATA} bytes as JSON", f"{len(text)} bytes")
+    # As it will be read, one level down: what reads no more must not be written.
+    data = f"[{text}]".encode()
+    return strict_json.parse(data, "metadata", MAX_BYTES, "", MAX_METADATA)[0]
+
+
+def parse(text: bytes) -> Manifest:
+    """Read a manifest, which may come from anyone; anything unexpected is refused.
+
+    >>> parse(b"{}")
+    Traceback (most recent call last):
+        ...
+    policyopt.runtime._errors.InputError: 'manifest.json: format' must be 'policyopt-cache'...
+    """
+    content = strict_json.parse(text, MANIFEST, MAX_BYTES, _ANEW, MAX_METADATA)
+    found = content.get("format") if isinstance(content, dict) else content
+    if found != FORMAT:
+        step = "Give a cache: `policyopt import` makes one."
+        raise input_error(f"{MANIFEST}: format", repr(FORMAT), found, step)
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
+        step = "Use a policyopt that knows it."
+        raise input_error(f"{MANIFEST}: version", f"{VERSION}", version, step)
+    try:
+        return _read(content)
+    except InputError as error:
+        raise InputError(f"{MANIFEST}: {error}") from error
+
+
+def _read(content: dict[str, Any]) -> Manifest:
+    _check_fields("manifest", content)
+    for entry in content["costs"]:
+        _check_fields("costs", entry)
+    for entry in content["shards"]:
+        _check_fields("shard", entry)
+    costs = [Cost(**{**cost, "values": _numbers(cost["values"])}) for cost in content["costs"]]
+    shards = tuple(Shard(**entry) for entry in content["shards"])
+    layout = Layout(
+        content["kind"],
+        content["exits"],
+        content["classes"],
+        content["dtype"],
+        tuple(costs),
+        tuple(content.get("features", ())),
+        tuple(content.get("contexts", ())),
+    )
+    widths = layout.features or ()
+    if not all(type(width) is int and 0 < width < 1 << 31 for width in widths):
+        raise input_error("features", "a width of 1 or more per exit", list(widths), _ANEW)
+    if widths and len(widths) != layout.exits:
+        got = f"{len(widths)} for {layout.exits} exits"
+        raise input_error("features", "one width per exit", got, _ANEW)
+    if len({shard.file for shard in shards}) < len(shards):
+        raise input_error("shards", "each of another file", "a file twice", _ANEW)
+    if shards and not layout.exits:
+        raise input_error("exits", "at least 1", 0, _ANEW)
+    if shards and not layout.classes and layout.kind != "record":
+        raise input_error("classes", "of the outputs, at least 2", 0, _ANEW)
+    shares = check_shares(content["shares"]) if content["shares"] else {}
+    seed = check_seed(content["split_seed"])
+    if signed(content)["sha256"] != content["sha256"]:
+        raise InputError("changed after it was written: its checksum differs. Write it anew.")
+    return Manifest(layout, shares, seed, content["metadata"], shards, content["complete"])
+
+
+def _check_fields(where: str, content: Any) -> None:
+    """Refuse an object that has not the fields of `_FIELDS`, each of its type."""
+    if not isinstance(content, dict):
+        raise input_error(where, "a JSON object", content, _ANEW)
+    spec = {name.rstrip("?"): types for name, types in _FIELDS[where].items()}
+    for name, types in spec.items():
+        if name not in content:
+            if name in _FIELDS[where]:
+                raise input_error(f"{where}.{name}", "given", "nothing", _ANEW)
+            continue
+        value = content[name]
+        if type(value) not in types:
+            allowed = " or ".join("null" if t is type(None) else t.__name__ for t in types)
+            raise input_error(f"{where}.{name}", f"of type {allowed}", value, _ANEW)
+        if types == (int,) and not 0 <= value < 1 << 63:
+            raise input_error(f"{where}.{name}", "a count of 0 or more", value, _ANEW)
+    odd = sorted(content.keys() - spec.keys())
+    if odd:
+        step = "A newer policyopt may have written it: update, or remove them."
+        raise input_error(where, "free of unknown fields", f"{odd}", step)
+
+
+def _numbers(values: list[Any] | None) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    odd = [v for v in values if type(v) not in (int, float) or abs(v) > 1 << 1023]
+    if odd:
+        raise input_error("cost", "finite numbers", odd[0], _ANEW)
+    return tuple(float(v) for v in values)

@@ -1,0 +1,407 @@
+"""What a file holds, by its own keys, to parts with rows first: one per split, its axes found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+
+from policyopt._cache.data import FEATURES_PREFIX, KINDS, POOL, check_name
+from policyopt._cache.normalise import MAX_EXITS, ROW_NUMBERS, check_axes
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._typing import Array
+
+#: Names a file may use, and the name each has in `Rows` (or its role).
+SYNONYMS = {
+    "logits": "logits", "probs": "probabilities", "probabilities": "probabilities",
+    "outputs": "outputs", "labels": "labels", "label": "labels", "targets": "labels",
+    "target": "labels", "conf": "confidence", "confidence": "confidence",
+    "conf_logprob": "conf_logprob", "pred": "prediction", "prediction": "prediction",
+    "correct": "correct", "entropy": "entropy", "top_prob": "top_prob", "features": "features",
+    "context": "context", "costs": "costs", "cost": "costs",
+}  # fmt: skip
+#: Texts a file may hold about itself.
+OPTIONS = ("axes", "kind", "unit", "cost_kind")
+_KEY = re.compile(
+    r"(?:(?P<prefix>[A-Za-z0-9_.-]+?)_)??"
+    rf"(?P<base>mean_\w+|names|contexts|{'|'.join(sorted(SYNONYMS, key=len, reverse=True))}"
+    r"|features_\d{1,4}|cost_\w+|latency_\w+)"
+)
+_ALIASES = {
+    "fit": ("fit", "val", "valid", "validation", "dev"),
+    "calibrate": ("calibrate", "calibration", "calib", "cal"),
+    "test": ("test",),
+}
+#: Which key to take for a kind, best first; ``outputs`` fits both.
+_LEADS = {
+    "logits": ("logits", "outputs", "probabilities"),
+    "probabilities": ("probabilities", "outputs", "logits"),
+    "record": ("confidence", "conf_logprob"),
+    None: ("logits", "probabilities", "outputs", "confidence", "conf_logprob"),
+}
+_RECORD = ("prediction", "correct", "entropy", "top_prob")
+_WANTED = (
+    "logits or probs (K, N, C), or conf and pred (K, N); labels (N,); costs (K,); with a prefix "
+    "such as val_ and test_ where the file holds several splits"
+)
+_SHAPES = {"KNC": "(K, N, C)", "NKC": "(N, K, C)", "KN": "(K, N)", "NK": "(N, K)"}
+_ORDERS = ("KNC", "NKC")
+
+#: (key, array) by role; named costs stand under ``cost:<name>``.
+_Found = dict[str, tuple[str, Array]]
+
+
+@dataclass
+class Raw:
+    """One file, read but not yet understood."""
+
+    name: str  # the file's, for notes and errors
+    arrays: dict[str, Array] = field(default_factory=dict)  # by the file's own keys
+    axes: str | None = None  # where the format fixes them (tables have rows first)
+    split: Array | None = None  # of each row, where a table says so
+    options: dict[str, str] = field(default_factory=dict)  # see `OPTIONS`
+    metadata: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def parse_key(key: str) -> tuple[str | None, str, str] | None:
+    """Divide a key into prefix, role and base; None where it is not known.
+
+    The role is a value of `SYNONYMS`, ``features_0`` and so on, ``cost`` (a named one) or ``metadata``.
+
+    >>> parse_key("val_logits"), parse_key("cost_usd"), parse_key("weights")
+    (('val', 'logits', 'logits'), (None, 'cost', 'cost_usd'), None)
+    """
+    match = _KEY.fullmatch(key)
+    if match is None:
+        return None
+    base = match["base"]
+    if base in ("names", "contexts") or base.startswith("mean_"):
+        return match["prefix"], "metadata", base
+    role = base if base.startswith("features_") else SYNONYMS.get(base, "cost")
+    return match["prefix"], role, base
+
+
+def split_name(name: str) -> str:
+    """Return the split that a name means: ``val`` is ``fit``, ``cal`` is ``calibrate``."""
+    return next((split for split, names in _ALIASES.items() if name.lower() in names), name)
+
+
+def declared(name: str, found: Mapping[str, Any]) -> Raw:
+    """Divide named values (arrays, lists, texts, numbers) into arrays, options and metadata."""
+    raw = Raw(name)
+    for key, value in found.items():
+        known, argument = parse_key(key), f"{name}: {key}"
+        if key in OPTIONS or key == "cost_unit":
+            text = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+            if not isinstance(text, str):
+                raise input_error(argument, "a text", repr(value), "Mend the file.")
+            raw.options["unit" if key == "cost_unit" else key] = text
+        elif known is not None and known[1] != "metadata":
+            _refuse_text(argument, value)
+            try:
+                raw.arrays[key] = np.asarray(value)
+            except ValueError as error:
+                raise input_error(argument, "an array", f"{error}", "Mend the file.") from error
+        else:
+            raw.metadata[key] = _plain(value)
+            if known is None and np.ndim(value):
+                raw.notes.append(f"{name}: key {key!r} is not known: not used, see the metadata")
+    return raw
+
+
+def _refuse_text(argument: str, value: Any) -> None:
+    """Refuse text in lists of numbers: numpy would make room for the longest one in every place."""
+    waiting = [value] if isinstance(value, (list, tuple)) else []
+    while waiting:
+        for item in waiting.pop():
+            if isinstance(item, (list, tuple)):
+                waiting.append(item)
+            elif isinstance(item, (str, bytes)):
+                step = "Encode names of classes as whole numbers from 0."
+                raise input_error(argument, "numbers", f"the text {item[:60]!r}", step)
+
+
+def _plain(value: Any) -> Any:
+    """Return a small value as JSON can hold it; large arrays as a text that tells their shape."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        if value.size > 4096 or value.dtype.kind not in "biufU":
+            return f"{value.dtype} of shape {value.shape}, not kept"
+        return _plain(value.tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    if isinstance(value, (list, tuple)) and len(value) <= 4096:
+        return [_plain(item) for item in value]
+    if isinstance(value, dict) and len(value) <= 4096:
+        return {str(key): _plain(item) for key, item in value.items()}
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    return f"{type(value).__name__}, not kept"
+
+
+# --- one part per split ------------------------------------------------------------------------
+
+
+@dataclass
+class Part:
+    """The rows of one split: arrays by role as they stand in the file, then (`turn`) as in `Rows`."""
+
+    split: str
+    source: str  # the file, for notes and errors
+    kind: str | None  # None: to be detected from the values
+    arrays: dict[str, Array]
+    costs: dict[str, Array] = field(default_factory=dict)  # (K,) or per sample, as stated
+    key: str = "outputs"  # role of the array that shows N and K: logits, confidence, ...
+    axes: str | None = None  # where the file or the user fixes them
+    rows: Array | None = None  # split of each row
+
+    @property
+    def lead(self) -> Array:
+        """The array that shows n and K."""
+        return self.arrays[next(n for n in (self.key, "outputs", "confidence") if n in self.arrays)]
+
+
+def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> list[Part]:
+    """Divide a file into one part per split; `split`, `kind` and `axes` are what the user says."""
+    kind = kind or raw.options.get("kind")
+    if kind is not None and kind not in KINDS:
+        raise input_error("kind", f"one of {', '.join(KINDS)}", kind, "Choose one (--kind).")
+    axes = raw.axes or axes or raw.options.get("axes")
+    by_prefix = _by_prefix(raw)
+    leads = {p: lead for p, found in by_prefix.items() if (lead := _lead(raw, p, found, kind))}
+    if not leads:
+        keys = ", ".join([*raw.arrays, *raw.metadata][:12]) or "none"
+        allowed, step = _WANTED, "Rename them."
+        if kind == "record":
+            allowed, step = "conf and pred (K, N), as kind record says", "Rename, or drop --kind."
+        raise input_error(f"{raw.name}: keys", allowed, keys, step)
+    shared = by_prefix.get(None, {})
+    named = [p for p in leads if p is not None]
+    if named and None in leads:
+        got = f"{shared[leads[None]][0]} beside {', '.join(f'{p}_' for p in named)}"
+        step = "Rename them, e.g. val_logits and test_logits."
+        allowed = "with a prefix on all outputs, or on none"
+        raise input_error(f"{raw.name}: keys", allowed, got, step)
+    if named and split is not None:
+        allowed = f"PATH alone where the file names its splits ({', '.join(named)})"
+        raise input_error("SRC", allowed, f"{split}={raw.name}", f"Leave {split}= out.")
+    splits = _split_names(raw, named) if named else {None: split_name(split or POOL)}
+    found_parts = []
+    for prefix, name in splits.items():
+        found, lead = by_prefix[prefix], leads[prefix]
+        roles = [lead, *(_RECORD if lead in _LEADS["record"] else ())]
+        roles += [role for role in found if role.startswith("features") or role in ROW_NUMBERS]
+        costs = {b: a for b, a in _costs(shared).items() if prefix is not None and a.ndim == 1}
+        arrays = {role: found[role][1] for role in roles if role in found}
+        if "labels" in shared and prefix is not None and name not in ("fit", "calibrate"):
+            arrays.setdefault("labels", shared["labels"][1])
+        its_kind = lead if lead in KINDS else (kind if lead == "outputs" else "record")
+        if kind is not None and lead in ("logits", "probabilities"):
+            its_kind = kind  # what the user declares goes before the key's name
+        rows, costs = raw.split if prefix is None else None, costs | _costs(found)
+        found_parts.append(Part(name, raw.name, its_kind, arrays, costs, lead, axes, rows))
+    return found_parts
+
+
+def _by_prefix(raw: Raw) -> dict[str | None, _Found]:
+    found: dict[str | None, _Found] = {}
+    for key, array in raw.arrays.items():
+        known = parse_key(key)
+        if known is None:
+            raw.notes.append(f"{raw.name}: key {key!r} ignored (not known)")
+            continue
+        prefix, role, base = known
+        slot = f"cost:{base}" if role == "cost" else role
+        mine = found.setdefault(prefix, {})
+        if slot in mine:
+            got = f"{mine[slot][0]} and {key}"
+            raise input_error(f"{raw.name}: keys", f"with one key for {role}", got, "Remove one.")
+        mine[slot] = (key, array)
+    return found
+
+
+def _lead(raw: Raw, prefix: str | None, found: _Found, kind: str | None) -> str | None:
+    lead = next((role for role in _LEADS[kind] if role in found), None)
+    for role in _LEADS[None]:
+        if role in found and lead is not None and role != lead:
+            raw.notes.append(f"{raw.name}: {found[role][0]} ignored beside {found[lead][0]}")
+    if lead is None and prefix is not None:
+        raw.notes.append(f"{raw.name}: keys {prefix}_* ignored (no outputs among them)")
+    return lead
+
+
+def _costs(found: _Found) -> dict[str, Array]:
+    slots = [slot for slot in found if slot == "costs" or slot.startswith("cost:")]
+    return {slot.removeprefix("cost:"): found[slot][1] for slot in slots}
+
+
+def _split_names(raw: Raw, prefixes: list[str]) -> dict[str | None, str]:
+    """Return the split of each prefix; training rows serve as `fit` where nothing else does."""
+    names: dict[str | None, str] = {prefix: split_name(prefix) for prefix in prefixes}
+    if "train" in prefixes and "fit" not in names.values():
+        names["train"] = "fit"
+        raw.notes.append(
+            f"{raw.name}: train_ taken as split fit; if the model was trained on these rows its "
+            "confidences are too high there, so held-out rows (val_) are better"
+        )
+    for prefix, name in names.items():
+        if name != prefix and prefix != "train":
+            raw.notes.append(f"{raw.name}: {prefix}_ taken as split {name}")
+    if len(set(names.values())) < len(names):
+        step = "Rename or remove one: val and fit mean the same."
+        allowed = "with one prefix per split"
+        raise input_error(f"{raw.name}: keys", allowed, f"{sorted(prefixes)}", step)
+    return names
+
+
+# --- rows first --------------------------------------------------------------------------------
+
+
+def turn(part: Part, hint: int, notes: list[str]) -> None:
+    """Bring the arrays of a part to rows first; `hint` is K where the costs tell it, else 0."""
+    lead, key = part.lead, part.key
+    where = f"{part.source}: {part.split} {key}"
+    deep = key in ("logits", "probabilities", "outputs")
+    if lead.ndim != (3 if deep else 2):
+        allowed = "of shape (K, N, C) or (N, K, C)" if deep else "of shape (K, N) or (N, K)"
+        raise input_error(where, allowed, f"shape {lead.shape}", "Save one array over all exits.")
+    if not lead.size:
+        allowed = "of at least one row, one exit and one class"
+        step = "Save it anew, or leave that split out."
+        raise input_error(where, allowed, f"shape {lead.shape}", step)
+    labels = part.arrays.get("labels")
+    if labels is not None and labels.ndim == 2 and 1 in labels.shape:
+        part.arrays["labels"] = labels = labels.reshape(-1)
+    count = None if labels is None or not labels.ndim else len(labels)
+    axes = _find_axes(part, lead, count, hint, where, notes)
+    arrays: dict[str, Array] = {}
+    for role, array in part.arrays.items():
+        if role in ROW_NUMBERS:  # one number per row, however the axes lie
+            arrays[role] = array
+        if role in ROW_NUMBERS or role.startswith("features"):
+            continue
+        outputs = deep and role == key
+        order = axes if outputs or role == "top_prob" else axes.replace("C", "")
+        if array.ndim != len(order):
+            argument, step = f"{part.source}: {role}", "Save it like the others."
+            raise input_error(argument, f"of axes {order}", f"shape {array.shape}", step)
+        turned = array.transpose([order.index(letter) for letter in "NKC"[: len(order)]])
+        if role == "conf_logprob":
+            with np.errstate(over="ignore"):
+                turned, role = np.exp(turned.astype(np.float64)), "confidence"
+        arrays["outputs" if outputs else role] = turned
+    n, exits = arrays["outputs" if deep else "confidence"].shape[:2]
+    part.arrays = arrays | _features(part, exits, axes)
+    for name, cost in part.costs.items():
+        part.costs[name] = _turn_cost(f"{part.source}: {name}", cost, n, exits, axes)
+
+
+def _features(part: Part, exits: int, axes: str) -> dict[str, Array]:
+    """Return the feature vectors by exit; those of all exits in one array lie as the logits do."""
+    given = {role: array for role, array in part.arrays.items() if role.startswith("features")}
+    if "features" not in given:
+        return {role.replace("features_", FEATURES_PREFIX): a for role, a in given.items()}
+    whole, where = given["features"], f"{part.source}: {part.split} features"
+    if len(given) > 1 or whole.ndim != 3:
+        got = f"{', '.join(given)}" if len(given) > 1 else f"shape {whole.shape}"
+        step = f"Save features_0 to features_{exits - 1}, each of shape (N, D)."
+        raise input_error(where, f"one array with axes {axes.replace('C', 'D')}", got, step)
+    turned = whole.transpose([axes.index(letter) for letter in "NKC"])
+    return {f"{FEATURES_PREFIX}{k}": turned[:, k] for k in range(turned.shape[1])}
+
+
+def _find_axes(
+    part: Part, lead: Array, n: int | None, hint: int, where: str, notes: list[str]
+) -> str:
+    """Return the order that is stated, or the one that n labels and `hint` costs fit."""
+    deep = lead.ndim == 3
+    if part.axes is not None:
+        axes = check_axes(part.axes)
+        _refuse_swapped(axes if deep else axes.replace("C", ""), lead, n, hint, where)
+        return axes
+    rows = {axes: lead.shape[axes.index("N")] for axes in _ORDERS}
+    exits = {axes: lead.shape[axes.index("K")] for axes in _ORDERS}
+    by_labels = [axes for axes in _ORDERS if n in (None, rows[axes])]
+    by_costs = [axes for axes in _ORDERS if hint in (0, exits[axes])]
+    fits = [axes for axes in by_labels if axes in by_costs and exits[axes] <= MAX_EXITS]
+    shown = [_SHAPES[axes if deep else axes[:2]] for axes in _ORDERS]
+    if not fits:
+        # Labels or costs of a wrong number, where the other ones fit one order alone.
+        if len(by_labels) == 1 and not by_costs and exits[by_labels[0]] <= MAX_EXITS:
+            count = exits[by_labels[0]]
+            got = f"{hint}, where {where} of shape {lead.shape} have {count} exits for {n} labels"
+            step = f"Give {count} (--costs), or state the order of the axes (--axes)."
+            raise input_error("costs", f"{count} numbers, one per exit", got, step)
+        if len(by_costs) == 1 and not by_labels:
+            count = rows[by_costs[0]]
+            got = f"{n}, where {where} of shape {lead.shape} have {count} rows for {hint} costs"
+            step = "Give a label for each row, or state the order of the axes (--axes)."
+            allowed = f"{count}, one for each row"
+            raise input_error(f"{part.source}: labels", allowed, got, step)
+        got = f"shape {lead.shape}" + ("" if n is None else f" and {n} labels")
+        got += f" and {hint} costs" if hint else ""
+        step = (
+            "Give a label per row and a cost per exit; if they are right, another axis order may "
+            "be, e.g. --axes NCK."
+        )
+        raise input_error(where, " or ".join(shown), got, step)
+    if len(fits) == 2 and (n is not None or hint):
+        allowed = "of an axis order that labels and costs decide"
+        got = f"shape {lead.shape}, which fits {' and '.join(shown)}"
+        raise input_error(where, allowed, got, "State the order with --axes KNC or --axes NKC.")
+    reason = "the default; no labels and no costs to check it against, see --axes"
+    if n is not None or hint:
+        reason = f"fits {hint} costs" if n is None else f"fits {n} labels"
+    notes.append(f"{where}: axes read as {fits[0] if deep else fits[0][:2]} ({reason})")
+    return fits[0]
+
+
+def _refuse_swapped(axes: str, lead: Array, n: int | None, hint: int, where: str) -> None:
+    """Refuse a stated order that labels and costs speak against, where another one fits them."""
+    if n is None:
+        return
+
+    def fits(order: str) -> bool:
+        rows, exits = (lead.shape[order.index(letter)] for letter in "NK")
+        return n == rows and hint in (0, exits)
+
+    better = ["".join(order) for order in permutations(axes) if fits("".join(order))]
+    if better and axes not in better:
+        stated = ", ".join(f"{letter} = {lead.shape[i]}" for i, letter in enumerate(axes))
+        allowed = f"an order that fits the {n} labels" + (f" and the {hint} costs" if hint else "")
+        step = f"Say --axes {better[0]}, or mend what does not fit."
+        raise input_error("axes", allowed, f"{axes}, which makes {where} of {stated}", step)
+
+
+def _turn_cost(where: str, cost: Array, n: int, exits: int, axes: str) -> Array:
+    if cost.ndim == 0:
+        allowed = f"of shape ({exits},) or per sample"
+        raise input_error(where, allowed, "one number", "Give one per exit.")
+    if cost.shape == (exits,):
+        return cost
+    fits = [o for o, shape in (("KN", (exits, n)), ("NK", (n, exits))) if cost.shape == shape]
+    if not fits:
+        allowed = f"of shape ({exits},), ({exits}, {n}) or ({n}, {exits})"
+        step = "One cost per exit, or per sample and exit."
+        raise input_error(where, allowed, f"shape {cost.shape}", step)
+    order = fits[0] if len(fits) == 1 else axes.replace("C", "")
+    return cost.T if order == "KN" else cost
+
+
+def by_row(part: Part) -> Iterator[Part]:
+    """Divide a part by the split that each of its rows names, if any."""
+    if part.rows is None:
+        yield part
+        return
+    meant = {str(name): split_name(str(name)) for name in np.unique(part.rows)}
+    for split in dict.fromkeys(meant.values()):
+        check_name(f"{part.source}: split", split)
+        named = [name for name, to in meant.items() if to == split]
+        at = np.flatnonzero(np.isin(part.rows, named))
+        arrays = {name: array[at] for name, array in part.arrays.items()}
+        costs = {name: cost if cost.ndim == 1 else cost[at] for name, cost in part.costs.items()}
+        yield Part(split, part.source, part.kind, arrays, costs)

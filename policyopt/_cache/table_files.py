@@ -1,0 +1,448 @@
+"""Records as tables, long or wide: ``.csv``, ``.jsonl`` (also with lists per exit), ``.parquet``.
+
+Each is read piece by piece, its bytes counted; pandas does the columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policyopt._cache.normalise import MAX_EXITS
+from policyopt._cache.parts import Raw, parse_key
+from policyopt._optional import need
+from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._sizes import PIECE, Room
+from policyopt.runtime._strict_json import BYTES_PER_VALUE, parse
+from policyopt.runtime._typing import Array
+
+#: Bytes of one line: 12 exits of 50,000 classes take half of it.
+MAX_LINE = 16 << 20
+#: Columns of a table: sixteen values of each exit.
+MAX_COLUMNS = 16 * MAX_EXITS
+#: Characters of a number that is text, and of the name of a split.
+MAX_TEXT, MAX_NAME = 400, 64
+_WIDE = re.compile(r"(.+)_(\d{1,4})")
+#: Columns with one value per sample, whatever the exit.
+_PER_SAMPLE = ("labels", "context", "split")
+_HELP = (
+    "Long: one row per sample and exit with columns sample, exit, confidence, prediction, label. "
+    "Wide: one row per sample with conf_0, conf_1, ..., pred_0, ..., label."
+)
+#: Axes of a value in a line of lists, by role; others have one.
+_AXES = {
+    "labels": 0, "context": 0, "logits": 2, "probabilities": 2, "outputs": 2, "top_prob": 2,
+}  # fmt: skip
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    got = f"{path} ({' '.join(str(error).split())})"
+    allowed = f"a readable {path.suffix} table"
+    return input_error("SRC", allowed, got, "Mend the file or save it anew.")
+
+
+def lines_of(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file, refused where one is too long to be a sample."""
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(MAX_LINE + 1):
+                number += 1
+                if len(line) > MAX_LINE:
+                    argument, allowed = f"{path.name} line {number}", f"of at most {MAX_LINE} bytes"
+                    step = "One sample a line; save many numbers per sample as .npz."
+                    raise input_error(argument, allowed, "more", step)
+                yield line
+    except OSError as error:
+        got = f"{path} ({error})"
+        raise input_error("SRC", "a readable file", got, "Check the path.") from error
+
+
+# --- .csv --------------------------------------------------------------------------------------
+
+
+def read_csv(path: Path) -> Raw:
+    """Read comma-separated records with a header line."""
+    pandas = need("pandas", "fit", "to read .csv files")
+    columns = next((row for row in _rows(path) if len(row) > 1 or "".join(row).strip()), [])
+    if len(columns) > MAX_COLUMNS:  # pandas takes long for very many
+        allowed, step = f"at most {MAX_COLUMNS}", "Drop those not of an exit, or save it as .npz."
+        raise input_error(f"{path.name}: columns", allowed, f"{len(columns)}", step)
+    twice = [name for name, count in Counter(map(str.strip, columns)).items() if count > 1]
+    if twice:  # which it would change
+        got = f"{', '.join(map(repr, twice[:3]))} twice"
+        raise input_error(f"{path.name}: columns", "each of another name", got, "Rename one.")
+    texts = {name: str for name in columns if name.strip() in ("sample", "split")}
+    rows = max(1, PIECE // max(_longest(path, len(columns)), 16 * len(columns)))
+    used = useful if any(map(useful, columns)) else [0]
+
+    def pieces() -> Iterator[tuple[Any, int]]:
+        with path.open("rb") as file:
+            at = 0
+            for frame in pandas.read_csv(file, chunksize=rows, dtype=texts, usecols=used):
+                yield frame[[name for name in frame if useful(name)]], file.tell() - at
+                at = file.tell()
+
+    return _gather(path, columns, pieces())
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(line.decode("utf-8-sig") for line in lines_of(path))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise _unreadable(path, error) from error
+
+
+def _longest(path: Path, count: int) -> int:
+    """Return the bytes of the longest line; rows over the header's length, which pandas cuts, are refused."""
+    longest, quoted = 1, False
+
+    def refuse(where: str) -> InputError:
+        allowed, got = f"of {count} cells, as the header", f"more in {where}"
+        return input_error(f"{path.name}: rows", allowed, got, "Mend header or rows.")
+
+    for number, line in enumerate(lines_of(path), 1):
+        longest, quoted = max(longest, len(line)), quoted or b'"' in line
+        if not quoted and line.count(b",") >= count:
+            raise refuse(f"line {number}")
+    if quoted:  # commas within quotes are none between cells
+        for number, row in enumerate(_rows(path), 1):
+            if len(row) > count:
+                raise refuse(f"row {number}")
+    return longest
+
+
+# --- .jsonl ------------------------------------------------------------------------------------
+
+
+def read_jsonl(path: Path) -> Raw:
+    r"""Read one sample a line, with a value per exit (as CATs writes), or records as a table.
+
+    Lines are such as ``{"logits": [[... C] x K], "label": 3, "split": "fit"}`` (also
+    ``"conf": [... K]`` and the like), or the rows of a long or wide table.
+    """
+    first = next(_objects(path), None)
+    if first is None:
+        allowed = "a .jsonl file of at least one line"
+        raise input_error("SRC", allowed, f"{path} (empty)", "Check the path.")
+    if any(isinstance(value, list) for value in first[1].values()):
+        return _from_lists(path, first[1])
+    return _gather(path, list(first[1]), _frames(path, list(first[1])))
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any], int]]:
+    """Yield each line's number, object and bytes."""
+    for number, line in enumerate(lines_of(path), 1):
+        if line.strip():
+            where, step = f"{path.name} line {number}", "Each line is a JSON object: mend it."
+            row = parse(line, where, BYTES_PER_VALUE * len(line), step, MAX_LINE)
+            if not isinstance(row, dict):
+                raise input_error(where, "a JSON object", type(row).__name__, "Mend it.")
+            yield number, row, len(line)
+
+
+def _frames(path: Path, columns: list[str]) -> Iterator[tuple[Any, int]]:
+    """Yield the records of a table in pieces, each with its bytes in the file."""
+    pandas = need("pandas", "fit", "to read .jsonl tables")
+    read, rows, size, known = [name for name in columns if useful(name)], [], 0, set(columns)
+    for number, row, length in _objects(path):
+        where = f"{path.name} line {number}"
+        if not row.keys() <= known:
+            got = ", ".join(sorted(row.keys() - known))
+            step = "Give line 1 every field (null where there is no value)."
+            raise input_error(where, "of the fields of line 1", got, step)
+        cells = tuple(row.get(name) for name in read)
+        if any(isinstance(cell, (dict, list)) for cell in cells):
+            got = "a list or an object"
+            raise input_error(where, "of numbers and texts", got, "Mend the line.")
+        rows.append(cells)
+        size += length
+        if size + len(rows) * (len(read) + 1) * 32 > PIECE:
+            yield pandas.DataFrame.from_records(rows, columns=read), size
+            rows, size = [], 0
+    if rows:
+        yield pandas.DataFrame.from_records(rows, columns=read), size
+
+
+def _from_lists(path: Path, first: dict[str, Any]) -> Raw:
+    """Read the lines one by one into small arrays, stacked piece by piece."""
+    raw = Raw(path.name, axes="NKC")
+    roles = {}
+    for key in first:
+        known = parse_key(key)
+        if key != "split" and known and not known[0] and known[1] != "metadata":
+            roles[key] = known[1]
+        elif key != "split":
+            raw.notes.append(f"{path.name}: field {key!r} ignored")
+    wanted = {**roles, "split": "split"} if "split" in first else roles
+    room, done, waiting = Room("SRC", str(path), "Save it as .npz."), dict[str, list[Array]](), 0
+    rows: dict[str, list[Array]] = {key: [] for key in wanted}
+
+    def stack() -> None:
+        for key, values in rows.items():
+            if values:
+                done.setdefault(key, []).append(np.stack(values))
+                room.take(2 * done[key][-1].nbytes, 2 * waiting)
+                values.clear()
+
+    for number, row, length in _objects(path):
+        where = f"{path.name} line {number}"
+        for key, role in wanted.items():
+            if key not in row:
+                allowed = f"with the field {key!r}, as line 1"
+                raise input_error(where, allowed, f"{sorted(row)}", "Add it.")
+            cell = _cell(row[key], role, f"{where}: {key}")
+            shape = done[key][0].shape[1:] if done else (rows[key] or [cell])[0].shape
+            if cell.shape != shape:
+                allowed, got = f"of shape {shape}, as line 1", f"shape {cell.shape}"
+                raise input_error(f"{where}: {key}", allowed, got, "Mend the line.")
+            rows[key].append(cell)
+        waiting += length
+        if waiting > PIECE:
+            stack()
+            waiting = 0
+    stack()
+    raw.arrays = {key: np.concatenate(parts) for key, parts in done.items()}
+    raw.split = raw.arrays.pop("split", None)
+    return raw
+
+
+def _cell(value: Any, role: str, argument: str) -> Array:
+    if role == "split":
+        if not isinstance(value, str) or len(value) > MAX_NAME:
+            allowed = f"a text of at most {MAX_NAME} characters"
+            raise input_error(argument, allowed, value, "Name it.")
+        return np.array(value)
+    axes = _AXES.get(role, 1)
+    allowed = f"numbers with {axes} axes"
+    try:
+        array = np.array(value)
+    except ValueError as error:
+        got = "lists of unequal length"
+        raise input_error(argument, allowed, got, "Mend the line.") from error
+    if array.dtype.kind not in "biuf" or array.ndim != axes:
+        got = f"{array.dtype} with {array.ndim} axes"
+        raise input_error(argument, allowed, got, "Mend the line.")
+    with np.errstate(over="ignore"):  # becomes inf, which the value checks refuse by name
+        return array.astype(np.float32) if axes == 2 else array
+
+
+# --- .parquet ----------------------------------------------------------------------------------
+
+
+def read_parquet(path: Path) -> Raw:
+    """Read records in flat columns, row group by row group; sizes are counted before and while."""
+    parquet = need("pyarrow.parquet", "fit", "to read .parquet files (pip install pyarrow)")
+    types = need("pyarrow", "fit", "to read .parquet files (pip install pyarrow)").types
+
+    def pieces() -> Iterator[tuple[Any, int]]:
+        # Texts stay as their file has them, each once: a long one may stand in every row.
+        with parquet.ParquetFile(path, read_dictionary=texts) as file:
+            for group in range(file.num_row_groups):
+                count = max(file.metadata.row_group(group).num_rows, 1)
+                size = _parquet_sizes(file, group, used)[1] / count
+                for batch in file.iter_batches(rows, [group], used, use_threads=False):
+                    yield batch.to_pandas(), int(size * batch.num_rows)
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            used = [name for name in schema.names if useful(name)]
+            texts = [name for name in used if not types.is_primitive(schema.field(name).type)]
+            nested = [name for name in used if types.is_nested(schema.field(name).type)]
+            rows = max(1, PIECE // (16 * max(len(used), 1)))
+            room, held = Room("SRC", str(path), "Save it as .npz."), 0
+            for group in range(file.num_row_groups):
+                decoded, encoded = _parquet_sizes(file, group, used)
+                held += encoded
+                room.take(decoded, encoded)
+            if held > path.stat().st_size:
+                got = f"{path}, whose columns claim {held} bytes of {path.stat().st_size}"
+                raise input_error("SRC", "a table as large as its columns", got, "Save it anew.")
+    except InputError:
+        raise
+    except Exception as error:  # Arrow raises many kinds on damaged files
+        raise _unreadable(path, error) from error
+    if nested:
+        argument = f"{path.name}: {nested[0]}"
+        raise input_error(argument, "a flat column", "a nested one", "Flatten it.")
+    return _gather(path, schema.names, pieces())
+
+
+def _parquet_sizes(file: Any, group: int, used: list[str]) -> tuple[int, int]:
+    """Return the bytes that a row group's columns come to, and those that they have in the file.
+
+    Runs of equal values and repeated ones take no room in a file, so rows are counted too: of
+    texts of one length each in full, as Arrow unpacks them.
+    """
+    meta = file.metadata.row_group(group)
+    columns = [(meta.column(i), file.schema.column(i).length or 0) for i in range(meta.num_columns)]
+    mine = [pair for pair in columns if pair[0].path_in_schema.split(".")[0] in used]
+    decoded = sum(max(max(8, n) * meta.num_rows, c.total_uncompressed_size) for c, n in mine)
+    return decoded, sum(column.total_compressed_size for column, _ in mine)
+
+
+# --- from columns to arrays --------------------------------------------------------------------
+
+
+def useful(column: object) -> bool:
+    """Say whether a column is read at all; others are only named."""
+    name = str(column).strip()
+    match = _WIDE.fullmatch(name)
+    known = (parse_key(match[1]) if match else None) or parse_key(name) or (None, "", "")
+    read = known[1] not in ("", "metadata") and not known[0]
+    return read or name in ("sample", "exit", "split")
+
+
+def _gather(path: Path, columns: Sequence[str], pieces: Iterator[tuple[Any, int]]) -> Raw:
+    """Put the pieces of a table (useful columns, bytes in the file) together, their bytes counted.
+
+    `columns` are all of the file, also those that are not read.
+    """
+    pandas = need("pandas", "fit", "to read tables")
+    room, frames = Room("SRC", str(path), "Save it as .npz."), []
+    try:
+        for frame, size in pieces:
+            # Twice: the pieces stand beside the whole for a while.
+            room.take(2 * int(frame.memory_usage(deep=True).sum()), 2 * size)
+            frames.append(frame)
+        whole = pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
+    except InputError:
+        raise
+    except Exception as error:  # parsers raise many kinds on damaged files
+        raise _unreadable(path, error) from error
+    return _from_table(whole, path.name, [column.strip() for column in columns])
+
+
+def _from_table(frame: Any, name: str, columns: list[str]) -> Raw:
+    """Turn a table of records into arrays of shape (n, K) and (n,), by its keys without the exit."""
+    frame = frame.rename(columns=lambda column: str(column).strip())
+    if len(set(columns)) < len(columns):
+        raise input_error(f"{name}: columns", "each of another name", f"{columns}", "Rename one.")
+    if not len(frame):
+        raise input_error(f"{name}: rows", "at least 1", 0, "Is it the right file?")
+    long = "sample" in columns and "exit" in columns
+    raw = _from_long(frame, name) if long else _from_wide(frame, name)
+    unread = [column for column in columns if column not in frame.columns]
+    raw.notes += [f"{name}: column {column!r} ignored" for column in unread]
+    if not any((key := parse_key(k)) and key[1] == "confidence" for k in raw.arrays):
+        shown = ", ".join(columns[:12])
+        if len(columns) == 1 and name.endswith(".csv"):
+            shown += " alone (are the columns separated by commas?)"
+        raise input_error(f"{name}: columns", "with a confidence for each exit", shown, _HELP)
+    return raw
+
+
+def _from_long(frame: Any, name: str) -> Raw:
+    pandas = need("pandas", "fit", "to read tables")
+    codes, samples = pandas.factorize(frame["sample"])
+    exits = _numbers(frame["exit"], f"{name}: exit")
+    if (codes < 0).any():
+        got = f"nothing in row {int(np.argmax(codes < 0))}"
+        raise input_error(f"{name}: sample", "given in every row", got, "Fill it in.")
+    if exits.dtype.kind != "i" or exits.min() != 0 or exits.max() >= MAX_EXITS:
+        allowed = f"whole numbers from 0 to K-1 < {MAX_EXITS}"
+        got = f"{exits.min():g} to {exits.max():g}"
+        raise input_error(f"{name}: exit", allowed, got, "Renumber.")
+    count, n = int(exits.max()) + 1, len(samples)
+    places = codes * count + exits
+    unique, times = np.unique(places, return_counts=True)
+    double = times.max() > 1
+    if double or len(unique) < n * count:  # a grid of n * count is not made for a few rows
+        off = np.flatnonzero(times > 1 if double else unique != np.arange(len(unique)))
+        place = int(unique[off[0]]) if double else int(off[0]) if len(off) else len(unique)
+        where = f"sample {samples[place // count]}, exit {place % count}"
+        got, step = f"none for {where}", "Add it or drop the sample."
+        if double:
+            got, step = f"a second row for {where}", "Drop the double."
+        raise input_error(f"{name}: rows", "one per sample and exit", got, step)
+    order = np.argsort(places)
+    raw = Raw(name, axes="NKC")
+    for column in frame.columns:
+        if column in ("sample", "exit"):
+            continue
+        known = ("", "split", "") if column == "split" else parse_key(column)
+        if known is None or known[0]:
+            raw.notes.append(f"{name}: column {column!r} ignored")
+            continue
+        read = _texts if column == "split" else _numbers
+        grid = read(frame[column], f"{name}: {column}")[order].reshape(n, count)
+        single = known[1] in _PER_SAMPLE
+        if single and (grid != grid[:, :1]).any():
+            sample = samples[int(np.argmax((grid != grid[:, :1]).any(axis=1)))]
+            got = f"several for sample {sample}"
+            raise input_error(f"{name}: {column}", "one value per sample", got, "Mend its rows.")
+        if column == "split":
+            raw.split = grid[:, 0]
+        else:
+            raw.arrays[column] = grid[:, 0] if single else grid
+    return raw
+
+
+def _from_wide(frame: Any, name: str) -> Raw:
+    raw = Raw(name, axes="NKC")
+    groups: dict[str, dict[int, str]] = {}
+    for column in frame.columns:
+        match = _WIDE.fullmatch(column)
+        known = parse_key(match[1]) if match else parse_key(column)
+        if column == "split":
+            raw.split = _texts(frame[column], f"{name}: split")
+        elif match and known and not known[0] and known[1] not in (*_PER_SAMPLE, "metadata"):
+            groups.setdefault(match[1], {})[int(match[2])] = column
+        elif not match and known and not known[0] and known[1] in ("labels", "context"):
+            raw.arrays[column] = _numbers(frame[column], f"{name}: {column}")
+        else:
+            raw.notes.append(f"{name}: column {column!r} ignored")
+    for base, at in groups.items():
+        if sorted(at) != list(range(len(at))):
+            got = ", ".join(at[k] for k in sorted(at))
+            allowed = f"{base}_0 to {base}_K-1 without gaps"
+            raise input_error(f"{name}: columns", allowed, got, "Number the exits from 0.")
+        parts = [_numbers(frame[at[k]], f"{name}: {at[k]}") for k in range(len(at))]
+        raw.arrays[base] = np.stack(parts, axis=1)
+    return raw
+
+
+def _refuse_long(column: Any, argument: str, most: int) -> Any:
+    """Return a column of objects; one long text in many rows is refused before it is copied."""
+    column = column.astype(object)
+    length = max((len(v) if isinstance(v, (str, bytes)) else 0 for v in column), default=0)
+    if length > most:
+        got = f"one of {length} characters"
+        raise input_error(argument, f"cells of at most {most} characters", got, "Mend that cell.")
+    return column
+
+
+def _texts(column: Any, argument: str) -> Array:
+    texts = _refuse_long(column, argument, MAX_NAME)
+    return np.asarray(texts.where(column.notna(), "").astype(str), dtype=np.str_)
+
+
+def _numbers(column: Any, argument: str) -> Array:
+    """Return a column as numbers or booleans; text such as ``"true"`` counts as a boolean."""
+    pandas = need("pandas", "fit", "to read tables")
+    if column.dtype.kind not in "biuf":
+        column = _refuse_long(column, argument, MAX_TEXT)
+        words = column.astype(str).str.strip().str.lower()
+        if words.isin(["true", "false"]).all():
+            return (words == "true").to_numpy(dtype=bool)
+        numbers = pandas.to_numeric(column, errors="coerce")
+        odd = np.asarray(numbers.isna() & column.notna(), dtype=bool)
+        if odd.any():
+            row = int(np.argmax(odd))
+            got = f"{column.iloc[row]!r} in row {row}"
+            step = "Mend that cell; encode names of classes as whole numbers from 0."
+            raise input_error(argument, "numbers", got, step)
+        column = numbers
+    whole = not column.isna().any()
+    if column.dtype.kind in "iu" and whole:
+        return np.asarray(column.to_numpy(), dtype=np.int64)
+    if column.dtype.kind == "b" and whole:
+        return np.asarray(column.to_numpy(), dtype=bool)
+    return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))

@@ -1,0 +1,406 @@
+"""`CacheWriter`: streams rows into a cache that survives a crash at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from policyopt._cache.checks import normalise, refuse_overlap
+from policyopt._cache.data import (
+    DEFAULT_SHARES,
+    POOL,
+    check_name,
+    check_pool,
+    check_shares,
+    check_splits,
+)
+from policyopt._cache.files import sha256_file
+from policyopt._cache.manifest import MANIFEST, UNFINISHED, Manifest, Shard, check_metadata, dump
+from policyopt._cache.normalise import Layout, storage_type, store
+from policyopt._cache.reader import open_manifest, read_manifest
+from policyopt._costs import Cost
+from policyopt._optional import need
+from policyopt.runtime._checks import check_seed, check_whole
+from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._experts import checked_names
+from policyopt.runtime._files import LOCK, TEMPORARY, FileLock, put, refusing, sync_folder
+from policyopt.runtime._typing import Array
+
+#: Names of shards: split, number, the beginning of their SHA-256.
+_SHARD = re.compile(r"[A-Za-z0-9_.-]{1,64}-\d{5,}-([0-9a-f]{16})\.safetensors")
+
+
+class CacheWriter:
+    """Write a cache batch by batch, from inside any inference loop.
+
+    Rows are checked when they are appended, buffered per split, and written as shards of about
+    `shard_bytes`. The ``with`` block locks the directory: a second writer, in any process, is
+    refused. When it ends without an exception, one rename of the manifest makes the cache what is
+    read there; until then an older one stays whole. After an exception or a crash, the finished
+    shards can be read with ``open_cache(..., incomplete=True)``; the next writer removes them.
+
+    Parameters
+    ----------
+    path : path
+        Directory to make. One that holds a cache is refused unless `overwrite`; one that holds
+        anything else is always refused (a lone README.md, the data card, is let be).
+    costs : Cost or sequence of Cost
+        Values None = given per sample with every batch. The first is the default.
+    kind : {"logits", "probabilities", "record"}, default "logits"
+        What the rows are.
+    dtype : {"float16", "float32", "float64"}, default "float32"
+        Storage type of outputs and confidences (float64: records only).
+    classes : int, optional
+        C; taken from the outputs where not given. For records it bounds labels and predictions.
+    shares : mapping of str to float, optional
+        How the split ``pool`` is divided; default ``{"fit": 0.5, "test": 0.5}`` where it is used.
+    split_seed : int, default 0
+        Seed of that division.
+    metadata : mapping, optional
+        Free, JSON-able.
+    contexts : sequence of str, optional
+        Names of the contexts where every row has one (see `policyopt._experts`).
+    shard_bytes : int, default 64 MiB
+        Size at which a shard is written.
+    overwrite : bool, default False
+        Replace the cache at `path`, once the new one is whole; or an unfinished one.
+
+    Raises
+    ------
+    InputError
+        An argument is not what it must be; `path` is taken, or another writer is at it; the lock
+        was lost, the disk is full.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from policyopt._costs import Cost
+    >>> rng = np.random.default_rng(0)
+    >>> place = tempfile.mkdtemp()
+    >>> with CacheWriter(place, costs=[Cost("latency", "ms", [1.5, 4.0])]) as cache:
+    ...     for _ in range(3):  # K = 2 exits, C = 10 classes
+    ...         exits = [rng.normal(size=(8, 10)) for _ in range(2)]
+    ...         cache.append("fit", exits, rng.integers(0, 10, 8))
+    >>> sorted(file.name for file in Path(place).iterdir())
+    ['fit-00000-....safetensors', 'manifest.json']
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        costs: Cost | Sequence[Cost],
+        kind: str = "logits",
+        dtype: str = "float32",
+        classes: int | None = None,
+        shares: Mapping[str, float] | None = None,
+        split_seed: int = 0,
+        metadata: Mapping[str, Any] | None = None,
+        contexts: Sequence[str] = (),
+        shard_bytes: int = 64 << 20,
+        overwrite: bool = False,
+    ) -> None:
+        several = isinstance(costs, Sequence) and all(isinstance(c, Cost) for c in costs)
+        if not several and not isinstance(costs, Cost):
+            step = "E.g. [Cost('compute', 'MMACs', [1, 2])]."
+            raise input_error("costs", "a sequence of Cost", costs, step)
+        given = (costs,) if isinstance(costs, Cost) else tuple(costs)
+        named = checked_names(contexts, 0)
+        layout = Layout(kind, 0, 0 if classes is None else classes, dtype, given, contexts=named)
+        self.path = Path(path)
+        self._shares = None if shares is None else check_shares(shares)
+        self._manifest = Manifest(layout, {}, check_seed(split_seed), check_metadata(metadata))
+        self._shard_bytes = check_whole("shard_bytes", shard_bytes)
+        self._buffers: dict[str, _Buffer] = {}
+        self._state = "new"  # new -> open -> closed
+        self._overwrite, self._lock = overwrite, FileLock(self.path / LOCK, self.path)
+        self._old, self._made, self._done = standing_cache(self.path, overwrite), False, False
+        #: Whether finished shards are listed as they come, for who must go on without the rest.
+        self.lists_unfinished = True
+
+    def __enter__(self) -> CacheWriter:
+        if self._state != "new":
+            raise input_error("CacheWriter", "entered once", "a second time", "Make another one.")
+        self._state = "closed"
+        with refusing(self.path):
+            self._made = not self.path.exists()
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.__enter__()
+                self._old = _standing(self.path, self._overwrite)  # now that no one else writes
+                _sweep(self.path)
+            except BaseException:
+                self._leave()
+                raise
+        self._state = "open"
+        return self
+
+    def append(
+        self,
+        split: str,
+        outputs: Any = None,
+        labels: Any = None,
+        *,
+        axes: str = "NKC",
+        prediction: Any = None,
+        confidence: Any = None,
+        top_prob: Any = None,
+        entropy: Any = None,
+        correct: Any = None,
+        sample_costs: Mapping[str, Any] | None = None,
+        features: Sequence[Any] | None = None,
+        context: Any = None,
+    ) -> None:
+        """Check a batch of n rows and add it to a split; all of it or, on an error, nothing.
+
+        Parameters
+        ----------
+        split : str
+            ``fit``, ``calibrate``, ``test``, another name for a stream, or ``pool``.
+        outputs : array of shape (n, K, C), or sequence of K arrays of shape (n, C)
+            Logits or probabilities; numpy or torch on any device. Logits may be ``-inf``.
+        labels : array of shape (n,), optional
+            Whole numbers in [0, C), -1 where unknown.
+        axes : str, default "NKC"
+            Order of the axes of all arrays, e.g. ``"KNC"``.
+        prediction : array of shape (n, K)
+            Records: class numbers, -1 where there was no answer.
+        confidence : array of shape (n, K)
+            Records: in [0, 1].
+        top_prob : array of shape (n, K, T), optional
+            Records: the T largest probabilities, largest first.
+        entropy : array of shape (n, K), optional
+            Records: in nats.
+        correct : array of shape (n, K), optional
+            Records: booleans; must agree with `prediction` and `labels`.
+        sample_costs : mapping of str to array of shape (n, K), optional
+            Cumulative cost per sample of each Cost whose values are None.
+        features : sequence of K arrays of shape (n, D_k), optional
+            The model's feature vectors at each exit, for every batch or for none.
+        context : array of shape (n,), optional
+            Number of each row's context, 0 for the first of `contexts`; `outputs` are its expert's.
+
+        Raises
+        ------
+        InputError
+            An array has wrong axes or a value that is not allowed; the first place is named.
+        """
+        arrays = {
+            "outputs": outputs,
+            "labels": labels,
+            "prediction": prediction,
+            "confidence": confidence,
+            "top_prob": top_prob,
+            "entropy": entropy,
+            "correct": correct,
+            "sample_costs": sample_costs,
+            "features": features,
+            "context": context,
+        }
+        self.add(split, arrays, axes)
+
+    def add(self, split: str, arrays: Mapping[str, Any], axes: str = "NKC") -> None:
+        """Append row arrays named as in `Rows` or as the arguments of `append`."""
+        if self._state != "open":
+            step = "Write `with CacheWriter(...) as cache:`."
+            got = f"a {self._state} writer"
+            raise input_error("append", "inside the `with` block", got, step)
+        self._lock.check()
+        check_name("split", split)
+        shares = self._shares
+        if shares is None:
+            shares = dict(DEFAULT_SHARES) if split == POOL else {}
+        check_pool({split, *self._buffers}, shares)
+        buffer = self._buffers.get(split) or _Buffer()
+        layout, block = normalise(self._manifest.layout, arrays, axes, split, buffer.rows)
+        buffer.fix(split, layout, block, self._shard_bytes)
+        self._manifest = replace(self._manifest, layout=layout, shares=shares)
+        self._buffers[split] = buffer
+        for ready in buffer.add(layout, block):
+            self._write(split, ready)
+
+    @property
+    def layout(self) -> Layout:
+        """What all rows have in common, as far as it is known."""
+        return self._manifest.layout
+
+    def _write(self, split: str, block: dict[str, Array]) -> None:
+        """Write one shard, atomically, under a name that tells its content.
+
+        So a new cache is written beside an old one, and a shard that no manifest lists is known.
+        """
+        with refusing(self.path):
+            data = need("safetensors.numpy", "fit", "to write a cache").save(block)
+            digest = hashlib.sha256(data).hexdigest()
+            file = f"{split}-{len(self._manifest.shards):05d}-{digest[:16]}.safetensors"
+            put(self.path / file, data)
+            shard = Shard(file, split, len(next(iter(block.values()))), len(data), digest)
+            self._manifest = replace(self._manifest, shards=(*self._manifest.shards, shard))
+            if self.lists_unfinished:
+                put(self.path / UNFINISHED, dump(self._manifest))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._state = "closed"
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._leave()
+
+    def _finish(self) -> None:
+        """Write the rest, check the whole, and switch to it."""
+        self._lock.check()
+        rows = {name: buffer.rows for name, buffer in self._buffers.items()}
+        check_splits(rows, dict(self._manifest.shares))
+        for split, buffer in self._buffers.items():
+            for ready in buffer.rest():
+                self._write(split, ready)
+        self._buffers.clear()
+        whole = replace(self._manifest, complete=True)
+        refuse_overlap(open_manifest(self.path, whole, verify=False).splits)
+        self._lock.check()
+        with refusing(self.path):
+            if self._made:
+                sync_folder(self.path.parent)
+            put(self.path / MANIFEST, dump(whole))
+        self._done = True
+
+    def _leave(self) -> None:
+        """Remove what is neither read nor to be kept, and unlock the directory."""
+        with contextlib.suppress(OSError, InputError):  # what stays, the next writer removes
+            if self._lock.held():
+                if self._done:
+                    _sweep(self.path)
+                elif not (self.lists_unfinished and self._manifest.shards):
+                    # Where the disk failed at the switch, either may be the one that is read.
+                    _sweep(self.path, keep=self._old)
+        self._lock.__exit__(None, None, None)
+        if self._made:
+            with contextlib.suppress(OSError):  # it holds something
+                self.path.rmdir()
+
+
+class _Buffer:
+    """Rows of one split that wait for their shard; cut at fixed rows, whatever the batches."""
+
+    def __init__(self) -> None:
+        self.rows = self.waiting = self.size = 0
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.pieces: list[dict[str, Array]] = []
+
+    def fix(self, split: str, layout: Layout, block: dict[str, Array], shard_bytes: int) -> None:
+        """Take the first batch's arrays for all; refuse one with others."""
+        shapes = {name: array.shape[2:] for name, array in block.items()}
+        if not self.size:
+            row = sum(a[:1].size * storage_type(n, layout).itemsize for n, a in block.items())
+            self.size, self.shapes = max(1, shard_bytes // row), shapes
+        if shapes != self.shapes:
+            allowed = f"of the arrays {sorted(self.shapes)} in every batch"
+            got = f"{sorted(shapes)} {sorted(shapes.values())}"
+            raise input_error(f"split {split}", allowed, got, "Give the same ones.")
+
+    def add(self, layout: Layout, block: dict[str, Array]) -> Iterator[dict[str, Array]]:
+        """Take the rows in; yield a block whenever a shard is full."""
+        rows, low = len(next(iter(block.values()))), 0
+        while low < rows:
+            count = min(self.size - self.waiting, rows - low)
+            self.pieces.append({n: _own(layout, n, a[low : low + count]) for n, a in block.items()})
+            self.waiting, self.rows, low = self.waiting + count, self.rows + count, low + count
+            if self.waiting == self.size:
+                yield from self.rest()
+
+    def rest(self) -> Iterator[dict[str, Array]]:
+        """Yield what waits, as one block."""
+        if self.pieces:
+            names = self.pieces[0]
+            block = {n: np.concatenate([piece[n] for piece in self.pieces]) for n in names}
+            self.pieces, self.waiting = [], 0
+            yield block
+
+
+def _own(layout: Layout, name: str, array: Array) -> Array:
+    """Return a copy in storage type: the caller may reuse its array before the shard is written."""
+    kept = store(layout, name, array)
+    return kept.copy() if np.may_share_memory(kept, array) else kept
+
+
+# --- what stands there already -----------------------------------------------------------------
+
+
+def standing_cache(path: Path, overwrite: bool, argument: str = "path") -> Manifest | None:
+    """Return the manifest of the cache that `path` holds and may be replaced, if any.
+
+    Refused are other files, a cache without `overwrite`, and one that a writer is at.
+    """
+    with refusing(path):
+        if (path / LOCK).exists():
+            with FileLock(path / LOCK, path):
+                return _standing(path, overwrite, argument)
+        return _standing(path, overwrite, argument)
+
+
+def _standing(path: Path, overwrite: bool, argument: str = "path") -> Manifest | None:
+    if not os.path.lexists(path):
+        return None
+    if not path.is_dir():
+        raise input_error(argument, "a directory", f"{path} (a file)", "Choose another place.")
+    names = {entry.name for entry in path.iterdir()} - {"README.md", LOCK}
+    wanted = "a new or empty directory, or a policyopt cache"
+    if not names & {MANIFEST, UNFINISHED}:
+        if all(_is_left(path / name) for name in names):
+            return None
+        step = "Other files stand there: choose another place."
+        raise input_error(argument, wanted, f"{path}", step)
+    try:
+        manifest = read_manifest(path)
+    except InputError as error:
+        raise input_error(argument, wanted, f"{path} ({error})", "Choose another place.") from error
+    if not overwrite:
+        got = f"{path}, which holds a{'' if manifest.complete else 'n unfinished'} cache"
+        step = "Choose another place, or replace it with --overwrite (Python: overwrite=True)."
+        raise input_error(argument, "a new or empty directory", got, step)
+    return manifest
+
+
+def _sweep(path: Path, keep: Manifest | None = None) -> None:
+    """Remove what writers left in a locked folder: temporary files, shards that are read no more.
+
+    Those that the manifest there lists stay, and those to `keep`. A shard goes only where its
+    checksum is the one in its name: whatever a manifest may say, no other file does.
+    """
+    there = {entry.name for entry in path.iterdir()}
+    lists = [keep] if keep else []
+    lists += [read_manifest(path)] if there & {MANIFEST, UNFINISHED} else []
+    kept = {shard.file for one in lists for shard in one.shards} | {MANIFEST, "README.md", LOCK}
+    kept |= set() if MANIFEST in there else {UNFINISHED}
+    for name in there - kept:
+        with contextlib.suppress(OSError, InputError):  # the next writer tries again
+            if _is_left(path / name):
+                (path / name).unlink()
+
+
+def _is_left(file: Path) -> bool:
+    """Whether a file is a writer's own: a temporary file, an unfinished list, or a whole shard."""
+    name = file.name
+    if name.startswith(".") and name.endswith(TEMPORARY):
+        name = name[1:].removesuffix(TEMPORARY)
+        return name in (MANIFEST, UNFINISHED) or _SHARD.fullmatch(name) is not None
+    shard = _SHARD.fullmatch(name)
+    if not shard or file.is_symlink() or not file.is_file():
+        return name == UNFINISHED
+    return sha256_file(file, name).startswith(shard[1])

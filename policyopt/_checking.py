@@ -1,0 +1,437 @@
+"""What every policy passes, ours and yours: `check_score`, `check_method`.
+
+On made-up rows of 4 exits and 6 classes, whose later exits are more often right. Each check raises `CheckError`
+with its name, what was expected and what came.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt._cache.arrays import from_arrays
+from policyopt._cache.data import ExitData
+from policyopt._methods.base import Method
+from policyopt._methods.fitted import Fitted
+from policyopt._methods.registry import make_method
+from policyopt._replay import replay
+from policyopt._table import Tables
+from policyopt.runtime._artifact import from_dict, to_dict
+from policyopt.runtime._errors import BudgetError, CheckError, InputError, input_error
+from policyopt.runtime._outputs import ExitOutput, reduce_logits, with_columns, with_log_prob
+from policyopt.runtime._parameters import Array, Choice, fields_of
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._scores import ScoreRule, make_rule, score_table
+from policyopt.runtime._typing import Floats, Ints
+
+EXITS, CLASSES, FEATURES = 4, 6, 5
+COSTS = (1.0, 2.0, 4.0, 8.0)
+BUDGETS = (1.3, 2.0, 3.7, 6.5)
+
+
+def made_up(n: int, exits: int = EXITS, classes: int = CLASSES, seed: int = 0) -> tuple[Any, Ints]:
+    """Return logits (n, K, C) float32 and labels (n,): the signal grows over exits, rows differ in difficulty."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    signal = np.linspace(1.5, 5.0, exits)[None, :] / (0.6 + rng.gamma(2.0, 1.0, n))[:, None]
+    noise = rng.normal(size=(n, 1, classes)) * 0.6 + rng.normal(size=(n, exits, classes)) * 0.8
+    logits = noise + signal[:, :, None] * np.eye(classes)[labels][:, None, :]
+    return logits.astype(np.float32), labels
+
+
+def made_up_cache(n: int, seed: int = 0) -> ExitData:
+    """Return a cache of made-up rows in splits `fit` and `test`, with feature vectors, costs in ms."""
+    splits: dict[str, Any] = {}
+    for i, (name, rows) in enumerate({"fit": n, "test": n}.items()):
+        logits, labels = made_up(rows, seed=2 * seed + i)
+        vectors = [logits[:, k, :FEATURES] * 0.5 for k in range(EXITS)]
+        splits[name] = {"outputs": logits, "labels": labels, "features": vectors}
+    return from_arrays(splits=splits, costs=list(COSTS), unit="ms")
+
+
+def check_method(method: str | Method | type[Method], only: str = "") -> None:
+    """Fit a method on made-up rows and see that it keeps what all methods promise.
+
+    The budget is kept on the rows of the fit and near on others; budgets out of range are refused; the
+    same seed gives the same policy, and one budget alone the policy of the whole path; later exits change
+    no decision; a batch, survivors and single steps decide the same; the file comes back as it was;
+    arrays are left alone; few rows, or all alike, are no accident.
+
+    Parameters
+    ----------
+    method : str, Method or its class
+        A registered name (perhaps with settings, ``max_prob:thresholds=joint``), or the method itself.
+    only : str
+        The name of one check; default all.
+
+    Raises
+    ------
+    CheckError
+        Which check failed, and how.
+
+    Examples
+    --------
+    >>> import policyopt as po
+    >>> po.check_method("max_prob", only="no_peeking")
+    """
+    made = (
+        method()
+        if isinstance(method, type)
+        else make_method(method)
+        if isinstance(method, str)
+        else method
+    )
+    if not isinstance(made, Method):
+        raise input_error("method", "a name or a Method", type(method).__name__, "E.g. 'max_prob'.")
+    trial = Trial(made)
+    for name, check in _chosen(METHOD_CHECKS, only).items():
+        trial.checking = name
+        check(trial)
+
+
+def check_score(
+    score: type[ScoreRule] | ScoreRule, only: str = "", exits: int = EXITS, classes: int = CLASSES
+) -> None:
+    """Try a score on made-up rows and see that it keeps what all scores promise.
+
+    It reads what it declares and nothing else; one row, some rows and survivors score as in the whole
+    batch, bit for bit; scores are finite numbers; its file comes back as it was; arrays are left alone;
+    every export target that is installed decides the same.
+
+    Parameters
+    ----------
+    score : ScoreRule or its class
+        Of a class whose fields need values, an instance for 4 exits and 6 classes is drawn from their
+        declarations; give one where no random numbers will do.
+    only : str
+        The name of one check; default all.
+    exits, classes : int
+        What an instance was made for.
+
+    Raises
+    ------
+    CheckError
+        Which check failed, and how.
+
+    Examples
+    --------
+    >>> import policyopt as po
+    >>> from policyopt.runtime._scores import Margin
+    >>> po.check_score(Margin, only="columns")
+    """
+    rule = example(score, exits, classes) if isinstance(score, type) else score
+    for name, check in _chosen(SCORE_CHECKS, only).items():
+        try:
+            check(rule, exits, classes)
+        except CheckError as error:
+            raise CheckError(f"Score '{rule.name}', check '{name}': {error}") from error
+
+
+def example(rule: type[ScoreRule], exits: int, classes: int, seed: int = 0) -> ScoreRule:
+    """Return an instance with random parameters, as the class declares them."""
+    rng = np.random.default_rng(seed)
+    sizes = {"K": exits, "C": classes}
+
+    def size(dimension: str, k: int) -> int:
+        total, sign = 0, 1
+        for part in dimension.replace("-", "+-").split("+"):
+            sign, part = (-1, part[1:]) if part.startswith("-") else (1, part)
+            total += sign * (int(part) if part.isdecimal() else {**sizes, "k": k}.get(part, 2))
+        return total
+
+    def numbers(spec: Array, k: int = 0) -> Floats:
+        low = max(spec.least, spec.over)
+        found = rng.normal(size=[size(d, k) for d in spec.shape])
+        found = np.abs(found) * 0.3 + low if low > -math.inf else found
+        found = np.minimum(found, spec.most)
+        return np.floor(found) if spec.whole else found
+
+    given: dict[str, Any] = {}
+    for one in fields_of(rule):
+        spec = one.metadata.get("spec")
+        if isinstance(spec, Array):
+            each = [numbers(spec, k) for k in range(size(spec.each, 0))] if spec.each else None
+            given[one.name] = numbers(spec) if each is None else each
+        elif one.default is dataclasses.MISSING:
+            least = getattr(spec, "least", -math.inf)
+            number = classes if one.name == "classes" else 1 if least == -math.inf else least
+            given[one.name] = spec.names[0] if isinstance(spec, Choice) else number
+    try:
+        return rule(**given)
+    except (InputError, TypeError) as error:
+        raise input_error(
+            "score", "made of what its class declares", str(error), "Give check_score an instance."
+        ) from error
+
+
+def _chosen(checks: dict[str, Any], only: str) -> dict[str, Any]:
+    if only and only not in checks:
+        raise input_error("only", f"one of {', '.join(checks)}", only, "")
+    return {only: checks[only]} if only else checks
+
+
+# Scores
+
+
+def _outputs(exits: int, classes: int, n: int = 60) -> list[ExitOutput]:
+    """Return what exits gave, all columns there; some rows are ties, some certain."""
+    logits, _ = made_up(n, exits, classes, seed=3)
+    logits[: n // 4] = np.round(logits[: n // 4])
+    found = []
+    for k in range(exits):
+        whole = with_log_prob(reduce_logits(logits[:, k]), logits[:, k])
+        found.append(with_columns(whole, features=np.ascontiguousarray(logits[:, k, :FEATURES])))
+    return found
+
+
+def _columns(rule: ScoreRule, exits: int, classes: int) -> None:
+    """Require: it reads what it declares; what it does not declare changes nothing."""
+    try:
+        scores = score_table(rule, _outputs(exits, classes))
+    except IndexError as error:
+        raise CheckError(f'{error}; top_prob has two columns where needs has "margin"') from error
+    if scores.shape != (60, exits) or not np.isfinite(scores).all():
+        raise CheckError("scores must be finite numbers, (n,) at each exit")
+
+
+def _rows_alone(rule: ScoreRule, exits: int, classes: int) -> None:
+    """Require: a row by itself, and survivors of a batch, score as in the whole batch, bit for bit."""
+    outputs, n = _outputs(exits, classes), 60
+    whole = score_table(rule, outputs)
+    for row in range(0, n, 7):
+        one = score_table(rule, [o.take(slice(row, row + 1)) for o in outputs], np.array([row]))
+        if not np.array_equal(one[0], whole[row]):
+            raise CheckError(f"row {row} alone scores {one[0]}, in a batch {whole[row]}")
+    alive, state = np.arange(n), rule.start(np.arange(n))
+    for k, output in enumerate(outputs):
+        score, state = rule.score(k, output.take(alive).shown_to(rule.needs), state)
+        if not np.array_equal(score, whole[alive, k]):
+            raise CheckError(f"survivors score otherwise at exit {k} than the whole batch")
+        keep = np.arange(len(alive)) % 3 > 0
+        alive, state = alive[keep], tuple(part[keep] for part in state)
+
+
+def _comes_back(rule: ScoreRule, exits: int, classes: int) -> None:
+    """Require: its parameters come back from JSON as they were."""
+    again = make_rule(rule.name, json.loads(json.dumps(rule.params(), allow_nan=False)))
+    if again != rule:
+        raise CheckError(f"its parameters come back as {again}")
+    rule.check(exits, classes)
+
+
+def _leaves_alone(rule: ScoreRule, exits: int, classes: int) -> None:
+    """Require: it writes into no array that it is shown."""
+    outputs = _outputs(exits, classes)
+    for output in outputs:
+        for column in output.columns():
+            if column is not None:
+                column.flags.writeable = False
+    try:
+        score_table(rule, outputs)
+    except ValueError as error:
+        raise CheckError(f"it writes into what it is shown: {error}") from error
+
+
+def _exports(rule: ScoreRule, exits: int, classes: int) -> None:
+    """Require: every export target that is installed decides as numpy does."""
+    from policyopt._export.bundle import write_bundle
+    from policyopt._export.samples import golden_of
+    from policyopt._export.symbolic import trace_policy
+    from policyopt._export.verify import verify
+
+    if rule.needs & {"features"}:
+        return  # widths are the model's: `policyopt verify` tries an export of a real policy
+    scores = score_table(rule, _outputs(exits, classes))
+    policy = Policy(
+        rule, np.median(scores[:, :-1], axis=0), np.arange(1.0, exits + 1), "ms", "logits", classes
+    )
+    targets = ["python", *["c"] * bool(shutil.which("cc")), *["onnx"] * bool(find_spec("onnx"))]
+    graphs = trace_policy(policy)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        write_bundle(policy, out, targets, golden_of(policy, graphs, rows=64), graphs)
+        list(verify(out))  # raises at the first difference
+
+
+SCORE_CHECKS: dict[str, Callable[[ScoreRule, int, int], None]] = {
+    "columns": _columns, "rows_alone": _rows_alone, "comes_back": _comes_back,
+    "leaves_alone": _leaves_alone, "exports": _exports,
+}  # fmt: skip
+
+
+# Methods
+
+
+class Trial:
+    """A method fitted on made-up rows, once for all checks."""
+
+    def __init__(self, method: Method, rows: int = 1000) -> None:
+        self.method, self.rows, self.checking = method, rows, ""
+        self.tables = Tables(made_up_cache(rows))
+
+    @cached_property
+    def fits(self) -> list[Fitted]:
+        """One fit per budget of `BUDGETS`."""
+        return self.fit(BUDGETS)
+
+    def fit(self, budgets: tuple[float, ...]) -> list[Fitted]:
+        """Fit anew."""
+        return self.method.fit_path(self.tables.get("fit"), list(budgets))
+
+    def require(self, holds: object, says: str) -> None:
+        """Fail the present check unless something holds."""
+        if not holds:
+            raise CheckError(f"Method '{self.method}', check '{self.checking}': {says}")
+
+    def vectors(self, logits: npt.NDArray[Any]) -> list[Any] | None:
+        """Return feature vectors of other rows, where policies read some."""
+        wanted = any(fitted.policy.needs_features for fitted in self.fits)
+        return [logits[:, k, :FEATURES] * 0.5 for k in range(EXITS)] if wanted else None
+
+    def steps(self, policy: Policy, logits: npt.NDArray[Any], row: int) -> tuple[int, int]:
+        """Return exit and class of one row, stepped through alone."""
+        state, vectors = policy.start(row), self.vectors(logits)
+        for k in policy.path:
+            vector = None if vectors is None else vectors[k][row]
+            decision = policy.step(k, logits[row, k], state, vector)
+            if decision.exit:
+                return k, decision.prediction
+        raise CheckError("the last exit did not stop")
+
+
+def _budget(trial: Trial) -> None:
+    """Require: on the rows of the fit the cost is at most the budget; on others it is within the stated interval."""
+    test = trial.tables.get("test")
+    for fitted in trial.fits:
+        at, cost = fitted.budget or 0.0, fitted.expected.cost
+        trial.require(cost <= at * 1.000001, f"expects {cost:g} for a budget of {at:g}")
+        realised = replay(fitted.policy, test).cost.mean()
+        low, high = fitted.expected.interval(len(test), level=0.99999)
+        told = f"realised {realised:g} for a budget of {at:g}, stated {low:g} to {high:g}"
+        trial.require(not low > realised and not realised > high, told)
+
+
+def _budget_out_of_range(trial: Trial) -> None:
+    """Require: budgets that nothing can meet, or nothing can spend, are refused."""
+    for budget in (0.5 * COSTS[0], COSTS[-1] + 0.5):
+        try:
+            trial.fit((budget,))
+        except BudgetError:
+            continue
+        trial.require(False, f"took a budget of {budget:g} where costs run from 1 to 8")
+
+
+def _same_seed(trial: Trial) -> None:
+    """Require: the same seed gives the same policies."""
+    for a, b in zip(trial.fits, trial.fit(BUDGETS), strict=True):
+        trial.require(to_dict(a.policy) == to_dict(b.policy), f"two policies for {a.budget:g}")
+
+
+def _alone(trial: Trial) -> None:
+    """Require: a budget alone gives the policy of the whole path."""
+    for fitted in trial.fits[1::2]:
+        (one,) = trial.fit((fitted.budget or 0.0,))
+        same = to_dict(one.policy) == to_dict(fitted.policy)
+        trial.require(same, f"another policy for {fitted.budget:g} alone")
+
+
+def _batch_is_step(trial: Trial) -> None:
+    """Require: a batch, its survivors, and single steps decide the same, ties and all."""
+    logits, _ = made_up(200, seed=9)
+    logits[:40] = np.round(logits[:40])
+    vectors = trial.vectors(logits)
+    for fitted in trial.fits:
+        policy = fitted.policy
+        batch = policy.decide(logits, features=vectors)
+        for row in range(0, len(logits), 3):
+            came = trial.steps(policy, logits, row)
+            wanted = (batch.exit[row], batch.prediction[row])
+            trial.require(came == wanted, f"row {row} leaves with {came}, in a batch with {wanted}")
+        alive, exits = np.arange(len(logits)), np.full(len(logits), -1)
+        state = policy.start(alive)
+        for k in policy.path:
+            vector = None if vectors is None else vectors[k][alive]
+            leaves = policy.step(k, logits[alive, k], state, vector).exit
+            exits[alive[leaves]] = k
+            state.keep(~leaves)
+            alive = alive[~leaves]
+        trial.require(np.array_equal(exits, batch.exit), "survivors leave elsewhere than the batch")
+
+
+def _no_peeking(trial: Trial) -> None:
+    """Require: what comes after exit k cannot change a decision at exit k."""
+    logits, _ = made_up(400, seed=11)
+    rng = np.random.default_rng(0)
+    for fitted in trial.fits:
+        policy = fitted.policy
+        before = policy.decide(logits, features=trial.vectors(logits))
+        for k in policy.path[:-1]:
+            other = logits.copy()
+            other[:, k + 1 :] = rng.normal(size=other[:, k + 1 :].shape) * 9
+            after, early = policy.decide(other, features=trial.vectors(other)), before.exit <= k
+            same = np.array_equal(after.exit[early], before.exit[early])
+            same &= np.array_equal(after.prediction[early], before.prediction[early])
+            same &= np.array_equal(after.exit <= k, early)
+            trial.require(same, f"exits after {k} change decisions up to {k}")
+
+
+def _round_trip(trial: Trial) -> None:
+    """Require: a policy comes back from its file as it was, and decides as it did."""
+    logits, _ = made_up(200, seed=12)
+    vectors = trial.vectors(logits)
+    for fitted in trial.fits:
+        again = from_dict(json.loads(json.dumps(to_dict(fitted.policy), allow_nan=False)))
+        trial.require(to_dict(again) == to_dict(fitted.policy), "its file reads as another policy")
+        exits = [policy.decide(logits, features=vectors).exit for policy in (again, fitted.policy)]
+        trial.require(np.array_equal(exits[0], exits[1]), "read from its file it decides otherwise")
+
+
+def _inputs(trial: Trial) -> None:
+    """Require: arrays are left alone, and wrong ones are named."""
+    logits, _ = made_up(100, seed=13)
+    logits.flags.writeable = False
+    policy = trial.fits[0].policy
+    policy.decide(logits, features=trial.vectors(logits))
+    broken = logits.copy()
+    broken[3, policy.path[0], 2] = np.nan
+    for wrong in (broken, logits[:, :3], logits[:, :, :5], logits.astype(str)):
+        try:
+            policy.decide(wrong, features=trial.vectors(logits))
+        except InputError:
+            continue
+        trial.require(
+            False, f"took outputs of shape {wrong.shape}, dtype {wrong.dtype}, or with NaN"
+        )
+
+
+def _small(trial: Trial) -> None:
+    """Require: one row, and forty alike, two exits and two classes, fit within the budget."""
+    one = np.array([[[0.2, 0.1], [0.0, 3.0]]], dtype=np.float32)
+    for logits in (one, np.repeat(one, 40, axis=0)):
+        rows: dict[str, Any] = {"outputs": logits, "labels": np.ones(len(logits), dtype=np.int32)}
+        rows["features"] = [logits[:, k] for k in range(2)]
+        data = from_arrays(splits={"fit": rows}, costs=[1.0, 3.0], unit="ms")
+        for budget in (1.0, 2.0, 3.0):
+            (fitted,) = trial.method.fit_path(Tables(data).get("fit"), [budget])
+            cost = fitted.expected.cost
+            trial.require(
+                1.0 - 1e-9 <= cost <= budget + 1e-9, f"{cost:g} for a budget of {budget:g}"
+            )
+
+
+METHOD_CHECKS: dict[str, Callable[[Trial], None]] = {
+    "budget": _budget, "budget_out_of_range": _budget_out_of_range, "same_seed": _same_seed,
+    "alone": _alone, "batch_is_step": _batch_is_step, "no_peeking": _no_peeking,
+    "round_trip": _round_trip, "inputs": _inputs, "small": _small,
+}  # fmt: skip

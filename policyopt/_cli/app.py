@@ -1,0 +1,176 @@
+"""The command line: commands, exit codes, one message per error.
+
+Exit code 0 done; 1 internal error; 2 bad usage or input; 3 budget or risk level cannot be met;
+4 a check failed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from functools import partial
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from keyword import iskeyword
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from policyopt import _cli as cli
+from policyopt._cli.output import complain
+from policyopt.runtime._errors import InputError, PolicyOptError, input_error
+from policyopt.runtime._files import FULL, refused
+from policyopt.runtime._text import printable
+
+#: What the parser raises on bad usage, quoting arguments: click's, or typer's copy of it.
+Usage: Any = typer.BadParameter.__mro__[2]
+#: By name of a command: the module that has its function, and how that one's docstring begins.
+COMMANDS = {
+    "import": ("import_", "Read the outputs of a model into a cache"),
+    "info": ("info", "Show what a cache holds, or a policy file"),
+    "methods": ("info", "List the methods"),
+    "fit": ("fit", "Fit a policy on split `fit` and write it"),
+    "evaluate": ("run", "Show realised cost and accuracy of a policy"),
+    "explain": ("explain", "Show what a policy does"),
+    "curve": ("curve", "Fit methods at several budgets"),
+    "compare": ("curve", "Compare methods at equal realised cost"),
+    "tune": ("tune", "Tune a method's settings on split `fit`"),
+    "calibration": ("explain", "Show how far confidence can be trusted"),
+    "plan": ("plan", "Choose cuts, kept exits and thresholds together"),
+    "run": ("run", "Decide for new outputs"),
+    "export": ("export", "Write a policy for other runtimes"),
+    "verify": ("export", "Run every runtime present on the golden vectors"),
+    "simulate": ("simulate", "Play adaptive policies on a cache's streams"),
+    "demo": ("curve", "Compare policies on a real cache, fit one, and write it"),
+}
+_STYLE: Any = {
+    "add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None,
+}  # fmt: skip
+
+
+class Commands(TyperGroup):
+    """Loads the module of the command that is called, and no other."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands: Any = dict.fromkeys(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, or None where there is none of that name."""
+        if cmd_name in COMMANDS and self.commands[cmd_name] is None:
+            with cli.loading():
+                module = import_module(f"policyopt._cli.{COMMANDS[cmd_name][0]}")
+            alone = typer.Typer(**_STYLE)
+            alone.command(cmd_name)(getattr(module, cmd_name + "_" * iskeyword(cmd_name)))
+            self.commands[cmd_name] = typer.main.get_command(alone)
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands from the table: none is loaded for that."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, f"{text}.") for name, (_, text) in COMMANDS.items()])
+
+
+app = typer.Typer(
+    name="policyopt",
+    cls=Commands,
+    help=(
+        "Fit early-exit policies after training, from cached per-exit outputs. "
+        "Exit codes: 0 done, 2 bad usage or input, 3 the budget cannot be met, 4 a check failed. "
+        "Anywhere: --debug shows the traceback of an error; --plugin FILE_OR_MODULE runs a file of yours, or "
+        "imports a module, that registers scores and methods of your own."
+    ),
+    no_args_is_help=True,
+    **_STYLE,
+)
+
+
+@app.callback()
+def _begin() -> None:
+    """Take options that stand before the command's name; `main` takes those of any place."""
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show ends nothing
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        arguments = plug_in(arguments)
+        sys.exit(app(args=arguments, standalone_mode=False))
+    except BrokenPipeError:  # the reader of our output has seen enough (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as caught:
+        if cli.interrupted:  # compiled code makes errors of its own of Ctrl-C
+            raise
+        error: Any = caught
+        if isinstance(error, Usage):
+            error.message = "\n".join(map(printable, error.message.split("\n")))
+            error.show()
+            sys.exit(error.exit_code)
+        if debug:
+            complain(*traceback.format_exc().splitlines())
+        known = isinstance(error, (PolicyOptError, OSError, MemoryError)) or cli.missing(error)
+        fault = f"{type(error).__name__}: {error}. Please report it; --debug shows where."
+        complain(f"error: {_message(error)}" if known else f"internal error: {fault}")
+        sys.exit(getattr(error, "exit_code", 2) if known else 1)
+
+
+def plug_in(arguments: list[str]) -> list[str]:
+    """Load what ``--plugin`` names, which registers scores and methods; return the other arguments."""
+    rest: list[str] = []
+    given = iter(arguments)
+    for argument in given:
+        option, equals, value = argument.partition("=")
+        if option != "--plugin":
+            rest.append(argument)
+            continue
+        name = value if equals else next(given, "")
+        with cli.loading():
+            _load(name)
+    return rest
+
+
+def _load(name: str) -> None:
+    step = "E.g. --plugin my_score.py, or --plugin my_package.scores."
+    file = Path(name)
+    if name.endswith(".py") or file.is_file():
+        if not file.is_file():
+            raise input_error("--plugin", "a Python file or a module", f"{name} (missing)", step)
+        spec = spec_from_file_location(f"plugin_{file.stem}", file)
+        if spec is None or spec.loader is None:
+            raise input_error("--plugin", "a Python file", name, step)
+        module = module_from_spec(spec)
+        sys.modules[spec.name] = module
+        load = partial(spec.loader.exec_module, module)
+    else:
+        if not name or not all(part.isidentifier() for part in name.split(".")):
+            raise input_error("--plugin", "a Python file or a module", name, step)
+        load = partial(import_module, name)
+    try:
+        load()
+    except PolicyOptError:
+        raise
+    except Exception as error:  # the user's own code: whatever it raises
+        told = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"'--plugin {name}' cannot be loaded: {told}. Run it by itself."
+        ) from error
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        why = f"{error}. " if str(error) else ""
+        return f"out of memory. {why}Give fewer rows, exits or budgets, or more memory."
+    if isinstance(error, OSError) and error.errno in FULL:
+        return str(refused(error.filename or "the output", error))
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"'{error.filename}': {error.strerror}. Check the path and its permissions."
+    return cli.missing(error) or str(error)

@@ -1,0 +1,296 @@
+"""``policyopt explain`` and ``calibration``: what a policy does, and how far confidence can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from policyopt._api import cost_for, evaluate
+from policyopt._api import fit as fit_policy
+from policyopt._cache.data import ExitData
+from policyopt._cli import options, output
+from policyopt._cli.options import option
+from policyopt._cli.output import interval, number, percent, points, shown, threshold_text
+from policyopt._report.calibration import (
+    ANSWER_MAPS,
+    MAPS,
+    Observed,
+    apply_map,
+    calibration_records,
+    fit_map,
+    observe,
+    reliability_figure,
+)
+from policyopt._report.explanation import default_reference
+from policyopt._report.explanation import explain as explain_policy
+from policyopt._table import Tables
+from policyopt.runtime._answers import Identity
+from policyopt.runtime._artifact import load_any, load_policy
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._experts import ExpertPolicy
+from policyopt.runtime._files import write_file
+from policyopt.runtime._policy import Policy
+
+#: Classes and row numbers that the table names; files and JSON hold all.
+_SOME = 10
+
+
+def explain(
+    policy: options.PolicyPath,
+    cache: options.CachePath,
+    split: options.Split = "test",
+    reference: Annotated[
+        Path | None,
+        option("Policy file to compare with; default: max_prob fitted at the same budget."),
+    ] = None,
+    out: Annotated[Path | None, option("Directory for explain.json, rows.csv, pictures.")] = None,
+    cost: options.CostName = None,
+    style: options.Style = output.Format.table,
+) -> None:
+    """Show what a policy does: at each exit, to each class, and beside a reference policy."""
+    options.out_folder(out, {"rows.csv": "row,"})
+    loaded = _single("POLICY", policy)
+    against = None if reference is None else _single("--reference", reference)
+    data = options.read_cache(cache)
+    data.rows(split)  # raises where there is no such split, before the work
+    needed = (split,) if reference is not None else ("fit", split)
+    tables = options.make_tables(data, cost_for(loaded, data, cost), needed)
+    remarks = []
+    if against is None:
+        against, remark = default_reference(loaded, tables)
+        remarks.append(remark)
+    explanation = explain_policy(loaded, tables.get(split), against)
+    record = explanation.record
+    if record["changes"] and record["changes"]["same_exit"] == record["rows"]:
+        remarks.append("every row leaves where the reference lets it: --reference FILE for another")
+    for remark in [*record["notes"], *remarks]:
+        output.note(remark)
+    if out is not None:
+        from policyopt._report.explanation_figures import write_figures
+
+        title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
+        with output.writing(out):
+            write_file(out / "explain.json", output.to_json(record))
+            write_file(out / "rows.csv", explanation.rows_csv())
+            write_figures(explanation, loaded, out, title)
+    if output.print_data(style, record, record["exits"]):
+        return
+    _print_exits(record)
+    if record["classes"]:
+        _print_classes(record["classes"], record["unit"])
+    if record["changes"]:
+        _print_changes(record["changes"], record["reference"]["method"], record["unit"])
+    if out is not None:
+        output.say(f"wrote explain.json, rows.csv and pictures to {out}")
+
+
+def _single(name: str, path: Path) -> Policy:
+    """Return the policy of a file that holds one, and not one per context."""
+    found = load_any(path)
+    if isinstance(found, ExpertPolicy):
+        got = f"{path.name}, with one each for {', '.join(found.contexts)}"
+        step = "`policyopt evaluate` replays it whole; fit without --experts for one policy."
+        raise input_error(name, "a file of a single policy", got, step)
+    return found
+
+
+def _share(value: float) -> str:
+    return percent(value, 1)
+
+
+def _print_exits(record: dict[str, Any]) -> None:
+    unit, labelled = record["unit"], record["accuracy"] is not None
+    told = f"{record['rows']:,} rows of {record['split']}: mean cost {number(record['realised_cost'])} {unit}"
+    output.say(told + (f", accuracy {percent(record['accuracy'])} %" if labelled else ""))
+    columns: dict[str, Any] = {
+        "exit": "exit",
+        f"cost [{unit}]": "cost",
+        "threshold": lambda r: " or ".join(map(threshold_text, r["thresholds"])) or "-",
+        "leave %": shown("share_left", _share),
+        "of cost %": shown("cost_share", _share),
+    }
+    if labelled:
+        columns |= {
+            "right % of leavers": shown("accuracy_left", _share),
+            "of stayers": shown("accuracy_stayed", _share),
+            "of all": shown("accuracy", _share),
+            "rescued": "rescued",
+            "overthought": "overthought",
+            "AUROC": shown("auroc", lambda v: f"{v:.3f}"),
+        }
+    output.print_table(record["exits"], columns)
+
+
+def _print_classes(classes: list[dict[str, Any]], unit: str) -> None:
+    order = sorted(classes, key=lambda c: -c["cost"])
+    named = f", the {_SOME} dearest of {len(order)}" if len(order) > _SOME else ", dearest first"
+    columns = {
+        "class": lambda r: str(r["class"]),
+        "rows": "rows",
+        f"cost [{unit}]": "cost",
+        "accuracy %": shown("accuracy", _share),
+        "last exit %": lambda r: _share(r["accuracy_exits"][-1]),
+        "leave at each exit %": lambda r: " ".join(f"{100 * s:.0f}" for s in r["exit_share"]),
+    }
+    output.print_table(order[:_SOME], columns, title=f"classes{named}")
+
+
+def _print_changes(changes: dict[str, Any], name: str | None, unit: str) -> None:
+    rows = list(enumerate(changes["transitions"]))
+    columns: dict[str, Any] = {"exit of the reference": lambda r: r[0]}
+    columns |= {f"now {j}": (lambda r, j=j: r[1][j] or "-") for j, _ in rows}
+    output.print_table(rows, columns, title=f"rows by exit, against {name or 'the reference'}")
+    costs = f"mean cost {number(changes['reference_cost'])} -> {number(changes['cost'])} {unit}"
+    output.say(
+        f"{costs}; {changes['earlier']:,} rows leave earlier, {changes['later']:,} later, "
+        f"{changes['same_exit']:,} as before"
+    )
+    if changes["accuracy"] is not None:
+        accuracies = f"{percent(changes['reference_accuracy'])} -> {percent(changes['accuracy'])} %"
+        output.say(f"accuracy {accuracies} (McNemar p = {changes['mcnemar_p']:.2g})")
+        output.say(f"became right: {changes['better']:,} rows{_some(changes['rows_better'])}")
+        output.say(f"became wrong: {changes['worse']:,} rows{_some(changes['rows_worse'])}")
+
+
+def _some(rows: Sequence[int]) -> str:
+    """Return ": 3 17 20 ..." or nothing."""
+    text = " ".join(str(row) for row in rows[:_SOME])
+    return f": {text}{' ...' if len(rows) > _SOME else ''}" if rows else ""
+
+
+# --- calibration -----------------------------------------------------------------------------
+
+
+def calibration(
+    cache: options.CachePath,
+    policy: Annotated[Path | None, option("Policy file whose leavers are looked at.")] = None,
+    budget: Annotated[
+        str | None, option("Without --policy: budget of the policy. Default: 40%.")
+    ] = None,
+    method: Annotated[str | None, option("Without --policy: its method.")] = None,
+    maps: Annotated[
+        str | None, option(f"Of {','.join(MAPS)}. Default: all that can be.", "--maps")
+    ] = None,
+    split: options.Split = "test",
+    out: Annotated[
+        Path | None, option("Directory for calibration.json and a diagram per map.")
+    ] = None,
+    cost: options.CostName = None,
+    style: options.Style = output.Format.table,
+) -> None:
+    """Show how far confidence can be trusted: calibration errors overall and on leavers.
+
+    Every map to calibrated confidence is fitted on split `fit`.
+    """
+    options.out_folder(out)
+    if policy is not None and (budget is not None or method is not None):
+        got = "--budget or --method besides"
+        raise input_error("--policy", "given alone", got, "Drop one of the two.")
+    wanted = None if maps is None else _names(maps)
+    loaded = None if policy is None else load_policy(policy)
+    data = options.read_cache(cache)
+    if split == "fit":
+        output.note("calibrations are fitted on these very rows: they look better than they are")
+    tables = options.make_tables(data, cost, ("fit", split))
+    if loaded is None:
+        loaded = fit_policy(data, budget or "40%", method, tables=tables).policy
+    exits = evaluate(loaded, data, split, cost=cost).exit
+    names = _possible(wanted, data, loaded)
+    found = _calibrate(tables, names, split, loaded)
+    records, figures = [], {}
+    with output.progress("measuring") as step:
+        for i, (name, seen) in enumerate(found.items()):
+            columns = (seen.confidence, seen.correct, exits)
+            records += calibration_records(name, *columns, seen.losses, loaded.path)
+            if out is not None:
+                title = f"{name if name != 'none' else 'no calibration'}, split {split}"
+                figures[name] = reliability_figure(*columns, title, loaded.path)
+            step(i + 1, len(found), name)
+    content = {
+        "split": split,
+        "rows": len(exits),
+        "method": loaded.provenance.get("method"),
+        "budget": loaded.provenance.get("budget"),
+        "unit": loaded.unit,
+        "records": records,
+    }
+    if out is not None:
+        with output.writing(out):
+            _write(out, content, figures)
+    if not output.print_data(style, content, records):
+        _print_calibration(records, split)
+
+
+def _names(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    unknown = [name for name in names if name not in MAPS]
+    if unknown or not names:
+        allowed = f"some of {','.join(MAPS)}"
+        raise input_error("--maps", allowed, unknown or "none", "E.g. --maps none,platt.")
+    return names
+
+
+def _possible(wanted: list[str] | None, data: ExitData, policy: Policy) -> list[str]:
+    """Leave out the maps of class probabilities where there are none, or others are combined."""
+    why = ""
+    if data.kind == "record":
+        why = "records hold no class probabilities"
+    elif not isinstance(policy.answer, Identity):
+        why = f"the policy's answers are {policy.answer.name} ones (--method max_prob has the exits' own)"
+    names = wanted or list(MAPS)
+    left = [name for name in names if not (why and name in ANSWER_MAPS)]
+    if not left:
+        allowed = f"some of {','.join(name for name in MAPS if name not in ANSWER_MAPS)}"
+        raise input_error("--maps", allowed, names, why)
+    if len(left) < len(names):
+        output.note(f"without {' and '.join(n for n in names if n not in left)}: {why}")
+    return left
+
+
+def _calibrate(tables: Tables, names: list[str], split: str, policy: Policy) -> dict[str, Observed]:
+    """Fit every map on split `fit` and apply it to `split`."""
+    fit, test = (tables.get(name).keep_exits(policy.path) for name in ("fit", split))
+    found = {}
+    with output.progress("calibrating") as step:
+        step(0, len(names) + 1, "reading the outputs")
+        before, after = observe(fit, policy.answer), observe(test, policy.answer)
+        for i, name in enumerate(names):
+            step(i + 1, len(names) + 1, name)
+            found[name] = apply_map(fit_map(name, fit, before), test, after)
+    return found
+
+
+def _write(out: Path, content: dict[str, Any], figures: dict[str, Any]) -> None:
+    from policyopt._report.figures import save_figure
+
+    write_file(out / "calibration.json", output.to_json(content))
+    for i, (name, figure) in enumerate(figures.items()):
+        save_figure(figure, out / ("reliability.png" if i == 0 else f"reliability_{name}.png"))
+    output.note(
+        f"wrote {out / 'calibration.json'} and {len(figures)} diagrams, reliability.png first"
+    )
+
+
+def _print_calibration(records: list[dict[str, Any]], split: str) -> None:
+    pairs = list(zip(records[::2], records[1::2], strict=True))  # all rows, leavers
+    error, gap = interval("ece", percent), shown("gap", points)
+    columns: dict[str, Any] = {
+        "calibration": lambda p: p[0]["calibration"],
+        "exit": lambda p: p[0]["exit"],
+        "ECE % [95 %]": lambda p: error(p[0]),
+        "gap": lambda p: gap(p[0]),
+        "accuracy %": lambda p: percent(p[0]["accuracy"]),
+    }
+    if any(record["nll"] is not None for record in records[::2]):
+        nll = shown("nll", lambda value: f"{value:.4f}")
+        columns["nll"] = lambda p: nll(p[0])
+    columns |= {
+        "leavers": lambda p: p[1]["rows"],
+        "their ECE % [95 %]": lambda p: error(p[1]),
+        "their gap": lambda p: gap(p[1]),
+    }
+    title = (
+        f"split {split}; gap = mean confidence less accuracy, in points: over 0 is overconfident"
+    )
+    output.print_table(pairs, columns, title=title)

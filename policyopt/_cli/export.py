@@ -1,0 +1,242 @@
+"""``policyopt export`` and ``verify``: a policy for other runtimes, and each of them on its golden vectors."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from importlib.util import find_spec
+from pathlib import Path
+from shlex import quote
+from typing import Annotated, Any
+
+import numpy as np
+
+from policyopt._cli import options, output
+from policyopt._cli.options import argument, option
+from policyopt._export.bundle import write_bundle
+from policyopt._export.golden import BYTES, Golden, given_output, row_bytes, rows_of
+from policyopt._export.manifest import TARGETS, ULPS
+from policyopt._export.samples import golden_of
+from policyopt._export.symbolic import trace_policy
+from policyopt._export.verify import Runner, Taken, read_export
+from policyopt._export.verify import verify as verdicts
+from policyopt.runtime._artifact import load_any
+from policyopt.runtime._errors import CheckError, input_error
+from policyopt.runtime._policy import Policy
+
+
+def export(
+    policy: options.PolicyPath,
+    out: Annotated[Path, option("Folder to write.")],
+    to: Annotated[
+        list[str] | None,
+        option(
+            "python, onnx or c; comma-separated, or repeated. Default: all that can be written here."
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None, option("Take golden rows from this cache (default: made-up ones).")
+    ] = None,
+    split: Annotated[str | None, option("Rows of the cache (default: test).")] = None,
+    rows: Annotated[int, option("Golden rows, at most.", min=1)] = 512,
+    name: Annotated[
+        str, option("Of the C header, and prefix of the names in it.")
+    ] = "policyopt_policy",
+    seed: options.Seed = 0,
+) -> None:
+    """Write a policy for other runtimes, with golden vectors that `policyopt verify` runs."""
+    loaded = load_any(policy)
+    if not isinstance(loaded, Policy):
+        got = "expert branches: one policy per context"
+        step = "Export the policy of each context: ExpertPolicy.policies."
+        raise input_error("POLICY", "a policy", got, step)
+    if split is not None and cache is None:
+        raise input_error("--split", "given with --cache", split, "Made-up rows have no splits.")
+    wanted = [t.strip() for part in to for t in part.split(",")] if to else _possible()
+    data = None if cache is None else options.read_cache(cache)
+    size = row_bytes(loaded, ())
+    with output.progress("tracing the policy"):
+        graphs = trace_policy(loaded)
+        golden = golden_of(loaded, graphs, data, split or "test", rows, seed)
+    with output.progress("writing"), output.writing(out):
+        write_bundle(loaded, out, wanted, golden, graphs, name)
+    if BYTES // size < min(rows, golden.left_out.of):
+        why = f"each takes {size:,} bytes, all {BYTES >> 20} MiB at most"
+        output.note(f"{len(golden):,} golden rows of {rows:,}: {why}")
+    elif len(golden) < rows and (data is not None or rows != 512):
+        output.note(f"{len(golden):,} golden rows of {rows:,}: there are no more")
+    output.say(f"wrote {out}: {', '.join(dict.fromkeys(wanted))}; {len(golden)} golden rows")
+    output.say(f"next: policyopt verify {quote(str(out))}")
+
+
+def _possible() -> list[str]:
+    """Return the targets that can be written here, all but ONNX always; say what is left out."""
+    if find_spec("onnx") is not None:
+        return list(TARGETS)
+    output.note("no ONNX graphs: pip install 'policyopt[onnx]' for them")
+    return [target for target in TARGETS if target != "onnx"]
+
+
+# --- verify ----------------------------------------------------------------------------------
+
+
+def verify(
+    folder: Annotated[Path, argument("What `policyopt export` wrote.", "DIR")],
+    require: Annotated[str, option("Runtimes that must be here: python, onnx, c.")] = "",
+    style: options.Style = output.Format.table,
+) -> None:
+    """Run every runtime present on the golden vectors; exit code 4 at the first difference.
+
+    On another processor than the one that exported, scores may differ by the ulps stated, and exits of
+    rows within those of a threshold: these are counted and told, with exit code 0.
+
+    The Python file and the C header are run for that: verify folders whose writer you trust.
+    """
+    needed = [name.strip() for name in require.split(",") if name.strip()]
+    for name in needed:
+        if name not in TARGETS:
+            raise input_error("--require", f"of {', '.join(TARGETS)}", name, "E.g. --require c.")
+    export = read_export(folder)
+    found = list(verdicts(export, runners()))
+    rows: list[dict[str, Any]] = [
+        {
+            "runtime": v.runtime, "rows": v.rows, "error_ulps": v.error,
+            "threshold_within": v.within, "turned_at_threshold": v.turned,
+            "same_machine": export.same_machine, "absent": v.absent or None,
+        }
+        for v in found
+    ]  # fmt: skip
+    if style is not output.Format.table:
+        output.print_records(rows, style)
+    else:
+        columns = {
+            "runtime": "runtime",
+            "golden rows": lambda r: None if r["absent"] else r["rows"],
+            "exits, answers": lambda r: r["absent"] or _equal(r["turned_at_threshold"]),
+            "scores off by at most [float32 ulps]": lambda r: _number(r["error_ulps"]),
+            "thresholds checked to within": lambda r: _number(r["threshold_within"]),
+        }
+        output.print_table(rows, columns)
+        output.say(_rows(export), _machine(export, found[0]))
+    ran = {v.runtime for v in found if not v.absent}
+    if missing := [name for name in needed if name not in ran]:
+        raise CheckError(
+            f"--require: {', '.join(missing)} could not be run, or is not in the export."
+        )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
+
+
+def _equal(turned: int) -> str:
+    return f"equal but {turned:,} at a threshold" if turned else "equal"
+
+
+def _machine(export: Any, numpy: Any) -> str:
+    """Return whether the scores recorded were this machine's, and what was asked for that."""
+    if export.same_machine:
+        return (
+            "Exported on a machine with this one's arithmetic: numpy's scores and exits are equal."
+        )
+    there = export.machine
+    return (
+        f"Exported on another processor or C library (numpy {there['numpy']}, {there['architecture']}, "
+        f"{' '.join(there['features'])}; {there['libc'] or there['system']}): numpy's scores differ by "
+        f"{_number(numpy.error)} float32 ulps of the {ULPS['c']} stated, "
+        f"{numpy.turned:,} rows at a threshold leave otherwise."
+    )
+
+
+def _rows(export: Any) -> str:
+    """Return what the golden rows are, and what was left out of them."""
+    left = export.left_out
+    text = f"{export.edges:,} of the rows lie at thresholds, as near as floats allow."
+    if left.rows:
+        text += (
+            f" {left.rows:,} of {left.of:,} candidates for the others were left out: within "
+            f"{max(left.ulps):.2g} float32 ulps of a threshold, where rounding may decide."
+        )
+    return text
+
+
+# --- `policyopt.serving` as runtimes: a model that says the golden outputs again ---------------
+
+
+def runners() -> dict[str, Runner]:
+    """Return the ways of serving, by name."""
+    if find_spec("torch") is None:
+        return dict.fromkeys(_SERVERS, lambda policy, golden: "torch is not installed")
+    return dict(_SERVERS)
+
+
+def _replaying(policy: Policy, golden: Golden) -> Any:
+    """Return a staged model whose batch is numbers of golden rows, and whose heads say their outputs."""
+    import torch
+
+    from policyopt.serving import StagedModel
+
+    def output(at: int, rows: Any) -> Any:
+        (given,) = rows_of(golden.inputs[at : at + 1], rows.numpy())
+        found = given_output(policy, given)
+        return found if policy.kind == "record" else torch.from_numpy(found)
+
+    def vectors(at: int, rows: Any) -> Any:
+        return torch.from_numpy(golden.inputs[at]["features"][rows.numpy()])
+
+    def skipped(rows: Any) -> Any:
+        raise AssertionError("an exit that the policy skips was asked")
+
+    def each(of: Any) -> list[Any]:
+        calls: list[Any] = [skipped] * policy.model_exits
+        for at, k in enumerate(policy.path):
+            calls[k] = partial(of, at)
+        return calls
+
+    stages = [lambda rows: rows] * policy.model_exits
+    return StagedModel(stages, each(output), each(vectors) if policy.needs_features else None)
+
+
+@lru_cache(maxsize=1)  # both sizes of batches are of one server
+def _server(policy: Policy, golden: Golden) -> Any:
+    from policyopt.serving import serve
+
+    return serve(_replaying(policy, golden), policy)
+
+
+def _batch(policy: Policy, golden: Golden) -> Taken:
+    """All rows at once; survivors regrouped."""
+    import torch
+
+    found = _server(policy, golden)(torch.arange(len(golden)), samples=golden.sample)
+    return Taken(found.exit, found.prediction)
+
+
+def _single(policy: Policy, golden: Golden, native: bool = False) -> Taken | str:
+    """One row after the other."""
+    import torch
+
+    from policyopt._export.c_compiler import NoCompiler
+    from policyopt.serving import serve
+
+    if native and (policy.kind != "logits" or policy.needs_features):
+        return "only policies of logits alone"
+    try:
+        server = (
+            serve(_replaying(policy, golden), policy, native=True)
+            if native
+            else _server(policy, golden)
+        )
+    except NoCompiler as error:
+        return str(error)
+    exits, answers = np.empty(len(golden), np.int64), np.empty(len(golden), np.int32)
+    for row, number in enumerate(golden.sample):
+        found = server(torch.tensor([row]), samples=[int(number)])
+        exits[row], answers[row] = found.exit[0], found.prediction[0]
+    return Taken(exits, answers)
+
+
+_SERVERS: dict[str, Runner] = {
+    "torch server, one batch": _batch,
+    "torch server, batches of 1": _single,
+    "torch server, batches of 1 in machine code": partial(_single, native=True),
+}

@@ -1,0 +1,262 @@
+"""``policyopt info`` and ``policyopt methods``: what is in a cache, in a policy file, in the catalogue."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from policyopt._cache.data import ExitData
+from policyopt._cli import options, output
+from policyopt._cli.options import argument, option
+from policyopt._cli.output import number, percent
+from policyopt._table import Tables
+from policyopt.runtime._artifact import load_any
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._experts import ExpertPolicy
+from policyopt.runtime._policy import Policy
+
+if TYPE_CHECKING:
+    from policyopt._methods.catalogue import MethodSpec
+
+#: Characters of a value in the table of a policy file.
+_SHOWN = 120
+
+
+def info(
+    cache: Annotated[Path, argument("Directory of a cache, or a policy file (JSON).", "CACHE")],
+    cost: options.CostName = None,
+    incomplete: Annotated[
+        bool, option("Read a cache whose writing was cut off.", "--incomplete")
+    ] = False,
+    style: options.Style = output.Format.table,
+) -> None:
+    """Show what a cache holds, or a policy file: rows, accuracy per exit, costs and metadata."""
+    if cache.suffix == ".json" and not cache.is_dir():
+        _print_policy(cache, style)
+        return
+    data = options.read_cache(cache, incomplete)
+    with output.progress("reading the outputs") as step:
+        tables = Tables(data, cost, step)
+        splits = [_split(tables, name) for name in data.split_names]
+    content = {
+        "kind": data.kind,
+        "exits": data.exits,
+        "classes": data.classes,
+        "features": list(data.feature_widths),
+        "contexts": list(data.contexts),
+        "pooled": data.pooled,
+        "splits": splits,
+        "costs": _costs(data),
+        "metadata": dict(data.metadata),
+        "fingerprint": data.fingerprint,
+    }
+    if not output.print_data(style, content, splits):
+        _print_cache(content, data)
+
+
+def _split(tables: Tables, name: str) -> dict[str, Any]:
+    """Describe the rows of a split."""
+    table = tables.get(name)
+    stats = table.statistics
+    known = stats.labels is None or bool((stats.labels >= 0).all())
+    right = stats.correct if known else None
+    found = {
+        "split": name,
+        "role": name if name in ("fit", "calibrate", "test") else "stream",
+        "rows": len(table),
+        "accuracy": None if right is None else right.mean(axis=0).tolist(),
+        "no_answer": float((stats.prediction < 0).mean()),
+    }
+    if table.context is not None:
+        counts = np.bincount(table.context, minlength=len(table.contexts))
+        found["context_share"] = (counts / len(table)).tolist()
+    return found
+
+
+def _costs(data: ExitData) -> list[dict[str, Any]]:
+    costs = []
+    for cost in data.costs:
+        values: Any = cost.values
+        if values is None:
+            arrays = [rows.array(f"cost:{cost.name}") for rows in data.splits.values()]
+            values = np.concatenate(arrays).mean(axis=0).tolist()
+        told = {"cost": cost.name, "unit": cost.unit, "per_sample": cost.per_sample}
+        costs.append({**told, "cascade": cost.cascade, "cumulative_mean": list(values)})
+    return costs
+
+
+def _print_cache(content: dict[str, Any], data: ExitData) -> None:
+    classes = f"{data.classes} classes" if data.classes else "classes unknown"
+    pool = ", one pool divided by seed" if data.pooled else ""
+    output.say(f"{data.kind}: {data.exits} exits, {classes}{pool}")
+    if data.feature_widths:
+        output.say(f"feature vectors of width {', '.join(map(str, data.feature_widths))}")
+    if data.contexts:
+        output.say(f"every row has a context: {', '.join(data.contexts)}; their shares stand last")
+    columns: dict[str, Any] = {"split": "split", "role": "role", "rows": "rows"}
+    columns |= {
+        f"exit {k}": (lambda r, k=k: r["accuracy"] and percent(r["accuracy"][k]))
+        for k in range(data.exits)
+    }
+    columns |= {
+        f"{name} share %": (lambda r, e=e: percent(r["context_share"][e], 1))
+        for e, name in enumerate(data.contexts)
+    }
+    output.print_table(content["splits"], columns, title="accuracy [%]")
+    columns = {
+        "cost": "cost",
+        "unit": "unit",
+        "given": lambda r: "per sample" if r["per_sample"] else "per exit",
+        "a skipped exit": lambda r: "is free" if r["cascade"] else "is paid",
+    }
+    columns |= {
+        f"exit {k}": (lambda r, k=k: number(r["cumulative_mean"][k])) for k in range(data.exits)
+    }
+    output.print_table(content["costs"], columns, title="cumulative cost")
+
+
+# --- a policy file ---------------------------------------------------------------------------
+
+
+def _print_policy(path: Path, style: output.Format) -> None:
+    """Print what stands in a policy file, its checksum and contents checked; large values are cut."""
+    policy = load_any(path)
+    if isinstance(policy, ExpertPolicy):
+        experts = dict(zip(policy.contexts, map(_facts, policy.policies), strict=True))
+        content = {"experts": experts, "provenance": dict(policy.provenance)}
+    else:
+        content = _facts(policy)
+    rows = [{"field": name, "value": _cut(value)} for name, value in _flat(content)]
+    if not output.print_data(style, content, rows):
+        output.print_table(rows)
+
+
+def _facts(policy: Policy) -> dict[str, Any]:
+    mixture, confidence = policy.mixture, policy.confidence
+    return {
+        "kind": policy.kind,
+        "classes": policy.classes,
+        "model exits": policy.model_exits,
+        "exits run": list(policy.path),
+        "unit": policy.unit,
+        "costs": policy.costs.tolist(),
+        "overhead": policy.overhead.tolist(),
+        "score": policy.rule.name,
+        "answer": policy.answer.name,
+        "confidence": None if confidence is None else confidence.name,
+        "thresholds": policy.thresholds.tolist(),
+        "share of the mixture": None if mixture is None else mixture.share,
+        "provenance": dict(policy.provenance),
+    }
+
+
+def _flat(content: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
+    """Return fields in order, those of objects under dotted names."""
+    found: list[tuple[str, Any]] = []
+    for name, value in content.items():
+        nested = isinstance(value, dict) and value
+        found += _flat(value, f"{above}{name}.") if nested else [(f"{above}{name}", value)]
+    return found
+
+
+def _cut(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+# --- the catalogue ---------------------------------------------------------------------------
+
+
+def methods(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A method or a family (online: those of simulate); without, all."),
+    ] = None,
+    style: options.Style = output.Format.table,
+) -> None:
+    """List the methods; of one, also its settings and when to choose it."""
+    from policyopt._methods.registry import ROWS, load_installed
+    from policyopt._online.entrants import every
+
+    load_installed()
+    online = every()
+    if name is None:
+        output.print_records([_record(row) for row in ROWS.values()], style, _COLUMNS)
+        if style is output.Format.table:
+            output.print_table(online, _ONLINE)
+            output.note(
+                "`policyopt methods NAME` shows settings; which to choose: docs/choosing_a_policy.md"
+            )
+        return
+    columns: output.Columns = _ONLINE
+    found = [one for one in online if name in (one["method"], one["family"])]
+    if not found:
+        columns = {**_COLUMNS, "settings (--set)": lambda r: _pairs(r["settings"])}
+        found = [_record(row) for row in ROWS.values() if name in (row.name, row.family)]
+    if not found:
+        raise _unknown(name, [one["method"] for one in online])
+    if style is output.Format.table and len(found) == 1:
+        fields = {"": lambda field: field[0], " ": lambda field: _plain(field[1])}
+        output.print_table(list(found[0].items()), fields)
+    else:
+        output.print_records(found, style, columns)
+
+
+def _unknown(name: str, online: list[str]) -> Exception:
+    from policyopt._methods.registry import FAMILIES, ROWS
+
+    known = [*ROWS, *FAMILIES, *online, "online"]
+    close = difflib.get_close_matches(name.partition(":")[0].lower(), known, n=1)
+    hint = f"Did you mean '{close[0]}'?" if close else "`policyopt methods` lists them."
+    families = f"a family ({', '.join(FAMILIES)}, online)"
+    allowed = f"{families} or a method ({', '.join(ROWS)}; online: {', '.join(online)})"
+    return input_error("NAME", allowed, name, hint)
+
+
+def _record(row: MethodSpec) -> dict[str, Any]:
+    return {
+        "method": row.name,
+        "family": row.family,
+        "summary": row.summary,
+        "paper": row.paper,
+        "year": row.year or None,
+        "reference": row.reference,
+        "needs": row.needs(),
+        "supports": row.supports(),
+        "wins": row.wins,
+        "settings": row.settings(),
+    }
+
+
+def _pairs(settings: dict[str, Any]) -> str:
+    def text(value: Any) -> str:
+        return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+    return ", ".join(f"{key}={text(value)}" for key, value in settings.items()) or "-"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return _pairs(value)
+    return ", ".join(value) or "-" if isinstance(value, list) else str(value or "-")
+
+
+_COLUMNS: output.Columns = {
+    "method": "method",
+    "family": "family",
+    "leaves where": "summary",
+    "paper": lambda r: f"{r['paper']}, {r['year']}" if r["year"] else r["paper"],
+    "needs": lambda r: ", ".join(r["needs"]) or "-",
+    "records": lambda r: r["supports"]["records"],
+}
+_ONLINE: output.Columns = {
+    "online policy (policyopt simulate)": "method",
+    "kind": "kind",
+    "what it does": "summary",
+    "settings, as NAME:key=value+key=value": lambda r: _pairs(r["settings"]),
+}

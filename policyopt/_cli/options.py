@@ -1,0 +1,168 @@
+"""Options that several commands share, how their text is read, and where results may be written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from policyopt._cache.data import ExitData
+from policyopt._cli.output import Format, progress
+from policyopt._table import Tables
+from policyopt.runtime._artifact import load_any
+from policyopt.runtime._checks import check_seed
+from policyopt.runtime._errors import InputError, input_error
+
+
+def option(help: str, *names: str, **more: Any) -> Any:
+    """Return an option: named as its parameter unless told."""
+    return typer.Option(*names, help=help, **more)
+
+
+def argument(help: str, metavar: str) -> Any:
+    """Return what stands without an option's name."""
+    return typer.Argument(help=help, metavar=metavar)
+
+
+CachePath = Annotated[Path, argument("Directory of a cache.", "CACHE")]
+PolicyPath = Annotated[Path, argument("Policy file (JSON).", "POLICY")]
+Style = Annotated[Format, option("How to print.", "--format")]
+CostName = Annotated[
+    str | None, option("Name of the cost to use (default: the cache's first).", "--cost")
+]
+Settings = Annotated[
+    list[str] | None,
+    option("Setting of the method; may be repeated.", "--set", metavar="KEY=VALUE"),
+]
+Seed = Annotated[int, option("Seed.", "--seed", callback=check_seed)]
+Split = Annotated[str, option("Split or stream to look at.", "--split")]
+Test = Annotated[str, option("Split or stream to replay on.", "--test")]
+Methods = Annotated[
+    str,
+    option("Names, comma-separated, or all. E.g. max_prob,margin:thresholds=joint", "--methods"),
+]
+Budgets = Annotated[
+    str,
+    option(
+        "A count (9), or a list: 0.2,0.4 in the unit, or 20%,40% of the full model.", "--budgets"
+    ),
+]
+Seeds = Annotated[
+    int, option("Random splits (of a pool) or refits (named splits).", "--seeds", min=1)
+]
+
+
+def read_cache(path: Path, incomplete: bool = False) -> ExitData:
+    """Open a cache, with a progress bar while checksums are verified."""
+    from policyopt._cache import open_cache
+
+    with progress("checking the cache") as step:
+        return open_cache(path, incomplete=incomplete, progress=step)
+
+
+def make_tables(
+    data: ExitData, cost: str | None, splits: Sequence[str] = ("fit", "test")
+) -> Tables:
+    """Make tables whose passes show a progress bar; for commands that fit."""
+    if data.exits < 2:
+        why = "With one exit there is nothing to decide: import the outputs of all exits."
+        raise input_error("cache", "with at least 2 exits", data.exits, why)
+    with progress("reading the outputs") as step:
+        tables = Tables(data, cost, step)
+        for split in splits:
+            if split in data.split_names:
+                tables.get(split)
+    return tables
+
+
+def read_settings(items: list[str] | None) -> dict[str, Any]:
+    """Turn ``KEY=VALUE`` texts into a mapping."""
+    settings = {}
+    for item in items or []:
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip():
+            raise input_error("--set", "KEY=VALUE", item, "E.g. --set thresholds=joint.")
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+# --- refused before the work, and not after it -----------------------------------------------
+
+
+def out_file(path: Path) -> None:
+    """Refuse a file that cannot be written."""
+    if path.is_dir():
+        step = f"E.g. --out {path / 'NAME'}."
+        raise input_error("--out", "a file", f"{path} (a directory)", step)
+    if path.exists() and not path.is_file():
+        raise input_error("--out", "a file", f"{path} (a pipe or device)", "Name a file to write.")
+    out_directory(path.parent)
+
+
+def out_policy(path: Path) -> str:
+    """Refuse a place where no policy may be written; say which policy stands there, if one does."""
+    out_file(path)
+    if not path.exists() or not path.stat().st_size:
+        return ""
+    try:
+        policy = load_any(path)
+    except InputError as error:
+        raise _not_ours("a policy", path) from error
+    told = policy.provenance  # it may hold anything
+    method, budget = told.get("method"), told.get("budget")
+    at = f" at {budget:.4g} {policy.unit}" if isinstance(budget, (int, float)) else ""
+    return f"{method if isinstance(method, str) else 'a policy'}{at}"
+
+
+def out_table(path: Path, header: str, whole: bool = True) -> None:
+    """Refuse a place where no such table may be written; not `whole`: where none that begins so."""
+    out_file(path)
+    if path.exists() and path.stat().st_size:
+        with path.open("rb") as file:
+            line = file.readline(1000).strip()
+        if line != header.encode() if whole else not line.startswith(header.encode()):
+            raise _not_ours(f"a table with {header}", path)
+
+
+def _not_ours(what: str, path: Path) -> InputError:
+    step = "Choose another name, or remove the file."
+    return input_error("--out", f"a new file, or {what} to replace", f"{path}, which is none", step)
+
+
+def out_folder(
+    path: Path | None, tables: Mapping[str, str] | None = None, policy: bool = False
+) -> None:
+    """Refuse a directory where what is written would go through a link, or replace a user's own file.
+
+    `tables`: how the tables begin that are written there, by file name; `policy`: whether one is.
+    """
+    out_directory(path)
+    if path is None or not path.is_dir():
+        return
+    for entry in path.iterdir():
+        ours = entry.suffix in (".csv", ".json", ".png", ".db") or entry.name.startswith("study.db")
+        if ours and (entry.is_symlink() or (".db" in entry.name and entry.stat().st_nlink > 1)):
+            allowed, step = (
+                "a directory without links where results go",
+                "Remove it, or choose another directory.",
+            )
+            raise input_error("--out", allowed, f"{entry} (a link)", step)
+    for name, begins in (tables or {}).items():
+        out_table(path / name, begins, whole=False)
+    if policy:
+        out_policy(path / "policy.json")
+
+
+def out_directory(path: Path | None) -> None:
+    """Refuse a directory that cannot be made or written to."""
+    if path is None:
+        return
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise input_error("--out", "in a directory", f"{there} (a file)", "Choose another place.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        allowed = "in a directory that you may write to"
+        raise input_error("--out", allowed, str(there), "Choose another.")

@@ -1,0 +1,266 @@
+"""What commands print: data on standard output, remarks and progress on standard error.
+
+Text in it may come from anyone's file: nothing is printed but through here (see `policyopt.runtime._text`).
+"""
+
+from __future__ import annotations
+
+import csv
+import enum
+import io
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from policyopt.runtime._policy import ALWAYS, NEVER
+from policyopt.runtime._text import csv_cell, printable
+
+#: Names of files that a note lists.
+_SOME = 8
+#: Seconds after which a bar is drawn.
+_PATIENCE = 1.0
+#: What a table shows: by header the field of a record, or a function of the record.
+Columns = Mapping[str, Any]
+
+
+class Format(enum.StrEnum):
+    """How data are printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+def say(*lines: str) -> None:
+    """Print lines on standard output."""
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
+
+
+def complain(*lines: str) -> None:
+    """Print lines on standard error."""
+    sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
+
+
+def note(text: str) -> None:
+    """Print a remark on standard error."""
+    complain(f"note: {text}")
+
+
+def to_json(content: Any) -> str:
+    """Return JSON (finite numbers only), one document, in visible ASCII."""
+    return json.dumps(content, indent=1, allow_nan=False).replace("\x7f", "\\u007f") + "\n"
+
+
+def to_csv(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return records as CSV; lists and mappings as JSON in their cell."""
+    buffer = io.StringIO()
+    names = list(dict.fromkeys(name for record in records for name in record))
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(map(csv_cell, names))
+    for record in records:
+        values = (record.get(name, "") for name in names)
+        writer.writerow(
+            csv_cell(json.dumps(v) if isinstance(v, (list, dict)) else v) for v in values
+        )
+    return buffer.getvalue()
+
+
+def print_data(style: Format, content: Any, records: Sequence[Mapping[str, Any]]) -> bool:
+    """Print all of `content` as JSON, or its records as CSV; False where a table is asked for."""
+    if style is Format.table:
+        return False
+    sys.stdout.write(to_json(content) if style is Format.json else to_csv(records))
+    return True
+
+
+def print_records(
+    records: Sequence[Mapping[str, Any]], style: Format, columns: Columns | None = None
+) -> None:
+    """Print records in any style; a table shows `columns`, by default every field."""
+    if not print_data(style, list(records), records):
+        print_table(records, columns)
+
+
+def print_table(records: Sequence[Any], columns: Columns | None = None, title: str = "") -> None:
+    """Print one line per record as a table; numbers to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    if columns is None:
+        columns = {name: name for record in records for name in record}
+    table = Table(
+        title=printable(title) or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False
+    )
+    cells = [
+        [_text(r.get(c, "") if isinstance(c, str) else c(r)) for c in columns.values()]
+        for r in records
+    ]
+    for i, header in enumerate(columns):
+        numeric = all(row[i][:1] in "+-0123456789." for row in cells if row[i])
+        table.add_column(printable(header), justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 140)  # piped: do not wrap at 80 columns
+    console.print(table)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(_text, value))
+    return printable(str(value))
+
+
+# --- how numbers are shown -------------------------------------------------------------------
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Return a number in `digits` significant digits, without an exponent where it can be read."""
+    text = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if "e+" in text else text
+
+
+def percent(value: float, digits: int = 2) -> str:
+    """Return a share in percent."""
+    return f"{100 * value:.{digits}f}"
+
+
+def points(value: float, digits: int = 2) -> str:
+    """Return a difference of shares in points, with its sign."""
+    return f"{100 * value:+.{digits}f}"
+
+
+def shown(name: str, text: Callable[[Any], str]) -> Callable[[Mapping[str, Any]], str | None]:
+    """Return the column of a field in words of its own, a dash where it is None."""
+    return lambda r: None if r[name] is None else text(r[name])
+
+
+def interval(name: str, text: Callable[[Any], str] = number) -> Callable[[Mapping[str, Any]], str]:
+    """Return the column of a field with its interval: ``2.5 [2.4, 2.6]``; a dash where it is None."""
+
+    def column(record: Mapping[str, Any]) -> str:
+        value, low, high = (record[name + end] for end in ("", "_low", "_high"))
+        if value is None:
+            return "-"
+        return f"{text(value)} [{'not stated' if low is None else f'{text(low)}, {text(high)}'}]"
+
+    return column
+
+
+def shares(name: str) -> Callable[[Mapping[str, Any]], str]:
+    """Return the column of shares in whole percent."""
+    return lambda r: " ".join(f"{100 * share:.0f}" for share in r[name])
+
+
+def chosen_method(record: Mapping[str, Any]) -> str:
+    """Return a record's method, and which one it chose."""
+    return (record["method"] or "-") + (f": {record['chosen']}" if record["chosen"] else "")
+
+
+def off_budget(record: Mapping[str, Any]) -> str:
+    """Return by how many percent the realised cost misses the budget."""
+    budget = record["budget"]
+    return f"{100 * (record['realised_cost'] / budget - 1):+.1f}" if budget else "-"
+
+
+def threshold_text(threshold: float) -> str:
+    """Return a threshold for people: always, never, or four digits."""
+    return {ALWAYS: "always", NEVER: "never"}.get(threshold) or f"{threshold:.4f}"
+
+
+def thresholds_text(record: Mapping[str, Any]) -> str:
+    """Return the thresholds of a record, or of its two sets, for people."""
+    mixture = record.get("mixture")
+    sets = mixture["thresholds"] if mixture else [record["thresholds"]]
+    texts = [" ".join(map(threshold_text, one)) for one in sets]
+    return f" or, for {percent(mixture['share'], 1)} %, ".join(texts) if mixture else texts[0]
+
+
+# --- what was replaced, what is under way ----------------------------------------------------
+
+
+@contextmanager
+def writing(out: Path | None, held: str = "") -> Iterator[None]:
+    """Tell which files of `out`, a file or directory, what is written in this block replaces.
+
+    `held` is what a single file held. Files appear by renaming: one of another inode is a new one.
+    """
+    before = _inodes(out)
+    yield
+    replaced = [path for path, inode in _inodes(out).items() if before.get(path, inode) != inode]
+    if replaced and out is not None:
+        names = [str(path.relative_to(out)) for path in replaced if path != out]
+        more = f" and {len(names) - _SOME} more" if names[_SOME:] else ""
+        which = f": {', '.join(names[:_SOME])}{more}" if names else ""
+        note(f"replaced {out}{which}" + (f", which held {held}" if held else ""))
+
+
+def _inodes(out: Path | None) -> dict[Path, int]:
+    if out is None or not out.exists():
+        return {}
+    files = [p for p in sorted(out.iterdir()) if p.name[0] != "."] if out.is_dir() else [out]
+    return {path: path.stat().st_ino for path in files if path.is_file()}
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[..., None]]:
+    """Give a callback that draws a bar titled `title`; nothing is drawn for what is quick.
+
+    It is called with (done, in all), and perhaps what is being done.
+    """
+    bar: Any = None
+    started, told, closed = time.monotonic(), False, False
+    in_terminal = sys.stderr.isatty()
+
+    def step(done: int, total: int, what: str = "") -> None:
+        nonlocal bar, told
+        if closed or time.monotonic() - started <= _PATIENCE:
+            return  # a callback kept beyond its bar has nothing to draw on
+        if not in_terminal:
+            if not told:
+                complain(f"{title} ...")  # a log wants a line, not a bar
+            told = True
+            return
+        if bar is None:
+            bar = _bar()
+            bar.start()
+            bar.add_task("", total=None)
+        text = printable(f"{title} {what}".rstrip())
+        bar.update(bar.task_ids[0], completed=done, total=total, description=text)
+
+    try:
+        yield step
+    finally:
+        closed = True
+        if bar is not None:
+            bar.stop()
+
+
+def _bar() -> Any:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    text = TextColumn("{task.description}", markup=False)
+    columns = (text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    kept = {"redirect_stdout": False, "redirect_stderr": False}
+    return Progress(*columns, console=Console(stderr=True), transient=True, **kept)

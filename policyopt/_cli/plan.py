@@ -1,0 +1,186 @@
+"""``policyopt plan``: where to cut a model between tiers, which exits to keep, at which thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any
+
+from policyopt._api import method_of
+from policyopt._cli import options, output
+from policyopt._cli.options import option
+from policyopt._cli.output import interval, number, percent, shares
+from policyopt._progress import progress_callback
+from policyopt._tiers.certify import certified_plan, check_cost_bound, share_high, share_low
+from policyopt._tiers.choose import Planned, make_plan
+from policyopt._tiers.description import Tiers, load_tiers
+from policyopt._tiers.plans import references, summary
+from policyopt._tiers.search import Goal, Limit
+from policyopt._tiers.tier_policy import emit
+from policyopt.runtime._errors import input_error
+
+
+def plan(
+    cache: options.CachePath,
+    tiers: Annotated[Path, option("Description of tiers and links, TOML or JSON.")],
+    budget: Annotated[float | None, option("Most mean cost: ms, mJ or money.")] = None,
+    accuracy: Annotated[str | None, option("Or: the least accuracy, e.g. 91%.")] = None,
+    objective: Annotated[str, option("What costs: latency, energy or price.")] = "latency",
+    limit: Annotated[
+        list[str] | None,
+        option("Further limit, e.g. latency:p95=20, energy=5, latency:worst=40; may be repeated."),
+    ] = None,
+    confidence: Annotated[
+        str | None,
+        option("Chance to keep budget, accuracy, limits on new rows: 95%. Default: in the mean."),
+    ] = None,
+    cost_bound: Annotated[
+        float | None,
+        option("Costs per row: what no sample exceeds, in their unit; for --confidence of means."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        option("Competes with the search's own thresholds. Default: auto; none: nothing does."),
+    ] = None,
+    settings: options.Settings = None,
+    shortlist: Annotated[int, option("Plans compared on held-out folds.", min=1, max=50)] = 3,
+    test: options.Test = "test",
+    out: Annotated[
+        Path | None,
+        option("Directory for plan.json, policy.json, one policy per tier, plan.png."),
+    ] = None,
+    cost: options.CostName = None,
+    seed: options.Seed = 0,
+    style: options.Style = output.Format.table,
+) -> None:
+    """Choose cuts, kept exits and thresholds together: on split `fit`, reported on held-out rows."""
+    options.out_folder(out, policy=True)
+    limits = tuple(Limit.parse(text) for text in limit or [])
+    goal = Goal(objective, budget, _share(accuracy, "--accuracy"), limits)
+    sure = _share(confidence, "--confidence")
+    if cost_bound is not None and sure is None:
+        raise input_error("--cost-bound", "given with --confidence", "alone", "Leave it out.")
+    described = load_tiers(tiers)
+    chosen = None if method == "none" else method_of(method, options.read_settings(settings))
+    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test))
+    fit, rows = tables.get("fit"), tables.get(test)
+    if cost_bound is not None:
+        check_cost_bound(described, rows, goal, cost_bound)
+    if goal.accuracy is not None and sure is None:
+        output.note(
+            "the accuracy is kept in the mean: on new rows more than every second such plan falls a "
+            "little short of it; --confidence 95% keeps it"
+        )
+    with output.progress("planning") as step, progress_callback(step):
+        further: dict[str, Any] = {"shortlist": shortlist, "seed": seed}
+        if sure is None:
+            planned = make_plan(described, fit, goal, chosen, **further)
+        else:
+            further["cost_bound"] = cost_bound
+            planned = certified_plan(described, fit, goal, sure, chosen, **further)
+    policy, found = planned.fitted.policy, planned.searched
+    reached = summary(described, planned.plan, policy, rows, objective, seed)
+    others = [
+        summary(described, one, alone, rows, objective, seed)
+        for one, alone in references(described, fit, objective, seed)
+    ]
+    report: dict[str, Any] = {
+        "objective": objective, "budget": budget, "accuracy_asked": goal.accuracy,
+        "confidence": sure, "cost_bound": cost_bound,
+        "limits": limit or [], "split": test, "method": planned.fitted.method,
+        "met_on_held_out_fit_rows": planned.met, "on_held_out_fit_rows": _held_out(planned),
+        "chosen": reached, "without_a_plan": others,
+        "compared": planned.compared,
+        "search": {"sets_of_exits": found.sets, "plans": found.plans, "dominated": found.dominated},
+        "cache": tables.data.fingerprint,
+    }  # fmt: skip
+    _remarks(described, goal, planned, reached)
+    if out is not None:
+        from policyopt._report.figures import save_figure
+        from policyopt._report.plans import plan_figure
+
+        title = f"{cache.resolve().name}: {found.plans} plans"
+        figure = plan_figure(described, goal, planned, reached, others, title)
+        with output.writing(out):
+            emit(policy, planned.plan, [tier.name for tier in described.tiers], report, out)
+            save_figure(figure, out / "plan.png")
+    records = [{"": f"planned, {planned.fitted.method}", **reached}]
+    records += [{"": "full model, one tier", **one} for one in others]
+    if output.print_data(style, report, records):
+        return
+    output.print_table(records, _columns(described, objective))
+    if out is not None:
+        output.say(f"wrote plan.json, plan.png, policy.json and a policy per tier to {out}")
+
+
+def _columns(tiers: Tiers, objective: str) -> dict[str, Any]:
+    text = partial(number, digits=3)
+    costs = {
+        f"{name} [{tiers.unit_of(name)}]": interval(name, text)
+        for name in ("latency", "energy", "price")
+    }
+    return {
+        "": "",
+        "stages": "plan",
+        "accuracy % [95 %]": interval("accuracy", percent),
+        **costs,
+        f"p95, worst {objective}": lambda r: f"{text(r['p95'])}, {text(r['worst'])}",
+        "leave per tier %": shares("tier_share"),
+    }
+
+
+def _held_out(planned: Planned) -> dict[str, float] | None:
+    """Return what is known from rows of split `fit` that did not fit the policy."""
+    if planned.certificate is not None:
+        return asdict(planned.certificate)
+    one = planned.held_out
+    if one is None:
+        return None
+    right = round(one.accuracy * one.rows)
+    low, high = share_low(right, one.rows, 0.975), share_high(right, one.rows, 0.975)
+    found = {"rows": one.rows, "accuracy": one.accuracy, "cost": one.cost}
+    return {**found, "accuracy_low": low, "accuracy_high": high}
+
+
+def _remarks(tiers: Tiers, goal: Goal, planned: Planned, reached: dict[str, Any]) -> None:
+    """Say what the fit rows promise, and where the goal was missed."""
+    seen, sure, unit = _held_out(planned), planned.certificate, tiers.unit_of(goal.objective)
+    if sure is not None:
+        bound = f"of {goal.objective} no bound without --cost-bound"
+        if sure.cost_high is not None:
+            bound = f"{goal.objective} at most {number(sure.cost_high)} {unit}"
+        output.note(
+            f"with {percent(sure.confidence)} % confidence: accuracy at least "
+            f"{percent(sure.accuracy_low)} %, {bound} ({sure.rows:,} rows of split fit that chose nothing)"
+        )
+    elif seen is not None:
+        output.note(
+            f"on {seen['rows']:,} rows of split fit, left out of the fit in two folds: accuracy "
+            f"{interval('accuracy', percent)(seen)} %, {goal.objective} {number(seen['cost'])} {unit}"
+        )
+    if not planned.met:
+        output.note("on rows that did not fit it no plan met the goal: the nearest is shown")
+    if goal.accuracy is not None and reached["accuracy"] < goal.accuracy:
+        asked = f"less than {percent(goal.accuracy)} %"
+        output.note(f"accuracy {percent(reached['accuracy'])} % on the held-out rows, {asked}")
+    if goal.budget is not None and reached[f"{goal.objective}_low"] > goal.budget:
+        step = "" if sure else "; --confidence 95% leaves room for that"
+        output.note(
+            f"the held-out rows cost more than {number(goal.budget)} {unit}, beyond their error{step}"
+        )
+
+
+def _share(text: str | None, name: str) -> float | None:
+    """Read a share: 91% or 0.91."""
+    if text is None:
+        return None
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = float("nan")
+    value = value / 100 if text.strip().endswith("%") else value
+    if not isfinite(value) or not 0 <= value <= 1:
+        raise input_error(name, "a share such as 91% or 0.91", text, f"E.g. {name} 91%.")
+    return value

@@ -1,0 +1,124 @@
+"""``policyopt evaluate`` and ``policyopt run``: what a policy does with rows of a cache, or of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+
+from policyopt._cli import options, output
+from policyopt._cli.options import argument, option
+from policyopt._cli.output import chosen_method, interval, number, off_budget, percent, shares
+from policyopt.runtime._artifact import decide_file, load_any
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._files import write_file
+from policyopt.runtime._outputs_file import read_outputs
+from policyopt.runtime._reading import FEWEST, refuse_probabilities
+
+_COLUMNS = ("row", "exit", "prediction", "cost", "correct")
+_AXES = ("KNC", "NKC", "KN", "NK")
+
+
+def evaluate(
+    policy: options.PolicyPath,
+    cache: options.CachePath,
+    split: options.Split = "test",
+    out: Annotated[
+        Path | None, option("CSV with exit, prediction, cost and correctness per row.")
+    ] = None,
+    cost: options.CostName = None,
+    style: options.Style = output.Format.table,
+) -> None:
+    """Show realised cost and accuracy of a policy."""
+    from policyopt._api import evaluate as replay_policy
+    from policyopt._frontier import summary
+
+    if out is not None:
+        options.out_table(out, ",".join(_COLUMNS))
+    loaded = load_any(policy)
+    data = options.read_cache(cache)
+    outcome = replay_policy(loaded, data, split, cost=cost)
+    if loaded.provenance.get("cache") not in (None, data.fingerprint):
+        output.note(
+            "this is not the cache that the policy was fitted on: its budget may not hold here"
+        )
+    if out is not None:
+        with output.writing(out):
+            write_file(out, output.to_csv(_rows(outcome, _COLUMNS)))
+    # Provenance decides nothing, so the loader takes any: what is no name or number is not shown.
+    provenance = loaded.provenance
+    method, budget, chosen = (provenance.get(name) for name in ("method", "budget", "chosen"))
+    record = {
+        "method": method if isinstance(method, str) else None,
+        "chosen": chosen.get("method") if isinstance(chosen, dict) else None,
+        "split": split,
+        "budget": budget if isinstance(budget, (int, float)) else None,
+        "unit": loaded.unit,
+        **summary(outcome, loaded),
+    }
+    columns = {
+        "method": chosen_method,
+        "split": "split",
+        "rows": "rows",
+        f"budget [{loaded.unit}]": "budget",
+        "realised cost [95 %]": interval("realised_cost"),
+        "off %": off_budget,
+        "accuracy % [95 %]": interval("accuracy", percent),
+        "exit share %": shares("exit_share"),
+    }
+    output.print_records([record], style, columns)
+
+
+def run(
+    policy: options.PolicyPath,
+    outputs: Annotated[Path, argument(".npy or .npz with the outputs of all exits.", "OUTPUTS")],
+    axes: Annotated[str | None, option("KNC or NKC; default: found from the policy.")] = None,
+    style: options.Style = output.Format.table,
+) -> None:
+    """Decide for new outputs: exit, prediction and cost per row (json, csv), or a summary (table)."""
+    loaded = load_any(policy)
+    if axes is not None and axes.upper() not in _AXES:
+        allowed = f"one of {', '.join(_AXES)}"
+        raise input_error("--axes", allowed, axes, "Classes are the last axis.")
+    found = read_outputs(outputs, loaded, axes and axes.upper())
+    _refuse_odd(found, loaded.kind, outputs)
+    decisions = decide_file(loaded, found, outputs)
+    if style is not output.Format.table:
+        output.print_records(_rows(decisions, _COLUMNS[:-1]), style)
+        return
+    counts = np.bincount(decisions.exit, minlength=loaded.model_exits)
+    output.print_table(
+        [
+            {"exit": k, "rows": int(counts[k]), "cost": float(cost)}
+            for k, cost in zip(loaded.path, loaded.costs, strict=True)
+        ],
+        {
+            "exit": "exit",
+            "rows": "rows",
+            "share %": lambda r: percent(r["rows"] / len(decisions.exit), 1),
+            f"cost [{loaded.unit}]": "cost",
+        },
+    )
+    mean = number(float(decisions.cost.mean()))
+    output.say(f"mean cost {mean} {loaded.unit}; --format csv prints a line per row")
+
+
+def _rows(outcome: Any, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return a record per row, of the columns that a replay or decisions have."""
+    values = [getattr(outcome, name).tolist() for name in columns[1:]]
+    return [
+        dict(zip(columns, row, strict=True))
+        for row in zip(range(len(outcome.exit)), *values, strict=True)
+    ]
+
+
+def _refuse_odd(found: list[Any], kind: str, path: Path) -> None:
+    """Refuse no rows at all, and probabilities where the policy takes logits."""
+    first = found[0]["confidence"] if kind == "record" else found[0]
+    if not len(first):
+        step = "Is it the right file?"
+        raise input_error("OUTPUTS", "of at least one row", f"none in {path}", step)
+    if kind == "logits" and all(exit_.dtype.kind in "fiu" for exit_ in found):
+        # Of every exit, so that even one row tells where there are exits enough.
+        refuse_probabilities(np.concatenate([exit_[:FEWEST] for exit_ in found]), "OUTPUTS")

@@ -1,0 +1,199 @@
+"""``policyopt simulate``: policies that adapt, played on a stream of cached outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+
+from policyopt._cli import options, output
+from policyopt._cli.options import option
+from policyopt._cli.output import number, percent, shown
+from policyopt._online.metrics import WINDOW
+from policyopt._online.simulate import simulate as play
+from policyopt._progress import progress_callback
+from policyopt._table import Tables
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._files import write_file
+
+
+def simulate(
+    cache: options.CachePath,
+    policy: Annotated[
+        str,
+        option(
+            "Names, comma-separated, with settings as ucb1:c=2 (`policyopt methods online` "
+            "lists both); bandits stands for all bandits."
+        ),
+    ] = "ucb1",
+    schedule: Annotated[
+        str,
+        option(
+            "stationary (several streams: mixed in equal parts), abrupt, gradual, recurring "
+            "(two streams or more), or streams with rounds: test:4000,blur:6000."
+        ),
+    ] = "stationary",
+    streams: Annotated[
+        str | None,
+        option("Streams that the schedule goes through, in order (default: test, or those named)."),
+    ] = None,
+    rounds: Annotated[int | None, option("Requests (default: 10000).", min=2)] = None,
+    repetitions: Annotated[
+        int, option("Independent runs.", "--repetitions", "--seeds", min=1)
+    ] = 20,
+    arms: Annotated[
+        str,
+        option(
+            "Thresholds low:high:step or a list, or a whole number N: N points of the fitted "
+            "family and its two ends, N + 2 arms."
+        ),
+    ] = "0:1:0.2",
+    method: Annotated[str, option("Whose score and family are steered.")] = "max_prob",
+    overhead: Annotated[
+        str, option("Of the last exit, in units of the reward: 0.1, or 0.05:0.15.")
+    ] = "0.1",
+    reward: Annotated[
+        str,
+        option(
+            "What an exit is worth beyond exit 0: confidence (AdaEE: gained, never below 0), "
+            "signed (gained or lost), calibrated (signed, of the probability of being right), or "
+            "label (right there, less right at exit 0)."
+        ),
+    ] = "confidence",
+    reveal: Annotated[
+        str, option("smaller (side information), played (none), or all.")
+    ] = "smaller",
+    budget: Annotated[str | None, option("For controller and fixed: 2.5, or 40%.")] = None,
+    delay: Annotated[int, option("Rounds until feedback comes.", min=0)] = 0,
+    label_share: Annotated[
+        float, option("Share of the requests whose feedback comes, above 0.")
+    ] = 1.0,
+    out: Annotated[Path | None, option("Directory for simulation.csv and .png.")] = None,
+    seed: options.Seed = 0,
+    cost: options.CostName = None,
+    style: options.Style = output.Format.table,
+) -> None:
+    """Play adaptive policies on a cache's streams: regret, cost, accuracy of requests drawn from them."""
+    options.out_folder(out, {"simulation.csv": "policy,rounds,"})
+    data = options.read_cache(cache)
+    with output.progress("simulating") as step, progress_callback(step):
+        found = play(
+            data, policy, schedule=schedule, streams=streams, rounds=rounds,
+            repetitions=repetitions, seed=seed, arms=arms, method=method,
+            overhead=_overhead(overhead), reward=reward, reveal=reveal, budget=budget,
+            delay=delay, label_share=label_share, tables=Tables(data, cost),
+        )  # fmt: skip
+    if delay >= found.schedule.rounds:
+        has = f"the simulation has {found.schedule.rounds:,}"
+        output.note(f"feedback comes after {delay:,} rounds, {has}: none comes")
+    if out is not None:
+        from policyopt._report.figures import save_figure
+        from policyopt._report.simulation import simulation_figure
+
+        with output.writing(out):
+            write_file(out / "simulation.csv", output.to_csv(found.records))
+            save_figure(simulation_figure(found), out / "simulation.png")
+    if style is output.Format.table:
+        output.say(*_told(found.records[0]))
+    output.print_records(found.records, style, _columns(found.records))
+    if style is output.Format.table:
+        output.say(*_meaning(found.records[0]).splitlines())
+
+
+def _overhead(text: str) -> tuple[float, float]:
+    try:
+        ends = [float(part) for part in text.split(":")]
+    except ValueError:
+        ends = []
+    if len(ends) not in (1, 2) or not np.isfinite(ends).all():
+        allowed, step = "a number, or a range low:high", "E.g. 0.1 or 0.05:0.15."
+        raise input_error("--overhead", allowed, text, step)
+    return ends[0], ends[-1]
+
+
+def _moves(record: dict[str, Any]) -> bool:
+    """Return whether the best arm may be another at another time."""
+    return len(record["streams"]) > 1 and record["schedule"] != "stationary"
+
+
+def _told(record: dict[str, Any]) -> list[str]:
+    """Return what was played, for people, line by line."""
+    streams, arms, unit = ", ".join(record["streams"]), record["arms"], record["unit"]
+    repetitions, (low, high) = record["repetitions"], record["overhead"]
+    runs = "one repetition (no intervals)" if repetitions == 1 else f"{repetitions} repetitions"
+    mixed = not _moves(record) and len(record["streams"]) > 1
+    course = f"an even mixture of {streams}" if mixed else f"{record['schedule']} over {streams}"
+    thresholds = record["arms_unit"] == "threshold"
+    span = f"{number(arms[0], 3)} to {number(arms[-1], 3)}"
+    reward = [
+        f"reward {record['reward']}",
+        f"overhead {low:g}" + (f" to {high:g}" if high != low else ""),
+    ]
+    if record["reveal"]:
+        reward.append(f"reveal {record['reveal']}")
+    if record["delay"]:
+        reward.append(f"feedback after {record['delay']:,} rounds")
+    if record["label_share"] < 1:
+        reward.append(f"of {record['label_share']:.0%} of the requests")
+    if record["budget"] is not None:
+        reward.append(f"budget {number(record['budget'])} {unit}")
+    return [
+        f"{record['rounds']:,} requests, {runs}, {course}",
+        f"{len(arms)} arms: {record['method']} at "
+        + (f"thresholds {span}" if thresholds else f"expected costs {span} {unit}"),
+        ", ".join(reward),
+    ]
+
+
+def _columns(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the columns that have something to say."""
+    unit, first = records[0]["unit"], records[0]
+    one_digit = "{:.1f}".format
+    found: dict[str, Any] = {"policy": "policy", "regret": _plus_minus("regret", one_digit)}
+    if _moves(first):
+        found["moving regret"] = _plus_minus("moving_regret", one_digit)
+    arm = "best arm" if first["arms_unit"] == "threshold" else f"best arm [{unit}]"
+    found[arm] = lambda r: number(r["best_arm"], 3)
+    if any(r["best_arm_share"] is not None for r in records):
+        found["late share %"] = shown("best_arm_share", partial(percent, digits=1))
+    if first["recovery"]:
+        found["recovered"] = lambda r: " ".join(
+            "never" if x is None else str(x) for x in r["recovery"]
+        )
+    found[f"cost [{unit}]"] = _plus_minus("realised_cost", number)
+    if first["budget"] is not None:
+        found["off budget %"] = lambda r: f"{100 * (r['realised_cost'] / r['budget'] - 1):+.2f}"
+    found["accuracy %"] = _plus_minus("accuracy", percent)
+    return found
+
+
+def _plus_minus(name: str, text: Callable[[float], str]) -> Callable[[dict[str, Any]], str]:
+    """Return the column of a field with half of its interval."""
+
+    def column(record: dict[str, Any]) -> str:
+        value, low, high = (record[name + end] for end in ("", "_low", "_high"))
+        if value is None:
+            return "-"
+        # The ends may be cut.
+        return f"{text(value)} ± {'-' if low is None else text(max(high - value, value - low))}"
+
+    return column
+
+
+def _meaning(record: dict[str, Any]) -> str:
+    """Return what the columns mean."""
+    text = (
+        "regret: what the best fixed arm earns in all, less what was played; below 0: better than any fixed\n"
+        "arm. late share: of the best arm, in the last tenth. ±: 95 % over repetitions."
+    )
+    if _moves(record):
+        text += " moving regret: to the\nbest arm of each moment."
+    if record["recovery"]:
+        text += (
+            f" recovered: requests from each sudden change until, over {WINDOW}\n"
+            "requests, moving regret is down to a quarter of what staying with the arm of before would cost."
+        )
+    return text

@@ -1,0 +1,270 @@
+"""Costs and budgets: units, cumulative and standalone, the policy's own arithmetic.
+
+Inside policyopt a cost is always **cumulative**: ``c[k]`` is what a sample that leaves at
+exit k has paid in all. Standalone costs (each model of a cascade alone) are summed once,
+on the way in.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from policyopt.runtime._checks import MAX_COST, MAX_NAME, check_text
+from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._typing import Bools, Floats
+
+if TYPE_CHECKING:
+    from policyopt.runtime._answers import AnswerRule
+    from policyopt.runtime._scores import ScoreRule
+
+KINDS = ("cumulative", "standalone")
+#: Of the last exit; the inverse of its square is a number too.
+MIN_COST = 1e-100
+MAX_BUDGETS = 10_000
+Budget = float | str
+_ARITHMETIC = re.compile(
+    r"^(?P<scale>|k|kilo|m|mega|g|giga|t|tera)(?P<kind>flops?|macs?|ops?|madds?)$", re.IGNORECASE
+)
+_SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost per exit, or the name and unit of a cost that is given per sample.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls it, e.g. ``"compute"`` or ``"latency"``.
+    unit : str
+        Unit of every number, e.g. ``"ms"``, ``"MMACs"``, ``"USD"``.
+    values : sequence of K floats or None
+        Cost per exit in `unit`; None when the cost is given per sample with the rows.
+    kind : {"cumulative", "standalone"}, default "cumulative"
+        Whether a value holds all that was paid up to that exit, or that exit alone.
+    cascade : bool, default False
+        Whether an exit that is skipped costs nothing: each cost is known alone, as those of the
+        models of a cascade are. True wherever costs were given as standalone.
+
+    Raises
+    ------
+    InputError
+        A value is negative or not finite, or cumulative values decrease.
+
+    Examples
+    --------
+    >>> cost = Cost("compute", "MFLOPs", [1, 2, 4], kind="standalone")
+    >>> cost.values, cost.cascade
+    ((1.0, 3.0, 7.0), True)
+    """
+
+    name: str
+    unit: str
+    values: tuple[float, ...] | None
+    kind: str = "cumulative"
+    cascade: bool = False
+
+    def __post_init__(self) -> None:
+        check_text("cost name", self.name, MAX_NAME, "Name it, e.g. compute.")
+        check_text("cost unit", self.unit, step="E.g. ms, MMACs, USD.")
+        check_cost_kind(self.kind)
+        if self.values is not None:
+            try:
+                row = np.asarray(self.values, dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                allowed = "one number per exit"
+                raise input_error(self.name, allowed, self.values, "E.g. 1,2,4.") from error
+            if row.ndim != 1 or not row.size:
+                raise input_error(self.name, "of shape (K,)", f"shape {row.shape}", "One per exit.")
+            values = cumulative(row[None, :], self.kind, self.name)
+            if values[0, -1] < MIN_COST:
+                allowed = f"more than 0 at the last exit ({MIN_COST:g} at least)"
+                step = "A budget needs a cost; choose another unit."
+                raise input_error(self.name, allowed, f"{values[0, -1]:g}", step)
+            object.__setattr__(self, "values", tuple(float(v) for v in values[0]))
+        if not isinstance(self.cascade, bool):
+            step = "Whether skipped exits are free."
+            raise input_error("cascade", "True or False", self.cascade, step)
+        object.__setattr__(self, "cascade", self.cascade or self.kind == "standalone")
+        # From here on the values are cumulative, whatever they were given as.
+        object.__setattr__(self, "kind", "cumulative")
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether each sample has costs of its own."""
+        return self.values is None
+
+
+def check_cost_kind(kind: str) -> None:
+    """Refuse what is no way of giving costs."""
+    if kind not in KINDS:
+        step = "Choose one (--cost-kind)."
+        raise input_error("cost kind", f"one of {', '.join(KINDS)}", kind, step)
+
+
+def cumulative(costs: Floats, kind: str, name: str = "costs", first_row: int = 0) -> Floats:
+    """Return costs (N, K) as cumulative; refused where not finite, negative, too large, or falling.
+
+    >>> cumulative(np.array([[1.0, 2.0, 4.0]]), "standalone")
+    array([[1., 3., 7.]])
+    """
+    check_cost_kind(kind)
+    costs = np.asarray(costs, dtype=np.float64)
+    if costs.ndim != 2 or costs.shape[1] == 0:
+        shape = f"shape {costs.shape}"
+        raise input_error(name, "of shape (K,) or (N, K)", shape, "Give one cost per exit.")
+
+    def place(row: int, exit_: int) -> str:
+        return f"exit {exit_}" + (f" of row {first_row + row}" if len(costs) > 1 else "")
+
+    def refuse(off: Bools, values: Floats, allowed: str, step: str) -> None:
+        if off.any():
+            row, exit_ = np.argwhere(off)[0]
+            got = f"{values[row, exit_]:g} at {place(row, exit_)}"
+            raise input_error(name, allowed, got, step)
+
+    refuse(~np.isfinite(costs), costs, "finite", "Mend or drop that cost.")
+    refuse(costs < 0, costs, "0 or more", "Mend that cost, or leave it out.")
+    with np.errstate(over="ignore"):  # too much all the same
+        whole = np.cumsum(costs, axis=1) if kind == "standalone" else costs
+    step = "Mend it, or choose a larger unit."
+    refuse(whole > MAX_COST, whole, f"at most {MAX_COST:g}", step)
+    if kind == "standalone":
+        return whole
+    falls = np.argwhere(np.diff(costs, axis=1) < 0)
+    if falls.size:
+        row, exit_ = falls[0]
+        raise InputError(
+            f"'{name}' must not decrease from exit to exit when cumulative. Got "
+            f"{costs[row, exit_]:g} at {place(row, exit_)} and then {costs[row, exit_ + 1]:g} at "
+            f"exit {exit_ + 1}. If each is the cost of that exit alone, say --cost-kind standalone "
+            "(Python: kind='standalone', or cost_kind='standalone')."
+        )
+    return costs
+
+
+def exit_counts(exits: int) -> Cost:
+    """Return the cost where none is stated: 1..K."""
+    return Cost("exits", "exits", tuple(float(k) for k in range(1, exits + 1)))
+
+
+def kept_costs(costs: Floats, kept: Sequence[int], cascade: bool) -> Floats:
+    """Return cumulative costs, (K,) or (N, K), where only the exits `kept` (ascending) are run.
+
+    Where it is no cascade a skipped exit is paid all the same: where its head ends is not known.
+
+    >>> kept_costs(np.array([1.0, 3.0, 7.0]), [0, 2], cascade=True)
+    array([1., 5.])
+    """
+    at = list(kept)
+    if not cascade:
+        return costs[..., at]
+    alone = np.diff(costs, axis=-1, prepend=0.0)
+    return np.cumsum(alone[..., at], axis=-1)
+
+
+def positions(costs: Floats, count: int) -> Floats:
+    """Return `count` budgets at even positions between exit 0 and exit K-1, by mean costs (K,).
+
+    By exit index, the cost interpolated between neighbours: costs are often geometric.
+
+    >>> positions(np.array([1.0, 2.0, 6.0]), 3)
+    array([1.5, 2. , 4. ])
+    """
+    if not 1 <= count <= MAX_BUDGETS:
+        allowed = f"a positive number of budgets, at most {MAX_BUDGETS}"
+        raise input_error("budgets", allowed, count, "E.g. --budgets 9.")
+    share = np.arange(1, count + 1) / (count + 1)
+    return np.interp(share * (len(costs) - 1), np.arange(len(costs)), costs)
+
+
+def parse_budget(budget: Budget, costs: Floats) -> float:
+    """Return a budget in the unit of `costs`."""
+    text = str(budget).strip()
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        step = "Give it in the unit of the costs or in %."
+        raise input_error("budget", "a number, or a share such as 40%", budget, step)
+    return value / 100 * float(costs[-1]) if text.endswith("%") else value
+
+
+def budget_list(budgets: Budget | Iterable[Budget], costs: Floats) -> list[float]:
+    """Return budgets, given as one or as several, in the unit of `costs`: no number is a count."""
+    if isinstance(budgets, str) or not isinstance(budgets, Iterable):
+        return [parse_budget(budgets, costs)]
+    return [parse_budget(budget, costs) for budget in budgets]
+
+
+def parse_budgets(budgets: int | float | str | Sequence[Budget], costs: Floats) -> list[float]:
+    """Return one budget, a count of them (9), or a list ("20%,1.5"), in the unit of `costs`, (K,).
+
+    >>> parse_budgets("20%,1.5", np.array([1.0, 5.0])), parse_budgets(3, np.array([1.0, 5.0]))
+    ([1.0, 1.5], [2.0, 3.0, 4.0])
+    """
+    if isinstance(budgets, (np.ndarray, np.generic)):
+        budgets = budgets.tolist()
+    if isinstance(budgets, str) and "," not in budgets and budgets.strip().lstrip("+-").isdigit():
+        budgets = int(budgets)
+    if isinstance(budgets, int):
+        return [float(b) for b in positions(costs, budgets)]
+    if isinstance(budgets, float):
+        return [parse_budget(budgets, costs)]
+    given = budgets.split(",") if isinstance(budgets, str) else budgets
+    items: list[Any] = list(given) if isinstance(given, Iterable) else []
+    items = [item for item in items if str(item).strip()]
+    if not items:
+        step = "E.g. --budgets 9 or --budgets 20%,40%."
+        raise input_error("budgets", "at least one budget", "none", step)
+    return [parse_budget(item, costs) for item in items]
+
+
+def unit_per_multiply_add(unit: str) -> float | None:
+    """Return what a multiply-add (two FLOPs, one MAC) costs in the unit; None where not arithmetic.
+
+    >>> unit_per_multiply_add("MMACs"), unit_per_multiply_add("GFLOPs"), unit_per_multiply_add("ms")
+    (1e-06, 2e-09, None)
+    """
+    found = _ARITHMETIC.match(unit.strip())
+    if found is None:
+        return None
+    worth = 1.0 if found["kind"].lower().startswith("ma") else 2.0
+    return worth / _SCALES[found["scale"][:1].lower()]
+
+
+def rate_of(cost: Cost, costs: tuple[Cost, ...]) -> float:
+    """Return the cost of one multiply-add in the unit of `cost`; 0 where it cannot be known.
+
+    Other units (ms, mJ, USD) are converted by another cost of the cache, at the full model's rate.
+    """
+    own = unit_per_multiply_add(cost.unit)
+    if own is not None:
+        return own
+    for other in costs:
+        rate = unit_per_multiply_add(other.unit)
+        if rate is not None and other.values is not None and cost.values is not None:
+            return cost.values[-1] / other.values[-1] * rate
+    return 0.0
+
+
+def overhead(
+    answer: AnswerRule, rules: tuple[ScoreRule, ...], exits: int, classes: int, rate: float
+) -> Floats:
+    """Return the cumulative cost of a policy's own arithmetic per exit, (K,), at `rate_of`'s rate.
+
+    Counted is what the answer rule and the score rules compute beyond the softmax, its largest
+    entries and the entropy, which belong to the exit's head.
+    """
+    each = [
+        answer.operations(k, classes) + sum(rule.operations(k, classes) for rule in rules)
+        for k in range(exits)
+    ]
+    return np.cumsum(each) * rate

@@ -1,0 +1,1015 @@
+"""A policy as one C99 header: no malloc, nothing of libc but ``math.h``, static sizes.
+
+The same arithmetic as `policyopt.runtime`: of classes in float32, of a row in float64, sums in the
+same order. Only `exp`, `log` and their kin may differ in the last bits, since every libm rounds them
+as it does. Doubles are few per row; without them a score could fall on the other side of its
+threshold, and the same policy would decide otherwise on the device than where it was evaluated.
+
+An exit's graph becomes the body of a function. A number that has one reader is computed where it is read, so
+that chains of elementwise operations are one loop; others stand in a variable or an array of their own. What
+an exit leaves stands in fields of the state; what only grows at its end keeps its field. In all texts ``@``
+stands for the header's prefix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from policyopt.runtime._arithmetic import key_of
+from policyopt.runtime._artifact import to_dict
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._typing import Array
+
+from .c_compiler import Sizes, measured
+from .c_functions import function
+from .graph import ELEMENTWISE, ExitGraph, Node, ordered
+
+#: A dtype's C type, where numbers are kept; what is larger than all, and what is smaller.
+TYPES = {
+    "bool": "unsigned char", "int32": "int32_t", "int64": "int64_t", "float32": "float",
+    "float64": "double",
+}  # fmt: skip
+_LARGEST = {
+    "float32": "INFINITY", "float64": "(double)INFINITY", "int32": "INT32_MAX",
+    "int64": "INT64_MAX", "bool": "1",
+}  # fmt: skip
+_LOWEST = {
+    "float32": "-INFINITY", "float64": "-(double)INFINITY", "int32": "INT32_MIN",
+    "int64": "INT64_MIN", "bool": "0",
+}  # fmt: skip
+_BETWEEN = {
+    "add": "+", "sub": "-", "mul": "*", "div": "/", "ge": ">=", "gt": ">", "le": "<=", "lt": "<",
+    "eq": "==", "ne": "!=", "and": "&&", "or": "||",
+}  # fmt: skip
+_COMPARED = ("ge", "gt", "le", "lt", "eq", "ne")
+_FOLDS = ("sum", "max", "min", "argmax")
+#: One number after the other, each from those at the same place.
+_POINTWISE = {*ELEMENTWISE, "where", "cast", "search", "interp", "lookup"}
+#: May be computed one number at a time, where it is used.
+_ANYWHERE = _POINTWISE | {"take", "linear", "distances"}
+#: From so many floats on, numpy's sum is no longer from first to last.
+_PAIRWISE = 8
+#: An expression from here on gets a name.
+_LONG = 72
+#: Parameters of a record, in order.
+_COLUMNS = {
+    "prediction": "int32_t prediction", "confidence": "double confidence",
+    "second": "double second", "entropy": "double entropy",
+}  # fmt: skip
+_KEYWORDS = {"int", "float", "double", "if", "for", "do", "while", "return", "static", "const"}
+#: An index into one axis: a number, or the name of a loop's variable.
+Index = int | str
+#: An array in memory: its name, and where in it.
+Place = tuple[str, int]
+
+
+def c_source(
+    policy: Any, graphs: Sequence[ExitGraph], name: str = "policyopt_policy", sizes: bool = True
+) -> str:
+    """Return a policy as the text of a C header; `graphs`: by `trace_policy`.
+
+    `name`: prefix of all names in it. `sizes`: whether a compiler, where there is one, measures what the
+    header takes, to be told in it, and tries the header.
+
+    Examples
+    --------
+    >>> from policyopt.runtime._policy import Policy
+    >>> from policyopt.runtime._scores import MaxProb
+    >>> from policyopt._export.symbolic import trace_policy
+    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
+    >>> text = c_source(policy, trace_policy(policy), "demo")
+    >>> "#define DEMO_EXITS 2" in text, "static inline int demo_step(" in text
+    (True, True)
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) or name in _KEYWORDS:
+        raise input_error(
+            "name", "a C identifier in small letters, at most 41 long", name, "E.g. easy_model."
+        )
+    try:
+        source = _Header(policy, graphs, name)
+    except TypeError as error:
+        raise input_error(
+            "policy", "made of operations that C knows", str(error), "Export it to Python instead."
+        ) from error
+    return source.text(measured(source.text(None), name) if sizes else None)
+
+
+# Spelling.
+def literal(value: Any, dtype: np.dtype[Any]) -> str:
+    """Return a number as C writes it, to the same bits."""
+    if dtype.kind != "f":
+        number = int(value)
+        text = f"INT64_C({number})" if abs(number) >= 1 << 31 else str(number)
+    elif np.isfinite(value):  # the shortest decimals that are read back as the same number
+        text = str(np.float32(value)) + "f" if dtype.itemsize == 4 else repr(float(value))
+    else:
+        text = "NAN" if np.isnan(value) else "INFINITY"
+        text = text if dtype.itemsize == 4 else f"((double){text})"
+        return f"(-{text})" if value < 0 else text
+    return f"({text})" if text.startswith("-") or value < 0 else text
+
+
+def string(text: str) -> str:
+    r"""Return a text as a C string of UTF-8: every byte that C, its preprocessor or our templates read is octal."""
+    plain = lambda byte: byte < 128 and (chr(byte).isalnum() or chr(byte) in " .,/%-_")  # noqa: E731
+    given = text.encode("utf-8", "replace")
+    return '"' + "".join(chr(b) if plain(b) else f"\\{b:03o}" for b in given) + '"'
+
+
+def _strip(text: str) -> str:
+    """Return an expression without parentheses around the whole of it."""
+    depth = 0
+    for at, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0:
+            return text[1:-1] if at and at == len(text) - 1 and text[0] == "(" else text
+    return text
+
+
+def _strides(shape: Sequence[int]) -> list[int]:
+    """Return how many numbers lie between neighbours of each axis."""
+    return [int(np.prod(shape[axis + 1 :], dtype=np.int64)) for axis in range(len(shape))]
+
+
+def _flat(index: Sequence[Index], shape: Sequence[int], offset: int = 0) -> str:
+    """Return the place of an element in memory.
+
+    Examples
+    --------
+    >>> _flat((1, "i", "j"), (2, 3, 4)), _flat(("i",), (5,), 10)
+    ('12 + 4 * i + j', '10 + i')
+    """
+    terms = []
+    for at, size, stride in zip(index, shape, _strides(shape), strict=True):
+        if isinstance(at, int):
+            offset += at * stride
+        elif size > 1:
+            terms.append(at if stride == 1 else f"{stride} * {at}")
+    return " + ".join(([str(offset)] if offset or not terms else []) + terms)
+
+
+def _pointer(name: str, at: str) -> str:
+    return name if at == "0" else f"&{name}[{at}]"
+
+
+def _kind_of(dtype: np.dtype[Any]) -> str:
+    """Return the C type of a single value: truth is an int there."""
+    return "int" if dtype.kind == "b" else TYPES[dtype.name]
+
+
+def _kept(value: str, dtype: np.dtype[Any]) -> str:
+    """Return a value as it is put into memory."""
+    return f"(unsigned char)({_strip(value)})" if dtype.kind == "b" else _strip(value)
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [line if line.startswith("#") else "    " + line for line in lines]
+
+
+# What nodes are.
+def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
+
+
+def _outer(node: Node) -> int:
+    """How many numbers a node's axis is repeated for, by its operand."""
+    return int(np.prod(node.args[0].shape[: node.attrs["axis"]], dtype=np.int64))
+
+
+def _is_view(node: Node) -> bool:
+    """Whether a node is another's numbers, looked at otherwise; widened ones included."""
+    if node.op == "reshape":
+        return _squeezed(node.shape) == _squeezed(node.args[0].shape)
+    costly = node.op == "cast" and node.args[0].dtype.kind == "f" and node.dtype != np.float64
+    return node.op == "slice" or (node.op == "cast" and not costly)
+
+
+def _base(node: Node) -> Node:
+    """Return what a node is after reshaping only: the same numbers in the same order."""
+    while node.op == "reshape":
+        node = node.args[0]
+    return node
+
+
+def _addressed(node: Node) -> tuple[Node, int]:
+    """Return what lies in memory where a node's numbers are read by address, and where in it they begin."""
+    offset = 0
+    while node.op == "reshape" or (node.op == "slice" and _outer(node) == 1):
+        if node.op == "slice":
+            offset += node.attrs["start"] * _strides(node.args[0].shape)[node.attrs["axis"]]
+        node = node.args[0]
+    return node, offset
+
+
+def _is_pairwise(node: Node) -> bool:
+    """Whether a sum is numpy's pairwise one: of floats that lie side by side."""
+    if node.op != "sum" or node.args[0].dtype.kind != "f":
+        return False
+    shape, axis = node.args[0].shape, node.attrs["axis"]
+    return not _squeezed(shape[axis + 1 :]) and shape[axis] >= _PAIRWISE
+
+
+def _widened(node: Node) -> bool:
+    """Whether a node is float32 widened to float64, which the functions do themselves."""
+    return node.op == "cast" and node.args[0].dtype == np.float32 and node.dtype == np.float64
+
+
+def _read_by_address(user: Node) -> Iterator[Node]:
+    """Yield the nodes in memory that a node reads by address."""
+    if user.op in ("linear", "distances"):
+        x = user.args[0]
+        yield _addressed(x.args[0] if _widened(x) else x)[0]
+    elif (
+        user.op == "reduce"
+        or (user.op == "sum" and _is_pairwise(user))
+        or (user.op == "reshape" and not _is_view(user))
+    ):
+        yield _addressed(user.args[0])[0]
+
+
+# The state.
+@dataclass(eq=False)
+class _Field:
+    """Of the state; `size` is the most it holds."""
+
+    name: str
+    dtype: np.dtype[Any]
+    size: int
+
+
+@dataclass
+class _Left:
+    """Where a node left goes: how many of its numbers are there already, and whether nobody reads the rest."""
+
+    field: _Field
+    there: int = 0
+    at_once: bool = True
+
+
+def _state_fields(graphs: Sequence[ExitGraph]) -> tuple[list[_Field], list[list[_Left]]]:
+    """Give all that exits leave a field that lasts: what only grows at its end keeps its own."""
+    fields: list[_Field] = []
+    found: list[list[_Left]] = []
+    held: list[_Field] = []  # by the states of the exit
+    for graph in graphs:
+        place = {id(node): field for node, field in zip(graph.states, held, strict=True)}
+        given: dict[int, _Left] = {}
+        nodes = [_base(node) for node in graph.left]
+        for grows in (False, True):
+            for i, node in enumerate(nodes):
+                first = node
+                if grows:
+                    if node.op != "concat" or _outer(node) > 1:
+                        continue
+                    first = _base(node.args[0])
+                field = place.get(id(first))
+                taken = [left.field for left in given.values()]
+                if i not in given and field is not None and field not in taken:
+                    given[i] = _Left(field, first.size)
+        for i, node in enumerate(nodes):
+            if i in given:
+                continue
+            taken = [left.field for left in given.values()]
+            free = [f for f in fields if f.dtype == node.dtype and f not in taken]
+            free.sort(key=lambda f: f in held)  # one that holds nothing may be written at once
+            if not free:
+                free = [_Field(f"kept{len(fields)}", node.dtype, 0)]
+                fields += free
+            given[i] = _Left(free[0], 0, free[0] not in held)
+        for i, node in enumerate(nodes):
+            given[i].field.size = max(given[i].field.size, node.size)
+        found.append([given[i] for i in range(len(nodes))])
+        held = [left.field for left in found[-1]]
+    return fields, found
+
+
+class _Shared:
+    """Tables and functions of the header, each written once."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.bytes = 0
+        self.functions: dict[str, str] = {}
+        self._named: dict[Any, str] = {}
+
+    def use(self, which: str) -> str:
+        """Return the C name of a function; it will be written out."""
+        self.functions.setdefault(which, function(which))
+        return f"@_{which}"
+
+    def table(self, what: str, values: Array, dtype: Any = None) -> str:
+        """Return the name of a table of numbers, row by row in memory."""
+        array = np.ascontiguousarray(values, dtype=dtype)
+        key = array.dtype.str, array.tobytes()
+        if key not in self._named:
+            self._named[key] = name = f"@_{what}{len(self._named)}"
+            self.bytes += array.nbytes
+            numbers = ", ".join(_strip(literal(x, array.dtype)) for x in array.ravel())
+            self.lines += [
+                f"/* {' x '.join(map(str, array.shape))} */",
+                f"static const {TYPES[array.dtype.name]} {name}[{array.size}] = {{",
+                *textwrap.wrap(numbers, 92, initial_indent="    ", subsequent_indent="    "),
+                "};",
+            ]
+        return self._named[key]
+
+
+class _Body:
+    """Writes the body of one exit's function.
+
+    `held`: fields of its states; `checked`: whether indices come from outside, as those of records do.
+    """
+
+    def __init__(
+        self, graph: ExitGraph, held: Sequence[_Field], left: Sequence[_Left], shared: _Shared,
+        checked: bool,
+    ) -> None:  # fmt: skip
+        self.graph, self.left, self.shared, self.checked = graph, left, shared, checked
+        self.lines: list[str] = []
+        self.names: dict[int, str] = {}  # of single numbers
+        self.places: dict[int, Place] = {}  # of arrays
+        self.home: dict[int, Place] = {}  # where an array is to be written, known beforehand
+        self.count = 0
+        self._plan()
+        for name, node in graph.inputs.items():
+            if name in ("logits", "probabilities", "features"):
+                self.places[id(node)] = (name, 0)
+            else:
+                self.names[id(node)] = "state->sample" if name == "sample" else name
+        for node, field in zip(graph.states, held, strict=True):
+            if field.size == 1:
+                self.names[id(node)] = f"state->{field.name}"
+            else:
+                self.places[id(node)] = (f"state->{field.name}", 0)
+        for node, to in zip(graph.left, left, strict=True):
+            self._settle(_base(node), to)
+
+    def _settle(self, node: Node, to: _Left) -> None:
+        """Have what is left computed in its field, where the old numbers there are read no more."""
+        if node.size == 1 or to.there == node.size or not to.at_once or id(node) in self.home:
+            return
+        name = f"state->{to.field.name}"
+        self.home[id(node)] = (name, 0)
+        if to.there:
+            offset = to.there
+            for part in node.args[1:]:
+                if part.size > 1 and _base(part).op != "concat":
+                    self.home.setdefault(id(_base(part)), (name, offset))
+                offset += part.size
+
+    def _plan(self) -> None:
+        """Tell what is computed in which order, and what of it is stored."""
+        graph = self.graph
+        said = [node for name, node in graph.outputs.items() if name != "probabilities"]
+        wanted = list(graph.outputs.values()) + list(graph.left)
+        self.main = ordered([*said, *graph.left])
+        known = {id(node) for node in self.main}
+        self.extra = [node for node in ordered(wanted) if id(node) not in known]
+        self.users: dict[int, list[tuple[Node, Node]]] = {}
+        nodes = [*self.main, *self.extra]
+        for user, arg in [*((n, a) for n in nodes for a in n.args), *((n, n) for n in wanted)]:
+            self.users.setdefault(id(arg), []).append((user, arg))
+        self.in_memory = {id(n) for user in nodes for n in _read_by_address(user)}
+        self.in_memory |= {id(_base(n)) for n in graph.left if n.size > 1}
+
+    def _readers(self, node: Node) -> list[tuple[Node, Node]]:
+        """Return who reads a node, and as which operand: views are looked through.
+
+        Who is wanted from outside has itself among them.
+        """
+        found = []
+        for user, arg in self.users.get(id(node), []):
+            through = user is not arg and _is_view(user) and id(user) not in self.in_memory
+            found += self._readers(user) if through else [(user, arg)]
+        return found
+
+    def _is_stored(self, node: Node) -> bool:
+        if node.op in ("input", "const", "field"):
+            return False
+        if id(node) in self.in_memory:
+            return True
+        if _is_view(node) or node.op == "reshape":
+            return False
+        readers = self._readers(node)
+        if node.op not in _ANYWHERE or len(readers) != 1:
+            return True
+        user, arg = readers[0]
+        if user is arg:
+            return True  # outputs have names
+        if node.size == 1:
+            return user.size > 1  # so has what loops read
+        return user.op in _POINTWISE and user.size != arg.size
+
+    def text(self) -> list[str]:
+        """Return the lines of the body, without indentation of their own."""
+        said = self.graph.outputs
+        for node in self.main:
+            self._write(node)
+        leave = self.named("int", self.value(said["exit"]))
+        for name in ("prediction", "score", "confidence"):
+            value = self.value(said[name])
+            value = f"(int32_t){value}" if said[name].dtype == np.int64 else _strip(value)
+            self.add(f"decision->{name} = {value};")
+        if "probabilities" in said:
+            self.add("#ifdef @@_PROBABILITIES")
+            self._block("{", lambda: self._probabilities(said["probabilities"]))
+            self.add("#endif")
+        self._leave()
+        return [*self.lines, f"return {_strip(leave)};"]
+
+    def add(self, *lines: str) -> None:
+        """Write lines."""
+        self.lines += lines
+
+    def _block(self, head: str, body: Callable[[], None]) -> None:
+        """Write what a function writes inside of braces."""
+        before, self.lines = self.lines, []
+        body()
+        self.lines = [*before, head, *_indented(self.lines), "}"]
+
+    def loop(
+        self, shape: Sequence[int], body: Callable[[tuple[Index, ...]], None],
+        index: tuple[Index, ...] = (),
+    ) -> None:  # fmt: skip
+        """Write loops over a shape around what a function of the index writes."""
+        if not shape:
+            body(index)
+        elif shape[0] == 1:
+            self.loop(shape[1:], body, (*index, 0))
+        else:
+            i = "ijkln"[sum(isinstance(at, str) for at in index)]
+            head = f"for (int {i} = 0; {i} < {shape[0]}; ++{i}) {{"
+            self._block(head, lambda: self.loop(shape[1:], body, (*index, i)))
+
+    def _probabilities(self, node: Node) -> None:
+        to = "decision->probabilities"
+        self.home.setdefault(id(node), (to, 0))
+        for each in self.extra:
+            self._write(each)
+        if self.places.get(id(node)) != (to, 0):
+            self.loop(node.shape, lambda ix: self.add(
+                f"{to}[{_flat(ix, node.shape)}] = {_strip(self.value(node, ix))};"
+            ))  # fmt: skip
+
+    def _leave(self) -> None:
+        """Put what is left where it goes: numbers are read before anything is overwritten."""
+        stores = []
+        moved = [
+            (n, to) for n, to in zip(self.graph.left, self.left, strict=True) if to.there < n.size
+        ]
+        for node, to in moved:
+            if node.size == 1:
+                value = self.named(_kind_of(node.dtype), self.value(node))
+                name = f"state->{to.field.name}{'' if to.field.size == 1 else '[0]'}"
+                stores.append(f"{name} = {_kept(value, node.dtype)};")
+        for node, to in moved:
+            base, name = _base(node), f"state->{to.field.name}"
+            if node.size > 1 and self.places[id(base)] != (name, 0):
+                self.loop((node.size,), lambda ix, base=base, name=name: self.add(
+                    f"{name}[{ix[0]}] = {self._element(base, str(ix[0]))};"
+                ))  # fmt: skip
+        self.add(*stores)
+
+    def _write(self, node: Node) -> None:
+        """Write the statements of a node that is stored."""
+        if not self._is_stored(node):
+            return
+        if node.op == "reduce":
+            self._reduce(node)
+        elif node.op == "concat":
+            self._concat(node)
+        elif node.op in _FOLDS:
+            self._store(node, lambda ix: self._fold(node, ix))
+        elif node.op == "minimum_at":
+            self._store(node, self._runs(node))
+        else:
+            self._store(node, lambda ix: self._compute(node, ix))
+
+    def _store(self, node: Node, expression: Callable[[tuple[Index, ...]], str]) -> None:
+        if node.size == 1:
+            value = expression((0,) * len(node.shape))
+            # What has its address taken needs a name of its own.
+            value = f"({value})" if id(node) in self.in_memory else value
+            self.names[id(node)] = self.named(_kind_of(node.dtype), value)
+            return
+        name, offset = self._target(node)
+        self.loop(node.shape, lambda ix: self.add(
+            f"{name}[{_flat(ix, node.shape, offset)}] = {_kept(expression(ix), node.dtype)};"
+        ))  # fmt: skip
+
+    def _target(self, node: Node) -> Place:
+        """Give an array its memory."""
+        if id(node) not in self.home:
+            name = self._new("a")
+            self.add(f"{TYPES[node.dtype.name]} {name}[{node.size}];")
+            self.home[id(node)] = (name, 0)
+        self.places[id(node)] = place = self.home[id(node)]
+        return place
+
+    def _new(self, letter: str) -> str:
+        self.count += 1
+        return f"{letter}{self.count}"
+
+    def named(self, kind: str, value: str) -> str:
+        """Return a name, or number, for an expression; a variable where it has none."""
+        if value.replace(".", "").isalnum():  # a name or a number
+            return value
+        name = self._new("v")
+        self.add(f"const {kind} {name} = {_strip(value)};")
+        return name
+
+    def value(self, node: Node, index: Sequence[Index] | None = None) -> str:
+        """Return a number of a node as an expression; `index` may be that of a wider one."""
+        index = (0,) * len(node.shape) if index is None else index
+        index = tuple(index)[len(index) - len(node.shape) :]
+        index = tuple(0 if size == 1 else at for at, size in zip(index, node.shape, strict=True))
+        if id(node) in self.names:
+            return self.names[id(node)]
+        if id(node) in self.places:
+            name, offset = self.places[id(node)]
+            return f"{name}[{_flat(index, node.shape, offset)}]"
+        text = self._compute(node, index)
+        return self.named(_kind_of(node.dtype), text) if len(text) > _LONG else text
+
+    def _memory(self, node: Node) -> Place:
+        """Return where a node's numbers begin; an empty name where it is a single one, which has a variable."""
+        memory, offset = _addressed(node)
+        if memory.op == "const":
+            return self.shared.table("const", memory.attrs["value"]), offset
+        name, start = self.places.get(id(memory), ("", 0))
+        return name, start + offset
+
+    def _element(self, node: Node, at: str) -> str:
+        """Return the number of a node at a place in memory."""
+        name, offset = self._memory(node)
+        if not name:
+            return self.names[id(_addressed(node)[0])]
+        return f"{name}[{offset} + {at}]" if offset else f"{name}[{at}]"
+
+    def address(self, node: Node, index: Sequence[Index] = ()) -> str:
+        """Return the address of a node's numbers, or of those from an index on."""
+        name, offset = self._memory(node)
+        if not name:
+            return f"&{self.names[id(_addressed(node)[0])]}"
+        return _pointer(name, _flat(index or (0,) * len(node.shape), node.shape, offset))
+
+    def _compute(self, node: Node, index: tuple[Index, ...]) -> str:
+        a = node.attrs
+        x = node.args[0] if node.args else node
+        match node.op:
+            case "const":
+                values = a["value"]
+                if (values.ravel()[:1] == values.ravel()).all():
+                    return literal(values.ravel()[0], node.dtype)
+                return f"{self.shared.table('const', values)}[{_flat(index, node.shape)}]"
+            case "reshape" if _is_view(node):
+                kept = iter([at for at, size in zip(index, node.shape, strict=True) if size != 1])
+                return self.value(x, [0 if size == 1 else next(kept) for size in x.shape])
+            case "reshape":
+                return self._element(x, _flat(index, node.shape))
+            case "slice":
+                at, start = index[a["axis"]], a["start"]
+                if start:
+                    at = at + start if isinstance(at, int) else f"({at} + {start})"
+                return self.value(x, (*index[: a["axis"]], at, *index[a["axis"] + 1 :]))
+            case "take":
+                axis = a["axis"]
+                at = self._picked(node.args[1], (0,), x.shape[axis])
+                return self._looked_at(at, self.value(x, (*index[:axis], at, *index[axis:])))
+            case "lookup":
+                table, depth = np.asarray(a["table"]), len(x.shape)
+                at = self._picked(x, index[:depth], len(table))
+                name = self.shared.table("table", table)
+                return self._looked_at(at, f"{name}[{_flat((at, *index[depth:]), table.shape)}]")
+            case "search" if not len(a["edges"]):  # one bin; C has no empty tables
+                return "INT64_C(0)"
+            case "search":
+                edges = self.shared.table("edges", a["edges"], np.float64)
+                called = self.shared.use(f"search_{a['side']}")
+                return f"{called}({self._double(x, index)}, {edges}, {len(a['edges'])})"
+            case "interp":
+                tables = [self.shared.table(n, a[n], np.float64) for n in ("knots", "values")]
+                given = ", ".join([self._double(x, index), *tables, str(len(a["knots"]))])
+                return f"{self.shared.use('interp')}({given})"
+            case "linear":
+                return self._row(node, index[1], a["weight"], "dot", "weight")
+            case "distances":
+                return self._row(node, index[1], a["points"], "distance", "points")
+            case "coin":
+                key = key_of(a["seed"], a["stream"])
+                return f"{self.shared.use('coin')}({self.value(x)}, UINT64_C({key:#x}))"
+        if node.op in _POINTWISE:
+            return self._pointwise(node, [self.value(arg, index) for arg in node.args])
+        raise TypeError(f"no operation '{node.op}' in C")
+
+    def _looked_at(self, index: str, text: str) -> str:
+        """Return an expression; an index that it does not read, where there is one number only, is told."""
+        if index not in text:
+            self.add(f"(void){index};")
+        return text
+
+    def _pointwise(self, node: Node, args: list[str]) -> str:
+        """Return an elementwise operation, a choice or a cast of expressions."""
+        x, op = node.args[0], node.op
+        suffix = "f" if x.dtype == np.float32 else ""
+        if op in _COMPARED and x.dtype.kind != "f" and args[0] == args[1]:
+            args = [args[0], f"(0 + {args[1]})"]  # of the same with itself compilers warn
+        if op in _BETWEEN:
+            return f"({args[0]} {_BETWEEN[op]} {args[1]})"
+        bare = ", ".join(map(_strip, args))
+        match op:
+            case "where":
+                return f"({args[0]} ? {args[1]} : {args[2]})"
+            case "cast" if node.dtype.kind == "b":
+                return f"({args[0]} != 0)"
+            case "cast":
+                return f"({TYPES[node.dtype.name]}){args[0]}"
+            case "exp" | "log" | "log1p" | "sqrt" | "tanh":
+                return f"{op}{suffix}({bare})"
+            case "neg":
+                return f"(-{args[0]})"
+            case "not":
+                return f"(!{args[0]})"
+            case "abs" if x.dtype.kind == "f":
+                return f"fabs{suffix}({bare})"
+            case "abs" if x.dtype.kind == "b":
+                return args[0]
+            case "isfinite" | "isinf":
+                most, sign = "FLT_MAX" if suffix else "DBL_MAX", "<=" if op == "isfinite" else ">"
+                return f"(fabs{suffix}({bare}) {sign} {most})"
+            case "maximum" | "minimum" if x.dtype.kind == "b":
+                return f"({args[0]} {'||' if op == 'maximum' else '&&'} {args[1]})"
+            case "abs" | "maximum" | "minimum" | "logaddexp":
+                return f"{self.shared.use(f'{op}_{TYPES[x.dtype.name]}')}({bare})"
+        raise TypeError(f"no operation '{op}' in C")
+
+    def _double(self, node: Node, index: tuple[Index, ...]) -> str:
+        text = _strip(self.value(node, index))
+        return text if node.dtype == np.float64 else f"(double)({text})"
+
+    def _row(self, node: Node, row: Index, rows: Array, which: str, what: str) -> str:
+        x, kind = node.args[0], "double"
+        if _widened(x) and id(x) not in self.places:
+            x, kind = x.args[0], "float"
+        at = _pointer(self.shared.table(what, rows, np.float64), _flat((row, 0), rows.shape))
+        return f"{self.shared.use(f'{which}_{kind}')}({self.address(x)}, {at}, {rows.shape[1]})"
+
+    def _picked(self, node: Node, index: tuple[Index, ...], size: int) -> str:
+        """Return an index by value as a name: -1 is the last."""
+        kind = TYPES[node.dtype.name]
+        given = self.named(kind, self.value(node, index))
+        if _base(node).op == "field":  # a class that was found here
+            return given
+        if self.checked:
+            self.add(f"if ({given} < {-size} || {given} >= {size}) return @@_BAD_INPUT;")
+        name = self._new("at")
+        self.add(f"const {kind} {name} = {given} < 0 ? {given} + {size} : {given};")
+        return name
+
+    def _fold(self, node: Node, index: tuple[Index, ...]) -> str:
+        """Write a sum, an extreme, or where the largest is, along an axis; return its name or value."""
+        x, axis = node.args[0], node.attrs["axis"]
+        kind, size = TYPES[x.dtype.name], x.shape[axis]
+        whole = lambda m: (*index[:axis], m if size > 1 else 0, *index[axis:])  # noqa: E731
+        if _is_pairwise(node):
+            return f"{self.shared.use(f'sum_{kind}')}({self.address(x, whole(0))}, {size})"
+        name, most = self._new("v"), self._new("most")
+        start = {"max": _LOWEST, "min": _LARGEST}.get(node.op, {}).get(x.dtype.name)
+        start = start or ("0.0f" if kind == "float" else "0.0" if kind == "double" else "0")
+        if node.op == "argmax":
+            self.add(f"{kind} {most} = {_LOWEST[x.dtype.name]};")
+            start = "0"
+        self.add(f"{_kind_of(node.dtype)} {name} = {start};")
+        nan = "" if x.dtype.kind != "f" else " || x != x"  # as numpy: NaN wins, the first of them
+
+        def step() -> None:
+            value = _strip(self.value(x, whole("m")))
+            if node.op == "sum":
+                return self.add(f"{name} += {value};")
+            self.add(f"const {kind} x = {value};")
+            if node.op != "argmax":
+                sign = "<" if node.op == "min" else ">"
+                return self.add(f"if (x {sign} {name}{nan}) {name} = x;")
+            first = nan and f" || (x != x && {most} == {most})"
+            self.add(f"if (x > {most}{first}) {{", f"    {most} = x;", f"    {name} = m;", "}")
+
+        self._block(f"for (int m = 0; m < {size}; ++m) {{", step)
+        return name
+
+    def _runs(self, node: Node) -> Callable[[tuple[Index, ...]], str]:
+        """Return what writes the minimum of a run of columns."""
+        x, starts = node.args[0], np.asarray(node.attrs["starts"])
+        if (np.diff(starts) <= 0).any():
+            raise TypeError("minimum of runs that are not one after the other")
+        table = self.shared.table("runs", np.append(starts, x.shape[1]), np.int32)
+        kind = TYPES[x.dtype.name]
+        called = self.shared.use(f"minimum_{kind}")
+
+        def least(index: tuple[Index, ...]) -> str:
+            g, name = index[1], self._new("v")
+            after = f"{g} + 1" if isinstance(g, str) else str(g + 1)
+            self.add(f"{kind} {name} = {_LARGEST[x.dtype.name]};")
+            self._block(
+                f"for (int m = {table}[{g}]; m < {table}[{after}]; ++m) {{",
+                lambda: self.add(f"{name} = {called}({name}, {_strip(self.value(x, (0, 'm')))});"),
+            )
+            return name
+
+        return least
+
+    def _concat(self, node: Node) -> None:
+        axis, start = node.attrs["axis"], 0
+        name, offset = self._target(node) if node.size > 1 else ("", 0)
+        for part in node.args:
+            at = offset + start * _strides(node.shape)[axis]
+            # What a state holds already, and what was written there at once, stays.
+            if self.places.get(id(_base(part))) != (name, at) or _outer(node) > 1:
+                self.loop(part.shape, lambda ix, part=part, at=at: self.add(
+                    f"{name}[{_flat(ix, node.shape, at)}] = "
+                    f"{_kept(self.value(part, ix), part.dtype)};"
+                ))  # fmt: skip
+            start += part.shape[axis]
+
+    def _reduce(self, node: Node) -> None:
+        """`runtime.output.reduce_logits`, as far as its columns are read."""
+        fields = {
+            n.attrs["name"]: n
+            for n in (*self.main, *self.extra)
+            if n.op == "field" and n.args[0] is node
+        }
+        x, size, use = self.address(node.args[0]), node.args[0].size, self.shared.use
+        tag = self._new("")
+        best, peak, rest, total = (f"{what}{tag}" for what in ("best", "peak", "rest", "total"))
+        add = self.add
+        add(f"const int {best} = {use('best')}({x}, {size});")
+        add(f"if ({best} < 0) return @@_BAD_INPUT;")
+        known = {"prediction": best}
+        if fields.keys() - {"prediction"}:
+            # A C identifier, or the address of an element, which reads as one.
+            add(f"const float {peak} = {x if x[0] != '&' else f'({x})'}[{best}];")
+            part = f"sums{tag}[0]"
+            if "entropy" in fields:
+                add(f"float sums{tag}[2];")
+                add(f"{use('spread')}({x}, {best}, {peak}, {size}, sums{tag});")
+            else:
+                part = f"{use('rest')}({x}, {best}, {peak}, {size})"
+            if fields.keys() & {"top_prob", "entropy", "log_sum_exp"}:
+                add(f"const double {rest} = (double){part};")
+            if fields.keys() & {"top_prob", "entropy"}:
+                add(f"const double {total} = 1.0 + {rest};")
+            known |= self._ranked(fields, tag, x, size)
+        if "log_sum_exp" in fields:
+            add(f"const double lse{tag} = (double){peak} + log1p({rest});")
+            known["log_sum_exp"] = f"lse{tag}"
+        if "entropy" in fields:
+            add(f"const double raw{tag} = log1p({rest}) - (double)sums{tag}[1] / {total};")
+            add(f"const double entropy{tag} = raw{tag} > 0.0 ? raw{tag} : 0.0;")
+            known["entropy"] = f"entropy{tag}"
+        self.names |= {id(fields[name]): said for name, said in known.items() if name in fields}
+
+    def _ranked(self, fields: dict[str, Node], tag: str, x: str, size: int) -> dict[str, str]:
+        """Write probabilities and classes of the ranks that are read; return those of single numbers."""
+        columns = [fields[name] for name in ("top_prob", "top_class") if name in fields]
+        ranks = 1
+        for node in (*self.main, *self.extra):
+            for column in columns:
+                if any(arg is column for arg in node.args):
+                    read = node.attrs["stop"] if node.op == "slice" else column.shape[1]
+                    ranks = max(ranks, read)
+        add, total = self.add, f"total{tag}"
+        if ranks == 1:
+            if "top_prob" in fields:
+                add(f"const double top{tag} = 1.0 / {total};")
+            return {"top_class": f"best{tag}", "top_prob": f"top{tag}"}
+        add(f"float gaps{tag}[{ranks - 1}];")
+        add(f"int32_t class{tag}[{ranks}];")
+        given = f"{x}, {size}, best{tag}, peak{tag}, {ranks - 1}, gaps{tag}, &class{tag}[1]"
+        add(f"{self.shared.use('next')}({given});")
+        add(f"class{tag}[0] = best{tag};")
+        if "top_class" in fields:
+            self.places[id(fields["top_class"])] = (f"class{tag}", 0)
+        if "top_prob" in fields:
+            self.places[id(fields["top_prob"])] = (f"top{tag}", 0)
+            add(f"double top{tag}[{ranks}];")
+            add(f"top{tag}[0] = 1.0 / {total};")
+            for r in range(1, ranks):
+                add(f"top{tag}[{r}] = exp((double)gaps{tag}[{r - 1}]) / {total};")
+        return {}
+
+
+class _Header:
+    def __init__(self, policy: Any, graphs: Sequence[ExitGraph], name: str) -> None:
+        self.policy, self.name, self.shared = policy, name, _Shared()
+        self.fields, left = _state_fields(graphs)
+        read = {name for graph in graphs for name in graph.inputs}
+        given = {policy.kind: f"const float *{policy.kind}", "features": "const float *features"}
+        always = {policy.kind}
+        if policy.kind == "record":
+            given, always = _COLUMNS, {"prediction", "confidence"}
+        given = {n: text for n, text in given.items() if n in read | always}
+        self.given, self.calls = ", ".join(given.values()), ""
+        exits: list[str] = []
+        held: list[_Field] = []
+        for graph, goes in zip(graphs, left, strict=True):
+            body = _Body(graph, held, goes, self.shared, policy.kind == "record").text()
+            held = [to.field for to in goes]
+            if check := self._check(graph):
+                body.insert(0, f"if (!({check})) return @@_BAD_INPUT;")
+            unused = " ".join(f"(void){n};" for n in ("state", *given))
+            place = (
+                f"Exit {graph.exit} of the model, {graph.position + 1} of {len(graphs)} on the path"
+            )
+            head = f"@_at{graph.position}(@_state *state, {self.given}, @_decision *decision)"
+            exits += [
+                f"/* {place}. */",
+                f"static int {head} {{",
+                *_indented([unused, *body]),
+                "}",
+                "",
+            ]
+            call = f"@_at{graph.position}(state, {', '.join(given)}, decision)"
+            self.calls += f"    case {graph.position}: leave = {call}; break;\n"
+        self.exits = "\n".join(exits)
+
+    def _check(self, graph: ExitGraph) -> str:
+        """Return what inputs must be, as a condition; empty where the exit finds out by itself."""
+        checks, classes, use = [], self.policy.classes, self.shared.use
+        if self.policy.kind == "probabilities":
+            checks.append(f"{use('probable')}(probabilities, {classes})")
+        elif self.policy.kind == "logits":
+            node = graph.inputs.get("logits")
+            if not any(n.op == "reduce" and n.args[0] is node for n in graph.order()):
+                checks.append(f"{use('best')}(logits, {classes}) >= 0")
+        else:
+            checks.append("confidence >= 0.0 && confidence <= 1.0")
+            checks += [f"{n} == {n}" for n in ("second", "entropy") if n in graph.inputs]
+        if "features" in graph.inputs:
+            checks.append(f"{use('finite')}(features, {graph.inputs['features'].size})")
+        return " && ".join(checks)
+
+    def text(self, sizes: Sizes | None) -> str:
+        """Return the header, with what it takes where that is known."""
+        p, fields, doubles = self.policy, self.fields, np.dtype(np.float64)
+        own = json.dumps(to_dict(p), sort_keys=True, allow_nan=False)
+        code = "code not measured" if sizes is None else f"code {sizes.code} ({sizes.how})"
+        stack = "" if sizes is None or sizes.stack is None else f", stack of a step {sizes.stack}"
+        record = p.kind == "record"
+        # Exits read what exits before them have left, which compilers cannot see: no unset numbers.
+        zeros = [
+            f"    for (int i = 0; i < {f.size}; ++i) state->{f.name}[i] = 0;\n" if f.size > 1
+            else f"    state->{f.name} = 0;\n"
+            for f in fields
+        ]  # fmt: skip
+        plain = lambda text: re.sub(r"[^\w .-]", "?", text, flags=re.ASCII)  # noqa: E731
+        whole = _HEADER.format(
+            rule=plain(p.rule.name), answer=plain(p.answer.name), exits=p.exits, of=p.model_exits,
+            classes=p.classes, kind=p.kind, bytes=self.shared.bytes, code=code, stack=stack,
+            state=8 * (2 + sum(-(-f.size * f.dtype.itemsize // 8) for f in fields)),
+            more="" if record else _MORE, unit=string(p.unit),
+            number=f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}",
+            path=", ".join(map(str, p.path)),
+            costs=", ".join(literal(c, doubles) for c in p.costs),
+            fields="".join(
+                f"    {TYPES[f.dtype.name]} {f.name}{f'[{f.size}]' if f.size > 1 else ''};\n"
+                for f in fields
+            ),
+            probabilities="" if record else _PROBABILITIES.format(classes=p.classes),
+            tables="".join(line + "\n" for line in self.shared.lines),
+            functions="\n".join(self.shared.functions.values()),
+            bodies=self.exits, zeros="".join(zeros), given=self.given, calls=self.calls,
+        )  # fmt: skip
+        return whole.replace("@@", self.name.upper()).replace("@", self.name)
+
+
+_HEADER = """\
+/* @: early-exit policy, written by policyopt. Do not edit: export it again.
+
+   Score '{rule}', answer '{answer}'; {exits} of the model's {of} exits, {classes} classes, {kind}.
+
+   Bytes: tables {bytes}, {code}, state {state}{stack}.
+
+       @_state state;
+       @_decision decision;
+       @_start(&state, request_number);
+       for (int i = 0; i < @@_EXITS; ++i) {{
+           ... run the model up to exit @_path(i) ...
+           const int leave = @_step(&state, @_path(i), ..., &decision);
+           if (leave < 0) ... this output cannot be decided on: NaN, say (@@_BAD_INPUT) ...
+           if (leave) break;
+       }}
+{more}
+   C99 or C++, needs math.h only (link with -lm); no memory is allotted and nothing is global.
+   Classes are computed with in float, what there is one of per row in double, in the order of
+   policyopt.runtime, whose decisions these are. Compile without -ffast-math, and clang besides without
+   -ffp-contract=fast, which it sets above the header's own word that nothing be fused. */
+
+#if defined(@@_H) && @@_POLICY != {number}
+#error "two policies by the name @: export one of them by another (--name)"
+#endif
+#ifndef @@_H
+#define @@_H
+#define @@_POLICY {number}
+
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) \\
+    || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "policyopt: compile without -ffast-math and the options it stands for, which change decisions"
+#endif
+/* By TS 18661-3 (C23 annex H), 0 computes every type as itself; 16 and 32 only widen what is narrower
+   than float (_Float16, where a processor has it): float and double stay themselves. The others
+   compute float as something wider (1, 2, 33, 64, ...: x87, say), or as it falls (-1). */
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16 && FLT_EVAL_METHOD != 32
+#error "policyopt: float must be computed as float; on x86 use SSE for it: -msse2 -mfpmath=sse"
+#endif
+/* Products must be rounded before they are added: no fused multiply-add. */
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__) && (!defined(__STRICT_ANSI__) || defined(__cplusplus) || defined(__FP_FAST_FMA))
+#pragma GCC push_options
+#pragma GCC optimize("fp-contract=off")
+#endif
+
+#define @@_EXITS {exits} /* that the policy runs */
+#define @@_MODEL_EXITS {of} /* that the model has */
+#define @@_CLASSES {classes}
+#define @@_UNIT {unit}
+/* What a step returns. */
+#define @@_LEAVE 1
+#define @@_GO_ON 0
+#define @@_WRONG_EXIT (-1)
+#define @@_BAD_INPUT (-2)
+
+/* The model's numbers of the exits to run, in turn, and the mean cost of a sample that leaves there. */
+static inline int @_path(int position) {{
+    static const int32_t path[{exits}] = {{{path}}};
+    return path[position];
+}}
+static inline double @_cost(int position) {{
+    static const double cost[{exits}] = {{{costs}}};
+    return cost[position];
+}}
+
+/* One sample between exits. */
+typedef struct {{
+    int64_t sample; /* its number: counter of the coin */
+{fields}    int32_t next; /* position of the exit that is due */
+}} @_state;
+
+typedef struct {{
+    int32_t prediction; /* class; -1 where the exit gave no answer */
+    double score;       /* leaves from the threshold on */
+    double confidence;  /* probability that the prediction is right */
+{probabilities}}} @_decision;
+
+{tables}
+{functions}
+{bodies}
+
+/* Begin a sample. Its number matters to policies that draw; the same number, the same
+   decisions. */
+static inline void @_start(@_state *state, int64_t sample) {{
+    state->sample = sample;
+{zeros}    state->next = 0;
+}}
+
+/* Decide at the exit of a number: 1 leave, 0 go on; negative on misuse, after which the
+   sample must be started anew. */
+static inline int @_step(@_state *state, int exit, {given}, @_decision *decision) {{
+    int leave = @@_WRONG_EXIT;
+    decision->prediction = -1;
+    decision->score = decision->confidence = 0.0;
+    if (state->next < 0 || state->next >= @@_EXITS || exit != @_path(state->next))
+        return @@_WRONG_EXIT;
+    switch (state->next) {{
+{calls}    }}
+    if (leave >= 0) ++state->next;
+    return leave;
+}}
+
+#if defined(__GNUC__) && !defined(__clang__) && (!defined(__STRICT_ANSI__) || \
+defined(__cplusplus) || defined(__FP_FAST_FMA))
+#pragma GCC pop_options
+#endif
+
+#endif /* @@_H */
+"""
+_MORE = """
+   Define @@_PROBABILITIES before the header is included to have the class probabilities of
+   each answer in the decision, too; it costs one exp of a double per class.
+"""
+_PROBABILITIES = """\
+#ifdef @@_PROBABILITIES
+    double probabilities[{classes}];
+#endif
+"""

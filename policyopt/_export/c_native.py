@@ -1,0 +1,226 @@
+"""A policy's C header as machine code of this process, for loops that serve one sample at a time: only on request.
+
+One call per exit takes about a microsecond, and the header's own time. Its scores differ from the
+runtime's by how the C library's exp and log round; how far is tried on made-up rows (`rounding.doubtful`
+says what that leaves in doubt), and a score that is nearer to its threshold than that allows is in doubt:
+then the policy decides the sample to its end. What a rule compares inside itself (a bin's edge, the
+larger of two calibrated classes) is taken as C finds it.
+
+Libraries are kept in a folder of the user's own, by the hash of what they were made of. None is ever read
+from beside a policy, and none from a folder that others may write to: to load one is to run it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._files import write_file
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._typing import Array
+
+from .c_compiler import compiler
+from .c_header import c_source
+from .golden import BYTES, FEW, expect
+from .graph import ExitGraph
+from .rounding import BAND, LARGEST, doubtful, exact_scores
+from .samples import CANDIDATES, made_up
+from .symbolic import trace_policy
+
+#: What a step returns where the policy has to decide.
+ASK = -3
+_TRIED = 256  # of the made-up rows
+_FLAGS = ("-std=gnu11", "-O2", "-shared", "-fPIC", f"-DASK=({ASK})")
+_SECONDS = 300
+_SHIM = """
+#include <stddef.h>
+#include <string.h>
+#include "p.h"
+typedef struct { p_state state; double score; float seen[P_EXITS][P_CLASSES]; } native_state;
+static double limits[2][P_EXITS], doubt[P_EXITS];
+int native_size(void) { return (int)sizeof(native_state); }
+int native_seen(void) { return (int)offsetof(native_state, seen); }
+int native_score(void) { return (int)offsetof(native_state, score); }
+void native_set(const double *one, const double *other, const double *near) {
+    memcpy(limits[0], one, sizeof doubt);
+    memcpy(limits[1], other, sizeof doubt);
+    memcpy(doubt, near, sizeof doubt);
+}
+int native_step(native_state *s, int64_t sample, int at, const float *x) {
+    p_decision said;
+    int leave;
+    if (at == 0) p_start(&s->state, sample);
+    memcpy(s->seen[at], x, sizeof s->seen[at]);
+    leave = p_step(&s->state, p_path(at), x, &said);
+    if (leave < 0 || said.prediction < 0) return ASK;
+    s->score = said.score;
+    if (fabs(said.score - limits[0][at]) >= doubt[at] && fabs(said.score - limits[1][at]) >= doubt[at])
+        return 2 * said.prediction + leave;
+    return ASK;
+}
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Native:
+    """A policy in this process as machine code."""
+
+    #: ``(state, sample, at, logits) -> int``: the state, a ctypes buffer of `size` bytes; the sample's
+    #: number; the position on the path, 0 first; the address of C floats. Returns twice the class, and 1
+    #: more to leave; `ASK` where the policy has to decide.
+    step: Any
+    size: int
+    near: tuple[float, ...]  # how near to its threshold a score is in doubt, by exit but the last
+    _places: tuple[int, int, int]  # of what was seen and the score in a state; classes
+
+    def seen(self, state: Any, count: int) -> list[Array]:
+        """Return the logits that a state was shown at its first `count` exits, each of shape (1, C)."""
+        at, _, classes = self._places
+        flat = np.frombuffer(memoryview(state), np.float32, count * classes, at)
+        return list(flat.reshape(-1, 1, classes))
+
+    def score(self, state: Any) -> float:
+        """Return the score at the exit that a state was shown last."""
+        return float(np.frombuffer(memoryview(state), np.float64, 1, self._places[1])[0])
+
+
+def native(policy: Policy, folder: str | os.PathLike[str] | None = None) -> Native:
+    """Compile the header of a policy of logits into this process, or load what was compiled before.
+
+    `folder`: where libraries are kept; default: that of ``POLICYOPT_CACHE``, or ``policyopt`` in
+    ``XDG_CACHE_HOME`` or ``~/.cache``, and where it cannot be used, none is kept. Refused: rules that C
+    cannot say or says otherwise, compilers that make no shared libraries, folders that others may write
+    to; and without a compiler, by `NoCompiler`, what was not compiled before.
+
+    Examples
+    --------
+    >>> from policyopt.runtime._scores import MaxProb
+    >>> native(Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "record", 2))
+    Traceback (most recent call last):
+    policyopt.runtime._errors.InputError: 'policy' must be one of logits alone. Got record. ...
+    """
+    if policy.kind != "logits" or policy.needs_features:
+        what = "feature vectors" if policy.needs_features else policy.kind
+        raise input_error("policy", "one of logits alone", what, "Leave out native=True.")
+    graphs = trace_policy(policy)
+    library = _library(c_source(policy, graphs, "p", sizes=False), folder)
+    places = library.native_seen(), library.native_score(), policy.classes
+    made = Native(library.native_step, library.native_size(), (), places)
+
+    def set_doubt(near: Sequence[float]) -> None:
+        both = [policy.thresholds, (policy.mixture or policy).thresholds]
+        vectors = [[*limits.tolist(), np.inf] for limits in both] + [[*near, 0.0]]
+        library.native_set(*((ctypes.c_double * policy.exits)(*v) for v in vectors))
+
+    exact = exact_scores(graphs)[:-1]
+    set_doubt([0.0 if sure else BAND for sure in exact])
+    off = _off(policy, graphs, made)
+    if not off <= BAND:
+        got = f"{policy.rule.name}, off by {off:.1g}"
+        raise input_error("policy", "one whose scores C can compute", got, "Leave out native=True.")
+    near = np.where(exact, 0.0, doubtful(policy, off)).tolist()
+    set_doubt(near)
+    return Native(made.step, made.size, tuple(near), places)
+
+
+def _library(source: str, folder: str | os.PathLike[str] | None) -> Any:
+    try:
+        library = _loaded(source, _own(folder))
+    except OSError:
+        if folder is not None:
+            raise
+        # Loaded, its files may go; where they cannot, they stay until the machine clears such files.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+            library = _loaded(source, Path(temporary))
+    vector = ctypes.POINTER(ctypes.c_double)
+    library.native_set.argtypes, library.native_set.restype = [vector] * 3, None
+    library.native_step.argtypes = [
+        ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_void_p,
+    ]  # fmt: skip
+    return library
+
+
+def _own(folder: str | os.PathLike[str] | None) -> Path:
+    """Return the folder for libraries, made where it is not there; refuse one that others may write to."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    path = Path(folder or os.environ.get("POLICYOPT_CACHE") or Path(home) / "policyopt")
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.stat()
+    if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):
+        step = f"Compiled libraries are run: chmod 700 {path}, or name another folder."
+        raise input_error("folder", "yours, and nobody else's to write to", str(path), step)
+    return path
+
+
+def _loaded(source: str, folder: Path) -> Any:
+    """Return the library of a header and what calls it, from a folder where it is kept by its hash."""
+    made_of = (source, _SHIM, *_FLAGS, sys.platform, platform.machine())
+    kept = folder / f"{hashlib.sha256(chr(0).join(made_of).encode()).hexdigest()}.so"
+    # A step is over before another thread could take the interpreter's lock: PyDLL.
+    with contextlib.suppress(OSError):  # not there, or for another machine
+        return ctypes.PyDLL(os.fspath(kept))
+    command = [*compiler(), *_FLAGS]
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        place = Path(temporary)
+        write_file(place / "p.h", source)
+        write_file(place / "shim.c", _SHIM)
+        done = subprocess.run(
+            [*command, "shim.c", "-o", "shim.so", "-lm"], cwd=place, check=False,
+            capture_output=True, text=True, timeout=_SECONDS,
+        )  # fmt: skip
+        if done.returncode:
+            said, step = done.stderr.strip()[:500], f"It was run as {shlex.join(command)}."
+            raise input_error("cc", "a compiler that makes shared libraries", said, step)
+        (place / "shim.so").replace(kept)
+    try:
+        return ctypes.PyDLL(os.fspath(kept))
+    except OSError as error:  # e.g. a compiler for another machine, a folder without execution
+        step = "Or let POLICYOPT_CACHE name another folder."
+        raise input_error("cc", "a compiler for this process", str(error), step) from error
+
+
+def _off(policy: Policy, graphs: list[ExitGraph], made: Native) -> float:
+    """Return how far scores are off on made-up rows; infinite where a decision is another."""
+    with np.errstate(all="ignore"):
+        most = max(BYTES // (4 * policy.exits * policy.classes), FEW)  # of many classes, fewer rows
+        whole = made_up(policy, graphs, np.random.default_rng(0), min(most, CANDIDATES))
+        step = max(len(whole[0]["logits"]) // _TRIED, 1)
+        inputs = [{"logits": _far(given["logits"][::step])} for given in whole]
+        sample = np.arange(len(inputs[0]["logits"]))
+        expected = expect(policy, inputs, sample).expected
+    worst = 0.0
+    for row in sample.tolist():
+        state = ctypes.create_string_buffer(made.size)
+        for at, given in enumerate(inputs):
+            said = made.step(state, row, at, given["logits"][row].ctypes.data)
+            if said == ASK:
+                break
+            if (said & 1, said >> 1) != (expected.leave[row, at], expected.prediction[row, at]):
+                return np.inf
+            if at < policy.exits - 1:  # there all leave, whatever the score
+                own, found = float(expected.score[row, at]), made.score(state)
+                gap = 0.0 if found == own else abs(found - own) / max(abs(own), 1.0)
+                worst = worst if gap <= worst else gap  # NaN stays
+    return worst
+
+
+def _far(rows: Array) -> Array:
+    """Return logits, and again moved together nearly as far as scores are looked at: float32 is coarse there."""
+    norm = np.linalg.norm(np.where(np.isfinite(rows), rows, 0.0), axis=1)
+    room = np.maximum(LARGEST - norm, 0.0) / np.sqrt(rows.shape[1])
+    signs = np.resize([1.0, -1.0, 0.5, -0.5], len(rows))
+    return np.concatenate([rows, rows + (0.99 * room * signs).astype(np.float32)[:, None]])

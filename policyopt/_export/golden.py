@@ -1,0 +1,269 @@
+"""Golden vectors: inputs of every exit, and what a policy says of them; in memory and as an .npz."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policyopt.runtime._answers import Identity
+from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._files import write_file
+from policyopt.runtime._outputs_file import check_zip, read_header, read_member
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._strict_json import read_plain
+from policyopt.runtime._typing import Array, Bools, Floats, Ints
+
+Inputs = dict[str, Array]
+#: Bytes of the inputs that are held side by side: rows are fewer where one is large, ...
+BYTES = 32 << 20
+#: ... and where even `FEW` of them take more than this, the policy is refused.
+MOST_BYTES = 256 << 20
+FEW = 8
+#: A score that turns by more than this (of the larger of threshold and 1) jumps: rounding elsewhere
+#: may take another side of the jump. An answer whose two largest classes are nearer may be the other.
+JUMP = 64 * 2.0**-23
+_MOST = 256 << 20  # bytes of the file
+#: Bytes of all arrays: twice what is written, since some rows at thresholds are added to others.
+_MOST_UNPACKED = 2 * MOST_BYTES
+_MOST_ROWS = 1 << 20
+_HEADER = 10_128  # bytes of an array's header at most
+_AGAIN = "Export anew."
+#: Columns of a record; the first two must be there.
+_RECORD = {"prediction": "<i4", "confidence": "<f8", "second": "<f8", "entropy": "<f8"}
+
+
+@dataclass(frozen=True, eq=False)
+class Ran:
+    """What a runtime says of n samples at every exit, (n, K), whether or not they have left before."""
+
+    score: Floats
+    confidence: Floats
+    prediction: Array  # int32
+    leave: Bools  # score at or over the threshold; always at the last exit
+
+    @property
+    def exit(self) -> Ints:
+        """Position of the exit taken, (n,)."""
+        return self.leave.argmax(axis=1)
+
+    @classmethod
+    def empty(cls, n: int, exits: int) -> Ran:
+        """Return one to be filled."""
+        kinds = (float, float, np.int32, bool)
+        return cls(*(np.empty((n, exits), dtype=kind) for kind in kinds))
+
+    def put(self, rows: Any, at: int, seen: Any) -> None:
+        """Take down what was decided of some rows at a position of the path."""
+        self.score[rows, at], self.confidence[rows, at] = seen.score, seen.confidence
+        self.prediction[rows, at], self.leave[rows, at] = seen.prediction, seen.exit
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Candidates for golden vectors that were left out, for they are within rounding of a threshold."""
+
+    rows: int = 0
+    of: int = 0  # candidates
+    #: How near that is, by exit but the last: units of 2**-23 of the larger of score, threshold and 1. 0
+    #: where scores have the same bits everywhere: there nothing is left out.
+    ulps: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """Samples and what is expected of them."""
+
+    #: Per position on the path: ``logits`` or ``probabilities`` (n, C) float32; for records
+    #: ``prediction`` (n,) int32, ``confidence``, ``second``, ``entropy`` (n,) float64 as far as
+    #: they are read; ``features`` (n, D) float32 where they are.
+    inputs: list[Inputs]
+    sample: Ints  # numbers of the samples: counters of the coin
+    expected: Ran  # by `policyopt.runtime`
+    edges: Golden | None = None  # samples as near to the thresholds as can be
+    left_out: LeftOut = field(default_factory=LeftOut)
+    #: Whose class rounding elsewhere cannot change, at any exit; empty where it was not looked at.
+    sure: Bools = field(default_factory=lambda: np.ones(0, dtype=bool))
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+
+def expect(policy: Any, inputs: list[Inputs], sample: Ints) -> Golden:
+    """Return golden vectors: what `policyopt.runtime` says of some inputs."""
+    n = len(sample)
+    ran, sure = Ran.empty(n, policy.exits), np.ones(n, dtype=bool)
+    for part in few_at_a_time(inputs, n):
+        state = policy.start(sample[part])
+        for at, (k, given) in enumerate(zip(policy.path, rows_of(inputs, part), strict=True)):
+            seen = policy.step(k, given_output(policy, given), state, given.get("features"))
+            ran.put(part, at, seen)
+            sure[part] &= sure_class(policy, given, seen)
+    return Golden(inputs, sample, ran, sure=sure)
+
+
+def sure_class(policy: Any, given: Inputs, seen: Any) -> Bools:
+    """Return whose class rounding elsewhere cannot change, (n,): of logits as they are, nobody's."""
+    plain = isinstance(policy.answer, Identity)
+    if policy.kind == "record" or policy.classes < 2 or (plain and policy.kind == "logits"):
+        return np.ones(len(seen.score), dtype=bool)
+    top = np.partition(seen.answer, -2, axis=1)[:, -2:]
+    with np.errstate(invalid="ignore"):
+        sure = top[:, 1] - top[:, 0] > JUMP
+    if plain:  # equal probabilities have equal logarithms everywhere
+        top = np.partition(given[policy.kind], -2, axis=1)[:, -2:]
+        sure |= top[:, 1] == top[:, 0]
+    return sure
+
+
+def row_bytes(policy: Any, graphs: Any) -> int:
+    """Return how many bytes the inputs of one sample take, all exits together."""
+    width = 4 * policy.classes if policy.kind != "record" else 32
+    features = sum(g.inputs["features"].size for g in graphs if "features" in g.inputs)
+    size = policy.exits * (width + 64) + 4 * features
+    arms = 1 if policy.mixture is None else 2
+    if size * max(FEW, 2 * arms * (policy.exits - 1)) > MOST_BYTES:
+        raise input_error(
+            "policy", f"small enough that golden vectors take at most {MOST_BYTES >> 20} MiB, {FEW} rows "
+            "and 2 at each threshold",
+            f"{policy.exits} exits of {policy.classes} classes: {size:,} bytes a row",
+            "Deploy it with policyopt.runtime, or keep fewer exits.",
+        )  # fmt: skip
+    return size
+
+
+def joined(one: Golden, other: Golden) -> Golden:
+    """Return the rows of one, then those of the other; alone, without edges."""
+
+    def both(here: Any, there: Any) -> dict[str, Any]:
+        return {name: np.concatenate([array, there[name]]) for name, array in here.items()}
+
+    inputs = [both(here, there) for here, there in zip(one.inputs, other.inputs, strict=True)]
+    expected = Ran(**both(vars(one.expected), vars(other.expected)))
+    sample, sure = np.append(one.sample, other.sample), np.append(one.sure, other.sure)
+    return Golden(inputs, sample, expected, sure=sure)
+
+
+def part_of(golden: Golden, rows: Any) -> Golden:
+    """Return some rows, without edges."""
+    expected = Ran(**{name: array[rows] for name, array in vars(golden.expected).items()})
+    sure = golden.sure[rows] if len(golden.sure) else golden.sure
+    return Golden(rows_of(golden.inputs, rows), golden.sample[rows], expected, sure=sure)
+
+
+def few_at_a_time(inputs: list[Inputs], n: int) -> Iterator[slice]:
+    """Yield which rows to look at side by side: a step takes some ten numbers per class and row."""
+    width = max((a[:1].size for given in inputs for a in given.values()), default=1)
+    size = max(BYTES // (64 * max(width, 1)), 1)
+    return (slice(low, low + size) for low in range(0, max(n, 1), size))
+
+
+def rows_of(inputs: list[Inputs], rows: Any) -> list[Inputs]:
+    """Return some rows of inputs."""
+    return [{name: array[rows] for name, array in given.items()} for given in inputs]
+
+
+def given_output(policy: Any, given: Inputs) -> Any:
+    """Return the output of an exit as `Policy.step` takes it."""
+    if policy.kind != "record":
+        return given[policy.kind]
+    columns: dict[str, Any] = {n: given[n] for n in given.keys() - {"second", "features"}}
+    if "second" in given:
+        columns["top_prob"] = np.stack([given["confidence"], given["second"]], axis=1)
+    return columns
+
+
+def write_golden(golden: Golden, path: Path) -> None:
+    """Write golden vectors as an .npz: keys ``input<position>:<name>``, ``sample``, and those of `Ran`."""
+    arrays: dict[str, Any] = {
+        f"input{at}:{name}": array
+        for at, given in enumerate(golden.inputs)
+        for name, array in given.items()
+    }
+    size = sum(array.nbytes + _HEADER for array in arrays.values())
+    size += 64 * golden.expected.score.size
+    if size > _MOST_UNPACKED or len(golden) > _MOST_ROWS:
+        got = f"{len(golden)} rows, {size} bytes"
+        step = "Fewer: --rows."
+        raise input_error("golden rows", f"of {_MOST_UNPACKED} bytes at most", got, step)
+    data, arrays = io.BytesIO(), {**arrays, **vars(golden.expected), "sample": golden.sample}
+    np.savez_compressed(data, allow_pickle=False, **arrays)
+    write_file(path, data.getvalue())
+
+
+def read_golden(path: Path, policy: Policy, rows: int | None = None) -> Golden:
+    """Return golden vectors, `rows` of them if given; arrays are checked by name, shape and type before that."""
+    name = path.name
+    data = read_plain(path, name, _MOST, _AGAIN)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            check_zip(archive, path, name)
+            return _read(_Members(archive, name), policy, rows)
+    except InputError:
+        raise
+    except Exception as error:  # zip, deflate and numpy raise many kinds on damaged files
+        raise input_error(
+            name, "an .npz of golden vectors", f"one that is damaged: {error}", _AGAIN
+        ) from error
+
+
+class _Members:
+    """The arrays of an archive by name, read on request."""
+
+    def __init__(self, archive: zipfile.ZipFile, file: str) -> None:
+        self.archive, self.file = archive, file
+        self.infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        if sum(info.file_size for info in archive.infolist()) > _MOST_UNPACKED:
+            raise input_error(file, f"of {_MOST_UNPACKED} bytes unpacked at most", "more", _AGAIN)
+
+    def read(self, name: str, dtype: str, *shape: int | None) -> Array:
+        """Return an array of that type and shape; None: any number from 1 on."""
+        label = f"{name} of {self.file}"
+        info = self.infos.pop(name, None)
+        if info is None:
+            raise input_error(self.file, "whole", f"no '{name}'", _AGAIN)
+        wanted = f"{dtype} of shape {tuple('any' if n is None else n for n in shape)}"
+        most = math.prod(n or 0 for n in shape) * np.dtype(dtype).itemsize + _HEADER
+        if None not in shape and info.file_size > most:
+            raise input_error(label, wanted, f"{info.file_size} bytes", _AGAIN)
+        with self.archive.open(info) as file:
+            got, kind, _ = read_header(file, label)  # type: ignore[arg-type]
+            fits = len(got) == len(shape) and all(
+                n > 0 if m is None else n == m for n, m in zip(got, shape, strict=True)
+            )
+            if kind != np.dtype(dtype) or not fits:
+                raise input_error(label, wanted, f"{kind} of shape {got}", _AGAIN)
+            file.seek(0)
+            return read_member(file, info, label)
+
+
+def _read(members: _Members, policy: Policy, rows: int | None) -> Golden:
+    given_size = members.infos["sample"].file_size if "sample" in members.infos else 0
+    if (rows or 0) > _MOST_ROWS or given_size > 8 * _MOST_ROWS + _HEADER:
+        raise input_error(members.file, f"of at most {_MOST_ROWS} rows", "more", _AGAIN)
+    sample = members.read("sample", "<i8", rows)
+    n, exits = len(sample), policy.exits
+    inputs: list[Inputs] = []
+    for at in range(exits):
+        given: Inputs = {}
+        if policy.kind == "record":
+            for i, (column, dtype) in enumerate(_RECORD.items()):
+                if i < 2 or f"input{at}:{column}" in members.infos:
+                    given[column] = members.read(f"input{at}:{column}", dtype, n)
+        else:
+            given[policy.kind] = members.read(f"input{at}:{policy.kind}", "<f4", n, policy.classes)
+        if policy.needs_features:
+            given["features"] = members.read(f"input{at}:features", "<f4", n, None)
+        inputs.append(given)
+    kinds = {"score": "<f8", "confidence": "<f8", "prediction": "<i4", "leave": "|b1"}
+    expected = Ran(**{name: members.read(name, kind, n, exits) for name, kind in kinds.items()})
+    if members.infos:
+        more = f"'{min(members.infos)}' besides"
+        raise input_error(members.file, "of the policy's exits", more, _AGAIN)
+    return Golden(inputs, sample, expected)

@@ -1,0 +1,235 @@
+"""Decision graphs: what a policy computes at one exit, as a few kinds of array operations, and their meaning in numpy.
+
+Every value has the samples on its first axis; shapes are those of one sample, so that axis is 1. A
+constant of one row stands for all rows, one of shape () for one number anywhere. Operands of one
+operation have one dtype: casts are nodes.
+
+========== =============================== ==============================================
+operation  operands                        attributes
+========== =============================== ==============================================
+input                                      name
+const                                      value (ndarray, first axis 1, or of shape ())
+elementwise names of `ELEMENTWISE`, with numpy's meaning and broadcasting
+where      condition, x, y
+cast       x                               (the node's dtype)
+reshape    x                               (the node's shape)
+slice      x                               axis, start, stop
+concat     x, y, ...                       axis
+sum, max, min, argmax  x                   axis, which goes away; argmax takes the first
+take       x, index (n,)                   axis, which goes away; -1 is the last
+lookup     index                           table (ndarray (M,) or (M, D)); -1 is the last
+minimum_at x (n, P)                        starts: minimum of each run of columns
+search     x                               edges, side: as numpy.searchsorted
+interp     x                               knots, values: as numpy.interp
+linear     x (n, D)                        weight (H, D): ``x @ weight.T``, as `runtime.linear`
+distances  x (n, D)                        points (P, D): Euclidean
+reduce     logits (n, C) float32           top: as `runtime.output.reduce_logits`
+field      reduce                          name: prediction, top_prob, top_class, entropy, log_sum_exp
+coin       sample number (n,) int64        seed, stream: as `runtime.coin`
+========== =============================== ==============================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.runtime._arithmetic import coin, distances, row_product
+from policyopt.runtime._outputs import ExitOutput, reduce_logits
+from policyopt.runtime._typing import Array
+
+#: Name to numpy's function.
+ELEMENTWISE: dict[str, np.ufunc] = {
+    "neg": np.negative, "exp": np.exp, "log": np.log, "log1p": np.log1p, "sqrt": np.sqrt,
+    "tanh": np.tanh, "abs": np.absolute, "not": np.logical_not, "isinf": np.isinf,
+    "isfinite": np.isfinite, "add": np.add, "sub": np.subtract, "mul": np.multiply,
+    "div": np.true_divide, "maximum": np.maximum, "minimum": np.minimum,
+    "logaddexp": np.logaddexp, "ge": np.greater_equal, "gt": np.greater, "le": np.less_equal,
+    "lt": np.less, "eq": np.equal, "ne": np.not_equal, "and": np.logical_and, "or": np.logical_or,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One value; `shape` has a first axis of 1 for the samples, or is () of a constant number."""
+
+    op: str
+    args: tuple[Node, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]  # bool, int32, int64, float32 or float64
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Numbers per sample."""
+        return int(np.prod(self.shape[1:], dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class ExitGraph:
+    """What happens at one exit."""
+
+    position: int  # on the policy's path
+    exit: int  # the model's number
+    #: ``logits`` (n, C) float32, or ``probabilities``, or the columns of a record; ``features`` (n, D);
+    #: ``sample`` (n,) int64; where they are used.
+    inputs: dict[str, Node]
+    states: tuple[Node, ...]  # inputs: what the exit before left
+    #: ``exit`` (n,) bool, ``prediction`` (n,) int32, ``score`` and ``confidence`` (n,) float64, and, but
+    #: for records, ``probabilities`` (n, C) float64, of the answer.
+    outputs: dict[str, Node]
+    left: tuple[Node, ...]  # to the next exit
+
+    def order(self) -> list[Node]:
+        """Return the nodes that outputs and states left need, operands first."""
+        return ordered([*self.outputs.values(), *self.left])
+
+
+def ordered(wanted: Sequence[Node]) -> list[Node]:
+    """Return the nodes that some nodes need, operands first."""
+    found: dict[int, Node] = {}
+    stack: list[tuple[Node, Iterator[Node]]] = []
+    for root in wanted:
+        if id(root) not in found:
+            stack.append((root, iter(root.args)))
+        while stack:
+            node, rest = stack[-1]
+            following = next((arg for arg in rest if id(arg) not in found), None)
+            if following is None:
+                stack.pop()
+                found.setdefault(id(node), node)
+            else:
+                stack.append((following, iter(following.args)))
+    return list(found.values())
+
+
+class Pool:
+    """Makes nodes; equal ones are one node, and what is constant is computed at once."""
+
+    def __init__(self) -> None:
+        self._made: dict[Any, Node] = {}
+
+    def make(
+        self, op: str, args: Sequence[Node], shape: tuple[int, ...], dtype: Any, **attrs: Any
+    ) -> Node:
+        """Return the node of an operation."""
+        node = Node(op, tuple(args), tuple(shape), np.dtype(dtype), attrs)
+        if args and all(a.op == "const" for a in args):
+            with np.errstate(all="ignore"):
+                return self.constant(compute(node, [a.attrs["value"] for a in args]))
+        return self._kept(node)
+
+    def constant(self, value: npt.ArrayLike) -> Node:
+        """Return the node of a constant: with the samples' axis, of length 1, or a number."""
+        array = np.array(value)
+        array.flags.writeable = False
+        return self._kept(Node("const", (), array.shape, array.dtype, {"value": array}))
+
+    def _kept(self, node: Node) -> Node:
+        attrs = tuple((name, _key(value)) for name, value in sorted(node.attrs.items()))
+        key = (node.op, tuple(map(id, node.args)), node.shape, node.dtype.str, attrs)
+        return self._made.setdefault(key, node)
+
+
+def _key(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.shape, value.dtype.str, value.tobytes()
+    return value
+
+
+def compute(node: Node, args: Sequence[Any]) -> Any:
+    """Return the value of a node, (n, ...), from those of its operands."""
+    a = node.attrs
+    if node.op in ELEMENTWISE:
+        return ELEMENTWISE[node.op](*args)
+    match node.op:
+        case "const":
+            return a["value"]
+        case "where":
+            return np.where(*args)
+        case "cast":
+            return args[0].astype(node.dtype)
+        case "reshape":
+            return args[0].reshape(len(args[0]), *node.shape[1:])
+        case "slice":
+            return args[0][(slice(None),) * a["axis"] + (slice(a["start"], a["stop"]),)]
+        case "concat":
+            n = max(len(x) for x in args)
+            return np.concatenate([_rows(x, n) for x in args], a["axis"])
+        case "sum" | "max" | "min":
+            # Side by side in memory: numpy's order of summation depends on the layout.
+            return getattr(np.ascontiguousarray(args[0]), node.op)(axis=a["axis"])
+        case "argmax":
+            return args[0].argmax(axis=a["axis"])
+        case "take":
+            n = max(map(len, args))
+            x, index = (_rows(x, n) for x in args)
+            return x[(np.arange(n), *(slice(None),) * (a["axis"] - 1), index)]
+        case "lookup":
+            return a["table"][args[0]]
+        case "minimum_at":
+            return np.minimum.reduceat(args[0], a["starts"], axis=1)
+        case "search":
+            return np.searchsorted(a["edges"], args[0], side=a["side"])
+        case "interp":
+            return np.interp(args[0], a["knots"], a["values"])
+        case "linear":
+            return row_product(args[0], a["weight"])
+        case "distances":
+            return distances(args[0], a["points"])
+        case "reduce":
+            return reduce_logits(args[0], a["top"])
+        case "field":
+            return getattr(args[0], a["name"])
+        case "coin":
+            return coin(a["seed"], args[0], a["stream"])
+    raise ValueError(f"no operation {node.op}")
+
+
+def _rows(x: Array, n: int) -> Array:
+    return np.broadcast_to(x, (n, *x.shape[1:]))
+
+
+def evaluate(
+    graph: ExitGraph, inputs: Mapping[str, Any], states: Sequence[Any], wide: bool = False
+) -> dict[int, Any]:
+    """Run the graph of an exit by numpy; return what its nodes are, (n or 1, ...), by their ids.
+
+    `wide`: in float64 what is float32 by itself.
+    """
+    values: dict[int, Any] = {id(node): inputs[name] for name, node in graph.inputs.items()}
+    values |= {id(node): state for node, state in zip(graph.states, states, strict=True)}
+    if wide:
+        single = [key for key, value in values.items() if value.dtype == np.float32]
+        values |= {key: values[key].astype(np.float64) for key in single}
+    with np.errstate(all="ignore"):
+        for node in graph.order():
+            if id(node) not in values:
+                args = [values[id(arg)] for arg in node.args]
+                if wide and node.op == "reduce":
+                    values[id(node)] = _wide_reduce(args[0], node.attrs["top"])
+                elif wide and node.op == "cast" and node.dtype == np.float32:
+                    values[id(node)] = args[0].astype(np.float64)
+                else:
+                    values[id(node)] = compute(node, args)
+    return values
+
+
+def _wide_reduce(logits: Array, top: int) -> ExitOutput:
+    """`runtime.output.reduce_logits` in float64."""
+    ranked = np.argsort(-logits, axis=1, kind="stable")[:, :top]
+    peak = np.take_along_axis(logits, ranked[:, :1], axis=1)
+    shift = logits - peak
+    tops, mass = np.take_along_axis(shift, ranked, axis=1), np.exp(shift)
+    np.put_along_axis(mass, ranked[:, :1], 0.0, axis=1)
+    rest = mass.sum(axis=1)
+    spread = (mass * np.where(mass > 0, shift, 0.0)).sum(axis=1)
+    classes = np.where(tops == -np.inf, -1, ranked).astype(np.int32)
+    return ExitOutput(
+        classes[:, 0], np.exp(tops) / (1.0 + rest)[:, None], classes,
+        np.maximum(np.log1p(rest) - spread / (1.0 + rest), 0.0), peak[:, 0] + np.log1p(rest),
+    )  # fmt: skip

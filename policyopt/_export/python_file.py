@@ -1,0 +1,220 @@
+"""A fitted policy as one Python file that needs numpy and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import runpy
+import textwrap
+from collections.abc import Iterable
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policyopt.runtime._arithmetic import distances
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._typing import Array
+
+from .golden import Golden, Ran
+from .graph import ELEMENTWISE, ExitGraph, Node
+from .symbolic import trace_policy
+
+#: Of the runtime: they, and what they import of it, go into the file as they are.
+_MODULES = ("_outputs", "_arithmetic")
+#: Operations in numpy's words: of operands by number, attributes by name.
+_WORDS = {
+    "const": "{value}", "where": "np.where({0}, {1}, {2})", "cast": "{0}.astype({dtype})",
+    "reshape": "{0}.reshape(len({0}){shape})", "slice": "{0}[{axes}{start}:{stop}]",
+    "concat": "np.concatenate([{rows}], axis={axis})", "argmax": "{0}.argmax(axis={axis})",
+    "sum": "np.ascontiguousarray({0}).sum(axis={axis})",
+    "max": "np.ascontiguousarray({0}).max(axis={axis})",
+    "min": "np.ascontiguousarray({0}).min(axis={axis})",
+    "take": "_rows({0}, n)[np.arange(n), {inner}_rows({1}, n)]", "lookup": "{table}[{0}]",
+    "minimum_at": "np.minimum.reduceat({0}, {starts}, axis=1)",
+    "search": 'np.searchsorted({edges}, {0}, side="{side}")',
+    "interp": "np.interp({0}, {knots}, {values})", "linear": "row_product({0}, {weight})",
+    "distances": "distances({0}, {points})", "reduce": "reduce_logits({0}, {top})",
+    "field": "{0}.{name}", "coin": "coin({seed}, {0}, {stream})",
+}  # fmt: skip
+
+
+def python_source(policy: Policy, graphs: list[ExitGraph] | None = None) -> str:
+    """Return the text of a module with ``start``, ``step`` and ``decide``; its docstring says how to use them.
+
+    `graphs`: from `trace_policy`, where they are there already.
+
+    Examples
+    --------
+    >>> from policyopt.runtime._scores import MaxProb
+    >>> source = python_source(Policy(MaxProb(), [0.8], [1, 3], "ms", "logits", 2))
+    >>> names = {}
+    >>> exec(source, names)
+    >>> names["step"](0, [3.0, 0.0], names["start"]()).exit
+    True
+    """
+    graphs = trace_policy(policy) if graphs is None else graphs
+    tables = _Tables()
+    exits = [_exit_source(graph, tables) for graph in graphs]
+    used = {node.op for graph in graphs for node in graph.order()}
+    parts = list(_runtime(_MODULES).values())
+    if "distances" in used:
+        parts.append(f"_BLOCK = {1 << 15}\n\n\n" + inspect.getsource(distances))
+    parts += ["\n".join(tables.lines), *exits, _serving(policy, graphs)]
+    text = _head(policy) + "\n\n".join(part.strip() + "\n" for part in parts if part.strip())
+    ast.parse(text)  # what cannot be read is never written
+    return text
+
+
+def _head(policy: Policy) -> str:
+    how = {
+        "record": 'a mapping: {"prediction": ..., "confidence": ...}',
+        "logits": "its logits, (C,)", "probabilities": "its class probabilities, (C,)",
+    }[policy.kind]  # fmt: skip
+    plain = lambda rule: re.sub(r"[^\w .-]", "?", rule.name)  # noqa: E731
+    return f'''"""An early-exit policy: when to stop. Made by policyopt {version("policyopt")}; needs numpy only.
+
+Score {plain(policy.rule)}, answer {plain(policy.answer)}; how it was found stands in policy.json.
+
+    state = start()                  # start(number) where samples are numbered
+    for k in PATH:
+        decision = step(k, output_of_exit(k), state)   # {how}
+        if decision.exit:
+            break
+    decision.prediction, decision.confidence
+
+`decide(outputs)` does the same for many samples whose outputs are known. Do not edit: export anew.
+"""
+
+import math
+import re
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numpy import inf, nan
+
+'''
+
+
+def _runtime(names: Iterable[str], found: dict[str, str] | None = None) -> dict[str, str]:
+    """Return modules of the runtime and those they import, in order, without docstrings and imports."""
+    found = {} if found is None else found
+    for name in names:
+        text = files("policyopt.runtime").joinpath(f"{name}.py").read_text(encoding="utf-8")
+        lines, tree = text.splitlines(), ast.parse(text)
+        own = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.level == 1]
+        _runtime([str(n.module) for n in own if n.module not in found], found)
+        _quote_own_names(tree, lines)
+        for node in reversed(tree.body):
+            docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            if docstring or isinstance(node, (ast.Import, ast.ImportFrom)):
+                del lines[node.lineno - 1 : node.end_lineno]
+        found.setdefault(name, "\n".join(lines))
+    return found
+
+
+def _quote_own_names(tree: ast.Module, lines: list[str]) -> None:
+    """Quote annotations in a class that name the class: the file evaluates its annotations.
+
+    (Postponed, all of them would be strings, and a dataclass looks strings up in `sys.modules`, where a
+    file that is loaded by `importlib` need not be.)
+    """
+    for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        for node in ast.walk(owner):
+            if not isinstance(node, (ast.FunctionDef, ast.arg)):
+                continue
+            told = node.returns if isinstance(node, ast.FunctionDef) else node.annotation
+            if told is None or owner.name not in {getattr(x, "id", "") for x in ast.walk(told)}:
+                continue
+            at, line = told.lineno - 1, lines[told.lineno - 1]
+            start, end = told.col_offset, told.end_col_offset
+            lines[at] = f'{line[:start]}"{line[start:end]}"{line[end:]}'
+
+
+class _Tables:
+    """Constants of the file, each once."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._made: dict[Any, str] = {}
+
+    def name(self, value: Array) -> str:
+        key = value.shape, value.dtype.str, value.tobytes()
+        if key not in self._made:
+            self._made[key] = name = f"T{len(self._made)}"
+            kind = "bool_" if value.dtype == bool else value.dtype.name
+            numbers = textwrap.fill(repr(value.tolist()), 96, break_on_hyphens=False)
+            self.lines.append(f"{name} = np.array({numbers}, np.{kind}).reshape({value.shape})")
+        return self._made[key]
+
+
+def _exit_source(graph: ExitGraph, tables: _Tables) -> str:
+    """Return the function of one exit."""
+    names: dict[int, str] = {id(node): name for name, node in graph.inputs.items()}
+    names |= {id(node): f"s{i}" for i, node in enumerate(graph.states)}
+    lines = [f"def _exit_{graph.position}(given: dict[str, Any], states: Any, n: int) -> Any:"]
+    lines += [f'    """What happens at exit {graph.exit} of the model."""']
+    lines += [f'    {name} = given["{name}"]' for name in graph.inputs]
+    lines += [f"    s{i} = states[{i}]" for i in range(len(graph.states))]
+    for node in graph.order():
+        if id(node) in names:
+            continue
+        names[id(node)] = f"v{len(names)}"
+        lines.append(f"    {names[id(node)]} = {_expression(node, names, tables)}")
+    whole = lambda node: f"_rows({names[id(node)]}, n)"  # noqa: E731
+    outputs = ", ".join(f'"{name}": {whole(node)}' for name, node in graph.outputs.items())
+    left = "".join(f"{whole(node)}, " for node in graph.left)
+    return "\n".join([*lines, f"    return {{{outputs}}}, ({left})"])
+
+
+def _expression(node: Node, names: dict[int, str], tables: _Tables) -> str:
+    args = [names[id(arg)] for arg in node.args]
+    if node.op in ELEMENTWISE:
+        return f"np.{ELEMENTWISE[node.op].__name__}({', '.join(args)})"
+    attrs: dict[str, Any] = {
+        name: tables.name(value) if isinstance(value, np.ndarray) else value
+        for name, value in node.attrs.items()
+    }
+    axis = node.attrs.get("axis", 0)
+    return _WORDS[node.op].format(
+        *args, **attrs, axes=":, " * axis, inner=":, " * (axis - 1),
+        rows=", ".join(f"_rows({arg}, n)" for arg in args),
+        shape="".join(f", {size}" for size in node.shape[1:]),
+        dtype="bool" if node.dtype == bool else f"np.{node.dtype.name}",
+    )  # fmt: skip
+
+
+def _serving(policy: Policy, graphs: list[ExitGraph]) -> str:
+    """Return what callers see."""
+    template = files("policyopt._export").joinpath("python_serving.txt").read_text(encoding="utf-8")
+    columns = sorted({name for graph in graphs for name in graph.inputs} - {"sample", "features"})
+    widths = [g.inputs["features"].size if "features" in g.inputs else 0 for g in graphs]
+    values = {
+        "PATH": policy.path, "MODEL_EXITS": policy.model_exits, "CLASSES": policy.classes,
+        "COSTS": tuple(policy.costs.tolist()), "UNIT": policy.unit, "KIND": policy.kind,
+        "COLUMNS": tuple(columns), "FEATURES": tuple(widths),
+    }  # fmt: skip
+    head = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    exits = ", ".join(f"_exit_{graph.position}" for graph in graphs)
+    return f"{head}\n_EXITS = ({exits},)\n\n\n{template}"
+
+
+def run_python(path: Path, golden: Golden) -> Ran:
+    """Return what an exported file says of golden vectors.
+
+    It is run: only files whose checksum is that of the manifest should come here.
+    """
+    module = runpy.run_path(str(path))
+    ran = Ran.empty(len(golden), len(module["PATH"]))
+    state = module["start"](golden.sample)
+    for at, (k, given) in enumerate(zip(module["PATH"], golden.inputs, strict=True)):
+        output: Any = given.get(module["KIND"], given)
+        if "second" in given:
+            output = {**given, "top_prob": np.stack([given["confidence"], given["second"]], axis=1)}
+        ran.put(slice(None), at, module["step"](k, output, state, given.get("features")))
+    return ran

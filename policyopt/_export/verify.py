@@ -1,0 +1,294 @@
+"""Every runtime that is here, run on the golden vectors of an export, and compared.
+
+The policy itself first, by numpy in a batch: on the machine that exported it gives what is recorded, to
+the bit; on another (`rounding`) scores within the ulps stated there, the same answers, and the same
+exits but in rows within those ulps of a threshold, which are counted. Every other runtime is
+compared with numpy here, so of these the same is asked on every machine.
+
+Rows of golden.npz: exits and answers are the policy's, scores within what is declared. Rows of
+edges.npz, which lie so near to a threshold that rounding may decide: the same of runtimes that declare
+no rounding; of the others, exits are compared with the runtime's own score, as everywhere besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policyopt.runtime._artifact import load_policy, to_dict
+from policyopt.runtime._errors import CheckError, input_error
+from policyopt.runtime._policy import ALWAYS, NEVER, Policy, arms
+from policyopt.runtime._typing import Array, Bools
+
+from . import onnx_folder
+from .c_compiler import NoCompiler, run_c
+from .golden import Golden, LeftOut, Ran, expect, given_output, joined, read_golden
+from .manifest import EDGES, GOLDEN, POLICY, TARGETS, ULPS, read_manifest
+from .python_file import run_python
+from .rounding import BAND, TIMES, UNIT, own_rounding, scaled_error, this_machine
+from .samples import limits_of
+from .symbolic import trace_policy
+
+_LAST = "Do not deploy it; export anew."
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one runtime."""
+
+    runtime: str
+    absent: str = ""  # why it could not be run
+    rows: int = 0  # golden vectors and edges
+    #: Largest difference of a score, in units of float32 rounding; None of runtimes that give none.
+    error: float | None = None
+    #: How far one of its thresholds may be from the policy's at most, and no row here would tell: the
+    #: largest distance from a threshold to the nearest score that came, on either side where one came.
+    within: float | None = None
+    #: Rows within the stated ulps of a threshold whose exit is another; right, as rounding goes. Of
+    #: numpy: than where they were recorded, 0 on that machine; of ONNX and C: than numpy's here.
+    turned: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """What a runtime says that tells exits (the model's numbers) and answers alone, each (n,) int."""
+
+    exit: Array
+    prediction: Array
+
+
+#: Runs a policy on golden vectors; a text says why it cannot here.
+Runner = Callable[[Policy, Golden], "Taken | str"]
+
+
+@dataclass(frozen=True, eq=False)
+class Export:
+    """A folder that was read and checked."""
+
+    folder: Path
+    policy: Policy
+    targets: tuple[str, ...]
+    golden: Golden  # rows of golden.npz, then those of edges.npz
+    edges: int  # how many of them are the latter
+    left_out: LeftOut
+    machine: Mapping[str, Any]  # that the scores were recorded on
+
+    @property
+    def same_machine(self) -> bool:
+        """Whether this machine has the same arithmetic: then equality is asked."""
+        return self.machine == this_machine()
+
+
+def read_export(folder: Path) -> Export:
+    """Read an export and check it, all but run it; refuse one that was changed since it was written."""
+    manifest, policy = read_manifest(folder)
+    golden = read_golden(folder / GOLDEN, policy, manifest["rows"])
+    edges = read_golden(folder / EDGES, policy, manifest["edges"])
+    left, targets = manifest["left_out"], manifest["targets"]
+    out = LeftOut(left["rows"], left["of"], tuple(left["ulps"]))
+    ordered = tuple(target for target in TARGETS if target in targets)
+    whole = joined(golden, edges)
+    return Export(folder, policy, ordered, whole, len(edges), out, manifest["machine"])
+
+
+def run_step(policy: Policy, golden: Golden) -> Ran:
+    """Step one sample after the other through all exits."""
+    ran = Ran.empty(len(golden), policy.exits)
+    for row, number in enumerate(golden.sample):
+        state = policy.start(int(number))
+        for at, k in enumerate(policy.path):
+            given = {name: array[row] for name, array in golden.inputs[at].items()}
+            whole = {n: a if n in ("features", policy.kind) else a[None] for n, a in given.items()}
+            ran.put(
+                row, at, policy.step(k, given_output(policy, whole), state, given.get("features"))
+            )
+    return ran
+
+
+def run_torch(policy: Policy, golden: Golden) -> Ran:
+    """Torch tensors, survivors regrouped after every exit; exits that no one reached are as expected."""
+    import torch
+
+    ran = Ran(**{name: array.copy() for name, array in vars(golden.expected).items()})
+    state, rows = policy.start(golden.sample), np.arange(len(golden))
+    for at, k in enumerate(policy.path):
+        given: dict[str, Any] = {n: array[rows] for n, array in golden.inputs[at].items()}
+        if policy.kind != "record":
+            given = {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in given.items()}
+        seen = policy.step(k, given_output(policy, given), state, given.get("features"))
+        ran.put(rows, at, seen)
+        rows, state = rows[~seen.exit], state.keep(~seen.exit)
+        if not len(rows):
+            break
+    return ran
+
+
+def _run_c(folder: Path, golden: Golden) -> Ran | str:
+    try:
+        return run_c(folder, golden)
+    except NoCompiler as error:
+        return str(error)
+
+
+def _run_onnx(folder: Path, golden: Golden) -> Ran | str:
+    if find_spec("onnxruntime") is None:
+        return "onnxruntime is not installed: pip install 'policyopt[onnx]'"
+    manifest, policy = onnx_folder.read_manifest(folder / "onnx"), load_policy(folder / POLICY)
+    # A manifest must not tell a serving loop other exits, costs or thresholds than the policy's.
+    mixture, none = policy.mixture, [None] * policy.exits
+    wanted: dict[str, Any] = {
+        "exit": list(policy.path), "cost": policy.costs.tolist(),
+        "threshold": [*policy.thresholds.tolist(), None],
+        "threshold_of_share": none if mixture is None else [*mixture.thresholds.tolist(), None],
+    }  # fmt: skip
+    found: dict[str, Any] = {n: [entry.get(n) for entry in manifest["exits"]] for n in wanted}
+    wanted["policy_sha256"] = to_dict(policy)["sha256"]
+    found["policy_sha256"] = manifest.get("policy_sha256")
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise input_error(f"{name} of onnx/manifest.json", f"as in {POLICY}", found[name], "")
+    return onnx_folder.run_onnx(folder / "onnx", golden)
+
+
+#: Of each target, what runs it: given the folder and golden vectors, what it says, or why it is not here.
+RUNNERS: dict[str, Callable[[Path, Golden], Ran | str]] = {
+    "python": lambda folder, golden: run_python(folder / "policy.py", golden),
+    "onnx": _run_onnx, "c": _run_c,
+}  # fmt: skip
+
+
+def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) -> Iterator[Verdict]:
+    """Check an export, one that was read or its folder, runtime by runtime.
+
+    `others`: more runtimes by name, which tell exits and answers alone and declare no rounding.
+    """
+    export = folder if isinstance(folder, Export) else read_export(folder)
+    policy, golden = export.policy, export.golden
+    here = expect(policy, golden.inputs, golden.sample).expected
+    yield _recorded("numpy batch", here, export)
+    golden = replace(golden, expected=here)
+    export = replace(export, golden=golden)
+    yield _compared("numpy step", run_step(policy, golden), export)
+    if find_spec("torch") is None:
+        yield Verdict("torch, survivors", "torch is not installed")
+    else:
+        yield _compared("torch, survivors", run_torch(policy, golden), export, all_exits=False)
+    for name, runner in (others or {}).items():
+        yield _told(name, runner(policy, golden), export)
+    edges = (np.arange(len(golden)) >= len(golden) - export.edges)[:, None]
+    for target in export.targets:
+        try:
+            found = RUNNERS[target](export.folder, golden)
+        except Exception as error:  # whatever it is, this runtime does not do what the policy does
+            text = f"{target}: does not run: {type(error).__name__}: {error}. Export anew."
+            raise CheckError(text) from error
+        if isinstance(found, str):
+            yield Verdict(target, found)
+        else:
+            ulps = ULPS[target]
+            yield _compared(target, found, export, ulps, edges if ulps else False)
+
+
+def _recorded(runtime: str, ran: Ran, export: Export) -> Verdict:
+    """Return the verdict on the policy here, against what is recorded."""
+    if export.same_machine:
+        return _compared(runtime, ran, export)
+    golden, wanted = export.golden, export.golden.expected
+    limits = limits_of(export.policy, golden.sample)
+    # What needs no arithmetic: the thresholds are those that the recorded scores were compared with.
+    leave = _by_score(wanted.score, limits)
+    _refuse(runtime, "exit by the recorded score and the policy's threshold", wanted.leave != leave,
+            wanted.leave, leave)  # fmt: skip
+    own = own_rounding(trace_policy(export.policy), golden)
+    ulps = np.minimum(np.maximum(ULPS["c"], TIMES * own), BAND / UNIT)
+    near = np.zeros_like(leave)
+    scale = np.maximum(np.maximum(np.abs(wanted.score[:, :-1]), np.abs(limits)), 1.0) * UNIT
+    near[:, :-1] = np.abs(wanted.score[:, :-1] - limits) <= ulps[:-1] * scale
+    return _compared(runtime, ran, export, ulps, near)
+
+
+def _by_score(score: Any, limits: Any) -> Bools:
+    """Return who leaves, (n, K): from the threshold on; at the last exit all, whatever the score."""
+    leave = np.ones(score.shape, dtype=bool)
+    leave[:, :-1] = score[:, :-1] >= limits
+    return leave
+
+
+def _compared(
+    runtime: str, ran: Ran, export: Export, ulps: Any = 0, may: Any = False, all_exits: bool = True
+) -> Verdict:
+    """Return the verdict; raises at the first difference.
+
+    `ulps`: of all exits, or (K,). `may`: where (n, K) rounding may decide, so that exits are those of
+    the runtime's own score. `all_exits`: not only those that the policy reached were run.
+    """
+    golden, wanted = export.golden, export.golden.expected
+    reached = np.arange(wanted.score.shape[1]) <= wanted.exit[:, None]
+    differs = ran.leave != wanted.leave
+    may = np.broadcast_to(may, differs.shape)
+    _refuse(runtime, "exit", differs & ~may, ran.leave, wanted.leave)
+    wrong = ran.prediction != wanted.prediction
+    _refuse(runtime, "answer", wrong, ran.prediction, wanted.prediction)
+    error = scaled_error(ran.score, wanted.score)
+    _refuse(runtime, "score", ~(error <= ulps), ran.score, wanted.score)
+    unsure = scaled_error(ran.confidence, wanted.confidence)
+    _refuse(runtime, "confidence", ~(unsure <= ulps) & reached, ran.confidence, wanted.confidence)
+    leave = _by_score(ran.score, limits_of(export.policy, golden.sample))
+    _refuse(runtime, "exit by its own score and the policy's threshold", ran.leave != leave,
+            ran.leave, leave)  # fmt: skip
+    within = _within(export, ran.score, np.ones_like(reached) if all_exits else reached)
+    turned = int(differs.any(axis=1).sum())
+    return Verdict(runtime, "", len(golden), float(error.max(initial=0.0)), within, turned)
+
+
+def _told(runtime: str, found: Taken | str, export: Export) -> Verdict:
+    """As `_compared`, of a runtime that tells exits and answers alone."""
+    if isinstance(found, str):
+        return Verdict(runtime, found)
+    golden, wanted = export.golden, export.golden.expected
+    rows, path = np.arange(len(golden)), np.asarray(export.policy.path)
+    for what, here, there in (
+        ("exit", found.exit, path[wanted.exit]),
+        ("answer", found.prediction, wanted.prediction[rows, wanted.exit]),
+    ):
+        if len(here) != len(there):
+            raise CheckError(f"{runtime}: {len(here)} of {len(there)} golden rows came. {_LAST}")
+        wrong = np.flatnonzero(here != there)
+        if len(wrong):
+            row = int(wrong[0])
+            raise CheckError(
+                f"{runtime}: {what} of golden row {row} is {here[row]!r}, not {there[row]!r} "
+                f"({len(wrong)} of {len(here)} differ). {_LAST}"
+            )
+    reached = np.arange(len(path)) <= wanted.exit[:, None]
+    return Verdict(runtime, "", len(golden), None, _within(export, wanted.score, reached))
+
+
+def _within(export: Export, score: Any, seen: Bools) -> float | None:
+    """Return `Verdict.within`; None where no threshold is between scores."""
+    policy, sample = export.policy, export.golden.sample
+    limits, arm = limits_of(policy, sample), arms(policy, sample)
+    worst = None
+    for at in range(policy.exits - 1):
+        for which in np.unique(arm):
+            mine = seen[:, at] & (arm == which)
+            gap, limit = score[mine, at] - limits[mine, at], limits[mine, at]
+            if not len(gap) or not ALWAYS < limit[0] < NEVER:
+                continue
+            sides = [side.min() for side in (gap[gap >= 0], -gap[gap < 0]) if len(side)]
+            worst = max(worst or 0.0, *map(float, sides), 0.0)
+    return worst
+
+
+def _refuse(runtime: str, what: str, wrong: Any, here: Any, there: Any) -> None:
+    if wrong.any():
+        row, k = (int(x) for x in np.argwhere(wrong)[0])
+        raise CheckError(
+            f"{runtime}: {what} of golden row {row} at position {k} is {here[row, k]!r}, not "
+            f"{there[row, k]!r} ({int(wrong.sum())} of {wrong.size} differ). {_LAST}"
+        )

@@ -1,0 +1,527 @@
+"""The frontier: policies of several methods over a range of budgets, and their comparison.
+
+Policies are replayed on rows that chose nothing: realised cost and accuracy, with intervals.
+
+Two policies never cost exactly the same there. So `compare` holds each point of a method against its
+rival's frontier *at that point's realised cost*: the rival mixes its two neighbouring policies there,
+which is itself a policy. Rows are resampled together for both, so the interval covers cost and
+accuracy and their pairing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from policyopt._cache.data import ExitData
+from policyopt._costs import Budget, parse_budgets
+from policyopt._intervals import bootstrap_means, interval, mean_interval
+from policyopt._methods.base import Method, check_budgets
+from policyopt._methods.fitted import Fitted
+from policyopt._methods.registry import ROWS, make_method, method_list
+from policyopt._methods.validation import fit_where_possible
+from policyopt._replay import Replay, replay
+from policyopt._table import Table, Tables
+from policyopt.runtime._arithmetic import coin
+from policyopt.runtime._checks import check_seed
+from policyopt.runtime._decision import over_model_exits
+from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._experts import ExpertPolicy
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._typing import Floats
+
+#: With named splits, seeds after the first refit on this share of the fit rows, drawn anew.
+REFIT_SHARE = 0.8
+#: Fields of a record that a bound does not have.
+_UNKNOWN_OF_BOUND = (
+    "realised_cost_low", "realised_cost_high", "accuracy_low", "accuracy_high",
+    "exit_share", "thresholds", "mixture",
+)  # fmt: skip
+#: Coins of its own: a policy that draws must not meet the same numbers (it uses streams 0..K).
+_STREAM = 1 << 32
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """What `curve` found.
+
+    Attributes
+    ----------
+    records : list of dict
+        One per method, budget and seed; see `record`.
+    fitted : dict
+        From (method, seed, budget index) to `Fitted`.
+    exits : list of dict
+        Always leaving at exit k: its cost and accuracy on the same rows, per seed.
+    bound : list of dict
+        The hindsight oracle, not deployable: budget, accuracy, seed.
+    unit : str
+    notes : list of str
+        Methods left out, and why.
+    tests : dict of int to Table
+        The rows replayed on, per seed.
+    """
+
+    records: list[dict[str, Any]]
+    fitted: dict[tuple[str, int, int], Fitted]
+    exits: list[dict[str, Any]]
+    bound: list[dict[str, Any]]
+    unit: str
+    notes: list[str] = field(default_factory=list)
+    tests: dict[int, Table] = field(default_factory=dict)
+
+
+def curve(
+    data: ExitData,
+    methods: str | Sequence[str] | Mapping[str, Method],
+    budgets: int | float | str | Sequence[Budget] = 9,
+    *,
+    seeds: int = 1,
+    cost: str | None = None,
+    test: str = "test",
+    tables: Tables | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Frontier:
+    """Fit methods at several budgets on split `fit` and replay them on the test rows.
+
+    Parameters
+    ----------
+    data : ExitData
+    methods : str, sequence of str, or mapping of label to Method
+        Names (``"max_prob"``), specs (``"max_prob:thresholds=joint"``), or ``"all"``.
+    budgets : int, float, str or sequence
+        See `policyopt._costs.parse_budgets`.
+    seeds : int
+        A pool is divided anew for each seed. Named splits stay as they are: seeds after the
+        first refit on a random 80 % of the fit rows, so the spread shows the fit's own noise.
+    cost : str, optional
+        Name of the cost to use.
+    test : str
+        Split or stream to replay on.
+    tables : Tables, optional
+        Reuse of passes already made.
+    progress : callable, optional
+        Called with (what, done, in all).
+
+    Returns
+    -------
+    Frontier
+
+    Raises
+    ------
+    InputError
+        Unknown method, missing split, or no labels.
+    BudgetError
+        A budget that cannot be met.
+
+    Examples
+    --------
+    >>> import numpy as np, policyopt as po
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 1000)
+    >>> logits = rng.normal(size=(1000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
+    >>> data = po.from_arrays(logits, labels, costs=[1, 4], unit="ms")
+    >>> frontier = po.curve(data, ["max_prob", "margin"], budgets="40%,60%")
+    >>> [(r["method"], r["budget"]) for r in frontier.records]
+    [('max_prob', 1.6), ('max_prob', 2.4), ('margin', 1.6), ('margin', 2.4)]
+    """
+    tables = tables or Tables(data, cost)
+    chosen, notes = _choose(methods, tables.get("fit"))
+    if seeds < 1:
+        raise input_error("seeds", "1 or more", seeds, "E.g. --seeds 5.")
+    frontier = Frontier([], {}, [], [], tables.cost.unit, notes)
+    total, done = seeds * len(chosen), 0
+    for seed in range(seeds):
+        fit_rows, test_rows = split_for_seed(tables, seed, test, seeds)
+        frontier.tests[seed] = test_rows
+        # Per-sample costs have other means in each division: shares and positions move along.
+        wanted = parse_budgets(budgets, fit_rows.mean_costs)
+        check_budgets(fit_rows, wanted)
+        for label, method in chosen.items():
+            if progress:
+                progress(label, done, total)
+            for index, fitted in enumerate(fit_where_possible(method, fit_rows, wanted, seed)):
+                if fitted is None:
+                    text = f"{label} left out at {wanted[index]:.6g} {frontier.unit}: "
+                    notes.append(text + "with its own arithmetic it cannot cost so little")
+                    continue
+                frontier.fitted[label, seed, index] = fitted
+                frontier.records.append(record(label, fitted, test_rows, seed))
+            done += 1
+        _references(frontier, test_rows, wanted, seed)
+    if progress:
+        progress("done", total, total)
+    return frontier
+
+
+def _choose(
+    methods: str | Sequence[str] | Mapping[str, Method], table: Table
+) -> tuple[dict[str, Method], list[str]]:
+    """Build the methods; under "all", leave out what trains for minutes or lacks its columns."""
+    if isinstance(methods, Mapping) and methods:
+        return {n: m if isinstance(m, Method) else make_method(m) for n, m in methods.items()}, []
+    names = method_list([] if isinstance(methods, Mapping) else methods)
+    if names != ["all"]:
+        return {spec: make_method(spec) for spec in names}, []
+    chosen, notes = {}, []
+    for name, row in ROWS.items():
+        if row.trains:
+            notes.append(f"{name} left out: it trains a network per budget, for minutes; name it")
+            continue
+        method = make_method(name)
+        if missing := method.lacks(table):
+            notes.append(f"{name} left out: it needs {', '.join(missing)}, which is not there")
+        else:
+            chosen[name] = method
+    if not chosen:
+        raise InputError("No method works on these records. Import full logits.")
+    return chosen, notes
+
+
+def split_for_seed(tables: Tables, seed: int, test: str, seeds: int) -> tuple[Table, Table]:
+    """Return the fit and test tables of a seed (see `curve`)."""
+    if tables.data.pooled:
+        # One seed: the division the cache states. Several: divisions 0, 1, ...
+        division = None if seeds == 1 else seed
+        return tables.get("fit", division), tables.get(test, division)
+    fit_rows = tables.get("fit")
+    if seed:
+        count = max(int(REFIT_SHARE * len(fit_rows)), 1)
+        order = np.random.default_rng(seed).permutation(len(fit_rows))
+        fit_rows = fit_rows.take(np.sort(order[:count]))
+    return fit_rows, tables.get(test)
+
+
+def record(label: str, fitted: Fitted, table: Table, seed: int) -> dict[str, Any]:
+    """Replay a fitted policy on rows that chose nothing and describe what happened, in plain types.
+
+    The realised intervals are 95 % over these rows (bootstrap-t of the cost, percentiles of the
+    accuracy); the expected one is what the fit stated of the mean cost in the long run.
+    """
+    outcome = replay(fitted.policy, table)
+    low, high = fitted.expected.stated
+    return {
+        "method": label,
+        "budget": fitted.budget,
+        "unit": table.unit,
+        **summary(outcome, fitted.policy, seed),
+        **threshold_fields(fitted.policy),
+        "expected_cost": fitted.expected.cost,
+        "expected_cost_low": low,
+        "expected_cost_high": high,
+        "seed": seed,
+    }
+
+
+def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> dict[str, Any]:
+    """Return realised cost and accuracy of a replay, with 95 % intervals: bootstrap-t, and percentiles."""
+    # Where all rows leave at one exit, another row may yet leave at another.
+    cost = mean_interval(outcome.cost, span=float(np.ptp(policy.costs)), seed=seed)
+    right = outcome.correct[:, None]
+    low, high = interval(bootstrap_means(right, np.random.default_rng(seed)))
+    return {
+        "realised_cost": cost.mean,
+        "realised_cost_low": cost.low,
+        "realised_cost_high": cost.high,
+        "effective_rows": cost.effective_rows,
+        "accuracy": float(right.mean()),
+        "accuracy_low": float(low[0]),
+        "accuracy_high": float(high[0]),
+        "exit_share": outcome.exit_share.tolist(),
+        "rows": len(outcome.exit),
+    }
+
+
+def threshold_fields(policy: Policy) -> dict[str, Any]:
+    """Return a policy's thresholds for a record: None where it mixes two sets (see `mixture`).
+
+    Over all the model's exits: never (1e30) at those that the policy skips.
+    """
+    mixture = policy.mixture
+    sets = [policy.thresholds] if mixture is None else [policy.thresholds, mixture.thresholds]
+    whole = [over_model_exits(t, policy.kept, policy.model_exits).tolist() for t in sets]
+    if mixture is None:
+        return {"thresholds": whole[0], "mixture": None}
+    return {"thresholds": None, "mixture": {"thresholds": whole, "share": mixture.share}}
+
+
+def over_seeds(records: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Group the records of a method at one budget, all seeds.
+
+    Budgets that differ by seed (costs per sample) are matched by position; where a seed could not
+    meet one of them there are fewer, and equal budgets go together.
+    """
+    methods: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    for record in records:
+        methods.setdefault(record["method"], {}).setdefault(record["seed"], []).append(record)
+    groups = []
+    for seeds in methods.values():
+        places: dict[Any, list[dict[str, Any]]] = {}
+        alike = len({len(found) for found in seeds.values()}) == 1
+        for found in seeds.values():
+            for place, record in enumerate(found):
+                places.setdefault(place if alike else record["budget"], []).append(record)
+        groups += places.values()
+    return groups
+
+
+def means_over(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the means of the fields that are numbers or exit shares."""
+    return {
+        name: np.mean([record[name] for record in records], axis=0).tolist()
+        for name, value in records[0].items()
+        if isinstance(value, float) or (name == "exit_share" and value is not None)
+    }
+
+
+# --- what is no policy: always the same exit, and the bound in hindsight -----------------------
+
+
+def _references(frontier: Frontier, table: Table, budgets: Sequence[float], seed: int) -> None:
+    accuracy = table.correct.mean(axis=0)
+    costs = np.atleast_2d(table.alone).mean(axis=0)
+    frontier.exits.extend(
+        {"exit": k, "cost": float(costs[k]), "accuracy": float(accuracy[k]), "seed": seed}
+        for k in range(table.exits)
+    )
+    frontier.bound.extend(
+        {
+            "method": "oracle",
+            "deployable": False,
+            "budget": float(budget),
+            "unit": table.unit,
+            "realised_cost": float(budget),
+            "accuracy": float(value),
+            **dict.fromkeys(_UNKNOWN_OF_BOUND),
+            "seed": seed,
+        }
+        for budget, value in zip(budgets, oracle(table, budgets), strict=True)
+    )
+
+
+def oracle(table: Table, budgets: Sequence[float]) -> Floats:
+    """Return the accuracy of the hindsight oracle at each budget, (B,). Not deployable.
+
+    It sees labels and all exits. A sample takes its cheapest exit, or its cheapest right one: the way
+    there is the price of being right. Of a cascade an exit costs what its model does, the others being
+    jumped. Buying the cheapest ways first is the exact optimum (a fractional knapsack of equal values)
+    and bounds every policy whose answers are the exits' own. Answers combined over exits may be right
+    where no exit is. Lucky guesses count, so the bound is loose.
+    """
+    correct = table.correct
+    alone = np.broadcast_to(table.alone, correct.shape)
+    least = alone.min(axis=1)
+    extra = np.where(correct > 0, alone, np.inf).min(axis=1) - least  # inf: never right
+    ways = np.sort(extra[np.isfinite(extra) & (extra > 0)])
+    cost = least.mean() + np.append(0.0, np.cumsum(ways)) / len(table)
+    right = (extra <= 0).mean() + np.arange(len(ways) + 1) / len(table)
+    return np.interp(budgets, cost, right)
+
+
+# --- comparison at equal realised cost -------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Path:
+    """A method's replays over all budgets on the same rows, the two ends added.
+
+    The ends, all leaving at exit 0 and all running every exit, are policies that any method has.
+
+    Attributes
+    ----------
+    cost, correct : ndarray of shape (N, P)
+    """
+
+    cost: Floats
+    correct: Floats
+
+
+def path_of(frontier: Frontier, label: str, seed: int, table: Table) -> Path:
+    """Replay a method's policies on a table, cheapest end first."""
+    chosen = [f for (name, s, _), f in frontier.fitted.items() if name == label and s == seed]
+    if not chosen:
+        raise input_error("method", "one of the fitted methods", label, "Fit it first.")
+    return path_through([fitted.policy for fitted in chosen], table)
+
+
+def path_through(policies: Sequence[Policy], table: Table) -> Path:
+    """Replay policies of rising budgets on a table, the two ends added."""
+    outcomes = [replay(policy, table) for policy in policies]
+    costs = np.broadcast_to(table.costs, (len(table), table.exits))
+
+    def between_ends(values: Floats, inner: Iterable[Floats]) -> Floats:
+        return np.stack([values[:, 0], *inner, values[:, -1]], axis=1)
+
+    return Path(
+        between_ends(costs, (o.cost for o in outcomes)),
+        between_ends(table.correct, (o.correct for o in outcomes)),
+    )
+
+
+def compare(frontier: Frontier, reference: str | None = None) -> list[dict[str, Any]]:
+    """Compare every method of a frontier with a reference, per seed and over all seeds.
+
+    Parameters
+    ----------
+    frontier : Frontier
+        From `curve`, with at least two methods.
+    reference : str, optional
+        Default: the first method.
+
+    Returns
+    -------
+    list of dict
+        Per method and seed: records of `compare_paths` with method, reference, unit, seed and
+        budget, then one with ``budget`` None that holds the area between the curves. After them,
+        where there are several seeds, the same over all seeds, with ``seed`` None: means (also of
+        the ends of intervals, which splits of one pool, overlapping, do not narrow), without
+        counts and p-values; and ``area_sd``, the standard deviation of the area over seeds.
+
+    Raises
+    ------
+    InputError
+        Fewer than two methods, or an unknown reference.
+
+    Examples
+    --------
+    >>> import numpy as np, policyopt as po
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 1000)
+    >>> logits = rng.normal(size=(1000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
+    >>> data = po.from_arrays(logits, labels, costs=[1, 4], unit="ms")
+    >>> point, area = po.compare(po.curve(data, ["random", "max_prob"], budgets=[2.5]))
+    >>> point["method"], point["reference"], bool(point["difference"] > 0.02)
+    ('max_prob', 'random', True)
+    """
+    labels = list(dict.fromkeys(name for name, _, _ in frontier.fitted))
+    reference = reference or labels[0]
+    if reference not in labels:
+        allowed = f"one of {', '.join(labels)}"
+        raise input_error("reference", allowed, reference, "Add it to --methods.")
+    if len(labels) < 2:
+        step = "E.g. --methods max_prob,margin."
+        raise input_error("methods", "at least two to compare", labels, step)
+    records = []
+    for label in labels:
+        if label == reference:
+            continue
+        for seed, table in frontier.tests.items():
+            ours, rival = (path_of(frontier, name, seed, table) for name in (label, reference))
+            head = {"method": label, "reference": reference, "unit": frontier.unit, "seed": seed}
+            fitted = [f for key, f in frontier.fitted.items() if key[:2] == (label, seed)]
+            for one, point in zip(fitted, compare_paths(ours, rival, seed), strict=True):
+                records.append({**head, "budget": one.budget, **point})
+            records.append({**head, "budget": None, **area_between(ours, rival, seed)})
+    return records + (_pooled(records) if len(frontier.tests) > 1 else [])
+
+
+def _pooled(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records of `compare` averaged over seeds; their ``seed`` is None."""
+    out = []
+    for group in over_seeds(records):
+        means = means_over(group)
+        means.pop("mcnemar_p", None)
+        if "area" in means:
+            means["area_sd"] = float(np.std([record["area"] for record in group], ddof=1))
+        head = {name: group[0][name] for name in ("method", "reference", "unit")}
+        out.append({**head, "seed": None, "budget": None, **means})
+    return out
+
+
+def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]]:
+    """Hold each inner point of `ours` against `rival`, a path of the same rows, at equal realised cost.
+
+    Per point: realised_cost, accuracy, reference_accuracy, difference, difference_low,
+    difference_high (95 %, paired bootstrap), better, worse (discordant rows) and mcnemar_p (on the
+    mixed rival).
+    """
+    inner = slice(1, ours.cost.shape[1] - 1)
+    columns = np.concatenate(
+        [ours.cost[:, inner], ours.correct[:, inner], rival.cost, rival.correct], axis=1
+    )
+    points = inner.stop - inner.start
+    split = np.cumsum([points, points, rival.cost.shape[1]])
+    means = bootstrap_means(columns, np.random.default_rng(check_seed(seed)))
+
+    def difference(row: Floats) -> Floats:
+        cost, accuracy, rival_cost, rival_accuracy = np.split(row, split)
+        return accuracy - np.interp(cost, *_sorted(rival_cost, rival_accuracy))
+
+    low, high = interval(np.array([difference(row) for row in means]))
+    exact = columns.mean(axis=0)
+    cost, accuracy, _, _ = np.split(exact, split)
+    gain = difference(exact)
+    out = []
+    for i in range(points):
+        mixed = _mixed(rival, float(cost[i]), seed)
+        mine = ours.correct[:, i + 1]
+        better, worse = int((mine > mixed).sum()), int((mine < mixed).sum())
+        out.append(
+            {
+                "realised_cost": float(cost[i]),
+                "accuracy": float(accuracy[i]),
+                "reference_accuracy": float(accuracy[i] - gain[i]),
+                "difference": float(gain[i]),
+                "difference_low": float(low[i]),
+                "difference_high": float(high[i]),
+                "better": better,
+                "worse": worse,
+                "mcnemar_p": mcnemar(better, worse),
+            }
+        )
+    return out
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """Return the p-value of McNemar's test, exact and two-sided, of so many discordant rows.
+
+    Examples
+    --------
+    >>> round(mcnemar(1, 9), 4), mcnemar(0, 0)
+    (0.0215, 1.0)
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+
+
+def area_between(ours: Path, rival: Path, seed: int = 0) -> dict[str, float]:
+    """Return the mean height between two frontiers over the whole range of cost, with its interval.
+
+    ``area, area_low, area_high`` (95 %, paired bootstrap). Both frontiers are raw polylines (not hulls)
+    through all replayed points and the two common ends.
+    """
+    columns = np.concatenate([ours.cost, ours.correct, rival.cost, rival.correct], axis=1)
+    p, q = ours.cost.shape[1], rival.cost.shape[1]
+    split = np.cumsum([p, p, q])
+
+    def area(row: Floats) -> float:
+        a_cost, a_accuracy, b_cost, b_accuracy = np.split(row, split)
+        grid = np.union1d(a_cost, b_cost)
+        gap = np.interp(grid, *_sorted(a_cost, a_accuracy))
+        gap -= np.interp(grid, *_sorted(b_cost, b_accuracy))
+        return float(((gap[1:] + gap[:-1]) / 2 @ np.diff(grid)) / max(np.ptp(grid), 1e-300))
+
+    means = bootstrap_means(columns, np.random.default_rng(check_seed(seed)))
+    low, high = interval(np.array([area(row) for row in means]))
+    return {"area": area(columns.mean(axis=0)), "area_low": float(low), "area_high": float(high)}
+
+
+def _sorted(cost: Floats, accuracy: Floats) -> tuple[Floats, Floats]:
+    order = np.argsort(cost, kind="stable")
+    return cost[order], accuracy[order]
+
+
+def _mixed(path: Path, cost: float, seed: int) -> Floats:
+    """Return the outcome of each row under the mixture of two neighbours that costs `cost`, (N,)."""
+    means = path.cost.mean(axis=0)
+    order = np.argsort(means, kind="stable")
+    dearer = int(np.clip(np.searchsorted(means[order], cost), 1, len(order) - 1))
+    low, high = order[dearer - 1], order[dearer]
+    gap = means[high] - means[low]
+    share = float(np.clip((cost - means[low]) / gap, 0, 1)) if gap > 0 else 0.0
+    second = coin(seed, np.arange(len(path.cost)), stream=_STREAM) < share
+    return np.where(second, path.correct[:, high], path.correct[:, low])

@@ -1,0 +1,286 @@
+"""What learned scores and stop rules are fitted on: what exits say on some rows, and what is known of them.
+
+`ExitBatch`: answers, correctness and costs of rows, for a score; `StoppingData`: features, doubt and expected
+success of rows, cross-fitted, for a rule of when to stop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt._answers.crossfit import CrossFitted, crossfit, folds_of, observe
+from policyopt._methods.validation import subsample
+from policyopt._table import Table
+from policyopt.runtime._answers import AnswerRule, Identity
+from policyopt.runtime._outputs import ExitOutput, with_columns
+from policyopt.runtime._scores import Advantage
+from policyopt.runtime._scores.history import FEATURES, basis
+from policyopt.runtime._typing import Floats, Ints
+
+_Rule = TypeVar("_Rule", bound=Advantage)
+Labels = npt.NDArray[np.int32]
+#: Numbers of all rows' outputs that are held at once; of more, a random part of the rows is used.
+MOST_NUMBERS = 1 << 27
+MOST_ROWS = 100_000
+
+
+@dataclass(frozen=True, eq=False)
+class ExitBatch:
+    """The answers of N rows at all exits, correctness and costs."""
+
+    outputs: list[ExitOutput]  # K; with `log_prob` unless records, with `features` where asked for
+    correct: Floats  # (N, K): 1.0 where exit k's answer is right
+    labels: Labels | None  # (N,); None where only correctness is known
+    costs: Floats  # (K,) or (N, K)
+    classes: int  # C; 0 where records do not say
+
+    def __len__(self) -> int:
+        return len(self.correct)
+
+    @property
+    def exits(self) -> int:
+        """K."""
+        return len(self.outputs)
+
+    @property
+    def record(self) -> bool:
+        """Whether only predictions and confidences are known."""
+        return self.outputs[0].log_prob is None
+
+    def take(self, rows: Ints) -> ExitBatch:
+        """Return some of the rows."""
+        return replace(
+            self,
+            outputs=[output.take(rows) for output in self.outputs],
+            correct=self.correct[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            costs=self.costs if self.costs.ndim == 1 else self.costs[rows],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """History features of some rows as columns of a regression, exit by exit but the last."""
+
+    features: str  # "distribution" or "record"
+    center: Floats  # (K-1, F)
+    scale: Floats  # (K-1, F)
+    basis: list[Floats]  # K-1 x (N, M)
+
+    def rule(self, kind: type[_Rule], theta: Floats) -> _Rule:
+        """Return the rule of offsets and weights (K-1, M+1) on these columns."""
+        return kind(self.features, self.center, self.scale, theta[:, 1:], theta[:, 0])
+
+
+def columns_of(batch: ExitBatch, common: bool = False) -> Columns:
+    """Return the columns of all exits but the last, standardised on these rows.
+
+    With `common` the means and spreads are those of all these exits together, for weights that exits share.
+    """
+    name = "record" if batch.record else "distribution"
+    values = np.empty((batch.exits - 1, len(batch), FEATURES[name].width))
+    _put_features(np.arange(len(batch)), batch.outputs, name, values)
+    return _standardised(values, name, (0, 1) if common else (1,))
+
+
+def _standardised(values: Floats, name: str, over: tuple[int, ...] = (1,)) -> Columns:
+    """Return features (K-1, N, F) as columns, their means and spreads taken over some axes."""
+    center, spread = values.mean(axis=over), values.std(axis=over)
+    scale = np.where(spread > 1e-9, spread, 1.0)
+    shape = (len(values), values.shape[2])
+    center, scale = np.broadcast_to(center, shape), np.broadcast_to(scale, shape)
+    return Columns(name, center, scale, _columns(values, name, center, scale))
+
+
+def _columns(values: Floats, name: str, center: Floats, scale: Floats) -> list[Floats]:
+    return [basis(v, center[k], scale[k], name) for k, v in enumerate(values)]
+
+
+def _put_features(rows: Ints, outputs: list[ExitOutput], name: str, values: Floats) -> None:
+    """Run the deployed feature code over some rows, into values (K-1, N, F)."""
+    history = FEATURES[name]
+    state = history.start(len(rows))
+    for k, output in enumerate(outputs[: len(values)]):
+        values[k, rows], state = history.step(k, output, state)
+
+
+def subsample_outputs(table: Table, seed: int, features: bool = False) -> Table:
+    """Return the table, or a random part of it where its outputs are too many to hold at once.
+
+    With `features` the model's feature vectors count among the outputs.
+    """
+    each = table.exits * max(table.classes, 1)
+    if features:
+        each += sum(table.feature(k, slice(0, 1)).shape[1] for k in range(table.exits))
+    return subsample(table, max(min(MOST_NUMBERS // each, MOST_ROWS), 1000), seed)
+
+
+def outputs_of(table: Table) -> list[ExitOutput]:
+    """Return all exits' columns with the logarithms of all class probabilities."""
+    log_prob = table.log_prob()
+    return [
+        with_columns(output, log_prob=log_prob[:, k])
+        for k, output in enumerate(table.statistics.outputs())
+    ]
+
+
+def build_batch(table: Table, answers: CrossFitted, features: bool = False) -> ExitBatch:
+    """Look at all rows of a table through their answers."""
+    if features:
+        batch = build_batch(table, answers)
+        outputs = [with_columns(o, features=table.feature(k)) for k, o in enumerate(batch.outputs)]
+        return replace(batch, outputs=outputs)
+    if table.kind == "record":
+        outputs = table.statistics.outputs()
+        labels = table.statistics.labels
+        return ExitBatch(outputs, table.correct, labels, table.costs, table.classes)
+    _ = table.correct  # raises where labels are missing
+    labels = table.statistics.labels
+    assert labels is not None
+    parts = list(observe(table, answers, full=True))
+    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+    outputs = [
+        ExitOutput.joined([seen[k] for _, seen in parts]).take(order) for k in range(table.exits)
+    ]
+    correct = np.stack([o.prediction == labels for o in outputs], axis=1).astype(np.float64)
+    return ExitBatch(outputs, correct, labels, table.costs, table.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class StoppingData:
+    """Rows as a learned stop rule sees them."""
+
+    table: Table  # the rows used
+    answer: AnswerRule  # fitted on all rows
+    features: str  # name of the history features
+    center: Floats  # (K-1, F), over the rows
+    scale: Floats  # (K-1, F)
+    columns: list[Floats]  # K-1 x (N, M), each row through answers that it did not help to fit
+    deployed: list[
+        Floats
+    ]  # the same as `answer` itself shows the rows: what a policy will see of them
+    doubt: Floats  # (N, K-1): 1 - p_max of the answer
+    success: Floats  # (N, K): expected correctness of each exit's answer
+    fold: Ints  # (N,), of the stop rule
+    true_class: Floats  # (N, K): probability of the label; NaN without one, and of records
+
+
+def build_stopping_data(
+    table: Table, answer: str, soft: float, folds: int, seed: int, groups: int = 50
+) -> StoppingData:
+    """Observe all rows, each through answers that it did not help to fit.
+
+    Unlabelled rows (label -1) count as far as soft targets reach (`soft` in [0, 1] is their weight); records
+    need labels. `groups` are the folds of the stop rule, which may be finer than those of the answers.
+    """
+    labels = table.statistics.labels
+    record = table.kind == "record"
+    known = np.zeros(len(table), bool) if labels is None else labels >= 0
+    if record and labels is None and table.statistics.correct is not None:
+        known[:] = True
+    if not known.any():
+        _ = table.correct  # says what is missing
+    if record or soft == 0:
+        table = table.take(np.flatnonzero(known)) if not known.all() else table
+        labels = table.statistics.labels
+    fold = folds_of(len(table), folds, seed)
+    features = "record" if record else "distribution"
+    answers = CrossFitted(Identity())
+    stream = [(np.arange(len(table)), table.statistics.outputs())]
+    if not record:
+        answers = crossfit(table, answer, fold)
+        stream = observe(table, answers, full=True)
+    shape = (len(table), table.exits)
+    values = np.empty((table.exits - 1, len(table), FEATURES[features].width))
+    doubt = np.empty((len(table), table.exits - 1))
+    predicted, given = np.empty(shape, dtype=np.int32), np.empty(shape)
+    trust = np.empty(shape) if answer == "combined" and not record else None
+    for rows, seen in stream:
+        _put_features(rows, seen, features, values)
+        for k, output in enumerate(seen):
+            predicted[rows, k] = output.prediction
+            if k < len(values):
+                doubt[rows, k] = 1.0 - output.confidence
+            given[rows, k] = true_class(output, None if labels is None else labels[rows])
+        if trust is not None:
+            trust[rows] = _trusted(seen[-1], predicted[rows])
+    plain = isinstance(answers.rule, Identity)
+    if plain:  # nothing combined: the teacher is another
+        trust = None
+    # Where combining was tried in vain: the last exit alone, calibrated.
+    teachers = ("temperature",) if answer == "combined" else ("combined", "temperature")
+    columns = _standardised(values, features)
+    deployed = columns.basis
+    if not plain:
+        for rows, seen in observe(table, CrossFitted(answers.rule), full=True):
+            _put_features(rows, seen, features, values)
+        deployed = _columns(values, features, columns.center, columns.scale)
+    success = _success(table, soft, predicted, fold, trust, teachers)
+    parts = folds_of(len(table), groups, seed)
+    return StoppingData(
+        table, answers.rule, features, columns.center, columns.scale, columns.basis, deployed, doubt,
+        success, parts, given,
+    )  # fmt: skip
+
+
+def true_class(output: ExitOutput, labels: Labels | None) -> Floats:
+    """Return the probability that one exit's answers give to the labels, (n,).
+
+    NaN where the label is unknown (-1), and of records, which tell the prediction's probability only.
+    """
+    if output.log_prob is None or labels is None:
+        return np.full(len(output), np.nan)
+    known = labels >= 0
+    picked = output.log_prob[np.arange(len(labels)), np.where(known, labels, 0)]
+    return np.where(known, np.exp(picked.astype(np.float64)), np.nan)
+
+
+def _success(
+    table: Table,
+    soft: float,
+    predicted: Labels,
+    fold: Ints,
+    trust: Floats | None,
+    teachers: tuple[str, ...],
+) -> Floats:
+    """Return the expected correctness of each exit's answer, (N, K).
+
+    `trust` is what the ensemble of all exits gives to the answers, where it is known already; else
+    the first of `teachers` that has something to say gives it, on a pass of its own.
+    """
+    stats = table.statistics
+    if table.kind == "record":
+        return table.correct
+    assert stats.labels is not None
+    known = stats.labels >= 0
+    right = (predicted == stats.labels[:, None]).astype(np.float64)
+    if soft == 0:
+        return right
+    if trust is None:
+        teacher = _teacher(table, fold, teachers)
+        if isinstance(teacher.rule, Identity) and known.all():
+            return right  # too few labels to calibrate anything
+        trust = np.empty(predicted.shape)
+        for rows, seen in observe(table, teacher, full=True):
+            trust[rows] = _trusted(seen[-1], predicted[rows])
+    return np.where(known[:, None], soft * trust + (1 - soft) * right, trust)
+
+
+def _teacher(table: Table, fold: Ints, names: tuple[str, ...]) -> CrossFitted:
+    """Return the first of the answers that can be fitted; plain ones where none can."""
+    for name in names:
+        teacher = crossfit(table, name, fold)
+        if not isinstance(teacher.rule, Identity):
+            return teacher
+    return CrossFitted(Identity())
+
+
+def _trusted(last: ExitOutput, predicted: Labels) -> Floats:
+    """Return the probability that the last exit's answer gives to each exit's prediction, (n, K)."""
+    assert last.log_prob is not None
+    picked = np.take_along_axis(last.log_prob, predicted.astype(np.int64), axis=1)
+    return np.exp(picked.astype(np.float64))

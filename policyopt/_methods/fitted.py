@@ -1,0 +1,247 @@
+"""What a fit returns: a frozen policy, what it is expected to cost, and where it comes from."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from policyopt._costs import overhead
+from policyopt._intervals import MeanInterval, mean_interval
+from policyopt._table import Table
+from policyopt._thresholds.problem import Problem, Solution
+from policyopt.runtime._answers import AnswerRule, Identity
+from policyopt.runtime._decision import Mixture
+from policyopt.runtime._policy import Policy, first_exit
+from policyopt.runtime._scores import ScoreRule
+from policyopt.runtime._typing import Floats
+
+if TYPE_CHECKING:
+    from policyopt._methods.base import Method
+
+
+@dataclass(frozen=True, eq=False)
+class Expectation:
+    """Mean cost that a policy is expected to realise on unseen rows.
+
+    The thresholds were set so that N rows cost the budget. In the long run the policy's mean cost differs
+    from that by the sampling error of these rows (first-order delta method; thresholds are quantiles of them),
+    and by what the training of its score would have made of others (`more_variance`).
+
+    Attributes
+    ----------
+    cost : float
+        In the unit of the costs.
+    paid : ndarray of shape (N,)
+        What each of the rows that chose the thresholds pays, on average over the policy's coin.
+    coin : float
+        Variance per sample that the coin adds.
+    more_variance : float
+        Per row, of the trained score: of the difference between what rows pay by the policy, and by policies
+        that they took no part in.
+    span : float
+        Cost of the last exit less that of the first: as far as a row not seen may lie off.
+    ends : tuple of float, optional
+        Between which the mean lies for certain: of costs per exit the least and the largest, of others 0.
+    declined : bool
+        Whether costs have so heavy a tail for so few rows that no interval is stated: its ends are NaN.
+    """
+
+    cost: float
+    paid: Floats
+    coin: float = 0.0
+    more_variance: float = 0.0
+    span: float = 0.0
+    ends: tuple[float, float] | None = None
+    declined: bool = False
+
+    @property
+    def rows(self) -> int:
+        """N, the rows the thresholds were chosen on."""
+        return len(self.paid)
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation of the cost per sample, the coin's part included."""
+        return float((self.paid.var() + self.coin) ** 0.5)
+
+    @cached_property
+    def mean(self) -> MeanInterval:
+        """The long-run mean cost with its 95 % interval, and the effective number of rows.
+
+        The coin's variance counts as if these rows had been tossed for: they need not have been, and the
+        interval is the wider for it, but so are those of who replays them and compares.
+        """
+        more, span = self.more_variance + self.coin, self.span
+        return mean_interval(self.paid, center=self.cost, more_variance=more, span=span)
+
+    @property
+    def stated(self) -> tuple[float, float] | tuple[None, None]:
+        """The 95 % interval of the long-run mean cost, None where it is declined."""
+        return (None, None) if self.declined else self.interval()
+
+    def interval(self, rows: int | None = None, level: float = 0.95) -> tuple[float, float]:
+        """Return the interval of the mean cost of `rows` unseen rows (None: in the long run).
+
+        Examples
+        --------
+        >>> paid = np.tile([1.0, 3.0], 50)
+        >>> low, high = Expectation(2.0, paid).interval()
+        >>> round(low, 1), round(high, 1)
+        (1.8, 2.2)
+        """
+        from statistics import NormalDist
+
+        if self.declined:
+            return float("nan"), float("nan")
+        z = NormalDist().inv_cdf(0.5 + level / 2)
+        scale = z / NormalDist().inv_cdf(0.975)
+        new = 0.0 if rows is None else z * self.sd / rows**0.5
+        low, high = (scale * (end - self.cost) for end in (self.mean.low, self.mean.high))
+        found = self.cost - float(np.hypot(low, new)), self.cost + float(np.hypot(high, new))
+        if self.ends is None:
+            return found
+        return max(found[0], self.ends[0]), min(found[1], self.ends[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The result of a fit: a frozen policy and what is known about it.
+
+    Attributes
+    ----------
+    policy : Policy
+        What is deployed.
+    method : str
+        Label of the method.
+    budget : float or None
+        Mean cost asked for, in the policy's unit; None where thresholds were given without one.
+    expected : Expectation
+        The realised cost to expect on unseen rows.
+    accuracy : float
+        Cross-validated from 20 to 5,000 rows, less what a choice among methods gains by chance (see
+        `policyopt._methods.validation` and `choosing`). Of fewer or more, of networks, and where a fold cannot be
+        fitted, that of the rows that chose the thresholds. NaN where they have no labels.
+    flat : tuple of int
+        Exits, in the model's numbers, whose scores differ by rounding only: each decides the same for all
+        samples, or by a coin (see `policyopt._thresholds.degenerate_scores`). The provenance's ``notes`` say so.
+    """
+
+    policy: Policy
+    method: str
+    budget: float | None
+    expected: Expectation
+    accuracy: float
+    flat: tuple[int, ...] = ()
+
+    def save(self, path: Any) -> None:
+        """Write the policy's artifact (JSON)."""
+        self.policy.save(path)
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A fit under way: the rule to deploy, and the threshold problem that it poses on a table's rows."""
+
+    rule: ScoreRule
+    table: Table
+    problem: Problem
+    answer: AnswerRule = field(default_factory=Identity)
+    solution: Solution | None = None
+    #: The rule of the solution's other thresholds; None: the same.
+    other: ScoreRule | None = None
+    #: Where they are known in closed form, or of other rows; else of the solution on the problem's rows.
+    expected: Expectation | None = None
+    accuracy: float | None = None
+    #: What solving needs besides: data of the training.
+    data: Any = None
+
+
+def build_fitted(method: Method, draft: Draft, budget: float, seed: int) -> Fitted:
+    """Freeze a solved draft into a policy, its own arithmetic among its costs, and say where it comes from."""
+    table, problem, solution = draft.table, draft.problem, draft.solution
+    assert solution is not None
+    expected, accuracy = draft.expected, draft.accuracy
+    if expected is None or accuracy is None:
+        sets = [(1.0 - solution.share, solution.thresholds)]
+        if solution.other is not None:
+            sets.append((solution.share, solution.other))
+        outcomes = []
+        for weight, thresholds in sets:
+            exits = first_exit(problem.scores, thresholds)
+            outcomes.append((weight, problem.paid(exits), problem.gained(exits)))
+        expected = expected or expectation(outcomes, problem)
+        accuracy = sum(weight * float(gained.mean()) for weight, _, gained in outcomes)
+    mixture = None
+    if solution.other is not None:
+        mixture = Mixture(solution.other, float(solution.share), int(seed), draft.other)
+    rules = (draft.rule,) if draft.other is None else (draft.rule, draft.other)
+    own = overhead(draft.answer, rules, table.exits, table.classes, table.rate)
+    flat = tuple(int(table.path[k]) for k in problem.flat)
+    provenance: dict[str, Any] = {
+        "method": method.name,
+        "settings": method.settings(),
+        "seed": int(seed),
+        "budget": float(budget),
+        "cost": table.cost_name,
+        "rows": len(table),
+        "split": table.split,
+        "cache": table.cache,
+        "versions": {
+            "policyopt": _version(),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    if flat:
+        provenance["notes"] = [flat_note(flat)]
+    policy = Policy(
+        draft.rule,
+        solution.thresholds,
+        table.mean_costs + own,
+        table.unit,
+        table.kind,
+        table.classes,
+        mixture,
+        provenance,
+        draft.answer,
+        own,
+        kept=table.kept,
+        model_exits=table.model_exits,
+    )
+    return Fitted(policy, method.name, budget, expected, accuracy, flat)
+
+
+def expectation(
+    outcomes: Sequence[tuple[float, Floats, Floats]], problem: Problem | None = None
+) -> Expectation:
+    """Return what a mixture of policies, (share, cost per row, value per row) each, is to cost."""
+    paid = np.sum([weight * cost for weight, cost, _ in outcomes], axis=0)
+    coin = sum(weight * float(((cost - paid) ** 2).mean()) for weight, cost, _ in outcomes)
+    span = 0.0 if problem is None else float(np.ptp(problem.mean_costs))
+    return Expectation(float(paid.mean()), paid, coin, 0.0, span)
+
+
+def flat_note(exits: Sequence[int]) -> str:
+    """Return what is said of exits, in the model's numbers, whose scores do not tell samples apart.
+
+    Examples
+    --------
+    >>> flat_note([0, 2])
+    'scores of exits 0, 2 differ by rounding only: no sample is told from another there'
+    """
+    which = f"exit {exits[0]}" if len(exits) == 1 else f"exits {', '.join(map(str, exits))}"
+    return f"scores of {which} differ by rounding only: no sample is told from another there"
+
+
+@cache
+def _version() -> str:
+    try:
+        return version("policyopt")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"

@@ -1,0 +1,96 @@
+"""Regressions that learned scores share: ridge, on standardised columns, and of a sigmoid by squared error."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from policyopt.runtime._arithmetic import sigmoid
+from policyopt.runtime._typing import Floats, Ints
+
+#: A sample's outcomes differ between exits about as often as its answer is in doubt, so the noise
+#: of the target falls with the doubt 1 - p_max, down to this floor. Rows are weighted by its
+#: inverse (generalised least squares): unweighted, the few doubtful rows set the fit, and the many
+#: confident ones get an error that is small beside 1 and large beside what is at stake for them.
+_DOUBT_FLOOR = 0.02
+
+
+def ridge(columns: Floats, target: Floats, penalty: float) -> Floats:
+    """Return offset and weights (M+1,) of a ridge regression. Shapes: columns (N, M); target (N,)."""
+    design = np.concatenate([np.ones((len(columns), 1)), columns], axis=1)
+    return ridge_solve(design.T @ design, design.T @ target[:, None], penalty)[:, 0]
+
+
+def ridge_solve(gram: Floats, moment: Floats, penalty: float) -> Floats:
+    """Solve normal equations for the offset, unpenalised, and the weights of standardised columns.
+
+    Shapes: gram (M+1, M+1); moment (M+1, L); returns (M+1, L).
+    """
+    total = gram[0, 0]
+    if total <= 0:  # no rows
+        return np.zeros_like(moment)
+    mean = gram[0, 1:] / total
+    center = gram[1:, 1:] - total * np.outer(mean, mean)
+    spread = np.sqrt(np.maximum(np.diag(center) / total, 0.0))
+    used = spread > 1e-9
+    scale = np.where(used, spread, 1.0)
+    center = center / np.outer(scale, scale) + penalty * np.eye(len(scale))
+    right = (moment[1:] - mean[:, None] * moment[0]) / scale[:, None]
+    weights = np.linalg.solve(center, right) / scale[:, None]
+    weights[~used] = 0.0  # a column that never varies says nothing
+    offset = moment[0] / total - mean @ weights
+    return np.concatenate([offset[None], weights])
+
+
+def noise_weights(doubt: Floats) -> Floats:
+    """Return the weights of rows whose answer is in `doubt`, ``1 - p_max``; same shape."""
+    return 1.0 / (doubt + _DOUBT_FLOOR)
+
+
+def ridge_without_each(
+    basis: Floats, weight: Floats, target: Floats, fold: Ints, groups: int, penalty: float
+) -> Floats:
+    """Weighted ridge of `target` (N, L) without each fold in turn, then on all: (G+1, M+1, L).
+
+    The moments of all rows are summed once; a fold's are taken from them.
+    """
+    weight = weight / weight.mean()
+    parts = []
+    for g in range(groups):
+        rows = fold == g
+        design = np.concatenate([np.ones((int(rows.sum()), 1)), basis[rows]], axis=1)
+        heavy = (design * weight[rows, None]).T
+        parts.append((heavy @ design, heavy @ target[rows]))
+    whole_gram = np.sum([gram for gram, _ in parts], axis=0)
+    whole_moment = np.sum([moment for _, moment in parts], axis=0)
+    sets = [(whole_gram - gram, whole_moment - moment) for gram, moment in parts]
+    sets.append((whole_gram, whole_moment))
+    return np.stack([ridge_solve(gram, moment, penalty) for gram, moment in sets])
+
+
+def of_own_fold(basis: Floats, theta: Floats, fold: Ints) -> Floats:
+    """Return the products (N, L) of rows (N, M) and their fold's coefficients (G+1, M+1, L)."""
+    out = np.empty((len(basis), theta.shape[2]))
+    for g in np.unique(fold):
+        rows = fold == g
+        out[rows] = basis[rows] @ theta[g, 1:] + theta[g, 0]
+    return out
+
+
+def fit_sigmoid(columns: Floats, right: Floats, penalty: float) -> Floats:
+    """Return offset and weights (M+1,) that minimise the squared error of ``sigmoid(. )``."""
+    from scipy.optimize import minimize
+
+    n = len(right)
+    start = np.zeros(columns.shape[1] + 1)
+    mean = np.clip(right.mean(), 1e-3, 1 - 1e-3)
+    start[0] = np.log(mean / (1 - mean))
+
+    def loss(theta: Floats) -> tuple[float, Floats]:
+        u = sigmoid(columns @ theta[1:] + theta[0])
+        off = u - right
+        slope = 2 * off * u * (1 - u) / n
+        shrink = penalty / (4 * n) * theta[1:]
+        gradient = np.concatenate([[slope.sum()], columns.T @ slope + shrink])
+        return float((off**2).mean() + shrink @ theta[1:] / 2), gradient
+
+    return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B").x)

@@ -1,0 +1,90 @@
+"""Settings of methods: what each may be, checked when a method is built, and what tuning may try."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from policyopt.runtime._errors import input_error
+
+
+@dataclass(frozen=True)
+class Real:
+    """Tuning tries a number in [low, high]; ``log`` where ratios matter rather than differences."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Integer:
+    """Tuning tries a whole number in [low, high]."""
+
+    low: int
+    high: int
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Tuning tries one of some options, each a text, a number, a truth value or None."""
+
+    options: tuple[Any, ...]
+
+
+Domain = Real | Integer | Choice
+
+
+@dataclass(frozen=True)
+class Number:
+    """A setting is a number in (above, below) up to `most`; without `above`, 0 or more."""
+
+    above: float = -1.0
+    below: float = math.inf
+    whole: bool = False
+    most: float = math.inf
+    optional: bool = False  # None is allowed, too
+
+
+#: What a setting may be: a number, or one of some options.
+Allowed = Number | Sequence[Any]
+POSITIVE, NOT_NEGATIVE, COUNT = Number(above=0), Number(), Number(above=0, whole=True)
+FOLDS = Number(above=1, most=100, whole=True)
+YES_OR_NO = (True, False)
+
+
+def check_setting(name: str, value: Any, allowed: Allowed) -> None:
+    """Refuse a setting that is not what is allowed."""
+    if not isinstance(allowed, Number):
+        check_choice(name, value, allowed)
+    elif not (allowed.optional and value is None):
+        check_number(name, value, allowed.above, allowed.below, allowed.whole, allowed.most)
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Refuse a setting that is none of `choices`."""
+    if not any(value is c or (isinstance(c, str) and value == c) for c in choices):
+        shown = ", ".join(str(c).lower() if isinstance(c, bool) else c for c in choices)
+        step = f"E.g. --set {name}={shown.split(', ')[0]}."
+        raise input_error(name, f"one of {shown}", value, step)
+
+
+def check_number(
+    name: str,
+    value: Any,
+    above: float = -1.0,
+    below: float = math.inf,
+    whole: bool = False,
+    most: float = math.inf,
+) -> None:
+    """Refuse a setting that is no number in (above, below) up to `most`; without `above`: 0 or more."""
+    kind = int if whole else (int, float)
+    fits = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+    if not (fits and above < value < below and 0 <= value <= most):
+        low = "0 or more" if above < 0 else f"above {above:g}"
+        high = "" if below == math.inf else f" and below {below:g}"
+        high = high if most == math.inf else f" and at most {most:g}"
+        raise input_error(name, f"a {'whole ' if whole else ''}number, {low}{high}", value, "")

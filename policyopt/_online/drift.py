@@ -1,0 +1,299 @@
+"""Drift beside a deployed policy: a watch made from a table, and a fit anew without labels.
+
+`refit` keeps the budget on recent traffic again.
+
+What labels taught stays with the labelled rows: answers and their calibration are fitted on them. On
+the recent rows the budget is met, which needs no label. In between lies what a method learns:
+
+- methods that read no labels (quotas of confidence, margin or entropy; patience) are simply fitted on
+  the recent rows;
+- methods with a price of cost (`policyopt._methods.lagrangian`: optimal_stopping and its kin) learn from
+  both: recent rows have soft targets, the probability that the calibrated answer of all exits gives
+  to each exit's answer. That is pseudo-labelling with soft targets (as in Lee 2013; the teacher is the
+  ensemble of exits, fitted on labelled rows out of fold);
+- all others learn from the labelled rows alone, and are only aimed: of their family of policies over
+  budgets, the one is taken that costs the budget on the recent rows.
+
+What no refit can know without labels is whether the answers are still right: calibration of the labelled
+rows is trusted on inputs that have changed. Under heavy drift soft targets are too sure of themselves.
+
+What to keep of the traffic: a recent row needs the outputs of *all* exits, so only requests that were run
+to the last exit whatever the policy said can serve. Draw them at random, one in a hundred say; requests
+that went to the last exit by themselves are the hard ones, and thresholds set on them miss the budget.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from policyopt._cache.data import Rows
+from policyopt._costs import Budget, parse_budget
+from policyopt._methods.base import Method
+from policyopt._methods.fitted import Fitted, expectation
+from policyopt._methods.lagrangian import LagrangianMethod
+from policyopt._methods.registry import ROWS, make_method
+from policyopt._methods.validation import cheapest, fit_where_possible
+from policyopt._replay import trace
+from policyopt._table import ExitStatistics, Table
+from policyopt.runtime._checks import check_seed, check_type
+from policyopt.runtime._drift import DriftWatch
+from policyopt.runtime._errors import BudgetError, input_error, message
+from policyopt.runtime._experts import policy_of
+from policyopt.runtime._typing import Floats, Ints
+
+Tried = tuple[float, float, Fitted]  # cost on the recent rows, budget on the rows learned from
+_GRID = 17  # policies tried in each round
+_ROUNDS = 3
+
+
+def watch_policy(
+    policy: Any,
+    table: Table,
+    run_length: int = 100_000,
+    *,
+    steered: bool = False,
+    bins: int = 32,
+    seed: int = 0,
+) -> DriftWatch:
+    """Return a watch for what `policy` will see, if it is like the rows of `table`.
+
+    Parameters
+    ----------
+    policy : Policy, or a fit that holds one
+    table : Table
+        Rows that trained nothing of the policy: split ``calibrate``. Labels are not looked at.
+    run_length : int
+        Requests to a false alarm, in the mean at least.
+    steered : bool
+        Thresholds will be moved while serving: watch the first exit only.
+    bins, seed : int
+        See `DriftWatch.fit`.
+
+    Returns
+    -------
+    DriftWatch
+
+    Raises
+    ------
+    InputError
+        The policy was made for another model.
+
+    Examples
+    --------
+    >>> import numpy as np, policyopt as po
+    >>> from policyopt._table import Tables
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 2000)
+    >>> logits = rng.normal(size=(2000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
+    >>> shares = {"fit": 0.25, "calibrate": 0.5, "test": 0.25}
+    >>> tables = Tables(po.from_arrays(logits, labels, costs=[1, 4], unit="ms", split=shares))
+    >>> policy = po.fit(tables.data, 2.0, "max_prob", tables=tables).policy
+    >>> watch = watch_policy(policy, tables.get("calibrate"))
+    >>> seen = trace(policy, tables.get("test"))
+    >>> watch.update_batch(seen.scores, seen.predictions[:, 0], seen.exit) is None
+    True
+    """
+    policy = policy_of(policy, single=True)
+    check_type("table", table, Table, "a Table", "E.g. Tables(data).get('calibrate').")
+    seen = trace(policy, table)
+    return DriftWatch.fit(
+        seen.scores, seen.predictions[:, 0], seen.exit, classes=policy.classes,
+        path=policy.path, run_length=run_length, steered=steered, bins=bins, seed=seed,
+    )  # fmt: skip
+
+
+def refit(
+    method: Fitted | Method | str,
+    labelled: Table,
+    recent: Table,
+    budget: Budget | None = None,
+    seed: int = 0,
+) -> Fitted:
+    """Fit a policy that keeps the budget on recent rows, from labelled rows and those.
+
+    Parameters
+    ----------
+    method : Fitted, Method or str
+        What was fitted before, or what is to be fitted now.
+    labelled : Table
+        Rows of the split ``fit``.
+    recent : Table
+        Recent traffic, all exits' outputs kept. Labels, if there are any, are not looked at.
+    budget : float or str, optional
+        Default: that of the policy fitted before.
+    seed : int
+
+    Returns
+    -------
+    Fitted
+        `expected` is of the recent rows; `accuracy` is NaN, since nothing tells it.
+
+    Raises
+    ------
+    InputError
+        No budget, no recent rows, or rows of another model than the labelled ones.
+    BudgetError
+        No policy of the method costs so little, or so much, on the recent rows.
+
+    Examples
+    --------
+    >>> import policyopt as po
+    >>> from policyopt._table import Tables
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 1000)
+    >>> sure = rng.normal(size=(1000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
+    >>> parts = {"fit": {"outputs": sure, "labels": labels}, "recent": {"outputs": sure * 0.7}}
+    >>> tables = Tables(po.from_arrays(splits=parts, costs=[1, 4], unit="ms"))
+    >>> before = po.fit(tables.data, 2.0, "max_prob", tables=tables)
+    >>> after = refit(before, tables.get("fit"), tables.get("recent"))
+    >>> (
+    ...     round(after.expected.cost, 2),
+    ...     bool((after.policy.thresholds < before.policy.thresholds).all()),
+    ... )
+    (2.0, True)
+    """
+    check_seed(seed)
+    for name, table in (("labelled", labelled), ("recent", recent)):
+        check_type(name, table, Table, "a Table", "E.g. Tables(data).get('fit').")
+    if isinstance(method, Fitted):
+        budget = method.budget if budget is None else budget
+        method = method_of(method)
+    elif isinstance(method, str):
+        method = make_method(method)
+    check_type("method", method, Method, "a Fitted, a Method or a name", "E.g. max_prob.")
+    if budget is None:
+        raise input_error("budget", "given", "none", "E.g. budget='40%'.")
+    if not len(recent):
+        raise input_error(
+            "recent", "of one row or more", "none", "Keep requests run to the last exit."
+        )
+    check_alike(labelled, recent)
+    recent = unlabelled(recent)
+    limit = parse_budget(budget, recent.mean_costs)
+    if not method.labelled():
+        fitted = method.propose(recent, [limit], seed)[0]
+        return _said(fitted, method, recent, labelled, limit)
+    soft = isinstance(method, LagrangianMethod) and method.soft > 0 and recent.kind != "record"
+    table = joined(labelled, recent) if soft else labelled
+    return _said(_aimed(method, table, recent, limit, seed), method, recent, labelled, limit)
+
+
+def method_of(fitted: Fitted) -> Method:
+    """Return the method that a policy was fitted by, its settings included."""
+    known = fitted.policy.provenance
+    chosen = known.get("chosen", known)
+    # A name may state settings of its own, which are among all settings beside it.
+    name, settings = str(chosen["method"]).partition(":")[0], chosen["settings"]
+    # Of a class that serves several methods, provenance also states what makes it this one.
+    own = ROWS[name].settings() if name in ROWS else settings
+    return make_method(name, {key: value for key, value in settings.items() if key in own})
+
+
+def _aimed(method: Method, table: Table, recent: Table, limit: float, seed: int) -> Fitted:
+    """Return the dearest policy found, over budgets on `table`, that costs at most `limit` on `recent`."""
+    low, high = cheapest(table), float(table.mean_costs[-1])
+    found: list[Tried] = []
+    for _ in range(_ROUNDS):
+        tried = np.linspace(low, high, _GRID)
+        policies = fit_where_possible(
+            method, table, [float(b) for b in tried], seed, validate=False
+        )
+        found += [
+            (float(trace(p.policy, recent).cost.mean()), float(b), p)
+            for p, b in zip(policies, tried, strict=True)
+            if p is not None
+        ]
+        within = [f for f in found if f[0] <= limit]
+        over = [f for f in found if f[0] > limit]
+        if not within or not over:
+            break
+        # Costs need not rise with the budget row by row: the bracket is by budget around the best.
+        middle = _dearest(within)[1]
+        nearest = over[int(np.argmin([abs(f[1] - middle) for f in over]))][1]
+        low, high = min(middle, nearest), max(middle, nearest)
+    within = [f for f in found if f[0] <= limit]
+    if not within:
+        costs = sorted(f[0] for f in found)
+        least = f"{costs[0]:.4g} {recent.unit} or more" if costs else "met by the method"
+        raise BudgetError(
+            message("budget", f"{least} on the recent rows", limit, "Raise it, or take max_prob.")
+        )
+    return _dearest(within)[2]
+
+
+def _dearest(found: list[Tried]) -> Tried:
+    return max(found, key=lambda f: (f[0], -f[1]))
+
+
+def _said(fitted: Fitted, method: Method, recent: Table, labelled: Table, limit: float) -> Fitted:
+    """Return the policy with costs, expectation and provenance of the recent rows."""
+    paid = trace(fitted.policy, recent).cost
+    expected = expectation([(1.0, paid, np.zeros_like(paid))])
+    policy = fitted.policy
+    # Of all exits that the table has, the policy may run some.
+    mean = recent.keep_exits(policy.path).mean_costs
+    provenance = {
+        **policy.provenance,
+        "budget": limit,
+        "expected_cost": expected.cost,
+        "expected_cost_95": list(expected.interval()),
+        "refit": {
+            "rows": len(recent), "split": recent.split, "cache": recent.cache,
+            "labelled_rows": len(labelled) if method.labelled() else 0,
+        },
+    }  # fmt: skip
+    policy = replace(policy, costs=mean + policy.overhead, provenance=provenance)
+    return Fitted(policy, fitted.method, limit, expected, float("nan"))
+
+
+def unlabelled(table: Table) -> Table:
+    """Return the rows as if nobody knew what is right."""
+    stats = table.statistics
+    labels = np.full(len(table), -1, dtype=np.int32)
+    return replace(table, statistics=replace(stats, labels=labels, correct=None))
+
+
+def check_alike(labelled: Table, recent: Table) -> None:
+    """Refuse tables of two models, or of costs in two units."""
+    for name in ("kind", "classes", "path", "unit", "model_exits"):
+        wanted, got = getattr(labelled, name), getattr(recent, name)
+        if wanted != got:
+            raise input_error(
+                f"{name} of the recent rows", f"as of the labelled rows: {wanted}", got,
+                "Take both from one model, with the same cost.",
+            )  # fmt: skip
+
+
+def joined(first: Table, second: Table) -> Table:
+    """Return the rows of two alike tables, in order, as of the first's split and cache."""
+    a, b = first.statistics, second.statistics
+    n = len(first) + len(second)
+    labels = np.full(n, -1, dtype=np.int32)
+    right = np.zeros((n, first.exits), dtype=bool)
+    for start, stats in ((0, a), (len(first), b)):
+        here = slice(start, start + len(stats))
+        labels[here] = -1 if stats.labels is None else stats.labels
+        right[here] = False if stats.correct is None else stats.correct
+    arrays = {
+        name: np.concatenate([getattr(a, name), getattr(b, name)])
+        for name in ("top_prob", "top_class", "entropy", "log_sum_exp")
+    }
+    costs: Floats = first.costs
+    if first.costs.ndim + second.costs.ndim > 2 or not np.array_equal(first.costs, second.costs):
+        per_row = [np.broadcast_to(t.costs, (len(t), t.exits)) for t in (first, second)]
+        costs = np.concatenate(per_row)
+    source, places = None, None
+    if first.source is not None and second.source is not None:
+        source = Rows((*first.source.blocks, *second.source.blocks))
+        places = np.concatenate([_places(first), len(first.source) + _places(second)])
+    return replace(
+        first, statistics=ExitStatistics(**arrays, correct=right, labels=labels), costs=costs,
+        source=source, places=places,
+    )  # fmt: skip
+
+
+def _places(table: Table) -> Ints:
+    return np.arange(len(table)) if table.places is None else table.places

@@ -1,0 +1,84 @@
+"""Entrants of a simulation: the online policies there are, by name and settings."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from policyopt.runtime._bandits import BANDITS
+from policyopt.runtime._checks import check_names
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._online.controller import Controller
+from policyopt.runtime._online.serving import EXIT_RULES
+
+FIXED = "fixed"
+_RULES: dict[str, Any] = {**BANDITS, **EXIT_RULES, Controller.name: Controller, FIXED: None}
+#: Fields that a simulation fills in: from costs and overhead, or from the budget.
+_GIVEN = ("layers", "costs", "budget")
+_FOLLOWS = ("offload", "start")  # unless set: the overhead, and the level fitted to the budget
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """Return the settings of an online policy and their defaults; None: it follows from the run."""
+    rule = _RULES[name]
+    if rule is None:
+        return {}
+    given = (f for f in fields(rule) if f.name not in _GIVEN)
+    return {f.name: None if f.name in _FOLLOWS else f.default for f in given}
+
+
+def every() -> list[dict[str, Any]]:
+    """Return name, kind, summary, source and settings of every online policy, JSON-able."""
+    return [_describe(name, rule) for name, rule in _RULES.items()]
+
+
+def _describe(name: str, rule: Any) -> dict[str, Any]:
+    kind = "bandit" if name in BANDITS else "by exit" if name in EXIT_RULES else "at a budget"
+    return {
+        "method": name,
+        "family": "online",
+        "kind": kind,
+        "summary": rule.summary if rule else "stays where it was fitted, at the budget",
+        "reference": rule.reference if rule else "",
+        "settings": settings_of(name),
+    }
+
+
+def asked(policies: Any) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return name and settings of each policy asked for; ``bandits`` stands for all of them.
+
+    Examples
+    --------
+    >>> asked("ucb1:c=2,fixed")
+    {'ucb1:c=2': ('ucb1', {'c': 2}), 'fixed': ('fixed', {})}
+    """
+    given = check_names("policies", policies, "E.g. ucb1.")
+    every = [name for spec in given for name in (BANDITS if spec == "bandits" else (spec,))]
+    check_names("policies", every, "E.g. ucb1; bandits stands for all bandits.")
+    return {spec: _parse(spec) for spec in every}
+
+
+def _parse(spec: str) -> tuple[str, dict[str, Any]]:
+    """Divide ``name:key=value+key=value``."""
+    from policyopt._methods.registry import parse_value
+
+    name, colon, inline = spec.partition(":")
+    if name == "bandits":
+        allowed = "none: it stands for all of them"
+        raise input_error("settings of bandits", allowed, inline, "E.g. ucb1:c=2.")
+    if name not in _RULES:
+        allowed = f"one of {', '.join(_RULES)}, or bandits for all bandits"
+        raise input_error("policy", allowed, name, "`policyopt methods online` tells of them.")
+    known, settings = settings_of(name), {}
+    step = f"`policyopt methods {name}` lists its settings."
+    for item in inline.split("+") if colon else []:
+        key, equals, value = item.partition("=")
+        if not equals or not value:
+            raise input_error(f"settings of {name}", "key=value", item or "none", step)
+        if key not in known:
+            allowed = f"one of {', '.join(known)}" if known else "none: it has none"
+            raise input_error(f"setting of {name}", allowed, key, step)
+        if key in settings:
+            raise input_error(f"{key} of {name}", "set once", inline, step)
+        settings[key] = parse_value(value)
+    return name, settings

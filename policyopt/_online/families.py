@@ -1,0 +1,214 @@
+"""Policy families from methods: thresholds as AdaEE has them, or points of a fitted family."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from policyopt._costs import Budget, parse_budget, positions
+from policyopt._methods.base import Method
+from policyopt._methods.fitted import Fitted
+from policyopt._methods.registry import ROWS, make_method
+from policyopt._replay import trace
+from policyopt._table import Table
+from policyopt._thresholds.budget_search import meet_budget
+from policyopt._thresholds.problem import Problem
+from policyopt.runtime._artifact import to_dict
+from policyopt.runtime._checks import check_type, check_whole, plain
+from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._online.family import PolicyFamily
+from policyopt.runtime._policy import ALWAYS, NEVER, Policy
+from policyopt.runtime._typing import Floats
+
+
+def threshold_family(
+    table: Table, values: Sequence[float], score: str | Method = "max_prob", seed: int = 0
+) -> PolicyFamily:
+    """Return the family of AdaEE: one threshold for all exits but the last, one level per ascending value.
+
+    `score` is a method that takes ``thresholds``, e.g. max_prob or entropy; nothing is fitted on the rows but
+    what the score itself needs.
+
+    >>> import policyopt as po
+    >>> from policyopt._table import Tables
+    >>> probs = np.array([[[0.9, 0.1], [0.8, 0.2]], [[0.6, 0.4], [0.1, 0.9]]])
+    >>> table = Tables(po.from_arrays(probs, [0, 1], costs=[1, 4])).get("test")
+    >>> threshold_family(table, [0, 0.5, 1]).thresholds.T
+    array([[0. , 0.5, 1. ]])
+    """
+    check_type("table", table, Table, "a Table", "E.g. Tables(data).get('fit').")
+    levels = np.asarray(list(values), dtype=np.float64)
+    if not len(levels) or (np.diff(levels) <= 0).any() or not np.isfinite(levels).all():
+        raise input_error("arms", "ascending thresholds", levels.tolist(), "E.g. 0:1:0.2.")
+    method = steerable(score)
+    if not hasattr(method, "thresholds"):
+        if isinstance(score, str) and ROWS[called(score)].discrete:
+            raise _unsteerable(called(score))  # its family is mixed by a coin
+        allowed = "a number of points for a method without thresholds of its own"
+        got, step = f"thresholds for {called(score)}", "E.g. --arms 11, or --method max_prob."
+        raise input_error("arms", allowed, got, step)
+    given = replace(method, thresholds=(float(levels[0]),) * (table.exits - 1))  # type: ignore[call-arg]
+    policy = given.fit_path(table, [float(table.mean_costs[-1])], seed)[0].policy
+    return PolicyFamily(policy, np.repeat(levels[:, None], table.exits - 1, axis=1), levels)
+
+
+def fit_family(
+    method: str | Method, table: Table, points: int | str | Sequence[Budget], seed: int = 0
+) -> PolicyFamily:
+    """Return the points of a fitted policy family, from always exit 0 to never early.
+
+    Where all budgets share one score, each level has the thresholds that the method finds for its
+    budget; a threshold that would fall from one level to the next is held, so that the levels nest.
+    Where the score itself changes with the budget (methods over the price of cost), the policy of
+    the middle budget is kept and all its thresholds move together: one knob.
+
+    Parameters
+    ----------
+    method : str or Method
+        A method whose policies draw no coin.
+    table : Table
+        Rows of the split `fit`.
+    points : int, str or sequence
+        How many budgets, at even positions between the first and the last exit; or the budgets:
+        numbers in the cost's unit, shares such as ``"40%"``, or a text of them with commas.
+    seed : int
+
+    Returns
+    -------
+    PolicyFamily
+        Of two levels more than budgets: its ends leave at exit 0, and never early. Labels: the
+        mean cost to expect.
+
+    Examples
+    --------
+    >>> import policyopt as po
+    >>> from policyopt._table import Tables
+    >>> rng = np.random.default_rng(0)
+    >>> data = po.from_arrays(rng.normal(size=(200, 3, 4)), rng.integers(0, 4, 200), [1, 2, 4])
+    >>> family = fit_family("max_prob", Tables(data).get("fit"), 3)
+    >>> family.nested, family.labels.round(1)
+    (True, array([1. , 1.5, 2. , 3. , 4. ]))
+    """
+    check_type("table", table, Table, "a Table", "E.g. Tables(data).get('fit').")
+    method, costs = steerable(method), table.mean_costs
+    budgets = _budgets(points, costs)
+    fitted = method.fit_path(table, [float(b) for b in budgets], seed)
+    policies = [one.policy for one in fitted]
+    if any(policy.mixture is not None or policy.kept is not None for policy in policies):
+        raise _unsteerable(fitted[0].method)
+    if len({_score_of(policy) for policy in policies}) == 1:
+        policy, levels = policies[-1], np.array([p.thresholds for p in policies])
+        levels = np.maximum.accumulate(levels, axis=0)
+    else:
+        policy, levels = _shifted(fitted[len(fitted) // 2], table, budgets)
+    width = levels.shape[1]
+    levels = np.vstack([np.full(width, ALWAYS), levels, np.full(width, NEVER)])
+    own = policy.overhead
+    labels = np.concatenate([[costs[0] + own[0]], budgets, [costs[-1] + own[-1]]])
+    return PolicyFamily(policy, levels, np.maximum.accumulate(labels))
+
+
+def arms_family(
+    arms: str | int | Sequence[float],
+    method: str | Method,
+    fit: Table | None,
+    first: Table,
+    seed: int,
+) -> PolicyFamily:
+    """Return the family of a simulation's bandits.
+
+    `arms` are thresholds, ``low:high:step`` or a list, or a number of points of the family fitted on
+    `fit`, to which its two ends are added. Without `fit`, thresholds are needed, and the rows of `first`
+    tell what the score needs.
+    """
+    found = _arms(arms)
+    steerable(method)
+    if not isinstance(found, int):
+        if len(found) < 2:
+            step = "E.g. 0:1:0.2. A whole number counts points."
+            raise input_error("arms", "at least 2 thresholds", found, step)
+        return threshold_family(fit or first, found, method, seed)
+    check_whole("arms", found, 1, 1000, "E.g. 11 points, or thresholds 0:1:0.2.")
+    if fit is None:
+        allowed = "thresholds where the cache has no split 'fit'"
+        raise input_error("arms", allowed, found, "E.g. 0:1:0.2.")
+    return fit_family(method, fit, found, seed)
+
+
+def _arms(arms: Any) -> int | list[float]:
+    """Return a number of points, or thresholds."""
+    allowed = "low:high:step with low below high, thresholds, or a whole number of points"
+    wrong = input_error("arms", allowed, arms, "E.g. 0:1:0.2, or 0.5,0.7,0.9, or 11.")
+    arms = plain(arms)
+    if type(arms) is int:
+        return arms
+    try:
+        if isinstance(arms, str) and ":" in arms:
+            low, high, step = (float(part) for part in arms.split(":"))
+            count = round((high - low) / step)
+            if count < 1 or not step > 0:
+                raise wrong
+            check_whole("number of arms", count + 1, 1, 1000, "Take a larger step.")
+            return [round(low + i * step, 10) for i in range(count + 1)]
+        if isinstance(arms, str):
+            return int(arms) if arms.strip().isdigit() else [float(x) for x in arms.split(",")]
+        return [float(x) for x in arms]
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
+        raise error if isinstance(error, InputError) else wrong from error
+
+
+def _budgets(points: Any, costs: Floats) -> Floats:
+    """Return the budgets of a family, ascending."""
+    points = plain(points)
+    if type(points) is int:
+        return positions(costs, check_whole("points", points, 1, 1000, "E.g. 30."))
+    if not isinstance(points, (str, Sequence, np.ndarray)) or not len(points):
+        step = "E.g. 30, or ['20%', '40%']."
+        raise input_error("points", "a whole number of points, or budgets", points, step)
+    given = points.split(",") if isinstance(points, str) else points
+    return np.sort([parse_budget(point, costs) for point in given])
+
+
+def steerable(method: str | Method) -> Method:
+    """Return a method, or refuse one whose policies draw coins, choose exits, or take no thresholds."""
+    if isinstance(method, str):
+        made = make_method(method)
+        if not ROWS[called(method)].online:
+            raise _unsteerable(called(method))
+        return made
+    return check_type("method", method, Method, "a name or a Method", "E.g. max_prob.")
+
+
+def called(method: str | Method) -> str:
+    """Return the name of a method, its settings left out."""
+    if isinstance(method, str):
+        return method.partition(":")[0]
+    return str(getattr(method, "score", type(method).__name__))
+
+
+def _unsteerable(name: str) -> InputError:
+    allowed = "one that a number can steer: no coin, no exits left out"
+    return input_error("method", allowed, name, "E.g. max_prob, entropy or optimal_stopping.")
+
+
+def _score_of(policy: Policy) -> str:
+    content = to_dict(policy)
+    return json.dumps([content["score"], content["answer"]])
+
+
+def _shifted(fitted: Fitted, table: Table, budgets: Floats) -> tuple[Policy, Floats]:
+    """Return a policy, and its thresholds moved together until each budget is met on the rows."""
+    policy = fitted.policy
+    scores = trace(policy, table).scores
+    problem = Problem(scores, np.zeros_like(scores), table.costs + policy.overhead, table.unit)
+    base = policy.thresholds
+    span = float(np.ptp(scores)) + float(np.ptp(base)) + 1.0
+    levels = [
+        meet_budget(problem, lambda t: base + t, -span, span, float(budget), start=0.0).thresholds
+        for budget in budgets
+    ]
+    return policy, np.maximum.accumulate(np.array(levels), axis=0)

@@ -1,0 +1,210 @@
+"""A policy run over a table by the code that is deployed: what it did, and what every exit said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt._table import Table
+from policyopt.runtime._answers import Identity
+from policyopt.runtime._decision import Trace
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._experts import ExpertPolicy, policy_of, renumbered
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._typing import Bools, Floats, Ints
+
+_ROWS = 8192  # whose feature vectors are read at a time
+
+
+@dataclass(frozen=True)
+class Traced(Trace):
+    """A `Trace` of a table's rows, with what they cost and whether the answers are right.
+
+    Columns are the K exits that the policy runs; `path` gives the model's number of each.
+    """
+
+    cost: (
+        Floats  # (N,): paid by each row at the exit it takes, the policy's own arithmetic included
+    )
+    exit_costs: Floats  # (K,): what it would cost on average if all rows left there
+    labels: npt.NDArray[np.int32] | None  # (N,): classes; None unless every row has one
+    correct: Bools | None  # (N, K): of the policy's answers; None unless known of every row
+    model_exits: int = 0  # how many exits the model has; default K
+
+    def __post_init__(self) -> None:
+        if not self.model_exits:
+            object.__setattr__(self, "model_exits", self.exits)
+
+    @property
+    def exits(self) -> int:
+        """K, the exits that the policy runs."""
+        return self.scores.shape[1]
+
+    @property
+    def correct_taken(self) -> Bools | None:
+        """Whether the answer at the exit taken is right, (N,)."""
+        if self.correct is None:
+            return None
+        return self.correct[np.arange(len(self.exit)), self.position]
+
+
+def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
+    """Run a policy over labelled or unlabelled rows and keep every exit's score and prediction.
+
+    `samples` (N,) are the rows' numbers, which a policy that draws a coin looks at; default row i is sample i.
+    """
+    policy = policy_of(policy, single=True)
+    check_match(policy, table)
+    table = table.keep_exits(policy.path)
+    seen = _run(policy, table, np.arange(len(table)) if samples is None else samples)
+    stats = table.statistics
+    labels = stats.labels if stats.labels is not None and (stats.labels >= 0).all() else None
+    if isinstance(policy.answer, Identity):
+        known = stats.correct is not None and (stats.labels is None or labels is not None)
+        correct = stats.correct if known else None
+    else:
+        correct = None if labels is None else seen.predictions == labels[:, None]
+    return Traced(
+        seen.scores, seen.predictions, seen.thresholds, seen.exit,
+        table.paid(seen.position) + policy.overhead[seen.position],
+        table.mean_costs + policy.overhead, labels, correct, policy.model_exits, kept=policy.kept,
+    )  # fmt: skip
+
+
+def _run(policy: Policy, table: Table, samples: Ints) -> Trace:
+    """Run a policy over a table of the exits that it runs."""
+    if policy.reads_records and not policy.needs_features:
+        return policy.trace(_at_exits(policy, table.statistics.outputs()), samples)
+    n, exits = len(table), policy.exits
+    out = Trace(
+        np.empty((n, exits), order="F"), np.empty((n, exits), np.int32),
+        np.empty((n, exits - 1)), np.empty(n, np.int64), kept=policy.kept,
+    )  # fmt: skip
+    for part, outputs in _chunks(policy, table):
+        vectors = None
+        if policy.needs_features:
+            vectors = _at_exits(policy, [table.feature(k, part) for k in range(exits)])
+        seen = policy.trace(_at_exits(policy, outputs), samples[part], vectors)
+        for name in ("scores", "predictions", "thresholds", "exit"):
+            getattr(out, name)[part] = getattr(seen, name)
+    return out
+
+
+def _chunks(policy: Policy, table: Table) -> Iterator[tuple[slice, Sequence[Any]]]:
+    """Yield (rows, their outputs exit by exit): whole ones, or reduced where they do."""
+    if not policy.reads_records:
+        for part, outputs in table.chunks():
+            yield part, list(outputs.swapaxes(0, 1))
+        return
+    outputs = table.statistics.outputs()
+    for low in range(0, len(table), _ROWS):
+        part = slice(low, min(low + _ROWS, len(table)))
+        yield part, [output.take(part) for output in outputs]
+
+
+def _at_exits(policy: Policy, entries: Sequence[Any]) -> list[Any]:
+    """Return entries of the exits that the policy runs at their places among the model's exits."""
+    found: list[Any] = [None] * policy.model_exits
+    for k, entry in zip(policy.path, entries, strict=True):
+        found[k] = entry
+    return found
+
+
+def check_match(policy: Policy, table: Table) -> None:
+    """Refuse a table that the policy was not made for."""
+    pairs = {
+        "kind of outputs": (policy.kind, table.kind),
+        "exits": (policy.model_exits, table.model_exits),
+        "classes": (policy.classes, table.classes),
+        "cost unit": (policy.unit, table.unit),
+    }
+    for name, (made_for, got) in pairs.items():
+        if made_for != got:
+            step = "Use the policy with a cache of the same model, and the same --cost."
+            allowed = f"as the policy was fitted on: {made_for}"
+            raise input_error(f"{name} of the cache", allowed, got, step)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a policy did with N rows.
+
+    Attributes
+    ----------
+    exit : ndarray of shape (N,), int64
+        The model's number of the exit taken.
+    prediction : ndarray of shape (N,), int32
+    cost : ndarray of shape (N,), float64
+        Paid by each row: its own cost where the cache has costs per sample.
+    correct : ndarray of shape (N,), float64
+        0.0 or 1.0.
+    exits : int
+        How many the model has.
+    """
+
+    exit: Ints
+    prediction: npt.NDArray[np.int32]
+    cost: Floats
+    correct: Floats
+    exits: int
+
+    @property
+    def exit_share(self) -> Floats:
+        """Share of the rows that leave at each of the model's exits."""
+        return np.bincount(self.exit, minlength=self.exits) / len(self.exit)
+
+
+def replay(policy: Any, table: Table) -> Replay:
+    """Run a policy over the rows of a table.
+
+    Parameters
+    ----------
+    policy : Policy, ExpertPolicy, or a fit of either
+    table : Table
+        Labelled rows. Row i is sample i to a policy that draws a coin.
+
+    Returns
+    -------
+    Replay
+
+    Raises
+    ------
+    InputError
+        The policy was made for other exits, classes, outputs or unit; or the rows have no
+        context where it needs one.
+    """
+    policy = policy_of(policy)
+    _ = table.correct  # raises where a row has no label, before the work
+    if isinstance(policy, ExpertPolicy):
+        return _replay_experts(policy, table)
+    return _replay_one(policy, table, np.arange(len(table)))
+
+
+def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
+    check_match(policy, table)
+    found = trace(policy, table, samples)
+    correct = np.asarray(found.correct_taken, dtype=np.float64)
+    return Replay(found.exit, found.taken, found.cost, correct, table.model_exits)
+
+
+def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:
+    """Run each context's policy over its rows."""
+    if table.context is None:
+        step = "The policy has thresholds for each: import with a key 'context' (Python: context=)."
+        place = f"split '{table.split}'"
+        raise input_error(place, "one whose rows have a context", "rows without", step)
+    context = renumbered(table.context, table.contexts, policy.contexts)
+    n = len(table)
+    out = Replay(
+        np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n), np.empty(n), table.model_exits
+    )
+    for e in np.unique(context).tolist():
+        rows = np.flatnonzero(context == e)
+        part = _replay_one(policy.policies[e], table.take(rows), rows)
+        for name in ("exit", "prediction", "cost", "correct"):
+            getattr(out, name)[rows] = getattr(part, name)
+    return out

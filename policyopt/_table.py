@@ -1,0 +1,437 @@
+"""Tables: what methods are fitted on and policies replayed on, from one pass over a cache's outputs."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt._cache.data import CONTEXT, FEATURES_PREFIX, ExitData, Rows
+from policyopt._costs import kept_costs, rate_of
+from policyopt.runtime._decision import exit_numbers
+from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._files import refusing
+from policyopt.runtime._outputs import (
+    TOP,
+    ExitOutput,
+    log_of,
+    reduce_logits,
+    reduce_probabilities,
+    reduce_record,
+    with_log_prob,
+)
+from policyopt.runtime._typing import Array, Bools, Floats, Ints
+
+Progress = Callable[[int, int], None]
+#: Bytes of one exit's logits that are worked on at a time: they stay in the processor's cache.
+_PASS_BYTES = 1 << 20
+#: Bytes of the outputs that a table hands out at a time.
+_CHUNK_BYTES = 16 << 20
+#: Statistics larger than this go to a temporary file instead of memory.
+_SPILL_BYTES = 128 << 20
+
+
+@dataclass(frozen=True)
+class ExitStatistics:
+    """The reduced outputs of all exits for N samples; what is unknown is NaN or -1."""
+
+    top_prob: Floats  # (N, K, T), the T = min(3, C) largest, largest first
+    top_class: npt.NDArray[np.int32]  # (N, K, T), their classes
+    entropy: Floats  # (N, K), in nats
+    log_sum_exp: Floats  # (N, K)
+    correct: Bools | None  # (N, K)
+    labels: npt.NDArray[np.int32] | None  # (N,)
+
+    def __len__(self) -> int:
+        return len(self.top_prob)
+
+    @property
+    def exits(self) -> int:
+        """K."""
+        return self.top_prob.shape[1]
+
+    @property
+    def prediction(self) -> npt.NDArray[np.int32]:
+        """Predicted class, (N, K); -1 where an exit gave no answer."""
+        return self.top_class[:, :, 0]
+
+    @property
+    def confidence(self) -> Floats:
+        """Largest probability, (N, K)."""
+        return self.top_prob[:, :, 0]
+
+    @property
+    def margin(self) -> Floats:
+        """Largest less second probability, (N, K); NaN where unknown."""
+        if self.top_prob.shape[2] < 2:
+            return np.full(self.entropy.shape, np.nan)
+        return self.top_prob[:, :, 0] - self.top_prob[:, :, 1]
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Which of the columns that a record may lack are there: ``entropy``, ``margin``."""
+        first = self.take(np.arange(min(1, len(self))))
+        columns = {"entropy": first.entropy, "margin": first.margin}
+        return frozenset(name for name, c in columns.items() if not np.isnan(c).any())
+
+    def output(self, k: int) -> ExitOutput:
+        """Return exit k's columns as the runtime sees them."""
+        return ExitOutput(
+            self.top_class[:, k, 0],
+            self.top_prob[:, k],
+            self.top_class[:, k],
+            self.entropy[:, k],
+            self.log_sum_exp[:, k],
+        )
+
+    def outputs(self) -> list[ExitOutput]:
+        """Return all exits' columns, first exit first."""
+        return [self.output(k) for k in range(self.exits)]
+
+    def take(self, rows: Ints) -> ExitStatistics:
+        """Return the statistics of some rows."""
+        picked = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{n: a if a is None else a[rows] for n, a in picked.items()})
+
+    def keep_exits(self, kept: Sequence[int]) -> ExitStatistics:
+        """Return the statistics of some exits, ascending."""
+        picked = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "labels"}
+        at = list(kept)
+        return replace(self, **{n: a if a is None else a[:, at] for n, a in picked.items()})
+
+
+def exit_statistics(
+    rows: Rows, kind: str, *, threads: int | None = None, progress: Progress | None = None
+) -> ExitStatistics:
+    """Reduce all outputs of a split in one pass, chunk by chunk, by at most 8 threads.
+
+    Takes about 57 bytes per sample and exit (in a file once over 128 MiB), and a fixed working
+    space per thread.
+    """
+    first = rows.blocks[0]
+    if kind == "record":
+        n, exits = first["prediction"].shape
+        top = first["top_prob"].shape[2] if rows.has("top_prob") else 1
+        width = max(exits * top, 1)
+    else:
+        _, exits, width = first["outputs"].shape
+        top = min(TOP, width)
+    n = len(rows)
+    table = _allocate(n, exits, top)
+    size = max(_PASS_BYTES // (4 * width), 16)
+    chunks = list(rows.chunks(size))
+    workers = min(threads or min(os.cpu_count() or 1, 8), max(len(chunks) // 8, 1))
+    done, lock = 0, Lock()
+
+    def work(span: list[tuple[int, Any]]) -> None:
+        nonlocal done
+        scratch = np.empty((2, size, width), dtype=np.float32) if kind != "record" else None
+        for start, block in span:
+            _reduce_block(table, start, block, kind, top, scratch)
+            with lock:
+                done += len(next(iter(block.values())))
+                if progress:
+                    progress(done, n)
+
+    if workers == 1:
+        work(chunks)
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(work, [chunks[i::workers] for i in range(workers)]))
+    _check(table, kind)
+    return replace(table, **_labels(rows, table))
+
+
+def _reduce_block(
+    table: ExitStatistics, start: int, block: Any, kind: str, top: int, scratch: Any
+) -> None:
+    n = len(next(iter(block.values())))
+    here = slice(start, start + n)
+    for k in range(table.exits):
+        if kind == "logits":
+            output = reduce_logits(block["outputs"][:, k], top, scratch)
+        elif kind == "probabilities":
+            output = reduce_probabilities(block["outputs"][:, k], top, scratch)
+        else:
+            more = {name: block[name][:, k] for name in ("top_prob", "entropy") if name in block}
+            output = reduce_record(block["prediction"][:, k], block["confidence"][:, k], **more)
+        table.top_prob[here, k] = output.top_prob
+        table.top_class[here, k] = output.top_class
+        table.entropy[here, k] = output.entropy
+        table.log_sum_exp[here, k] = output.log_sum_exp
+
+
+def _allocate(n: int, exits: int, top: int) -> ExitStatistics:
+    spill = n * exits * (12 * top + 16) > _SPILL_BYTES
+
+    def array(shape: tuple[int, ...], dtype: type) -> Array:
+        if not spill:
+            return np.empty(shape, dtype)
+        # Lives as long as the mapping does. Room is taken first: a write to a mapped file for which
+        # there is none ends the process.
+        with refusing(tempfile.gettempdir()), tempfile.TemporaryFile() as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(dtype).itemsize)
+            return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+
+    return ExitStatistics(
+        top_prob=array((n, exits, top), np.float64),
+        top_class=array((n, exits, top), np.int32),
+        entropy=array((n, exits), np.float64),
+        log_sum_exp=array((n, exits), np.float64),
+        correct=None,
+        labels=None,
+    )
+
+
+def _check(table: ExitStatistics, kind: str) -> None:
+    """Refuse NaN and infinity; they surface in the log-sum-exp (or the confidence) of their row."""
+    column = table.confidence if kind == "record" else table.log_sum_exp
+    if not np.isfinite(column).all():
+        row, exit_ = np.argwhere(~np.isfinite(column))[0]
+        raise InputError(
+            f"'outputs' must be finite. Got NaN or infinity in row {row} at exit {exit_}. "
+            "Look for overflow (float16?) where the cache was written."
+        )
+
+
+def _labels(rows: Rows, table: ExitStatistics) -> dict[str, Any]:
+    labels = rows.array("labels").astype(np.int32) if rows.has("labels") else None
+    correct = None
+    if rows.has("correct"):
+        correct = np.asarray(rows.array("correct"), dtype=bool)
+    elif labels is not None:
+        correct = (table.prediction == labels[:, None]) & (labels >= 0)[:, None]
+    return {"labels": labels, "correct": correct}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Statistics and costs of N rows of one split."""
+
+    statistics: ExitStatistics
+    costs: Floats  # (K,) or (N, K), cumulative, in `unit`
+    unit: str
+    cost_name: str
+    kind: str
+    classes: int
+    split: str
+    cache: str  # the cache's fingerprint
+    source: Rows | None = None
+    places: Ints | None = None  # (N,), the rows' places in `source`
+    rate: float = 0.0  # cost of a multiply-add
+    cascade: bool = False  # whether a skipped exit costs nothing, see `Cost`
+    kept: tuple[int, ...] | None = None  # the model's numbers of the table's exits; None: all
+    model_exits: int = 0  # of the model; default K
+    contexts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.model_exits:
+            object.__setattr__(self, "model_exits", self.exits)
+
+    def __len__(self) -> int:
+        return len(self.statistics)
+
+    @property
+    def exits(self) -> int:
+        """K, the exits that the table is of."""
+        return self.statistics.exits
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        """The model's numbers of those exits, in order."""
+        return tuple(range(self.exits)) if self.kept is None else self.kept
+
+    @property
+    def mean_costs(self) -> Floats:
+        """Mean cumulative cost per exit, (K,)."""
+        return self.costs if self.costs.ndim == 1 else self.costs.mean(axis=0)
+
+    @property
+    def alone(self) -> Floats:
+        """Cost of looking at exit k only, (K,) or (N, K); cumulative where skipped exits are paid."""
+        return np.diff(self.costs, axis=-1, prepend=0.0) if self.cascade else self.costs
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it is known of every row which answers are right."""
+        stats = self.statistics
+        return stats.correct is not None and (
+            stats.labels is None or bool((stats.labels >= 0).all())
+        )
+
+    @property
+    def correct(self) -> Floats:
+        """Correctness as 0.0 or 1.0, (N, K)."""
+        stats = self.statistics
+        if stats.correct is None or not self.labelled:
+            raise InputError(
+                f"Split '{self.split}' must have a label for every row. Got rows without. "
+                "Import with --labels FILE or a key 'labels' (Python: labels=), or leave those rows out."
+            )
+        return stats.correct.astype(np.float64)
+
+    @property
+    def context(self) -> Ints | None:
+        """Number of each row's context among `contexts`, (N,); None where the rows have none."""
+        if not self.contexts or self.source is None:
+            return None
+        whole = self.source.array(CONTEXT).astype(np.int64)
+        return whole if self.places is None else whole[self.places]
+
+    def paid(self, exits: Ints) -> Floats:
+        """Return what each row pays for the exit it takes, (N,)."""
+        if self.costs.ndim == 1:
+            return self.costs[exits]
+        return np.take_along_axis(self.costs, exits[:, None], axis=1)[:, 0]
+
+    def take(self, rows: Ints) -> Table:
+        """Return some of the rows."""
+        costs = self.costs if self.costs.ndim == 1 else self.costs[rows]
+        places = rows if self.places is None else self.places[rows]
+        return replace(self, statistics=self.statistics.take(rows), costs=costs, places=places)
+
+    def keep_exits(self, kept: Sequence[int] | None) -> Table:
+        """Return the same rows as if the model had only some of its exits (ascending; None: all)."""
+        numbers = self.path if kept is None else exit_numbers(kept, self.path)
+        if numbers == self.path:
+            return self
+        at = [self.path.index(k) for k in numbers]
+        return replace(
+            self,
+            statistics=self.statistics.keep_exits(at),
+            costs=kept_costs(self.costs, at, self.cascade),
+            kept=numbers,
+        )
+
+    def chunks(self) -> Iterator[tuple[slice, npt.NDArray[np.floating]]]:
+        """Yield (rows, their outputs (n, K, C)), a few at a time."""
+        if self.source is None or not self.source.has("outputs"):
+            raise InputError(
+                f"Split '{self.split}' must hold all class outputs. Got records. "
+                "Import full logits, or choose a method that works on records."
+            )
+        size = max(_CHUNK_BYTES // (4 * self.exits * max(self.classes, 1)), 16)
+        places = np.arange(len(self)) if self.places is None else self.places
+        start, low = 0, 0
+        blocks = self.source.blocks
+        if (np.diff(places) < 0).any():  # not in the order in which they lie: one to pick from
+            blocks = ({"outputs": self.source.array("outputs")},)
+        for block in blocks:
+            outputs = block["outputs"]
+            end = start + len(outputs)
+            high = int((places < end).sum()) if len(blocks) > 1 else len(places)
+            for first in range(low, high, size):
+                rows = slice(first, min(first + size, high))
+                chosen = places[rows] - start
+                if self.kept is not None:
+                    yield rows, outputs[chosen[:, None], np.array(self.kept)]
+                else:
+                    yield rows, outputs[chosen]
+            start, low = end, high
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the cache keeps the model's feature vectors, exit by exit."""
+        return self.source is not None and self.source.has(f"{FEATURES_PREFIX}0")
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Which of the columns a score may need are there: those of the statistics, and more."""
+        whole = self.source is not None and self.source.has("outputs")
+        more = {"log_prob": whole, "features": self.has_features}
+        return self.statistics.known | {name for name, there in more.items() if there}
+
+    def feature(self, k: int, rows: slice = slice(None)) -> npt.NDArray[np.float32]:
+        """Return the model's feature vectors at the table's exit k, (N, D_k), float32."""
+        if not self.has_features:
+            raise InputError(
+                f"Split '{self.split}' must hold feature vectors. Got none. Import them with keys "
+                "features_0, features_1, ... (Python: features=), or choose a method without them."
+            )
+        assert self.source is not None
+        name = f"{FEATURES_PREFIX}{self.path[k]}"
+        places = np.arange(len(self)) if self.places is None else self.places
+        places, start = places[rows], 0
+        out: npt.NDArray[np.float32] | None = None
+        for block in self.source.blocks:
+            vectors = block[name]
+            here = np.flatnonzero((places >= start) & (places < start + len(vectors)))
+            if out is None:
+                out = np.empty((len(places), vectors.shape[1]), dtype=np.float32)
+            out[here] = vectors[places[here] - start]
+            start += len(vectors)
+        assert out is not None
+        return out
+
+    def log_prob(self) -> npt.NDArray[np.float32]:
+        """Return the logarithms of all class probabilities, (N, K, C), float32."""
+        out = np.empty((len(self), self.exits, self.classes), dtype=np.float32)
+        for rows, outputs in self.chunks():
+            for k in range(self.exits):
+                logits = log_of(outputs[:, k]) if self.kind == "probabilities" else outputs[:, k]
+                out[rows, k] = with_log_prob(reduce_logits(logits), logits).log_prob
+        return out
+
+
+class Tables:
+    """Makes tables from a cache; each physical part is passed over once, whatever is asked.
+
+    Parameters
+    ----------
+    data : ExitData
+    cost : str, optional
+        Name of the cost to use; default the cache's first.
+    progress : callable, optional
+        Called with (rows done, rows in all) during a pass.
+    """
+
+    def __init__(
+        self, data: ExitData, cost: str | None = None, progress: Progress | None = None
+    ) -> None:
+        if not isinstance(data, ExitData):
+            step = "po.open_cache(folder), or po.from_arrays(logits, labels, costs)."
+            raise input_error("data", "an opened cache", type(data).__name__, step)
+        self.data = data
+        self.cost = data.cost(cost)
+        self._progress = progress
+        self._passed: dict[str, ExitStatistics] = {}
+
+    def get(self, split: str, seed: int | None = None) -> Table:
+        """Return the table of a split; `seed` divides a pool (default: the cache's own)."""
+        data = self.data
+        key, rows = data.rows(split, seed)
+        if not len(rows):
+            got = f"'{split}' with none"
+            raise input_error("split", "with at least one row", got, "Choose other shares.")
+        if key not in self._passed:
+            self._passed[key] = exit_statistics(
+                data.splits[key], data.kind, progress=self._progress
+            )
+        if self.cost.values is not None:
+            costs: Any = np.array(self.cost.values)
+        else:
+            costs = np.asarray(data.splits[key].array(f"cost:{self.cost.name}"), dtype=np.float64)
+        table = Table(
+            self._passed[key],
+            costs,
+            self.cost.unit,
+            self.cost.name,
+            data.kind,
+            data.classes,
+            split,
+            data.fingerprint,
+            data.splits[key],
+            rate=rate_of(self.cost, data.costs),
+            cascade=self.cost.cascade,
+            contexts=data.contexts,
+        )
+        return table if len(rows) == len(table) else table.take(rows)

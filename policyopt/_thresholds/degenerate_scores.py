@@ -1,0 +1,88 @@
+"""Degenerate scores: those of an exit that differ by rounding only, where no threshold may stand between two.
+
+A regression that finds nothing gives all samples one score, up to the last bits of a sum. A threshold among
+those decides by noise: the rows at hand are divided as the budget asks, but by nothing that another runtime,
+or another order of summation, would reproduce. So the scores of such a flat exit are made equal before
+thresholds are chosen (solvers let equal scores leave together or not at all), and a threshold that then comes
+to lie at that score is moved out of the way, to "always" or "never" (`Problem.settled`).
+
+Only an exit all of whose scores lie that close counts. Elsewhere scores that crowd are told apart as
+before: a confidence of 1 - 1e-9 differs from one of 1 - 2e-9 by a half of what both know exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from policyopt.runtime._scores import Entropy, Margin, MaxProb, ScoreRule
+from policyopt.runtime._typing import Bools, Floats, Ints
+
+#: How far the scores of two runtimes may lie apart, in units of float32 rounding (2**-23) of the
+#: larger of score and 1: what exports are held to (`policyopt._export.manifest.ULPS`).
+ULPS = 64
+ROUNDING = ULPS * 2.0**-23
+_FEW = 64  # rows that are scored to see that an exit is not flat: nearly always they show it
+
+
+def rounding(rule: ScoreRule, low: Floats, high: Floats) -> Floats:
+    """Return how far the scores of exits between `low` and `high`, (K,) each, may lie apart by rounding, (K,).
+
+    In proportion to the larger of score and 1; of max_prob, margin and entropy, to their distance from 1, as
+    the sums that make them are.
+    """
+    if type(rule) in (MaxProb, Margin, Entropy):
+        return ROUNDING * np.maximum(1.0 - low, 0.0)
+    return ROUNDING * np.maximum(np.maximum(np.abs(low), np.abs(high)), 1.0)
+
+
+def collapse(
+    rule: ScoreRule, scores: Floats, equal: bool = False
+) -> tuple[Floats, tuple[int, ...]]:
+    """Return scores (N, K) of the deployed rule with those of flat exits made equal, and the flat exits.
+
+    `equal`: whether an exit whose scores are equal to the bit counts: of a learned score it does, of a count,
+    e.g. at exit 0, it says nothing.
+    """
+    middle, flat = _flat(rule, scores)
+    if not equal:
+        flat[:-1] &= (scores[:, :-1] != scores[:1, :-1]).any(axis=0)
+    return _put(scores, middle, flat)
+
+
+def collapse_held_out(
+    rule: ScoreRule, scores: Floats, deployed: Callable[[Ints], Floats]
+) -> tuple[Floats, tuple[int, ...]]:
+    """Return what `collapse` does, of rows that other fits of the rule scored, (N, K).
+
+    Whether an exit is flat is for the deployed rule to say (`deployed`, from places of rows to their scores):
+    the folds' constants may differ by more than rounding where each fold's scores are all equal, and what is
+    deployed cannot tell rows apart by that.
+    """
+    rows = len(scores)
+    few = np.unique(np.linspace(0, rows - 1, _FEW).astype(np.int64)) if rows else np.arange(0)
+    if not _flat(rule, deployed(few))[1].any():
+        return scores, ()
+    return _put(scores, *_flat(rule, deployed(np.arange(rows))))
+
+
+def _flat(rule: ScoreRule, scores: Floats) -> tuple[Floats, Bools]:
+    """Return the middle score of each exit, (K,), and which exits but the last are flat, (K,)."""
+    if len(scores) < 2:  # one row has nobody to be told from
+        return np.zeros(scores.shape[1]), np.zeros(scores.shape[1], dtype=bool)
+    low, high = scores.min(axis=0), scores.max(axis=0)
+    finite = np.isfinite(low) & np.isfinite(high)
+    low, high = np.where(finite, low, 0.0), np.where(finite, high, 0.0)
+    flat = finite & (high - low <= rounding(rule, low, high))
+    flat[-1] = False
+    return low + (high - low) / 2, flat
+
+
+def _put(scores: Floats, middle: Floats, flat: Bools) -> tuple[Floats, tuple[int, ...]]:
+    places = tuple(np.flatnonzero(flat).tolist())
+    if not places:
+        return scores, ()
+    out = np.array(scores, order="F")
+    out[:, flat] = middle[flat]
+    return out, places

@@ -1,0 +1,314 @@
+"""Joint search: all thresholds together, along the upper hull of (cost, value).
+
+At one price of cost, exact steps on ``value - price * cost``: each finds the best value of one threshold (or of
+two at once) with the others held. A sample's gain from leaving at exit k against going on is known, so summing
+gains by score gives every candidate's worth in one pass. Steps repeat until none helps.
+
+Prices are walked up and down, each search starting from its neighbour's result; next to each budget the price
+is then refined until no set of thresholds lies above the hull's edge. A budget between two corners of the hull
+is met by mixing them with a coin (``mix=True``), or, since policies are deterministic by default, by the best
+single set that costs the budget: on the way from one corner to the other, or from a corner by one threshold alone.
+
+Sources: Lagrangian relaxation with mixing on the hull, as in Dekoninck et al., ICML 2025, arXiv:2410.10347
+(binary search in lambda, then a coin between two policies); exact coordinate steps on the Lagrangian are
+folklore of cascade thresholds (sort by score, cumulate the gains, take the best prefix). Steps on two
+thresholds at once are ours: single ones get stuck where two exits trade places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from policyopt._thresholds.budget_search import meet_budget
+from policyopt._thresholds.problem import Problem, Solution, between
+from policyopt.runtime._policy import ALWAYS, NEVER
+from policyopt.runtime._typing import Bools, Floats, Ints
+
+Cuts = tuple[int, ...]
+#: Prices of the whole cost range, in units of accuracy: from "cost hardly matters" to "it is all".
+#: Negative ones trace the hull beyond its peak, for budgets larger than the best policy needs.
+_PRICES = np.concatenate([-np.logspace(0, -4, 7), np.logspace(-4, 2.5, 27)])
+_REFINEMENTS = 12  # per budget; each halves an edge of the hull or is the last
+_MOST_ROWS = 100_000  # more rows do not sharpen K-1 thresholds; the budget is met on all rows
+_BINS = 48  # candidates per threshold in a step on two; the following single steps are exact
+_REACH = 3  # steps on two take exits at most this far apart: many exits, few useful pairs
+_SMALL = 2_000  # up to here, searches also start from each "all leave at exit k"
+_TINY, _DRAWS = 100, 8  # up to here, from this many random cuts besides
+_TINY_GAIN = 1e-12
+
+
+def solve_joint(problem: Problem, budgets: Sequence[float], mix: bool = False) -> list[Solution]:
+    """Return jointly chosen thresholds for each budget."""
+    for budget in budgets:
+        problem.check_budget(budget)
+    corners = hull(subsample(problem), budgets)
+    costs = np.array([problem.cost(corner) for corner in corners])
+    return [_join(problem, corners, costs, budget, mix) for budget in budgets]
+
+
+def hull(
+    problem: Problem, budgets: Sequence[float], search: Lagrangian | None = None
+) -> list[Floats]:
+    """Return thresholds at the corners of the upper hull of (cost, value), cheapest first. Shapes: returns (K-1,)."""
+    search = search or Lagrangian(problem)
+    found = {tuple(cuts): search.point(cuts) for cuts in (search.first, search.last)}
+    (low, _), (high, _) = found.values()
+
+    def add(cuts: Ints) -> None:
+        found[tuple(int(c) for c in cuts)] = search.point(cuts)
+
+    for neighbour, prices in ((search.last, _PRICES), (search.first, _PRICES[::-1])):
+        for price in prices / max(high - low, 1e-300):
+            neighbour = search.best(float(price), [neighbour])
+            add(neighbour)
+    for budget in budgets:
+        for _ in range(_REFINEMENTS):
+            cuts, points = _corners(found)
+            at = int(np.clip(np.searchsorted(points[:, 0], budget), 1, max(len(cuts) - 1, 1)))
+            (c0, v0), (c1, v1) = points[at - 1], points[min(at, len(cuts) - 1)]
+            if c1 <= c0:
+                break
+            price = (v1 - v0) / (c1 - c0)
+            better = search.best(float(price), [np.array(cuts[at - 1]), np.array(cuts[at])])
+            cost, value = search.point(better)
+            if value - price * cost <= v0 - price * c0 + 1e-12:
+                break
+            add(better)
+    return [search.thresholds(np.array(c)) for c in _corners(found)[0]]
+
+
+def _corners(found: dict[Cuts, tuple[float, float]]) -> tuple[list[Cuts], Floats]:
+    cuts = sorted(found)
+    points = np.array([found[c] for c in cuts])
+    chosen = upper_hull(points)
+    return [cuts[i] for i in chosen], points[chosen]
+
+
+def upper_hull(points: Floats) -> list[int]:
+    """Return the indices of the upper hull of (cost, value) points, left to right, both ends kept.
+
+    The right end is the dearest point, even where its value is lower: a budget may be that large.
+    """
+    chain: list[int] = []
+    for i in np.lexsort((points[:, 1], points[:, 0])):
+        if chain and points[chain[-1], 0] == points[i, 0]:
+            chain.pop()  # same cost: the later one is worth at least as much
+        while len(chain) >= 2:
+            (ax, ay), (bx, by), (cx, cy) = points[chain[-2]], points[chain[-1]], points[i]
+            if (bx - ax) * (cy - ay) < (by - ay) * (cx - ax):
+                break
+            chain.pop()
+        chain.append(int(i))
+    return chain
+
+
+def subsample(problem: Problem) -> Problem:
+    """Return the problem of a random part of the rows, where there are more than a search needs."""
+    if problem.rows <= _MOST_ROWS:
+        return problem
+    rows = np.sort(np.random.default_rng(0).permutation(problem.rows)[:_MOST_ROWS])
+    costs = problem.costs if problem.costs.ndim == 1 else problem.costs[rows]
+    return Problem(problem.scores[rows], problem.value[rows], costs, problem.unit)
+
+
+def _join(
+    problem: Problem, corners: list[Floats], costs: Floats, budget: float, mix: bool
+) -> Solution:
+    """Meet the budget between the two corners next to it."""
+    dearer = int(np.clip(np.searchsorted(costs, budget), 1, len(costs) - 1))
+    low, high = corners[dearer - 1], corners[dearer]
+    if mix and costs[dearer - 1] < budget < costs[dearer]:
+        share = (budget - costs[dearer - 1]) / (costs[dearer] - costs[dearer - 1])
+        return Solution(low, high, float(share))
+    ordered = np.sort(problem.scores[:, :-1], axis=0)
+    ends = [positions_of(ordered, corner) for corner in (low, high)]
+    ways = [(ends[0], ends[1])]
+    for k in range(problem.exits - 1):
+        for corner in ends:
+            cheap, dear = corner.copy(), corner.copy()
+            cheap[k], dear[k] = 0.0, float(problem.rows)
+            ways.append((cheap, dear))
+    found = [_along(problem, ordered, way, budget) for way in ways]
+    cheapest, dearest = float(problem.mean_costs[0]), float(problem.mean_costs[-1])
+    least = budget - 0.01 * (budget - cheapest) - (dearest - cheapest) / problem.rows
+    single = [s for s in found if s.other is None and problem.cost(s.thresholds) >= least]
+    # The first of equals, so that noise in the last digit does not choose.
+    return max(single or found[:1], key=lambda s: problem.accuracy(s.thresholds))
+
+
+def _along(
+    problem: Problem, ordered: Floats, way: tuple[Floats, Floats], budget: float
+) -> Solution:
+    """Meet the budget on the straight way between two sets of thresholds, in positions."""
+    cheap, dear = way
+
+    def family(part: float) -> Floats:
+        return at_positions(ordered, cheap + part * (dear - cheap), ALWAYS, NEVER)
+
+    return meet_budget(problem, family, 0.0, 1.0, budget)
+
+
+def positions_of(ordered: Floats, thresholds: Floats) -> Floats:
+    """Return how many of the ordered scores (N, K-1) lie below thresholds (..., K-1), of their shape."""
+    rows = thresholds.reshape(-1, ordered.shape[1])
+    found = [[np.searchsorted(ordered[:, k], t) for k, t in enumerate(row)] for row in rows]
+    return np.array(found, dtype=np.float64).reshape(thresholds.shape)
+
+
+def at_positions(ordered: Floats, positions: Floats, lowest: float, highest: float) -> Floats:
+    """Return thresholds with about that many scores below each, (..., K-1), at the ends `lowest` and `highest`."""
+    rows = len(ordered)
+    at = np.atleast_2d(np.round(positions).astype(np.int64))
+    below = np.take_along_axis(ordered, np.clip(at - 1, 0, rows - 1), axis=0)
+    above = np.take_along_axis(ordered, np.clip(at, 0, rows - 1), axis=0)
+    middle = below + (above - below) / 2
+    middle = np.where(below < middle, middle, above)
+    found = np.where(at <= 0, lowest, np.where(at >= rows, highest, middle))
+    return found.reshape(positions.shape)
+
+
+class Lagrangian:
+    """The search over one problem's rows.
+
+    Thresholds are held as *cuts*, (K-1,) integers: cut a at exit k means "leave if the score is at
+    least the a-th distinct score of that exit"; 0 = always, the number of distinct scores = never.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._grid = _Grid.of(problem.scores)
+        self._value = np.ascontiguousarray(problem.value.T)
+        self._cost = np.ascontiguousarray(np.broadcast_to(problem.costs, problem.scores.shape).T)
+        sizes = np.array([len(level) for level in self._grid.levels])
+        count = len(sizes)
+        fixed = [np.where(np.arange(count) < k, sizes, 0) for k in range(count + 1)]
+        self.first, self.last = fixed[0], fixed[-1]
+        self._starts = fixed if problem.rows <= _SMALL else []
+        if problem.rows <= _TINY:
+            draws = np.random.default_rng(0).random((_DRAWS, count)) * (sizes + 1)
+            self._starts = [*fixed, *np.floor(draws).astype(np.int64)]
+
+    def best(self, price: float, starts: list[Ints]) -> Ints:
+        """Return the best cuts found at a price (value per unit of cost)."""
+        gains = self._value - price * self._cost
+        results = [_climb(gains, self._grid, start) for start in (*starts, *self._starts)]
+        return max(results, key=lambda found: found[0])[1]
+
+    def point(self, cuts: Ints) -> tuple[float, float]:
+        """Return mean cost and mean value of cuts on these rows."""
+        ranks = self._grid.ranks
+        return tuple(
+            float(_onward(table, ranks, cuts)[0].mean()) for table in (self._cost, self._value)
+        )  # type: ignore[return-value]
+
+    def thresholds(self, cuts: Ints) -> Floats:
+        """Return cuts as thresholds, (K-1,)."""
+        return self._grid.thresholds(cuts)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Candidate thresholds per exit: cut a = "leave if the score is at least the a-th level"."""
+
+    levels: list[Floats]  # distinct scores, ascending; cut 0 = always, len(levels) = never
+    ranks: Ints  # (K-1, N): level of each sample's score
+    coarse: Ints  # (K-1, N): the same in at most _BINS bins
+    edges: list[Ints]  # cut at each edge of those bins
+
+    @staticmethod
+    def of(scores: Floats) -> _Grid:
+        exits = scores.shape[1]
+        ranks = np.empty((exits - 1, len(scores)), dtype=np.int64)
+        coarse = np.empty_like(ranks)
+        levels, edges = [], []
+        for k in range(exits - 1):
+            level, ranks[k] = np.unique(scores[:, k], return_inverse=True)
+            edge = np.linspace(0, len(level), min(len(level), _BINS) + 1).round().astype(np.int64)
+            coarse[k] = np.searchsorted(edge, ranks[k], side="right") - 1
+            levels.append(level)
+            edges.append(edge)
+        return _Grid(levels, ranks, coarse, edges)
+
+    def thresholds(self, cuts: Ints) -> Floats:
+        out = np.empty(len(cuts))
+        for k, (cut, level) in enumerate(zip(cuts, self.levels, strict=True)):
+            below = level[cut - 1] if cut > 0 else ALWAYS
+            above = level[cut] if cut < len(level) else NEVER
+            out[k] = between(float(below), float(above))
+        return out
+
+
+def _climb(gains: Floats, grid: _Grid, start: Ints) -> tuple[float, Ints]:
+    """Improve cuts until no step on one or two of them helps; gains (K, N)."""
+    cuts = start.copy()
+    count = len(cuts)
+    worth = _onward(gains, grid.ranks, cuts)[0].mean()
+    while True:
+        before = worth
+        while True:
+            for k in range(count - 1, -1, -1):
+                _step_one(gains, grid, cuts, k)
+            now = _onward(gains, grid.ranks, cuts)[0].mean()
+            improved, worth = now > worth + _TINY_GAIN, max(now, worth)
+            if not improved:
+                break
+        for i, j in combinations(range(count), 2):
+            if j - i <= _REACH:
+                _step_two(gains, grid, cuts, i, j)
+        worth = max(worth, _onward(gains, grid.ranks, cuts)[0].mean())
+        if worth <= before + _TINY_GAIN:
+            return float(worth), cuts
+
+
+def _onward(gains: Floats, ranks: Ints, cuts: Ints, first: int = 0) -> Floats:
+    """Return what each sample earns from exit k on if it comes there, (K, N); rows from `first`."""
+    earned = np.empty_like(gains)
+    earned[-1] = gains[-1]
+    for k in range(len(cuts) - 1, first - 1, -1):
+        earned[k] = np.where(ranks[k] >= cuts[k], gains[k], earned[k + 1])
+    return earned
+
+
+def _comes(ranks: Ints, cuts: Ints, first: int, k: int) -> Bools:
+    """Return which samples, being at exit `first`, come to exit `k`, (N,)."""
+    alive = np.ones(ranks.shape[1], dtype=bool)
+    for j in range(first, k):
+        alive &= ranks[j] < cuts[j]
+    return alive
+
+
+def _step_one(gains: Floats, grid: _Grid, cuts: Ints, k: int) -> None:
+    """Set cut k to its best, the others held: exact, over all distinct scores."""
+    advantage = gains[k] - _onward(gains, grid.ranks, cuts, k + 1)[k + 1]
+    advantage *= _comes(grid.ranks, cuts, 0, k)
+    by_rank = np.bincount(grid.ranks[k], weights=advantage, minlength=len(grid.levels[k]))
+    worth = np.append(np.cumsum(by_rank[::-1])[::-1], 0.0)
+    choice = int(worth.argmax())
+    if worth[choice] > worth[cuts[k]] + _TINY_GAIN:
+        cuts[k] = choice
+
+
+def _step_two(gains: Floats, grid: _Grid, cuts: Ints, i: int, j: int) -> None:
+    """Set cuts i and j to their best pair among the bins' edges, if better than the present pair."""
+    ranks = grid.ranks
+    onward = _onward(gains, ranks, cuts, i)
+    at_i = _comes(ranks, cuts, 0, i)
+    at_j = _comes(ranks, cuts, i + 1, j)  # passes what lies between the two
+    neither = np.where(at_j, onward[j + 1], onward[i + 1])
+    rows, columns = len(grid.edges[i]), len(grid.edges[j])
+    leave_i = np.bincount(grid.coarse[i], weights=(gains[i] - neither) * at_i, minlength=rows - 1)
+    leave_j = np.bincount(
+        grid.coarse[i] * (columns - 1) + grid.coarse[j],
+        weights=(gains[j] - onward[j + 1]) * (at_i & at_j),
+        minlength=(rows - 1) * (columns - 1),
+    ).reshape(rows - 1, columns - 1)
+    # worth[a, b]: from edge a up leaves at i; of those below, from edge b up leaves at j.
+    worth = np.zeros((rows, columns))
+    worth[1:, :-1] = np.cumsum(np.cumsum(leave_j, axis=0)[:, ::-1], axis=1)[:, ::-1]
+    worth[:-1] += np.cumsum(leave_i[::-1])[::-1][:, None]
+    a, b = np.unravel_index(worth.argmax(), worth.shape)
+    if worth[a, b] > ((onward[i] - neither) * at_i).sum() + _TINY_GAIN:
+        cuts[i], cuts[j] = grid.edges[i][a], grid.edges[j][b]

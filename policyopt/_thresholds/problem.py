@@ -1,0 +1,119 @@
+"""What a threshold solver is given, and what it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from policyopt._thresholds.degenerate_scores import ROUNDING
+from policyopt.runtime._errors import BudgetError, message
+from policyopt.runtime._policy import ALWAYS, NEVER, first_exit
+from policyopt.runtime._typing import Floats, Ints
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Scores, values and costs of the rows on which thresholds are chosen."""
+
+    scores: Floats  # (N, K), of rows that did not train the score
+    value: Floats  # (N, K), of leaving at exit k: correctness (0 or 1), or its expectation
+    costs: Floats  # (K,) or (N, K), cumulative
+    unit: str = "units"
+    #: Exits whose scores differed by rounding only and were made equal (see `degenerate_scores`).
+    flat: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Solvers go exit by exit: columns side by side in memory are read several times faster.
+        object.__setattr__(self, "scores", np.asfortranarray(self.scores))
+
+    @cached_property
+    def mean_costs(self) -> Floats:
+        """Mean cumulative cost per exit, (K,)."""
+        return self.costs if self.costs.ndim == 1 else self.costs.mean(axis=0)
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return len(self.scores)
+
+    @property
+    def exits(self) -> int:
+        """K."""
+        return self.scores.shape[1]
+
+    @cached_property
+    def common(self) -> Floats:
+        """The score that all samples share at each exit but the last, NaN where they differ, (K-1,)."""
+        first = self.scores[0, :-1]
+        return np.where((self.scores[:, :-1] == first).all(axis=0), first, np.nan)
+
+    def settled(self, thresholds: Floats) -> Floats:
+        """Return thresholds that decide the same here, none of them at a score that all samples share.
+
+        Where all share a score, up to rounding, a threshold near it would leave the decision to the last bit of
+        whoever computes the score: it becomes "always" or "never".
+        """
+        # Scores lie within half of ROUNDING of the one they share: twice that leaves room for another's error.
+        near = np.abs(thresholds - self.common) <= 2 * ROUNDING * np.maximum(np.abs(self.common), 1)
+        if not near.any():
+            return thresholds
+        return np.where(near, np.where(self.common >= thresholds, ALWAYS, NEVER), thresholds)
+
+    def paid(self, exits: Ints) -> Floats:
+        """Return what each sample pays for the exit it takes, (N,)."""
+        if self.costs.ndim == 1:
+            return self.costs[exits]
+        return np.take_along_axis(self.costs, exits[:, None], axis=1)[:, 0]
+
+    def gained(self, exits: Ints) -> Floats:
+        """Return what leaving there is worth, per sample, (N,)."""
+        return np.take_along_axis(self.value, exits[:, None], axis=1)[:, 0]
+
+    def cost(self, thresholds: Floats) -> float:
+        """Return the mean cost of replaying `thresholds` on these rows."""
+        exits = first_exit(self.scores, thresholds)
+        if self.costs.ndim == 1:
+            return float(np.bincount(exits, minlength=self.exits) @ self.costs) / self.rows
+        return float(self.paid(exits).mean())
+
+    def accuracy(self, thresholds: Floats) -> float:
+        """Return the mean value of replaying `thresholds` on these rows."""
+        return float(self.gained(first_exit(self.scores, thresholds)).mean())
+
+    def within_reach(self, budget: float) -> float:
+        """Return the budget, within what these rows can cost (where costs differ by row)."""
+        return float(np.clip(budget, self.mean_costs[0], self.mean_costs[-1]))
+
+    def check_budget(self, budget: float) -> None:
+        """Refuse a budget that no policy can meet, naming the range that can."""
+        low, high = float(self.mean_costs[0]), float(self.mean_costs[-1])
+        slack = 1e-9 * max(abs(high), 1e-300)
+        if not low - slack <= budget <= high + slack:
+            part = 100 * (low + high) / 2 / high if high else 50
+            step = (
+                "The range runs from every sample leaving at exit 0 to every sample running all exits; "
+                f"choose a budget inside it, or a share of the full model such as {part:.0f}%."
+            )
+            allowed = f"in [{low:.6g}, {high:.6g}] {self.unit}"
+            raise BudgetError(message("budget", allowed, f"{budget:.6g}", step))
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Thresholds that meet a budget; where no single set does, another for a share of the samples."""
+
+    thresholds: Floats  # (K-1,)
+    other: Floats | None = None  # (K-1,)
+    share: float = 0.0
+
+
+def between(below: float, above: float) -> float:
+    """Return a number t with ``below < t <= above``, midway where there is room."""
+    if above >= NEVER:
+        return NEVER
+    if below <= ALWAYS:
+        return ALWAYS
+    middle = below + (above - below) / 2
+    return float(middle if below < middle <= above else above)

@@ -1,0 +1,253 @@
+"""Tiers and the links between them: what stages and bytes cost there; read from TOML or JSON of anyone.
+
+What it holds is what the partitioning papers measure first: the time of each stage on each tier and the
+bytes at each cut (Edgent, arXiv:1806.07840, Algorithm 1: layer sizes, regressed layer times, bandwidth;
+Pacheco & Couto, ISCC 2020, arXiv:2005.04099: a processing factor between edge and cloud and the bytes of
+each layer; SPINN, MobiCom 2020, arXiv:2008.06402: a profile per device; DDNN, ICDCS 2017, arXiv:1709.01921:
+bytes sent by a device). Departures: tiers stand in one row, each joined to the next by one link, so that
+what is sent from the first to the third passes the second; the bytes are those that really pass,
+compressed or not, and waiting in queues is not modelled: state times under the load that is expected.
+
+Of a file every field is checked by name, all sizes are bounded. Looked at before it is parsed: the size; in
+TOML, whose parser takes time that grows with the square of the parts of a key, the parts of keys and the
+depth of brackets too (JSON: see `runtime.strict_json`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policyopt.runtime import _strict_json as strict_json
+from policyopt.runtime._checks import MAX_NAME, MAX_UNIT, check_text
+from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._typing import Floats
+
+OBJECTIVES = ("latency", "energy", "price")
+MAX_TIERS = 8
+#: A description of 100 stages on 8 tiers, all of them measured, is a tenth of it.
+MAX_BYTES = 1 << 16
+MAX_PARTS, MAX_DEPTH, MAX_STAGES, MAX_NUMBER = 8, 16, 10_000, 1e15
+_SEE = "See docs/tiers.md for an example."
+
+
+@dataclass(frozen=True)
+class Tier:
+    """A place where stages run."""
+
+    name: str
+    ms_per_unit: float = 0.0  # of the cache's cost; unused where `stage_ms` is given
+    stage_ms: tuple[float, ...] = ()  # measured times of the K stages, heads included, instead
+    mJ_per_unit: float = 0.0
+    watts: float = 0.0  # energy of the time that it computes, added
+    price_per_unit: float = 0.0
+    price_per_hour: float = 0.0  # price of the time that it computes, added
+    most_stages: int | None = None  # that fit into its memory
+
+    def work(self, objective: str, amounts: Floats) -> Floats:
+        """Return what each stage costs here, shaped as `amounts`: (K,) or (N, K) units of cost."""
+        stages = amounts.shape[-1]
+        if len(self.stage_ms) not in (0, stages):
+            name = f"stage_ms of tier '{self.name}'"
+            raise _bad(name, f"{stages} times, one per stage", f"{len(self.stage_ms)}")
+        ms = self.ms_per_unit * amounts
+        if self.stage_ms:
+            ms = np.broadcast_to(np.array(self.stage_ms), amounts.shape)
+        if objective == "latency":
+            return ms
+        if objective == "energy":  # watts times milliseconds are millijoules
+            return self.mJ_per_unit * amounts + self.watts * ms
+        return self.price_per_unit * amounts + self.price_per_hour * ms / 3.6e6
+
+
+@dataclass(frozen=True)
+class Link:
+    """What joins a tier to the next; each way takes half the round trip. 1 kB is 1000 bytes."""
+
+    megabits_per_second: float
+    back_megabits_per_second: float = 0.0  # 0: the same
+    round_trip_ms: float = 0.0
+    mJ_per_kB: float = 0.0
+    price_per_GB: float = 0.0
+
+    def carry(self, objective: str, size: float, back: bool = False) -> float:
+        """Return what it costs to send `size` bytes."""
+        if objective == "latency":
+            speed = (self.back_megabits_per_second if back else 0.0) or self.megabits_per_second
+            return self.round_trip_ms / 2 + 8 * size / (speed * 1e3)
+        return size * (self.mJ_per_kB / 1e3 if objective == "energy" else self.price_per_GB / 1e9)
+
+
+@dataclass(frozen=True)
+class Tiers:
+    """T tiers from the one where inputs arise to the farthest, and what passes between them."""
+
+    tiers: tuple[Tier, ...]
+    links: tuple[Link, ...]  # T-1
+    input_bytes: float
+    cut_bytes: tuple[float, ...] = ()  # K-1, from stage to stage; a cascade's models read the input
+    answer_bytes: float | None = (
+        0.0  # on the way back to the first tier; None: used where it is found
+    )
+    message_bytes: float = 0.0  # that go along with all that is sent onward: the policy's state
+    head_share: tuple[float, ...] = ()  # of each stage's cost, saved where its exit is not kept
+    currency: str = "USD"
+    unit: str = ""  # of the cache's cost that the numbers are for; empty: not checked
+
+    def __post_init__(self) -> None:
+        names = [tier.name for tier in self.tiers]
+        if not 1 <= len(names) <= MAX_TIERS or len(set(names)) < len(names):
+            raise _bad("tier", f"1 to {MAX_TIERS} tiers of different names", names)
+        if len(self.links) != len(names) - 1:
+            allowed = f"{len(names) - 1} of them, one from each tier to the next"
+            raise _bad("link", allowed, f"{len(self.links)}")
+
+    def unit_of(self, objective: str) -> str:
+        """Return the unit of an objective: ms, mJ or the currency."""
+        return {"latency": "ms", "energy": "mJ"}.get(objective, self.currency)
+
+    def check(self, exits: int, cascade: bool, unit: str) -> None:
+        """Refuse a description that is not of a model with K exits whose cost is in `unit`."""
+        if self.unit and self.unit != unit:
+            step = "Choose another cost with --cost, or describe the tiers in its unit."
+            allowed = f"that of the cache's cost: {unit}"
+            raise input_error("unit of the tiers' model", allowed, self.unit, step)
+        for name, count in {"cut_bytes": exits - 1, "head_share": exits}.items():
+            given = len(getattr(self, name))
+            optional = name == "head_share" or cascade or len(self.tiers) == 1
+            if given != count and not (optional and given == 0):
+                raise _bad(f"{name} of the model", f"{count} numbers", f"{given}")
+        for tier in self.tiers:
+            tier.work("latency", np.zeros(exits))
+
+
+# Comments and strings, in which dots and brackets are but text; the longest quotes first. A string that
+# is not closed is taken to its end: nothing behind it is parsed, and none is looked at twice.
+_TEXT = re.compile(
+    r'#[^\n]*+|"""(?:[^\\]|\\.)*?(?:"{3,5}|\\?\Z)|'
+    r"""'''.*?(?:'{3,5}|\Z)|'[^'\n]*+'?|"""
+    r'"(?:[^"\\\n]|\\.)*+"?',
+    re.DOTALL,
+)
+_LONG_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{MAX_PARTS}}}")
+
+
+def load_tiers(path: str | os.PathLike[str]) -> Tiers:
+    """Read a description, TOML or (where the name ends so) JSON; `InputError` names what is wrong."""
+    path = Path(path)
+    data = strict_json.read_plain(path, "tiers", MAX_BYTES, _SEE)
+    if path.suffix.lower() == ".json":
+        return tiers_from(strict_json.parse(data, path.name, MAX_BYTES, _SEE))
+    try:
+        text = data.decode("utf-8")
+        _refuse_excess(text, path.name)
+        content = tomllib.loads(text)
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise _bad(path.name, "TOML", str(error)) from error
+    return tiers_from(content)
+
+
+def _refuse_excess(text: str, source: str) -> None:
+    """Refuse keys of many parts and deep nesting by the text alone."""
+    bare = _TEXT.sub(lambda found: "" if found[0][0] == "#" else "s", text)
+    if _LONG_KEY.search(bare):
+        raise _bad(source, f"TOML with keys of at most {MAX_PARTS} parts", "a longer one")
+    depth = 0
+    for sign in re.findall(r"[\[\]{}]", bare):
+        depth += 1 if sign in "[{" else -1
+        if depth > MAX_DEPTH:
+            raise _bad(source, f"TOML nested at most {MAX_DEPTH} deep", "deeper")
+
+
+def tiers_from(content: Any) -> Tiers:
+    """Build the description from what a file holds, checked; see docs/tiers.md for its fields."""
+    top = _fields("tiers", content, {"model", "tier", "link", "currency"}, {"model", "tier"})
+    known = {"input_bytes", "cut_bytes", "answer_bytes", "message_bytes", "head_share", "unit"}
+    model = _fields("model", top["model"], known, {"input_bytes"})
+    answer = model.get("answer_bytes", 0.0)
+    return Tiers(
+        tuple(_tier(i, one) for i, one in enumerate(_list("tier", top["tier"]))),
+        tuple(_link(i, one) for i, one in enumerate(_list("link", top.get("link", [])))),
+        _number("input_bytes of the model", model["input_bytes"]),
+        _numbers("cut_bytes of the model", model.get("cut_bytes", [])),
+        None if answer is False else _number("answer_bytes of the model", answer),
+        _number("message_bytes of the model", model.get("message_bytes", 0.0)),
+        _numbers("head_share of the model", model.get("head_share", []), most=1.0),
+        _text("currency", top.get("currency", "USD")),
+        _text("unit of the model", model["unit"]) if "unit" in model else "",
+    )
+
+
+def _tier(place: int, content: Any) -> Tier:
+    where = f"tier {place}"
+    rates = {"ms_per_unit", "mJ_per_unit", "watts", "price_per_unit", "price_per_hour"}
+    found = _fields(where, content, rates | {"name", "stage_ms", "most_stages"}, {"name"})
+    if ("ms_per_unit" in found) == ("stage_ms" in found):
+        raise _bad(where, "given ms_per_unit or stage_ms, one of the two", sorted(found))
+    most = found.get("most_stages")
+    if most is not None and (type(most) is not int or not 0 <= most <= MAX_STAGES):
+        raise _bad(f"most_stages of {where}", f"a whole number from 0 to {MAX_STAGES}", most)
+    return Tier(
+        _text(f"name of {where}", found["name"], MAX_NAME),
+        stage_ms=_numbers(f"stage_ms of {where}", found.get("stage_ms", [])),
+        most_stages=most,
+        **{name: _number(f"{name} of {where}", found[name]) for name in rates & found.keys()},
+    )
+
+
+def _link(place: int, content: Any) -> Link:
+    where, speeds = f"link {place}", ("megabits_per_second", "back_megabits_per_second")
+    found = _fields(where, content, set(Link.__dataclass_fields__), {"megabits_per_second"})
+    numbers = {n: _number(f"{n} of {where}", v, positive=n in speeds) for n, v in found.items()}
+    return Link(**numbers)
+
+
+def _bad(where: str, allowed: str, got: object) -> InputError:
+    return input_error(where, allowed, got, _SEE)
+
+
+def _fields(where: str, content: Any, known: set[str], needed: set[str]) -> Mapping[str, Any]:
+    if not isinstance(content, Mapping):
+        raise _bad(where, f"a table with {', '.join(sorted(known))}", content)
+    if content.keys() - known:
+        unknown = ", ".join(sorted(map(str, content.keys() - known)))
+        raise _bad(f"fields of {where}", f"of {', '.join(sorted(known))}", unknown)
+    if needed - content.keys():
+        missing = f"without {', '.join(sorted(needed - content.keys()))}"
+        raise _bad(where, f"given {', '.join(sorted(needed))}", missing)
+    return content
+
+
+def _list(where: str, value: Any) -> Sequence[Any]:
+    if not isinstance(value, list):
+        raise _bad(where, f"a list of tables, [[{where}]]", value)
+    return value
+
+
+def _text(where: str, value: Any, most: int = MAX_UNIT) -> str:
+    return check_text(where, value.strip() if isinstance(value, str) else value, most, _SEE)
+
+
+def _number(where: str, value: Any, most: float = MAX_NUMBER, positive: bool = False) -> float:
+    # Whole numbers of any length are compared as they are; comparing NaN is always false.
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
+    if not fits or (positive and value == 0):
+        low = "above 0" if positive else "0 or more"
+        shown = f"the text {value!r}" if isinstance(value, str) else value
+        raise _bad(where, f"a number, {low} and at most {most:g}", shown)
+    return float(value)
+
+
+def _numbers(where: str, value: Any, most: float = MAX_NUMBER) -> tuple[float, ...]:
+    if not isinstance(value, list):
+        raise _bad(where, "a list of numbers", value)
+    return tuple(_number(where, one, most) for one in value)

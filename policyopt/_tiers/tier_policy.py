@@ -1,0 +1,345 @@
+"""One tier's part of a policy: leave, go on, or send on; the same decisions as the whole policy.
+
+Each tier holds the whole policy (thresholds, rules) and runs the exits that stand on it. What a score or
+an answer remembers of earlier exits goes along in a message when a sample is sent on, so that rules with
+a memory (patience, combined answers) decide as if they had never moved. Numpy and the standard
+library only, as `policyopt.runtime`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt.runtime._artifact import from_dict, read_json, to_dict
+from policyopt.runtime._checks import MAX_NAME, check_text
+from policyopt.runtime._decision import Decision, State
+from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._files import refusing, write_file
+from policyopt.runtime._policy import Policy
+from policyopt.runtime._strict_json import digest_of
+from policyopt.runtime._typing import Array
+
+if TYPE_CHECKING:
+    from policyopt._tiers.plans import Plan
+
+FORMAT, MESSAGE, VERSION = "policyopt-tier-policy", "policyopt-tier-message", 1
+LEAVE, GO_ON, SEND_ON = "leave", "go on", "send on"
+#: Samples of one message: a batch that a tier runs side by side.
+MOST_SAMPLES = 1 << 12
+#: Bytes of each array of a message: 4096 samples that remember 512 numbers each.
+MOST_STATE = 16 << 20
+_FIELDS = {"format", "version", "tier", "exits", "next", "policy", "sha256"}
+_PARTS = {"format", "version", "policy", "position", "scalar", "samples", "arm", "answer", "rules"}
+_KINDS = ("<f8", "<f4", "<i8", "<i4", "<i2", "|i1", "|u1", "|b1")
+
+
+@dataclass(frozen=True, eq=False)
+class TierPolicy:
+    """The part of a policy that one tier runs.
+
+    Parameters
+    ----------
+    policy : Policy
+        The whole one.
+    tier : str
+        Name of the tier.
+    exits : tuple of int
+        The model's exits that it decides at; consecutive ones of the policy's path, perhaps none.
+    next : str or None
+        The tier that it sends on to.
+
+    Examples
+    --------
+    >>> from policyopt.runtime._scores import MaxProb
+    >>> whole = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "probabilities", 2)
+    >>> device, cloud = TierPolicy(whole, "device", (0,), "cloud"), TierPolicy(whole, "cloud", (1,))
+    >>> state = device.start()
+    >>> device.step(0, [0.6, 0.4], state)[0]
+    'send on'
+    >>> cloud.step(1, [0.3, 0.7], cloud.take_over(device.hand_over(state)))[0]
+    'leave'
+    """
+
+    policy: Policy
+    tier: str
+    exits: tuple[int, ...]
+    next: str | None = None
+
+    def __post_init__(self) -> None:
+        check_text("tier", self.tier, MAX_NAME)
+        if self.next is not None:
+            check_text("next", self.next, MAX_NAME)
+        path, exits, step = self.policy.path, self.exits, "Plan again."
+        at = path.index(exits[0]) if exits and exits[0] in path else 0
+        if exits and path[at : at + len(exits)] != exits:
+            raise input_error("exits of the tier", f"consecutive ones of {path}", exits, step)
+        if (self.next is None) != (bool(exits) and exits[-1] == path[-1]):
+            allowed = "given unless the tier has the policy's last exit"
+            raise input_error("next", allowed, self.next, step)
+
+    @cached_property
+    def identity(self) -> str:
+        """The whole policy's checksum, which tiers compare."""
+        return digest_of(to_dict(self.policy))
+
+    def start(self, samples: int | npt.ArrayLike = 0) -> State:
+        """Begin one sample, or several side by side, where nothing ran before; see `Policy.start`."""
+        return self.policy.start(samples)
+
+    def step(
+        self, k: int, output: object, state: State, features: object = None
+    ) -> tuple[Any, Decision]:
+        """Decide at exit k; see `Policy.step`.
+
+        Returns
+        -------
+        str, or ndarray of shape (n,) of str
+            ``"leave"``, ``"go on"`` to this tier's next exit, or ``"send on"`` to the next tier.
+        Decision
+        """
+        if k not in self.exits:
+            allowed = f"an exit of tier '{self.tier}': {self.exits}"
+            raise input_error("k", allowed, k, "See `exits`.")
+        decision = self.policy.step(k, output, state, features)
+        onward = SEND_ON if k == self.exits[-1] else GO_ON
+        if state.scalar:
+            return (LEAVE if decision.exit else onward), decision
+        return np.where(decision.exit, LEAVE, onward), decision
+
+    def hand_over(self, state: State) -> dict[str, Any]:
+        """Return what the next tier has to know of samples that are sent on, JSON-able.
+
+        At most 4096 samples, and 16 MiB per array of what scores and answers remember.
+        """
+        samples = len(state.arm)
+        if samples > MOST_SAMPLES:
+            step = "Run fewer side by side."
+            raise input_error("samples of the message", f"at most {MOST_SAMPLES}", samples, step)
+        return {
+            "format": MESSAGE,
+            "version": VERSION,
+            "policy": self.identity,
+            "position": state.position,
+            "scalar": state.scalar,
+            "samples": samples,
+            "arm": _packed(state.arm),
+            "answer": [_packed(a) for a in state.answer_state],
+            "rules": [[_packed(a) for a in rule] for rule in state.rule_states],
+        }
+
+    def take_over(self, message: Any) -> State:
+        """Return the state of samples (4096 at most) that another tier sent on.
+
+        The message came over a network: what is none, of another policy or of another exit is refused.
+        """
+        if not isinstance(message, dict) or message.keys() != _PARTS:
+            allowed = f"a mapping of {', '.join(sorted(_PARTS))}"
+            got = sorted(message) if isinstance(message, dict) else type(message).__name__
+            step = "Made by `hand_over` of the tier before."
+            raise input_error("message", allowed, f"{got!s:.200}", step)
+        if message["format"] != MESSAGE or not _is_version(message["version"]):
+            got = f"{message['format']!r:.80}, version {message['version']!r:.20}"
+            raise input_error("message", f"{MESSAGE}, version {VERSION}", got)
+        if message["policy"] != self.identity:
+            allowed, step = (
+                f"{self.identity[:12]}..., as here",
+                "Give all tiers the files of one plan.",
+            )
+            raise input_error("policy of the message", allowed, f"{message['policy']!r:.16}", step)
+        n, scalar, at = message["samples"], message["scalar"], message["position"]
+        answer, rules = message["answer"], message["rules"]
+        path, count = self.policy.path, len(self.policy.rules)
+        due = path.index(self.exits[0]) if self.exits else None
+        lists = isinstance(rules, list) and all(isinstance(r, list) for r in rules)
+        whole = type(at) is int and 0 <= at < len(path)
+        for name, fits, allowed in (
+            ("samples", type(n) is int and 0 <= n <= MOST_SAMPLES, f"at most {MOST_SAMPLES}"),
+            (
+                "scalar",
+                type(scalar) is bool and (not scalar or n == 1),
+                "true of 1 sample, or false",
+            ),
+            ("position", whole and due in (None, at), f"{due}, where tier '{self.tier}' begins"),
+            ("answer", isinstance(answer, list), "a list of arrays"),
+            ("rules", lists and len(rules) == count, f"{count} lists of arrays"),
+        ):
+            if not fits:
+                raise input_error(f"{name} of the message", allowed, f"{message[name]!r:.80}")
+        arm = _unpacked(message["arm"], n)
+        if arm.dtype != np.bool_ or arm.ndim != 1:
+            raise input_error("arm of the message", "truth values", str(arm.dtype))
+        rule_states = tuple(tuple(_unpacked(a, n) for a in rule) for rule in rules)
+        state = State(rule_states, tuple(_unpacked(a, n) for a in answer), arm, scalar)
+        return _checked(self.policy, state, at)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the tier's artifact (JSON)."""
+        content = {"format": FORMAT, "version": VERSION, "tier": self.tier}
+        content |= {"exits": list(self.exits), "next": self.next, "policy": to_dict(self.policy)}
+        text = json.dumps({**content, "sha256": digest_of(content)}, indent=2, allow_nan=False)
+        write_file(path, text + "\n")
+
+
+def load_tier(path: str | os.PathLike[str]) -> TierPolicy:
+    """Read a tier's artifact and check it.
+
+    Raises
+    ------
+    InputError
+        No such file, not JSON, not a tier's artifact, or changed since it was written.
+    """
+    content, name = read_json(path), "tier policy"
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        step = "`policyopt plan --out` writes one."
+        raise input_error(name, f"a file of format '{FORMAT}'", "another", step)
+    if not _is_version(content.get("version")) or content.keys() != _FIELDS:
+        got = f"version {content.get('version')}, fields {', '.join(sorted(content))}"
+        raise input_error(name, f"version {VERSION} with {', '.join(sorted(_FIELDS))}", got)
+    claimed = content.pop("sha256")
+    try:
+        same = digest_of(content) == claimed
+    except ValueError as error:  # a number too large for a float reads as infinity
+        step = "Plan again."
+        raise input_error(name, "free of infinite numbers", str(error), step) from error
+    if not same:
+        raise InputError(
+            "'tier policy' was changed after it was written. Got another checksum. Plan again."
+        )
+    exits, tier, following = content["exits"], content["tier"], content["next"]
+    whole = isinstance(exits, list) and all(type(k) is int for k in exits)
+    if not whole or not isinstance(tier, str) or not isinstance(following, (str, type(None))):
+        raise input_error(name, "such that exits are whole numbers and tiers texts", exits)
+    return TierPolicy(from_dict(content["policy"], "its policy"), tier, tuple(exits), following)
+
+
+def tier_policies(policy: Policy, plan: Plan, names: Sequence[str]) -> list[TierPolicy]:
+    """Divide a policy among the tiers that run a stage, in order.
+
+    Exits that the policy itself skips are left out. A tier beyond the policy's last exit is too.
+
+    Examples
+    --------
+    >>> from policyopt.runtime._scores import MaxProb
+    >>> from policyopt._tiers import Plan
+    >>> whole = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
+    >>> [(t.tier, t.exits, t.next) for t in tier_policies(whole, Plan((0, 1), (0, 2)), "abc")]
+    [('a', (0,), 'c'), ('c', (1,), None)]
+    """
+    used = [t for t in range(len(names)) if plan.stages(t) and t <= plan.tier[policy.path[-1]]]
+    following = [*(names[t] for t in used[1:]), None]
+    return [
+        TierPolicy(policy, names[t], tuple(k for k in plan.exits(t) if k in policy.path), after)
+        for t, after in zip(used, following, strict=True)
+    ]
+
+
+def emit(
+    policy: Policy, plan: Plan, names: Sequence[str], report: dict[str, Any], out: Path
+) -> list[Path]:
+    """Write policy.json, tier-0-NAME.json and so on, and plan.json; return their paths.
+
+    Each is written whole or not at all, plan.json last: it has their checksums. Tiers that an earlier
+    plan in the same folder wrote are removed: they would not go with these.
+    """
+    earlier = _earlier(out)
+    written = [out / "policy.json"]
+    policy.save(written[0])
+    for i, tier in enumerate(tier_policies(policy, plan, names)):
+        safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in tier.tier[:32])
+        written.append(out / f"tier-{i}-{safe}.json")
+        tier.save(written[-1])
+    whole = {"format": "policyopt-plan", "version": 1, **report}
+    whole["files"] = {path.name: _checksum(path) for path in written}
+    write_file(out / "plan.json", json.dumps(whole, indent=1, allow_nan=False) + "\n")
+    with refusing(out):
+        for old in set(earlier) - set(written):
+            old.unlink(missing_ok=True)
+    return [*written, out / "plan.json"]
+
+
+def _earlier(out: Path) -> list[Path]:
+    """Return the tiers' files that an earlier plan in the folder wrote, and none else has changed."""
+    try:
+        files = dict(read_json(out / "plan.json")["files"])
+        tiers = [path for path in out.glob("tier-*-*.json") if path.name in files]
+        plain = [path for path in tiers if path.is_file() and not path.is_symlink()]
+        return [path for path in plain if files[path.name] == _checksum(path)]
+    except (InputError, OSError, ValueError, LookupError, TypeError):
+        return []
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _is_version(version: object) -> bool:
+    return type(version) is int and version == VERSION  # true and 1.0 equal 1, too
+
+
+def _packed(array: Array) -> dict[str, Any]:
+    array = np.ascontiguousarray(array)
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    data = base64.b64encode(little.tobytes()).decode("ascii")
+    return {"dtype": little.dtype.str, "shape": list(array.shape), "data": data}
+
+
+def _unpacked(packed: Any, n: int) -> Array:
+    """Return an array of a message: its kind, first axis and number of bytes are checked."""
+    if not isinstance(packed, dict) or packed.keys() != {"dtype", "shape", "data"}:
+        raise input_error("array of the message", "a mapping of dtype, shape, data", "another")
+    shape, kind, data = packed["shape"], packed["dtype"], packed["data"]
+    if kind not in _KINDS:
+        raise input_error("dtype of the message", "of numbers or truth values", kind)
+    small = isinstance(shape, list) and all(type(s) is int and 0 <= s <= MOST_STATE for s in shape)
+    if not small or not 1 <= len(shape) <= 4 or shape[0] != n:
+        raise input_error("shape of the message", f"of {n} samples", shape)
+    size = np.dtype(kind).itemsize * prod(shape)
+    if not isinstance(data, str) or size > MOST_STATE or len(data) > 2 * MOST_STATE:
+        raise input_error("data of the message", f"at most {MOST_STATE} bytes", "another")
+    try:
+        raw = base64.b64decode(data, validate=True)
+    except ValueError as error:
+        raise input_error("data of the message", "base64", str(error)) from error
+    if len(raw) != size:
+        raise input_error("data of the message", f"{size} bytes", f"{len(raw)}", "Is it whole?")
+    if kind == "|b1" and raw.strip(b"\x00\x01"):
+        raise input_error("data of the message", "truth values, 0 or 1", "others")
+    return np.frombuffer(raw, kind).reshape(shape).astype(np.dtype(kind).newbyteorder("="))
+
+
+def _checked(policy: Policy, state: State, at: int) -> State:
+    """Refuse a state whose arrays are not those that the policy itself has after `at` exits."""
+    state.position = at
+    if policy.needs_features:  # whose widths are not known here
+        return state
+    model = policy.start([0])
+    for k in policy.path[:at]:
+        policy.step(k, _any_output(policy), model)
+    pairs = [(state.answer_state, model.answer_state)]
+    pairs += list(zip(state.rule_states, model.rule_states, strict=True))
+    for pair in pairs:
+        got, due = ([(a.dtype, a.shape[1:]) for a in arrays] for arrays in pair)
+        if got != due:
+            raise input_error("state in the message", f"arrays {due}", got, "Another policy?")
+    return state
+
+
+def _any_output(policy: Policy) -> Any:
+    """Return outputs of one sample that any policy of the kind accepts."""
+    if policy.kind != "record":
+        return np.full((1, policy.classes), 1.0 / policy.classes)
+    top = np.array([[0.5, 0.25]])
+    none = {"prediction": np.zeros(1, np.int32), "entropy": np.full(1, 0.5)}
+    return {**none, "confidence": top[:, 0], "top_prob": top}

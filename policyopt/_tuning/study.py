@@ -1,0 +1,621 @@
+"""The search itself: trials asked of Optuna, judged by cross-validation, told back, kept in a storage.
+
+Optuna's ``optimize`` counts trials per call and draws from one random stream. Here trials are
+counted over all calls and processes, and each draws from a stream of its own number: a study that
+was interrupted and resumed has the same trials as one that was not. A study is opened by a name that
+states what it judges: studies are never mixed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+import numpy as np
+
+from policyopt._cache.data import ExitData
+from policyopt._costs import Budget
+from policyopt._methods.registry import ROWS, make_method, parse_value
+from policyopt._methods.settings import Choice, Domain, Integer, Real
+from policyopt._table import Table, Tables
+from policyopt._tuning.objective import Objective, fold_rows, score_folds
+from policyopt.runtime._checks import check_seed
+from policyopt.runtime._errors import InputError, MissingExtraError, PolicyOptError, input_error
+from policyopt.runtime._text import SECRET
+
+_STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+#: More combinations than this are not listed: nobody tries them all.
+_LISTED = 10_000
+#: Two processes that start at once may both make the tables of a new file; the later one retries.
+_TRIES = 4
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The result of `tune`.
+
+    Standard errors are over folds, which share training rows: they are a little small. The best
+    of many trials is chosen by its value, so `value` is a little high. Quote neither as a result;
+    a replay on the test rows is one.
+
+    Attributes
+    ----------
+    method, objective : str
+    settings : dict
+        The best trial's, fixed ones included.
+    value, standard_error : float
+        Its mean over folds.
+    default_settings : dict
+        The method's own values of what was tuned, and the fixed settings.
+    default_value, default_error : float or None
+        None where the default could not be fitted.
+    gain, gain_error : float or None
+        Best less default, mean and standard error over folds (paired).
+    complete, pruned, failed : int
+        Number of trials.
+    exhausted : bool
+        Whether all combinations there are were tried.
+    study : str
+        Name of the study in its storage.
+    history : tuple of dict
+        One per trial: trial, state, value, standard_error, folds, realised_cost, default,
+        settings, error.
+    """
+
+    method: str
+    objective: str
+    settings: dict[str, Any]
+    value: float
+    standard_error: float
+    default_settings: dict[str, Any]
+    default_value: float | None
+    default_error: float | None
+    gain: float | None
+    gain_error: float | None
+    complete: int
+    pruned: int
+    failed: int
+    exhausted: bool
+    study: str
+    history: tuple[dict[str, Any], ...]
+
+    @property
+    def worthwhile(self) -> bool:
+        """Whether the gain is more than one standard error."""
+        return self.gain is None or self.gain > (self.gain_error or 0.0)
+
+    @property
+    def recommended(self) -> dict[str, Any]:
+        """The best settings where the gain is worthwhile, else the default ones."""
+        return self.settings if self.worthwhile else self.default_settings
+
+
+def tune(
+    data: ExitData,
+    method: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    objective: str = "area",
+    budget: Budget | None = None,
+    budgets: int | str | Sequence[Budget] = 5,
+    trials: int = 30,
+    folds: int = 5,
+    timeout: float | None = None,
+    storage: str | None = None,
+    cost: str | None = None,
+    seed: int = 0,
+    tables: Tables | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Tuned:
+    """Search a method's settings on split `fit`, by cross-validation; test rows are not touched.
+
+    The first trial is the method's default, so the best is never worse than it on these folds.
+
+    Parameters
+    ----------
+    data : ExitData
+    method : str
+        A name of the registry, perhaps with settings (``"max_prob:mix=false"``): those are fixed.
+    settings : mapping, optional
+        More settings that every trial has.
+    objective : {"area", "accuracy"}
+        Area under the accuracy-cost curve, or accuracy at `budget`; both at equal realised cost
+        (see `policyopt._tuning.objective`).
+    budget : float or str, optional
+        For ``accuracy``.
+    budgets : int, str or sequence
+        For ``area``: where each frontier is fitted.
+    trials : int
+        In all: a study found in the storage goes on until it has as many. Several processes may
+        work on one storage; then each may add one more.
+    folds : int
+    timeout : float, optional
+        Seconds after which no further trial starts.
+    storage : str, optional
+        Any storage URL of Optuna; default in memory, lost at the end.
+    cost : str, optional
+        Name of the cost; default the cache's first.
+    seed : int
+        Of the folds, the fits and the search: same seed, same trials.
+    tables : Tables, optional
+        Reuse of passes already made.
+    progress : callable, optional
+        Called with (trials done, in all, what).
+
+    Returns
+    -------
+    Tuned
+
+    Raises
+    ------
+    InputError
+        Nothing to tune, another study's storage, no labels, or no trial could be completed.
+    BudgetError
+        A budget that no policy can meet.
+
+    Examples
+    --------
+    >>> import numpy as np, policyopt as po
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 600)
+    >>> logits = rng.normal(size=(600, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
+    >>> data = po.from_arrays(logits, labels, costs=[1, 4], unit="ms")
+    >>> po.tune(data, "always")
+    Traceback (most recent call last):
+    policyopt.runtime._errors.InputError: 'method' must be one with settings to tune: ...
+    """
+    started = time.monotonic()
+    for name, value in (("trials", trials), ("seconds of timeout", timeout)):
+        if value is not None and not value > 0:
+            raise input_error(name, "more than 0", value, "E.g. --trials 30.")
+    search = make_search(method, settings)
+    aim = Objective(objective, budget, budgets)
+    tables, seed = tables or Tables(data, cost), check_seed(seed)
+    table = tables.get("fit")
+    # What would make every trial fail is refused before the first one.
+    fold_rows(len(table), folds, seed)
+    _ = table.correct  # needs a label for every row
+    aim.check(table)
+    plan = {
+        "method": search.method,
+        "objective": objective,
+        "cost": table.cost_name,
+        "rows": len(table),
+        "budgets": [float(b) for b in aim.wanted(table.mean_costs)],
+        "budget": budget,
+        "folds": folds,
+        "seed": seed,
+        "fixed": dict(search.fixed),
+        "space": {name: repr(domain) for name, domain in search.domains.items()},
+    }
+    name = study_name(search.method, objective, table.cache, plan)
+    with _quiet(), _kept_open(storage):
+        run = Run(open_study(storage, name, plan), search, table, aim, folds, seed)
+        while not run.exhausted():
+            done = len(counted(run.study))
+            if progress:
+                progress(min(done, trials), trials, run.standing())
+            enough = done >= trials and run.default_done()
+            late = timeout is not None and done and time.monotonic() - started > timeout
+            if enough or late:
+                break
+            run.trial(trials)
+        return _concluded(run, name)
+
+
+def _concluded(run: Run, study: str) -> Tuned:
+    """Find the best trial and hold it against the default; refuse where no trial was completed."""
+    search, history = run.search, records(run.study)
+    states = [record["state"] for record in history]
+    done = [record for record in history if record["state"] == "complete"]
+    if not done:
+        why = next((r["error"] for r in history if r["error"]), "none was started")
+        tried = f"None of {len(history)} trials of '{search.method}'"
+        raise InputError(f"{tried} could be completed: {why}")
+    # Of equal values the earliest: the default, where nothing is better than it.
+    best = max(done, key=lambda r: (r["value"], r["default"], -r["trial"]))
+    base = next((r for r in done if r["default"]), None)
+    gains = None if base is None else np.subtract(best["folds"], base["folds"])
+    default = {**search.fixed, **search.default}
+    return Tuned(
+        search.method,
+        run.objective.name,
+        {**default, **best["settings"]},
+        best["value"],
+        best["standard_error"],
+        default,
+        None if base is None else base["value"],
+        None if base is None else base["standard_error"],
+        None if gains is None else float(gains.mean()),
+        None if gains is None else _standard_error(gains),
+        states.count("complete"),
+        states.count("pruned"),
+        states.count("failed"),
+        run.exhausted(),
+        study,
+        tuple(history),
+    )
+
+
+def counted(study: Any) -> list[Any]:
+    """Return the trials that ended of themselves: not those running, waiting or interrupted."""
+    return [
+        t
+        for t in study.get_trials(deepcopy=False)
+        if t.state.name in ("COMPLETE", "PRUNED")
+        or (t.state.name == "FAIL" and "error" in t.user_attrs)  # set while the trial still runs
+    ]
+
+
+def records(study: Any) -> list[dict[str, Any]]:
+    """Return the trials as records (see `Tuned.history`), numbered anew in the order they began."""
+    found = []
+    for number, trial in enumerate(counted(study)):
+        values, notes = _folds(trial), trial.user_attrs
+        found.append(
+            {
+                "trial": number,
+                "state": _STATES[trial.state.name],
+                "value": float(np.mean(values)) if values else None,
+                "standard_error": _standard_error(values) if len(values) > 1 else None,
+                "folds": values,
+                "realised_cost": notes.get("realised_cost"),
+                "default": bool(notes.get("default", False)),
+                "settings": dict(trial.params),
+                "error": notes.get("error"),
+            }
+        )
+    return found
+
+
+def _folds(trial: Any) -> list[float]:
+    return [value for _, value in sorted(trial.intermediate_values.items())]
+
+
+def _standard_error(values: Any) -> float:
+    values = np.asarray(values, dtype=np.float64)
+    return round(float(values.std(ddof=1) / np.sqrt(len(values))), 12)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A method of the registry, the settings that every trial has, and those that are tried."""
+
+    method: str
+    fixed: Mapping[str, Any]
+    domains: Mapping[str, Domain]
+    default: Mapping[str, Any]  # the method's own values of what is tried
+
+    def start(self) -> dict[str, Any]:
+        """Return the default's values where a trial may have them; elsewhere it is not set."""
+        return {k: v for k, v in self.default.items() if _holds(self.domains[k], v)}
+
+    def combinations(self, seed: int = 0) -> list[dict[str, Any]] | None:
+        """Return all combinations in random order; None where there is no end of them."""
+        options = [_options(domain) for domain in self.domains.values()]
+        listed = [o for o in options if o is not None]
+        if len(listed) < len(options) or math.prod(len(o) for o in listed) > _LISTED:
+            return None
+        every = [dict(zip(self.domains, values, strict=True)) for values in product(*listed)]
+        return [every[i] for i in np.random.default_rng(seed).permutation(len(every))]
+
+
+def make_search(spec: str, fixed: Mapping[str, Any] | None = None) -> Search:
+    """Return what to search for a method; settings within its name, and `fixed` ones, are not tried."""
+    if not isinstance(spec, str):
+        make_method(spec)  # refuses it
+    name, _, inline = spec.partition(":")
+    if name in ROWS and not _space_of(name):
+        able = ", ".join(n for n in ROWS if _space_of(n)) or "none yet"
+        allowed, step = f"one with settings to tune: {able}", f"Use `policyopt fit` for {name}."
+        raise input_error("method", allowed, name, step)
+    make_method(spec, fixed)  # refuses by name what it does not know
+    pairs = (item.partition("=") for item in filter(None, inline.split("+")))
+    given = {**(fixed or {}), **{key: value for key, _, value in pairs}}
+    given = {key: parse_value(value) for key, value in given.items()}
+    space = _space_of(name)
+    domains = {key: domain for key, domain in space.items() if key not in given}
+    if not domains:
+        allowed = f"fewer than all that {name} can tune ({', '.join(space)})"
+        raise input_error("settings fixed", allowed, ", ".join(given), "Drop a --set.")
+    defaults = ROWS[name].settings()
+    return Search(name, given, domains, {key: defaults[key] for key in domains})
+
+
+def _space_of(name: str) -> dict[str, Domain]:
+    """Return the domains that a method of the registry declares and its row leaves open."""
+    row = ROWS[name]
+    return {k: domain for k, domain in row.load().space().items() if k not in row.preset}
+
+
+def _options(domain: Domain) -> list[Any] | None:
+    if isinstance(domain, Choice):
+        return list(domain.options)
+    if isinstance(domain, Integer) and domain.high - domain.low < _LISTED:
+        return list(range(domain.low, domain.high + 1))
+    return None
+
+
+def _holds(domain: Domain, value: Any) -> bool:
+    if isinstance(domain, Choice):
+        return _key_of({"": value}) in [_key_of({"": option}) for option in domain.options]
+    kinds = (int, float) if isinstance(domain, Real) else int
+    number = isinstance(value, kinds) and not isinstance(value, bool)
+    return number and domain.low <= value <= domain.high
+
+
+def _key_of(settings: Mapping[str, Any]) -> str:
+    """Return a text that tells settings apart, ``True`` from ``1`` too."""
+    return json.dumps(dict(settings), sort_keys=True, default=str)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the trials of a study share."""
+
+    study: Any
+    search: Search
+    table: Table
+    objective: Objective
+    folds: int
+    seed: int
+
+    @cached_property
+    def combinations(self) -> list[dict[str, Any]] | None:
+        """All there is to try; None where that has no end."""
+        return self.search.combinations(self.seed)
+
+    def exhausted(self) -> bool:
+        """Return whether every combination was tried, and the default too."""
+        return self.combinations is not None and self.default_done() and not self._untried()
+
+    def default_done(self) -> bool:
+        """Return whether the default's trial has ended."""
+        return any(t.user_attrs.get("default") for t in counted(self.study))
+
+    def standing(self) -> str:
+        """Return the best value so far, for a progress bar."""
+        values = [t.value for t in counted(self.study) if t.state.name == "COMPLETE"]
+        return f"best {max(values):.4f}" if values else "default"
+
+    def trial(self, wanted: int) -> None:
+        """Run the next trial; `wanted` in all decides whether a finite space is searched in full."""
+        optuna = _load_optuna()
+        trial, state = self.study.ask(), optuna.trial.TrialState
+        try:
+            value = self._judge(trial, self._choose(trial, wanted))
+        except optuna.TrialPruned:
+            self.study.tell(trial, state=state.PRUNED)
+        except PolicyOptError as error:  # settings that do not go together, a budget out of reach
+            trial.set_user_attr("error", str(error))
+            self.study.tell(trial, state=state.FAIL)
+        except BaseException:  # interrupted: whoever resumes the study tries these settings again
+            marks = {"again": True, "default": bool(trial.user_attrs.get("default"))}
+            self.study.enqueue_trial(trial.params, user_attrs=marks)
+            self.study.tell(trial, state=state.FAIL)
+            raise
+        else:
+            self.study.tell(trial, value)
+
+    def _choose(self, trial: Any, wanted: int) -> dict[str, Any]:
+        """Return the settings of a trial: the default, one left to try, or what the sampler says."""
+        optuna = _load_optuna()
+        every = self.study.get_trials(deepcopy=False)
+        running = [t for t in every if t.state.name == "RUNNING" and t.number != trial.number]
+        place = self._place(trial.number)
+        # What only others are running comes last: a process that was killed never ends its trial.
+        left = self._untried(wanted, running) or self._untried(wanted)
+        chosen: dict[str, Any] = {}
+        if not trial.user_attrs.get("again"):
+            begun = any(t.user_attrs.get("default") for t in running)
+            late = len(counted(self.study)) >= wanted  # whoever ran the default is gone: run it now
+            if not self.default_done() and (late or not begun):
+                trial.set_user_attr("default", True)
+                chosen = self.search.start()
+            elif left:
+                chosen = left[place % len(left)]
+        # Set after `ask`, when the number is known; so the settings are sampled independently.
+        seed = int(np.random.SeedSequence([self.seed, place]).generate_state(1)[0])
+        sampler = optuna.samplers.TPESampler(multivariate=False, constant_liar=True, seed=seed)
+        self.study.sampler = optuna.samplers.PartialFixedSampler(chosen, sampler)
+        # Where the default lies outside what may be tried, its trial goes without that setting.
+        names = self.search.start() if trial.user_attrs.get("default") else self.search.domains
+        values: dict[str, Any] = {}
+        for name, domain in self.search.domains.items():
+            if name not in names:
+                continue
+            if isinstance(domain, Choice):
+                values[name] = trial.suggest_categorical(name, list(domain.options))
+            else:
+                whole = isinstance(domain, Integer)
+                suggest = trial.suggest_int if whole else trial.suggest_float
+                values[name] = suggest(name, domain.low, domain.high, log=domain.log)
+        return values
+
+    def _judge(self, trial: Any, params: Mapping[str, Any]) -> float:
+        """Return the mean of the objective over folds, or raise what ended the trial."""
+        key = _key_of(params)
+        same = next((t for t in counted(self.study) if _key_of(t.params) == key and params), None)
+        if same is not None:  # tried before: the same folds would say the same
+            return self._repeat(trial, same)
+        method = make_method(self.search.method, {**self.search.fixed, **params})
+        scores = []
+        for score in score_folds(method, self.table, self.objective, self.folds, self.seed):
+            trial.report(score.value, len(scores))
+            scores.append(score)
+            # The default is what the best is held against: it is judged in full. After the last
+            # fold there is nothing left to save.
+            may = len(scores) < self.folds and not trial.user_attrs.get("default")
+            if may and trial.should_prune():
+                raise _load_optuna().TrialPruned
+        if scores[0].realised_cost is not None:
+            trial.set_user_attr("realised_cost", float(np.mean([s.realised_cost for s in scores])))
+        return float(np.mean([score.value for score in scores]))
+
+    def _repeat(self, trial: Any, same: Any) -> float:
+        for i, value in enumerate(_folds(same)):
+            trial.report(value, i)
+        if "error" in same.user_attrs:
+            raise PolicyOptError(same.user_attrs["error"])
+        if same.state.name == "PRUNED":
+            raise _load_optuna().TrialPruned
+        if "realised_cost" in same.user_attrs:
+            trial.set_user_attr("realised_cost", same.user_attrs["realised_cost"])
+        return same.value
+
+    def _untried(self, wanted: float = math.inf, running: Sequence[Any] = ()) -> list[Any]:
+        """Return the combinations left, where `wanted` trials are enough for all there are."""
+        if self.combinations is None or len(self.combinations) > wanted:
+            return []
+        tried = {_key_of(t.params) for t in (*counted(self.study), *running)}
+        return [c for c in self.combinations if _key_of(c) not in tried]
+
+    def _place(self, number: int) -> int:
+        """Return a trial's number among those that were not interrupted: it seeds the trial."""
+        return sum(
+            t.number < number and (t.state.name != "FAIL" or "error" in t.user_attrs)
+            for t in self.study.get_trials(deepcopy=False)
+        )
+
+
+def _load_optuna() -> Any:
+    """Import Optuna, or say which extra has it."""
+    try:
+        import optuna
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "Tuning needs the package 'optuna', which is not installed. "
+            "Install the extra that has it: pip install 'policyopt[fit]'."
+        ) from error
+    return optuna
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Optuna's log and its remarks on what is experimental to itself; our own table tells."""
+    optuna = _load_optuna()
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # SciPy's remark that a test over five folds has few values: known (see `_pruner`).
+            warnings.filterwarnings("ignore", module="scipy.stats")
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _pruner() -> Any:
+    """Return Optuna's pruner for paired values: the folds of a trial against those of the best.
+
+    A median rule would compare running means, though folds differ more than settings do; the
+    signed-rank test compares fold by fold. At p < 0.2 a trial ends once it is behind on each of
+    three folds (p = 1/8), or behind on four but for the smallest difference. With one of 0.1, as
+    Optuna has it, nothing could end before the fourth fold. An equal setting is lost by chance in
+    1 of 8 cases, which costs nothing; a better one seldom.
+    """
+    return _load_optuna().pruners.WilcoxonPruner(p_threshold=0.2)
+
+
+def study_name(method: str, objective: str, cache: str, plan: Mapping[str, Any]) -> str:
+    """Return the name of a study: what it judges, and a digest of all that its values depend on.
+
+    >>> study_name("margin", "area", "0123456789abcdef", {"folds": 5})
+    'margin, area, cache 0123456789ab, plan 13acaa7c'
+    """
+    digest = hashlib.sha256(_key_of({**plan, "cache": cache}).encode()).hexdigest()[:8]
+    return f"{method}, {objective}, cache {cache[:12]}, plan {digest}"
+
+
+def open_study(storage: str | None, name: str, plan: Mapping[str, Any]) -> Any:
+    """Create a study, or load the one of that name; None keeps it in memory.
+
+    A file (``sqlite:///PATH``) is one study's: another's is refused, for whoever names the same
+    file means to go on with it. A server holds many studies side by side, told apart by name.
+    """
+    left = _TRIES
+    while True:
+        left -= 1
+        try:
+            study = _create(storage, name)
+            study.set_user_attr("plan", _key_of(plan))  # for people
+            return study
+        except InputError:
+            raise
+        except Exception as error:  # of SQLAlchemy, of a driver, of Optuna: all mean a bad URL
+            if not left or not _passing(error):
+                step = "E.g. sqlite:///tuned/study.db; servers need their driver installed."
+                raise _refused(storage, "a storage URL that Optuna can open", error, step) from None
+            time.sleep(0.2 * (_TRIES - left))
+
+
+def _create(storage: str | None, name: str) -> Any:
+    optuna = _load_optuna()
+    place = optuna.storages.InMemoryStorage()
+    if storage is not None:
+        is_file = storage.startswith("sqlite")
+        # Several processes on one file wait for each other's writes instead of failing.
+        arguments = {"connect_args": {"timeout": 60}} if is_file else None
+        place = optuna.storages.RDBStorage(storage, engine_kwargs=arguments)
+        others = [other for other in optuna.get_all_study_names(place) if other != name]
+        if is_file and others:
+            step = (
+                "Another cache, cost, objective, seed or --set is another study: choose another "
+                "--out (or --storage), or delete that file to start anew."
+            )
+            allowed = f"empty or of this study: {name}"
+            raise input_error("storage", allowed, f"one of '{others[0]}'", step)
+    options = {"direction": "maximize", "pruner": _pruner(), "load_if_exists": True}
+    return optuna.create_study(storage=place, study_name=name, **options)
+
+
+def _passing(error: Exception) -> bool:
+    """Whether another process may have been about to make the tables."""
+    from sqlalchemy.exc import DBAPIError
+
+    internal = _load_optuna().exceptions.StorageInternalError
+    return isinstance(error, (DBAPIError, internal, RuntimeError, AssertionError))
+
+
+@contextmanager
+def _kept_open(storage: str | None) -> Iterator[None]:
+    """Say by name, and without its password, that a storage failed within the block."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, _load_optuna().exceptions.StorageInternalError) as error:
+        step = "The same command goes on where it stopped."
+        raise _refused(storage, "a storage that can be read and written", error, step) from None
+
+
+def _refused(storage: str | None, allowed: str, error: Exception, step: str) -> InputError:
+    # Not chained: what drivers raise may hold the password, and tracebacks are shown, too.
+    why = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return input_error("storage", allowed, _masked(f"{storage} ({why})", storage or ""), step)
+
+
+def _masked(text: str, url: str) -> str:
+    """Return a text without the passwords of a URL, in whatever form they stand in it.
+
+    >>> _masked("no host b@h (u:a%20b@h)", "mysql://u:a%20b@h/db?ssl_password=c")
+    'no host b@h (u:***@h)'
+    """
+    address, _, options = url.partition("?")
+    users = [part.rpartition("@")[0] for part in (address, url)]  # a password may hold ? and @
+    secrets = [(user.partition("://")[2] or user).partition(":")[2] for user in users]
+    secrets += [value for name, value in parse_qsl(options) if SECRET.search(name)]
+    for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
+        text = text.replace(secret, "***") if secret else text
+    return text

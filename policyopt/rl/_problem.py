@@ -1,0 +1,136 @@
+"""The exit problem of a cache's rows: what an agent sees of them, what it earns and pays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from policyopt._answers.crossfit import NAMES, CrossFitted, observe
+from policyopt._cache.data import ExitData
+from policyopt._methods.base import check_exits
+from policyopt._methods.episodes import Samples, samples_of
+from policyopt._methods.exit_batch import build_stopping_data
+from policyopt._methods.settings import check_choice, check_number
+from policyopt._table import Table, Tables
+from policyopt.runtime._answers import AnswerRule
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._scores.history import FEATURES, basis
+from policyopt.runtime._typing import Floats
+
+_FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class ExitProblem:
+    """Rows as episodes are played with them, and how they were made.
+
+    Attributes
+    ----------
+    samples : Samples
+        Basis columns of the history features, success and costs, the latter in shares of the full model.
+    table : Table
+        The rows.
+    answer : AnswerRule
+        What exits return.
+    features : {"distribution", "record"}
+        Name of the history features.
+    center, scale : ndarray of shape (K-1, F)
+        Of the features, over the rows of the first problem.
+    """
+
+    samples: Samples
+    table: Table
+    answer: AnswerRule
+    features: str
+    center: Floats
+    scale: Floats
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def exits(self) -> int:
+        """K."""
+        return self.samples.exits
+
+    @property
+    def columns(self) -> int:
+        """M, basis columns."""
+        return self.samples.columns.shape[2]
+
+
+def exit_problem(
+    data: ExitData | Tables,
+    split: str = "fit",
+    like: ExitProblem | None = None,
+    answer: str = "combined",
+    soft: float = 0.0,
+    seed: int = 0,
+) -> ExitProblem:
+    """Pose the exit problem on the rows of a split.
+
+    Parameters
+    ----------
+    data : ExitData or Tables
+    split : str
+        Its rows must be labelled.
+    like : ExitProblem, optional
+        Of the rows to train on: answers and standardisation are taken from it, nothing is fitted.
+    answer : str
+        What exits return: ``combined``, ``plain``, or another name of `policyopt._answers`; each row
+        is answered by a rule that it did not help to fit.
+    soft : float
+        Weight of soft success targets against 0/1 correctness (see `optimal_stopping`), in [0, 1].
+    seed : int
+        Of the folds of the answers.
+
+    Returns
+    -------
+    ExitProblem
+
+    Examples
+    --------
+    >>> import policyopt as po
+    >>> logits = np.random.default_rng(0).normal(size=(300, 3, 4))
+    >>> data = po.from_arrays(logits, np.arange(300) % 4, [1.0, 2.0, 4.0])
+    >>> train = exit_problem(data)
+    >>> test = exit_problem(data, "test", like=train)
+    >>> train.columns, train.samples.costs[0], len(test) > 0
+    (28, array([0.25, 0.5 , 1.  ]), True)
+    """
+    check_choice("answer", answer, NAMES)
+    check_number("soft", soft, most=1)
+    table = (data if isinstance(data, Tables) else Tables(data)).get(split)
+    check_exits(table)
+    if like is None:
+        name = "plain" if table.kind == "record" else answer
+        seen = build_stopping_data(table, name, soft, _FOLDS, seed)
+        samples = samples_of(seen.columns, seen.success, seen.table.costs)
+        return ExitProblem(samples, seen.table, seen.answer, seen.features, seen.center, seen.scale)
+    if table.exits != like.exits:
+        raise input_error("like", f"made of rows with {table.exits} exits", like.exits)
+    return replace(like, samples=_looked_at(table, like), table=table)
+
+
+def _looked_at(table: Table, like: ExitProblem) -> Samples:
+    """Return rows as another problem's answers and features show them."""
+    exits, labels = table.exits, table.statistics.labels
+    columns = [np.zeros((len(table), like.columns)) for _ in range(exits - 1)]
+    right, records = table.correct.copy(), table.kind == "record"  # says what is missing
+    history = FEATURES[like.features]
+    if records:
+        stream = [(np.arange(len(table)), table.statistics.outputs())]
+    else:
+        stream = observe(table, CrossFitted(like.answer), full=True)
+    for rows, seen in stream:
+        state = history.start(len(rows))
+        for k, output in enumerate(seen):
+            if not records and labels is not None:
+                right[rows, k] = output.prediction == labels[rows]
+            if k < exits - 1:
+                values, state = history.step(k, output, state)
+                columns[k][rows] = basis(values, like.center[k], like.scale[k], like.features)
+    full = float(like.table.mean_costs[-1])
+    share = np.broadcast_to(table.costs / (full if full > 0 else 1.0), right.shape)
+    return replace(samples_of(columns, right, table.costs), costs=np.ascontiguousarray(share))

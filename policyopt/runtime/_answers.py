@@ -1,0 +1,160 @@
+"""Answer rules: from the logits of exits 0..k to those of what exit k returns. numpy only."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._errors import input_error
+from ._outputs import reduce_logits, with_log_prob
+from ._parameters import Rule, array, make
+
+Logits = npt.NDArray[np.float32]
+#: Arrays with the samples on their first axis, so that survivors can be picked by index.
+State = tuple[npt.NDArray[Any], ...]
+#: Least log-odds of a class against the exit's largest, where exits are combined.
+FLOOR = np.float32(-30.0)
+#: Least and largest temperature of an artifact.
+LIMITS = (1e-6, 1e6)
+
+
+class AnswerRule(Rule, ABC):
+    """The class probabilities returned at exit k, made from the outputs of exits 0..k.
+
+    Probabilities come in as their logarithms; a constant added to a row changes nothing.
+    """
+
+    role = "answer"
+
+    @abstractmethod
+    def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
+        """Return the answer's logits at exit k, (n, C) float32, and the new state.
+
+        `logits` (n, C) are exit k's own, or log-probabilities; -inf marks a class that cannot be. Not
+        written to. `state` is what this rule left at exit k-1.
+        """
+
+    def start(self, samples: int, classes: int) -> State:
+        """Return the state of `samples` samples before exit 0."""
+        del samples, classes
+        return ()
+
+    def operations(self, k: int, classes: int) -> float:
+        """Return the multiply-adds that the rule spends at exit k, beyond the exit's own softmax."""
+        del k, classes
+        return 0.0
+
+
+class Identity(AnswerRule):
+    """What exit k says, unchanged."""
+
+    name = "plain"
+
+    def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
+        """Return the exit's own logits."""
+        return logits, state
+
+
+class Combined(AnswerRule):
+    """``log P_k = sum_{j<=k} weights[k, j] z_j + bias[k]``, normalised over the classes.
+
+    A weighted geometric mean of the class probabilities so far. Sources: Wołczyk et al., Zero Time Waste,
+    NeurIPS 2021, eq. 4 (weights and class biases fitted per exit); Jazbec et al., Towards anytime
+    classification in early-exit architectures, NeurIPS 2023, eq. 4 (product of experts). Logits stand for
+    log-probabilities here: they differ by a constant per row, which the normalisation takes away, so that
+    no earlier softmax need be computed or kept. Weights are 0 above the diagonal.
+    """
+
+    name = "combined"
+    weights: Any = array("K", "K", least=0)
+    bias: Any = array("K", "C", optional=True, default=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if np.triu(self.weights, 1).any():
+            raise input_error(
+                "weights of the answer", "0 for later exits", "others", "Check the policy."
+            )
+
+    def start(self, samples: int, classes: int) -> State:
+        """Start without outputs, (n, 0, C)."""
+        return (np.empty((samples, 0, classes), dtype=np.float32),)
+
+    def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
+        """Return the weighted sum of the logits so far."""
+        # Relative to the largest: a class that one exit rules out is unlikely, not impossible, else
+        # exits that rule out each other's classes leave none.
+        logits = np.maximum(logits - logits.max(axis=1, keepdims=True), FLOOR)
+        past = state[0]
+        out = np.zeros_like(logits)
+        for j in range(k + 1):  # in turn, so that a row's sum does not depend on its batch
+            weight = np.float32(self.weights[k, j])
+            if weight:
+                out += weight * (past[:, j] if j < k else logits)
+        if self.bias is not None:
+            out += self.bias[k].astype(np.float32)
+        return out, (np.concatenate([past, logits[:, None]], axis=1),)
+
+    def operations(self, k: int, classes: int) -> float:
+        """One multiply-add per class and exit with a weight, one addition per class bias."""
+        used = int(np.count_nonzero(self.weights[k])) + (self.bias is not None)
+        return float(classes * used)
+
+
+class Temperature(AnswerRule):
+    """``P_k = softmax(z_k / T_k)``, T_k in [1e-6, 1e6]: above 1 the exit is less sure; the class stays.
+
+    Guo et al., On calibration of modern neural networks, ICML 2017 (arXiv:1706.04599), eq. 9.
+    """
+
+    name = "temperature"
+    temperatures: Any = array("K", least=LIMITS[0], most=LIMITS[1])
+
+    def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
+        """Return the logits over the temperature, the largest moved to 0."""
+        with np.errstate(over="ignore"):  # far below the largest is -inf: a class that cannot be
+            below = logits - logits.max(axis=1, keepdims=True)
+            return below / np.float32(self.temperatures[k]), state
+
+    def operations(self, k: int, classes: int) -> float:
+        """One multiplication per class."""
+        return float(classes)
+
+
+class Vector(AnswerRule):
+    """``log P_k = scale[k] * log p_k + bias[k]``, normalised over the classes: a factor and a bias per class.
+
+    Guo et al., ICML 2017, section 4.2; on log-probabilities it is the diagonal case of Kull et al.,
+    Dirichlet calibration, NeurIPS 2019. Factors are over 0, so that a class that cannot be (-inf) stays
+    so. The logits are normalised first: with a factor per class, a constant added to a row would
+    otherwise change the answer.
+    """
+
+    name = "vector"
+    scale: Any = array("K", "C", least=1e-6, most=1e6)
+    bias: Any = array("K", "C", least=-1e6, most=1e6)
+
+    def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
+        """Return the scaled log-probabilities."""
+        log_prob = with_log_prob(reduce_logits(logits), logits).log_prob
+        assert log_prob is not None
+        with np.errstate(over="ignore"):
+            scaled = log_prob * self.scale[k].astype(np.float32)
+        return scaled + self.bias[k].astype(np.float32), state
+
+    def operations(self, k: int, classes: int) -> float:
+        """One multiply-add and one subtraction per class."""
+        return 2.0 * classes
+
+
+ANSWERS: dict[str, type[AnswerRule]] = {
+    rule.name: rule for rule in (Identity, Combined, Temperature, Vector)
+}
+
+
+def make_answer(name: str, params: Any) -> AnswerRule:
+    """Build an answer rule from its name and parameters, as an artifact holds them."""
+    return make(ANSWERS, "answer", name, params)

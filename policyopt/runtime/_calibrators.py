@@ -1,0 +1,144 @@
+"""Calibrators: from the top probability at exit k to that of being right. numpy only; fitted by `policyopt._answers`.
+
+They leave the answer and the decision as they are and say how far the answer can be trusted.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from ._arithmetic import EDGE, log_odds, lookup, sigmoid
+from ._errors import input_error
+from ._outputs import ExitOutput
+from ._parameters import Rule, array, make
+from ._typing import Floats
+
+_LARGEST = 1e9
+
+
+class Calibrator(Rule, ABC):
+    """The probability that exit k's prediction is right, from its top probability; fields hold one entry per exit."""
+
+    role = "calibrator"
+
+    @abstractmethod
+    def curve(self, k: int, top: Floats) -> Floats:
+        """Map top probabilities of exit k, (n,), to probabilities of being right, (n,)."""
+
+    def confidence(self, k: int, output: ExitOutput) -> Floats:
+        """Return the probability that exit k's prediction is right, (n,) float64 in [0, 1]."""
+        # A copy side by side in memory: numpy's arithmetic is then the same for one row and many.
+        return self.curve(k, np.ascontiguousarray(output.confidence, dtype=np.float64))
+
+
+class Platt(Calibrator):
+    """``sigmoid(slope[k] * logit(p) + offset[k])``.
+
+    Platt, Probabilistic outputs for support vector machines, 1999, on the score's log-odds.
+
+    Examples
+    --------
+    >>> Platt([1.0], [0.0]).curve(0, np.array([0.25, 0.9])).round(6)
+    array([0.25, 0.9 ])
+    """
+
+    name = "platt"
+    slope: Any = array("K", least=0, most=_LARGEST)
+    offset: Any = array("K", least=-_LARGEST, most=_LARGEST)
+
+    def curve(self, k: int, top: Floats) -> Floats:
+        """Map top probabilities; see the class."""
+        return sigmoid(self.slope[k] * log_odds(top) + self.offset[k])
+
+
+class Beta(Calibrator):
+    """``sigmoid(a[k] ln p - b[k] ln(1 - p) + c[k])``; a, b >= 0: the map never falls.
+
+    Kull, Silva Filho, Flach, Beta calibration, AISTATS 2017, eq. 1.
+    """
+
+    name = "beta"
+    a: Any = array("K", least=0, most=_LARGEST)
+    b: Any = array("K", least=0, most=_LARGEST)
+    c: Any = array("K", least=-_LARGEST, most=_LARGEST)
+
+    def curve(self, k: int, top: Floats) -> Floats:
+        """Map top probabilities; see the class."""
+        p = np.clip(top, EDGE, 1 - EDGE)
+        return sigmoid(self.a[k] * np.log(p) - self.b[k] * np.log1p(-p) + self.c[k])
+
+
+class Isotonic(Calibrator):
+    """A rising line through a few knots (top probability, that of being right) per exit, level beyond them.
+
+    Zadrozny & Elkan, Transforming classifier scores into accurate multiclass probability estimates, KDD 2002.
+
+    Examples
+    --------
+    >>> Isotonic([[0.4, 0.8]], [[0.5, 0.9]]).curve(0, np.array([0.1, 0.6, 1.0]))
+    array([0.5, 0.7, 0.9])
+    """
+
+    name = "isotonic"
+    knots: Any = array("M", each="K", least=0, most=1)
+    values: Any = array("M", each="K", least=0, most=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for k, (x, y) in enumerate(zip(self.knots, self.values, strict=True)):
+            if not len(x) or (np.diff(x) <= 0).any() or (np.diff(y) < 0).any():
+                raise input_error(
+                    f"knots of calibrator isotonic, exit {k}", "rising, their values not falling",
+                    x.tolist(), "Check the policy.",
+                )  # fmt: skip
+
+    def curve(self, k: int, top: Floats) -> Floats:
+        """Map top probabilities; see the class."""
+        return np.interp(top, self.knots[k], self.values[k])
+
+
+class Histogram(Calibrator):
+    """``values[k][j]`` for ``edges[k][j-1] <= p < edges[k][j]``; no inner edge is one bin.
+
+    Zadrozny & Elkan, Obtaining calibrated probability estimates from decision trees and naive Bayesian
+    classifiers, ICML 2001.
+
+    Examples
+    --------
+    >>> Histogram([[0.5]], [[0.3, 0.9]]).curve(0, np.array([0.4, 0.5]))
+    array([0.3, 0.9])
+    """
+
+    name = "histogram"
+    edges: Any = array("M", each="K", least=0, most=1)
+    values: Any = array("M+1", each="K", least=0, most=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for k, edges in enumerate(self.edges):
+            if (np.diff(edges) <= 0).any():
+                what = f"edges of calibrator histogram, exit {k}"
+                raise input_error(what, "rising", edges.tolist(), "Check the policy.")
+
+    def curve(self, k: int, top: Floats) -> Floats:
+        """Map top probabilities; see the class."""
+        return lookup(self.values[k], np.searchsorted(self.edges[k], top, side="right"))
+
+
+CALIBRATORS: dict[str, type[Calibrator]] = {
+    rule.name: rule for rule in (Platt, Beta, Isotonic, Histogram)
+}
+
+
+def make_calibrator(name: str, params: Any) -> Calibrator:
+    """Build a calibrator from its name and parameters, as an artifact holds them.
+
+    Examples
+    --------
+    >>> make_calibrator("platt", {"slope": [1.0], "offset": [0.5]}).params()
+    {'slope': [1.0], 'offset': [0.5]}
+    """
+    return make(CALIBRATORS, "calibrator", name, params)

@@ -1,0 +1,438 @@
+"""`DriftWatch`: notices without labels that requests are no longer like the reference.
+
+What is proven of its false alarms, what is not, and the sources: `policyopt.runtime._drift`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._arithmetic import coin
+from .._checks import check_seed, check_whole
+from .._errors import input_error
+from .._parameters import numbers
+from .._typing import Floats, Ints
+from .detector import BETS, GROUPS, WINDOWS, Sums, advance, start_sums
+from .reference import Reference, as_table, check_exit, checked_rows
+
+_FORMAT = "policyopt.drift/1"
+_LARGEST = 2**53
+_NEXT = "Restore what `state` returned."
+_FLOATS = {"sums": (BETS,), "histograms": (len(WINDOWS), GROUPS), "run": (), "moments": (2,)}
+
+
+@dataclass(frozen=True)
+class Movement:
+    """One statistic: its evidence of a change, and how it looks since that evidence began."""
+
+    statistic: str
+    level: float  #: its sum as a share of the limit: an alarm at 1
+    direction: str  #: lower, higher, wider or narrower of a score; "exit 2 more often"
+    before: float  #: mean or standard deviation of the score, whichever moved more; else the share
+    now: float
+    since: int  #: request at which the evidence began: an estimate of when the change came
+    requests: int  #: of this statistic since then
+
+    def __str__(self) -> str:
+        what = "share" if " " in self.direction else "mean"
+        what = "spread" if self.direction in ("wider", "narrower") else what
+        before, now = f"{self.before:.3g}", f"{self.now:.3g}"
+        # Coins break ties: of rows that are all alike, they alone can raise an alarm, a false one.
+        how = f"{self.direction}, {what} {before} -> {now}"
+        how = f"no visible movement, {what} {now}," if before == now else how
+        return f"{self.statistic}: {how} over {self.requests} requests since request {self.since}"
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """The inputs have changed."""
+
+    request: int  #: number of the request that raised it, from 0
+    moved: Movement  #: the statistic whose evidence is strongest
+    others: tuple[Movement, ...]  #: the rest, strongest first
+
+    def __str__(self) -> str:
+        return f"drift at request {self.request}: {self.moved}"
+
+
+class DriftWatch:
+    """Watches requests one by one, in constant time and memory; made by `fit` or `restore`.
+
+    Parameters
+    ----------
+    reference : Reference
+    run_length : int
+        Requests to a false alarm, in the mean at least.
+    seed : int
+        Of the coins that break ties.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> usual = rng.beta(5, 2, size=(900, 1))
+    >>> watch = DriftWatch.fit(usual, rng.integers(0, 3, 900), classes=3, steered=True)
+    >>> watch.update_batch(rng.beta(5, 2, size=(500, 1)), rng.integers(0, 3, 500))
+    >>> alarm = watch.update_batch(rng.beta(3, 3, size=(500, 1)), rng.integers(0, 3, 500))
+    >>> alarm.moved.statistic, alarm.moved.direction, 500 < alarm.request < 600
+    ('score at exit 0', 'lower', True)
+    """
+
+    def __init__(self, reference: Reference, run_length: int = 100_000, seed: int = 0) -> None:
+        check_whole("run_length", run_length, 1)
+        check_seed(seed)
+        self.reference = reference
+        self.run_length = int(run_length)
+        self.seed = int(seed)
+        self.requests = 0  #: how many came
+        self.sums = start_sums(reference.pool)  #: what is remembered of them
+        self.learning = 0  #: how many more make the new reference after ``reset(learn=...)``
+        self.alarm_at: int | None = None  #: request whose alarm stands
+
+    @classmethod
+    def fit(
+        cls,
+        scores: npt.ArrayLike,
+        predictions: npt.ArrayLike,
+        exits: npt.ArrayLike | None = None,
+        *,
+        classes: int,
+        path: Sequence[int] | None = None,
+        run_length: int = 100_000,
+        steered: bool = False,
+        bins: int = 32,
+        seed: int = 0,
+    ) -> DriftWatch:
+        """Learn from reference rows what requests look like.
+
+        Parameters
+        ----------
+        scores : array of shape (N, K)
+            The policy's; those past the exit taken are not read (NaN, say).
+        predictions : array of shape (N,), int
+            Class at the first exit; -1 where it gave none.
+        exits : array of shape (N,), int
+            Exit taken, the model's number. Not needed where `steered`.
+        classes : int
+            C.
+        path : sequence of K int, optional
+            `Policy.path`; default 0..K-1.
+        run_length : int
+            Mean number of requests to a false alarm, at least.
+        steered : bool
+            Thresholds change while deployed: watch the first exit only.
+        bins : int
+            Cells per score, at most.
+        seed : int
+
+        Returns
+        -------
+        DriftWatch
+
+        Raises
+        ------
+        InputError
+            Shapes that do not fit, scores that are not finite where reached, no rows.
+        """
+        check_whole("bins", bins, 2, 1024)
+        check_whole("classes", classes, 0, 1 << 20)
+        steered = bool(steered)
+        table = as_table(scores)
+        known = tuple(range(table.shape[-1])) if path is None else tuple(int(k) for k in path)
+        if not known or any(a >= b for a, b in zip((-1, *known), known, strict=False)):
+            raise input_error("path", "exit numbers, ascending", known, "E.g. path=policy.path.")
+        if exits is None and not steered:
+            step = "Or watch the first exit only: steered=True."
+            raise input_error("exits", "given", "none", step)
+        rows = checked_rows(table, predictions, exits, known, steered, classes)
+        if not len(table):
+            step = "E.g. rows of split 'calibrate'."
+            raise input_error("scores", "of one row or more", "none", step)
+        return cls(Reference.of(*rows, classes, known, steered, bins), run_length, seed)
+
+    @property
+    def limit(self) -> float:
+        """What a sum must reach to raise an alarm."""
+        return 2.0 * len(self.reference.columns) * self.run_length
+
+    @property
+    def alarm(self) -> Alarm | None:
+        """The alarm that stands, until `reset`."""
+        if self.alarm_at is None:
+            return None
+        first, *others = self.report()
+        return Alarm(self.alarm_at, first, tuple(others))
+
+    def update(self, scores: Any, prediction: int, exit: int | None = None) -> Alarm | None:
+        """Take a request in.
+
+        Parameters
+        ----------
+        scores : float, or sequence of float
+            At the exits that were run, first to last.
+        prediction : int
+            Class at the first exit; -1 where it gave none.
+        exit : int, optional
+            Exit taken, the model's number. Not needed where `steered`.
+
+        Returns
+        -------
+        Alarm or None
+            The alarm that this request raises. After one the watch stands still: see `reset`.
+
+        Raises
+        ------
+        InputError
+            Another number of scores than exits run, or one that is not finite.
+        """
+        path, steered = self.reference.path, self.reference.steered
+        taken = path[0] if steered else check_exit(exit, path)
+        given = as_table(scores)
+        run = path.index(taken) + 1
+        right = 1 <= given.shape[1] <= len(path) if steered else given.shape[1] == run
+        if len(given) != 1 or not right:
+            allowed = f"{run}, one per exit run"
+            raise input_error("scores", allowed, f"shape {np.shape(scores)}", "First exit first.")
+        row = np.full((1, len(path)), np.nan)
+        row[0, : given.shape[1]] = given[0]
+        return self.update_batch(row, [prediction], [taken])
+
+    def update_batch(
+        self, scores: npt.ArrayLike, predictions: npt.ArrayLike, exits: npt.ArrayLike | None = None
+    ) -> Alarm | None:
+        """Take n requests in, in order: the same bits as `update` on one after another.
+
+        Parameters
+        ----------
+        scores : array of shape (n, K)
+        predictions, exits : arrays of shape (n,)
+            As of `fit`.
+
+        Returns
+        -------
+        Alarm or None
+            The alarm that one of them raises; those after it are numbered and left.
+        """
+        reference = self.reference
+        if exits is None and not reference.steered:
+            step = "The watch was fitted without steered=True."
+            raise input_error("exits", "given", "none", step)
+        exits = None if reference.steered else exits
+        known = reference.path, reference.steered, reference.classes
+        cells, values = reference.read(*checked_rows(scores, predictions, exits, *known))
+        n, width = cells.shape
+        if self.requests + n >= _LARGEST // width:
+            most = _LARGEST // width
+            raise input_error("requests", f"below {most}", self.requests, "Fit a new watch.")
+        counters = self.requests * width + np.arange(n * width)
+        coins = coin(self.seed, counters).reshape(n, width)
+        raised = False
+        for i in range(n):
+            if self.alarm_at is None:
+                raised |= self._take(cells[i : i + 1], values[i : i + 1], coins[i : i + 1])
+            self.requests += 1
+        return self.alarm if raised else None
+
+    def _take(self, cells: Ints, values: Floats, coins: Floats) -> bool:
+        """Take one request, (1, J), in; return whether it raises an alarm."""
+        if self.learning:
+            self._learn(cells, values)
+            return False
+        sums = advance(self.sums, cells, values, coins, self.requests)
+        if float(sums.max()) < self.limit:
+            return False
+        self.alarm_at = self.requests
+        return True
+
+    def report(self) -> tuple[Movement, ...]:
+        """Return how each statistic stands and how it has moved, strongest evidence first."""
+        levels = self.sums.sums[0].mean(axis=-1) / self.limit
+        order = np.argsort(-levels, kind="stable").tolist()
+        return tuple(_movement(self.reference, self.sums, j, float(levels[j])) for j in order)
+
+    def reset(self, learn: int = 0) -> None:
+        """Watch on after an alarm, evidence cleared; the run length counts anew from here.
+
+        Parameters
+        ----------
+        learn : int
+            0: the reference stays (the inputs were repaired). Else that many requests to come
+            become the reference, in the same cells, and nothing is watched until they have come
+            (the change is there to stay, and the policy was fitted anew, say).
+        """
+        check_whole("learn", learn, 0)
+        self.alarm_at = None
+        self.learning = int(learn)
+        self.sums = start_sums(self.reference.pool)
+
+    def _learn(self, cells: Ints, values: Floats) -> None:
+        """Count one request into the reference to be."""
+        s = self.sums
+        here = cells[0] >= 0
+        s.recent[0, here, cells[0, here]] += 1
+        s.moments[0, here] += np.stack([values[0], values[0] ** 2], axis=-1)[here]
+        self.learning -= 1
+        if self.learning:
+            return
+        count = np.maximum(s.recent[0].sum(axis=-1), 1)
+        shift = s.moments[0, :, 0] / count
+        spread = np.sqrt(np.maximum(s.moments[0, :, 1] / count - shift**2, 0.0))
+        usual = np.stack([self.reference.moments[:, 0] + shift, spread], axis=-1)
+        self.reference = replace(self.reference, pool=s.recent[0].copy(), moments=usual)
+        self.sums = start_sums(self.reference.pool)
+
+    def state(self) -> dict[str, Any]:
+        """Return all of the watch, JSON-able: `restore` goes on as if nothing had happened."""
+        r, s = self.reference, self.sums
+
+        def rows(counts: Ints) -> list[list[int]]:
+            return [row[:width].tolist() for row, width in zip(counts, r.widths, strict=True)]
+
+        names = ("run_length", "seed", "requests", "learning", "alarm_at")
+        return {
+            "format": _FORMAT,
+            "path": list(r.path),
+            "classes": r.classes,
+            "steered": r.steered,
+            **{name: getattr(self, name) for name in names},
+            "edges": [e.tolist() for e in r.edges],
+            "usual": r.moments.tolist(),
+            "reference": rows(r.pool),
+            "pool": rows(s.pool[0]),
+            "recent": rows(s.recent[0]),
+            "start": s.start[0].tolist(),
+            **{name: getattr(s, name)[0].tolist() for name in _FLOATS},
+        }
+
+    @classmethod
+    def restore(cls, state: Any) -> DriftWatch:
+        """Return the watch that `state` described.
+
+        Raises
+        ------
+        InputError
+            Anything that `state` cannot have returned.
+        """
+        if not isinstance(state, Mapping) or state.get("format") != _FORMAT:
+            got = state.get("format") if isinstance(state, Mapping) else type(state).__name__
+            raise input_error("state", f"of format {_FORMAT}", got, _NEXT)
+        reference = _reference(state)
+        watch = cls(reference, _count(state, "run_length", 1), _count(state, "seed"))
+        watch.requests = _count(state, "requests", most=_LARGEST // len(reference.columns) - 1)
+        watch.learning = _count(state, "learning")
+        if state.get("alarm_at") is not None:
+            watch.alarm_at = _count(state, "alarm_at", most=watch.requests)
+        count, widths = len(reference.columns), reference.widths
+        watch.sums = sums = start_sums(_counts(state, "pool", widths))
+        sums.recent[0] = _counts(state, "recent", widths)
+        sums.start[0] = _array("start", state.get("start"), (count,), 0, watch.requests, True)
+        for name, shape in _FLOATS.items():
+            low = -np.inf if name == "moments" else 0
+            getattr(sums, name)[0] = _array(name, state.get(name), (count, *shape), low)
+        if (sums.moments[0, :, 1] < 0).any():
+            least = float(sums.moments.min())
+            raise input_error("moments", "sums of squares, 0 or more", least, _NEXT)
+        return watch
+
+
+# ---- how a statistic moved, in words and numbers
+
+
+def _movement(reference: Reference, sums: Sums, j: int, level: float) -> Movement:
+    """Say how a statistic's requests since its evidence began differ from the reference."""
+    recent, n = sums.recent[0, j], int(sums.recent[0, j].sum())
+    if reference.columns[j] is not None:
+        direction, before, now = _score(reference.moments[j], sums.moments[0, j], n)
+    else:
+        direction, before, now = _share(reference, j, recent, n)
+    since = int(sums.start[0, j])
+    return Movement(reference.names[j], level, direction, before, now, since, n)
+
+
+def _score(usual: Floats, moments: Floats, n: int) -> tuple[str, float, float]:
+    mean, spread = (float(v) for v in usual)
+    if not n:
+        return "still", mean, mean
+    shift = float(moments[0]) / n
+    now = max(float(moments[1]) / n - shift**2, 0.0) ** 0.5
+    # Standard errors that the mean and the logarithm of the spread lie away.
+    away = abs(shift) / max(spread, 1e-12) * n**0.5
+    ratio = abs(np.log(max(now, 1e-12) / max(spread, 1e-12))) * (2 * n) ** 0.5
+    if n > 1 and ratio > away:
+        return ("wider" if now > spread else "narrower"), spread, now
+    return ("lower" if shift < 0 else "higher"), mean, mean + shift
+
+
+def _share(reference: Reference, j: int, recent: Ints, n: int) -> tuple[str, float, float]:
+    usual = reference.pool[j] / max(int(reference.pool[j].sum()), 1)
+    share = recent / max(n, 1) if n else usual
+    cell = int(np.abs(share - usual).argmax())
+    how = "more often" if share[cell] > usual[cell] else "less often"
+    return f"{reference.label(j, cell)} {how}", float(usual[cell]), float(share[cell])
+
+
+# ---- what is read is checked, for files come from anywhere
+
+
+def _reference(state: Mapping[str, Any]) -> Reference:
+    path = _array("path", state.get("path"), None, 0, _LARGEST, True)
+    if not len(path) or not (np.diff(path) > 0).all():
+        raise input_error("path", "of one exit or more, ascending", path.tolist(), _NEXT)
+    steered = state.get("steered")
+    if not isinstance(steered, bool):
+        raise input_error("steered", "true or false", steered, _NEXT)
+    raw, scored = state.get("edges"), 1 if steered else len(path)
+    if not isinstance(raw, list) or len(raw) != scored:
+        raise input_error("edges", f"{scored} lists, one per score", type(raw).__name__, _NEXT)
+    edges = tuple(numbers("edges", e, 1) for e in raw)
+    if any((np.diff(e) <= 0).any() for e in edges):
+        raise input_error("edges", "ascending", "others", _NEXT)
+    classes = _count(state, "classes", most=1 << 20)
+    usual = _array("usual", state.get("usual"), (2 if steered else len(path) + 2, 2))
+    if (usual[:, 1] < 0).any():
+        least = float(usual[:, 1].min())
+        raise input_error("usual", "means and spreads, spreads 0 or more", least, _NEXT)
+    exits = tuple(int(k) for k in path)
+    blank = Reference(exits, classes, steered, edges, np.zeros((0, 0), np.int64), usual)
+    blank.check_size(_NEXT)
+    return replace(blank, pool=_counts(state, "reference", blank.widths))
+
+
+def _counts(state: Mapping[str, Any], name: str, widths: tuple[int, ...]) -> Ints:
+    """Return saved rows per cell, (J, M)."""
+    raw = state.get(name)
+    if not isinstance(raw, list) or len(raw) != len(widths):
+        allowed = f"{len(widths)} lists, one per statistic"
+        raise input_error(name, allowed, type(raw).__name__, _NEXT)
+    out = np.zeros((len(widths), max(widths)), dtype=np.int64)
+    for row, given, width in zip(out, raw, widths, strict=True):
+        # A sum over all cells must not leave what an integer and a float hold alike.
+        row[:width] = _array(name, given, (width,), 0, _LARGEST // max(widths), True)
+    return out
+
+
+def _count(state: Mapping[str, Any], name: str, least: int = 0, most: int = _LARGEST) -> int:
+    return check_whole(name, state.get(name), least, most, _NEXT)
+
+
+def _array(
+    name: str,
+    value: Any,
+    shape: tuple[int, ...] | None,
+    low: float = -np.inf,
+    high: float = np.inf,
+    whole: bool = False,
+) -> Floats:
+    """Return saved numbers, refused where their shape (None: any list) or a number is another."""
+    array = numbers(name, value, 1 if shape is None else len(shape))
+    if shape is not None and array.shape != shape:
+        raise input_error(name, f"of shape {shape}", array.shape, _NEXT)
+    wrong = (array < low) | (array > high) | (whole & (array != np.floor(array)))
+    if wrong.any():
+        allowed = f"{'whole numbers' if whole else 'numbers'} from {low:g} to {high:g}"
+        raise input_error(name, allowed, float(array[wrong][0]), _NEXT)
+    return array

@@ -1,0 +1,419 @@
+"""`ExpertPolicy`: one policy per context, for models with expert branches.
+
+A light classifier says what is wrong with an input (blur, noise, nothing): its context. The
+context chooses the branches that were trained for such inputs, and the thresholds that go with
+them. One context for all samples, or the same policy in all contexts, decides exactly as
+`Policy.decide` does.
+
+References
+----------
+R. G. Pacheco, F. D. V. R. Oliveira, R. S. Couto, "Early-exit deep neural networks for distorted
+images: providing an efficient edge offloading", GLOBECOM 2021, arXiv:2108.09343.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._checks import sample_numbers
+from ._decision import Decision, Decisions, State
+from ._errors import input_error
+from ._outputs import ExitOutput
+from ._policy import Policy
+from ._reading import as_array, read_exits
+from ._typing import Array, Floats, Ints
+
+#: More contexts than this are some other number (a class, a row), not a context.
+MAX_CONTEXTS = 1024
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def checked_names(names: object, least: int = 1) -> tuple[str, ...]:
+    """Return the names of contexts as a tuple; refused unless each is a name of its own."""
+    fits = isinstance(names, (list, tuple))
+    given = list(names) if isinstance(names, (list, tuple)) else []
+    fits = fits and all(isinstance(name, str) and _NAME.fullmatch(name) for name in given)
+    if not fits or not least <= len(given) <= MAX_CONTEXTS or len(set(given)) < len(given):
+        raise input_error(
+            "contexts", f"{least} to {MAX_CONTEXTS} different names of A-Z a-z 0-9 _ . -", names,
+            "E.g. ['clean', 'blur', 'noise'].",
+        )  # fmt: skip
+    return tuple(given)
+
+
+def context_numbers(context: npt.ArrayLike, experts: int, samples: int) -> Ints:
+    """Return contexts as (N,) int64, refused unless each is the number of an expert."""
+    array = as_array(context, "context")
+    if array.shape != (samples,) or (array.dtype.kind not in "iu" and array.size):
+        raise input_error(
+            "context", f"one whole number per sample: {samples}",
+            f"shape {array.shape}, dtype {array.dtype}", "Number the contexts from 0.",
+        )  # fmt: skip
+    off = np.flatnonzero((array < 0) | (array >= experts))
+    if len(off):
+        got = f"{array[off[0]]} at sample {off[0]}"
+        raise input_error("context", f"from 0 to {experts - 1}", got, "Number the contexts from 0.")
+    return array.astype(np.int64)
+
+
+def renumbered(context: npt.ArrayLike, names: tuple[str, ...], known: tuple[str, ...]) -> Ints:
+    """Return contexts that count `names` in the numbers of `known`."""
+    rows = context_numbers(context, len(names), np.size(context))
+    places = {name: e for e, name in enumerate(known)}
+    to = np.array([places.get(name, -1) for name in names], dtype=np.int64)
+    if (to[rows] < 0).any():
+        missing = names[int(rows[to[rows] < 0][0])]
+        raise input_error(
+            "context", f"one that the policy knows: {', '.join(known)}", missing,
+            "Fit it again with rows of that context.",
+        )  # fmt: skip
+    return to[rows]
+
+
+@dataclass(frozen=True, eq=False)
+class ExpertPolicy:
+    """One frozen policy per context: numpy only, ready to deploy.
+
+    Parameters
+    ----------
+    contexts : tuple of str
+        Names of the contexts, in the order of their numbers.
+    policies : tuple of Policy
+        One per context, for the same exits, classes, kind of outputs and unit.
+    provenance : mapping
+        How they were found; JSON-able, not used to decide.
+
+    Raises
+    ------
+    InputError
+        Names that are none or stand twice, another number of policies, policies that do not fit.
+
+    Examples
+    --------
+    >>> from policyopt.runtime._scores import MaxProb
+    >>> easy, hard = (
+    ...     Policy(MaxProb(), [t], [1.0, 3.0], "ms", "probabilities", 2) for t in (0.6, 0.9)
+    ... )
+    >>> policy = ExpertPolicy(("clean", "blur"), (easy, hard))
+    >>> outputs = np.array([[[0.8, 0.2], [1, 0]], [[0.8, 0.2], [0, 1]]])
+    >>> policy.decide(outputs, [0, 1]).exit
+    array([0, 1])
+    >>> policy.step(0, [0.8, 0.2], policy.start("blur")).exit
+    False
+    """
+
+    contexts: tuple[str, ...]
+    policies: tuple[Policy, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "contexts", checked_names(self.contexts))
+        several = isinstance(self.policies, Iterable)
+        policies = tuple(policy_of(p, True, "policies") for p in (self.policies if several else ()))
+        object.__setattr__(self, "policies", policies)
+        if len(self.policies) != len(self.contexts):
+            got = f"{len(self.policies)} for {len(self.contexts)} contexts"
+            raise input_error("policies", "one per context", got, "A policy may stand for several.")
+        for name in ("kind", "classes", "unit", "model_exits"):
+            values = [getattr(policy, name) for policy in self.policies]
+            if any(value != values[0] for value in values):
+                raise input_error(
+                    f"{name} of the policies", "the same in every context", values,
+                    "Fit them on outputs of the same model.",
+                )  # fmt: skip
+
+    @property
+    def kind(self) -> str:
+        """What `step` and `decide` are given: logits, probabilities or record."""
+        return self.policies[0].kind
+
+    @property
+    def classes(self) -> int:
+        """C; 0 where records do not say."""
+        return self.policies[0].classes
+
+    @property
+    def unit(self) -> str:
+        """Unit of the costs."""
+        return self.policies[0].unit
+
+    @property
+    def model_exits(self) -> int:
+        """How many exits the model has."""
+        return self.policies[0].model_exits
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether a score reads the model's own feature vectors."""
+        return any(policy.needs_features for policy in self.policies)
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        """The model's numbers of the exits that any of the policies runs, in order."""
+        return tuple(sorted(set().union(*(policy.path for policy in self.policies))))
+
+    @property
+    def costs(self) -> Floats:
+        """Cost of each exit on `path`, mean over the policies that run it (not over samples)."""
+        each = [dict(zip(p.path, p.costs.tolist(), strict=True)) for p in self.policies]
+        means = [np.mean([costs[k] for costs in each if k in costs]) for k in self.path]
+        return np.array(means, dtype=np.float64)
+
+    def number(self, context: int | str) -> int:
+        """Return the number of a context that is given by name or by number.
+
+        Raises
+        ------
+        InputError
+            No such context.
+        """
+        if isinstance(context, str) and context in self.contexts:
+            return self.contexts.index(context)
+        whole = isinstance(context, (int, np.integer)) and not isinstance(context, bool)
+        if not whole or not 0 <= int(context) < len(self.contexts):
+            allowed = f"one of {', '.join(self.contexts)}, or their numbers from 0"
+            raise input_error("context", allowed, context, "Ask the classifier of contexts.")
+        return int(context)
+
+    def policy_of(self, context: int | str) -> Policy:
+        """Return the policy of a context, e.g. to loop over its `path`."""
+        return self.policies[self.number(context)]
+
+    def start(
+        self, context: int | str | npt.ArrayLike, samples: int | npt.ArrayLike = 0
+    ) -> ExpertState:
+        """Begin one sample, or several side by side.
+
+        Parameters
+        ----------
+        context : int or str, or array of shape (n,), int
+            What the classifier of contexts says.
+        samples : int or array of shape (n,), int
+            The samples' numbers, see `Policy.start`; of several samples, 0 stands for 0..n-1.
+
+        Returns
+        -------
+        ExpertState
+        """
+        if isinstance(context, str) or np.ndim(context) == 0:
+            e = self.number(context)  # type: ignore[arg-type]
+            if np.ndim(samples) == 0:
+                state = self.policies[e].start(samples)
+                return ExpertState(np.array([e]), [(e, np.array([0]), state)], True)
+            context = np.full(len(np.asarray(samples)), e)
+        n = len(np.asarray(context))
+        numbers = sample_numbers(None if np.ndim(samples) == 0 and samples == 0 else samples, n)
+        rows = context_numbers(context, len(self.contexts), n)
+        groups = []
+        for e in np.unique(rows).tolist():
+            mine = np.flatnonzero(rows == e)
+            groups.append((e, mine, self.policies[e].start(numbers[mine])))
+        return ExpertState(rows, groups, False)
+
+    def step(self, k: int, output: object, state: ExpertState, features: object = None) -> Decision:
+        """Decide at exit k, each sample by its context's policy.
+
+        Parameters
+        ----------
+        k : int
+            The model's number of the exit: for one sample those of its policy's `path` in turn,
+            for several those of this `path`.
+        output : array of shape (C,) for one sample, (n, C) for several; mapping for records
+            What exit k of each sample's own expert gave.
+        state : ExpertState
+            From `start`; advanced in place.
+        features : array of shape (D_k,) for one sample, (n, D_k) for several, optional
+
+        Returns
+        -------
+        Decision
+            Of several samples, those whose policy skips exit k do not leave there (prediction -1,
+            score NaN); those whose policy ends before it have left.
+
+        Raises
+        ------
+        InputError
+            As `Policy.step`.
+        """
+        if state.scalar:
+            e, _, inner = state.groups[0]
+            return self.policies[e].step(k, output, inner, features)
+        if k not in self.path:
+            shown = ", ".join(map(str, self.path))
+            raise input_error("k", f"an exit that a policy runs: {shown}", k, "Loop over `path`.")
+        if not isinstance(output, (Mapping, ExitOutput)):
+            output = as_array(output)
+        n = len(state.context)
+        stop, prediction = np.zeros(n, dtype=bool), np.full(n, -1, dtype=np.int32)
+        score, confidence = np.full(n, np.nan), np.full(n, np.nan)
+        answers = []
+        for e, rows, inner in state.groups:
+            policy = self.policies[e]
+            if k not in policy.path:
+                stop[rows] = k > policy.path[-1]
+                continue
+            vectors = None if features is None else as_array(features)[rows]
+            found = policy.step(k, rows_of(output, rows), inner, vectors)
+            stop[rows], prediction[rows] = found.exit, found.prediction
+            score[rows], confidence[rows] = found.score, found.confidence
+            answers.append((rows, found._logits))
+        return Decision(stop, prediction, score, confidence, joined(answers, n))
+
+    def decide(
+        self,
+        outputs: object,
+        context: npt.ArrayLike,
+        samples: npt.ArrayLike | None = None,
+        features: Any = None,
+    ) -> Decisions:
+        """Decide for many samples whose outputs are all known.
+
+        Parameters
+        ----------
+        outputs : array of shape (N, K, C), or sequence of K outputs of one exit each
+            Each sample's are those of its own expert (see `route`).
+        context : array of shape (N,), int
+        samples : array of shape (N,), int, optional
+            Their numbers; default 0..N-1.
+        features : sequence of K arrays of shape (N, D_k), optional
+
+        Returns
+        -------
+        Decisions
+
+        Raises
+        ------
+        InputError
+            As `Policy.decide`; a context without a policy.
+        """
+        of = self.model_exits
+        n, rows_at = read_exits(outputs, of, self.classes, self.path)
+        contexts = context_numbers(context, len(self.contexts), n)
+        numbers = sample_numbers(samples, n)
+        found = Decisions(np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n))
+        # A policy without a sample looks at none: it checks the form of an empty batch.
+        for e in np.unique(contexts).tolist() or [0]:
+            policy, rows = self.policies[e], np.flatnonzero(contexts == e)
+            entries = [rows_at(k, rows) if k in policy.path else None for k in range(of)]  # type: ignore[arg-type]
+            part = policy.decide(entries, numbers[rows], vectors_of(policy, features, rows))
+            found.exit[rows], found.prediction[rows] = part.exit, part.prediction
+            found.cost[rows] = part.cost
+        return found
+
+    def save(self, path: Any) -> None:
+        """Write the artifact (JSON); see `policyopt.runtime._artifact`."""
+        from ._artifact import save_experts
+
+        save_experts(self, path)
+
+
+def policy_of(given: Any, single: bool = False, argument: str = "policy") -> Any:
+    """Return the policy that this is, or that a fit holds; `single`: expert branches are refused."""
+    fitted = hasattr(given, "policy") and hasattr(given, "expected")  # Fitted, FittedExperts
+    found = given.policy if fitted else given
+    if single and isinstance(found, ExpertPolicy):
+        step = "Take one of its `policies`: each is a policy of its own."
+        raise input_error(argument, "one policy", f"one each for {', '.join(found.contexts)}", step)
+    if isinstance(given, type) or not isinstance(found, (Policy, ExpertPolicy)):
+        step = "E.g. what policyopt.fit returns, or policyopt.load_policy(path)."
+        raise input_error(argument, "a Policy, or a fit that holds one", type(given).__name__, step)
+    return found
+
+
+def route(outputs_by_expert: Sequence[npt.ArrayLike], context: npt.ArrayLike) -> Array:
+    """Return of every sample the outputs of the expert that its context chose.
+
+    Parameters
+    ----------
+    outputs_by_expert : sequence of E arrays of shape (N, K, C)
+        What each expert's branches gave for all samples.
+    context : array of shape (N,), int
+        Number of the expert, from 0 to E-1, per sample.
+
+    Returns
+    -------
+    ndarray of shape (N, K, C)
+
+    Raises
+    ------
+    InputError
+        No expert, arrays of other shapes, a context without an expert.
+
+    Examples
+    --------
+    >>> route([np.zeros((2, 1, 3)), np.ones((2, 1, 3))], [1, 0])[:, 0, 0]
+    array([1., 0.])
+    """
+    arrays = [as_array(outputs, f"outputs of expert {e}") for e, outputs in
+              enumerate(outputs_by_expert)]  # fmt: skip
+    shapes = {array.shape for array in arrays}
+    if len(shapes) != 1 or arrays[0].ndim != 3:
+        raise input_error(
+            "outputs_by_expert", "one array (N, K, C) per expert, all of one shape",
+            f"shapes {sorted(shapes)}", "Run every expert on the same samples.",
+        )  # fmt: skip
+    rows = context_numbers(context, len(arrays), len(arrays[0]))
+    routed = np.empty(arrays[0].shape, dtype=np.result_type(*arrays))
+    for e, array in enumerate(arrays):
+        mine = rows == e
+        routed[mine] = array[mine]
+    return routed
+
+
+class ExpertState:
+    """Where some samples stand between exits, each in the hands of its context's policy."""
+
+    __slots__ = ("context", "groups", "scalar")
+
+    def __init__(self, context: Ints, groups: list[tuple[int, Ints, State]], scalar: bool) -> None:
+        self.context = context
+        self.groups = groups  # (context, rows of its samples, their state)
+        self.scalar = scalar
+
+    def keep(self, rows: Array) -> ExpertState:
+        """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""
+        chosen = np.arange(len(self.context))[rows]
+        place = np.empty(len(self.context), dtype=np.int64)
+        self.context = self.context[chosen]
+        groups = []
+        for e, members, state in self.groups:
+            place[members] = np.arange(len(members))
+            mine = np.flatnonzero(self.context == e)
+            if len(mine):
+                groups.append((e, mine, state.keep(place[chosen[mine]])))
+        self.groups = groups
+        return self
+
+
+def rows_of(output: Any, rows: Ints) -> Any:
+    """Return what an exit gave of some samples: outputs, a record or reduced columns."""
+    if isinstance(output, ExitOutput):
+        return output.take(rows)
+    if isinstance(output, Mapping):
+        return {key: as_array(column)[rows] for key, column in output.items()}
+    return output[rows]
+
+
+def vectors_of(policy: Policy, features: Any, rows: Ints) -> Any:
+    """Return the feature vectors of some samples, where the policy reads any."""
+    if features is None or not policy.needs_features or not isinstance(features, (list, tuple)):
+        return features
+    wanted = [k in policy.path for k in range(len(features))]
+    return [as_array(v)[rows] if w else None for v, w in zip(features, wanted, strict=True)]
+
+
+def joined(answers: list[tuple[Ints, Any]], n: int) -> Array | None:
+    """Return the answers' logits of all samples, (n, C); NaN where a policy skips the exit."""
+    if not answers or any(logits is None for _, logits in answers):
+        return None
+    first = np.asarray(answers[0][1])
+    joined = np.full((n, first.shape[1]), np.nan, dtype=np.result_type(*(a for _, a in answers)))
+    for rows, logits in answers:
+        joined[rows] = logits
+    return joined

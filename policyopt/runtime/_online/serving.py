@@ -1,0 +1,508 @@
+"""`Online`: a policy that adapts inside inference code. It decides, takes feedback, and is saved."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .._artifact import from_dict, to_dict
+from .._bandits import BANDITS, Bandit, make_bandit
+from .._bandits.saved_state import check_fields, refused
+from .._checks import check_seed, check_type, check_whole
+from .._decision import Decision, State
+from .._errors import InputError, input_error
+from .._experts import policy_of
+from .._files import write_file
+from .._forks import Line, parted, tell_of_forks
+from .._policy import Policy
+from .._strict_json import digest_of, parse, read_plain, to_text
+from .controller import Controller
+from .family import MAKES_ONE, PolicyFamily
+from .feedback import (
+    REVEALS,
+    REWARDS,
+    gain,
+    load_of,
+    overhead_range,
+    reveal_chances,
+    reward_range,
+)
+from .linucb import LinUCB
+from .splitee import SplitEE
+from .uee_ucb import UEEUCB
+
+#: Rules that say at each exit whether to leave; the others choose a level before a request starts.
+ExitRule = LinUCB | SplitEE | UEEUCB
+EXIT_RULES: dict[str, type[ExitRule]] = {rule.name: rule for rule in (LinUCB, SplitEE, UEEUCB)}
+
+FORMAT, VERSION = "policyopt-online", 1
+MAX_BYTES = 64 << 20
+FIELDS = (
+    "format", "version", "saves", "policy", "thresholds", "labels", "steering", "settings", "state", "sha256",
+)  # fmt: skip
+_SETTINGS = ("overhead", "reward", "reveal", "seed", "stream")
+_AGAIN = "Save it again."
+_REMEMBERED = 64  # files that an object may replace, the latest
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One request on its way through the exits; made by `Online.start`, used by one thread at a time."""
+
+    owner: Online
+    arm: int  #: the level it is served on; for rules by exit, what they planned
+    state: State
+    chances: Sequence[float] | None
+    exit: int | None = None  #: position of the exit taken on the policy's path; None on its way
+    done: bool = False
+    scores: list[float] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
+    predictions: list[int] = field(default_factory=list)
+
+
+class Online:
+    """A policy and who steers it: a bandit or the budget controller on a family, or a rule by exit.
+
+    Constant time and memory per request; safe to call from many threads. Per request: `start`,
+    `decide` at each exit until it says leave, then `feedback`, at once or whenever it is there.
+
+    Parameters
+    ----------
+    ladder : PolicyFamily or Policy
+        E.g. from `policyopt._online.families`: of two levels or more. Rules by exit look at no levels:
+        they take a policy.
+    steering : Bandit, Controller, LinUCB, SplitEE or UEEUCB
+        The last three say at each exit whether to leave, from confidences and predictions; the
+        prices of SplitEE and UEEUCB are their own, `overhead` is for what `feedback` returns.
+    overhead : float or (low, high)
+        Of going to the last exit, in units of the reward; earlier exits bear their share by cost.
+        A range: `feedback` says each time what it was; without that, the middle counts.
+    reward : {"confidence", "signed", "calibrated", "label"}
+        ``calibrated`` takes a policy that carries a confidence map; ``label`` needs `feedback` to say
+        what was correct: it is refused where nothing learns from that (SplitEE, UEEUCB, the controller).
+    reveal : {"smaller", "played", "all"}
+        For bandits: whose rewards feedback counts for; ``all`` only with those that draw.
+    seed, stream : int
+        Of the bandit's random numbers; servers side by side take streams of their own. Forked
+        workers get one each: what they share is what was learned before the fork.
+
+    Examples
+    --------
+    >>> from policyopt.runtime._policy import Policy
+    >>> from policyopt.runtime._scores import MaxProb
+    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "probabilities", 2)
+    >>> family = PolicyFamily(policy, [[0.0], [0.5], [1.0]])
+    >>> online = Online(family, make_bandit("ucb1"), overhead=0.1)
+    >>> request = online.start()
+    >>> online.decide(0, [0.9, 0.1], request).exit  # the largest level first: it goes on
+    False
+    >>> online.decide(1, [0.95, 0.05], request).exit
+    True
+    >>> round(online.feedback(request), 3)  # 0.95 - 0.9 - 0.1
+    -0.05
+    """
+
+    def __init__(
+        self,
+        ladder: PolicyFamily | Policy,
+        steering: Bandit | Controller | ExitRule,
+        *,
+        overhead: float | Sequence[float] = 0.0,
+        reward: str = "confidence",
+        reveal: str = "smaller",
+        seed: int = 0,
+        stream: int = 0,
+    ) -> None:
+        if not isinstance(ladder, PolicyFamily):
+            policy = policy_of(ladder, single=True, argument="ladder")
+            ladder = PolicyFamily(policy, policy.thresholds[None])
+        allowed = "a bandit, a Controller, or a rule by exit such as LinUCB()"
+        kinds = (Bandit, Controller, *EXIT_RULES.values())
+        check_type("steering", steering, kinds, allowed, "E.g. make_bandit('ucb1').")
+        _check_fit(ladder, steering, reward, reveal)
+        self.seed = check_seed(seed)
+        self.stream = check_whole("stream", stream, 0, 2**63 - 1)
+        self.ladder, self.steering = ladder, steering
+        self.overhead = overhead_range(overhead)
+        self.reward, self.reveal = reward, reveal
+        self.requests, self._first = 0, 0  # how many have started, and the number of the first
+        self._saves = 0
+        #: Checksums of files whose content this object has been through: it may replace them.
+        self._own_files: deque[str] = deque(maxlen=_REMEMBERED)
+        self._load = load_of(ladder.policy.costs.tolist())
+        self._least, most_reward = reward_range(reward, self._load, self.overhead)
+        self._width = most_reward - self._least
+        self._rows = ladder.thresholds.tolist()
+        self._lock = threading.Lock()
+        self._play()
+        tell_of_forks(self)
+
+    def _play(self) -> None:
+        """Make the player of this stream, who knows nothing yet."""
+        by_exit = isinstance(self.steering, ExitRule)
+        count = self.ladder.policy.exits if by_exit else self.ladder.arms
+        self._player: Any = self.steering.player(count, self.seed, self.stream)
+
+    def _renew(self, line: Line) -> None:
+        """Go on in a forked child, with what was learned and a stream of its own."""
+        self._lock = threading.Lock()
+        self.stream, self._first = parted(self.stream, line), parted(self._first, line)
+        if not isinstance(self.steering, Controller):  # which draws nothing
+            learned = self._player.state()
+            self._play()
+            self._player.restore(learned)
+
+    def start(self) -> Request:
+        """Begin a request: the level it will be served on is chosen here."""
+        with self._lock:
+            arm = self._player.choose()
+            chances = getattr(self._player, "chances", None)
+            number, self.requests = self.requests, self.requests + 1
+        return Request(self, arm, self.ladder.policy.start(self._first + number), chances)
+
+    def decide(self, k: int, output: object, request: Request, features: object = None) -> Decision:
+        """Decide at exit k.
+
+        Parameters
+        ----------
+        k : int
+            The model's number of the exit: those of `ladder.policy.path` in turn.
+        output, features : object
+            What the exit gave, as `Policy.step` takes it.
+        request : Request
+
+        Returns
+        -------
+        Decision
+            Of `Policy.step`, by the thresholds of the request's level.
+
+        Raises
+        ------
+        InputError
+            The request has left already, or what `Policy.step` refuses.
+        """
+        self._check_own(request)
+        if request.exit is not None:
+            got = "one that has left"
+            raise input_error("request", "on its way", got, "One start per request.")
+        policy = self.ladder.policy
+        decision = policy.step(k, output, request.state, features)
+        at = request.state.position - 1
+        request.scores.append(decision.score)
+        request.confidences.append(decision.confidence)
+        request.predictions.append(decision.prediction)
+        if at < policy.exits - 1:
+            decision = replace(decision, exit=self._leaves(request, at))
+        if decision.exit:
+            request.exit = at
+        return decision
+
+    def _leaves(self, request: Request, at: int) -> bool:
+        if not isinstance(self.steering, ExitRule):
+            return bool(request.scores[at] >= self._rows[request.arm][at])
+        with self._lock:  # feedback of another request may be moving the model
+            return self._player.leaves(request, at)
+
+    def feedback(
+        self, request: Request, *, correct: Sequence[bool] | None = None,
+        overhead: float | None = None, cost: float | None = None,
+    ) -> float:  # fmt: skip
+        """Learn from a request that has left; once per request, in any order, late or never.
+
+        Parameters
+        ----------
+        request : Request
+        correct : sequence of bool, optional
+            For ``label``: whether the answers of exits 0 to the one taken were right.
+        overhead : float, optional
+            What going to the last exit would have cost this time, in units of the reward.
+        cost : float, optional
+            For the controller: what the request really cost, in the policy's unit; default the mean
+            cost of its exit.
+
+        Returns
+        -------
+        float
+            The reward; for the controller, the cost.
+
+        Raises
+        ------
+        InputError
+            The request has not left, or was learned from before; labels missing or superfluous.
+        """
+        self._check_own(request)
+        if request.exit is None or request.done:
+            got = "one still on its way" if request.exit is None else "one learned from before"
+            step = "Call it after decide says leave."
+            raise input_error("request", "one that has left, once", got, step)
+        steering = self.steering
+        if isinstance(steering, Controller):
+            _refuse_given("the controller", correct=correct, overhead=overhead)
+            costs = self.ladder.policy.costs
+            paid = float(costs[request.exit]) if cost is None else float(cost)
+            if not 0 <= paid < 1e300:
+                raise input_error("cost", "a number, 0 or more", paid, "In the policy's unit.")
+            self._learn(request, (steering.share(costs, paid),))
+            return paid
+        _refuse_given("all but the controller", cost=cost)
+        low, high = self.overhead
+        over = (low + high) / 2 if overhead is None else overhead
+        if not low <= over <= high:
+            step = "Give Online the range that it may have."
+            raise input_error("overhead", f"from {low} to {high}", over, step)
+        levels = self._levels(request, correct)
+        worth = [gain(self.reward, levels, k) - over * self._load[k] for k in range(len(levels))]
+        if isinstance(steering, ExitRule):
+            self._learn(request, (request, worth))
+            return worth[request.exit]
+        known = self.ladder.taken(request.scores, request.exit == self.ladder.policy.exits - 1)
+        scaled = [(value - self._least) / self._width for value in worth]
+        rewards = [0.0 if k is None else scaled[k] for k in known]
+        chance = None
+        if request.chances is not None:
+            chance = reveal_chances(request.chances, self.reveal, _starts(known))
+        first, last = (0 if self.reveal != "played" else request.arm), request.arm
+        if self.reveal == "all":  # levels nest: what is known is one run
+            last = max(a for a, k in enumerate(known) if k is not None)
+        self._learn(request, (first, last, rewards, chance))
+        return worth[request.exit]
+
+    def _check_own(self, request: Any) -> None:
+        step = "Pass what its start() returned."
+        if check_type("request", request, Request, "a Request", step).owner is not self:
+            raise input_error("request", "one that this Online started", "one of another", step)
+
+    def _learn(self, request: Request, feedback: Sequence[Any]) -> None:
+        """Hand feedback to the player; of two threads that come with one request, one is refused."""
+        with self._lock:
+            if request.done:
+                got = "one learned from before"
+                raise input_error("request", "one that has left, once", got)
+            request.done = True
+            self._player.learn(*feedback)
+
+    def _levels(self, request: Request, correct: Sequence[bool] | None) -> list[float]:
+        """Return confidences, or correctness, of the exits seen."""
+        if self.reward != "label":
+            if correct is not None:
+                step = f"Reward '{self.reward}' reads no labels."
+                raise input_error("correct", "left out", correct, step)
+            return request.confidences
+        count = len(request.confidences)
+        listed = hasattr(correct, "__len__") and not isinstance(correct, str)
+        given = list(correct) if listed and correct is not None else []
+        if len(given) != count or not all(right in (0, 1) for right in given):
+            allowed = f"one truth value per exit seen: {count}"
+            raise input_error("correct", allowed, given if listed else correct, "Exits 0 to k.")
+        return [float(right) for right in given]
+
+    def state(self) -> dict[str, Any]:
+        """Return what was learned so far, JSON-able; requests on their way are not in it."""
+        with self._lock:
+            return {"requests": self.requests, "player": self._player.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`, checked."""
+        state = check_fields("state", state, ("requests", "player"))
+        if type(state["requests"]) is not int or not 0 <= state["requests"] < 2**62:
+            raise refused("requests", "a whole number, 0 or more", state["requests"])
+        with self._lock:
+            self._player.restore(state["player"])
+            self.requests = state["requests"]
+
+    def save(self, path: Any) -> None:
+        """Write policy, levels, settings and state as one JSON file, whole or not at all.
+
+        Raises
+        ------
+        InputError
+            The file has been written by another since this object loaded or saved it (what that one
+            learned would be lost), or is no such file; the system refuses to write.
+        """
+        save_online(self, path)
+
+    @classmethod
+    def load(cls, path: Any) -> Online:
+        """Read what `save` wrote, checked; it goes on where it stopped.
+
+        Raises
+        ------
+        InputError
+            No such file, not JSON, changed since written, or a field that is not what it must be.
+        """
+        return load_online(path)
+
+
+def _starts(known: list[int | None]) -> list[int]:
+    """Return, per arm, the smallest arm next to it that takes the same exit."""
+    found = list(range(len(known)))
+    for a in range(1, len(known)):
+        if known[a] is not None and known[a] == known[a - 1]:
+            found[a] = found[a - 1]
+    return found
+
+
+# ---- what goes together
+
+
+def _check_fit(family: PolicyFamily, steering: Any, reward: str, reveal: str) -> None:
+    """Refuse a family that this steering cannot move along, and settings that it would not look at."""
+    for name, value, known in (("reward", reward, REWARDS), ("reveal", reveal, REVEALS)):
+        if value not in known:
+            raise input_error(name, f"one of {', '.join(known)}", value, f"E.g. {known[0]}.")
+    who = steering.name
+    if reward == "calibrated" and family.policy.confidence is None:
+        allowed = "confidence, signed or label for a policy without a confidence map"
+        raise input_error("reward", allowed, reward, "Fit with --calibrator platt.")
+    if reward == "label" and not isinstance(steering, (Bandit, LinUCB)):
+        raise input_error("reward", f"label-free for {who}", reward, "It learns from no labels.")
+    if not isinstance(steering, Bandit) and reveal != "smaller":
+        raise input_error("reveal", f"left out for {who}", reveal, "Bandits look at it.")
+    if isinstance(steering, ExitRule):
+        if family.arms > 1:
+            got = f"a family of {family.arms} levels"
+            raise input_error("ladder", f"a policy, for {who}", got, "It looks at no levels.")
+    elif family.arms < 2:
+        allowed = f"of at least 2 levels, for {who}"
+        raise input_error("ladder", allowed, family.arms, f"{MAKES_ONE} makes one.")
+    if isinstance(steering, Controller):
+        steering.check_family(family)
+    if isinstance(steering, Bandit):
+        if reveal == "all" and not steering.draws:
+            allowed = "smaller or played for bandits that draw nothing"
+            step = "Rewards of larger arms are known for hard inputs only: exp3 weighs them."
+            raise input_error("reveal", allowed, reveal, step)
+        check_nested(reveal, family.nested)
+
+
+def check_nested(reveal: str, nested: bool) -> None:
+    """Refuse side information where levels do not nest."""
+    if reveal != "played" and not nested:
+        step = "A larger level that leaves earlier shows the smaller one for some inputs only."
+        allowed = "played for a family whose levels do not nest"
+        raise input_error("reveal", allowed, reveal, step)
+
+
+def _refuse_given(who: str, **given: Any) -> None:
+    """Refuse feedback that nobody would look at."""
+    for name, value in given.items():
+        if value is not None:
+            raise input_error(name, f"left out for {who}", value, "It is not looked at.")
+
+
+# ---- the file: policy, levels, settings and state in one JSON, checked when loaded
+
+
+def online_to_dict(online: Online, saves: int) -> dict[str, Any]:
+    """Return the file's content, checksum included; `saves`: how often its line was saved."""
+    settings = {name: getattr(online, name) for name in _SETTINGS}
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "saves": saves,
+        "policy": to_dict(online.ladder.policy),
+        "thresholds": online.ladder.thresholds.tolist(),
+        "labels": online.ladder.labels.tolist(),
+        "steering": {"name": online.steering.name, "settings": asdict(online.steering)},  # type: ignore[call-overload]
+        "settings": {**settings, "overhead": list(online.overhead)},
+        "state": online.state(),
+    }
+    return {**content, "sha256": digest_of(content)}
+
+
+def save_online(online: Online, path: Any) -> None:
+    """Write the file, atomically, unless another has; see `Online.save`."""
+    path = Path(check_type("path", path, (str, os.PathLike), "a path", "E.g. online.json."))
+
+    def text() -> str:
+        # Asked for while no one else writes the file: two threads that save cannot turn it back.
+        if path.exists():
+            _check_last_saved(online, path)
+        content = online_to_dict(online, online._saves + 1)
+        online._saves += 1
+        online._own_files.append(content["sha256"])
+        return to_text(content, "online policy", MAX_BYTES)
+
+    write_file(path, text)
+
+
+def _check_last_saved(online: Online, path: Path) -> None:
+    """Refuse a file that holds what this object never knew."""
+    try:
+        content = _read(path)
+    except InputError as error:
+        allowed, got = "a new file, or one that Online.save wrote", f"{path} ({error})"
+        raise input_error("path", allowed, got, "Save to another file.") from error
+    if content["sha256"] not in online._own_files:
+        allowed = f"a file that this object was the last to save (it has {online._saves} saves)"
+        got = f"{path}, which another has saved since ({content['saves']} saves)"
+        step = "Load it and go on from there, give each process a file of its own, or delete it."
+        raise input_error("path", allowed, got, step)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a file's content, its form and checksum checked."""
+    data = read_plain(path, "online policy", MAX_BYTES, "`Online.save` writes one.")
+    content = parse(data, path.name, MAX_BYTES, "Is the file whole? Save it again.")
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        allowed = f"a file of format '{FORMAT}'"
+        raise input_error(path.name, allowed, "something else", "`Online.save` writes one.")
+    content = dict(check_fields(path.name, content, FIELDS))
+    if content["version"] != VERSION or type(content["version"]) is not int:
+        what = f"version of {path.name}"
+        raise input_error(what, str(VERSION), content["version"], "Update policyopt.")
+    body = {name: value for name, value in content.items() if name != "sha256"}
+    try:
+        same = digest_of(body) == content["sha256"]
+    except ValueError as error:
+        raise input_error(path.name, "free of infinite numbers", str(error), _AGAIN) from error
+    if not same:
+        raise InputError(
+            f"'{path.name}' was changed after it was written: its checksum differs. {_AGAIN}"
+        )
+    if type(content["saves"]) is not int or not 1 <= content["saves"] < 1 << 62:
+        raise input_error(f"saves of {path.name}", "from 1 to 2**62", content["saves"], _AGAIN)
+    return content
+
+
+def load_online(path: Any) -> Online:
+    """Read the file; see `Online.load`."""
+    path = Path(path)
+    content = _read(path)
+    steering = check_fields("steering", content["steering"], ("name", "settings"))
+    settings = check_fields("settings", content["settings"], _SETTINGS)
+    if not isinstance(settings["overhead"], list):  # a number will do for `Online`, not in a file
+        raise input_error("overhead", "a list of two numbers", settings["overhead"], _AGAIN)
+    try:
+        policy = from_dict(content["policy"], path.name)
+        family = PolicyFamily(policy, content["thresholds"], content["labels"])
+        online = Online(family, _steering(steering["name"], steering["settings"]), **settings)
+        online.restore(content["state"])
+        online._saves = content["saves"]
+        online._own_files.append(content["sha256"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        allowed = "a whole file of an online policy"
+        raise input_error(path.name, allowed, str(error), _AGAIN) from error
+    return online
+
+
+def _steering(name: Any, settings: Any) -> Bandit | Controller | ExitRule:
+    """Return who steers, by name."""
+    if not isinstance(settings, Mapping):
+        raise input_error("settings of the steering", "a mapping", settings, _AGAIN)
+    if name in BANDITS:
+        return make_bandit(name, settings)
+    others = {Controller.name: Controller, **EXIT_RULES}
+    if name not in others:
+        raise InputError(f"'{name}' steers nothing that this version knows.")
+    try:
+        return others[name](**settings)
+    except TypeError as error:
+        raise input_error(f"settings of {name}", "those it has", settings, _AGAIN) from error

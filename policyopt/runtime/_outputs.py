@@ -1,0 +1,312 @@
+"""What one exit says, reduced to the few columns that scores use.
+
+The same code serves the offline pass over a whole cache and the single decision inside an
+inference loop, so both see the same numbers. Arithmetic: classes in float32 (logits are
+seldom kept wider), everything per row in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._errors import InputError, input_error
+from ._typing import Floats
+
+#: How many of the largest probabilities are kept of a cache.
+TOP = 3
+KINDS = ("logits", "probabilities", "record")
+#: Logarithms of probabilities are kept above this where they are compared: one in 10**13.
+LOWEST = -30.0
+
+
+class ExitOutput:
+    """The reduced output of one exit for n samples.
+
+    Attributes
+    ----------
+    prediction : ndarray of shape (n,), int32
+        Largest class, the first of equals; -1 where the exit gave no answer.
+    confidence : ndarray of shape (n,), float64
+        The largest probability.
+    margin : ndarray of shape (n,), float64
+        Largest less second probability; NaN where a record keeps one only.
+    entropy : ndarray of shape (n,), float64
+        In nats; NaN where a record does not say.
+    log_prob : ndarray of shape (n, C), float32, or None
+        Logarithms of all class probabilities.
+    features : ndarray of shape (n, D), float32, or None
+        The model's own feature vector at this exit, of a width that is the exit's own.
+    top_prob, top_class : ndarray of shape (n, T), float64 and int32
+        The T largest probabilities, largest first, and their classes; NaN and -1 where unknown.
+    log_sum_exp : ndarray of shape (n,), float64
+        Of the logits; 0 for probabilities, NaN for records.
+
+    A score is shown what it declares (`ScoreRule.needs`), the first two and what comes with them; it
+    asks for the rest in vain, when it is fitted as when it serves.
+    """
+
+    __slots__ = (
+        "_entropy", "_features", "_log_prob", "declared", "log_sum_exp", "prediction", "top_class", "top_prob",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        prediction: npt.NDArray[np.int32],
+        top_prob: Floats,
+        top_class: npt.NDArray[np.int32],
+        entropy: Floats,
+        log_sum_exp: Floats,
+        log_prob: npt.NDArray[np.float32] | None = None,
+        features: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        self.prediction, self.top_prob, self.top_class = prediction, top_prob, top_class
+        self.log_sum_exp, self._entropy = log_sum_exp, entropy
+        self._log_prob, self._features = log_prob, features
+        self.declared: frozenset[str] | None = None  # None: all that is there may be read
+
+    def __len__(self) -> int:
+        return len(self.prediction)
+
+    @property
+    def confidence(self) -> Floats:
+        """The largest probability, (n,)."""
+        return self.top_prob[:, 0]
+
+    @property
+    def margin(self) -> Floats:
+        """Largest less second probability, (n,)."""
+        self._ask("margin")
+        if self.top_prob.shape[1] < 2:
+            return np.full(len(self), np.nan)
+        return self.top_prob[:, 0] - self.top_prob[:, 1]
+
+    @property
+    def entropy(self) -> Floats:
+        """In nats, (n,)."""
+        self._ask("entropy")
+        return self._entropy
+
+    @property
+    def log_prob(self) -> npt.NDArray[np.float32] | None:
+        """Logarithms of all class probabilities, (n, C)."""
+        self._ask("log_prob")
+        return self._log_prob
+
+    @property
+    def features(self) -> npt.NDArray[np.float32] | None:
+        """The model's feature vector, (n, D)."""
+        self._ask("features")
+        return self._features
+
+    def _ask(self, column: str) -> None:
+        """Refuse a column that the score which looks at this output does not declare."""
+        declared = self.declared
+        if (
+            declared is None
+            or column in declared
+            or (column != "features" and "log_prob" in declared)
+        ):
+            return
+        raise input_error(
+            column, "declared by the score that reads it", f"needs = {sorted(declared)}",
+            f'Add to its class: needs = frozenset({{"{column}"}}).',
+        )  # fmt: skip
+
+    def shown_to(self, needs: frozenset[str]) -> ExitOutput:
+        """Return the columns that a score of these `needs` is shown, the same in a fit and in serving."""
+        top = 2 if needs & {"margin", "log_prob"} else 1
+        shown = ExitOutput(
+            self.prediction, self.top_prob[:, :top], self.top_class[:, :top], self._entropy,
+            self.log_sum_exp, self._log_prob, self._features,
+        )  # fmt: skip
+        shown.declared = needs
+        return shown
+
+    def columns(self) -> list[Any]:
+        """Return all that is there, in the order of the constructor."""
+        return [
+            self.prediction, self.top_prob, self.top_class, self._entropy, self.log_sum_exp,
+            self._log_prob, self._features,
+        ]  # fmt: skip
+
+    def take(self, rows: Any) -> ExitOutput:
+        """Return the same columns for some rows (a mask, row numbers or a slice)."""
+        picked: list[Any] = [c if c is None else c[rows] for c in self.columns()]
+        return ExitOutput(*picked)
+
+    @classmethod
+    def joined(cls, parts: Sequence[ExitOutput]) -> ExitOutput:
+        """Return the rows of several outputs of one exit as one."""
+        columns = zip(*(part.columns() for part in parts), strict=True)
+        whole: list[Any] = [None if c[0] is None else np.concatenate(c) for c in columns]
+        return cls(*whole)
+
+
+def with_log_prob(output: ExitOutput, logits: npt.NDArray[np.floating]) -> ExitOutput:
+    """Return the same columns and the logarithms of all class probabilities, (n, C) float32."""
+    return with_columns(
+        output, logits.astype(np.float32) - output.log_sum_exp.astype(np.float32)[:, None]
+    )
+
+
+def with_columns(
+    output: ExitOutput,
+    log_prob: npt.NDArray[np.float32] | None = None,
+    features: npt.NDArray[np.float32] | None = None,
+) -> ExitOutput:
+    """Return the same columns with `log_prob` or `features` put in; None leaves what is there."""
+    return ExitOutput(
+        output.prediction,
+        output.top_prob,
+        output.top_class,
+        output._entropy,
+        output.log_sum_exp,
+        output._log_prob if log_prob is None else log_prob,
+        output._features if features is None else features,
+    )
+
+
+def log_probabilities(output: ExitOutput) -> Floats:
+    """Return the logarithms of all class probabilities, (n, C) float64, at least `LOWEST`.
+
+    Contiguous, so that sums over classes run in the same order for one row as for many.
+    """
+    assert output.log_prob is not None  # the policy refuses records for rules that need it
+    return np.maximum(output.log_prob.astype(np.float64, order="C", copy=False), LOWEST)
+
+
+def reduce_logits(
+    logits: npt.NDArray[np.floating],
+    top: int = TOP,
+    scratch: npt.NDArray[np.float32] | None = None,
+    *,
+    entropy: bool = True,
+    name: str = "",
+) -> ExitOutput:
+    """Reduce logits to the columns that scores use.
+
+    Only the differences to the largest logit enter, and the sum over the *other* classes is
+    kept apart from the leading 1. So ``1 - confidence`` keeps its relative precision where a
+    float32 softmax would round to exactly 1, and saturated exits can still be ranked.
+    """
+    if not isinstance(logits, np.ndarray):  # a symbol: `policyopt._export` records what is done
+        return logits.traced_reduce(top)
+    n, classes = logits.shape
+    # C-ordered working copies: equal memory layout for one row and for many is what makes a
+    # batch and a single step agree to the last bit.
+    if scratch is None:
+        work, exps = np.array(logits, dtype=np.float32, order="C"), None
+    else:
+        work, exps = scratch[0, :n], scratch[1, :n]
+        np.copyto(work, logits, casting="same_kind")
+    # One place per row in the flat memory: a fraction of the price of row and column numbers.
+    # A single row, which an inference loop reduces again and again, starts at 0.
+    flat = work.reshape(-1)
+    starts = None if n == 1 else np.arange(0, n * classes, classes)
+
+    best = work.argmax(axis=1)
+    first = best if starts is None else starts + best
+    peak = flat[first]
+    if name:
+        check_peaks(peak, name)
+    work -= peak[:, None]
+    top_class = np.empty((n, min(top, classes)), dtype=np.int32)
+    top_class[:, 0] = best
+    found: list[tuple[Any, Any]] = [(first, 0.0)]  # places and differences, rank by rank
+    for rank in range(1, top_class.shape[1]):
+        flat[found[-1][0]] = -np.inf  # out of the search for the next one
+        following = work.argmax(axis=1)
+        place = following if starts is None else starts + following
+        shift = flat[place]
+        found.append((place, shift))
+        top_class[:, rank] = following
+        if not _all_finite(shift):
+            top_class[shift == -np.inf, rank] = -1
+    # Put back what the search took out; backwards, since a row with fewer than `top` possible
+    # classes meets its first class again as a later rank.
+    for place, shift in found[-2::-1]:
+        flat[place] = shift
+
+    exps = np.exp(work, out=exps)
+    exps.reshape(-1)[first] = 0.0  # the leading 1 stays apart
+    rest = np.add.reduce(exps, axis=1).astype(np.float64)
+    total, log_total = 1.0 + rest, np.log1p(rest)
+    top_prob = np.empty(top_class.shape)
+    np.divide(1.0, total, out=top_prob[:, 0])
+    for rank, (_, shift) in enumerate(found[1:], 1):
+        np.divide(np.exp(shift.astype(np.float64)), total, out=top_prob[:, rank])
+    nats = _entropy(work, exps, total, log_total) if entropy else np.full(n, np.nan)
+    return ExitOutput(top_class[:, 0], top_prob, top_class, nats, peak + log_total)
+
+
+def _entropy(
+    work: npt.NDArray[np.float32],
+    exps: npt.NDArray[np.float32],
+    total: Floats,
+    log_total: Floats,
+) -> Floats:
+    """Return the entropy in nats, (n,), from differences to the largest logit; `exps` is written to."""
+    with np.errstate(invalid="ignore"):
+        spread = np.add.reduce(np.multiply(exps, work, out=exps), axis=1)
+    if not _all_finite(spread):  # a class that cannot be: 0 * -inf counts as 0
+        spread = np.nansum(exps, axis=1)
+    return np.maximum(log_total - spread.astype(np.float64) / total, 0.0)
+
+
+def check_peaks(peaks: npt.NDArray[np.floating], name: str) -> None:
+    """Refuse rows whose largest value, (n,), is not finite: it is NaN, +inf or -inf where a row is bad."""
+    if _all_finite(peaks):
+        return
+    row = int(np.flatnonzero(~np.isfinite(peaks))[0])
+    raise InputError(
+        f"'{name}' must have a finite largest value in every row. Got {peaks[row]} in row {row}. "
+        "Look for NaN or infinity in the model's outputs."
+    )
+
+
+def _all_finite(values: npt.NDArray[np.floating]) -> bool:
+    # One row is what an inference loop asks about, again and again: two calls of numpy for one
+    # number would be a tenth of its decision.
+    return math.isfinite(values[0]) if len(values) == 1 else bool(np.isfinite(values).all())
+
+
+def reduce_probabilities(
+    probabilities: npt.NDArray[np.floating],
+    top: int = TOP,
+    scratch: npt.NDArray[np.float32] | None = None,
+) -> ExitOutput:
+    """Reduce class probabilities; as `reduce_logits` on their logarithms."""
+    return reduce_logits(log_of(probabilities), top, scratch)
+
+
+def reduce_record(
+    prediction: npt.ArrayLike,
+    confidence: npt.ArrayLike,
+    top_prob: npt.ArrayLike | None = None,
+    entropy: npt.ArrayLike | None = None,
+) -> ExitOutput:
+    """Bring a record (prediction and confidence, perhaps more) into the same columns."""
+    prediction = np.atleast_1d(np.asarray(prediction)).astype(np.int32)
+    confidence = np.atleast_1d(np.asarray(confidence, dtype=np.float64))
+    n = len(prediction)
+    unknown = np.full(n, np.nan)
+    if top_prob is None:
+        tops = confidence[:, None].copy()
+    else:
+        tops = np.array(top_prob, dtype=np.float64).reshape(n, -1)
+        tops[:, 0] = confidence
+    classes = np.full(tops.shape, -1, dtype=np.int32)
+    classes[:, 0] = prediction
+    entropies = unknown if entropy is None else np.atleast_1d(np.asarray(entropy, np.float64))
+    return ExitOutput(prediction, tops, classes, entropies, unknown)
+
+
+def log_of(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Return the logarithms in float32; -inf for 0."""
+    with np.errstate(divide="ignore"):
+        return np.log(np.asarray(probabilities, dtype=np.float32))

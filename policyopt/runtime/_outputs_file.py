@@ -1,0 +1,311 @@
+"""New outputs for a policy from ``.npy`` and ``.npz`` of anyone: headers are checked before memory is taken."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ._errors import InputError, input_error
+from ._experts import ExpertPolicy
+from ._policy import Policy
+from ._sizes import PIECE, Room
+from ._typing import Array
+
+_MOST_DEFLATED = 1040  # what deflate can make of a byte, 1032, and a little
+_MOST_HEADER = 10_000  # numpy's own limit, which it looks at after reading the header
+_MAPPED = 1 << 20  # smaller members are read
+_KEYS = {"logits": ("logits",), "probabilities": ("probs", "probabilities")}
+_RECORD = {
+    "prediction": ("pred", "prediction"),
+    "confidence": ("conf", "confidence"),
+    "entropy": ("entropy",),
+    "top_prob": ("top_prob",),
+}
+
+
+def read_outputs(
+    path: str | Path, policy: Policy | ExpertPolicy, axes: str | None = None
+) -> list[Any]:
+    """Return one entry per exit, as `Policy.decide` takes them.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.npy`` with one array, or ``.npz`` with ``logits``, ``probs``, or records
+        (``pred``, ``conf`` and what the policy's score needs besides).
+    policy : Policy
+        Says how many exits (all of the model's) and classes to expect.
+    axes : {"KNC", "NKC"}, optional
+        Default: found from the policy's number of exits; needed where both would do.
+
+    Returns
+    -------
+    list of K arrays (N, C), or of K record mappings
+
+    Raises
+    ------
+    InputError
+        Not such a file, pickled content, or arrays that do not fit the policy.
+    """
+    path = Path(path)
+    wanted = {key for keys in (*_KEYS.values(), *_RECORD.values()) for key in keys}
+    arrays, keys = read_arrays(path, wanted)
+    if not arrays:
+        raise input_error(
+            f"keys of {path.name}", f"among {', '.join(sorted(wanted))}", ", ".join(keys) or "none",
+            "Rename the key of the outputs.",
+        )  # fmt: skip
+    with _named(path):
+        return from_arrays(arrays, policy, axes, path.name)
+
+
+def read_features(path: str | Path, policy: Policy | ExpertPolicy) -> list[Any] | None:
+    """Return the feature vectors of new samples, as `Policy.decide` takes them."""
+    if not policy.needs_features:
+        return None
+    path = Path(path)
+    wanted = [f"features_{k}" for k in policy.path]
+    arrays, _ = read_arrays(path, set(wanted))
+    missing = [key for key in wanted if key not in arrays]
+    if missing:
+        raise input_error(
+            f"keys of {path.name}", f"with {', '.join(wanted)}", f"no {', '.join(missing)}",
+            "The policy's score reads the model's feature vectors: save them in an .npz.",
+        )  # fmt: skip
+    return [arrays.get(f"features_{k}") for k in range(policy.model_exits)]
+
+
+def read_arrays(
+    path: str | os.PathLike[str], wanted: set[str]
+) -> tuple[dict[str, Array], list[str]]:
+    """Return the wanted arrays of an ``.npz`` and all its keys; that of an ``.npy`` has an empty key."""
+    path = Path(path)
+    if not path.is_file():
+        raise input_error("outputs", "a file", str(path), "Give a .npy or .npz file.")
+    if path.suffix not in (".npy", ".npz"):
+        raise input_error(
+            "outputs", "a .npy or .npz file", path.name, "Save the arrays with numpy.savez."
+        )
+    with _named(path):
+        if path.suffix == ".npy":
+            with path.open("rb") as file:
+                size = read_header(file, path.name)[2]
+            if size != path.stat().st_size:
+                got = f"{path.stat().st_size} bytes"
+                raise input_error(
+                    path.name, f"of {size} bytes, as its header says", got, "Save it again."
+                )
+            return {"": np.load(path, mmap_mode="r", allow_pickle=False)}, [""]
+        return _unpacked(path, wanted)
+
+
+def _unpacked(path: Path, wanted: set[str]) -> tuple[dict[str, Array], list[str]]:
+    with zipfile.ZipFile(path) as archive:
+        members = Members(archive, path, f"outputs in {path.name}")
+        keys = {name.removesuffix(".npy"): name for name in members.infos}
+        found = {
+            key: members.read(keys[key], f"{key} in {path.name}") for key in keys if key in wanted
+        }
+        return found, list(keys)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn what numpy raises on a damaged file into an error that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # zip, deflate and numpy raise many kinds on damaged files
+        raise input_error(
+            f"outputs in {path.name}", "whole arrays of numbers", str(error), "Save them again."
+        ) from error
+
+
+def from_arrays(
+    arrays: Mapping[str, Array],
+    policy: Policy | ExpertPolicy,
+    axes: str | None,
+    name: str,
+) -> list[Any]:
+    """Bring named arrays into one entry per exit (see `read_outputs`)."""
+    if policy.kind == "record":
+        columns = {}
+        for field, keys in _RECORD.items():
+            found = [arrays[key] for key in keys if key in arrays]
+            if found:
+                columns[field] = by_exit(found[0], policy, axes, f"{keys[0]} in {name}")
+        missing = {"prediction", "confidence"} - columns.keys()
+        if missing:
+            raise input_error(
+                f"outputs in {name}",
+                "records with 'pred' and 'conf'",
+                f"{sorted(arrays)}",
+                "The policy was fitted on records.",
+            )
+        return [
+            {field: column[k] for field, column in columns.items()}
+            for k in range(policy.model_exits)
+        ]
+    for key in (*_KEYS[policy.kind], ""):
+        if key in arrays:
+            array = arrays[key]
+            if array.ndim != 3 or array.shape[2] != policy.classes:
+                raise input_error(
+                    f"{key or 'array'} in {name}", f"3-dimensional with {policy.classes} classes last",
+                    f"shape {array.shape}", "Take the outputs of the model that the policy was fitted on.",
+                )  # fmt: skip
+            return list(by_exit(array, policy, axes, f"{key or 'array'} in {name}"))
+    raise input_error(
+        f"outputs in {name}",
+        f"an array '{_KEYS[policy.kind][0]}'",
+        f"{sorted(arrays)}",
+        "Rename the key.",
+    )
+
+
+def by_exit(array: Array, policy: Policy | ExpertPolicy, axes: str | None, name: str) -> Array:
+    """Return the array with the exits first."""
+    exits = policy.model_exits
+    first, second = array.shape[0] == exits, array.ndim > 1 and array.shape[1] == exits
+    order = (
+        axes[:2] if axes else "KN" if first and not second else "NK" if second and not first else ""
+    )
+    if not order and first:
+        raise input_error(
+            "axes",
+            "given where exits and samples are equally many",
+            f"shape {array.shape}",
+            "Say KNC or NKC.",
+        )
+    if axes and order not in ("KN", "NK"):
+        raise input_error("axes", "KNC or NKC", axes, "K exits, N samples, C classes.")
+    if not first and not second:
+        raise input_error(
+            name, f"with {exits} exits on one of its first two axes", f"shape {array.shape}",
+            "Take all exits of the model that the policy was fitted on.",
+        )  # fmt: skip
+    if (order == "KN" and not first) or (order == "NK" and not second):
+        fits = "KNC" if first else "NKC"
+        raise input_error(
+            "axes",
+            f"{fits} for {name}",
+            axes,
+            f"It has K = {exits} exits in shape {array.shape}; say --axes {fits}.",
+        )
+    return array if order == "KN" else array.swapaxes(0, 1)
+
+
+def check_zip(archive: zipfile.ZipFile, path: Path, argument: str) -> None:
+    """Refuse an archive whose members are double, lie over each other, or claim the impossible."""
+    names = archive.namelist()
+    if len(set(names)) < len(names):
+        raise input_error(argument, "an archive with each member once", f"{path}", "Save it anew.")
+    if sum(info.compress_size for info in archive.infolist()) > path.stat().st_size:
+        raise input_error(
+            argument, "an archive as large as its members", f"{path}", "Save it anew."
+        )
+    for info in archive.infolist():
+        most = _MOST_DEFLATED * info.compress_size + 64
+        if info.compress_type == zipfile.ZIP_STORED:
+            most = info.compress_size
+        elif info.compress_type != zipfile.ZIP_DEFLATED:
+            most = 0
+        if info.file_size > most:
+            raise input_error(
+                argument, "an archive as numpy writes it",
+                f"{path}, whose member {info.filename!r} claims {info.file_size} bytes of "
+                f"{info.compress_size}", "It was damaged: save it anew.",
+            )  # fmt: skip
+
+
+class Members:
+    """The arrays of an ``.npz``, read one by one; what they unpack to is counted before."""
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path, argument: str) -> None:
+        check_zip(archive, path, argument)
+        self.archive, self.path = archive, path
+        self.room = Room(argument, str(path), "Save it uncompressed (numpy.savez).")
+        self.infos = {info.filename: info for info in archive.infolist()}
+
+    def shape(self, name: str, argument: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Return shape and type of a member's array, from its header."""
+        with self.archive.open(self.infos[name]) as file:
+            return read_header(file, argument)[:2]  # type: ignore[arg-type]
+
+    def read(self, name: str, argument: str) -> Array:
+        """Return a member's array: a large one that is not compressed is mapped, not read."""
+        info = self.infos[name]
+        with self.archive.open(info) as file:
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size < _MAPPED:
+                self.room.take(info.file_size, info.compress_size)
+                return read_member(file, info, argument)
+            shape, fortran, dtype = _header(file, argument)
+            at = self._begin(info) + file.tell()
+            _check_size(at - self._begin(info) + math.prod(shape) * dtype.itemsize, info, argument)
+            while file.read(PIECE):  # to its end, where the checksum is compared
+                pass
+        return np.memmap(self.path, dtype, "r", at, shape, "F" if fortran else "C")
+
+    def _begin(self, info: zipfile.ZipInfo) -> int:
+        """Return where a member's data begin: its own header may be longer than the directory says."""
+        with self.path.open("rb") as file:
+            file.seek(info.header_offset)
+            return info.header_offset + 30 + sum(struct.unpack("<26x2H", file.read(30)))
+
+
+def read_member(file: Any, info: zipfile.ZipInfo, argument: str) -> Array:
+    """Return the array of an open member, its header checked before memory is taken for it."""
+    _check_size(read_header(file, argument)[2], info, argument)
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _check_size(size: int, info: zipfile.ZipInfo, argument: str) -> None:
+    if size != info.file_size:
+        allowed = f"of {size} bytes, as its header says"
+        raise input_error(argument, allowed, f"{info.file_size} bytes", "Save it anew.")
+
+
+def read_header(file: BinaryIO, argument: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Read the header of a ``.npy`` stream."""
+    shape, _, dtype = _header(file, argument)
+    return shape, dtype, file.tell() + math.prod(shape) * dtype.itemsize
+
+
+def _header(file: Any, argument: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, whether in Fortran order, and type."""
+    try:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"format version {version}")
+        width = 2 if version == (1, 0) else 4
+        length = int.from_bytes(file.read(width), "little")
+        if length > _MOST_HEADER:
+            raise ValueError(f"a header of {length} bytes")
+        file.seek(-width, 1)
+        read_one = np.lib.format.read_array_header_1_0
+        read_two = np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = (read_one if version == (1, 0) else read_two)(file)
+    except Exception as error:  # numpy, ast and tokenize raise many kinds on damaged headers
+        raise input_error(argument, "a .npy array", f"{error}", "Save it anew.") from error
+    if dtype.hasobject:
+        raise input_error(
+            argument,
+            "an array of numbers",
+            "Python objects (pickle), which may run code",
+            "Save the numbers alone, e.g. numpy.savez(..., logits=numpy.stack(logits)).",
+        )
+    if dtype.kind not in "biufU" or any(n < 0 for n in shape):
+        raise input_error(
+            argument, "an array of numbers", f"dtype {dtype}, shape {shape}", "Convert it."
+        )
+    return shape, fortran, dtype

@@ -1,0 +1,500 @@
+"""`Policy`: answer rule + score rule + thresholds, frozen. The only code that decides.
+
+Evaluation replays `Policy.decide`; deployment calls `Policy.step`. Both compare the same
+float64 scores with the same thresholds: exit at the first k with ``score >= threshold``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._answers import AnswerRule, Identity
+from ._arithmetic import coin
+from ._calibrators import Calibrator
+from ._checks import MAX_COST, check_text, sample_numbers
+from ._decision import (
+    ALWAYS,
+    NEVER,
+    Decision,
+    Decisions,
+    Mixture,
+    State,
+    Trace,
+    checked_kept,
+    first_exit,
+)
+from ._errors import input_error
+from ._outputs import TOP, ExitOutput, reduce_logits, with_columns, with_log_prob
+from ._reading import (
+    as_array,
+    read_exits,
+    read_features,
+    read_logits,
+    read_vectors,
+    reduce_exit,
+    refuse_probabilities,
+)
+from ._scores import ScoreRule
+from ._typing import Bools, Floats, Ints
+
+__all__ = ["ALWAYS", "NEVER", "Policy", "first_exit"]
+
+_CHUNK, _NUMBERS = 8192, 1 << 22  # samples, and numbers, looked at side by side
+_MOST_CLASSES = 10**7
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """A frozen exit policy: numpy only, ready to deploy.
+
+    Parameters
+    ----------
+    rule : ScoreRule
+        Gives one score per exit.
+    thresholds : array of shape (K-1,)
+        Exit at the first k with ``score >= thresholds[k]``; the last exit always stops.
+    costs : array of shape (K,)
+        Mean cumulative cost per exit, in `unit`, the policy's own arithmetic included.
+    unit : str
+    kind : {"logits", "probabilities", "record"}
+        What `step` and `decide` are given.
+    classes : int
+        C (0 where records do not say).
+    mixture : Mixture, optional
+        A second set of thresholds (and score rule) for a share of the samples.
+    provenance : mapping
+        How the policy was found; JSON-able, not used to decide.
+    answer : AnswerRule
+        What exit k returns, made from exits 0..k; the score is computed on it.
+    overhead : array of shape (K,), optional
+        The part of `costs` that is the policy's own arithmetic; default none.
+    confidence : Calibrator, optional
+        Says how probable it is that an answer is right; not used to decide.
+    kept : tuple of int, optional
+        The model's exits that the policy runs, ascending; default all. K is their number: costs,
+        thresholds, rules and answers know positions 0..K-1 among them only.
+    model_exits : int, optional
+        How many exits the model has; default K.
+
+    Examples
+    --------
+    >>> from policyopt.runtime._scores import MaxProb
+    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "probabilities", 2)
+    >>> state = policy.start()
+    >>> decision = policy.step(0, [0.9, 0.1], state)
+    >>> decision.exit, decision.prediction, round(decision.score, 6)
+    (True, 0, 0.9)
+    """
+
+    rule: ScoreRule
+    thresholds: Floats
+    costs: Floats
+    unit: str
+    kind: str
+    classes: int
+    mixture: Mixture | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    answer: AnswerRule = field(default_factory=Identity)
+    overhead: Floats = field(default_factory=lambda: np.zeros(0))
+    confidence: Calibrator | None = None
+    kept: tuple[int, ...] | None = None
+    model_exits: int = 0
+
+    def __post_init__(self) -> None:
+        if not len(self.overhead):
+            object.__setattr__(self, "overhead", np.zeros(len(self.costs)))
+        for name in ("thresholds", "costs", "overhead"):
+            object.__setattr__(self, name, finite_row(name, getattr(self, name)))
+        kept, of = checked_kept(self.kept, len(self.costs), self.model_exits)
+        object.__setattr__(self, "kept", kept)
+        object.__setattr__(self, "model_exits", of)
+        check_policy(self)
+
+    # What follows from the fields alone is worked out once: `step` asks for it at every exit.
+
+    @cached_property
+    def rules(self) -> tuple[ScoreRule, ...]:
+        """The score rule, and that of the mixture where it has its own."""
+        other = None if self.mixture is None else self.mixture.rule
+        return (self.rule,) if other is None else (self.rule, other)
+
+    @cached_property
+    def needs(self) -> frozenset[str]:
+        """The columns that its score rules read and a record may lack (`ScoreRule.needs`)."""
+        return frozenset().union(*(rule.needs for rule in self.rules))
+
+    @cached_property
+    def observer(self) -> Observer:
+        """How it looks at what an exit gave."""
+        return observer_of(self)
+
+    @property
+    def reads_records(self) -> bool:
+        """Whether reduced outputs suffice to decide."""
+        return isinstance(self.answer, Identity) and not self.observer.full
+
+    @cached_property
+    def needs_features(self) -> bool:
+        """Whether a score reads the model's own feature vectors."""
+        return "features" in self.needs
+
+    @cached_property
+    def exits(self) -> int:
+        """K, the exits that the policy runs."""
+        return len(self.costs)
+
+    @cached_property
+    def path(self) -> tuple[int, ...]:
+        """The model's numbers of the exits that the policy runs, in order: what to loop over.
+
+        Examples
+        --------
+        >>> from policyopt.runtime._scores import MaxProb
+        >>> Policy(MaxProb(), [0.8], [1, 3], "ms", "logits", 2, kept=(0, 2), model_exits=3).path
+        (0, 2)
+        """
+        return tuple(range(self.exits)) if self.kept is None else self.kept
+
+    def start(self, samples: int | npt.ArrayLike = 0) -> State:
+        """Begin one sample, or several side by side.
+
+        Parameters
+        ----------
+        samples : int or array of shape (n,), int
+            The sample's number (e.g. a request counter). Only a policy that mixes or draws
+            looks at it; the same number gives the same decisions in every runtime.
+
+        Returns
+        -------
+        State
+        """
+        given = sample_numbers(samples)
+        numbers = given.reshape(1) if given.ndim == 0 else given
+        return State(
+            tuple([rule.start(numbers) for rule in self.rules]),
+            self.answer.start(len(numbers), self.classes),
+            arms(self, numbers),
+            given.ndim == 0,
+        )
+
+    def step(self, k: int, output: object, state: State, features: object = None) -> Decision:
+        """Decide at exit k.
+
+        Parameters
+        ----------
+        k : int
+            The model's number of the exit: those of `path` in turn, 0, 1, ... unless some are skipped.
+        output : array of shape (C,) for one sample, (n, C) for several; mapping for records
+            What exit k gave, of the policy's `kind`; numpy or torch.
+        state : State
+            From `start`; advanced in place.
+        features : array of shape (D_k,) for one sample, (n, D_k) for several, optional
+            The model's feature vector at exit k: only where the policy `needs_features`.
+
+        Returns
+        -------
+        Decision
+
+        Raises
+        ------
+        InputError
+            Exits out of turn, wrong shape, NaN or infinity, features that are needed and lacking.
+        """
+        at = position(self, k, state)
+        if self.kind != "record" and not isinstance(output, ExitOutput):
+            output = as_array(output)
+            output = output.reshape(1, -1) if state.scalar and output.ndim < 2 else output
+        reduced, score, answer = advance(self, at, output, state, features)
+        state.position = at + 1
+        stop = leaves(self, at, score, state)
+        sure = reduced.confidence
+        if self.confidence is not None:
+            sure = self.confidence.confidence(at, reduced)
+        if state.scalar:
+            first = int(reduced.prediction[0])
+            return Decision(bool(stop[0]), first, float(score[0]), float(sure[0]), answer)
+        return Decision(stop, reduced.prediction, score, sure, answer)
+
+    def decide(
+        self, outputs: object, samples: npt.ArrayLike | None = None, features: Any = None
+    ) -> Decisions:
+        """Decide for many samples whose outputs are all known.
+
+        Parameters
+        ----------
+        outputs : array of shape (N, K, C), or sequence of K outputs of one exit each
+            Of all the model's exits, of the policy's `kind`; each entry (N, C), a record mapping,
+            or an `ExitOutput`. Those that the policy skips are not looked at and may be None.
+        samples : array of shape (N,), int, optional
+            Their numbers; default 0..N-1.
+        features : sequence of K arrays of shape (N, D_k), optional
+            The model's feature vectors, exit by exit: only where the policy `needs_features`.
+
+        Returns
+        -------
+        Decisions
+
+        Raises
+        ------
+        InputError
+            Wrong number of exits, shape, NaN or infinity; probabilities for a policy of logits (told by
+            the first rows of the first exit, four or more).
+
+        Examples
+        --------
+        >>> from policyopt.runtime._scores import MaxProb
+        >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "probabilities", 2)
+        >>> policy.decide(np.array([[[0.9, 0.1], [1, 0]], [[0.6, 0.4], [0, 1]]])).exit
+        array([0, 1])
+        """
+        trace = self.trace(outputs, samples, features)
+        return Decisions(trace.exit, trace.taken, self.costs[trace.position])
+
+    def trace(
+        self, outputs: object, samples: npt.ArrayLike | None = None, features: Any = None
+    ) -> Trace:
+        """Decide as `decide` does, and keep every exit's score and prediction.
+
+        Parameters
+        ----------
+        outputs, samples, features
+            As `decide` takes them.
+
+        Returns
+        -------
+        Trace
+
+        Raises
+        ------
+        InputError
+            As `decide`.
+
+        Examples
+        --------
+        >>> from policyopt.runtime._scores import MaxProb
+        >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "probabilities", 2)
+        >>> policy.trace(np.array([[[0.9, 0.1], [0, 1]]])).predictions
+        array([[0, 1]], dtype=int32)
+        """
+        path, of = self.path, self.model_exits
+        n, rows = read_exits(outputs, of, self.classes, path)
+        if self.kind == "logits":
+            refuse_probabilities(rows(path[0], slice(None)), f"output of exit {path[0]}")
+        wanted = self.needs_features and features is not None
+        vectors = read_features(features, of, n, path) if wanted else None
+        numbers = sample_numbers(samples, n)
+        scores = np.empty((n, self.exits), order="F")
+        predictions = np.empty((n, self.exits), dtype=np.int32)
+        size = max(min(_CHUNK, _NUMBERS // (self.exits * max(self.classes, 1))), 16)
+        for low in range(0, max(n, 1), size):  # an empty batch is checked like any other
+            part = slice(low, min(low + size, n))
+            state = self.start(numbers[part])
+            for k in range(self.exits):
+                vector = None if vectors is None else vectors[k][part]
+                output = rows(path[k], part)
+                reduced, scores[part, k], _ = advance(self, k, output, state, vector)
+                predictions[part, k] = reduced.prediction
+        thresholds = thresholds_of(self, arms(self, numbers))
+        taken = first_exit(scores, thresholds)
+        taken = taken if self.kept is None else np.asarray(self.kept, dtype=np.int64)[taken]
+        return Trace(scores, predictions, thresholds, taken, kept=self.kept)
+
+    def save(self, path: Any) -> None:
+        """Write the artifact (JSON); see `policyopt.runtime._artifact`."""
+        from ._artifact import save_policy
+
+        save_policy(self, path)
+
+
+@dataclass(frozen=True)
+class Observer:
+    """How outputs are looked at, the same in a replay and in an inference loop."""
+
+    answer: AnswerRule
+    kind: str
+    classes: int
+    full: bool = False
+    top: int = TOP
+    entropy: bool = True
+
+    def look(
+        self, k: int, output: Any, state: tuple[Any, ...], samples: int, name: str = ""
+    ) -> tuple[ExitOutput, npt.NDArray[np.floating] | None, tuple[Any, ...]]:
+        """Return exit k's reduced answer, its logits (None for records), and the answer's new state."""
+        name = name or f"output of exit {k}"
+        plain = isinstance(self.answer, Identity)
+        if self.kind == "record" or isinstance(output, ExitOutput):
+            if isinstance(output, ExitOutput) and (self.full or not plain):
+                raise input_error(
+                    name, "all class outputs, (n, C)", "reduced columns", "Pass the logits."
+                )
+            reduced = reduce_exit(output, self.kind, self.classes, name)
+            _check_rows(name, len(reduced), samples)
+            return reduced, None, state
+        logits = read_logits(output, self.kind, self.classes, name, finite=not plain)
+        _check_rows(name, len(logits), samples)
+        if not plain:
+            logits, state = self.answer.answer(k, logits.astype(np.float32, copy=False), state)
+        reduced = reduce_logits(logits, self.top, entropy=self.entropy, name=name if plain else "")
+        return with_log_prob(reduced, logits) if self.full else reduced, logits, state
+
+
+def _check_rows(name: str, rows: int, samples: int) -> None:
+    if rows != samples:
+        raise input_error(
+            name,
+            f"one row per sample: {samples}",
+            f"{rows} rows",
+            "Start with one number per sample, and State.keep the survivors.",
+        )
+
+
+def observer_of(policy: Policy) -> Observer:
+    """Return how a policy looks at outputs: at what its score rules say they read, and no more."""
+    full = "log_prob" in policy.needs  # no record serves such rules: they may read the rest too
+    top = 2 if full or "margin" in policy.needs else 1
+    entropy = full or "entropy" in policy.needs
+    return Observer(policy.answer, policy.kind, policy.classes, full, top, entropy)
+
+
+def position(policy: Policy, k: int, state: State) -> int:
+    """Return where on the path the model's exit k stands; refused where it is not the next one."""
+    path, at = policy.path, state.position
+    if at >= policy.exits or k != path[at]:
+        due = "none: the sample was at the last one" if at >= policy.exits else f"{path[at]}"
+        shown = f"0..{policy.exits - 1}" if policy.kept is None else ", ".join(map(str, path))
+        raise input_error("k", f"the next exit, {due}, of {shown}", k, "One state per sample.")
+    return at
+
+
+def advance(
+    policy: Policy, at: int, output: Any, state: State, features: Any
+) -> tuple[ExitOutput, Floats, Any]:
+    """Look at the output of an exit and score it; the state moves on."""
+    k, samples = policy.path[at], len(state.arm)
+    reduced, answer, answer_state = policy.observer.look(
+        at, output, state.answer_state, samples, f"output of exit {k}"
+    )
+    if policy.needs_features and (features is not None or reduced.features is None):
+        vectors = read_vectors(k, features, samples, state.scalar)
+        reduced = with_columns(reduced, features=vectors)
+    if policy.kind == "record":
+        _check_columns(policy, reduced, k)
+    if reduced is output:  # the caller's own
+        reduced = reduced.shown_to(policy.needs)
+    reduced.declared = policy.needs
+    scores, states = [], []
+    for rule, before in zip(policy.rules, state.rule_states, strict=True):
+        score, after = rule.score(at, reduced, before)
+        scores.append(score)
+        states.append(after)
+    state.answer_state, state.rule_states = answer_state, tuple(states)
+    score = scores[0] if len(scores) == 1 else np.where(state.arm, scores[1], scores[0])
+    return reduced, score, answer
+
+
+def arms(policy: Policy, samples: Ints) -> Bools:
+    """Return which of the samples go by the second set of a mixture, (n,)."""
+    if policy.mixture is None:
+        return np.zeros(len(samples), dtype=bool)
+    return coin(policy.mixture.seed, samples) < policy.mixture.share
+
+
+def thresholds_of(policy: Policy, arm: Bools) -> Floats:
+    """Return the thresholds that hold for each sample, (n, K-1)."""
+    if policy.mixture is None:
+        return np.broadcast_to(policy.thresholds, (len(arm), len(policy.thresholds)))
+    return np.where(arm[:, None], policy.mixture.thresholds, policy.thresholds)
+
+
+def leaves(policy: Policy, at: int, score: Floats, state: State) -> Bools:
+    """Return which samples leave at a position on the path, (n,)."""
+    if at == policy.exits - 1:
+        return np.ones(len(score), dtype=bool)
+    # Slices, for numpy 1 would compare with a single number at the width of the scores.
+    threshold = policy.thresholds[at : at + 1]
+    if policy.mixture is not None:
+        threshold = np.where(state.arm, policy.mixture.thresholds[at : at + 1], threshold)
+    return score >= threshold
+
+
+def _check_columns(policy: Policy, output: ExitOutput, k: int) -> None:
+    """Refuse records that lack a column which a score reads."""
+    for name in policy.needs - {"features"}:
+        column = getattr(output, name)
+        if column is None or np.isnan(column).any():
+            raise input_error(
+                f"record of exit {k}", f"such that {name} is known", "rows without",
+                f"The policy's score reads it; see score '{policy.rule.name}'.",
+            )  # fmt: skip
+
+
+def finite_row(name: str, value: Any) -> Floats:
+    """Return a read-only copy of a list of finite numbers, (n,) float64."""
+    array = np.array(value, dtype=np.float64)
+    if array.ndim != 1 or not np.isfinite(array).all():
+        raise input_error(name, "a list of finite numbers", array.tolist(), "Check the policy.")
+    array.flags.writeable = False
+    return array
+
+
+def check_policy(policy: Policy) -> None:
+    """Refuse a policy whose parts do not fit each other."""
+    check_text("unit", policy.unit, step="E.g. ms, MMACs, USD.")
+    least = 0 if policy.kind == "record" else 1
+    if isinstance(policy.classes, bool) or not least <= policy.classes <= _MOST_CLASSES:
+        allowed = f"from {least} to {_MOST_CLASSES}"
+        raise input_error("classes", allowed, policy.classes, "Check the policy.")
+    _check_costs(policy.costs, policy.overhead)
+    _check_thresholds(policy)
+    if policy.kind == "record" and not isinstance(policy.answer, Identity):
+        raise input_error(
+            "answer", "plain where only records are kept", policy.answer.name, "Fit again."
+        )
+    policy.answer.check(policy.exits, policy.classes)
+    for rule in (*policy.rules, *([policy.confidence] if policy.confidence else [])):
+        rule.check(policy.exits, policy.classes)
+
+
+def _check_costs(costs: Floats, overhead: Floats) -> None:
+    if (costs > MAX_COST).any():
+        raise input_error("costs", f"at most {MAX_COST:g}", costs.tolist(), "Choose a larger unit.")
+    if (costs < 0).any() or (np.diff(costs) < 0).any():
+        got = costs.tolist()
+        raise input_error("costs", "0 or more and not decreasing", got, "They are cumulative.")
+    # A cost is mean plus overhead in floats: the overhead may pass it by a rounding.
+    if (
+        overhead.shape != costs.shape
+        or (overhead < 0).any()
+        or (overhead > costs * (1 + 1e-9)).any()
+    ):
+        raise input_error(
+            "overhead", "one number per exit, from 0 to the costs, of which it is a part",
+            overhead.tolist(), "Check the policy.",
+        )  # fmt: skip
+
+
+def _check_thresholds(policy: Policy) -> None:
+    sets = [policy.thresholds]
+    if policy.mixture is not None:
+        share = policy.mixture.share
+        other = np.asarray(policy.mixture.thresholds, dtype=np.float64)
+        if not 0 <= share <= 1 or other.ndim != 1 or not np.isfinite(other).all():
+            raise input_error(
+                "mixture", "finite thresholds and a share in [0, 1]",
+                f"share {share}, thresholds {other.tolist()}", "Check the policy.",
+            )  # fmt: skip
+        sets.append(other)
+    needed = policy.exits - 1
+    for thresholds in sets:
+        if len(thresholds) != needed:
+            raise input_error(
+                "thresholds", f"one per exit but the last: {needed}", f"{len(thresholds)}",
+                "The last exit always stops.",
+            )  # fmt: skip

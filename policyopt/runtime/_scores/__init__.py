@@ -1,0 +1,143 @@
+"""Score rules: they decide at run time, so they live here and need numpy only; yours are registered."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from .._errors import InputError, input_error
+from .._parameters import make
+from .base import COLUMNS, ScoreRule, State, score_table
+from .confidence import ClassOffset, Constant, Entropy, Margin, MaxProb, Random, Window
+from .consistency import BEEM, DDA, Agreement, Patience, Similarity, Vote
+from .eenet import EENet, EENetReleased
+from .history import Advantage, Halting, Logistic, Network
+from .prototypes import DE3BERT, E2CM, TrustScore
+
+OWN: tuple[type[ScoreRule], ...] = (
+    Advantage, Agreement, BEEM, ClassOffset, Constant, DDA, DE3BERT, E2CM, EENet, EENetReleased,
+    Entropy, Halting, Logistic, Margin, MaxProb, Network, Patience, Random, Similarity, TrustScore,
+    Vote, Window,
+)  # fmt: skip
+#: All that are known by name: ours, and those that were registered.
+RULES: dict[str, type[ScoreRule]] = {rule.name: rule for rule in OWN}
+_Class = TypeVar("_Class", bound=type[ScoreRule])
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_loaded: set[str] = set()
+_listeners: list[Callable[[type[ScoreRule]], None]] = []
+
+
+def register_score(rule: _Class) -> _Class:
+    """Make a score of your own known by its name: to fits, files, exports and the command line.
+
+    A decorator. Whoever loads a policy that uses it must have registered it before: a file never
+    imports code. An installed package registers by an entry point of the group ``policyopt.scores``.
+
+    Parameters
+    ----------
+    rule : subclass of ScoreRule
+        With a ``name`` of its own: small letters, digits and underscores.
+
+    Returns
+    -------
+    the class
+
+    Raises
+    ------
+    InputError
+        No such class, a name that is no name or is taken.
+
+    Examples
+    --------
+    >>> from policyopt.runtime import ScoreRule, register_score
+    >>> @register_score  # doctest: +SKIP
+    ... class Squared(ScoreRule):
+    ...     name = "squared"
+    ...
+    ...     def score(self, k, output, state):
+    ...         return output.confidence**2, state
+    """
+    if not isinstance(rule, type) or not issubclass(rule, ScoreRule) or inspect.isabstract(rule):
+        step = "Derive it from policyopt.ScoreRule and define score(self, k, output, state)."
+        raise input_error("score", "a class of scores", getattr(rule, "__name__", rule), step)
+    name = getattr(rule, "name", None)
+    RULES[check_name(name, rule, RULES.get(str(name)), "score")] = rule
+    for call in _listeners:
+        call(rule)
+    return rule
+
+
+def when_registered(call: Callable[[type[ScoreRule]], None]) -> None:
+    """Have a function called with every score that is not ours: those known already, and later ones."""
+    _listeners.append(call)
+    for rule in set(RULES.values()) - set(OWN):
+        call(rule)
+
+
+def check_name(name: Any, owner: type, there: type | None, what: str) -> str:
+    """Return a name that a class may have; one that was defined again (a notebook's cell) may have its own."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        step = f'E.g. name = "my_{what}" in class {owner.__name__}.'
+        raise input_error(
+            f"name of the {what}", "small letters, digits and underscores", name, step
+        )
+    if there and (there.__module__, there.__qualname__) != (owner.__module__, owner.__qualname__):
+        step = "Choose another name."
+        raise input_error(
+            f"name of the {what}", "one that no other has", f"{name}, which is taken", step
+        )
+    return name
+
+
+def load_plugins(group: str) -> None:
+    """Import what installed packages register: entry points of a group, all of them, once."""
+    if group in _loaded:
+        return
+    _loaded.add(group)
+    for point in entry_points(group=group):
+        try:
+            point.load()
+        except Exception as error:  # another's package: whatever it raises
+            raise InputError(
+                f"'{point.value}' (entry point {point.name} of {group}) cannot be imported: {error}. "
+                "Mend or remove that package."
+            ) from error
+
+
+def make_score(name: str, **params: Any) -> ScoreRule:
+    """Build a score from its name and parameters.
+
+    Examples
+    --------
+    >>> make_score("entropy", classes=10)
+    Entropy(classes=10)
+    """
+    return make_rule(name, params)
+
+
+def make_rule(name: str, params: Mapping[str, Any]) -> ScoreRule:
+    """Build a rule from its name and parameters, as an artifact holds them.
+
+    Examples
+    --------
+    >>> make_rule("entropy", {"classes": 10})
+    Entropy(classes=10)
+    """
+    if isinstance(name, str) and name not in RULES:
+        load_plugins("policyopt.scores")
+    step = (
+        "If it is your own, register it first: import the module that has @policyopt.register_score "
+        "(command line: --plugin FILE_OR_MODULE)."
+    )
+    return make(RULES, "score", name, params, step)
+
+
+__all__ = [
+    "BEEM", "COLUMNS", "DDA", "DE3BERT", "E2CM", "OWN", "RULES", "Advantage", "Agreement", "ClassOffset",
+    "Constant", "EENet", "EENetReleased", "Entropy", "Halting", "Logistic", "Margin", "MaxProb", "Network",
+    "Patience", "Random", "ScoreRule", "Similarity", "State", "TrustScore", "Vote", "Window", "check_name",
+    "load_plugins", "make_rule", "make_score", "register_score", "score_table", "when_registered",
+]  # fmt: skip

@@ -1,0 +1,90 @@
+"""What every score rule is: a pure step from one exit's output and a state to one number."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .._errors import input_error
+from .._outputs import ExitOutput
+from .._parameters import Rule
+from .._typing import Floats
+
+#: Arrays with the samples on their first axis, so that survivors can be picked by index.
+State = tuple[npt.NDArray[Any], ...]
+#: What a score may declare: see `ExitOutput`.
+COLUMNS = frozenset({"margin", "entropy", "log_prob", "features"})
+
+
+class ScoreRule(Rule, ABC):
+    """One number per sample and exit; higher = readier to exit.
+
+    A subclass names itself, declares its fields (`policyopt.runtime.array`, ...: they are its parameters
+    and stand in the policy's file) and computes `score`. It sees exit k and the state left by exits
+    0..k-1, nothing else: a rule cannot peek. Of exit k it is shown prediction and confidence, and of
+    `COLUMNS` those that it `needs`.
+
+    Examples
+    --------
+    >>> class Certainty(ScoreRule):
+    ...     name = "certainty"
+    ...     needs = frozenset({"entropy"})
+    ...
+    ...     def score(self, k, output, state):
+    ...         return -output.entropy, state
+    >>> Certainty()
+    Certainty()
+    """
+
+    role = "score"
+    #: Columns of `ExitOutput` that the rule reads beyond prediction and confidence. "log_prob" gives
+    #: margin and entropy, too; records have it not.
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        needs = cls.__dict__.get("needs", frozenset())
+        if isinstance(needs, (set, tuple, list)):
+            needs = cls.needs = frozenset(needs)
+        if isinstance(needs, str) or (isinstance(needs, frozenset) and not needs <= COLUMNS):
+            step = 'E.g. needs = frozenset({"margin"}).'
+            raise input_error(
+                f"needs of {cls.__name__}", f"of {', '.join(sorted(COLUMNS))}", needs, step
+            )
+
+    @abstractmethod
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Return the scores (n,) at exit k, and the new state."""
+
+    def start(self, samples: npt.NDArray[np.int64]) -> State:
+        """Return the state before exit 0, for samples numbered `samples`, (n,)."""
+        del samples
+        return ()
+
+    def operations(self, k: int, classes: int) -> float:
+        """Return the multiply-adds that the score spends at exit k, beyond softmax and entropy."""
+        del k, classes
+        return 0.0
+
+
+def score_table(
+    rule: ScoreRule, outputs: list[ExitOutput], samples: npt.NDArray[np.int64] | None = None
+) -> Floats:
+    """Score all K exits of n samples (numbered 0..n-1 unless said), (n, K), as serving would.
+
+    Examples
+    --------
+    >>> from policyopt.runtime._outputs import reduce_record
+    >>> from policyopt.runtime._scores import MaxProb
+    >>> score_table(MaxProb(), [reduce_record([1], [0.6]), reduce_record([1], [0.9])])
+    array([[0.6, 0.9]])
+    """
+    n = len(outputs[0])
+    state = rule.start(np.arange(n) if samples is None else samples)
+    table = np.empty((n, len(outputs)), order="F")  # solvers read it exit by exit
+    for k, output in enumerate(outputs):
+        table[:, k], state = rule.score(k, output.shown_to(rule.needs), state)
+    return table

@@ -1,0 +1,132 @@
+"""Scores of one exit's class probabilities alone, and the two that look at nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._arithmetic import coin, lookup
+from .._errors import input_error
+from .._outputs import ExitOutput
+from .._parameters import array
+from .._typing import Floats
+from .base import ScoreRule, State
+
+
+class MaxProb(ScoreRule):
+    """``max_c p_c``, in [1/C, 1] (EENet eq. 5): Huang et al., MSDNet, ICLR 2018, 4.2; Kaya et al., SDN, 2019."""
+
+    name = "max_prob"
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Return the confidence at exit k."""
+        return output.confidence, state
+
+
+class Margin(ScoreRule):
+    """``p_(1) - p_(2)``, in [0, 1] (Scheffer et al., 2001; Park et al., big/little, 2015)."""
+
+    name = "margin"
+    needs = frozenset({"margin"})
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Return the margin at exit k."""
+        return output.margin, state
+
+
+class Entropy(ScoreRule):
+    """``1 + sum_c p_c log p_c / log C``: 0 for even odds, 1 for certainty.
+
+    Teerapittayanon et al., BranchyNet, ICPR 2016, algorithm 1, which exits where the entropy is *below*
+    its threshold: the same decisions, since the score falls strictly with it; normalised as EENet eq. 6.
+    """
+
+    name = "entropy"
+    needs = frozenset({"entropy"})
+    classes: int
+
+    def check(self, exits: int, classes: int) -> None:
+        """Refuse another number of classes than the policy's."""
+        super().check(exits, classes)
+        if self.classes != classes:
+            raise input_error(
+                "classes of the score", f"the policy's: {classes}", self.classes, "Fit again."
+            )
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Return the normalised certainty at exit k."""
+        return 1.0 - output.entropy / np.log(max(self.classes, 2)), state
+
+
+class ClassOffset(ScoreRule):
+    """``confidence - offset[prediction]``: class-based thresholds, as one score.
+
+    Görmez & Koyuncu, arXiv:2210.15621, compare the confidence with a threshold of the predicted class;
+    ``confidence >= t + offset_c`` is ``confidence - offset_c >= t``. The method `cbt` says how offsets are
+    found; `other` is that of a class beyond them, and of a sample without an answer.
+    """
+
+    name = "class_offset"
+    offset: Any = array("C")
+    other: float
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Return the confidence at exit k, less its class's offset."""
+        known = (output.prediction >= 0) & (output.prediction < len(self.offset))
+        offset = np.where(
+            known, lookup(self.offset, np.where(known, output.prediction, 0)), self.other
+        )
+        return output.confidence - offset, state
+
+    def operations(self, k: int, classes: int) -> float:
+        """Return one: the difference."""
+        return 1.0
+
+
+class Window(ScoreRule):
+    """``|confidence - middle_k|``: Xia & Bouganis, ICCV 2023, Algorithm 2.
+
+    Samples inside the window go on; those above it are sure, those below it are given up. With the
+    window's middle as parameter and half its width as threshold this is one score and one threshold.
+    The method `window` says how windows are found.
+    """
+
+    name = "window"
+    middle: Any = array("K-1")
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Return the distance at exit k; 0 at the last one, which always stops."""
+        if k == len(self.middle):
+            return np.zeros(len(output)), state
+        return np.abs(output.confidence - self.middle[k]), state
+
+    def operations(self, k: int, classes: int) -> float:
+        """One subtraction."""
+        return 1.0
+
+
+class Constant(ScoreRule):
+    """0 everywhere: with thresholds of never and always every sample leaves at one exit."""
+
+    name = "constant"
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Return zeros."""
+        return np.zeros(len(output)), state
+
+
+class Random(ScoreRule):
+    """The null baseline: a fresh coin in [0, 1) per sample and exit; the counter is the sample's number."""
+
+    name = "random"
+    seed: int
+
+    def start(self, samples: npt.NDArray[np.int64]) -> State:
+        """Keep the samples' numbers."""
+        return (samples,)
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Return the coin of (sample, k); stream 0 is the coin of mixtures."""
+        return coin(self.seed, state[0], stream=k + 1), state

@@ -1,0 +1,252 @@
+"""Scores of how exits agree with each other: their predictions, votes and distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._outputs import ExitOutput, log_probabilities
+from .._parameters import array, choice, number
+from .._typing import Floats
+from .base import ScoreRule, State
+
+
+class Patience(ScoreRule):
+    """0 at exit 0; +1 where exit k predicts as exit k-1 did, else back to 0: PABEE's counter itself.
+
+    Zhou et al., PABEE, NeurIPS 2020, eq. 5, stops when the counter equals its patience; ``counter >=
+    patience`` is the same, since it grows by one. One counter per sample (the released code keeps one
+    per batch).
+    """
+
+    name = "patience"
+
+    def start(self, samples: npt.NDArray[np.int64]) -> State:
+        """Start with no earlier prediction and a counter of 0."""
+        n = len(samples)
+        return np.full(n, -1, dtype=np.int32), np.zeros(n)
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Return the counter after exit k."""
+        before, counter = state
+        agrees = (output.prediction == before) & (output.prediction >= 0)
+        counter = np.where(agrees, counter + 1.0, 0.0)
+        return counter, (output.prediction, counter)
+
+
+class BEEM(ScoreRule):
+    """``S_k = S_{k-1} + w_k C_k`` where exit k predicts as exit k-1 did, else ``w_k C_k``.
+
+    Bajpai & Hanawal, BEEM, ICLR 2025, arXiv:2502.00745. C_k is the largest probability. An exit without
+    an answer agrees with none. The method `beem` says where its weights come from.
+    """
+
+    name = "beem"
+    weights: Any = array("K", least=0)
+
+    def start(self, samples: npt.NDArray[np.int64]) -> State:
+        """Start with no earlier prediction and nothing gathered."""
+        n = len(samples)
+        return np.full(n, -1, dtype=np.int32), np.zeros(n)
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Return what the exits that agree have gathered, up to exit k."""
+        before, gathered = state
+        agrees = (output.prediction == before) & (output.prediction >= 0)
+        gathered = np.where(agrees, gathered, 0.0) + self.weights[k] * output.confidence
+        return gathered, (output.prediction, gathered)
+
+    def operations(self, k: int, classes: int) -> float:
+        """One multiply-add."""
+        return 1.0
+
+
+class Vote(ScoreRule):
+    """``max_c #{j <= k: prediction_j = c} / (k + 1)``; an exit without an answer casts no vote.
+
+    Ilhan et al., EENet, WACV 2024, eq. 7. At exit 0 the vote of whoever answers is 1: it says nothing there.
+    """
+
+    name = "vote"
+
+    def start(self, samples: npt.NDArray[np.int64]) -> State:
+        """Start with no votes, (n, 0)."""
+        return (np.empty((len(samples), 0), dtype=np.int32),)
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Add exit k's vote and return the share of the leading class."""
+        votes = np.concatenate([state[0], output.prediction[:, None]], axis=1)
+        return _same(votes).sum(axis=1).max(axis=1) / (k + 1), (votes,)
+
+
+class Agreement(ScoreRule):
+    """Share of the tier's members that vote for the leading class; -1 inside a tier.
+
+    Kolawole et al., Agreement-Based Cascading, TMLR 2025, arXiv:2407.02348. Exits 0..size-1 are the first
+    tier, an ensemble, exits size..2 size-1 the second, and so on. With ``soft=1`` the mean probability that
+    the members give to that class. Of equally many votes the class that was voted for first leads; an exit
+    without an answer casts no vote.
+    """
+
+    name = "agreement"
+    size: int = number(least=1)
+    soft: int = number(least=0, most=1, default=0)
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """Probabilities of a class that others voted for, where they are asked for."""
+        return frozenset({"log_prob"}) if self.soft else frozenset()
+
+    def start(self, samples: npt.NDArray[np.int64]) -> State:
+        """Start with no votes, (n, 0), and, where they count, no probabilities, (n, 0, 0)."""
+        n = len(samples)
+        votes = np.empty((n, 0), dtype=np.int32)
+        return (votes, np.empty((n, 0, 0), dtype=np.float32)) if self.soft else (votes,)
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Add exit k's vote; at the last of a tier return the agreement and forget the tier."""
+        n = len(output)
+        votes = np.concatenate([state[0], output.prediction[:, None]], axis=1)
+        log_prob = None
+        if self.soft:
+            assert output.log_prob is not None  # the policy refuses records for rules that need it
+            here = output.log_prob[:, None]
+            # An empty state does not know the number of classes yet.
+            log_prob = np.concatenate([state[1], here], axis=1) if state[1].shape[1] else here
+        if (k + 1) % self.size:
+            return np.full(n, -1.0), (votes,) if log_prob is None else (votes, log_prob)
+        count = _same(votes).sum(axis=2)
+        if log_prob is None:
+            agreement = count.max(axis=1) / self.size
+        else:
+            rows = np.arange(n)
+            leader = votes[rows, count.argmax(axis=1)]
+            # Contiguous, so that the sum over members runs in the same order for one row as for many.
+            given = log_prob[rows, :, leader].astype(np.float64, order="C")
+            agreement = np.where(leader >= 0, np.exp(given).sum(axis=1) / self.size, 0.0)
+        return agreement, self.start(np.zeros(n, dtype=np.int64))
+
+    def operations(self, k: int, classes: int) -> float:
+        """Logarithms of all probabilities, where they are read."""
+        return float(classes) if self.soft else 0.0
+
+
+def _same(votes: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Return which pairs of votes agree, (n, k, k): for few exits cheaper than counting per class."""
+    return (votes[:, :, None] == votes[:, None, :]) & (votes >= 0)[:, :, None]
+
+
+def _cross(p: Floats, log_q: Floats) -> Floats:
+    """Cross-entropy ``-sum p log q``."""
+    return -(p * log_q).sum(axis=1)
+
+
+def _kl(p: Floats, log_p: Floats, log_q: Floats) -> Floats:
+    return (p * (log_p - log_q)).sum(axis=1)
+
+
+def _js(p: Floats, log_p: Floats, q: Floats, log_q: Floats) -> Floats:
+    middle = np.log((p + q) / 2)
+    return (_kl(p, log_p, middle) + _kl(q, log_q, middle)) / 2
+
+
+def _jskd(p: Floats, log_p: Floats, q: Floats, log_q: Floats) -> Floats:
+    middle = np.log((p + q) / 2)
+    return (_cross(p, middle) + _cross(q, middle)) / 2
+
+
+#: From the earlier exit's distribution p and the later one's q to how far they are apart. The
+#: second four are cross-entropies: divergences, and how undecided the exits are besides.
+MEASURES: dict[str, Callable[[Floats, Floats, Floats, Floats], Floats]] = {
+    "kl": lambda p, log_p, q, log_q: _kl(p, log_p, log_q),
+    "rekl": lambda p, log_p, q, log_q: _kl(q, log_q, log_p),
+    "bikl": lambda p, log_p, q, log_q: _kl(p, log_p, log_q) + _kl(q, log_q, log_p),
+    "js": _js,
+    "kd": lambda p, log_p, q, log_q: _cross(p, log_q),
+    "rekd": lambda p, log_p, q, log_q: _cross(q, log_p),
+    "bikd": lambda p, log_p, q, log_q: _cross(p, log_q) + _cross(q, log_p),
+    "jskd": _jskd,
+}
+
+
+class Similarity(ScoreRule):
+    """``1 / (1 + d)``, d the largest of the last `patience` distances between adjacent exits' distributions.
+
+    The score of the methods `pf_berxit` and `leco`, which say where it comes from. To leave where the
+    distance has been under a threshold for `patience` exits in a row is to leave where the largest of the
+    last `patience` distances is under it: ``score >= 1 / (1 + threshold)``. Before there are as many, 0.
+    """
+
+    name = "similarity"
+    needs = frozenset({"log_prob"})
+    measure: str = choice(*MEASURES)
+    patience: int = number(least=1, default=1)
+
+    def start(self, samples: npt.NDArray[np.int64]) -> State:
+        """Start with no distribution and no distances; the number of classes shows at exit 0."""
+        return np.empty((len(samples), 0)), np.empty((len(samples), 0))
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Return the similarity after exit k."""
+        before, distances = state
+        log_q = log_probabilities(output)
+        if k == 0:
+            return np.zeros(len(output)), (log_q, distances)
+        p, q = np.exp(before), np.exp(log_q)
+        # Rounding may leave a hair below 0, where both are the same.
+        far = np.maximum(MEASURES[self.measure](p, before, q, log_q), 0.0)
+        distances = np.concatenate([distances, far[:, None]], axis=1)[:, -self.patience :]
+        if k < self.patience:
+            return np.zeros(len(output)), (log_q, distances)
+        return 1.0 / (1.0 + distances.max(axis=1)), (log_q, distances)
+
+    def operations(self, k: int, classes: int) -> float:
+        """Exponentials of one distribution, and the sums over classes that the measure takes."""
+        sums = 2.0 if self.measure in ("kl", "rekl", "kd", "rekd") else 4.0
+        return float(classes) if k == 0 else (1.0 + sums) * classes
+
+
+class DDA(ScoreRule):
+    """``mean_{j<=k} cos(p_j, m_k) * max_c m_k(c)``, m_k the mean of p_0..p_k.
+
+    Li et al., DDA, CVPR 2021, arXiv:2103.16403, section 3.3, scores a sample by how near each classifier's
+    prediction is, in cosine, to the mean prediction of all of them, times the largest probability of that
+    mean (`distance.py`, `train_dda.py` of the authors' release, with its defaults). Departures: it takes
+    all classifiers, for pseudo-labels; here the mean runs over exits 0..k, as it must where exit k
+    decides, and cosines are averaged, not summed, so that scores of different exits compare. The release
+    itself exits by the largest probability; that a prediction near the mean may end the inference is the
+    reading of Rahmath P et al. (ACM Computing Surveys 57(3), 2024, article 75, section 6.2):
+    ``confidence=0`` (no factor of the mean's largest probability), ``history=0`` (the cosine of exit k alone).
+    """
+
+    name = "dda"
+    needs = frozenset({"log_prob"})
+    confidence: int = number(least=0, most=1, default=1)
+    history: int = number(least=0, most=1, default=1)
+
+    def start(self, samples: npt.NDArray[np.int64]) -> State:
+        """Start with empty sums; the number of classes shows at exit 0."""
+        return np.empty((len(samples), 0)), np.empty((len(samples), 0))
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Add exit k's prediction to the mean and return how near the exits are to it."""
+        p = np.exp(log_probabilities(output))
+        unit = p / _length(p)[:, None]
+        total, units = (p, unit) if k == 0 else (state[0] + p, state[1] + unit)
+        # The cosines of all exits with the mean add up to one product with the sum of directions.
+        near = (units / (k + 1) if self.history else unit) * (total / _length(total)[:, None])
+        score = np.ones(len(p)) if k == 0 else np.minimum(near.sum(axis=1), 1.0)
+        if self.confidence:
+            score = score * (total.max(axis=1) / (k + 1))
+        return score, (total, units)
+
+    def operations(self, k: int, classes: int) -> float:
+        """Exponentials, two lengths, two sums and a product over classes."""
+        return 8.0 * classes
+
+
+def _length(rows: Floats) -> Floats:
+    return np.sqrt((rows * rows).sum(axis=1))

@@ -1,0 +1,249 @@
+"""JSON from anyone: size, depth and number of values are looked at before it is parsed, then all else.
+
+Python's parser takes more than JSON: NaN, a key twice (the last one wins), numbers that no float
+holds, nesting up to the recursion limit; and 3 bytes of text (``[],``) become 64 bytes of memory.
+Each of these is refused by name here, and text that would grow is refused before it does.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ._errors import InputError, input_error
+
+#: Deeper than any file of ours (weights of layers, in a policy, in a file of experts: 8).
+MAX_DEPTH = 32
+#: Bytes of one string: names, settings and notes are shorter.
+MAX_STRING = 1 << 16
+#: Digits of one whole number: random generators hold 128 bits, which are 39.
+MAX_DIGITS = 40
+#: A file may hold one value per so many bytes of its size limit; most numbers take more as text.
+BYTES_PER_VALUE = 8
+# A string, closed or cut off. Possessive, so that it is read once whatever stands in it.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+_PIECE = 1 << 20
+
+
+def read_plain(path: str | os.PathLike[str], argument: str, most: int, step: str = "") -> bytes:
+    """Return the bytes of a plain file, at most `most` of them.
+
+    A link to a plain file is followed: the path is the user's own. Directories, pipes and devices
+    are refused, without waiting for a writer.
+
+    Parameters
+    ----------
+    path : path-like
+    argument : str
+        Name used in errors.
+    most : int
+        Largest size in bytes.
+    step : str
+        What to do where there is no such file.
+
+    Raises
+    ------
+    InputError
+        Missing, not a plain file, not readable, larger.
+
+    Examples
+    --------
+    >>> read_plain("nothing-here", "policy", 100)
+    Traceback (most recent call last):
+        ...
+    policyopt.runtime._errors.InputError: 'policy' must be a file. Got nothing-here (missing).
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        raise input_error(argument, "a file", f"{path} (missing)", step) from None
+    except (OSError, ValueError) as error:  # no permission, links in a circle, NUL in the path
+        raise input_error(
+            argument, "a file that can be read", f"{path!r} ({error})", step
+        ) from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise input_error(argument, "a file", f"{path} (a directory, pipe or device)", step)
+        return read_open(descriptor, argument, most)
+    finally:
+        os.close(descriptor)
+
+
+def read_open(descriptor: int, argument: str, most: int) -> bytes:
+    """Return the bytes of an open plain file, its size checked before memory is taken for them."""
+    size = os.fstat(descriptor).st_size
+    if size > most:
+        raise input_error(argument, f"at most {most} bytes", f"{size}", "Is it the right file?")
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        return file.read(size)
+
+
+def parse(data: bytes, source: str, most: int, step: str, most_string: int = MAX_STRING) -> Any:
+    """Read JSON strictly: UTF-8 without a mark, finite numbers, each key of an object once.
+
+    Parameters
+    ----------
+    data : bytes
+    source : str
+        Name used in errors.
+    most : int
+        Size limit of such files in bytes: sets how many values may stand in one.
+    step : str
+        What to do about a file that is refused.
+    most_string : int
+        Bytes of one string.
+
+    Raises
+    ------
+    InputError
+        Not JSON in the sense above, more or deeper than allowed.
+
+    Examples
+    --------
+    >>> parse(b'{"a": [1, 2.5]}', "x.json", 1000, "Fit and save it again.")
+    {'a': [1, 2.5]}
+    >>> parse(b'{"a": 1, "a": 2}', "x.json", 1000, "Fit and save it again.")
+    Traceback (most recent call last):
+        ...
+    policyopt.runtime._errors.InputError: 'x.json' must be JSON. Got the key 'a' twice. Fit and save it again.
+    """
+    if data.startswith(codecs.BOM_UTF8):
+        raise input_error(
+            source, "JSON", "a byte order mark before it (save it as UTF-8 without one)", step
+        )
+    _refuse_excess(data, source, most, step, most_string)
+    try:
+        return json.loads(
+            data.decode("utf-8"), object_pairs_hook=_object, parse_float=_float,
+            parse_int=_whole, parse_constant=_constant,
+        )  # fmt: skip
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise input_error(source, "JSON", str(error), step) from error
+
+
+def whole_file(
+    content: Any,
+    source: str,
+    what: str,
+    form: str,
+    version: int,
+    fields: Mapping[str, Any],
+    step: str,
+) -> None:
+    """Refuse content that is not a whole file of this format: its fields, their types and its checksum."""
+    if not isinstance(content, dict) or content.get("format") != form:
+        raise input_error(source, f"{what} (format '{form}')", "something else", step)
+    came = content.get("version")
+    if type(came) is not int or came != version:
+        raise input_error(
+            f"version of {source}", f"{version}", came, "Use a policyopt that knows it."
+        )
+    for kind, names in (("unknown", content.keys() - fields), ("missing", fields.keys() - content)):
+        if names:
+            told = ", ".join(sorted(names))
+            raise InputError(f"'{source}' has {kind} fields: {told}. Fit and save it again.")
+    for name, type_ in fields.items():
+        if not isinstance(content[name], type_) or isinstance(content[name], bool):
+            told = " or ".join(
+                t.__name__ for t in (type_ if isinstance(type_, tuple) else (type_,))
+            )
+            raise input_error(
+                f"{name} in {source}", f"of type {told}", content[name], "Fit and save it again."
+            )
+    try:
+        digest = digest_of({name: value for name, value in content.items() if name != "sha256"})
+    except ValueError as error:  # a number too large for a float reads as infinity
+        raise input_error(
+            source, "free of infinite numbers", str(error), "Fit and save it again."
+        ) from error
+    if digest != content["sha256"]:
+        raise InputError(
+            f"'{source}' was changed after it was written: its checksum differs. Fit and save it again."
+        )
+
+
+def digest_of(content: Any) -> str:
+    """Return the SHA-256 of a file's content in canonical form."""
+    text = _canonical(content)
+    if "\\ud" in text:  # halves of a letter given apart are read back as one, which sorts elsewhere
+        text = _canonical(json.loads(text))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _canonical(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def to_text(content: Any, argument: str, most: int, indent: int | None = None) -> str:
+    r"""Return content as JSON; refused where `parse` would not read it back."""
+    text = json.dumps(content, indent=indent, allow_nan=False) + "\n"
+    if len(text) > most:
+        raise input_error(
+            argument, f"at most {most} bytes as a file", f"{len(text)}", "Make it smaller."
+        )
+    _refuse_excess(text.encode(), argument, most, "Make it smaller.", MAX_STRING)
+    return text
+
+
+def _refuse_excess(data: bytes, source: str, most: int, step: str, most_string: int) -> None:
+    """Refuse long strings, many values and deep nesting by the text alone."""
+    for string in _STRING.finditer(data):
+        if string.end() - string.start() > most_string + 2:
+            raise input_error(
+                source, f"JSON of strings up to {most_string} bytes", "a longer one", step
+            )
+    bare = _STRING.sub(b"", data)
+    values = bare.count(b",") + bare.count(b"[") + bare.count(b"{") + 1
+    if values > most // BYTES_PER_VALUE:
+        raise input_error(
+            source, f"JSON of at most {most // BYTES_PER_VALUE} values", f"{values}", step
+        )
+    depth = 0
+    for low in range(0, len(bare), _PIECE):
+        # Brackets and braces differ in one bit: with it set, all are braces.
+        codes = np.frombuffer(bare, np.uint8, min(_PIECE, len(bare) - low), low) | 0x20
+        turns = (codes == ord("{")).astype(np.int8) - (codes == ord("}"))
+        levels = depth + np.cumsum(turns, dtype=np.int32)
+        if levels.max() > MAX_DEPTH:
+            raise input_error(
+                source, f"JSON nested at most {MAX_DEPTH} deep", f"{levels.max()}", step
+            )
+        depth = int(levels[-1])
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {key[:60]!r} twice")
+            seen.add(key)
+    return found
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:40]}, beyond what a float holds")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a whole number of {len(text)} digits")
+    return int(text)
+
+
+def _constant(name: str) -> float:
+    raise ValueError(f"{name}, which is no JSON")

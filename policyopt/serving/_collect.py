@@ -1,0 +1,309 @@
+"""A staged model's cache: the outputs of all its exits, and what every exit costs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import numpy as np
+
+from policyopt._cache.writer import CacheWriter
+from policyopt._costs import Cost
+from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._typing import Floats
+from policyopt.serving._hidden import mapped, part, size
+from policyopt.serving._staged import StagedModel, refuse_numpy, warn_of_training
+
+_LABELS = ("labels", "label")
+_PAIRS = "Where labels are not known: (inputs, None)."
+
+
+def export_cache(
+    model: StagedModel,
+    source: Any,
+    out: str | os.PathLike[str],
+    *,
+    costs: Cost | Sequence[Cost],
+    features: bool = False,
+    batch: int = 256,
+    device: Any = None,
+    **options: Any,
+) -> dict[str, int]:
+    """Run a model over labelled samples and write the outputs of all its exits.
+
+    Parameters
+    ----------
+    model : StagedModel
+    source : mapping of split name to samples, or samples
+        Samples are a pair (inputs, labels) of arrays or tensors, or an iterable of such pairs (a
+        DataLoader), or of mappings with a key ``labels`` (or ``label``), which the model is then not
+        given (Hugging Face's collators). Rows without a split name go to ``pool``, which the writer
+        halves into ``fit`` and ``test``. Labels may be None where they are not known.
+    out : path
+        Directory of the cache.
+    costs : Cost or sequence of Cost
+        E.g. ``measure(...).costs``.
+    features : bool, default False
+        Whether to store the exits' feature vectors too (the model was wrapped with `features`).
+    batch : int, default 256
+        Rows per call of the model where the samples are whole arrays.
+    device : torch device, optional
+        Where inputs are brought to; default: they stay where they are.
+    **options
+        Of `policyopt.CacheWriter`: kind, dtype, classes, shares, metadata, overwrite, ...
+
+    Returns
+    -------
+    dict of str to int
+        Rows per split.
+
+    Raises
+    ------
+    InputError
+        As `CacheWriter`; samples that are no pairs; features that are wanted and lacking; a device
+        that is not here; an option that the writer does not have.
+
+    Warns
+    -----
+    TrainingModeWarning
+        A module in training mode that holds dropout or batch norm.
+
+    Examples
+    --------
+    >>> cost = Cost("compute", "MMACs", [1, 2])
+    >>> export_cache(model, {"fit": (inputs, labels)}, "cache", costs=cost)  # doctest: +SKIP
+    {'fit': 8}
+    """
+    import torch
+
+    if batch < 1:
+        raise input_error("batch", "1 or more", batch, "Rows per call of the model.")
+    known = [name for name in signature(CacheWriter).parameters if name not in ("path", "costs")]
+    unknown = next((name for name in options if name not in known), None)
+    if unknown is not None:
+        raise input_error(unknown, f"left out, or one of {', '.join(known)}", "an unknown option")
+    if device is not None:
+        _check_device(device)
+    if features and model.features is None:
+        model.vectors(0, None)  # says what is lacking
+    warn_of_training(model)
+    splits = source if isinstance(source, Mapping) else {"pool": source}
+    rows = dict.fromkeys(splits, 0)
+    with CacheWriter(out, costs=costs, **options) as writer, torch.inference_mode():
+        for split, samples in splits.items():
+            for inputs, labels in _batches(samples, split, batch):
+                inputs = inputs if device is None else mapped(inputs, lambda x: _moved(x, device))
+                try:
+                    outputs, vectors = _run(model, inputs, features)
+                except (TypeError, AttributeError) as error:
+                    refuse_numpy(model, inputs, error)
+                    raise
+                _append(writer, split, outputs, labels, vectors if features else None)
+                rows[split] += size(inputs)
+    return rows
+
+
+def _run(model: StagedModel, inputs: Any, features: bool) -> tuple[list[Any], list[Any]]:
+    """Return the outputs of all exits, and their feature vectors where these are wanted."""
+    outputs, vectors = [], []
+    for k, (hidden, output) in enumerate(model.walk(inputs)):
+        outputs.append(_stored(output))
+        if features:
+            vectors.append(_stored(model.vectors(k, hidden)))
+    return outputs, vectors
+
+
+def _check_device(device: Any) -> None:
+    """Refuse a device that torch does not know, or cannot use here."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:
+        got = f"{device} ({str(error).partition(chr(10))[0]})"
+        allowed = "one that torch can use here, e.g. 'cpu'"
+        raise input_error("device", allowed, got) from error
+
+
+def _append(writer: CacheWriter, split: str, outputs: list[Any], labels: Any, vectors: Any) -> None:
+    """Append a batch: logits or probabilities of every exit, or records."""
+    columns: dict[str, Any] = {}
+    given: list[Any] | None = outputs
+    if isinstance(outputs[0], Mapping):
+        given = None
+        columns = {name: np.stack([o[name] for o in outputs], axis=1) for name in outputs[0]}
+    writer.append(split, given, labels, features=vectors, **columns)
+
+
+def _batches(samples: Any, split: str, batch: int) -> Iterator[tuple[Any, Any]]:
+    """Yield (inputs, labels) batch by batch, of whole arrays or of what yields batches."""
+    if not isinstance(samples, tuple):
+        for number, pair in enumerate(samples):
+            if isinstance(pair, Mapping):
+                yield _apart(pair, f"batch {number} of {split!r}")
+            elif isinstance(pair, (tuple, list)) and len(pair) == 2:
+                yield pair[0], pair[1]
+            else:
+                got = f"{type(pair).__name__} in batch {number}"
+                raise input_error(f"samples of {split!r}", "pairs (inputs, labels)", got, _PAIRS)
+        return
+    if len(samples) != 2:
+        got = f"{len(samples)} parts"
+        raise input_error(f"samples of {split!r}", "a pair (inputs, labels)", got)
+    inputs, labels = samples
+    n = size(inputs)
+    if labels is not None and len(labels) != n:
+        raise input_error(f"labels of {split!r}", f"one per sample: {n}", len(labels))
+    for low in range(0, n, batch):
+        high = min(low + batch, n)
+        yield part(inputs, low, high, n), None if labels is None else labels[low:high]
+
+
+def _apart(batch: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Any]:
+    """Return the inputs and the labels of a mapping that holds both."""
+    keys = [key for key in _LABELS if key in batch]
+    if len(keys) != 1:
+        got = f"keys {', '.join(map(str, batch))}"
+        raise input_error(name, "a mapping with one key of labels or label", got, _PAIRS)
+    return {key: value for key, value in batch.items() if key != keys[0]}, batch[keys[0]]
+
+
+def _stored(output: Any) -> Any:
+    """Return an output on the host; wide floats as float32, the width of every decision."""
+    if isinstance(output, Mapping):
+        return {name: _stored(column) for name, column in output.items()}
+    if hasattr(output, "detach"):
+        output = output.detach()
+        return (output.float() if output.is_floating_point() else output).cpu().numpy()
+    return np.asarray(output)
+
+
+def _moved(leaf: Any, device: Any) -> Any:
+    return leaf.to(device) if hasattr(leaf, "to") else leaf
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Costs per exit, cumulative, and how they were measured.
+
+    Attributes
+    ----------
+    compute : Cost
+        Million multiply-adds per sample (MMACs), stages and every head passed.
+    latency : Cost
+        Milliseconds per sample of a batch that leaves together at exit k: median over the runs.
+    seconds : ndarray of shape (runs, K)
+        Of the whole batch, per run.
+    batch, threads : int
+    device : str
+    """
+
+    compute: Cost
+    latency: Cost
+    seconds: Floats
+    batch: int
+    threads: int
+    device: str
+
+    @property
+    def costs(self) -> tuple[Cost, Cost]:
+        """Both, as `export_cache` takes them; the first is the cache's default."""
+        return self.compute, self.latency
+
+    def describe(self) -> dict[str, Any]:
+        """Return how it was measured, JSON-able, for the cache's metadata."""
+        latency = {"latency_batch": self.batch, "latency_runs": len(self.seconds)}
+        return latency | {"threads": self.threads, "device": self.device}
+
+
+def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 10) -> Measured:
+    """Measure what a sample has cost when it leaves at exit k.
+
+    Every run goes through the whole model and notes the time when the logits of each exit are on the
+    host, as serving needs them there (which is also what makes a GPU's clock honest). So a slow moment
+    of the machine meets all exits alike.
+
+    Parameters
+    ----------
+    model : StagedModel
+    example : batch
+        As the model takes it; its number of samples is the batch size that is measured.
+    runs : int, default 50
+    warmup : int, default 10
+        Runs before, not counted.
+
+    Returns
+    -------
+    Measured
+
+    Raises
+    ------
+    InputError
+        No runs, or a model without a multiply-add that torch's counter knows.
+
+    Warns
+    -----
+    TrainingModeWarning
+        A module in training mode that holds dropout or batch norm.
+
+    Notes
+    -----
+    Multiply-adds by `torch.utils.flop_counter`, which counts products of matrices, convolutions and
+    attention (two operations each); additions, norms and activations are left out, as usual.
+    """
+    import torch
+
+    warn_of_training(model)
+    if runs < 1 or warmup < 0:
+        raise input_error("runs", "1 or more, after 0 or more of warmup", (runs, warmup))
+    n = size(example)
+    if n < 1:
+        raise input_error("example", "a batch of 1 sample or more", "0 samples")
+    with torch.inference_mode():
+        try:
+            compute = np.array(_multiply_adds(model, example)) / n / 1e6
+        except (TypeError, AttributeError) as error:
+            refuse_numpy(model, example, error)
+            raise
+        seconds = np.empty((warmup + runs, model.exits))
+        for row in seconds:
+            _timed(model, example, row)
+    if not compute[-1] > 0:
+        raise InputError(
+            "'model' must compute with torch's matrix products or convolutions to be counted. Got no "
+            "multiply-add. State its costs yourself: policyopt.Cost(name, unit, values)."
+        )
+    seconds = seconds[warmup:]
+    latency = np.median(seconds, axis=0) / n * 1e3
+    devices: set[str] = set()
+    mapped(example, lambda leaf: devices.add(str(getattr(leaf, "device", "cpu"))))
+    return Measured(
+        Cost("compute", "MMACs", tuple(compute.tolist()), cascade=model.cascade),
+        Cost("latency", "ms", tuple(latency.tolist()), cascade=model.cascade),
+        seconds,
+        n,
+        torch.get_num_threads(),
+        ", ".join(sorted(devices)),
+    )
+
+
+def _multiply_adds(model: StagedModel, example: Any) -> list[float]:
+    """Count the multiply-adds up to every exit, for the whole batch."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        return [counter.get_total_flops() / 2 for _ in model.walk(example)]
+
+
+def _timed(model: StagedModel, example: Any, row: Floats) -> None:
+    """Fill in the seconds until each exit's logits are on the host."""
+    start = time.perf_counter()
+    for k, (_, output) in enumerate(model.walk(example)):
+        for column in output.values() if isinstance(output, Mapping) else (output,):
+            if hasattr(column, "cpu"):
+                column.cpu()
+        row[k] = time.perf_counter() - start

@@ -1,0 +1,288 @@
+"""`serve`: a staged model and a policy run a batch; the survivors of every exit go on together.
+
+`policyopt.runtime` decides, on logits brought to the host as float32, so a served sample leaves where
+the same logits leave in a replay. (One sample at a time: `single`.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt._export.c_native import native as machine_code
+from policyopt.runtime import Decisions, ExpertPolicy, Policy
+from policyopt.runtime._checks import sample_numbers
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._experts import policy_of
+from policyopt.runtime._forks import Line, parted, tell_of_forks
+from policyopt.runtime._typing import Floats, Ints
+from policyopt.serving._hidden import host, size, take
+from policyopt.serving._single import Machine, Single
+from policyopt.serving._staged import FirstRows, StagedModel, refuse_numpy, warn_of_training
+
+
+@dataclass(frozen=True)
+class Served(Decisions):
+    """What was done with the n samples of a batch, in the batch's order.
+
+    Attributes
+    ----------
+    exit : ndarray of shape (n,), int64
+        Exit taken: the model's number.
+    prediction : ndarray of shape (n,), int32
+        The answer's class.
+    cost : ndarray of shape (n,), float64
+        Mean cost of the exit taken, in the policy's unit.
+    probabilities : ndarray of shape (n, C), float64, or None
+        The answers, where asked for.
+    confidence : ndarray of shape (n,), float64, or None
+        How sure each answer is (`Decision.confidence`), where asked for.
+    """
+
+    probabilities: Floats | None = None
+    confidence: Floats | None = None
+
+
+class Server:
+    """A staged model with an exit policy; made by `serve`, called with a batch.
+
+    Attributes
+    ----------
+    reason : str
+        Why a batch of one goes as many do; empty where it goes by itself.
+    """
+
+    def __init__(
+        self,
+        model: StagedModel,
+        policy: Policy | ExpertPolicy,
+        probabilities: bool = False,
+        native: bool = False,
+        confidence: bool = False,
+    ) -> None:
+        import torch
+
+        self.model, self.policy = model, policy
+        self.probabilities, self.confidence = probabilities, confidence
+        self._path, self._wanted = frozenset(policy.path), policy.needs_features
+        policies = policy.policies if isinstance(policy, ExpertPolicy) else (policy,)
+        self._costs = [_by_exit(p) for p in policies]
+        self._count, self._lock = 0, Lock()
+        tell_of_forks(self)
+        self._inference = torch.inference_mode
+        self._run: StagedModel | FirstRows = model
+        if policy.kind == "logits":
+            self._run = FirstRows(model, policy.path[0], self._seen)
+        self._single, self.reason = None, self._not_single()
+        if native and self.reason:
+            raise input_error("native", "False here", True, f"Of this policy {self.reason}.")
+        if not self.reason:
+            assert isinstance(policy, Policy)
+            shared = (self._run, policy, self._costs[0], Served)
+            self._single = Machine(machine_code(policy), *shared) if native else Single(*shared)
+
+    def _seen(self) -> None:
+        """Ask the model itself from now on: the first rows were logits."""
+        self._run = self.model
+        if self._single is not None:
+            self._single.model = self.model
+
+    def _not_single(self) -> str:
+        """Return why one sample goes as a batch; empty where it goes alone."""
+        if self.probabilities:
+            return "the answers' probabilities are asked for"
+        if self.confidence:
+            return "the answers' confidence is asked for"
+        return "several contexts are served" if isinstance(self.policy, ExpertPolicy) else ""
+
+    def __call__(
+        self, batch: Any, *, samples: npt.ArrayLike | None = None, context: Any = None
+    ) -> Served:
+        """Run a batch, each sample until its exit.
+
+        Parameters
+        ----------
+        batch : tensor, or tuple, list or mapping of tensors
+            What stage 0 takes, on the model's device; first axis = samples.
+        samples : array of shape (n,), int, optional
+            Their numbers, which only policies that mix or draw look at (see `Policy.start`); default:
+            the server counts the samples it has seen, from 0.
+        context : int, str, or array of shape (n,), int, optional
+            For an `ExpertPolicy`: what the classifier of contexts says. The model's stages must
+            themselves run each sample's own branches (let the batch carry the contexts, too).
+
+        Returns
+        -------
+        Served
+
+        Raises
+        ------
+        InputError
+            As `Policy.step`; an exit's output that is not what the policy was fitted on. Probabilities
+            where it takes logits are told by the first four rows that come; one row does not tell.
+        """
+        try:
+            n = size(batch)
+            with self._inference():
+                single = self._single if n == 1 and context is None else None
+                if single is not None and samples is None:
+                    return single.run(batch, self._counted(1))
+                first = self._counted(n) if samples is None else 0
+                numbers = sample_numbers(samples, n) + first
+                if single is not None:
+                    return single.run(batch, int(numbers[0]))
+                return self._many(batch, n, numbers, context)
+        except (TypeError, AttributeError) as error:
+            refuse_numpy(self.model, batch, error)
+            raise
+
+    def _counted(self, n: int) -> int:
+        """Count n samples, and return the first one's number; threads may serve at once."""
+        with self._lock:
+            first, self._count = self._count, self._count + n
+        return first
+
+    def _renew(self, line: Line) -> None:
+        """Give the samples of a forked child numbers of their own."""
+        self._count, self._lock = parted(self._count, line), Lock()
+
+    def _many(self, batch: Any, n: int, numbers: Ints, context: Any) -> Served:
+        """Run a batch; after every exit, only the survivors go on."""
+        model, policy = self._run, self.policy
+        state, context = _started(policy, numbers, context)
+        exits, predictions = np.empty(n, np.int64), np.empty(n, np.int32)
+        answers = np.empty((n, policy.classes)) if self.probabilities else None
+        sure = np.empty(n) if self.confidence else None
+        rows, hidden = np.arange(n), batch
+        for k in range(policy.path[-1] + 1 if n else 0):
+            hidden, given = model.stage(k, hidden)
+            if k not in self._path:
+                continue
+            output = host(model.head(k, hidden, given))
+            vectors = host(model.vectors(k, hidden)) if self._wanted else None
+            decision = policy.step(k, output, state, vectors)
+            leaving: Any = decision.exit
+            gone = rows[leaving]
+            exits[gone], predictions[gone] = k, decision.prediction[leaving]
+            if answers is not None:
+                assert decision.answer is not None  # refused for records by `serve`
+                answers[gone] = decision.answer[leaving]
+            if sure is not None:
+                sure[gone] = decision.confidence[leaving]
+            if len(gone) == len(rows):
+                break
+            if len(gone):
+                stay = np.flatnonzero(~leaving)
+                hidden = take(hidden, stay, len(rows))
+                state.keep(stay)
+                rows = rows[stay]
+        if context is None:
+            costs = self._costs[0][exits]
+        else:
+            costs = np.array([self._costs[e][k] for e, k in zip(context, exits, strict=True)])
+        return Served(exits, predictions, costs, answers, sure)
+
+
+def serve(
+    model: StagedModel,
+    policy: Policy | ExpertPolicy,
+    *,
+    probabilities: bool = False,
+    confidence: bool = False,
+    compile: bool = False,  # as torch calls it
+    backend: Any = "inductor",
+    native: bool = False,
+) -> Server:
+    """Attach a policy to a staged model.
+
+    Parameters
+    ----------
+    model : StagedModel
+        Its exits are those of the cache that the policy was fitted on.
+    policy : Policy or ExpertPolicy
+        From a fit, or `policyopt.load_policy`.
+    probabilities : bool, default False
+        Whether to return the answers' class probabilities too.
+    confidence : bool, default False
+        Whether to return how sure each answer is (the largest probability, or that number calibrated
+        where the policy was fitted with a calibrator).
+    compile : bool, default False
+        Whether to compile every stage and head (`StagedModel.compiled`). A compiled model rounds
+        otherwise than a plain one: export the cache from the compiled one where that matters.
+    backend : str or callable, default "inductor"
+        Of `torch.compile`.
+    native : bool, default False
+        Whether a batch of one is decided in machine code, which a C compiler here makes from the
+        policy's header: a few microseconds per exit whatever the policy, not some tens. What was compiled
+        is kept in a folder of yours (``POLICYOPT_CACHE``, else ``~/.cache/policyopt``), by the hash of its
+        source. For policies of logits.
+
+    Returns
+    -------
+    Server
+
+    Raises
+    ------
+    InputError
+        Another number of exits, features that are needed and lacking, probabilities of records;
+        `native` where it cannot be.
+    NoCompiler
+        `native` without a C compiler.
+
+    Warns
+    -----
+    TrainingModeWarning
+        A module in training mode that holds dropout or batch norm. Looked for here, not at requests.
+
+    Examples
+    --------
+    >>> import torch  # doctest: +SKIP
+    >>> from policyopt.runtime._scores import MaxProb  # doctest: +SKIP
+    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)  # doctest: +SKIP
+    >>> model = StagedModel(
+    ...     [torch.nn.Identity()] * 2, [lambda h: h, lambda h: -h]
+    ... )  # doctest: +SKIP
+    >>> served = serve(model, policy)(torch.tensor([[4.0, 0.0], [0.2, 0.0]]))  # doctest: +SKIP
+    >>> served.exit, served.prediction, served.cost  # doctest: +SKIP
+    (array([0, 1]), array([0, 1], dtype=int32), array([1., 3.]))
+    """
+    if not isinstance(model, StagedModel):
+        got, step = type(model).__name__, "Wrap its stages and heads."
+        raise input_error("model", "a StagedModel", got, step)
+    policy = policy_of(policy)
+    if model.exits != policy.model_exits:
+        allowed = f"of {policy.model_exits} exits, as the policy's"
+        step = "Fit the policy on a cache of this model."
+        raise input_error("model", allowed, f"{model.exits} stages", step)
+    if policy.needs_features and model.features is None:
+        model.vectors(0, None)  # says what is lacking
+    if probabilities and policy.kind == "record":
+        raise input_error("probabilities", "False: the policy is of records", probabilities)
+    warn_of_training(model)
+    run = model.compiled(backend) if compile else model
+    return Server(run, policy, probabilities, native, confidence)
+
+
+def _started(policy: Any, numbers: Ints, context: Any) -> tuple[Any, Any]:
+    """Return the state of a batch, and its contexts as (n,) where the policy goes by them."""
+    if isinstance(policy, ExpertPolicy):
+        if context is None:
+            allowed = f"given: one of {', '.join(policy.contexts)} per sample"
+            raise input_error("context", allowed, "none", "Ask the classifier of contexts.")
+        state = policy.start(context, numbers)
+        return state, state.context
+    if context is not None:
+        raise input_error("context", "left out: the policy is the same in all of them", context)
+    return policy.start(numbers), None
+
+
+def _by_exit(policy: Policy) -> Floats:
+    """Return the policy's costs by the model's exit numbers; NaN at exits it skips."""
+    costs = np.full(policy.model_exits, np.nan)
+    costs[list(policy.path)] = policy.costs
+    costs.flags.writeable = False  # results hold views of it
+    return costs

@@ -1,0 +1,297 @@
+"""`StagedModel`: a multi-exit model, or a cascade of models, stage by stage; and what it is made of."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._reading import FEWEST, refuse_probabilities
+from policyopt.serving._hidden import host, mapped
+
+Call = Callable[[Any], Any]
+#: How far functions are looked into for the modules that they call, and how much of a container.
+_DEPTH, _ITEMS = 6, 1000
+
+
+def unchanged(hidden: Any) -> Any:
+    """Return what came: the stage of a cascade, whose every model sees the original input."""
+    return hidden
+
+
+@dataclass(frozen=True, eq=False)
+class StagedModel:
+    """A model that gives an answer after each of K stages.
+
+    Parameters
+    ----------
+    stages : sequence of K callables
+        Stage k maps the hidden state to the next one; stage 0 takes the batch. A hidden state is a
+        tensor, or a tuple, list or mapping of tensors, whose first axis is the batch. Without
+        `heads`, a stage returns the pair (hidden, logits).
+    heads : sequence of K callables, optional
+        Head k maps the hidden state after stage k to logits of shape (n, C) (to probabilities or to
+        a record, a mapping, where the cache and the policy are of that kind).
+    features : sequence of K callables, optional
+        Feature vectors at exit k, (n, D_k), of the hidden state after stage k: for policies whose
+        score reads them.
+    cascade : bool, default False
+        Whether an exit that is skipped costs nothing, as a model of a cascade does.
+
+    Raises
+    ------
+    InputError
+        Other numbers of heads or features than stages, or one that cannot be called.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> model = StagedModel([lambda x: x + 1, lambda x: 2 * x], [lambda h: h, lambda h: -h])
+    >>> [logits.tolist() for logits in model(np.array([[1.0, 2.0]]))]
+    [[[2.0, 3.0]], [[-4.0, -6.0]]]
+
+    Notes
+    -----
+    Modules are run as they are: call ``eval()`` on them first, since dropout would make every answer
+    another one.
+    """
+
+    stages: Sequence[Call]
+    heads: Sequence[Call] | None = None
+    features: Sequence[Call] | None = None
+    cascade: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("stages", "heads", "features"):
+            given: Any = getattr(self, name)
+            if given is None and name != "stages":
+                continue
+            try:
+                calls = tuple(given or ())
+            except TypeError as error:
+                allowed = "a sequence of callables, one per exit"
+                raise input_error(name, allowed, type(given).__name__) from error
+            wanted = len(calls) if name == "stages" else len(self.stages)
+            if not calls or len(calls) != wanted or not all(map(callable, calls)):
+                allowed = f"{wanted or 'at least one'} callables, one per exit"
+                kinds = [type(call).__name__ for call in calls]
+                raise input_error(name, allowed, kinds, "Exits are counted by stages.")
+            object.__setattr__(self, name, calls)
+
+    @classmethod
+    def of_cascade(cls, models: Sequence[Call], features: Sequence[Call] | None = None) -> Any:
+        """Return a cascade: each of K whole models maps the original input to logits.
+
+        Examples
+        --------
+        >>> cheap, dear = (lambda x: x), (lambda x: 10 * x)
+        >>> [len(logits) for logits in StagedModel.of_cascade([cheap, dear])([0.5, 0.7])]
+        [2, 20]
+        """
+        models = list(models)
+        return cls([unchanged] * len(models), models, features, cascade=True)
+
+    @property
+    def exits(self) -> int:
+        """K."""
+        return len(self.stages)
+
+    def stage(self, k: int, hidden: Any) -> tuple[Any, Any]:
+        """Run stage k: the hidden state after it, and the logits where the stage gives them itself."""
+        if self.heads is not None:
+            return self.stages[k](hidden), None
+        found = self.stages[k](hidden)
+        if not isinstance(found, (tuple, list)) or len(found) != 2:
+            allowed = "a callable that returns (hidden, logits), the model having no heads"
+            step = "Return the pair, or pass heads."
+            raise input_error(f"stage {k}", allowed, type(found).__name__, step)
+        return found[0], found[1]
+
+    def head(self, k: int, hidden: Any, logits: Any = None) -> Any:
+        """Return the logits of exit k: those that stage k gave itself, or its head's."""
+        return logits if self.heads is None else self.heads[k](hidden)
+
+    def vectors(self, k: int, hidden: Any) -> Any:
+        """Return the feature vectors at exit k, (n, D_k); a model without `features` is refused."""
+        if self.features is None:
+            allowed = f"{self.exits} callables: the policy's score reads vectors"
+            step = "Wrap the model with features=, those that its cache was exported with."
+            raise input_error("features of the model", allowed, "none", step)
+        return self.features[k](hidden)
+
+    def __call__(self, batch: Any) -> list[Any]:
+        """Return the logits of all exits, K times (n, C): the whole model, heads included."""
+        return [output for _, output in self.walk(batch)]
+
+    def walk(self, batch: Any) -> Iterator[tuple[Any, Any]]:
+        """Run exit by exit: yield the hidden state after each stage, and its head's output."""
+        hidden = batch
+        for k in range(self.exits):
+            hidden, logits = self.stage(k, hidden)
+            yield hidden, self.head(k, hidden, logits)
+
+    def last(self, batch: Any) -> Any:
+        """Return the logits of the last exit, (n, C): the full model without its early exits."""
+        hidden, logits = batch, None
+        for k in range(self.exits):
+            hidden, logits = self.stage(k, hidden)
+        return self.head(self.exits - 1, hidden, logits)
+
+    def compiled(self, backend: Any = "inductor", **options: Any) -> StagedModel:
+        """Return the same model, every stage and head compiled for batches of any size.
+
+        Parameters
+        ----------
+        backend : str or callable, default "inductor"
+            As `torch.compile` takes it. Inductor needs a C++ compiler on a CPU, and Triton on a GPU.
+        **options
+            More of `torch.compile`, e.g. ``mode``.
+        """
+        from policyopt.serving._compiling import compiled
+
+        def each(calls: Sequence[Call] | None, name: str) -> Any:
+            if calls is None:
+                return None
+            return [
+                call if call is unchanged else compiled(call, f"{name}_{k}", backend, options)
+                for k, call in enumerate(calls)
+            ]
+
+        return replace(self, stages=each(self.stages, "stage"), heads=each(self.heads, "head"))
+
+
+class FirstRows:
+    """A model whose outputs of exit k, the policy's first, are looked at: logits are not probabilities.
+
+    One sample alone does not tell: logits may be non-negative with sum 1 by chance. So rows are gathered over
+    the first requests until they are as many as tell. Then `done` is called: the model itself can be asked.
+    """
+
+    def __init__(self, model: StagedModel, k: int, done: Callable[[], None]) -> None:
+        self.exits, self.stage, self.vectors = model.exits, model.stage, model.vectors
+        self._head, self._k, self._done = model.head, k, done
+        self._rows: list[Any] = []
+
+    def head(self, k: int, hidden: Any, logits: Any = None) -> Any:
+        """Return the logits of exit k, as `StagedModel.head`; refuse four rows that are probabilities."""
+        output = self._head(k, hidden, logits)
+        if k == self._k:
+            self._look(output)
+        return output
+
+    def _look(self, output: Any) -> None:
+        # A copy: what a head returns may be written over by the next request.
+        rows = np.array(host(output))
+        if rows.ndim != 2 or (self._rows and rows.shape[1] != self._rows[0].shape[1]):
+            return  # the policy says what is wrong with it
+        seen = [*self._rows, rows]  # threads may be here at once: each has a list of its own
+        if sum(map(len, seen)) < FEWEST:
+            self._rows = seen
+            return
+        # Where these are refused, what comes next is looked at with those before.
+        refuse_probabilities(np.concatenate(seen), f"output of exit {self._k}")
+        self._done()
+
+
+class TrainingModeWarning(UserWarning):
+    """A model that is exported, measured or served is in training mode."""
+
+
+def warn_of_training(model: StagedModel) -> None:
+    """Warn where a module among the stages, heads or features trains and is another one in training.
+
+    Modules are found in what the callables hold, too: wrapped by `from_sequential` and `from_encoder`,
+    in a closure, a default argument, a partial, a bound method.
+    """
+    found: dict[str, list[str]] = {}
+    for name in ("stages", "heads", "features"):
+        for k, call in enumerate(getattr(model, name) or ()):
+            for kind in sorted({type(m).__name__ for m in modules_of(call) if _random(m)}):
+                found.setdefault(kind, []).append(f"{name}[{k}]")
+    if found:
+        held = "; ".join(f"{kind} in {', '.join(places)}" for kind, places in found.items())
+        warnings.warn(
+            f"The model is in training mode ({held}): its answers depend on chance or on the other "
+            "samples of a batch. Call eval() on its modules first.",
+            TrainingModeWarning,
+            stacklevel=3,
+        )
+
+
+def _random(module: Any) -> bool:
+    """Say whether a module of torch gives other answers because it is in training mode."""
+    from torch import nn
+    from torch.nn.modules.batchnorm import _BatchNorm
+    from torch.nn.modules.dropout import _DropoutNd
+
+    if not module.training:
+        return False
+    if isinstance(module, _DropoutNd):
+        return module.p > 0
+    if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
+        return module.dropout > 0
+    # Of other libraries, by their names: timm's DropPath, torchvision's StochasticDepth.
+    others = ("DropPath", "StochasticDepth")
+    return isinstance(module, _BatchNorm) or type(module).__name__ in others
+
+
+def refuse_numpy(model: StagedModel, batch: Any, error: Exception) -> None:
+    """Refuse a batch of numpy arrays that a model of torch modules failed on with this error.
+
+    (Stages that take numpy arrays are as good as any: so it is told only after they failed.)
+    """
+    arrays: list[bool] = []
+    mapped(batch, lambda leaf: arrays.append(isinstance(leaf, np.ndarray)))
+    calls = (*model.stages, *(model.heads or ()))
+    if any(arrays) and any(True for call in calls for _ in modules_of(call)):
+        allowed = "of torch tensors, as the model's modules take them"
+        got = f"numpy arrays ({type(error).__name__}: {error})"
+        raise input_error("batch", allowed, got, "E.g. torch.from_numpy(batch).") from error
+
+
+def modules_of(call: Any) -> Iterator[Any]:
+    """Yield the modules that a callable is, or holds."""
+    from torch import nn
+
+    seen: set[int] = set()
+
+    def walk(held: Any, depth: int) -> Iterator[Any]:
+        if id(held) in seen or depth > _DEPTH:
+            return
+        seen.add(id(held))
+        if isinstance(held, nn.Module):
+            for module in held.modules():
+                if module is held or id(module) not in seen:
+                    seen.add(id(module))
+                    yield module
+            return
+        for inner in _held(held):
+            yield from walk(inner, depth + 1)
+
+    yield from walk(call, 0)
+
+
+def _held(held: Any) -> Iterator[Any]:
+    """Yield what a function, method, partial, callable object or container holds."""
+    if isinstance(held, Mapping):
+        yield from islice(held.values(), _ITEMS)
+    elif isinstance(held, (list, tuple)):
+        yield from islice(held, _ITEMS)
+    elif isinstance(held, functools.partial):
+        yield from (held.func, held.args, held.keywords)
+    elif callable(held) and not isinstance(held, type):
+        for name in ("__self__", "__wrapped__", "_torchdynamo_orig_callable"):  # the last: compiled
+            yield getattr(held, name, None)
+        for name in ("__defaults__", "__kwdefaults__", "__dict__"):
+            yield getattr(held, name, None)
+        for cell in getattr(held, "__closure__", None) or ():
+            try:
+                yield cell.cell_contents
+            except ValueError:  # a name that has no value yet
+                continue
