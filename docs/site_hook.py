@@ -101,6 +101,7 @@ def names(package: str) -> str:
 def commands() -> str:
     """Return the reference of the command line, from the commands themselves."""
     import typer
+
     from policyopt._cli.app import app
 
     group: Any = typer.main.get_command(app)
