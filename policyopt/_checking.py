@@ -159,7 +159,7 @@ def example(rule: type[ScoreRule], exits: int, classes: int, seed: int = 0) -> S
 
     given: dict[str, Any] = {}
     for one in fields_of(rule):
-        spec = one.metadata.get("spec")
+        spec = rule.specs.get(one.name)
         if isinstance(spec, Array):
             each = [numbers(spec, k) for k in range(size(spec.each, 0))] if spec.each else None
             given[one.name] = numbers(spec) if each is None else each

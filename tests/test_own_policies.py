@@ -13,6 +13,7 @@ from rules import SCORES, C, K
 from synthetic import outputs
 
 import policyopt as po
+from policyopt.runtime import Mixture
 from policyopt.runtime._scores import make_rule
 
 TARGETS = ["python", "c", "onnx"]
@@ -75,6 +76,38 @@ def test_a_column_that_is_not_declared_is_not_there(column):
 def test_names_that_cannot_be_are_refused(fields, words):
     with pytest.raises(po.InputError, match=words):
         po.register_score(type("Mine", (po.ScoreRule,), {**fields, "score": lambda *_: None}))
+
+
+def test_texts_in_a_file_take_no_memory():
+    """One long text would set the width of all entries of numpy's array: 224 GB here."""
+    with pytest.raises(po.InputError, match=r"middle of score window.*str among them"):
+        make_rule("window", {"middle": ["a" * 60_000] + ["b"] * 1_000_000})
+
+
+def test_a_score_is_shown_the_same_by_every_way(monkeypatch):
+    """A record with more than it declares, whole outputs, and a mixture with a rule that declares more."""
+    seen = []
+
+    class Looks(po.ScoreRule):
+        name = "looks"
+
+        def score(self, k, output, state):
+            seen.append((output.top_prob.shape[1], output.declared))
+            return output.confidence, state
+
+    record = {"prediction": [1], "confidence": [0.5], "top_prob": [[0.5, 0.3, 0.1]]}
+    po.Policy(Looks(), [0.9], [1, 2], "ms", "record", 3).decide([record, record])
+    logits = np.zeros((4, 2, 3))
+    mixture = Mixture(np.array([0.5]), 0.5, 0, make_rule("margin", {}))
+    po.Policy(Looks(), [0.9], [1, 2], "ms", "logits", 3, mixture).decide(logits)
+    po.check_score(Looks, only="columns")
+    assert set(seen) == {(1, frozenset())}
+
+
+@pytest.mark.parametrize("dimension", ["K - 1", "2*C", 3, "K-", ""])
+def test_dimensions_are_read_when_they_are_declared(dimension):
+    with pytest.raises(po.InputError, match="'dimension' must be letters and numbers"):
+        po.array(dimension)
 
 
 def policyopt(at, *arguments, code=0):

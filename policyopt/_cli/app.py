@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import traceback
+import zlib
 from functools import partial
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -144,11 +145,16 @@ def _load(name: str) -> None:
     if name.endswith(".py") or file.is_file():
         if not file.is_file():
             raise input_error("--plugin", "a Python file or a module", f"{name} (missing)", step)
-        spec = spec_from_file_location(f"plugin_{file.stem}", file)
+        place = file.resolve()
+        alias = f"plugin_{file.stem}_{zlib.crc32(os.fsencode(place)):08x}"
+        if alias in sys.modules:
+            return
+        spec = spec_from_file_location(alias, place)
         if spec is None or spec.loader is None:
             raise input_error("--plugin", "a Python file", name, step)
         module = module_from_spec(spec)
         sys.modules[spec.name] = module
+        sys.path.insert(0, str(place.parent))  # as Python does for a file that it runs
         load = partial(spec.loader.exec_module, module)
     else:
         if not name or not all(part.isidentifier() for part in name.split(".")):
@@ -158,7 +164,7 @@ def _load(name: str) -> None:
         load()
     except PolicyOptError:
         raise
-    except Exception as error:  # the user's own code: whatever it raises
+    except (Exception, SystemExit) as error:  # the user's own code: whatever it raises
         told = f"{type(error).__name__}: {error}"
         raise InputError(
             f"'--plugin {name}' cannot be loaded: {told}. Run it by itself."

@@ -44,10 +44,12 @@ FOR_CASCADES: tuple[Candidate, ...] = (("frugalgpt", FrugalGPT(), 2),)
 
 def _of_the_users_own() -> tuple[Candidate, ...]:
     """Return what was registered from outside: static scores stand beside joint thresholds, others last."""
-    from policyopt._methods.registry import OWN_FAMILY, ROWS
+    from policyopt._methods.registry import OWN_FAMILY, ROWS, load_installed
 
+    load_installed()
     own = [row for row in ROWS.values() if row.family == OWN_FAMILY and not row.trains]
     made = [(row.name, row.load()(**row.preset, **row.defaults)) for row in own]
+    made = [(name, method) for name, method in made if not isinstance(method, Choosing)]
     return tuple((name, method, 3 if method.learned else 1) for name, method in made)
 
 

@@ -90,6 +90,14 @@ def register_method(
             raise input_error(
                 f"method {method.__name__}", "a frozen dataclass", "another class", step
             )
+        lacking = [
+            f.name for f in fields(method) if f.default is MISSING and f.default_factory is MISSING
+        ]  # type: ignore[arg-type]
+        if lacking:
+            got = f"none for {', '.join(lacking)}"
+            raise input_error(
+                f"method {method.__name__}", "a class whose settings have defaults", got, step
+            )
         spec = MethodSpec(
             label, OWN_FAMILY, summary, paper, year, reference, method, wins, trains=trains, online=online,
         )  # fmt: skip
@@ -110,7 +118,11 @@ def _enter(spec: MethodSpec, owner: type) -> None:
 def _static(rule: type[ScoreRule]) -> None:
     """Make a score without parameters a method: thresholds on it."""
     given = {f.name for f in fields(rule) if f.default is MISSING}  # type: ignore[arg-type]
-    if given <= {"classes"}:
+    if not given <= {"classes"} or not isinstance(rule.needs, frozenset):
+        there = _owners.get(rule.name)
+        if there is not None and there.__qualname__ == rule.__qualname__:  # it was static before
+            del _owners[rule.name], ROWS[rule.name]
+    else:
         said = (rule.__doc__ or "").strip().split("\n")[0].rstrip(".") or f"{rule.name} is high"
         spec = MethodSpec(
             rule.name, OWN_FAMILY, said, "your own", 0, "-", "policyopt._methods.threshold:Threshold",

@@ -16,6 +16,7 @@ from policyopt._table import Table
 from policyopt._thresholds.problem import Problem, Solution
 from policyopt._thresholds.solvers import SOLVERS, check_solver, solve_path
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._parameters import fields_of
 from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._scores import RULES, ScoreRule, make_rule
 
@@ -100,7 +101,8 @@ class Threshold(Method):
 
     def rule(self, table: Table, seed: int) -> ScoreRule:
         """Return the score rule for answered rows."""
-        return make_rule(self.score, {"classes": table.classes} if self.score == "entropy" else {})
+        counted = any(field.name == "classes" for field in fields_of(RULES[self.score]))
+        return make_rule(self.score, {"classes": table.classes} if counted else {})
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         """Return thresholds for each budget."""

@@ -120,10 +120,12 @@ class ExitOutput:
     def shown_to(self, needs: frozenset[str]) -> ExitOutput:
         """Return the columns that a score of these `needs` is shown, the same in a fit and in serving."""
         top = 2 if needs & {"margin", "log_prob"} else 1
+        tops = (self.top_prob, self.top_class)
+        if self.top_prob.shape[1] > top:
+            tops = self.top_prob[:, :top], self.top_class[:, :top]
         shown = ExitOutput(
-            self.prediction, self.top_prob[:, :top], self.top_class[:, :top], self._entropy,
-            self.log_sum_exp, self._log_prob, self._features,
-        )  # fmt: skip
+            self.prediction, *tops, self._entropy, self.log_sum_exp, self._log_prob, self._features
+        )
         shown.declared = needs
         return shown
 

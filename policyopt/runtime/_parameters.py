@@ -28,6 +28,7 @@ from ._errors import input_error
 
 _CHECK = "Check the policy, or fit it again."
 _TERM = re.compile(r"([+-]?)(\w+)")
+_DIMENSION = re.compile(r"(\d+|[A-Za-z])([+-](\d+|[A-Za-z]))*")
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,10 @@ def array(
         ...
     policyopt.runtime._errors.InputError: 'offset of rule offsets' must be 0 or more. Got [-1.0]. Check the policy...
     """
+    for dimension in (*shape, *[each] * bool(each)):
+        if not isinstance(dimension, str) or not _DIMENSION.fullmatch(dimension):
+            allowed = "letters and numbers with + or - between them, as text"
+            raise input_error("dimension", allowed, dimension, 'E.g. po.array("K-1", "3").')
     spec = Array(shape, least, most, over, whole, each, optional)
     return field(default=default, metadata={"spec": spec})  # type: ignore[call-overload]
 
@@ -129,10 +134,17 @@ class Rule:
     name: ClassVar[str]
     #: What the rule is in a policy: "score", "answer", "calibrator"; used in errors.
     role: ClassVar[str] = "rule"
+    #: What the fields hold, by name.
+    specs: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         dataclass(frozen=True, eq=False)(cls)
+        own = {f.name: f.metadata["spec"] for f in fields(cls) if "spec" in f.metadata}  # type: ignore[arg-type]
+        cls.specs = {
+            **cls.specs,
+            **own,
+        }  # kept here: a class that is decorated once more loses its fields'
         del (
             cls.__setattr__,
             cls.__delattr__,
@@ -147,7 +159,9 @@ class Rule:
 
     def params(self) -> dict[str, Any]:
         """Return the fields of the rule, JSON-able."""
-        return {f.name: _json(getattr(self, f.name), _spec(f)) for f in fields_of(self)}
+        return {
+            f.name: _json(getattr(self, f.name), self.specs.get(f.name)) for f in fields_of(self)
+        }
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
@@ -189,6 +203,7 @@ def make(rules: Mapping[str, type[Rule]], role: str, name: Any, params: Any, ste
 
 def numbers(name: str, value: Any, ndim: int, whole: bool = False) -> npt.NDArray[np.float64]:
     """Return nested lists of finite numbers as a read-only float64 array of `ndim` dimensions."""
+    _refuse_others(name, value, ndim)  # before numpy makes texts as wide as the longest one
     try:
         raw = np.asarray(value)
         if not raw.size and ndim == 1 and raw.ndim == 1:
@@ -196,8 +211,6 @@ def numbers(name: str, value: Any, ndim: int, whole: bool = False) -> npt.NDArra
         found = np.array(raw, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise input_error(name, f"numbers, {ndim} levels deep", str(error), _CHECK) from error
-    if _holds_truth(value):  # numpy would take it for 1 or 0
-        raise input_error(name, "numbers", "true or false among them", _CHECK)
     if raw.dtype.kind not in "fiu" or found.ndim != ndim or not np.isfinite(found).all():
         got = f"shape {found.shape}, dtype {raw.dtype}"
         raise input_error(name, f"finite numbers, {ndim} levels deep", got, _CHECK)
@@ -205,10 +218,6 @@ def numbers(name: str, value: Any, ndim: int, whole: bool = False) -> npt.NDArra
         raise input_error(name, "whole numbers", found.ravel()[:20].tolist(), _CHECK)
     found.flags.writeable = False
     return found
-
-
-def _spec(one: Field[Any]) -> Any:
-    return one.metadata.get("spec", Number())
 
 
 def _json(value: Any, spec: Any) -> Any:
@@ -229,7 +238,7 @@ class _Checker:
     def run(self) -> None:
         one_by_one: dict[int, dict[str, int]] = {}
         for one in fields_of(self.rule):
-            spec, value = _spec(one), getattr(self.rule, one.name)
+            spec, value = self.rule.specs.get(one.name, Number()), getattr(self.rule, one.name)
             what = f"{one.name} of {self.rule.role} {self.rule.name}"
             if isinstance(spec, Array):
                 if value is None and spec.optional:
@@ -332,12 +341,15 @@ def _got(value: Any) -> str:
     return "an empty list" if isinstance(value, (list, tuple)) else type(value).__name__
 
 
-def _holds_truth(value: Any) -> bool:
-    """Say whether a boolean stands anywhere in nested lists."""
-    if not isinstance(value, (list, tuple)):
-        return isinstance(value, bool)
-    types = set(map(type, value))
-    return bool in types or (
-        not types <= {int, float}
-        and any(_holds_truth(v) for v in value if type(v) in (list, tuple))
-    )
+def _refuse_others(name: str, value: Any, ndim: int) -> None:
+    """Refuse nested lists in which anything but numbers stands; true and false are none."""
+    if isinstance(value, (list, tuple)):
+        for kind in set(map(type, value)):
+            if kind in (bool, np.bool_) or not issubclass(
+                kind, (int, float, np.number, np.ndarray, list, tuple)
+            ):
+                got = "true or false among them" if kind is bool else f"{kind.__name__} among them"
+                raise input_error(name, f"numbers, {ndim} levels deep", got, _CHECK)
+        for part in value:
+            if type(part) in (list, tuple):
+                _refuse_others(name, part, ndim)

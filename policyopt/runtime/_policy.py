@@ -386,12 +386,9 @@ def advance(
         reduced = with_columns(reduced, features=vectors)
     if policy.kind == "record":
         _check_columns(policy, reduced, k)
-    if reduced is output:  # the caller's own
-        reduced = reduced.shown_to(policy.needs)
-    reduced.declared = policy.needs
     scores, states = [], []
     for rule, before in zip(policy.rules, state.rule_states, strict=True):
-        score, after = rule.score(at, reduced, before)
+        score, after = rule.score(at, reduced.shown_to(rule.needs), before)
         scores.append(score)
         states.append(after)
     state.answer_state, state.rule_states = answer_state, tuple(states)

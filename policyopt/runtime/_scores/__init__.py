@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
@@ -26,6 +27,8 @@ OWN: tuple[type[ScoreRule], ...] = (
 RULES: dict[str, type[ScoreRule]] = {rule.name: rule for rule in OWN}
 _Class = TypeVar("_Class", bound=type[ScoreRule])
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+#: Words that stand for several methods, or none.
+_RESERVED = {"all", "none", "online"}
 _loaded: set[str] = set()
 _listeners: list[Callable[[type[ScoreRule]], None]] = []
 
@@ -64,9 +67,10 @@ def register_score(rule: _Class) -> _Class:
         step = "Derive it from policyopt.ScoreRule and define score(self, k, output, state)."
         raise input_error("score", "a class of scores", getattr(rule, "__name__", rule), step)
     name = getattr(rule, "name", None)
-    RULES[check_name(name, rule, RULES.get(str(name)), "score")] = rule
-    for call in _listeners:
+    check_name(name, rule, RULES.get(str(name)), "score")
+    for call in _listeners:  # they may refuse it
         call(rule)
+    RULES[rule.name] = rule
     return rule
 
 
@@ -74,13 +78,15 @@ def when_registered(call: Callable[[type[ScoreRule]], None]) -> None:
     """Have a function called with every score that is not ours: those known already, and later ones."""
     _listeners.append(call)
     for rule in set(RULES.values()) - set(OWN):
-        call(rule)
+        with suppress(InputError):  # its name is that of a method: it stays a score
+            call(rule)
 
 
 def check_name(name: Any, owner: type, there: type | None, what: str) -> str:
     """Return a name that a class may have; one that was defined again (a notebook's cell) may have its own."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        step = f'E.g. name = "my_{what}" in class {owner.__name__}.'
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _RESERVED:
+        field = "name" if what == "score" else "label"
+        step = f'E.g. {field} = "my_{what}" in class {owner.__name__}.'
         raise input_error(
             f"name of the {what}", "small letters, digits and underscores", name, step
         )
@@ -97,14 +103,17 @@ def load_plugins(group: str) -> None:
     if group in _loaded:
         return
     _loaded.add(group)
+    broken = []
     for point in entry_points(group=group):
         try:
             point.load()
         except Exception as error:  # another's package: whatever it raises
-            raise InputError(
-                f"'{point.value}' (entry point {point.name} of {group}) cannot be imported: {error}. "
-                "Mend or remove that package."
-            ) from error
+            broken.append(
+                f"'{point.value}' (entry point {point.name} of {group}) cannot be imported: {error}"
+            )
+    if broken:
+        _loaded.discard(group)
+        raise InputError(f"{'; '.join(broken)}. Mend or remove that package.")
 
 
 def make_score(name: str, **params: Any) -> ScoreRule:
