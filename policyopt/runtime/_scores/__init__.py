@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, TypeVar
 
 from .._errors import InputError, input_error
@@ -98,11 +99,25 @@ def check_name(name: Any, owner: type, there: type | None, what: str) -> str:
     return name
 
 
+def _installed(group: str) -> bool:
+    """Say whether any installed package names the group, without parsing what all packages say of themselves."""
+    for place in sys.path:
+        for about in Path(place or ".").glob("*-info/entry_points.txt"):
+            with suppress(OSError, UnicodeError):
+                if group in about.read_text(encoding="utf-8"):
+                    return True
+    return False
+
+
 def load_plugins(group: str) -> None:
     """Import what installed packages register: entry points of a group, all of them, once."""
     if group in _loaded:
         return
     _loaded.add(group)
+    if not _installed(group):
+        return
+    from importlib.metadata import entry_points  # it takes longer to load than all of this
+
     broken = []
     for point in entry_points(group=group):
         try:
