@@ -19,7 +19,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, ClassVar, Self, dataclass_transform
+from typing import Any, ClassVar, dataclass_transform
 
 import numpy as np
 import numpy.typing as npt
@@ -174,10 +174,6 @@ class Rule:
 
     def __hash__(self) -> int:
         return hash((type(self), self.name))
-
-    def replace(self, **changes: Any) -> Self:
-        """Return the same rule with some fields changed."""
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
 
 def fields_of(rule: Rule | type[Rule]) -> tuple[Field[Any], ...]:
