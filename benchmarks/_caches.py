@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from policyopt._cache import from_arrays, open_cache
+from policyopt._cache.arrays import from_arrays
 from policyopt._cache.data import ExitData
 from policyopt._cache.importers import import_sources
+from policyopt._cache.reader import open_cache
 
 ROOT = Path(__file__).resolve().parent.parent
 _SHARED = ROOT.parent / "shared" / "data"

@@ -19,9 +19,9 @@ from _common import machine, write
 from _keeping import keeping, text
 from _many import many, many_text
 
-from policyopt._cache import open_cache
 from policyopt._cache.data import ExitData
 from policyopt._cache.importers import import_sources
+from policyopt._cache.reader import open_cache
 
 _ROOT = Path(__file__).resolve().parent.parent
 _FASHION = _ROOT / "cache" / "fashion_mnist"

@@ -28,7 +28,7 @@ from _catalogue_text import text_of
 from _common import machine, paired, write
 from _gains import against, over_seeds
 
-from policyopt._cache import open_cache
+from policyopt._cache.reader import open_cache
 from policyopt._costs import positions
 from policyopt._frontier import Path, path_through, split_for_seed
 from policyopt._methods.registry import ROWS, make_method

@@ -18,7 +18,7 @@ from _drift_streams import Streams, streams
 from _refitting import refit_text, refitting
 
 import policyopt as po
-from policyopt._cache import open_cache
+from policyopt._cache.reader import open_cache
 from policyopt._replay import trace
 from policyopt._table import Tables
 from policyopt.runtime._drift.detector import first_alarms

@@ -14,7 +14,7 @@ from typing import Any
 from _caches import ROOT, caches
 from _common import machine, machine_line, write
 
-from policyopt._cache import open_cache
+from policyopt._cache.reader import open_cache
 from policyopt._online.simulate import simulate
 from policyopt._progress import progress_callback
 from policyopt._report.figures import save_figure

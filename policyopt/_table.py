@@ -7,14 +7,14 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from policyopt._cache.data import CONTEXT, FEATURES_PREFIX, ExitData, Rows
+from policyopt._cache.data import CONTEXT, COST_PREFIX, FEATURES_PREFIX, Block, ExitData, Rows
 from policyopt._costs import kept_costs, rate_of
 from policyopt.runtime._decision import exit_numbers
 from policyopt.runtime._errors import InputError, input_error
@@ -84,13 +84,8 @@ class ExitStatistics:
 
     def output(self, k: int) -> ExitOutput:
         """Return exit k's columns as the runtime sees them."""
-        return ExitOutput(
-            self.top_class[:, k, 0],
-            self.top_prob[:, k],
-            self.top_class[:, k],
-            self.entropy[:, k],
-            self.log_sum_exp[:, k],
-        )
+        top, classes = self.top_prob[:, k], self.top_class[:, k]
+        return ExitOutput(classes[:, 0], top, classes, self.entropy[:, k], self.log_sum_exp[:, k])
 
     def outputs(self) -> list[ExitOutput]:
         """Return all exits' columns, first exit first."""
@@ -98,24 +93,19 @@ class ExitStatistics:
 
     def take(self, rows: Ints) -> ExitStatistics:
         """Return the statistics of some rows."""
-        picked = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{n: a if a is None else a[rows] for n, a in picked.items()})
+        return replace(self, **{n: a if a is None else a[rows] for n, a in vars(self).items()})
 
     def keep_exits(self, kept: Sequence[int]) -> ExitStatistics:
         """Return the statistics of some exits, ascending."""
-        picked = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "labels"}
+        of_exits = {name: array for name, array in vars(self).items() if name != "labels"}
         at = list(kept)
-        return replace(self, **{n: a if a is None else a[:, at] for n, a in picked.items()})
+        return replace(self, **{n: a if a is None else a[:, at] for n, a in of_exits.items()})
 
 
 def exit_statistics(
     rows: Rows, kind: str, *, threads: int | None = None, progress: Progress | None = None
 ) -> ExitStatistics:
-    """Reduce all outputs of a split in one pass, chunk by chunk, by at most 8 threads.
-
-    Takes about 57 bytes per sample and exit (in a file once over 128 MiB), and a fixed working
-    space per thread.
-    """
+    """Reduce all outputs of a split in one pass: 57 bytes per sample and exit, see `_SPILL_BYTES`."""
     first = rows.blocks[0]
     if kind == "record":
         n, exits = first["prediction"].shape
@@ -131,13 +121,17 @@ def exit_statistics(
     workers = min(threads or min(os.cpu_count() or 1, 8), max(len(chunks) // 8, 1))
     done, lock = 0, Lock()
 
-    def work(span: list[tuple[int, Any]]) -> None:
+    def work(span: list[tuple[int, Block]]) -> None:
         nonlocal done
         scratch = np.empty((2, size, width), dtype=np.float32) if kind != "record" else None
         for start, block in span:
-            _reduce_block(table, start, block, kind, top, scratch)
+            count = len(next(iter(block.values())))
+            for k in range(exits):
+                output = _reduced(block, k, kind, top, scratch)
+                for name in ("top_prob", "top_class", "entropy", "log_sum_exp"):
+                    getattr(table, name)[start : start + count, k] = getattr(output, name)
             with lock:
-                done += len(next(iter(block.values())))
+                done += count
                 if progress:
                     progress(done, n)
 
@@ -146,27 +140,30 @@ def exit_statistics(
     else:
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(work, [chunks[i::workers] for i in range(workers)]))
-    _check(table, kind)
-    return replace(table, **_labels(rows, table))
+    # NaN and infinity surface in the log-sum-exp (or the confidence) of their row.
+    column = table.confidence if kind == "record" else table.log_sum_exp
+    if not np.isfinite(column).all():
+        row, exit_ = np.argwhere(~np.isfinite(column))[0]
+        raise InputError(
+            f"'outputs' must be finite. Got NaN or infinity in row {row} at exit {exit_}. "
+            "Look for overflow (float16?) where the cache was written."
+        )
+    labels = rows.array("labels").astype(np.int32) if rows.has("labels") else None
+    correct = None
+    if rows.has("correct"):
+        correct = np.asarray(rows.array("correct"), dtype=bool)
+    elif labels is not None:
+        correct = (table.prediction == labels[:, None]) & (labels >= 0)[:, None]
+    return replace(table, labels=labels, correct=correct)
 
 
-def _reduce_block(
-    table: ExitStatistics, start: int, block: Any, kind: str, top: int, scratch: Any
-) -> None:
-    n = len(next(iter(block.values())))
-    here = slice(start, start + n)
-    for k in range(table.exits):
-        if kind == "logits":
-            output = reduce_logits(block["outputs"][:, k], top, scratch)
-        elif kind == "probabilities":
-            output = reduce_probabilities(block["outputs"][:, k], top, scratch)
-        else:
-            more = {name: block[name][:, k] for name in ("top_prob", "entropy") if name in block}
-            output = reduce_record(block["prediction"][:, k], block["confidence"][:, k], **more)
-        table.top_prob[here, k] = output.top_prob
-        table.top_class[here, k] = output.top_class
-        table.entropy[here, k] = output.entropy
-        table.log_sum_exp[here, k] = output.log_sum_exp
+def _reduced(block: Block, k: int, kind: str, top: int, scratch: Any) -> ExitOutput:
+    """Reduce the outputs of a block at exit k."""
+    if kind == "record":
+        more = {name: block[name][:, k] for name in ("top_prob", "entropy") if name in block}
+        return reduce_record(block["prediction"][:, k], block["confidence"][:, k], **more)
+    reduce = reduce_logits if kind == "logits" else reduce_probabilities
+    return reduce(block["outputs"][:, k], top, scratch)
 
 
 def _allocate(n: int, exits: int, top: int) -> ExitStatistics:
@@ -182,35 +179,9 @@ def _allocate(n: int, exits: int, top: int) -> ExitStatistics:
                 os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(dtype).itemsize)
             return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
 
-    return ExitStatistics(
-        top_prob=array((n, exits, top), np.float64),
-        top_class=array((n, exits, top), np.int32),
-        entropy=array((n, exits), np.float64),
-        log_sum_exp=array((n, exits), np.float64),
-        correct=None,
-        labels=None,
-    )
-
-
-def _check(table: ExitStatistics, kind: str) -> None:
-    """Refuse NaN and infinity; they surface in the log-sum-exp (or the confidence) of their row."""
-    column = table.confidence if kind == "record" else table.log_sum_exp
-    if not np.isfinite(column).all():
-        row, exit_ = np.argwhere(~np.isfinite(column))[0]
-        raise InputError(
-            f"'outputs' must be finite. Got NaN or infinity in row {row} at exit {exit_}. "
-            "Look for overflow (float16?) where the cache was written."
-        )
-
-
-def _labels(rows: Rows, table: ExitStatistics) -> dict[str, Any]:
-    labels = rows.array("labels").astype(np.int32) if rows.has("labels") else None
-    correct = None
-    if rows.has("correct"):
-        correct = np.asarray(rows.array("correct"), dtype=bool)
-    elif labels is not None:
-        correct = (table.prediction == labels[:, None]) & (labels >= 0)[:, None]
-    return {"labels": labels, "correct": correct}
+    top_prob, top_class = array((n, exits, top), np.float64), array((n, exits, top), np.int32)
+    entropy, log_sum_exp = array((n, exits), np.float64), array((n, exits), np.float64)
+    return ExitStatistics(top_prob, top_class, entropy, log_sum_exp, None, None)
 
 
 @dataclass(frozen=True)
@@ -305,12 +276,8 @@ class Table:
         if numbers == self.path:
             return self
         at = [self.path.index(k) for k in numbers]
-        return replace(
-            self,
-            statistics=self.statistics.keep_exits(at),
-            costs=kept_costs(self.costs, at, self.cascade),
-            kept=numbers,
-        )
+        costs, statistics = kept_costs(self.costs, at, self.cascade), self.statistics.keep_exits(at)
+        return replace(self, statistics=statistics, costs=costs, kept=numbers)
 
     def chunks(self) -> Iterator[tuple[slice, npt.NDArray[np.floating]]]:
         """Yield (rows, their outputs (n, K, C)), a few at a time."""
@@ -320,23 +287,13 @@ class Table:
                 "Import full logits, or choose a method that works on records."
             )
         size = max(_CHUNK_BYTES // (4 * self.exits * max(self.classes, 1)), 16)
-        places = np.arange(len(self)) if self.places is None else self.places
-        start, low = 0, 0
-        blocks = self.source.blocks
-        if (np.diff(places) < 0).any():  # not in the order in which they lie: one to pick from
-            blocks = ({"outputs": self.source.array("outputs")},)
-        for block in blocks:
-            outputs = block["outputs"]
-            end = start + len(outputs)
-            high = int((places < end).sum()) if len(blocks) > 1 else len(places)
-            for first in range(low, high, size):
-                rows = slice(first, min(first + size, high))
-                chosen = places[rows] - start
-                if self.kept is not None:
-                    yield rows, outputs[chosen[:, None], np.array(self.kept)]
-                else:
-                    yield rows, outputs[chosen]
-            start, low = end, high
+        for low in range(0, len(self), size):
+            rows = slice(low, min(low + size, len(self)))
+            yield rows, self.source.pick("outputs", self._at(rows), self.kept)
+
+    def _at(self, rows: slice) -> Ints:
+        """Return the places of some of the table's rows in its source."""
+        return np.arange(len(self))[rows] if self.places is None else self.places[rows]
 
     @property
     def has_features(self) -> bool:
@@ -358,19 +315,8 @@ class Table:
                 "features_0, features_1, ... (Python: features=), or choose a method without them."
             )
         assert self.source is not None
-        name = f"{FEATURES_PREFIX}{self.path[k]}"
-        places = np.arange(len(self)) if self.places is None else self.places
-        places, start = places[rows], 0
-        out: npt.NDArray[np.float32] | None = None
-        for block in self.source.blocks:
-            vectors = block[name]
-            here = np.flatnonzero((places >= start) & (places < start + len(vectors)))
-            if out is None:
-                out = np.empty((len(places), vectors.shape[1]), dtype=np.float32)
-            out[here] = vectors[places[here] - start]
-            start += len(vectors)
-        assert out is not None
-        return out
+        found = self.source.pick(f"{FEATURES_PREFIX}{self.path[k]}", self._at(rows))
+        return found.astype(np.float32, copy=False)
 
     def log_prob(self) -> npt.NDArray[np.float32]:
         """Return the logarithms of all class probabilities, (N, K, C), float32."""
@@ -412,26 +358,13 @@ class Tables:
         if not len(rows):
             got = f"'{split}' with none"
             raise input_error("split", "with at least one row", got, "Choose other shares.")
+        source, cost = data.splits[key], self.cost
         if key not in self._passed:
-            self._passed[key] = exit_statistics(
-                data.splits[key], data.kind, progress=self._progress
-            )
-        if self.cost.values is not None:
-            costs: Any = np.array(self.cost.values)
-        else:
-            costs = np.asarray(data.splits[key].array(f"cost:{self.cost.name}"), dtype=np.float64)
+            self._passed[key] = exit_statistics(source, data.kind, progress=self._progress)
+        values = source.array(COST_PREFIX + cost.name) if cost.values is None else cost.values
         table = Table(
-            self._passed[key],
-            costs,
-            self.cost.unit,
-            self.cost.name,
-            data.kind,
-            data.classes,
-            split,
-            data.fingerprint,
-            data.splits[key],
-            rate=rate_of(self.cost, data.costs),
-            cascade=self.cost.cascade,
-            contexts=data.contexts,
-        )
+            self._passed[key], np.array(values, dtype=np.float64), cost.unit, cost.name, data.kind,
+            data.classes, split, data.fingerprint, source, rate=rate_of(cost, data.costs),
+            cascade=cost.cascade, contexts=data.contexts,
+        )  # fmt: skip
         return table if len(rows) == len(table) else table.take(rows)

@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 
 import policyopt as po
-from policyopt._cache import CacheWriter, import_sources, open_cache
+from policyopt._cache.importers import import_sources
 from policyopt._cache.manifest import signed
+from policyopt._cache.reader import open_cache
+from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost
 from policyopt._export import folder
 from policyopt._export.bundle import write_bundle

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 import policyopt as po
 from examples.fashion_mnist.data import Split
-from policyopt._cache import ExitData
+from policyopt._cache.data import ExitData
 
 from .branches import BranchedNet, Features, logits_of
 from .detector import Detector, detect

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import policyopt as po
-from policyopt._cache import ExitData
+from policyopt._cache.data import ExitData
 from policyopt._costs import parse_budgets
 from policyopt._frontier import Path, path_through
 from policyopt._intervals import bootstrap_means, interval

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from policyopt._cache import CacheWriter
+from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost
 
 from .data import FIT_ROWS, SPLIT_SEED, STREAMS, Split, distort, strengths

@@ -11,7 +11,7 @@ import numpy as np
 from policyopt._cache.files import map_tensors
 from policyopt._cache.parts import OPTIONS, Raw, declared, parse_key
 from policyopt._optional import need
-from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._errors import input_error
 from policyopt.runtime._outputs_file import Members, read_header
 from policyopt.runtime._sizes import Room
 from policyopt.runtime._strict_json import parse, read_plain
@@ -25,25 +25,18 @@ _KEPT = 1 << 20  # bytes of an array under a key of no meaning that may go into 
 
 def read_npz(path: Path) -> Raw:
     """Read what `numpy.savez` wrote, without pickle; each header is checked before its array is made."""
-    found: dict[str, Any] = {}
-    notes = []
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = Members(archive, path, "SRC")
-            for member, info in members.infos.items():
-                key, where = member.removesuffix(".npy"), f"{path.name}: {member}"
-                if key == member:
-                    notes.append(f"{path.name}: member {member!r} ignored (not .npy)")
-                elif parse_key(key) or key in OPTIONS or info.file_size < _KEPT:
-                    found[key] = members.read(member, where.removesuffix(".npy"))
-                else:  # its shape is told, see `declared`
-                    shape, dtype = members.shape(member, where)
-                    found[key] = np.broadcast_to(np.empty((), dtype), shape)
-    except InputError:
-        raise
-    except Exception as error:  # zip, deflate and numpy raise many kinds on damaged files
-        got, step = f"{path} ({error})", "It was cut or damaged: save or copy it anew."
-        raise input_error("SRC", "a readable .npz file", got, step) from error
+    found, notes = dict[str, Any](), []
+    with zipfile.ZipFile(path) as archive:
+        members = Members(archive, path, "SRC")
+        for member, info in members.infos.items():
+            key, where = member.removesuffix(".npy"), f"{path.name}: {member}"
+            if key == member:
+                notes.append(f"{path.name}: member {member!r} ignored (not .npy)")
+            elif parse_key(key) or key in OPTIONS or info.file_size < _KEPT:
+                found[key] = members.read(member, where.removesuffix(".npy"))
+            else:  # its shape is told, see `declared`
+                shape, dtype = members.shape(member, where)
+                found[key] = np.broadcast_to(np.empty((), dtype), shape)
     raw = declared(path.name, found)
     raw.notes += notes
     return raw
@@ -69,20 +62,16 @@ def read_npy(path: Path) -> Raw:
 
 def _map_npy(path: Path) -> Array:
     """Map a ``.npy`` file read-only, after its header is checked against its size."""
-    try:
-        with path.open("rb") as file:
-            shape, _, size = read_header(file, path.name)
-        found = path.stat().st_size
-        if found != size:
-            allowed = f"of {size} bytes, as its header says"
-            step = "It was cut or damaged: save it anew."
-            raise input_error(path.name, allowed, f"{found} bytes", step)
-        if 0 in shape:
-            raise input_error(path.name, "of at least one row", f"shape {shape}", "Save it anew.")
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except OSError as error:
-        got = f"{path} ({error})"
-        raise input_error("SRC", "a readable file", got, "Check the path.") from error
+    with path.open("rb") as file:
+        shape, _, size = read_header(file, path.name)
+    found = path.stat().st_size
+    if found != size:
+        allowed = f"of {size} bytes, as its header says"
+        step = "It was cut or damaged: save it anew."
+        raise input_error(path.name, allowed, f"{found} bytes", step)
+    if 0 in shape:
+        raise input_error(path.name, "of at least one row", f"shape {shape}", "Save it anew.")
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def read_safetensors(path: Path) -> Raw:

@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from policyopt._cache.checks import detect_kind, normalise, to_data
-from policyopt._cache.data import (
-    CONTEXT,
-    COST_PREFIX,
-    DEFAULT_SHARES,
-    POOL,
-    Block,
-    ExitData,
-    Rows,
-    check_name,
-    check_shares,
-    filled,
-)
+from policyopt._cache import blocks, data
+from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, Block, ExitData, Layout, Rows
 from policyopt._cache.manifest import check_metadata, fingerprint
-from policyopt._cache.normalise import (
-    RECORD_ARRAYS,
-    Layout,
-    name_contexts,
-    natural_dtype,
-    orient,
-    store,
-    to_numpy,
-)
 from policyopt._costs import Cost, cumulative, exit_counts
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import input_error
@@ -39,7 +19,7 @@ from policyopt.runtime._typing import Array
 
 #: The arrays that show n and K.
 _LEADS = ("outputs", "confidence", "top_prob")
-_ROW_ARRAYS = ("outputs", "labels", *RECORD_ARRAYS, "sample_costs", "features", "context")
+_ROW_ARRAYS = ("outputs", "labels", *blocks.RECORD_ARRAYS, "sample_costs", "features", "context")
 
 
 def from_arrays(
@@ -131,52 +111,47 @@ def from_arrays(
     >>> data.kind, data.split_names, data.cost().values
     ('logits', ('fit', 'test'), (1.0, 2.0, 4.0))
     """
-    whole = {
-        "outputs": outputs,
-        "labels": labels,
-        "prediction": prediction,
-        "confidence": confidence,
-        "top_prob": top_prob,
-        "entropy": entropy,
-        "correct": correct,
-        "sample_costs": sample_costs,
-        "features": features,
-        "context": context,
-    }
-    seed = check_seed(seed)
-    given = _groups({k: v for k, v in whole.items() if v is not None}, splits, split)
-    notes: list[str] = []
+    given = {
+        "outputs": outputs, "labels": labels, "prediction": prediction, "confidence": confidence,
+        "top_prob": top_prob, "entropy": entropy, "correct": correct,
+        "sample_costs": sample_costs, "features": features, "context": context,
+    }  # fmt: skip
+    seed, notes = check_seed(seed), list[str]()
+    groups = _groups({k: v for k, v in given.items() if v is not None}, splits, split)
     if costs is not None and not _are_costs(costs):
-        costs = to_numpy("costs", costs)
+        costs = blocks.to_numpy("costs", costs)
         if costs.ndim == 2:  # what they are: costs per sample of the one pool
-            if list(given) != [POOL]:
+            if list(groups) != [POOL]:
                 step = "Give sample_costs with each split."
                 allowed = "of shape (K,) with named splits"
                 raise input_error("costs", allowed, f"shape {costs.shape}", step)
             moved = {cost_name or "cost": costs}
-            given[POOL]["sample_costs"] = moved | given[POOL].get("sample_costs", {})
+            groups[POOL]["sample_costs"] = moved | groups[POOL].get("sample_costs", {})
             costs = None
-    groups = {name: _oriented(arrays, axes, name, notes) for name, arrays in given.items()}
-    leads = [next(g[n] for n in _LEADS if n in g) for g in groups.values()]
-    per_sample = [
-        n.removeprefix(COST_PREFIX) for g in groups.values() for n in g if COST_PREFIX in n
-    ]
-    stated = _costs(costs, unit, cost_kind, cost_name, leads[0].shape[1], per_sample, notes)
-    kind = kind or detect_kind(next(iter(groups.values())).get("outputs"))
-    named = name_contexts(contexts, [g.get(CONTEXT) for g in groups.values()])
-    stored = dtype or natural_dtype(kind, leads)
+    oriented = {name: _oriented(arrays, axes, name, notes) for name, arrays in groups.items()}
+    leads = [next(b[n] for n in _LEADS if n in b) for b in oriented.values()]
+    per_sample = [n for b in oriented.values() for n in b if n.startswith(COST_PREFIX)]
+    names = dict.fromkeys(n.removeprefix(COST_PREFIX) for n in per_sample)
+    stated = _costs(costs, unit, cost_kind, cost_name, leads[0].shape[1], names, notes)
+    kind = kind or blocks.detect_kind(next(iter(oriented.values())).get("outputs"))
+    named = blocks.name_contexts(contexts, [b.get(CONTEXT) for b in oriented.values()])
+    stored = dtype or blocks.natural_dtype(kind, leads)
     layout = Layout(kind, 0, classes or 0, stored, stated, contexts=named)
     rows, checksums = {}, []
-    for name, arrays in groups.items():
-        for key in [k for k in arrays if k.startswith(COST_PREFIX)]:
-            arrays[key] = cumulative(arrays[key], cost_kind, key.removeprefix(COST_PREFIX))
-        layout, block = normalise(layout, arrays, "NKC", name)
-        kept = {k: _frozen(store(layout, k, v)) for k, v in block.items()}
-        rows[name] = Rows((filled(kept),))
+    for name, arrays in oriented.items():
+        for key in arrays:
+            if key.startswith(COST_PREFIX):
+                cost = key.removeprefix(COST_PREFIX)
+                arrays[key] = cumulative(arrays[key], cost_kind, cost)
+        layout, block = blocks.normalise(layout, arrays, "NKC", name)
+        kept = {k: blocks.store(layout, k, v).view() for k, v in block.items()}
+        for array in kept.values():
+            array.flags.writeable = False
+        rows[name] = Rows((data.filled(kept),))
         checksums.append((name, _checksum(kept)))
-    shares = {} if POOL not in rows else check_shares(split or DEFAULT_SHARES)
+    shares = data.check_shares(split or data.DEFAULT_SHARES) if POOL in rows else {}
     told = check_metadata(metadata) | ({"notes": notes} if notes else {})
-    return to_data(layout, rows, shares, seed, told, fingerprint(checksums, layout))
+    return data.to_data(layout, rows, shares, seed, told, fingerprint(checksums, layout))
 
 
 def _groups(
@@ -193,16 +168,18 @@ def _groups(
         raise input_error("splits", "given alone", got, "Move it inside.")
     if not isinstance(splits, Mapping) or not splits:
         raise input_error("splits", "a mapping of split to arrays", splits, "E.g. {'fit': {...}}.")
+    groups = {}
     for name, arrays in splits.items():
-        argument = f"splits[{check_name('split', name)!r}]"
+        argument = f"splits[{data.check_name('split', name)!r}]"
         if not isinstance(arrays, Mapping):
             raise input_error(argument, "a mapping of array names to arrays", arrays)
         odd = sorted(set(arrays) - set(_ROW_ARRAYS))
         if odd:
             raise input_error(argument, f"of {', '.join(_ROW_ARRAYS)}", f"{odd}", "Rename.")
-        if not any(arrays.get(n) is not None for n in _LEADS):
+        groups[name] = {k: v for k, v in arrays.items() if v is not None}
+        if not set(_LEADS) & set(groups[name]):
             raise input_error(argument, "with outputs or confidence", f"{sorted(arrays)}")
-    return {name: {k: v for k, v in a.items() if v is not None} for name, a in splits.items()}
+    return groups
 
 
 def _are_costs(costs: Any) -> bool:
@@ -215,24 +192,19 @@ def _oriented(
     arrays: Mapping[str, Any], axes: str | None, split: str, notes: list[str]
 ) -> dict[str, Array]:
     """Return the row arrays rows first, by the axes given or those that fit the labels."""
-    block = orient(arrays, axes or "NKC")
+    block = blocks.orient(arrays, axes or "NKC")
     lead = next(block[n] for n in _LEADS if n in block)
     n = len(block["labels"]) if "labels" in block else len(lead)
     if axes is None and len(lead) != n and lead.shape[1] == n:
         notes.append(f"split {split}: axes read as KNC, which fits the {n} labels")
-        block = orient(arrays, "KNC")
+        block = blocks.orient(arrays, "KNC")
     return block
 
 
 def _costs(
-    costs: Any,
-    unit: str,
-    kind: str,
-    name: str | None,
-    exits: int,
-    per_sample: list[str],
+    costs: Any, unit: str, kind: str, name: str | None, exits: int, per_sample: Iterable[str],
     notes: list[str],
-) -> tuple[Cost, ...]:
+) -> tuple[Cost, ...]:  # fmt: skip
     """Return every cost declared, those per sample last."""
     stated: list[Cost] = []
     if _are_costs(costs):
@@ -242,18 +214,11 @@ def _costs(
     known = {c.name for c in stated}
     if kind == "standalone":  # numbers per sample are given so too
         stated = [replace(c, cascade=True) if c.per_sample else c for c in stated]
-    new = [n for n in dict.fromkeys(per_sample) if n not in known]
-    stated += [Cost(n, unit or "units", None, kind) for n in new]
+    stated += [Cost(n, unit or "units", None, kind) for n in per_sample if n not in known]
     if not stated:
         notes.append("no costs given: counted in exits, 1..K; pass costs= and unit=")
         stated = [exit_counts(exits)]
     return tuple(stated)
-
-
-def _frozen(array: Array) -> Array:
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def _checksum(block: Block) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from policyopt._costs import Cost
 from policyopt.runtime._checks import check_seed
-from policyopt.runtime._errors import input_error
+from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._experts import checked_names
 from policyopt.runtime._typing import Array, Ints
 
 KINDS = ("logits", "probabilities", "record")
@@ -22,6 +24,13 @@ POOL = "pool"
 DEFAULT_SHARES: Mapping[str, float] = {"fit": 0.5, "test": 0.5}
 #: Arrays of a block: feature vectors by exit, costs by name, the numbers of the rows' contexts.
 FEATURES_PREFIX, COST_PREFIX, CONTEXT = "features:", "cost:", "context"
+#: More exits than this are a wrong axis order, not a model.
+MAX_EXITS = 1024
+#: As in a policy: outputs of one sample and exit must fit into memory many times.
+MAX_CLASSES = 10**7
+#: Arrays that identify a row. Measured costs are left out: a second run measures others.
+_TELLING = ("outputs", "prediction", "confidence", "top_prob", "entropy")
+_PIECE_ROWS = 4096
 #: Names of splits and costs.
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -43,6 +52,55 @@ def filled(block: dict[str, Array]) -> dict[str, Array]:
     # A view of one number: it takes no memory.
     unknown = np.broadcast_to(np.int32(-1), block["confidence"].shape)
     return {**block, "prediction": unknown}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What every block of one cache has in common; ``exits`` and ``classes`` 0 = not known yet."""
+
+    kind: str
+    exits: int
+    classes: int
+    dtype: str  # of outputs, and of confidences and the like (float64: records only)
+    costs: tuple[Cost, ...]  # the first is the default
+    features: tuple[int, ...] | None = None  # widths by exit; () where there are none, None: open
+    contexts: tuple[str, ...] = ()  # names; (): rows have none
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            step = "Say what the outputs are."
+            raise input_error("kind", f"one of {', '.join(KINDS)}", self.kind, step)
+        allowed = ("float32", "float64") if self.kind == "record" else ("float16", "float32")
+        dtype = getattr(self.dtype, "name", getattr(self.dtype, "__name__", self.dtype))
+        if dtype not in allowed:
+            wanted = f"{' or '.join(allowed)} for kind {self.kind}"
+            raise input_error("dtype", wanted, dtype, "Choose one.")
+        object.__setattr__(self, "dtype", dtype)  # np.float16 and np.dtype("f2") are welcome too
+        classes = self.classes
+        if not isinstance(classes, int) or not 0 <= classes <= MAX_CLASSES or classes == 1:
+            raise input_error("classes", f"0 (not known) or 2 to {MAX_CLASSES}", classes)
+        if not self.costs:
+            step = "E.g. Cost('compute', 'MMACs', [1, 2])."
+            raise input_error("costs", "at least one Cost", "none", step)
+        exits = {len(c.values) for c in self.costs if c.values is not None}
+        exits |= {self.exits} if self.exits else set()
+        if len(exits) > 1:
+            step = "Give each cost one value for each exit."
+            got = f"K = {sorted(exits)}"
+            raise input_error("costs", "one value per exit, K alike for all", got, step)
+        if exits and not 1 <= max(exits) <= MAX_EXITS:
+            raise input_error("exits", f"1 to {MAX_EXITS}", max(exits), "Check the axes.")
+        object.__setattr__(self, "exits", max(exits, default=0))
+        names = [check_name("cost name", c.name) for c in self.costs]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise input_error("costs", "each of another name", f"{twice!r} twice", "Rename one.")
+        object.__setattr__(self, "contexts", checked_names(self.contexts, 0))
+
+    @property
+    def sample_costs(self) -> tuple[str, ...]:
+        """Names of the costs that every row brings along."""
+        return tuple(c.name for c in self.costs if c.per_sample)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +144,22 @@ class Rows:
         if len(self.blocks) == 1:
             return self.blocks[0][name]
         return np.concatenate([block[name] for block in self.blocks])
+
+    def pick(self, name: str, places: Ints, exits: Sequence[int] | None = None) -> Array:
+        """Return the rows at `places`, in their order, of the array `name`; of some exits where given."""
+        types, out, start = [block[name].dtype for block in self.blocks], np.empty(0), 0
+        for block in self.blocks:
+            array = block[name]
+            here = np.flatnonzero((places >= start) & (places < start + len(array)))
+            at = places[here] - start
+            found = array[at] if exits is None else array[at[:, None], np.array(exits)]
+            if len(here) == len(places):
+                return found
+            if not start:
+                out = np.empty((len(places), *found.shape[1:]), np.result_type(*types))
+            out[here] = found
+            start += len(array)
+        return out
 
     def chunks(self, size: int) -> Iterator[tuple[int, Block]]:
         """Yield ``(first row, block of at most `size` rows)``, without copying."""
@@ -206,7 +280,7 @@ def check_shares(shares: Mapping[str, float]) -> dict[str, float]:
     return {name: float(share) for name, share in shares.items()}
 
 
-def check_splits(rows: dict[str, int], shares: dict[str, float]) -> None:
+def check_splits(rows: Mapping[str, int], shares: Mapping[str, float]) -> None:
     """Refuse empty splits, a pool beside named splits, and shares without a pool."""
     if not rows:
         raise input_error("rows", "at least 1", "none", "Append rows to at least one split.")
@@ -233,3 +307,77 @@ def check_pool(names: Iterable[str], shares: Mapping[str, float]) -> None:
         allowed = f"given for the split {POOL!r}, and for no other"
         got, step = f"{shares or 'none'} and {named}", "E.g. {'fit': 0.5, 'test': 0.5}."
         raise input_error("shares", allowed, got, step)
+
+
+def to_data(
+    layout: Layout,
+    splits: Mapping[str, Rows],
+    shares: Mapping[str, float],
+    seed: int,
+    metadata: Mapping[str, Any],
+    fingerprint: str,
+    disjoint: bool = True,
+) -> ExitData:
+    """Return the rows as data, their splits checked; `disjoint`: also for rows in two of them."""
+    check_splits({name: len(rows) for name, rows in splits.items()}, shares)
+    if disjoint:
+        refuse_overlap(splits)
+    return ExitData(
+        layout.kind, layout.exits, layout.classes, splits, layout.costs, shares, seed, metadata,
+        fingerprint, layout.contexts,
+    )  # fmt: skip
+
+
+# --- rows in two splits ------------------------------------------------------------------------
+
+
+def refuse_overlap(splits: Mapping[str, Rows]) -> None:
+    """Refuse fit, calibrate and test splits that share rows: two at least, and 5 % of the smaller.
+
+    Rows count as shared where their outputs (or records) are equal byte by byte. What is to be
+    expected by chance, judged by equal rows *within* each split, is taken off: short records
+    (two exits, confidences of two digits) coincide without being the same sample. Streams are not
+    compared: they may well repeat test rows.
+    """
+    named = [name for name in RESERVED if name in splits]
+    if len(named) < 2:
+        return
+    hashes = {name: _hashes(splits[name]) for name in named}
+    for one, other in combinations(named, 2):
+        small, large = sorted((one, other), key=lambda name: len(hashes[name]))
+        count = shared_rows(hashes[small], hashes[large])
+        if count >= max(2, 0.05 * len(hashes[small])):
+            raise InputError(
+                f"'splits' must be disjoint. Got {count} of the {len(hashes[small])} rows of "
+                f"{small!r} standing also in {large!r}. Remove them from one, or give all rows "
+                "as one pool to be divided (--split fit=0.5,test=0.5)."
+            )
+
+
+def shared_rows(small: Ints, large: Ints) -> int:
+    """Count rows of `small` that stand in `large`, by their hashes, beyond what chance explains.
+
+    >>> shared_rows(np.arange(10), np.arange(5, 20))
+    5
+    """
+    if len(small) == len(large) and np.array_equal(np.sort(small), np.sort(large)):
+        return len(small) if len(np.unique(small)) > 1 else 0  # the same file twice
+    found = int(np.isin(small, large).sum())
+    # Of two independent draws, pairs coincide across the splits as often as within them.
+    pairs, chances = 0.0, 0.0
+    for hashes in (small, large):
+        counts = np.unique(hashes, return_counts=True)[1].astype(np.float64)
+        pairs += float((counts * (counts - 1.0) / 2).sum())
+        chances += len(hashes) * (len(hashes) - 1.0) / 2
+    expected = len(small) * len(large) * pairs / max(chances, 1.0)
+    return max(0, found - int(np.ceil(2 * expected)))
+
+
+def _hashes(rows: Rows) -> Ints:
+    """Return a 64-bit hash per row over the bytes of what identifies it."""
+    names, found = [name for name in _TELLING if rows.has(name)], []
+    for _, block in rows.chunks(_PIECE_ROWS):
+        flat = [block[name].reshape(len(block[name]), -1) for name in names]
+        whole = [np.ascontiguousarray(array).view(np.uint8) for array in flat]
+        found += map(hash, map(bytes, np.concatenate(whole, axis=1)))
+    return np.array(found, np.int64)

@@ -33,9 +33,9 @@ def open_regular(path: Path, argument: str) -> int:
     # O_NONBLOCK: opening a named pipe must not wait for a writer that never comes.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     flags |= getattr(os, "O_BINARY", 0)
-    put_file = "Put the file itself there."
+    itself = "Put the file itself there."
     if path.is_symlink():  # also where O_NOFOLLOW does not exist
-        raise input_error(argument, "a plain file", f"{path} (a link)", put_file)
+        raise input_error(argument, "a plain file", f"{path} (a link)", itself)
     try:
         descriptor = os.open(path, flags)
     except FileNotFoundError:
@@ -46,7 +46,7 @@ def open_regular(path: Path, argument: str) -> int:
         raise input_error(argument, "a readable plain file", got, "Check the path.") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise input_error(argument, "a plain file", f"{path} (not a file)", put_file)
+        raise input_error(argument, "a plain file", f"{path} (not a file)", itself)
     return descriptor
 
 

@@ -12,16 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._cache.checks import detect_kind
-from policyopt._cache.data import CONTEXT, COST_PREFIX, DEFAULT_SHARES, POOL, RESERVED, ExitData
+from policyopt._cache import blocks
+from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, RESERVED, ExitData
 from policyopt._cache.files import Progress
 from policyopt._cache.manifest import MANIFEST
-from policyopt._cache.normalise import check_axes, name_contexts, natural_dtype, to_block, to_numpy
 from policyopt._cache.parts import Part, Raw, by_row, divide, split_name, turn
 from policyopt._cache.reader import open_cache
 from policyopt._cache.writer import CacheWriter, standing_cache
 from policyopt._costs import Cost, check_cost_kind, cumulative, exit_counts
-from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._errors import InputError, PolicyOptError, input_error
 from policyopt.runtime._typing import Array
 
 #: Who reads files of a suffix: a module, loaded when one comes, and its function.
@@ -147,21 +146,20 @@ def import_sources(
     a.npz: pool logits: axes read as KNC (fits 50 labels)
     """
     if axes is not None:
-        axes = check_axes(axes)
+        axes = blocks.check_axes(axes)
     target = Path(out)
     standing_cache(target, overwrite, "out")  # refuse before the work, not after it
-    raws = [(split, _read(path, allow_pickle)) for split, path in _listed(sources)]
-    notes: list[str] = []
-    whole = [part for split, raw in raws for part in divide(raw, split, kind, axes)]
-    for _, raw in raws:
-        notes += raw.notes
+    named = [(split, read_file(path, allow_pickle)) for split, path in _listed(sources)]
+    whole = [part for split, raw in named for part in divide(raw, split, kind, axes)]
+    raws = [raw for _, raw in named]
+    notes = [note for raw in raws for note in raw.notes]
     _share_labels(whole, _label_arrays(labels, allow_pickle), notes)
     hint = len(_stated_values(costs)[0] or ())
     for part in whole:
         turn(part, hint or _exits(part), notes)
     parts = [divided for part in whole for divided in by_row(part)]
     _refuse_twice(parts)
-    options = {key: text for _, raw in raws for key, text in raw.options.items()}
+    options = {key: text for raw in raws for key, text in raw.options.items()}
     told = cost_kind or options.get("cost_kind")
     stated = _costs(parts, costs, unit or "", told, cost_name or "cost", options, notes)
     found = _settle_kind(parts, notes)
@@ -177,8 +175,8 @@ def import_sources(
         target,
         costs=stated,
         kind=found,
-        dtype=dtype or natural_dtype(found, [part.lead for part in parts]),
-        shares=dict(DEFAULT_SHARES) if pooled and shares is None else shares,
+        dtype=dtype or blocks.natural_dtype(found, [part.lead for part in parts]),
+        shares=shares,
         split_seed=seed,
         metadata=_metadata(raws, notes),
         contexts=contexts,
@@ -197,7 +195,9 @@ def _write(writer: CacheWriter, parts: list[Part], progress: Progress | None) ->
         size = sum(array.nbytes for array in part.arrays.values())
         step = max(1, _PIECE_BYTES * len(part.lead) // max(1, size))
         try:
-            to_block(writer.layout, part.arrays)  # the whole: pieces would hide wrong lengths
+            blocks.to_block(
+                writer.layout, part.arrays
+            )  # the whole: pieces would hide wrong lengths
             for low in range(0, len(part.lead), step):
                 piece = {name: array[low : low + step] for name, array in part.arrays.items()}
                 writer.add(part.split, piece)
@@ -227,7 +227,7 @@ def _listed(sources: Any) -> list[tuple[str | None, Path]]:
     return listed
 
 
-def _read(path: Path, allow_pickle: bool = False, argument: str = "SRC") -> Raw:
+def read_file(path: Path, allow_pickle: bool = False, argument: str = "SRC") -> Raw:
     """Read a file with the reader for its suffix."""
     suffix = path.suffix.lower()
     if not path.is_file():
@@ -241,7 +241,18 @@ def _read(path: Path, allow_pickle: bool = False, argument: str = "SRC") -> Raw:
         raise input_error(argument, f"a file of kind {' '.join(READERS)}", str(path), step)
     module, name = READERS[suffix]
     reader = getattr(import_module(f"policyopt._cache.{module}"), name)
-    return reader(path, allow_pickle) if module == "torch_file" else reader(path)
+    allowed, step = "a readable file", "Check the path."
+    try:
+        path.open("rb").close()
+        allowed, step = f"a readable {suffix} file", "It was cut or damaged: save or copy it anew."
+        if module == "table_files":
+            allowed, step = f"a readable {suffix} table", "Mend the file or save it anew."
+        return reader(path, allow_pickle) if module == "torch_file" else reader(path)
+    except PolicyOptError:
+        raise
+    except Exception as error:  # zip, numpy, pandas and Arrow raise many kinds on damaged files
+        got = f"{path} ({' '.join(str(error).split())})"
+        raise input_error("SRC", allowed, got, step) from error
 
 
 def _label_arrays(labels: Any, allow_pickle: bool = False) -> dict[str | None, Array]:
@@ -253,23 +264,22 @@ def _label_arrays(labels: Any, allow_pickle: bool = False) -> dict[str | None, A
     for split, value in given.items():
         if isinstance(value, (str, os.PathLike)):
             ((named, path),) = _listed(value)
-            split, raw = split or named, _read(path, allow_pickle, "labels")
+            split, raw = split or named, read_file(path, allow_pickle, "labels")
             keys = [k for k in ("labels", "outputs") if k in raw.arrays]
             if not keys:
                 allowed = "a file with the key labels, or a .npy"
                 raise input_error("labels", allowed, f"{path}", "Rename.")
             value = raw.arrays[keys[0]]
-        arrays[split] = to_numpy("labels", value)
+        arrays[split] = blocks.to_numpy("labels", value)
     return arrays
 
 
 def _share_labels(parts: list[Part], given: dict[str | None, Array], notes: list[str]) -> None:
     """Give labels to parts without their own: the ones passed, and to streams those of test."""
-    splits = {part.split for part in parts}
+    splits = sorted(part.split for part in parts)
     for split in given:
-        if split is not None and split not in splits:
-            allowed = f"for the splits {sorted(splits)}"
-            raise input_error("labels", allowed, f"for {split}", "Rename.")
+        if split not in (None, *splits):
+            raise input_error("labels", f"for the splits {splits}", f"for {split}", "Rename.")
     for part in parts:
         mine = given.get(part.split, given.get(None))
         if mine is not None:
@@ -309,7 +319,7 @@ def _refuse_twice(parts: list[Part]) -> None:
 def _settle_kind(parts: list[Part], notes: list[str]) -> str:
     for part in parts:
         if part.kind is None:
-            part.kind = detect_kind(part.arrays.get("outputs"))
+            part.kind = blocks.detect_kind(part.arrays.get("outputs"))
             told = f"{part.split} outputs read as {part.kind} (by their values)"
             notes.append(f"{part.source}: {told}")
     kinds = {part.split: part.kind for part in parts}
@@ -318,12 +328,9 @@ def _settle_kind(parts: list[Part], notes: list[str]) -> str:
     return parts[0].kind or "record"
 
 
-def _contexts(
-    raws: list[tuple[str | None, Raw]], parts: list[Part], notes: list[str]
-) -> tuple[str, ...]:
+def _contexts(raws: list[Raw], parts: list[Part], notes: list[str]) -> tuple[str, ...]:
     """Return the names of the contexts, which all files that state any must share."""
-    files = [raw for _, raw in raws if "contexts" in raw.metadata]
-    stated = {raw.name: raw.metadata.pop("contexts") for raw in files}
+    stated = {r.name: r.metadata.pop("contexts") for r in raws if "contexts" in r.metadata}
     given = list(stated.values())
     if any(names != given[0] for names in given):
         raise input_error("contexts", "the same in every file", f"{stated}", "Number them alike.")
@@ -331,20 +338,20 @@ def _contexts(
     if given and all(column is None for column in columns):
         notes.append("contexts are named, but no row has one (key context): left out")
         return ()
-    names = name_contexts(given[0] if given else None, columns)
+    names = blocks.name_contexts(given[0] if given else None, columns)
     if names and not given:
         notes.append(f"contexts have no names (key contexts): called {', '.join(names)}")
     return names
 
 
-def _metadata(raws: list[tuple[str | None, Raw]], notes: list[str]) -> dict[str, Any]:
+def _metadata(raws: list[Raw], notes: list[str]) -> dict[str, Any]:
     """Merge what the files say about themselves; where they differ, by file."""
     merged: dict[str, Any] = {}
-    for key in dict.fromkeys(key for _, raw in raws for key in raw.metadata):
-        values = {raw.name: raw.metadata[key] for _, raw in raws if key in raw.metadata}
+    for key in dict.fromkeys(key for raw in raws for key in raw.metadata):
+        values = {raw.name: raw.metadata[key] for raw in raws if key in raw.metadata}
         first = next(iter(values.values()))
         merged[key] = first if all(v == first for v in values.values()) else values
-    return merged | {"sources": [raw.name for _, raw in raws], "notes": list(notes)}
+    return merged | {"sources": [raw.name for raw in raws], "notes": list(notes)}
 
 
 # --- costs -------------------------------------------------------------------------------------

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from policyopt._cache.data import NAME, check_shares
-from policyopt._cache.normalise import Layout
+from policyopt._cache.data import NAME, Layout, check_shares
 from policyopt._costs import Cost
 from policyopt.runtime import _strict_json as strict_json
 from policyopt.runtime._checks import check_seed
@@ -91,27 +90,19 @@ def fingerprint(parts: Iterable[tuple[str, str]], layout: Layout) -> str:
 def dump(manifest: Manifest) -> bytes:
     """Return the manifest as JSON, keys in a fixed order; `parse` reads it back."""
     at = manifest.layout
-    content = {
-        "format": FORMAT,
-        "version": VERSION,
-        "complete": manifest.complete,
-        "kind": at.kind,
-        "exits": at.exits,
-        "classes": at.classes,
-        "dtype": at.dtype,
-        # Only where there are any, as of a cascade.
-        **({"features": list(at.features)} if at.features else {}),
-        **({"contexts": list(at.contexts)} if at.contexts else {}),
-        "costs": [
-            {"name": c.name, "unit": c.unit, "values": c.values}
-            | ({"cascade": True} if c.cascade else {})
-            for c in at.costs
-        ],
-        "shares": dict(manifest.shares),
-        "split_seed": manifest.split_seed,
-        "metadata": dict(manifest.metadata),
-        "shards": [asdict(s) for s in manifest.shards],
-    }
+    content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "complete": manifest.complete}
+    content |= {"kind": at.kind, "exits": at.exits, "classes": at.classes, "dtype": at.dtype}
+    # Only where there are any, as of a cascade.
+    content |= {"features": list(at.features)} if at.features else {}
+    content |= {"contexts": list(at.contexts)} if at.contexts else {}
+    content["costs"] = [
+        {"name": c.name, "unit": c.unit, "values": c.values}
+        | ({"cascade": True} if c.cascade else {})
+        for c in at.costs
+    ]
+    content |= {"shares": dict(manifest.shares), "split_seed": manifest.split_seed}
+    content["metadata"] = dict(manifest.metadata)
+    content["shards"] = [asdict(shard) for shard in manifest.shards]
     return (json.dumps(signed(content), indent=1, allow_nan=False) + "\n").encode()
 
 
@@ -161,20 +152,16 @@ def _read(content: dict[str, Any]) -> Manifest:
     _check_fields("manifest", content)
     for entry in content["costs"]:
         _check_fields("costs", entry)
+        for value in entry["values"] or ():
+            if type(value) not in (int, float) or abs(value) > 1 << 1023:
+                raise input_error("cost", "finite numbers", value, _ANEW)
     for entry in content["shards"]:
         _check_fields("shard", entry)
-    costs = [Cost(**{**cost, "values": _numbers(cost["values"])}) for cost in content["costs"]]
+    costs = [Cost(**cost) for cost in content["costs"]]
     shards = tuple(Shard(**entry) for entry in content["shards"])
-    layout = Layout(
-        content["kind"],
-        content["exits"],
-        content["classes"],
-        content["dtype"],
-        tuple(costs),
-        tuple(content.get("features", ())),
-        tuple(content.get("contexts", ())),
-    )
-    widths = layout.features or ()
+    kind, exits, classes, dtype = (content[n] for n in ("kind", "exits", "classes", "dtype"))
+    widths, contexts = (tuple(content.get(name, ())) for name in ("features", "contexts"))
+    layout = Layout(kind, exits, classes, dtype, tuple(costs), widths, contexts)
     if not all(type(width) is int and 0 < width < 1 << 31 for width in widths):
         raise input_error("features", "a width of 1 or more per exit", list(widths), _ANEW)
     if widths and len(widths) != layout.exits:
@@ -213,12 +200,3 @@ def _check_fields(where: str, content: Any) -> None:
     if odd:
         step = "A newer policyopt may have written it: update, or remove them."
         raise input_error(where, "free of unknown fields", f"{odd}", step)
-
-
-def _numbers(values: list[Any] | None) -> tuple[float, ...] | None:
-    if values is None:
-        return None
-    odd = [v for v in values if type(v) not in (int, float) or abs(v) > 1 << 1023]
-    if odd:
-        raise input_error("cost", "finite numbers", odd[0], _ANEW)
-    return tuple(float(v) for v in values)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._cache.data import FEATURES_PREFIX, KINDS, POOL, check_name
-from policyopt._cache.normalise import MAX_EXITS, ROW_NUMBERS, check_axes
+from policyopt._cache.blocks import ROW_NUMBERS, check_axes, rows_first
+from policyopt._cache.data import FEATURES_PREFIX, KINDS, MAX_EXITS, POOL, check_name
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Array
 
@@ -67,6 +67,10 @@ class Raw:
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def note(self, text: str) -> None:
+        """Note what was decided rather than declared."""
+        self.notes.append(f"{self.name}: {text}")
+
 
 def parse_key(key: str) -> tuple[str | None, str, str] | None:
     """Divide a key into prefix, role and base; None where it is not known.
@@ -110,7 +114,7 @@ def declared(name: str, found: Mapping[str, Any]) -> Raw:
         else:
             raw.metadata[key] = _plain(value)
             if known is None and np.ndim(value):
-                raw.notes.append(f"{name}: key {key!r} is not known: not used, see the metadata")
+                raw.note(f"key {key!r} is not known: not used, see the metadata")
     return raw
 
 
@@ -173,19 +177,19 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
     axes = raw.axes or axes or raw.options.get("axes")
     by_prefix = _by_prefix(raw)
     leads = {p: lead for p, found in by_prefix.items() if (lead := _lead(raw, p, found, kind))}
+    keys = f"{raw.name}: keys"
     if not leads:
-        keys = ", ".join([*raw.arrays, *raw.metadata][:12]) or "none"
+        got = ", ".join([*raw.arrays, *raw.metadata][:12]) or "none"
         allowed, step = _WANTED, "Rename them."
         if kind == "record":
             allowed, step = "conf and pred (K, N), as kind record says", "Rename, or drop --kind."
-        raise input_error(f"{raw.name}: keys", allowed, keys, step)
+        raise input_error(keys, allowed, got, step)
     shared = by_prefix.get(None, {})
     named = [p for p in leads if p is not None]
     if named and None in leads:
         got = f"{shared[leads[None]][0]} beside {', '.join(f'{p}_' for p in named)}"
         step = "Rename them, e.g. val_logits and test_logits."
-        allowed = "with a prefix on all outputs, or on none"
-        raise input_error(f"{raw.name}: keys", allowed, got, step)
+        raise input_error(keys, "with a prefix on all outputs, or on none", got, step)
     if named and split is not None:
         allowed = f"PATH alone where the file names its splits ({', '.join(named)})"
         raise input_error("SRC", allowed, f"{split}={raw.name}", f"Leave {split}= out.")
@@ -212,7 +216,7 @@ def _by_prefix(raw: Raw) -> dict[str | None, _Found]:
     for key, array in raw.arrays.items():
         known = parse_key(key)
         if known is None:
-            raw.notes.append(f"{raw.name}: key {key!r} ignored (not known)")
+            raw.note(f"key {key!r} ignored (not known)")
             continue
         prefix, role, base = known
         slot = f"cost:{base}" if role == "cost" else role
@@ -228,9 +232,9 @@ def _lead(raw: Raw, prefix: str | None, found: _Found, kind: str | None) -> str 
     lead = next((role for role in _LEADS[kind] if role in found), None)
     for role in _LEADS[None]:
         if role in found and lead is not None and role != lead:
-            raw.notes.append(f"{raw.name}: {found[role][0]} ignored beside {found[lead][0]}")
+            raw.note(f"{found[role][0]} ignored beside {found[lead][0]}")
     if lead is None and prefix is not None:
-        raw.notes.append(f"{raw.name}: keys {prefix}_* ignored (no outputs among them)")
+        raw.note(f"keys {prefix}_* ignored (no outputs among them)")
     return lead
 
 
@@ -244,17 +248,17 @@ def _split_names(raw: Raw, prefixes: list[str]) -> dict[str | None, str]:
     names: dict[str | None, str] = {prefix: split_name(prefix) for prefix in prefixes}
     if "train" in prefixes and "fit" not in names.values():
         names["train"] = "fit"
-        raw.notes.append(
-            f"{raw.name}: train_ taken as split fit; if the model was trained on these rows its "
+        raw.note(
+            "train_ taken as split fit; if the model was trained on these rows its "
             "confidences are too high there, so held-out rows (val_) are better"
         )
     for prefix, name in names.items():
         if name != prefix and prefix != "train":
-            raw.notes.append(f"{raw.name}: {prefix}_ taken as split {name}")
+            raw.note(f"{prefix}_ taken as split {name}")
     if len(set(names.values())) < len(names):
         step = "Rename or remove one: val and fit mean the same."
-        allowed = "with one prefix per split"
-        raise input_error(f"{raw.name}: keys", allowed, f"{sorted(prefixes)}", step)
+        got = f"{sorted(prefixes)}"
+        raise input_error(f"{raw.name}: keys", "with one prefix per split", got, step)
     return names
 
 
@@ -289,7 +293,7 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
         if array.ndim != len(order):
             argument, step = f"{part.source}: {role}", "Save it like the others."
             raise input_error(argument, f"of axes {order}", f"shape {array.shape}", step)
-        turned = array.transpose([order.index(letter) for letter in "NKC"[: len(order)]])
+        turned = rows_first(array, order)
         if role == "conf_logprob":
             with np.errstate(over="ignore"):
                 turned, role = np.exp(turned.astype(np.float64)), "confidence"
@@ -310,7 +314,7 @@ def _features(part: Part, exits: int, axes: str) -> dict[str, Array]:
         got = f"{', '.join(given)}" if len(given) > 1 else f"shape {whole.shape}"
         step = f"Save features_0 to features_{exits - 1}, each of shape (N, D)."
         raise input_error(where, f"one array with axes {axes.replace('C', 'D')}", got, step)
-    turned = whole.transpose([axes.index(letter) for letter in "NKC"])
+    turned = rows_first(whole, axes)
     return {f"{FEATURES_PREFIX}{k}": turned[:, k] for k in range(turned.shape[1])}
 
 

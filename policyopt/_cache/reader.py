@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from policyopt._cache.checks import check_block, to_data
-from policyopt._cache.data import ExitData, Rows, filled
+from policyopt._cache.blocks import check_block, is_features, storage_type, to_block
+from policyopt._cache.data import Block, ExitData, Layout, Rows, filled, to_data
 from policyopt._cache.files import Progress, map_tensors, open_regular, sha256_file
 from policyopt._cache.manifest import MANIFEST, MAX_BYTES, UNFINISHED, Manifest, Shard, parse
-from policyopt._cache.normalise import Layout, is_features, storage_type, to_block
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._strict_json import read_open
 from policyopt.runtime._typing import Array
@@ -71,7 +71,14 @@ def open_cache(
     while True:
         manifest = read_manifest(directory, incomplete)
         try:
-            return open_manifest(directory, manifest, verify, incomplete, mmap, progress)
+            if not manifest.complete and not incomplete:
+                step = (
+                    "Write it anew, or see what is whole with `policyopt info --incomplete` "
+                    "(Python: incomplete=True)."
+                )
+                got = f"{directory} whose writing did not end"
+                raise input_error("cache", "complete", got, step)
+            return open_manifest(directory, manifest, verify, mmap, progress)
         except InputError:
             # Where it was overwritten meanwhile, the new one is read.
             if read_manifest(directory, incomplete) == manifest:
@@ -82,31 +89,32 @@ def open_manifest(
     directory: Path,
     manifest: Manifest,
     verify: bool = True,
-    incomplete: bool = False,
     mmap: bool = True,
     progress: Progress | None = None,
 ) -> ExitData:
     """Open the cache that a manifest describes; see `open_cache`."""
-    if not manifest.complete and not incomplete:
-        step = (
-            "Write it anew, or see what is whole with `policyopt info --incomplete` "
-            "(Python: incomplete=True)."
-        )
-        raise input_error("cache", "complete", f"{directory} whose writing did not end", step)
     if not manifest.shards:
         allowed = "of at least one finished shard"
         raise input_error("cache", allowed, f"none in {directory}", "Write it anew.")
-    blocks = [_map_shard(directory, shard, manifest.layout, mmap) for shard in manifest.shards]
-    if verify:
-        _verify(directory, manifest, blocks, progress)
+    total, done = sum(shard.bytes for shard in manifest.shards), 0
+
+    def step(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
     splits: dict[str, Rows] = {}
-    for split in dict.fromkeys(shard.split for shard in manifest.shards):
-        pairs = zip(manifest.shards, blocks, strict=True)
-        mine = tuple(filled(block) for shard, block in pairs if shard.split == split)
-        if len({frozenset(block) for block in mine}) > 1:
+    for shard in manifest.shards:
+        before = splits.get(shard.split, Rows(()))
+        block = _map_shard(directory, shard, manifest.layout, mmap)
+        if verify:
+            _verify(directory, shard, manifest.layout, block, len(before), step)
+        whole = Rows((*before.blocks, filled(block)))
+        if whole.blocks[0].keys() != whole.blocks[-1].keys():
             allowed = "of shards with the same arrays"
-            raise input_error(f"split {split}", allowed, "others", "Write it anew.")
-        splits[split] = Rows(mine)
+            raise input_error(f"split {shard.split}", allowed, "others", "Write it anew.")
+        splits[shard.split] = whole
     at = manifest
     return to_data(
         at.layout, splits, at.shares, at.split_seed, at.metadata, at.fingerprint, disjoint=verify
@@ -114,11 +122,7 @@ def open_manifest(
 
 
 def read_manifest(directory: Path, incomplete: bool = False) -> Manifest:
-    """Read ``manifest.json`` of a cache, with its size checked first.
-
-    `incomplete`: rather the list of one whose writing broke off. It is read, too, where nothing
-    else is there.
-    """
+    """Read the manifest; `incomplete`, or where there is no other: that of a writing that broke off."""
     try:
         order = (UNFINISHED, MANIFEST) if incomplete else (MANIFEST, UNFINISHED)
         found = next((name for name in order if (directory / name).exists()), None)
@@ -153,27 +157,16 @@ def _map_shard(directory: Path, shard: Shard, layout: Layout, mmap: bool) -> dic
 
 
 def _verify(
-    directory: Path, manifest: Manifest, blocks: list[dict[str, Array]], progress: Progress | None
+    directory: Path, shard: Shard, layout: Layout, block: Block, first_row: int, step: Any
 ) -> None:
-    total, done = sum(shard.bytes for shard in manifest.shards), 0
-
-    def step(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress is not None:
-            progress(done, total)
-
-    rows: dict[str, int] = {}
-    for shard, block in zip(manifest.shards, blocks, strict=True):
-        argument = f"shard {shard.file}"
-        found = sha256_file(directory / shard.file, argument, step)
-        if found != shard.sha256:
-            allowed = f"of SHA-256 {shard.sha256[:12]}..."
-            advice = "It was damaged or changed: write the cache anew."
-            raise input_error(argument, allowed, f"{found[:12]}...", advice)
-        first = rows.get(shard.split, 0)
-        try:
-            check_block(manifest.layout, block, shard.split, first)
-        except InputError as error:
-            raise InputError(f"{argument}: {error}") from error
-        rows[shard.split] = first + shard.rows
+    """Refuse a shard that is not as it was written, or whose values are not allowed."""
+    argument = f"shard {shard.file}"
+    found = sha256_file(directory / shard.file, argument, step)
+    if found != shard.sha256:
+        advice = "It was damaged or changed: write the cache anew."
+        allowed = f"of SHA-256 {shard.sha256[:12]}..."
+        raise input_error(argument, allowed, f"{found[:12]}...", advice)
+    try:
+        check_block(layout, block, shard.split, first_row)
+    except InputError as error:
+        raise InputError(f"{argument}: {error}") from error

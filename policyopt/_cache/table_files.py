@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._cache.normalise import MAX_EXITS
+from policyopt._cache.data import MAX_EXITS
 from policyopt._cache.parts import Raw, parse_key
 from policyopt._optional import need
-from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._errors import input_error
 from policyopt.runtime._sizes import PIECE, Room
 from policyopt.runtime._strict_json import BYTES_PER_VALUE, parse
 from policyopt.runtime._typing import Array
@@ -41,27 +41,15 @@ _AXES = {
 }  # fmt: skip
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    got = f"{path} ({' '.join(str(error).split())})"
-    allowed = f"a readable {path.suffix} table"
-    return input_error("SRC", allowed, got, "Mend the file or save it anew.")
-
-
 def lines_of(path: Path) -> Iterator[bytes]:
     """Yield the lines of a file, refused where one is too long to be a sample."""
-    try:
-        with path.open("rb") as file:
-            number = 0
-            while line := file.readline(MAX_LINE + 1):
-                number += 1
-                if len(line) > MAX_LINE:
-                    argument, allowed = f"{path.name} line {number}", f"of at most {MAX_LINE} bytes"
-                    step = "One sample a line; save many numbers per sample as .npz."
-                    raise input_error(argument, allowed, "more", step)
-                yield line
-    except OSError as error:
-        got = f"{path} ({error})"
-        raise input_error("SRC", "a readable file", got, "Check the path.") from error
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
+            if len(line) > MAX_LINE:
+                argument, allowed = f"{path.name} line {number}", f"of at most {MAX_LINE} bytes"
+                step = "One sample a line; save many numbers per sample as .npz."
+                raise input_error(argument, allowed, "more", step)
+            yield line
 
 
 # --- .csv --------------------------------------------------------------------------------------
@@ -93,28 +81,21 @@ def read_csv(path: Path) -> Raw:
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
-    try:
-        yield from csv.reader(line.decode("utf-8-sig") for line in lines_of(path))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise _unreadable(path, error) from error
+    return csv.reader(line.decode("utf-8-sig") for line in lines_of(path))
 
 
 def _longest(path: Path, count: int) -> int:
     """Return the bytes of the longest line; rows over the header's length, which pandas cuts, are refused."""
-    longest, quoted = 1, False
-
-    def refuse(where: str) -> InputError:
-        allowed, got = f"of {count} cells, as the header", f"more in {where}"
-        return input_error(f"{path.name}: rows", allowed, got, "Mend header or rows.")
-
+    longest, quoted, where = 1, False, None
     for number, line in enumerate(lines_of(path), 1):
         longest, quoted = max(longest, len(line)), quoted or b'"' in line
         if not quoted and line.count(b",") >= count:
-            raise refuse(f"line {number}")
-    if quoted:  # commas within quotes are none between cells
-        for number, row in enumerate(_rows(path), 1):
-            if len(row) > count:
-                raise refuse(f"row {number}")
+            where = where or f"line {number}"
+    if quoted and not where:  # commas within quotes are none between cells
+        where = next((f"row {n}" for n, row in enumerate(_rows(path), 1) if len(row) > count), None)
+    if where:
+        allowed, got = f"of {count} cells, as the header", f"more in {where}"
+        raise input_error(f"{path.name}: rows", allowed, got, "Mend header or rows.")
     return longest
 
 
@@ -172,17 +153,15 @@ def _frames(path: Path, columns: list[str]) -> Iterator[tuple[Any, int]]:
 
 def _from_lists(path: Path, first: dict[str, Any]) -> Raw:
     """Read the lines one by one into small arrays, stacked piece by piece."""
-    raw = Raw(path.name, axes="NKC")
-    roles = {}
+    raw, roles = Raw(path.name, axes="NKC"), dict[str, str]()
     for key in first:
-        known = parse_key(key)
-        if key != "split" and known and not known[0] and known[1] != "metadata":
-            roles[key] = known[1]
-        elif key != "split":
-            raw.notes.append(f"{path.name}: field {key!r} ignored")
-    wanted = {**roles, "split": "split"} if "split" in first else roles
+        role = "split" if key == "split" else _role(key)
+        if role in (None, "metadata"):
+            raw.note(f"field {key!r} ignored")
+        else:
+            roles[key] = role
     room, done, waiting = Room("SRC", str(path), "Save it as .npz."), dict[str, list[Array]](), 0
-    rows: dict[str, list[Array]] = {key: [] for key in wanted}
+    rows: dict[str, list[Array]] = {key: [] for key in roles}
 
     def stack() -> None:
         for key, values in rows.items():
@@ -193,7 +172,7 @@ def _from_lists(path: Path, first: dict[str, Any]) -> Raw:
 
     for number, row, length in _objects(path):
         where = f"{path.name} line {number}"
-        for key, role in wanted.items():
+        for key, role in roles.items():
             if key not in row:
                 allowed = f"with the field {key!r}, as line 1"
                 raise input_error(where, allowed, f"{sorted(row)}", "Add it.")
@@ -250,25 +229,20 @@ def read_parquet(path: Path) -> Raw:
                 for batch in file.iter_batches(rows, [group], used, use_threads=False):
                     yield batch.to_pandas(), int(size * batch.num_rows)
 
-    try:
-        with parquet.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            used = [name for name in schema.names if useful(name)]
-            texts = [name for name in used if not types.is_primitive(schema.field(name).type)]
-            nested = [name for name in used if types.is_nested(schema.field(name).type)]
-            rows = max(1, PIECE // (16 * max(len(used), 1)))
-            room, held = Room("SRC", str(path), "Save it as .npz."), 0
-            for group in range(file.num_row_groups):
-                decoded, encoded = _parquet_sizes(file, group, used)
-                held += encoded
-                room.take(decoded, encoded)
-            if held > path.stat().st_size:
-                got = f"{path}, whose columns claim {held} bytes of {path.stat().st_size}"
-                raise input_error("SRC", "a table as large as its columns", got, "Save it anew.")
-    except InputError:
-        raise
-    except Exception as error:  # Arrow raises many kinds on damaged files
-        raise _unreadable(path, error) from error
+    with parquet.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        used = [name for name in schema.names if useful(name)]
+        texts = [name for name in used if not types.is_primitive(schema.field(name).type)]
+        nested = [name for name in used if types.is_nested(schema.field(name).type)]
+        rows = max(1, PIECE // (16 * max(len(used), 1)))
+        room, held = Room("SRC", str(path), "Save it as .npz."), 0
+        for group in range(file.num_row_groups):
+            decoded, encoded = _parquet_sizes(file, group, used)
+            held += encoded
+            room.take(decoded, encoded)
+        if held > path.stat().st_size:
+            got = f"{path}, whose columns claim {held} bytes of {path.stat().st_size}"
+            raise input_error("SRC", "a table as large as its columns", got, "Save it anew.")
     if nested:
         argument = f"{path.name}: {nested[0]}"
         raise input_error(argument, "a flat column", "a nested one", "Flatten it.")
@@ -291,13 +265,18 @@ def _parquet_sizes(file: Any, group: int, used: list[str]) -> tuple[int, int]:
 # --- from columns to arrays --------------------------------------------------------------------
 
 
+def _role(name: str) -> str | None:
+    """Return the role of a column's name; None where it is not known, or of one split only."""
+    known = parse_key(name)
+    return known[1] if known and not known[0] else None
+
+
 def useful(column: object) -> bool:
     """Say whether a column is read at all; others are only named."""
     name = str(column).strip()
     match = _WIDE.fullmatch(name)
-    known = (parse_key(match[1]) if match else None) or parse_key(name) or (None, "", "")
-    read = known[1] not in ("", "metadata") and not known[0]
-    return read or name in ("sample", "exit", "split")
+    role = (match and _role(match[1])) or _role(name)
+    return role not in (None, "metadata") or name in ("sample", "exit", "split")
 
 
 def _gather(path: Path, columns: Sequence[str], pieces: Iterator[tuple[Any, int]]) -> Raw:
@@ -307,16 +286,11 @@ def _gather(path: Path, columns: Sequence[str], pieces: Iterator[tuple[Any, int]
     """
     pandas = need("pandas", "fit", "to read tables")
     room, frames = Room("SRC", str(path), "Save it as .npz."), []
-    try:
-        for frame, size in pieces:
-            # Twice: the pieces stand beside the whole for a while.
-            room.take(2 * int(frame.memory_usage(deep=True).sum()), 2 * size)
-            frames.append(frame)
-        whole = pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
-    except InputError:
-        raise
-    except Exception as error:  # parsers raise many kinds on damaged files
-        raise _unreadable(path, error) from error
+    for frame, size in pieces:
+        # Twice: the pieces stand beside the whole for a while.
+        room.take(2 * int(frame.memory_usage(deep=True).sum()), 2 * size)
+        frames.append(frame)
+    whole = pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
     return _from_table(whole, path.name, [column.strip() for column in columns])
 
 
@@ -367,13 +341,13 @@ def _from_long(frame: Any, name: str) -> Raw:
     for column in frame.columns:
         if column in ("sample", "exit"):
             continue
-        known = ("", "split", "") if column == "split" else parse_key(column)
-        if known is None or known[0]:
-            raw.notes.append(f"{name}: column {column!r} ignored")
+        role = "split" if column == "split" else _role(column)
+        if role is None:
+            raw.note(f"column {column!r} ignored")
             continue
         read = _texts if column == "split" else _numbers
         grid = read(frame[column], f"{name}: {column}")[order].reshape(n, count)
-        single = known[1] in _PER_SAMPLE
+        single = role in _PER_SAMPLE
         if single and (grid != grid[:, :1]).any():
             sample = samples[int(np.argmax((grid != grid[:, :1]).any(axis=1)))]
             got = f"several for sample {sample}"
@@ -390,15 +364,15 @@ def _from_wide(frame: Any, name: str) -> Raw:
     groups: dict[str, dict[int, str]] = {}
     for column in frame.columns:
         match = _WIDE.fullmatch(column)
-        known = parse_key(match[1]) if match else parse_key(column)
+        role = _role(match[1] if match else column)
         if column == "split":
             raw.split = _texts(frame[column], f"{name}: split")
-        elif match and known and not known[0] and known[1] not in (*_PER_SAMPLE, "metadata"):
+        elif match and role not in (None, *_PER_SAMPLE, "metadata"):
             groups.setdefault(match[1], {})[int(match[2])] = column
-        elif not match and known and not known[0] and known[1] in ("labels", "context"):
+        elif not match and role in ("labels", "context"):
             raw.arrays[column] = _numbers(frame[column], f"{name}: {column}")
         else:
-            raw.notes.append(f"{name}: column {column!r} ignored")
+            raw.note(f"column {column!r} ignored")
     for base, at in groups.items():
         if sorted(at) != list(range(len(at))):
             got = ", ".join(at[k] for k in sorted(at))

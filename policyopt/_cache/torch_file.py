@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from policyopt._cache.normalise import to_numpy
+from policyopt._cache.blocks import to_numpy
 from policyopt._cache.parts import Raw, declared
 from policyopt._optional import need
 from policyopt.runtime._errors import InputError, input_error
@@ -59,21 +59,25 @@ def read_torch(path: Path, allow_pickle: bool = False) -> Raw:
     """
     torch = need("torch", "torch", "to read .pt and .pth files")
     room = Room("SRC", str(path), "Save it with torch.save: that does not compress.")
-    whole = _begins(path, 4) == b"PK\x03\x04"  # as torch tells, whatever stands at the end
-    members = _members(path, room) if whole else {}
+    with path.open("rb") as file:
+        begin = file.read(32)
+    # As torch tells, whatever stands at the end; before 1.6 it began with a magic number.
+    whole, old = begin.startswith(b"PK\x03\x04"), _OLD_MAGIC in begin
     try:
+        members = _members(path, room) if whole else {}
         if not allow_pickle and whole:
             _scan_zip(path, members, room, torch)
-        elif not allow_pickle:
+        elif not allow_pickle and old:
             _scan_old(path, room)
+        elif not allow_pickle:
+            raise ValueError("no magic number")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of deprecated storage classes in old files
             loaded = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
     except InputError:
         raise
     except Exception as error:  # torch raises many kinds on damaged files
-        odd = isinstance(error, (_OddPickle, pickle.UnpicklingError))
-        if not odd or not (whole or _is_old(path)):
+        if not isinstance(error, (_OddPickle, pickle.UnpicklingError)) or not (whole or old):
             got = f"{path}, which torch.load cannot read"
             step = "It was cut or damaged, or written by something else: save or copy it anew."
             raise input_error("SRC", "a file that torch.save wrote", got, step) from error
@@ -89,39 +93,27 @@ def read_torch(path: Path, allow_pickle: bool = False) -> Raw:
         walk = _Walk(room, torch)
         for key, value in named:
             walk.over(f"{path.name}: {key}", value)
-    named = [pair for key, v in named for pair in _by_exit(key, v)]
-    found = {key: _value(f"{path.name}: {key}", value, torch) for key, value in named}
+    found = {}
+    for key, value in named:
+        if key.endswith("features") and isinstance(value, (list, tuple)):
+            # Each exit's feature vectors by name: their widths may differ.
+            found |= {
+                f"{key}_{k}": _value(f"{path.name}: {key}", v, torch) for k, v in enumerate(value)
+            }
+        else:
+            found[key] = _value(f"{path.name}: {key}", value, torch)
     return declared(path.name, found)
-
-
-def _begins(path: Path, count: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(count)
-    except OSError as error:
-        got = f"{path} ({error})"
-        raise input_error("SRC", "a readable file", got, "Check the path.") from error
-
-
-def _is_old(path: Path) -> bool:
-    """Say whether torch before 1.6 may have written the file: it begins with a magic number."""
-    return _OLD_MAGIC in _begins(path, 32)
 
 
 def _members(path: Path, room: Room) -> dict[str, zipfile.ZipInfo]:
     """Return the members by torch's names for them, without the folder; their bytes are counted."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            check_zip(archive, path, "SRC")
-            for info in archive.infolist():
-                room.take(info.file_size, info.compress_size)
-            folder = "".join(archive.namelist()[:1]).partition("/")[0] + "/"
-            infos = [info for info in archive.infolist() if info.filename.startswith(folder)]
-            return {info.filename.removeprefix(folder): info for info in infos}
-    except InputError:
-        raise
-    except Exception as error:  # zipfile raises many kinds on damaged directories
-        raise input_error("SRC", "a readable file", f"{path} ({error})", "Save it anew.") from error
+    with zipfile.ZipFile(path) as archive:
+        check_zip(archive, path, "SRC")
+        for info in archive.infolist():
+            room.take(info.file_size, info.compress_size)
+        folder = "".join(archive.namelist()[:1]).partition("/")[0] + "/"
+        infos = [info for info in archive.infolist() if info.filename.startswith(folder)]
+        return {info.filename.removeprefix(folder): info for info in infos}
 
 
 def _scan_zip(path: Path, members: dict[str, zipfile.ZipInfo], room: Room, torch: Any) -> None:
@@ -147,8 +139,6 @@ def _scan_old(path: Path, room: Room) -> None:
         sizes[key] = max(size, sizes.get(key, 0))
         return size <= most  # of each; of all together below
 
-    if not _is_old(path):
-        raise ValueError("no magic number")
     with path.open("rb") as file:
         for _ in range(5):
             _scan(file, room, 1, backed)
@@ -174,13 +164,6 @@ def _named(path: Path, loaded: Any, torch: Any) -> list[tuple[str, Any]]:
     )
     got = f"{path} with a {type(loaded).__name__}"
     raise input_error("SRC", allowed, got, f"Save a dict, e.g. {_EXAMPLE}.")
-
-
-def _by_exit(key: str, value: Any) -> list[tuple[str, Any]]:
-    """Name each exit's feature vectors, where they come as a list: their widths may differ."""
-    if key.endswith("features") and isinstance(value, (list, tuple)):
-        return [(f"{key}_{k}", vectors) for k, vectors in enumerate(value)]
-    return [(key, value)]
 
 
 class _Walk:
@@ -227,11 +210,10 @@ def _value(argument: str, value: Any, torch: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return _dense(argument, value, torch)
     if isinstance(value, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in value):
-        parts = [_dense(argument, v, torch) for v in value]
-        if len({p.shape for p in parts}) > 1:
-            got = f"{[p.shape for p in parts]}"
-            raise input_error(argument, "tensors of one shape, one per exit", got)
-        return parts
+        value = [_dense(argument, v, torch) for v in value]
+        shapes = [v.shape for v in value]
+        if len(set(shapes)) > 1:
+            raise input_error(argument, "tensors of one shape, one per exit", f"{shapes}")
     return value
 
 
@@ -245,9 +227,8 @@ def _dense(argument: str, tensor: Any, torch: Any) -> Array:
     try:
         return to_numpy(argument, tensor)
     except (RuntimeError, TypeError) as error:
-        raise input_error(
-            argument, "a tensor of numbers", f"{error}", "Convert it first."
-        ) from error
+        step = "Convert it first."
+        raise input_error(argument, "a tensor of numbers", f"{error}", step) from error
 
 
 # --- the pickle --------------------------------------------------------------------------------
@@ -301,9 +282,7 @@ def _scan(file: BinaryIO, room: Room, share: float, backed: Callable[[str, int],
             items, stack = tuple(stack), marks.pop()
             stack.append(items)
         elif name in _TUPLES:
-            items = tuple(stack[-_TUPLES[name] :])
-            del stack[-_TUPLES[name] :]
-            stack.append(items)
+            stack[-_TUPLES[name] :] = [tuple(stack[-_TUPLES[name] :])]
         elif name in ("EMPTY_LIST", "EMPTY_DICT"):
             stack.append(_CONTAINER)
         elif name == "APPEND":

@@ -9,23 +9,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from policyopt._cache.checks import normalise, refuse_overlap
-from policyopt._cache.data import (
-    DEFAULT_SHARES,
-    POOL,
-    check_name,
-    check_pool,
-    check_shares,
-    check_splits,
-)
+from policyopt._cache import data
+from policyopt._cache.blocks import normalise, storage_type, store
+from policyopt._cache.data import Layout
 from policyopt._cache.files import sha256_file
 from policyopt._cache.manifest import MANIFEST, UNFINISHED, Manifest, Shard, check_metadata, dump
-from policyopt._cache.normalise import Layout, storage_type, store
 from policyopt._cache.reader import open_manifest, read_manifest
 from policyopt._costs import Cost
 from policyopt._optional import need
@@ -115,10 +107,9 @@ class CacheWriter:
             step = "E.g. [Cost('compute', 'MMACs', [1, 2])]."
             raise input_error("costs", "a sequence of Cost", costs, step)
         given = (costs,) if isinstance(costs, Cost) else tuple(costs)
-        named = checked_names(contexts, 0)
-        layout = Layout(kind, 0, 0 if classes is None else classes, dtype, given, contexts=named)
+        layout = Layout(kind, 0, classes or 0, dtype, given, contexts=checked_names(contexts, 0))
         self.path = Path(path)
-        self._shares = None if shares is None else check_shares(shares)
+        self._shares = None if shares is None else data.check_shares(shares)
         self._manifest = Manifest(layout, {}, check_seed(split_seed), check_metadata(metadata))
         self._shard_bytes = check_whole("shard_bytes", shard_bytes)
         self._buffers: dict[str, _Buffer] = {}
@@ -196,17 +187,10 @@ class CacheWriter:
             An array has wrong axes or a value that is not allowed; the first place is named.
         """
         arrays = {
-            "outputs": outputs,
-            "labels": labels,
-            "prediction": prediction,
-            "confidence": confidence,
-            "top_prob": top_prob,
-            "entropy": entropy,
-            "correct": correct,
-            "sample_costs": sample_costs,
-            "features": features,
-            "context": context,
-        }
+            "outputs": outputs, "labels": labels, "prediction": prediction, "confidence": confidence,
+            "top_prob": top_prob, "entropy": entropy, "correct": correct,
+            "sample_costs": sample_costs, "features": features, "context": context,
+        }  # fmt: skip
         self.add(split, arrays, axes)
 
     def add(self, split: str, arrays: Mapping[str, Any], axes: str = "NKC") -> None:
@@ -216,11 +200,11 @@ class CacheWriter:
             got = f"a {self._state} writer"
             raise input_error("append", "inside the `with` block", got, step)
         self._lock.check()
-        check_name("split", split)
+        data.check_name("split", split)
         shares = self._shares
         if shares is None:
-            shares = dict(DEFAULT_SHARES) if split == POOL else {}
-        check_pool({split, *self._buffers}, shares)
+            shares = data.DEFAULT_SHARES if split == data.POOL else {}
+        data.check_pool({split, *self._buffers}, shares)
         buffer = self._buffers.get(split) or _Buffer()
         layout, block = normalise(self._manifest.layout, arrays, axes, split, buffer.rows)
         buffer.fix(split, layout, block, self._shard_bytes)
@@ -235,26 +219,18 @@ class CacheWriter:
         return self._manifest.layout
 
     def _write(self, split: str, block: dict[str, Array]) -> None:
-        """Write one shard, atomically, under a name that tells its content.
-
-        So a new cache is written beside an old one, and a shard that no manifest lists is known.
-        """
+        """Write one shard, atomically, under a name that tells its content: an old cache's stay whole."""
         with refusing(self.path):
-            data = need("safetensors.numpy", "fit", "to write a cache").save(block)
-            digest = hashlib.sha256(data).hexdigest()
+            content = need("safetensors.numpy", "fit", "to write a cache").save(block)
+            digest = hashlib.sha256(content).hexdigest()
             file = f"{split}-{len(self._manifest.shards):05d}-{digest[:16]}.safetensors"
-            put(self.path / file, data)
-            shard = Shard(file, split, len(next(iter(block.values()))), len(data), digest)
+            put(self.path / file, content)
+            shard = Shard(file, split, len(next(iter(block.values()))), len(content), digest)
             self._manifest = replace(self._manifest, shards=(*self._manifest.shards, shard))
             if self.lists_unfinished:
                 put(self.path / UNFINISHED, dump(self._manifest))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._state = "closed"
         try:
             if kind is None:
@@ -266,13 +242,13 @@ class CacheWriter:
         """Write the rest, check the whole, and switch to it."""
         self._lock.check()
         rows = {name: buffer.rows for name, buffer in self._buffers.items()}
-        check_splits(rows, dict(self._manifest.shares))
+        data.check_splits(rows, self._manifest.shares)
         for split, buffer in self._buffers.items():
             for ready in buffer.rest():
                 self._write(split, ready)
         self._buffers.clear()
         whole = replace(self._manifest, complete=True)
-        refuse_overlap(open_manifest(self.path, whole, verify=False).splits)
+        data.refuse_overlap(open_manifest(self.path, whole, verify=False).splits)
         self._lock.check()
         with refusing(self.path):
             if self._made:
@@ -343,15 +319,11 @@ def _own(layout: Layout, name: str, array: Array) -> Array:
 
 
 def standing_cache(path: Path, overwrite: bool, argument: str = "path") -> Manifest | None:
-    """Return the manifest of the cache that `path` holds and may be replaced, if any.
-
-    Refused are other files, a cache without `overwrite`, and one that a writer is at.
-    """
+    """Return the manifest of the cache that `path` holds and may be replaced, if any; all else is refused."""
     with refusing(path):
-        if (path / LOCK).exists():
-            with FileLock(path / LOCK, path):
-                return _standing(path, overwrite, argument)
-        return _standing(path, overwrite, argument)
+        lock = FileLock(path / LOCK, path) if (path / LOCK).exists() else contextlib.nullcontext()
+        with lock:  # refuses where a writer is at it
+            return _standing(path, overwrite, argument)
 
 
 def _standing(path: Path, overwrite: bool, argument: str = "path") -> Manifest | None:
@@ -378,11 +350,7 @@ def _standing(path: Path, overwrite: bool, argument: str = "path") -> Manifest |
 
 
 def _sweep(path: Path, keep: Manifest | None = None) -> None:
-    """Remove what writers left in a locked folder: temporary files, shards that are read no more.
-
-    Those that the manifest there lists stay, and those to `keep`. A shard goes only where its
-    checksum is the one in its name: whatever a manifest may say, no other file does.
-    """
+    """Remove what writers left in a locked folder: temporary files, shards that no list there or `keep` names."""
     there = {entry.name for entry in path.iterdir()}
     lists = [keep] if keep else []
     lists += [read_manifest(path)] if there & {MANIFEST, UNFINISHED} else []
@@ -395,7 +363,7 @@ def _sweep(path: Path, keep: Manifest | None = None) -> None:
 
 
 def _is_left(file: Path) -> bool:
-    """Whether a file is a writer's own: a temporary file, an unfinished list, or a whole shard."""
+    """Whether a file is a writer's own: temporary, an unfinished list, or a shard of the checksum in its name."""
     name = file.name
     if name.startswith(".") and name.endswith(TEMPORARY):
         name = name[1:].removesuffix(TEMPORARY)

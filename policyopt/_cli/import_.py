@@ -32,7 +32,7 @@ def import_(
     style: options.Style = output.Format.table,
 ) -> None:
     """Read the outputs of a model into a cache: .npz, .npy, .safetensors, .pt, .csv, .jsonl or .parquet."""
-    from policyopt._cache import import_sources
+    from policyopt._cache.importers import import_sources
 
     options.out_directory(out)
     with output.progress("importing") as step:

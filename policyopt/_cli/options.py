@@ -57,7 +57,7 @@ Seeds = Annotated[
 
 def read_cache(path: Path, incomplete: bool = False) -> ExitData:
     """Open a cache, with a progress bar while checksums are verified."""
-    from policyopt._cache import open_cache
+    from policyopt._cache.reader import open_cache
 
     with progress("checking the cache") as step:
         return open_cache(path, incomplete=incomplete, progress=step)

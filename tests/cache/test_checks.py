@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyopt._cache import CacheWriter, from_arrays
-from policyopt._cache.checks import shared_rows
+from policyopt._cache.arrays import from_arrays
+from policyopt._cache.data import shared_rows
+from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost
 from policyopt.runtime._errors import InputError
 

@@ -6,8 +6,9 @@ import struct
 
 import pytest
 
-from policyopt._cache import CacheWriter, open_cache
 from policyopt._cache.manifest import MAX_BYTES, signed
+from policyopt._cache.reader import open_cache
+from policyopt._cache.writer import CacheWriter
 from policyopt.runtime._errors import InputError
 
 SHARD = r"fit-00000[-0-9a-f]*\.safetensors"

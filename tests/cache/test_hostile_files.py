@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save as save_safetensors
 
-from policyopt._cache import import_sources
+from policyopt._cache.importers import import_sources
 from policyopt.runtime._errors import InputError
 
 rng = np.random.default_rng(0)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from policyopt._cache import import_sources, open_cache
+from policyopt._cache.importers import import_sources
+from policyopt._cache.reader import open_cache
 from policyopt.runtime._errors import InputError
 
 N, K, C = 80, 3, 5

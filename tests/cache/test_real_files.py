@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policyopt._cache import import_sources, open_cache
+from policyopt._cache.importers import import_sources
+from policyopt._cache.reader import open_cache
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not here")

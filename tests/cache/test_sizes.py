@@ -23,8 +23,9 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from policyopt._cache import import_sources, table_files
-from policyopt._cache.array_files import read_npz as read_npz
+from policyopt._cache import table_files
+from policyopt._cache.importers import read_file as read_npz
+from policyopt._cache.importers import import_sources
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._sizes import FREE, VARIABLE, free_memory
 
@@ -35,7 +36,8 @@ CHILD = textwrap.dedent("""
     import json, re, resource, sys
     from pathlib import Path
     import pandas, pyarrow.parquet, torch, safetensors
-    from policyopt._cache import import_sources, table_files
+    from policyopt._cache import table_files
+    from policyopt._cache.importers import import_sources
     from policyopt.runtime._errors import InputError
 
     def peak():

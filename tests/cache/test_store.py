@@ -11,7 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policyopt._cache import CacheWriter, from_arrays, open_cache
+from policyopt._cache.arrays import from_arrays
+from policyopt._cache.reader import open_cache
+from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost
 from policyopt.runtime._errors import InputError
 
@@ -126,7 +128,7 @@ def test_kill_9_at_any_moment(tmp_path):
     script = textwrap.dedent(
         """
         import sys, numpy as np
-        from policyopt._cache import CacheWriter
+        from policyopt._cache.writer import CacheWriter
         from policyopt._costs import Cost
         rng = np.random.default_rng(0)
         with CacheWriter(sys.argv[1], costs=[Cost("c", "ms", [1, 2])], shard_bytes=20_000) as cache:

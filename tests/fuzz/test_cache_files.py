@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mutations import Guard, damaged, text_of, traced, twisted
 
-from policyopt._cache import CacheWriter, open_cache
-from policyopt._cache.array_files import read_npz as read_npz
+from policyopt._cache.importers import read_file as read_npz
 from policyopt._cache.manifest import signed
+from policyopt._cache.reader import open_cache
+from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._outputs_file import read_arrays

@@ -14,8 +14,8 @@ from synthetic import outputs
 
 import policyopt as po
 from policyopt._answers.calibrators import fit_confidence
+from policyopt._cache.data import Layout
 from policyopt._cache.manifest import Manifest, dump, parse
-from policyopt._cache.normalise import Layout
 from policyopt._frontier import record
 from policyopt._methods.registry import make_method
 from policyopt._replay import replay, trace

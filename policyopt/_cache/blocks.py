@@ -1,0 +1,484 @@
+"""Row arrays in any form to blocks of one layout: what `from_arrays`, the writer, importers and reader share.
+
+Names, axes, shapes, storage types and values are checked; each check refuses by name and tells the
+first place. What an array of a block is stands in one row of `COLUMNS`, how its values are checked in
+one of `_CHECKS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from policyopt._cache.data import CONTEXT, COST_PREFIX, FEATURES_PREFIX, Block, Layout
+from policyopt._costs import cumulative
+from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._experts import MAX_CONTEXTS, checked_names
+from policyopt.runtime._typing import Array, Bools
+
+#: The arrays of a block: their axes, and the type in which they are kept (None: the layout's).
+COLUMNS: Mapping[str, tuple[str, str | None]] = {
+    "outputs": ("NKC", None), "labels": ("N", "int32"), CONTEXT: ("N", "int16"),
+    "prediction": ("NK", "int32"), "confidence": ("NK", None), "top_prob": ("NKC", None),
+    "entropy": ("NK", None), "correct": ("NK", "bool"),
+    COST_PREFIX: ("NK", "float64"), FEATURES_PREFIX: ("ND", "float32"),
+}  # fmt: skip
+RECORD_ARRAYS = ("prediction", "confidence", "top_prob", "entropy", "correct")
+#: Arrays with one number per row.
+ROW_NUMBERS = tuple(name for name, (axes, _) in COLUMNS.items() if axes == "N")
+#: Confidences may pass 0 or 1 by this much (rounding of a softmax); they are clipped.
+UNIT_TOLERANCE = 1e-5
+#: A row of probabilities sums to 1 within this: covers float16 and tables rounded to 4 digits.
+SUM_TOLERANCE = 1e-2
+#: Share of rows that must look like probabilities before they are taken for such.
+_NEARLY_ALL = 0.99
+_PIECE_BYTES = 16 << 20
+#: What to do about a bad value, by array.
+_REMEDY = {
+    "outputs": "Look for overflow (float16?) where they were made, mend that row or leave it out.",
+    "confidence": "Give shares (0.5, not 50), one for each exit: mend that row or leave it out.",
+    "labels": "Number classes from 0 (-1 where unknown).",
+    "prediction": "Number classes from 0 (-1 where there was no answer).",
+}
+
+
+def normalise(
+    layout: Layout, arrays: Mapping[str, Any], axes: str, split: str, first_row: int = 0
+) -> tuple[Layout, dict[str, Array]]:
+    """Return layout and block of row arrays in any form; all that is wrong with them is refused."""
+    layout, block = to_block(layout, orient(arrays, axes))
+    check_block(layout, block, split, first_row)
+    return layout, block
+
+
+def column_of(name: str) -> str:
+    """Return the row of `COLUMNS` for an array: ``features:0`` is one of ``features:``."""
+    return name[: name.find(":") + 1] or name
+
+
+def is_features(name: str) -> bool:
+    """Whether an array of that name holds feature vectors."""
+    return name.startswith(FEATURES_PREFIX)
+
+
+# --- storage -----------------------------------------------------------------------------------
+
+
+def storage_type(name: str, layout: Layout) -> np.dtype[Any]:
+    """Return the dtype in which the array `name` is kept; of features the widest."""
+    return np.dtype(COLUMNS[column_of(name)][1] or layout.dtype)
+
+
+def natural_dtype(kind: str, arrays: Iterable[Array]) -> str:
+    """Return the narrowest storage type that loses nothing a user would miss.
+
+    float16 outputs stay float16, all others become float32. The confidences of records keep
+    float64 where it came: those of large models crowd just below 1.
+    """
+    types = {np.dtype(a.dtype).name for a in arrays}
+    if kind == "record":
+        return "float64" if "float64" in types else "float32"
+    return "float16" if types == {"float16"} else "float32"
+
+
+def store(layout: Layout, name: str, array: Array) -> Array:
+    """Return `array` in storage type, contiguous (a copy unless it already is)."""
+    half = is_features(name) and array.dtype == np.float16  # which features stay
+    kept = np.ascontiguousarray(array, array.dtype if half else storage_type(name, layout))
+    # Rounding of a softmax may pass 1 by a hair.
+    return np.clip(kept, 0, 1) if name in ("confidence", "top_prob") else kept
+
+
+# --- axes --------------------------------------------------------------------------------------
+
+
+def to_numpy(argument: str, value: Any) -> Array:
+    """Return an array of booleans or numbers, a view where possible; torch tensors of any device."""
+    if hasattr(value, "detach") and hasattr(value, "cpu"):  # a tensor, without importing torch
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":  # numpy has no bfloat16; float32 holds it exactly
+            value = value.float()
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        got = f"a {type(value).__name__} ({error})"
+        raise input_error(argument, "an array of numbers", got) from error
+    if array.dtype.kind not in "biuf":
+        step = "Convert it first."
+        if array.dtype.kind in "US":
+            step = "Encode names of classes as whole numbers from 0."
+        raise input_error(argument, "an array of numbers", f"dtype {array.dtype}", step)
+    return array
+
+
+def check_axes(axes: str) -> str:
+    """Return `axes` in capitals where it orders N, K and C, or refuse it."""
+    if not isinstance(axes, str) or sorted(axes.upper()) not in (sorted("NKC"), sorted("NK")):
+        allowed = "an order of N, K and C, e.g. NKC or KNC"
+        raise input_error("axes", allowed, axes, "State the order.")
+    return axes.upper() if len(axes) == 3 else axes.upper() + "C"
+
+
+def _rows_first(argument: str, value: Any, axes: str) -> Array:
+    """Return an array (n, K) or (n, K, C) from one of any axis order or a sequence of K arrays."""
+    if isinstance(value, (list, tuple)) and value and all(hasattr(v, "shape") for v in value):
+        parts = [to_numpy(f"{argument}[{k}]", v) for k, v in enumerate(value)]
+        shapes = [p.shape for p in parts]
+        if len(set(shapes)) > 1 or parts[0].ndim != len(axes) - 1:
+            allowed = f"K arrays of one shape with axes {axes.replace('K', '')}"
+            raise input_error(argument, allowed, f"shapes {shapes}")
+        return np.stack(parts, axis=1)
+    array = to_numpy(argument, value)
+    if array.ndim != len(axes):
+        raise input_error(argument, f"of {len(axes)} axes ({axes})", f"shape {array.shape}")
+    return rows_first(array, axes)
+
+
+def rows_first(array: Array, axes: str) -> Array:
+    """Return a view (n, K) or (n, K, C) of an array whose axes lie in this order."""
+    return array.transpose([axes.index(letter) for letter in "NKC"[: len(axes)]])
+
+
+def orient(arrays: Mapping[str, Any], axes: str) -> dict[str, Array]:
+    """Bring row arrays of any axis order to the names and shapes in `Rows`; None means absent.
+
+    ``features`` (a list of K arrays) and ``sample_costs`` (arrays by name) hold several.
+    """
+    axes = check_axes(axes)
+    given = {name: value for name, value in arrays.items() if value is not None}
+    vectors, costs = given.pop("features", None), given.pop("sample_costs", {})
+    if vectors is not None:
+        if not isinstance(vectors, (list, tuple)) or not vectors:
+            allowed, got = "a list of K arrays of shape (n, D_k)", f"a {type(vectors).__name__}"
+            raise input_error("features", allowed, got, "One per exit: their widths may differ.")
+        given |= {f"{FEATURES_PREFIX}{k}": array for k, array in enumerate(vectors)}
+    if not isinstance(costs, Mapping):
+        allowed, step = "a mapping of cost name to array (N, K)", "E.g. {'price': array}."
+        raise input_error("sample_costs", allowed, type(costs).__name__, step)
+    given |= {COST_PREFIX + name: value for name, value in costs.items()}
+    block: dict[str, Array] = {}
+    for name, value in given.items():
+        order = COLUMNS.get(column_of(name), ("NK",))[0]
+        if "K" in order:
+            shown = name.replace(COST_PREFIX, "sample_costs ")
+            block[name] = _rows_first(shown, value, axes if "C" in order else axes.replace("C", ""))
+            continue
+        block[name] = to_numpy(name, value)
+        if order == "N" and block[name].ndim != 1:
+            step = "For one-hot rows take their argmax."
+            raise input_error(name, "of shape (n,)", f"shape {block[name].shape}", step)
+    return block
+
+
+# --- names and shapes --------------------------------------------------------------------------
+
+
+def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[str, Array]]:
+    """Check names and shapes of rows-first arrays against each other and the cache's layout.
+
+    Returned are the layout, with K, C and the widths of features where they were open, and the
+    arrays, confidence taken from `top_prob` where it is not given.
+    """
+    block = dict(arrays)
+    _check_names(layout, block)
+    for name, array in block.items():
+        if not array.size and not is_features(name):
+            got = f"{name} of shape {array.shape}"
+            raise input_error("rows", "at least 1, with an exit and a class", got, "Leave it out.")
+    rows, exits = block["outputs" if "outputs" in block else "confidence"].shape[:2]
+    if layout.exits and exits != layout.exits:
+        allowed = f"{layout.exits}, as in the costs and the rows before"
+        raise input_error("exits", allowed, exits, "Check the axes and the number of costs.")
+    for name, array in block.items():
+        axes, shape = COLUMNS[column_of(name)][0], f"shape {array.shape}"
+        if axes == "N" and array.shape != (rows,):
+            got = f"{len(array)} {name}" if array.ndim == 1 else shape
+            one_hot = "For one-hot rows take their argmax."
+            step = one_hot if array.ndim == 2 else "Add them, or check the axes."
+            raise input_error(name, f"one for each of the {rows} rows", got, step)
+        if "K" in axes and (array.shape[:2] != (rows, exits) or array.ndim != len(axes)):
+            raise input_error(name, f"of {rows} rows and {exits} exits", shape, "Check its axes.")
+    features = _widths(block, rows, exits)
+    if layout.features not in (None, features):
+        step = "Every split and batch needs the vectors of one model, or none has them."
+        allowed = f"as in the rows before: {_shown(layout.features or ())}"
+        raise input_error("features", allowed, _shown(features), step)
+    classes = layout.classes
+    if "outputs" in block:
+        classes = block["outputs"].shape[2]
+        if classes < 2:
+            step = "For one logit z give [0, z]."
+            raise input_error("outputs", "of at least 2 classes", classes, step)
+        if layout.classes not in (0, classes):
+            allowed = f"{layout.classes}, as stated or in the rows before"
+            raise input_error("classes", allowed, classes, "All splits need outputs of one model.")
+    return replace(layout, exits=exits, classes=classes, features=features), block
+
+
+def _check_names(layout: Layout, block: dict[str, Array]) -> None:
+    """Refuse arrays that are missing from, or do not belong to, this kind of cache."""
+    kind = layout.kind
+    if kind == "record":
+        if "outputs" in block:
+            raise input_error("outputs", "absent for kind record", "outputs", "Say kind='logits'.")
+        if "confidence" not in block and block.get("top_prob", np.empty(0)).size:
+            block["confidence"] = block["top_prob"][:, :, 0]
+        if "confidence" not in block:
+            raise input_error("confidence", "given for kind record", "none", "Pass confidence=.")
+        if "prediction" not in block and "correct" not in block:
+            step = "Add pred (class numbers), or correct (1 or 0), for each exit."
+            allowed = "given for kind record (or else correct)"
+            raise input_error("prediction", allowed, "neither", step)
+    elif "outputs" not in block:
+        raise input_error("outputs", f"given for kind {kind}", "none", "Pass outputs=.")
+    elif extra := next((name for name in RECORD_ARRAYS if name in block), None):
+        raise input_error(extra, "absent where outputs are given", extra, "Say kind='record'.")
+    if (CONTEXT in block) != bool(layout.contexts):
+        allowed, got = "absent, for the cache names no contexts", "an array"
+        if layout.contexts:
+            allowed = f"given with every batch, one of {', '.join(layout.contexts)} per row"
+            got = "none"
+        step = "Name the contexts (contexts=), and give each row the number of its own."
+        raise input_error("context", allowed, got, step)
+    given = {n.removeprefix(COST_PREFIX) for n in block if n.startswith(COST_PREFIX)}
+    wanted = set(layout.sample_costs)
+    if given != wanted:
+        raise InputError(
+            f"'sample_costs' must hold exactly {sorted(wanted) or 'nothing'}, the costs declared "
+            f"per sample. Missing {sorted(wanted - given)}, superfluous {sorted(given - wanted)}. "
+            "Declare Cost(name, unit, None) for each, and give each with every batch."
+        )
+    odd = sorted(name for name in block if column_of(name) not in COLUMNS)
+    if odd:
+        known = sorted(name for name in COLUMNS if not name.endswith(":"))
+        raise input_error("arrays", f"of {', '.join(known)}", f"{odd}", "Leave them out.")
+
+
+def _widths(block: Mapping[str, Array], rows: int, exits: int) -> tuple[int, ...]:
+    """Return the width of each exit's feature vectors, D_k; none where a block has no features."""
+    given = {name for name in block if is_features(name)}
+    wanted = [f"{FEATURES_PREFIX}{k}" for k in range(exits)]
+    if not given:
+        return ()
+    if given != set(wanted):
+        got = f"missing {sorted(set(wanted) - given)}, superfluous {sorted(given - set(wanted))}"
+        allowed = f"of every exit, 0 to {exits - 1}, or of none"
+        raise input_error("features", allowed, got, "Save one array (n, D_k) for each exit.")
+    for k, name in enumerate(wanted):
+        shape = block[name].shape
+        if len(shape) != 2 or shape[0] != rows or not shape[1]:
+            allowed = f"of shape ({rows}, D), a row for each row of the outputs"
+            step = "Save them for the same rows, flattened to vectors."
+            raise input_error(f"features of exit {k}", allowed, f"shape {shape}", step)
+    return tuple(block[name].shape[1] for name in wanted)
+
+
+def _shown(widths: tuple[int, ...]) -> str:
+    return f"widths {', '.join(map(str, widths))}" if widths else "none"
+
+
+def name_contexts(names: Any, columns: Iterable[Array | None]) -> tuple[str, ...]:
+    """Return the names of contexts: those given, else "0", "1", ... as far as the rows count."""
+    if names is not None:
+        return checked_names(names, 0)
+    found = [array for array in columns if array is not None and array.size]
+    if not found:
+        return ()
+    with np.errstate(invalid="ignore"):
+        top = max(float(np.nan_to_num(array).max()) for array in found)
+    return tuple(str(e) for e in range(int(np.clip(top + 1, 1, MAX_CONTEXTS))))
+
+
+# --- values ------------------------------------------------------------------------------------
+
+
+def check_block(layout: Layout, block: Block, split: str, first_row: int = 0) -> None:
+    """Refuse a block whose values are not allowed; `first_row` is its first row's number."""
+    where = f"split {split!r}"
+    rows = len(next(iter(block.values())))
+    row_bytes = max(1, sum(a.nbytes for a in block.values()) // rows)
+    step = max(1, _PIECE_BYTES // row_bytes)
+    if layout.kind == "logits" and detect_kind(block["outputs"]) == "probabilities":
+        got = f"rows that are non-negative and sum to 1 ({where}): probabilities"
+        advice = "Say kind='probabilities' (--kind probabilities)."
+        raise input_error("outputs", "logits, as declared", got, advice)
+    for low in range(0, rows, step):
+        piece = {name: array[low : low + step] for name, array in block.items()}
+        _Piece(layout, piece, where, first_row + low).check()
+
+
+@dataclass
+class _Piece:
+    """A few rows of a block under check."""
+
+    layout: Layout
+    block: Block
+    where: str
+    first: int  # number of the first row in its split
+
+    def check(self) -> None:
+        """Refuse the first bad value."""
+        for name, array in self.block.items():
+            _CHECKS[column_of(name)](self, name, array)
+        if "top_prob" in self.block:
+            top = self.block["top_prob"]
+            off = (np.diff(top, axis=2) > UNIT_TOLERANCE).any(axis=2)
+            off |= top.sum(axis=2, dtype=np.float64) > 1 + SUM_TOLERANCE
+            allowed = "largest first with a sum of at most 1"
+            self._refuse("top_prob", off, top, allowed, "Sort them.")
+        if "correct" in self.block and "prediction" in self.block:
+            self._agree(self.block["correct"].astype(bool), self.block["prediction"])
+
+    def outputs(self, name: str, outputs: Array) -> None:
+        """Refuse NaN, +inf, rows without a finite logit, overflow, and rows that are no probabilities."""
+        kind = self.layout.kind
+        if outputs.dtype.kind == "b":
+            step = f"Give the {kind} themselves."
+            raise input_error(name, "numbers", f"dtype bool ({self.where})", step)
+        if not _all_finite(outputs):
+            top = outputs.max(axis=2)  # NaN and +inf reach the top, -inf only where all are
+            self._refuse(name, np.isnan(top), ["NaN"], "free of NaN")
+            self._refuse(name, top == np.inf, ["inf"], "below +inf")
+            self._refuse(name, top == -np.inf, ["only -inf"], "finite for at least one class")
+        dtype = storage_type(name, self.layout)
+        if outputs.dtype != dtype:
+            self._refuse_overflow(outputs, dtype)
+        if kind == "probabilities":
+            wide = outputs.astype(np.float32) if outputs.dtype == np.float16 else outputs
+            off = ~sums_to_one(wide) | (wide.min(axis=2) < 0)
+            step = "If these are logits, say kind='logits' (--kind logits)."
+            self._refuse(name, off, outputs, "0 or more, with sum 1 (probabilities)", step)
+
+    def _refuse_overflow(self, outputs: Array, dtype: np.dtype[Any]) -> None:
+        limit = float(np.finfo(dtype).max)
+        if max(float(outputs.max()), -float(outputs.min())) <= limit:
+            return
+        finite = outputs[np.isfinite(outputs)]  # -inf stays -inf in any type
+        worst = float(finite[np.abs(finite).argmax()])
+        if abs(worst) > limit:
+            step = "Scale them, or mend that value."
+            if dtype.name == "float16":
+                step = "Keep them as float32: --dtype float32 (Python: dtype='float32')."
+            allowed = f"within +-{limit:.6g} to be kept as {dtype.name}"
+            raise input_error("outputs", allowed, f"{worst:g} ({self.where})", step)
+
+    def context(self, name: str, array: Array) -> None:
+        """There is always one expert that gave the outputs."""
+        names = self.layout.contexts
+        allowed = f"whole numbers from 0 to {len(names) - 1} ({', '.join(names)})"
+        step = "Number the contexts in the order of their names."
+        self._refuse(name, ~np.isin(array, np.arange(len(names))), array, allowed, step)
+
+    def classes(self, name: str, array: Array) -> None:
+        """Labels and predictions: whole numbers from -1 (unknown, unparsed) to C-1."""
+        classes = self.layout.classes
+        if array.dtype.kind == "f":
+            off = ~(np.isfinite(array) & (array == np.floor(array)))
+            self._refuse(name, off, array, "whole numbers")
+        limit = classes or np.iinfo(np.int32).max
+        span = f"classes 0 to {limit - 1}" if classes else "class numbers from 0"
+        allowed = f"{span}, or -1 ({'unknown' if name == 'labels' else 'no answer'})"
+        more = f" If there are more than {classes} classes, check --axes." if classes else ""
+        self._refuse(name, (array < -1) | (array >= limit), array, allowed, _REMEDY[name] + more)
+
+    def features(self, name: str, array: Array) -> None:
+        """Numbers that are finite in float32."""
+        name = f"features of exit {name.removeprefix(FEATURES_PREFIX)}"
+        if array.dtype.kind not in "fiu":
+            got = f"dtype {array.dtype} ({self.where})"
+            raise input_error(name, "numbers", got, "Convert them to float.")
+        with np.errstate(over="ignore"):
+            fits = np.isfinite(array.astype(np.float32, copy=False))
+        if not fits.all():
+            row, column = np.argwhere(~fits)[0]
+            got = [f"{array[row, column]} in column {column}"]
+            off = ~fits.all(axis=1)
+            self._refuse(name, off, got, "finite in float32", "Look for overflow.")
+
+    def cost(self, name: str, array: Array) -> None:
+        """Cumulative costs."""
+        shown = f"{name.removeprefix(COST_PREFIX)} ({self.where})"
+        cumulative(array, "cumulative", shown, self.first)
+
+    def entropy(self, name: str, array: Array) -> None:
+        """In nats."""
+        most = np.log(self.layout.classes) + 1e-3 if self.layout.classes else np.inf
+        self._range(name, array, most, "nats, at least 0 and at most log C")
+
+    def share(self, name: str, array: Array) -> None:
+        """Confidences and probabilities."""
+        self._range(name, array, 1.0, "in [0, 1]")
+
+    def _range(self, name: str, array: Array, most: float, allowed: str) -> None:
+        with np.errstate(invalid="ignore"):
+            fits = (array >= -UNIT_TOLERANCE) & (array <= most + UNIT_TOLERANCE)
+        self._refuse(name, ~(fits & np.isfinite(array)), array, allowed)
+
+    def correct(self, name: str, array: Array) -> None:
+        """Booleans, or 0 and 1."""
+        if array.dtype.kind != "b":
+            self._refuse(name, ~np.isin(array, (0, 1)), array, "true or false (1 or 0)")
+
+    def _agree(self, correct: Bools, prediction: Array) -> None:
+        """`correct` must say what prediction and label say; an unparsed answer (-1) is always wrong."""
+        labels = self.block.get("labels")
+        clash = correct & (prediction < 0)
+        if labels is not None:
+            right = (prediction == labels[:, None]) & (prediction >= 0)
+            clash |= (labels[:, None] >= 0) & (correct != right)
+        if clash.any():
+            row, k = np.argwhere(clash)[0]
+            label = "none" if labels is None else labels[row]
+            got = [f"{correct[row, k]} with prediction {prediction[row, k]} and label {label}"]
+            step = "Mend the one that is off, or leave `correct` out."
+            self._refuse("correct", clash, got, "prediction == label (-1 is wrong)", step)
+
+    def _refuse(self, name: str, off: Any, got: Any, allowed: str, step: str = "") -> None:
+        """Raise the error for the first place of `off` (row, exit, ...); `got`: values, or one text."""
+        if not off.any():
+            return
+        at = tuple(np.argwhere(off)[0])
+        values = got[0] if isinstance(got, list) else got[at]
+        shown = values if isinstance(got, list) or not values.ndim else values[..., :4]
+        place = f"row {self.first + int(at[0])}" + (f", exit {int(at[1])}" if len(at) > 1 else "")
+        step = step or _REMEDY.get(name, "Mend that row or leave it out.")
+        raise input_error(name, allowed, f"{shown} at {place} of {self.where}", step)
+
+
+#: The check of each array's values.
+_CHECKS = {
+    "outputs": _Piece.outputs, "labels": _Piece.classes, CONTEXT: _Piece.context,
+    "prediction": _Piece.classes, "confidence": _Piece.share, "top_prob": _Piece.share,
+    "entropy": _Piece.entropy, "correct": _Piece.correct,
+    COST_PREFIX: _Piece.cost, FEATURES_PREFIX: _Piece.features,
+}  # fmt: skip
+
+
+def _all_finite(array: Array) -> bool:
+    if array.dtype == np.float16:  # by its bits: numpy's own test of half floats is 20 times slower
+        return bool((array.view(np.uint16) & np.uint16(0x7FFF)).max() < 0x7C00)
+    return bool(np.isfinite(array).all())
+
+
+def detect_kind(outputs: Array | None) -> str:
+    """Return the kind that the values show: ``record`` without outputs, else by their sums.
+
+    >>> detect_kind(np.array([[[0.25, 0.75]]])), detect_kind(np.array([[[-1.0, 2.0]]]))
+    ('probabilities', 'logits')
+    """
+    if outputs is None:
+        return "record"
+    with np.errstate(over="ignore"):  # a sum that is inf is not 1
+        some = np.asarray(outputs[:: max(1, len(outputs) // 2048)], dtype=np.float32)
+    share = ((some.min(axis=2) >= 0) & sums_to_one(some)).mean() if some.size else 0.0
+    return "probabilities" if share > _NEARLY_ALL else "logits"
+
+
+def sums_to_one(outputs: Array) -> Bools:
+    """Say for each row and exit, (n, K), whether its values sum to 1."""
+    wide = np.float64 if outputs.dtype == np.float64 else np.float32
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.abs(outputs.sum(axis=2, dtype=wide) - 1) <= SUM_TOLERANCE
