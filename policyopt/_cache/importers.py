@@ -150,60 +150,45 @@ def import_sources(
     target = Path(out)
     standing_cache(target, overwrite, "out")  # refuse before the work, not after it
     named = [(split, read_file(path, allow_pickle)) for split, path in _listed(sources)]
-    whole = [part for split, raw in named for part in divide(raw, split, kind, axes)]
     raws = [raw for _, raw in named]
-    notes = [note for raw in raws for note in raw.notes]
-    _share_labels(whole, _label_arrays(labels, allow_pickle), notes)
-    hint = len(_stated_values(costs)[0] or ())
-    for part in whole:
-        turn(part, hint or _exits(part), notes)
-    parts = [divided for part in whole for divided in by_row(part)]
-    _refuse_twice(parts)
-    options = {key: text for raw in raws for key, text in raw.options.items()}
-    told = cost_kind or options.get("cost_kind")
-    stated = _costs(parts, costs, unit or "", told, cost_name or "cost", options, notes)
-    found = _settle_kind(parts, notes)
-    pooled = any(part.split == POOL for part in parts)
-    contexts = _contexts(raws, parts, notes)
-    if shares is not None and not pooled:
-        got = f"shares beside the splits {', '.join(part.split for part in parts)} of the file"
+    whole = [part for split, raw in named for part in divide(raw, split, kind, axes)]
+    one = _Import(raws, whole, [note for raw in raws for note in raw.notes])
+    one.share_labels(_label_arrays(labels, allow_pickle))
+    one.turn(len(_stated_values(costs)[0] or ()))
+    stated = one.costs(costs, unit or "", cost_kind, cost_name or "cost")
+    found, contexts = one.kind(), one.contexts()
+    splits = [part.split for part in one.parts]
+    if shares is not None and POOL not in splits:
+        got = f"shares beside the splits {', '.join(splits)} of the file"
         allowed = "given only where the rows are one pool"
         raise input_error("split", allowed, got, "Leave --split out.")
-    if pooled and shares is None:
-        notes.append(f"rows divided 50:50 into fit and test by seed {seed}; see --split")
+    if shares is None and POOL in splits:
+        one.notes.append(f"rows divided 50:50 into fit and test by seed {seed}; see --split")
     writer = CacheWriter(
-        target,
-        costs=stated,
-        kind=found,
-        dtype=dtype or blocks.natural_dtype(found, [part.lead for part in parts]),
-        shares=shares,
-        split_seed=seed,
-        metadata=_metadata(raws, notes),
-        contexts=contexts,
-        overwrite=overwrite,
-    )
+        target, costs=stated, kind=found, shares=shares, split_seed=seed, contexts=contexts,
+        dtype=dtype or blocks.natural_dtype(found, [part.lead for part in one.parts]),
+        metadata=one.metadata(), overwrite=overwrite,
+    )  # fmt: skip
     writer.lists_unfinished = False  # the sources are still there
     with writer:
-        _write(writer, parts, progress)
-    return ImportReport(open_cache(target, verify=False), tuple(notes))
+        _write(writer, one.parts, progress)
+    return ImportReport(open_cache(target, verify=False), tuple(one.notes))
 
 
 def _write(writer: CacheWriter, parts: list[Part], progress: Progress | None) -> None:
-    total = sum(array.nbytes for part in parts for array in part.arrays.values())
+    sizes = [sum(array.nbytes for array in part.arrays.values()) for part in parts]
     done = 0
-    for part in parts:
-        size = sum(array.nbytes for array in part.arrays.values())
+    for part, size in zip(parts, sizes, strict=True):
         step = max(1, _PIECE_BYTES * len(part.lead) // max(1, size))
         try:
-            blocks.to_block(
-                writer.layout, part.arrays
-            )  # the whole: pieces would hide wrong lengths
+            # The whole: pieces would hide wrong lengths.
+            blocks.to_block(writer.layout, part.arrays)
             for low in range(0, len(part.lead), step):
                 piece = {name: array[low : low + step] for name, array in part.arrays.items()}
                 writer.add(part.split, piece)
                 done += sum(array.nbytes for array in piece.values())
                 if progress is not None:
-                    progress(done, total)
+                    progress(done, sum(sizes))
         except InputError as error:
             raise InputError(f"{part.source}: {error}") from error
 
@@ -274,87 +259,168 @@ def _label_arrays(labels: Any, allow_pickle: bool = False) -> dict[str | None, A
     return arrays
 
 
-def _share_labels(parts: list[Part], given: dict[str | None, Array], notes: list[str]) -> None:
-    """Give labels to parts without their own: the ones passed, and to streams those of test."""
-    splits = sorted(part.split for part in parts)
-    for split in given:
-        if split not in (None, *splits):
-            raise input_error("labels", f"for the splits {splits}", f"for {split}", "Rename.")
-    for part in parts:
-        mine = given.get(part.split, given.get(None))
-        if mine is not None:
-            part.arrays.setdefault("labels", mine)
-    test = next((p.arrays.get("labels") for p in parts if p.split == "test"), None)
-    for part in parts:
-        if "labels" in part.arrays or test is None or part.split in (*RESERVED, POOL, "train"):
-            continue
-        told = f"{part.source}: stream {part.split!r}"
-        if test.size in part.lead.shape[:2]:
-            part.arrays["labels"] = test
-            notes.append(f"{told} shares the labels of test")
-        else:
-            notes.append(f"{told} has no labels, nor as many rows as test")
-
-
 # --- what the parts have in common -------------------------------------------------------------
 
 
-def _exits(part: Part) -> int:
-    return next((len(cost) for cost in part.costs.values() if cost.ndim == 1), 0)
+@dataclass
+class _Import:
+    """Parts on their way to one cache, and notes on what was decided rather than declared."""
 
+    raws: list[Raw]
+    parts: list[Part]
+    notes: list[str]
 
-def _refuse_twice(parts: list[Part]) -> None:
-    sources: dict[str, str] = {}
-    for part in parts:
-        if part.split in sources:
-            got = f"split {part.split!r} from {sources[part.split]} and {part.source}"
-            raise input_error("SRC", "one source per split", got, "Name each: fit=A test=B.")
-        sources[part.split] = part.source
-    exits = {part.lead.shape[1] for part in parts}
-    if len(exits) > 1:
-        shown = ", ".join(f"{p.split}: K = {p.lead.shape[1]}" for p in parts)
-        raise input_error("SRC", "splits with the same number of exits", shown, "Check the axes.")
+    def share_labels(self, given: Mapping[str | None, Array]) -> None:
+        """Give labels to parts without their own: the ones passed, and to streams those of test."""
+        splits = sorted(part.split for part in self.parts)
+        for split in given:
+            if split not in (None, *splits):
+                raise input_error("labels", f"for the splits {splits}", f"for {split}", "Rename.")
+        for part in self.parts:
+            mine = given.get(part.split, given.get(None))
+            if mine is not None:
+                part.arrays.setdefault("labels", mine)
+        test = next((p.arrays.get("labels") for p in self.parts if p.split == "test"), None)
+        for part in self.parts:
+            if "labels" in part.arrays or test is None or part.split in (*RESERVED, POOL, "train"):
+                continue
+            told = f"{part.source}: stream {part.split!r}"
+            if test.size in part.lead.shape[:2]:
+                part.arrays["labels"] = test
+                self.notes.append(f"{told} shares the labels of test")
+            else:
+                self.notes.append(f"{told} has no labels, nor as many rows as test")
 
+    def turn(self, hint: int) -> None:
+        """Bring all parts to rows first (`hint`: K where the user's costs tell it), one per split."""
+        for part in self.parts:
+            own = next((len(cost) for cost in part.costs.values() if cost.ndim == 1), 0)
+            turn(part, hint or own, self.notes)
+        self.parts = [divided for part in self.parts for divided in by_row(part)]
+        sources: dict[str, str] = {}
+        for part in self.parts:
+            if part.split in sources:
+                got = f"split {part.split!r} from {sources[part.split]} and {part.source}"
+                raise input_error("SRC", "one source per split", got, "Name each: fit=A test=B.")
+            sources[part.split] = part.source
+        exits = [f"{part.split}: K = {part.lead.shape[1]}" for part in self.parts]
+        if len({part.lead.shape[1] for part in self.parts}) > 1:
+            allowed = "splits with the same number of exits"
+            raise input_error("SRC", allowed, ", ".join(exits), "Check the axes.")
 
-def _settle_kind(parts: list[Part], notes: list[str]) -> str:
-    for part in parts:
-        if part.kind is None:
-            part.kind = blocks.detect_kind(part.arrays.get("outputs"))
-            told = f"{part.split} outputs read as {part.kind} (by their values)"
-            notes.append(f"{part.source}: {told}")
-    kinds = {part.split: part.kind for part in parts}
-    if len(set(kinds.values())) > 1:
-        raise input_error("kind", "the same for all splits", f"{kinds}", "State it with --kind.")
-    return parts[0].kind or "record"
+    def kind(self) -> str:
+        """Return the kind of all parts, detected where it is not declared."""
+        for part in self.parts:
+            if part.kind is None:
+                part.kind = blocks.detect_kind(part.arrays.get("outputs"))
+                told = f"{part.split} outputs read as {part.kind} (by their values)"
+                self.notes.append(f"{part.source}: {told}")
+        kinds = {part.split: part.kind for part in self.parts}
+        if len(set(kinds.values())) > 1:
+            step = "State it with --kind."
+            raise input_error("kind", "the same for all splits", f"{kinds}", step)
+        return self.parts[0].kind or "record"
 
+    def contexts(self) -> tuple[str, ...]:
+        """Return the names of the contexts, which all files that state any must share."""
+        files = [raw for raw in self.raws if "contexts" in raw.metadata]
+        stated = {raw.name: raw.metadata.pop("contexts") for raw in files}
+        given = list(stated.values())
+        if any(names != given[0] for names in given):
+            step = "Number them alike."
+            raise input_error("contexts", "the same in every file", f"{stated}", step)
+        columns = [part.arrays.get(CONTEXT) for part in self.parts]
+        if given and all(column is None for column in columns):
+            self.notes.append("contexts are named, but no row has one (key context): left out")
+            return ()
+        names = blocks.name_contexts(given[0] if given else None, columns)
+        if names and not given:
+            self.notes.append(f"contexts have no names (key contexts): called {', '.join(names)}")
+        return names
 
-def _contexts(raws: list[Raw], parts: list[Part], notes: list[str]) -> tuple[str, ...]:
-    """Return the names of the contexts, which all files that state any must share."""
-    stated = {r.name: r.metadata.pop("contexts") for r in raws if "contexts" in r.metadata}
-    given = list(stated.values())
-    if any(names != given[0] for names in given):
-        raise input_error("contexts", "the same in every file", f"{stated}", "Number them alike.")
-    columns = [part.arrays.get(CONTEXT) for part in parts]
-    if given and all(column is None for column in columns):
-        notes.append("contexts are named, but no row has one (key context): left out")
-        return ()
-    names = blocks.name_contexts(given[0] if given else None, columns)
-    if names and not given:
-        notes.append(f"contexts have no names (key contexts): called {', '.join(names)}")
-    return names
+    def metadata(self) -> dict[str, Any]:
+        """Merge what the files say about themselves; where they differ, by file."""
+        merged: dict[str, Any] = {}
+        for key in dict.fromkeys(key for raw in self.raws for key in raw.metadata):
+            values = {raw.name: raw.metadata[key] for raw in self.raws if key in raw.metadata}
+            first = next(iter(values.values()))
+            merged[key] = first if all(v == first for v in values.values()) else values
+        return merged | {"sources": [raw.name for raw in self.raws], "notes": list(self.notes)}
 
+    def costs(self, costs: Any, unit: str, kind: str | None, name: str) -> tuple[Cost, ...]:
+        """Fix the costs of the cache, and put those per sample, cumulative, into the parts' arrays."""
+        values, wanted = _stated_values(costs)
+        exits = self.parts[0].lead.shape[1]
+        found: dict[str, list[Array]] = {}  # by name, of each part
+        for key in dict.fromkeys(key for part in self.parts for key in part.costs):
+            lacking = [part.split for part in self.parts if key not in part.costs]
+            if lacking:
+                told = f"split {lacking[0]!r} does not state it"
+                self.notes.append(f"cost {key!r} left out: {told}")
+            else:
+                found[name if key == "costs" else key] = [part.costs[key] for part in self.parts]
+        if name in found:  # the nameless cost is the main one
+            found = {name: found.pop(name), **found}
+        if values is not None:
+            if len(values) != exits:
+                allowed = f"{exits} numbers, one per exit"
+                step = "Give as many as there are exits."
+                raise input_error("costs", allowed, f"{len(values)}", step)
+            if found.pop(name, None) is not None:
+                self.notes.append(f"costs of the file under {name!r} replaced by the ones given")
+            found = {name: [np.asarray(values)] * len(self.parts), **found}
+        if wanted is not None:
+            wanted = name if wanted in ("costs", "cost") and wanted not in found else wanted
+            if wanted not in found:
+                allowed = "numbers such as 1,2,4"
+                if found:
+                    allowed += f", or a cost that the file names: one of {', '.join(found)}"
+                raise input_error("costs", allowed, wanted, "E.g. --costs 1,2,4.")
+            found = {wanted: found.pop(wanted), **found}
+        if not found:
+            self.notes.append(
+                f"NO COSTS STATED: counted in exits, 1..{exits}. A budget means little so: "
+                "pass --costs and --unit"
+            )
+            return (exit_counts(exits),)
+        options = {key: text for raw in self.raws for key, text in raw.options.items()}
+        kind = kind or options.get("cost_kind")
+        if kind is None:
+            kind, where = "cumulative", "where each is the cost of that exit alone"
+            self.notes.append(f"costs read as cumulative; {where}, say --cost-kind standalone")
+        check_cost_kind(kind)
+        main = (name, next(iter(found)))
+        units = {key: self._unit(key, unit, key in main, options.get("unit")) for key in found}
+        return tuple(self._cost(key, each, kind, units[key]) for key, each in found.items())
 
-def _metadata(raws: list[Raw], notes: list[str]) -> dict[str, Any]:
-    """Merge what the files say about themselves; where they differ, by file."""
-    merged: dict[str, Any] = {}
-    for key in dict.fromkeys(key for raw in raws for key in raw.metadata):
-        values = {raw.name: raw.metadata[key] for raw in raws if key in raw.metadata}
-        first = next(iter(values.values()))
-        merged[key] = first if all(v == first for v in values.values()) else values
-    return merged | {"sources": [raw.name for raw in raws], "notes": list(notes)}
+    def _unit(self, key: str, given: str, main: bool, of_file: str | None) -> str:
+        """Take the unit the user gives (for the main cost), else the key's, else the file's."""
+        told = UNITS.get(key.rsplit("_", 1)[-1].lower()) if "_" in key else None
+        found = given if given and (main or not told) else told or of_file
+        if not found:
+            self.notes.append(f"cost {key!r}: unit unknown, called 'units'; pass --unit")
+        return found or "units"
 
-
-# --- costs -------------------------------------------------------------------------------------
+    def _cost(self, key: str, per_part: list[Array], kind: str, unit: str) -> Cost:
+        for part, array in zip(self.parts, per_part, strict=True):
+            if array.dtype.kind not in "biuf":
+                argument, got = f"{part.source}: {key}", f"dtype {array.dtype}"
+                raise input_error(argument, "numbers", got, "Convert them.")
+        rows = {tuple(a.tolist()) if a.ndim == 1 else None for a in per_part}
+        if None not in rows:
+            if len(rows) > 1:
+                shown = " and ".join(str(row) for row in list(rows)[:2])
+                raise input_error(f"cost {key}", "the same in every file", shown, "Pass --costs.")
+            return Cost(key, unit, next(iter(rows)), kind)
+        pairs = zip(self.parts, per_part, strict=True)
+        full = [np.broadcast_to(array, part.lead.shape[:2]) for part, array in pairs]
+        if sum(map(len, full)) > 1 and all((a == full[0][:1]).all() for a in full):
+            self.notes.append(f"cost {key!r} is the same for every sample: kept per exit")
+            return Cost(key, unit, tuple(full[0][0].tolist()), kind)
+        for part, array in zip(self.parts, full, strict=True):
+            where = f"{key} (split {part.split!r})"
+            part.arrays[COST_PREFIX + key] = cumulative(array.astype(np.float64), kind, where)
+        return Cost(key, unit, None, kind)
 
 
 def _stated_values(costs: Any) -> tuple[tuple[float, ...] | None, str | None]:
@@ -370,100 +436,3 @@ def _stated_values(costs: Any) -> tuple[tuple[float, ...] | None, str | None]:
     allowed = "numbers such as 1,2,4, or the name of a cost in the file"
     step = "Give one number per exit, separated by commas: --costs 1,2,4."
     raise input_error("costs", allowed, costs, step)
-
-
-def _costs(
-    parts: Sequence[Part],
-    costs: Any,
-    unit: str,
-    kind: str | None,
-    name: str,
-    options: Mapping[str, str],
-    notes: list[str],
-) -> tuple[Cost, ...]:
-    """Fix the costs of the cache, and put those per sample, cumulative, into the parts' arrays."""
-    values, wanted = _stated_values(costs)
-    exits = parts[0].lead.shape[1]
-    found = {name if key == "costs" else key: each for key, each in _common(parts, notes).items()}
-    if name in found:  # the nameless cost is the main one
-        found = {name: found.pop(name), **found}
-    if values is not None:
-        if len(values) != exits:
-            allowed = f"{exits} numbers, one per exit"
-            step = "Give as many as there are exits."
-            raise input_error("costs", allowed, f"{len(values)}", step)
-        if found.pop(name, None) is not None:
-            notes.append(f"costs of the file under {name!r} replaced by the ones given")
-        found = {name: [np.asarray(values)] * len(parts), **found}
-    if wanted is not None:
-        wanted = name if wanted in ("costs", "cost") and wanted not in found else wanted
-        if wanted not in found:
-            allowed = "numbers such as 1,2,4"
-            if found:
-                allowed += f", or a cost that the file names: one of {', '.join(found)}"
-            raise input_error("costs", allowed, wanted, "E.g. --costs 1,2,4.")
-        found = {wanted: found.pop(wanted), **found}
-    if not found:
-        notes.append(
-            f"NO COSTS STATED: counted in exits, 1..{exits}. A budget means little so: "
-            "pass --costs and --unit"
-        )
-        return (exit_counts(exits),)
-    if kind is None:
-        kind, note = "cumulative", "costs read as cumulative; where each is the cost of that exit"
-        notes.append(f"{note} alone, say --cost-kind standalone")
-    check_cost_kind(kind)
-    settled = []
-    for key, per_part in found.items():
-        default = key == name or key == next(iter(found))
-        its_unit = _unit(key, default, unit, options.get("unit", ""), notes)
-        settled.append(_settle(parts, key, per_part, kind, its_unit, notes))
-    return tuple(settled)
-
-
-def _common(parts: Sequence[Part], notes: list[str]) -> dict[str, list[Array]]:
-    """Return the costs that all parts state, per part."""
-    keys = dict.fromkeys(key for part in parts for key in part.costs)
-    common = {}
-    for key in keys:
-        lacking = [part.split for part in parts if key not in part.costs]
-        if lacking:
-            notes.append(f"cost {key!r} left out: split {lacking[0]!r} does not state it")
-        else:
-            common[key] = [part.costs[key] for part in parts]
-    return common
-
-
-def _unit(key: str, default: bool, given: str, of_file: str, notes: list[str]) -> str:
-    """Take the unit the user gives (for the default cost), else the key's, else the file's."""
-    told = UNITS.get(key.rsplit("_", 1)[-1].lower(), "") if "_" in key else ""
-    if given and (default or not told):
-        return given
-    if told or of_file:
-        return told or of_file
-    notes.append(f"cost {key!r}: unit unknown, called 'units'; pass --unit")
-    return "units"
-
-
-def _settle(
-    parts: Sequence[Part], key: str, per_part: list[Array], kind: str, unit: str, notes: list[str]
-) -> Cost:
-    for part, array in zip(parts, per_part, strict=True):
-        if array.dtype.kind not in "biuf":
-            argument, got = f"{part.source}: {key}", f"dtype {array.dtype}"
-            raise input_error(argument, "numbers", got, "Convert them.")
-    rows = {tuple(a.tolist()) if a.ndim == 1 else None for a in per_part}
-    if None not in rows:
-        if len(rows) > 1:
-            shown = " and ".join(str(row) for row in list(rows)[:2])
-            raise input_error(f"cost {key}", "the same in every file", shown, "Pass --costs.")
-        return Cost(key, unit, next(iter(rows)), kind)
-    pairs = zip(parts, per_part, strict=True)
-    full = [np.broadcast_to(array, part.lead.shape[:2]) for part, array in pairs]
-    if sum(map(len, full)) > 1 and all((a == full[0][:1]).all() for a in full):
-        notes.append(f"cost {key!r} is the same for every sample: kept per exit")
-        return Cost(key, unit, tuple(full[0][0].tolist()), kind)
-    for part, array in zip(parts, full, strict=True):
-        where = f"{key} (split {part.split!r})"
-        part.arrays[COST_PREFIX + key] = cumulative(array.astype(np.float64), kind, where)
-    return Cost(key, unit, None, kind)
