@@ -1,9 +1,14 @@
-"""A function run in a forked child whose n-th file operation goes wrong."""
+"""A function run in a forked child whose n-th file operation goes wrong, and a room for many files."""
 
 import errno
 import fcntl
 import os
+import tempfile
+import traceback
 import warnings
+from pathlib import Path
+
+import pytest
 
 from policyopt.runtime._errors import PolicyOptError
 
@@ -12,7 +17,6 @@ OPERATIONS = (
     "open", "close", "write", "fsync", "ftruncate", "chmod", "mkdir", "rename", "replace", "unlink",
     "remove", "rmdir",
 )  # fmt: skip
-_NEED_ROOM = ("open", "write", "fsync", "mkdir", "rename", "replace")
 #: What goes wrong, and with which operations: the process is killed before one, or when half of a
 #: write is done; the system refuses one, or from then on all that need room.
 MODES = {
@@ -20,9 +24,17 @@ MODES = {
     "killed before a rename": ("rename",),
     "killed within": ("write",),
     "refused once": tuple(name for name in (*OPERATIONS, "flock") if name != "close"),
-    "full from then on": _NEED_ROOM,
+    "full from then on": ("open", "write", "fsync", "mkdir", "rename", "replace"),
 }
 DONE, REFUSED, KILLED, OTHER = 0, 2, 9, 1
+
+
+@pytest.fixture
+def room():
+    """A folder in memory where the system has one: a disk would wait for each file."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 def fork():
@@ -53,8 +65,6 @@ def run(work, at, mode):
     except PolicyOptError:
         code = REFUSED
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     finally:
         os._exit(code)
@@ -64,13 +74,11 @@ def _break(at, mode, tell):
     """Count operations from here on; the one of number `at` goes wrong."""
     count, pid, whole_write, leave = 0, os.getpid(), os.write, os._exit
 
-    def broken(name, real):
+    def broken(real):
         def call(*args, **named):
             nonlocal count
-            if os.getpid() != pid:
-                return real(*args, **named)
-            number, count = count, count + 1
-            if number < at:
+            number, count = count, count + (os.getpid() == pid)
+            if os.getpid() != pid or number < at:
                 return real(*args, **named)
             if number == at:
                 whole_write(tell, b"!")
@@ -86,4 +94,4 @@ def _break(at, mode, tell):
 
     for name in MODES[mode]:
         module = fcntl if name == "flock" else os
-        setattr(module, name, broken(name, getattr(module, name)))
+        setattr(module, name, broken(getattr(module, name)))

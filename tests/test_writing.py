@@ -1,5 +1,6 @@
 """What is written is kept: one writer, one switch, and every file operation may be the last."""
 
+import ctypes
 import hashlib
 import json
 import os
@@ -7,22 +8,21 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
+import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import faults
 import numpy as np
 import pytest
 
 import policyopt as po
-from policyopt._cache.importers import import_sources
 from policyopt._cache.manifest import signed
-from policyopt._cache.reader import open_cache
-from policyopt._cache.writer import CacheWriter
-from policyopt._costs import Cost
 from policyopt._export import folder
 from policyopt._export.bundle import write_bundle
 from policyopt._export.manifest import read_manifest as read_export
@@ -30,20 +30,14 @@ from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
 from policyopt.runtime._artifact import load_policy, save_policy
 from policyopt.runtime._bandits import make_bandit
+from policyopt.runtime._forks import tell_of_forks
 from policyopt.runtime._online import Online, PolicyFamily
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._scores import MaxProb
-from tests import faults
+from policyopt.serving._server import Server
 
-COSTS = [Cost("compute", "MMACs", [1, 2])]
-
-
-@pytest.fixture
-def room():
-    """A folder in memory where there is one: this waits for the disk thousands of times."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        yield Path(folder)
+room = faults.room
+COSTS = [po.Cost("compute", "MMACs", [1, 2])]
 
 
 def arrays(seed, rows=40):
@@ -60,143 +54,125 @@ def tree(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def shards_of(place):
+    return [shard["file"] for shard in json.loads((place / "manifest.json").read_text())["shards"]]
+
+
+def online(steering="thompson"):
+    return Online(PolicyFamily(policy(0.5), [[0.2], [0.4], [0.6]]), make_bandit(steering))
+
+
+@dataclass
 class Scene:
-    """A place with something old in it, work that writes something new there, and how to tell them."""
+    """Something old in its place, work that writes something new there, and how to tell them."""
 
-    def __init__(self, place):
-        self.place, self.out = place, place / "out"
-
-    def prepare(self):
-        """Put the old in its place."""
-
-    def work(self):
-        """Write the new, from scratch, as a command does."""
-
-    def again(self, new):
-        """What is done next; `new`: the work had been done already."""
-        self.work()
-
-    def found(self):
-        """What a reader sees: something that tells old from new."""
+    out: Path
+    prepare: Callable  # puts the old in its place
+    work: Callable  # writes the new, from scratch, as a command does
+    found: Callable  # what a reader sees
+    again: Callable | None = None  # what is done after the work; default the same
 
 
-class _Cache(Scene):
-    def import_(self, seed, **options):
+def seen(out):
+    try:
+        return po.open_cache(out).fingerprint
+    except po.InputError:
+        assert not (out / "manifest.json").exists()
+        return None
+
+
+def importing(out, old=False):
+    def import_(seed, **options):
         logits, labels = arrays(seed)
-        path = self.place.parent / f"{seed}.npz"
-        np.savez(path, logits=logits.transpose(1, 0, 2), labels=labels, costs=[1.0, 2.0])
+        path = out.parent.parent / f"{seed}.npz"
+        np.savez(path, logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2.0])
         stated = {"unit": "MMACs", "cost_kind": "cumulative", "kind": "logits", "axes": "KNC"}
-        return lambda: import_sources(path, self.out, **stated, **options)
+        return lambda: po.import_sources(path, out, **stated, **options)
 
-    def found(self):
-        try:
-            return open_cache(self.out).fingerprint
-        except po.InputError:
-            assert not (self.out / "manifest.json").exists()
-            return None
+    over, found = import_(1, overwrite=True), lambda: seen(out)
+    return Scene(out, import_(0) if old else list, over if old else import_(1), found, over)
 
 
-class FirstImport(_Cache):
-    def __init__(self, place):
-        super().__init__(place)
-        self.work, self.over = self.import_(1), self.import_(1, overwrite=True)
-
-    def again(self, new):
-        self.over() if new else self.work()
+def overwriting(out):
+    return importing(out, old=True)
 
 
-class Overwriting(_Cache):
-    def __init__(self, place):
-        super().__init__(place)
-        self.prepare, self.work = self.import_(0), self.import_(1, overwrite=True)
-
-
-class Streaming(_Cache):
+def streaming(out):
     """Several shards and splits from an inference loop, over an old cache."""
 
-    def write(self, seed, **options):
+    def write(seed):
         logits, labels = arrays(seed)
-        with CacheWriter(self.out, costs=COSTS, shard_bytes=600, **options) as cache:
+        with po.CacheWriter(out, costs=COSTS, shard_bytes=600, overwrite=True) as cache:
             cache.append("fit", logits[:20], labels[:20])
             cache.append("test", logits[20:], labels[20:])
 
-    def prepare(self):
-        self.write(0)
+    def found():  # whole shards can be read, too, whose writing broke off
+        rows = po.open_cache(out, incomplete=True).splits["fit"].array("outputs")
+        assert any(np.array_equal(rows, arrays(seed)[0][: len(rows)]) for seed in (0, 1))
+        return seen(out)
 
-    def work(self):
-        self.write(1, overwrite=True)
-
-
-class SavingAPolicy(Scene):
-    def prepare(self, threshold=0.5):
-        save_policy(policy(threshold), self.out / "policy.json")
-
-    def work(self):
-        self.prepare(0.7)
-
-    def found(self):
-        return load_policy(self.out / "policy.json").thresholds.tolist()
+    return Scene(out, lambda: write(0), lambda: write(1), found)
 
 
-class SavingOnline(Scene):
-    def prepare(self):
-        self.file = self.out / "online.json"
-        Online(PolicyFamily(policy(0.5), [[0.2], [0.6]]), make_bandit("thompson")).save(self.file)
-
-    def work(self):
-        online = Online.load(self.file)
-        online.start()
-        online.save(self.file)
-
-    def again(self, new):
-        Online.load(self.file).save(self.file) if new else self.work()
-
-    def found(self):
-        return Online.load(self.file).requests
+def saving_a_policy(out):
+    file = out / "policy.json"
+    save = lambda threshold: lambda: save_policy(policy(threshold), file)  # noqa: E731
+    return Scene(out, save(0.5), save(0.7), lambda: load_policy(file).thresholds.tolist())
 
 
-class Exporting(Scene):
-    def __init__(self, place):
-        super().__init__(place)
-        self.prepare, self.work = self.export(0.5), self.export(0.7)
+def saving_online(out):
+    file = out / "online.json"
 
-    def export(self, threshold):
+    def work():
+        one = Online.load(file)
+        one.start()
+        one.save(file)
+
+    found, again = lambda: Online.load(file).requests, lambda: Online.load(file).save(file)
+    return Scene(out, lambda: online().save(file), work, found, again)
+
+
+def exporting(out):
+    def export(threshold):
         made = policy(threshold)
         graphs = trace_policy(made)
         golden = golden_of(made, graphs, rows=3)
-        return lambda: write_bundle(made, self.out, ["python"], golden, graphs)
+        return lambda: write_bundle(made, out, ["python"], golden, graphs)
 
-    def found(self):
-        return read_export(self.out)[1].thresholds.tolist()
-
-
-SCENES = [FirstImport, Overwriting, Streaming, SavingAPolicy, SavingOnline, Exporting]
+    found = lambda: read_export(out)[1].thresholds.tolist()  # noqa: E731
+    return Scene(out, export(0.5), export(0.7), found)
 
 
-@pytest.mark.parametrize("kind", SCENES, ids=[kind.__name__ for kind in SCENES])
-def test_every_file_operation_may_be_the_last(kind, room):
+@pytest.mark.parametrize(
+    "scene_of", [importing, overwriting, streaming, saving_a_policy, saving_online, exporting]
+)
+def test_every_file_operation_may_be_the_last(scene_of, room):
     """Old or new, whole, after each; then the same command does its work and leaves nothing else."""
-    scene = kind(room / "place")
-    scene.place.mkdir()
+    place, start = room / "place", room / "start"
+    place.mkdir()
+    scene = scene_of(place / "out")
     scene.prepare()
-    start = room / "start"
-    shutil.copytree(scene.place, start)
+    shutil.copytree(place, start)
     old = scene.found()
     scene.work()
-    new, finished = scene.found(), set(tree(scene.place))
+    new, finished = scene.found(), set(tree(place))
     assert new != old
     mended = set()  # what was left behind, and done anew with success
     for mode in ("killed before", "killed within", "refused once", "full from then on"):
         at = 0
         while True:
-            shutil.rmtree(scene.place)
-            shutil.copytree(start, scene.place)
+            shutil.rmtree(place)
+            shutil.copytree(start, place)
             code, reached = faults.run(scene.work, at, mode)
             if not reached:
                 break
             where = f"{mode}, operation {at}"
             assert code != faults.OTHER, where
-            now, left = scene.found(), tree(scene.place)
+            now, left = scene.found(), tree(place)
             assert now in (old, new), where
             assert code != faults.DONE or now == new, where
             if code == faults.REFUSED and mode == "refused once" and now == old:
@@ -205,9 +181,9 @@ def test_every_file_operation_may_be_the_last(kind, room):
             # A lock holds the number of its process: of no meaning once that is dead.
             state = frozenset((n, b"" if n.endswith("lock") else data) for n, data in left.items())
             if state not in mended:
-                scene.again(now == new)
+                (scene.again or scene.work)() if now == new else scene.work()
                 assert scene.found() == new, where
-                assert set(tree(scene.place)) == finished, where
+                assert set(tree(place)) == finished, where
                 mended.add(state)
             at += 3 if mode == "full from then on" else 1
         assert at > 5 or mode == "killed within"
@@ -218,7 +194,7 @@ def test_every_file_operation_may_be_the_last(kind, room):
 
 def write(place, seed=0, rows=40, **options):
     logits, labels = arrays(seed, rows)
-    with CacheWriter(place, costs=COSTS, **options) as cache:
+    with po.CacheWriter(place, costs=COSTS, **options) as cache:
         cache.append("fit", logits, labels)
 
 
@@ -232,8 +208,6 @@ def child(work):
             work(lambda: os.write(say, b"!"))
             os._exit(0)
         except BaseException:
-            import traceback
-
             traceback.print_exc()
         finally:
             os._exit(1)
@@ -252,17 +226,17 @@ def test_a_second_writer_is_refused_by_name(tmp_path):
     """Nested, and in another thread or process; the first one's rows are there."""
     place = tmp_path / "cache"
     logits, labels = arrays(0)
-    with CacheWriter(place, costs=COSTS, shard_bytes=600) as first:
+    with po.CacheWriter(place, costs=COSTS, shard_bytes=600) as first:
         first.append("fit", logits, labels)
         for overwrite in (False, True):
             with pytest.raises(po.InputError, match=rf"{place}.*this process \({os.getpid()}\)"):
                 write(place, overwrite=overwrite)
         with ThreadPoolExecutor(1) as pool, pytest.raises(po.InputError, match="one writer"):
             pool.submit(write, place, overwrite=True).result()
-    assert len(open_cache(place).splits["fit"]) == 40
+    assert len(po.open_cache(place).splits["fit"]) == 40
 
     def hold(ready):
-        with CacheWriter(place, costs=COSTS, overwrite=True) as cache:
+        with po.CacheWriter(place, costs=COSTS, overwrite=True) as cache:
             cache.append("fit", *arrays(1))
             ready()
             time.sleep(60)
@@ -270,17 +244,9 @@ def test_a_second_writer_is_refused_by_name(tmp_path):
     with child(hold) as pid:
         with pytest.raises(po.InputError, match=f"{place}.*process {pid} is writing"):
             write(place, overwrite=True)
-        assert len(open_cache(place).splits["fit"]) == 40
+        assert len(po.open_cache(place).splits["fit"]) == 40
     write(place, 2, overwrite=True)  # it was killed: its lock is no more
     assert names(place) == {"manifest.json", *shards_of(place)}
-
-
-def names(folder):
-    return {path.name for path in folder.iterdir()}
-
-
-def shards_of(place):
-    return [shard["file"] for shard in json.loads((place / "manifest.json").read_text())["shards"]]
 
 
 def test_a_fork_holds_nothing_and_writes_nothing(tmp_path):
@@ -288,7 +254,7 @@ def test_a_fork_holds_nothing_and_writes_nothing(tmp_path):
     place, seen = tmp_path / "cache", tmp_path / "seen"
 
     def hold(ready):
-        with CacheWriter(place, costs=COSTS) as cache:
+        with po.CacheWriter(place, costs=COSTS) as cache:
             cache.append("fit", *arrays(0))
             if not faults.fork():
                 try:
@@ -307,7 +273,7 @@ def test_a_fork_holds_nothing_and_writes_nothing(tmp_path):
         write(place)  # while the child of the dead writer lives
     finally:
         os.kill(int(pid), signal.SIGKILL)
-    with CacheWriter(place, costs=COSTS, overwrite=True) as cache:
+    with po.CacheWriter(place, costs=COSTS, overwrite=True) as cache:
         cache.append("fit", *arrays(3, 30))
         pid = faults.fork()
         if not pid:  # as a worker whose code falls out of the block
@@ -317,8 +283,8 @@ def test_a_fork_holds_nothing_and_writes_nothing(tmp_path):
                 os._exit(7)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-        assert len(open_cache(place).splits["fit"]) == 40
-    assert len(open_cache(place).splits["fit"]) == 30
+        assert len(po.open_cache(place).splits["fit"]) == 40
+    assert len(po.open_cache(place).splits["fit"]) == 30
 
 
 @pytest.mark.parametrize("loss", ["lock", "folder", "gone"])
@@ -326,7 +292,7 @@ def test_a_lock_that_was_lost_is_no_success(loss, tmp_path):
     place = tmp_path / "cache"
     with (
         pytest.raises(po.InputError, match=f"{place}.*lock"),
-        CacheWriter(place, costs=COSTS) as cache,
+        po.CacheWriter(place, costs=COSTS) as cache,
     ):
         cache.append("fit", *arrays(0))
         if loss == "lock":
@@ -346,7 +312,7 @@ def test_what_another_reads_is_old_or_new(room):
     """Opened again and again while it is overwritten; a cache that is open goes on being read."""
     place = room / "cache"
     write(place)
-    data, before = open_cache(place), open_cache(place, mmap=False)
+    data, before = po.open_cache(place), po.open_cache(place, mmap=False)
 
     def work(ready):
         ready()
@@ -356,7 +322,7 @@ def test_what_another_reads_is_old_or_new(room):
     prints, until = set(), time.monotonic() + 30
     with child(work):
         while len(prints) < 5 and time.monotonic() < until:
-            prints |= {open_cache(place).fingerprint for _ in range(20)}
+            prints |= {po.open_cache(place).fingerprint for _ in range(20)}
     assert len(prints) == 5
     for name, array in data.splits["fit"].blocks[0].items():
         np.testing.assert_array_equal(array, before.splits["fit"].array(name))
@@ -369,15 +335,18 @@ def test_unfinished_caches_are_not_lost_by_a_second_try(tmp_path):
         place = tmp_path / str(old)
         if old:
             write(place, 1, rows=8)
-        writer = CacheWriter(place, costs=COSTS, shard_bytes=600, overwrite=old)
+        writer = po.CacheWriter(place, costs=COSTS, shard_bytes=600, overwrite=old)
         with pytest.raises(ZeroDivisionError), writer as cache:
             cache.append("fit", logits, labels)
             raise ZeroDivisionError
-        rows = open_cache(place, incomplete=True).splits["fit"]
+        rows = po.open_cache(place, incomplete=True).splits["fit"]
         np.testing.assert_array_equal(rows.array("outputs"), logits[: len(rows)])
-        assert len(rows) > 10
+        assert 10 < len(rows) < 40
         if old:
-            assert len(open_cache(place).splits["fit"]) == 8
+            assert len(po.open_cache(place).splits["fit"]) == 8
+        else:
+            with pytest.raises(po.InputError, match="--incomplete"):
+                po.open_cache(place)
         with pytest.raises(po.InputError, match="--overwrite"):
             write(place)
         write(place, overwrite=True)
@@ -390,7 +359,16 @@ def test_unfinished_caches_are_not_lost_by_a_second_try(tmp_path):
 def test_overwriting_deletes_shards_and_nothing_a_manifest_names(tmp_path):
     """A manifest from elsewhere names the user's files, some with their checksum."""
     place = tmp_path / "cache"
+    place.mkdir()
+    (place / "README.md").write_text("data card")
     write(place, 0, shard_bytes=600)
+    writer = po.CacheWriter(place, costs=COSTS, overwrite=True)
+    with (
+        pytest.raises(po.InputError),
+        writer as cache,
+    ):  # before the first shard: the old one is whole
+        cache.append("fit", arrays(1)[0][:, :1])
+    assert len(po.open_cache(place).splits["fit"]) == 40
     right = f"fit-00093-{hashlib.sha256(b'years').hexdigest()[:16]}"
     mine = {
         "thesis.safetensors": b"years of work",  # not named as shards are, its checksum right
@@ -398,6 +376,7 @@ def test_overwriting_deletes_shards_and_nothing_a_manifest_names(tmp_path):
         "fit-00090.safetensors": b"own numbers",  # named as nearly
         "fit-00091-0123456789abcdef.safetensors": b"own numbers",  # named so, another checksum
         "notes.txt": b"!",
+        "README.md": b"data card",
     }
     file = place / "manifest.json"
     content = json.loads(file.read_text())
@@ -413,18 +392,22 @@ def test_overwriting_deletes_shards_and_nothing_a_manifest_names(tmp_path):
     (place / linked).symlink_to(tmp_path / "target")
     file.write_text(json.dumps(signed(content)))
     write(place, 1, overwrite=True)
-    assert len(open_cache(place).splits["fit"]) == 40
+    assert len(po.open_cache(place).splits["fit"]) == 40
     for name, data in mine.items():
         assert (place / name).read_bytes() == data
     assert (place / linked).is_symlink() and (tmp_path / "target").exists()
     assert names(place) == {*mine, linked, "manifest.json", *shards_of(place)}
+    (place / "manifest.json").unlink()
+    for taken in (place, place / "notes.txt"):
+        with pytest.raises(po.InputError, match="path"):
+            write(taken, overwrite=True)
 
 
 @pytest.mark.parametrize(
     "what", ["a cache", "an added file", "a changed file", "an onnx folder", "compiled"]
 )
 def test_an_export_replaces_what_an_export_wrote(what, tmp_path):
-    scene = Exporting(tmp_path)
+    scene = exporting(tmp_path / "out")
     if what == "a cache":
         write(scene.out)
     else:
@@ -447,7 +430,7 @@ def test_an_export_replaces_what_an_export_wrote(what, tmp_path):
 
 @pytest.mark.parametrize("last", [False, True], ids=["while it is made", "at the last moment"])
 def test_what_comes_into_a_folder_while_it_is_replaced_stays(last, tmp_path, monkeypatch):
-    scene, exchange = Exporting(tmp_path), folder._exchange
+    scene, exchange = exporting(tmp_path / "out"), folder._exchange
     scene.prepare()
     thesis = scene.out / "thesis.txt"
     if last:
@@ -483,20 +466,20 @@ def test_a_lock_is_no_file_of_anyones(held, tmp_path):
 
 def test_without_an_exchange_of_folders_the_next_run_finds_the_old(tmp_path, monkeypatch):
     """Two renames where the system has no exchange; killed between them, the old is found again."""
-    import ctypes
 
     def none(*_, **__):
         raise OSError
 
     monkeypatch.setattr(ctypes, "CDLL", none)
     for at in range(8):
-        scene = Exporting(tmp_path / str(at))
-        scene.place.mkdir()
+        place = tmp_path / str(at)
+        place.mkdir()
+        scene = exporting(place / "out")
         scene.prepare()
         if not faults.run(scene.work, at, "killed before a rename")[1]:
             break
         scene.work()
-        assert scene.found() == [0.7] and names(scene.place) == {"out"}
+        assert scene.found() == [0.7] and names(place) == {"out"}
     assert at > 1
 
 
@@ -552,12 +535,6 @@ def test_full_disks_and_quotas_are_told(tmp_path):
 
 
 # --- online ----------------------------------------------------------------------------------
-
-
-def online(steering="thompson", **options):
-    return Online(
-        PolicyFamily(policy(0.5), [[0.2], [0.4], [0.6]]), make_bandit(steering), **options
-    )
 
 
 def serve(one, requests=1):
@@ -626,17 +603,16 @@ def test_the_counter_in_a_file_never_goes_backwards(room):
 def test_forks_while_threads_serve(steering, tmp_path):
     """No child hangs; what it goes on from is whole; its arms are others than its siblings'."""
     one, stop = online(steering), threading.Event()
-    server = Counting()
+    count = counting()
 
     def work():
         while not stop.is_set():
             serve(one)
-            server.count()
+            count()
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads, found = [threading.Thread(target=work) for _ in range(4)], []
     for thread in threads:
         thread.start()
-    found = []
     try:
         for _ in range(20):
             read, say = os.pipe()
@@ -650,8 +626,7 @@ def test_forks_while_threads_serve(steering, tmp_path):
                     one.save(tmp_path / f"{os.getpid()}.json")
                     again = Online.load(tmp_path / f"{os.getpid()}.json")
                     assert (again.stream, again.requests) == (one.stream, one.requests)
-                    told = json.dumps([arms, one.stream, server.count()])
-                    os.write(say, told.encode())
+                    os.write(say, json.dumps([arms, one.stream, count()]).encode())
                     os._exit(0)
                 finally:
                     os._exit(1)
@@ -670,27 +645,20 @@ def test_forks_while_threads_serve(steering, tmp_path):
         assert len({tuple(a) for a in arms}) > len(found) * 0.9
 
 
-class Counting:
-    """The counter of `policyopt.serving`, which needs no model."""
-
-    def __init__(self):
-        from policyopt.runtime._forks import tell_of_forks
-        from policyopt.serving._server import Server
-
-        self.server = Server.__new__(Server)
-        self.server._count, self.server._lock = 0, threading.Lock()
-        tell_of_forks(self.server)
-
-    def count(self):
-        return self.server._counted(1)
+def counting():
+    """Return the counter of `policyopt.serving`, which needs no model."""
+    server = Server.__new__(Server)
+    server._count, server._lock = 0, threading.Lock()
+    tell_of_forks(server)
+    return lambda: server._counted(1)
 
 
 def test_a_cache_in_memory_outlives_its_files(tmp_path):
     """A mapped one would end the process here (SIGBUS); a shard cut before is refused by its size."""
     place = tmp_path / "cache"
     write(place, shard_bytes=600)
-    data = open_cache(place, mmap=False)
-    mapped = open_cache(place)
+    data = po.open_cache(place, mmap=False)
+    mapped = po.open_cache(place)
     assert isinstance(mapped.splits["fit"].blocks[0]["outputs"].base.base, np.memmap)
     for name in shards_of(place):
         os.truncate(place / name, 100)
@@ -700,4 +668,4 @@ def test_a_cache_in_memory_outlives_its_files(tmp_path):
     assert not any(a.flags.writeable for b in data.splits["fit"].blocks for a in b.values())
     for mmap in (True, False):
         with pytest.raises(po.InputError, match=r"of .* bytes"):
-            open_cache(place, mmap=mmap)
+            po.open_cache(place, mmap=mmap)

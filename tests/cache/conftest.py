@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from faults import room  # noqa: F401
 
 from policyopt._costs import Cost
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from policyopt._cache.arrays import from_arrays
 from policyopt._cache.data import shared_rows
+from policyopt._cache.reader import open_cache
 from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost
 from policyopt.runtime._errors import InputError
@@ -101,6 +102,10 @@ REFUSED = {
         {"top_prob": np.sort(P, axis=2)[:, :, :2], "prediction": PRED},
         "largest first",
     ),
+    "sample costs of a split": (
+        {"splits": {"fit": {"outputs": np.zeros((4, 2, 3)), "sample_costs": np.ones((4, 2))}}, "costs": [1, 2]},
+        "'sample_costs' must be a mapping",
+    ),
     "record and outputs": ({"outputs": X, "confidence": CONF, "prediction": PRED}, "kind='record'"),
 }  # fmt: skip
 
@@ -131,7 +136,7 @@ def test_writer_arguments(tmp_path, name):
         CacheWriter(tmp_path, **{"costs": [Cost("c", "ms", [1, 2, 4])], **arguments})
 
 
-def test_writer_refuses_what_changes_midway(tmp_path, logits, labels, costs):
+def test_a_bad_batch_adds_nothing(tmp_path, logits, labels, costs):
     def refused(match, *args, **options):
         with pytest.raises(InputError, match=match):
             cache.append(*args, **options)
@@ -139,13 +144,18 @@ def test_writer_refuses_what_changes_midway(tmp_path, logits, labels, costs):
     with CacheWriter(tmp_path / "a", costs=costs) as cache:
         refused("A-Z", "a/b", logits, labels)
         refused("exits", "fit", logits[:, :2], labels)
-        cache.append("fit", logits, labels)
+        cache.append("fit", logits[:10], labels[:10])
         refused("classes", "fit", logits[:, :, :4], labels)
         refused("same ones", "fit", logits)
         refused("pool", "pool", logits, labels)
         refused("sample_costs", "fit", logits, labels, sample_costs={"ms": np.ones((60, 3))})
-    with pytest.raises(InputError, match="with"):
-        cache.append("fit", logits, labels)
+        refused(
+            "row 13, exit 2 of split 'fit'", "fit", spoil(logits[10:20], np.nan, 3, 2), labels[:10]
+        )
+        cache.append("fit", logits[10:20], labels[10:20])
+    refused("with", "fit", logits, labels)
+    found = open_cache(tmp_path / "a").splits["fit"].array("outputs")
+    np.testing.assert_array_equal(found, logits[:20])
     with pytest.raises(InputError, match="at least 1"), CacheWriter(tmp_path / "b", costs=costs):
         pass
     assert not (tmp_path / "b").exists()
@@ -156,12 +166,10 @@ def test_writer_refuses_what_changes_midway(tmp_path, logits, labels, costs):
         cache.append("test", np.concatenate([logits[:12], logits[:60] + 1]))
 
 
-def test_correct_alone_is_a_record(record):
-    data = from_arrays(confidence=record["confidence"], correct=record["correct"])
+def test_what_is_allowed():
+    """Records that say only what is right; labels that are not known, logits that are masked."""
+    data = from_arrays(confidence=CONF, correct=CONF > 0.5)
     assert (data.splits["pool"].array("prediction") == -1).all()
-
-
-def test_unknown_labels_and_masked_logits_are_allowed():
     data = from_arrays(spoil(X, -np.inf, 0, 0, 1), spoil(Y, -1, 0), costs=[1, 2, 3], unit="ms")
     assert data.splits["pool"].array("labels")[0] == -1
     assert data.cost().unit == "ms" and "notes" not in data.metadata
@@ -181,14 +189,8 @@ def test_overlap_is_told_from_chance(n, cells, copied, seed):
     small = rng.zipf(1.3, n) % cells if cells < 10**9 else rng.integers(0, cells, n)
     take = int(copied * n)
     small[:take] = large[:take]
-    count = shared_rows(small.astype(np.uint64), large.astype(np.uint64))
+    count = shared_rows(small, large)
     if copied == 0:
         assert count < max(2, 0.05 * n)
     elif cells > 10**9:
         assert count >= take - 2
-
-
-def test_costs_per_sample_of_a_split_are_named():
-    parts = {"fit": {"outputs": np.zeros((4, 2, 3)), "sample_costs": np.ones((4, 2))}}
-    with pytest.raises(InputError, match="'sample_costs' must be a mapping"):
-        from_arrays(splits=parts, costs=[1, 2])

@@ -24,8 +24,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from policyopt._cache import table_files
-from policyopt._cache.importers import read_file as read_npz
 from policyopt._cache.importers import import_sources
+from policyopt._cache.importers import read_file as read_npz
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._sizes import FREE, VARIABLE, free_memory
 

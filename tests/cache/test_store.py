@@ -1,25 +1,27 @@
-"""The store: what is written is read back; what broke off is never read as whole."""
+"""The store: what is written is read back, whatever the batches; what is changed or hostile is an InputError."""
 
+import hashlib
+import itertools
 import json
-import signal
+import os
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
-from policyopt._cache.arrays import from_arrays
-from policyopt._cache.reader import open_cache
-from policyopt._cache.writer import CacheWriter
-from policyopt._costs import Cost
-from policyopt.runtime._errors import InputError
+import policyopt as po
+from policyopt._cache.manifest import MAX_BYTES, signed
 
-
-def shards_of(place):
-    return [shard["file"] for shard in json.loads((place / "manifest.json").read_text())["shards"]]
+GONE = object()
+SHARD = r"fit-00000[-0-9a-f]*\.safetensors"
 
 
 def softmax(x):
@@ -27,202 +29,89 @@ def softmax(x):
     return e / e.sum(axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("kind", ["logits", "probabilities"])
-def test_outputs_come_back_bit_by_bit(tmp_path, logits, labels, costs, dtype, kind):
-    outputs = (softmax(logits) if kind == "probabilities" else logits).astype(dtype)
-    outputs[0, 0, 1] = -np.inf if kind == "logits" else outputs[0, 0, 1]
-    with CacheWriter(tmp_path, costs=costs, kind=kind, dtype=dtype, shard_bytes=450) as cache:
-        for low in range(0, 60, 7):  # batches, shards and splits fall differently
-            cache.append("fit", outputs[low : low + 7], labels[low : low + 7])
-            cache.append("noisy", outputs[low : low + 7] if low else outputs[:7])
-    data = open_cache(tmp_path)
-    fit = data.splits["fit"]
-    assert len(fit.blocks) > 3
-    assert fit.array("outputs").dtype == dtype
-    np.testing.assert_array_equal(fit.array("outputs"), outputs)
-    np.testing.assert_array_equal(fit.array("labels"), labels)
-    assert not data.splits["noisy"].has("labels")
-    assert (data.kind, data.exits, data.classes) == (kind, 3, 5)
-    assert all(not a.flags.writeable for block in fit.blocks for a in block.values())
-    assert isinstance(fit.blocks[0]["outputs"].base.base, np.memmap)  # mapped, not read
+def rows_of(kind, dtype, n, k, c, rng):
+    """The arrays of n rows of a kind, and what else they need to be written."""
+    labels, costs = rng.integers(-1, c, n), [po.Cost("c", "MMACs", range(1, k + 1), "standalone")]
+    if kind != "record":
+        outputs = rng.normal(size=(n, k, c)) * 9
+        outputs = (softmax(outputs) if kind == "probabilities" else outputs).astype(dtype)
+        if kind == "logits":
+            outputs[0, 0, 1] = -np.inf
+        return {"outputs": outputs, "labels": labels}, {"costs": costs, "dtype": dtype}
+    prediction = rng.integers(-1, c, (n, k))
+    right = (prediction == labels[:, None]) & (prediction >= 0)
+    return {
+        "labels": labels, "prediction": prediction, "correct": right, "entropy": np.full((n, k), 0.5),
+        "confidence": rng.random((n, k)), "top_prob": np.sort(rng.dirichlet(np.ones(c), (n, k)))[:, :, ::-1],
+        "sample_costs": {"price": np.cumsum(rng.random((n, k)), axis=1)},
+    }, {"costs": [po.Cost("price", "USD", None), *costs], "dtype": "float64"}  # fmt: skip
 
 
-def test_records_and_sample_costs_come_back(tmp_path, record, rng):
-    paid = np.cumsum(rng.random((60, 3)), axis=1)
-    costs = [Cost("price", "USD", None), Cost("compute", "MMACs", [1, 2, 3], kind="standalone")]
-    top = np.sort(rng.dirichlet(np.ones(5), (60, 3)), axis=2)[:, :, :-4:-1]
-    record["entropy"] = np.full((60, 3), 0.5)
-    record["top_prob"] = top
-    with CacheWriter(tmp_path, costs=costs, kind="record", dtype="float64") as cache:
-        cache.append("pool", sample_costs={"price": paid}, **record)
-    data = open_cache(tmp_path)
-    assert data.pooled and data.split_names == ("fit", "test")
-    rows = data.splits["pool"]
-    for name, array in {**record, "cost:price": paid}.items():
-        np.testing.assert_array_equal(rows.array(name), array)
-    assert data.cost().per_sample and data.cost("compute").values == (1, 3, 6)
-    key, fit = data.rows("fit")
-    assert key == "pool" and len(fit) == 30 and not set(fit) & set(data.rows("test")[1])
+def cut(arrays, low, high):
+    inner = {n: a[low:high] for n, a in arrays.get("sample_costs", {}).items()}
+    flat = {n: a[low:high] for n, a in arrays.items() if n != "sample_costs"}
+    return flat | ({"sample_costs": inner} if inner else {})
 
 
-def test_batches_do_not_change_the_cache(tmp_path, logits, labels, costs):
-    def write(path, step):
-        with CacheWriter(path, costs=costs, shard_bytes=1000) as cache:
-            for low in range(0, 60, step):
-                cache.append("fit", logits[low : low + step], labels[low : low + step])
-        return open_cache(path)
-
-    one, other = write(tmp_path / "a", 60), write(tmp_path / "b", 11)
-    assert one.fingerprint == other.fingerprint
-    for file in (tmp_path / "a").iterdir():
-        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
-
-
-def test_any_axes_tensors_and_lists_mean_the_same(tmp_path, logits, labels, costs):
-    import torch
-
-    tensors = [torch.tensor(logits[:, k], requires_grad=True) for k in range(3)]
-    forms = [
-        (logits, "NKC"),
-        (logits.transpose(1, 0, 2), "KNC"),
-        (logits.transpose(2, 1, 0), "CKN"),
-        (logits.tolist(), "NKC"),
-        ([logits[:, k] for k in range(3)], "NKC"),
-        (tensors, "NKC"),
-        (torch.stack(tensors), "KNC"),
-    ]
-    prints = set()
-    for number, (outputs, axes) in enumerate(forms):
-        with CacheWriter(tmp_path / str(number), costs=costs) as cache:
-            cache.append("fit", outputs, torch.tensor(labels), axes=axes)
-        prints.add(open_cache(tmp_path / str(number)).fingerprint)
-    assert len(prints) == 1
-
-
-def test_an_exception_leaves_finished_shards_only(tmp_path, logits, labels, costs):
-    writer = CacheWriter(tmp_path, costs=costs, shard_bytes=1200)
-    with pytest.raises(ZeroDivisionError), writer as cache:
-        cache.append("fit", logits, labels)
-        raise ZeroDivisionError
-    with pytest.raises(InputError, match="--incomplete"):
-        open_cache(tmp_path)
-    rows = open_cache(tmp_path, incomplete=True).splits["fit"]
-    assert 0 < len(rows) < 60
-    np.testing.assert_array_equal(rows.array("outputs"), logits[: len(rows)])
-
-
-def test_a_bad_batch_adds_nothing(tmp_path, logits, labels, costs):
-    with CacheWriter(tmp_path, costs=costs) as cache:
-        cache.append("fit", logits[:10], labels[:10])
-        with pytest.raises(InputError, match="row 13, exit 2 of split 'fit'"):
-            bad = logits[10:20].copy()
-            bad[3, 2, 0] = np.nan
-            cache.append("fit", bad, labels[10:20])
-        cache.append("fit", logits[10:20], labels[10:20])
-    np.testing.assert_array_equal(open_cache(tmp_path).splits["fit"].array("outputs"), logits[:20])
-
-
-def test_kill_9_at_any_moment(tmp_path):
-    """A writer killed without warning leaves whole shards, and a cache that calls itself incomplete."""
-    script = textwrap.dedent(
-        """
-        import sys, numpy as np
-        from policyopt._cache.writer import CacheWriter
-        from policyopt._costs import Cost
-        rng = np.random.default_rng(0)
-        with CacheWriter(sys.argv[1], costs=[Cost("c", "ms", [1, 2])], shard_bytes=20_000) as cache:
-            while True:
-                cache.append("fit", rng.normal(size=(50, 2, 10)), rng.integers(0, 10, 50))
-                print("appended", flush=True)
-        """
-    )
-    for number, batches in enumerate((12, 31, 54)):
-        place = tmp_path / str(number)
-        process = subprocess.Popen(
-            [sys.executable, "-c", script, str(place)], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        for _ in range(batches):
-            process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
-        process.stdout.close()
-        process.wait()
-        with pytest.raises(InputError, match="incomplete"):
-            open_cache(place)
-        (place / ".fit-9.safetensors.0.tmp").write_bytes(b"half")
-        rows = open_cache(place, incomplete=True).splits["fit"]
-        assert len(rows) >= 250
-        expected = np.random.default_rng(0).normal(size=(50, 2, 10))
-        np.testing.assert_array_equal(rows.array("outputs")[:50], expected.astype(np.float32))
-
-
-def test_overwrite_replaces_caches_only(tmp_path, logits, labels, costs):
-    place = tmp_path / "cache"
-
-    def write(rows, **options):
-        with CacheWriter(place, costs=costs, shard_bytes=2000, **options) as cache:
-            cache.append("fit", logits[:rows], labels[:rows])
-
-    place.mkdir()
-    (place / "README.md").write_text("data card")
-    write(60)
-    with pytest.raises(InputError, match="--overwrite"):
-        write(20)
-    writer = CacheWriter(place, costs=costs, overwrite=True)
-    with pytest.raises(InputError), writer as cache:  # before the first shard: the old one is whole
-        cache.append("fit", logits[:, :2], labels)
-    assert len(open_cache(place).splits["fit"]) == 60
-    write(20, overwrite=True)
-    assert len(open_cache(place).splits["fit"]) == 20
-    assert {file.name for file in place.iterdir()} == {
-        "README.md", "manifest.json", *shards_of(place)
-    }  # fmt: skip
-    assert len(shards_of(place)) == 1
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.tex").write_text("")
-    for taken in (tmp_path / "other", tmp_path / "other" / "thesis.tex"):
-        with pytest.raises(InputError, match="path"):
-            CacheWriter(taken, costs=costs, overwrite=True)
-
-
-def test_progress_and_trust(tmp_path, logits, labels, costs):
-    with CacheWriter(tmp_path, costs=costs, shard_bytes=1000) as cache:
-        cache.append("fit", logits, labels)
-    seen = []
-    open_cache(tmp_path, progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1][0] == seen[-1][1] and len(seen) > 2
-    assert open_cache(tmp_path, verify=False).fingerprint == open_cache(tmp_path).fingerprint
-
-
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(
-    n=st.integers(1, 30),
-    k=st.integers(1, 4),
-    c=st.integers(2, 6),
+    kind=st.sampled_from(["logits", "probabilities", "record"]),
+    dtype=st.sampled_from(["float16", "float32"]),
+    sizes=st.tuples(st.integers(1, 30), st.integers(1, 4), st.integers(2, 6)),
     shard=st.integers(200, 3000),
     cuts=st.lists(st.integers(1, 9), max_size=5),
     seed=st.integers(0, 99),
 )
-def test_disk_and_memory_agree(tmp_path_factory, n, k, c, shard, cuts, seed):
-    rng = np.random.default_rng(seed)
-    logits, labels = rng.normal(size=(n, k, c)) * 9, rng.integers(-1, c, n)
-    costs = [Cost("c", "ms", range(1, k + 1))]
-    place = tmp_path_factory.mktemp("cache")
-    with CacheWriter(place, costs=costs, shard_bytes=shard) as cache:
-        low = 0
-        for step in [*cuts, n]:
-            if low < n:
-                cache.append("s", logits[low : low + step], labels[low : low + step])
-            low += step
-    on_disk = open_cache(place)
-    memory = from_arrays(splits={"s": {"outputs": logits, "labels": labels}}, costs=costs)
-    for name in ("outputs", "labels"):
-        one, other = on_disk.splits["s"].array(name), memory.splits["s"].array(name)
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other)
+def test_what_is_written_is_read_back(room, kind, dtype, sizes, shard, cuts, seed):
+    """Bit by bit, mapped, as in memory; batches, shards and splits fall differently, the cache is the same."""
+    arrays, options = rows_of(kind, dtype, *sizes, np.random.default_rng(seed))
+    n, place = sizes[0], Path(tempfile.mkdtemp(dir=room))
+    edges = [0, *np.cumsum(cuts).clip(max=n).tolist(), n]
+    for name, steps in (("one", [0, n]), ("more", edges)):
+        with po.CacheWriter(place / name, kind=kind, shard_bytes=shard, **options) as cache:
+            for low, high in itertools.pairwise(steps):
+                if low < high:
+                    cache.append("s", **cut(arrays, low, high))
+                    cache.append("noisy", **cut(arrays, low, high))
+    seen = []
+    data = po.open_cache(place / "more", progress=lambda *step: seen.append(step))
+    assert seen[-1][0] == seen[-1][1] and len(seen) >= 2
+    assert (data.kind, data.exits) == (kind, sizes[1]) and data.classes in (0, sizes[2])
+    memory = po.from_arrays(splits={"s": arrays}, kind=kind, **options)
+    rows = data.splits["s"]
+    for name, array in (arrays | arrays.get("sample_costs", {})).items():
+        if name != "sample_costs":
+            name = f"cost:{name}" if name == "price" else name
+            np.testing.assert_array_equal(rows.array(name), array)
+            assert rows.array(name).dtype == memory.splits["s"].array(name).dtype
+            assert all(
+                not b[name].flags.writeable for b in (*rows.blocks, *memory.splits["s"].blocks)
+            )
+    assert isinstance(rows.blocks[0]["labels"].base.base, np.memmap)  # mapped, not read
+    other = po.open_cache(place / "one", verify=False)
+    assert other.fingerprint == data.fingerprint and other.split_names == ("s", "noisy")
+    assert data.cost("c").values == tuple(np.cumsum(range(1, sizes[1] + 1)))
+
+
+def test_a_pool_is_divided_by_its_seed(tmp_path, record, costs):
+    with po.CacheWriter(tmp_path, costs=costs, kind="record") as cache:
+        cache.append("pool", **record)
+    data = po.open_cache(tmp_path)
+    assert data.pooled and data.split_names == ("fit", "test")
+    key, fit = data.rows("fit")
+    assert key == "pool" and len(fit) == 30 and not set(fit) & set(data.rows("test")[1])
+    assert set(data.rows("fit", seed=1)[1]) != set(fit)
+
+
+def test_any_axes_tensors_and_lists_mean_the_same(logits, labels, costs):
+    tensors = [torch.tensor(logits[:, k], requires_grad=True) for k in range(3)]
+    forms = [
+        (logits, "NKC"), (logits.transpose(1, 0, 2), "KNC"), (logits.transpose(2, 1, 0), "CKN"),
+        (logits.tolist(), "NKC"), ([logits[:, k] for k in range(3)], "NKC"), (tensors, "NKC"),
+        (torch.stack(tensors), "KNC"), (logits.transpose(1, 0, 2), None),
+    ]  # fmt: skip
+    found = [po.from_arrays(o, torch.tensor(labels), costs, axes=axes) for o, axes in forms]
+    assert len({data.fingerprint for data in found}) == 1
 
 
 def test_the_simple_way_loads_nothing_heavy(tmp_path):
@@ -238,10 +127,120 @@ def test_the_simple_way_loads_nothing_heavy(tmp_path):
         assert len(Tables(po.open_cache("c")).get("fit")) == 2500
         print([m for m in ("scipy", "sklearn", "pandas", "pyarrow", "torch", "matplotlib") if m in sys.modules])
     """
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.stdout.strip() == "[]", run.stderr
+
+
+# --- damaged and hostile caches ----------------------------------------------------------------
+
+
+@pytest.fixture
+def place(tmp_path, logits, labels, costs):
+    with po.CacheWriter(tmp_path / "cache", costs=costs, shard_bytes=1500) as cache:
+        cache.append("fit", logits[:40], labels[:40])
+        cache.append("test", logits[40:], labels[40:])
+    return tmp_path / "cache"
+
+
+def edit(place, *steps):
+    """Change or remove one value of a manifest, which is signed anew."""
+    *parents, last, value = steps
+    content = json.loads((place / "manifest.json").read_text())
+    at = content
+    for step in parents:
+        at = at[step]
+    at[last] = value
+    if value is GONE:
+        del at[last]
+    (place / "manifest.json").write_text(json.dumps(signed(content)))
+
+
+#: A path into the manifest and what is put there, or the whole file -> what the message must match
+MANIFESTS = {
+    "other format": (("format", "zip"), "format"),
+    "newer version": (("version", 3), "version"),
+    "unknown field": (("colour", "red"), "colour"),
+    "unknown shard field": (("shards", 0, "url", "http://x"), "url"),
+    "missing field": (("kind", GONE), "kind"),
+    "wrong type": (("exits", "3"), "exits"),
+    "bool for int": (("split_seed", True), "split_seed"),
+    "seed of more bits": (("split_seed", 1 << 63), "manifest.json.*seed"),
+    "huge K": (("exits", 10**9), "K alike"),
+    "huge C": (("classes", 10**12), "classes"),
+    "huge rows": (("shards", 0, "rows", 10**15), "shape"),
+    "negative rows": (("shards", 0, "rows", -1), "rows"),
+    "traversal": (("shards", 0, "file", "../x.safetensors"), "plain name"),
+    "absolute path": (("shards", 0, "file", "/etc/passwd"), "plain name"),
+    "other shard": (("shards", 0, "file", "gone.safetensors"), "gone.safetensors"),
+    "no shards": (("shards", []), "shard"),
+    "checksum": (("shards", 0, "sha256", "0" * 64), "SHA-256"),
+    "no checksum": (("shards", 0, "sha256", ""), "SHA-256"),
+    "size": (("shards", 0, "bytes", 1), "bytes"),
+    "classes": (("classes", 6), "outputs"),
+    "dtype": (("dtype", "float16"), "outputs"),
+    "object dtype": (("dtype", "object"), "dtype"),
+    "kind": (("kind", "record"), "absent for kind record"),
+    "probabilities": (("kind", "probabilities"), "logits"),
+    "split name": (("shards", 0, "split", "a/b"), "split"),
+    "pool beside test": (("shards", 0, "split", "pool"), "pool"),
+    "shares over 1": (("shares", {"fit": 0.9, "test": 0.2}), "overlap"),
+    "decreasing costs": (("costs", 0, "values", [3, 2, 1]), "decrease"),
+    "cost of text": (("costs", 0, "values", ["a", 2, 3]), "number"),
+    "per-sample cost not there": (("costs", 0, "values", None), r"Missing \['compute'\]"),
+    "not an object": (b"[1]", "format"), "empty": (b"", "manifest"), "not text": (b"\xff\xfe", "manifest"),
+    "cut": (b"{", "manifest"), "deep": (b"[" * 100_000, "manifest"), "NaN": (b'{"format": NaN}', "manifest"),
+    "long number": (b"1" * 10_000, "manifest"), "too large": (b" " * (MAX_BYTES + 9), "manifest"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_manifest_is_refused(place, name):
+    change, expected = MANIFESTS[name]
+    if isinstance(change, bytes):
+        (place / "manifest.json").write_bytes(change)
+    else:
+        edit(place, *change)
+    with pytest.raises(po.InputError, match=expected):
+        po.open_cache(place)
+
+
+def test_what_lists_a_shard_twice_or_is_no_cache_is_refused(place, tmp_path):
+    shards = json.loads((place / "manifest.json").read_text())["shards"]
+    edit(place, "shards", [*shards, shards[0]])
+    with pytest.raises(po.InputError, match="twice"):
+        po.open_cache(place)
+    for path in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(po.InputError, match="manifest"):
+            po.open_cache(path)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_missing_cut_or_linked_shard(place, tmp_path, verify):
+    shard = next(place.glob("fit-00000*.safetensors"))
+    whole = shard.read_bytes()
+    (tmp_path / "secret").write_bytes(whole)
+
+    def refused(match):
+        with pytest.raises(po.InputError, match=match):
+            po.open_cache(place, verify=verify)
+        shard.unlink()
+
+    shard.write_bytes(whole[:-1])
+    refused(f"{SHARD}.*bytes")
+    with pytest.raises(po.InputError, match=f"{SHARD}.*missing"):
+        po.open_cache(place, verify=verify)
+    shard.symlink_to(tmp_path / "secret")
+    refused(f"{SHARD}.*link")
+    os.mkfifo(shard)
+    refused(SHARD)  # and does not wait for a writer
+
+
+def test_wrong_values_behind_right_checksums(place):
+    """Values are checked on opening too: a shard from elsewhere may hold anything."""
+    shard = next(place.glob("fit-00000*.safetensors"))
+    block = load_file(shard)
+    save_file({**block, "labels": block["labels"] + 99}, shard)
+    edit(place, "shards", 0, "sha256", hashlib.sha256(shard.read_bytes()).hexdigest())
+    with pytest.raises(po.InputError, match=f"{SHARD}.*labels"):
+        po.open_cache(place)
