@@ -1,87 +1,382 @@
-"""Files from strangers: nothing runs, nothing huge is allocated, every end is an InputError."""
+"""Files from strangers: nothing runs, nothing huge is allocated, every end is an InputError, honest ones are read.
+
+The bombs are read in a child process, whose peak memory is measured and whose address space is limited:
+what would allocate and be refused afterwards is caught too.
+"""
+
+from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import struct
+import subprocess
+import sys
+import textwrap
 import zipfile
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save as save_safetensors
 
-from policyopt._cache.importers import import_sources
+from policyopt._cache import table_files
+from policyopt._cache.importers import import_sources, read_file
 from policyopt.runtime._errors import InputError
+from policyopt.runtime._sizes import FREE, VARIABLE, free_memory
 
 rng = np.random.default_rng(0)
 X, Y = rng.normal(size=(2, 12, 3)).astype(np.float32), rng.integers(0, 3, 12)
+MEASURED = pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="memory is measured by /proc"
+)
+CHILD = textwrap.dedent("""
+    import json, re, resource, sys
+    from pathlib import Path
+    import pandas, pyarrow.parquet, torch, safetensors
+    from policyopt._cache import table_files
+    from policyopt._cache.importers import import_sources
+    from policyopt.runtime._errors import InputError
+
+    def peak():
+        return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+
+    now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + int(sys.argv[1]),) * 2)
+    before, out = peak(), {}
+    for place in sorted(Path(sys.argv[2]).iterdir()):
+        try:
+            import_sources(place, Path(sys.argv[3]) / place.name, costs="1,2", unit="ms")
+            end = "imported"
+        except InputError as error:
+            end = f"refused: {error}"
+        except BaseException as error:
+            end = f"{type(error).__name__}: {error}"
+        out[place.name] = end, peak() - before
+    print(json.dumps(out))
+""")
 
 
-class Bomb:
-    """Unpickling it would raise KeyboardInterrupt, which no handler here catches."""
-
-    def __reduce__(self):
-        return (exec, ("raise KeyboardInterrupt",))
-
-
-def npy_bytes(shape, descr="<f4", data=b""):
-    file = io.BytesIO()
-    header = {"descr": descr, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    return file.getvalue() + data
-
-
-def refused(path, match, **options):
+def refused(path, match, content=None, **options):
+    """Import a file, which may have to be written first, and fail unless it is refused by name."""
+    if content is not None:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(InputError, match=match):
         import_sources(path, path.parent / "out", **options)
     assert not (path.parent / "out").exists()
 
 
-def test_pickles_are_refused_by_name(tmp_path):
-    np.savez(tmp_path / "a.npz", logits=np.array([Bomb()], dtype=object), allow_pickle=True)
-    refused(tmp_path / "a.npz", "a.npz: logits.*pickle")
-    np.save(tmp_path / "a.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
-    refused(tmp_path / "a.npy", "pickle")
-    torch.save({"logits": Bomb()}, tmp_path / "a.pt")
-    refused(tmp_path / "a.pt", "tensors only.*--allow-pickle")
-    (tmp_path / "b.pth").write_bytes(pickle.dumps(Bomb()))
-    refused(tmp_path / "b.pth", "SRC")
+def imported_by_a_child(place, contents, room=2 << 30):
+    """Import each file in a child; return its end and the growth of memory so far."""
+    files = place / "files"
+    files.mkdir()
+    for name, content in contents.items():
+        (files / name).write_bytes(content)
+    command = [sys.executable, "-c", CHILD, str(room), files, place]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
 
 
-def test_trusted_pickle_needs_the_opt_in(tmp_path):
-    torch.save(
-        {"logits": torch.tensor(X), "labels": torch.tensor(Y), "a": {1, 2}}, tmp_path / "a.pt"
+def archive_of(data, how=zipfile.ZIP_DEFLATED):
+    """Return an ``.npz`` of one member, given in pieces."""
+    file = io.BytesIO()
+    with (
+        zipfile.ZipFile(file, "w", how, compresslevel=1) as archive,
+        archive.open("logits.npy", "w", force_zip64=True) as member,
+    ):
+        for piece in data:
+            member.write(piece)
+    return file.getvalue()
+
+
+def npy_head(shape):
+    """Return the header of an array of float32."""
+    file = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue()
+
+
+def zeros(shape):
+    """Yield an array of zeros as ``.npy``."""
+    yield npy_head(shape)
+    left = 4 * int(np.prod(shape))
+    while left:
+        yield bytes(min(left, 1 << 22))
+        left -= min(left, 1 << 22)
+
+
+def with_member(archive, name, content):
+    """Return an archive with a member more."""
+    file = io.BytesIO(archive)
+    with zipfile.ZipFile(file, "a") as more:
+        more.writestr(name, content)
+    return file.getvalue()
+
+
+def parquet_of(columns, rows, groups=1, **how):
+    file = io.BytesIO()
+    full = {k: [v] * rows if isinstance(v, str) else np.full(rows, v) for k, v in columns.items()}
+    table = pa.table({name: pa.array(values) for name, values in full.items()})
+    with pq.ParquetWriter(file, table.schema, **how) as writer:
+        for _ in range(groups):
+            writer.write_table(table, row_group_size=rows)
+    return file.getvalue()
+
+
+def wide(text, count, end):
+    """Return a table whose header promises far more cells than its short rows have."""
+    head = ",".join(f"conf_{k}" for k in range(count))
+    return f"{head}\n" + text * end
+
+
+def parquet_of_fixed(rows=2000, length=200_000):
+    """Return a table whose splits have one length, all equal: a dictionary of one."""
+    file, texts = io.BytesIO(), pa.array([bytes(length)] * rows, pa.binary(length))
+    table = pa.table(
+        {"conf_0": pa.array([0.5] * rows), "conf_1": pa.array([0.5] * rows), "split": texts}
     )
-    torch.save({"logits": torch.tensor(X), "labels": Y}, tmp_path / "b.pt")
-    for name in ("a.pt", "b.pt"):
-        try:
-            import_sources(tmp_path / name, tmp_path / name.replace(".pt", ""))
-        except InputError as error:
-            assert "--allow-pickle" in str(error)
-        report = import_sources(tmp_path / name, tmp_path / f"{name}.out", allow_pickle=True)
-        assert report.data.exits == 2
+    pq.write_table(table, file, compression="zstd", dictionary_pagesize_limit=1 << 30)
+    return file.getvalue()
+
+
+def bombs():
+    """Return files by name, each of which asks for hundreds of megabytes or more."""
+    padding = os.urandom(3 << 20)
+    flat, long = archive_of(zeros((2, 3 * 10**6, 10))), "x" * (1 << 20)
+    return {
+        "padded.npz": with_member(flat, "more.bin", padding),
+        "prefixed.npz": padding + flat,
+        "bare.npz": flat,
+        "bare.pt": flat,
+        "runs.parquet": parquet_of({"conf_0": 0.5, "conf_1": 0.5, "pred_0": 1, "pred_1": 1}, 10**6, 8),
+        "texts.parquet": parquet_of(
+            {"conf_0": long, "conf_1": 0.5, "pred_0": 1, "pred_1": 1}, 200, compression="zstd"
+        ),
+        "splits.parquet": parquet_of(
+            {"conf_0": 0.5, "conf_1": 0.5, "pred_0": 1, "pred_1": 1, "split": long}, 200, compression="zstd"
+        ),
+        "fixed.parquet": parquet_of_fixed(),
+        "useless.csv": wide("1\n", 400_000, 1).replace("conf", "x").encode(),
+        "equal.csv": b"conf_0,conf_1,label" + b",x" * 16_000 + b"\n0.5,0.5,1\n",
+        "pages.parquet": parquet_of(
+            {"conf_0": "0" * 2000}, 60_000, compression="zstd", use_dictionary=False
+        ),
+        "splits.csv": f"conf_0,conf_1,pred_0,pred_1,split\n0.5,0.5,1,1,{'x' * 10**5}\n".encode()
+        + b"0.5,0.5,1,1,b\n" * 20_000,
+        "short_rows.csv": wide("1\n", 1000, 250_000).encode(),
+        "new_fields.jsonl": b'{"conf_0": 0.5, "conf_1": 0.6, "pred_0": 1, "pred_1": 1}\n'
+        + b"".join(b'{"conf_%d": 1}\n' % k for k in range(10_000)),
+        "short_rows.jsonl": json.dumps({f"conf_{k}": 0.5 for k in range(1000)}).encode() + b"\n{}" * 250_000,
+        "one_line.jsonl": b'{"logits": [' + b"[]," * (6 << 20) + b"[]]}",
+        "nested.jsonl": b'{"logits": ' + b"[" * 10**6 + b"\n",
+    }  # fmt: skip
+
+
+class Call:
+    """Pickled as a call."""
+
+    def __init__(self, function, *arguments):
+        self.called = function, arguments
+
+    def __reduce__(self):
+        return self.called
+
+
+#: Unpickling it would raise KeyboardInterrupt, which no handler here catches.
+BOMB = Call(exec, "raise KeyboardInterrupt")
+
+
+def pt_of(content, zipped=True):
+    file = io.BytesIO()
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    return file.getvalue()
+
+
+def with_pickle(pickled, how=zipfile.ZIP_STORED):
+    """Return a ``.pt`` with another pickle."""
+    file = io.BytesIO()
+    whole = io.BytesIO(pt_of({"logits": torch.zeros(2, 5, 3)}))
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(file, "w", how) as new:
+        for info in old.infolist():
+            mine = info.filename.endswith("data.pkl")
+            new.writestr(info.filename, pickled if mine else old.read(info))
+    return file.getvalue()
+
+
+def pt_bombs():
+    """Return ``.pt`` files by name: torch itself, or what is made of its values, would take gigabytes or forever."""
+    x, t, shared = torch.zeros(2, 5, 3), torch.randn(4000, 250), [0.0, 0.0]
+    for _ in range(27):
+        shared = [shared, shared]
+    keys = ("labels", "features", "note")
+    return {f"shared_{key}.pt": pt_of({"logits": x, key: shared}) for key in keys} | {
+        "shared_logits.pt": pt_of({"logits": shared}),
+        "one_tensor.pt": pt_of({"logits": [t] * 1000, "labels": torch.zeros(4000)}),
+        "one_tensor_nested.pt": pt_of({"logits": [[t] * 1000] * 2}),
+        "one_text.pt": pt_of({"logits": x, "labels": [0] * 100_000 + ["x" * 10_000]}),
+        "texts.pt": pt_of({"logits": x, "note": ["x" * 100_000] * 4000}),
+        "tensor.pt": pt_of({"logits": Call(torch.Tensor, 2, 20_000_000, 10)}),
+        "bytes.pt": pt_of({"logits": x, "labels": Call(bytearray, 1_500_000_000)}),
+        "bytes_old.pt": pt_of({"logits": x, "labels": Call(bytearray, 1_500_000_000)}, False),
+        "storage_old.pt": pt_of({"logits": x}, False).replace(b"cpuq\x06K\x1e", b"cpuq\x06J\x00\x00\x00\x10"),
+        "lists.pt": with_pickle(b"\x80\x02(" + b"]" * (20 << 20) + b"t.", zipfile.ZIP_DEFLATED),
+        "deep.pt": with_pickle(b"\x80\x02}X\x06\0\0\0logits" + b"]" * 10**5 + b"a" * (10**5 - 1) + b"s."),
+        "itself.pt": with_pickle(b"\x80\x02}X\x06\0\0\0logits]q\x00h\x00as."),
+        "key.pt": with_pickle(b"\x80\x02}K\x01\x85q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"K\x01s."),
+        "called.pt": with_pickle(b"\x80\x02]q\x00" + b"](h\x00h\x00eq\x00" * 40 + b")R."),
+    }  # fmt: skip
+
+
+def lies(seed=0, count=40):
+    """Return small files that state large sizes: in headers, in directories, at random places."""
+    rng, found = np.random.default_rng(seed), {}
+    x = np.zeros((2, 400, 3), np.float32)
+    npz, npy, pt, parquet = io.BytesIO(), io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.savez_compressed(npz, logits=x, labels=np.zeros(400, int))
+    np.save(npy, x)
+    torch.save({"logits": torch.tensor(x)}, pt, _use_new_zipfile_serialization=False)
+    pq.write_table(pa.table({"conf_0": x.ravel(), "conf_1": x.ravel()}), parquet)
+    good = {"npz": npz, "npy": npy, "pt": pt, "parquet": parquet}
+    for i in range(count):
+        kind = list(good)[i % 4]
+        content = bytearray(good[kind].getvalue())
+        for _ in range(1 + i % 3):  # numbers of four and eight bytes, where sizes stand
+            at = int(rng.integers(0, len(content) - 8))
+            if kind in ("npz", "parquet"):
+                at = len(content) - 8 - int(rng.integers(0, min(500, len(content) - 8)))
+            content[at : at + 4] = int(rng.integers(1 << 28, 1 << 31)).to_bytes(4, "little")
+        found[f"lie_{i:02}.{kind}"] = bytes(content)
+    head = b"\x93NUMPY\x02\x00" + (3 << 30).to_bytes(4, "little")
+    found["header.npy"] = head + b" " * 1000
+    text = json.dumps(
+        {"logits": {"dtype": "F32", "shape": [2, 1 << 31, 3], "data_offsets": [0, 3 << 34]}}
+    )
+    found["lie.safetensors"] = len(text).to_bytes(8, "little") + text.encode() + bytes(100)
+    return found
+
+
+@MEASURED
+def test_files_that_lie_about_their_size_take_no_memory(tmp_path):
+    for name, (end, grown) in imported_by_a_child(tmp_path, lies(), 1 << 30).items():
+        assert end == "imported" or end.startswith("refused: "), (name, end[:300])
+        assert grown < 100 << 20, (name, grown >> 20, end[:200])
+
+
+@MEASURED
+def test_bombs_are_refused_before_memory_is_taken(tmp_path):
+    contents = bombs() | pt_bombs()
+    assert max(map(len, contents.values())) < 25 << 20
+    for name, (end, grown) in imported_by_a_child(tmp_path, contents).items():
+        assert end.startswith("refused: "), (name, end[:300])
+        assert "memory" not in end or "MAX_BYTES" in end, (name, end[:300])
+        assert grown < 250 << 20, (name, grown >> 20, end[:200])
+
+
+def test_what_shrinks_well_and_is_honest_is_read(tmp_path):
+    """One-hot probabilities of two exits: 72 MB, zipped to an eightieth."""
+    labels, eye = rng.integers(0, 50, 180_000), np.eye(50, dtype=np.float32)
+    probs = np.stack([eye[rng.permutation(labels)], eye[labels]])
+    np.savez_compressed(tmp_path / "a.npz", probs=probs, labels=labels)
+    assert probs.nbytes > FREE and (tmp_path / "a.npz").stat().st_size < probs.nbytes / 60
+    data = import_sources(tmp_path / "a.npz", tmp_path / "a", costs="1,2", unit="ms").data
+    assert data.kind == "probabilities" and data.exits == 2
+
+
+def test_the_user_has_the_last_word(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    path.write_bytes(archive_of(zeros((2, 10**6, 10))))
+    limits = {"": r"unpacks to at most.*uncompressed.*POLICYOPT_MAX_BYTES=", "100000000": None}
+    limits["70000000"] = r"at most 70000000 bytes, as POLICYOPT_MAX_BYTES says"
+    wrong = dict.fromkeys(
+        ("-1", "1e9", "8GB", "0", "9" * 30), r"POLICYOPT_MAX_BYTES.*number of bytes"
+    )
+    for limit, says in (limits | wrong).items():
+        monkeypatch.setenv(VARIABLE, limit)
+        if says is None:
+            assert read_file(path).arrays["logits"].shape == (2, 10**6, 10)
+        else:
+            with pytest.raises(InputError, match=says):
+                read_file(path)
+    free = free_memory()
+    assert free is None or 1 << 20 < free < 1 << 50
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_large_members_that_are_not_compressed_are_mapped(tmp_path, monkeypatch, order):
+    """The way out that the error names: it needs no memory, whatever the size."""
+    monkeypatch.setenv(VARIABLE, "100000")
+    whole = np.asarray(rng.normal(size=(2, 30_000, 7)), order=order)
+    np.savez(tmp_path / "a.npz", logits=whole, labels=np.zeros(30_000, np.int8))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    (tmp_path / "b.npz").write_bytes(b"#!" * 50 + content)
+    for name in ("a.npz", "b.npz"):
+        np.testing.assert_array_equal(read_file(tmp_path / name).arrays["logits"], whole)
+    content[len(content) // 2] ^= 1
+    (tmp_path / "c.npz").write_bytes(content)
+    with pytest.raises(InputError, match=r"cut or damaged"):
+        read_file(tmp_path / "c.npz")
+
+
+@settings(
+    max_examples=12, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+)
+@given(data=st.data(), rows=st.integers(1, 40), exits=st.integers(1, 3), long=st.booleans())
+def test_tables_read_piece_by_piece_are_as_read_at_once(tmp_path_factory, data, rows, exits, long):
+    """Whatever the size of the pieces, of all three formats, with columns of no use between."""
+    place, rng = tmp_path_factory.mktemp("t"), np.random.default_rng(rows)
+    conf, pred = rng.random((rows, exits)), rng.integers(0, 9, (rows, exits))
+    label = rng.integers(0, 9, rows)
+    if long:
+        frame = pd.DataFrame({
+            "sample": np.repeat([f"s{i}" for i in range(rows)], exits), "note": "x",
+            "exit": np.tile(np.arange(exits), rows), "conf": conf.ravel(), "pred": pred.ravel(),
+            "label": np.repeat(label, exits),
+        }).sample(frac=1, random_state=rows)  # fmt: skip
+    else:
+        frame = pd.DataFrame({f"conf_{k}": conf[:, k] for k in range(exits)} | {"note": "x"})
+        frame = frame.assign(**{f"pred_{k}": pred[:, k] for k in range(exits)}, label=label)
+    frame.to_csv(place / "a.csv", index=False)
+    frame.to_json(place / "a.jsonl", orient="records", lines=True, double_precision=15)
+    frame.to_parquet(place / "a.parquet", index=False, row_group_size=data.draw(st.integers(1, 50)))
+    piece = data.draw(st.sampled_from([1, 300, 5000, 1 << 24]))
+    for suffix in ("csv", "jsonl", "parquet"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(table_files, "PIECE", piece)
+            raw = getattr(table_files, f"read_{suffix}")(place / f"a.{suffix}")
+        order = np.argsort(pd.factorize(frame["sample"])[1].str[1:].astype(int)) if long else slice(None)  # fmt: skip
+        np.testing.assert_allclose(raw.arrays["conf"][order], conf, rtol=1e-12)
+        np.testing.assert_array_equal(raw.arrays["pred"][order], pred)
+        np.testing.assert_array_equal(raw.arrays["label"][order], label)
+        assert raw.notes == [f"a.{suffix}: column 'note' ignored"]
+
+
+# --- .npz, .npy, .safetensors ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "shape", [(10**6, 10**6, 10**6), (2, 12, 4), (-2, 12, -3), (2, 2**63, 2**63)]
 )
 def test_lying_npy_headers(tmp_path, shape):
-    lie = npy_bytes(shape, data=X.tobytes())
-    (tmp_path / "a.npy").write_bytes(lie)
-    refused(tmp_path / "a.npy", "a.npy")
-    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
-        archive.writestr("logits.npy", lie)
-    refused(tmp_path / "a.npz", "a.npz")
+    lie = npy_head(shape) + X.tobytes()
+    refused(tmp_path / "a.npy", "a.npy", lie)
+    refused(tmp_path / "a.npz", "a.npz", archive_of([lie]))
 
 
-def test_zip_bombs(tmp_path):
-    for name in ("a.npz", "a.pt"):
-        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("logits.npy", npy_bytes((2, 3 * 10**6, 3)) + bytes(72 * 10**6))
-        refused(tmp_path / name, "unpacks to at most")
+def test_lying_safetensors_header(tmp_path):
+    header = {"logits": {"dtype": "F32", "shape": [2, 10**12, 3], "data_offsets": [0, 288]}}
+    text = json.dumps(header).encode()
+    for length in (len(text), 2**62):
+        lie = struct.pack("<Q", length) + text + X.tobytes()
+        refused(tmp_path / "a.safetensors", "a.safetensors", lie)
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.pt"])
@@ -91,34 +386,129 @@ def test_a_zip_with_a_name_that_is_no_text(tmp_path, name):
     entry = content.rindex(b"PK\x01\x02")
     content[entry + 9] |= 8
     content[entry + 46] = 0xFF
-    (tmp_path / name).write_bytes(content)
-    refused(tmp_path / name, "SRC")
+    refused(tmp_path / name, "SRC", bytes(content))
 
 
-def test_expanded_tensor(tmp_path):
-    torch.save({"logits": torch.zeros(1).expand(10**6, 10**4, 10**3)}, tmp_path / "a.pt")
-    refused(tmp_path / "a.pt", "holds all its elements")
-    torch.save({"logits": torch.zeros(2, 12, 3).to_sparse()}, tmp_path / "a.pt")
-    refused(tmp_path / "a.pt", "dense")
-
-
-def test_lying_safetensors_header(tmp_path):
-    header = {"logits": {"dtype": "F32", "shape": [2, 10**12, 3], "data_offsets": [0, 288]}}
-    text = json.dumps(header).encode()
-    for length in (len(text), 2**62):
-        (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", length) + text + X.tobytes())
-        refused(tmp_path / "a.safetensors", "a.safetensors")
-
-
-@pytest.mark.parametrize(
-    "name", ["a.npz", "a.npy", "a.safetensors", "a.pt", "a.csv", "a.jsonl", "a.parquet"]
-)
+@pytest.mark.parametrize("kind", ["npz", "npy", "safetensors", "pt", "csv", "jsonl", "parquet"])
 @pytest.mark.parametrize(
     "content", [b"", b"\x00" * 64, b"PK\x03\x04", b'{"logits": [[1,2],', b"\xff\xfe{"]
 )
-def test_garbage(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    refused(tmp_path / name, ".")
+def test_garbage(tmp_path, kind, content):
+    refused(tmp_path / f"a.{kind}", ".", content)
+
+
+# --- .pt ---------------------------------------------------------------------------------------
+
+
+def test_pickles_are_refused_by_name(tmp_path):
+    objects = np.array([BOMB], dtype=object)
+    np.savez(tmp_path / "a.npz", logits=objects, allow_pickle=True)
+    refused(tmp_path / "a.npz", "a.npz: logits.*pickle")
+    np.save(tmp_path / "a.npy", objects, allow_pickle=True)
+    refused(tmp_path / "a.npy", "pickle")
+    refused(tmp_path / "a.pt", "tensors only.*--allow-pickle", pt_of({"logits": BOMB}))
+    refused(tmp_path / "b.pth", "SRC", pickle.dumps(BOMB))
+
+
+@pytest.mark.parametrize("more", [{"a": {1, 2}}, {"labels": Y}])
+def test_trusted_pickle_needs_the_opt_in(tmp_path, more):
+    content = pt_of({"logits": torch.tensor(X), "labels": torch.tensor(Y)} | more)
+    refused(tmp_path / "a.pt", "--allow-pickle", content)
+    assert import_sources(tmp_path / "a.pt", tmp_path / "out", allow_pickle=True).data.exits == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"labels": Call(bytearray, 9)}, r"'__builtin__.bytearray'.*--allow-pickle"),
+        ({"labels": Call(torch.Tensor, 2, 3)}, r"'torch.Tensor'.*--allow-pickle"),
+        ({"labels": [[torch.zeros(1), "a"], 1]}, r"numbers.*the text 'a'"),
+        ({"labels": torch.UntypedStorage(3)}, r"labels' must be a tensor, a number, a text"),
+        ({"logits": torch.zeros(1).expand(10**6, 10**4, 10**3)}, "holds all its elements"),
+        ({"logits": torch.zeros(2, 12, 3).to_sparse()}, "dense"),
+    ],
+)
+def test_what_a_pt_file_must_not_hold_is_named(tmp_path, content, says):
+    refused(tmp_path / "a.pt", says, pt_of({"logits": torch.zeros(2, 500, 3)} | content))
+
+
+def test_pt_files_that_readers_read_otherwise_are_refused(tmp_path):
+    """torch takes a file for a zip by its first bytes, and finds members whatever their case."""
+    bomb, good = pt_bombs()["bytes_old.pt"], pt_of({"logits": torch.zeros(2, 500, 3)})
+    refused(tmp_path / "a.pt", "bytearray", bomb + good)
+    with zipfile.ZipFile(io.BytesIO(good)) as file:
+        name, data = file.namelist()[0], file.read(file.namelist()[0])
+    other = with_member(good, name.replace("data.pkl", "DATA.pkl"), b"\x80\x02].")
+    refused(tmp_path / "b.pt", "cannot read", other)
+    # 3000 numbers become 1.5 thousand million
+    refused(tmp_path / "c.pt", "SRC", with_pickle(data.replace(b"M\xb8\x0b", b"J\x00\x2f\x68\x59")))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pt_files_with_more_than_tensors_are_read(tmp_path, zipped):
+    half, model = torch.rand(2, 50, 3).bfloat16(), torch.nn.BatchNorm1d(3)
+    x, count = torch.nn.Parameter(torch.rand(2, 50, 3)), 100_000
+    content = {
+        "logits": list(x), "labels": [0, 1] * 25, "costs": [1.0, 2.0], "unit": "ms", "model": model.state_dict(),
+        "shape": x.shape, "kept": {"half": half, 1: None}, "used": [True] * count, "views": [half[0], half[1]],
+        "whole": torch.arange(9, dtype=torch.uint8), "kind_of": torch.float32, "number": 10**30,
+    }  # fmt: skip
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    data = import_sources(tmp_path / "a.pt", tmp_path / "out").data
+    assert data.exits == 2 and data.costs[0].unit == "ms"
+
+
+# --- tables ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [",7", ",", ',"7"'])
+@pytest.mark.parametrize("head", ["", "note,"])
+@pytest.mark.parametrize("shorter", [0, 3])
+def test_rows_longer_than_the_header_are_refused(tmp_path, end, head, shorter):
+    """pandas would take the first column for names of the rows and shift all others, or cut what is too much."""
+    row = "\nx,0.5,0.6,1,2" if head else "\n0.5,0.6,1,2"
+    text = f"{head}conf_0,conf_1,pred_0,pred_1" + row * shorter + f"{row}{end}" * 9
+    refused(tmp_path / "a.csv", r"of [45] cells, as the header", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('conf_0,conf_1,pred_0,pred_1,"a, b"\n' + '0.5,0.6,1,2,"x, ""y,\n"\n' * 9, None),
+        ("\ufeffconf_0, conf_1 ,pred_0,pred_1\n" + "0.5,0.6,1,2\n" * 9, None),
+        (" \nconf_0,conf_1,pred_0,pred_1\n" + "0.5,0.6,1,2\n" * 9, None),
+        ("a,b\n" + "0.5,0.6\n" * 9, r"confidence for each exit"),
+        ("conf_0,x, x\n" + "0.5,0.6,0.7\n" * 9, r"'x' twice"),
+        (",".join(f"x{k}" for k in range(16_385)), r"at most 16384. Got 16385"),
+    ],
+)
+def test_headers_of_csv_files(tmp_path, text, says):
+    (tmp_path / "a.csv").write_text(text)
+    if says is None:
+        assert import_sources(tmp_path / "a.csv", tmp_path / "out").data.exits == 2
+    else:
+        refused(tmp_path / "a.csv", says)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"logits": [[1, 2], [2, 1]], "label": 0, "label": 1}'),
+        (
+            "b.jsonl",
+            '{"conf_0": 0.5, "conf_1": 0.5, "pred_0": 1, "pred_1": 1, "label": 1, "label": 0}',
+        ),
+        ("c.csv", "conf_0,conf_1,pred_0,pred_1,label,label\n0.5,0.5,1,1,1,0"),
+        ("d.json", '{"costs": [1, 2], "costs": [2, 3]}'),
+    ],
+)
+def test_keys_twice_are_refused(tmp_path, name, content):
+    (tmp_path / name).write_text(content + "\n")
+    np.save(tmp_path / "d.npy", np.zeros((2, 20, 3)))
+    refused(
+        tmp_path / name.replace("json", "npy") if name == "d.json" else tmp_path / name,
+        r"twice|each of another name",
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,24 +521,20 @@ def test_garbage(tmp_path, name, content):
     ],
 )  # fmt: skip
 def test_jsonl_lines(tmp_path, line):
-    (tmp_path / "a.jsonl").write_text(f"{line}\n{line}\n")
-    refused(tmp_path / "a.jsonl", ".")
+    refused(tmp_path / "a.jsonl", ".", f"{line}\n{line}\n")
 
 
 def samples():
-    npz, npy, pt = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    npz, npy = io.BytesIO(), io.BytesIO()
     np.savez_compressed(npz, logits=X, labels=Y)
     np.save(npy, X)
-    torch.save({"logits": torch.tensor(X), "labels": torch.tensor(Y)}, pt)
     csv = "conf_0,conf_1,pred_0,pred_1,label\n" + "0.5,0.7,1,2,2\n0.25,0.5,0,1,1\n" * 3
     return {
-        "a.npz": npz.getvalue(),
-        "a.npy": npy.getvalue(),
-        "a.pt": pt.getvalue(),
+        "a.npz": npz.getvalue(), "a.npy": npy.getvalue(), "a.csv": csv.encode(),
+        "a.pt": pt_of({"logits": torch.tensor(X), "labels": torch.tensor(Y)}),
         "a.safetensors": save_safetensors({"logits": X, "labels": Y}),
-        "a.csv": csv.encode(),
         "a.jsonl": b'{"logits": [[1, 2], [3, 1]], "label": 1}\n' * 4,
-    }
+    }  # fmt: skip
 
 
 SAMPLES = samples()
