@@ -82,12 +82,12 @@ def test_written_in_shards_and_read_back(tmp_path):
 
 
 def test_in_memory_as_on_disk_and_counted_in_the_fingerprint():
-    one = po.from_arrays(splits={"fit": batch(20), "test": batch(20, 1)}, contexts=NAMES)
+    same = {"fit": batch(20), "test": batch(20, 1)}
+    one = po.from_arrays(splits=same, contexts=NAMES)
     assert one.feature_widths == WIDTHS and Tables(one).get("fit").has_features
     assert one.contexts == NAMES
     other = batch(20)
     other["features"][2][7, 3] += 1
-    same = {"fit": batch(20), "test": batch(20, 1)}
     others = [
         po.from_arrays(splits=same),
         po.from_arrays(splits=same | {"fit": other}, contexts=NAMES),
@@ -106,9 +106,9 @@ def test_in_memory_as_on_disk_and_counted_in_the_fingerprint():
         features=[np.zeros((9, 1)), np.ones((9, 3))], context=np.zeros(9, int), contexts=["only"],
         split={"test": 1.0},
     )  # fmt: skip
-    assert records.feature_widths == (1, 3)
     table = Tables(records).get("test")
-    assert "log_prob" not in table.known and table.context.tolist() == [0] * 9
+    assert records.feature_widths == (1, 3) and "log_prob" not in table.known
+    assert table.context.tolist() == [0] * 9
 
 
 @pytest.mark.parametrize(
@@ -176,51 +176,62 @@ def test_a_changed_manifest_is_refused(tmp_path, field, kept, others, said):
         po.open_cache(tmp_path / "c")
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".npy", ".safetensors", ".pt", "stacked"])
-def test_imported_and_shown(tmp_path, suffix, run):
-    arrays = keyed(40, 0, "val_") | keyed(30, 1, "test_")
-    vectors, context, names = batch(40)["features"], batch(40)["context"], NAMES
-    path, split = tmp_path / f"a{suffix if suffix != 'stacked' else '.npz'}", "fit"
-    if suffix == ".npz":
-        np.savez(path, **arrays, contexts=np.array(NAMES))
-    elif suffix == "stacked":
-        vectors = [np.random.default_rng(k).normal(size=(40, 6)).astype("f") for k in range(3)]
-        arrays = {k: a for k, a in arrays.items() if "features" not in k}
-        arrays |= {"val_features": np.stack(vectors), "test_features": np.stack(vectors)[:, :30]}
-        np.savez(path, **arrays, contexts=np.array(NAMES))
-    elif suffix == ".npy":
-        given, split = batch(40), "pool"
-        np.save(path, given["outputs"])
-        sidecar = {f"features_{k}": v.tolist() for k, v in enumerate(vectors)}
-        sidecar |= {k: given[k].tolist() for k in ("labels", "context")} | {"contexts": NAMES}
-        path.with_suffix(".json").write_text(json.dumps(sidecar))
-    elif suffix == ".safetensors":  # which holds numbers only
-        save_file(arrays, path)
-        names = ("0", "1", "2")
-    else:
-        found = {k: torch.tensor(a) for k, a in arrays.items() if "features" not in k}
-        for prefix in ("val", "test"):
-            given = [torch.tensor(arrays[f"{prefix}_features_{k}"]) for k in range(3)]
-            found[f"{prefix}_features"] = given
-        torch.save({**found, "contexts": list(NAMES)}, path)
-    report = po.import_sources(path, tmp_path / "c", costs="1,2,3", unit="ms")
-    assert report.data.contexts == names
-    assert report.data.feature_widths == tuple(a.shape[1] for a in vectors)
+def as_npz(path, arrays):
+    np.savez(path, **arrays, contexts=np.array(NAMES))
+
+
+def as_npy(path, arrays):
+    np.save(path, arrays["val_logits"])
+    found = {k.removeprefix("val_"): a.tolist() for k, a in arrays.items() if k[:4] == "val_"}
+    del found["logits"]
+    path.with_suffix(".json").write_text(json.dumps(found | {"contexts": NAMES}))
+
+
+def as_pt(path, arrays):
+    """A list of the exits' vectors: their widths differ."""
+    found = {k: torch.tensor(a) for k, a in arrays.items() if "features" not in k}
+    for prefix in ("val", "test"):
+        given = [torch.tensor(arrays[f"{prefix}_features_{k}"]) for k in range(3)]
+        found[f"{prefix}_features"] = given
+    torch.save({**found, "contexts": list(NAMES)}, path)
+
+
+def as_stacked(path, arrays):
+    """One array of all exits' vectors, made as wide as the widest."""
+    found = {k: a for k, a in arrays.items() if "features" not in k}
+    for prefix in ("val", "test"):
+        given = [arrays[f"{prefix}_features_{k}"][:, :2] for k in range(3)]
+        found[f"{prefix}_features"] = np.stack(given)
+    as_npz(path, found)
+
+
+FORMS = {
+    ".npz": as_npz, ".npy": as_npy, ".pt": as_pt, "stacked.npz": as_stacked,
+    ".safetensors": lambda path, arrays: save_file(arrays, path),  # which holds numbers only
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_imported_and_shown(tmp_path, form, run):
+    path, names = tmp_path / f"a{form}", NAMES if form != ".safetensors" else ("0", "1", "2")
+    FORMS[form](path, keyed(40, 0, "val_") | keyed(30, 1, "test_"))
+    report = po.import_sources(path, tmp_path / "c", costs="1,2,3", unit="ms", axes="KNC")
+    widths = (2, 2, 2) if "stacked" in form else WIDTHS
+    assert report.data.contexts == names and report.data.feature_widths == widths
     assert any("called 0, 1, 2" in note for note in report.notes) == (names[0] == "0")
-    rows = report.data.splits[split]
+    rows = report.data.splits["pool" if form == ".npy" else "fit"]
+    context = batch(40)["context"]
     np.testing.assert_array_equal(rows.array("context"), context)
-    for k, array in enumerate(vectors):
-        np.testing.assert_array_equal(rows.array(f"features:{k}"), array.astype("f"))
+    for k, array in enumerate(batch(40)["features"]):
+        np.testing.assert_array_equal(rows.array(f"features:{k}"), array[:, : widths[k]])
     code, out, _ = run("info", tmp_path / "c", "--format", "json")
     found = json.loads(out)
-    assert code == 0 and found["contexts"] == list(names)
-    assert found["features"] == list(report.data.feature_widths)
-    if suffix != ".npy":
+    assert code == 0 and found["contexts"] == list(names) and found["features"] == list(widths)
+    if form != ".npy":
         fit = next(one for one in found["splits"] if one["split"] == "fit")
         assert fit["context_share"] == pytest.approx(np.bincount(context, minlength=3) / 40)
     told = run("info", tmp_path / "c")[1]
-    assert f"context: {', '.join(names)}" in told
-    assert f"width {report.data.feature_widths[0]}," in told
+    assert f"context: {', '.join(names)}" in told and f"width {widths[0]}," in told
 
 
 @pytest.mark.parametrize(
@@ -272,42 +283,28 @@ def test_files_that_disagree_are_refused(tmp_path):
     assert report.data.contexts == () and any("no row has one" in note for note in report.notes)
 
 
-def test_a_score_sees_its_features_in_batch_step_and_replay():
+def test_a_score_sees_its_features():
     given, policy = batch(50, context=None), policy_of()
     logits, features = given["outputs"], given["features"]
-    assert policy.needs_features and not policy_of(mixture=None).kept
+    assert policy.needs_features
     whole = policy.decide(logits, features=features)
     lengths = np.stack([np.linalg.norm(f.astype("d"), axis=1) for f in features], axis=1)
     by_hand = np.where(lengths[:, 0] >= 2, 0, np.where(lengths[:, 1] >= 1.5, 1, 2))
     np.testing.assert_array_equal(whole.exit, by_hand)
-    for row in range(50):
-        state = policy.start(row)
-        for k in policy.path:
-            if policy.step(k, logits[row, k], state, features[k][row]).exit:
-                break
-        assert k == by_hand[row]
     data = po.from_arrays(**given, split={"test": 1.0})
     np.testing.assert_array_equal(replay(policy, Tables(data).get("test")).exit, by_hand)
     some = policy_of(kept=(0, 1, 3), model_exits=4)
     four, vectors = logits[:, [0, 1, 0, 2]], [*features[:2], None, features[2]]
     found = some.decide(four, features=vectors).exit
     np.testing.assert_array_equal(found, np.array([0, 1, 3])[by_hand])
-
-
-def test_features_that_lack_are_named():
-    given, policy = batch(5), policy_of()
-    logits, features = given["outputs"], given["features"]
     with pytest.raises(InputError, match=r"'features of exit 0' must be given"):
-        policy.step(0, logits[:, 0], policy.start(np.arange(5)))
+        policy.step(0, logits[:, 0], policy.start(np.arange(50)))
+    infinite = [features[0], np.full((50, 2), np.inf), features[2]]
     for vectors, said in (
-        (None, r"'features of exit 0' must be given"),
-        (features[:2], "a list of 3 arrays"),
-        ([*features[:2], features[2][:3]], r"exit 2' must be of shape \(5, D\)"),
-        (
-            [features[0], np.full((5, 2), np.inf), features[2]],
-            "'features of exit 1' must be finite",
-        ),
-    ):
+        (None, r"'features of exit 0' must be given"), (features[:2], "a list of 3 arrays"),
+        ([*features[:2], features[2][:3]], r"exit 2' must be of shape \(50, D\)"),
+        (infinite, "'features of exit 1' must be finite"),
+    ):  # fmt: skip
         with pytest.raises(InputError, match=said):
             policy.decide(logits, features=vectors)
     bare = po.from_arrays(**batch(5, features=None), split={"test": 1.0})
@@ -318,8 +315,9 @@ def test_features_that_lack_are_named():
 def test_new_vectors_are_read_from_the_outputs_file(tmp_path):
     arrays = keyed(6)
     np.savez(tmp_path / "a.npz", **arrays)
-    found = read_features(tmp_path / "a.npz", policy_of())
-    np.testing.assert_array_equal(found[2], arrays["features_2"])
+    np.testing.assert_array_equal(
+        read_features(tmp_path / "a.npz", policy_of())[2], arrays["features_2"]
+    )
     assert read_features(tmp_path / "a.npz", policy_of(kept=(0, 1, 2), model_exits=4))[3] is None
     del arrays["features_1"]
     np.savez(tmp_path / "b.npz", **arrays)
