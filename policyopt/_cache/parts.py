@@ -51,9 +51,6 @@ _WANTED = (
 _SHAPES = {"KNC": "(K, N, C)", "NKC": "(N, K, C)", "KN": "(K, N)", "NK": "(N, K)"}
 _ORDERS = ("KNC", "NKC")
 
-#: (key, array) by role; named costs stand under ``cost:<name>``.
-_Found = dict[str, tuple[str, Array]]
-
 
 @dataclass
 class Raw:
@@ -175,72 +172,58 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
     if kind is not None and kind not in KINDS:
         raise input_error("kind", f"one of {', '.join(KINDS)}", kind, "Choose one (--kind).")
     axes = raw.axes or axes or raw.options.get("axes")
-    by_prefix = _by_prefix(raw)
-    leads = {p: lead for p, found in by_prefix.items() if (lead := _lead(raw, p, found, kind))}
-    keys = f"{raw.name}: keys"
-    if not leads:
+    parts: dict[str | None, Part] = {}
+    keys: dict[tuple[str | None, str], str] = {}  # of the file, by prefix and role or cost
+    where = f"{raw.name}: keys"
+    for key, array in raw.arrays.items():
+        prefix, role, base = parse_key(key) or (None, key, key)
+        slot = base if role == "cost" else role
+        if (prefix, slot) in keys:
+            got = f"{keys[prefix, slot]} and {key}"
+            raise input_error(where, f"with one key for {role}", got, "Remove one.")
+        keys[prefix, slot] = key
+        part = parts.setdefault(prefix, Part(POOL, raw.name, kind, {}, axes=axes, key=""))
+        (part.costs if role in ("cost", "costs") else part.arrays)[slot] = array
+    for prefix, part in parts.items():
+        part.key = next((role for role in _LEADS[kind] if role in part.arrays), "")
+        for role in _LEADS[None]:
+            if role in part.arrays and part.key not in ("", role):
+                raw.note(f"{keys[prefix, role]} ignored beside {keys[prefix, part.key]}")
+        if prefix is not None and not part.key:
+            raw.note(f"keys {prefix}_* ignored (no outputs among them)")
+    named = [prefix for prefix, part in parts.items() if part.key and prefix is not None]
+    shared = parts.get(None, Part(POOL, raw.name, kind, {}, key=""))
+    if not named and not shared.key:
         got = ", ".join([*raw.arrays, *raw.metadata][:12]) or "none"
         allowed, step = _WANTED, "Rename them."
         if kind == "record":
             allowed, step = "conf and pred (K, N), as kind record says", "Rename, or drop --kind."
-        raise input_error(keys, allowed, got, step)
-    shared = by_prefix.get(None, {})
-    named = [p for p in leads if p is not None]
-    if named and None in leads:
-        got = f"{shared[leads[None]][0]} beside {', '.join(f'{p}_' for p in named)}"
+        raise input_error(where, allowed, got, step)
+    if named and shared.key:
+        got = f"{keys[None, shared.key]} beside {', '.join(f'{p}_' for p in named)}"
         step = "Rename them, e.g. val_logits and test_logits."
-        raise input_error(keys, "with a prefix on all outputs, or on none", got, step)
+        raise input_error(where, "with a prefix on all outputs, or on none", got, step)
     if named and split is not None:
         allowed = f"PATH alone where the file names its splits ({', '.join(named)})"
         raise input_error("SRC", allowed, f"{split}={raw.name}", f"Leave {split}= out.")
     splits = _split_names(raw, named) if named else {None: split_name(split or POOL)}
-    found_parts = []
     for prefix, name in splits.items():
-        found, lead = by_prefix[prefix], leads[prefix]
-        roles = [lead, *(_RECORD if lead in _LEADS["record"] else ())]
-        roles += [role for role in found if role.startswith("features") or role in ROW_NUMBERS]
-        costs = {b: a for b, a in _costs(shared).items() if prefix is not None and a.ndim == 1}
-        arrays = {role: found[role][1] for role in roles if role in found}
-        if "labels" in shared and prefix is not None and name not in ("fit", "calibrate"):
-            arrays.setdefault("labels", shared["labels"][1])
-        its_kind = lead if lead in KINDS else (kind if lead == "outputs" else "record")
-        if kind is not None and lead in ("logits", "probabilities"):
-            its_kind = kind  # what the user declares goes before the key's name
-        rows, costs = raw.split if prefix is None else None, costs | _costs(found)
-        found_parts.append(Part(name, raw.name, its_kind, arrays, costs, lead, axes, rows))
-    return found_parts
-
-
-def _by_prefix(raw: Raw) -> dict[str | None, _Found]:
-    found: dict[str | None, _Found] = {}
-    for key, array in raw.arrays.items():
-        known = parse_key(key)
-        if known is None:
-            raw.note(f"key {key!r} ignored (not known)")
-            continue
-        prefix, role, base = known
-        slot = f"cost:{base}" if role == "cost" else role
-        mine = found.setdefault(prefix, {})
-        if slot in mine:
-            got = f"{mine[slot][0]} and {key}"
-            raise input_error(f"{raw.name}: keys", f"with one key for {role}", got, "Remove one.")
-        mine[slot] = (key, array)
-    return found
-
-
-def _lead(raw: Raw, prefix: str | None, found: _Found, kind: str | None) -> str | None:
-    lead = next((role for role in _LEADS[kind] if role in found), None)
-    for role in _LEADS[None]:
-        if role in found and lead is not None and role != lead:
-            raw.note(f"{found[role][0]} ignored beside {found[lead][0]}")
-    if lead is None and prefix is not None:
-        raw.note(f"keys {prefix}_* ignored (no outputs among them)")
-    return lead
-
-
-def _costs(found: _Found) -> dict[str, Array]:
-    slots = [slot for slot in found if slot == "costs" or slot.startswith("cost:")]
-    return {slot.removeprefix("cost:"): found[slot][1] for slot in slots}
+        part = parts[prefix]
+        record = part.key in _LEADS["record"]
+        kept = (part.key, *ROW_NUMBERS, *(_RECORD if record else ()))
+        arrays = {r: a for r, a in part.arrays.items() if r in kept or r.startswith("features")}
+        if prefix is None:
+            part.rows = raw.split
+        else:
+            part.costs = {b: a for b, a in shared.costs.items() if a.ndim == 1} | part.costs
+            if "labels" in shared.arrays and name not in ("fit", "calibrate"):
+                arrays.setdefault("labels", shared.arrays["labels"])
+        if record:
+            part.kind = "record"
+        elif part.key in KINDS:  # what the user declares goes before the key's name
+            part.kind = kind or part.key
+        part.split, part.arrays = name, arrays
+    return [parts[prefix] for prefix in splits]
 
 
 def _split_names(raw: Raw, prefixes: list[str]) -> dict[str | None, str]:
