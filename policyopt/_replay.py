@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +27,7 @@ class Traced(Trace):
     Columns are the K exits that the policy runs; `path` gives the model's number of each.
     """
 
-    cost: (
-        Floats  # (N,): paid by each row at the exit it takes, the policy's own arithmetic included
-    )
+    cost: Floats  # (N,): paid at the exit taken, the policy's own arithmetic included
     exit_costs: Floats  # (K,): what it would cost on average if all rows left there
     labels: npt.NDArray[np.int32] | None  # (N,): classes; None unless every row has one
     correct: Bools | None  # (N, K): of the policy's answers; None unless known of every row
@@ -53,10 +51,7 @@ class Traced(Trace):
 
 
 def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
-    """Run a policy over labelled or unlabelled rows and keep every exit's score and prediction.
-
-    `samples` (N,) are the rows' numbers, which a policy that draws a coin looks at; default row i is sample i.
-    """
+    """Run a policy over rows, `samples` (N,) their numbers, and keep every exit's score and prediction."""
     policy = policy_of(policy, single=True)
     check_match(policy, table)
     table = table.keep_exits(policy.path)
@@ -76,34 +71,29 @@ def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
 
 
 def _run(policy: Policy, table: Table, samples: Ints) -> Trace:
-    """Run a policy over a table of the exits that it runs."""
-    if policy.reads_records and not policy.needs_features:
-        return policy.trace(_at_exits(policy, table.statistics.outputs()), samples)
+    """Run a policy over a table of the exits that it runs, a few rows at a time where it must."""
     n, exits = len(table), policy.exits
+    reduced = table.statistics.outputs() if policy.reads_records else []
+    if policy.reads_records and not policy.needs_features:
+        return policy.trace(_at_exits(policy, reduced), samples)
+    spans = (slice(low, min(low + _ROWS, n)) for low in range(0, n, _ROWS))
+    parts: Iterable[tuple[slice, Sequence[Any]]] = (
+        ((span, [output.take(span) for output in reduced]) for span in spans)
+        if policy.reads_records
+        else ((span, list(outputs.swapaxes(0, 1))) for span, outputs in table.chunks())
+    )
     out = Trace(
         np.empty((n, exits), order="F"), np.empty((n, exits), np.int32),
         np.empty((n, exits - 1)), np.empty(n, np.int64), kept=policy.kept,
     )  # fmt: skip
-    for part, outputs in _chunks(policy, table):
+    for span, outputs in parts:
         vectors = None
         if policy.needs_features:
-            vectors = _at_exits(policy, [table.feature(k, part) for k in range(exits)])
-        seen = policy.trace(_at_exits(policy, outputs), samples[part], vectors)
+            vectors = _at_exits(policy, [table.feature(k, span) for k in range(exits)])
+        seen = policy.trace(_at_exits(policy, outputs), samples[span], vectors)
         for name in ("scores", "predictions", "thresholds", "exit"):
-            getattr(out, name)[part] = getattr(seen, name)
+            getattr(out, name)[span] = getattr(seen, name)
     return out
-
-
-def _chunks(policy: Policy, table: Table) -> Iterator[tuple[slice, Sequence[Any]]]:
-    """Yield (rows, their outputs exit by exit): whole ones, or reduced where they do."""
-    if not policy.reads_records:
-        for part, outputs in table.chunks():
-            yield part, list(outputs.swapaxes(0, 1))
-        return
-    outputs = table.statistics.outputs()
-    for low in range(0, len(table), _ROWS):
-        part = slice(low, min(low + _ROWS, len(table)))
-        yield part, [output.take(part) for output in outputs]
 
 
 def _at_exits(policy: Policy, entries: Sequence[Any]) -> list[Any]:

@@ -6,34 +6,30 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from policyopt._cache import blocks
+from policyopt._cache.array_files import read_npy, read_npz, read_safetensors
 from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, RESERVED, ExitData
 from policyopt._cache.files import Progress
 from policyopt._cache.manifest import MANIFEST
 from policyopt._cache.parts import Part, Raw, by_row, divide, split_name, turn
 from policyopt._cache.reader import open_cache
+from policyopt._cache.table_files import read_csv, read_jsonl, read_parquet
+from policyopt._cache.torch_file import read_torch
 from policyopt._cache.writer import CacheWriter, standing_cache
 from policyopt._costs import Cost, check_cost_kind, cumulative, exit_counts
 from policyopt.runtime._errors import InputError, PolicyOptError, input_error
 from policyopt.runtime._typing import Array
 
-#: Who reads files of a suffix: a module, loaded when one comes, and its function.
-READERS = {
-    ".npz": ("array_files", "read_npz"),
-    ".npy": ("array_files", "read_npy"),
-    ".safetensors": ("array_files", "read_safetensors"),
-    ".pt": ("torch_file", "read_torch"),
-    ".pth": ("torch_file", "read_torch"),
-    ".csv": ("table_files", "read_csv"),
-    ".jsonl": ("table_files", "read_jsonl"),
-    ".parquet": ("table_files", "read_parquet"),
-}
+#: Who reads files of a suffix.
+READERS: dict[str, Any] = {
+    ".npz": read_npz, ".npy": read_npy, ".safetensors": read_safetensors, ".pt": read_torch,
+    ".pth": read_torch, ".csv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet,
+}  # fmt: skip
 #: Unit that the end of a key tells.
 UNITS = {
     "usd": "USD", "eur": "EUR", "s": "s", "ms": "ms", "us": "us", "mj": "mJ", "j": "J",
@@ -224,15 +220,13 @@ def read_file(path: Path, allow_pickle: bool = False, argument: str = "SRC") -> 
     if suffix not in READERS:
         step = "Convert it, or write the cache from Python with policyopt.CacheWriter."
         raise input_error(argument, f"a file of kind {' '.join(READERS)}", str(path), step)
-    module, name = READERS[suffix]
-    reader = getattr(import_module(f"policyopt._cache.{module}"), name)
-    allowed, step = "a readable file", "Check the path."
+    reader, allowed, step = READERS[suffix], "a readable file", "Check the path."
     try:
         path.open("rb").close()
         allowed, step = f"a readable {suffix} file", "It was cut or damaged: save or copy it anew."
-        if module == "table_files":
+        if reader in (read_csv, read_jsonl, read_parquet):
             allowed, step = f"a readable {suffix} table", "Mend the file or save it anew."
-        return reader(path, allow_pickle) if module == "torch_file" else reader(path)
+        return reader(path, allow_pickle) if reader is read_torch else reader(path)
     except PolicyOptError:
         raise
     except Exception as error:  # zip, numpy, pandas and Arrow raise many kinds on damaged files

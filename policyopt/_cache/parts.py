@@ -365,16 +365,13 @@ def _refuse_swapped(axes: str, lead: Array, n: int | None, hint: int, where: str
 
 
 def _turn_cost(where: str, cost: Array, n: int, exits: int, axes: str) -> Array:
-    if cost.ndim == 0:
-        allowed = f"of shape ({exits},) or per sample"
-        raise input_error(where, allowed, "one number", "Give one per exit.")
     if cost.shape == (exits,):
         return cost
     fits = [o for o, shape in (("KN", (exits, n)), ("NK", (n, exits))) if cost.shape == shape]
     if not fits:
         allowed = f"of shape ({exits},), ({exits}, {n}) or ({n}, {exits})"
-        step = "One cost per exit, or per sample and exit."
-        raise input_error(where, allowed, f"shape {cost.shape}", step)
+        step, got = "One cost per exit, or per sample and exit.", f"shape {cost.shape}"
+        raise input_error(where, allowed, got if cost.ndim else "one number", step)
     order = fits[0] if len(fits) == 1 else axes.replace("C", "")
     return cost.T if order == "KN" else cost
 

@@ -28,6 +28,7 @@ MAX_LINE = 16 << 20
 MAX_COLUMNS = 16 * MAX_EXITS
 #: Characters of a number that is text, and of the name of a split.
 MAX_TEXT, MAX_NAME = 400, 64
+_PER_ARRAY = 128  # bytes of an array beside its numbers
 _WIDE = re.compile(r"(.+)_(\d{1,4})")
 #: Columns with one value per sample, whatever the exit.
 _PER_SAMPLE = ("labels", "context", "split")
@@ -152,7 +153,7 @@ def _frames(path: Path, columns: list[str]) -> Iterator[tuple[Any, int]]:
 
 
 def _from_lists(path: Path, first: dict[str, Any]) -> Raw:
-    """Read the lines one by one into small arrays, stacked piece by piece."""
+    """Read the lines one by one into small arrays."""
     raw, roles = Raw(path.name, axes="NKC"), dict[str, str]()
     for key in first:
         role = "split" if key == "split" else _role(key)
@@ -160,16 +161,8 @@ def _from_lists(path: Path, first: dict[str, Any]) -> Raw:
             raw.note(f"field {key!r} ignored")
         else:
             roles[key] = role
-    room, done, waiting = Room("SRC", str(path), "Save it as .npz."), dict[str, list[Array]](), 0
+    room = Room("SRC", str(path), "Save it as .npz.")
     rows: dict[str, list[Array]] = {key: [] for key in roles}
-
-    def stack() -> None:
-        for key, values in rows.items():
-            if values:
-                done.setdefault(key, []).append(np.stack(values))
-                room.take(2 * done[key][-1].nbytes, 2 * waiting)
-                values.clear()
-
     for number, row, length in _objects(path):
         where = f"{path.name} line {number}"
         for key, role in roles.items():
@@ -177,17 +170,14 @@ def _from_lists(path: Path, first: dict[str, Any]) -> Raw:
                 allowed = f"with the field {key!r}, as line 1"
                 raise input_error(where, allowed, f"{sorted(row)}", "Add it.")
             cell = _cell(row[key], role, f"{where}: {key}")
-            shape = done[key][0].shape[1:] if done else (rows[key] or [cell])[0].shape
+            shape = (rows[key] or [cell])[0].shape
             if cell.shape != shape:
                 allowed, got = f"of shape {shape}, as line 1", f"shape {cell.shape}"
                 raise input_error(f"{where}: {key}", allowed, got, "Mend the line.")
             rows[key].append(cell)
-        waiting += length
-        if waiting > PIECE:
-            stack()
-            waiting = 0
-    stack()
-    raw.arrays = {key: np.concatenate(parts) for key, parts in done.items()}
+            # Twice: the small arrays stand beside the whole for a while.
+            room.take(2 * cell.nbytes + _PER_ARRAY, length)
+    raw.arrays = {key: np.stack(values) for key, values in rows.items()}
     raw.split = raw.arrays.pop("split", None)
     return raw
 
