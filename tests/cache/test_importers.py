@@ -227,44 +227,47 @@ def test_jsonl_of_logits(tmp_path, load):
         load("a.jsonl")
 
 
-def refused(load, match, *sources, **options):
+#: Arrays of a file, options -> what the message must match
+CONTRADICTORY = {
+    "axes that both fit": ({"logits": X[:K], "labels": Y[:K]}, {}, "--axes"),
+    "labels too few": ({"logits": X, "labels": Y[:-1]}, {}, "79 labels"),
+    "prefix on some": ({"logits": X, "labels": Y, "test_logits": X}, {}, "prefix"),
+    "val and fit": ({"val_logits": X, "fit_logits": X}, {}, "val and fit mean the same"),
+    "probabilities": ({"logits": P, "labels": Y}, {}, "kind='probabilities'"),
+    "logits": ({"probs": X, "labels": Y}, {}, "kind='logits'"),
+    "no outputs": ({"weights": X}, {}, "labels .*weights"),
+    "costs fall": ({"logits": X, "labels": Y, "costs": [3, 2, 1]}, {}, "--cost-kind standalone"),
+    "costs too few": ({"logits": X, "labels": Y}, {"costs": [1, 2], "axes": "NKC"}, "3 numbers"),
+    "no such cost": ({"logits": X, "costs": COSTS}, {"costs": "latency"}, "one of cost"),
+    "one cost": ({"logits": X, "labels": Y, "cost": 1.0}, {}, r"of shape \(3,\).*one number"),
+    "correct": ({"conf": CONF, "pred": PRED, "labels": Y, "correct": ~CORRECT}, {}, "correct.*row 0"),
+    "kind": ({"conf": CONF, "pred": PRED}, {"kind": "logit"}, "kind"),
+    "kind of others": ({"conf": CONF, "pred": PRED}, {"kind": "logits"}, "outputs|logits"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONTRADICTORY)
+def test_undecidable_or_contradictory_sources(tmp_path, load, name):
+    arrays, options, match = CONTRADICTORY[name]
+    np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(InputError, match=match):
-        load(*sources, **options)
+        load("a.npz", **options)
 
 
-def test_undecidable_or_contradictory_sources(tmp_path, load):
-    def save(**arrays):
-        np.savez(tmp_path / "a.npz", **arrays)
-
-    save(logits=X[:K], labels=Y[:K])
-    refused(load, "--axes", "a.npz")
+def test_what_is_stated_decides(tmp_path, load):
+    np.savez(tmp_path / "a.npz", logits=X[:K], labels=Y[:K])
     assert load("a.npz", axes="NKC").data.exits == K
-    save(logits=X, labels=Y[:-1])
-    refused(load, "79 labels", "a.npz")
-    save(logits=X, labels=Y, test_logits=X)
-    refused(load, "prefix", "a.npz")
-    save(val_logits=X, fit_logits=X, val_labels=Y)
-    refused(load, "val and fit mean the same", "a.npz")
-    save(val_logits=X, val_labels=Y)
-    refused(load, "fit=", f"fit={tmp_path}/a.npz")
-    save(logits=P, labels=Y)
-    refused(load, "kind='probabilities'", "a.npz")
-    save(probs=X, labels=Y)
-    refused(load, "kind='logits'", "a.npz")
+    np.savez(tmp_path / "a.npz", probs=X, labels=Y)
     assert load("a.npz", kind="logits").data.kind == "logits"
-    save(weights=X)
-    refused(load, "labels .*weights", "a.npz")
-    save(logits=X, labels=Y, costs=[3, 2, 1])
-    refused(load, "--cost-kind standalone", "a.npz")
-    refused(load, "3 numbers", "a.npz", costs=[1, 2], axes="NKC")
-    refused(load, "one of cost", "a.npz", costs="latency")
-    save(conf=CONF, pred=PRED, labels=Y, correct=~CORRECT)
-    refused(load, "correct.*row 0", "a.npz")
-    refused(load, "kind", "a.npz", kind="logit")
-    refused(load, "outputs|logits", "a.npz", kind="logits")
-    refused(load, "missing", "gone.npz")
+    np.savez(tmp_path / "a.npz", val_logits=X, val_labels=Y)
     (tmp_path / "a.pkl").write_bytes(b"")
-    refused(load, r"\.parquet", "a.pkl")
+    for source, match in (
+        (f"fit={tmp_path}/a.npz", "fit="),
+        ("gone.npz", "missing"),
+        ("a.pkl", r"\.parquet"),
+    ):
+        with pytest.raises(InputError, match=match):
+            load(source)
 
 
 TABLES = {
@@ -291,5 +294,6 @@ TABLES = {
 def test_tables_that_do_not_add_up(tmp_path, load, name, suffix):
     frame, match = TABLES[name]
     write_table(frame, tmp_path / f"a{suffix}")
-    refused(load, match, f"a{suffix}", unit="ms")
+    with pytest.raises(InputError, match=match):
+        load(f"a{suffix}", unit="ms")
     assert not (tmp_path / "out").exists()

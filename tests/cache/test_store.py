@@ -205,11 +205,18 @@ def test_a_manifest_is_refused(place, name):
         po.open_cache(place)
 
 
-def test_what_lists_a_shard_twice_or_is_no_cache_is_refused(place, tmp_path):
-    shards = json.loads((place / "manifest.json").read_text())["shards"]
-    edit(place, "shards", [*shards, shards[0]])
-    with pytest.raises(po.InputError, match="twice"):
-        po.open_cache(place)
+def test_what_is_changed_or_no_cache_is_refused(place, tmp_path):
+    file = place / "manifest.json"
+    content = json.loads(file.read_text())
+    for other, says in (
+        ({k: v for k, v in content.items() if k != "sha256"}, "sha256"),
+        (content | {"metadata": {"model": "y"}}, "changed after it was written"),
+        (content | {"sha256": "0" * 64}, "changed after it was written"),
+        (signed(content | {"shards": [*content["shards"], content["shards"][0]]}), "twice"),
+    ):
+        file.write_text(json.dumps(other))
+        with pytest.raises(po.InputError, match=says):
+            po.open_cache(place)
     for path in (tmp_path, tmp_path / "gone"):
         with pytest.raises(po.InputError, match="manifest"):
             po.open_cache(path)

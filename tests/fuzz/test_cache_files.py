@@ -23,7 +23,6 @@ from policyopt._cache.manifest import signed
 from policyopt._cache.reader import open_cache
 from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost
-from policyopt.runtime._errors import InputError
 from policyopt.runtime._outputs_file import read_arrays
 
 BATCH = 100
@@ -37,8 +36,7 @@ N, K, C = 6, 2, 3
 
 def made(place):
     """Write two caches: logits with features and contexts, and records with costs per sample."""
-    rng = np.random.default_rng(0)
-    costs = [Cost("compute", "MMACs", (1.0, 2.0))]
+    rng, costs = np.random.default_rng(0), [Cost("compute", "MMACs", (1.0, 2.0))]
     facts = {"metadata": {"model": "x", "depths": [1, 2]}, "contexts": ("a", "b")}
     with CacheWriter(place / "logits", costs=costs, **facts) as cache:
         for split in ("fit", "test"):
@@ -132,49 +130,28 @@ def test_caches(place):
     assert guard.cases * 0.01 < guard.loaded < guard.cases * 0.6, (guard.loaded, guard.cases)
 
 
-def test_manifests_know_any_change(place):
-    for directory in made(place):
-        file = directory / "manifest.json"
-        content = json.loads(file.read_text())
-        bare = {k: v for k, v in content.items() if k != "sha256"}
-        for other, says in (
-            (bare, "sha256"),
-            (content | {"version": 2}, "version' must be 1. Got 2"),
-            (content | {"metadata": {"model": "y"}}, "changed after it was written"),
-            (content | {"sha256": "0" * 64}, "changed after it was written"),
-        ):
-            file.write_text(json.dumps(other))
-            with pytest.raises(InputError, match=says):
-                open_cache(directory)
-
-
 def archive(compress=False):
     """Return an ``.npz`` file and its arrays."""
-    rng = np.random.default_rng(1)
+    rng, file = np.random.default_rng(1), io.BytesIO()
     arrays = {"logits": rng.normal(size=(K, N, C)).astype("f4"), "labels": rng.integers(0, C, N)}
-    file = io.BytesIO()
     (np.savez_compressed if compress else np.savez)(file, **arrays)
     return file.getvalue(), arrays
 
 
 def forged_member(draw, data):
     """Return an archive with one member's bytes damaged and its checksum right."""
-    out = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(data)) as old,
-        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new,
-    ):
-        names = old.namelist()
-        chosen = draw.choice(names)
-        for name in names:
+    out, old = io.BytesIO(), zipfile.ZipFile(io.BytesIO(data))
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
+        chosen = draw.choice(old.namelist())
+        for name in old.namelist():
             member = old.read(name)
             if name == chosen:  # the header, mostly: what it claims decides what is allocated
                 member = damaged(draw, member[:128]) + member[128:]
                 lies = (b"(9**9,)", b"(99999999999,)", b"(-6,)", b"(6, 0)", b"(3,)")
-                for old_shape in (b"(2, 6, 3)", b"(6,)"):
+                for shape in (b"(2, 6, 3)", b"(6,)"):
                     if draw.random() < 0.3:
-                        shape = draw.choice(lies)
-                        member = member.replace(old_shape, shape.ljust(len(old_shape)), 1)
+                        lie = draw.choice(lies).ljust(len(shape))
+                        member = member.replace(shape, lie, 1)
             new.writestr(name, member)
     return out.getvalue()
 
