@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cache_rows import CONF, COSTS, NAMES, PRED, P, X, Y, batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,13 +12,6 @@ from policyopt._cache.reader import open_cache
 from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost
 from policyopt.runtime._errors import InputError
-
-rng = np.random.default_rng(0)
-X = rng.normal(size=(40, 3, 5))
-Y = rng.integers(0, 5, 40)
-P = rng.dirichlet(np.ones(5), (40, 3))
-CONF = rng.random((40, 3))
-PRED = rng.integers(0, 5, (40, 3))
 
 
 def spoil(array, value, *at):
@@ -54,7 +48,7 @@ REFUSED = {
     "label C": ({"outputs": X, "labels": spoil(Y, 5, 9)}, "classes 0 to 4.*5 at row 9"),
     "label -2": ({"outputs": X, "labels": spoil(Y, -2, 9)}, "-1.*-2 at row 9"),
     "label 1.5": ({"outputs": X, "labels": spoil(Y + 0.0, 1.5, 9)}, "whole.*row 9"),
-    "too few labels": ({"outputs": X, "labels": Y[:-1]}, "labels.*40 rows"),
+    "too few labels": ({"outputs": X, "labels": Y[:-1]}, "labels.*60 rows"),
     "one-hot labels": ({"outputs": X, "labels": np.eye(5)[Y]}, "argmax"),
     "costs fall": ({"outputs": X, "costs": [3, 2, 1]}, "standalone"),
     "costs too few": ({"outputs": X, "costs": [1, 2]}, "exits.*2.*3"),
@@ -93,10 +87,10 @@ REFUSED = {
         "prediction == label.*row 0, exit 0",
     ),
     "no answer is wrong": (
-        {"confidence": CONF, "prediction": np.full((40, 3), -1), "correct": np.ones((40, 3))},
+        {"confidence": CONF, "prediction": np.full((60, 3), -1), "correct": np.ones((60, 3))},
         "-1 is wrong",
     ),
-    "correct 2": ({"confidence": CONF, "correct": np.full((40, 3), 2)}, "true or false"),
+    "correct 2": ({"confidence": CONF, "correct": np.full((60, 3), 2)}, "true or false"),
     "entropy": ({"confidence": CONF, "prediction": PRED, "entropy": -CONF - 1}, "nats"),
     "top_prob unsorted": (
         {"top_prob": np.sort(P, axis=2)[:, :, :2], "prediction": PRED},
@@ -106,6 +100,26 @@ REFUSED = {
         {"splits": {"fit": {"outputs": np.zeros((4, 2, 3)), "sample_costs": np.ones((4, 2))}}, "costs": [1, 2]},
         "'sample_costs' must be a mapping",
     ),
+    "splits of other widths": (
+        {"splits": {"fit": batch(9), "test": batch(9, features=[np.ones((9, d)) for d in (4, 1, 7)])}},
+        "widths 4, 2, 7. Got widths 4, 1, 7",
+    ),
+    "splits without features": (
+        {"splits": {"fit": batch(9), "test": batch(9, 1, features=None)}}, "widths 4, 2, 7. Got none",
+    ),
+    "context 3": (batch(20, context=np.full(20, 3), contexts=NAMES), r"0 to 2 \(clean, blur, noise\). Got 3 at row 0"),
+    "context -1": (batch(20, context=np.full(20, -1)), "from 0 to 0.*Got -1 at row 0"),
+    "context 0.5": (batch(20, context=np.full(20, 0.5), contexts=NAMES), r"Got 0.5 at row 0"),
+    "context NaN": (batch(20, context=np.full(20, np.nan)), r"Got nan at row 0"),
+    "context 5000": (batch(20, context=np.full(20, 5000)), r"Got 5000"),
+    "too few contexts": (batch(20, context=np.zeros(19, int)), r"each of the 20 rows. Got 19 context"),
+    "contexts of two axes": (batch(20, context=np.zeros((20, 1), int)), r"of shape \(n,\)"),
+    "no context": (batch(20, context=None, contexts=NAMES), "'context' must be given with every batch"),
+    "contexts of one name": (batch(20, contexts=("a", "a", "b")), "different names"),
+    "contexts with a space": (batch(20, contexts=("a", "b c")), "different names"),
+    "contexts in one text": (batch(20, contexts="abc"), "different names"),
+    "too many contexts": (batch(20, contexts=[f"n{e}" for e in range(1025)]), "0 to 1024"),
+    "features in one array": (batch(20, features=np.zeros((20, 3, 2))), "a list of K arrays"),
     "record and outputs": ({"outputs": X, "confidence": CONF, "prediction": PRED}, "kind='record'"),
 }  # fmt: skip
 
@@ -136,34 +150,36 @@ def test_writer_arguments(tmp_path, name):
         CacheWriter(tmp_path, **{"costs": [Cost("c", "ms", [1, 2, 4])], **arguments})
 
 
-def test_a_bad_batch_adds_nothing(tmp_path, logits, labels, costs):
+def test_a_bad_batch_adds_nothing(tmp_path):
     def refused(match, *args, **options):
         with pytest.raises(InputError, match=match):
             cache.append(*args, **options)
 
-    with CacheWriter(tmp_path / "a", costs=costs) as cache:
-        refused("A-Z", "a/b", logits, labels)
-        refused("exits", "fit", logits[:, :2], labels)
-        cache.append("fit", logits[:10], labels[:10])
-        refused("classes", "fit", logits[:, :, :4], labels)
-        refused("same ones", "fit", logits)
-        refused("pool", "pool", logits, labels)
-        refused("sample_costs", "fit", logits, labels, sample_costs={"ms": np.ones((60, 3))})
-        refused(
-            "row 13, exit 2 of split 'fit'", "fit", spoil(logits[10:20], np.nan, 3, 2), labels[:10]
-        )
-        cache.append("fit", logits[10:20], labels[10:20])
-    refused("with", "fit", logits, labels)
+    with CacheWriter(tmp_path / "a", costs=COSTS) as cache:
+        refused("A-Z", "a/b", X, Y)
+        refused("exits", "fit", X[:, :2], Y)
+        refused("'context' must be absent", "fit", X, Y, context=Y)
+        cache.append("fit", X[:10], Y[:10])
+        refused("classes", "fit", X[:, :, :4], Y)
+        refused("same ones", "fit", X)
+        refused("pool", "pool", X, Y)
+        refused("sample_costs", "fit", X, Y, sample_costs={"ms": np.ones((60, 3))})
+        refused("row 13, exit 2 of split 'fit'", "fit", spoil(X[10:20], np.nan, 3, 2), Y[:10])
+        cache.append("fit", X[10:20], Y[10:20])
+    refused("with", "fit", X, Y)
     found = open_cache(tmp_path / "a").splits["fit"].array("outputs")
-    np.testing.assert_array_equal(found, logits[:20])
-    with pytest.raises(InputError, match="at least 1"), CacheWriter(tmp_path / "b", costs=costs):
+    np.testing.assert_array_equal(found, X[:20])
+    with CacheWriter(tmp_path / "d", costs=COSTS, contexts=NAMES) as cache:
+        refused("with every batch, one of clean", "test", **batch(5, context=None))
+        cache.append("test", **batch(5))
+    with pytest.raises(InputError, match="at least 1"), CacheWriter(tmp_path / "b", costs=COSTS):
         pass
     assert not (tmp_path / "b").exists()
-    writer = CacheWriter(tmp_path / "c", costs=costs)
+    writer = CacheWriter(tmp_path / "c", costs=COSTS)
     match = "12 of the 60 rows of 'fit' standing also in 'test'"
     with pytest.raises(InputError, match=match), writer as cache:
-        cache.append("fit", logits)
-        cache.append("test", np.concatenate([logits[:12], logits[:60] + 1]))
+        cache.append("fit", X)
+        cache.append("test", np.concatenate([X[:12], X + 1]))
 
 
 def test_what_is_allowed():

@@ -19,6 +19,7 @@ import textwrap
 import zipfile
 from pathlib import Path
 
+import faults
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -37,6 +38,7 @@ from policyopt.runtime._sizes import FREE, VARIABLE, free_memory
 
 rng = np.random.default_rng(0)
 X, Y = rng.normal(size=(2, 12, 3)).astype(np.float32), rng.integers(0, 3, 12)
+room = faults.room
 MEASURED = pytest.mark.skipif(
     not Path("/proc/self/statm").exists(), reason="memory is measured by /proc"
 )

@@ -6,20 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cache_rows import CONF, CORRECT, NAMES, PRED, WIDTHS, C, K, N, P, X, Y, batch, keyed
 from safetensors.numpy import save_file
 
 from policyopt._cache.importers import import_sources
 from policyopt._cache.reader import open_cache
 from policyopt.runtime._errors import InputError
 
-N, K, C = 80, 3, 5
-rng = np.random.default_rng(0)
-X = rng.normal(size=(N, K, C)).astype(np.float32)
-Y = rng.integers(0, C, N)
-P = rng.dirichlet(np.ones(C), (N, K)).astype(np.float32)
-PRED = rng.integers(-1, C, (N, K))
-CONF = rng.random((N, K))
-CORRECT = Y[:, None] == PRED
 KNC = X.transpose(1, 0, 2)
 COSTS = [1.0, 2.0, 4.0]
 LONG = pd.DataFrame(
@@ -69,7 +62,7 @@ def test_npz_pool(tmp_path, load, order):
     assert data.split_names == ("fit", "calibrate", "test") and data.split_seed == 3
     assert data.metadata["names"] == ["a", "b", "c"]
     notes = "\n".join(report.notes)
-    assert f"axes read as {order} (fits 80 labels)" in notes
+    assert f"axes read as {order} (fits 60 labels)" in notes
     assert "read as cumulative" in notes and "unit unknown" in notes and "not known" not in notes
     assert open_cache(tmp_path / "out").fingerprint == data.fingerprint
 
@@ -190,7 +183,7 @@ def test_long_records(tmp_path, load, suffix):
     shuffled = LONG.iloc[np.random.default_rng(1).permutation(N * K)]
     write_table(shuffled, tmp_path / f"a{suffix}")
     report = load(f"a{suffix}", unit="MMACs")
-    assert {name: len(rows) for name, rows in report.data.splits.items()} == {"test": 50, "fit": 30}
+    assert {name: len(rows) for name, rows in report.data.splits.items()} == {"test": 30, "fit": 30}
     rows = report.data.splits["fit"]
     # samples stand in the order of their first row
     order = [int(q[1:]) for q in shuffled["sample"].unique() if int(q[1:]) < 30]
@@ -215,7 +208,7 @@ def test_wide_records(tmp_path, load, suffix):
 def test_jsonl_of_logits(tmp_path, load):
     lines = [
         json.dumps({"idx": i, "logits": X[i].tolist(), "label": int(Y[i]), "split": s})
-        for i, s in enumerate(["valid"] * 30 + ["test"] * 50)
+        for i, s in enumerate(["valid"] * 30 + ["test"] * 30)
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n\n")
     report = load("a.jsonl", costs="1,2,4", unit="layers", cost_kind="cumulative")
@@ -230,7 +223,7 @@ def test_jsonl_of_logits(tmp_path, load):
 #: Arrays of a file, options -> what the message must match
 CONTRADICTORY = {
     "axes that both fit": ({"logits": X[:K], "labels": Y[:K]}, {}, "--axes"),
-    "labels too few": ({"logits": X, "labels": Y[:-1]}, {}, "79 labels"),
+    "labels too few": ({"logits": X, "labels": Y[:-1]}, {}, "59 labels"),
     "prefix on some": ({"logits": X, "labels": Y, "test_logits": X}, {}, "prefix"),
     "val and fit": ({"val_logits": X, "fit_logits": X}, {}, "val and fit mean the same"),
     "probabilities": ({"logits": P, "labels": Y}, {}, "kind='probabilities'"),
@@ -273,7 +266,7 @@ def test_what_is_stated_decides(tmp_path, load):
 TABLES = {
     "no confidence": (LONG.drop(columns="conf"), "confidence"),
     "missing row": (LONG.drop(index=7), "sample q2, exit 1"),
-    "last row missing": (LONG.iloc[:-1], "sample q79, exit 2"),
+    "last row missing": (LONG.iloc[:-1], "sample q59, exit 2"),
     "double row": (pd.concat([LONG, LONG.iloc[[7]]]), "second row for sample q2, exit 1"),
     "exits from 1": (LONG.assign(exit=LONG["exit"] + 1), "0 to K-1"),
     "huge exit": (LONG.assign(exit=10**12), "0 to K-1"),
@@ -297,3 +290,111 @@ def test_tables_that_do_not_add_up(tmp_path, load, name, suffix):
     with pytest.raises(InputError, match=match):
         load(f"a{suffix}", unit="ms")
     assert not (tmp_path / "out").exists()
+
+
+# --- feature vectors and contexts --------------------------------------------------------------
+
+
+def as_npz(path, arrays):
+    np.savez(path, **arrays, contexts=np.array(NAMES))
+
+
+def as_npy(path, arrays):
+    np.save(path, arrays["val_logits"])
+    found = {k.removeprefix("val_"): a.tolist() for k, a in arrays.items() if k[:4] == "val_"}
+    del found["logits"]
+    path.with_suffix(".json").write_text(json.dumps(found | {"contexts": NAMES}))
+
+
+def as_pt(path, arrays):
+    """A list of the exits' vectors: their widths differ."""
+    found = {k: torch.tensor(a) for k, a in arrays.items() if "features" not in k}
+    for prefix in ("val", "test"):
+        given = [torch.tensor(arrays[f"{prefix}_features_{k}"]) for k in range(3)]
+        found[f"{prefix}_features"] = given
+    torch.save({**found, "contexts": list(NAMES)}, path)
+
+
+def as_stacked(path, arrays):
+    """One array of all exits' vectors, made as wide as the widest."""
+    found = {k: a for k, a in arrays.items() if "features" not in k}
+    for prefix in ("val", "test"):
+        given = [arrays[f"{prefix}_features_{k}"][:, :2] for k in range(3)]
+        found[f"{prefix}_features"] = np.stack(given)
+    as_npz(path, found)
+
+
+FORMS = {
+    ".npz": as_npz, ".npy": as_npy, ".pt": as_pt, "stacked.npz": as_stacked,
+    ".safetensors": lambda path, arrays: save_file(arrays, path),  # which holds numbers only
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_features_and_contexts_are_imported_and_shown(tmp_path, load, form, run):
+    path, names = tmp_path / f"a{form}", NAMES if form != ".safetensors" else ("0", "1", "2")
+    FORMS[form](path, keyed(40, 0, "val_") | keyed(30, 1, "test_"))
+    report = load(path.name, costs="1,2,3", unit="ms", axes="KNC")
+    widths = (2, 2, 2) if "stacked" in form else WIDTHS
+    assert report.data.contexts == names and report.data.feature_widths == widths
+    assert any("called 0, 1, 2" in note for note in report.notes) == (names[0] == "0")
+    rows = report.data.splits["pool" if form == ".npy" else "fit"]
+    context = batch(40)["context"]
+    np.testing.assert_array_equal(rows.array("context"), context)
+    for k, array in enumerate(batch(40)["features"]):
+        np.testing.assert_array_equal(rows.array(f"features:{k}"), array[:, : widths[k]])
+    code, out, _ = run("info", tmp_path / "out", "--format", "json")
+    found = json.loads(out)
+    assert code == 0 and found["contexts"] == list(names) and found["features"] == list(widths)
+    if form != ".npy":
+        fit = next(one for one in found["splits"] if one["split"] == "fit")
+        assert fit["context_share"] == pytest.approx(np.bincount(context, minlength=3) / 40)
+    told = run("info", tmp_path / "out")[1]
+    assert f"context: {', '.join(names)}" in told and f"width {widths[0]}," in told
+
+
+#: Arrays that a file has instead of its own -> what the message must match
+FEATURES = {
+    "exit missing": ({"features_1": None}, r"of every exit, 0 to 2.*missing \['features:1'\]"),
+    "exit too many": ({"features_3": np.ones((40, 2))}, r"superfluous \['features:3'\]"),
+    "row missing": ({"features_1": np.ones((39, 2))}, r"exit 1' must be of shape \(40, D\)"),
+    "one axis": ({"features_1": np.ones(40)}, r"exit 1' must be of shape"),
+    "no width": ({"features_1": np.ones((40, 0))}, r"exit 1' must be of shape"),
+    "NaN": ({"features_2": np.full((40, 7), np.nan)}, r"nan in column 0 at row 0 of"),
+    "overflow": ({"features_0": np.full((40, 2), 1e39)}, r"finite in float32"),
+    "text": ({"features_0": np.full((40, 2), "x")}, r"array of numbers"),
+    "one array too": ({"features": np.zeros((3, 40, 2))}, r"one array with axes KND"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_features_that_do_not_fit(tmp_path, load, name):
+    change, said = FEATURES[name]
+    np.savez(tmp_path / "a.npz", **{k: a for k, a in (keyed(40) | change).items() if a is not None})
+    with pytest.raises(InputError, match=said):
+        load("a.npz", unit="ms")
+    assert not (tmp_path / "out").exists()
+
+
+def test_tables_have_contexts_too(tmp_path, load):
+    row = {"logits": [[1, 2, 0], [3, 1, 0]], "label": 1, "context": 0}
+    files = {
+        "a.csv": ("conf_0,conf_1,pred_0,pred_1,label,context\n0.5,0.75,1,1,1,0\n0.6,0.9,0,2,2,1", [0, 1]),
+        "b.jsonl": (json.dumps(row) + "\n" + json.dumps(row | {"context": 2}), [0, 2]),
+    }  # fmt: skip
+    for name, (text, context) in files.items():
+        (tmp_path / name).write_text(text)
+        data = load(name, costs="1,2", shares={"test": 1.0}).data
+        assert data.splits["pool"].array("context").tolist() == context
+        assert data.contexts == ("0", "1", "2")[: context[-1] + 1]
+
+
+def test_files_that_disagree_about_contexts(tmp_path, load):
+    np.savez(tmp_path / "a.npz", **keyed(20), contexts=np.array(NAMES))
+    np.savez(tmp_path / "b.npz", **keyed(20, 1), contexts=np.array(NAMES[::-1]))
+    with pytest.raises(InputError, match="'contexts' must be the same in every file"):
+        load(f"fit={tmp_path}/a.npz", f"test={tmp_path}/b.npz")
+    named = {k: a for k, a in keyed(20).items() if k != "context"}
+    np.savez(tmp_path / "n.npz", **named, contexts=np.array(NAMES))
+    report = load("n.npz")
+    assert report.data.contexts == () and any("no row has one" in note for note in report.notes)

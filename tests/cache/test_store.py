@@ -10,9 +10,11 @@ import tempfile
 import textwrap
 from pathlib import Path
 
+import faults
 import numpy as np
 import pytest
 import torch
+from cache_rows import CONF, CORRECT, COSTS, NAMES, PRED, X, Y, batch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -20,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 import policyopt as po
 from policyopt._cache.manifest import MAX_BYTES, signed
 
+room = faults.room
 GONE = object()
 SHARD = r"fit-00000[-0-9a-f]*\.safetensors"
 
@@ -93,9 +96,11 @@ def test_what_is_written_is_read_back(room, kind, dtype, sizes, shard, cuts, see
     assert data.cost("c").values == tuple(np.cumsum(range(1, sizes[1] + 1)))
 
 
-def test_a_pool_is_divided_by_its_seed(tmp_path, record, costs):
-    with po.CacheWriter(tmp_path, costs=costs, kind="record") as cache:
-        cache.append("pool", **record)
+def test_a_pool_is_divided_by_its_seed(tmp_path):
+    with po.CacheWriter(tmp_path, costs=COSTS, kind="record") as cache:
+        cache.append(
+            "pool", labels=Y, prediction=PRED, confidence=CONF, correct=CORRECT & (PRED >= 0)
+        )
     data = po.open_cache(tmp_path)
     assert data.pooled and data.split_names == ("fit", "test")
     key, fit = data.rows("fit")
@@ -103,14 +108,14 @@ def test_a_pool_is_divided_by_its_seed(tmp_path, record, costs):
     assert set(data.rows("fit", seed=1)[1]) != set(fit)
 
 
-def test_any_axes_tensors_and_lists_mean_the_same(logits, labels, costs):
-    tensors = [torch.tensor(logits[:, k], requires_grad=True) for k in range(3)]
+def test_any_axes_tensors_and_lists_mean_the_same():
+    tensors = [torch.tensor(X[:, k], requires_grad=True) for k in range(3)]
     forms = [
-        (logits, "NKC"), (logits.transpose(1, 0, 2), "KNC"), (logits.transpose(2, 1, 0), "CKN"),
-        (logits.tolist(), "NKC"), ([logits[:, k] for k in range(3)], "NKC"), (tensors, "NKC"),
-        (torch.stack(tensors), "KNC"), (logits.transpose(1, 0, 2), None),
+        (X, "NKC"), (X.transpose(1, 0, 2), "KNC"), (X.transpose(2, 1, 0), "CKN"),
+        (X.tolist(), "NKC"), ([X[:, k] for k in range(3)], "NKC"), (tensors, "NKC"),
+        (torch.stack(tensors), "KNC"), (X.transpose(1, 0, 2), None),
     ]  # fmt: skip
-    found = [po.from_arrays(o, torch.tensor(labels), costs, axes=axes) for o, axes in forms]
+    found = [po.from_arrays(o, torch.tensor(Y), COSTS, axes=axes) for o, axes in forms]
     assert len({data.fingerprint for data in found}) == 1
 
 
@@ -136,11 +141,11 @@ def test_the_simple_way_loads_nothing_heavy(tmp_path):
 
 
 @pytest.fixture
-def place(tmp_path, logits, labels, costs):
-    with po.CacheWriter(tmp_path / "cache", costs=costs, shard_bytes=1500) as cache:
-        cache.append("fit", logits[:40], labels[:40])
-        cache.append("test", logits[40:], labels[40:])
-    return tmp_path / "cache"
+def place(tmp_path):
+    with po.CacheWriter(tmp_path / "c", costs=COSTS, contexts=NAMES, shard_bytes=1500) as cache:
+        cache.append("fit", **batch(40))
+        cache.append("test", **batch(20, 1))
+    return tmp_path / "c"
 
 
 def edit(place, *steps):
@@ -188,6 +193,15 @@ MANIFESTS = {
     "decreasing costs": (("costs", 0, "values", [3, 2, 1]), "decrease"),
     "cost of text": (("costs", 0, "values", ["a", 2, 3]), "number"),
     "per-sample cost not there": (("costs", 0, "values", None), r"Missing \['compute'\]"),
+    "widths of two exits": (("features", [4, 2]), "one width per exit"),
+    "other width": (("features", [4, 2, 8]), "widths 4, 2, 8. Got widths 4, 2, 7"),
+    "negative width": (("features", [4, 2, -7]), "a width of 1 or more"),
+    "bool for width": (("features", [4, 2, True]), "a width of 1 or more"),
+    "no widths": (("features", GONE), "none. Got widths 4, 2, 7"),
+    "fewer contexts": (("contexts", ["clean"]), "from 0 to 0"),
+    "contexts of one name": (("contexts", ["a", "a", "b"]), "different names"),
+    "numbers for contexts": (("contexts", [1, 2, 3]), "different names"),
+    "no names of contexts": (("contexts", GONE), "'context' must be absent"),
     "not an object": (b"[1]", "format"), "empty": (b"", "manifest"), "not text": (b"\xff\xfe", "manifest"),
     "cut": (b"{", "manifest"), "deep": (b"[" * 100_000, "manifest"), "NaN": (b'{"format": NaN}', "manifest"),
     "long number": (b"1" * 10_000, "manifest"), "too large": (b" " * (MAX_BYTES + 9), "manifest"),
