@@ -91,17 +91,23 @@ def visible(unit):
     return 0 < len(unit) <= 32 and unit.isprintable() and bool(unit.strip())
 
 
-def tell(*arguments):
-    """Run a command line; return its exit code and what it printed, which is found harmless."""
-    code, out, err = printed(*arguments)
+def tell(*arguments, run=None):
+    """Run a command line, here or as `run` does; return its exit code and what it printed, found harmless."""
+    code, out, err = (run or printed)(*arguments)
     harmless(code, out, err, arguments)
     return code, out, err
 
 
+def done(*arguments, run=None):
+    """Run a command line that must not be refused; return what it printed."""
+    code, out, err = tell(*arguments, run=run)
+    assert code == 0, (arguments, err)
+    return out
+
+
 def printed(*arguments):
     """Run a command line; return its exit code and what it printed."""
-    out, err = io.StringIO(), io.StringIO()
-    code = 0
+    out, err, code = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["policyopt", *map(str, arguments)])
         patch.setattr("policyopt._cli.app.app", PARSER)  # made once: it takes longer than a command
@@ -110,6 +116,13 @@ def printed(*arguments):
         except SystemExit as stop:
             code = stop.code or 0
     return code, out.getvalue(), err.getvalue()
+
+
+def process(*arguments):
+    """Run a command line as a process of its own; as `printed`."""
+    command = [sys.executable, "-m", "policyopt", *map(str, arguments)]
+    run = subprocess.run(command, check=False, capture_output=True, encoding="utf-8")
+    return run.returncode, run.stdout, run.stderr
 
 
 def harmless(code, out, err, arguments=()):
@@ -141,10 +154,8 @@ def provenance(text):
 
 
 def test_policies_are_exported_verified_and_shown(canary, place):
-    known = policies()
     names = ("records", "score max_prob", "mixture of one score", "score trust_score", "kept exits")
-    file, out = place / "p.json", place / "out"
-    seen = []
+    known, seen, file, out = policies(), [], place / "p.json", place / "out"
 
     @settings(max_examples=IN_PROCESS, **SETTINGS)
     @given(
@@ -154,15 +165,11 @@ def test_policies_are_exported_verified_and_shown(canary, place):
     def shown(name, told, unit, target):
         content = signed({**artifact(known[name]), "provenance": told, "unit": unit})
         file.write_text(json.dumps(content))
-        code, _, err = tell("info", file)
-        tell("info", file, "--format", "csv")
-        out_json = tell("info", file, "--format", "json")[1]
-        assert code == 0, err
-        assert json.loads(out_json)["provenance"] == json.loads(json.dumps(told))
-        export = ("export", file, "--out", out, "--to", target, "--rows", 4)
-        for command in (export, ("verify", out)):
-            code, _, err = tell(*command)
-            assert code == 0, (command, err)
+        for style in ("table", "csv", "json"):
+            found = done("info", file, "--format", style)
+        assert json.loads(found)["provenance"] == json.loads(json.dumps(told))
+        done("export", file, "--out", out, "--to", target, "--rows", 4)
+        done("verify", out)
         assert not canary.exists(), (told, unit)
         seen.append(name)
 
@@ -175,8 +182,7 @@ def test_policies_through_compilers_and_the_command_line(canary, place):
     if shutil.which("cc") is None:
         assert not os.environ.get("CI"), "continuous integration has a C compiler"
         pytest.skip("no C compiler")
-    known = artifact(policies()["score max_prob"])
-    drawn = []
+    known, drawn = artifact(policies()["score max_prob"]), []
 
     @settings(max_examples=COMPILED * 4, **SETTINGS)
     @given(provenance(texts(canary)), units(canary))
@@ -187,12 +193,9 @@ def test_policies_through_compilers_and_the_command_line(canary, place):
     for number, (told, unit) in enumerate(drawn[-COMPILED:]):
         file, out = place / f"{number}.json", place / f"{number}"
         file.write_text(json.dumps(signed({**known, "provenance": told, "unit": unit})))
-        for command in (
-            ("export", file, "--out", out, "--to", "python,c", "--rows", 4),
-            ("verify", out, "--require", "python,c"),
-        ):  # fmt: skip
-            code, _, err = (tell if number % 10 else process)(*command)
-            assert code == 0, (command, told, unit, err)
+        run = None if number % 10 else process
+        done("export", file, "--out", out, "--to", "python,c", "--rows", 4, run=run)
+        done("verify", out, "--require", "python,c", run=run)
         # Two languages read it for themselves, and say the unit as the file has it.
         assert runpy.run_path(str(out / "policy.py"))["UNIT"] == unit
         (out / "say.c").write_text(
@@ -206,14 +209,13 @@ def test_policies_through_compilers_and_the_command_line(canary, place):
         assert not canary.exists(), (told, unit)
 
 
-def process(*arguments):
-    """Run a command line as a process of its own; as `tell`."""
-    run = subprocess.run(
-        [sys.executable, "-m", "policyopt", *map(str, arguments)], check=False,
-        capture_output=True, encoding="utf-8",
-    )  # fmt: skip
-    harmless(run.returncode, run.stdout, run.stderr, arguments)
-    return run.returncode, run.stdout, run.stderr
+def tiers(unit, device, cloud):
+    """Return a file of tiers."""
+    return {
+        "model": {"input_bytes": 784, "cut_bytes": [10, 10], "unit": unit}, "currency": unit,
+        "tier": [{"name": device, "ms_per_unit": 1.0}, {"name": cloud, "ms_per_unit": 0.1}],
+        "link": [{"megabits_per_second": 8}],
+    }  # fmt: skip
 
 
 def with_text(draw, content, text):
@@ -231,43 +233,40 @@ def with_text(draw, content, text):
     return signed(content)
 
 
+def cache_of(folder, cost, rows=400, **facts):
+    """Write a cache, half of it to fit on."""
+    logits, labels = outputs(rows, 3, 3)
+    with po.CacheWriter(folder, costs=cost, **facts) as cache:
+        for split, part in (("fit", slice(0, rows // 2)), ("test", slice(rows // 2, rows))):
+            context = {"context": labels[part] % 2} if "contexts" in facts else {}
+            cache.append(split, logits[part], labels[part], **context)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A cache with contexts and metadata, and its manifest."""
+    """A cache with contexts and metadata."""
+    facts = {"metadata": {"model": "m", "why": {"a": "b"}}, "contexts": ["sun", "rain"]}
     folder = tmp_path_factory.mktemp("hostile") / "cache"
-    logits, labels = outputs(60, 3, 3)
-    cost = po.Cost("compute", "ms", (1, 2, 4))
-    facts = {"model": "m", "why": {"a": "b"}}
-    names = ["sun", "rain"]
-    with po.CacheWriter(folder, costs=cost, metadata=facts, contexts=names) as cache:
-        for split, rows in (("fit", slice(0, 30)), ("test", slice(30, 60))):
-            cache.append(split, logits[rows], labels[rows], context=labels[rows] % 2)
-    return folder
+    return cache_of(folder, po.Cost("compute", "ms", (1, 2, 4)), 60, **facts)
 
 
 def test_every_text_of_every_file(canary, place, small, tmp_path):
     """Loaders take it or refuse it by name; what is told of it is harmless."""
-    one = policies()["score max_prob"]
-    file = place / "file.json"
-    tier, online = place / "tier.json", place / "online.json"
+    one, file, manifest = policies()["score max_prob"], place / "file.json", small / "manifest.json"
+    tier, online, export = place / "tier.json", place / "online.json", place / "export"
     online_policies()["ucb1"].save(online)
     TierPolicy(one, "device", (0, 1), "cloud").save(tier)
-    manifest = small / "manifest.json"
-    export = place / "export"
     (place / "p.json").write_text(json.dumps(artifact(one)))
-    tell("export", place / "p.json", "--out", export, "--to", "python", "--rows", 4)
-    tiers = {
-        "model": {"input_bytes": 784, "cut_bytes": [10, 10], "unit": "ms"}, "currency": "EUR",
-        "tier": [{"name": "device", "ms_per_unit": 1.0}, {"name": "cloud", "ms_per_unit": 0.1}],
-        "link": [{"megabits_per_second": 8}],
-    }  # fmt: skip
+    done("export", place / "p.json", "--out", export, "--to", "python", "--rows", 4)
+    plan = ("plan", small, "--tiers", file, "--budget", 3, "--method", "none")
     files = {
         file: [
             (artifact(one), lambda: tell("info", file)),
             (json.loads(json.dumps(experts_to_dict(experts()))), lambda: tell("info", file)),
             (json.loads(online.read_text()), lambda: Online.load(file)),
             (json.loads(tier.read_text()), lambda: load_tier(file)),
-            (tiers, lambda: tell("plan", small, "--tiers", file, "--budget", 3, "--method", "none")),
+            (tiers("ms", "device", "cloud"), lambda: tell(*plan)),
         ],
         manifest: [(json.loads(manifest.read_text()), lambda: tell("info", small))],
         export / "manifest.json": [
@@ -321,61 +320,43 @@ def test_keys_and_names_of_imported_files(canary, tmp_path):
             more = ["--split", f"{text}=0.5,test=0.5".replace("\0", "")]
         if kind == "unit":
             more = ["--unit", text]
-        code = tell("import", source, "--out", tmp_path / "cache", "--overwrite", *more)[0]
-        if code == 0:
-            tell("info", tmp_path / "cache")
+        if tell("import", source, "--out", tmp_path / "cache", "--overwrite", *more)[0] == 0:
+            done("info", tmp_path / "cache")
 
     read()
-
-
-def halves(folder, unit):
-    """Write a cache of a unit, half of it to fit on."""
-    logits, labels = outputs(400, 3, 3)
-    with po.CacheWriter(folder, costs=po.Cost("compute", unit, (1, 2, 4))) as cache:
-        for split, rows in (("fit", slice(0, 200)), ("test", slice(200, 400))):
-            cache.append(split, logits[rows], labels[rows])
 
 
 @pytest.mark.parametrize("unit", ["$\\frac{$", "=1+1 [/red] {0} %s 漢字 🙂"])
 def test_pictures_tables_and_spreadsheets(canary, tmp_path, unit):
     """Units and methods that are mathematics to a picture, markup to a table, a formula to a spreadsheet."""
-    halves(tmp_path / "c$x$", unit)
-    fitted = po.fit(po.open_cache(tmp_path / "c$x$"), 2.5, "max_prob")
-    fitted.policy.save(tmp_path / "p.json")
-    content = json.loads((tmp_path / "p.json").read_text())
+    data = cache_of(tmp_path / "c$x$", po.Cost("compute", unit, (1, 2, 4)))
+    file = tmp_path / "p.json"
+    po.fit(po.open_cache(data), 2.5, "max_prob").policy.save(file)
+    content = json.loads(file.read_text())
     for method in (f"{unit}\n$\\bad{{$", "\x1b[31m$"):
         content["provenance"] |= {"method": method, "chosen": {"method": method}}
-        (tmp_path / "p.json").write_text(json.dumps(signed(content)))
-        given = (tmp_path / "p.json", tmp_path / "c$x$")
+        file.write_text(json.dumps(signed(content)))
+        done("evaluate", file, data, "--format", "csv")
         for command in (
-            ("evaluate", *given), ("evaluate", *given, "--format", "csv"), ("calibration", given[1], "--policy", given[0]),
-            ("explain", *given, "--out", tmp_path / "e", "--reference", tmp_path / "p.json"),
+            ("evaluate", file, data), ("calibration", data, "--policy", file),
+            ("explain", file, data, "--out", tmp_path / "e", "--reference", file),
         ):  # fmt: skip
-            code, out, err = tell(*command)
-            assert code == 0, err
-        assert unit in out or "csv" in command
-    told = ("curve", given[1], "--methods", "max_prob", "--budgets", "2", "--out", tmp_path / "g")
-    code, _, err = tell(*told)
-    assert code == 0, err
+            out = done(*command)
+        assert unit in out
+    done("curve", data, "--methods", "max_prob", "--budgets", "2", "--out", tmp_path / "g")
     drawn = {path.name for path in tmp_path.glob("*/*.png")}
     assert drawn >= {"curve.png", "exits.png", "changes.png"}
 
 
 def test_pictures_of_plans_and_simulations(canary, tmp_path):
     unit = "$\\frac{$"
-    halves(tmp_path / "c", unit)
-    tiers = {
-        "model": {"input_bytes": 784, "cut_bytes": [10, 10], "unit": unit}, "currency": unit,
-        "tier": [{"name": "_$\\bad{$", "ms_per_unit": 1.0}, {"name": "[/b] =1", "ms_per_unit": 0.1}],
-        "link": [{"megabits_per_second": 8}],
-    }  # fmt: skip
-    (tmp_path / "t.json").write_text(json.dumps(tiers))
+    data = cache_of(tmp_path / "c", po.Cost("compute", unit, (1, 2, 4)))
+    (tmp_path / "t.json").write_text(json.dumps(tiers(unit, "_$\\bad{$", "[/b] =1")))
     for command in (
-        ("plan", tmp_path / "c", "--tiers", tmp_path / "t.json", "--budget", 3, "--method", "none"),
-        ("simulate", tmp_path / "c", "--rounds", 100, "--repetitions", 2, "--arms", 2),
+        ("plan", data, "--tiers", tmp_path / "t.json", "--budget", 3, "--method", "none"),
+        ("simulate", data, "--rounds", 100, "--repetitions", 2, "--arms", 2),
     ):
-        code, out, err = tell(*command, "--out", tmp_path / command[0])
-        assert code == 0, err
+        out = done(*command, "--out", tmp_path / command[0])
         assert command[0] == "plan" or unit in out
         assert list((tmp_path / command[0]).glob("*.png"))
 
