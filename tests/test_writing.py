@@ -222,6 +222,25 @@ def child(work):
         os.close(say)
 
 
+def forked(work):
+    """Return what a function says in a forked child; None where it is refused."""
+    read, say = os.pipe()
+    pid = faults.fork()
+    if not pid:
+        try:
+            signal.alarm(20)
+            with suppress(po.InputError):
+                os.write(say, json.dumps(work()).encode())
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(say)
+    with os.fdopen(read, "rb") as file:
+        found = json.loads(file.read() or "null")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    return found
+
+
 def test_a_second_writer_is_refused_by_name(tmp_path):
     """Nested, and in another thread or process; the first one's rows are there."""
     place = tmp_path / "cache"
@@ -275,14 +294,8 @@ def test_a_fork_holds_nothing_and_writes_nothing(tmp_path):
         os.kill(int(pid), signal.SIGKILL)
     with po.CacheWriter(place, costs=COSTS, overwrite=True) as cache:
         cache.append("fit", *arrays(3, 30))
-        pid = faults.fork()
-        if not pid:  # as a worker whose code falls out of the block
-            try:
-                cache.__exit__(None, None, None)
-            except po.InputError:
-                os._exit(7)
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        # As a worker whose code falls out of the block.
+        assert forked(lambda: cache.__exit__(None, None, None) or "done") is None
         assert len(po.open_cache(place).splits["fit"]) == 40
     assert len(po.open_cache(place).splits["fit"]) == 30
 
@@ -602,45 +615,32 @@ def test_the_counter_in_a_file_never_goes_backwards(room):
 @pytest.mark.parametrize("steering", ["thompson", "ucb1"])
 def test_forks_while_threads_serve(steering, tmp_path):
     """No child hangs; what it goes on from is whole; its arms are others than its siblings'."""
-    one, stop = online(steering), threading.Event()
-    count = counting()
+    one, stop, count = online(steering), threading.Event(), counting()
 
-    def work():
+    def serving():
         while not stop.is_set():
             serve(one)
             count()
 
-    threads, found = [threading.Thread(target=work) for _ in range(4)], []
+    def work():
+        assert one.requests == one.state()["player"]["rounds"]
+        arms = serve(one, 60)
+        one.save(tmp_path / f"{os.getpid()}.json")
+        again = Online.load(tmp_path / f"{os.getpid()}.json")
+        assert (again.stream, again.requests) == (one.stream, one.requests)
+        return arms, one.stream, count()
+
+    threads = [threading.Thread(target=serving) for _ in range(4)]
     for thread in threads:
         thread.start()
     try:
-        for _ in range(20):
-            read, say = os.pipe()
-            pid = faults.fork()
-            if not pid:
-                try:
-                    signal.alarm(20)
-                    state = one.state()
-                    assert one.requests == state["player"]["rounds"]
-                    arms = serve(one, 60)
-                    one.save(tmp_path / f"{os.getpid()}.json")
-                    again = Online.load(tmp_path / f"{os.getpid()}.json")
-                    assert (again.stream, again.requests) == (one.stream, one.requests)
-                    os.write(say, json.dumps([arms, one.stream, count()]).encode())
-                    os._exit(0)
-                finally:
-                    os._exit(1)
-            os.close(say)
-            with os.fdopen(read, "rb") as file:
-                found.append(json.loads(file.read() or "null"))
-            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        found = [forked(work) for _ in range(20)]
     finally:
         stop.set()
         for thread in threads:
             thread.join()
     arms, streams, numbers = zip(*found, strict=True)
-    assert len(set(streams)) == len(found) and one.stream == 0
-    assert len(set(numbers)) == len(found)
+    assert len(set(streams)) == len(set(numbers)) == len(found) and one.stream == 0
     if steering != "ucb1":  # which draws nothing
         assert len({tuple(a) for a in arms}) > len(found) * 0.9
 
