@@ -328,9 +328,6 @@ def to_data(
     )  # fmt: skip
 
 
-# --- rows in two splits ------------------------------------------------------------------------
-
-
 def refuse_overlap(splits: Mapping[str, Rows]) -> None:
     """Refuse fit, calibrate and test splits that share rows: two at least, and 5 % of the smaller.
 

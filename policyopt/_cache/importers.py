@@ -189,9 +189,6 @@ def _write(writer: CacheWriter, parts: list[Part], progress: Progress | None) ->
             raise InputError(f"{part.source}: {error}") from error
 
 
-# --- files -------------------------------------------------------------------------------------
-
-
 def _listed(sources: Any) -> list[tuple[str | None, Path]]:
     """Divide ``SPLIT=PATH``; a file whose own name holds a ``=`` is let be."""
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
@@ -251,9 +248,6 @@ def _label_arrays(labels: Any, allow_pickle: bool = False) -> dict[str | None, A
             value = raw.arrays[keys[0]]
         arrays[split] = blocks.to_numpy("labels", value)
     return arrays
-
-
-# --- what the parts have in common -------------------------------------------------------------
 
 
 @dataclass

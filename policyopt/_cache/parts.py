@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._cache.blocks import ROW_NUMBERS, check_axes, rows_first
+from policyopt._cache.blocks import ROW_NUMBERS, check_axes, orient, rows_first
 from policyopt._cache.data import FEATURES_PREFIX, KINDS, MAX_EXITS, POOL, check_name
-from policyopt.runtime._errors import input_error
+from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._typing import Array
 
 #: Names a file may use, and the name each has in `Rows` (or its role).
@@ -144,9 +144,6 @@ def _plain(value: Any) -> Any:
     return f"{type(value).__name__}, not kept"
 
 
-# --- one part per split ------------------------------------------------------------------------
-
-
 @dataclass
 class Part:
     """The rows of one split: arrays by role as they stand in the file, then (`turn`) as in `Rows`."""
@@ -265,22 +262,16 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
         part.arrays["labels"] = labels = labels.reshape(-1)
     count = None if labels is None or not labels.ndim else len(labels)
     axes = _find_axes(part, lead, count, hint, where, notes)
-    arrays: dict[str, Array] = {}
-    for role, array in part.arrays.items():
-        if role in ROW_NUMBERS:  # one number per row, however the axes lie
-            arrays[role] = array
-        if role in ROW_NUMBERS or role.startswith("features"):
-            continue
-        outputs = deep and role == key
-        order = axes if outputs or role == "top_prob" else axes.replace("C", "")
-        if array.ndim != len(order):
-            argument, step = f"{part.source}: {role}", "Save it like the others."
-            raise input_error(argument, f"of axes {order}", f"shape {array.shape}", step)
-        turned = rows_first(array, order)
-        if role == "conf_logprob":
-            with np.errstate(over="ignore"):
-                turned, role = np.exp(turned.astype(np.float64)), "confidence"
-        arrays["outputs" if outputs else role] = turned
+    arrays = {role: a for role, a in part.arrays.items() if not role.startswith("features")}
+    if deep:
+        arrays["outputs"] = arrays.pop(key)
+    if "conf_logprob" in arrays:
+        with np.errstate(over="ignore"):
+            arrays["confidence"] = np.exp(arrays.pop("conf_logprob").astype(np.float64))
+    try:
+        arrays = orient(arrays, axes)
+    except InputError as error:
+        raise InputError(f"{part.source}: {error}") from error
     n, exits = arrays["outputs" if deep else "confidence"].shape[:2]
     part.arrays = arrays | _features(part, exits, axes)
     for name, cost in part.costs.items():

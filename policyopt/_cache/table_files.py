@@ -53,9 +53,6 @@ def lines_of(path: Path) -> Iterator[bytes]:
             yield line
 
 
-# --- .csv --------------------------------------------------------------------------------------
-
-
 def read_csv(path: Path) -> Raw:
     """Read comma-separated records with a header line."""
     pandas = need("pandas", "fit", "to read .csv files")
@@ -98,9 +95,6 @@ def _longest(path: Path, count: int) -> int:
         allowed, got = f"of {count} cells, as the header", f"more in {where}"
         raise input_error(f"{path.name}: rows", allowed, got, "Mend header or rows.")
     return longest
-
-
-# --- .jsonl ------------------------------------------------------------------------------------
 
 
 def read_jsonl(path: Path) -> Raw:
@@ -200,9 +194,6 @@ def _cell(value: Any, role: str, argument: str) -> Array:
         raise input_error(argument, allowed, got, "Mend the line.")
     with np.errstate(over="ignore"):  # becomes inf, which the value checks refuse by name
         return array.astype(np.float32) if axes == 2 else array
-
-
-# --- .parquet ----------------------------------------------------------------------------------
 
 
 def read_parquet(path: Path) -> Raw:

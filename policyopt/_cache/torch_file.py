@@ -231,9 +231,6 @@ def _dense(argument: str, tensor: Any, torch: Any) -> Array:
         raise input_error(argument, "a tensor of numbers", f"{error}", step) from error
 
 
-# --- the pickle --------------------------------------------------------------------------------
-
-
 class _OddPickle(Exception):
     """Holds what a pickle has that `torch.save` does not write for tensors, lists, dicts, numbers and texts."""
 

@@ -195,16 +195,6 @@ def test_long_records(tmp_path, load, suffix):
     assert "'prompt' ignored" in "\n".join(report.notes)
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_wide_records(tmp_path, load, suffix):
-    write_table(WIDE, tmp_path / f"a{suffix}")
-    report = load(f"a{suffix}", cost_kind="standalone")
-    rows = report.data.splits["pool"]
-    np.testing.assert_array_equal(rows.array("labels"), Y)
-    np.testing.assert_allclose(rows.array("cost:latency_ms"), np.cumsum(CONF, 1), atol=1e-14)
-    assert report.data.kind == "record" and report.data.cost().unit == "ms"
-
-
 def test_jsonl_of_logits(tmp_path, load):
     lines = [
         json.dumps({"idx": i, "logits": X[i].tolist(), "label": int(Y[i]), "split": s})
