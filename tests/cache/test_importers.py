@@ -52,44 +52,49 @@ def outputs_are(report, split="pool", expected=X):
     np.testing.assert_array_equal(rows.array("outputs"), expected)
 
 
-@pytest.mark.parametrize("order", ["KNC", "NKC"])
-def test_npz_pool(tmp_path, load, order):
-    array = KNC if order == "KNC" else X
-    np.savez(tmp_path / "a.npz", logits=array, labels=Y, costs=COSTS, names=["a", "b", "c"], seed=1)
-    report = load("a.npz", shares={"fit": 0.25, "calibrate": 0.25, "test": 0.5}, seed=3)
-    outputs_are(report)
-    data = report.data
-    assert data.split_names == ("fit", "calibrate", "test") and data.split_seed == 3
-    assert data.metadata["names"] == ["a", "b", "c"]
-    notes = "\n".join(report.notes)
-    assert f"axes read as {order} (fits 60 labels)" in notes
-    assert "read as cumulative" in notes and "unit unknown" in notes and "not known" not in notes
+#: Arrays of an .npz, options -> outputs by split, unit and values of the cost, notes
+POOL = {"labels": Y, "costs": COSTS, "names": ["a", "b", "c"], "seed": 1}
+SHARES = {"shares": {"fit": 0.25, "calibrate": 0.25, "test": 0.5}, "seed": 3}
+SPLITS = {
+    "train_logits": KNC, "val_logits": KNC + 1, "val_labels": Y, "cal_logits": KNC + 2, "cal_labels": Y,
+    "test_logits": KNC + 3, "test_labels": Y, "fog_heavy_logits": KNC + 4, "weights": Y,
+    "costs": COSTS, "unit": "MMACs", "cost_kind": "standalone",
+}  # fmt: skip
+TRAINED = {"train_logits": X, "train_labels": Y, "test_logits": X + 1, "test_labels": Y}
+READ = {
+    "KNC": ({"logits": KNC, **POOL}, SHARES, {"pool": X}, ("units", (1, 2, 4)),
+            ["axes read as KNC (fits 60 labels)", "read as cumulative", "unit unknown"]),
+    "NKC": ({"logits": X, **POOL}, SHARES, {"pool": X}, ("units", (1, 2, 4)),
+            ["axes read as NKC (fits 60 labels)"]),
+    "prefixes and streams": (
+        SPLITS, {"axes": "KNC"},
+        {"train": X, "fit": X + 1, "calibrate": X + 2, "test": X + 3, "fog_heavy": X + 4}, ("MMACs", (1, 3, 7)),
+        ["'fog_heavy' shares the labels of test", "'weights' is not known"],
+    ),
+    "training rows where nothing else fits": (
+        TRAINED, {}, {"fit": X, "test": X + 1}, ("exits", (1, 2, 3)),
+        ["held-out rows (val_) are better", "NO COSTS STATED"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+def test_npz(tmp_path, load, name):
+    arrays, options, splits, (unit, values), notes = READ[name]
+    np.savez(tmp_path / "a.npz", **arrays)
+    report = load("a.npz", **options)
+    data, told = report.data, "\n".join(report.notes)
+    assert set(data.splits) == set(splits)
+    for split, expected in splits.items():
+        outputs_are(report, split, expected)
+        if split != "train" or "train_labels" in arrays:
+            np.testing.assert_array_equal(data.splits[split].array("labels"), Y)
+    assert (data.cost().unit, data.cost().values) == (unit, values)
+    assert all(note in told for note in notes) and ("not known" in told) == ("weights" in arrays)
+    assert data.metadata.get("names") == arrays.get("names")
+    if "shares" in options:
+        assert data.split_names == ("fit", "calibrate", "test") and data.split_seed == 3
     assert open_cache(tmp_path / "out").fingerprint == data.fingerprint
-
-
-def test_npz_prefixes_and_streams(tmp_path, load):
-    np.savez(
-        tmp_path / "a.npz", costs=COSTS, unit="MMACs", cost_kind="standalone",
-        train_logits=KNC, val_logits=KNC + 1, val_labels=Y, cal_logits=KNC + 2, cal_labels=Y,
-        test_logits=KNC + 3, test_labels=Y, fog_heavy_logits=KNC + 4, weights=Y,
-    )  # fmt: skip
-    report = load("a.npz", axes="KNC")
-    assert set(report.data.splits) == {"train", "fit", "calibrate", "test", "fog_heavy"}
-    outputs_are(report, "fog_heavy", X + 4)
-    np.testing.assert_array_equal(report.data.splits["fog_heavy"].array("labels"), Y)
-    assert report.data.cost().values == (1, 3, 7) and report.data.cost().unit == "MMACs"
-    notes = "\n".join(report.notes)
-    assert "'fog_heavy' shares the labels of test" in notes and "'weights' is not known" in notes
-    assert not report.data.splits["train"].has("labels")
-
-
-def test_training_rows_serve_as_fit_where_nothing_else_does(tmp_path, load):
-    np.savez(tmp_path / "a.npz", train_logits=X, train_labels=Y, test_logits=X + 1, test_labels=Y)
-    report = load("a.npz")
-    assert set(report.data.splits) == {"fit", "test"}
-    assert "held-out rows (val_) are better" in "\n".join(report.notes)
-    assert "NO COSTS STATED" in "\n".join(report.notes)
-    assert report.data.cost().unit == "exits" and report.data.cost().values == (1, 2, 3)
 
 
 def test_two_files_are_two_splits(tmp_path, load):
@@ -116,10 +121,8 @@ def test_records_npz_with_log_confidence(tmp_path, load):
     rows = report.data.splits["pool"]
     assert rows.array("confidence")[5, 1] == 0
     np.testing.assert_allclose(rows.array("confidence")[6], CONF[6])
-    assert [(c.name, c.unit) for c in report.data.costs] == [
-        ("latency_ms", "ms"),
-        ("cost_usd", "USD"),
-    ]
+    found = [(c.name, c.unit) for c in report.data.costs]
+    assert found == [("latency_ms", "ms"), ("cost_usd", "USD")]
     np.testing.assert_allclose(rows.array("cost:latency_ms"), np.cumsum(CONF * 9, axis=1))
     assert len(report.data.metadata["mean_cost_usd"]) == K
 
