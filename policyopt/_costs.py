@@ -1,8 +1,7 @@
 """Costs and budgets: units, cumulative and standalone, the policy's own arithmetic.
 
-Inside policyopt a cost is always **cumulative**: ``c[k]`` is what a sample that leaves at
-exit k has paid in all. Standalone costs (each model of a cascade alone) are summed once,
-on the way in.
+Inside policyopt a cost is always **cumulative**: ``c[k]`` is what a sample that leaves at exit k
+has paid in all. Standalone costs (each model of a cascade alone) are summed once, on the way in.
 """
 
 from __future__ import annotations
@@ -216,15 +215,13 @@ def parse_budgets(budgets: int | float | str | Sequence[Budget], costs: Floats) 
         budgets = int(budgets)
     if isinstance(budgets, int):
         return [float(b) for b in positions(costs, budgets)]
-    if isinstance(budgets, float):
-        return [parse_budget(budgets, costs)]
-    given = budgets.split(",") if isinstance(budgets, str) else budgets
-    items: list[Any] = list(given) if isinstance(given, Iterable) else []
-    items = [item for item in items if str(item).strip()]
+    given: Any = [budgets] if isinstance(budgets, float) else budgets
+    given = given.split(",") if isinstance(given, str) else given
+    items = [b for b in (given if isinstance(given, Iterable) else ()) if str(b).strip()]
     if not items:
         step = "E.g. --budgets 9 or --budgets 20%,40%."
         raise input_error("budgets", "at least one budget", "none", step)
-    return [parse_budget(item, costs) for item in items]
+    return budget_list(items, costs)
 
 
 def unit_per_multiply_add(unit: str) -> float | None:
@@ -260,8 +257,7 @@ def overhead(
 ) -> Floats:
     """Return the cumulative cost of a policy's own arithmetic per exit, (K,), at `rate_of`'s rate.
 
-    Counted is what the answer rule and the score rules compute beyond the softmax, its largest
-    entries and the entropy, which belong to the exit's head.
+    The softmax, its largest entries and the entropy belong to the exit's head: they are not counted.
     """
     each = [
         answer.operations(k, classes) + sum(rule.operations(k, classes) for rule in rules)

@@ -376,5 +376,6 @@ def _hashes(rows: Rows) -> Ints:
     for _, block in rows.chunks(_PIECE_ROWS):
         flat = [block[name].reshape(len(block[name]), -1) for name in names]
         whole = [np.ascontiguousarray(array).view(np.uint8) for array in flat]
-        found += map(hash, map(bytes, np.concatenate(whole, axis=1)))
-    return np.array(found, np.int64)
+        hashes = map(hash, map(bytes, np.concatenate(whole, axis=1)))
+        found.append(np.fromiter(hashes, np.int64))
+    return np.concatenate(found)
