@@ -150,7 +150,7 @@ def _from_lists(path: Path, first: dict[str, Any]) -> Raw:
     """Read the lines one by one into small arrays."""
     raw, roles = Raw(path.name, axes="NKC"), dict[str, str]()
     for key in first:
-        role = "split" if key == "split" else _role(key)
+        role = _role(key)
         if role in (None, "metadata"):
             raw.note(f"field {key!r} ignored")
         else:
@@ -248,7 +248,7 @@ def _parquet_sizes(file: Any, group: int, used: list[str]) -> tuple[int, int]:
 
 def _role(name: str) -> str | None:
     """Return the role of a column's name; None where it is not known, or of one split only."""
-    known = parse_key(name)
+    known = ("", "split", "") if name == "split" else parse_key(name)
     return known[1] if known and not known[0] else None
 
 
@@ -257,7 +257,7 @@ def useful(column: object) -> bool:
     name = str(column).strip()
     match = _WIDE.fullmatch(name)
     role = (match and _role(match[1])) or _role(name)
-    return role not in (None, "metadata") or name in ("sample", "exit", "split")
+    return role not in (None, "metadata") or name in ("sample", "exit")
 
 
 def _gather(path: Path, columns: Sequence[str], pieces: Iterator[tuple[Any, int]]) -> Raw:
@@ -322,7 +322,7 @@ def _from_long(frame: Any, name: str) -> Raw:
     for column in frame.columns:
         if column in ("sample", "exit"):
             continue
-        role = "split" if column == "split" else _role(column)
+        role = _role(column)
         if role is None:
             raw.note(f"column {column!r} ignored")
             continue
@@ -395,9 +395,6 @@ def _numbers(column: Any, argument: str) -> Array:
             step = "Mend that cell; encode names of classes as whole numbers from 0."
             raise input_error(argument, "numbers", got, step)
         column = numbers
-    whole = not column.isna().any()
-    if column.dtype.kind in "iu" and whole:
-        return np.asarray(column.to_numpy(), dtype=np.int64)
-    if column.dtype.kind == "b" and whole:
-        return np.asarray(column.to_numpy(), dtype=bool)
+    if column.dtype.kind in "iub" and not column.isna().any():
+        return np.asarray(column.to_numpy(), bool if column.dtype.kind == "b" else np.int64)
     return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))

@@ -43,15 +43,3 @@ def test_each_file(tmp_path, file, options, rows, first, last):
         source = np.load(DATA / f"{file}.npz")
         np.testing.assert_allclose(data.cost().values, np.cumsum(source["costs"]))
         np.testing.assert_array_equal(pool.array("outputs"), source["logits"].swapaxes(0, 1))
-
-
-def test_two_files_two_splits(tmp_path):
-    sources = [f"fit={DATA}/mmlu_llama5_train.npz", f"test={DATA}/mmlu_llama5_test.npz"]
-    data = import_sources(sources, tmp_path / "out", cost_kind="standalone").data
-    assert {name: len(rows) for name, rows in data.splits.items()} == {"fit": 285, "test": 1531}
-    found = [(c.name, c.unit, c.values) for c in data.costs]
-    assert found == [("cost_usd", "USD", None), ("latency_ms", "ms", None)]
-    source = np.load(DATA / "mmlu_llama5_test.npz")
-    paid = data.splits["test"].array("cost:cost_usd")
-    np.testing.assert_allclose(paid[:, -1], source["cost_usd"].sum(axis=0))
-    np.testing.assert_array_equal(data.splits["test"].array("prediction"), source["pred"].T)
