@@ -262,7 +262,9 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
         part.arrays["labels"] = labels = labels.reshape(-1)
     count = None if labels is None or not labels.ndim else len(labels)
     axes = _find_axes(part, lead, count, hint, where, notes)
-    arrays = {role: a for role, a in part.arrays.items() if not role.startswith("features")}
+    # One number per row lies as it does, and feature vectors on their own.
+    alone = {role for role in part.arrays if role in ROW_NUMBERS or role.startswith("features")}
+    arrays = {role: a for role, a in part.arrays.items() if role not in alone}
     if deep:
         arrays["outputs"] = arrays.pop(key)
     if "conf_logprob" in arrays:
@@ -273,7 +275,8 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
     except InputError as error:
         raise InputError(f"{part.source}: {error}") from error
     n, exits = arrays["outputs" if deep else "confidence"].shape[:2]
-    part.arrays = arrays | _features(part, exits, axes)
+    numbers = {role: part.arrays[role] for role in ROW_NUMBERS if role in alone}
+    part.arrays = arrays | numbers | _features(part, exits, axes)
     for name, cost in part.costs.items():
         part.costs[name] = _turn_cost(f"{part.source}: {name}", cost, n, exits, axes)
 
