@@ -176,34 +176,30 @@ class _Walk:
 
     def over(self, argument: str, value: Any, depth: int = 0) -> None:
         """Go over a value, and refuse it before it is unfolded."""
+        items, size = (), 0
         if isinstance(value, self.torch.Tensor):
-            self._tensor(value)
-        elif isinstance(value, (list, tuple, dict)):
+            storage, size = value.untyped_storage(), value.numel() * value.element_size()
+            if size <= storage.nbytes():  # larger ones are views, which `_dense` refuses
+                left = self.left.get(storage.data_ptr(), storage.nbytes())
+                self.room.take(max(size - left, 0))
+                self.left[storage.data_ptr()] = max(left - size, 0)
+            return
+        if isinstance(value, (list, tuple, dict)):
             if depth == MAX_DEPTH:
                 allowed = f"nested at most {MAX_DEPTH} deep"
                 raise input_error(argument, allowed, "deeper", "Save a tensor.")
-            self._again(value, 64 * (1 + len(value)))
-            for item in value.values() if isinstance(value, dict) else value:
-                self.over(argument, item, depth + 1)
+            items = value.values() if isinstance(value, dict) else value
+            size = 64 * (1 + len(value))
         elif isinstance(value, (str, bytes)):
-            if len(value) > 64:
-                self._again(value, len(value))
+            size = len(value) if len(value) > 64 else 0
         elif not isinstance(value, (int, float, type(None), self.torch.dtype)):
             allowed = "a tensor, a number, a text, or lists and dicts of them"
             raise input_error(argument, allowed, type(value).__name__, "Save a tensor.")
-
-    def _again(self, value: Any, size: int) -> None:
-        """Count a value that was met before: once, it is in the bytes of the pickle."""
-        if id(value) in self.seen:
-            self.room.take(size)
-        self.seen.add(id(value))
-
-    def _tensor(self, tensor: Any) -> None:
-        storage, size = tensor.untyped_storage(), tensor.numel() * tensor.element_size()
-        if size <= storage.nbytes():  # larger ones are views, which `_dense` refuses
-            left = self.left.get(storage.data_ptr(), storage.nbytes())
-            self.room.take(max(size - left, 0))
-            self.left[storage.data_ptr()] = max(left - size, 0)
+        if size:  # once, it is in the bytes of the pickle
+            self.room.take(size if id(value) in self.seen else 0)
+            self.seen.add(id(value))
+        for item in items:
+            self.over(argument, item, depth + 1)
 
 
 def _value(argument: str, value: Any, torch: Any) -> Any:
