@@ -54,7 +54,6 @@ class Identity(AnswerRule):
     name = "plain"
 
     def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
-        """Return the exit's own logits."""
         return logits, state
 
 
@@ -80,11 +79,9 @@ class Combined(AnswerRule):
             )
 
     def start(self, samples: int, classes: int) -> State:
-        """Start without outputs, (n, 0, C)."""
         return (np.empty((samples, 0, classes), dtype=np.float32),)
 
     def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
-        """Return the weighted sum of the logits so far."""
         # Relative to the largest: a class that one exit rules out is unlikely, not impossible, else
         # exits that rule out each other's classes leave none.
         logits = np.maximum(logits - logits.max(axis=1, keepdims=True), FLOOR)
@@ -114,13 +111,11 @@ class Temperature(AnswerRule):
     temperatures: Any = array("K", least=LIMITS[0], most=LIMITS[1])
 
     def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
-        """Return the logits over the temperature, the largest moved to 0."""
         with np.errstate(over="ignore"):  # far below the largest is -inf: a class that cannot be
             below = logits - logits.max(axis=1, keepdims=True)
             return below / np.float32(self.temperatures[k]), state
 
     def operations(self, k: int, classes: int) -> float:
-        """One multiplication per class."""
         return float(classes)
 
 
@@ -138,7 +133,6 @@ class Vector(AnswerRule):
     bias: Any = array("K", "C", least=-1e6, most=1e6)
 
     def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
-        """Return the scaled log-probabilities."""
         log_prob = with_log_prob(reduce_logits(logits), logits).log_prob
         assert log_prob is not None
         with np.errstate(over="ignore"):

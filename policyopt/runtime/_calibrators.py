@@ -35,30 +35,18 @@ class Calibrator(Rule, ABC):
 
 
 class Platt(Calibrator):
-    """``sigmoid(slope[k] * logit(p) + offset[k])``.
-
-    Platt, Probabilistic outputs for support vector machines, 1999, on the score's log-odds.
-
-    Examples
-    --------
-    >>> Platt([1.0], [0.0]).curve(0, np.array([0.25, 0.9])).round(6)
-    array([0.25, 0.9 ])
-    """
+    """``sigmoid(slope[k] * logit(p) + offset[k])``: Platt, Probabilistic outputs for support vector machines, 1999."""
 
     name = "platt"
     slope: Any = array("K", least=0, most=_LARGEST)
     offset: Any = array("K", least=-_LARGEST, most=_LARGEST)
 
     def curve(self, k: int, top: Floats) -> Floats:
-        """Map top probabilities; see the class."""
         return sigmoid(self.slope[k] * log_odds(top) + self.offset[k])
 
 
 class Beta(Calibrator):
-    """``sigmoid(a[k] ln p - b[k] ln(1 - p) + c[k])``; a, b >= 0: the map never falls.
-
-    Kull, Silva Filho, Flach, Beta calibration, AISTATS 2017, eq. 1.
-    """
+    """``sigmoid(a[k] ln p - b[k] ln(1 - p) + c[k])``, never falling: Kull, Silva Filho, Flach, AISTATS 2017, eq. 1."""
 
     name = "beta"
     a: Any = array("K", least=0, most=_LARGEST)
@@ -66,7 +54,6 @@ class Beta(Calibrator):
     c: Any = array("K", least=-_LARGEST, most=_LARGEST)
 
     def curve(self, k: int, top: Floats) -> Floats:
-        """Map top probabilities; see the class."""
         p = np.clip(top, EDGE, 1 - EDGE)
         return sigmoid(self.a[k] * np.log(p) - self.b[k] * np.log1p(-p) + self.c[k])
 
@@ -75,11 +62,6 @@ class Isotonic(Calibrator):
     """A rising line through a few knots (top probability, that of being right) per exit, level beyond them.
 
     Zadrozny & Elkan, Transforming classifier scores into accurate multiclass probability estimates, KDD 2002.
-
-    Examples
-    --------
-    >>> Isotonic([[0.4, 0.8]], [[0.5, 0.9]]).curve(0, np.array([0.1, 0.6, 1.0]))
-    array([0.5, 0.7, 0.9])
     """
 
     name = "isotonic"
@@ -96,7 +78,6 @@ class Isotonic(Calibrator):
                 )  # fmt: skip
 
     def curve(self, k: int, top: Floats) -> Floats:
-        """Map top probabilities; see the class."""
         return np.interp(top, self.knots[k], self.values[k])
 
 
@@ -105,11 +86,6 @@ class Histogram(Calibrator):
 
     Zadrozny & Elkan, Obtaining calibrated probability estimates from decision trees and naive Bayesian
     classifiers, ICML 2001.
-
-    Examples
-    --------
-    >>> Histogram([[0.5]], [[0.3, 0.9]]).curve(0, np.array([0.4, 0.5]))
-    array([0.3, 0.9])
     """
 
     name = "histogram"
@@ -124,7 +100,6 @@ class Histogram(Calibrator):
                 raise input_error(what, "rising", edges.tolist(), "Check the policy.")
 
     def curve(self, k: int, top: Floats) -> Floats:
-        """Map top probabilities; see the class."""
         return lookup(self.values[k], np.searchsorted(self.edges[k], top, side="right"))
 
 
@@ -134,11 +109,5 @@ CALIBRATORS: dict[str, type[Calibrator]] = {
 
 
 def make_calibrator(name: str, params: Any) -> Calibrator:
-    """Build a calibrator from its name and parameters, as an artifact holds them.
-
-    Examples
-    --------
-    >>> make_calibrator("platt", {"slope": [1.0], "offset": [0.5]}).params()
-    {'slope': [1.0], 'offset': [0.5]}
-    """
+    """Build a calibrator from its name and parameters, as an artifact holds them."""
     return make(CALIBRATORS, "calibrator", name, params)

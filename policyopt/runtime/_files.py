@@ -65,17 +65,8 @@ def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
 def write_file(path: str | os.PathLike[str], data: bytes | str | Callable[[], bytes | str]) -> None:
     """Write a file whole or not at all: a reader, or a crash at any moment, leaves old or new.
 
-    Parameters
-    ----------
-    path : path-like
-        Replaced if it is a file; a link is followed. Its directory is made.
-    data : bytes, str (written as UTF-8), or callable
-        Called while no other writer of this kind can touch the file: what it finds there stays.
-
-    Raises
-    ------
-    InputError
-        The system refuses, `path` is no file, another process has been writing it for 10 s.
+    Replaced if it is a file; a link is followed; its directory is made. A callable is called while no other writer of
+    this kind can touch the file: what it finds there stays. Another process is waited for, 10 s.
     """
     with refusing(path):
         path = Path(os.path.realpath(path))
@@ -128,19 +119,10 @@ def sync_folder(path: Path) -> None:
 
 
 class FileLock:
-    """One writer at a time: a lock on a file, which the system frees when its process dies.
+    """One writer at a time: a lock on a file by what it guards, which the system frees when its process dies.
 
-    Writers in other threads, and nested in the same one, are kept out too. A forked child holds
-    nothing. The file goes when the lock is released; one that a dead process left is taken over.
-
-    Parameters
-    ----------
-    path : Path
-        The file to lock, made beside or in what it guards.
-    guarded : Path
-        What it guards, for errors.
-    patience : float
-        Seconds to wait for another holder.
+    Writers in other threads, and nested in the same one, are kept out too. A forked child holds nothing. The file goes
+    when the lock is released; one that a dead process left is taken over. Another holder is waited for `patience` s.
     """
 
     def __init__(self, path: Path, guarded: Path, patience: float = 0.0) -> None:

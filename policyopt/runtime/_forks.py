@@ -43,13 +43,7 @@ def tell_of_forks(served: Forked) -> None:
 
 
 def parted(stream: int, line: Line) -> int:
-    """Return the number of the stream that a child goes on with: 62 bits, of its own.
-
-    Examples
-    --------
-    >>> len({parted(stream, (fork,)) for stream in range(9) for fork in range(9)})
-    81
-    """
+    """Return the number of the stream that a child goes on with: 62 bits, of its own."""
     return int.from_bytes(hashlib.sha256(f"{stream} {line}".encode()).digest()[:8], "big") >> 2
 
 

@@ -174,10 +174,7 @@ def with_columns(
 
 
 def log_probabilities(output: ExitOutput) -> Floats:
-    """Return the logarithms of all class probabilities, (n, C) float64, at least `LOWEST`.
-
-    Contiguous, so that sums over classes run in the same order for one row as for many.
-    """
+    """Return the logarithms of all class probabilities, (n, C) float64, contiguous, at least `LOWEST`."""
     assert output.log_prob is not None  # the policy refuses records for rules that need it
     return np.maximum(output.log_prob.astype(np.float64, order="C", copy=False), LOWEST)
 

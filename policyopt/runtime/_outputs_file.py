@@ -34,26 +34,10 @@ _RECORD = {
 def read_outputs(
     path: str | Path, policy: Policy | ExpertPolicy, axes: str | None = None
 ) -> list[Any]:
-    """Return one entry per exit, as `Policy.decide` takes them.
+    """Return one entry per exit, as `Policy.decide` takes them: K arrays (N, C), or K record mappings.
 
-    Parameters
-    ----------
-    path : path-like
-        ``.npy`` with one array, or ``.npz`` with ``logits``, ``probs``, or records
-        (``pred``, ``conf`` and what the policy's score needs besides).
-    policy : Policy
-        Says how many exits (all of the model's) and classes to expect.
-    axes : {"KNC", "NKC"}, optional
-        Default: found from the policy's number of exits; needed where both would do.
-
-    Returns
-    -------
-    list of K arrays (N, C), or of K record mappings
-
-    Raises
-    ------
-    InputError
-        Not such a file, pickled content, or arrays that do not fit the policy.
+    ``.npy`` with one array, or ``.npz`` with ``logits``, ``probs``, or records (``pred``, ``conf`` and what the score
+    needs besides). `axes`, KNC or NKC, is needed where both would do.
     """
     path = Path(path)
     wanted = {key for keys in (*_KEYS.values(), *_RECORD.values()) for key in keys}

@@ -111,10 +111,7 @@ def looks_like_probabilities(output: object) -> bool:
 
 
 def refuse_probabilities(output: object, name: str) -> None:
-    """Refuse outputs whose first rows are probabilities where the policy takes logits.
-
-    A softmax of probabilities is nearly uniform, so that every sample would run the full model.
-    """
+    """Refuse probabilities where the policy takes logits: their softmax is nearly even, so all would run on."""
     if looks_like_probabilities(output):
         raise input_error(
             name, "logits, which the policy was fitted on",
@@ -148,10 +145,7 @@ def _check_record(columns: dict[str, Any], name: str) -> None:
 
 
 def as_array(output: object, name: str = "output") -> Array:
-    """Return `output` as an ndarray; torch tensors are detached and brought to the CPU.
-
-    Works by the tensor's own methods, so torch need not be imported (nor installed).
-    """
+    """Return `output` as an ndarray; torch tensors are detached and brought to the CPU, by their own methods."""
     if hasattr(output, "detach"):
         tensor = output.detach().cpu()  # type: ignore[attr-defined]
         if "bfloat16" in str(tensor.dtype):  # numpy has no such type

@@ -26,24 +26,7 @@ _SHARE = 0.75
 
 
 class Room:
-    """The bytes that one file may unpack to.
-
-    Parameters
-    ----------
-    argument, file : str
-        Names used in errors.
-    step : str
-        What to do besides raising the limit.
-
-    Examples
-    --------
-    >>> room = Room("SRC", "a.npz")
-    >>> room.take(1 << 20, 500)
-    >>> room.take(1 << 40, 500)
-    Traceback (most recent call last):
-        ...
-    policyopt.runtime._errors.InputError: 'SRC' must be a file that unpacks to at most...
-    """
+    """The bytes that one file may unpack to; `step` is what to do besides raising the limit."""
 
     def __init__(self, argument: str, file: str, step: str = "") -> None:
         self.argument, self.file, self.step = argument, file, step
@@ -84,10 +67,7 @@ def stated_limit() -> int | None:
 
 
 def free_memory() -> int | None:
-    """Return the bytes of memory that this process may still take, or None where nothing tells.
-
-    The least of what the system, the container (cgroup) and the process (``ulimit -v``) leave.
-    """
+    """Return the bytes that system, container (cgroup) and process (``ulimit -v``) leave; None where none tells."""
     found = [n for n in (_of_system(), _of_container(), _of_process()) if n is not None]
     return max(min(found), 0) if found else None
 

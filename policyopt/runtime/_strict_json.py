@@ -35,32 +35,10 @@ _PIECE = 1 << 20
 
 
 def read_plain(path: str | os.PathLike[str], argument: str, most: int, step: str = "") -> bytes:
-    """Return the bytes of a plain file, at most `most` of them.
+    """Return the bytes of a plain file, at most `most`; `argument` names it in errors, `step` says what else to do.
 
-    A link to a plain file is followed: the path is the user's own. Directories, pipes and devices
-    are refused, without waiting for a writer.
-
-    Parameters
-    ----------
-    path : path-like
-    argument : str
-        Name used in errors.
-    most : int
-        Largest size in bytes.
-    step : str
-        What to do where there is no such file.
-
-    Raises
-    ------
-    InputError
-        Missing, not a plain file, not readable, larger.
-
-    Examples
-    --------
-    >>> read_plain("nothing-here", "policy", 100)
-    Traceback (most recent call last):
-        ...
-    policyopt.runtime._errors.InputError: 'policy' must be a file. Got nothing-here (missing).
+    A link to a plain file is followed: the path is the user's own. Directories, pipes and devices are refused,
+    without waiting for a writer.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
@@ -91,31 +69,7 @@ def read_open(descriptor: int, argument: str, most: int) -> bytes:
 def parse(data: bytes, source: str, most: int, step: str, most_string: int = MAX_STRING) -> Any:
     """Read JSON strictly: UTF-8 without a mark, finite numbers, each key of an object once.
 
-    Parameters
-    ----------
-    data : bytes
-    source : str
-        Name used in errors.
-    most : int
-        Size limit of such files in bytes: sets how many values may stand in one.
-    step : str
-        What to do about a file that is refused.
-    most_string : int
-        Bytes of one string.
-
-    Raises
-    ------
-    InputError
-        Not JSON in the sense above, more or deeper than allowed.
-
-    Examples
-    --------
-    >>> parse(b'{"a": [1, 2.5]}', "x.json", 1000, "Fit and save it again.")
-    {'a': [1, 2.5]}
-    >>> parse(b'{"a": 1, "a": 2}', "x.json", 1000, "Fit and save it again.")
-    Traceback (most recent call last):
-        ...
-    policyopt.runtime._errors.InputError: 'x.json' must be JSON. Got the key 'a' twice. Fit and save it again.
+    `source` and `step` stand in errors; `most`, the limit of such files in bytes, sets how many values one may hold.
     """
     if data.startswith(codecs.BOM_UTF8):
         raise input_error(

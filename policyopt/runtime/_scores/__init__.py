@@ -143,13 +143,7 @@ def make_score(name: str, **params: Any) -> ScoreRule:
 
 
 def make_rule(name: str, params: Mapping[str, Any]) -> ScoreRule:
-    """Build a rule from its name and parameters, as an artifact holds them.
-
-    Examples
-    --------
-    >>> make_rule("entropy", {"classes": 10})
-    Entropy(classes=10)
-    """
+    """Build a rule from its name and parameters, as an artifact holds them."""
     if isinstance(name, str) and name not in RULES:
         load_plugins("policyopt.scores")
     step = (

@@ -73,15 +73,7 @@ class ScoreRule(Rule, ABC):
 def score_table(
     rule: ScoreRule, outputs: list[ExitOutput], samples: npt.NDArray[np.int64] | None = None
 ) -> Floats:
-    """Score all K exits of n samples (numbered 0..n-1 unless said), (n, K), as serving would.
-
-    Examples
-    --------
-    >>> from policyopt.runtime._outputs import reduce_record
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> score_table(MaxProb(), [reduce_record([1], [0.6]), reduce_record([1], [0.9])])
-    array([[0.6, 0.9]])
-    """
+    """Score all K exits of n samples (numbered 0..n-1 unless said), (n, K), as serving would."""
     n = len(outputs[0])
     state = rule.start(np.arange(n) if samples is None else samples)
     table = np.empty((n, len(outputs)), order="F")  # solvers read it exit by exit

@@ -25,12 +25,10 @@ class Patience(ScoreRule):
     name = "patience"
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
-        """Start with no earlier prediction and a counter of 0."""
         n = len(samples)
         return np.full(n, -1, dtype=np.int32), np.zeros(n)
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the counter after exit k."""
         before, counter = state
         agrees = (output.prediction == before) & (output.prediction >= 0)
         counter = np.where(agrees, counter + 1.0, 0.0)
@@ -48,19 +46,16 @@ class BEEM(ScoreRule):
     weights: Any = array("K", least=0)
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
-        """Start with no earlier prediction and nothing gathered."""
         n = len(samples)
         return np.full(n, -1, dtype=np.int32), np.zeros(n)
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return what the exits that agree have gathered, up to exit k."""
         before, gathered = state
         agrees = (output.prediction == before) & (output.prediction >= 0)
         gathered = np.where(agrees, gathered, 0.0) + self.weights[k] * output.confidence
         return gathered, (output.prediction, gathered)
 
     def operations(self, k: int, classes: int) -> float:
-        """One multiply-add."""
         return 1.0
 
 
@@ -73,11 +68,9 @@ class Vote(ScoreRule):
     name = "vote"
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
-        """Start with no votes, (n, 0)."""
         return (np.empty((len(samples), 0), dtype=np.int32),)
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Add exit k's vote and return the share of the leading class."""
         votes = np.concatenate([state[0], output.prediction[:, None]], axis=1)
         return _same(votes).sum(axis=1).max(axis=1) / (k + 1), (votes,)
 
@@ -97,7 +90,6 @@ class Agreement(ScoreRule):
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """Probabilities of a class that others voted for, where they are asked for."""
         return frozenset({"log_prob"}) if self.soft else frozenset()
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
@@ -130,7 +122,6 @@ class Agreement(ScoreRule):
         return agreement, self.start(np.zeros(n, dtype=np.int64))
 
     def operations(self, k: int, classes: int) -> float:
-        """Logarithms of all probabilities, where they are read."""
         return float(classes) if self.soft else 0.0
 
 
@@ -190,7 +181,6 @@ class Similarity(ScoreRule):
         return np.empty((len(samples), 0)), np.empty((len(samples), 0))
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the similarity after exit k."""
         before, distances = state
         log_q = log_probabilities(output)
         if k == 0:
@@ -232,7 +222,6 @@ class DDA(ScoreRule):
         return np.empty((len(samples), 0)), np.empty((len(samples), 0))
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Add exit k's prediction to the mean and return how near the exits are to it."""
         p = np.exp(log_probabilities(output))
         unit = p / _length(p)[:, None]
         total, units = (p, unit) if k == 0 else (state[0] + p, state[1] + unit)
@@ -244,7 +233,6 @@ class DDA(ScoreRule):
         return score, (total, units)
 
     def operations(self, k: int, classes: int) -> float:
-        """Exponentials, two lengths, two sums and a product over classes."""
         return 8.0 * classes
 
 

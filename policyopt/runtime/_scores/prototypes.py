@@ -23,10 +23,7 @@ _BLOCK = 1 << 15  # numbers held at a time: they stay in the processor's cache
 
 
 def vectors(output: ExitOutput, space: str) -> Floats:
-    """Return the vectors whose distances are measured, (n, D); a class that cannot be lies at -30, not -inf.
-
-    Logits as the exit (or its answer rule) gives them; of probabilities their logarithms.
-    """
+    """Return what is measured, (n, D): features, or logits (of probabilities logarithms), impossible classes at -30."""
     if space == "features":
         assert output.features is not None  # the policy asks for what its score needs
         return output.features.astype(np.float64)
@@ -59,11 +56,9 @@ class PrototypeRule(ScoreRule):
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """Columns read beyond prediction and confidence."""
         return frozenset({"features" if self.space == "features" else "log_prob"})
 
     def check(self, exits: int, classes: int) -> None:
-        """Refuse parameters of another number of exits or classes."""
         super().check(exits, classes)
         if classes and self.classes != classes:
             raise input_error("score", f"made for {classes} classes", self.classes, "Fit it again.")
@@ -94,10 +89,7 @@ class PrototypeRule(ScoreRule):
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def own_and_other(self, k: int, output: ExitOutput) -> tuple[Floats, Floats]:
-        """Return the distances to the predicted class and to the nearest other, (n,) each.
-
-        A class without points is infinitely far; so is that of a sample without an answer.
-        """
+        """Return the distances to the predicted class and the nearest other, (n,); infinite where it has no points."""
         near, which = self.class_distances(k, output), self._groups[k][0]
         mine = which == output.prediction[:, None]
         own = np.where(mine, near, np.inf).min(axis=1)
@@ -131,7 +123,6 @@ class E2CM(PrototypeRule):
             )
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the largest pseudo-probability at exit k."""
         if k == len(self.points):
             return np.ones(len(output)), state
         near = self.class_distances(k, output) / self.norm[k]
@@ -156,11 +147,9 @@ class DE3BERT(PrototypeRule):
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """Columns read beyond prediction and confidence."""
         return super().needs | {"entropy"}
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the certainty at exit k."""
         if k == len(self.points):
             return np.ones(len(output)), state
         ratio = distance_ratio(*self.own_and_other(k, output))
@@ -172,13 +161,7 @@ class DE3BERT(PrototypeRule):
 
 
 def distance_ratio(own: Floats, other: Floats) -> Floats:
-    """Return ``(1 + (own - other) / max(own, other)) / 2``, (n,): 1/2 where both are 0 or both infinite.
-
-    Examples
-    --------
-    >>> distance_ratio(np.array([1.0, 2.0, 3.0, 0.0]), np.array([4.0, 2.0, 0.0, 0.0]))
-    array([0.125, 0.5  , 1.   , 0.5  ])
-    """
+    """Return ``(1 + (own - other) / max(own, other)) / 2``, (n,): 1/2 where both are 0 or both infinite."""
     with np.errstate(invalid="ignore"):
         nearer = np.where(own == other, 1.0, np.minimum(own, other) / np.maximum(own, other))
     return np.where(own <= other, 0.5 * nearer, 1.0 - 0.5 * nearer)
@@ -196,7 +179,6 @@ class TrustScore(PrototypeRule):
     name = "trust_score"
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the bounded trust score at exit k."""
         if k == len(self.points):
             return np.ones(len(output)), state
         own, other = self.own_and_other(k, output)
