@@ -27,11 +27,10 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
 from policyopt._replay import replay
 from policyopt._table import Tables
-from policyopt.runtime._artifact import from_dict, to_dict
 from policyopt.runtime._errors import BudgetError, CheckError, InputError, input_error
 from policyopt.runtime._outputs import ExitOutput, reduce_logits, with_columns, with_log_prob
 from policyopt.runtime._parameters import Array, Choice, fields_of
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._policy import Policy, from_dict, to_dict
 from policyopt.runtime._scores import ScoreRule, make_rule, score_table
 from policyopt.runtime._typing import Floats, Ints
 

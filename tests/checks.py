@@ -24,8 +24,8 @@ from policyopt._methods.registry import ROWS, make_method
 from policyopt._methods.regression import of_own_fold
 from policyopt._replay import replay
 from policyopt._table import Tables
-from policyopt.runtime._artifact import to_dict
 from policyopt.runtime._errors import InputError
+from policyopt.runtime._policy import to_dict
 
 #: (check, method): why it does not apply.
 EXCEPTIONS = {

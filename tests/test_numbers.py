@@ -19,9 +19,9 @@ from policyopt._online.families import fit_family
 from policyopt._online.simulate import simulate
 from policyopt._table import Tables
 from policyopt._tiers import Goal, Tier, Tiers, certified_plan, make_plan
-from policyopt.runtime._artifact import from_dict
 from policyopt.runtime._checks import MAX_COST, MAX_SEED
 from policyopt.runtime._errors import BudgetError, InputError
+from policyopt.runtime._policy import from_dict
 from policyopt.runtime._strict_json import digest_of
 
 SEEDS = (-1, MAX_SEED + 1, 1 << 200, 1.0, True, None, "0", float("nan"))
@@ -112,7 +112,7 @@ def test_costs_beyond_range_are_refused_everywhere(costs, tmp_path, run):
     if costs[1] > MAX_COST:
         with pytest.raises(InputError, match="at most 1e"):
             po.from_arrays(logits, labels, np.tile(np.array(costs, float), (40, 1)))
-        policy = po.runtime._artifact.to_dict(po.fit(po.from_arrays(logits, labels, [1, 2]), 1.5, "max_prob").policy)  # fmt: skip
+        policy = po.runtime._policy.to_dict(po.fit(po.from_arrays(logits, labels, [1, 2]), 1.5, "max_prob").policy)  # fmt: skip
         body = {k: v for k, v in policy.items() if k != "sha256"} | {
             "costs": list(map(float, costs))
         }

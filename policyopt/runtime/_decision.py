@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ._errors import input_error
+from ._parameters import numbers
 from ._scores.base import ScoreRule
 from ._typing import Array, Bools, Floats, Ints
 
@@ -116,9 +117,8 @@ class Mixture:
     rule: ScoreRule | None = None
 
     def __post_init__(self) -> None:
-        array = np.array(self.thresholds, dtype=np.float64)
-        array.flags.writeable = False
-        object.__setattr__(self, "thresholds", array)
+        found = numbers("thresholds of the mixture", self.thresholds, 1)
+        object.__setattr__(self, "thresholds", found)
 
 
 class State:

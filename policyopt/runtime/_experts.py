@@ -5,6 +5,15 @@ context chooses the branches that were trained for such inputs, and the threshol
 them. One context for all samples, or the same policy in all contexts, decides exactly as
 `Policy.decide` does.
 
+A file of expert policies::
+
+    format      "policyopt-experts"
+    version     1
+    contexts    names of the contexts, in the order of their numbers
+    policies    one policy file's content per context
+    provenance  how they were found: method, budget, division of the budget, cache, versions
+    sha256      of all the above in canonical form
+
 References
 ----------
 R. G. Pacheco, F. D. V. R. Oliveira, R. S. Couto, "Early-exit deep neural networks for distorted
@@ -13,9 +22,11 @@ images: providing an efficient edge offloading", GLOBECOM 2021, arXiv:2108.09343
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,9 +35,11 @@ import numpy.typing as npt
 from ._checks import sample_numbers
 from ._decision import Decision, Decisions, State
 from ._errors import input_error
+from ._files import write_file
 from ._outputs import ExitOutput
-from ._policy import Policy
+from ._policy import Policy, from_dict, read_json, to_dict
 from ._reading import as_array, read_exits
+from ._strict_json import AGAIN, Form, to_text
 from ._typing import Array, Floats, Ints
 
 #: More contexts than this are some other number (a class, a row), not a context.
@@ -306,11 +319,9 @@ class ExpertPolicy:
             found.cost[rows] = part.cost
         return found
 
-    def save(self, path: Any) -> None:
-        """Write the artifact (JSON); see `policyopt.runtime._artifact`."""
-        from ._artifact import save_experts
-
-        save_experts(self, path)
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the artifact, one JSON file, atomically."""
+        write_file(path, to_text(experts_to_dict(self), "policy", MAX_EXPERTS_BYTES, indent=2))
 
 
 def policy_of(given: Any, single: bool = False, argument: str = "policy") -> Any:
@@ -417,3 +428,81 @@ def joined(answers: list[tuple[Ints, Any]], n: int) -> Array | None:
     for rows, logits in answers:
         joined[rows] = logits
     return joined
+
+
+EXPERTS = Form(
+    "a file of expert policies", "policyopt-experts", 1,
+    {
+        "format": str, "version": int, "contexts": list, "policies": list, "provenance": dict,
+        "sha256": str,
+    },
+    "`policyopt fit --experts` writes one.",
+)  # fmt: skip
+MAX_EXPERTS_BYTES = 64 << 20  # four times what one policy may take
+
+
+def experts_to_dict(policy: ExpertPolicy) -> dict[str, Any]:
+    """Return the file's content, checksum included."""
+    return EXPERTS.signed(
+        contexts=list(policy.contexts),
+        policies=[to_dict(one) for one in policy.policies],
+        provenance=dict(policy.provenance),
+    )
+
+
+def experts_from_dict(content: Any, source: str = "policy") -> ExpertPolicy:
+    """Build an expert policy from its file's content, checked; `source` names it in errors."""
+    EXPERTS.check(content, source)
+    given = content["policies"]
+    if not 1 <= len(given) <= MAX_CONTEXTS:
+        raise input_error(f"policies in {source}", f"1 to {MAX_CONTEXTS}", len(given), AGAIN)
+    names = checked_names(content["contexts"])
+    policies = tuple(from_dict(one, f"policy {e} of {source}") for e, one in enumerate(given))
+    return ExpertPolicy(names, policies, content["provenance"])
+
+
+def save_policy(policy: Any, path: str | os.PathLike[str]) -> None:
+    """Write the artifact, atomically.
+
+    Parameters
+    ----------
+    policy : Policy, or a fit that holds one
+    path : path-like
+        Replaced if it exists.
+
+    Raises
+    ------
+    InputError
+        Larger than what `load_policy` reads; the system refuses (disk full, no permission).
+    """
+    policy_of(policy, single=True).save(path)
+
+
+def save_experts(policy: ExpertPolicy, path: str | os.PathLike[str]) -> None:
+    """Write the artifact, atomically; replaced if it exists."""
+    policy.save(path)
+
+
+def load_experts(path: str | os.PathLike[str]) -> ExpertPolicy:
+    """Read an artifact of expert policies and check it.
+
+    Raises
+    ------
+    InputError
+        No such file, too large, not JSON, or no expert policies.
+    """
+    return experts_from_dict(read_json(path, MAX_EXPERTS_BYTES), Path(path).name)
+
+
+def load_any(path: str | os.PathLike[str]) -> Policy | ExpertPolicy:
+    """Read a policy file, of one policy or of expert policies, and check it.
+
+    Raises
+    ------
+    InputError
+        No such file, too large, not JSON, or neither.
+    """
+    content = read_json(path, MAX_EXPERTS_BYTES)
+    if isinstance(content, dict) and content.get("format") == EXPERTS.format:
+        return experts_from_dict(content, Path(path).name)
+    return from_dict(read_json(path), Path(path).name)  # under the limit of one policy

@@ -13,11 +13,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ._decision import Decisions
 from ._errors import InputError, input_error
-from ._experts import ExpertPolicy
+from ._experts import ExpertPolicy, checked_names, context_numbers, renumbered
 from ._policy import Policy
 from ._sizes import PIECE, Room
-from ._typing import Array
+from ._typing import Array, Ints
 
 _MOST_DEFLATED = 1040  # what deflate can make of a byte, 1032, and a little
 _MOST_HEADER = 10_000  # numpy's own limit, which it looks at after reading the header
@@ -293,3 +294,27 @@ def _header(file: Any, argument: str) -> tuple[tuple[int, ...], bool, np.dtype[A
             argument, "an array of numbers", f"dtype {dtype}, shape {shape}", "Convert it."
         )
     return shape, fortran, dtype
+
+
+def decide_file(
+    policy: Policy | ExpertPolicy, outputs: Any, path: str | os.PathLike[str]
+) -> Decisions:
+    """Decide for the outputs of a file, reading besides what the policy needs: features, contexts."""
+    features = read_features(Path(path), policy)
+    if isinstance(policy, ExpertPolicy):
+        return policy.decide(outputs, read_context(path, policy), features=features)
+    return policy.decide(outputs, features=features)
+
+
+def read_context(path: str | os.PathLike[str], policy: ExpertPolicy) -> Ints:
+    """Return the contexts of new samples, in the policy's own numbers."""
+    found, keys = read_arrays(path, {"context", "contexts"})
+    if "context" not in found:
+        raise input_error(
+            f"keys of {Path(path).name}", "with context, one number per sample", ", ".join(keys),
+            "The policy has thresholds for each context: save what the classifier said.",
+        )  # fmt: skip
+    if "contexts" not in found:
+        return context_numbers(found["context"], len(policy.contexts), np.size(found["context"]))
+    names = checked_names([str(name) for name in np.atleast_1d(found["contexts"])])
+    return renumbered(found["context"], names, policy.contexts)

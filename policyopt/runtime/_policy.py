@@ -2,21 +2,42 @@
 
 Evaluation replays `Policy.decide`; deployment calls `Policy.step`. Both compare the same
 float64 scores with the same thresholds: exit at the first k with ``score >= threshold``.
+
+A policy file holds exactly these fields::
+
+    format      "policyopt-policy"
+    version     1
+    kind        "logits" | "probabilities" | "record"
+    classes     C, 0 where records do not say
+    unit        unit of the costs
+    costs       K mean cumulative costs, the policy's own arithmetic included
+    overhead    K numbers: the part of them that is the policy's own arithmetic
+    kept        null | the K of the model's exits that the policy runs, ascending from 0
+    model_exits how many exits the model has
+    score       {"name": ..., "params": {...}}
+    answer      {"name": "plain" | ..., "params": {...}}
+    confidence  null | {"name": "platt" | ..., "params": {...}}: not used to decide
+    thresholds  K-1 numbers; 1e30 = never, -1e30 = always
+    mixture     null | {"thresholds": [...], "share": s, "seed": n, "score": null | {...}}
+    provenance  how it was found: method, configuration, budget, expected cost, cache, versions
+    sha256      of all the above in canonical form
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ._answers import AnswerRule, Identity
+from ._answers import AnswerRule, Identity, make_answer
 from ._arithmetic import coin
-from ._calibrators import Calibrator
+from ._calibrators import Calibrator, make_calibrator
 from ._checks import MAX_COST, check_text, sample_numbers
 from ._decision import (
     ALWAYS,
@@ -29,8 +50,10 @@ from ._decision import (
     checked_kept,
     first_exit,
 )
-from ._errors import input_error
-from ._outputs import TOP, ExitOutput, reduce_logits, with_columns, with_log_prob
+from ._errors import InputError, input_error
+from ._files import write_file
+from ._outputs import KINDS, TOP, ExitOutput, reduce_logits, with_columns, with_log_prob
+from ._parameters import Rule, numbers
 from ._reading import (
     as_array,
     read_exits,
@@ -40,7 +63,8 @@ from ._reading import (
     reduce_exit,
     refuse_probabilities,
 )
-from ._scores import ScoreRule
+from ._scores import ScoreRule, make_rule
+from ._strict_json import AGAIN, Form, parse, read_plain, to_text
 from ._typing import Bools, Floats, Ints
 
 __all__ = ["ALWAYS", "NEVER", "Policy", "first_exit"]
@@ -110,7 +134,7 @@ class Policy:
         if not len(self.overhead):
             object.__setattr__(self, "overhead", np.zeros(len(self.costs)))
         for name in ("thresholds", "costs", "overhead"):
-            object.__setattr__(self, name, finite_row(name, getattr(self, name)))
+            object.__setattr__(self, name, numbers(name, getattr(self, name), 1))
         kept, of = checked_kept(self.kept, len(self.costs), self.model_exits)
         object.__setattr__(self, "kept", kept)
         object.__setattr__(self, "model_exits", of)
@@ -305,11 +329,9 @@ class Policy:
         taken = taken if self.kept is None else np.asarray(self.kept, dtype=np.int64)[taken]
         return Trace(scores, predictions, thresholds, taken, kept=self.kept)
 
-    def save(self, path: Any) -> None:
-        """Write the artifact (JSON); see `policyopt.runtime._artifact`."""
-        from ._artifact import save_policy
-
-        save_policy(self, path)
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the artifact, one JSON file, atomically; see `save_policy`."""
+        write_file(path, to_text(to_dict(self), "policy", MAX_BYTES, indent=2))
 
 
 @dataclass(frozen=True)
@@ -432,15 +454,6 @@ def _check_columns(policy: Policy, output: ExitOutput, k: int) -> None:
             )  # fmt: skip
 
 
-def finite_row(name: str, value: Any) -> Floats:
-    """Return a read-only copy of a list of finite numbers, (n,) float64."""
-    array = np.array(value, dtype=np.float64)
-    if array.ndim != 1 or not np.isfinite(array).all():
-        raise input_error(name, "a list of finite numbers", array.tolist(), "Check the policy.")
-    array.flags.writeable = False
-    return array
-
-
 def check_policy(policy: Policy) -> None:
     """Refuse a policy whose parts do not fit each other."""
     check_text("unit", policy.unit, step="E.g. ms, MMACs, USD.")
@@ -495,3 +508,119 @@ def _check_thresholds(policy: Policy) -> None:
                 "thresholds", f"one per exit but the last: {needed}", f"{len(thresholds)}",
                 "The last exit always stops.",
             )  # fmt: skip
+
+
+POLICY = Form(
+    "a policy file", "policyopt-policy", 1,
+    {
+        "format": str, "version": int, "kind": str, "classes": int, "unit": str, "costs": list,
+        "overhead": list, "kept": (list, type(None)), "model_exits": int, "score": dict,
+        "answer": dict, "confidence": (dict, type(None)), "thresholds": list,
+        "mixture": (dict, type(None)), "provenance": dict, "sha256": str,
+    },
+    "`policyopt fit` writes one.",
+)  # fmt: skip
+MAX_BYTES = 16 << 20
+
+
+def to_dict(policy: Policy) -> dict[str, Any]:
+    """Return the content of a policy's file, checksum included."""
+    mixed = policy.mixture
+    mixture = None if mixed is None else {
+        "thresholds": mixed.thresholds.tolist(), "share": mixed.share, "seed": mixed.seed,
+        "score": _named(mixed.rule),
+    }  # fmt: skip
+    return POLICY.signed(
+        kind=policy.kind,
+        classes=policy.classes,
+        unit=policy.unit,
+        costs=policy.costs.tolist(),
+        overhead=policy.overhead.tolist(),
+        kept=None if policy.kept is None else list(policy.kept),
+        model_exits=policy.model_exits,
+        score=_named(policy.rule),
+        answer=_named(policy.answer),
+        confidence=_named(policy.confidence),
+        thresholds=policy.thresholds.tolist(),
+        mixture=mixture,
+        provenance=dict(policy.provenance),
+    )
+
+
+def _named(rule: Rule | None) -> dict[str, Any] | None:
+    return None if rule is None else {"name": rule.name, "params": rule.params()}
+
+
+def from_dict(content: Any, source: str = "policy") -> Policy:
+    """Build a policy from the content of its file, checked; `source` names it in errors."""
+    POLICY.check(content, source)
+    content = {n: v for n, v in content.items() if n not in ("format", "version", "sha256")}
+    if content["kind"] not in KINDS:
+        raise input_error(f"kind in {source}", f"one of {KINDS}", content["kind"], "Fit it again.")
+    if len(content["overhead"]) != len(content["costs"]):
+        got = f"{len(content['overhead'])} for {len(content['costs'])} exits"
+        raise input_error(f"overhead in {source}", "one number per cost", got, AGAIN)
+    if content["model_exits"] < 1:
+        raise input_error(f"model_exits in {source}", "1 or more", content["model_exits"], AGAIN)
+    try:
+        return Policy(
+            rule=_made(make_rule, "score", content.pop("score")),
+            mixture=_mixture(content.pop("mixture")),
+            answer=_made(make_answer, "answer", content.pop("answer")),
+            confidence=_made(make_calibrator, "confidence", content.pop("confidence")),
+            **content,
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        allowed = "a whole policy file, its numbers finite"
+        raise input_error(source, allowed, str(error), AGAIN) from error
+
+
+def _mixture(content: Any) -> Mixture | None:
+    if content is None:
+        return None
+    _exactly("mixture", content, {"thresholds", "share", "seed", "score"})
+    if type(content["share"]) not in (int, float) or type(content["seed"]) is not int:
+        allowed = "a number as share, a whole one as seed"
+        raise input_error("mixture", allowed, content, "Fit it again.")
+    rule = _made(make_rule, "score of the mixture", content["score"])
+    return Mixture(content["thresholds"], content["share"], content["seed"], rule)
+
+
+def _made(make: Callable[[str, Any], Any], field: str, value: Any) -> Any:
+    """Build a rule from its name and parameters; None stays None."""
+    if value is None:
+        return None
+    _exactly(field, value, {"name", "params"})
+    return make(value["name"], value["params"])
+
+
+def _exactly(field: str, value: Any, names: set[str]) -> None:
+    if not isinstance(value, dict) or value.keys() != names:
+        raise input_error(field, f"a mapping of {', '.join(sorted(names))}", value, AGAIN)
+
+
+def load_policy(path: str | os.PathLike[str]) -> Policy:
+    """Read an artifact and check it.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    Policy
+
+    Raises
+    ------
+    InputError
+        No such file, too large, not JSON, or not a policy.
+    """
+    return from_dict(read_json(path), Path(path).name)
+
+
+def read_json(path: str | os.PathLike[str], most: int = MAX_BYTES) -> Any:
+    """Read an artifact's JSON, strictly (see `parse`)."""
+    data = read_plain(path, "policy", most, "`policyopt fit` writes one.")
+    return parse(data, Path(path).name, most, "Is the file whole? Fit and save it again.")

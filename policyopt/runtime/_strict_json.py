@@ -15,6 +15,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ MAX_STRING = 1 << 16
 MAX_DIGITS = 40
 #: A file may hold one value per so many bytes of its size limit; most numbers take more as text.
 BYTES_PER_VALUE = 8
+AGAIN = "Fit and save it again."
+_SHOWN = 20  # unknown fields that are named, and letters of each
 # A string, closed or cut off. Possessive, so that it is read once whatever stands in it.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _PIECE = 1 << 20
@@ -85,45 +88,49 @@ def parse(data: bytes, source: str, most: int, step: str, most_string: int = MAX
         raise input_error(source, "JSON", str(error), step) from error
 
 
-def whole_file(
-    content: Any,
-    source: str,
-    what: str,
-    form: str,
-    version: int,
-    fields: Mapping[str, Any],
-    step: str,
-) -> None:
-    """Refuse content that is not a whole file of this format: its fields, their types and its checksum."""
-    if not isinstance(content, dict) or content.get("format") != form:
-        raise input_error(source, f"{what} (format '{form}')", "something else", step)
-    came = content.get("version")
-    if type(came) is not int or came != version:
-        raise input_error(
-            f"version of {source}", f"{version}", came, "Use a policyopt that knows it."
-        )
-    for kind, names in (("unknown", content.keys() - fields), ("missing", fields.keys() - content)):
-        if names:
-            told = ", ".join(sorted(names))
-            raise InputError(f"'{source}' has {kind} fields: {told}. Fit and save it again.")
-    for name, type_ in fields.items():
-        if not isinstance(content[name], type_) or isinstance(content[name], bool):
-            told = " or ".join(
-                t.__name__ for t in (type_ if isinstance(type_, tuple) else (type_,))
-            )
-            raise input_error(
-                f"{name} in {source}", f"of type {told}", content[name], "Fit and save it again."
-            )
-    try:
-        digest = digest_of({name: value for name, value in content.items() if name != "sha256"})
-    except ValueError as error:  # a number too large for a float reads as infinity
-        raise input_error(
-            source, "free of infinite numbers", str(error), "Fit and save it again."
-        ) from error
-    if digest != content["sha256"]:
-        raise InputError(
-            f"'{source}' was changed after it was written: its checksum differs. Fit and save it again."
-        )
+@dataclass(frozen=True)
+class Form:
+    """One kind of file: what it is called, its format, the types of its fields, and what writes one."""
+
+    what: str
+    format: str
+    version: int
+    fields: Mapping[str, Any]
+    step: str
+
+    def signed(self, **content: Any) -> dict[str, Any]:
+        """Return a file's whole content: format and version before it, its checksum behind."""
+        whole = {"format": self.format, "version": self.version, **content}
+        return {**whole, "sha256": digest_of(whole)}
+
+    def check(self, content: Any, source: str) -> None:
+        """Refuse content that is not a whole file of this kind: its fields, their types, its checksum."""
+        if not isinstance(content, dict) or content.get("format") != self.format:
+            allowed = f"{self.what} (format '{self.format}')"
+            raise input_error(source, allowed, "something else", self.step)
+        came = content.get("version")
+        if type(came) is not int or came != self.version:
+            step = "Use a policyopt that knows it."
+            raise input_error(f"version of {source}", f"{self.version}", came, step)
+        unknown, missing = content.keys() - self.fields, self.fields.keys() - content
+        for kind, names in (("unknown", sorted(unknown)), ("missing", sorted(missing))):
+            if names:
+                more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+                told = ", ".join(name[:_SHOWN] for name in names[:_SHOWN]) + more
+                raise InputError(f"'{source}' has {kind} fields: {told}. {AGAIN}")
+        for name, kinds in self.fields.items():
+            if not isinstance(content[name], kinds) or isinstance(content[name], bool):
+                told = " or ".join(
+                    t.__name__ for t in (kinds if isinstance(kinds, tuple) else (kinds,))
+                )
+                raise input_error(f"{name} in {source}", f"of type {told}", content[name], AGAIN)
+        try:
+            digest = digest_of({name: content[name] for name in content if name != "sha256"})
+        except ValueError as error:  # a number too large for a float reads as infinity
+            raise input_error(source, "free of infinite numbers", str(error), AGAIN) from error
+        if digest != content["sha256"]:
+            told = "was changed after it was written: its checksum differs"
+            raise InputError(f"'{source}' {told}. {AGAIN}")
 
 
 def digest_of(content: Any) -> str:

@@ -18,11 +18,11 @@ from mutations import Guard, damaged, difference, signed, text_of, traced, twist
 from rules import C, artifact, experts, online_policies, policies, schema_of, validator
 
 from policyopt.runtime import _strict_json as strict_json
-from policyopt.runtime._artifact import experts_to_dict, load_any, load_policy, to_dict
 from policyopt.runtime._errors import InputError
-from policyopt.runtime._experts import ExpertPolicy
+from policyopt.runtime._experts import ExpertPolicy, experts_to_dict, load_any
 from policyopt.runtime._online import Online
 from policyopt.runtime._online.serving import online_to_dict
+from policyopt.runtime._policy import load_policy, to_dict
 from policyopt.runtime._strict_json import MAX_DEPTH, parse
 
 BATCH = 100
@@ -242,7 +242,7 @@ def test_odd_places_are_refused_by_name(tmp_path):
 
 
 def test_what_could_not_be_read_is_not_written(tmp_path):
-    from policyopt.runtime._artifact import save_policy
+    from policyopt.runtime._experts import save_policy
 
     odd = policies()["score max_prob"]
     for value, says in (

@@ -11,9 +11,8 @@ from synthetic import cache, outputs
 
 import policyopt as po
 from policyopt.runtime import load_policy
-from policyopt.runtime._artifact import from_dict, to_dict
 from policyopt.runtime._errors import InputError
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._policy import Policy, from_dict, to_dict
 from policyopt.runtime._scores import MaxProb
 from policyopt.runtime._strict_json import digest_of
 

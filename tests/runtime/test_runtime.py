@@ -18,8 +18,8 @@ from policyopt._cache.data import Rows
 from policyopt._table import exit_statistics
 from policyopt.runtime import ALWAYS, NEVER, InputError, Mixture, Policy, load_policy
 from policyopt.runtime._arithmetic import coin
-from policyopt.runtime._artifact import from_dict, to_dict
 from policyopt.runtime._outputs import reduce_logits, reduce_probabilities
+from policyopt.runtime._policy import from_dict, to_dict
 from policyopt.runtime._scores import Entropy, MaxProb, Patience
 
 LOGITS = hnp.arrays(

@@ -26,9 +26,10 @@ from policyopt._export.samples import golden_of
 from policyopt._export.schema import schemas
 from policyopt._export.symbolic import trace_policy
 from policyopt.runtime._answers import ANSWERS as KNOWN_ANSWERS
-from policyopt.runtime._artifact import experts_to_dict, load_policy, to_dict
 from policyopt.runtime._calibrators import CALIBRATORS as KNOWN_CONFIDENCES
+from policyopt.runtime._experts import experts_to_dict
 from policyopt.runtime._online.serving import save_online
+from policyopt.runtime._policy import load_policy, to_dict
 from policyopt.runtime._scores import RULES
 
 
