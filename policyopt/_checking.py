@@ -129,6 +129,11 @@ def check_score(
     >>> from policyopt.runtime._scores import Margin
     >>> po.check_score(Margin, only="columns")
     """
+    kind = score if isinstance(score, type) else type(score)
+    if not issubclass(kind, ScoreRule):
+        raise input_error(
+            "score", "a ScoreRule or its class", kind.__name__, "E.g. po.check_score(MyScore)."
+        )
     rule = example(score, exits, classes) if isinstance(score, type) else score
     for name, check in _chosen(SCORE_CHECKS, only).items():
         try:

@@ -374,7 +374,8 @@ class _Tracing:
         output, given, answer = self.observe(at, answer)
         last = at == policy.exits - 1
         scored = [
-            rule.score(at, output, state) for rule, state in zip(policy.rules, states, strict=True)
+            rule.score(at, ExitOutput(*output.columns(), declared=rule.needs), state)
+            for rule, state in zip(policy.rules, states, strict=True)
         ]
         score, states = scored[0][0], tuple(state for _, state in scored)
         thresholds: Any = None if last else policy.thresholds[at]

@@ -15,6 +15,7 @@ the exit of an array that stands there once per exit, any other letter what the 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import re
 from collections.abc import Mapping
@@ -139,16 +140,22 @@ class Rule:
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
+        for name, kind in inspect.get_annotations(cls).items():
+            if name in ("name", "needs", "role") and "ClassVar" not in str(kind):
+                step = f"Write {name} = ... without a type: it is the class's."
+                raise input_error(f"{name} of {cls.__name__}", "no field", f"{name}: {kind}", step)
         dataclass(frozen=True, eq=False)(cls)
-        own = {f.name: f.metadata["spec"] for f in fields(cls) if "spec" in f.metadata}  # type: ignore[arg-type]
-        cls.specs = {
-            **cls.specs,
-            **own,
-        }  # kept here: a class that is decorated once more loses its fields'
-        del (
-            cls.__setattr__,
-            cls.__delattr__,
-        )  # below: a class that is decorated once more has none of its own
+        # Specs are kept here, and these two go: a class that is decorated once more loses its fields',
+        # and has none of its own.
+        own = {f.name: f.metadata["spec"] for f in fields_of(cls) if "spec" in f.metadata}
+        cls.specs = {**cls.specs, **own}
+        del cls.__setattr__, cls.__delattr__
+        for one in fields_of(cls):
+            number = isinstance(cls.specs.get(one.name, Number()), Number)
+            if number and one.type not in ("int", "float", int, float):
+                step = "Of others say what they hold: array(...), choice(...), soft: int = number(0, 1)."
+                kind = getattr(one.type, "__name__", one.type)
+                raise input_error(f"{one.name} of {cls.__name__}", "an int or a float", kind, step)
 
     def __post_init__(self) -> None:
         _Checker(self).run()

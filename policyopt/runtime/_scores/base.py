@@ -76,7 +76,23 @@ def score_table(
     """Score all K exits of n samples (numbered 0..n-1 unless said), (n, K), as serving would."""
     n = len(outputs[0])
     state = rule.start(np.arange(n) if samples is None else samples)
+    _check(rule, "start", (np.zeros(n), state), n, "")
     table = np.empty((n, len(outputs)), order="F")  # solvers read it exit by exit
     for k, output in enumerate(outputs):
-        table[:, k], state = rule.score(k, output.shown_to(rule.needs), state)
+        found = rule.score(k, output.shown_to(rule.needs), state)
+        _check(rule, "score", found, n, f"an array of {n} scores, and ")
+        table[:, k], state = found
     return table
+
+
+def _check(rule: ScoreRule, method: str, found: Any, n: int, scores: str) -> None:
+    """Refuse what a rule of somebody's own gives unless it is scores (n,) and a state of n samples."""
+    fits = isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (tuple, list))
+    if fits and all(isinstance(part, np.ndarray) for part in (found[0], *found[1])):
+        number, whole = found[0].dtype.kind in "biuf", found[0].shape == (n,)
+        if number and whole and all(part.shape[:1] == (n,) for part in found[1]):
+            return
+    told = [getattr(p, "shape", type(p).__name__) for p in found] if fits else type(found).__name__
+    step = "E.g. return output.confidence, state; what it keeps has the samples on the first axis."
+    allowed = f"{scores}a state: a tuple of arrays, each of {n} rows"
+    raise input_error(f"what {type(rule).__name__}.{method} returns", allowed, told, step)
