@@ -16,7 +16,7 @@ from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._experts import policy_of
 from policyopt.runtime._outputs import TOP, ExitOutput, with_columns, with_log_prob
-from policyopt.runtime._policy import Policy, observer_of
+from policyopt.runtime._policy import Policy
 from policyopt.runtime._typing import Array, Floats
 
 from .graph import ELEMENTWISE, ExitGraph, Node, Pool
@@ -412,7 +412,7 @@ class _Tracing:
         if not isinstance(policy.answer, Identity):
             logits, state = policy.answer.answer(at, logits, state)
         output = logits.traced_reduce(TOP)
-        if observer_of(policy).full:
+        if policy.observer.full:
             output = with_log_prob(output, logits)
         if policy.needs_features and (width := self.width(at)):
             vectors = self.input("features", (1, width), np.float32)

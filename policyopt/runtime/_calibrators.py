@@ -72,10 +72,9 @@ class Isotonic(Calibrator):
         super().__post_init__()
         for k, (x, y) in enumerate(zip(self.knots, self.values, strict=True)):
             if not len(x) or (np.diff(x) <= 0).any() or (np.diff(y) < 0).any():
-                raise input_error(
-                    f"knots of calibrator isotonic, exit {k}", "rising, their values not falling",
-                    x.tolist(), "Check the policy.",
-                )  # fmt: skip
+                what = f"knots of calibrator isotonic, exit {k}"
+                allowed = "rising, their values not falling"
+                raise input_error(what, allowed, x.tolist(), "Check the policy.")
 
     def curve(self, k: int, top: Floats) -> Floats:
         return np.interp(top, self.knots[k], self.values[k])

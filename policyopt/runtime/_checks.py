@@ -67,10 +67,8 @@ def check_whole(
     """Return a whole number in [least, most], or refuse it."""
     value = plain(value)
     if type(value) is not int or not least <= value <= most:
-        allowed = f"a whole number, at least {least}" + (
-            f", at most {most:,}" if most < 1 << 53 else ""
-        )
-        raise input_error(name, allowed, value, step)
+        limit = f", at most {most:,}" if most < 1 << 53 else ""
+        raise input_error(name, f"a whole number, at least {least}{limit}", value, step)
     return value
 
 
@@ -102,9 +100,8 @@ def check_text(name: str, value: Any, most: int = MAX_UNIT, step: str = "") -> s
     """Return a short text of visible characters (`str.isprintable`), or refuse it."""
     fits = isinstance(value, str) and value.isprintable() and value.strip()
     if not fits or len(value) > most:
-        raise input_error(
-            name, f"a non-empty text of at most {most} visible characters", value, step
-        )
+        allowed = f"a non-empty text of at most {most} visible characters"
+        raise input_error(name, allowed, value, step)
     return value
 
 

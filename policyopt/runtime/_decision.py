@@ -50,24 +50,20 @@ def first_exit(scores: Floats, thresholds: Floats) -> Ints:
 def checked_kept(kept: object, exits: int, model_exits: int) -> tuple[tuple[int, ...] | None, int]:
     """Return the kept exits, None where all are, and how many the model has."""
     if isinstance(model_exits, bool) or not isinstance(model_exits, (int, np.integer)):
-        raise input_error(
-            "model_exits", "a whole number", model_exits, "How many exits the model has."
-        )
+        step = "How many exits the model has."
+        raise input_error("model_exits", "a whole number", model_exits, step)
     of = int(model_exits) or exits
     if kept is None:
         if of != exits:
-            raise input_error(
-                "kept", f"the {exits} exits that the policy runs", f"none, of {of} exits",
-                "Name them, or leave model_exits out.",
-            )  # fmt: skip
+            allowed, got = f"the {exits} exits that the policy runs", f"none, of {of} exits"
+            raise input_error("kept", allowed, got, "Name them, or leave model_exits out.")
         return None, of
     if not exits <= of <= MAX_EXITS:
         raise input_error("model_exits", f"from {exits} to {MAX_EXITS}", of, "Check the policy.")
     chosen = exit_numbers(kept, range(of))
     if len(chosen) != exits:
-        raise input_error(
-            "kept", f"{exits} exits, one per cost", f"{len(chosen)}", "Check the policy."
-        )
+        allowed = f"{exits} exits, one per cost"
+        raise input_error("kept", allowed, f"{len(chosen)}", "Check the policy.")
     return (None if len(chosen) == of else chosen), of
 
 
@@ -77,10 +73,8 @@ def exit_numbers(kept: object, allowed: Sequence[int]) -> tuple[int, ...]:
     whole = all(isinstance(k, (int, np.integer)) and not isinstance(k, bool) for k in given)
     numbers = tuple(int(k) for k in given) if whole else ()
     if not numbers or list(numbers) != sorted(set(numbers)) or not set(numbers) <= set(allowed):
-        raise input_error(
-            "kept", f"at least one exit of {', '.join(map(str, allowed))}, in ascending order",
-            kept, "Exits are numbered from 0.",
-        )  # fmt: skip
+        told = f"at least one exit of {', '.join(map(str, allowed))}, in ascending order"
+        raise input_error("kept", told, kept, "Exits are numbered from 0.")
     return numbers
 
 

@@ -49,29 +49,24 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 def checked_names(names: object, least: int = 1) -> tuple[str, ...]:
     """Return the names of contexts as a tuple; refused unless each is a name of its own."""
-    fits = isinstance(names, (list, tuple))
-    given = list(names) if isinstance(names, (list, tuple)) else []
-    fits = fits and all(isinstance(name, str) and _NAME.fullmatch(name) for name in given)
+    given = tuple(names) if isinstance(names, (list, tuple)) else (None,)
+    fits = all(isinstance(name, str) and _NAME.fullmatch(name) for name in given)
     if not fits or not least <= len(given) <= MAX_CONTEXTS or len(set(given)) < len(given):
-        raise input_error(
-            "contexts", f"{least} to {MAX_CONTEXTS} different names of A-Z a-z 0-9 _ . -", names,
-            "E.g. ['clean', 'blur', 'noise'].",
-        )  # fmt: skip
-    return tuple(given)
+        allowed = f"{least} to {MAX_CONTEXTS} different names of A-Z a-z 0-9 _ . -"
+        raise input_error("contexts", allowed, names, "E.g. ['clean', 'blur', 'noise'].")
+    return given  # type: ignore[return-value]
 
 
 def context_numbers(context: npt.ArrayLike, experts: int, samples: int) -> Ints:
     """Return contexts as (N,) int64, refused unless each is the number of an expert."""
-    array = as_array(context, "context")
+    array, step = as_array(context, "context"), "Number the contexts from 0."
     if array.shape != (samples,) or (array.dtype.kind not in "iu" and array.size):
-        raise input_error(
-            "context", f"one whole number per sample: {samples}",
-            f"shape {array.shape}, dtype {array.dtype}", "Number the contexts from 0.",
-        )  # fmt: skip
+        got = f"shape {array.shape}, dtype {array.dtype}"
+        raise input_error("context", f"one whole number per sample: {samples}", got, step)
     off = np.flatnonzero((array < 0) | (array >= experts))
     if len(off):
         got = f"{array[off[0]]} at sample {off[0]}"
-        raise input_error("context", f"from 0 to {experts - 1}", got, "Number the contexts from 0.")
+        raise input_error("context", f"from 0 to {experts - 1}", got, step)
     return array.astype(np.int64)
 
 
@@ -82,10 +77,11 @@ def renumbered(context: npt.ArrayLike, names: tuple[str, ...], known: tuple[str,
     to = np.array([places.get(name, -1) for name in names], dtype=np.int64)
     if (to[rows] < 0).any():
         missing = names[int(rows[to[rows] < 0][0])]
-        raise input_error(
-            "context", f"one that the policy knows: {', '.join(known)}", missing,
-            "Fit it again with rows of that context.",
-        )  # fmt: skip
+        allowed, step = (
+            f"one that the policy knows: {', '.join(known)}",
+            "with rows of that context.",
+        )
+        raise input_error("context", allowed, missing, f"Fit it again {step}")
     return to[rows]
 
 
@@ -136,10 +132,8 @@ class ExpertPolicy:
         for name in ("kind", "classes", "unit", "model_exits"):
             values = [getattr(policy, name) for policy in self.policies]
             if any(value != values[0] for value in values):
-                raise input_error(
-                    f"{name} of the policies", "the same in every context", values,
-                    "Fit them on outputs of the same model.",
-                )  # fmt: skip
+                what, step = f"{name} of the policies", "Fit them on outputs of the same model."
+                raise input_error(what, "the same in every context", values, step)
 
     @property
     def kind(self) -> str:
@@ -361,14 +355,15 @@ def route(outputs_by_expert: Sequence[npt.ArrayLike], context: npt.ArrayLike) ->
     >>> route([np.zeros((2, 1, 3)), np.ones((2, 1, 3))], [1, 0])[:, 0, 0]
     array([1., 0.])
     """
-    arrays = [as_array(outputs, f"outputs of expert {e}") for e, outputs in
-              enumerate(outputs_by_expert)]  # fmt: skip
+    arrays = [as_array(a, f"outputs of expert {e}") for e, a in enumerate(outputs_by_expert)]
     shapes = {array.shape for array in arrays}
     if len(shapes) != 1 or arrays[0].ndim != 3:
-        raise input_error(
-            "outputs_by_expert", "one array (N, K, C) per expert, all of one shape",
-            f"shapes {sorted(shapes)}", "Run every expert on the same samples.",
-        )  # fmt: skip
+        allowed, got = (
+            "one array (N, K, C) per expert, all of one shape",
+            f"shapes {sorted(shapes)}",
+        )
+        step = "Run every expert on the same samples."
+        raise input_error("outputs_by_expert", allowed, got, step)
     rows = context_numbers(context, len(arrays), len(arrays[0]))
     routed = np.empty(arrays[0].shape, dtype=np.result_type(*arrays))
     for e, array in enumerate(arrays):

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 from ._errors import InputError, input_error
 
@@ -49,15 +48,13 @@ def refused(path: str | os.PathLike[str], error: OSError) -> InputError:
 def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what the system refuses inside the block into our error, which names `path`."""
     if "\0" in os.fsdecode(path):
-        raise input_error(
-            "path", "free of the character NUL", os.fsdecode(path), "Choose another name."
-        )
+        got = os.fsdecode(path)
+        raise input_error("path", "free of the character NUL", got, "Choose another name.")
     try:
         yield
     except UnicodeEncodeError as error:
-        raise input_error(
-            "path", "a name that the system can write", str(path), "Rename it."
-        ) from error
+        allowed = "a name that the system can write"
+        raise input_error("path", allowed, str(path), "Rename it.") from error
     except OSError as error:
         raise refused(path, error) from error
 
@@ -160,10 +157,11 @@ class FileLock:
         who = f"process {holder}" if holder.isdecimal() else "another process"
         if holder == str(os.getpid()):
             who = f"this process ({holder})"
-        return input_error(
-            os.fsdecode(self.guarded), "written by one writer at a time",
-            f"one more, while {who} is writing it", "Wait until that has ended, or write elsewhere.",
-        )  # fmt: skip
+        got, step = (
+            f"one more, while {who} is writing it",
+            "Wait until that has ended, or write elsewhere.",
+        )
+        return input_error(os.fsdecode(self.guarded), "written by one writer at a time", got, step)
 
     def held(self) -> bool:
         """Whether the lock is this process's, on the file that stands there now."""
@@ -183,12 +181,7 @@ class FileLock:
                 "What stands there now was left alone: write it again, from one process.",
             )  # fmt: skip
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._drop(unlink=self.held())
 
     def _drop(self, unlink: bool) -> None:

@@ -155,8 +155,11 @@ class Policy:
 
     @cached_property
     def observer(self) -> Observer:
-        """How it looks at what an exit gave."""
-        return observer_of(self)
+        """How it looks at what an exit gave: at what its score rules say they read, and no more."""
+        full = "log_prob" in self.needs  # no record serves such rules: they may read the rest too
+        top = 2 if full or "margin" in self.needs else 1
+        entropy = full or "entropy" in self.needs
+        return Observer(self.answer, self.kind, self.classes, full, top, entropy)
 
     @property
     def reads_records(self) -> bool:
@@ -353,9 +356,8 @@ class Observer:
         plain = isinstance(self.answer, Identity)
         if self.kind == "record" or isinstance(output, ExitOutput):
             if isinstance(output, ExitOutput) and (self.full or not plain):
-                raise input_error(
-                    name, "all class outputs, (n, C)", "reduced columns", "Pass the logits."
-                )
+                got = "reduced columns"
+                raise input_error(name, "all class outputs, (n, C)", got, "Pass the logits.")
             reduced = reduce_exit(output, self.kind, self.classes, name)
             _check_rows(name, len(reduced), samples)
             return reduced, None, state
@@ -369,20 +371,8 @@ class Observer:
 
 def _check_rows(name: str, rows: int, samples: int) -> None:
     if rows != samples:
-        raise input_error(
-            name,
-            f"one row per sample: {samples}",
-            f"{rows} rows",
-            "Start with one number per sample, and State.keep the survivors.",
-        )
-
-
-def observer_of(policy: Policy) -> Observer:
-    """Return how a policy looks at outputs: at what its score rules say they read, and no more."""
-    full = "log_prob" in policy.needs  # no record serves such rules: they may read the rest too
-    top = 2 if full or "margin" in policy.needs else 1
-    entropy = full or "entropy" in policy.needs
-    return Observer(policy.answer, policy.kind, policy.classes, full, top, entropy)
+        step = "Start with one number per sample, and State.keep the survivors."
+        raise input_error(name, f"one row per sample: {samples}", f"{rows} rows", step)
 
 
 def position(policy: Policy, k: int, state: State) -> int:
@@ -448,10 +438,9 @@ def _check_columns(policy: Policy, output: ExitOutput, k: int) -> None:
     for name in policy.needs - {"features"}:
         column = getattr(output, name)
         if column is None or np.isnan(column).any():
-            raise input_error(
-                f"record of exit {k}", f"such that {name} is known", "rows without",
-                f"The policy's score reads it; see score '{policy.rule.name}'.",
-            )  # fmt: skip
+            what, allowed = f"record of exit {k}", f"such that {name} is known"
+            step = f"The policy's score reads it; see score '{policy.rule.name}'."
+            raise input_error(what, allowed, "rows without", step)
 
 
 def check_policy(policy: Policy) -> None:
@@ -462,11 +451,16 @@ def check_policy(policy: Policy) -> None:
         allowed = f"from {least} to {_MOST_CLASSES}"
         raise input_error("classes", allowed, policy.classes, "Check the policy.")
     _check_costs(policy.costs, policy.overhead)
-    _check_thresholds(policy)
+    mixture, needed = policy.mixture, policy.exits - 1
+    if mixture is not None and not 0 <= mixture.share <= 1:
+        raise input_error("mixture", "of a share in [0, 1]", mixture.share, "Check the policy.")
+    for thresholds in (policy.thresholds, *([] if mixture is None else [mixture.thresholds])):
+        if len(thresholds) != needed:
+            allowed, got = f"one per exit but the last: {needed}", f"{len(thresholds)}"
+            raise input_error("thresholds", allowed, got, "The last exit always stops.")
     if policy.kind == "record" and not isinstance(policy.answer, Identity):
-        raise input_error(
-            "answer", "plain where only records are kept", policy.answer.name, "Fit again."
-        )
+        allowed = "plain where only records are kept"
+        raise input_error("answer", allowed, policy.answer.name, "Fit again.")
     policy.answer.check(policy.exits, policy.classes)
     for rule in (*policy.rules, *([policy.confidence] if policy.confidence else [])):
         rule.check(policy.exits, policy.classes)
@@ -479,35 +473,10 @@ def _check_costs(costs: Floats, overhead: Floats) -> None:
         got = costs.tolist()
         raise input_error("costs", "0 or more and not decreasing", got, "They are cumulative.")
     # A cost is mean plus overhead in floats: the overhead may pass it by a rounding.
-    if (
-        overhead.shape != costs.shape
-        or (overhead < 0).any()
-        or (overhead > costs * (1 + 1e-9)).any()
-    ):
-        raise input_error(
-            "overhead", "one number per exit, from 0 to the costs, of which it is a part",
-            overhead.tolist(), "Check the policy.",
-        )  # fmt: skip
-
-
-def _check_thresholds(policy: Policy) -> None:
-    sets = [policy.thresholds]
-    if policy.mixture is not None:
-        share = policy.mixture.share
-        other = np.asarray(policy.mixture.thresholds, dtype=np.float64)
-        if not 0 <= share <= 1 or other.ndim != 1 or not np.isfinite(other).all():
-            raise input_error(
-                "mixture", "finite thresholds and a share in [0, 1]",
-                f"share {share}, thresholds {other.tolist()}", "Check the policy.",
-            )  # fmt: skip
-        sets.append(other)
-    needed = policy.exits - 1
-    for thresholds in sets:
-        if len(thresholds) != needed:
-            raise input_error(
-                "thresholds", f"one per exit but the last: {needed}", f"{len(thresholds)}",
-                "The last exit always stops.",
-            )  # fmt: skip
+    fits = overhead.shape == costs.shape and (overhead >= 0).all()
+    if not fits or (overhead > costs * (1 + 1e-9)).any():
+        allowed = "one number per exit, from 0 to the costs, of which it is a part"
+        raise input_error("overhead", allowed, overhead.tolist(), "Check the policy.")
 
 
 POLICY = Form(

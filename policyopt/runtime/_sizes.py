@@ -43,17 +43,17 @@ class Room:
         elif self._grown > FREE:
             self._refuse(f"{RATIO} times its size, or {FREE} bytes")
         elif self._memory is not None and self.taken > _SHARE * self._memory:
-            self._refuse(
-                f"{int(_SHARE * self._memory)} bytes, three quarters of the memory that is free"
-            )
+            free = int(_SHARE * self._memory)
+            self._refuse(f"{free} bytes, three quarters of the memory that is free")
 
     def _refuse(self, most: str) -> None:
-        raise input_error(
-            self.argument, f"a file that unpacks to at most {most}",
-            f"{self.file}, of which {self.taken} bytes are asked for so far",
-            f"{self.step} If you trust the file and have the memory, set {VARIABLE} to the bytes that "
-            f"it may take, e.g. {VARIABLE}={2 * self.taken}.".strip(),
-        )  # fmt: skip
+        got = f"{self.file}, of which {self.taken} bytes are asked for so far"
+        trust = "If you trust the file and have the memory, set"
+        step = (
+            f"{trust} {VARIABLE} to the bytes that it may take, e.g. {VARIABLE}={2 * self.taken}."
+        )
+        allowed = f"a file that unpacks to at most {most}"
+        raise input_error(self.argument, allowed, got, f"{self.step} {step}".strip())
 
 
 def stated_limit() -> int | None:
@@ -82,14 +82,8 @@ def _of_system() -> int | None:
 
 
 def _of_container() -> int | None:
-    places = (
-        ("memory.max", "memory.current"),
-        (
-            "memory/memory.limit_in_bytes",
-            "memory/memory.usage_in_bytes",
-        ),
-    )
-    for most, used in places:
+    old = "memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"
+    for most, used in (("memory.max", "memory.current"), old):
         with suppress(OSError, ValueError, KeyError):  # no such file, or the text "max"
             root = Path("/sys/fs/cgroup")
             limit, now = (int((root / name).read_text()) for name in (most, used))

@@ -49,9 +49,8 @@ def read_plain(path: str | os.PathLike[str], argument: str, most: int, step: str
     except FileNotFoundError:
         raise input_error(argument, "a file", f"{path} (missing)", step) from None
     except (OSError, ValueError) as error:  # no permission, links in a circle, NUL in the path
-        raise input_error(
-            argument, "a file that can be read", f"{path!r} ({error})", step
-        ) from error
+        got = f"{path!r} ({error})"
+        raise input_error(argument, "a file that can be read", got, step) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise input_error(argument, "a file", f"{path} (a directory, pipe or device)", step)
@@ -75,9 +74,8 @@ def parse(data: bytes, source: str, most: int, step: str, most_string: int = MAX
     `source` and `step` stand in errors; `most`, the limit of such files in bytes, sets how many values one may hold.
     """
     if data.startswith(codecs.BOM_UTF8):
-        raise input_error(
-            source, "JSON", "a byte order mark before it (save it as UTF-8 without one)", step
-        )
+        got = "a byte order mark before it (save it as UTF-8 without one)"
+        raise input_error(source, "JSON", got, step)
     _refuse_excess(data, source, most, step, most_string)
     try:
         return json.loads(
@@ -148,11 +146,10 @@ def _canonical(content: Any) -> str:
 def to_text(content: Any, argument: str, most: int, indent: int | None = None) -> str:
     r"""Return content as JSON; refused where `parse` would not read it back."""
     text = json.dumps(content, indent=indent, allow_nan=False) + "\n"
+    step = "Make it smaller."
     if len(text) > most:
-        raise input_error(
-            argument, f"at most {most} bytes as a file", f"{len(text)}", "Make it smaller."
-        )
-    _refuse_excess(text.encode(), argument, most, "Make it smaller.", MAX_STRING)
+        raise input_error(argument, f"at most {most} bytes as a file", f"{len(text)}", step)
+    _refuse_excess(text.encode(), argument, most, step, MAX_STRING)
     return text
 
 
@@ -160,15 +157,13 @@ def _refuse_excess(data: bytes, source: str, most: int, step: str, most_string: 
     """Refuse long strings, many values and deep nesting by the text alone."""
     for string in _STRING.finditer(data):
         if string.end() - string.start() > most_string + 2:
-            raise input_error(
-                source, f"JSON of strings up to {most_string} bytes", "a longer one", step
-            )
+            allowed = f"JSON of strings up to {most_string} bytes"
+            raise input_error(source, allowed, "a longer one", step)
     bare = _STRING.sub(b"", data)
     values = bare.count(b",") + bare.count(b"[") + bare.count(b"{") + 1
     if values > most // BYTES_PER_VALUE:
-        raise input_error(
-            source, f"JSON of at most {most // BYTES_PER_VALUE} values", f"{values}", step
-        )
+        allowed = f"JSON of at most {most // BYTES_PER_VALUE} values"
+        raise input_error(source, allowed, f"{values}", step)
     depth = 0
     for low in range(0, len(bare), _PIECE):
         # Brackets and braces differ in one bit: with it set, all are braces.
@@ -176,20 +171,17 @@ def _refuse_excess(data: bytes, source: str, most: int, step: str, most_string: 
         turns = (codes == ord("{")).astype(np.int8) - (codes == ord("}"))
         levels = depth + np.cumsum(turns, dtype=np.int32)
         if levels.max() > MAX_DEPTH:
-            raise input_error(
-                source, f"JSON nested at most {MAX_DEPTH} deep", f"{levels.max()}", step
-            )
+            allowed = f"JSON nested at most {MAX_DEPTH} deep"
+            raise input_error(source, allowed, f"{levels.max()}", step)
         depth = int(levels[-1])
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise ValueError(f"the key {key[:60]!r} twice")
-            seen.add(key)
+    found = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:60]!r} twice")
+        found[key] = value
     return found
 
 

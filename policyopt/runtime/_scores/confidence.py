@@ -48,9 +48,8 @@ class Entropy(ScoreRule):
     def check(self, exits: int, classes: int) -> None:
         super().check(exits, classes)
         if self.classes != classes:
-            raise input_error(
-                "classes of the score", f"the policy's: {classes}", self.classes, "Fit again."
-            )
+            allowed = f"the policy's: {classes}"
+            raise input_error("classes of the score", allowed, self.classes, "Fit again.")
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         return 1.0 - output.entropy / np.log(max(self.classes, 2)), state

@@ -48,11 +48,9 @@ class PrototypeRule(ScoreRule):
         super().__post_init__()
         for k, owner in enumerate(self.owner):
             if not len(owner) or (np.diff(owner) < 0).any() or owner[-1] >= self.classes:
-                raise input_error(
-                    f"owner of the score at exit {k}",
-                    f"one class of {self.classes} per point, not falling", owner.tolist()[:20],
-                    "Fit it again.",
-                )  # fmt: skip
+                allowed = f"one class of {self.classes} per point, not falling"
+                got, step = owner.tolist()[:20], "Fit it again."
+                raise input_error(f"owner of the score at exit {k}", allowed, got, step)
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
@@ -74,10 +72,9 @@ class PrototypeRule(ScoreRule):
         rows = vectors(output, self.space)
         width = (self.points if self.projection is None else self.projection)[k].shape[1]
         if rows.shape[1] != width:
-            raise input_error(
-                f"{self.space} of exit {k}", f"{width} numbers per sample, as in the fit",
-                rows.shape[1], "The policy belongs to another model.",
-            )  # fmt: skip
+            allowed = f"{width} numbers per sample, as in the fit"
+            step = "The policy belongs to another model."
+            raise input_error(f"{self.space} of exit {k}", allowed, rows.shape[1], step)
         if self.projection is not None:
             rows = row_product(rows, self.projection[k])
         first = self._groups[k][1]
@@ -118,9 +115,8 @@ class E2CM(PrototypeRule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if any((np.diff(owner) == 0).any() for owner in self.owner):
-            raise input_error(
-                "owner of the score", "one point per class", "several", "Fit it again."
-            )
+            what = "owner of the score"
+            raise input_error(what, "one point per class", "several", "Fit it again.")
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         if k == len(self.points):
