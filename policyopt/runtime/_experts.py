@@ -33,12 +33,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import sample_numbers
-from ._decision import Decision, Decisions, State
 from ._errors import input_error
 from ._files import write_file
-from ._outputs import ExitOutput
-from ._policy import Policy, from_dict, read_json, to_dict
-from ._reading import as_array, read_exits
+from ._outputs import ExitOutput, as_array, read_exits
+from ._policy import Decision, Decisions, Policy, State, from_dict, read_json, to_dict
 from ._strict_json import AGAIN, Form, to_text
 from ._typing import Array, Floats, Ints
 
@@ -135,25 +133,11 @@ class ExpertPolicy:
                 what, step = f"{name} of the policies", "Fit them on outputs of the same model."
                 raise input_error(what, "the same in every context", values, step)
 
-    @property
-    def kind(self) -> str:
-        """What `step` and `decide` are given: logits, probabilities or record."""
-        return self.policies[0].kind
-
-    @property
-    def classes(self) -> int:
-        """C; 0 where records do not say."""
-        return self.policies[0].classes
-
-    @property
-    def unit(self) -> str:
-        """Unit of the costs."""
-        return self.policies[0].unit
-
-    @property
-    def model_exits(self) -> int:
-        """How many exits the model has."""
-        return self.policies[0].model_exits
+    # What its policies share.
+    kind = property(lambda self: self.policies[0].kind, doc="What `step` and `decide` are given.")
+    classes = property(lambda self: self.policies[0].classes, doc="C; 0 where records do not say.")
+    unit = property(lambda self: self.policies[0].unit, doc="Unit of the costs.")
+    model_exits = property(lambda self: self.policies[0].model_exits, doc="Exits of the model.")
 
     @property
     def needs_features(self) -> bool:
@@ -372,15 +356,13 @@ def route(outputs_by_expert: Sequence[npt.ArrayLike], context: npt.ArrayLike) ->
     return routed
 
 
+@dataclass(slots=True, eq=False)
 class ExpertState:
     """Where some samples stand between exits, each in the hands of its context's policy."""
 
-    __slots__ = ("context", "groups", "scalar")
-
-    def __init__(self, context: Ints, groups: list[tuple[int, Ints, State]], scalar: bool) -> None:
-        self.context = context
-        self.groups = groups  # (context, rows of its samples, their state)
-        self.scalar = scalar
+    context: Ints
+    groups: list[tuple[int, Ints, State]]  # (context, rows of its samples, their state)
+    scalar: bool
 
     def keep(self, rows: Array) -> ExpertState:
         """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""

@@ -13,10 +13,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ._decision import Decisions
 from ._errors import InputError, input_error
 from ._experts import ExpertPolicy, checked_names, context_numbers, renumbered
-from ._policy import Policy
+from ._policy import Decisions, Policy
 from ._sizes import PIECE, Room
 from ._typing import Array, Ints
 

@@ -22,8 +22,7 @@ from policyopt._replay import replay, trace
 from policyopt._report.explanation import explain
 from policyopt._table import Tables
 from policyopt.runtime import ALWAYS, NEVER, InputError, Mixture, Policy, first_exit, load_policy
-from policyopt.runtime._decision import over_model_exits
-from policyopt.runtime._policy import from_dict, to_dict
+from policyopt.runtime._policy import from_dict, over_model_exits, to_dict
 from policyopt.runtime._scores import MaxProb, Patience
 
 EXITS = 5
