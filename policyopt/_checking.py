@@ -29,7 +29,7 @@ from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt.runtime._errors import BudgetError, CheckError, InputError, input_error
 from policyopt.runtime._outputs import ExitOutput, reduce_logits, with_columns, with_log_prob
-from policyopt.runtime._parameters import Array, Choice, fields_of
+from policyopt.runtime._parameters import Array, Choice, fields_of, size_of
 from policyopt.runtime._policy import Policy, from_dict, to_dict
 from policyopt.runtime._scores import ScoreRule, make_rule, score_table
 from policyopt.runtime._typing import Floats, Ints
@@ -84,13 +84,8 @@ def check_method(method: str | Method | type[Method], only: str = "") -> None:
     >>> import policyopt as po
     >>> po.check_method("max_prob", only="no_peeking")
     """
-    made = (
-        method()
-        if isinstance(method, type)
-        else make_method(method)
-        if isinstance(method, str)
-        else method
-    )
+    made: Any = method() if isinstance(method, type) else method
+    made = make_method(made) if isinstance(made, str) else made
     if not isinstance(made, Method):
         raise input_error("method", "a name or a Method", type(method).__name__, "E.g. 'max_prob'.")
     trial = Trial(made)
@@ -145,14 +140,10 @@ def check_score(
 def example(rule: type[ScoreRule], exits: int, classes: int, seed: int = 0) -> ScoreRule:
     """Return an instance with random parameters, as the class declares them."""
     rng = np.random.default_rng(seed)
-    sizes = {"K": exits, "C": classes}
 
     def size(dimension: str, k: int) -> int:
-        total, sign = 0, 1
-        for part in dimension.replace("-", "+-").split("+"):
-            sign, part = (-1, part[1:]) if part.startswith("-") else (1, part)
-            total += sign * (int(part) if part.isdecimal() else {**sizes, "k": k}.get(part, 2))
-        return total
+        total, other = size_of(dimension, {"K": exits, "C": classes, "k": k})
+        return total + 2 * len(other)
 
     def numbers(spec: Array, k: int = 0) -> Floats:
         low = max(spec.least, spec.over)
@@ -174,9 +165,8 @@ def example(rule: type[ScoreRule], exits: int, classes: int, seed: int = 0) -> S
     try:
         return rule(**given)
     except (InputError, TypeError) as error:
-        raise input_error(
-            "score", "made of what its class declares", str(error), "Give check_score an instance."
-        ) from error
+        allowed, step = "made of what its class declares", "Give check_score an instance."
+        raise input_error("score", allowed, str(error), step) from error
 
 
 def _chosen(checks: dict[str, Any], only: str) -> dict[str, Any]:
@@ -414,9 +404,8 @@ def _inputs(trial: Trial) -> None:
             policy.decide(wrong, features=trial.vectors(logits))
         except InputError:
             continue
-        trial.require(
-            False, f"took outputs of shape {wrong.shape}, dtype {wrong.dtype}, or with NaN"
-        )
+        said = f"took outputs of shape {wrong.shape}, dtype {wrong.dtype}, or with NaN"
+        trial.require(False, said)
 
 
 def _small(trial: Trial) -> None:
@@ -429,9 +418,8 @@ def _small(trial: Trial) -> None:
         for budget in (1.0, 2.0, 3.0):
             (fitted,) = trial.method.fit_path(Tables(data).get("fit"), [budget])
             cost = fitted.expected.cost
-            trial.require(
-                1.0 - 1e-9 <= cost <= budget + 1e-9, f"{cost:g} for a budget of {budget:g}"
-            )
+            fits = 1.0 - 1e-9 <= cost <= budget + 1e-9
+            trial.require(fits, f"{cost:g} for a budget of {budget:g}")
 
 
 METHOD_CHECKS: dict[str, Callable[[Trial], None]] = {

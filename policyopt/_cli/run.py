@@ -13,8 +13,8 @@ from policyopt._cli.output import chosen_method, interval, number, off_budget, p
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._files import write_file
-from policyopt.runtime._outputs import FEWEST, refuse_probabilities
 from policyopt.runtime._outputs_file import decide_file, read_outputs
+from policyopt.runtime._reading import FEWEST, refuse_probabilities
 
 _COLUMNS = ("row", "exit", "prediction", "cost", "correct")
 _AXES = ("KNC", "NKC", "KN", "NK")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._errors import BudgetError, CheckError, InputError, MissingExtraError, PolicyOptError
 from ._experts import ExpertPolicy, load_any, load_experts, route, save_experts, save_policy
-from ._outputs import ExitOutput, reduce_exit
+from ._outputs import ExitOutput
 from ._parameters import array, choice, number
 from ._policy import (
     ALWAYS,
@@ -29,6 +29,7 @@ from ._policy import (
     first_exit,
     load_policy,
 )
+from ._reading import reduce_exit
 from ._scores import ScoreRule, register_score
 
 if TYPE_CHECKING:

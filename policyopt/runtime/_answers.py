@@ -39,12 +39,10 @@ class AnswerRule(Rule, ABC):
 
     def start(self, samples: int, classes: int) -> State:
         """Return the state of `samples` samples before exit 0."""
-        del samples, classes
         return ()
 
     def operations(self, k: int, classes: int) -> float:
         """Return the multiply-adds that the rule spends at exit k, beyond the exit's own softmax."""
-        del k, classes
         return 0.0
 
 

@@ -35,8 +35,9 @@ import numpy.typing as npt
 from ._checks import sample_numbers
 from ._errors import input_error
 from ._files import write_file
-from ._outputs import ExitOutput, as_array, read_exits
+from ._outputs import ExitOutput
 from ._policy import Decision, Decisions, Policy, State, from_dict, read_json, to_dict
+from ._reading import as_array, read_exits
 from ._strict_json import AGAIN, Form, to_text
 from ._typing import Array, Floats, Ints
 

@@ -1,4 +1,4 @@
-"""What exits gave, numpy or torch, checked by name and reduced to the few columns that scores use.
+"""What one exit says, reduced to the few columns that scores use.
 
 The same code serves the offline pass over a whole cache and the single decision inside an
 inference loop, so both see the same numbers. Arithmetic: classes in float32 (logits are
@@ -8,24 +8,20 @@ seldom kept wider), everything per row in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ._errors import InputError, input_error
-from ._typing import Array, Floats
+from ._typing import Floats
 
 #: How many of the largest probabilities are kept of a cache.
 TOP = 3
 KINDS = ("logits", "probabilities", "record")
 #: Logarithms of probabilities are kept above this where they are compared: one in 10**13.
 LOWEST = -30.0
-_COLUMNS = ("prediction", "confidence", "top_prob", "entropy")
-#: Fewer rows of logits could look like probabilities by chance; more need not be looked at.
-FEWEST, _MOST = 4, 64
-_SUM_TOLERANCE = 1e-3  # covers a softmax in float16
 
 
 class ExitOutput:
@@ -308,221 +304,3 @@ def log_of(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Return the logarithms in float32; -inf for 0."""
     with np.errstate(divide="ignore"):
         return np.log(np.asarray(probabilities, dtype=np.float32))
-
-
-def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -> ExitOutput:
-    """Check what an exit gave and reduce it.
-
-    Parameters
-    ----------
-    output : array of shape (n, C), or `ExitOutput`, or mapping
-        Logits or probabilities; for records a mapping with ``prediction`` and
-        ``confidence`` (and ``top_prob``, ``entropy``).
-    kind : {"logits", "probabilities", "record"}
-        What the policy was fitted on.
-    classes : int
-        C; 0 where unknown (records).
-    name : str
-        Name used in errors.
-
-    Returns
-    -------
-    ExitOutput
-
-    Raises
-    ------
-    InputError
-        Wrong shape, NaN, +inf, or no finite logit in a row.
-
-    Examples
-    --------
-    >>> reduce_exit(np.zeros((2, 4)), "logits", 4).confidence
-    array([0.25, 0.25])
-    """
-    if isinstance(output, ExitOutput):
-        return output
-    if kind == "record":
-        if not hasattr(output, "keys"):
-            allowed = "a mapping with 'prediction' and 'confidence'"
-            step = "The policy was fitted on records; pass records."
-            raise input_error(name, allowed, type(output).__name__, step)
-        columns = {key: as_array(output[key], f"{key} of {name}") for key in output}  # type: ignore
-        _check_record(columns, name)
-        return reduce_record(**columns)
-    return reduce_logits(read_logits(output, kind, classes, name, finite=False), name=name)
-
-
-def read_logits(
-    output: object, kind: str, classes: int, name: str = "output", *, finite: bool = True
-) -> npt.NDArray[np.floating]:
-    """Check what an exit gave, and return its logits; of probabilities, their logarithms."""
-    array = as_array(output, name)
-    if array.dtype.kind not in "fiu":
-        raise input_error(name, f"an array of {kind}", f"dtype {array.dtype}", "Pass floats.")
-    if array.ndim != 2 or array.shape[1] != classes:
-        step = "One row per sample, one column per class."
-        raise input_error(name, f"of shape (n, {classes})", f"shape {array.shape}", step)
-    if kind == "probabilities":
-        _check_probabilities(array, name)
-        return log_of(array)
-    if finite:
-        check_finite(array, name)
-    return array
-
-
-def _check_probabilities(array: npt.NDArray[np.floating], name: str) -> None:
-    """Refuse NaN, infinity, negative numbers and rows that do not sum to 1."""
-    # The least number first: where it is 0 or more there is no NaN, and none of the infinities
-    # whose sum would warn. A row with infinity does not sum to 1.
-    if array.min(initial=0.0) >= 0:
-        sums = array.sum(axis=1, dtype=np.float64)
-        if (np.abs(sums - 1.0) <= 0.02).all():
-            return
-    check_finite(array, name)
-    raise input_error(name, "probabilities that sum to 1", "rows that do not", "Were these logits?")
-
-
-def looks_like_probabilities(output: object) -> bool:
-    """Say whether the first rows, four or more, are all non-negative with sum 1, as no logits are."""
-    rows: Any = output[:_MOST] if getattr(output, "ndim", 0) == 2 else None  # type: ignore[index]
-    if rows is None or len(rows) < FEWEST or not rows.shape[1]:
-        return False
-    rows = as_array(rows)
-    # The least first: of logits nearly always negative, which ends it. NaN is not 0 or more.
-    if rows.dtype.kind != "f" or not rows.min() >= 0:
-        return False
-    with np.errstate(over="ignore"):  # a sum that is inf is not 1
-        return bool((np.abs(rows.sum(axis=1, dtype=np.float64) - 1) <= _SUM_TOLERANCE).all())
-
-
-def refuse_probabilities(output: object, name: str) -> None:
-    """Refuse probabilities where the policy takes logits: their softmax is nearly even, so all would run on."""
-    if looks_like_probabilities(output):
-        got = "rows that are non-negative and sum to 1: probabilities"
-        step = "Give the logits (before softmax), or fit the policy on probabilities."
-        raise input_error(name, "logits, which the policy was fitted on", got, step)
-
-
-def _check_record(columns: dict[str, Any], name: str) -> None:
-    """Refuse records that lack a column, hold an unknown one, or a confidence that is none."""
-    missing, unknown = set(_COLUMNS[:2]) - columns.keys(), columns.keys() - set(_COLUMNS)
-    if missing or unknown:
-        allowed = f"prediction and confidence, perhaps {', '.join(_COLUMNS[2:])}"
-        got = ", ".join(sorted(columns))
-        raise input_error(f"columns of {name}", allowed, got, "Rename or add columns.")
-    confidence, prediction = columns["confidence"], columns["prediction"]
-    if confidence.shape != prediction.shape or confidence.ndim > 1:
-        allowed = "of one shape, one number per sample"
-        got = f"shapes {prediction.shape} and {confidence.shape}"
-        raise input_error(f"pred and conf of {name}", allowed, got, "Take both from the same rows.")
-    if prediction.dtype.kind not in "iu":
-        got = f"dtype {prediction.dtype}"
-        raise input_error(f"pred of {name}", "whole numbers", got, "Number the classes.")
-    if confidence.dtype.kind not in "fiu" or not ((confidence >= 0) & (confidence <= 1)).all():
-        got = confidence.ravel()[:5].tolist()
-        raise input_error(f"confidence of {name}", "numbers in [0, 1]", got)
-
-
-def as_array(output: object, name: str = "output") -> Array:
-    """Return `output` as an ndarray; torch tensors are detached and brought to the CPU, by their own methods."""
-    if hasattr(output, "detach"):
-        tensor = output.detach().cpu()  # type: ignore[attr-defined]
-        if "bfloat16" in str(tensor.dtype):  # numpy has no such type
-            tensor = tensor.float()
-        return tensor.numpy()
-    try:
-        return np.asarray(output)
-    except ValueError as error:
-        got = "rows of unequal length"
-        raise input_error(name, "an array", got, "Pad or fix the rows.") from error
-
-
-def check_finite(array: npt.NDArray[np.floating], name: str) -> None:
-    """Refuse NaN, +inf and rows without a finite value; -inf alone marks a class that cannot be."""
-    check_peaks(array.max(axis=1), name)
-
-
-def read_vectors(
-    k: int, features: object, samples: int, scalar: bool = False
-) -> npt.NDArray[np.float32]:
-    """Check the feature vectors that exit k gave, and return them as (n, D) float32."""
-    name = f"features of exit {k}"
-    if features is None:
-        step = "Pass features= beside the outputs: the vectors that the cache holds for this exit."
-        raise input_error(name, "given: the policy's score reads them", "none", step)
-    array = as_array(features, name)
-    array = array[None] if scalar and array.ndim == 1 else array
-    if array.ndim != 2 or len(array) != samples or not array.shape[1]:
-        got = f"shape {array.shape}"
-        raise input_error(name, f"of shape ({samples}, D)", got, "One row per sample.")
-    if array.dtype.kind not in "fiu":
-        raise input_error(name, "an array of numbers", f"dtype {array.dtype}", "Pass floats.")
-    with np.errstate(over="ignore"):  # a number too large for float32 is found as infinity
-        array = array.astype(np.float32, order="C", copy=False)
-    if not np.isfinite(array).all():
-        raise input_error(name, "finite", "NaN or infinity", "Look for overflow in the model.")
-    return array
-
-
-def read_exits(
-    outputs: Any, exits: int, classes: int, path: Sequence[int] | None = None
-) -> tuple[int, Callable[[int, slice], object]]:
-    """Return the number of samples, and a way to read some of them at one exit."""
-    if isinstance(outputs, Mapping):
-        raise input_error("outputs", "one entry per exit", "a mapping", "Pass a list of K records.")
-    is_array = hasattr(outputs, "ndim")
-    if not is_array and not hasattr(outputs, "__len__"):
-        raise input_error("outputs", "an array, or one entry per exit", type(outputs).__name__, "")
-    count = (outputs.shape[1] if outputs.ndim == 3 else -1) if is_array else len(outputs)
-    if count != exits:
-        came = f"shape {tuple(outputs.shape)}" if is_array else f"{count} entries"
-        allowed = f"of shape (N, {exits}, {classes}), or a sequence of {exits} exits"
-        raise input_error("outputs", allowed, came)
-    if is_array:
-        array = as_array(outputs)
-        return len(array), lambda k, part: array[part, k]
-    entries = {
-        k: o if isinstance(o, (ExitOutput, Mapping)) else as_array(o, f"output of exit {k}")
-        for k, o in enumerate(outputs)
-        if path is None or k in path
-    }
-    lengths = {k: _length(entry) for k, entry in entries.items()}
-    first, rows = next(iter(lengths.items()))
-    for k, length in lengths.items():
-        if length != rows:
-            raise input_error(f"output of exit {k}", f"{rows} rows, as exit {first} has", length)
-    return rows, lambda k, part: _part(entries[k], part)
-
-
-def _length(entry: Any) -> int:
-    if isinstance(entry, Mapping):
-        return max((len(np.atleast_1d(as_array(column))) for column in entry.values()), default=0)
-    return len(entry) if isinstance(entry, ExitOutput) or entry.ndim else 0
-
-
-def _part(entry: Any, part: slice) -> Any:
-    if isinstance(entry, ExitOutput):
-        return entry.take(part)
-    if isinstance(entry, Mapping):
-        return {key: np.atleast_1d(as_array(column))[part] for key, column in entry.items()}
-    return entry[part] if entry.ndim else entry
-
-
-def read_features(
-    features: Any, exits: int, samples: int, path: Sequence[int] | None = None
-) -> list[Array]:
-    """Return the feature vectors of many samples, one array per exit of the path."""
-    several = isinstance(features, (list, tuple))
-    if not several or len(features) != exits:
-        got = f"{len(features)} entries" if several else f"a {type(features).__name__}"
-        allowed = f"a list of {exits} arrays of shape (N, D_k), one per exit"
-        step = "Widths may differ by exit, so they do not stand in one array."
-        raise input_error("features", allowed, got, step)
-    arrays = []
-    for k in range(exits) if path is None else path:
-        name = f"features of exit {k}"
-        arrays.append(array := as_array(features[k], name))
-        if array.ndim != 2 or len(array) != samples:
-            got = f"shape {array.shape}"
-            raise input_error(name, f"of shape ({samples}, D)", got, "As the outputs.")
-    return arrays

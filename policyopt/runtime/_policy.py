@@ -41,22 +41,17 @@ from ._calibrators import Calibrator, make_calibrator
 from ._checks import MAX_COST, check_text, sample_numbers
 from ._errors import InputError, input_error
 from ._files import write_file
-from ._outputs import (
-    KINDS,
-    TOP,
-    ExitOutput,
+from ._outputs import KINDS, TOP, ExitOutput, reduce_logits, with_columns, with_log_prob
+from ._parameters import Rule, numbers
+from ._reading import (
     as_array,
     read_exits,
     read_features,
     read_logits,
     read_vectors,
     reduce_exit,
-    reduce_logits,
     refuse_probabilities,
-    with_columns,
-    with_log_prob,
 )
-from ._parameters import Rule, numbers
 from ._scores import ScoreRule, make_rule
 from ._strict_json import AGAIN, Form, parse, read_plain, to_text
 from ._typing import Array, Bools, Floats, Ints

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._outputs import FEWEST, refuse_probabilities
+from policyopt.runtime._reading import FEWEST, refuse_probabilities
 from policyopt.serving._hidden import host, mapped
 
 Call = Callable[[Any], Any]

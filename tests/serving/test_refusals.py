@@ -12,7 +12,7 @@ from synthetic import outputs
 import policyopt as po
 from policyopt._export.c_compiler import NoCompiler
 from policyopt.runtime import ExpertPolicy, InputError, Mixture, Policy
-from policyopt.runtime._outputs import looks_like_probabilities
+from policyopt.runtime._reading import looks_like_probabilities
 from policyopt.runtime._scores import Entropy, Margin, MaxProb
 
 torch = pytest.importorskip("torch")

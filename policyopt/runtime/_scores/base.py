@@ -61,12 +61,10 @@ class ScoreRule(Rule, ABC):
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
         """Return the state before exit 0, for samples numbered `samples`, (n,)."""
-        del samples
         return ()
 
     def operations(self, k: int, classes: int) -> float:
         """Return the multiply-adds that the score spends at exit k, beyond softmax and entropy."""
-        del k, classes
         return 0.0
 
 

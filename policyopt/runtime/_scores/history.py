@@ -64,12 +64,9 @@ class Distribution(History):
     def step(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         log_prob = output.log_prob
         assert log_prob is not None  # the policy refuses records for rules that need it
-        first = np.maximum(output.top_prob[:, 0], _TINY)
-        second = (
-            np.maximum(output.top_prob[:, 1], _TINY)
-            if output.top_prob.shape[1] > 1
-            else np.full(len(first), _TINY)
-        )
+        first, second = np.maximum(output.top_prob[:, 0], _TINY), np.full(len(output), _TINY)
+        if output.top_prob.shape[1] > 1:
+            second = np.maximum(output.top_prob[:, 1], _TINY)
         columns = [
             np.log(first / second),
             first - second,
@@ -180,6 +177,16 @@ class HistoryRule(ScoreRule):
     def start(self, samples: npt.NDArray[np.int64]) -> State:
         return FEATURES[self.features].start(len(samples))
 
+    @property
+    @abstractmethod
+    def products(self) -> float:
+        """Products of the basis and weights of one exit but the last."""
+
+    def operations(self, k: int, classes: int) -> float:
+        """Weights and products of the basis; logarithms of all probabilities, where they are read."""
+        logs = float(classes) if "log_prob" in self.needs else 0.0
+        return logs if k == len(self.center) else logs + self.products
+
     def look(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         """Return the basis of the features at exit k, (n, M), and the new state."""
         values, state = FEATURES[self.features].step(k, output, state)
@@ -217,10 +224,9 @@ class Advantage(HistoryRule):
         columns, state = self.look(k, output, state)
         return row_product(columns, self.weights[k][None])[:, 0] + self.offset[k], state
 
-    def operations(self, k: int, classes: int) -> float:
-        """Weights and products of the basis; logarithms of all probabilities, where they are read."""
-        logs = float(classes) if "log_prob" in self.needs else 0.0
-        return logs if k == len(self.offset) else logs + 2.0 * self.weights.shape[1]
+    @property
+    def products(self) -> float:
+        return 2.0 * self.weights.shape[1]
 
 
 class Logistic(Advantage):
@@ -298,12 +304,9 @@ class Network(HistoryRule):
             x = row_product(x, _of(weight, k)) + _of(bias, k)
         return x[:, 0], state
 
-    def operations(self, k: int, classes: int) -> float:
-        """Weights of all layers and products of the basis; logarithms, where they are read."""
-        logs = float(classes) if "log_prob" in self.needs else 0.0
-        if k == len(self.center):
-            return logs
-        return logs + basis_size(self.features) + sum(float(w[0].size) for w in self.weights)
+    @property
+    def products(self) -> float:
+        return basis_size(self.features) + sum(float(w[0].size) for w in self.weights)
 
 
 def _of(array: Floats, k: int) -> Floats:

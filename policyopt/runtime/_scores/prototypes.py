@@ -6,6 +6,7 @@ and a batch give the same bits (`policyopt.runtime._arithmetic`).
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import cached_property
 from typing import Any
 
@@ -92,6 +93,15 @@ class PrototypeRule(ScoreRule):
         own = np.where(mine, near, np.inf).min(axis=1)
         return own, np.where(mine, np.inf, near).min(axis=1)
 
+    @abstractmethod
+    def certainty(self, k: int, output: ExitOutput) -> Floats:
+        """Return the scores (n,) of an exit that has points."""
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Return the certainty at exit k; the last exit, which always stops, scores 1."""
+        last = k == len(self.points)
+        return (np.ones(len(output)) if last else self.certainty(k, output)), state
+
     def operations(self, k: int, classes: int) -> float:
         """Return a difference and a product per number stored; the projection; the logits."""
         if k == len(self.points):
@@ -118,13 +128,11 @@ class E2CM(PrototypeRule):
             what = "owner of the score"
             raise input_error(what, "one point per class", "several", "Fit it again.")
 
-    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        if k == len(self.points):
-            return np.ones(len(output)), state
+    def certainty(self, k: int, output: ExitOutput) -> Floats:
         near = self.class_distances(k, output) / self.norm[k]
         # The largest of a softmax is 1 / sum(exp(z - max z)).
         near -= near.min(axis=1)[:, None]
-        return 1.0 / np.exp(-near).sum(axis=1), state
+        return 1.0 / np.exp(-near).sum(axis=1)
 
 
 class DE3BERT(PrototypeRule):
@@ -145,15 +153,13 @@ class DE3BERT(PrototypeRule):
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         return super().needs | {"entropy"}
 
-    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        if k == len(self.points):
-            return np.ones(len(output)), state
+    def certainty(self, k: int, output: ExitOutput) -> Floats:
         ratio = distance_ratio(*self.own_and_other(k, output))
         doubt = np.clip(output.entropy / np.log(max(self.classes, 2)), 0.0, 1.0)
         # Multiplied through, so that a ratio or an entropy of 0 divides nothing.
         below = self.weight * doubt + ratio
         product = (self.weight + 1.0) * ratio * doubt
-        return 1.0 - product / np.where(below > 0, below, 1.0), state
+        return 1.0 - product / np.where(below > 0, below, 1.0)
 
 
 def distance_ratio(own: Floats, other: Floats) -> Floats:
@@ -174,12 +180,10 @@ class TrustScore(PrototypeRule):
 
     name = "trust_score"
 
-    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        if k == len(self.points):
-            return np.ones(len(output)), state
+    def certainty(self, k: int, output: ExitOutput) -> Floats:
         own, other = self.own_and_other(k, output)
         with np.errstate(invalid="ignore"):
             share = other / (other + own)
         share[own == other] = 0.5
         share[np.isinf(other) & np.isfinite(own)] = 1.0  # no other class has points
-        return share, state
+        return share
