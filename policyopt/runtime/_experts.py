@@ -5,15 +5,6 @@ context chooses the branches that were trained for such inputs, and the threshol
 them. One context for all samples, or the same policy in all contexts, decides exactly as
 `Policy.decide` does.
 
-A file of expert policies::
-
-    format      "policyopt-experts"
-    version     1
-    contexts    names of the contexts, in the order of their numbers
-    policies    one policy file's content per context
-    provenance  how they were found: method, budget, division of the budget, cache, versions
-    sha256      of all the above in canonical form
-
 References
 ----------
 R. G. Pacheco, F. D. V. R. Oliveira, R. S. Couto, "Early-exit deep neural networks for distorted
@@ -411,8 +402,11 @@ def joined(answers: list[tuple[Ints, Any]], n: int) -> Array | None:
 EXPERTS = Form(
     "a file of expert policies", "policyopt-experts", 1,
     {
-        "format": str, "version": int, "contexts": list, "policies": list, "provenance": dict,
-        "sha256": str,
+        "format": str, "version": int,
+        "contexts": list,  # names of the contexts, in the order of their numbers
+        "policies": list,  # the content of one policy's file per context
+        "provenance": dict,  # how they were found: method, budget and its division, cache, versions
+        "sha256": str,  # of all the above in canonical form
     },
     "`policyopt fit --experts` writes one.",
 )  # fmt: skip

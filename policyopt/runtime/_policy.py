@@ -2,25 +2,6 @@
 
 Evaluation replays `Policy.decide`; deployment calls `Policy.step`. Both compare the same
 float64 scores with the same thresholds: exit at the first k with ``score >= threshold``.
-
-A policy file holds exactly these fields::
-
-    format      "policyopt-policy"
-    version     1
-    kind        "logits" | "probabilities" | "record"
-    classes     C, 0 where records do not say
-    unit        unit of the costs
-    costs       K mean cumulative costs, the policy's own arithmetic included
-    overhead    K numbers: the part of them that is the policy's own arithmetic
-    kept        null | the K of the model's exits that the policy runs, ascending from 0
-    model_exits how many exits the model has
-    score       {"name": ..., "params": {...}}
-    answer      {"name": "plain" | ..., "params": {...}}
-    confidence  null | {"name": "platt" | ..., "params": {...}}: not used to decide
-    thresholds  K-1 numbers; 1e30 = never, -1e30 = always
-    mixture     null | {"thresholds": [...], "share": s, "seed": n, "score": null | {...}}
-    provenance  how it was found: method, configuration, budget, expected cost, cache, versions
-    sha256      of all the above in canonical form
 """
 
 from __future__ import annotations
@@ -678,10 +659,20 @@ def _check_costs(costs: Floats, overhead: Floats) -> None:
 POLICY = Form(
     "a policy file", "policyopt-policy", 1,
     {
-        "format": str, "version": int, "kind": str, "classes": int, "unit": str, "costs": list,
-        "overhead": list, "kept": (list, type(None)), "model_exits": int, "score": dict,
-        "answer": dict, "confidence": (dict, type(None)), "thresholds": list,
-        "mixture": (dict, type(None)), "provenance": dict, "sha256": str,
+        "format": str, "version": int,
+        "kind": str,  # "logits" | "probabilities" | "record"
+        "classes": int,  # C, 0 where records do not say
+        "unit": str,  # of the costs
+        "costs": list,  # K mean cumulative costs, the policy's own arithmetic included
+        "overhead": list,  # K numbers: the part of them that is the policy's own arithmetic
+        "kept": (list, type(None)),  # the K of the model's exits that the policy runs, ascending from 0
+        "model_exits": int,  # how many exits the model has
+        "score": dict, "answer": dict,  # {"name": ..., "params": {...}}
+        "confidence": (dict, type(None)),  # as they; not used to decide
+        "thresholds": list,  # K-1 numbers; 1e30 = never, -1e30 = always
+        "mixture": (dict, type(None)),  # {"thresholds": ..., "share": s, "seed": n, "score": null | {...}}
+        "provenance": dict,  # how it was found: method, settings, budget, expected cost, cache, versions
+        "sha256": str,  # of all the above in canonical form
     },
     "`policyopt fit` writes one.",
 )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -130,37 +129,30 @@ def _same(votes: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
     return (votes[:, :, None] == votes[:, None, :]) & (votes >= 0)[:, :, None]
 
 
-def _cross(p: Floats, log_q: Floats) -> Floats:
-    """Cross-entropy ``-sum p log q``."""
-    return -(p * log_q).sum(axis=1)
-
-
 def _kl(p: Floats, log_p: Floats, log_q: Floats) -> Floats:
     return (p * (log_p - log_q)).sum(axis=1)
 
 
-def _js(p: Floats, log_p: Floats, q: Floats, log_q: Floats) -> Floats:
-    middle = np.log((p + q) / 2)
-    return (_kl(p, log_p, middle) + _kl(q, log_q, middle)) / 2
+def _cross(p: Floats, log_p: Floats, log_q: Floats) -> Floats:
+    return -(p * log_q).sum(axis=1)
 
 
-def _jskd(p: Floats, log_p: Floats, q: Floats, log_q: Floats) -> Floats:
-    middle = np.log((p + q) / 2)
-    return (_cross(p, middle) + _cross(q, middle)) / 2
+#: From the earlier exit's distribution p and the later one's q to how far they are apart: one way, the
+#: other, both, and from their middle. Of the Kullback-Leibler divergence, and of the cross-entropy, which
+#: tells besides how undecided the exits are.
+MEASURES = {"kl": _kl, "rekl": _kl, "bikl": _kl, "js": _kl,
+            "kd": _cross, "rekd": _cross, "bikd": _cross, "jskd": _cross}  # fmt: skip
 
 
-#: From the earlier exit's distribution p and the later one's q to how far they are apart. The
-#: second four are cross-entropies: divergences, and how undecided the exits are besides.
-MEASURES: dict[str, Callable[[Floats, Floats, Floats, Floats], Floats]] = {
-    "kl": lambda p, log_p, q, log_q: _kl(p, log_p, log_q),
-    "rekl": lambda p, log_p, q, log_q: _kl(q, log_q, log_p),
-    "bikl": lambda p, log_p, q, log_q: _kl(p, log_p, log_q) + _kl(q, log_q, log_p),
-    "js": _js,
-    "kd": lambda p, log_p, q, log_q: _cross(p, log_q),
-    "rekd": lambda p, log_p, q, log_q: _cross(q, log_p),
-    "bikd": lambda p, log_p, q, log_q: _cross(p, log_q) + _cross(q, log_p),
-    "jskd": _jskd,
-}
+def _apart(measure: str, p: Floats, log_p: Floats, q: Floats, log_q: Floats) -> Floats:
+    far = MEASURES[measure]
+    if measure.startswith("js"):
+        middle = np.log((p + q) / 2)
+        return (far(p, log_p, middle) + far(q, log_q, middle)) / 2
+    if measure.startswith("re"):
+        return far(q, log_q, log_p)
+    there = far(p, log_p, log_q)
+    return there + far(q, log_q, log_p) if measure.startswith("bi") else there
 
 
 class Similarity(ScoreRule):
@@ -187,7 +179,7 @@ class Similarity(ScoreRule):
             return np.zeros(len(output)), (log_q, distances)
         p, q = np.exp(before), np.exp(log_q)
         # Rounding may leave a hair below 0, where both are the same.
-        far = np.maximum(MEASURES[self.measure](p, before, q, log_q), 0.0)
+        far = np.maximum(_apart(self.measure, p, before, q, log_q), 0.0)
         distances = np.concatenate([distances, far[:, None]], axis=1)[:, -self.patience :]
         if k < self.patience:
             return np.zeros(len(output)), (log_q, distances)
