@@ -43,7 +43,9 @@ def _same(a, b):
 @pytest.mark.parametrize("classes", WIDTHS)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_a_row_reduces_to_the_bits_it_has_in_a_batch(classes, dtype):
+    """And what no score asks for is left out, and changes no bit of the rest."""
     logits = _cases(classes, dtype)[:, 0]
+    full = reduce_logits(logits)
     for top in (1, 2, 3):
         whole = with_log_prob(reduce_logits(logits, top), logits)
         scratch = np.full((2, 70, classes), 7, dtype=np.float32)
@@ -52,17 +54,9 @@ def test_a_row_reduces_to_the_bits_it_has_in_a_batch(classes, dtype):
         for name in COLUMNS:
             _same(getattr(again, name), getattr(whole, name))
             _same(np.concatenate([getattr(one, name) for one in alone]), getattr(whole, name))
-
-
-@pytest.mark.parametrize("classes", WIDTHS)
-def test_fewer_columns_are_the_same_columns(classes):
-    """What no score asks for is left out, and changes no bit of the rest."""
-    logits = _cases(classes)[:, 1]
-    full = reduce_logits(logits)
-    for top in (1, 2):
         few = reduce_logits(logits, top, entropy=False)
-        _same(few.top_prob, full.top_prob[:, :top])
-        _same(few.top_class, full.top_class[:, :top])
+        for name in ("top_prob", "top_class"):
+            _same(getattr(few, name), getattr(full, name)[:, :top])
         for name in ("prediction", "log_sum_exp"):
             _same(getattr(few, name), getattr(full, name))
         assert np.isnan(few.entropy).all()
@@ -143,32 +137,28 @@ def test_tensors_give_the_bits_of_arrays(kind):
                 )  # fmt: skip
 
 
+LAST = [-np.inf] * 2
+
+
 @pytest.mark.parametrize("rows", [1, 4])
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("answer", [None, Temperature([1.0, 1.0, 1.0])])
-def test_rows_without_a_finite_largest_are_named(rows, wrong, answer):
-    """And nothing else is heard of them: no warning of numpy."""
-    more = {} if answer is None else {"answer": answer}
-    policy = Policy(MaxProb(), [0.5, 0.5], [1.0, 2.0, 3.0], "ms", "logits", 4, **more)
-    logits = np.zeros((rows, 4), dtype=np.float32)
-    logits[-1, :] = -np.inf
-    logits[-1, 2] = wrong
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(InputError, match=f"'output of exit 0'.*Got {wrong} in row {rows - 1}"):
-            policy.step(0, logits, policy.start(np.arange(rows)))
-
-
 @pytest.mark.parametrize(
-    "row", [[np.nan, 1.0], [np.inf, -np.inf], [np.inf, 0.0], [-0.1, 1.1], [0.4, 0.5]]
+    ("kind", "row", "says"),
+    [("logits", [*LAST, x], f"Got {x} in row ROW") for x in (np.nan, np.inf, -np.inf)]
+    + [("logits T", [*LAST, x], f"Got {x} in row ROW") for x in (np.nan, np.inf, -np.inf)]
+    + [
+        ("probabilities", row, "")
+        for row in ([np.nan, 1, 0], [np.inf, *LAST], [np.inf, 0, 0], [-0.1, 1.1, 0], [0.4, 0.5, 0])
+    ],
 )
-def test_rows_that_are_no_probabilities_are_named(row):
-    policy = Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "probabilities", 2)
-    with warnings.catch_warnings():
+def test_rows_that_are_no_outputs_are_named(rows, kind, row, says):
+    """And nothing else is heard of them: no warning of numpy."""
+    more = {"answer": Temperature([1.0, 1.0])} if kind == "logits T" else {}
+    policy = Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", kind.split()[0], 3, **more)
+    given = np.array([[0.5, 0.5, 0]] * (rows - 1) + [row], dtype=np.float32)
+    words = "'output of exit 0' must.*" + says.replace("ROW", str(rows - 1))
+    with warnings.catch_warnings(), pytest.raises(InputError, match=words):
         warnings.simplefilter("error")
-        for rows in (row, [[0.5, 0.5], row]):
-            with pytest.raises(InputError, match="'output of exit 0' must"):
-                policy.step(0, rows, policy.start(0 if np.ndim(rows) == 1 else [0, 1]))
+        policy.step(0, given, policy.start(np.arange(rows)))
 
 
 def test_the_last_exit_always_stops_and_nothing_is_left_of_none():
@@ -185,11 +175,8 @@ def test_the_last_exit_always_stops_and_nothing_is_left_of_none():
 
 @pytest.mark.parametrize("wrong", [1.7, 2**63, 10**400, "a", [0.5], [[1]], True])
 def test_numbers_of_samples_are_whole(wrong):
-    from policyopt.runtime._scores import MaxProb
-
     policy = Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "logits", 2)
-    with pytest.raises(InputError, match="'samples' must be"):
-        policy.start(wrong)
-    with pytest.raises(InputError, match="'samples' must be"):
-        policy.decide(np.zeros((1, 2, 2)), samples=wrong)
+    for call in (lambda: policy.start(wrong), lambda: policy.decide(np.zeros((1, 2, 2)), wrong)):
+        with pytest.raises(InputError, match="'samples' must be"):
+            call()
     assert policy.start(np.uint8(3)).position == 0

@@ -85,12 +85,12 @@ def score_table(
 
 def _check(rule: ScoreRule, method: str, found: Any, n: int, scores: str) -> None:
     """Refuse what a rule of somebody's own gives unless it is scores (n,) and a state of n samples."""
-    fits = isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (tuple, list))
-    if fits and all(isinstance(part, np.ndarray) for part in (found[0], *found[1])):
-        number, whole = found[0].dtype.kind in "biuf", found[0].shape == (n,)
-        if number and whole and all(part.shape[:1] == (n,) for part in found[1]):
-            return
-    told = [getattr(p, "shape", type(p).__name__) for p in found] if fits else type(found).__name__
+    pair = isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (tuple, list))
+    parts = [found[0], *found[1]] if pair else [found]
+    rows = [isinstance(part, np.ndarray) and part.shape[:1] == (n,) for part in parts]
+    if pair and all(rows) and parts[0].ndim == 1 and parts[0].dtype.kind in "biuf":
+        return
+    got = [f"{p.dtype} {p.shape}" if isinstance(p, np.ndarray) else type(p).__name__ for p in parts]
     step = "E.g. return output.confidence, state; what it keeps has the samples on the first axis."
     allowed = f"{scores}a state: a tuple of arrays, each of {n} rows"
-    raise input_error(f"what {type(rule).__name__}.{method} returns", allowed, told, step)
+    raise input_error(f"what {type(rule).__name__}.{method} returns", allowed, ", ".join(got), step)
