@@ -161,6 +161,26 @@ def test_rows_that_are_no_outputs_are_named(rows, kind, row, says):
         policy.step(0, given, policy.start(np.arange(rows)))
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda z: np.where(np.arange(10)[:, None, None] == 3, np.nan, z), "output of exit 0.*row 3"),
+        (lambda z: z[:, :2], r"outputs.*\(N, 3, 6\).*\(10, 2, 6\)"),
+        (lambda z: z[:, :, :5], r"output of exit 0.*\(n, 6\)"), (lambda z: z.astype(str), "output of exit 0.*dtype"),
+        (lambda z: list(z.swapaxes(0, 1)[:2]), "2 entries"), (lambda z: {"prediction": z}, "one entry per exit"),
+        (lambda z: [z[:, 0], z[:9, 1], z[:, 2]], "output of exit 1' must be 10 rows, as exit 0 has"),
+    ],
+)  # fmt: skip
+def test_outputs_that_cannot_be_are_named(change, says):
+    policy = Policy(Patience(), [1, 1], [1.0, 2.0, 3.0], "ms", "logits", 6)
+    logits = np.random.default_rng(0).normal(size=(10, 3, 6))
+    policy.decide(logits)
+    with pytest.raises(InputError, match=says):
+        policy.decide(change(logits))
+    with pytest.raises(InputError, match="'k' must be the next exit, 0"):
+        policy.step(1, logits[0, 1], policy.start())
+
+
 def test_the_last_exit_always_stops_and_nothing_is_left_of_none():
     policy = Policy(MaxProb(), [2.0], [1.0, 2.0], "ms", "logits", 3)
     state = policy.start(np.arange(2))
