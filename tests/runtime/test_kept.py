@@ -21,9 +21,9 @@ from policyopt._methods.registry import make_method
 from policyopt._replay import replay, trace
 from policyopt._report.explanation import explain
 from policyopt._table import Tables
-from policyopt.runtime import ALWAYS, NEVER, InputError, Mixture, Policy, first_exit, load_policy
+from policyopt.runtime import ALWAYS, NEVER, InputError, Policy, first_exit, load_policy
 from policyopt.runtime._policy import from_dict, over_model_exits, to_dict
-from policyopt.runtime._scores import MaxProb, Patience
+from policyopt.runtime._scores import MaxProb
 
 EXITS = 5
 ALONE = [1.0, 2.0, 4.0, 3.0, 16.0]
@@ -111,32 +111,6 @@ def test_a_cascade_is_remembered_and_older_manifests_read_as_none():
         parse(dump(Manifest(layout)).replace(b'"cascade": true', b'"cascade": 1'))
     twice = po.from_arrays(*rows(), np.cumsum(ALONE), unit="ms")
     assert twice.fingerprint != data.fingerprint  # other policies: skipping saves nothing here
-
-
-@settings(max_examples=15)
-@given(kept=KEPT, seed=st.integers(0, 3))
-def test_step_with_survivors_equals_batch(kept, seed):
-    logits = rows(seed)[0][:40]
-    thresholds = np.random.default_rng(seed).uniform(0.3, 1.0, (2, len(kept) - 1))
-    mixture = Mixture(np.round(3 * thresholds[1]), 0.5, 3, Patience())
-    costs, more = range(1, len(kept) + 1), {"kept": kept, "model_exits": EXITS}
-    policy = Policy(MaxProb(), thresholds[0], costs, "ms", "logits", 4, mixture, **more)
-    whole = policy.decide(logits)
-    skipped = [z if k in kept else None for k, z in enumerate(logits.swapaxes(0, 1))]
-    np.testing.assert_array_equal(policy.decide(skipped).exit, whole.exit)
-    left, exits, said = np.arange(40), np.empty(40), np.empty(40)
-    state = policy.start(left)
-    for k in policy.path:
-        if not len(left):
-            break
-        decision = policy.step(k, logits[left, k], state)
-        gone = left[decision.exit]
-        exits[gone], said[gone] = k, decision.prediction[decision.exit]
-        left = left[~decision.exit]
-        state.keep(~decision.exit)
-    np.testing.assert_array_equal(exits, whole.exit)
-    np.testing.assert_array_equal(said, whole.prediction)
-    np.testing.assert_array_equal(whole.cost, policy.costs[np.searchsorted(kept, whole.exit)])
 
 
 @given(kept=KEPT)

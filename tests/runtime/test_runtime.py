@@ -188,16 +188,6 @@ assert not [n for n in sys.modules if n.startswith("policyopt.") and not n.start
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_step_accepts_torch_and_gives_answers():
-    torch = pytest.importorskip("torch")
-    policy = Policy(MaxProb(), [0.8], [1.0, 2.0], "ms", "logits", 3)
-    logits = torch.tensor([3.0, 0.0, 0.0], requires_grad=True)
-    for given_logits in (logits, logits.bfloat16(), logits[None]):
-        decision = policy.step(0, given_logits, policy.start())
-        assert decision.exit is True
-        np.testing.assert_allclose(decision.answer, torch.softmax(logits, 0).detach(), rtol=1e-6)
-
-
 def test_runtime_command_line(tmp_path):
     Policy(MaxProb(), [0.8], [1.0, 2.0], "ms", "logits", 2).save(tmp_path / "p.json")
     np.save(tmp_path / "x.npy", [[[3.0, 0], [0, 1]], [[0, 0.1], [0, 1]], [[0, 0], [1, 0]]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,13 +87,14 @@ def test_rules_read_no_more_than_they_say(name):
 
 
 def _policies(classes):
-    costs = np.arange(1.0, K + 1)
+    costs, say = np.arange(1.0, K + 1), ("ms", "logits", classes)
+    mixture = Mixture(np.array([0.2, 0.9]), 0.5, 1, Entropy(classes))
     for rule in (MaxProb(), Margin(), Entropy(classes), Patience(), Vote()):
-        yield Policy(rule, [0.6, 0.5], costs, "ms", "logits", classes)
-    yield Policy(
-        Margin(), [0.6, 0.5], costs, "ms", "logits", classes,
-        Mixture(np.array([0.2, 0.9]), 0.5, 1, Entropy(classes)), answer=Temperature([1.0, 1.5, 2.0]),
-    )  # fmt: skip
+        yield Policy(rule, [0.6, 0.5], costs, *say)
+    yield Policy(Margin(), [0.6, 0.5], costs, *say, mixture, answer=Temperature([1.0, 1.5, 2.0]))
+    for kept in ((0, 2), (1, 2), (0, 1)):
+        mixture = Mixture(np.array([1.0]), 0.5, 3, Patience())
+        yield Policy(MaxProb(), [0.6], [1, 2], *say, mixture, kept=kept, model_exits=K)
 
 
 @pytest.mark.parametrize("classes", [1, 3, 33, 129])
@@ -100,17 +102,18 @@ def _policies(classes):
 def test_step_batch_and_survivors_agree_to_the_last_bit(classes, dtype):
     logits = _cases(classes, dtype)
     for policy in _policies(classes):
-        trace = policy.trace(logits)
+        trace = policy.trace([logits[:, k] if k in policy.path else None for k in range(K)])
+        np.testing.assert_array_equal(policy.decide(logits).exit, trace.exit)
         alive, state = np.arange(len(logits)), policy.start(np.arange(len(logits)))
         singles = [policy.start(row) for row in alive]
-        for k in policy.path:
+        for at, k in enumerate(policy.path):
             many = policy.step(k, logits[alive, k], state)
             ones = [policy.step(k, logits[row, k], singles[row]) for row in alive]
-            _same(many.score, trace.scores[alive, k])
-            _same([one.score for one in ones], many.score)
-            _same([one.confidence for one in ones], many.confidence)
+            _same(many.score, trace.scores[alive, at])
+            _same(many.prediction, trace.predictions[alive, at])
+            for name in ("score", "confidence", "exit"):
+                _same([getattr(one, name) for one in ones], getattr(many, name))
             _same(np.reshape([one.answer for one in ones], (-1, classes)), many.answer)
-            assert [one.exit for one in ones] == many.exit.tolist()
             assert [one.prediction for one in ones] == many.prediction.tolist()
             np.testing.assert_array_equal(trace.exit[alive] == k, many.exit)
             state.keep(~many.exit)
@@ -127,14 +130,15 @@ def test_tensors_give_the_bits_of_arrays(kind):
         logits /= logits.sum(axis=2, keepdims=True)
     policy = Policy(Entropy(33), [0.6, 0.5], [1.0, 2.0, 3.0], "ms", kind, 33)
     for row in logits:
-        for turn in (torch.from_numpy(row), torch.from_numpy(row).double()):
+        tensor = torch.from_numpy(row).requires_grad_()
+        for turn in (tensor, tensor[:, None], tensor.double()):
             ours, theirs = policy.start(), policy.start()
             for k in policy.path:
                 a, b = policy.step(k, row[k], ours), policy.step(k, turn[k], theirs)
                 _same(a.answer, b.answer)
-                assert (a.exit, a.prediction, a.score, a.confidence) == (
-                    b.exit, b.prediction, b.score, b.confidence,
-                )  # fmt: skip
+                assert replace(a, _logits=None) == replace(b, _logits=None)
+        half = policy.step(0, tensor[0].bfloat16(), policy.start())
+        assert half == policy.step(0, tensor[0].bfloat16().float(), policy.start())
 
 
 LAST = [-np.inf] * 2
