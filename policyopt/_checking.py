@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._cache.arrays import from_arrays
-from policyopt._cache.data import ExitData
 from policyopt._methods.base import Method
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
@@ -47,16 +46,6 @@ def made_up(n: int, exits: int = EXITS, classes: int = CLASSES, seed: int = 0) -
     noise = rng.normal(size=(n, 1, classes)) * 0.6 + rng.normal(size=(n, exits, classes)) * 0.8
     logits = noise + signal[:, :, None] * np.eye(classes)[labels][:, None, :]
     return logits.astype(np.float32), labels
-
-
-def made_up_cache(n: int, seed: int = 0) -> ExitData:
-    """Return a cache of made-up rows in splits `fit` and `test`, with feature vectors, costs in ms."""
-    splits: dict[str, Any] = {}
-    for i, (name, rows) in enumerate({"fit": n, "test": n}.items()):
-        logits, labels = made_up(rows, seed=2 * seed + i)
-        vectors = [logits[:, k, :FEATURES] * 0.5 for k in range(EXITS)]
-        splits[name] = {"outputs": logits, "labels": labels, "features": vectors}
-    return from_arrays(splits=splits, costs=list(COSTS), unit="ms")
 
 
 def check_method(method: str | Method | type[Method], only: str = "") -> None:
@@ -126,9 +115,8 @@ def check_score(
     """
     kind = score if isinstance(score, type) else type(score)
     if not issubclass(kind, ScoreRule):
-        raise input_error(
-            "score", "a ScoreRule or its class", kind.__name__, "E.g. po.check_score(MyScore)."
-        )
+        step = "E.g. po.check_score(MyScore)."
+        raise input_error("score", "a ScoreRule or its class", kind.__name__, step)
     rule = example(score, exits, classes) if isinstance(score, type) else score
     for name, check in _chosen(SCORE_CHECKS, only).items():
         try:
@@ -173,9 +161,6 @@ def _chosen(checks: dict[str, Any], only: str) -> dict[str, Any]:
     if only and only not in checks:
         raise input_error("only", f"one of {', '.join(checks)}", only, "")
     return {only: checks[only]} if only else checks
-
-
-# Scores
 
 
 def _outputs(exits: int, classes: int, n: int = 60) -> list[ExitOutput]:
@@ -264,15 +249,16 @@ SCORE_CHECKS: dict[str, Callable[[ScoreRule, int, int], None]] = {
 }  # fmt: skip
 
 
-# Methods
-
-
 class Trial:
     """A method fitted on made-up rows, once for all checks."""
 
-    def __init__(self, method: Method, rows: int = 1000) -> None:
-        self.method, self.rows, self.checking = method, rows, ""
-        self.tables = Tables(made_up_cache(rows))
+    def __init__(self, method: Method) -> None:
+        self.method, self.checking, splits = method, "", {}
+        for seed, name in enumerate(("fit", "test")):
+            logits, labels = made_up(1000, seed=seed)
+            vectors = [logits[:, k, :FEATURES] * 0.5 for k in range(EXITS)]
+            splits[name] = {"outputs": logits, "labels": labels, "features": vectors}
+        self.tables = Tables(from_arrays(splits=splits, costs=list(COSTS), unit="ms"))
 
     @cached_property
     def fits(self) -> list[Fitted]:

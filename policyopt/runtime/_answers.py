@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,9 @@ import numpy.typing as npt
 from ._errors import input_error
 from ._outputs import reduce_logits, with_log_prob
 from ._parameters import Rule, array, make
+from ._typing import State
 
 Logits = npt.NDArray[np.float32]
-#: Arrays with the samples on their first axis, so that survivors can be picked by index.
-State = tuple[npt.NDArray[Any], ...]
 #: Least log-odds of a class against the exit's largest, where exits are combined.
 FLOOR = np.float32(-30.0)
 #: Least and largest temperature of an artifact.
@@ -147,6 +147,5 @@ ANSWERS: dict[str, type[AnswerRule]] = {
 }
 
 
-def make_answer(name: str, params: Any) -> AnswerRule:
-    """Build an answer rule from its name and parameters, as an artifact holds them."""
-    return make(ANSWERS, "answer", name, params)
+#: Builds an answer rule from its name and parameters, as an artifact holds them.
+make_answer = partial(make, ANSWERS, "answer")

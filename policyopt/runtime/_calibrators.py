@@ -1,11 +1,9 @@
-"""Calibrators: from the top probability at exit k to that of being right. numpy only; fitted by `policyopt._answers`.
-
-They leave the answer and the decision as they are and say how far the answer can be trusted.
-"""
+"""Calibrators: from the top probability at exit k to that of being right; answers and decisions stay as they are."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,6 +105,5 @@ CALIBRATORS: dict[str, type[Calibrator]] = {
 }
 
 
-def make_calibrator(name: str, params: Any) -> Calibrator:
-    """Build a calibrator from its name and parameters, as an artifact holds them."""
-    return make(CALIBRATORS, "calibrator", name, params)
+#: Builds a calibrator from its name and parameters, as an artifact holds them.
+make_calibrator = partial(make, CALIBRATORS, "calibrator")

@@ -384,8 +384,7 @@ def vectors_of(policy: Policy, features: Any, rows: Ints) -> Any:
     """Return the feature vectors of some samples, where the policy reads any."""
     if features is None or not policy.needs_features or not isinstance(features, (list, tuple)):
         return features
-    wanted = [k in policy.path for k in range(len(features))]
-    return [as_array(v)[rows] if w else None for v, w in zip(features, wanted, strict=True)]
+    return [as_array(v)[rows] if k in policy.path else None for k, v in enumerate(features)]
 
 
 def joined(answers: list[tuple[Ints, Any]], n: int) -> Array | None:

@@ -15,8 +15,6 @@ from typing import Any
 
 #: Seconds to wait for a lock before a fork: one that is held longer is held by who forks.
 _PATIENCE = 1.0
-
-
 #: Of the forks that led from the first process to this one, the number of each.
 Line = tuple[int, ...]
 

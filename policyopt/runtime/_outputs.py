@@ -76,12 +76,10 @@ class ExitOutput:
 
     @property
     def confidence(self) -> Floats:
-        """The largest probability, (n,)."""
         return self.top_prob[:, 0]
 
     @property
     def margin(self) -> Floats:
-        """Largest less second probability, (n,)."""
         self._ask("margin")
         if self.top_prob.shape[1] < 2:
             return np.full(len(self), np.nan)
@@ -89,27 +87,22 @@ class ExitOutput:
 
     @property
     def entropy(self) -> Floats:
-        """In nats, (n,)."""
         return self._ask("entropy", self._entropy)
 
     @property
     def log_prob(self) -> npt.NDArray[np.float32] | None:
-        """Logarithms of all class probabilities, (n, C)."""
         return self._ask("log_prob", self._log_prob)
 
     @property
     def log_sum_exp(self) -> Floats:
-        """Of the logits, (n,)."""
         return self._ask("log_sum_exp", self._log_sum_exp, "log_prob")
 
     @property
     def top_class(self) -> npt.NDArray[np.int32]:
-        """Classes of the largest probabilities, (n, T)."""
         return self._ask("top_class", self._top_class, "log_prob")
 
     @property
     def features(self) -> npt.NDArray[np.float32] | None:
-        """The model's feature vector, (n, D)."""
         return self._ask("features", self._features)
 
     def _ask(self, column: str, value: Any = None, needs: str = "") -> Any:
@@ -119,10 +112,9 @@ class ExitOutput:
             return value
         if needs != "features" and "log_prob" in declared:
             return value
-        raise input_error(
-            column, "declared by the score that reads it", f"needs = {sorted(declared)}",
-            f'Add to its class: needs = frozenset({{"{needs}"}}).',
-        )  # fmt: skip
+        allowed, got = "declared by the score that reads it", f"needs = {sorted(declared)}"
+        step = f'Add to its class: needs = frozenset({{"{needs}"}}).'
+        raise input_error(column, allowed, got, step)
 
     def shown_to(self, needs: frozenset[str]) -> ExitOutput:
         """Return the columns that a score of these `needs` is shown, the same in a fit and in serving."""

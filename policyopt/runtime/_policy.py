@@ -529,27 +529,25 @@ class Observer:
         self, k: int, output: Any, state: tuple[Any, ...], samples: int, name: str = ""
     ) -> tuple[ExitOutput, npt.NDArray[np.floating] | None, tuple[Any, ...]]:
         """Return exit k's reduced answer, its logits (None for records), and the answer's new state."""
-        name = name or f"output of exit {k}"
-        plain = isinstance(self.answer, Identity)
-        if self.kind == "record" or isinstance(output, ExitOutput):
-            if isinstance(output, ExitOutput) and (self.full or not plain):
-                got = "reduced columns"
-                raise input_error(name, "all class outputs, (n, C)", got, "Pass the logits.")
-            reduced = reduce_exit(output, self.kind, self.classes, name)
-            _check_rows(name, len(reduced), samples)
-            return reduced, None, state
-        logits = read_logits(output, self.kind, self.classes, name, finite=not plain)
-        _check_rows(name, len(logits), samples)
+        name, plain = name or f"output of exit {k}", isinstance(self.answer, Identity)
+        if isinstance(output, ExitOutput) and (self.full or not plain):
+            got = "reduced columns"
+            raise input_error(name, "all class outputs, (n, C)", got, "Pass the logits.")
+        columns = self.kind == "record" or isinstance(output, ExitOutput)
+        if columns:
+            seen: Any = reduce_exit(output, self.kind, self.classes, name)
+        else:
+            seen = read_logits(output, self.kind, self.classes, name, finite=not plain)
+        if len(seen) != samples:
+            step = "Start with one number per sample, and State.keep the survivors."
+            raise input_error(name, f"one row per sample: {samples}", f"{len(seen)} rows", step)
+        if columns:
+            return seen, None, state
+        logits = seen
         if not plain:
             logits, state = self.answer.answer(k, logits.astype(np.float32, copy=False), state)
         reduced = reduce_logits(logits, self.top, entropy=self.entropy, name=name if plain else "")
         return with_log_prob(reduced, logits) if self.full else reduced, logits, state
-
-
-def _check_rows(name: str, rows: int, samples: int) -> None:
-    if rows != samples:
-        step = "Start with one number per sample, and State.keep the survivors."
-        raise input_error(name, f"one row per sample: {samples}", f"{rows} rows", step)
 
 
 def position(policy: Policy, k: int, state: State) -> int:
@@ -627,23 +625,7 @@ def check_policy(policy: Policy) -> None:
     if isinstance(policy.classes, bool) or not least <= policy.classes <= _MOST_CLASSES:
         allowed = f"from {least} to {_MOST_CLASSES}"
         raise input_error("classes", allowed, policy.classes, "Check the policy.")
-    _check_costs(policy.costs, policy.overhead)
-    mixture, needed = policy.mixture, policy.exits - 1
-    if mixture is not None and not 0 <= mixture.share <= 1:
-        raise input_error("mixture", "of a share in [0, 1]", mixture.share, "Check the policy.")
-    for thresholds in (policy.thresholds, *([] if mixture is None else [mixture.thresholds])):
-        if len(thresholds) != needed:
-            allowed, got = f"one per exit but the last: {needed}", f"{len(thresholds)}"
-            raise input_error("thresholds", allowed, got, "The last exit always stops.")
-    if policy.kind == "record" and not isinstance(policy.answer, Identity):
-        allowed = "plain where only records are kept"
-        raise input_error("answer", allowed, policy.answer.name, "Fit again.")
-    policy.answer.check(policy.exits, policy.classes)
-    for rule in (*policy.rules, *([policy.confidence] if policy.confidence else [])):
-        rule.check(policy.exits, policy.classes)
-
-
-def _check_costs(costs: Floats, overhead: Floats) -> None:
+    costs, overhead = policy.costs, policy.overhead
     if (costs > MAX_COST).any():
         raise input_error("costs", f"at most {MAX_COST:g}", costs.tolist(), "Choose a larger unit.")
     if (costs < 0).any() or (np.diff(costs) < 0).any():
@@ -654,6 +636,19 @@ def _check_costs(costs: Floats, overhead: Floats) -> None:
     if not fits or (overhead > costs * (1 + 1e-9)).any():
         allowed = "one number per exit, from 0 to the costs, of which it is a part"
         raise input_error("overhead", allowed, overhead.tolist(), "Check the policy.")
+    mixture, needed = policy.mixture, policy.exits - 1
+    if mixture is not None and not 0 <= mixture.share <= 1:
+        raise input_error("mixture", "of a share in [0, 1]", mixture.share, "Check the policy.")
+    for thresholds in (policy.thresholds, *([] if mixture is None else [mixture.thresholds])):
+        if len(thresholds) != needed:
+            allowed, got = f"one per exit but the last: {needed}", f"{len(thresholds)}"
+            raise input_error("thresholds", allowed, got, "The last exit always stops.")
+    if policy.kind == "record" and not isinstance(policy.answer, Identity):
+        allowed = "plain where only records are kept"
+        raise input_error("answer", allowed, policy.answer.name, "Fit again.")
+    for rule in (policy.answer, *policy.rules, policy.confidence):
+        if rule is not None:
+            rule.check(policy.exits, policy.classes)
 
 
 POLICY = Form(

@@ -1,8 +1,7 @@
 """Text that came from a file or an argument, made harmless where it is shown.
 
-A file may hold any text where it decides nothing (provenance, metadata, keys of arrays). It is kept as
-it is, and leaves for people through `printable` (terminals, messages), `csv_cell` (spreadsheets) or
-`picture_text` (pictures). Names and units are restricted on the way in: `checks.check_text`.
+A file may hold any text where it decides nothing (provenance, metadata, keys of arrays). It is kept as it is, and
+leaves for people through these functions. Names and units are restricted on the way in: `_checks.check_text`.
 """
 
 from __future__ import annotations

@@ -11,10 +11,8 @@ import numpy.typing as npt
 from .._errors import input_error
 from .._outputs import ExitOutput
 from .._parameters import Rule
-from .._typing import Floats
+from .._typing import Floats, State
 
-#: Arrays with the samples on their first axis, so that survivors can be picked by index.
-State = tuple[npt.NDArray[Any], ...]
 #: What a score may declare: see `ExitOutput`.
 COLUMNS = frozenset({"margin", "entropy", "log_prob", "features"})
 
@@ -86,7 +84,7 @@ def score_table(
 def _check(rule: ScoreRule, method: str, found: Any, n: int, scores: str) -> None:
     """Refuse what a rule of somebody's own gives unless it is scores (n,) and a state of n samples."""
     pair = isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (tuple, list))
-    parts = [found[0], *found[1]] if pair else [found]
+    parts: list[Any] = [found[0], *found[1]] if pair else [found]
     rows = [isinstance(part, np.ndarray) and part.shape[:1] == (n,) for part in parts]
     if pair and all(rows) and parts[0].ndim == 1 and parts[0].dtype.kind in "biuf":
         return

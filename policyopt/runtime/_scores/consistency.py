@@ -34,7 +34,7 @@ class Patience(ScoreRule):
         return counter, (output.prediction, counter)
 
 
-class BEEM(ScoreRule):
+class BEEM(Patience):
     """``S_k = S_{k-1} + w_k C_k`` where exit k predicts as exit k-1 did, else ``w_k C_k``.
 
     Bajpai & Hanawal, BEEM, ICLR 2025, arXiv:2502.00745. C_k is the largest probability. An exit without
@@ -43,10 +43,6 @@ class BEEM(ScoreRule):
 
     name = "beem"
     weights: Any = array("K", least=0)
-
-    def start(self, samples: npt.NDArray[np.int64]) -> State:
-        n = len(samples)
-        return np.full(n, -1, dtype=np.int32), np.zeros(n)
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         before, gathered = state

@@ -196,9 +196,8 @@ class HistoryRule(ScoreRule):
 def _wide(name: str, rule: HistoryRule, width: int) -> None:
     came = getattr(rule, name).shape[-1]
     if came != width:
-        raise input_error(
-            f"{name} of score {rule.name}", f"{width} numbers per exit", came, "Fit it again."
-        )
+        allowed = f"{width} numbers per exit"
+        raise input_error(f"{name} of score {rule.name}", allowed, came, "Fit it again.")
 
 
 class Advantage(HistoryRule):

@@ -1,8 +1,4 @@
-"""Scores of the distances from a sample to points that stand for classes.
-
-Each row is measured by itself, its squares added in the order of the coordinates, so that a single step
-and a batch give the same bits (`policyopt.runtime._arithmetic`).
-"""
+"""Scores of the distances from a sample to points that stand for classes."""
 
 from __future__ import annotations
 
