@@ -117,21 +117,13 @@ def twisted(random: Any, content: Any) -> Any:
 
 
 def signed(content: Any) -> Any:
-    """Return content with its own and, inside it, every policy's checksum made to fit."""
+    """Return content with every checksum in it made to fit."""
+    if isinstance(content, list):
+        return [signed(part) for part in content]
     if not isinstance(content, dict):
         return content
-    content = {k: _signed_policy(v) for k, v in content.items()}
-    if "sha256" in content:
-        content["sha256"] = digest_of({k: v for k, v in content.items() if k != "sha256"})
-    return content
-
-
-def _signed_policy(value: Any) -> Any:
-    if isinstance(value, dict) and value.get("format") == "policyopt-policy":
-        return signed(value)
-    if isinstance(value, list) and any(isinstance(v, dict) for v in value):
-        return [_signed_policy(v) for v in value]
-    return value
+    body = {k: signed(v) for k, v in content.items() if k != "sha256"}
+    return {**body, "sha256": digest_of(body)} if "sha256" in content else body
 
 
 def text_of(content: Any) -> bytes:
@@ -164,7 +156,7 @@ class Guard:
 
     def __init__(self, free: int = 1 << 20, factor: int = 60, seconds: float = 2.0) -> None:
         self.free, self.factor, self.seconds = free, factor, seconds
-        self.cases, self.loaded, self.worst = 0, 0, 0.0
+        self.cases, self.loaded = 0, 0
 
     def load(self, loader: Any, size: int, what: Any) -> Any:
         """Return what the loader gives for a file of `size` bytes; None where it was refused."""
@@ -182,7 +174,6 @@ class Guard:
             raise
         grown = tracemalloc.get_traced_memory()[1] - before
         assert grown <= self.free + self.factor * size, (grown, size, what)
-        self.worst = max(self.worst, (grown - self.free) / max(size, 1))
         self.loaded += value is not None
         return value
 
@@ -190,20 +181,15 @@ class Guard:
 @contextmanager
 def limited(seconds: float):
     """Raise TimeoutError after so much processor time, or where a load waits (say, for a pipe)."""
-    if not hasattr(signal, "setitimer"):
-        yield
-        return
 
     def stop(number: int, frame: Any) -> None:
         raise TimeoutError(f"a load took over {seconds} s")
 
-    timers = (
-        (signal.ITIMER_VIRTUAL, signal.SIGVTALRM, 1),
-        (signal.ITIMER_REAL, signal.SIGALRM, 30),
-    )
+    virtual = signal.ITIMER_VIRTUAL, signal.SIGVTALRM, seconds
+    timers = (virtual, (signal.ITIMER_REAL, signal.SIGALRM, 30 * seconds))
     old = [signal.signal(sign, stop) for _, sign, _ in timers]
-    for timer, _, times in timers:
-        signal.setitimer(timer, seconds * times)
+    for timer, _, most in timers:
+        signal.setitimer(timer, most)
     try:
         yield
     finally:

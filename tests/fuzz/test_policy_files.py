@@ -28,7 +28,7 @@ from policyopt.runtime._policy import from_dict, load_policy, to_dict
 from policyopt.runtime._strict_json import MAX_DEPTH, parse
 
 BATCH = 100
-EXAMPLES = {"policies": 90, "experts": 20, "online": 40}  # batches: 15,000 cases
+EXAMPLES = {"policies": 60, "experts": 15, "online": 25}  # batches: 10,000 cases
 # A batch has a seed, which does not shrink: the failing case tells itself.
 SETTINGS = {
     "deadline": None, "database": None, "suppress_health_check": list(HealthCheck),
