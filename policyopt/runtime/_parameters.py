@@ -145,8 +145,7 @@ class Rule:
                 step = f"Write {name} = ... without a type: it is the class's."
                 raise input_error(f"{name} of {cls.__name__}", "no field", f"{name}: {kind}", step)
         dataclass(frozen=True, eq=False)(cls)
-        # Specs are kept here, and these two go: a class that is decorated once more loses its fields',
-        # and has none of its own.
+        # For a class that is decorated once more, which loses specs and has no such two of its own.
         own = {f.name: f.metadata["spec"] for f in fields_of(cls) if "spec" in f.metadata}
         cls.specs = {**cls.specs, **own}
         del cls.__setattr__, cls.__delattr__

@@ -118,9 +118,8 @@ class Form:
                 raise InputError(f"'{source}' has {kind} fields: {told}. {AGAIN}")
         for name, kinds in self.fields.items():
             if not isinstance(content[name], kinds) or isinstance(content[name], bool):
-                told = " or ".join(
-                    t.__name__ for t in (kinds if isinstance(kinds, tuple) else (kinds,))
-                )
+                several = kinds if isinstance(kinds, tuple) else (kinds,)
+                told = " or ".join(kind.__name__ for kind in several)
                 raise input_error(f"{name} in {source}", f"of type {told}", content[name], AGAIN)
         try:
             digest = digest_of({name: content[name] for name in content if name != "sha256"})
