@@ -36,11 +36,10 @@ if TYPE_CHECKING:
     from policyopt._table import Tables
     from policyopt._tiers import Tiers, load_tier, make_plan
     from policyopt._tuning import tune
-    from policyopt.runtime._artifact import load_policy
     from policyopt.runtime._errors import BudgetError, InputError, PolicyOptError
     from policyopt.runtime._experts import ExpertPolicy, route
     from policyopt.runtime._parameters import array, choice, number
-    from policyopt.runtime._policy import Policy
+    from policyopt.runtime._policy import Policy, load_policy
     from policyopt.runtime._scores import ScoreRule, make_score, register_score
 
 _HOMES = {
@@ -70,7 +69,7 @@ _HOMES = {
     "fit_family": "_online.families",
     "from_arrays": "_cache.arrays",
     "import_sources": "_cache.importers",
-    "load_policy": "runtime._artifact",
+    "load_policy": "runtime._policy",
     "load_tier": "_tiers",
     "make_method": "_methods.registry",
     "make_plan": "_tiers",

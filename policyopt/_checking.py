@@ -21,17 +21,15 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._cache.arrays import from_arrays
-from policyopt._cache.data import ExitData
 from policyopt._methods.base import Method
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
 from policyopt._replay import replay
 from policyopt._table import Tables
-from policyopt.runtime._artifact import from_dict, to_dict
 from policyopt.runtime._errors import BudgetError, CheckError, InputError, input_error
 from policyopt.runtime._outputs import ExitOutput, reduce_logits, with_columns, with_log_prob
-from policyopt.runtime._parameters import Array, Choice, fields_of
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._parameters import Array, Choice, fields_of, size_of
+from policyopt.runtime._policy import Policy, from_dict, to_dict
 from policyopt.runtime._scores import ScoreRule, make_rule, score_table
 from policyopt.runtime._typing import Floats, Ints
 
@@ -48,16 +46,6 @@ def made_up(n: int, exits: int = EXITS, classes: int = CLASSES, seed: int = 0) -
     noise = rng.normal(size=(n, 1, classes)) * 0.6 + rng.normal(size=(n, exits, classes)) * 0.8
     logits = noise + signal[:, :, None] * np.eye(classes)[labels][:, None, :]
     return logits.astype(np.float32), labels
-
-
-def made_up_cache(n: int, seed: int = 0) -> ExitData:
-    """Return a cache of made-up rows in splits `fit` and `test`, with feature vectors, costs in ms."""
-    splits: dict[str, Any] = {}
-    for i, (name, rows) in enumerate({"fit": n, "test": n}.items()):
-        logits, labels = made_up(rows, seed=2 * seed + i)
-        vectors = [logits[:, k, :FEATURES] * 0.5 for k in range(EXITS)]
-        splits[name] = {"outputs": logits, "labels": labels, "features": vectors}
-    return from_arrays(splits=splits, costs=list(COSTS), unit="ms")
 
 
 def check_method(method: str | Method | type[Method], only: str = "") -> None:
@@ -85,13 +73,8 @@ def check_method(method: str | Method | type[Method], only: str = "") -> None:
     >>> import policyopt as po
     >>> po.check_method("max_prob", only="no_peeking")
     """
-    made = (
-        method()
-        if isinstance(method, type)
-        else make_method(method)
-        if isinstance(method, str)
-        else method
-    )
+    made: Any = method() if isinstance(method, type) else method
+    made = make_method(made) if isinstance(made, str) else made
     if not isinstance(made, Method):
         raise input_error("method", "a name or a Method", type(method).__name__, "E.g. 'max_prob'.")
     trial = Trial(made)
@@ -130,6 +113,10 @@ def check_score(
     >>> from policyopt.runtime._scores import Margin
     >>> po.check_score(Margin, only="columns")
     """
+    kind = score if isinstance(score, type) else type(score)
+    if not issubclass(kind, ScoreRule):
+        step = "E.g. po.check_score(MyScore)."
+        raise input_error("score", "a ScoreRule or its class", kind.__name__, step)
     rule = example(score, exits, classes) if isinstance(score, type) else score
     for name, check in _chosen(SCORE_CHECKS, only).items():
         try:
@@ -141,14 +128,10 @@ def check_score(
 def example(rule: type[ScoreRule], exits: int, classes: int, seed: int = 0) -> ScoreRule:
     """Return an instance with random parameters, as the class declares them."""
     rng = np.random.default_rng(seed)
-    sizes = {"K": exits, "C": classes}
 
     def size(dimension: str, k: int) -> int:
-        total, sign = 0, 1
-        for part in dimension.replace("-", "+-").split("+"):
-            sign, part = (-1, part[1:]) if part.startswith("-") else (1, part)
-            total += sign * (int(part) if part.isdecimal() else {**sizes, "k": k}.get(part, 2))
-        return total
+        total, other = size_of(dimension, {"K": exits, "C": classes, "k": k})
+        return total + 2 * len(other)
 
     def numbers(spec: Array, k: int = 0) -> Floats:
         low = max(spec.least, spec.over)
@@ -170,18 +153,14 @@ def example(rule: type[ScoreRule], exits: int, classes: int, seed: int = 0) -> S
     try:
         return rule(**given)
     except (InputError, TypeError) as error:
-        raise input_error(
-            "score", "made of what its class declares", str(error), "Give check_score an instance."
-        ) from error
+        allowed, step = "made of what its class declares", "Give check_score an instance."
+        raise input_error("score", allowed, str(error), step) from error
 
 
 def _chosen(checks: dict[str, Any], only: str) -> dict[str, Any]:
     if only and only not in checks:
         raise input_error("only", f"one of {', '.join(checks)}", only, "")
     return {only: checks[only]} if only else checks
-
-
-# Scores
 
 
 def _outputs(exits: int, classes: int, n: int = 60) -> list[ExitOutput]:
@@ -270,15 +249,16 @@ SCORE_CHECKS: dict[str, Callable[[ScoreRule, int, int], None]] = {
 }  # fmt: skip
 
 
-# Methods
-
-
 class Trial:
     """A method fitted on made-up rows, once for all checks."""
 
-    def __init__(self, method: Method, rows: int = 1000) -> None:
-        self.method, self.rows, self.checking = method, rows, ""
-        self.tables = Tables(made_up_cache(rows))
+    def __init__(self, method: Method) -> None:
+        self.method, self.checking, splits = method, "", {}
+        for seed, name in enumerate(("fit", "test")):
+            logits, labels = made_up(1000, seed=seed)
+            vectors = [logits[:, k, :FEATURES] * 0.5 for k in range(EXITS)]
+            splits[name] = {"outputs": logits, "labels": labels, "features": vectors}
+        self.tables = Tables(from_arrays(splits=splits, costs=list(COSTS), unit="ms"))
 
     @cached_property
     def fits(self) -> list[Fitted]:
@@ -410,9 +390,8 @@ def _inputs(trial: Trial) -> None:
             policy.decide(wrong, features=trial.vectors(logits))
         except InputError:
             continue
-        trial.require(
-            False, f"took outputs of shape {wrong.shape}, dtype {wrong.dtype}, or with NaN"
-        )
+        said = f"took outputs of shape {wrong.shape}, dtype {wrong.dtype}, or with NaN"
+        trial.require(False, said)
 
 
 def _small(trial: Trial) -> None:
@@ -425,9 +404,8 @@ def _small(trial: Trial) -> None:
         for budget in (1.0, 2.0, 3.0):
             (fitted,) = trial.method.fit_path(Tables(data).get("fit"), [budget])
             cost = fitted.expected.cost
-            trial.require(
-                1.0 - 1e-9 <= cost <= budget + 1e-9, f"{cost:g} for a budget of {budget:g}"
-            )
+            fits = 1.0 - 1e-9 <= cost <= budget + 1e-9
+            trial.require(fits, f"{cost:g} for a budget of {budget:g}")
 
 
 METHOD_CHECKS: dict[str, Callable[[Trial], None]] = {

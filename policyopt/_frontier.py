@@ -27,10 +27,9 @@ from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables
 from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._checks import check_seed
-from policyopt.runtime._decision import over_model_exits
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import ExpertPolicy
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._policy import Policy, over_model_exits
 from policyopt.runtime._typing import Floats
 
 #: With named splits, seeds after the first refit on this share of the fit rows, drawn anew.

@@ -11,10 +11,9 @@ import numpy.typing as npt
 
 from policyopt._table import Table
 from policyopt.runtime._answers import Identity
-from policyopt.runtime._decision import Trace
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, policy_of, renumbered
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._policy import Policy, Trace
 from policyopt.runtime._typing import Bools, Floats, Ints
 
 _ROWS = 8192  # whose feature vectors are read at a time

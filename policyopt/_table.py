@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from policyopt._cache.data import CONTEXT, COST_PREFIX, FEATURES_PREFIX, Block, ExitData, Rows
 from policyopt._costs import kept_costs, rate_of
-from policyopt.runtime._decision import exit_numbers
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._files import refusing
 from policyopt.runtime._outputs import (
@@ -28,6 +27,7 @@ from policyopt.runtime._outputs import (
     reduce_record,
     with_log_prob,
 )
+from policyopt.runtime._policy import exit_numbers
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 Progress = Callable[[int, int], None]

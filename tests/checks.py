@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
-import pytest
 from policies import fits
 from rules import assert_valid
 from synthetic import outputs
 
+import policyopt as po
 from policyopt._methods.lagrangian import LagrangianMethod
 from policyopt._methods.learned_score import LearnedScore
 from policyopt._methods.neural import NeuralPolicyMethod
@@ -24,36 +23,39 @@ from policyopt._methods.registry import ROWS, make_method
 from policyopt._methods.regression import of_own_fold
 from policyopt._replay import replay
 from policyopt._table import Tables
-from policyopt.runtime._artifact import to_dict
-from policyopt.runtime._errors import InputError
+from policyopt.runtime._policy import to_dict
 
-#: (check, method): why it does not apply.
-EXCEPTIONS = {
-    ("check_row_order_does_not_matter", "random"): "draws a coin by the sample's number",
+#: Of methods whose policy hangs on the order of rows, why.
+_DRAW = {name: "mixes by the sample's number" for name, row in ROWS.items() if row.discrete}
+_DRAW |= {
+    "random": "draws a coin by the sample's number", "agreement_cascade": "mixes by the sample's number",
+    **dict.fromkeys(("auto", "eenet", "eenet_released", "frugalgpt", "subset"), "draws rows by their number"),
     **{
-        ("check_row_order_does_not_matter", name): "mixes by the sample's number"
+        name: "draws folds by the row's number, so other rows train what scores a row"
         for name, row in ROWS.items()
-        if row.discrete
+        if issubclass(row.load(), (LearnedScore, NeuralPolicyMethod, LagrangianMethod))
     },
-    ("check_row_order_does_not_matter", "agreement_cascade"): "mixes by the sample's number",
-    ("check_row_order_does_not_matter", "frugalgpt"): "draws folds by the row's number",
-    **{
-        ("check_row_order_does_not_matter", name): "draws held-out rows by the row's number"
-        for name in ("auto", "eenet", "eenet_released", "subset")
-    },
-}
-#: Draw their folds by the row's number, so other rows train what scores a row.
-CROSS_FITTED = {
-    name
-    for name, row in ROWS.items()
-    if issubclass(row.load(), (LearnedScore, NeuralPolicyMethod, LagrangianMethod))
-}
-EXCEPTIONS |= {
-    ("check_row_order_does_not_matter", name): "draws folds by the row's number"
-    for name in CROSS_FITTED
-}
+}  # fmt: skip
+#: (check, method): why it does not apply.
+EXCEPTIONS = {("check_row_order_does_not_matter", name): why for name, why in _DRAW.items()}
 #: Need not spend what is left of a budget: one static exit; a list of exits that gain nothing by it.
 SPARES = {"always", "frugalgpt", "subset"}
+NUMPY_ALONE = """
+import sys
+class Ban:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("scipy", "sklearn", "torch", "pandas", "safetensors", "typer", "rich"):
+            raise ImportError(name + " is banned here")
+sys.meta_path.insert(0, Ban())
+import numpy as np
+from policyopt.runtime import load_policy
+outputs = np.load("outputs.npy")
+np.save("exits.npy", [load_policy(name).decide(outputs).exit for name in sys.argv[1:]])
+third = {name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)
+third = {name for name in third if not name.startswith("_") and sys.modules[name].__spec__}
+own = {"numpy", "policyopt", "sitecustomize", "usercustomize"}  # the last two: the machine's
+assert third <= own, third
+"""
 
 
 def exits_taken(found, columns, fold):
@@ -64,20 +66,13 @@ def exits_taken(found, columns, fold):
 
 def check_row_order_does_not_matter(spec):
     logits, labels = outputs(1000)
-    import policyopt as po
-
-    order = np.random.default_rng(5).permutation(1000)
-    costs = [1.0, 2.0, 4.0, 8.0]
-    policies = []
-    for rows in (np.arange(1000), order):
-        data = po.from_arrays(
-            splits={"fit": {"outputs": logits[rows], "labels": labels[rows]}},
-            costs=costs,
-            unit="ms",
-        )
-        table = Tables(data).get("fit")
-        policies.append(make_method(spec).fit_path(table, [2.0])[0].policy)
-    np.testing.assert_array_equal(policies[0].decide(logits).exit, policies[1].decide(logits).exit)
+    exits = []
+    for rows in (np.arange(1000), np.random.default_rng(5).permutation(1000)):
+        fit = {"outputs": logits[rows], "labels": labels[rows]}
+        data = po.from_arrays(splits={"fit": fit}, costs=[1.0, 2.0, 4.0, 8.0], unit="ms")
+        found = make_method(spec).fit_path(Tables(data).get("fit"), [2.0])
+        exits.append(found[0].policy.decide(logits).exit)
+    np.testing.assert_array_equal(*exits)
 
 
 def check_files_satisfy_the_schema(spec):
@@ -94,53 +89,14 @@ def check_budget_is_spent(spec):
 def check_artifact_runs_with_numpy_alone(spec, folder):
     """In a process that cannot import anything but numpy, the artifact decides as `replay` did."""
     results, tables = fits(spec)
-    test = tables.get("test")
     key, rows = tables.data.rows("test")
     np.save(folder / "outputs.npy", tables.data.splits[key].array("outputs")[rows])
-    code = textwrap.dedent(
-        """
-        import sys
-        class Ban:
-            def find_spec(self, name, path=None, target=None):
-                if name.partition(".")[0] in ("scipy", "sklearn", "torch", "pandas", "safetensors", "typer", "rich"):
-                    raise ImportError(name + " is banned here")
-        sys.meta_path.insert(0, Ban())
-        import numpy as np
-        from policyopt.runtime import load_policy
-        outputs = np.load("outputs.npy")
-        np.save("exits.npy", [load_policy(name).decide(outputs).exit for name in sys.argv[1:]])
-        third = {name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)
-        third = {name for name in third if not name.startswith("_") and sys.modules[name].__spec__}
-        own = {"numpy", "policyopt", "sitecustomize", "usercustomize"}  # the last two: the machine's
-        assert third <= own, third
-        """
-    )
-    names = []
-    for i, result in enumerate(results):
-        result.save(folder / f"{i}.json")
-        names.append(f"{i}.json")
-    subprocess.run([sys.executable, "-c", code, *names], cwd=folder, check=True)
+    names = [f"{i}.json" for i in range(len(results))]
+    for name, result in zip(names, results, strict=True):
+        result.save(folder / name)
+    subprocess.run([sys.executable, "-c", NUMPY_ALONE, *names], cwd=folder, check=True)
     for result, exits in zip(results, np.load(folder / "exits.npy"), strict=True):
-        np.testing.assert_array_equal(exits, replay(result.policy, test).exit)
-
-
-def check_bad_outputs_are_named(spec):
-    logits, _ = outputs(10, seed=14)
-    (result, *_), _ = fits(spec)
-    policy = result.policy
-    broken = logits.copy()
-    broken[3, 0, 2] = np.nan
-    for wrong, words in (
-        (broken, "output of exit 0.*row 3"),
-        (logits[:, :3], r"outputs.*\(N, 4, 6\).*\(10, 3, 6\)"),
-        (logits[:, :, :5], r"output of exit 0.*\(n, 6\)"),
-        (logits.astype(str), "output of exit 0.*dtype"),
-    ):
-        with pytest.raises(InputError, match=words):
-            policy.decide(wrong)
-    state = policy.start()
-    with pytest.raises(InputError, match="'k' must be the next exit, 0"):
-        policy.step(1, logits[0, 1], state)
+        np.testing.assert_array_equal(exits, replay(result.policy, tables.get("test")).exit)
 
 
 CHECKS = [function for name, function in sorted(globals().items()) if name.startswith("check_")]

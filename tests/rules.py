@@ -11,14 +11,12 @@ import numpy as np
 from jsonschema import Draft202012Validator
 
 from policyopt.runtime._answers import make_answer
-from policyopt.runtime._artifact import to_dict
 from policyopt.runtime._bandits import BANDITS, make_bandit
 from policyopt.runtime._calibrators import make_calibrator
-from policyopt.runtime._decision import Mixture
 from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._online import UEEUCB, Controller, LinUCB, Online, PolicyFamily, SplitEE
 from policyopt.runtime._online.serving import ExitRule
-from policyopt.runtime._policy import ALWAYS, NEVER, Policy
+from policyopt.runtime._policy import ALWAYS, NEVER, Mixture, Policy, to_dict
 from policyopt.runtime._scores import make_rule
 from policyopt.runtime._scores.history import FEATURES, basis_size
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 import policyopt as po
+from policyopt._checking import made_up
 
 
-def outputs(n=2000, exits=4, classes=6, seed=0, dtype=np.float32):
+def outputs(n=2000, exits=4, classes=6, seed=0):
     """Logits (n, K, C) and labels (n,): signal grows over exits and shrinks with difficulty."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, classes, n)
-    difficulty = rng.gamma(2.0, 1.0, n)
-    signal = np.linspace(1.5, 5.0, exits)[None, :] / (0.6 + difficulty)[:, None]
-    noise = rng.normal(size=(n, 1, classes)) * 0.6 + rng.normal(size=(n, exits, classes)) * 0.8
-    logits = noise + signal[:, :, None] * np.eye(classes)[labels][:, None, :]
-    return logits.astype(dtype), labels.astype(np.int32)
+    logits, labels = made_up(n, exits, classes, seed)
+    return logits, labels.astype(np.int32)
 
 
 def cache(n=2000, exits=4, classes=6, seed=0, costs=None, **more):

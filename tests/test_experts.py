@@ -15,7 +15,9 @@ from policyopt._experts import divide, hull
 from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt.runtime import BudgetError, ExpertPolicy, InputError, Policy, load_any
-from policyopt.runtime._artifact import experts_to_dict, load_policy, read_context
+from policyopt.runtime._experts import experts_to_dict
+from policyopt.runtime._outputs_file import read_context
+from policyopt.runtime._policy import load_policy
 from policyopt.runtime._strict_json import digest_of
 
 NAMES = ("clean", "blur", "noise")

@@ -18,9 +18,9 @@ from policyopt._online.families import fit_family
 from policyopt._online.simulate import simulate
 from policyopt._table import Tables
 from policyopt._tiers import Goal, Tier, Tiers, certified_plan, make_plan
-from policyopt.runtime._artifact import from_dict, to_dict
 from policyopt.runtime._checks import MAX_COST, MAX_SEED
 from policyopt.runtime._errors import BudgetError, InputError
+from policyopt.runtime._policy import from_dict, to_dict
 from policyopt.runtime._strict_json import digest_of
 
 ONE = Tiers((Tier("a", 1.0),), (), 1.0)

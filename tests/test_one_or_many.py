@@ -10,7 +10,6 @@ import policyopt as po
 from policyopt._export.bundle import write_bundle
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
-from policyopt._methods.base import Method
 from policyopt._online.drift import watch_policy
 from policyopt._report.explanation import explain
 from policyopt._table import Tables
@@ -31,10 +30,8 @@ def fitted(tables):
 @pytest.fixture(scope="module")
 def experts():
     logits, labels = outputs(600, exits=3)
-    context = np.arange(600) % 2
-    data = po.from_arrays(
-        logits, labels, costs=[1, 2, 4], unit="ms", context=context, contexts=["day", "night"]
-    )
+    more = {"context": np.arange(600) % 2, "contexts": ["day", "night"]}
+    data = po.from_arrays(logits, labels, [1, 2, 4], unit="ms", **more)
     return data, po.fit_experts(data, "50%", "max_prob")
 
 
@@ -73,9 +70,8 @@ def test_a_fit_is_taken_for_its_policy(use, tables, fitted, experts, tmp_path):
         found = po.evaluate(both, data)
         np.testing.assert_array_equal(found.exit, po.evaluate(both.policy, data).exit)
     else:
-        with pytest.raises(
-            po.InputError, match=r"must be one policy\. Got one each for day, night"
-        ):
+        words = r"must be one policy\. Got one each for day, night"
+        with pytest.raises(po.InputError, match=words):
             USES[use](both, tables, tmp_path)
 
 
@@ -109,24 +105,18 @@ def test_one_method_or_budget_or_several(one, several, tables):
     assert records(found) == records(po.curve(tables.data, *several, tables=tables))
 
 
-def test_built_methods_and_names_in_a_mapping(tables):
-    built = po.make_method("max_prob")
+def test_built_methods_in_a_mapping_and_fit_path_take_one_budget(tables):
+    built, table = po.make_method("max_prob"), tables.get("fit")
     found = po.curve(tables.data, {"a": built, "b": "max_prob"}, 2.0, tables=tables)
     costs = {r["method"]: r["realised_cost"] for r in found.records}
     assert costs["a"] == costs["b"]
-
-
-def test_fit_path_takes_one_budget(tables):
-    table = tables.get("fit")
     for name in ("max_prob", "always", "patience", "optimal_stopping"):
         method = po.make_method(name)
-        assert isinstance(method, Method)
         several = method.fit_path(table, [2.0])[0].policy.thresholds
         for one in (2.0, np.float64(2), f"{200 / float(table.mean_costs[-1])!r}%"):
-            found = method.fit_path(table, one)
-            assert len(found) == 1
-            np.testing.assert_allclose(found[0].policy.thresholds, several)
-    assert len(po.make_method("max_prob").fit_path(table, iter(["50%", 2.0]))) == 2
+            (found,) = method.fit_path(table, one)
+            np.testing.assert_allclose(found.policy.thresholds, several)
+    assert len(built.fit_path(table, iter(["50%", 2.0]))) == 2
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,15 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from rules import SCORES, C, K
-from synthetic import outputs
+from synthetic import cache, outputs
 
 import policyopt as po
+from policyopt._export.symbolic import trace_policy
 from policyopt.runtime import Mixture
 from policyopt.runtime._scores import make_rule
 
@@ -42,40 +44,79 @@ def test_our_scores_pass_the_checks_of_scores(name):
     po.check_score(make_rule(name, SCORES[name]), exits=K, classes=C)
 
 
-@pytest.mark.parametrize("column", ["margin", "entropy", "log_prob", "features"])
-def test_a_column_that_is_not_declared_is_not_there(column):
-    """Neither in a fit nor in serving: the error names it and what to add."""
+@pytest.mark.parametrize(
+    ("column", "needs"),
+    [("margin", "margin"), ("entropy", "entropy"), ("log_prob", "log_prob"), ("features", "features"),
+     ("log_sum_exp", "log_prob"), ("top_class", "log_prob")],
+)  # fmt: skip
+def test_a_column_that_is_not_declared_is_not_there(column, needs):
+    """Not in a fit, a trace or serving: the error names it and what to add."""
 
     class Careless(po.ScoreRule):
         name = "careless"
 
         def score(self, k, output, state):
-            return np.asarray(getattr(output, column), dtype=float).reshape(len(output), -1)[
-                :, 0
-            ], state
+            return getattr(output, column).reshape(len(output), -1)[:, 0], state
 
-    logits, _ = outputs(50, exits=3)
-    words = rf"'{column}' must be declared .* needs = frozenset\(\{{\"{column}\"\}}\)"
-    with pytest.raises(po.InputError, match=words):
-        po.check_score(Careless)
+    @dataclass(frozen=True)
+    class Peeks(po.LearnedScore):
+        label = "peeks"
+
+        def learn(self, seen, seed):
+            getattr(seen.take(np.arange(9)).outputs[0], column)
+            return Careless()
+
+    data = cache(50, exits=3)
     policy = po.Policy(Careless(), [0.5, 0.5], [1, 2, 3], "ms", "logits", 6)
-    with pytest.raises(po.InputError, match=words):
-        policy.decide(logits)
-    with pytest.raises(po.InputError, match=words):
-        policy.step(0, logits[0, 0], policy.start())
+    logits, _ = outputs(50, exits=3)
+    words = rf"'{column}' must be declared .* needs = frozenset\(\{{\"{needs}\"\}}\)"
+    for call in (
+        lambda: po.check_score(Careless), lambda: policy.decide(logits), lambda: trace_policy(policy),
+        lambda: policy.step(0, logits[0, 0], policy.start()), lambda: po.fit(data, "50%", Peeks()),
+    ):  # fmt: skip
+        with pytest.raises(po.InputError, match=words):
+            call()
+
+
+def scored(*_):
+    return np.ones(60), ()
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"name": "Bad Name"}, "small letters"),
-        ({"name": "margin"}, "one that no other has"),
-        ({}, "small letters"),
+        ({"name": "Bad Name"}, "small letters"), ({"name": "margin"}, "one that no other has"), ({}, "small letters"),
+        ({"needs": "margin"}, "needs of Mine.*must be of"),
+        ({"__annotations__": {"name": "str"}, "name": "mine"}, "'name of Mine' must be no field"),
+        ({"__annotations__": {"needs": frozenset}, "needs": frozenset()}, "'needs of Mine' must be no field"),
+        ({"__annotations__": {"soft": "bool"}, "soft": True}, "'soft of Mine' must be an int or a float.*Got bool"),
+        ({"__annotations__": {"mode": str}, "mode": "a"}, "'mode of Mine' must be an int or a float.*Got str"),
+        ({"name": "mine", "score": lambda *_: "0.5"}, "what Mine.score returns' must be an array.*Got str"),
+        ({"name": "mine", "score": lambda *_: np.ones(60)}, r"what Mine.score returns.*a state.*Got float64 \(60,\)"),
+        ({"name": "mine", "score": lambda *_: (np.ones((60, 2)), ())}, r"what Mine.score returns.*\(60, 2\)"),
+        ({"name": "mine", "score": lambda *_: (np.ones(60), "x")}, "what Mine.score returns.*Got tuple"),
+        ({"name": "mine", "score": lambda *_: (np.ones(60), (np.ones(3),))}, r"what Mine.score returns.*\(3,\)"),
+        ({"name": "mine", "score": lambda *_: (np.full(60, "a"), ())}, r"what Mine.score returns.*Got <U1 \(60,\)"),
+        ({"name": "mine", "start": lambda *_: None}, "what Mine.start returns' must be a state"),
     ],
-)
-def test_names_that_cannot_be_are_refused(fields, words):
+)  # fmt: skip
+def test_scores_that_cannot_be_are_refused(fields, words):
     with pytest.raises(po.InputError, match=words):
-        po.register_score(type("Mine", (po.ScoreRule,), {**fields, "score": lambda *_: None}))
+        rule = type("Mine", (po.ScoreRule,), {"score": scored, **fields})
+        po.check_score(rule, only="columns") if fields.get("name") == "mine" else po.register_score(
+            rule
+        )
+
+
+def test_what_is_no_score_and_methods_of_two_names_are_refused():
+    with pytest.raises(po.InputError, match=r"'score' must be a ScoreRule or its class\. Got str"):
+        po.check_score("margin")
+    fields = {"label": "peeks", "learn": scored}
+    method = dataclass(frozen=True)(type("Peeks", (po.LearnedScore,), fields))
+    with pytest.raises(
+        po.InputError, match=r"label of Peeks' must be the name .* other\. Got peeks"
+    ):
+        po.register_method("other")(method)
 
 
 def test_texts_in_a_file_take_no_memory():
@@ -110,9 +151,9 @@ def test_dimensions_are_read_when_they_are_declared(dimension):
         po.array(dimension)
 
 
-def policyopt(at, *arguments, code=0):
+def policyopt(at, words, code=0):
     """Run the command line in a process of its own."""
-    command = [sys.executable, "-m", "policyopt", *arguments]
+    command = [sys.executable, "-m", "policyopt", *words.split()]
     done = subprocess.run(command, cwd=at, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -128,46 +169,20 @@ def test_the_files_are_short(root):
     ("file", "method"), [("gap.py", "gap"), ("linear_trust.py", "learned_trust")]
 )
 def test_a_policy_of_ones_own_has_everything(folder, file, method):
-    plugin = ["--plugin", file]
-    costs = ["--costs", "1,2,4"]
-    policyopt(folder, "import", "logits.npz", "--out", "cache", *costs, "--overwrite")
-    assert method in policyopt(folder, *plugin, "methods", "--format", "csv")
-    policyopt(
-        folder,
-        *plugin,
-        "fit",
-        "cache",
-        "--method",
-        method,
-        "--budget",
-        "60%",
-        "--out",
-        f"{method}.json",
-    )
-    told = policyopt(folder, "run", f"{method}.json", "logits.npz", code=2)
+    plugin = f"--plugin {file}"
+    policyopt(folder, "import logits.npz --out cache --costs 1,2,4 --overwrite")
+    assert method in policyopt(folder, f"{plugin} methods --format csv")
+    policyopt(folder, f"{plugin} fit cache --method {method} --budget 60% --out {method}.json")
+    told = policyopt(folder, f"run {method}.json logits.npz", code=2)
     score = json.loads((folder / f"{method}.json").read_text())["score"]["name"]
     assert score in told and "register" in told and "--plugin" in told
-    policyopt(folder, *plugin, "run", f"{method}.json", "logits.npz")
-    policyopt(folder, "evaluate", f"{method}.json", "cache", *plugin)
-    names = f"max_prob,{method}"
-    told = policyopt(
-        folder, "curve", "cache", "--methods", names, "--budgets", "2", "--format", "json", *plugin
-    )
-    rows = json.loads(told[: told.rindex("]") + 1]) if told.lstrip().startswith("[") else told
-    assert method in str(rows)
-    policyopt(
-        folder,
-        *plugin,
-        "export",
-        f"{method}.json",
-        "--to",
-        ",".join(TARGETS),
-        "--out",
-        f"{method}_out",
-        "--cache",
-        "cache",
-    )
-    policyopt(folder, *plugin, "verify", f"{method}_out")
+    policyopt(folder, f"{plugin} run {method}.json logits.npz")
+    policyopt(folder, f"evaluate {method}.json cache {plugin}")
+    curve = f"curve cache --methods max_prob,{method} --budgets 2 --format json {plugin}"
+    assert f'"{method}"' in policyopt(folder, curve)
+    out = f"{method}_out --cache cache"
+    policyopt(folder, f"{plugin} export {method}.json --to {','.join(TARGETS)} --out {out}")
+    policyopt(folder, f"{plugin} verify {method}_out")
 
 
 def test_an_installed_package_registers_by_entry_points(folder, root, tmp_path):
@@ -191,19 +206,18 @@ for name in ("gap", "learned_trust"):
 """
     np.savez(tmp_path / "rows.npz", logits=logits, labels=labels)
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
-    load = "import policyopt as po; print(po.load_policy('gap.json').rule)"
-    there = f"import sys; sys.path.insert(0, {str(site)!r}); {load}"
-    done = subprocess.run(
-        [sys.executable, "-c", there], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.stdout == "Gap()\n", done.stderr
+
+    def said(path):
+        load = "import policyopt as po; print(po.load_policy('gap.json').rule)"
+        words = [sys.executable, "-c", f"import sys; sys.path += {path}; {load}"]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        return done.stdout + done.stderr
+
+    assert said([str(site)]) == "Gap()\n"
     (tmp_path / "gap.py").write_text("raise SystemExit('imported by its name')")
-    done = subprocess.run(
-        [sys.executable, "-c", load], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert "register" in done.stderr and "imported by" not in done.stderr
+    told = said([])
+    assert "register" in told and "imported by" not in told
     (site / "mine_gap.py").write_text("import nowhere_to_be_found")
-    done = subprocess.run(
-        [sys.executable, "-c", there], cwd=tmp_path, capture_output=True, text=True
+    assert "'mine_gap' (entry point gap of policyopt.scores) cannot be imported" in said(
+        [str(site)]
     )
-    assert "'mine_gap' (entry point gap of policyopt.scores) cannot be imported" in done.stderr

@@ -28,11 +28,11 @@ from policyopt._export.bundle import write_bundle
 from policyopt._export.manifest import read_manifest as read_export
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
-from policyopt.runtime._artifact import load_policy, save_policy
 from policyopt.runtime._bandits import make_bandit
+from policyopt.runtime._experts import save_policy
 from policyopt.runtime._forks import tell_of_forks
 from policyopt.runtime._online import Online, PolicyFamily
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._policy import Policy, load_policy
 from policyopt.runtime._scores import MaxProb
 from policyopt.serving._server import Server
 

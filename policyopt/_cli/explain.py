@@ -26,11 +26,10 @@ from policyopt._report.explanation import default_reference
 from policyopt._report.explanation import explain as explain_policy
 from policyopt._table import Tables
 from policyopt.runtime._answers import Identity
-from policyopt.runtime._artifact import load_any, load_policy
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._experts import ExpertPolicy
+from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._files import write_file
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._policy import Policy, load_policy
 
 #: Classes and row numbers that the table names; files and JSON hold all.
 _SOME = 10

@@ -19,8 +19,8 @@ from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
 from policyopt._export.verify import Runner, Taken, read_export
 from policyopt._export.verify import verify as verdicts
-from policyopt.runtime._artifact import load_any
 from policyopt.runtime._errors import CheckError, input_error
+from policyopt.runtime._experts import load_any
 from policyopt.runtime._policy import Policy
 
 

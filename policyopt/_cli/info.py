@@ -15,9 +15,8 @@ from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import number, percent
 from policyopt._table import Tables
-from policyopt.runtime._artifact import load_any
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._experts import ExpertPolicy
+from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._policy import Policy
 
 if TYPE_CHECKING:

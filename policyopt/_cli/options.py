@@ -12,9 +12,9 @@ import typer
 from policyopt._cache.data import ExitData
 from policyopt._cli.output import Format, progress
 from policyopt._table import Tables
-from policyopt.runtime._artifact import load_any
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._experts import load_any
 
 
 def option(help: str, *names: str, **more: Any) -> Any:

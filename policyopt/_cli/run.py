@@ -10,10 +10,10 @@ import numpy as np
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import chosen_method, interval, number, off_budget, percent, shares
-from policyopt.runtime._artifact import decide_file, load_any
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._experts import load_any
 from policyopt.runtime._files import write_file
-from policyopt.runtime._outputs_file import read_outputs
+from policyopt.runtime._outputs_file import decide_file, read_outputs
 from policyopt.runtime._reading import FEWEST, refuse_probabilities
 
 _COLUMNS = ("row", "exit", "prediction", "cost", "correct")

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from policyopt.runtime._artifact import save_policy
 from policyopt.runtime._checks import check_names
 from policyopt.runtime._errors import InputError, input_error
-from policyopt.runtime._experts import policy_of
+from policyopt.runtime._experts import policy_of, save_policy
 from policyopt.runtime._files import write_file
 
 from .c_header import c_source

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from policyopt.runtime._arithmetic import key_of
-from policyopt.runtime._artifact import to_dict
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._policy import to_dict
 from policyopt.runtime._typing import Array
 
 from .c_compiler import Sizes, measured

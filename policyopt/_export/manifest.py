@@ -28,9 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from policyopt._thresholds import degenerate_scores
-from policyopt.runtime._artifact import load_policy
 from policyopt.runtime._errors import InputError, input_error
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._policy import Policy, load_policy
 from policyopt.runtime._strict_json import digest_of, parse, read_plain
 
 from .golden import Golden

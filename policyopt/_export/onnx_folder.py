@@ -13,10 +13,9 @@ import numpy as np
 
 from policyopt._cache.files import open_regular
 from policyopt.runtime._arithmetic import key_of
-from policyopt.runtime._artifact import read_json, to_dict
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._files import write_file
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._policy import Policy, read_json, to_dict
 
 from .golden import Golden, Ran, few_at_a_time, rows_of
 from .graph import ExitGraph, Node

@@ -21,9 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime._arithmetic import GOLDEN, MULTIPLIERS, key_of
-from policyopt.runtime._artifact import to_dict
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._policy import Policy, to_dict
 from policyopt.runtime._typing import Array
 
 from .graph import ExitGraph, Node

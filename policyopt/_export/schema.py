@@ -16,18 +16,18 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from policyopt.runtime import _artifact as artifact
 from policyopt.runtime._answers import ANSWERS
 from policyopt.runtime._bandits import BANDITS
 from policyopt.runtime._calibrators import CALIBRATORS
 from policyopt.runtime._checks import MAX_UNIT
-from policyopt.runtime._experts import MAX_CONTEXTS
+from policyopt.runtime._experts import EXPERTS, MAX_CONTEXTS
 from policyopt.runtime._files import write_file
 from policyopt.runtime._online import serving as online_file
 from policyopt.runtime._online.controller import Controller
 from policyopt.runtime._online.serving import EXIT_RULES as BY_EXIT
 from policyopt.runtime._outputs import KINDS
 from policyopt.runtime._parameters import Array, Choice
+from policyopt.runtime._policy import POLICY
 from policyopt.runtime._scores import OWN
 
 from . import manifest, onnx_folder
@@ -103,8 +103,8 @@ def _policy_schema() -> Schema:
     costs = {"type": "array", "items": {**NUMBER, "minimum": 0}, "minItems": 1}
     count = {"type": "integer", "minimum": 0}
     known: dict[str, Schema] = {
-        "format": {"const": artifact.FORMAT},
-        "version": {"const": artifact.VERSION},
+        "format": {"const": POLICY.format},
+        "version": {"const": POLICY.version},
         "kind": {"enum": list(KINDS)},
         "classes": count,
         "unit": {"type": "string", "minLength": 1, "maxLength": MAX_UNIT},
@@ -120,21 +120,21 @@ def _policy_schema() -> Schema:
         "provenance": {"type": "object"},
         "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     }
-    return object_of({name: known[name] for name in artifact.FIELDS})
+    return object_of({name: known[name] for name in POLICY.fields})
 
 
 def _experts_schema() -> Schema:
     name = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"}
     many = {"type": "array", "minItems": 1, "maxItems": MAX_CONTEXTS}
     known: dict[str, Schema] = {
-        "format": {"const": artifact.EXPERTS_FORMAT},
-        "version": {"const": artifact.EXPERTS_VERSION},
+        "format": {"const": EXPERTS.format},
+        "version": {"const": EXPERTS.version},
         "contexts": {**many, "items": name, "uniqueItems": True},
         "policies": {**many, "items": {"$ref": "#/$defs/policy"}},
         "provenance": {"type": "object"},
         "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     }
-    return object_of({name: known[name] for name in artifact.EXPERTS_FIELDS})
+    return object_of({name: known[name] for name in EXPERTS.fields})
 
 
 def _online_schema() -> Schema:

@@ -16,7 +16,7 @@ from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._experts import policy_of
 from policyopt.runtime._outputs import TOP, ExitOutput, with_columns, with_log_prob
-from policyopt.runtime._policy import Policy, observer_of
+from policyopt.runtime._policy import Policy
 from policyopt.runtime._typing import Array, Floats
 
 from .graph import ELEMENTWISE, ExitGraph, Node, Pool
@@ -374,7 +374,8 @@ class _Tracing:
         output, given, answer = self.observe(at, answer)
         last = at == policy.exits - 1
         scored = [
-            rule.score(at, output, state) for rule, state in zip(policy.rules, states, strict=True)
+            rule.score(at, ExitOutput(*output.columns(), declared=rule.needs), state)
+            for rule, state in zip(policy.rules, states, strict=True)
         ]
         score, states = scored[0][0], tuple(state for _, state in scored)
         thresholds: Any = None if last else policy.thresholds[at]
@@ -411,7 +412,7 @@ class _Tracing:
         if not isinstance(policy.answer, Identity):
             logits, state = policy.answer.answer(at, logits, state)
         output = logits.traced_reduce(TOP)
-        if observer_of(policy).full:
+        if policy.observer.full:
             output = with_log_prob(output, logits)
         if policy.needs_features and (width := self.width(at)):
             vectors = self.input("features", (1, width), np.float32)

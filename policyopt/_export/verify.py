@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.runtime._artifact import load_policy, to_dict
 from policyopt.runtime._errors import CheckError, input_error
-from policyopt.runtime._policy import ALWAYS, NEVER, Policy, arms
+from policyopt.runtime._policy import ALWAYS, NEVER, Policy, arms, load_policy, to_dict
 from policyopt.runtime._typing import Array, Bools
 
 from . import onnx_folder

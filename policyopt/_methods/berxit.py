@@ -42,6 +42,7 @@ class BERxiT(LearnedScore):
     shared: bool = True
 
     label = "berxit"
+    uses = frozenset({"log_prob"})
     allowed: ClassVar = {"penalty": POSITIVE, "shared": YES_OR_NO}
     tuned: ClassVar = {"penalty": Real(1.0, 1000.0, log=True)}
 

@@ -54,6 +54,7 @@ class Deferral(LearnedScore):
     penalty: float = 30.0
 
     label = "deferral"
+    uses = frozenset({"log_prob"})
     allowed: ClassVar = {"target": TARGETS, "against": RIVALS, "penalty": POSITIVE}
     tuned: ClassVar = {
         "target": Choice(TARGETS),

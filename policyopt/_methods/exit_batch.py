@@ -37,6 +37,7 @@ class ExitBatch:
     labels: Labels | None  # (N,); None where only correctness is known
     costs: Floats  # (K,) or (N, K)
     classes: int  # C; 0 where records do not say
+    record: bool = False  # whether only predictions and confidences are known
 
     def __len__(self) -> int:
         return len(self.correct)
@@ -46,10 +47,9 @@ class ExitBatch:
         """K."""
         return len(self.outputs)
 
-    @property
-    def record(self) -> bool:
-        """Whether only predictions and confidences are known."""
-        return self.outputs[0].log_prob is None
+    def shown_to(self, needs: frozenset[str]) -> ExitBatch:
+        """Return what a score of these `needs` is shown, when it is fitted as when it serves."""
+        return replace(self, outputs=[output.shown_to(needs) for output in self.outputs])
 
     def take(self, rows: Ints) -> ExitBatch:
         """Return some of the rows."""
@@ -137,7 +137,7 @@ def build_batch(table: Table, answers: CrossFitted, features: bool = False) -> E
     if table.kind == "record":
         outputs = table.statistics.outputs()
         labels = table.statistics.labels
-        return ExitBatch(outputs, table.correct, labels, table.costs, table.classes)
+        return ExitBatch(outputs, table.correct, labels, table.costs, table.classes, record=True)
     _ = table.correct  # raises where labels are missing
     labels = table.statistics.labels
     assert labels is not None

@@ -51,6 +51,7 @@ class FailurePrediction(LearnedScore):
     penalty: float = 30.0
 
     label = "failure_prediction"
+    uses = frozenset({"log_prob"})
     allowed: ClassVar = {"target": _TARGETS, "penalty": POSITIVE}
     tuned: ClassVar = {"target": Choice(_TARGETS), "penalty": Real(1.0, 1000.0, log=True)}
 

@@ -16,8 +16,7 @@ from policyopt._intervals import MeanInterval, mean_interval
 from policyopt._table import Table
 from policyopt._thresholds.problem import Problem, Solution
 from policyopt.runtime._answers import AnswerRule, Identity
-from policyopt.runtime._decision import Mixture
-from policyopt.runtime._policy import Policy, first_exit
+from policyopt.runtime._policy import Mixture, Policy, first_exit
 from policyopt.runtime._scores import ScoreRule
 from policyopt.runtime._typing import Floats
 

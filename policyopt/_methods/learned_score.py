@@ -62,6 +62,8 @@ class LearnedScore(Method):
     #: thresholds are set on what is deployed, and cross-validation sees to the rest (see `validation`): where many
     #: rows are alike, coefficients that differ by a hair from fold to fold put all of them on the other side.
     keeps_rows: ClassVar[bool] = False
+    #: What `learn` is shown besides what the method needs, where the rows hold it: it does without.
+    uses: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         check_solver(self.thresholds)
@@ -86,13 +88,14 @@ class LearnedScore(Method):
         table = subsample_outputs(table, seed, features)
         answers = crossfit(table, self.answer, folds_of(len(table), self.folds, seed))
         batch = build_batch(table, answers, features)
-        rule = self.learn(batch, seed)
+        shown = batch.shown_to(self.needs() | self.uses)
+        rule = self.learn(shown, seed)
         parts = max(self.folds, min(_FOLDS, _LEARNED // len(table))) if self.keeps_rows else 1
         fold = folds_of(len(table), parts, seed)
         scores = np.empty((len(batch), table.exits), order="F")
         for f in np.unique(fold):
             held, rest = np.flatnonzero(fold == f), np.flatnonzero(fold != f)
-            without = self.learn(batch.take(rest), seed) if len(rest) else rule
+            without = self.learn(shown.take(rest), seed) if len(rest) else rule
             scores[held] = score_table(without, batch.take(held).outputs, held)
         scores, flat = collapse_held_out(
             rule, scores, lambda rows: score_table(rule, batch.take(rows).outputs, rows)

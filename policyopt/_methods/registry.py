@@ -43,7 +43,7 @@ def register_method(
     Parameters
     ----------
     name : str, optional
-        Default: the class's ``label``.
+        Default: the class's ``label``, which is the same where both are given.
     summary, wins, paper, year, reference : str, int
         What `policyopt methods` says: "leaves where <summary>", when to choose it, where it is from.
     trains : bool
@@ -85,7 +85,10 @@ def register_method(
             raise input_error(
                 "method", "a class of methods", getattr(method, "__name__", method), step
             )
-        label: Any = name if isinstance(name, str) else getattr(method, "label", None)
+        label: Any = name if isinstance(name, str) else method.label
+        if vars(method).get("label", label) != label:  # files and records say it
+            allowed = f"the name it is registered by, {name}"
+            raise input_error(f"label of {method.__name__}", allowed, method.label, "Give one.")
         if "__dataclass_fields__" not in vars(method):
             raise input_error(
                 f"method {method.__name__}", "a frozen dataclass", "another class", step
@@ -102,6 +105,7 @@ def register_method(
             label, OWN_FAMILY, summary, paper, year, reference, method, wins, trains=trains, online=online,
         )  # fmt: skip
         _enter(spec, method)
+        method.label = label
         return method
 
     return enter(name) if isinstance(name, type) else enter

@@ -17,11 +17,10 @@ from policyopt._replay import trace
 from policyopt._table import Table
 from policyopt._thresholds.budget_search import meet_budget
 from policyopt._thresholds.problem import Problem
-from policyopt.runtime._artifact import to_dict
 from policyopt.runtime._checks import check_type, check_whole, plain
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._online.family import PolicyFamily
-from policyopt.runtime._policy import ALWAYS, NEVER, Policy
+from policyopt.runtime._policy import ALWAYS, NEVER, Policy, to_dict
 from policyopt.runtime._typing import Floats
 
 

@@ -33,8 +33,8 @@ from policyopt._thresholds.joint import upper_hull
 from policyopt._thresholds.problem import between
 from policyopt._tiers.description import OBJECTIVES, Tiers
 from policyopt._tiers.plans import Plan, costs_of, cuts
-from policyopt.runtime._decision import ALWAYS, NEVER
 from policyopt.runtime._errors import BudgetError, input_error, message
+from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._scores import MaxProb, score_table
 from policyopt.runtime._typing import Bools, Floats
 

@@ -22,12 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime._artifact import from_dict, read_json, to_dict
 from policyopt.runtime._checks import MAX_NAME, check_text
-from policyopt.runtime._decision import Decision, State
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._files import refusing, write_file
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._policy import Decision, Policy, State, from_dict, read_json, to_dict
 from policyopt.runtime._strict_json import digest_of
 from policyopt.runtime._typing import Array
 

@@ -14,13 +14,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ._artifact import load_any, load_experts, load_policy, save_experts, save_policy
-from ._decision import Decision, Decisions, Mixture, State
 from ._errors import BudgetError, CheckError, InputError, MissingExtraError, PolicyOptError
-from ._experts import ExpertPolicy, route
+from ._experts import ExpertPolicy, load_any, load_experts, route, save_experts, save_policy
 from ._outputs import ExitOutput
 from ._parameters import array, choice, number
-from ._policy import ALWAYS, NEVER, Policy, first_exit
+from ._policy import (
+    ALWAYS,
+    NEVER,
+    Decision,
+    Decisions,
+    Mixture,
+    Policy,
+    State,
+    first_exit,
+    load_policy,
+)
 from ._reading import reduce_exit
 from ._scores import ScoreRule, register_score
 

@@ -7,10 +7,10 @@ import os
 import sys
 from typing import NoReturn
 
-from ._artifact import decide_file, load_any
 from ._errors import PolicyOptError
+from ._experts import load_any
 from ._files import refused
-from ._outputs_file import read_outputs
+from ._outputs_file import decide_file, read_outputs
 from ._text import printable
 
 

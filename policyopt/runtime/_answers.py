@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,9 @@ import numpy.typing as npt
 from ._errors import input_error
 from ._outputs import reduce_logits, with_log_prob
 from ._parameters import Rule, array, make
+from ._typing import State
 
 Logits = npt.NDArray[np.float32]
-#: Arrays with the samples on their first axis, so that survivors can be picked by index.
-State = tuple[npt.NDArray[Any], ...]
 #: Least log-odds of a class against the exit's largest, where exits are combined.
 FLOOR = np.float32(-30.0)
 #: Least and largest temperature of an artifact.
@@ -39,12 +39,10 @@ class AnswerRule(Rule, ABC):
 
     def start(self, samples: int, classes: int) -> State:
         """Return the state of `samples` samples before exit 0."""
-        del samples, classes
         return ()
 
     def operations(self, k: int, classes: int) -> float:
         """Return the multiply-adds that the rule spends at exit k, beyond the exit's own softmax."""
-        del k, classes
         return 0.0
 
 
@@ -54,7 +52,6 @@ class Identity(AnswerRule):
     name = "plain"
 
     def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
-        """Return the exit's own logits."""
         return logits, state
 
 
@@ -80,11 +77,9 @@ class Combined(AnswerRule):
             )
 
     def start(self, samples: int, classes: int) -> State:
-        """Start without outputs, (n, 0, C)."""
         return (np.empty((samples, 0, classes), dtype=np.float32),)
 
     def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
-        """Return the weighted sum of the logits so far."""
         # Relative to the largest: a class that one exit rules out is unlikely, not impossible, else
         # exits that rule out each other's classes leave none.
         logits = np.maximum(logits - logits.max(axis=1, keepdims=True), FLOOR)
@@ -114,13 +109,11 @@ class Temperature(AnswerRule):
     temperatures: Any = array("K", least=LIMITS[0], most=LIMITS[1])
 
     def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
-        """Return the logits over the temperature, the largest moved to 0."""
         with np.errstate(over="ignore"):  # far below the largest is -inf: a class that cannot be
             below = logits - logits.max(axis=1, keepdims=True)
             return below / np.float32(self.temperatures[k]), state
 
     def operations(self, k: int, classes: int) -> float:
-        """One multiplication per class."""
         return float(classes)
 
 
@@ -138,7 +131,6 @@ class Vector(AnswerRule):
     bias: Any = array("K", "C", least=-1e6, most=1e6)
 
     def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
-        """Return the scaled log-probabilities."""
         log_prob = with_log_prob(reduce_logits(logits), logits).log_prob
         assert log_prob is not None
         with np.errstate(over="ignore"):
@@ -155,6 +147,5 @@ ANSWERS: dict[str, type[AnswerRule]] = {
 }
 
 
-def make_answer(name: str, params: Any) -> AnswerRule:
-    """Build an answer rule from its name and parameters, as an artifact holds them."""
-    return make(ANSWERS, "answer", name, params)
+#: Builds an answer rule from its name and parameters, as an artifact holds them.
+make_answer = partial(make, ANSWERS, "answer")

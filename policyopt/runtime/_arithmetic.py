@@ -23,14 +23,8 @@ _MASK = (1 << 64) - 1
 def row_product(rows: Floats, weight: Floats) -> Floats:
     """Return ``rows @ weight.T``, (n, D) by (H, D), each row by itself.
 
-    BLAS chooses its kernel, and with it the order of summation, by the size of the batch; so a
-    served sample could differ in the last bit from the same sample in a replay, and decide
-    otherwise. Here each product is summed along the last axis, in an order set by its length.
-
-    Examples
-    --------
-    >>> row_product(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [0.5, 0.0]]))
-    array([[11. ,  0.5]])
+    BLAS chooses its kernel, and with it the order of summation, by the size of the batch: a served sample could
+    differ in the last bit from itself in a replay. Here each product is summed in an order set by its length.
     """
     if not isinstance(rows, np.ndarray):
         return rows.traced_linear(weight)
@@ -44,13 +38,7 @@ def row_product(rows: Floats, weight: Floats) -> Floats:
 
 
 def distances(rows: Floats, points: Floats) -> Floats:
-    """Return the Euclidean distance of each row (n, D) to each point (P, D), (n, P).
-
-    Examples
-    --------
-    >>> distances(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0], [0.0, 1.0]]))
-    array([[5., 1.]])
-    """
+    """Return the Euclidean distance of each row (n, D) to each point (P, D), (n, P)."""
     if not isinstance(rows, np.ndarray):
         return rows.traced_distances(points)
     out = np.zeros((len(rows), len(points)))
@@ -86,24 +74,10 @@ def sigmoid(x: Floats) -> Floats:
 
 
 def coin(seed: int, samples: npt.NDArray[np.integer], stream: int = 0) -> Floats:
-    """Return one number in [0, 1) per sample: the same (seed, sample, stream) gives the same everywhere.
+    """Return one number in [0, 1) per sample number >= 0, (n,): equal for equal (seed, sample, stream), everywhere.
 
-    Multiples of 2**-24, so float32 and float64 runtimes hold them exactly. Source: the SplitMix64
-    finaliser (Steele, Lea & Flood, OOPSLA 2014, figure 16).
-
-    Parameters
-    ----------
-    seed : int
-        Stands in the artifact.
-    samples : ndarray of shape (n,), integers >= 0
-        The sample's number: the counter. A caller counts its requests, or hashes an id.
-    stream : int
-        Independent coins for one sample, e.g. one per exit.
-
-    Examples
-    --------
-    >>> coin(0, np.arange(3)).round(4)
-    array([0.2691, 0.6532, 0.5782])
+    Multiples of 2**-24, so float32 and float64 runtimes hold them exactly. Source: the SplitMix64 finaliser
+    (Steele, Lea & Flood, OOPSLA 2014, figure 16). `stream`: independent coins for one sample, one per exit.
     """
     if not isinstance(samples, np.ndarray):
         return samples.traced_coin(seed, stream)
@@ -117,13 +91,7 @@ def coin(seed: int, samples: npt.NDArray[np.integer], stream: int = 0) -> Floats
 
 
 def key_of(seed: int, stream: int) -> int:
-    """Return what the coin adds to every counter times `GOLDEN`, of 64 bits.
-
-    Examples
-    --------
-    >>> hex(key_of(0, 0))
-    '0x8b4fda8c892b50e'
-    """
+    """Return what the coin adds to every counter times `GOLDEN`, of 64 bits."""
     return _mix(_mix(seed & _MASK) ^ (stream + 1))
 
 

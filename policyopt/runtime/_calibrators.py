@@ -1,11 +1,9 @@
-"""Calibrators: from the top probability at exit k to that of being right. numpy only; fitted by `policyopt._answers`.
-
-They leave the answer and the decision as they are and say how far the answer can be trusted.
-"""
+"""Calibrators: from the top probability at exit k to that of being right; answers and decisions stay as they are."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,30 +33,18 @@ class Calibrator(Rule, ABC):
 
 
 class Platt(Calibrator):
-    """``sigmoid(slope[k] * logit(p) + offset[k])``.
-
-    Platt, Probabilistic outputs for support vector machines, 1999, on the score's log-odds.
-
-    Examples
-    --------
-    >>> Platt([1.0], [0.0]).curve(0, np.array([0.25, 0.9])).round(6)
-    array([0.25, 0.9 ])
-    """
+    """``sigmoid(slope[k] * logit(p) + offset[k])``: Platt, Probabilistic outputs for support vector machines, 1999."""
 
     name = "platt"
     slope: Any = array("K", least=0, most=_LARGEST)
     offset: Any = array("K", least=-_LARGEST, most=_LARGEST)
 
     def curve(self, k: int, top: Floats) -> Floats:
-        """Map top probabilities; see the class."""
         return sigmoid(self.slope[k] * log_odds(top) + self.offset[k])
 
 
 class Beta(Calibrator):
-    """``sigmoid(a[k] ln p - b[k] ln(1 - p) + c[k])``; a, b >= 0: the map never falls.
-
-    Kull, Silva Filho, Flach, Beta calibration, AISTATS 2017, eq. 1.
-    """
+    """``sigmoid(a[k] ln p - b[k] ln(1 - p) + c[k])``, never falling: Kull, Silva Filho, Flach, AISTATS 2017, eq. 1."""
 
     name = "beta"
     a: Any = array("K", least=0, most=_LARGEST)
@@ -66,7 +52,6 @@ class Beta(Calibrator):
     c: Any = array("K", least=-_LARGEST, most=_LARGEST)
 
     def curve(self, k: int, top: Floats) -> Floats:
-        """Map top probabilities; see the class."""
         p = np.clip(top, EDGE, 1 - EDGE)
         return sigmoid(self.a[k] * np.log(p) - self.b[k] * np.log1p(-p) + self.c[k])
 
@@ -75,11 +60,6 @@ class Isotonic(Calibrator):
     """A rising line through a few knots (top probability, that of being right) per exit, level beyond them.
 
     Zadrozny & Elkan, Transforming classifier scores into accurate multiclass probability estimates, KDD 2002.
-
-    Examples
-    --------
-    >>> Isotonic([[0.4, 0.8]], [[0.5, 0.9]]).curve(0, np.array([0.1, 0.6, 1.0]))
-    array([0.5, 0.7, 0.9])
     """
 
     name = "isotonic"
@@ -90,13 +70,11 @@ class Isotonic(Calibrator):
         super().__post_init__()
         for k, (x, y) in enumerate(zip(self.knots, self.values, strict=True)):
             if not len(x) or (np.diff(x) <= 0).any() or (np.diff(y) < 0).any():
-                raise input_error(
-                    f"knots of calibrator isotonic, exit {k}", "rising, their values not falling",
-                    x.tolist(), "Check the policy.",
-                )  # fmt: skip
+                what = f"knots of calibrator isotonic, exit {k}"
+                allowed = "rising, their values not falling"
+                raise input_error(what, allowed, x.tolist(), "Check the policy.")
 
     def curve(self, k: int, top: Floats) -> Floats:
-        """Map top probabilities; see the class."""
         return np.interp(top, self.knots[k], self.values[k])
 
 
@@ -105,11 +83,6 @@ class Histogram(Calibrator):
 
     Zadrozny & Elkan, Obtaining calibrated probability estimates from decision trees and naive Bayesian
     classifiers, ICML 2001.
-
-    Examples
-    --------
-    >>> Histogram([[0.5]], [[0.3, 0.9]]).curve(0, np.array([0.4, 0.5]))
-    array([0.3, 0.9])
     """
 
     name = "histogram"
@@ -124,7 +97,6 @@ class Histogram(Calibrator):
                 raise input_error(what, "rising", edges.tolist(), "Check the policy.")
 
     def curve(self, k: int, top: Floats) -> Floats:
-        """Map top probabilities; see the class."""
         return lookup(self.values[k], np.searchsorted(self.edges[k], top, side="right"))
 
 
@@ -133,12 +105,5 @@ CALIBRATORS: dict[str, type[Calibrator]] = {
 }
 
 
-def make_calibrator(name: str, params: Any) -> Calibrator:
-    """Build a calibrator from its name and parameters, as an artifact holds them.
-
-    Examples
-    --------
-    >>> make_calibrator("platt", {"slope": [1.0], "offset": [0.5]}).params()
-    {'slope': [1.0], 'offset': [0.5]}
-    """
-    return make(CALIBRATORS, "calibrator", name, params)
+#: Builds a calibrator from its name and parameters, as an artifact holds them.
+make_calibrator = partial(make, CALIBRATORS, "calibrator")

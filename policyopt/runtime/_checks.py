@@ -20,13 +20,7 @@ MAX_UNIT, MAX_NAME = 32, 100
 
 
 def plain(value: Any) -> Any:
-    """Return a number of numpy's as one of Python's, anything else as it is.
-
-    Examples
-    --------
-    >>> plain(np.int64(3)), plain("a")
-    (3, 'a')
-    """
+    """Return a number of numpy's as one of Python's, anything else as it is."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -37,13 +31,7 @@ def plain_fields(rule: Any) -> None:
 
 
 def check_type(name: str, value: Any, kinds: Any, allowed: str, step: str = "") -> Any:
-    """Return what is of one of these types, or refuse it.
-
-    Examples
-    --------
-    >>> check_type("path", "a.json", str, "a text")
-    'a.json'
-    """
+    """Return what is of one of these types, or refuse it."""
     if not isinstance(value, kinds):
         got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
         raise input_error(name, allowed, "None" if value is None else got, step)
@@ -76,41 +64,21 @@ def check_least(name: str, value: Any, most: float = math.inf, allowed: str = ""
 def check_whole(
     name: str, value: Any, least: int = 1, most: int = 1 << 62, step: str = _DEFAULT
 ) -> int:
-    """Return a whole number in [least, most], or refuse it.
-
-    Examples
-    --------
-    >>> check_whole("rounds", np.int64(5))
-    5
-    """
+    """Return a whole number in [least, most], or refuse it."""
     value = plain(value)
     if type(value) is not int or not least <= value <= most:
-        allowed = f"a whole number, at least {least}" + (
-            f", at most {most:,}" if most < 1 << 53 else ""
-        )
-        raise input_error(name, allowed, value, step)
+        limit = f", at most {most:,}" if most < 1 << 53 else ""
+        raise input_error(name, f"a whole number, at least {least}{limit}", value, step)
     return value
 
 
 def check_seed(seed: Any) -> int:
-    """Return a seed that every generator takes (numpy's, torch's, the coin), or refuse it.
-
-    Examples
-    --------
-    >>> check_seed(np.int64(3))
-    3
-    """
+    """Return a seed that every generator takes (numpy's, torch's, the coin), or refuse it."""
     return check_whole("seed", seed, 0, MAX_SEED, "Give 0 or more, below 2**63: --seed 0.")
 
 
 def sample_numbers(samples: Any, n: int | None = None) -> npt.NDArray[np.int64]:
-    """Return samples' numbers, of n samples as (n,), by default 0..n-1; or refuse them.
-
-    Examples
-    --------
-    >>> sample_numbers(None, 2), sample_numbers(7)
-    (array([0, 1]), array(7))
-    """
+    """Return samples' numbers, of n samples as (n,), by default 0..n-1; or refuse them."""
     if samples is None and n is not None:
         return np.arange(n)
     if type(samples) is int and n is None and -(1 << 63) <= samples < 1 << 63:
@@ -129,22 +97,11 @@ def sample_numbers(samples: Any, n: int | None = None) -> npt.NDArray[np.int64]:
 
 
 def check_text(name: str, value: Any, most: int = MAX_UNIT, step: str = "") -> str:
-    r"""Return a short text of visible characters (`str.isprintable`), or refuse it.
-
-    Examples
-    --------
-    >>> check_text("unit", "µJ")
-    'µJ'
-    >>> check_text("unit", "ms\n")
-    Traceback (most recent call last):
-        ...
-    policyopt.runtime._errors.InputError: 'unit' must be a non-empty text of at most 32 visible characters. Got ms\n.
-    """
+    """Return a short text of visible characters (`str.isprintable`), or refuse it."""
     fits = isinstance(value, str) and value.isprintable() and value.strip()
     if not fits or len(value) > most:
-        raise input_error(
-            name, f"a non-empty text of at most {most} visible characters", value, step
-        )
+        allowed = f"a non-empty text of at most {most} visible characters"
+        raise input_error(name, allowed, value, step)
     return value
 
 
@@ -153,13 +110,7 @@ def _is_number(value: Any) -> bool:
 
 
 def check_names(name: str, value: Any, step: str = "") -> tuple[str, ...]:
-    """Return names, given as one text with commas or as several texts, or refuse them.
-
-    Examples
-    --------
-    >>> check_names("streams", "test, blur"), check_names("streams", ["test"])
-    (('test', 'blur'), ('test',))
-    """
+    """Return names, given as one text with commas or as several texts, or refuse them."""
     given = value.split(",") if isinstance(value, str) else value
     fine = isinstance(given, (list, tuple)) and all(isinstance(one, str) for one in given)
     found = tuple(one.strip() for one in given) if fine else ()

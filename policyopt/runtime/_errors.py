@@ -39,24 +39,7 @@ class MissingExtraError(PolicyOptError, ImportError):
 
 
 def message(argument: str, allowed: str, got: object, next_step: str) -> str:
-    """Return the one sentence form that all input errors share.
-
-    Parameters
-    ----------
-    argument, allowed, next_step : str
-        What is wrong, what it must be, what the user can do now.
-    got : object
-        What came; of long values the middle is left out.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> message("budget", "a number in [1, 4] MMACs", 9, "Raise the budget.")
-    "'budget' must be a number in [1, 4] MMACs. Got 9. Raise the budget."
-    """
+    """Return the one sentence that all input errors share: what is wrong, what it must be, what came, what next."""
     try:
         shown = printable(got if isinstance(got, str) else repr(got), SHOWN)
     except ValueError:  # hexadecimal numbers of a file may be too long to print in decimal

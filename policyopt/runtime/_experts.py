@@ -13,20 +13,23 @@ images: providing an efficient edge offloading", GLOBECOM 2021, arXiv:2108.09343
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ._checks import sample_numbers
-from ._decision import Decision, Decisions, State
 from ._errors import input_error
+from ._files import write_file
 from ._outputs import ExitOutput
-from ._policy import Policy
+from ._policy import Decision, Decisions, Policy, State, from_dict, read_json, to_dict
 from ._reading import as_array, read_exits
+from ._strict_json import AGAIN, Form, to_text
 from ._typing import Array, Floats, Ints
 
 #: More contexts than this are some other number (a class, a row), not a context.
@@ -36,29 +39,24 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 def checked_names(names: object, least: int = 1) -> tuple[str, ...]:
     """Return the names of contexts as a tuple; refused unless each is a name of its own."""
-    fits = isinstance(names, (list, tuple))
-    given = list(names) if isinstance(names, (list, tuple)) else []
-    fits = fits and all(isinstance(name, str) and _NAME.fullmatch(name) for name in given)
+    given = tuple(names) if isinstance(names, (list, tuple)) else (None,)
+    fits = all(isinstance(name, str) and _NAME.fullmatch(name) for name in given)
     if not fits or not least <= len(given) <= MAX_CONTEXTS or len(set(given)) < len(given):
-        raise input_error(
-            "contexts", f"{least} to {MAX_CONTEXTS} different names of A-Z a-z 0-9 _ . -", names,
-            "E.g. ['clean', 'blur', 'noise'].",
-        )  # fmt: skip
-    return tuple(given)
+        allowed = f"{least} to {MAX_CONTEXTS} different names of A-Z a-z 0-9 _ . -"
+        raise input_error("contexts", allowed, names, "E.g. ['clean', 'blur', 'noise'].")
+    return given  # type: ignore[return-value]
 
 
 def context_numbers(context: npt.ArrayLike, experts: int, samples: int) -> Ints:
     """Return contexts as (N,) int64, refused unless each is the number of an expert."""
-    array = as_array(context, "context")
+    array, step = as_array(context, "context"), "Number the contexts from 0."
     if array.shape != (samples,) or (array.dtype.kind not in "iu" and array.size):
-        raise input_error(
-            "context", f"one whole number per sample: {samples}",
-            f"shape {array.shape}, dtype {array.dtype}", "Number the contexts from 0.",
-        )  # fmt: skip
+        got = f"shape {array.shape}, dtype {array.dtype}"
+        raise input_error("context", f"one whole number per sample: {samples}", got, step)
     off = np.flatnonzero((array < 0) | (array >= experts))
     if len(off):
         got = f"{array[off[0]]} at sample {off[0]}"
-        raise input_error("context", f"from 0 to {experts - 1}", got, "Number the contexts from 0.")
+        raise input_error("context", f"from 0 to {experts - 1}", got, step)
     return array.astype(np.int64)
 
 
@@ -69,10 +67,11 @@ def renumbered(context: npt.ArrayLike, names: tuple[str, ...], known: tuple[str,
     to = np.array([places.get(name, -1) for name in names], dtype=np.int64)
     if (to[rows] < 0).any():
         missing = names[int(rows[to[rows] < 0][0])]
-        raise input_error(
-            "context", f"one that the policy knows: {', '.join(known)}", missing,
-            "Fit it again with rows of that context.",
-        )  # fmt: skip
+        allowed, step = (
+            f"one that the policy knows: {', '.join(known)}",
+            "with rows of that context.",
+        )
+        raise input_error("context", allowed, missing, f"Fit it again {step}")
     return to[rows]
 
 
@@ -123,30 +122,14 @@ class ExpertPolicy:
         for name in ("kind", "classes", "unit", "model_exits"):
             values = [getattr(policy, name) for policy in self.policies]
             if any(value != values[0] for value in values):
-                raise input_error(
-                    f"{name} of the policies", "the same in every context", values,
-                    "Fit them on outputs of the same model.",
-                )  # fmt: skip
+                what, step = f"{name} of the policies", "Fit them on outputs of the same model."
+                raise input_error(what, "the same in every context", values, step)
 
-    @property
-    def kind(self) -> str:
-        """What `step` and `decide` are given: logits, probabilities or record."""
-        return self.policies[0].kind
-
-    @property
-    def classes(self) -> int:
-        """C; 0 where records do not say."""
-        return self.policies[0].classes
-
-    @property
-    def unit(self) -> str:
-        """Unit of the costs."""
-        return self.policies[0].unit
-
-    @property
-    def model_exits(self) -> int:
-        """How many exits the model has."""
-        return self.policies[0].model_exits
+    # What its policies share.
+    kind = property(lambda self: self.policies[0].kind, doc="What `step` and `decide` are given.")
+    classes = property(lambda self: self.policies[0].classes, doc="C; 0 where records do not say.")
+    unit = property(lambda self: self.policies[0].unit, doc="Unit of the costs.")
+    model_exits = property(lambda self: self.policies[0].model_exits, doc="Exits of the model.")
 
     @property
     def needs_features(self) -> bool:
@@ -306,11 +289,9 @@ class ExpertPolicy:
             found.cost[rows] = part.cost
         return found
 
-    def save(self, path: Any) -> None:
-        """Write the artifact (JSON); see `policyopt.runtime._artifact`."""
-        from ._artifact import save_experts
-
-        save_experts(self, path)
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the artifact, one JSON file, atomically."""
+        write_file(path, to_text(experts_to_dict(self), "policy", MAX_EXPERTS_BYTES, indent=2))
 
 
 def policy_of(given: Any, single: bool = False, argument: str = "policy") -> Any:
@@ -350,14 +331,15 @@ def route(outputs_by_expert: Sequence[npt.ArrayLike], context: npt.ArrayLike) ->
     >>> route([np.zeros((2, 1, 3)), np.ones((2, 1, 3))], [1, 0])[:, 0, 0]
     array([1., 0.])
     """
-    arrays = [as_array(outputs, f"outputs of expert {e}") for e, outputs in
-              enumerate(outputs_by_expert)]  # fmt: skip
+    arrays = [as_array(a, f"outputs of expert {e}") for e, a in enumerate(outputs_by_expert)]
     shapes = {array.shape for array in arrays}
     if len(shapes) != 1 or arrays[0].ndim != 3:
-        raise input_error(
-            "outputs_by_expert", "one array (N, K, C) per expert, all of one shape",
-            f"shapes {sorted(shapes)}", "Run every expert on the same samples.",
-        )  # fmt: skip
+        allowed, got = (
+            "one array (N, K, C) per expert, all of one shape",
+            f"shapes {sorted(shapes)}",
+        )
+        step = "Run every expert on the same samples."
+        raise input_error("outputs_by_expert", allowed, got, step)
     rows = context_numbers(context, len(arrays), len(arrays[0]))
     routed = np.empty(arrays[0].shape, dtype=np.result_type(*arrays))
     for e, array in enumerate(arrays):
@@ -366,15 +348,13 @@ def route(outputs_by_expert: Sequence[npt.ArrayLike], context: npt.ArrayLike) ->
     return routed
 
 
+@dataclass(slots=True, eq=False)
 class ExpertState:
     """Where some samples stand between exits, each in the hands of its context's policy."""
 
-    __slots__ = ("context", "groups", "scalar")
-
-    def __init__(self, context: Ints, groups: list[tuple[int, Ints, State]], scalar: bool) -> None:
-        self.context = context
-        self.groups = groups  # (context, rows of its samples, their state)
-        self.scalar = scalar
+    context: Ints
+    groups: list[tuple[int, Ints, State]]  # (context, rows of its samples, their state)
+    scalar: bool
 
     def keep(self, rows: Array) -> ExpertState:
         """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""
@@ -404,8 +384,7 @@ def vectors_of(policy: Policy, features: Any, rows: Ints) -> Any:
     """Return the feature vectors of some samples, where the policy reads any."""
     if features is None or not policy.needs_features or not isinstance(features, (list, tuple)):
         return features
-    wanted = [k in policy.path for k in range(len(features))]
-    return [as_array(v)[rows] if w else None for v, w in zip(features, wanted, strict=True)]
+    return [as_array(v)[rows] if k in policy.path else None for k, v in enumerate(features)]
 
 
 def joined(answers: list[tuple[Ints, Any]], n: int) -> Array | None:
@@ -417,3 +396,84 @@ def joined(answers: list[tuple[Ints, Any]], n: int) -> Array | None:
     for rows, logits in answers:
         joined[rows] = logits
     return joined
+
+
+EXPERTS = Form(
+    "a file of expert policies", "policyopt-experts", 1,
+    {
+        "format": str, "version": int,
+        "contexts": list,  # names of the contexts, in the order of their numbers
+        "policies": list,  # the content of one policy's file per context
+        "provenance": dict,  # how they were found: method, budget and its division, cache, versions
+        "sha256": str,  # of all the above in canonical form
+    },
+    "`policyopt fit --experts` writes one.",
+)  # fmt: skip
+MAX_EXPERTS_BYTES = 64 << 20  # four times what one policy may take
+
+
+def experts_to_dict(policy: ExpertPolicy) -> dict[str, Any]:
+    """Return the file's content, checksum included."""
+    return EXPERTS.signed(
+        contexts=list(policy.contexts),
+        policies=[to_dict(one) for one in policy.policies],
+        provenance=dict(policy.provenance),
+    )
+
+
+def experts_from_dict(content: Any, source: str = "policy") -> ExpertPolicy:
+    """Build an expert policy from its file's content, checked; `source` names it in errors."""
+    EXPERTS.check(content, source)
+    given = content["policies"]
+    if not 1 <= len(given) <= MAX_CONTEXTS:
+        raise input_error(f"policies in {source}", f"1 to {MAX_CONTEXTS}", len(given), AGAIN)
+    names = checked_names(content["contexts"])
+    policies = tuple(from_dict(one, f"policy {e} of {source}") for e, one in enumerate(given))
+    return ExpertPolicy(names, policies, content["provenance"])
+
+
+def save_policy(policy: Any, path: str | os.PathLike[str]) -> None:
+    """Write the artifact, atomically.
+
+    Parameters
+    ----------
+    policy : Policy, or a fit that holds one
+    path : path-like
+        Replaced if it exists.
+
+    Raises
+    ------
+    InputError
+        Larger than what `load_policy` reads; the system refuses (disk full, no permission).
+    """
+    policy_of(policy, single=True).save(path)
+
+
+def save_experts(policy: ExpertPolicy, path: str | os.PathLike[str]) -> None:
+    """Write the artifact, atomically; replaced if it exists."""
+    policy.save(path)
+
+
+def load_experts(path: str | os.PathLike[str]) -> ExpertPolicy:
+    """Read an artifact of expert policies and check it.
+
+    Raises
+    ------
+    InputError
+        No such file, too large, not JSON, or no expert policies.
+    """
+    return experts_from_dict(read_json(path, MAX_EXPERTS_BYTES), Path(path).name)
+
+
+def load_any(path: str | os.PathLike[str]) -> Policy | ExpertPolicy:
+    """Read a policy file, of one policy or of expert policies, and check it.
+
+    Raises
+    ------
+    InputError
+        No such file, too large, not JSON, or neither.
+    """
+    content = read_json(path, MAX_EXPERTS_BYTES)
+    if isinstance(content, dict) and content.get("format") == EXPERTS.format:
+        return experts_from_dict(content, Path(path).name)
+    return from_dict(read_json(path), Path(path).name)  # under the limit of one policy

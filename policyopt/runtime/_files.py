@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 from ._errors import InputError, input_error
 
@@ -49,15 +48,13 @@ def refused(path: str | os.PathLike[str], error: OSError) -> InputError:
 def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what the system refuses inside the block into our error, which names `path`."""
     if "\0" in os.fsdecode(path):
-        raise input_error(
-            "path", "free of the character NUL", os.fsdecode(path), "Choose another name."
-        )
+        got = os.fsdecode(path)
+        raise input_error("path", "free of the character NUL", got, "Choose another name.")
     try:
         yield
     except UnicodeEncodeError as error:
-        raise input_error(
-            "path", "a name that the system can write", str(path), "Rename it."
-        ) from error
+        allowed = "a name that the system can write"
+        raise input_error("path", allowed, str(path), "Rename it.") from error
     except OSError as error:
         raise refused(path, error) from error
 
@@ -65,17 +62,8 @@ def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
 def write_file(path: str | os.PathLike[str], data: bytes | str | Callable[[], bytes | str]) -> None:
     """Write a file whole or not at all: a reader, or a crash at any moment, leaves old or new.
 
-    Parameters
-    ----------
-    path : path-like
-        Replaced if it is a file; a link is followed. Its directory is made.
-    data : bytes, str (written as UTF-8), or callable
-        Called while no other writer of this kind can touch the file: what it finds there stays.
-
-    Raises
-    ------
-    InputError
-        The system refuses, `path` is no file, another process has been writing it for 10 s.
+    Replaced if it is a file; a link is followed; its directory is made. A callable is called while no other writer of
+    this kind can touch the file: what it finds there stays. Another process is waited for, 10 s.
     """
     with refusing(path):
         path = Path(os.path.realpath(path))
@@ -128,19 +116,10 @@ def sync_folder(path: Path) -> None:
 
 
 class FileLock:
-    """One writer at a time: a lock on a file, which the system frees when its process dies.
+    """One writer at a time: a lock on a file by what it guards, which the system frees when its process dies.
 
-    Writers in other threads, and nested in the same one, are kept out too. A forked child holds
-    nothing. The file goes when the lock is released; one that a dead process left is taken over.
-
-    Parameters
-    ----------
-    path : Path
-        The file to lock, made beside or in what it guards.
-    guarded : Path
-        What it guards, for errors.
-    patience : float
-        Seconds to wait for another holder.
+    Writers in other threads, and nested in the same one, are kept out too. A forked child holds nothing. The file goes
+    when the lock is released; one that a dead process left is taken over. Another holder is waited for `patience` s.
     """
 
     def __init__(self, path: Path, guarded: Path, patience: float = 0.0) -> None:
@@ -178,10 +157,11 @@ class FileLock:
         who = f"process {holder}" if holder.isdecimal() else "another process"
         if holder == str(os.getpid()):
             who = f"this process ({holder})"
-        return input_error(
-            os.fsdecode(self.guarded), "written by one writer at a time",
-            f"one more, while {who} is writing it", "Wait until that has ended, or write elsewhere.",
-        )  # fmt: skip
+        got, step = (
+            f"one more, while {who} is writing it",
+            "Wait until that has ended, or write elsewhere.",
+        )
+        return input_error(os.fsdecode(self.guarded), "written by one writer at a time", got, step)
 
     def held(self) -> bool:
         """Whether the lock is this process's, on the file that stands there now."""
@@ -201,12 +181,7 @@ class FileLock:
                 "What stands there now was left alone: write it again, from one process.",
             )  # fmt: skip
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._drop(unlink=self.held())
 
     def _drop(self, unlink: bool) -> None:

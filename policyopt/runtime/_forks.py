@@ -11,45 +11,28 @@ import hashlib
 import os
 import threading
 import weakref
-from typing import Protocol
+from typing import Any
 
 #: Seconds to wait for a lock before a fork: one that is held longer is held by who forks.
 _PATIENCE = 1.0
-
-
 #: Of the forks that led from the first process to this one, the number of each.
 Line = tuple[int, ...]
 
 
-class Forked(Protocol):
-    """What is told of forks; `__weakref__` and hash by identity, as plain classes have."""
-
-    _lock: threading.Lock
-
-    def _renew(self, line: Line) -> None:
-        """In the child: take a new lock, and part the streams by its line."""
-
-
-_served: weakref.WeakSet[Forked] = weakref.WeakSet()
+_served: weakref.WeakSet[Any] = weakref.WeakSet()
 _forking = threading.RLock()  # two threads may fork at once
 _taken: list[list[threading.Lock]] = []
 _forks = 0  # of this process so far
 _line: Line = ()
 
 
-def tell_of_forks(served: Forked) -> None:
-    """Have an object's lock and streams renewed in every forked child, as long as it lives."""
+def tell_of_forks(served: Any) -> None:
+    """Have an object's `_lock` held at forks, and its `_renew(line)` called in the child, while it lives."""
     _served.add(served)
 
 
 def parted(stream: int, line: Line) -> int:
-    """Return the number of the stream that a child goes on with: 62 bits, of its own.
-
-    Examples
-    --------
-    >>> len({parted(stream, (fork,)) for stream in range(9) for fork in range(9)})
-    81
-    """
+    """Return the number of the stream that a child goes on with: 62 bits, of its own."""
     return int.from_bytes(hashlib.sha256(f"{stream} {line}".encode()).digest()[:8], "big") >> 2
 
 

@@ -46,12 +46,13 @@ class ExitOutput:
     log_sum_exp : ndarray of shape (n,), float64
         Of the logits; 0 for probabilities, NaN for records.
 
-    A score is shown what it declares (`ScoreRule.needs`), the first two and what comes with them; it
-    asks for the rest in vain, when it is fitted as when it serves.
+    A score is shown the first two and what it declares (`ScoreRule.needs`; "log_prob" brings `top_class` and
+    `log_sum_exp`); it asks for the rest in vain, when it is fitted as when it serves.
     """
 
     __slots__ = (
-        "_entropy", "_features", "_log_prob", "declared", "log_sum_exp", "prediction", "top_class", "top_prob",
+        "_entropy", "_features", "_log_prob", "_log_sum_exp", "_top_class", "declared", "prediction",
+        "top_prob",
     )  # fmt: skip
 
     def __init__(
@@ -63,23 +64,22 @@ class ExitOutput:
         log_sum_exp: Floats,
         log_prob: npt.NDArray[np.float32] | None = None,
         features: npt.NDArray[np.float32] | None = None,
+        declared: frozenset[str] | None = None,
     ) -> None:
-        self.prediction, self.top_prob, self.top_class = prediction, top_prob, top_class
-        self.log_sum_exp, self._entropy = log_sum_exp, entropy
+        self.prediction, self.top_prob, self._top_class = prediction, top_prob, top_class
+        self._entropy, self._log_sum_exp = entropy, log_sum_exp
         self._log_prob, self._features = log_prob, features
-        self.declared: frozenset[str] | None = None  # None: all that is there may be read
+        self.declared = declared  # None: all that is there may be read
 
     def __len__(self) -> int:
         return len(self.prediction)
 
     @property
     def confidence(self) -> Floats:
-        """The largest probability, (n,)."""
         return self.top_prob[:, 0]
 
     @property
     def margin(self) -> Floats:
-        """Largest less second probability, (n,)."""
         self._ask("margin")
         if self.top_prob.shape[1] < 2:
             return np.full(len(self), np.nan)
@@ -87,59 +87,61 @@ class ExitOutput:
 
     @property
     def entropy(self) -> Floats:
-        """In nats, (n,)."""
-        self._ask("entropy")
-        return self._entropy
+        return self._ask("entropy", self._entropy)
 
     @property
     def log_prob(self) -> npt.NDArray[np.float32] | None:
-        """Logarithms of all class probabilities, (n, C)."""
-        self._ask("log_prob")
-        return self._log_prob
+        return self._ask("log_prob", self._log_prob)
+
+    @property
+    def log_sum_exp(self) -> Floats:
+        return self._ask("log_sum_exp", self._log_sum_exp, "log_prob")
+
+    @property
+    def top_class(self) -> npt.NDArray[np.int32]:
+        return self._ask("top_class", self._top_class, "log_prob")
 
     @property
     def features(self) -> npt.NDArray[np.float32] | None:
-        """The model's feature vector, (n, D)."""
-        self._ask("features")
-        return self._features
+        return self._ask("features", self._features)
 
-    def _ask(self, column: str) -> None:
-        """Refuse a column that the score which looks at this output does not declare."""
-        declared = self.declared
-        if (
-            declared is None
-            or column in declared
-            or (column != "features" and "log_prob" in declared)
-        ):
-            return
-        raise input_error(
-            column, "declared by the score that reads it", f"needs = {sorted(declared)}",
-            f'Add to its class: needs = frozenset({{"{column}"}}).',
-        )  # fmt: skip
+    def _ask(self, column: str, value: Any = None, needs: str = "") -> Any:
+        """Return a column; refused where the score that looks at this output does not declare it."""
+        declared, needs = self.declared, needs or column
+        if declared is None or needs in declared:
+            return value
+        if needs != "features" and "log_prob" in declared:
+            return value
+        allowed, got = "declared by the score that reads it", f"needs = {sorted(declared)}"
+        step = f'Add to its class: needs = frozenset({{"{needs}"}}).'
+        raise input_error(column, allowed, got, step)
 
     def shown_to(self, needs: frozenset[str]) -> ExitOutput:
         """Return the columns that a score of these `needs` is shown, the same in a fit and in serving."""
-        top = 2 if needs & {"margin", "log_prob"} else 1
-        tops = (self.top_prob, self.top_class)
-        if self.top_prob.shape[1] > top:
-            tops = self.top_prob[:, :top], self.top_class[:, :top]
-        shown = ExitOutput(
-            self.prediction, *tops, self._entropy, self.log_sum_exp, self._log_prob, self._features
-        )
-        shown.declared = needs
-        return shown
+        full = "log_prob" in needs
+        top = 2 if full or "margin" in needs else 1
+        shown: list[Any] = [
+            self.prediction,
+            self.top_prob[:, :top] if self.top_prob.shape[1] > top else self.top_prob,
+            self._top_class[:, :top] if full else None,
+            self._entropy if full or "entropy" in needs else None,
+            self._log_sum_exp if full else None,
+            self._log_prob if full else None,
+            self._features if "features" in needs else None,
+        ]
+        return ExitOutput(*shown, declared=needs)
 
     def columns(self) -> list[Any]:
         """Return all that is there, in the order of the constructor."""
         return [
-            self.prediction, self.top_prob, self.top_class, self._entropy, self.log_sum_exp,
+            self.prediction, self.top_prob, self._top_class, self._entropy, self._log_sum_exp,
             self._log_prob, self._features,
         ]  # fmt: skip
 
     def take(self, rows: Any) -> ExitOutput:
         """Return the same columns for some rows (a mask, row numbers or a slice)."""
         picked: list[Any] = [c if c is None else c[rows] for c in self.columns()]
-        return ExitOutput(*picked)
+        return ExitOutput(*picked, declared=self.declared)
 
     @classmethod
     def joined(cls, parts: Sequence[ExitOutput]) -> ExitOutput:
@@ -151,33 +153,20 @@ class ExitOutput:
 
 def with_log_prob(output: ExitOutput, logits: npt.NDArray[np.floating]) -> ExitOutput:
     """Return the same columns and the logarithms of all class probabilities, (n, C) float32."""
-    return with_columns(
-        output, logits.astype(np.float32) - output.log_sum_exp.astype(np.float32)[:, None]
-    )
+    log_total = output.log_sum_exp.astype(np.float32)[:, None]
+    return with_columns(output, logits.astype(np.float32) - log_total)
 
 
-def with_columns(
-    output: ExitOutput,
-    log_prob: npt.NDArray[np.float32] | None = None,
-    features: npt.NDArray[np.float32] | None = None,
-) -> ExitOutput:
-    """Return the same columns with `log_prob` or `features` put in; None leaves what is there."""
-    return ExitOutput(
-        output.prediction,
-        output.top_prob,
-        output.top_class,
-        output._entropy,
-        output.log_sum_exp,
-        output._log_prob if log_prob is None else log_prob,
-        output._features if features is None else features,
-    )
+def with_columns(output: ExitOutput, log_prob: Any = None, features: Any = None) -> ExitOutput:
+    """Return the same columns with `log_prob` (n, C) or `features` (n, D) put in; None leaves what is there."""
+    columns = output.columns()
+    for at, column in ((5, log_prob), (6, features)):
+        columns[at] = columns[at] if column is None else column
+    return ExitOutput(*columns)
 
 
 def log_probabilities(output: ExitOutput) -> Floats:
-    """Return the logarithms of all class probabilities, (n, C) float64, at least `LOWEST`.
-
-    Contiguous, so that sums over classes run in the same order for one row as for many.
-    """
+    """Return the logarithms of all class probabilities, (n, C) float64, contiguous, at least `LOWEST`."""
     assert output.log_prob is not None  # the policy refuses records for rules that need it
     return np.maximum(output.log_prob.astype(np.float64, order="C", copy=False), LOWEST)
 
@@ -246,12 +235,7 @@ def reduce_logits(
     return ExitOutput(top_class[:, 0], top_prob, top_class, nats, peak + log_total)
 
 
-def _entropy(
-    work: npt.NDArray[np.float32],
-    exps: npt.NDArray[np.float32],
-    total: Floats,
-    log_total: Floats,
-) -> Floats:
+def _entropy(work: Any, exps: Any, total: Floats, log_total: Floats) -> Floats:
     """Return the entropy in nats, (n,), from differences to the largest logit; `exps` is written to."""
     with np.errstate(invalid="ignore"):
         spread = np.add.reduce(np.multiply(exps, work, out=exps), axis=1)

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ._errors import InputError, input_error
-from ._experts import ExpertPolicy
-from ._policy import Policy
+from ._experts import ExpertPolicy, checked_names, context_numbers, renumbered
+from ._policy import Decisions, Policy
 from ._sizes import PIECE, Room
-from ._typing import Array
+from ._typing import Array, Ints
 
 _MOST_DEFLATED = 1040  # what deflate can make of a byte, 1032, and a little
 _MOST_HEADER = 10_000  # numpy's own limit, which it looks at after reading the header
@@ -34,35 +34,17 @@ _RECORD = {
 def read_outputs(
     path: str | Path, policy: Policy | ExpertPolicy, axes: str | None = None
 ) -> list[Any]:
-    """Return one entry per exit, as `Policy.decide` takes them.
+    """Return one entry per exit, as `Policy.decide` takes them: K arrays (N, C), or K record mappings.
 
-    Parameters
-    ----------
-    path : path-like
-        ``.npy`` with one array, or ``.npz`` with ``logits``, ``probs``, or records
-        (``pred``, ``conf`` and what the policy's score needs besides).
-    policy : Policy
-        Says how many exits (all of the model's) and classes to expect.
-    axes : {"KNC", "NKC"}, optional
-        Default: found from the policy's number of exits; needed where both would do.
-
-    Returns
-    -------
-    list of K arrays (N, C), or of K record mappings
-
-    Raises
-    ------
-    InputError
-        Not such a file, pickled content, or arrays that do not fit the policy.
+    ``.npy`` with one array, or ``.npz`` with ``logits``, ``probs``, or records (``pred``, ``conf`` and what the score
+    needs besides). `axes`, KNC or NKC, is needed where both would do.
     """
     path = Path(path)
     wanted = {key for keys in (*_KEYS.values(), *_RECORD.values()) for key in keys}
     arrays, keys = read_arrays(path, wanted)
     if not arrays:
-        raise input_error(
-            f"keys of {path.name}", f"among {', '.join(sorted(wanted))}", ", ".join(keys) or "none",
-            "Rename the key of the outputs.",
-        )  # fmt: skip
+        allowed, step = f"among {', '.join(sorted(wanted))}", "Rename the key of the outputs."
+        raise input_error(f"keys of {path.name}", allowed, ", ".join(keys) or "none", step)
     with _named(path):
         return from_arrays(arrays, policy, axes, path.name)
 
@@ -76,10 +58,9 @@ def read_features(path: str | Path, policy: Policy | ExpertPolicy) -> list[Any] 
     arrays, _ = read_arrays(path, set(wanted))
     missing = [key for key in wanted if key not in arrays]
     if missing:
-        raise input_error(
-            f"keys of {path.name}", f"with {', '.join(wanted)}", f"no {', '.join(missing)}",
-            "The policy's score reads the model's feature vectors: save them in an .npz.",
-        )  # fmt: skip
+        allowed, got = f"with {', '.join(wanted)}", f"no {', '.join(missing)}"
+        step = "The policy's score reads the model's feature vectors: save them in an .npz."
+        raise input_error(f"keys of {path.name}", allowed, got, step)
     return [arrays.get(f"features_{k}") for k in range(policy.model_exits)]
 
 
@@ -91,30 +72,21 @@ def read_arrays(
     if not path.is_file():
         raise input_error("outputs", "a file", str(path), "Give a .npy or .npz file.")
     if path.suffix not in (".npy", ".npz"):
-        raise input_error(
-            "outputs", "a .npy or .npz file", path.name, "Save the arrays with numpy.savez."
-        )
+        step = "Save the arrays with numpy.savez."
+        raise input_error("outputs", "a .npy or .npz file", path.name, step)
     with _named(path):
         if path.suffix == ".npy":
             with path.open("rb") as file:
                 size = read_header(file, path.name)[2]
-            if size != path.stat().st_size:
-                got = f"{path.stat().st_size} bytes"
-                raise input_error(
-                    path.name, f"of {size} bytes, as its header says", got, "Save it again."
-                )
+            if size != (there := path.stat().st_size):
+                allowed = f"of {size} bytes, as its header says"
+                raise input_error(path.name, allowed, f"{there} bytes", "Save it again.")
             return {"": np.load(path, mmap_mode="r", allow_pickle=False)}, [""]
-        return _unpacked(path, wanted)
-
-
-def _unpacked(path: Path, wanted: set[str]) -> tuple[dict[str, Array], list[str]]:
-    with zipfile.ZipFile(path) as archive:
-        members = Members(archive, path, f"outputs in {path.name}")
-        keys = {name.removesuffix(".npy"): name for name in members.infos}
-        found = {
-            key: members.read(keys[key], f"{key} in {path.name}") for key in keys if key in wanted
-        }
-        return found, list(keys)
+        with zipfile.ZipFile(path) as archive:
+            members = Members(archive, path, f"outputs in {path.name}")
+            keys = {name.removesuffix(".npy"): name for name in members.infos}
+            read = {k: members.read(keys[k], f"{k} in {path.name}") for k in keys if k in wanted}
+            return read, list(keys)
 
 
 @contextmanager
@@ -125,16 +97,12 @@ def _named(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # zip, deflate and numpy raise many kinds on damaged files
-        raise input_error(
-            f"outputs in {path.name}", "whole arrays of numbers", str(error), "Save them again."
-        ) from error
+        what, allowed = f"outputs in {path.name}", "whole arrays of numbers"
+        raise input_error(what, allowed, str(error), "Save them again.") from error
 
 
 def from_arrays(
-    arrays: Mapping[str, Array],
-    policy: Policy | ExpertPolicy,
-    axes: str | None,
-    name: str,
+    arrays: Mapping[str, Array], policy: Policy | ExpertPolicy, axes: str | None, name: str
 ) -> list[Any]:
     """Bring named arrays into one entry per exit (see `read_outputs`)."""
     if policy.kind == "record":
@@ -143,64 +111,39 @@ def from_arrays(
             found = [arrays[key] for key in keys if key in arrays]
             if found:
                 columns[field] = by_exit(found[0], policy, axes, f"{keys[0]} in {name}")
-        missing = {"prediction", "confidence"} - columns.keys()
-        if missing:
-            raise input_error(
-                f"outputs in {name}",
-                "records with 'pred' and 'conf'",
-                f"{sorted(arrays)}",
-                "The policy was fitted on records.",
-            )
-        return [
-            {field: column[k] for field, column in columns.items()}
-            for k in range(policy.model_exits)
-        ]
+        if not {"prediction", "confidence"} <= columns.keys():
+            allowed, step = "records with 'pred' and 'conf'", "The policy was fitted on records."
+            raise input_error(f"outputs in {name}", allowed, f"{sorted(arrays)}", step)
+        exits = range(policy.model_exits)
+        return [{field: column[k] for field, column in columns.items()} for k in exits]
     for key in (*_KEYS[policy.kind], ""):
         if key in arrays:
-            array = arrays[key]
+            array, what = arrays[key], f"{key or 'array'} in {name}"
             if array.ndim != 3 or array.shape[2] != policy.classes:
-                raise input_error(
-                    f"{key or 'array'} in {name}", f"3-dimensional with {policy.classes} classes last",
-                    f"shape {array.shape}", "Take the outputs of the model that the policy was fitted on.",
-                )  # fmt: skip
-            return list(by_exit(array, policy, axes, f"{key or 'array'} in {name}"))
-    raise input_error(
-        f"outputs in {name}",
-        f"an array '{_KEYS[policy.kind][0]}'",
-        f"{sorted(arrays)}",
-        "Rename the key.",
-    )
+                allowed = f"3-dimensional with {policy.classes} classes last"
+                step = "Take the outputs of the model that the policy was fitted on."
+                raise input_error(what, allowed, f"shape {array.shape}", step)
+            return list(by_exit(array, policy, axes, what))
+    allowed = f"an array '{_KEYS[policy.kind][0]}'"
+    raise input_error(f"outputs in {name}", allowed, f"{sorted(arrays)}", "Rename the key.")
 
 
 def by_exit(array: Array, policy: Policy | ExpertPolicy, axes: str | None, name: str) -> Array:
     """Return the array with the exits first."""
-    exits = policy.model_exits
-    first, second = array.shape[0] == exits, array.ndim > 1 and array.shape[1] == exits
-    order = (
-        axes[:2] if axes else "KN" if first and not second else "NK" if second and not first else ""
-    )
-    if not order and first:
-        raise input_error(
-            "axes",
-            "given where exits and samples are equally many",
-            f"shape {array.shape}",
-            "Say KNC or NKC.",
-        )
-    if axes and order not in ("KN", "NK"):
+    exits, shape = policy.model_exits, f"shape {array.shape}"
+    fits = [order for order, n in zip(("KN", "NK"), array.shape, strict=False) if n == exits]
+    if axes and axes[:2] not in ("KN", "NK"):
         raise input_error("axes", "KNC or NKC", axes, "K exits, N samples, C classes.")
-    if not first and not second:
-        raise input_error(
-            name, f"with {exits} exits on one of its first two axes", f"shape {array.shape}",
-            "Take all exits of the model that the policy was fitted on.",
-        )  # fmt: skip
-    if (order == "KN" and not first) or (order == "NK" and not second):
-        fits = "KNC" if first else "NKC"
-        raise input_error(
-            "axes",
-            f"{fits} for {name}",
-            axes,
-            f"It has K = {exits} exits in shape {array.shape}; say --axes {fits}.",
-        )
+    if not fits:
+        step = "Take all exits of the model that the policy was fitted on."
+        raise input_error(name, f"with {exits} exits on one of its first two axes", shape, step)
+    if not axes and len(fits) > 1:
+        allowed = "given where exits and samples are equally many"
+        raise input_error("axes", allowed, shape, "Say KNC or NKC.")
+    order = axes[:2] if axes else fits[0]
+    if order not in fits:
+        step = f"It has K = {exits} exits in {shape}; say --axes {fits[0]}C."
+        raise input_error("axes", f"{fits[0]}C for {name}", axes, step)
     return array if order == "KN" else array.swapaxes(0, 1)
 
 
@@ -210,9 +153,8 @@ def check_zip(archive: zipfile.ZipFile, path: Path, argument: str) -> None:
     if len(set(names)) < len(names):
         raise input_error(argument, "an archive with each member once", f"{path}", "Save it anew.")
     if sum(info.compress_size for info in archive.infolist()) > path.stat().st_size:
-        raise input_error(
-            argument, "an archive as large as its members", f"{path}", "Save it anew."
-        )
+        allowed = "an archive as large as its members"
+        raise input_error(argument, allowed, f"{path}", "Save it anew.")
     for info in archive.infolist():
         most = _MOST_DEFLATED * info.compress_size + 64
         if info.compress_type == zipfile.ZIP_STORED:
@@ -220,11 +162,12 @@ def check_zip(archive: zipfile.ZipFile, path: Path, argument: str) -> None:
         elif info.compress_type != zipfile.ZIP_DEFLATED:
             most = 0
         if info.file_size > most:
-            raise input_error(
-                argument, "an archive as numpy writes it",
-                f"{path}, whose member {info.filename!r} claims {info.file_size} bytes of "
-                f"{info.compress_size}", "It was damaged: save it anew.",
-            )  # fmt: skip
+            claim = f"claims {info.file_size} bytes of {info.compress_size}"
+            got, step = (
+                f"{path}, whose member {info.filename!r} {claim}",
+                "It was damaged: save it anew.",
+            )
+            raise input_error(argument, "an archive as numpy writes it", got, step)
 
 
 class Members:
@@ -297,15 +240,33 @@ def _header(file: Any, argument: str) -> tuple[tuple[int, ...], bool, np.dtype[A
         shape, fortran, dtype = (read_one if version == (1, 0) else read_two)(file)
     except Exception as error:  # numpy, ast and tokenize raise many kinds on damaged headers
         raise input_error(argument, "a .npy array", f"{error}", "Save it anew.") from error
+    got, step = f"dtype {dtype}, shape {shape}", "Convert it."
     if dtype.hasobject:
-        raise input_error(
-            argument,
-            "an array of numbers",
-            "Python objects (pickle), which may run code",
-            "Save the numbers alone, e.g. numpy.savez(..., logits=numpy.stack(logits)).",
-        )
+        got = "Python objects (pickle), which may run code"
+        step = "Save the numbers alone, e.g. numpy.savez(..., logits=numpy.stack(logits))."
     if dtype.kind not in "biufU" or any(n < 0 for n in shape):
-        raise input_error(
-            argument, "an array of numbers", f"dtype {dtype}, shape {shape}", "Convert it."
-        )
+        raise input_error(argument, "an array of numbers", got, step)
     return shape, fortran, dtype
+
+
+def decide_file(
+    policy: Policy | ExpertPolicy, outputs: Any, path: str | os.PathLike[str]
+) -> Decisions:
+    """Decide for the outputs of a file, reading besides what the policy needs: features, contexts."""
+    features = read_features(Path(path), policy)
+    if isinstance(policy, ExpertPolicy):
+        return policy.decide(outputs, read_context(path, policy), features=features)
+    return policy.decide(outputs, features=features)
+
+
+def read_context(path: str | os.PathLike[str], policy: ExpertPolicy) -> Ints:
+    """Return the contexts of new samples, in the policy's own numbers."""
+    found, keys = read_arrays(path, {"context", "contexts"})
+    if "context" not in found:
+        what, allowed = f"keys of {Path(path).name}", "with context, one number per sample"
+        step = "The policy has thresholds for each context: save what the classifier said."
+        raise input_error(what, allowed, ", ".join(keys), step)
+    if "contexts" not in found:
+        return context_numbers(found["context"], len(policy.contexts), np.size(found["context"]))
+    names = checked_names([str(name) for name in np.atleast_1d(found["contexts"])])
+    return renumbered(found["context"], names, policy.contexts)

@@ -15,6 +15,7 @@ the exit of an array that stands there once per exit, any other letter what the 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import re
 from collections.abc import Mapping
@@ -139,16 +140,21 @@ class Rule:
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
+        for name, kind in inspect.get_annotations(cls).items():
+            if name in ("name", "needs", "role") and "ClassVar" not in str(kind):
+                step = f"Write {name} = ... without a type: it is the class's."
+                raise input_error(f"{name} of {cls.__name__}", "no field", f"{name}: {kind}", step)
         dataclass(frozen=True, eq=False)(cls)
-        own = {f.name: f.metadata["spec"] for f in fields(cls) if "spec" in f.metadata}  # type: ignore[arg-type]
-        cls.specs = {
-            **cls.specs,
-            **own,
-        }  # kept here: a class that is decorated once more loses its fields'
-        del (
-            cls.__setattr__,
-            cls.__delattr__,
-        )  # below: a class that is decorated once more has none of its own
+        # For a class that is decorated once more, which loses specs and has no such two of its own.
+        own = {f.name: f.metadata["spec"] for f in fields_of(cls) if "spec" in f.metadata}
+        cls.specs = {**cls.specs, **own}
+        del cls.__setattr__, cls.__delattr__
+        for one in fields_of(cls):
+            number = isinstance(cls.specs.get(one.name, Number()), Number)
+            if number and one.type not in ("int", "float", int, float):
+                step = "Of others say what they hold: array(...), choice(...), soft: int = number(0, 1)."
+                kind = getattr(one.type, "__name__", one.type)
+                raise input_error(f"{one.name} of {cls.__name__}", "an int or a float", kind, step)
 
     def __post_init__(self) -> None:
         _Checker(self).run()
@@ -184,17 +190,15 @@ def fields_of(rule: Rule | type[Rule]) -> tuple[Field[Any], ...]:
 def make(rules: Mapping[str, type[Rule]], role: str, name: Any, params: Any, step: str = "") -> Any:
     """Build a rule from its name and parameters, as a file holds them."""
     if not isinstance(name, str) or name not in rules:
-        raise input_error(
-            role, f"one of {', '.join(rules)}", name, step or "A newer policyopt may know it."
-        )
+        step = step or "A newer policyopt may know it."
+        raise input_error(role, f"one of {', '.join(rules)}", name, step)
     try:
         if not isinstance(params, Mapping):
             raise TypeError("parameters are a mapping")
         return rules[name](**params)
     except TypeError as error:
-        raise input_error(
-            f"parameters of {role} {name}", "those it declares", params, str(error)
-        ) from error
+        what = f"parameters of {role} {name}"
+        raise input_error(what, "those it declares", params, str(error)) from error
 
 
 def numbers(name: str, value: Any, ndim: int, whole: bool = False) -> npt.NDArray[np.float64]:
@@ -243,20 +247,21 @@ class _Checker:
                     found = self._list(what, value, spec, one_by_one)
                 else:
                     found = self._array(what, value, spec, self.letters)
-            elif self.fresh:
-                found = (
-                    _choice(what, value, spec)
-                    if isinstance(spec, Choice)
-                    else _number(what, value, spec, one)
-                )
-            else:
+            elif not self.fresh:
                 continue
+            elif isinstance(spec, Number):
+                found = _number(what, value, spec, one)
+            elif not isinstance(value, str) or value not in spec.names:
+                raise input_error(what, f"one of {', '.join(spec.names)}", value, _CHECK)
+            else:
+                found = value
             if self.fresh:
                 object.__setattr__(self.rule, one.name, found)
 
     def _list(self, what: str, value: Any, spec: Array, seen: dict[int, dict[str, int]]) -> Any:
         if not isinstance(value, (list, tuple, np.ndarray)) or not len(value):
-            raise input_error(what, f"a list of {spec.each} arrays", _got(value), _CHECK)
+            got = "an empty list" if isinstance(value, (list, tuple)) else type(value).__name__
+            raise input_error(what, f"a list of {spec.each} arrays", got, _CHECK)
         self._bind(what, spec.each, len(value), self.letters, f"{len(value)} arrays")
         shared = {n: v for n, v in self.letters.items() if n in "KC"}
         found = []
@@ -283,19 +288,25 @@ class _Checker:
         shape: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         """Refuse a dimension that does not fit; a single letter that is still unknown is learned."""
-        total, unknown = 0, ""
-        for sign, term in _TERM.findall(dimension):
-            value = int(term) if term.isdecimal() else letters.get(term)
-            if value is None:
-                unknown = term
-            else:
-                total += -value if sign == "-" else value
+        total, unknown = size_of(dimension, letters)
         if unknown and size - total >= (unknown in "KC"):
             letters[unknown] = size - total
         elif unknown or total != size:
             known = ", ".join(f"{n} = {v}" for n, v in letters.items())
             wanted = f"of shape ({', '.join(shape)})" if shape else f"{dimension} arrays"
             raise input_error(what, wanted + (f", {known}" if known else ""), got, _CHECK)
+
+
+def size_of(dimension: str, letters: Mapping[str, int]) -> tuple[int, str]:
+    """Return what the known terms of a dimension add up to, and the letter that is not known."""
+    total, unknown = 0, ""
+    for sign, term in _TERM.findall(dimension):
+        value = int(term) if term.isdecimal() else letters.get(term)
+        if value is None:
+            unknown = term
+        else:
+            total += -value if sign == "-" else value
+    return total, unknown
 
 
 def _range(spec: Array | Number) -> str:
@@ -311,30 +322,16 @@ def _range(spec: Array | Number) -> str:
     return f"{spec.least:g} or more"
 
 
-def _choice(what: str, value: Any, spec: Choice) -> str:
-    if not isinstance(value, str) or value not in spec.names:
-        raise input_error(what, f"one of {', '.join(spec.names)}", value, _CHECK)
-    return value
-
-
 def _number(what: str, value: Any, spec: Number, one: Field[Any]) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     whole = one.type in ("int", int)
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         raise input_error(what, "a whole number" if whole else "a number", value, _CHECK)
-    if (
-        not spec.least <= value <= spec.most
-        or value >= spec.below
-        or not (whole or abs(value) < math.inf)
-    ):
-        raise input_error(
-            what, "a finite number" if spec == Number() else _range(spec), value, _CHECK
-        )
+    inside = spec.least <= value <= spec.most and value < spec.below
+    if not inside or not (whole or abs(value) < math.inf):
+        allowed = "a finite number" if spec == Number() else _range(spec)
+        raise input_error(what, allowed, value, _CHECK)
     return value if whole else float(value)
-
-
-def _got(value: Any) -> str:
-    return "an empty list" if isinstance(value, (list, tuple)) else type(value).__name__
 
 
 def _refuse_others(name: str, value: Any, ndim: int) -> None:

@@ -6,31 +6,24 @@ float64 scores with the same thresholds: exit at the first k with ``score >= thr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ._answers import AnswerRule, Identity
+from ._answers import AnswerRule, Identity, make_answer
 from ._arithmetic import coin
-from ._calibrators import Calibrator
+from ._calibrators import Calibrator, make_calibrator
 from ._checks import MAX_COST, check_text, sample_numbers
-from ._decision import (
-    ALWAYS,
-    NEVER,
-    Decision,
-    Decisions,
-    Mixture,
-    State,
-    Trace,
-    checked_kept,
-    first_exit,
-)
-from ._errors import input_error
-from ._outputs import TOP, ExitOutput, reduce_logits, with_columns, with_log_prob
+from ._errors import InputError, input_error
+from ._files import write_file
+from ._outputs import KINDS, TOP, ExitOutput, reduce_logits, with_columns, with_log_prob
+from ._parameters import Rule, numbers
 from ._reading import (
     as_array,
     read_exits,
@@ -40,13 +33,221 @@ from ._reading import (
     reduce_exit,
     refuse_probabilities,
 )
-from ._scores import ScoreRule
-from ._typing import Bools, Floats, Ints
-
-__all__ = ["ALWAYS", "NEVER", "Policy", "first_exit"]
+from ._scores import ScoreRule, make_rule
+from ._strict_json import AGAIN, Form, parse, read_plain, to_text
+from ._typing import Array, Bools, Floats, Ints
 
 _CHUNK, _NUMBERS = 8192, 1 << 22  # samples, and numbers, looked at side by side
 _MOST_CLASSES = 10**7
+#: Thresholds that no score reaches and that every score reaches: finite, so that JSON, C and
+#: float32 runtimes hold them (EENet's Algorithm 1 writes +-1e8 for the same purpose).
+NEVER = 1e30
+ALWAYS = -1e30
+#: More exits than this are no model (a cache holds no more): a policy file may claim anything.
+MAX_EXITS = 1024
+
+
+def first_exit(scores: Floats, thresholds: Floats) -> Ints:
+    """Return the first exit whose score reaches its threshold; the last where none does.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, K)
+    thresholds : ndarray of shape (K-1,) or (n, K-1)
+
+    Returns
+    -------
+    ndarray of shape (n,), int64
+
+    Examples
+    --------
+    >>> first_exit(np.array([[0.9, 0.1], [0.5, 0.1]]), np.array([0.8]))
+    array([0, 1])
+    """
+    n, exits = scores.shape
+    taken = np.zeros(n, dtype=np.int64)
+    onward = np.ones(n, dtype=bool)
+    for k in range(exits - 1):
+        onward &= ~(scores[:, k] >= thresholds[..., k])
+        taken += onward
+    return taken
+
+
+def checked_kept(kept: object, exits: int, model_exits: int) -> tuple[tuple[int, ...] | None, int]:
+    """Return the kept exits, None where all are, and how many the model has."""
+    if isinstance(model_exits, bool) or not isinstance(model_exits, (int, np.integer)):
+        step = "How many exits the model has."
+        raise input_error("model_exits", "a whole number", model_exits, step)
+    of = int(model_exits) or exits
+    if kept is None:
+        if of != exits:
+            allowed, got = f"the {exits} exits that the policy runs", f"none, of {of} exits"
+            raise input_error("kept", allowed, got, "Name them, or leave model_exits out.")
+        return None, of
+    if not exits <= of <= MAX_EXITS:
+        raise input_error("model_exits", f"from {exits} to {MAX_EXITS}", of, "Check the policy.")
+    chosen = exit_numbers(kept, range(of))
+    if len(chosen) != exits:
+        allowed = f"{exits} exits, one per cost"
+        raise input_error("kept", allowed, f"{len(chosen)}", "Check the policy.")
+    return (None if len(chosen) == of else chosen), of
+
+
+def exit_numbers(kept: object, allowed: Sequence[int]) -> tuple[int, ...]:
+    """Return exit numbers as a tuple, refused unless they ascend and each is allowed."""
+    given = list(kept) if isinstance(kept, (list, tuple, range, np.ndarray)) else []
+    whole = all(isinstance(k, (int, np.integer)) and not isinstance(k, bool) for k in given)
+    numbers = tuple(int(k) for k in given) if whole else ()
+    if not numbers or list(numbers) != sorted(set(numbers)) or not set(numbers) <= set(allowed):
+        told = f"at least one exit of {', '.join(map(str, allowed))}, in ascending order"
+        raise input_error("kept", told, kept, "Exits are numbered from 0.")
+    return numbers
+
+
+def over_model_exits(thresholds: Floats, kept: tuple[int, ...] | None, model_exits: int) -> Floats:
+    """Return thresholds over all the model's exits, which lead to the same exits.
+
+    Never at exits that are skipped, always at the last one kept: who is left leaves there.
+    """
+    if kept is None:
+        return thresholds
+    whole = np.full(model_exits, NEVER)
+    whole[list(kept)] = [*thresholds, ALWAYS]
+    return whole[:-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """A second set of thresholds, used for a share of the samples.
+
+    Attributes
+    ----------
+    thresholds : ndarray of shape (K-1,), float64
+    share : float
+        Probability of the second set, in (0, 1).
+    seed : int
+        Of the coin, whose counter is the sample's number.
+    rule : ScoreRule, optional
+        Score rule of the second set; default the policy's own.
+    """
+
+    thresholds: Floats
+    share: float
+    seed: int = 0
+    rule: ScoreRule | None = None
+
+    def __post_init__(self) -> None:
+        found = numbers("thresholds of the mixture", self.thresholds, 1)
+        object.__setattr__(self, "thresholds", found)
+
+
+@dataclass(slots=True, eq=False)
+class State:
+    """Where some samples stand between exits; owned by the caller, advanced by `Policy.step`."""
+
+    rule_states: tuple[tuple[Any, ...], ...]
+    answer_state: tuple[Any, ...]
+    arm: Bools
+    scalar: bool
+    position: int = 0  # how many exits have been looked at
+
+    def keep(self, rows: Array) -> State:
+        """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""
+        self.rule_states = tuple(tuple(a[rows] for a in state) for state in self.rule_states)
+        self.answer_state = tuple(a[rows] for a in self.answer_state)
+        self.arm = self.arm[rows]
+        return self
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What `Policy.step` says at one exit.
+
+    Attributes
+    ----------
+    exit : bool, or ndarray of shape (n,), bool
+        Whether to leave here.
+    prediction : int, or ndarray of shape (n,), int32
+        Class of this exit; -1 where it gave no answer.
+    score : float, or ndarray of shape (n,), float64
+    confidence : float, or ndarray of shape (n,), float64
+        Probability that the prediction is right: the largest class probability of the answer,
+        or that number calibrated where the policy carries a confidence map.
+    """
+
+    exit: Any
+    prediction: Any
+    score: Any
+    confidence: Any
+    _logits: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def answer(self) -> Floats | None:
+        """Class probabilities of this exit, (C,) or (n, C); None where only records are kept."""
+        if self._logits is None:
+            return None
+        values = np.asarray(self._logits, dtype=np.float64)
+        values = np.exp(values - values.max(axis=-1, keepdims=True))
+        values = values / values.sum(axis=-1, keepdims=True)
+        return values[0] if np.ndim(self.exit) == 0 else values
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What a policy did with n samples.
+
+    Attributes
+    ----------
+    exit : ndarray of shape (n,), int64
+        Exit taken: the model's number.
+    prediction : ndarray of shape (n,), int32
+        The answer's class; -1 where the exit gave no answer.
+    cost : ndarray of shape (n,), float64
+        Mean cost of the exit taken, in the policy's unit.
+    """
+
+    exit: Ints
+    prediction: Array
+    cost: Floats
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a policy would have scored and answered at every exit it runs, and where it left.
+
+    Attributes
+    ----------
+    scores : ndarray of shape (n, K), float64
+    predictions : ndarray of shape (n, K), int32
+        Classes of the policy's answers; -1 where an exit gave none.
+    thresholds : ndarray of shape (n, K-1), float64
+        Those that held for each sample (a mixture has two sets); read-only where all are equal.
+    exit : ndarray of shape (n,), int64
+        Exit taken: the model's number.
+    kept : tuple of K int, or None
+        The model's numbers of the exits that the policy runs, one per column; None: 0..K-1.
+    """
+
+    scores: Floats
+    predictions: Array
+    thresholds: Floats
+    exit: Ints
+    kept: tuple[int, ...] | None = field(default=None, kw_only=True)
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        """The model's exit number of each column, K of them."""
+        return tuple(range(self.scores.shape[1])) if self.kept is None else self.kept
+
+    @property
+    def position(self) -> Ints:
+        """Column of the exit taken, (n,)."""
+        return self.exit if self.kept is None else np.searchsorted(self.kept, self.exit)
+
+    @property
+    def taken(self) -> Array:
+        """The prediction at the exit taken, (n,)."""
+        return self.predictions[np.arange(len(self.exit)), self.position]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +311,7 @@ class Policy:
         if not len(self.overhead):
             object.__setattr__(self, "overhead", np.zeros(len(self.costs)))
         for name in ("thresholds", "costs", "overhead"):
-            object.__setattr__(self, name, finite_row(name, getattr(self, name)))
+            object.__setattr__(self, name, numbers(name, getattr(self, name), 1))
         kept, of = checked_kept(self.kept, len(self.costs), self.model_exits)
         object.__setattr__(self, "kept", kept)
         object.__setattr__(self, "model_exits", of)
@@ -131,8 +332,11 @@ class Policy:
 
     @cached_property
     def observer(self) -> Observer:
-        """How it looks at what an exit gave."""
-        return observer_of(self)
+        """How it looks at what an exit gave: at what its score rules say they read, and no more."""
+        full = "log_prob" in self.needs  # no record serves such rules: they may read the rest too
+        top = 2 if full or "margin" in self.needs else 1
+        entropy = full or "entropy" in self.needs
+        return Observer(self.answer, self.kind, self.classes, full, top, entropy)
 
     @property
     def reads_records(self) -> bool:
@@ -305,11 +509,9 @@ class Policy:
         taken = taken if self.kept is None else np.asarray(self.kept, dtype=np.int64)[taken]
         return Trace(scores, predictions, thresholds, taken, kept=self.kept)
 
-    def save(self, path: Any) -> None:
-        """Write the artifact (JSON); see `policyopt.runtime._artifact`."""
-        from ._artifact import save_policy
-
-        save_policy(self, path)
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the artifact, one JSON file, atomically; see `save_policy`."""
+        write_file(path, to_text(to_dict(self), "policy", MAX_BYTES, indent=2))
 
 
 @dataclass(frozen=True)
@@ -327,40 +529,25 @@ class Observer:
         self, k: int, output: Any, state: tuple[Any, ...], samples: int, name: str = ""
     ) -> tuple[ExitOutput, npt.NDArray[np.floating] | None, tuple[Any, ...]]:
         """Return exit k's reduced answer, its logits (None for records), and the answer's new state."""
-        name = name or f"output of exit {k}"
-        plain = isinstance(self.answer, Identity)
-        if self.kind == "record" or isinstance(output, ExitOutput):
-            if isinstance(output, ExitOutput) and (self.full or not plain):
-                raise input_error(
-                    name, "all class outputs, (n, C)", "reduced columns", "Pass the logits."
-                )
-            reduced = reduce_exit(output, self.kind, self.classes, name)
-            _check_rows(name, len(reduced), samples)
-            return reduced, None, state
-        logits = read_logits(output, self.kind, self.classes, name, finite=not plain)
-        _check_rows(name, len(logits), samples)
+        name, plain = name or f"output of exit {k}", isinstance(self.answer, Identity)
+        if isinstance(output, ExitOutput) and (self.full or not plain):
+            got = "reduced columns"
+            raise input_error(name, "all class outputs, (n, C)", got, "Pass the logits.")
+        columns = self.kind == "record" or isinstance(output, ExitOutput)
+        if columns:
+            seen: Any = reduce_exit(output, self.kind, self.classes, name)
+        else:
+            seen = read_logits(output, self.kind, self.classes, name, finite=not plain)
+        if len(seen) != samples:
+            step = "Start with one number per sample, and State.keep the survivors."
+            raise input_error(name, f"one row per sample: {samples}", f"{len(seen)} rows", step)
+        if columns:
+            return seen, None, state
+        logits = seen
         if not plain:
             logits, state = self.answer.answer(k, logits.astype(np.float32, copy=False), state)
         reduced = reduce_logits(logits, self.top, entropy=self.entropy, name=name if plain else "")
         return with_log_prob(reduced, logits) if self.full else reduced, logits, state
-
-
-def _check_rows(name: str, rows: int, samples: int) -> None:
-    if rows != samples:
-        raise input_error(
-            name,
-            f"one row per sample: {samples}",
-            f"{rows} rows",
-            "Start with one number per sample, and State.keep the survivors.",
-        )
-
-
-def observer_of(policy: Policy) -> Observer:
-    """Return how a policy looks at outputs: at what its score rules say they read, and no more."""
-    full = "log_prob" in policy.needs  # no record serves such rules: they may read the rest too
-    top = 2 if full or "margin" in policy.needs else 1
-    entropy = full or "entropy" in policy.needs
-    return Observer(policy.answer, policy.kind, policy.classes, full, top, entropy)
 
 
 def position(policy: Policy, k: int, state: State) -> int:
@@ -426,19 +613,9 @@ def _check_columns(policy: Policy, output: ExitOutput, k: int) -> None:
     for name in policy.needs - {"features"}:
         column = getattr(output, name)
         if column is None or np.isnan(column).any():
-            raise input_error(
-                f"record of exit {k}", f"such that {name} is known", "rows without",
-                f"The policy's score reads it; see score '{policy.rule.name}'.",
-            )  # fmt: skip
-
-
-def finite_row(name: str, value: Any) -> Floats:
-    """Return a read-only copy of a list of finite numbers, (n,) float64."""
-    array = np.array(value, dtype=np.float64)
-    if array.ndim != 1 or not np.isfinite(array).all():
-        raise input_error(name, "a list of finite numbers", array.tolist(), "Check the policy.")
-    array.flags.writeable = False
-    return array
+            what, allowed = f"record of exit {k}", f"such that {name} is known"
+            step = f"The policy's score reads it; see score '{policy.rule.name}'."
+            raise input_error(what, allowed, "rows without", step)
 
 
 def check_policy(policy: Policy) -> None:
@@ -448,50 +625,153 @@ def check_policy(policy: Policy) -> None:
     if isinstance(policy.classes, bool) or not least <= policy.classes <= _MOST_CLASSES:
         allowed = f"from {least} to {_MOST_CLASSES}"
         raise input_error("classes", allowed, policy.classes, "Check the policy.")
-    _check_costs(policy.costs, policy.overhead)
-    _check_thresholds(policy)
-    if policy.kind == "record" and not isinstance(policy.answer, Identity):
-        raise input_error(
-            "answer", "plain where only records are kept", policy.answer.name, "Fit again."
-        )
-    policy.answer.check(policy.exits, policy.classes)
-    for rule in (*policy.rules, *([policy.confidence] if policy.confidence else [])):
-        rule.check(policy.exits, policy.classes)
-
-
-def _check_costs(costs: Floats, overhead: Floats) -> None:
+    costs, overhead = policy.costs, policy.overhead
     if (costs > MAX_COST).any():
         raise input_error("costs", f"at most {MAX_COST:g}", costs.tolist(), "Choose a larger unit.")
     if (costs < 0).any() or (np.diff(costs) < 0).any():
         got = costs.tolist()
         raise input_error("costs", "0 or more and not decreasing", got, "They are cumulative.")
     # A cost is mean plus overhead in floats: the overhead may pass it by a rounding.
-    if (
-        overhead.shape != costs.shape
-        or (overhead < 0).any()
-        or (overhead > costs * (1 + 1e-9)).any()
-    ):
-        raise input_error(
-            "overhead", "one number per exit, from 0 to the costs, of which it is a part",
-            overhead.tolist(), "Check the policy.",
-        )  # fmt: skip
-
-
-def _check_thresholds(policy: Policy) -> None:
-    sets = [policy.thresholds]
-    if policy.mixture is not None:
-        share = policy.mixture.share
-        other = np.asarray(policy.mixture.thresholds, dtype=np.float64)
-        if not 0 <= share <= 1 or other.ndim != 1 or not np.isfinite(other).all():
-            raise input_error(
-                "mixture", "finite thresholds and a share in [0, 1]",
-                f"share {share}, thresholds {other.tolist()}", "Check the policy.",
-            )  # fmt: skip
-        sets.append(other)
-    needed = policy.exits - 1
-    for thresholds in sets:
+    fits = overhead.shape == costs.shape and (overhead >= 0).all()
+    if not fits or (overhead > costs * (1 + 1e-9)).any():
+        allowed = "one number per exit, from 0 to the costs, of which it is a part"
+        raise input_error("overhead", allowed, overhead.tolist(), "Check the policy.")
+    mixture, needed = policy.mixture, policy.exits - 1
+    if mixture is not None and not 0 <= mixture.share <= 1:
+        raise input_error("mixture", "of a share in [0, 1]", mixture.share, "Check the policy.")
+    for thresholds in (policy.thresholds, *([] if mixture is None else [mixture.thresholds])):
         if len(thresholds) != needed:
-            raise input_error(
-                "thresholds", f"one per exit but the last: {needed}", f"{len(thresholds)}",
-                "The last exit always stops.",
-            )  # fmt: skip
+            allowed, got = f"one per exit but the last: {needed}", f"{len(thresholds)}"
+            raise input_error("thresholds", allowed, got, "The last exit always stops.")
+    if policy.kind == "record" and not isinstance(policy.answer, Identity):
+        allowed = "plain where only records are kept"
+        raise input_error("answer", allowed, policy.answer.name, "Fit again.")
+    for rule in (policy.answer, *policy.rules, policy.confidence):
+        if rule is not None:
+            rule.check(policy.exits, policy.classes)
+
+
+POLICY = Form(
+    "a policy file", "policyopt-policy", 1,
+    {
+        "format": str, "version": int,
+        "kind": str,  # "logits" | "probabilities" | "record"
+        "classes": int,  # C, 0 where records do not say
+        "unit": str,  # of the costs
+        "costs": list,  # K mean cumulative costs, the policy's own arithmetic included
+        "overhead": list,  # K numbers: the part of them that is the policy's own arithmetic
+        "kept": (list, type(None)),  # the K of the model's exits that the policy runs, ascending from 0
+        "model_exits": int,  # how many exits the model has
+        "score": dict, "answer": dict,  # {"name": ..., "params": {...}}
+        "confidence": (dict, type(None)),  # as they; not used to decide
+        "thresholds": list,  # K-1 numbers; 1e30 = never, -1e30 = always
+        "mixture": (dict, type(None)),  # {"thresholds": ..., "share": s, "seed": n, "score": null | {...}}
+        "provenance": dict,  # how it was found: method, settings, budget, expected cost, cache, versions
+        "sha256": str,  # of all the above in canonical form
+    },
+    "`policyopt fit` writes one.",
+)  # fmt: skip
+MAX_BYTES = 16 << 20
+
+
+def to_dict(policy: Policy) -> dict[str, Any]:
+    """Return the content of a policy's file, checksum included."""
+    mixed = policy.mixture
+    mixture = None if mixed is None else {
+        "thresholds": mixed.thresholds.tolist(), "share": mixed.share, "seed": mixed.seed,
+        "score": _named(mixed.rule),
+    }  # fmt: skip
+    return POLICY.signed(
+        kind=policy.kind,
+        classes=policy.classes,
+        unit=policy.unit,
+        costs=policy.costs.tolist(),
+        overhead=policy.overhead.tolist(),
+        kept=None if policy.kept is None else list(policy.kept),
+        model_exits=policy.model_exits,
+        score=_named(policy.rule),
+        answer=_named(policy.answer),
+        confidence=_named(policy.confidence),
+        thresholds=policy.thresholds.tolist(),
+        mixture=mixture,
+        provenance=dict(policy.provenance),
+    )
+
+
+def _named(rule: Rule | None) -> dict[str, Any] | None:
+    return None if rule is None else {"name": rule.name, "params": rule.params()}
+
+
+def from_dict(content: Any, source: str = "policy") -> Policy:
+    """Build a policy from the content of its file, checked; `source` names it in errors."""
+    POLICY.check(content, source)
+    content = {n: v for n, v in content.items() if n not in ("format", "version", "sha256")}
+    if content["kind"] not in KINDS:
+        raise input_error(f"kind in {source}", f"one of {KINDS}", content["kind"], "Fit it again.")
+    if len(content["overhead"]) != len(content["costs"]):
+        got = f"{len(content['overhead'])} for {len(content['costs'])} exits"
+        raise input_error(f"overhead in {source}", "one number per cost", got, AGAIN)
+    if content["model_exits"] < 1:
+        raise input_error(f"model_exits in {source}", "1 or more", content["model_exits"], AGAIN)
+    try:
+        return Policy(
+            rule=_made(make_rule, "score", content.pop("score")),
+            mixture=_mixture(content.pop("mixture")),
+            answer=_made(make_answer, "answer", content.pop("answer")),
+            confidence=_made(make_calibrator, "confidence", content.pop("confidence")),
+            **content,
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        allowed = "a whole policy file, its numbers finite"
+        raise input_error(source, allowed, str(error), AGAIN) from error
+
+
+def _mixture(content: Any) -> Mixture | None:
+    if content is None:
+        return None
+    _exactly("mixture", content, {"thresholds", "share", "seed", "score"})
+    if type(content["share"]) not in (int, float) or type(content["seed"]) is not int:
+        allowed = "a number as share, a whole one as seed"
+        raise input_error("mixture", allowed, content, "Fit it again.")
+    rule = _made(make_rule, "score of the mixture", content["score"])
+    return Mixture(content["thresholds"], content["share"], content["seed"], rule)
+
+
+def _made(make: Callable[[str, Any], Any], field: str, value: Any) -> Any:
+    """Build a rule from its name and parameters; None stays None."""
+    if value is None:
+        return None
+    _exactly(field, value, {"name", "params"})
+    return make(value["name"], value["params"])
+
+
+def _exactly(field: str, value: Any, names: set[str]) -> None:
+    if not isinstance(value, dict) or value.keys() != names:
+        raise input_error(field, f"a mapping of {', '.join(sorted(names))}", value, AGAIN)
+
+
+def load_policy(path: str | os.PathLike[str]) -> Policy:
+    """Read an artifact and check it.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    Policy
+
+    Raises
+    ------
+    InputError
+        No such file, too large, not JSON, or not a policy.
+    """
+    return from_dict(read_json(path), Path(path).name)
+
+
+def read_json(path: str | os.PathLike[str], most: int = MAX_BYTES) -> Any:
+    """Read an artifact's JSON, strictly (see `parse`)."""
+    data = read_plain(path, "policy", most, "`policyopt fit` writes one.")
+    return parse(data, Path(path).name, most, "Is the file whole? Fit and save it again.")

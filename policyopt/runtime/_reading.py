@@ -51,12 +51,9 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
         return output
     if kind == "record":
         if not hasattr(output, "keys"):
-            raise input_error(
-                name,
-                "a mapping with 'prediction' and 'confidence'",
-                type(output).__name__,
-                "The policy was fitted on records; pass records.",
-            )
+            allowed = "a mapping with 'prediction' and 'confidence'"
+            step = "The policy was fitted on records; pass records."
+            raise input_error(name, allowed, type(output).__name__, step)
         columns = {key: as_array(output[key], f"{key} of {name}") for key in output}  # type: ignore
         _check_record(columns, name)
         return reduce_record(**columns)
@@ -71,12 +68,8 @@ def read_logits(
     if array.dtype.kind not in "fiu":
         raise input_error(name, f"an array of {kind}", f"dtype {array.dtype}", "Pass floats.")
     if array.ndim != 2 or array.shape[1] != classes:
-        raise input_error(
-            name,
-            f"of shape (n, {classes})",
-            f"shape {array.shape}",
-            "One row per sample, one column per class.",
-        )
+        step = "One row per sample, one column per class."
+        raise input_error(name, f"of shape (n, {classes})", f"shape {array.shape}", step)
     if kind == "probabilities":
         _check_probabilities(array, name)
         return log_of(array)
@@ -111,47 +104,35 @@ def looks_like_probabilities(output: object) -> bool:
 
 
 def refuse_probabilities(output: object, name: str) -> None:
-    """Refuse outputs whose first rows are probabilities where the policy takes logits.
-
-    A softmax of probabilities is nearly uniform, so that every sample would run the full model.
-    """
+    """Refuse probabilities where the policy takes logits: their softmax is nearly even, so all would run on."""
     if looks_like_probabilities(output):
-        raise input_error(
-            name, "logits, which the policy was fitted on",
-            "rows that are non-negative and sum to 1: probabilities",
-            "Give the logits (before softmax), or fit the policy on probabilities.",
-        )  # fmt: skip
+        got = "rows that are non-negative and sum to 1: probabilities"
+        step = "Give the logits (before softmax), or fit the policy on probabilities."
+        raise input_error(name, "logits, which the policy was fitted on", got, step)
 
 
 def _check_record(columns: dict[str, Any], name: str) -> None:
     """Refuse records that lack a column, hold an unknown one, or a confidence that is none."""
     missing, unknown = set(_COLUMNS[:2]) - columns.keys(), columns.keys() - set(_COLUMNS)
     if missing or unknown:
-        raise input_error(
-            f"columns of {name}", f"prediction and confidence, perhaps {', '.join(_COLUMNS[2:])}",
-            ", ".join(sorted(columns)), "Rename or add columns.",
-        )  # fmt: skip
+        allowed = f"prediction and confidence, perhaps {', '.join(_COLUMNS[2:])}"
+        got = ", ".join(sorted(columns))
+        raise input_error(f"columns of {name}", allowed, got, "Rename or add columns.")
     confidence, prediction = columns["confidence"], columns["prediction"]
     if confidence.shape != prediction.shape or confidence.ndim > 1:
-        raise input_error(
-            f"pred and conf of {name}", "of one shape, one number per sample",
-            f"shapes {prediction.shape} and {confidence.shape}", "Take both from the same rows.",
-        )  # fmt: skip
+        allowed = "of one shape, one number per sample"
+        got = f"shapes {prediction.shape} and {confidence.shape}"
+        raise input_error(f"pred and conf of {name}", allowed, got, "Take both from the same rows.")
     if prediction.dtype.kind not in "iu":
-        raise input_error(
-            f"pred of {name}", "whole numbers", f"dtype {prediction.dtype}", "Number the classes."
-        )
+        got = f"dtype {prediction.dtype}"
+        raise input_error(f"pred of {name}", "whole numbers", got, "Number the classes.")
     if confidence.dtype.kind not in "fiu" or not ((confidence >= 0) & (confidence <= 1)).all():
-        raise input_error(
-            f"confidence of {name}", "numbers in [0, 1]", confidence.ravel()[:5].tolist(), ""
-        )
+        got = confidence.ravel()[:5].tolist()
+        raise input_error(f"confidence of {name}", "numbers in [0, 1]", got)
 
 
 def as_array(output: object, name: str = "output") -> Array:
-    """Return `output` as an ndarray; torch tensors are detached and brought to the CPU.
-
-    Works by the tensor's own methods, so torch need not be imported (nor installed).
-    """
+    """Return `output` as an ndarray; torch tensors are detached and brought to the CPU, by their own methods."""
     if hasattr(output, "detach"):
         tensor = output.detach().cpu()  # type: ignore[attr-defined]
         if "bfloat16" in str(tensor.dtype):  # numpy has no such type
@@ -160,9 +141,8 @@ def as_array(output: object, name: str = "output") -> Array:
     try:
         return np.asarray(output)
     except ValueError as error:
-        raise input_error(
-            name, "an array", "rows of unequal length", "Pad or fix the rows."
-        ) from error
+        got = "rows of unequal length"
+        raise input_error(name, "an array", got, "Pad or fix the rows.") from error
 
 
 def check_finite(array: npt.NDArray[np.floating], name: str) -> None:
@@ -176,16 +156,13 @@ def read_vectors(
     """Check the feature vectors that exit k gave, and return them as (n, D) float32."""
     name = f"features of exit {k}"
     if features is None:
-        raise input_error(
-            name, "given: the policy's score reads them", "none",
-            "Pass features= beside the outputs: the vectors that the cache holds for this exit.",
-        )  # fmt: skip
+        step = "Pass features= beside the outputs: the vectors that the cache holds for this exit."
+        raise input_error(name, "given: the policy's score reads them", "none", step)
     array = as_array(features, name)
     array = array[None] if scalar and array.ndim == 1 else array
     if array.ndim != 2 or len(array) != samples or not array.shape[1]:
-        raise input_error(
-            name, f"of shape ({samples}, D)", f"shape {array.shape}", "One row per sample."
-        )
+        got = f"shape {array.shape}"
+        raise input_error(name, f"of shape ({samples}, D)", got, "One row per sample.")
     if array.dtype.kind not in "fiu":
         raise input_error(name, "an array of numbers", f"dtype {array.dtype}", "Pass floats.")
     with np.errstate(over="ignore"):  # a number too large for float32 is found as infinity
@@ -207,9 +184,8 @@ def read_exits(
     count = (outputs.shape[1] if outputs.ndim == 3 else -1) if is_array else len(outputs)
     if count != exits:
         came = f"shape {tuple(outputs.shape)}" if is_array else f"{count} entries"
-        raise input_error(
-            "outputs", f"of shape (N, {exits}, {classes}), or a sequence of {exits} exits", came
-        )
+        allowed = f"of shape (N, {exits}, {classes}), or a sequence of {exits} exits"
+        raise input_error("outputs", allowed, came)
     if is_array:
         array = as_array(outputs)
         return len(array), lambda k, part: array[part, k]
@@ -222,9 +198,7 @@ def read_exits(
     first, rows = next(iter(lengths.items()))
     for k, length in lengths.items():
         if length != rows:
-            raise input_error(
-                f"output of exit {k}", f"{rows} rows, as exit {first} has", length, ""
-            )
+            raise input_error(f"output of exit {k}", f"{rows} rows, as exit {first} has", length)
     return rows, lambda k, part: _part(entries[k], part)
 
 
@@ -246,19 +220,17 @@ def read_features(
     features: Any, exits: int, samples: int, path: Sequence[int] | None = None
 ) -> list[Array]:
     """Return the feature vectors of many samples, one array per exit of the path."""
-    if not isinstance(features, (list, tuple)) or len(features) != exits:
-        several = isinstance(features, (list, tuple))
-        raise input_error(
-            "features", f"a list of {exits} arrays of shape (N, D_k), one per exit",
-            f"{len(features)} entries" if several else f"a {type(features).__name__}",
-            "Widths may differ by exit, so they do not stand in one array.",
-        )  # fmt: skip
-    chosen = range(exits) if path is None else path
-    arrays = [as_array(features[k], f"features of exit {k}") for k in chosen]
-    for k, array in zip(chosen, arrays, strict=True):
+    several = isinstance(features, (list, tuple))
+    if not several or len(features) != exits:
+        got = f"{len(features)} entries" if several else f"a {type(features).__name__}"
+        allowed = f"a list of {exits} arrays of shape (N, D_k), one per exit"
+        step = "Widths may differ by exit, so they do not stand in one array."
+        raise input_error("features", allowed, got, step)
+    arrays = []
+    for k in range(exits) if path is None else path:
+        name = f"features of exit {k}"
+        arrays.append(array := as_array(features[k], name))
         if array.ndim != 2 or len(array) != samples:
-            shape = f"shape {array.shape}"
-            raise input_error(
-                f"features of exit {k}", f"of shape ({samples}, D)", shape, "As the outputs."
-            )
+            got = f"shape {array.shape}"
+            raise input_error(name, f"of shape ({samples}, D)", got, "As the outputs.")
     return arrays

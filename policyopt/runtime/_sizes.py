@@ -26,24 +26,7 @@ _SHARE = 0.75
 
 
 class Room:
-    """The bytes that one file may unpack to.
-
-    Parameters
-    ----------
-    argument, file : str
-        Names used in errors.
-    step : str
-        What to do besides raising the limit.
-
-    Examples
-    --------
-    >>> room = Room("SRC", "a.npz")
-    >>> room.take(1 << 20, 500)
-    >>> room.take(1 << 40, 500)
-    Traceback (most recent call last):
-        ...
-    policyopt.runtime._errors.InputError: 'SRC' must be a file that unpacks to at most...
-    """
+    """The bytes that one file may unpack to; `step` is what to do besides raising the limit."""
 
     def __init__(self, argument: str, file: str, step: str = "") -> None:
         self.argument, self.file, self.step = argument, file, step
@@ -60,17 +43,17 @@ class Room:
         elif self._grown > FREE:
             self._refuse(f"{RATIO} times its size, or {FREE} bytes")
         elif self._memory is not None and self.taken > _SHARE * self._memory:
-            self._refuse(
-                f"{int(_SHARE * self._memory)} bytes, three quarters of the memory that is free"
-            )
+            free = int(_SHARE * self._memory)
+            self._refuse(f"{free} bytes, three quarters of the memory that is free")
 
     def _refuse(self, most: str) -> None:
-        raise input_error(
-            self.argument, f"a file that unpacks to at most {most}",
-            f"{self.file}, of which {self.taken} bytes are asked for so far",
-            f"{self.step} If you trust the file and have the memory, set {VARIABLE} to the bytes that "
-            f"it may take, e.g. {VARIABLE}={2 * self.taken}.".strip(),
-        )  # fmt: skip
+        got = f"{self.file}, of which {self.taken} bytes are asked for so far"
+        trust = "If you trust the file and have the memory, set"
+        step = (
+            f"{trust} {VARIABLE} to the bytes that it may take, e.g. {VARIABLE}={2 * self.taken}."
+        )
+        allowed = f"a file that unpacks to at most {most}"
+        raise input_error(self.argument, allowed, got, f"{self.step} {step}".strip())
 
 
 def stated_limit() -> int | None:
@@ -84,10 +67,7 @@ def stated_limit() -> int | None:
 
 
 def free_memory() -> int | None:
-    """Return the bytes of memory that this process may still take, or None where nothing tells.
-
-    The least of what the system, the container (cgroup) and the process (``ulimit -v``) leave.
-    """
+    """Return the bytes that system, container (cgroup) and process (``ulimit -v``) leave; None where none tells."""
     found = [n for n in (_of_system(), _of_container(), _of_process()) if n is not None]
     return max(min(found), 0) if found else None
 
@@ -102,14 +82,8 @@ def _of_system() -> int | None:
 
 
 def _of_container() -> int | None:
-    places = (
-        ("memory.max", "memory.current"),
-        (
-            "memory/memory.limit_in_bytes",
-            "memory/memory.usage_in_bytes",
-        ),
-    )
-    for most, used in places:
+    old = "memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"
+    for most, used in (("memory.max", "memory.current"), old):
         with suppress(OSError, ValueError, KeyError):  # no such file, or the text "max"
             root = Path("/sys/fs/cgroup")
             limit, now = (int((root / name).read_text()) for name in (most, used))

@@ -15,6 +15,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,38 +30,18 @@ MAX_STRING = 1 << 16
 MAX_DIGITS = 40
 #: A file may hold one value per so many bytes of its size limit; most numbers take more as text.
 BYTES_PER_VALUE = 8
+AGAIN = "Fit and save it again."
+_SHOWN = 20  # unknown fields that are named, and letters of each
 # A string, closed or cut off. Possessive, so that it is read once whatever stands in it.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _PIECE = 1 << 20
 
 
 def read_plain(path: str | os.PathLike[str], argument: str, most: int, step: str = "") -> bytes:
-    """Return the bytes of a plain file, at most `most` of them.
+    """Return the bytes of a plain file, at most `most`; `argument` names it in errors, `step` says what else to do.
 
-    A link to a plain file is followed: the path is the user's own. Directories, pipes and devices
-    are refused, without waiting for a writer.
-
-    Parameters
-    ----------
-    path : path-like
-    argument : str
-        Name used in errors.
-    most : int
-        Largest size in bytes.
-    step : str
-        What to do where there is no such file.
-
-    Raises
-    ------
-    InputError
-        Missing, not a plain file, not readable, larger.
-
-    Examples
-    --------
-    >>> read_plain("nothing-here", "policy", 100)
-    Traceback (most recent call last):
-        ...
-    policyopt.runtime._errors.InputError: 'policy' must be a file. Got nothing-here (missing).
+    A link to a plain file is followed: the path is the user's own. Directories, pipes and devices are refused,
+    without waiting for a writer.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
@@ -68,9 +49,8 @@ def read_plain(path: str | os.PathLike[str], argument: str, most: int, step: str
     except FileNotFoundError:
         raise input_error(argument, "a file", f"{path} (missing)", step) from None
     except (OSError, ValueError) as error:  # no permission, links in a circle, NUL in the path
-        raise input_error(
-            argument, "a file that can be read", f"{path!r} ({error})", step
-        ) from error
+        got = f"{path!r} ({error})"
+        raise input_error(argument, "a file that can be read", got, step) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise input_error(argument, "a file", f"{path} (a directory, pipe or device)", step)
@@ -91,36 +71,11 @@ def read_open(descriptor: int, argument: str, most: int) -> bytes:
 def parse(data: bytes, source: str, most: int, step: str, most_string: int = MAX_STRING) -> Any:
     """Read JSON strictly: UTF-8 without a mark, finite numbers, each key of an object once.
 
-    Parameters
-    ----------
-    data : bytes
-    source : str
-        Name used in errors.
-    most : int
-        Size limit of such files in bytes: sets how many values may stand in one.
-    step : str
-        What to do about a file that is refused.
-    most_string : int
-        Bytes of one string.
-
-    Raises
-    ------
-    InputError
-        Not JSON in the sense above, more or deeper than allowed.
-
-    Examples
-    --------
-    >>> parse(b'{"a": [1, 2.5]}', "x.json", 1000, "Fit and save it again.")
-    {'a': [1, 2.5]}
-    >>> parse(b'{"a": 1, "a": 2}', "x.json", 1000, "Fit and save it again.")
-    Traceback (most recent call last):
-        ...
-    policyopt.runtime._errors.InputError: 'x.json' must be JSON. Got the key 'a' twice. Fit and save it again.
+    `source` and `step` stand in errors; `most`, the limit of such files in bytes, sets how many values one may hold.
     """
     if data.startswith(codecs.BOM_UTF8):
-        raise input_error(
-            source, "JSON", "a byte order mark before it (save it as UTF-8 without one)", step
-        )
+        got = "a byte order mark before it (save it as UTF-8 without one)"
+        raise input_error(source, "JSON", got, step)
     _refuse_excess(data, source, most, step, most_string)
     try:
         return json.loads(
@@ -131,45 +86,48 @@ def parse(data: bytes, source: str, most: int, step: str, most_string: int = MAX
         raise input_error(source, "JSON", str(error), step) from error
 
 
-def whole_file(
-    content: Any,
-    source: str,
-    what: str,
-    form: str,
-    version: int,
-    fields: Mapping[str, Any],
-    step: str,
-) -> None:
-    """Refuse content that is not a whole file of this format: its fields, their types and its checksum."""
-    if not isinstance(content, dict) or content.get("format") != form:
-        raise input_error(source, f"{what} (format '{form}')", "something else", step)
-    came = content.get("version")
-    if type(came) is not int or came != version:
-        raise input_error(
-            f"version of {source}", f"{version}", came, "Use a policyopt that knows it."
-        )
-    for kind, names in (("unknown", content.keys() - fields), ("missing", fields.keys() - content)):
-        if names:
-            told = ", ".join(sorted(names))
-            raise InputError(f"'{source}' has {kind} fields: {told}. Fit and save it again.")
-    for name, type_ in fields.items():
-        if not isinstance(content[name], type_) or isinstance(content[name], bool):
-            told = " or ".join(
-                t.__name__ for t in (type_ if isinstance(type_, tuple) else (type_,))
-            )
-            raise input_error(
-                f"{name} in {source}", f"of type {told}", content[name], "Fit and save it again."
-            )
-    try:
-        digest = digest_of({name: value for name, value in content.items() if name != "sha256"})
-    except ValueError as error:  # a number too large for a float reads as infinity
-        raise input_error(
-            source, "free of infinite numbers", str(error), "Fit and save it again."
-        ) from error
-    if digest != content["sha256"]:
-        raise InputError(
-            f"'{source}' was changed after it was written: its checksum differs. Fit and save it again."
-        )
+@dataclass(frozen=True)
+class Form:
+    """One kind of file: what it is called, its format, the types of its fields, and what writes one."""
+
+    what: str
+    format: str
+    version: int
+    fields: Mapping[str, Any]
+    step: str
+
+    def signed(self, **content: Any) -> dict[str, Any]:
+        """Return a file's whole content: format and version before it, its checksum behind."""
+        whole = {"format": self.format, "version": self.version, **content}
+        return {**whole, "sha256": digest_of(whole)}
+
+    def check(self, content: Any, source: str) -> None:
+        """Refuse content that is not a whole file of this kind: its fields, their types, its checksum."""
+        if not isinstance(content, dict) or content.get("format") != self.format:
+            allowed = f"{self.what} (format '{self.format}')"
+            raise input_error(source, allowed, "something else", self.step)
+        came = content.get("version")
+        if type(came) is not int or came != self.version:
+            step = "Use a policyopt that knows it."
+            raise input_error(f"version of {source}", f"{self.version}", came, step)
+        unknown, missing = content.keys() - self.fields, self.fields.keys() - content
+        for kind, names in (("unknown", sorted(unknown)), ("missing", sorted(missing))):
+            if names:
+                more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+                told = ", ".join(name[:_SHOWN] for name in names[:_SHOWN]) + more
+                raise InputError(f"'{source}' has {kind} fields: {told}. {AGAIN}")
+        for name, kinds in self.fields.items():
+            if not isinstance(content[name], kinds) or isinstance(content[name], bool):
+                several = kinds if isinstance(kinds, tuple) else (kinds,)
+                told = " or ".join(kind.__name__ for kind in several)
+                raise input_error(f"{name} in {source}", f"of type {told}", content[name], AGAIN)
+        try:
+            digest = digest_of({name: content[name] for name in content if name != "sha256"})
+        except ValueError as error:  # a number too large for a float reads as infinity
+            raise input_error(source, "free of infinite numbers", str(error), AGAIN) from error
+        if digest != content["sha256"]:
+            told = "was changed after it was written: its checksum differs"
+            raise InputError(f"'{source}' {told}. {AGAIN}")
 
 
 def digest_of(content: Any) -> str:
@@ -187,11 +145,10 @@ def _canonical(content: Any) -> str:
 def to_text(content: Any, argument: str, most: int, indent: int | None = None) -> str:
     r"""Return content as JSON; refused where `parse` would not read it back."""
     text = json.dumps(content, indent=indent, allow_nan=False) + "\n"
+    step = "Make it smaller."
     if len(text) > most:
-        raise input_error(
-            argument, f"at most {most} bytes as a file", f"{len(text)}", "Make it smaller."
-        )
-    _refuse_excess(text.encode(), argument, most, "Make it smaller.", MAX_STRING)
+        raise input_error(argument, f"at most {most} bytes as a file", f"{len(text)}", step)
+    _refuse_excess(text.encode(), argument, most, step, MAX_STRING)
     return text
 
 
@@ -199,15 +156,13 @@ def _refuse_excess(data: bytes, source: str, most: int, step: str, most_string: 
     """Refuse long strings, many values and deep nesting by the text alone."""
     for string in _STRING.finditer(data):
         if string.end() - string.start() > most_string + 2:
-            raise input_error(
-                source, f"JSON of strings up to {most_string} bytes", "a longer one", step
-            )
+            allowed = f"JSON of strings up to {most_string} bytes"
+            raise input_error(source, allowed, "a longer one", step)
     bare = _STRING.sub(b"", data)
     values = bare.count(b",") + bare.count(b"[") + bare.count(b"{") + 1
     if values > most // BYTES_PER_VALUE:
-        raise input_error(
-            source, f"JSON of at most {most // BYTES_PER_VALUE} values", f"{values}", step
-        )
+        allowed = f"JSON of at most {most // BYTES_PER_VALUE} values"
+        raise input_error(source, allowed, f"{values}", step)
     depth = 0
     for low in range(0, len(bare), _PIECE):
         # Brackets and braces differ in one bit: with it set, all are braces.
@@ -215,20 +170,17 @@ def _refuse_excess(data: bytes, source: str, most: int, step: str, most_string: 
         turns = (codes == ord("{")).astype(np.int8) - (codes == ord("}"))
         levels = depth + np.cumsum(turns, dtype=np.int32)
         if levels.max() > MAX_DEPTH:
-            raise input_error(
-                source, f"JSON nested at most {MAX_DEPTH} deep", f"{levels.max()}", step
-            )
+            allowed = f"JSON nested at most {MAX_DEPTH} deep"
+            raise input_error(source, allowed, f"{levels.max()}", step)
         depth = int(levels[-1])
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise ValueError(f"the key {key[:60]!r} twice")
-            seen.add(key)
+    found = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:60]!r} twice")
+        found[key] = value
     return found
 
 

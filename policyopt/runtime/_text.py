@@ -1,8 +1,7 @@
 """Text that came from a file or an argument, made harmless where it is shown.
 
-A file may hold any text where it decides nothing (provenance, metadata, keys of arrays). It is kept as
-it is, and leaves for people through `printable` (terminals, messages), `csv_cell` (spreadsheets) or
-`picture_text` (pictures). Names and units are restricted on the way in: `checks.check_text`.
+A file may hold any text where it decides nothing (provenance, metadata, keys of arrays). It is kept as it is, and
+leaves for people through these functions. Names and units are restricted on the way in: `_checks.check_text`.
 """
 
 from __future__ import annotations
@@ -25,19 +24,10 @@ _NUMBER = re.compile(r"[-+]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?%?", re.IGNORECASE
 
 
 def printable(text: str, most: int = LINE) -> str:
-    r"""Return a text as one line that any terminal shows as it is.
+    """Return a text as one line that any terminal shows: escapes as Python writes them, ``***`` for passwords in URLs.
 
-    What is no visible character (control characters and with them escape sequences and line ends, marks
-    that turn the direction of writing, zero-width ones, halves of surrogate pairs) becomes its escape as
-    Python writes it, passwords in URLs become ``***``, and of more than `most` characters the middle is
-    left out.
-
-    Examples
-    --------
-    >>> printable("a\x1b[31m\u202eb"), printable("postgresql://me:secret@host/db")
-    ('a\\x1b[31m\\u202eb', 'postgresql://me:***@host/db')
-    >>> printable("0123456789", 7)
-    '01...89'
+    Escaped is what is no visible character: control characters and line ends, marks that turn the direction of
+    writing, zero-width ones, halves of surrogate pairs. Of more than `most` characters the middle is left out.
     """
     text = _shortened(_QUERY.sub(r"\1***", _USER.sub(r"\1***", text)), most)
     if text.isprintable():
@@ -46,13 +36,7 @@ def printable(text: str, most: int = LINE) -> str:
 
 
 def csv_cell(value: Any) -> Any:
-    r"""Return a cell: numbers as they are, a text on one line and never a spreadsheet's formula.
-
-    Examples
-    --------
-    >>> csv_cell(-0.3), csv_cell("-0.3"), csv_cell("=1+1"), csv_cell("a\rb")
-    (-0.3, '-0.3', "'=1+1", 'a\\rb')
-    """
+    """Return a cell: numbers as they are, a text on one line and never a spreadsheet's formula."""
     if not isinstance(value, str):
         return value
     text = printable(value, CELL)
@@ -61,13 +45,7 @@ def csv_cell(value: Any) -> Any:
 
 
 def picture_text(text: str) -> str:
-    r"""Return a text that a picture shows letter by letter: no mathematics between dollar signs.
-
-    Examples
-    --------
-    >>> picture_text("$/call")
-    '\\$/call'
-    """
+    """Return a text that a picture shows letter by letter: no mathematics between dollar signs."""
     text = printable(text, SHOWN).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text  # legends leave those out
 

@@ -11,3 +11,5 @@ Array = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+#: Arrays with the samples on their first axis, so that survivors can be picked by index.
+State = tuple[npt.NDArray[Any], ...]

@@ -39,10 +39,10 @@ from policyopt._table import Tables
 from policyopt._thresholds.problem import Problem
 from policyopt._thresholds.solvers import solve_shared
 from policyopt.runtime._answers import Temperature, Vector, make_answer
-from policyopt.runtime._artifact import load_policy
 from policyopt.runtime._calibrators import CALIBRATORS, make_calibrator
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._outputs import reduce_logits
+from policyopt.runtime._policy import load_policy
 
 
 def planted(n, classes, seed, scale=1.0, bias=0.0):

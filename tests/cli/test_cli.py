@@ -21,7 +21,7 @@ import policyopt as po
 from policyopt._cli.app import COMMANDS
 from policyopt._cli.fit import foretell
 from policyopt.runtime import load_policy
-from policyopt.runtime._artifact import save_experts, save_policy
+from policyopt.runtime._experts import save_experts, save_policy
 
 
 @pytest.fixture(scope="module")

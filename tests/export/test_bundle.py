@@ -26,10 +26,8 @@ from policyopt._export.manifest import checksum
 from policyopt._export.samples import gaps, golden_of, limits_of
 from policyopt._export.symbolic import trace_policy
 from policyopt._export.verify import read_export, verify
-from policyopt.runtime._artifact import load_policy
-from policyopt.runtime._decision import Mixture
 from policyopt.runtime._errors import CheckError, InputError
-from policyopt.runtime._policy import arms
+from policyopt.runtime._policy import Mixture, arms, load_policy
 from policyopt.runtime._strict_json import digest_of
 
 

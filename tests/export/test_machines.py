@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from policyopt._export.manifest import checksum
-from policyopt.runtime._artifact import load_policy
+from policyopt.runtime._policy import load_policy
 from policyopt.runtime._strict_json import digest_of
 
 SIMD = np.show_config(mode="dicts")["SIMD Extensions"]

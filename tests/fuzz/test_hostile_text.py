@@ -32,9 +32,10 @@ from typer.main import get_command
 import policyopt as po
 from policyopt._cli.app import app, main
 from policyopt._tiers import TierPolicy, load_tier
-from policyopt.runtime._artifact import experts_to_dict, from_dict
 from policyopt.runtime._errors import InputError
+from policyopt.runtime._experts import experts_to_dict
 from policyopt.runtime._online import Online
+from policyopt.runtime._policy import from_dict
 from policyopt.runtime._text import csv_cell
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")

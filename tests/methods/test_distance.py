@@ -17,9 +17,9 @@ from policyopt._methods.registry import make_method
 from policyopt._methods.trust_score import high_density
 from policyopt._table import Tables
 from policyopt.runtime._arithmetic import distances
-from policyopt.runtime._artifact import from_dict, to_dict
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._outputs import with_columns
+from policyopt.runtime._policy import from_dict, to_dict
 from policyopt.runtime._scores import make_rule, score_table
 
 NAMES = ("e2cm", "de3_bert", "trust_score")

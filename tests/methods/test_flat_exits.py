@@ -16,7 +16,7 @@ from policyopt._methods.registry import make_method
 from policyopt._replay import trace
 from policyopt._table import Tables
 from policyopt._thresholds.degenerate_scores import ROUNDING
-from policyopt.runtime._artifact import from_dict, to_dict
+from policyopt.runtime._policy import from_dict, to_dict
 
 SHARES = (0.3, 0.5, 0.8)
 COSTS = [1.0, 2.0, 4.0, 8.0]

@@ -16,8 +16,8 @@ from policyopt._methods.registry import make_method
 from policyopt._methods.regression import of_own_fold
 from policyopt._replay import replay
 from policyopt._table import Tables
-from policyopt.runtime._artifact import from_dict, to_dict
 from policyopt.runtime._errors import InputError
+from policyopt.runtime._policy import from_dict, to_dict
 
 
 def test_equals_the_best_of_all_policies_of_a_small_chain():

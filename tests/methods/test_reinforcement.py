@@ -25,9 +25,8 @@ from policyopt._progress import progress_callback
 from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt.runtime._arithmetic import sigmoid
-from policyopt.runtime._artifact import from_dict, to_dict
 from policyopt.runtime._errors import InputError
-from policyopt.runtime._policy import first_exit
+from policyopt.runtime._policy import first_exit, from_dict, to_dict
 from policyopt.runtime._scores import make_rule
 
 COSTS = np.array([1.0, 2.0, 4.0, 8.0])

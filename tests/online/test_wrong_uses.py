@@ -13,10 +13,9 @@ from policyopt._online.entrants import every
 from policyopt._online.families import fit_family, threshold_family
 from policyopt._report.simulation import simulation_figure
 from policyopt._table import Tables
-from policyopt.runtime._artifact import save_experts
 from policyopt.runtime._bandits import make_bandit
 from policyopt.runtime._drift import Movement
-from policyopt.runtime._experts import ExpertPolicy
+from policyopt.runtime._experts import ExpertPolicy, save_experts
 from policyopt.runtime._online import UEEUCB, Controller, LinUCB, Online, SplitEE
 from tests.synthetic import outputs
 

@@ -21,10 +21,9 @@ from policyopt._methods.registry import make_method
 from policyopt._replay import replay, trace
 from policyopt._report.explanation import explain
 from policyopt._table import Tables
-from policyopt.runtime import ALWAYS, NEVER, InputError, Mixture, Policy, first_exit, load_policy
-from policyopt.runtime._artifact import from_dict, to_dict
-from policyopt.runtime._decision import over_model_exits
-from policyopt.runtime._scores import MaxProb, Patience
+from policyopt.runtime import ALWAYS, NEVER, InputError, Policy, first_exit, load_policy
+from policyopt.runtime._policy import from_dict, over_model_exits, to_dict
+from policyopt.runtime._scores import MaxProb
 
 EXITS = 5
 ALONE = [1.0, 2.0, 4.0, 3.0, 16.0]
@@ -52,8 +51,7 @@ def kept_policy(kept, method="optimal_stopping:mix=true"):
     table = Tables(cascade()).get("fit").keep_exits(kept)
     budget = float(table.mean_costs[[0, -1]] @ [0.6, 0.4])
     policy = make_method(method).fit_path(table, [budget])[0].policy
-    seen = table.statistics
-    rule = fit_confidence("isotonic", seen.confidence, table.correct)
+    rule = fit_confidence("isotonic", table.statistics.confidence, table.correct)
     return replace(policy, confidence=rule)
 
 
@@ -64,10 +62,9 @@ def kept_policy(kept, method="optimal_stopping:mix=true"):
 def test_as_fitted_on_a_cache_of_those_exits(method, per_sample, kept):
     logits, labels = rows()
     alone = whole_numbers() if per_sample else np.array(ALONE)
-    small = po.from_arrays(
-        logits[:, kept], labels, alone[..., kept], unit="ms", cost_kind="standalone"
-    )
-    own, table = Tables(small), Tables(cascade(per_sample))
+    say = {"unit": "ms", "cost_kind": "standalone"}
+    own = Tables(po.from_arrays(logits[:, kept], labels, alone[..., kept], **say))
+    table = Tables(cascade(per_sample))
     sub = table.get("fit").keep_exits(kept)
     np.testing.assert_array_equal(sub.costs, own.get("fit").costs)
     budget = float(sub.mean_costs[[0, -1]] @ [0.5, 0.5])
@@ -77,9 +74,8 @@ def test_as_fitted_on_a_cache_of_those_exits(method, per_sample, kept):
     assert policy.path == kept and policy.model_exits == EXITS
     one, two = replay(policy, table.get("test")), replay(other, own.get("test"))
     np.testing.assert_array_equal(one.exit, np.array(kept)[two.exit])
-    np.testing.assert_array_equal(one.prediction, two.prediction)
-    np.testing.assert_array_equal(one.cost, two.cost)
-    np.testing.assert_array_equal(one.correct, two.correct)
+    for name in ("prediction", "cost", "correct"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
     assert len(one.exit_share) == EXITS and not np.delete(one.exit_share, kept).any()
     # A sub-table of just those exits is the same to it.
     np.testing.assert_array_equal(replay(policy, table.get("test").keep_exits(kept)).cost, two.cost)
@@ -87,26 +83,23 @@ def test_as_fitted_on_a_cache_of_those_exits(method, per_sample, kept):
 
 def test_costs_of_a_cascade_and_of_one_model():
     """A cascade saves what it skips, each sample its own; the costs of one model stay."""
-    alone, kept = whole_numbers(), (1, 2, 4)
-    place = Tables(cascade(per_sample=True)).get("test").places
-    sub = Tables(cascade(per_sample=True)).get("test").keep_exits(kept)
+    alone, kept, table = whole_numbers(), (1, 2, 4), Tables(cascade(per_sample=True)).get("test")
+    place, sub = table.places, table.keep_exits(kept)
     by_hand = np.stack([alone[:, 1], alone[:, 1:3].sum(1), alone[:, [1, 2, 4]].sum(1)], axis=1)
     np.testing.assert_array_equal(sub.costs, by_hand[place])
-    np.testing.assert_array_equal(
-        sub.keep_exits((2, 4)).costs[:, 1], alone[place][:, [2, 4]].sum(1)
-    )
+    two = sub.keep_exits((2, 4)).costs[:, 1]
+    np.testing.assert_array_equal(two, alone[place][:, [2, 4]].sum(1))
     logits, labels = rows()
     one = Tables(po.from_arrays(logits, labels, np.cumsum(ALONE), unit="ms")).get("test")
     assert not one.cascade
     np.testing.assert_array_equal(one.keep_exits(kept).costs, np.cumsum(ALONE)[list(kept)])
     policy = Policy(MaxProb(), [0.9], [2, 23], "ms", "logits", 4, kept=(1, 4), model_exits=EXITS)
-    table = Tables(cascade(per_sample=True)).get("test")
     found = replay(policy, table)
     paid = np.where(found.exit == 1, alone[place, 1], alone[place][:, [1, 4]].sum(1))
     np.testing.assert_array_equal(found.cost, paid)
 
 
-def test_a_cascade_is_remembered_and_older_manifests_read_as_none(tmp_path):
+def test_a_cascade_is_remembered_and_older_manifests_read_as_none():
     data = cascade()
     layout = Layout("logits", 0, 4, "float32", data.costs)
     assert data.cost().cascade and parse(dump(Manifest(layout))).layout.costs[0].cascade
@@ -116,40 +109,6 @@ def test_a_cascade_is_remembered_and_older_manifests_read_as_none(tmp_path):
         parse(dump(Manifest(layout)).replace(b'"cascade": true', b'"cascade": 1'))
     twice = po.from_arrays(*rows(), np.cumsum(ALONE), unit="ms")
     assert twice.fingerprint != data.fingerprint  # other policies: skipping saves nothing here
-
-
-@settings(max_examples=15)
-@given(kept=KEPT, seed=st.integers(0, 3))
-def test_step_with_survivors_equals_batch(kept, seed):
-    logits = rows(seed)[0][:40]
-    rng = np.random.default_rng(seed)
-    thresholds = rng.uniform(0.3, 1.0, (2, len(kept) - 1))
-    policy = Policy(
-        MaxProb(), thresholds[0], range(1, len(kept) + 1), "ms", "logits", 4,
-        Mixture(np.round(3 * thresholds[1]), 0.5, 3, Patience()), kept=kept, model_exits=EXITS,
-    )  # fmt: skip
-    whole = policy.decide(logits)
-    skipped = [z if k in kept else None for k, z in enumerate(logits.swapaxes(0, 1))]
-    np.testing.assert_array_equal(policy.decide(skipped).exit, whole.exit)
-    state, left, exits, said = (
-        policy.start(np.arange(40)),
-        np.arange(40),
-        np.empty(40),
-        np.empty(40),
-    )
-    for k in policy.path:
-        if not len(left):
-            break
-        decision = policy.step(k, logits[left, k], state)
-        exits[left[decision.exit]], said[left[decision.exit]] = (
-            k,
-            decision.prediction[decision.exit],
-        )
-        left = left[~decision.exit]
-        state.keep(~decision.exit)
-    np.testing.assert_array_equal(exits, whole.exit)
-    np.testing.assert_array_equal(said, whole.prediction)
-    np.testing.assert_array_equal(whole.cost, policy.costs[np.searchsorted(kept, whole.exit)])
 
 
 @given(kept=KEPT)
@@ -168,11 +127,9 @@ def test_artifact_keeps_the_path(tmp_path):
     policy.save(tmp_path / "p.json")
     loaded = load_policy(tmp_path / "p.json")
     assert (loaded.path, loaded.model_exits, loaded.kept) == ((0, 2, 3), EXITS, (0, 2, 3))
-    logits = rows(5)[0]
-    one, two = policy.trace(logits), loaded.trace(logits)
-    np.testing.assert_array_equal(one.exit, two.exit)
-    np.testing.assert_array_equal(one.scores, two.scores)
-    assert set(one.exit) <= {0, 2, 3} and one.path == (0, 2, 3)
+    assert to_dict(loaded) == to_dict(policy)
+    trace = loaded.trace(rows(5)[0])
+    assert set(trace.exit) <= {0, 2, 3} and trace.path == (0, 2, 3)
     full = Policy(MaxProb(), [0.5], [1, 2], "ms", "logits", 2, kept=[0, 1])
     assert full.kept is None and from_dict(to_dict(full)).path == (0, 1)
 
@@ -191,23 +148,22 @@ def test_kept_exits_are_refused_by_name(kept, of, name):
         Policy(MaxProb(), [0.5], [1, 2], "ms", "logits", 4, kept=kept, model_exits=of)
 
 
-def test_the_next_exit_is_named():
-    policy = kept_policy((1, 3, 4))
-    logits, state = rows()[0], policy.start()
-    with pytest.raises(InputError, match=r"the next exit, 1, of 1, 3, 4. Got 0"):
-        policy.step(0, logits[0, 0], state)
+def test_wrong_exits_and_outputs_are_named():
+    policy, table = kept_policy((1, 3, 4)), Tables(cascade()).get("test")
+    logits, state, other = rows()[0], policy.start(), table.keep_exits((0, 3))
     policy.step(1, logits[0, 1], state)
-    with pytest.raises(InputError, match="the next exit, 3"):
-        policy.step(2, logits[0, 2], state)
-    with pytest.raises(InputError, match="5 exits"):
-        policy.decide(logits[:, [1, 3, 4]])
-    with pytest.raises(InputError, match="kept"):
-        Tables(cascade()).get("test").keep_exits((1, 3)).keep_exits((2,))
-    other = Tables(cascade()).get("test").keep_exits((0, 3))
-    with pytest.raises(InputError, match="kept"):
-        trace(policy, other)
-    with pytest.raises(InputError, match="exits of the cache"):
-        trace(Policy(MaxProb(), [0.5], [1, 2], "ms", "logits", 4), other)
+    two = Policy(MaxProb(), [0.5], [1, 2], "ms", "logits", 4)
+    for says, wrong in (
+        (r"the next exit, 1, of 1, 3, 4. Got 0", lambda: policy.step(0, logits[0, 0], policy.start())),
+        ("the next exit, 3", lambda: policy.step(2, logits[0, 2], state)),
+        ("5 exits", lambda: policy.decide(logits[:, [1, 3, 4]])),
+        ("'outputs' must be an array, or one entry per exit", lambda: policy.decide(None)),
+        ("'outputs' must be an array, or one entry per exit", lambda: policy.decide(5)),
+        ("kept", lambda: table.keep_exits((1, 3)).keep_exits((2,))), ("kept", lambda: trace(policy, other)),
+        ("exits of the cache", lambda: trace(two, other)),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=says):
+            wrong()
 
 
 def test_reports_speak_of_the_models_exits():
@@ -217,47 +173,37 @@ def test_reports_speak_of_the_models_exits():
     sub = Tables(cascade()).get("fit").keep_exits(kept)
     fitted = method.fit_path(sub, [float(sub.mean_costs.mean())])[0]
     told = record("max_prob", fitted, table, 0)
-    assert len(told["exit_share"]) == EXITS and len(told["thresholds"]) == EXITS - 1
-    threshold = float(fitted.policy.thresholds[0])
-    assert told["thresholds"] == [NEVER, threshold, NEVER, ALWAYS]
+    assert len(told["exit_share"]) == EXITS
+    assert told["thresholds"] == [NEVER, float(fitted.policy.thresholds[0]), NEVER, ALWAYS]
     reference = method.fit_path(Tables(cascade()).get("fit"), [9.0])[0].policy
-    explanation = explain(fitted.policy, table, reference)
-    exits = explanation.record["exits"]
+    explained = explain(fitted.policy, table, reference).record
+    exits = explained["exits"]
     assert [e["exit"] for e in exits] == [1, 3]
     assert [e["share_left"] for e in exits] == [told["exit_share"][k] for k in kept]
     assert exits[0]["cost"] == ALONE[1] and exits[1]["cost"] == ALONE[1] + ALONE[3]
-    moves = np.array(explanation.record["changes"]["transitions"])
+    moves = np.array(explained["changes"]["transitions"])
     assert moves.shape == (EXITS, EXITS) and moves.sum() == len(table)
     assert not np.delete(moves, kept, axis=1).any()
-    assert np.isclose(explanation.record["realised_cost"], told["realised_cost"])
+    assert np.isclose(explained["realised_cost"], told["realised_cost"])
 
 
 def test_the_command_line_takes_policies_of_kept_exits(tmp_path, run):
     logits, labels = rows()
-    np.savez(tmp_path / "a.npz", logits=logits, labels=labels, costs=ALONE)
-    place, policy = tmp_path / "cache", tmp_path / "p.json"
-    code, _, said = run(
-        "import", tmp_path / "a.npz", "--out", place, "--unit", "ms", "--cost-kind", "standalone"
-    )
-    assert code == 0, said
+    source, place, policy = tmp_path / "a.npz", tmp_path / "cache", tmp_path / "p.json"
+    np.savez(source, logits=logits, labels=labels, costs=ALONE)
     kept_policy((1, 2)).save(policy)
-    code, out, said = run("evaluate", policy, place, "--format", "json")
-    assert code == 0, said
-    shares = json.loads(out)[0]["exit_share"]
-    assert len(shares) == EXITS and shares[0] == shares[3] == shares[4] == 0
-    code, out, said = run("run", policy, tmp_path / "a.npz", "--format", "json")
-    assert code == 0 and {line["exit"] for line in json.loads(out)} <= {1, 2}, said
-    assert run("run", policy, tmp_path / "a.npz")[0] == 0
+    said = []
     for command in (
-        ("explain", policy, place, "--out", tmp_path / "explained"),
+        ("import", source, "--out", place, "--unit", "ms", "--cost-kind", "standalone"),
+        ("run", policy, source), ("explain", policy, place, "--out", tmp_path / "explained"),
+        ("evaluate", policy, place, "--format", "json"), ("run", policy, source, "--format", "json"),
         ("calibration", place, "--policy", policy, "--maps", "none,platt", "--format", "json"),
-    ):
-        code, out, said = run(*command)
-        assert code == 0, said
-    assert {r["exit"] for r in json.loads(out)["records"]} == {1, 2}
-
-
-@pytest.mark.parametrize("outputs_", [None, 5])
-def test_what_is_no_outputs_is_named(outputs_):
-    with pytest.raises(InputError, match="'outputs' must be an array, or one entry per exit"):
-        kept_policy((0, 2)).decide(outputs_)
+    ):  # fmt: skip
+        code, out, error = run(*command)
+        assert code == 0, error
+        said.append(out)
+    evaluated, ran, calibrated = map(json.loads, said[3:])
+    shares = evaluated[0]["exit_share"]
+    assert len(shares) == EXITS and shares[0] == shares[3] == shares[4] == 0
+    assert {line["exit"] for line in ran} <= {1, 2}
+    assert {r["exit"] for r in calibrated["records"]} == {1, 2}

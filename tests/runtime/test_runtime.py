@@ -1,7 +1,8 @@
-"""The runtime: reduced outputs against scipy, the coin, the artifact, and that it needs numpy alone."""
+"""The runtime: reduced outputs against scipy, the coin, files of policies, and that it needs numpy alone."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +12,26 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mutations import signed
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import kstest
 
 from policyopt._cache.data import Rows
 from policyopt._table import exit_statistics
 from policyopt.runtime import ALWAYS, NEVER, InputError, Mixture, Policy, load_policy
-from policyopt.runtime._arithmetic import coin
-from policyopt.runtime._artifact import from_dict, to_dict
+from policyopt.runtime._arithmetic import coin, distances, key_of, lookup, row_product
+from policyopt.runtime._checks import (
+    check_names,
+    check_seed,
+    check_text,
+    check_whole,
+    sample_numbers,
+)
+from policyopt.runtime._forks import parted
 from policyopt.runtime._outputs import reduce_logits, reduce_probabilities
+from policyopt.runtime._policy import from_dict, to_dict
 from policyopt.runtime._scores import Entropy, MaxProb, Patience
+from policyopt.runtime._text import csv_cell, picture_text, printable
 
 LOGITS = hnp.arrays(
     np.float32,
@@ -44,16 +55,6 @@ def test_reduction_agrees_with_scipy(logits):
     np.testing.assert_allclose(out.log_sum_exp, logsumexp(exact, axis=1), rtol=1e-6, atol=1e-6)
 
 
-@given(LOGITS)
-def test_rows_are_independent_to_the_last_bit(logits):
-    """Why a batch and a single step agree: a row's numbers do not depend on its neighbours."""
-    whole = reduce_logits(logits)
-    for row in range(len(logits)):
-        alone = reduce_logits(logits[row : row + 1])
-        for name in ("prediction", "top_prob", "top_class", "entropy", "log_sum_exp"):
-            np.testing.assert_array_equal(getattr(alone, name)[0], getattr(whole, name)[row])
-
-
 @pytest.mark.parametrize("classes", [2, 10, 100, 1000])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_one_pass_equals_the_step(classes, dtype):
@@ -61,14 +62,9 @@ def test_one_pass_equals_the_step(classes, dtype):
     rng = np.random.default_rng(classes)
     logits = (rng.normal(size=(700, 3, classes)) * 6).astype(dtype)
     labels = rng.integers(0, classes, 700)
-    rows = Rows(
-        (
-            {"outputs": logits[:300], "labels": labels[:300]},
-            {"outputs": logits[300:], "labels": labels[300:]},
-        )
-    )
+    halves = [{"outputs": logits[s], "labels": labels[s]} for s in (slice(300), slice(300, None))]
     for threads in (1, 3):
-        table = exit_statistics(rows, "logits", threads=threads)
+        table = exit_statistics(Rows(tuple(halves)), "logits", threads=threads)
         for row in (0, 1, 299, 300, 699):
             for k in range(3):
                 alone = reduce_logits(logits[row, k][None])
@@ -77,37 +73,26 @@ def test_one_pass_equals_the_step(classes, dtype):
     np.testing.assert_array_equal(table.correct, logits.argmax(-1) == labels[:, None])
 
 
-def test_saturated_confidences_keep_their_order():
+def test_saturated_confidences_keep_their_order_and_probabilities_are_reduced():
     """Softmax in float32 would give 1.0 for all of these."""
     logits = np.array([[20.0, 0], [25.0, 0], [30.0, 0]], dtype=np.float32)
     assert (np.diff(reduce_logits(logits).confidence) > 0).all()
-
-
-def test_classes_that_cannot_be_and_probabilities():
-    masked = reduce_logits(np.array([[0, -np.inf, 1.0, -np.inf]], dtype=np.float32))
-    plain = reduce_logits(np.array([[0, 1.0]], dtype=np.float32))
-    assert masked.entropy == pytest.approx(plain.entropy)
-    assert masked.confidence == pytest.approx(plain.confidence)
-    assert masked.top_class.tolist() == [[2, 0, -1]]
     p = np.random.default_rng(0).dirichlet(np.ones(5), 50)
     np.testing.assert_allclose(reduce_probabilities(p).confidence, p.max(axis=1), rtol=1e-6)
 
 
-def test_nan_in_the_pass_is_named():
-    outputs = np.zeros((50, 2, 3), dtype=np.float32)
-    outputs[31, 1, 2] = np.nan
-    with pytest.raises(InputError, match="row 31 at exit 1"):
-        exit_statistics(Rows(({"outputs": outputs, "labels": np.zeros(50, int)},)), "logits")
-
-
-def test_large_tables_go_to_a_file(monkeypatch):
-    monkeypatch.setattr("policyopt._table._SPILL_BYTES", 1000)
+def test_passes_over_large_and_over_damaged_rows(monkeypatch):
+    """What is too large for memory goes to a file; NaN is named."""
     outputs = np.random.default_rng(0).normal(size=(500, 2, 3)).astype(np.float32)
     rows = Rows(({"outputs": outputs, "labels": np.zeros(500, int)},))
-    table = exit_statistics(rows, "logits")
+    with monkeypatch.context() as patch:
+        patch.setattr("policyopt._table._SPILL_BYTES", 1000)
+        table = exit_statistics(rows, "logits")
     assert isinstance(table.top_prob, np.memmap)
-    monkeypatch.undo()
     np.testing.assert_array_equal(table.entropy, exit_statistics(rows, "logits").entropy)
+    outputs[31, 1, 2] = np.nan
+    with pytest.raises(InputError, match="row 31 at exit 1"):
+        exit_statistics(rows, "logits")
 
 
 def test_the_coin_is_fair_independent_and_pinned():
@@ -118,89 +103,72 @@ def test_the_coin_is_fair_independent_and_pinned():
         assert abs(np.corrcoef(draws, other)[0, 1]) < 0.02
     assert (draws == draws.astype(np.float32)).all()  # float32 runtimes hold them exactly
     # Golden values: every runtime and every version must draw these.
-    assert coin(0, np.array([0, 1, 2])).tolist() == [
-        0.26913028955459595,
-        0.6532002687454224,
-        0.5781814455986023,
-    ]
-
-
-def test_mixture_takes_its_share():
-    policy = Policy(
-        Patience(), [ALWAYS], [1.0, 2.0], "ms", "logits", 2, Mixture(np.array([NEVER]), 0.25, seed=3)
-    )  # fmt: skip
-    exits = policy.decide(np.zeros((20_000, 2, 2))).exit
-    assert exits.mean() == pytest.approx(0.25, abs=0.01)
-
-
-@pytest.fixture
-def artifact():
-    policy = Policy(
-        Entropy(4), [0.25, 0.5], [1.0, 2.0, 3.0], "ms", "logits", 4, None, {"method": "entropy"}
-    )
-    return to_dict(policy)
-
-
-BROKEN = {
-    "other format": ({"format": "x"}, "a policy file"),
-    "other version": ({"version": 99}, "version"),
-    "changed threshold": ({"thresholds": [0.1, 0.5]}, "changed after"),
-    "unknown field": ({"extra": 1}, "unknown fields: extra"),
-    "wrong type": ({"thresholds": "0.5"}, "thresholds"),
-    "truth value": ({"classes": True}, "classes"),
-}
-
-
-@pytest.mark.parametrize(("change", "words"), BROKEN.values(), ids=BROKEN.keys())
-def test_broken_artifacts_are_refused(artifact, change, words):
-    with pytest.raises(InputError, match=words):
-        from_dict({**artifact, **change})
-
-
-def _resigned(content):
-    from policyopt.runtime._strict_json import digest_of
-
-    body = {k: v for k, v in content.items() if k != "sha256"}
-    return {**body, "sha256": digest_of(body)}
+    golden = [0.26913028955459595, 0.6532002687454224, 0.5781814455986023]
+    assert coin(0, np.array([0, 1, 2])).tolist() == golden
+    mixture = Mixture(np.array([NEVER]), 0.25, seed=3)
+    policy = Policy(Patience(), [ALWAYS], [1.0, 2.0], "ms", "logits", 2, mixture)
+    assert policy.decide(np.zeros((20_000, 2, 2))).exit.mean() == pytest.approx(0.25, abs=0.01)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("found", "wanted"),
     [
-        ({"thresholds": [0.5]}, "one per exit"),
-        ({"thresholds": [0.5, "x"]}, "thresholds"),
-        ({"costs": [1.0, [2.0], 3.0]}, "costs"),
-        ({"score": {"name": "magic", "params": {}}}, "score"),
-        ({"score": {"name": "entropy", "params": {"klasses": 3}}}, "parameters"),
-        ({"score": {}}, "score"),
-        ({"kind": "words"}, "kind"),
-        ({"mixture": {"share": 0.5}}, "mixture"),
+        (lambda: hex(key_of(0, 0)), "0x8b4fda8c892b50e"),
+        (lambda: row_product(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [0.5, 0.0]])).tolist(), [[11, 0.5]]),
+        (lambda: distances(np.zeros((1, 2)), np.array([[3.0, 4.0], [0.0, 1.0]])).tolist(), [[5, 1]]),
+        (lambda: lookup(np.array([1.0, 2.0, 3.0]), np.array([0, -1])).tolist(), [1, 3]),
+        (lambda: len({parted(stream, (fork,)) for stream in range(9) for fork in range(9)}), 81),
+        (lambda: sample_numbers(None, 2).tolist(), [0, 1]), (lambda: sample_numbers(7).tolist(), 7),
+        (lambda: [check_whole("n", np.int64(5)), check_seed(0), check_text("u", "µJ")], [5, 0, "µJ"]),
+        (lambda: [check_names("s", "test, blur"), check_names("s", ["a"])], [("test", "blur"), ("a",)]),
+        (lambda: printable("a\x1b[31m\u202eb"), "a\\x1b[31m\\u202eb"), (lambda: printable("0123456789", 7), "01...89"),
+        (lambda: printable("postgresql://me:secret@host/db"), "postgresql://me:***@host/db"),
+        (lambda: [csv_cell(x) for x in (-0.3, "-0.3", "=1+1", "a\rb")], [-0.3, "-0.3", "'=1+1", "a\\rb"]),
+        (lambda: picture_text("$/call"), "\\$/call"),
     ],
-)
-def test_signed_nonsense_is_refused(artifact, change, words):
+)  # fmt: skip
+def test_small_things_by_hand(found, wanted):
+    assert found() == wanted
+
+
+@pytest.mark.parametrize("name", ["combined", "kept"])
+def test_golden_files(root, name):
+    """Files as they were once written, and what they decided: they must load and decide so."""
+    folder = root / "tests" / "golden"
+    golden = json.loads((folder / f"decisions_{name}.json").read_text())
+    logits = np.array(golden["logits"], dtype=np.float32)
+    policy = load_policy(folder / f"policy_{name}.json")
+    assert (policy.path == (0, 2, 3)) == (name == "kept")
+    trace = policy.trace(logits)
+    assert trace.exit.tolist() == golden["exits"]
+    assert trace.taken.tolist() == golden["predictions"]
+    np.testing.assert_allclose(trace.scores, golden["scores"], atol=1e-9)
+    state = policy.start(0)
+    assert policy.step(0, logits[0, 0], state).confidence == pytest.approx(golden["confidence"])
+
+
+@pytest.mark.parametrize(
+    ("sign", "change", "words"),
+    [
+        (False, {"format": "x"}, "a policy file"), (False, {"version": 99}, "version"),
+        (False, {"thresholds": [0.1, 0.5]}, "changed after"), (False, {"extra": 1}, "unknown fields: extra"),
+        (False, {f"f{i:02}": 1 for i in range(30)}, "unknown fields: f00, .* f19 and 10 more"),
+        (False, {"thresholds": "0.5"}, "thresholds"), (False, {"classes": True}, "classes"),
+        (True, {"thresholds": [0.5]}, "one per exit"), (True, {"thresholds": [0.5, "x"]}, "thresholds"),
+        (True, {"costs": [1.0, [2.0], 3.0]}, "costs"), (True, {"score": {"name": "magic", "params": {}}}, "score"),
+        (True, {"score": {"name": "entropy", "params": {"klasses": 3}}}, "parameters"), (True, {"score": {}}, "score"),
+        (True, {"kind": "words"}, "kind"), (True, {"mixture": {"share": 0.5}}, "mixture"),
+        (True, {"mixture": {"thresholds": [0, 0], "share": 2, "seed": 0, "score": None}}, "share"),
+        (True, {"overhead": [0, 0]}, "one number per cost"), (True, {"model_exits": 0}, "1 or more"),
+        (True, {"costs": [3, 2, 1]}, "not decreasing"), (True, {"costs": [1, 2, 1e101]}, "larger unit"),
+        (True, {"overhead": [2, 0, 0]}, "from 0 to the costs"), (True, {"classes": 0}, "from 1 to"),
+    ],
+)  # fmt: skip
+def test_broken_files_and_signed_nonsense_are_refused(sign, change, words):
+    policy = Policy(Entropy(4), [0.25, 0.5], [1.0, 2.0, 3.0], "ms", "logits", 4)
+    content = {**to_dict(policy), **change}
     with pytest.raises(InputError, match=words):
-        from_dict(_resigned({**artifact, **change}))
-
-
-@given(data=st.data())
-def test_damaged_files_never_load_as_something_else(data, tmp_path_factory):
-    policy = Policy(
-        MaxProb(), [0.25, 0.5], [1.0, 2.0, 3.0], "ms", "logits", 4, None, {"method": "max_prob"}
-    )
-    path = tmp_path_factory.mktemp("policy") / "policy.json"
-    policy.save(path)
-    whole = path.read_bytes()
-    if data.draw(st.booleans()):
-        damaged = whole[: data.draw(st.integers(0, len(whole) - 2))]
-    else:
-        at = data.draw(st.integers(0, len(whole) - 1))
-        damaged = whole[:at] + bytes([data.draw(st.integers(0, 255))]) + whole[at + 1 :]
-    path.write_bytes(damaged)
-    try:
-        loaded = load_policy(path)
-    except InputError:
-        return
-    assert to_dict(loaded) == to_dict(policy)
+        from_dict(signed(content) if sign else content)
 
 
 def test_the_runtime_loads_numpy_alone():
@@ -220,32 +188,14 @@ assert not [n for n in sys.modules if n.startswith("policyopt.") and not n.start
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_step_accepts_torch_and_gives_answers():
-    torch = pytest.importorskip("torch")
-    policy = Policy(MaxProb(), [0.8], [1.0, 2.0], "ms", "logits", 3)
-    logits = torch.tensor([3.0, 0.0, 0.0], requires_grad=True)
-    for given_logits in (logits, logits.bfloat16(), logits[None]):
-        decision = policy.step(0, given_logits, policy.start())
-        assert decision.exit is True
-        np.testing.assert_allclose(decision.answer, torch.softmax(logits, 0).detach(), rtol=1e-6)
-
-
 def test_runtime_command_line(tmp_path):
-    policy = Policy(MaxProb(), [0.8], [1.0, 2.0], "ms", "logits", 2)
-    policy.save(tmp_path / "p.json")
-    np.save(
-        tmp_path / "x.npy", np.array([[[3.0, 0], [0, 1]], [[0, 0.1], [0, 1]], [[0, 0], [1, 0]]])
-    )
+    Policy(MaxProb(), [0.8], [1.0, 2.0], "ms", "logits", 2).save(tmp_path / "p.json")
+    np.save(tmp_path / "x.npy", [[[3.0, 0], [0, 1]], [[0, 0.1], [0, 1]], [[0, 0], [1, 0]]])
     command = [sys.executable, "-m", "policyopt.runtime", str(tmp_path / "p.json")]
-    done = subprocess.run([*command, str(tmp_path / "x.npy")], capture_output=True, text=True)
-    assert done.stdout.splitlines() == [
-        "row,exit,prediction,cost",
-        "0,0,0,1.0",
-        "1,1,1,2.0",
-        "2,1,0,2.0",
-    ]
+    words = [*command, str(tmp_path / "x.npy")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.stdout == "row,exit,prediction,cost\n0,0,0,1.0\n1,1,1,2.0\n2,1,0,2.0\n"
     with Path("/dev/full").open("w") as full:
-        words = [*command, str(tmp_path / "x.npy")]
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2 and "The disk is full" in done.stderr
     assert "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,7 +44,9 @@ def _same(a, b):
 @pytest.mark.parametrize("classes", WIDTHS)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_a_row_reduces_to_the_bits_it_has_in_a_batch(classes, dtype):
+    """And what no score asks for is left out, and changes no bit of the rest."""
     logits = _cases(classes, dtype)[:, 0]
+    full = reduce_logits(logits)
     for top in (1, 2, 3):
         whole = with_log_prob(reduce_logits(logits, top), logits)
         scratch = np.full((2, 70, classes), 7, dtype=np.float32)
@@ -52,17 +55,9 @@ def test_a_row_reduces_to_the_bits_it_has_in_a_batch(classes, dtype):
         for name in COLUMNS:
             _same(getattr(again, name), getattr(whole, name))
             _same(np.concatenate([getattr(one, name) for one in alone]), getattr(whole, name))
-
-
-@pytest.mark.parametrize("classes", WIDTHS)
-def test_fewer_columns_are_the_same_columns(classes):
-    """What no score asks for is left out, and changes no bit of the rest."""
-    logits = _cases(classes)[:, 1]
-    full = reduce_logits(logits)
-    for top in (1, 2):
         few = reduce_logits(logits, top, entropy=False)
-        _same(few.top_prob, full.top_prob[:, :top])
-        _same(few.top_class, full.top_class[:, :top])
+        for name in ("top_prob", "top_class"):
+            _same(getattr(few, name), getattr(full, name)[:, :top])
         for name in ("prediction", "log_sum_exp"):
             _same(getattr(few, name), getattr(full, name))
         assert np.isnan(few.entropy).all()
@@ -92,13 +87,14 @@ def test_rules_read_no_more_than_they_say(name):
 
 
 def _policies(classes):
-    costs = np.arange(1.0, K + 1)
+    costs, say = np.arange(1.0, K + 1), ("ms", "logits", classes)
+    mixture = Mixture(np.array([0.2, 0.9]), 0.5, 1, Entropy(classes))
     for rule in (MaxProb(), Margin(), Entropy(classes), Patience(), Vote()):
-        yield Policy(rule, [0.6, 0.5], costs, "ms", "logits", classes)
-    yield Policy(
-        Margin(), [0.6, 0.5], costs, "ms", "logits", classes,
-        Mixture(np.array([0.2, 0.9]), 0.5, 1, Entropy(classes)), answer=Temperature([1.0, 1.5, 2.0]),
-    )  # fmt: skip
+        yield Policy(rule, [0.6, 0.5], costs, *say)
+    yield Policy(Margin(), [0.6, 0.5], costs, *say, mixture, answer=Temperature([1.0, 1.5, 2.0]))
+    for kept in ((0, 2), (1, 2), (0, 1)):
+        mixture = Mixture(np.array([1.0]), 0.5, 3, Patience())
+        yield Policy(MaxProb(), [0.6], [1, 2], *say, mixture, kept=kept, model_exits=K)
 
 
 @pytest.mark.parametrize("classes", [1, 3, 33, 129])
@@ -106,17 +102,18 @@ def _policies(classes):
 def test_step_batch_and_survivors_agree_to_the_last_bit(classes, dtype):
     logits = _cases(classes, dtype)
     for policy in _policies(classes):
-        trace = policy.trace(logits)
+        trace = policy.trace([logits[:, k] if k in policy.path else None for k in range(K)])
+        np.testing.assert_array_equal(policy.decide(logits).exit, trace.exit)
         alive, state = np.arange(len(logits)), policy.start(np.arange(len(logits)))
         singles = [policy.start(row) for row in alive]
-        for k in policy.path:
+        for at, k in enumerate(policy.path):
             many = policy.step(k, logits[alive, k], state)
             ones = [policy.step(k, logits[row, k], singles[row]) for row in alive]
-            _same(many.score, trace.scores[alive, k])
-            _same([one.score for one in ones], many.score)
-            _same([one.confidence for one in ones], many.confidence)
+            _same(many.score, trace.scores[alive, at])
+            _same(many.prediction, trace.predictions[alive, at])
+            for name in ("score", "confidence", "exit"):
+                _same([getattr(one, name) for one in ones], getattr(many, name))
             _same(np.reshape([one.answer for one in ones], (-1, classes)), many.answer)
-            assert [one.exit for one in ones] == many.exit.tolist()
             assert [one.prediction for one in ones] == many.prediction.tolist()
             np.testing.assert_array_equal(trace.exit[alive] == k, many.exit)
             state.keep(~many.exit)
@@ -133,42 +130,59 @@ def test_tensors_give_the_bits_of_arrays(kind):
         logits /= logits.sum(axis=2, keepdims=True)
     policy = Policy(Entropy(33), [0.6, 0.5], [1.0, 2.0, 3.0], "ms", kind, 33)
     for row in logits:
-        for turn in (torch.from_numpy(row), torch.from_numpy(row).double()):
+        tensor = torch.from_numpy(row).requires_grad_()
+        for turn in (tensor, tensor[:, None], tensor.double()):
             ours, theirs = policy.start(), policy.start()
             for k in policy.path:
                 a, b = policy.step(k, row[k], ours), policy.step(k, turn[k], theirs)
                 _same(a.answer, b.answer)
-                assert (a.exit, a.prediction, a.score, a.confidence) == (
-                    b.exit, b.prediction, b.score, b.confidence,
-                )  # fmt: skip
+                assert replace(a, _logits=None) == replace(b, _logits=None)
+        half = policy.step(0, tensor[0].bfloat16(), policy.start())
+        assert half == policy.step(0, tensor[0].bfloat16().float(), policy.start())
+
+
+LAST = [-np.inf] * 2
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("answer", [None, Temperature([1.0, 1.0, 1.0])])
-def test_rows_without_a_finite_largest_are_named(rows, wrong, answer):
+@pytest.mark.parametrize(
+    ("kind", "row", "says"),
+    [("logits", [*LAST, x], f"Got {x} in row ROW") for x in (np.nan, np.inf, -np.inf)]
+    + [("logits T", [*LAST, x], f"Got {x} in row ROW") for x in (np.nan, np.inf, -np.inf)]
+    + [
+        ("probabilities", row, "")
+        for row in ([np.nan, 1, 0], [np.inf, *LAST], [np.inf, 0, 0], [-0.1, 1.1, 0], [0.4, 0.5, 0])
+    ],
+)
+def test_rows_that_are_no_outputs_are_named(rows, kind, row, says):
     """And nothing else is heard of them: no warning of numpy."""
-    more = {} if answer is None else {"answer": answer}
-    policy = Policy(MaxProb(), [0.5, 0.5], [1.0, 2.0, 3.0], "ms", "logits", 4, **more)
-    logits = np.zeros((rows, 4), dtype=np.float32)
-    logits[-1, :] = -np.inf
-    logits[-1, 2] = wrong
-    with warnings.catch_warnings():
+    more = {"answer": Temperature([1.0, 1.0])} if kind == "logits T" else {}
+    policy = Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", kind.split()[0], 3, **more)
+    given = np.array([[0.5, 0.5, 0]] * (rows - 1) + [row], dtype=np.float32)
+    words = "'output of exit 0' must.*" + says.replace("ROW", str(rows - 1))
+    with warnings.catch_warnings(), pytest.raises(InputError, match=words):
         warnings.simplefilter("error")
-        with pytest.raises(InputError, match=f"'output of exit 0'.*Got {wrong} in row {rows - 1}"):
-            policy.step(0, logits, policy.start(np.arange(rows)))
+        policy.step(0, given, policy.start(np.arange(rows)))
 
 
 @pytest.mark.parametrize(
-    "row", [[np.nan, 1.0], [np.inf, -np.inf], [np.inf, 0.0], [-0.1, 1.1], [0.4, 0.5]]
-)
-def test_rows_that_are_no_probabilities_are_named(row):
-    policy = Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "probabilities", 2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for rows in (row, [[0.5, 0.5], row]):
-            with pytest.raises(InputError, match="'output of exit 0' must"):
-                policy.step(0, rows, policy.start(0 if np.ndim(rows) == 1 else [0, 1]))
+    ("change", "says"),
+    [
+        (lambda z: np.where(np.arange(10)[:, None, None] == 3, np.nan, z), "output of exit 0.*row 3"),
+        (lambda z: z[:, :2], r"outputs.*\(N, 3, 6\).*\(10, 2, 6\)"),
+        (lambda z: z[:, :, :5], r"output of exit 0.*\(n, 6\)"), (lambda z: z.astype(str), "output of exit 0.*dtype"),
+        (lambda z: list(z.swapaxes(0, 1)[:2]), "2 entries"), (lambda z: {"prediction": z}, "one entry per exit"),
+        (lambda z: [z[:, 0], z[:9, 1], z[:, 2]], "output of exit 1' must be 10 rows, as exit 0 has"),
+    ],
+)  # fmt: skip
+def test_outputs_that_cannot_be_are_named(change, says):
+    policy = Policy(Patience(), [1, 1], [1.0, 2.0, 3.0], "ms", "logits", 6)
+    logits = np.random.default_rng(0).normal(size=(10, 3, 6))
+    policy.decide(logits)
+    with pytest.raises(InputError, match=says):
+        policy.decide(change(logits))
+    with pytest.raises(InputError, match="'k' must be the next exit, 0"):
+        policy.step(1, logits[0, 1], policy.start())
 
 
 def test_the_last_exit_always_stops_and_nothing_is_left_of_none():
@@ -185,11 +199,8 @@ def test_the_last_exit_always_stops_and_nothing_is_left_of_none():
 
 @pytest.mark.parametrize("wrong", [1.7, 2**63, 10**400, "a", [0.5], [[1]], True])
 def test_numbers_of_samples_are_whole(wrong):
-    from policyopt.runtime._scores import MaxProb
-
     policy = Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "logits", 2)
-    with pytest.raises(InputError, match="'samples' must be"):
-        policy.start(wrong)
-    with pytest.raises(InputError, match="'samples' must be"):
-        policy.decide(np.zeros((1, 2, 2)), samples=wrong)
+    for call in (lambda: policy.start(wrong), lambda: policy.decide(np.zeros((1, 2, 2)), wrong)):
+        with pytest.raises(InputError, match="'samples' must be"):
+            call()
     assert policy.start(np.uint8(3)).position == 0

@@ -17,8 +17,8 @@ from policyopt._replay import replay
 from policyopt._tiers.choose import make_plan
 from policyopt._tiers.plans import outcome, plan_table, references, summary
 from policyopt._tiers.search import Goal, Grid, Limit, axis, search
-from policyopt.runtime._decision import ALWAYS, NEVER
 from policyopt.runtime._errors import BudgetError, InputError
+from policyopt.runtime._policy import ALWAYS, NEVER
 
 
 def sure_of(table):

@@ -26,8 +26,8 @@ from typing import Any
 from .._bandits.base import Steering, setting
 from .._bandits.saved_state import check_fields, refused
 from .._checks import check_positive, check_share, check_whole
-from .._decision import ALWAYS, NEVER
 from .._errors import input_error
+from .._policy import ALWAYS, NEVER
 from .._typing import Floats
 from .family import MAKES_ONE, PolicyFamily
 

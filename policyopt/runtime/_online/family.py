@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._decision import first_exit
 from .._errors import input_error
 from .._parameters import numbers
-from .._policy import Policy
+from .._policy import Policy, first_exit
 from .._typing import Floats
 
 #: What to call for a family whose ends leave always and never.

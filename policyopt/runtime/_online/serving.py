@@ -10,16 +10,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .._artifact import from_dict, to_dict
 from .._bandits import BANDITS, Bandit, make_bandit
 from .._bandits.saved_state import check_fields, refused
 from .._checks import check_seed, check_type, check_whole
-from .._decision import Decision, State
 from .._errors import InputError, input_error
 from .._experts import policy_of
 from .._files import write_file
 from .._forks import Line, parted, tell_of_forks
-from .._policy import Policy
+from .._policy import Decision, Policy, State, from_dict, to_dict
 from .._strict_json import digest_of, parse, read_plain, to_text
 from .controller import Controller
 from .family import MAKES_ONE, PolicyFamily

@@ -85,17 +85,14 @@ def when_registered(call: Callable[[type[ScoreRule]], None]) -> None:
 
 def check_name(name: Any, owner: type, there: type | None, what: str) -> str:
     """Return a name that a class may have; one that was defined again (a notebook's cell) may have its own."""
+    said = f"name of the {what}"
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _RESERVED:
         field = "name" if what == "score" else "label"
         step = f'E.g. {field} = "my_{what}" in class {owner.__name__}.'
-        raise input_error(
-            f"name of the {what}", "small letters, digits and underscores", name, step
-        )
+        raise input_error(said, "small letters, digits and underscores", name, step)
     if there and (there.__module__, there.__qualname__) != (owner.__module__, owner.__qualname__):
-        step = "Choose another name."
-        raise input_error(
-            f"name of the {what}", "one that no other has", f"{name}, which is taken", step
-        )
+        taken = f"{name}, which is taken"
+        raise input_error(said, "one that no other has", taken, "Choose another name.")
     return name
 
 
@@ -123,9 +120,8 @@ def load_plugins(group: str) -> None:
         try:
             point.load()
         except Exception as error:  # another's package: whatever it raises
-            broken.append(
-                f"'{point.value}' (entry point {point.name} of {group}) cannot be imported: {error}"
-            )
+            what = f"'{point.value}' (entry point {point.name} of {group})"
+            broken.append(f"{what} cannot be imported: {error}")
     if broken:
         _loaded.discard(group)
         raise InputError(f"{'; '.join(broken)}. Mend or remove that package.")
@@ -143,20 +139,11 @@ def make_score(name: str, **params: Any) -> ScoreRule:
 
 
 def make_rule(name: str, params: Mapping[str, Any]) -> ScoreRule:
-    """Build a rule from its name and parameters, as an artifact holds them.
-
-    Examples
-    --------
-    >>> make_rule("entropy", {"classes": 10})
-    Entropy(classes=10)
-    """
+    """Build a rule from its name and parameters, as an artifact holds them."""
     if isinstance(name, str) and name not in RULES:
         load_plugins("policyopt.scores")
-    step = (
-        "If it is your own, register it first: import the module that has @policyopt.register_score "
-        "(command line: --plugin FILE_OR_MODULE)."
-    )
-    return make(RULES, "score", name, params, step)
+    step = "import the module that has @policyopt.register_score (command line: --plugin FILE_OR_MODULE)."
+    return make(RULES, "score", name, params, f"If it is your own, register it first: {step}")
 
 
 __all__ = [

@@ -11,10 +11,8 @@ import numpy.typing as npt
 from .._errors import input_error
 from .._outputs import ExitOutput
 from .._parameters import Rule
-from .._typing import Floats
+from .._typing import Floats, State
 
-#: Arrays with the samples on their first axis, so that survivors can be picked by index.
-State = tuple[npt.NDArray[Any], ...]
 #: What a score may declare: see `ExitOutput`.
 COLUMNS = frozenset({"margin", "entropy", "log_prob", "features"})
 
@@ -61,30 +59,36 @@ class ScoreRule(Rule, ABC):
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
         """Return the state before exit 0, for samples numbered `samples`, (n,)."""
-        del samples
         return ()
 
     def operations(self, k: int, classes: int) -> float:
         """Return the multiply-adds that the score spends at exit k, beyond softmax and entropy."""
-        del k, classes
         return 0.0
 
 
 def score_table(
     rule: ScoreRule, outputs: list[ExitOutput], samples: npt.NDArray[np.int64] | None = None
 ) -> Floats:
-    """Score all K exits of n samples (numbered 0..n-1 unless said), (n, K), as serving would.
-
-    Examples
-    --------
-    >>> from policyopt.runtime._outputs import reduce_record
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> score_table(MaxProb(), [reduce_record([1], [0.6]), reduce_record([1], [0.9])])
-    array([[0.6, 0.9]])
-    """
+    """Score all K exits of n samples (numbered 0..n-1 unless said), (n, K), as serving would."""
     n = len(outputs[0])
     state = rule.start(np.arange(n) if samples is None else samples)
+    _check(rule, "start", (np.zeros(n), state), n, "")
     table = np.empty((n, len(outputs)), order="F")  # solvers read it exit by exit
     for k, output in enumerate(outputs):
-        table[:, k], state = rule.score(k, output.shown_to(rule.needs), state)
+        found = rule.score(k, output.shown_to(rule.needs), state)
+        _check(rule, "score", found, n, f"an array of {n} scores, and ")
+        table[:, k], state = found
     return table
+
+
+def _check(rule: ScoreRule, method: str, found: Any, n: int, scores: str) -> None:
+    """Refuse what a rule of somebody's own gives unless it is scores (n,) and a state of n samples."""
+    pair = isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (tuple, list))
+    parts: list[Any] = [found[0], *found[1]] if pair else [found]
+    rows = [isinstance(part, np.ndarray) and part.shape[:1] == (n,) for part in parts]
+    if pair and all(rows) and parts[0].ndim == 1 and parts[0].dtype.kind in "biuf":
+        return
+    got = [f"{p.dtype} {p.shape}" if isinstance(p, np.ndarray) else type(p).__name__ for p in parts]
+    step = "E.g. return output.confidence, state; what it keeps has the samples on the first axis."
+    allowed = f"{scores}a state: a tuple of arrays, each of {n} rows"
+    raise input_error(f"what {type(rule).__name__}.{method} returns", allowed, ", ".join(got), step)

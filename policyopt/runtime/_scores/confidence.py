@@ -21,7 +21,6 @@ class MaxProb(ScoreRule):
     name = "max_prob"
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the confidence at exit k."""
         return output.confidence, state
 
 
@@ -32,7 +31,6 @@ class Margin(ScoreRule):
     needs = frozenset({"margin"})
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the margin at exit k."""
         return output.margin, state
 
 
@@ -48,15 +46,12 @@ class Entropy(ScoreRule):
     classes: int
 
     def check(self, exits: int, classes: int) -> None:
-        """Refuse another number of classes than the policy's."""
         super().check(exits, classes)
         if self.classes != classes:
-            raise input_error(
-                "classes of the score", f"the policy's: {classes}", self.classes, "Fit again."
-            )
+            allowed = f"the policy's: {classes}"
+            raise input_error("classes of the score", allowed, self.classes, "Fit again.")
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the normalised certainty at exit k."""
         return 1.0 - output.entropy / np.log(max(self.classes, 2)), state
 
 
@@ -73,7 +68,6 @@ class ClassOffset(ScoreRule):
     other: float
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the confidence at exit k, less its class's offset."""
         known = (output.prediction >= 0) & (output.prediction < len(self.offset))
         offset = np.where(
             known, lookup(self.offset, np.where(known, output.prediction, 0)), self.other
@@ -81,7 +75,6 @@ class ClassOffset(ScoreRule):
         return output.confidence - offset, state
 
     def operations(self, k: int, classes: int) -> float:
-        """Return one: the difference."""
         return 1.0
 
 
@@ -103,7 +96,6 @@ class Window(ScoreRule):
         return np.abs(output.confidence - self.middle[k]), state
 
     def operations(self, k: int, classes: int) -> float:
-        """One subtraction."""
         return 1.0
 
 
@@ -113,7 +105,6 @@ class Constant(ScoreRule):
     name = "constant"
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return zeros."""
         return np.zeros(len(output)), state
 
 
@@ -124,7 +115,6 @@ class Random(ScoreRule):
     seed: int
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
-        """Keep the samples' numbers."""
         return (samples,)
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:

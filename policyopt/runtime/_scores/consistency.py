@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,19 +24,17 @@ class Patience(ScoreRule):
     name = "patience"
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
-        """Start with no earlier prediction and a counter of 0."""
         n = len(samples)
         return np.full(n, -1, dtype=np.int32), np.zeros(n)
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the counter after exit k."""
         before, counter = state
         agrees = (output.prediction == before) & (output.prediction >= 0)
         counter = np.where(agrees, counter + 1.0, 0.0)
         return counter, (output.prediction, counter)
 
 
-class BEEM(ScoreRule):
+class BEEM(Patience):
     """``S_k = S_{k-1} + w_k C_k`` where exit k predicts as exit k-1 did, else ``w_k C_k``.
 
     Bajpai & Hanawal, BEEM, ICLR 2025, arXiv:2502.00745. C_k is the largest probability. An exit without
@@ -47,20 +44,13 @@ class BEEM(ScoreRule):
     name = "beem"
     weights: Any = array("K", least=0)
 
-    def start(self, samples: npt.NDArray[np.int64]) -> State:
-        """Start with no earlier prediction and nothing gathered."""
-        n = len(samples)
-        return np.full(n, -1, dtype=np.int32), np.zeros(n)
-
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return what the exits that agree have gathered, up to exit k."""
         before, gathered = state
         agrees = (output.prediction == before) & (output.prediction >= 0)
         gathered = np.where(agrees, gathered, 0.0) + self.weights[k] * output.confidence
         return gathered, (output.prediction, gathered)
 
     def operations(self, k: int, classes: int) -> float:
-        """One multiply-add."""
         return 1.0
 
 
@@ -73,11 +63,9 @@ class Vote(ScoreRule):
     name = "vote"
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
-        """Start with no votes, (n, 0)."""
         return (np.empty((len(samples), 0), dtype=np.int32),)
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Add exit k's vote and return the share of the leading class."""
         votes = np.concatenate([state[0], output.prediction[:, None]], axis=1)
         return _same(votes).sum(axis=1).max(axis=1) / (k + 1), (votes,)
 
@@ -97,7 +85,6 @@ class Agreement(ScoreRule):
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """Probabilities of a class that others voted for, where they are asked for."""
         return frozenset({"log_prob"}) if self.soft else frozenset()
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
@@ -130,7 +117,6 @@ class Agreement(ScoreRule):
         return agreement, self.start(np.zeros(n, dtype=np.int64))
 
     def operations(self, k: int, classes: int) -> float:
-        """Logarithms of all probabilities, where they are read."""
         return float(classes) if self.soft else 0.0
 
 
@@ -139,37 +125,30 @@ def _same(votes: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
     return (votes[:, :, None] == votes[:, None, :]) & (votes >= 0)[:, :, None]
 
 
-def _cross(p: Floats, log_q: Floats) -> Floats:
-    """Cross-entropy ``-sum p log q``."""
-    return -(p * log_q).sum(axis=1)
-
-
 def _kl(p: Floats, log_p: Floats, log_q: Floats) -> Floats:
     return (p * (log_p - log_q)).sum(axis=1)
 
 
-def _js(p: Floats, log_p: Floats, q: Floats, log_q: Floats) -> Floats:
-    middle = np.log((p + q) / 2)
-    return (_kl(p, log_p, middle) + _kl(q, log_q, middle)) / 2
+def _cross(p: Floats, log_p: Floats, log_q: Floats) -> Floats:
+    return -(p * log_q).sum(axis=1)
 
 
-def _jskd(p: Floats, log_p: Floats, q: Floats, log_q: Floats) -> Floats:
-    middle = np.log((p + q) / 2)
-    return (_cross(p, middle) + _cross(q, middle)) / 2
+#: From the earlier exit's distribution p and the later one's q to how far they are apart: one way, the
+#: other, both, and from their middle. Of the Kullback-Leibler divergence, and of the cross-entropy, which
+#: tells besides how undecided the exits are.
+MEASURES = {"kl": _kl, "rekl": _kl, "bikl": _kl, "js": _kl,
+            "kd": _cross, "rekd": _cross, "bikd": _cross, "jskd": _cross}  # fmt: skip
 
 
-#: From the earlier exit's distribution p and the later one's q to how far they are apart. The
-#: second four are cross-entropies: divergences, and how undecided the exits are besides.
-MEASURES: dict[str, Callable[[Floats, Floats, Floats, Floats], Floats]] = {
-    "kl": lambda p, log_p, q, log_q: _kl(p, log_p, log_q),
-    "rekl": lambda p, log_p, q, log_q: _kl(q, log_q, log_p),
-    "bikl": lambda p, log_p, q, log_q: _kl(p, log_p, log_q) + _kl(q, log_q, log_p),
-    "js": _js,
-    "kd": lambda p, log_p, q, log_q: _cross(p, log_q),
-    "rekd": lambda p, log_p, q, log_q: _cross(q, log_p),
-    "bikd": lambda p, log_p, q, log_q: _cross(p, log_q) + _cross(q, log_p),
-    "jskd": _jskd,
-}
+def _apart(measure: str, p: Floats, log_p: Floats, q: Floats, log_q: Floats) -> Floats:
+    far = MEASURES[measure]
+    if measure.startswith("js"):
+        middle = np.log((p + q) / 2)
+        return (far(p, log_p, middle) + far(q, log_q, middle)) / 2
+    if measure.startswith("re"):
+        return far(q, log_q, log_p)
+    there = far(p, log_p, log_q)
+    return there + far(q, log_q, log_p) if measure.startswith("bi") else there
 
 
 class Similarity(ScoreRule):
@@ -190,14 +169,13 @@ class Similarity(ScoreRule):
         return np.empty((len(samples), 0)), np.empty((len(samples), 0))
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the similarity after exit k."""
         before, distances = state
         log_q = log_probabilities(output)
         if k == 0:
             return np.zeros(len(output)), (log_q, distances)
         p, q = np.exp(before), np.exp(log_q)
         # Rounding may leave a hair below 0, where both are the same.
-        far = np.maximum(MEASURES[self.measure](p, before, q, log_q), 0.0)
+        far = np.maximum(_apart(self.measure, p, before, q, log_q), 0.0)
         distances = np.concatenate([distances, far[:, None]], axis=1)[:, -self.patience :]
         if k < self.patience:
             return np.zeros(len(output)), (log_q, distances)
@@ -232,7 +210,6 @@ class DDA(ScoreRule):
         return np.empty((len(samples), 0)), np.empty((len(samples), 0))
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Add exit k's prediction to the mean and return how near the exits are to it."""
         p = np.exp(log_probabilities(output))
         unit = p / _length(p)[:, None]
         total, units = (p, unit) if k == 0 else (state[0] + p, state[1] + unit)
@@ -244,7 +221,6 @@ class DDA(ScoreRule):
         return score, (total, units)
 
     def operations(self, k: int, classes: int) -> float:
-        """Exponentials, two lengths, two sums and a product over classes."""
         return 8.0 * classes
 
 

@@ -32,11 +32,9 @@ class EENet(ScoreRule):
     utility: Any = array("H", each="K")
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
-        """Start with no votes and no utilities."""
         return (*Vote().start(samples), np.empty((len(samples), 0)))
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the utility at exit k, in (0, 1)."""
         votes, past = state
         x, votes = eenet_inputs(k, output, votes)
         hidden = row_product(np.concatenate([x, past], axis=1), self.shared[k])
@@ -45,17 +43,13 @@ class EENet(ScoreRule):
         return utility, (votes, np.concatenate([past, utility[:, None]], axis=1))
 
     def operations(self, k: int, classes: int) -> float:
-        """Return the multiply-adds of (8) and (9) at exit k."""
         return float(self.shared[k].size + self.utility[k].size)
 
 
 def eenet_inputs(
     k: int, output: ExitOutput, votes: npt.NDArray[np.int32]
 ) -> tuple[Floats, npt.NDArray[np.int32]]:
-    """Return ``[p_k, a_max, a_entropy, a_vote]`` of exit k, (n, C + 3), and the votes (n, k + 1) with its own.
-
-    Equations (5)-(7); `votes` (n, k) are the predictions of earlier exits.
-    """
+    """Return ``[p_k, a_max, a_entropy, a_vote]``, (5)-(7), of exit k, (n, C + 3), and the votes so far, (n, k + 1)."""
     assert output.log_prob is not None  # the rule's `needs` sees to it
     certainty, _ = Entropy(output.log_prob.shape[1]).score(k, output, ())
     vote, (votes,) = Vote().score(k, output, (votes,))
@@ -76,18 +70,15 @@ class EENetReleased(ScoreRule):
     weights: Any = array("C+2+k", each="K")
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
-        """Start with no earlier scores."""
         return (np.empty((len(samples), 0)),)
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the linear score at exit k, unbounded."""
         (past,) = state
         x = np.concatenate([released_inputs(k, output), past], axis=1)
         score = row_product(x, self.weights[k][None])[:, 0]
         return score, (np.concatenate([past, np.clip(score, 0.0, 1.0)[:, None]], axis=1),)
 
     def operations(self, k: int, classes: int) -> float:
-        """Return the multiply-adds of the product at exit k."""
         return float(self.weights[k].size)
 
 

@@ -59,19 +59,14 @@ class Distribution(History):
     products = 5
 
     def start(self, samples: int) -> State:
-        """No log-probabilities and predictions yet; the number of classes shows at exit 0."""
         return np.empty((samples, 0, 0), dtype=np.float32), np.empty((samples, 0), dtype=np.int32)
 
     def step(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the nine features."""
         log_prob = output.log_prob
         assert log_prob is not None  # the policy refuses records for rules that need it
-        first = np.maximum(output.top_prob[:, 0], _TINY)
-        second = (
-            np.maximum(output.top_prob[:, 1], _TINY)
-            if output.top_prob.shape[1] > 1
-            else np.full(len(first), _TINY)
-        )
+        first, second = np.maximum(output.top_prob[:, 0], _TINY), np.full(len(output), _TINY)
+        if output.top_prob.shape[1] > 1:
+            second = np.maximum(output.top_prob[:, 1], _TINY)
         columns = [
             np.log(first / second),
             first - second,
@@ -113,11 +108,9 @@ class Record(History):
     products = 0
 
     def start(self, samples: int) -> State:
-        """No predictions and confidences yet."""
         return np.empty((samples, 0), dtype=np.int32), np.empty((samples, 0))
 
     def step(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the seven features."""
         predictions, confidences = state
         sure = output.confidence
         columns = [_log_odds(sure), sure, -np.log(np.clip(1.0 - sure, _EDGE, 1.0))]
@@ -149,31 +142,13 @@ def _log_odds(p: Floats) -> Floats:
 
 
 def basis_size(name: str) -> int:
-    """Return M, the number of basis columns of a set of features.
-
-    Examples
-    --------
-    >>> basis_size("distribution"), basis_size("record")
-    (28, 7)
-    """
+    """Return M, the number of basis columns of a set of features."""
     history = FEATURES[name]
     return history.width * (1 + history.squares) + history.products * (history.products - 1) // 2
 
 
 def basis(values: Floats, center: Floats, scale: Floats, name: str) -> Floats:
-    """Return the basis columns of some features.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n, F)
-    center, scale : ndarray of shape (F,)
-    name : {"distribution", "record"}
-
-    Returns
-    -------
-    ndarray of shape (n, M), float64
-        Standardised features, then their squares, then the products of the first few.
-    """
+    """Return standardised features (n, F), their squares and products of the first few, (n, M); center, scale (F,)."""
     history = FEATURES[name]
     unit = np.clip((values - center) / scale, -CLIP, CLIP)
     columns = [unit]
@@ -197,12 +172,20 @@ class HistoryRule(ScoreRule):
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """Columns read beyond prediction and confidence."""
         return FEATURES[self.features].needs
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
-        """Start without history."""
         return FEATURES[self.features].start(len(samples))
+
+    @property
+    @abstractmethod
+    def products(self) -> float:
+        """Products of the basis and weights of one exit but the last."""
+
+    def operations(self, k: int, classes: int) -> float:
+        """Weights and products of the basis; logarithms of all probabilities, where they are read."""
+        logs = float(classes) if "log_prob" in self.needs else 0.0
+        return logs if k == len(self.center) else logs + self.products
 
     def look(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         """Return the basis of the features at exit k, (n, M), and the new state."""
@@ -213,9 +196,8 @@ class HistoryRule(ScoreRule):
 def _wide(name: str, rule: HistoryRule, width: int) -> None:
     came = getattr(rule, name).shape[-1]
     if came != width:
-        raise input_error(
-            f"{name} of score {rule.name}", f"{width} numbers per exit", came, "Fit it again."
-        )
+        allowed = f"{width} numbers per exit"
+        raise input_error(f"{name} of score {rule.name}", allowed, came, "Fit it again.")
 
 
 class Advantage(HistoryRule):
@@ -241,10 +223,9 @@ class Advantage(HistoryRule):
         columns, state = self.look(k, output, state)
         return row_product(columns, self.weights[k][None])[:, 0] + self.offset[k], state
 
-    def operations(self, k: int, classes: int) -> float:
-        """Weights and products of the basis; logarithms of all probabilities, where they are read."""
-        logs = float(classes) if "log_prob" in self.needs else 0.0
-        return logs if k == len(self.offset) else logs + 2.0 * self.weights.shape[1]
+    @property
+    def products(self) -> float:
+        return 2.0 * self.weights.shape[1]
 
 
 class Logistic(Advantage):
@@ -253,7 +234,6 @@ class Logistic(Advantage):
     name = "logistic"
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the probability at exit k."""
         if k == len(self.offset):
             return np.ones(len(output)), state
         value, state = super().score(k, output, state)
@@ -272,11 +252,9 @@ class Halting(Advantage):
     eps: float = number(least=0, below=1, default=0.01)
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
-        """Start without history, and with nothing gathered."""
         return (np.zeros(len(samples)), *super().start(samples))
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return what the halting scores have gathered up to exit k, less the target."""
         if k == len(self.offset):
             return np.full(len(output), self.eps), state
         value, history = super().score(k, output, state[1:])
@@ -325,12 +303,9 @@ class Network(HistoryRule):
             x = row_product(x, _of(weight, k)) + _of(bias, k)
         return x[:, 0], state
 
-    def operations(self, k: int, classes: int) -> float:
-        """Weights of all layers and products of the basis; logarithms, where they are read."""
-        logs = float(classes) if "log_prob" in self.needs else 0.0
-        if k == len(self.center):
-            return logs
-        return logs + basis_size(self.features) + sum(float(w[0].size) for w in self.weights)
+    @property
+    def products(self) -> float:
+        return basis_size(self.features) + sum(float(w[0].size) for w in self.weights)
 
 
 def _of(array: Floats, k: int) -> Floats:

@@ -1,11 +1,8 @@
-"""Scores of the distances from a sample to points that stand for classes.
-
-Each row is measured by itself, its squares added in the order of the coordinates, so that a single step
-and a batch give the same bits (`policyopt.runtime._arithmetic`).
-"""
+"""Scores of the distances from a sample to points that stand for classes."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import cached_property
 from typing import Any
 
@@ -23,10 +20,7 @@ _BLOCK = 1 << 15  # numbers held at a time: they stay in the processor's cache
 
 
 def vectors(output: ExitOutput, space: str) -> Floats:
-    """Return the vectors whose distances are measured, (n, D); a class that cannot be lies at -30, not -inf.
-
-    Logits as the exit (or its answer rule) gives them; of probabilities their logarithms.
-    """
+    """Return what is measured, (n, D): features, or logits (of probabilities logarithms), impossible classes at -30."""
     if space == "features":
         assert output.features is not None  # the policy asks for what its score needs
         return output.features.astype(np.float64)
@@ -51,19 +45,15 @@ class PrototypeRule(ScoreRule):
         super().__post_init__()
         for k, owner in enumerate(self.owner):
             if not len(owner) or (np.diff(owner) < 0).any() or owner[-1] >= self.classes:
-                raise input_error(
-                    f"owner of the score at exit {k}",
-                    f"one class of {self.classes} per point, not falling", owner.tolist()[:20],
-                    "Fit it again.",
-                )  # fmt: skip
+                allowed = f"one class of {self.classes} per point, not falling"
+                got, step = owner.tolist()[:20], "Fit it again."
+                raise input_error(f"owner of the score at exit {k}", allowed, got, step)
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """Columns read beyond prediction and confidence."""
         return frozenset({"features" if self.space == "features" else "log_prob"})
 
     def check(self, exits: int, classes: int) -> None:
-        """Refuse parameters of another number of exits or classes."""
         super().check(exits, classes)
         if classes and self.classes != classes:
             raise input_error("score", f"made for {classes} classes", self.classes, "Fit it again.")
@@ -79,10 +69,9 @@ class PrototypeRule(ScoreRule):
         rows = vectors(output, self.space)
         width = (self.points if self.projection is None else self.projection)[k].shape[1]
         if rows.shape[1] != width:
-            raise input_error(
-                f"{self.space} of exit {k}", f"{width} numbers per sample, as in the fit",
-                rows.shape[1], "The policy belongs to another model.",
-            )  # fmt: skip
+            allowed = f"{width} numbers per sample, as in the fit"
+            step = "The policy belongs to another model."
+            raise input_error(f"{self.space} of exit {k}", allowed, rows.shape[1], step)
         if self.projection is not None:
             rows = row_product(rows, self.projection[k])
         first = self._groups[k][1]
@@ -94,14 +83,20 @@ class PrototypeRule(ScoreRule):
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def own_and_other(self, k: int, output: ExitOutput) -> tuple[Floats, Floats]:
-        """Return the distances to the predicted class and to the nearest other, (n,) each.
-
-        A class without points is infinitely far; so is that of a sample without an answer.
-        """
+        """Return the distances to the predicted class and the nearest other, (n,); infinite where it has no points."""
         near, which = self.class_distances(k, output), self._groups[k][0]
         mine = which == output.prediction[:, None]
         own = np.where(mine, near, np.inf).min(axis=1)
         return own, np.where(mine, np.inf, near).min(axis=1)
+
+    @abstractmethod
+    def certainty(self, k: int, output: ExitOutput) -> Floats:
+        """Return the scores (n,) of an exit that has points."""
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        """Return the certainty at exit k; the last exit, which always stops, scores 1."""
+        last = k == len(self.points)
+        return (np.ones(len(output)) if last else self.certainty(k, output)), state
 
     def operations(self, k: int, classes: int) -> float:
         """Return a difference and a product per number stored; the projection; the logits."""
@@ -126,18 +121,14 @@ class E2CM(PrototypeRule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if any((np.diff(owner) == 0).any() for owner in self.owner):
-            raise input_error(
-                "owner of the score", "one point per class", "several", "Fit it again."
-            )
+            what = "owner of the score"
+            raise input_error(what, "one point per class", "several", "Fit it again.")
 
-    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the largest pseudo-probability at exit k."""
-        if k == len(self.points):
-            return np.ones(len(output)), state
+    def certainty(self, k: int, output: ExitOutput) -> Floats:
         near = self.class_distances(k, output) / self.norm[k]
         # The largest of a softmax is 1 / sum(exp(z - max z)).
         near -= near.min(axis=1)[:, None]
-        return 1.0 / np.exp(-near).sum(axis=1), state
+        return 1.0 / np.exp(-near).sum(axis=1)
 
 
 class DE3BERT(PrototypeRule):
@@ -156,29 +147,19 @@ class DE3BERT(PrototypeRule):
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """Columns read beyond prediction and confidence."""
         return super().needs | {"entropy"}
 
-    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the certainty at exit k."""
-        if k == len(self.points):
-            return np.ones(len(output)), state
+    def certainty(self, k: int, output: ExitOutput) -> Floats:
         ratio = distance_ratio(*self.own_and_other(k, output))
         doubt = np.clip(output.entropy / np.log(max(self.classes, 2)), 0.0, 1.0)
         # Multiplied through, so that a ratio or an entropy of 0 divides nothing.
         below = self.weight * doubt + ratio
         product = (self.weight + 1.0) * ratio * doubt
-        return 1.0 - product / np.where(below > 0, below, 1.0), state
+        return 1.0 - product / np.where(below > 0, below, 1.0)
 
 
 def distance_ratio(own: Floats, other: Floats) -> Floats:
-    """Return ``(1 + (own - other) / max(own, other)) / 2``, (n,): 1/2 where both are 0 or both infinite.
-
-    Examples
-    --------
-    >>> distance_ratio(np.array([1.0, 2.0, 3.0, 0.0]), np.array([4.0, 2.0, 0.0, 0.0]))
-    array([0.125, 0.5  , 1.   , 0.5  ])
-    """
+    """Return ``(1 + (own - other) / max(own, other)) / 2``, (n,): 1/2 where both are 0 or both infinite."""
     with np.errstate(invalid="ignore"):
         nearer = np.where(own == other, 1.0, np.minimum(own, other) / np.maximum(own, other))
     return np.where(own <= other, 0.5 * nearer, 1.0 - 0.5 * nearer)
@@ -195,13 +176,10 @@ class TrustScore(PrototypeRule):
 
     name = "trust_score"
 
-    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the bounded trust score at exit k."""
-        if k == len(self.points):
-            return np.ones(len(output)), state
+    def certainty(self, k: int, output: ExitOutput) -> Floats:
         own, other = self.own_and_other(k, output)
         with np.errstate(invalid="ignore"):
             share = other / (other + own)
         share[own == other] = 0.5
         share[np.isinf(other) & np.isfinite(own)] = 1.0  # no other class has points
-        return share, state
+        return share
