@@ -18,7 +18,6 @@ from policyopt._online.drift import refit
 from policyopt._online.families import fit_family
 from policyopt._online.simulate import simulate
 from policyopt._table import Tables
-from policyopt._tiers import Goal, Tier, Tiers, certified_plan, make_plan
 from policyopt.runtime._artifact import from_dict
 from policyopt.runtime._checks import MAX_COST, MAX_SEED
 from policyopt.runtime._errors import BudgetError, InputError
@@ -36,8 +35,8 @@ def data():
 def calls(data):
     """Return the calls of the library that take a seed."""
     logits, labels = synthetic.outputs(20, 2, 3)
-    table, tiers = Tables(data).get("fit"), Tiers((Tier("a", 1.0),), (), 1.0)
-    goal = Goal(budget=1.5)
+    table, tiers = Tables(data).get("fit"), po.Tiers((po.Tier("a", 1.0),), (), 1.0)
+    goal = po.Goal(budget=1.5)
     return {
         "from_arrays": lambda s: po.from_arrays(logits, labels, [1, 2], seed=s),
         "fit": lambda s: po.fit(data, 1.5, "max_prob", seed=s),
@@ -46,8 +45,8 @@ def calls(data):
         "ladder": lambda s: fit_family("max_prob", table, 3, seed=s),
         "tune": lambda s: po.tune(data, "max_prob", trials=1, seed=s),
         "simulate": lambda s: simulate(data, rounds=20, repetitions=1, seed=s),
-        "make_plan": lambda s: make_plan(tiers, table, goal, seed=s),
-        "certified_plan": lambda s: certified_plan(tiers, table, goal, 0.9, seed=s),
+        "make_plan": lambda s: po.make_plan(tiers, table, goal, seed=s),
+        "certified_plan": lambda s: po.certified_plan(tiers, table, goal, 0.9, seed=s),
     }
 
 

@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tier_cases
 
 import policyopt as po
+from policyopt import Goal, Limit, Tier, Tiers, certified_plan, make_plan
 from policyopt._methods.registry import make_method
-from policyopt._tiers import Goal, Limit, Tier, Tiers, certified_plan, make_plan
-from policyopt._tiers.certify import mean_high, share_high, share_low
+from policyopt._tiers.choose import mean_high, share_high, share_low
 from policyopt._tiers.plans import outcome, plan_table
 from policyopt.runtime._errors import BudgetError, InputError
 
