@@ -149,9 +149,9 @@ def make_plan(
     ...     rng.normal(size=(400, 2, 3)) + np.array([[2.0], [4.0]]) * np.eye(3)[labels][:, None]
     ... )
     >>> table = po.Tables(po.from_arrays(logits, labels, costs=[1, 4], unit="ms")).get("fit")
-    >>> places = po.Tier("device", ms_per_unit=4.0), po.Tier("cloud", ms_per_unit=0.1)
-    >>> tiers = po.Tiers(places, (po.Link(20.0, round_trip_ms=12.0),), 200.0, (4000.0,))
-    >>> po.make_plan(tiers, table, po.Goal("latency", budget=8.0)).plan.text(["device", "cloud"])
+    >>> places = po.Tier("device", ms_per_unit=8.0), po.Tier("cloud", ms_per_unit=0.1)
+    >>> tiers = po.Tiers(places, (po.Link(200.0, round_trip_ms=12.0),), 200.0, (4000.0,))
+    >>> po.make_plan(tiers, table, po.Goal("latency", budget=10.0)).plan.text(["device", "cloud"])
     'device 0, cloud 1; exits 0 1'
     """
     table, task = known_rows(table), Task(tiers, goal, check_seed(seed))
@@ -211,20 +211,18 @@ class Task:
     def compare(self, table: Table, candidates: Sequence[Candidate], start: int) -> list[Outcome]:
         """Return the outcomes of the candidates from `start` on: fitted on one fold, replayed on the other."""
         fold = folds_of(len(table), 2, self.seed)
+        halves = [table.take(np.flatnonzero(fold == f)) for f in (0, 1)]
         outcomes = []
         for i, (one, by) in list(enumerate(candidates))[start:]:
             report(i, len(candidates), "comparing plans")
-            steps: dict[int, list[Paid]] = {}
-            for f in (0, 1):
-                rest, test = (table.take(np.flatnonzero(rows)) for rows in (fold != f, fold == f))
-                # A method's folds take long: it may report.
-                with progress_callback(None) if by is None else nullcontext():
-                    ladder = self.fits(rest, one, by)
-                for step, fitted in enumerate(ladder):
-                    if fitted is not None:
-                        steps.setdefault(step, []).append(self.outcome(one.plan, fitted, test))
-            for step, parts in steps.items():
-                if len(parts) == 2:
+            # A method's folds take long: it may report.
+            with progress_callback(None) if by is None else nullcontext():
+                ladders = [self.fits(half, one, by) for half in reversed(halves)]
+            for step, pair in enumerate(zip(*ladders, strict=False)):
+                fits = [fitted for fitted in pair if fitted is not None]
+                if len(fits) == 2:
+                    tested = zip(fits, halves, strict=True)
+                    parts = [self.outcome(one.plan, fitted, half) for fitted, half in tested]
                     outcomes.append(self._judged(i, step, parts))
         return outcomes
 
