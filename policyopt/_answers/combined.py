@@ -45,9 +45,8 @@ def fit_combined(
 ) -> Combined:
     """Fit the weights of every exit by likelihood. Shapes: log_prob (N, K, C); labels (N,); keep (K,)."""
     if reading not in READINGS:
-        raise input_error(
-            "answer", f"one of {', '.join(READINGS)}", reading, "E.g. answer=geometric."
-        )
+        allowed = f"one of {', '.join(READINGS)}"
+        raise input_error("answer", allowed, reading, "E.g. answer=geometric.")
     _, exits, classes = log_prob.shape
     # One contiguous array per exit: a step of the search then runs over memory in order.
     peaks = log_prob.max(axis=2, keepdims=True)
@@ -75,14 +74,10 @@ def fit_combined(
 def negative_log_likelihood(
     logs: Sequence[Logs], labels: Labels, weights: Floats, bias: Floats | None = None
 ) -> tuple[float, Floats, Floats]:
-    """Return mean -log P(label), and its gradient in the weights and in the bias.
-
-    Shapes: logs (N, C); labels (N,); weights (J,); bias (C,); returns (J,).
-    """
-    rows = np.arange(len(labels))
-    total = (
-        np.zeros_like(logs[0]) if bias is None else np.tile(bias.astype(np.float32), (len(rows), 1))
-    )
+    """Return mean -log P(label), and its gradient in the weights (J,) and in the bias (C,)."""
+    rows, total = np.arange(len(labels)), np.zeros_like(logs[0])
+    if bias is not None:
+        total += bias.astype(np.float32)
     for weight, log in zip(weights, logs, strict=True):
         total += np.float32(weight) * log
     ones = np.ones(total.shape[1], dtype=np.float32)
@@ -134,10 +129,8 @@ def cross_fit_combined(
             for keep, start in zip((alone, None), whole, strict=True)
         ]
         if held.any():
-            own, combined = (
-                rows_negative_log_likelihood(rule, log_prob[held], labels[held]) for rule in pair
-            )
-            gain[held] = own - combined
+            losses = [rows_negative_log_likelihood(r, log_prob[held], labels[held]) for r in pair]
+            gain[held] = losses[0] - losses[1]
         pairs.append(pair)
     error = gain.std(axis=0) / len(gain) ** 0.5
     keep = (gain.mean(axis=0) > error) & (np.arange(exits) > 0)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from policyopt._answers.calibrators import fit_temperature, fit_vector
 from policyopt._answers.combined import READINGS, cross_fit_combined
-from policyopt._table import ExitStatistics, Table
+from policyopt._table import Table
 from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._outputs import ExitOutput
@@ -44,9 +44,8 @@ def folds_of(rows: int, folds: int, seed: int) -> Ints:
 def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
     """Fit an answer rule on all rows (of very many, a random part), and once per fold on the others."""
     if name not in NAMES:
-        raise input_error(
-            "answer", f"one of {', '.join(NAMES)}", name, "E.g. --set answer=combined."
-        )
+        allowed, step = f"one of {', '.join(NAMES)}", "E.g. --set answer=combined."
+        raise input_error("answer", allowed, name, step)
     count = int(fold.max(initial=0)) + 1
     if name == "plain":
         return CrossFitted(Identity())
@@ -75,7 +74,7 @@ def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
 def observe(
     table: Table, answers: CrossFitted, full: bool = False
 ) -> Iterator[tuple[Ints, list[ExitOutput]]]:
-    """Yield (rows, their reduced answers exit by exit), each row answered by its fold's rule. Shapes: returns (n,)."""
+    """Yield (rows (n,), their reduced answers exit by exit), each row answered by its fold's rule."""
     for part, outputs in table.chunks():
         if answers.fold is None:
             rows = np.arange(part.start, part.stop)
@@ -109,15 +108,12 @@ def answered(table: Table, answers: CrossFitted) -> Table:
         raise InputError(
             f"Split '{table.split}' must have labels. Got rows without. Import with --labels FILE."
         )
-    new = ExitStatistics(
-        np.empty_like(old.top_prob), np.empty_like(old.top_class), np.empty_like(old.entropy),
-        np.empty_like(old.log_sum_exp), None, old.labels,
-    )  # fmt: skip
+    columns = ("top_prob", "top_class", "entropy", "log_sum_exp")
+    made = {name: np.empty_like(getattr(old, name)) for name in columns}
     for rows, seen in observe(table, answers):
         for k, output in enumerate(seen):
-            new.top_prob[rows, k] = output.top_prob
-            new.top_class[rows, k] = output.top_class
-            new.entropy[rows, k] = output.entropy
-            new.log_sum_exp[rows, k] = output.log_sum_exp
+            for name, column in made.items():
+                column[rows, k] = getattr(output, name)
+    new = replace(old, correct=None, **made)
     correct = (new.prediction == old.labels[:, None]) & (old.labels >= 0)[:, None]
     return replace(table, statistics=replace(new, correct=correct))

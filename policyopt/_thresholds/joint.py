@@ -256,7 +256,7 @@ class _Grid:
 
     def _comes(self, cuts: Ints, first: int, k: int) -> Bools:
         """Return which samples, being at exit `first`, come to exit `k`, (N,)."""
-        return (self.ranks[first:k] < cuts[first:k, None]).all(axis=0)
+        return np.logical_and.reduce(self.ranks[first:k] < cuts[first:k, None], axis=0)
 
     def _step_one(self, gains: Floats, cuts: Ints, k: int) -> None:
         """Set cut k to its best, the others held: exact, over all distinct scores."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from policyopt._answers.calibrators import FITS, fit_confidence, fit_platt
+from policyopt._answers.calibrators import FITS, fit_confidence
 from policyopt._thresholds.budget_search import meet_budget
 from policyopt._thresholds.joint import solve_joint
 from policyopt._thresholds.problem import Problem, Solution, between
@@ -106,7 +106,7 @@ def meet_shared(problem: Problem, family: Callable[[float], Floats], budget: flo
 
 def _platt(problem: Problem) -> Callable[[float], Floats]:
     """From the shared probability's logit to thresholds, in closed form."""
-    rule = fit_platt(problem.scores[:, :-1], problem.value[:, :-1])
+    rule = FITS["platt"](problem.scores[:, :-1], problem.value[:, :-1])
     slopes, offsets = rule.slope, rule.offset
 
     def family(logit: float) -> Floats:
