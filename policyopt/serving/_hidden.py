@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._typing import Array, Ints
+from policyopt.runtime._typing import Ints
 
 
 def mapped(hidden: Any, change: Callable[[Any], Any]) -> Any:
@@ -60,10 +60,10 @@ def take(hidden: Any, rows: Ints, of: int) -> Any:
         if _shared(leaf, of):
             return leaf
         if len(leaf) != of:
-            got = f"{of} rows, one per sample of the batch (or 1, shared)"
-            kind = f"{len(leaf)} texts" if isinstance(leaf, list) else f"shape {tuple(leaf.shape)}"
+            allowed = f"of {of} rows, one per sample of the batch (or 1, shared)"
+            got = f"{len(leaf)} texts" if isinstance(leaf, list) else f"shape {tuple(leaf.shape)}"
             step = "The first axis of every tensor that a stage passes on is the batch."
-            raise input_error("hidden", f"of {got}", kind, step)
+            raise input_error("hidden", allowed, got, step)
         if isinstance(leaf, list):
             return [leaf[row] for row in rows]
         if isinstance(leaf, np.ndarray):
@@ -87,11 +87,12 @@ def part(batch: Any, low: int, high: int, of: int) -> Any:
 
 
 def host(output: Any) -> Any:
-    """Return an exit's output on the host, as float32; records column by column."""
+    """Return an exit's output on the host, floats as float32, the width of every decision; records by column."""
     if isinstance(output, Mapping):
-        return {name: _host_column(column) for name, column in output.items()}
+        return {name: host(column) for name, column in output.items()}
     if hasattr(output, "detach"):
-        return output.detach().float().cpu().numpy()
+        output = output.detach()
+        return (output.float() if output.is_floating_point() else output).cpu().numpy()
     return np.asarray(output)
 
 
@@ -103,16 +104,11 @@ def host_row(logits: Any, wanted: tuple[int, int]) -> tuple[Any, list[float] | N
     return brought, brought[0].astype(np.float32).tolist()
 
 
-def _host_column(column: Any) -> Array:
-    return column.detach().cpu().numpy() if hasattr(column, "detach") else np.asarray(column)
-
-
 def _rows_of(tensor: Any, rows: Any) -> Any:
     """Return some rows of a tensor in the memory format that it has.
 
-    `index_select` copies whole rows, five times as fast as indexing, but into the default format, and
-    a channels-last network would then convert at every layer. So the axes are put in the order of
-    memory before, and back after.
+    `index_select` is five times as fast as indexing, but copies into the default format, and a channels-last
+    network would then convert at every layer. So the axes are put in the order of memory before, and back after.
     """
     order = [0, *sorted(range(1, tensor.ndim), key=lambda axis: -tensor.stride(axis))]
     if not (laid := tensor.permute(order)).is_contiguous():

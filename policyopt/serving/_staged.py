@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -153,17 +154,39 @@ class StagedModel:
         **options
             More of `torch.compile`, e.g. ``mode``.
         """
-        from policyopt.serving._compiling import compiled
 
         def each(calls: Sequence[Call] | None, name: str) -> Any:
             if calls is None:
                 return None
             return [
-                call if call is unchanged else compiled(call, f"{name}_{k}", backend, options)
+                call if call is unchanged else _compiled(call, f"{name}_{k}", backend, options)
                 for k, call in enumerate(calls)
             ]
 
         return replace(self, stages=each(self.stages, "stage"), heads=each(self.heads, "head"))
+
+
+def _compiled(call: Call, name: str, backend: Any, options: Mapping[str, Any]) -> Call:
+    """Return one callable compiled for batches of any size; torch's logs show `name`.
+
+    Dynamo keeps its compilations by code object, eight at most (``recompile_limit``), and then runs the
+    plain Python in silence. All modules share the code of ``nn.Module.__call__``: a model of five stages
+    that meets batches of 1, of a few and of many samples is past the limit. So each stage gets a function
+    with a code object of its own. Sizes are dynamic from the first call; a batch of one sample is compiled
+    apart, and some operators (convolutions in PyTorch 2.13: below 16 samples) ask for one more.
+    """
+    import torch
+
+    known = torch.compiler.list_backends(exclude_tags=())
+    if not callable(backend) and backend not in known:
+        raise input_error("backend", f"one of {', '.join(known)}, or a callable", backend, "")
+
+    def run(hidden: Any) -> Any:
+        return call(hidden)
+
+    code = run.__code__.replace(co_name=name)
+    own = FunctionType(code, run.__globals__, name, None, run.__closure__)
+    return torch.compile(own, backend=backend, **{"dynamic": True, **options})
 
 
 class FirstRows:
@@ -181,22 +204,19 @@ class FirstRows:
     def head(self, k: int, hidden: Any, logits: Any = None) -> Any:
         """Return the logits of exit k, as `StagedModel.head`; refuse four rows that are probabilities."""
         output = self._head(k, hidden, logits)
-        if k == self._k:
-            self._look(output)
-        return output
-
-    def _look(self, output: Any) -> None:
+        if k != self._k:
+            return output
         # A copy: what a head returns may be written over by the next request.
         rows = np.array(host(output))
         if rows.ndim != 2 or (self._rows and rows.shape[1] != self._rows[0].shape[1]):
-            return  # the policy says what is wrong with it
+            return output  # the policy says what is wrong with it
         seen = [*self._rows, rows]  # threads may be here at once: each has a list of its own
         if sum(map(len, seen)) < FEWEST:
             self._rows = seen
-            return
-        # Where these are refused, what comes next is looked at with those before.
-        refuse_probabilities(np.concatenate(seen), f"output of exit {self._k}")
-        self._done()
+        else:  # where these are refused, what comes next is looked at with those before
+            refuse_probabilities(np.concatenate(seen), f"output of exit {k}")
+            self._done()
+        return output
 
 
 class TrainingModeWarning(UserWarning):
