@@ -1,8 +1,9 @@
-"""The search against all cuts, all sets of exits and all thresholds of a grid, tried one by one."""
+"""Plans: leaving costs against a walk, the search against all cuts, exits and thresholds tried one by one."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from itertools import combinations, pairwise, product
 from pathlib import Path
 
@@ -12,21 +13,52 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import tier_cases
 
-from policyopt._methods.registry import make_method
+import policyopt as po
+from policyopt import Goal, Limit, make_plan
 from policyopt._replay import replay
-from policyopt._tiers.choose import make_plan
-from policyopt._tiers.plans import outcome, plan_table, references, summary
-from policyopt._tiers.search import Goal, Grid, Limit, axis, search
+from policyopt._tiers.plans import (
+    cuts,
+    leaving_costs,
+    outcome,
+    plan_table,
+    references,
+    summary,
+)
+from policyopt._tiers.search import axis, search
 from policyopt.runtime._decision import ALWAYS, NEVER
 from policyopt.runtime._errors import BudgetError, InputError
 
 
-def sure_of(table):
-    """The largest probability, from the class outputs themselves, (N, K)."""
-    parts = [np.asarray(outputs, dtype=np.float64) for _, outputs in table.chunks()]
-    logits = np.concatenate(parts)
-    powers = np.exp(logits - logits.max(axis=2, keepdims=True))
-    return (powers / powers.sum(axis=2, keepdims=True)).max(axis=2)
+@pytest.mark.parametrize("cascade", [False, True])
+@pytest.mark.parametrize("objective", ["latency", "energy", "price"])
+def test_costs_are_those_of_the_way(objective, cascade):
+    """Of all cuts; a model's rows have costs of their own."""
+    table = tier_cases.table(1, 3, 4, cascade, per_sample=not cascade)
+    tiers = tier_cases.tiers(2, 4, 3, cascade)
+    every = [kept for size in range(1, 5) for kept in combinations(range(4), size)]
+    plans = [plan for kept in every for plan in cuts(tiers, kept, cascade)]
+    assert len(plans) > 100
+    for plan in plans:
+        found = np.atleast_2d(leaving_costs(tiers, plan, objective, table))
+        for row, costs in zip(found, np.atleast_2d(table.costs), strict=True):
+            amounts = np.diff(costs, prepend=0.0)
+            due = tier_cases.walk(tiers, plan.tier, plan.kept, objective, amounts, cascade)
+            np.testing.assert_allclose(row, due, rtol=1e-12)
+    small = plan_table(tiers, plans[-1], objective, table)
+    assert small.unit == tiers.unit_of(objective) and small.path == plans[-1].kept
+    np.testing.assert_array_equal(small.costs, leaving_costs(tiers, plans[-1], objective, table))
+
+
+def test_cuts_are_all_the_ways_that_never_turn_back():
+    tiers = tier_cases.tiers(0, 4, 3)
+    every = [t for t in product(range(3), repeat=4) if list(t) == sorted(t)]
+    assert [plan.tier for plan in cuts(tiers, (1, 3), False)] == every
+    assert len(cuts(tiers, (1, 3), True)) == 6  # of a cascade only the two models that run matter
+    first, *rest = tiers.tiers[:2]
+    small = replace(tiers, tiers=(replace(first, most_stages=1), *rest), links=tiers.links[:1])
+    assert [p.tier for p in cuts(small, (2,), False)] == [(0, 1, 1), (1, 1, 1)]
+    with pytest.raises(InputError, match="20,000 ways to cut"):
+        cuts(tier_cases.tiers(0, 60, 8), tuple(range(60)), False)
 
 
 def every_threshold(column):
@@ -38,7 +70,10 @@ def every_threshold(column):
 
 def every_plan(tiers, table, cascade):
     """Yield value and paid cost per objective, row by row, of all cuts, exits and thresholds."""
-    sure, right, exits = sure_of(table), table.correct, table.exits
+    logits = np.concatenate([np.asarray(part, np.float64) for _, part in table.chunks()])
+    powers = np.exp(logits - logits.max(axis=2, keepdims=True))
+    sure = (powers / powers.sum(axis=2, keepdims=True)).max(axis=2)
+    right, exits = table.correct, table.exits
     amounts = [b - a for a, b in pairwise([0.0, *table.costs.tolist()])]
     for size in range(1, exits + 1):
         for kept in combinations(range(exits), size):
@@ -75,18 +110,19 @@ def test_as_good_as_all_cuts_exits_and_thresholds(seed, cascade):
         due = mean[value >= floor].min()
         best = search(tiers, table, Goal("latency", None, float(floor))).found[0]
         assert best.cost <= due * (1 + 1e-9) and best.value >= floor - 1e-9
-    # With the 95th percentile of latency and the mean energy limited besides.
-    p95 = np.array([np.quantile(x, 0.95, method="inverted_cdf") for _, x, _ in found])
+    # With a percentile of latency, or each row's, and the mean energy limited besides.
     energy = np.array([e.mean() for _, _, e in found])
-    tail, joules = np.quantile(p95, 0.3), np.quantile(energy, 0.4)
-    fits = (p95 <= tail) & (energy <= joules) & (mean <= budget_of[2])
-    limits = (Limit("latency", "p95", float(tail)), Limit("energy", "mean", float(joules)))
-    goal = Goal("latency", float(budget_of[2]), None, limits)
-    if fits.any():
-        assert search(tiers, table, goal).found[0].value >= value[fits].max() - 1e-12
-    else:
-        with pytest.raises(BudgetError):
-            search(tiers, table, goal)
+    for statistic, share in (("p95", 0.95), ("worst", 1.0)):
+        tails = np.array([np.quantile(x, share, method="inverted_cdf") for _, x, _ in found])
+        tail, joules = np.quantile(tails, 0.3), np.quantile(energy, 0.4)
+        fits = (tails <= tail) & (energy <= joules) & (mean <= budget_of[2])
+        limits = (Limit("latency", statistic, float(tail)), Limit("energy", "mean", float(joules)))
+        goal = Goal("latency", float(budget_of[2]), None, limits)
+        if fits.any():
+            assert search(tiers, table, goal).found[0].value >= value[fits].max() - 1e-12
+        else:
+            with pytest.raises(BudgetError):
+                search(tiers, table, goal)
 
 
 def test_the_value_found_is_what_a_replay_pays():
@@ -107,23 +143,6 @@ def test_a_beam_over_more_exits_comes_close_to_all_sets(monkeypatch):
     goal = Goal("latency", 0.5 * search(tiers, table, Goal("latency", 1e6)).found[0].cost)
     whole, beam = search(tiers, table, goal, exact=True), search(tiers, table, goal)
     assert whole.found[0].value - beam.found[0].value <= 0.01 and beam.sets < 0.9 * whole.sets
-
-
-def test_no_early_exits_and_one_exit_is_edgent():
-    """Edgent, Algorithm 1: the deepest exit whose best partition keeps the deadline."""
-    table, tiers = tier_cases.table(2, 200, 4), tier_cases.tiers(2, 4)
-    amounts, right = np.diff(table.costs, prepend=0.0), table.correct.mean(axis=0)
-    ways = {}
-    for k in range(4):
-        for tier_of in product(range(3), repeat=k + 1):
-            if list(tier_of) == sorted(tier_of):
-                cost = tier_cases.walk(tiers, tier_of, (k,), "latency", amounts, False)[0]
-                ways[k] = min(ways.get(k, np.inf), cost)
-    deadline = 1.05 * sorted(ways.values())[2]
-    edgent = max(right[k] for k, cost in ways.items() if cost <= deadline)
-    # The deadline of every single row: the worst case, as Edgent's.
-    goal = Goal("latency", deadline, None, (Limit("latency", "worst", deadline),))
-    assert search(tiers, table, goal).found[0].value >= edgent
 
 
 def test_many_rows_cost_little_though_not_all_thresholds_are_tried():
@@ -159,18 +178,6 @@ def test_thresholds_stand_in_the_widest_gaps_between_scores(levels):
             assert np.diff(shares).max() <= 2 / (levels - 2) + largest
 
 
-def test_a_grid_counts_as_a_loop_does():
-    rng = np.random.default_rng(0)
-    scores, right = rng.integers(0, 5, (50, 3)) / 4, rng.random((50, 3))
-    axes = [np.array([-1.0, 0.25, 0.5, 2.0]), np.array([0.5, 0.75])]
-    grid = Grid(scores, right, axes)
-    for point, (a, b) in enumerate(product(*axes)):
-        at = np.where(scores[:, 0] >= a, 0, np.where(scores[:, 1] >= b, 1, 2))
-        assert grid.value[point] == pytest.approx(right[np.arange(50), at].mean())
-        np.testing.assert_allclose(grid.shares[point], np.bincount(at, minlength=3) / 50)
-        assert grid.thresholds(point).tolist() == [a, b]
-
-
 def test_impossible_goals_name_what_is_possible():
     table, tiers = tier_cases.table(0, 60, 3), tier_cases.tiers(0, 3)
     with pytest.raises(BudgetError, match="'budget' must be at least"):
@@ -188,7 +195,7 @@ def test_impossible_goals_name_what_is_possible():
 @pytest.mark.parametrize("rows", [1, 2, 25])
 def test_few_rows_and_two_exits(rows):
     table, tiers = tier_cases.table(0, rows, 2), tier_cases.tiers(0, 2)
-    planned = make_plan(tiers, table, Goal("latency", 100.0), make_method("max_prob"))
+    planned = make_plan(tiers, table, Goal("latency", 100.0), po.make_method("max_prob"))
     record = summary(tiers, planned.plan, planned.fitted.policy, table, "latency")
     assert record["rows"] == rows and record["latency"] <= 100.0
 
@@ -197,7 +204,7 @@ def test_few_rows_and_two_exits(rows):
 def test_no_stage_that_no_row_reaches_is_planned(method, seed):
     """Random models and tiers, limits that only early exits keep: the plan ends where rows do."""
     table, tiers = tier_cases.table(seed, 400, 4), tier_cases.tiers(seed, 4, 2 + seed % 2)
-    by = None if method is None else make_method(method)
+    by = None if method is None else po.make_method(method)
     ends = [
         make_plan(tiers, table, goal).held_out.cost
         for goal in (Goal("latency", accuracy=0.0), Goal("latency", budget=1e9))
@@ -216,7 +223,7 @@ def test_no_stage_that_no_row_reaches_is_planned(method, seed):
 def test_a_method_competes_and_reports_stay_honest():
     table, tiers = tier_cases.table(7, 600, 4), tier_cases.tiers(7, 4)
     fit, test = table.take(np.arange(300)), table.take(np.arange(300, 600))
-    planned = make_plan(tiers, fit, Goal("latency", 12.0), make_method("margin"))
+    planned = make_plan(tiers, fit, Goal("latency", 12.0), po.make_method("margin"))
     assert {row["method"] for row in planned.compared} == {"search", "method"}
     record = summary(tiers, planned.plan, planned.fitted.policy, test, "latency")
     assert record["accuracy_low"] <= record["accuracy"] <= record["accuracy_high"]
