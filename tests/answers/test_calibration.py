@@ -36,8 +36,6 @@ from policyopt._report.calibration import (
     reliability,
 )
 from policyopt._table import Tables
-from policyopt._thresholds.problem import Problem
-from policyopt._thresholds.solvers import solve_shared
 from policyopt.runtime._answers import Temperature, Vector, make_answer
 from policyopt.runtime._artifact import load_policy
 from policyopt.runtime._calibrators import CALIBRATORS, make_calibrator
@@ -63,18 +61,15 @@ def odds(p):
 # -- temperature and vector scaling
 
 
-def test_temperature_is_the_least_of_a_grid():
+def test_temperature_is_the_least_of_a_grid_and_stays_in_bounds():
     log_prob, labels = planted(800, 4, 2, scale=0.6)
     grid = np.linspace(0.5, 4, 1401)
     losses = [row_losses(log_prob, labels, 1 / t).mean() for t in grid]
     assert temperature(log_prob, labels) == pytest.approx(grid[np.argmin(losses)], abs=0.003)
-
-
-def test_temperature_stays_in_bounds():
     sure = np.log(np.array([[0.9, 0.1], [0.1, 0.9]]))
     assert temperature(sure, np.array([0, 1])) == BOUNDS[0]  # all right
     assert temperature(sure, np.array([1, 0])) == BOUNDS[1]  # all wrong
-    impossible = np.array([[0.0, -np.inf], [0.0, -np.inf], [0.0, -np.inf]], dtype=np.float32)
+    impossible = np.array([[0.0, -np.inf]] * 3, dtype=np.float32)
     assert BOUNDS[0] <= temperature(impossible, np.array([0, 0, 1])) <= BOUNDS[1]
     for labels in (np.array([0, 2]), np.array([-1, 0]), np.array([0])):
         with pytest.raises(InputError, match="labels"):
@@ -85,12 +80,13 @@ def test_gradient_is_that_of_differences():
     log_prob, labels = planted(50, 3, 3)
     scale, bias = np.array([0.7, 1.1, 1.4]), np.array([0.2, -0.1, 0.3])
     _, by_scale, by_bias = loss_and_gradient(log_prob, labels, scale, bias)
-    for j in range(3):
-        step = 1e-5 * np.eye(3)[j]
-        up, down = (row_losses(log_prob, labels, scale + s, bias).mean() for s in (step, -step))
-        assert by_scale[j] == pytest.approx((up - down) / 2e-5, abs=1e-7)
-        up, down = (row_losses(log_prob, labels, scale, bias + s).mean() for s in (step, -step))
-        assert by_bias[j] == pytest.approx((up - down) / 2e-5, abs=1e-7)
+
+    def loss(step_of_scale, step_of_bias):
+        return row_losses(log_prob, labels, scale + step_of_scale, bias + step_of_bias).mean()
+
+    for j, step in enumerate(1e-5 * np.eye(3)):
+        assert by_scale[j] == pytest.approx((loss(step, 0) - loss(-step, 0)) / 2e-5, abs=1e-7)
+        assert by_bias[j] == pytest.approx((loss(0, step) - loss(0, -step)) / 2e-5, abs=1e-7)
 
 
 def test_vector_without_width_is_temperature():
@@ -111,11 +107,7 @@ def test_vector_helps_where_classes_are_biased_and_never_hurts():
         mine = row_losses(held, held_labels, fitted.scale[0], fitted.bias[0]).mean()
         plain = row_losses(held, held_labels, 1 / single).mean()
         assert plain - mine >= better
-
-
-def test_few_rows_and_many_classes_fall_back_to_temperature():
-    log_prob, labels = planted(400, 50, 7)
-    assert choose_spread(log_prob, labels) == SPREADS[0]
+    assert choose_spread(*planted(400, 50, 7)) == SPREADS[0]  # few rows, many classes
 
 
 # -- maps of the top probability
@@ -209,19 +201,13 @@ def test_batch_is_single_rows_to_the_bit():
     logits = outputs(257, exits=2)[0]
     logits[3, :, 2] = -np.inf
     rng = np.random.default_rng(14)
-    answers = [
-        Temperature([1.7, 0.6]),
-        Vector(rng.uniform(0.5, 2, (2, 6)), rng.normal(size=(2, 6))),
-    ]
-    for rule in answers:
+    vectors = Vector(rng.uniform(0.5, 2, (2, 6)), rng.normal(size=(2, 6)))
+    for rule in (Temperature([1.7, 0.6]), vectors):
         again = make_answer(rule.name, json.loads(json.dumps(rule.params())))
         for k in range(2):
             batch = rule.answer(k, logits[:, k], ())[0]
-            assert (
-                batch.dtype == np.float32
-                and (batch[3, 2] == -np.inf)
-                and np.isfinite(batch[4]).all()
-            )
+            assert batch.dtype == np.float32 and batch[3, 2] == -np.inf
+            assert np.isfinite(batch[4]).all()
             singles = [again.answer(k, logits[i : i + 1, k], ())[0][0] for i in range(257)]
             np.testing.assert_array_equal(batch, singles)
             moved = reduce_logits(rule.answer(k, logits[:, k] + 8, ())[0]).top_prob
@@ -286,11 +272,8 @@ def test_calibration_error_by_hand_and_of_calibrated_rows():
     assert found["ece_plain"] == pytest.approx(0.2)
     assert found["ece"] == pytest.approx(0.2, abs=0.005)
     assert found["ece_low"] < 0.2 < found["ece_high"]
-    points = reliability(p, y, bins=2)
-    assert [q["accuracy"] for q in points] == [0.8, 0.7] and [q["rows"] for q in points] == [
-        1000,
-        1000,
-    ]
+    points = [(q["accuracy"], q["rows"]) for q in reliability(p, y, bins=2)]
+    assert points == [(0.8, 1000), (0.7, 1000)]
     rng = np.random.default_rng(15)
     p = rng.beta(4, 1, 5000)
     found = calibration_error(p, (rng.random(5000) < p).astype(float))
@@ -306,13 +289,9 @@ def test_leavers_show_the_winners_curse():
     # at exit 1 where exit 0 was not sure: it is harder than its confidence at exit 1 says.
     views = truth[:, None] + rng.normal(size=(n, 2)) * 0.15
     right = (rng.random((n, 2)) < truth[:, None]).astype(float)
-    p = np.stack(
-        [
-            fit_confidence("isotonic", v[:, None].clip(0, 1), r[:, None]).curve(0, v.clip(0, 1))
-            for v, r in zip(views.T, right.T, strict=True)
-        ],
-        axis=1,
-    )
+    views = views.clip(0, 1)
+    rule = fit_confidence("isotonic", views, right)
+    p = np.stack([rule.curve(k, views[:, k]) for k in (0, 1)], axis=1)
     exits = np.where(p[:, 0] >= 0.6, 0, 1)
     records = {(r["exit"], r["group"]): r for r in calibration_records("x", p, right, exits)}
     assert records[1, "all"]["ece"] < 0.01
@@ -335,45 +314,29 @@ def test_maps_on_unseen_rows_of_a_cache():
     np.testing.assert_array_equal(observe(test, rule).correct, after.correct)
 
 
-@pytest.mark.parametrize("calibrator", FITS)
-def test_shared_thresholds_on_any_map(calibrator):
-    rng = np.random.default_rng(17)
-    scores = rng.random((3000, 3))
-    right = (rng.random((3000, 3)) < scores ** [2.0, 1.0, 0.5]).astype(float)
-    problem = Problem(scores, right, np.array([1.0, 2.0, 4.0]))
-    for solution in solve_shared(problem, [1.5, 2.5], calibrator):
-        cost = problem.cost(solution.thresholds)
-        if solution.other is not None:  # a histogram's few values: two sets are mixed
-            cost += solution.share * (problem.cost(solution.other) - cost)
-        assert cost == pytest.approx(1.5, abs=0.02) or cost == pytest.approx(2.5, abs=0.02)
-    with pytest.raises(InputError, match="calibrator"):
-        solve_shared(problem, [1.5], "plat")
-
-
 # -- the command
 
 
 def test_command(run, tmp_path):
-    logits, labels = outputs(2400, exits=3)
+    logits, labels = outputs(1200, exits=3)
     np.savez(tmp_path / "x.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2, 4])
     assert run("import", tmp_path / "x.npz", "--out", tmp_path / "c", "--unit", "ms")[0] == 0
-    command = ("calibration", tmp_path / "c", "--maps", "none,temperature,platt")
+    command = ("calibration", tmp_path / "c", "--maps", "none,temperature")
     plain = ("--method", "max_prob")  # whose answers are the exits' own
     code, out, _ = run(*command, *plain, "--out", tmp_path / "o", "--format", "json")
     content = json.loads(out)
-    assert code == 0 and len(content["records"]) == 3 * 3 * 2
+    assert code == 0 and len(content["records"]) == 2 * 3 * 2
     assert json.loads((tmp_path / "o" / "calibration.json").read_text()) == content
-    for name in ("reliability.png", "reliability_temperature.png", "reliability_platt.png"):
+    for name in ("reliability.png", "reliability_temperature.png"):
         assert (tmp_path / "o" / name).read_bytes()[:4] == b"\x89PNG"
-    assert sum(r["rows"] for r in content["records"] if r["group"] == "leavers") == 3 * 1200
+    assert sum(r["rows"] for r in content["records"] if r["group"] == "leavers") == 2 * 600
     policy = tmp_path / "p.json"
-    assert run("fit", tmp_path / "c", "--budget", "40%", *plain, "--out", policy)[0] == 0
-    assert load_policy(policy).exits == 3
+    fit = ("fit", tmp_path / "c", "--budget", "40%", *plain, "--out", policy)
+    assert run(*fit)[0] == 0 and load_policy(policy).exits == 3
     code, out, _ = run(*command, "--policy", policy, "--format", "csv")
     assert code == 0 and out.splitlines()[0].startswith("calibration,exit,group,rows,ece")
     assert "overconfident" in run(*command, "--policy", policy)[1]
-    combined = (*plain, "--set", "answer=combined")
-    assert run("fit", tmp_path / "c", "--budget", "40%", "--out", policy, *combined)[0] == 0
+    assert run(*fit, "--set", "answer=combined")[0] == 0
     code, out, err = run(*command, "--policy", policy, "--format", "csv")
     assert code == 0 and "temperature" not in out and "combined" in err
     assert run("calibration", tmp_path / "c", "--policy", policy, "--maps", "vector")[0] == 2
@@ -384,15 +347,9 @@ def test_command(run, tmp_path):
 
 def test_command_on_records(run, tmp_path):
     rng = np.random.default_rng(18)
-    confidence = rng.random((800, 2))
-    correct = rng.random((800, 2)) < confidence
-    np.savez(
-        tmp_path / "r.npz",
-        pred=np.zeros((800, 2), int),
-        conf=confidence,
-        correct=correct,
-        costs=[1.0, 3.0],
-    )
+    sure, said = rng.random((800, 2)), np.zeros((800, 2), int)
+    right = rng.random((800, 2)) < sure
+    np.savez(tmp_path / "r.npz", pred=said, conf=sure, correct=right, costs=[1.0, 3.0])
     code, _, err = run("import", tmp_path / "r.npz", "--out", tmp_path / "c", "--unit", "ms")
     assert code == 0, err
     code, out, err = run("calibration", tmp_path / "c", "--method", "max_prob", "--format", "json")

@@ -26,11 +26,8 @@ from policyopt.runtime._scores import MaxProb
 
 def logs(logits):
     z = logits.astype(np.float64)
-    return (
-        z
-        - np.log(np.exp(z - z.max(-1, keepdims=True)).sum(-1, keepdims=True))
-        - z.max(-1, keepdims=True)
-    ).astype(np.float32)
+    z -= z.max(-1, keepdims=True)
+    return (z - np.log(np.exp(z).sum(-1, keepdims=True))).astype(np.float32)
 
 
 def test_gradient_of_the_likelihood():
@@ -40,37 +37,27 @@ def test_gradient_of_the_likelihood():
     weights, bias = rng.random(3), rng.normal(size=5) * 0.3
     _, slope, bias_slope = negative_log_likelihood(columns, labels, weights, bias)
     step = 1e-2  # float32 likelihoods: central differences of this width keep four digits
-    for j in range(3):
-        e = np.eye(3)[j] * step
-        up, down = (
-            negative_log_likelihood(columns, labels, weights + s * e, bias)[0] for s in (1, -1)
-        )
-        assert slope[j] == pytest.approx((up - down) / (2 * step), abs=2e-4)
-    for c in range(5):
-        e = np.eye(5)[c] * step
-        up, down = (
-            negative_log_likelihood(columns, labels, weights, bias + s * e)[0] for s in (1, -1)
-        )
-        assert bias_slope[c] == pytest.approx((up - down) / (2 * step), abs=2e-4)
+
+    def loss(step_of_weights, step_of_bias):
+        at = weights + step_of_weights, bias + step_of_bias
+        return negative_log_likelihood(columns, labels, *at)[0]
+
+    for j, e in enumerate(step * np.eye(3)):
+        assert slope[j] == pytest.approx((loss(e, 0) - loss(-e, 0)) / (2 * step), abs=2e-4)
+    for c, e in enumerate(step * np.eye(5)):
+        assert bias_slope[c] == pytest.approx((loss(0, e) - loss(0, -e)) / (2 * step), abs=2e-4)
 
 
 def test_weights_are_the_best_of_a_grid():
     logits, labels = outputs(1500, 2, 4, seed=1)
     log_prob = logs(logits)
     rule = fit_combined(log_prob, labels)
-    grid = np.linspace(0, 2.5, 51)
-    values = [
-        [
-            negative_log_likelihood([log_prob[:, 0], log_prob[:, 1]], labels, np.array([a, b]))[0]
-            for b in grid
-        ]
-        for a in grid
-    ]
-    best = np.unravel_index(np.argmin(values), (51, 51))
-    np.testing.assert_allclose(rule.weights[1], grid[list(best)], atol=0.06)
-    assert (
-        rows_negative_log_likelihood(rule, log_prob, labels)[:, 1].mean() <= np.min(values) + 1e-5
-    )
+    grid, columns = np.linspace(0, 2.5, 51), list(log_prob.swapaxes(0, 1))
+    pairs = np.array([(a, b) for a in grid for b in grid])
+    values = [negative_log_likelihood(columns, labels, pair)[0] for pair in pairs]
+    np.testing.assert_allclose(rule.weights[1], pairs[np.argmin(values)], atol=0.06)
+    reached = rows_negative_log_likelihood(rule, log_prob, labels)[:, 1].mean()
+    assert reached <= np.min(values) + 1e-5
 
 
 def test_independent_exits_combine_as_experts():
@@ -106,9 +93,8 @@ def test_kept_only_where_held_out_likelihood_improves():
     assert np.count_nonzero(whole.weights[:2]) == 2  # their own alone
     assert keep.tolist() == [False, False, True]
     copies = np.repeat(logits[:, :1], 3, axis=1)
-    table = Tables(
-        po.from_arrays(splits={"fit": {"outputs": copies, "labels": labels}}, costs=[1, 2, 3])
-    ).get("fit")
+    rows = {"fit": {"outputs": copies, "labels": labels}}
+    table = Tables(po.from_arrays(splits=rows, costs=[1, 2, 3])).get("fit")
     assert isinstance(crossfit(table, "combined", folds_of(2000, 5, 0)).rule, Identity)
 
 

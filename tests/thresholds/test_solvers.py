@@ -25,6 +25,7 @@ from policyopt._thresholds.quotas import (
     solve_ratio,
 )
 from policyopt._thresholds.solvers import solve_path, solve_shared
+from policyopt.runtime._errors import InputError
 from policyopt.runtime._policy import ALWAYS, NEVER, first_exit
 from policyopt.runtime._scores import Constant, Entropy, Margin, MaxProb
 
@@ -35,6 +36,7 @@ SOLVERS = {
     "joint, mixed": lambda p, b: solve_path(p, "joint", [b], mix=True)[0],
     "shared": lambda p, b: solve_path(p, "shared", [b])[0],
     "shared, histogram": lambda p, b: solve_path(p, "shared", [b], calibrator="histogram")[0],
+    "shared, isotonic": lambda p, b: solve_path(p, "shared", [b], calibrator="isotonic")[0],
     "planned": lambda p, b: solve_planned(p, np.array([0.4, 0.3, 0.2, 0.1]), b),
     "common": common_shift,
 }
@@ -190,6 +192,8 @@ def test_per_sample_costs_and_tied_scores(solver):
         for budget in np.linspace(low, high, 4):
             cost = mean(SOLVERS[solver](problem, float(budget)), problem.cost)
             assert budget * 0.985 <= cost <= budget * 1.000001
+    with pytest.raises(InputError, match="calibrator"):
+        solve_shared(problem, [float(low)], "plat")
 
 
 # Flat exits: scores apart by rounding only are never told apart; all others as before
