@@ -96,14 +96,6 @@ def host(output: Any) -> Any:
     return np.asarray(output)
 
 
-def host_row(logits: Any, wanted: tuple[int, int]) -> tuple[Any, list[float] | None]:
-    """Return one sample's logits as the policy gets them, and as floats; None: of another form."""
-    brought = host(logits)
-    if getattr(brought, "shape", None) != wanted or brought.dtype.kind not in "fiu":
-        return brought, None
-    return brought, brought[0].astype(np.float32).tolist()
-
-
 def _rows_of(tensor: Any, rows: Any) -> Any:
     """Return some rows of a tensor in the memory format that it has.
 

@@ -7,7 +7,7 @@ the same logits leave in a replay. One sample goes by itself, by the policy's ow
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt._export.c_native import ASK, Native
+from policyopt._export.c_native import ASK
 from policyopt._export.c_native import native as machine_code
 from policyopt.runtime import Decisions, ExpertPolicy, Policy
 from policyopt.runtime._checks import sample_numbers
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import policy_of
 from policyopt.runtime._forks import Line, parted, tell_of_forks
+from policyopt.runtime._reading import FEWEST, refuse_probabilities
 from policyopt.runtime._typing import Floats, Ints
-from policyopt.serving._hidden import host, host_row, size, take
-from policyopt.serving._staged import FirstRows, StagedModel, refuse_numpy, warn_of_training
+from policyopt.serving._hidden import host, size, take
+from policyopt.serving._staged import StagedModel, refuse_numpy, warn_of_training
 
 
 @dataclass(frozen=True)
@@ -76,30 +77,36 @@ class Server:
         self._count, self._lock = 0, Lock()
         tell_of_forks(self)
         self._inference = torch.inference_mode
-        self._run: StagedModel | FirstRows = model
-        if policy.kind == "logits":
-            self._run = FirstRows(model, policy.path[0], self._seen)
-        self._single, self.reason = None, self._not_single()
+        self._rows: list[Any] = []  # of the first exit, seen so far
+        self.looking = policy.kind == "logits"
+        self._single, self.reason = None, ""
+        if probabilities:
+            self.reason = "the answers' probabilities are asked for"
+        elif confidence:
+            self.reason = "the answers' confidence is asked for"
+        elif isinstance(policy, ExpertPolicy):
+            self.reason = "several contexts are served"
         if native and self.reason:
             raise input_error("native", "False here", True, f"Of this policy {self.reason}.")
         if not self.reason:
-            assert isinstance(policy, Policy)
-            shared = (self._run, policy, self._costs[0], Served)
-            self._single = Machine(machine_code(policy), *shared) if native else Single(*shared)
+            self._single = _Machine(self) if native else _Single(self)
 
-    def _seen(self) -> None:
-        """Ask the model itself from now on: the first rows were logits."""
-        self._run = self.model
-        if self._single is not None:
-            self._single.model = self.model
+    def look(self, output: Any) -> None:
+        """Refuse outputs of the first exit that are probabilities, where the policy is of logits.
 
-    def _not_single(self) -> str:
-        """Return why one sample goes as a batch; empty where it goes alone."""
-        if self.probabilities:
-            return "the answers' probabilities are asked for"
-        if self.confidence:
-            return "the answers' confidence is asked for"
-        return "several contexts are served" if isinstance(self.policy, ExpertPolicy) else ""
+        One sample alone does not tell: logits may be non-negative with sum 1 by chance. So rows are gathered
+        over the first requests until they are as many as tell.
+        """
+        # A copy: what a head returns may be written over by the next request.
+        rows = np.array(host(output))
+        if rows.ndim != 2 or (self._rows and rows.shape[1] != self._rows[0].shape[1]):
+            return  # the policy says what is wrong with it
+        seen = [*self._rows, rows]  # threads may be here at once: each has a list of its own
+        if sum(map(len, seen)) >= FEWEST:
+            # Where these are refused, what comes next is looked at with those before.
+            refuse_probabilities(np.concatenate(seen), f"output of exit {self.policy.path[0]}")
+            self.looking, seen = False, []
+        self._rows = seen
 
     def __call__(
         self, batch: Any, *, samples: npt.ArrayLike | None = None, context: Any = None
@@ -154,7 +161,7 @@ class Server:
 
     def _many(self, batch: Any, n: int, numbers: Ints, context: Any) -> Served:
         """Run a batch; after every exit, only the survivors go on."""
-        model, policy = self._run, self.policy
+        model, policy = self.model, self.policy
         state, context = _started(policy, numbers, context)
         exits, predictions = np.empty(n, np.int64), np.empty(n, np.int32)
         answers = np.empty((n, policy.classes)) if self.probabilities else None
@@ -165,6 +172,8 @@ class Server:
             if k not in self._path:
                 continue
             output = host(model.head(k, hidden, given))
+            if self.looking and k == policy.path[0]:
+                self.look(output)
             vectors = host(model.vectors(k, hidden)) if self._wanted else None
             decision = policy.step(k, output, state, vectors)
             leaving: Any = decision.exit
@@ -290,43 +299,39 @@ def _by_exit(policy: Policy) -> Floats:
     return costs
 
 
-#: Every line of a `run` is paid at every exit of every request, and after a stage has swept the caches.
-class Single:
-    """Decides by `Policy.step`.
+class _Single:
+    """Decides about one sample by `Policy.step`.
 
-    `costs`: of the model's exits, (model_exits,); `model`, which the server sets anew after the first rows.
+    Every line of a `run` is paid at every exit of every request, and after a stage has swept the caches.
     """
 
-    def __init__(
-        self,
-        model: StagedModel | FirstRows,
-        policy: Policy,
-        costs: Floats,
-        make: Callable[..., Any],
-    ) -> None:
+    def __init__(self, server: Server) -> None:
         import torch
 
-        self.model: StagedModel | FirstRows = model
-        self.policy, self._costs, self._make = policy, costs, make
-        self._path, self._float32 = frozenset(policy.path), torch.float32
-        self._shape, self._vectors = (1, policy.classes), policy.needs_features
-        self._results: dict[tuple[int, int], Any] = {}  # by exit and class
+        self.server, self.model = server, server.model
+        self.policy: Any = server.policy
+        self._path, self._float32 = frozenset(self.policy.path), torch.float32
+        self._shape, self._vectors = (1, self.policy.classes), self.policy.needs_features
+        self._costs = _by_exit(self.policy)
+        self._results: dict[tuple[int, int], Served] = {}  # by exit and class
 
-    def run(self, batch: Any, number: int) -> Any:
+    def run(self, batch: Any, number: int) -> Served:
         """Run a batch of one sample, of that number; return its result."""
-        model, hidden, given = self.model, batch, None
-        for k in range(self.policy.path[0] + 1):
+        model, hidden, given, first = self.model, batch, None, self.policy.path[0]
+        for k in range(first + 1):
             hidden, given = model.stage(k, hidden)
-        first = self.policy.path[0]
-        return self.by_policy(first, hidden, model.head(first, hidden, given), number, ())
+        logits = model.head(first, hidden, given)
+        if self.server.looking:
+            self.server.look(logits)
+        return self.by_policy(first, hidden, logits, number, ())
 
-    def result(self, k: int, c: int) -> Any:
+    def result(self, k: int, c: int) -> Served:
         """Return the result of one sample that left at exit k with class c; frozen, so it serves again."""
         if (k, c) not in self._results:
             exits, classes = np.array([k]), np.array([c], dtype=np.int32)
             for array in (exits, classes):
                 array.flags.writeable = False
-            self._results[k, c] = self._make(exits, classes, self._costs[k : k + 1])
+            self._results[k, c] = Served(exits, classes, self._costs[k : k + 1])
         return self._results[k, c]
 
     def by_policy(self, k: int, hidden: Any, logits: Any, number: int, seen: Sequence[Any]) -> Any:
@@ -345,14 +350,14 @@ class Single:
             k, logits = following, model.head(following, hidden, given)
 
 
-class Machine(Single):
+class _Machine(_Single):
     """Decides in machine code (`policyopt._export.c_native`)."""
 
-    def __init__(self, made: Native, *shared: Any) -> None:
-        super().__init__(*shared)
-        self._native = made
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self._native = machine_code(self.policy)
 
-    def run(self, batch: Any, number: int) -> Any:
+    def run(self, batch: Any, number: int) -> Served:
         """Run a batch of one sample, of that number; return its result."""
         model, path, shape, float32 = self.model, self._path, self._shape, self._float32
         step, hidden, at = self._native.step, batch, 0
@@ -362,6 +367,8 @@ class Machine(Single):
             if k not in path:
                 continue
             logits = model.head(k, hidden, given)
+            if not at and self.server.looking:
+                self.server.look(logits)
             if (
                 getattr(logits, "dtype", None) is float32
                 and logits.shape == shape
@@ -380,10 +387,10 @@ class Machine(Single):
 
     def _converted(self, logits: Any, state: Any, number: int, at: int) -> int:
         """Step on an output of another form; the policy has to look at what has no such row."""
-        _, row = host_row(logits, self._shape)
-        if row is None:
+        row = host(logits)
+        if getattr(row, "shape", None) != self._shape or row.dtype.kind not in "fiu":
             return ASK
-        x = (ctypes.c_float * len(row))(*row)
+        x = (ctypes.c_float * self._shape[1])(*row[0].astype(np.float32).tolist())
         return self._native.step(state, number, at, ctypes.addressof(x))
 
 

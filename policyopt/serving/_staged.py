@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._reading import FEWEST, refuse_probabilities
-from policyopt.serving._hidden import host, mapped
+from policyopt.serving._hidden import mapped
 
 Call = Callable[[Any], Any]
 #: How far functions are looked into for the modules that they call, and how much of a container.
@@ -187,36 +186,6 @@ def _compiled(call: Call, name: str, backend: Any, options: Mapping[str, Any]) -
     code = run.__code__.replace(co_name=name)
     own = FunctionType(code, run.__globals__, name, None, run.__closure__)
     return torch.compile(own, backend=backend, **{"dynamic": True, **options})
-
-
-class FirstRows:
-    """A model whose outputs of exit k, the policy's first, are looked at: logits are not probabilities.
-
-    One sample alone does not tell: logits may be non-negative with sum 1 by chance. So rows are gathered over
-    the first requests until they are as many as tell. Then `done` is called: the model itself can be asked.
-    """
-
-    def __init__(self, model: StagedModel, k: int, done: Callable[[], None]) -> None:
-        self.exits, self.stage, self.vectors = model.exits, model.stage, model.vectors
-        self._head, self._k, self._done = model.head, k, done
-        self._rows: list[Any] = []
-
-    def head(self, k: int, hidden: Any, logits: Any = None) -> Any:
-        """Return the logits of exit k, as `StagedModel.head`; refuse four rows that are probabilities."""
-        output = self._head(k, hidden, logits)
-        if k != self._k:
-            return output
-        # A copy: what a head returns may be written over by the next request.
-        rows = np.array(host(output))
-        if rows.ndim != 2 or (self._rows and rows.shape[1] != self._rows[0].shape[1]):
-            return output  # the policy says what is wrong with it
-        seen = [*self._rows, rows]  # threads may be here at once: each has a list of its own
-        if sum(map(len, seen)) < FEWEST:
-            self._rows = seen
-        else:  # where these are refused, what comes next is looked at with those before
-            refuse_probabilities(np.concatenate(seen), f"output of exit {k}")
-            self._done()
-        return output
 
 
 class TrainingModeWarning(UserWarning):

@@ -409,15 +409,15 @@ def test_single_samples_of_probabilities_are_refused_once_they_tell(more):
 
 @pytest.mark.parametrize("sizes", [[1] * 8, [2, 3, 1], [1, 64, 1], [0, 1, 4]])
 def test_logits_are_looked_at_once(sizes):
-    """Exits are those of a replay from the first request on; then the model itself is asked."""
+    """Exits are those of a replay from the first request on; then no more is looked at."""
     model, mine = Replayed(LOGITS).model(), simple(MaxProb())
     server, wanted, low = serve(model, mine), mine.decide(LOGITS), 0
-    assert server._run is not model and server._single.model is not model
+    assert server.looking
     for n in sizes:
         rows = np.arange(low, low + n)
         np.testing.assert_array_equal(ask(server, *rows.tolist()).exit, wanted.exit[rows])
         low += n
-    assert server._run is model and server._single.model is model
+    assert not server.looking
 
 
 def linear(*more):
