@@ -34,6 +34,7 @@ _UNDERFLOW = 1e-30
 _LARGEST = 20.0  # of a weight: separable rows would drive it to infinity
 #: Shrinkage of class biases towards 0, as that many rows of doubt per class.
 _BIAS_PENALTY = 10.0
+_NO_BIAS = np.zeros(0)
 
 
 def fit_combined(
@@ -59,24 +60,23 @@ def fit_combined(
         if combine and reading == "poe":
             weights[k, used] = (np.arange(k + 1) + 1) / exits
             continue
-        first = np.zeros(len(used)) if start is None else start.weights[k, used].copy()
-        if start is None:
-            first[-1] = 1.0
-        shift = np.zeros(classes) if bias is not None and combine else None
-        if shift is not None and start is not None and start.bias is not None:
-            shift = start.bias[k].copy()
+        first, shift = np.eye(len(used))[-1], _NO_BIAS
+        if bias is not None and combine:
+            shift = bias[k] if start is None or start.bias is None else start.bias[k]
+        if start is not None:
+            first = start.weights[k, used]
         weights[k, used], shift = _maximise([logs[j] for j in used], labels, first, shift)
-        if bias is not None and shift is not None:
+        if bias is not None and len(shift):
             bias[k] = shift
     return Combined(weights, bias)
 
 
 def negative_log_likelihood(
-    logs: Sequence[Logs], labels: Labels, weights: Floats, bias: Floats | None = None
+    logs: Sequence[Logs], labels: Labels, weights: Floats, bias: Floats = _NO_BIAS
 ) -> tuple[float, Floats, Floats]:
     """Return mean -log P(label), and its gradient in the weights (J,) and in the bias (C,)."""
     rows, total = np.arange(len(labels)), np.zeros_like(logs[0])
-    if bias is not None:
+    if len(bias):
         total += bias.astype(np.float32)
     for weight, log in zip(weights, logs, strict=True):
         total += np.float32(weight) * log
@@ -96,7 +96,7 @@ def negative_log_likelihood(
     total /= norm[:, None]
     total[rows, labels] -= 1.0
     slope = np.array([float(np.einsum("nc,nc->", total, log)) for log in logs]) / len(rows)
-    bias_slope = np.zeros(0) if bias is None else total.mean(axis=0, dtype=np.float64)
+    bias_slope = total.mean(axis=0, dtype=np.float64) if len(bias) else _NO_BIAS
     return value, slope, bias_slope
 
 
@@ -147,27 +147,22 @@ def _picked(pair: Sequence[Combined], keep: Bools) -> Combined:
 
 
 def _maximise(
-    logs: list[Logs], labels: Labels, first: Floats, shift: Floats | None
-) -> tuple[Floats, Floats | None]:
-    """Maximise the likelihood over weights in [0, 20] (and a class bias where `shift` is given)."""
+    logs: list[Logs], labels: Labels, first: Floats, shift: Floats
+) -> tuple[Floats, Floats]:
+    """Maximise the likelihood over weights in [0, 20], (J,), and a class bias, (C,) or (0,), from a start."""
     from scipy.optimize import minimize
 
-    count, rows = len(logs), len(labels)
+    count, penalty = len(logs), _BIAS_PENALTY / len(labels)
 
     def objective(parameters: Floats) -> tuple[float, Floats]:
-        bias = parameters[count:] if shift is not None else None
+        bias = parameters[count:]
         value, slope, bias_slope = negative_log_likelihood(logs, labels, parameters[:count], bias)
-        if bias is None:
-            return value, slope
-        penalty = _BIAS_PENALTY / rows
-        value += penalty * float(bias @ bias) / 2
-        return value, np.concatenate([slope, bias_slope + penalty * bias])
+        gradient = np.concatenate([slope, bias_slope + penalty * bias])
+        return value + penalty * float(bias @ bias) / 2, gradient
 
-    start = first if shift is None else np.concatenate([first, shift])
-    bounds = [(0.0, _LARGEST)] * count + [(None, None)] * (len(start) - count)
+    bounds = [(0.0, _LARGEST)] * count + [(None, None)] * len(shift)
     # The likelihood is computed in float32: closer than 1e-6 there is only rounding.
-    found = minimize(
-        objective, start, jac=True, method="L-BFGS-B", bounds=bounds,
-        options={"maxiter": 100, "ftol": 1e-7, "gtol": 1e-4},
-    )  # fmt: skip
-    return found.x[:count], None if shift is None else found.x[count:]
+    options = {"maxiter": 100, "ftol": 1e-7, "gtol": 1e-4}
+    start = np.concatenate([first, shift])
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return found.x[:count], found.x[count:]

@@ -122,27 +122,24 @@ def from_encoder(
     Parameters
     ----------
     model : module
-        The bare encoder, e.g. ``model.bert``, in evaluation mode: a list of layers that are called one
-        after the other and alike, then at most a normalisation.
+        The bare encoder, e.g. ``model.bert``, in evaluation mode: layers that are called one after the other
+        and alike, then at most a normalisation.
     classifiers : sequence of K callables
         Each maps pooled vectors (n, D) to logits (n, C).
     after : sequence of K int, optional
         How many layers run before each exit, ascending from 1; default 1..K for K layers.
     pooler : callable or sequence of K callables, optional
-        Maps states (n, L, D), normalised as the model normalises after its last layer, to pooled
-        vectors, e.g. ``model.pooler``; default the first token's state.
+        Maps states (n, L, D), normalised as the model does after its last layer, to pooled vectors, e.g.
+        ``model.pooler``; default the first token's state.
     example : mapping, optional
-        A batch of two samples or more, which the model is run on once; default made up from the
-        model's ``config``, as models of `transformers` have one.
+        A batch of two samples or more, which the model is run on once; default made up from its ``config``.
     features : bool, default False
-        Whether the pooled vectors are the exits' feature vectors (see `StagedModel`); they are then
-        pooled a second time where a policy or an export asks for them.
+        Whether the pooled vectors are the exits' feature vectors too (see `StagedModel`).
 
     Returns
     -------
     StagedModel
-        Takes a mapping, as tokenizers and image processors return it; what the model does not take
-        (labels) is left aside.
+        Takes a mapping, as tokenizers and image processors return it; labels are left aside.
 
     Raises
     ------

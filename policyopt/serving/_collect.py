@@ -39,16 +39,15 @@ def export_cache(
     ----------
     model : StagedModel
     source : mapping of split name to samples, or samples
-        Samples are a pair (inputs, labels) of arrays or tensors, or an iterable of such pairs (a
-        DataLoader), or of mappings with a key ``labels`` (or ``label``), which the model is then not
-        given (Hugging Face's collators). Rows without a split name go to ``pool``, which the writer
-        halves into ``fit`` and ``test``. Labels may be None where they are not known.
+        Samples are a pair (inputs, labels) of arrays or tensors, or an iterable of such pairs (a DataLoader),
+        or of mappings with a key ``labels`` (or ``label``), which the model is not given (Hugging Face's
+        collators); labels may be None. Rows without a split name go to ``pool``: half ``fit``, half ``test``.
     out : path
         Directory of the cache.
     costs : Cost or sequence of Cost
         E.g. ``measure(...).costs``.
     features : bool, default False
-        Whether to store the exits' feature vectors too (the model was wrapped with `features`).
+        Store the exits' feature vectors too (the model was wrapped with `features`).
     batch : int, default 256
         Rows per call of the model where the samples are whole arrays.
     device : torch device, optional
@@ -64,8 +63,7 @@ def export_cache(
     Raises
     ------
     InputError
-        As `CacheWriter`; samples that are no pairs; features that are wanted and lacking; a device
-        that is not here; an option that the writer does not have.
+        As `CacheWriter`; samples that are no pairs; features, a device or an option that is not there.
 
     Warns
     -----
@@ -203,9 +201,8 @@ class Measured:
 def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 10) -> Measured:
     """Measure what a sample has cost when it leaves at exit k.
 
-    Every run goes through the whole model and notes the time when the logits of each exit are on the
-    host, as serving needs them there (which is also what makes a GPU's clock honest). So a slow moment
-    of the machine meets all exits alike.
+    Every run goes through the whole model and notes when the logits of each exit are on the host, as serving
+    needs them there (and a GPU's clock to be honest). So a slow moment of the machine meets all exits alike.
 
     Parameters
     ----------
@@ -232,8 +229,8 @@ def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 1
 
     Notes
     -----
-    Multiply-adds by `torch.utils.flop_counter`, which counts products of matrices, convolutions and
-    attention (two operations each); additions, norms and activations are left out, as usual.
+    Multiply-adds by `torch.utils.flop_counter`: products of matrices, convolutions and attention (two operations
+    each); additions, norms and activations are left out, as usual.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode

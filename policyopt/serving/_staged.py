@@ -32,15 +32,13 @@ class StagedModel:
     Parameters
     ----------
     stages : sequence of K callables
-        Stage k maps the hidden state to the next one; stage 0 takes the batch. A hidden state is a
-        tensor, or a tuple, list or mapping of tensors, whose first axis is the batch. Without
-        `heads`, a stage returns the pair (hidden, logits).
+        Stage k maps the hidden state to the next one; stage 0 takes the batch. A hidden state is a tensor, or
+        a tuple, list or mapping of tensors, first axis = batch. Without `heads`, a stage returns (hidden, logits).
     heads : sequence of K callables, optional
-        Head k maps the hidden state after stage k to logits of shape (n, C) (to probabilities or to
-        a record, a mapping, where the cache and the policy are of that kind).
+        Head k maps the hidden state after stage k to logits (n, C), or to probabilities or a record (a
+        mapping) where cache and policy are of that kind.
     features : sequence of K callables, optional
-        Feature vectors at exit k, (n, D_k), of the hidden state after stage k: for policies whose
-        score reads them.
+        Feature vectors at exit k, (n, D_k), of the hidden state after stage k: for scores that read them.
     cascade : bool, default False
         Whether an exit that is skipped costs nothing, as a model of a cascade does.
 
@@ -58,8 +56,7 @@ class StagedModel:
 
     Notes
     -----
-    Modules are run as they are: call ``eval()`` on them first, since dropout would make every answer
-    another one.
+    Modules are run as they are: call ``eval()`` on them first.
     """
 
     stages: Sequence[Call]
