@@ -69,6 +69,7 @@ def test_batch_step_side_by_side_and_each_policy_alone_agree():
         alike(whole, alone, rows)
         alike(by_list, alone, rows)
     assert set(whole.exit[context == 1]) == {0, 2}
+    assert policy.decide(logits[:0], context[:0]).exit.shape == (0,)
     for i in range(100):  # one by one
         state = policy.start(int(context[i]), int(numbers[i]))
         for k in policies[context[i]].path:
@@ -88,20 +89,6 @@ def test_batch_step_side_by_side_and_each_policy_alone_agree():
         left = left[~gone]
         state.keep(~gone)
     assert not len(left)
-
-
-def test_one_policy_in_all_contexts_is_that_policy():
-    one = fitted("patience", "45%")
-    assert one.mixture is not None  # a coin is drawn by the sample's own number
-    data = cache(900, 3)
-    table = Tables(data).get("test")
-    policy = ExpertPolicy(NAMES, (one, one, one))
-    mine, plain = replay(policy, table), replay(one, table)
-    logits, _, context = routed(300, 8)
-    alike(mine, plain)
-    alike(policy.decide(logits, context), one.decide(logits))
-    np.testing.assert_array_equal(mine.correct, plain.correct)
-    assert policy.decide(logits[:0], context[:0]).exit.shape == (0,)
 
 
 def test_routing_by_hand():
