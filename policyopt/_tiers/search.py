@@ -55,9 +55,7 @@ def axis(scores: Floats, levels: int) -> Floats:
     """Return thresholds to try at one exit: always, some midway between its scores (N,), never; ascending."""
     distinct, counts = np.unique(scores, return_counts=True)
     gaps, inner = np.arange(len(distinct) - 1), max(levels - 2, 0)
-    if (
-        len(gaps) > inner
-    ):  # the widest near each quantile: where a network is sure, scores lie close
+    if len(gaps) > inner:  # take the widest near each quantile: sure networks' scores lie close
         width, below = np.diff(distinct), np.cumsum(counts)[:-1]
         near = below * inner // len(scores)  # the quantile that a gap is nearest to, (G,)
         order = np.lexsort((-width, near))
