@@ -17,8 +17,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 from policyopt.runtime._errors import input_error
-from policyopt.serving._hidden import mapped, size
-from policyopt.serving._staged import Call, StagedModel, unchanged
+from policyopt.serving._staged import Call, StagedModel, mapped, size, unchanged
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -15,8 +15,15 @@ from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._typing import Floats
-from policyopt.serving._hidden import host, mapped, part, size
-from policyopt.serving._staged import StagedModel, refuse_numpy, warn_of_training
+from policyopt.serving._staged import (
+    StagedModel,
+    host,
+    mapped,
+    part,
+    refuse_numpy,
+    size,
+    warn_of_training,
+)
 
 _LABELS = ("labels", "label")
 _PAIRS = "Where labels are not known: (inputs, None)."

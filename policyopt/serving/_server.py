@@ -24,8 +24,14 @@ from policyopt.runtime._experts import policy_of
 from policyopt.runtime._forks import Line, parted, tell_of_forks
 from policyopt.runtime._reading import FEWEST, refuse_probabilities
 from policyopt.runtime._typing import Floats, Ints
-from policyopt.serving._hidden import host, size, take
-from policyopt.serving._staged import StagedModel, refuse_numpy, warn_of_training
+from policyopt.serving._staged import (
+    StagedModel,
+    host,
+    refuse_numpy,
+    size,
+    take,
+    warn_of_training,
+)
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,15 @@ from policyopt._answers.calibrators import (
     temperature,
     vector,
 )
-from policyopt._answers.combined import (
+from policyopt._answers.crossfit import (
+    answered,
     cross_fit_combined,
+    crossfit,
     fit_combined,
+    folds_of,
     negative_log_likelihood,
     rows_negative_log_likelihood,
 )
-from policyopt._answers.crossfit import answered, crossfit, folds_of
 from policyopt._costs import overhead, rate_of, unit_per_multiply_add
 from policyopt._replay import replay
 from policyopt._report.calibration import (

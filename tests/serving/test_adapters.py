@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from policyopt.serving import StagedModel, export_cache, from_sequential, measure, serve  # noqa: E402
-from policyopt.serving._hidden import part, size, take  # noqa: E402
+from policyopt.serving._staged import part, size, take  # noqa: E402
 
 C = 5
 
