@@ -33,7 +33,7 @@ from policyopt._methods.registry import ROWS
 from policyopt._table import Tables
 from policyopt.runtime._errors import BudgetError, InputError
 from policyopt.runtime._policy import Policy
-from policyopt.serving._single import caught_up
+from policyopt.serving._server import caught_up
 
 OUT = Path(__file__).parent / "results" / "deploy.json"
 CACHES = ["fashion_mnist", "cifar10_cascade5"]

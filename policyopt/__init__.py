@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from policyopt._online.families import fit_family
     from policyopt._online.simulate import simulate
     from policyopt._table import Tables
-    from policyopt._tiers import Tiers, load_tier, make_plan
+    from policyopt._tiers.choose import certified_plan, make_plan
+    from policyopt._tiers.description import Link, Tier, Tiers, load_tiers
+    from policyopt._tiers.search import Goal, Limit
+    from policyopt._tiers.tier_policy import TierPolicy, load_tier, tier_policies
     from policyopt._tuning import tune
     from policyopt.runtime._errors import BudgetError, InputError, PolicyOptError
     from policyopt.runtime._experts import ExpertPolicy, route
@@ -49,15 +52,21 @@ _HOMES = {
     "ExitData": "_cache.data",
     "ExpertPolicy": "runtime._experts",
     "Fitted": "_methods.fitted",
+    "Goal": "_tiers.search",
     "InputError": "runtime._errors",
     "LearnedScore": "_methods.learned_score",
+    "Limit": "_tiers.search",
+    "Link": "_tiers.description",
     "Method": "_methods.base",
     "Policy": "runtime._policy",
     "PolicyOptError": "runtime._errors",
     "ScoreRule": "runtime._scores",
     "Tables": "_table",
-    "Tiers": "_tiers",
+    "Tier": "_tiers.description",
+    "TierPolicy": "_tiers.tier_policy",
+    "Tiers": "_tiers.description",
     "array": "runtime._parameters",
+    "certified_plan": "_tiers.choose",
     "check_method": "_checking",
     "check_score": "_checking",
     "choice": "runtime._parameters",
@@ -70,9 +79,10 @@ _HOMES = {
     "from_arrays": "_cache.arrays",
     "import_sources": "_cache.importers",
     "load_policy": "runtime._policy",
-    "load_tier": "_tiers",
+    "load_tier": "_tiers.tier_policy",
+    "load_tiers": "_tiers.description",
     "make_method": "_methods.registry",
-    "make_plan": "_tiers",
+    "make_plan": "_tiers.choose",
     "make_score": "runtime._scores",
     "number": "runtime._parameters",
     "open_cache": "_cache.reader",
@@ -81,16 +91,18 @@ _HOMES = {
     "register_score": "runtime._scores",
     "route": "runtime._experts",
     "simulate": "_online.simulate",
+    "tier_policies": "_tiers.tier_policy",
     "tune": "_tuning",
     "watch_policy": "_online.drift",
 }
 __all__ = [
-    "BudgetError", "CacheWriter", "Cost", "ExitData", "ExpertPolicy", "Fitted", "InputError",
-    "LearnedScore", "Method", "Policy", "PolicyOptError", "ScoreRule", "Tables", "Tiers", "array",
-    "check_method", "check_score", "choice", "compare", "curve", "evaluate", "fit", "fit_experts",
-    "fit_family", "from_arrays", "import_sources", "load_policy", "load_tier", "make_method",
+    "BudgetError", "CacheWriter", "Cost", "ExitData", "ExpertPolicy", "Fitted", "Goal",
+    "InputError", "LearnedScore", "Limit", "Link", "Method", "Policy", "PolicyOptError",
+    "ScoreRule", "Tables", "Tier", "TierPolicy", "Tiers", "array", "certified_plan", "check_method",
+    "check_score", "choice", "compare", "curve", "evaluate", "fit", "fit_experts", "fit_family",
+    "from_arrays", "import_sources", "load_policy", "load_tier", "load_tiers", "make_method",
     "make_plan", "make_score", "number", "open_cache", "refit", "register_method", "register_score",
-    "route", "simulate", "tune", "watch_policy",
+    "route", "simulate", "tier_policies", "tune", "watch_policy",
 ]  # fmt: skip
 
 

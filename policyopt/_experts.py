@@ -205,10 +205,9 @@ def _curve(method: Method, table: Table, seed: int, folds: int) -> tuple[Floats,
         # Costs per sample have another mean on these rows: a budget may lie outside by a hair.
         allowed = np.clip(budgets, *train.mean_costs[[0, -1]]).tolist()
         path = fit_where_possible(method, train, allowed, seed, validate=False)
+        met &= [fitted is not None for fitted in path]
         for i, fitted in enumerate(path):
-            if fitted is None:
-                met[i] = False
-            else:
+            if fitted is not None:
                 right[i] += replay(fitted.policy, held).correct.sum()
     if not met.any():
         raise InputError(
@@ -229,8 +228,7 @@ def hull(cost: npt.ArrayLike, value: npt.ArrayLike) -> tuple[Floats, Floats]:
 def divide(hulls: Sequence[tuple[Floats, Floats]], shares: npt.ArrayLike, budget: float) -> Floats:
     """Return the mean cost (E,) that each context may have, of their hulls and shares of the samples.
 
-    Its share-weighted mean is the budget; less where more buys nothing, and each hull's start where
-    even these cost more.
+    Its share-weighted mean is the budget, or less: where more buys nothing, or each hull's start costs more.
 
     >>> divide([hull([1, 4], [0.9, 0.93]), hull([1, 4], [0.5, 0.8])], [0.5, 0.5], 2.0)
     array([1., 3.])
@@ -293,8 +291,7 @@ def _joined(
         "rows": len(table),
         "division": division,
     }
-    names, policies = (part.context for part in parts), (part.fitted.policy for part in parts)
-    policy = ExpertPolicy(tuple(names), tuple(policies), provenance)
+    policies = tuple(part.fitted.policy for part in parts)
+    policy = ExpertPolicy(tuple(part.context for part in parts), policies, provenance)
     accuracy = float(sum(part.share * part.accuracy for part in seen))
-    method = parts[0].fitted.method
-    return FittedExperts(policy, method, budget, expected, accuracy, tuple(parts))
+    return FittedExperts(policy, parts[0].fitted.method, budget, expected, accuracy, tuple(parts))

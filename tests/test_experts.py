@@ -46,29 +46,21 @@ def fitted(spec, budget, data=None):
     return po.fit(data or cache(), budget, spec).policy
 
 
-def stepped(policy, logits, context, numbers):
-    """Exit and prediction of each sample, served one by one."""
-    found = []
-    for row, e, number in zip(logits, context, numbers, strict=True):
-        state = policy.start(int(e), int(number))
-        for k in policy.policy_of(int(e)).path:
-            decision = policy.step(k, row[k], state)
-            if decision.exit:
-                break
-        found.append((k, decision.prediction))
-    return np.array(found).T
-
-
 def alike(found, expected, rows=slice(None)):
     for name in ("exit", "prediction", "cost"):
         np.testing.assert_array_equal(getattr(found, name)[rows], getattr(expected, name))
 
 
 def test_batch_step_side_by_side_and_each_policy_alone_agree():
-    """Methods of other scores, answers and mixtures per context; exits, answers, costs to the bit."""
-    specs = {"patience": "30%", "optimal_stopping": "50%", "max_prob:answer=combined": "60%"}
-    policies = tuple(fitted(spec, budget) for spec, budget in specs.items())
+    """Other scores, answers, mixtures and exits per context: rows wait at exits that their policy skips."""
+    whole = fitted("max_prob", "50%")
+    skips = Policy(
+        whole.rule, [whole.thresholds[0]], [1.0, 4.0], "ms", "logits", 6, kept=(0, 2), model_exits=4
+    )
+    policies = fitted("patience", "30%"), skips, fitted("max_prob:answer=combined", "60%")
     policy = ExpertPolicy(NAMES, policies)
+    assert policy.path == (0, 1, 2, 3)
+    assert ExpertPolicy(NAMES, (whole, skips, whole)).costs == pytest.approx(whole.costs)
     logits, _, context = routed(400, seed=5)
     numbers = np.arange(400) + 7
     whole = policy.decide(logits, context, numbers)
@@ -78,54 +70,27 @@ def test_batch_step_side_by_side_and_each_policy_alone_agree():
         alone = one.decide(logits[rows], numbers[rows])
         alike(whole, alone, rows)
         alike(by_list, alone, rows)
-    exits, predictions = stepped(policy, logits[:150], context[:150], numbers[:150])
-    np.testing.assert_array_equal(exits, whole.exit[:150])
-    np.testing.assert_array_equal(predictions, whole.prediction[:150])
+    assert set(whole.exit[context == 1]) == {0, 2}
+    assert policy.decide(logits[:0], context[:0]).exit.shape == (0,)
+    for i in range(100):  # one by one
+        state = policy.start(int(context[i]), int(numbers[i]))
+        for k in policies[context[i]].path:
+            decision = policy.step(k, logits[i, k], state)
+            if decision.exit:
+                break
+        assert (k, decision.prediction) == (whole.exit[i], whole.prediction[i])
     state, left = policy.start(context, numbers), np.arange(400)
     for k in policy.path:
         decision = policy.step(k, logits[left, k], state)
-        gone = decision.exit
+        gone, skipping = decision.exit, (context[left] == 1) & (k == 1)
         assert (whole.exit[left[gone]] == k).all()
         np.testing.assert_array_equal(decision.prediction[gone], whole.prediction[left[gone]])
         assert decision.answer.shape == (len(left), 6)
+        assert np.isnan(decision.score[skipping]).all()
+        assert (decision.prediction[skipping] == -1).all()
         left = left[~gone]
         state.keep(~gone)
     assert not len(left)
-
-
-def test_one_policy_in_all_contexts_is_that_policy():
-    one = fitted("patience", "45%")
-    assert one.mixture is not None  # a coin is drawn by the sample's own number
-    data = cache(900, 3)
-    table = Tables(data).get("test")
-    policy = ExpertPolicy(NAMES, (one, one, one))
-    mine, plain = replay(policy, table), replay(one, table)
-    logits, _, context = routed(300, 8)
-    alike(mine, plain)
-    alike(policy.decide(logits, context), one.decide(logits))
-    np.testing.assert_array_equal(mine.correct, plain.correct)
-    assert policy.decide(logits[:0], context[:0]).exit.shape == (0,)
-
-
-def test_policies_that_run_other_exits():
-    """A context's policy skips exits, or ends before the last: rows wait, or have left."""
-    whole = fitted("max_prob", "50%")
-    first, more = [whole.thresholds[0]], {"kept": (0, 2), "model_exits": 4}
-    part = Policy(whole.rule, first, [1.0, 4.0], "ms", "logits", 6, **more)
-    policy = ExpertPolicy(NAMES, (whole, part, whole))
-    assert policy.path == (0, 1, 2, 3)
-    np.testing.assert_allclose(policy.costs, whole.costs)
-    logits, _, context = routed(300, 9)
-    found = policy.decide(logits, context)
-    assert set(found.exit[context == 1]) == {0, 2}
-    state, exits = policy.start(context), np.full(300, -1)
-    for k in policy.path:
-        decision = policy.step(k, logits[:, k], state)
-        exits[(exits < 0) & decision.exit] = k
-        skipping = (context == 1) & (k == 1)
-        assert np.isnan(decision.score[skipping]).all()
-        assert (decision.prediction[skipping] == -1).all()
-    np.testing.assert_array_equal(exits, found.exit)
 
 
 def test_routing_by_hand():
@@ -213,12 +178,14 @@ def test_a_changed_policy_inside_is_refused(tmp_path):
     one = fitted("max_prob", "50%")
     content = experts_to_dict(ExpertPolicy(NAMES, (one, one, one)))
     content["policies"][1]["thresholds"][0] = 0.1
-    (tmp_path / "p.json").write_text(json.dumps(signed(content)))
-    with pytest.raises(InputError, match=r"policy 1 of p.json' was changed"):
-        load_any(tmp_path / "p.json")
-    (tmp_path / "p.json").write_text('{"format": "policyopt-experts", "version": Infinity}')
-    with pytest.raises(InputError, match="JSON"):
-        load_any(tmp_path / "p.json")
+    endless = '{"format": "policyopt-experts", "version": Infinity}'
+    for text, said in (
+        (json.dumps(signed(content)), r"policy 1 of p.json' was changed"),
+        (endless, "JSON"),
+    ):
+        (tmp_path / "p.json").write_text(text)
+        with pytest.raises(InputError, match=said):
+            load_any(tmp_path / "p.json")
 
 
 def test_the_hull_is_the_upper_one():
@@ -281,11 +248,8 @@ def test_the_budget_is_kept_by_all_contexts_together():
         assert found.expected.cost == pytest.approx(budget, rel=0.01)
         assert low <= outcome.cost.mean() <= high
         assert outcome.correct.mean() == pytest.approx(found.accuracy, abs=0.02)
-        rows, method = (
-            [np.flatnonzero(table.context == e) for e in range(3)],
-            po.make_method("max_prob"),
-        )
-        each = [method.fit_path(table.take(mine), [budget])[0].policy for mine in rows]
+        rows = [table.take(np.flatnonzero(table.context == e)) for e in range(3)]
+        each = [po.make_method("max_prob").fit_path(mine, [budget])[0].policy for mine in rows]
         others = ExpertPolicy(NAMES, tuple(each)), po.fit(data, budget, "max_prob").policy
         right = [po.evaluate(other, data).correct.mean() for other in others]
         gains = outcome.correct.mean() - right
@@ -358,12 +322,13 @@ def test_contexts_are_known_by_name_whatever_their_numbers(tmp_path):
     np.testing.assert_array_equal(*exits)
     np.savez(tmp_path / "a.npz", logits=logits, context=other, contexts=list(places))
     np.testing.assert_array_equal(read_context(tmp_path / "a.npz", policy), context)
-    np.savez(tmp_path / "b.npz", logits=logits)
-    with pytest.raises(InputError, match="with context, one number per sample"):
-        read_context(tmp_path / "b.npz", policy)
-    np.savez(tmp_path / "c.npz", logits=logits, context=1)
-    with pytest.raises(InputError, match="'context' must be"):
-        read_context(tmp_path / "c.npz", policy)
+    for more, words in (
+        ({}, "with context, one number per sample"),
+        ({"context": 1}, "'context' must be"),
+    ):
+        np.savez(tmp_path / "b.npz", logits=logits, **more)
+        with pytest.raises(InputError, match=words):
+            read_context(tmp_path / "b.npz", policy)
 
 
 def test_the_commands(tmp_path, run):

@@ -17,13 +17,12 @@ from policyopt._online.drift import refit
 from policyopt._online.families import fit_family
 from policyopt._online.simulate import simulate
 from policyopt._table import Tables
-from policyopt._tiers import Goal, Tier, Tiers, certified_plan, make_plan
 from policyopt.runtime._checks import MAX_COST, MAX_SEED
 from policyopt.runtime._errors import BudgetError, InputError
 from policyopt.runtime._policy import from_dict, to_dict
 from policyopt.runtime._strict_json import digest_of
 
-ONE = Tiers((Tier("a", 1.0),), (), 1.0)
+ONE = po.Tiers((po.Tier("a", 1.0),), (), 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +40,8 @@ CALLS = {
     "ladder": lambda d, t, x, y, s: fit_family("max_prob", t, 3, seed=s),
     "tune": lambda d, t, x, y, s: po.tune(d, "max_prob", trials=1, seed=s),
     "simulate": lambda d, t, x, y, s: simulate(d, rounds=20, repetitions=1, seed=s),
-    "make_plan": lambda d, t, x, y, s: make_plan(ONE, t, Goal(budget=1.5), seed=s),
-    "certified_plan": lambda d, t, x, y, s: certified_plan(ONE, t, Goal(budget=1.5), 0.9, seed=s),
+    "make_plan": lambda d, t, x, y, s: po.make_plan(ONE, t, po.Goal(budget=1.5), seed=s),
+    "certified_plan": lambda d, t, x, y, s: po.certified_plan(ONE, t, po.Goal(budget=1.5), 0.9, seed=s),
 }
 
 

@@ -21,6 +21,7 @@ Of the top probability, to that of being right:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,11 +54,9 @@ FEWEST_SHARE = 0.01
 
 
 def temperature(log_prob: Logs, labels: Labels) -> float:
-    """Return the temperature of least negative log-likelihood within `BOUNDS`.
+    """Return the temperature of least negative log-likelihood within `BOUNDS`. Shapes: log_prob (N, C); labels (N,).
 
     The likelihood is convex in 1/T: its slope has one zero, found by Brent's method.
-
-    Shapes: log_prob (N, C); labels (N,).
     """
     from scipy.optimize import brentq
 
@@ -83,19 +82,14 @@ def check_labels(log_prob: Logs, labels: Labels) -> None:
     """Refuse labels that are not one class 0..C-1 per row, and fits on no rows."""
     n, classes = len(log_prob), log_prob.shape[-1]
     if n == 0 or labels.shape != (n,) or labels.min() < 0 or labels.max() >= classes:
-        raise input_error(
-            "labels", f"one class in 0..{classes - 1} per row, of {n} rows (1 or more)",
-            f"shape {labels.shape}", "Fit on labelled rows.",
-        )  # fmt: skip
+        allowed = f"one class in 0..{classes - 1} per row, of {n} rows (1 or more)"
+        raise input_error("labels", allowed, f"shape {labels.shape}", "Fit on labelled rows.")
 
 
 def vector(log_prob: Logs, labels: Labels, spread: float) -> tuple[Floats, Floats]:
-    """Fit factor and bias of one exit for a given width of the shrinkage.
+    """Fit factor and bias of one exit, (C,) each, for a given width of the shrinkage.
 
-    Least of ``mean NLL + (|u|^2 + |bias|^2) / (2 N spread^2)`` with ``scale = (1 + u) / T``; T
-    is that of temperature scaling.
-
-    Shapes: log_prob (N, C); labels (N,); returns scale, bias (C,).
+    Least of ``mean NLL + (|u|^2 + |bias|^2) / (2 N spread^2)``, ``scale = (1 + u) / T``, T of temperature scaling.
     """
     inverse = 1 / temperature(log_prob, labels)
     first = np.zeros(2 * log_prob.shape[1])
@@ -107,25 +101,22 @@ def choose_spread(log_prob: Logs, labels: Labels, seed: int = 0) -> float:
 
     The narrowest of `SPREADS` whose held-out NLL is within one standard error of the best (Hastie
     et al., Elements of statistical learning, section 7.10): in doubt, temperature scaling.
-
-    Shapes: log_prob (N, C); labels (N,).
     """
     n = len(labels)
     if n < _FEWEST_SPREAD:
         return 0.0
     fold = np.random.default_rng(seed).permutation(n) % _SPREAD_FOLDS
-    inverses = [
-        1 / temperature(log_prob[fold != f], labels[fold != f]) for f in range(_SPREAD_FOLDS)
-    ]
+    rests = [fold != f for f in range(_SPREAD_FOLDS)]
+    inverses = [1 / temperature(log_prob[rest], labels[rest]) for rest in rests]
     found = [np.zeros(2 * log_prob.shape[1])] * _SPREAD_FOLDS
     held: list[Floats] = []
     for spread in SPREADS:
         losses = np.empty(n)
-        for f in range(_SPREAD_FOLDS):
-            train, test, inverse = fold != f, fold == f, inverses[f]
+        for f, (train, inverse) in enumerate(zip(rests, inverses, strict=True)):
             # The next wider fit begins where this one ends; a comparison needs no more digits.
             found[f] = _minimise(log_prob[train], labels[train], spread, inverse, found[f], 1e-6)
-            losses[test] = row_losses(log_prob[test], labels[test], *_parts(inverse, found[f]))
+            parts = _parts(inverse, found[f])
+            losses[~train] = row_losses(log_prob[~train], labels[~train], *parts)
         held.append(losses)
         if len(held) > 1 and losses.mean() > held[-2].mean():
             break  # wider only gets worse
@@ -175,10 +166,7 @@ def _parts(inverse: float, x: Floats) -> tuple[Floats, Floats]:
 def row_losses(
     log_prob: Logs, labels: Labels, scale: float | Floats = 1.0, bias: float | Floats = 0.0
 ) -> Floats:
-    """Return ``-log softmax(scale * log_prob + bias)[label]`` of every row.
-
-    Shapes: log_prob (N, C); labels (N,); scale, bias (C,); returns (N,).
-    """
+    """Return ``-log softmax(scale * log_prob + bias)[label]`` of every row, (N,). Shapes: scale, bias (C,)."""
     out = np.empty(len(log_prob))
     for rows, values in _blocks(log_prob):
         z = values * scale + bias
@@ -191,10 +179,7 @@ def row_losses(
 def loss_and_gradient(
     log_prob: Logs, labels: Labels, scale: float | Floats, bias: float | Floats = 0.0
 ) -> tuple[float, Floats, Floats]:
-    """Return the mean of `row_losses` and its derivatives by scale and bias, (C,) each.
-
-    Shapes: log_prob (N, C); labels (N,); scale, bias (C,).
-    """
+    """Return the mean of `row_losses` and its derivatives by scale and bias, (C,) each."""
     n, classes = log_prob.shape
     loss, by_scale, by_bias = 0.0, np.zeros(classes), np.zeros(classes)
     for rows, values in _blocks(log_prob):
@@ -228,19 +213,11 @@ def platt(confidence: Floats, correct: Floats) -> tuple[float, float]:
     return (float(slope[0]), offset) if slope[0] > 0 else (0.0, _log_odds_of_mean(correct))
 
 
-def fit_platt(confidence: Floats, correct: Floats) -> Platt:
-    """Fit Platt scaling per exit. Shapes: confidence, correct (N, K)."""
-    slope, offset = zip(*map(platt, confidence.T, correct.T), strict=True)
-    return Platt(slope, offset)
-
-
 def beta(confidence: Floats, correct: Floats) -> tuple[float, float, float]:
-    """Fit ``P(right) = sigmoid(a ln p - b ln(1 - p) + c)`` with a, b >= 0.
+    """Fit ``P(right) = sigmoid(a ln p - b ln(1 - p) + c)`` with a, b >= 0. Shapes: confidence, correct (N,).
 
     Where the free fit has a negative coefficient, the best of the fits without one or both of the
     two features is it: the likelihood is concave, so the bound is met.
-
-    Shapes: confidence, correct (N,).
     """
     p = np.clip(confidence, EDGE, 1 - EDGE)
     features = np.stack([np.log(p), -np.log1p(-p)], axis=1)
@@ -257,12 +234,6 @@ def beta(confidence: Floats, correct: Floats) -> tuple[float, float, float]:
             fit = (float(one[0]), 0.0, c) if j == 0 else (0.0, float(one[0]), c)
             found.append((_loss(features, correct, fit), fit))
     return min(found)[1]
-
-
-def fit_beta(confidence: Floats, correct: Floats) -> Beta:
-    """Fit beta calibration per exit. Shapes: confidence, correct (N, K)."""
-    a, b, c = zip(*map(beta, confidence.T, correct.T), strict=True)
-    return Beta(a, b, c)
 
 
 def _loss(features: Floats, correct: Floats, fit: tuple[float, float, float]) -> float:
@@ -311,12 +282,6 @@ def isotonic(
     return knots[rising], np.maximum.accumulate(values)[rising]
 
 
-def fit_isotonic(confidence: Floats, correct: Floats) -> Isotonic:
-    """Fit isotonic calibration per exit. Shapes: confidence, correct (N, K)."""
-    fits = [isotonic(p, y) for p, y in zip(confidence.T, correct.T, strict=True)]
-    return Isotonic([knots for knots, _ in fits], [values for _, values in fits])
-
-
 def equal_mass_edges(confidence: Floats, bins: int = BINS) -> Floats:
     """Return the inner edges of bins that hold equally many rows, as far as ties allow. Shapes: confidence (N,)."""
     n = len(confidence)
@@ -351,10 +316,21 @@ def smoothed(values: Floats, width: float) -> Floats:
     return np.minimum((weight @ values) / weight.sum(axis=1), 1.0)
 
 
-FITS: dict[str, Callable[[Floats, Floats], Calibrator]] = {
-    "platt": fit_platt,
-    "beta": fit_beta,
-    "isotonic": fit_isotonic,
+def _per_exit(
+    rule: Callable[..., Calibrator], one: Callable[[Floats, Floats], tuple[Any, ...]]
+) -> Any:
+    """Return what fits a rule of (N, K) numbers, whose fields are what `one` finds of (N,) at each exit."""
+
+    def fit(confidence: Floats, correct: Floats) -> Calibrator:
+        return rule(*zip(*map(one, confidence.T, correct.T), strict=True))
+
+    return fit
+
+
+FITS: dict[str, Callable[[Floats, Floats], Any]] = {
+    "platt": _per_exit(Platt, platt),
+    "beta": _per_exit(Beta, beta),
+    "isotonic": _per_exit(Isotonic, isotonic),
     "histogram": fit_histogram,
 }
 
@@ -365,10 +341,8 @@ def fit_confidence(name: str, confidence: Floats, correct: Floats) -> Calibrator
         raise input_error("confidence", f"one of {', '.join(FITS)}", name, "")
     confidence, correct = (np.asarray(a, dtype=np.float64) for a in (confidence, correct))
     if confidence.ndim != 2 or confidence.shape != correct.shape or not len(confidence):
-        raise input_error(
-            "correct", f"of the confidence's shape {confidence.shape}, with a row or more",
-            correct.shape, "Give both as (N, K).",
-        )  # fmt: skip
+        allowed = f"of the confidence's shape {confidence.shape}, with a row or more"
+        raise input_error("correct", allowed, correct.shape, "Give both as (N, K).")
     for what, array in (("confidence", confidence), ("correct", correct)):
         if not ((array >= 0) & (array <= 1)).all():
             raise input_error(what, "numbers in [0, 1]", f"{array.min()} to {array.max()}", "")

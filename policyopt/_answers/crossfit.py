@@ -1,22 +1,46 @@
-"""Answer rules fitted on rows of a table such that no row is answered by a rule it helped to fit."""
+"""Answers fitted on rows of a table such that no row is answered by a rule it helped to fit; combined ones.
+
+Combined over exits: a weighted geometric mean of the class probabilities so far. Readings, all of the form
+``log P_k = sum_{j<=k} w_kj log p_j + b_k + const``:
+
+``geometric``
+    Weights 0 or more, one vector per exit, by likelihood (convex). The sum of the weights is
+    free, so a temperature is part of it. The default.
+``ztw``
+    Zero Time Waste (Wołczyk et al., NeurIPS 2021, eq. 4): as above, the mean over exits with
+    positive weights, and a bias per class and exit. Departures: the weights are bounded below by
+    0 instead of being exponentials (the same set but for its border), the bias is shrunk.
+``poe``
+    Product of experts (Jazbec et al., NeurIPS 2023, eq. 4), weights (j+1)/K as there, nothing
+    fitted. Departure: softmax experts; their ReLU experts need logits whose zero has a meaning.
+
+A combination is kept at an exit only where it improves the likelihood of held-out rows over the
+exit's own probabilities, tempered, by more than one standard error; elsewhere the latter stay.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.calibrators import fit_temperature, fit_vector
-from policyopt._answers.combined import READINGS, cross_fit_combined
-from policyopt._table import ExitStatistics, Table
-from policyopt.runtime._answers import AnswerRule, Identity
+from policyopt._table import Table
+from policyopt.runtime._answers import FLOOR, AnswerRule, Combined, Identity
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._outputs import ExitOutput
 from policyopt.runtime._policy import Observer
-from policyopt.runtime._typing import Ints
+from policyopt.runtime._typing import Bools, Floats, Ints
 
+Logs, Labels = npt.NDArray[np.float32], npt.NDArray[np.integer]
+READINGS = ("geometric", "ztw", "poe")
+_UNDERFLOW = 1e-30
+_LARGEST = 20.0  # of a weight: separable rows would drive it to infinity
+#: Shrinkage of class biases towards 0, as that many rows of doubt per class.
+_BIAS_PENALTY = 10.0
+_NO_BIAS = np.zeros(0)
 #: Names a user can give; "combined" is the geometric reading.
 NAMES = ("plain", "combined", *READINGS[1:], "temperature", "vector")
 #: Rows and numbers that a fit looks at: K weights per exit need no more, and with C=1000 time counts.
@@ -44,9 +68,8 @@ def folds_of(rows: int, folds: int, seed: int) -> Ints:
 def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
     """Fit an answer rule on all rows (of very many, a random part), and once per fold on the others."""
     if name not in NAMES:
-        raise input_error(
-            "answer", f"one of {', '.join(NAMES)}", name, "E.g. --set answer=combined."
-        )
+        allowed, step = f"one of {', '.join(NAMES)}", "E.g. --set answer=combined."
+        raise input_error("answer", allowed, name, step)
     count = int(fold.max(initial=0)) + 1
     if name == "plain":
         return CrossFitted(Identity())
@@ -75,7 +98,7 @@ def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
 def observe(
     table: Table, answers: CrossFitted, full: bool = False
 ) -> Iterator[tuple[Ints, list[ExitOutput]]]:
-    """Yield (rows, their reduced answers exit by exit), each row answered by its fold's rule. Shapes: returns (n,)."""
+    """Yield (rows (n,), their reduced answers exit by exit), each row answered by its fold's rule."""
     for part, outputs in table.chunks():
         if answers.fold is None:
             rows = np.arange(part.start, part.stop)
@@ -109,15 +132,143 @@ def answered(table: Table, answers: CrossFitted) -> Table:
         raise InputError(
             f"Split '{table.split}' must have labels. Got rows without. Import with --labels FILE."
         )
-    new = ExitStatistics(
-        np.empty_like(old.top_prob), np.empty_like(old.top_class), np.empty_like(old.entropy),
-        np.empty_like(old.log_sum_exp), None, old.labels,
-    )  # fmt: skip
+    columns = ("top_prob", "top_class", "entropy", "log_sum_exp")
+    made = {name: np.empty_like(getattr(old, name)) for name in columns}
     for rows, seen in observe(table, answers):
         for k, output in enumerate(seen):
-            new.top_prob[rows, k] = output.top_prob
-            new.top_class[rows, k] = output.top_class
-            new.entropy[rows, k] = output.entropy
-            new.log_sum_exp[rows, k] = output.log_sum_exp
+            for name, column in made.items():
+                column[rows, k] = getattr(output, name)
+    new = replace(old, correct=None, **made)
     correct = (new.prediction == old.labels[:, None]) & (old.labels >= 0)[:, None]
     return replace(table, statistics=replace(new, correct=correct))
+
+
+def fit_combined(
+    log_prob: Logs,
+    labels: Labels,
+    reading: str = "geometric",
+    keep: Bools | None = None,
+    start: Combined | None = None,
+) -> Combined:
+    """Fit the weights of every exit by likelihood. Shapes: log_prob (N, K, C); labels (N,); keep (K,)."""
+    if reading not in READINGS:
+        allowed = f"one of {', '.join(READINGS)}"
+        raise input_error("answer", allowed, reading, "E.g. answer=geometric.")
+    _, exits, classes = log_prob.shape
+    # One contiguous array per exit: a step of the search then runs over memory in order.
+    peaks = log_prob.max(axis=2, keepdims=True)
+    logs = [np.maximum(log_prob[:, k] - peaks[:, k], FLOOR) for k in range(exits)]
+    weights = np.zeros((exits, exits))
+    bias = np.zeros((exits, classes)) if reading == "ztw" else None
+    for k in range(exits):
+        combine = keep is None or bool(keep[k])
+        used = list(range(k + 1)) if combine else [k]
+        if combine and reading == "poe":
+            weights[k, used] = (np.arange(k + 1) + 1) / exits
+            continue
+        first, shift = np.eye(len(used))[-1], _NO_BIAS
+        if bias is not None and combine:
+            shift = bias[k] if start is None or start.bias is None else start.bias[k]
+        if start is not None:
+            first = start.weights[k, used]
+        weights[k, used], shift = _maximise([logs[j] for j in used], labels, first, shift)
+        if bias is not None and len(shift):
+            bias[k] = shift
+    return Combined(weights, bias)
+
+
+def negative_log_likelihood(
+    logs: Sequence[Logs], labels: Labels, weights: Floats, bias: Floats = _NO_BIAS
+) -> tuple[float, Floats, Floats]:
+    """Return mean -log P(label), and its gradient in the weights (J,) and in the bias (C,)."""
+    rows, total = np.arange(len(labels)), np.zeros_like(logs[0])
+    if len(bias):
+        total += bias.astype(np.float32)
+    for weight, log in zip(weights, logs, strict=True):
+        total += np.float32(weight) * log
+    ones = np.ones(total.shape[1], dtype=np.float32)
+    picked = total[rows, labels]
+    with np.errstate(over="ignore"):
+        powers = np.exp(total)
+    norm = powers @ ones
+    # Seldom: the largest log of each exit is near 0.
+    if not ((norm > _UNDERFLOW) & np.isfinite(norm)).all():
+        total -= total.max(axis=1, keepdims=True)
+        picked = total[rows, labels]
+        powers = np.exp(total)
+        norm = powers @ ones
+    total = powers
+    value = float((np.log(norm.astype(np.float64)) - picked.astype(np.float64)).mean())
+    total /= norm[:, None]
+    total[rows, labels] -= 1.0
+    slope = np.array([float(np.einsum("nc,nc->", total, log)) for log in logs]) / len(rows)
+    bias_slope = total.mean(axis=0, dtype=np.float64) if len(bias) else _NO_BIAS
+    return value, slope, bias_slope
+
+
+def rows_negative_log_likelihood(answer: Combined, log_prob: Logs, labels: Labels) -> Floats:
+    """Return -log P_k(label) of every row and exit, (N, K)."""
+    state = answer.start(len(log_prob), log_prob.shape[2])
+    out = np.empty(log_prob.shape[:2])
+    rows = np.arange(len(labels))
+    for k in range(log_prob.shape[1]):
+        logits, state = answer.answer(k, log_prob[:, k], state)
+        logits = logits - logits.max(axis=1, keepdims=True)
+        out[:, k] = np.log(np.exp(logits).sum(axis=1, dtype=np.float64)) - logits[rows, labels]
+    return out
+
+
+def cross_fit_combined(
+    log_prob: Logs, labels: Labels, fold: Labels, reading: str = "geometric"
+) -> tuple[Bools, Combined, list[Combined]]:
+    """Fit on all rows and without each fold; keep the combination where it helps on held-out rows."""
+    exits = log_prob.shape[1]
+    alone = np.zeros(exits, dtype=bool)
+    whole = [fit_combined(log_prob, labels, reading, keep) for keep in (alone, None)]
+    gain = np.zeros(log_prob.shape[:2])
+    pairs = []
+    for f in range(int(fold.max()) + 1):
+        held, rest = fold == f, fold != f
+        # Nearly the same rows as all: their solution is a good place to start from.
+        pair = [
+            fit_combined(log_prob[rest], labels[rest], reading, keep, start)
+            for keep, start in zip((alone, None), whole, strict=True)
+        ]
+        if held.any():
+            losses = [rows_negative_log_likelihood(r, log_prob[held], labels[held]) for r in pair]
+            gain[held] = losses[0] - losses[1]
+        pairs.append(pair)
+    error = gain.std(axis=0) / len(gain) ** 0.5
+    keep = (gain.mean(axis=0) > error) & (np.arange(exits) > 0)
+    return keep, _picked(whole, keep), [_picked(pair, keep) for pair in pairs]
+
+
+def _picked(pair: Sequence[Combined], keep: Bools) -> Combined:
+    """Return the combined weights of the exits that are kept, the own ones of the others."""
+    own, combined = pair
+    weights = np.where(keep[:, None], combined.weights, own.weights)
+    if own.bias is None or combined.bias is None:
+        return Combined(weights)
+    return Combined(weights, np.where(keep[:, None], combined.bias, own.bias))
+
+
+def _maximise(
+    logs: list[Logs], labels: Labels, first: Floats, shift: Floats
+) -> tuple[Floats, Floats]:
+    """Maximise the likelihood over weights in [0, 20], (J,), and a class bias, (C,) or (0,), from a start."""
+    from scipy.optimize import minimize
+
+    count, penalty = len(logs), _BIAS_PENALTY / len(labels)
+
+    def objective(parameters: Floats) -> tuple[float, Floats]:
+        bias = parameters[count:]
+        value, slope, bias_slope = negative_log_likelihood(logs, labels, parameters[:count], bias)
+        gradient = np.concatenate([slope, bias_slope + penalty * bias])
+        return value + penalty * float(bias @ bias) / 2, gradient
+
+    bounds = [(0.0, _LARGEST)] * count + [(None, None)] * len(shift)
+    # The likelihood is computed in float32: closer than 1e-6 there is only rounding.
+    options = {"maxiter": 100, "ftol": 1e-7, "gtol": 1e-4}
+    start = np.concatenate([first, shift])
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return found.x[:count], found.x[count:]

@@ -102,9 +102,8 @@ class _Rows:
             for g, part in enumerate(self.parts):
                 curvatures[g] = heavy[part].T @ self.design[part]
             slope = self.slope(theta[:, None], keep)[:, 0]
-            step = np.asarray(
-                np.linalg.solve(self.full(curvatures.sum(axis=0), theta[0]), slope), np.float64
-            )
+            full = self.full(curvatures.sum(axis=0), theta[0])
+            step = np.asarray(np.linalg.solve(full, slope), np.float64)
             theta, loss, done = self.along(theta, step, slope, loss, keep)
             if done:
                 break
@@ -136,10 +135,8 @@ class _Rows:
             if not len(open_):
                 break
         slope = self.slope(found, keep)
-        settled = (slope * np.einsum("gij,jg->ig", inverse, slope)).sum(
-            axis=0
-        ) <= 4 * self.tolerance
-        for g in np.flatnonzero(~settled):
+        gain = (slope * np.einsum("gij,jg->ig", inverse, slope)).sum(axis=0)
+        for g in np.flatnonzero(~(gain <= 4 * self.tolerance)):
             chosen = keep[:, g] > 0
             x, y, w = self.design[chosen], self.target[chosen], self.weight[chosen]
             alone = _Rows(x, y, w, self.ridge, [slice(None)], self.doubt)

@@ -13,8 +13,14 @@ from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, shares
 from policyopt._progress import progress_callback
-from policyopt._tiers.certify import certified_plan, check_cost_bound, share_high, share_low
-from policyopt._tiers.choose import Planned, make_plan
+from policyopt._tiers.choose import (
+    Planned,
+    certified_plan,
+    check_cost_bound,
+    make_plan,
+    share_high,
+    share_low,
+)
 from policyopt._tiers.description import Tiers, load_tiers
 from policyopt._tiers.plans import references, summary
 from policyopt._tiers.search import Goal, Limit

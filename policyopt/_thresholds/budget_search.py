@@ -77,9 +77,8 @@ def meet_budget(
     """Find the member of a family whose replayed cost is the budget, which has been checked.
 
     `family` goes from the parameter to thresholds (K-1,): at `low` it costs at most the budget, at `high` at least.
-    Bisection on the *replayed* cost, not on a planned one, from a good first guess `start`. What is left of the
-    budget is spent by `spend`. Where the family jumps over the budget (few distinct scores: votes, counters, flat
-    exits), the two neighbours are mixed so that the expected cost is the budget.
+    Bisection on the *replayed* cost from a good first guess `start`. Where the family jumps over the budget (few
+    distinct scores: votes, counters, flat exits), the two neighbours are mixed to cost it in expectation.
     """
     span = float(problem.mean_costs[-1] - problem.mean_costs[0])
     tolerance = max(TOLERANCE * (budget - float(problem.mean_costs[0])), span / problem.rows)
@@ -118,20 +117,18 @@ def common_shift(problem: Problem, budget: float) -> Solution:
 def spend(problem: Problem, thresholds: Floats, left: float) -> Floats:
     """Raise thresholds (K-1,), from exit 0 on, so that the least ready leavers go on until `left` is spent.
 
-    `left` is a mean cost per sample. Quotas are whole samples and one sample at a dear exit may be a visible
-    share of a small budget; the way from exit 0 to exit 1 is the small change.
+    `left` is a mean cost per sample. Quotas are whole samples, and one at a dear exit may be a visible share of a
+    small budget; the way from exit 0 to exit 1 is the small change.
     """
-    thresholds = thresholds.copy()
-    steps = np.diff(problem.mean_costs)
+    thresholds, steps = thresholds.copy(), np.diff(problem.mean_costs)
+    alike = problem.costs.ndim == 1
     for k in range(problem.exits - 1):
-        if problem.costs.ndim == 1 and left * problem.rows < steps[steps > 0].min(initial=np.inf):
+        if alike and left * problem.rows < steps[steps > 0].min(initial=np.inf):
             break
         leavers = np.flatnonzero(first_exit(problem.scores, thresholds) == k)
-        # Only the least ready matter: as many as `left` pays for at one step each.
-        most = len(leavers)
-        if problem.costs.ndim == 1 and steps[k] > 0:
+        scores, most = problem.scores[leavers, k], len(leavers)
+        if alike and steps[k] > 0:  # only the least ready matter: as many as `left` pays for
             most = int(left * problem.rows / steps[k]) + 1
-        scores = problem.scores[leavers, k]
         cut_short = most + 1 < len(leavers)
         if cut_short:
             near = np.argpartition(scores, most + 1)[: most + 2]
@@ -141,15 +138,10 @@ def spend(problem: Problem, thresholds: Floats, left: float) -> Floats:
         # Equal scores go on together or not at all; where the list was cut short, its last score
         # may have equals that are not on it.
         usable = np.append(ranked[1:] > ranked[:-1], not cut_short)
-        onward = thresholds.copy()
-        onward[: k + 1] = NEVER
+        onward = np.append(np.full(k + 1, NEVER), thresholds[k + 1 :])
         later = first_exit(problem.scores[leavers], onward)
-        costs = problem.costs if problem.costs.ndim == 1 else problem.costs[leavers]
-        if costs.ndim == 1:
-            extra = costs[later] - costs[k]
-        else:
-            extra = np.take_along_axis(costs, later[:, None], axis=1)[:, 0] - costs[:, k]
-        total = np.cumsum(extra) / problem.rows
+        costs = np.broadcast_to(problem.costs, problem.scores.shape)
+        total = np.cumsum(costs[leavers, later] - costs[leavers, k]) / problem.rows
         fits = np.flatnonzero((total <= left) & usable)
         if len(fits):
             last = fits[-1]
@@ -163,7 +155,6 @@ def centred(problem: Problem, solution: Solution) -> Solution:
     """Return a solution that decides the same here, each threshold midway between the scores next to it.
 
     A bisection ends a hair from the score of many equal rows; another runtime's rounding must not move them.
-    Where all rows lie on one side, the threshold stays out of reach of rounding.
     """
 
     def middle(thresholds: Floats) -> Floats:
@@ -174,7 +165,7 @@ def centred(problem: Problem, solution: Solution) -> Solution:
             low, high = scores.min(initial=NEVER), scores.max(initial=ALWAYS)
             if leaves.any() and not leaves.all():
                 out[k] = between(float(scores[~leaves].max()), float(scores[leaves].min()))
-            elif leaves.any():
+            elif leaves.any():  # all rows lie on one side: out of reach of rounding
                 out[k] = min(threshold, low - 2 * ROUNDING * max(abs(low), 1.0))
             elif len(alive):
                 out[k] = max(threshold, high + 2 * ROUNDING * max(abs(high), 1.0))
@@ -188,9 +179,8 @@ def centred(problem: Problem, solution: Solution) -> Solution:
 def unless_idle(problem: Problem, solution: Solution, budget: float) -> Solution:
     """Return the decisions at thresholds 0 where what a solution spends beyond them buys nothing.
 
-    For scores that say by how much leaving is the better. Where all samples look alike, the rest of a budget
-    can go on samples drawn by a coin, or on all from one exit to the next: worth it only where the
-    later answers are better.
+    For scores that say by how much leaving is the better: a rest of budget that would go on samples drawn by a
+    coin, or on all from one exit to the next, is worth it only where the later answers are better.
     """
     own = problem.settled(np.zeros(problem.exits - 1))
     spent = problem.accuracy(solution.thresholds)

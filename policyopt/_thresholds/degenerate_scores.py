@@ -1,13 +1,12 @@
 """Degenerate scores: those of an exit that differ by rounding only, where no threshold may stand between two.
 
 A regression that finds nothing gives all samples one score, up to the last bits of a sum. A threshold among
-those decides by noise: the rows at hand are divided as the budget asks, but by nothing that another runtime,
-or another order of summation, would reproduce. So the scores of such a flat exit are made equal before
-thresholds are chosen (solvers let equal scores leave together or not at all), and a threshold that then comes
-to lie at that score is moved out of the way, to "always" or "never" (`Problem.settled`).
+those decides by noise, which no other runtime, or order of summation, would reproduce. So the scores of such a
+flat exit are made equal before thresholds are chosen (solvers let equal scores leave together or not at all),
+and a threshold that then comes to lie at that score is moved to "always" or "never" (`Problem.settled`).
 
-Only an exit all of whose scores lie that close counts. Elsewhere scores that crowd are told apart as
-before: a confidence of 1 - 1e-9 differs from one of 1 - 2e-9 by a half of what both know exactly.
+Only an exit all of whose scores lie that close counts. Elsewhere scores that crowd are told apart: a confidence
+of 1 - 1e-9 differs from one of 1 - 2e-9 by a half of what both know exactly.
 """
 
 from __future__ import annotations
@@ -27,12 +26,8 @@ _FEW = 64  # rows that are scored to see that an exit is not flat: nearly always
 
 
 def rounding(rule: ScoreRule, low: Floats, high: Floats) -> Floats:
-    """Return how far the scores of exits between `low` and `high`, (K,) each, may lie apart by rounding, (K,).
-
-    In proportion to the larger of score and 1; of max_prob, margin and entropy, to their distance from 1, as
-    the sums that make them are.
-    """
-    if type(rule) in (MaxProb, Margin, Entropy):
+    """Return how far the scores of exits between `low` and `high`, (K,) each, may lie apart by rounding, (K,)."""
+    if type(rule) in (MaxProb, Margin, Entropy):  # in proportion to 1 - score, as their sums are
         return ROUNDING * np.maximum(1.0 - low, 0.0)
     return ROUNDING * np.maximum(np.maximum(np.abs(low), np.abs(high)), 1.0)
 
@@ -42,8 +37,7 @@ def collapse(
 ) -> tuple[Floats, tuple[int, ...]]:
     """Return scores (N, K) of the deployed rule with those of flat exits made equal, and the flat exits.
 
-    `equal`: whether an exit whose scores are equal to the bit counts: of a learned score it does, of a count,
-    e.g. at exit 0, it says nothing.
+    `equal`: whether scores equal to the bit count: of a learned score they do, of a count they say nothing.
     """
     middle, flat = _flat(rule, scores)
     if not equal:
@@ -57,8 +51,7 @@ def collapse_held_out(
     """Return what `collapse` does, of rows that other fits of the rule scored, (N, K).
 
     Whether an exit is flat is for the deployed rule to say (`deployed`, from places of rows to their scores):
-    the folds' constants may differ by more than rounding where each fold's scores are all equal, and what is
-    deployed cannot tell rows apart by that.
+    folds' constants may differ by more than rounding, and what is deployed cannot tell rows apart by that.
     """
     rows = len(scores)
     few = np.unique(np.linspace(0, rows - 1, _FEW).astype(np.int64)) if rows else np.arange(0)

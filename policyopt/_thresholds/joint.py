@@ -18,7 +18,6 @@ thresholds at once are ours: single ones get stuck where two exits trade places.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -53,7 +52,7 @@ def solve_joint(problem: Problem, budgets: Sequence[float], mix: bool = False) -
 def hull(
     problem: Problem, budgets: Sequence[float], search: Lagrangian | None = None
 ) -> list[Floats]:
-    """Return thresholds at the corners of the upper hull of (cost, value), cheapest first. Shapes: returns (K-1,)."""
+    """Return thresholds (K-1,) at the corners of the upper hull of (cost, value), cheapest first."""
     search = search or Lagrangian(problem)
     found = {tuple(cuts): search.point(cuts) for cuts in (search.first, search.last)}
     (low, _), (high, _) = found.values()
@@ -132,24 +131,19 @@ def _join(
             cheap, dear = corner.copy(), corner.copy()
             cheap[k], dear[k] = 0.0, float(problem.rows)
             ways.append((cheap, dear))
-    found = [_along(problem, ordered, way, budget) for way in ways]
+
+    def along(cheap: Floats, dear: Floats) -> Solution:  # straight from one to the other
+        def family(part: float) -> Floats:
+            return at_positions(ordered, cheap + part * (dear - cheap), ALWAYS, NEVER)
+
+        return meet_budget(problem, family, 0.0, 1.0, budget)
+
+    found = [along(*way) for way in ways]
     cheapest, dearest = float(problem.mean_costs[0]), float(problem.mean_costs[-1])
     least = budget - 0.01 * (budget - cheapest) - (dearest - cheapest) / problem.rows
     single = [s for s in found if s.other is None and problem.cost(s.thresholds) >= least]
     # The first of equals, so that noise in the last digit does not choose.
     return max(single or found[:1], key=lambda s: problem.accuracy(s.thresholds))
-
-
-def _along(
-    problem: Problem, ordered: Floats, way: tuple[Floats, Floats], budget: float
-) -> Solution:
-    """Meet the budget on the straight way between two sets of thresholds, in positions."""
-    cheap, dear = way
-
-    def family(part: float) -> Floats:
-        return at_positions(ordered, cheap + part * (dear - cheap), ALWAYS, NEVER)
-
-    return meet_budget(problem, family, 0.0, 1.0, budget)
 
 
 def positions_of(ordered: Floats, thresholds: Floats) -> Floats:
@@ -179,7 +173,7 @@ class Lagrangian:
     """
 
     def __init__(self, problem: Problem) -> None:
-        self._grid = _Grid.of(problem.scores)
+        self._grid = _Grid(problem.scores)
         self._value = np.ascontiguousarray(problem.value.T)
         self._cost = np.ascontiguousarray(np.broadcast_to(problem.costs, problem.scores.shape).T)
         sizes = np.array([len(level) for level in self._grid.levels])
@@ -194,121 +188,104 @@ class Lagrangian:
     def best(self, price: float, starts: list[Ints]) -> Ints:
         """Return the best cuts found at a price (value per unit of cost)."""
         gains = self._value - price * self._cost
-        results = [_climb(gains, self._grid, start) for start in (*starts, *self._starts)]
+        results = [self._grid.climb(gains, start) for start in (*starts, *self._starts)]
         return max(results, key=lambda found: found[0])[1]
 
     def point(self, cuts: Ints) -> tuple[float, float]:
         """Return mean cost and mean value of cuts on these rows."""
-        ranks = self._grid.ranks
-        return tuple(
-            float(_onward(table, ranks, cuts)[0].mean()) for table in (self._cost, self._value)
-        )  # type: ignore[return-value]
+        cost, value = (self._grid.worth(table, cuts) for table in (self._cost, self._value))
+        return cost, value
 
     def thresholds(self, cuts: Ints) -> Floats:
         """Return cuts as thresholds, (K-1,)."""
-        return self._grid.thresholds(cuts)
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Candidate thresholds per exit: cut a = "leave if the score is at least the a-th level"."""
-
-    levels: list[Floats]  # distinct scores, ascending; cut 0 = always, len(levels) = never
-    ranks: Ints  # (K-1, N): level of each sample's score
-    coarse: Ints  # (K-1, N): the same in at most _BINS bins
-    edges: list[Ints]  # cut at each edge of those bins
-
-    @staticmethod
-    def of(scores: Floats) -> _Grid:
-        exits = scores.shape[1]
-        ranks = np.empty((exits - 1, len(scores)), dtype=np.int64)
-        coarse = np.empty_like(ranks)
-        levels, edges = [], []
-        for k in range(exits - 1):
-            level, ranks[k] = np.unique(scores[:, k], return_inverse=True)
-            edge = np.linspace(0, len(level), min(len(level), _BINS) + 1).round().astype(np.int64)
-            coarse[k] = np.searchsorted(edge, ranks[k], side="right") - 1
-            levels.append(level)
-            edges.append(edge)
-        return _Grid(levels, ranks, coarse, edges)
-
-    def thresholds(self, cuts: Ints) -> Floats:
         out = np.empty(len(cuts))
-        for k, (cut, level) in enumerate(zip(cuts, self.levels, strict=True)):
+        for k, (cut, level) in enumerate(zip(cuts, self._grid.levels, strict=True)):
             below = level[cut - 1] if cut > 0 else ALWAYS
             above = level[cut] if cut < len(level) else NEVER
             out[k] = between(float(below), float(above))
         return out
 
 
-def _climb(gains: Floats, grid: _Grid, start: Ints) -> tuple[float, Ints]:
-    """Improve cuts until no step on one or two of them helps; gains (K, N)."""
-    cuts = start.copy()
-    count = len(cuts)
-    worth = _onward(gains, grid.ranks, cuts)[0].mean()
-    while True:
-        before = worth
+class _Grid:
+    """Candidate thresholds per exit, and steps on cuts; gains of leaving at each exit are (K, N)."""
+
+    def __init__(self, scores: Floats) -> None:
+        columns = scores.T[:-1]
+        found = [np.unique(column, return_inverse=True) for column in columns]
+        self.levels = [level for level, _ in found]  # distinct scores, ascending
+        counts = [len(level) for level in self.levels]
+        # The cut at each edge of at most _BINS bins.
+        self.edges = [np.linspace(0, n, min(n, _BINS) + 1).round().astype(np.int64) for n in counts]
+        #: Level of each sample's score, (K-1, N), and bin.
+        self.ranks = np.array([ranks for _, ranks in found], np.int64).reshape(columns.shape)
+        pairs = zip(self.edges, self.ranks, strict=True)
+        bins = [np.searchsorted(edge, ranks, side="right") - 1 for edge, ranks in pairs]
+        self.coarse = np.array(bins, np.int64).reshape(columns.shape)
+
+    def climb(self, gains: Floats, start: Ints) -> tuple[float, Ints]:
+        """Improve cuts until no step on one or two of them helps."""
+        cuts, count = start.copy(), len(start)
+        worth = self.worth(gains, cuts)
         while True:
-            for k in range(count - 1, -1, -1):
-                _step_one(gains, grid, cuts, k)
-            now = _onward(gains, grid.ranks, cuts)[0].mean()
-            improved, worth = now > worth + _TINY_GAIN, max(now, worth)
-            if not improved:
-                break
-        for i, j in combinations(range(count), 2):
-            if j - i <= _REACH:
-                _step_two(gains, grid, cuts, i, j)
-        worth = max(worth, _onward(gains, grid.ranks, cuts)[0].mean())
-        if worth <= before + _TINY_GAIN:
-            return float(worth), cuts
+            before = worth
+            while True:
+                for k in range(count - 1, -1, -1):
+                    self._step_one(gains, cuts, k)
+                now = self.worth(gains, cuts)
+                improved, worth = now > worth + _TINY_GAIN, max(now, worth)
+                if not improved:
+                    break
+            for i, j in combinations(range(count), 2):
+                if j - i <= _REACH:
+                    self._step_two(gains, cuts, i, j)
+            worth = max(worth, self.worth(gains, cuts))
+            if worth <= before + _TINY_GAIN:
+                return worth, cuts
 
+    def worth(self, gains: Floats, cuts: Ints) -> float:
+        """Return the mean of what samples earn."""
+        return float(self._onward(gains, cuts)[0].mean())
 
-def _onward(gains: Floats, ranks: Ints, cuts: Ints, first: int = 0) -> Floats:
-    """Return what each sample earns from exit k on if it comes there, (K, N); rows from `first`."""
-    earned = np.empty_like(gains)
-    earned[-1] = gains[-1]
-    for k in range(len(cuts) - 1, first - 1, -1):
-        earned[k] = np.where(ranks[k] >= cuts[k], gains[k], earned[k + 1])
-    return earned
+    def _onward(self, gains: Floats, cuts: Ints, first: int = 0) -> Floats:
+        """Return what each sample earns from exit k on if it comes there, (K, N); rows from `first`."""
+        earned = np.empty_like(gains)
+        earned[-1] = gains[-1]
+        for k in range(len(cuts) - 1, first - 1, -1):
+            earned[k] = np.where(self.ranks[k] >= cuts[k], gains[k], earned[k + 1])
+        return earned
 
+    def _comes(self, cuts: Ints, first: int, k: int) -> Bools:
+        """Return which samples, being at exit `first`, come to exit `k`, (N,)."""
+        return np.logical_and.reduce(self.ranks[first:k] < cuts[first:k, None], axis=0)
 
-def _comes(ranks: Ints, cuts: Ints, first: int, k: int) -> Bools:
-    """Return which samples, being at exit `first`, come to exit `k`, (N,)."""
-    alive = np.ones(ranks.shape[1], dtype=bool)
-    for j in range(first, k):
-        alive &= ranks[j] < cuts[j]
-    return alive
+    def _step_one(self, gains: Floats, cuts: Ints, k: int) -> None:
+        """Set cut k to its best, the others held: exact, over all distinct scores."""
+        advantage = gains[k] - self._onward(gains, cuts, k + 1)[k + 1]
+        advantage *= self._comes(cuts, 0, k)
+        by_rank = np.bincount(self.ranks[k], weights=advantage, minlength=len(self.levels[k]))
+        worth = np.append(np.cumsum(by_rank[::-1])[::-1], 0.0)
+        choice = int(worth.argmax())
+        if worth[choice] > worth[cuts[k]] + _TINY_GAIN:
+            cuts[k] = choice
 
-
-def _step_one(gains: Floats, grid: _Grid, cuts: Ints, k: int) -> None:
-    """Set cut k to its best, the others held: exact, over all distinct scores."""
-    advantage = gains[k] - _onward(gains, grid.ranks, cuts, k + 1)[k + 1]
-    advantage *= _comes(grid.ranks, cuts, 0, k)
-    by_rank = np.bincount(grid.ranks[k], weights=advantage, minlength=len(grid.levels[k]))
-    worth = np.append(np.cumsum(by_rank[::-1])[::-1], 0.0)
-    choice = int(worth.argmax())
-    if worth[choice] > worth[cuts[k]] + _TINY_GAIN:
-        cuts[k] = choice
-
-
-def _step_two(gains: Floats, grid: _Grid, cuts: Ints, i: int, j: int) -> None:
-    """Set cuts i and j to their best pair among the bins' edges, if better than the present pair."""
-    ranks = grid.ranks
-    onward = _onward(gains, ranks, cuts, i)
-    at_i = _comes(ranks, cuts, 0, i)
-    at_j = _comes(ranks, cuts, i + 1, j)  # passes what lies between the two
-    neither = np.where(at_j, onward[j + 1], onward[i + 1])
-    rows, columns = len(grid.edges[i]), len(grid.edges[j])
-    leave_i = np.bincount(grid.coarse[i], weights=(gains[i] - neither) * at_i, minlength=rows - 1)
-    leave_j = np.bincount(
-        grid.coarse[i] * (columns - 1) + grid.coarse[j],
-        weights=(gains[j] - onward[j + 1]) * (at_i & at_j),
-        minlength=(rows - 1) * (columns - 1),
-    ).reshape(rows - 1, columns - 1)
-    # worth[a, b]: from edge a up leaves at i; of those below, from edge b up leaves at j.
-    worth = np.zeros((rows, columns))
-    worth[1:, :-1] = np.cumsum(np.cumsum(leave_j, axis=0)[:, ::-1], axis=1)[:, ::-1]
-    worth[:-1] += np.cumsum(leave_i[::-1])[::-1][:, None]
-    a, b = np.unravel_index(worth.argmax(), worth.shape)
-    if worth[a, b] > ((onward[i] - neither) * at_i).sum() + _TINY_GAIN:
-        cuts[i], cuts[j] = grid.edges[i][a], grid.edges[j][b]
+    def _step_two(self, gains: Floats, cuts: Ints, i: int, j: int) -> None:
+        """Set cuts i and j to their best pair among the bins' edges, if better than the present pair."""
+        onward, at_i = self._onward(gains, cuts, i), self._comes(cuts, 0, i)
+        at_j = self._comes(cuts, i + 1, j)  # passes what lies between the two
+        neither = np.where(at_j, onward[j + 1], onward[i + 1])
+        rows, columns = len(self.edges[i]), len(self.edges[j])
+        leave_i = np.bincount(
+            self.coarse[i], weights=(gains[i] - neither) * at_i, minlength=rows - 1
+        )
+        leave_j = np.bincount(
+            self.coarse[i] * (columns - 1) + self.coarse[j],
+            weights=(gains[j] - onward[j + 1]) * (at_i & at_j),
+            minlength=(rows - 1) * (columns - 1),
+        ).reshape(rows - 1, columns - 1)
+        # worth[a, b]: from edge a up leaves at i; of those below, from edge b up leaves at j.
+        worth = np.zeros((rows, columns))
+        worth[1:, :-1] = np.cumsum(np.cumsum(leave_j, axis=0)[:, ::-1], axis=1)[:, ::-1]
+        worth[:-1] += np.cumsum(leave_i[::-1])[::-1][:, None]
+        a, b = np.unravel_index(worth.argmax(), worth.shape)
+        if worth[a, b] > ((onward[i] - neither) * at_i).sum() + _TINY_GAIN:
+            cuts[i], cuts[j] = self.edges[i][a], self.edges[j][b]

@@ -50,10 +50,9 @@ class Problem:
         return np.where((self.scores[:, :-1] == first).all(axis=0), first, np.nan)
 
     def settled(self, thresholds: Floats) -> Floats:
-        """Return thresholds that decide the same here, none of them at a score that all samples share.
+        """Return thresholds that decide the same here, none near a score that all samples share.
 
-        Where all share a score, up to rounding, a threshold near it would leave the decision to the last bit of
-        whoever computes the score: it becomes "always" or "never".
+        There the last bit of whoever computes the score would decide: it becomes "always" or "never".
         """
         # Scores lie within half of ROUNDING of the one they share: twice that leaves room for another's error.
         near = np.abs(thresholds - self.common) <= 2 * ROUNDING * np.maximum(np.abs(self.common), 1)
@@ -63,13 +62,11 @@ class Problem:
 
     def paid(self, exits: Ints) -> Floats:
         """Return what each sample pays for the exit it takes, (N,)."""
-        if self.costs.ndim == 1:
-            return self.costs[exits]
-        return np.take_along_axis(self.costs, exits[:, None], axis=1)[:, 0]
+        return np.broadcast_to(self.costs, self.scores.shape)[np.arange(self.rows), exits]
 
     def gained(self, exits: Ints) -> Floats:
         """Return what leaving there is worth, per sample, (N,)."""
-        return np.take_along_axis(self.value, exits[:, None], axis=1)[:, 0]
+        return self.value[np.arange(self.rows), exits]
 
     def cost(self, thresholds: Floats) -> float:
         """Return the mean cost of replaying `thresholds` on these rows."""

@@ -27,10 +27,7 @@ _STEEPEST_TILT = 1e6  # e**-1e6 of any share is none, even of exits that cost ne
 
 
 def quota_thresholds(scores: Floats, counts: npt.NDArray[np.integer]) -> Floats:
-    """Return thresholds (K-1,) by which, of scores (N, K), about ``counts[k]`` samples leave at exit k.
-
-    The quota of the last exit is ignored. Equal scores leave together or not at all, whichever is nearer.
-    """
+    """Return thresholds (K-1,) by which about ``counts[k]`` of the scores (N, K) leave at exit k (last: ignored)."""
     exits = scores.shape[1]
     thresholds = np.empty(exits - 1)
     alive = np.arange(len(scores))
@@ -84,10 +81,9 @@ def solve_ratio(costs: Floats, budget: float) -> float:
 
 
 def tilted_shares(shares: Floats, costs: Floats, tilt: float) -> Floats:
-    """Return shares proportional to ``shares * exp(tilt * cost)``, (K,).
+    """Return shares proportional to ``shares * exp(tilt * cost)``, (K,), costs as parts of the way to the last.
 
-    Of all distributions of the same mean cost this one is nearest to `shares` in Kullback-Leibler
-    divergence (exponential tilting). Costs (K,) are taken as parts of the way from first to last.
+    Of all distributions of the same mean cost it is nearest to `shares` in Kullback-Leibler divergence.
     """
     span = costs[-1] - costs[0]
     way = (costs - costs[0]) / (span if span > 0 else 1.0)

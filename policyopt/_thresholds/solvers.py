@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from policyopt._answers.calibrators import FITS, fit_confidence, fit_platt
+from policyopt._answers.calibrators import FITS, fit_confidence
 from policyopt._thresholds.budget_search import meet_budget
 from policyopt._thresholds.joint import solve_joint
 from policyopt._thresholds.problem import Problem, Solution, between
@@ -33,9 +33,8 @@ def check_solver(thresholds: object) -> None:
     """Refuse a solver that does not exist."""
     if isinstance(thresholds, str) and thresholds not in SOLVERS:
         step = "E.g. --set thresholds=joint or --set thresholds=0.9,0.8."
-        raise input_error(
-            "thresholds", f"one of {', '.join(SOLVERS)}, or numbers", thresholds, step
-        )
+        allowed = f"one of {', '.join(SOLVERS)}, or numbers"
+        raise input_error("thresholds", allowed, thresholds, step)
 
 
 def solve_path(
@@ -107,7 +106,7 @@ def meet_shared(problem: Problem, family: Callable[[float], Floats], budget: flo
 
 def _platt(problem: Problem) -> Callable[[float], Floats]:
     """From the shared probability's logit to thresholds, in closed form."""
-    rule = fit_platt(problem.scores[:, :-1], problem.value[:, :-1])
+    rule = FITS["platt"](problem.scores[:, :-1], problem.value[:, :-1])
     slopes, offsets = rule.slope, rule.offset
 
     def family(logit: float) -> Floats:
@@ -120,24 +119,16 @@ def _platt(problem: Problem) -> Callable[[float], Floats]:
 
 
 def inverse_of(rule: Calibrator, problem: Problem) -> Callable[[float], Floats]:
-    """Return what leads from a probability of being right to thresholds, (K-1,).
-
-    By them those leave whose score, and every higher one that was seen, promises as much.
-    """
+    """Return what leads from a probability to thresholds (K-1,): who leaves promises it, as do all higher scores."""
     exits = []
     for k in range(problem.exits - 1):
         scores = np.unique(problem.scores[:, k])
         # A histogram may fall: a score counts for the least that it or a higher one promises.
         promised = np.minimum.accumulate(rule.curve(k, scores)[::-1])[::-1]
-        exits.append((scores, promised))
-    return lambda wanted: np.array([_least(scores, p, wanted) for scores, p in exits])
+        exits.append((promised, [ALWAYS, *scores.tolist(), NEVER]))
 
+    def family(wanted: float) -> Floats:
+        firsts = [(int(np.searchsorted(promised, wanted)), ends) for promised, ends in exits]
+        return np.array([between(ends[first], ends[first + 1]) for first, ends in firsts])
 
-def _least(scores: Floats, promised: Floats, wanted: float) -> float:
-    """Return the threshold that lets through the scores that promise as much as is wanted."""
-    first = int(np.searchsorted(promised, wanted))
-    if first == 0:
-        return ALWAYS
-    if first == len(scores):
-        return NEVER
-    return between(float(scores[first - 1]), float(scores[first]))
+    return family

@@ -4,13 +4,8 @@ What it holds is what the partitioning papers measure first: the time of each st
 bytes at each cut (Edgent, arXiv:1806.07840, Algorithm 1: layer sizes, regressed layer times, bandwidth;
 Pacheco & Couto, ISCC 2020, arXiv:2005.04099: a processing factor between edge and cloud and the bytes of
 each layer; SPINN, MobiCom 2020, arXiv:2008.06402: a profile per device; DDNN, ICDCS 2017, arXiv:1709.01921:
-bytes sent by a device). Departures: tiers stand in one row, each joined to the next by one link, so that
-what is sent from the first to the third passes the second; the bytes are those that really pass,
-compressed or not, and waiting in queues is not modelled: state times under the load that is expected.
-
-Of a file every field is checked by name, all sizes are bounded. Looked at before it is parsed: the size; in
-TOML, whose parser takes time that grows with the square of the parts of a key, the parts of keys and the
-depth of brackets too (JSON: see `runtime.strict_json`).
+bytes sent by a device). Departures: tiers stand in one row, each joined to the next by one link; the bytes
+are those that really pass, compressed or not; waiting in queues is not modelled: state times under load.
 """
 
 from __future__ import annotations
@@ -18,8 +13,9 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +36,38 @@ _SEE = "See docs/tiers.md for an example."
 
 @dataclass(frozen=True)
 class Tier:
-    """A place where stages run."""
+    """A place where stages run.
+
+    Parameters
+    ----------
+    name : str
+    ms_per_unit : float
+        Time of a unit of the cache's cost; unused where `stage_ms` is given.
+    stage_ms : tuple of K floats
+        Measured times of the stages instead, heads included.
+    mJ_per_unit, price_per_unit : float
+        Energy and price of a unit.
+    watts, price_per_hour : float
+        Energy and price of the time that it computes, added.
+    most_stages : int, optional
+        How many fit into its memory.
+    """
 
     name: str
-    ms_per_unit: float = 0.0  # of the cache's cost; unused where `stage_ms` is given
-    stage_ms: tuple[float, ...] = ()  # measured times of the K stages, heads included, instead
+    ms_per_unit: float = 0.0
+    stage_ms: tuple[float, ...] = ()
     mJ_per_unit: float = 0.0
-    watts: float = 0.0  # energy of the time that it computes, added
+    watts: float = 0.0
     price_per_unit: float = 0.0
-    price_per_hour: float = 0.0  # price of the time that it computes, added
-    most_stages: int | None = None  # that fit into its memory
+    price_per_hour: float = 0.0
+    most_stages: int | None = None
 
     def work(self, objective: str, amounts: Floats) -> Floats:
         """Return what each stage costs here, shaped as `amounts`: (K,) or (N, K) units of cost."""
         stages = amounts.shape[-1]
         if len(self.stage_ms) not in (0, stages):
-            name = f"stage_ms of tier '{self.name}'"
-            raise _bad(name, f"{stages} times, one per stage", f"{len(self.stage_ms)}")
+            allowed = f"{stages} times, one per stage"
+            raise _bad(f"stage_ms of tier '{self.name}'", allowed, f"{len(self.stage_ms)}")
         ms = self.ms_per_unit * amounts
         if self.stage_ms:
             ms = np.broadcast_to(np.array(self.stage_ms), amounts.shape)
@@ -69,10 +80,20 @@ class Tier:
 
 @dataclass(frozen=True)
 class Link:
-    """What joins a tier to the next; each way takes half the round trip. 1 kB is 1000 bytes."""
+    """What joins a tier to the next.
+
+    Parameters
+    ----------
+    megabits_per_second, back_megabits_per_second : float
+        Bandwidth onward and back; 0: back as onward.
+    round_trip_ms : float
+        Half of it each way.
+    mJ_per_kB, price_per_GB : float
+        Of bytes either way; 1 kB is 1000 bytes.
+    """
 
     megabits_per_second: float
-    back_megabits_per_second: float = 0.0  # 0: the same
+    back_megabits_per_second: float = 0.0
     round_trip_ms: float = 0.0
     mJ_per_kB: float = 0.0
     price_per_GB: float = 0.0
@@ -87,27 +108,56 @@ class Link:
 
 @dataclass(frozen=True)
 class Tiers:
-    """T tiers from the one where inputs arise to the farthest, and what passes between them."""
+    """T tiers from the one where inputs arise to the farthest, and what passes between them.
+
+    Parameters
+    ----------
+    tiers : tuple of T Tier
+    links : tuple of T-1 Link
+    input_bytes : float
+        Of one input.
+    cut_bytes : tuple of K-1 floats
+        What passes from stage to stage; none of a cascade, whose models read the input.
+    answer_bytes : float or None
+        On the way back to the first tier; None: used where it is found.
+    message_bytes : float
+        That go along with all that is sent onward: the policy's state.
+    head_share : tuple of K floats
+        Of each stage's cost, saved where its exit is not kept.
+    currency : str
+    unit : str
+        Of the cache's cost that the numbers are for; empty: not checked.
+
+    Raises
+    ------
+    InputError
+        No tier, more than eight, a name twice, another number of links.
+
+    Examples
+    --------
+    >>> places = Tier("device", ms_per_unit=4.0, watts=2.0), Tier("cloud", ms_per_unit=0.1)
+    >>> tiers = Tiers(places, (Link(20.0, round_trip_ms=12.0),), 200.0, cut_bytes=(4000.0,))
+    >>> tiers.unit_of("energy")
+    'mJ'
+    """
 
     tiers: tuple[Tier, ...]
-    links: tuple[Link, ...]  # T-1
+    links: tuple[Link, ...]
     input_bytes: float
-    cut_bytes: tuple[float, ...] = ()  # K-1, from stage to stage; a cascade's models read the input
-    answer_bytes: float | None = (
-        0.0  # on the way back to the first tier; None: used where it is found
-    )
-    message_bytes: float = 0.0  # that go along with all that is sent onward: the policy's state
-    head_share: tuple[float, ...] = ()  # of each stage's cost, saved where its exit is not kept
+    cut_bytes: tuple[float, ...] = ()
+    answer_bytes: float | None = 0.0
+    message_bytes: float = 0.0
+    head_share: tuple[float, ...] = ()
     currency: str = "USD"
-    unit: str = ""  # of the cache's cost that the numbers are for; empty: not checked
+    unit: str = ""
 
     def __post_init__(self) -> None:
         names = [tier.name for tier in self.tiers]
         if not 1 <= len(names) <= MAX_TIERS or len(set(names)) < len(names):
             raise _bad("tier", f"1 to {MAX_TIERS} tiers of different names", names)
         if len(self.links) != len(names) - 1:
-            allowed = f"{len(names) - 1} of them, one from each tier to the next"
-            raise _bad("link", allowed, f"{len(self.links)}")
+            count = f"{len(names) - 1} of them, one from each tier to the next"
+            raise _bad("link", count, f"{len(self.links)}")
 
     def unit_of(self, objective: str) -> str:
         """Return the unit of an objective: ms, mJ or the currency."""
@@ -140,7 +190,30 @@ _LONG_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{MAX_PARTS}}}")
 
 
 def load_tiers(path: str | os.PathLike[str]) -> Tiers:
-    """Read a description, TOML or (where the name ends so) JSON; `InputError` names what is wrong."""
+    """Read a description, TOML or (where the name ends so) JSON; `docs/tiers.md` lists its fields.
+
+    Every field is checked by name and every size is bounded, the depth of brackets and the parts of keys before
+    the file is parsed: TOML's parser takes time that grows with their square.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Tiers
+
+    Raises
+    ------
+    InputError
+        No such file, too large, neither TOML nor JSON, a field that is unknown, missing or impossible.
+
+    Examples
+    --------
+    >>> import policyopt as po
+    >>> [tier.name for tier in po.load_tiers("docs/tiers.toml").tiers]  # doctest: +SKIP
+    ['device', 'edge', 'cloud']
+    """
     path = Path(path)
     data = strict_json.read_plain(path, "tiers", MAX_BYTES, _SEE)
     if path.suffix.lower() == ".json":
@@ -170,45 +243,26 @@ def _refuse_excess(text: str, source: str) -> None:
 
 def tiers_from(content: Any) -> Tiers:
     """Build the description from what a file holds, checked; see docs/tiers.md for its fields."""
-    top = _fields("tiers", content, {"model", "tier", "link", "currency"}, {"model", "tier"})
+    known = {"model", "tier", "link", "currency"}
+    top = _fields("tiers", content, known, {"model", "tier"})
     known = {"input_bytes", "cut_bytes", "answer_bytes", "message_bytes", "head_share", "unit"}
-    model = _fields("model", top["model"], known, {"input_bytes"})
-    answer = model.get("answer_bytes", 0.0)
-    return Tiers(
-        tuple(_tier(i, one) for i, one in enumerate(_list("tier", top["tier"]))),
-        tuple(_link(i, one) for i, one in enumerate(_list("link", top.get("link", [])))),
-        _number("input_bytes of the model", model["input_bytes"]),
-        _numbers("cut_bytes of the model", model.get("cut_bytes", [])),
-        None if answer is False else _number("answer_bytes of the model", answer),
-        _number("message_bytes of the model", model.get("message_bytes", 0.0)),
-        _numbers("head_share of the model", model.get("head_share", []), most=1.0),
-        _text("currency", top.get("currency", "USD")),
-        _text("unit of the model", model["unit"]) if "unit" in model else "",
+    model = _read(_fields("model", top["model"], known, {"input_bytes"}), "the model")
+    tiers = tuple(_tier(f"tier {i}", one) for i, one in enumerate(_list("tier", top["tier"])))
+    links = tuple(
+        _link(f"link {i}", one) for i, one in enumerate(_list("link", top.get("link", [])))
     )
+    return Tiers(tiers, links, **model, currency=_text("currency", top.get("currency", "USD")))
 
 
-def _tier(place: int, content: Any) -> Tier:
-    where = f"tier {place}"
-    rates = {"ms_per_unit", "mJ_per_unit", "watts", "price_per_unit", "price_per_hour"}
-    found = _fields(where, content, rates | {"name", "stage_ms", "most_stages"}, {"name"})
+def _tier(where: str, content: Any) -> Tier:
+    found = _fields(where, content, {*Tier.__dataclass_fields__}, {"name"})
     if ("ms_per_unit" in found) == ("stage_ms" in found):
         raise _bad(where, "given ms_per_unit or stage_ms, one of the two", sorted(found))
-    most = found.get("most_stages")
-    if most is not None and (type(most) is not int or not 0 <= most <= MAX_STAGES):
-        raise _bad(f"most_stages of {where}", f"a whole number from 0 to {MAX_STAGES}", most)
-    return Tier(
-        _text(f"name of {where}", found["name"], MAX_NAME),
-        stage_ms=_numbers(f"stage_ms of {where}", found.get("stage_ms", [])),
-        most_stages=most,
-        **{name: _number(f"{name} of {where}", found[name]) for name in rates & found.keys()},
-    )
+    return Tier(**_read(found, where))
 
 
-def _link(place: int, content: Any) -> Link:
-    where, speeds = f"link {place}", ("megabits_per_second", "back_megabits_per_second")
-    found = _fields(where, content, set(Link.__dataclass_fields__), {"megabits_per_second"})
-    numbers = {n: _number(f"{n} of {where}", v, positive=n in speeds) for n, v in found.items()}
-    return Link(**numbers)
+def _link(where: str, content: Any) -> Link:
+    return Link(**_read(_fields(where, content, {*Link.__dataclass_fields__}, {_SPEED}), where))
 
 
 def _bad(where: str, allowed: str, got: object) -> InputError:
@@ -227,7 +281,7 @@ def _fields(where: str, content: Any, known: set[str], needed: set[str]) -> Mapp
     return content
 
 
-def _list(where: str, value: Any) -> Sequence[Any]:
+def _list(where: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise _bad(where, f"a list of tables, [[{where}]]", value)
     return value
@@ -251,3 +305,28 @@ def _numbers(where: str, value: Any, most: float = MAX_NUMBER) -> tuple[float, .
     if not isinstance(value, list):
         raise _bad(where, "a list of numbers", value)
     return tuple(_number(where, one, most) for one in value)
+
+
+def _stages(where: str, value: Any) -> int | None:
+    if value is not None and (type(value) is not int or not 0 <= value <= MAX_STAGES):
+        raise _bad(where, f"a whole number from 0 to {MAX_STAGES}", value)
+    return value
+
+
+_SPEED = "megabits_per_second"
+#: How fields are read that are not plain numbers, 0 or more.
+_READERS: dict[str, Callable[[str, Any], Any]] = {
+    "name": partial(_text, most=MAX_NAME),
+    "unit": _text,
+    "stage_ms": _numbers,
+    "cut_bytes": _numbers,
+    "head_share": partial(_numbers, most=1.0),
+    "most_stages": _stages,
+    "answer_bytes": lambda where, value: None if value is False else _number(where, value),
+    _SPEED: partial(_number, positive=True),
+    f"back_{_SPEED}": partial(_number, positive=True),
+}
+
+
+def _read(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    return {n: _READERS.get(n, _number)(f"{n} of {where}", value) for n, value in fields.items()}

@@ -52,15 +52,10 @@ _NUMBERS = 1 << 23  # costs per sample beyond which dominated cuts are not looke
 
 
 def axis(scores: Floats, levels: int) -> Floats:
-    """Return thresholds to try at one exit: always, some between its scores (N,), never; ascending.
-
-    A threshold stands midway between two neighbouring scores, as in `policyopt._thresholds`, so that
-    the last bit of a score computed elsewhere turns no decision. Where there are more such gaps than
-    levels, the widest near each quantile is taken: where a network is sure, scores lie close.
-    """
+    """Return thresholds to try at one exit: always, some midway between its scores (N,), never; ascending."""
     distinct, counts = np.unique(scores, return_counts=True)
     gaps, inner = np.arange(len(distinct) - 1), max(levels - 2, 0)
-    if len(gaps) > inner:
+    if len(gaps) > inner:  # take the widest near each quantile: sure networks' scores lie close
         width, below = np.diff(distinct), np.cumsum(counts)[:-1]
         near = below * inner // len(scores)  # the quantile that a gap is nearest to, (G,)
         order = np.lexsort((-width, near))
@@ -72,9 +67,7 @@ def axis(scores: Floats, levels: int) -> Floats:
 class Grid:
     """What happens to N rows at each of P points: combinations of thresholds of S-1 of S exits.
 
-    `scores` and `correct` (what leaving there is worth) are (N, S); `axes` holds S-1 arrays of ascending
-    thresholds to try. `value` (P,) is the mean of `correct` where rows leave; points run through the last
-    axis first.
+    `scores`, `correct` (what leaving there is worth): (N, S); `axes`: S-1 arrays of ascending thresholds.
     """
 
     def __init__(self, scores: Floats, correct: Floats, axes: Sequence[Floats]) -> None:
@@ -83,7 +76,7 @@ class Grid:
         self._shape = tuple(len(a) for a in axes)
         # How many of the thresholds a score reaches: it leaves at those, and stays at the others.
         self._codes = [np.searchsorted(a, scores[:, i], side="right") for i, a in enumerate(axes)]
-        self.value = self.mean(correct)
+        self.value = self.mean(correct)  # (P,), points run through the last axis first
 
     @cached_property
     def shares(self) -> Floats:
@@ -93,10 +86,7 @@ class Grid:
 
     def mean(self, weights: Floats) -> Floats:
         """Return the mean, over rows, of the weight (N, S) at the exit where each leaves, (P,)."""
-        total = np.zeros(int(np.prod(self._shape)))
-        for i in range(self.exits):
-            total += self._leaving(i, weights[:, i])
-        return total / self.rows
+        return sum(self._leaving(i, weights[:, i]) for i in range(self.exits)) / self.rows
 
     def cost(self, costs: Floats) -> Floats:
         """Return the mean cost at each point, (P,), of costs (S,) or (N, S)."""
@@ -130,7 +120,19 @@ class Grid:
 class Limit:
     """The most that an objective's mean, 95th or 99th percentile, or worst row may be.
 
-    `spare` is taken from the share of rows that may cost more.
+    Parameters
+    ----------
+    objective : {"latency", "energy", "price"}
+    statistic : {"mean", "p95", "p99", "worst"}
+    most : float
+        In ms, mJ or the currency.
+    spare : float
+        Taken from the share of rows that may cost more.
+
+    Examples
+    --------
+    >>> Limit.parse("latency:p95=20")
+    Limit(objective='latency', statistic='p95', most=20.0, spare=0.0)
     """
 
     objective: str
@@ -187,7 +189,24 @@ class Limit:
 class Goal:
     """What a plan is to achieve: the highest accuracy within a budget, or the lowest cost at an accuracy.
 
-    `budget` is the most mean cost, `accuracy` the least share that is right: one of the two is given.
+    Parameters
+    ----------
+    objective : {"latency", "energy", "price"}
+        What costs.
+    budget, accuracy : float
+        The most mean cost, in ms, mJ or the currency; or the least share that is right. One of the two.
+    limits : tuple of Limit
+        Kept besides.
+
+    Raises
+    ------
+    InputError
+        Another objective, neither or both of the two, one that is out of its range.
+
+    Examples
+    --------
+    >>> Goal("energy", accuracy=0.91, limits=(Limit.parse("latency:p95=20"),)).objectives
+    ('energy', 'latency')
     """
 
     objective: str = "latency"
@@ -233,8 +252,8 @@ class Goal:
             return replace(self, budget=None, accuracy=0.0)
         return replace(self, budget=1e300, accuracy=None)
 
-    def best(self, grid: Grid, costs: Mapping[str, Floats]) -> tuple[int, float] | None:
-        """Return the best point of a grid and its cost, under leaving costs per objective; or None."""
+    def best(self, plan: Plan, grid: Grid, costs: Mapping[str, Floats]) -> Found | None:
+        """Return the best point of a plan on a grid, under leaving costs per objective; or None."""
         own = grid.cost(costs[self.objective])
         allowed = self.allowed(grid, costs)
         if self.budget is not None:
@@ -247,7 +266,8 @@ class Goal:
         worth = np.where(allowed, first, np.inf)
         near = worth <= worth.min() + 1e-12 * max(abs(float(worth.min())), 1.0)
         point = int(np.where(near, second, np.inf).argmin())
-        return point, float(own[point])
+        thresholds = tuple(grid.thresholds(point).tolist())
+        return Found(plan, thresholds, float(grid.value[point]), float(own[point]))
 
     def allowed(self, grid: Grid, costs: Mapping[str, Floats]) -> Bools:
         """Return which points of a grid keep the limits, (P,)."""
@@ -258,11 +278,9 @@ class Goal:
 
     def kept(self, correct: Floats, paid: Mapping[str, Floats]) -> bool:
         """Return whether rows that are right so (N,), and cost this per objective, keep the goal."""
-        limits = [*self.limits]
-        if self.budget is not None:
-            limits.append(Limit(self.objective, "mean", self.budget))
+        budget = [] if self.budget is None else [Limit(self.objective, "mean", self.budget)]
         right = self.accuracy is None or float(correct.mean()) >= self.accuracy - _EPS
-        return right and all(one.kept(paid[one.objective]) for one in limits)
+        return right and all(one.kept(paid[one.objective]) for one in (*self.limits, *budget))
 
     def rank(self, value: float, cost: float) -> tuple[float, float]:
         """Return what sorts outcomes, larger is better."""
@@ -281,17 +299,15 @@ class Found:
 
 @dataclass
 class Searched:
-    """What a search found: the best point of each plan that can meet the goal, the best plan first.
+    """What a search found."""
 
-    `frontiers`: cost and accuracy, (P, 2), along the upper hull of each plan (beyond 1000: of each
-    undominated one). `plans`, `dominated`, `sets`: cuts looked at and left out, sets of exits tried.
-    """
-
+    #: The best point of each plan that can meet the goal, the best plan first.
     found: list[Found] = field(default_factory=list)
+    #: Cost and accuracy, (P, 2), along the upper hull of each plan (beyond 1000: each undominated one).
     frontiers: list[tuple[Plan, Floats]] = field(default_factory=list)
-    plans: int = 0
-    dominated: int = 0
-    sets: int = 0
+    plans: int = 0  # cuts looked at
+    dominated: int = 0  # and left out
+    sets: int = 0  # of exits tried
 
 
 def search(
@@ -305,8 +321,7 @@ def search(
 ) -> Searched:
     """Search plans on labelled rows of all exits, at random 20,000 of them where there are more.
 
-    `exact`: whether all sets of exits are tried, by default up to six exits; `drawn`: how many plans, the
-    dominated among them, have their frontier kept. `BudgetError` where no plan meets the goal.
+    `exact`: try all sets of exits (default: up to six exits); `drawn`: plans whose frontier is kept.
     """
     tiers.check(table.exits, table.cascade, table.unit)
     if len(table) > _MOST_ROWS:
@@ -335,7 +350,7 @@ def search(
 def again(tiers: Tiers, table: Table, goal: Goal, plan: Plan) -> Found | None:
     """Search the thresholds of one plan on other rows; None where they cannot meet the goal."""
     work = _Work(tiers, table, goal)
-    one = work.best_of(plan, work.grid(plan.kept), work.costs([plan])[0])
+    one = goal.best(plan, work.grid(plan.kept), work.costs([plan])[0])
     return None if one is None else work.refined(one)
 
 
@@ -389,14 +404,6 @@ class _Work:
         each = [costs_of(plans, self.tiers, name, self.table) for name in names]
         return [dict(zip(names, row, strict=True)) for row in zip(*each, strict=True)]
 
-    def best_of(self, plan: Plan, grid: Grid, costs: Mapping[str, Floats]) -> Found | None:
-        """Return the best point of a plan on a grid, None where none meets the goal."""
-        best = self.goal.best(grid, costs)
-        if best is None:
-            return None
-        thresholds = tuple(grid.thresholds(best[0]).tolist())
-        return Found(plan, thresholds, float(grid.value[best[0]]), best[1])
-
     def refined(self, one: Found) -> Found:
         """Return a plan's point with each threshold in turn the best of many."""
         kept, costs = one.plan.kept, self.costs([one.plan])[0]
@@ -406,7 +413,7 @@ class _Work:
             for i in range(len(fine)):
                 axes = [np.array([t]) for t in one.thresholds]
                 axes[i] = np.unique([*fine[i], one.thresholds[i]])
-                found = self.best_of(one.plan, self.grid(kept, axes), costs)
+                found = self.goal.best(one.plan, self.grid(kept, axes), costs)
                 if found is not None and self.rank(found) > self.rank(one):
                     one = found
             if one.thresholds == before:
@@ -453,7 +460,7 @@ class _Work:
             if i in places or self.out.plans <= self.drawn:
                 self._frontier(plan, grid, costs[i])
         for i in places:
-            one = self.best_of(plans[i], grid, costs[i])
+            one = self.goal.best(plans[i], grid, costs[i])
             if one is not None:
                 self.out.found.append(one)
                 self.best[kept] = max(self.best.get(kept, self.rank(one)), self.rank(one))

@@ -26,19 +26,26 @@ from policyopt.runtime._checks import MAX_NAME, check_text
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._files import refusing, write_file
 from policyopt.runtime._policy import Decision, Policy, State, from_dict, read_json, to_dict
-from policyopt.runtime._strict_json import digest_of
+from policyopt.runtime._strict_json import Form, digest_of
 from policyopt.runtime._typing import Array
 
 if TYPE_CHECKING:
     from policyopt._tiers.plans import Plan
 
-FORMAT, MESSAGE, VERSION = "policyopt-tier-policy", "policyopt-tier-message", 1
+MESSAGE, VERSION = "policyopt-tier-message", 1
 LEAVE, GO_ON, SEND_ON = "leave", "go on", "send on"
 #: Samples of one message: a batch that a tier runs side by side.
 MOST_SAMPLES = 1 << 12
 #: Bytes of each array of a message: 4096 samples that remember 512 numbers each.
 MOST_STATE = 16 << 20
-_FIELDS = {"format", "version", "tier", "exits", "next", "policy", "sha256"}
+TIER_POLICY = Form(
+    "a tier's artifact", "policyopt-tier-policy", VERSION,
+    {
+        "format": str, "version": int, "tier": str, "exits": list, "next": (str, type(None)),
+        "policy": dict, "sha256": str,
+    },
+    "`policyopt plan --out` writes one.",
+)  # fmt: skip
 _PARTS = {"format", "version", "policy", "position", "scalar", "samples", "arm", "answer", "rules"}
 _KINDS = ("<f8", "<f4", "<i8", "<i4", "<i2", "|i1", "|u1", "|b1")
 
@@ -147,34 +154,26 @@ class TierPolicy:
             got = sorted(message) if isinstance(message, dict) else type(message).__name__
             step = "Made by `hand_over` of the tier before."
             raise input_error("message", allowed, f"{got!s:.200}", step)
-        if message["format"] != MESSAGE or not _is_version(message["version"]):
-            got = f"{message['format']!r:.80}, version {message['version']!r:.20}"
-            raise input_error("message", f"{MESSAGE}, version {VERSION}", got)
-        if message["policy"] != self.identity:
-            allowed, step = (
-                f"{self.identity[:12]}..., as here",
-                "Give all tiers the files of one plan.",
-            )
-            raise input_error("policy of the message", allowed, f"{message['policy']!r:.16}", step)
         n, scalar, at = message["samples"], message["scalar"], message["position"]
         answer, rules = message["answer"], message["rules"]
         path, count = self.policy.path, len(self.policy.rules)
         due = path.index(self.exits[0]) if self.exits else None
-        lists = isinstance(rules, list) and all(isinstance(r, list) for r in rules)
+        one = type(scalar) is bool and (not scalar or n == 1)
         whole = type(at) is int and 0 <= at < len(path)
+        lists = isinstance(rules, list) and all(isinstance(r, list) for r in rules)
         for name, fits, allowed in (
+            ("format", message["format"] == MESSAGE, f"{MESSAGE}, version {VERSION}"),
+            ("version", _is_version(message["version"]), f"{VERSION}"),
+            ("policy", message["policy"] == self.identity, f"{self.identity[:12]}..., as here"),
             ("samples", type(n) is int and 0 <= n <= MOST_SAMPLES, f"at most {MOST_SAMPLES}"),
-            (
-                "scalar",
-                type(scalar) is bool and (not scalar or n == 1),
-                "true of 1 sample, or false",
-            ),
+            ("scalar", one, "true of 1 sample, or false"),
             ("position", whole and due in (None, at), f"{due}, where tier '{self.tier}' begins"),
             ("answer", isinstance(answer, list), "a list of arrays"),
             ("rules", lists and len(rules) == count, f"{count} lists of arrays"),
         ):
             if not fits:
-                raise input_error(f"{name} of the message", allowed, f"{message[name]!r:.80}")
+                step = "Give all tiers the files of one plan." if name == "policy" else ""
+                raise input_error(f"{name} of the message", allowed, f"{message[name]!r:.80}", step)
         arm = _unpacked(message["arm"], n)
         if arm.dtype != np.bool_ or arm.ndim != 1:
             raise input_error("arm of the message", "truth values", str(arm.dtype))
@@ -184,14 +183,23 @@ class TierPolicy:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the tier's artifact (JSON)."""
-        content = {"format": FORMAT, "version": VERSION, "tier": self.tier}
-        content |= {"exits": list(self.exits), "next": self.next, "policy": to_dict(self.policy)}
-        text = json.dumps({**content, "sha256": digest_of(content)}, indent=2, allow_nan=False)
-        write_file(path, text + "\n")
+        content = TIER_POLICY.signed(
+            tier=self.tier, exits=list(self.exits), next=self.next, policy=to_dict(self.policy)
+        )
+        write_file(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def load_tier(path: str | os.PathLike[str]) -> TierPolicy:
     """Read a tier's artifact and check it.
+
+    Parameters
+    ----------
+    path : path
+        As `TierPolicy.save`, or ``policyopt plan --out``, wrote it.
+
+    Returns
+    -------
+    TierPolicy
 
     Raises
     ------
@@ -199,27 +207,12 @@ def load_tier(path: str | os.PathLike[str]) -> TierPolicy:
         No such file, not JSON, not a tier's artifact, or changed since it was written.
     """
     content, name = read_json(path), "tier policy"
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        step = "`policyopt plan --out` writes one."
-        raise input_error(name, f"a file of format '{FORMAT}'", "another", step)
-    if not _is_version(content.get("version")) or content.keys() != _FIELDS:
-        got = f"version {content.get('version')}, fields {', '.join(sorted(content))}"
-        raise input_error(name, f"version {VERSION} with {', '.join(sorted(_FIELDS))}", got)
-    claimed = content.pop("sha256")
-    try:
-        same = digest_of(content) == claimed
-    except ValueError as error:  # a number too large for a float reads as infinity
-        step = "Plan again."
-        raise input_error(name, "free of infinite numbers", str(error), step) from error
-    if not same:
-        raise InputError(
-            "'tier policy' was changed after it was written. Got another checksum. Plan again."
-        )
-    exits, tier, following = content["exits"], content["tier"], content["next"]
-    whole = isinstance(exits, list) and all(type(k) is int for k in exits)
-    if not whole or not isinstance(tier, str) or not isinstance(following, (str, type(None))):
-        raise input_error(name, "such that exits are whole numbers and tiers texts", exits)
-    return TierPolicy(from_dict(content["policy"], "its policy"), tier, tuple(exits), following)
+    TIER_POLICY.check(content, name)
+    exits = content["exits"]
+    if not all(type(k) is int for k in exits):
+        raise input_error(name, "such that exits are whole numbers", exits)
+    policy = from_dict(content["policy"], "its policy")
+    return TierPolicy(policy, content["tier"], tuple(exits), content["next"])
 
 
 def tier_policies(policy: Policy, plan: Plan, names: Sequence[str]) -> list[TierPolicy]:
@@ -227,10 +220,23 @@ def tier_policies(policy: Policy, plan: Plan, names: Sequence[str]) -> list[Tier
 
     Exits that the policy itself skips are left out. A tier beyond the policy's last exit is too.
 
+    Parameters
+    ----------
+    policy : Policy
+        E.g. ``planned.fitted.policy``.
+    plan : Plan
+        ``planned.plan``, of `make_plan` or `certified_plan`.
+    names : sequence of str
+        Of all tiers, in order.
+
+    Returns
+    -------
+    list of TierPolicy
+
     Examples
     --------
     >>> from policyopt.runtime._scores import MaxProb
-    >>> from policyopt._tiers import Plan
+    >>> from policyopt._tiers.plans import Plan
     >>> whole = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
     >>> [(t.tier, t.exits, t.next) for t in tier_policies(whole, Plan((0, 1), (0, 2)), "abc")]
     [('a', (0,), 'c'), ('c', (1,), None)]

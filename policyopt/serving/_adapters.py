@@ -1,11 +1,10 @@
 """Models as staged models: chains of modules cut by names, encoders with a classifier per layer.
 
-Encoders are BERT, ViT and their kin of `transformers`. The layout is that of DeeBERT (Xin et al., ACL 2020,
-section 3.1, "off-ramps": one classifier after every layer but the last) and PABEE (Zhou et al., NeurIPS 2020,
-section 3.2, internal classifiers). How a model embeds, what mask its attention takes, in which order its layers
-run (ALBERT runs one many times) and what follows them differs by model and by release. None of it is written
-down here: the model's own `forward` is run once, watched, and held to what a staged run needs; and it is this
-`forward` that embeds every batch, stopped where its first layer is called. `transformers` itself is not needed.
+Encoders are BERT, ViT and their kin of `transformers`, which itself is not needed. The layout is that of DeeBERT
+(Xin et al., ACL 2020, section 3.1, "off-ramps": one classifier after every layer but the last) and PABEE (Zhou et
+al., NeurIPS 2020, section 3.2, internal classifiers). How a model embeds, masks, orders its layers and ends differs
+by model and by release. None of it is written down here: the model's own `forward` is run once, watched, and held
+to what a staged run needs; and it is this `forward` that embeds every batch, stopped at its first layer.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 from policyopt.runtime._errors import input_error
-from policyopt.serving._hidden import mapped, size
-from policyopt.serving._staged import Call, StagedModel, unchanged
+from policyopt.serving._staged import Call, StagedModel, mapped, size, unchanged
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -69,13 +67,13 @@ def from_sequential(
     """
     from torch import nn
 
-    several = isinstance(cuts, Iterable) and not isinstance(cuts, str)
-    names = [name if isinstance(name, str) else "" for name in cuts] if several else []
     if not isinstance(module, nn.Sequential):
         got, step = type(module).__name__, "Or write a StagedModel."
         raise input_error("module", "an nn.Sequential", got, step)
+    several = isinstance(cuts, Iterable) and not isinstance(cuts, str)
+    names = [name if isinstance(name, str) else "" for name in cuts] if several else []
     flat = _flat(module, "", names)
-    known = list(flat)
+    known, parts = list(flat), list(flat.values())
     places = [known.index(name) if name in flat else -1 for name in names]
     if not names or -1 in places or places != sorted(set(places)) or places[-1] == len(known) - 1:
         allowed = f"names of children in their order, of {', '.join(known[:-1]) or 'none'}"
@@ -86,7 +84,6 @@ def from_sequential(
         allowed = f"{len(names) + 1} callables, or {len(names)} where the chain ends in logits"
         raise input_error("heads", allowed, len(heads), "One per exit.")
     edges = [0, *(place + 1 for place in places), len(known)]
-    parts = list(flat.values())
     stages = [nn.Sequential(*parts[a:b]) for a, b in pairwise(edges)]
     for stage in stages:
         # A new container says that it trains; its children stay as they are.
@@ -124,27 +121,24 @@ def from_encoder(
     Parameters
     ----------
     model : module
-        The bare encoder, e.g. ``model.bert``, in evaluation mode: a list of layers that are called one
-        after the other and alike, then at most a normalisation.
+        The bare encoder, e.g. ``model.bert``, in evaluation mode: layers that are called one after the other
+        and alike, then at most a normalisation.
     classifiers : sequence of K callables
         Each maps pooled vectors (n, D) to logits (n, C).
     after : sequence of K int, optional
         How many layers run before each exit, ascending from 1; default 1..K for K layers.
     pooler : callable or sequence of K callables, optional
-        Maps states (n, L, D), normalised as the model normalises after its last layer, to pooled
-        vectors, e.g. ``model.pooler``; default the first token's state.
+        Maps states (n, L, D), normalised as the model does after its last layer, to pooled vectors, e.g.
+        ``model.pooler``; default the first token's state.
     example : mapping, optional
-        A batch of two samples or more, which the model is run on once; default made up from the
-        model's ``config``, as models of `transformers` have one.
+        A batch of two samples or more, which the model is run on once; default made up from its ``config``.
     features : bool, default False
-        Whether the pooled vectors are the exits' feature vectors (see `StagedModel`); they are then
-        pooled a second time where a policy or an export asks for them.
+        Whether the pooled vectors are the exits' feature vectors too (see `StagedModel`).
 
     Returns
     -------
     StagedModel
-        Takes a mapping, as tokenizers and image processors return it; what the model does not take
-        (labels) is left aside.
+        Takes a mapping, as tokenizers and image processors return it; labels are left aside.
 
     Raises
     ------
@@ -165,12 +159,9 @@ def from_encoder(
         if len(calls) != len(ends):
             allowed = f"{len(ends)} callables, one per exit"
             raise input_error(name, allowed, len(calls), "See `after`.")
-    starts = [0, *ends[:-1]]
-    stages = [
-        _stage(layers[a:b], front if a == 0 else None) for a, b in zip(starts, ends, strict=True)
-    ]
+    stages = [_stage(layers[a:b], None if a else front) for a, b in pairwise([0, *ends])]
     pooled = [_pooled(pool, norm) for pool in poolers]
-    exits = [_chained(pool, head) for pool, head in zip(pooled, heads, strict=True)]
+    exits = [_chained(*pair) for pair in zip(pooled, heads, strict=True)]
     return StagedModel(stages, exits, pooled if features else None)
 
 
@@ -205,11 +196,7 @@ def _chained(pool: Call, head: Call) -> Call:
 
 
 class _Reached(Exception):
-    """The first layer was called; `call` holds what with."""
-
-    def __init__(self, call: dict[str, Any]) -> None:
-        super().__init__("the first layer")
-        self.call = call
+    """The first layer was called; the argument is what with."""
 
 
 def _watched(model: Any, example: Mapping[str, Any] | None) -> tuple[Call, list[Call], Call | None]:
@@ -318,7 +305,7 @@ def _front(model: nn.Module, path: str) -> Call:
         try:
             top(**_taken(model, batch))
         except _Reached as found:
-            return found.call
+            return found.args[0]
         allowed = "an encoder that calls its layers through its own `forward`"
         step = "Pass it as it was before torch.compile or device hooks wrapped it."
         raise input_error("model", allowed, type(model).__name__, step)

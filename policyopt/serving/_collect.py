@@ -15,8 +15,15 @@ from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._typing import Floats
-from policyopt.serving._hidden import mapped, part, size
-from policyopt.serving._staged import StagedModel, refuse_numpy, warn_of_training
+from policyopt.serving._staged import (
+    StagedModel,
+    host,
+    mapped,
+    part,
+    refuse_numpy,
+    size,
+    warn_of_training,
+)
 
 _LABELS = ("labels", "label")
 _PAIRS = "Where labels are not known: (inputs, None)."
@@ -39,16 +46,15 @@ def export_cache(
     ----------
     model : StagedModel
     source : mapping of split name to samples, or samples
-        Samples are a pair (inputs, labels) of arrays or tensors, or an iterable of such pairs (a
-        DataLoader), or of mappings with a key ``labels`` (or ``label``), which the model is then not
-        given (Hugging Face's collators). Rows without a split name go to ``pool``, which the writer
-        halves into ``fit`` and ``test``. Labels may be None where they are not known.
+        Samples are a pair (inputs, labels) of arrays or tensors, or an iterable of such pairs (a DataLoader),
+        or of mappings with a key ``labels`` (or ``label``), which the model is not given (Hugging Face's
+        collators); labels may be None. Rows without a split name go to ``pool``: half ``fit``, half ``test``.
     out : path
         Directory of the cache.
     costs : Cost or sequence of Cost
         E.g. ``measure(...).costs``.
     features : bool, default False
-        Whether to store the exits' feature vectors too (the model was wrapped with `features`).
+        Store the exits' feature vectors too (the model was wrapped with `features`).
     batch : int, default 256
         Rows per call of the model where the samples are whole arrays.
     device : torch device, optional
@@ -64,8 +70,7 @@ def export_cache(
     Raises
     ------
     InputError
-        As `CacheWriter`; samples that are no pairs; features that are wanted and lacking; a device
-        that is not here; an option that the writer does not have.
+        As `CacheWriter`; samples that are no pairs; features, a device or an option that is not there.
 
     Warns
     -----
@@ -96,25 +101,29 @@ def export_cache(
     with CacheWriter(out, costs=costs, **options) as writer, torch.inference_mode():
         for split, samples in splits.items():
             for inputs, labels in _batches(samples, split, batch):
-                inputs = inputs if device is None else mapped(inputs, lambda x: _moved(x, device))
+                if device is not None:
+                    inputs = mapped(inputs, lambda x: x.to(device) if hasattr(x, "to") else x)
                 try:
-                    outputs, vectors = _run(model, inputs, features)
+                    columns = _run(model, inputs, features)
                 except (TypeError, AttributeError) as error:
                     refuse_numpy(model, inputs, error)
                     raise
-                _append(writer, split, outputs, labels, vectors if features else None)
+                writer.append(split, labels=labels, **columns)
                 rows[split] += size(inputs)
     return rows
 
 
-def _run(model: StagedModel, inputs: Any, features: bool) -> tuple[list[Any], list[Any]]:
-    """Return the outputs of all exits, and their feature vectors where these are wanted."""
+def _run(model: StagedModel, inputs: Any, features: bool) -> dict[str, Any]:
+    """Return what the writer takes: the outputs of all exits, of records by column, and vectors where wanted."""
     outputs, vectors = [], []
     for k, (hidden, output) in enumerate(model.walk(inputs)):
-        outputs.append(_stored(output))
+        outputs.append(host(output))
         if features:
-            vectors.append(_stored(model.vectors(k, hidden)))
-    return outputs, vectors
+            vectors.append(host(model.vectors(k, hidden)))
+    columns: dict[str, Any] = {"outputs": outputs}
+    if isinstance(outputs[0], Mapping):
+        columns = {name: np.stack([o[name] for o in outputs], axis=1) for name in outputs[0]}
+    return {**columns, "features": vectors if features else None}
 
 
 def _check_device(device: Any) -> None:
@@ -127,16 +136,6 @@ def _check_device(device: Any) -> None:
         got = f"{device} ({str(error).partition(chr(10))[0]})"
         allowed = "one that torch can use here, e.g. 'cpu'"
         raise input_error("device", allowed, got) from error
-
-
-def _append(writer: CacheWriter, split: str, outputs: list[Any], labels: Any, vectors: Any) -> None:
-    """Append a batch: logits or probabilities of every exit, or records."""
-    columns: dict[str, Any] = {}
-    given: list[Any] | None = outputs
-    if isinstance(outputs[0], Mapping):
-        given = None
-        columns = {name: np.stack([o[name] for o in outputs], axis=1) for name in outputs[0]}
-    writer.append(split, given, labels, features=vectors, **columns)
 
 
 def _batches(samples: Any, split: str, batch: int) -> Iterator[tuple[Any, Any]]:
@@ -170,20 +169,6 @@ def _apart(batch: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Any]:
         got = f"keys {', '.join(map(str, batch))}"
         raise input_error(name, "a mapping with one key of labels or label", got, _PAIRS)
     return {key: value for key, value in batch.items() if key != keys[0]}, batch[keys[0]]
-
-
-def _stored(output: Any) -> Any:
-    """Return an output on the host; wide floats as float32, the width of every decision."""
-    if isinstance(output, Mapping):
-        return {name: _stored(column) for name, column in output.items()}
-    if hasattr(output, "detach"):
-        output = output.detach()
-        return (output.float() if output.is_floating_point() else output).cpu().numpy()
-    return np.asarray(output)
-
-
-def _moved(leaf: Any, device: Any) -> Any:
-    return leaf.to(device) if hasattr(leaf, "to") else leaf
 
 
 @dataclass(frozen=True)
@@ -223,9 +208,8 @@ class Measured:
 def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 10) -> Measured:
     """Measure what a sample has cost when it leaves at exit k.
 
-    Every run goes through the whole model and notes the time when the logits of each exit are on the
-    host, as serving needs them there (which is also what makes a GPU's clock honest). So a slow moment
-    of the machine meets all exits alike.
+    Every run goes through the whole model and notes when the logits of each exit are on the host, as serving
+    needs them there (and a GPU's clock to be honest). So a slow moment of the machine meets all exits alike.
 
     Parameters
     ----------
@@ -252,10 +236,11 @@ def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 1
 
     Notes
     -----
-    Multiply-adds by `torch.utils.flop_counter`, which counts products of matrices, convolutions and
-    attention (two operations each); additions, norms and activations are left out, as usual.
+    Multiply-adds by `torch.utils.flop_counter`: products of matrices, convolutions and attention (two operations
+    each); additions, norms and activations are left out, as usual.
     """
     import torch
+    from torch.utils.flop_counter import FlopCounterMode
 
     warn_of_training(model)
     if runs < 1 or warmup < 0:
@@ -265,10 +250,12 @@ def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 1
         raise input_error("example", "a batch of 1 sample or more", "0 samples")
     with torch.inference_mode():
         try:
-            compute = np.array(_multiply_adds(model, example)) / n / 1e6
+            with FlopCounterMode(display=False) as counter:
+                operations = [counter.get_total_flops() for _ in model.walk(example)]
         except (TypeError, AttributeError) as error:
             refuse_numpy(model, example, error)
             raise
+        compute = np.array([count / 2 for count in operations]) / n / 1e6
         seconds = np.empty((warmup + runs, model.exits))
         for row in seconds:
             _timed(model, example, row)
@@ -289,14 +276,6 @@ def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 1
         torch.get_num_threads(),
         ", ".join(sorted(devices)),
     )
-
-
-def _multiply_adds(model: StagedModel, example: Any) -> list[float]:
-    """Count the multiply-adds up to every exit, for the whole batch."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        return [counter.get_total_flops() / 2 for _ in model.walk(example)]
 
 
 def _timed(model: StagedModel, example: Any, row: Floats) -> None:

@@ -1,11 +1,13 @@
 """`serve`: a staged model and a policy run a batch; the survivors of every exit go on together.
 
 `policyopt.runtime` decides, on logits brought to the host as float32, so a served sample leaves where
-the same logits leave in a replay. (One sample at a time: `single`.)
+the same logits leave in a replay. One sample goes by itself, by the policy's own step or in machine code.
 """
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -13,16 +15,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policyopt._export.c_native import ASK
 from policyopt._export.c_native import native as machine_code
 from policyopt.runtime import Decisions, ExpertPolicy, Policy
 from policyopt.runtime._checks import sample_numbers
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import policy_of
 from policyopt.runtime._forks import Line, parted, tell_of_forks
+from policyopt.runtime._reading import FEWEST, refuse_probabilities
 from policyopt.runtime._typing import Floats, Ints
-from policyopt.serving._hidden import host, size, take
-from policyopt.serving._single import Machine, Single
-from policyopt.serving._staged import FirstRows, StagedModel, refuse_numpy, warn_of_training
+from policyopt.serving._staged import (
+    StagedModel,
+    host,
+    refuse_numpy,
+    size,
+    take,
+    warn_of_training,
+)
 
 
 @dataclass(frozen=True)
@@ -74,30 +83,36 @@ class Server:
         self._count, self._lock = 0, Lock()
         tell_of_forks(self)
         self._inference = torch.inference_mode
-        self._run: StagedModel | FirstRows = model
-        if policy.kind == "logits":
-            self._run = FirstRows(model, policy.path[0], self._seen)
-        self._single, self.reason = None, self._not_single()
+        self._rows: list[Any] = []  # of the first exit, seen so far
+        self.looking = policy.kind == "logits"
+        self._single, self.reason = None, ""
+        if probabilities:
+            self.reason = "the answers' probabilities are asked for"
+        elif confidence:
+            self.reason = "the answers' confidence is asked for"
+        elif isinstance(policy, ExpertPolicy):
+            self.reason = "several contexts are served"
         if native and self.reason:
             raise input_error("native", "False here", True, f"Of this policy {self.reason}.")
         if not self.reason:
-            assert isinstance(policy, Policy)
-            shared = (self._run, policy, self._costs[0], Served)
-            self._single = Machine(machine_code(policy), *shared) if native else Single(*shared)
+            self._single = _Machine(self) if native else _Single(self)
 
-    def _seen(self) -> None:
-        """Ask the model itself from now on: the first rows were logits."""
-        self._run = self.model
-        if self._single is not None:
-            self._single.model = self.model
+    def look(self, output: Any) -> None:
+        """Refuse outputs of the first exit that are probabilities, where the policy is of logits.
 
-    def _not_single(self) -> str:
-        """Return why one sample goes as a batch; empty where it goes alone."""
-        if self.probabilities:
-            return "the answers' probabilities are asked for"
-        if self.confidence:
-            return "the answers' confidence is asked for"
-        return "several contexts are served" if isinstance(self.policy, ExpertPolicy) else ""
+        One sample alone does not tell: logits may be non-negative with sum 1 by chance. So rows are gathered
+        over the first requests until they are as many as tell.
+        """
+        # A copy: what a head returns may be written over by the next request.
+        rows = np.array(host(output))
+        if rows.ndim != 2 or (self._rows and rows.shape[1] != self._rows[0].shape[1]):
+            return  # the policy says what is wrong with it
+        seen = [*self._rows, rows]  # threads may be here at once: each has a list of its own
+        if sum(map(len, seen)) >= FEWEST:
+            # Where these are refused, what comes next is looked at with those before.
+            refuse_probabilities(np.concatenate(seen), f"output of exit {self.policy.path[0]}")
+            self.looking, seen = False, []
+        self._rows = seen
 
     def __call__(
         self, batch: Any, *, samples: npt.ArrayLike | None = None, context: Any = None
@@ -152,7 +167,7 @@ class Server:
 
     def _many(self, batch: Any, n: int, numbers: Ints, context: Any) -> Served:
         """Run a batch; after every exit, only the survivors go on."""
-        model, policy = self._run, self.policy
+        model, policy = self.model, self.policy
         state, context = _started(policy, numbers, context)
         exits, predictions = np.empty(n, np.int64), np.empty(n, np.int32)
         answers = np.empty((n, policy.classes)) if self.probabilities else None
@@ -163,6 +178,8 @@ class Server:
             if k not in self._path:
                 continue
             output = host(model.head(k, hidden, given))
+            if self.looking and k == policy.path[0]:
+                self.look(output)
             vectors = host(model.vectors(k, hidden)) if self._wanted else None
             decision = policy.step(k, output, state, vectors)
             leaving: Any = decision.exit
@@ -286,3 +303,106 @@ def _by_exit(policy: Policy) -> Floats:
     costs[list(policy.path)] = policy.costs
     costs.flags.writeable = False  # results hold views of it
     return costs
+
+
+class _Single:
+    """Decides about one sample by `Policy.step`.
+
+    Every line of a `run` is paid at every exit of every request, and after a stage has swept the caches.
+    """
+
+    def __init__(self, server: Server) -> None:
+        import torch
+
+        self.server, self.model = server, server.model
+        self.policy: Any = server.policy
+        self._path, self._float32 = frozenset(self.policy.path), torch.float32
+        self._shape, self._vectors = (1, self.policy.classes), self.policy.needs_features
+        self._costs = _by_exit(self.policy)
+        self._results: dict[tuple[int, int], Served] = {}  # by exit and class
+
+    def run(self, batch: Any, number: int) -> Served:
+        """Run a batch of one sample, of that number; return its result."""
+        model, hidden, given, first = self.model, batch, None, self.policy.path[0]
+        for k in range(first + 1):
+            hidden, given = model.stage(k, hidden)
+        logits = model.head(first, hidden, given)
+        if self.server.looking:
+            self.server.look(logits)
+        return self.by_policy(first, hidden, logits, number, ())
+
+    def result(self, k: int, c: int) -> Served:
+        """Return the result of one sample that left at exit k with class c; frozen, so it serves again."""
+        if (k, c) not in self._results:
+            exits, classes = np.array([k]), np.array([c], dtype=np.int32)
+            for array in (exits, classes):
+                array.flags.writeable = False
+            self._results[k, c] = Served(exits, classes, self._costs[k : k + 1])
+        return self._results[k, c]
+
+    def by_policy(self, k: int, hidden: Any, logits: Any, number: int, seen: Sequence[Any]) -> Any:
+        """Run one sample to its end by the policy, from exit k on; `seen`: outputs before."""
+        given: Any = None
+        model, policy = self.model, self.policy
+        state = caught_up(policy, number, seen)
+        while True:
+            vectors = host(model.vectors(k, hidden)) if self._vectors else None
+            decision = policy.step(k, host(logits), state, vectors)
+            if decision.exit:
+                return self.result(k, decision.prediction)
+            following = policy.path[policy.path.index(k) + 1]
+            for stage in range(k + 1, following + 1):
+                hidden, given = model.stage(stage, hidden)
+            k, logits = following, model.head(following, hidden, given)
+
+
+class _Machine(_Single):
+    """Decides in machine code (`policyopt._export.c_native`)."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self._native = machine_code(self.policy)
+
+    def run(self, batch: Any, number: int) -> Served:
+        """Run a batch of one sample, of that number; return its result."""
+        model, path, shape, float32 = self.model, self._path, self._shape, self._float32
+        step, hidden, at = self._native.step, batch, 0
+        state = ctypes.create_string_buffer(self._native.size)
+        for k in range(model.exits):
+            hidden, given = model.stage(k, hidden)
+            if k not in path:
+                continue
+            logits = model.head(k, hidden, given)
+            if not at and self.server.looking:
+                self.server.look(logits)
+            if (
+                getattr(logits, "dtype", None) is float32
+                and logits.shape == shape
+                and logits.is_cpu
+                and logits.is_contiguous()
+            ):
+                said = step(state, number, at, logits.data_ptr())
+            else:
+                said = self._converted(logits, state, number, at)
+            if said == ASK:
+                return self.by_policy(k, hidden, logits, number, self._native.seen(state, at))
+            if said & 1:
+                return self._results.get((k, said >> 1)) or self.result(k, said >> 1)
+            at += 1
+        raise AssertionError("the last exit on a path always stops")
+
+    def _converted(self, logits: Any, state: Any, number: int, at: int) -> int:
+        """Step on an output of another form; the policy has to look at what has no such row."""
+        row = host(logits)
+        if getattr(row, "shape", None) != self._shape or row.dtype.kind not in "fiu":
+            return ASK
+        x = (ctypes.c_float * self._shape[1])(*row[0].astype(np.float32).tolist())
+        return self._native.step(state, number, at, ctypes.addressof(x))
+
+
+def caught_up(policy: Policy, number: int, seen: Sequence[Any]) -> Any:
+    """Return the policy's state of a sample after the outputs of its first exits."""
+    state = policy.start(number)
+    for k, output in zip(policy.path, seen, strict=False):
+        policy.step(k, output, state)
+    return state

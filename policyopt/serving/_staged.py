@@ -1,4 +1,10 @@
-"""`StagedModel`: a multi-exit model, or a cascade of models, stage by stage; and what it is made of."""
+"""`StagedModel`: a multi-exit model, or a cascade of models, stage by stage; what it is made of, and what passes.
+
+Hidden states are tensors, or tuples, lists and mappings of them. The first axis of every tensor is the batch;
+a tensor whose first axis is 1 while the batch is larger is shared by all samples (a position bias), and so is
+everything that is no array (None, numbers). A list of texts is one input per sample, for cascades of models
+that read text.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +13,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._reading import FEWEST, refuse_probabilities
-from policyopt.serving._hidden import host, mapped
+from policyopt.runtime._typing import Ints
 
 Call = Callable[[Any], Any]
 #: How far functions are looked into for the modules that they call, and how much of a container.
@@ -32,15 +38,13 @@ class StagedModel:
     Parameters
     ----------
     stages : sequence of K callables
-        Stage k maps the hidden state to the next one; stage 0 takes the batch. A hidden state is a
-        tensor, or a tuple, list or mapping of tensors, whose first axis is the batch. Without
-        `heads`, a stage returns the pair (hidden, logits).
+        Stage k maps the hidden state to the next one; stage 0 takes the batch. A hidden state is a tensor, or
+        a tuple, list or mapping of tensors, first axis = batch. Without `heads`, a stage returns (hidden, logits).
     heads : sequence of K callables, optional
-        Head k maps the hidden state after stage k to logits of shape (n, C) (to probabilities or to
-        a record, a mapping, where the cache and the policy are of that kind).
+        Head k maps the hidden state after stage k to logits (n, C), or to probabilities or a record (a
+        mapping) where cache and policy are of that kind.
     features : sequence of K callables, optional
-        Feature vectors at exit k, (n, D_k), of the hidden state after stage k: for policies whose
-        score reads them.
+        Feature vectors at exit k, (n, D_k), of the hidden state after stage k: for scores that read them.
     cascade : bool, default False
         Whether an exit that is skipped costs nothing, as a model of a cascade does.
 
@@ -58,8 +62,7 @@ class StagedModel:
 
     Notes
     -----
-    Modules are run as they are: call ``eval()`` on them first, since dropout would make every answer
-    another one.
+    Modules are run as they are: call ``eval()`` on them first.
     """
 
     stages: Sequence[Call]
@@ -153,50 +156,39 @@ class StagedModel:
         **options
             More of `torch.compile`, e.g. ``mode``.
         """
-        from policyopt.serving._compiling import compiled
 
         def each(calls: Sequence[Call] | None, name: str) -> Any:
             if calls is None:
                 return None
             return [
-                call if call is unchanged else compiled(call, f"{name}_{k}", backend, options)
+                call if call is unchanged else _compiled(call, f"{name}_{k}", backend, options)
                 for k, call in enumerate(calls)
             ]
 
         return replace(self, stages=each(self.stages, "stage"), heads=each(self.heads, "head"))
 
 
-class FirstRows:
-    """A model whose outputs of exit k, the policy's first, are looked at: logits are not probabilities.
+def _compiled(call: Call, name: str, backend: Any, options: Mapping[str, Any]) -> Call:
+    """Return one callable compiled for batches of any size; torch's logs show `name`.
 
-    One sample alone does not tell: logits may be non-negative with sum 1 by chance. So rows are gathered over
-    the first requests until they are as many as tell. Then `done` is called: the model itself can be asked.
+    Dynamo keeps its compilations by code object, eight at most (``recompile_limit``), and then runs the
+    plain Python in silence. All modules share the code of ``nn.Module.__call__``: a model of five stages
+    that meets batches of 1, of a few and of many samples is past the limit. So each stage gets a function
+    with a code object of its own. Sizes are dynamic from the first call; a batch of one sample is compiled
+    apart, and some operators (convolutions in PyTorch 2.13: below 16 samples) ask for one more.
     """
+    import torch
 
-    def __init__(self, model: StagedModel, k: int, done: Callable[[], None]) -> None:
-        self.exits, self.stage, self.vectors = model.exits, model.stage, model.vectors
-        self._head, self._k, self._done = model.head, k, done
-        self._rows: list[Any] = []
+    known = torch.compiler.list_backends(exclude_tags=())
+    if not callable(backend) and backend not in known:
+        raise input_error("backend", f"one of {', '.join(known)}, or a callable", backend, "")
 
-    def head(self, k: int, hidden: Any, logits: Any = None) -> Any:
-        """Return the logits of exit k, as `StagedModel.head`; refuse four rows that are probabilities."""
-        output = self._head(k, hidden, logits)
-        if k == self._k:
-            self._look(output)
-        return output
+    def run(hidden: Any) -> Any:
+        return call(hidden)
 
-    def _look(self, output: Any) -> None:
-        # A copy: what a head returns may be written over by the next request.
-        rows = np.array(host(output))
-        if rows.ndim != 2 or (self._rows and rows.shape[1] != self._rows[0].shape[1]):
-            return  # the policy says what is wrong with it
-        seen = [*self._rows, rows]  # threads may be here at once: each has a list of its own
-        if sum(map(len, seen)) < FEWEST:
-            self._rows = seen
-            return
-        # Where these are refused, what comes next is looked at with those before.
-        refuse_probabilities(np.concatenate(seen), f"output of exit {self._k}")
-        self._done()
+    code = run.__code__.replace(co_name=name)
+    own = FunctionType(code, run.__globals__, name, None, run.__closure__)
+    return torch.compile(own, backend=backend, **{"dynamic": True, **options})
 
 
 class TrainingModeWarning(UserWarning):
@@ -295,3 +287,105 @@ def _held(held: Any) -> Iterator[Any]:
                 yield cell.cell_contents
             except ValueError:  # a name that has no value yet
                 continue
+
+
+def mapped(hidden: Any, change: Callable[[Any], Any]) -> Any:
+    """Return the same structure with every tensor, array and list of texts changed.
+
+    >>> mapped({"a": np.arange(3), "b": (np.arange(2), None)}, len)
+    {'a': 3, 'b': (2, None)}
+    """
+    if hasattr(hidden, "shape") or _texts(hidden):
+        return change(hidden)
+    if isinstance(hidden, Mapping):  # a tokenizer's own mapping becomes a plain one
+        return {key: mapped(value, change) for key, value in hidden.items()}
+    if isinstance(hidden, (tuple, list)):
+        parts = [mapped(value, change) for value in hidden]
+        named = hasattr(hidden, "_fields")
+        return type(hidden)(*parts) if named else type(hidden)(parts)
+    return hidden
+
+
+def size(batch: Any) -> int:
+    """Return n, the samples of a batch: the largest first axis in it; one without arrays is refused."""
+    shape: Any = getattr(batch, "shape", ())
+    if len(shape):
+        return int(shape[0])
+    found: list[int] = []
+    mapped(batch, lambda leaf: found.append(len(leaf)) if np.ndim(leaf) else None)
+    if not found:
+        allowed = "a tensor, or a tuple, list or mapping with tensors, first axis = samples"
+        step = "Pass what the first stage takes."
+        raise input_error("batch", allowed, type(batch).__name__, step)
+    return max(found)
+
+
+def take(hidden: Any, rows: Ints, of: int) -> Any:
+    """Return the hidden states of some samples, at places (m,) of a batch of n; refuse other first axes.
+
+    >>> take((np.array([5, 6, 7]), None), np.array([0, 2]), 3)
+    (array([5, 7]), None)
+    """
+    places: dict[Any, Any] = {}  # the row numbers, once per device
+
+    def pick(leaf: Any) -> Any:
+        if _shared(leaf, of):
+            return leaf
+        if len(leaf) != of:
+            allowed = f"of {of} rows, one per sample of the batch (or 1, shared)"
+            got = f"{len(leaf)} texts" if isinstance(leaf, list) else f"shape {tuple(leaf.shape)}"
+            step = "The first axis of every tensor that a stage passes on is the batch."
+            raise input_error("hidden", allowed, got, step)
+        if isinstance(leaf, list):
+            return [leaf[row] for row in rows]
+        if isinstance(leaf, np.ndarray):
+            return leaf[rows]
+        if leaf.device not in places:
+            import torch
+
+            places[leaf.device] = torch.from_numpy(rows).to(leaf.device)
+        return _rows_of(leaf, places[leaf.device])
+
+    return mapped(hidden, pick)
+
+
+def part(batch: Any, low: int, high: int, of: int) -> Any:
+    """Return the samples low..high-1 of a batch of n, without copying.
+
+    >>> part((np.array([5, 6, 7]), ["a", "b", "c"]), 1, 3, 3)
+    (array([6, 7]), ['b', 'c'])
+    """
+    return mapped(batch, lambda leaf: leaf if _shared(leaf, of) else leaf[low:high])
+
+
+def host(output: Any) -> Any:
+    """Return an exit's output on the host, floats as float32, the width of every decision; records by column."""
+    if isinstance(output, Mapping):
+        return {name: host(column) for name, column in output.items()}
+    if hasattr(output, "detach"):
+        output = output.detach()
+        return (output.float() if output.is_floating_point() else output).cpu().numpy()
+    return np.asarray(output)
+
+
+def _rows_of(tensor: Any, rows: Any) -> Any:
+    """Return some rows of a tensor in the memory format that it has.
+
+    `index_select` is five times as fast as indexing, but copies into the default format, and a channels-last
+    network would then convert at every layer. So the axes are put in the order of memory before, and back after.
+    """
+    order = [0, *sorted(range(1, tensor.ndim), key=lambda axis: -tensor.stride(axis))]
+    if not (laid := tensor.permute(order)).is_contiguous():
+        return tensor[rows]
+    back = sorted(range(tensor.ndim), key=order.__getitem__)
+    return laid.index_select(0, rows).permute(back)
+
+
+def _shared(leaf: Any, of: int) -> bool:
+    if isinstance(leaf, list):
+        return False
+    return not len(leaf.shape) or (leaf.shape[0] == 1 and of > 1)
+
+
+def _texts(hidden: Any) -> bool:
+    return isinstance(hidden, list) and bool(hidden) and all(isinstance(v, str) for v in hidden)

@@ -31,7 +31,7 @@ from typer.main import get_command
 
 import policyopt as po
 from policyopt._cli.app import app, main
-from policyopt._tiers import TierPolicy, load_tier
+from policyopt._tiers.tier_policy import TierPolicy, load_tier
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._experts import experts_to_dict
 from policyopt.runtime._online import Online

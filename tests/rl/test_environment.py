@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -46,11 +45,9 @@ def test_gymnasiums_own_check(problem):
 
 def test_an_episode_by_hand(problem):
     """Costs 1, 2, 4, 8: shares 1/8, 1/4, 1/2, 1. Rewards, exits and observations step by step."""
-    env = ExitEnv(problem, price=0.4)
-    row = int(np.flatnonzero(problem.samples.success[:, 2] == 1)[0])
+    env, columns = ExitEnv(problem, price=0.4), problem.samples.columns
+    row, place = int(np.flatnonzero(problem.samples.success[:, 2] == 1)[0]), problem.columns
     observation, info = env.reset(options={"row": row})
-    columns = problem.samples.columns
-    place = problem.columns
     assert info == {"row": row, "exit": 0, "price": 0.4}
     np.testing.assert_array_equal(observation[:place], columns[row, 0])
     np.testing.assert_array_equal(observation[place:-1], [1, 0, 0, 0])
@@ -58,23 +55,17 @@ def test_an_episode_by_hand(problem):
     observation, reward, ended, cut, info = env.step(0)
     assert (reward, ended, cut, info["exit"]) == (pytest.approx(-0.4 / 4), False, False, 1)
     np.testing.assert_array_equal(observation[:place], columns[row, 1])
-    _, reward, ended, _, _ = env.step(0)
-    assert (reward, ended) == (pytest.approx(-0.4 / 4), False)
-    observation, reward, ended, cut, info = env.step(1)
+    assert env.step(0)[1:3] == (pytest.approx(-0.4 / 4), False)
+    _, reward, ended, cut, info = env.step(1)
     assert (reward, ended, cut) == (1.0, True, False)
     assert (info["exit"], info["correct"], info["cost"]) == (2, 1.0, 0.5)
     with pytest.raises(InputError, match="Call reset first"):
         env.step(0)
-
-
-def test_the_last_exit_is_forced(problem):
-    env = ExitEnv(problem, price=0.4)
-    env.reset(options={"row": 5})
-    rewards = [env.step(0) for _ in range(3)]
-    observation, reward, ended, _, info = rewards[-1]
+    env.reset(options={"row": 5})  # the last exit is forced
+    observation, reward, ended, _, info = [env.step(0) for _ in range(3)][-1]
     assert ended and info["exit"] == 3 and info["cost"] == 1.0
     assert reward == pytest.approx(problem.samples.success[5, 3] - 0.4 / 2)
-    assert not observation[: problem.columns].any() and observation[-2] == 1.0
+    assert not observation[:place].any() and observation[-2] == 1.0
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -162,28 +153,25 @@ def test_same_seed_same_episodes(problem):
         assert not np.array_equal(a["row"], first.reset(seed=8)[1]["row"])
 
 
-def test_thousands_of_samples_are_played_at_once(problem):
+def test_thousands_of_samples_are_played_at_once():
     """A threshold on the confidence, played by the environment, earns what its replay does."""
     data = cache(4000)
     tables = Tables(data)
-    train = exit_problem(tables, answer="plain")
-    test = exit_problem(tables, "test", like=train)
-    policy = po.fit(data, "40%", "max_prob", tables=tables).policy
-    table = tables.get("test")
-    outcome = replay(policy, table)
-    envs = ExitVectorEnv(test, len(table), price=0.0)
+    test = exit_problem(tables, "test", like=exit_problem(tables, answer="plain"))
+    policy, table = po.fit(data, "40%", "max_prob", tables=tables).policy, tables.get("test")
+    outcome, rows = replay(policy, table), len(table)
+    envs = ExitVectorEnv(test, rows, price=0.0)
     envs.reset(seed=0)
-    envs._played.restart(np.ones(len(table), bool), np.arange(len(table)), np.zeros(len(table)))
+    envs._played.restart(np.ones(rows, bool), np.arange(rows), np.zeros(rows))
     leaves = table.statistics.confidence[:, :-1] >= policy.thresholds
-    earned, cost, alive = np.zeros(len(table)), np.zeros(len(table)), np.ones(len(table), bool)
+    earned, cost, alive = np.zeros(rows), np.zeros(rows), np.ones(rows, bool)
     for k in range(3):
         _, rewards, ended, _, infos = envs.step(leaves[:, k].astype(int))
         earned += np.where(alive, rewards, 0)
         done = alive & ended
         cost[done] = infos["cost"][done] if done.any() else 0
         alive &= ~ended
-    assert not alive.any()
-    assert earned.mean() == outcome.correct.mean()
+    assert not alive.any() and earned.mean() == outcome.correct.mean()
     shares = table.mean_costs / table.mean_costs[-1]
     assert cost.mean() == pytest.approx(shares[outcome.exit].mean())
 
@@ -205,8 +193,7 @@ def test_bad_use_is_named(problem, make, words):
 
 
 def test_a_missing_gymnasium_is_named(root):
-    code = textwrap.dedent(
-        """
+    code = """if True:
         import sys
         sys.modules["gymnasium"] = None
         from policyopt.runtime._errors import MissingExtraError
@@ -214,8 +201,6 @@ def test_a_missing_gymnasium_is_named(root):
         try:
             from policyopt.rl import ExitEnv
         except MissingExtraError as error:
-            print(error)
-        """
-    )
+            print(error)"""
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.stdout.count("\n") == 1 and "policyopt[rl]" in done.stdout, done.stderr

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from policyopt.serving import StagedModel, export_cache, from_sequential, measure, serve  # noqa: E402
-from policyopt.serving._hidden import part, size, take  # noqa: E402
+from policyopt.serving._staged import part, size, take  # noqa: E402
 
 C = 5
 
@@ -73,13 +73,10 @@ def test_a_chain_is_cut_by_names(chain, staged):
         torch.testing.assert_close(found[2], last, rtol=0, atol=0)
         torch.testing.assert_close(staged.last(x), last, rtol=0, atol=0)
     assert not any(m.training for stage in staged.stages for m in stage.modules())
-
-
-def test_a_chain_that_ends_in_logits(chain):
-    whole = nn.Sequential(*chain, head(8)).eval()
-    staged = from_sequential(whole, ["0", "1"], [head(4), head(8)])
-    x = images(3)
-    torch.testing.assert_close(staged(x)[2], whole(x))
+    whole = nn.Sequential(*chain, head(8)).eval()  # it ends in logits itself
+    torch.testing.assert_close(
+        from_sequential(whole, ["0", "1"], [head(4), head(8)])(x)[2], whole(x)
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,11 +90,14 @@ def test_bad_cuts_are_refused(chain, cuts):
 
 
 def test_bad_heads_and_modules_are_refused(chain):
-    for heads in ([], None):
-        with pytest.raises(InputError, match="'heads' must be 2 callables, or 1"):
-            from_sequential(chain, ["stem"], heads)
-    with pytest.raises(InputError, match=r"'module' must be an nn\.Sequential"):
-        from_sequential(chain.stem[0], ["0"], [nn.Identity()])
+    one = [nn.Identity()]
+    for module, cuts, heads, words in (
+        (chain, ["stem"], [], "'heads' must be 2 callables, or 1"),
+        (chain, ["stem"], None, "'heads' must be 2 callables, or 1"),
+        (chain.stem[0], ["0"], one, r"'module' must be an nn\.Sequential"),
+    ):
+        with pytest.raises(InputError, match=words):
+            from_sequential(module, cuts, heads)
 
 
 def test_served_chain_leaves_where_its_logits_say(staged):
@@ -113,11 +113,6 @@ def test_served_chain_leaves_where_its_logits_say(staged):
         for name in ("exit", "prediction"):
             due = getattr(expected, name)[a:b]
             np.testing.assert_array_equal(getattr(one, name)[sure], due[sure])
-
-
-def test_channels_last_survives_regrouping():
-    x = torch.randn(10, 4, 6, 6).to(memory_format=torch.channels_last)
-    assert take(x, np.array([1, 4, 5]), 10).is_contiguous(memory_format=torch.channels_last)
 
 
 Pair = namedtuple("Pair", "states mask")
@@ -138,6 +133,8 @@ def test_hidden_states_of_every_form_are_regrouped_together():
     for wrong in (torch.ones(3, 2), ["p"]):
         with pytest.raises(InputError, match="'hidden' must be of 4 rows"):
             take(wrong, rows, 4)
+    image = torch.randn(10, 4, 6, 6).to(memory_format=torch.channels_last)
+    assert take(image, rows, 10).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_compiled_stages_are_compiled_for_all_batch_sizes(staged):
@@ -227,16 +224,15 @@ def test_features_pools_and_records_are_exported(tmp_path):
 
 
 def test_measuring_needs_something_to_count(staged):
-    with pytest.raises(InputError, match="'model' must compute with torch's matrix products"):
-        measure(StagedModel([lambda x: x], [lambda x: x]), images(2), runs=1, warmup=0)
-    with pytest.raises(InputError, match="'runs' must be 1 or more"):
-        measure(staged, images(2), runs=0)
-    with pytest.raises(InputError, match="'example' must be a batch"):
-        measure(staged, images(0))
-
-
-def test_a_cascade_costs_each_model_alone():
-    models = [nn.Linear(3, C), nn.Sequential(nn.Linear(3, 9), nn.Linear(9, C))]
+    still = StagedModel([lambda x: x], [lambda x: x])
+    for model, rows, runs, words in (
+        (still, 2, 1, "'model' must compute with torch's matrix products"),
+        (staged, 2, 0, "'runs' must be 1 or more"),
+        (staged, 0, 1, "'example' must be a batch"),
+    ):
+        with pytest.raises(InputError, match=words):
+            measure(model, images(rows), runs=runs, warmup=0)
+    models = [nn.Linear(3, C), nn.Sequential(nn.Linear(3, 9), nn.Linear(9, C))]  # each alone
     measured = measure(StagedModel.of_cascade(models), torch.randn(4, 3), runs=2, warmup=0)
     assert measured.compute.cascade and measured.latency.cascade
     np.testing.assert_allclose(measured.compute.values, np.cumsum([3 * C, 27 + 9 * C]) / 1e6)

@@ -1,7 +1,9 @@
-"""Serving: every sample leaves where a replay says, whatever the batches, the policy, the hidden state."""
+"""Serving: every sample leaves where a replay says; what users get wrong around a model is told by name."""
 
 from __future__ import annotations
 
+import functools
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -17,18 +19,31 @@ from policyopt._export.c_compiler import NoCompiler
 from policyopt._methods.registry import make_method
 from policyopt._table import Tables
 from policyopt.runtime import ExpertPolicy, InputError, Mixture, Policy
-from policyopt.runtime._scores import Margin, MaxProb
+from policyopt.runtime._reading import looks_like_probabilities
+from policyopt.runtime._scores import Entropy, Margin, MaxProb
 
 torch = pytest.importorskip("torch")
-from policyopt.serving import StagedModel, serve  # noqa: E402
+from torch import nn  # noqa: E402
+
+from policyopt.serving import (  # noqa: E402
+    StagedModel,
+    TrainingModeWarning,
+    export_cache,
+    from_sequential,
+    measure,
+    serve,
+)
 
 N, K, C = 200, 4, 6
 COSTS = [1.0, 2.0, 4.0, 8.0]
+LOGITS = outputs(N, K, C, seed=1)[0]
+CHANCES = torch.from_numpy(LOGITS).softmax(-1).numpy()
+TWO = Policy(MaxProb(), [0.6], [1.0, 2.0], "ms", "logits", 4)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def logits():
-    return outputs(N, K, C, seed=1)[0]
+    return LOGITS
 
 
 class Replayed:
@@ -69,6 +84,10 @@ def served(server, parts, n=N, **given):
     return found
 
 
+def ask(server, *rows):
+    return server({"row": torch.tensor(rows)})
+
+
 def same(found, expected):
     for name, column in found.items():
         np.testing.assert_array_equal(column, getattr(expected, name), err_msg=name)
@@ -106,35 +125,25 @@ def simple(rule, thresholds=(0.5, 0.6, 0.7), **more):
     return Policy(rule, thresholds, COSTS, "ms", "logits", C, **more)
 
 
-def test_results_of_one_sample_cannot_be_changed(logits):
-    """They may be shared."""
-    one = serve(Replayed(logits).model(), simple(Margin()))({"row": torch.arange(1)})
-    for column in (one.exit, one.prediction, one.cost):
-        with pytest.raises(ValueError, match="read-only"):
-            column[0] = 1
-
-
-def test_what_single_samples_go_by():
-    model = Replayed(outputs(4, K, C)[0]).model()
-    for policy in (
-        simple(MaxProb()),
-        simple(Margin()),
-        simple(MaxProb(), mixture=Mixture([0.1, 0.1, 0.1], 0.5)),
-        replace(simple(MaxProb()), kind="probabilities"),
-        replace(simple(MaxProb()), kind="record", classes=0),
-    ):
+def test_what_single_samples_go_by(logits):
+    model = Replayed(logits).model()
+    mine, chances = simple(MaxProb()), replace(simple(MaxProb()), kind="probabilities")
+    for policy in (mine, simple(MaxProb(), mixture=Mixture([0.1, 0.1, 0.1], 0.5)), chances):
         assert serve(model, policy).reason == ""
-    assert "probabilities" in serve(model, simple(MaxProb()), probabilities=True).reason
-    experts = ExpertPolicy(("clean", "blur"), (simple(Margin()), simple(MaxProb())))
-    chances = replace(simple(MaxProb()), kind="probabilities")
-    assert native_or_skip(model, simple(MaxProb())).reason == ""
+    experts = ExpertPolicy(("clean", "blur"), (simple(Margin()), mine))
+    assert native_or_skip(model, mine).reason == ""
     for policy, more, words in (
         (experts, {}, "several contexts"),
-        (simple(MaxProb()), {"probabilities": True}, "are asked for"),
+        (mine, {"probabilities": True}, "are asked for"),
+        (mine, {"confidence": True}, "'native' must be False here.*confidence is asked for"),
         (chances, {}, "one of logits alone. Got prob"),
     ):
         with pytest.raises(InputError, match=words):
             serve(model, policy, native=True, **more)
+    one = ask(serve(model, mine), 0)
+    for column in (one.exit, one.prediction, one.cost):  # results may be shared
+        with pytest.raises(ValueError, match="read-only"):
+            column[0] = 1
 
 
 def native_or_skip(model, policy):
@@ -213,7 +222,7 @@ def test_bad_outputs_are_refused_by_name(sizes, logits):
         served(serve(Replayed(logits[:, :, :5]).model(), simple(MaxProb())), batches(N, sizes))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_widths_are_decided_as_float32(dtype, logits):
     stored = Replayed(logits, dtype)
     expected = simple(Margin()).decide(stored.logits.float().numpy())
@@ -267,10 +276,9 @@ def test_experts_by_context(logits):
         serve(Replayed(logits).model(), simple(MaxProb()))({"row": torch.arange(1)}, context=0)
 
 
-def test_records_and_probabilities(logits):
+def test_records_and_probabilities():
     """Heads that return a record, and heads that return probabilities, with policies of that kind."""
-    chances = torch.from_numpy(logits).softmax(-1)
-    confidence, prediction = chances.max(-1)
+    confidence, prediction = torch.from_numpy(CHANCES).max(-1)
 
     def record(k):
         return lambda h: {
@@ -278,24 +286,18 @@ def test_records_and_probabilities(logits):
             "confidence": confidence[h["row"], k],
         }
 
-    heads, policy = (
-        [record(k) for k in range(K)],
+    heads = [record(k) for k in range(K)]
+    policy, model = (
         replace(simple(MaxProb()), kind="record", classes=0),
+        StagedModel([dict] * K, heads),
     )
-    model = StagedModel([dict] * K, heads)
     due = policy.decide([head({"row": torch.arange(N)}) for head in heads])
     same(served(serve(model, policy), batches(N, [1, 9])), due)
     with pytest.raises(InputError, match="'probabilities' must be False"):
         serve(model, policy, probabilities=True)
-    policy, model = (
-        replace(simple(MaxProb()), kind="probabilities"),
-        Replayed(chances.numpy()).model(),
-    )
-    same(served(serve(model, policy), batches(N, [1, 9])), policy.decide(chances.numpy()))
-
-
-def test_an_empty_batch(logits):
-    one = serve(Replayed(logits).model(), simple(MaxProb()))({"row": torch.arange(0)})
+    policy, model = replace(policy, kind="probabilities", classes=C), Replayed(CHANCES).model()
+    same(served(serve(model, policy), batches(N, [1, 9, 0])), policy.decide(CHANCES))
+    one = ask(serve(model, policy))
     assert len(one.exit) == len(one.prediction) == len(one.cost) == 0
 
 
@@ -341,6 +343,253 @@ def test_arguments_are_checked(logits):
     }.items():
         with pytest.raises(InputError, match=words):
             call()
+
+
+LATER = Policy(MaxProb(), [0.7], [2.0, 8.0], "ms", "logits", C, kept=(1, 3), model_exits=4)
+
+
+def test_probabilities_look_like_it_and_logits_do_not():
+    for width in (np.float16, np.float32, np.float64):
+        sure, rows = CHANCES[:, 0].astype(width), LOGITS[:, 0].astype(width)
+        assert looks_like_probabilities(sure) and looks_like_probabilities(torch.from_numpy(sure))
+        assert not looks_like_probabilities(rows) and not looks_like_probabilities(np.abs(rows))
+        odd = sure.copy()
+        odd[64:] = rows[64:]  # rows that are not looked at
+        assert looks_like_probabilities(odd)
+        for value in (np.nan, np.inf, -0.2, 1.5):
+            odd[2, 1] = value
+            assert not looks_like_probabilities(odd)
+    assert looks_like_probabilities(CHANCES[:4, 0]) and not looks_like_probabilities(CHANCES[:3, 0])
+
+
+@pytest.mark.parametrize("rule", [MaxProb(), Margin(), Entropy(C)], ids=lambda rule: rule.name)
+def test_decide_and_trace_refuse_probabilities(rule):
+    mine = simple(rule)
+    words = "'output of exit 0' must be logits.*sum to 1: probabilities"
+    for call in (mine.decide, mine.trace):
+        for given in (CHANCES, list(CHANCES.swapaxes(0, 1)), torch.from_numpy(CHANCES)):
+            with pytest.raises(InputError, match=words):
+                call(given)
+        call(CHANCES[:3])  # so few could be logits
+        call(LOGITS)
+    with pytest.raises(InputError, match="'output of exit 1' must be logits"):
+        LATER.decide([None, *CHANCES.swapaxes(0, 1)[1:]])
+    with pytest.raises(InputError, match="must be logits"):
+        ExpertPolicy(("clean", "blur"), (mine, mine)).decide(CHANCES, np.arange(N) % 2)
+
+
+def test_served_batches_of_probabilities_are_refused():
+    stored = Replayed(CHANCES)
+    own = StagedModel([lambda h, k=k: (h, stored.head(k)(h)) for k in range(K)])
+    for model, policy, exit_, more in (
+        (stored.model(), simple(MaxProb()), 0, {}),
+        (stored.model(), ExpertPolicy(("a", "b"), (simple(MaxProb()),) * 2), 0, {"context": 0}),
+        (stored.model(), LATER, 1, {}),
+        (own, simple(MaxProb()), 0, {}),
+    ):
+        server = serve(model, policy)
+        for _ in range(2):  # and again
+            with pytest.raises(InputError, match=f"'output of exit {exit_}' must be logits"):
+                server({"row": torch.arange(16)}, **more)
+
+
+@pytest.mark.parametrize("more", [{}, {"native": True}, {"probabilities": True}])
+def test_single_samples_of_probabilities_are_refused_once_they_tell(more):
+    policy = simple(MaxProb(), mixture=Mixture([0.9, 0.9, 0.9], 0.5))
+    try:
+        server = serve(Replayed(CHANCES).model(), policy, **more)
+    except NoCompiler as error:
+        pytest.skip(str(error))
+    for row in range(3):
+        ask(server, row)
+    for row in (3, 4):
+        with pytest.raises(InputError, match="'output of exit 0' must be logits"):
+            ask(server, row)
+
+
+@pytest.mark.parametrize("sizes", [[1] * 8, [2, 3, 1], [1, 64, 1], [0, 1, 4]])
+def test_logits_are_looked_at_once(sizes):
+    """Exits are those of a replay from the first request on; then no more is looked at."""
+    model, mine = Replayed(LOGITS).model(), simple(MaxProb())
+    server, wanted, low = serve(model, mine), mine.decide(LOGITS), 0
+    assert server.looking
+    for n in sizes:
+        rows = np.arange(low, low + n)
+        np.testing.assert_array_equal(ask(server, *rows.tolist()).exit, wanted.exit[rows])
+        low += n
+    assert not server.looking
+
+
+def linear(*more):
+    return nn.Sequential(nn.Linear(4, 4), *more)
+
+
+class Holder:
+    """A callable that is no module, and has one."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __call__(self, x):
+        return self.inner(x)
+
+
+class Named(nn.Module):
+    """Has a method that is a stage."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def first(self, x):
+        return self.inner(x)
+
+
+def closed(inner):
+    return lambda x: inner(x)
+
+
+def given(inner):
+    return lambda x, inner=inner: inner(x)
+
+
+WRAPS = {
+    "bare": lambda m: m, "closure": closed, "default": given, "partial": lambda m: functools.partial(m),
+    "object": Holder, "method": lambda m: Named(m).first, "nested": lambda m: closed([closed(m)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrap", "where"),
+    [*((wrap, "stages") for wrap in WRAPS), ("bare", "heads"), ("closure", "features")],
+)
+def test_training_mode_is_warned_of_wherever_the_module_is(wrap, where):
+    parts = {name: [linear(), linear()] for name in ("stages", "heads", "features")}
+    parts[where][1] = WRAPS[wrap](linear(nn.Dropout(0.3)))
+    model = StagedModel(**parts)
+    with pytest.warns(TrainingModeWarning, match=rf"\(Dropout in {where}\[1\]\).*eval\(\)") as told:
+        serve(model, TWO)
+    assert len(told) == 1 and told[0].filename == __file__
+
+
+def test_it_is_warned_of_by_export_measure_and_serve_and_not_by_requests(tmp_path):
+    model = StagedModel([linear(nn.BatchNorm1d(4)), linear()], [linear(), linear(nn.Dropout())])
+    x, cost = torch.randn(40, 4), po.Cost("compute", "MMACs", [1, 2])
+    words = r"BatchNorm1d in stages\[0\]; Dropout in heads\[1\]"
+    with pytest.warns(TrainingModeWarning, match=words) as told:
+        measure(model, x, runs=1, warmup=0)
+    assert told[0].filename == __file__
+    with pytest.warns(TrainingModeWarning, match=words) as told:
+        export_cache(model, (x, torch.arange(40) % 4), tmp_path / "a", costs=cost)
+    assert told[0].filename == __file__
+    for more in ({}, {"compile": True, "backend": "eager"}):
+        with pytest.warns(TrainingModeWarning, match=words):
+            server = serve(model, TWO, **more)
+    with pytest.warns(TrainingModeWarning, match=words):
+        serve(model.compiled("eager"), TWO)
+    with warnings.catch_warnings(record=True) as none:
+        warnings.simplefilter("always")
+        server(x)
+        server(x[:7])
+    assert not [w for w in none if w.category is TrainingModeWarning]
+
+
+@pytest.mark.parametrize(
+    "more, warns",
+    [
+        ([], False), ([nn.Dropout(0.0)], False), ([nn.LayerNorm(4)], False), ([nn.Dropout().eval()], False),
+        ([nn.Dropout1d()], True), ([nn.AlphaDropout()], True), ([nn.MultiheadAttention(4, 2)], False),
+        ([nn.MultiheadAttention(4, 2, dropout=0.1)], True), ([nn.LSTM(4, 4, 2, dropout=0.1)], True),
+        ([type("DropPath", (nn.Identity,), {})()], True),
+    ],
+)  # fmt: skip
+def test_only_what_answers_otherwise_in_training_is_told(more, warns):
+    model = StagedModel([linear(*more), linear()], [linear(), linear()])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        serve(model, TWO)
+    assert len(told) == warns
+
+
+def test_cut_chains_are_looked_into_and_left_in_their_mode():
+    """A new `nn.Sequential` of modules in evaluation mode says that it trains itself."""
+    chain = nn.Sequential(linear(), linear(nn.Dropout()), linear())
+    with pytest.warns(TrainingModeWarning, match=r"\(Dropout in stages\[1\]\)"):
+        serve(from_sequential(chain, ["0"], [linear()]), TWO)
+    parts = [linear(nn.Dropout()).eval() for _ in range(3)]
+    staged = from_sequential(nn.Sequential(*parts), ["0"], [linear()])
+    assert not any(m.training for part in parts for m in part.modules())
+    serve(staged, TWO)
+
+
+@pytest.mark.parametrize("calibrator", [None, "platt"])
+@pytest.mark.parametrize("size", [1, 50])
+def test_confidence_and_probabilities_are_those_of_the_exit_taken(size, calibrator):
+    near, labels = outputs(400, K, C, seed=5)
+    data = po.from_arrays(near, labels, COSTS, unit="ms")
+    mine = po.fit(data, 2.0, "max_prob", calibrator=calibrator).policy
+    model, rows = Replayed(LOGITS).model(), range(size)
+    server = serve(model, mine, confidence=True)
+    one, plain = ask(server, *rows), ask(serve(model, mine), *rows)
+    assert one.confidence.shape == (size,) and one.probabilities is None is plain.confidence
+    np.testing.assert_array_equal(one.exit, plain.exit)
+    both = ask(serve(model, mine, confidence=True, probabilities=True), *rows)
+    taken = torch.from_numpy(LOGITS[np.arange(size), one.exit]).double().softmax(-1).numpy()
+    np.testing.assert_allclose(both.probabilities, taken, atol=1e-7)
+    np.testing.assert_array_equal(both.probabilities.argmax(1), both.prediction)
+    wanted = taken.max(1)
+    if calibrator:
+        curves = zip(one.exit, wanted, strict=True)
+        wanted = np.array([mine.confidence.curve(k, np.array([p]))[0] for k, p in curves])
+        assert (np.abs(wanted - taken.max(1)) > 1e-3).any()
+    for found in (one, both):
+        np.testing.assert_allclose(found.confidence, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", [lambda x: x, lambda x: {"x": x}, lambda x: (x, None)])
+def test_numpy_batches_for_torch_modules_are_refused(form, tmp_path):
+    first, head = nn.Linear(4, 4), nn.Linear(4, C)
+    get = lambda b: b["x"] if isinstance(b, dict) else b[0] if isinstance(b, tuple) else b  # noqa: E731
+    model = StagedModel([lambda b: first(get(b)), nn.ReLU()], [head, head])
+    mine = replace(TWO, classes=C)
+    batch = form(np.zeros((5, 4), np.float32))
+    server = serve(model, mine)
+    words = r"'batch' must be of torch tensors.*numpy arrays.*torch\.from_numpy"
+    for n in (5, 1):
+        with pytest.raises(InputError, match=words):
+            server(form(np.zeros((n, 4), np.float32)))
+    with pytest.raises(InputError, match=words):
+        measure(model, batch, runs=1, warmup=0)
+    with pytest.raises(InputError, match=words):
+        export_cache(model, [(batch, None)], tmp_path / "c", costs=po.Cost("c", "ms", [1, 2]))
+    assert len(server(form(torch.zeros(5, 4))).exit) == 5
+
+
+def test_numpy_models_take_numpy_and_keep_their_own_errors():
+    """Only modules of torch refuse arrays: what other stages raise is theirs."""
+    rows, mine = LOGITS[:, :2], replace(TWO, classes=C)
+    model = StagedModel([lambda x: x, lambda x: x], [lambda x, k=k: x[:, k] for k in range(2)])
+    np.testing.assert_array_equal(serve(model, mine)(rows).exit, mine.decide(rows).exit)
+    broken = StagedModel([lambda x: x.nothing, lambda x: x], [lambda x: x] * 2)
+    with pytest.raises(AttributeError, match="nothing"):
+        serve(broken, mine)(rows)
+    torches = StagedModel([lambda x: x.nothing, nn.Linear(4, 4)], [lambda x: x] * 2)
+    with pytest.raises(AttributeError, match="nothing"):
+        serve(torches, mine)(torch.from_numpy(rows))
+
+
+def test_devices_and_options_are_checked_before_anything_is_written(tmp_path):
+    x = torch.from_numpy(LOGITS)
+    model = StagedModel([lambda x: x] * K, [lambda x, k=k: x[:, k] for k in range(K)])
+    cost = po.Cost("compute", "MMACs", COSTS)
+    devices = ["nowhere", 1.5, *([] if torch.cuda.is_available() else ["cuda", "cuda:0"])]
+    for device in devices:
+        with pytest.raises(InputError, match="'device' must be one that torch can use here"):
+            export_cache(model, (x, None), tmp_path / "c", costs=cost, device=device)
+    with pytest.raises(InputError, match="'foo' must be left out, or one of kind, dtype,"):
+        export_cache(model, (x, None), tmp_path / "c", costs=cost, foo=1)
+    assert not (tmp_path / "c").exists()
+    assert export_cache(model, (x, None), tmp_path / "c", costs=cost, device="cpu") == {"pool": N}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

@@ -11,7 +11,6 @@ import pytest
 import synthetic
 
 import policyopt as po
-from policyopt._tiers.tier_policy import load_tier
 
 TIERS = """
 [model]
@@ -44,10 +43,15 @@ def place(tmp_path):
     return tmp_path
 
 
+def planned(run, place, *more):
+    command = ("plan", place / "cache", "--tiers", place / "tiers.toml", "--method", "none")
+    return run(*command, *more)
+
+
 def test_plan_writes_what_it_says(run, place):
     out = place / "out"
-    command = ("plan", place / "cache", "--tiers", place / "tiers.toml", "--budget", "11")
-    code, text, _ = run(*command, "--method", "max_prob", "--out", out, "--format", "json")
+    given = ("--budget", "11", "--method", "max_prob", "--out", out, "--format", "json")
+    code, text, _ = planned(run, place, *given)
     assert code == 0
     report = json.loads(text)
     assert json.loads((out / "plan.json").read_text())["chosen"] == report["chosen"]
@@ -56,25 +60,18 @@ def test_plan_writes_what_it_says(run, place):
     assert (out / "plan.png").stat().st_size > 10_000
     policy = po.load_policy(out / "policy.json")
     assert policy.unit == "ms"
-    parts = [load_tier(path) for path in sorted(out.glob("tier-*.json"))]
+    parts = [po.load_tier(path) for path in sorted(out.glob("tier-*.json"))]
     assert [k for part in parts for k in part.exits] == list(policy.path)
     assert [part.tier for part in parts] == list(dict.fromkeys(report["chosen"]["tiers"]))
-    code, text, _ = run(*command, "--method", "none")
+    code, text, _ = planned(run, place, "--budget", "11")
     assert code == 0 and "full model, one" in text and "latency [ms]" in text
 
 
 def test_an_accuracy_at_the_least_energy(run, place):
-    command = ("plan", place / "cache", "--tiers", place / "tiers.toml", "--method", "none")
     settings = ("--objective", "energy", "--format", "json", "--limit", "latency:worst=60")
-    spent = []
-    for floor in ("60%", "0.7"):
-        code, text, _ = run(*command, *settings, "--accuracy", floor)
-        assert code == 0
-        report = json.loads(text)
-        assert report["met_on_held_out_fit_rows"]
-        spent.append(report["chosen"]["energy"])
-        assert report["chosen"]["worst"] > 0
-    assert spent[0] <= spent[1]
+    found = [json.loads(planned(run, place, *settings, "--accuracy", f)[1]) for f in ("60%", "0.7")]
+    assert all(one["met_on_held_out_fit_rows"] and one["chosen"]["worst"] > 0 for one in found)
+    assert found[0]["chosen"]["energy"] <= found[1]["chosen"]["energy"]
 
 
 def test_no_threshold_is_a_score_and_exports_decide_alike(run, place):
@@ -83,8 +80,7 @@ def test_no_threshold_is_a_score_and_exports_decide_alike(run, place):
         pytest.skip("no C compiler")
     pytest.importorskip("onnxruntime")
     out, folder = place / "out", place / "exported"
-    command = ("plan", place / "cache", "--tiers", place / "tiers.toml", "--method", "none")
-    assert run(*command, "--accuracy", "70%", "--out", out)[0] == 0
+    assert planned(run, place, "--accuracy", "70%", "--out", out)[0] == 0
     policy, data = po.load_policy(out / "policy.json"), po.open_cache(place / "cache")
     key, rows = data.rows("fit")
     scores = policy.trace(data.splits[key].array("outputs")[rows]).scores[:, :-1]
@@ -100,14 +96,13 @@ def test_no_threshold_is_a_score_and_exports_decide_alike(run, place):
 
 
 def test_a_floor_with_confidence(run, place):
-    command = ("plan", place / "cache", "--tiers", place / "tiers.toml", "--method", "none")
-    asked = (*command, "--format", "json", "--accuracy", "60%")
-    code, text, said = run(*asked)
+    asked = ("--format", "json", "--accuracy", "60%")
+    code, text, said = planned(run, place, *asked)
     mean = json.loads(text)
     assert code == 0 and "kept in the mean" in said and "in two folds: accuracy" in said
     held = mean["on_held_out_fit_rows"]
     assert held["accuracy_low"] < held["accuracy"] < held["accuracy_high"] and held["rows"] == 600
-    code, text, said = run(*asked, "--confidence", "95%")
+    code, text, said = planned(run, place, *asked, "--confidence", "95%")
     sure = json.loads(text)
     assert code == 0 and "with 95.00 % confidence: accuracy at least" in said
     assert "in the mean" not in said and sure["confidence"] == 0.95
@@ -126,6 +121,7 @@ def test_a_floor_with_confidence(run, place):
         (("--budget", "9", "--confidence", "100%"), 2, "below 100%"),
         (("--budget", "9", "--confidence", "very"), 2, "--confidence"),
         ((), 2, "budget or accuracy"),
+        (("--budget", "500", "--limit", "latency:worst=0.0001"), 3, "latency:worst=0.0001"),
         (("--budget", "9", "--accuracy", "90%"), 2, "one of the two"),
         (("--accuracy", "much"), 2, "--accuracy"),
         (("--budget", "9", "--objective", "speed"), 2, "objective"),
@@ -134,25 +130,19 @@ def test_a_floor_with_confidence(run, place):
     ],
 )
 def test_errors_are_one_line(run, place, extra, code, said):
-    command = ("plan", place / "cache", "--tiers", place / "tiers.toml", "--method", "none")
-    got, _, error = run(*command, *extra)
+    got, _, error = planned(run, place, *extra)
     assert got == code and said in error and "Traceback" not in error
 
 
-def test_a_limit_that_nothing_keeps_is_named_and_old_tiers_go(run, place):
-    cache, tiers, out = place / "cache", place / "tiers.toml", place / "out"
-    tiers.write_text(TIERS)
-    given = ("plan", cache, "--tiers", tiers, "--budget", "500", "--method", "none")
-    code, _, said = run(*given, "--limit", "latency:worst=0.0001")
-    assert code == 3 and "'limit' must be such that some plan keeps it" in said
-    assert "latency:worst=0.0001" in said
+def test_tiers_of_an_older_plan_go(run, place):
+    out = place / "out"
     out.mkdir()
     for name in ("tier-7-moon.json", "tier-8-mine.json", "tier-9-ours.json"):
         (out / name).write_text("{}")
     empty = hashlib.sha256(b"{}").hexdigest()
     files = {"policy.json": "", "tier-7-moon.json": empty, "tier-9-ours.json": "another"}
     (out / "plan.json").write_text(json.dumps({"files": files}))
-    assert run(*given, "--out", out)[0] == 0
+    assert planned(run, place, "--budget", "500", "--out", out)[0] == 0
     assert not (out / "tier-7-moon.json").exists()
     assert (out / "tier-8-mine.json").exists()  # no plan named it
     assert (out / "tier-9-ours.json").exists()  # a plan named it, but did not write it so

@@ -1,72 +1,502 @@
-"""Leaving costs against a walk along the way."""
+"""Plans: costs against a walk, the search against all there are, certified goals by simulation."""
 
 from __future__ import annotations
 
-import sys
+import json
 from dataclasses import replace
-from itertools import combinations, product
-from pathlib import Path
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import pytest
+import synthetic
+from scipy.stats import binom
 
-sys.path.insert(0, str(Path(__file__).parent))
-import tier_cases
+import policyopt as po
+from policyopt import Goal, Limit, Link, Tier, Tiers, certified_plan, make_plan
+from policyopt._replay import replay
+from policyopt._tiers.choose import mean_high, share_high, share_low
+from policyopt._tiers.plans import (
+    cuts,
+    leaving_costs,
+    outcome,
+    plan_table,
+    references,
+    summary,
+)
+from policyopt._tiers.search import axis, search
+from policyopt.runtime._errors import BudgetError, InputError
+from policyopt.runtime._policy import ALWAYS, NEVER
 
-from policyopt._tiers.plans import cuts, leaving_costs, plan_table
-from policyopt.runtime._errors import InputError
+
+def table_of(seed, rows=240, exits=3, cascade=False, per_sample=False):
+    rng = np.random.default_rng(seed)
+    logits, labels = synthetic.outputs(rows, exits, 4, seed)
+    costs = rng.uniform(0.5, 4.0, (rows, exits) if per_sample else exits)
+    kind = "standalone" if cascade else "cumulative"
+    costs = costs if cascade else np.cumsum(costs, axis=-1)
+    data = po.from_arrays(logits, labels, costs, unit="MMACs", cost_kind=kind, split={"fit": 1.0})
+    return po.Tables(data).get("fit")
+
+
+def tiers_of(seed, exits=3, count=3, cascade=False, answer=8.0):
+    rng = np.random.default_rng(seed)
+    speeds = np.sort(rng.uniform(0.05, 4.0, count))[::-1]
+    rows = tuple(
+        Tier(
+            f"tier{t}", float(speeds[t]), mJ_per_unit=float(rng.uniform(0, 3)),
+            watts=float(rng.uniform(0, 2)), price_per_unit=float(rng.uniform(0, 1)),
+            price_per_hour=float(rng.uniform(0, 5)),
+        )
+        for t in range(count)
+    )  # fmt: skip
+    links = tuple(
+        Link(
+            float(rng.uniform(1, 20)), float(rng.uniform(1, 20)), float(rng.uniform(0, 4)),
+            float(rng.uniform(0, 2)), float(rng.uniform(0, 1)),
+        )
+        for _ in range(count - 1)
+    )  # fmt: skip
+    cut = () if cascade else tuple(float(b) for b in rng.uniform(100, 5000, exits - 1))
+    heads = () if cascade else tuple(float(h) for h in rng.uniform(0, 0.3, exits))
+    return Tiers(rows, links, 2000.0, cut, answer, 30.0, heads)
+
+
+def walk(tiers, tier_of, kept, objective, amounts, cascade):
+    """What leaving at each kept exit costs: stage after stage, link after link, one number at a time."""
+
+    def sent(link, size, speed):
+        return {
+            "latency": link.round_trip_ms / 2 + size * 8 / (speed * 1000),
+            "energy": size / 1000 * link.mJ_per_kB,
+            "price": size / 1e9 * link.price_per_GB,
+        }[objective]
+
+    out, total, here = [], 0.0, 0
+    for stage, tier in enumerate(tier_of):
+        if cascade and stage not in kept:
+            continue
+        size = tiers.input_bytes if stage == 0 or cascade else tiers.cut_bytes[stage - 1]
+        for link in tiers.links[here:tier]:
+            total += sent(link, size + tiers.message_bytes, link.megabits_per_second)
+        here, one = tier, tiers.tiers[tier]
+        ms = one.ms_per_unit * amounts[stage]
+        spent = {
+            "latency": ms,
+            "energy": one.mJ_per_unit * amounts[stage] + one.watts * ms,
+            "price": one.price_per_unit * amounts[stage] + one.price_per_hour * ms / 3_600_000,
+        }[objective]
+        if stage not in kept and tiers.head_share:
+            spent *= 1 - tiers.head_share[stage]
+        total += spent
+        if stage in kept:
+            back = 0.0
+            for link in tiers.links[:here] if tiers.answer_bytes is not None else ():
+                back += sent(link, tiers.answer_bytes, link.back_megabits_per_second)
+            out.append(total + back)
+    return out
 
 
 @pytest.mark.parametrize("cascade", [False, True])
 @pytest.mark.parametrize("objective", ["latency", "energy", "price"])
 def test_costs_are_those_of_the_way(objective, cascade):
-    table = tier_cases.table(1, 40, 4, cascade)
-    tiers = tier_cases.tiers(2, 4, 3, cascade)
-    amounts = np.diff(table.costs, prepend=0.0)
-    seen = 0
-    for size in range(1, 5):
-        for kept in combinations(range(4), size):
-            for plan in cuts(tiers, kept, cascade):
-                due = tier_cases.walk(tiers, plan.tier, kept, objective, amounts, cascade)
-                got = leaving_costs(tiers, plan, objective, table)
-                np.testing.assert_allclose(got, due, rtol=1e-12)
-                seen += 1
-    assert seen > 100
-
-
-def test_costs_per_sample_are_those_of_each_row():
-    table = tier_cases.table(3, 6, 3, per_sample=True)
-    tiers = tier_cases.tiers(4, 3)
-    plan = cuts(tiers, (0, 2), False)[4]
-    got = leaving_costs(tiers, plan, "energy", table)
-    for row, costs in zip(got, table.costs, strict=True):
-        due = tier_cases.walk(tiers, plan.tier, (0, 2), "energy", np.diff(costs, prepend=0), False)
-        np.testing.assert_allclose(row, due)
+    """Of all cuts; a model's rows have costs of their own."""
+    table = table_of(1, 3, 4, cascade, per_sample=not cascade)
+    tiers = tiers_of(2, 4, 3, cascade)
+    every = [kept for size in range(1, 5) for kept in combinations(range(4), size)]
+    plans = [plan for kept in every for plan in cuts(tiers, kept, cascade)]
+    assert len(plans) > 100
+    for plan in plans:
+        found = np.atleast_2d(leaving_costs(tiers, plan, objective, table))
+        for row, costs in zip(found, np.atleast_2d(table.costs), strict=True):
+            amounts = np.diff(costs, prepend=0.0)
+            due = walk(tiers, plan.tier, plan.kept, objective, amounts, cascade)
+            np.testing.assert_allclose(row, due, rtol=1e-12)
+    small = plan_table(tiers, plans[-1], objective, table)
+    assert small.unit == tiers.unit_of(objective) and small.path == plans[-1].kept
+    np.testing.assert_array_equal(small.costs, leaving_costs(tiers, plans[-1], objective, table))
 
 
 def test_cuts_are_all_the_ways_that_never_turn_back():
-    tiers = tier_cases.tiers(0, 4, 3)
+    tiers = tiers_of(0, 4, 3)
     every = [t for t in product(range(3), repeat=4) if list(t) == sorted(t)]
     assert [plan.tier for plan in cuts(tiers, (1, 3), False)] == every
-    # Of a cascade only the two models that run matter.
-    assert len(cuts(tiers, (1, 3), True)) == 6
-
-
-def test_a_tier_holds_no_more_than_it_can():
-    tiers = tier_cases.tiers(0, 3, 2)
-    small = replace(tiers, tiers=(replace(tiers.tiers[0], most_stages=1), tiers.tiers[1]))
+    assert len(cuts(tiers, (1, 3), True)) == 6  # of a cascade only the two models that run matter
+    first, *rest = tiers.tiers[:2]
+    small = replace(tiers, tiers=(replace(first, most_stages=1), *rest), links=tiers.links[:1])
     assert [p.tier for p in cuts(small, (2,), False)] == [(0, 1, 1), (1, 1, 1)]
-
-
-def test_too_many_cuts_are_refused():
-    tiers = tier_cases.tiers(0, 60, 8)
     with pytest.raises(InputError, match="20,000 ways to cut"):
-        cuts(tiers, tuple(range(60)), False)
+        cuts(tiers_of(0, 60, 8), tuple(range(60)), False)
 
 
-def test_a_plans_table_has_its_costs_and_unit():
-    table, tiers = tier_cases.table(0, 30, 4), tier_cases.tiers(0, 4)
-    plan = cuts(tiers, (0, 3), False)[5]
-    small = plan_table(tiers, plan, "energy", table)
-    assert small.unit == "mJ" and small.path == (0, 3) and small.exits == 2
-    np.testing.assert_array_equal(small.costs, leaving_costs(tiers, plan, "energy", table))
+def every_threshold(column):
+    """One below all scores, one between each two neighbours, one above: all that can differ."""
+    ordered = sorted(set(column.tolist()))
+    middles = [(low + high) / 2 for low, high in pairwise(ordered)]
+    return [ordered[0] - 1.0, *middles, ordered[-1] + 1.0]
+
+
+def every_plan(tiers, table, cascade):
+    """Yield value and paid cost per objective, row by row, of all cuts, exits and thresholds."""
+    logits = np.concatenate([np.asarray(part, np.float64) for _, part in table.chunks()])
+    powers = np.exp(logits - logits.max(axis=2, keepdims=True))
+    sure = (powers / powers.sum(axis=2, keepdims=True)).max(axis=2)
+    right, exits = table.correct, table.exits
+    amounts = [b - a for a, b in pairwise([0.0, *table.costs.tolist()])]
+    for size in range(1, exits + 1):
+        for kept in combinations(range(exits), size):
+            ways = []
+            for thresholds in product(*(every_threshold(sure[:, k]) for k in kept[:-1])):
+                at = np.full(len(table), size - 1)
+                for i in reversed(range(size - 1)):
+                    at[sure[:, kept[i]] >= thresholds[i]] = i
+                ways.append((at, right[np.arange(len(at)), np.array(kept)[at]].mean()))
+            for tier_of in product(range(len(tiers.tiers)), repeat=kept[-1] + 1):
+                if list(tier_of) == sorted(tier_of):
+                    latency, energy = (
+                        np.array(walk(tiers, tier_of, kept, name, amounts, cascade))
+                        for name in ("latency", "energy")
+                    )
+                    for at, value in ways:
+                        yield value, latency[at], energy[at]
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("cascade", [False, True])
+def test_as_good_as_all_cuts_exits_and_thresholds(seed, cascade):
+    table = table_of(seed, 24, 2 + seed % 2, cascade)  # all thresholds fit into the grid
+    tiers = tiers_of(seed, table.exits, 2 + (seed + 1) % 2, cascade)
+    found = list(every_plan(tiers, table, cascade))
+    mean = np.array([latency.mean() for _, latency, _ in found])
+    value = np.array([v for v, _, _ in found])
+    budget_of = np.quantile(mean, [0.02, 0.1, 0.3, 0.7])
+    for budget in budget_of:
+        due = value[mean <= budget].max()
+        best = search(tiers, table, Goal("latency", float(budget))).found[0]
+        assert best.value >= due - 1e-12 and best.cost <= budget * (1 + 1e-9)
+    for floor in np.quantile(value, [0.3, 0.7, 0.99]):
+        due = mean[value >= floor].min()
+        best = search(tiers, table, Goal("latency", None, float(floor))).found[0]
+        assert best.cost <= due * (1 + 1e-9) and best.value >= floor - 1e-9
+    # With a percentile of latency, or each row's, and the mean energy limited besides.
+    energy = np.array([e.mean() for _, _, e in found])
+    for statistic, share in (("p95", 0.95), ("worst", 1.0)):
+        tails = np.array([np.quantile(x, share, method="inverted_cdf") for _, x, _ in found])
+        tail, joules = np.quantile(tails, 0.3), np.quantile(energy, 0.4)
+        fits = (tails <= tail) & (energy <= joules) & (mean <= budget_of[2])
+        limits = (Limit("latency", statistic, float(tail)), Limit("energy", "mean", float(joules)))
+        goal = Goal("latency", float(budget_of[2]), None, limits)
+        if fits.any():
+            assert search(tiers, table, goal).found[0].value >= value[fits].max() - 1e-12
+        else:
+            with pytest.raises(BudgetError):
+                search(tiers, table, goal)
+
+
+def test_the_value_found_is_what_a_replay_pays():
+    table, tiers = table_of(5, 200, 4, per_sample=True), tiers_of(5, 4)
+    goal = Goal("latency", 8.0)
+    planned = make_plan(tiers, table, goal)
+    correct, paid = outcome(tiers, planned.plan, planned.fitted.policy, table)
+    one = next(f for f in planned.searched.found if f.plan == planned.plan)
+    assert paid["latency"].mean() <= 8.0 * (1 + 1e-9)
+    assert planned.fitted.expected.cost == pytest.approx(paid["latency"].mean())
+    assert correct.mean() == pytest.approx(planned.fitted.accuracy)
+    assert correct.mean() >= one.value - 0.02
+
+
+def test_a_beam_over_more_exits_comes_close_to_all_sets(monkeypatch):
+    monkeypatch.setattr("policyopt._tiers.search._CELLS", 2000)
+    table, tiers = table_of(1, 120, 7), tiers_of(1, 7, 2)
+    goal = Goal("latency", 0.5 * search(tiers, table, Goal("latency", 1e6)).found[0].cost)
+    whole, beam = search(tiers, table, goal, exact=True), search(tiers, table, goal)
+    assert whole.found[0].value - beam.found[0].value <= 0.01 and beam.sets < 0.9 * whole.sets
+
+
+def test_many_rows_cost_little_though_not_all_thresholds_are_tried():
+    """A grid of quantiles, then refined: within two rows of 90 of the best of all thresholds."""
+    table, tiers = table_of(3, 90, 3), tiers_of(3, 3, 2)
+    found = [(v, latency.mean()) for v, latency, _ in every_plan(tiers, table, False)]
+    value, mean = np.array(found).T
+    for budget in np.quantile(mean, [0.05, 0.3, 0.6]):
+        best = search(tiers, table, Goal("latency", float(budget))).found[0]
+        assert value[mean <= budget].max() - best.value <= 2 / 90 + 1e-12
+
+
+@pytest.mark.parametrize("levels", [3, 9, 33, 129])
+def test_thresholds_stand_in_the_widest_gaps_between_scores(levels):
+    rng = np.random.default_rng(levels)
+    for scores in (
+        rng.random(500), 1 - np.float32(2.0) ** -rng.uniform(1, 24, 500).astype(np.float32),
+        rng.integers(0, 6, 500).astype(float), np.ones(4), np.array([0.5]),
+    ):  # fmt: skip
+        found = axis(scores.astype(np.float64), levels)
+        assert found[0] == ALWAYS and found[-1] == NEVER and len(found) <= levels
+        assert (np.diff(found) > 0).all()
+        ordered = np.unique(scores.astype(np.float64))
+        for t in found[1:-1]:
+            assert t not in scores
+            at = np.searchsorted(ordered, t)
+            assert t == pytest.approx((ordered[at - 1] + ordered[at]) / 2, rel=1e-12)
+        if len(ordered) + 1 <= levels:
+            assert len(found) == len(ordered) + 1
+        else:  # some near every quantile
+            largest = np.unique(scores, return_counts=True)[1].max() / len(scores)
+            shares = [(scores < t).mean() for t in found]
+            assert np.diff(shares).max() <= 2 / (levels - 2) + largest
+
+
+def test_impossible_goals_name_what_is_possible():
+    table, tiers = table_of(0, 60, 3), tiers_of(0, 3)
+    with pytest.raises(BudgetError, match="'budget' must be at least"):
+        search(tiers, table, Goal("latency", 1e-9))
+    with pytest.raises(BudgetError, match="'accuracy' must be at most"):
+        search(tiers, table, Goal("latency", None, 1.0))
+    for wrong in ("latency", "speed=3", "latency:p50=3", "energy=-1", "energy=x"):
+        with pytest.raises(InputError, match="limit"):
+            Limit.parse(wrong)
+    for settings in ({}, {"budget": 1.0, "accuracy": 0.5}, {"budget": -1.0}, {"accuracy": 2.0}):
+        with pytest.raises(InputError):
+            Goal("latency", **settings)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 25])
+def test_few_rows_and_two_exits(rows):
+    table, tiers = table_of(0, rows, 2), tiers_of(0, 2)
+    planned = make_plan(tiers, table, Goal("latency", 100.0), po.make_method("max_prob"))
+    record = summary(tiers, planned.plan, planned.fitted.policy, table, "latency")
+    assert record["rows"] == rows and record["latency"] <= 100.0
+
+
+@pytest.mark.parametrize(("method", "seed"), [(None, 3), ("max_prob", 8), ("optimal_stopping", 11)])
+def test_no_stage_that_no_row_reaches_is_planned(method, seed):
+    """Random models and tiers, limits that only early exits keep: the plan ends where rows do."""
+    table, tiers = table_of(seed, 400, 4), tiers_of(seed, 4, 2 + seed % 2)
+    by = None if method is None else po.make_method(method)
+    ends = [
+        make_plan(tiers, table, goal).held_out.cost
+        for goal in (Goal("latency", accuracy=0.0), Goal("latency", budget=1e9))
+    ]
+    for statistic, part in (("worst", 0.8), ("p95", 0.6), ("mean", 0.4)):
+        most = ends[0] + part * (ends[1] - ends[0])
+        goal = Goal("price", budget=1e9, limits=(Limit("latency", statistic, most),))
+        planned = make_plan(tiers, table, goal, by)
+        policy, plan = planned.fitted.policy, planned.plan
+        small = plan_table(tiers, plan, "price", table)
+        assert plan.kept[-1] == replay(policy, small).exit.max() == policy.path[-1], (goal, plan)
+        assert len(plan.tier) == plan.kept[-1] + 1
+        assert goal.kept(*outcome(tiers, plan, policy, table, goal.objectives))
+
+
+def test_a_method_competes_and_reports_stay_honest():
+    table, tiers = table_of(7, 600, 4), tiers_of(7, 4)
+    fit, test = table.take(np.arange(300)), table.take(np.arange(300, 600))
+    planned = make_plan(tiers, fit, Goal("latency", 12.0), po.make_method("margin"))
+    assert {row["method"] for row in planned.compared} == {"search", "method"}
+    record = summary(tiers, planned.plan, planned.fitted.policy, test, "latency")
+    assert record["accuracy_low"] <= record["accuracy"] <= record["accuracy_high"]
+    assert record["p95"] <= record["worst"] and sum(record["tier_share"]) == pytest.approx(1.0)
+    full = [
+        summary(tiers, p, alone, test, "latency") for p, alone in references(tiers, fit, "latency")
+    ]
+    assert all(r["accuracy"] == pytest.approx(test.correct[:, -1].mean()) for r in full)
+
+
+def test_bounds_of_shares_are_exact():
+    for rows, hits, level in ((50, 45, 0.95), (400, 3, 0.9), (7, 7, 0.8), (1, 1, 0.95)):
+        low = share_low(hits, rows, level)
+        # The least share under which so many or more are seen with chance 1 - level.
+        assert binom.sf(hits - 1, rows, low) == pytest.approx(1 - level)
+        assert share_high(rows - hits, rows, level) == pytest.approx(1 - low)
+    assert share_low(0, 9, 0.95) == 0.0 and share_high(9, 9, 0.95) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("values", "chances"),
+    [([0.0, 1.0], [0.98, 0.02]), ([2.0, 3.0, 12.0], [0.6, 0.3, 0.1]), ([5.0, 6.0], [0.5, 0.5])],
+)
+def test_the_bound_of_a_mean_holds_and_is_near(values, chances):
+    rng, true = np.random.default_rng(0), float(np.dot(values, chances))
+    low, high = values[0], values[-1]
+    bounds = np.array(
+        [mean_high(rng.choice(values, 300, p=chances), low, high, 0.9) for _ in range(300)]
+    )
+    assert (bounds < true).mean() <= 0.1 + 3 * (0.1 * 0.9 / 300) ** 0.5
+    spread = float(np.sqrt(np.dot(np.square(np.array(values) - true), chances) / 300))
+    assert bounds.mean() - true <= 3.5 * spread + 0.01 * (high - low)  # Hoeffding: far more
+    assert (bounds <= high).all()
+    assert mean_high(np.array([3.0, 3.0]), 3.0, 3.0, 0.95) == 3.0
+    assert mean_high(np.zeros(1000), 0.0, 1.0, 0.95) < 0.01
+    assert mean_high(np.ones(rng.integers(1, 99)), 0.0, 1.0, 0.95) == pytest.approx(1.0)
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Rows that stand for all there will ever be, and tiers."""
+    return table_of(5, 20_000, 2), tiers_of(5, 2, 2)
+
+
+@pytest.fixture(scope="module")
+def goals(world):
+    table, tiers = world
+    floor = float(table.correct[:, 0].mean() * 0.4 + table.correct[:, 1].mean() * 0.6)
+    planned = make_plan(tiers, table, Goal("latency", None, floor))
+    cost, found = planned.searched.found[0].cost, planned.plan
+    _, paid = outcome(tiers, found, planned.fitted.policy, table, ("latency", "energy"))
+    energy = Limit("energy", "mean", 0.9 * float(paid["energy"].mean()))
+    return (
+        Goal("latency", None, floor),
+        Goal("latency", cost),
+        Goal("latency", 1.3 * cost, None, (energy,)),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", range(3))
+def test_certified_goals_are_broken_no_more_often_than_they_say(world, goals, which):
+    """Plans, each of its own 500 rows, looked at on all rows."""
+    (table, tiers), goal = world, goals[which]
+    rng, broken = np.random.default_rng(1), []
+    for seed in range(30):
+        rows = table.take(rng.integers(0, len(table), 500))
+        try:
+            planned = certified_plan(tiers, rows, goal, 0.8, seed=seed)
+        except BudgetError:
+            continue
+        right, paid = outcome(tiers, planned.plan, planned.fitted.policy, table, goal.objectives)
+        kept = goal.accuracy is None or right.mean() >= goal.accuracy
+        kept &= goal.budget is None or paid[goal.objective].mean() <= goal.budget
+        broken.append(not kept or any(not one.kept(paid[one.objective]) for one in goal.limits))
+    made = len(broken)
+    assert np.mean(broken) <= 0.2 + 2.33 * (0.2 * 0.8 / made) ** 0.5 and made >= 24
+
+
+@pytest.mark.parametrize("method", [None, "margin"])
+def test_a_certificate_is_of_rows_that_chose_nothing(world, goals, method):
+    """A method competes under half of the chance."""
+    table, tiers = world
+    rows = table.take(np.arange(1501))
+    for goal in goals[:2]:
+        by = None if method is None else po.make_method(method)
+        planned = certified_plan(tiers, rows, goal, 0.9, by, seed=3)
+        found = planned.certificate
+        assert (found.fitted_rows, found.rows) == (750, 751) and planned.met
+        held = rows.take(np.random.default_rng(3).permutation(1501)[750:])
+        right, paid = outcome(tiers, planned.plan, planned.fitted.policy, held, ("latency",))
+        assert found.accuracy == right.mean() and found.cost == paid["latency"].mean()
+        levels = (0.9,) if method is None else (0.9, 0.95)  # both tested, or the search alone
+        lows = [share_low(int(right.sum()), 751, level) for level in levels]
+        assert found.accuracy_low in lows and found.accuracy_low < found.accuracy
+        assert found.cost_high >= found.cost
+        assert goal.accuracy is None or found.accuracy_low >= goal.accuracy
+        assert goal.budget is None or found.cost_high <= goal.budget
+        assert (planned.fitted.method == "margin") == (planned.by is not None)
+        due = {"search", "method"} if method else set()
+        assert {row["method"] for row in planned.compared} == due
+
+
+def test_what_cannot_be_shown_is_refused(world):
+    table, tiers = world
+    rows = table.take(np.arange(300))
+    fit = rows.take(np.random.default_rng(0).permutation(300)[:150])
+    best = float(fit.correct.mean(axis=0).max())  # possible on the half that fits
+    with pytest.raises(BudgetError, match=r"'accuracy' must be at most .* with 99.9999 %"):
+        certified_plan(tiers, rows, Goal("latency", None, best - 0.005), 0.999999)
+    with pytest.raises(BudgetError):
+        tight = Goal("latency", 1e6, None, (Limit("latency", "p95", 1e-9),))
+        certified_plan(tiers, rows, tight, 0.95)
+    for few in (0, 1):
+        with pytest.raises(InputError, match="two labelled rows"):
+            certified_plan(tiers, rows.take(np.arange(few)), Goal("latency", 1e6), 0.95)
+    assert certified_plan(tiers, rows.take(np.arange(2)), Goal("latency", 1e6), 0.95).met
+    for wrong in (0.3, 1.0, float("nan")):
+        with pytest.raises(InputError, match="confidence"):
+            certified_plan(tiers, rows, Goal("latency", 1e6), wrong)
+
+
+def test_percentiles_and_worst_rows_are_looked_at_too(world):
+    table, tiers = world
+    rows = table.take(np.arange(1000))
+    held = rows.take(np.random.default_rng(0).permutation(1000)[500:])
+
+    def costs(goal, rows):
+        planned = certified_plan(tiers, rows, goal, 0.9)
+        return outcome(tiers, planned.plan, planned.fitted.policy, held, ("latency",))[1]["latency"]
+
+    most = 0.98 * float(costs(Goal("latency", 1e6), rows).max())
+    p95, worst = (
+        (costs(Goal("latency", 1e6, None, (Limit("latency", one, most),)), rows) > most).sum()
+        for one in ("p95", "worst")
+    )
+    assert share_high(int(p95), 500, 0.9) <= 0.05 and worst == 0
+
+
+def of_their_own(rows, rare=0.004, dear=200.0):
+    """Return rows with costs of their own, of which a rare one is dear: few draws hold one."""
+    table = table_of(5, rows, 2)
+    factor = np.where(np.random.default_rng(0).random(rows) < rare, dear, 1.0)
+    return replace(table, costs=factor[:, None] * table.costs)
+
+
+def test_a_stated_bound_keeps_the_mean_of_rare_dear_rows():
+    """The largest cost seen is none: where no dear row is drawn it lies below the true mean."""
+    table, tiers = of_their_own(20_000), tiers_of(5, 2, 2)
+    bound = float(table.costs.max())
+    whole = certified_plan(tiers, table, Goal("latency", accuracy=0.5), 0.9, cost_bound=bound)
+    assert whole.certificate.cost <= whole.certificate.cost_high < np.inf
+    cheap, dear = plan_table(tiers, whole.plan, "latency", table).costs[:, [0, -1]].mean(axis=0)
+    rng, broken = np.random.default_rng(1), 0
+    goal = Goal("latency", budget=float(cheap + 2 * (dear - cheap)))
+    for seed in range(25):
+        rows = table.take(rng.integers(0, len(table), 400))
+        try:
+            planned = certified_plan(tiers, rows, goal, 0.9, seed=seed, cost_bound=bound)
+        except BudgetError:
+            continue
+        paid = outcome(tiers, planned.plan, planned.fitted.policy, table)[1]["latency"]
+        broken += paid.mean() > min(planned.certificate.cost_high, goal.budget)
+    assert broken <= 25 * 0.1 + 3 * (25 * 0.09) ** 0.5
+
+
+def test_without_a_bound_no_mean_is_promised():
+    table, tiers = of_their_own(2000), tiers_of(5, 2, 2)
+    floor = Goal("latency", accuracy=0.3)
+    limited = replace(floor, limits=(Limit("energy", "mean", 1e9),))
+    for goal in (Goal("latency", budget=1e6), limited):
+        with pytest.raises(InputError, match=r"cost_bound.*--cost-bound"):
+            certified_plan(tiers, table, goal, 0.9)
+    with pytest.raises(InputError, match=r"cost_bound.*a row of split"):
+        certified_plan(tiers, table, floor, 0.9, cost_bound=1.0)
+    for wrong in (0.0, -1.0, float("nan"), float("inf"), 1e300, "9"):
+        with pytest.raises(InputError, match="cost_bound"):
+            certified_plan(tiers, table, floor, 0.9, cost_bound=wrong)
+    # A floor and a percentile need no range of costs; of the mean nothing is said.
+    goal = replace(floor, limits=(Limit("latency", "p95", 1e6),))
+    found = certified_plan(tiers, table, goal, 0.9).certificate
+    assert found.accuracy_low >= 0.3 and found.cost_high is None
+    # Where stages take stated times, costs of their own do not change the latency.
+    times = tuple(float(k + 1) for k in range(table.exits))
+    stated = Tiers((Tier("device", stage_ms=times),), (), 100.0)
+    goal = Goal("latency", budget=sum(times))
+    assert certified_plan(stated, table, goal, 0.9).certificate.cost_high <= sum(times)
+
+
+def test_the_command_asks_for_the_bound(run, tmp_path):
+    logits, labels = synthetic.outputs(1200, 3, 4)
+    costs = np.array([1.0, 2, 4]) * np.random.default_rng(0).uniform(1, 2, (1200, 1))
+    np.savez(tmp_path / "a.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=costs.T)
+    halves = {"fit": 0.5, "test": 0.5}
+    po.import_sources(tmp_path / "a.npz", tmp_path / "c", unit="ms", shares=halves)
+    tiers = {"model": {"input_bytes": 10}, "tier": [{"name": "device", "ms_per_unit": 1}]}
+    (tmp_path / "t.json").write_text(json.dumps(tiers))
+    command = ("plan", tmp_path / "c", "--tiers", tmp_path / "t.json", "--method", "none")
+    sure = ("--budget", "5", "--confidence", "90%", "--format", "json")
+    for more, due, words in (
+        (sure, 2, "--cost-bound"),
+        ((*sure, "--cost-bound", "7"), 2, "is what a row of split"),
+        (("--accuracy", "30%", "--confidence", "90%"), 0, "no bound without --cost-bound"),
+        (("--budget", "5", "--cost-bound", "8"), 2, "given with --confidence"),
+        ((*sure, "--cost-bound", "8"), 0, "latency at most"),
+    ):
+        code, text, said = run(*command, *more)
+        assert code == due and words in said
+    assert json.loads(text)["cost_bound"] == 8

@@ -1,4 +1,4 @@
-"""Calibration: planted truths, brute force, scikit-learn, hand-made cases, the command."""
+"""Answers: calibrated and combined ones against planted truths, brute force, scikit-learn and by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from synthetic import outputs
+from synthetic import cache, outputs
 
 import policyopt as po
 from policyopt._answers.calibrators import (
@@ -27,6 +27,17 @@ from policyopt._answers.calibrators import (
     temperature,
     vector,
 )
+from policyopt._answers.crossfit import (
+    answered,
+    cross_fit_combined,
+    crossfit,
+    fit_combined,
+    folds_of,
+    negative_log_likelihood,
+    rows_negative_log_likelihood,
+)
+from policyopt._costs import overhead, rate_of, unit_per_multiply_add
+from policyopt._replay import replay
 from policyopt._report.calibration import (
     apply_map,
     calibration_error,
@@ -36,13 +47,12 @@ from policyopt._report.calibration import (
     reliability,
 )
 from policyopt._table import Tables
-from policyopt._thresholds.problem import Problem
-from policyopt._thresholds.solvers import solve_shared
-from policyopt.runtime._answers import Temperature, Vector, make_answer
+from policyopt.runtime._answers import Combined, Identity, Temperature, Vector, make_answer
 from policyopt.runtime._calibrators import CALIBRATORS, make_calibrator
-from policyopt.runtime._errors import InputError
+from policyopt.runtime._errors import BudgetError, InputError
 from policyopt.runtime._outputs import reduce_logits
-from policyopt.runtime._policy import load_policy
+from policyopt.runtime._policy import Policy, load_policy
+from policyopt.runtime._scores import MaxProb
 
 
 def planted(n, classes, seed, scale=1.0, bias=0.0):
@@ -63,18 +73,15 @@ def odds(p):
 # -- temperature and vector scaling
 
 
-def test_temperature_is_the_least_of_a_grid():
+def test_temperature_is_the_least_of_a_grid_and_stays_in_bounds():
     log_prob, labels = planted(800, 4, 2, scale=0.6)
     grid = np.linspace(0.5, 4, 1401)
     losses = [row_losses(log_prob, labels, 1 / t).mean() for t in grid]
     assert temperature(log_prob, labels) == pytest.approx(grid[np.argmin(losses)], abs=0.003)
-
-
-def test_temperature_stays_in_bounds():
     sure = np.log(np.array([[0.9, 0.1], [0.1, 0.9]]))
     assert temperature(sure, np.array([0, 1])) == BOUNDS[0]  # all right
     assert temperature(sure, np.array([1, 0])) == BOUNDS[1]  # all wrong
-    impossible = np.array([[0.0, -np.inf], [0.0, -np.inf], [0.0, -np.inf]], dtype=np.float32)
+    impossible = np.array([[0.0, -np.inf]] * 3, dtype=np.float32)
     assert BOUNDS[0] <= temperature(impossible, np.array([0, 0, 1])) <= BOUNDS[1]
     for labels in (np.array([0, 2]), np.array([-1, 0]), np.array([0])):
         with pytest.raises(InputError, match="labels"):
@@ -85,12 +92,13 @@ def test_gradient_is_that_of_differences():
     log_prob, labels = planted(50, 3, 3)
     scale, bias = np.array([0.7, 1.1, 1.4]), np.array([0.2, -0.1, 0.3])
     _, by_scale, by_bias = loss_and_gradient(log_prob, labels, scale, bias)
-    for j in range(3):
-        step = 1e-5 * np.eye(3)[j]
-        up, down = (row_losses(log_prob, labels, scale + s, bias).mean() for s in (step, -step))
-        assert by_scale[j] == pytest.approx((up - down) / 2e-5, abs=1e-7)
-        up, down = (row_losses(log_prob, labels, scale, bias + s).mean() for s in (step, -step))
-        assert by_bias[j] == pytest.approx((up - down) / 2e-5, abs=1e-7)
+
+    def loss(step_of_scale, step_of_bias):
+        return row_losses(log_prob, labels, scale + step_of_scale, bias + step_of_bias).mean()
+
+    for j, step in enumerate(1e-5 * np.eye(3)):
+        assert by_scale[j] == pytest.approx((loss(step, 0) - loss(-step, 0)) / 2e-5, abs=1e-7)
+        assert by_bias[j] == pytest.approx((loss(0, step) - loss(0, -step)) / 2e-5, abs=1e-7)
 
 
 def test_vector_without_width_is_temperature():
@@ -111,11 +119,7 @@ def test_vector_helps_where_classes_are_biased_and_never_hurts():
         mine = row_losses(held, held_labels, fitted.scale[0], fitted.bias[0]).mean()
         plain = row_losses(held, held_labels, 1 / single).mean()
         assert plain - mine >= better
-
-
-def test_few_rows_and_many_classes_fall_back_to_temperature():
-    log_prob, labels = planted(400, 50, 7)
-    assert choose_spread(log_prob, labels) == SPREADS[0]
+    assert choose_spread(*planted(400, 50, 7)) == SPREADS[0]  # few rows, many classes
 
 
 # -- maps of the top probability
@@ -209,19 +213,13 @@ def test_batch_is_single_rows_to_the_bit():
     logits = outputs(257, exits=2)[0]
     logits[3, :, 2] = -np.inf
     rng = np.random.default_rng(14)
-    answers = [
-        Temperature([1.7, 0.6]),
-        Vector(rng.uniform(0.5, 2, (2, 6)), rng.normal(size=(2, 6))),
-    ]
-    for rule in answers:
+    vectors = Vector(rng.uniform(0.5, 2, (2, 6)), rng.normal(size=(2, 6)))
+    for rule in (Temperature([1.7, 0.6]), vectors):
         again = make_answer(rule.name, json.loads(json.dumps(rule.params())))
         for k in range(2):
             batch = rule.answer(k, logits[:, k], ())[0]
-            assert (
-                batch.dtype == np.float32
-                and (batch[3, 2] == -np.inf)
-                and np.isfinite(batch[4]).all()
-            )
+            assert batch.dtype == np.float32 and batch[3, 2] == -np.inf
+            assert np.isfinite(batch[4]).all()
             singles = [again.answer(k, logits[i : i + 1, k], ())[0][0] for i in range(257)]
             np.testing.assert_array_equal(batch, singles)
             moved = reduce_logits(rule.answer(k, logits[:, k] + 8, ())[0]).top_prob
@@ -286,11 +284,8 @@ def test_calibration_error_by_hand_and_of_calibrated_rows():
     assert found["ece_plain"] == pytest.approx(0.2)
     assert found["ece"] == pytest.approx(0.2, abs=0.005)
     assert found["ece_low"] < 0.2 < found["ece_high"]
-    points = reliability(p, y, bins=2)
-    assert [q["accuracy"] for q in points] == [0.8, 0.7] and [q["rows"] for q in points] == [
-        1000,
-        1000,
-    ]
+    points = [(q["accuracy"], q["rows"]) for q in reliability(p, y, bins=2)]
+    assert points == [(0.8, 1000), (0.7, 1000)]
     rng = np.random.default_rng(15)
     p = rng.beta(4, 1, 5000)
     found = calibration_error(p, (rng.random(5000) < p).astype(float))
@@ -306,13 +301,9 @@ def test_leavers_show_the_winners_curse():
     # at exit 1 where exit 0 was not sure: it is harder than its confidence at exit 1 says.
     views = truth[:, None] + rng.normal(size=(n, 2)) * 0.15
     right = (rng.random((n, 2)) < truth[:, None]).astype(float)
-    p = np.stack(
-        [
-            fit_confidence("isotonic", v[:, None].clip(0, 1), r[:, None]).curve(0, v.clip(0, 1))
-            for v, r in zip(views.T, right.T, strict=True)
-        ],
-        axis=1,
-    )
+    views = views.clip(0, 1)
+    rule = fit_confidence("isotonic", views, right)
+    p = np.stack([rule.curve(k, views[:, k]) for k in (0, 1)], axis=1)
     exits = np.where(p[:, 0] >= 0.6, 0, 1)
     records = {(r["exit"], r["group"]): r for r in calibration_records("x", p, right, exits)}
     assert records[1, "all"]["ece"] < 0.01
@@ -335,45 +326,165 @@ def test_maps_on_unseen_rows_of_a_cache():
     np.testing.assert_array_equal(observe(test, rule).correct, after.correct)
 
 
-@pytest.mark.parametrize("calibrator", FITS)
-def test_shared_thresholds_on_any_map(calibrator):
-    rng = np.random.default_rng(17)
-    scores = rng.random((3000, 3))
-    right = (rng.random((3000, 3)) < scores ** [2.0, 1.0, 0.5]).astype(float)
-    problem = Problem(scores, right, np.array([1.0, 2.0, 4.0]))
-    for solution in solve_shared(problem, [1.5, 2.5], calibrator):
-        cost = problem.cost(solution.thresholds)
-        if solution.other is not None:  # a histogram's few values: two sets are mixed
-            cost += solution.share * (problem.cost(solution.other) - cost)
-        assert cost == pytest.approx(1.5, abs=0.02) or cost == pytest.approx(2.5, abs=0.02)
-    with pytest.raises(InputError, match="calibrator"):
-        solve_shared(problem, [1.5], "plat")
+# -- answers combined over exits
+
+
+def logs(logits):
+    z = logits.astype(np.float64)
+    z -= z.max(-1, keepdims=True)
+    return (z - np.log(np.exp(z).sum(-1, keepdims=True))).astype(np.float32)
+
+
+def test_gradient_of_the_likelihood():
+    logits, labels = outputs(200, 3, 5)
+    columns = [logs(logits)[:, k] for k in range(3)]
+    rng = np.random.default_rng(0)
+    weights, bias = rng.random(3), rng.normal(size=5) * 0.3
+    _, slope, bias_slope = negative_log_likelihood(columns, labels, weights, bias)
+    step = 1e-2  # float32 likelihoods: central differences of this width keep four digits
+
+    def loss(step_of_weights, step_of_bias):
+        at = weights + step_of_weights, bias + step_of_bias
+        return negative_log_likelihood(columns, labels, *at)[0]
+
+    for j, e in enumerate(step * np.eye(3)):
+        assert slope[j] == pytest.approx((loss(e, 0) - loss(-e, 0)) / (2 * step), abs=2e-4)
+    for c, e in enumerate(step * np.eye(5)):
+        assert bias_slope[c] == pytest.approx((loss(0, e) - loss(0, -e)) / (2 * step), abs=2e-4)
+
+
+def test_weights_are_the_best_of_a_grid():
+    logits, labels = outputs(1500, 2, 4, seed=1)
+    log_prob = logs(logits)
+    rule = fit_combined(log_prob, labels)
+    grid, columns = np.linspace(0, 2.5, 51), list(log_prob.swapaxes(0, 1))
+    pairs = np.array([(a, b) for a in grid for b in grid])
+    values = [negative_log_likelihood(columns, labels, pair)[0] for pair in pairs]
+    np.testing.assert_allclose(rule.weights[1], pairs[np.argmin(values)], atol=0.06)
+    reached = rows_negative_log_likelihood(rule, log_prob, labels)[:, 1].mean()
+    assert reached <= np.min(values) + 1e-5
+
+
+def test_readings():
+    logits, labels = outputs(800, 3, 4, seed=3)
+    log_prob = logs(logits)
+    poe = fit_combined(log_prob, labels, "poe")
+    np.testing.assert_allclose(poe.weights, [[1 / 3, 0, 0], [1 / 3, 2 / 3, 0], [1 / 3, 2 / 3, 1]])
+    shifted = log_prob + np.array([1.0, 0, 0, -1.0], dtype=np.float32)
+    ztw = fit_combined(logs(shifted), labels, "ztw")
+    assert ztw.bias[0, 0] < -0.3 < 0.3 < ztw.bias[0, 3]  # it takes back what was added
+    with pytest.raises(InputError, match="geometric, ztw, poe"):
+        fit_combined(log_prob, labels, "sum")
+
+
+def test_kept_only_where_held_out_likelihood_improves():
+    """An exit that repeats the one before adds nothing; one with noise of its own does."""
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 5, 2000)
+    logits = 1.5 * np.eye(5)[labels][:, None] + rng.normal(size=(2000, 3, 5))
+    logits[:, 1] = logits[:, 0]
+    keep, whole, _ = cross_fit_combined(logs(logits), labels, np.arange(2000) % 5)
+    assert np.count_nonzero(whole.weights[:2]) == 2  # their own alone
+    assert keep.tolist() == [False, False, True]
+    copies = np.repeat(logits[:, :1], 3, axis=1)
+    rows = {"fit": {"outputs": copies, "labels": labels}}
+    table = Tables(po.from_arrays(splits=rows, costs=[1, 2, 3])).get("fit")
+    assert isinstance(crossfit(table, "combined", folds_of(2000, 5, 0)).rule, Identity)
+
+
+def test_answers_cross_fitted_by_fold():
+    """Each row is answered by the rule that its fold did not train; the table says what it answers."""
+    data = cache(1200, 3, 5)
+    table = Tables(data).get("fit")
+    fold = folds_of(len(table), 4, 0)
+    answers = crossfit(table, "combined", fold)
+    new = answered(table, answers)
+    log_prob = table.log_prob()
+    for g, rule in enumerate(answers.rules):
+        rows = fold == g
+        total = np.einsum("nkc,jk->njc", log_prob[rows].astype(float), rule.weights)
+        np.testing.assert_array_equal(new.statistics.prediction[rows], total.argmax(axis=2))
+    labels = table.statistics.labels
+    np.testing.assert_array_equal(new.correct, new.statistics.prediction == labels[:, None])
+
+
+@pytest.mark.parametrize(
+    "weights", [[[1, 1], [0, 1]], [[-1, 0], [0, 1]], [[1, 0]], [["a"]], [[1, 0], [np.nan, 1]]]
+)
+def test_malformed_weights_are_refused(weights):
+    with pytest.raises(InputError, match=r"weights of (the )?answer"):
+        Combined(weights)
+
+
+def test_units_of_arithmetic():
+    for unit, value in (
+        ("MFLOPs", 2e-6), ("GMACs", 1e-9), ("FLOPs", 2.0), ("ms", None), ("USD", None), ("madds", 1.0), ("MOps", 2e-6),
+    ):  # fmt: skip
+        assert unit_per_multiply_add(unit) == value
+    compute, latency = po.Cost("compute", "MFLOPs", (1, 8)), po.Cost("latency", "ms", (1, 4))
+    assert rate_of(latency, (compute, latency)) == pytest.approx(4 / 8 * 2e-6)
+    assert rate_of(latency, (latency,)) == 0.0
+
+
+def test_the_arithmetic_of_answers_is_paid_for():
+    """Costs of a few operations: combining is then dear, and counted in budget, policy and replay."""
+    logits, labels = outputs(2000, 3, 6, seed=6)
+    data = po.from_arrays(logits, labels, [100, 200, 400], unit="FLOPs")
+    tables = Tables(data)
+    (result,) = po.make_method("max_prob:answer=combined").fit_path(tables.get("fit"), [250.0])
+    policy = result.policy
+    own = overhead(policy.answer, (MaxProb(),), 3, 6, 2.0)
+    used = [int(np.count_nonzero(policy.answer.weights[k])) for k in range(3)]
+    np.testing.assert_allclose(own, np.cumsum([12 * u for u in used]))
+    np.testing.assert_allclose(policy.overhead, own)
+    np.testing.assert_allclose(policy.costs, np.array([100, 200, 400]) + own)
+    assert result.expected.cost <= 250.0
+    outcome = replay(policy, tables.get("test"))
+    np.testing.assert_allclose(outcome.cost, policy.costs[outcome.exit])
+    with pytest.raises(BudgetError, match=rf"\[{100 + own[0]:.6g}"):
+        po.make_method("max_prob:answer=combined").fit_path(tables.get("fit"), [100.0])
+
+
+def test_exits_that_rule_out_each_others_classes():
+    """A class of probability 0 at one exit is unlikely in the combination, not impossible."""
+    policy = Policy(
+        MaxProb(), [2.0], [1.0, 2.0], "ms", "probabilities", 2, answer=Combined([[1, 0], [1, 1]])
+    )
+    trace = policy.trace(np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.9, 0.1], [0.0, 1.0]]]))
+    assert np.isfinite(trace.scores).all()
+    assert trace.predictions[1, 1] == 1
+    logits, labels = outputs(800, 3, 6, seed=9)
+    p = np.exp(logs(logits))
+    p = np.where(p < 0.02, 0.0, p)
+    p /= p.sum(axis=2, keepdims=True)
+    data = po.from_arrays(p.astype(np.float32), labels, [1, 2, 4], unit="ms", kind="probabilities")
+    for method in ("margin:answer=combined", "optimal_stopping"):
+        assert np.isfinite(po.evaluate(po.fit(data, 2.0, method).policy, data).cost).all()
 
 
 # -- the command
 
 
 def test_command(run, tmp_path):
-    logits, labels = outputs(2400, exits=3)
+    logits, labels = outputs(1200, exits=3)
     np.savez(tmp_path / "x.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2, 4])
     assert run("import", tmp_path / "x.npz", "--out", tmp_path / "c", "--unit", "ms")[0] == 0
-    command = ("calibration", tmp_path / "c", "--maps", "none,temperature,platt")
+    command = ("calibration", tmp_path / "c", "--maps", "none,temperature")
     plain = ("--method", "max_prob")  # whose answers are the exits' own
     code, out, _ = run(*command, *plain, "--out", tmp_path / "o", "--format", "json")
     content = json.loads(out)
-    assert code == 0 and len(content["records"]) == 3 * 3 * 2
+    assert code == 0 and len(content["records"]) == 2 * 3 * 2
     assert json.loads((tmp_path / "o" / "calibration.json").read_text()) == content
-    for name in ("reliability.png", "reliability_temperature.png", "reliability_platt.png"):
+    for name in ("reliability.png", "reliability_temperature.png"):
         assert (tmp_path / "o" / name).read_bytes()[:4] == b"\x89PNG"
-    assert sum(r["rows"] for r in content["records"] if r["group"] == "leavers") == 3 * 1200
+    assert sum(r["rows"] for r in content["records"] if r["group"] == "leavers") == 2 * 600
     policy = tmp_path / "p.json"
-    assert run("fit", tmp_path / "c", "--budget", "40%", *plain, "--out", policy)[0] == 0
-    assert load_policy(policy).exits == 3
+    fit = ("fit", tmp_path / "c", "--budget", "40%", *plain, "--out", policy)
+    assert run(*fit)[0] == 0 and load_policy(policy).exits == 3
     code, out, _ = run(*command, "--policy", policy, "--format", "csv")
     assert code == 0 and out.splitlines()[0].startswith("calibration,exit,group,rows,ece")
     assert "overconfident" in run(*command, "--policy", policy)[1]
-    combined = (*plain, "--set", "answer=combined")
-    assert run("fit", tmp_path / "c", "--budget", "40%", "--out", policy, *combined)[0] == 0
+    assert run(*fit, "--set", "answer=combined")[0] == 0
     code, out, err = run(*command, "--policy", policy, "--format", "csv")
     assert code == 0 and "temperature" not in out and "combined" in err
     assert run("calibration", tmp_path / "c", "--policy", policy, "--maps", "vector")[0] == 2
@@ -384,15 +495,9 @@ def test_command(run, tmp_path):
 
 def test_command_on_records(run, tmp_path):
     rng = np.random.default_rng(18)
-    confidence = rng.random((800, 2))
-    correct = rng.random((800, 2)) < confidence
-    np.savez(
-        tmp_path / "r.npz",
-        pred=np.zeros((800, 2), int),
-        conf=confidence,
-        correct=correct,
-        costs=[1.0, 3.0],
-    )
+    sure, said = rng.random((800, 2)), np.zeros((800, 2), int)
+    right = rng.random((800, 2)) < sure
+    np.savez(tmp_path / "r.npz", pred=said, conf=sure, correct=right, costs=[1.0, 3.0])
     code, _, err = run("import", tmp_path / "r.npz", "--out", tmp_path / "c", "--unit", "ms")
     assert code == 0, err
     code, out, err = run("calibration", tmp_path / "c", "--method", "max_prob", "--format", "json")
