@@ -17,12 +17,12 @@ import numpy as np
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._files import refusing, write_file
 
+from .c_functions import TYPES
 from .golden import Golden, Ran
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-Wpedantic", "-Wconversion", "-Wshadow",
           "-Wdouble-promotion")  # fmt: skip
 _SECONDS = 300
-_WIDTH = {"double": 8, "float": 4, "int32_t": 4, "int64_t": 8, "unsigned char": 1}
 
 
 class NoCompiler(InputError):
@@ -82,8 +82,9 @@ def measured(source: str, name: str) -> Sizes | None:
             return None
         text = int(ran(["size", "one.o"], folder).splitlines()[1].split()[0])
         stack = _deepest(folder / "one.su")
+    widths = {kind: np.dtype(dtype).itemsize for dtype, kind in TYPES.items()}
     tables = sum(
-        int(size) * _WIDTH[kind]
+        int(size) * widths[kind]
         for kind, size in re.findall(r"^static const (\w+(?: \w+)?) \w+\[(\d+)\]", source, re.M)
     )
     machine = ran([*command, "-dumpmachine"], Path.cwd()).strip()

@@ -29,27 +29,25 @@ from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Array
 
 from .c_compiler import Sizes, measured
-from .c_functions import function
+from .c_functions import TYPES, function
 from .graph import ELEMENTWISE, ExitGraph, Node, ordered
 
-#: A dtype's C type, where numbers are kept; what is larger than all, and what is smaller.
-TYPES = {
-    "bool": "unsigned char", "int32": "int32_t", "int64": "int64_t", "float32": "float",
-    "float64": "double",
+#: How elementwise operations are written: of operands {0}, {1}, ..., or all of them, `bare`; `f` ends the
+#: names of functions of float.
+_WRITTEN = {
+    **{op: f"({{0}} {sign} {{1}})" for op, sign in {
+        "add": "+", "sub": "-", "mul": "*", "div": "/", "ge": ">=", "gt": ">", "le": "<=", "lt": "<",
+        "eq": "==", "ne": "!=", "and": "&&", "or": "||",
+    }.items()},
+    **{op: f"{op}{{f}}({{bare}})" for op in ("exp", "log", "log1p", "sqrt", "tanh")},
+    "abs": "fabs{f}({bare})", "neg": "(-{0})", "not": "(!{0})", "where": "({0} ? {1} : {2})",
+    "cast": "({to}){0}", "isfinite": "(fabs{f}({bare}) <= {most})",
+    "isinf": "(fabs{f}({bare}) > {most})",
 }  # fmt: skip
-_LARGEST = {
-    "float32": "INFINITY", "float64": "(double)INFINITY", "int32": "INT32_MAX",
-    "int64": "INT64_MAX", "bool": "1",
-}  # fmt: skip
-_LOWEST = {
-    "float32": "-INFINITY", "float64": "-(double)INFINITY", "int32": "INT32_MIN",
-    "int64": "INT64_MIN", "bool": "0",
-}  # fmt: skip
-_BETWEEN = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "ge": ">=", "gt": ">", "le": "<=", "lt": "<",
-    "eq": "==", "ne": "!=", "and": "&&", "or": "||",
-}  # fmt: skip
+#: The same of truth.
+_TRUTHS = {"abs": "{0}", "maximum": "({0} || {1})", "minimum": "({0} && {1})"}
 _COMPARED = ("ge", "gt", "le", "lt", "eq", "ne")
+#: Along an axis.
 _FOLDS = ("sum", "max", "min", "argmax")
 #: One number after the other, each from those at the same place.
 _POINTWISE = {*ELEMENTWISE, "where", "cast", "search", "interp", "lookup"}
@@ -227,10 +225,8 @@ def _read_by_address(user: Node) -> Iterator[Node]:
     if user.op in ("linear", "distances"):
         x = user.args[0]
         yield _addressed(x.args[0] if _widened(x) else x)[0]
-    elif (
-        user.op == "reduce"
-        or (user.op == "sum" and _is_pairwise(user))
-        or (user.op == "reshape" and not _is_view(user))
+    elif user.op in (*_FOLDS, "minimum_at", "reduce") or (
+        user.op == "reshape" and not _is_view(user)
     ):
         yield _addressed(user.args[0])[0]
 
@@ -242,52 +238,37 @@ class _Field:
 
     name: str
     dtype: np.dtype[Any]
-    size: int
+    size: int = 0
 
 
-@dataclass
-class _Left:
-    """Where a node left goes: how many of its numbers are there already, and whether nobody reads the rest."""
-
-    field: _Field
-    there: int = 0
-    at_once: bool = True
+#: Where what is left goes, and how many of its numbers are there already.
+Left = tuple[_Field, int]
 
 
-def _state_fields(graphs: Sequence[ExitGraph]) -> tuple[list[_Field], list[list[_Left]]]:
-    """Give all that exits leave a field that lasts: what only grows at its end keeps its own."""
+def _state_fields(graphs: Sequence[ExitGraph]) -> tuple[list[_Field], list[list[Left]]]:
+    """Give all that exits leave a field: what only grows at its end keeps its own, others get an empty one."""
     fields: list[_Field] = []
-    found: list[list[_Left]] = []
+    found: list[list[Left]] = []
     held: list[_Field] = []  # by the states of the exit
     for graph in graphs:
         place = {id(node): field for node, field in zip(graph.states, held, strict=True)}
-        given: dict[int, _Left] = {}
+        given: dict[int, Left] = {}
         nodes = [_base(node) for node in graph.left]
-        for grows in (False, True):
-            for i, node in enumerate(nodes):
-                first = node
-                if grows:
-                    if node.op != "concat" or _outer(node) > 1:
-                        continue
-                    first = _base(node.args[0])
-                field = place.get(id(first))
-                taken = [left.field for left in given.values()]
-                if i not in given and field is not None and field not in taken:
-                    given[i] = _Left(field, first.size)
+        grown = [_base(n.args[0]) if n.op == "concat" and _outer(n) == 1 else n for n in nodes]
+        for i, first in [*enumerate(nodes), *enumerate(grown)]:
+            if i not in given and id(first) in place:
+                given[i] = place.pop(id(first)), first.size
         for i, node in enumerate(nodes):
-            if i in given:
-                continue
-            taken = [left.field for left in given.values()]
-            free = [f for f in fields if f.dtype == node.dtype and f not in taken]
-            free.sort(key=lambda f: f in held)  # one that holds nothing may be written at once
-            if not free:
-                free = [_Field(f"kept{len(fields)}", node.dtype, 0)]
-                fields += free
-            given[i] = _Left(free[0], 0, free[0] not in held)
-        for i, node in enumerate(nodes):
-            given[i].field.size = max(given[i].field.size, node.size)
+            if i not in given:
+                taken = [*held, *(field for field, _ in given.values())]
+                empty = [f for f in fields if f.dtype == node.dtype and f not in taken]
+                if not empty:
+                    empty = [_Field(f"kept{len(fields)}", node.dtype)]
+                    fields += empty
+                given[i] = empty[0], 0
+            given[i][0].size = max(given[i][0].size, node.size)
         found.append([given[i] for i in range(len(nodes))])
-        held = [left.field for left in found[-1]]
+        held = [field for field, _ in found[-1]]
     return fields, found
 
 
@@ -329,7 +310,7 @@ class _Body:
     """
 
     def __init__(
-        self, graph: ExitGraph, held: Sequence[_Field], left: Sequence[_Left], shared: _Shared,
+        self, graph: ExitGraph, held: Sequence[_Field], left: Sequence[Left], shared: _Shared,
         checked: bool,
     ) -> None:  # fmt: skip
         self.graph, self.left, self.shared, self.checked = graph, left, shared, checked
@@ -345,39 +326,28 @@ class _Body:
             else:
                 self.names[id(node)] = "state->sample" if name == "sample" else name
         for node, field in zip(graph.states, held, strict=True):
-            if field.size == 1:
-                self.names[id(node)] = f"state->{field.name}"
-            else:
-                self.places[id(node)] = (f"state->{field.name}", 0)
-        for node, to in zip(graph.left, left, strict=True):
-            self._settle(_base(node), to)
-
-    def _settle(self, node: Node, to: _Left) -> None:
-        """Have what is left computed in its field, where the old numbers there are read no more."""
-        if node.size == 1 or to.there == node.size or not to.at_once or id(node) in self.home:
-            return
-        name = f"state->{to.field.name}"
-        self.home[id(node)] = (name, 0)
-        if to.there:
-            offset = to.there
-            for part in node.args[1:]:
-                if part.size > 1 and _base(part).op != "concat":
-                    self.home.setdefault(id(_base(part)), (name, offset))
-                offset += part.size
+            self.places[id(node)] = (f"state->{field.name}", 0)
+        # Arrays that are left are computed in their fields, which hold nothing that is read.
+        for whole, (field, there) in zip(graph.left, left, strict=True):
+            node, home = _base(whole), (f"state->{field.name}", 0)
+            if there < node.size > 1 and self.home.setdefault(id(node), home) == home and there:
+                for part in node.args[1:]:
+                    if part.size > 1 and _base(part).op != "concat":
+                        self.home.setdefault(id(_base(part)), (home[0], there))
+                    there += part.size
 
     def _plan(self) -> None:
         """Tell what is computed in which order, and what of it is stored."""
         graph = self.graph
         said = [node for name, node in graph.outputs.items() if name != "probabilities"]
-        wanted = list(graph.outputs.values()) + list(graph.left)
+        wanted = [*graph.outputs.values(), *graph.left]
         self.main = ordered([*said, *graph.left])
-        known = {id(node) for node in self.main}
-        self.extra = [node for node in ordered(wanted) if id(node) not in known]
+        self.nodes = ordered([*said, *graph.left, *wanted])  # then those of probabilities alone
         self.users: dict[int, list[tuple[Node, Node]]] = {}
-        nodes = [*self.main, *self.extra]
-        for user, arg in [*((n, a) for n in nodes for a in n.args), *((n, n) for n in wanted)]:
+        pairs = [(node, arg) for node in self.nodes for arg in node.args]
+        for user, arg in [*pairs, *((node, node) for node in wanted)]:
             self.users.setdefault(id(arg), []).append((user, arg))
-        self.in_memory = {id(n) for user in nodes for n in _read_by_address(user)}
+        self.in_memory = {id(n) for user in self.nodes for n in _read_by_address(user)}
         self.in_memory |= {id(_base(n)) for n in graph.left if n.size > 1}
 
     def _readers(self, node: Node) -> list[tuple[Node, Node]]:
@@ -452,7 +422,7 @@ class _Body:
     def _probabilities(self, node: Node) -> None:
         to = "decision->probabilities"
         self.home.setdefault(id(node), (to, 0))
-        for each in self.extra:
+        for each in self.nodes[len(self.main) :]:
             self._write(each)
         if self.places.get(id(node)) != (to, 0):
             self.loop(node.shape, lambda ix: self.add(
@@ -460,23 +430,17 @@ class _Body:
             ))  # fmt: skip
 
     def _leave(self) -> None:
-        """Put what is left where it goes: numbers are read before anything is overwritten."""
-        stores = []
-        moved = [
-            (n, to) for n, to in zip(self.graph.left, self.left, strict=True) if to.there < n.size
-        ]
-        for node, to in moved:
+        """Put what is left where it goes."""
+        for node, (field, there) in zip(self.graph.left, self.left, strict=True):
+            base, name = _base(node), f"state->{field.name}"
+            if there == node.size or self.places.get(id(base)) == (name, 0):
+                continue
             if node.size == 1:
-                value = self.named(_kind_of(node.dtype), self.value(node))
-                name = f"state->{to.field.name}{'' if to.field.size == 1 else '[0]'}"
-                stores.append(f"{name} = {_kept(value, node.dtype)};")
-        for node, to in moved:
-            base, name = _base(node), f"state->{to.field.name}"
-            if node.size > 1 and self.places[id(base)] != (name, 0):
+                self.add(f"{name}[0] = {_kept(self.value(node), node.dtype)};")
+            else:
                 self.loop((node.size,), lambda ix, base=base, name=name: self.add(
                     f"{name}[{ix[0]}] = {self._element(base, str(ix[0]))};"
                 ))  # fmt: skip
-        self.add(*stores)
 
     def _write(self, node: Node) -> None:
         """Write the statements of a node that is stored."""
@@ -486,24 +450,17 @@ class _Body:
             self._reduce(node)
         elif node.op == "concat":
             self._concat(node)
-        elif node.op in _FOLDS:
-            self._store(node, lambda ix: self._fold(node, ix))
-        elif node.op == "minimum_at":
-            self._store(node, self._runs(node))
-        else:
-            self._store(node, lambda ix: self._compute(node, ix))
-
-    def _store(self, node: Node, expression: Callable[[tuple[Index, ...]], str]) -> None:
-        if node.size == 1:
-            value = expression((0,) * len(node.shape))
+        elif node.size == 1:
+            value = self._compute(node, (0,) * len(node.shape))
             # What has its address taken needs a name of its own.
             value = f"({value})" if id(node) in self.in_memory else value
             self.names[id(node)] = self.named(_kind_of(node.dtype), value)
-            return
-        name, offset = self._target(node)
-        self.loop(node.shape, lambda ix: self.add(
-            f"{name}[{_flat(ix, node.shape, offset)}] = {_kept(expression(ix), node.dtype)};"
-        ))  # fmt: skip
+        else:
+            name, offset = self._target(node)
+            self.loop(node.shape, lambda ix: self.add(
+                f"{name}[{_flat(ix, node.shape, offset)}] = "
+                f"{_kept(self._compute(node, ix), node.dtype)};"
+            ))  # fmt: skip
 
     def _target(self, node: Node) -> Place:
         """Give an array its memory."""
@@ -603,6 +560,22 @@ class _Body:
                 return self._row(node, index[1], a["weight"], "dot", "weight")
             case "distances":
                 return self._row(node, index[1], a["points"], "distance", "points")
+            case "sum" | "max" | "min" | "argmax":
+                axis, size = a["axis"], x.shape[a["axis"]]
+                place = self.address(x, (*index[:axis], 0, *index[axis:]))
+                if _is_pairwise(node):
+                    return f"{self.shared.use(f'pairwise_{x.dtype.name}')}({place}, {size})"
+                called = self.shared.use(f"{node.op}_{x.dtype.name}")
+                return f"{called}({place}, {size}, {_strides(x.shape)[axis]})"
+            case "minimum_at":
+                starts, g = np.asarray(a["starts"]), index[1]
+                if (np.diff(starts) <= 0).any():
+                    raise TypeError("minimum of runs that are not one after the other")
+                runs = self.shared.table("runs", np.append(starts, x.shape[1]), np.int32)
+                called = self.shared.use(f"min_{x.dtype.name}")
+                return (
+                    f"{called}({self.address(x)} + {runs}[{g}], {runs}[{g} + 1] - {runs}[{g}], 1)"
+                )
             case "coin":
                 key = key_of(a["seed"], a["stream"])
                 return f"{self.shared.use('coin')}({self.value(x)}, UINT64_C({key:#x}))"
@@ -619,48 +592,27 @@ class _Body:
     def _pointwise(self, node: Node, args: list[str]) -> str:
         """Return an elementwise operation, a choice or a cast of expressions."""
         x, op = node.args[0], node.op
-        suffix = "f" if x.dtype == np.float32 else ""
         if op in _COMPARED and x.dtype.kind != "f" and args[0] == args[1]:
             args = [args[0], f"(0 + {args[1]})"]  # of the same with itself compilers warn
-        if op in _BETWEEN:
-            return f"({args[0]} {_BETWEEN[op]} {args[1]})"
         bare = ", ".join(map(_strip, args))
-        match op:
-            case "where":
-                return f"({args[0]} ? {args[1]} : {args[2]})"
-            case "cast" if node.dtype.kind == "b":
-                return f"({args[0]} != 0)"
-            case "cast":
-                return f"({TYPES[node.dtype.name]}){args[0]}"
-            case "exp" | "log" | "log1p" | "sqrt" | "tanh":
-                return f"{op}{suffix}({bare})"
-            case "neg":
-                return f"(-{args[0]})"
-            case "not":
-                return f"(!{args[0]})"
-            case "abs" if x.dtype.kind == "f":
-                return f"fabs{suffix}({bare})"
-            case "abs" if x.dtype.kind == "b":
-                return args[0]
-            case "isfinite" | "isinf":
-                most, sign = "FLT_MAX" if suffix else "DBL_MAX", "<=" if op == "isfinite" else ">"
-                return f"(fabs{suffix}({bare}) {sign} {most})"
-            case "maximum" | "minimum" if x.dtype.kind == "b":
-                return f"({args[0]} {'||' if op == 'maximum' else '&&'} {args[1]})"
-            case "abs" | "maximum" | "minimum" | "logaddexp":
-                return f"{self.shared.use(f'{op}_{TYPES[x.dtype.name]}')}({bare})"
-        raise TypeError(f"no operation '{op}' in C")
+        written = _TRUTHS.get(op, _WRITTEN.get(op)) if x.dtype.kind == "b" else _WRITTEN.get(op)
+        if op == "cast" and node.dtype.kind == "b":
+            return f"({args[0]} != 0)"
+        if written is None or (op == "abs" and x.dtype.kind == "i"):
+            return f"{self.shared.use(f'{op}_{x.dtype.name}')}({bare})"
+        f, most = ("f", "FLT_MAX") if x.dtype == np.float32 else ("", "DBL_MAX")
+        return written.format(*args, bare=bare, f=f, most=most, to=TYPES[node.dtype.name])
 
     def _double(self, node: Node, index: tuple[Index, ...]) -> str:
         text = _strip(self.value(node, index))
         return text if node.dtype == np.float64 else f"(double)({text})"
 
     def _row(self, node: Node, row: Index, rows: Array, which: str, what: str) -> str:
-        x, kind = node.args[0], "double"
+        x = node.args[0]
         if _widened(x) and id(x) not in self.places:
-            x, kind = x.args[0], "float"
+            x = x.args[0]
         at = _pointer(self.shared.table(what, rows, np.float64), _flat((row, 0), rows.shape))
-        return f"{self.shared.use(f'{which}_{kind}')}({self.address(x)}, {at}, {rows.shape[1]})"
+        return f"{self.shared.use(f'{which}_{x.dtype.name}')}({self.address(x)}, {at}, {rows.shape[1]})"
 
     def _picked(self, node: Node, index: tuple[Index, ...], size: int) -> str:
         """Return an index by value as a name: -1 is the last."""
@@ -674,60 +626,9 @@ class _Body:
         self.add(f"const {kind} {name} = {given} < 0 ? {given} + {size} : {given};")
         return name
 
-    def _fold(self, node: Node, index: tuple[Index, ...]) -> str:
-        """Write a sum, an extreme, or where the largest is, along an axis; return its name or value."""
-        x, axis = node.args[0], node.attrs["axis"]
-        kind, size = TYPES[x.dtype.name], x.shape[axis]
-        whole = lambda m: (*index[:axis], m if size > 1 else 0, *index[axis:])  # noqa: E731
-        if _is_pairwise(node):
-            return f"{self.shared.use(f'sum_{kind}')}({self.address(x, whole(0))}, {size})"
-        name, most = self._new("v"), self._new("most")
-        start = {"max": _LOWEST, "min": _LARGEST}.get(node.op, {}).get(x.dtype.name)
-        start = start or ("0.0f" if kind == "float" else "0.0" if kind == "double" else "0")
-        if node.op == "argmax":
-            self.add(f"{kind} {most} = {_LOWEST[x.dtype.name]};")
-            start = "0"
-        self.add(f"{_kind_of(node.dtype)} {name} = {start};")
-        nan = "" if x.dtype.kind != "f" else " || x != x"  # as numpy: NaN wins, the first of them
-
-        def step() -> None:
-            value = _strip(self.value(x, whole("m")))
-            if node.op == "sum":
-                return self.add(f"{name} += {value};")
-            self.add(f"const {kind} x = {value};")
-            if node.op != "argmax":
-                sign = "<" if node.op == "min" else ">"
-                return self.add(f"if (x {sign} {name}{nan}) {name} = x;")
-            first = nan and f" || (x != x && {most} == {most})"
-            self.add(f"if (x > {most}{first}) {{", f"    {most} = x;", f"    {name} = m;", "}")
-
-        self._block(f"for (int m = 0; m < {size}; ++m) {{", step)
-        return name
-
-    def _runs(self, node: Node) -> Callable[[tuple[Index, ...]], str]:
-        """Return what writes the minimum of a run of columns."""
-        x, starts = node.args[0], np.asarray(node.attrs["starts"])
-        if (np.diff(starts) <= 0).any():
-            raise TypeError("minimum of runs that are not one after the other")
-        table = self.shared.table("runs", np.append(starts, x.shape[1]), np.int32)
-        kind = TYPES[x.dtype.name]
-        called = self.shared.use(f"minimum_{kind}")
-
-        def least(index: tuple[Index, ...]) -> str:
-            g, name = index[1], self._new("v")
-            after = f"{g} + 1" if isinstance(g, str) else str(g + 1)
-            self.add(f"{kind} {name} = {_LARGEST[x.dtype.name]};")
-            self._block(
-                f"for (int m = {table}[{g}]; m < {table}[{after}]; ++m) {{",
-                lambda: self.add(f"{name} = {called}({name}, {_strip(self.value(x, (0, 'm')))});"),
-            )
-            return name
-
-        return least
-
     def _concat(self, node: Node) -> None:
         axis, start = node.attrs["axis"], 0
-        name, offset = self._target(node) if node.size > 1 else ("", 0)
+        name, offset = self._target(node)
         for part in node.args:
             at = offset + start * _strides(node.shape)[axis]
             # What a state holds already, and what was written there at once, stays.
@@ -740,11 +641,7 @@ class _Body:
 
     def _reduce(self, node: Node) -> None:
         """`runtime.output.reduce_logits`, as far as its columns are read."""
-        fields = {
-            n.attrs["name"]: n
-            for n in (*self.main, *self.extra)
-            if n.op == "field" and n.args[0] is node
-        }
+        fields = {n.attrs["name"]: n for n in self.nodes if n.op == "field" and n.args[0] is node}
         x, size, use = self.address(node.args[0]), node.args[0].size, self.shared.use
         tag = self._new("")
         best, peak, rest, total = (f"{what}{tag}" for what in ("best", "peak", "rest", "total"))
@@ -779,7 +676,7 @@ class _Body:
         """Write probabilities and classes of the ranks that are read; return those of single numbers."""
         columns = [fields[name] for name in ("top_prob", "top_class") if name in fields]
         ranks = 1
-        for node in (*self.main, *self.extra):
+        for node in self.nodes:
             for column in columns:
                 if any(arg is column for arg in node.args):
                     read = node.attrs["stop"] if node.op == "slice" else column.shape[1]
@@ -820,7 +717,7 @@ class _Header:
         held: list[_Field] = []
         for graph, goes in zip(graphs, left, strict=True):
             body = _Body(graph, held, goes, self.shared, policy.kind == "record").text()
-            held = [to.field for to in goes]
+            held = [field for field, _ in goes]
             if check := self._check(graph):
                 body.insert(0, f"if (!({check})) return @@_BAD_INPUT;")
             unused = " ".join(f"(void){n};" for n in ("state", *given))
@@ -864,10 +761,8 @@ class _Header:
         record = p.kind == "record"
         # Exits read what exits before them have left, which compilers cannot see: no unset numbers.
         zeros = [
-            f"    for (int i = 0; i < {f.size}; ++i) state->{f.name}[i] = 0;\n" if f.size > 1
-            else f"    state->{f.name} = 0;\n"
-            for f in fields
-        ]  # fmt: skip
+            f"    for (int i = 0; i < {f.size}; ++i) state->{f.name}[i] = 0;\n" for f in fields
+        ]
         plain = lambda text: re.sub(r"[^\w .-]", "?", text, flags=re.ASCII)  # noqa: E731
         whole = _HEADER.format(
             rule=plain(p.rule.name), answer=plain(p.answer.name), exits=p.exits, of=p.model_exits,
@@ -878,8 +773,7 @@ class _Header:
             path=", ".join(map(str, p.path)),
             costs=", ".join(literal(c, doubles) for c in p.costs),
             fields="".join(
-                f"    {TYPES[f.dtype.name]} {f.name}{f'[{f.size}]' if f.size > 1 else ''};\n"
-                for f in fields
+                f"    {TYPES[f.dtype.name]} {f.name}[{f.size}];\n" for f in fields
             ),
             probabilities="" if record else _PROBABILITIES.format(classes=p.classes),
             tables="".join(line + "\n" for line in self.shared.lines),
