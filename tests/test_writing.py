@@ -22,8 +22,8 @@ from policyopt._cache import CacheWriter, import_sources, open_cache
 from policyopt._cache.manifest import signed
 from policyopt._costs import Cost
 from policyopt._export import folder
+from policyopt._export.bundle import read_manifest as read_export
 from policyopt._export.bundle import write_bundle
-from policyopt._export.manifest import read_manifest as read_export
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
 from policyopt.runtime._artifact import load_policy, save_policy

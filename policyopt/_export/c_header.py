@@ -28,7 +28,7 @@ from policyopt.runtime._artifact import to_dict
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Array
 
-from .c_compiler import Sizes, measured
+from .c_compiler import measured
 from .c_functions import TYPES, function
 from .graph import ELEMENTWISE, ExitGraph, Node, ordered
 
@@ -63,6 +63,7 @@ _COLUMNS = {
     "second": "double second", "entropy": "double entropy",
 }  # fmt: skip
 _KEYWORDS = {"int", "float", "double", "if", "for", "do", "while", "return", "static", "const"}
+_UNKNOWN = "code not measured"
 #: An index into one axis: a number, or the name of a loop's variable.
 Index = int | str
 #: An array in memory: its name, and where in it.
@@ -97,7 +98,7 @@ def c_source(
         raise input_error(
             "policy", "made of operations that C knows", str(error), "Export it to Python instead."
         ) from error
-    return source.text(measured(source.text(None), name) if sizes else None)
+    return source.text(measured(source.text(_UNKNOWN)) if sizes else _UNKNOWN)
 
 
 # Spelling.
@@ -155,7 +156,7 @@ def _flat(index: Sequence[Index], shape: Sequence[int], offset: int = 0) -> str:
 
 
 def _pointer(name: str, at: str) -> str:
-    return name if at == "0" else f"&{name}[{at}]"
+    return name if at == "0" else f"({name} + {at})"
 
 
 def _kind_of(dtype: np.dtype[Any]) -> str:
@@ -497,25 +498,23 @@ class _Body:
         return self.named(_kind_of(node.dtype), text) if len(text) > _LONG else text
 
     def _memory(self, node: Node) -> Place:
-        """Return where a node's numbers begin; an empty name where it is a single one, which has a variable."""
+        """Return where a node's numbers begin."""
         memory, offset = _addressed(node)
         if memory.op == "const":
             return self.shared.table("const", memory.attrs["value"]), offset
-        name, start = self.places.get(id(memory), ("", 0))
+        if id(memory) in self.names:
+            return f"(&{self.names[id(memory)]})", offset
+        name, start = self.places[id(memory)]
         return name, start + offset
 
     def _element(self, node: Node, at: str) -> str:
         """Return the number of a node at a place in memory."""
         name, offset = self._memory(node)
-        if not name:
-            return self.names[id(_addressed(node)[0])]
         return f"{name}[{offset} + {at}]" if offset else f"{name}[{at}]"
 
     def address(self, node: Node, index: Sequence[Index] = ()) -> str:
         """Return the address of a node's numbers, or of those from an index on."""
         name, offset = self._memory(node)
-        if not name:
-            return f"&{self.names[id(_addressed(node)[0])]}"
         return _pointer(name, _flat(index or (0,) * len(node.shape), node.shape, offset))
 
     def _compute(self, node: Node, index: tuple[Index, ...]) -> str:
@@ -642,64 +641,47 @@ class _Body:
     def _reduce(self, node: Node) -> None:
         """`runtime.output.reduce_logits`, as far as its columns are read."""
         fields = {n.attrs["name"]: n for n in self.nodes if n.op == "field" and n.args[0] is node}
-        x, size, use = self.address(node.args[0]), node.args[0].size, self.shared.use
+        columns = [fields[name] for name in ("top_prob", "top_class") if name in fields]
+        ranks = max([1, *(
+            user.attrs["stop"] if user.op == "slice" else column.shape[1]
+            for column in columns for user in self.nodes if column in user.args
+        )])  # fmt: skip
+        x, size, use, add = self.address(node.args[0]), node.args[0].size, self.shared.use, self.add
         tag = self._new("")
-        best, peak, rest, total = (f"{what}{tag}" for what in ("best", "peak", "rest", "total"))
-        add = self.add
+        best, peak, rest, sums, gaps, classes, tops = (
+            f"{what}{tag}" for what in ("best", "peak", "rest", "sums", "gaps", "class", "top")
+        )
         add(f"const int {best} = {use('best')}({x}, {size});")
         add(f"if ({best} < 0) return @@_BAD_INPUT;")
-        known = {"prediction": best}
-        if fields.keys() - {"prediction"}:
-            # A C identifier, or the address of an element, which reads as one.
-            add(f"const float {peak} = {x if x[0] != '&' else f'({x})'}[{best}];")
-            part = f"sums{tag}[0]"
-            if "entropy" in fields:
-                add(f"float sums{tag}[2];")
-                add(f"{use('spread')}({x}, {best}, {peak}, {size}, sums{tag});")
-            else:
-                part = f"{use('rest')}({x}, {best}, {peak}, {size})"
-            if fields.keys() & {"top_prob", "entropy", "log_sum_exp"}:
-                add(f"const double {rest} = (double){part};")
-            if fields.keys() & {"top_prob", "entropy"}:
-                add(f"const double {total} = 1.0 + {rest};")
-            known |= self._ranked(fields, tag, x, size)
-        if "log_sum_exp" in fields:
-            add(f"const double lse{tag} = (double){peak} + log1p({rest});")
-            known["log_sum_exp"] = f"lse{tag}"
+        summed = fields.keys() & {"top_prob", "entropy", "log_sum_exp"}
+        if summed or ranks > 1:
+            add(f"const float {peak} = {x}[{best}];")
         if "entropy" in fields:
-            add(f"const double raw{tag} = log1p({rest}) - (double)sums{tag}[1] / {total};")
-            add(f"const double entropy{tag} = raw{tag} > 0.0 ? raw{tag} : 0.0;")
-            known["entropy"] = f"entropy{tag}"
-        self.names |= {id(fields[name]): said for name, said in known.items() if name in fields}
-
-    def _ranked(self, fields: dict[str, Node], tag: str, x: str, size: int) -> dict[str, str]:
-        """Write probabilities and classes of the ranks that are read; return those of single numbers."""
-        columns = [fields[name] for name in ("top_prob", "top_class") if name in fields]
-        ranks = 1
-        for node in self.nodes:
-            for column in columns:
-                if any(arg is column for arg in node.args):
-                    read = node.attrs["stop"] if node.op == "slice" else column.shape[1]
-                    ranks = max(ranks, read)
-        add, total = self.add, f"total{tag}"
-        if ranks == 1:
+            add(f"float {sums}[2];", f"{use('spread')}({x}, {best}, {peak}, {size}, {sums});")
+            add(f"const double {rest} = (double){sums}[0];")
+        elif summed:
+            add(f"const double {rest} = (double){use('rest')}({x}, {best}, {peak}, {size});")
+        raw = f"log1p({rest}) - (double){sums}[1] / (1.0 + {rest})"
+        known = {
+            "prediction": best, "top_class": best, "top_prob": f"1.0 / (1.0 + {rest})",
+            "log_sum_exp": f"(double){peak} + log1p({rest})",
+            "entropy": f"{use('maximum_float64')}({raw}, 0.0)" if "entropy" in fields else "",
+        }  # fmt: skip
+        if ranks > 1:
+            add(f"float {gaps}[{ranks - 1}];", f"int32_t {classes}[{ranks}];")
+            given = f"{x}, {size}, {best}, {peak}, {ranks - 1}, {gaps}, &{classes}[1]"
+            add(f"{use('next')}({given});", f"{classes}[0] = {best};")
+            if "top_class" in fields:
+                self.places[id(fields["top_class"])] = (classes, 0)
             if "top_prob" in fields:
-                add(f"const double top{tag} = 1.0 / {total};")
-            return {"top_class": f"best{tag}", "top_prob": f"top{tag}"}
-        add(f"float gaps{tag}[{ranks - 1}];")
-        add(f"int32_t class{tag}[{ranks}];")
-        given = f"{x}, {size}, best{tag}, peak{tag}, {ranks - 1}, gaps{tag}, &class{tag}[1]"
-        add(f"{self.shared.use('next')}({given});")
-        add(f"class{tag}[0] = best{tag};")
-        if "top_class" in fields:
-            self.places[id(fields["top_class"])] = (f"class{tag}", 0)
-        if "top_prob" in fields:
-            self.places[id(fields["top_prob"])] = (f"top{tag}", 0)
-            add(f"double top{tag}[{ranks}];")
-            add(f"top{tag}[0] = 1.0 / {total};")
-            for r in range(1, ranks):
-                add(f"top{tag}[{r}] = exp((double)gaps{tag}[{r - 1}]) / {total};")
-        return {}
+                self.places[id(fields["top_prob"])] = (tops, 0)
+                add(f"double {tops}[{ranks}];", f"{tops}[0] = {known['top_prob']};")
+                for r in range(1, ranks):
+                    gap = f"(double){gaps}[{r - 1}]"
+                    add(f"{tops}[{r}] = exp({gap}) / (1.0 + {rest});")
+        for name, node in fields.items():
+            if id(node) not in self.places:
+                self.names[id(node)] = self.named(_kind_of(node.dtype), known[name])
 
 
 class _Header:
@@ -752,12 +734,10 @@ class _Header:
             checks.append(f"{use('finite')}(features, {graph.inputs['features'].size})")
         return " && ".join(checks)
 
-    def text(self, sizes: Sizes | None) -> str:
-        """Return the header, with what it takes where that is known."""
+    def text(self, code: str) -> str:
+        """Return the header; `code`: what its code takes, in words."""
         p, fields, doubles = self.policy, self.fields, np.dtype(np.float64)
         own = json.dumps(to_dict(p), sort_keys=True, allow_nan=False)
-        code = "code not measured" if sizes is None else f"code {sizes.code} ({sizes.how})"
-        stack = "" if sizes is None or sizes.stack is None else f", stack of a step {sizes.stack}"
         record = p.kind == "record"
         # Exits read what exits before them have left, which compilers cannot see: no unset numbers.
         zeros = [
@@ -766,7 +746,7 @@ class _Header:
         plain = lambda text: re.sub(r"[^\w .-]", "?", text, flags=re.ASCII)  # noqa: E731
         whole = _HEADER.format(
             rule=plain(p.rule.name), answer=plain(p.answer.name), exits=p.exits, of=p.model_exits,
-            classes=p.classes, kind=p.kind, bytes=self.shared.bytes, code=code, stack=stack,
+            classes=p.classes, kind=p.kind, bytes=self.shared.bytes, code=code,
             state=8 * (2 + sum(-(-f.size * f.dtype.itemsize // 8) for f in fields)),
             more="" if record else _MORE, unit=string(p.unit),
             number=f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}",
@@ -788,7 +768,7 @@ _HEADER = """\
 
    Score '{rule}', answer '{answer}'; {exits} of the model's {of} exits, {classes} classes, {kind}.
 
-   Bytes: tables {bytes}, {code}, state {state}{stack}.
+   Bytes: tables {bytes}, state {state}, {code}.
 
        @_state state;
        @_decision decision;

@@ -18,7 +18,6 @@ import hashlib
 import os
 import platform
 import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._typing import Array
 
-from .c_compiler import compiler
+from .c_compiler import compiler, ran
 from .c_header import c_source
 from .golden import BYTES, FEW, expect
 from .graph import ExitGraph
@@ -45,7 +44,6 @@ from .symbolic import trace_policy
 ASK = -3
 _TRIED = 256  # of the made-up rows
 _FLAGS = ("-std=gnu11", "-O2", "-shared", "-fPIC", f"-DASK=({ASK})")
-_SECONDS = 300
 _SHIM = """
 #include <stddef.h>
 #include <string.h>
@@ -178,13 +176,9 @@ def _loaded(source: str, folder: Path) -> Any:
         place = Path(temporary)
         write_file(place / "p.h", source)
         write_file(place / "shim.c", _SHIM)
-        done = subprocess.run(
-            [*command, "shim.c", "-o", "shim.so", "-lm"], cwd=place, check=False,
-            capture_output=True, text=True, timeout=_SECONDS,
-        )  # fmt: skip
-        if done.returncode:
-            said, step = done.stderr.strip()[:500], f"It was run as {shlex.join(command)}."
-            raise input_error("cc", "a compiler that makes shared libraries", said, step)
+        step = f"It was run as {shlex.join(command)}."
+        making = [*command, "shim.c", "-o", "shim.so", "-lm"]
+        ran(making, place, "cc", "a compiler that makes shared libraries", step)
         (place / "shim.so").replace(kept)
     try:
         return ctypes.PyDLL(os.fspath(kept))

@@ -1,4 +1,4 @@
-"""Decision graphs as ONNX models, opset 18, so that they say what numpy says.
+"""Decision graphs as ONNX models, opset 18, so that they say what numpy says; folders of them, written and run.
 
 The opset and the format version are those of 2022, which onnxruntime has read since 1.14. Every sample
 is a row of its own; the batch axis is ``n``. See `docs/onnx.md` for how to chain the graphs with a
@@ -13,23 +13,38 @@ which keeps x to the last bits however small.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from policyopt._thresholds.degenerate_scores import ULPS
 from policyopt.runtime._arithmetic import GOLDEN, MULTIPLIERS, key_of
-from policyopt.runtime._artifact import to_dict
+from policyopt.runtime._artifact import read_json, to_dict
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._strict_json import read_plain
 from policyopt.runtime._typing import Array
 
+from .golden import Golden, Ran, few_at_a_time, rows_of
 from .graph import ExitGraph, Node
+from .symbolic import trace_policy
 
 FORMAT, VERSION = "policyopt-onnx", 1
 OPSET, IR = 18, 8
+MANIFEST = "manifest.json"
+_MOST = 1 << 30  # bytes of one graph: a protobuf holds no more than twice that
+_COIN = (
+    "z = (sample + 1) * 0x9E3779B97F4A7C15 + key; z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9; "
+    "z = (z ^ z >> 27) * 0x94D049BB133111EB; u = (z ^ z >> 31) >> 40, times 2**-24; whole numbers of 64 bits "
+    "without sign. The graphs compute it: they take the sample's number as the input 'sample'"
+)
 #: Before the names of inputs that an output has too.
 GIVEN = "given_"
 _GIVEN = {"probabilities", "prediction", "confidence", "second", "entropy"}
@@ -444,3 +459,96 @@ _OPERATIONS: dict[str, Callable[[Builder, Node, list[Any]], Any]] = {
     "interp": _interp, "linear": _linear, "distances": _distances, "coin": _coin,
     "reduce": _reduce, "field": lambda b, node, args: args[0][node.attrs["name"]],
 }  # fmt: skip
+
+
+# Folders: ``exit_<number>.onnx`` per exit and a manifest of what feeds what.
+
+
+def write_onnx(policy: Policy, graphs: list[ExitGraph], folder: Path) -> None:
+    """Write a policy's ONNX graphs into a folder, and at last their manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = [m.SerializeToString(deterministic=True) for m in onnx_models(policy, graphs)]
+    for graph, content in zip(graphs, data, strict=True):
+        write_file(folder / f"exit_{graph.exit}.onnx", content)
+    manifest = manifest_of(policy, graphs, data)
+    write_file(folder / MANIFEST, json.dumps(manifest, indent=2, allow_nan=False) + "\n")
+
+
+def manifest_of(policy: Policy, graphs: list[ExitGraph], data: Sequence[bytes]) -> dict[str, Any]:
+    """Return what the manifest says of a policy whose graphs' files have these contents."""
+    limits, mixture = [*policy.thresholds.tolist(), None], policy.mixture
+    others = [*mixture.thresholds.tolist(), None] if mixture else [None] * policy.exits
+    coins = [node.attrs for graph in graphs for node in graph.order() if node.op == "coin"]
+    keys = sorted({key_of(c["seed"], c["stream"]) for c in coins})
+
+    def described(puts: Mapping[str, Node]) -> list[dict[str, Any]]:
+        return [
+            {"name": name, "dtype": node.dtype.name, "shape": ["n", *map(int, node.shape[1:])]}
+            for name, node in puts.items()
+        ]
+
+    exits = []
+    for at, (graph, content) in enumerate(zip(passed_on(graphs), data, strict=True)):
+        inputs, outputs = map(described, puts(graph))
+        exits.append({
+            "exit": graph.exit, "file": f"exit_{graph.exit}.onnx",
+            "sha256": hashlib.sha256(content).hexdigest(), "cost": float(policy.costs[at]),
+            "threshold": limits[at], "threshold_of_share": others[at],
+            "inputs": inputs, "outputs": outputs,
+            # Which outputs of the exit before are which inputs of this one.
+            "states": [
+                {"output": f"left_{i}", "input": node.attrs["name"]}
+                for i, node in enumerate(graph.states)
+            ],
+        })  # fmt: skip
+    return {
+        "format": FORMAT, "version": VERSION, "opset": OPSET, "ir_version": IR,
+        "policy_sha256": to_dict(policy)["sha256"],
+        "kind": policy.kind, "classes": policy.classes, "model_exits": policy.model_exits,
+        "unit": policy.unit, "share": float(mixture.share) if mixture else None,
+        "coin": {"formula": _COIN, "keys": [f"0x{key:016X}" for key in keys]} if keys else None,
+        # Of scores and confidences, in units of 2**-23 of the larger of them and 1; exits and
+        # predictions are equal.
+        "tolerance_ulps": ULPS, "exits": exits,
+    }  # fmt: skip
+
+
+def run_onnx(folder: Path, policy: Policy, golden: Golden) -> Ran:
+    """Return what a policy's ONNX export says of golden vectors, of every sample at every exit.
+
+    Its manifest is what this policy's is: a serving loop is told no other exits, costs or thresholds.
+    """
+    import onnxruntime
+
+    names = [f"exit_{k}.onnx" for k in policy.path]
+    data = [read_plain(folder / name, name, _MOST, "Export the policy again.") for name in names]
+    wanted, given = manifest_of(policy, trace_policy(policy), data), read_json(folder / MANIFEST)
+    for name, value in wanted.items():
+        if not isinstance(given, dict) or given.get(name) != value:
+            got = given.get(name) if isinstance(given, dict) else type(given).__name__
+            allowed = "as policy.json and the graphs' files have it"
+            raise input_error(
+                f"{name} of onnx/{MANIFEST}", allowed, got, "Export the policy again."
+            )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only
+    sessions = [
+        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        for content in data
+    ]
+    ran = Ran.empty(len(golden), policy.exits)
+    for part in few_at_a_time(golden.inputs, len(golden)):
+        left: dict[str, Any] = {}
+        inputs = rows_of(golden.inputs, part)
+        for at, (session, entry) in enumerate(zip(sessions, wanted["exits"], strict=True)):
+            known = {**inputs[at], "sample": golden.sample[part]}
+            known |= {GIVEN + name: column for name, column in inputs[at].items()}
+            known |= {state["input"]: left[state["output"]] for state in entry["states"]}
+            # Floats with gaps between rows are copied: onnxruntime reads them side by side.
+            feeds = {p["name"]: np.ascontiguousarray(known[p["name"]]) for p in entry["inputs"]}
+            outputs = [p["name"] for p in entry["outputs"]]
+            left = dict(zip(outputs, session.run(outputs, feeds), strict=True))
+            ran.score[part, at], ran.confidence[part, at] = left["score"], left["confidence"]
+            ran.prediction[part, at], ran.leave[part, at] = left["prediction"], left["exit"]
+    return ran

@@ -41,8 +41,7 @@ from .golden import (
     sure_class,
 )
 from .graph import ExitGraph
-from .manifest import ULPS
-from .rounding import TIMES, UNIT, exact_scores, own_rounding
+from .rounding import TIMES, ULPS, UNIT, exact_scores, own_rounding
 
 #: Candidates that are made up, and how many numbers they may take.
 CANDIDATES, _NUMBERS = 4096, 1 << 25

@@ -30,9 +30,8 @@ from policyopt.runtime._outputs import KINDS
 from policyopt.runtime._parameters import Array, Choice
 from policyopt.runtime._scores import OWN
 
-from . import manifest, onnx_folder
-from .onnx_graphs import IR, OPSET
-from .rounding import MACHINE
+from . import bundle, onnx_graphs
+from .rounding import MACHINE, ULPS
 
 Schema = dict[str, Any]
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -168,8 +167,8 @@ def _export() -> Schema:
     """Return the schema of the manifest of an export."""
     amounts = {"type": "array", "items": {**NUMBER, "minimum": 0}}
     known: dict[str, Schema] = {
-        "format": {"const": manifest.FORMAT},
-        "version": {"const": manifest.VERSION},
+        "format": {"const": bundle.FORMAT},
+        "version": {"const": bundle.VERSION},
         "score": {"type": "string", "pattern": "^[a-z][a-z0-9_]{0,63}$"},  # perhaps one of your own
         "answer": {"enum": sorted(ANSWERS)},
         "path": {"type": "array", "items": _COUNT, "minItems": 1, "uniqueItems": True},
@@ -182,8 +181,8 @@ def _export() -> Schema:
         "left_out": object_of({"rows": _COUNT, "of": _COUNT, "ulps": amounts}),
         "targets": {
             **object_of(
-                {t: object_of({"ulps": {"const": manifest.ULPS[t]}}) for t in manifest.TARGETS},
-                manifest.TARGETS,
+                {t: object_of({"ulps": {"const": ULPS[t]}}) for t in bundle.TARGETS},
+                bundle.TARGETS,
             ),
             "minProperties": 1,
         },
@@ -195,11 +194,11 @@ def _export() -> Schema:
         ),
         "files": {
             "type": "object", "additionalProperties": _SHA,
-            "required": [manifest.POLICY, manifest.GOLDEN, manifest.EDGES],
+            "required": [bundle.POLICY, bundle.GOLDEN, bundle.EDGES],
         },
         "sha256": _SHA,
     }  # fmt: skip
-    return object_of({name: known[name] for name in manifest.FIELDS})
+    return object_of({name: known[name] for name in bundle.FIELDS})
 
 
 def _onnx() -> Schema:
@@ -224,10 +223,10 @@ def _onnx() -> Schema:
     coin = object_of({"formula": _NAME, "keys": {"type": "array", "items": key, "minItems": 1}})
     return object_of(
         {
-            "format": {"const": onnx_folder.FORMAT},
-            "version": {"const": onnx_folder.VERSION},
-            "opset": {"const": OPSET},
-            "ir_version": {"const": IR},
+            "format": {"const": onnx_graphs.FORMAT},
+            "version": {"const": onnx_graphs.VERSION},
+            "opset": {"const": onnx_graphs.OPSET},
+            "ir_version": {"const": onnx_graphs.IR},
             "policy_sha256": _SHA,
             "kind": {"enum": list(KINDS)},
             "classes": _COUNT,
@@ -235,7 +234,7 @@ def _onnx() -> Schema:
             "unit": {**_NAME, "maxLength": MAX_UNIT},
             "share": or_null({**NUMBER, "minimum": 0, "maximum": 1}),
             "coin": or_null(coin),
-            "tolerance_ulps": {"const": manifest.ULPS["onnx"]},
+            "tolerance_ulps": {"const": ULPS["onnx"]},
             "exits": {"type": "array", "items": object_of(entry), "minItems": 1},
         }
     )
@@ -249,8 +248,8 @@ def manifest_schemas() -> dict[str, tuple[str, str, Schema]]:
     )
     title = "the manifest of {}, version {}".format
     return {
-        "export.schema.json": (title("an export", manifest.VERSION), export, _export()),
-        "onnx.schema.json": (title("ONNX graphs", onnx_folder.VERSION), onnx, _onnx()),
+        "export.schema.json": (title("an export", bundle.VERSION), export, _export()),
+        "onnx.schema.json": (title("ONNX graphs", onnx_graphs.VERSION), onnx, _onnx()),
     }
 
 

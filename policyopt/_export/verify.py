@@ -20,17 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.runtime._artifact import load_policy, to_dict
-from policyopt.runtime._errors import CheckError, input_error
+from policyopt.runtime._artifact import load_policy
+from policyopt.runtime._errors import CheckError
 from policyopt.runtime._policy import ALWAYS, NEVER, Policy, arms
 from policyopt.runtime._typing import Array, Bools
 
-from . import onnx_folder
+from .bundle import POLICY, Export, read_export
 from .c_compiler import NoCompiler, run_c
-from .golden import Golden, LeftOut, Ran, expect, given_output, joined, read_golden
-from .manifest import EDGES, GOLDEN, POLICY, TARGETS, ULPS, read_manifest
+from .golden import Golden, Ran, expect, given_output
+from .onnx_graphs import run_onnx
 from .python_file import run_python
-from .rounding import BAND, TIMES, UNIT, own_rounding, scaled_error, this_machine
+from .rounding import BAND, TIMES, ULPS, UNIT, own_rounding, scaled_error
 from .samples import limits_of
 from .symbolic import trace_policy
 
@@ -64,36 +64,6 @@ class Taken:
 
 #: Runs a policy on golden vectors; a text says why it cannot here.
 Runner = Callable[[Policy, Golden], "Taken | str"]
-
-
-@dataclass(frozen=True, eq=False)
-class Export:
-    """A folder that was read and checked."""
-
-    folder: Path
-    policy: Policy
-    targets: tuple[str, ...]
-    golden: Golden  # rows of golden.npz, then those of edges.npz
-    edges: int  # how many of them are the latter
-    left_out: LeftOut
-    machine: Mapping[str, Any]  # that the scores were recorded on
-
-    @property
-    def same_machine(self) -> bool:
-        """Whether this machine has the same arithmetic: then equality is asked."""
-        return self.machine == this_machine()
-
-
-def read_export(folder: Path) -> Export:
-    """Read an export and check it, all but run it; refuse one that was changed since it was written."""
-    manifest, policy = read_manifest(folder)
-    golden = read_golden(folder / GOLDEN, policy, manifest["rows"])
-    edges = read_golden(folder / EDGES, policy, manifest["edges"])
-    left, targets = manifest["left_out"], manifest["targets"]
-    out = LeftOut(left["rows"], left["of"], tuple(left["ulps"]))
-    ordered = tuple(target for target in TARGETS if target in targets)
-    whole = joined(golden, edges)
-    return Export(folder, policy, ordered, whole, len(edges), out, manifest["machine"])
 
 
 def run_step(policy: Policy, golden: Golden) -> Ran:
@@ -138,21 +108,7 @@ def _run_c(folder: Path, golden: Golden) -> Ran | str:
 def _run_onnx(folder: Path, golden: Golden) -> Ran | str:
     if find_spec("onnxruntime") is None:
         return "onnxruntime is not installed: pip install 'policyopt[onnx]'"
-    manifest, policy = onnx_folder.read_manifest(folder / "onnx"), load_policy(folder / POLICY)
-    # A manifest must not tell a serving loop other exits, costs or thresholds than the policy's.
-    mixture, none = policy.mixture, [None] * policy.exits
-    wanted: dict[str, Any] = {
-        "exit": list(policy.path), "cost": policy.costs.tolist(),
-        "threshold": [*policy.thresholds.tolist(), None],
-        "threshold_of_share": none if mixture is None else [*mixture.thresholds.tolist(), None],
-    }  # fmt: skip
-    found: dict[str, Any] = {n: [entry.get(n) for entry in manifest["exits"]] for n in wanted}
-    wanted["policy_sha256"] = to_dict(policy)["sha256"]
-    found["policy_sha256"] = manifest.get("policy_sha256")
-    for name, value in wanted.items():
-        if found[name] != value:
-            raise input_error(f"{name} of onnx/manifest.json", f"as in {POLICY}", found[name], "")
-    return onnx_folder.run_onnx(folder / "onnx", golden)
+    return run_onnx(folder / "onnx", load_policy(folder / POLICY), golden)
 
 
 #: Of each target, what runs it: given the folder and golden vectors, what it says, or why it is not here.

@@ -20,12 +20,11 @@ from synthetic import cache
 
 import policyopt as po
 from policyopt._cli.export import runners
-from policyopt._export.bundle import write_bundle
+from policyopt._export.bundle import checksum, read_export, write_bundle
 from policyopt._export.golden import LeftOut, expect, read_golden, write_golden
-from policyopt._export.manifest import checksum
 from policyopt._export.samples import gaps, golden_of, limits_of
 from policyopt._export.symbolic import trace_policy
-from policyopt._export.verify import read_export, verify
+from policyopt._export.verify import verify
 from policyopt.runtime._artifact import load_policy
 from policyopt.runtime._decision import Mixture
 from policyopt.runtime._errors import CheckError, InputError
@@ -374,7 +373,7 @@ def test_golden_rows_of_a_cache(export, tmp_path):
     outputs = data.splits[key].array("outputs")[places][golden.sample]
     assert (golden.expected.exit == policy.decide(outputs).exit).all()
     write_golden(golden, tmp_path / "golden.npz")
-    again = read_golden(tmp_path / "golden.npz", policy)
+    again = read_golden(tmp_path / "golden.npz", policy, 100)
     assert (
         expect(policy, again.inputs, again.sample).expected.score == golden.expected.score
     ).all()

@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 import rules
 
-from policyopt._export.c_compiler import STRICT, _harness
+from policyopt._export.c_compiler import SAID, STRICT, program
 from policyopt._export.c_header import c_source
-from policyopt._export.manifest import ULPS
-from policyopt._export.rounding import scaled_error
+from policyopt._export.rounding import ULPS, scaled_error
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
 
@@ -35,7 +34,6 @@ PROCESSORS = (
 )  # fmt: skip
 AXES = (COMPILERS, DIALECTS, LEVELS, PROCESSORS)
 ROWS = 40
-OUT = np.dtype([("score", "<f8"), ("confidence", "<f8"), ("prediction", "<i4"), ("leave", "<i4")])
 
 
 def pairs(values):
@@ -66,7 +64,7 @@ def place(tmp_path_factory):
     assert len(golden) == ROWS
     (folder / "p.h").write_text(c_source(policy, graphs, "p", sizes=False))
     for file in ("main.c", "main.cpp"):
-        (folder / file).write_text(_harness("p.h", "p", ["logits"], golden))
+        (folder / file).write_text(program("p.h", "p", ["logits"], golden))
     with (folder / "in.bin").open("wb") as file:
         for row in range(ROWS):
             file.write(golden.sample[row].tobytes())
@@ -115,7 +113,7 @@ def test_the_header_compiles_and_decides_alike(compiler, processor, place):
             wrong.append(said)
         elif runs(processor):
             subprocess.run([folder / "main"], cwd=folder, check=True)
-            found = np.fromfile(folder / "out.bin", OUT).reshape(ROWS, -1)
+            found = np.fromfile(folder / "out.bin", SAID).reshape(ROWS, -1)
             first = found if first is None else first
             same = (found["leave"] == wanted.leave).all()
             same &= (found["prediction"] == wanted.prediction).all()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policyopt._export.manifest import checksum
+from policyopt._export.bundle import checksum
 from policyopt.runtime._artifact import load_policy
 from policyopt.runtime._strict_json import digest_of
 
@@ -28,10 +28,10 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from rules import policies
-from policyopt._export.bundle import write_bundle
+from policyopt._export.bundle import read_export, write_bundle
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
-from policyopt._export.verify import read_export, verify
+from policyopt._export.verify import verify
 from policyopt.runtime._errors import CheckError
 
 what, folder = sys.argv[2], Path(sys.argv[3])

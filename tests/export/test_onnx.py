@@ -14,8 +14,7 @@ from synthetic import outputs
 
 from policyopt._export.golden import expect
 from policyopt._export.graph import ELEMENTWISE, ExitGraph, Pool, compute
-from policyopt._export.onnx_folder import run_onnx, write_onnx
-from policyopt._export.onnx_graphs import onnx_model, onnx_models, passed_on
+from policyopt._export.onnx_graphs import onnx_model, onnx_models, passed_on, run_onnx, write_onnx
 from policyopt._export.rounding import scaled_error
 from policyopt._export.symbolic import trace_policy
 from policyopt.runtime._arithmetic import coin
@@ -221,7 +220,7 @@ def test_rows_that_no_policy_takes_are_refused(value, tmp_path):
     golden.inputs[1]["logits"] = golden.inputs[1]["logits"].copy()
     golden.inputs[1]["logits"][7, 2] = value
     with pytest.raises(InputError, match="row 7 refused at exit 1"):
-        run_onnx(tmp_path, golden)
+        run_onnx(tmp_path, policy, golden)
 
 
 def test_the_models_are_small_readable_and_old_enough():
@@ -253,10 +252,10 @@ def test_damage_is_named(tmp_path):
     for data in (whole[:-1], whole + b"\0", bytes([whole[0] ^ 1]) + whole[1:]):
         (tmp_path / "exit_0.onnx").write_bytes(data)
         with pytest.raises(InputError, match="byte for byte"):
-            run_onnx(tmp_path, golden)
+            run_onnx(tmp_path, policy, golden)
     (tmp_path / "exit_0.onnx").unlink()
     with pytest.raises(InputError, match="missing"):
-        run_onnx(tmp_path, golden)
+        run_onnx(tmp_path, policy, golden)
     (tmp_path / "exit_0.onnx").write_bytes(whole)
     text = (tmp_path / "manifest.json").read_text()
     manifest = json.loads(text)
@@ -269,12 +268,12 @@ def test_damage_is_named(tmp_path):
     ):
         (tmp_path / "manifest.json").write_text(json.dumps({**manifest, **change}))
         with pytest.raises(InputError, match=words):
-            run_onnx(tmp_path, golden)
+            run_onnx(tmp_path, policy, golden)
     (tmp_path / "manifest.json").write_text(text)
     for given in golden.inputs:
         given.pop("logits")
     with pytest.raises(InputError, match="with logits"):
-        run_onnx(tmp_path, golden)
+        run_onnx(tmp_path, policy, golden)
 
 
 @pytest.mark.parametrize("spec", ["patience", "optimal_stopping:mix=true", "kept"])

@@ -16,10 +16,9 @@ from policyopt._export.c_compiler import NoCompiler, run_c
 from policyopt._export.c_header import c_source
 from policyopt._export.golden import expect
 from policyopt._export.graph import evaluate
-from policyopt._export.manifest import ULPS
-from policyopt._export.onnx_folder import run_onnx, write_onnx
+from policyopt._export.onnx_graphs import run_onnx, write_onnx
 from policyopt._export.python_file import python_source, run_python
-from policyopt._export.rounding import scaled_error
+from policyopt._export.rounding import ULPS, scaled_error
 from policyopt._export.samples import golden_of, made_up
 from policyopt._export.symbolic import trace_policy
 from policyopt.runtime._policy import Policy
@@ -131,10 +130,10 @@ def test_onnx(name, tmp_path):
     pytest.importorskip("onnxruntime")
     policy, graphs, _, golden = prepared(name)
     write_onnx(policy, graphs, tmp_path)
-    assert_same(run_onnx(tmp_path, golden), golden.expected, ULPS["onnx"])
+    assert_same(run_onnx(tmp_path, policy, golden), golden.expected, ULPS["onnx"])
     one = [{column: a[7:8] for column, a in given.items()} for given in golden.inputs]
     alone = expect(policy, one, golden.sample[7:8])
-    assert_same(run_onnx(tmp_path, alone), alone.expected, ULPS["onnx"])
+    assert_same(run_onnx(tmp_path, policy, alone), alone.expected, ULPS["onnx"])
 
 
 def test_ties_at_the_threshold_are_left_alike(tmp_path):
@@ -145,9 +144,12 @@ def test_ties_at_the_threshold_are_left_alike(tmp_path):
     golden, graphs = expect(policy, [{"logits": rows}] * 3, np.arange(3)), trace_policy(policy)
     (tmp_path / "policyopt_policy.h").write_text(c_source(policy, graphs, sizes=False))
     write_onnx(policy, graphs, tmp_path / "onnx")
-    for run, folder in ((run_c, tmp_path), (run_onnx, tmp_path / "onnx")):
+    for run in (
+        lambda: run_c(tmp_path, golden),
+        lambda: run_onnx(tmp_path / "onnx", policy, golden),
+    ):
         try:
-            ran = run(folder, golden)
+            ran = run()
         except NoCompiler:
             continue
         assert ran.leave[:, 0].all() and ran.leave[:, 1].tolist() == [False, False, True]

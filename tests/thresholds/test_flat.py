@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyopt._export import manifest
+from policyopt._export import rounding
 from policyopt._thresholds.budget_search import meet_budget, unless_idle
 from policyopt._thresholds.degenerate_scores import ROUNDING, ULPS, collapse, collapse_held_out
 from policyopt._thresholds.problem import Problem, Solution
@@ -30,7 +30,7 @@ def posed(flat, seed, rows=120, centre=2.4e-7, noise=1e-19):
 
 
 def test_the_tolerance_is_what_exports_are_held_to():
-    assert {manifest.ULPS["c"], manifest.ULPS["onnx"]} == {ULPS}
+    assert {rounding.ULPS["c"], rounding.ULPS["onnx"]} == {ULPS}
 
 
 @given(
