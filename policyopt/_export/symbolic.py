@@ -25,7 +25,6 @@ _UFUNCS = {function: name for name, function in ELEMENTWISE.items()}
 # Of bools and whole numbers numpy has names of its own for the same.
 _UFUNCS |= {np.bitwise_and: "and", np.bitwise_or: "or", np.invert: "not"}
 _COMPARE = ("ge", "gt", "le", "lt", "eq", "ne")
-_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 #: Shape and dtype of what a ``reduce`` holds; T stands for its top.
 _COLUMNS = {
     "prediction": ("", np.int32), "top_prob": ("T", np.float64), "top_class": ("T", np.int32),
@@ -40,21 +39,7 @@ class Symbol:
 
     def __init__(self, pool: Pool, node: Node) -> None:
         self.pool, self.node = pool, node
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """With a first axis of 1."""
-        return self.node.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the numbers."""
-        return self.node.dtype
-
-    @property
-    def ndim(self) -> int:
-        """Axes, the samples' included."""
-        return len(self.node.shape)
+        self.shape, self.dtype, self.ndim = node.shape, node.dtype, len(node.shape)
 
     def __len__(self) -> int:
         return self.node.shape[0]
@@ -76,7 +61,6 @@ class Symbol:
 
     def astype(self, dtype: Any, order: str = "K", copy: bool = True, **_: Any) -> Symbol:
         """Cast."""
-        del order, copy
         same = np.dtype(dtype) == self.dtype
         return self if same else self._new("cast", [self.node], self.shape, dtype)
 
@@ -87,32 +71,6 @@ class Symbol:
     def reshape(self, *shape: int) -> Symbol:
         """Reshape all axes but the first."""
         return self if shape == self.shape else self._new("reshape", [self.node], shape, self.dtype)
-
-    def _reduced(self, op: str, axis: int | None, keepdims: bool, dtype: Any) -> Symbol:
-        if axis is None or (axis := axis % self.ndim) == 0:
-            raise TypeError(
-                "a traced rule must not mix samples: reduce along an axis, not the first"
-            )
-        before, after = self.shape[:axis], self.shape[axis + 1 :]
-        out = self._new(op, [self.node], before + after, dtype, axis=axis)
-        return out.reshape(*before, 1, *after) if keepdims else out
-
-    def sum(self, axis: Any = None, keepdims: bool = False, **_: Any) -> Symbol:
-        """Sum."""
-        x = self if self.dtype.kind == "f" else self.astype(np.int64)
-        return x._reduced("sum", axis, keepdims, x.dtype)
-
-    def max(self, axis: Any = None, keepdims: bool = False, **_: Any) -> Symbol:
-        """Return the largest."""
-        return self._reduced("max", axis, keepdims, self.dtype)
-
-    def min(self, axis: Any = None, keepdims: bool = False, **_: Any) -> Symbol:
-        """Return the smallest."""
-        return self._reduced("min", axis, keepdims, self.dtype)
-
-    def argmax(self, axis: Any = None, **_: Any) -> Symbol:
-        """Return where the largest is, the first of equals."""
-        return self._reduced("argmax", axis, False, np.int64)
 
     # Domain operations, each one node: `policyopt.runtime` asks for them where it meets a symbol.
     def traced_linear(self, weight: Floats) -> Symbol:
@@ -182,7 +140,7 @@ class Symbol:
     def __setitem__(self, key: Any, value: Any) -> None:
         if not (isinstance(key, Symbol) and key.dtype == bool):
             raise TypeError("a traced rule writes where a mask says, and nowhere else")
-        self.node = _where(key, value, self).node
+        Symbol.__init__(self, self.pool, _where(key, value, self).node)
 
     # Numpy's protocols.
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -220,6 +178,21 @@ def _operator(op: str, swapped: bool = False) -> Callable[[Symbol, Any], Symbol]
     return lambda self, other: self._elementwise(op, (other, self) if swapped else (self, other))
 
 
+def _fold(op: str) -> Callable[..., Symbol]:
+    def fold(self: Symbol, axis: int | None = None, keepdims: bool = False, **_: Any) -> Symbol:
+        x = self.astype(np.int64) if op == "sum" and self.dtype.kind != "f" else self
+        if axis is None or (axis := axis % x.ndim) == 0:
+            raise TypeError(
+                "a traced rule must not mix samples: reduce along an axis, not the first"
+            )
+        before, after = x.shape[:axis], x.shape[axis + 1 :]
+        dtype = np.int64 if op == "argmax" else x.dtype
+        out = x._new(op, [x.node], before + after, dtype, axis=axis)
+        return out.reshape(*before, 1, *after) if keepdims else out
+
+    return fold
+
+
 for _python, _op in {
     "truediv": "div",
     **{n: n for n in ("add", "sub", "mul", "and", "or")},
@@ -229,6 +202,8 @@ for _python, _op in {
     setattr(Symbol, f"__r{_python}__", _operator(_op, swapped=True))
 for _op in _COMPARE:
     setattr(Symbol, f"__{_op}__", _operator(_op))
+for _op in ("sum", "max", "min", "argmax"):
+    setattr(Symbol, _op, _fold(_op))
 Symbol.__neg__ = lambda self: self._elementwise("neg", (self,))  # type: ignore[attr-defined]
 Symbol.__invert__ = lambda self: self._elementwise("not", (self,))  # type: ignore[attr-defined]
 
@@ -246,11 +221,6 @@ def _first(values: Sequence[Any]) -> Symbol:
     return next(v for v in values if isinstance(v, Symbol))
 
 
-def _function(numpy_function: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return lambda function: _FUNCTIONS.setdefault(numpy_function, function)
-
-
-@_function(np.where)
 def _where(condition: Any, x: Any, y: Any) -> Symbol:
     s = _first([condition, x, y])
     dtype = np.result_type(_probe(x), _probe(y))
@@ -258,7 +228,6 @@ def _where(condition: Any, x: Any, y: Any) -> Symbol:
     return s._new("where", nodes, np.broadcast_shapes(*(n.shape for n in nodes)), dtype)
 
 
-@_function(np.concatenate)
 def _concatenate(arrays: Sequence[Any], axis: int = 0) -> Symbol:
     s = _first(arrays)
     axis %= s.ndim
@@ -273,7 +242,6 @@ def _concatenate(arrays: Sequence[Any], axis: int = 0) -> Symbol:
     return s._new("concat", [p.node for p in parts], tuple(shape), dtype, axis=axis)
 
 
-@_function(np.stack)
 def _stack(arrays: Sequence[Any], axis: int = 0) -> Symbol:
     s = _first(arrays)
     axis %= s.ndim + 1
@@ -281,35 +249,23 @@ def _stack(arrays: Sequence[Any], axis: int = 0) -> Symbol:
     return _concatenate(wide, axis)
 
 
-@_function(np.clip)
-def _clip(x: Symbol, low: Any, high: Any) -> Symbol:
-    return x._elementwise("minimum", (x._elementwise("maximum", (x, low)), high))
+def _like(value: float) -> Callable[..., Symbol]:
+    return lambda x, dtype=None: x.of(np.full(x.shape, value, x.dtype if dtype is None else dtype))
 
 
-@_function(np.searchsorted)
-def _searchsorted(edges: Array, x: Symbol, side: str = "left") -> Symbol:
-    return x._new("search", [x.node], x.shape, np.int64, edges=edges, side=side)
-
-
-@_function(np.interp)
-def _interp(x: Symbol, knots: Array, values: Array) -> Symbol:
-    return x._new("interp", [x.node], x.shape, np.float64, knots=knots, values=values)
-
-
-@_function(np.zeros_like)
-@_function(np.empty_like)
-def _zeros_like(x: Symbol, dtype: Any = None) -> Symbol:
-    return x.of(np.zeros(x.shape, dtype=x.dtype if dtype is None else dtype))
-
-
-@_function(np.ones_like)
-def _ones_like(x: Symbol, dtype: Any = None) -> Symbol:
-    return x.of(np.ones(x.shape, dtype=x.dtype if dtype is None else dtype))
-
-
-@_function(np.argmax)
-def _argmax(x: Symbol, axis: Any = None) -> Symbol:
-    return x.argmax(axis=axis)
+#: What numpy's functions do with symbols.
+_FUNCTIONS: dict[Any, Callable[..., Symbol]] = {
+    np.where: _where, np.concatenate: _concatenate, np.stack: _stack,
+    np.zeros_like: _like(0), np.empty_like: _like(0), np.ones_like: _like(1),
+    np.argmax: lambda x, axis=None: x.argmax(axis=axis),
+    np.clip: lambda x, low, high: np.minimum(np.maximum(x, low), high),
+    np.searchsorted: lambda edges, x, side="left": x._new(
+        "search", [x.node], x.shape, np.int64, edges=edges, side=side
+    ),
+    np.interp: lambda x, knots, values: x._new(
+        "interp", [x.node], x.shape, np.float64, knots=knots, values=values
+    ),
+}  # fmt: skip
 
 
 def trace_policy(policy: Any) -> list[ExitGraph]:
