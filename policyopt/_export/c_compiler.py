@@ -84,11 +84,9 @@ def measured(source: str) -> str:
         text = int(ran(["size", "one.o"], folder).splitlines()[1].split()[0])
         usage = folder / "one.su"
         lines = usage.read_text().splitlines() if usage.is_file() else []
-    tables = sum(
-        int(size) * np.dtype(dtype).itemsize
-        for dtype, kind in TYPES.items()
-        for size in re.findall(rf"^static const {kind} \w+\[(\d+)\]", source, re.M)
-    )
+    widths = {kind: np.dtype(dtype).itemsize for dtype, kind in TYPES.items()}
+    found = re.findall(r"^static const (\w+) \w+\[(\d+)\]", source, re.M)
+    tables = sum(int(size) * widths[kind] for kind, size in found)
     machine = ran([*command, "-dumpmachine"], Path.cwd()).strip()
     how = re.sub(r"[^\w .,+-]", "?", f"{Path(command[0]).name} -Os, {machine}", flags=re.ASCII)
     # The step's, that of the largest of its exits, and of the largest function that an exit calls.

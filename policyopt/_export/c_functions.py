@@ -9,10 +9,9 @@ pairwise sums; blocks and unrolling as documented in numpy's ``loops_utils.h``.
 
 from __future__ import annotations
 
-#: A dtype's C type, where numbers are kept.
+#: A dtype's C type.
 TYPES = {
-    "bool": "unsigned char", "int32": "int32_t", "int64": "int64_t", "float32": "float",
-    "float64": "double",
+    "bool": "int32_t", "int32": "int32_t", "int64": "int64_t", "float32": "float", "float64": "double",
 }  # fmt: skip
 #: numpy's pairwise sum of terms; eight names, for which compilers find registers, where an array is slow.
 _SUM = """\

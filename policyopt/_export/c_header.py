@@ -92,12 +92,7 @@ def c_source(
         raise input_error(
             "name", "a C identifier in small letters, at most 41 long", name, "E.g. easy_model."
         )
-    try:
-        source = _Header(policy, graphs, name)
-    except TypeError as error:
-        raise input_error(
-            "policy", "made of operations that C knows", str(error), "Export it to Python instead."
-        ) from error
+    source = _Header(policy, graphs, name)
     return source.text(measured(source.text(_UNKNOWN)) if sizes else _UNKNOWN)
 
 
@@ -159,14 +154,9 @@ def _pointer(name: str, at: str) -> str:
     return name if at == "0" else f"({name} + {at})"
 
 
-def _kind_of(dtype: np.dtype[Any]) -> str:
-    """Return the C type of a single value: truth is an int there."""
-    return "int" if dtype.kind == "b" else TYPES[dtype.name]
-
-
-def _kept(value: str, dtype: np.dtype[Any]) -> str:
-    """Return a value as it is put into memory."""
-    return f"(unsigned char)({_strip(value)})" if dtype.kind == "b" else _strip(value)
+def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of what is put into memory: truth is an int."""
+    return np.dtype(np.int32) if dtype.kind == "b" else dtype
 
 
 def _indented(lines: Sequence[str]) -> list[str]:
@@ -262,9 +252,10 @@ def _state_fields(graphs: Sequence[ExitGraph]) -> tuple[list[_Field], list[list[
         for i, node in enumerate(nodes):
             if i not in given:
                 taken = [*held, *(field for field, _ in given.values())]
-                empty = [f for f in fields if f.dtype == node.dtype and f not in taken]
+                dtype = _stored(node.dtype)
+                empty = [f for f in fields if f.dtype == dtype and f not in taken]
                 if not empty:
-                    empty = [_Field(f"kept{len(fields)}", node.dtype)]
+                    empty = [_Field(f"kept{len(fields)}", dtype)]
                     fields += empty
                 given[i] = empty[0], 0
             given[i][0].size = max(given[i][0].size, node.size)
@@ -289,7 +280,7 @@ class _Shared:
 
     def table(self, what: str, values: Array, dtype: Any = None) -> str:
         """Return the name of a table of numbers, row by row in memory."""
-        array = np.ascontiguousarray(values, dtype=dtype)
+        array = np.ascontiguousarray(values, dtype=dtype or _stored(values.dtype))
         key = array.dtype.str, array.tobytes()
         if key not in self._named:
             self._named[key] = name = f"@_{what}{len(self._named)}"
@@ -437,7 +428,7 @@ class _Body:
             if there == node.size or self.places.get(id(base)) == (name, 0):
                 continue
             if node.size == 1:
-                self.add(f"{name}[0] = {_kept(self.value(node), node.dtype)};")
+                self.add(f"{name}[0] = {_strip(self.value(node))};")
             else:
                 self.loop((node.size,), lambda ix, base=base, name=name: self.add(
                     f"{name}[{ix[0]}] = {self._element(base, str(ix[0]))};"
@@ -455,12 +446,12 @@ class _Body:
             value = self._compute(node, (0,) * len(node.shape))
             # What has its address taken needs a name of its own.
             value = f"({value})" if id(node) in self.in_memory else value
-            self.names[id(node)] = self.named(_kind_of(node.dtype), value)
+            self.names[id(node)] = self.named(TYPES[node.dtype.name], value)
         else:
             name, offset = self._target(node)
             self.loop(node.shape, lambda ix: self.add(
                 f"{name}[{_flat(ix, node.shape, offset)}] = "
-                f"{_kept(self._compute(node, ix), node.dtype)};"
+                f"{_strip(self._compute(node, ix))};"
             ))  # fmt: skip
 
     def _target(self, node: Node) -> Place:
@@ -495,7 +486,7 @@ class _Body:
             name, offset = self.places[id(node)]
             return f"{name}[{_flat(index, node.shape, offset)}]"
         text = self._compute(node, index)
-        return self.named(_kind_of(node.dtype), text) if len(text) > _LONG else text
+        return self.named(TYPES[node.dtype.name], text) if len(text) > _LONG else text
 
     def _memory(self, node: Node) -> Place:
         """Return where a node's numbers begin."""
@@ -539,12 +530,12 @@ class _Body:
             case "take":
                 axis = a["axis"]
                 at = self._picked(node.args[1], (0,), x.shape[axis])
-                return self._looked_at(at, self.value(x, (*index[:axis], at, *index[axis:])))
+                return self.value(x, (*index[:axis], at, *index[axis:]))
             case "lookup":
                 table, depth = np.asarray(a["table"]), len(x.shape)
                 at = self._picked(x, index[:depth], len(table))
                 name = self.shared.table("table", table)
-                return self._looked_at(at, f"{name}[{_flat((at, *index[depth:]), table.shape)}]")
+                return f"{name}[{_flat((at, *index[depth:]), table.shape)}]"
             case "search" if not len(a["edges"]):  # one bin; C has no empty tables
                 return "INT64_C(0)"
             case "search":
@@ -569,7 +560,11 @@ class _Body:
             case "minimum_at":
                 starts, g = np.asarray(a["starts"]), index[1]
                 if (np.diff(starts) <= 0).any():
-                    raise TypeError("minimum of runs that are not one after the other")
+                    raise input_error(
+                        "policy", "made of operations that C knows",
+                        "minimum of runs that are not one after the other",
+                        "Export it to Python instead.",
+                    )  # fmt: skip
                 runs = self.shared.table("runs", np.append(starts, x.shape[1]), np.int32)
                 called = self.shared.use(f"min_{x.dtype.name}")
                 return (
@@ -578,15 +573,7 @@ class _Body:
             case "coin":
                 key = key_of(a["seed"], a["stream"])
                 return f"{self.shared.use('coin')}({self.value(x)}, UINT64_C({key:#x}))"
-        if node.op in _POINTWISE:
-            return self._pointwise(node, [self.value(arg, index) for arg in node.args])
-        raise TypeError(f"no operation '{node.op}' in C")
-
-    def _looked_at(self, index: str, text: str) -> str:
-        """Return an expression; an index that it does not read, where there is one number only, is told."""
-        if index not in text:
-            self.add(f"(void){index};")
-        return text
+        return self._pointwise(node, [self.value(arg, index) for arg in node.args])
 
     def _pointwise(self, node: Node, args: list[str]) -> str:
         """Return an elementwise operation, a choice or a cast of expressions."""
@@ -622,7 +609,8 @@ class _Body:
         if self.checked:
             self.add(f"if ({given} < {-size} || {given} >= {size}) return @@_BAD_INPUT;")
         name = self._new("at")
-        self.add(f"const {kind} {name} = {given} < 0 ? {given} + {size} : {given};")
+        at = f"{given} < 0 ? {given} + {size} : {given}"
+        self.add(f"const {kind} {name} = {at};", f"(void){name};")  # of one number it is not read
         return name
 
     def _concat(self, node: Node) -> None:
@@ -634,7 +622,7 @@ class _Body:
             if self.places.get(id(_base(part))) != (name, at) or _outer(node) > 1:
                 self.loop(part.shape, lambda ix, part=part, at=at: self.add(
                     f"{name}[{_flat(ix, node.shape, at)}] = "
-                    f"{_kept(self.value(part, ix), part.dtype)};"
+                    f"{_strip(self.value(part, ix))};"
                 ))  # fmt: skip
             start += part.shape[axis]
 
@@ -681,7 +669,7 @@ class _Body:
                     add(f"{tops}[{r}] = exp({gap}) / (1.0 + {rest});")
         for name, node in fields.items():
             if id(node) not in self.places:
-                self.names[id(node)] = self.named(_kind_of(node.dtype), known[name])
+                self.names[id(node)] = self.named(TYPES[node.dtype.name], known[name])
 
 
 class _Header:

@@ -95,6 +95,11 @@ class Golden:
         return len(self.sample)
 
 
+def stepped(policy: Any, k: int, given: Inputs, state: Any) -> Any:
+    """Return what a policy decides at an exit of inputs by name."""
+    return policy.step(k, given_output(policy, given), state, given.get("features"))
+
+
 def expect(policy: Any, inputs: list[Inputs], sample: Ints) -> Golden:
     """Return golden vectors: what `policyopt.runtime` says of some inputs."""
     n = len(sample)
@@ -102,7 +107,7 @@ def expect(policy: Any, inputs: list[Inputs], sample: Ints) -> Golden:
     for part in few_at_a_time(inputs, n):
         state = policy.start(sample[part])
         for at, (k, given) in enumerate(zip(policy.path, rows_of(inputs, part), strict=True)):
-            seen = policy.step(k, given_output(policy, given), state, given.get("features"))
+            seen = stepped(policy, k, given, state)
             ran.put(part, at, seen)
             sure[part] &= sure_class(policy, given, seen)
     return Golden(inputs, sample, ran, sure=sure)

@@ -2,31 +2,10 @@
 
 Every value has the samples on its first axis; shapes are those of one sample, so that axis is 1. A
 constant of one row stands for all rows, one of shape () for one number anywhere. Operands of one
-operation have one dtype: casts are nodes.
+operation have one dtype: casts are nodes, whose own dtype is the new one, as reshapes' shape is.
 
-========== =============================== ==============================================
-operation  operands                        attributes
-========== =============================== ==============================================
-input                                      name
-const                                      value (ndarray, first axis 1, or of shape ())
-elementwise names of `ELEMENTWISE`, with numpy's meaning and broadcasting
-where      condition, x, y
-cast       x                               (the node's dtype)
-reshape    x                               (the node's shape)
-slice      x                               axis, start, stop
-concat     x, y, ...                       axis
-sum, max, min, argmax  x                   axis, which goes away; argmax takes the first
-take       x, index (n,)                   axis, which goes away; -1 is the last
-lookup     index                           table (ndarray (M,) or (M, D)); -1 is the last
-minimum_at x (n, P)                        starts: minimum of each run of columns
-search     x                               edges, side: as numpy.searchsorted
-interp     x                               knots, values: as numpy.interp
-linear     x (n, D)                        weight (H, D): ``x @ weight.T``, as `runtime.linear`
-distances  x (n, D)                        points (P, D): Euclidean
-reduce     logits (n, C) float32           top: as `runtime.output.reduce_logits`
-field      reduce                          name: prediction, top_prob, top_class, entropy, log_sum_exp
-coin       sample number (n,) int64        seed, stream: as `runtime.coin`
-========== =============================== ==============================================
+Operations, with their operands and attributes, are `ELEMENTWISE`, the rest `_MEANINGS`, and ``input``, which has a
+name. An axis that numbers are reduced along or taken from (one per sample) goes away; an index of -1 is the last.
 """
 
 from __future__ import annotations

@@ -33,11 +33,11 @@ from .golden import (
     Inputs,
     LeftOut,
     expect,
-    given_output,
     joined,
     part_of,
     row_bytes,
     rows_of,
+    stepped,
     sure_class,
 )
 from .graph import ExitGraph
@@ -337,7 +337,7 @@ class _Line:
         self.other = rows_of(whole.inputs[at : at + 1], other)[0]
         self.state = policy.start(whole.sample[one])
         for k, given in zip(policy.path[:at], self.one, strict=False):
-            policy.step(k, given_output(policy, given), self.state, given.get("features"))
+            stepped(policy, k, given, self.state)
 
     def given(self, t: Floats) -> Inputs:
         """Return the exit's output at places on the lines, 0 the first one's and 1 the other's."""
@@ -353,9 +353,8 @@ class _Line:
 
     def look(self, t: Floats) -> Any:
         """Return what the policy says of the exit there."""
-        given, policy = self.given(t), self.policy
-        k, state = policy.path[self.at], copy.deepcopy(self.state)
-        return policy.step(k, given_output(policy, given), state, given.get("features"))
+        state = copy.deepcopy(self.state)
+        return stepped(self.policy, self.policy.path[self.at], self.given(t), state)
 
     def inputs(self, t: Floats, rows: Any) -> list[Inputs]:
         """Return whole samples."""

@@ -27,11 +27,11 @@ from policyopt.runtime._typing import Array, Bools
 
 from .bundle import POLICY, Export, read_export
 from .c_compiler import NoCompiler, run_c
-from .golden import Golden, Ran, expect, given_output
+from .golden import Golden, Ran, expect, stepped
 from .onnx_graphs import run_onnx
 from .python_file import run_python
 from .rounding import BAND, TIMES, ULPS, UNIT, own_rounding, scaled_error
-from .samples import limits_of
+from .samples import gaps, limits_of
 from .symbolic import trace_policy
 
 _LAST = "Do not deploy it; export anew."
@@ -74,9 +74,7 @@ def run_step(policy: Policy, golden: Golden) -> Ran:
         for at, k in enumerate(policy.path):
             given = {name: array[row] for name, array in golden.inputs[at].items()}
             whole = {n: a if n in ("features", policy.kind) else a[None] for n, a in given.items()}
-            ran.put(
-                row, at, policy.step(k, given_output(policy, whole), state, given.get("features"))
-            )
+            ran.put(row, at, stepped(policy, k, whole, state))
     return ran
 
 
@@ -90,7 +88,7 @@ def run_torch(policy: Policy, golden: Golden) -> Ran:
         given: dict[str, Any] = {n: array[rows] for n, array in golden.inputs[at].items()}
         if policy.kind != "record":
             given = {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in given.items()}
-        seen = policy.step(k, given_output(policy, given), state, given.get("features"))
+        seen = stepped(policy, k, given, state)
         ran.put(rows, at, seen)
         rows, state = rows[~seen.exit], state.keep(~seen.exit)
         if not len(rows):
@@ -163,8 +161,7 @@ def _recorded(runtime: str, ran: Ran, export: Export) -> Verdict:
     own = own_rounding(trace_policy(export.policy), golden)
     ulps = np.minimum(np.maximum(ULPS["c"], TIMES * own), BAND / UNIT)
     near = np.zeros_like(leave)
-    scale = np.maximum(np.maximum(np.abs(wanted.score[:, :-1]), np.abs(limits)), 1.0) * UNIT
-    near[:, :-1] = np.abs(wanted.score[:, :-1] - limits) <= ulps[:-1] * scale
+    near[:, :-1] = gaps(export.policy, golden) <= ulps[:-1]
     return _compared(runtime, ran, export, ulps, near)
 
 
@@ -214,13 +211,7 @@ def _told(runtime: str, found: Taken | str, export: Export) -> Verdict:
     ):
         if len(here) != len(there):
             raise CheckError(f"{runtime}: {len(here)} of {len(there)} golden rows came. {_LAST}")
-        wrong = np.flatnonzero(here != there)
-        if len(wrong):
-            row = int(wrong[0])
-            raise CheckError(
-                f"{runtime}: {what} of golden row {row} is {here[row]!r}, not {there[row]!r} "
-                f"({len(wrong)} of {len(here)} differ). {_LAST}"
-            )
+        _refuse(runtime, what, here != there, here, there)
     reached = np.arange(len(path)) <= wanted.exit[:, None]
     return Verdict(runtime, "", len(golden), None, _within(export, wanted.score, reached))
 
@@ -242,9 +233,11 @@ def _within(export: Export, score: Any, seen: Bools) -> float | None:
 
 
 def _refuse(runtime: str, what: str, wrong: Any, here: Any, there: Any) -> None:
+    """Raise at the first difference, by row or by row and exit."""
     if wrong.any():
-        row, k = (int(x) for x in np.argwhere(wrong)[0])
+        at = tuple(np.argwhere(wrong)[0].tolist())
+        place = " at position ".join(map(str, at))
         raise CheckError(
-            f"{runtime}: {what} of golden row {row} at position {k} is {here[row, k]!r}, not "
-            f"{there[row, k]!r} ({int(wrong.sum())} of {wrong.size} differ). {_LAST}"
+            f"{runtime}: {what} of golden row {place} is {here[at]!r}, not {there[at]!r} "
+            f"({int(wrong.sum())} of {wrong.size} differ). {_LAST}"
         )
