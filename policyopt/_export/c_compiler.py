@@ -21,6 +21,7 @@ from .golden import Golden, Ran
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-Wpedantic", "-Wconversion", "-Wshadow",
           "-Wdouble-promotion")  # fmt: skip
+UNMEASURED = "code not measured"
 _SECONDS = 300
 
 
@@ -67,7 +68,7 @@ def measured(source: str) -> str:
     try:
         command = compiler()
     except NoCompiler:
-        return "code not measured"
+        return UNMEASURED
     body = f"{{ return {name}_step({', '.join(names)}); }}"
     wrapper = f'#include "{name}.h"\nint step({given});\nint step({given}) {body}\n'
     with tempfile.TemporaryDirectory() as temporary:
@@ -80,7 +81,7 @@ def measured(source: str) -> str:
         except InputError:  # a compiler without that option
             ran(small, folder)
         if shutil.which("size") is None:
-            return "code not measured"
+            return UNMEASURED
         text = int(ran(["size", "one.o"], folder).splitlines()[1].split()[0])
         usage = folder / "one.su"
         lines = usage.read_text().splitlines() if usage.is_file() else []

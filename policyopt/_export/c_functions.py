@@ -119,12 +119,8 @@ static inline int64_t @_search_KIND(double x, const double *edges, int n) {
     "interp": """\
 /* Straight lines between knots; level outside. */
 static inline double @_interp(double x, const double *knots, const double *values, int n) {
-    int low = 0, high = n; /* after the loop: knots[low - 1] <= x < knots[low] */
+    const int low = (int)@_search_right(x, knots, n); /* knots[low - 1] <= x < knots[low] */
     if (x != x) return x;
-    while (low < high) {
-        const int middle = low + (high - low) / 2;
-        if (knots[middle] <= x) low = middle + 1; else high = middle;
-    }
     if (low == 0) return values[0];
     if (low == n || x == knots[low - 1]) return values[low - 1];
     return (values[low] - values[low - 1]) / (knots[low] - knots[low - 1]) * (x - knots[low - 1])

@@ -28,7 +28,7 @@ from policyopt.runtime._artifact import to_dict
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Array
 
-from .c_compiler import measured
+from .c_compiler import UNMEASURED, measured
 from .c_functions import TYPES, function
 from .graph import ELEMENTWISE, ExitGraph, Node, ordered
 
@@ -63,7 +63,6 @@ _COLUMNS = {
     "second": "double second", "entropy": "double entropy",
 }  # fmt: skip
 _KEYWORDS = {"int", "float", "double", "if", "for", "do", "while", "return", "static", "const"}
-_UNKNOWN = "code not measured"
 #: An index into one axis: a number, or the name of a loop's variable.
 Index = int | str
 #: An array in memory: its name, and where in it.
@@ -92,8 +91,8 @@ def c_source(
         raise input_error(
             "name", "a C identifier in small letters, at most 41 long", name, "E.g. easy_model."
         )
-    source = _Header(policy, graphs, name)
-    return source.text(measured(source.text(_UNKNOWN)) if sizes else _UNKNOWN)
+    text = _source(policy, graphs).replace("@@", name.upper()).replace("@", name)
+    return text.replace(UNMEASURED, measured(text), 1) if sizes else text
 
 
 # Spelling.
@@ -196,14 +195,6 @@ def _addressed(node: Node) -> tuple[Node, int]:
             offset += node.attrs["start"] * _strides(node.args[0].shape)[node.attrs["axis"]]
         node = node.args[0]
     return node, offset
-
-
-def _is_pairwise(node: Node) -> bool:
-    """Whether a sum is numpy's pairwise one: of floats that lie side by side."""
-    if node.op != "sum" or node.args[0].dtype.kind != "f":
-        return False
-    shape, axis = node.args[0].shape, node.attrs["axis"]
-    return not _squeezed(shape[axis + 1 :]) and shape[axis] >= _PAIRWISE
 
 
 def _widened(node: Node) -> bool:
@@ -545,18 +536,20 @@ class _Body:
             case "interp":
                 tables = [self.shared.table(n, a[n], np.float64) for n in ("knots", "values")]
                 given = ", ".join([self._double(x, index), *tables, str(len(a["knots"]))])
+                self.shared.use("search_right")  # which it calls
                 return f"{self.shared.use('interp')}({given})"
             case "linear":
                 return self._row(node, index[1], a["weight"], "dot", "weight")
             case "distances":
                 return self._row(node, index[1], a["points"], "distance", "points")
             case "sum" | "max" | "min" | "argmax":
-                axis, size = a["axis"], x.shape[a["axis"]]
+                axis, stride = a["axis"], _strides(x.shape)[a["axis"]]
                 place = self.address(x, (*index[:axis], 0, *index[axis:]))
-                if _is_pairwise(node):
-                    return f"{self.shared.use(f'pairwise_{x.dtype.name}')}({place}, {size})"
-                called = self.shared.use(f"{node.op}_{x.dtype.name}")
-                return f"{called}({place}, {size}, {_strides(x.shape)[axis]})"
+                given = f"{place}, {x.shape[axis]}"
+                apart = stride > 1 or x.shape[axis] < _PAIRWISE
+                if node.op == "sum" and x.dtype.kind == "f" and not apart:
+                    return f"{self.shared.use(f'pairwise_{x.dtype.name}')}({given})"
+                return f"{self.shared.use(f'{node.op}_{x.dtype.name}')}({given}, {stride})"
             case "minimum_at":
                 starts, g = np.asarray(a["starts"]), index[1]
                 if (np.diff(starts) <= 0).any():
@@ -672,83 +665,63 @@ class _Body:
                 self.names[id(node)] = self.named(TYPES[node.dtype.name], known[name])
 
 
-class _Header:
-    def __init__(self, policy: Any, graphs: Sequence[ExitGraph], name: str) -> None:
-        self.policy, self.name, self.shared = policy, name, _Shared()
-        self.fields, left = _state_fields(graphs)
-        read = {name for graph in graphs for name in graph.inputs}
-        given = {policy.kind: f"const float *{policy.kind}", "features": "const float *features"}
-        always = {policy.kind}
-        if policy.kind == "record":
-            given, always = _COLUMNS, {"prediction", "confidence"}
-        given = {n: text for n, text in given.items() if n in read | always}
-        self.given, self.calls = ", ".join(given.values()), ""
-        exits: list[str] = []
-        held: list[_Field] = []
-        for graph, goes in zip(graphs, left, strict=True):
-            body = _Body(graph, held, goes, self.shared, policy.kind == "record").text()
-            held = [field for field, _ in goes]
-            if check := self._check(graph):
-                body.insert(0, f"if (!({check})) return @@_BAD_INPUT;")
-            unused = " ".join(f"(void){n};" for n in ("state", *given))
-            place = (
-                f"Exit {graph.exit} of the model, {graph.position + 1} of {len(graphs)} on the path"
-            )
-            head = f"@_at{graph.position}(@_state *state, {self.given}, @_decision *decision)"
-            exits += [
-                f"/* {place}. */",
-                f"static int {head} {{",
-                *_indented([unused, *body]),
-                "}",
-                "",
-            ]
-            call = f"@_at{graph.position}(state, {', '.join(given)}, decision)"
-            self.calls += f"    case {graph.position}: leave = {call}; break;\n"
-        self.exits = "\n".join(exits)
-
-    def _check(self, graph: ExitGraph) -> str:
-        """Return what inputs must be, as a condition; empty where the exit finds out by itself."""
-        checks, classes, use = [], self.policy.classes, self.shared.use
-        if self.policy.kind == "probabilities":
-            checks.append(f"{use('probable')}(probabilities, {classes})")
-        elif self.policy.kind == "logits":
-            node = graph.inputs.get("logits")
-            if not any(n.op == "reduce" and n.args[0] is node for n in graph.order()):
-                checks.append(f"{use('best')}(logits, {classes}) >= 0")
-        else:
-            checks.append("confidence >= 0.0 && confidence <= 1.0")
-            checks += [f"{n} == {n}" for n in ("second", "entropy") if n in graph.inputs]
-        if "features" in graph.inputs:
-            checks.append(f"{use('finite')}(features, {graph.inputs['features'].size})")
-        return " && ".join(checks)
-
-    def text(self, code: str) -> str:
-        """Return the header; `code`: what its code takes, in words."""
-        p, fields, doubles = self.policy, self.fields, np.dtype(np.float64)
-        own = json.dumps(to_dict(p), sort_keys=True, allow_nan=False)
-        record = p.kind == "record"
+def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
+    """Return the header of a policy, with ``@`` and ``@@`` for the prefix, and nothing of its code's size."""
+    record, shared = policy.kind == "record", _Shared()
+    fields, left = _state_fields(graphs)
+    read = {name for graph in graphs for name in graph.inputs}
+    given = {policy.kind: f"const float *{policy.kind}", "features": "const float *features"}
+    always = {"prediction", "confidence"} if record else {policy.kind}
+    given = {n: t for n, t in (_COLUMNS if record else given).items() if n in read | always}
+    parameters, names = ", ".join(given.values()), ", ".join(given)
+    exits, calls, held = [], "", []
+    for graph, goes in zip(graphs, left, strict=True):
+        at, check = graph.position, _check(policy, graph, shared)
+        body = _Body(graph, held, goes, shared, record).text()
+        held = [field for field, _ in goes]
+        exits += [
+            f"/* Exit {graph.exit} of the model, {at + 1} of {len(graphs)} on the path. */",
+            f"static int @_at{at}(@_state *state, {parameters}, @_decision *decision) {{",
+            "    " + " ".join(f"(void){n};" for n in ("state", *given)),
+            *_indented([f"if (!({check})) return @@_BAD_INPUT;"] if check else []),
+            *_indented(body), "}", "",
+        ]  # fmt: skip
+        calls += f"    case {at}: leave = @_at{at}(state, {names}, decision); break;\n"
+    own = json.dumps(to_dict(policy), sort_keys=True, allow_nan=False)
+    plain = lambda text: re.sub(r"[^\w .-]", "?", text, flags=re.ASCII)  # noqa: E731
+    return _HEADER.format(
+        rule=plain(policy.rule.name), answer=plain(policy.answer.name), exits=policy.exits,
+        of=policy.model_exits, classes=policy.classes, kind=policy.kind, bytes=shared.bytes,
+        state=8 * (2 + sum(-(-f.size * f.dtype.itemsize // 8) for f in fields)), code=UNMEASURED,
+        more="" if record else _MORE, unit=string(policy.unit),
+        number=f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}",
+        path=", ".join(map(str, policy.path)),
+        costs=", ".join(literal(c, np.dtype(np.float64)) for c in policy.costs),
+        fields="".join(f"    {TYPES[f.dtype.name]} {f.name}[{f.size}];\n" for f in fields),
+        probabilities="" if record else _PROBABILITIES.format(classes=policy.classes),
+        tables="".join(line + "\n" for line in shared.lines),
+        functions="\n".join(shared.functions.values()),
+        bodies="\n".join(exits), given=parameters, calls=calls,
         # Exits read what exits before them have left, which compilers cannot see: no unset numbers.
-        zeros = [
+        zeros="".join(
             f"    for (int i = 0; i < {f.size}; ++i) state->{f.name}[i] = 0;\n" for f in fields
-        ]
-        plain = lambda text: re.sub(r"[^\w .-]", "?", text, flags=re.ASCII)  # noqa: E731
-        whole = _HEADER.format(
-            rule=plain(p.rule.name), answer=plain(p.answer.name), exits=p.exits, of=p.model_exits,
-            classes=p.classes, kind=p.kind, bytes=self.shared.bytes, code=code,
-            state=8 * (2 + sum(-(-f.size * f.dtype.itemsize // 8) for f in fields)),
-            more="" if record else _MORE, unit=string(p.unit),
-            number=f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}",
-            path=", ".join(map(str, p.path)),
-            costs=", ".join(literal(c, doubles) for c in p.costs),
-            fields="".join(
-                f"    {TYPES[f.dtype.name]} {f.name}[{f.size}];\n" for f in fields
-            ),
-            probabilities="" if record else _PROBABILITIES.format(classes=p.classes),
-            tables="".join(line + "\n" for line in self.shared.lines),
-            functions="\n".join(self.shared.functions.values()),
-            bodies=self.exits, zeros="".join(zeros), given=self.given, calls=self.calls,
-        )  # fmt: skip
-        return whole.replace("@@", self.name.upper()).replace("@", self.name)
+        ),
+    )  # fmt: skip
+
+
+def _check(policy: Any, graph: ExitGraph, shared: _Shared) -> str:
+    """Return what inputs must be, as a condition; empty where the exit finds out by itself."""
+    checks, logits = [], graph.inputs.get("logits")
+    if policy.kind == "probabilities":
+        checks.append(f"{shared.use('probable')}(probabilities, {policy.classes})")
+    elif policy.kind == "record":
+        checks.append("confidence >= 0.0 && confidence <= 1.0")
+        checks += [f"{n} == {n}" for n in ("second", "entropy") if n in graph.inputs]
+    elif not any(n.op == "reduce" and n.args[0] is logits for n in graph.order()):
+        checks.append(f"{shared.use('best')}(logits, {policy.classes}) >= 0")
+    if "features" in graph.inputs:
+        checks.append(f"{shared.use('finite')}(features, {graph.inputs['features'].size})")
+    return " && ".join(checks)
 
 
 _HEADER = """\
