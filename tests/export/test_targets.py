@@ -1,7 +1,13 @@
-"""Every rule by every target: graphs and Python file to the last bit, ONNX and C the same exits, scores within rounding."""
+"""Every rule by every target: graphs and Python file to the last bit, ONNX and C the same exits, scores within rounding.
+
+The Python file by itself: numpy alone, loaded in any way. Which scores are exact, and how far float32 takes the others.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache as remembered
 
@@ -9,20 +15,29 @@ import numpy as np
 import pytest
 import rules
 from policies import fitted
+from random_graphs import Steep
 from synthetic import cache
 
 import policyopt as po
 from policyopt._export.c_compiler import NoCompiler, run_c
 from policyopt._export.c_header import c_source
-from policyopt._export.golden import expect
+from policyopt._export.golden import expect, part_of
 from policyopt._export.graph import evaluate
 from policyopt._export.onnx_graphs import run_onnx, write_onnx
 from policyopt._export.python_file import python_source, run_python
-from policyopt._export.rounding import ULPS, scaled_error
+from policyopt._export.rounding import (
+    ULPS,
+    doubtful,
+    exact_scores,
+    own_rounding,
+    proven,
+    scaled_error,
+)
 from policyopt._export.samples import golden_of, made_up
 from policyopt._export.symbolic import trace_policy
+from policyopt.runtime._errors import InputError
 from policyopt.runtime._policy import Policy
-from policyopt.runtime._scores import MaxProb, make_rule
+from policyopt.runtime._scores import RULES, Entropy, Margin, MaxProb, ScoreRule, make_rule
 
 
 def of_classes(score, classes):
@@ -75,36 +90,37 @@ def prepared(name):
     graphs = trace_policy(policy)
     with np.errstate(all="ignore"):
         inputs = made_up(policy, graphs, np.random.default_rng(0), 1024)
-        return (
-            policy,
-            graphs,
-            expect(policy, inputs, np.arange(1024)),
-            golden_of(policy, graphs, rows=300),
-        )
+        whole = expect(policy, inputs, np.arange(1024))
+    return policy, graphs, whole, golden_of(policy, graphs, rows=300)
 
 
 EVERY = pytest.mark.parametrize("name", [*HAND_MADE, *MORE])
 
 
 @EVERY
-def test_python(name, tmp_path):
-    """Its graphs, too, to the bit, on rows as they come: impossible classes, ties, huge logits."""
+def test_python_and_rounding(name, tmp_path):
+    """To the bit, on rows as they come: impossible classes, ties, huge logits. The graphs, too, and in float64 nearly."""
     policy, graphs, whole, _ = prepared(name)
     (tmp_path / "policy.py").write_text(python_source(policy, graphs))
-    ran = run_python(tmp_path / "policy.py", whole)
-    for column in ("score", "prediction", "leave", "confidence"):
-        wanted = getattr(whole.expected, column)
+    ran, states = run_python(tmp_path / "policy.py", whole), ()
+    for column, wanted in vars(whole.expected).items():
         np.testing.assert_array_equal(getattr(ran, column), wanted, column)
-    states = ()
     for at, graph in enumerate(graphs):
         given = {n: whole.sample if n == "sample" else whole.inputs[at][n] for n in graph.inputs}
         values = evaluate(graph, given, states)
         states = [values[id(node)] for node in graph.left]
         for column, said in (("score", "score"), ("prediction", "prediction"), ("leave", "exit")):
-            wanted = getattr(whole.expected, column)[:, at]
-            np.testing.assert_array_equal(
-                np.broadcast_to(values[id(graph.outputs[said])], 1024), wanted
-            )
+            found = np.broadcast_to(values[id(graph.outputs[said])], 1024)
+            np.testing.assert_array_equal(found, getattr(whole.expected, column)[:, at])
+    few = part_of(whole, slice(512))
+    off, exact = own_rounding(graphs, few), np.array(exact_scores(graphs))
+    assert off.shape == (policy.exits,) and (off < 512).all() and (off[exact] == 0).all()
+    if name in ("score max_prob", "score entropy", "score advantage", "answer combined"):
+        assert (off[:-1] > 0).all() and not exact[:-1].any()
+    if name in ("score constant", "score patience", "score vote", "score random"):
+        assert exact[:-1].all()
+    halves = [own_rounding(graphs, part_of(few, rows)) for rows in (slice(256), slice(256, 512))]
+    np.testing.assert_array_equal(np.maximum(*halves), off)
 
 
 def assert_same(ran, expected, ulps):
@@ -155,3 +171,133 @@ def test_ties_at_the_threshold_are_left_alike(tmp_path):
         assert ran.leave[:, 0].all() and ran.leave[:, 1].tolist() == [False, False, True]
         np.testing.assert_array_equal(ran.score, golden.expected.score)
         np.testing.assert_array_equal(ran.prediction, 0)
+
+
+def test_the_file_needs_numpy_alone_and_decides_many_and_one(tmp_path):
+    policy = fitted("optimal_stopping")
+    (tmp_path / "policy.py").write_text(python_source(policy))
+    rng = np.random.default_rng(0)
+    outputs = rng.normal(size=(50, policy.exits, policy.classes)).astype(np.float32) * 3
+    np.save(tmp_path / "outputs.npy", outputs)
+    wanted = policy.decide(outputs)
+    code = """
+import sys, numpy as np
+sys.path.insert(0, ".")
+import policy
+x = np.load("outputs.npy")
+exits, answers, costs = found = policy.decide(x)
+assert found.exit is exits and found.prediction is answers and found.cost is costs
+assert isinstance(found, tuple) and len(found) == 3
+for i, row in enumerate(x):
+    state = policy.start(i)
+    for k in policy.PATH:
+        seen = policy.step(k, row[k], state)
+        if seen.exit:
+            break
+    assert (k, seen.prediction) == (exits[i], answers[i])
+    assert abs(seen.probabilities.sum() - 1) < 1e-12
+assert not {m for m in sys.modules if m.partition(".")[0] in ("policyopt", "scipy", "torch")}
+for bad, words in ((x[0, 0, 1:], "must be of shape"), (x[0, 0] * np.nan, "finite"), (x[0], "shape")):
+    try:
+        policy.step(0, bad, policy.start())
+    except ValueError as error:
+        assert words in str(error), error
+    else:
+        raise AssertionError(words)
+try:
+    policy.step(1, x[0, 1], policy.start())
+except ValueError as error:
+    assert "next exit, 0" in str(error)
+np.savez("out.npz", exits=exits, answers=answers, costs=costs)
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code.replace('"."', repr(str(tmp_path)))],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "out.npz")
+    np.testing.assert_array_equal(found["exits"], wanted.exit)
+    np.testing.assert_array_equal(found["answers"], wanted.prediction)
+    np.testing.assert_array_equal(found["costs"], wanted.cost)
+
+
+@pytest.mark.parametrize("spec", ["max_prob", "e2cm", "optimal_stopping"])
+def test_the_file_is_loaded_in_any_way(spec, tmp_path):
+    """By importlib without an entry in `sys.modules`, and by exec: its dataclass looks nothing up there."""
+    policy, path = fitted(spec), tmp_path / "elsewhere.py"
+    path.write_text(python_source(policy))
+    made = importlib.util.spec_from_file_location("elsewhere_by_path", path)
+    module = importlib.util.module_from_spec(made)
+    made.loader.exec_module(module)
+    names = {"__name__": "nowhere"}
+    exec(compile(path.read_text(), "policy.py", "exec", dont_inherit=True), names)
+    assert not sys.modules.keys() & {"elsewhere_by_path", "nowhere"}
+    outputs = np.random.default_rng(0).normal(size=(70, 4, 6)).astype(np.float32) * 3
+    wanted = policy.decide(outputs)
+    for decide in (module.decide, names["decide"]):
+        for name, column in decide(outputs)._asdict().items():
+            np.testing.assert_array_equal(column, getattr(wanted, name))
+    chances = np.exp(outputs) / np.exp(outputs).sum(-1, keepdims=True)
+    for rows in (4, 70):
+        with pytest.raises(ValueError, match=r"must be logits\. Got probabilities at exit 0"):
+            module.decide(chances[:rows])
+    module.decide(chances[:3])
+    chances[2, 0] *= 1.1
+    module.decide(chances)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda o: (
+            np.where(o.confidence > 0.5, 1.0, 0.0) if (o.confidence > 0.5).any() else o.margin
+        ),
+        lambda o: np.sort(o.top_prob, axis=1)[:, 0],
+        lambda o: np.asarray(o.confidence),
+        lambda o: o.confidence - o.confidence.mean(axis=0),
+        lambda o: np.cbrt(o.confidence),
+    ],
+)
+def test_a_rule_that_graphs_cannot_say_is_refused_by_name(score):
+    class Odd(ScoreRule):
+        name = "odd"
+
+        def score(self, k, output, state):
+            return score(output), state
+
+    with pytest.raises(InputError, match=r"Score 'odd' cannot|must have a score"):
+        trace_policy(Policy(Odd(), [0.5], [1, 2], "ms", "logits", 3))
+    assert "odd" not in RULES
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 64, 256])
+def test_what_is_proven_of_saturated_scores(classes):
+    """Off by a share of 1 less the score, however near to 1: a quarter of what is in doubt, at most."""
+    rng = np.random.default_rng(classes)
+    rows = rng.normal(size=(1500, classes)) * np.exp(rng.normal(size=(1500, 1)) * 2)
+    rows[::7] = np.round(rows[::7])
+    rows[np.arange(1500), rng.integers(0, classes, 1500)] += rng.uniform(0, 40, 1500)
+    rows = rows.astype(np.float32)
+    shift = np.sort(rows.astype(float) - rows.max(axis=1, keepdims=True), axis=1)
+    mass = np.exp(shift)
+    rest = mass[:, :-1].sum(axis=1)
+    nats = np.log1p(rest) - (mass * shift).sum(axis=1) / (1 + rest)
+    # 1 less the score, of each, in float64.
+    lacks = {
+        MaxProb(): rest / (1 + rest), Margin(): (rest + mass[:, -2]) / (1 + rest),
+        Entropy(classes): nats / np.log(classes),
+    }  # fmt: skip
+    for rule, lack in lacks.items():
+        policy = Policy(rule, [0.5], [1.0, 2.0], "ms", "logits", classes)
+        scores = policy.trace(np.stack([rows, rows], axis=1)).scores[:, 0]
+        allowed = np.array([proven(s, classes) for s in scores]) / 4
+        assert (np.abs((1 - scores) - lack) <= allowed).all()
+        assert (1 - scores < 1e-6).sum() > 100
+        assert doubtful(policy, 1.0) == pytest.approx([proven(0.5, classes)])
+
+
+def test_a_score_that_magnifies_rounding_is_seen_to():
+    policy = Policy(Steep(), [0.5], [1.0, 2.0], "ms", "logits", 3)
+    logits = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    golden = expect(policy, [{"logits": logits}] * 2, np.arange(50))
+    assert own_rounding(trace_policy(policy), golden)[0] > 1024
