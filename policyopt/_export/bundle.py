@@ -112,7 +112,8 @@ def write_bundle(
         }  # fmt: skip
         left = golden.left_out
         content = {
-            **_told(policy, dict.fromkeys(targets)), "rows": len(golden), "edges": len(edges),
+            **_told(policy), "rows": len(golden), "edges": len(edges),
+            "targets": {t: {"ulps": ULPS[t]} for t in targets},
             "left_out": {"rows": left.rows, "of": left.of, "ulps": list(left.ulps)},
             "machine": this_machine(), "files": files,
         }  # fmt: skip
@@ -121,13 +122,12 @@ def write_bundle(
         write_file(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
-def _told(policy: Policy, targets: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the manifest says of the policy and targets by name: all that can be only so."""
+def _told(policy: Policy) -> dict[str, Any]:
+    """Return what the manifest says of the policy."""
     return {
         "format": FORMAT, "version": VERSION, "score": policy.rule.name,
         "answer": policy.answer.name, "path": list(policy.path), "kind": policy.kind,
         "classes": policy.classes, "unit": policy.unit, "costs": policy.costs.tolist(),
-        "targets": {t: {"ulps": ULPS[t]} for t in targets},
     }  # fmt: skip
 
 
@@ -189,6 +189,8 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
     need("files", texts, "a checksum by name")
     known = isinstance(targets, dict) and targets and targets.keys() <= set(TARGETS)
     need("targets", known, f"of {', '.join(TARGETS)}")
+    for name, target in targets.items():
+        need("targets", _same(target, ulps := {"ulps": ULPS[name]}), f"{ulps} of {name}")
     need("rows", _count(manifest["rows"], 1), "1 or more")
     need("edges", _count(manifest["edges"]), "0 or more")
     counts = isinstance(left, dict) and left.keys() == {"rows", "of", "ulps"}
@@ -197,7 +199,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
     check_machine(manifest["machine"], f"machine of {MANIFEST}", _AGAIN)
     _check_files(folder, files)
     policy = load_policy(folder / POLICY)
-    for name, value in _told(policy, targets).items():
+    for name, value in _told(policy).items():
         need(name, _same(manifest[name], value), f"{value!r}, as in {POLICY}")
     ulps, wanted = left["ulps"], policy.exits - 1
     fits = isinstance(ulps, list) and len(ulps) in (0, wanted)
