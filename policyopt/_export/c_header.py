@@ -379,7 +379,6 @@ class _Body:
         return [*self.lines, f"return {_strip(leave)};"]
 
     def add(self, *lines: str) -> None:
-        """Write lines."""
         self.lines += lines
 
     def _block(self, head: str, body: Callable[[], None]) -> None:
