@@ -76,16 +76,6 @@ def c_source(
 
     `name`: prefix of all names in it. `sizes`: whether a compiler, where there is one, measures what the
     header takes, to be told in it, and tries the header.
-
-    Examples
-    --------
-    >>> from policyopt.runtime._policy import Policy
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> from policyopt._export.symbolic import trace_policy
-    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
-    >>> text = c_source(policy, trace_policy(policy), "demo")
-    >>> "#define DEMO_EXITS 2" in text, "static inline int demo_step(" in text
-    (True, True)
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) or name in _KEYWORDS:
         raise input_error(
@@ -133,13 +123,7 @@ def _strides(shape: Sequence[int]) -> list[int]:
 
 
 def _flat(index: Sequence[Index], shape: Sequence[int], offset: int = 0) -> str:
-    """Return the place of an element in memory.
-
-    Examples
-    --------
-    >>> _flat((1, "i", "j"), (2, 3, 4)), _flat(("i",), (5,), 10)
-    ('12 + 4 * i + j', '10 + i')
-    """
+    """Return the place of an element in memory."""
     terms = []
     for at, size, stride in zip(index, shape, _strides(shape), strict=True):
         if isinstance(at, int):

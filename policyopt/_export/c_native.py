@@ -99,13 +99,6 @@ def native(policy: Policy, folder: str | os.PathLike[str] | None = None) -> Nati
     ``XDG_CACHE_HOME`` or ``~/.cache``, and where it cannot be used, none is kept. Refused: rules that C
     cannot say or says otherwise, compilers that make no shared libraries, folders that others may write
     to; and without a compiler, by `NoCompiler`, what was not compiled before.
-
-    Examples
-    --------
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> native(Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "record", 2))
-    Traceback (most recent call last):
-    policyopt.runtime._errors.InputError: 'policy' must be one of logits alone. Got record. ...
     """
     if policy.kind != "logits" or policy.needs_features:
         what = "feature vectors" if policy.needs_features else policy.kind

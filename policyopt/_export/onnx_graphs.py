@@ -65,15 +65,6 @@ def onnx_models(policy: Policy, graphs: list[ExitGraph], probabilities: bool = T
     """Return the decision graphs of a policy as K ONNX models, checked.
 
     `probabilities`: whether they give out the answer's class probabilities too.
-
-    Examples
-    --------
-    >>> from policyopt._export.symbolic import trace_policy
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
-    >>> first, last = onnx_models(policy, trace_policy(policy))
-    >>> [put.name for put in first.graph.input], [put.name for put in first.graph.output][:3]
-    (['logits'], ['exit', 'prediction', 'score'])
     """
     try:
         import onnx

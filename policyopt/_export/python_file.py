@@ -44,15 +44,6 @@ def python_source(policy: Policy, graphs: list[ExitGraph] | None = None) -> str:
     """Return the text of a module with ``start``, ``step`` and ``decide``; its docstring says how to use them.
 
     `graphs`: from `trace_policy`, where they are there already.
-
-    Examples
-    --------
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> source = python_source(Policy(MaxProb(), [0.8], [1, 3], "ms", "logits", 2))
-    >>> names = {}
-    >>> exec(source, names)
-    >>> names["step"](0, [3.0, 0.0], names["start"]()).exit
-    True
     """
     graphs = trace_policy(policy) if graphs is None else graphs
     tables = _Tables()

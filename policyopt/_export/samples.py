@@ -254,16 +254,6 @@ def edges_of(policy: Policy, whole: Golden, close: Golden | None = None) -> Gold
     """Return samples on both sides of every threshold, made from those of `whole`; and those of `close` as they are.
 
     Perhaps none: thresholds at which nobody leaves, or everybody; scores that jump.
-
-    Examples
-    --------
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
-    >>> logits = np.array([[0.0, 0.0], [9.0, 0.0]], dtype=np.float32)
-    >>> edges = edges_of(policy, expect(policy, [{"logits": logits}] * 2, np.arange(2)))
-    >>> gap = edges.expected.score[:, 0] - 0.8
-    >>> bool((gap >= 0).any() and (gap < 0).any() and (abs(gap) < 3e-6).all())
-    True
     """
     found = [] if close is None else [(close.inputs, close.sample)]
     limits, arm = limits_of(policy, whole.sample), arms(policy, whole.sample)

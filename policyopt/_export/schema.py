@@ -84,14 +84,7 @@ def _file(of: Any, known: Mapping[str, Schema], before: str = "") -> Schema:
 
 
 def rule_schema(rule: type, inner: str = "params") -> Schema:
-    """Return the schema of a rule by name: its parameters are the fields that its class declares.
-
-    Examples
-    --------
-    >>> from policyopt.runtime._scores import Entropy
-    >>> rule_schema(Entropy)["properties"]["params"]["properties"]
-    {'classes': {'type': 'integer'}}
-    """
+    """Return the schema of a rule by name: its parameters are the fields that its class declares."""
     given: tuple[Field[Any], ...] = fields(rule)
     found = {field.name: _field_schema(field) for field in given}
     optional = tuple(f.name for f in given if f.default is not MISSING)

@@ -257,15 +257,7 @@ _FUNCTIONS: dict[Any, Callable[..., _Symbol]] = {
 
 
 def trace_policy(policy: Any) -> list[ExitGraph]:
-    """Return the decision graphs of a policy, or of a fit that holds one: one per exit on its path.
-
-    Examples
-    --------
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
-    >>> sorted(trace_policy(policy)[0].outputs)
-    ['confidence', 'exit', 'prediction', 'probabilities', 'score']
-    """
+    """Return the decision graphs of a policy, or of a fit that holds one: one per exit on its path."""
     policy = policy_of(policy, single=True)
     try:
         return _Tracing(policy).graphs()
