@@ -45,7 +45,6 @@ from policyopt.runtime._scores import Entropy, Margin, MaxProb
 
 WARNED = ["-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wshadow", "-Wdouble-promotion", "-O2"]
 WARNED += ["-Wno-missing-braces", "-Wno-missing-field-initializers"]
-PRINTS = '#include <stdio.h>\n#include "p.h"\nint main(void) {{ printf({}); return 0; }}'
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +101,8 @@ def test_probabilities_that_are_none_are_refused(tmp_path):
 
 
 def test_misuse_has_codes_of_its_own(tmp_path):
-    policy = logits_policy(kept=(1, 4), model_exits=5)
-    written(tmp_path, policy)
+    unit = 'm"s\\ */ µ@ ??/ %s'  # stays text
+    written(tmp_path, replace(logits_policy(kept=(1, 4), model_exits=5), unit=unit))
     text = """
         #include <stdio.h>
         #include "p.h"
@@ -124,7 +123,7 @@ def test_misuse_has_codes_of_its_own(tmp_path):
             return 0;
         }"""
     said = printed(tmp_path, text, "-std=c99", "-Wall", "-Wextra", "-Werror")
-    assert said == "-1 -2 -2 -2 0 -1 1 -1 1 2 5 3 ms"
+    assert said == f"-1 -2 -2 -2 0 -1 1 -1 1 2 5 3 {unit}"
 
 
 @pytest.mark.parametrize(
@@ -243,7 +242,10 @@ def test_sizes_are_told_and_true(tmp_path, monkeypatch):
     code, stack = re.fullmatch(r"code (\d+) \(.* -Os, .*\), stack of a step (\d+)", sizes).groups()
     assert 500 < int(code) < 50_000 and 100 < int(stack) < 10_000 and sizes in source
     (tmp_path / "p.h").write_text(source)
-    size = printed(tmp_path, PRINTS.format('"%d", (int)sizeof(p_state)'))
+    text = (
+        '#include <stdio.h>\n#include "p.h"\nint main(void) { printf("%d", (int)sizeof(p_state)); }'
+    )
+    size = printed(tmp_path, text)
     tables = sum(int(n) * (8 if kind == "double" else 4)
                  for kind, n in re.findall(r"^static const (\w+) \w+\[(\d+)\]", source, re.M))  # fmt: skip
     assert f"state {size}, " in source and f"Bytes: tables {tables}, " in source
@@ -271,12 +273,6 @@ def test_what_cannot_be_is_refused(tmp_path):
         (tmp_path / "other.h").write_text(text)
         with pytest.raises(InputError, match=words):
             run_c(tmp_path, golden)
-
-
-def test_text_of_a_unit_stays_text(tmp_path):
-    policy = replace(logits_policy(), unit='m"s\\ */ µ@ ??/ %s')
-    written(tmp_path, policy)
-    assert printed(tmp_path, PRINTS.format('"%s", P_UNIT')) == policy.unit
 
 
 # Every dialect, level of optimisation and processor, by gcc and clang.
