@@ -286,7 +286,17 @@ class _Body:
         self.places: dict[int, Place] = {}  # of arrays
         self.home: dict[int, Place] = {}  # where an array is to be written, known beforehand
         self.count = 0
-        self._plan()
+        # What is computed, in order, and what of it is read by whom.
+        said = [node for name, node in graph.outputs.items() if name != "probabilities"]
+        wanted = [*graph.outputs.values(), *graph.left]
+        self.main = ordered([*said, *graph.left])
+        self.nodes = ordered([*said, *graph.left, *wanted])  # then those of probabilities alone
+        self.users: dict[int, list[tuple[Node, Node]]] = {}
+        pairs = [(node, arg) for node in self.nodes for arg in node.args]
+        for user, arg in [*pairs, *((node, node) for node in wanted)]:
+            self.users.setdefault(id(arg), []).append((user, arg))
+        self.in_memory = {id(n) for user in self.nodes for n in _read_by_address(user)}
+        self.in_memory |= {id(_base(n)) for n in graph.left if n.size > 1}
         for name, node in graph.inputs.items():
             if name in ("logits", "probabilities", "features"):
                 self.places[id(node)] = (name, 0)
@@ -302,20 +312,6 @@ class _Body:
                     if part.size > 1 and _base(part).op != "concat":
                         self.home.setdefault(id(_base(part)), (home[0], there))
                     there += part.size
-
-    def _plan(self) -> None:
-        """Tell what is computed in which order, and what of it is stored."""
-        graph = self.graph
-        said = [node for name, node in graph.outputs.items() if name != "probabilities"]
-        wanted = [*graph.outputs.values(), *graph.left]
-        self.main = ordered([*said, *graph.left])
-        self.nodes = ordered([*said, *graph.left, *wanted])  # then those of probabilities alone
-        self.users: dict[int, list[tuple[Node, Node]]] = {}
-        pairs = [(node, arg) for node in self.nodes for arg in node.args]
-        for user, arg in [*pairs, *((node, node) for node in wanted)]:
-            self.users.setdefault(id(arg), []).append((user, arg))
-        self.in_memory = {id(n) for user in self.nodes for n in _read_by_address(user)}
-        self.in_memory |= {id(_base(n)) for n in graph.left if n.size > 1}
 
     def _readers(self, node: Node) -> list[tuple[Node, Node]]:
         """Return who reads a node, and as which operand: views are looked through.

@@ -195,13 +195,11 @@ def _of_exit(policy: Policy, graph: ExitGraph, block: Any, rows: Any) -> Inputs:
     given: Inputs = {}
     for name in sorted(names):
         if policy.kind != "record":
-            column = block["outputs"][:, k][rows]
+            column, kind = block["outputs"][:, k], np.float32
         else:
             column = block["top_prob"][:, k, 1] if name == "second" else block[name][:, k]
-            column = column[rows]
-        kind = np.float64 if policy.kind == "record" else np.float32
-        kind = np.int32 if name == "prediction" else kind
-        given[name] = np.ascontiguousarray(column, dtype=kind)
+            kind = np.int32 if name == "prediction" else np.float64
+        given[name] = np.ascontiguousarray(column[rows], dtype=kind)
     if policy.needs_features:
         given["features"] = np.ascontiguousarray(block[f"features:{k}"][rows], np.float32)
     return given

@@ -156,8 +156,8 @@ def _recorded(runtime: str, ran: Ran, export: Export) -> Verdict:
     limits = limits_of(export.policy, golden.sample)
     # What needs no arithmetic: the thresholds are those that the recorded scores were compared with.
     leave = _by_score(wanted.score, limits)
-    _refuse(runtime, "exit by the recorded score and the policy's threshold", wanted.leave != leave,
-            wanted.leave, leave)  # fmt: skip
+    what = "exit by the recorded score and the policy's threshold"
+    _refuse(runtime, what, wanted.leave, leave)
     own = own_rounding(trace_policy(export.policy), golden)
     ulps = np.minimum(np.maximum(ULPS["c"], TIMES * own), BAND / UNIT)
     near = np.zeros_like(leave)
@@ -184,16 +184,15 @@ def _compared(
     reached = np.arange(wanted.score.shape[1]) <= wanted.exit[:, None]
     differs = ran.leave != wanted.leave
     may = np.broadcast_to(may, differs.shape)
-    _refuse(runtime, "exit", differs & ~may, ran.leave, wanted.leave)
-    wrong = ran.prediction != wanted.prediction
-    _refuse(runtime, "answer", wrong, ran.prediction, wanted.prediction)
+    _refuse(runtime, "exit", ran.leave, wanted.leave, differs & ~may)
+    _refuse(runtime, "answer", ran.prediction, wanted.prediction)
     error = scaled_error(ran.score, wanted.score)
-    _refuse(runtime, "score", ~(error <= ulps), ran.score, wanted.score)
+    _refuse(runtime, "score", ran.score, wanted.score, ~(error <= ulps))
     unsure = scaled_error(ran.confidence, wanted.confidence)
-    _refuse(runtime, "confidence", ~(unsure <= ulps) & reached, ran.confidence, wanted.confidence)
+    wrong = ~(unsure <= ulps) & reached
+    _refuse(runtime, "confidence", ran.confidence, wanted.confidence, wrong)
     leave = _by_score(ran.score, limits_of(export.policy, golden.sample))
-    _refuse(runtime, "exit by its own score and the policy's threshold", ran.leave != leave,
-            ran.leave, leave)  # fmt: skip
+    _refuse(runtime, "exit by its own score and the policy's threshold", ran.leave, leave)
     within = _within(export, ran.score, np.ones_like(reached) if all_exits else reached)
     turned = int(differs.any(axis=1).sum())
     return Verdict(runtime, "", len(golden), float(error.max(initial=0.0)), within, turned)
@@ -211,7 +210,7 @@ def _told(runtime: str, found: Taken | str, export: Export) -> Verdict:
     ):
         if len(here) != len(there):
             raise CheckError(f"{runtime}: {len(here)} of {len(there)} golden rows came. {_LAST}")
-        _refuse(runtime, what, here != there, here, there)
+        _refuse(runtime, what, here, there)
     reached = np.arange(len(path)) <= wanted.exit[:, None]
     return Verdict(runtime, "", len(golden), None, _within(export, wanted.score, reached))
 
@@ -232,8 +231,9 @@ def _within(export: Export, score: Any, seen: Bools) -> float | None:
     return worst
 
 
-def _refuse(runtime: str, what: str, wrong: Any, here: Any, there: Any) -> None:
+def _refuse(runtime: str, what: str, here: Any, there: Any, wrong: Any = None) -> None:
     """Raise at the first difference, by row or by row and exit."""
+    wrong = here != there if wrong is None else wrong
     if wrong.any():
         at = tuple(np.argwhere(wrong)[0].tolist())
         place = " at position ".join(map(str, at))
