@@ -24,8 +24,8 @@ import pytest
 import policyopt as po
 from policyopt._cache.manifest import signed
 from policyopt._export import folder
+from policyopt._export.bundle import read_manifest as read_export
 from policyopt._export.bundle import write_bundle
-from policyopt._export.manifest import read_manifest as read_export
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
 from policyopt.runtime._bandits import make_bandit

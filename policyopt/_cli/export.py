@@ -12,12 +12,12 @@ import numpy as np
 
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
-from policyopt._export.bundle import write_bundle
+from policyopt._export.bundle import TARGETS, read_export, write_bundle
 from policyopt._export.golden import BYTES, Golden, given_output, row_bytes, rows_of
-from policyopt._export.manifest import TARGETS, ULPS
+from policyopt._export.rounding import ULPS
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
-from policyopt._export.verify import Runner, Taken, read_export
+from policyopt._export.verify import Runner, Taken
 from policyopt._export.verify import verify as verdicts
 from policyopt.runtime._errors import CheckError, input_error
 from policyopt.runtime._experts import load_any

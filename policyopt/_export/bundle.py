@@ -1,9 +1,31 @@
-"""A folder with a policy in every form asked for, its golden vectors, and a manifest with checksums."""
+"""The folder of an export: a policy in every form asked for, golden vectors, and a manifest; written and read.
+
+Version 1 of the manifest holds exactly these fields::
+
+    format, version   "policyopt-export", 1
+    score, answer, path, kind, classes, unit, costs   as policy.json has them
+    rows, edges       samples in golden.npz and in edges.npz
+    left_out          {"rows": n, "of": candidates, "ulps": [...]}: candidates for golden.npz that were
+                      left out, being so near to a threshold (K-1 numbers; 2**-23 of the larger of score,
+                      threshold and 1) that rounding may decide; edges.npz has some of them
+    targets           {"c": {"ulps": 64}, ...}
+    machine           {"numpy": ..., "features": [...], ...}: whose arithmetic gave the scores recorded
+    files             {"policy.json": SHA-256, ...}: every file but the manifest
+    sha256            of all the above in canonical form
+
+The checksums tell damage and careless edits. They are no signature: who forges a folder can sign it anew.
+So whatever follows from policy.json is compared with it besides.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +33,50 @@ from policyopt.runtime._checks import check_names
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import policy_of, save_policy
 from policyopt.runtime._files import write_file
+from policyopt.runtime._policy import Policy, load_policy
+from policyopt.runtime._strict_json import digest_of, parse, read_plain
 
 from .c_header import c_source
 from .folder import new_folder
-from .golden import Golden, row_bytes, write_golden
+from .golden import Golden, LeftOut, joined, read_golden, row_bytes, write_golden
 from .graph import ExitGraph
-from .manifest import EDGES, GOLDEN, MANIFEST, POLICY, TARGETS, checksum, manifest_of, read_manifest
-from .onnx_folder import write_onnx
+from .onnx_graphs import write_onnx
 from .python_file import python_source
+from .rounding import ULPS, check_machine, this_machine
 from .samples import edges_of
 from .symbolic import trace_policy
+
+FORMAT, VERSION = "policyopt-export", 1
+MANIFEST, POLICY, GOLDEN, EDGES = "manifest.json", "policy.json", "golden.npz", "edges.npz"
+TARGETS = ("python", "onnx", "c")
+FIELDS = (
+    "format", "version", "score", "answer", "path", "kind", "classes", "unit", "costs", "rows",
+    "edges", "left_out", "targets", "machine", "files", "sha256",
+)  # fmt: skip
+#: Names of C headers, and the one of an export that names none.
+_HEADER, _USUAL = re.compile(r"[a-z][a-z0-9_]{0,40}\.h"), "policyopt_policy.h"
+_COMPILED = re.compile(r"__pycache__/policy\.[\w-]+(\.opt-\d)?\.pyc")
+_MOST = 1 << 20
+_MOST_FILE = 256 << 20
+_AGAIN = "Export anew, to another folder."
+
+
+@dataclass(frozen=True, eq=False)
+class Export:
+    """A folder that was read and checked."""
+
+    folder: Path
+    policy: Policy
+    targets: tuple[str, ...]
+    golden: Golden  # rows of golden.npz, then those of edges.npz
+    edges: int  # how many of them are the latter
+    left_out: LeftOut
+    machine: Mapping[str, Any]  # that the scores were recorded on
+
+    @property
+    def same_machine(self) -> bool:
+        """Whether this machine has the same arithmetic: then equality is asked."""
+        return self.machine == this_machine()
 
 
 def write_bundle(
@@ -34,8 +90,7 @@ def write_bundle(
     header, and prefix of all names in it.
     """
     policy, targets = policy_of(policy, single=True), check_names("targets", targets, "E.g. c.")
-    unknown = [t for t in targets if t not in TARGETS]
-    if unknown:
+    if unknown := [t for t in targets if t not in TARGETS]:
         raise input_error("--to", f"of {', '.join(TARGETS)}", ", ".join(unknown), "E.g. --to c.")
     row_bytes(policy, graphs or ())  # before anything of that size is made
     graphs = trace_policy(policy) if graphs is None else graphs
@@ -54,8 +109,25 @@ def write_bundle(
             path.relative_to(folder).as_posix(): checksum(path)
             for path in sorted(folder.rglob("[!.]*")) if path.is_file()
         }  # fmt: skip
-        manifest = manifest_of(policy, golden, len(edges), list(dict.fromkeys(targets)), files)
+        left = golden.left_out
+        content = {
+            **_told(policy), "rows": len(golden), "edges": len(edges),
+            "targets": {t: {"ulps": ULPS[t]} for t in targets},
+            "left_out": {"rows": left.rows, "of": left.of, "ulps": list(left.ulps)},
+            "machine": this_machine(), "files": files,
+        }  # fmt: skip
+        manifest = {name: content[name] for name in FIELDS[:-1]}
+        manifest["sha256"] = digest_of(manifest)
         write_file(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+
+
+def _told(policy: Policy) -> dict[str, Any]:
+    """Return what the manifest says of the policy."""
+    return {
+        "format": FORMAT, "version": VERSION, "score": policy.rule.name,
+        "answer": policy.answer.name, "path": list(policy.path), "kind": policy.kind,
+        "classes": policy.classes, "unit": policy.unit, "costs": policy.costs.tolist(),
+    }  # fmt: skip
 
 
 def _check_old(out: Path) -> None:
@@ -69,3 +141,127 @@ def _check_old(out: Path) -> None:
             "--out", "a new folder, or an earlier export as it was written", f"{out} ({error})",
             "Name another folder, or take away what is there.",
         ) from error  # fmt: skip
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_export(folder: Path) -> Export:
+    """Read an export and check it, all but run it; refuse one that was changed since it was written."""
+    manifest, policy = read_manifest(folder)
+    golden = read_golden(folder / GOLDEN, policy, manifest["rows"])
+    edges = read_golden(folder / EDGES, policy, manifest["edges"])
+    left, targets = manifest["left_out"], manifest["targets"]
+    out = LeftOut(left["rows"], left["of"], tuple(left["ulps"]))
+    ordered = tuple(target for target in TARGETS if target in targets)
+    whole = joined(golden, edges)
+    return Export(folder, policy, ordered, whole, len(edges), out, manifest["machine"])
+
+
+def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
+    """Return the manifest and the policy of an export: whole, as it was written, nothing besides."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise input_error(
+            "DIR", "a folder that `policyopt export` wrote", str(folder), "It has manifest.json."
+        )
+    manifest = parse(read_plain(path, MANIFEST, _MOST), MANIFEST, _MOST, _AGAIN)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise input_error(MANIFEST, f"of format '{FORMAT}'", "another file", _AGAIN)
+    if not _same(version := manifest.get("version"), VERSION):
+        raise input_error(f"version of {MANIFEST}", str(VERSION), version, "Update policyopt.")
+    if manifest.keys() != set(FIELDS):
+        raise input_error(f"fields of {MANIFEST}", ", ".join(FIELDS), sorted(manifest), _AGAIN)
+    told = {name: value for name, value in manifest.items() if name != "sha256"}
+    if manifest["sha256"] != digest_of(told):
+        raise input_error(MANIFEST, "as it was written", "a sha256 that differs", _AGAIN)
+
+    def need(name: str, fits: Any, allowed: str) -> None:
+        if not fits:
+            raise input_error(f"{name} of {MANIFEST}", allowed, manifest[name], _AGAIN)
+
+    files, targets, left = manifest["files"], manifest["targets"], manifest["left_out"]
+    texts = isinstance(files, dict) and all(isinstance(d, str) for d in files.values())
+    need("files", texts, "a checksum by name")
+    known = isinstance(targets, dict) and targets and targets.keys() <= set(TARGETS)
+    need("targets", known, f"of {', '.join(TARGETS)}")
+    for name, target in targets.items():
+        need("targets", _same(target, ulps := {"ulps": ULPS[name]}), f"{ulps} of {name}")
+    need("rows", _count(manifest["rows"], 1), "1 or more")
+    need("edges", _count(manifest["edges"]), "0 or more")
+    counts = isinstance(left, dict) and left.keys() == {"rows", "of", "ulps"}
+    counts = counts and _count(left["rows"]) and _count(left["of"]) and left["rows"] <= left["of"]
+    need("left_out", counts, "rows of so many, and ulps")
+    check_machine(manifest["machine"], f"machine of {MANIFEST}", _AGAIN)
+    _check_files(folder, files)
+    policy = load_policy(folder / POLICY)
+    for name, value in _told(policy).items():
+        need(name, _same(manifest[name], value), f"{value!r}, as in {POLICY}")
+    ulps, wanted = left["ulps"], policy.exits - 1
+    fits = isinstance(ulps, list) and len(ulps) in (0, wanted)
+    fits = fits and all(type(u) in (int, float) and 0 <= u <= 64 for u in ulps)
+    need("left_out", fits, f"{wanted} ulps, 0 to 64")
+    headers = [name for name in files if _HEADER.fullmatch(name)]
+    of = {
+        "python": ["policy.py"], "c": headers if len(headers) == 1 else [_USUAL],
+        "onnx": [f"onnx/{MANIFEST}", *(f"onnx/exit_{k}.onnx" for k in policy.path)],
+    }  # fmt: skip
+    names = {POLICY, GOLDEN, EDGES, *(name for target in targets for name in of[target])}
+    if differ := ", ".join(sorted(files.keys() ^ names)):
+        allowed = "those of its targets"
+        raise input_error(f"files of {MANIFEST}", allowed, f"other: {differ}", _AGAIN)
+    return manifest, policy
+
+
+def _check_files(folder: Path, files: dict[str, str]) -> None:
+    """Refuse files that are not those listed, byte for byte, and what is no file or folder."""
+    found = set(_walk(folder)) - {MANIFEST}
+    if lacking := sorted(files.keys() - found):
+        raise InputError(f"'{lacking[0]}' is missing. {_AGAIN}")
+    if more := sorted(found - files.keys()):
+        step = "Take it away."
+        raise input_error("DIR", f"of files that {MANIFEST} lists", f"'{more[0]}' besides", step)
+    for name, digest in files.items():
+        path = folder / name
+        if path.stat().st_size > _MOST_FILE or checksum(path) != digest:
+            raise InputError(f"'{name}' was changed after it was written. {_AGAIN}")
+
+
+def _walk(folder: Path, before: str = "") -> list[str]:
+    """Return the plain files inside a folder, by name; what Python compiled of policy.py is passed over."""
+    found: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name, mode = before + entry.name, entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                if name == "__pycache__":
+                    inside = _walk(Path(entry.path), f"{name}/")
+                    found += [one for one in inside if not _COMPILED.fullmatch(one)]
+                    continue
+                # No export is deeper: a folder there is told as what it is, one too many.
+                found += [name] if before else _walk(Path(entry.path), f"{name}/")
+            elif stat.S_ISREG(mode):
+                found.append(name)
+            else:
+                raise input_error(
+                    "DIR", "of plain files", f"{name} (a link, pipe or device)", _AGAIN
+                )
+    return found
+
+
+def _same(given: Any, wanted: Any) -> bool:
+    """Whether parsed JSON is the same; true is no number, 1 is 1.0."""
+    if isinstance(wanted, list):
+        same = isinstance(given, list) and len(given) == len(wanted)
+        return same and all(map(_same, given, wanted))
+    if isinstance(wanted, dict):
+        same = isinstance(given, dict) and given.keys() == wanted.keys()
+        return same and all(_same(given[name], value) for name, value in wanted.items())
+    return isinstance(given, bool) == isinstance(wanted, bool) and given == wanted
+
+
+def _count(value: Any, least: int = 0) -> bool:
+    return type(value) is int and value >= least

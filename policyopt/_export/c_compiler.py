@@ -8,34 +8,25 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._files import refusing, write_file
 
+from .c_functions import TYPES
 from .golden import Golden, Ran
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-Wpedantic", "-Wconversion", "-Wshadow",
           "-Wdouble-promotion")  # fmt: skip
+UNMEASURED = "code not measured"
 _SECONDS = 300
-_WIDTH = {"double": 8, "float": 4, "int32_t": 4, "int64_t": 8, "unsigned char": 1}
 
 
 class NoCompiler(InputError):
     """There is no C compiler here: this runtime cannot be tried."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What a header takes, in bytes: its code, and the deepest stack of a step where it is known."""
-
-    code: int
-    stack: int | None
-    how: str
 
 
 def compiler() -> list[str]:
@@ -49,26 +40,37 @@ def compiler() -> list[str]:
     )
 
 
-def ran(command: list[str], folder: Path) -> str:
+def ran(
+    command: list[str], folder: Path, argument: str = "header",
+    allowed: str = "one that compiles and runs", step: str = "Export again.",
+) -> str:  # fmt: skip
     """Return what a command says; refuse what it was given where it fails."""
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=_SECONDS, check=False
     )
     if done.returncode:
-        said = done.stderr.strip()[:2000]
-        raise input_error("header", "one that compiles and runs", said, "Export again.")
+        raise input_error(argument, allowed, done.stderr.strip()[:2000], step)
     return done.stdout
 
 
-def measured(source: str, name: str) -> Sizes | None:
-    """Return what a header of some prefix takes when it is compiled small; None where there is no compiler."""
+def _read(source: str, place: str) -> tuple[str, str, list[str]]:
+    """Return the prefix of a header's names, the parameters of its step, and their names."""
+    named = re.match(r"/\* ([a-z][a-z0-9_]*): early-exit policy", source)
+    call = named and re.search(rf"static inline int {named[1]}_step\((.*)\) {{", source)
+    if named is None or call is None:
+        raise input_error("header", "one that policyopt wrote", place, "Export again.")
+    return named[1], call[1], re.findall(r"(\w+)(?:,|$)", call[1])
+
+
+def measured(source: str) -> str:
+    """Say what a header takes in bytes when it is compiled small, if a compiler is here: its code, and its stack."""
+    name, given, names = _read(source, "none")
     try:
         command = compiler()
     except NoCompiler:
-        return None
-    given = _parameters(source, name)
-    names = ", ".join(re.findall(r"(\w+)(?:,|$)", given))
-    wrapper = f'#include "{name}.h"\nint step({given});\nint step({given}) {{ return {name}_step({names}); }}\n'
+        return UNMEASURED
+    body = f"{{ return {name}_step({', '.join(names)}); }}"
+    wrapper = f'#include "{name}.h"\nint step({given});\nint step({given}) {body}\n'
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_file(folder / f"{name}.h", source)
@@ -79,36 +81,24 @@ def measured(source: str, name: str) -> Sizes | None:
         except InputError:  # a compiler without that option
             ran(small, folder)
         if shutil.which("size") is None:
-            return None
+            return UNMEASURED
         text = int(ran(["size", "one.o"], folder).splitlines()[1].split()[0])
-        stack = _deepest(folder / "one.su")
-    tables = sum(
-        int(size) * _WIDTH[kind]
-        for kind, size in re.findall(r"^static const (\w+(?: \w+)?) \w+\[(\d+)\]", source, re.M)
-    )
+        usage = folder / "one.su"
+        lines = usage.read_text().splitlines() if usage.is_file() else []
+    widths = {kind: np.dtype(dtype).itemsize for dtype, kind in TYPES.items()}
+    found = re.findall(r"^static const (\w+) \w+\[(\d+)\]", source, re.M)
+    tables = sum(int(size) * widths[kind] for kind, size in found)
     machine = ran([*command, "-dumpmachine"], Path.cwd()).strip()
     how = re.sub(r"[^\w .,+-]", "?", f"{Path(command[0]).name} -Os, {machine}", flags=re.ASCII)
-    return Sizes(max(text - tables, 0), stack, how)
-
-
-def _deepest(usage: Path) -> int | None:
-    """Return the sum of the step, the largest of its exits, and the largest function that an exit calls."""
-    if not usage.is_file():
-        return None
-    deepest = {"step": 0, "exit": 0, "rest": 0}
-    for line in usage.read_text().splitlines():
+    # The step's, that of the largest of its exits, and of the largest function that an exit calls.
+    deepest: dict[str, int] = {}
+    for line in lines:
         place, size, *_ = line.split("\t")
-        name = place.rsplit(":", 1)[1]
-        kind = "step" if name == "step" else "exit" if re.search(r"_at\d+", name) else "rest"
-        deepest[kind] = max(deepest[kind], int(size))
-    return sum(deepest.values())
-
-
-def _parameters(source: str, name: str) -> str:
-    call = re.search(rf"static inline int {name}_step\((.*)\) {{", source)
-    if call is None:
-        raise input_error("header", f"with a function {name}_step", "none", "Export again.")
-    return call[1]
+        called = place.rsplit(":", 1)[1]
+        kind = "step" if called == "step" else "exit" if re.search(r"_at\d+", called) else "rest"
+        deepest[kind] = max(deepest.get(kind, 0), int(size))
+    stack = f", stack of a step {sum(deepest.values())}" if lines else ""
+    return f"code {max(text - tables, 0)} ({how}){stack}"
 
 
 def run_c(folder: str | os.PathLike[str], golden: Golden) -> Ran:
@@ -119,34 +109,20 @@ def run_c(folder: str | os.PathLike[str], golden: Golden) -> Ran:
         got = f"{len(headers)} in {folder}"
         raise input_error("folder", "with one C header", got, "Export again.")
     source = headers[0].read_text(encoding="utf-8")
-    found = re.match(r"/\* ([a-z][a-z0-9_]*): early-exit policy", source)
-    if found is None:
-        raise input_error("header", "one that policyopt wrote", str(headers[0]), "Export again.")
-    names = re.findall(r"(\w+)(?:,|$)", _parameters(source, found[1]))[2:-1]
-    n, exits = len(golden), len(golden.inputs)
-    arrays: dict[str, Any] = {"sample": golden.sample.astype("<i8")} | {
-        f"{name}{at}": given[name]
-        for at, given in enumerate(golden.inputs)
-        for name in names
-        if name in given
-    }
-    row = np.dtype([(name, a.dtype.newbyteorder("<"), a.shape[1:]) for name, a in arrays.items()])
-    out = np.dtype(
-        [("score", "<f8"), ("confidence", "<f8"), ("prediction", "<i4"), ("leave", "<i4")]
-    )
+    name, _, names = _read(source, str(headers[0]))
+    names, n, exits = names[2:-1], len(golden), len(golden.inputs)
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         write_file(place / headers[0].name, source)
-        write_file(place / "run.c", _harness(headers[0].name, found[1], names, golden))
+        write_file(place / "run.c", program(headers[0].name, name, names, golden))
         with refusing(place / "in.bin"), (place / "in.bin").open("wb") as file:
-            for at in range(n):  # one at a time: side by side they are the golden vectors again
-                record = np.zeros(1, dtype=row)
-                for name, array in arrays.items():
-                    record[name] = array[at]
-                file.write(record.tobytes())
+            for row, sample in enumerate(golden.sample.astype(np.int64)):
+                file.write(sample.tobytes())
+                for given in golden.inputs:
+                    file.writelines(given[what][row].tobytes() for what in names if what in given)
         ran([*command, *STRICT, "-O2", "run.c", "-o", "run", "-lm"], place)
         ran([str(place / "run")], place)
-        said = np.fromfile(place / "out.bin", dtype=out)
+        said = np.fromfile(place / "out.bin", dtype=SAID)
     if len(said) != n * exits:
         got = f"{len(said)} decisions"
         raise input_error("header", f"for {exits} exits and {n} samples", got, "")
@@ -154,36 +130,43 @@ def run_c(folder: str | os.PathLike[str], golden: Golden) -> Ran:
     if (said["leave"] < 0).any():
         got = "row {} refused at exit {}".format(*np.argwhere(said["leave"] < 0)[0])
         raise input_error("golden inputs", "fit for the policy", got, "")
-    score, confidence, prediction = (
-        said[name].copy() for name in ("score", "confidence", "prediction")
-    )
-    return Ran(score, confidence, prediction, said["leave"] == 1)
+    return Ran(said["score"], said["confidence"], said["prediction"], said["leave"] == 1)
 
 
-def _harness(header: str, name: str, names: list[str], golden: Golden) -> str:
-    """Return a C program that takes every sample through all exits: ``in.bin`` to ``out.bin``."""
-    reads, calls = [], []
+def program(header: str, name: str, names: Sequence[str], golden: Golden) -> str:
+    """Return a C program that takes every sample through all exits: ``in.bin`` to ``out.bin``.
+
+    The former holds of each sample its number, and exit by exit what `names` of the inputs are there.
+    """
+    exits: list[str] = []
     for at, given in enumerate(golden.inputs):
-        args = [f"{what}{at}" if what in given else "0" for what in names]
+        args = [f"{'*' * (given[n].ndim == 1)}{n}{at}" if n in given else "0" for n in names]
         for what in (what for what in names if what in given):
             wide = given[what].ndim > 1
             kind = "float" if wide else "int32_t" if what == "prediction" else "double"
-            size, address = (f"[{given[what].shape[1]}]", "") if wide else ("", "&")
-            reads.append(f"    static {kind} {what}{at}{size};")
-            read = f"fread({address}{what}{at}, sizeof {what}{at}, 1, in)"
-            calls.append(f"        if ({read} != 1) return 3;")
-        calls += [
+            exits.append(f"        TAKE({kind}, {what}{at}, {given[what].shape[1] if wide else 1})")
+        exits += [
             f"        leave = {name}_step(&state, {name}_path({at}), {', '.join(args)}, &decision);",
             "        put(out, &decision, leave);",
         ]
-    return _HARNESS.format(
-        header=header, name=name, reads="\n".join(reads), calls="\n".join(calls)
-    )  # fmt: skip
+    return _PROGRAM.format(header=header, name=name, exits="\n".join(exits))
 
 
-_HARNESS = """\
+#: What the program says at each exit.
+SAID = np.dtype(
+    [
+        ("score", np.float64),
+        ("confidence", np.float64),
+        ("prediction", np.int32),
+        ("leave", np.int32),
+    ]
+)
+_PROGRAM = """\
 #include <stdio.h>
 #include "{header}"
+#define TAKE(kind, name, size) \\
+    static kind name[size]; \\
+    if (fread(name, sizeof name, 1, in) != 1) return 3;
 static void put(FILE *out, const {name}_decision *decision, int leave) {{
     const int32_t said = leave;
     fwrite(&decision->score, 8, 1, out);
@@ -194,14 +177,13 @@ static void put(FILE *out, const {name}_decision *decision, int leave) {{
 int main(void) {{
     static {name}_state state;
     static {name}_decision decision;
-{reads}
     int64_t sample;
     int32_t leave;
     FILE *in = fopen("in.bin", "rb"), *out = fopen("out.bin", "wb");
     if (in == NULL || out == NULL) return 2;
     while (fread(&sample, sizeof sample, 1, in) == 1) {{
         {name}_start(&state, sample);
-{calls}
+{exits}
     }}
     fclose(in);
     return fclose(out) ? 4 : 0;

@@ -4,32 +4,61 @@ Sums go in numpy's order (eight partial sums side by side, halves from 129 numbe
 have the runtime's bits: Higham, "The accuracy of floating point summation", 1993, section 3, on
 pairwise sums; blocks and unrolling as documented in numpy's ``loops_utils.h``.
 
-``@`` stands for the header's prefix, TYPE for the type at the end of a function's name.
+``@`` stands for the header's prefix, KIND for the dtype at the end of a function's name, TYPE for that in C.
 """
 
 from __future__ import annotations
 
-#: numpy's pairwise sum of TERM; eight names, for which compilers find registers, where an array is slow.
+#: A dtype's C type.
+TYPES = {
+    "bool": "int32_t", "int32": "int32_t", "int64": "int64_t", "float32": "float", "float64": "double",
+}  # fmt: skip
+#: numpy's pairwise sum of terms; eight names, for which compilers find registers, where an array is slow.
 _SUM = """\
-static inline SUM @_NAME(GIVEN, int n) {
-    SUM a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0, sum;
+static inline {total} @_{which}({given}, int n) {{
+    {total} a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0, sum;
     int i = 0;
-    if (n > 128) {
+    if (n > 128) {{
         const int half = n / 2 - n / 2 % 8;
-        return @_NAME(FIRST, half) + @_NAME(SECOND, n - half);
-    }
-    for (; i + 8 <= n; i += 8) {
-EIGHT
-    }
+        return @_{which}({first}, half) + @_{which}({second}, n - half);
+    }}
+    for (; i + 8 <= n; i += 8) {{
+{eight}
+    }}
     sum = ((a + b) + (c + d)) + ((e + f) + (g + h));
-    for (; i < n; ++i) sum += TERM;
+    for (; i < n; ++i) sum += {one};
     return sum;
+}}
+"""
+#: Of each such sum its type, parameters, term at a place @, and the arguments of either half.
+_SUMS = {
+    "pairwise": ("TYPE", "const TYPE *x", "x[@]", "x", "x + half"),
+    "dot": ("double", "const TYPE *x, const double *w", "(double)x[@] * w[@]", "x, w",
+            "x + half, w + half"),
+    # Over the classes but the largest, relative to it.
+    "rest": ("float", "const float *x, int best, float peak", "@ == best ? 0.0f : expf(x[@] - peak)",
+             "x, best, peak", "x + half, best - half, peak"),
+}  # fmt: skip
+#: As numpy: NaN wins, the first of them.
+_EXTREME = """\
+static inline TYPE @_NAME_KIND(const TYPE *p, int n, int stride) {
+    TYPE most = p[0];
+    int i;
+    for (i = 1; i < n; ++i) {
+        const TYPE x = p[i * stride];
+        most = most SIGN= x || most != most ? most : x;
+    }
+    return most;
 }
 """
-_TYPES = ("float", "double", "int32_t", "int64_t")
+_LARGER = """\
+static inline TYPE @_NAME_KIND(TYPE x, TYPE y) {
+    return x SIGN= y || x != x ? x : y;
+}
+"""
 _TEXTS = {
     "distance": """\
-static inline double @_distance_TYPE(const TYPE *x, const double *point, int n) {
+static inline double @_distance_KIND(const TYPE *x, const double *point, int n) {
     double total = 0.0;
     int i;
     for (i = 0; i < n; ++i) {
@@ -39,20 +68,36 @@ static inline double @_distance_TYPE(const TYPE *x, const double *point, int n) 
     return sqrt(total);
 }
 """,
-    # As numpy: NaN wins.
-    "maximum": """\
-static inline TYPE @_maximum_TYPE(TYPE x, TYPE y) {
-    return x >= y || x != x ? x : y;
+    **{
+        name: text.replace("NAME", name).replace("SIGN", sign)
+        for name, text, sign in (
+            ("max", _EXTREME, ">"),
+            ("min", _EXTREME, "<"),
+            ("maximum", _LARGER, ">"),
+            ("minimum", _LARGER, "<"),
+        )
+    },
+    "argmax": """\
+static inline int @_argmax_KIND(const TYPE *p, int n, int stride) {
+    int i, best = 0;
+    for (i = 1; i < n; ++i) {
+        const TYPE x = p[i * stride], most = p[best * stride];
+        if (x > most || (x != x && most == most)) best = i;
+    }
+    return best;
 }
 """,
-    "minimum": """\
-static inline TYPE @_minimum_TYPE(TYPE x, TYPE y) {
-    return x <= y || x != x ? x : y;
+    "sum": """\
+static inline TYPE @_sum_KIND(const TYPE *p, int n, int stride) {
+    TYPE sum = 0;
+    int i;
+    for (i = 0; i < n; ++i) sum += p[i * stride];
+    return sum;
 }
 """,
-    "abs": "static inline TYPE @_abs_TYPE(TYPE x) {\n    return x < 0 ? -x : x;\n}\n",
+    "abs": "static inline TYPE @_abs_KIND(TYPE x) {\n    return x < 0 ? -x : x;\n}\n",
     "logaddexp": """\
-static inline TYPE @_logaddexp_TYPE(TYPE x, TYPE y) {
+static inline TYPE @_logaddexp_KIND(TYPE x, TYPE y) {
     const TYPE gap = x - y;
     if (x == y) return x + (TYPE)0.6931471805599453;
     if (gap > 0) return x + log1p(exp(-gap));
@@ -61,7 +106,7 @@ static inline TYPE @_logaddexp_TYPE(TYPE x, TYPE y) {
 """,
     "search": """\
 /* How many of n rising edges lie below x; right: or at it. */
-static inline int64_t @_search_TYPE(double x, const double *edges, int n) {
+static inline int64_t @_search_KIND(double x, const double *edges, int n) {
     int low = 0, high = n;
     if (x != x) return n;
     while (low < high) {
@@ -74,12 +119,8 @@ static inline int64_t @_search_TYPE(double x, const double *edges, int n) {
     "interp": """\
 /* Straight lines between knots; level outside. */
 static inline double @_interp(double x, const double *knots, const double *values, int n) {
-    int low = 0, high = n; /* after the loop: knots[low - 1] <= x < knots[low] */
+    const int low = (int)@_search_right(x, knots, n); /* knots[low - 1] <= x < knots[low] */
     if (x != x) return x;
-    while (low < high) {
-        const int middle = low + (high - low) / 2;
-        if (knots[middle] <= x) low = middle + 1; else high = middle;
-    }
     if (low == 0) return values[0];
     if (low == n || x == knots[low - 1]) return values[low - 1];
     return (values[low] - values[low - 1]) / (knots[low] - knots[low - 1]) * (x - knots[low - 1])
@@ -185,33 +226,24 @@ static inline int @_probable(const float *x, int n) {
 def function(which: str) -> str:
     """Return the text of a function by its name without the prefix."""
     name, _, kind = which.partition("_")
-    match name:
-        case "sum":
-            return _sum(which, kind, f"const {kind} *x", "x[@]", "x", "x + half")
-        case "dot":
-            given = f"const {kind} *x, const double *w"
-            return _sum(which, "double", given, "(double)x[@] * w[@]", "x, w", "x + half, w + half")
-        case "rest":  # the sum over the classes but the largest, relative to it
-            return _sum(
-                which, "float", "const float *x, int best, float peak",
-                "@ == best ? 0.0f : expf(x[@] - peak)", "x, best, peak", "x + half, best - half, peak",
-            )  # fmt: skip
-    text = _TEXTS[name].replace("TYPE", kind)
-    if kind.startswith("int"):  # of which compilers warn
-        text = text.replace(" || x != x", "")
-    elif name == "logaddexp" and kind == "float":
+    if name in _SUMS:
+        total, given, term, first, second = _SUMS[name]
+        terms = [term.replace("@", f"i + {j}" if j else "i") for j in range(8)]
+        eight = "\n".join(f"        {n} += {t};" for n, t in zip("abcdefgh", terms, strict=True))
+        text = _SUM.format(which=which, total=total, given=given, first=first, second=second,
+                           eight=eight, one=terms[0])  # fmt: skip
+    else:
+        text = _TEXTS[name]
+    if kind in ("bool", "int32", "int64"):  # of which compilers warn
+        text = (
+            text.replace(" || (x != x && most == most)", "")
+            .replace(" || most != most", "")
+            .replace(" || x != x", "")
+        )
+    elif which == "logaddexp_float32":
         text = text.replace("log1p(exp(", "log1pf(expf(")
     elif which == "search_right":
         text = text.replace("edges[middle] < x", "edges[middle] <= x")
-    return text.replace("(double)x[", "x[") if kind == "double" else text
-
-
-def _sum(name: str, kind: str, given: str, term: str, first: str, second: str) -> str:
-    term = term.replace("(double)", "") if name == "dot_double" else term
-    eight = "\n".join(
-        f"        {letter} += {term.replace('@', f'i + {j}' if j else 'i')};"
-        for j, letter in enumerate("abcdefgh")
-    )
-    text = _SUM.replace("NAME", name).replace("SUM", kind).replace("GIVEN", given)
-    text = text.replace("FIRST", first).replace("SECOND", second).replace("EIGHT", eight)
-    return text.replace("TERM", term.replace("@", "i"))
+    elif kind == "float64":
+        text = text.replace("(double)x[", "x[")
+    return text.replace("KIND", kind).replace("TYPE", TYPES.get(kind, ""))

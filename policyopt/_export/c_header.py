@@ -28,28 +28,26 @@ from policyopt.runtime._errors import input_error
 from policyopt.runtime._policy import to_dict
 from policyopt.runtime._typing import Array
 
-from .c_compiler import Sizes, measured
-from .c_functions import function
+from .c_compiler import UNMEASURED, measured
+from .c_functions import TYPES, function
 from .graph import ELEMENTWISE, ExitGraph, Node, ordered
 
-#: A dtype's C type, where numbers are kept; what is larger than all, and what is smaller.
-TYPES = {
-    "bool": "unsigned char", "int32": "int32_t", "int64": "int64_t", "float32": "float",
-    "float64": "double",
+#: How elementwise operations are written: of operands {0}, {1}, ..., or all of them, `bare`; `f` ends the
+#: names of functions of float.
+_WRITTEN = {
+    **{op: f"({{0}} {sign} {{1}})" for op, sign in {
+        "add": "+", "sub": "-", "mul": "*", "div": "/", "ge": ">=", "gt": ">", "le": "<=", "lt": "<",
+        "eq": "==", "ne": "!=", "and": "&&", "or": "||",
+    }.items()},
+    **{op: f"{op}{{f}}({{bare}})" for op in ("exp", "log", "log1p", "sqrt", "tanh")},
+    "abs": "fabs{f}({bare})", "neg": "(-{0})", "not": "(!{0})", "where": "({0} ? {1} : {2})",
+    "cast": "({to}){0}", "isfinite": "(fabs{f}({bare}) <= {most})",
+    "isinf": "(fabs{f}({bare}) > {most})",
 }  # fmt: skip
-_LARGEST = {
-    "float32": "INFINITY", "float64": "(double)INFINITY", "int32": "INT32_MAX",
-    "int64": "INT64_MAX", "bool": "1",
-}  # fmt: skip
-_LOWEST = {
-    "float32": "-INFINITY", "float64": "-(double)INFINITY", "int32": "INT32_MIN",
-    "int64": "INT64_MIN", "bool": "0",
-}  # fmt: skip
-_BETWEEN = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "ge": ">=", "gt": ">", "le": "<=", "lt": "<",
-    "eq": "==", "ne": "!=", "and": "&&", "or": "||",
-}  # fmt: skip
+#: The same of truth.
+_TRUTHS = {"abs": "{0}", "maximum": "({0} || {1})", "minimum": "({0} && {1})"}
 _COMPARED = ("ge", "gt", "le", "lt", "eq", "ne")
+#: Along an axis.
 _FOLDS = ("sum", "max", "min", "argmax")
 #: One number after the other, each from those at the same place.
 _POINTWISE = {*ELEMENTWISE, "where", "cast", "search", "interp", "lookup"}
@@ -78,28 +76,13 @@ def c_source(
 
     `name`: prefix of all names in it. `sizes`: whether a compiler, where there is one, measures what the
     header takes, to be told in it, and tries the header.
-
-    Examples
-    --------
-    >>> from policyopt.runtime._policy import Policy
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> from policyopt._export.symbolic import trace_policy
-    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
-    >>> text = c_source(policy, trace_policy(policy), "demo")
-    >>> "#define DEMO_EXITS 2" in text, "static inline int demo_step(" in text
-    (True, True)
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) or name in _KEYWORDS:
         raise input_error(
             "name", "a C identifier in small letters, at most 41 long", name, "E.g. easy_model."
         )
-    try:
-        source = _Header(policy, graphs, name)
-    except TypeError as error:
-        raise input_error(
-            "policy", "made of operations that C knows", str(error), "Export it to Python instead."
-        ) from error
-    return source.text(measured(source.text(None), name) if sizes else None)
+    text = _source(policy, graphs).replace("@@", name.upper()).replace("@", name)
+    return text.replace(UNMEASURED, measured(text), 1) if sizes else text
 
 
 # Spelling.
@@ -140,13 +123,7 @@ def _strides(shape: Sequence[int]) -> list[int]:
 
 
 def _flat(index: Sequence[Index], shape: Sequence[int], offset: int = 0) -> str:
-    """Return the place of an element in memory.
-
-    Examples
-    --------
-    >>> _flat((1, "i", "j"), (2, 3, 4)), _flat(("i",), (5,), 10)
-    ('12 + 4 * i + j', '10 + i')
-    """
+    """Return the place of an element in memory."""
     terms = []
     for at, size, stride in zip(index, shape, _strides(shape), strict=True):
         if isinstance(at, int):
@@ -157,17 +134,12 @@ def _flat(index: Sequence[Index], shape: Sequence[int], offset: int = 0) -> str:
 
 
 def _pointer(name: str, at: str) -> str:
-    return name if at == "0" else f"&{name}[{at}]"
+    return name if at == "0" else f"({name} + {at})"
 
 
-def _kind_of(dtype: np.dtype[Any]) -> str:
-    """Return the C type of a single value: truth is an int there."""
-    return "int" if dtype.kind == "b" else TYPES[dtype.name]
-
-
-def _kept(value: str, dtype: np.dtype[Any]) -> str:
-    """Return a value as it is put into memory."""
-    return f"(unsigned char)({_strip(value)})" if dtype.kind == "b" else _strip(value)
+def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of what is put into memory: truth is an int."""
+    return np.dtype(np.int32) if dtype.kind == "b" else dtype
 
 
 def _indented(lines: Sequence[str]) -> list[str]:
@@ -209,14 +181,6 @@ def _addressed(node: Node) -> tuple[Node, int]:
     return node, offset
 
 
-def _is_pairwise(node: Node) -> bool:
-    """Whether a sum is numpy's pairwise one: of floats that lie side by side."""
-    if node.op != "sum" or node.args[0].dtype.kind != "f":
-        return False
-    shape, axis = node.args[0].shape, node.attrs["axis"]
-    return not _squeezed(shape[axis + 1 :]) and shape[axis] >= _PAIRWISE
-
-
 def _widened(node: Node) -> bool:
     """Whether a node is float32 widened to float64, which the functions do themselves."""
     return node.op == "cast" and node.args[0].dtype == np.float32 and node.dtype == np.float64
@@ -227,10 +191,8 @@ def _read_by_address(user: Node) -> Iterator[Node]:
     if user.op in ("linear", "distances"):
         x = user.args[0]
         yield _addressed(x.args[0] if _widened(x) else x)[0]
-    elif (
-        user.op == "reduce"
-        or (user.op == "sum" and _is_pairwise(user))
-        or (user.op == "reshape" and not _is_view(user))
+    elif user.op in (*_FOLDS, "minimum_at", "reduce") or (
+        user.op == "reshape" and not _is_view(user)
     ):
         yield _addressed(user.args[0])[0]
 
@@ -242,52 +204,38 @@ class _Field:
 
     name: str
     dtype: np.dtype[Any]
-    size: int
+    size: int = 0
 
 
-@dataclass
-class _Left:
-    """Where a node left goes: how many of its numbers are there already, and whether nobody reads the rest."""
-
-    field: _Field
-    there: int = 0
-    at_once: bool = True
+#: Where what is left goes, and how many of its numbers are there already.
+Left = tuple[_Field, int]
 
 
-def _state_fields(graphs: Sequence[ExitGraph]) -> tuple[list[_Field], list[list[_Left]]]:
-    """Give all that exits leave a field that lasts: what only grows at its end keeps its own."""
+def _state_fields(graphs: Sequence[ExitGraph]) -> tuple[list[_Field], list[list[Left]]]:
+    """Give all that exits leave a field: what only grows at its end keeps its own, others get an empty one."""
     fields: list[_Field] = []
-    found: list[list[_Left]] = []
+    found: list[list[Left]] = []
     held: list[_Field] = []  # by the states of the exit
     for graph in graphs:
         place = {id(node): field for node, field in zip(graph.states, held, strict=True)}
-        given: dict[int, _Left] = {}
+        given: dict[int, Left] = {}
         nodes = [_base(node) for node in graph.left]
-        for grows in (False, True):
-            for i, node in enumerate(nodes):
-                first = node
-                if grows:
-                    if node.op != "concat" or _outer(node) > 1:
-                        continue
-                    first = _base(node.args[0])
-                field = place.get(id(first))
-                taken = [left.field for left in given.values()]
-                if i not in given and field is not None and field not in taken:
-                    given[i] = _Left(field, first.size)
+        grown = [_base(n.args[0]) if n.op == "concat" and _outer(n) == 1 else n for n in nodes]
+        for i, first in [*enumerate(nodes), *enumerate(grown)]:
+            if i not in given and id(first) in place:
+                given[i] = place.pop(id(first)), first.size
         for i, node in enumerate(nodes):
-            if i in given:
-                continue
-            taken = [left.field for left in given.values()]
-            free = [f for f in fields if f.dtype == node.dtype and f not in taken]
-            free.sort(key=lambda f: f in held)  # one that holds nothing may be written at once
-            if not free:
-                free = [_Field(f"kept{len(fields)}", node.dtype, 0)]
-                fields += free
-            given[i] = _Left(free[0], 0, free[0] not in held)
-        for i, node in enumerate(nodes):
-            given[i].field.size = max(given[i].field.size, node.size)
+            if i not in given:
+                taken = [*held, *(field for field, _ in given.values())]
+                dtype = _stored(node.dtype)
+                empty = [f for f in fields if f.dtype == dtype and f not in taken]
+                if not empty:
+                    empty = [_Field(f"kept{len(fields)}", dtype)]
+                    fields += empty
+                given[i] = empty[0], 0
+            given[i][0].size = max(given[i][0].size, node.size)
         found.append([given[i] for i in range(len(nodes))])
-        held = [left.field for left in found[-1]]
+        held = [field for field, _ in found[-1]]
     return fields, found
 
 
@@ -307,7 +255,7 @@ class _Shared:
 
     def table(self, what: str, values: Array, dtype: Any = None) -> str:
         """Return the name of a table of numbers, row by row in memory."""
-        array = np.ascontiguousarray(values, dtype=dtype)
+        array = np.ascontiguousarray(values, dtype=dtype or _stored(values.dtype))
         key = array.dtype.str, array.tobytes()
         if key not in self._named:
             self._named[key] = name = f"@_{what}{len(self._named)}"
@@ -329,7 +277,7 @@ class _Body:
     """
 
     def __init__(
-        self, graph: ExitGraph, held: Sequence[_Field], left: Sequence[_Left], shared: _Shared,
+        self, graph: ExitGraph, held: Sequence[_Field], left: Sequence[Left], shared: _Shared,
         checked: bool,
     ) -> None:  # fmt: skip
         self.graph, self.left, self.shared, self.checked = graph, left, shared, checked
@@ -338,47 +286,32 @@ class _Body:
         self.places: dict[int, Place] = {}  # of arrays
         self.home: dict[int, Place] = {}  # where an array is to be written, known beforehand
         self.count = 0
-        self._plan()
+        # What is computed, in order, and what of it is read by whom.
+        said = [node for name, node in graph.outputs.items() if name != "probabilities"]
+        wanted = [*graph.outputs.values(), *graph.left]
+        self.main = ordered([*said, *graph.left])
+        self.nodes = ordered([*said, *graph.left, *wanted])  # then those of probabilities alone
+        self.users: dict[int, list[tuple[Node, Node]]] = {}
+        pairs = [(node, arg) for node in self.nodes for arg in node.args]
+        for user, arg in [*pairs, *((node, node) for node in wanted)]:
+            self.users.setdefault(id(arg), []).append((user, arg))
+        self.in_memory = {id(n) for user in self.nodes for n in _read_by_address(user)}
+        self.in_memory |= {id(_base(n)) for n in graph.left if n.size > 1}
         for name, node in graph.inputs.items():
             if name in ("logits", "probabilities", "features"):
                 self.places[id(node)] = (name, 0)
             else:
                 self.names[id(node)] = "state->sample" if name == "sample" else name
         for node, field in zip(graph.states, held, strict=True):
-            if field.size == 1:
-                self.names[id(node)] = f"state->{field.name}"
-            else:
-                self.places[id(node)] = (f"state->{field.name}", 0)
-        for node, to in zip(graph.left, left, strict=True):
-            self._settle(_base(node), to)
-
-    def _settle(self, node: Node, to: _Left) -> None:
-        """Have what is left computed in its field, where the old numbers there are read no more."""
-        if node.size == 1 or to.there == node.size or not to.at_once or id(node) in self.home:
-            return
-        name = f"state->{to.field.name}"
-        self.home[id(node)] = (name, 0)
-        if to.there:
-            offset = to.there
-            for part in node.args[1:]:
-                if part.size > 1 and _base(part).op != "concat":
-                    self.home.setdefault(id(_base(part)), (name, offset))
-                offset += part.size
-
-    def _plan(self) -> None:
-        """Tell what is computed in which order, and what of it is stored."""
-        graph = self.graph
-        said = [node for name, node in graph.outputs.items() if name != "probabilities"]
-        wanted = list(graph.outputs.values()) + list(graph.left)
-        self.main = ordered([*said, *graph.left])
-        known = {id(node) for node in self.main}
-        self.extra = [node for node in ordered(wanted) if id(node) not in known]
-        self.users: dict[int, list[tuple[Node, Node]]] = {}
-        nodes = [*self.main, *self.extra]
-        for user, arg in [*((n, a) for n in nodes for a in n.args), *((n, n) for n in wanted)]:
-            self.users.setdefault(id(arg), []).append((user, arg))
-        self.in_memory = {id(n) for user in nodes for n in _read_by_address(user)}
-        self.in_memory |= {id(_base(n)) for n in graph.left if n.size > 1}
+            self.places[id(node)] = (f"state->{field.name}", 0)
+        # Arrays that are left are computed in their fields, which hold nothing that is read.
+        for whole, (field, there) in zip(graph.left, left, strict=True):
+            node, home = _base(whole), (f"state->{field.name}", 0)
+            if there < node.size > 1 and self.home.setdefault(id(node), home) == home and there:
+                for part in node.args[1:]:
+                    if part.size > 1 and _base(part).op != "concat":
+                        self.home.setdefault(id(_base(part)), (home[0], there))
+                    there += part.size
 
     def _readers(self, node: Node) -> list[tuple[Node, Node]]:
         """Return who reads a node, and as which operand: views are looked through.
@@ -426,7 +359,6 @@ class _Body:
         return [*self.lines, f"return {_strip(leave)};"]
 
     def add(self, *lines: str) -> None:
-        """Write lines."""
         self.lines += lines
 
     def _block(self, head: str, body: Callable[[], None]) -> None:
@@ -452,7 +384,7 @@ class _Body:
     def _probabilities(self, node: Node) -> None:
         to = "decision->probabilities"
         self.home.setdefault(id(node), (to, 0))
-        for each in self.extra:
+        for each in self.nodes[len(self.main) :]:
             self._write(each)
         if self.places.get(id(node)) != (to, 0):
             self.loop(node.shape, lambda ix: self.add(
@@ -460,23 +392,17 @@ class _Body:
             ))  # fmt: skip
 
     def _leave(self) -> None:
-        """Put what is left where it goes: numbers are read before anything is overwritten."""
-        stores = []
-        moved = [
-            (n, to) for n, to in zip(self.graph.left, self.left, strict=True) if to.there < n.size
-        ]
-        for node, to in moved:
+        """Put what is left where it goes."""
+        for node, (field, there) in zip(self.graph.left, self.left, strict=True):
+            base, name = _base(node), f"state->{field.name}"
+            if there == node.size or self.places.get(id(base)) == (name, 0):
+                continue
             if node.size == 1:
-                value = self.named(_kind_of(node.dtype), self.value(node))
-                name = f"state->{to.field.name}{'' if to.field.size == 1 else '[0]'}"
-                stores.append(f"{name} = {_kept(value, node.dtype)};")
-        for node, to in moved:
-            base, name = _base(node), f"state->{to.field.name}"
-            if node.size > 1 and self.places[id(base)] != (name, 0):
+                self.add(f"{name}[0] = {_strip(self.value(node))};")
+            else:
                 self.loop((node.size,), lambda ix, base=base, name=name: self.add(
                     f"{name}[{ix[0]}] = {self._element(base, str(ix[0]))};"
                 ))  # fmt: skip
-        self.add(*stores)
 
     def _write(self, node: Node) -> None:
         """Write the statements of a node that is stored."""
@@ -486,24 +412,17 @@ class _Body:
             self._reduce(node)
         elif node.op == "concat":
             self._concat(node)
-        elif node.op in _FOLDS:
-            self._store(node, lambda ix: self._fold(node, ix))
-        elif node.op == "minimum_at":
-            self._store(node, self._runs(node))
-        else:
-            self._store(node, lambda ix: self._compute(node, ix))
-
-    def _store(self, node: Node, expression: Callable[[tuple[Index, ...]], str]) -> None:
-        if node.size == 1:
-            value = expression((0,) * len(node.shape))
+        elif node.size == 1:
+            value = self._compute(node, (0,) * len(node.shape))
             # What has its address taken needs a name of its own.
             value = f"({value})" if id(node) in self.in_memory else value
-            self.names[id(node)] = self.named(_kind_of(node.dtype), value)
-            return
-        name, offset = self._target(node)
-        self.loop(node.shape, lambda ix: self.add(
-            f"{name}[{_flat(ix, node.shape, offset)}] = {_kept(expression(ix), node.dtype)};"
-        ))  # fmt: skip
+            self.names[id(node)] = self.named(TYPES[node.dtype.name], value)
+        else:
+            name, offset = self._target(node)
+            self.loop(node.shape, lambda ix: self.add(
+                f"{name}[{_flat(ix, node.shape, offset)}] = "
+                f"{_strip(self._compute(node, ix))};"
+            ))  # fmt: skip
 
     def _target(self, node: Node) -> Place:
         """Give an array its memory."""
@@ -537,28 +456,26 @@ class _Body:
             name, offset = self.places[id(node)]
             return f"{name}[{_flat(index, node.shape, offset)}]"
         text = self._compute(node, index)
-        return self.named(_kind_of(node.dtype), text) if len(text) > _LONG else text
+        return self.named(TYPES[node.dtype.name], text) if len(text) > _LONG else text
 
     def _memory(self, node: Node) -> Place:
-        """Return where a node's numbers begin; an empty name where it is a single one, which has a variable."""
+        """Return where a node's numbers begin."""
         memory, offset = _addressed(node)
         if memory.op == "const":
             return self.shared.table("const", memory.attrs["value"]), offset
-        name, start = self.places.get(id(memory), ("", 0))
+        if id(memory) in self.names:
+            return f"(&{self.names[id(memory)]})", offset
+        name, start = self.places[id(memory)]
         return name, start + offset
 
     def _element(self, node: Node, at: str) -> str:
         """Return the number of a node at a place in memory."""
         name, offset = self._memory(node)
-        if not name:
-            return self.names[id(_addressed(node)[0])]
         return f"{name}[{offset} + {at}]" if offset else f"{name}[{at}]"
 
     def address(self, node: Node, index: Sequence[Index] = ()) -> str:
         """Return the address of a node's numbers, or of those from an index on."""
         name, offset = self._memory(node)
-        if not name:
-            return f"&{self.names[id(_addressed(node)[0])]}"
         return _pointer(name, _flat(index or (0,) * len(node.shape), node.shape, offset))
 
     def _compute(self, node: Node, index: tuple[Index, ...]) -> str:
@@ -583,12 +500,12 @@ class _Body:
             case "take":
                 axis = a["axis"]
                 at = self._picked(node.args[1], (0,), x.shape[axis])
-                return self._looked_at(at, self.value(x, (*index[:axis], at, *index[axis:])))
+                return self.value(x, (*index[:axis], at, *index[axis:]))
             case "lookup":
                 table, depth = np.asarray(a["table"]), len(x.shape)
                 at = self._picked(x, index[:depth], len(table))
                 name = self.shared.table("table", table)
-                return self._looked_at(at, f"{name}[{_flat((at, *index[depth:]), table.shape)}]")
+                return f"{name}[{_flat((at, *index[depth:]), table.shape)}]"
             case "search" if not len(a["edges"]):  # one bin; C has no empty tables
                 return "INT64_C(0)"
             case "search":
@@ -598,69 +515,62 @@ class _Body:
             case "interp":
                 tables = [self.shared.table(n, a[n], np.float64) for n in ("knots", "values")]
                 given = ", ".join([self._double(x, index), *tables, str(len(a["knots"]))])
+                self.shared.use("search_right")  # which it calls
                 return f"{self.shared.use('interp')}({given})"
             case "linear":
                 return self._row(node, index[1], a["weight"], "dot", "weight")
             case "distances":
                 return self._row(node, index[1], a["points"], "distance", "points")
+            case "sum" | "max" | "min" | "argmax":
+                axis, stride = a["axis"], _strides(x.shape)[a["axis"]]
+                place = self.address(x, (*index[:axis], 0, *index[axis:]))
+                given = f"{place}, {x.shape[axis]}"
+                apart = stride > 1 or x.shape[axis] < _PAIRWISE
+                if node.op == "sum" and x.dtype.kind == "f" and not apart:
+                    return f"{self.shared.use(f'pairwise_{x.dtype.name}')}({given})"
+                return f"{self.shared.use(f'{node.op}_{x.dtype.name}')}({given}, {stride})"
+            case "minimum_at":
+                starts, g = np.asarray(a["starts"]), index[1]
+                if (np.diff(starts) <= 0).any():
+                    raise input_error(
+                        "policy", "made of operations that C knows",
+                        "minimum of runs that are not one after the other",
+                        "Export it to Python instead.",
+                    )  # fmt: skip
+                runs = self.shared.table("runs", np.append(starts, x.shape[1]), np.int32)
+                called = self.shared.use(f"min_{x.dtype.name}")
+                return (
+                    f"{called}({self.address(x)} + {runs}[{g}], {runs}[{g} + 1] - {runs}[{g}], 1)"
+                )
             case "coin":
                 key = key_of(a["seed"], a["stream"])
                 return f"{self.shared.use('coin')}({self.value(x)}, UINT64_C({key:#x}))"
-        if node.op in _POINTWISE:
-            return self._pointwise(node, [self.value(arg, index) for arg in node.args])
-        raise TypeError(f"no operation '{node.op}' in C")
-
-    def _looked_at(self, index: str, text: str) -> str:
-        """Return an expression; an index that it does not read, where there is one number only, is told."""
-        if index not in text:
-            self.add(f"(void){index};")
-        return text
+        return self._pointwise(node, [self.value(arg, index) for arg in node.args])
 
     def _pointwise(self, node: Node, args: list[str]) -> str:
         """Return an elementwise operation, a choice or a cast of expressions."""
         x, op = node.args[0], node.op
-        suffix = "f" if x.dtype == np.float32 else ""
         if op in _COMPARED and x.dtype.kind != "f" and args[0] == args[1]:
             args = [args[0], f"(0 + {args[1]})"]  # of the same with itself compilers warn
-        if op in _BETWEEN:
-            return f"({args[0]} {_BETWEEN[op]} {args[1]})"
         bare = ", ".join(map(_strip, args))
-        match op:
-            case "where":
-                return f"({args[0]} ? {args[1]} : {args[2]})"
-            case "cast" if node.dtype.kind == "b":
-                return f"({args[0]} != 0)"
-            case "cast":
-                return f"({TYPES[node.dtype.name]}){args[0]}"
-            case "exp" | "log" | "log1p" | "sqrt" | "tanh":
-                return f"{op}{suffix}({bare})"
-            case "neg":
-                return f"(-{args[0]})"
-            case "not":
-                return f"(!{args[0]})"
-            case "abs" if x.dtype.kind == "f":
-                return f"fabs{suffix}({bare})"
-            case "abs" if x.dtype.kind == "b":
-                return args[0]
-            case "isfinite" | "isinf":
-                most, sign = "FLT_MAX" if suffix else "DBL_MAX", "<=" if op == "isfinite" else ">"
-                return f"(fabs{suffix}({bare}) {sign} {most})"
-            case "maximum" | "minimum" if x.dtype.kind == "b":
-                return f"({args[0]} {'||' if op == 'maximum' else '&&'} {args[1]})"
-            case "abs" | "maximum" | "minimum" | "logaddexp":
-                return f"{self.shared.use(f'{op}_{TYPES[x.dtype.name]}')}({bare})"
-        raise TypeError(f"no operation '{op}' in C")
+        written = _TRUTHS.get(op, _WRITTEN.get(op)) if x.dtype.kind == "b" else _WRITTEN.get(op)
+        if op == "cast" and node.dtype.kind == "b":
+            return f"({args[0]} != 0)"
+        if written is None or (op == "abs" and x.dtype.kind == "i"):
+            return f"{self.shared.use(f'{op}_{x.dtype.name}')}({bare})"
+        f, most = ("f", "FLT_MAX") if x.dtype == np.float32 else ("", "DBL_MAX")
+        return written.format(*args, bare=bare, f=f, most=most, to=TYPES[node.dtype.name])
 
     def _double(self, node: Node, index: tuple[Index, ...]) -> str:
         text = _strip(self.value(node, index))
         return text if node.dtype == np.float64 else f"(double)({text})"
 
     def _row(self, node: Node, row: Index, rows: Array, which: str, what: str) -> str:
-        x, kind = node.args[0], "double"
+        x = node.args[0]
         if _widened(x) and id(x) not in self.places:
-            x, kind = x.args[0], "float"
+            x = x.args[0]
         at = _pointer(self.shared.table(what, rows, np.float64), _flat((row, 0), rows.shape))
-        return f"{self.shared.use(f'{which}_{kind}')}({self.address(x)}, {at}, {rows.shape[1]})"
+        return f"{self.shared.use(f'{which}_{x.dtype.name}')}({self.address(x)}, {at}, {rows.shape[1]})"
 
     def _picked(self, node: Node, index: tuple[Index, ...], size: int) -> str:
         """Return an index by value as a name: -1 is the last."""
@@ -671,222 +581,126 @@ class _Body:
         if self.checked:
             self.add(f"if ({given} < {-size} || {given} >= {size}) return @@_BAD_INPUT;")
         name = self._new("at")
-        self.add(f"const {kind} {name} = {given} < 0 ? {given} + {size} : {given};")
+        at = f"{given} < 0 ? {given} + {size} : {given}"
+        self.add(f"const {kind} {name} = {at};", f"(void){name};")  # of one number it is not read
         return name
-
-    def _fold(self, node: Node, index: tuple[Index, ...]) -> str:
-        """Write a sum, an extreme, or where the largest is, along an axis; return its name or value."""
-        x, axis = node.args[0], node.attrs["axis"]
-        kind, size = TYPES[x.dtype.name], x.shape[axis]
-        whole = lambda m: (*index[:axis], m if size > 1 else 0, *index[axis:])  # noqa: E731
-        if _is_pairwise(node):
-            return f"{self.shared.use(f'sum_{kind}')}({self.address(x, whole(0))}, {size})"
-        name, most = self._new("v"), self._new("most")
-        start = {"max": _LOWEST, "min": _LARGEST}.get(node.op, {}).get(x.dtype.name)
-        start = start or ("0.0f" if kind == "float" else "0.0" if kind == "double" else "0")
-        if node.op == "argmax":
-            self.add(f"{kind} {most} = {_LOWEST[x.dtype.name]};")
-            start = "0"
-        self.add(f"{_kind_of(node.dtype)} {name} = {start};")
-        nan = "" if x.dtype.kind != "f" else " || x != x"  # as numpy: NaN wins, the first of them
-
-        def step() -> None:
-            value = _strip(self.value(x, whole("m")))
-            if node.op == "sum":
-                return self.add(f"{name} += {value};")
-            self.add(f"const {kind} x = {value};")
-            if node.op != "argmax":
-                sign = "<" if node.op == "min" else ">"
-                return self.add(f"if (x {sign} {name}{nan}) {name} = x;")
-            first = nan and f" || (x != x && {most} == {most})"
-            self.add(f"if (x > {most}{first}) {{", f"    {most} = x;", f"    {name} = m;", "}")
-
-        self._block(f"for (int m = 0; m < {size}; ++m) {{", step)
-        return name
-
-    def _runs(self, node: Node) -> Callable[[tuple[Index, ...]], str]:
-        """Return what writes the minimum of a run of columns."""
-        x, starts = node.args[0], np.asarray(node.attrs["starts"])
-        if (np.diff(starts) <= 0).any():
-            raise TypeError("minimum of runs that are not one after the other")
-        table = self.shared.table("runs", np.append(starts, x.shape[1]), np.int32)
-        kind = TYPES[x.dtype.name]
-        called = self.shared.use(f"minimum_{kind}")
-
-        def least(index: tuple[Index, ...]) -> str:
-            g, name = index[1], self._new("v")
-            after = f"{g} + 1" if isinstance(g, str) else str(g + 1)
-            self.add(f"{kind} {name} = {_LARGEST[x.dtype.name]};")
-            self._block(
-                f"for (int m = {table}[{g}]; m < {table}[{after}]; ++m) {{",
-                lambda: self.add(f"{name} = {called}({name}, {_strip(self.value(x, (0, 'm')))});"),
-            )
-            return name
-
-        return least
 
     def _concat(self, node: Node) -> None:
         axis, start = node.attrs["axis"], 0
-        name, offset = self._target(node) if node.size > 1 else ("", 0)
+        name, offset = self._target(node)
         for part in node.args:
             at = offset + start * _strides(node.shape)[axis]
             # What a state holds already, and what was written there at once, stays.
             if self.places.get(id(_base(part))) != (name, at) or _outer(node) > 1:
                 self.loop(part.shape, lambda ix, part=part, at=at: self.add(
                     f"{name}[{_flat(ix, node.shape, at)}] = "
-                    f"{_kept(self.value(part, ix), part.dtype)};"
+                    f"{_strip(self.value(part, ix))};"
                 ))  # fmt: skip
             start += part.shape[axis]
 
     def _reduce(self, node: Node) -> None:
         """`runtime.output.reduce_logits`, as far as its columns are read."""
-        fields = {
-            n.attrs["name"]: n
-            for n in (*self.main, *self.extra)
-            if n.op == "field" and n.args[0] is node
-        }
-        x, size, use = self.address(node.args[0]), node.args[0].size, self.shared.use
+        fields = {n.attrs["name"]: n for n in self.nodes if n.op == "field" and n.args[0] is node}
+        columns = [fields[name] for name in ("top_prob", "top_class") if name in fields]
+        ranks = max([1, *(
+            user.attrs["stop"] if user.op == "slice" else column.shape[1]
+            for column in columns for user in self.nodes if column in user.args
+        )])  # fmt: skip
+        x, size, use, add = self.address(node.args[0]), node.args[0].size, self.shared.use, self.add
         tag = self._new("")
-        best, peak, rest, total = (f"{what}{tag}" for what in ("best", "peak", "rest", "total"))
-        add = self.add
+        best, peak, rest, sums, gaps, classes, tops = (
+            f"{what}{tag}" for what in ("best", "peak", "rest", "sums", "gaps", "class", "top")
+        )
         add(f"const int {best} = {use('best')}({x}, {size});")
         add(f"if ({best} < 0) return @@_BAD_INPUT;")
-        known = {"prediction": best}
-        if fields.keys() - {"prediction"}:
-            # A C identifier, or the address of an element, which reads as one.
-            add(f"const float {peak} = {x if x[0] != '&' else f'({x})'}[{best}];")
-            part = f"sums{tag}[0]"
-            if "entropy" in fields:
-                add(f"float sums{tag}[2];")
-                add(f"{use('spread')}({x}, {best}, {peak}, {size}, sums{tag});")
-            else:
-                part = f"{use('rest')}({x}, {best}, {peak}, {size})"
-            if fields.keys() & {"top_prob", "entropy", "log_sum_exp"}:
-                add(f"const double {rest} = (double){part};")
-            if fields.keys() & {"top_prob", "entropy"}:
-                add(f"const double {total} = 1.0 + {rest};")
-            known |= self._ranked(fields, tag, x, size)
-        if "log_sum_exp" in fields:
-            add(f"const double lse{tag} = (double){peak} + log1p({rest});")
-            known["log_sum_exp"] = f"lse{tag}"
+        summed = fields.keys() & {"top_prob", "entropy", "log_sum_exp"}
+        if summed or ranks > 1:
+            add(f"const float {peak} = {x}[{best}];")
         if "entropy" in fields:
-            add(f"const double raw{tag} = log1p({rest}) - (double)sums{tag}[1] / {total};")
-            add(f"const double entropy{tag} = raw{tag} > 0.0 ? raw{tag} : 0.0;")
-            known["entropy"] = f"entropy{tag}"
-        self.names |= {id(fields[name]): said for name, said in known.items() if name in fields}
-
-    def _ranked(self, fields: dict[str, Node], tag: str, x: str, size: int) -> dict[str, str]:
-        """Write probabilities and classes of the ranks that are read; return those of single numbers."""
-        columns = [fields[name] for name in ("top_prob", "top_class") if name in fields]
-        ranks = 1
-        for node in (*self.main, *self.extra):
-            for column in columns:
-                if any(arg is column for arg in node.args):
-                    read = node.attrs["stop"] if node.op == "slice" else column.shape[1]
-                    ranks = max(ranks, read)
-        add, total = self.add, f"total{tag}"
-        if ranks == 1:
+            add(f"float {sums}[2];", f"{use('spread')}({x}, {best}, {peak}, {size}, {sums});")
+            add(f"const double {rest} = (double){sums}[0];")
+        elif summed:
+            add(f"const double {rest} = (double){use('rest')}({x}, {best}, {peak}, {size});")
+        raw = f"log1p({rest}) - (double){sums}[1] / (1.0 + {rest})"
+        known = {
+            "prediction": best, "top_class": best, "top_prob": f"1.0 / (1.0 + {rest})",
+            "log_sum_exp": f"(double){peak} + log1p({rest})",
+            "entropy": f"{use('maximum_float64')}({raw}, 0.0)" if "entropy" in fields else "",
+        }  # fmt: skip
+        if ranks > 1:
+            add(f"float {gaps}[{ranks - 1}];", f"int32_t {classes}[{ranks}];")
+            given = f"{x}, {size}, {best}, {peak}, {ranks - 1}, {gaps}, &{classes}[1]"
+            add(f"{use('next')}({given});", f"{classes}[0] = {best};")
+            if "top_class" in fields:
+                self.places[id(fields["top_class"])] = (classes, 0)
             if "top_prob" in fields:
-                add(f"const double top{tag} = 1.0 / {total};")
-            return {"top_class": f"best{tag}", "top_prob": f"top{tag}"}
-        add(f"float gaps{tag}[{ranks - 1}];")
-        add(f"int32_t class{tag}[{ranks}];")
-        given = f"{x}, {size}, best{tag}, peak{tag}, {ranks - 1}, gaps{tag}, &class{tag}[1]"
-        add(f"{self.shared.use('next')}({given});")
-        add(f"class{tag}[0] = best{tag};")
-        if "top_class" in fields:
-            self.places[id(fields["top_class"])] = (f"class{tag}", 0)
-        if "top_prob" in fields:
-            self.places[id(fields["top_prob"])] = (f"top{tag}", 0)
-            add(f"double top{tag}[{ranks}];")
-            add(f"top{tag}[0] = 1.0 / {total};")
-            for r in range(1, ranks):
-                add(f"top{tag}[{r}] = exp((double)gaps{tag}[{r - 1}]) / {total};")
-        return {}
+                self.places[id(fields["top_prob"])] = (tops, 0)
+                add(f"double {tops}[{ranks}];", f"{tops}[0] = {known['top_prob']};")
+                for r in range(1, ranks):
+                    gap = f"(double){gaps}[{r - 1}]"
+                    add(f"{tops}[{r}] = exp({gap}) / (1.0 + {rest});")
+        for name, node in fields.items():
+            if id(node) not in self.places:
+                self.names[id(node)] = self.named(TYPES[node.dtype.name], known[name])
 
 
-class _Header:
-    def __init__(self, policy: Any, graphs: Sequence[ExitGraph], name: str) -> None:
-        self.policy, self.name, self.shared = policy, name, _Shared()
-        self.fields, left = _state_fields(graphs)
-        read = {name for graph in graphs for name in graph.inputs}
-        given = {policy.kind: f"const float *{policy.kind}", "features": "const float *features"}
-        always = {policy.kind}
-        if policy.kind == "record":
-            given, always = _COLUMNS, {"prediction", "confidence"}
-        given = {n: text for n, text in given.items() if n in read | always}
-        self.given, self.calls = ", ".join(given.values()), ""
-        exits: list[str] = []
-        held: list[_Field] = []
-        for graph, goes in zip(graphs, left, strict=True):
-            body = _Body(graph, held, goes, self.shared, policy.kind == "record").text()
-            held = [to.field for to in goes]
-            if check := self._check(graph):
-                body.insert(0, f"if (!({check})) return @@_BAD_INPUT;")
-            unused = " ".join(f"(void){n};" for n in ("state", *given))
-            place = (
-                f"Exit {graph.exit} of the model, {graph.position + 1} of {len(graphs)} on the path"
-            )
-            head = f"@_at{graph.position}(@_state *state, {self.given}, @_decision *decision)"
-            exits += [
-                f"/* {place}. */",
-                f"static int {head} {{",
-                *_indented([unused, *body]),
-                "}",
-                "",
-            ]
-            call = f"@_at{graph.position}(state, {', '.join(given)}, decision)"
-            self.calls += f"    case {graph.position}: leave = {call}; break;\n"
-        self.exits = "\n".join(exits)
-
-    def _check(self, graph: ExitGraph) -> str:
-        """Return what inputs must be, as a condition; empty where the exit finds out by itself."""
-        checks, classes, use = [], self.policy.classes, self.shared.use
-        if self.policy.kind == "probabilities":
-            checks.append(f"{use('probable')}(probabilities, {classes})")
-        elif self.policy.kind == "logits":
-            node = graph.inputs.get("logits")
-            if not any(n.op == "reduce" and n.args[0] is node for n in graph.order()):
-                checks.append(f"{use('best')}(logits, {classes}) >= 0")
-        else:
-            checks.append("confidence >= 0.0 && confidence <= 1.0")
-            checks += [f"{n} == {n}" for n in ("second", "entropy") if n in graph.inputs]
-        if "features" in graph.inputs:
-            checks.append(f"{use('finite')}(features, {graph.inputs['features'].size})")
-        return " && ".join(checks)
-
-    def text(self, sizes: Sizes | None) -> str:
-        """Return the header, with what it takes where that is known."""
-        p, fields, doubles = self.policy, self.fields, np.dtype(np.float64)
-        own = json.dumps(to_dict(p), sort_keys=True, allow_nan=False)
-        code = "code not measured" if sizes is None else f"code {sizes.code} ({sizes.how})"
-        stack = "" if sizes is None or sizes.stack is None else f", stack of a step {sizes.stack}"
-        record = p.kind == "record"
-        # Exits read what exits before them have left, which compilers cannot see: no unset numbers.
-        zeros = [
-            f"    for (int i = 0; i < {f.size}; ++i) state->{f.name}[i] = 0;\n" if f.size > 1
-            else f"    state->{f.name} = 0;\n"
-            for f in fields
+def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
+    """Return the header of a policy, with ``@`` and ``@@`` for the prefix, and nothing of its code's size."""
+    record, shared = policy.kind == "record", _Shared()
+    fields, left = _state_fields(graphs)
+    read = {name for graph in graphs for name in graph.inputs}
+    given = {policy.kind: f"const float *{policy.kind}", "features": "const float *features"}
+    always = {"prediction", "confidence"} if record else {policy.kind}
+    given = {n: t for n, t in (_COLUMNS if record else given).items() if n in read | always}
+    parameters, names = ", ".join(given.values()), ", ".join(given)
+    exits, calls, held = [], "", []
+    for graph, goes in zip(graphs, left, strict=True):
+        at, check = graph.position, _check(policy, graph, shared)
+        body = _Body(graph, held, goes, shared, record).text()
+        held = [field for field, _ in goes]
+        exits += [
+            f"/* Exit {graph.exit} of the model, {at + 1} of {len(graphs)} on the path. */",
+            f"static int @_at{at}(@_state *state, {parameters}, @_decision *decision) {{",
+            "    " + " ".join(f"(void){n};" for n in ("state", *given)),
+            *_indented([f"if (!({check})) return @@_BAD_INPUT;"] if check else []),
+            *_indented(body), "}", "",
         ]  # fmt: skip
-        plain = lambda text: re.sub(r"[^\w .-]", "?", text, flags=re.ASCII)  # noqa: E731
-        whole = _HEADER.format(
-            rule=plain(p.rule.name), answer=plain(p.answer.name), exits=p.exits, of=p.model_exits,
-            classes=p.classes, kind=p.kind, bytes=self.shared.bytes, code=code, stack=stack,
-            state=8 * (2 + sum(-(-f.size * f.dtype.itemsize // 8) for f in fields)),
-            more="" if record else _MORE, unit=string(p.unit),
-            number=f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}",
-            path=", ".join(map(str, p.path)),
-            costs=", ".join(literal(c, doubles) for c in p.costs),
-            fields="".join(
-                f"    {TYPES[f.dtype.name]} {f.name}{f'[{f.size}]' if f.size > 1 else ''};\n"
-                for f in fields
-            ),
-            probabilities="" if record else _PROBABILITIES.format(classes=p.classes),
-            tables="".join(line + "\n" for line in self.shared.lines),
-            functions="\n".join(self.shared.functions.values()),
-            bodies=self.exits, zeros="".join(zeros), given=self.given, calls=self.calls,
-        )  # fmt: skip
-        return whole.replace("@@", self.name.upper()).replace("@", self.name)
+        calls += f"    case {at}: leave = @_at{at}(state, {names}, decision); break;\n"
+    own = json.dumps(to_dict(policy), sort_keys=True, allow_nan=False)
+    plain = lambda text: re.sub(r"[^\w .-]", "?", text, flags=re.ASCII)  # noqa: E731
+    return _HEADER.format(
+        rule=plain(policy.rule.name), answer=plain(policy.answer.name), exits=policy.exits,
+        of=policy.model_exits, classes=policy.classes, kind=policy.kind, bytes=shared.bytes,
+        state=8 * (2 + sum(-(-f.size * f.dtype.itemsize // 8) for f in fields)), code=UNMEASURED,
+        more="" if record else _MORE, unit=string(policy.unit),
+        number=f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}",
+        path=", ".join(map(str, policy.path)),
+        costs=", ".join(literal(c, np.dtype(np.float64)) for c in policy.costs),
+        fields="".join(f"    {TYPES[f.dtype.name]} {f.name}[{f.size}];\n" for f in fields),
+        probabilities="" if record else _PROBABILITIES.format(classes=policy.classes),
+        tables="".join(line + "\n" for line in shared.lines),
+        functions="\n".join(shared.functions.values()),
+        bodies="\n".join(exits), given=parameters, calls=calls,
+        # Exits read what exits before them have left, which compilers cannot see: no unset numbers.
+        zeros="".join(
+            f"    for (int i = 0; i < {f.size}; ++i) state->{f.name}[i] = 0;\n" for f in fields
+        ),
+    )  # fmt: skip
+
+
+def _check(policy: Any, graph: ExitGraph, shared: _Shared) -> str:
+    """Return what inputs must be, as a condition; empty where the exit finds out by itself."""
+    checks, logits = [], graph.inputs.get("logits")
+    if policy.kind == "probabilities":
+        checks.append(f"{shared.use('probable')}(probabilities, {policy.classes})")
+    elif policy.kind == "record":
+        checks.append("confidence >= 0.0 && confidence <= 1.0")
+        checks += [f"{n} == {n}" for n in ("second", "entropy") if n in graph.inputs]
+    elif not any(n.op == "reduce" and n.args[0] is logits for n in graph.order()):
+        checks.append(f"{shared.use('best')}(logits, {policy.classes}) >= 0")
+    if "features" in graph.inputs:
+        checks.append(f"{shared.use('finite')}(features, {graph.inputs['features'].size})")
+    return " && ".join(checks)
 
 
 _HEADER = """\
@@ -894,7 +708,7 @@ _HEADER = """\
 
    Score '{rule}', answer '{answer}'; {exits} of the model's {of} exits, {classes} classes, {kind}.
 
-   Bytes: tables {bytes}, {code}, state {state}{stack}.
+   Bytes: tables {bytes}, state {state}, {code}.
 
        @_state state;
        @_decision decision;

@@ -18,11 +18,10 @@ import hashlib
 import os
 import platform
 import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._typing import Array
 
-from .c_compiler import compiler
+from .c_compiler import compiler, ran
 from .c_header import c_source
 from .golden import BYTES, FEW, expect
 from .graph import ExitGraph
@@ -45,16 +44,12 @@ from .symbolic import trace_policy
 ASK = -3
 _TRIED = 256  # of the made-up rows
 _FLAGS = ("-std=gnu11", "-O2", "-shared", "-fPIC", f"-DASK=({ASK})")
-_SECONDS = 300
 _SHIM = """
-#include <stddef.h>
 #include <string.h>
 #include "p.h"
-typedef struct { p_state state; double score; float seen[P_EXITS][P_CLASSES]; } native_state;
+typedef struct { double score; float seen[P_EXITS][P_CLASSES]; p_state state; } native_state;
 static double limits[2][P_EXITS], doubt[P_EXITS];
 int native_size(void) { return (int)sizeof(native_state); }
-int native_seen(void) { return (int)offsetof(native_state, seen); }
-int native_score(void) { return (int)offsetof(native_state, score); }
 void native_set(const double *one, const double *other, const double *near) {
     memcpy(limits[0], one, sizeof doubt);
     memcpy(limits[1], other, sizeof doubt);
@@ -85,17 +80,16 @@ class Native:
     step: Any
     size: int
     near: tuple[float, ...]  # how near to its threshold a score is in doubt, by exit but the last
-    _places: tuple[int, int, int]  # of what was seen and the score in a state; classes
+    classes: int
 
     def seen(self, state: Any, count: int) -> list[Array]:
         """Return the logits that a state was shown at its first `count` exits, each of shape (1, C)."""
-        at, _, classes = self._places
-        flat = np.frombuffer(memoryview(state), np.float32, count * classes, at)
-        return list(flat.reshape(-1, 1, classes))
+        flat = np.frombuffer(memoryview(state), np.float32, count * self.classes, 8)
+        return list(flat.reshape(-1, 1, self.classes))
 
     def score(self, state: Any) -> float:
         """Return the score at the exit that a state was shown last."""
-        return float(np.frombuffer(memoryview(state), np.float64, 1, self._places[1])[0])
+        return float(np.frombuffer(memoryview(state), np.float64, 1)[0])
 
 
 def native(policy: Policy, folder: str | os.PathLike[str] | None = None) -> Native:
@@ -105,25 +99,17 @@ def native(policy: Policy, folder: str | os.PathLike[str] | None = None) -> Nati
     ``XDG_CACHE_HOME`` or ``~/.cache``, and where it cannot be used, none is kept. Refused: rules that C
     cannot say or says otherwise, compilers that make no shared libraries, folders that others may write
     to; and without a compiler, by `NoCompiler`, what was not compiled before.
-
-    Examples
-    --------
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> native(Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "record", 2))
-    Traceback (most recent call last):
-    policyopt.runtime._errors.InputError: 'policy' must be one of logits alone. Got record. ...
     """
     if policy.kind != "logits" or policy.needs_features:
         what = "feature vectors" if policy.needs_features else policy.kind
         raise input_error("policy", "one of logits alone", what, "Leave out native=True.")
     graphs = trace_policy(policy)
     library = _library(c_source(policy, graphs, "p", sizes=False), folder)
-    places = library.native_seen(), library.native_score(), policy.classes
-    made = Native(library.native_step, library.native_size(), (), places)
+    made = Native(library.native_step, library.native_size(), (), policy.classes)
+    both = [policy.thresholds, (policy.mixture or policy).thresholds]
 
     def set_doubt(near: Sequence[float]) -> None:
-        both = [policy.thresholds, (policy.mixture or policy).thresholds]
-        vectors = [[*limits.tolist(), np.inf] for limits in both] + [[*near, 0.0]]
+        vectors = [*both[0], np.inf], [*both[1], np.inf], [*near, 0.0]
         library.native_set(*((ctypes.c_double * policy.exits)(*v) for v in vectors))
 
     exact = exact_scores(graphs)[:-1]
@@ -134,7 +120,7 @@ def native(policy: Policy, folder: str | os.PathLike[str] | None = None) -> Nati
         raise input_error("policy", "one whose scores C can compute", got, "Leave out native=True.")
     near = np.where(exact, 0.0, doubtful(policy, off)).tolist()
     set_doubt(near)
-    return Native(made.step, made.size, tuple(near), places)
+    return replace(made, near=tuple(near))
 
 
 def _library(source: str, folder: str | os.PathLike[str] | None) -> Any:
@@ -178,13 +164,9 @@ def _loaded(source: str, folder: Path) -> Any:
         place = Path(temporary)
         write_file(place / "p.h", source)
         write_file(place / "shim.c", _SHIM)
-        done = subprocess.run(
-            [*command, "shim.c", "-o", "shim.so", "-lm"], cwd=place, check=False,
-            capture_output=True, text=True, timeout=_SECONDS,
-        )  # fmt: skip
-        if done.returncode:
-            said, step = done.stderr.strip()[:500], f"It was run as {shlex.join(command)}."
-            raise input_error("cc", "a compiler that makes shared libraries", said, step)
+        step = f"It was run as {shlex.join(command)}."
+        making = [*command, "shim.c", "-o", "shim.so", "-lm"]
+        ran(making, place, "cc", "a compiler that makes shared libraries", step)
         (place / "shim.so").replace(kept)
     try:
         return ctypes.PyDLL(os.fspath(kept))

@@ -95,6 +95,11 @@ class Golden:
         return len(self.sample)
 
 
+def stepped(policy: Any, k: int, given: Inputs, state: Any) -> Any:
+    """Return what a policy decides at an exit of inputs by name."""
+    return policy.step(k, given_output(policy, given), state, given.get("features"))
+
+
 def expect(policy: Any, inputs: list[Inputs], sample: Ints) -> Golden:
     """Return golden vectors: what `policyopt.runtime` says of some inputs."""
     n = len(sample)
@@ -102,7 +107,7 @@ def expect(policy: Any, inputs: list[Inputs], sample: Ints) -> Golden:
     for part in few_at_a_time(inputs, n):
         state = policy.start(sample[part])
         for at, (k, given) in enumerate(zip(policy.path, rows_of(inputs, part), strict=True)):
-            seen = policy.step(k, given_output(policy, given), state, given.get("features"))
+            seen = stepped(policy, k, given, state)
             ran.put(part, at, seen)
             sure[part] &= sure_class(policy, given, seen)
     return Golden(inputs, sample, ran, sure=sure)
@@ -181,30 +186,31 @@ def given_output(policy: Any, given: Inputs) -> Any:
 
 def write_golden(golden: Golden, path: Path) -> None:
     """Write golden vectors as an .npz: keys ``input<position>:<name>``, ``sample``, and those of `Ran`."""
-    arrays: dict[str, Any] = {
+    inputs = {
         f"input{at}:{name}": array
         for at, given in enumerate(golden.inputs)
         for name, array in given.items()
     }
-    size = sum(array.nbytes + _HEADER for array in arrays.values())
+    size = sum(array.nbytes + _HEADER for array in inputs.values())
     size += 64 * golden.expected.score.size
     if size > _MOST_UNPACKED or len(golden) > _MOST_ROWS:
         got = f"{len(golden)} rows, {size} bytes"
         step = "Fewer: --rows."
         raise input_error("golden rows", f"of {_MOST_UNPACKED} bytes at most", got, step)
-    data, arrays = io.BytesIO(), {**arrays, **vars(golden.expected), "sample": golden.sample}
+    arrays: dict[str, Any] = {**inputs, **vars(golden.expected), "sample": golden.sample}
+    data = io.BytesIO()
     np.savez_compressed(data, allow_pickle=False, **arrays)
     write_file(path, data.getvalue())
 
 
-def read_golden(path: Path, policy: Policy, rows: int | None = None) -> Golden:
-    """Return golden vectors, `rows` of them if given; arrays are checked by name, shape and type before that."""
+def read_golden(path: Path, policy: Policy, rows: int) -> Golden:
+    """Return so many golden vectors; arrays are checked by name, shape and type before they are read."""
     name = path.name
     data = read_plain(path, name, _MOST, _AGAIN)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             check_zip(archive, path, name)
-            return _read(_Members(archive, name), policy, rows)
+            return _read(archive, name, policy, rows)
     except InputError:
         raise
     except Exception as error:  # zip, deflate and numpy raise many kinds on damaged files
@@ -213,57 +219,47 @@ def read_golden(path: Path, policy: Policy, rows: int | None = None) -> Golden:
         ) from error
 
 
-class _Members:
-    """The arrays of an archive by name, read on request."""
+def _read(archive: zipfile.ZipFile, file: str, policy: Policy, rows: int) -> Golden:
+    infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    if sum(info.file_size for info in infos.values()) > _MOST_UNPACKED:
+        raise input_error(file, f"of {_MOST_UNPACKED} bytes unpacked at most", "more", _AGAIN)
+    if rows > _MOST_ROWS:
+        raise input_error(file, f"of at most {_MOST_ROWS} rows", "more", _AGAIN)
 
-    def __init__(self, archive: zipfile.ZipFile, file: str) -> None:
-        self.archive, self.file = archive, file
-        self.infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        if sum(info.file_size for info in archive.infolist()) > _MOST_UNPACKED:
-            raise input_error(file, f"of {_MOST_UNPACKED} bytes unpacked at most", "more", _AGAIN)
-
-    def read(self, name: str, dtype: str, *shape: int | None) -> Array:
-        """Return an array of that type and shape; None: any number from 1 on."""
-        label = f"{name} of {self.file}"
-        info = self.infos.pop(name, None)
-        if info is None:
-            raise input_error(self.file, "whole", f"no '{name}'", _AGAIN)
+    def read(name: str, dtype: str, *more: int | None) -> Array:
+        """Return an array of that type and shape after the rows; None: any number from 1 on."""
+        label, shape = f"{name} of {file}", (rows, *more)
+        if name not in infos:
+            raise input_error(file, "whole", f"no '{name}'", _AGAIN)
+        info = infos.pop(name)
         wanted = f"{dtype} of shape {tuple('any' if n is None else n for n in shape)}"
         most = math.prod(n or 0 for n in shape) * np.dtype(dtype).itemsize + _HEADER
         if None not in shape and info.file_size > most:
             raise input_error(label, wanted, f"{info.file_size} bytes", _AGAIN)
-        with self.archive.open(info) as file:
-            got, kind, _ = read_header(file, label)  # type: ignore[arg-type]
+        with archive.open(info) as member:
+            got, kind, _ = read_header(member, label)  # type: ignore[arg-type]
             fits = len(got) == len(shape) and all(
                 n > 0 if m is None else n == m for n, m in zip(got, shape, strict=True)
             )
             if kind != np.dtype(dtype) or not fits:
                 raise input_error(label, wanted, f"{kind} of shape {got}", _AGAIN)
-            file.seek(0)
-            return read_member(file, info, label)
+            member.seek(0)
+            return read_member(member, info, label)
 
-
-def _read(members: _Members, policy: Policy, rows: int | None) -> Golden:
-    given_size = members.infos["sample"].file_size if "sample" in members.infos else 0
-    if (rows or 0) > _MOST_ROWS or given_size > 8 * _MOST_ROWS + _HEADER:
-        raise input_error(members.file, f"of at most {_MOST_ROWS} rows", "more", _AGAIN)
-    sample = members.read("sample", "<i8", rows)
-    n, exits = len(sample), policy.exits
-    inputs: list[Inputs] = []
+    sample, exits, inputs = read("sample", "<i8"), policy.exits, []
     for at in range(exits):
         given: Inputs = {}
-        if policy.kind == "record":
-            for i, (column, dtype) in enumerate(_RECORD.items()):
-                if i < 2 or f"input{at}:{column}" in members.infos:
-                    given[column] = members.read(f"input{at}:{column}", dtype, n)
+        if policy.kind != "record":
+            given[policy.kind] = read(f"input{at}:{policy.kind}", "<f4", policy.classes)
         else:
-            given[policy.kind] = members.read(f"input{at}:{policy.kind}", "<f4", n, policy.classes)
+            for i, (column, dtype) in enumerate(_RECORD.items()):
+                if i < 2 or f"input{at}:{column}" in infos:
+                    given[column] = read(f"input{at}:{column}", dtype)
         if policy.needs_features:
-            given["features"] = members.read(f"input{at}:features", "<f4", n, None)
+            given["features"] = read(f"input{at}:features", "<f4", None)
         inputs.append(given)
     kinds = {"score": "<f8", "confidence": "<f8", "prediction": "<i4", "leave": "|b1"}
-    expected = Ran(**{name: members.read(name, kind, n, exits) for name, kind in kinds.items()})
-    if members.infos:
-        more = f"'{min(members.infos)}' besides"
-        raise input_error(members.file, "of the policy's exits", more, _AGAIN)
+    expected = Ran(**{name: read(name, kind, exits) for name, kind in kinds.items()})
+    if infos:
+        raise input_error(file, "of the policy's exits", f"'{min(infos)}' besides", _AGAIN)
     return Golden(inputs, sample, expected)

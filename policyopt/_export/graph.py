@@ -2,36 +2,15 @@
 
 Every value has the samples on its first axis; shapes are those of one sample, so that axis is 1. A
 constant of one row stands for all rows, one of shape () for one number anywhere. Operands of one
-operation have one dtype: casts are nodes.
+operation have one dtype: casts are nodes, whose own dtype is the new one, as reshapes' shape is.
 
-========== =============================== ==============================================
-operation  operands                        attributes
-========== =============================== ==============================================
-input                                      name
-const                                      value (ndarray, first axis 1, or of shape ())
-elementwise names of `ELEMENTWISE`, with numpy's meaning and broadcasting
-where      condition, x, y
-cast       x                               (the node's dtype)
-reshape    x                               (the node's shape)
-slice      x                               axis, start, stop
-concat     x, y, ...                       axis
-sum, max, min, argmax  x                   axis, which goes away; argmax takes the first
-take       x, index (n,)                   axis, which goes away; -1 is the last
-lookup     index                           table (ndarray (M,) or (M, D)); -1 is the last
-minimum_at x (n, P)                        starts: minimum of each run of columns
-search     x                               edges, side: as numpy.searchsorted
-interp     x                               knots, values: as numpy.interp
-linear     x (n, D)                        weight (H, D): ``x @ weight.T``, as `runtime.linear`
-distances  x (n, D)                        points (P, D): Euclidean
-reduce     logits (n, C) float32           top: as `runtime.output.reduce_logits`
-field      reduce                          name: prediction, top_prob, top_class, entropy, log_sum_exp
-coin       sample number (n,) int64        seed, stream: as `runtime.coin`
-========== =============================== ==============================================
+Operations, with their operands and attributes, are `ELEMENTWISE`, the rest `_MEANINGS`, and ``input``, which has a
+name. An axis that numbers are reduced along or taken from (one per sample) goes away; an index of -1 is the last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,55 +122,48 @@ def _key(value: Any) -> Any:
 
 def compute(node: Node, args: Sequence[Any]) -> Any:
     """Return the value of a node, (n, ...), from those of its operands."""
-    a = node.attrs
     if node.op in ELEMENTWISE:
         return ELEMENTWISE[node.op](*args)
-    match node.op:
-        case "const":
-            return a["value"]
-        case "where":
-            return np.where(*args)
-        case "cast":
-            return args[0].astype(node.dtype)
-        case "reshape":
-            return args[0].reshape(len(args[0]), *node.shape[1:])
-        case "slice":
-            return args[0][(slice(None),) * a["axis"] + (slice(a["start"], a["stop"]),)]
-        case "concat":
-            n = max(len(x) for x in args)
-            return np.concatenate([_rows(x, n) for x in args], a["axis"])
-        case "sum" | "max" | "min":
-            # Side by side in memory: numpy's order of summation depends on the layout.
-            return getattr(np.ascontiguousarray(args[0]), node.op)(axis=a["axis"])
-        case "argmax":
-            return args[0].argmax(axis=a["axis"])
-        case "take":
-            n = max(map(len, args))
-            x, index = (_rows(x, n) for x in args)
-            return x[(np.arange(n), *(slice(None),) * (a["axis"] - 1), index)]
-        case "lookup":
-            return a["table"][args[0]]
-        case "minimum_at":
-            return np.minimum.reduceat(args[0], a["starts"], axis=1)
-        case "search":
-            return np.searchsorted(a["edges"], args[0], side=a["side"])
-        case "interp":
-            return np.interp(args[0], a["knots"], a["values"])
-        case "linear":
-            return row_product(args[0], a["weight"])
-        case "distances":
-            return distances(args[0], a["points"])
-        case "reduce":
-            return reduce_logits(args[0], a["top"])
-        case "field":
-            return getattr(args[0], a["name"])
-        case "coin":
-            return coin(a["seed"], args[0], a["stream"])
-    raise ValueError(f"no operation {node.op}")
+    return _MEANINGS[node.op](node, *args, **node.attrs)
+
+
+def _concat(_: Node, *parts: Any, axis: int) -> Any:
+    n = max(map(len, parts))
+    return np.concatenate([_rows(x, n) for x in parts], axis)
+
+
+def _take(_: Node, x: Any, index: Any, axis: int) -> Any:
+    n = max(len(x), len(index))
+    return _rows(x, n)[(np.arange(n), *(slice(None),) * (axis - 1), _rows(index, n))]
 
 
 def _rows(x: Array, n: int) -> Array:
     return np.broadcast_to(x, (n, *x.shape[1:]))
+
+
+def _fold(node: Node, x: Any, axis: int) -> Any:
+    # Side by side in memory: numpy's order of summation depends on the layout.
+    return getattr(np.ascontiguousarray(x), node.op)(axis=axis)
+
+
+#: Of a node, its operands and its attributes by name.
+_MEANINGS: dict[str, Callable[..., Any]] = {
+    "const": lambda _, value: value,
+    "where": lambda _, condition, x, y: np.where(condition, x, y),
+    "cast": lambda node, x: x.astype(node.dtype),
+    "reshape": lambda node, x: x.reshape(len(x), *node.shape[1:]),
+    "slice": lambda _, x, axis, start, stop: x[(slice(None),) * axis + (slice(start, stop),)],
+    "concat": _concat, "take": _take, "sum": _fold, "max": _fold, "min": _fold, "argmax": _fold,
+    "lookup": lambda _, index, table: table[index],
+    "minimum_at": lambda _, x, starts: np.minimum.reduceat(x, starts, axis=1),
+    "search": lambda _, x, edges, side: np.searchsorted(edges, x, side=side),
+    "interp": lambda _, x, knots, values: np.interp(x, knots, values),
+    "linear": lambda _, x, weight: row_product(x, weight),
+    "distances": lambda _, x, points: distances(x, points),
+    "reduce": lambda _, logits, top: reduce_logits(logits, top),
+    "field": lambda _, reduced, name: getattr(reduced, name),
+    "coin": lambda _, sample, seed, stream: coin(seed, sample, stream),
+}  # fmt: skip
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""Decision graphs as ONNX models, opset 18, so that they say what numpy says.
+"""Decision graphs as ONNX models, opset 18, so that they say what numpy says; folders of them, written and run.
 
 The opset and the format version are those of 2022, which onnxruntime has read since 1.14. Every sample
 is a row of its own; the batch axis is ``n``. See `docs/onnx.md` for how to chain the graphs with a
@@ -13,22 +13,37 @@ which keeps x to the last bits however small.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from policyopt._thresholds.degenerate_scores import ULPS
 from policyopt.runtime._arithmetic import GOLDEN, MULTIPLIERS, key_of
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._policy import Policy, to_dict
+from policyopt.runtime._files import write_file
+from policyopt.runtime._policy import Policy, read_json, to_dict
+from policyopt.runtime._strict_json import read_plain
 from policyopt.runtime._typing import Array
 
+from .golden import Golden, Ran, few_at_a_time, rows_of
 from .graph import ExitGraph, Node
+from .symbolic import trace_policy
 
 FORMAT, VERSION = "policyopt-onnx", 1
 OPSET, IR = 18, 8
+MANIFEST = "manifest.json"
+_MOST = 1 << 30  # bytes of one graph: a protobuf holds no more than twice that
+_COIN = (
+    "z = (sample + 1) * 0x9E3779B97F4A7C15 + key; z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9; "
+    "z = (z ^ z >> 27) * 0x94D049BB133111EB; u = (z ^ z >> 31) >> 40, times 2**-24; whole numbers of 64 bits "
+    "without sign. The graphs compute it: they take the sample's number as the input 'sample'"
+)
 #: Before the names of inputs that an output has too.
 GIVEN = "given_"
 _GIVEN = {"probabilities", "prediction", "confidence", "second", "entropy"}
@@ -49,22 +64,12 @@ def onnx_models(policy: Policy, graphs: list[ExitGraph], probabilities: bool = T
     """Return the decision graphs of a policy as K ONNX models, checked.
 
     `probabilities`: whether they give out the answer's class probabilities too.
-
-    Examples
-    --------
-    >>> from policyopt._export.symbolic import trace_policy
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
-    >>> first, last = onnx_models(policy, trace_policy(policy))
-    >>> [put.name for put in first.graph.input], [put.name for put in first.graph.output][:3]
-    (['logits'], ['exit', 'prediction', 'score'])
     """
     try:
         import onnx
     except ImportError as error:
-        raise input_error(
-            "onnx", "installed", "no such package", "pip install 'policyopt[onnx]'"
-        ) from error
+        step = "pip install 'policyopt[onnx]'"
+        raise input_error("onnx", "installed", "no such package", step) from error
     sha, found = to_dict(policy)["sha256"], []
     for graph in passed_on(graphs, probabilities):
         model = onnx_model(graph, {"policy_sha256": sha, "exit": str(graph.exit)})
@@ -78,9 +83,7 @@ def passed_on(graphs: list[ExitGraph], probabilities: bool = True) -> list[ExitG
     found: list[ExitGraph] = []
     wanted: tuple[int, ...] = ()  # of what the exit leaves, what the next one takes
     for graph in reversed(graphs):
-        outputs = dict(graph.outputs)
-        if not probabilities:
-            outputs.pop("probabilities", None)
+        outputs = {n: x for n, x in graph.outputs.items() if probabilities or n != "probabilities"}
         live = replace(graph, outputs=outputs, left=tuple(graph.left[i] for i in wanted))
         used = {id(node) for node in live.order()}
         wanted = tuple(i for i, node in enumerate(graph.states) if id(node) in used)
@@ -109,7 +112,7 @@ def onnx_model(graph: ExitGraph, properties: dict[str, str]) -> Any:
         return helper.make_tensor_value_info(name, kind, ["n", *shape])
 
     given, outputs = puts(graph)
-    b = Builder(next(iter(given)))
+    b = _Builder(next(iter(given)))
     values: dict[int, Any] = {id(node): name for name, node in given.items()}
     for node in graph.order():
         if id(node) not in values:
@@ -126,7 +129,7 @@ def onnx_model(graph: ExitGraph, properties: dict[str, str]) -> Any:
     return model
 
 
-class Builder:
+class _Builder:
     """Operators and constants of one graph, equal ones once; `anchor`: an input whose first axis is the samples'."""
 
     def __init__(self, anchor: str) -> None:
@@ -137,29 +140,23 @@ class Builder:
         self.first: dict[str, str] = {}
         #: By the name of a reduced value its shape with the axis left at length 1, and that value.
         self.kept: dict[str, tuple[tuple[int, ...], str]] = {}
-        self._known: dict[Any, tuple[str, ...]] = {}
+        self._known: dict[Any, Any] = {}
 
-    def op(self, kind: str, *inputs: str, label: str = "", **attributes: Any) -> str:
-        """Add an operator of one output; return the output's name."""
-        return self.several(kind, (label or kind.lower(),), inputs, **attributes)[0]
-
-    def several(
-        self, kind: str, labels: tuple[str, ...], inputs: tuple[str, ...], **attributes: Any
-    ) -> tuple[str, ...]:
-        """Add an operator of several outputs; return their names."""
+    def op(self, kind: str, *inputs: str, label: str = "", **attributes: Any) -> Any:
+        """Add an operator; return its output's name, or the names of several where the label has so many words."""
         from onnx import helper
 
+        labels = (label or kind.lower()).split()
         key = (kind, inputs, len(labels), repr(sorted(attributes.items())))
         if key not in self._known:
             number = len(self.nodes)
             names = tuple(f"{label}_{number}" for label in labels)
-            title = f"{kind}_{number}"
-            self.nodes.append(helper.make_node(kind, inputs, names, title, **attributes))
-            self._known[key] = names
+            node = helper.make_node(kind, inputs, names, f"{kind}_{number}", **attributes)
+            self.nodes.append(node)
+            self._known[key] = names[0] if len(names) == 1 else names
         return self._known[key]
 
     def const(self, value: npt.ArrayLike) -> str:
-        """Add a constant; return its name."""
         from onnx import numpy_helper
 
         array = np.array(value, order="C")
@@ -167,11 +164,10 @@ class Builder:
         if key not in self._known:
             name = f"const_{len(self.constants)}"
             self.constants.append(numpy_helper.from_array(array, name))
-            self._known[key] = (name,)
-        return self._known[key][0]
+            self._known[key] = name
+        return self._known[key]
 
     def ints(self, *values: int) -> str:
-        """Add a vector of whole numbers: axes, shapes."""
         return self.const(np.array(values, np.int64))
 
     def cast(self, x: str, dtype: Any, given: Any = None) -> str:
@@ -183,13 +179,11 @@ class Builder:
         return self.op("Cast", x, to=int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype))))
 
     def slice(self, x: str, axis: int, start: int, stop: int) -> str:
-        """Take a range along an axis."""
         if (axis, start, stop) == (1, 0, 1) and x in self.first:
             return self.first[x]
         return self.op("Slice", x, self.ints(start), self.ints(stop), self.ints(axis))
 
     def unsqueeze(self, x: str, axis: int) -> str:
-        """Add an axis of length 1."""
         return self.op("Unsqueeze", x, self.ints(axis))
 
     def whole(self, x: str, node: Node) -> str:
@@ -225,7 +219,7 @@ class Builder:
         self.constants = [c for c in self.constants if c.name in needed]
 
 
-def log1p(b: Builder, x: str) -> str:
+def log1p(b: _Builder, x: str) -> str:
     """Kahan's ``log(u) x / (u - 1), u = 1 + x``: what rounding took from u cancels."""
     one = b.const(1.0)
     u = b.op("Add", x, one)
@@ -237,10 +231,17 @@ def log1p(b: Builder, x: str) -> str:
     return b.op("Where", plain, x, value)
 
 
-def _elementwise(b: Builder, node: Node, args: list[str]) -> str:
+def _elementwise(b: _Builder, node: Node, args: list[str]) -> str:
     op, kind = node.op, node.args[0].dtype
     if op in _WIDE:
-        whole = _transcendental(b, op, [b.cast(x, _F64, kind) for x in args])
+        wide = [b.cast(x, _F64, kind) for x in args]
+        if op == "logaddexp":
+            gap = b.op("Abs", b.op("Sub", *wide))
+            # Of two equal infinities the gap is no number, and numpy's answer that of a gap of 0.
+            gap = b.op("Where", b.op("Equal", *wide), b.const(0.0), gap)
+            whole = b.op("Add", b.op("Max", *wide), log1p(b, b.op("Exp", b.op("Neg", gap))))
+        else:
+            whole = log1p(b, *wide) if op == "log1p" else b.op(_DIRECT[op], *wide)
         return b.cast(whole, node.dtype, _F64)
     if op in _ORDERS and kind.kind == "b":
         whole = b.op(_DIRECT[op], *(b.cast(x, np.int32) for x in args))
@@ -252,36 +253,25 @@ def _elementwise(b: Builder, node: Node, args: list[str]) -> str:
     return b.op(_DIRECT[op], *args)
 
 
-def _transcendental(b: Builder, op: str, args: list[str]) -> str:
-    if op == "log1p":
-        return log1p(b, args[0])
-    if op == "logaddexp":
-        gap = b.op("Abs", b.op("Sub", *args))
-        # Of two equal infinities the gap is no number, and numpy's answer that of a gap of 0.
-        gap = b.op("Where", b.op("Equal", *args), b.const(0.0), gap)
-        return b.op("Add", b.op("Max", *args), log1p(b, b.op("Exp", b.op("Neg", gap))))
-    return b.op(_DIRECT[op], args[0])
-
-
-def _where(b: Builder, node: Node, args: list[str]) -> str:
+def _where(b: _Builder, node: Node, args: list[str]) -> str:
     if node.dtype.kind != "b":
         return b.op("Where", *args)
     condition, x, y = args  # onnxruntime chooses among no bools
     return b.op("Or", b.op("And", condition, x), b.op("And", b.op("Not", condition), y))
 
 
-def _reshape(b: Builder, node: Node, args: list[str]) -> str:
+def _reshape(b: _Builder, node: Node, args: list[str]) -> str:
     shape, kept = b.kept.get(args[0], ((), ""))
     # 0: as many samples as there are.
     return kept if shape == node.shape else b.op("Reshape", args[0], b.ints(0, *node.shape[1:]))
 
 
-def _concat(b: Builder, node: Node, args: list[str]) -> str:
+def _concat(b: _Builder, node: Node, args: list[str]) -> str:
     parts = [b.whole(x, a) for x, a in zip(args, node.args, strict=True)]
     return b.op("Concat", *parts, axis=node.attrs["axis"])
 
 
-def _reduction(b: Builder, node: Node, args: list[str]) -> str:
+def _reduction(b: _Builder, node: Node, args: list[str]) -> str:
     kind, at = node.args[0].dtype, node.attrs["axis"]
     loop: Any = np.int32 if kind.kind == "b" else kind
     loop = _F64 if node.op == "sum" and kind.kind == "f" else loop
@@ -294,12 +284,12 @@ def _reduction(b: Builder, node: Node, args: list[str]) -> str:
     return whole
 
 
-def _argmax(b: Builder, node: Node, args: list[str]) -> str:
+def _argmax(b: _Builder, node: Node, args: list[str]) -> str:
     x = b.cast(args[0], np.int32) if node.args[0].dtype == bool else args[0]
     return b.op("ArgMax", x, axis=node.attrs["axis"], keepdims=0, select_last_index=0)
 
 
-def _take(b: Builder, node: Node, args: list[str]) -> str:
+def _take(b: _Builder, node: Node, args: list[str]) -> str:
     """One number per sample along an axis."""
     x, index = node.args
     axis = node.attrs["axis"]
@@ -315,12 +305,12 @@ def _take(b: Builder, node: Node, args: list[str]) -> str:
     return b.op("GatherND", name, each, batch_dims=1)
 
 
-def _lookup(b: Builder, node: Node, args: list[str]) -> str:
+def _lookup(b: _Builder, node: Node, args: list[str]) -> str:
     index = b.cast(args[0], np.int64, node.args[0].dtype)
     return b.op("Gather", b.const(node.attrs["table"]), index, axis=0)
 
 
-def _minimum_at(b: Builder, node: Node, args: list[str]) -> str:
+def _minimum_at(b: _Builder, node: Node, args: list[str]) -> str:
     starts, columns = np.asarray(node.attrs["starts"]), node.args[0].shape[1]
     stops = np.append(starts[1:], columns)
     longest = int((stops - starts).max())
@@ -334,7 +324,7 @@ def _minimum_at(b: Builder, node: Node, args: list[str]) -> str:
     return b.op("ReduceMin", runs, b.ints(2), keepdims=0)
 
 
-def _below(b: Builder, x: str, kind: Any, axes: int, edges: Array, side: str) -> str:
+def _below(b: _Builder, x: str, kind: Any, axes: int, edges: Array, side: str) -> str:
     """How many edges lie under x, int64: `numpy.searchsorted`, what is no number lying over all."""
     loop = np.result_type(edges.dtype, kind)
     each = b.unsqueeze(b.cast(x, loop, kind), axes)
@@ -343,12 +333,12 @@ def _below(b: Builder, x: str, kind: Any, axes: int, edges: Array, side: str) ->
     return b.op("ReduceSum", under, b.ints(axes), keepdims=0)
 
 
-def _search(b: Builder, node: Node, args: list[str]) -> str:
+def _search(b: _Builder, node: Node, args: list[str]) -> str:
     (x,), a = node.args, node.attrs
     return _below(b, args[0], x.dtype, len(x.shape), np.asarray(a["edges"]), a["side"])
 
 
-def _interp(b: Builder, node: Node, args: list[str]) -> str:
+def _interp(b: _Builder, node: Node, args: list[str]) -> str:
     """`numpy.interp`: what is no number goes through."""
     knots, values = (np.asarray(node.attrs[x], np.float64) for x in ("knots", "values"))
     with np.errstate(all="ignore"):
@@ -362,12 +352,12 @@ def _interp(b: Builder, node: Node, args: list[str]) -> str:
     return b.op("Add", b.op("Mul", slope, b.op("Sub", x, knot)), value)
 
 
-def _linear(b: Builder, node: Node, args: list[str]) -> str:
+def _linear(b: _Builder, node: Node, args: list[str]) -> str:
     weight = np.ascontiguousarray(np.asarray(node.attrs["weight"], np.float64).T)
     return b.op("MatMul", b.whole(args[0], node.args[0]), b.const(weight))
 
 
-def _distances(b: Builder, node: Node, args: list[str]) -> str:
+def _distances(b: _Builder, node: Node, args: list[str]) -> str:
     """To points, coordinate by coordinate."""
     points = np.asarray(node.attrs["points"], np.float64)
     each = b.unsqueeze(b.cast(args[0], _F64, node.args[0].dtype), 1)
@@ -379,7 +369,7 @@ def _distances(b: Builder, node: Node, args: list[str]) -> str:
     return b.op("Sqrt", found[0] if len(found) == 1 else b.op("Concat", *found, axis=1))
 
 
-def _coin(b: Builder, node: Node, args: list[str]) -> str:
+def _coin(b: _Builder, node: Node, args: list[str]) -> str:
     """`runtime.coin`: unsigned whole numbers of 64 bits, which wrap."""
     word = lambda value: b.const(np.uint64(value))  # noqa: E731
     shift = lambda x, by: b.op("BitShift", x, word(by), direction="RIGHT")  # noqa: E731
@@ -392,7 +382,7 @@ def _coin(b: Builder, node: Node, args: list[str]) -> str:
     return b.op("Mul", b.cast(z, _F64), b.const(2.0**-24))
 
 
-def _reduce(b: Builder, node: Node, args: list[str]) -> dict[str, str]:
+def _reduce(b: _Builder, node: Node, args: list[str]) -> dict[str, str]:
     """All columns of `runtime.output.reduce_logits`; those that nobody reads are dropped in the end."""
     logits, classes, top = args[0], node.args[0].shape[1], node.attrs["top"]
     last, one = b.ints(1), b.const(1.0)
@@ -419,8 +409,7 @@ def _reduce(b: Builder, node: Node, args: list[str]) -> dict[str, str]:
         "log_sum_exp": row(b.op("Add", b.cast(peak, _F64), log_total), "log_sum_exp"),
     }
     if top > 1:  # ranks: the largest shifts and their classes; of equals the first class first
-        labels = ("top_shift", "rank")
-        shifts, ranks = b.several("TopK", labels, (shift, b.ints(top)), axis=1)
+        shifts, ranks = b.op("TopK", shift, b.ints(top), label="top_shift rank", axis=1)
         mass = b.op("Div", b.op("Exp", b.cast(shifts, _F64)), total, label="top_prob")
         none, minus = b.op("Equal", shifts, never), b.const(np.int32(-1))
         named = b.op("Where", none, minus, b.cast(ranks, np.int32), label="top_class")
@@ -430,7 +419,7 @@ def _reduce(b: Builder, node: Node, args: list[str]) -> dict[str, str]:
 
 
 #: From a node and the names of its operands to the name of its value (of a ``reduce`` all its columns).
-_OPERATIONS: dict[str, Callable[[Builder, Node, list[Any]], Any]] = {
+_OPERATIONS: dict[str, Callable[[_Builder, Node, list[Any]], Any]] = {
     "const": lambda b, node, args: b.const(node.attrs["value"]),
     "where": _where,
     "cast": lambda b, node, args: b.cast(args[0], node.dtype),
@@ -443,3 +432,96 @@ _OPERATIONS: dict[str, Callable[[Builder, Node, list[Any]], Any]] = {
     "interp": _interp, "linear": _linear, "distances": _distances, "coin": _coin,
     "reduce": _reduce, "field": lambda b, node, args: args[0][node.attrs["name"]],
 }  # fmt: skip
+
+
+# Folders: ``exit_<number>.onnx`` per exit and a manifest of what feeds what.
+
+
+def write_onnx(policy: Policy, graphs: list[ExitGraph], folder: Path) -> None:
+    """Write a policy's ONNX graphs into a folder, and at last their manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = [m.SerializeToString(deterministic=True) for m in onnx_models(policy, graphs)]
+    for graph, content in zip(graphs, data, strict=True):
+        write_file(folder / f"exit_{graph.exit}.onnx", content)
+    manifest = manifest_of(policy, graphs, data)
+    write_file(folder / MANIFEST, json.dumps(manifest, indent=2, allow_nan=False) + "\n")
+
+
+def manifest_of(policy: Policy, graphs: list[ExitGraph], data: Sequence[bytes]) -> dict[str, Any]:
+    """Return what the manifest says of a policy whose graphs' files have these contents."""
+    limits, mixture = [*policy.thresholds.tolist(), None], policy.mixture
+    others = [*mixture.thresholds.tolist(), None] if mixture else [None] * policy.exits
+    coins = [node.attrs for graph in graphs for node in graph.order() if node.op == "coin"]
+    keys = sorted({key_of(c["seed"], c["stream"]) for c in coins})
+
+    def described(puts: Mapping[str, Node]) -> list[dict[str, Any]]:
+        return [
+            {"name": name, "dtype": node.dtype.name, "shape": ["n", *map(int, node.shape[1:])]}
+            for name, node in puts.items()
+        ]
+
+    exits = []
+    for at, (graph, content) in enumerate(zip(passed_on(graphs), data, strict=True)):
+        inputs, outputs = map(described, puts(graph))
+        exits.append({
+            "exit": graph.exit, "file": f"exit_{graph.exit}.onnx",
+            "sha256": hashlib.sha256(content).hexdigest(), "cost": float(policy.costs[at]),
+            "threshold": limits[at], "threshold_of_share": others[at],
+            "inputs": inputs, "outputs": outputs,
+            # Which outputs of the exit before are which inputs of this one.
+            "states": [
+                {"output": f"left_{i}", "input": node.attrs["name"]}
+                for i, node in enumerate(graph.states)
+            ],
+        })  # fmt: skip
+    return {
+        "format": FORMAT, "version": VERSION, "opset": OPSET, "ir_version": IR,
+        "policy_sha256": to_dict(policy)["sha256"],
+        "kind": policy.kind, "classes": policy.classes, "model_exits": policy.model_exits,
+        "unit": policy.unit, "share": float(mixture.share) if mixture else None,
+        "coin": {"formula": _COIN, "keys": [f"0x{key:016X}" for key in keys]} if keys else None,
+        # Of scores and confidences, in units of 2**-23 of the larger of them and 1; exits and
+        # predictions are equal.
+        "tolerance_ulps": ULPS, "exits": exits,
+    }  # fmt: skip
+
+
+def run_onnx(folder: Path, policy: Policy, golden: Golden) -> Ran:
+    """Return what a policy's ONNX export says of golden vectors, of every sample at every exit.
+
+    Its manifest is what this policy's is: a serving loop is told no other exits, costs or thresholds.
+    """
+    import onnxruntime
+
+    names = [f"exit_{k}.onnx" for k in policy.path]
+    data = [read_plain(folder / name, name, _MOST, "Export the policy again.") for name in names]
+    wanted, given = manifest_of(policy, trace_policy(policy), data), read_json(folder / MANIFEST)
+    for name, value in wanted.items():
+        if not isinstance(given, dict) or given.get(name) != value:
+            got = given.get(name) if isinstance(given, dict) else type(given).__name__
+            allowed = "as policy.json and the graphs' files have it"
+            raise input_error(
+                f"{name} of onnx/{MANIFEST}", allowed, got, "Export the policy again."
+            )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only
+    sessions = [
+        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        for content in data
+    ]
+    ran = Ran.empty(len(golden), policy.exits)
+    for part in few_at_a_time(golden.inputs, len(golden)):
+        left: dict[str, Any] = {}
+        inputs = rows_of(golden.inputs, part)
+        for at, (session, entry) in enumerate(zip(sessions, wanted["exits"], strict=True)):
+            known = {**inputs[at], "sample": golden.sample[part]}
+            known |= {GIVEN + name: column for name, column in inputs[at].items()}
+            known |= {state["input"]: left[state["output"]] for state in entry["states"]}
+            # Floats with gaps between rows are copied: onnxruntime reads them side by side.
+            feeds = {p["name"]: np.ascontiguousarray(known[p["name"]]) for p in entry["inputs"]}
+            outputs = [p["name"] for p in entry["outputs"]]
+            left = dict(zip(outputs, session.run(outputs, feeds), strict=True))
+            ran.score[part, at], ran.confidence[part, at] = left["score"], left["confidence"]
+            ran.prediction[part, at], ran.leave[part, at] = left["prediction"], left["exit"]
+    return ran

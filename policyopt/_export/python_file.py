@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 import runpy
 import textwrap
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.runtime._arithmetic import distances
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._typing import Array
 
@@ -46,24 +44,16 @@ def python_source(policy: Policy, graphs: list[ExitGraph] | None = None) -> str:
     """Return the text of a module with ``start``, ``step`` and ``decide``; its docstring says how to use them.
 
     `graphs`: from `trace_policy`, where they are there already.
-
-    Examples
-    --------
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> source = python_source(Policy(MaxProb(), [0.8], [1, 3], "ms", "logits", 2))
-    >>> names = {}
-    >>> exec(source, names)
-    >>> names["step"](0, [3.0, 0.0], names["start"]()).exit
-    True
     """
     graphs = trace_policy(policy) if graphs is None else graphs
     tables = _Tables()
     exits = [_exit_source(graph, tables) for graph in graphs]
-    used = {node.op for graph in graphs for node in graph.order()}
-    parts = list(_runtime(_MODULES).values())
-    if "distances" in used:
-        parts.append(f"_BLOCK = {1 << 15}\n\n\n" + inspect.getsource(distances))
-    parts += ["\n".join(tables.lines), *exits, _serving(policy, graphs)]
+    parts = [
+        *_runtime(_MODULES).values(),
+        "\n".join(tables.lines),
+        *exits,
+        _serving(policy, graphs),
+    ]
     text = _head(policy) + "\n\n".join(part.strip() + "\n" for part in parts if part.strip())
     ast.parse(text)  # what cannot be read is never written
     return text
@@ -126,14 +116,10 @@ def _quote_own_names(tree: ast.Module, lines: list[str]) -> None:
     """
     for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
         for node in ast.walk(owner):
-            if not isinstance(node, (ast.FunctionDef, ast.arg)):
-                continue
-            told = node.returns if isinstance(node, ast.FunctionDef) else node.annotation
-            if told is None or owner.name not in {getattr(x, "id", "") for x in ast.walk(told)}:
-                continue
-            at, line = told.lineno - 1, lines[told.lineno - 1]
-            start, end = told.col_offset, told.end_col_offset
-            lines[at] = f'{line[:start]}"{line[start:end]}"{line[end:]}'
+            told = getattr(node, "returns", None) or getattr(node, "annotation", None)
+            if told is not None and re.search(rf"\b{owner.name}\b", ast.unparse(told)):
+                line, start, end = lines[told.lineno - 1], told.col_offset, told.end_col_offset
+                lines[told.lineno - 1] = f'{line[:start]}"{line[start:end]}"{line[end:]}'
 
 
 class _Tables:

@@ -4,7 +4,7 @@ On the machine that exported, the runtime gives the recorded scores again, to th
 another `exp`, `log`, `log1p` or `tanh`: numpy chooses its own by the processor's features, and the C
 library does. Sums go in the same order everywhere (see `c_header`), and the rest is IEEE arithmetic.
 So exports to other machines differ from the runtime in what exports to C and ONNX do, and are held to
-the same number, `policyopt._thresholds.degenerate_scores.ULPS` = 64 units of 2**-23 of the larger of score and 1.
+the same number, `ULPS`: 64 units of 2**-23 of the larger of score and 1.
 
 Where it comes from. Let r be the sum of exp(d_i), d_i <= 0 the difference of a logit to the largest, the
 same float32 everywhere. Two exponentials differ by 4 ulp at most (numpy documents 2.52, libms are
@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from policyopt._thresholds import degenerate_scores
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._policy import Policy
@@ -42,6 +43,10 @@ from policyopt.runtime._typing import Floats
 from .golden import Golden, few_at_a_time, rows_of
 from .graph import ExitGraph, Node, evaluate, ordered
 
+#: How far scores may be from those of the runtime: units of float32 rounding (2**-23) of the larger of
+#: the score and 1. The Python file runs the runtime's own code. The others sum and take exponentials of
+#: float32 in another order; exits and answers must be equal all the same.
+ULPS = {"python": 0, "onnx": degenerate_scores.ULPS, "c": degenerate_scores.ULPS}
 #: One unit of float32 rounding.
 UNIT = 2.0**-23
 #: Furthest that rounding is ever allowed to take a score, of the larger of score and 1.

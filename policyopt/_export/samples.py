@@ -33,16 +33,15 @@ from .golden import (
     Inputs,
     LeftOut,
     expect,
-    given_output,
     joined,
     part_of,
     row_bytes,
     rows_of,
+    stepped,
     sure_class,
 )
 from .graph import ExitGraph
-from .manifest import ULPS
-from .rounding import TIMES, UNIT, exact_scores, own_rounding
+from .rounding import TIMES, ULPS, UNIT, exact_scores, own_rounding
 
 #: Candidates that are made up, and how many numbers they may take.
 CANDIDATES, _NUMBERS = 4096, 1 << 25
@@ -196,13 +195,11 @@ def _of_exit(policy: Policy, graph: ExitGraph, block: Any, rows: Any) -> Inputs:
     given: Inputs = {}
     for name in sorted(names):
         if policy.kind != "record":
-            column = block["outputs"][:, k][rows]
+            column, kind = block["outputs"][:, k], np.float32
         else:
             column = block["top_prob"][:, k, 1] if name == "second" else block[name][:, k]
-            column = column[rows]
-        kind = np.float64 if policy.kind == "record" else np.float32
-        kind = np.int32 if name == "prediction" else kind
-        given[name] = np.ascontiguousarray(column, dtype=kind)
+            kind = np.int32 if name == "prediction" else np.float64
+        given[name] = np.ascontiguousarray(column[rows], dtype=kind)
     if policy.needs_features:
         given["features"] = np.ascontiguousarray(block[f"features:{k}"][rows], np.float32)
     return given
@@ -255,16 +252,6 @@ def edges_of(policy: Policy, whole: Golden, close: Golden | None = None) -> Gold
     """Return samples on both sides of every threshold, made from those of `whole`; and those of `close` as they are.
 
     Perhaps none: thresholds at which nobody leaves, or everybody; scores that jump.
-
-    Examples
-    --------
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
-    >>> logits = np.array([[0.0, 0.0], [9.0, 0.0]], dtype=np.float32)
-    >>> edges = edges_of(policy, expect(policy, [{"logits": logits}] * 2, np.arange(2)))
-    >>> gap = edges.expected.score[:, 0] - 0.8
-    >>> bool((gap >= 0).any() and (gap < 0).any() and (abs(gap) < 3e-6).all())
-    True
     """
     found = [] if close is None else [(close.inputs, close.sample)]
     limits, arm = limits_of(policy, whole.sample), arms(policy, whole.sample)
@@ -318,64 +305,45 @@ def _at(
     near = [each[turn // 2 % len(each)] for each in (stay, go)]
     far = [each[(spread * (len(each) - 1)).astype(int)] for each in (go, stay)]
     one, other = np.where(turn % 2 == 0, *near), np.where(turn % 2 == 0, *far)
-    line = _Line(policy, whole, at, one, other)
-    # Elsewhere the nearest may all come to lie on one side: so some a little further off, too.
-    off = _OFF * max(abs(limit), 1.0)
-    found = []
-    for goal, most in zip((limit, limit - off, limit + off), kept, strict=False):
-        places, best = line.turning(goal)
-        sample = whole.sample[one[best[:most]]]
-        found += [(line.inputs(t, best[:most]), sample) for t in places]
-    return found
+    inputs, partner = rows_of(whole.inputs, one), rows_of(whole.inputs[at : at + 1], other)[0]
+    start = policy.start(whole.sample[one])
+    for k, given in zip(policy.path[:at], inputs, strict=False):
+        stepped(policy, k, given, start)
 
-
-class _Line:
-    """The output of one exit on lines between pairs of samples; all else is the first one's."""
-
-    def __init__(self, policy: Policy, whole: Golden, at: int, one: Ints, other: Ints) -> None:
-        self.policy, self.at = policy, at
-        self.one = rows_of(whole.inputs, one)
-        self.other = rows_of(whole.inputs[at : at + 1], other)[0]
-        self.state = policy.start(whole.sample[one])
-        for k, given in zip(policy.path[:at], self.one, strict=False):
-            policy.step(k, given_output(policy, given), self.state, given.get("features"))
-
-    def given(self, t: Floats) -> Inputs:
-        """Return the exit's output at places on the lines, 0 the first one's and 1 the other's."""
+    def between(t: Floats) -> Inputs:
+        """Return the exit's output on lines from one sample to the other: t = 0 to 1."""
         found: Inputs = {}
-        for name, array in self.one[self.at].items():
+        for name, array in inputs[at].items():
             if array.dtype.kind != "f":  # the answer of a record
                 found[name] = array
                 continue
             begin = array.astype(np.float64)
             share = t.reshape(-1, *[1] * (array.ndim - 1))
-            found[name] = (begin + share * (self.other[name] - begin)).astype(array.dtype)
+            found[name] = (begin + share * (partner[name] - begin)).astype(array.dtype)
         return found
 
-    def look(self, t: Floats) -> Any:
-        """Return what the policy says of the exit there."""
-        given, policy = self.given(t), self.policy
-        k, state = policy.path[self.at], copy.deepcopy(self.state)
-        return policy.step(k, given_output(policy, given), state, given.get("features"))
+    def look(t: Floats) -> Any:
+        return stepped(policy, policy.path[at], between(t), copy.deepcopy(start))
 
-    def inputs(self, t: Floats, rows: Any) -> list[Inputs]:
-        """Return whole samples."""
-        every = [*self.one[: self.at], self.given(t), *self.one[self.at + 1 :]]
-        return rows_of(every, rows)
-
-    def turning(self, goal: float) -> tuple[tuple[Floats, Floats], Ints]:
-        """Return places just before and after the score comes to a goal; the best lines first."""
-        low, high = np.zeros(len(self.state.arm)), np.ones(len(self.state.arm))
-        first = self.look(low).score >= goal
-        turns = first != (self.look(high).score >= goal)
+    # Elsewhere the nearest may all come to lie on one side: so some a little further off, too.
+    off = _OFF * max(abs(limit), 1.0)
+    found = []
+    for goal, most in zip((limit, limit - off, limit + off), kept, strict=False):
+        low, high = np.zeros(tried), np.ones(tried)
+        first = look(low).score >= goal
+        turns = first != (look(high).score >= goal)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            same = (self.look(middle).score >= goal) == first
+            same = (look(middle).score >= goal) == first
             low, high = np.where(same, middle, low), np.where(same, high, middle)
-        before, after = self.look(low), self.look(high)
-        kept = turns & (np.abs(before.score - after.score) <= JUMP * max(abs(goal), 1.0))
-        kept &= before.prediction == after.prediction
-        for place, seen in ((low, before), (high, after)):
-            kept &= sure_class(self.policy, self.given(place), seen)
+        before, after = look(low), look(high)
+        fit = turns & (np.abs(before.score - after.score) <= JUMP * max(abs(goal), 1.0))
+        fit &= before.prediction == after.prediction
+        for t, seen in ((low, before), (high, after)):
+            fit &= sure_class(policy, between(t), seen)
         gap = np.maximum(np.abs(before.score - goal), np.abs(after.score - goal))
-        return (low, high), np.flatnonzero(kept)[np.argsort(gap[kept], kind="stable")]
+        best = np.flatnonzero(fit)[np.argsort(gap[fit], kind="stable")][:most]
+        for t in (low, high):
+            every = [*inputs[:at], between(t), *inputs[at + 1 :]]
+            found.append((rows_of(every, best), whole.sample[one[best]]))
+    return found

@@ -29,19 +29,25 @@ from policyopt.runtime._outputs import KINDS
 from policyopt.runtime._parameters import Array, Choice
 from policyopt.runtime._policy import POLICY
 from policyopt.runtime._scores import OWN
+from policyopt.runtime._strict_json import Form
 
-from . import manifest, onnx_folder
-from .onnx_graphs import IR, OPSET
-from .rounding import MACHINE
+from . import bundle, onnx_graphs
+from .rounding import MACHINE, ULPS
 
 Schema = dict[str, Any]
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 NUMBER: Schema = {"type": "number"}
+AMOUNT: Schema = {**NUMBER, "minimum": 0}
+SHARE: Schema = {**AMOUNT, "maximum": 1}
+WHOLE: Schema = {"type": "integer"}
+COUNT: Schema = {**WHOLE, "minimum": 0}
+TEXT: Schema = {"type": "string"}
+SHA: Schema = {**TEXT, "pattern": "^[0-9a-f]{64}$"}
+ANYTHING: Schema = {"type": "object"}
 
 
-def _nested(depth: int) -> Schema:
-    """Return the schema of numbers so many lists deep."""
-    return {"type": "array", "items": _nested(depth - 1)} if depth else NUMBER
+def _list(items: Schema, **more: Any) -> Schema:
+    return {"type": "array", "items": items, **more}
 
 
 def or_null(schema: Schema) -> Schema:
@@ -49,32 +55,36 @@ def or_null(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-_LEVELS = [_nested(depth) for depth in range(5)]
+def _nested(depth: int) -> Schema:
+    """Return the schema of numbers so many lists deep."""
+    return _list(_nested(depth - 1)) if depth else NUMBER
+
+
+VECTOR = _nested(1)
+EXITS = _list(COUNT, minItems=1, uniqueItems=True)
 _PLAIN: Mapping[str, Schema] = {
-    "int": {"type": "integer"}, "float": NUMBER, "float | None": or_null(NUMBER),
-    "str": {"type": "string"}, "bool": {"type": "boolean"}, "tuple[float, ...]": _LEVELS[1],
+    "int": WHOLE, "float": NUMBER, "float | None": or_null(NUMBER), "str": TEXT,
+    "bool": {"type": "boolean"}, "tuple[float, ...]": VECTOR,
 }  # fmt: skip
 
 
 def object_of(properties: Mapping[str, Schema], optional: tuple[str, ...] = ()) -> Schema:
     """Return the schema of an object of exactly these fields."""
     return {
-        "type": "object",
-        "properties": dict(properties),
+        **ANYTHING, "properties": dict(properties),
         "required": [name for name in properties if name not in optional],
         "additionalProperties": False,
-    }
+    }  # fmt: skip
+
+
+def _file(form: Form, known: Mapping[str, Schema]) -> Schema:
+    """Return the schema of a kind of file."""
+    head = {"format": {"const": form.format}, "version": {"const": form.version}, "sha256": SHA}
+    return object_of({name: {**head, **known}[name] for name in form.fields})
 
 
 def rule_schema(rule: type, inner: str = "params") -> Schema:
-    """Return the schema of a rule by name: its parameters are the fields that its class declares.
-
-    Examples
-    --------
-    >>> from policyopt.runtime._scores import Entropy
-    >>> rule_schema(Entropy)["properties"]["params"]["properties"]
-    {'classes': {'type': 'integer'}}
-    """
+    """Return the schema of a rule by name: its parameters are the fields that its class declares."""
     given: tuple[Field[Any], ...] = fields(rule)
     found = {field.name: _field_schema(field) for field in given}
     optional = tuple(f.name for f in given if f.default is not MISSING)
@@ -87,196 +97,123 @@ def _field_schema(field: Field[Any]) -> Schema:
     if isinstance(spec, Choice):
         return {"enum": list(spec.names)}
     if isinstance(spec, Array):
-        nested = _LEVELS[len(spec.shape) + bool(spec.each)]
+        nested = _nested(len(spec.shape) + bool(spec.each))
         return or_null(nested) if spec.optional else nested
     return _PLAIN[str(field.type)]
 
 
-def _any_of(rules: Mapping[str, type]) -> Schema:
-    return {"oneOf": [rule_schema(rules[n]) for n in sorted(rules)]}
+def _any_of(rules: Mapping[str, type], inner: str = "params") -> Schema:
+    return {"oneOf": [rule_schema(rules[n], inner) for n in sorted(rules)]}
 
 
-def _policy_schema() -> Schema:
-    score = {"$ref": "#/$defs/score"}
-    mixture = {"thresholds": _LEVELS[1], "share": {**NUMBER, "minimum": 0, "maximum": 1}}
-    mixture |= {"seed": {"type": "integer"}, "score": or_null(score)}
-    costs = {"type": "array", "items": {**NUMBER, "minimum": 0}, "minItems": 1}
-    count = {"type": "integer", "minimum": 0}
-    known: dict[str, Schema] = {
-        "format": {"const": POLICY.format},
-        "version": {"const": POLICY.version},
-        "kind": {"enum": list(KINDS)},
-        "classes": count,
-        "unit": {"type": "string", "minLength": 1, "maxLength": MAX_UNIT},
-        "costs": costs,
-        "overhead": costs,
-        "kept": or_null({"type": "array", "items": count, "minItems": 1, "uniqueItems": True}),
-        "model_exits": {**count, "minimum": 1},
-        "score": score,
-        "answer": {"$ref": "#/$defs/answer"},
+def _policy() -> Schema:
+    score, costs = {"$ref": "#/$defs/score"}, _list(AMOUNT, minItems=1)
+    mixture = {"thresholds": VECTOR, "share": SHARE, "seed": WHOLE, "score": or_null(score)}
+    known = {
+        "kind": {"enum": list(KINDS)}, "classes": COUNT,
+        "unit": {**TEXT, "minLength": 1, "maxLength": MAX_UNIT},
+        "costs": costs, "overhead": costs, "kept": or_null(EXITS),
+        "model_exits": {**COUNT, "minimum": 1},
+        "score": score, "answer": {"$ref": "#/$defs/answer"},
         "confidence": or_null({"$ref": "#/$defs/confidence"}),
-        "thresholds": _LEVELS[1],
-        "mixture": or_null(object_of(mixture)),
-        "provenance": {"type": "object"},
-        "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-    }
-    return object_of({name: known[name] for name in POLICY.fields})
-
-
-def _experts_schema() -> Schema:
-    name = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"}
-    many = {"type": "array", "minItems": 1, "maxItems": MAX_CONTEXTS}
-    known: dict[str, Schema] = {
-        "format": {"const": EXPERTS.format},
-        "version": {"const": EXPERTS.version},
-        "contexts": {**many, "items": name, "uniqueItems": True},
-        "policies": {**many, "items": {"$ref": "#/$defs/policy"}},
-        "provenance": {"type": "object"},
-        "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-    }
-    return object_of({name: known[name] for name in EXPERTS.fields})
-
-
-def _online_schema() -> Schema:
-    steering = {**BANDITS, **BY_EXIT, Controller.name: Controller}
-    count = {"type": "integer", "minimum": 0}
-    settings: dict[str, Schema] = {
-        "overhead": {**_LEVELS[1], "minItems": 2, "maxItems": 2}, "reward": {"type": "string"},
-        "reveal": {"type": "string"}, "seed": count, "stream": count,
+        "thresholds": VECTOR, "mixture": or_null(object_of(mixture)), "provenance": ANYTHING,
     }  # fmt: skip
-    known: dict[str, Schema] = {
-        "format": {"const": online_file.FORMAT},
-        "version": {"const": online_file.VERSION},
-        "saves": {"type": "integer", "minimum": 1},
-        "policy": {"$ref": "#/$defs/policy"},
-        "thresholds": {**_LEVELS[2], "minItems": 1},
-        "labels": or_null(_LEVELS[1]),
-        "steering": {"oneOf": [rule_schema(steering[n], "settings") for n in sorted(steering)]},
+    return _file(POLICY, known)
+
+
+def _experts() -> Schema:
+    name = {**TEXT, "pattern": "^[A-Za-z0-9_.-]{1,64}$"}
+    many = {"type": "array", "minItems": 1, "maxItems": MAX_CONTEXTS}
+    known = {
+        "contexts": {**many, "items": name, "uniqueItems": True},
+        "policies": {**many, "items": {"$ref": "#/$defs/policy"}}, "provenance": ANYTHING,
+    }  # fmt: skip
+    return _file(EXPERTS, known)
+
+
+def _online() -> Schema:
+    settings = {
+        "overhead": {**VECTOR, "minItems": 2, "maxItems": 2}, "reward": TEXT, "reveal": TEXT,
+        "seed": COUNT, "stream": COUNT,
+    }  # fmt: skip
+    known = {
+        "saves": {**WHOLE, "minimum": 1}, "policy": {"$ref": "#/$defs/policy"},
+        "thresholds": {**_nested(2), "minItems": 1}, "labels": or_null(VECTOR),
+        "steering": _any_of({**BANDITS, **BY_EXIT, Controller.name: Controller}, "settings"),
         "settings": object_of(settings),
-        "state": object_of({"requests": count, "player": {"type": "object"}}),
-        "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-    }
-    return object_of({name: known[name] for name in online_file.FIELDS})
-
-
-_SHA: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-_COUNT: Schema = {"type": "integer", "minimum": 0}
-_NAME: Schema = {"type": "string"}
+        "state": object_of({"requests": COUNT, "player": ANYTHING}),
+    }  # fmt: skip
+    return _file(online_file, known)
 
 
 def _export() -> Schema:
     """Return the schema of the manifest of an export."""
-    amounts = {"type": "array", "items": {**NUMBER, "minimum": 0}}
-    known: dict[str, Schema] = {
-        "format": {"const": manifest.FORMAT},
-        "version": {"const": manifest.VERSION},
-        "score": {"type": "string", "pattern": "^[a-z][a-z0-9_]{0,63}$"},  # perhaps one of your own
-        "answer": {"enum": sorted(ANSWERS)},
-        "path": {"type": "array", "items": _COUNT, "minItems": 1, "uniqueItems": True},
-        "kind": {"enum": list(KINDS)},
-        "classes": _COUNT,
-        "unit": {**_NAME, "maxLength": MAX_UNIT},
-        "costs": {**amounts, "minItems": 1},
-        "rows": {**_COUNT, "minimum": 1},
-        "edges": _COUNT,
-        "left_out": object_of({"rows": _COUNT, "of": _COUNT, "ulps": amounts}),
-        "targets": {
-            **object_of(
-                {t: object_of({"ulps": {"const": manifest.ULPS[t]}}) for t in manifest.TARGETS},
-                manifest.TARGETS,
-            ),
-            "minProperties": 1,
-        },
-        "machine": object_of(
-            {
-                name: {"type": "array", "items": _NAME} if name == "features" else _NAME
-                for name in MACHINE
-            }
-        ),
+    targets = {t: object_of({"ulps": {"const": ULPS[t]}}) for t in bundle.TARGETS}
+    known = {
+        "score": {**TEXT, "pattern": "^[a-z][a-z0-9_]{0,63}$"},  # perhaps one of your own
+        "answer": {"enum": sorted(ANSWERS)}, "path": EXITS, "kind": {"enum": list(KINDS)},
+        "classes": COUNT, "unit": {**TEXT, "maxLength": MAX_UNIT},
+        "costs": _list(AMOUNT, minItems=1), "rows": {**COUNT, "minimum": 1}, "edges": COUNT,
+        "left_out": object_of({"rows": COUNT, "of": COUNT, "ulps": _list(AMOUNT)}),
+        "targets": {**object_of(targets, bundle.TARGETS), "minProperties": 1},
+        "machine": object_of({n: _list(TEXT) if n == "features" else TEXT for n in MACHINE}),
         "files": {
-            "type": "object", "additionalProperties": _SHA,
-            "required": [manifest.POLICY, manifest.GOLDEN, manifest.EDGES],
+            **ANYTHING, "additionalProperties": SHA,
+            "required": [bundle.POLICY, bundle.GOLDEN, bundle.EDGES],
         },
-        "sha256": _SHA,
     }  # fmt: skip
-    return object_of({name: known[name] for name in manifest.FIELDS})
+    return _file(bundle, known)
 
 
 def _onnx() -> Schema:
     """Return the schema of the manifest of ONNX graphs."""
-    put = object_of(
-        {
-            "name": _NAME, "dtype": _NAME,
-            "shape": {
-                "type": "array", "prefixItems": [{"const": "n"}],
-                "items": {**_COUNT, "minimum": 1}, "minItems": 1,
-            },
-        }
-    )  # fmt: skip
-    puts = {"type": "array", "items": put}
-    limit, file = or_null(NUMBER), {"type": "string", "pattern": r"^exit_[0-9]{1,4}\.onnx$"}
-    entry: dict[str, Schema] = {
-        "exit": _COUNT, "file": file, "sha256": _SHA, "cost": {**NUMBER, "minimum": 0},
-        "threshold": limit, "threshold_of_share": limit, "inputs": puts, "outputs": puts,
-        "states": {"type": "array", "items": object_of({"output": _NAME, "input": _NAME})},
+    shape = {
+        "type": "array", "prefixItems": [{"const": "n"}], "items": {**COUNT, "minimum": 1},
+        "minItems": 1,
     }  # fmt: skip
-    key = {"type": "string", "pattern": "^0x[0-9A-F]{16}$"}
-    coin = object_of({"formula": _NAME, "keys": {"type": "array", "items": key, "minItems": 1}})
-    return object_of(
-        {
-            "format": {"const": onnx_folder.FORMAT},
-            "version": {"const": onnx_folder.VERSION},
-            "opset": {"const": OPSET},
-            "ir_version": {"const": IR},
-            "policy_sha256": _SHA,
-            "kind": {"enum": list(KINDS)},
-            "classes": _COUNT,
-            "model_exits": {**_COUNT, "minimum": 1},
-            "unit": {**_NAME, "maxLength": MAX_UNIT},
-            "share": or_null({**NUMBER, "minimum": 0, "maximum": 1}),
-            "coin": or_null(coin),
-            "tolerance_ulps": {"const": manifest.ULPS["onnx"]},
-            "exits": {"type": "array", "items": object_of(entry), "minItems": 1},
-        }
-    )
-
-
-def manifest_schemas() -> dict[str, tuple[str, str, Schema]]:
-    """Return title, description and schema of each manifest by the name of the schema's file."""
-    export = "What is in the folder, with checksums. What it says of the policy is what policy.json says."
-    onnx = (
-        "The exits' graphs in order, their inputs and outputs, and which output feeds which input."
-    )
-    title = "the manifest of {}, version {}".format
-    return {
-        "export.schema.json": (title("an export", manifest.VERSION), export, _export()),
-        "onnx.schema.json": (title("ONNX graphs", onnx_folder.VERSION), onnx, _onnx()),
-    }
+    puts, limit = _list(object_of({"name": TEXT, "dtype": TEXT, "shape": shape})), or_null(NUMBER)
+    entry = {
+        "exit": COUNT, "file": {**TEXT, "pattern": r"^exit_[0-9]{1,4}\.onnx$"}, "sha256": SHA,
+        "cost": AMOUNT, "threshold": limit, "threshold_of_share": limit, "inputs": puts,
+        "outputs": puts, "states": _list(object_of({"output": TEXT, "input": TEXT})),
+    }  # fmt: skip
+    keys = _list({**TEXT, "pattern": "^0x[0-9A-F]{16}$"}, minItems=1)
+    return object_of({
+        "format": {"const": onnx_graphs.FORMAT}, "version": {"const": onnx_graphs.VERSION},
+        "opset": {"const": onnx_graphs.OPSET}, "ir_version": {"const": onnx_graphs.IR},
+        "policy_sha256": SHA, "kind": {"enum": list(KINDS)}, "classes": COUNT,
+        "model_exits": {**COUNT, "minimum": 1}, "unit": {**TEXT, "maxLength": MAX_UNIT},
+        "share": or_null(SHARE), "coin": or_null(object_of({"formula": TEXT, "keys": keys})),
+        "tolerance_ulps": {"const": ULPS["onnx"]},
+        "exits": _list(object_of(entry), minItems=1),
+    })  # fmt: skip
 
 
 def schemas() -> dict[str, Schema]:
     """Return every schema by the name of its file."""
     parts = {
-        "score": _any_of({rule.name: rule for rule in OWN}),
-        "answer": _any_of(ANSWERS),
+        "score": _any_of({rule.name: rule for rule in OWN}), "answer": _any_of(ANSWERS),
         "confidence": _any_of(CALIBRATORS),
-    }
-    policy = _policy_schema()
-    nested = {**parts, "policy": policy}
+    }  # fmt: skip
+    policy = _policy()
+    nested, title = {**parts, "policy": policy}, "the manifest of {}, version {}".format
     found = {
-        "policy.schema.json": _whole("a policy file", "Scores of your own are not in it.", policy, parts),
-        "experts.schema.json": _whole(
-            "a file of expert policies", "One policy per context.", _experts_schema(), nested
-        ),
-        "online.schema.json": _whole(
+        "policy": ("a policy file", "Scores of your own are not in it.", policy, parts),
+        "experts": ("a file of expert policies", "One policy per context.", _experts(), nested),
+        "online": (
             "a file of an online policy",
-            "A policy, its levels, who steers it, and what was learned so far.",
-            _online_schema(), nested,
+            "A policy, its levels, who steers it, and what was learned so far.", _online(), nested,
+        ),
+        "export": (
+            title("an export", bundle.VERSION), "What is in the folder, with checksums. What it "
+            "says of the policy is what policy.json says.", _export(), {},
+        ),
+        "onnx": (
+            title("ONNX graphs", onnx_graphs.VERSION), "The exits' graphs in order, their inputs "
+            "and outputs, and which output feeds which input.", _onnx(), {},
         ),
     }  # fmt: skip
-    for file, (title, description, schema) in manifest_schemas().items():
-        found[file] = _whole(title, description, schema, {})
-    return found
+    return {f"{name}.schema.json": _whole(*whole) for name, whole in found.items()}
 
 
 def _whole(title: str, description: str, schema: Schema, parts: Mapping[str, Schema]) -> Schema:

@@ -25,36 +25,16 @@ _UFUNCS = {function: name for name, function in ELEMENTWISE.items()}
 # Of bools and whole numbers numpy has names of its own for the same.
 _UFUNCS |= {np.bitwise_and: "and", np.bitwise_or: "or", np.invert: "not"}
 _COMPARE = ("ge", "gt", "le", "lt", "eq", "ne")
-_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
-#: Shape and dtype of what a ``reduce`` holds; T stands for its top.
-_COLUMNS = {
-    "prediction": ("", np.int32), "top_prob": ("T", np.float64), "top_class": ("T", np.int32),
-    "entropy": ("", np.float64), "log_sum_exp": ("", np.float64),
-}  # fmt: skip
 
 
-class Symbol:
+class _Symbol:
     """A node with numpy's manners."""
 
     __array_priority__ = 1000.0
 
     def __init__(self, pool: Pool, node: Node) -> None:
         self.pool, self.node = pool, node
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """With a first axis of 1."""
-        return self.node.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the numbers."""
-        return self.node.dtype
-
-    @property
-    def ndim(self) -> int:
-        """Axes, the samples' included."""
-        return len(self.node.shape)
+        self.shape, self.dtype, self.ndim = node.shape, node.dtype, len(node.shape)
 
     def __len__(self) -> int:
         return self.node.shape[0]
@@ -65,84 +45,54 @@ class Symbol:
     def __array__(self, *_: Any, **__: Any) -> Array:
         raise TypeError("a traced rule must keep to operations that policyopt._export knows")
 
-    def _new(self, op: str, args: Sequence[Node], shape: Any, dtype: Any, **attrs: Any) -> Symbol:
-        return Symbol(self.pool, self.pool.make(op, args, shape, dtype, **attrs))
+    def _new(self, op: str, args: Sequence[Node], shape: Any, dtype: Any, **attrs: Any) -> _Symbol:
+        return _Symbol(self.pool, self.pool.make(op, args, shape, dtype, **attrs))
 
-    def of(self, value: Any, dtype: Any = None) -> Symbol:
+    def of(self, value: Any, dtype: Any = None) -> _Symbol:
         """Return an array or number as a symbol."""
-        if isinstance(value, Symbol):
+        if isinstance(value, _Symbol):
             return value
-        return Symbol(self.pool, self.pool.constant(np.asarray(value, dtype=dtype)))
+        return _Symbol(self.pool, self.pool.constant(np.asarray(value, dtype=dtype)))
 
-    def astype(self, dtype: Any, order: str = "K", copy: bool = True, **_: Any) -> Symbol:
-        """Cast."""
-        del order, copy
+    def astype(self, dtype: Any, order: str = "K", copy: bool = True, **_: Any) -> _Symbol:
         same = np.dtype(dtype) == self.dtype
         return self if same else self._new("cast", [self.node], self.shape, dtype)
 
-    def copy(self) -> Symbol:
+    def copy(self) -> _Symbol:
         """Return a symbol that may be written to."""
-        return Symbol(self.pool, self.node)
+        return _Symbol(self.pool, self.node)
 
-    def reshape(self, *shape: int) -> Symbol:
-        """Reshape all axes but the first."""
+    def reshape(self, *shape: int) -> _Symbol:
         return self if shape == self.shape else self._new("reshape", [self.node], shape, self.dtype)
 
-    def _reduced(self, op: str, axis: int | None, keepdims: bool, dtype: Any) -> Symbol:
-        if axis is None or (axis := axis % self.ndim) == 0:
-            raise TypeError(
-                "a traced rule must not mix samples: reduce along an axis, not the first"
-            )
-        before, after = self.shape[:axis], self.shape[axis + 1 :]
-        out = self._new(op, [self.node], before + after, dtype, axis=axis)
-        return out.reshape(*before, 1, *after) if keepdims else out
-
-    def sum(self, axis: Any = None, keepdims: bool = False, **_: Any) -> Symbol:
-        """Sum."""
-        x = self if self.dtype.kind == "f" else self.astype(np.int64)
-        return x._reduced("sum", axis, keepdims, x.dtype)
-
-    def max(self, axis: Any = None, keepdims: bool = False, **_: Any) -> Symbol:
-        """Return the largest."""
-        return self._reduced("max", axis, keepdims, self.dtype)
-
-    def min(self, axis: Any = None, keepdims: bool = False, **_: Any) -> Symbol:
-        """Return the smallest."""
-        return self._reduced("min", axis, keepdims, self.dtype)
-
-    def argmax(self, axis: Any = None, **_: Any) -> Symbol:
-        """Return where the largest is, the first of equals."""
-        return self._reduced("argmax", axis, False, np.int64)
-
     # Domain operations, each one node: `policyopt.runtime` asks for them where it meets a symbol.
-    def traced_linear(self, weight: Floats) -> Symbol:
-        """`runtime.linear.row_product`."""
+    def traced_linear(self, weight: Floats) -> _Symbol:
         x = self.astype(np.float64).node
         return self._new("linear", [x], (1, len(weight)), np.float64, weight=weight)
 
-    def traced_distances(self, points: Floats) -> Symbol:
-        """`runtime.prototypes.distances`."""
+    def traced_distances(self, points: Floats) -> _Symbol:
         return self._new("distances", [self.node], (1, len(points)), np.float64, points=points)
 
-    def traced_lookup(self, table: Array) -> Symbol:
-        """`runtime.linear.lookup`."""
+    def traced_lookup(self, table: Array) -> _Symbol:
         return self._new("lookup", [self.node], self.shape, table.dtype, table=table)
 
-    def traced_coin(self, seed: int, stream: int) -> Symbol:
-        """`runtime.coin.coin`."""
+    def traced_coin(self, seed: int, stream: int) -> _Symbol:
         return self._new("coin", [self.node], (1,), np.float64, seed=seed, stream=stream)
 
     def traced_reduce(self, top: int) -> ExitOutput:
-        """`runtime.output.reduce_logits`."""
         top = min(top, self.shape[1])
         whole = self._new("reduce", [self.astype(np.float32).node], (1,), np.float64, top=top)
+        wide = (1, top)
         columns: dict[str, Any] = {
-            name: whole._new("field", [whole.node], (1, top) if wide else (1,), dtype, name=name)
-            for name, (wide, dtype) in _COLUMNS.items()
-        }
+            name: whole._new("field", [whole.node], shape, dtype, name=name)
+            for name, shape, dtype in (
+                ("prediction", (1,), np.int32), ("top_prob", wide, float), ("top_class", wide, np.int32),
+                ("entropy", (1,), float), ("log_sum_exp", (1,), float),
+            )
+        }  # fmt: skip
         return ExitOutput(**columns)
 
-    def __getitem__(self, key: Any) -> Symbol:
+    def __getitem__(self, key: Any) -> _Symbol:
         parts = list(key) if isinstance(key, tuple) else [key]
         if isinstance(parts[0], np.ndarray):  # rows = arange(n): a number per sample along an axis
             return self._taken(parts)
@@ -166,13 +116,13 @@ class Symbol:
             axis += 1
         return out.reshape(*shape, *self.shape[axis:])
 
-    def _sliced(self, axis: int, start: int, stop: int) -> Symbol:
+    def _sliced(self, axis: int, start: int, stop: int) -> _Symbol:
         if start == 0 and stop == self.shape[axis]:
             return self
         shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
         return self._new("slice", [self.node], shape, self.dtype, axis=axis, start=start, stop=stop)
 
-    def _taken(self, parts: list[Any]) -> Symbol:
+    def _taken(self, parts: list[Any]) -> _Symbol:
         axis = len(parts) - 1
         if not all(part == slice(None) for part in parts[1:-1]):
             raise TypeError("a traced rule takes one number per sample along one axis")
@@ -180,9 +130,9 @@ class Symbol:
         return self._new("take", [self.node, self.of(parts[-1]).node], shape, self.dtype, axis=axis)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if not (isinstance(key, Symbol) and key.dtype == bool):
+        if not (isinstance(key, _Symbol) and key.dtype == bool):
             raise TypeError("a traced rule writes where a mask says, and nowhere else")
-        self.node = _where(key, value, self).node
+        _Symbol.__init__(self, self.pool, _where(key, value, self).node)
 
     # Numpy's protocols.
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -194,7 +144,7 @@ class Symbol:
             raise TypeError(f"policyopt._export does not know numpy.{ufunc.__name__} ({method})")
         return self._elementwise(_UFUNCS[ufunc], args)
 
-    def _elementwise(self, op: str, args: Sequence[Any]) -> Symbol:
+    def _elementwise(self, op: str, args: Sequence[Any]) -> _Symbol:
         # Python's numbers are weak: they take the dtype of the arrays they meet.
         probes = [_probe(a) for a in args]
         with np.errstate(all="ignore"):
@@ -216,50 +166,57 @@ class Symbol:
         return _FUNCTIONS[function](*args, **kwargs)
 
 
-def _operator(op: str, swapped: bool = False) -> Callable[[Symbol, Any], Symbol]:
+def _operator(op: str, swapped: bool = False) -> Callable[[_Symbol, Any], _Symbol]:
     return lambda self, other: self._elementwise(op, (other, self) if swapped else (self, other))
 
 
-for _python, _op in {
-    "truediv": "div",
-    **{n: n for n in ("add", "sub", "mul", "and", "or")},
-}.items():
-    setattr(Symbol, f"__{_python}__", _operator(_op))
-    setattr(Symbol, f"__i{_python}__", _operator(_op))
-    setattr(Symbol, f"__r{_python}__", _operator(_op, swapped=True))
+def _fold(op: str) -> Callable[..., _Symbol]:
+    def fold(self: _Symbol, axis: int | None = None, keepdims: bool = False, **_: Any) -> _Symbol:
+        x = self.astype(np.int64) if op == "sum" and self.dtype.kind != "f" else self
+        if axis is None or (axis := axis % x.ndim) == 0:
+            raise TypeError(
+                "a traced rule must not mix samples: reduce along an axis, not the first"
+            )
+        before, after = x.shape[:axis], x.shape[axis + 1 :]
+        dtype = np.int64 if op == "argmax" else x.dtype
+        out = x._new(op, [x.node], before + after, dtype, axis=axis)
+        return out.reshape(*before, 1, *after) if keepdims else out
+
+    return fold
+
+
+for _python, _op in [("truediv", "div"), *((n, n) for n in ("add", "sub", "mul", "and", "or"))]:
+    for _before in ("", "i", "r"):
+        setattr(_Symbol, f"__{_before}{_python}__", _operator(_op, swapped=_before == "r"))
 for _op in _COMPARE:
-    setattr(Symbol, f"__{_op}__", _operator(_op))
-Symbol.__neg__ = lambda self: self._elementwise("neg", (self,))  # type: ignore[attr-defined]
-Symbol.__invert__ = lambda self: self._elementwise("not", (self,))  # type: ignore[attr-defined]
+    setattr(_Symbol, f"__{_op}__", _operator(_op))
+for _op in ("sum", "max", "min", "argmax"):
+    setattr(_Symbol, _op, _fold(_op))
+_Symbol.__neg__ = lambda self: self._elementwise("neg", (self,))  # type: ignore[attr-defined]
+_Symbol.__invert__ = lambda self: self._elementwise("not", (self,))  # type: ignore[attr-defined]
 
 
 def _probe(value: Any) -> Any:
     """Return Python's own numbers as they are, else an array of the same dtype and axes."""
     if type(value) in (int, float, bool):
         return value
-    if not isinstance(value, Symbol):
+    if not isinstance(value, _Symbol):
         value = np.asarray(value)
     return np.ones((1,) * value.ndim, dtype=value.dtype)
 
 
-def _first(values: Sequence[Any]) -> Symbol:
-    return next(v for v in values if isinstance(v, Symbol))
+def _first(values: Sequence[Any]) -> _Symbol:
+    return next(v for v in values if isinstance(v, _Symbol))
 
 
-def _function(numpy_function: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return lambda function: _FUNCTIONS.setdefault(numpy_function, function)
-
-
-@_function(np.where)
-def _where(condition: Any, x: Any, y: Any) -> Symbol:
+def _where(condition: Any, x: Any, y: Any) -> _Symbol:
     s = _first([condition, x, y])
     dtype = np.result_type(_probe(x), _probe(y))
     nodes = [s.of(condition).node, *(s.of(v).astype(dtype).node for v in (x, y))]
     return s._new("where", nodes, np.broadcast_shapes(*(n.shape for n in nodes)), dtype)
 
 
-@_function(np.concatenate)
-def _concatenate(arrays: Sequence[Any], axis: int = 0) -> Symbol:
+def _concatenate(arrays: Sequence[Any], axis: int = 0) -> _Symbol:
     s = _first(arrays)
     axis %= s.ndim
     if axis == 0:
@@ -273,55 +230,34 @@ def _concatenate(arrays: Sequence[Any], axis: int = 0) -> Symbol:
     return s._new("concat", [p.node for p in parts], tuple(shape), dtype, axis=axis)
 
 
-@_function(np.stack)
-def _stack(arrays: Sequence[Any], axis: int = 0) -> Symbol:
+def _stack(arrays: Sequence[Any], axis: int = 0) -> _Symbol:
     s = _first(arrays)
     axis %= s.ndim + 1
     wide = [x.reshape(*x.shape[:axis], 1, *x.shape[axis:]) for x in map(s.of, arrays)]
     return _concatenate(wide, axis)
 
 
-@_function(np.clip)
-def _clip(x: Symbol, low: Any, high: Any) -> Symbol:
-    return x._elementwise("minimum", (x._elementwise("maximum", (x, low)), high))
+def _like(value: float) -> Callable[..., _Symbol]:
+    return lambda x, dtype=None: x.of(np.full(x.shape, value, x.dtype if dtype is None else dtype))
 
 
-@_function(np.searchsorted)
-def _searchsorted(edges: Array, x: Symbol, side: str = "left") -> Symbol:
-    return x._new("search", [x.node], x.shape, np.int64, edges=edges, side=side)
-
-
-@_function(np.interp)
-def _interp(x: Symbol, knots: Array, values: Array) -> Symbol:
-    return x._new("interp", [x.node], x.shape, np.float64, knots=knots, values=values)
-
-
-@_function(np.zeros_like)
-@_function(np.empty_like)
-def _zeros_like(x: Symbol, dtype: Any = None) -> Symbol:
-    return x.of(np.zeros(x.shape, dtype=x.dtype if dtype is None else dtype))
-
-
-@_function(np.ones_like)
-def _ones_like(x: Symbol, dtype: Any = None) -> Symbol:
-    return x.of(np.ones(x.shape, dtype=x.dtype if dtype is None else dtype))
-
-
-@_function(np.argmax)
-def _argmax(x: Symbol, axis: Any = None) -> Symbol:
-    return x.argmax(axis=axis)
+#: What numpy's functions do with symbols.
+_FUNCTIONS: dict[Any, Callable[..., _Symbol]] = {
+    np.where: _where, np.concatenate: _concatenate, np.stack: _stack,
+    np.zeros_like: _like(0), np.empty_like: _like(0), np.ones_like: _like(1),
+    np.argmax: lambda x, axis=None: x.argmax(axis=axis),
+    np.clip: lambda x, low, high: np.minimum(np.maximum(x, low), high),
+    np.searchsorted: lambda edges, x, side="left": x._new(
+        "search", [x.node], x.shape, np.int64, edges=edges, side=side
+    ),
+    np.interp: lambda x, knots, values: x._new(
+        "interp", [x.node], x.shape, np.float64, knots=knots, values=values
+    ),
+}  # fmt: skip
 
 
 def trace_policy(policy: Any) -> list[ExitGraph]:
-    """Return the decision graphs of a policy, or of a fit that holds one: one per exit on its path.
-
-    Examples
-    --------
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
-    >>> sorted(trace_policy(policy)[0].outputs)
-    ['confidence', 'exit', 'prediction', 'probabilities', 'score']
-    """
+    """Return the decision graphs of a policy, or of a fit that holds one: one per exit on its path."""
     policy = policy_of(policy, single=True)
     try:
         return _Tracing(policy).graphs()
@@ -347,7 +283,7 @@ class _Tracing:
             self.inputs = {"sample": sample.node}
             outputs, answer, scores = self.exit(at, answer, scores)
             # What is left: arrays of the state that are no constants and not the sample's number.
-            kept = [s.node for s in (*answer, *sum(scores, ())) if isinstance(s, Symbol)]
+            kept = [s.node for s in (*answer, *sum(scores, ())) if isinstance(s, _Symbol)]
             left = tuple(dict.fromkeys(n for n in kept if n.op != "const" and n is not sample.node))
             left = () if at == policy.exits - 1 else left
             graph = ExitGraph(at, policy.path[at], {}, before, outputs, left)
@@ -359,15 +295,15 @@ class _Tracing:
                 id(n): self.input(f"state{at}_{i}", n.shape, n.dtype) for i, n in enumerate(left)
             }
             before = tuple(s.node for s in anew.values())
-            renew = lambda x: anew.get(id(x.node), x) if isinstance(x, Symbol) else x  # noqa: E731, B023
+            renew = lambda x: anew.get(id(x.node), x) if isinstance(x, _Symbol) else x  # noqa: E731, B023
             answer = tuple(map(renew, answer))
             scores = tuple(tuple(map(renew, state)) for state in scores)
         return found
 
-    def input(self, name: str, shape: tuple[int, ...], dtype: Any) -> Symbol:
+    def input(self, name: str, shape: tuple[int, ...], dtype: Any) -> _Symbol:
         node = self.pool.make("input", (), shape, dtype, name=name)
         self.inputs[name] = node
-        return Symbol(self.pool, node)
+        return _Symbol(self.pool, node)
 
     def exit(self, at: int, answer: Any, states: Any) -> tuple[dict[str, Node], Any, Any]:
         policy = self.policy
@@ -379,7 +315,7 @@ class _Tracing:
         ]
         score, states = scored[0][0], tuple(state for _, state in scored)
         thresholds: Any = None if last else policy.thresholds[at]
-        sample: Any = Symbol(self.pool, self.inputs["sample"])
+        sample: Any = _Symbol(self.pool, self.inputs["sample"])
         if policy.mixture is not None:
             arm = sample.traced_coin(policy.mixture.seed, 0) < policy.mixture.share
             if len(scored) > 1:

@@ -20,17 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.runtime._errors import CheckError, input_error
-from policyopt.runtime._policy import ALWAYS, NEVER, Policy, arms, load_policy, to_dict
+from policyopt.runtime._errors import CheckError
+from policyopt.runtime._policy import ALWAYS, NEVER, Policy, arms, load_policy
 from policyopt.runtime._typing import Array, Bools
 
-from . import onnx_folder
+from .bundle import POLICY, Export, read_export
 from .c_compiler import NoCompiler, run_c
-from .golden import Golden, LeftOut, Ran, expect, given_output, joined, read_golden
-from .manifest import EDGES, GOLDEN, POLICY, TARGETS, ULPS, read_manifest
+from .golden import Golden, Ran, expect, stepped
+from .onnx_graphs import run_onnx
 from .python_file import run_python
-from .rounding import BAND, TIMES, UNIT, own_rounding, scaled_error, this_machine
-from .samples import limits_of
+from .rounding import BAND, TIMES, ULPS, UNIT, own_rounding, scaled_error
+from .samples import gaps, limits_of
 from .symbolic import trace_policy
 
 _LAST = "Do not deploy it; export anew."
@@ -65,36 +65,6 @@ class Taken:
 Runner = Callable[[Policy, Golden], "Taken | str"]
 
 
-@dataclass(frozen=True, eq=False)
-class Export:
-    """A folder that was read and checked."""
-
-    folder: Path
-    policy: Policy
-    targets: tuple[str, ...]
-    golden: Golden  # rows of golden.npz, then those of edges.npz
-    edges: int  # how many of them are the latter
-    left_out: LeftOut
-    machine: Mapping[str, Any]  # that the scores were recorded on
-
-    @property
-    def same_machine(self) -> bool:
-        """Whether this machine has the same arithmetic: then equality is asked."""
-        return self.machine == this_machine()
-
-
-def read_export(folder: Path) -> Export:
-    """Read an export and check it, all but run it; refuse one that was changed since it was written."""
-    manifest, policy = read_manifest(folder)
-    golden = read_golden(folder / GOLDEN, policy, manifest["rows"])
-    edges = read_golden(folder / EDGES, policy, manifest["edges"])
-    left, targets = manifest["left_out"], manifest["targets"]
-    out = LeftOut(left["rows"], left["of"], tuple(left["ulps"]))
-    ordered = tuple(target for target in TARGETS if target in targets)
-    whole = joined(golden, edges)
-    return Export(folder, policy, ordered, whole, len(edges), out, manifest["machine"])
-
-
 def run_step(policy: Policy, golden: Golden) -> Ran:
     """Step one sample after the other through all exits."""
     ran = Ran.empty(len(golden), policy.exits)
@@ -103,9 +73,7 @@ def run_step(policy: Policy, golden: Golden) -> Ran:
         for at, k in enumerate(policy.path):
             given = {name: array[row] for name, array in golden.inputs[at].items()}
             whole = {n: a if n in ("features", policy.kind) else a[None] for n, a in given.items()}
-            ran.put(
-                row, at, policy.step(k, given_output(policy, whole), state, given.get("features"))
-            )
+            ran.put(row, at, stepped(policy, k, whole, state))
     return ran
 
 
@@ -119,7 +87,7 @@ def run_torch(policy: Policy, golden: Golden) -> Ran:
         given: dict[str, Any] = {n: array[rows] for n, array in golden.inputs[at].items()}
         if policy.kind != "record":
             given = {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in given.items()}
-        seen = policy.step(k, given_output(policy, given), state, given.get("features"))
+        seen = stepped(policy, k, given, state)
         ran.put(rows, at, seen)
         rows, state = rows[~seen.exit], state.keep(~seen.exit)
         if not len(rows):
@@ -137,21 +105,7 @@ def _run_c(folder: Path, golden: Golden) -> Ran | str:
 def _run_onnx(folder: Path, golden: Golden) -> Ran | str:
     if find_spec("onnxruntime") is None:
         return "onnxruntime is not installed: pip install 'policyopt[onnx]'"
-    manifest, policy = onnx_folder.read_manifest(folder / "onnx"), load_policy(folder / POLICY)
-    # A manifest must not tell a serving loop other exits, costs or thresholds than the policy's.
-    mixture, none = policy.mixture, [None] * policy.exits
-    wanted: dict[str, Any] = {
-        "exit": list(policy.path), "cost": policy.costs.tolist(),
-        "threshold": [*policy.thresholds.tolist(), None],
-        "threshold_of_share": none if mixture is None else [*mixture.thresholds.tolist(), None],
-    }  # fmt: skip
-    found: dict[str, Any] = {n: [entry.get(n) for entry in manifest["exits"]] for n in wanted}
-    wanted["policy_sha256"] = to_dict(policy)["sha256"]
-    found["policy_sha256"] = manifest.get("policy_sha256")
-    for name, value in wanted.items():
-        if found[name] != value:
-            raise input_error(f"{name} of onnx/manifest.json", f"as in {POLICY}", found[name], "")
-    return onnx_folder.run_onnx(folder / "onnx", golden)
+    return run_onnx(folder / "onnx", load_policy(folder / POLICY), golden)
 
 
 #: Of each target, what runs it: given the folder and golden vectors, what it says, or why it is not here.
@@ -201,13 +155,12 @@ def _recorded(runtime: str, ran: Ran, export: Export) -> Verdict:
     limits = limits_of(export.policy, golden.sample)
     # What needs no arithmetic: the thresholds are those that the recorded scores were compared with.
     leave = _by_score(wanted.score, limits)
-    _refuse(runtime, "exit by the recorded score and the policy's threshold", wanted.leave != leave,
-            wanted.leave, leave)  # fmt: skip
+    what = "exit by the recorded score and the policy's threshold"
+    _refuse(runtime, what, wanted.leave, leave)
     own = own_rounding(trace_policy(export.policy), golden)
     ulps = np.minimum(np.maximum(ULPS["c"], TIMES * own), BAND / UNIT)
     near = np.zeros_like(leave)
-    scale = np.maximum(np.maximum(np.abs(wanted.score[:, :-1]), np.abs(limits)), 1.0) * UNIT
-    near[:, :-1] = np.abs(wanted.score[:, :-1] - limits) <= ulps[:-1] * scale
+    near[:, :-1] = gaps(export.policy, golden) <= ulps[:-1]
     return _compared(runtime, ran, export, ulps, near)
 
 
@@ -230,16 +183,15 @@ def _compared(
     reached = np.arange(wanted.score.shape[1]) <= wanted.exit[:, None]
     differs = ran.leave != wanted.leave
     may = np.broadcast_to(may, differs.shape)
-    _refuse(runtime, "exit", differs & ~may, ran.leave, wanted.leave)
-    wrong = ran.prediction != wanted.prediction
-    _refuse(runtime, "answer", wrong, ran.prediction, wanted.prediction)
+    _refuse(runtime, "exit", ran.leave, wanted.leave, differs & ~may)
+    _refuse(runtime, "answer", ran.prediction, wanted.prediction)
     error = scaled_error(ran.score, wanted.score)
-    _refuse(runtime, "score", ~(error <= ulps), ran.score, wanted.score)
+    _refuse(runtime, "score", ran.score, wanted.score, ~(error <= ulps))
     unsure = scaled_error(ran.confidence, wanted.confidence)
-    _refuse(runtime, "confidence", ~(unsure <= ulps) & reached, ran.confidence, wanted.confidence)
+    wrong = ~(unsure <= ulps) & reached
+    _refuse(runtime, "confidence", ran.confidence, wanted.confidence, wrong)
     leave = _by_score(ran.score, limits_of(export.policy, golden.sample))
-    _refuse(runtime, "exit by its own score and the policy's threshold", ran.leave != leave,
-            ran.leave, leave)  # fmt: skip
+    _refuse(runtime, "exit by its own score and the policy's threshold", ran.leave, leave)
     within = _within(export, ran.score, np.ones_like(reached) if all_exits else reached)
     turned = int(differs.any(axis=1).sum())
     return Verdict(runtime, "", len(golden), float(error.max(initial=0.0)), within, turned)
@@ -257,13 +209,7 @@ def _told(runtime: str, found: Taken | str, export: Export) -> Verdict:
     ):
         if len(here) != len(there):
             raise CheckError(f"{runtime}: {len(here)} of {len(there)} golden rows came. {_LAST}")
-        wrong = np.flatnonzero(here != there)
-        if len(wrong):
-            row = int(wrong[0])
-            raise CheckError(
-                f"{runtime}: {what} of golden row {row} is {here[row]!r}, not {there[row]!r} "
-                f"({len(wrong)} of {len(here)} differ). {_LAST}"
-            )
+        _refuse(runtime, what, here, there)
     reached = np.arange(len(path)) <= wanted.exit[:, None]
     return Verdict(runtime, "", len(golden), None, _within(export, wanted.score, reached))
 
@@ -284,10 +230,13 @@ def _within(export: Export, score: Any, seen: Bools) -> float | None:
     return worst
 
 
-def _refuse(runtime: str, what: str, wrong: Any, here: Any, there: Any) -> None:
+def _refuse(runtime: str, what: str, here: Any, there: Any, wrong: Any = None) -> None:
+    """Raise at the first difference, by row or by row and exit."""
+    wrong = here != there if wrong is None else wrong
     if wrong.any():
-        row, k = (int(x) for x in np.argwhere(wrong)[0])
+        at = tuple(np.argwhere(wrong)[0].tolist())
+        place = " at position ".join(map(str, at))
         raise CheckError(
-            f"{runtime}: {what} of golden row {row} at position {k} is {here[row, k]!r}, not "
-            f"{there[row, k]!r} ({int(wrong.sum())} of {wrong.size} differ). {_LAST}"
+            f"{runtime}: {what} of golden row {place} is {here[at]!r}, not {there[at]!r} "
+            f"({int(wrong.sum())} of {wrong.size} differ). {_LAST}"
         )

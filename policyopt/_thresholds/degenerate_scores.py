@@ -19,7 +19,7 @@ from policyopt.runtime._scores import Entropy, Margin, MaxProb, ScoreRule
 from policyopt.runtime._typing import Bools, Floats, Ints
 
 #: How far the scores of two runtimes may lie apart, in units of float32 rounding (2**-23) of the
-#: larger of score and 1: what exports are held to (`policyopt._export.manifest.ULPS`).
+#: larger of score and 1: what exports are held to (`policyopt._export.rounding.ULPS`).
 ULPS = 64
 ROUNDING = ULPS * 2.0**-23
 _FEW = 64  # rows that are scored to see that an exit is not flat: nearly always they show it

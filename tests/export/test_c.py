@@ -1,29 +1,48 @@
-"""The C header: random graphs to the bit, in any program, and what does not compile. (Every rule: test_targets.)"""
+"""The C header: random graphs to the bit, in any program, by any compiler, in this process; and what does not compile.
+
+(Every rule: test_targets.) Compilers, dialects, levels and processors are a covering part of the combinations,
+such that every pair of choices occurs; all of them with POLICYOPT_WHOLE_MATRIX=1 in the environment.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import itertools
+import os
+import platform
+import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import rules
 from policies import fitted
-from random_graphs import random_graphs, replayed
+from random_graphs import Steep, random_graphs, replayed
 from synthetic import outputs
 
-from policyopt._export.c_compiler import NoCompiler, compiler, measured, run_c
+import policyopt as po
+from policyopt._export.c_compiler import (
+    SAID,
+    STRICT,
+    NoCompiler,
+    compiler,
+    measured,
+    program,
+    run_c,
+)
 from policyopt._export.c_header import c_source
-from policyopt._export.manifest import ULPS
-from policyopt._export.rounding import scaled_error
+from policyopt._export.c_native import ASK, native
+from policyopt._export.rounding import ULPS, scaled_error
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._policy import Policy
-from policyopt.runtime._scores import MaxProb
+from policyopt.runtime._scores import Entropy, Margin, MaxProb
 
-NAME = "policyopt_policy"
 WARNED = ["-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wshadow", "-Wdouble-promotion", "-O2"]
 WARNED += ["-Wno-missing-braces", "-Wno-missing-field-initializers"]
 
@@ -36,13 +55,19 @@ def needs_a_compiler():
         pytest.skip(str(error))
 
 
-def program(folder, text, *flags, compiled_by="cc"):
+def compiled(folder, how, text=None, file="main.c"):
+    """Compile a program, written first where it is given; return what the compiler said, if it was not content."""
+    if text is not None:
+        (folder / file).write_text(text)
+    command = [*how, file, "-o", "main", "-lm"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return f"{' '.join(command)}: {done.stderr}" if done.returncode else ""
+
+
+def printed(folder, text, *flags, how="cc", file="main.c"):
     """Compile and run a program; return what it prints."""
-    name = "main.cpp" if compiled_by == "g++" else "main.c"
-    (folder / name).write_text(text)
-    subprocess.run([compiled_by, *flags, name, "-o", "main", "-lm"], cwd=folder, check=True)
-    done = subprocess.run([folder / "main"], capture_output=True, text=True, check=True)
-    return done.stdout
+    assert not (said := compiled(folder, [how, *flags], text, file)), said
+    return subprocess.run([folder / "main"], capture_output=True, text=True, check=True).stdout
 
 
 def written(folder, policy, name="p", file=None):
@@ -61,26 +86,23 @@ def test_random_graphs_to_the_bit(seed, tmp_path):
     """Operations that IEEE sets: states, buffers and fused loops change no bit of the score."""
     graphs, inputs, policy = random_graphs(np.random.default_rng(seed))
     golden = replayed(graphs, inputs)
-    (tmp_path / f"{NAME}.h").write_text(c_source(policy, graphs, sizes=False))
+    (tmp_path / "p.h").write_text(c_source(policy, graphs, "p", sizes=False))
     ran = run_c(tmp_path, golden)
-    for column in ("score", "confidence", "prediction", "leave"):
-        np.testing.assert_array_equal(
-            getattr(ran, column), getattr(golden.expected, column), column
-        )
+    for column, wanted in vars(golden.expected).items():
+        np.testing.assert_array_equal(getattr(ran, column), wanted, column)
 
 
 def test_probabilities_that_are_none_are_refused(tmp_path):
     policy = replace(logits_policy(), kind="probabilities")
-    golden = golden_of(policy, trace_policy(policy), rows=20)
-    (tmp_path / f"{NAME}.h").write_text(c_source(policy, trace_policy(policy), sizes=False))
+    golden = golden_of(policy, written(tmp_path, policy), rows=20)
     bad = [{"probabilities": np.full((1, 3), 0.9, np.float32)}] * 2
     with pytest.raises(InputError, match="row 0 refused at exit 0"):
         run_c(tmp_path, replace(golden, inputs=bad, sample=np.zeros(1, int)))
 
 
 def test_misuse_has_codes_of_its_own(tmp_path):
-    policy = logits_policy(kept=(1, 4), model_exits=5)
-    written(tmp_path, policy)
+    unit = 'm"s\\ */ µ@ ??/ %s'  # stays text
+    written(tmp_path, replace(logits_policy(kept=(1, 4), model_exits=5), unit=unit))
     text = """
         #include <stdio.h>
         #include "p.h"
@@ -100,12 +122,14 @@ def test_misuse_has_codes_of_its_own(tmp_path):
             printf("%d %d %d %g %s", p_step(&state, 1, sure, &said), P_EXITS, P_MODEL_EXITS, p_cost(1), P_UNIT);
             return 0;
         }"""
-    said = program(tmp_path, text, "-std=c99", "-Wall", "-Wextra", "-Werror")
-    assert said == "-1 -2 -2 -2 0 -1 1 -1 1 2 5 3 ms"
+    said = printed(tmp_path, text, "-std=c99", "-Wall", "-Wextra", "-Werror")
+    assert said == f"-1 -2 -2 -2 0 -1 1 -1 1 2 5 3 {unit}"
 
 
-@pytest.mark.parametrize("how", [("cc", "-std=c99"), ("g++", "-std=c++17")])
-def test_two_policies_in_one_program_with_probabilities(how, tmp_path):
+@pytest.mark.parametrize(
+    ("how", "file"), [(("cc", "-std=c99"), "main.c"), (("g++", "-std=c++17"), "main.cpp")]
+)
+def test_two_policies_in_one_program_with_probabilities(how, file, tmp_path):
     if shutil.which(how[0]) is None:
         pytest.skip(f"no {how[0]} here")
     policies = {"one": logits_policy(6), "two": fitted("optimal_stopping:mix=true")}
@@ -135,7 +159,7 @@ def test_two_policies_in_one_program_with_probabilities(how, tmp_path):
             }}
             return 0;
         }}"""
-    said = program(tmp_path, text, *how[1:], *WARNED, compiled_by=how[0])
+    said = printed(tmp_path, text, *how[1:], *WARNED, how=how[0], file=file)
     found = np.array([line.split() for line in said.splitlines()], float).reshape(50, 4, 14)
     for which, policy in enumerate(policies.values()):
         state = policy.start(np.arange(50))
@@ -153,8 +177,8 @@ def test_no_libc_but_math(tmp_path):
     includes = [line for line in source.splitlines() if line.startswith("#include")]
     assert includes == ["#include <float.h>", "#include <math.h>", "#include <stdint.h>"]
     (tmp_path / "p.h").write_text(source)
-    wrapper = '#include "p.h"\nint f(p_state *s, const float *x, p_decision *d) { return p_step(s, 0, x, d); }\n'
-    (tmp_path / "one.c").write_text(wrapper)
+    step = "int f(p_state *s, const float *x, p_decision *d) { return p_step(s, 0, x, d); }"
+    (tmp_path / "one.c").write_text(f'#include "p.h"\n{step}\n')
     subprocess.run(["cc", "-O1", "-ffreestanding", "-c", "one.c"], cwd=tmp_path, check=True)
     names = subprocess.run(["nm", "-u", "one.o"], cwd=tmp_path, capture_output=True, text=True)
     asked = {line.split()[-1].lstrip("_") for line in names.stdout.splitlines()}
@@ -189,7 +213,7 @@ def test_no_number_is_unset_at_any_level_of_optimisation(name, tmp_path):
     policy = rules.policies()[name]
     written(tmp_path, policy)
     said = {
-        program(tmp_path, LOOP, "-std=c99", level, "-Wall", "-Wextra", "-Werror")
+        printed(tmp_path, LOOP, "-std=c99", level, "-Wall", "-Wextra", "-Werror")
         for level in ("-O0", "-O1", "-O2", "-Os", "-O3")
     }
     assert len(said) == 1
@@ -200,40 +224,36 @@ def test_no_number_is_unset_at_any_level_of_optimisation(name, tmp_path):
     [
         ("-ffast-math", "without -ffast-math"), ("-ffinite-math-only", "without -ffast-math"),
         ("-funsafe-math-optimizations", "without -ffast-math"), ("-freciprocal-math", "without -ffast"),
-        ("-DSECOND", "two policies by the name p"),
+        ("-DSECOND", "two policies by the name p"), ("", ""),
     ],
 )  # fmt: skip
 def test_what_would_change_decisions_does_not_compile(flag, words, tmp_path):
     written(tmp_path, logits_policy())
     written(tmp_path, replace(logits_policy(), thresholds=[0.7]), file="q")
     text = '#include "p.h"\n#include "p.h"\n#ifdef SECOND\n#include "q.h"\n#endif\nint main(void) { return 0; }\n'
-    program(tmp_path, text, "-std=c99")
-    command = ["cc", "-std=c99", flag, "main.c"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode and words in done.stderr
+    said = compiled(tmp_path, ["cc", "-std=c99", *flag.split()], text)
+    assert words in said and bool(said) == bool(words)
 
 
-def test_sizes_are_told_and_true(tmp_path):
+def test_sizes_are_told_and_true(tmp_path, monkeypatch):
     policy = rules.policy("eenet")
     source = c_source(policy, trace_policy(policy), "p")
-    sizes = measured(source, "p")
-    assert sizes is not None and 500 < sizes.code < 50_000
-    assert f"code {sizes.code} (" in source and f"stack of a step {sizes.stack}" in source
+    sizes = measured(source)
+    code, stack = re.fullmatch(r"code (\d+) \(.* -Os, .*\), stack of a step (\d+)", sizes).groups()
+    assert 500 < int(code) < 50_000 and 100 < int(stack) < 10_000 and sizes in source
     (tmp_path / "p.h").write_text(source)
-    text = '#include <stdio.h>\n#include "p.h"\nint main(void) { printf("%d", (int)sizeof(p_state)); return 0; }'
-    assert f"state {program(tmp_path, text)}, " in source
-
-
-def test_without_a_compiler(monkeypatch, tmp_path):
+    text = (
+        '#include <stdio.h>\n#include "p.h"\nint main(void) { printf("%d", (int)sizeof(p_state)); }'
+    )
+    size = printed(tmp_path, text)
+    tables = sum(int(n) * (8 if kind == "double" else 4)
+                 for kind, n in re.findall(r"^static const (\w+) \w+\[(\d+)\]", source, re.M))  # fmt: skip
+    assert f"state {size}, " in source and f"Bytes: tables {tables}, " in source
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    policy = logits_policy()
-    source = c_source(policy, trace_policy(policy))
-    assert "code not measured" in source
-    (tmp_path / f"{NAME}.h").write_text(source)
-    golden = golden_of(policy, trace_policy(policy))
+    assert "code not measured" in c_source(policy, trace_policy(policy))
     with pytest.raises(NoCompiler, match="'cc' must be a C compiler"):
-        run_c(tmp_path, golden)
+        run_c(tmp_path, golden_of(policy, trace_policy(policy), rows=5))
 
 
 def test_what_cannot_be_is_refused(tmp_path):
@@ -242,20 +262,271 @@ def test_what_cannot_be_is_refused(tmp_path):
     for name in ("3d", "a b", "int", "X", "", "a;b"):
         with pytest.raises(InputError, match="'name' must be a C identifier"):
             c_source(policy, graphs, name)
-    golden = golden_of(policy, graphs)
+    golden, source = golden_of(policy, graphs, rows=5), c_source(policy, graphs, sizes=False)
     with pytest.raises(InputError, match="one C header"):
         run_c(tmp_path, golden)
-    (tmp_path / "other.h").write_text("int x;\n")
-    with pytest.raises(InputError, match="one that policyopt wrote"):
-        run_c(tmp_path, golden)
-    broken = c_source(policy, graphs).replace("return path[position];", "return path;")
-    (tmp_path / "other.h").write_text(broken)
-    with pytest.raises(InputError, match="one that compiles and runs"):
-        run_c(tmp_path, golden)
+    for text, words in (
+        ("int x;\n", "one that policyopt wrote"),
+        (source.replace("policyopt_policy_step(", "step("), "one that policyopt wrote"),
+        (source.replace("return path[position];", "return path;"), "one that compiles and runs"),
+    ):
+        (tmp_path / "other.h").write_text(text)
+        with pytest.raises(InputError, match=words):
+            run_c(tmp_path, golden)
 
 
-def test_text_of_a_unit_stays_text(tmp_path):
-    policy = replace(logits_policy(), unit='m"s\\ */ µ@ ??/ %s')
-    written(tmp_path, policy)
-    text = '#include <stdio.h>\n#include "p.h"\nint main(void) { printf("%s", P_UNIT); return 0; }'
-    assert program(tmp_path, text) == 'm"s\\ */ µ@ ??/ %s'
+# Every dialect, level of optimisation and processor, by gcc and clang.
+COMPILERS = ("gcc", "clang")
+DIALECTS = ("", "-std=c99", "-std=gnu99", "-std=c11", "-std=gnu11", "-std=c17", "-std=c2x",
+            "c++ -std=c++11", "c++ -std=gnu++17")  # fmt: skip
+LEVELS = ("-O0", "-O2", "-O3")
+HALF = "-march=sapphirerapids"  # has arithmetic of _Float16, for which FLT_EVAL_METHOD is 16
+X86 = platform.machine() == "x86_64"
+PROCESSORS = (
+    "", "-march=native", *(("-march=x86-64-v2", "-march=x86-64-v3", HALF) if X86 else ()),
+)  # fmt: skip
+AXES = (COMPILERS, DIALECTS, LEVELS, PROCESSORS)
+ROWS = 40
+
+
+def pairs(values):
+    return set(itertools.combinations(enumerate(values), 2))
+
+
+@functools.cache
+def covering():
+    """Return combinations such that every pair of choices of two axes is in one: greedily."""
+    every = list(itertools.product(*AXES))
+    if os.environ.get("POLICYOPT_WHOLE_MATRIX") == "1":
+        return every
+    wanted, found = set().union(*map(pairs, every)), []
+    while wanted:
+        best = max(every, key=lambda values: len(pairs(values) & wanted))
+        found.append(best)
+        wanted -= pairs(best)
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A program of a policy that exps, sums, joins and multiplies; its golden rows, and what is expected."""
+    folder = tmp_path_factory.mktemp("matrix")
+    policy = rules.policy("advantage", "combined", "platt", mixed="entropy")
+    graphs = trace_policy(policy)
+    golden = golden_of(policy, graphs, rows=ROWS)
+    assert len(golden) == ROWS
+    (folder / "p.h").write_text(c_source(policy, graphs, "p", sizes=False))
+    for file in ("main.c", "main.cpp"):
+        (folder / file).write_text(program("p.h", "p", ["logits"], golden))
+    with (folder / "in.bin").open("wb") as file:
+        for row in range(ROWS):
+            file.write(golden.sample[row].tobytes())
+            file.writelines(given["logits"][row].tobytes() for given in golden.inputs)
+    return folder, golden.expected
+
+
+def built(folder, compiler, dialect, *flags):
+    """Compile the program; return what the compiler said, empty where it is content."""
+    if shutil.which(compiler) is None:
+        assert os.environ.get("CI") != "true", f"{compiler} is to be here: .ci/run installs it"
+        pytest.skip(f"{compiler} is not installed")
+    words, file = dialect.split(), "main.c"
+    if words[:1] == ["c++"]:
+        compiler, words, file = {"gcc": "g++", "clang": "clang++"}[compiler], words[1:], "main.cpp"
+    return compiled(folder, [compiler, *words, *STRICT[1:], *flags], file=file)
+
+
+@functools.cache
+def runs(processor):
+    """Whether this processor can run what is compiled for one."""
+    if processor in ("", "-march=native"):
+        return True
+    features = np.show_config(mode="dicts")["SIMD Extensions"]
+    named = {"-march=x86-64-v2": "X86_V2", "-march=x86-64-v3": "X86_V3", HALF: "AVX512_SPR"}
+    return named[processor] in [*features["baseline"], *features.get("found", ())]
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_the_header_compiles_and_decides_alike(compiler, processor, place):
+    """Without a warning everywhere; where the program runs, exits, answers and scores of the golden rows."""
+    folder, wanted = place
+    mine = [values for values in covering() if (values[0], values[3]) == (compiler, processor)]
+    assert mine
+    wrong, first = [], None
+    for _, dialect, level, _ in mine:
+        if said := built(folder, compiler, dialect, level, *processor.split()):
+            wrong.append(said)
+        elif runs(processor):
+            subprocess.run([folder / "main"], cwd=folder, check=True)
+            found = np.fromfile(folder / "out.bin", SAID).reshape(ROWS, -1)
+            first = found if first is None else first
+            same = (found["leave"] == wanted.leave).all()
+            same &= (found["prediction"] == wanted.prediction).all()
+            near = scaled_error(found["score"], wanted.score).max() <= ULPS["c"]
+            # Nothing is fused and nothing is widened: one C library, one set of bits.
+            if not (same and near and (found == first).all()):
+                wrong.append(f"decides otherwise: {compiler} {dialect} {level} {processor}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.skipif(not X86, reason="x87 is a part of x86 processors")
+@pytest.mark.parametrize("dialect", ["", "-std=c99", "-std=c2x", "c++ -std=c++11"])
+@pytest.mark.parametrize(
+    "how", [("gcc", "-mfpmath=387"), ("gcc", "-mfpmath=both"), ("clang", "-mno-sse")]
+)
+def test_wider_arithmetic_does_not_compile(how, dialect, place):
+    """x87 computes float as long double (FLT_EVAL_METHOD 2), or as it falls (-1)."""
+    compiler, flag = how
+    said = built(place[0], compiler, dialect, flag)
+    assert "float must be computed as float" in said, said
+
+
+# In this process.
+K, C = 4, 6
+COSTS = [1.0, 2.0, 4.0, 8.0]
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    """A folder for libraries, empty."""
+    monkeypatch.setenv("POLICYOPT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def simple(rule, thresholds=(0.5, 0.6, 0.7)):
+    return Policy(rule, thresholds, COSTS, "ms", "logits", C)
+
+
+def stepped(made, rows, number=0):
+    """What is said of one sample's logits (K, C) at each exit until it leaves or asks."""
+    state, said = ctypes.create_string_buffer(made.size), []
+    rows = np.ascontiguousarray(rows, np.float32)
+    for at, row in enumerate(rows):
+        said.append(made.step(state, number, at, row.ctypes.data))
+        if said[-1] == ASK or said[-1] & 1:
+            break
+    return said, state
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        simple(MaxProb()), simple(Margin()), fitted("optimal_stopping:mix=true"),
+        fitted("trust_score"),
+    ],
+    ids=lambda policy: policy.rule.name,
+)  # fmt: skip
+def test_exits_and_answers_are_the_policys(policy):
+    logits = outputs(400, K, C, seed=5)[0]
+    wanted, made, asked = policy.decide(logits), native(policy), 0
+    for row in range(400):
+        said, state = stepped(made, logits[row], row)
+        if said[-1] == ASK:
+            asked += 1
+            shown = np.concatenate(made.seen(state, len(said)))
+            np.testing.assert_array_equal(shown, logits[row, : len(said)].astype(np.float32))
+            continue
+        assert (len(said) - 1, said[-1] >> 1) == (wanted.exit[row], wanted.prediction[row])
+    assert asked < 8
+
+
+@pytest.mark.parametrize("rule", [MaxProb(), Margin(), Entropy(C)], ids=lambda rule: rule.name)
+def test_at_the_threshold_it_asks(rule):
+    logits = outputs(200, K, C, seed=5)[0]
+    scores = simple(rule).trace(logits).scores
+    for threshold in (scores[7, 0], np.nextafter(scores[7, 0], 9)):
+        made = native(simple(rule, [threshold, 2.0, 2.0]))
+        assert stepped(made, logits[7])[0][0] == ASK
+        far = np.abs(scores[:, 0] - threshold).argmax()
+        assert stepped(made, logits[far])[0][0] != ASK
+        assert 0 < made.near[0] < 1e-4
+    assert native(rules.policy("patience")).near == (0.0, 0.0)  # the same bits everywhere
+
+
+def test_saturated_thresholds_are_decided():
+    """Nearly all scores within 1e-5 of 1, as exits of strong models have them."""
+    logits = outputs(400, K, C, seed=3)[0] * 0.1
+    logits[..., 2] += np.random.default_rng(0).uniform(8, 14, (400, K))
+    scores = simple(MaxProb()).trace(logits).scores
+    policy = simple(MaxProb(), np.quantile(scores[:, :-1], 0.7, axis=0) - 1e-12)
+    assert (policy.thresholds > 1 - 1e-3).all()
+    made = native(policy)
+    assert sum(stepped(made, rows)[0][-1] == ASK for rows in logits) < 4
+
+
+def test_what_machine_code_cannot_say_is_refused():
+    for policy, words in (
+        (simple(Steep()), "one whose scores C can compute"),
+        (rules.policy(kind="record"), r"one of logits alone\. Got record"),
+    ):
+        with pytest.raises(InputError, match=words):
+            native(policy)
+
+
+def test_libraries_are_kept_by_their_source_and_need_no_compiler_again(home, monkeypatch):
+    first, second = simple(MaxProb()), simple(MaxProb(), [0.5, 0.6, 0.71])
+    for policy, files in ((first, 1), (first, 1), (second, 2)):
+        native(policy)
+        assert len(list(home.iterdir())) == files
+    assert home.stat().st_mode & 0o077 == 0
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    logits = outputs(1, K, C, seed=5)[0][0]
+    assert stepped(native(first), logits)[0]
+    with pytest.raises(NoCompiler):
+        native(simple(Margin()))
+
+
+def test_nothing_is_read_from_where_others_may_write(home, tmp_path, monkeypatch):
+    """Nor from beside a policy; what cannot be loaded is made again."""
+    loaded = []
+    load = ctypes.PyDLL
+    monkeypatch.setattr(ctypes, "PyDLL", lambda path: loaded.append(path) or load(path))
+    monkeypatch.chdir(tmp_path)
+    simple(MaxProb()).save(tmp_path / "policy.json")
+    native(simple(MaxProb()))
+    (kept,) = home.iterdir()
+    assert set(loaded) == {str(kept)}
+    home.chmod(0o777)
+    with pytest.raises(InputError, match="nobody else's to write to"):
+        native(simple(MaxProb()))
+    own = tmp_path / "own"
+    own.mkdir(mode=0o700)
+    (own / kept.name).write_bytes(b"no library")
+    native(simple(MaxProb()), own)
+    assert (own / kept.name).stat().st_size > 1000
+
+
+def test_a_home_that_cannot_be_used_is_done_without(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("POLICYOPT_CACHE", str(tmp_path / "file"))
+    assert stepped(native(simple(MaxProb())), np.zeros((K, C)))[0]
+    with pytest.raises(OSError, match="file"):
+        native(simple(MaxProb()), tmp_path / "file" / "more")
+
+
+# The example.
+def test_the_program_of_the_example_decides_as_the_runtime(root, tmp_path):
+    def example(*arguments):
+        command = [sys.executable, "-m", "examples.embed_c", *map(str, arguments)]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True)
+
+    logits, labels = outputs(900, 4, 6)
+    with po.CacheWriter(tmp_path / "cache", costs=[po.Cost("latency", "ms", [1, 2, 4, 8])]) as made:
+        for split, rows in (("fit", slice(0, 600)), ("test", slice(600, 900))):
+            made.append(split, list(logits[rows].swapaxes(0, 1)), labels[rows])
+    done = example(tmp_path / "cache", "--out", tmp_path / "out", "--rows", "200")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "200 rows; 0 decided otherwise" in done.stdout
+    assert "200 rows, mean cost" in done.stdout and "Bytes: tables" in done.stdout
+    # What cannot be an output is named, and ends the program.
+    (tmp_path / "bad.f32").write_bytes(b"\xff" * 4 * 6 * 4)
+    serve = tmp_path / "out" / "serve"
+    told = subprocess.run([serve, tmp_path / "bad.f32"], capture_output=True, text=True)
+    assert told.returncode == 1 and "row 0: the output of exit 0 cannot be" in told.stderr
+    assert subprocess.run([serve], capture_output=True, text=True).returncode == 2
+    done = example(tmp_path / "none", "--out", tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("error: ")
+    lines = (root / "examples" / "embed_c" / "serve.c").read_text().splitlines()
+    assert len(lines) <= 60 and max(map(len, lines)) <= 100

@@ -14,8 +14,7 @@ from synthetic import outputs
 
 from policyopt._export.golden import expect
 from policyopt._export.graph import ELEMENTWISE, ExitGraph, Pool, compute
-from policyopt._export.onnx_folder import run_onnx, write_onnx
-from policyopt._export.onnx_graphs import onnx_model, onnx_models, passed_on
+from policyopt._export.onnx_graphs import onnx_model, onnx_models, passed_on, run_onnx, write_onnx
 from policyopt._export.rounding import scaled_error
 from policyopt._export.symbolic import trace_policy
 from policyopt.runtime._arithmetic import coin
@@ -156,32 +155,21 @@ def test_the_coin_is_the_runtimes():
 
 @pytest.mark.parametrize("classes", [2, 3, 7, 100])
 def test_reduction_keeps_what_the_runtime_keeps(classes):
-    logits = hard_rows(classes)
+    logits, pool = hard_rows(classes), Pool()
     wanted = reduce_logits(logits)
-    pool = Pool()
     put = pool.make("input", (), (1, classes), np.float32, name="logits")
-    top = wanted.top_prob.shape[1]
-    whole = pool.make("reduce", (put,), (1,), np.float64, top=top)
-    shapes = {
-        "prediction": (1,),
-        "top_prob": (1, top),
-        "top_class": (1, top),
-        "entropy": (1,),
-        "log_sum_exp": (1,),
-    }
-    nodes = {
-        n: pool.make("field", (whole,), s, getattr(wanted, n).dtype, name=n)
-        for n, s in shapes.items()
-    }
-    found = run_model(
-        onnx_model(ExitGraph(0, 0, {"logits": put}, (), nodes, ()), {}), logits=logits
-    )
-    found = dict(zip(shapes, found, strict=True))
-    np.testing.assert_array_equal(found["prediction"], wanted.prediction)
-    np.testing.assert_array_equal(found["top_class"], wanted.top_class)
-    for name in ("top_prob", "entropy", "log_sum_exp"):
-        error = scaled_error(found[name], getattr(wanted, name))
-        assert error.max() < 8, name
+    whole = pool.make("reduce", (put,), (1,), np.float64, top=wanted.top_prob.shape[1])
+    columns = {n: getattr(wanted, n)
+               for n in ("prediction", "top_prob", "top_class", "entropy", "log_sum_exp")}  # fmt: skip
+    nodes = {n: pool.make("field", (whole,), (1, *c.shape[1:]), c.dtype, name=n)
+             for n, c in columns.items()}  # fmt: skip
+    model = onnx_model(ExitGraph(0, 0, {"logits": put}, (), nodes, ()), {})
+    found = dict(zip(columns, run_model(model, logits=logits), strict=True))
+    for name, column in columns.items():
+        if column.dtype.kind == "f":
+            assert scaled_error(found[name], column).max() < 8, name
+        else:
+            np.testing.assert_array_equal(found[name], column)
     # What lacks to 1 is small and precise; a float32 softmax would give 0.
     lacks, lacked = 1 - found["top_prob"][:, 0], 1 - wanted.top_prob[:, 0]
     sure = (lacked > 1e-13) & (lacked < 1e-8)
@@ -189,39 +177,17 @@ def test_reduction_keeps_what_the_runtime_keeps(classes):
     np.testing.assert_allclose(lacks[sure], lacked[sure], rtol=2e-3)
 
 
-def golden_of(policy):
-    rows = np.random.default_rng(0).normal(size=(3, 20, 3)).astype(np.float32)
-    return expect(policy, [{"logits": x} for x in rows], np.arange(20))
-
-
 def hard_rows(classes, seed=0):
     """Logits with ties, classes that cannot be, huge and tiny ones, certainty; (n, C) float32."""
-    rng = np.random.default_rng(seed)
-    rows = [rng.normal(size=classes) for _ in range(20)]
-    rows += [np.zeros(classes), np.full(classes, 1e30), np.full(classes, -1e-30)]
-    rows += [
-        np.eye(classes)[c] * h
-        for c in (0, classes - 1)
-        for h in (1e-30, 1.0, 20.0, 24.0, 50, 120.0, 3e38)
-    ]
-    rows += [-np.eye(classes)[0], np.arange(classes) % 2, -(np.arange(classes) % 3)]
-    for c in (0, classes - 1):
-        alone = np.full(classes, -np.inf)
-        alone[c] = -3.0
-        rows.append(alone)
-    rows.append(np.where(np.arange(classes) < 2, 1.0, -np.inf))
-    return np.array(rows, dtype=np.float32)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_rows_that_no_policy_takes_are_refused(value, tmp_path):
-    policy = rules.policy("patience")  # of whose score a NaN would leave nothing to be seen
-    golden = golden_of(policy)
-    write_onnx(policy, trace_policy(policy), tmp_path)
-    golden.inputs[1]["logits"] = golden.inputs[1]["logits"].copy()
-    golden.inputs[1]["logits"][7, 2] = value
-    with pytest.raises(InputError, match="row 7 refused at exit 1"):
-        run_onnx(tmp_path, golden)
+    one, huge = np.eye(classes), np.array([1e-30, 1.0, 20.0, 24.0, 50, 120.0, 3e38])
+    alone = np.where(one[[0, -1]] > 0, -3.0, -np.inf)
+    rows = [
+        np.random.default_rng(seed).normal(size=(20, classes)),
+        np.outer([0, 1e30, -1e-30], np.ones(classes)), np.outer(huge, one[0]),
+        np.outer(huge, one[-1]), -one[:1], [np.arange(classes) % 2, -(np.arange(classes) % 3)],
+        alone, [np.where(np.arange(classes) < 2, 1.0, -np.inf)],
+    ]  # fmt: skip
+    return np.concatenate(rows).astype(np.float32)
 
 
 def test_the_models_are_small_readable_and_old_enough():
@@ -247,34 +213,31 @@ def test_the_models_are_small_readable_and_old_enough():
 
 def test_damage_is_named(tmp_path):
     policy = rules.policy()
-    golden = golden_of(policy)
+    rows = np.random.default_rng(0).normal(size=(3, 20, 3)).astype(np.float32)
+    golden = expect(policy, [{"logits": x} for x in rows], np.arange(20))
     write_onnx(policy, trace_policy(policy), tmp_path)
     whole = (tmp_path / "exit_0.onnx").read_bytes()
     for data in (whole[:-1], whole + b"\0", bytes([whole[0] ^ 1]) + whole[1:]):
         (tmp_path / "exit_0.onnx").write_bytes(data)
-        with pytest.raises(InputError, match="byte for byte"):
-            run_onnx(tmp_path, golden)
+        with pytest.raises(InputError, match=r"'exits of onnx/manifest\.json' must be as policy"):
+            run_onnx(tmp_path, policy, golden)
     (tmp_path / "exit_0.onnx").unlink()
     with pytest.raises(InputError, match="missing"):
-        run_onnx(tmp_path, golden)
+        run_onnx(tmp_path, policy, golden)
     (tmp_path / "exit_0.onnx").write_bytes(whole)
-    text = (tmp_path / "manifest.json").read_text()
-    manifest = json.loads(text)
-    for change, words in (
-        ({"format": "x"}, "format"),
-        ({"version": 9}, "version"),
-        ({"exits": []}, "one entry per exit"),
-        ({"exits": [{**manifest["exits"][0], "file": "../exit_0.onnx"}]}, "one entry per exit"),
-        ({"exits": manifest["exits"][:1]}, "of 1 exits"),
-    ):
-        (tmp_path / "manifest.json").write_text(json.dumps({**manifest, **change}))
-        with pytest.raises(InputError, match=words):
-            run_onnx(tmp_path, golden)
-    (tmp_path / "manifest.json").write_text(text)
-    for given in golden.inputs:
-        given.pop("logits")
-    with pytest.raises(InputError, match="with logits"):
-        run_onnx(tmp_path, golden)
+    assert (run_onnx(tmp_path, policy, golden).leave == golden.expected.leave).all()
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    first, *others = manifest["exits"]
+    for name, value in (
+        *((name, "x") for name in manifest), ("exits", []), ("exits", others),
+        *(("exits", [{**first, name: 7}, *others]) for name in first),
+    ):  # fmt: skip
+        (tmp_path / "manifest.json").write_text(json.dumps({**manifest, name: value}))
+        with pytest.raises(InputError, match=f"'{name} of onnx/manifest.json' must be as policy"):
+            run_onnx(tmp_path, policy, golden)
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(InputError, match="Got list"):
+        run_onnx(tmp_path, policy, golden)
 
 
 @pytest.mark.parametrize("spec", ["patience", "optimal_stopping:mix=true", "kept"])

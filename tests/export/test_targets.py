@@ -1,7 +1,13 @@
-"""Every rule by every target: graphs and Python file to the last bit, ONNX and C the same exits, scores within rounding."""
+"""Every rule by every target: graphs and Python file to the last bit, ONNX and C the same exits, scores within rounding.
+
+The Python file by itself: numpy alone, loaded in any way. Which scores are exact, and how far float32 takes the others.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache as remembered
 
@@ -9,21 +15,29 @@ import numpy as np
 import pytest
 import rules
 from policies import fitted
+from random_graphs import Steep
 from synthetic import cache
 
 import policyopt as po
 from policyopt._export.c_compiler import NoCompiler, run_c
 from policyopt._export.c_header import c_source
-from policyopt._export.golden import expect
+from policyopt._export.golden import expect, part_of
 from policyopt._export.graph import evaluate
-from policyopt._export.manifest import ULPS
-from policyopt._export.onnx_folder import run_onnx, write_onnx
+from policyopt._export.onnx_graphs import run_onnx, write_onnx
 from policyopt._export.python_file import python_source, run_python
-from policyopt._export.rounding import scaled_error
+from policyopt._export.rounding import (
+    ULPS,
+    doubtful,
+    exact_scores,
+    own_rounding,
+    proven,
+    scaled_error,
+)
 from policyopt._export.samples import golden_of, made_up
 from policyopt._export.symbolic import trace_policy
+from policyopt.runtime._errors import InputError
 from policyopt.runtime._policy import Policy
-from policyopt.runtime._scores import MaxProb, make_rule
+from policyopt.runtime._scores import RULES, Entropy, Margin, MaxProb, ScoreRule, make_rule
 
 
 def of_classes(score, classes):
@@ -76,36 +90,37 @@ def prepared(name):
     graphs = trace_policy(policy)
     with np.errstate(all="ignore"):
         inputs = made_up(policy, graphs, np.random.default_rng(0), 1024)
-        return (
-            policy,
-            graphs,
-            expect(policy, inputs, np.arange(1024)),
-            golden_of(policy, graphs, rows=300),
-        )
+        whole = expect(policy, inputs, np.arange(1024))
+    return policy, graphs, whole, golden_of(policy, graphs, rows=300)
 
 
 EVERY = pytest.mark.parametrize("name", [*HAND_MADE, *MORE])
 
 
 @EVERY
-def test_python(name, tmp_path):
-    """Its graphs, too, to the bit, on rows as they come: impossible classes, ties, huge logits."""
+def test_python_and_rounding(name, tmp_path):
+    """To the bit, on rows as they come: impossible classes, ties, huge logits. The graphs, too, and in float64 nearly."""
     policy, graphs, whole, _ = prepared(name)
     (tmp_path / "policy.py").write_text(python_source(policy, graphs))
-    ran = run_python(tmp_path / "policy.py", whole)
-    for column in ("score", "prediction", "leave", "confidence"):
-        wanted = getattr(whole.expected, column)
+    ran, states = run_python(tmp_path / "policy.py", whole), ()
+    for column, wanted in vars(whole.expected).items():
         np.testing.assert_array_equal(getattr(ran, column), wanted, column)
-    states = ()
     for at, graph in enumerate(graphs):
         given = {n: whole.sample if n == "sample" else whole.inputs[at][n] for n in graph.inputs}
         values = evaluate(graph, given, states)
         states = [values[id(node)] for node in graph.left]
         for column, said in (("score", "score"), ("prediction", "prediction"), ("leave", "exit")):
-            wanted = getattr(whole.expected, column)[:, at]
-            np.testing.assert_array_equal(
-                np.broadcast_to(values[id(graph.outputs[said])], 1024), wanted
-            )
+            found = np.broadcast_to(values[id(graph.outputs[said])], 1024)
+            np.testing.assert_array_equal(found, getattr(whole.expected, column)[:, at])
+    few = part_of(whole, slice(512))
+    off, exact = own_rounding(graphs, few), np.array(exact_scores(graphs))
+    assert off.shape == (policy.exits,) and (off < 512).all() and (off[exact] == 0).all()
+    if name in ("score max_prob", "score entropy", "score advantage", "answer combined"):
+        assert (off[:-1] > 0).all() and not exact[:-1].any()
+    if name in ("score constant", "score patience", "score vote", "score random"):
+        assert exact[:-1].all()
+    halves = [own_rounding(graphs, part_of(few, rows)) for rows in (slice(256), slice(256, 512))]
+    np.testing.assert_array_equal(np.maximum(*halves), off)
 
 
 def assert_same(ran, expected, ulps):
@@ -131,10 +146,10 @@ def test_onnx(name, tmp_path):
     pytest.importorskip("onnxruntime")
     policy, graphs, _, golden = prepared(name)
     write_onnx(policy, graphs, tmp_path)
-    assert_same(run_onnx(tmp_path, golden), golden.expected, ULPS["onnx"])
+    assert_same(run_onnx(tmp_path, policy, golden), golden.expected, ULPS["onnx"])
     one = [{column: a[7:8] for column, a in given.items()} for given in golden.inputs]
     alone = expect(policy, one, golden.sample[7:8])
-    assert_same(run_onnx(tmp_path, alone), alone.expected, ULPS["onnx"])
+    assert_same(run_onnx(tmp_path, policy, alone), alone.expected, ULPS["onnx"])
 
 
 def test_ties_at_the_threshold_are_left_alike(tmp_path):
@@ -145,11 +160,121 @@ def test_ties_at_the_threshold_are_left_alike(tmp_path):
     golden, graphs = expect(policy, [{"logits": rows}] * 3, np.arange(3)), trace_policy(policy)
     (tmp_path / "policyopt_policy.h").write_text(c_source(policy, graphs, sizes=False))
     write_onnx(policy, graphs, tmp_path / "onnx")
-    for run, folder in ((run_c, tmp_path), (run_onnx, tmp_path / "onnx")):
+    for run in (
+        lambda: run_c(tmp_path, golden),
+        lambda: run_onnx(tmp_path / "onnx", policy, golden),
+    ):
         try:
-            ran = run(folder, golden)
+            ran = run()
         except NoCompiler:
             continue
         assert ran.leave[:, 0].all() and ran.leave[:, 1].tolist() == [False, False, True]
         np.testing.assert_array_equal(ran.score, golden.expected.score)
         np.testing.assert_array_equal(ran.prediction, 0)
+
+
+def test_the_file_needs_numpy_alone(tmp_path):
+    (tmp_path / "policy.py").write_text(python_source(fitted("optimal_stopping")))
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import policy; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "numpy" in loaded and not loaded & {"policyopt", "scipy", "torch"}, done.stderr
+
+
+@pytest.mark.parametrize("spec", ["max_prob", "e2cm", "optimal_stopping"])
+def test_the_file_is_loaded_in_any_way_and_decides_many_and_one(spec, tmp_path):
+    """By importlib without an entry in `sys.modules`, and by exec: its dataclass looks nothing up there."""
+    policy, path = fitted(spec), tmp_path / "elsewhere.py"
+    path.write_text(python_source(policy))
+    made = importlib.util.spec_from_file_location("elsewhere_by_path", path)
+    module = importlib.util.module_from_spec(made)
+    made.loader.exec_module(module)
+    names = {"__name__": "nowhere"}
+    exec(compile(path.read_text(), "policy.py", "exec", dont_inherit=True), names)
+    assert not sys.modules.keys() & {"elsewhere_by_path", "nowhere"}
+    outputs = np.random.default_rng(0).normal(size=(70, 4, 6)).astype(np.float32) * 3
+    wanted = policy.decide(outputs)
+    for decide in (module.decide, names["decide"]):
+        exits, answers, costs = found = decide(outputs)
+        assert found.exit is exits and found.prediction is answers and found.cost is costs
+        for name, column in found._asdict().items():
+            np.testing.assert_array_equal(column, getattr(wanted, name))
+    for i, row in enumerate(outputs):
+        state = module.start(i)
+        for k in module.PATH:
+            seen = module.step(k, row[k], state)
+            if seen.exit:
+                break
+        assert (k, seen.prediction) == (exits[i], answers[i])
+        assert abs(seen.probabilities.sum() - 1) < 1e-12
+    x, chances = outputs[0], np.exp(outputs) / np.exp(outputs).sum(-1, keepdims=True)
+    for call, words in (
+        (lambda: module.step(0, x[0, 1:], module.start()), "must be of shape"),
+        (lambda: module.step(0, x, module.start()), "must be of shape"),
+        (lambda: module.step(0, x[0] * np.nan, module.start()), "finite"),
+        (lambda: module.step(1, x[1], module.start()), "next exit, 0"),
+        (lambda: module.decide(chances[:4]), r"must be logits\. Got probabilities at exit 0"),
+        (lambda: module.decide(chances), r"must be logits\. Got probabilities at exit 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+    module.decide(chances[:3])
+    chances[2, 0] *= 1.1
+    module.decide(chances)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda o: (
+            np.where(o.confidence > 0.5, 1.0, 0.0) if (o.confidence > 0.5).any() else o.margin
+        ),
+        lambda o: np.sort(o.top_prob, axis=1)[:, 0],
+        lambda o: np.asarray(o.confidence),
+        lambda o: o.confidence - o.confidence.mean(axis=0),
+        lambda o: np.cbrt(o.confidence),
+    ],
+)
+def test_a_rule_that_graphs_cannot_say_is_refused_by_name(score):
+    class Odd(ScoreRule):
+        name = "odd"
+
+        def score(self, k, output, state):
+            return score(output), state
+
+    with pytest.raises(InputError, match=r"Score 'odd' cannot|must have a score"):
+        trace_policy(Policy(Odd(), [0.5], [1, 2], "ms", "logits", 3))
+    assert "odd" not in RULES
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 64, 256])
+def test_what_is_proven_of_saturated_scores(classes):
+    """Off by a share of 1 less the score, however near to 1: a quarter of what is in doubt, at most."""
+    rng = np.random.default_rng(classes)
+    rows = rng.normal(size=(1500, classes)) * np.exp(rng.normal(size=(1500, 1)) * 2)
+    rows[::7] = np.round(rows[::7])
+    rows[np.arange(1500), rng.integers(0, classes, 1500)] += rng.uniform(0, 40, 1500)
+    rows = rows.astype(np.float32)
+    shift = np.sort(rows.astype(float) - rows.max(axis=1, keepdims=True), axis=1)
+    mass = np.exp(shift)
+    rest = mass[:, :-1].sum(axis=1)
+    nats = np.log1p(rest) - (mass * shift).sum(axis=1) / (1 + rest)
+    # 1 less the score, of each, in float64.
+    lacks = {
+        MaxProb(): rest / (1 + rest), Margin(): (rest + mass[:, -2]) / (1 + rest),
+        Entropy(classes): nats / np.log(classes),
+    }  # fmt: skip
+    for rule, lack in lacks.items():
+        policy = Policy(rule, [0.5], [1.0, 2.0], "ms", "logits", classes)
+        scores = policy.trace(np.stack([rows, rows], axis=1)).scores[:, 0]
+        allowed = np.array([proven(s, classes) for s in scores]) / 4
+        assert (np.abs((1 - scores) - lack) <= allowed).all()
+        assert (1 - scores < 1e-6).sum() > 100
+        assert doubtful(policy, 1.0) == pytest.approx([proven(0.5, classes)])
+
+
+def test_a_score_that_magnifies_rounding_is_seen_to():
+    policy = Policy(Steep(), [0.5], [1.0, 2.0], "ms", "logits", 3)
+    logits = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    golden = expect(policy, [{"logits": logits}] * 2, np.arange(50))
+    assert own_rounding(trace_policy(policy), golden)[0] > 1024

@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 from mutations import Guard, damaged, difference, signed, text_of, traced, twisted
 from rules import assert_valid, policies
 
-from policyopt._export.bundle import write_bundle
-from policyopt._export.manifest import checksum
+from policyopt._export.bundle import checksum, read_export, write_bundle
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
-from policyopt._export.verify import read_export, verify
+from policyopt._export.verify import verify
 from policyopt.runtime._errors import CheckError, InputError
 
 #: 2,000 cases; memory of 500 is looked at: that takes as long again.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import cache
 
-from policyopt._export import manifest
+from policyopt._export import rounding
 from policyopt._methods.base import problem_of
 from policyopt._table import Tables
 from policyopt._thresholds import joint
@@ -214,7 +214,7 @@ def posed(flat, seed, rows=120, centre=2.4e-7, noise=1e-19):
 )
 def test_flat_exactly_where_the_whole_spread_is_rounding(seed, centre, share):
     """An exit counts by its whole spread; the others keep their scores bit by bit."""
-    assert {manifest.ULPS["c"], manifest.ULPS["onnx"]} == {ULPS}
+    assert {rounding.ULPS["c"], rounding.ULPS["onnx"]} == {ULPS}
     scores = np.random.default_rng(seed).normal(size=(20, 3))
     tolerance = ROUNDING * max(abs(centre), 1.0)
     scores[:, 1] = centre + share * tolerance * np.linspace(0, 1, 20)
