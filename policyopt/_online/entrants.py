@@ -9,7 +9,7 @@ from policyopt.runtime._bandits import BANDITS
 from policyopt.runtime._checks import check_names
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._online.controller import Controller
-from policyopt.runtime._online.serving import EXIT_RULES
+from policyopt.runtime._online.exit_rules import EXIT_RULES
 
 FIXED = "fixed"
 _RULES: dict[str, Any] = {**BANDITS, **EXIT_RULES, Controller.name: Controller, FIXED: None}

@@ -16,11 +16,10 @@ from policyopt._online.requests import Block, Requests
 from policyopt.runtime._bandits import Bandit
 from policyopt.runtime._checks import check_whole
 from policyopt.runtime._online.controller import Controller
+from policyopt.runtime._online.exit_rules import ExitRule
 from policyopt.runtime._online.family import PolicyFamily
 from policyopt.runtime._online.feedback import reveal_chances, reward_range
-from policyopt.runtime._online.linucb import LinUCB
-from policyopt.runtime._online.serving import ExitRule, check_nested
-from policyopt.runtime._online.splitee import SplitEE
+from policyopt.runtime._online.serving import check_nested
 from policyopt.runtime._typing import Floats, Ints
 
 Arms = npt.NDArray[np.int16]
@@ -50,7 +49,7 @@ class SimulatedPlayer(ABC):
 
     def play(self, block: Block) -> Arms:
         """Return the arms of a block of rounds, (rounds, R); blocks come in order."""
-        out = np.empty(block.row.shape, dtype=np.int16)
+        out = np.zeros(block.row.shape, dtype=np.int16)  # without players, always the smallest
         for r, (player, late) in enumerate(zip(self._players, self._late, strict=True)):
             arms, learn, delay = [], player.learn, self._delay
             for arm, feedback in self.serve(player, block, r):
@@ -64,40 +63,22 @@ class SimulatedPlayer(ABC):
         return out
 
 
-class FixedPlayer(SimulatedPlayer):
-    """Always the smallest arm."""
-
-    def __init__(self, exits: npt.NDArray[np.integer]) -> None:
-        super().__init__(exits, ())
-
-    def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
-        """Yield nothing: nobody is asked."""
-        yield from ()
-
-    def play(self, block: Block) -> Arms:
-        """Return the arm; see `SimulatedPlayer.play`."""
-        return np.zeros(block.row.shape, dtype=np.int16)
-
-
 class BudgetPlayer(SimulatedPlayer):
     """The budget controller on a family, whose policy's costs scale what requests cost, as in `Online`.
 
-    What a request cost needs no label, and comes for every one.
+    What a request cost needs no label, and comes for every one. Without a rule: a fixed level, the first.
     """
 
     def __init__(
-        self,
-        rule: Controller,
-        family: PolicyFamily,
-        seen: Outcomes,
-        repetitions: int,
+        self, rule: Controller | None, family: PolicyFamily, seen: Outcomes, repetitions: int,
         delay: int = 0,
-    ) -> None:
-        rule.check_family(family)
-        players = [rule.player(family.arms) for _ in range(repetitions)]
+    ) -> None:  # fmt: skip
+        players, costs = [], family.policy.costs
+        if rule is not None:
+            rule.check_family(family)
+            players = [rule.player(family.arms) for _ in range(repetitions)]
+            self._cost = (seen.cost - costs[0]) / float(costs[-1] - costs[0])
         super().__init__(family.exits(seen.scores), players, delay)
-        costs = family.policy.costs
-        self._cost = (seen.cost - costs[0]) / float(costs[-1] - costs[0])
 
     def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
         """Yield levels; see `SimulatedPlayer.serve`."""
@@ -122,9 +103,7 @@ class BanditPlayer(SimulatedPlayer):
     ) -> None:  # fmt: skip
         check_nested(reveal, bool((np.diff(exits, axis=1) >= 0).all()))
         arms, (low, high) = exits.shape[1], requests.overhead
-        streams = range(requests.repetitions)
-        players = [bandit.player(arms, requests.seed, r) for r in streams]
-        super().__init__(exits, players, delay)
+        super().__init__(exits, requests.players(bandit, arms), delay)
         self._reveal, self._draws = reveal, bandit.draws
         self._least, most = reward_range(seen.reward, seen.load.tolist(), requests.overhead)
         self._width = max(most - self._least, 1e-12)
@@ -169,7 +148,7 @@ class _Shown:
     arm: int
     confidences: list[float]
     predictions: list[int]
-    exit: int
+    exit: int = 0
 
 
 class ExitPlayer(SimulatedPlayer):
@@ -183,25 +162,22 @@ class ExitPlayer(SimulatedPlayer):
     """
 
     def __init__(self, rule: ExitRule, seen: Outcomes, requests: Requests, delay: int = 0) -> None:
-        rows, exits = seen.cost.shape
-        if isinstance(rule, SplitEE):
-            table = rule.exits(seen.confidence)
-        else:
-            table = np.broadcast_to(np.arange(exits), (rows, exits))
-        streams = range(requests.repetitions)
-        players = [rule.player(exits, requests.seed, r) for r in streams]
-        super().__init__(table, players, delay)
-        self._seen, self._last = seen, exits - 1
-        self.contextual = isinstance(rule, LinUCB)
+        exits = seen.cost.shape[1]
+        super().__init__(rule.exits(seen.confidence), requests.players(rule, exits), delay)
+        self._seen, self._last, self.contextual = seen, exits - 1, rule.contextual
 
     def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
         """Yield exits or split layers, and what was shown; see `SimulatedPlayer.serve`."""
         rows, seen, leaves, last = block.row[:, r], self._seen, player.leaves, self._last
         worth = (seen.gain[rows] - block.overhead[:, [r]] * seen.load).tolist()
         confidences, predictions = seen.confidence[rows].tolist(), seen.prediction[rows].tolist()
-        for j, arrives in enumerate(block.arrives[:, r].tolist()):
-            shown = _Shown(player.choose(), confidences[j], predictions[j], 0)
-            while shown.exit < last and not leaves(shown, shown.exit):
-                shown.exit += 1
-            arm = shown.exit if self.contextual else shown.arm
-            yield arm, (shown, worth[j][: shown.exit + 1]) if arrives else None
+        exits, came = self.exits[rows].tolist(), block.arrives[:, r].tolist()
+        for j, arrives in enumerate(came):
+            shown = _Shown(player.choose(), confidences[j], predictions[j])
+            if self.contextual:
+                while shown.exit < last and not leaves(shown, shown.exit):
+                    shown.exit += 1
+                shown.arm = shown.exit
+            else:  # known beforehand
+                shown.exit = exits[j][shown.arm]
+            yield shown.arm, (shown, worth[j][: shown.exit + 1]) if arrives else None

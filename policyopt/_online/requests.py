@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from policyopt.runtime._bandits.base import Steering
 from policyopt.runtime._checks import check_names, check_type, check_whole
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Bools, Floats, Ints
@@ -133,10 +135,11 @@ class Requests:
     repetitions: int
     seed: int = 0  # repetition r draws its own numbers: the same in a run of fewer repetitions
     label_share: float = 1.0  # of the requests, those whose feedback ever arrives
-    overhead: tuple[float, float] = (
-        0.0,
-        0.0,
-    )  # of going to the last exit, drawn evenly per request
+    overhead: tuple[float, float] = (0.0, 0.0)  # of the last exit, drawn evenly per request
+
+    def players(self, rule: Steering, arms: int) -> list[Any]:
+        """Return a player per repetition."""
+        return [rule.player(arms, self.seed, r) for r in range(self.repetitions)]
 
     def __iter__(self) -> Iterator[Block]:
         """Yield blocks of rounds in order; rows are drawn with replacement, as AdaEE does."""

@@ -16,13 +16,7 @@ from policyopt._online.entrants import FIXED, asked
 from policyopt._online.families import arms_family, called, fit_family, steerable
 from policyopt._online.metrics import Metrics, RegretBaseline, arm_means, recovery
 from policyopt._online.outcomes import Outcomes, outcomes
-from policyopt._online.players import (
-    BanditPlayer,
-    BudgetPlayer,
-    ExitPlayer,
-    FixedPlayer,
-    SimulatedPlayer,
-)
+from policyopt._online.players import BanditPlayer, BudgetPlayer, ExitPlayer, SimulatedPlayer
 from policyopt._online.requests import Requests, Schedule, make_schedule
 from policyopt._progress import report
 from policyopt._table import Table, Tables
@@ -30,9 +24,9 @@ from policyopt.runtime._bandits import BANDITS, make_bandit
 from policyopt.runtime._checks import check_positive, check_seed, check_type, check_whole
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._online.controller import Controller
+from policyopt.runtime._online.exit_rules import EXIT_RULES
 from policyopt.runtime._online.family import PolicyFamily
 from policyopt.runtime._online.feedback import REVEALS, overhead_range
-from policyopt.runtime._online.serving import EXIT_RULES
 from policyopt.runtime._policy import ALWAYS
 from policyopt.runtime._typing import Floats
 
@@ -253,7 +247,7 @@ class SimulationContext:
             prices = tuple((float(np.mean(requests.overhead)) * seen.load).tolist())
             own: dict[str, Any] = {"layers": prices, "offload": prices[-1], "costs": prices}
             rule = EXIT_RULES[name]
-            given = {f.name: own[f.name] for f in fields(rule) if f.name in own}
+            given = {f.name: own[f.name] for f in fields(rule) if f.name in own}  # type: ignore[arg-type]
             return ExitPlayer(rule(**{**given, **settings}), seen, requests, delay), seen
         return self._at_budget(name, settings)
 
@@ -263,16 +257,16 @@ class SimulationContext:
             lacking = "a budget" if budget is None else f"rows '{self.split}' to fit on"
             allowed = f"given with {lacking}"
             raise input_error(f"policy {name}", allowed, "none", "E.g. --budget 40%.")
+        rule = None
         if name == FIXED:
             policy = self.method.fit_path(fit, [budget], seed)[0].policy
             family = PolicyFamily(policy, policy.thresholds[None])
-            seen = outcomes(policy, self.tables, self.reward, fit)
-            return FixedPlayer(family.exits(seen.scores)), seen
-        family = fit_family(self.method, fit, _LEVELS, seed)
+        else:
+            family = fit_family(self.method, fit, _LEVELS, seed)
+            costs = family.policy.costs
+            share = min(max((budget - float(costs[0])) / float(costs[-1] - costs[0]), 0.0), 1.0)
+            # It starts on the level that was fitted to the budget.
+            start = float(np.interp(budget, family.labels, np.linspace(0, 1, family.arms)))
+            rule = Controller(**{"budget": share, "start": start, **settings})
         seen = outcomes(family.policy, self.tables, self.reward, fit)
-        costs = family.policy.costs
-        share = min(max((budget - float(costs[0])) / float(costs[-1] - costs[0]), 0.0), 1.0)
-        # It starts on the level that was fitted to the budget.
-        start = float(np.interp(budget, family.labels, np.linspace(0, 1, family.arms)))
-        rule = Controller(**{"budget": share, "start": start, **settings})
         return BudgetPlayer(rule, family, seen, self.requests.repetitions, self.delay), seen

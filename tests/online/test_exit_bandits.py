@@ -16,7 +16,7 @@ from policyopt._online.players import ExitPlayer
 from policyopt._online.requests import Requests, make_schedule
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._online import UEEUCB, LinUCB, SplitEE
-from policyopt.runtime._online.linucb import FEATURES, context
+from policyopt.runtime._online.exit_rules import FEATURES, context
 
 
 def rows_of(n=400, exits=4, seed=0):

@@ -28,7 +28,6 @@ from policyopt._export.symbolic import trace_policy
 from policyopt.runtime._answers import ANSWERS as KNOWN_ANSWERS
 from policyopt.runtime._artifact import experts_to_dict, load_policy, to_dict
 from policyopt.runtime._calibrators import CALIBRATORS as KNOWN_CONFIDENCES
-from policyopt.runtime._online.serving import save_online
 from policyopt.runtime._scores import RULES
 
 
@@ -54,7 +53,7 @@ def test_policies_are_valid(name):
 def test_experts_and_online_policies_are_valid(tmp_path):
     assert_valid(json.loads(json.dumps(experts_to_dict(experts()))))
     for number, online in enumerate(online_policies().values()):
-        save_online(online, tmp_path / f"{number}.json")
+        online.save(tmp_path / f"{number}.json")
         assert_valid(json.loads((tmp_path / f"{number}.json").read_text()))
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from .._errors import input_error
 from .base import Bandit, Player
 from .exp3 import EXP3
+from .index import UCB1, UCBV, DiscountedUCB, SlidingWindowUCB, UCBTuned
 from .kl_ucb import KLUCB
 from .thompson import Thompson
-from .ucb import UCB1, UCBV, DiscountedUCB, SlidingWindowUCB, UCBTuned
 
 __all__ = ["BANDITS", "Bandit", "Player", "make_bandit"]
 

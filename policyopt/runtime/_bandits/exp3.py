@@ -10,8 +10,17 @@ from typing import Any
 
 from .._checks import check_positive
 from .._errors import InputError, input_error
-from .base import MOST_REWARD, UNIFORM, Bandit, Player, RandomRows, check_player, known_rewards
-from .saved_state import check_fields, number_list
+from .base import (
+    MOST_REWARD,
+    UNIFORM,
+    Bandit,
+    Player,
+    RandomRows,
+    check_fields,
+    check_player,
+    known_rewards,
+    number_list,
+)
 
 _LARGEST = 1e100  # of a saved estimate
 
@@ -83,7 +92,7 @@ class EXP3(Bandit):
         return min(1.0, math.sqrt(top / (math.e - 1.0)))
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> Player:
-        """Return a player; see `Bandit.player`."""
+        """Return a player; see `Steering.player`."""
         return EXP3Player(self, arms, seed, stream)
 
 

@@ -44,30 +44,22 @@ class KLUCB(IndexBandit):
     )
 
     def best(self, seen: IndexPlayer, clock: float) -> int:
-        """Return the arm with the largest index; see `IndexBandit.best`."""
-        pulls, total, sqrt = seen.pulls, seen.total, math.sqrt
+        """Return the arm with the largest index, by bounds on the indices if they will do."""
         level = clock + self.c * math.log(max(clock, 1.0))
-        bounds = []
-        for x, n in zip(total, pulls, strict=True):
-            p, share = x / n, level / n
-            if 0.0 < p < 1.0:  # `_not_above`, in line
-                k, h = 1.0 + share * _8_9, share * (1.0 - p - p) * _2_3
-                bounds.append(p + (h + sqrt(h * h + 2.0 * share * k * (p - p * p))) / k)
-            else:
-                bounds.append(_not_above(min(max(p, 0.0), 1.0), share))
+        arms = [(x / n, level / n) for x, n in zip(seen.total, seen.pulls, strict=True)]
+        bounds = [_not_above(mean, share) for mean, share in arms]
         for _ in range(2):
             top = max(bounds)
             first = bounds.index(top)
-            p, share = total[first] / pulls[first], level / pulls[first]
             bounds[first] = -1.0
-            if _above(p, max(bounds) + 2.0 * _TIE, share):
+            if _above(*arms[first], max(bounds) + 2.0 * _TIE):
                 return first
             # The bounds of those in question, and of those only, are brought nearer to the indices.
-            bounds[first] = bar = _nearer(p, share, top)
+            bounds[first] = bar = _nearer(*arms[first], top)
             for a, bound in enumerate(bounds):
                 if bound > bar:
-                    bounds[a] = _nearer(total[a] / pulls[a], level / pulls[a], bound)
-        found = [upper_bound(x / n, level / n) for x, n in zip(total, pulls, strict=True)]
+                    bounds[a] = _nearer(*arms[a], bound)
+        found = [upper_bound(mean, share) for mean, share in arms]
         bar = max(found) - _TIE
         return max(a for a, value in enumerate(found) if value >= bar)
 
@@ -87,11 +79,13 @@ def _not_above(p: float, share: float) -> float:
     ``kl(p, p + d)`` is the integral of ``x h(p + x)`` from 0 to d with the convex
     ``h(y) = 1 / (y (1 - y))``, so by Jensen's inequality at least ``d^2 / 2 h(p + 2 d / 3)``.
     """
+    if not 0.0 <= p <= 1.0:
+        p = min(max(p, 0.0), 1.0)
     k, h = 1.0 + share * _8_9, share * (1.0 - p - p) * _2_3
     return p + (h + math.sqrt(h * h + 2.0 * share * k * (p - p * p))) / k
 
 
-def _above(p: float, q: float, share: float) -> bool:
+def _above(p: float, share: float, q: float) -> bool:
     """Return whether the index is above q: kl(p, q) < share; without logarithms if a bound will do."""
     d = q - p
     if d <= 0.0:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
+from math import sqrt
 
 from .._errors import input_error
 from .base import NORMAL, UNIFORM, Player, RandomRows, known_rewards
@@ -51,30 +53,22 @@ class Thompson(IndexBandit):
             raise input_error("posterior", allowed, self.posterior, "E.g. gaussian.")
 
     def best(self, seen: IndexPlayer, clock: float) -> int:
-        """Return the arm with the largest drawn mean; see `IndexBandit.best`."""
+        """Return the arm with the largest drawn mean."""
         if isinstance(seen, BetaPlayer):
             draws = seen.draws()
             return max(range(len(draws)), key=lambda a: (draws[a], a))
-        noise = seen.noise[seen.rounds - 1]
-        pulls, total, square, sqrt = seen.pulls, seen.total, seen.square, math.sqrt
-        twice = 2.0 * clock
-        chosen, highest = len(pulls) - 1, -math.inf
-        for a in range(len(pulls) - 1, -1, -1):
-            n = pulls[a]
+        total, square, chosen, highest = seen.total, seen.square, 0, -math.inf
+        noise, twice = seen.noise[seen.rounds - 1], 2.0 * clock
+        for a, n in enumerate(seen.pulls):
             mean = total[a] / n
-            variance = square[a] / n - mean * mean
-            if variance < 0.0:
-                variance = 0.0
-            bound = variance + sqrt(twice / n)
-            if bound > 0.25:
-                bound = 0.25
-            value = mean + noise[a] * sqrt(bound / n)
-            if value > highest:
+            bound = max(square[a] / n - mean * mean, 0.0) + sqrt(twice / n)
+            value = mean + noise[a] * sqrt((bound if bound < 0.25 else 0.25) / n)
+            if value >= highest:
                 chosen, highest = a, value
         return chosen
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> Player:
-        """Return a player; see `Bandit.player`."""
+        """Return a player; see `Steering.player`."""
         kind = BetaPlayer if self.posterior == "beta" else IndexPlayer
         return kind(self, arms, seed, stream)
 
@@ -104,32 +98,25 @@ class BetaPlayer(IndexPlayer):
 
     def draws(self) -> list[float]:
         """Return a beta draw per arm."""
-        tried: list[tuple[list[float], list[float]]] = []  # of this round
         found = []
         for a, (ones, n) in enumerate(zip(self.total, self.pulls, strict=True)):
-            g = self._gamma(tried, 2 * a, 1.0 + ones)
-            found.append(g / (g + self._gamma(tried, 2 * a + 1, 1.0 + (n - ones))))
+            g = self._gamma(2 * a, 1.0 + ones)
+            found.append(g / (g + self._gamma(2 * a + 1, 1.0 + (n - ones))))
         return found
 
-    def _gamma(
-        self, tried: list[tuple[list[float], list[float]]], slot: int, shape: float
-    ) -> float:
-        d = shape - 1.0 / 3.0
-        scale, attempt = math.sqrt(9.0 * d), 0
-        while True:
-            if attempt == len(tried):
-                if attempt == len(self._tries):
-                    width, series = 2 * len(self.pulls), 2 * attempt
-                    normal = RandomRows(NORMAL, *self._key, width, series)
-                    uniform = RandomRows(UNIFORM, *self._key, width, series + 1)
-                    self._tries.append((normal, uniform))
-                normal, uniform = self._tries[attempt]
-                tried.append((normal[self.rounds - 1], uniform[self.rounds - 1]))
-            xs, us = tried[attempt]
-            x, u = xs[slot], us[slot]
+    def _gamma(self, slot: int, shape: float) -> float:
+        d, at = shape - 1.0 / 3.0, self.rounds - 1
+        scale = sqrt(9.0 * d)
+        for attempt in count():
+            if attempt == len(self._tries):
+                width, series = 2 * len(self.pulls), 2 * attempt
+                normal = RandomRows(NORMAL, *self._key, width, series)
+                self._tries.append((normal, RandomRows(UNIFORM, *self._key, width, series + 1)))
+            normal, uniform = self._tries[attempt]
+            x, u = normal[at][slot], uniform[at][slot]
             v = 1.0 + x / scale
             if v > 0.0:
                 v = v * v * v
                 if math.log(1.0 - u) < 0.5 * x * x + d * (1.0 - v + math.log(v)):
                     return d * v
-            attempt += 1
+        raise AssertionError("unreachable")

@@ -1,53 +1,19 @@
-"""What a request shows, what that was worth, and how probable it was that it would be shown."""
+"""What a request was worth, and how probable it was that it would be shown."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from itertools import accumulate
+from typing import Any
 
 from .._checks import plain
 from .._errors import input_error
-from .._parameters import numbers
 
 #: Readings of the gain: AdaEE's ``max(conf_k - conf_0, 0)``; the same without the maximum (UCBEE);
 #: of calibrated confidences, signed; correctness at k less that at 0.
 REWARDS = ("confidence", "signed", "calibrated", "label")
 #: Whose rewards feedback shows: of the arm played, of all smaller ones, of all that are known.
 REVEALS = ("played", "smaller", "all")
-
-
-class Seen(Protocol):
-    """What a request has shown; entries past the exit it has reached are not to be read.
-
-    `arm` is what was chosen at its start, `exit` the position of the exit taken, None while on its way.
-    """
-
-    arm: int
-    confidences: Sequence[float]
-    predictions: Sequence[int]
-    exit: int | None
-
-
-def ascending(name: str, value: Any, allowed: str, least: float = -math.inf) -> tuple[float, ...]:
-    """Return prices, one per exit, as plain numbers, or refuse them."""
-    found = tuple(numbers(name, value, 1).tolist())
-    if not found or found[0] < least or list(found) != sorted(found):
-        raise input_error(name, allowed, list(found), "One per exit.")
-    return found
-
-
-def check_prices(name: str, prices: Sequence[float], exits: int) -> None:
-    """Refuse prices of a rule that are not one per exit of the policy."""
-    if len(prices) != exits:
-        allowed = f"one per exit of the policy: {exits}"
-        raise input_error(name, allowed, len(prices), "In its order.")
-
-
-def gain(reward: str, levels: Sequence[float], k: int) -> float:
-    """Return what exit k is worth beyond exit 0, from confidences (``label``: correctness) of exits 0..k."""
-    found = levels[k] - levels[0]
-    return max(found, 0.0) if reward == "confidence" else found
 
 
 def load_of(costs: Sequence[float]) -> list[float]:
@@ -93,13 +59,7 @@ def reveal_chances(
     >>> reveal_chances([0.5, 0.25, 0.25], "all", [0, 1, 1])
     [1.0, 0.5, 0.5]
     """
-    if reveal not in REVEALS:
-        raise input_error("reveal", f"one of {', '.join(REVEALS)}", reveal, "E.g. smaller.")
     if reveal == "played":
         return probabilities
-    tail, above = [], 0.0
-    for p in reversed(probabilities):
-        above += p
-        tail.append(above)
-    tail.reverse()
+    tail = list(accumulate(reversed(probabilities)))[::-1]
     return tail if reveal == "smaller" else [tail[a] for a in start]

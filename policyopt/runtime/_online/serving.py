@@ -12,7 +12,7 @@ from typing import Any
 
 from .._artifact import from_dict, to_dict
 from .._bandits import BANDITS, Bandit, make_bandit
-from .._bandits.saved_state import check_fields, refused
+from .._bandits.base import check_fields, refused
 from .._checks import check_seed, check_type, check_whole
 from .._decision import Decision, State
 from .._errors import InputError, input_error
@@ -20,31 +20,18 @@ from .._experts import policy_of
 from .._files import write_file
 from .._forks import Line, parted, tell_of_forks
 from .._policy import Policy
-from .._strict_json import digest_of, parse, read_plain, to_text
+from .._strict_json import digest_of, parse, read_plain, to_text, whole_file
 from .controller import Controller
+from .exit_rules import EXIT_RULES, ExitRule, LinUCB
 from .family import MAKES_ONE, PolicyFamily
-from .feedback import (
-    REVEALS,
-    REWARDS,
-    gain,
-    load_of,
-    overhead_range,
-    reveal_chances,
-    reward_range,
-)
-from .linucb import LinUCB
-from .splitee import SplitEE
-from .uee_ucb import UEEUCB
-
-#: Rules that say at each exit whether to leave; the others choose a level before a request starts.
-ExitRule = LinUCB | SplitEE | UEEUCB
-EXIT_RULES: dict[str, type[ExitRule]] = {rule.name: rule for rule in (LinUCB, SplitEE, UEEUCB)}
+from .feedback import REVEALS, REWARDS, load_of, overhead_range, reveal_chances, reward_range
 
 FORMAT, VERSION = "policyopt-online", 1
 MAX_BYTES = 64 << 20
-FIELDS = (
-    "format", "version", "saves", "policy", "thresholds", "labels", "steering", "settings", "state", "sha256",
-)  # fmt: skip
+FIELDS = {
+    "format": str, "version": int, "saves": int, "policy": dict, "thresholds": list,
+    "labels": (list, type(None)), "steering": dict, "settings": dict, "state": dict, "sha256": str,
+}  # fmt: skip
 _SETTINGS = ("overhead", "reward", "reveal", "seed", "stream")
 _AGAIN = "Save it again."
 _REMEMBERED = 64  # files that an object may replace, the latest
@@ -255,8 +242,7 @@ class Online:
         if not low <= over <= high:
             step = "Give Online the range that it may have."
             raise input_error("overhead", f"from {low} to {high}", over, step)
-        levels = self._levels(request, correct)
-        worth = [gain(self.reward, levels, k) - over * self._load[k] for k in range(len(levels))]
+        worth = self._worth(request, correct, over)
         if isinstance(steering, ExitRule):
             self._learn(request, (request, worth))
             return worth[request.exit]
@@ -286,20 +272,24 @@ class Online:
             request.done = True
             self._player.learn(*feedback)
 
-    def _levels(self, request: Request, correct: Sequence[bool] | None) -> list[float]:
-        """Return confidences, or correctness, of the exits seen."""
-        if self.reward != "label":
-            if correct is not None:
-                step = f"Reward '{self.reward}' reads no labels."
-                raise input_error("correct", "left out", correct, step)
-            return request.confidences
-        count = len(request.confidences)
-        listed = hasattr(correct, "__len__") and not isinstance(correct, str)
-        given = list(correct) if listed and correct is not None else []
-        if len(given) != count or not all(right in (0, 1) for right in given):
-            allowed = f"one truth value per exit seen: {count}"
-            raise input_error("correct", allowed, given if listed else correct, "Exits 0 to k.")
-        return [float(right) for right in given]
+    def _worth(self, request: Request, correct: Sequence[bool] | None, over: float) -> list[float]:
+        """Return what each exit seen was worth: its gain over exit 0, less its share of the overhead."""
+        levels = request.confidences
+        if self.reward == "label":
+            count = len(levels)
+            listed = hasattr(correct, "__len__") and not isinstance(correct, str)
+            given = list(correct) if listed and correct is not None else []
+            if len(given) != count or not all(right in (0, 1) for right in given):
+                allowed = f"one truth value per exit seen: {count}"
+                raise input_error("correct", allowed, given if listed else correct, "Exits 0 to k.")
+            levels = [float(right) for right in given]
+        elif correct is not None:
+            step = f"Reward '{self.reward}' reads no labels."
+            raise input_error("correct", "left out", correct, step)
+        gains = [level - levels[0] for level in levels]
+        if self.reward == "confidence":
+            gains = [max(gain, 0.0) for gain in gains]
+        return [gain - over * share for gain, share in zip(gains, self._load, strict=False)]
 
     def state(self) -> dict[str, Any]:
         """Return what was learned so far, JSON-able; requests on their way are not in it."""
@@ -324,7 +314,18 @@ class Online:
             The file has been written by another since this object loaded or saved it (what that one
             learned would be lost), or is no such file; the system refuses to write.
         """
-        save_online(self, path)
+        path = Path(check_type("path", path, (str, os.PathLike), "a path", "E.g. online.json."))
+
+        def text() -> str:
+            # Asked for while no one else writes the file: two threads that save cannot turn it back.
+            if path.exists():
+                _check_last_saved(self, path)
+            content = online_to_dict(self, self._saves + 1)
+            self._saves += 1
+            self._own_files.append(content["sha256"])
+            return to_text(content, "online policy", MAX_BYTES)
+
+        write_file(path, text)
 
     @classmethod
     def load(cls, path: Any) -> Online:
@@ -335,7 +336,25 @@ class Online:
         InputError
             No such file, not JSON, changed since written, or a field that is not what it must be.
         """
-        return load_online(path)
+        path = Path(path)
+        content = _read(path)
+        steering = check_fields("steering", content["steering"], ("name", "settings"))
+        settings = check_fields("settings", content["settings"], _SETTINGS)
+        if not isinstance(settings["overhead"], list):  # in a file, a number will not do
+            raise input_error("overhead", "a list of two numbers", settings["overhead"], _AGAIN)
+        try:
+            policy = from_dict(content["policy"], path.name)
+            family = PolicyFamily(policy, content["thresholds"], content["labels"])
+            online = cls(family, _steering(steering["name"], steering["settings"]), **settings)
+            online.restore(content["state"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, InputError):
+                raise
+            allowed = "a whole file of an online policy"
+            raise input_error(path.name, allowed, str(error), _AGAIN) from error
+        online._saves = content["saves"]
+        online._own_files.append(content["sha256"])
+        return online
 
 
 def _starts(known: list[int | None]) -> list[int]:
@@ -415,22 +434,6 @@ def online_to_dict(online: Online, saves: int) -> dict[str, Any]:
     return {**content, "sha256": digest_of(content)}
 
 
-def save_online(online: Online, path: Any) -> None:
-    """Write the file, atomically, unless another has; see `Online.save`."""
-    path = Path(check_type("path", path, (str, os.PathLike), "a path", "E.g. online.json."))
-
-    def text() -> str:
-        # Asked for while no one else writes the file: two threads that save cannot turn it back.
-        if path.exists():
-            _check_last_saved(online, path)
-        content = online_to_dict(online, online._saves + 1)
-        online._saves += 1
-        online._own_files.append(content["sha256"])
-        return to_text(content, "online policy", MAX_BYTES)
-
-    write_file(path, text)
-
-
 def _check_last_saved(online: Online, path: Path) -> None:
     """Refuse a file that holds what this object never knew."""
     try:
@@ -447,50 +450,13 @@ def _check_last_saved(online: Online, path: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     """Return a file's content, its form and checksum checked."""
-    data = read_plain(path, "online policy", MAX_BYTES, "`Online.save` writes one.")
+    step = "`Online.save` writes one."
+    data = read_plain(path, "online policy", MAX_BYTES, step)
     content = parse(data, path.name, MAX_BYTES, "Is the file whole? Save it again.")
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        allowed = f"a file of format '{FORMAT}'"
-        raise input_error(path.name, allowed, "something else", "`Online.save` writes one.")
-    content = dict(check_fields(path.name, content, FIELDS))
-    if content["version"] != VERSION or type(content["version"]) is not int:
-        what = f"version of {path.name}"
-        raise input_error(what, str(VERSION), content["version"], "Update policyopt.")
-    body = {name: value for name, value in content.items() if name != "sha256"}
-    try:
-        same = digest_of(body) == content["sha256"]
-    except ValueError as error:
-        raise input_error(path.name, "free of infinite numbers", str(error), _AGAIN) from error
-    if not same:
-        raise InputError(
-            f"'{path.name}' was changed after it was written: its checksum differs. {_AGAIN}"
-        )
-    if type(content["saves"]) is not int or not 1 <= content["saves"] < 1 << 62:
+    whole_file(content, path.name, "a file of an online policy", FORMAT, VERSION, FIELDS, step)
+    if not 1 <= content["saves"] < 1 << 62:
         raise input_error(f"saves of {path.name}", "from 1 to 2**62", content["saves"], _AGAIN)
     return content
-
-
-def load_online(path: Any) -> Online:
-    """Read the file; see `Online.load`."""
-    path = Path(path)
-    content = _read(path)
-    steering = check_fields("steering", content["steering"], ("name", "settings"))
-    settings = check_fields("settings", content["settings"], _SETTINGS)
-    if not isinstance(settings["overhead"], list):  # a number will do for `Online`, not in a file
-        raise input_error("overhead", "a list of two numbers", settings["overhead"], _AGAIN)
-    try:
-        policy = from_dict(content["policy"], path.name)
-        family = PolicyFamily(policy, content["thresholds"], content["labels"])
-        online = Online(family, _steering(steering["name"], steering["settings"]), **settings)
-        online.restore(content["state"])
-        online._saves = content["saves"]
-        online._own_files.append(content["sha256"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
-        allowed = "a whole file of an online policy"
-        raise input_error(path.name, allowed, str(error), _AGAIN) from error
-    return online
 
 
 def _steering(name: Any, settings: Any) -> Bandit | Controller | ExitRule:
