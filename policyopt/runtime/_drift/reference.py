@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,21 @@ class Reference:
     edges: tuple[Floats, ...]  # of each score; cell m holds edges[m-1] < score <= edges[m]
     pool: Ints  # (J, M): rows per cell, 0 beyond a statistic's own cells
     moments: Floats  # (J, 2): mean and standard deviation of each score; 0 of a class or an exit
+    # Of each statistic: its name, the column of the scores that it reads (None of a class or an exit), its cells.
+    names: tuple[str, ...] = field(init=False)
+    columns: tuple[int | None, ...] = field(init=False)
+    widths: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        scores = enumerate(zip(self.path, self.edges, strict=False))
+        first, *later = ((f"score at exit {k}", at, len(e) + 1) for at, (k, e) in scores)
+        rows = [first, (f"class at exit {self.path[0]}", None, self.classes + 1)]
+        if not self.steered:
+            rows += [("exit taken", None, len(self.path)), *later]
+        for name, column in zip(
+            ("names", "columns", "widths"), zip(*rows, strict=True), strict=True
+        ):
+            object.__setattr__(self, name, column)
 
     @classmethod
     def of(
@@ -44,50 +59,24 @@ class Reference:
         Of N rows: scores (N, K), whose columns past the exit taken are not read, predictions at the
         first exit (N,), columns of the exits taken (N,); `bins`: cells per score, at most (quantiles).
         """
-        columns = [0] if steered else list(range(len(path)))
         edges, moments = [], []
-        for k in columns:
+        for k in range(1 if steered else len(path)):
             reached = scores[positions >= k, k]
             base = np.sort(reached[::_EVERY])
             at = (np.arange(1, bins) * len(base)) // bins
             edges.append(np.unique(base[at]) if len(base) else np.zeros(0))
             moments.append((reached.mean(), reached.std()) if len(reached) else (0.0, 0.0))
-        between = [(0.0, 0.0)] if steered else [(0.0, 0.0)] * 2
-        blank = cls(
-            path, classes, steered, tuple(edges), np.zeros((0, 0), np.int64),
-            np.array([moments[0], *between, *moments[1:]]),
-        )  # fmt: skip
+        moments[1:1] = [(0.0, 0.0)] * (1 if steered else 2)
+        none = np.zeros((0, 0), np.int64)
+        blank = cls(path, classes, steered, tuple(edges), none, np.array(moments))
         blank.check_size("Watch the first exit only: steered=True.")
         cells, _ = blank.read(scores, predictions, positions)
-        # The rows that set a score's edges are every fourth of those that reach it.
         for j, k in enumerate(blank.columns):
-            if k is not None:
-                there = np.flatnonzero(positions >= k)
-                cells[there[::_EVERY], j] = -1
-            else:
-                cells[::_EVERY, j] = -1
+            # The rows that set a score's edges are every fourth of those that reach it.
+            cells[np.flatnonzero(positions >= (k or 0))[::_EVERY], j] = -1
         most = max(blank.widths)
         counts = [np.bincount(column[column >= 0], minlength=most) for column in cells.T]
         return replace(blank, pool=np.array(counts, dtype=np.int64))
-
-    @property
-    def columns(self) -> tuple[int | None, ...]:
-        """Column of the scores that each statistic reads; None of a class or an exit."""
-        return (0, None) if self.steered else (0, None, None, *range(1, len(self.path)))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the J statistics."""
-        first, *later = (f"score at exit {k}" for k in self.path)
-        names = (first, f"class at exit {self.path[0]}")
-        return names if self.steered else (*names, "exit taken", *later)
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Cells of each statistic."""
-        first, *later = (len(e) + 1 for e in self.edges)
-        more = () if self.steered else (len(self.path), *later)
-        return (first, self.classes + 1, *more)
 
     def check_size(self, step: str) -> None:
         """Refuse a table far larger than what is used of it: a row is as long as the longest, often of classes."""
@@ -142,13 +131,17 @@ def check_exit(exit: Any, path: Sequence[int]) -> int:
 
 
 def checked_rows(
-    scores: Any, predictions: Any, exits: Any, path: Sequence[int], steered: bool, classes: int
-) -> tuple[Floats, Ints, Ints]:
+    scores: Any, predictions: Any, exits: Any, path: Sequence[int], steered: bool, classes: int,
+    step: str,
+) -> tuple[Floats, Ints, Ints]:  # fmt: skip
     """Check n rows and return scores (n, K), predictions (n,) and columns of the exits taken (n,).
 
-    Refused: other shapes, exits that the policy does not run, classes that there are not (-1 stands for
-    none; any will do where C is 0: unknown), scores that are not finite where reached.
+    Refused: no exits where they are needed (`step` says what then), other shapes, exits that the policy does
+    not run, classes that there are not (-1 stands for none; any will do where C is 0: unknown), scores that
+    are not finite where reached.
     """
+    if exits is None and not steered:
+        raise input_error("exits", "given", "none", step)
     table = as_table(scores)
     given = np.asarray(predictions)
     taken = np.asarray(exits) if exits is not None else np.full(len(table), path[0])

@@ -145,10 +145,8 @@ class DriftWatch:
         known = tuple(range(table.shape[-1])) if path is None else tuple(int(k) for k in path)
         if not known or any(a >= b for a, b in zip((-1, *known), known, strict=False)):
             raise input_error("path", "exit numbers, ascending", known, "E.g. path=policy.path.")
-        if exits is None and not steered:
-            step = "Or watch the first exit only: steered=True."
-            raise input_error("exits", "given", "none", step)
-        rows = checked_rows(table, predictions, exits, known, steered, classes)
+        step = "Or watch the first exit only: steered=True."
+        rows = checked_rows(table, predictions, exits, known, steered, classes, step)
         if not len(table):
             step = "E.g. rows of split 'calibrate'."
             raise input_error("scores", "of one row or more", "none", step)
@@ -192,13 +190,11 @@ class DriftWatch:
         path, steered = self.reference.path, self.reference.steered
         taken = path[0] if steered else check_exit(exit, path)
         given = as_table(scores)
-        run = path.index(taken) + 1
-        right = 1 <= given.shape[1] <= len(path) if steered else given.shape[1] == run
-        if len(given) != 1 or not right:
+        run, (rows, width) = path.index(taken) + 1, given.shape
+        if rows != 1 or not (1 <= width <= len(path) if steered else width == run):
             allowed = f"{run}, one per exit run"
             raise input_error("scores", allowed, f"shape {np.shape(scores)}", "First exit first.")
-        row = np.full((1, len(path)), np.nan)
-        row[0, : given.shape[1]] = given[0]
+        row = np.pad(given, ((0, 0), (0, len(path) - width)), constant_values=np.nan)
         return self.update_batch(row, [prediction], [taken])
 
     def update_batch(
@@ -217,36 +213,27 @@ class DriftWatch:
         Alarm or None
             The alarm that one of them raises; those after it are numbered and left.
         """
-        reference = self.reference
-        if exits is None and not reference.steered:
-            step = "The watch was fitted without steered=True."
-            raise input_error("exits", "given", "none", step)
-        exits = None if reference.steered else exits
-        known = reference.path, reference.steered, reference.classes
-        cells, values = reference.read(*checked_rows(scores, predictions, exits, *known))
+        r, step = self.reference, "The watch was fitted without steered=True."
+        exits = None if r.steered else exits
+        rows = checked_rows(scores, predictions, exits, r.path, r.steered, r.classes, step)
+        cells, values = r.read(*rows)
         n, width = cells.shape
         if self.requests + n >= _LARGEST // width:
             most = _LARGEST // width
             raise input_error("requests", f"below {most}", self.requests, "Fit a new watch.")
         counters = self.requests * width + np.arange(n * width)
         coins = coin(self.seed, counters).reshape(n, width)
-        raised = False
+        stood = self.alarm_at is not None
         for i in range(n):
-            if self.alarm_at is None:
-                raised |= self._take(cells[i : i + 1], values[i : i + 1], coins[i : i + 1])
+            cell, value = cells[i : i + 1], values[i : i + 1]
+            if self.alarm_at is None and self.learning:
+                self._learn(cell[0], value[0])
+            elif self.alarm_at is None:
+                sums = advance(self.sums, cell, value, coins[i : i + 1], self.requests)
+                if float(sums.max()) >= self.limit:
+                    self.alarm_at = self.requests
             self.requests += 1
-        return self.alarm if raised else None
-
-    def _take(self, cells: Ints, values: Floats, coins: Floats) -> bool:
-        """Take one request, (1, J), in; return whether it raises an alarm."""
-        if self.learning:
-            self._learn(cells, values)
-            return False
-        sums = advance(self.sums, cells, values, coins, self.requests)
-        if float(sums.max()) < self.limit:
-            return False
-        self.alarm_at = self.requests
-        return True
+        return None if stood else self.alarm
 
     def report(self) -> tuple[Movement, ...]:
         """Return how each statistic stands and how it has moved, strongest evidence first."""
@@ -270,19 +257,18 @@ class DriftWatch:
         self.sums = start_sums(self.reference.pool)
 
     def _learn(self, cells: Ints, values: Floats) -> None:
-        """Count one request into the reference to be."""
-        s = self.sums
-        here = cells[0] >= 0
-        s.recent[0, here, cells[0, here]] += 1
-        s.moments[0, here] += np.stack([values[0], values[0] ** 2], axis=-1)[here]
+        """Count one request, (J,), into the reference to be."""
+        recent, moments, here = self.sums.recent[0], self.sums.moments[0], cells >= 0
+        recent[here, cells[here]] += 1
+        moments[here] += np.stack([values, values**2], axis=-1)[here]
         self.learning -= 1
         if self.learning:
             return
-        count = np.maximum(s.recent[0].sum(axis=-1), 1)
-        shift = s.moments[0, :, 0] / count
-        spread = np.sqrt(np.maximum(s.moments[0, :, 1] / count - shift**2, 0.0))
+        count = np.maximum(recent.sum(axis=-1), 1)
+        shift = moments[:, 0] / count
+        spread = np.sqrt(np.maximum(moments[:, 1] / count - shift**2, 0.0))
         usual = np.stack([self.reference.moments[:, 0] + shift, spread], axis=-1)
-        self.reference = replace(self.reference, pool=s.recent[0].copy(), moments=usual)
+        self.reference = replace(self.reference, pool=recent.copy(), moments=usual)
         self.sums = start_sums(self.reference.pool)
 
     def state(self) -> dict[str, Any]:
