@@ -32,13 +32,6 @@ def threshold_family(
 
     `score` is a method that takes ``thresholds``, e.g. max_prob or entropy; nothing is fitted on the rows but
     what the score itself needs.
-
-    >>> import policyopt as po
-    >>> from policyopt._table import Tables
-    >>> probs = np.array([[[0.9, 0.1], [0.8, 0.2]], [[0.6, 0.4], [0.1, 0.9]]])
-    >>> table = Tables(po.from_arrays(probs, [0, 1], costs=[1, 4])).get("test")
-    >>> threshold_family(table, [0, 0.5, 1]).thresholds.T
-    array([[0. , 0.5, 1. ]])
     """
     check_type("table", table, Table, "a Table", "E.g. Tables(data).get('fit').")
     levels = np.asarray(list(values), dtype=np.float64)

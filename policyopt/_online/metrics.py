@@ -146,24 +146,15 @@ def recovery(metrics: Metrics, baseline: RegretBaseline, window: int = WINDOW) -
     against the arm that is best now is at most a quarter of what staying with the arm that was best
     before would cost (or 0.01, where that is more).
     """
-    plan = baseline.schedule
-    edges = [*plan.changes, plan.rounds]
+    plan, rounds, found = baseline.schedule, metrics.rounds, []
     moving = metrics.course("moving").mean(axis=1)
-    found: list[int | None] = []
-    for change, end in pairwise(edges):
+    for change, end in pairwise([*plan.changes, plan.rounds]):
         before, now = plan.shares([change - 1, change]) @ baseline.means
         allowed = max(0.25 * float(now.max() - now[before.argmax()]), 0.01)
-        points = np.flatnonzero((metrics.rounds > change) & (metrics.rounds <= end))
-        at_change = np.searchsorted(metrics.rounds, change)
-        first: int | None = None
-        for point in points:
-            since = np.searchsorted(metrics.rounds, max(metrics.rounds[point] - window, change))
-            since = max(since, at_change)
-            span = int(metrics.rounds[point] - metrics.rounds[since])
-            if span >= min(window, end - change) * 0.9:
-                rate = float(moving[point] - moving[since]) / span
-                if rate <= allowed:
-                    first = int(metrics.rounds[point] - change)
-                    break
-        found.append(first)
+        points = np.flatnonzero((rounds > change) & (rounds <= end))
+        since = np.searchsorted(rounds, np.maximum(rounds[points] - window, change))
+        span = rounds[points] - rounds[since]
+        rate = (moving[points] - moving[since]) / span
+        made_good = (rate <= allowed) & (span >= min(window, end - change) * 0.9)
+        found.append(int(rounds[points[made_good.argmax()]] - change) if made_good.any() else None)
     return found

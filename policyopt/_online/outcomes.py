@@ -16,7 +16,7 @@ from policyopt._table import Table
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._online.feedback import REWARDS, load_of
+from policyopt.runtime._online.serving import REWARDS, load_of
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._typing import Bools, Floats
 

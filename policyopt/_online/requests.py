@@ -66,9 +66,6 @@ def make_schedule(kind: str, streams: str | Sequence[str], rounds: int) -> Sched
     ``gradual``: each held for half of its part, then crossing over to the next in a straight line;
     ``recurring``: three times round, abruptly; or a plan of your own, ``test:4000,blur_medium:6000``:
     streams and rounds are then taken from it.
-
-    >>> make_schedule("recurring", ["test", "blur"], 12).changes
-    (2, 4, 6, 8, 10)
     """
     check_type("schedule", kind, str, "a text", "E.g. abrupt, or test:4000,blur_medium:6000.")
     if ":" in kind:
@@ -117,8 +114,7 @@ def _part(item: str) -> tuple[str, int]:
 
 def _steps(streams: tuple[str, ...], order: list[int], edges: Ints) -> Schedule:
     shares = _alone(len(streams), order)
-    knots = tuple(int(e) for e in edges)
-    return Schedule(streams, knots, (shares[0], *shares), (*shares, shares[-1]))
+    return Schedule(streams, tuple(edges.tolist()), (shares[0], *shares), (*shares, shares[-1]))
 
 
 def _alone(count: int, order: list[int]) -> tuple[tuple[float, ...], ...]:

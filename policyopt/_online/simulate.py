@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,19 +18,24 @@ from policyopt._online.entrants import FIXED, asked
 from policyopt._online.families import arms_family, called, fit_family, steerable
 from policyopt._online.metrics import Metrics, RegretBaseline, arm_means, recovery
 from policyopt._online.outcomes import Outcomes, outcomes
-from policyopt._online.players import BanditPlayer, BudgetPlayer, ExitPlayer, SimulatedPlayer
-from policyopt._online.requests import Requests, Schedule, make_schedule
+from policyopt._online.requests import Block, Requests, Schedule, make_schedule
 from policyopt._progress import report
-from policyopt._table import Table, Tables
-from policyopt.runtime._bandits import BANDITS, make_bandit
+from policyopt._table import Tables
+from policyopt.runtime._bandits import BANDITS, Bandit, make_bandit
 from policyopt.runtime._checks import check_positive, check_seed, check_type, check_whole
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._online.controller import Controller
-from policyopt.runtime._online.exit_rules import EXIT_RULES
+from policyopt.runtime._online.exit_rules import EXIT_RULES, ExitRule
 from policyopt.runtime._online.family import PolicyFamily
-from policyopt.runtime._online.feedback import REVEALS, overhead_range
+from policyopt.runtime._online.serving import (
+    REVEALS,
+    check_nested,
+    overhead_range,
+    reveal_chances,
+    reward_range,
+)
 from policyopt.runtime._policy import ALWAYS
-from policyopt.runtime._typing import Floats
+from policyopt.runtime._typing import Floats, Ints
 
 _LEVELS = 63  # of the controller's family, its ends not counted
 
@@ -108,7 +115,7 @@ def simulate(
     reward : {"confidence", "signed", "calibrated", "label"}
         See `policyopt._online.outcomes`.
     reveal : {"smaller", "played", "all"}
-        Side information; see `policyopt._online.players`.
+        Side information; see `BanditPlayer`.
     budget : float or str, optional
         For ``fixed`` and ``controller``.
     delay : int
@@ -169,10 +176,39 @@ def simulate(
     limit = None if budget is None or fit is None else parse_budget(budget, fit.mean_costs)
     if limit is not None and fit is not None:
         check_budgets(fit, [limit])
-    context = SimulationContext(
-        steerable(method), fit, split, seen_tables, seen, exits, requests, reward, reveal, delay, limit
-    )  # fmt: skip
-    players = {spec: context.enter(*parts) for spec, parts in entrants.items()}
+    own_method = steerable(method)
+
+    def enter(name: str, settings: dict[str, Any]) -> tuple[SimulatedPlayer, Outcomes]:
+        """Return the player of an entrant, and what it sees."""
+        if name in BANDITS:
+            bandit = make_bandit(name, settings)
+            return BanditPlayer(bandit, seen, exits, requests, reveal, delay), seen
+        if name in EXIT_RULES:
+            # Prices in units of the reward: the overhead's share of each exit.
+            prices = tuple((float(np.mean(over)) * seen.load).tolist())
+            own: dict[str, Any] = {"layers": prices, "offload": prices[-1], "costs": prices}
+            rule: Any = EXIT_RULES[name]
+            given = {f.name: own[f.name] for f in fields(rule) if f.name in own}
+            return ExitPlayer(rule(**{**given, **settings}), seen, requests, delay), seen
+        if limit is None or fit is None:
+            lacking = "a budget" if limit is None else f"rows '{split}' to fit on"
+            allowed = f"given with {lacking}"
+            raise input_error(f"policy {name}", allowed, "none", "E.g. --budget 40%.")
+        rule = None
+        if name == FIXED:
+            policy = own_method.fit_path(fit, [limit], seed)[0].policy
+            levels = PolicyFamily(policy, policy.thresholds[None])
+        else:
+            levels = fit_family(own_method, fit, _LEVELS, seed)
+            costs = levels.policy.costs
+            share = min(max((limit - float(costs[0])) / float(costs[-1] - costs[0]), 0.0), 1.0)
+            # It starts on the level that was fitted to the budget.
+            start = float(np.interp(limit, levels.labels, np.linspace(0, 1, levels.arms)))
+            rule = Controller(**{"budget": share, "start": start, **settings})
+        mine = outcomes(levels.policy, seen_tables, reward, fit)
+        return BudgetPlayer(rule, levels, mine, repetitions, delay), mine
+
+    players = {spec: enter(*parts) for spec, parts in entrants.items()}
     tallies = {
         spec: Metrics(mine, player.exits, baseline, over, repetitions, player.contextual)
         for spec, (player, mine) in players.items()
@@ -215,58 +251,164 @@ def _record(
     }
 
 
-@dataclass(frozen=True, eq=False)
-class SimulationContext:
-    """What all entrants of a simulation have in common.
+# ---- players: who decides, each repetition as a server would
 
-    `method` is fitted for those at a budget on the rows `fit`, named `split`; `tables` are the streams,
-    `seen` and `exits` (n, A) what the policy whose thresholds the bandits choose does on them; the budget
-    is in the cost's unit.
+Arms = npt.NDArray[np.int16]
+Feedback = tuple[Any, ...] | None  # what `learn` takes, where it comes
+
+
+class SimulatedPlayer(ABC):
+    """Chooses an arm for every request; feedback comes `delay` rounds late.
+
+    `exits` (n, A) is the exit of each row on each arm. `contextual`: the arm depends on the request. Then the
+    mean reward of an arm says nothing of the requests that it was chosen for: regret is to be measured by
+    the rewards that came.
     """
 
-    method: Method
-    fit: Table | None
-    split: str
-    tables: list[Table]
-    seen: Outcomes
-    exits: npt.NDArray[np.integer]
-    requests: Requests
-    reward: str
-    reveal: str
-    delay: int
-    budget: float | None
+    contextual = False
 
-    def enter(self, name: str, settings: dict[str, Any]) -> tuple[SimulatedPlayer, Outcomes]:
-        """Return the player of an entrant, and what it sees."""
-        seen, requests, delay = self.seen, self.requests, self.delay
-        if name in BANDITS:
-            bandit = make_bandit(name, settings)
-            return BanditPlayer(bandit, seen, self.exits, requests, self.reveal, delay), seen
-        if name in EXIT_RULES:
-            # Prices in units of the reward: the overhead's share of each exit.
-            prices = tuple((float(np.mean(requests.overhead)) * seen.load).tolist())
-            own: dict[str, Any] = {"layers": prices, "offload": prices[-1], "costs": prices}
-            rule = EXIT_RULES[name]
-            given = {f.name: own[f.name] for f in fields(rule) if f.name in own}  # type: ignore[arg-type]
-            return ExitPlayer(rule(**{**given, **settings}), seen, requests, delay), seen
-        return self._at_budget(name, settings)
+    def __init__(
+        self, exits: npt.NDArray[np.integer], players: Sequence[Any], delay: int = 0
+    ) -> None:
+        self.exits, self._players = exits, players
+        self._delay = check_whole("delay", delay, 0)
+        self._late: list[deque[Feedback]] = [deque() for _ in players]
 
-    def _at_budget(self, name: str, settings: dict[str, Any]) -> tuple[SimulatedPlayer, Outcomes]:
-        budget, fit, seed = self.budget, self.fit, self.requests.seed
-        if budget is None or fit is None:
-            lacking = "a budget" if budget is None else f"rows '{self.split}' to fit on"
-            allowed = f"given with {lacking}"
-            raise input_error(f"policy {name}", allowed, "none", "E.g. --budget 40%.")
-        rule = None
-        if name == FIXED:
-            policy = self.method.fit_path(fit, [budget], seed)[0].policy
-            family = PolicyFamily(policy, policy.thresholds[None])
-        else:
-            family = fit_family(self.method, fit, _LEVELS, seed)
-            costs = family.policy.costs
-            share = min(max((budget - float(costs[0])) / float(costs[-1] - costs[0]), 0.0), 1.0)
-            # It starts on the level that was fitted to the budget.
-            start = float(np.interp(budget, family.labels, np.linspace(0, 1, family.arms)))
-            rule = Controller(**{"budget": share, "start": start, **settings})
-        seen = outcomes(family.policy, self.tables, self.reward, fit)
-        return BudgetPlayer(rule, family, seen, self.requests.repetitions, self.delay), seen
+    @abstractmethod
+    def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
+        """Yield the arm of each request of repetition r, and its feedback, None where none comes."""
+
+    def play(self, block: Block) -> Arms:
+        """Return the arms of a block of rounds, (rounds, R); blocks come in order."""
+        out = np.zeros(block.row.shape, dtype=np.int16)  # without players, always the smallest
+        for r, (player, late) in enumerate(zip(self._players, self._late, strict=True)):
+            arms, learn, delay = [], player.learn, self._delay
+            for arm, feedback in self.serve(player, block, r):
+                arms.append(arm)
+                if delay:
+                    late.append(feedback)
+                    feedback = late.popleft() if len(late) > delay else None
+                if feedback is not None:
+                    learn(*feedback)
+            out[:, r] = arms
+        return out
+
+
+class BudgetPlayer(SimulatedPlayer):
+    """The budget controller on a family, whose policy's costs scale what requests cost, as in `Online`.
+
+    What a request cost needs no label, and comes for every one. Without a rule: a fixed level, the first.
+    """
+
+    def __init__(
+        self, rule: Controller | None, family: PolicyFamily, seen: Outcomes, repetitions: int,
+        delay: int = 0,
+    ) -> None:  # fmt: skip
+        players, costs = [], family.policy.costs
+        if rule is not None:
+            rule.check_family(family)
+            players = [rule.player(family.arms) for _ in range(repetitions)]
+            self._cost = (seen.cost - costs[0]) / float(costs[-1] - costs[0])
+        super().__init__(family.exits(seen.scores), players, delay)
+
+    def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
+        """Yield levels; see `SimulatedPlayer.serve`."""
+        rows = block.row[:, r]
+        for exits, cost in zip(self.exits[rows], self._cost[rows].tolist(), strict=True):
+            arm = player.choose()
+            yield arm, (cost[exits[arm]],)
+
+
+class BanditPlayer(SimulatedPlayer):
+    """A bandit over the arms of a table of exits (n, A).
+
+    `reveal` says whose rewards feedback shows. ``smaller``: also those of all smaller arms, which
+    would have left no later: side information. ``all``: of larger arms too, where the sample went far
+    enough; whether it did depends on the sample, so that this is biased unless weighted, as bandits
+    that draw do.
+    """
+
+    def __init__(
+        self, bandit: Bandit, seen: Outcomes, exits: npt.NDArray[np.integer], requests: Requests,
+        reveal: str = "smaller", delay: int = 0,
+    ) -> None:  # fmt: skip
+        check_nested(reveal, bool((np.diff(exits, axis=1) >= 0).all()))
+        arms, (low, high) = exits.shape[1], requests.overhead
+        super().__init__(exits, requests.players(bandit, arms), delay)
+        self._reveal, self._draws = reveal, bandit.draws
+        self._least, most = reward_range(seen.reward, seen.load.tolist(), requests.overhead)
+        self._width = max(most - self._least, 1e-12)
+        rows = np.arange(len(exits))[:, None]
+        self._gain, self._load = seen.gain[rows, exits], seen.load[exits]
+        self._reward = None if high > low else self._scaled(self._gain, self._load, low)
+        # The smallest arm that leaves where arm a does: what is known together.
+        new = np.diff(exits, axis=1, prepend=-1) != 0
+        self._start = np.maximum.accumulate(np.where(new, np.arange(arms), 0), axis=1)
+
+    def _scaled(self, gain: Floats, load: Floats, overhead: Any) -> Floats:
+        return (gain - overhead * load - self._least) / self._width
+
+    def _rewards(self, rows: Ints, overhead: Floats) -> list[list[float]]:
+        if self._reward is not None:
+            return self._reward[rows].tolist()
+        return self._scaled(self._gain[rows], self._load[rows], overhead[:, None]).tolist()
+
+    def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
+        """Yield arms and what they and others would have earned; see `SimulatedPlayer.serve`."""
+        rows, reveal, choose = block.row[:, r], self._reveal, player.choose
+        came, rewards = block.arrives[:, r].tolist(), self._rewards(rows, block.overhead[:, r])
+        if reveal == "smaller" and not self._draws:
+            for arrives, reward in zip(came, rewards, strict=True):
+                arm = choose()
+                yield arm, (0, arm, reward) if arrives else None
+            return
+        starts, exits = self._start[rows].tolist(), self.exits[rows]
+        for j, reward in enumerate(rewards):
+            arm = choose()
+            first, last = (arm, arm) if reveal == "played" else (0, arm)
+            if reveal == "all":
+                last = int((exits[j] <= exits[j, arm]).sum()) - 1
+            chance = player.chances and reveal_chances(player.chances, reveal, starts[j])
+            yield arm, (first, last, reward, chance) if came[j] else None
+
+
+@dataclass(slots=True)
+class _Shown:
+    """A request of a simulation, as rules by exit see it."""
+
+    arm: int
+    confidences: list[float]
+    predictions: list[int]
+    exit: int = 0
+
+
+class ExitPlayer(SimulatedPlayer):
+    """A rule that says at each exit whether to leave: its arms are exits, or split layers.
+
+    What an exit is worth is its gain by the reading of the outcomes less its share of the overhead, so
+    that the sum of what LinUCB learns from is the reward by which simulations measure. It is
+    contextual: a pseudo-regret by the means of its arms would be wrong. SplitEE learns from its own
+    reward; what simulations tell of it, rewards and costs, is by the exit it leaves at: a sample sent
+    on pays for the last exit there, not for the layer it was split at and for sending it.
+    """
+
+    def __init__(self, rule: ExitRule, seen: Outcomes, requests: Requests, delay: int = 0) -> None:
+        exits = seen.cost.shape[1]
+        super().__init__(rule.exits(seen.confidence), requests.players(rule, exits), delay)
+        self._seen, self._last, self.contextual = seen, exits - 1, rule.contextual
+
+    def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
+        """Yield exits or split layers, and what was shown; see `SimulatedPlayer.serve`."""
+        rows, seen, leaves, last = block.row[:, r], self._seen, player.leaves, self._last
+        worth = (seen.gain[rows] - block.overhead[:, [r]] * seen.load).tolist()
+        confidences, predictions = seen.confidence[rows].tolist(), seen.prediction[rows].tolist()
+        exits, came = self.exits[rows].tolist(), block.arrives[:, r].tolist()
+        for j, arrives in enumerate(came):
+            shown = _Shown(player.choose(), confidences[j], predictions[j])
+            if self.contextual:
+                while shown.exit < last and not leaves(shown, shown.exit):
+                    shown.exit += 1
+                shown.arm = shown.exit
+            else:  # known beforehand
+                shown.exit = exits[j][shown.arm]
+            yield shown.arm, (shown, worth[j][: shown.exit + 1]) if arrives else None

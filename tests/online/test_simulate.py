@@ -11,13 +11,12 @@ import policyopt as po
 from policyopt._online.families import fit_family, threshold_family
 from policyopt._online.metrics import RegretBaseline, recovery
 from policyopt._online.outcomes import outcomes
-from policyopt._online.players import BanditPlayer
 from policyopt._online.requests import Requests, make_schedule
-from policyopt._online.simulate import simulate
+from policyopt._online.simulate import BanditPlayer, simulate
 from policyopt._table import Tables
 from policyopt.runtime._bandits import BANDITS, make_bandit
 from policyopt.runtime._online import Controller
-from policyopt.runtime._online.feedback import reveal_chances, reward_range
+from policyopt.runtime._online.serving import reveal_chances, reward_range
 from tests.synthetic import cache, outputs
 
 

@@ -16,7 +16,7 @@ from policyopt.runtime import InputError
 from policyopt.runtime._bandits import BANDITS, make_bandit
 from policyopt.runtime._bandits.base import NORMAL, UNIFORM, RandomRows
 from policyopt.runtime._bandits.kl_ucb import upper_bound
-from policyopt.runtime._online.feedback import REVEALS, reveal_chances
+from policyopt.runtime._online.serving import REVEALS, reveal_chances
 
 SPECS = [
     ("ucb1", {}), ("ucb1", {"c": 0.3}), ("ucb_tuned", {}), ("ucb_v", {}), ("ucb_v", {"zeta": 1.2, "c": 0.5}),

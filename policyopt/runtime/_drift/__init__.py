@@ -38,7 +38,6 @@ the two statistics of the first exit only, on which thresholds have no effect.
 
 from __future__ import annotations
 
-from .reference import Reference
-from .watch import Alarm, DriftWatch, Movement
+from .watch import Alarm, DriftWatch, Movement, Reference
 
 __all__ = ["Alarm", "DriftWatch", "Movement", "Reference"]

@@ -101,7 +101,6 @@ class Controller(Steering):
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> ControllerPlayer:
         """Return a player on a family of A levels; it draws nothing."""
-        del seed, stream
         return ControllerPlayer(self, arms)
 
 

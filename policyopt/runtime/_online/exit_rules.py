@@ -108,7 +108,6 @@ class LinUCB(ExitRule):
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> LinUCBPlayer:
         """Return a player of a model with so many exits; it draws nothing."""
-        del seed, stream
         return LinUCBPlayer(self, arms)
 
 
@@ -322,7 +321,6 @@ class SplitEEPlayer:
 
     def learn(self, seen: Seen, worth: Sequence[float]) -> None:
         """Take in the confidences seen; its reward has prices of its own."""
-        del worth
         for j, reward in self.rewards(seen):
             self.bandit.learn(j, j, [0.0] * j + [(reward - self._least) / self._width])
 
@@ -381,7 +379,6 @@ class UEEUCB(ExitRule):
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> UEEPlayer:
         """Return a player of a model with so many exits; it draws nothing."""
-        del seed, stream
         _check_count("costs", self.costs, arms)
         return UEEPlayer(self)
 
@@ -420,7 +417,6 @@ class UEEPlayer:
 
     def learn(self, seen: Seen, worth: Sequence[float]) -> None:
         """Take in what the exits up to the one taken have predicted; no reward is needed."""
-        del worth
         prediction = seen.predictions
         for j in range(seen.arm + 1):
             self.reached[j] += 1

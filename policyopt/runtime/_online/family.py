@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -70,7 +69,7 @@ class PolicyFamily:
         object.__setattr__(self, "labels", labels)
         nested = arms == 1 or bool((np.diff(table, axis=0) >= 0).all())
         object.__setattr__(self, "nested", nested)
-        # Per exit, the thresholds of all levels as a list: `taken` looks them up by bisection.
+        # Per exit, the thresholds of all levels as plain numbers, for `taken`.
         object.__setattr__(self, "_columns", table.T.tolist())
 
     @property
@@ -96,18 +95,10 @@ class PolicyFamily:
         `last`: it went to the last exit, whose score is not looked at. None: the level would have gone on
         beyond what was seen.
         """
-        exits, columns = self.policy.exits, self._columns
+        exits = self.policy.exits
         found: list[int | None] = [exits - 1 if last else None] * self.arms
-        if not self.nested:
-            for k in range(min(len(scores), exits - 1) - 1, -1, -1):
-                for a, threshold in enumerate(columns[k]):
-                    if scores[k] >= threshold:
-                        found[a] = k
-            return found
-        low = 0
-        for k in range(min(len(scores), exits - 1)):
-            high = bisect_right(columns[k], scores[k])  # levels below it leave at k at the latest
-            if high > low:
-                found[low:high] = [k] * (high - low)
-                low = high
+        for k in reversed(range(min(len(scores), exits - 1))):
+            for a, threshold in enumerate(self._columns[k]):
+                if scores[k] >= threshold:
+                    found[a] = k
         return found

@@ -7,13 +7,14 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from .._artifact import from_dict, to_dict
 from .._bandits import BANDITS, Bandit, make_bandit
 from .._bandits.base import check_fields, refused
-from .._checks import check_seed, check_type, check_whole
+from .._checks import check_seed, check_type, check_whole, plain
 from .._decision import Decision, State
 from .._errors import InputError, input_error
 from .._experts import policy_of
@@ -24,7 +25,12 @@ from .._strict_json import digest_of, parse, read_plain, to_text, whole_file
 from .controller import Controller
 from .exit_rules import EXIT_RULES, ExitRule, LinUCB
 from .family import MAKES_ONE, PolicyFamily
-from .feedback import REVEALS, REWARDS, load_of, overhead_range, reveal_chances, reward_range
+
+#: Readings of the gain: AdaEE's ``max(conf_k - conf_0, 0)``; the same without the maximum (UCBEE);
+#: of calibrated confidences, signed; correctness at k less that at 0.
+REWARDS = ("confidence", "signed", "calibrated", "label")
+#: Whose rewards feedback shows: of the arm played, of all smaller ones, of all that are known.
+REVEALS = ("played", "smaller", "all")
 
 FORMAT, VERSION = "policyopt-online", 1
 MAX_BYTES = 64 << 20
@@ -355,6 +361,53 @@ class Online:
         online._saves = content["saves"]
         online._own_files.append(content["sha256"])
         return online
+
+
+# ---- what a request was worth, and how probable it was that it would be shown
+
+
+def load_of(costs: Sequence[float]) -> list[float]:
+    """Return the share of the overhead that leaving at each exit bears: by cost, or by number if all are alike.
+
+    >>> load_of([1.0, 2.0, 5.0]), load_of([3.0, 3.0])
+    ([0.0, 0.25, 1.0], [0.0, 1.0])
+    """
+    span, last = costs[-1] - costs[0], max(len(costs) - 1, 1)
+    return [(c - costs[0]) / span if span > 0 else k / last for k, c in enumerate(costs)]
+
+
+def reward_range(
+    reward: str, load: Sequence[float], overhead: tuple[float, float]
+) -> tuple[float, float]:
+    """Return the least and the largest reward there can be, by load (K,) and range of the overhead."""
+    least = 0.0 if reward == "confidence" else -1.0
+    low, high = overhead
+    return least - high * max(load), max(0.0, 1.0 - low * min(load[1:], default=1.0))
+
+
+def overhead_range(overhead: Any) -> tuple[float, float]:
+    """Return an overhead, a number or a pair, as a range."""
+    ends = overhead if isinstance(overhead, (tuple, list)) else (overhead, overhead)
+    ends = [plain(x) for x in ends]
+    fine = len(ends) == 2 and all(type(x) in (int, float) for x in ends)
+    if not fine or not 0 <= ends[0] <= ends[1] < 1e6:
+        allowed = "a number, 0 or more, or a range of two"
+        raise input_error("overhead", allowed, overhead, "E.g. 0.1.")
+    return float(ends[0]), float(ends[1])
+
+
+def reveal_chances(
+    probabilities: Sequence[float], reveal: str, start: Sequence[int] = ()
+) -> Sequence[float]:
+    """Return the probability that each arm's reward becomes known, by that with which it was drawn.
+
+    ``played``: that of the arm itself. ``smaller``: that of itself or any larger arm. ``all``: that of any
+    arm which goes at least as far on this sample; `start` is the smallest arm with the same exit, per arm.
+    """
+    if reveal == "played":
+        return probabilities
+    tail = list(accumulate(reversed(probabilities)))[::-1]
+    return tail if reveal == "smaller" else [tail[a] for a in start]
 
 
 def _starts(known: list[int | None]) -> list[int]:
