@@ -1,7 +1,5 @@
 """What adapts: requests, families, regret, each against something simple; and it serves what was simulated."""
 
-import json
-import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +17,6 @@ from policyopt._table import Tables
 from policyopt.runtime._bandits import BANDITS, make_bandit
 from policyopt.runtime._online import UEEUCB, Controller, LinUCB, Online, PolicyFamily, SplitEE
 from policyopt.runtime._online.serving import reveal_chances, reward_range
-from policyopt.runtime._strict_json import digest_of
 from tests.synthetic import cache, outputs
 
 ROUNDS = 400
@@ -36,13 +33,13 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def test(data):
+def table(data):
     return Tables(data).get("test")
 
 
 @pytest.fixture(scope="module")
-def family(test):
-    return threshold_family(test, [0, 0.5, 1])
+def family(table):
+    return threshold_family(table, [0, 0.5, 1])
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +79,12 @@ def test_requests_are_seeded_and_do_not_depend_on_how_many_run():
 # ---- simulations
 
 
-def test_regret_is_what_its_definition_says(data, test):
+def test_regret_is_what_its_definition_says(data, table):
     """Mean reward of each arm on each stream, in loops."""
     asked = {"schedule": "abrupt", "streams": ["test", "dim"], "rounds": 300, "repetitions": 2}
     found = simulate(data, ["ucb1"], **asked, overhead=0.3, arms=[0.0, 0.5, 0.7, 0.9])
-    family = threshold_family(test, [0.0, 0.5, 0.7, 0.9])
-    seen = outcomes(family.policy, [test, Tables(data).get("dim")])
+    family = threshold_family(table, [0.0, 0.5, 0.7, 0.9])
+    seen = outcomes(family.policy, [table, Tables(data).get("dim")])
     exits, plan = family.exits(seen.scores), make_schedule("abrupt", ["test", "dim"], 300)
     requests = Requests(plan, (600, 600), 2, 0, 1.0, (0.3, 0.3))
     (block,) = requests
@@ -109,10 +106,10 @@ def test_regret_is_what_its_definition_says(data, test):
 @pytest.mark.parametrize("name", list(BANDITS))
 @pytest.mark.parametrize("reveal", ["played", "smaller", "all"])
 @pytest.mark.parametrize("delay", [0, 7])
-def test_what_is_fed_back_and_when(test, name, reveal, delay):
+def test_what_is_fed_back_and_when(table, name, reveal, delay):
     """Each repetition played anew by the book: who is known by looking at exits, late or never."""
-    family = threshold_family(test, [0.0, 0.4, 0.6, 0.8])
-    seen = outcomes(family.policy, [test])
+    family = threshold_family(table, [0.0, 0.4, 0.6, 0.8])
+    seen = outcomes(family.policy, [table])
     exits, plan = family.exits(seen.scores).astype(int), make_schedule("stationary", ["test"], 300)
     requests = Requests(plan, (600,), 2, 3, 0.7, (0.1, 0.3))
     (block,) = requests
@@ -157,16 +154,16 @@ def test_what_chooses_by_exit_is_measured_beside_the_others(data):
     assert all(regret["linucb"] < value < 3000 for value in list(regret.values())[2:])
 
 
-def test_labels_and_calibration_change_what_is_rewarded(data, test):
-    policy = threshold_family(test, [0.5]).policy
-    label = outcomes(policy, [test], "label")
+def test_labels_and_calibration_change_what_is_rewarded(data, table):
+    policy = threshold_family(table, [0.5]).policy
+    label = outcomes(policy, [table], "label")
     correct = label.correct.astype(float)
     np.testing.assert_array_equal(label.gain, correct - correct[:, :1])
-    calibrated = outcomes(policy, [test], "calibrated", Tables(data).get("fit"))
-    raw = outcomes(policy, [test], "signed")
+    calibrated = outcomes(policy, [table], "calibrated", Tables(data).get("fit"))
+    raw = outcomes(policy, [table], "signed")
     error = [abs(g.confidence.mean(axis=0) - correct.mean(axis=0)).max() for g in (calibrated, raw)]
     assert error[0] < error[1]
-    assert (outcomes(policy, [test]).gain == np.maximum(raw.gain, 0)).all()
+    assert (outcomes(policy, [table]).gain == np.maximum(raw.gain, 0)).all()
 
 
 def test_rounds_follow_from_a_schedule_that_names_them(data):
@@ -176,11 +173,11 @@ def test_rounds_follow_from_a_schedule_that_names_them(data):
 # ---- families and the budget
 
 
-def test_side_information_is_what_every_smaller_arm_would_have_done(test, family):
+def test_side_information_is_what_every_smaller_arm_would_have_done(table, family):
     crossed = PolicyFamily(family.policy, [[0.3, 0.9], [0.9, 0.3]])
-    for levels in (threshold_family(test, [0.0, 0.4, 0.6, 0.8, 1.0]), crossed):
+    for levels in (threshold_family(table, [0.0, 0.4, 0.6, 0.8, 1.0]), crossed):
         rng = np.random.default_rng(0)
-        real, ties = outcomes(levels.policy, [test]).scores, rng.integers(0, 11, (90, 3)) / 10
+        real, ties = outcomes(levels.policy, [table]).scores, rng.integers(0, 11, (90, 3)) / 10
         scores = np.concatenate([real[:100], ties])
         for row, exits in zip(scores, levels.exits(scores).tolist(), strict=True):
             for last in range(3):
@@ -283,21 +280,21 @@ def check_served(data, make, player, place, requests):
         assert exits == expected[:, stream].tolist()
 
 
-def simulated(test, family):
+def simulated(table, family):
     """What the rows of the test split come to, and two streams of them."""
     plan = make_schedule("stationary", ["test"], ROUNDS)
-    return outcomes(family.policy, [test]), Requests(plan, (600,), 2, 5, 1.0, (0.2, 0.2))
+    return outcomes(family.policy, [table]), Requests(plan, (600,), 2, 5, 1.0, (0.2, 0.2))
 
 
 @pytest.mark.parametrize("name", list(BANDITS))
 @pytest.mark.parametrize("reveal", ["played", "smaller", "all"])
-def test_bandits_serve_as_simulated(data, test, name, reveal, tmp_path):
-    bandit, family = make_bandit(name), threshold_family(test, np.arange(5) / 4)
+def test_bandits_serve_as_simulated(data, table, name, reveal, tmp_path):
+    bandit, family = make_bandit(name), threshold_family(table, np.arange(5) / 4)
     if reveal == "all" and not bandit.draws:
         with pytest.raises(po.InputError, match="reveal"):
             Online(family, bandit, reveal=reveal)
         return
-    seen, requests = simulated(test, family)
+    seen, requests = simulated(table, family)
     player = BanditPlayer(bandit, seen, family.exits(seen.scores), requests, reveal)
     more = {"overhead": 0.2, "reveal": reveal, "seed": 5}
     make = lambda stream: Online(family, bandit, stream=stream, **more)  # noqa: E731
@@ -305,9 +302,9 @@ def test_bandits_serve_as_simulated(data, test, name, reveal, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["linucb", "splitee", "splitee, side", "uee_ucb"])
-def test_rules_by_exit_serve_as_simulated(data, test, family, name, tmp_path):
+def test_rules_by_exit_serve_as_simulated(data, table, family, name, tmp_path):
     policy = family.at(1)
-    seen, requests = simulated(test, family)
+    seen, requests = simulated(table, family)
     prices = tuple((0.9 * seen.load).tolist())  # dear: UEE-UCB leaves the last exit soon
     rule = {
         "linucb": LinUCB(), "splitee": SplitEE(prices, 0.2), "uee_ucb": UEEUCB(prices),
@@ -319,15 +316,15 @@ def test_rules_by_exit_serve_as_simulated(data, test, family, name, tmp_path):
         Online(policy, UEEUCB((0.0, 0.1)))
 
 
-def test_the_controller_serves_as_simulated(data, test, fitted, tmp_path):
-    seen, requests = simulated(test, fitted)
+def test_the_controller_serves_as_simulated(data, table, fitted, tmp_path):
+    seen, requests = simulated(table, fitted)
     player = BudgetPlayer(Controller(budget=0.4), fitted, seen, 2)
     check_served(data, lambda _: Online(fitted, Controller(0.4)), player, tmp_path, requests)
 
 
-def test_a_controller_whose_feedback_is_late(test, fitted, tmp_path):
+def test_a_controller_whose_feedback_is_late(table, fitted, tmp_path):
     with pytest.raises(po.InputError, match="first level leaves at exit 0 always"):
-        Online(threshold_family(test, [0.5, 0.7]), Controller(0.3))
+        Online(threshold_family(table, [0.5, 0.7]), Controller(0.3))
     online = Online(fitted, Controller(0.3))
     late = [leave(online, online.start()) for _ in range(300)]
     with pytest.raises(po.InputError, match="'cost' must be a number, at most 1000 times"):
@@ -355,47 +352,3 @@ def test_label_reward_wants_labels_and_others_refuse_them(family):
         online.feedback(request, correct=[0, 1, 1])
     with pytest.raises(po.InputError, match="'request' must be on its way"):
         online.decide(2, [1.0, 0, 0, 0], request)
-
-
-def test_many_threads_lose_nothing(family):
-    online = Online(family, make_bandit("ucb1"))
-
-    def work():
-        for _ in range(50):
-            online.feedback(leave(online, online.start(), [3.0, 0, 0, 0]))
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    state = online.state()["player"]
-    assert online.requests == state["rounds"] == sum(state["choices"]) == 400
-    assert state["pulls"][0] == 400  # side information: every request shows the smallest arm
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda c: c["state"]["player"]["pulls"].pop(),
-        lambda c: c["state"]["player"].update(rounds=-1),
-        lambda c: c["thresholds"][0].append(1.0),
-        lambda c: c["steering"].update(name="../ucb1"),
-        lambda c: c["settings"].update(reward="gold"),
-        lambda c: c["settings"].update(overhead=0.1),
-        lambda c: c.update(saves=0),
-        lambda c: c.update(extra=1),
-        lambda c: c["policy"].update(classes=9),
-    ],
-)
-def test_files_are_refused_by_name(family, tmp_path, change):
-    Online(family, make_bandit("ucb1")).save(tmp_path / "online.json")
-    content = json.loads((tmp_path / "online.json").read_text())
-    change(content)
-    (tmp_path / "changed.json").write_text(json.dumps(content))
-    with pytest.raises(po.InputError, match=r"changed after|unknown fields"):
-        Online.load(tmp_path / "changed.json")
-    content["sha256"] = digest_of({k: v for k, v in content.items() if k != "sha256"})
-    (tmp_path / "forged.json").write_text(json.dumps(content))
-    with pytest.raises(po.InputError):
-        Online.load(tmp_path / "forged.json")
