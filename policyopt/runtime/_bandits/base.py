@@ -16,16 +16,13 @@ from typing import Any, ClassVar, Protocol, cast
 import numpy as np
 
 from .._checks import check_seed, check_whole, plain_fields
-from .._errors import InputError, input_error
-from .._parameters import numbers
+from .._errors import input_error
 from .._typing import Floats
 
 #: Rewards may leave [0, 1] by what rounding does when a caller scales them.
 LEAST_REWARD, MOST_REWARD = -1e-9, 1.0 + 1e-9
 #: Rounds whose random numbers are drawn at once.
 BLOCK = 256
-#: Counts that a float64 holds exactly.
-MOST_COUNT = 2**53
 
 
 class Player(Protocol):
@@ -135,48 +132,3 @@ class RandomRows:
 Draw = Callable[[np.random.Generator, tuple[int, int]], Floats]
 NORMAL: Draw = np.random.Generator.standard_normal
 UNIFORM: Draw = np.random.Generator.random
-
-
-# ---- saved states are read as what they are: input from anywhere
-
-
-def refused(name: str, allowed: str, got: Any) -> InputError:
-    """Return the error for a part of a saved state."""
-    return input_error(name, allowed, got, "Start anew.")
-
-
-def check_fields(what: str, state: Any, names: Sequence[str]) -> Mapping[str, Any]:
-    """Return a saved state that has exactly these fields, and a count of rounds if so named."""
-    if not isinstance(state, Mapping) or state.keys() != set(names):
-        got = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
-        raise refused(what, f"a mapping of exactly {', '.join(sorted(set(names)))}", got)
-    rounds = state.get("rounds", 0)
-    if type(rounds) is not int or not 0 <= rounds <= MOST_COUNT:
-        raise refused("rounds", "a whole number from 0 to 2**53", rounds)
-    return state
-
-
-def check_list(name: str, value: Any, count: int, of: str) -> None:
-    """Refuse what is no list of so many."""
-    if not isinstance(value, list) or len(value) != count:
-        got = f"{len(value)} entries" if isinstance(value, list) else type(value).__name__
-        raise refused(name, f"a list of {count} {of}", got)
-
-
-def number_list(
-    name: str, value: Any, count: int, low: float = 0.0, high: float = MOST_COUNT
-) -> list[float]:
-    """Return `count` saved numbers in [low, high]."""
-    check_list(name, value, count, "numbers")
-    found = numbers(name, value, 1).tolist()
-    if not all(low <= x <= high for x in found):
-        raise refused(name, f"numbers in [{low:g}, {high:g}]", found)
-    return found
-
-
-def count_list(name: str, value: Any, count: int, most: int = MOST_COUNT) -> list[int]:
-    """Return `count` saved whole numbers from 0 to `most`."""
-    found = number_list(name, value, count, 0.0, most)
-    if not all(x == int(x) for x in found):
-        raise refused(name, "whole numbers", found)
-    return [int(x) for x in found]

@@ -10,16 +10,15 @@ from typing import Any
 
 from .._checks import check_positive
 from .._errors import InputError, input_error
+from .._saved_state import check_fields, saved_numbers
 from .base import (
     MOST_REWARD,
     UNIFORM,
     Bandit,
     Player,
     RandomRows,
-    check_fields,
     check_player,
     known_rewards,
-    number_list,
 )
 
 _LARGEST = 1e100  # of a saved estimate
@@ -164,9 +163,9 @@ class EXP3Player:
         """Go on from a saved state; see `Player.restore`."""
         state = check_fields("state of the bandit", state, ("rounds", "gains", "chances"))
         arms, chances = len(self.gains), state["chances"]
-        gains = number_list("gains", state["gains"], arms, -_LARGEST, _LARGEST)
+        gains = saved_numbers("gains", state["gains"], (arms,), -_LARGEST, _LARGEST).tolist()
         if chances is not None:
-            chances = number_list("chances", chances, arms, 1e-300, MOST_REWARD)
+            chances = saved_numbers("chances", chances, (arms,), 1e-300, MOST_REWARD).tolist()
         self.rounds, self.gains, self.chances = state["rounds"], gains, chances
 
 

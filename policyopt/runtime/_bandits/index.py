@@ -10,21 +10,19 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any, ClassVar
 
+import numpy as np
+
 from .._checks import check_positive, check_whole
+from .._saved_state import MOST_COUNT, check_fields, refused, saved_counts, saved_numbers
 from .base import (
     LEAST_REWARD,
-    MOST_COUNT,
     MOST_REWARD,
     NORMAL,
     Bandit,
     Player,
     RandomRows,
-    check_fields,
     check_player,
-    count_list,
     known_rewards,
-    number_list,
-    refused,
     setting,
 )
 
@@ -173,13 +171,17 @@ class IndexPlayer:
         arms, unit, least = len(self.pulls), 1.0, 1.0
         state = check_fields("state of the bandit", state, list(self.state()))
         if self._discount < 1.0:
-            unit, least = number_list("weight", [state["weight"]], 1, 1.0, HEAVY)[0], FORGOTTEN
-        choices = count_list("choices", state["choices"], arms)
+            unit, least = (
+                saved_numbers("weight", [state["weight"]], (1,), 1.0, HEAVY).item(),
+                FORGOTTEN,
+            )
+        choices = saved_counts("choices", state["choices"], arms)
         pulls, total, square = _sums(state, arms, unit, least)
         if self._window:
             since = state["rounds"] - self._window, state["rounds"]
             recent = _recent_items(state["recent"], since, pulls, total)
-            self._new_total = number_list("new_total", state["new_total"], arms, -1.0)
+            new_total = saved_numbers("new_total", state["new_total"], (arms,), -1.0)
+            self._new_total = new_total.tolist()
             self._recent = recent
         self.rounds, self.choices, self.weight = state["rounds"], choices, unit
         self.pulls, self.total, self.square = pulls, total, square
@@ -192,18 +194,17 @@ def _sums(state: Mapping[str, Any], arms: int, unit: float, least: float) -> lis
     `unit` is what one reward adds to a count now, `least` what a count above 0 may be: 1 where they are
     whole.
     """
-    names = ("pulls", "total", "square")
-    found = [number_list(name, state[name], arms, -unit, MOST_COUNT * unit) for name in names]
+    names, most = ("pulls", "total", "square"), MOST_COUNT * unit
+    found = [saved_numbers(name, state[name], (arms,), -unit, most) for name in names]
     pulls = found[0]
-    if not all(n == 0 or (n >= least and (least < 1 or n == int(n))) for n in pulls):
-        raise refused("pulls", "counts, 0 or more", pulls)
+    if not ((pulls == 0) | (pulls >= least) & ((least < 1) | (pulls == np.floor(pulls)))).all():
+        raise refused("pulls", "counts, 0 or more", pulls.tolist())
+    # What rounding may leave of sums, and of rewards that a caller scaled.
+    slack = np.where(pulls > 0, 1e-6 * (pulls + unit), 0.0)
     for name, values in zip(names[1:], found[1:], strict=True):
-        for x, n in zip(values, pulls, strict=True):
-            # What rounding may leave of sums, and of rewards that a caller scaled.
-            slack = 1e-6 * (n + unit) if n else 0.0
-            if not -slack <= x <= n + slack:
-                raise refused(name, "from 0 to 'pulls'", values)
-    return found
+        if ((values < -slack) | (values > pulls + slack)).any():
+            raise refused(name, "from 0 to 'pulls'", values.tolist())
+    return [values.tolist() for values in found]
 
 
 def _recent_items(
@@ -222,7 +223,7 @@ def _recent_items(
         if not fine or not 0 <= item[1] < item[1] + len(item[2]) <= arms:
             raise refused("recent", f"[round after {low}, first arm, [rewards]] each", item)
         low, first = item[0] - 1, item[1]  # rounds never fall
-        known = number_list("recent", item[2], len(item[2]), LEAST_REWARD, MOST_REWARD)
+        known = saved_numbers("recent", item[2], None, LEAST_REWARD, MOST_REWARD).tolist()
         found.append((item[0], first, tuple(known)))
         for a, reward in enumerate(known, first):
             count[a] += 1.0

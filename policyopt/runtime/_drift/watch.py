@@ -16,6 +16,7 @@ from .._arithmetic import coin
 from .._checks import check_seed, check_whole
 from .._errors import input_error
 from .._parameters import numbers
+from .._saved_state import saved_numbers
 from .._typing import Floats, Ints
 from .detector import BETS, GROUPS, WINDOWS, Sums, advance, start_sums
 
@@ -413,10 +414,10 @@ class DriftWatch:
         count, widths = len(reference.columns), reference.widths
         watch.sums = sums = start_sums(_counts(state, "pool", widths))
         sums.recent[0] = _counts(state, "recent", widths)
-        sums.start[0] = _array("start", state.get("start"), (count,), 0, watch.requests, True)
+        sums.start[0] = _numbers(state, "start", (count,), 0, watch.requests, True)
         for name, shape in _FLOATS.items():
             low = -np.inf if name == "moments" else 0
-            getattr(sums, name)[0] = _array(name, state.get(name), (count, *shape), low)
+            getattr(sums, name)[0] = _numbers(state, name, (count, *shape), low)
         if (sums.moments[0, :, 1] < 0).any():
             least = float(sums.moments.min())
             raise input_error("moments", "sums of squares, 0 or more", least, _NEXT)
@@ -525,7 +526,7 @@ def checked_rows(
 
 
 def _reference(state: Mapping[str, Any]) -> Reference:
-    path = _array("path", state.get("path"), None, 0, _LARGEST, True)
+    path = _numbers(state, "path", None, 0, _LARGEST, True)
     if not len(path) or not (np.diff(path) > 0).all():
         raise input_error("path", "of one exit or more, ascending", path.tolist(), _NEXT)
     steered = state.get("steered")
@@ -538,7 +539,7 @@ def _reference(state: Mapping[str, Any]) -> Reference:
     if any((np.diff(e) <= 0).any() for e in edges):
         raise input_error("edges", "ascending", "others", _NEXT)
     classes = _count(state, "classes", most=1 << 20)
-    usual = _array("usual", state.get("usual"), (2 if steered else len(path) + 2, 2))
+    usual = _numbers(state, "usual", (2 if steered else len(path) + 2, 2))
     if (usual[:, 1] < 0).any():
         least = float(usual[:, 1].min())
         raise input_error("usual", "means and spreads, spreads 0 or more", least, _NEXT)
@@ -557,7 +558,8 @@ def _counts(state: Mapping[str, Any], name: str, widths: tuple[int, ...]) -> Int
     out = np.zeros((len(widths), max(widths)), dtype=np.int64)
     for row, given, width in zip(out, raw, widths, strict=True):
         # A sum over all cells must not leave what an integer and a float hold alike.
-        row[:width] = _array(name, given, (width,), 0, _LARGEST // max(widths), True)
+        most = _LARGEST // max(widths)
+        row[:width] = saved_numbers(name, given, (width,), 0, most, True, _NEXT)
     return out
 
 
@@ -565,20 +567,8 @@ def _count(state: Mapping[str, Any], name: str, least: int = 0, most: int = _LAR
     return check_whole(name, state.get(name), least, most, _NEXT)
 
 
-def _array(
-    name: str,
-    value: Any,
-    shape: tuple[int, ...] | None,
-    low: float = -np.inf,
-    high: float = np.inf,
-    whole: bool = False,
-) -> Floats:
-    """Return saved numbers, refused where their shape (None: any list) or a number is another."""
-    array = numbers(name, value, 1 if shape is None else len(shape))
-    if shape is not None and array.shape != shape:
-        raise input_error(name, f"of shape {shape}", array.shape, _NEXT)
-    wrong = (array < low) | (array > high) | (whole & (array != np.floor(array)))
-    if wrong.any():
-        allowed = f"{'whole numbers' if whole else 'numbers'} from {low:g} to {high:g}"
-        raise input_error(name, allowed, float(array[wrong][0]), _NEXT)
-    return array
+def _numbers(
+    state: Mapping[str, Any], name: str, shape: tuple[int, ...] | None,
+    low: float = -np.inf, high: float = np.inf, whole: bool = False,
+) -> Floats:  # fmt: skip
+    return saved_numbers(name, state.get(name), shape, low, high, whole, _NEXT)

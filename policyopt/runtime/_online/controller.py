@@ -23,10 +23,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .._bandits.base import Steering, check_fields, refused, setting
+from .._bandits.base import Steering, setting
 from .._checks import check_positive, check_share, check_whole
 from .._decision import ALWAYS, NEVER
 from .._errors import input_error
+from .._saved_state import check_fields, refused
 from .._typing import Floats
 from .family import MAKES_ONE, PolicyFamily
 

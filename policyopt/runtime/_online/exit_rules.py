@@ -13,11 +13,12 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from .._bandits.base import Steering, check_fields, check_list, count_list, refused, setting
+from .._bandits.base import Steering, setting
 from .._bandits.index import UCB1
 from .._checks import check_least, check_positive
 from .._errors import input_error
 from .._parameters import numbers
+from .._saved_state import check_fields, refused, saved_counts, saved_numbers
 from .._typing import Floats, Ints
 
 #: Numbers in a context of LinUCB.
@@ -186,15 +187,11 @@ class LinUCBPlayer:
         state = check_fields("state of linucb", state, ("inverse", "target"))
         if not self.target and state["inverse"] == state["target"] == []:
             return  # a model of one exit has nothing to decide
-        inverse = numbers("inverse", state["inverse"], 3)
-        target = numbers("target", state["target"], 2)
-        shape = (len(self.target), FEATURES, FEATURES)
-        if inverse.shape != shape or target.shape != shape[:2]:
-            got = f"shapes {inverse.shape} and {target.shape}"
-            raise refused("inverse, target", f"of shapes {shape} and {shape[:2]}", got)
+        shape, wide = (len(self.target), FEATURES), math.inf
+        inverse = saved_numbers("inverse", state["inverse"], (*shape, FEATURES), -2, 2)
+        target = saved_numbers("target", state["target"], shape, -wide, wide)
         # A >= I, so A^-1 is symmetric and lies between 0 and I.
-        fine = (np.abs(inverse) <= 2).all()
-        fine = fine and (np.abs(inverse - inverse.swapaxes(1, 2)) <= _LOOSE).all()
+        fine = (np.abs(inverse - inverse.swapaxes(1, 2)) <= _LOOSE).all()
         values = np.linalg.eigvalsh(inverse) if fine else np.array([2.0])
         if values.min() < -_LOOSE or values.max() > 1 + _LOOSE:
             raise refused("inverse", "symmetric, with eigenvalues in [0, 1]", state["inverse"])
@@ -433,11 +430,12 @@ class UEEPlayer:
         """Go on from a saved state, checked."""
         state = check_fields("state of uee_ucb", state, ("rounds", "reached", "differ"))
         exits, table = len(self.reached), state["differ"]
-        reached = count_list("reached", state["reached"], exits, state["rounds"])
+        reached = saved_counts("reached", state["reached"], exits, state["rounds"])
         if any(after > n for n, after in pairwise(reached)):
             raise refused("reached", "counts that never rise from exit to exit", reached)
-        check_list("differ", table, exits, "lists")
-        differ = [count_list("differ", row, j, reached[j]) for j, row in enumerate(table)]
+        if not isinstance(table, list) or len(table) != exits:
+            raise refused("differ", f"a list of {exits} lists", table)
+        differ = [saved_counts("differ", row, j, reached[j]) for j, row in enumerate(table)]
         self.rounds, self.reached, self.differ = state["rounds"], reached, differ
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from .._artifact import from_dict, to_dict
 from .._bandits import BANDITS, Bandit, make_bandit
-from .._bandits.base import check_fields, refused
 from .._checks import check_seed, check_type, check_whole, plain
 from .._decision import Decision, State
 from .._errors import InputError, input_error
@@ -21,6 +20,7 @@ from .._experts import policy_of
 from .._files import write_file
 from .._forks import Line, parted, tell_of_forks
 from .._policy import Policy
+from .._saved_state import check_fields, refused
 from .._strict_json import digest_of, parse, read_plain, to_text, whole_file
 from .controller import Controller
 from .exit_rules import EXIT_RULES, ExitRule, LinUCB
