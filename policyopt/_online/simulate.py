@@ -228,32 +228,20 @@ def simulate(
     }  # fmt: skip
     records = []
     for spec, metrics in tallies.items():
-        bandit = entrants[spec][0] in BANDITS
-        own = {"reveal": reveal if bandit else None, "budget": limit}
-        records.append({"policy": spec, **run, **own, **_record(metrics, baseline, bandit, family)})
+        bandit, share = entrants[spec][0] in BANDITS, None
+        if bandit:
+            played = metrics.arms[metrics.rounds > 0.9 * plan.rounds].sum(axis=0)
+            share = float(played[baseline.best] / max(played.sum(), 1))
+        records.append({
+            "policy": spec, **run, "reveal": reveal if bandit else None, "budget": limit,
+            **metrics.record(), "best_arm": float(family.labels[baseline.best]),
+            "best_arm_share": share, "recovery": recovery(metrics, baseline),
+        })  # fmt: skip
     return Simulation(plan, family.labels, tallies, records, unit, arms_unit, limit, baseline.means)
-
-
-def _record(
-    metrics: Metrics, baseline: RegretBaseline, bandit: bool, family: PolicyFamily
-) -> dict[str, Any]:
-    """Return what one policy came to."""
-    share, best = None, baseline.best
-    if bandit:
-        late = metrics.rounds > 0.9 * baseline.schedule.rounds
-        played = metrics.arms[late].sum(axis=0)
-        share = float(played[best] / max(played.sum(), 1))
-    return {
-        **metrics.record(),
-        "best_arm": float(family.labels[best]),
-        "best_arm_share": share,
-        "recovery": recovery(metrics, baseline),
-    }
 
 
 # ---- players: who decides, each repetition as a server would
 
-Arms = npt.NDArray[np.int16]
 Feedback = tuple[Any, ...] | None  # what `learn` takes, where it comes
 
 
@@ -278,7 +266,7 @@ class SimulatedPlayer(ABC):
     def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
         """Yield the arm of each request of repetition r, and its feedback, None where none comes."""
 
-    def play(self, block: Block) -> Arms:
+    def play(self, block: Block) -> npt.NDArray[np.int16]:
         """Return the arms of a block of rounds, (rounds, R); blocks come in order."""
         out = np.zeros(block.row.shape, dtype=np.int16)  # without players, always the smallest
         for r, (player, late) in enumerate(zip(self._players, self._late, strict=True)):
