@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -197,14 +196,6 @@ def test_splitee_rewards_and_exits_by_the_paper(side):
                 assert -1e-9 <= reward - player._least <= player._width + 1e-9
 
 
-def dominant(n=4000, exits=4, seed=0):
-    """Outcomes under strong dominance: once an exit is right (class 0), all later ones are."""
-    seen, rng = rows_of(n, exits, seed), np.random.default_rng(seed)
-    right = rng.random(n)[:, None] < np.array([0.6, 0.8, 0.9, 0.92])[:exits]
-    wrong = rng.integers(1, 3, (n, 1))  # and wrong ones agree
-    return replace(seen, prediction=np.where(right, 0, wrong).astype(np.int32))
-
-
 def choose_by_history(rule, history, t):
     """UEE-UCB's rule, from the list of all predictions that were seen."""
     exits = len(rule.costs)
@@ -223,8 +214,7 @@ def choose_by_history(rule, history, t):
 
 @pytest.mark.parametrize("exits", [1, 2, 4])
 def test_uee_is_its_rule_on_the_history(exits):
-    seen = dominant(400, exits)
-    rule = UEEUCB(tuple(0.4 * k for k in range(exits)))
+    seen, rule = rows_of(exits=exits), RULES["uee_ucb"](exits)
     requests = requests_of(seen, 300, 1, label_share=0.8)
     history, arms = [], arms_of(rule, seen, requests)[:, 0]
     (block,) = requests

@@ -312,16 +312,6 @@ def test_what_cannot_be_learned_is_refused_and_leaves_nothing(name, keys):
     player.learn(0, 0, [0.5, math.nan], [1.0, 0.5])  # what is not read may be anything
 
 
-@EVERY
-def test_feedback_that_never_comes(name, keys):
-    """The arms take turns where they are not drawn, and nothing breaks, discounted counts included."""
-    player = make_bandit(name, keys).player(3)
-    arms = [player.choose() for _ in range(30)]
-    assert make_bandit(name, keys).draws or arms == [2, 1, 0] * 10
-    player.learn(0, 2, [0.5, 0.5, 0.5], [1.0, 1.0, 1.0])
-    assert all(0 <= player.choose() < 3 for _ in range(2000))
-
-
 def test_a_window_does_not_gather_rounding_errors():
     window, rng = 7, np.random.default_rng(0)
     player = make_bandit("sliding_window_ucb", {"window": window}).player(2)

@@ -82,30 +82,8 @@ def test_every_bet_is_fair_whatever_the_histograms_learned():
     assert (paid[0] > 1.5).any()
 
 
-def streams(rng, count, rows, reference, cells):
-    """Cells of exchangeable rows: a pool for each stream, and what it is then asked."""
-    share = rng.dirichlet(np.ones(cells), size=count).cumsum(axis=1)
-    drawn = (rng.random((count, rows + reference, 1)) > share[:, None]).sum(axis=-1)
-    drawn = np.minimum(drawn, cells - 1)
-    pool = np.stack([np.bincount(row[:reference], minlength=cells) for row in drawn])
-    return pool[:, None], drawn[:, reference:, None]
-
-
-@pytest.mark.parametrize(("reference", "cells"), [(0, 3), (40, 8), (400, 24)])
-def test_a_sum_gains_one_per_request_until_it_stops(reference, cells):
-    """``E[R at T] = E[T]``, of which ``limit * P(T <= m) <= E[min(T, m)]`` is half."""
-    rng = np.random.default_rng(cells)
-    limit, rounds = 200.0, 400
-    pool, asked = streams(rng, 600, rounds, reference, cells)
-    when, which = first_alarms(pool, asked, rng.random(asked.shape), np.array([limit]))
-    waited, raised = np.minimum(when, rounds), which >= 0
-    gain = waited - limit * raised
-    assert gain.mean() > -3 * gain.std() / 600**0.5
-    # And not by never raising one: what a sum overshoots its limit by stays below its double.
-    assert limit * raised.mean() > 0.4 * waited.mean()
-
-
 def test_no_statistic_of_a_policy_raises_false_alarms_oftener_than_stated():
+    """``E[R at T] = E[T]`` of each, of which ``limit * P(T <= m) <= E[min(T, m)]`` is half."""
     rng, pools, cells = np.random.default_rng(0), [], []
     for seed in range(100):
         rows = requests(1800, seed)
@@ -120,7 +98,7 @@ def test_no_statistic_of_a_policy_raises_false_alarms_oftener_than_stated():
         when, which = first_alarms(pools, cells, rng.random(cells.shape), limits)
         gain = np.minimum(when, 900) - 400.0 * (which >= 0)
         assert gain.mean() > -3 * gain.std() / 10
-        assert (which >= 0).mean() > 0.2
+        assert (which >= 0).mean() > 0.2  # and not by never raising one
 
 
 def test_nothing_is_raised_where_nothing_changes():
@@ -293,12 +271,17 @@ def test_a_tampered_state_is_refused(name, value):
     found = watch()
     found.update_batch(*requests(20, 2))
     state = found.state()
-    for wrong in ({**state, name: value}, {**state, "alarm_at": 10**6}):
+    lacking = {key: kept for key, kept in state.items() if key != name}
+    for wrong in (
+        {**state, name: value},
+        {**state, "alarm_at": 10**6},
+        lacking,
+        None,
+        [state],
+        "x",
+    ):
         with pytest.raises(InputError):
             DriftWatch.restore(wrong)
-    del state[name]
-    with pytest.raises(InputError):
-        DriftWatch.restore(state)
 
 
 @pytest.mark.parametrize(("exits", "classes"), [(400, 1 << 20), (64, 70_000)])
@@ -306,13 +289,9 @@ def test_a_state_whose_table_is_far_larger_than_its_numbers_is_refused(exits, cl
     """Each statistic has a row as long as the longest: megabytes of JSON became gigabytes."""
     found, count = watch().state(), exits + 2
     rows = [[1], [1] * (classes + 1), [1] * exits, *[[1]] * (exits - 1)]
-    found |= {
-        "path": list(range(exits)),
-        "classes": classes,
-        "edges": [[]] * exits,
-        "usual": [[0, 1]] * count,
-    }
-    found |= {name: rows for name in ("reference", "pool", "recent")} | {"start": [0] * count}
+    found |= {"path": list(range(exits)), "classes": classes, "edges": [[]] * exits}
+    found |= {"usual": [[0, 1]] * count, "start": [0] * count}
+    found |= {name: rows for name in ("reference", "pool", "recent")}
     found |= {name: [found[name][0]] * count for name in ("sums", "histograms", "run", "moments")}
     tracemalloc.start()
     with pytest.raises(InputError, match=r"'statistics' must be \d+ at most.*Got \d+"):
@@ -325,9 +304,3 @@ def test_a_state_whose_table_is_far_larger_than_its_numbers_is_refused(exits, cl
     found |= {"classes": 9, "reference": [[1], [1] * 10, *rows[2:]]}
     found |= {"pool": found["reference"], "recent": found["reference"]}
     assert DriftWatch.restore(found).reference.classes == 9
-
-
-def test_what_is_no_state_is_refused():
-    for state in (None, [], "x", 3):
-        with pytest.raises(InputError, match="'state' must be of format"):
-            DriftWatch.restore(state)
