@@ -324,28 +324,6 @@ def test_a_window_does_not_gather_rounding_errors():
         assert abs(player.total[a] - math.fsum(row[a] for row in rows[-window:])) < 1e-14
 
 
-# ---- the chance that a reward becomes known
-
-
-@given(data=st.data(), arms=st.integers(1, 6))
-@settings(max_examples=60, deadline=None)
-def test_reveal_chances_by_brute_force(data, arms):
-    p = np.array(data.draw(st.lists(st.floats(0.01, 1), min_size=arms, max_size=arms)))
-    p /= p.sum()
-    new = data.draw(st.lists(st.booleans(), min_size=arms - 1, max_size=arms - 1))
-    starts = [0]
-    for a, is_new in enumerate(new, 1):
-        starts.append(a if is_new else starts[-1])
-    shows = {  # is the reward of a known when b is played?
-        "played": lambda a, b: a == b,
-        "smaller": lambda a, b: a <= b,
-        "all": lambda a, b: starts[a] <= starts[b],
-    }
-    for mode in REVEALS:
-        wanted = [sum(p[b] for b in range(arms) if shows[mode](a, b)) for a in range(arms)]
-        assert reveal_chances(p.tolist(), mode, starts) == pytest.approx(wanted, abs=1e-12)
-
-
 # ---- names and settings
 
 

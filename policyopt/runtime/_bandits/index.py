@@ -41,6 +41,10 @@ class IndexBandit(Bandit):
 
     #: Whether the index reads the squares of the rewards.
     spread: ClassVar[bool] = False
+    #: Rounds in memory, 0 for all; an index with `spread` has them all, for windows keep no squares.
+    window = 0
+    #: What a reward weighs after another round, of what it weighed before.
+    discount = 1.0
 
     @abstractmethod
     def best(self, seen: IndexPlayer, clock: float) -> int:
@@ -50,13 +54,6 @@ class IndexBandit(Bandit):
         in the unit of the present weight: only their quotient may be read. One loop over plain
         numbers, for calls are most of what those cost.
         """
-
-    def memory(self) -> tuple[int, float]:
-        """Return the window in rounds, 0 for all of them, and the discount per round, 1 for none.
-
-        Squares are not kept in a window: no index with `spread` has one.
-        """
-        return 0, 1.0
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> Player:
         """Return a player; see `Steering.player`."""
@@ -78,7 +75,7 @@ class IndexPlayer:
     def __init__(self, rule: IndexBandit, arms: int, seed: int, stream: int) -> None:
         check_player(arms, seed, stream)
         self.rule, self.noise = rule, RandomRows(NORMAL, seed, stream, arms)
-        self._window, self._discount = rule.memory()
+        self._window, self._discount = rule.window, rule.discount
         self.rounds, self.weight = 0, 1.0
         self.pulls, self.total, self.square = ([0.0] * arms for _ in range(3))
         self.choices = [0] * arms
@@ -307,10 +304,6 @@ class DiscountedUCB(IndexBandit):
         "Discounted UCB (Kocsis & Szepesvari 2006; Garivier & Moulines, ALT 2011, section 2.1)."
     )
 
-    def memory(self) -> tuple[int, float]:
-        """Return no window, and the discount."""
-        return 0, self.discount
-
     def best(self, seen: IndexPlayer, clock: float) -> int:
         """Return the arm with the largest index."""
         return _best_mean_plus_root(seen, 2.0, self.xi * clock)
@@ -334,10 +327,6 @@ class SlidingWindowUCB(IndexBandit):
     name = "sliding_window_ucb"
     summary = "looks at the last rounds only, so that it follows changes"
     reference = "Sliding-window UCB (Garivier & Moulines, ALT 2011, section 2.2)."
-
-    def memory(self) -> tuple[int, float]:
-        """Return the window, and no discount."""
-        return self.window, 1.0
 
     def best(self, seen: IndexPlayer, clock: float) -> int:
         """Return the arm with the largest index."""
