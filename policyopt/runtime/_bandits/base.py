@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 
-from .._checks import check_seed, check_whole, plain_fields
+from .._checks import check_seed, check_whole
 from .._errors import input_error
 from .._typing import Floats
 
@@ -65,10 +65,9 @@ class Steering(ABC):
     reference: ClassVar[str]
 
     def __post_init__(self) -> None:
-        plain_fields(self)
         for one in fields(cast(Any, self)):
-            if "check" in one.metadata:
-                one.metadata["check"](one.name, getattr(self, one.name))
+            value = one.metadata["check"](one.name, getattr(self, one.name))
+            object.__setattr__(self, one.name, value)
 
     @abstractmethod
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> Any:
@@ -76,7 +75,7 @@ class Steering(ABC):
 
 
 def setting(default: Any, check: Callable[..., Any], **limits: Any) -> Any:
-    """Return a field of a `Steering` that `check` looks at."""
+    """Return a field of a `Steering`; `check` returns its value as a plain one, or refuses it."""
     return field(default=default, metadata={"check": partial(check, **limits)})
 
 

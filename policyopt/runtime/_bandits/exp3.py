@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from .._checks import check_positive
+from .._checks import check_positive, plain
 from .._errors import InputError, input_error
 from .._saved_state import check_fields, saved_numbers
 from .base import (
@@ -19,9 +19,17 @@ from .base import (
     RandomRows,
     check_player,
     known_rewards,
+    setting,
 )
 
 _LARGEST = 1e100  # of a saved estimate
+
+
+def _share_or(name: str, value: Any, absent: Any) -> Any:
+    """Return a number in (0, 1], or what stands for none."""
+    value = plain(value)
+    none = value is None if absent is None else value == absent
+    return value if none else check_positive(name, value, most=1.0)
 
 
 @dataclass(frozen=True)
@@ -62,8 +70,8 @@ class EXP3(Bandit):
     [0.4388, 0.5612]
     """
 
-    gamma: float | None = None
-    share: float = 0.0
+    gamma: float | None = setting(None, _share_or, absent=None)
+    share: float = setting(0.0, _share_or, absent=0)
 
     name = "exp3"
     summary = "draws its arms, so that all feedback can be weighted"
@@ -72,13 +80,6 @@ class EXP3(Bandit):
         "sections 3, 8)."
     )
     draws = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.gamma is not None:
-            check_positive("gamma", self.gamma, most=1.0)
-        if self.share != 0:
-            check_positive("share", self.share, most=1.0)
 
     def gamma_at(self, rounds: int, arms: int) -> float:
         """Return gamma in a round."""

@@ -7,13 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from math import sqrt
+from typing import Any
 
 from .._errors import input_error
-from .base import NORMAL, UNIFORM, Player, RandomRows, known_rewards
+from .base import NORMAL, UNIFORM, Player, RandomRows, known_rewards, setting
 from .index import IndexBandit, IndexPlayer
 
 _POSTERIORS = ("gaussian", "beta")
 _COINS = 1 << 32  # the series of arm 0's coins; those of the tries are far below
+
+
+def _check_posterior(name: str, value: Any) -> str:
+    if value not in _POSTERIORS:
+        raise input_error(name, " or ".join(_POSTERIORS), value, "E.g. gaussian.")
+    return value
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Thompson(IndexBandit):
     None. Random numbers follow from seed, stream and round.
     """
 
-    posterior: str = "gaussian"
+    posterior: str = setting("gaussian", _check_posterior)
 
     name = "thompson"
     summary = "plays each arm as often as it may be the best"
@@ -45,12 +52,6 @@ class Thompson(IndexBandit):
         "Thompson sampling (Agrawal & Goyal, COLT 2012, algorithm 2; AISTATS 2013, section 2)."
     )
     spread = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.posterior not in _POSTERIORS:
-            allowed = " or ".join(_POSTERIORS)
-            raise input_error("posterior", allowed, self.posterior, "E.g. gaussian.")
 
     def best(self, seen: IndexPlayer, clock: float) -> int:
         """Return the arm with the largest drawn mean."""

@@ -20,7 +20,7 @@ is still on its way, ``D / T`` comes on top.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any
 
 from .._bandits.base import Steering, setting
@@ -62,7 +62,7 @@ class Controller(Steering):
     4
     """
 
-    budget: float
+    budget: float = setting(MISSING, check_share, allowed=_BUDGET)
     step: float = setting(0.02, check_positive, most=1.0)
     start: float = setting(0.5, check_share)
 
@@ -71,10 +71,6 @@ class Controller(Steering):
     reference = (
         "Budget controller: dual ascent on the price of cost keeps the mean cost at the budget."
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share("budget", self.budget, _BUDGET)
 
     def check_family(self, family: PolicyFamily) -> None:
         """Refuse a family that the bound does not hold for: its ends must be always and never."""

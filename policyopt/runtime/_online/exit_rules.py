@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from .._bandits.base import Steering, setting
 from .._bandits.index import UCB1
-from .._checks import check_least, check_positive
+from .._checks import check_least, check_positive, check_type
 from .._errors import input_error
 from .._parameters import numbers
 from .._saved_state import check_fields, refused, saved_counts, saved_numbers
@@ -255,11 +255,13 @@ class SplitEE(ExitRule):
     array([[2, 1, 2]])
     """
 
-    layers: tuple[float, ...]
-    offload: float
+    layers: tuple[float, ...] = setting(
+        MISSING, _prices, allowed="ascending numbers from 0 on", least=0.0
+    )
+    offload: float = setting(MISSING, check_least)
     alpha: float = setting(0.8, check_positive, most=1.0)
     mu: float = setting(1.0, check_least)
-    side: bool = False
+    side: bool = setting(False, check_type, kinds=bool, allowed="true or false", step="E.g. false.")
     beta: float = setting(1.0, check_positive)
 
     name = "splitee"
@@ -267,14 +269,6 @@ class SplitEE(ExitRule):
     reference = (
         "SplitEE (Bajpai et al., AIMLSystems 2023, 2309.09195; I-SplitEE, 2401.10541, adds mu)."
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        layers = _prices("layers", self.layers, "ascending numbers from 0 on", 0.0)
-        object.__setattr__(self, "layers", layers)
-        check_least("offload", self.offload)
-        if not isinstance(self.side, bool):
-            raise input_error("side", "true or false", self.side, "E.g. false.")
 
     def exits(self, confidence: Floats) -> Ints:
         """Return the exit of each row (n, K) for each split layer, (n, K)."""
@@ -361,7 +355,7 @@ class UEEUCB(ExitRule):
     requests, also those whose feedback is late or lost.
     """
 
-    costs: tuple[float, ...]
+    costs: tuple[float, ...] = setting(MISSING, _prices, allowed="ascending numbers")
     alpha: float = setting(0.51, check_positive)
 
     name = "uee_ucb"
@@ -369,10 +363,6 @@ class UEEUCB(ExitRule):
     reference = (
         "UEE-UCB: one exit for all, found without labels from how exits disagree (2209.09480)."
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "costs", _prices("costs", self.costs, "ascending numbers"))
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> UEEPlayer:
         """Return a player of a model with so many exits; it draws nothing."""
