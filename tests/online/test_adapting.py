@@ -9,10 +9,17 @@ from hypothesis import strategies as st
 
 import policyopt as po
 from policyopt._online.families import fit_family, threshold_family
-from policyopt._online.metrics import RegretBaseline, recovery
-from policyopt._online.outcomes import outcomes
-from policyopt._online.requests import Requests, make_schedule
-from policyopt._online.simulate import BanditPlayer, BudgetPlayer, ExitPlayer, simulate
+from policyopt._online.simulate import (
+    BanditPlayer,
+    BudgetPlayer,
+    ExitPlayer,
+    RegretBaseline,
+    Requests,
+    make_schedule,
+    outcomes,
+    recovery,
+    simulate,
+)
 from policyopt._table import Tables
 from policyopt.runtime._bandits import BANDITS, make_bandit
 from policyopt.runtime._online import UEEUCB, Controller, LinUCB, Online, PolicyFamily, SplitEE

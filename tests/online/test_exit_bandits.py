@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyopt._online.outcomes import Outcomes
-from policyopt._online.requests import Requests, make_schedule
-from policyopt._online.simulate import ExitPlayer
+from policyopt._online.simulate import ExitPlayer, Outcomes, Requests, make_schedule
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._online import UEEUCB, LinUCB, SplitEE
 from policyopt.runtime._online.exit_rules import FEATURES, context
