@@ -23,8 +23,7 @@ from policyopt._progress import report
 from policyopt._replay import trace
 from policyopt._table import Table, Tables
 from policyopt.runtime._answers import Identity
-from policyopt.runtime._bandits import BANDITS, Bandit, make_bandit
-from policyopt.runtime._bandits.base import Steering
+from policyopt.runtime._bandits import BANDITS, Bandit, Steering, make_bandit
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._checks import (
     check_names,

@@ -13,9 +13,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from policyopt.runtime import InputError
-from policyopt.runtime._bandits import BANDITS, make_bandit
-from policyopt.runtime._bandits.base import NORMAL, UNIFORM, RandomRows
-from policyopt.runtime._bandits.kl_ucb import upper_bound
+from policyopt.runtime._bandits import (
+    BANDITS,
+    NORMAL,
+    UNIFORM,
+    RandomRows,
+    make_bandit,
+    upper_bound,
+)
 from policyopt.runtime._online.serving import REVEALS, reveal_chances
 
 SPECS = [

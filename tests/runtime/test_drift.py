@@ -9,11 +9,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from policyopt.runtime._drift import DriftWatch, Reference
-from policyopt.runtime._drift.detector import (
+from policyopt.runtime._drift import (
     BETS,
     CELLS,
     GROUPS,
+    DriftWatch,
+    Reference,
     densities,
     first_alarms,
     remember,

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any
 
-from .._bandits.base import Steering, setting
+from .._bandits import Steering, setting
 from .._checks import check_positive, check_share, check_whole
 from .._decision import ALWAYS, NEVER
 from .._errors import input_error

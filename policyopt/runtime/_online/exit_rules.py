@@ -13,8 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from .._bandits.base import Steering, setting
-from .._bandits.index import UCB1
+from .._bandits import UCB1, Steering, setting
 from .._checks import check_least, check_positive, check_type
 from .._errors import input_error
 from .._parameters import numbers
