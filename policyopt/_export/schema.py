@@ -24,7 +24,7 @@ from policyopt.runtime._checks import MAX_UNIT
 from policyopt.runtime._experts import MAX_CONTEXTS
 from policyopt.runtime._files import write_file
 from policyopt.runtime._online import serving as online_file
-from policyopt.runtime._online.controller import Controller
+from policyopt.runtime._online.family import Controller
 from policyopt.runtime._online.serving import EXIT_RULES as BY_EXIT
 from policyopt.runtime._outputs import KINDS
 from policyopt.runtime._parameters import Array, Choice

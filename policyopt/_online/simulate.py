@@ -33,9 +33,8 @@ from policyopt.runtime._checks import (
     check_whole,
 )
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._online.controller import Controller
 from policyopt.runtime._online.exit_rules import EXIT_RULES, ExitRule
-from policyopt.runtime._online.family import PolicyFamily
+from policyopt.runtime._online.family import Controller, PolicyFamily
 from policyopt.runtime._online.serving import (
     REVEALS,
     REWARDS,

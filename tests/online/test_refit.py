@@ -53,7 +53,7 @@ def test_the_budget_is_kept_again(dimmed, name):
     assert method_of(after) == method_of(before)
 
 
-@pytest.mark.parametrize("name", ["max_prob", "optimal_stopping", "max_prob:thresholds=joint"])
+@pytest.mark.parametrize("name", ["max_prob", "optimal_stopping"])
 def test_labels_of_recent_rows_are_not_looked_at(dimmed, name):
     recent, fit = dimmed.get("recent").take(np.arange(200)), dimmed.get("fit").take(np.arange(300))
     stats = recent.statistics

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from .controller import Controller
 from .exit_rules import UEEUCB, LinUCB, SplitEE
-from .family import PolicyFamily
+from .family import Controller, PolicyFamily
 from .serving import Online, Request
 
 __all__ = ["Controller", "LinUCB", "Online", "PolicyFamily", "Request", "SplitEE", "UEEUCB"]

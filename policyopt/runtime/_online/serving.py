@@ -22,9 +22,8 @@ from .._forks import Line, parted, tell_of_forks
 from .._policy import Policy
 from .._saved_state import check_fields, refused
 from .._strict_json import digest_of, parse, read_plain, to_text, whole_file
-from .controller import Controller
 from .exit_rules import EXIT_RULES, ExitRule, LinUCB
-from .family import MAKES_ONE, PolicyFamily
+from .family import MAKES_ONE, Controller, PolicyFamily
 
 #: Readings of the gain: AdaEE's ``max(conf_k - conf_0, 0)``; the same without the maximum (UCBEE);
 #: of calibrated confidences, signed; correctness at k less that at 0.
