@@ -636,9 +636,10 @@ class ExitPlayer(SimulatedPlayer):
         worth = (seen.gain[rows] - block.overhead[:, [r]] * seen.load).tolist()
         confidences, predictions = seen.confidence[rows].tolist(), seen.prediction[rows].tolist()
         exits, came = self.exits[rows].tolist(), block.arrives[:, r].tolist()
+        choose, contextual = player.choose, self.contextual
         for j, arrives in enumerate(came):
-            shown = _Shown(player.choose(), confidences[j], predictions[j])
-            if self.contextual:
+            shown = _Shown(choose(), confidences[j], predictions[j])
+            if contextual:
                 while shown.exit < last and not leaves(shown, shown.exit):
                     shown.exit += 1
                 shown.arm = shown.exit

@@ -670,7 +670,8 @@ class Thompson(IndexBandit):
         noise, twice = seen.noise[seen.rounds - 1], 2.0 * clock
         for a, n in enumerate(seen.pulls):
             mean = total[a] / n
-            bound = max(square[a] / n - mean * mean, 0.0) + sqrt(twice / n)
+            variance = square[a] / n - mean * mean
+            bound = (variance if variance > 0.0 else 0.0) + sqrt(twice / n)
             value = mean + noise[a] * sqrt((bound if bound < 0.25 else 0.25) / n)
             if value >= highest:
                 chosen, highest = a, value
