@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from policyopt.runtime._drift.detector import advance, start_sums
+from policyopt.runtime._drift import advance, start_sums
 from policyopt.runtime._typing import Floats, Ints
 
 _EVERY = 5  # requests between two tests of a window

@@ -22,7 +22,7 @@ from _bandit_libraries import contestants
 from _common import machine, machine_line, table, times, write
 
 from policyopt.runtime._bandits import BANDITS, make_bandit
-from policyopt.runtime._online.feedback import reveal_chances
+from policyopt.runtime._online.serving import reveal_chances
 from policyopt.runtime._typing import Floats
 
 OUT = Path(__file__).parent / "results" / "bandits.json"

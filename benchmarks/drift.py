@@ -21,7 +21,7 @@ import policyopt as po
 from policyopt._cache.reader import open_cache
 from policyopt._replay import trace
 from policyopt._table import Tables
-from policyopt.runtime._drift.detector import first_alarms
+from policyopt.runtime._drift import first_alarms
 
 _ROOT = Path(__file__).resolve().parent.parent
 SHIFTS = ["blur_mild", "blur_medium", "noise_mild", "noise_medium"]

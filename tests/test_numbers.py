@@ -41,7 +41,9 @@ CALLS = {
     "tune": lambda d, t, x, y, s: po.tune(d, "max_prob", trials=1, seed=s),
     "simulate": lambda d, t, x, y, s: simulate(d, rounds=20, repetitions=1, seed=s),
     "make_plan": lambda d, t, x, y, s: po.make_plan(ONE, t, po.Goal(budget=1.5), seed=s),
-    "certified_plan": lambda d, t, x, y, s: po.certified_plan(ONE, t, po.Goal(budget=1.5), 0.9, seed=s),
+    "certified_plan": lambda d, t, x, y, s: po.certified_plan(
+        ONE, t, po.Goal(budget=1.5), 0.9, seed=s
+    ),
 }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import number, percent, shown
-from policyopt._online.metrics import WINDOW
+from policyopt._online.simulate import WINDOW
 from policyopt._online.simulate import simulate as play
 from policyopt._progress import progress_callback
 from policyopt._table import Tables

@@ -34,7 +34,7 @@ from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import policy_of, save_policy
 from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import Policy, load_policy
-from policyopt.runtime._strict_json import digest_of, parse, read_plain
+from policyopt.runtime._strict_json import Form, parse, read_plain
 
 from .c_header import c_source
 from .folder import new_folder
@@ -46,12 +46,16 @@ from .rounding import ULPS, check_machine, this_machine
 from .samples import edges_of
 from .symbolic import trace_policy
 
-FORMAT, VERSION = "policyopt-export", 1
 MANIFEST, POLICY, GOLDEN, EDGES = "manifest.json", "policy.json", "golden.npz", "edges.npz"
 TARGETS = ("python", "onnx", "c")
-FIELDS = (
-    "format", "version", "score", "answer", "path", "kind", "classes", "unit", "costs", "rows",
-    "edges", "left_out", "targets", "machine", "files", "sha256",
+EXPORT = Form(
+    "the manifest of an export", "policyopt-export", 1,
+    {
+        "format": str, "version": int, "score": str, "answer": str, "path": list, "kind": str,
+        "classes": int, "unit": str, "costs": list, "rows": int, "edges": int, "left_out": dict,
+        "targets": dict, "machine": dict, "files": dict, "sha256": str,
+    },
+    "`policyopt export` writes one.",
 )  # fmt: skip
 #: Names of C headers, and the one of an export that names none.
 _HEADER, _USUAL = re.compile(r"[a-z][a-z0-9_]{0,40}\.h"), "policyopt_policy.h"
@@ -116,16 +120,15 @@ def write_bundle(
             "left_out": {"rows": left.rows, "of": left.of, "ulps": list(left.ulps)},
             "machine": this_machine(), "files": files,
         }  # fmt: skip
-        manifest = {name: content[name] for name in FIELDS[:-1]}
-        manifest["sha256"] = digest_of(manifest)
+        inside = {name: content[name] for name in EXPORT.fields if name in content}
+        manifest = EXPORT.signed(**inside)
         write_file(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def _told(policy: Policy) -> dict[str, Any]:
     """Return what the manifest says of the policy."""
     return {
-        "format": FORMAT, "version": VERSION, "score": policy.rule.name,
-        "answer": policy.answer.name, "path": list(policy.path), "kind": policy.kind,
+        "score": policy.rule.name, "answer": policy.answer.name, "path": list(policy.path), "kind": policy.kind,
         "classes": policy.classes, "unit": policy.unit, "costs": policy.costs.tolist(),
     }  # fmt: skip
 
@@ -169,30 +172,22 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
             "DIR", "a folder that `policyopt export` wrote", str(folder), "It has manifest.json."
         )
     manifest = parse(read_plain(path, MANIFEST, _MOST), MANIFEST, _MOST, _AGAIN)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise input_error(MANIFEST, f"of format '{FORMAT}'", "another file", _AGAIN)
-    if not _same(version := manifest.get("version"), VERSION):
-        raise input_error(f"version of {MANIFEST}", str(VERSION), version, "Update policyopt.")
-    if manifest.keys() != set(FIELDS):
-        raise input_error(f"fields of {MANIFEST}", ", ".join(FIELDS), sorted(manifest), _AGAIN)
-    told = {name: value for name, value in manifest.items() if name != "sha256"}
-    if manifest["sha256"] != digest_of(told):
-        raise input_error(MANIFEST, "as it was written", "a sha256 that differs", _AGAIN)
+    EXPORT.check(manifest, MANIFEST)
 
     def need(name: str, fits: Any, allowed: str) -> None:
         if not fits:
             raise input_error(f"{name} of {MANIFEST}", allowed, manifest[name], _AGAIN)
 
     files, targets, left = manifest["files"], manifest["targets"], manifest["left_out"]
-    texts = isinstance(files, dict) and all(isinstance(d, str) for d in files.values())
+    texts = all(isinstance(d, str) for d in files.values())
     need("files", texts, "a checksum by name")
-    known = isinstance(targets, dict) and targets and targets.keys() <= set(TARGETS)
+    known = targets and targets.keys() <= set(TARGETS)
     need("targets", known, f"of {', '.join(TARGETS)}")
     for name, target in targets.items():
         need("targets", _same(target, ulps := {"ulps": ULPS[name]}), f"{ulps} of {name}")
     need("rows", _count(manifest["rows"], 1), "1 or more")
     need("edges", _count(manifest["edges"]), "0 or more")
-    counts = isinstance(left, dict) and left.keys() == {"rows", "of", "ulps"}
+    counts = left.keys() == {"rows", "of", "ulps"}
     counts = counts and _count(left["rows"]) and _count(left["of"]) and left["rows"] <= left["of"]
     need("left_out", counts, "rows of so many, and ulps")
     check_machine(manifest["machine"], f"machine of {MANIFEST}", _AGAIN)

@@ -22,9 +22,9 @@ from policyopt.runtime._calibrators import CALIBRATORS
 from policyopt.runtime._checks import MAX_UNIT
 from policyopt.runtime._experts import EXPERTS, MAX_CONTEXTS
 from policyopt.runtime._files import write_file
-from policyopt.runtime._online import serving as online_file
-from policyopt.runtime._online.controller import Controller
+from policyopt.runtime._online.family import Controller
 from policyopt.runtime._online.serving import EXIT_RULES as BY_EXIT
+from policyopt.runtime._online.serving import ONLINE
 from policyopt.runtime._outputs import KINDS
 from policyopt.runtime._parameters import Array, Choice
 from policyopt.runtime._policy import POLICY
@@ -32,6 +32,7 @@ from policyopt.runtime._scores import OWN
 from policyopt.runtime._strict_json import Form
 
 from . import bundle, onnx_graphs
+from .bundle import EXPORT
 from .rounding import MACHINE, ULPS
 
 Schema = dict[str, Any]
@@ -143,7 +144,7 @@ def _online() -> Schema:
         "settings": object_of(settings),
         "state": object_of({"requests": COUNT, "player": ANYTHING}),
     }  # fmt: skip
-    return _file(online_file, known)
+    return _file(ONLINE, known)
 
 
 def _export() -> Schema:
@@ -162,7 +163,7 @@ def _export() -> Schema:
             "required": [bundle.POLICY, bundle.GOLDEN, bundle.EDGES],
         },
     }  # fmt: skip
-    return _file(bundle, known)
+    return _file(EXPORT, known)
 
 
 def _onnx() -> Schema:
@@ -205,7 +206,7 @@ def schemas() -> dict[str, Schema]:
             "A policy, its levels, who steers it, and what was learned so far.", _online(), nested,
         ),
         "export": (
-            title("an export", bundle.VERSION), "What is in the folder, with checksums. What it "
+            title("an export", EXPORT.version), "What is in the folder, with checksums. What it "
             "says of the policy is what policy.json says.", _export(), {},
         ),
         "onnx": (

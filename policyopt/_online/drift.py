@@ -167,9 +167,8 @@ def refit(
     if budget is None:
         raise input_error("budget", "given", "none", "E.g. budget='40%'.")
     if not len(recent):
-        raise input_error(
-            "recent", "of one row or more", "none", "Keep requests run to the last exit."
-        )
+        step = "Keep requests run to the last exit."
+        raise input_error("recent", "of one row or more", "none", step)
     check_alike(labelled, recent)
     recent = unlabelled(recent)
     limit = parse_budget(budget, recent.mean_costs)
@@ -197,15 +196,10 @@ def _aimed(method: Method, table: Table, recent: Table, limit: float, seed: int)
     low, high = cheapest(table), float(table.mean_costs[-1])
     found: list[Tried] = []
     for _ in range(_ROUNDS):
-        tried = np.linspace(low, high, _GRID)
-        policies = fit_where_possible(
-            method, table, [float(b) for b in tried], seed, validate=False
-        )
-        found += [
-            (float(trace(p.policy, recent).cost.mean()), float(b), p)
-            for p, b in zip(policies, tried, strict=True)
-            if p is not None
-        ]
+        tried = np.linspace(low, high, _GRID).tolist()
+        policies = fit_where_possible(method, table, tried, seed, validate=False)
+        pairs = [(p, b) for p, b in zip(policies, tried, strict=True) if p is not None]
+        found += [(float(trace(p.policy, recent).cost.mean()), b, p) for p, b in pairs]
         within = [f for f in found if f[0] <= limit]
         over = [f for f in found if f[0] > limit]
         if not within or not over:
@@ -218,9 +212,8 @@ def _aimed(method: Method, table: Table, recent: Table, limit: float, seed: int)
     if not within:
         costs = sorted(f[0] for f in found)
         least = f"{costs[0]:.4g} {recent.unit} or more" if costs else "met by the method"
-        raise BudgetError(
-            message("budget", f"{least} on the recent rows", limit, "Raise it, or take max_prob.")
-        )
+        allowed, step = f"{least} on the recent rows", "Raise it, or take max_prob."
+        raise BudgetError(message("budget", allowed, limit, step))
     return _dearest(within)[2]
 
 
@@ -261,26 +254,24 @@ def check_alike(labelled: Table, recent: Table) -> None:
     for name in ("kind", "classes", "path", "unit", "model_exits"):
         wanted, got = getattr(labelled, name), getattr(recent, name)
         if wanted != got:
-            raise input_error(
-                f"{name} of the recent rows", f"as of the labelled rows: {wanted}", got,
+            allowed, step = (
+                f"as of the labelled rows: {wanted}",
                 "Take both from one model, with the same cost.",
-            )  # fmt: skip
+            )
+            raise input_error(f"{name} of the recent rows", allowed, got, step)
 
 
 def joined(first: Table, second: Table) -> Table:
     """Return the rows of two alike tables, in order, as of the first's split and cache."""
-    a, b = first.statistics, second.statistics
-    n = len(first) + len(second)
-    labels = np.full(n, -1, dtype=np.int32)
-    right = np.zeros((n, first.exits), dtype=bool)
-    for start, stats in ((0, a), (len(first), b)):
-        here = slice(start, start + len(stats))
-        labels[here] = -1 if stats.labels is None else stats.labels
-        right[here] = False if stats.correct is None else stats.correct
-    arrays = {
-        name: np.concatenate([getattr(a, name), getattr(b, name)])
-        for name in ("top_prob", "top_class", "entropy", "log_sum_exp")
-    }
+    both = first.statistics, second.statistics
+    labels = np.concatenate(
+        [np.full(len(s), -1, dtype=np.int32) if s.labels is None else s.labels for s in both]
+    )
+    right = np.concatenate(
+        [np.zeros((len(s), first.exits), bool) if s.correct is None else s.correct for s in both]
+    )
+    names = ("top_prob", "top_class", "entropy", "log_sum_exp")
+    arrays = {name: np.concatenate([getattr(s, name) for s in both]) for name in names}
     costs: Floats = first.costs
     if first.costs.ndim + second.costs.ndim > 2 or not np.array_equal(first.costs, second.costs):
         per_row = [np.broadcast_to(t.costs, (len(t), t.exits)) for t in (first, second)]

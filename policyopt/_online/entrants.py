@@ -8,8 +8,8 @@ from typing import Any
 from policyopt.runtime._bandits import BANDITS
 from policyopt.runtime._checks import check_names
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._online.controller import Controller
-from policyopt.runtime._online.serving import EXIT_RULES
+from policyopt.runtime._online.exit_rules import EXIT_RULES
+from policyopt.runtime._online.family import Controller
 
 FIXED = "fixed"
 _RULES: dict[str, Any] = {**BANDITS, **EXIT_RULES, Controller.name: Controller, FIXED: None}
@@ -20,38 +20,29 @@ _FOLLOWS = ("offload", "start")  # unless set: the overhead, and the level fitte
 
 def settings_of(name: str) -> dict[str, Any]:
     """Return the settings of an online policy and their defaults; None: it follows from the run."""
-    rule = _RULES[name]
-    if rule is None:
-        return {}
-    given = (f for f in fields(rule) if f.name not in _GIVEN)
-    return {f.name: None if f.name in _FOLLOWS else f.default for f in given}
+    given = fields(_RULES[name]) if _RULES[name] else ()
+    settings = (f for f in given if f.name not in _GIVEN)
+    return {f.name: None if f.name in _FOLLOWS else f.default for f in settings}
 
 
 def every() -> list[dict[str, Any]]:
     """Return name, kind, summary, source and settings of every online policy, JSON-able."""
-    return [_describe(name, rule) for name, rule in _RULES.items()]
-
-
-def _describe(name: str, rule: Any) -> dict[str, Any]:
-    kind = "bandit" if name in BANDITS else "by exit" if name in EXIT_RULES else "at a budget"
-    return {
-        "method": name,
-        "family": "online",
-        "kind": kind,
-        "summary": rule.summary if rule else "stays where it was fitted, at the budget",
-        "reference": rule.reference if rule else "",
-        "settings": settings_of(name),
-    }
+    kinds = {**dict.fromkeys(BANDITS, "bandit"), **dict.fromkeys(EXIT_RULES, "by exit")}
+    return [
+        {
+            "method": name,
+            "family": "online",
+            "kind": kinds.get(name, "at a budget"),
+            "summary": rule.summary if rule else "stays where it was fitted, at the budget",
+            "reference": rule.reference if rule else "",
+            "settings": settings_of(name),
+        }
+        for name, rule in _RULES.items()
+    ]
 
 
 def asked(policies: Any) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return name and settings of each policy asked for; ``bandits`` stands for all of them.
-
-    Examples
-    --------
-    >>> asked("ucb1:c=2,fixed")
-    {'ucb1:c=2': ('ucb1', {'c': 2}), 'fixed': ('fixed', {})}
-    """
+    """Return name and settings of each policy asked for; ``bandits`` stands for all of them."""
     given = check_names("policies", policies, "E.g. ucb1.")
     every = [name for spec in given for name in (BANDITS if spec == "bandits" else (spec,))]
     check_names("policies", every, "E.g. ucb1; bandits stands for all bandits.")

@@ -11,7 +11,6 @@ import numpy as np
 
 from policyopt._costs import Budget, parse_budget, positions
 from policyopt._methods.base import Method
-from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import ROWS, make_method
 from policyopt._replay import trace
 from policyopt._table import Table
@@ -31,13 +30,6 @@ def threshold_family(
 
     `score` is a method that takes ``thresholds``, e.g. max_prob or entropy; nothing is fitted on the rows but
     what the score itself needs.
-
-    >>> import policyopt as po
-    >>> from policyopt._table import Tables
-    >>> probs = np.array([[[0.9, 0.1], [0.8, 0.2]], [[0.6, 0.4], [0.1, 0.9]]])
-    >>> table = Tables(po.from_arrays(probs, [0, 1], costs=[1, 4])).get("test")
-    >>> threshold_family(table, [0, 0.5, 1]).thresholds.T
-    array([[0. , 0.5, 1. ]])
     """
     check_type("table", table, Table, "a Table", "E.g. Tables(data).get('fit').")
     levels = np.asarray(list(values), dtype=np.float64)
@@ -99,25 +91,22 @@ def fit_family(
     policies = [one.policy for one in fitted]
     if any(policy.mixture is not None or policy.kept is not None for policy in policies):
         raise _unsteerable(fitted[0].method)
-    if len({_score_of(policy) for policy in policies}) == 1:
-        policy, levels = policies[-1], np.array([p.thresholds for p in policies])
-        levels = np.maximum.accumulate(levels, axis=0)
+    contents = [to_dict(policy) for policy in policies]
+    if len({json.dumps([content["score"], content["answer"]]) for content in contents}) == 1:
+        policy, levels = policies[-1], [p.thresholds for p in policies]
     else:
-        policy, levels = _shifted(fitted[len(fitted) // 2], table, budgets)
-    width = levels.shape[1]
-    levels = np.vstack([np.full(width, ALWAYS), levels, np.full(width, NEVER)])
+        policy = policies[len(policies) // 2]
+        levels = _shifted(policy, table, budgets)
+    always, never = (np.full_like(policy.thresholds, end) for end in (ALWAYS, NEVER))
+    levels = np.vstack([always, np.maximum.accumulate(np.array(levels), axis=0), never])
     own = policy.overhead
     labels = np.concatenate([[costs[0] + own[0]], budgets, [costs[-1] + own[-1]]])
     return PolicyFamily(policy, levels, np.maximum.accumulate(labels))
 
 
 def arms_family(
-    arms: str | int | Sequence[float],
-    method: str | Method,
-    fit: Table | None,
-    first: Table,
-    seed: int,
-) -> PolicyFamily:
+    arms: str | int | Sequence[float], method: str | Method, fit: Table | None, first: Table, seed: int
+) -> PolicyFamily:  # fmt: skip
     """Return the family of a simulation's bandits.
 
     `arms` are thresholds, ``low:high:step`` or a list, or a number of points of the family fitted on
@@ -194,20 +183,12 @@ def _unsteerable(name: str) -> InputError:
     return input_error("method", allowed, name, "E.g. max_prob, entropy or optimal_stopping.")
 
 
-def _score_of(policy: Policy) -> str:
-    content = to_dict(policy)
-    return json.dumps([content["score"], content["answer"]])
-
-
-def _shifted(fitted: Fitted, table: Table, budgets: Floats) -> tuple[Policy, Floats]:
-    """Return a policy, and its thresholds moved together until each budget is met on the rows."""
-    policy = fitted.policy
-    scores = trace(policy, table).scores
+def _shifted(policy: Policy, table: Table, budgets: Floats) -> list[Floats]:
+    """Return a policy's thresholds, moved together until each budget is met on the rows."""
+    scores, base = trace(policy, table).scores, policy.thresholds
     problem = Problem(scores, np.zeros_like(scores), table.costs + policy.overhead, table.unit)
-    base = policy.thresholds
     span = float(np.ptp(scores)) + float(np.ptp(base)) + 1.0
-    levels = [
+    return [
         meet_budget(problem, lambda t: base + t, -span, span, float(budget), start=0.0).thresholds
         for budget in budgets
     ]
-    return policy, np.maximum.accumulate(np.array(levels), axis=0)

@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from policyopt._answers.calibrators import fit_confidence
+from policyopt._answers.crossfit import CrossFitted, observe
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budget
 from policyopt._methods.base import Method, check_budgets
 from policyopt._online.entrants import FIXED, asked
 from policyopt._online.families import arms_family, called, fit_family, steerable
-from policyopt._online.metrics import Metrics, RegretBaseline, arm_means, recovery
-from policyopt._online.outcomes import Outcomes, outcomes
-from policyopt._online.players import (
-    BanditPlayer,
-    BudgetPlayer,
-    ExitPlayer,
-    FixedPlayer,
-    SimulatedPlayer,
-)
-from policyopt._online.requests import Requests, Schedule, make_schedule
 from policyopt._progress import report
+from policyopt._replay import trace
 from policyopt._table import Table, Tables
-from policyopt.runtime._bandits import BANDITS, make_bandit
-from policyopt.runtime._checks import check_positive, check_seed, check_type, check_whole
+from policyopt.runtime._answers import Identity
+from policyopt.runtime._bandits import BANDITS, Bandit, Steering, make_bandit
+from policyopt.runtime._calibrators import Calibrator
+from policyopt.runtime._checks import (
+    check_names,
+    check_positive,
+    check_seed,
+    check_type,
+    check_whole,
+)
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._online.controller import Controller
-from policyopt.runtime._online.family import PolicyFamily
-from policyopt.runtime._online.feedback import REVEALS, overhead_range
-from policyopt.runtime._online.serving import EXIT_RULES
-from policyopt.runtime._policy import ALWAYS
-from policyopt.runtime._typing import Floats
+from policyopt.runtime._online.exit_rules import EXIT_RULES, ExitRule
+from policyopt.runtime._online.family import Controller, PolicyFamily
+from policyopt.runtime._online.serving import (
+    REVEALS,
+    REWARDS,
+    check_nested,
+    load_of,
+    overhead_range,
+    reveal_chances,
+    reward_range,
+)
+from policyopt.runtime._policy import ALWAYS, Policy
+from policyopt.runtime._typing import Bools, Floats, Ints
 
 _LEVELS = 63  # of the controller's family, its ends not counted
+KINDS = ("stationary", "abrupt", "gradual", "recurring")
+_CYCLES = 3
+_ROUNDS = 4096  # rounds drawn at once
+#: Bandits of the same seed draw from counters whose third word is below 2**63 (`runtime.bandits.base`).
+_COUNTER = (0, 0, 1 << 63, 0)
+_POINTS = 250
+WINDOW = 400  # requests over which a policy must have recovered
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +112,7 @@ def simulate(
         ``uee_ucb`` (whose arms are exits), ``fixed``, ``controller``; with settings as ``ucb1:c=2``.
     schedule : str
         ``stationary``, ``abrupt``, ``gradual``, ``recurring``, or ``test:4000,blur_medium:6000``;
-        see `policyopt._online.requests.make_schedule`.
+        see `make_schedule`.
     streams : str or sequence of str, optional
         Splits or streams of the cache that the schedule goes through; default ``test``, or those
         that the schedule names. Stationary over several: a mixture in equal parts.
@@ -112,9 +130,9 @@ def simulate(
         Of going to the last exit, in units of the reward; earlier exits bear their share by cost.
         A range: drawn per request.
     reward : {"confidence", "signed", "calibrated", "label"}
-        See `policyopt._online.outcomes`.
+        See `outcomes`.
     reveal : {"smaller", "played", "all"}
-        Side information; see `policyopt._online.players`.
+        Side information; see `BanditPlayer`.
     budget : float or str, optional
         For ``fixed`` and ``controller``.
     delay : int
@@ -175,10 +193,39 @@ def simulate(
     limit = None if budget is None or fit is None else parse_budget(budget, fit.mean_costs)
     if limit is not None and fit is not None:
         check_budgets(fit, [limit])
-    context = SimulationContext(
-        steerable(method), fit, split, seen_tables, seen, exits, requests, reward, reveal, delay, limit
-    )  # fmt: skip
-    players = {spec: context.enter(*parts) for spec, parts in entrants.items()}
+    own_method = steerable(method)
+
+    def enter(name: str, settings: dict[str, Any]) -> tuple[SimulatedPlayer, Outcomes]:
+        """Return the player of an entrant, and what it sees."""
+        if name in BANDITS:
+            bandit = make_bandit(name, settings)
+            return BanditPlayer(bandit, seen, exits, requests, reveal, delay), seen
+        if name in EXIT_RULES:
+            # Prices in units of the reward: the overhead's share of each exit.
+            prices = tuple((float(np.mean(over)) * seen.load).tolist())
+            own: dict[str, Any] = {"layers": prices, "offload": prices[-1], "costs": prices}
+            rule: Any = EXIT_RULES[name]
+            given = {f.name: own[f.name] for f in fields(rule) if f.name in own}
+            return ExitPlayer(rule(**{**given, **settings}), seen, requests, delay), seen
+        if limit is None or fit is None:
+            lacking = "a budget" if limit is None else f"rows '{split}' to fit on"
+            allowed = f"given with {lacking}"
+            raise input_error(f"policy {name}", allowed, "none", "E.g. --budget 40%.")
+        rule = None
+        if name == FIXED:
+            policy = own_method.fit_path(fit, [limit], seed)[0].policy
+            levels = PolicyFamily(policy, policy.thresholds[None])
+        else:
+            levels = fit_family(own_method, fit, _LEVELS, seed)
+            costs = levels.policy.costs
+            share = min(max((limit - float(costs[0])) / float(costs[-1] - costs[0]), 0.0), 1.0)
+            # It starts on the level that was fitted to the budget.
+            start = float(np.interp(limit, levels.labels, np.linspace(0, 1, levels.arms)))
+            rule = Controller(**{"budget": share, "start": start, **settings})
+        mine = outcomes(levels.policy, seen_tables, reward, fit)
+        return BudgetPlayer(rule, levels, mine, repetitions, delay), mine
+
+    players = {spec: enter(*parts) for spec, parts in entrants.items()}
     tallies = {
         spec: Metrics(mine, player.exits, baseline, over, repetitions, player.contextual)
         for spec, (player, mine) in players.items()
@@ -198,81 +245,550 @@ def simulate(
     }  # fmt: skip
     records = []
     for spec, metrics in tallies.items():
-        bandit = entrants[spec][0] in BANDITS
-        own = {"reveal": reveal if bandit else None, "budget": limit}
-        records.append({"policy": spec, **run, **own, **_record(metrics, baseline, bandit, family)})
+        bandit, share = entrants[spec][0] in BANDITS, None
+        if bandit:
+            played = metrics.arms[metrics.rounds > 0.9 * plan.rounds].sum(axis=0)
+            share = float(played[baseline.best] / max(played.sum(), 1))
+        records.append({
+            "policy": spec, **run, "reveal": reveal if bandit else None, "budget": limit,
+            **metrics.record(), "best_arm": float(family.labels[baseline.best]),
+            "best_arm_share": share, "recovery": recovery(metrics, baseline),
+        })  # fmt: skip
     return Simulation(plan, family.labels, tallies, records, unit, arms_unit, limit, baseline.means)
 
 
-def _record(
-    metrics: Metrics, baseline: RegretBaseline, bandit: bool, family: PolicyFamily
-) -> dict[str, Any]:
-    """Return what one policy came to."""
-    share, best = None, baseline.best
-    if bandit:
-        late = metrics.rounds > 0.9 * baseline.schedule.rounds
-        played = metrics.arms[late].sum(axis=0)
-        share = float(played[best] / max(played.sum(), 1))
-    return {
-        **metrics.record(),
-        "best_arm": float(family.labels[best]),
-        "best_arm_share": share,
-        "recovery": recovery(metrics, baseline),
-    }
+# ---- requests: cached rows drawn as a stream, by a schedule, for R repetitions side by side, seeded
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Shares of the S streams over time, piecewise linear."""
+
+    streams: tuple[str, ...]  # names of splits or streams of a cache
+    knots: tuple[int, ...]  # rounds at which shares are stated, from 0; the last is T
+    # Shares just before and just after each knot; between two knots they run in straight lines.
+    before: tuple[tuple[float, ...], ...]
+    after: tuple[tuple[float, ...], ...]
+
+    @property
+    def rounds(self) -> int:
+        """T."""
+        return self.knots[-1]
+
+    @property
+    def changes(self) -> tuple[int, ...]:
+        """Rounds at which a sudden change happens."""
+        pairs = zip(self.knots, self.before, self.after, strict=True)
+        return tuple(t for t, old, new in pairs if 0 < t < self.rounds and old != new)
+
+    def shares(self, rounds: npt.ArrayLike) -> Floats:
+        """Return the shares of the streams at some rounds, (n, S)."""
+        t = np.asarray(rounds, dtype=np.float64)
+        at = np.clip(np.searchsorted(self.knots, t, side="right") - 1, 0, len(self.knots) - 2)
+        knots = np.asarray(self.knots, dtype=np.float64)
+        part = ((t - knots[at]) / (knots[at + 1] - knots[at]))[:, None]
+        return np.asarray(self.after)[at] * (1 - part) + np.asarray(self.before)[at + 1] * part
+
+    def draw(self, rounds: npt.ArrayLike, uniform: Floats) -> Ints:
+        """Return which stream each request comes from, (n, R), by rounds (n,) and numbers in [0, 1) (n, R)."""
+        edges = np.cumsum(self.shares(rounds), axis=1)[:, :-1]
+        found = np.zeros(uniform.shape, dtype=np.int64)
+        for edge in edges.T:
+            found += uniform >= edge[:, None]
+        return found
+
+
+def make_schedule(kind: str, streams: str | Sequence[str], rounds: int) -> Schedule:
+    """Make a schedule of T rounds.
+
+    ``stationary``: a mixture of the streams in equal parts, throughout; ``abrupt``: one after the other;
+    ``gradual``: each held for half of its part, then crossing over to the next in a straight line;
+    ``recurring``: three times round, abruptly; or a plan of your own, ``test:4000,blur_medium:6000``:
+    streams and rounds are then taken from it.
+    """
+    check_type("schedule", kind, str, "a text", "E.g. abrupt, or test:4000,blur_medium:6000.")
+    if ":" in kind:
+        names, lengths = zip(*(_part(item) for item in kind.split(",")), strict=True)
+        edges = np.concatenate([[0], np.cumsum(lengths)])
+        if rounds and rounds != edges[-1]:
+            allowed = f"the sum of the schedule, {edges[-1]}"
+            raise input_error("rounds", allowed, rounds, "Or leave it out.")
+        known = tuple(dict.fromkeys(names))
+        given = check_names("streams", streams) if streams else known
+        if set(given) != set(known):
+            allowed = f"those of the schedule, {', '.join(known)}"
+            raise input_error("streams", allowed, ", ".join(given), "Or none.")
+        return _steps(known, [known.index(name) for name in names], edges)
+    if kind not in KINDS:
+        allowed = f"one of {', '.join(KINDS)}, or streams with rounds"
+        raise input_error("schedule", allowed, kind, "E.g. abrupt, or test:4000,blur_medium:6000.")
+    known = check_names("streams", streams, "`policyopt info CACHE` lists them.")
+    if len(known) < 2 and kind != "stationary":
+        allowed = f"two or more, for a schedule that is {kind}"
+        raise input_error("streams", allowed, ", ".join(known), "E.g. --streams test,blur_medium.")
+    order = list(range(len(known))) * (_CYCLES if kind == "recurring" else 1)
+    parts = 1 if kind == "stationary" else len(order)
+    rounds = check_whole("rounds", rounds, 2 * parts, step="E.g. 10000.")
+    if kind == "stationary":
+        even = (1.0 / len(known),) * len(known)
+        return Schedule(known, (0, rounds), (even, even), (even, even))
+    edges = np.round(np.linspace(0, rounds, parts + 1)).astype(int)
+    if kind != "gradual":
+        return _steps(known, order, edges)
+    # Each is held to the middle of its part, then gives way to the next.
+    middles = (edges[:-2] + edges[1:-1]) // 2
+    knots = [0, *np.stack([middles, edges[1:-1]], axis=1).ravel().tolist(), rounds]
+    held = [0, *(i for k in order[1:] for i in (k - 1, k)), order[-1]]
+    rows = _alone(len(known), held)
+    return Schedule(known, tuple(knots), rows, rows)
+
+
+def _part(item: str) -> tuple[str, int]:
+    name, _, length = item.rpartition(":")
+    if not name.strip() or not length.strip().isdigit() or int(length) < 1:
+        step = "E.g. test:4000,blur:6000."
+        raise input_error("schedule", "streams with rounds", item.strip(), step)
+    return name.strip(), int(length)
+
+
+def _steps(streams: tuple[str, ...], order: list[int], edges: Ints) -> Schedule:
+    shares = _alone(len(streams), order)
+    return Schedule(streams, tuple(edges.tolist()), (shares[0], *shares), (*shares, shares[-1]))
+
+
+def _alone(count: int, order: list[int]) -> tuple[tuple[float, ...], ...]:
+    """Return the shares where one of so many streams has all, for each in the order."""
+    return tuple(tuple(float(j == i) for j in range(count)) for i in order)
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What arrives in each round of each of R repetitions; a row's number counts through all streams."""
+
+    schedule: Schedule
+    sizes: tuple[int, ...]  # rows of each stream
+    repetitions: int
+    seed: int = 0  # repetition r draws its own numbers: the same in a run of fewer repetitions
+    label_share: float = 1.0  # of the requests, those whose feedback ever arrives
+    overhead: tuple[float, float] = (0.0, 0.0)  # of the last exit, drawn evenly per request
+
+    def players(self, rule: Steering, arms: int) -> list[Any]:
+        """Return a player per repetition."""
+        return [rule.player(arms, self.seed, r) for r in range(self.repetitions)]
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield blocks of rounds in order; rows are drawn with replacement, as AdaEE does."""
+        starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
+        size = np.asarray(self.sizes)
+        sources = [
+            np.random.Generator(np.random.Philox(key=[self.seed, r], counter=_COUNTER))
+            for r in range(self.repetitions)
+        ]
+        low, high = self.overhead
+        for first in range(0, self.schedule.rounds, _ROUNDS):
+            rounds = np.arange(first, min(first + _ROUNDS, self.schedule.rounds))
+            # (n, 4, R); a whole block is always drawn, so that numbers do not depend on the end
+            drawn = np.stack([g.random((_ROUNDS, 4))[: len(rounds)] for g in sources], axis=2)
+            stream = self.schedule.draw(rounds, drawn[:, 0])
+            row = starts[stream] + (drawn[:, 1] * size[stream]).astype(np.int64)
+            overhead = low + (high - low) * drawn[:, 3]
+            yield Block(first, row, drawn[:, 2] < self.label_share, overhead)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rounds of all repetitions; arrays of shape (n, R)."""
+
+    first: int  # number of the first round
+    row: Ints
+    arrives: Bools  # whether feedback ever comes
+    overhead: Floats
+
+
+# ---- outcomes: what every row would do at every exit, looked up in a replay
 
 
 @dataclass(frozen=True, eq=False)
-class SimulationContext:
-    """What all entrants of a simulation have in common.
+class Outcomes:
+    """The rows of S streams, one after the other, as a policy sees them."""
 
-    `method` is fitted for those at a budget on the rows `fit`, named `split`; `tables` are the streams,
-    `seen` and `exits` (n, A) what the policy whose thresholds the bandits choose does on them; the budget
-    is in the cost's unit.
+    reward: str  # the reading of the gain
+    sizes: tuple[int, ...]  # rows of each stream
+    scores: Floats  # (n, K)
+    gain: Floats  # (n, K): what exit k is worth beyond exit 0
+    load: Floats  # (K,): share of the overhead that leaving at exit k pays, from 0 to 1
+    cost: Floats  # (n, K): paid at each exit, the policy's own arithmetic included
+    correct: Bools | None  # (n, K); None where some rows have no labels
+    confidence: Floats  # (n, K): of the policy's answers; calibrated where the reading is
+    prediction: npt.NDArray[np.int32]  # (n, K)
+
+    def stream_means(self, values: Floats) -> Floats:
+        """Return the mean of (n, ...) numbers over the rows of each stream, (S, ...)."""
+        edges = np.cumsum((0, *self.sizes))
+        return np.array([values[low:high].mean(axis=0) for low, high in pairwise(edges)])
+
+
+def outcomes(
+    policy: Policy, tables: Sequence[Table], reward: str = "confidence", fit: Table | None = None
+) -> Outcomes:
+    """Look up what a policy scores and answers on the rows of some streams.
+
+    The reading `reward` says what exit k is worth beyond exit 0: ``confidence``, AdaEE's gain
+    ``max(conf_k - conf_0, 0)``; ``signed``, the same without the maximum (UCBEE); ``calibrated``,
+    signed, of confidences mapped (Platt) to the probability of being right on the labelled rows of
+    `fit`; ``label``, correctness at k less that at 0.
+    """
+    if reward not in REWARDS:
+        raise input_error("reward", f"one of {', '.join(REWARDS)}", reward, "E.g. confidence.")
+    rule = None
+    if reward == "calibrated":
+        if fit is None:
+            allowed = "label-free where there is no split 'fit'"
+            raise input_error("reward", allowed, reward, "E.g. confidence.")
+        right = trace(policy, fit).correct
+        right = fit.correct if right is None else right  # the former says what is missing
+        sure = confidences(policy, fit.keep_exits(policy.path))
+        rule = fit_confidence("platt", sure, right.astype(float))
+    seen = [trace(policy, table) for table in tables]
+    kept = [table.keep_exits(policy.path) for table in tables]
+    correct = [one.correct for one in seen if one.correct is not None]
+    right = np.concatenate(correct) if len(correct) == len(seen) else None
+    confidence = np.concatenate([confidences(policy, table, rule) for table in kept])
+    paid = [np.broadcast_to(t.costs + policy.overhead, (len(t), policy.exits)) for t in kept]
+    cost, level = np.concatenate(paid), confidence
+    if reward == "label":
+        if right is None:
+            allowed = "label-free where rows have no labels"
+            raise input_error("reward", allowed, reward, "E.g. confidence.")
+        level = right.astype(np.float64)
+    gain = level - level[:, :1]
+    if reward == "confidence":
+        gain = np.maximum(gain, 0.0)
+    return Outcomes(
+        reward, tuple(len(table) for table in tables), np.concatenate([one.scores for one in seen]),
+        gain, np.array(load_of(cost.mean(axis=0).tolist())), cost, right, confidence,
+        np.concatenate([one.predictions for one in seen]),
+    )  # fmt: skip
+
+
+def confidences(policy: Policy, table: Table, rule: Calibrator | None = None) -> Floats:
+    """Return the confidence of a policy's answers on a table of its exits, (N, K)."""
+    found = np.empty((len(table), table.exits))
+    if isinstance(policy.answer, Identity):
+        every = [(slice(None), table.statistics.outputs())]
+    else:
+        every = observe(table, CrossFitted(policy.answer))
+    rule = rule or policy.confidence
+    for rows, seen in every:
+        for k, output in enumerate(seen):
+            found[rows, k] = output.confidence if rule is None else rule.confidence(k, output)
+    return found
+
+
+# ---- players: who decides, each repetition as a server would
+
+Feedback = tuple[Any, ...] | None  # what `learn` takes, where it comes
+
+
+class SimulatedPlayer(ABC):
+    """Chooses an arm for every request; feedback comes `delay` rounds late.
+
+    `exits` (n, A) is the exit of each row on each arm. `contextual`: the arm depends on the request. Then the
+    mean reward of an arm says nothing of the requests that it was chosen for: regret is to be measured by
+    the rewards that came.
     """
 
-    method: Method
-    fit: Table | None
-    split: str
-    tables: list[Table]
-    seen: Outcomes
-    exits: npt.NDArray[np.integer]
-    requests: Requests
-    reward: str
-    reveal: str
-    delay: int
-    budget: float | None
+    contextual = False
 
-    def enter(self, name: str, settings: dict[str, Any]) -> tuple[SimulatedPlayer, Outcomes]:
-        """Return the player of an entrant, and what it sees."""
-        seen, requests, delay = self.seen, self.requests, self.delay
-        if name in BANDITS:
-            bandit = make_bandit(name, settings)
-            return BanditPlayer(bandit, seen, self.exits, requests, self.reveal, delay), seen
-        if name in EXIT_RULES:
-            # Prices in units of the reward: the overhead's share of each exit.
-            prices = tuple((float(np.mean(requests.overhead)) * seen.load).tolist())
-            own: dict[str, Any] = {"layers": prices, "offload": prices[-1], "costs": prices}
-            rule = EXIT_RULES[name]
-            given = {f.name: own[f.name] for f in fields(rule) if f.name in own}
-            return ExitPlayer(rule(**{**given, **settings}), seen, requests, delay), seen
-        return self._at_budget(name, settings)
+    def __init__(
+        self, exits: npt.NDArray[np.integer], players: Sequence[Any], delay: int = 0
+    ) -> None:
+        self.exits, self._players = exits, players
+        self._delay = check_whole("delay", delay, 0)
+        self._late: list[deque[Feedback]] = [deque() for _ in players]
 
-    def _at_budget(self, name: str, settings: dict[str, Any]) -> tuple[SimulatedPlayer, Outcomes]:
-        budget, fit, seed = self.budget, self.fit, self.requests.seed
-        if budget is None or fit is None:
-            lacking = "a budget" if budget is None else f"rows '{self.split}' to fit on"
-            allowed = f"given with {lacking}"
-            raise input_error(f"policy {name}", allowed, "none", "E.g. --budget 40%.")
-        if name == FIXED:
-            policy = self.method.fit_path(fit, [budget], seed)[0].policy
-            family = PolicyFamily(policy, policy.thresholds[None])
-            seen = outcomes(policy, self.tables, self.reward, fit)
-            return FixedPlayer(family.exits(seen.scores)), seen
-        family = fit_family(self.method, fit, _LEVELS, seed)
-        seen = outcomes(family.policy, self.tables, self.reward, fit)
-        costs = family.policy.costs
-        share = min(max((budget - float(costs[0])) / float(costs[-1] - costs[0]), 0.0), 1.0)
-        # It starts on the level that was fitted to the budget.
-        start = float(np.interp(budget, family.labels, np.linspace(0, 1, family.arms)))
-        rule = Controller(**{"budget": share, "start": start, **settings})
-        return BudgetPlayer(rule, family, seen, self.requests.repetitions, self.delay), seen
+    @abstractmethod
+    def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
+        """Yield the arm of each request of repetition r, and its feedback, None where none comes."""
+
+    def play(self, block: Block) -> npt.NDArray[np.int16]:
+        """Return the arms of a block of rounds, (rounds, R); blocks come in order."""
+        out = np.zeros(block.row.shape, dtype=np.int16)  # without players, always the smallest
+        for r, (player, late) in enumerate(zip(self._players, self._late, strict=True)):
+            arms, learn, delay = [], player.learn, self._delay
+            for arm, feedback in self.serve(player, block, r):
+                arms.append(arm)
+                if delay:
+                    late.append(feedback)
+                    feedback = late.popleft() if len(late) > delay else None
+                if feedback is not None:
+                    learn(*feedback)
+            out[:, r] = arms
+        return out
+
+
+class BudgetPlayer(SimulatedPlayer):
+    """The budget controller on a family, whose policy's costs scale what requests cost, as in `Online`.
+
+    What a request cost needs no label, and comes for every one. Without a rule: a fixed level, the first.
+    """
+
+    def __init__(
+        self, rule: Controller | None, family: PolicyFamily, seen: Outcomes, repetitions: int,
+        delay: int = 0,
+    ) -> None:  # fmt: skip
+        players, costs = [], family.policy.costs
+        if rule is not None:
+            rule.check_family(family)
+            players = [rule.player(family.arms) for _ in range(repetitions)]
+            self._cost = (seen.cost - costs[0]) / float(costs[-1] - costs[0])
+        super().__init__(family.exits(seen.scores), players, delay)
+
+    def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
+        """Yield levels; see `SimulatedPlayer.serve`."""
+        rows = block.row[:, r]
+        for exits, cost in zip(self.exits[rows], self._cost[rows].tolist(), strict=True):
+            arm = player.choose()
+            yield arm, (cost[exits[arm]],)
+
+
+class BanditPlayer(SimulatedPlayer):
+    """A bandit over the arms of a table of exits (n, A).
+
+    `reveal` says whose rewards feedback shows. ``smaller``: also those of all smaller arms, which
+    would have left no later: side information. ``all``: of larger arms too, where the sample went far
+    enough; whether it did depends on the sample, so that this is biased unless weighted, as bandits
+    that draw do.
+    """
+
+    def __init__(
+        self, bandit: Bandit, seen: Outcomes, exits: npt.NDArray[np.integer], requests: Requests,
+        reveal: str = "smaller", delay: int = 0,
+    ) -> None:  # fmt: skip
+        check_nested(reveal, bool((np.diff(exits, axis=1) >= 0).all()))
+        arms, (low, high) = exits.shape[1], requests.overhead
+        super().__init__(exits, requests.players(bandit, arms), delay)
+        self._reveal, self._draws = reveal, bandit.draws
+        self._least, most = reward_range(seen.reward, seen.load.tolist(), requests.overhead)
+        self._width = max(most - self._least, 1e-12)
+        rows = np.arange(len(exits))[:, None]
+        self._gain, self._load = seen.gain[rows, exits], seen.load[exits]
+        self._reward = None if high > low else self._scaled(self._gain, self._load, low)
+        # The smallest arm that leaves where arm a does: what is known together.
+        new = np.diff(exits, axis=1, prepend=-1) != 0
+        self._start = np.maximum.accumulate(np.where(new, np.arange(arms), 0), axis=1)
+
+    def _scaled(self, gain: Floats, load: Floats, overhead: Any) -> Floats:
+        return (gain - overhead * load - self._least) / self._width
+
+    def _rewards(self, rows: Ints, overhead: Floats) -> list[list[float]]:
+        if self._reward is not None:
+            return self._reward[rows].tolist()
+        return self._scaled(self._gain[rows], self._load[rows], overhead[:, None]).tolist()
+
+    def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
+        """Yield arms and what they and others would have earned; see `SimulatedPlayer.serve`."""
+        rows, reveal, choose = block.row[:, r], self._reveal, player.choose
+        came, rewards = block.arrives[:, r].tolist(), self._rewards(rows, block.overhead[:, r])
+        if reveal == "smaller" and not self._draws:
+            for arrives, reward in zip(came, rewards, strict=True):
+                arm = choose()
+                yield arm, (0, arm, reward) if arrives else None
+            return
+        starts, exits = self._start[rows].tolist(), self.exits[rows]
+        for j, reward in enumerate(rewards):
+            arm = choose()
+            first, last = (arm, arm) if reveal == "played" else (0, arm)
+            if reveal == "all":
+                last = int((exits[j] <= exits[j, arm]).sum()) - 1
+            chance = player.chances and reveal_chances(player.chances, reveal, starts[j])
+            yield arm, (first, last, reward, chance) if came[j] else None
+
+
+@dataclass(slots=True)
+class _Shown:
+    """A request of a simulation, as rules by exit see it."""
+
+    arm: int
+    confidences: list[float]
+    predictions: list[int]
+    exit: int = 0
+
+
+class ExitPlayer(SimulatedPlayer):
+    """A rule that says at each exit whether to leave: its arms are exits, or split layers.
+
+    What an exit is worth is its gain by the reading of the outcomes less its share of the overhead, so
+    that the sum of what LinUCB learns from is the reward by which simulations measure. It is
+    contextual: a pseudo-regret by the means of its arms would be wrong. SplitEE learns from its own
+    reward; what simulations tell of it, rewards and costs, is by the exit it leaves at: a sample sent
+    on pays for the last exit there, not for the layer it was split at and for sending it.
+    """
+
+    def __init__(self, rule: ExitRule, seen: Outcomes, requests: Requests, delay: int = 0) -> None:
+        exits = seen.cost.shape[1]
+        super().__init__(rule.exits(seen.confidence), requests.players(rule, exits), delay)
+        self._seen, self._last, self.contextual = seen, exits - 1, rule.contextual
+
+    def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
+        """Yield exits or split layers, and what was shown; see `SimulatedPlayer.serve`."""
+        rows, seen, leaves, last = block.row[:, r], self._seen, player.leaves, self._last
+        worth = (seen.gain[rows] - block.overhead[:, [r]] * seen.load).tolist()
+        confidences, predictions = seen.confidence[rows].tolist(), seen.prediction[rows].tolist()
+        exits, came = self.exits[rows].tolist(), block.arrives[:, r].tolist()
+        choose, contextual = player.choose, self.contextual
+        for j, arrives in enumerate(came):
+            shown = _Shown(choose(), confidences[j], predictions[j])
+            if contextual:
+                while shown.exit < last and not leaves(shown, shown.exit):
+                    shown.exit += 1
+                shown.arm = shown.exit
+            else:  # known beforehand
+                shown.exit = exits[j][shown.arm]
+            yield shown.arm, (shown, worth[j][: shown.exit + 1]) if arrives else None
+
+
+# ---- metrics: regret, cost and accuracy per repetition, and their course
+
+
+@dataclass(frozen=True, eq=False)
+class RegretBaseline:
+    """Mean rewards (S, A) of the arms that regret is measured against."""
+
+    schedule: Schedule
+    means: Floats
+    best: int = field(init=False)  # the arm that is best over the whole schedule
+
+    def __post_init__(self) -> None:
+        rounds = np.arange(self.schedule.rounds)
+        parts = np.array_split(rounds, max(len(rounds) // 100_000, 1))
+        over = sum(self.schedule.shares(part).sum(axis=0) for part in parts)
+        object.__setattr__(self, "best", int((over @ self.means).argmax()))
+
+
+def arm_means(
+    seen: Outcomes, exits: npt.NDArray[np.integer], overhead: tuple[float, float]
+) -> Floats:
+    """Return the mean reward of each arm on each stream, (S, A)."""
+    rows = np.arange(len(exits))[:, None]
+    return seen.stream_means(seen.gain[rows, exits] - np.mean(overhead) * seen.load[exits])
+
+
+class Metrics:
+    """Gathers, block by block, what R repetitions of T rounds came to.
+
+    Pseudo-regret is the expected reward of the best fixed arm of the whole schedule (`moving`: of the best
+    arm at each time) less that of the arm played.
+    """
+
+    def __init__(
+        self, seen: Outcomes, exits: npt.NDArray[np.integer], baseline: RegretBaseline,
+        overhead: tuple[float, float], repetitions: int, contextual: bool = False,
+    ) -> None:  # fmt: skip
+        self._seen, self._exits, self._baseline = seen, exits, baseline
+        self._means = arm_means(seen, exits, overhead)
+        self._contextual = contextual  # an arm's mean says nothing of requests it was chosen for
+        total = baseline.schedule.rounds
+        # The course is kept at P rounds: even steps, and every round at which something changes.
+        points = np.linspace(0, total, min(_POINTS, total) + 1).astype(int)[1:]
+        self.rounds = np.unique(np.concatenate([points, baseline.schedule.changes]).astype(int))
+        shape = (len(self.rounds), repetitions)
+        self._sums = {name: np.zeros(repetitions) for name in ("regret", "moving", "cost", "right")}
+        self._course = {name: np.zeros(shape) for name in self._sums}
+        self.arms = np.zeros((len(self.rounds), exits.shape[1]))  # played since the point before
+        self.exit_share = np.zeros(seen.cost.shape[1])
+
+    def add(self, block: Block, arms: npt.NDArray[np.integer]) -> None:
+        """Take in a block of rounds."""
+        rounds = np.arange(block.first, block.first + len(arms))
+        shares = self._baseline.schedule.shares(rounds)
+        reference = shares @ self._baseline.means
+        taken = self._exits[block.row, arms].astype(np.int64)
+        if self._contextual:
+            mine = self._seen.gain[block.row, taken] - block.overhead * self._seen.load[taken]
+        else:
+            mine = np.take_along_axis(shares @ self._means, arms.astype(np.int64), axis=1)
+        found = {
+            "regret": reference[:, [self._baseline.best]] - mine,
+            "moving": reference.max(axis=1, keepdims=True) - mine,
+            "cost": self._seen.cost[block.row, taken],
+        }
+        if self._seen.correct is not None:
+            found["right"] = self._seen.correct[block.row, taken]
+        self.exit_share += np.bincount(taken.ravel(), minlength=len(self.exit_share))
+        here = (self.rounds > block.first) & (self.rounds <= block.first + len(arms))
+        at = self.rounds[here] - block.first - 1
+        for name, values in found.items():
+            course = self._sums[name] + np.cumsum(values, axis=0)
+            self._course[name][here] = course[at]
+            self._sums[name] = course[-1]
+        which = np.searchsorted(self.rounds, rounds + 1)
+        for point in np.unique(which):
+            played = arms[which == point]
+            self.arms[point] += np.bincount(played.ravel(), minlength=self.arms.shape[1])
+
+    def course(self, name: str) -> Floats:
+        """Return the cumulative sum of regret, moving, cost or right at the points, (P, R)."""
+        return self._course[name]
+
+    def final(self, name: str) -> Floats:
+        """Return the sum over all rounds, (R,)."""
+        return self._sums[name]
+
+    def shares(self) -> Floats:
+        """Return the share of each arm between the points, (P, A)."""
+        return self.arms / np.maximum(self.arms.sum(axis=1, keepdims=True), 1)
+
+    def record(self) -> dict[str, Any]:
+        """Return the means over repetitions with 95 % intervals, JSON-able.
+
+        Intervals end where no mean can lie beyond; of one repetition there is none.
+        """
+        rounds, paid = self._baseline.schedule.rounds, self._seen.cost
+        single = len(self.final("cost")) < 2  # one repetition says nothing of its own spread
+        found: dict[str, Any] = {}
+        for name, label, scale, least, most in (
+            ("regret", "regret", 1.0, -np.inf, np.inf),
+            ("moving", "moving_regret", 1.0, -np.inf, np.inf),
+            ("cost", "realised_cost", rounds, float(paid.min()), float(paid.max())),
+            ("right", "accuracy", rounds, 0.0, 1.0),
+        ):
+            mean, half = (float(x) for x in interval(self.final(name) / scale))
+            known = name != "right" or self._seen.correct is not None
+            found[label] = mean if known else None
+            found[f"{label}_low"] = max(mean - half, least) if known and not single else None
+            found[f"{label}_high"] = min(mean + half, most) if known and not single else None
+        share, costs = self.exit_share / self.exit_share.sum(), self.final("cost") / rounds
+        ends = [float(costs.min()), float(costs.max())]  # over repetitions
+        return {**found, "cost_range": ends, "exit_share": share.tolist()}
+
+
+def interval(values: Floats) -> tuple[Floats, Floats]:
+    """Return the mean of repetitions (..., R), and half its 95 % t interval: NaN for one repetition."""
+    from scipy.stats import t
+
+    count, mean = values.shape[-1], values.mean(axis=-1)
+    if count < 2:
+        return mean, np.full_like(mean, np.nan)
+    return mean, float(t.ppf(0.975, count - 1)) * values.std(axis=-1, ddof=1) / count**0.5
+
+
+def recovery(metrics: Metrics, baseline: RegretBaseline, window: int = WINDOW) -> list[int | None]:
+    """Return how many rounds each sudden change takes to be made good; None: not before the next.
+
+    Recovered is when, over the `window` rounds that end there and all repetitions, the mean regret
+    against the arm that is best now is at most a quarter of what staying with the arm that was best
+    before would cost (or 0.01, where that is more).
+    """
+    plan, rounds, found = baseline.schedule, metrics.rounds, []
+    moving = metrics.course("moving").mean(axis=1)
+    for change, end in pairwise([*plan.changes, plan.rounds]):
+        before, now = plan.shares([change - 1, change]) @ baseline.means
+        allowed = max(0.25 * float(now.max() - now[before.argmax()]), 0.01)
+        points = np.flatnonzero((rounds > change) & (rounds <= end))
+        since = np.searchsorted(rounds, np.maximum(rounds[points] - window, change))
+        span = rounds[points] - rounds[since]
+        rate = (moving[points] - moving[since]) / span
+        made_good = (rate <= allowed) & (span >= min(window, end - change) * 0.9)
+        found.append(int(rounds[points[made_good.argmax()]] - change) if made_good.any() else None)
+    return found

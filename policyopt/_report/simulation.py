@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._online.metrics import interval
-from policyopt._online.simulate import Simulation
+from policyopt._online.simulate import Simulation, interval
 from policyopt._report.figures import COLOURS, LINES, new_figure, tidy
 from policyopt.runtime._bandits import BANDITS
 from policyopt.runtime._text import picture_text

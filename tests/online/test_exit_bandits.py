@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from policyopt._online.outcomes import Outcomes
-from policyopt._online.players import ExitPlayer
-from policyopt._online.requests import Requests, make_schedule
+from policyopt._online.simulate import ExitPlayer, Outcomes, Requests, make_schedule
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._online import UEEUCB, LinUCB, SplitEE
-from policyopt.runtime._online.linucb import FEATURES, context
+from policyopt.runtime._online.exit_rules import FEATURES, context
 
 
 def rows_of(n=400, exits=4, seed=0):
@@ -36,8 +33,8 @@ def requests_of(seen, rounds=300, repetitions=3, **more):
     return Requests(plan, seen.sizes, repetitions, seed=1, **more)
 
 
-def arms_of(rule, seen, requests, delay=0):
-    player = ExitPlayer(rule, seen, requests, delay)
+def arms_of(rule, seen, requests):
+    player = ExitPlayer(rule, seen, requests)
     return np.concatenate([player.play(block) for block in requests])
 
 
@@ -126,34 +123,6 @@ def test_linucb_is_ridge_regression_on_the_history():
     assert context(before, 1) == (1, second, second**2, same, first)
 
 
-def test_linucb_nears_the_best_rule():
-    """Two exits; the gain is linear in the confidence: going on pays below 0.6 only."""
-    first = np.random.default_rng(3).uniform(0, 1, 5000)
-    confidence = np.stack([first, np.clip(first + 0.5 * (1 - first), 0, 1)], axis=1)
-    gain = confidence - confidence[:, :1]
-    zeros = np.zeros(confidence.shape, dtype=np.int32)
-    ones, load = np.ones(confidence.shape), np.array([0.0, 1.0])
-    seen = Outcomes("signed", (5000,), confidence, gain, load, ones, None, confidence, zeros)
-    requests = requests_of(seen, 4000, 3, overhead=(0.2, 0.2))
-    arms = arms_of(LinUCB(), seen, requests)
-    rows = np.concatenate([block.row for block in requests])
-    reward = np.where(arms == 1, gain[rows, 1] - 0.2, 0.0)[1000:].mean()
-    best = np.maximum(gain[rows, 1] - 0.2, 0.0)[1000:].mean()
-    static = max(0.0, (gain[rows, 1] - 0.2)[1000:].mean())
-    assert best >= reward > best - 0.1 * (best - static)
-
-
-def test_feedback_late_or_never():
-    seen = rows_of()
-    never = requests_of(seen, 50, label_share=0.0)
-    assert (arms_of(LinUCB(), seen, never) == 3).all()  # it only explores
-    soon = requests_of(seen, 200, overhead=(0.5, 0.5))
-    arms = arms_of(LinUCB(), seen, soon, delay=150)
-    assert (arms[:150] == 3).all() and (arms[160:] < 3).any()
-    with pytest.raises(InputError, match="delay"):
-        ExitPlayer(LinUCB(), seen, soon, delay=-1)
-
-
 def learned(rule):
     """A player of four exits that has seen some rows."""
     seen, player = rows_of(), rule.player(4)
@@ -163,26 +132,42 @@ def learned(rule):
     return player
 
 
-def test_linucb_refuses():
-    player = learned(LinUCB())
+def test_linucb_refuses_what_would_stay():
+    player, one = learned(LinUCB()), shown(rows_of(), 0, 0, 1)
     good = player.state()
-    broken = [
-        {}, {"inverse": good["inverse"]}, {**good, "target": good["target"][:2]},
-        {**good, "inverse": (3 * np.eye(5) + np.zeros((3, 1, 1))).tolist()},
-        {**good, "inverse": (-np.eye(5) + np.zeros((3, 1, 1))).tolist()},
-        {**good, "inverse": (np.eye(5) * 0.5 + 0.1 * np.eye(5, k=1) + np.zeros((3, 1, 1))).tolist()},
-        {**good, "target": [[float("nan")] * 5] * 3}, {**good, "inverse": "x"},
-    ]  # fmt: skip
-    for state in broken:
-        with pytest.raises(InputError):
-            player.restore(state)
-    one = shown(rows_of(), 0, 0, 1)
     for worth, confidence in (([0.0, float("nan")], 0.5), ([0.0, 0.1], float("nan"))):
         with pytest.raises(InputError, match="worth"):
             player.learn(SimpleNamespace(**{**vars(one), "confidences": [confidence, 1.0]}), worth)
     assert player.state() == good
-    with pytest.raises(InputError, match="alpha"):
-        LinUCB(alpha=0.0)
+
+
+def squares(matrix):
+    return {"inverse": (matrix + np.zeros((3, 1, 1))).tolist()}
+
+
+BROKEN = [
+    (LinUCB(), change)
+    for change in (
+        {"more": 1}, {"target": [[0.0] * 5] * 2}, squares(3 * np.eye(5)), squares(-np.eye(5)),
+        squares(np.eye(5) * 0.5 + 0.1 * np.eye(5, k=1)), {"target": [[float("nan")] * 5] * 3}, {"inverse": "x"},
+    )
+] + [
+    (UEEUCB((0.0, 0.2, 0.4, 0.6)), change)
+    for change in (
+        {"rounds": -1}, {"reached": [1, 2]}, {"reached": [1, 2, 3, 4]}, {"differ": 3}, {"rounds": 3},
+        {"differ": [[], [10**6], [0, 0], [0, 0, 0]]}, {"differ": [[], [0.5], [0, 0], [0, 0, 0]]},
+        {"more": 1},
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "change"), BROKEN)
+def test_broken_states_are_refused(rule, change):
+    player = learned(rule)
+    good = player.state()
+    with pytest.raises(InputError):
+        player.restore({**good, **change})
+    assert player.state() == good
 
 
 def reward_of(rule, confidence, i):
@@ -209,40 +194,6 @@ def test_splitee_rewards_and_exits_by_the_paper(side):
                 assert -1e-9 <= reward - player._least <= player._width + 1e-9
 
 
-def test_splitee_finds_the_best_split():
-    seen, rule = rows_of(2000), split_rule(beta=0.1)
-    arms = arms_of(rule, seen, requests_of(seen, 6000))
-    means = [
-        np.mean([reward_of(rule, row, i) for row in seen.confidence.tolist()]) for i in range(4)
-    ]
-    assert (arms[-1000:] == np.argmax(means)).mean() > 0.8
-
-
-def test_splitee_side_observations_are_biased():
-    """Not missing at random: what is lacking had low confidence at j, and much at the last exit.
-
-    Where sending is cheap those were good rewards, and arm 0 looks worse than it is; where it is
-    dear, better. From the last exit all is known, and nothing is biased.
-    """
-    seen, bias = rows_of(5000), []
-    for offload in (0.0, 0.6):
-        rule = split_rule(side=True, offload=offload, alpha=0.5)
-        player, left = rule.player(4), rule.exits(seen.confidence)
-        every = [reward_of(rule, row, 0) for row in seen.confidence.tolist()]
-        found = [dict(player.rewards(shown(seen, i, 2, left[i, 2]))) for i in range(5000)]
-        bias.append(np.mean([one[0] for one in found if 0 in one]) - np.mean(every))
-        assert all(len(dict(player.rewards(shown(seen, i, 3, 3)))) == 4 for i in range(50))
-    assert bias[0] < -0.03 and bias[1] > 0.03
-
-
-def dominant(n=4000, exits=4, seed=0):
-    """Outcomes under strong dominance: once an exit is right (class 0), all later ones are."""
-    seen, rng = rows_of(n, exits, seed), np.random.default_rng(seed)
-    right = rng.random(n)[:, None] < np.array([0.6, 0.8, 0.9, 0.92])[:exits]
-    wrong = rng.integers(1, 3, (n, 1))  # and wrong ones agree
-    return replace(seen, prediction=np.where(right, 0, wrong).astype(np.int32))
-
-
 def choose_by_history(rule, history, t):
     """UEE-UCB's rule, from the list of all predictions that were seen."""
     exits = len(rule.costs)
@@ -261,8 +212,7 @@ def choose_by_history(rule, history, t):
 
 @pytest.mark.parametrize("exits", [1, 2, 4])
 def test_uee_is_its_rule_on_the_history(exits):
-    seen = dominant(400, exits)
-    rule = UEEUCB(tuple(0.4 * k for k in range(exits)))
+    seen, rule = rows_of(exits=exits), RULES["uee_ucb"](exits)
     requests = requests_of(seen, 300, 1, label_share=0.8)
     history, arms = [], arms_of(rule, seen, requests)[:, 0]
     (block,) = requests
@@ -273,39 +223,18 @@ def test_uee_is_its_rule_on_the_history(exits):
     assert exits == 1 or len(set(arms.tolist())) > 1
 
 
-@pytest.mark.parametrize(("price", "best"), [(0.01, 3), (0.12, 2), (0.45, 1), (1.2, 0)])
-def test_uee_finds_the_least_cost_plus_error(price, best):
-    seen = dominant()
-    costs = price * seen.load
-    assert (costs + (seen.prediction != 0).mean(axis=0)).argmin() == best
-    arms = arms_of(UEEUCB(tuple(costs)), seen, requests_of(seen, 20_000, 1))
-    assert (arms[-2000:] == best).mean() > 0.9
+WRONG = [
+    lambda: split_rule(layers=()), lambda: split_rule(layers=(0.2, 0.1)), lambda: split_rule(side=1),
+    lambda: split_rule(layers=(-0.1,)), lambda: split_rule(alpha=1.5), lambda: split_rule(offload=-1.0),
+    lambda: split_rule(mu=float("nan")), lambda: split_rule(beta=0.0), lambda: UEEUCB(()), lambda: LinUCB(alpha=0.0),
+    lambda: UEEUCB((0.2, 0.1)), lambda: UEEUCB((float("nan"),)), lambda: UEEUCB((0.0,), alpha=0),
+    lambda: ExitPlayer(split_rule(3), rows_of(), requests_of(rows_of())),
+    lambda: ExitPlayer(UEEUCB((0.0,)), rows_of(), requests_of(rows_of())),
+    lambda: ExitPlayer(LinUCB(), rows_of(), requests_of(rows_of()), delay=-1),
+]  # fmt: skip
 
 
-def test_uee_refuses_broken_states():
-    player = learned(UEEUCB((0.0, 0.2, 0.4, 0.6)))
-    good = player.state()
-    for change in (
-        {"rounds": -1}, {"reached": [1, 2]}, {"reached": [1, 2, 3, 4]}, {"differ": 3}, {"rounds": 3},
-        {"differ": [[], [10**6], [0, 0], [0, 0, 0]]}, {"differ": [[], [0.5], [0, 0], [0, 0, 0]]},
-        {"more": 1},
-    ):  # fmt: skip
-        with pytest.raises(InputError):
-            player.restore({**good, **change})
-    assert player.state() == good
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: split_rule(layers=()), lambda: split_rule(layers=(0.2, 0.1)), lambda: split_rule(side=1),
-        lambda: split_rule(layers=(-0.1,)), lambda: split_rule(alpha=1.5), lambda: split_rule(offload=-1.0),
-        lambda: split_rule(mu=float("nan")), lambda: split_rule(beta=0.0), lambda: UEEUCB(()),
-        lambda: UEEUCB((0.2, 0.1)), lambda: UEEUCB((float("nan"),)), lambda: UEEUCB((0.0,), alpha=0),
-        lambda: ExitPlayer(split_rule(3), rows_of(), requests_of(rows_of())),
-        lambda: ExitPlayer(UEEUCB((0.0,)), rows_of(), requests_of(rows_of())),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("make", WRONG)
 def test_settings_are_checked(make):
     with pytest.raises(InputError):
         make()

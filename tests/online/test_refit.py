@@ -17,15 +17,15 @@ from policyopt.runtime._errors import BudgetError, InputError
 BUDGET = 3.0
 
 
-def tables(seed=0, rows=1200, dim=0.6, **more):
+def tables(rows=1200, dim=0.6):
     """Rows to fit on, and the same model's outputs on dimmed inputs: less sure of themselves."""
-    logits, labels = outputs(3 * rows, seed=seed)
+    logits, labels = outputs(3 * rows)
     parts = {
         "fit": {"outputs": logits[:rows], "labels": labels[:rows]},
         "recent": {"outputs": dim * logits[rows : 2 * rows], "labels": labels[rows : 2 * rows]},
         "test": {"outputs": dim * logits[2 * rows :], "labels": labels[2 * rows :]},
     }
-    return Tables(po.from_arrays(splits=parts, costs=[1.0, 2.0, 4.0, 8.0], unit="ms", **more))
+    return Tables(po.from_arrays(splits=parts, costs=[1.0, 2.0, 4.0, 8.0], unit="ms"))
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +53,18 @@ def test_the_budget_is_kept_again(dimmed, name):
     assert method_of(after) == method_of(before)
 
 
-@pytest.mark.parametrize("name", ["max_prob", "optimal_stopping", "max_prob:thresholds=joint"])
+@pytest.mark.parametrize("name", ["max_prob", "optimal_stopping"])
 def test_labels_of_recent_rows_are_not_looked_at(dimmed, name):
-    recent = dimmed.get("recent").take(np.arange(400))
-    rng = np.random.default_rng(0)
+    recent, fit = dimmed.get("recent").take(np.arange(200)), dimmed.get("fit").take(np.arange(300))
     stats = recent.statistics
-    wrong = rng.permutation(stats.labels)
-    scrambled = replace(
-        recent, statistics=replace(stats, labels=wrong, correct=stats.prediction == wrong[:, None])
-    )
-    none = replace(recent, statistics=replace(stats, labels=None, correct=None))
-    fit = dimmed.get("fit").take(np.arange(500))
-    fitted = [refit(name, fit, t, BUDGET).policy for t in (recent, scrambled, none)]
-    exits = [trace(policy, dimmed.get("test")).exit.tolist() for policy in fitted]
-    assert exits[0] == exits[1] == exits[2]
-    assert fitted[0].thresholds.tolist() == fitted[2].thresholds.tolist()
+    wrong = np.random.default_rng(0).permutation(stats.labels)
+    scrambled = replace(stats, labels=wrong, correct=stats.prediction == wrong[:, None])
+    none = replace(stats, labels=None, correct=None)
+    tables = [replace(recent, statistics=s) for s in (stats, scrambled, none)]
+    fitted = [refit(name, fit, t, BUDGET, seed=4).policy for t in tables]
+    scores = [trace(policy, fit).scores.tolist() for policy in fitted]
+    assert scores[0] == scores[1] == scores[2]  # and so the same seed gives the same policy
+    assert all(p.thresholds.tolist() == fitted[0].thresholds.tolist() for p in fitted)
 
 
 def test_recent_rows_teach_what_labelled_rows_cannot():
@@ -134,18 +131,11 @@ def test_records_serve_too():
         assert trace(after.policy, seen.get("recent")).cost.mean() == pytest.approx(2.0, rel=0.02)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3])
 @pytest.mark.parametrize("name", ["max_prob", "optimal_stopping"])
-def test_few_recent_rows(dimmed, name, rows):
-    recent = dimmed.get("recent").take(np.arange(rows))
-    after = refit(name, dimmed.get("fit"), recent, "60%")
-    assert after.expected.cost <= 4.8 * (1 + 1e-9)
-
-
-def test_same_seed_same_policy(dimmed):
-    fit, recent = dimmed.get("fit"), dimmed.get("recent").take(np.arange(200))
-    a, b = (refit("optimal_stopping", fit, recent, BUDGET, seed=4) for _ in range(2))
-    assert (trace(a.policy, fit).scores == trace(b.policy, fit).scores).all()
+def test_few_recent_rows(dimmed, name):
+    for rows in (1, 3):
+        after = refit(name, dimmed.get("fit"), dimmed.get("recent").take(np.arange(rows)), "60%")
+        assert after.expected.cost <= 4.8 * (1 + 1e-9)
 
 
 def test_auto_is_refitted_by_what_it_chose():
@@ -157,14 +147,18 @@ def test_auto_is_refitted_by_what_it_chose():
 
 def test_mistakes_are_named(dimmed):
     fit, recent = dimmed.get("fit"), dimmed.get("recent")
-    with pytest.raises(InputError, match="'budget' must be given"):
-        refit("max_prob", fit, recent)
-    with pytest.raises(InputError, match="'recent' must be of one row or more"):
-        refit("max_prob", fit, recent.take(np.arange(0)), BUDGET)
-    with pytest.raises(InputError, match="'unit of the recent rows' must be as of the labelled"):
-        refit("max_prob", fit, replace(recent, unit="mJ"), BUDGET)
-    with pytest.raises(InputError, match="'path of the recent rows'"):
-        refit("max_prob", fit, recent.keep_exits((0, 3)), BUDGET)
+    for table, budget, says in (
+        (recent, None, "'budget' must be given"),
+        (recent.take(np.arange(0)), BUDGET, "'recent' must be of one row or more"),
+        (
+            replace(recent, unit="mJ"),
+            BUDGET,
+            "'unit of the recent rows' must be as of the labelled",
+        ),
+        (recent.keep_exits((0, 3)), BUDGET, "'path of the recent rows'"),
+    ):
+        with pytest.raises(InputError, match=says):
+            refit("max_prob", fit, table, budget)
     for name in ("max_prob", "optimal_stopping"):
         with pytest.raises(BudgetError):
             refit(name, fit, recent, 0.5)

@@ -25,10 +25,8 @@ class World:
 
     def __init__(self):
         logits, labels = outputs(n=600, exits=3, classes=4, seed=3)
-        parts = {
-            name: {"outputs": logits[low : low + 200], "labels": labels[low : low + 200]}
-            for low, name in ((0, "fit"), (200, "test"), (400, "blur"))
-        }
+        places = {"fit": slice(200), "test": slice(200, 400), "blur": slice(400, 600)}
+        parts = {name: {"outputs": logits[at], "labels": labels[at]} for name, at in places.items()}
         self.data = po.from_arrays(splits=parts, costs=[1, 2, 5], unit="ms")
         self.tables = Tables(self.data)
         self.fit, self.test = self.tables.get("fit"), self.tables.get("test")
@@ -41,14 +39,13 @@ class World:
     def online(self, **settings):
         return Online(self.family, make_bandit("ucb1"), **settings)
 
-    def left(self, **settings):
-        """Return an `Online` and a request that has left."""
+    def told(self, correct, **settings):
+        """Tell an `Online` of a request that has left what was right."""
         online = self.online(**settings)
         request = online.start()
         for k in range(3):
-            if online.decide(k, [1.0, 0, 0, 0], request).exit:
-                break
-        return online, request
+            online.decide(k, [1.0, 0, 0, 0], request)
+        online.feedback(request, correct=correct)
 
     def simulate(self, **settings):
         return po.simulate(self.data, **{"rounds": 60, "repetitions": 2, **settings})
@@ -79,16 +76,10 @@ WRONG = {
     "decide another's": (
         lambda w: w.online().decide(0, [1, 0, 0, 0], w.online().start()), "that this Online started",
     ),
-    "feedback another's": (lambda w: w.online().feedback(w.left()[1]), "that this Online started"),
-    "one truth": (
-        lambda w: (p := w.left(reward="label"))[0].feedback(p[1], correct=True), "one truth value per exit seen",
-    ),
-    "no truths": (
-        lambda w: (p := w.left(reward="label"))[0].feedback(p[1], correct=[3, 3, 3]), r"Got \[3, 3, 3\]",
-    ),
-    "labels not read": (
-        lambda w: (p := w.left())[0].feedback(p[1], correct=[1, 1, 1]), "'confidence' reads no labels",
-    ),
+    "feedback another's": (lambda w: w.online().feedback(w.online().start()), "that this Online started"),
+    "one truth": (lambda w: w.told(True, reward="label"), "one truth value per exit seen"),
+    "no truths": (lambda w: w.told([3, 3, 3], reward="label"), r"Got \[3, 3, 3\]"),
+    "labels not read": (lambda w: w.told([1, 1, 1]), "'confidence' reads no labels"),
     "save": (lambda w: w.online().save("/tmp"), "'path' must be a file. Got /tmp"),
     # families, watches, refits
     "data for a table": (lambda w: fit_family("max_prob", w.data, 5), "'table' must be a Table. Got ExitData"),
@@ -209,8 +200,7 @@ def test_a_reader_that_has_seen_enough_breaks_nothing(w, tmp_path):
         "policyopt.runtime",
         "policy.json",
         "outputs.npy",
-        "--axes",
-        "KNC",
+        "--axes=KNC",
     ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=tmp_path, **pipes) as run:

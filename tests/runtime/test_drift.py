@@ -9,17 +9,16 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from policyopt.runtime._drift import DriftWatch, Reference
-from policyopt.runtime._drift.detector import (
+from policyopt.runtime._drift import (
     BETS,
     CELLS,
     GROUPS,
-    advance,
+    DriftWatch,
+    Reference,
     densities,
     first_alarms,
     remember,
     smoothed,
-    start_sums,
 )
 from policyopt.runtime._errors import InputError
 
@@ -84,71 +83,23 @@ def test_every_bet_is_fair_whatever_the_histograms_learned():
     assert (paid[0] > 1.5).any()
 
 
-def streams(rng, count, rows, reference, cells):
-    """Cells of exchangeable rows: a pool for each stream, and what it is then asked."""
-    share = rng.dirichlet(np.ones(cells), size=count).cumsum(axis=1)
-    drawn = (rng.random((count, rows + reference, 1)) > share[:, None]).sum(axis=-1)
-    drawn = np.minimum(drawn, cells - 1)
-    pool = np.stack([np.bincount(row[:reference], minlength=cells) for row in drawn])
-    return pool[:, None], drawn[:, reference:, None]
-
-
-@pytest.mark.parametrize(("reference", "cells"), [(0, 3), (40, 8), (400, 24)])
-def test_a_sum_gains_one_per_request_until_it_stops(reference, cells):
-    """``E[R at T] = E[T]``, of which ``limit * P(T <= m) <= E[min(T, m)]`` is half."""
-    rng = np.random.default_rng(cells)
-    limit, rounds = 200.0, 400
-    pool, asked = streams(rng, 600, rounds, reference, cells)
-    when, which = first_alarms(pool, asked, rng.random(asked.shape), np.array([limit]))
-    waited, raised = np.minimum(when, rounds), which >= 0
-    gain = waited - limit * raised
-    assert gain.mean() > -3 * gain.std() / 600**0.5
-    # And not by never raising one: what a sum overshoots its limit by stays below its double.
-    assert limit * raised.mean() > 0.4 * waited.mean()
-
-
-def test_the_mean_of_the_sum_is_the_number_of_requests():
-    rng = np.random.default_rng(5)
-    pool, asked = streams(rng, 4000, 6, 30, 6)
-    state = start_sums(pool[0], 4000)
-    state.pool[...] = pool
-    nothing = np.zeros((4000, 1))
-    for t in range(6):
-        sums = advance(state, asked[:, t], nothing, rng.random((4000, 1)), t)
-        error = sums.std() / 4000**0.5
-        assert abs(sums.mean() - (t + 1)) < 4 * error
-
-
-def test_real_rows_raise_false_alarms_no_oftener_than_stated(root):
-    """Reference and stream drawn from one real pool; the policy's exits and scores."""
-    import policyopt as po
-    from policyopt._replay import trace
-    from policyopt._table import Tables
-
-    data = po.open_cache(root / "cache" / "fashion_mnist")
-    tables = Tables(data)
-    policy = po.fit(data, "40%", "max_prob", tables=tables).policy
-    seen = trace(policy, tables.get("test"))
-    rng = np.random.default_rng(0)
-    pools, cells = [], []
-    for _ in range(100):
-        order = rng.permutation(10_000)[:2000]
-        rows = seen.scores[order], seen.predictions[order, 0].astype(int), seen.exit[order]
-        reference = Reference.of(*(part[:1000] for part in rows), 10, policy.path, False, 16)
-        pools.append(np.zeros((7, 16), dtype=np.int64))
-        pools[-1][:, : reference.pool.shape[1]] = reference.pool
-        cells.append(reference.read(*(part[1000:] for part in rows))[0])
-    pools, cells, run_length = np.stack(pools), np.stack(cells), 1000
-    limits = np.full(7, 2.0 * 7 * run_length)
-    when, which = first_alarms(pools, cells, rng.random(cells.shape), limits)
-    assert np.mean(which >= 0) <= 1000 / (2 * run_length)
-    # Each statistic by itself, at a limit that raises alarms.
-    for j in (0, 1, 2, 3):
-        limits = np.where(np.arange(7) == j, 500.0, 1e300)
+def test_no_statistic_of_a_policy_raises_false_alarms_oftener_than_stated():
+    """``E[R at T] = E[T]`` of each, of which ``limit * P(T <= m) <= E[min(T, m)]`` is half."""
+    rng, pools, cells = np.random.default_rng(0), [], []
+    for seed in range(100):
+        rows = requests(1800, seed)
+        reference = Reference.of(*(part[:900] for part in rows), 4, PATH, False, 16)
+        pools.append(np.pad(reference.pool, ((0, 0), (0, 16 - reference.pool.shape[1]))))
+        cells.append(reference.read(*(part[900:] for part in rows))[0])
+    pools, cells = np.stack(pools), np.stack(cells)
+    _, which = first_alarms(pools, cells, rng.random(cells.shape), np.full(5, 2.0 * 5 * 900))
+    assert np.mean(which >= 0) <= 0.5
+    for j in range(5):  # each statistic by itself, at a limit that raises alarms
+        limits = np.where(np.arange(5) == j, 400.0, 1e300)
         when, which = first_alarms(pools, cells, rng.random(cells.shape), limits)
-        gain = np.minimum(when, 1000) - 500.0 * (which >= 0)
+        gain = np.minimum(when, 900) - 400.0 * (which >= 0)
         assert gain.mean() > -3 * gain.std() / 10
-        assert (which >= 0).mean() > 0.3
+        assert (which >= 0).mean() > 0.2  # and not by never raising one
 
 
 def test_nothing_is_raised_where_nothing_changes():
@@ -164,55 +115,37 @@ def test_lower_scores_are_found_named_and_dated():
     assert alarm is not None
     assert 1000 < alarm.request < 1100
     assert 950 <= alarm.moved.since <= 1050
-    by_name = {m.statistic: m for m in (alarm.moved, *alarm.others)}
-    score = by_name["score at exit 0"]
+    score = {m.statistic: m for m in (alarm.moved, *alarm.others)}["score at exit 0"]
     assert score.direction == "lower" and score.now < score.before - 0.1
-    assert "exit 2 more often" in {m.direction for m in by_name.values()}
+    assert "exit 2 more often" in {m.direction for m in alarm.others}
     assert str(alarm).startswith(f"drift at request {alarm.request}: {alarm.moved.statistic}")
 
 
-def found_by(rows, changed, classes):
-    """The alarm of a watch of exit 0 that was fitted on some rows, and the watch."""
-    found = DriftWatch.fit(*rows, classes=classes, steered=True)
-    alarm = found.update_batch(*changed)
-    assert alarm is not None
-    return alarm, found
-
-
-def test_spread_alone_is_found():
+def test_spread_one_class_and_a_later_exit_are_found_alone():
     rng, zeros = np.random.default_rng(0), np.zeros(1500, int)
-    rows = rng.normal(size=(1500, 1)), zeros
-    alarm, _ = found_by(rows, (rng.normal(size=(600, 1)) * 2, zeros[:600]), 1)
-    assert (alarm.moved.statistic, alarm.moved.direction) == ("score at exit 0", "wider")
-    assert 1.7 < alarm.moved.now / alarm.moved.before < 2.4
-
-
-def test_one_class_more_often_is_found_by_a_bet_that_learned():
-    """One of 16 classes more often: a bump in the middle, which no Beta density has."""
-    rng = np.random.default_rng(0)
-    rows = rng.random((2000, 1)), rng.integers(0, 16, 2000)
-    classes = np.where(rng.random(600) < 0.3, 5, rng.integers(0, 16, 600))
-    alarm, watch = found_by(rows, (rng.random((600, 1)), classes), 16)
-    assert (alarm.moved.statistic, alarm.moved.direction) == (
-        "class at exit 0",
-        "class 5 more often",
+    wide = DriftWatch.fit(rng.normal(size=(1500, 1)), zeros, classes=1, steered=True)
+    moved = wide.update_batch(rng.normal(size=(600, 1)) * 2, zeros[:600]).moved
+    assert (moved.statistic, moved.direction) == ("score at exit 0", "wider")
+    assert 1.7 < moved.now / moved.before < 2.4
+    # One of 16 classes more often: a bump in the middle, which no Beta density has.
+    often = DriftWatch.fit(
+        rng.random((2000, 1)), rng.integers(0, 16, 2000), classes=16, steered=True
     )
-    assert alarm.moved.before == pytest.approx(1 / 16, abs=0.02)
-    assert alarm.moved.now == pytest.approx(0.3 + 0.7 / 16, abs=0.15)
-    assert watch.sums.sums[0, 1].argmax() >= BETS - 2
-
-
-def test_a_later_exit_alone_is_found():
+    classes = np.where(rng.random(600) < 0.3, 5, rng.integers(0, 16, 600))
+    moved = often.update_batch(rng.random((600, 1)), classes).moved
+    assert (moved.statistic, moved.direction) == ("class at exit 0", "class 5 more often")
+    assert moved.before == pytest.approx(1 / 16, abs=0.02)
+    assert moved.now == pytest.approx(0.3 + 0.7 / 16, abs=0.15)
+    assert often.sums.sums[0, 1].argmax() >= BETS - 2  # a bet that learned
     scores, first, exits = requests(3000, 5)
     scores[:, 2] = scores[:, 2] ** 3
-    alarm = watch().update_batch(scores, first, exits)
-    assert alarm is not None
-    assert (alarm.moved.statistic, alarm.moved.direction) == ("score at exit 2", "lower")
+    moved = watch().update_batch(scores, first, exits).moved
+    assert (moved.statistic, moved.direction) == ("score at exit 2", "lower")
 
 
 def test_steering_is_no_drift_to_a_watch_that_knows_of_it():
     steered = requests(2000, 6, thresholds=np.array([0.4, 0.4]))
-    blind = DriftWatch.fit(*requests(800, 1), classes=4, run_length=20_000, steered=True)
+    blind = watch(steered=True)
     assert blind.update_batch(*steered) is None
     alarm = watch().update_batch(*steered)
     assert alarm is not None and alarm.moved.statistic != "score at exit 0"
@@ -234,14 +167,9 @@ def test_steps_batches_and_restored_watches_agree_bit_for_bit(steered):
     assert steps.state() == whole.state()
     assert steps.alarm == whole.alarm
     assert json.loads(json.dumps(whole.state())) == whole.state()
-
-
-def test_another_seed_draws_other_coins():
-    scores, first, exits = requests(50, 8)
-    a, b = watch(seed=0), watch(seed=1)
-    a.update_batch(scores, first, exits)
-    b.update_batch(scores, first, exits)
-    assert a.state()["sums"] != b.state()["sums"]
+    other = watch(steered=steered, seed=4)  # other coins
+    other.update_batch(scores, first, exits)
+    assert other.state()["sums"] != whole.state()["sums"]
 
 
 def test_after_an_alarm_the_watch_stands_until_it_is_reset():
@@ -273,13 +201,11 @@ def test_what_is_learned_after_a_change_is_the_new_reference():
     assert found.update_batch(*(part[500:] for part in new)) is None
     back = found.update_batch(*requests(400, 6))
     assert back is not None
-    assert {m.statistic: m for m in (back.moved, *back.others)}[
-        "score at exit 0"
-    ].direction == "higher"
+    directions = {m.statistic: m.direction for m in (back.moved, *back.others)}
+    assert directions["score at exit 0"] == "higher"
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5])
-@pytest.mark.parametrize("classes", [0, 1, 2])
+@pytest.mark.parametrize(("rows", "classes"), [(1, 0), (2, 2), (5, 1)])
 def test_tiny_and_uniform_references(rows, classes):
     alike = np.full((rows, 2), 0.5)
     found = DriftWatch.fit(alike, np.zeros(rows, int), np.ones(rows, int), classes=classes)
@@ -346,12 +272,17 @@ def test_a_tampered_state_is_refused(name, value):
     found = watch()
     found.update_batch(*requests(20, 2))
     state = found.state()
-    for wrong in ({**state, name: value}, {**state, "alarm_at": 10**6}):
+    lacking = {key: kept for key, kept in state.items() if key != name}
+    for wrong in (
+        {**state, name: value},
+        {**state, "alarm_at": 10**6},
+        lacking,
+        None,
+        [state],
+        "x",
+    ):
         with pytest.raises(InputError):
             DriftWatch.restore(wrong)
-    del state[name]
-    with pytest.raises(InputError):
-        DriftWatch.restore(state)
 
 
 @pytest.mark.parametrize(("exits", "classes"), [(400, 1 << 20), (64, 70_000)])
@@ -359,13 +290,9 @@ def test_a_state_whose_table_is_far_larger_than_its_numbers_is_refused(exits, cl
     """Each statistic has a row as long as the longest: megabytes of JSON became gigabytes."""
     found, count = watch().state(), exits + 2
     rows = [[1], [1] * (classes + 1), [1] * exits, *[[1]] * (exits - 1)]
-    found |= {
-        "path": list(range(exits)),
-        "classes": classes,
-        "edges": [[]] * exits,
-        "usual": [[0, 1]] * count,
-    }
-    found |= {name: rows for name in ("reference", "pool", "recent")} | {"start": [0] * count}
+    found |= {"path": list(range(exits)), "classes": classes, "edges": [[]] * exits}
+    found |= {"usual": [[0, 1]] * count, "start": [0] * count}
+    found |= {name: rows for name in ("reference", "pool", "recent")}
     found |= {name: [found[name][0]] * count for name in ("sums", "histograms", "run", "moments")}
     tracemalloc.start()
     with pytest.raises(InputError, match=r"'statistics' must be \d+ at most.*Got \d+"):
@@ -378,9 +305,3 @@ def test_a_state_whose_table_is_far_larger_than_its_numbers_is_refused(exits, cl
     found |= {"classes": 9, "reference": [[1], [1] * 10, *rows[2:]]}
     found |= {"pool": found["reference"], "recent": found["reference"]}
     assert DriftWatch.restore(found).reference.classes == 9
-
-
-@pytest.mark.parametrize("state", [None, [], "x", 3])
-def test_what_is_no_state_is_refused(state):
-    with pytest.raises(InputError, match="'state' must be of format"):
-        DriftWatch.restore(state)

@@ -18,7 +18,6 @@ from policyopt._export.symbolic import trace_policy
 from policyopt.runtime._answers import ANSWERS as KNOWN_ANSWERS
 from policyopt.runtime._calibrators import CALIBRATORS as KNOWN_CONFIDENCES
 from policyopt.runtime._experts import experts_to_dict
-from policyopt.runtime._online.serving import save_online
 from policyopt.runtime._policy import load_policy, to_dict
 from policyopt.runtime._scores import RULES
 
@@ -44,7 +43,7 @@ def test_files_are_valid(tmp_path, root):
     found = {name: artifact(policy) for name, policy in policies().items()}
     found["experts"] = json.loads(json.dumps(experts_to_dict(rules.experts())))
     for name, online in rules.online_policies().items():
-        save_online(online, tmp_path / f"{name}.json")
+        online.save(tmp_path / f"{name}.json")
         found[name] = json.loads((tmp_path / f"{name}.json").read_text())
     for path in (root / "tests" / "golden").glob("policy_*.json"):
         found |= {path: json.loads(path.read_text()), path.name: to_dict(load_policy(path))}

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from .controller import Controller
-from .family import PolicyFamily
-from .linucb import LinUCB
+from .exit_rules import UEEUCB, LinUCB, SplitEE
+from .family import Controller, PolicyFamily
 from .serving import Online, Request
-from .splitee import SplitEE
-from .uee_ucb import UEEUCB
 
 __all__ = ["Controller", "LinUCB", "Online", "PolicyFamily", "Request", "SplitEE", "UEEUCB"]

@@ -1,23 +1,46 @@
-"""A policy family: one policy with several sets of thresholds, from cheap to dear."""
+"""A policy family, from cheap to dear, and the budget controller that moves along it.
+
+Dual ascent on the price of cost keeps the mean cost at the budget. With costs scaled to [0, 1] between
+the first and the last exit and b the budget on that scale, the price moves by ``p <- p + step * (cost - b)``
+after every request, and the next request is served on the level at position ``(1 - p)`` of a policy
+family: the dearer traffic was, the cheaper the next.
+
+Bound. Level 0 leaves at exit 0 always, the last level never early. So at p >= 1 the cost is 0 <= b
+and p does not rise, at p <= 0 the cost is 1 >= b and p does not fall: p stays in ``[-step * b, 1 + step * (1 - b)]``
+without clipping. Summing the updates, ``sum(cost - b) = (p_T - p_0) / step``, hence after T requests
+
+    |mean cost - b| <= (1 + step) / (step * T)
+
+whatever the inputs do: no model of them is needed. (Dual gradient ascent with a bounded dual, as in
+Zinkevich 2003 and in online knapsacks of Balseiro & Gur 2019; the telescoping sum is the same as in
+adaptive conformal inference, Gibbs & Candes, NeurIPS 2021, proposition 4.1.) Costs that differ from
+sample to sample keep it as long as they are scaled by what bounds them. Where feedback of D requests
+is still on its way, ``D / T`` comes on top.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .._bandits import Steering, setting
+from .._checks import check_positive, check_share, check_whole
 from .._errors import input_error
 from .._parameters import numbers
-from .._policy import Policy, first_exit
+from .._policy import ALWAYS, NEVER, Policy, first_exit
+from .._saved_state import check_fields, refused
 from .._typing import Floats
 
 #: What to call for a family whose ends leave always and never.
 MAKES_ONE = "policyopt._online.families.fit_family(...)"
 _MOST_ARMS = 10_000
+_BUDGET = "a share of the way from the first exit's cost to the last's, in [0, 1]"
+_FAR = 1e12  # of a saved price
+_LARGEST = 1000.0  # share that one request may cost: beyond it, the unit is likely to be wrong
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +92,7 @@ class PolicyFamily:
         object.__setattr__(self, "labels", labels)
         nested = arms == 1 or bool((np.diff(table, axis=0) >= 0).all())
         object.__setattr__(self, "nested", nested)
-        # Per exit, the thresholds of all levels as a list: `taken` looks them up by bisection.
+        # Per exit, the thresholds of all levels as plain numbers, for `taken`.
         object.__setattr__(self, "_columns", table.T.tolist())
 
     @property
@@ -95,18 +118,103 @@ class PolicyFamily:
         `last`: it went to the last exit, whose score is not looked at. None: the level would have gone on
         beyond what was seen.
         """
-        exits, columns = self.policy.exits, self._columns
+        exits = self.policy.exits
         found: list[int | None] = [exits - 1 if last else None] * self.arms
-        if not self.nested:
-            for k in range(min(len(scores), exits - 1) - 1, -1, -1):
-                for a, threshold in enumerate(columns[k]):
-                    if scores[k] >= threshold:
-                        found[a] = k
-            return found
-        low = 0
-        for k in range(min(len(scores), exits - 1)):
-            high = bisect_right(columns[k], scores[k])  # levels below it leave at k at the latest
-            if high > low:
-                found[low:high] = [k] * (high - low)
-                low = high
+        for k in reversed(range(min(len(scores), exits - 1))):
+            for a, threshold in enumerate(self._columns[k]):
+                if scores[k] >= threshold:
+                    found[a] = k
         return found
+
+
+@dataclass(frozen=True)
+class Controller(Steering):
+    """Keeps the mean cost at a budget by moving along a policy family.
+
+    Parameters
+    ----------
+    budget : float
+        b: the budget as a share of the way from the cost of exit 0 to that of the last exit,
+        in [0, 1].
+    step : float
+        How far the price moves. Large: the bound holds sooner; small: the levels used differ less,
+        which costs less accuracy. With the default 0.02 the mean cost is within 1 % of the way
+        after 5,100 requests at the latest, usually long before.
+    start : float
+        Position in the family, in [0, 1], at which to start: 0 the cheapest level.
+
+    Examples
+    --------
+    >>> player = Controller(budget=0.3, step=0.1).player(arms=11)
+    >>> player.choose()
+    5
+    >>> player.learn(1.0)  # it went to the last exit: the next level is cheaper
+    >>> player.choose()
+    4
+    """
+
+    budget: float = setting(MISSING, check_share, allowed=_BUDGET)
+    step: float = setting(0.02, check_positive, most=1.0)
+    start: float = setting(0.5, check_share)
+
+    name = "controller"
+    summary = "moves along a policy family so that the mean cost stays at the budget"
+    reference = (
+        "Budget controller: dual ascent on the price of cost keeps the mean cost at the budget."
+    )
+
+    def check_family(self, family: PolicyFamily) -> None:
+        """Refuse a family that the bound does not hold for: its ends must be always and never."""
+        costs, ends = family.policy.costs, family.thresholds
+        if not costs[-1] > costs[0]:
+            allowed = "of a policy whose exits differ in cost"
+            raise input_error("ladder", allowed, costs.tolist(), "It steers cost.")
+        if ends[0, 0] > ALWAYS or (ends[-1] < NEVER).any():
+            allowed = "one whose first level leaves at exit 0 always, its last never early, for a controller"
+            got = f"ends {ends[0].tolist()} and {ends[-1].tolist()}"
+            raise input_error("ladder", allowed, got, f"{MAKES_ONE} makes one.")
+
+    def share(self, costs: Floats, cost: float) -> float:
+        """Return a cost on the scale of the budget: 0 that of exit 0, 1 that of the last exit."""
+        share = (cost - float(costs[0])) / float(costs[-1] - costs[0])
+        if not abs(share) <= _LARGEST:
+            allowed = f"a number, at most {_LARGEST:g} times the way from exit 0 to the last"
+            raise input_error("cost", allowed, cost, "In the policy's unit.")
+        return share
+
+    def bound(self, rounds: int) -> float:
+        """Return the most that the mean cost of `rounds` requests is off the budget, as a share."""
+        check_whole("rounds", rounds)
+        return (1.0 + self.step) / (self.step * rounds)
+
+    def player(self, arms: int, seed: int = 0, stream: int = 0) -> ControllerPlayer:
+        """Return a player on a family of A levels; it draws nothing."""
+        return ControllerPlayer(self, arms)
+
+
+class ControllerPlayer:
+    """The price on one stream."""
+
+    def __init__(self, rule: Controller, arms: int) -> None:
+        self.rule, self._last = rule, arms - 1
+        self.price = 1.0 - rule.start
+
+    def choose(self) -> int:
+        """Return the level for the next request."""
+        return min(max(int((1.0 - self.price) * self._last + 0.5), 0), self._last)
+
+    def learn(self, cost: float) -> None:
+        """Take in what a request cost, scaled: 0 exit 0, 1 the last exit."""
+        self.price += self.rule.step * (cost - self.rule.budget)
+
+    def state(self) -> dict[str, Any]:
+        """Return the price, JSON-able."""
+        return {"price": self.price}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state, checked."""
+        price = check_fields("state of the controller", state, ("price",))["price"]
+        # Where feedback is late, it may be far out.
+        if not isinstance(price, float) or not abs(price) <= _FAR:
+            raise refused("price", f"a number in [{-_FAR:g}, {_FAR:g}]", price)
+        self.price = price

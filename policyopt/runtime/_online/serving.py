@@ -7,42 +7,37 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from .._bandits import BANDITS, Bandit, make_bandit
-from .._bandits.saved_state import check_fields, refused
-from .._checks import check_seed, check_type, check_whole
+from .._checks import check_seed, check_type, check_whole, plain
 from .._errors import InputError, input_error
 from .._experts import policy_of
 from .._files import write_file
 from .._forks import Line, parted, tell_of_forks
 from .._policy import Decision, Policy, State, from_dict, to_dict
-from .._strict_json import digest_of, parse, read_plain, to_text
-from .controller import Controller
-from .family import MAKES_ONE, PolicyFamily
-from .feedback import (
-    REVEALS,
-    REWARDS,
-    gain,
-    load_of,
-    overhead_range,
-    reveal_chances,
-    reward_range,
-)
-from .linucb import LinUCB
-from .splitee import SplitEE
-from .uee_ucb import UEEUCB
+from .._saved_state import check_fields, refused
+from .._strict_json import Form, parse, read_plain, to_text
+from .exit_rules import EXIT_RULES, ExitRule, LinUCB
+from .family import MAKES_ONE, Controller, PolicyFamily
 
-#: Rules that say at each exit whether to leave; the others choose a level before a request starts.
-ExitRule = LinUCB | SplitEE | UEEUCB
-EXIT_RULES: dict[str, type[ExitRule]] = {rule.name: rule for rule in (LinUCB, SplitEE, UEEUCB)}
+#: Readings of the gain: AdaEE's ``max(conf_k - conf_0, 0)``; the same without the maximum (UCBEE);
+#: of calibrated confidences, signed; correctness at k less that at 0.
+REWARDS = ("confidence", "signed", "calibrated", "label")
+#: Whose rewards feedback shows: of the arm played, of all smaller ones, of all that are known.
+REVEALS = ("played", "smaller", "all")
 
-FORMAT, VERSION = "policyopt-online", 1
-MAX_BYTES = 64 << 20
-FIELDS = (
-    "format", "version", "saves", "policy", "thresholds", "labels", "steering", "settings", "state", "sha256",
+ONLINE = Form(
+    "a file of an online policy", "policyopt-online", 1,
+    {
+        "format": str, "version": int, "saves": int, "policy": dict, "thresholds": list,
+        "labels": (list, type(None)), "steering": dict, "settings": dict, "state": dict, "sha256": str,
+    },
+    "`Online.save` writes one.",
 )  # fmt: skip
+MAX_BYTES = 64 << 20
 _SETTINGS = ("overhead", "reward", "reveal", "seed", "stream")
 _AGAIN = "Save it again."
 _REMEMBERED = 64  # files that an object may replace, the latest
@@ -253,8 +248,7 @@ class Online:
         if not low <= over <= high:
             step = "Give Online the range that it may have."
             raise input_error("overhead", f"from {low} to {high}", over, step)
-        levels = self._levels(request, correct)
-        worth = [gain(self.reward, levels, k) - over * self._load[k] for k in range(len(levels))]
+        worth = self._worth(request, correct, over)
         if isinstance(steering, ExitRule):
             self._learn(request, (request, worth))
             return worth[request.exit]
@@ -284,20 +278,24 @@ class Online:
             request.done = True
             self._player.learn(*feedback)
 
-    def _levels(self, request: Request, correct: Sequence[bool] | None) -> list[float]:
-        """Return confidences, or correctness, of the exits seen."""
-        if self.reward != "label":
-            if correct is not None:
-                step = f"Reward '{self.reward}' reads no labels."
-                raise input_error("correct", "left out", correct, step)
-            return request.confidences
-        count = len(request.confidences)
-        listed = hasattr(correct, "__len__") and not isinstance(correct, str)
-        given = list(correct) if listed and correct is not None else []
-        if len(given) != count or not all(right in (0, 1) for right in given):
-            allowed = f"one truth value per exit seen: {count}"
-            raise input_error("correct", allowed, given if listed else correct, "Exits 0 to k.")
-        return [float(right) for right in given]
+    def _worth(self, request: Request, correct: Sequence[bool] | None, over: float) -> list[float]:
+        """Return what each exit seen was worth: its gain over exit 0, less its share of the overhead."""
+        levels = request.confidences
+        if self.reward == "label":
+            count = len(levels)
+            listed = hasattr(correct, "__len__") and not isinstance(correct, str)
+            given = list(correct) if listed and correct is not None else []
+            if len(given) != count or not all(right in (0, 1) for right in given):
+                allowed = f"one truth value per exit seen: {count}"
+                raise input_error("correct", allowed, given if listed else correct, "Exits 0 to k.")
+            levels = [float(right) for right in given]
+        elif correct is not None:
+            step = f"Reward '{self.reward}' reads no labels."
+            raise input_error("correct", "left out", correct, step)
+        gains = [level - levels[0] for level in levels]
+        if self.reward == "confidence":
+            gains = [max(gain, 0.0) for gain in gains]
+        return [gain - over * share for gain, share in zip(gains, self._load, strict=False)]
 
     def state(self) -> dict[str, Any]:
         """Return what was learned so far, JSON-able; requests on their way are not in it."""
@@ -322,7 +320,18 @@ class Online:
             The file has been written by another since this object loaded or saved it (what that one
             learned would be lost), or is no such file; the system refuses to write.
         """
-        save_online(self, path)
+        path = Path(check_type("path", path, (str, os.PathLike), "a path", "E.g. online.json."))
+
+        def text() -> str:
+            # Asked for while no one else writes the file: two threads that save cannot turn it back.
+            if path.exists():
+                _check_last_saved(self, path)
+            content = online_to_dict(self, self._saves + 1)
+            self._saves += 1
+            self._own_files.append(content["sha256"])
+            return to_text(content, "online policy", MAX_BYTES)
+
+        write_file(path, text)
 
     @classmethod
     def load(cls, path: Any) -> Online:
@@ -333,7 +342,72 @@ class Online:
         InputError
             No such file, not JSON, changed since written, or a field that is not what it must be.
         """
-        return load_online(path)
+        path = Path(path)
+        content = _read(path)
+        steering = check_fields("steering", content["steering"], ("name", "settings"))
+        settings = check_fields("settings", content["settings"], _SETTINGS)
+        if not isinstance(settings["overhead"], list):  # in a file, a number will not do
+            raise input_error("overhead", "a list of two numbers", settings["overhead"], _AGAIN)
+        try:
+            policy = from_dict(content["policy"], path.name)
+            family = PolicyFamily(policy, content["thresholds"], content["labels"])
+            online = cls(family, _steering(steering["name"], steering["settings"]), **settings)
+            online.restore(content["state"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, InputError):
+                raise
+            allowed = "a whole file of an online policy"
+            raise input_error(path.name, allowed, str(error), _AGAIN) from error
+        online._saves = content["saves"]
+        online._own_files.append(content["sha256"])
+        return online
+
+
+# ---- what a request was worth, and how probable it was that it would be shown
+
+
+def load_of(costs: Sequence[float]) -> list[float]:
+    """Return the share of the overhead that leaving at each exit bears: by cost, or by number if all are alike.
+
+    >>> load_of([1.0, 2.0, 5.0]), load_of([3.0, 3.0])
+    ([0.0, 0.25, 1.0], [0.0, 1.0])
+    """
+    span, last = costs[-1] - costs[0], max(len(costs) - 1, 1)
+    return [(c - costs[0]) / span if span > 0 else k / last for k, c in enumerate(costs)]
+
+
+def reward_range(
+    reward: str, load: Sequence[float], overhead: tuple[float, float]
+) -> tuple[float, float]:
+    """Return the least and the largest reward there can be, by load (K,) and range of the overhead."""
+    least = 0.0 if reward == "confidence" else -1.0
+    low, high = overhead
+    return least - high * max(load), max(0.0, 1.0 - low * min(load[1:], default=1.0))
+
+
+def overhead_range(overhead: Any) -> tuple[float, float]:
+    """Return an overhead, a number or a pair, as a range."""
+    ends = overhead if isinstance(overhead, (tuple, list)) else (overhead, overhead)
+    ends = [plain(x) for x in ends]
+    fine = len(ends) == 2 and all(type(x) in (int, float) for x in ends)
+    if not fine or not 0 <= ends[0] <= ends[1] < 1e6:
+        allowed = "a number, 0 or more, or a range of two"
+        raise input_error("overhead", allowed, overhead, "E.g. 0.1.")
+    return float(ends[0]), float(ends[1])
+
+
+def reveal_chances(
+    probabilities: Sequence[float], reveal: str, start: Sequence[int] = ()
+) -> Sequence[float]:
+    """Return the probability that each arm's reward becomes known, by that with which it was drawn.
+
+    ``played``: that of the arm itself. ``smaller``: that of itself or any larger arm. ``all``: that of any
+    arm which goes at least as far on this sample; `start` is the smallest arm with the same exit, per arm.
+    """
+    if reveal == "played":
+        return probabilities
+    tail = list(accumulate(reversed(probabilities)))[::-1]
+    return tail if reveal == "smaller" else [tail[a] for a in start]
 
 
 def _starts(known: list[int | None]) -> list[int]:
@@ -399,34 +473,15 @@ def _refuse_given(who: str, **given: Any) -> None:
 def online_to_dict(online: Online, saves: int) -> dict[str, Any]:
     """Return the file's content, checksum included; `saves`: how often its line was saved."""
     settings = {name: getattr(online, name) for name in _SETTINGS}
-    content: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "saves": saves,
-        "policy": to_dict(online.ladder.policy),
-        "thresholds": online.ladder.thresholds.tolist(),
-        "labels": online.ladder.labels.tolist(),
-        "steering": {"name": online.steering.name, "settings": asdict(online.steering)},  # type: ignore[call-overload]
-        "settings": {**settings, "overhead": list(online.overhead)},
-        "state": online.state(),
-    }
-    return {**content, "sha256": digest_of(content)}
-
-
-def save_online(online: Online, path: Any) -> None:
-    """Write the file, atomically, unless another has; see `Online.save`."""
-    path = Path(check_type("path", path, (str, os.PathLike), "a path", "E.g. online.json."))
-
-    def text() -> str:
-        # Asked for while no one else writes the file: two threads that save cannot turn it back.
-        if path.exists():
-            _check_last_saved(online, path)
-        content = online_to_dict(online, online._saves + 1)
-        online._saves += 1
-        online._own_files.append(content["sha256"])
-        return to_text(content, "online policy", MAX_BYTES)
-
-    write_file(path, text)
+    return ONLINE.signed(
+        saves=saves,
+        policy=to_dict(online.ladder.policy),
+        thresholds=online.ladder.thresholds.tolist(),
+        labels=online.ladder.labels.tolist(),
+        steering={"name": online.steering.name, "settings": asdict(online.steering)},  # type: ignore[call-overload]
+        settings={**settings, "overhead": list(online.overhead)},
+        state=online.state(),
+    )
 
 
 def _check_last_saved(online: Online, path: Path) -> None:
@@ -445,50 +500,12 @@ def _check_last_saved(online: Online, path: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     """Return a file's content, its form and checksum checked."""
-    data = read_plain(path, "online policy", MAX_BYTES, "`Online.save` writes one.")
+    data = read_plain(path, "online policy", MAX_BYTES, ONLINE.step)
     content = parse(data, path.name, MAX_BYTES, "Is the file whole? Save it again.")
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        allowed = f"a file of format '{FORMAT}'"
-        raise input_error(path.name, allowed, "something else", "`Online.save` writes one.")
-    content = dict(check_fields(path.name, content, FIELDS))
-    if content["version"] != VERSION or type(content["version"]) is not int:
-        what = f"version of {path.name}"
-        raise input_error(what, str(VERSION), content["version"], "Update policyopt.")
-    body = {name: value for name, value in content.items() if name != "sha256"}
-    try:
-        same = digest_of(body) == content["sha256"]
-    except ValueError as error:
-        raise input_error(path.name, "free of infinite numbers", str(error), _AGAIN) from error
-    if not same:
-        raise InputError(
-            f"'{path.name}' was changed after it was written: its checksum differs. {_AGAIN}"
-        )
-    if type(content["saves"]) is not int or not 1 <= content["saves"] < 1 << 62:
+    ONLINE.check(content, path.name)
+    if not 1 <= content["saves"] < 1 << 62:
         raise input_error(f"saves of {path.name}", "from 1 to 2**62", content["saves"], _AGAIN)
     return content
-
-
-def load_online(path: Any) -> Online:
-    """Read the file; see `Online.load`."""
-    path = Path(path)
-    content = _read(path)
-    steering = check_fields("steering", content["steering"], ("name", "settings"))
-    settings = check_fields("settings", content["settings"], _SETTINGS)
-    if not isinstance(settings["overhead"], list):  # a number will do for `Online`, not in a file
-        raise input_error("overhead", "a list of two numbers", settings["overhead"], _AGAIN)
-    try:
-        policy = from_dict(content["policy"], path.name)
-        family = PolicyFamily(policy, content["thresholds"], content["labels"])
-        online = Online(family, _steering(steering["name"], steering["settings"]), **settings)
-        online.restore(content["state"])
-        online._saves = content["saves"]
-        online._own_files.append(content["sha256"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
-        allowed = "a whole file of an online policy"
-        raise input_error(path.name, allowed, str(error), _AGAIN) from error
-    return online
 
 
 def _steering(name: Any, settings: Any) -> Bandit | Controller | ExitRule:
