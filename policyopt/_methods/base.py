@@ -1,8 +1,8 @@
 """What a method is: configuration, and the one way in which all of them fit.
 
-A fit goes through hooks that a method overrides as far as it differs: `check` refuses rows by name, `pose`
-learns and scores and poses the threshold problem, `solve` meets each budget; what comes out is frozen, replayed
-and cross-validated in the same way for all. Most methods need only `rule` and `solve_problem`.
+A fit goes through hooks that a method overrides as far as it differs: `check` refuses rows by name, `pose` learns
+and scores and poses the threshold problem, `solve` meets each budget; what comes out is frozen, replayed and
+cross-validated in the same way for all. Most methods need only `rule` and `solve_problem`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from policyopt._answers.crossfit import NAMES, CrossFitted, answered, crossfit, folds_of, observe
+from policyopt._answers.crossfit import CrossFitted, answered, crossfit, folds_of, observe
 from policyopt._costs import budget_list, overhead
 from policyopt._methods.fitted import Draft, Fitted, build_fitted
 from policyopt._methods.settings import Allowed, Choice, Domain, check_setting
@@ -161,37 +161,11 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         return found
 
 
-@dataclass(frozen=True)
-class ConfidenceMethod(Method):
-    """Thresholds on the confidence of the answers.
-
-    Parameters
-    ----------
-    answer : str
-        What exits return, and confidence is read from: ``plain``, or another name of `policyopt._answers`.
-    """
-
-    answer: str = "plain"
-
-    allowed: ClassVar = {"answer": NAMES}
-    tuned: ClassVar = {"answer": ANSWERS}
-
-    def lacks(self, table: Table) -> list[str]:
-        """Return what the method needs and these rows do not hold."""
-        return [*super().lacks(table), *lacks_outputs(self.answer, table)]
-
-
 def check_exits(table: Table) -> None:
     """Refuse one exit alone, where methods that search or learn have nothing to work on."""
     if table.exits < 2:
         allowed = "2 or more: with one there is nothing to decide"
         raise input_error("exits", allowed, table.exits, "Import the outputs of all exits.")
-
-
-def lacks_outputs(answer: str, table: Table) -> list[str]:
-    """Return that answers other than plain need all class outputs, where rows do not hold them."""
-    whole = answer == "plain" or table.kind != "record"
-    return [] if whole else ["all class outputs (for answers other than plain)"]
 
 
 def check_budgets(table: Table, budgets: Sequence[float]) -> None:

@@ -1,9 +1,9 @@
 """Episodes of the exit problem, many at once: a sample meets its exits, and leaves or goes on.
 
-The Markov decision process that reinforcement learning sees. State: what exits 0..k show of the sample,
-the exit, the price of cost. Actions: 0 goes on, 1 leaves. Going on from the last exit but one ends at
-the last one, where there is nothing to decide. An episode earns its success less price times cost, cost
-in shares of the full model, undiscounted. Numpy only; `policyopt.rl` gives it gymnasium's shape.
+The Markov decision process that reinforcement learning sees. State: what exits 0..k show of the sample, the exit,
+the price of cost. Actions: 0 goes on, 1 leaves. Going on from the last exit but one ends at the last one, where
+there is nothing to decide. An episode earns its success less price times cost, cost in shares of the full model,
+undiscounted. Numpy only; `policyopt.rl` gives it gymnasium's shape.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from policyopt.runtime._typing import Bools, Floats, Ints
 
 Reals = npt.NDArray[np.floating]
 GO_ON, LEAVE = 0, 1
+#: How often each row is shown, at most, but for the least updates: more of them cost time and teach
+#: nothing (benchmarks/few_rows.py).
+EPOCHS, LEAST_UPDATES = 600, 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,3 +109,8 @@ def roll(leave: Reals, draws: Reals) -> tuple[Bools, Bools]:
     reached = np.ones((len(leave), leave.shape[1] + 1, *leave.shape[2:]), dtype=bool)
     np.logical_and.accumulate(~tails, axis=1, out=reached[:, 1:])
     return tails, reached
+
+
+def updates(steps: int, batch: int, rows: int) -> int:
+    """Return how many updates of `batch` rows are worth making with so many rows, at most `steps`."""
+    return min(steps, max(LEAST_UPDATES, -(-EPOCHS * rows // batch)))

@@ -1,19 +1,18 @@
 """FrugalGPT: Chen, Zaharia & Zou, 2023, arXiv:2305.05176, section 3: which models, and when to stop.
 
-The LLM cascade: a list of at most m models and a threshold for each but the last; an answer whose score
-g(query, answer) reaches the threshold is returned, else the next model of the list is asked. List and
-thresholds maximise the accuracy on labelled rows subject to the budget. As in the released code
-(stanford-futuredata/FrugalGPT), the scorer of a model is a regression of whether its answer is right,
-thresholds are conditional quantiles among the survivors on a grid of 40 per threshold
-(`Quantiles`), points over the budget are worth nothing, the best is polished, and
-the best of all lists is taken: of K = 5 exits and lists of up to 3, 5 + 10 * 40 + 10 * 1600 = 16,405
-points per fit, whatever the number of budgets.
+The LLM cascade: a list of at most m models and a threshold for each but the last; an answer whose score g(query,
+answer) reaches the threshold is returned, else the next model of the list is asked. List and thresholds maximise
+the accuracy on labelled rows subject to the budget. As in the released code (stanford-futuredata/FrugalGPT), the
+scorer of a model is a regression of whether its answer is right, thresholds are conditional quantiles among the
+survivors on a grid of 40 per threshold (`Quantiles`), points over the budget are worth nothing, the best is
+polished, and the best of all lists is taken: of K = 5 exits and lists of up to 3, 5 + 10 * 40 + 10 * 1600 =
+16,405 points per fit, whatever the number of budgets.
 
-Departures: the scorer is logistic on what the exit says of its own answer, not a language model on the
-query's text, and cross-fitted, so that the rows that set thresholds did not train it; lists keep the
-order of the cascade; shares sent on need not grow along the list (the released code's constraint, absent
-from the paper, forbids cascades that narrow); the polish is by finer grids, not Nelder and Mead's simplex;
-and what is then left of the budget is spent where that does not lower the accuracy.
+Departures: the scorer is logistic on what the exit says of its own answer, not a language model on the query's
+text, and cross-fitted, so that the rows that set thresholds did not train it; lists keep the order of the
+cascade; shares sent on need not grow along the list (the released code's constraint, absent from the paper,
+forbids cascades that narrow); the polish is by finer grids, not Nelder and Mead's simplex; and what is then left
+of the budget is spent where that does not lower the accuracy.
 """
 
 from __future__ import annotations

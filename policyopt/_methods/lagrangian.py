@@ -1,13 +1,13 @@
 """Methods whose one knob is the price of cost: trained once for all prices, read at any budget.
 
-A subclass says how the coefficients of its decisions are found at every price (`train`); this file
-gathers what they are trained on, finds the price whose policy costs the budget, and meets it.
+A subclass of `LagrangianMethod` says how the coefficients of its decisions are found at every price (`train`);
+this file gathers what they are trained on, finds the price whose policy costs the budget, and meets it.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -18,7 +18,6 @@ from policyopt._costs import overhead
 from policyopt._methods.base import ANSWERS, Method
 from policyopt._methods.exit_batch import MOST_ROWS, StoppingData, build_stopping_data
 from policyopt._methods.fitted import Draft, Fitted, expectation
-from policyopt._methods.regression import of_own_fold
 from policyopt._methods.settings import FOLDS, YES_OR_NO, Number, Real
 from policyopt._methods.validation import subsample
 from policyopt._progress import report
@@ -30,7 +29,7 @@ from policyopt._thresholds.problem import Problem, Solution
 from policyopt.runtime._arithmetic import row_product
 from policyopt.runtime._policy import ALWAYS, NEVER, first_exit
 from policyopt.runtime._scores import Advantage, ScoreRule
-from policyopt.runtime._typing import Floats, Ints
+from policyopt.runtime._typing import Floats
 
 _BISECTIONS = 14
 
@@ -56,38 +55,9 @@ def per_cost(prices: Floats, costs: Floats) -> Floats:
     return prices / (span if span > 0 else 1.0)
 
 
-def backwards(
-    columns: list[Floats],
-    success: Floats,
-    costs: Floats,
-    fold: Ints,
-    prices: Floats,
-    learn: Callable[[int, Floats, Floats], Floats],
-) -> Stopping:
-    """Learn whether to stop at every exit and price, the last exit first, with the later decisions fixed.
-
-    `learn(k, stop, go_on)` returns offsets and weights (G+1, M+1, L) whose products are at least 0 where it is
-    better to stop, from what the two are worth to each row, (N, L); going on is worth what the later decisions
-    earn, by coefficients that the row's own fold did not train, else stopping looks better than it is. All rows
-    train all exits: whether a row gets to exit k depends on what the regression is given anyway, so nothing is
-    selected and nothing need be thrown away.
-
-    Shapes: columns K-1 x (N, M); success (N, K); costs (N, K), cumulative; fold (N,); prices (L,).
-    """
-    exits = success.shape[1]
-    groups = int(fold.max(initial=0)) + 1
-    theta = np.zeros((groups + 1, exits - 1, columns[0].shape[1] + 1, len(prices)))
-    reward = success[:, -1:] - costs[:, -1:] * prices
-    for k in range(exits - 2, -1, -1):
-        stop = success[:, k, None] - costs[:, k, None] * prices
-        theta[:, k] = learn(k, stop, reward)
-        reward = np.where(of_own_fold(columns[k], theta[:, k], fold) >= 0, stop, reward)
-    return Stopping(prices, theta)
-
-
 @dataclass(frozen=True)
-class LagrangianMethod(Method):
-    """One family of policies, ordered by the price of cost: leave where the score is 0 or more.
+class StoppingMethod(Method):
+    """Learns when to stop from `StoppingData`, for all prices of cost at once.
 
     Parameters
     ----------
@@ -98,20 +68,58 @@ class LagrangianMethod(Method):
         Weight of the soft success targets against 0/1 correctness, in [0, 1].
     folds : int
         Of the cross-fitting of answers.
-    mix : bool
-        Mix the two neighbours on the hull by a coin instead of one policy between them. Without it, a coin is
-        tossed only where scores are equal, so that no threshold can meet the budget, and where it pays.
     """
 
     answer: str = "combined"
     soft: float = 1.0
     folds: int = 5
-    mix: bool = False
 
-    allowed: ClassVar = {"answer": NAMES, "soft": Number(most=1), "folds": FOLDS, "mix": YES_OR_NO}
-    tuned: ClassVar = {"answer": ANSWERS, "soft": Real(0.0, 1.0)}
+    allowed: ClassVar = {"answer": NAMES, "soft": Number(most=1), "folds": FOLDS}
+    tuned: ClassVar = {"answer": ANSWERS}
     learned = True
     decides = True
+
+    @abstractmethod
+    def gather(self, table: Table, seed: int) -> StoppingData:
+        """Return what is trained on."""
+
+    @abstractmethod
+    def blank(self, data: StoppingData) -> tuple[ScoreRule, ...]:
+        """Return rules of the shapes that are deployed: their costs are known before any training."""
+
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Train once, and meet each budget; see `Method.propose`."""
+        from threadpoolctl import threadpool_limits
+
+        # Matrices of some tens of columns: more threads of BLAS only wait for each other.
+        with threadpool_limits(1, "blas"):
+            return super().propose(table, budgets, seed)
+
+    def pose(self, table: Table, seed: int) -> Draft:
+        """Gather what is trained on; costs are known before, scores are not."""
+        data = self.gather(table, seed)
+        table, rules = data.table, self.blank(data)
+        own = overhead(data.answer, rules, table.exits, table.classes, table.rate)
+        costs = np.asarray(table.costs + own)
+        problem = Problem(np.zeros_like(data.success), data.success, costs, table.unit)
+        return Draft(rules[0], table, problem, data.answer, data=data)
+
+
+@dataclass(frozen=True)
+class LagrangianMethod(StoppingMethod):
+    """One family of policies, ordered by the price of cost: leave where the score is 0 or more.
+
+    Parameters
+    ----------
+    mix : bool
+        Mix the two neighbours on the hull by a coin instead of one policy between them. Without it, a coin is
+        tossed only where scores are equal, so that no threshold can meet the budget, and where it pays.
+    """
+
+    mix: bool = False
+
+    allowed: ClassVar = {"mix": YES_OR_NO}
+    tuned: ClassVar = {"soft": Real(0.0, 1.0)}
     #: Groups of rows, each scored by coefficients it did not train.
     groups: ClassVar[int] = 5
 
@@ -143,27 +151,17 @@ class LagrangianMethod(Method):
         """
         return collapse(self.rule_at(data, theta[-1]), self.scores_at(data, theta[-1]), equal=True)
 
-    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Train once, and meet each budget; see `Method.propose`."""
-        from threadpoolctl import threadpool_limits
-
-        # Matrices of 30 columns: more threads of BLAS only wait for each other.
-        with threadpool_limits(1, "blas"):
-            return super().propose(table, budgets, seed)
-
-    def pose(self, table: Table, seed: int) -> Draft:
-        """Gather what is trained on; costs are known before, scores are not."""
+    def gather(self, table: Table, seed: int) -> StoppingData:
+        """Observe the rows."""
         table = subsample(table, MOST_ROWS, seed)  # more do not sharpen 30 coefficients per exit
         report(0, 2, "combining answers")
         groups = self.groups_of(len(table))
-        data = build_stopping_data(table, self.answer, self.soft, self.folds, seed, groups)
-        table, (exits, size) = data.table, (len(data.columns) + 1, data.columns[0].shape[1])
-        blank = self.rule_at(data, np.zeros((exits - 1, size + 1)))
-        rules = (blank, blank) if self.mix else (blank,)
-        own = overhead(data.answer, rules, exits, table.classes, table.rate)
-        costs = np.asarray(table.costs + own)
-        problem = Problem(np.zeros_like(data.success), data.success, costs, table.unit)
-        return Draft(blank, table, problem, data.answer, data=data)
+        return build_stopping_data(table, self.answer, self.soft, self.folds, seed, groups)
+
+    def blank(self, data: StoppingData) -> tuple[ScoreRule, ...]:
+        """Return rules of zeros, two where they are mixed."""
+        zeros = np.zeros((len(data.columns), data.columns[0].shape[1] + 1))
+        return (self.rule_at(data, zeros),) * (1 + self.mix)
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
         """Train, and read each budget off the prices."""

@@ -1,8 +1,37 @@
-"""Methods that train one small network for all prices by playing episodes; read at any budget.
+"""One small network for all prices, trained by playing episodes and read at any budget: DQN and EPNet.
 
 A subclass says how its network learns (`train`); this file gathers what episodes are played with, holds rows out,
 and finds on them the price whose policy costs the budget. What is left of the budget goes by one common
 threshold: 0 and a shift. Networks are trained by torch and deployed as the rule `network` by numpy.
+
+Deep Q-network: Mnih et al., Nature 518 (2015), algorithm 1, for exits as Kim & Lee (Mathematics, 2024). Kim &
+Lee, "To Exit or Not to Exit" (Mathematics 12(14):2263), and Vashist et al. (ICCE 2022) before them, decide at
+each exit by a Q-network that weighs accuracy against cost. As in Mnih et al. the agent acts epsilon-greedily,
+remembers its transitions, and regresses
+
+    y = r                           where the episode ended
+    y = r + max_a Q'(s', a)         else,
+
+on random ones of them, Q' being the network as it was some time ago; errors beyond 1 count linearly.
+
+Departures: the state is the history features with the exit and the price of cost, and the price is drawn anew for
+each episode, so that one network serves all budgets (theirs is trained per weight of cost); rewards are divided
+by 1 + price, or dear prices would have all of the error; undiscounted, as every episode ends; the rate falls to
+0. With ``double=true`` the network chooses a and Q' rates it (van Hasselt et al., AAAI 2016), against the upward
+bias of the maximum. Kim & Lee's and Vashist et al.'s own rewards could not be read at the source: theirs may
+weigh cost otherwise.
+
+EPNet's exit controllers: Dai, Kong & Guo, CIKM 2020, "Learning to Exit with Flexible Multi-Branch Network". The
+paper puts a lightweight controller on every branch and learns when to exit as a Markov decision process whose
+reward weighs accuracy against the cost of inference by a budget. So here: each exit has a network of its own with
+one hidden layer, which gives the probability of leaving; the reward is success less weight times cost; the
+controllers learn from sampled episodes, an actor with a critic of the same shape: a decision that was taken moves
+its log-odds by ``(a - s)(G - V(x))`` as in `reinforce`, G being what the episode earned.
+
+Departures: the weight is drawn anew for every episode and given to the controllers, so that one training serves
+all budgets; the branches are given, not trained along; a controller sees the history features, not the branch's
+feature map. Only the paper's abstract and two surveys' words on it could be read: the reward's exact form and the
+update rule are this reading of them.
 """
 
 from __future__ import annotations
@@ -18,42 +47,56 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from policyopt._answers.crossfit import NAMES, folds_of
-from policyopt._costs import overhead
-from policyopt._methods.base import ANSWERS, Method
-from policyopt._methods.episodes import Samples, log_price, samples_of
+from policyopt._answers.crossfit import folds_of
+from policyopt._methods.episodes import (
+    LEAVE,
+    Episodes,
+    Samples,
+    log_price,
+    roll,
+    samples_of,
+    updates,
+)
 from policyopt._methods.exit_batch import StoppingData, build_stopping_data, subsample_outputs
 from policyopt._methods.fitted import Draft, Fitted
-from policyopt._methods.settings import COUNT, FOLDS, POSITIVE, Integer, Number, Real
+from policyopt._methods.lagrangian import StoppingMethod
+from policyopt._methods.policy_gradient import calm, returns
+from policyopt._methods.settings import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    YES_OR_NO,
+    Integer,
+    Number,
+    Real,
+)
 from policyopt._optional import need
 from policyopt._progress import report
 from policyopt._table import Table
 from policyopt._thresholds.budget_search import bisect, common_shift
 from policyopt._thresholds.degenerate_scores import collapse
 from policyopt._thresholds.problem import Problem
+from policyopt.runtime._arithmetic import sigmoid
 from policyopt.runtime._policy import first_exit
-from policyopt.runtime._scores import Network
+from policyopt.runtime._scores import Network, ScoreRule
 from policyopt.runtime._typing import Floats, Ints
 
 #: Prices played with, in success per cost of the full model: their logarithm is drawn evenly.
 PRICES = (0.002, 5.0)
 _BISECTIONS = 20
-#: How often each row is shown, at most, but for the least updates: more of them cost time and teach
-#: nothing (benchmarks/few_rows.py).
-EPOCHS, LEAST_UPDATES = 600, 500
+_RENEW = 100  # updates after which Q' of the Q-network is renewed
+_LEAST_RANDOM = 0.05  # of its actions, from half of the updates on
 #: Weights (E, out, in) and biases (E, out) of each layer, E being 1 or K-1. What goes in is what
 #: `Episodes.observe` shows: basis columns, exit one-hot (K), `log_price`.
 Layers = list[tuple[Floats, Floats]]
 
 
 @dataclass(frozen=True)
-class NeuralPolicyMethod(Method):
+class NeuralPolicyMethod(StoppingMethod):
     """A network that scores leaving against going on, at any price of cost.
 
     Parameters
     ----------
-    answer, soft, folds
-        As of `LagrangianMethod`.
     hold_out : float
         Share of the rows that does not train, and on which budgets are met.
     hidden : int
@@ -66,9 +109,6 @@ class NeuralPolicyMethod(Method):
         Of Adam; it falls to 0.
     """
 
-    answer: str = "combined"
-    soft: float = 1.0
-    folds: int = 5
     hold_out: float = 0.2
     hidden: int = 32
     steps: int = 4000
@@ -76,20 +116,14 @@ class NeuralPolicyMethod(Method):
     learning_rate: float = 0.002
 
     allowed: ClassVar = {
-        "answer": NAMES,
-        "soft": Number(most=1),
-        "folds": FOLDS,
         "hold_out": Number(above=0, below=1),
         **dict.fromkeys(("hidden", "steps", "batch"), COUNT),
         "learning_rate": POSITIVE,
     }
     tuned: ClassVar = {
-        "answer": ANSWERS,
         "hidden": Integer(8, 128, log=True),
         "learning_rate": Real(3e-4, 1e-2, log=True),
     }
-    learned = True
-    decides = True
 
     @abstractmethod
     def train(self, samples: Samples, seed: int) -> Layers:
@@ -115,28 +149,24 @@ class NeuralPolicyMethod(Method):
         super().check(table)
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Train once, and meet each budget; see `Method.propose`."""
-        from threadpoolctl import threadpool_limits
-
+        """Train once, by one thread, and meet each budget; see `Method.propose`."""
         self.check(table)
-        # Matrices of some tens of columns: more threads only wait for each other.
-        with threadpool_limits(1, "blas"), one_thread():
+        with one_thread():
             return super().propose(table, budgets, seed)
 
-    def pose(self, table: Table, seed: int) -> Draft:
-        """Gather what episodes are played with; costs are known before, scores are not."""
+    def gather(self, table: Table, seed: int) -> StoppingData:
+        """Observe what episodes are played with."""
         table = subsample_outputs(table, seed)
-        data = build_stopping_data(table, self.answer, self.soft, self.folds, seed)
-        table, exits, columns = data.table, data.table.exits, data.columns[0].shape[1]
+        return build_stopping_data(table, self.answer, self.soft, self.folds, seed)
+
+    def blank(self, data: StoppingData) -> tuple[ScoreRule, ...]:
+        """Return the rule of a network of zeros."""
+        exits, columns = data.table.exits, data.columns[0].shape[1]
         sizes, each = self.sizes(columns, exits)
         zeros = [
             (np.zeros((each, out, into)), np.zeros((each, out))) for into, out in pairwise(sizes)
         ]
-        blank = rule_at(at_price(zeros, columns, exits, 0.0), data)
-        own = overhead(data.answer, (blank,), exits, table.classes, table.rate)
-        costs = np.asarray(table.costs + own)
-        problem = Problem(np.zeros_like(data.success), data.success, costs, table.unit)
-        return Draft(blank, table, problem, data.answer, data=data)
+        return (rule_at(at_price(zeros, columns, exits, 0.0), data),)
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
         """Train on some of the rows, and read each budget off the prices on the others."""
@@ -169,11 +199,6 @@ def _read(draft: Draft, layers: Layers, columns: npt.NDArray[np.float32], budget
     scores, flat = collapse(rule, outputs_at(fixed, columns))
     problem = replace(problem, scores=scores, flat=flat)
     return replace(draft, rule=rule, problem=problem, solution=common_shift(problem, aim))
-
-
-def updates(steps: int, batch: int, rows: int) -> int:
-    """Return how many updates of `batch` rows are worth making with so many rows, at most `steps`."""
-    return min(steps, max(LEAST_UPDATES, -(-EPOCHS * rows // batch)))
 
 
 def divided(rows: int, share: float, seed: int) -> tuple[Ints, Ints]:
@@ -267,3 +292,188 @@ def rule_at(layers: Layers, data: StoppingData) -> Network:
     """Return the rule that scores as layers without a price do."""
     weights, biases = zip(*layers, strict=True)
     return Network(data.features, data.center, data.scale, "relu", list(weights), list(biases))
+
+
+@dataclass(frozen=True)
+class DQN(NeuralPolicyMethod):
+    """One Q-network for all prices; leave where Q(leave) is at least Q(go on).
+
+    It has two hidden layers; an update takes `batch` transitions, and as many episodes are played at once.
+
+    Parameters
+    ----------
+    memory : int
+        Transitions remembered.
+    double : bool
+        Double Q-learning.
+    """
+
+    memory: int = 50_000
+    double: bool = False
+
+    label = "dqn"
+    allowed: ClassVar = {"memory": COUNT, "double": YES_OR_NO}
+
+    def sizes(self, columns: int, exits: int) -> tuple[list[int], int]:
+        """Return two hidden layers, one network for all exits."""
+        return [columns + exits + 1, self.hidden, self.hidden, 1], 1
+
+    def train(self, samples: Samples, seed: int) -> Layers:
+        """Play, remember, regress."""
+        import torch
+
+        rng = np.random.default_rng(seed)
+        sizes = [*self.sizes(samples.columns.shape[2], samples.exits)[0][:-1], 2]
+        network, older = Stack(sizes, seed), Stack(sizes, seed)
+        adam = torch.optim.Adam(network.parameters, self.learning_rate)
+        played, memory = Episodes(samples), Memory(self.memory)
+        count = self.batch
+        played.start(rng.integers(0, len(samples), count), drawn_prices(rng, count))
+        now = played.observe()
+        steps = updates(self.steps, count, len(samples))
+        for step in range(steps):
+            chance = max(1 - 2 * step / steps, _LEAST_RANDOM)
+            with torch.no_grad():
+                best = network(torch.from_numpy(now)[:, None])[:, 0].argmax(1).numpy()
+            actions = np.where(rng.random(count) < chance, rng.integers(0, 2, count), best)
+            rewards, ended = played.step(actions)
+            then = played.observe()
+            memory.add(now, actions, rewards / (1 + played.prices), then, ended)
+            if ended.any():
+                fresh = int(ended.sum())
+                rows = rng.integers(0, len(samples), fresh)
+                played.restart(ended, rows, drawn_prices(rng, fresh))
+                then = played.observe()
+            now = then
+            if step % _RENEW == 0:
+                network.copy_to(older)
+            for group in adam.param_groups:
+                group["lr"] = self.learning_rate * (1 - step / steps)
+            self._regress(network, older, adam, memory.draw(rng, self.batch))
+        return difference(network.layers())
+
+    def _regress(self, network: Stack, older: Stack, adam: Any, batch: tuple[Any, ...]) -> None:
+        """Make one update."""
+        import torch
+
+        now, actions, rewards, then, ended = batch
+        with torch.no_grad():
+            after = torch.from_numpy(then)[:, None]
+            rated = older(after)[:, 0]
+            chosen = (network(after)[:, 0] if self.double else rated).argmax(1, keepdim=True)
+            ahead = rated.gather(1, chosen)[:, 0] * torch.from_numpy(~ended)
+            target = torch.from_numpy(rewards) + ahead
+        guess = network(torch.from_numpy(now)[:, None])[:, 0]
+        guess = guess.gather(1, torch.from_numpy(actions)[:, None])[:, 0]
+        loss = torch.nn.functional.smooth_l1_loss(guess, target)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+
+
+class Memory:
+    """A ring of transitions."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.place, self.full = size, 0, False
+        self.held: tuple[npt.NDArray[Any], ...] = ()
+
+    def add(self, *columns: npt.NDArray[Any]) -> None:
+        """Remember (n,) observations, actions, rewards, observations after, and whether it ended."""
+        if not self.held:
+            kinds = (np.float32, np.int64, np.float32, np.float32, np.bool_)
+            self.held = tuple(
+                np.zeros((self.size, *c.shape[1:]), dtype=kind)
+                for c, kind in zip(columns, kinds, strict=True)
+            )
+        n = len(columns[0])
+        where = (self.place + np.arange(n)) % self.size
+        for held, column in zip(self.held, columns, strict=True):
+            held[where] = column
+        self.full |= self.place + n >= self.size
+        self.place = (self.place + n) % self.size
+
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[npt.NDArray[Any], ...]:
+        """Return random ones."""
+        rows = rng.integers(0, self.size if self.full else self.place, count)
+        return tuple(held[rows] for held in self.held)
+
+
+def difference(layers: Layers) -> Layers:
+    """Return layers of two outputs, Q(go on) and Q(leave), as layers of their difference."""
+    weight, bias = layers[-1]
+    signs = np.where(np.arange(2) == LEAVE, 1.0, -1.0)
+    last = (np.einsum("o,eoi->ei", signs, weight)[:, None], (bias @ signs)[:, None])
+    return [*layers[:-1], last]
+
+
+@dataclass(frozen=True)
+class EPNet(NeuralPolicyMethod):
+    """A small network per exit, trained as actor-critic; leave where it finds that the likelier.
+
+    It has one hidden layer; an update takes `batch` episodes.
+
+    Parameters
+    ----------
+    entropy : float
+        As of `REINFORCE`; it falls to 0.
+    """
+
+    entropy: float = 0.1
+
+    label = "epnet"
+    allowed: ClassVar = {"entropy": NOT_NEGATIVE}
+
+    def sizes(self, columns: int, exits: int) -> tuple[list[int], int]:
+        """Return one hidden layer, a network per exit that decides."""
+        return [columns + exits + 1, self.hidden, 1], exits - 1
+
+    def train(self, samples: Samples, seed: int) -> Layers:
+        """Play whole episodes by the controllers' coins, a quarter of them for the critic alone."""
+        import torch
+
+        rng = np.random.default_rng(seed)
+        sizes, each = self.sizes(samples.columns.shape[2], samples.exits)
+        actor, critic = Stack(sizes, seed, each), Stack(sizes, seed + 1, each)
+        climbers = [torch.optim.Adam(s.parameters, self.learning_rate) for s in (actor, critic)]
+        steps = updates(self.steps, self.batch, len(samples))
+        for step in range(steps):
+            rows = rng.integers(0, len(samples), self.batch)
+            prices = drawn_prices(rng, self.batch)
+            x = torch.from_numpy(seen_at_all(samples, rows, prices))
+            odds, value = actor(x)[:, :, 0], critic(x)[:, :, 0]
+            log_odds = odds.detach().double().numpy()
+            leave = sigmoid(log_odds)
+            tails, reached = roll(leave, rng.random(leave.shape))
+            reward = samples.success[rows] - samples.costs[rows] * prices[:, None]
+            reward /= 1 + prices[:, None]
+            guess = value.detach().double().numpy()
+            off = (returns(reached, reward)[:, None] - guess) * reached[:, :-1]
+            self._climb(climbers[1], value, off, step / steps)
+            if step >= steps // 4:
+                slope = (tails - leave) * off + calm(
+                    log_odds, leave, self.entropy * (1 - step / steps)
+                ) * reached[:, :-1]
+                self._climb(climbers[0], odds, slope, step / steps)
+        return actor.layers()
+
+    def _climb(self, adam: Any, outputs: Any, slope: Floats, part: float) -> None:
+        """Move outputs (n, K-1) up their slopes; `part` of the updates are made."""
+        import torch
+
+        for group in adam.param_groups:
+            group["lr"] = self.learning_rate * (1 - part)
+        adam.zero_grad()
+        outputs.backward(gradient=torch.from_numpy(-slope / len(slope)).float())
+        adam.step()
+
+
+def seen_at_all(
+    samples: Samples, rows: npt.NDArray[np.int64], prices: Floats
+) -> npt.NDArray[np.float32]:
+    """Return what `Episodes.observe` shows of rows at every exit that decides, (n, K-1, M + K + 1)."""
+    n, exits = len(rows), samples.exits
+    place = np.broadcast_to(np.eye(exits, dtype=np.float32)[:-1], (n, exits - 1, exits))
+    price = np.broadcast_to(log_price(prices)[:, None, None], (n, exits - 1, 1))
+    parts = [samples.columns[rows, :-1], place, price.astype(np.float32)]
+    return np.concatenate(parts, axis=2)

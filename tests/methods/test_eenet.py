@@ -24,7 +24,7 @@ from policyopt._methods.eenet import (
     total_loss,
     train,
 )
-from policyopt._methods.eenet_released import (
+from policyopt._methods.eenet import (
     EENetReleased,
     ReleasedNetwork,
     released_losses,

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import approx_fprime
 from synthetic import cache
 
-from policyopt._methods.act import halting_weights, mean_field, neutral
+from policyopt._methods.halting import halting_weights, mean_field, neutral
 from policyopt._methods.registry import make_method
 from policyopt._table import Tables
 from policyopt.runtime._errors import InputError

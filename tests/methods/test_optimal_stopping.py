@@ -11,7 +11,7 @@ from synthetic import cache, chain, outputs
 
 import policyopt as po
 from policyopt._methods.exit_batch import build_stopping_data
-from policyopt._methods.optimal_stopping import backward_induction
+from policyopt._methods.backward_induction import backward_induction
 from policyopt._methods.registry import make_method
 from policyopt._methods.regression import of_own_fold
 from policyopt._replay import replay

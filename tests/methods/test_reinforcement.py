@@ -13,14 +13,14 @@ from synthetic import cache, chain
 
 import policyopt as po
 from policyopt._methods import neural
-from policyopt._methods.dqn import DQN, difference
+from policyopt._methods.neural import DQN, difference
 from policyopt._methods.episodes import GO_ON, LEAVE, Episodes, roll, samples_of
-from policyopt._methods.epnet import EPNet, seen_at_all
-from policyopt._methods.fitted_q import iterate
+from policyopt._methods.neural import EPNet, seen_at_all
+from policyopt._methods.backward_induction import iterate
 from policyopt._methods.neural import at_price, outputs_at
 from policyopt._methods.policy_gradient import climb, worth_and_slope
 from policyopt._methods.registry import make_method
-from policyopt._methods.reinforce import REINFORCE, bootstrapped, returns
+from policyopt._methods.policy_gradient import REINFORCE, bootstrapped, returns
 from policyopt._progress import progress_callback
 from policyopt._replay import replay
 from policyopt._table import Tables
