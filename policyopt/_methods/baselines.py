@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from policyopt._methods.base import Method, problem_of, range_of
-from policyopt._methods.fitted import Draft, Expectation, Fitted, build_fitted
+from policyopt._methods.base import Method, build_fitted, problem_of, range_of
+from policyopt._methods.fitted import Draft, Expectation, Fitted
 from policyopt._table import Table
 from policyopt._thresholds.problem import Solution
 from policyopt._thresholds.quotas import geometric_shares, solve_ratio

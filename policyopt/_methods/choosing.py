@@ -39,14 +39,20 @@ import numpy as np
 from policyopt._answers.crossfit import folds_of
 from policyopt._costs import budget_list
 from policyopt._methods.backward_induction import OptimalStopping
-from policyopt._methods.base import Method, check_budgets
+from policyopt._methods.base import (
+    MOST_ROWS,
+    Method,
+    cheapest,
+    check_budgets,
+    fit_where_possible,
+    subsample,
+)
 from policyopt._methods.baselines import Always, standalone
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.frugalgpt import FrugalGPT
 from policyopt._methods.registry import make_method
 from policyopt._methods.settings import FOLDS, NOT_NEGATIVE, Choice, Number
 from policyopt._methods.threshold import Threshold
-from policyopt._methods.validation import MOST_ROWS, cheapest, fit_where_possible, subsample
 from policyopt._progress import progress_callback, report
 from policyopt._replay import replay
 from policyopt._table import Table

@@ -56,12 +56,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from policyopt._methods.base import Method, own_costs
+from policyopt._methods.base import Method, fit_where_possible, own_costs
 from policyopt._methods.exit_batch import outputs_of, subsample_outputs
 from policyopt._methods.fitted import Draft, Fitted
 from policyopt._methods.settings import COUNT, YES_OR_NO, Choice, Integer, Number
 from policyopt._methods.threshold import Threshold
-from policyopt._methods.validation import fit_where_possible
 from policyopt._table import Table
 from policyopt._thresholds.joint import solve_joint
 from policyopt._thresholds.problem import Problem, Solution

@@ -53,12 +53,11 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._costs import positions
-from policyopt._methods.base import Method, own_costs
+from policyopt._methods.base import Method, own_costs, seed_of, subsample
 from policyopt._methods.exit_batch import MOST_NUMBERS, outputs_of
 from policyopt._methods.fitted import Draft
 from policyopt._methods.neural import one_thread
 from policyopt._methods.settings import COUNT, NOT_NEGATIVE, POSITIVE, YES_OR_NO, Number, Real
-from policyopt._methods.validation import seed_of, subsample
 from policyopt._optional import need
 from policyopt._progress import report
 from policyopt._table import Table

@@ -25,12 +25,11 @@ from typing import ClassVar
 import numpy as np
 
 from policyopt._answers.crossfit import CrossFitted
-from policyopt._methods.base import Method, own_costs, range_of
+from policyopt._methods.base import Method, own_costs, range_of, subsample
 from policyopt._methods.exit_batch import ExitBatch, build_batch, columns_of, subsample_outputs
 from policyopt._methods.fitted import Draft
 from policyopt._methods.regression import fit_sigmoid
 from policyopt._methods.settings import POSITIVE, Choice, Integer, Number
-from policyopt._methods.validation import subsample
 from policyopt._table import Table
 from policyopt._thresholds.budget_search import spend
 from policyopt._thresholds.degenerate_scores import collapse

@@ -15,11 +15,10 @@ import numpy as np
 
 from policyopt._answers.crossfit import NAMES
 from policyopt._costs import overhead
-from policyopt._methods.base import ANSWERS, Method
+from policyopt._methods.base import ANSWERS, Method, subsample
 from policyopt._methods.exit_batch import MOST_ROWS, StoppingData, build_stopping_data
 from policyopt._methods.fitted import Draft, Fitted, expectation
 from policyopt._methods.settings import FOLDS, YES_OR_NO, Number, Real
-from policyopt._methods.validation import subsample
 from policyopt._progress import report
 from policyopt._table import Table
 from policyopt._thresholds.budget_search import bisect, centred, common_shift, unless_idle

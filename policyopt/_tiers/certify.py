@@ -27,9 +27,8 @@ from math import inf, isfinite, log
 import numpy as np
 from scipy.stats import beta
 
-from policyopt._methods.base import Method
+from policyopt._methods.base import Method, fit_where_possible
 from policyopt._methods.fitted import Fitted
-from policyopt._methods.validation import fit_where_possible
 from policyopt._progress import progress_callback, report
 from policyopt._table import Table
 from policyopt._tiers.choose import Certificate, Planned, Task, known_rows, make_plan

@@ -10,13 +10,18 @@ import torch
 from synthetic import cache, outputs
 
 import policyopt as po
+from policyopt._methods.base import seed_of
 from policyopt._methods.eenet import (
     EENet,
+    EENetReleased,
     Network,
+    ReleasedNetwork,
     Rows,
     algorithm_1,
     divide,
     losses,
+    released_losses,
+    released_thresholds,
     rows_of,
     rule_of,
     survival_weights,
@@ -24,15 +29,8 @@ from policyopt._methods.eenet import (
     total_loss,
     train,
 )
-from policyopt._methods.eenet import (
-    EENetReleased,
-    ReleasedNetwork,
-    released_losses,
-    released_thresholds,
-)
 from policyopt._methods.exit_batch import outputs_of
 from policyopt._methods.threshold import Threshold
-from policyopt._methods.validation import seed_of
 from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt._thresholds.problem import Problem
