@@ -84,7 +84,7 @@ def _row(row: MethodSpec) -> str:
     source = row.paper + (f" ({row.year})" if row.year else "")
     source += f", {row.reference}" if row.reference != "-" else ""
     cells = [
-        f"`{row.name}`", row.summary, row.wins, ", ".join(row.needs()) or "-",
+        f"`{row.name}`", row.summary, row.wins, ", ".join(row.needs) or "-",
         supports["records"], supports["online"], source,
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"

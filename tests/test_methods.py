@@ -183,8 +183,8 @@ def test_a_row_says_what_its_method_needs():
     for name, row in ROWS.items():
         method = make_method(CHEAP.get(name, name))
         for data, able in (
-            (records, set(row.needs()) <= {"labels"}),
-            (logits, not {"labels", "features"} & set(row.needs())),
+            (records, set(row.needs) <= {"labels"}),
+            (logits, not {"labels", "features"} & set(row.needs)),
         ):
             table = Tables(data).get("fit")
             if able:

@@ -186,7 +186,11 @@ def methods(
     load_installed()
     online = every()
     if name is None:
-        output.print_records([_record(row) for row in ROWS.values()], style, _COLUMNS)
+        settings = (
+            style is not output.Format.table
+        )  # of which classes tell, whose import takes time
+        records = [_record(row, settings) for row in ROWS.values()]
+        output.print_records(records, style, _COLUMNS)
         if style is output.Format.table:
             output.print_table(online, _ONLINE)
             output.note(
@@ -218,7 +222,7 @@ def _unknown(name: str, online: list[str]) -> Exception:
     return input_error("NAME", allowed, name, hint)
 
 
-def _record(row: MethodSpec) -> dict[str, Any]:
+def _record(row: MethodSpec, settings: bool = True) -> dict[str, Any]:
     return {
         "method": row.name,
         "family": row.family,
@@ -226,10 +230,10 @@ def _record(row: MethodSpec) -> dict[str, Any]:
         "paper": row.paper,
         "year": row.year or None,
         "reference": row.reference,
-        "needs": row.needs(),
+        "needs": list(row.needs),
         "supports": row.supports(),
         "wins": row.wins,
-        "settings": row.settings(),
+        **({"settings": row.settings()} if settings else {}),
     }
 
 

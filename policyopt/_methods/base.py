@@ -19,12 +19,11 @@ rows, which widens the interval. Above 5,000 rows none of it matters, and only t
 
 from __future__ import annotations
 
-import platform
+import sys
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from math import isnan
 from typing import Any, ClassVar
 
@@ -275,7 +274,7 @@ def build_fitted(method: Method, draft: Draft, budget: float, seed: int) -> Fitt
         "versions": {
             "policyopt": _version(),
             "numpy": np.__version__,
-            "python": platform.python_version(),
+            "python": sys.version.split()[0],
         },
     }
     if flat:
@@ -299,6 +298,8 @@ def build_fitted(method: Method, draft: Draft, budget: float, seed: int) -> Fitt
 
 @cache
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # as long to load as all of this
+
     try:
         return version("policyopt")
     except PackageNotFoundError:  # run from a checkout that is not installed

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
-from policyopt._methods.catalogue import METHODS, MethodSpec
+from policyopt._methods.catalogue import METHODS, MethodSpec, needs_of
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._scores import ScoreRule, check_name, load_plugins, when_registered
 
@@ -98,8 +98,10 @@ def register_method(
             raise input_error(
                 f"method {method.__name__}", "a class whose settings have defaults", got, step
             )
+        made = method()
         spec = MethodSpec(
             label, OWN_FAMILY, summary, paper, year, reference, method, wins, trains=trains, online=online,
+            needs=needs_of(made.needs(), made.labelled()),
         )  # fmt: skip
         _enter(spec, method)
         return method
@@ -125,8 +127,8 @@ def _static(rule: type[ScoreRule]) -> None:
     else:
         said = (rule.__doc__ or "").strip().split("\n")[0].rstrip(".") or f"{rule.name} is high"
         spec = MethodSpec(
-            rule.name, OWN_FAMILY, said, "your own", 0, "-", "policyopt._methods.threshold:Threshold",
-            preset={"score": rule.name},
+            rule.name, OWN_FAMILY, said, "your own", 0, "-", "threshold:Threshold",
+            preset={"score": rule.name}, needs=needs_of(rule.needs, labelled=False),
         )  # fmt: skip
         _enter(spec, rule)
 
