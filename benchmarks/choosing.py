@@ -14,8 +14,7 @@ from typing import Any
 from _caches import ROOT
 from _common import seconds
 
-from policyopt._methods.catalogue import UNSUPPORTED, MethodSpec
-from policyopt._methods.registry import FAMILIES, ROWS
+from policyopt._methods.registry import FAMILIES, ROWS, UNSUPPORTED, MethodSpec
 from policyopt.runtime._files import write_file
 
 PAGE = ROOT / "docs" / "choosing_a_policy.md"

@@ -21,7 +21,7 @@ import numpy as np
 from _caches import ROOT, caches
 from _common import machine, write
 
-import policyopt._methods.episodes as played
+import policyopt._methods.reinforcement as played
 from policyopt._costs import positions
 from policyopt._frontier import compare_paths, path_through
 from policyopt._methods.base import fit_where_possible

@@ -19,9 +19,9 @@ from synthetic import outputs
 
 from policyopt._methods.lagrangian import LagrangianMethod
 from policyopt._methods.learned_score import LearnedScore
-from policyopt._methods.neural import NeuralPolicyMethod
 from policyopt._methods.registry import ROWS, make_method
 from policyopt._methods.regression import of_own_fold
+from policyopt._methods.reinforcement import NeuralPolicyMethod
 from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt.runtime._artifact import to_dict

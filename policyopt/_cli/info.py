@@ -21,7 +21,7 @@ from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._policy import Policy
 
 if TYPE_CHECKING:
-    from policyopt._methods.catalogue import MethodSpec
+    from policyopt._methods.registry import MethodSpec
 
 #: Characters of a value in the table of a policy file.
 _SHOWN = 120

@@ -31,7 +31,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -49,7 +48,7 @@ from policyopt._methods.base import (
 )
 from policyopt._methods.baselines import Always, standalone
 from policyopt._methods.fitted import Fitted
-from policyopt._methods.frugalgpt import FrugalGPT
+from policyopt._methods.frugalgpt import FrugalGPT, subsets
 from policyopt._methods.registry import make_method
 from policyopt._methods.settings import FOLDS, NOT_NEGATIVE, Choice, Number
 from policyopt._methods.threshold import Threshold
@@ -423,7 +422,10 @@ class Subset(Choosing):
             candidates = self._candidates(tried, table)
             return compare(rows, candidates, budgets, self.folds, seed, cheapest).values
 
-        tried = first_subsets(exits, most)
+        # All subsets where they are few, else single exits, pairs and the whole to begin with.
+        tried = subsets(exits, most if exits <= _FEW else min(most, 2))
+        if exits > _FEW and most == exits:
+            tried.append(tuple(range(exits)))
         values = worth(tried)
         while more := _larger(tried, values, exits, most):
             better = values.mean(axis=2).max(axis=1)
@@ -462,19 +464,6 @@ def _larger(
     best = {tried[i] for i in values.mean(axis=2).argmax(axis=1)}
     more = {tuple(sorted({*kept, k})) for kept in best for k in range(exits)}
     return sorted(kept for kept in more - set(tried) if len(kept) <= most)
-
-
-def subsets(exits: int, most: int) -> list[tuple[int, ...]]:
-    """Return all subsets of up to `most` exits, smallest first."""
-    return [kept for size in range(1, most + 1) for kept in combinations(range(exits), size)]
-
-
-def first_subsets(exits: int, most: int) -> list[tuple[int, ...]]:
-    """Return the subsets to begin with: all where they are few, else single exits, pairs and the whole."""
-    if exits <= _FEW:
-        return subsets(exits, most)
-    whole = [tuple(range(exits))] if most == exits else []
-    return [*subsets(exits, min(most, 2)), *whole]
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +56,7 @@ from policyopt._costs import positions
 from policyopt._methods.base import Method, own_costs, seed_of, subsample
 from policyopt._methods.exit_batch import MOST_NUMBERS, outputs_of
 from policyopt._methods.fitted import Draft
-from policyopt._methods.neural import one_thread
+from policyopt._methods.reinforcement import one_thread
 from policyopt._methods.settings import COUNT, NOT_NEGATIVE, POSITIVE, YES_OR_NO, Number, Real
 from policyopt._optional import need
 from policyopt._progress import report
@@ -254,21 +254,17 @@ class EENet(HeldOutMethod):
         network = prepared.network(budget) if trains else prepared.starts[0]
         rule = self._rule(network)
         problem = problem_on(rule)
-        aim = problem.within_reach(budget)
-        return rule, problem, self._solution(problem, prepared.shares(network), aim)
+        aim, shares = problem.within_reach(budget), prepared.shares(network)
+        if self.distribution == "geometric":
+            if self.meet:
+                return rule, problem, solve_geometric(problem, [aim])[0]
+            shares = geometric_shares(solve_ratio(problem.mean_costs, aim), problem.exits)
+        if self.meet:
+            return rule, problem, solve_planned(problem, shares, aim)
+        return rule, problem, Solution(algorithm_1(problem.scores, shares))
 
     def _rule(self, network: Network) -> ScoreRule:
         return rule_of(network) if self.scores == "learned" else MaxProb()
-
-    def _solution(self, problem: Problem, shares: Floats, budget: float) -> Solution:
-        if self.distribution == "geometric":
-            if self.meet:
-                return solve_geometric(problem, [budget])[0]
-            ratio = solve_ratio(problem.mean_costs, budget)
-            shares = geometric_shares(ratio, problem.exits)
-        if self.meet:
-            return solve_planned(problem, shares, budget)
-        return Solution(algorithm_1(problem.scores, shares))
 
 
 class _Trainer:
@@ -404,7 +400,7 @@ def rows_of(
 class Network:
     """Weights (W_sh, W_g, W_h), (H_k, C + 3 + k), (H_k,), (H_k,), of all exits, and equations (8)-(10)."""
 
-    def __init__(self, weights: list[tuple[Any, Any, Any]]) -> None:
+    def __init__(self, weights: list[tuple[Any, ...]]) -> None:
         self.weights = weights
 
     @classmethod
@@ -429,9 +425,10 @@ class Network:
         """Return all weights, exit by exit."""
         return [w for exit_ in self.weights for w in exit_]
 
-    def copy(self) -> Network:
+    def copy(self) -> Self:
         """Return the same weights in memory of their own."""
-        return Network([(*(w.detach().clone().requires_grad_() for w in e),) for e in self.weights])
+        copies = [tuple(w.detach().clone().requires_grad_() for w in e) for e in self.weights]
+        return type(self)(copies)
 
     def forward(self, inputs: Any) -> tuple[Any, Any]:
         """Return the logits of the utilities q and of the assignment r, (n, K) each."""
@@ -621,7 +618,7 @@ class EENetReleased(HeldOutMethod):
 
         generator = torch.Generator().manual_seed(seed)
         shape = prepared.exits, prepared.classes
-        start = ReleasedNetwork.start(*shape, self.hidden, generator)
+        start = ReleasedNetwork.drawn(*shape, self.hidden, generator)
         aim = max(budget / prepared.scale, 1e-6)  # the cost term divides by it
         network = train_released(start, prepared.rows, aim, self, generator)
         with torch.no_grad():
@@ -670,53 +667,38 @@ def _accuracy(problem: Problem, solution: Solution) -> float:
     return (1 - solution.share) * value + solution.share * problem.accuracy(solution.other)
 
 
-class ReleasedNetwork:
-    """Score weights, (C + 2 + k,), and assignment networks (W1, b1, W2, b2) of all exits."""
-
-    def __init__(self, scores: list[Any], hidden: list[tuple[Any, ...]]) -> None:
-        self.scores, self.hidden = scores, hidden
+class ReleasedNetwork(Network):
+    """Score weights, (C + 2 + k,), and assignment networks W1, b1, W2, b2, of all exits."""
 
     @classmethod
-    def start(cls, exits: int, classes: int, rate: float, generator: Any) -> ReleasedNetwork:
+    def drawn(cls, exits: int, classes: int, rate: float, generator: Any) -> ReleasedNetwork:
         """Draw weights as `torch.nn.Linear` does."""
         import torch
 
         def draw(inputs: int, *shape: int) -> Any:
             return (torch.rand(shape, generator=generator) * 2 - 1) / inputs**0.5
 
-        scores, hidden = [], []
+        weights = []
         for k in range(exits):
             inputs, rest = classes + 2 + k, 2 + k
             # Two layers in the code, one for the classes and one for the rest, added.
             score = torch.cat([draw(classes, classes), draw(rest, rest)])
             width = max(int(rate * inputs), 1)
-            layers = (
-                draw(inputs, width, inputs),
-                draw(inputs, width),
-                draw(width, width),
-                draw(width, 1),
-            )
-            scores.append(score.requires_grad_())
-            hidden.append(tuple(w.requires_grad_() for w in layers))
-        return cls(scores, hidden)
+            first = draw(inputs, width, inputs), draw(inputs, width)
+            weights.append((score, *first, draw(width, width), draw(width, 1)))
+        return cls(weights).copy()
 
-    def assigners(self) -> list[Any]:
-        """Return the weights of the assignment networks."""
-        return [w for layers in self.hidden for w in layers]
-
-    def copy(self) -> ReleasedNetwork:
-        """Return the same weights in memory of their own."""
-        return ReleasedNetwork(
-            [w.detach().clone().requires_grad_() for w in self.scores],
-            [tuple(w.detach().clone().requires_grad_() for w in e) for e in self.hidden],
-        )
+    @property
+    def scores(self) -> list[Any]:
+        """Score weights of all exits."""
+        return [exit_[0] for exit_ in self.weights]
 
     def forward(self, inputs: Any) -> tuple[Any, Any]:
         """Return clipped scores q and assignment r, (n, K) each, of inputs (n, K, C + 2)."""
         import torch
 
         scores, assigned, past = [], [], []
-        for k, (weight, (w1, b1, w2, b2)) in enumerate(zip(self.scores, self.hidden, strict=True)):
+        for k, (weight, w1, b1, w2, b2) in enumerate(self.weights):
             x = torch.cat([inputs[:, k], *past], dim=1)
             scores.append((x @ weight).clamp(0, 1))
             assigned.append(torch.sigmoid(torch.sigmoid(x @ w1.T + b1) @ w2 + b2))
@@ -759,7 +741,7 @@ def train_released(
     network = network.copy()
     adams = [
         torch.optim.Adam(group, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        for group in (network.scores, network.assigners())
+        for group in (network.scores, [w for exit_ in network.weights for w in exit_[1:]])
     ]
     best, least, waited = network, np.inf, 0
     for epoch in range(settings.max_epochs):

@@ -164,14 +164,17 @@ def rule_on(rule: ScoreRule, kept: List) -> ScoreRule:
     )
 
 
+def subsets(exits: int, most: int) -> list[List]:
+    """Return all subsets of up to `most` exits, smallest first."""
+    return [kept for size in range(1, most + 1) for kept in combinations(range(exits), size)]
+
+
 def lists_of(table: Table, length: int) -> list[List]:
     """Return the lists to search: all of up to `length` exits, or those whose neighbours disagree most.
 
     The paper prunes lists whose models seldom disagree: the next one then has little to correct.
     """
-    found = [
-        kept for size in range(1, length + 1) for kept in combinations(range(table.exits), size)
-    ]
+    found = subsets(table.exits, length)
     if len(found) <= _MOST_LISTS:
         return found
     said = table.statistics.prediction.T

@@ -7,8 +7,7 @@ import pytest
 from synthetic import cache, hopeless, outputs
 
 import policyopt as po
-from policyopt._methods.choosing import CANDIDATES
-from policyopt._methods.choosing import one_standard_error, winners_gain
+from policyopt._methods.choosing import CANDIDATES, one_standard_error, winners_gain
 from policyopt._methods.registry import make_method
 from policyopt._table import Tables
 from policyopt.runtime._errors import InputError

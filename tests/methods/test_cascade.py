@@ -254,7 +254,7 @@ def middle_is_dear(rows=3000):
 def test_subset_finds_what_brute_force_finds():
     """Cross-validated by hand: every subset fitted on each half, scored on the other."""
     from policyopt._answers.crossfit import folds_of
-    from policyopt._methods.choosing import subsets
+    from policyopt._methods.frugalgpt import subsets
 
     rng = np.random.default_rng(0)
     right = np.stack([rng.random(3000) < p for p in (0.6, 0.3, 0.95)], axis=1)
@@ -327,9 +327,8 @@ def test_subset_says_that_labels_are_missing():
 
 def test_what_a_list_spares_by_plan_is_no_merit():
     """Compared by what they get right: a cheap model does not win by the money it leaves over."""
-    from policyopt._methods.choosing import compare, prices_at
+    from policyopt._methods.choosing import OnExits, compare, prices_at
     from policyopt._methods.frugalgpt import FrugalGPT
-    from policyopt._methods.choosing import OnExits
     from policyopt._replay import replay
 
     table, budget = Tables(records(600, split={"fit": 1.0})).get("fit"), 3.0

@@ -10,10 +10,10 @@ from synthetic import cache, outputs
 import policyopt as po
 from policyopt._answers.calibrators import equal_mass_edges
 from policyopt._answers.crossfit import crossfit
-from policyopt._methods.prototypes import classes_of
-from policyopt._methods.threshold import weights
 from policyopt._methods.exit_batch import build_batch
+from policyopt._methods.prototypes import classes_of
 from policyopt._methods.registry import make_method
+from policyopt._methods.threshold import weights
 from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt._thresholds.problem import Problem

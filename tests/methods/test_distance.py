@@ -12,9 +12,8 @@ from synthetic import cache, outputs
 import policyopt as po
 from policyopt._answers.crossfit import crossfit
 from policyopt._methods.exit_batch import build_batch
-from policyopt._methods.prototypes import locate
+from policyopt._methods.prototypes import high_density, locate
 from policyopt._methods.registry import make_method
-from policyopt._methods.prototypes import high_density
 from policyopt._table import Tables
 from policyopt.runtime._arithmetic import distances
 from policyopt.runtime._artifact import from_dict, to_dict

@@ -420,7 +420,7 @@ def test_refusals(tables):
 
 def test_released_losses_by_hand():
     outs, correct = reduced(5, 3, 4)
-    network = ReleasedNetwork.start(3, 4, 0.5, torch.Generator().manual_seed(3))
+    network = ReleasedNetwork.drawn(3, 4, 0.5, torch.Generator().manual_seed(3))
     x = np.stack([np.exp(o.log_prob) for o in outs], axis=1)
     certainty = 1 + (x * np.log(x)).sum(2) / np.log(4)
     inputs = np.concatenate([x, x.max(2)[..., None], certainty[..., None]], axis=2)

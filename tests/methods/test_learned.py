@@ -15,11 +15,10 @@ from synthetic import cache, hopeless, outputs
 import policyopt as po
 from policyopt._answers.crossfit import CrossFitted
 from policyopt._answers.logistic import weighted_logistic
-from policyopt._methods.learned_score import BERxiT
 from policyopt._methods.backward_induction import layer_by_layer
 from policyopt._methods.exit_batch import StoppingData, build_batch, build_stopping_data, columns_of
-from policyopt._methods.learned_score import FailurePrediction, no_failure
 from policyopt._methods.halting import LISTAStop, stop_posterior
+from policyopt._methods.learned_score import BERxiT, FailurePrediction, no_failure
 from policyopt._methods.prototypes import E2CM
 from policyopt._methods.registry import make_method
 from policyopt._replay import replay

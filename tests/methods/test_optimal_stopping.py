@@ -10,8 +10,8 @@ from checks import exits_taken
 from synthetic import cache, chain, outputs
 
 import policyopt as po
-from policyopt._methods.exit_batch import build_stopping_data
 from policyopt._methods.backward_induction import backward_induction
+from policyopt._methods.exit_batch import build_stopping_data
 from policyopt._methods.registry import make_method
 from policyopt._methods.regression import of_own_fold
 from policyopt._replay import replay

@@ -12,15 +12,25 @@ from scipy.optimize import check_grad
 from synthetic import cache, chain
 
 import policyopt as po
-from policyopt._methods import neural
-from policyopt._methods.neural import DQN, difference
-from policyopt._methods.episodes import GO_ON, LEAVE, Episodes, roll, samples_of
-from policyopt._methods.neural import EPNet, seen_at_all
 from policyopt._methods.backward_induction import iterate
-from policyopt._methods.neural import at_price, outputs_at
-from policyopt._methods.policy_gradient import climb, worth_and_slope
+from policyopt._methods.halting import climb, worth_and_slope
 from policyopt._methods.registry import make_method
-from policyopt._methods.policy_gradient import REINFORCE, bootstrapped, returns
+from policyopt._methods.reinforcement import (
+    DQN,
+    GO_ON,
+    LEAVE,
+    REINFORCE,
+    Episodes,
+    EPNet,
+    at_price,
+    bootstrapped,
+    difference,
+    outputs_at,
+    returns,
+    roll,
+    samples_of,
+    seen_at_all,
+)
 from policyopt._progress import progress_callback
 from policyopt._replay import replay
 from policyopt._table import Tables
@@ -237,7 +247,7 @@ def test_episodes_earn_the_same_by_steps_and_by_roll():
 def test_the_deployed_network_is_the_trained_one():
     """Numpy's rule with exit and price in its biases, against torch's network with them as inputs."""
     torch = pytest.importorskip("torch")
-    from policyopt._methods.neural import Stack
+    from policyopt._methods.reinforcement import Stack
 
     rng = np.random.default_rng(0)
     for each in (1, 3):
@@ -331,8 +341,8 @@ def test_a_missing_torch_is_named(monkeypatch):
 def test_few_rows_are_not_shown_without_end(name, monkeypatch):
     """More updates than the rows are worth are not made; small networks keep to one thread."""
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr(neural, "EPOCHS", 100)
-    monkeypatch.setattr(neural, "LEAST_UPDATES", 50)
+    monkeypatch.setattr(reinforcement, "EPOCHS", 100)
+    monkeypatch.setattr(reinforcement, "LEAST_UPDATES", 50)
     table = Tables(cache(200)).get("fit")
     before, threads = torch.get_num_threads(), []
     with progress_callback(lambda *_: threads.append(torch.get_num_threads())):

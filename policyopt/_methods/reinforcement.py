@@ -1,8 +1,31 @@
-"""One small network for all prices, trained by playing episodes and read at any budget: DQN and EPNet.
+"""Reinforcement learning from sampled episodes: REINFORCE and actor-critic, DQN, EPNet.
 
-A subclass says how its network learns (`train`); this file gathers what episodes are played with, holds rows out,
-and finds on them the price whose policy costs the budget. What is left of the budget goes by one common
-threshold: 0 and a shift. Networks are trained by torch and deployed as the rule `network` by numpy.
+Episodes: a sample meets its exits, and leaves or goes on, many side by side. The Markov decision process that
+reinforcement learning sees. State: what exits 0..k show of the sample, the exit, the price of cost. Actions: 0
+goes on, 1 leaves. Going on from the last exit but one ends at the last one, where there is nothing to decide. An
+episode earns its success less price times cost, cost in shares of the full model, undiscounted. Numpy only;
+`policyopt.rl` gives it gymnasium's shape.
+
+REINFORCE: Guan et al., IJCAI 2018 (arXiv:1710.03368), a stopping policy after each classifier. As in the paper a
+stochastic policy looks at the output probabilities of the classifiers so far, stops or goes on, and is trained by
+REINFORCE (Williams, 1992) on how good the answer is less a price times the accumulated cost. An episode that
+leaves at exit t with return G moves the log-odds z_k of every exit k <= t by ``(a_k - s_k)(G - b_k)``, a_k = 1
+where it left, s_k the probability of that.
+
+- ``critic=false``: b_k is the running mean return of the episodes that got to exit k.
+- ``critic=true``: actor-critic (Sutton & Barto, 2nd ed., section 13.5): a linear V_k(x) is learned beside the
+  policy, and G of an episode that went on is V_{k+1}(x), as it looks from the next exit.
+
+Departures: the classifiers are given, not trained along, so the reward is the answer's success instead of its
+negative loss; the policy is linear in the history features, which summarise the probabilities; all prices are
+trained side by side on the same draws; what is deployed is the likelier decision, and its threshold moves with
+the budget. Read from the paper's abstract and a review of it, not the full text. The exact gradient that these
+samples estimate is that of `policy_gradient`.
+
+Networks: one small network for all prices, read at any budget. A subclass of `NeuralPolicyMethod` says how it
+learns (`train`); the base gathers what episodes are played with, holds rows out, and finds on them the price
+whose policy costs the budget. What is left of the budget goes by one common threshold: 0 and a shift. Networks
+are trained by torch and deployed as the rule `network` by numpy.
 
 Deep Q-network: Mnih et al., Nature 518 (2015), algorithm 1, for exits as Kim & Lee (Mathematics, 2024). Kim &
 Lee, "To Exit or Not to Exit" (Mathematics 12(14):2263), and Vashist et al. (ICCE 2022) before them, decide at
@@ -48,19 +71,10 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.crossfit import folds_of
-from policyopt._methods.episodes import (
-    LEAVE,
-    Episodes,
-    Samples,
-    log_price,
-    roll,
-    samples_of,
-    updates,
-)
+from policyopt._methods.backward_induction import PRICES
 from policyopt._methods.exit_batch import StoppingData, build_stopping_data, subsample_outputs
 from policyopt._methods.fitted import Draft, Fitted
-from policyopt._methods.lagrangian import StoppingMethod
-from policyopt._methods.policy_gradient import calm, returns
+from policyopt._methods.lagrangian import LagrangianMethod, Stopping, StoppingMethod, per_cost
 from policyopt._methods.settings import (
     COUNT,
     NOT_NEGATIVE,
@@ -79,16 +93,247 @@ from policyopt._thresholds.problem import Problem
 from policyopt.runtime._arithmetic import sigmoid
 from policyopt.runtime._policy import first_exit
 from policyopt.runtime._scores import Network, ScoreRule
-from policyopt.runtime._typing import Floats, Ints
+from policyopt.runtime._typing import Bools, Floats, Ints
 
+Reals = npt.NDArray[np.floating]
+GO_ON, LEAVE = 0, 1
+#: How often each row is shown, at most, but for the least updates: more of them cost time and teach
+#: nothing (benchmarks/few_rows.py).
+EPOCHS, LEAST_UPDATES = 600, 500
+_EVERY = 3  # of `PRICES`: between them coefficients of REINFORCE are interpolated
+_MEMORY = 0.95  # of the running mean returns
+_FIRST, _SECOND, _TINY = 0.9, 0.999, 1e-8  # of Adam
 #: Prices played with, in success per cost of the full model: their logarithm is drawn evenly.
-PRICES = (0.002, 5.0)
+DRAWN = (0.002, 5.0)
 _BISECTIONS = 20
 _RENEW = 100  # updates after which Q' of the Q-network is renewed
 _LEAST_RANDOM = 0.05  # of its actions, from half of the updates on
 #: Weights (E, out, in) and biases (E, out) of each layer, E being 1 or K-1. What goes in is what
 #: `Episodes.observe` shows: basis columns, exit one-hot (K), `log_price`.
 Layers = list[tuple[Floats, Floats]]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Rows that episodes are played with."""
+
+    columns: npt.NDArray[np.float32]  # (N, K, M), of history features; zeros at the last exit
+    success: Floats  # (N, K)
+    costs: Floats  # (N, K), cumulative, in shares of the full model's mean cost
+
+    def __len__(self) -> int:
+        return len(self.success)
+
+    @property
+    def exits(self) -> int:
+        """K."""
+        return self.success.shape[1]
+
+    def take(self, rows: Ints) -> Samples:
+        """Return some of the rows."""
+        return Samples(self.columns[rows], self.success[rows], self.costs[rows])
+
+
+def samples_of(columns: list[Floats], success: Floats, costs: Floats) -> Samples:
+    """Return what episodes are played with. Shapes: columns (N, M); success (N, K); costs (K,) or (N, K)."""
+    filled = np.zeros((*success.shape, columns[0].shape[1]), dtype=np.float32)
+    for k, basis in enumerate(columns):
+        filled[:, k] = basis
+    full = float(np.atleast_2d(costs).mean(axis=0)[-1])
+    share = np.broadcast_to(costs, success.shape) / (full if full > 0 else 1.0)
+    return Samples(filled, np.asarray(success, dtype=np.float64), np.ascontiguousarray(share))
+
+
+class Episodes:
+    """As many episodes side by side as there are rows; each at an exit of its own.
+
+    With `late` an episode pays for all exits at the end instead of for each when it is reached; it earns the same.
+    """
+
+    def __init__(self, samples: Samples, late: bool = False) -> None:
+        self.samples, self.late = samples, late
+        self.rows = np.zeros(0, dtype=np.int64)
+        self.exit = np.zeros(0, dtype=np.int64)
+        self.prices = np.zeros(0)
+
+    def start(self, rows: Ints, prices: Floats) -> None:
+        """Put samples `rows`, (n,), before their first decision, each at a price."""
+        self.rows, self.prices = np.array(rows), np.array(prices, dtype=np.float64)
+        self.exit = np.zeros(len(rows), dtype=np.int64)
+
+    def restart(self, which: Bools, rows: Ints, prices: Floats) -> None:
+        """Put new samples in place of `which`, (n,)."""
+        self.rows[which], self.prices[which], self.exit[which] = rows, prices, 0
+
+    def step(self, actions: npt.NDArray[np.integer]) -> tuple[Floats, Bools]:
+        """Return the rewards (n,) of these actions, and which episodes they end, (n,)."""
+        here, last = self.exit, self.samples.exits - 1
+        leaves = np.asarray(actions) == LEAVE
+        then = np.where(leaves, here, here + 1)
+        ended = leaves | (then == last)
+        costs, success = self.samples.costs, self.samples.success
+        if self.late:
+            paid = np.where(ended, costs[self.rows, then], 0.0)
+        else:  # exit 0 is paid for with the first decision, however it falls
+            paid = costs[self.rows, then] - np.where(here == 0, 0.0, costs[self.rows, here])
+        earned = np.where(ended, success[self.rows, then], 0.0)
+        self.exit = then
+        return earned - self.prices * paid, ended
+
+    def observe(self) -> npt.NDArray[np.float32]:
+        """Return what is seen, (n, M + K + 1): basis columns, exit one-hot, `log_price`."""
+        n, exits = len(self.rows), self.samples.exits
+        place = np.zeros((n, exits), dtype=np.float32)
+        place[np.arange(n), self.exit] = 1.0
+        price = log_price(self.prices)[:, None].astype(np.float32)
+        return np.concatenate([self.samples.columns[self.rows, self.exit], place, price], axis=1)
+
+
+def log_price(price: Floats) -> Floats:
+    """Return the logarithm (base 10) of prices of 0 or more, told apart from 0.001 on."""
+    return np.log10(np.asarray(price, dtype=np.float64) + 1e-3)
+
+
+def roll(leave: Reals, draws: Reals) -> tuple[Bools, Bools]:
+    """Play whole episodes by the toss of a coin per exit. Shapes: leave (n, K-1, ...)."""
+    tails = draws < leave
+    reached = np.ones((len(leave), leave.shape[1] + 1, *leave.shape[2:]), dtype=bool)
+    np.logical_and.accumulate(~tails, axis=1, out=reached[:, 1:])
+    return tails, reached
+
+
+def updates(steps: int, batch: int, rows: int) -> int:
+    """Return how many updates of `batch` rows are worth making with so many rows, at most `steps`."""
+    return min(steps, max(LEAST_UPDATES, -(-EPOCHS * rows // batch)))
+
+
+@dataclass(frozen=True)
+class REINFORCE(LagrangianMethod):
+    """Learn by playing episodes what an exact gradient would tell; leave where that is the likelier.
+
+    Parameters
+    ----------
+    critic : bool
+        Actor-critic instead of REINFORCE with a constant baseline.
+    steps : int
+        Updates, at most; few rows get fewer, see `policyopt._methods.reinforcement.updates`.
+    episodes : int
+        Per update and price.
+    learning_rate : float
+        Of Adam; it falls to 0.
+    entropy : float
+        Worth of a coin's entropy, in reward: keeps the coins from falling on one side for good
+        before they have learned which (Williams & Peng, 1991).
+    """
+
+    critic: bool = False
+    steps: int = 1500
+    episodes: int = 500
+    learning_rate: float = 0.02
+    entropy: float = 0.01
+
+    label = "reinforce"
+    allowed: ClassVar = {
+        "critic": YES_OR_NO,
+        **dict.fromkeys(("steps", "episodes"), COUNT),
+        "learning_rate": POSITIVE,
+        "entropy": NOT_NEGATIVE,
+    }
+    tuned: ClassVar = {"steps": Integer(100, 3000), "learning_rate": Real(0.01, 0.2, log=True)}
+
+    def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
+        """Play with random rows; every fold's policy learns from the rows outside of the fold."""
+        rng = np.random.default_rng(seed)
+        prices = per_cost(PRICES, costs)[::_EVERY]
+        rows, exits = data.success.shape
+        costs = np.broadcast_to(costs, (rows, exits))
+        groups = int(data.fold.max(initial=0)) + 1
+        # Single precision: what is drawn is far noisier than that.
+        columns = [np.insert(b, 0, 1.0, axis=1).astype(np.float32) for b in data.columns]
+        success, paid = (a.astype(np.float32) for a in (data.success, costs))
+        # Policies side by side: one per set of rows and price.
+        sets = np.repeat(np.arange(groups + 1), len(prices))
+        price = np.tile(prices, groups + 1).astype(np.float32)
+        # Of rewards, so that all prices are alike.
+        size = 1 + np.abs(price) * np.float32(costs[:, -1].mean())
+        shape = (exits - 1, columns[0].shape[1], len(sets))
+        theta, value = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        steps = updates(self.steps, self.episodes, rows)
+        actor = Adam(shape, self.learning_rate, steps)
+        judge = Adam(shape, self.learning_rate, steps)
+        mean = np.zeros((exits - 1, len(sets)))
+        for step in range(steps):
+            batch = rng.integers(0, rows, self.episodes)
+            x = [basis[batch] for basis in columns]
+            reward = (success[batch][:, :, None] - paid[batch][:, :, None] * price) / size
+            odds = _products(x, theta)
+            leave = 0.5 + 0.5 * np.tanh(0.5 * odds)  # the sigmoid, in single precision
+            # One draw for all policies: what differs between them is not luck.
+            tails, reached = roll(leave, rng.random((self.episodes, exits - 1, 1), np.float32))
+            mine = data.fold[batch][:, None] != sets
+            now = reached[:, :-1] & mine[:, None]
+            if self.critic:
+                baseline = _products(x, value)
+                gain = bootstrapped(tails, reward, baseline)
+            else:
+                gain = np.broadcast_to(returns(reached, reward)[:, None], leave.shape)
+                many = np.maximum(now.sum(axis=0), 1)
+                got = np.where(now.any(axis=0), (gain * now).sum(axis=0) / many, mean)
+                mean = got if step == 0 else _MEMORY * mean + (1 - _MEMORY) * got
+                baseline = mean[None]
+            off = (gain - baseline) * now
+            if self.critic:
+                value += judge.step(_gradients(x, off)).astype(np.float32)
+            if not self.critic or step >= steps // 4:
+                slope = (tails - leave) * off + calm(odds, leave, self.entropy) * now
+                theta += actor.step(_gradients(x, slope)).astype(np.float32)
+        theta = theta.reshape(exits - 1, -1, groups + 1, len(prices)).transpose(2, 0, 1, 3)
+        return Stopping(prices, theta.astype(np.float64))
+
+
+def _products(x: Sequence[Reals], theta: Reals) -> Reals:
+    """Return (n, K-1, L) of K-1 rows (n, M+1) and coefficients (K-1, M+1, L)."""
+    return np.stack([basis @ own for basis, own in zip(x, theta, strict=True)], axis=1)
+
+
+def _gradients(x: Sequence[Reals], slope: Reals) -> Reals:
+    """Return the mean gradient (K-1, M+1, L) of slopes (n, K-1, L)."""
+    return np.stack([basis.T @ slope[:, k] for k, basis in enumerate(x)]) / len(slope)
+
+
+def returns(reached: Bools, reward: Reals) -> Reals:
+    """Return what episodes earn, (n, ...): the reward of the last exit they reached."""
+    last = reached.sum(axis=1, keepdims=True) - 1
+    return np.take_along_axis(np.broadcast_to(reward, reached.shape), last, axis=1)[:, 0]
+
+
+def calm(odds: Reals, leave: Reals, entropy: float) -> Reals:
+    """Return the slope of `entropy` times the entropy of coins ``leave = sigmoid(odds)``, along `odds`."""
+    return -entropy * odds * leave * (1 - leave)
+
+
+def bootstrapped(tails: Bools, reward: Reals, value: Reals) -> Reals:
+    """Return what each decision leads to, (n, K-1, ...): the reward, or the next exit's value."""
+    onward = np.concatenate([value[:, 1:], reward[:, -1:]], axis=1)
+    return np.where(tails, reward[:, :-1], onward)
+
+
+class Adam:
+    """Adam (Kingma & Ba, ICLR 2015, algorithm 1) in numpy; the rate falls linearly to 0 over the steps."""
+
+    def __init__(self, shape: tuple[int, ...], rate: float, steps: int) -> None:
+        self.rate, self.steps, self.taken = rate, steps, 0
+        self.mean, self.square = np.zeros(shape), np.zeros(shape)
+
+    def step(self, gradient: npt.NDArray[np.floating]) -> Floats:
+        """Return the change that a gradient asks for."""
+        rate = self.rate * (1.0 - self.taken / self.steps)
+        self.taken += 1
+        self.mean += (1 - _FIRST) * (gradient - self.mean)
+        self.square += (1 - _SECOND) * (gradient * gradient - self.square)
+        mean = self.mean / (1 - _FIRST**self.taken)
+        square = self.square / (1 - _SECOND**self.taken)
+        return rate * mean / (np.sqrt(square) + _TINY)
 
 
 @dataclass(frozen=True)
@@ -192,7 +437,7 @@ def _read(draft: Draft, layers: Layers, columns: npt.NDArray[np.float32], budget
         taken = first_exit(scores, np.zeros(exits - 1))
         return float(problem.paid(taken).mean()) > aim
 
-    dear, cheap = (float(np.log(p)) for p in (PRICES[0] / 10, PRICES[1]))
+    dear, cheap = (float(np.log(p)) for p in (DRAWN[0] / 10, DRAWN[1]))
     _, price = bisect(too_dear, dear, cheap, _BISECTIONS)
     fixed = at_price(layers, size, exits, float(np.exp(price)))
     rule = rule_at(fixed, draft.data)
@@ -211,7 +456,7 @@ def divided(rows: int, share: float, seed: int) -> tuple[Ints, Ints]:
 
 def drawn_prices(rng: np.random.Generator, count: int) -> Floats:
     """Return random prices, (count,)."""
-    low, high = np.log(PRICES)
+    low, high = np.log(DRAWN)
     return np.exp(rng.uniform(low, high, count))
 
 
