@@ -17,6 +17,8 @@ from policies import fits
 from rules import assert_valid
 from synthetic import outputs
 
+from policyopt._answers.crossfit import CrossFitted
+from policyopt._methods.exit_batch import build_batch
 from policyopt._methods.lagrangian import LagrangianMethod
 from policyopt._methods.learned_score import LearnedScore
 from policyopt._methods.registry import ROWS, make_method
@@ -24,8 +26,10 @@ from policyopt._methods.regression import of_own_fold
 from policyopt._methods.reinforcement import NeuralPolicyMethod
 from policyopt._replay import replay
 from policyopt._table import Tables
+from policyopt.runtime._answers import Identity
 from policyopt.runtime._artifact import to_dict
 from policyopt.runtime._errors import InputError
+from policyopt.runtime._outputs import reduce_logits, with_log_prob
 
 #: (check, method): why it does not apply.
 EXCEPTIONS = {
@@ -54,6 +58,25 @@ EXCEPTIONS |= {
 }
 #: Need not spend what is left of a budget: one static exit; a list of exits that gain nothing by it.
 SPARES = {"always", "frugalgpt", "subset"}
+
+
+def fit_table(data):
+    return Tables(data).get("fit")
+
+
+def fit_one(spec, table, budget):
+    return make_method(spec).fit_path(table, [budget])[0]
+
+
+def batch_of(data, features=False):
+    """The plain answers of the fit rows."""
+    return build_batch(fit_table(data), CrossFitted(Identity()), features)
+
+
+def with_probabilities(logits):
+    """One output an exit, all class probabilities kept."""
+    exits = range(logits.shape[1])
+    return [with_log_prob(reduce_logits(logits[:, k]), logits[:, k]) for k in exits]
 
 
 def exits_taken(found, columns, fold):

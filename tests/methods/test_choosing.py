@@ -1,0 +1,288 @@
+"""The choice among methods: simple where in doubt, better where clear; and exits where scores tell nothing apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from checks import fit_one, fit_table
+from synthetic import cache, hopeless, outputs
+
+import policyopt as po
+from policyopt._methods import choosing
+from policyopt._methods.base import sides
+from policyopt._methods.choosing import CANDIDATES, Comparison, one_standard_error, winners_gain
+from policyopt._methods.fitted import flat_note
+from policyopt._methods.registry import make_method
+from policyopt._methods.threshold import Threshold
+from policyopt._replay import trace
+from policyopt._thresholds.degenerate_scores import ROUNDING
+from policyopt.runtime._artifact import from_dict, to_dict
+from policyopt.runtime._errors import InputError
+
+
+def rule(values, errors=1.0):
+    """Choose among as many candidates as there are rows of values, by their places in the list."""
+    return one_standard_error(np.array(values, dtype=float), CANDIDATES[: len(values)], errors)
+
+
+def test_one_standard_error_rule_by_hand():
+    """The last is best by 0.1; paired with it, the first is noisy, the fourth is worse for sure."""
+    rng = np.random.default_rng(0)
+    base = (rng.random(400) < 0.8).astype(float)
+    best = base + 0.1
+    noisy = best - 0.05 + rng.normal(size=400) * 2.0
+    surely = best - 0.05
+    _, report = rule([surely, surely, surely, noisy, surely, best])
+    chosen, _ = rule([surely, surely, surely, noisy, surely, best])
+    assert CANDIDATES[chosen][0] == "max_prob:thresholds=joint"  # the simplest within one error
+    assert rule([surely, surely, surely, noisy, surely, best], errors=0.0)[0] == int(
+        np.argmax([surely.mean()] * 3 + [noisy.mean(), surely.mean(), best.mean()])
+    )
+    assert report[0]["behind_best"] == pytest.approx(0.05)
+    assert report[0]["standard_error"] == pytest.approx(0.0, abs=1e-12)
+    line = np.linspace(0, 1, 100)
+    assert rule([line, line + 0.2, line + 0.1])[0] == 1  # equals of one complexity: by their means
+    chosen, report = rule([line, line, line, line, line, np.full(100, -np.inf)])
+    assert chosen == 0 and [r["method"] for r in report] == [name for name, _, _ in CANDIDATES[:5]]
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_what_a_choice_owes_to_its_rows(count):
+    """Of M methods alike the best mean of N looks better by the mean of the largest of M normals, over sqrt(N)."""
+    rng, rows = np.random.default_rng(0), 300
+    alike = [(str(i), CANDIDATES[0][1], 0) for i in range(count)]
+    found = [winners_gain(rng.normal(size=(count, rows)), alike, 1.0, s) for s in range(60)]
+    largest = rng.normal(size=(100_000, count)).max(axis=1).mean()
+    assert np.mean(found) * rows**0.5 == pytest.approx(largest, rel=0.2)
+    values = rng.normal(size=(count, rows))
+    values[0] += 2.0  # nothing to choose
+    assert winners_gain(values, alike, 1.0, 0) == 0.0
+
+
+def test_learned_policies_where_they_clearly_win():
+    """Hopeless samples: no confidence rule knows them from curable ones, the regression does."""
+    fitted = po.fit(hopeless(), 2.0)
+    assert fitted.method == "auto"
+    assert fitted.policy.provenance["chosen"]["method"] == "optimal_stopping"
+    assert len(fitted.policy.provenance["compared"]) == len(CANDIDATES)
+
+
+def test_simple_policies_where_nothing_is_to_be_gained():
+    """Two exits and pure noise beyond the confidence: whatever leads, leads by less than noise."""
+    rng = np.random.default_rng(4)
+    sure = rng.random((2000, 2))
+    right = rng.random((2000, 2)) < sure
+    data = po.from_arrays(
+        labels=np.zeros(2000, int), prediction=np.where(right, 0, 1), confidence=sure, costs=[1, 2]
+    )
+    fitted = po.fit(data, 1.5)
+    assert fitted.policy.provenance["chosen"]["method"] == "max_prob"
+
+
+def test_the_ends_of_the_range_can_be_had():
+    """With its own arithmetic counted no learned policy costs what exit 0 costs; simple ones do."""
+    logits, labels = outputs(400)
+    data = po.from_arrays(logits, labels, [1000, 2000, 4000, 8000], unit="FLOPs")
+    for result in make_method("auto:folds=2").fit_path(fit_table(data), [1000.0, 8000.0]):
+        assert result.expected.cost <= result.budget
+
+
+def test_unlabelled_rows_are_left_to_methods_that_use_them():
+    logits, labels = outputs(1000, seed=8)
+    labels = labels.copy()
+    labels[500:] = -1
+    data = po.from_arrays(
+        splits={"fit": {"outputs": logits, "labels": labels}}, costs=[1, 2, 4, 8], unit="ms"
+    )
+    result = fit_one("auto:folds=2", fit_table(data), 3.0)
+    assert result.expected.rows in (500, 1000)
+
+
+@pytest.mark.parametrize("method", ["auto", "subset"])
+def test_labels_that_are_all_unknown_are_named(method):
+    logits, _ = outputs(200)
+    parts = {"fit": {"outputs": logits, "labels": np.full(200, -1)}}
+    with pytest.raises(InputError, match="label for every row"):
+        po.fit(po.from_arrays(splits=parts, costs=[1, 2, 4, 8]), 3.0, method)
+
+
+def test_of_few_rows_the_simplest_is_fitted_once_for_all_its_budgets(monkeypatch):
+    calls = []
+    fit_path = Threshold.fit_path
+    monkeypatch.setattr(
+        Threshold, "fit_path", lambda self, *a: calls.append(self) or fit_path(self, *a)
+    )
+    found = make_method("auto").fit_path(fit_table(cache(60)), [1.5, 2.0, 3.0, 5.0])
+    for provenance in (one.policy.provenance for one in found):
+        assert provenance["chosen"]["method"] == "max_prob" and provenance["compared"] == []
+    assert len(found) == 4 and len(calls) == 1
+
+
+def test_a_cascade_may_jump_models():
+    """A dear model that is no better than the first: on a cascade it is jumped, else it is run."""
+    logits, labels = outputs(1500, exits=3, seed=8)
+    logits[:, 1] = logits[:, 0] + np.random.default_rng(0).normal(size=logits[:, 0].shape) * 0.1
+    paths = {}
+    for kind, costs in (("standalone", [1.0, 20.0, 10.0]), ("cumulative", [1.0, 21.0, 31.0])):
+        data = po.from_arrays(logits, labels, costs=costs, unit="USD", cost_kind=kind)
+        result = fit_one("auto:folds=3", fit_table(data), 8.0)
+        paths[kind] = result.policy.path
+    assert paths == {"standalone": (0, 2), "cumulative": (0, 1, 2)}
+
+
+# --- exits whose scores differ by rounding only -----------------------------------------------------
+
+SHARES = (0.3, 0.5, 0.8)
+COSTS = [1.0, 2.0, 4.0, 8.0]
+
+
+def no_better(blank=False, rows=800, seed=0):
+    """Four exits of which the later ones say the same as exit 0, or nothing at all."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 5, rows)
+    first = 1.7 * (rng.normal(size=(rows, 5)) + 1.6 * np.eye(5)[labels])
+    logits = np.stack([first] * 4, axis=1)
+    logits[:, 1:] *= not blank
+    return po.from_arrays(
+        logits.astype(np.float32), labels.astype(np.int32), COSTS, unit="ms",
+        split={"fit": 0.8, "test": 0.2},
+    )  # fmt: skip
+
+
+def alike(right_at_last=True, rows=120):
+    """Two exits, all rows the same up to a unit of rounding; exit 0 is wrong, exit 1 right or wrong."""
+    rng = np.random.default_rng(0)
+    one = np.array([[0.6, 0.1, 0.2], [0.0, 3.0 if right_at_last else -3.0, 0.1]], dtype=np.float32)
+    logits = np.repeat(one[None], rows, axis=0)
+    logits += 2.0**-24 * rng.integers(-1, 2, logits.shape).astype(np.float32)
+    return po.from_arrays(
+        splits={"fit": {"outputs": logits, "labels": np.ones(rows, dtype=np.int32)}},
+        costs=[1.0, 3.0], unit="ms",
+    )  # fmt: skip
+
+
+def both(policy):
+    """A policy, and the other one where two are mixed."""
+    return [one for _, one in sides(policy)]
+
+
+def check_nothing_decided_by_rounding(policy, table):
+    """Return how many exits have scores within rounding of each other; no threshold is near those."""
+    found = 0
+    for one in both(policy):
+        scores = trace(one, table).scores
+        for k, threshold in enumerate(one.thresholds):
+            tolerance = ROUNDING * max(float(np.abs(scores[:, k]).max()), 1.0)
+            if np.ptp(scores[:, k]) <= tolerance:
+                found += 1
+                assert np.abs(scores[:, k] - threshold).min() > tolerance, (k, threshold)
+    return found
+
+
+METHODS = (
+    "optimal_stopping", "optimal_stopping:mix=true", "bolukbasi", "lista_stop", "act",
+    "failure_prediction", "frugalgpt", "auto",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", METHODS)
+@pytest.mark.parametrize("blank", [False, True])
+def test_no_threshold_separates_scores_that_differ_by_rounding(spec, blank):
+    table = fit_table(no_better(blank))
+    budgets = [share * COSTS[-1] for share in SHARES]
+    flat = 0
+    for result in make_method(spec).fit_path(table, budgets):
+        flat += check_nothing_decided_by_rounding(result.policy, table)
+        assert 1.0 - 1e-9 <= result.expected.cost <= result.budget * (1 + 1e-9)
+        if (
+            spec == "optimal_stopping:mix=true" and not blank
+        ):  # the coin spends it, and nothing else decides
+            assert result.expected.cost == pytest.approx(result.budget)
+            for one in both(result.policy):
+                assert len(np.unique(trace(one, table).exit)) == 1
+        spent = trace(result.policy, table).cost.mean()
+        # A coin costs the budget in expectation; a cross-fitted score nearly the same when deployed.
+        assert spent <= result.budget * 1.1
+    if spec.startswith("optimal_stopping"):
+        assert flat
+
+
+def test_optimal_stopping_leaves_where_nothing_is_gained_and_says_so():
+    """All exits give one answer: every budget is met by the first, and a runtime cannot differ."""
+    table = fit_table(no_better())
+    for result in make_method("optimal_stopping").fit_path(table, [2.4, 4.0, 6.4]):
+        assert result.flat == (0, 1, 2)
+        assert result.policy.provenance["notes"] == [flat_note([0, 1, 2])]
+        assert from_dict(to_dict(result.policy)).provenance["notes"] == [flat_note([0, 1, 2])]
+        assert result.policy.mixture is None
+        assert (trace(result.policy, table).exit == 0).all()
+    some = table.keep_exits([0, 2, 3])  # exits are named by the model's numbers
+    assert fit_one("optimal_stopping", some, 4.0).flat == (0, 2)
+
+
+@pytest.mark.parametrize("spec", ["optimal_stopping", "bolukbasi", "lista_stop"])
+def test_where_all_look_alike_a_coin_buys_what_going_on_is_worth(spec):
+    """Exit 1 is right for all: half the way costs half the rows, whichever. Wrong: none goes on."""
+    better = fit_one(spec, fit_table(alike()), 2.0)
+    assert better.flat == (0,)
+    assert better.policy.mixture is not None
+    assert better.expected.cost == pytest.approx(2.0, rel=1e-3)
+    check_nothing_decided_by_rounding(better.policy, fit_table(alike()))
+    table = fit_table(alike(right_at_last=False))
+    worse = fit_one(spec, table, 2.0)
+    check_nothing_decided_by_rounding(worse.policy, table)
+    assert worse.expected.cost <= 2.0 + 1e-9
+
+
+def test_confidences_that_differ_by_rounding_are_one():
+    """Logits apart in the last bit: max_prob tosses a coin instead of reading that bit."""
+    table = fit_table(alike())
+    for spec in ("max_prob", "max_prob:thresholds=shared", "max_prob:thresholds=joint", "entropy"):
+        result = fit_one(spec, table, 2.0)
+        assert result.flat == (0,)
+        assert result.policy.mixture is not None
+        for one in both(result.policy):
+            assert len(np.unique(trace(one, table).exit)) == 1
+
+
+def test_no_note_where_scores_tell_samples_apart():
+    table = fit_table(cache(n=800))
+    for spec in ("optimal_stopping", "max_prob", "failure_prediction", "patience", "frugalgpt"):
+        result = fit_one(spec, table, 3.0)
+        assert result.flat == ()
+        assert "notes" not in result.policy.provenance
+
+
+def test_auto_with_a_flat_choice(monkeypatch):
+    """Where only a flat regression withstands later exits that know nothing, it decides nothing by rounding."""
+    monkeypatch.setattr(choosing, "CANDIDATES", (CANDIDATES[0], CANDIDATES[-1]))
+    data = no_better(blank=True)
+    table = fit_table(data)
+    for share in SHARES:
+        fitted = po.fit(data, f"{100 * share:.0f}%", method="auto")
+        assert fitted.policy.provenance["chosen"]["method"] == "optimal_stopping"
+        assert fitted.flat
+        assert check_nothing_decided_by_rounding(fitted.policy, table)
+        assert fitted.policy.provenance["notes"]
+        assert fitted.expected.cost <= fitted.budget * (1 + 1e-9)
+
+
+def test_a_plain_policy_as_accurate_goes_before_a_flat_one():
+    rng = np.random.default_rng(0)
+    right = (rng.random(400) < 0.7).astype(float)
+    fee = right - 0.01  # as accurate, at a fee for what it overspends
+    wrong = right * (rng.random(400) < 0.8)
+    candidates = [("plain", None, 1), ("simple", None, 0), ("worse", None, 0), ("flat", None, 3)]
+    correct = np.stack([right, right, wrong, right])[None]
+    values = np.stack([fee, fee, wrong, right])[None]
+
+    def chosen(flat, values=values, correct=correct):
+        return Comparison(values, correct, np.array([flat])).plain(0, 3, candidates, 1.0)
+
+    assert chosen([False, False, False, True]) == 1
+    assert chosen([False, True, False, True]) == 0
+    assert chosen([False] * 4) == 3
+    assert chosen([True, True, False, True]) == 3  # the only other plain one is worse
+    cannot = values.copy()
+    cannot[0, 1] = -np.inf
+    assert chosen([False, False, False, True], cannot) == 0
