@@ -12,7 +12,6 @@ from synthetic import cache, hopeless, outputs
 import policyopt as po
 from policyopt._answers.crossfit import folds_of
 from policyopt._methods.choosing import OnExits, compare, prices_at
-from policyopt._methods.exit_batch import columns_of
 from policyopt._methods.frugalgpt import FrugalGPT, Quantiles, best_within, subsets
 from policyopt._methods.registry import make_method
 from policyopt._methods.window import Windows, best_run
@@ -39,32 +38,6 @@ def records(rows=600, exits=4, seed=0, right=None, confidence=None, **more):
         unit="USD",
         **more,
     )
-
-
-@pytest.mark.parametrize("target", ["diff01", "diffprob", "maxprob"])
-@pytest.mark.parametrize("against", ["last", "next"])
-def test_deferral_regresses_its_target(target, against):
-    """Each score is minus the ridge regression, by scikit-learn, of what the paper's table names."""
-    from sklearn.linear_model import Ridge
-    from sklearn.preprocessing import StandardScaler
-
-    data = cache(n=800)
-    table = fit_table(data)
-    seen = batch_of(data)
-    rule = make_method(f"deferral:target={target}+against={against}").learn(seen, 0)
-    scores = score_table(rule, seen.outputs)
-    p = np.exp(table.log_prob().astype(float))
-    y = table.statistics.labels
-    rows = np.arange(len(y))
-    worth = {"diff01": p.argmax(2) == y[:, None], "diffprob": p[rows, :, y], "maxprob": p.max(2)}[
-        target
-    ].astype(float)
-    for k, basis in enumerate(columns_of(seen).basis):
-        other = k + 1 if against == "next" else 3
-        x = StandardScaler().fit_transform(basis)
-        wanted = worth[:, other] - worth[:, k]
-        found = Ridge(alpha=30.0, solver="cholesky").fit(x, wanted).predict(x)
-        np.testing.assert_allclose(scores[:, k], -found, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

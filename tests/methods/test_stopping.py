@@ -14,6 +14,7 @@ from scipy.optimize import approx_fprime, check_grad, least_squares
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
 from synthetic import cache, chain, hopeless, outputs
 
 import policyopt as po
@@ -30,10 +31,9 @@ from policyopt._methods.halting import (
     stop_posterior,
     worth_and_slope,
 )
-from policyopt._methods.learned_score import BERxiT, FailurePrediction, no_failure
+from policyopt._methods.learned_score import BERxiT, no_failure
 from policyopt._methods.prototypes import E2CM
 from policyopt._methods.registry import make_method
-from policyopt._methods.regression import of_own_fold
 from policyopt._methods.reinforcement import (
     DQN,
     GO_ON,
@@ -55,12 +55,10 @@ from policyopt._progress import progress_callback
 from policyopt._replay import replay
 from policyopt._report.calibration import calibration_records, failure_auroc
 from policyopt._table import Tables
-from policyopt.runtime._artifact import from_dict, to_dict
 from policyopt.runtime._errors import InputError, MissingExtraError
 from policyopt.runtime._outputs import reduce_record
-from policyopt.runtime._policy import Observer, first_exit
+from policyopt.runtime._policy import first_exit
 from policyopt.runtime._scores import Logistic, make_rule, score_table
-from policyopt.runtime._scores.history import FEATURES, basis
 
 COSTS = np.array([1.0, 2.0, 4.0, 8.0])
 PRICES = np.array([0.004, 0.02, 0.05, 0.12])
@@ -147,47 +145,25 @@ def test_the_regression_is_weighted_ridge():
         np.testing.assert_allclose(found.theta[g, 0, 1:, 0], ridge.coef_ / sd, rtol=1e-6)
 
 
-def test_one_monotone_feature_gives_a_threshold_rule():
-    table = fit_table(cache(3000, exits=2))
-    confidence = table.statistics.confidence
-    seen = rows_of([confidence[:, :1]], table.correct, 1 - confidence[:, :1])
-    found = backward_induction(seen, table.costs, 1.0, np.array([0.05]))
-    whole = np.zeros(len(table), int)
-    scores = of_own_fold(confidence[:, :1], found.theta[-1:, 0], whole)[:, 0]
-    assert (np.diff(scores[np.argsort(confidence[:, 0])]) >= 0).all()
+PRICED = (
+    "optimal_stopping",
+    "bolukbasi",
+    "fitted_q",
+    "lista_stop",
+    "lista_stop:beta=1",
+    "lista_stop:loss=error",
+)
 
 
-def test_price_orders_the_policies():
-    """No price: the most accurate; a great one: exit 0; between, cost falls as the price grows."""
-    table = fit_table(cache(6000))
-    seen = build_stopping_data(table, "combined", 1.0, 5, 0)
-    prices = np.concatenate([-np.logspace(-1, -3.5, 5), [0.0], np.logspace(-3.5, 1.0, 15)]) / 7
-    taken = exits_taken(
-        backward_induction(seen, table.costs, 300.0, prices), seen.columns, seen.fold
-    )
-    costs = table.costs[taken].mean(axis=0)
-    assert costs[-1] == pytest.approx(1.0, abs=0.02) and costs[0] > 7.0
-    assert (np.diff(costs) < 0.05).all()
-    value = np.take_along_axis(seen.success, taken, axis=1).mean(axis=0)
-    assert value[5] >= seen.success.mean(axis=0).max() - 0.003
-
-
-def test_the_deployed_rule_scores_as_the_fit_did():
-    table = fit_table(cache(3000))
-    result = fit_one("optimal_stopping", table, 3.0)
-    logits, _ = outputs(500, seed=4)
-    trace = result.policy.trace(logits)
-    rule = from_dict(to_dict(result.policy)).rule
-    observer = Observer(result.policy.answer, "logits", 6, full=True)
-    history, answers = FEATURES["distribution"], result.policy.answer.start(500, 6)
-    state = history.start(500)
-    for k in range(3):
-        seen, _, answers = observer.look(k, logits[:, k], answers, 500)
-        values, state = history.step(k, seen, state)
-        columns = basis(values, rule.center[k], rule.scale[k], "distribution")
-        np.testing.assert_allclose(
-            columns @ rule.weights[k] + rule.offset[k], trace.scores[:, k], atol=1e-12
-        )
+@pytest.mark.parametrize("spec", PRICED)
+def test_prices_run_from_dear_to_cheap(spec):
+    """The lowest price: nearly the full model; a great one: exit 0; between, cost falls as the price grows."""
+    table = fit_table(cache(4000))
+    seen = build_stopping_data(table, "plain", 1.0, 5, 0, groups=20)
+    found = make_method(spec).train(seen, table.costs, 0)
+    costs = table.costs[exits_taken(found, seen.columns, seen.fold)].mean(axis=0)
+    assert costs[0] > 6.5 and costs[-1] < 1.1
+    assert (np.diff(costs) < 0.1).all()
 
 
 def test_rows_without_labels_count():
@@ -428,45 +404,20 @@ def test_lista_stop_imitates_the_posterior(loss, beta):
                 mine = expit(theta[0] + theta[1 + cell])
                 assert mine == pytest.approx(hazard, abs=0.01)  # one row of 1/2 besides
 
-                def divergence(stop, rows=rows, k=k, q=q):
-                    return -(
-                        q[rows, k] * np.log(stop) + q[rows, k + 1 :].sum(axis=1) * np.log1p(-stop)
-                    ).sum()
-
-                least = min(divergence(p) for p in np.linspace(0.005, 0.995, 199))
-                assert divergence(hazard) <= least + 1e-9
-
-
-def test_prices_of_lista_stop_run_from_dear_to_cheap():
-    table = fit_table(cache(4000))
-    seen = build_stopping_data(table, "plain", 1.0, 5, 0, groups=20)
-    for settings in ({}, {"beta": 1.0}, {"loss": "error"}):
-        found = LISTAStop(**settings).train(seen, table.costs, 0)
-        costs = table.costs[exits_taken(found, seen.columns, seen.fold)].mean(axis=0)
-        assert costs[0] > 6.5 and costs[-1] < 1.1
-        assert (np.diff(costs) < 0.1).all()
-
 
 def test_lista_stop_learns_from_labelled_rows_only():
     """Rows without a label weigh nothing: what their outputs say does not matter."""
     logits, labels = outputs(800, seed=5)
-    labels = labels.copy()
     labels[400:] = -1
     thetas = []
-    for change in (0.0, 1.0):
-        changed = logits.copy()
-        changed[400:, -1] = np.roll(
-            changed[400:, -1], int(change), axis=1
-        )  # no feature sees the last
-        data = po.from_arrays(
-            splits={"fit": {"outputs": changed, "labels": labels}}, costs=[1, 2, 4, 8], unit="ms"
-        )
-        seen = build_stopping_data(fit_table(data), "plain", 1.0, 5, 0)
+    for _ in range(2):
+        parts = {"fit": {"outputs": logits, "labels": labels}}
+        table = fit_table(po.from_arrays(splits=parts, costs=COSTS, unit="ms"))
+        seen, hard = (build_stopping_data(table, "plain", soft, 5, 0) for soft in (1.0, 0.0))
         assert np.isnan(seen.true_class[400:]).all()
-        assert np.isfinite(seen.true_class[:400]).all()
-        hard = build_stopping_data(fit_table(data), "plain", 0.0, 5, 0)  # takes labelled rows only
-        np.testing.assert_array_equal(hard.true_class, seen.true_class[:400])
-        thetas.append(LISTAStop().train(seen, np.array([1.0, 2, 4, 8]), 0).theta)
+        np.testing.assert_array_equal(hard.true_class, seen.true_class[:400])  # takes no others
+        thetas.append(LISTAStop().train(seen, COSTS, 0).theta)
+        logits[400:, -1] = np.roll(logits[400:, -1], 1, axis=1)  # no feature sees the last
     np.testing.assert_array_equal(*thetas)
 
 
@@ -657,21 +608,6 @@ def test_the_rule_on_a_hand_made_network():
         rule.check(4, 0)
 
 
-def test_the_best_of_them_gains_what_optimal_stopping_gains():
-    """At equal cost on unseen rows, within noise; and all of them beat chance by far."""
-    tables = Tables(cache(6000, exits=4))
-    fit, test = tables.get("fit"), tables.get("test")
-    budgets = list(np.interp([0.5, 1.5, 2.5], range(4), fit.mean_costs))
-
-    def accuracy(name):
-        fitted = make_method(name).propose(fit, budgets)
-        return np.mean([replay(f.policy, test).correct.mean() for f in fitted])
-
-    best = accuracy("optimal_stopping")
-    assert accuracy("fitted_q") == pytest.approx(best, abs=0.003)
-    assert accuracy("policy_gradient") == pytest.approx(best, abs=0.005)
-
-
 def test_a_missing_torch_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"train 'dqn'.*policyopt\[torch\]"):
@@ -713,62 +649,64 @@ def squares(columns, target, penalty):
     return least_squares(residuals, np.zeros(columns.shape[1] + 1), xtol=1e-14, ftol=1e-14).x
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_berxit_is_one_module_fitted_by_squares(shared):
-    """The module of all exits, or one each; the rule is a sigmoid of its linear layer."""
+def by_squares(x, target):
+    theta = squares(x, target, 30.0)
+    return expit(x @ theta[1:] + theta[0])
+
+
+def by_logistic(x, target):
+    theta = by_sklearn(x, target, np.ones(len(x)), 30.0)(target >= 0)
+    return expit(x @ theta[1:] + theta[0])
+
+
+def by_ridge(x, target):
+    """What stopping is worth more than a later exit."""
+    x = StandardScaler().fit_transform(x)
+    return -Ridge(alpha=30.0, solver="cholesky").fit(x, target).predict(x)
+
+
+#: How a score is regressed, and on what: of correctness (N, 3), class probabilities, and those of the label.
+REGRESSIONS = {
+    "berxit:shared=false": (by_squares, lambda right, p, own, k: right[:, k]),
+    "failure_prediction": (by_logistic, lambda right, p, own, k: no_failure(right)[:, k]),
+    "failure_prediction:target=true_class": (by_squares, lambda right, p, own, k: own[:, k]),
+    "deferral:target=diff01": (by_ridge, lambda right, p, own, k: right[:, 2] - right[:, k]),
+    "deferral:against=next": (by_ridge, lambda right, p, own, k: own[:, k + 1] - own[:, k]),
+    "deferral:target=maxprob": (by_ridge, lambda right, p, own, k: p.max(2)[:, 2] - p.max(2)[:, k]),
+}
+
+
+@pytest.mark.parametrize("spec", REGRESSIONS)
+def test_a_learned_score_is_the_regression_of_its_target(spec):
     seen = batch_of(cache(1200, exits=3))
-    rule = BERxiT(shared=shared).learn(seen, 0)
-    columns = columns_of(seen, common=shared)
-    if shared:
-        for name in ("center", "scale", "weights"):
-            np.testing.assert_array_equal(getattr(rule, name)[0], getattr(rule, name)[1])
-        groups = [
-            (
-                np.concatenate(columns.basis),
-                np.concatenate([seen.correct[:, 0], seen.correct[:, 1]]),
-            )
-        ]
-    else:
-        groups = [(columns.basis[k], seen.correct[:, k]) for k in range(2)]
-    for k, (x, right) in enumerate(groups):
-        wanted = expit(x @ (theta := squares(x, right, 30.0))[1:] + theta[0])
-        own = expit(x @ rule.weights[k] + rule.offset[k])
-        np.testing.assert_allclose(own, wanted, atol=2e-3)
-    scores = score_table(rule, seen.outputs)
-    for k in range(2):
-        odds = columns.basis[k] @ rule.weights[k] + rule.offset[k]
-        np.testing.assert_allclose(scores[:, k], expit(odds), atol=1e-12)
-    assert (scores[:, 2] == 1).all()
+    p = np.exp(np.stack([o.log_prob for o in seen.outputs], axis=1).astype(float))
+    own = p[np.arange(len(p)), :, seen.labels]
+    scores = score_table(make_method(spec).learn(seen, 0), seen.outputs)
+    regress, target = REGRESSIONS[spec]
+    for k, x in enumerate(columns_of(seen).basis):
+        wanted = regress(x, target(seen.correct, p, own, k))
+        np.testing.assert_allclose(
+            scores[:, k], wanted, atol=3e-3 if regress is by_squares else 1e-3
+        )
+    assert regress is by_ridge or (scores[:, 2] == 1).all()
+
+
+def test_berxit_is_one_module_for_all_exits():
+    seen = batch_of(cache(1200, exits=3))
+    rule = make_method("berxit").learn(seen, 0)
+    columns = columns_of(seen, common=True).basis
+    wanted = by_squares(np.concatenate(columns), seen.correct[:, :2].T.ravel())
+    scores = score_table(rule, seen.outputs)[:, :2]
+    np.testing.assert_allclose(scores.T.ravel(), wanted, atol=2e-3)
+    for name in ("center", "scale", "weights"):
+        np.testing.assert_array_equal(getattr(rule, name)[0], getattr(rule, name)[1])
 
 
 def test_a_failure_is_what_a_later_exit_mends():
-    """All patterns of four exits; then the score is a library's logistic regression."""
     correct = np.array(list(itertools.product([0.0, 1.0], repeat=4)))
     for row, good in zip(correct, no_failure(correct), strict=True):
         for k in range(4):
             assert good[k] == float(row[k] == 1 or not row[k + 1 :].any())
-    seen = batch_of(cache(1200, exits=3))
-    rule = FailurePrediction(penalty=10.0).learn(seen, 0)
-    for k, x in enumerate(columns_of(seen).basis):
-        good = no_failure(seen.correct)[:, k]
-        theta = by_sklearn(x, good, np.ones(len(x)), 10.0)(good >= 0)
-        np.testing.assert_allclose(
-            score_table(rule, seen.outputs)[:, k], expit(x @ theta[1:] + theta[0]), atol=2e-3
-        )
-
-
-def test_true_class_probability_is_regressed():
-    """ConfidNet's target by its definition, and its loss by another minimiser."""
-    data = cache(1200, exits=3)
-    seen, table = batch_of(data), fit_table(data)
-    rule = FailurePrediction(target="true_class").learn(seen, 0)
-    chances = np.exp(table.log_prob().astype(float))
-    for k, x in enumerate(columns_of(seen).basis):
-        target = np.array([p[k, y] for p, y in zip(chances, seen.labels, strict=True)])
-        theta = squares(x, target, 30.0)
-        np.testing.assert_allclose(
-            score_table(rule, seen.outputs)[:, k], expit(x @ theta[1:] + theta[0]), atol=3e-3
-        )
 
 
 RECORDS = (
@@ -787,13 +725,10 @@ def test_records_serve(spec):
         labels=statistics.labels, prediction=statistics.prediction,
         confidence=statistics.confidence, costs=costs, unit="USD",
     )  # fmt: skip
-    tables = Tables(data)
-    means = tables.get("fit").mean_costs
-    budget = float(np.interp(0.8, range(3), means))
-    result = fit_one(spec, tables.get("fit"), budget)
+    fit, test = (Tables(data).get(name) for name in ("fit", "test"))
+    budget = float(np.interp(0.8, range(3), fit.mean_costs))
+    result, coin = (fit_one(m, fit, budget) for m in (spec, "random"))
     assert result.expected.cost == pytest.approx(budget, rel=0.01)
-    test = tables.get("test")
-    coin = fit_one("random", tables.get("fit"), budget)
     ours, chance = (replay(r.policy, test).correct.mean() for r in (result, coin))
     assert ours > chance + 0.02
 
