@@ -90,7 +90,6 @@ class OptimalStopping(LagrangianMethod):
     groups = 50
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
-        """Regress the advantage."""
         costs = np.broadcast_to(costs, data.success.shape)
         return backward_induction(data, costs, self.penalty, per_cost(PRICES, costs))
 
@@ -117,7 +116,6 @@ class Bolukbasi(LagrangianMethod):
     groups = 20
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
-        """Classify layer by layer."""
         costs = np.broadcast_to(costs, data.success.shape)
         return layer_by_layer(data, costs, self.penalty, per_cost(_FEWER_PRICES, costs))
 
@@ -143,7 +141,6 @@ class FittedQ(LagrangianMethod):
     groups = 50  # as of optimal_stopping, for the same reason
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
-        """Iterate."""
         costs = np.broadcast_to(costs, data.success.shape)
         return q_iteration(data, costs, self.penalty, per_cost(PRICES, costs), self.cross)
 

@@ -38,7 +38,7 @@ from policyopt._replay import trace
 from policyopt._table import Table
 from policyopt._thresholds.degenerate_scores import collapse
 from policyopt._thresholds.problem import Problem, Solution
-from policyopt.runtime._answers import Identity
+from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._decision import Mixture
@@ -221,9 +221,9 @@ def problem_of(
     answers = answers or CrossFitted(Identity())
     known = labelled or table.labelled
     value = table.correct if known else np.full((len(table), table.exits), np.nan)
-    spent = overhead(answers.rule, (rule,), table.exits, table.classes, table.rate)
+    costs = table.costs + own_costs(table, rule, answer=answers.rule)
     scores, flat = collapse(rule, _scored(rule, table, answers))
-    return Problem(scores, value, table.costs + spent, table.unit, flat)
+    return Problem(scores, value, costs, table.unit, flat)
 
 
 def _scored(rule: ScoreRule, table: Table, answers: CrossFitted) -> Floats:
@@ -236,9 +236,9 @@ def _scored(rule: ScoreRule, table: Table, answers: CrossFitted) -> Floats:
     return scores
 
 
-def own_costs(rule: ScoreRule, table: Table) -> Floats:
-    """Return the cumulative cost of the rule's arithmetic on plain answers, (K,): known before any training."""
-    return overhead(Identity(), (rule,), table.exits, table.classes, table.rate)
+def own_costs(table: Table, *rules: ScoreRule, answer: AnswerRule | None = None) -> Floats:
+    """Return the cumulative cost of arithmetic, (K,): of rules, and answers (None: plain); known before training."""
+    return overhead(answer or Identity(), rules, table.exits, table.classes, table.rate)
 
 
 def build_fitted(method: Method, draft: Draft, budget: float, seed: int) -> Fitted:
@@ -260,7 +260,7 @@ def build_fitted(method: Method, draft: Draft, budget: float, seed: int) -> Fitt
     if solution.other is not None:
         mixture = Mixture(solution.other, float(solution.share), int(seed), draft.other)
     rules = (draft.rule,) if draft.other is None else (draft.rule, draft.other)
-    own = overhead(draft.answer, rules, table.exits, table.classes, table.rate)
+    own = own_costs(table, *rules, answer=draft.answer)
     flat = tuple(int(table.path[k]) for k in problem.flat)
     provenance: dict[str, Any] = {
         "method": method.name,
@@ -329,10 +329,9 @@ def outcome_of(policy: Policy, table: Table) -> Outcome:
         else:
             right = np.where(labels >= 0, seen.taken == labels, np.nan)
         found.append((weight, seen.cost, right))
-    paid = np.sum([weight * cost for weight, cost, _ in found], axis=0)
-    tossed = sum(weight * float(((cost - paid) ** 2).mean()) for weight, cost, _ in found)
+    mean = expectation(found)
     right = np.sum([weight * right for weight, _, right in found], axis=0)
-    return Outcome(paid, right, tossed, tuple(cost for _, cost, _ in found))
+    return Outcome(mean.paid, right, mean.coin, tuple(cost for _, cost, _ in found))
 
 
 def sides(policy: Policy) -> list[tuple[float, Policy]]:

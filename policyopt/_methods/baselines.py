@@ -53,7 +53,6 @@ class Always(Method):
         return Draft(Constant(), table, range_of(table))
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
-        """Choose the exit for each budget."""
         return [self._at(draft, budget) for budget in budgets]
 
     def _at(self, draft: Draft, budget: float) -> Draft:
@@ -107,11 +106,9 @@ class Random(Method):
         return False
 
     def rule(self, table: Table, seed: int) -> RandomRule:
-        """Return the coin."""
         return RandomRule(seed)
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
-        """Solve the exit distribution for each budget."""
         problem, solved = draft.problem, []
         for budget in budgets:
             shares = geometric_shares(solve_ratio(problem.mean_costs, budget), problem.exits)

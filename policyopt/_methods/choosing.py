@@ -332,7 +332,6 @@ class Auto(Choosing):
     def choices(
         self, table: Table, known: Table, budgets: Sequence[float], seed: int
     ) -> list[Chosen]:
-        """Choose among candidates by name."""
         every = CANDIDATES + (FOR_CASCADES if table.cascade else ()) + _of_the_users_own()
         candidates = [row for row in every if not row[1].lacks(table)]
         # Whatever refuses the rows or a budget does so here, by name, before the long work.
@@ -395,17 +394,14 @@ class Subset(Choosing):
         super().__post_init__()
 
     def needs(self) -> frozenset[str]:
-        """Return what the inner method needs."""
         return make_method(self.inner).needs()
 
     def lacks(self, table: Table) -> list[str]:
-        """Return what the inner method lacks."""
         return make_method(self.inner).lacks(table)
 
     def choices(
         self, table: Table, known: Table, budgets: Sequence[float], seed: int
     ) -> list[Chosen]:
-        """Choose among subsets of exits."""
         check_budgets(table, budgets)
         exits = table.exits
         most = min(self.most or exits, exits)

@@ -106,11 +106,9 @@ class Patience(Method):
         return self.patience is None
 
     def rule(self, table: Table, seed: int) -> PatienceRule:
-        """Return the counter."""
         return PatienceRule()
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
-        """Return the patience, or a mixture of two, for each budget."""
         if self.patience is not None:
             given = [self.patience - 0.5]
             return [solve_given(problem, given, budget, "patience") for budget in budgets]
@@ -181,7 +179,6 @@ class DDA(Threshold):
     tuned: ClassVar = {"history": Choice(YES_OR_NO)}
 
     def rule(self, table: Table, seed: int) -> ScoreRule:
-        """Return the score rule."""
         return DdaRule(int(self.confidence), int(self.history))
 
 
@@ -214,7 +211,6 @@ class SimilarityThreshold(Threshold):
     tuned: ClassVar = {"measure": Choice(tuple(MEASURES)), "patience": Integer(1, 3)}
 
     def rule(self, table: Table, seed: int) -> ScoreRule:
-        """Return the score rule."""
         return Similarity(self.measure, self.patience or 1)
 
 
@@ -306,17 +302,15 @@ class AgreementCascade(Method):
         super().check(table)
 
     def pose(self, table: Table, seed: int) -> Draft:
-        """Count the votes."""
         rule = Agreement(self.tiers, int(self.vote == "probability"))
         if rule.soft:
             table = subsample_outputs(table, seed)
         outputs = outputs_of(table) if rule.soft else table.statistics.outputs()
-        costs = table.costs + own_costs(rule, table)
+        costs = table.costs + own_costs(table, rule)
         scores = score_table(rule, outputs)
         return Draft(rule, table, Problem(scores, table.correct, costs, table.unit))
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
-        """Choose thresholds at the ends of tiers for each budget."""
         ends = gates(problem.exits, self.tiers)
         scores, value = problem.scores[:, ends], problem.value[:, ends]
         small = Problem(scores, value, problem.costs[..., ends], problem.unit)

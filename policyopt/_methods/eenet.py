@@ -120,11 +120,9 @@ class HeldOutMethod(Method):
         """Return the rule of a budget, its problem on the held-out rows (`problem_on` a rule), and thresholds."""
 
     def needs(self) -> frozenset[str]:
-        """Return ``log_prob``: the score reads all class probabilities."""
         return frozenset({"log_prob"})
 
     def lacks(self, table: Table) -> list[str]:
-        """Return what the score needs and these rows do not hold."""
         return ["log_prob (all class outputs)"] if table.kind == "record" else []
 
     @property
@@ -143,19 +141,18 @@ class HeldOutMethod(Method):
         outputs = outputs_of(held)
         prepared = self.prepare(table, rest, held, outputs, seed)
         rule = self.blank(prepared, table)
-        costs = table.mean_costs + own_costs(rule, table)
+        costs = table.mean_costs + own_costs(table, rule)
         nothing = np.zeros((1, table.exits))
         problem = Problem(nothing, nothing, costs, table.unit)
         return Draft(rule, table, problem, data=(prepared, held, outputs))
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
-        """Train for each budget and choose thresholds."""
         prepared, held, outputs = draft.data
 
         def problem_on(rule: ScoreRule) -> Problem:
             scores, flat = collapse(rule, score_table(rule, outputs))
             return Problem(
-                scores, held.correct, held.costs + own_costs(rule, held), held.unit, flat
+                scores, held.correct, held.costs + own_costs(held, rule), held.unit, flat
             )
 
         solved = []
@@ -238,11 +235,9 @@ class EENet(HeldOutMethod):
     def prepare(
         self, table: Table, rest: Table, held: Table, outputs: list[ExitOutput], seed: int
     ) -> _Trainer:
-        """Draw the starts, and turn rows into tensors once."""
         return _Trainer(self, rest, held, outputs, seed)
 
     def blank(self, prepared: _Trainer, table: Table) -> ScoreRule:
-        """Return the rule of the first start."""
         return self._rule(prepared.starts[0])
 
     def train(
@@ -281,7 +276,7 @@ class _Trainer:
             Network.start(rest.exits, rest.classes, method.hidden, seed_of(seed, i, 0), device)
             for i in range(method.restarts)
         ]
-        own = own_costs(rule_of(self.starts[0]), rest)
+        own = own_costs(rest, rule_of(self.starts[0]))
         self._rest, self._held = (
             rows_of(outputs, t.correct, (t.costs + own) / self._scale, device)
             for t, outputs in ((rest, outputs_of(rest)), (held, held_outputs))
@@ -582,15 +577,13 @@ class EENetReleased(HeldOutMethod):
     def prepare(
         self, table: Table, rest: Table, held: Table, outputs: list[ExitOutput], seed: int
     ) -> _Prepared:
-        """Turn rows into tensors."""
         # The full model's cost: in parts of it float32 holds all costs, whatever the unit.
         scale = float(np.abs(table.mean_costs[-1])) or 1.0
-        own = own_costs(self.blank(None, table), table)
+        own = own_costs(table, self.blank(None, table))
         rows, held_rows = (_tensors(t, own, scale) for t in (rest, held))
         return _Prepared(rows, held_rows[0], table.exits, table.classes, scale, seed)
 
     def blank(self, prepared: Any, table: Table) -> ScoreRule:
-        """Return a rule of zeros."""
         return ReleasedRule([[0.0] * (table.classes + 2 + k) for k in range(table.exits)])
 
     def train(

@@ -223,7 +223,7 @@ def build_stopping_data(
     parts = folds_of(len(table), groups, seed)
     return StoppingData(
         table, answers.rule, features, columns.center, columns.scale, columns.basis, deployed, doubt,
-        success, parts, given,
+        success, parts, given
     )  # fmt: skip
 
 

@@ -90,7 +90,6 @@ class FrugalGPT(Method):
         return Draft(rule, table, bare, data=collapse(rule, score_table(rule, outputs)))
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
-        """Search all lists once, and take the best for each budget."""
         best: list[tuple[float, float, Draft, Floats] | None] = [None] * len(budgets)
         axis = np.linspace(0.0, 1.0, _LEVELS)
         for kept in lists_of(draft.table, self.length):
@@ -119,7 +118,7 @@ def _on(draft: Draft, kept: List) -> Draft:
     scores, flat = draft.data
     table = draft.table.keep_exits([draft.table.path[k] for k in kept])
     rule = rule_on(draft.rule, kept)
-    costs = table.costs + own_costs(rule, table)
+    costs = table.costs + own_costs(table, rule)
     here = tuple(i for i, k in enumerate(kept[:-1]) if k in flat)
     problem = Problem(scores[:, kept], table.correct, costs, table.unit, here)
     return replace(draft, rule=rule, table=table, problem=problem)
@@ -203,7 +202,7 @@ class _Gate:
         return _Gate(
             ranked, order, place,
             np.searchsorted(-ranked, -ranked, side="left"),
-            np.searchsorted(-ranked, -ranked, side="right"),
+            np.searchsorted(-ranked, -ranked, side="right")
         )  # fmt: skip
 
     def cuts(self, alive: Bools, onward: Floats) -> tuple[Ints, Ints]:

@@ -69,14 +69,7 @@ from policyopt._answers.logistic import weighted_logistic
 from policyopt._methods.backward_induction import PRICES, backward_induction
 from policyopt._methods.exit_batch import StoppingData
 from policyopt._methods.lagrangian import LagrangianMethod, Stopping, per_cost
-from policyopt._methods.settings import (
-    COUNT,
-    NOT_NEGATIVE,
-    POSITIVE,
-    Choice,
-    Number,
-    Real,
-)
+from policyopt._methods.settings import COUNT, NOT_NEGATIVE, POSITIVE, Choice, Number, Real
 from policyopt.runtime._arithmetic import sigmoid
 from policyopt.runtime._scores import Halting, ScoreRule
 from policyopt.runtime._typing import Floats
@@ -114,7 +107,6 @@ class ACT(LagrangianMethod):
     groups = 1  # thresholds are set on the rows that train: see above
 
     def rule_at(self, data: StoppingData, theta: Floats) -> ScoreRule:
-        """Return the deployed rule of coefficients (K-1, M+1)."""
         return Halting(
             data.features, data.center, data.scale, theta[:, 1:], theta[:, 0], float(self.eps)
         )
@@ -127,7 +119,6 @@ class ACT(LagrangianMethod):
         return out
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
-        """Train the halting scores at every price."""
         rows, exits = data.success.shape
         every = np.broadcast_to(costs, (rows, exits))
         prices = per_cost(_PRICES, every)
@@ -217,7 +208,6 @@ class LISTAStop(LagrangianMethod):
     groups = 20  # as of `bolukbasi`
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
-        """Imitate the posterior of every price."""
         if self.loss == "error" or data.table.kind == "record":
             loss, known = 1.0 - data.success, np.ones(len(data.success), bool)
         else:

@@ -14,8 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from policyopt._answers.crossfit import NAMES
-from policyopt._costs import overhead
-from policyopt._methods.base import ANSWERS, Method, subsample
+from policyopt._methods.base import ANSWERS, Method, own_costs, subsample
 from policyopt._methods.exit_batch import MOST_ROWS, StoppingData, build_stopping_data
 from policyopt._methods.fitted import Draft, Fitted, expectation
 from policyopt._methods.settings import FOLDS, YES_OR_NO, Number, Real
@@ -98,8 +97,7 @@ class StoppingMethod(Method):
         """Gather what is trained on; costs are known before, scores are not."""
         data = self.gather(table, seed)
         table, rules = data.table, self.blank(data)
-        own = overhead(data.answer, rules, table.exits, table.classes, table.rate)
-        costs = np.asarray(table.costs + own)
+        costs = np.asarray(table.costs + own_costs(table, *rules, answer=data.answer))
         problem = Problem(np.zeros_like(data.success), data.success, costs, table.unit)
         return Draft(rules[0], table, problem, data.answer, data=data)
 
@@ -151,7 +149,6 @@ class LagrangianMethod(StoppingMethod):
         return collapse(self.rule_at(data, theta[-1]), self.scores_at(data, theta[-1]), equal=True)
 
     def gather(self, table: Table, seed: int) -> StoppingData:
-        """Observe the rows."""
         table = subsample(table, MOST_ROWS, seed)  # more do not sharpen 30 coefficients per exit
         report(0, 2, "combining answers")
         groups = self.groups_of(len(table))
@@ -163,7 +160,6 @@ class LagrangianMethod(StoppingMethod):
         return (self.rule_at(data, zeros),) * (1 + self.mix)
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
-        """Train, and read each budget off the prices."""
         report(1, 2, f"training {self.label}")
         stopping = self.train(draft.data, draft.problem.costs, seed)
         read = self._mixed if self.mix else self._single

@@ -56,8 +56,7 @@ import numpy as np
 
 from policyopt._answers.crossfit import NAMES, crossfit, folds_of
 from policyopt._answers.logistic import weighted_logistic
-from policyopt._costs import overhead
-from policyopt._methods.base import ANSWERS, Method
+from policyopt._methods.base import ANSWERS, Method, own_costs
 from policyopt._methods.exit_batch import (
     ExitBatch,
     build_batch,
@@ -67,13 +66,7 @@ from policyopt._methods.exit_batch import (
 )
 from policyopt._methods.fitted import Draft
 from policyopt._methods.regression import fit_sigmoid, ridge
-from policyopt._methods.settings import (
-    FOLDS,
-    POSITIVE,
-    YES_OR_NO,
-    Choice,
-    Real,
-)
+from policyopt._methods.settings import FOLDS, POSITIVE, YES_OR_NO, Choice, Real
 from policyopt._table import Table
 from policyopt._thresholds.degenerate_scores import collapse_held_out
 from policyopt._thresholds.problem import Problem, Solution
@@ -130,7 +123,6 @@ class LearnedScore(Method):
         """Return the score rule that these rows teach; they may be few, or all alike."""
 
     def lacks(self, table: Table) -> list[str]:
-        """Return what the method needs and these rows do not hold."""
         missing = super().lacks(table)
         if table.kind == "record" and (self.answer != "plain" or "log_prob" in self.needs()):
             missing = sorted({*missing, "all class outputs"} - {"log_prob"})
@@ -153,12 +145,11 @@ class LearnedScore(Method):
         scores, flat = collapse_held_out(
             rule, scores, lambda rows: score_table(rule, batch.take(rows).outputs, rows)
         )
-        own = overhead(answers.rule, (rule,), table.exits, table.classes, table.rate)
-        problem = Problem(scores, batch.correct, table.costs + own, table.unit, flat)
+        costs = table.costs + own_costs(table, rule, answer=answers.rule)
+        problem = Problem(scores, batch.correct, costs, table.unit, flat)
         return Draft(rule, table, problem, answers.rule)
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
-        """Return thresholds for each budget."""
         return solve_path(problem, self.thresholds, budgets)
 
 
@@ -182,7 +173,6 @@ class BERxiT(LearnedScore):
     tuned: ClassVar = {"penalty": Real(1.0, 1000.0, log=True)}
 
     def learn(self, batch: ExitBatch, seed: int) -> Logistic:
-        """Regress correctness on the history features, exit by exit or for all exits at once."""
         columns = columns_of(batch, common=self.shared)
         right = batch.correct[:, :-1]
         if self.shared:
@@ -217,11 +207,9 @@ class FailurePrediction(LearnedScore):
     tuned: ClassVar = {"target": Choice(FAILURES), "penalty": Real(1.0, 1000.0, log=True)}
 
     def needs(self) -> frozenset[str]:
-        """Return what the target is made of."""
         return frozenset({"log_prob"} if self.target == "true_class" else ())
 
     def learn(self, batch: ExitBatch, seed: int) -> Logistic:
-        """Regress the target on the history features, exit by exit."""
         columns = columns_of(batch)
         theta = np.empty((len(columns.basis), columns.basis[0].shape[1] + 1))
         good = no_failure(batch.correct)
@@ -276,7 +264,6 @@ class Deferral(LearnedScore):
     }
 
     def learn(self, batch: ExitBatch, seed: int) -> Advantage:
-        """Regress what the later exit is worth more than the present one, exit by exit."""
         columns = columns_of(batch)
         worth = worth_of(batch, self.target)
         last = batch.exits - 1

@@ -90,11 +90,9 @@ class PrototypeScore(LearnedScore):
     allowed: ClassVar = {"vectors": SPACES}
 
     def needs(self) -> frozenset[str]:
-        """Return the column that holds the vectors."""
         return frozenset({"features" if self.vectors == "features" else "log_prob"})
 
     def lacks(self, table: Table) -> list[str]:
-        """Return what the method needs and these rows do not hold."""
         unlabelled = table.kind == "record" and table.statistics.labels is None
         return [*super().lacks(table), *(["class labels"] if unlabelled else [])]
 
@@ -173,7 +171,6 @@ class E2CM(PrototypeScore):
     label = "e2cm"
 
     def learn(self, batch: ExitBatch, seed: int) -> E2CMRule:
-        """Average the vectors of each class, and the distances to each average."""
         located = locate(batch, self.vectors, seed)
         means, owner = means_of(located)
         norm = [
@@ -200,11 +197,9 @@ class DE3BERT(PrototypeScore):
     tuned: ClassVar = {"weight": Real(0.1, 10.0, log=True)}
 
     def needs(self) -> frozenset[str]:
-        """Return the columns of the vectors, and the entropy."""
         return super().needs() | {"entropy"}
 
     def learn(self, batch: ExitBatch, seed: int) -> DE3BERTRule:
-        """Average the vectors of each class."""
         located = locate(batch, self.vectors, seed)
         means, owner = means_of(located)
         return DE3BERTRule(
@@ -236,7 +231,6 @@ class TrustScore(PrototypeScore):
     tuned: ClassVar = {"alpha": Real(0.0, 0.5), "points": Integer(5, 200, log=True)}
 
     def learn(self, batch: ExitBatch, seed: int) -> Rule:
-        """Find the high-density set of each class, and the points that stand for it."""
         located = locate(batch, self.vectors, seed)
         rng = np.random.default_rng(seed)
         exits = len(located.vectors)
@@ -305,7 +299,6 @@ class CBT(LearnedScore):
     tuned: ClassVar = {"width": Real(0.0, 0.5), "kappa": Real(1.0, 300.0, log=True)}
 
     def learn(self, batch: ExitBatch, seed: int) -> ClassOffset:
-        """Place the classes by the gaps of their mean probabilities."""
         labels, classes = classes_of(batch)
         rows = np.flatnonzero(labels >= 0)
         if not len(rows):  # no exit is ever right

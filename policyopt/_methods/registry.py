@@ -263,7 +263,7 @@ METHODS: tuple[MethodSpec, ...] = (
         "The bar for all others; in a cascade whose models cost unlike what they know it may stand high.",
         online=False),
     MethodSpec("random", "null", "a coin says so", "null baseline", 0, "-", "baselines:Random",
-        "Never; shows what the budget alone gives.", needs=()),
+        "Never; shows what the budget alone gives.", needs=())
 )  # fmt: skip
 
 
@@ -299,7 +299,7 @@ UNSUPPORTED = (
               "`optimal_stopping`"),
     UnsupportedMethod("Edgent, EdgeML, SPINN, DDNN",
               "Li et al., 2020; Zhao et al., 2021; Laskaridis et al., MobiCom 2020",
-              "choose where to cut a model between device and cloud by measured links: a matter of deployment"),
+              "choose where to cut a model between device and cloud by measured links: a matter of deployment")
 )  # fmt: skip
 
 
@@ -307,6 +307,7 @@ ROWS: dict[str, MethodSpec] = {row.name: row for row in METHODS}
 FAMILIES = list(dict.fromkeys(row.family for row in METHODS))
 #: The family of methods that are not ours.
 OWN_FAMILY = "own"
+_LISTED = "`policyopt methods` lists them."
 #: A comma between methods: names never begin like a number, thresholds always do.
 _COMMA = re.compile(r",(?!\s*[-+.0-9])")
 
@@ -364,14 +365,10 @@ def register_method(
         from policyopt._methods.base import Method
 
         step = "Derive a frozen dataclass from policyopt.LearnedScore or policyopt.Method."
-        if (
-            not isinstance(method, type)
-            or not issubclass(method, Method)
-            or inspect.isabstract(method)
-        ):
-            raise input_error(
-                "method", "a class of methods", getattr(method, "__name__", method), step
-            )
+        known = isinstance(method, type) and issubclass(method, Method)
+        if not known or inspect.isabstract(method):
+            got = getattr(method, "__name__", method)
+            raise input_error("method", "a class of methods", got, step)
         label: Any = name if isinstance(name, str) else getattr(method, "label", None)
         if "__dataclass_fields__" not in vars(method):
             raise input_error(
@@ -388,7 +385,7 @@ def register_method(
         made = method()
         spec = MethodSpec(
             label, OWN_FAMILY, summary, paper, year, reference, method, wins, trains=trains, online=online,
-            needs=needs_of(made.needs(), made.labelled()),
+            needs=needs_of(made.needs(), made.labelled())
         )  # fmt: skip
         _enter(spec, method)
         return method
@@ -415,7 +412,7 @@ def _static(rule: type[ScoreRule]) -> None:
         said = (rule.__doc__ or "").strip().split("\n")[0].rstrip(".") or f"{rule.name} is high"
         spec = MethodSpec(
             rule.name, OWN_FAMILY, said, "your own", 0, "-", "threshold:Threshold",
-            preset={"score": rule.name}, needs=needs_of(rule.needs, labelled=False),
+            preset={"score": rule.name}, needs=needs_of(rule.needs, labelled=False)
         )  # fmt: skip
         _enter(spec, rule)
 
@@ -446,9 +443,7 @@ def method_list(methods: str | Sequence[str], argument: str = "methods") -> list
         raise input_error(argument, "a name or several", methods, step)
     names = [name.strip() for name in given if name.strip()]
     if not names:
-        raise input_error(
-            argument, "at least one method", "none", "`policyopt methods` lists them."
-        )
+        raise input_error(argument, "at least one method", "none", _LISTED)
     if "all" in names and len(names) > 1:
         raise input_error(
             argument, "names, or all alone", ", ".join(names), "Leave the others out."
@@ -481,45 +476,32 @@ def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
     Threshold(score='max_prob', thresholds='joint', mix=False, answer='plain', shared_map='platt')
     """
     if not isinstance(spec, str):
-        raise input_error(
-            "method", "a name such as max_prob", spec, "`policyopt methods` lists them."
-        )
+        raise input_error("method", "a name such as max_prob", spec, _LISTED)
     name, _, inline = spec.partition(":")
     if name not in ROWS:
         load_installed()
     if name not in ROWS:
         close = difflib.get_close_matches(name.lower(), ROWS, n=1)
-        hint = (
-            f"Did you mean '{close[0]}'?"
-            if close
-            else (
-                "`policyopt methods` lists them; one of your own is registered first (--plugin FILE_OR_MODULE)."
-            )
-        )
+        hint = "`policyopt methods` lists them; one of your own is registered first (--plugin FILE_OR_MODULE)."
+        if close:
+            hint = f"Did you mean '{close[0]}'?"
         raise input_error("method", f"one of {', '.join(ROWS)}", name, hint)
     row = ROWS[name]
     wanted = {**row.defaults, **(settings or {})}
     for item in filter(None, inline.split("+")):
         key, equals, value = item.partition("=")
         if not equals:
-            raise input_error(
-                f"settings of {name}", "key=value", item, "E.g. max_prob:thresholds=joint."
-            )
+            step = "E.g. max_prob:thresholds=joint."
+            raise input_error(f"settings of {name}", "key=value", item, step)
         if key in (settings or {}):
-            raise input_error(
-                f"{key} of {name}",
-                "set once",
-                f"'{spec}' and a setting besides",
-                "Drop one of the two.",
-            )
+            got = f"'{spec}' and a setting besides"
+            raise input_error(f"{key} of {name}", "set once", got, "Drop one of the two.")
         wanted[key] = value
     allowed = row.settings()
     for key in wanted:
         if key not in allowed:
-            known = ", ".join(allowed) or "none"
-            raise input_error(
-                f"setting of {name}", f"one of: {known}", key, f"See `policyopt methods {name}`."
-            )
+            known, step = ", ".join(allowed) or "none", f"See `policyopt methods {name}`."
+            raise input_error(f"setting of {name}", f"one of: {known}", key, step)
     return row.load()(**row.preset, **{key: parse_value(value) for key, value in wanted.items()})
 
 
@@ -541,9 +523,7 @@ def apply_settings(specs: list[str], settings: Mapping[str, Any]) -> dict[str, M
         own = {item.partition("=")[0] for item in inline.split("+")}
         chosen[spec] = make_method(spec, {k: v for k, v in mine.items() if k not in own})
     for key in settings.keys() - used:
-        raise input_error(
-            "setting", f"one that {' or '.join(specs)} has", key, "`policyopt methods` lists them."
-        )
+        raise input_error("setting", f"one that {' or '.join(specs)} has", key, _LISTED)
     return chosen
 
 
@@ -578,6 +558,5 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise input_error(
-            "setting", "numbers such as 0.9,0.8", text.strip(), "E.g. --set thresholds=0.9,0.8."
-        ) from error
+        step = "E.g. --set thresholds=0.9,0.8."
+        raise input_error("setting", "numbers such as 0.9,0.8", text.strip(), step) from error

@@ -379,7 +379,6 @@ class NeuralPolicyMethod(StoppingMethod):
         """Return inputs, hidden units and output of what `train` returns, and the networks side by side."""
 
     def lacks(self, table: Table) -> list[str]:
-        """Return what the rows do not hold; and torch, where it is not installed."""
         torch = [] if find_spec("torch") else ["torch (policyopt[torch])"]
         return [*super().lacks(table), *torch]
 
@@ -400,12 +399,10 @@ class NeuralPolicyMethod(StoppingMethod):
             return super().propose(table, budgets, seed)
 
     def gather(self, table: Table, seed: int) -> StoppingData:
-        """Observe what episodes are played with."""
         table = subsample_outputs(table, seed)
         return build_stopping_data(table, self.answer, self.soft, self.folds, seed)
 
     def blank(self, data: StoppingData) -> tuple[ScoreRule, ...]:
-        """Return the rule of a network of zeros."""
         exits, columns = data.table.exits, data.columns[0].shape[1]
         sizes, each = self.sizes(columns, exits)
         zeros = [

@@ -117,7 +117,6 @@ class Threshold(Method):
         return self.label or self.score
 
     def needs(self) -> frozenset[str]:
-        """Return what the score reads beyond prediction and confidence."""
         return frozenset(RULES[self.score].needs)
 
     def labelled(self) -> bool:
@@ -130,19 +129,16 @@ class Threshold(Method):
         return isinstance(self.thresholds, str)
 
     def lacks(self, table: Table) -> list[str]:
-        """Return what the score needs and these rows do not hold."""
         missing = [_COLUMNS.get(name, name) for name in super().lacks(table)]
         if self.score == "entropy" and table.classes < 2:
             missing.append("the number of classes")
         return [*missing, *lacks_outputs(self.answer, table)]
 
     def rule(self, table: Table, seed: int) -> ScoreRule:
-        """Return the score rule for answered rows."""
         counted = any(field.name == "classes" for field in fields_of(RULES[self.score]))
         return make_rule(self.score, {"classes": table.classes} if counted else {})
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
-        """Return thresholds for each budget."""
         return solve_path(problem, self.thresholds, budgets, self.mix, self.shared_map)
 
 
@@ -162,7 +158,6 @@ class ConfidenceMethod(Method):
     tuned: ClassVar = {"answer": ANSWERS}
 
     def lacks(self, table: Table) -> list[str]:
-        """Return what the method needs and these rows do not hold."""
         return [*super().lacks(table), *lacks_outputs(self.answer, table)]
 
 
@@ -200,7 +195,6 @@ class PCEE(ConfidenceMethod):
     tuned: ClassVar = {"bins": Integer(5, 50, log=True), "smooth": Real(0.0, 3.0)}
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
-        """Read the accuracy of every bin, and delta for each budget."""
         bins = fit_histogram(problem.scores[:, :-1], problem.value[:, :-1], self.bins, self.smooth)
         family = inverse_of(bins, problem)
         if self.delta is None:
@@ -230,7 +224,6 @@ class EERO(ConfidenceMethod):
     tuned: ClassVar = {"beta": Real(0.003, 3.0, log=True), "prior": Choice(PRIORS)}
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
-        """Weigh the exits once, and tilt their shares for each budget."""
         beta = problem.rows**-0.5 if self.beta is None else float(self.beta)
         risk = 1.0 - problem.value.mean(axis=0)
         shares = weights(risk, problem.mean_costs, beta, self.prior)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from policyopt._costs import overhead
+from policyopt._methods.base import own_costs
 from policyopt._methods.fitted import Draft
 from policyopt._methods.threshold import ConfidenceMethod
 from policyopt._table import Table
@@ -59,12 +59,10 @@ class Window(ConfidenceMethod):
     def pose(self, table: Table, seed: int) -> Draft:
         """Look at the plain confidence, at the cost of the window rule's arithmetic."""
         draft = super().pose(table, seed)
-        rules = (WindowRule(np.zeros(table.exits - 1)),)
-        own = overhead(draft.answer, rules, table.exits, table.classes, table.rate)
+        own = own_costs(table, WindowRule(np.zeros(table.exits - 1)), answer=draft.answer)
         return replace(draft, problem=replace(draft.problem, costs=table.costs + own))
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
-        """Find windows for each budget."""
         problem = draft.problem
         search = Windows(subsample(problem), self.closed(draft.table))
         solved = []
@@ -104,14 +102,13 @@ class HiDEC(Window):
                 )
 
     def closed(self, table: Table) -> Collection[int]:
-        """Return the last exits of tiers."""
         if self.boundary is None:
             return {int(np.argmax(np.diff(table.mean_costs)))} if table.exits > 1 else set()
         chosen = {int(k) for k in np.atleast_1d(np.asarray(self.boundary))}
         if not chosen <= set(range(table.exits - 1)):
             raise input_error(
                 "boundary", f"in 0..{table.exits - 2}: the last exit ends the last tier",
-                self.boundary, "E.g. --set boundary=0.",
+                self.boundary, "E.g. --set boundary=0."
             )  # fmt: skip
         return chosen
 
