@@ -37,7 +37,6 @@ import numpy as np
 
 from policyopt._answers.crossfit import folds_of
 from policyopt._costs import budget_list
-from policyopt._methods.backward_induction import OptimalStopping
 from policyopt._methods.base import (
     MOST_ROWS,
     Method,
@@ -49,6 +48,7 @@ from policyopt._methods.base import (
 from policyopt._methods.baselines import Always, standalone
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.frugalgpt import FrugalGPT, subsets
+from policyopt._methods.lagrangian import OptimalStopping
 from policyopt._methods.registry import make_method
 from policyopt._methods.settings import FOLDS, NOT_NEGATIVE, Choice, Number
 from policyopt._methods.threshold import Threshold

@@ -66,9 +66,14 @@ from typing import ClassVar
 import numpy as np
 
 from policyopt._answers.logistic import weighted_logistic
-from policyopt._methods.backward_induction import PRICES, backward_induction
 from policyopt._methods.exit_batch import StoppingData
-from policyopt._methods.lagrangian import LagrangianMethod, Stopping, per_cost
+from policyopt._methods.lagrangian import (
+    PRICES,
+    LagrangianMethod,
+    Stopping,
+    backward_induction,
+    per_cost,
+)
 from policyopt._methods.settings import COUNT, NOT_NEGATIVE, POSITIVE, Choice, Number, Real
 from policyopt.runtime._arithmetic import sigmoid
 from policyopt.runtime._scores import Halting, ScoreRule

@@ -1,4 +1,4 @@
-"""The registry of methods: one row each, by family; methods of your own; and what cached outputs cannot stand for.
+"""The registry of methods: one row each, by family; and methods of your own.
 
 A row is all that command line, docs and shared checks know of a method; its class is imported when used.
 """
@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -177,14 +177,14 @@ METHODS: tuple[MethodSpec, ...] = (
     # Learned: a model of what an exit's answer is worth, fitted on labelled rows.
     MethodSpec("optimal_stopping", "learned", "stopping is worth more than going on, as a regression says",
         "this project; after Bolukbasi et al.", 2017, "ICML 2017, arXiv:1702.07811",
-        "backward_induction:OptimalStopping", "From about 1,000 rows on, and most at low budgets.", seconds=(0.8, 2.4)),
+        "lagrangian:OptimalStopping", "From about 1,000 rows on, and most at low budgets.", seconds=(0.8, 2.4)),
     MethodSpec("berxit", "learned", "a learned probability of being right is high", "Xin et al., BERxiT", 2021,
         "EACL 2021, learning-to-exit; on history features", "learned_score:BERxiT",
         "A calibrated probability with little training; sends hopeless samples on."),
     MethodSpec("bolukbasi", "learned",
         "a classifier says that stopping beats going on, each exit's learned after the later",
         "Bolukbasi et al., Adaptive neural networks", 2017, "ICML 2017, arXiv:1702.07811",
-        "backward_induction:Bolukbasi",
+        "lagrangian:Bolukbasi",
         "Hopeless samples leave early; optimal_stopping is a little better with the same answers.",
         defaults={"answer": "plain", "soft": 0.0}, seconds=(2, 9.3)),
     MethodSpec("lista_stop", "learned",
@@ -209,7 +209,7 @@ METHODS: tuple[MethodSpec, ...] = (
         seconds=(1.5, 5.4)),
     # Reinforcement learning: the exit problem as a Markov decision process.
     MethodSpec("fitted_q", "reinforcement", "the estimated worth of stopping is at least that of going on",
-        "Ernst et al., fitted Q iteration", 2005, "JMLR 6, 503-556, section 3.2", "backward_induction:FittedQ",
+        "Ernst et al., fitted Q iteration", 2005, "JMLR 6, 503-556, section 3.2", "lagrangian:FittedQ",
         "As optimal_stopping, with less noisy and more biased targets: about as good, seldom better.",
         seconds=(0.8, 2.4)),
     MethodSpec("policy_gradient", "reinforcement", "a randomised policy, climbed by its exact gradient, likely leaves",
@@ -264,42 +264,6 @@ METHODS: tuple[MethodSpec, ...] = (
         online=False),
     MethodSpec("random", "null", "a coin says so", "null baseline", 0, "-", "baselines:Random",
         "Never; shows what the budget alone gives.", needs=())
-)  # fmt: skip
-
-
-class UnsupportedMethod(NamedTuple):
-    """A family that is not in the registry: what it needs that a cache does not keep, or where its idea is found."""
-
-    names: str
-    paper: str
-    why: str
-
-
-UNSUPPORTED = (
-    UnsupportedMethod("SkipNet, BlockDrop", "Wang et al., ECCV 2018; Wu et al., CVPR 2018",
-              "choose blocks inside the backbone, whose outputs for every choice no cache can hold"),
-    UnsupportedMethod("HydraNet, soft gates", "Mullapudi et al., CVPR 2018; Scardapane et al., ICASSP 2020",
-              "gates are trained with the branches and change what the network computes"),
-    UnsupportedMethod("JEI-DNN", "Chataoui et al., ICLR 2024, arXiv:2310.09163",
-              "gates and heads are trained jointly; its gate alone is `berxit` with another loss"),
-    UnsupportedMethod("EENets (confidence branch)", "Demir and Akbas, arXiv:2409.05336",
-              "the confidence branch reads feature maps and is trained with the backbone"),
-    UnsupportedMethod("DynExit, DeeDiff, Zero Time Waste's cascading connections",
-              "Wang et al., SiPS 2019; Tang et al., 2023; Wolczyk et al., NeurIPS 2021",
-              "change training or the heads; their exit rules are `max_prob` and `entropy`, and ZTW's "
-              "ensemble is `answer=ztw`"),
-    UnsupportedMethod("Spatially adaptive computation time", "Figurnov et al., CVPR 2017",
-              "halts per position inside a feature map; the halting score per sample is `act`"),
-    UnsupportedMethod("Depth-adaptive Transformer, CALM", "Elbayad et al., ICLR 2020; Schuster et al., NeurIPS 2022",
-              "decide per generated token, and a token that leaves early changes the states of all later ones"),
-    UnsupportedMethod("RANet, DVABatch, temporal exits for video", "Yang et al., CVPR 2020; Sabet et al., 2021",
-              "change the input's resolution, or compare with the frame before; within one pass they are `max_prob`"),
-    UnsupportedMethod("GPF (global past-future)", "Liao et al., EMNLP 2021",
-              "imitates the hidden states of layers not yet run; what outputs allow of it is the soft target of "
-              "`optimal_stopping`"),
-    UnsupportedMethod("Edgent, EdgeML, SPINN, DDNN",
-              "Li et al., 2020; Zhao et al., 2021; Laskaridis et al., MobiCom 2020",
-              "choose where to cut a model between device and cloud by measured links: a matter of deployment")
 )  # fmt: skip
 
 

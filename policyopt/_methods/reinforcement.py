@@ -71,10 +71,15 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.crossfit import folds_of
-from policyopt._methods.backward_induction import PRICES
 from policyopt._methods.exit_batch import StoppingData, build_stopping_data, subsample_outputs
 from policyopt._methods.fitted import Draft, Fitted
-from policyopt._methods.lagrangian import LagrangianMethod, Stopping, StoppingMethod, per_cost
+from policyopt._methods.lagrangian import (
+    PRICES,
+    LagrangianMethod,
+    Stopping,
+    StoppingMethod,
+    per_cost,
+)
 from policyopt._methods.settings import (
     COUNT,
     NOT_NEGATIVE,

@@ -20,7 +20,6 @@ from synthetic import cache, chain, hopeless, outputs
 import policyopt as po
 from policyopt._answers.logistic import weighted_logistic
 from policyopt._methods import reinforcement
-from policyopt._methods.backward_induction import backward_induction, layer_by_layer, q_iteration
 from policyopt._methods.exit_batch import build_stopping_data, columns_of
 from policyopt._methods.halting import (
     LISTAStop,
@@ -31,6 +30,7 @@ from policyopt._methods.halting import (
     stop_posterior,
     worth_and_slope,
 )
+from policyopt._methods.lagrangian import backward_induction, layer_by_layer, q_iteration
 from policyopt._methods.learned_score import BERxiT, no_failure
 from policyopt._methods.prototypes import E2CM
 from policyopt._methods.registry import make_method
