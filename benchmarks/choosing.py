@@ -34,7 +34,7 @@ _TITLES = {
 
 
 class UnsupportedMethod(NamedTuple):
-    """Methods that the package does not have: what they need that a cache does not keep, or where their idea is found."""
+    """Methods that the package does not have: what they need that no cache keeps, or where their idea is found."""
 
     names: str
     paper: str

@@ -205,8 +205,8 @@ class _Gate:
             np.searchsorted(-ranked, -ranked, side="right")
         )  # fmt: skip
 
-    def cuts(self, alive: Bools, onward: Floats) -> tuple[Ints, Ints]:
-        """Return how many of the first places leave, (M, L), and the survivors up to each, (M, N+1).
+    def cuts(self, alive: Bools, onward: Floats) -> Ints:
+        """Return how many of the first places leave, (M, L).
 
         Equal scores leave together or not at all: as the released code, which leaves on scores
         strictly above the quantile, a group that the quota cuts stays.
@@ -221,7 +221,7 @@ class _Gate:
         last = np.maximum(at.reshape(leave.shape) - lift - 1, 0)  # place of the last to leave
         whole = np.take_along_axis(upto, self.end[last], axis=1) == leave
         cut = np.where(whole, self.end[last], self.begin[last])
-        return np.where(leave > 0, cut, 0), upto
+        return np.where(leave > 0, cut, 0)
 
 
 class Quantiles:
@@ -245,7 +245,7 @@ class Quantiles:
         paid, gained = np.zeros((1, 1)), np.zeros((1, 1))
         last = len(self._gates) - 1
         for k, (gate, shares) in enumerate(zip(self._gates, onward, strict=True)):
-            cut, _ = gate.cuts(alive, shares)
+            cut = gate.cuts(alive, shares)
             here = alive[:, gate.order]
             sums = []
             for table in (self._cost, self._problem.value):
@@ -267,7 +267,7 @@ class Quantiles:
         alive = np.ones(self._problem.rows, dtype=bool)
         out = np.empty(len(self._gates))
         for k, (gate, share) in enumerate(zip(self._gates, onward, strict=True)):
-            cut = int(gate.cuts(alive[None], np.array([share]))[0][0, 0])
+            cut = int(gate.cuts(alive[None], np.array([share]))[0, 0])
             leaves, stays = alive[gate.order[:cut]], alive[gate.order[cut:]]
             above = gate.scores[:cut][leaves].min(initial=NEVER)
             below = gate.scores[cut:][stays].max(initial=ALWAYS)
