@@ -17,6 +17,7 @@ from policies import fits
 from rules import assert_valid
 from synthetic import outputs
 
+import policyopt as po
 from policyopt._answers.crossfit import CrossFitted
 from policyopt._methods.exit_batch import build_batch
 from policyopt._methods.lagrangian import LagrangianMethod
@@ -64,6 +65,12 @@ def fit_table(data):
     return Tables(data).get("fit")
 
 
+def pool(logits, labels=None):
+    """Rows of split `fit` alone, at costs 1, 2, 4, ...; labels may be unknown."""
+    part = {"outputs": logits} if labels is None else {"outputs": logits, "labels": labels}
+    return po.from_arrays(splits={"fit": part}, costs=2.0 ** np.arange(logits.shape[1]), unit="ms")
+
+
 def fit_one(spec, table, budget):
     return make_method(spec).fit_path(table, [budget])[0]
 
@@ -87,19 +94,11 @@ def exits_taken(found, columns, fold):
 
 def check_row_order_does_not_matter(spec):
     logits, labels = outputs(1000)
-    import policyopt as po
-
     order = np.random.default_rng(5).permutation(1000)
-    costs = [1.0, 2.0, 4.0, 8.0]
-    policies = []
-    for rows in (np.arange(1000), order):
-        data = po.from_arrays(
-            splits={"fit": {"outputs": logits[rows], "labels": labels[rows]}},
-            costs=costs,
-            unit="ms",
-        )
-        table = Tables(data).get("fit")
-        policies.append(make_method(spec).fit_path(table, [2.0])[0].policy)
+    policies = [
+        fit_one(spec, fit_table(pool(logits[rows], labels[rows])), 2.0).policy
+        for rows in (np.arange(1000), order)
+    ]
     np.testing.assert_array_equal(policies[0].decide(logits).exit, policies[1].decide(logits).exit)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from checks import fit_one, fit_table
+from checks import fit_one, fit_table, pool
 from synthetic import cache, hopeless, outputs
 
 import policyopt as po
@@ -32,8 +32,7 @@ def test_one_standard_error_rule_by_hand():
     best = base + 0.1
     noisy = best - 0.05 + rng.normal(size=400) * 2.0
     surely = best - 0.05
-    _, report = rule([surely, surely, surely, noisy, surely, best])
-    chosen, _ = rule([surely, surely, surely, noisy, surely, best])
+    chosen, report = rule([surely, surely, surely, noisy, surely, best])
     assert CANDIDATES[chosen][0] == "max_prob:thresholds=joint"  # the simplest within one error
     assert rule([surely, surely, surely, noisy, surely, best], errors=0.0)[0] == int(
         np.argmax([surely.mean()] * 3 + [noisy.mean(), surely.mean(), best.mean()])
@@ -72,9 +71,7 @@ def test_simple_policies_where_nothing_is_to_be_gained():
     rng = np.random.default_rng(4)
     sure = rng.random((2000, 2))
     right = rng.random((2000, 2)) < sure
-    data = po.from_arrays(
-        labels=np.zeros(2000, int), prediction=np.where(right, 0, 1), confidence=sure, costs=[1, 2]
-    )
+    data = po.from_arrays(correct=right, prediction=1 - right, confidence=sure, costs=[1, 2])
     fitted = po.fit(data, 1.5)
     assert fitted.policy.provenance["chosen"]["method"] == "max_prob"
 
@@ -89,21 +86,16 @@ def test_the_ends_of_the_range_can_be_had():
 
 def test_unlabelled_rows_are_left_to_methods_that_use_them():
     logits, labels = outputs(1000, seed=8)
-    labels = labels.copy()
     labels[500:] = -1
-    data = po.from_arrays(
-        splits={"fit": {"outputs": logits, "labels": labels}}, costs=[1, 2, 4, 8], unit="ms"
-    )
-    result = fit_one("auto:folds=2", fit_table(data), 3.0)
+    result = fit_one("auto:folds=2", fit_table(pool(logits, labels)), 3.0)
     assert result.expected.rows in (500, 1000)
 
 
 @pytest.mark.parametrize("method", ["auto", "subset"])
 def test_labels_that_are_all_unknown_are_named(method):
     logits, _ = outputs(200)
-    parts = {"fit": {"outputs": logits, "labels": np.full(200, -1)}}
     with pytest.raises(InputError, match="label for every row"):
-        po.fit(po.from_arrays(splits=parts, costs=[1, 2, 4, 8]), 3.0, method)
+        po.fit(pool(logits, np.full(200, -1)), 3.0, method)
 
 
 def test_of_few_rows_the_simplest_is_fitted_once_for_all_its_budgets(monkeypatch):

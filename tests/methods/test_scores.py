@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from checks import batch_of, fit_one, fit_table, with_probabilities
+from checks import batch_of, fit_one, fit_table, pool, with_probabilities
 from scipy.optimize import minimize
 from scipy.spatial.distance import cdist, cosine, jensenshannon
 from scipy.special import softmax
@@ -99,9 +99,7 @@ def test_pf_berxit_chooses_the_most_accurate_patience_that_the_budget_allows():
 
 def test_pf_berxit_does_not_compare_what_is_not_known():
     """Quotas need no labels, the choice of a patience does."""
-    table = fit_table(
-        po.from_arrays(splits={"fit": {"outputs": outputs(200)[0]}}, costs=[1, 2, 4, 8])
-    )
+    table = fit_table(pool(outputs(200)[0]))
     with pytest.raises(InputError, match="label for every row"):
         fit_one("pf_berxit:thresholds=geometric", table, 3.0)
     assert fit_one("pf_berxit:thresholds=geometric+patience=1", table, 3.0)
@@ -437,6 +435,10 @@ _POINTS = {
 _WIDE = [[0.1] * 5]
 _EENET = {"shared": [[[0.1] * n] for n in (7, 8, 9)], "utility": [[1.0]] * 3}
 _HISTORY = {"features": "record", "center": [[0.0] * 7], "scale": [[1.0] * 7]}
+_NETWORK = {
+    "features": "record", "center": [[0.0] * 7] * 2, "scale": [[1.0] * 7] * 2, "activation": "relu",
+    "weights": [[[[0.0] * 7]], [[[3.0]]]], "biases": [[[0.0], [1.0]], [[1.0]]],
+}  # fmt: skip
 _HALTING = {**_HISTORY, "weights": [[0.0] * 7], "offset": [0.0]}
 BAD = [
     *(
@@ -473,6 +475,17 @@ BAD = [
     ("eenet_released", {"weights": [[0.1] * 4, [0.1] * 4]}, "eenet_released"),
     ("eenet_released", {"weights": {}}, "eenet_released"),
     ("eenet_released", {}, "eenet_released"),
+    *(
+        ("network", {**_NETWORK, **change}, words)
+        for change, words in (
+            ({"activation": "cosine"}, "relu, tanh"),
+            ({"scale": [[0.0] * 7] * 2}, "scale"),
+            ({"weights": [[[[0.0] * 6]], [[[3.0]]]]}, "weights of layer 0"),
+            ({"biases": [[[0.0], [1.0], [2.0]], [[1.0]]]}, "biases of layer 0"),
+            ({"weights": [[[[3.0]]]]}, "biases of score network"),
+            ({"weights": 3}, "a list of L arrays"),
+        )
+    ),
 ]
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from checks import batch_of, exits_taken, fit_one, fit_table, with_probabilities
+from checks import batch_of, exits_taken, fit_one, fit_table, pool, with_probabilities
 from scipy.optimize import approx_fprime, check_grad, least_squares
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -171,18 +171,14 @@ def test_rows_without_labels_count():
     logits, labels = outputs(3000, seed=5)
     labels = labels.copy()
     labels[np.random.default_rng(0).permutation(3000)[200:]] = -1
-    data = po.from_arrays(
-        splits={"fit": {"outputs": logits, "labels": labels}}, costs=[1, 2, 4, 8], unit="ms"
-    )
-    table = fit_table(data)
+    table = fit_table(pool(logits, labels))
     seen = build_stopping_data(table, "combined", 1.0, 5, 0)
     assert len(seen.success) == 3000
     result = fit_one("optimal_stopping", table, 3.0)
     assert result.expected.rows == 3000
     assert result.expected.cost == pytest.approx(3.0, rel=0.01)
-    unlabelled = po.from_arrays(splits={"fit": {"outputs": logits}}, costs=[1, 2, 4, 8], unit="ms")
     with pytest.raises(InputError, match="label"):
-        make_method("optimal_stopping").fit_path(Tables(unlabelled).get("fit"), [3.0])
+        fit_one("optimal_stopping", fit_table(pool(logits)), 3.0)
 
 
 def test_no_row_is_answered_by_a_fit_it_took_part_in():
@@ -192,10 +188,7 @@ def test_no_row_is_answered_by_a_fit_it_took_part_in():
     for label in (labels[7], (labels[7] + 1) % 6):
         changed = labels.copy()
         changed[7] = label
-        data = po.from_arrays(
-            splits={"fit": {"outputs": logits, "labels": changed}}, costs=[1, 2, 4, 8], unit="ms"
-        )
-        seen = build_stopping_data(fit_table(data), "combined", 1.0, 5, 0)
+        seen = build_stopping_data(fit_table(pool(logits, changed)), "combined", 1.0, 5, 0)
         results.append((seen.success[7], seen.doubt[7]))
     for first, second in zip(*results, strict=True):  # up to where the search for weights stops
         np.testing.assert_allclose(first, second, atol=1e-3)
@@ -411,8 +404,7 @@ def test_lista_stop_learns_from_labelled_rows_only():
     labels[400:] = -1
     thetas = []
     for _ in range(2):
-        parts = {"fit": {"outputs": logits, "labels": labels}}
-        table = fit_table(po.from_arrays(splits=parts, costs=COSTS, unit="ms"))
+        table = fit_table(pool(logits, labels))
         seen, hard = (build_stopping_data(table, "plain", soft, 5, 0) for soft in (1.0, 0.0))
         assert np.isnan(seen.true_class[400:]).all()
         np.testing.assert_array_equal(hard.true_class, seen.true_class[:400])  # takes no others
@@ -594,16 +586,6 @@ def test_the_rule_on_a_hand_made_network():
     wanted = [[1.0, 4.0, 0.0], [1 + 6 * odds, 4 + 6 * odds, 0.0]]
     np.testing.assert_allclose(score_table(rule, outputs), wanted)
     rule.check(3, 0)
-    for broken, words in (
-        ({"activation": "cosine"}, "relu, tanh"),
-        ({"scale": np.zeros((2, 7))}, "scale"),
-        ({"weights": [np.zeros((1, 1, 6)), [[[3.0]]]]}, "weights of layer 0"),
-        ({"biases": [[[0.0], [1.0], [2.0]], [[1.0]]]}, "biases of layer 0"),
-        ({"weights": [[[[3.0]]]]}, "biases of score network"),
-        ({"weights": 3}, "a list of L arrays"),
-    ):
-        with pytest.raises(InputError, match=words):
-            make_rule("network", {**params, **broken})
     with pytest.raises(InputError, match=r"of score network.*K = 4"):
         rule.check(4, 0)
 
