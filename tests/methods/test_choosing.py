@@ -76,14 +76,6 @@ def test_simple_policies_where_nothing_is_to_be_gained():
     assert fitted.policy.provenance["chosen"]["method"] == "max_prob"
 
 
-def test_the_ends_of_the_range_can_be_had():
-    """With its own arithmetic counted no learned policy costs what exit 0 costs; simple ones do."""
-    logits, labels = outputs(400)
-    data = po.from_arrays(logits, labels, [1000, 2000, 4000, 8000], unit="FLOPs")
-    for result in make_method("auto:folds=2").fit_path(fit_table(data), [1000.0, 8000.0]):
-        assert result.expected.cost <= result.budget
-
-
 def test_unlabelled_rows_are_left_to_methods_that_use_them():
     logits, labels = outputs(1000, seed=8)
     labels[500:] = -1

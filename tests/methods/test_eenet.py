@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from checks import with_probabilities
+from checks import fit_table, with_probabilities
 from synthetic import cache, outputs
 
 import policyopt as po
@@ -336,11 +336,10 @@ def test_refusals(tables):
             EENet(device="cuda").fit_path(tables.get("fit"), [3.0])
     with pytest.raises(BudgetError, match="budget"):
         EENet().fit_path(tables.get("fit"), [0.5])
-    records = po.from_arrays(
-        labels=np.zeros(20, int), prediction=np.zeros((20, 2), int),
-        confidence=np.full((20, 2), 0.7), costs=[1, 2],
-    )  # fmt: skip
-    table = Tables(records).get("fit")
+    said = np.zeros((20, 2), int)
+    table = fit_table(
+        po.from_arrays(correct=said, prediction=said, confidence=said + 0.7, costs=[1, 2])
+    )
     for method, name in ((EENet(), "eenet"), (EENetReleased(), "eenet_released")):
         with pytest.raises(InputError, match=f"'{name}' needs log_prob"):
             method.fit_path(table, [1.5])

@@ -197,19 +197,16 @@ def test_no_row_is_answered_by_a_fit_it_took_part_in():
 def test_few_rows_cost_what_they_are_to_cost():
     """At 120 rows scores are noisy, but the mean cost over draws is the budget."""
     off, inside = [], []
-    for seed in range(30):
-        logits, labels = outputs(2120, 4, 10, seed=100 + seed)
-        parts = {
-            "fit": {"outputs": logits[:120], "labels": labels[:120]},
-            "test": {"outputs": logits[120:], "labels": labels[120:]},
-        }
-        tables = Tables(po.from_arrays(splits=parts, costs=[1, 2, 3, 4], unit="ms"))
-        (result,) = make_method("optimal_stopping").fit_path(tables.get("fit"), [2.0], seed)
+    for seed in range(20):
+        tables = Tables(
+            cache(2120, 4, 10, seed=100 + seed, split={"fit": 120 / 2120, "test": 2000 / 2120})
+        )
+        (result,) = make_method("optimal_stopping").fit_path(tables.get("fit"), [3.0], seed)
         cost = replay(result.policy, tables.get("test")).cost.mean()
         low, high = result.expected.interval(2000)
-        off.append(cost / 2.0 - 1)
+        off.append(cost / 3.0 - 1)
         inside.append(low <= cost <= high)
-    assert abs(np.mean(off)) < 3 * np.std(off) / 30**0.5
+    assert abs(np.mean(off)) < 3 * np.std(off) / 20**0.5
     assert np.mean(inside) > 0.8
 
 
@@ -250,18 +247,6 @@ def test_weighted_logistic_is_that_of_a_library():
         np.testing.assert_allclose(theta[g, :, i], wanted, rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 30])
-def test_weighted_logistic_of_nothing_to_learn(rows):
-    """All alike, all of one kind, weights of 0, a fold that holds all rows: finite."""
-    columns = np.ones((rows, 3))
-    target, weight = np.ones((rows, 2)), np.stack([np.ones(rows), np.zeros(rows)], axis=1)
-    for fold in (np.zeros(rows, int), np.arange(rows) % 5):
-        theta = weighted_logistic(columns, target, weight, fold, 1.0)
-        assert np.isfinite(theta).all()
-        np.testing.assert_allclose(theta[:, :, 1], 0.0, atol=1e-9)
-        assert theta[-1, 0, 0] > 0
-
-
 def test_bolukbasi_classifies_layer_by_layer():
     """Pseudo-labels and weights row by row, as the paper says, then scikit-learn, at both exits."""
     table = fit_table(cache(1600, exits=3))
@@ -283,10 +268,8 @@ def test_bolukbasi_classifies_layer_by_layer():
         fit = by_sklearn(seen.columns[k], label, weight / weight.mean(), penalty)
         found = learn(k)
         np.testing.assert_allclose(found.theta[-1, 0, :, 0], fit(label >= 0), atol=2e-3)
-        stops = (
-            exits_taken(found, seen.columns[k:], seen.fold)[:, 0] == 0
-        )  # by coefficients of the other folds:
-        for g in range(4):
+        stops = exits_taken(found, seen.columns[k:], seen.fold)[:, 0] == 0
+        for g in range(4):  # by coefficients of the other folds
             theta, held = fit(seen.fold != g), seen.fold == g
             odds = theta[0] + seen.columns[k][held] @ theta[1:]
             clear = np.abs(odds) > 0.02
