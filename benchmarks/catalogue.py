@@ -31,8 +31,8 @@ from _gains import against, over_seeds
 from policyopt._cache.reader import open_cache
 from policyopt._costs import positions
 from policyopt._frontier import Path, path_through, split_for_seed
+from policyopt._methods.base import fit_where_possible
 from policyopt._methods.registry import ROWS, make_method
-from policyopt._methods.validation import fit_where_possible
 from policyopt._table import Table, Tables
 from policyopt.runtime._policy import Policy
 

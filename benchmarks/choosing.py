@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from _caches import ROOT
 from _common import seconds
 
-from policyopt._methods.catalogue import UNSUPPORTED, MethodSpec
-from policyopt._methods.registry import FAMILIES, ROWS
+from policyopt._methods.registry import FAMILIES, ROWS, MethodSpec
 from policyopt.runtime._files import write_file
 
 PAGE = ROOT / "docs" / "choosing_a_policy.md"
@@ -32,6 +31,42 @@ _TITLES = {
     "choice": "Choice among methods",
     "null": "Null baselines",
 }
+
+
+class UnsupportedMethod(NamedTuple):
+    """Methods that the package does not have: what they need that no cache keeps, or where their idea is found."""
+
+    names: str
+    paper: str
+    why: str
+
+
+UNSUPPORTED = (
+    UnsupportedMethod("SkipNet, BlockDrop", "Wang et al., ECCV 2018; Wu et al., CVPR 2018",
+              "choose blocks inside the backbone, whose outputs for every choice no cache can hold"),
+    UnsupportedMethod("HydraNet, soft gates", "Mullapudi et al., CVPR 2018; Scardapane et al., ICASSP 2020",
+              "gates are trained with the branches and change what the network computes"),
+    UnsupportedMethod("JEI-DNN", "Chataoui et al., ICLR 2024, arXiv:2310.09163",
+              "gates and heads are trained jointly; its gate alone is `berxit` with another loss"),
+    UnsupportedMethod("EENets (confidence branch)", "Demir and Akbas, arXiv:2409.05336",
+              "the confidence branch reads feature maps and is trained with the backbone"),
+    UnsupportedMethod("DynExit, DeeDiff, Zero Time Waste's cascading connections",
+              "Wang et al., SiPS 2019; Tang et al., 2023; Wolczyk et al., NeurIPS 2021",
+              "change training or the heads; their exit rules are `max_prob` and `entropy`, and ZTW's "
+              "ensemble is `answer=ztw`"),
+    UnsupportedMethod("Spatially adaptive computation time", "Figurnov et al., CVPR 2017",
+              "halts per position inside a feature map; the halting score per sample is `act`"),
+    UnsupportedMethod("Depth-adaptive Transformer, CALM", "Elbayad et al., ICLR 2020; Schuster et al., NeurIPS 2022",
+              "decide per generated token, and a token that leaves early changes the states of all later ones"),
+    UnsupportedMethod("RANet, DVABatch, temporal exits for video", "Yang et al., CVPR 2020; Sabet et al., 2021",
+              "change the input's resolution, or compare with the frame before; within one pass they are `max_prob`"),
+    UnsupportedMethod("GPF (global past-future)", "Liao et al., EMNLP 2021",
+              "imitates the hidden states of layers not yet run; what outputs allow of it is the soft target of "
+              "`optimal_stopping`"),
+    UnsupportedMethod("Edgent, EdgeML, SPINN, DDNN",
+              "Li et al., 2020; Zhao et al., 2021; Laskaridis et al., MobiCom 2020",
+              "choose where to cut a model between device and cloud by measured links: a matter of deployment")
+)  # fmt: skip
 _INTRO = """# Choosing a policy
 
 This page is written by `python benchmarks/choosing.py` from the registry (`policyopt methods --format json`)
@@ -84,7 +119,7 @@ def _row(row: MethodSpec) -> str:
     source = row.paper + (f" ({row.year})" if row.year else "")
     source += f", {row.reference}" if row.reference != "-" else ""
     cells = [
-        f"`{row.name}`", row.summary, row.wins, ", ".join(row.needs()) or "-",
+        f"`{row.name}`", row.summary, row.wins, ", ".join(row.needs) or "-",
         supports["records"], supports["online"], source,
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"

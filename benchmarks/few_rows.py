@@ -21,11 +21,11 @@ import numpy as np
 from _caches import ROOT, caches
 from _common import machine, write
 
-import policyopt._methods.neural as played
+import policyopt._methods.reinforcement as played
 from policyopt._costs import positions
 from policyopt._frontier import compare_paths, path_through
+from policyopt._methods.base import fit_where_possible
 from policyopt._methods.registry import ROWS, make_method
-from policyopt._methods.validation import fit_where_possible
 from policyopt._table import Table, Tables
 
 BUDGETS = 9

@@ -34,8 +34,8 @@ import numpy as np
 from _common import machine, table
 
 import policyopt as po
+from policyopt._methods.base import fit_where_possible
 from policyopt._methods.registry import make_method
-from policyopt._methods.validation import fit_where_possible
 from policyopt._replay import trace
 from policyopt._table import Table, Tables
 

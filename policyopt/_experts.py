@@ -25,10 +25,9 @@ from policyopt._answers.crossfit import folds_of
 from policyopt._api import method_of
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budget
-from policyopt._methods.base import Method, check_budgets
+from policyopt._methods.base import Method, check_budgets, fit_where_possible, outcome_of
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._methods.settings import check_number
-from policyopt._methods.validation import fit_where_possible, outcome_of
 from policyopt._replay import replay
 from policyopt._table import Table, Tables
 from policyopt._thresholds.joint import upper_hull

@@ -19,10 +19,9 @@ import numpy as np
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budgets
 from policyopt._intervals import bootstrap_means, interval, mean_interval
-from policyopt._methods.base import Method, check_budgets
+from policyopt._methods.base import Method, check_budgets, fit_where_possible
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import ROWS, make_method, method_list
-from policyopt._methods.validation import fit_where_possible
 from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables
 from policyopt.runtime._arithmetic import coin

@@ -16,13 +16,17 @@ from rules import assert_valid
 from synthetic import outputs
 
 import policyopt as po
+from policyopt._answers.crossfit import CrossFitted
+from policyopt._methods.exit_batch import build_batch
 from policyopt._methods.lagrangian import LagrangianMethod
 from policyopt._methods.learned_score import LearnedScore
-from policyopt._methods.neural import NeuralPolicyMethod
 from policyopt._methods.registry import ROWS, make_method
 from policyopt._methods.regression import of_own_fold
+from policyopt._methods.reinforcement import NeuralPolicyMethod
 from policyopt._replay import replay
 from policyopt._table import Tables
+from policyopt.runtime._answers import Identity
+from policyopt.runtime._outputs import reduce_logits, with_log_prob
 from policyopt.runtime._policy import to_dict
 
 #: Of methods whose policy hangs on the order of rows, why.
@@ -58,6 +62,31 @@ assert third <= own, third
 """
 
 
+def fit_table(data):
+    return Tables(data).get("fit")
+
+
+def pool(logits, labels=None):
+    """Rows of split `fit` alone, at costs 1, 2, 4, ...; labels may be unknown."""
+    part = {"outputs": logits} if labels is None else {"outputs": logits, "labels": labels}
+    return po.from_arrays(splits={"fit": part}, costs=2.0 ** np.arange(logits.shape[1]), unit="ms")
+
+
+def fit_one(spec, table, budget):
+    return make_method(spec).fit_path(table, [budget])[0]
+
+
+def batch_of(data, features=False):
+    """The plain answers of the fit rows."""
+    return build_batch(fit_table(data), CrossFitted(Identity()), features)
+
+
+def with_probabilities(logits):
+    """One output an exit, all class probabilities kept."""
+    exits = range(logits.shape[1])
+    return [with_log_prob(reduce_logits(logits[:, k]), logits[:, k]) for k in exits]
+
+
 def exits_taken(found, columns, fold):
     """Exit each row takes at each price by coefficients that its own fold did not train, (N, L)."""
     odds = [of_own_fold(x, found.theta[:, k], fold) for k, x in enumerate(columns)]
@@ -66,13 +95,12 @@ def exits_taken(found, columns, fold):
 
 def check_row_order_does_not_matter(spec):
     logits, labels = outputs(1000)
-    exits = []
-    for rows in (np.arange(1000), np.random.default_rng(5).permutation(1000)):
-        fit = {"outputs": logits[rows], "labels": labels[rows]}
-        data = po.from_arrays(splits={"fit": fit}, costs=[1.0, 2.0, 4.0, 8.0], unit="ms")
-        found = make_method(spec).fit_path(Tables(data).get("fit"), [2.0])
-        exits.append(found[0].policy.decide(logits).exit)
-    np.testing.assert_array_equal(*exits)
+    order = np.random.default_rng(5).permutation(1000)
+    policies = [
+        fit_one(spec, fit_table(pool(logits[rows], labels[rows])), 2.0).policy
+        for rows in (np.arange(1000), order)
+    ]
+    np.testing.assert_array_equal(policies[0].decide(logits).exit, policies[1].decide(logits).exit)
 
 
 def check_files_satisfy_the_schema(spec):

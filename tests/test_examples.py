@@ -118,7 +118,7 @@ def test_the_frozen_policy_decides_as_ppo_does():
     from synthetic import cache
 
     from examples.stable_baselines3.train import frozen, learn
-    from policyopt._methods.episodes import Episodes
+    from policyopt._methods.reinforcement import Episodes
     from policyopt.rl import exit_problem
 
     tables = Tables(cache(600))

@@ -7,14 +7,17 @@ from functools import cache as once
 
 import numpy as np
 import pytest
-from checks import CHECKS, EXCEPTIONS
+from checks import CHECKS, EXCEPTIONS, fit_one, fit_table
 from policies import fits
+from scipy.special import softmax
 from synthetic import cache, outputs
 
+import policyopt as po
 from policyopt._checking import METHOD_CHECKS, Trial
-from policyopt._methods.registry import ROWS, apply_settings, make_method
+from policyopt._methods.registry import ROWS, apply_settings, make_method, needs_of
 from policyopt._table import Tables
 from policyopt.runtime._errors import BudgetError, InputError
+from policyopt.runtime._scores import Entropy, Margin, MaxProb, Vote, score_table
 
 #: Settings that spare time where they leave what is checked as it is.
 CHEAP = {
@@ -69,11 +72,10 @@ def test_everyones_checks(name, spec):
 
 def test_patience_is_the_papers_counter():
     """PABEE, eq. 5 and section 3.2, sample by sample."""
-    data = cache(n=600)
-    table = Tables(data).get("fit")
+    table = fit_table(cache(n=600))
     predictions = table.statistics.prediction
     for patience in range(5):
-        (result,) = make_method("patience", {"patience": patience}).fit_path(table, [8.0])
+        result = fit_one(f"patience:patience={patience}", table, 8.0)
         exits = result.policy.decide(table.statistics.outputs()).exit
         for row in range(len(table)):
             counter, previous = 0, None
@@ -86,14 +88,12 @@ def test_patience_is_the_papers_counter():
 
 
 def test_given_thresholds_are_used_and_refused_over_the_budget():
-    table = Tables(cache()).get("fit")
-    method = make_method("max_prob", {"thresholds": "0.9,0.8,0.7"})
-    (result,) = method.fit_path(table, [8.0])
-    np.testing.assert_array_equal(result.policy.thresholds, [0.9, 0.8, 0.7])
+    table, spec = fit_table(cache()), "max_prob:thresholds=0.9,0.8,0.7"
+    np.testing.assert_array_equal(fit_one(spec, table, 8.0).policy.thresholds, [0.9, 0.8, 0.7])
     with pytest.raises(BudgetError, match="mean cost of"):
-        method.fit_path(table, [1.1])
+        fit_one(spec, table, 1.1)
     with pytest.raises(InputError, match="3 numbers"):
-        make_method("max_prob", {"thresholds": "0.9,0.8"}).fit_path(table, [8.0])
+        fit_one("max_prob:thresholds=0.9,0.8", table, 8.0)
 
 
 def test_deterministic_by_default():
@@ -101,8 +101,7 @@ def test_deterministic_by_default():
     for name in ROWS:
         mixed = any(result.policy.mixture for result in fits(CHEAP.get(name, name))[0])
         assert mixed == (ROWS[name].discrete), name
-    table = Tables(cache()).get("fit")
-    (result,) = make_method("max_prob:thresholds=joint+mix=true").fit_path(table, [2.05])
+    result = fit_one("max_prob:thresholds=joint+mix=true", fit_table(cache()), 2.05)
     assert result.policy.mixture is not None
 
 
@@ -171,9 +170,7 @@ def test_settings_reach_the_methods_that_have_them():
 
 
 def test_a_row_says_what_its_method_needs():
-    """What `policyopt methods` says of labels and records is what a fit finds."""
-    import policyopt as po
-
+    """What `policyopt methods` says of labels and records is what the class says, and what a fit finds."""
     rng = np.random.default_rng(0)
     right = rng.random((300, 3)) < [0.6, 0.7, 0.8]
     costs = [1.0, 2.0, 4.0]
@@ -182,9 +179,10 @@ def test_a_row_says_what_its_method_needs():
     logits = po.from_arrays(splits={"fit": {"outputs": outputs(300, 3)[0]}}, costs=costs)
     for name, row in ROWS.items():
         method = make_method(CHEAP.get(name, name))
+        assert row.needs == needs_of(method.needs(), method.labelled()), name
         for data, able in (
-            (records, set(row.needs()) <= {"labels"}),
-            (logits, not {"labels", "features"} & set(row.needs())),
+            (records, set(row.needs) <= {"labels"}),
+            (logits, not {"labels", "features"} & set(row.needs)),
         ):
             table = Tables(data).get("fit")
             if able:
@@ -195,8 +193,6 @@ def test_a_row_says_what_its_method_needs():
 
 
 def test_records_that_lack_what_a_method_reads_are_refused_by_name():
-    import policyopt as po
-
     rng = np.random.default_rng(0)
     right = rng.random((100, 2)) < 0.8
     data = po.from_arrays(
@@ -219,13 +215,9 @@ def test_records_that_lack_what_a_method_reads_are_refused_by_name():
 
 def test_scores_follow_their_formulas():
     """EENet eq. 5-7 and the margin, from float64 softmax."""
-    from policyopt.runtime._scores import Entropy, Margin, MaxProb, Vote, score_table
-
     logits, labels = outputs(200, exits=5, classes=7)
     table = Tables(cache(200, 5, 7, split={"fit": 1.0})).get("fit")
-    z = logits.astype(float)
-    p = np.exp(z - z.max(-1, keepdims=True))
-    p /= p.sum(-1, keepdims=True)
+    p = softmax(logits.astype(float), axis=-1)
     ordered = np.sort(p, axis=-1)
     votes = p.argmax(-1)
     share = np.array([[np.bincount(v[: k + 1]).max() / (k + 1) for k in range(5)] for v in votes])

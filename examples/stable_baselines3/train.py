@@ -12,7 +12,7 @@ import numpy as np
 
 import policyopt as po
 from policyopt._costs import overhead
-from policyopt._methods.neural import at_price
+from policyopt._methods.reinforcement import at_price
 from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt.rl import ExitProblem, exit_problem

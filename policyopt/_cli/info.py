@@ -20,7 +20,7 @@ from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._policy import Policy
 
 if TYPE_CHECKING:
-    from policyopt._methods.catalogue import MethodSpec
+    from policyopt._methods.registry import MethodSpec
 
 #: Characters of a value in the table of a policy file.
 _SHOWN = 120
@@ -185,7 +185,11 @@ def methods(
     load_installed()
     online = every()
     if name is None:
-        output.print_records([_record(row) for row in ROWS.values()], style, _COLUMNS)
+        settings = (
+            style is not output.Format.table
+        )  # of which classes tell, whose import takes time
+        records = [_record(row, settings) for row in ROWS.values()]
+        output.print_records(records, style, _COLUMNS)
         if style is output.Format.table:
             output.print_table(online, _ONLINE)
             output.note(
@@ -217,7 +221,7 @@ def _unknown(name: str, online: list[str]) -> Exception:
     return input_error("NAME", allowed, name, hint)
 
 
-def _record(row: MethodSpec) -> dict[str, Any]:
+def _record(row: MethodSpec, settings: bool = True) -> dict[str, Any]:
     return {
         "method": row.name,
         "family": row.family,
@@ -225,10 +229,10 @@ def _record(row: MethodSpec) -> dict[str, Any]:
         "paper": row.paper,
         "year": row.year or None,
         "reference": row.reference,
-        "needs": row.needs(),
+        "needs": list(row.needs),
         "supports": row.supports(),
         "wins": row.wins,
-        "settings": row.settings(),
+        **({"settings": row.settings()} if settings else {}),
     }
 
 

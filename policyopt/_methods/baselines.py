@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from policyopt._methods.base import Method, problem_of, range_of
-from policyopt._methods.fitted import Draft, Expectation, Fitted, build_fitted
+from policyopt._methods.base import Method, build_fitted, problem_of, range_of
+from policyopt._methods.fitted import Draft, Expectation, Fitted
 from policyopt._table import Table
 from policyopt._thresholds.problem import Solution
 from policyopt._thresholds.quotas import geometric_shares, solve_ratio
@@ -53,7 +53,6 @@ class Always(Method):
         return Draft(Constant(), table, range_of(table))
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
-        """Choose the exit for each budget."""
         return [self._at(draft, budget) for budget in budgets]
 
     def _at(self, draft: Draft, budget: float) -> Draft:
@@ -107,11 +106,9 @@ class Random(Method):
         return False
 
     def rule(self, table: Table, seed: int) -> RandomRule:
-        """Return the coin."""
         return RandomRule(seed)
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
-        """Solve the exit distribution for each budget."""
         problem, solved = draft.problem, []
         for budget in budgets:
             shares = geometric_shares(solve_ratio(problem.mean_costs, budget), problem.exits)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.crossfit import CrossFitted, crossfit, folds_of, observe
-from policyopt._methods.validation import subsample
+from policyopt._methods.base import subsample
 from policyopt._table import Table
 from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._outputs import ExitOutput, with_columns
@@ -223,7 +223,7 @@ def build_stopping_data(
     parts = folds_of(len(table), groups, seed)
     return StoppingData(
         table, answers.rule, features, columns.center, columns.scale, columns.basis, deployed, doubt,
-        success, parts, given,
+        success, parts, given
     )  # fmt: skip
 
 

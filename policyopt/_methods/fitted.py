@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from policyopt._costs import overhead
 from policyopt._intervals import MeanInterval, mean_interval
 from policyopt._table import Table
 from policyopt._thresholds.problem import Problem, Solution
 from policyopt.runtime._answers import AnswerRule, Identity
-from policyopt.runtime._policy import Mixture, Policy, first_exit
+from policyopt.runtime._policy import Policy
 from policyopt.runtime._scores import ScoreRule
 from policyopt.runtime._typing import Floats
-
-if TYPE_CHECKING:
-    from policyopt._methods.base import Method
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +118,7 @@ class Fitted:
         The realised cost to expect on unseen rows.
     accuracy : float
         Cross-validated from 20 to 5,000 rows, less what a choice among methods gains by chance (see
-        `policyopt._methods.validation` and `choosing`). Of fewer or more, of networks, and where a fold cannot be
+        `policyopt._methods.base` and `choosing`). Of fewer or more, of networks, and where a fold cannot be
         fitted, that of the rows that chose the thresholds. NaN where they have no labels.
     flat : tuple of int
         Exits, in the model's numbers, whose scores differ by rounding only: each decides the same for all
@@ -161,61 +155,6 @@ class Draft:
     data: Any = None
 
 
-def build_fitted(method: Method, draft: Draft, budget: float, seed: int) -> Fitted:
-    """Freeze a solved draft into a policy, its own arithmetic among its costs, and say where it comes from."""
-    table, problem, solution = draft.table, draft.problem, draft.solution
-    assert solution is not None
-    expected, accuracy = draft.expected, draft.accuracy
-    if expected is None or accuracy is None:
-        sets = [(1.0 - solution.share, solution.thresholds)]
-        if solution.other is not None:
-            sets.append((solution.share, solution.other))
-        outcomes = []
-        for weight, thresholds in sets:
-            exits = first_exit(problem.scores, thresholds)
-            outcomes.append((weight, problem.paid(exits), problem.gained(exits)))
-        expected = expected or expectation(outcomes, problem)
-        accuracy = sum(weight * float(gained.mean()) for weight, _, gained in outcomes)
-    mixture = None
-    if solution.other is not None:
-        mixture = Mixture(solution.other, float(solution.share), int(seed), draft.other)
-    rules = (draft.rule,) if draft.other is None else (draft.rule, draft.other)
-    own = overhead(draft.answer, rules, table.exits, table.classes, table.rate)
-    flat = tuple(int(table.path[k]) for k in problem.flat)
-    provenance: dict[str, Any] = {
-        "method": method.name,
-        "settings": method.settings(),
-        "seed": int(seed),
-        "budget": float(budget),
-        "cost": table.cost_name,
-        "rows": len(table),
-        "split": table.split,
-        "cache": table.cache,
-        "versions": {
-            "policyopt": _version(),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-    }
-    if flat:
-        provenance["notes"] = [flat_note(flat)]
-    policy = Policy(
-        draft.rule,
-        solution.thresholds,
-        table.mean_costs + own,
-        table.unit,
-        table.kind,
-        table.classes,
-        mixture,
-        provenance,
-        draft.answer,
-        own,
-        kept=table.kept,
-        model_exits=table.model_exits,
-    )
-    return Fitted(policy, method.name, budget, expected, accuracy, flat)
-
-
 def expectation(
     outcomes: Sequence[tuple[float, Floats, Floats]], problem: Problem | None = None
 ) -> Expectation:
@@ -236,11 +175,3 @@ def flat_note(exits: Sequence[int]) -> str:
     """
     which = f"exit {exits[0]}" if len(exits) == 1 else f"exits {', '.join(map(str, exits))}"
     return f"scores of {which} differ by rounding only: no sample is told from another there"
-
-
-@cache
-def _version() -> str:
-    try:
-        return version("policyopt")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"

@@ -1,19 +1,18 @@
 """FrugalGPT: Chen, Zaharia & Zou, 2023, arXiv:2305.05176, section 3: which models, and when to stop.
 
-The LLM cascade: a list of at most m models and a threshold for each but the last; an answer whose score
-g(query, answer) reaches the threshold is returned, else the next model of the list is asked. List and
-thresholds maximise the accuracy on labelled rows subject to the budget. As in the released code
-(stanford-futuredata/FrugalGPT), the scorer of a model is a regression of whether its answer is right,
-thresholds are conditional quantiles among the survivors on a grid of 40 per threshold
-(`Quantiles`), points over the budget are worth nothing, the best is polished, and
-the best of all lists is taken: of K = 5 exits and lists of up to 3, 5 + 10 * 40 + 10 * 1600 = 16,405
-points per fit, whatever the number of budgets.
+The LLM cascade: a list of at most m models and a threshold for each but the last; an answer whose score g(query,
+answer) reaches the threshold is returned, else the next model of the list is asked. List and thresholds maximise
+the accuracy on labelled rows subject to the budget. As in the released code (stanford-futuredata/FrugalGPT), the
+scorer of a model is a regression of whether its answer is right, thresholds are conditional quantiles among the
+survivors on a grid of 40 per threshold (`Quantiles`), points over the budget are worth nothing, the best is
+polished, and the best of all lists is taken: of K = 5 exits and lists of up to 3, 5 + 10 * 40 + 10 * 1600 =
+16,405 points per fit, whatever the number of budgets.
 
-Departures: the scorer is logistic on what the exit says of its own answer, not a language model on the
-query's text, and cross-fitted, so that the rows that set thresholds did not train it; lists keep the
-order of the cascade; shares sent on need not grow along the list (the released code's constraint, absent
-from the paper, forbids cascades that narrow); the polish is by finer grids, not Nelder and Mead's simplex;
-and what is then left of the budget is spent where that does not lower the accuracy.
+Departures: the scorer is logistic on what the exit says of its own answer, not a language model on the query's
+text, and cross-fitted, so that the rows that set thresholds did not train it; lists keep the order of the
+cascade; shares sent on need not grow along the list (the released code's constraint, absent from the paper,
+forbids cascades that narrow); the polish is by finer grids, not Nelder and Mead's simplex; and what is then left
+of the budget is spent where that does not lower the accuracy.
 """
 
 from __future__ import annotations
@@ -26,12 +25,11 @@ from typing import ClassVar
 import numpy as np
 
 from policyopt._answers.crossfit import CrossFitted
-from policyopt._methods.base import Method, own_costs, range_of
+from policyopt._methods.base import Method, own_costs, range_of, subsample
 from policyopt._methods.exit_batch import ExitBatch, build_batch, columns_of, subsample_outputs
 from policyopt._methods.fitted import Draft
 from policyopt._methods.regression import fit_sigmoid
 from policyopt._methods.settings import POSITIVE, Choice, Integer, Number
-from policyopt._methods.validation import subsample
 from policyopt._table import Table
 from policyopt._thresholds.budget_search import spend
 from policyopt._thresholds.degenerate_scores import collapse
@@ -92,7 +90,6 @@ class FrugalGPT(Method):
         return Draft(rule, table, bare, data=collapse(rule, score_table(rule, outputs)))
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
-        """Search all lists once, and take the best for each budget."""
         best: list[tuple[float, float, Draft, Floats] | None] = [None] * len(budgets)
         axis = np.linspace(0.0, 1.0, _LEVELS)
         for kept in lists_of(draft.table, self.length):
@@ -121,7 +118,7 @@ def _on(draft: Draft, kept: List) -> Draft:
     scores, flat = draft.data
     table = draft.table.keep_exits([draft.table.path[k] for k in kept])
     rule = rule_on(draft.rule, kept)
-    costs = table.costs + own_costs(rule, table)
+    costs = table.costs + own_costs(table, rule)
     here = tuple(i for i, k in enumerate(kept[:-1]) if k in flat)
     problem = Problem(scores[:, kept], table.correct, costs, table.unit, here)
     return replace(draft, rule=rule, table=table, problem=problem)
@@ -166,14 +163,17 @@ def rule_on(rule: ScoreRule, kept: List) -> ScoreRule:
     )
 
 
+def subsets(exits: int, most: int) -> list[List]:
+    """Return all subsets of up to `most` exits, smallest first."""
+    return [kept for size in range(1, most + 1) for kept in combinations(range(exits), size)]
+
+
 def lists_of(table: Table, length: int) -> list[List]:
     """Return the lists to search: all of up to `length` exits, or those whose neighbours disagree most.
 
     The paper prunes lists whose models seldom disagree: the next one then has little to correct.
     """
-    found = [
-        kept for size in range(1, length + 1) for kept in combinations(range(table.exits), size)
-    ]
+    found = subsets(table.exits, length)
     if len(found) <= _MOST_LISTS:
         return found
     said = table.statistics.prediction.T
@@ -202,11 +202,11 @@ class _Gate:
         return _Gate(
             ranked, order, place,
             np.searchsorted(-ranked, -ranked, side="left"),
-            np.searchsorted(-ranked, -ranked, side="right"),
+            np.searchsorted(-ranked, -ranked, side="right")
         )  # fmt: skip
 
-    def cuts(self, alive: Bools, onward: Floats) -> tuple[Ints, Ints]:
-        """Return how many of the first places leave, (M, L), and the survivors up to each, (M, N+1).
+    def cuts(self, alive: Bools, onward: Floats) -> Ints:
+        """Return how many of the first places leave, (M, L).
 
         Equal scores leave together or not at all: as the released code, which leaves on scores
         strictly above the quantile, a group that the quota cuts stays.
@@ -221,7 +221,7 @@ class _Gate:
         last = np.maximum(at.reshape(leave.shape) - lift - 1, 0)  # place of the last to leave
         whole = np.take_along_axis(upto, self.end[last], axis=1) == leave
         cut = np.where(whole, self.end[last], self.begin[last])
-        return np.where(leave > 0, cut, 0), upto
+        return np.where(leave > 0, cut, 0)
 
 
 class Quantiles:
@@ -245,7 +245,7 @@ class Quantiles:
         paid, gained = np.zeros((1, 1)), np.zeros((1, 1))
         last = len(self._gates) - 1
         for k, (gate, shares) in enumerate(zip(self._gates, onward, strict=True)):
-            cut, _ = gate.cuts(alive, shares)
+            cut = gate.cuts(alive, shares)
             here = alive[:, gate.order]
             sums = []
             for table in (self._cost, self._problem.value):
@@ -267,7 +267,7 @@ class Quantiles:
         alive = np.ones(self._problem.rows, dtype=bool)
         out = np.empty(len(self._gates))
         for k, (gate, share) in enumerate(zip(self._gates, onward, strict=True)):
-            cut = int(gate.cuts(alive[None], np.array([share]))[0][0, 0])
+            cut = int(gate.cuts(alive[None], np.array([share]))[0, 0])
             leaves, stays = alive[gate.order[:cut]], alive[gate.order[cut:]]
             above = gate.scores[:cut][leaves].min(initial=NEVER)
             below = gate.scores[cut:][stays].max(initial=ALWAYS)

@@ -1,7 +1,54 @@
 """Methods whose one knob is the price of cost: trained once for all prices, read at any budget.
 
-A subclass says how the coefficients of its decisions are found at every price (`train`); this file
-gathers what they are trained on, finds the price whose policy costs the budget, and meets it.
+A subclass of `LagrangianMethod` says how the coefficients of its decisions are found at every price (`train`);
+this file gathers what they are trained on, finds the price whose policy costs the budget, and meets it.
+
+Three learn decisions from the last exit to the first: optimal stopping, Bolukbasi et al., and fitted Q iteration.
+
+Optimal stopping: leave where the estimated advantage of stopping over continuing is at least 0. At price l of
+cost, stopping at exit k is worth ``S_k - l c_k`` and continuing ``R_{k+1}``, what the later policy then earns.
+The advantage ``A_k(x) = E[S_k - l c_k - R_{k+1} | x]`` is regressed on what exits 0..k show of x
+(`policyopt.runtime._scores.history`), last exit first; the best policy stops where it is at least 0 (Chow,
+Robbins & Siegmund, 1971, for the principle; Bolukbasi et al., ICML 2017, for early exits). One regression serves
+all budgets: the price of cost is the knob.
+
+- Success of an exit's answer is not its 0/1 correctness but the probability that the calibrated ensemble of *all*
+  exits gives to that answer. Later exits are known when fitting though not when deciding; their word replaces a
+  coin's variance p(1-p) by a much smaller one, and needs no label.
+- Answers are combined over exits where that helps on held-out rows (`policyopt._answers`).
+- It is cross-fitted: a row's answers, success and scores, and so the thresholds, come from fits that it took no
+  part in. (Of all rows are only the features' means and spreads, and the K yes-or-noes that say where answers are
+  combined.)
+
+Layer-by-layer weighted classification: Bolukbasi et al., ICML 2017, arXiv:1702.07811. The decisions to stop are
+learned from the last exit to the first. With the later ones fixed, a sample that reaches exit k is worth ``S_k -
+l c_k`` if it stops, at price l of cost, and R if it goes on, what the later decisions then earn. Which of the two
+is larger is its pseudo-label, and by how much, its weight: the best decision is the classifier of least weighted
+error (their reduction to weighted binary classification), and they minimise the logistic loss in the place of
+that error, over linear functions of what the exits' outputs say. `optimal_stopping` regresses the difference
+itself instead of classifying its sign.
+
+Departures: R comes from decisions that the row's own fold did not train (else stopping looks better than it is,
+as each row's later decisions were fitted to its own outcome); the features are those of
+`policyopt.runtime._scores.history`, with a ridge penalty; one family of policies for all budgets, read between
+neighbouring prices, with what is left of the budget met by one common shift of all scores.
+
+Fitted Q iteration: Ernst, Geurts & Wehenkel, JMLR 6 (2005), section 3.2, figure 1, on cached exits. Each step of
+theirs regresses ``r + max_u Q(x', u)`` on the state x, Q being the estimate of the step before. Here a sample
+meets its exits one after the other and never twice, so K-1 steps, last exit first, are all there are (their
+remark on finite horizons), and the cache has both actions' outcomes:
+
+- ``Q_k(stop)``: success at exit k, less the price of its cost, on what exits 0..k show;
+- ``Q_k(go on)``: ``max(Q_{k+1}(stop), Q_{k+1}(go on))`` on the same; at the last exit, what it earns.
+
+This is where it parts from `optimal_stopping`, whose target is what the later policy *earns* on the row. An
+estimate has less noise than an outcome, but it hands its own error on: that of a linear Q, and the upward bias of
+a maximum over estimates.
+
+Departures: ridge regression on history features instead of trees, so that the rule is K-1 short sums; rows
+weighted as `regression` says; undiscounted, as every episode ends. With ``cross=true``, the default, a row's
+target comes from coefficients that its fold did not train, as a second estimator would give it (van Hasselt,
+2010); with ``cross=false`` from all rows', as in the paper.
 """
 
 from __future__ import annotations
@@ -14,13 +61,12 @@ from typing import ClassVar
 import numpy as np
 
 from policyopt._answers.crossfit import NAMES
-from policyopt._costs import overhead
-from policyopt._methods.base import ANSWERS, Method
+from policyopt._answers.logistic import weighted_logistic
+from policyopt._methods.base import ANSWERS, Method, own_costs, subsample
 from policyopt._methods.exit_batch import MOST_ROWS, StoppingData, build_stopping_data
 from policyopt._methods.fitted import Draft, Fitted, expectation
-from policyopt._methods.regression import of_own_fold
-from policyopt._methods.settings import FOLDS, YES_OR_NO, Number, Real
-from policyopt._methods.validation import subsample
+from policyopt._methods.regression import noise_weights, of_own_fold, ridge_without_each
+from policyopt._methods.settings import FOLDS, POSITIVE, YES_OR_NO, Number, Real
 from policyopt._progress import report
 from policyopt._table import Table
 from policyopt._thresholds.budget_search import bisect, centred, common_shift, unless_idle
@@ -30,9 +76,15 @@ from policyopt._thresholds.problem import Problem, Solution
 from policyopt.runtime._arithmetic import row_product
 from policyopt.runtime._policy import ALWAYS, NEVER, first_exit
 from policyopt.runtime._scores import Advantage, ScoreRule
-from policyopt.runtime._typing import Floats, Ints
+from policyopt.runtime._typing import Floats
 
 _BISECTIONS = 14
+#: Prices of the whole cost range, in units of accuracy. Negative ones order the samples beyond the
+#: most accurate policy, for budgets larger than it needs: there the last to be sent on are those
+#: whom continuing hurts, not a random draw.
+PRICES = np.concatenate([-np.logspace(-1, -3.5, 10), [0.0], np.logspace(-3.5, 1.0, 31)])
+#: The same of `Bolukbasi`, whose regressions take longer.
+_FEWER_PRICES = np.concatenate([-np.logspace(-1, -3, 4), [0.0], np.logspace(-3, 1, 13)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,38 +108,9 @@ def per_cost(prices: Floats, costs: Floats) -> Floats:
     return prices / (span if span > 0 else 1.0)
 
 
-def backwards(
-    columns: list[Floats],
-    success: Floats,
-    costs: Floats,
-    fold: Ints,
-    prices: Floats,
-    learn: Callable[[int, Floats, Floats], Floats],
-) -> Stopping:
-    """Learn whether to stop at every exit and price, the last exit first, with the later decisions fixed.
-
-    `learn(k, stop, go_on)` returns offsets and weights (G+1, M+1, L) whose products are at least 0 where it is
-    better to stop, from what the two are worth to each row, (N, L); going on is worth what the later decisions
-    earn, by coefficients that the row's own fold did not train, else stopping looks better than it is. All rows
-    train all exits: whether a row gets to exit k depends on what the regression is given anyway, so nothing is
-    selected and nothing need be thrown away.
-
-    Shapes: columns K-1 x (N, M); success (N, K); costs (N, K), cumulative; fold (N,); prices (L,).
-    """
-    exits = success.shape[1]
-    groups = int(fold.max(initial=0)) + 1
-    theta = np.zeros((groups + 1, exits - 1, columns[0].shape[1] + 1, len(prices)))
-    reward = success[:, -1:] - costs[:, -1:] * prices
-    for k in range(exits - 2, -1, -1):
-        stop = success[:, k, None] - costs[:, k, None] * prices
-        theta[:, k] = learn(k, stop, reward)
-        reward = np.where(of_own_fold(columns[k], theta[:, k], fold) >= 0, stop, reward)
-    return Stopping(prices, theta)
-
-
 @dataclass(frozen=True)
-class LagrangianMethod(Method):
-    """One family of policies, ordered by the price of cost: leave where the score is 0 or more.
+class StoppingMethod(Method):
+    """Learns when to stop from `StoppingData`, for all prices of cost at once.
 
     Parameters
     ----------
@@ -98,20 +121,57 @@ class LagrangianMethod(Method):
         Weight of the soft success targets against 0/1 correctness, in [0, 1].
     folds : int
         Of the cross-fitting of answers.
-    mix : bool
-        Mix the two neighbours on the hull by a coin instead of one policy between them. Without it, a coin is
-        tossed only where scores are equal, so that no threshold can meet the budget, and where it pays.
     """
 
     answer: str = "combined"
     soft: float = 1.0
     folds: int = 5
-    mix: bool = False
 
-    allowed: ClassVar = {"answer": NAMES, "soft": Number(most=1), "folds": FOLDS, "mix": YES_OR_NO}
-    tuned: ClassVar = {"answer": ANSWERS, "soft": Real(0.0, 1.0)}
+    allowed: ClassVar = {"answer": NAMES, "soft": Number(most=1), "folds": FOLDS}
+    tuned: ClassVar = {"answer": ANSWERS}
     learned = True
     decides = True
+
+    @abstractmethod
+    def gather(self, table: Table, seed: int) -> StoppingData:
+        """Return what is trained on."""
+
+    @abstractmethod
+    def blank(self, data: StoppingData) -> tuple[ScoreRule, ...]:
+        """Return rules of the shapes that are deployed: their costs are known before any training."""
+
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        """Train once, and meet each budget; see `Method.propose`."""
+        from threadpoolctl import threadpool_limits
+
+        # Matrices of some tens of columns: more threads of BLAS only wait for each other.
+        with threadpool_limits(1, "blas"):
+            return super().propose(table, budgets, seed)
+
+    def pose(self, table: Table, seed: int) -> Draft:
+        """Gather what is trained on; costs are known before, scores are not."""
+        data = self.gather(table, seed)
+        table, rules = data.table, self.blank(data)
+        costs = np.asarray(table.costs + own_costs(table, *rules, answer=data.answer))
+        problem = Problem(np.zeros_like(data.success), data.success, costs, table.unit)
+        return Draft(rules[0], table, problem, data.answer, data=data)
+
+
+@dataclass(frozen=True)
+class LagrangianMethod(StoppingMethod):
+    """One family of policies, ordered by the price of cost: leave where the score is 0 or more.
+
+    Parameters
+    ----------
+    mix : bool
+        Mix the two neighbours on the hull by a coin instead of one policy between them. Without it, a coin is
+        tossed only where scores are equal, so that no threshold can meet the budget, and where it pays.
+    """
+
+    mix: bool = False
+
+    allowed: ClassVar = {"mix": YES_OR_NO}
+    tuned: ClassVar = {"soft": Real(0.0, 1.0)}
     #: Groups of rows, each scored by coefficients it did not train.
     groups: ClassVar[int] = 5
 
@@ -143,30 +203,18 @@ class LagrangianMethod(Method):
         """
         return collapse(self.rule_at(data, theta[-1]), self.scores_at(data, theta[-1]), equal=True)
 
-    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Train once, and meet each budget; see `Method.propose`."""
-        from threadpoolctl import threadpool_limits
-
-        # Matrices of 30 columns: more threads of BLAS only wait for each other.
-        with threadpool_limits(1, "blas"):
-            return super().propose(table, budgets, seed)
-
-    def pose(self, table: Table, seed: int) -> Draft:
-        """Gather what is trained on; costs are known before, scores are not."""
+    def gather(self, table: Table, seed: int) -> StoppingData:
         table = subsample(table, MOST_ROWS, seed)  # more do not sharpen 30 coefficients per exit
         report(0, 2, "combining answers")
         groups = self.groups_of(len(table))
-        data = build_stopping_data(table, self.answer, self.soft, self.folds, seed, groups)
-        table, (exits, size) = data.table, (len(data.columns) + 1, data.columns[0].shape[1])
-        blank = self.rule_at(data, np.zeros((exits - 1, size + 1)))
-        rules = (blank, blank) if self.mix else (blank,)
-        own = overhead(data.answer, rules, exits, table.classes, table.rate)
-        costs = np.asarray(table.costs + own)
-        problem = Problem(np.zeros_like(data.success), data.success, costs, table.unit)
-        return Draft(blank, table, problem, data.answer, data=data)
+        return build_stopping_data(table, self.answer, self.soft, self.folds, seed, groups)
+
+    def blank(self, data: StoppingData) -> tuple[ScoreRule, ...]:
+        """Return rules of zeros, two where they are mixed."""
+        zeros = np.zeros((len(data.columns), data.columns[0].shape[1] + 1))
+        return (self.rule_at(data, zeros),) * (1 + self.mix)
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
-        """Train, and read each budget off the prices."""
         report(1, 2, f"training {self.label}")
         stopping = self.train(draft.data, draft.problem.costs, seed)
         read = self._mixed if self.mix else self._single
@@ -225,3 +273,153 @@ class LagrangianMethod(Method):
             expected=expectation(pair),
             accuracy=sum(weight * float(gained.mean()) for weight, _, gained in pair),
         )
+
+
+@dataclass(frozen=True)
+class OptimalStopping(LagrangianMethod):
+    """Backward induction on the advantage of stopping, one family of policies for all budgets.
+
+    Parameters
+    ----------
+    penalty : float
+        Of the ridge regression, in rows of evidence that an exit's advantage is constant.
+    """
+
+    penalty: float = 300.0
+
+    label = "optimal_stopping"
+    allowed: ClassVar = {"penalty": POSITIVE}
+    tuned: ClassVar = {"penalty": Real(10.0, 10_000.0, log=True)}
+    #: Thresholds are set on scores of coefficients that a fold did not train, and deployed with
+    #: those of all rows. With 5 folds these differ enough to cost 1 % too much at 400 rows and 3 % at
+    #: 120 (rows as in the tests, mean of 24 draws); with 50 that is lost in noise. A fold is one small solve.
+    groups = 50
+
+    def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
+        costs = np.broadcast_to(costs, data.success.shape)
+        return backward_induction(data, costs, self.penalty, per_cost(PRICES, costs))
+
+
+@dataclass(frozen=True)
+class Bolukbasi(LagrangianMethod):
+    """Weighted logistic regression of whether to stop, exit by exit from the last.
+
+    The paper's settings: ``answer=plain``, and ``soft=0``, which is 0/1 correctness.
+
+    Parameters
+    ----------
+    penalty : float
+        Of the regression, in rows of evidence that an exit decides the same for all.
+    """
+
+    penalty: float = 30.0
+
+    label = "bolukbasi"
+    allowed: ClassVar = {"penalty": POSITIVE}
+    tuned: ClassVar = {"penalty": Real(1.0, 1000.0, log=True)}
+    #: Deployed coefficients are those of all rows: with 20 folds, the folds' own differ little from them
+    #: (with 5, costs scatter visibly more about the budget).
+    groups = 20
+
+    def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
+        costs = np.broadcast_to(costs, data.success.shape)
+        return layer_by_layer(data, costs, self.penalty, per_cost(_FEWER_PRICES, costs))
+
+
+@dataclass(frozen=True)
+class FittedQ(LagrangianMethod):
+    """Regress the worth of stopping and that of going on, backwards; leave where stopping is worth more.
+
+    Parameters
+    ----------
+    penalty : float
+        Of the ridge regressions, in rows of evidence that an exit's Q is constant.
+    cross : bool
+        Whether targets come from coefficients that the row's fold did not train.
+    """
+
+    penalty: float = 300.0
+    cross: bool = True
+
+    label = "fitted_q"
+    allowed: ClassVar = {"penalty": POSITIVE, "cross": YES_OR_NO}
+    tuned: ClassVar = {"penalty": Real(10.0, 10_000.0, log=True)}
+    groups = 50  # as of optimal_stopping, for the same reason
+
+    def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
+        costs = np.broadcast_to(costs, data.success.shape)
+        return q_iteration(data, costs, self.penalty, per_cost(PRICES, costs), self.cross)
+
+
+def backward_induction(
+    data: StoppingData, costs: Floats, penalty: float, prices: Floats
+) -> Stopping:
+    """Regress the advantage of stopping by cross-fitted weighted ridge regression; `penalty` in rows."""
+
+    def regress(k: int, stop: Floats, go_on: Floats) -> tuple[Floats, Floats]:
+        weight = noise_weights(data.doubt[:, k])
+        theta = ridge_without_each(data.columns[k], weight, stop - go_on, data.fold, penalty)
+        return theta, _earned(data, k, theta, stop, go_on)
+
+    return _backwards(data, costs, prices, regress)
+
+
+def layer_by_layer(data: StoppingData, costs: Floats, penalty: float, prices: Floats) -> Stopping:
+    """Classify whether stopping is worth more, by how much it is."""
+
+    def classify(k: int, stop: Floats, go_on: Floats) -> tuple[Floats, Floats]:
+        weight = np.abs(stop - go_on)
+        total = weight.mean(axis=0)
+        weight /= np.where(total > 0, total, 1.0)
+        better = (stop >= go_on).astype(np.float64)
+        theta = weighted_logistic(data.columns[k], better, weight, data.fold, penalty)
+        return theta, _earned(data, k, theta, stop, go_on)
+
+    return _backwards(data, costs, prices, classify)
+
+
+def q_iteration(
+    data: StoppingData, costs: Floats, penalty: float, prices: Floats, cross: bool
+) -> Stopping:
+    """Regress both actions' worth: what coming to an exit is worth is the larger estimate."""
+    teacher = data.fold if cross else np.full(len(data.fold), data.fold.max(initial=0) + 1)
+
+    def regress(k: int, stop: Floats, go_on: Floats) -> tuple[Floats, Floats]:
+        both = np.concatenate([stop, go_on], axis=1)  # one solve for the two actions
+        weight = noise_weights(data.doubt[:, k])
+        found = ridge_without_each(data.columns[k], weight, both, data.fold, penalty)
+        q_stop, q_on = np.split(found, 2, axis=2)
+        estimates = (of_own_fold(data.columns[k], q, teacher) for q in (q_stop, q_on))
+        return q_stop - q_on, np.maximum(*estimates)
+
+    return _backwards(data, costs, prices, regress)
+
+
+def _earned(data: StoppingData, k: int, theta: Floats, stop: Floats, go_on: Floats) -> Floats:
+    """Return what rows earn from exit k on by coefficients that their own fold did not train, (N, L).
+
+    By its own fold's stopping looks better than it is.
+    """
+    return np.where(of_own_fold(data.columns[k], theta, data.fold) >= 0, stop, go_on)
+
+
+def _backwards(
+    data: StoppingData,
+    costs: Floats,
+    prices: Floats,
+    learn: Callable[[int, Floats, Floats], tuple[Floats, Floats]],
+) -> Stopping:
+    """Learn whether to stop at every exit and price, the last exit first, with the later decisions fixed.
+
+    `learn(k, stop, go_on)` returns offsets and weights (G+1, M+1, L) whose products are at least 0 where it is
+    better to stop, from what the two are worth to each row, (N, L), and what coming to exit k is worth, (N, L).
+    All rows train all exits: whether a row gets to exit k depends on what the regression is given anyway, so
+    nothing is selected and nothing need be thrown away. Shapes: costs (N, K), cumulative; prices (L,).
+    """
+    costs = np.broadcast_to(costs, data.success.shape)
+    thetas, worth = [], data.success[:, -1:] - costs[:, -1:] * prices
+    for k in range(len(data.columns) - 1, -1, -1):
+        stop = data.success[:, k, None] - costs[:, k, None] * prices
+        theta, worth = learn(k, stop, worth)
+        thetas.insert(0, theta)
+    return Stopping(prices, np.stack(thetas, axis=1))

@@ -1,7 +1,48 @@
-"""Methods that learn one score and then set thresholds: the fit they share.
+"""Methods that learn one score and then set thresholds: the fit they share; BERxiT, failure prediction, deferral.
 
 A subclass says what it learns from the rows it is given (`learn`); this file meets the budgets on the scores that
 are deployed, or, where a score keeps rows, on scores of rows held out of its learning.
+
+BERxiT's learning-to-exit: Xin et al., EACL 2021: a learned certainty of each exit's answer. The module is one
+linear layer and a sigmoid, ``u = sigmoid(w . x + b)``, the same for all exits, regressed on whether the exit's
+answer is right by the squared error, summed over exits without weights (with the sign turned: they regress on
+"wrong" and exit below a threshold; castorini/berxit, modeling_highway_bert.py).
+
+Departures: x is not the hidden state (a cache may keep one as `features`, which is not read here), but the
+history features of `runtime/_scores/history.py`; the exits whose decision is learned teach it, not the last,
+which always answers; a ridge penalty takes the place of stopping early; targets are 0 and 1, where the released
+code has 0.01 and 0.63; and nothing is fine-tuned along with it. ``shared=false`` gives each exit weights of its
+own.
+
+Failure prediction: a score that says whether stopping here is a failure. ``target=failure``: Kubaty et al.,
+Rethinking calibration for early-exit neural networks (arXiv:2508.21495), hold that exits should be judged by
+failure prediction and not by calibration, and that a failure at an exit is to be seen beside the cost of further
+computation: an answer that no later exit mends is no reason to go on. The paper measures this and refines the
+heads by it; the score learned here is ours. Its target is
+
+    1 where exit k is right, or every later exit is wrong;   0 where k is wrong and a later exit is right,
+
+fitted by logistic regression on the history features of `policyopt.runtime._scores.history`, exit by exit.
+
+``target=true_class``: Corbiere et al., Addressing failure prediction by learning model confidence, NeurIPS 2019,
+arXiv:1910.04851: the probability that the model gives to the true class, which is over 1/2 only where the answer
+is right, regressed by the mean squared error of a sigmoid. Departures: from history features, not from a network
+on the model's hidden layer; per exit; their optional heavier weight of failures is left out. It needs all class
+probabilities; ``failure`` works on records.
+
+Post-hoc deferral, Jitkrittum et al., NeurIPS 2023, arXiv:2307.02764: go on where a later exit does better. The
+Bayes-optimal rule (their proposition 3.1) defers where ``P(next right | x) - P(this right | x) > c``: what the
+present exit knows of itself is half of it. Of the later exit nothing is known when deciding, so a regression g,
+by squared error, stands in for it (their section 4 and table 1):
+
+- ``diff01``: g estimates ``1[later right] - 1[this right]``; defer where ``g > c``;
+- ``diffprob``: g estimates ``p_later(y) - p_this(y)``, what both give to the true class: less noise;
+- ``maxprob``: g estimates the later exit's largest probability; defer where ``g - max p_this > c``.
+
+Departures: the regression is a ridge on the history features of `policyopt.runtime._scores.history` (theirs is a
+small network on the largest probabilities); ``maxprob`` regresses the difference itself, which is the same in
+expectation, the present probability being one of the features; and of K exits, where theirs are two, each is held
+against the last one or the next, with a constant c of its own that the budget sets.
 """
 
 from __future__ import annotations
@@ -14,17 +55,25 @@ from typing import ClassVar
 import numpy as np
 
 from policyopt._answers.crossfit import NAMES, crossfit, folds_of
-from policyopt._costs import overhead
-from policyopt._methods.base import ANSWERS, Method
-from policyopt._methods.exit_batch import ExitBatch, build_batch, subsample_outputs
+from policyopt._answers.logistic import weighted_logistic
+from policyopt._methods.base import ANSWERS, Method, own_costs
+from policyopt._methods.exit_batch import (
+    ExitBatch,
+    build_batch,
+    columns_of,
+    subsample_outputs,
+    true_class,
+)
 from policyopt._methods.fitted import Draft
-from policyopt._methods.settings import FOLDS, Choice
+from policyopt._methods.regression import fit_sigmoid, ridge
+from policyopt._methods.settings import FOLDS, POSITIVE, YES_OR_NO, Choice, Real
 from policyopt._table import Table
 from policyopt._thresholds.degenerate_scores import collapse_held_out
 from policyopt._thresholds.problem import Problem, Solution
 from policyopt._thresholds.solvers import SOLVERS, check_solver, solve_path
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._scores import ScoreRule, score_table
+from policyopt.runtime._scores import Advantage, Logistic, ScoreRule, score_table
+from policyopt.runtime._typing import Floats
 
 #: Of scores that keep rows: thresholds are set on what 4/5 of the rows taught, and deployed with that of all. Of few
 #: rows that is another score; more folds than 5 are used as long as they learn from this many rows in all.
@@ -76,7 +125,6 @@ class LearnedScore(Method):
         """Return the score rule that these rows teach; they may be few, or all alike."""
 
     def lacks(self, table: Table) -> list[str]:
-        """Return what the method needs and these rows do not hold."""
         missing = super().lacks(table)
         if table.kind == "record" and (self.answer != "plain" or "log_prob" in self.needs()):
             missing = sorted({*missing, "all class outputs"} - {"log_prob"})
@@ -100,10 +148,144 @@ class LearnedScore(Method):
         scores, flat = collapse_held_out(
             rule, scores, lambda rows: score_table(rule, batch.take(rows).outputs, rows)
         )
-        own = overhead(answers.rule, (rule,), table.exits, table.classes, table.rate)
-        problem = Problem(scores, batch.correct, table.costs + own, table.unit, flat)
+        costs = table.costs + own_costs(table, rule, answer=answers.rule)
+        problem = Problem(scores, batch.correct, costs, table.unit, flat)
         return Draft(rule, table, problem, answers.rule)
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
-        """Return thresholds for each budget."""
         return solve_path(problem, self.thresholds, budgets)
+
+
+@dataclass(frozen=True)
+class BERxiT(LearnedScore):
+    """Leave where the learned certainty is high.
+
+    Parameters
+    ----------
+    penalty : float
+        Of the weights, in rows of evidence that they are 0.
+    shared : bool
+        One module for all exits, as in the paper, or one per exit.
+    """
+
+    penalty: float = 30.0
+    shared: bool = True
+
+    label = "berxit"
+    uses = frozenset({"log_prob"})
+    allowed: ClassVar = {"penalty": POSITIVE, "shared": YES_OR_NO}
+    tuned: ClassVar = {"penalty": Real(1.0, 1000.0, log=True)}
+
+    def learn(self, batch: ExitBatch, seed: int) -> Logistic:
+        columns = columns_of(batch, common=self.shared)
+        right = batch.correct[:, :-1]
+        if self.shared:
+            one = fit_sigmoid(np.concatenate(columns.basis), right.T.ravel(), self.penalty)
+            theta = np.tile(one, (len(columns.basis), 1))
+        else:
+            theta = np.stack(
+                [fit_sigmoid(x, right[:, k], self.penalty) for k, x in enumerate(columns.basis)]
+            )
+        return columns.rule(Logistic, theta)
+
+
+FAILURES = ("failure", "true_class")
+
+
+@dataclass(frozen=True)
+class FailurePrediction(LearnedScore):
+    """Leave where going on is unlikely to mend a failure, or where the true class is likely the answer.
+
+    Parameters
+    ----------
+    target : {"failure", "true_class"}
+    penalty : float
+        Of the weights, in rows of evidence that they are 0.
+    """
+
+    target: str = "failure"
+    penalty: float = 30.0
+
+    label = "failure_prediction"
+    uses = frozenset({"log_prob"})
+    allowed: ClassVar = {"target": FAILURES, "penalty": POSITIVE}
+    tuned: ClassVar = {"target": Choice(FAILURES), "penalty": Real(1.0, 1000.0, log=True)}
+
+    def needs(self) -> frozenset[str]:
+        return frozenset({"log_prob"} if self.target == "true_class" else ())
+
+    def learn(self, batch: ExitBatch, seed: int) -> Logistic:
+        columns = columns_of(batch)
+        theta = np.empty((len(columns.basis), columns.basis[0].shape[1] + 1))
+        good = no_failure(batch.correct)
+        for k, basis in enumerate(columns.basis):
+            if self.target == "true_class":
+                theta[k] = fit_sigmoid(
+                    basis, true_class(batch.outputs[k], batch.labels), self.penalty
+                )
+            else:
+                ones, one_fold = np.ones((len(batch), 1)), np.zeros(len(batch), dtype=np.int64)
+                theta[k] = weighted_logistic(
+                    basis, good[:, k : k + 1], ones, one_fold, self.penalty
+                )[-1, :, 0]
+        return columns.rule(Logistic, theta)
+
+
+def no_failure(correct: Floats) -> Floats:
+    """Return 1.0 where stopping is at least as right as going on, to whichever exit, (N, K)."""
+    ahead = np.maximum.accumulate(correct[:, ::-1], axis=1)[:, ::-1]  # the best from each exit on
+    return (correct >= ahead).astype(np.float64)
+
+
+TARGETS = ("diff01", "diffprob", "maxprob")
+RIVALS = ("last", "next")
+
+
+@dataclass(frozen=True)
+class Deferral(LearnedScore):
+    """Leave where a later exit's answer is not expected to be better.
+
+    Parameters
+    ----------
+    target : {"diffprob", "diff01", "maxprob"}
+        What is regressed. Records do not know the probability of the true class: there
+        ``diffprob`` is ``diff01``.
+    against : {"last", "next"}
+        The later exit that an exit is held against.
+    penalty : float
+        Of the ridge regression, in rows of evidence that no sample differs from the mean.
+    """
+
+    target: str = "diffprob"
+    against: str = "last"
+    penalty: float = 30.0
+
+    label = "deferral"
+    uses = frozenset({"log_prob"})
+    allowed: ClassVar = {"target": TARGETS, "against": RIVALS, "penalty": POSITIVE}
+    tuned: ClassVar = {
+        "target": Choice(TARGETS),
+        "against": Choice(RIVALS),
+        "penalty": Real(1.0, 1000.0, log=True),
+    }
+
+    def learn(self, batch: ExitBatch, seed: int) -> Advantage:
+        columns = columns_of(batch)
+        worth = worth_of(batch, self.target)
+        last = batch.exits - 1
+        theta = []
+        for k, basis in enumerate(columns.basis):
+            later = last if self.against == "last" else k + 1
+            theta.append(-ridge(basis, worth[:, later] - worth[:, k], self.penalty))
+        return columns.rule(Advantage, np.stack(theta))
+
+
+def worth_of(batch: ExitBatch, target: str) -> Floats:
+    """Return each exit's worth as a target counts it, (N, K): the differences are regressed."""
+    if target == "maxprob":
+        return np.stack([output.confidence for output in batch.outputs], axis=1)
+    if target == "diff01" or batch.record or batch.labels is None:
+        return batch.correct
+    rows = np.arange(len(batch))
+    picked = [output.log_prob[rows, batch.labels] for output in batch.outputs]  # type: ignore[index]
+    return np.exp(np.stack(picked, axis=1).astype(np.float64))

@@ -1,12 +1,12 @@
-"""Scores from distances to class prototypes: the space, class means, keeping artifacts small; E2CM and DE3-BERT.
+"""Scores from what the rows of each class look like: E2CM, DE3-BERT, the trust score; and CBT.
 
-E2CM: Görmez, Dasari & Koyuncu, IJCNN 2022, arXiv:2103.01148, section III: early exit by class means. The mean
-of each class's vectors at each exit is all that is learned. A sample's distance to each mean is divided by that
+E2CM: Görmez, Dasari & Koyuncu, IJCNN 2022, arXiv:2103.01148, section III: early exit by class means. The mean of
+each class's vectors at each exit is all that is learned. A sample's distance to each mean is divided by that
 mean's average distance to the training rows; where the largest entry of the softmax of the negative quotients
 reaches the threshold, the sample leaves. Departures: the answer is the exit's own, not the nearest class (post
 hoc there is a trained head, and the paper too joins both); vectors are the exit's logits unless the cache keeps
-the model's features; wide vectors are projected to principal components (`locate`); thresholds are one per
-exit and meet a budget, where the paper sweeps them.
+the model's features; wide vectors are projected to principal components (`locate`); thresholds are one per exit
+and meet a budget, where the paper sweeps them.
 
 DE3-BERT: He et al., 2024, arXiv:2402.05948, section III: distances to prototypes beside the entropy. The exit
 indicator is the weighted harmonic mean of a distance ratio and of the normalised entropy (see
@@ -16,6 +16,29 @@ prototypical network defines it, Snell et al., 2017) in the space as it is. The 
 formula, not which distance is r1: here it is that to the answer's own prototype, which makes DR fill [0, 1] as
 its scaling does, and is the smaller of the two wherever answer and nearest prototype agree. The weight's default
 is 1, the plain harmonic mean; the paper searches it per task.
+
+Trust score: Jiang, Kim, Guan & Gupta, NeurIPS 2018, arXiv:1805.11783, algorithm 1, as an exit rule. Each class
+keeps its alpha-high-density set: of its training rows, those but for the share alpha whose distance to their k-th
+nearest neighbour in the class is largest. A sample's trust is its distance to the nearest class other than the
+answer over that to the answer's class. As in the released code, a row counts as its own first neighbour where
+densities are compared.
+
+Departures: the trust score is made a policy by a threshold per exit. What an artifact can hold and an exit can
+afford is bounded: a high-density set with more rows than `points` is stood for by the centres of that many
+clusters (k-means by class: Hastie et al., The elements of statistical learning, section 13.2.1), which cover the
+set evenly, where a sample of its rows would leave gaps that look like distance. At most 2,000 rows of a class are
+looked at. Wide vectors are projected to principal components (`prototypes.locate`).
+
+CBT, class-based thresholds: Görmez & Koyuncu, arXiv:2210.15621, section II: easy classes leave sooner. P_c is the
+mean of the class probabilities over the training samples of class c and over all exits. The gap of its two
+largest entries says how easy the class is; gaps are mapped, easiest to lowest, straight onto a range [alpha,
+beta] of thresholds (0.9 to 0.998 in the paper), one per class, the same at all exits.
+
+Departures: samples, not pixels. Of the range only its width, beta - alpha, is kept: a class's threshold is its
+place in the range above a level of each exit, and the levels meet the budget. A class's place is shrunk towards
+the mean of all by ``n_c / (n_c + kappa)``, since a cache has few rows of a class where the paper has millions of
+pixels. Of records, which keep the confidence only, what is left of the probability is shared evenly among the
+other classes, and where labels are not kept either, a row's class is what the exits that are right call it.
 """
 
 from __future__ import annotations
@@ -28,11 +51,14 @@ import numpy.typing as npt
 
 from policyopt._methods.exit_batch import ExitBatch
 from policyopt._methods.learned_score import LearnedScore
-from policyopt._methods.settings import Number, Real
+from policyopt._methods.settings import COUNT, NOT_NEGATIVE, Integer, Number, Real
 from policyopt._table import Table
 from policyopt.runtime._arithmetic import distances, row_product
+from policyopt.runtime._outputs import ExitOutput
 from policyopt.runtime._scores import DE3BERT as DE3BERTRule
 from policyopt.runtime._scores import E2CM as E2CMRule
+from policyopt.runtime._scores import ClassOffset
+from policyopt.runtime._scores import TrustScore as Rule
 from policyopt.runtime._scores.prototypes import SPACES, vectors
 from policyopt.runtime._typing import Floats, Ints
 
@@ -40,7 +66,10 @@ from policyopt.runtime._typing import Floats, Ints
 ROOM = 250_000
 #: Vectors wider than this are projected, to as many principal components as there is room for.
 _WIDE, _NARROW = 128, 64
-_MOST_ROWS = 2000  # that principal components are found on
+_MOST_ROWS = (
+    2000  # that principal components are found on, and of a class that neighbours are looked for in
+)
+_ROUNDS = 10  # of k-means
 _DIGITS = 4
 
 
@@ -50,8 +79,6 @@ class PrototypeScore(LearnedScore):
 
     Parameters
     ----------
-    thresholds, answer, folds
-        As of `LearnedScore`.
     vectors : {"logits", "features"}
         Where distances are measured: between the exits' logits (any cache has them), or between the
         model's own feature vectors, where the cache keeps them.
@@ -63,11 +90,9 @@ class PrototypeScore(LearnedScore):
     allowed: ClassVar = {"vectors": SPACES}
 
     def needs(self) -> frozenset[str]:
-        """Return the column that holds the vectors."""
         return frozenset({"features" if self.vectors == "features" else "log_prob"})
 
     def lacks(self, table: Table) -> list[str]:
-        """Return what the method needs and these rows do not hold."""
         unlabelled = table.kind == "record" and table.statistics.labels is None
         return [*super().lacks(table), *(["class labels"] if unlabelled else [])]
 
@@ -141,18 +166,11 @@ def short(values: npt.ArrayLike, digits: int = _DIGITS) -> Floats:
 
 @dataclass(frozen=True)
 class E2CM(PrototypeScore):
-    """Leave where a class mean is near.
-
-    Parameters
-    ----------
-    thresholds, answer, folds, vectors
-        As of `PrototypeScore`.
-    """
+    """Leave where a class mean is near."""
 
     label = "e2cm"
 
     def learn(self, batch: ExitBatch, seed: int) -> E2CMRule:
-        """Average the vectors of each class, and the distances to each average."""
         located = locate(batch, self.vectors, seed)
         means, owner = means_of(located)
         norm = [
@@ -168,8 +186,6 @@ class DE3BERT(PrototypeScore):
 
     Parameters
     ----------
-    thresholds, answer, folds, vectors
-        As of `PrototypeScore`.
     weight : float
         Of the distance ratio against the entropy, lambda in the paper; 0 is the entropy alone.
     """
@@ -181,13 +197,153 @@ class DE3BERT(PrototypeScore):
     tuned: ClassVar = {"weight": Real(0.1, 10.0, log=True)}
 
     def needs(self) -> frozenset[str]:
-        """Return the columns of the vectors, and the entropy."""
         return super().needs() | {"entropy"}
 
     def learn(self, batch: ExitBatch, seed: int) -> DE3BERTRule:
-        """Average the vectors of each class."""
         located = locate(batch, self.vectors, seed)
         means, owner = means_of(located)
         return DE3BERTRule(
             self.vectors, located.classes, means, owner, located.projection, float(self.weight)
         )
+
+
+@dataclass(frozen=True)
+class TrustScore(PrototypeScore):
+    """Leave where the answer's class is much nearer than any other.
+
+    Parameters
+    ----------
+    alpha : float
+        Share of each class's rows that is left out as sparse, in [0, 1).
+    neighbours : int
+        k of the density.
+    points : int
+        Most points kept of a class at an exit; fewer where classes or widths are many, so that an
+        artifact stays about 2 MB.
+    """
+
+    alpha: float = 0.0625
+    neighbours: int = 10
+    points: int = 20
+
+    label = "trust_score"
+    allowed: ClassVar = {"alpha": Number(below=1), "neighbours": COUNT, "points": COUNT}
+    tuned: ClassVar = {"alpha": Real(0.0, 0.5), "points": Integer(5, 200, log=True)}
+
+    def learn(self, batch: ExitBatch, seed: int) -> Rule:
+        located = locate(batch, self.vectors, seed)
+        rng = np.random.default_rng(seed)
+        exits = len(located.vectors)
+        points, owner = [], []
+        for rows in located.vectors:
+            room = ROOM // (exits * rows.shape[1] * located.classes)
+            most = max(min(self.points, room), 1)
+            parts = [
+                self._kept(rows[located.labels == c], most, rng) for c in range(located.classes)
+            ]
+            points.append(short(np.concatenate(parts)))
+            owner.append(np.repeat(np.arange(located.classes), [len(part) for part in parts]))
+        return Rule(self.vectors, located.classes, points, owner, located.projection)
+
+    def _kept(self, rows: Floats, most: int, rng: np.random.Generator) -> Floats:
+        """Return the points that stand for the rows of one class."""
+        if len(rows) > _MOST_ROWS:
+            rows = rows[np.sort(rng.permutation(len(rows))[:_MOST_ROWS])]
+        dense = rows[high_density(rows, self.alpha, self.neighbours)]
+        return centres(dense, most, rng) if len(dense) > most else dense
+
+
+def centres(rows: Floats, count: int, rng: np.random.Generator) -> Floats:
+    """Return the centres of clusters of the rows, by Lloyd's algorithm from a random start."""
+    found = rows[np.sort(rng.permutation(len(rows))[:count])]
+    for _ in range(_ROUNDS):
+        nearest = distances(rows, found).argmin(axis=1)
+        size = np.bincount(nearest, minlength=count)
+        sums = np.zeros_like(found)
+        np.add.at(sums, nearest, rows)
+        moved = np.where(size[:, None] > 0, sums / np.maximum(size, 1)[:, None], found)
+        if (moved == found).all():
+            break
+        found = moved
+    return found
+
+
+def high_density(rows: Floats, alpha: float, neighbours: int) -> Ints:
+    """Return which rows belong to the alpha-high-density set. Shapes: rows (N, D); returns (M,)."""
+    from sklearn.neighbors import NearestNeighbors
+
+    if not len(rows):
+        return np.empty(0, dtype=np.int64)
+    search = NearestNeighbors(n_neighbors=min(neighbours, len(rows))).fit(rows)
+    radius = search.kneighbors(rows)[0][:, -1]
+    return np.flatnonzero(radius <= np.quantile(radius, 1.0 - alpha))
+
+
+@dataclass(frozen=True)
+class CBT(LearnedScore):
+    """Leave where the confidence is high for the predicted class.
+
+    Parameters
+    ----------
+    width : float
+        How far apart the thresholds of the easiest and the hardest class lie, in [0, 1].
+    kappa : float
+        Rows of a class at which its own place in that range counts half.
+    """
+
+    width: float = 0.098
+    kappa: float = 20.0
+
+    label = "cbt"
+    uses = frozenset({"log_prob"})
+    allowed: ClassVar = {"width": Number(most=1), "kappa": NOT_NEGATIVE}
+    tuned: ClassVar = {"width": Real(0.0, 0.5), "kappa": Real(1.0, 300.0, log=True)}
+
+    def learn(self, batch: ExitBatch, seed: int) -> ClassOffset:
+        labels, classes = classes_of(batch)
+        rows = np.flatnonzero(labels >= 0)
+        if not len(rows):  # no exit is ever right
+            return ClassOffset(np.zeros(classes), 0.0)
+        labels = labels[rows]
+        which, count = np.unique(labels, return_counts=True)
+        mean = np.zeros((len(which), classes))
+        for output in batch.outputs:
+            mean += class_means(probabilities(output.take(rows), classes), labels)[0] / batch.exits
+        ranked = np.sort(mean, axis=1)
+        gap = ranked[:, -1] - (ranked[:, -2] if classes > 1 else 0.0)
+        place, other = places(gap, count, self.kappa)
+        offset = np.full(classes, other)
+        offset[which] = place
+        return ClassOffset(self.width * offset, self.width * other)
+
+
+def places(gap: Floats, count: Ints, kappa: float) -> tuple[Floats, float]:
+    """Return each class's place in the range, 0 the easiest and 1 the hardest, shrunk; and their mean."""
+    span = float(np.ptp(gap))
+    place = (gap.max() - gap) / span if span > 0 else np.zeros(len(gap))
+    mean = float((place * count).sum() / count.sum())
+    return mean + (place - mean) * count / (count + kappa), mean
+
+
+def classes_of(batch: ExitBatch) -> tuple[Ints, int]:
+    """Return the class of each row, -1 where nobody knows it, and the number of classes."""
+    if batch.labels is not None:
+        labels = batch.labels.astype(np.int64)
+    else:
+        labels = np.full(len(batch), -1, dtype=np.int64)
+        for k, output in enumerate(batch.outputs):
+            right = batch.correct[:, k] > 0
+            labels[right] = output.prediction[right]
+    most = max(int(labels.max()), *(int(o.prediction.max()) for o in batch.outputs))
+    return labels, max(batch.classes, most + 1, 1)
+
+
+def probabilities(output: ExitOutput, classes: int) -> Floats:
+    """Return class probabilities, (n, C); of a record, its confidence and the rest shared evenly."""
+    if output.log_prob is not None:
+        return np.exp(output.log_prob.astype(np.float64))
+    sure = np.where(output.prediction >= 0, output.confidence, 1.0 / classes)
+    rest = (1.0 - sure) / max(classes - 1, 1)
+    found = np.repeat(rest[:, None], classes, axis=1)
+    found[np.arange(len(output)), np.maximum(output.prediction, 0)] = sure
+    return found

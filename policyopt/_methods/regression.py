@@ -47,7 +47,7 @@ def noise_weights(doubt: Floats) -> Floats:
 
 
 def ridge_without_each(
-    basis: Floats, weight: Floats, target: Floats, fold: Ints, groups: int, penalty: float
+    basis: Floats, weight: Floats, target: Floats, fold: Ints, penalty: float
 ) -> Floats:
     """Weighted ridge of `target` (N, L) without each fold in turn, then on all: (G+1, M+1, L).
 
@@ -55,7 +55,7 @@ def ridge_without_each(
     """
     weight = weight / weight.mean()
     parts = []
-    for g in range(groups):
+    for g in range(int(fold.max(initial=0)) + 1):
         rows = fold == g
         design = np.concatenate([np.ones((int(rows.sum()), 1)), basis[rows]], axis=1)
         heavy = (design * weight[rows, None]).T

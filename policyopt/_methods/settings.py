@@ -61,7 +61,14 @@ def check_setting(name: str, value: Any, allowed: Allowed) -> None:
     if not isinstance(allowed, Number):
         check_choice(name, value, allowed)
     elif not (allowed.optional and value is None):
-        check_number(name, value, allowed.above, allowed.below, allowed.whole, allowed.most)
+        kind = int if allowed.whole else (int, float)
+        fits = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+        if not (fits and allowed.above < value < allowed.below and 0 <= value <= allowed.most):
+            whole = "whole " if allowed.whole else ""
+            low = "0 or more" if allowed.above < 0 else f"above {allowed.above:g}"
+            high = "" if allowed.below == math.inf else f" and below {allowed.below:g}"
+            high = high if allowed.most == math.inf else f" and at most {allowed.most:g}"
+            raise input_error(name, f"a {whole}number, {low}{high}", value, "")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
@@ -72,19 +79,6 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
         raise input_error(name, f"one of {shown}", value, step)
 
 
-def check_number(
-    name: str,
-    value: Any,
-    above: float = -1.0,
-    below: float = math.inf,
-    whole: bool = False,
-    most: float = math.inf,
-) -> None:
-    """Refuse a setting that is no number in (above, below) up to `most`; without `above`: 0 or more."""
-    kind = int if whole else (int, float)
-    fits = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
-    if not (fits and above < value < below and 0 <= value <= most):
-        low = "0 or more" if above < 0 else f"above {above:g}"
-        high = "" if below == math.inf else f" and below {below:g}"
-        high = high if most == math.inf else f" and at most {most:g}"
-        raise input_error(name, f"a {'whole ' if whole else ''}number, {low}{high}", value, "")
+def check_number(name: str, value: Any, **limits: Any) -> None:
+    """Refuse a setting that is not a `Number` of such limits."""
+    check_setting(name, value, Number(**limits))

@@ -1,4 +1,28 @@
-"""One score, one threshold per exit: MSDNet, SDN, BranchyNet, margin, vote; four solvers to choose from."""
+"""One score, one threshold per exit: MSDNet, SDN, BranchyNet, margin, vote (four solvers); PCEE; EERO.
+
+PCEE: Mofakhami et al., 2024, arXiv:2412.19325: performance control, a threshold on accuracy. A sample leaves
+where the accuracy of the validation rows whose confidence falls into the same bin is at least delta: one number
+for all exits, and one that says what it promises. PCEE-WS averages neighbouring bins first.
+
+Departures: with a budget, delta is what costs the budget, and what is left between two values of delta is spent
+within a bin, from exit 0 on; bins hold equally many rows (20 or more), not equal widths of confidence, since most
+confidences lie near 1; a bin counts for the least accuracy that it or a higher one has, so that an exit's rule is
+a threshold on confidence and nothing runs at inference (the same but where a reliability diagram falls). The text
+that was at hand names the smoothing, not its window: here it is Gaussian, its width a setting.
+
+EERO: Valade, Hebiri & Gay, UAI 2025, arXiv:2402.03779: exits as classifiers with a reject option. The shares of
+samples that leave at the exits, eps, weigh the exits' risks R (their error rates on all rows) by aggregation with
+exponential weights under the budget B:
+
+    minimise  sum_k eps_k R_k + beta * KL(eps, prior)   subject to  sum_k eps_k c_k <= B,
+
+with the prior proportional to 1 / c_k; so ``eps_k ~ prior_k * exp(-(R_k + gamma c_k) / beta)``, gamma the price
+that meets the budget. At each exit the most confident samples leave until its share is full.
+
+Departures: the budget is spent, not only kept, so gamma may be negative (a frame of equal realised cost); shares
+are tilted along the same family until the replayed cost is the budget. The text that was at hand gives the
+problem, not beta: the default is 1 / sqrt(N), the order at which such weights learn from N rows.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +32,36 @@ from typing import ClassVar
 
 import numpy as np
 
-from policyopt._answers.calibrators import FITS
+from policyopt._answers.calibrators import BINS, FITS, fit_histogram
 from policyopt._answers.crossfit import NAMES
-from policyopt._methods.base import ANSWERS, Method, lacks_outputs
-from policyopt._methods.settings import Choice
+from policyopt._methods.base import ANSWERS, Method
+from policyopt._methods.settings import COUNT, Choice, Integer, Number, Real
 from policyopt._table import Table
 from policyopt._thresholds.problem import Problem, Solution
-from policyopt._thresholds.solvers import SOLVERS, check_solver, solve_path
+from policyopt._thresholds.quotas import solve_planned
+from policyopt._thresholds.solvers import (
+    SOLVERS,
+    check_solver,
+    inverse_of,
+    meet_shared,
+    solve_given,
+    solve_path,
+)
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._parameters import fields_of
 from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._scores import RULES, ScoreRule, make_rule
+from policyopt.runtime._typing import Floats
 
 _COLUMNS = {
     "margin": "top_prob (at least two)",
     "entropy": "entropy",
     "log_prob": "all class outputs",
 }
+_LEAST = (
+    1e-6  # of the full model's cost: an exit that costs nothing has not the whole prior of EERO
+)
+PRIORS = ("cost", "uniform")
 
 
 @dataclass(frozen=True)
@@ -80,7 +117,6 @@ class Threshold(Method):
         return self.label or self.score
 
     def needs(self) -> frozenset[str]:
-        """Return what the score reads beyond prediction and confidence."""
         return frozenset(RULES[self.score].needs)
 
     def labelled(self) -> bool:
@@ -93,17 +129,111 @@ class Threshold(Method):
         return isinstance(self.thresholds, str)
 
     def lacks(self, table: Table) -> list[str]:
-        """Return what the score needs and these rows do not hold."""
         missing = [_COLUMNS.get(name, name) for name in super().lacks(table)]
         if self.score == "entropy" and table.classes < 2:
             missing.append("the number of classes")
         return [*missing, *lacks_outputs(self.answer, table)]
 
     def rule(self, table: Table, seed: int) -> ScoreRule:
-        """Return the score rule for answered rows."""
         counted = any(field.name == "classes" for field in fields_of(RULES[self.score]))
         return make_rule(self.score, {"classes": table.classes} if counted else {})
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
-        """Return thresholds for each budget."""
         return solve_path(problem, self.thresholds, budgets, self.mix, self.shared_map)
+
+
+@dataclass(frozen=True)
+class ConfidenceMethod(Method):
+    """Thresholds on the confidence of the answers.
+
+    Parameters
+    ----------
+    answer : str
+        What exits return, and confidence is read from: ``plain``, or another name of `policyopt._answers`.
+    """
+
+    answer: str = "plain"
+
+    allowed: ClassVar = {"answer": NAMES}
+    tuned: ClassVar = {"answer": ANSWERS}
+
+    def lacks(self, table: Table) -> list[str]:
+        return [*super().lacks(table), *lacks_outputs(self.answer, table)]
+
+
+def lacks_outputs(answer: str, table: Table) -> list[str]:
+    """Return that answers other than plain need all class outputs, where rows do not hold them."""
+    whole = answer == "plain" or table.kind != "record"
+    return [] if whole else ["all class outputs (for answers other than plain)"]
+
+
+@dataclass(frozen=True)
+class PCEE(ConfidenceMethod):
+    """Leave where rows of like confidence were right often enough.
+
+    Parameters
+    ----------
+    delta : float, optional
+        The accuracy wanted of whoever leaves early, in [0, 1]; refused where it costs more than the
+        budget. Default: what the budget allows.
+    bins : int
+        Most bins of an exit.
+    smooth : float
+        Standard deviation, in bins, of the window of PCEE-WS; 0 is PCEE.
+    """
+
+    delta: float | None = None
+    bins: int = BINS
+    smooth: float = 0.0
+
+    label = "pcee"
+    allowed: ClassVar = {
+        "delta": Number(most=1, optional=True),
+        "bins": COUNT,
+        "smooth": Number(most=1000),
+    }
+    tuned: ClassVar = {"bins": Integer(5, 50, log=True), "smooth": Real(0.0, 3.0)}
+
+    def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
+        bins = fit_histogram(problem.scores[:, :-1], problem.value[:, :-1], self.bins, self.smooth)
+        family = inverse_of(bins, problem)
+        if self.delta is None:
+            return [meet_shared(problem, family, budget) for budget in budgets]
+        given = family(float(self.delta))
+        return [solve_given(problem, given, budget, "delta") for budget in budgets]
+
+
+@dataclass(frozen=True)
+class EERO(ConfidenceMethod):
+    """Leave by shares that weigh the exits' risks.
+
+    Parameters
+    ----------
+    beta : float, optional
+        Temperature of the weights, over 0: small follows the risks, large the prior. Default
+        1 / sqrt(N).
+    prior : {"cost", "uniform"}
+        Shares before the risks are seen: proportional to 1 / cost, or all alike.
+    """
+
+    beta: float | None = None
+    prior: str = "cost"
+
+    label = "eero"
+    allowed: ClassVar = {"beta": Number(above=0, optional=True), "prior": PRIORS}
+    tuned: ClassVar = {"beta": Real(0.003, 3.0, log=True), "prior": Choice(PRIORS)}
+
+    def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
+        beta = problem.rows**-0.5 if self.beta is None else float(self.beta)
+        risk = 1.0 - problem.value.mean(axis=0)
+        shares = weights(risk, problem.mean_costs, beta, self.prior)
+        return [solve_planned(problem, shares, budget) for budget in budgets]
+
+
+def weights(risk: Floats, costs: Floats, beta: float, prior: str) -> Floats:
+    """Return ``prior * exp(-risk / beta)``, normalised, (K,): the shares before the budget."""
+    floor = max(_LEAST * float(costs[-1]), 1e-300)
+    before = -np.log(np.maximum(costs, floor)) if prior == "cost" else np.zeros(len(costs))
+    exponents = before - risk / beta
+    found = np.exp(exponents - exponents.max())
+    return found / found.sum()

@@ -1,21 +1,22 @@
 """Windows: Xia & Bouganis, ICCV 2023, arXiv:2303.08010, Algorithm 2: go on only inside a window.
 
-A sample goes on to the next exit only where ``low_k < confidence < high_k``: those above are sure, and
-those below are given up, for the next exit is not thought to help them either. The paper leaves so
-that its cascade decides well near one operating point of a binary task (reject or not), with a window
-about it of a width that the budget allows.
+A sample goes on to the next exit only where ``low_k < confidence < high_k``: those above are sure, and those
+below are given up, for the next exit is not thought to help them either. The paper leaves so that its cascade
+decides well near one operating point of a binary task (reject or not), with a window about it of a width that the
+budget allows.
 
 HiDEC: Ilhan et al., WWW 2023 Companion, 10.1145/3543873.3587370: dual thresholds between tiers. Exits lie on
 tiers: device, edge, cloud. On a tier easy samples leave where the score reaches an upper threshold. At its last
-exit, before what is left is sent up, hopeless samples leave as well: those whose score is under a lower threshold,
-which the next tier is not expected to help. So it is windows at the boundaries only, and plain thresholds elsewhere.
+exit, before what is left is sent up, hopeless samples leave as well: those whose score is under a lower
+threshold, which the next tier is not expected to help. So it is windows at the boundaries only, and plain
+thresholds elsewhere.
 
-Departures: what is decided here is the answer itself, so windows are found for what they are worth on
-labelled rows: both ends of all exits together, on the Lagrangian of accuracy and cost, one price after
-another (`Windows`); next to the budget the windows between two corners of the hull are widened until the
-replayed cost meets it. Of HiDEC's four pages only the abstract could be read, so its thresholds come from the
-same search rather than from their scheduler's latencies (whose place the cost takes), and the score is the
-confidence, not a learned one.
+Departures: what is decided here is the answer itself, so windows are found for what they are worth on labelled
+rows: both ends of all exits together, on the Lagrangian of accuracy and cost, one price after another
+(`Windows`); next to the budget the windows between two corners of the hull are widened until the replayed cost
+meets it. Of HiDEC's four pages only the abstract could be read, so its thresholds come from the same search
+rather than from their scheduler's latencies (whose place the cost takes), and the score is the confidence, not a
+learned one.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from policyopt._costs import overhead
-from policyopt._methods.base import ConfidenceMethod
+from policyopt._methods.base import own_costs
 from policyopt._methods.fitted import Draft
+from policyopt._methods.threshold import ConfidenceMethod
 from policyopt._table import Table
 from policyopt._thresholds.budget_search import bisect, meet_budget
 from policyopt._thresholds.joint import Lagrangian, at_positions, hull, positions_of, subsample
@@ -45,13 +46,7 @@ _TINY_GAIN = 1e-12
 
 @dataclass(frozen=True)
 class Window(ConfidenceMethod):
-    """Go on only inside a window of confidences; leave where sure, and where hopeless.
-
-    Parameters
-    ----------
-    answer
-        As of `ConfidenceMethod`.
-    """
+    """Go on only inside a window of confidences; leave where sure, and where hopeless."""
 
     label = "window"
     decides = True
@@ -64,12 +59,10 @@ class Window(ConfidenceMethod):
     def pose(self, table: Table, seed: int) -> Draft:
         """Look at the plain confidence, at the cost of the window rule's arithmetic."""
         draft = super().pose(table, seed)
-        rules = (WindowRule(np.zeros(table.exits - 1)),)
-        own = overhead(draft.answer, rules, table.exits, table.classes, table.rate)
+        own = own_costs(table, WindowRule(np.zeros(table.exits - 1)), answer=draft.answer)
         return replace(draft, problem=replace(draft.problem, costs=table.costs + own))
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
-        """Find windows for each budget."""
         problem = draft.problem
         search = Windows(subsample(problem), self.closed(draft.table))
         solved = []
@@ -92,8 +85,6 @@ class HiDEC(Window):
 
     Parameters
     ----------
-    answer : str
-        As of `Window`.
     boundary : int or sequence of int, optional
         Last exits of tiers. Default: the exit before the greatest step of cost.
     """
@@ -111,14 +102,13 @@ class HiDEC(Window):
                 )
 
     def closed(self, table: Table) -> Collection[int]:
-        """Return the last exits of tiers."""
         if self.boundary is None:
             return {int(np.argmax(np.diff(table.mean_costs)))} if table.exits > 1 else set()
         chosen = {int(k) for k in np.atleast_1d(np.asarray(self.boundary))}
         if not chosen <= set(range(table.exits - 1)):
             raise input_error(
                 "boundary", f"in 0..{table.exits - 2}: the last exit ends the last tier",
-                self.boundary, "E.g. --set boundary=0.",
+                self.boundary, "E.g. --set boundary=0."
             )  # fmt: skip
         return chosen
 

@@ -31,11 +31,10 @@ import numpy as np
 
 from policyopt._cache.data import Rows
 from policyopt._costs import Budget, parse_budget
-from policyopt._methods.base import Method
+from policyopt._methods.base import Method, cheapest, fit_where_possible
 from policyopt._methods.fitted import Fitted, expectation
 from policyopt._methods.lagrangian import LagrangianMethod
 from policyopt._methods.registry import ROWS, make_method
-from policyopt._methods.validation import cheapest, fit_where_possible
 from policyopt._replay import trace
 from policyopt._table import ExitStatistics, Table
 from policyopt.runtime._checks import check_seed, check_type

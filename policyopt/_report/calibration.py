@@ -29,7 +29,7 @@ from policyopt._answers.calibrators import (
     fit_vector,
     row_losses,
 )
-from policyopt._methods.failure_prediction import no_failure
+from policyopt._methods.learned_score import no_failure
 from policyopt._report.figures import BLUE, ORANGE, new_figure, tidy
 from policyopt._table import Table
 from policyopt.runtime._answers import AnswerRule, Identity
@@ -266,7 +266,7 @@ def failure_auroc(scores: Floats, correct: Floats) -> list[float | None]:
     """Return, per exit, the chance that a row that may stop there scores above one that should go on.
 
     `scores` and `correct`: (N, K). A row may stop where that is at least as right as going on (see
-    `policyopt._methods.failure_prediction`); at the last exit all may.
+    `policyopt._methods.learned_score`); at the last exit all may.
     """
     good = no_failure(np.asarray(correct, dtype=np.float64)) > 0
     return [auroc(scores[:, k], good[:, k]) for k in range(good.shape[1])]

@@ -35,11 +35,10 @@ import numpy as np
 from scipy.stats import beta
 
 from policyopt._answers.crossfit import folds_of
-from policyopt._methods.base import Method, problem_of
+from policyopt._methods.base import Method, fit_where_possible, problem_of
 from policyopt._methods.baselines import Always, standalone
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.threshold import Threshold
-from policyopt._methods.validation import fit_where_possible
 from policyopt._progress import progress_callback, report
 from policyopt._replay import replay
 from policyopt._table import Table

@@ -26,7 +26,7 @@ from functools import cached_property
 
 import numpy as np
 
-from policyopt._methods.subset import subsets
+from policyopt._methods.frugalgpt import subsets
 from policyopt._progress import report
 from policyopt._table import Table
 from policyopt._thresholds.joint import upper_hull

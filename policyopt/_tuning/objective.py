@@ -20,8 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policyopt._costs import Budget, parse_budget, parse_budgets
-from policyopt._methods.base import Method
-from policyopt._methods.validation import fit_where_possible
+from policyopt._methods.base import Method, fit_where_possible
 from policyopt._replay import replay
 from policyopt._table import Table
 from policyopt._thresholds.problem import Problem

@@ -1,7 +1,7 @@
 """Reinforcement learning on a cache: the exit problem as a gymnasium environment.
 
 Needs the extra ``rl``. The methods that learn by reinforcement themselves stand in `policyopt._methods`
-and play the same episodes (`policyopt._methods.episodes`) without gymnasium.
+and play the same episodes (`policyopt._methods.reinforcement`) without gymnasium.
 """
 
 from __future__ import annotations

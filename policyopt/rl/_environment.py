@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._cache.data import ExitData
-from policyopt._methods.episodes import Episodes, log_price
+from policyopt._methods.reinforcement import Episodes, log_price
 from policyopt._optional import need
 from policyopt.rl._problem import ExitProblem, exit_problem
 from policyopt.runtime._checks import check_seed

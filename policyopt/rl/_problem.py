@@ -9,8 +9,8 @@ import numpy as np
 from policyopt._answers.crossfit import NAMES, CrossFitted, observe
 from policyopt._cache.data import ExitData
 from policyopt._methods.base import check_exits
-from policyopt._methods.episodes import Samples, samples_of
 from policyopt._methods.exit_batch import build_stopping_data
+from policyopt._methods.reinforcement import Samples, samples_of
 from policyopt._methods.settings import check_choice, check_number
 from policyopt._table import Table, Tables
 from policyopt.runtime._answers import AnswerRule

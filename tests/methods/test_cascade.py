@@ -6,19 +6,20 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from checks import batch_of, fit_one, fit_table
 from synthetic import cache, hopeless, outputs
 
 import policyopt as po
-from policyopt._answers.crossfit import CrossFitted
-from policyopt._methods.exit_batch import build_batch, columns_of
-from policyopt._methods.frugalgpt import Quantiles, best_within
+from policyopt._answers.crossfit import folds_of
+from policyopt._methods.choosing import OnExits, compare, prices_at
+from policyopt._methods.frugalgpt import FrugalGPT, Quantiles, best_within, subsets
 from policyopt._methods.registry import make_method
-from policyopt._methods.window import Windows
+from policyopt._methods.window import Windows, best_run
+from policyopt._replay import replay
 from policyopt._table import Tables
+from policyopt._thresholds.joint import Lagrangian, hull
 from policyopt._thresholds.problem import Problem
-from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import BudgetError, InputError
-from policyopt.runtime._outputs import with_columns
 from policyopt.runtime._scores import Agreement, score_table
 
 
@@ -39,60 +40,14 @@ def records(rows=600, exits=4, seed=0, right=None, confidence=None, **more):
     )
 
 
-@pytest.mark.parametrize("target", ["diff01", "diffprob", "maxprob"])
-@pytest.mark.parametrize("against", ["last", "next"])
-def test_deferral_regresses_its_target(target, against):
-    """Each score is minus the ridge regression, by scikit-learn, of what the paper's table names."""
-    from sklearn.linear_model import Ridge
-    from sklearn.preprocessing import StandardScaler
-
-    data = cache(n=800)
-    table = Tables(data).get("fit")
-    seen = build_batch(table, CrossFitted(Identity()))
-    rule = make_method(f"deferral:target={target}+against={against}").learn(seen, 0)
-    scores = score_table(rule, seen.outputs)
-    p = np.exp(table.log_prob().astype(float))
-    y = table.statistics.labels
-    rows = np.arange(len(y))
-    worth = {"diff01": p.argmax(2) == y[:, None], "diffprob": p[rows, :, y], "maxprob": p.max(2)}[
-        target
-    ].astype(float)
-    for k, basis in enumerate(columns_of(seen).basis):
-        other = k + 1 if against == "next" else 3
-        x = StandardScaler().fit_transform(basis)
-        wanted = worth[:, other] - worth[:, k]
-        found = Ridge(alpha=30.0, solver="cholesky").fit(x, wanted).predict(x)
-        np.testing.assert_allclose(scores[:, k], -found, atol=1e-5)
-
-
-def test_deferral_goes_on_where_the_last_exit_is_a_specialist():
-    """Theirs, section 5: a second model that knows some classes only; confidence cannot see that."""
-    rng = np.random.default_rng(0)
-    rows = 6000
-    kind = rng.integers(0, 2, rows)  # the answer given by exit 0: the specialist knows kind 1 only
-    right = np.stack([rng.random(rows) < 0.6, kind == 1], axis=1)
-    confidence = np.stack([np.where(kind == 1, 0.7, 0.65), np.full(rows, 0.5)], axis=1)
-    confidence[:, 0] += 0.01 * rng.random(rows)
-    data = records(rows, 2, right=right, confidence=confidence, split={"fit": 1.0})
-    table = Tables(data).get("fit")
-    ours, confident = (
-        make_method(name).fit_path(table, [2.0])[0].accuracy for name in ("deferral", "max_prob")
-    )
-    assert ours > 0.78 and confident < 0.5
-
-
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_agreement_is_the_released_count(size):
     """ABC's released code, sample by sample: the leader of a Counter, its count over the members."""
     data = cache(600, 5, 4)
-    table = Tables(data).get("fit")
+    table = fit_table(data)
     scores = score_table(Agreement(size), table.statistics.outputs())
     log_prob = table.log_prob()
-    full = [
-        with_columns(output, log_prob=log_prob[:, k])
-        for k, output in enumerate(table.statistics.outputs())
-    ]  # fmt: skip
-    soft = score_table(Agreement(size, 1), full)
+    soft = score_table(Agreement(size, 1), batch_of(data).outputs)
     for row, votes in enumerate(table.statistics.prediction):
         for end in range(size - 1, 5, size):
             members = range(end - size + 1, end + 1)
@@ -106,21 +61,17 @@ def test_agreement_is_the_released_count(size):
 
 def test_agreement_cascade_leaves_at_ends_of_tiers_only():
     logits, _ = outputs(2000, 5, 6, seed=4)
-    data = cache(3000, 5)
-    for result in make_method("agreement_cascade").fit_path(Tables(data).get("fit"), [4.0, 9.0]):
-        exits = result.policy.decide(logits).exit
-        assert set(np.unique(exits)) <= {1, 3, 4}
-    (cheap,) = make_method("agreement_cascade").fit_path(Tables(data).get("fit"), [1.5])
+    cheap, *others = make_method("agreement_cascade").fit_path(
+        fit_table(cache(3000, 5)), [1.5, 4.0, 9.0]
+    )
+    for result in others:
+        assert set(np.unique(result.policy.decide(logits).exit)) <= {1, 3, 4}
     assert cheap.policy.mixture is not None  # a coin sends some home at exit 0
     assert set(np.unique(cheap.policy.decide(logits).exit)) <= {0, 1}
-
-
-def test_agreement_cascade_on_records():
-    table = Tables(records()).get("fit")
-    (result,) = make_method("agreement_cascade").fit_path(table, [6.0])
-    assert result.expected.cost == pytest.approx(6.0)
+    table = fit_table(records())
+    assert fit_one("agreement_cascade", table, 6.0).expected.cost == pytest.approx(6.0)
     with pytest.raises(InputError, match="'share' where only records"):
-        make_method("agreement_cascade:vote=probability").fit_path(table, [6.0])
+        fit_one("agreement_cascade:vote=probability", table, 6.0)
 
 
 def released(scores, value, costs, shares):
@@ -164,7 +115,7 @@ def test_quantile_grid_is_the_released_search_point_by_point(ties):
 
 def test_frugalgpt_takes_the_best_list():
     """No grid of any list, searched by brute force, is more accurate within the budget."""
-    table = Tables(records(400, 4, split={"fit": 1.0})).get("fit")
+    table = fit_table(records(400, 4, split={"fit": 1.0}))
     budget = 5.0
     (result,) = make_method("frugalgpt:score=max_prob").propose(table, [budget])
     assert 1 <= result.policy.exits <= 3 and result.expected.cost <= budget
@@ -178,18 +129,6 @@ def test_frugalgpt_takes_the_best_list():
         for point in np.stack(np.meshgrid(*shares), -1).reshape(-1, len(at) - 1):
             cost, value = released(confidence[:, at], table.correct[:, at], costs, point)
             assert cost > budget or value <= result.accuracy + 1e-12
-
-
-def test_frugalgpt_skips_a_model_that_is_never_worth_its_cost():
-    rng = np.random.default_rng(0)
-    right = np.stack([rng.random(3000) < p for p in (0.6, 0.3, 0.95)], axis=1)
-    data = records(3000, 3, right=right, costs=[1.0, 5.0, 6.0])
-    table = Tables(data).get("fit")
-    (result,) = make_method("frugalgpt").fit_path(table, [4.0])
-    assert result.policy.path == (0, 2) and result.policy.model_exits == 3
-    assert result.policy.costs == pytest.approx([1.0, 7.0])
-    (plain,) = make_method("max_prob").fit_path(table, [4.0])
-    assert result.accuracy > plain.accuracy + 0.05
 
 
 def test_best_within_takes_the_cheaper_of_equals():
@@ -224,14 +163,16 @@ def test_hidec_windows_are_the_best_of_all_with_one_lower_threshold(closed):
         assert cuts[1 - next(iter(closed))] == 0  # the other exit's window is open below
 
 
-def test_hidec_gives_hopeless_samples_up_at_the_boundary():
+@pytest.mark.parametrize("name", ["window", "hidec"])
+def test_windows_give_hopeless_samples_up(name):
     """Thirds easy, mendable and hopeless: with the money for one third, the mendable go on."""
-    table = Tables(hopeless()).get("fit")
-    (result,) = make_method("hidec").fit_path(table, [2.0])
-    (plain,) = make_method("max_prob").fit_path(table, [2.0])
-    assert result.accuracy > plain.accuracy + 0.1
-    confidence = table.statistics.top_prob[:, 0, 0]
-    goes = result.policy.decide(table.statistics.outputs()).exit == 1
+    tables = Tables(hopeless())
+    fit, test = tables.get("fit"), tables.get("test")
+    ours, rival = (replay(fit_one(m, fit, 2.0).policy, test) for m in (name, "max_prob"))
+    assert ours.cost.mean() == pytest.approx(2.0, rel=0.05)
+    assert ours.correct.mean() > rival.correct.mean() + 0.1
+    confidence = test.statistics.top_prob[:, 0, 0]
+    goes = ours.exit == 1
     assert np.mean(confidence[~goes] < confidence[goes].min()) > 0.2
 
 
@@ -244,22 +185,12 @@ def test_hidec_boundary_is_the_exit_before_the_greatest_step():
             make_method(f"hidec:boundary={wrong}").fit_path(tables[0], [2.0])
 
 
-def middle_is_dear(rows=3000):
-    """Records of three models, the second dear and bad; the third cheaper by itself than the first."""
-    rng = np.random.default_rng(0)
-    right = np.stack([rng.random(rows) < p for p in (0.7, 0.3, 0.9)], axis=1)
-    return records(rows, 3, right=right, costs=[2.0, 5.0, 1.5], split={"fit": 1.0})
-
-
 def test_subset_finds_what_brute_force_finds():
     """Cross-validated by hand: every subset fitted on each half, scored on the other."""
-    from policyopt._answers.crossfit import folds_of
-    from policyopt._methods.subset import subsets
-
     rng = np.random.default_rng(0)
     right = np.stack([rng.random(3000) < p for p in (0.6, 0.3, 0.95)], axis=1)
     data = records(3000, 3, right=right, costs=[1.0, 5.0, 6.0], split={"fit": 1.0})
-    table, budget = Tables(data).get("fit"), 4.0
+    table, budget = fit_table(data), 4.0
     fold = folds_of(3000, 2, 0)
     worth = {}
     for kept in subsets(3, 3):
@@ -269,31 +200,13 @@ def test_subset_finds_what_brute_force_finds():
         halves = [np.flatnonzero(fold == f) for f in (0, 1)]
         scores = []
         for train, test in (halves, halves[::-1]):
-            one = make_method("max_prob").fit_path(small.take(train), [budget])[0]
-            seen = small.take(test).statistics
-            exits = one.policy.rule, one.policy.thresholds
-            confidence = score_table(exits[0], seen.outputs())
-            first = [next((k for k, t in enumerate(exits[1]) if c[k] >= t), len(kept) - 1)
-                     for c in confidence]  # fmt: skip
-            scores.append(seen.correct[np.arange(len(first)), first].mean())
+            one = fit_one("max_prob", small.take(train), budget)
+            scores.append(replay(one.policy, small.take(test)).correct.mean())
         worth[kept] = np.mean(scores)
     (result,) = make_method("subset:folds=2").fit_path(table, [budget])
     assert result.policy.path == max(worth, key=worth.get) == (0, 2)
     assert result.policy.provenance["chosen"]["method"] == "max_prob on exits 0, 2"
     assert result.budget == budget and result.policy.model_exits == 3
-
-
-def test_subset_reaches_budgets_under_the_first_exit():
-    table = Tables(middle_is_dear()).get("fit")
-    low, high = make_method("subset").fit_path(table, [1.6, 8.5])
-    assert low.policy.path == (2,) and low.expected.cost == pytest.approx(1.5)
-    assert low.accuracy > 0.85
-    assert high.expected.cost <= 8.5  # the full chain, or what is as good for less
-    for method in ("subset", "frugalgpt"):
-        with pytest.raises(BudgetError, match=r"\[1.5, 8.5\] USD"):
-            make_method(method).fit_path(table, [1.4])
-    (frugal,) = make_method("frugalgpt").fit_path(table, [1.6])
-    assert frugal.policy.path == (2,)
 
 
 def test_subset_keeps_all_exits_where_in_doubt_and_few_where_asked():
@@ -312,26 +225,13 @@ def test_subset_keeps_all_exits_where_in_doubt_and_few_where_asked():
 def test_subset_of_many_exits_grows_from_pairs():
     right = np.random.default_rng(2).random((400, 8)) < [0.5, 0.6, 0.2, 0.2, 0.75, 0.2, 0.2, 0.95]
     data = records(400, 8, right=right, costs=[1, 1, 1, 1, 2, 1, 1, 8], split={"fit": 1.0})
-    (result,) = make_method("subset:folds=2").fit_path(Tables(data).get("fit"), [5.0])
+    (result,) = make_method("subset:folds=2").fit_path(fit_table(data), [5.0])
     assert result.expected.cost <= 5.0
     assert set(result.policy.path) <= {0, 1, 4, 7} and 7 in result.policy.path
 
 
-def test_subset_says_that_labels_are_missing():
-    data = po.from_arrays(
-        splits={"fit": {"outputs": outputs(200)[0], "labels": np.full(200, -1)}}, costs=[1, 2, 4, 8]
-    )
-    with pytest.raises(InputError, match="label for every row"):
-        make_method("subset").fit_path(Tables(data).get("fit"), [3.0])
-
-
 def test_what_a_list_spares_by_plan_is_no_merit():
     """Compared by what they get right: a cheap model does not win by the money it leaves over."""
-    from policyopt._methods.choosing import compare, prices_at
-    from policyopt._methods.frugalgpt import FrugalGPT
-    from policyopt._methods.subset import OnExits
-    from policyopt._replay import replay
-
     table, budget = Tables(records(600, split={"fit": 1.0})).get("fit"), 3.0
     inner = make_method("max_prob")
     cheap = OnExits((0,), inner).fit_path(table, [budget])[0]
@@ -340,3 +240,87 @@ def test_what_a_list_spares_by_plan_is_no_merit():
     cheap_values, values = compare(table, candidates, [budget], 2, 0).values[0]
     np.testing.assert_allclose(cheap_values, replay(cheap.policy, table).correct)
     assert set(values) <= {0.0, 1.0}  # right or wrong, and nothing for the money not spent
+
+
+def test_budgets_under_the_first_exit_are_reached_by_lists_of_exits():
+    """Three models, the second dear and bad; the third cheaper by itself than the first."""
+    rng = np.random.default_rng(0)
+    right = np.stack([rng.random(3000) < p for p in (0.7, 0.3, 0.9)], axis=1)
+    table = fit_table(records(3000, 3, right=right, costs=[2.0, 5.0, 1.5], split={"fit": 1.0}))
+    low, high = make_method("subset").fit_path(table, [1.6, 8.5])
+    assert low.policy.path == (2,) and low.expected.cost == pytest.approx(1.5)
+    assert low.accuracy > 0.85
+    assert high.expected.cost <= 8.5  # the full chain, or what is as good for less
+    for method in ("subset", "frugalgpt"):
+        with pytest.raises(BudgetError, match=r"\[1.5, 8.5\] USD"):
+            fit_one(method, table, 1.4)
+    frugal = fit_one("frugalgpt", table, 1.6)
+    assert frugal.policy.path == (2,)
+
+
+def test_one_exit_leaves_nothing_to_search():
+    table = fit_table(cache(n=50, exits=1))
+    for spec in ("max_prob", "leco", *(f"max_prob:thresholds={s}" for s in ("joint", "shared"))):
+        result = fit_one(spec, table, 1.0)
+        assert result.expected.cost == 1.0 and not len(result.policy.thresholds)
+    for name in ("window", "hidec", "optimal_stopping", "berxit", "always"):
+        with pytest.raises(InputError, match="'exits' must be 2 or more"):
+            fit_one(name, table, 1.0)
+
+
+def test_best_run_is_the_best_of_all_runs():
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 7, 12):
+        for _ in range(30):
+            gains = rng.normal(-0.2, 1.0, size)
+            a, b = best_run(gains)
+            every = [gains[i:j].sum() for i in range(size + 1) for j in range(i, size + 1)]
+            assert gains[a:b].sum() == pytest.approx(max(every))
+
+
+def every_pair(problem, price):
+    """Return the best value at a price over all pairs of windows of a problem of three exits."""
+    gains = problem.value - price * problem.costs
+    ranks = problem.scores.argsort(axis=0).argsort(axis=0)
+    n = problem.rows
+    runs = [(a, b) for a in range(n + 1) for b in range(a, n + 1)]
+    inside = [[(ranks[:, k] >= a) & (ranks[:, k] < b) for a, b in runs] for k in range(2)]
+    later = [np.where(goes, gains[:, 2], gains[:, 1]) for goes in inside[1]]
+    return max(np.where(goes, then, gains[:, 0]).mean() for goes in inside[0] for then in later)
+
+
+def test_windows_are_the_best_of_all_windows_on_small_problems():
+    rng = np.random.default_rng(1)
+    found, best = [], []
+    for _ in range(12):
+        problem = Problem(
+            rng.random((7, 3)),
+            (rng.random((7, 3)) < [0.4, 0.6, 0.8]) * 1.0,
+            np.array([0.0, 1.0, 2.0]),
+        )
+        for price in (0.05, 0.2, 0.4):
+            search = Windows(problem)
+            cuts = search.best(price, [search.first, search.last])
+            cost, value = search.point(cuts)
+            plain = Lagrangian(problem)
+            c, v = plain.point(plain.best(price, [plain.first, plain.last]))
+            assert value - price * cost >= v - price * c - 1e-9
+            found.append(value - price * cost)
+            best.append(every_pair(problem, price))
+    gap = np.array(best) - np.array(found)
+    assert (gap > -1e-9).all()
+    assert (gap < 1e-9).mean() > 0.8  # steps on one window at a time may end below the best pair
+
+
+def test_windows_on_one_exit_are_exact_and_hull_reads_them():
+    rng = np.random.default_rng(2)
+    confidence = rng.random((300, 2))
+    # Sure ones are right anyway; the hopeless ones never; those between only at the last exit.
+    first = confidence[:, 0] > 0.7
+    last = confidence[:, 0] > 0.3
+    problem = Problem(confidence, np.stack([first, last], axis=1) * 1.0, np.array([1.0, 2.0]))
+    search = Windows(problem)
+    low, high = search.thresholds(search.best(0.5, [search.first]))
+    assert 0.28 < low < 0.32
+    assert 0.68 < high < 0.72
+    assert any(np.allclose(ends, [low, high]) for ends in hull(problem, [1.4], search))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -65,39 +63,6 @@ def test_equal_rows_at_a_threshold_do_not_move_the_cost(spec, near):
                 )  # aims are moved by what few rows left out cost
                 assert abs(found.cost.mean() - target) < slack * target + error, (budget, split)
             assert low < fitted.expected.cost < high
-
-
-def test_the_case_at_the_command_line(tmp_path, run):
-    """Fit and evaluate as a user does: stated, replayed on the fit rows and realised agree."""
-    part, price = saturated(np.random.default_rng(3), 300)
-    new, new_price = saturated(np.random.default_rng(4), 3000)
-    arrays = {"val_cost_usd": price.T, "test_cost_usd": new_price.T}
-    for prefix, rows in (("val", part), ("test", new)):
-        names = {"prediction": "pred", "confidence": "conf", "correct": "correct"}
-        arrays |= {f"{prefix}_{names[k]}": v.T for k, v in rows.items()}
-    np.savez(tmp_path / "rows.npz", **arrays)
-    cache, policy = tmp_path / "c", tmp_path / "p.json"
-    words = (
-        "import",
-        tmp_path / "rows.npz",
-        "--out",
-        cache,
-        "--cost-kind",
-        "standalone",
-        "--unit",
-        "USD",
-    )
-    assert run(*words)[0] == 0
-    words = ("fit", cache, "--budget", "0.4", "--method", "optimal_stopping", "--out", policy)
-    code, out, err = run(*words, "--format", "json")
-    assert code == 0, err
-    (fitted,) = json.loads(out)
-    for split in ("fit", "test"):
-        code, out, _ = run("evaluate", policy, cache, "--split", split, "--format", "json")
-        (found,) = json.loads(out)
-        assert code == 0 and abs(found["realised_cost"] / 0.4 - 1) < 0.12
-        assert found["realised_cost_low"] <= fitted["expected_cost_high"]
-        assert found["realised_cost_high"] >= fitted["expected_cost_low"]
 
 
 def test_stated_accuracy_is_not_that_of_the_rows_that_chose():

@@ -17,8 +17,7 @@ from synthetic import cache as make_cache
 import policyopt as po
 from policyopt._methods.base import Method
 from policyopt._methods.baselines import Random
-from policyopt._methods.catalogue import MethodSpec
-from policyopt._methods.registry import ROWS
+from policyopt._methods.registry import ROWS, MethodSpec
 from policyopt._methods.settings import Choice, Integer, Real
 from policyopt._methods.threshold import Threshold
 from policyopt._table import Tables

@@ -1,22 +1,120 @@
-"""Fits where learned scores tell no sample from another: nothing is decided by rounding."""
+"""The choice among methods: simple where in doubt, better where clear; and exits where scores tell nothing apart."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from synthetic import cache
+from checks import fit_one, fit_table, pool
+from synthetic import cache, hopeless, outputs
 
 import policyopt as po
-from policyopt._methods import auto
-from policyopt._methods.choosing import Comparison
+from policyopt._methods import choosing
+from policyopt._methods.base import sides
+from policyopt._methods.choosing import CANDIDATES, Comparison, one_standard_error, winners_gain
 from policyopt._methods.fitted import flat_note
 from policyopt._methods.registry import make_method
+from policyopt._methods.threshold import Threshold
 from policyopt._replay import trace
-from policyopt._table import Tables
 from policyopt._thresholds.degenerate_scores import ROUNDING
+from policyopt.runtime._errors import InputError
 from policyopt.runtime._policy import from_dict, to_dict
+
+
+def rule(values, errors=1.0):
+    """Choose among as many candidates as there are rows of values, by their places in the list."""
+    return one_standard_error(np.array(values, dtype=float), CANDIDATES[: len(values)], errors)
+
+
+def test_one_standard_error_rule_by_hand():
+    """The last is best by 0.1; paired with it, the first is noisy, the fourth is worse for sure."""
+    rng = np.random.default_rng(0)
+    base = (rng.random(400) < 0.8).astype(float)
+    best = base + 0.1
+    noisy = best - 0.05 + rng.normal(size=400) * 2.0
+    surely = best - 0.05
+    chosen, report = rule([surely, surely, surely, noisy, surely, best])
+    assert CANDIDATES[chosen][0] == "max_prob:thresholds=joint"  # the simplest within one error
+    assert rule([surely, surely, surely, noisy, surely, best], errors=0.0)[0] == int(
+        np.argmax([surely.mean()] * 3 + [noisy.mean(), surely.mean(), best.mean()])
+    )
+    assert report[0]["behind_best"] == pytest.approx(0.05)
+    assert report[0]["standard_error"] == pytest.approx(0.0, abs=1e-12)
+    line = np.linspace(0, 1, 100)
+    assert rule([line, line + 0.2, line + 0.1])[0] == 1  # equals of one complexity: by their means
+    chosen, report = rule([line, line, line, line, line, np.full(100, -np.inf)])
+    assert chosen == 0 and [r["method"] for r in report] == [name for name, _, _ in CANDIDATES[:5]]
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_what_a_choice_owes_to_its_rows(count):
+    """Of M methods alike the best mean of N looks better by the mean of the largest of M normals, over sqrt(N)."""
+    rng, rows = np.random.default_rng(0), 300
+    alike = [(str(i), CANDIDATES[0][1], 0) for i in range(count)]
+    found = [winners_gain(rng.normal(size=(count, rows)), alike, 1.0, s) for s in range(60)]
+    largest = rng.normal(size=(100_000, count)).max(axis=1).mean()
+    assert np.mean(found) * rows**0.5 == pytest.approx(largest, rel=0.2)
+    values = rng.normal(size=(count, rows))
+    values[0] += 2.0  # nothing to choose
+    assert winners_gain(values, alike, 1.0, 0) == 0.0
+
+
+def test_learned_policies_where_they_clearly_win():
+    """Hopeless samples: no confidence rule knows them from curable ones, the regression does."""
+    fitted = po.fit(hopeless(), 2.0)
+    assert fitted.method == "auto"
+    assert fitted.policy.provenance["chosen"]["method"] == "optimal_stopping"
+    assert len(fitted.policy.provenance["compared"]) == len(CANDIDATES)
+
+
+def test_simple_policies_where_nothing_is_to_be_gained():
+    """Two exits and pure noise beyond the confidence: whatever leads, leads by less than noise."""
+    rng = np.random.default_rng(4)
+    sure = rng.random((2000, 2))
+    right = rng.random((2000, 2)) < sure
+    data = po.from_arrays(correct=right, prediction=1 - right, confidence=sure, costs=[1, 2])
+    fitted = po.fit(data, 1.5)
+    assert fitted.policy.provenance["chosen"]["method"] == "max_prob"
+
+
+def test_unlabelled_rows_are_left_to_methods_that_use_them():
+    logits, labels = outputs(1000, seed=8)
+    labels[500:] = -1
+    result = fit_one("auto:folds=2", fit_table(pool(logits, labels)), 3.0)
+    assert result.expected.rows in (500, 1000)
+
+
+@pytest.mark.parametrize("method", ["auto", "subset"])
+def test_labels_that_are_all_unknown_are_named(method):
+    logits, _ = outputs(200)
+    with pytest.raises(InputError, match="label for every row"):
+        po.fit(pool(logits, np.full(200, -1)), 3.0, method)
+
+
+def test_of_few_rows_the_simplest_is_fitted_once_for_all_its_budgets(monkeypatch):
+    calls = []
+    fit_path = Threshold.fit_path
+    monkeypatch.setattr(
+        Threshold, "fit_path", lambda self, *a: calls.append(self) or fit_path(self, *a)
+    )
+    found = make_method("auto").fit_path(fit_table(cache(60)), [1.5, 2.0, 3.0, 5.0])
+    for provenance in (one.policy.provenance for one in found):
+        assert provenance["chosen"]["method"] == "max_prob" and provenance["compared"] == []
+    assert len(found) == 4 and len(calls) == 1
+
+
+def test_a_cascade_may_jump_models():
+    """A dear model that is no better than the first: on a cascade it is jumped, else it is run."""
+    logits, labels = outputs(1500, exits=3, seed=8)
+    logits[:, 1] = logits[:, 0] + np.random.default_rng(0).normal(size=logits[:, 0].shape) * 0.1
+    paths = {}
+    for kind, costs in (("standalone", [1.0, 20.0, 10.0]), ("cumulative", [1.0, 21.0, 31.0])):
+        data = po.from_arrays(logits, labels, costs=costs, unit="USD", cost_kind=kind)
+        result = fit_one("auto:folds=3", fit_table(data), 8.0)
+        paths[kind] = result.policy.path
+    assert paths == {"standalone": (0, 2), "cumulative": (0, 1, 2)}
+
+
+# --- exits whose scores differ by rounding only -----------------------------------------------------
 
 SHARES = (0.3, 0.5, 0.8)
 COSTS = [1.0, 2.0, 4.0, 8.0]
@@ -49,11 +147,7 @@ def alike(right_at_last=True, rows=120):
 
 def both(policy):
     """A policy, and the other one where two are mixed."""
-    mixture = policy.mixture
-    first = replace(policy, mixture=None)
-    if mixture is None:
-        return [first]
-    return [first, replace(first, rule=mixture.rule or policy.rule, thresholds=mixture.thresholds)]
+    return [one for _, one in sides(policy)]
 
 
 def check_nothing_decided_by_rounding(policy, table):
@@ -78,12 +172,18 @@ METHODS = (
 @pytest.mark.parametrize("spec", METHODS)
 @pytest.mark.parametrize("blank", [False, True])
 def test_no_threshold_separates_scores_that_differ_by_rounding(spec, blank):
-    table = Tables(no_better(blank)).get("fit")
+    table = fit_table(no_better(blank))
     budgets = [share * COSTS[-1] for share in SHARES]
     flat = 0
     for result in make_method(spec).fit_path(table, budgets):
         flat += check_nothing_decided_by_rounding(result.policy, table)
         assert 1.0 - 1e-9 <= result.expected.cost <= result.budget * (1 + 1e-9)
+        if (
+            spec == "optimal_stopping:mix=true" and not blank
+        ):  # the coin spends it, and nothing else decides
+            assert result.expected.cost == pytest.approx(result.budget)
+            for one in both(result.policy):
+                assert len(np.unique(trace(one, table).exit)) == 1
         spent = trace(result.policy, table).cost.mean()
         # A coin costs the budget in expectation; a cross-fitted score nearly the same when deployed.
         assert spent <= result.budget * 1.1
@@ -93,43 +193,36 @@ def test_no_threshold_separates_scores_that_differ_by_rounding(spec, blank):
 
 def test_optimal_stopping_leaves_where_nothing_is_gained_and_says_so():
     """All exits give one answer: every budget is met by the first, and a runtime cannot differ."""
-    table = Tables(no_better()).get("fit")
+    table = fit_table(no_better())
     for result in make_method("optimal_stopping").fit_path(table, [2.4, 4.0, 6.4]):
         assert result.flat == (0, 1, 2)
         assert result.policy.provenance["notes"] == [flat_note([0, 1, 2])]
         assert from_dict(to_dict(result.policy)).provenance["notes"] == [flat_note([0, 1, 2])]
         assert result.policy.mixture is None
         assert (trace(result.policy, table).exit == 0).all()
-
-
-def test_a_mixture_spends_the_budget_by_its_coin():
-    table = Tables(no_better()).get("fit")
-    for result in make_method("optimal_stopping:mix=true").fit_path(table, [2.4, 4.0, 6.4]):
-        assert result.expected.cost == pytest.approx(result.budget)
-        assert result.policy.mixture is not None
-        for one in both(result.policy):
-            assert len(np.unique(trace(one, table).exit)) == 1
+    some = table.keep_exits([0, 2, 3])  # exits are named by the model's numbers
+    assert fit_one("optimal_stopping", some, 4.0).flat == (0, 2)
 
 
 @pytest.mark.parametrize("spec", ["optimal_stopping", "bolukbasi", "lista_stop"])
 def test_where_all_look_alike_a_coin_buys_what_going_on_is_worth(spec):
     """Exit 1 is right for all: half the way costs half the rows, whichever. Wrong: none goes on."""
-    (better,) = make_method(spec).fit_path(Tables(alike()).get("fit"), [2.0])
+    better = fit_one(spec, fit_table(alike()), 2.0)
     assert better.flat == (0,)
     assert better.policy.mixture is not None
     assert better.expected.cost == pytest.approx(2.0, rel=1e-3)
-    check_nothing_decided_by_rounding(better.policy, Tables(alike()).get("fit"))
-    table = Tables(alike(right_at_last=False)).get("fit")
-    (worse,) = make_method(spec).fit_path(table, [2.0])
+    check_nothing_decided_by_rounding(better.policy, fit_table(alike()))
+    table = fit_table(alike(right_at_last=False))
+    worse = fit_one(spec, table, 2.0)
     check_nothing_decided_by_rounding(worse.policy, table)
     assert worse.expected.cost <= 2.0 + 1e-9
 
 
 def test_confidences_that_differ_by_rounding_are_one():
     """Logits apart in the last bit: max_prob tosses a coin instead of reading that bit."""
-    table = Tables(alike()).get("fit")
+    table = fit_table(alike())
     for spec in ("max_prob", "max_prob:thresholds=shared", "max_prob:thresholds=joint", "entropy"):
-        (result,) = make_method(spec).fit_path(table, [2.0])
+        result = fit_one(spec, table, 2.0)
         assert result.flat == (0,)
         assert result.policy.mixture is not None
         for one in both(result.policy):
@@ -137,24 +230,18 @@ def test_confidences_that_differ_by_rounding_are_one():
 
 
 def test_no_note_where_scores_tell_samples_apart():
-    table = Tables(cache(n=800)).get("fit")
+    table = fit_table(cache(n=800))
     for spec in ("optimal_stopping", "max_prob", "failure_prediction", "patience", "frugalgpt"):
-        (result,) = make_method(spec).fit_path(table, [3.0])
+        result = fit_one(spec, table, 3.0)
         assert result.flat == ()
         assert "notes" not in result.policy.provenance
 
 
-def test_exits_are_named_by_the_models_numbers():
-    table = Tables(no_better()).get("fit").keep_exits([0, 2, 3])
-    (result,) = make_method("optimal_stopping").fit_path(table, [4.0])
-    assert result.flat == (0, 2)
-
-
 def test_auto_with_a_flat_choice(monkeypatch):
     """Where only a flat regression withstands later exits that know nothing, it decides nothing by rounding."""
-    monkeypatch.setattr(auto, "CANDIDATES", (auto.CANDIDATES[0], auto.CANDIDATES[-1]))
+    monkeypatch.setattr(choosing, "CANDIDATES", (CANDIDATES[0], CANDIDATES[-1]))
     data = no_better(blank=True)
-    table = Tables(data).get("fit")
+    table = fit_table(data)
     for share in SHARES:
         fitted = po.fit(data, f"{100 * share:.0f}%", method="auto")
         assert fitted.policy.provenance["chosen"]["method"] == "optimal_stopping"
