@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from policyopt._api import fit as fit_policy
 from policyopt._cli import options, output
@@ -26,18 +26,18 @@ _SHIPPED = Path("cache") / "fashion_mnist"
 
 
 def curve(
-    cache: options.CachePath,
-    methods: options.Methods = "max_prob,entropy,margin,patience",
-    budgets: options.Budgets = "9",
-    seeds: options.Seeds = 1,
-    out: Annotated[Path | None, option("Directory for curve.csv and curve.png.")] = None,
-    settings: options.Settings = None,
-    cost: options.CostName = None,
-    test: options.Test = "test",
-    bounds: Annotated[
-        bool, option("Add the hindsight bound (not deployable) to the output.", "--bounds")
-    ] = False,
-    style: options.Style = output.Format.table,
+    cache: Path = options.CACHE,
+    methods: str = options.methods("max_prob,entropy,margin,patience"),
+    budgets: str = options.BUDGETS,
+    seeds: int = options.SEEDS,
+    out: Path | None = option(None, "Directory for curve.csv and curve.png."),
+    settings: list[str] | None = options.SETTINGS,
+    cost: str | None = options.COST,
+    test: str = options.TEST,
+    bounds: bool = option(
+        False, "Add the hindsight bound (not deployable) to the output.", "--bounds"
+    ),
+    style: output.Format = options.STYLE,
 ) -> None:
     """Fit methods at several budgets; show accuracy at realised cost on the test rows."""
     options.out_folder(out, {"curve.csv": "method,budget,"})
@@ -61,16 +61,16 @@ def curve(
 
 
 def compare(
-    cache: options.CachePath,
-    methods: options.Methods,
-    reference: Annotated[str | None, option("Method to compare with (default: the first).")] = None,
-    budgets: options.Budgets = "9",
-    seeds: options.Seeds = 1,
-    out: Annotated[Path | None, option("Directory for compare.csv.")] = None,
-    settings: options.Settings = None,
-    cost: options.CostName = None,
-    test: options.Test = "test",
-    style: options.Style = output.Format.table,
+    cache: Path = options.CACHE,
+    methods: str = options.methods(...),
+    reference: str | None = option(None, "Method to compare with (default: the first)."),
+    budgets: str = options.BUDGETS,
+    seeds: int = options.SEEDS,
+    out: Path | None = option(None, "Directory for compare.csv."),
+    settings: list[str] | None = options.SETTINGS,
+    cost: str | None = options.COST,
+    test: str = options.TEST,
+    style: output.Format = options.STYLE,
 ) -> None:
     """Compare methods at equal realised cost: paired bootstrap, McNemar, area between curves."""
     options.out_folder(out, {"compare.csv": "method,reference,"})
@@ -85,9 +85,9 @@ def compare(
 
 
 def demo(
-    out: Annotated[Path, option("Directory for what the demo makes.")] = Path("demo"),
-    cache: Annotated[Path | None, option("Another cache.")] = None,
-    budget: Annotated[str, option("Budget of the policy file.")] = "40%",
+    out: Path = option(Path("demo"), "Directory for what the demo makes."),
+    cache: Path | None = option(None, "Another cache."),
+    budget: str = option("40%", "Budget of the policy file."),
 ) -> None:
     """Compare policies on a real cache, fit one, and write it: table, curve.png, policy.json."""
     options.out_folder(out, {"curve.csv": "method,budget,"}, policy=True)

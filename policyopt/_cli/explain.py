@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from policyopt._api import cost_for, evaluate
 from policyopt._api import fit as fit_policy
@@ -37,16 +37,15 @@ _SOME = 10
 
 
 def explain(
-    policy: options.PolicyPath,
-    cache: options.CachePath,
-    split: options.Split = "test",
-    reference: Annotated[
-        Path | None,
-        option("Policy file to compare with; default: max_prob fitted at the same budget."),
-    ] = None,
-    out: Annotated[Path | None, option("Directory for explain.json, rows.csv, pictures.")] = None,
-    cost: options.CostName = None,
-    style: options.Style = output.Format.table,
+    policy: Path = options.POLICY,
+    cache: Path = options.CACHE,
+    split: str = options.SPLIT,
+    reference: Path | None = option(
+        None, "Policy file to compare with; default: max_prob fitted at the same budget."
+    ),
+    out: Path | None = option(None, "Directory for explain.json, rows.csv, pictures."),
+    cost: str | None = options.COST,
+    style: output.Format = options.STYLE,
 ) -> None:
     """Show what a policy does: at each exit, to each class, and beside a reference policy."""
     options.out_folder(out, {"rows.csv": "row,"})
@@ -163,21 +162,15 @@ def _some(rows: Sequence[int]) -> str:
 
 
 def calibration(
-    cache: options.CachePath,
-    policy: Annotated[Path | None, option("Policy file whose leavers are looked at.")] = None,
-    budget: Annotated[
-        str | None, option("Without --policy: budget of the policy. Default: 40%.")
-    ] = None,
-    method: Annotated[str | None, option("Without --policy: its method.")] = None,
-    maps: Annotated[
-        str | None, option(f"Of {','.join(MAPS)}. Default: all that can be.", "--maps")
-    ] = None,
-    split: options.Split = "test",
-    out: Annotated[
-        Path | None, option("Directory for calibration.json and a diagram per map.")
-    ] = None,
-    cost: options.CostName = None,
-    style: options.Style = output.Format.table,
+    cache: Path = options.CACHE,
+    policy: Path | None = option(None, "Policy file whose leavers are looked at."),
+    budget: str | None = option(None, "Without --policy: budget of the policy. Default: 40%."),
+    method: str | None = option(None, "Without --policy: its method."),
+    maps: str | None = option(None, f"Of {','.join(MAPS)}. Default: all that can be."),
+    split: str = options.SPLIT,
+    out: Path | None = option(None, "Directory for calibration.json and a diagram per map."),
+    cost: str | None = options.COST,
+    style: output.Format = options.STYLE,
 ) -> None:
     """Show how far confidence can be trusted: calibration errors overall and on leavers.
 

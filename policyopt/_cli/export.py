@@ -6,7 +6,7 @@ from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,23 +25,17 @@ from policyopt.runtime._policy import Policy
 
 
 def export(
-    policy: options.PolicyPath,
-    out: Annotated[Path, option("Folder to write.")],
-    to: Annotated[
-        list[str] | None,
-        option(
-            "python, onnx or c; comma-separated, or repeated. Default: all that can be written here."
-        ),
-    ] = None,
-    cache: Annotated[
-        Path | None, option("Take golden rows from this cache (default: made-up ones).")
-    ] = None,
-    split: Annotated[str | None, option("Rows of the cache (default: test).")] = None,
-    rows: Annotated[int, option("Golden rows, at most.", min=1)] = 512,
-    name: Annotated[
-        str, option("Of the C header, and prefix of the names in it.")
-    ] = "policyopt_policy",
-    seed: options.Seed = 0,
+    policy: Path = options.POLICY,
+    out: Path = option(..., "Folder to write."),
+    to: list[str] | None = option(
+        None,
+        "python, onnx or c; comma-separated, or repeated. Default: all that can be written here.",
+    ),
+    cache: Path | None = option(None, "Take golden rows from this cache (default: made-up ones)."),
+    split: str | None = option(None, "Rows of the cache (default: test)."),
+    rows: int = option(512, "Golden rows, at most.", min=1),
+    name: str = option("policyopt_policy", "Of the C header, and prefix of the names in it."),
+    seed: int = options.SEED,
 ) -> None:
     """Write a policy for other runtimes, with golden vectors that `policyopt verify` runs."""
     loaded = load_any(policy)
@@ -80,9 +74,9 @@ def _possible() -> list[str]:
 
 
 def verify(
-    folder: Annotated[Path, argument("What `policyopt export` wrote.", "DIR")],
-    require: Annotated[str, option("Runtimes that must be here: python, onnx, c.")] = "",
-    style: options.Style = output.Format.table,
+    folder: Path = argument("What `policyopt export` wrote.", "DIR"),
+    require: str = option("", "Runtimes that must be here: python, onnx, c."),
+    style: output.Format = options.STYLE,
 ) -> None:
     """Run every runtime present on the golden vectors; exit code 4 at the first difference.
 

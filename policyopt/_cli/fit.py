@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from policyopt._api import DEFAULT_METHOD, method_of
 from policyopt._api import fit as fit_policy
@@ -28,24 +28,22 @@ _LONG = 20.0
 
 
 def fit(
-    cache: options.CachePath,
-    budget: Annotated[
-        str | None, option("Mean cost: 2.5 in the unit, or 40% of the full model.")
-    ] = None,
-    method: Annotated[
-        str | None, option("See `policyopt methods`. Default: auto, the best at this budget.")
-    ] = None,
-    out: Annotated[Path, option("Policy file to write.")] = Path("policy.json"),
-    settings: options.Settings = None,
-    calibrator: Annotated[
-        str | None, option("Map to calibrated confidence: platt, beta, isotonic, histogram.")
-    ] = None,
-    experts: Annotated[
-        bool, option("One policy per context of the rows; they share the budget.", "--experts")
-    ] = False,
-    cost: options.CostName = None,
-    seed: options.Seed = 0,
-    style: options.Style = output.Format.table,
+    cache: Path = options.CACHE,
+    budget: str | None = option(None, "Mean cost: 2.5 in the unit, or 40% of the full model."),
+    method: str | None = option(
+        None, "See `policyopt methods`. Default: auto, the best at this budget."
+    ),
+    out: Path = option(Path("policy.json"), "Policy file to write."),
+    settings: list[str] | None = options.SETTINGS,
+    calibrator: str | None = option(
+        None, "Map to calibrated confidence: platt, beta, isotonic, histogram."
+    ),
+    experts: bool = option(
+        False, "One policy per context of the rows; they share the budget.", "--experts"
+    ),
+    cost: str | None = options.COST,
+    seed: int = options.SEED,
+    style: output.Format = options.STYLE,
 ) -> None:
     """Fit a policy on split `fit` and write it."""
     held = options.out_policy(out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
 
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
@@ -12,24 +11,22 @@ from policyopt.runtime._errors import input_error
 
 
 def import_(
-    sources: Annotated[list[str], argument("A file, or SPLIT=FILE for several.", "SRC...")],
-    out: Annotated[Path, option("Directory of the cache to write.")],
-    axes: Annotated[str | None, option("KNC or NKC (exits, samples, classes).")] = None,
-    kind: Annotated[str | None, option("logits, probabilities or record.")] = None,
-    costs: Annotated[str | None, option("1,2,4 (one per exit), or a key of the file.")] = None,
-    unit: Annotated[str | None, option("Unit of the costs, e.g. MFLOPs, ms, USD.")] = None,
-    cost_kind: Annotated[str | None, option("cumulative or standalone.")] = None,
-    split: Annotated[str | None, option("Division of one pool, e.g. fit=0.5,test=0.5.")] = None,
-    seed: options.Seed = 0,
-    labels: Annotated[
-        Path | None, option(".npy with the labels, where the source has none.")
-    ] = None,
-    dtype: Annotated[str | None, option("float16 or float32; default: as the source.")] = None,
-    allow_pickle: Annotated[
-        bool, option("Load .pt that needs pickle: IT CAN RUN ANY CODE.", "--allow-pickle")
-    ] = False,
-    overwrite: Annotated[bool, option("Replace a cache that is there.", "--overwrite")] = False,
-    style: options.Style = output.Format.table,
+    sources: list[str] = argument("A file, or SPLIT=FILE for several.", "SRC..."),
+    out: Path = option(..., "Directory of the cache to write."),
+    axes: str | None = option(None, "KNC or NKC (exits, samples, classes)."),
+    kind: str | None = option(None, "logits, probabilities or record."),
+    costs: str | None = option(None, "1,2,4 (one per exit), or a key of the file."),
+    unit: str | None = option(None, "Unit of the costs, e.g. MFLOPs, ms, USD."),
+    cost_kind: str | None = option(None, "cumulative or standalone."),
+    split: str | None = option(None, "Division of one pool, e.g. fit=0.5,test=0.5."),
+    seed: int = options.SEED,
+    labels: Path | None = option(None, ".npy with the labels, where the source has none."),
+    dtype: str | None = option(None, "float16 or float32; default: as the source."),
+    allow_pickle: bool = option(
+        False, "Load .pt that needs pickle: IT CAN RUN ANY CODE.", "--allow-pickle"
+    ),
+    overwrite: bool = option(False, "Replace a cache that is there.", "--overwrite"),
+    style: output.Format = options.STYLE,
 ) -> None:
     """Read the outputs of a model into a cache: .npz, .npy, .safetensors, .pt, .csv, .jsonl or .parquet."""
     from policyopt._cache import import_sources

@@ -5,10 +5,9 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import typer
 
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
@@ -28,12 +27,10 @@ _SHOWN = 120
 
 
 def info(
-    cache: Annotated[Path, argument("Directory of a cache, or a policy file (JSON).", "CACHE")],
-    cost: options.CostName = None,
-    incomplete: Annotated[
-        bool, option("Read a cache whose writing was cut off.", "--incomplete")
-    ] = False,
-    style: options.Style = output.Format.table,
+    cache: Path = argument("Directory of a cache, or a policy file (JSON).", "CACHE"),
+    cost: str | None = options.COST,
+    incomplete: bool = option(False, "Read a cache whose writing was cut off.", "--incomplete"),
+    style: output.Format = options.STYLE,
 ) -> None:
     """Show what a cache holds, or a policy file: rows, accuracy per exit, costs and metadata."""
     if cache.suffix == ".json" and not cache.is_dir():
@@ -173,11 +170,10 @@ def _cut(value: Any) -> str:
 
 
 def methods(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="A method or a family (online: those of simulate); without, all."),
-    ] = None,
-    style: options.Style = output.Format.table,
+    name: str | None = argument(
+        "A method or a family (online: those of simulate); without, all.", "name", None
+    ),
+    style: output.Format = options.STYLE,
 ) -> None:
     """List the methods; of one, also its settings and when to choose it."""
     from policyopt._methods.registry import ROWS, load_installed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -17,42 +17,34 @@ from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import InputError, input_error
 
 
-def option(help: str, *names: str, **more: Any) -> Any:
-    """Return an option: named as its parameter unless told."""
-    return typer.Option(*names, help=help, **more)
+def option(default: Any, help: str, *names: str, **more: Any) -> Any:
+    """Return an option, `...` for one that must be given; named as its parameter unless told."""
+    return typer.Option(default, *names, help=help, **more)
 
 
-def argument(help: str, metavar: str) -> Any:
+def argument(help: str, metavar: str, default: Any = ...) -> Any:
     """Return what stands without an option's name."""
-    return typer.Argument(help=help, metavar=metavar)
+    return typer.Argument(default, help=help, metavar=metavar)
 
 
-CachePath = Annotated[Path, argument("Directory of a cache.", "CACHE")]
-PolicyPath = Annotated[Path, argument("Policy file (JSON).", "POLICY")]
-Style = Annotated[Format, option("How to print.", "--format")]
-CostName = Annotated[
-    str | None, option("Name of the cost to use (default: the cache's first).", "--cost")
-]
-Settings = Annotated[
-    list[str] | None,
-    option("Setting of the method; may be repeated.", "--set", metavar="KEY=VALUE"),
-]
-Seed = Annotated[int, option("Seed.", "--seed", callback=check_seed)]
-Split = Annotated[str, option("Split or stream to look at.", "--split")]
-Test = Annotated[str, option("Split or stream to replay on.", "--test")]
-Methods = Annotated[
-    str,
-    option("Names, comma-separated, or all. E.g. max_prob,margin:thresholds=joint", "--methods"),
-]
-Budgets = Annotated[
-    str,
-    option(
-        "A count (9), or a list: 0.2,0.4 in the unit, or 20%,40% of the full model.", "--budgets"
-    ),
-]
-Seeds = Annotated[
-    int, option("Random splits (of a pool) or refits (named splits).", "--seeds", min=1)
-]
+CACHE = argument("Directory of a cache.", "CACHE")
+POLICY = argument("Policy file (JSON).", "POLICY")
+STYLE = option(Format.table, "How to print.", "--format")
+COST = option(None, "Name of the cost to use (default: the cache's first).", "--cost")
+SETTINGS = option(None, "Setting of the method; may be repeated.", "--set", metavar="KEY=VALUE")
+SEED = option(0, "Seed.", "--seed", callback=check_seed)
+SPLIT = option("test", "Split or stream to look at.", "--split")
+TEST = option("test", "Split or stream to replay on.", "--test")
+BUDGETS = option(
+    "9", "A count (9), or a list: 0.2,0.4 in the unit, or 20%,40% of the full model.", "--budgets"
+)
+SEEDS = option(1, "Random splits (of a pool) or refits (named splits).", "--seeds", min=1)
+
+
+def methods(default: Any) -> Any:
+    """Return the option that names methods."""
+    help = "Names, comma-separated, or all. E.g. max_prob,margin:thresholds=joint"
+    return option(default, help, "--methods")
 
 
 def read_cache(path: Path, incomplete: bool = False) -> ExitData:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from policyopt._api import fit as fit_policy
 from policyopt._cli import options, output
@@ -19,29 +19,22 @@ from policyopt.runtime._files import refusing, write_file
 
 
 def tune(
-    cache: options.CachePath,
-    method: Annotated[str, option("`policyopt methods` lists them.")],
-    objective: Annotated[
-        str, option("area (under the curve) or accuracy (at --budget).", "--objective")
-    ] = "area",
-    budget: Annotated[
-        str | None, option("For accuracy; also fits and writes OUT/policy.json.")
-    ] = None,
-    budgets: Annotated[
-        str | None, option("For area: a count or a list, as for curve.  [default: 5]")
-    ] = None,
-    trials: Annotated[int, option("In all: the same command again goes on.")] = 30,
-    folds: Annotated[int, option("Of the fit rows.")] = 5,
-    timeout: Annotated[float | None, option("Seconds; no trial starts later.")] = None,
-    storage: Annotated[
-        str | None,
-        option("Storage URL of Optuna, for several machines.  [default: sqlite:///OUT/study.db]"),
-    ] = None,
-    out: Annotated[Path, option("Directory for tuned.json.")] = Path("tuned"),
-    seed: options.Seed = 0,
-    settings: options.Settings = None,
-    cost: options.CostName = None,
-    style: options.Style = output.Format.table,
+    cache: Path = options.CACHE,
+    method: str = option(..., "`policyopt methods` lists them."),
+    objective: str = option("area", "area (under the curve) or accuracy (at --budget)."),
+    budget: str | None = option(None, "For accuracy; also fits and writes OUT/policy.json."),
+    budgets: str | None = option(None, "For area: a count or a list, as for curve.  [default: 5]"),
+    trials: int = option(30, "In all: the same command again goes on."),
+    folds: int = option(5, "Of the fit rows."),
+    timeout: float | None = option(None, "Seconds; no trial starts later."),
+    storage: str | None = option(
+        None, "Storage URL of Optuna, for several machines.  [default: sqlite:///OUT/study.db]"
+    ),
+    out: Path = option(Path("tuned"), "Directory for tuned.json."),
+    seed: int = options.SEED,
+    settings: list[str] | None = options.SETTINGS,
+    cost: str | None = options.COST,
+    style: output.Format = options.STYLE,
 ) -> None:
     """Tune a method's settings on split `fit`; the test rows are not touched."""
     fixed = options.read_settings(settings)

@@ -224,4 +224,4 @@ def test_explain_says_that_it_takes_single_policies(w, tmp_path):
     save_experts(ExpertPolicy(("clean", "blur"), (w.policy, w.policy)), tmp_path / "experts.json")
     said = r"a single policy. Got experts.json, with one each for clean, blur"
     with pytest.raises(po.InputError, match=said):
-        explain(tmp_path / "experts.json", tmp_path / "cache")
+        explain(tmp_path / "experts.json", tmp_path / "cache", out=None)
