@@ -1,16 +1,14 @@
 """The frontier: policies of several methods over a range of budgets, and their comparison.
 
-Policies are replayed on rows that chose nothing: realised cost and accuracy, with intervals.
-
-Two policies never cost exactly the same there. So `compare` holds each point of a method against its
-rival's frontier *at that point's realised cost*: the rival mixes its two neighbouring policies there,
-which is itself a policy. Rows are resampled together for both, so the interval covers cost and
-accuracy and their pairing.
+Policies are replayed on rows that chose nothing. Two never cost exactly the same there, so `compare`
+holds each point of a method against its rival's frontier *at that point's realised cost*: the rival
+mixes its two neighbouring policies there, which is itself a policy. Rows are resampled together for
+both, so the interval covers cost and accuracy and their pairing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -198,8 +196,7 @@ def split_for_seed(tables: Tables, seed: int, test: str, seeds: int) -> tuple[Ta
 def record(label: str, fitted: Fitted, table: Table, seed: int) -> dict[str, Any]:
     """Replay a fitted policy on rows that chose nothing and describe what happened, in plain types.
 
-    The realised intervals are 95 % over these rows (bootstrap-t of the cost, percentiles of the
-    accuracy); the expected one is what the fit stated of the mean cost in the long run.
+    The expected interval is what the fit stated of the mean cost in the long run; see `summary`.
     """
     outcome = replay(fitted.policy, table)
     low, high = fitted.expected.stated
@@ -236,10 +233,7 @@ def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> di
 
 
 def threshold_fields(policy: Policy) -> dict[str, Any]:
-    """Return a policy's thresholds for a record: None where it mixes two sets (see `mixture`).
-
-    Over all the model's exits: never (1e30) at those that the policy skips.
-    """
+    """Return a policy's thresholds for a record, over all the model's exits: never at those it skips."""
     mixture = policy.mixture
     sets = [policy.thresholds] if mixture is None else [policy.thresholds, mixture.thresholds]
     whole = [over_model_exits(t, policy.kept, policy.model_exits).tolist() for t in sets]
@@ -251,8 +245,7 @@ def threshold_fields(policy: Policy) -> dict[str, Any]:
 def over_seeds(records: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """Group the records of a method at one budget, all seeds.
 
-    Budgets that differ by seed (costs per sample) are matched by position; where a seed could not
-    meet one of them there are fewer, and equal budgets go together.
+    Budgets that differ by seed (costs per sample) are matched by position, unless a seed has fewer.
     """
     methods: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for record in records:
@@ -305,11 +298,9 @@ def _references(frontier: Frontier, table: Table, budgets: Sequence[float], seed
 def oracle(table: Table, budgets: Sequence[float]) -> Floats:
     """Return the accuracy of the hindsight oracle at each budget, (B,). Not deployable.
 
-    It sees labels and all exits. A sample takes its cheapest exit, or its cheapest right one: the way
-    there is the price of being right. Of a cascade an exit costs what its model does, the others being
-    jumped. Buying the cheapest ways first is the exact optimum (a fractional knapsack of equal values)
-    and bounds every policy whose answers are the exits' own. Answers combined over exits may be right
-    where no exit is. Lucky guesses count, so the bound is loose.
+    A sample takes its cheapest exit, or its cheapest right one: the way there is the price of being
+    right. Buying the cheapest ways first is the exact optimum (a fractional knapsack of equal values) and
+    bounds every policy whose answers are the exits' own; lucky guesses count, so the bound is loose.
     """
     correct = table.correct
     alone = np.broadcast_to(table.alone, correct.shape)
@@ -326,13 +317,9 @@ def oracle(table: Table, budgets: Sequence[float]) -> Floats:
 
 @dataclass(frozen=True)
 class Path:
-    """A method's replays over all budgets on the same rows, the two ends added.
+    """A method's replays over all budgets on the same rows, (N, P) each.
 
     The ends, all leaving at exit 0 and all running every exit, are policies that any method has.
-
-    Attributes
-    ----------
-    cost, correct : ndarray of shape (N, P)
     """
 
     cost: Floats
@@ -352,12 +339,10 @@ def path_through(policies: Sequence[Policy], table: Table) -> Path:
     outcomes = [replay(policy, table) for policy in policies]
     costs = np.broadcast_to(table.costs, (len(table), table.exits))
 
-    def between_ends(values: Floats, inner: Iterable[Floats]) -> Floats:
-        return np.stack([values[:, 0], *inner, values[:, -1]], axis=1)
-
+    right = table.correct
     return Path(
-        between_ends(costs, (o.cost for o in outcomes)),
-        between_ends(table.correct, (o.correct for o in outcomes)),
+        np.stack([costs[:, 0], *(o.cost for o in outcomes), costs[:, -1]], axis=1),
+        np.stack([right[:, 0], *(o.correct for o in outcomes), right[:, -1]], axis=1),
     )
 
 
@@ -434,28 +419,18 @@ def _pooled(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]]:
     """Hold each inner point of `ours` against `rival`, a path of the same rows, at equal realised cost.
 
-    Per point: realised_cost, accuracy, reference_accuracy, difference, difference_low,
-    difference_high (95 %, paired bootstrap), better, worse (discordant rows) and mcnemar_p (on the
-    mixed rival).
+    ``better`` and ``worse`` count rows that differ from the mixed rival, as does ``mcnemar_p``; the
+    interval is 95 %, by paired bootstrap.
     """
     inner = slice(1, ours.cost.shape[1] - 1)
-    columns = np.concatenate(
-        [ours.cost[:, inner], ours.correct[:, inner], rival.cost, rival.correct], axis=1
-    )
-    points = inner.stop - inner.start
-    split = np.cumsum([points, points, rival.cost.shape[1]])
-    means = bootstrap_means(columns, np.random.default_rng(check_seed(seed)))
 
-    def difference(row: Floats) -> Floats:
-        cost, accuracy, rival_cost, rival_accuracy = np.split(row, split)
-        return accuracy - np.interp(cost, *_sorted(rival_cost, rival_accuracy))
+    def difference(cost: Floats, accuracy: Floats, *rival: Floats) -> Floats:
+        return accuracy - np.interp(cost, *_sorted(*rival))
 
-    low, high = interval(np.array([difference(row) for row in means]))
-    exact = columns.mean(axis=0)
-    cost, accuracy, _, _ = np.split(exact, split)
-    gain = difference(exact)
+    columns = (ours.cost[:, inner], ours.correct[:, inner], rival.cost, rival.correct)
+    (cost, accuracy, *_), gain, low, high = _bootstrapped(difference, columns, seed)
     out = []
-    for i in range(points):
+    for i in range(len(cost)):
         mixed = _mixed(rival, float(cost[i]), seed)
         mine = ours.correct[:, i + 1]
         better, worse = int((mine > mixed).sum()), int((mine < mixed).sum())
@@ -478,8 +453,6 @@ def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]
 def mcnemar(better: int, worse: int) -> float:
     """Return the p-value of McNemar's test, exact and two-sided, of so many discordant rows.
 
-    Examples
-    --------
     >>> round(mcnemar(1, 9), 4), mcnemar(0, 0)
     (0.0215, 1.0)
     """
@@ -491,23 +464,30 @@ def mcnemar(better: int, worse: int) -> float:
 def area_between(ours: Path, rival: Path, seed: int = 0) -> dict[str, float]:
     """Return the mean height between two frontiers over the whole range of cost, with its interval.
 
-    ``area, area_low, area_high`` (95 %, paired bootstrap). Both frontiers are raw polylines (not hulls)
-    through all replayed points and the two common ends.
+    95 %, by paired bootstrap. Both frontiers are raw polylines (not hulls) through all replayed points
+    and the two common ends.
     """
-    columns = np.concatenate([ours.cost, ours.correct, rival.cost, rival.correct], axis=1)
-    p, q = ours.cost.shape[1], rival.cost.shape[1]
-    split = np.cumsum([p, p, q])
 
-    def area(row: Floats) -> float:
-        a_cost, a_accuracy, b_cost, b_accuracy = np.split(row, split)
-        grid = np.union1d(a_cost, b_cost)
-        gap = np.interp(grid, *_sorted(a_cost, a_accuracy))
-        gap -= np.interp(grid, *_sorted(b_cost, b_accuracy))
+    def height(cost: Floats, accuracy: Floats, *rival: Floats) -> float:
+        grid = np.union1d(cost, rival[0])
+        gap = np.interp(grid, *_sorted(cost, accuracy)) - np.interp(grid, *_sorted(*rival))
         return float(((gap[1:] + gap[:-1]) / 2 @ np.diff(grid)) / max(np.ptp(grid), 1e-300))
 
+    columns = (ours.cost, ours.correct, rival.cost, rival.correct)
+    _, area, low, high = _bootstrapped(height, columns, seed)
+    return {"area": area, "area_low": float(low), "area_high": float(high)}
+
+
+def _bootstrapped(
+    statistic: Callable[..., Any], blocks: Sequence[Floats], seed: int
+) -> tuple[list[Floats], Any, Floats, Floats]:
+    """Return the means of blocks of columns, (N, .) each, a statistic of them, and its 95 % interval."""
+    columns = np.concatenate(blocks, axis=1)
+    ends = np.cumsum([block.shape[1] for block in blocks])[:-1]
     means = bootstrap_means(columns, np.random.default_rng(check_seed(seed)))
-    low, high = interval(np.array([area(row) for row in means]))
-    return {"area": area(columns.mean(axis=0)), "area_low": float(low), "area_high": float(high)}
+    low, high = interval(np.array([statistic(*np.split(row, ends)) for row in means]))
+    exact = np.split(columns.mean(axis=0), ends)
+    return exact, statistic(*exact), low, high
 
 
 def _sorted(cost: Floats, accuracy: Floats) -> tuple[Floats, Floats]:

@@ -66,13 +66,15 @@ def explain(
     for remark in [*record["notes"], *remarks]:
         output.note(remark)
     if out is not None:
-        from policyopt._report.explanation_figures import write_figures
+        from policyopt._report.explanation_figures import figures
+        from policyopt._report.figures import save_figure
 
         title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
         with output.writing(out):
             write_file(out / "explain.json", output.to_json(record))
-            write_file(out / "rows.csv", explanation.rows_csv())
-            write_figures(explanation, loaded, out, title)
+            write_file(out / "rows.csv", output.to_csv(explanation.rows()))
+            for name, figure in figures(explanation, title).items():
+                save_figure(figure, out / name)
     if output.print_data(style, record, record["exits"]):
         return
     _print_exits(record)

@@ -2,13 +2,11 @@
 
 By exit: who leaves, how right they are, what staying did to the others. How well the score tells right
 answers from wrong ones (EENet, Figure 3). By class. And which rows the policy treats otherwise than a
-reference policy, and whether that helped.
+reference policy, and whether that helped. What needs labels or correctness is None without them.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +20,7 @@ from policyopt._table import Table, Tables
 from policyopt.runtime._errors import PolicyOptError
 from policyopt.runtime._experts import policy_of
 from policyopt.runtime._policy import Policy
-from policyopt.runtime._typing import Array, Bools, Floats, Ints
+from policyopt.runtime._typing import Array, Bools, Floats
 
 #: The method that a policy is held against where no reference is given.
 REFERENCE = "max_prob"
@@ -33,58 +31,31 @@ BINS = 40
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a policy did with N rows, exit by exit.
-
-    Attributes
-    ----------
-    record : dict
-        JSON-able: ``policy``, ``reference`` or None, ``split, rows, unit, realised_cost, accuracy``,
-        ``exits`` (see `exit_records`), ``classes`` (`class_records`), ``changes``
-        (`change_record`), ``notes``. What needs labels is None without them.
-    found : Traced
-    reference : Traced or None
-    """
+    """What a policy did with N rows, exit by exit, perhaps beside a reference; `record` is JSON-able."""
 
     record: dict[str, Any]
+    policy: Policy
     found: Traced
     reference: Traced | None
 
-    def rows_csv(self) -> str:
-        """Return one line per row: where it left, what was answered, also by the reference."""
-        columns: dict[str, Any] = {"row": range(len(self.found.exit))}
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a record per row: where it left, what was answered, also by the reference."""
+        columns: dict[str, Any] = {"row": np.arange(len(self.found.exit))}
         if self.found.labels is not None:
-            columns["label"] = self.found.labels.tolist()
+            columns["label"] = self.found.labels
         for prefix, found in (("", self.found), ("reference_", self.reference)):
             if found is None:
                 continue
-            columns[f"{prefix}exit"] = found.exit.tolist()
-            columns[f"{prefix}prediction"] = found.taken.tolist()
-            columns[f"{prefix}cost"] = found.cost.tolist()
+            columns[f"{prefix}exit"] = found.exit
+            columns[f"{prefix}prediction"] = found.taken
+            columns[f"{prefix}cost"] = found.cost
             if found.correct_taken is not None:
-                columns[f"{prefix}correct"] = found.correct_taken.astype(int).tolist()
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-        return buffer.getvalue()
+                columns[f"{prefix}correct"] = found.correct_taken.astype(int)
+        return _records(columns)
 
 
 def explain(policy: Any, table: Table, reference: Any = None) -> Explanation:
-    """Explain what a policy does with the rows of a table, beside a reference policy if given.
-
-    Policies, or fits that hold one; rows labelled or not.
-
-    Examples
-    --------
-    >>> import numpy as np, policyopt as po
-    >>> from policyopt._table import Tables
-    >>> probs = np.array([[[0.9, 0.1], [0.8, 0.2]], [[0.6, 0.4], [0.1, 0.9]]])
-    >>> data = po.from_arrays(probs, [0, 1], costs=[1, 4], unit="ms", split={"test": 1.0})
-    >>> policy = po.fit(data, split="test", method="max_prob", thresholds=[0.8]).policy
-    >>> record = explain(policy, Tables(data).get("test")).record
-    >>> [(e["share_left"], e["accuracy_left"], e["accuracy_stayed"]) for e in record["exits"]]
-    [(0.5, 1.0, 0.0), (0.5, 1.0, None)]
-    """
+    """Explain what a policy does with the rows of a table, labelled or not, beside a reference if given."""
     policy = policy_of(policy, single=True)
     if reference is not None:
         reference = policy_of(reference, single=True, argument="reference")
@@ -104,15 +75,11 @@ def explain(policy: Any, table: Table, reference: Any = None) -> Explanation:
         "changes": None if other is None else change_record(found, other),
         "notes": _notes(found, table),
     }
-    return Explanation(record, found, other)
+    return Explanation(record, policy, found, other)
 
 
 def default_reference(policy: Any, tables: Tables) -> tuple[Policy | None, str]:
-    """Fit max_prob at the budget that a policy was fitted for, on split ``fit``; and say so.
-
-    Its provenance tells the budget, or at least the cost that was expected. None where there is
-    nothing to fit it on, or no such budget; the note says which.
-    """
+    """Fit max_prob at a policy's budget, or at its expected cost, and say so; or None and why not."""
     policy = policy_of(policy, single=True)
     budget = policy.provenance.get("budget") or policy.provenance.get("expected_cost")
     if not isinstance(budget, (int, float)):
@@ -157,19 +124,27 @@ def threshold_sets(policy: Policy) -> list[Floats]:
 def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:
     """Describe each of the K exits of a policy that was run over N rows.
 
-    ``exit`` (the model's number of it); ``rows_reached, share_reached, rows_left, share_left``;
-    ``cost`` (mean over all rows, had they left here), ``cost_left`` (of those who do), ``cost_share``
-    (of all that is spent); ``thresholds`` (one, two for a mixture, none at the last exit); ``score``
-    (see `score_record`). Where correctness is known, else None: ``accuracy`` (all rows, had they left
-    here), ``accuracy_left``, ``accuracy_stayed`` (those who go on, had they left), ``overthought`` (go
-    on, right here, wrong where they leave), ``rescued`` (wrong here, right where they leave), ``auroc``
-    (of the score, rows that reach the exit), ``auroc_all`` (all rows).
+    ``exit`` is the model's number of it; ``cost`` and ``accuracy`` are of all rows, had they left here,
+    ``accuracy_stayed`` of those who go on, had they left; ``overthought`` go on, right here, wrong where
+    they leave, ``rescued`` the reverse; ``auroc`` is of rows that reach the exit, ``auroc_all`` of all.
     """
     sets, n, spent = threshold_sets(policy), len(found.exit), float(found.cost.sum())
+    known = found.correct is not None
+    correct = np.zeros((n, found.exits), bool) if found.correct is None else found.correct
+    final = correct[np.arange(n), found.position]
     records = []
     for k in range(found.exits):
-        left, reached = found.position == k, found.position >= k
-        right = None if found.correct is None else found.correct[:, k]
+        left, reached, stayed = found.position == k, found.position >= k, found.position > k
+        right, scores = correct[:, k], found.scores[:, k]
+        answers = {
+            "accuracy": float(right.mean()),
+            "accuracy_left": _mean_of(right, left),
+            "accuracy_stayed": _mean_of(right, stayed),
+            "overthought": int((stayed & right & ~final).sum()),
+            "rescued": int((stayed & ~right & final).sum()),
+            "auroc": auroc(scores[reached], right[reached]),
+            "auroc_all": auroc(scores, right),
+        }
         records.append(
             {
                 "exit": found.path[k],
@@ -181,33 +156,11 @@ def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:
                 "cost_left": _mean_of(found.cost, left),
                 "cost_share": float(found.cost[left].sum() / spent) if spent else None,
                 "thresholds": [float(t[k]) for t in sets] if k < found.exits - 1 else [],
-                **_answers(found, k),
-                "score": score_record(found.scores[:, k], right, reached),
+                **(answers if known else dict.fromkeys(answers)),
+                "score": score_record(scores, right if known else None, reached),
             }
         )
     return records
-
-
-def _answers(found: Traced, k: int) -> dict[str, Any]:
-    names = (
-        "accuracy", "accuracy_left", "accuracy_stayed", "overthought", "rescued", "auroc",
-        "auroc_all",
-    )  # fmt: skip
-    right, final = found.correct, found.correct_taken
-    if right is None or final is None:
-        return dict.fromkeys(names)
-    here, scores = right[:, k], found.scores[:, k]
-    reached, stayed = found.position >= k, found.position > k
-    values = (
-        float(here.mean()),
-        _mean_of(here, found.position == k),
-        _mean_of(here, stayed),
-        int((stayed & here & ~final).sum()),
-        int((stayed & ~here & final).sum()),
-        auroc(scores[reached], here[reached]),
-        auroc(scores, here),
-    )
-    return dict(zip(names, values, strict=True))
 
 
 def _mean_of(values: Array, rows: Bools) -> float | None:
@@ -216,65 +169,51 @@ def _mean_of(values: Array, rows: Bools) -> float | None:
 
 
 def score_record(scores: Floats, right: Bools | None, reached: Bools) -> dict[str, Any]:
-    """Describe the scores of N rows at one exit, of those that reach it and of those gone before.
-
-    ``edges`` (bins + 1), ``levels``, and for ``reached`` and ``gone`` a mapping of ``right`` and
-    ``wrong`` (``all`` where `right` is None) to their rows, mean, quantiles (at `levels`) and counts
-    per bin.
-    """
+    """Describe the scores of N rows at one exit: right and wrong ones that reach it or are gone before."""
     edges = np.histogram_bin_edges(scores, BINS)
-    groups = (
-        {"all": np.ones(len(scores), bool)} if right is None else {"right": right, "wrong": ~right}
-    )
-    return {
-        "edges": edges.tolist(),
-        "levels": list(LEVELS),
-        **{
-            name: {key: _scores_of(scores[rows & group], edges) for key, group in groups.items()}
-            for name, rows in (("reached", reached), ("gone", ~reached))
-        },
-    }
+    everyone = np.ones(len(scores), bool)
+    groups = {"all": everyone} if right is None else {"right": right, "wrong": ~right}
 
+    def described(rows: Bools) -> dict[str, Any]:
+        some, found = rows.any(), scores[rows]
+        return {
+            "rows": len(found),
+            "mean": float(found.mean()) if some else None,
+            "quantiles": np.quantile(found, LEVELS).tolist() if some else None,
+            "counts": np.histogram(found, edges)[0].tolist(),
+        }
 
-def _scores_of(scores: Floats, edges: Floats) -> dict[str, Any]:
-    some = len(scores) > 0
-    return {
-        "rows": len(scores),
-        "mean": float(scores.mean()) if some else None,
-        "quantiles": np.quantile(scores, LEVELS).tolist() if some else None,
-        "counts": np.histogram(scores, edges)[0].tolist(),
-    }
+    record: dict[str, Any] = {"edges": edges.tolist(), "levels": list(LEVELS)}
+    for name, rows in (("reached", reached), ("gone", ~reached)):
+        record[name] = {key: described(rows & group) for key, group in groups.items()}
+    return record
 
 
 # --- by class --------------------------------------------------------------------------------
 
 
 def class_records(found: Traced) -> list[dict[str, Any]] | None:
-    """Describe every class that has rows; None without labels.
+    """Describe every class that has rows; ``accuracy_exits`` (K,): had all of the class left there."""
+    columns = {
+        "accuracy": found.correct_taken,
+        "cost": found.cost,
+        "exit_share": found.position[:, None] == np.arange(found.exits),
+        "accuracy_exits": found.correct,
+    }
+    return _by_class(found, columns)
 
-    ``class, rows, accuracy, cost`` (mean paid), ``exit_share`` (K,), ``accuracy_exits`` (K,: had all
-    of the class left there); K exits that the policy runs.
-    """
-    if found.labels is None or found.correct is None or found.correct_taken is None:
+
+def _by_class(found: Traced, columns: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the means of columns, (N,) or (N, K), by class; None where a class or column is not known."""
+    if found.labels is None or any(column is None for column in columns.values()):
         return None
-    names, place = np.unique(found.labels, return_inverse=True)
-    exits = [_class_means(place, found.position == k) for k in range(found.exits)]
-    right = [_class_means(place, found.correct[:, k]) for k in range(found.exits)]
-    return _records(
-        {
-            "class": names,
-            "rows": np.bincount(place),
-            "accuracy": _class_means(place, found.correct_taken),
-            "cost": _class_means(place, found.cost),
-            "exit_share": np.stack(exits, axis=1),
-            "accuracy_exits": np.stack(right, axis=1),
-        }
-    )
+    names, place, rows = np.unique(found.labels, return_inverse=True, return_counts=True)
 
+    def means(column: Array) -> Floats:
+        return np.apply_along_axis(lambda values: np.bincount(place, values) / rows, 0, column)
 
-def _class_means(place: Ints, values: Array) -> Floats:
-    """Return the mean of `values` (n,) for each class; `place` (n,) numbers them from 0."""
-    return np.bincount(place, weights=values) / np.bincount(place)
+    means_of = {name: means(column) for name, column in columns.items()}
+    return _records({"class": names, "rows": rows, **means_of})
 
 
 def _records(columns: dict[str, Array]) -> list[dict[str, Any]]:
@@ -288,68 +227,48 @@ def _records(columns: dict[str, Array]) -> list[dict[str, Any]]:
 def change_record(found: Traced, reference: Traced) -> dict[str, Any]:
     """Compare two policies that were run over the same N rows of a model of K exits.
 
-    ``transitions`` (K, K): rows that leave at exit i of the reference (first axis) and at exit j now.
-    ``earlier, same_exit, later`` and ``other_answer``: rows; ``cost, reference_cost``: means. Where
-    correctness is known, else None: ``accuracy, reference_accuracy``; rows ``better`` (wrong before,
-    right now), ``worse``, ``both_right, both_wrong``; ``better_at, worse_at`` (K, K), as
-    `transitions`; ``rows_better, rows_worse``: row numbers; ``mcnemar_p``; ``classes`` (needs labels):
-    ``class, rows, accuracy, reference_accuracy, cost, reference_cost`` each.
+    ``transitions`` (K, K) counts rows by exit of the reference (first axis) and exit now, ``better_at``
+    and ``worse_at`` those of them that became right and wrong; ``rows_better, rows_worse`` number them.
     """
-    sizes = [(len(one.exit), one.model_exits) for one in (found, reference)]
-    if sizes[0] != sizes[1]:
-        raise ValueError(f"rows and exits differ: {sizes[0]} and {sizes[1]}")
+    exits = found.model_exits
+    pair = reference.exit * exits + found.exit
+
+    def moved(rows: Bools) -> list[list[int]]:
+        return np.bincount(pair[rows], minlength=exits**2).reshape(exits, exits).tolist()
+
+    now, before = found.correct_taken, reference.correct_taken
+    known = now is not None and before is not None
+    if now is None or before is None:
+        now = before = np.zeros(len(pair), bool)
+    better, worse = now & ~before, before & ~now
+    ups, downs = int(better.sum()), int(worse.sum())
+    correctness = {
+        "accuracy": float(now.mean()),
+        "reference_accuracy": float(before.mean()),
+        "better": ups,
+        "worse": downs,
+        "both_right": int((now & before).sum()),
+        "both_wrong": int((~now & ~before).sum()),
+        "better_at": moved(better),
+        "worse_at": moved(worse),
+        "rows_better": np.flatnonzero(better).tolist(),
+        "rows_worse": np.flatnonzero(worse).tolist(),
+        "mcnemar_p": mcnemar(ups, downs),
+    }
+    columns = {
+        "accuracy": found.correct_taken,
+        "reference_accuracy": reference.correct_taken,
+        "cost": found.cost,
+        "reference_cost": reference.cost,
+    }
     return {
-        "transitions": _pairs(found, reference, np.ones(len(found.exit), bool)),
+        "transitions": moved(np.ones(len(pair), bool)),
         "earlier": int((found.exit < reference.exit).sum()),
         "same_exit": int((found.exit == reference.exit).sum()),
         "later": int((found.exit > reference.exit).sum()),
         "other_answer": int((found.taken != reference.taken).sum()),
         "cost": float(found.cost.mean()),
         "reference_cost": float(reference.cost.mean()),
-        **_correctness(found, reference),
-        "classes": _changes_by_class(found, reference),
+        **(correctness if known else dict.fromkeys(correctness)),
+        "classes": _by_class(found, columns),
     }
-
-
-def _correctness(found: Traced, reference: Traced) -> dict[str, Any]:
-    names = (
-        "accuracy", "reference_accuracy", "better", "worse", "both_right", "both_wrong",
-        "better_at", "worse_at", "rows_better", "rows_worse", "mcnemar_p",
-    )  # fmt: skip
-    now, before = found.correct_taken, reference.correct_taken
-    if now is None or before is None:
-        return dict.fromkeys(names)
-    better, worse = now & ~before, before & ~now
-    ups, downs = int(better.sum()), int(worse.sum())
-    values = (
-        float(now.mean()), float(before.mean()), ups, downs,
-        int((now & before).sum()), int((~now & ~before).sum()),
-        _pairs(found, reference, better), _pairs(found, reference, worse),
-        np.flatnonzero(better).tolist(), np.flatnonzero(worse).tolist(),
-        mcnemar(ups, downs),
-    )  # fmt: skip
-    return dict(zip(names, values, strict=True))
-
-
-def _pairs(found: Traced, reference: Traced, rows: Bools) -> list[list[int]]:
-    """Count some rows by (exit of the reference, exit now)."""
-    exits = found.model_exits
-    pair = reference.exit[rows] * exits + found.exit[rows]
-    return np.bincount(pair, minlength=exits**2).reshape(exits, exits).tolist()
-
-
-def _changes_by_class(found: Traced, reference: Traced) -> list[dict[str, Any]] | None:
-    now, before = found.correct_taken, reference.correct_taken
-    if found.labels is None or now is None or before is None:
-        return None
-    names, place = np.unique(found.labels, return_inverse=True)
-    return _records(
-        {
-            "class": names,
-            "rows": np.bincount(place),
-            "accuracy": _class_means(place, now),
-            "reference_accuracy": _class_means(place, before),
-            "cost": _class_means(place, found.cost),
-            "reference_cost": _class_means(place, reference.cost),
-        }
-    )

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from policyopt._replay import Traced
 from policyopt._report.explanation import Explanation, threshold_sets
-from policyopt._report.figures import BLUE, GREEN, LINES, ORANGE, new_figure, save_figure, tidy
-from policyopt.runtime._experts import policy_of
+from policyopt._report.figures import COLOURS, LINES, add_heading, add_legend, new_figure, tidy
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._text import picture_text
-from policyopt.runtime._typing import Ints
 
-RIGHT, WRONG = BLUE, ORANGE
-_GROUPS = {"right": RIGHT, "wrong": WRONG, "all": GREEN}
+RIGHT, WRONG = COLOURS[:2]
+_GROUPS = {"right": RIGHT, "wrong": WRONG, "all": COLOURS[2]}
 #: Rows that left at an earlier exit.
 GONE = "0.72"
 #: More exits than this are written smaller.
@@ -33,31 +27,15 @@ NAMED, BARS = 20, 40
 _MINUS = "\N{MINUS SIGN}"
 
 
-def write_figures(
-    explanation: Explanation, policy: Any, out: str | os.PathLike[str], title: str = ""
-) -> list[Path]:
-    """Write the pictures into a directory; return their paths."""
-    paths = []
-    for name, figure in figures(explanation, policy, title).items():
-        save_figure(figure, Path(out) / name)
-        paths.append(Path(out) / name)
-    return paths
-
-
-def figures(explanation: Explanation, policy: Any, title: str = "") -> dict[str, Any]:
-    """Draw what the rows of an explained policy (or of a fit that holds it) allow, by file name.
-
-    ``exits.png`` and ``scores.png``; ``classes.png`` and ``per_class.png`` with labels; ``changes.png``
-    with a reference.
-    """
-    policy = policy_of(policy, single=True)
+def figures(explanation: Explanation, title: str = "") -> dict[str, Any]:
+    """Draw what the rows of an explained policy allow, by file name."""
     record = explanation.record
     drawn = {
         "exits.png": exits_figure(explanation, title),
-        "scores.png": scores_figure(explanation, policy, title),
+        "scores.png": scores_figure(explanation, title),
     }
     if record["classes"] is not None:
-        drawn["classes.png"] = classes_figure(explanation, policy, title)
+        drawn["classes.png"] = classes_figure(explanation, title)
         drawn["per_class.png"] = per_class_figure(explanation, title)
     if record["changes"] is not None:
         against = f"against {record['reference']['method'] or 'the reference'}"
@@ -75,10 +53,7 @@ def _percent(value: float | None, digits: int = 1) -> str:
 
 
 def exits_figure(explanation: Explanation, title: str = "") -> Any:
-    """Draw the share that leaves at each exit, what it costs, and how right leavers and stayers are.
-
-    One panel, two where correctness is known.
-    """
+    """Draw the share that leaves at each exit, what it costs, and how right leavers and stayers are."""
     record = explanation.record
     exits, unit = record["exits"], picture_text(record["unit"])
     labelled = record["accuracy"] is not None
@@ -91,25 +66,23 @@ def exits_figure(explanation: Explanation, title: str = "") -> Any:
         (0.2, "cost_share", GONE, "of all cost is spent on them"),
     ):
         heights = [100 * (e[key] or 0.0) for e in exits]
-        axes[0].bar(at + shift, heights, 0.38, color=colour, label=label)
-        for x, y in zip(at + shift, heights, strict=True):
-            text = f"{y:.0f}" if y >= 10 or y == 0 else f"{y:.1f}"
-            _write_beside(axes[0], text, (x, y), 2, size)
+        bars = axes[0].bar(at + shift, heights, 0.38, color=colour, label=label)
+        texts = [f"{y:.0f}" if y >= 10 or y == 0 else f"{y:.1f}" for y in heights]
+        axes[0].bar_label(bars, texts, padding=2, fontsize=size)
     axes[0].set_ylabel("share [%]")
     axes[0].margins(y=0.12)
-    axes[0].legend(frameon=False, fontsize=9, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     if labelled:
         _draw_accuracies(axes[1], exits, size)
-    ticks = [f"exit {e['exit']}\n{e['cost']:.4g}" for e in exits]
     for panel in axes:
+        panel.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
         tidy(panel, grid="y")
-    axes[-1].set_xticks(at, ticks, fontsize=size)
+    axes[-1].set_xticks(at, [f"exit {e['exit']}\n{e['cost']:.4g}" for e in exits], fontsize=size)
     axes[-1].set_xlim(-0.6, len(exits) - 0.4)
     axes[-1].set_xlabel(f"exit, and its mean cost [{unit}]")
     told = f"mean cost {record['realised_cost']:.4g} {unit}"
     if labelled:
         told += f", accuracy {_percent(record['accuracy'], 2)}"
-    figure.suptitle(f"{picture_text(title)}\n{told}" if title else told, fontsize=11)
+    add_heading(figure, title, told)
     return figure
 
 
@@ -126,126 +99,88 @@ def _draw_accuracies(axes: Any, exits: list[dict[str, Any]], size: int) -> None:
         x, y = zip(*points, strict=True)
         axes.plot(x, y, marker, color=colour, ms=14 if marker == "_" else 7, mew=2, label=label)
         for point in points if shift else ():
-            where = (7, "bottom") if shift < 0 else (-7, "top")
-            _write_beside(axes, f"{point[1]:.1f}", point, where[0], size, color=colour, va=where[1])
+            up, edge = (7, "bottom") if shift < 0 else (-7, "top")
+            look = {"ha": "center", "va": edge, "fontsize": size, "color": colour}
+            text = f"{point[1]:.1f}"
+            axes.annotate(text, point, (0, up), textcoords="offset points", **look)
     axes.set_ylabel("accuracy [%]")
     axes.margins(y=0.18)
     axes.set_ylim(*axes.get_ylim())  # room for the numbers, but no ticks beyond 100 %
     axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100])
-    axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
 
 
-def _write_beside(
-    axes: Any, text: str, point: tuple[float, float], up: int, size: int, **look: Any
-) -> None:
-    """Write a text so many points above a point."""
-    axes.annotate(
-        text, point, (0, up), textcoords="offset points", ha="center", fontsize=size, **look
-    )
-
-
-def scores_figure(explanation: Explanation, policy: Policy, title: str = "") -> Any:
+def scores_figure(explanation: Explanation, title: str = "") -> Any:
     """Draw how the scores of right and of wrong answers lie at each exit (EENet, Figure 3).
 
     Filled: rows that reach the exit, each group summing to 100 %; dotted: those gone before.
     """
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    exits = explanation.record["exits"]
-    figure, axes = _panels(len(exits), 3.7, 2.7)
-    shown = []
+    exits, policy = explanation.record["exits"], explanation.policy
+    words = f"score ({policy.rule.name})", "share of the group [%]"
+    figure, axes = _panels(len(exits), 3.7, 2.7, *words)
     for k, (panel, record) in enumerate(zip(axes, exits, strict=True)):
         score = record["score"]
         edges = np.array(score["edges"])
         for name, group in score["reached"].items():
             if group["rows"]:
-                heights = 100 * np.array(group["counts"]) / group["rows"]
-                panel.stairs(heights, edges, fill=True, color=_GROUPS[name], alpha=0.5)
+                heights, label = 100 * np.array(group["counts"]) / group["rows"], f"{name} answers"
+                fill = {"color": _GROUPS[name], "alpha": 0.5, "label": label}
+                panel.stairs(heights, edges, fill=True, **fill)
                 panel.stairs(heights, edges, color=_GROUPS[name], lw=1.3)
-                shown.append(name)
         # Those gone often pile up in one bin: they do not set the scale, unless nobody else is here.
         top = panel.get_ylim()[1] if record["rows_reached"] else 105
         gone = np.sum([g["counts"] for g in score["gone"].values()], axis=0)
         if gone.sum():
-            panel.stairs(100 * gone / gone.sum(), edges, color="0.45", ls=":", lw=1.2)
+            dotted = {"color": "0.45", "ls": ":", "lw": 1.2, "label": "gone before"}
+            panel.stairs(100 * gone / gone.sum(), edges, **dotted)
         panel.set_ylim(0, top)
         said = _draw_thresholds(panel, policy, k, edges, across=False)
         if record["auroc"] is not None:
             said = f"AUROC {record['auroc']:.3f}{', ' if said else ''}{said}"
         told = f"exit {record['exit']}: {_percent(record['share_left'])} leave"
         panel.set_title(f"{told}\n{said}", fontsize=9.5)
-        tidy(panel)
-    names = [n for n in _GROUPS if n in shown]
-    words = {"right": "right answers", "wrong": "wrong answers", "all": "all answers"}
-    handles: list[Any] = [Patch(color=_GROUPS[n], alpha=0.6, label=words[n]) for n in names]
-    handles.append(Line2D([], [], color="0.45", ls=":", label="gone before"))
-    _finish_panels(figure, axes, handles, policy, f"score ({policy.rule.name})")
-    figure.supylabel("share of the group [%]", fontsize=10)
-    figure.suptitle(picture_text(title), fontsize=11)
+    add_legend(figure)
+    add_heading(figure, title)
     return figure
 
 
 # --- by class --------------------------------------------------------------------------------
 
 
-def classes_figure(explanation: Explanation, policy: Policy, title: str = "", seed: int = 0) -> Any:
+def classes_figure(explanation: Explanation, title: str = "", seed: int = 0) -> Any:
     """Draw score against class at each exit, as EENet's Figures 6 to 9, of labelled rows.
 
     Classes stand in the order of the last exit's accuracy (as in its Figure 3). At most 3,000
     rows, the same in every panel, drawn by `seed`. Grey crosses left at an earlier exit.
     """
-    from matplotlib.lines import Line2D
-
-    found, classes = explanation.found, explanation.record["classes"]
-    order = sorted(classes, key=lambda c: c["accuracy_exits"][-1])
-    names = [c["class"] for c in order]
+    found, classes, policy = explanation.found, explanation.record["classes"], explanation.policy
+    names = np.array([c["class"] for c in classes])
+    order = np.argsort([c["accuracy_exits"][-1] for c in classes], kind="stable")
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(found.exit))[:POINTS]
-    x = _places(found, names)[rows] + rng.uniform(-0.36, 0.36, len(rows))
+    labels, correct = np.asarray(found.labels)[rows], np.asarray(found.correct)[rows]
+    x = np.argsort(order)[np.searchsorted(names, labels)] + rng.uniform(-0.36, 0.36, len(rows))
     few = len(names) <= NAMED
-    figure, axes = _panels(found.exits, 4.4 if few else 5.0, 2.9)
+    what = "class" if few else f"{len(names)} classes"
+    words = f"{what}, least accurate (last exit) first", f"score ({policy.rule.name})"
+    figure, axes = _panels(found.exits, 4.4 if few else 5.0, 2.9, *words)
+    axes[0].plot([], [], "o", color=RIGHT, label="right at this exit")
+    axes[0].plot([], [], "o", color=WRONG, label="wrong at this exit")
+    axes[0].plot([], [], "x", color=GONE, label="left before")
     for k, panel in enumerate(axes):
-        _scatter(panel, found, k, rows, x)
+        scores, gone = found.scores[rows, k], found.position[rows] < k
+        panel.scatter(x[gone], scores[gone], 12, color=GONE, marker="x", lw=0.7, zorder=1)
+        # Right and wrong in one go: neither colour hides the other.
+        colours = np.where(correct[~gone, k], RIGHT, WRONG)
+        panel.scatter(x[~gone], scores[~gone], 9, c=colours, lw=0, alpha=0.75, zorder=2)
         record = explanation.record["exits"][k]
         said = _draw_thresholds(panel, policy, k, record["score"]["edges"], across=True)
         told = f"exit {record['exit']}: {_percent(record['share_left'])} leave"
         panel.set_title(f"{told} ({said})" if said else told, fontsize=9.5)
         panel.set_xlim(-0.7, len(names) - 0.3)
-        panel.set_xticks(range(len(names)) if few else [], names if few else [])
-        tidy(panel)
-    marks = (
-        ("o", RIGHT, "right at this exit"),
-        ("o", WRONG, "wrong at this exit"),
-        ("x", GONE, "left before"),
-    )
-    handles = [
-        Line2D([], [], marker=marker, color=colour, label=label, ls="", ms=6)
-        for marker, colour, label in marks
-    ]
-    what = "class" if few else f"{len(names)} classes"
-    _finish_panels(figure, axes, handles, policy, f"{what}, least accurate (last exit) first")
-    figure.supylabel(f"score ({policy.rule.name})", fontsize=10)
-    shown = f"{len(rows):,} of {len(found.exit):,} rows"
-    figure.suptitle(f"{picture_text(title)}: {shown}" if title else shown, fontsize=11)
+        panel.set_xticks(range(len(names)) if few else [], names[order] if few else [])
+    add_legend(figure)
+    add_heading(figure, title, f"{len(rows):,} of {len(found.exit):,} rows", between=": ")
     return figure
-
-
-def _places(found: Traced, names: list[int]) -> Ints:
-    """Return the position of every row's class on the axis, (N,)."""
-    labels = np.asarray(found.labels)
-    position = np.empty(int(labels.max()) + 1, dtype=np.int64)
-    position[names] = np.arange(len(names))
-    return position[labels]
-
-
-def _scatter(panel: Any, found: Traced, k: int, rows: Ints, x: Any) -> None:
-    """Draw those gone before, then right and wrong in one go: neither colour hides the other."""
-    scores, right = found.scores[rows, k], np.asarray(found.correct)[rows, k]
-    gone = found.position[rows] < k
-    panel.scatter(x[gone], scores[gone], 12, color=GONE, marker="x", lw=0.7, zorder=1)
-    colours = np.where(right[~gone], RIGHT, WRONG)
-    panel.scatter(x[~gone], scores[~gone], 9, c=colours, lw=0, alpha=0.75, zorder=2)
 
 
 def per_class_figure(explanation: Explanation, title: str = "") -> Any:
@@ -269,8 +204,17 @@ def per_class_figure(explanation: Explanation, title: str = "") -> Any:
             axes[0].barh(at, shares[:, k], 0.82, left=low[:, k], **look)
         else:
             axes[0].bar(at, shares[:, k], 1.0, bottom=low[:, k], **look)
+    tidy(axes[0])
     if named:
-        _name_bars(axes[0], order, explanation.record["unit"])
+        axes[0].set_yticks(at, [c["class"] for c in order])
+        axes[0].invert_yaxis()
+        axes[0].set_xlim(0, 100)
+        axes[0].set_xlabel("share of the class that leaves at each exit [%]")
+        axes[0].set_ylabel("class, cheapest first")
+        unit = picture_text(explanation.record["unit"])
+        texts = [f"{_percent(c['accuracy'])}, {c['cost']:.4g}" for c in order]
+        for y, text in zip([-0.85, *at], [f"accuracy, cost [{unit}]", *texts], strict=True):
+            axes[0].text(101.5, y, text, fontsize=8.5, color="0.25", va="center")
     else:
         axes[0].set_ylabel("share of the class [%]")
         axes[0].set_ylim(0, 100)
@@ -278,25 +222,10 @@ def per_class_figure(explanation: Explanation, title: str = "") -> Any:
         axes[1].set_ylabel("accuracy [%]")
         axes[1].set_xlabel(f"{len(order)} classes, cheapest first")
         axes[1].set_xlim(-0.5, len(order) - 0.5)
-    tidy(axes[0])
-    if not named:
         tidy(axes[1], grid="y")
-    below = {"loc": "outside lower center", "frameon": False, "fontsize": 9}
-    figure.legend(ncols=min(exits, 6), **below)
-    figure.suptitle(picture_text(title), fontsize=11)
+    add_legend(figure, each=1.3)
+    add_heading(figure, title)
     return figure
-
-
-def _name_bars(axes: Any, order: list[dict[str, Any]], unit: str) -> None:
-    axes.set_yticks(range(len(order)), [c["class"] for c in order])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("share of the class that leaves at each exit [%]")
-    axes.set_ylabel("class, cheapest first")
-    look = {"fontsize": 8.5, "color": "0.25", "va": "center"}
-    axes.text(101.5, -0.85, f"accuracy, cost [{picture_text(unit)}]", **look)
-    for y, record in enumerate(order):
-        axes.text(101.5, y, f"{_percent(record['accuracy'])}, {record['cost']:.4g}", **look)
 
 
 # --- beside a reference ----------------------------------------------------------------------
@@ -321,8 +250,11 @@ def changes_figure(explanation: Explanation, title: str = "") -> Any:
     image = axes.imshow(counts, cmap="Blues", norm=norm)
     look = {"ha": "center", "va": "center", "fontsize": 7.5 if exits > MANY else 9}
     for i, j in np.argwhere(counts > 0):
-        colour = "white" if norm(counts[i, j]) > 0.6 else "black"
-        axes.text(j, i, f"{counts[i, j]:,}{_signs(record, i, j)}", color=colour, **look)
+        text = f"{counts[i, j]:,}"
+        ups, downs = ((record[name] or counts * 0)[i][j] for name in ("better_at", "worse_at"))
+        if ups or downs:
+            text += f"\n+{ups:,} {_MINUS}{downs:,}"
+        axes.text(j, i, text, color="white" if norm(counts[i, j]) > 0.6 else "black", **look)
     for k in range(exits):  # where nothing moved
         axes.add_patch(Rectangle((k - 0.5, k - 0.5), 1, 1, fill=False, ec="0.6", lw=0.8))
     axes.set_xticks(range(exits))
@@ -335,33 +267,33 @@ def changes_figure(explanation: Explanation, title: str = "") -> Any:
     told = f"{record['earlier']:,} rows leave earlier, {record['later']:,} later"
     if record["better"] is not None:
         told += f"; {record['better']:,} became right (+), {record['worse']:,} wrong ({_MINUS})"
-    told += f"\nmean cost {record['reference_cost']:.4g} → {record['cost']:.4g} {unit}"
-    figure.suptitle(f"{picture_text(title)}\n{told}" if title else told, fontsize=10)
+    costs = f"mean cost {record['reference_cost']:.4g} → {record['cost']:.4g} {unit}"
+    add_heading(figure, title, f"{told}\n{costs}")
     return figure
-
-
-def _signs(record: dict[str, Any], i: int, j: int) -> str:
-    """Return a line such as "+3 -1"; nothing where no answer of this cell became right or wrong."""
-    if record["better_at"] is None:
-        return ""
-    ups, downs = record["better_at"][i][j], record["worse_at"][i][j]
-    return f"\n+{ups:,} {_MINUS}{downs:,}" if ups or downs else ""
 
 
 # --- panels, one per exit --------------------------------------------------------------------
 
 
-def _panels(exits: int, width: float, height: float) -> tuple[Any, list[Any]]:
-    """Return a figure and K axes of so many inches, in rows; what is left over stays blank."""
+def _panels(exits: int, width: float, height: float, across: str, up: str) -> tuple[Any, list[Any]]:
+    """Return a figure and K axes of so many inches, in rows; what is left over stays blank.
+
+    `across` and `up` name the axes: once for all, and under the lowest panel of each column.
+    """
     columns = exits if exits <= 3 else math.ceil(math.sqrt(exits))
     rows = math.ceil(exits / columns)
     width = min(width, WIDEST / columns)
     # One row more of inches for title and legend.
     figure = new_figure(max(width * columns, 6.5), height * rows + 0.9)
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=False, sharey=False)
-    for blank in axes.flat[exits:]:
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for blank in axes[exits:]:
         blank.set_axis_off()
-    return figure, list(axes.flat[:exits])
+    for panel in axes[:exits]:
+        tidy(panel)
+    for panel in axes[max(exits - columns, 0) : exits]:
+        panel.set_xlabel(across, fontsize=9.5)
+    figure.supylabel(up, fontsize=10)
+    return figure, axes[:exits]
 
 
 def _draw_thresholds(axes: Any, policy: Policy, k: int, edges: Any, across: bool) -> str:
@@ -372,38 +304,14 @@ def _draw_thresholds(axes: Any, policy: Policy, k: int, edges: Any, across: bool
     if k == policy.exits - 1:
         return "the last exit: no threshold"
     line = axes.axhline if across else axes.axvline
-    values, said = [float(t[k]) for t in threshold_sets(policy)], []
-    for number, (value, style) in enumerate(zip(values, LINES, strict=False), start=1):
+    sets, said = threshold_sets(policy), []
+    for i, value in enumerate(float(t[k]) for t in sets):
+        name = f"threshold {i + 1}" if policy.mixture else "threshold"
         if edges[0] <= value <= edges[-1]:
-            line(value, color="black", lw=1.3, ls=style, zorder=4)
+            if policy.mixture:
+                share = policy.mixture.share if i else 1.0 - policy.mixture.share
+                name += f" ({_percent(share, 0)} of rows)"
+            line(value, color="black", lw=1.3, ls=LINES[i], zorder=4, label=name)
         else:
-            name = "threshold" if len(values) == 1 else f"threshold {number}"
             said.append(f"{name} {'above' if value > edges[-1] else 'below'} all scores")
     return ", ".join(said)
-
-
-def _finish_panels(
-    figure: Any, axes: Sequence[Any], handles: list[Any], policy: Policy, label: str
-) -> None:
-    """Put a legend with the thresholds under all panels, and label the lowest of each column."""
-    from matplotlib.lines import Line2D
-
-    if policy.mixture is None:
-        names = ["threshold"]
-    else:
-        shares = (1.0 - policy.mixture.share, policy.mixture.share)
-        names = [f"threshold {i} ({_percent(s, 0)} of rows)" for i, s in enumerate(shares, 1)]
-    handles = handles + [
-        Line2D([], [], color="black", ls=style, label=name)
-        for style, name in zip(LINES, names, strict=False)
-    ]
-    columns = min(len(handles), max(int(figure.get_figwidth() / 2.0), 2))
-    if columns < len(handles):  # rows of like length
-        columns = math.ceil(len(handles) / math.ceil(len(handles) / columns))
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9.5
-    )
-    grid = axes[0].get_subplotspec().get_gridspec()
-    for k, panel in enumerate(axes):
-        if k + grid.ncols >= len(axes):
-            panel.set_xlabel(label, fontsize=9.5)

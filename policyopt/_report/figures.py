@@ -15,8 +15,7 @@ from policyopt.runtime._text import picture_text
 from policyopt.runtime._typing import Floats
 
 # Okabe & Ito: told apart by colour-blind readers, and in print.
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
-COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 #: Lines of the first round of colours, the second, ...
 LINES = ("-", "--", ":", "-.")
 _MARKERS = "osD^vPX"
@@ -37,6 +36,22 @@ def tidy(axes: Any, grid: str = "", labelsize: float = 9) -> None:
     axes.set_axisbelow(True)
     if grid:
         axes.grid(True, axis=grid, which="both", color="0.92")
+
+
+def add_legend(figure: Any, each: float = 2.2, side: str = "lower center", size: float = 9) -> None:
+    """Put one legend outside all panels, each label once, in columns of so many inches."""
+    drawn = [axes.get_legend_handles_labels() for axes in figure.axes]
+    handles = {label: handle for pair in drawn for handle, label in zip(*pair, strict=True)}
+    most = max(int(figure.get_figwidth() / each), 2)
+    lines = max(-(-len(handles) // most), 1)
+    columns = max(-(-len(handles) // lines), 1)  # lines of like length
+    look: dict[str, Any] = {"frameon": False, "fontsize": size, "ncols": columns}
+    figure.legend(handles.values(), handles.keys(), loc=f"outside {side}", **look)
+
+
+def add_heading(figure: Any, title: str, told: str = "", between: str = "\n") -> None:
+    """Write a title above a figure, which may be empty, and what is told with it."""
+    figure.suptitle(between.join(filter(None, (picture_text(title), told))), fontsize=11)
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 140) -> None:

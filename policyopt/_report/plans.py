@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._report.figures import COLOURS, LINES, new_figure, tidy
+from policyopt._report.figures import COLOURS, LINES, add_legend, new_figure, tidy
 from policyopt._tiers.choose import Planned
 from policyopt._tiers.description import Tiers
 from policyopt._tiers.search import Goal
@@ -68,7 +68,7 @@ def plan_figure(
     axes.set_title(picture_text(title), loc="left", fontsize=11)
     axes.set_title("lines: fit rows; star, crosses: held-out rows", loc="right", fontsize=8)
     tidy(axes, grid="both")
-    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=4)
+    add_legend(figure)
     return figure
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from policyopt._online.metrics import interval
 from policyopt._online.simulate import Simulation
-from policyopt._report.figures import COLOURS, LINES, new_figure, tidy
+from policyopt._report.figures import COLOURS, LINES, add_legend, new_figure, tidy
 from policyopt.runtime._bandits import BANDITS
 from policyopt.runtime._text import picture_text
 
@@ -31,10 +31,7 @@ def simulation_figure(found: Simulation, title: str = "") -> Any:
     grid = figure.add_gridspec(1 + len(lines), 1, height_ratios=[1.8, *[1.0] * len(lines)])
     regret, cost = (figure.add_subplot(grid[0].subgridspec(1, 2)[0, j]) for j in (0, 1))
     _draw_courses(found, regret, cost)
-    handles = regret.get_lines() + cost.get_lines()[len(found.tallies) :]
-    # Above all panels, so that it hides no curve and is read first.
-    above = {"loc": "outside upper center", "frameon": False, "fontsize": 9}
-    figure.legend(handles=handles, ncols=min(len(handles), 5), **above)
+    add_legend(figure, side="upper center")  # above all panels: hides no curve, is read first
     plots = [regret, cost]
     for i, line in enumerate(lines, 1):
         # A line that is not full is stretched, unless it follows a full one.
