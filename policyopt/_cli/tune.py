@@ -11,9 +11,8 @@ from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import percent, points
 from policyopt._methods.registry import ROWS, make_method
-from policyopt._tuning import Tuned
+from policyopt._tuning import Objective, Tuned
 from policyopt._tuning import tune as run_tuning
-from policyopt._tuning.objective import Objective
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._files import refusing, write_file
 

@@ -22,8 +22,7 @@ from policyopt._methods.registry import ROWS
 from policyopt._methods.settings import Choice, Integer, Real
 from policyopt._methods.threshold import Threshold
 from policyopt._table import Tables
-from policyopt._tuning.objective import Objective, fold_rows, mean_height, score_fold
-from policyopt._tuning.study import records
+from policyopt._tuning import Objective, fold_rows, mean_height, records, score_fold
 from policyopt.runtime import load_policy
 from policyopt.runtime._errors import BudgetError, InputError, input_error
 

@@ -1,9 +1,20 @@
-"""The search itself: trials asked of Optuna, judged by cross-validation, told back, kept in a storage.
+"""Tuning: a search over what a method declares in `space`, judged by cross-validation on the fit rows.
 
-Optuna's ``optimize`` counts trials per call and draws from one random stream. Here trials are
-counted over all calls and processes, and each draws from a stream of its own number: a study that
-was interrupted and resumed has the same trials as one that was not. A study is opened by a name that
-states what it judges: studies are never mixed.
+What it maximises is read at equal realised cost. Each fold's policies are fitted on the other folds and
+replayed on it. Two settings seldom cost the same there, even for the same budget, and accuracy can always
+be bought. So both objectives read the polyline of accuracy over *realised* cost through the fold's
+policies and the two ends that every method has, all leaving at exit 0 and all running every exit. A point
+on it is a mixture of its two neighbours, itself a policy: a setting that overspends moves its points along
+the polyline and gains nothing.
+
+- ``area``: mean height of the polyline between the two ends.
+- ``accuracy``: its height at the budget. Three policies are fitted, for the budget and a little to
+  either side, so that a realised cost beside the budget is corrected along the method's own slope.
+
+Trials are asked of Optuna, told back, and kept in a storage. Its ``optimize`` counts trials per call and
+draws from one random stream; here they are counted over all calls and processes, and each draws from a
+stream of its own number: a study that was interrupted and resumed has the same trials as one that was not.
+A study is opened by a name that states what it judges: studies are never mixed.
 """
 
 from __future__ import annotations
@@ -24,15 +35,23 @@ from urllib.parse import parse_qsl, unquote
 import numpy as np
 
 from policyopt._cache.data import ExitData
-from policyopt._costs import Budget
+from policyopt._costs import Budget, parse_budget, parse_budgets
+from policyopt._methods.base import Method
 from policyopt._methods.registry import ROWS, make_method, parse_value
 from policyopt._methods.settings import Choice, Domain, Integer, Real
+from policyopt._methods.validation import fit_where_possible
+from policyopt._replay import replay
 from policyopt._table import Table, Tables
-from policyopt._tuning.objective import Objective, fold_rows, score_folds
+from policyopt._thresholds.problem import Problem
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import InputError, MissingExtraError, PolicyOptError, input_error
 from policyopt.runtime._text import SECRET
+from policyopt.runtime._typing import Floats, Ints
 
+OBJECTIVES = ("area", "accuracy")
+#: How far the neighbours of a budget stand from it, as a share of the way from exit 0 to the last.
+#: Some times the sampling error of a fold's mean cost, so that they bracket the budget.
+_BESIDE = 0.1
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 #: More combinations than this are not listed: nobody tries them all.
 _LISTED = 10_000
@@ -130,7 +149,7 @@ def tune(
         More settings that every trial has.
     objective : {"area", "accuracy"}
         Area under the accuracy-cost curve, or accuracy at `budget`; both at equal realised cost
-        (see `policyopt._tuning.objective`).
+        (see `policyopt._tuning`).
     budget : float or str, optional
         For ``accuracy``.
     budgets : int, str or sequence
@@ -302,11 +321,15 @@ class Search:
 
     def combinations(self, seed: int = 0) -> list[dict[str, Any]] | None:
         """Return all combinations in random order; None where there is no end of them."""
-        options = [_options(domain) for domain in self.domains.values()]
-        listed = [o for o in options if o is not None]
-        if len(listed) < len(options) or math.prod(len(o) for o in listed) > _LISTED:
+        options: list[Sequence[Any]] = []
+        for domain in self.domains.values():
+            if isinstance(domain, Real):
+                return None
+            whole = isinstance(domain, Integer)
+            options.append(range(domain.low, domain.high + 1) if whole else domain.options)
+        if math.prod(map(len, options)) > _LISTED:
             return None
-        every = [dict(zip(self.domains, values, strict=True)) for values in product(*listed)]
+        every = [dict(zip(self.domains, values, strict=True)) for values in product(*options)]
         return [every[i] for i in np.random.default_rng(seed).permutation(len(every))]
 
 
@@ -338,17 +361,9 @@ def _space_of(name: str) -> dict[str, Domain]:
     return {k: domain for k, domain in row.load().space().items() if k not in row.preset}
 
 
-def _options(domain: Domain) -> list[Any] | None:
-    if isinstance(domain, Choice):
-        return list(domain.options)
-    if isinstance(domain, Integer) and domain.high - domain.low < _LISTED:
-        return list(range(domain.low, domain.high + 1))
-    return None
-
-
 def _holds(domain: Domain, value: Any) -> bool:
     if isinstance(domain, Choice):
-        return _key_of({"": value}) in [_key_of({"": option}) for option in domain.options]
+        return any(type(option) is type(value) and option == value for option in domain.options)
     kinds = (int, float) if isinstance(domain, Real) else int
     number = isinstance(value, kinds) and not isinstance(value, bool)
     return number and domain.low <= value <= domain.high
@@ -431,9 +446,8 @@ class Run:
         # Where the default lies outside what may be tried, its trial goes without that setting.
         names = self.search.start() if trial.user_attrs.get("default") else self.search.domains
         values: dict[str, Any] = {}
-        for name, domain in self.search.domains.items():
-            if name not in names:
-                continue
+        for name in filter(names.__contains__, self.search.domains):
+            domain = self.search.domains[name]
             if isinstance(domain, Choice):
                 values[name] = trial.suggest_categorical(name, list(domain.options))
             else:
@@ -509,23 +523,11 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            # SciPy's remark that a test over five folds has few values: known (see `_pruner`).
+            # SciPy's remark that a test over five folds has few values: known.
             warnings.filterwarnings("ignore", module="scipy.stats")
             yield
     finally:
         optuna.logging.set_verbosity(before)
-
-
-def _pruner() -> Any:
-    """Return Optuna's pruner for paired values: the folds of a trial against those of the best.
-
-    A median rule would compare running means, though folds differ more than settings do; the
-    signed-rank test compares fold by fold. At p < 0.2 a trial ends once it is behind on each of
-    three folds (p = 1/8), or behind on four but for the smallest difference. With one of 0.1, as
-    Optuna has it, nothing could end before the fourth fold. An equal setting is lost by chance in
-    1 of 8 cases, which costs nothing; a better one seldom.
-    """
-    return _load_optuna().pruners.WilcoxonPruner(p_threshold=0.2)
 
 
 def study_name(method: str, objective: str, cache: str, plan: Mapping[str, Any]) -> str:
@@ -544,9 +546,7 @@ def open_study(storage: str | None, name: str, plan: Mapping[str, Any]) -> Any:
     A file (``sqlite:///PATH``) is one study's: another's is refused, for whoever names the same
     file means to go on with it. A server holds many studies side by side, told apart by name.
     """
-    left = _TRIES
-    while True:
-        left -= 1
+    for tried in range(1, _TRIES + 1):
         try:
             study = _create(storage, name)
             study.set_user_attr("plan", _key_of(plan))  # for people
@@ -554,10 +554,10 @@ def open_study(storage: str | None, name: str, plan: Mapping[str, Any]) -> Any:
         except InputError:
             raise
         except Exception as error:  # of SQLAlchemy, of a driver, of Optuna: all mean a bad URL
-            if not left or not _passing(error):
+            if tried == _TRIES or not _passing(error):
                 step = "E.g. sqlite:///tuned/study.db; servers need their driver installed."
                 raise _refused(storage, "a storage URL that Optuna can open", error, step) from None
-            time.sleep(0.2 * (_TRIES - left))
+            time.sleep(0.2 * tried)
 
 
 def _create(storage: str | None, name: str) -> Any:
@@ -576,7 +576,12 @@ def _create(storage: str | None, name: str) -> Any:
             )
             allowed = f"empty or of this study: {name}"
             raise input_error("storage", allowed, f"one of '{others[0]}'", step)
-    options = {"direction": "maximize", "pruner": _pruner(), "load_if_exists": True}
+    # A median rule would compare running means, though folds differ more than settings do; the signed-rank
+    # test compares a trial's folds with the best's. At p < 0.2 a trial ends once it is behind on each of
+    # three folds (p = 1/8), or behind on four but for the smallest difference; at Optuna's 0.1 none could
+    # before the fourth. An equal setting is lost by chance in 1 of 8 cases, which costs nothing.
+    pruner = optuna.pruners.WilcoxonPruner(p_threshold=0.2)
+    options = {"direction": "maximize", "pruner": pruner, "load_if_exists": True}
     return optuna.create_study(storage=place, study_name=name, **options)
 
 
@@ -619,3 +624,116 @@ def _masked(text: str, url: str) -> str:
     for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
         text = text.replace(secret, "***") if secret else text
     return text
+
+
+# --- what one fold is scored by --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What one fold is scored by; higher is better, in [0, 1].
+
+    >>> Objective("accuracy", budget="50%").wanted(np.array([0.0, 10.0]))
+    [4.0, 5.0, 6.0]
+    """
+
+    name: str = "area"
+    budget: Budget | None = None  # for accuracy: 2.5 in the unit, or "40%" of the full model
+    budgets: int | str | Sequence[Budget] = 5  # for area: where the frontier is fitted
+
+    def __post_init__(self) -> None:
+        if self.name not in OBJECTIVES:
+            allowed = f"one of {', '.join(OBJECTIVES)}"
+            raise input_error("objective", allowed, self.name, "Choose one.")
+        if (self.name == "accuracy") != (self.budget is not None):
+            allowed = "given with the objective accuracy, and only with it"
+            got = f"{self.budget or 'none'} with {self.name}"
+            raise input_error("budget", allowed, got, "E.g. --objective accuracy --budget 40%.")
+
+    def wanted(self, costs: Floats) -> list[float]:
+        """Return the budgets to fit, in the unit of `costs` (K,), ascending."""
+        if self.budget is None:
+            return sorted(set(parse_budgets(self.budgets, costs)))
+        target, low, high = parse_budget(self.budget, costs), float(costs[0]), float(costs[-1])
+        beside = _BESIDE * (high - low)
+        # Near an end, half-way to it: the end itself is on the polyline anyway.
+        lower = max(target - beside, (target + low) / 2)
+        upper = min(target + beside, (target + high) / 2)
+        return sorted({lower, target, upper})
+
+    def check(self, table: Table) -> None:
+        """Refuse budgets that no policy can meet on all rows (`BudgetError`), before any fit."""
+        nothing, costs = np.zeros((1, table.exits)), table.mean_costs
+        asked = None if self.budget is None else [parse_budget(self.budget, costs)]
+        for budget in asked or self.wanted(costs):
+            Problem(nothing, nothing, costs, table.unit).check_budget(budget)
+
+
+@dataclass(frozen=True)
+class FoldScore:
+    """The objective on one fold, and what the policy for the budget cost there (None for area)."""
+
+    value: float
+    realised_cost: float | None
+
+
+def fold_rows(rows: int, folds: int, seed: int) -> list[Ints]:
+    """Return the rows of each fold, drawn by a seed, ascending within a fold.
+
+    >>> [fold.tolist() for fold in fold_rows(5, 2, seed=0)]
+    [[2, 3, 4], [0, 1]]
+    """
+    if not 2 <= folds <= rows // 2:
+        raise input_error("folds", f"from 2 to half the {rows} fit rows", folds, "E.g. --folds 5.")
+    order = np.random.default_rng(seed).permutation(rows)
+    # Ascending, so that a pass over class outputs on disk reads each block once.
+    return [np.sort(part) for part in np.array_split(order, folds)]
+
+
+def score_folds(
+    method: Method, table: Table, objective: Objective, folds: int, seed: int
+) -> Iterator[FoldScore]:
+    """Yield the objective on each fold, the method fitted on the others; all settings meet the same."""
+    parts = fold_rows(len(table), folds, seed)
+    for i, part in enumerate(parts):
+        rest = np.sort(np.concatenate(parts[:i] + parts[i + 1 :]))
+        yield score_fold(method, table.take(rest), table.take(part), objective, seed)
+
+
+def score_fold(
+    method: Method, train: Table, held: Table, objective: Objective, seed: int
+) -> FoldScore:
+    """Fit a method on `train`, replay it on `held` and return the objective there."""
+    budgets = objective.wanted(train.mean_costs)
+    fitted = fit_where_possible(method, train, budgets, seed, validate=False)
+    target = None
+    if objective.budget is not None:
+        target = parse_budget(objective.budget, train.mean_costs)
+        if fitted[budgets.index(target)] is None:
+            method.propose(train, [target], seed)  # says what it cannot meet
+    # Of the others, those that the method can meet: its own arithmetic may be too much for some.
+    budgets = [b for b, one in zip(budgets, fitted, strict=True) if one is not None]
+    outcomes = [replay(one.policy, held) for one in fitted if one is not None]
+    realised = [float(outcome.cost.mean()) for outcome in outcomes]
+    found = [float(outcome.correct.mean()) for outcome in outcomes]
+    low, high = held.mean_costs[[0, -1]].tolist()
+    first, last = held.correct.mean(axis=0)[[0, -1]].tolist()
+    cost, accuracy = np.array([low, *realised, high]), np.array([first, *found, last])
+    if target is None:
+        return FoldScore(mean_height(cost, accuracy, low, high), None)
+    order = np.argsort(cost, kind="stable")
+    height = float(np.interp(target, cost[order], accuracy[order]))
+    return FoldScore(height, realised[budgets.index(target)])
+
+
+def mean_height(cost: Floats, accuracy: Floats, low: float, high: float) -> float:
+    """Return the mean over cost, from `low` to `high`, of the polyline through some points (P,).
+
+    Raw points, not their hull: a policy below the line between its neighbours counts against its setting.
+    """
+    order = np.argsort(cost, kind="stable")
+    grid = np.union1d(np.clip(cost, low, high), [low, high])
+    height = np.interp(grid, cost[order], accuracy[order])
+    if high <= low:
+        return float(height.mean())
+    return float((height[1:] + height[:-1]) / 2 @ np.diff(grid)) / (high - low)
