@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from policyopt._api import fit as fit_policy
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
-from policyopt._cli.output import interval, number, percent, points, shown, threshold_text
+from policyopt._cli.output import interval, number, percent, points, shares, shown, threshold_text
 from policyopt._report.calibration import (
     ANSWER_MAPS,
     MAPS,
@@ -22,7 +23,7 @@ from policyopt._report.calibration import (
     observe,
     reliability_figure,
 )
-from policyopt._report.explanation import default_reference
+from policyopt._report.explanation import default_reference, figures
 from policyopt._report.explanation import explain as explain_policy
 from policyopt._table import Tables
 from policyopt.runtime._answers import Identity
@@ -34,6 +35,7 @@ from policyopt.runtime._policy import Policy
 
 #: Classes and row numbers that the table names; files and JSON hold all.
 _SOME = 10
+_share = partial(percent, digits=1)
 
 
 def explain(
@@ -66,7 +68,6 @@ def explain(
     for remark in [*record["notes"], *remarks]:
         output.note(remark)
     if out is not None:
-        from policyopt._report.explanation_figures import figures
         from policyopt._report.figures import save_figure
 
         title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
@@ -94,10 +95,6 @@ def _single(name: str, path: Path) -> Policy:
         step = "`policyopt evaluate` replays it whole; fit without --experts for one policy."
         raise input_error(name, "a file of a single policy", got, step)
     return found
-
-
-def _share(value: float) -> str:
-    return percent(value, 1)
 
 
 def _print_exits(record: dict[str, Any]) -> None:
@@ -132,7 +129,7 @@ def _print_classes(classes: list[dict[str, Any]], unit: str) -> None:
         f"cost [{unit}]": "cost",
         "accuracy %": shown("accuracy", _share),
         "last exit %": lambda r: _share(r["accuracy_exits"][-1]),
-        "leave at each exit %": lambda r: " ".join(f"{100 * s:.0f}" for s in r["exit_share"]),
+        "leave at each exit %": shares("exit_share"),
     }
     output.print_table(order[:_SOME], columns, title=f"classes{named}")
 
@@ -182,7 +179,7 @@ def calibration(
     if policy is not None and (budget is not None or method is not None):
         got = "--budget or --method besides"
         raise input_error("--policy", "given alone", got, "Drop one of the two.")
-    wanted = None if maps is None else _names(maps)
+    wanted = list(MAPS) if maps is None else _names(maps)
     loaded = None if policy is None else load_policy(policy)
     data = options.read_cache(cache)
     if split == "fit":
@@ -193,14 +190,14 @@ def calibration(
     exits = evaluate(loaded, data, split, cost=cost).exit
     names = _possible(wanted, data, loaded)
     found = _calibrate(tables, names, split, loaded)
-    records, figures = [], {}
+    records, diagrams = [], {}
     with output.progress("measuring") as step:
         for i, (name, seen) in enumerate(found.items()):
             columns = (seen.confidence, seen.correct, exits)
             records += calibration_records(name, *columns, seen.losses, loaded.path)
             if out is not None:
                 title = f"{name if name != 'none' else 'no calibration'}, split {split}"
-                figures[name] = reliability_figure(*columns, title, loaded.path)
+                diagrams[name] = reliability_figure(*columns, title, loaded.path)
             step(i + 1, len(found), name)
     content = {
         "split": split,
@@ -211,8 +208,14 @@ def calibration(
         "records": records,
     }
     if out is not None:
+        from policyopt._report.figures import save_figure
+
         with output.writing(out):
-            _write(out, content, figures)
+            write_file(out / "calibration.json", output.to_json(content))
+            for i, (name, figure) in enumerate(diagrams.items()):
+                save_figure(figure, out / f"reliability{f'_{name}' if i else ''}.png")
+            json_file = out / "calibration.json"
+            output.note(f"wrote {json_file} and {len(diagrams)} diagrams, reliability.png first")
     if not output.print_data(style, content, records):
         _print_calibration(records, split)
 
@@ -226,21 +229,20 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _possible(wanted: list[str] | None, data: ExitData, policy: Policy) -> list[str]:
+def _possible(wanted: list[str], data: ExitData, policy: Policy) -> list[str]:
     """Leave out the maps of class probabilities where there are none, or others are combined."""
     why = ""
     if data.kind == "record":
         why = "records hold no class probabilities"
     elif not isinstance(policy.answer, Identity):
         why = f"the policy's answers are {policy.answer.name} ones (--method max_prob has the exits' own)"
-    names = wanted or list(MAPS)
-    left = [name for name in names if not (why and name in ANSWER_MAPS)]
-    if not left:
+    out = [name for name in wanted if why and name in ANSWER_MAPS]
+    if out == wanted:
         allowed = f"some of {','.join(name for name in MAPS if name not in ANSWER_MAPS)}"
-        raise input_error("--maps", allowed, names, why)
-    if len(left) < len(names):
-        output.note(f"without {' and '.join(n for n in names if n not in left)}: {why}")
-    return left
+        raise input_error("--maps", allowed, wanted, why)
+    if out:
+        output.note(f"without {' and '.join(out)}: {why}")
+    return [name for name in wanted if name not in out]
 
 
 def _calibrate(tables: Tables, names: list[str], split: str, policy: Policy) -> dict[str, Observed]:
@@ -256,36 +258,22 @@ def _calibrate(tables: Tables, names: list[str], split: str, policy: Policy) -> 
     return found
 
 
-def _write(out: Path, content: dict[str, Any], figures: dict[str, Any]) -> None:
-    from policyopt._report.figures import save_figure
-
-    write_file(out / "calibration.json", output.to_json(content))
-    for i, (name, figure) in enumerate(figures.items()):
-        save_figure(figure, out / ("reliability.png" if i == 0 else f"reliability_{name}.png"))
-    output.note(
-        f"wrote {out / 'calibration.json'} and {len(figures)} diagrams, reliability.png first"
-    )
-
-
 def _print_calibration(records: list[dict[str, Any]], split: str) -> None:
-    pairs = list(zip(records[::2], records[1::2], strict=True))  # all rows, leavers
+    pairs = [{**r, "leavers": of} for r, of in zip(records[::2], records[1::2], strict=True)]
     error, gap = interval("ece", percent), shown("gap", points)
     columns: dict[str, Any] = {
-        "calibration": lambda p: p[0]["calibration"],
-        "exit": lambda p: p[0]["exit"],
-        "ECE % [95 %]": lambda p: error(p[0]),
-        "gap": lambda p: gap(p[0]),
-        "accuracy %": lambda p: percent(p[0]["accuracy"]),
+        "calibration": "calibration",
+        "exit": "exit",
+        "ECE % [95 %]": error,
+        "gap": gap,
+        "accuracy %": shown("accuracy", percent),
     }
     if any(record["nll"] is not None for record in records[::2]):
-        nll = shown("nll", lambda value: f"{value:.4f}")
-        columns["nll"] = lambda p: nll(p[0])
+        columns["nll"] = shown("nll", "{:.4f}".format)
     columns |= {
-        "leavers": lambda p: p[1]["rows"],
-        "their ECE % [95 %]": lambda p: error(p[1]),
-        "their gap": lambda p: gap(p[1]),
+        "leavers": lambda r: r["leavers"]["rows"],
+        "their ECE % [95 %]": lambda r: error(r["leavers"]),
+        "their gap": lambda r: gap(r["leavers"]),
     }
-    title = (
-        f"split {split}; gap = mean confidence less accuracy, in points: over 0 is overconfident"
-    )
-    output.print_table(pairs, columns, title=title)
+    told = "gap = mean confidence less accuracy, in points: over 0 is overconfident"
+    output.print_table(pairs, columns, title=f"split {split}; {told}")

@@ -84,20 +84,20 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
 # --- refused before the work, and not after it -----------------------------------------------
 
 
-def out_file(path: Path) -> None:
-    """Refuse a file that cannot be written."""
+def out_file(path: Path) -> bool:
+    """Refuse a file that cannot be written; return whether nothing stands there."""
     if path.is_dir():
         step = f"E.g. --out {path / 'NAME'}."
         raise input_error("--out", "a file", f"{path} (a directory)", step)
     if path.exists() and not path.is_file():
         raise input_error("--out", "a file", f"{path} (a pipe or device)", "Name a file to write.")
     out_directory(path.parent)
+    return not path.exists() or not path.stat().st_size
 
 
 def out_policy(path: Path) -> str:
     """Refuse a place where no policy may be written; say which policy stands there, if one does."""
-    out_file(path)
-    if not path.exists() or not path.stat().st_size:
+    if out_file(path):
         return ""
     try:
         policy = load_any(path)
@@ -111,12 +111,12 @@ def out_policy(path: Path) -> str:
 
 def out_table(path: Path, header: str, whole: bool = True) -> None:
     """Refuse a place where no such table may be written; not `whole`: where none that begins so."""
-    out_file(path)
-    if path.exists() and path.stat().st_size:
-        with path.open("rb") as file:
-            line = file.readline(1000).strip()
-        if line != header.encode() if whole else not line.startswith(header.encode()):
-            raise _not_ours(f"a table with {header}", path)
+    if out_file(path):
+        return
+    with path.open("rb") as file:
+        line = file.readline(1000).strip()
+    if line != header.encode() if whole else not line.startswith(header.encode()):
+        raise _not_ours(f"a table with {header}", path)
 
 
 def _not_ours(what: str, path: Path) -> InputError:
@@ -127,7 +127,7 @@ def _not_ours(what: str, path: Path) -> InputError:
 def out_folder(
     path: Path | None, tables: Mapping[str, str] | None = None, policy: bool = False
 ) -> None:
-    """Refuse a directory where what is written would go through a link, or replace a user's own file.
+    """Refuse a directory where a link, or a file of the user's own, stands in the way of results.
 
     `tables`: how the tables begin that are written there, by file name; `policy`: whether one is.
     """
@@ -137,10 +137,8 @@ def out_folder(
     for entry in path.iterdir():
         ours = entry.suffix in (".csv", ".json", ".png", ".db") or entry.name.startswith("study.db")
         if ours and (entry.is_symlink() or (".db" in entry.name and entry.stat().st_nlink > 1)):
-            allowed, step = (
-                "a directory without links where results go",
-                "Remove it, or choose another directory.",
-            )
+            allowed = "a directory without links where results go"
+            step = "Remove it, or choose another directory."
             raise input_error("--out", allowed, f"{entry} (a link)", step)
     for name, begins in (tables or {}).items():
         out_table(path / name, begins, whole=False)

@@ -93,8 +93,7 @@ def plan(
     }  # fmt: skip
     _remarks(described, goal, planned, reached)
     if out is not None:
-        from policyopt._report.figures import save_figure
-        from policyopt._report.plans import plan_figure
+        from policyopt._report.figures import plan_figure, save_figure
 
         title = f"{cache.resolve().name}: {found.plans} plans"
         figure = plan_figure(described, goal, planned, reached, others, title)

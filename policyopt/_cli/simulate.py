@@ -73,8 +73,7 @@ def simulate(
         has = f"the simulation has {found.schedule.rounds:,}"
         output.note(f"feedback comes after {delay:,} rounds, {has}: none comes")
     if out is not None:
-        from policyopt._report.figures import save_figure
-        from policyopt._report.simulation import simulation_figure
+        from policyopt._report.figures import save_figure, simulation_figure
 
         with output.writing(out):
             write_file(out / "simulation.csv", output.to_csv(found.records))

@@ -1,4 +1,4 @@
-"""Everything that is to be told of one policy on the rows of one table, as data.
+"""Everything that is to be told of one policy on the rows of one table, as data and as pictures.
 
 By exit: who leaves, how right they are, what staying did to the others. How well the score tells right
 answers from wrong ones (EENet, Figure 3). By class. And which rows the policy treats otherwise than a
@@ -7,6 +7,7 @@ reference policy, and whether that helped. What needs labels or correctness is N
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,12 @@ from policyopt._api import fit
 from policyopt._frontier import mcnemar, threshold_fields
 from policyopt._replay import Traced, trace
 from policyopt._report.calibration import auroc
+from policyopt._report.figures import COLOURS, LINES, add_heading, add_legend, new_figure, tidy
 from policyopt._table import Table, Tables
 from policyopt.runtime._errors import PolicyOptError
 from policyopt.runtime._experts import policy_of
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._text import picture_text
 from policyopt.runtime._typing import Array, Bools, Floats
 
 #: The method that a policy is held against where no reference is given.
@@ -27,6 +30,19 @@ REFERENCE = "max_prob"
 #: Levels of the quantiles that are told, and bins of the histograms.
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 40
+RIGHT, WRONG = COLOURS[:2]
+_GROUPS = {"right": RIGHT, "wrong": WRONG, "all": COLOURS[2]}
+#: Rows that left at an earlier exit.
+GONE = "0.72"
+#: More exits than this are written smaller.
+MANY = 8
+#: Inches that a row of panels may take.
+WIDEST = 16.0
+#: Points of one panel; more hide each other.
+POINTS = 3000
+#: Up to so many classes are named on an axis, and have a bar of their own.
+NAMED, BARS = 20, 40
+_MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
@@ -272,3 +288,296 @@ def change_record(found: Traced, reference: Traced) -> dict[str, Any]:
         **(correctness if known else dict.fromkeys(correctness)),
         "classes": _by_class(found, columns),
     }
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def figures(explanation: Explanation, title: str = "") -> dict[str, Any]:
+    """Draw what the rows of an explained policy allow, by file name."""
+    record = explanation.record
+    drawn = {
+        "exits.png": exits_figure(explanation, title),
+        "scores.png": scores_figure(explanation, title),
+    }
+    if record["classes"] is not None:
+        drawn["classes.png"] = classes_figure(explanation, title)
+        drawn["per_class.png"] = per_class_figure(explanation, title)
+    if record["changes"] is not None:
+        against = f"against {record['reference']['method'] or 'the reference'}"
+        drawn["changes.png"] = changes_figure(
+            explanation, f"{title}, {against}" if title else against
+        )
+    return drawn
+
+
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{100 * value:.{digits}f} %"
+
+
+# --- by exit ---------------------------------------------------------------------------------
+
+
+def exits_figure(explanation: Explanation, title: str = "") -> Any:
+    """Draw the share that leaves at each exit, what it costs, and how right leavers and stayers are."""
+    record = explanation.record
+    exits, unit = record["exits"], picture_text(record["unit"])
+    labelled = record["accuracy"] is not None
+    size = 8 if len(exits) > MANY else 9
+    figure = new_figure(max(7.0, 1.0 * len(exits) + 2.0), 6.4 if labelled else 3.8)
+    axes = figure.subplots(1 + labelled, 1, sharex=True, squeeze=False)[:, 0]
+    at = np.arange(len(exits))
+    for shift, key, colour, label in (
+        (-0.2, "share_left", RIGHT, "of the rows leave here"),
+        (0.2, "cost_share", GONE, "of all cost is spent on them"),
+    ):
+        heights = [100 * (e[key] or 0.0) for e in exits]
+        bars = axes[0].bar(at + shift, heights, 0.38, color=colour, label=label)
+        texts = [f"{y:.0f}" if y >= 10 or y == 0 else f"{y:.1f}" for y in heights]
+        axes[0].bar_label(bars, texts, padding=2, fontsize=size)
+    axes[0].set_ylabel("share [%]")
+    axes[0].margins(y=0.12)
+    if labelled:
+        _draw_accuracies(axes[1], exits, size)
+    for panel in axes:
+        panel.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+        tidy(panel, grid="y")
+    axes[-1].set_xticks(at, [f"exit {e['exit']}\n{e['cost']:.4g}" for e in exits], fontsize=size)
+    axes[-1].set_xlim(-0.6, len(exits) - 0.4)
+    axes[-1].set_xlabel(f"exit, and its mean cost [{unit}]")
+    told = f"mean cost {record['realised_cost']:.4g} {unit}"
+    if labelled:
+        told += f", accuracy {_percent(record['accuracy'], 2)}"
+    add_heading(figure, title, told)
+    return figure
+
+
+def _draw_accuracies(axes: Any, exits: list[dict[str, Any]], size: int) -> None:
+    series = (
+        ("accuracy_left", RIGHT, "o", -0.2, "leave here"),
+        ("accuracy_stayed", WRONG, "s", 0.2, "go on (had they left)"),
+        ("accuracy", "0.35", "_", 0.0, "all rows (had they left)"),
+    )
+    for key, colour, marker, shift, label in series:
+        points = [(i + shift, 100 * e[key]) for i, e in enumerate(exits) if e[key] is not None]
+        if not points:
+            continue
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, marker, color=colour, ms=14 if marker == "_" else 7, mew=2, label=label)
+        for point in points if shift else ():
+            up, edge = (7, "bottom") if shift < 0 else (-7, "top")
+            look = {"ha": "center", "va": edge, "fontsize": size, "color": colour}
+            text = f"{point[1]:.1f}"
+            axes.annotate(text, point, (0, up), textcoords="offset points", **look)
+    axes.set_ylabel("accuracy [%]")
+    axes.margins(y=0.18)
+    axes.set_ylim(*axes.get_ylim())  # room for the numbers, but no ticks beyond 100 %
+    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100])
+
+
+def scores_figure(explanation: Explanation, title: str = "") -> Any:
+    """Draw how the scores of right and of wrong answers lie at each exit (EENet, Figure 3).
+
+    Filled: rows that reach the exit, each group summing to 100 %; dotted: those gone before.
+    """
+    exits, policy = explanation.record["exits"], explanation.policy
+    words = f"score ({policy.rule.name})", "share of the group [%]"
+    figure, axes = _panels(len(exits), 3.7, 2.7, *words)
+    for k, (panel, record) in enumerate(zip(axes, exits, strict=True)):
+        score = record["score"]
+        edges = np.array(score["edges"])
+        for name, group in score["reached"].items():
+            if group["rows"]:
+                heights, label = 100 * np.array(group["counts"]) / group["rows"], f"{name} answers"
+                fill = {"color": _GROUPS[name], "alpha": 0.5, "label": label}
+                panel.stairs(heights, edges, fill=True, **fill)
+                panel.stairs(heights, edges, color=_GROUPS[name], lw=1.3)
+        # Those gone often pile up in one bin: they do not set the scale, unless nobody else is here.
+        top = panel.get_ylim()[1] if record["rows_reached"] else 105
+        gone = np.sum([g["counts"] for g in score["gone"].values()], axis=0)
+        if gone.sum():
+            dotted = {"color": "0.45", "ls": ":", "lw": 1.2, "label": "gone before"}
+            panel.stairs(100 * gone / gone.sum(), edges, **dotted)
+        panel.set_ylim(0, top)
+        said = _draw_thresholds(panel, policy, k, edges, across=False)
+        if record["auroc"] is not None:
+            said = f"AUROC {record['auroc']:.3f}{', ' if said else ''}{said}"
+        told = f"exit {record['exit']}: {_percent(record['share_left'])} leave"
+        panel.set_title(f"{told}\n{said}", fontsize=9.5)
+    add_legend(figure)
+    add_heading(figure, title)
+    return figure
+
+
+# --- by class --------------------------------------------------------------------------------
+
+
+def classes_figure(explanation: Explanation, title: str = "", seed: int = 0) -> Any:
+    """Draw score against class at each exit, as EENet's Figures 6 to 9, of labelled rows.
+
+    Classes stand in the order of the last exit's accuracy (as in its Figure 3). At most 3,000
+    rows, the same in every panel, drawn by `seed`. Grey crosses left at an earlier exit.
+    """
+    found, classes, policy = explanation.found, explanation.record["classes"], explanation.policy
+    names = np.array([c["class"] for c in classes])
+    order = np.argsort([c["accuracy_exits"][-1] for c in classes], kind="stable")
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(found.exit))[:POINTS]
+    labels, correct = np.asarray(found.labels)[rows], np.asarray(found.correct)[rows]
+    x = np.argsort(order)[np.searchsorted(names, labels)] + rng.uniform(-0.36, 0.36, len(rows))
+    few = len(names) <= NAMED
+    what = "class" if few else f"{len(names)} classes"
+    words = f"{what}, least accurate (last exit) first", f"score ({policy.rule.name})"
+    figure, axes = _panels(found.exits, 4.4 if few else 5.0, 2.9, *words)
+    axes[0].plot([], [], "o", color=RIGHT, label="right at this exit")
+    axes[0].plot([], [], "o", color=WRONG, label="wrong at this exit")
+    axes[0].plot([], [], "x", color=GONE, label="left before")
+    for k, panel in enumerate(axes):
+        scores, gone = found.scores[rows, k], found.position[rows] < k
+        panel.scatter(x[gone], scores[gone], 12, color=GONE, marker="x", lw=0.7, zorder=1)
+        # Right and wrong in one go: neither colour hides the other.
+        colours = np.where(correct[~gone, k], RIGHT, WRONG)
+        panel.scatter(x[~gone], scores[~gone], 9, c=colours, lw=0, alpha=0.75, zorder=2)
+        record = explanation.record["exits"][k]
+        said = _draw_thresholds(panel, policy, k, record["score"]["edges"], across=True)
+        told = f"exit {record['exit']}: {_percent(record['share_left'])} leave"
+        panel.set_title(f"{told} ({said})" if said else told, fontsize=9.5)
+        panel.set_xlim(-0.7, len(names) - 0.3)
+        panel.set_xticks(range(len(names)) if few else [], names[order] if few else [])
+    add_legend(figure)
+    add_heading(figure, title, f"{len(rows):,} of {len(found.exit):,} rows", between=": ")
+    return figure
+
+
+def per_class_figure(explanation: Explanation, title: str = "") -> Any:
+    """Draw where the samples of each class leave, cheapest class first, of labelled rows.
+
+    One bar per class, its accuracy and cost beside it; over 40 classes, their accuracy below.
+    """
+    import matplotlib
+
+    order = sorted(explanation.record["classes"], key=lambda c: c["cost"])
+    shares = 100 * np.array([c["exit_share"] for c in order])
+    low = shares.cumsum(axis=1) - shares
+    named = len(order) <= BARS
+    figure = new_figure(8.2, 1.9 + 0.3 * len(order) if named else 6.2)
+    axes = figure.subplots(1 if named else 2, 1, squeeze=False, sharex=not named)[:, 0]
+    at, exits = np.arange(len(order)), shares.shape[1]
+    for k in range(exits):  # from light (early) to dark (late)
+        colour = matplotlib.colormaps["cividis_r"](0.08 + 0.92 * k / max(exits - 1, 1))
+        look = {"color": colour, "label": f"exit {explanation.found.path[k]}"}
+        if named:
+            axes[0].barh(at, shares[:, k], 0.82, left=low[:, k], **look)
+        else:
+            axes[0].bar(at, shares[:, k], 1.0, bottom=low[:, k], **look)
+    tidy(axes[0])
+    if named:
+        axes[0].set_yticks(at, [c["class"] for c in order])
+        axes[0].invert_yaxis()
+        axes[0].set_xlim(0, 100)
+        axes[0].set_xlabel("share of the class that leaves at each exit [%]")
+        axes[0].set_ylabel("class, cheapest first")
+        unit = picture_text(explanation.record["unit"])
+        texts = [f"{_percent(c['accuracy'])}, {c['cost']:.4g}" for c in order]
+        for y, text in zip([-0.85, *at], [f"accuracy, cost [{unit}]", *texts], strict=True):
+            axes[0].text(101.5, y, text, fontsize=8.5, color="0.25", va="center")
+    else:
+        axes[0].set_ylabel("share of the class [%]")
+        axes[0].set_ylim(0, 100)
+        axes[1].plot(at, [100 * c["accuracy"] for c in order], ".", color=RIGHT, ms=4)
+        axes[1].set_ylabel("accuracy [%]")
+        axes[1].set_xlabel(f"{len(order)} classes, cheapest first")
+        axes[1].set_xlim(-0.5, len(order) - 0.5)
+        tidy(axes[1], grid="y")
+    add_legend(figure, each=1.3)
+    add_heading(figure, title)
+    return figure
+
+
+# --- beside a reference ----------------------------------------------------------------------
+
+
+def changes_figure(explanation: Explanation, title: str = "") -> Any:
+    """Draw how many rows moved from each exit of the reference to each exit now.
+
+    Below a count: how many of these rows the move made right (+) and wrong (-).
+    """
+    from matplotlib.colors import PowerNorm
+    from matplotlib.patches import Rectangle
+
+    record, unit = explanation.record["changes"], picture_text(explanation.record["unit"])
+    counts = np.array(record["transitions"])
+    exits = len(counts)
+    side = max((0.72 if exits > MANY else 0.95) * exits, 3.4)
+    figure = new_figure(side + 2.6, side + 2.0)
+    axes = figure.add_subplot()
+    # Most rows stay where they were; the root keeps the others visible.
+    norm = PowerNorm(0.5, 0, max(counts.max(), 1))
+    image = axes.imshow(counts, cmap="Blues", norm=norm)
+    look = {"ha": "center", "va": "center", "fontsize": 7.5 if exits > MANY else 9}
+    for i, j in np.argwhere(counts > 0):
+        text = f"{counts[i, j]:,}"
+        ups, downs = ((record[name] or counts * 0)[i][j] for name in ("better_at", "worse_at"))
+        if ups or downs:
+            text += f"\n+{ups:,} {_MINUS}{downs:,}"
+        axes.text(j, i, text, color="white" if norm(counts[i, j]) > 0.6 else "black", **look)
+    for k in range(exits):  # where nothing moved
+        axes.add_patch(Rectangle((k - 0.5, k - 0.5), 1, 1, fill=False, ec="0.6", lw=0.8))
+    axes.set_xticks(range(exits))
+    axes.set_yticks(range(exits))
+    axes.tick_params(length=0)
+    axes.set_xlabel("exit now (framed: the same exit)")
+    axes.set_ylabel("exit of the reference")
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="rows")
+    told = f"{record['earlier']:,} rows leave earlier, {record['later']:,} later"
+    if record["better"] is not None:
+        told += f"; {record['better']:,} became right (+), {record['worse']:,} wrong ({_MINUS})"
+    costs = f"mean cost {record['reference_cost']:.4g} → {record['cost']:.4g} {unit}"
+    add_heading(figure, title, f"{told}\n{costs}")
+    return figure
+
+
+# --- panels, one per exit --------------------------------------------------------------------
+
+
+def _panels(exits: int, width: float, height: float, across: str, up: str) -> tuple[Any, list[Any]]:
+    """Return a figure and K axes of so many inches, in rows; what is left over stays blank.
+
+    `across` and `up` name the axes: once for all, and under the lowest panel of each column.
+    """
+    columns = exits if exits <= 3 else math.ceil(math.sqrt(exits))
+    rows = math.ceil(exits / columns)
+    width = min(width, WIDEST / columns)
+    # One row more of inches for title and legend.
+    figure = new_figure(max(width * columns, 6.5), height * rows + 0.9)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for blank in axes[exits:]:
+        blank.set_axis_off()
+    for panel in axes[:exits]:
+        tidy(panel)
+    for panel in axes[max(exits - columns, 0) : exits]:
+        panel.set_xlabel(across, fontsize=9.5)
+    figure.supylabel(up, fontsize=10)
+    return figure, axes[:exits]
+
+
+def _draw_thresholds(axes: Any, policy: Policy, k: int, edges: Any, across: bool) -> str:
+    """Draw the thresholds at the k-th exit that a policy runs where they lie among the scores.
+
+    `across`: horizontal lines (scores stand on the y axis). Returns words for those that do not.
+    """
+    if k == policy.exits - 1:
+        return "the last exit: no threshold"
+    line = axes.axhline if across else axes.axvline
+    sets, said = threshold_sets(policy), []
+    for i, value in enumerate(float(t[k]) for t in sets):
+        name = f"threshold {i + 1}" if policy.mixture else "threshold"
+        if edges[0] <= value <= edges[-1]:
+            if policy.mixture:
+                share = policy.mixture.share if i else 1.0 - policy.mixture.share
+                name += f" ({_percent(share, 0)} of rows)"
+            line(value, color="black", lw=1.3, ls=LINES[i], zorder=4, label=name)
+        else:
+            said.append(f"{name} {'above' if value > edges[-1] else 'below'} all scores")
+    return ", ".join(said)

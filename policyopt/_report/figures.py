@@ -1,25 +1,35 @@
-"""What all pictures share, by matplotlib, and the picture of a frontier."""
+"""What all pictures share, by matplotlib, and those of a frontier, a simulation and a plan."""
 
 from __future__ import annotations
 
 import io
 import os
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt._frontier import Frontier
 from policyopt.runtime._files import write_file
 from policyopt.runtime._text import picture_text
 from policyopt.runtime._typing import Floats
+
+if TYPE_CHECKING:
+    from policyopt._frontier import Frontier
+    from policyopt._online.simulate import Simulation
+    from policyopt._tiers.choose import Planned
+    from policyopt._tiers.description import Tiers
+    from policyopt._tiers.search import Goal
 
 # Okabe & Ito: told apart by colour-blind readers, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 #: Lines of the first round of colours, the second, ...
 LINES = ("-", "--", ":", "-.")
 _MARKERS = "osD^vPX"
-_MOST_INSIDE = 12  # lines; the names of more stand beside the picture
+_MOST_INSIDE = 12  # lines of a frontier; the names of more stand beside the picture
+_PANELS, _ABREAST = 16, 4  # arm panels of a simulation in all, and side by side
+_WINDOWS = 12  # of the latest requests, in the whole course
+_TIERS = (*COLOURS[:-1], "#7A4E2D")  # black is the chosen plan's
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -62,6 +72,9 @@ def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 140) -> No
         warnings.filterwarnings("ignore", r"Glyph .* missing from (current )?font", UserWarning)
         figure.savefig(data, format="png", dpi=dpi)
     write_file(path, data.getvalue())
+
+
+# --- a frontier ------------------------------------------------------------------------------------
 
 
 def frontier_figure(frontier: Frontier, title: str = "") -> Any:
@@ -131,3 +144,184 @@ def _by_budget(rows: list[dict[str, Any]], key: str) -> Floats:
     """Return the mean of a field over seeds, one value per budget position."""
     seeds = sorted({r["seed"] for r in rows})
     return np.mean([[r[key] for r in rows if r["seed"] == s] for s in seeds], axis=0)
+
+
+# --- a simulation --------------------------------------------------------------------------------
+
+
+def simulation_figure(found: Simulation, title: str = "") -> Any:
+    """Draw what came of a simulation, as the figures of the AdaEE paper and below them the cost.
+
+    Above: cumulative pseudo-regret to the best fixed arm, mean and 95 % band over repetitions, and
+    the mean cost of the latest requests against the budget. Below: per policy, the share of the
+    requests played on each arm over time, dark the most. Dotted lines: changes of the stream.
+    """
+    several = [name for name, t in found.tallies.items() if t.arms.shape[1] > 1]
+    shown = several[:_PANELS]
+    lines = [shown[i : i + _ABREAST] for i in range(0, len(shown), _ABREAST)]
+    names = -(-(len(found.tallies) + 1) // 5)  # lines of the legend
+    figure = new_figure(12, 3.8 + 2.2 * len(lines) + 0.25 * names)
+    grid = figure.add_gridspec(1 + len(lines), 1, height_ratios=[1.8, *[1.0] * len(lines)])
+    regret, cost = (figure.add_subplot(grid[0].subgridspec(1, 2)[0, j]) for j in (0, 1))
+    _draw_courses(found, regret, cost)
+    add_legend(figure, side="upper center")  # above all panels: hides no curve, is read first
+    plots = [regret, cost]
+    for i, line in enumerate(lines, 1):
+        # A line that is not full is stretched, unless it follows a full one.
+        parts = grid[i].subgridspec(1, _ABREAST if len(lines) > 1 else len(line))
+        for j, name in enumerate(line):
+            plots.append(figure.add_subplot(parts[0, j]))
+            _draw_arms(found, name, plots[-1])
+    for axes in plots:
+        for change in found.schedule.changes:
+            axes.axvline(change, color="0.4", lw=0.8, ls=":")
+        tidy(axes, grid="both" if axes in (regret, cost) else "", labelsize=8)
+        axes.set_xlabel("request", fontsize=8)
+    if len(shown) < len(several):
+        title = f"{title} (arms of {len(shown)} of {len(several)} policies)".strip()
+    if title:
+        figure.suptitle(picture_text(title), fontsize=11, ha="left", x=0.01)
+    return figure
+
+
+def _draw_courses(found: Simulation, regret: Any, cost: Any) -> None:
+    """Draw regret and cost of every policy over the rounds."""
+    from policyopt._online.metrics import interval
+
+    rounds = next(iter(found.tallies.values())).rounds
+    back = max(len(rounds) // _WINDOWS, 1)
+    for i, (name, tally) in enumerate(found.tallies.items()):
+        again, place = divmod(i, len(COLOURS))
+        look: dict[str, Any] = {"color": COLOURS[place], "ls": LINES[again % 4], "lw": 1.6}
+        mean, half = interval(tally.course("regret"))
+        regret.plot(rounds, mean, label=picture_text(name), **look)
+        regret.fill_between(rounds, mean - half, mean + half, color=look["color"], alpha=0.15, lw=0)
+        paid = np.concatenate([[0.0], tally.course("cost").mean(axis=1)])
+        at = np.concatenate([[0], rounds])
+        since = np.maximum(np.arange(len(rounds)) + 1 - back, 0)
+        cost.plot(rounds, (paid[1:] - paid[since]) / (rounds - at[since]), **look)
+    if found.budget is not None:
+        cost.axhline(found.budget, color="0.2", lw=1, ls=(0, (6, 3)), label="budget")
+    latest = f"{round(found.schedule.rounds / len(rounds) * back):,}"
+    regret.set_title("pseudo-regret to the best fixed arm", loc="left", fontsize=10)
+    told = f"mean cost of the latest {latest} requests [{picture_text(found.unit)}]"
+    cost.set_title(told, loc="left", fontsize=10)
+
+
+def _draw_arms(found: Simulation, name: str, axes: Any) -> None:
+    """Draw the share of each arm of a policy over the rounds."""
+    from policyopt.runtime._bandits import BANDITS
+
+    tally = found.tallies[name]
+    shares = tally.shares().T
+    edges = np.concatenate([[0], tally.rounds])
+    most = max(float(shares.max()), 1e-9)
+    places = np.arange(len(shares) + 1) - 0.5
+    axes.pcolormesh(edges, places, shares, cmap="Blues", vmin=0, vmax=most)
+    kind, _, settings = name.partition(":")
+    settings = settings.replace("+", ", ")
+    title = f"arm played: {picture_text(kind)}"
+    title += f"\n{picture_text(settings)}" if settings else ""
+    axes.set_title(title, loc="left", fontsize=9 if len(settings) < 40 else 7)
+    if kind in BANDITS:
+        of = "threshold" if found.arms_unit == "threshold" else f"cost [{picture_text(found.unit)}]"
+        every = max(-(-len(shares) // 8), 1)  # room for so many
+        axes.set_yticks(range(0, len(shares), every), [f"{x:.3g}" for x in found.labels[::every]])
+    elif kind == "controller":
+        of = "level"
+        axes.set_yticks([0, len(shares) - 1], ["cheap", "dear"])
+    else:
+        of = "split at exit" if kind == "splitee" else "exit"
+        axes.set_yticks(range(len(shares)), [str(k) for k in range(len(shares))])
+    axes.set_ylabel(of, fontsize=8)
+
+
+# --- a plan --------------------------------------------------------------------------------------
+
+
+def plan_figure(
+    tiers: Tiers,
+    goal: Goal,
+    planned: Planned,
+    reached: dict[str, Any],
+    others: Sequence[dict[str, Any]] = (),
+    title: str = "",
+) -> Any:
+    """Draw what every plan offers, by the tiers it uses, and what the chosen one came to.
+
+    Thin lines: the upper hull of each plan's thresholds on the fit rows; thick: the best of the plans
+    that use the same tiers. Star: the chosen plan on held-out rows with 95 % intervals (`reached`, its
+    summary); crosses: the full model on one tier (`others`).
+    """
+    figure = new_figure(9, 6)
+    axes, name = figure.add_subplot(), goal.objective
+    groups: dict[tuple[int, ...], list[Floats]] = {}
+    for plan, points in planned.searched.frontiers:
+        groups.setdefault(tuple(sorted(set(plan.tier))), []).append(points)
+    for i, (used, lines) in enumerate(sorted(groups.items(), key=lambda g: (len(g[0]), g[0]))):
+        again, place = divmod(i, len(_TIERS))
+        for points in lines:
+            axes.plot(points[:, 0], 100 * points[:, 1], color=_TIERS[place], lw=0.4, alpha=0.15)
+        edge = np.concatenate(lines)
+        edge = edge[np.argsort(edge[:, 0], kind="stable")]
+        rising = np.diff(np.maximum.accumulate(edge[:, 1]), prepend=-1.0) > 0
+        edge = edge[rising]  # the end of what more cost does not better is not drawn
+        look = {"color": _TIERS[place], "ls": LINES[again % 3], "lw": 1.8, "marker": "o"}
+        look |= {"ms": 4 if len(edge) == 1 else 0, "drawstyle": "steps-post"}
+        label = picture_text(" + ".join(tiers.tiers[t].name for t in used))
+        axes.plot(edge[:, 0], 100 * edge[:, 1], label=label, **look)
+    for i, one in enumerate(others):  # in turn below and above, so that neighbours do not meet
+        place = (one[name], 100 * one["accuracy"])
+        axes.plot(*place, "x", color="0.2", ms=8, mew=2, zorder=4)
+        axes.annotate(
+            f"full model, {picture_text(one['tiers'][-1])}", place, textcoords="offset points",
+            xytext=(0, 9 if i % 2 else -16), ha="center", color="0.2", fontsize=8, zorder=4,
+            bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8},
+        )  # fmt: skip
+    _draw_chosen(axes, reached, name)
+    if goal.budget is not None:
+        axes.axvline(goal.budget, color="0.4", ls="--", lw=1, label="budget")
+    else:
+        axes.axhline(100 * (goal.accuracy or 0), color="0.4", ls="--", lw=1, label="accuracy asked")
+    points = np.concatenate([line for lines in groups.values() for line in lines])
+    _zoom(axes, goal, points, [reached, *others])
+    axes.set_xlabel(f"mean {name} per sample [{picture_text(tiers.unit_of(name))}]")
+    axes.set_ylabel("accuracy [%]")
+    axes.set_title(picture_text(title), loc="left", fontsize=11)
+    axes.set_title("lines: fit rows; star, crosses: held-out rows", loc="right", fontsize=8)
+    tidy(axes, grid="both")
+    add_legend(figure)
+    return figure
+
+
+def _draw_chosen(axes: Any, reached: dict[str, Any], name: str) -> None:
+    """Draw the chosen plan with its intervals, its star alone in the legend."""
+    x, y = reached[name], 100 * reached["accuracy"]
+    bars = [
+        [[max(centre - low, 0.0)], [max(high - centre, 0.0)]]
+        for centre, low, high in (
+            (x, reached[f"{name}_low"], reached[f"{name}_high"]),
+            (y, 100 * reached["accuracy_low"], 100 * reached["accuracy_high"]),
+        )
+    ]
+    axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], color="black", capsize=3, ls="none", zorder=5)
+    axes.plot(x, y, "*", color="black", mec="white", mew=0.8, ms=15, zorder=6)
+    axes.plot([], [], "*", color="black", ms=9, label=picture_text(f"chosen: {reached['plan']}"))
+
+
+def _zoom(axes: Any, goal: Goal, points: Floats, records: Sequence[dict[str, Any]]) -> None:
+    """Show what is worth comparing: costs in octaves where they are far apart, the upper accuracies."""
+    costs = np.array([*points[:, 0], *(one[goal.objective] for one in records)])
+    if costs.min() > 0 and costs.max() > 6 * costs.min():
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    seen = [one["accuracy_low"] for one in records] + [goal.accuracy or 1.0]
+    top = max(float(points[:, 1].max()), *(one["accuracy_high"] for one in records))
+    low = max(top - max(4 * (top - min(seen)), 0.03), float(points[:, 1].min()))
+    room = 0.04 * (top - low)
+    axes.set_ylim(100 * (low - room), 100 * (top + room))
+    axes.margins(x=0.06)

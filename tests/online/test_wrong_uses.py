@@ -11,7 +11,7 @@ from policyopt._cli.explain import explain
 from policyopt._online.drift import refit, watch_policy
 from policyopt._online.entrants import every
 from policyopt._online.families import fit_family, threshold_family
-from policyopt._report.simulation import simulation_figure
+from policyopt._report.figures import simulation_figure
 from policyopt._table import Tables
 from policyopt.runtime._artifact import save_experts
 from policyopt.runtime._bandits import make_bandit
