@@ -44,32 +44,15 @@ _STREAM = 1 << 32
 
 @dataclass(frozen=True)
 class Frontier:
-    """What `curve` found.
+    """What `curve` found."""
 
-    Attributes
-    ----------
-    records : list of dict
-        One per method, budget and seed; see `record`.
-    fitted : dict
-        From (method, seed, budget index) to `Fitted`.
-    exits : list of dict
-        Always leaving at exit k: its cost and accuracy on the same rows, per seed.
-    bound : list of dict
-        The hindsight oracle, not deployable: budget, accuracy, seed.
-    unit : str
-    notes : list of str
-        Methods left out, and why.
-    tests : dict of int to Table
-        The rows replayed on, per seed.
-    """
-
-    records: list[dict[str, Any]]
-    fitted: dict[tuple[str, int, int], Fitted]
-    exits: list[dict[str, Any]]
-    bound: list[dict[str, Any]]
+    records: list[dict[str, Any]]  # one per method, budget and seed; see `record`
+    fitted: dict[tuple[str, int, int], Fitted]  # by method, seed and number of the budget
+    exits: list[dict[str, Any]]  # always leaving at exit k: cost and accuracy there, per seed
+    bound: list[dict[str, Any]]  # the hindsight oracle, not deployable: budget, accuracy, seed
     unit: str
-    notes: list[str] = field(default_factory=list)
-    tests: dict[int, Table] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # methods left out, and why
+    tests: dict[int, Table] = field(default_factory=dict)  # the rows replayed on, per seed
 
 
 def curve(

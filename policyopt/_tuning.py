@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 import numpy as np
@@ -66,47 +66,24 @@ class Tuned:
     Standard errors are over folds, which share training rows: they are a little small. The best
     of many trials is chosen by its value, so `value` is a little high. Quote neither as a result;
     a replay on the test rows is one.
-
-    Attributes
-    ----------
-    method, objective : str
-    settings : dict
-        The best trial's, fixed ones included.
-    value, standard_error : float
-        Its mean over folds.
-    default_settings : dict
-        The method's own values of what was tuned, and the fixed settings.
-    default_value, default_error : float or None
-        None where the default could not be fitted.
-    gain, gain_error : float or None
-        Best less default, mean and standard error over folds (paired).
-    complete, pruned, failed : int
-        Number of trials.
-    exhausted : bool
-        Whether all combinations there are were tried.
-    study : str
-        Name of the study in its storage.
-    history : tuple of dict
-        One per trial: trial, state, value, standard_error, folds, realised_cost, default,
-        settings, error.
     """
 
     method: str
     objective: str
-    settings: dict[str, Any]
-    value: float
+    settings: dict[str, Any]  # the best trial's, fixed ones included
+    value: float  # mean over folds
     standard_error: float
-    default_settings: dict[str, Any]
-    default_value: float | None
+    default_settings: dict[str, Any]  # the method's own of what was tuned, and the fixed ones
+    default_value: float | None  # None where the default could not be fitted
     default_error: float | None
-    gain: float | None
+    gain: float | None  # best less default, paired over folds
     gain_error: float | None
-    complete: int
+    complete: int  # trials
     pruned: int
     failed: int
-    exhausted: bool
-    study: str
-    history: tuple[dict[str, Any], ...]
+    exhausted: bool  # whether all combinations there are were tried
+    study: str  # its name in the storage
+    history: tuple[dict[str, Any], ...]  # one per trial, see `records`
 
     @property
     def worthwhile(self) -> bool:
@@ -236,6 +213,7 @@ def _concluded(run: Run, study: str) -> Tuned:
     """Find the best trial and hold it against the default; refuse where no trial was completed."""
     search, history = run.search, records(run.study)
     states = [record["state"] for record in history]
+    complete, pruned, failed = (states.count(state) for state in _STATES.values())
     done = [record for record in history if record["state"] == "complete"]
     if not done:
         why = next((r["error"] for r in history if r["error"]), "none was started")
@@ -244,26 +222,18 @@ def _concluded(run: Run, study: str) -> Tuned:
     # Of equal values the earliest: the default, where nothing is better than it.
     best = max(done, key=lambda r: (r["value"], r["default"], -r["trial"]))
     base = next((r for r in done if r["default"]), None)
-    gains = None if base is None else np.subtract(best["folds"], base["folds"])
+    base_value = base_error = gain = gain_error = None
+    if base is not None:
+        base_value, base_error = base["value"], base["standard_error"]
+        gains = np.subtract(best["folds"], base["folds"])
+        gain, gain_error = float(gains.mean()), _standard_error(gains)
     default = {**search.fixed, **search.default}
+    settings = {**default, **best["settings"]}
     return Tuned(
-        search.method,
-        run.objective.name,
-        {**default, **best["settings"]},
-        best["value"],
-        best["standard_error"],
-        default,
-        None if base is None else base["value"],
-        None if base is None else base["standard_error"],
-        None if gains is None else float(gains.mean()),
-        None if gains is None else _standard_error(gains),
-        states.count("complete"),
-        states.count("pruned"),
-        states.count("failed"),
-        run.exhausted(),
-        study,
-        tuple(history),
-    )
+        search.method, run.objective.name, settings, best["value"], best["standard_error"],
+        default, base_value, base_error, gain, gain_error,
+        complete, pruned, failed, run.exhausted(), study, tuple(history),
+    )  # fmt: skip
 
 
 def counted(study: Any) -> list[Any]:
@@ -277,7 +247,7 @@ def counted(study: Any) -> list[Any]:
 
 
 def records(study: Any) -> list[dict[str, Any]]:
-    """Return the trials as records (see `Tuned.history`), numbered anew in the order they began."""
+    """Return the trials as records, numbered anew in the order they began."""
     found = []
     for number, trial in enumerate(counted(study)):
         values, notes = _folds(trial), trial.user_attrs
@@ -669,8 +639,7 @@ class Objective:
             Problem(nothing, nothing, costs, table.unit).check_budget(budget)
 
 
-@dataclass(frozen=True)
-class FoldScore:
+class FoldScore(NamedTuple):
     """The objective on one fold, and what the policy for the budget cost there (None for area)."""
 
     value: float

@@ -19,7 +19,6 @@ from policyopt._frontier import curve as make_curve
 from policyopt._methods.registry import ROWS, apply_settings, method_list
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._files import write_file
 
 _DEMO = "max_prob,max_prob:thresholds=joint,margin,entropy,patience,optimal_stopping,auto"
 _SHIPPED = Path("cache") / "fashion_mnist"
@@ -78,8 +77,7 @@ def compare(
     frontier = _run(tables, methods, budgets, seeds, settings, test)
     records = compare_methods(frontier, reference)
     if out is not None:
-        with output.writing(out):
-            write_file(out / "compare.csv", output.to_csv(records))
+        output.write_results(out, {"compare.csv": output.to_csv(records)})
     if not output.print_data(style, records, records):
         _print_comparison(records, frontier.unit, seeds)
 
@@ -117,22 +115,16 @@ def _shipped() -> Path:
 
 
 def _run(
-    tables: Tables,
-    methods: str,
-    budgets: str,
-    seeds: int,
-    settings: list[str] | None,
-    test: str = "test",
+    tables: Tables, methods: str, budgets: str, seeds: int, settings: Any, test: str = "test"
 ) -> Frontier:
     """Run `policyopt.curve` with command-line texts and a progress bar."""
     names, given = method_list(methods, "--methods"), options.read_settings(settings)
-    everything = names == ["all"]
+    everything, fit_rows = names == ["all"], tables.get("fit")
     if everything and given:
         allowed = "used with methods by name"
         raise input_error("--set", allowed, "--methods all", "Name the methods.")
     chosen: Any = names if everything else apply_settings(names, given)
     told = [n for n, row in ROWS.items() if not row.trains] if everything else names
-    fit_rows = tables.get("fit")
     foretell(told, len(fit_rows), len(parse_budgets(budgets, fit_rows.mean_costs)), seeds)
     with output.progress("fitting") as step:
         frontier = make_curve(
@@ -145,12 +137,10 @@ def _run(
 
 
 def _write(frontier: Frontier, records: Sequence[dict[str, Any]], out: Path, title: str) -> None:
-    """Write curve.csv and curve.png into a directory."""
-    from policyopt._report.figures import frontier_figure, save_figure
+    from policyopt._report.figures import frontier_figure
 
-    with output.writing(out):
-        write_file(out / "curve.csv", output.to_csv(records))
-        save_figure(frontier_figure(frontier, title), out / "curve.png")
+    picture = frontier_figure(frontier, title)
+    output.write_results(out, {"curve.csv": output.to_csv(records), "curve.png": picture})
 
 
 def _print_curve(frontier: Frontier) -> None:
@@ -167,35 +157,30 @@ def _print_curve(frontier: Frontier) -> None:
 
 
 def _mean_over_seeds(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return records averaged over seeds; budgets that differ by seed are matched by position."""
     return [{**group[0], **means_over(group)} for group in over_seeds(records)]
 
 
 def _print_comparison(records: list[dict[str, Any]], unit: str, seeds: int) -> None:
     """Print the records over all seeds; p-values are each seed's."""
-    single = [record for record in records if record["seed"] is not None]
-    groups = [group for group in over_seeds(single) if group[0]["budget"] is not None]
+    groups = over_seeds([r for r in records if r["seed"] is not None and r["budget"] is not None])
     means = [record for record in records if seeds == 1 or record["seed"] is None]
-    by_budget = [
-        {**record, "p": " ".join(f"{one['mcnemar_p']:.3f}" for one in group)}
-        for record, group in zip((r for r in means if r["budget"] is not None), groups, strict=True)
-    ]
+    by_budget = [record for record in means if record["budget"] is not None]
+    for record, group in zip(by_budget, groups, strict=True):
+        record["p"] = " ".join(f"{one['mcnemar_p']:.3f}" for one in group)
     over = f", mean of {seeds} seeds" if seeds > 1 else ""
-    output.print_table(
-        by_budget,
-        {
-            "method": "method",
-            f"budget [{unit}]": "budget",
-            "at cost": "realised_cost",
-            "accuracy %": shown("accuracy", percent),
-            "reference %": shown("reference_accuracy", percent),
-            "difference [95 %]": interval("difference", points),
-            "McNemar p": "p",
-        },
-        title=f"against {records[0]['reference']} at equal realised cost{over} (points of accuracy)",
-    )
+    columns: dict[str, Any] = {
+        "method": "method",
+        f"budget [{unit}]": "budget",
+        "at cost": "realised_cost",
+        "accuracy %": shown("accuracy", percent),
+        "reference %": shown("reference_accuracy", percent),
+        "difference [95 %]": interval("difference", points),
+        "McNemar p": "p",
+    }
+    told = f"at equal realised cost{over} (points of accuracy)"
+    output.print_table(by_budget, columns, title=f"against {records[0]['reference']} {told}")
     area = interval("area", partial(points, digits=3))
-    columns: dict[str, Any] = {"method": "method", "area between curves [95 %]": area}
+    columns = {"method": "method", "area between curves [95 %]": area}
     if seeds > 1:
         columns["sd over seeds"] = shown("area_sd", partial(percent, digits=3))
     output.print_table([record for record in means if record["budget"] is None], columns)

@@ -30,7 +30,6 @@ from policyopt.runtime._answers import Identity
 from policyopt.runtime._artifact import load_any, load_policy
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy
-from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import Policy
 
 #: Classes and row numbers that the table names; files and JSON hold all.
@@ -68,14 +67,10 @@ def explain(
     for remark in [*record["notes"], *remarks]:
         output.note(remark)
     if out is not None:
-        from policyopt._report.figures import save_figure
-
         title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
-        with output.writing(out):
-            write_file(out / "explain.json", output.to_json(record))
-            write_file(out / "rows.csv", output.to_csv(explanation.rows()))
-            for name, figure in figures(explanation, title).items():
-                save_figure(figure, out / name)
+        files = {"explain.json": output.to_json(record)}
+        files |= {"rows.csv": output.to_csv(explanation.rows()), **figures(explanation, title)}
+        output.write_results(out, files)
     if output.print_data(style, record, record["exits"]):
         return
     _print_exits(record)
@@ -190,14 +185,15 @@ def calibration(
     exits = evaluate(loaded, data, split, cost=cost).exit
     names = _possible(wanted, data, loaded)
     found = _calibrate(tables, names, split, loaded)
-    records, diagrams = [], {}
+    records, diagrams = [], dict[str, Any]()
     with output.progress("measuring") as step:
         for i, (name, seen) in enumerate(found.items()):
             columns = (seen.confidence, seen.correct, exits)
             records += calibration_records(name, *columns, seen.losses, loaded.path)
             if out is not None:
                 title = f"{name if name != 'none' else 'no calibration'}, split {split}"
-                diagrams[name] = reliability_figure(*columns, title, loaded.path)
+                diagram = reliability_figure(*columns, title, loaded.path)
+                diagrams[f"reliability{f'_{name}' if i else ''}.png"] = diagram
             step(i + 1, len(found), name)
     content = {
         "split": split,
@@ -208,14 +204,9 @@ def calibration(
         "records": records,
     }
     if out is not None:
-        from policyopt._report.figures import save_figure
-
-        with output.writing(out):
-            write_file(out / "calibration.json", output.to_json(content))
-            for i, (name, figure) in enumerate(diagrams.items()):
-                save_figure(figure, out / f"reliability{f'_{name}' if i else ''}.png")
-            json_file = out / "calibration.json"
-            output.note(f"wrote {json_file} and {len(diagrams)} diagrams, reliability.png first")
+        output.write_results(out, {"calibration.json": output.to_json(content), **diagrams})
+        written = f"wrote {out / 'calibration.json'} and {len(diagrams)} diagrams"
+        output.note(f"{written}, reliability.png first")
     if not output.print_data(style, content, records):
         _print_calibration(records, split)
 

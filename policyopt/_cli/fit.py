@@ -128,31 +128,29 @@ def _fit_experts(
             )
     _note_spared("the experts spend", fitted.expected.cost, fitted.budget)
 
-    def record(
-        context: str | None, share: float, budget: float | None, cost: float, accuracy: float,
-        rows: int, pooled: bool | None, low: float | None = None, high: float | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
-        return {
+    whole, accuracy = fitted.expected, fitted.accuracy
+    found = [
+        (p.context, p.share, p.fitted.budget, p.cost, (None, None), p.accuracy, p.rows, p.pooled)
+        for p in fitted.parts
+    ]
+    total = (None, 1.0, fitted.budget, whole.cost, whole.interval(), accuracy, whole.rows, None)
+    return [
+        {
             "context": context,
             "method": fitted.method,
             "share": share,
-            "budget": budget,
+            "budget": limit,
             "unit": fitted.policy.unit,
             "expected_cost": _known(cost),
             "expected_cost_low": low,
             "expected_cost_high": high,
-            "expected_accuracy": _known(accuracy),
+            "expected_accuracy": _known(right),
             "fit_rows": rows,
             "pooled": pooled,
             "policy": str(out),
         }
-
-    records = [
-        record(p.context, p.share, p.fitted.budget, p.cost, p.accuracy, p.rows, p.pooled)
-        for p in fitted.parts
+        for context, share, limit, cost, (low, high), right, rows, pooled in [*found, total]
     ]
-    all_rows = (fitted.expected.cost, fitted.accuracy, fitted.expected.rows, None)
-    return [*records, record(None, 1.0, fitted.budget, *all_rows, *fitted.expected.interval())]
 
 
 def _note_spared(who: str, cost: float, budget: float) -> None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._text import csv_cell, printable
 
@@ -203,6 +204,18 @@ def writing(out: Path | None, held: str = "") -> Iterator[None]:
         more = f" and {len(names) - _SOME} more" if names[_SOME:] else ""
         which = f": {', '.join(names[:_SOME])}{more}" if names else ""
         note(f"replaced {out}{which}" + (f", which held {held}" if held else ""))
+
+
+def write_results(out: Path, files: Mapping[str, Any]) -> None:
+    """Write texts and figures by file name into a directory, and tell what they replace."""
+    with writing(out):
+        for name, content in files.items():
+            if isinstance(content, str):
+                write_file(out / name, content)
+                continue
+            from policyopt._report.figures import save_figure
+
+            save_figure(content, out / name)
 
 
 def _inodes(out: Path | None) -> dict[Path, int]:

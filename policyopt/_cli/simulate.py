@@ -17,7 +17,6 @@ from policyopt._online.simulate import simulate as play
 from policyopt._progress import progress_callback
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._files import write_file
 
 
 def simulate(
@@ -73,11 +72,10 @@ def simulate(
         has = f"the simulation has {found.schedule.rounds:,}"
         output.note(f"feedback comes after {delay:,} rounds, {has}: none comes")
     if out is not None:
-        from policyopt._report.figures import save_figure, simulation_figure
+        from policyopt._report.figures import simulation_figure
 
-        with output.writing(out):
-            write_file(out / "simulation.csv", output.to_csv(found.records))
-            save_figure(simulation_figure(found), out / "simulation.png")
+        files = {"simulation.csv": output.to_csv(found.records)}
+        output.write_results(out, {**files, "simulation.png": simulation_figure(found)})
     if style is output.Format.table:
         output.say(*_told(found.records[0]))
     output.print_records(found.records, style, _columns(found.records))
