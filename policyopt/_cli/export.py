@@ -12,6 +12,7 @@ import numpy as np
 
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
+from policyopt._cli.output import shown
 from policyopt._export.bundle import write_bundle
 from policyopt._export.golden import BYTES, Golden, given_output, row_bytes, rows_of
 from policyopt._export.manifest import TARGETS, ULPS
@@ -22,6 +23,8 @@ from policyopt._export.verify import verify as verdicts
 from policyopt.runtime._artifact import load_any
 from policyopt.runtime._errors import CheckError, input_error
 from policyopt.runtime._policy import Policy
+
+_digits = "{:.2g}".format
 
 
 def export(
@@ -45,7 +48,10 @@ def export(
         raise input_error("POLICY", "a policy", got, step)
     if split is not None and cache is None:
         raise input_error("--split", "given with --cache", split, "Made-up rows have no splits.")
-    wanted = [t.strip() for part in to for t in part.split(",")] if to else _possible()
+    wanted = [t.strip() for part in to or TARGETS for t in part.split(",")]
+    if not to and find_spec("onnx") is None:
+        output.note("no ONNX graphs: pip install 'policyopt[onnx]' for them")
+        wanted.remove("onnx")
     data = None if cache is None else options.read_cache(cache)
     size = row_bytes(loaded, ())
     with output.progress("tracing the policy"):
@@ -60,14 +66,6 @@ def export(
         output.note(f"{len(golden):,} golden rows of {rows:,}: there are no more")
     output.say(f"wrote {out}: {', '.join(dict.fromkeys(wanted))}; {len(golden)} golden rows")
     output.say(f"next: policyopt verify {quote(str(out))}")
-
-
-def _possible() -> list[str]:
-    """Return the targets that can be written here, all but ONNX always; say what is left out."""
-    if find_spec("onnx") is not None:
-        return list(TARGETS)
-    output.note("no ONNX graphs: pip install 'policyopt[onnx]' for them")
-    return [target for target in TARGETS if target != "onnx"]
 
 
 # --- verify ----------------------------------------------------------------------------------
@@ -99,27 +97,21 @@ def verify(
         }
         for v in found
     ]  # fmt: skip
-    if style is not output.Format.table:
-        output.print_records(rows, style)
-    else:
-        columns = {
-            "runtime": "runtime",
-            "golden rows": lambda r: None if r["absent"] else r["rows"],
-            "exits, answers": lambda r: r["absent"] or _equal(r["turned_at_threshold"]),
-            "scores off by at most [float32 ulps]": lambda r: _number(r["error_ulps"]),
-            "thresholds checked to within": lambda r: _number(r["threshold_within"]),
-        }
-        output.print_table(rows, columns)
+    columns = {
+        "runtime": "runtime",
+        "golden rows": lambda r: None if r["absent"] else r["rows"],
+        "exits, answers": lambda r: r["absent"] or _equal(r["turned_at_threshold"]),
+        "scores off by at most [float32 ulps]": shown("error_ulps", _digits),
+        "thresholds checked to within": shown("threshold_within", _digits),
+    }
+    output.print_records(rows, style, columns)
+    if style is output.Format.table:
         output.say(_rows(export), _machine(export, found[0]))
     ran = {v.runtime for v in found if not v.absent}
     if missing := [name for name in needed if name not in ran]:
         raise CheckError(
             f"--require: {', '.join(missing)} could not be run, or is not in the export."
         )
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2g}"
 
 
 def _equal(turned: int) -> str:
@@ -136,7 +128,7 @@ def _machine(export: Any, numpy: Any) -> str:
     return (
         f"Exported on another processor or C library (numpy {there['numpy']}, {there['architecture']}, "
         f"{' '.join(there['features'])}; {there['libc'] or there['system']}): numpy's scores differ by "
-        f"{_number(numpy.error)} float32 ulps of the {ULPS['c']} stated, "
+        f"{_digits(numpy.error)} float32 ulps of the {ULPS['c']} stated, "
         f"{numpy.turned:,} rows at a threshold leave otherwise."
     )
 
@@ -148,7 +140,7 @@ def _rows(export: Any) -> str:
     if left.rows:
         text += (
             f" {left.rows:,} of {left.of:,} candidates for the others were left out: within "
-            f"{max(left.ulps):.2g} float32 ulps of a threshold, where rounding may decide."
+            f"{_digits(max(left.ulps))} float32 ulps of a threshold, where rounding may decide."
         )
     return text
 

@@ -121,11 +121,8 @@ def _fit_experts(
     with output.progress("fitting") as step, progress_callback(step):
         fitted = fit_experts(data, budget, method, seed=seed, tables=tables)
     fitted.save(out)
-    for part in fitted.parts:
-        if part.pooled:
-            output.note(
-                f"context {part.context} has {part.rows} rows: it has the policy of all rows"
-            )
+    for part in filter(lambda part: part.pooled, fitted.parts):
+        output.note(f"context {part.context} has {part.rows} rows: it has the policy of all rows")
     _note_spared("the experts spend", fitted.expected.cost, fitted.budget)
 
     whole, accuracy = fitted.expected, fitted.accuracy

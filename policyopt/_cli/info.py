@@ -13,6 +13,7 @@ from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import number, percent
+from policyopt._costs import Cost
 from policyopt._table import Tables
 from policyopt.runtime._artifact import load_any
 from policyopt.runtime._errors import input_error
@@ -48,7 +49,7 @@ def info(
         "contexts": list(data.contexts),
         "pooled": data.pooled,
         "splits": splits,
-        "costs": _costs(data),
+        "costs": [_cost(data, cost) for cost in data.costs],
         "metadata": dict(data.metadata),
         "fingerprint": data.fingerprint,
     }
@@ -57,7 +58,6 @@ def info(
 
 
 def _split(tables: Tables, name: str) -> dict[str, Any]:
-    """Describe the rows of a split."""
     table = tables.get(name)
     stats = table.statistics
     known = stats.labels is None or bool((stats.labels >= 0).all())
@@ -75,16 +75,13 @@ def _split(tables: Tables, name: str) -> dict[str, Any]:
     return found
 
 
-def _costs(data: ExitData) -> list[dict[str, Any]]:
-    costs = []
-    for cost in data.costs:
-        values: Any = cost.values
-        if values is None:
-            arrays = [rows.array(f"cost:{cost.name}") for rows in data.splits.values()]
-            values = np.concatenate(arrays).mean(axis=0).tolist()
-        told = {"cost": cost.name, "unit": cost.unit, "per_sample": cost.per_sample}
-        costs.append({**told, "cascade": cost.cascade, "cumulative_mean": list(values)})
-    return costs
+def _cost(data: ExitData, cost: Cost) -> dict[str, Any]:
+    values: Any = cost.values
+    if values is None:
+        arrays = [rows.array(f"cost:{cost.name}") for rows in data.splits.values()]
+        values = np.concatenate(arrays).mean(axis=0).tolist()
+    told = {"cost": cost.name, "unit": cost.unit, "per_sample": cost.per_sample}
+    return {**told, "cascade": cost.cascade, "cumulative_mean": list(values)}
 
 
 def _print_cache(content: dict[str, Any], data: ExitData) -> None:
@@ -96,24 +93,16 @@ def _print_cache(content: dict[str, Any], data: ExitData) -> None:
     if data.contexts:
         output.say(f"every row has a context: {', '.join(data.contexts)}; their shares stand last")
     columns: dict[str, Any] = {"split": "split", "role": "role", "rows": "rows"}
-    columns |= {
-        f"exit {k}": (lambda r, k=k: r["accuracy"] and percent(r["accuracy"][k]))
-        for k in range(data.exits)
-    }
-    columns |= {
-        f"{name} share %": (lambda r, e=e: percent(r["context_share"][e], 1))
-        for e, name in enumerate(data.contexts)
-    }
+    for k in range(data.exits):
+        columns[f"exit {k}"] = lambda r, k=k: r["accuracy"] and percent(r["accuracy"][k])
+    for e, name in enumerate(data.contexts):
+        columns[f"{name} share %"] = lambda r, e=e: percent(r["context_share"][e], 1)
     output.print_table(content["splits"], columns, title="accuracy [%]")
-    columns = {
-        "cost": "cost",
-        "unit": "unit",
-        "given": lambda r: "per sample" if r["per_sample"] else "per exit",
-        "a skipped exit": lambda r: "is free" if r["cascade"] else "is paid",
-    }
-    columns |= {
-        f"exit {k}": (lambda r, k=k: number(r["cumulative_mean"][k])) for k in range(data.exits)
-    }
+    columns = {"cost": "cost", "unit": "unit"}
+    columns["given"] = lambda r: "per sample" if r["per_sample"] else "per exit"
+    columns["a skipped exit"] = lambda r: "is free" if r["cascade"] else "is paid"
+    for k in range(data.exits):
+        columns[f"exit {k}"] = lambda r, k=k: number(r["cumulative_mean"][k])
     output.print_table(content["costs"], columns, title="cumulative cost")
 
 
@@ -128,7 +117,9 @@ def _print_policy(path: Path, style: output.Format) -> None:
         content = {"experts": experts, "provenance": dict(policy.provenance)}
     else:
         content = _facts(policy)
-    rows = [{"field": name, "value": _cut(value)} for name, value in _flat(content)]
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in _flat(content).items()}
+    cut = {k: v if len(v) <= _SHOWN else f"{v[: _SHOWN - 3]}..." for k, v in texts.items()}
+    rows = [{"field": name, "value": value} for name, value in cut.items()]
     if not output.print_data(style, content, rows):
         output.print_table(rows)
 
@@ -152,18 +143,13 @@ def _facts(policy: Policy) -> dict[str, Any]:
     }
 
 
-def _flat(content: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
+def _flat(content: dict[str, Any], above: str = "") -> dict[str, Any]:
     """Return fields in order, those of objects under dotted names."""
-    found: list[tuple[str, Any]] = []
+    found: dict[str, Any] = {}
     for name, value in content.items():
         nested = isinstance(value, dict) and value
-        found += _flat(value, f"{above}{name}.") if nested else [(f"{above}{name}", value)]
+        found |= _flat(value, f"{above}{name}.") if nested else {f"{above}{name}": value}
     return found
-
-
-def _cut(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 # --- the catalogue ---------------------------------------------------------------------------
@@ -230,10 +216,9 @@ def _record(row: MethodSpec) -> dict[str, Any]:
 
 
 def _pairs(settings: dict[str, Any]) -> str:
-    def text(value: Any) -> str:
-        return str(value).lower() if isinstance(value, bool) or value is None else str(value)
-
-    return ", ".join(f"{key}={text(value)}" for key, value in settings.items()) or "-"
+    lower = (bool, type(None))  # as the command line takes them
+    texts = {k: str(v).lower() if isinstance(v, lower) else str(v) for k, v in settings.items()}
+    return ", ".join(f"{key}={text}" for key, text in texts.items()) or "-"
 
 
 def _plain(value: Any) -> str:

@@ -59,7 +59,10 @@ def tune(
     except KeyboardInterrupt:
         output.note("the same command goes on where it stopped")
         raise
-    chosen = _flags(tuned)
+    own = ROWS[tuned.method].settings()
+    # Settings that are not the method's own.
+    others = {k: v for k, v in tuned.recommended.items() if k not in own or v != own[k]}
+    chosen = [f"{key}={_flag(value)}" for key, value in others.items()]
     command = ["policyopt", "fit", str(cache), "--method", tuned.method]
     command += ["--budget", budget or "40%", *(["--cost", cost] if cost else [])]
     command += [word for text in chosen for word in ("--set", text)]
@@ -78,29 +81,22 @@ def tune(
 
 def _record(tuned: Tuned) -> dict[str, Any]:
     """Return what tuning found in plain types; ``settings`` are those recommended."""
-
-    def found(settings: dict[str, Any], value: float | None, error: float | None) -> dict[str, Any]:
-        return {"settings": settings, "value": value, "standard_error": error}
-
+    names = ("settings", "value", "standard_error")
+    best = (tuned.settings, tuned.value, tuned.standard_error)
+    default = (tuned.default_settings, tuned.default_value, tuned.default_error)
     counts = ("complete", "pruned", "failed", "exhausted", "study")
     return {
         "method": tuned.method,
         "objective": tuned.objective,
         "settings": tuned.recommended,
         "recommended": "tuned" if tuned.worthwhile else "default",
-        "best": found(tuned.settings, tuned.value, tuned.standard_error),
-        "default": found(tuned.default_settings, tuned.default_value, tuned.default_error),
+        "best": dict(zip(names, best, strict=True)),
+        "default": dict(zip(names, default, strict=True)),
         "gain": tuned.gain,
         "gain_standard_error": tuned.gain_error,
         **{name: getattr(tuned, name) for name in counts},
         "history": list(tuned.history),
     }
-
-
-def _flags(tuned: Tuned) -> list[str]:
-    """Return KEY=VALUE texts for ``--set``, of the recommended settings that are not the method's own."""
-    own = ROWS[tuned.method].settings()
-    return [f"{k}={_flag(v)}" for k, v in tuned.recommended.items() if k not in own or v != own[k]]
 
 
 def _print(tuned: Tuned) -> None:
@@ -110,14 +106,12 @@ def _print(tuned: Tuned) -> None:
         error = tuned.default_error or 0.0
         lines.append(("default", tuned.default_settings, tuned.default_value, error))
     what = "mean height of curve %" if tuned.objective == "area" else "accuracy at budget %"
-    output.print_table(
-        lines,
-        {
-            "": lambda r: r[0],
-            f"{what} ± standard error": lambda r: f"{percent(r[2])} ± {percent(r[3])}",
-            "settings": lambda r: " ".join(f"{k}={_flag(v)}" for k, v in r[1].items()),
-        },
-    )
+    columns = {
+        "": lambda r: r[0],
+        f"{what} ± standard error": lambda r: f"{percent(r[2])} ± {percent(r[3])}",
+        "settings": lambda r: " ".join(f"{k}={_flag(v)}" for k, v in r[1].items()),
+    }
+    output.print_table(lines, columns)
     output.say(f"trials: {tuned.complete} complete, {tuned.pruned} pruned, {tuned.failed} failed")
     if tuned.exhausted:
         output.say("every combination of settings was tried")
