@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import pickle
@@ -16,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mutations import signed
 from safetensors.numpy import save as safetensors_of
 from synthetic import outputs
 
 import policyopt as po
-from policyopt._cache.manifest import signed
 
 N, K, C = 240, 4, 6
 
@@ -70,7 +69,7 @@ def write(path, content, world):
         path.mkdir()
     elif isinstance(content, dict) and path.suffix == ".json":
         body = {**json.loads((world / "policy.json").read_text()), **content}
-        path.write_text(json.dumps(body if content.get("sha256") else signed_policy(body)))
+        path.write_text(json.dumps(body if content.get("sha256") else signed(body)))
     elif isinstance(content, dict):
         file = path.with_suffix(".npz")
         np.savez(
@@ -80,12 +79,6 @@ def write(path, content, world):
             po.import_sources([file], path, unit=content.get("unit", "ms"), axes="KNC")
     else:
         path.write_bytes(content if isinstance(content, bytes) else content.encode("latin-1"))
-
-
-def signed_policy(content):
-    body = {key: value for key, value in content.items() if key != "sha256"}
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    return {**body, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 @pytest.fixture(scope="module")
@@ -129,27 +122,17 @@ IMPORTS = {
     "two_axes": (r"logits & shape \(240, 6\) & K, N, C|one array over all exits", {"logits": X[0]}),
     "as_many_exits_as_rows": (r"fits .* and  & State the order with --axes KNC or --axes NKC", {"logits": X[:, :K], "labels": Y[:K]}),
     "nan": (r"outputs & free of NaN & row 7, exit 2 & [Mm]end|[Ll]eave", spoilt("logits", np.nan, 2, 7, 1)),
-    "plus_infinity": (r"outputs & inf at row 7, exit 2 & [Mm]end|[Ll]eave", spoilt("logits", np.inf, 2, 7, 1)),
-    "all_classes_masked": (r"outputs & only -inf at row 7, exit 2", spoilt("logits", -np.inf, 2, 7)),
     "float16_overflow": (r"outputs & float16 & Got 1e\+06 & --dtype float32", spoilt("logits", 1e6, 2, 7, 1), "--dtype float16"),
     "unknown_dtype": (r"dtype & float16.*float32 & int7", {}, "--dtype int7"),
-    "label_out_of_range": (r"labels & 0 to 5 & 6 at row 3", spoilt("labels", C, 3)),
-    "label_not_whole": (r"labels & whole numbers & 0\.5 at row 3", spoilt("labels", 0.5, 3)),
     "labels_of_wrong_length": (r"labels' must be 240 & Got 200 & label for each row & --axes", {"labels": Y[:200]}),
-    "labels_of_wrong_length_with_axes": (r"labels & 200 & 240|as many", {"labels": Y[:200]}, "--axes KNC"),
     "labels_as_one_number": (r"labels & one for each of the 240 rows", {"labels": np.array(3)}, "--axes KNC"),
-    "one_hot_labels": (r"labels & one-hot|argmax", {"labels": np.eye(C)[Y]}),
     "labels_file_missing": (r"labels & x\.npy \(missing\)", {"labels": None}, "--labels {at}/x.npy"),
     "probabilities_as_logits": (r"outputs & probabilities & --kind probabilities", {"logits": PROBS}, "--kind logits"),
-    "logits_as_probabilities": (r"outputs & sum 1 & row 0, exit 0 & --kind logits", {}, "--kind probabilities"),
     "unknown_kind": (r"kind & logits.*probabilities.*record & scores", {}, "--kind scores"),
     "logits_as_record": (r"kind & record & conf", {}, "--kind record"),
     "zero_rows": (r"a\.npz: pool logits & at least one row & \(4, 0, 6\)", EMPTY),
-    "one_class": (r"classes & 1", {"logits": np.ones((K, N, 1)), "labels": np.zeros(N, int)}),
     "booleans_as_logits": (r"a\.npz: 'outputs' & numbers & dtype bool & logits themselves", {"logits": X > 0}),
     "decreasing_costs": (r"cost & must not decrease & 2 at exit 1 and then 1 at exit 2 & standalone", {}, "--costs 1,2,1,8"),
-    "negative_costs": (r"cost & 0 or more & -2 at exit 1", {}, "--costs=1,-2,4,8"),
-    "nan_cost": (r"cost & finite & nan at exit 1", {}, "--costs 1,nan,4,8"),
     "nan_cost_in_the_file": (r"cost & finite & nan at exit 1", {"costs": np.array([1, np.nan, 4, 8])}),
     "wrong_number_of_costs": (r"'costs' & 4 numbers, one per exit & Got 3 & --costs|--axes", {"costs": None}, "--costs 1,2,4"),
     "costs_garbage": (r"cost & numbers such as 1,2,4 & 1,two,4", {}, "--costs 1,two,4"),
@@ -157,18 +140,13 @@ IMPORTS = {
     "costs_empty": (r"costs & numbers", {}, "--costs ,"),
     "costs_with_a_gap": (r"'costs' & numbers such as 1,2,4 & Got 1,,2,4,8 & separated by commas", {}, "--costs 1,,2,4,8"),
     "costs_with_semicolons": (r"'costs' & one of cost & Got 1;2;4;8 & --costs 1,2,4", {}, "--costs 1;2;4;8"),
-    "costs_zero": (r"cost & more than 0", {}, "--costs 0,0,0,0"),
     "cost_kind_unknown": (r"cost kind & cumulative, standalone & total & --cost-kind", {}, "--cost-kind total"),
     "unit_blank": (r"unit & non-empty", {}, "--unit ' '"),
     "overlapping_splits": (r"disjoint & fit.*test|test.*fit & --split", SAME),
-    "splits_that_overlap_in_part": (r"disjoint & 40 of the 120 rows of 'test' & 'fit' & [Rr]emove", parts(val=slice(160), test=slice(120, N)), "--axes KNC"),
-    "splits_of_other_classes": (r"a\.npz: 'classes' & must be 6 & Got 5 & one model", parts(val=slice(N), test=arrays(classes=5, seed=1)), "--axes KNC"),
     "named_split_of_no_rows": (r"a\.npz: test logits & at least one row & \(4, 0, 6\) & leave that split out", parts(val=slice(N), test=EMPTY), "--axes KNC"),
     "shares_over_one": (r"split & at most 1 & 1\.4 & [Ll]ower", {}, "--split fit=0.7,test=0.7"),
     "shares_garbage": (r"split & NAME=SHARE & fit0\.5 & --split fit=0\.5,test=0\.5", {}, "--split fit0.5"),
     "share_given_twice": (r"split & fit.*twice|once|two shares & fit=0\.5,test=0\.5", {}, "--split fit=0.3,fit=0.5"),
-    "share_negative": (r"split test & share in \(0, 1\] & -0\.5", {}, "--split fit=0.5,test=-0.5"),
-    "share_without_a_row": (r"split calibrate & at least one row & 0\.001 of 240 & [Rr]aise its share", {}, "--split fit=0.5,calibrate=0.001,test=0.499"),
     "shares_for_named_splits": (r"shares|split & fit, test|already|Leave & --split|[Ll]eave", HALVES, "--split fit=0.5,test=0.5"),
     "seed_negative": (r"seed & 0 or more & -1", {}, "--seed -1"),
 }  # fmt: skip
@@ -211,18 +189,13 @@ FILES = {
     "confidence_out_of_range.csv": (r"conf & \[0, 1\] & 1\.5 at row 1, exit 0", WIDE + "0.5,0.6,1,1,1\n1.5,0.6,1,1,0\n"),
     "no_columns.csv": (r"a\.csv & confidence for each exit & name, age & conf_0", "name,age\nx,3\n"),
     "no_predictions.csv": (r"a\.csv & pred|correct & conf_0|[Aa]dd", "conf_0,conf_1,label\n0.5,0.6,1\n0.4,0.6,0\n"),
-    "text_where_numbers_belong.csv": (r"a\.csv & number & high", WIDE + "0.5,high,1,1,1\n"),
     "missing_exit.csv": (r"a\.csv & conf_1|exit 1|0 to", WIDE.replace("_1", "_2") + "0.5,0.6,1,1,1\n0.4,0.6,1,1,1\n"),
     "empty_cell.csv": (r"a\.csv: conf_1|confidence & nan|NaN|nothing|missing|empty & row 1|row 0 & [Mm]end|[Ff]ill", WIDE + "0.5,0.7,1,1,1\n0.4,,1,1,1\n"),
-    "long_with_a_double.csv": (r"a\.csv & second row for sample a, exit 0 & [Dd]rop", LONG + "a,0,.5,1,1\na,0,.5,1,1\na,1,.5,1,1\n"),
-    "long_with_a_hole.csv": (r"a\.csv & sample b, exit 1 & [Aa]dd it or drop", LONG + "a,0,.5,1,1\na,1,.5,1,1\nb,0,.5,1,1\n"),
     "empty.csv": (r"a\.csv & empty|No columns & [Mm]end|[Ii]s it", ""),
     "header_only.csv": (r"a\.csv & at least 1 & right file", WIDE),
     "semicolons.csv": (r"a\.csv: columns & conf_0;conf_1 & separated by commas", (WIDE + "0.5,0.7,1,1,1\n").replace(",", ";")),
     "ragged.csv": (r"a\.csv & of 3 cells.*line 3 & Mend header or rows", "conf_0,conf_1,label\n0.5,0.6,1\n0.5,0.6,1,9,9\n"),
     "percent.csv": (r"a\.csv: 'confidence' & \[0, 1\] & 85 at row 0, exit 0 & 0\.5, not 50", WIDE + "85,97,1,1,1\n"),
-    "ragged_rows.jsonl": (r"a\.jsonl line 2: logits & shape \(2, 3\) & as line 1", '{"logits": [[1,2,0],[3,1,0]], "label": 1}\n{"logits": [[1,2,0]], "label": 1}'),
-    "ragged_exits.jsonl": (r"a\.jsonl line 1: logits & numbers with 2 axes & [Mm]end", '{"logits": [[1,2,0],[3,1]], "label": 1}\n'),
     "garbage.jsonl": (r"a\.jsonl line 2 & JSON object & [Mm]end", '{"logits": [[1,2,0],[3,1,0]], "label": 1}\nnot json\n'),
     "empty.jsonl": (r"a\.jsonl & at least one line|empty & [Cc]heck", "\n\n"),
 }  # fmt: skip

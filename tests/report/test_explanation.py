@@ -38,32 +38,24 @@ def combined(table, thresholds=(0.5, 0.6, 0.7)):
 
 
 @pytest.mark.parametrize("kind", ["plain", "mixture", "combined"])
-def test_trace_is_what_step_says(world, kind):
-    """Scores, predictions and exits of a trace are those of the loop that is deployed."""
+def test_a_table_is_run_as_its_outputs_are(world, kind):
+    """Scores, predictions, exits and costs of trace and replay are the deployed policy's."""
     data, table, policy, _ = world
     if kind == "mixture":
         policy = po.fit(data, "40%", "patience").policy
         assert policy.mixture is not None
     if kind == "combined":
         policy = combined(table)
-    found = trace(policy, table)
+    found, outcome = trace(policy, table), replay(policy, table)
     key, where = data.rows("test")
-    logits = data.splits[key].array("outputs")[where]
-    for row in range(60):
-        state, left = policy.start(row), None
-        for k in range(4):
-            decision = policy.step(k, logits[row, k], state)
-            assert decision.score == found.scores[row, k]
-            assert decision.prediction == found.predictions[row, k]
-            if k < 3:
-                assert decision.exit == (decision.score >= found.thresholds[row, k])
-            left = k if left is None and decision.exit else left
-        assert left == found.exit[row]
+    own = policy.trace(data.splits[key].array("outputs")[where])
+    for name in ("scores", "predictions", "thresholds", "exit"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(own, name))
     np.testing.assert_array_equal(found.correct, found.predictions == found.labels[:, None])
-    outcome = replay(policy, table)
     np.testing.assert_array_equal(outcome.exit, found.exit)
     np.testing.assert_array_equal(outcome.cost, found.cost)
     np.testing.assert_array_equal(outcome.correct, found.correct_taken)
+    np.testing.assert_array_equal(found.cost, (table.mean_costs + policy.overhead)[found.exit])
 
 
 def mean(values):
