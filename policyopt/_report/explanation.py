@@ -27,21 +27,15 @@ from policyopt.runtime._typing import Array, Bools, Floats
 
 #: The method that a policy is held against where no reference is given.
 REFERENCE = "max_prob"
-#: Levels of the quantiles that are told, and bins of the histograms.
-LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
-BINS = 40
+LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)  # of the quantiles that are told
+BINS = 40  # of the histograms
 RIGHT, WRONG = COLOURS[:2]
 _GROUPS = {"right": RIGHT, "wrong": WRONG, "all": COLOURS[2]}
-#: Rows that left at an earlier exit.
-GONE = "0.72"
-#: More exits than this are written smaller.
-MANY = 8
-#: Inches that a row of panels may take.
-WIDEST = 16.0
-#: Points of one panel; more hide each other.
-POINTS = 3000
-#: Up to so many classes are named on an axis, and have a bar of their own.
-NAMED, BARS = 20, 40
+GONE = "0.72"  # rows that left at an earlier exit
+MANY = 8  # more exits are written smaller
+WIDEST = 16.0  # inches that a row of panels may take
+POINTS = 3000  # of one panel; more hide each other
+NAMED, BARS = 20, 40  # classes up to which they are named on an axis, and have a bar of their own
 _MINUS = "\N{MINUS SIGN}"
 
 
@@ -295,18 +289,14 @@ def change_record(found: Traced, reference: Traced) -> dict[str, Any]:
 
 def figures(explanation: Explanation, title: str = "") -> dict[str, Any]:
     """Draw what the rows of an explained policy allow, by file name."""
-    record = explanation.record
-    drawn = {
-        "exits.png": exits_figure(explanation, title),
-        "scores.png": scores_figure(explanation, title),
-    }
+    record, drawers = explanation.record, {"exits.png": exits_figure, "scores.png": scores_figure}
     if record["classes"] is not None:
-        drawn["classes.png"] = classes_figure(explanation, title)
-        drawn["per_class.png"] = per_class_figure(explanation, title)
+        drawers |= {"classes.png": classes_figure, "per_class.png": per_class_figure}
+    drawn = {name: draw(explanation, title) for name, draw in drawers.items()}
     if record["changes"] is not None:
         against = f"against {record['reference']['method'] or 'the reference'}"
         drawn["changes.png"] = changes_figure(
-            explanation, f"{title}, {against}" if title else against
+            explanation, ", ".join(filter(None, (title, against)))
         )
     return drawn
 
@@ -343,8 +333,7 @@ def exits_figure(explanation: Explanation, title: str = "") -> Any:
         panel.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
         tidy(panel, grid="y")
     axes[-1].set_xticks(at, [f"exit {e['exit']}\n{e['cost']:.4g}" for e in exits], fontsize=size)
-    axes[-1].set_xlim(-0.6, len(exits) - 0.4)
-    axes[-1].set_xlabel(f"exit, and its mean cost [{unit}]")
+    axes[-1].set(xlim=(-0.6, len(exits) - 0.4), xlabel=f"exit, and its mean cost [{unit}]")
     told = f"mean cost {record['realised_cost']:.4g} {unit}"
     if labelled:
         told += f", accuracy {_percent(record['accuracy'], 2)}"
@@ -472,23 +461,19 @@ def per_class_figure(explanation: Explanation, title: str = "") -> Any:
             axes[0].bar(at, shares[:, k], 1.0, bottom=low[:, k], **look)
     tidy(axes[0])
     if named:
+        across = "share of the class that leaves at each exit [%]"
+        axes[0].set(xlim=(0, 100), xlabel=across, ylabel="class, cheapest first")
         axes[0].set_yticks(at, [c["class"] for c in order])
         axes[0].invert_yaxis()
-        axes[0].set_xlim(0, 100)
-        axes[0].set_xlabel("share of the class that leaves at each exit [%]")
-        axes[0].set_ylabel("class, cheapest first")
         unit = picture_text(explanation.record["unit"])
         texts = [f"{_percent(c['accuracy'])}, {c['cost']:.4g}" for c in order]
         for y, text in zip([-0.85, *at], [f"accuracy, cost [{unit}]", *texts], strict=True):
             axes[0].text(101.5, y, text, fontsize=8.5, color="0.25", va="center")
     else:
-        axes[0].set_ylabel("share of the class [%]")
-        axes[0].set_ylim(0, 100)
+        axes[0].set(ylim=(0, 100), ylabel="share of the class [%]")
         axes[1].plot(at, [100 * c["accuracy"] for c in order], ".", color=RIGHT, ms=4)
-        axes[1].set_ylabel("accuracy [%]")
+        tidy(axes[1], grid="y", xlim=(-0.5, len(order) - 0.5), ylabel="accuracy [%]")
         axes[1].set_xlabel(f"{len(order)} classes, cheapest first")
-        axes[1].set_xlim(-0.5, len(order) - 0.5)
-        tidy(axes[1], grid="y")
     add_legend(figure, each=1.3)
     add_heading(figure, title)
     return figure
@@ -523,11 +508,9 @@ def changes_figure(explanation: Explanation, title: str = "") -> Any:
         axes.text(j, i, text, color="white" if norm(counts[i, j]) > 0.6 else "black", **look)
     for k in range(exits):  # where nothing moved
         axes.add_patch(Rectangle((k - 0.5, k - 0.5), 1, 1, fill=False, ec="0.6", lw=0.8))
-    axes.set_xticks(range(exits))
-    axes.set_yticks(range(exits))
+    axes.set(xticks=range(exits), xlabel="exit now (framed: the same exit)")
+    axes.set(yticks=range(exits), ylabel="exit of the reference")
     axes.tick_params(length=0)
-    axes.set_xlabel("exit now (framed: the same exit)")
-    axes.set_ylabel("exit of the reference")
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, shrink=0.8, label="rows")
     told = f"{record['earlier']:,} rows leave earlier, {record['later']:,} later"

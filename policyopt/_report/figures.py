@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policyopt._frontier import Frontier, over_seeds
 from policyopt.runtime._files import write_file
 from policyopt.runtime._text import picture_text
 from policyopt.runtime._typing import Floats
 
 if TYPE_CHECKING:
-    from policyopt._frontier import Frontier
     from policyopt._online.simulate import Simulation
     from policyopt._tiers.choose import Planned
     from policyopt._tiers.description import Tiers
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 # Okabe & Ito: told apart by colour-blind readers, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-#: Lines of the first round of colours, the second, ...
-LINES = ("-", "--", ":", "-.")
+LINES = ("-", "--", ":", "-.")  # of the first round of colours, the second, ...
 _MARKERS = "osD^vPX"
 _MOST_INSIDE = 12  # lines of a frontier; the names of more stand beside the picture
 _PANELS, _ABREAST = 16, 4  # arm panels of a simulation in all, and side by side
@@ -39,13 +38,24 @@ def new_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def tidy(axes: Any, grid: str = "", labelsize: float = 9) -> None:
-    """Take away the frame's top and right; draw a faint grid of "x", "y" or "both"."""
+def tidy(axes: Any, grid: str = "", labelsize: float = 9, **properties: Any) -> None:
+    """Set properties; take away the frame's top and right; draw a faint grid of "x", "y" or "both"."""
+    axes.set(**properties)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=labelsize)
     axes.set_axisbelow(True)
     if grid:
         axes.grid(True, axis=grid, which="both", color="0.92")
+
+
+def _log_scale(axes: Any) -> None:
+    """Show costs that lie far apart in octaves."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def add_legend(figure: Any, each: float = 2.2, side: str = "lower center", size: float = 9) -> None:
@@ -64,6 +74,12 @@ def add_heading(figure: Any, title: str, told: str = "", between: str = "\n") ->
     figure.suptitle(between.join(filter(None, (picture_text(title), told))), fontsize=11)
 
 
+def _look(i: int, colours: Sequence[str] = COLOURS) -> dict[str, Any]:
+    """Return the look of the i-th line: each further round of colours has another kind of line."""
+    again, place = divmod(i, len(colours))
+    return {"color": colours[place], "ls": LINES[again % len(LINES)], "lw": 1.6}
+
+
 def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 140) -> None:
     """Write a figure as PNG, whole or not at all."""
     data = io.BytesIO()
@@ -78,44 +94,41 @@ def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 140) -> No
 
 
 def frontier_figure(frontier: Frontier, title: str = "") -> Any:
-    """Draw accuracy against realised cost for every method.
+    """Draw accuracy against realised cost for every method, means over seeds.
 
-    Lines: means over seeds; bands: 95 % bootstrap intervals (mean over seeds). Grey crosses:
-    always leaving at exit k. Dashed grey: the hindsight oracle, which no policy can reach whose
-    answers are the exits' own.
+    Bands: 95 % bootstrap intervals. Grey crosses: always leaving at exit k. Dashed grey: the hindsight
+    oracle, which no policy can reach whose answers are the exits' own.
     """
     labels = list(dict.fromkeys(r["method"] for r in frontier.records))
-    many = len(labels) > _MOST_INSIDE
+    many, exits = len(labels) > _MOST_INSIDE, 1 + max(e["exit"] for e in frontier.exits)
     figure = new_figure(11.5, 7.5) if many else new_figure(8, 5.2)
     axes = figure.add_subplot()
     for i, label in enumerate(labels):
         rows = [r for r in frontier.records if r["method"] == label]
-        cost, accuracy, low, high = (
-            _by_budget(rows, key)
-            for key in ("realised_cost", "accuracy", "accuracy_low", "accuracy_high")
-        )
-        order = np.argsort(cost, kind="stable")
-        # Each further round of colours has other markers and another kind of line.
-        again, i = divmod(i, len(COLOURS))
-        x, colour = cost[order], COLOURS[i]
+        found = _by_budget(rows, "realised_cost", "accuracy", "accuracy_low", "accuracy_high")
+        cost, accuracy, low, high = found[:, np.argsort(found[0], kind="stable")]
+        look = _look(i)
         if not many:  # bands of many lines hide each other
-            band = (100 * low[order], 100 * high[order])
-            axes.fill_between(x, *band, color=colour, alpha=0.10, lw=0)
-        look = {"marker": _MARKERS[(i + again) % len(_MARKERS)], "ls": LINES[again % len(LINES)]}
-        look |= {"color": colour, "ms": 5, "lw": 1.6}
-        axes.plot(x, 100 * accuracy[order], label=picture_text(label), **look)
-    costs = _draw_exits(axes, frontier)
-    bound_cost, bound = (_by_budget(frontier.bound, key) for key in ("budget", "accuracy"))
+            band = {"color": look["color"], "alpha": 0.10, "lw": 0}
+            axes.fill_between(cost, 100 * low, 100 * high, **band)
+        look |= {"marker": _MARKERS[(i + i // len(COLOURS)) % len(_MARKERS)], "ms": 5}
+        axes.plot(cost, 100 * accuracy, label=picture_text(label), **look)
+    points = np.reshape([(e["cost"], e["accuracy"]) for e in frontier.exits], (-1, exits, 2))
+    costs, accuracies = points.mean(axis=0).T
+    axes.plot(
+        costs, 100 * accuracies, "x", color="0.35", ms=8, mew=2, label="always leave at exit k"
+    )
+    for k in range(exits):
+        beside = {"textcoords": "offset points", "xytext": (6, -11)}
+        axes.annotate(str(k), (costs[k], 100 * accuracies[k]), color="0.35", fontsize=9, **beside)
+    bound_cost, bound = _by_budget(frontier.bound, "budget", "accuracy")
     told = "hindsight bound (not deployable)"
     axes.plot(bound_cost, 100 * bound, "--", color="0.55", lw=1.2, label=told)
     if costs[0] > 0 and costs[-1] / costs[0] > 8:
-        axes.set_xscale("log")
-        for place in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-            place(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "125" else "")
-    axes.set_xlabel(f"realised cost per sample [{picture_text(frontier.unit)}]")
-    axes.set_ylabel("accuracy [%]")
+        _log_scale(axes)
+    across = f"realised cost per sample [{picture_text(frontier.unit)}]"
     axes.set_title(picture_text(title), loc="left", fontsize=11)
-    tidy(axes, grid="both")
+    tidy(axes, grid="both", xlabel=across, ylabel="accuracy [%]")
     if many:
         figure.legend(frameon=False, fontsize=8, loc="outside right upper")
     else:
@@ -123,38 +136,22 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
     return figure
 
 
-def _draw_exits(axes: Any, frontier: Frontier) -> Floats:
-    """Draw what always leaving at an exit costs and earns, mean over seeds; return the costs, (K,)."""
-    exits = sorted({e["exit"] for e in frontier.exits})
-    points = np.array(
-        [
-            np.mean([(e["cost"], e["accuracy"]) for e in frontier.exits if e["exit"] == k], axis=0)
-            for k in exits
-        ]
-    )
-    costs, accuracies = points[:, 0], 100 * points[:, 1]
-    axes.plot(costs, accuracies, "x", color="0.35", ms=8, mew=2, label="always leave at exit k")
-    for k, point in zip(exits, zip(costs, accuracies, strict=True), strict=True):
-        beside = {"textcoords": "offset points", "xytext": (6, -11)}
-        axes.annotate(str(k), point, color="0.35", fontsize=9, **beside)
-    return costs
-
-
-def _by_budget(rows: list[dict[str, Any]], key: str) -> Floats:
-    """Return the mean of a field over seeds, one value per budget position."""
-    seeds = sorted({r["seed"] for r in rows})
-    return np.mean([[r[key] for r in rows if r["seed"] == s] for s in seeds], axis=0)
+def _by_budget(records: Sequence[dict[str, Any]], *keys: str) -> Floats:
+    """Return the means of fields over seeds, (keys, budgets)."""
+    groups = over_seeds(records)
+    means = [[np.mean([r[key] for r in group]) for group in groups] for key in keys]
+    return np.asarray(means, dtype=np.float64)
 
 
 # --- a simulation --------------------------------------------------------------------------------
 
 
 def simulation_figure(found: Simulation, title: str = "") -> Any:
-    """Draw what came of a simulation, as the figures of the AdaEE paper and below them the cost.
+    """Draw what came of a simulation, as the figures of the AdaEE paper and beside them the cost.
 
-    Above: cumulative pseudo-regret to the best fixed arm, mean and 95 % band over repetitions, and
-    the mean cost of the latest requests against the budget. Below: per policy, the share of the
-    requests played on each arm over time, dark the most. Dotted lines: changes of the stream.
+    Above: cumulative pseudo-regret to the best fixed arm, mean and 95 % band over repetitions, and the
+    mean cost of the latest requests. Below: per policy, the share of requests played on each arm over
+    time, dark the most. Dotted lines: changes of the stream.
     """
     several = [name for name, t in found.tallies.items() if t.arms.shape[1] > 1]
     shown = several[:_PANELS]
@@ -191,8 +188,7 @@ def _draw_courses(found: Simulation, regret: Any, cost: Any) -> None:
     rounds = next(iter(found.tallies.values())).rounds
     back = max(len(rounds) // _WINDOWS, 1)
     for i, (name, tally) in enumerate(found.tallies.items()):
-        again, place = divmod(i, len(COLOURS))
-        look: dict[str, Any] = {"color": COLOURS[place], "ls": LINES[again % 4], "lw": 1.6}
+        look = _look(i)
         mean, half = interval(tally.course("regret"))
         regret.plot(rounds, mean, label=picture_text(name), **look)
         regret.fill_between(rounds, mean - half, mean + half, color=look["color"], alpha=0.15, lw=0)
@@ -259,15 +255,14 @@ def plan_figure(
     for plan, points in planned.searched.frontiers:
         groups.setdefault(tuple(sorted(set(plan.tier))), []).append(points)
     for i, (used, lines) in enumerate(sorted(groups.items(), key=lambda g: (len(g[0]), g[0]))):
-        again, place = divmod(i, len(_TIERS))
+        look = _look(i, _TIERS)
         for points in lines:
-            axes.plot(points[:, 0], 100 * points[:, 1], color=_TIERS[place], lw=0.4, alpha=0.15)
+            axes.plot(points[:, 0], 100 * points[:, 1], color=look["color"], lw=0.4, alpha=0.15)
         edge = np.concatenate(lines)
         edge = edge[np.argsort(edge[:, 0], kind="stable")]
         rising = np.diff(np.maximum.accumulate(edge[:, 1]), prepend=-1.0) > 0
         edge = edge[rising]  # the end of what more cost does not better is not drawn
-        look = {"color": _TIERS[place], "ls": LINES[again % 3], "lw": 1.8, "marker": "o"}
-        look |= {"ms": 4 if len(edge) == 1 else 0, "drawstyle": "steps-post"}
+        look |= {"marker": "o", "ms": 4 if len(edge) == 1 else 0, "drawstyle": "steps-post"}
         label = picture_text(" + ".join(tiers.tiers[t].name for t in used))
         axes.plot(edge[:, 0], 100 * edge[:, 1], label=label, **look)
     for i, one in enumerate(others):  # in turn below and above, so that neighbours do not meet
@@ -285,11 +280,10 @@ def plan_figure(
         axes.axhline(100 * (goal.accuracy or 0), color="0.4", ls="--", lw=1, label="accuracy asked")
     points = np.concatenate([line for lines in groups.values() for line in lines])
     _zoom(axes, goal, points, [reached, *others])
-    axes.set_xlabel(f"mean {name} per sample [{picture_text(tiers.unit_of(name))}]")
-    axes.set_ylabel("accuracy [%]")
     axes.set_title(picture_text(title), loc="left", fontsize=11)
     axes.set_title("lines: fit rows; star, crosses: held-out rows", loc="right", fontsize=8)
-    tidy(axes, grid="both")
+    across = f"mean {name} per sample [{picture_text(tiers.unit_of(name))}]"
+    tidy(axes, grid="both", xlabel=across, ylabel="accuracy [%]")
     add_legend(figure)
     return figure
 
@@ -313,12 +307,7 @@ def _zoom(axes: Any, goal: Goal, points: Floats, records: Sequence[dict[str, Any
     """Show what is worth comparing: costs in octaves where they are far apart, the upper accuracies."""
     costs = np.array([*points[:, 0], *(one[goal.objective] for one in records)])
     if costs.min() > 0 and costs.max() > 6 * costs.min():
-        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        _log_scale(axes)
     seen = [one["accuracy_low"] for one in records] + [goal.accuracy or 1.0]
     top = max(float(points[:, 1].max()), *(one["accuracy_high"] for one in records))
     low = max(top - max(4 * (top - min(seen)), 0.03), float(points[:, 1].min()))
