@@ -342,11 +342,10 @@ def compare(frontier: Frontier, reference: str | None = None) -> list[dict[str, 
     Returns
     -------
     list of dict
-        Per method and seed: records of `compare_paths` with method, reference, unit, seed and
-        budget, then one with ``budget`` None that holds the area between the curves. After them,
-        where there are several seeds, the same over all seeds, with ``seed`` None: means (also of
-        the ends of intervals, which splits of one pool, overlapping, do not narrow), without
-        counts and p-values; and ``area_sd``, the standard deviation of the area over seeds.
+        Per method and seed: one per budget (difference at equal realised cost, its interval, rows
+        better and worse, McNemar's p), then one with ``budget`` None that holds the area between
+        the curves. After them, of several seeds, their means with ``seed`` None (also of the ends
+        of intervals, which overlapping splits of one pool do not narrow) and ``area_sd``.
 
     Raises
     ------

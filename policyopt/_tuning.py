@@ -132,8 +132,8 @@ def tune(
     budgets : int, str or sequence
         For ``area``: where each frontier is fitted.
     trials : int
-        In all: a study found in the storage goes on until it has as many. Several processes may
-        work on one storage; then each may add one more.
+        In all: a study found in the storage goes on until it has as many (several processes that
+        work on one storage may each add one more).
     folds : int
     timeout : float, optional
         Seconds after which no further trial starts.
@@ -161,11 +161,8 @@ def tune(
 
     Examples
     --------
-    >>> import numpy as np, policyopt as po
-    >>> rng = np.random.default_rng(0)
-    >>> labels = rng.integers(0, 3, 600)
-    >>> logits = rng.normal(size=(600, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
-    >>> data = po.from_arrays(logits, labels, costs=[1, 4], unit="ms")
+    >>> import policyopt as po
+    >>> data = po.from_arrays([[[2, 1], [3, 0]], [[0, 1], [0, 5]]], [0, 1], costs=[1, 4])
     >>> po.tune(data, "always")
     Traceback (most recent call last):
     policyopt.runtime._errors.InputError: 'method' must be one with settings to tune: ...
@@ -289,19 +286,6 @@ class Search:
         """Return the default's values where a trial may have them; elsewhere it is not set."""
         return {k: v for k, v in self.default.items() if _holds(self.domains[k], v)}
 
-    def combinations(self, seed: int = 0) -> list[dict[str, Any]] | None:
-        """Return all combinations in random order; None where there is no end of them."""
-        options: list[Sequence[Any]] = []
-        for domain in self.domains.values():
-            if isinstance(domain, Real):
-                return None
-            whole = isinstance(domain, Integer)
-            options.append(range(domain.low, domain.high + 1) if whole else domain.options)
-        if math.prod(map(len, options)) > _LISTED:
-            return None
-        every = [dict(zip(self.domains, values, strict=True)) for values in product(*options)]
-        return [every[i] for i in np.random.default_rng(seed).permutation(len(every))]
-
 
 def make_search(spec: str, fixed: Mapping[str, Any] | None = None) -> Search:
     """Return what to search for a method; settings within its name, and `fixed` ones, are not tried."""
@@ -357,8 +341,17 @@ class Run:
 
     @cached_property
     def combinations(self) -> list[dict[str, Any]] | None:
-        """All there is to try; None where that has no end."""
-        return self.search.combinations(self.seed)
+        """All there is to try, in random order; None where that has no end."""
+        domains, options = self.search.domains, list[Sequence[Any]]()
+        for domain in domains.values():
+            if isinstance(domain, Real):
+                return None
+            whole = isinstance(domain, Integer)
+            options.append(range(domain.low, domain.high + 1) if whole else domain.options)
+        if math.prod(map(len, options)) > _LISTED:
+            return None
+        every = [dict(zip(domains, values, strict=True)) for values in product(*options)]
+        return [every[i] for i in np.random.default_rng(self.seed).permutation(len(every))]
 
     def exhausted(self) -> bool:
         """Return whether every combination was tried, and the default too."""
@@ -501,11 +494,7 @@ def _quiet() -> Iterator[None]:
 
 
 def study_name(method: str, objective: str, cache: str, plan: Mapping[str, Any]) -> str:
-    """Return the name of a study: what it judges, and a digest of all that its values depend on.
-
-    >>> study_name("margin", "area", "0123456789abcdef", {"folds": 5})
-    'margin, area, cache 0123456789ab, plan 13acaa7c'
-    """
+    """Return the name of a study: what it judges, and a digest of all that its values depend on."""
     digest = hashlib.sha256(_key_of({**plan, "cache": cache}).encode()).hexdigest()[:8]
     return f"{method}, {objective}, cache {cache[:12]}, plan {digest}"
 
@@ -513,8 +502,7 @@ def study_name(method: str, objective: str, cache: str, plan: Mapping[str, Any])
 def open_study(storage: str | None, name: str, plan: Mapping[str, Any]) -> Any:
     """Create a study, or load the one of that name; None keeps it in memory.
 
-    A file (``sqlite:///PATH``) is one study's: another's is refused, for whoever names the same
-    file means to go on with it. A server holds many studies side by side, told apart by name.
+    A file is one study's: whoever names it again means to go on. A server holds many, told apart by name.
     """
     for tried in range(1, _TRIES + 1):
         try:
@@ -601,11 +589,7 @@ def _masked(text: str, url: str) -> str:
 
 @dataclass(frozen=True)
 class Objective:
-    """What one fold is scored by; higher is better, in [0, 1].
-
-    >>> Objective("accuracy", budget="50%").wanted(np.array([0.0, 10.0]))
-    [4.0, 5.0, 6.0]
-    """
+    """What one fold is scored by; higher is better, in [0, 1]."""
 
     name: str = "area"
     budget: Budget | None = None  # for accuracy: 2.5 in the unit, or "40%" of the full model
@@ -647,11 +631,7 @@ class FoldScore(NamedTuple):
 
 
 def fold_rows(rows: int, folds: int, seed: int) -> list[Ints]:
-    """Return the rows of each fold, drawn by a seed, ascending within a fold.
-
-    >>> [fold.tolist() for fold in fold_rows(5, 2, seed=0)]
-    [[2, 3, 4], [0, 1]]
-    """
+    """Return the rows of each fold, drawn by a seed, ascending within a fold."""
     if not 2 <= folds <= rows // 2:
         raise input_error("folds", f"from 2 to half the {rows} fit rows", folds, "E.g. --folds 5.")
     order = np.random.default_rng(seed).permutation(rows)

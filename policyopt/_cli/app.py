@@ -48,9 +48,8 @@ COMMANDS = {
     "simulate": ("simulate", "Play adaptive policies on a cache's streams"),
     "demo": ("curve", "Compare policies on a real cache, fit one, and write it"),
 }
-_STYLE: Any = {
-    "add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None,
-}  # fmt: skip
+_STYLE: Any = dict.fromkeys(("add_completion", "pretty_exceptions_enable"), False)
+_STYLE["rich_markup_mode"] = None
 
 
 class Commands(TyperGroup):
@@ -141,10 +140,8 @@ def plug_in(arguments: list[str]) -> list[str]:
 
 def _load(name: str) -> None:
     step = "E.g. --plugin my_score.py, or --plugin my_package.scores."
-    file = Path(name)
-    if name.endswith(".py") or file.is_file():
-        if not file.is_file():
-            raise input_error("--plugin", "a Python file or a module", f"{name} (missing)", step)
+    file, load = Path(name), partial(import_module, name)
+    if file.is_file():
         place = file.resolve()
         alias = f"plugin_{file.stem}_{zlib.crc32(os.fsencode(place)):08x}"
         if alias in sys.modules:
@@ -156,10 +153,9 @@ def _load(name: str) -> None:
         sys.modules[spec.name] = module
         sys.path.insert(0, str(place.parent))  # as Python does for a file that it runs
         load = partial(spec.loader.exec_module, module)
-    else:
-        if not name or not all(part.isidentifier() for part in name.split(".")):
-            raise input_error("--plugin", "a Python file or a module", name, step)
-        load = partial(import_module, name)
+    elif name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+        got = f"{name} (missing)" if name.endswith(".py") else name
+        raise input_error("--plugin", "a Python file or a module", got, step)
     try:
         load()
     except PolicyOptError:
