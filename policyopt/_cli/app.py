@@ -31,14 +31,14 @@ from policyopt.runtime._text import printable
 Usage: Any = typer.BadParameter.__mro__[2]
 #: By name of a command: the module that has its function, and how that one's docstring begins.
 COMMANDS = {
-    "import": ("import_", "Read the outputs of a model into a cache"),
+    "import": ("info", "Read the outputs of a model into a cache"),
     "info": ("info", "Show what a cache holds, or a policy file"),
     "methods": ("info", "List the methods"),
     "fit": ("fit", "Fit a policy on split `fit` and write it"),
     "evaluate": ("run", "Show realised cost and accuracy of a policy"),
     "explain": ("explain", "Show what a policy does"),
-    "curve": ("curve", "Fit methods at several budgets"),
-    "compare": ("curve", "Compare methods at equal realised cost"),
+    "curve": ("fit", "Fit methods at several budgets"),
+    "compare": ("fit", "Compare methods at equal realised cost"),
     "tune": ("tune", "Tune a method's settings on split `fit`"),
     "calibration": ("explain", "Show how far confidence can be trusted"),
     "plan": ("plan", "Choose cuts, kept exits and thresholds together"),
@@ -46,7 +46,7 @@ COMMANDS = {
     "export": ("export", "Write a policy for other runtimes"),
     "verify": ("export", "Run every runtime present on the golden vectors"),
     "simulate": ("simulate", "Play adaptive policies on a cache's streams"),
-    "demo": ("curve", "Compare policies on a real cache, fit one, and write it"),
+    "demo": ("fit", "Compare policies on a real cache, fit one, and write it"),
 }
 _STYLE: Any = dict.fromkeys(("add_completion", "pretty_exceptions_enable"), False)
 _STYLE["rich_markup_mode"] = None
