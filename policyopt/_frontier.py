@@ -181,17 +181,13 @@ def record(label: str, fitted: Fitted, table: Table, seed: int) -> dict[str, Any
 
     The expected interval is what the fit stated of the mean cost in the long run; see `summary`.
     """
-    outcome = replay(fitted.policy, table)
-    low, high = fitted.expected.stated
     return {
         "method": label,
         "budget": fitted.budget,
         "unit": table.unit,
-        **summary(outcome, fitted.policy, seed),
+        **summary(replay(fitted.policy, table), fitted.policy, seed),
         **threshold_fields(fitted.policy),
-        "expected_cost": fitted.expected.cost,
-        "expected_cost_low": low,
-        "expected_cost_high": high,
+        **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "seed": seed,
     }
 
@@ -203,16 +199,17 @@ def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> di
     right = outcome.correct[:, None]
     low, high = interval(bootstrap_means(right, np.random.default_rng(seed)))
     return {
-        "realised_cost": cost.mean,
-        "realised_cost_low": cost.low,
-        "realised_cost_high": cost.high,
+        **with_interval("realised_cost", cost.mean, cost.low, cost.high),
         "effective_rows": cost.effective_rows,
-        "accuracy": float(right.mean()),
-        "accuracy_low": float(low[0]),
-        "accuracy_high": float(high[0]),
+        **with_interval("accuracy", float(right.mean()), float(low[0]), float(high[0])),
         "exit_share": outcome.exit_share.tolist(),
         "rows": len(outcome.exit),
     }
+
+
+def with_interval(name: str, value: Any, low: Any, high: Any) -> dict[str, Any]:
+    """Return the fields of a value and its interval."""
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
 def threshold_fields(policy: Policy) -> dict[str, Any]:
@@ -263,19 +260,10 @@ def _references(frontier: Frontier, table: Table, budgets: Sequence[float], seed
         {"exit": k, "cost": float(costs[k]), "accuracy": float(accuracy[k]), "seed": seed}
         for k in range(table.exits)
     )
-    frontier.bound.extend(
-        {
-            "method": "oracle",
-            "deployable": False,
-            "budget": float(budget),
-            "unit": table.unit,
-            "realised_cost": float(budget),
-            "accuracy": float(value),
-            **dict.fromkeys(_UNKNOWN_OF_BOUND),
-            "seed": seed,
-        }
-        for budget, value in zip(budgets, oracle(table, budgets), strict=True)
-    )
+    for budget, value in zip(map(float, budgets), oracle(table, budgets), strict=True):
+        record = {"method": "oracle", "deployable": False, "budget": budget, "unit": table.unit}
+        record |= {"realised_cost": budget, "accuracy": float(value)}
+        frontier.bound.append({**record, **dict.fromkeys(_UNKNOWN_OF_BOUND), "seed": seed})
 
 
 def oracle(table: Table, budgets: Sequence[float]) -> Floats:
@@ -421,9 +409,7 @@ def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]
                 "realised_cost": float(cost[i]),
                 "accuracy": float(accuracy[i]),
                 "reference_accuracy": float(accuracy[i] - gain[i]),
-                "difference": float(gain[i]),
-                "difference_low": float(low[i]),
-                "difference_high": float(high[i]),
+                **with_interval("difference", float(gain[i]), float(low[i]), float(high[i])),
                 "better": better,
                 "worse": worse,
                 "mcnemar_p": mcnemar(better, worse),
@@ -457,7 +443,7 @@ def area_between(ours: Path, rival: Path, seed: int = 0) -> dict[str, float]:
 
     columns = (ours.cost, ours.correct, rival.cost, rival.correct)
     _, area, low, high = _bootstrapped(height, columns, seed)
-    return {"area": area, "area_low": float(low), "area_high": float(high)}
+    return with_interval("area", area, float(low), float(high))
 
 
 def _bootstrapped(

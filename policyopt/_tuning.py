@@ -1,11 +1,9 @@
 """Tuning: a search over what a method declares in `space`, judged by cross-validation on the fit rows.
 
-What it maximises is read at equal realised cost. Each fold's policies are fitted on the other folds and
-replayed on it. Two settings seldom cost the same there, even for the same budget, and accuracy can always
-be bought. So both objectives read the polyline of accuracy over *realised* cost through the fold's
-policies and the two ends that every method has, all leaving at exit 0 and all running every exit. A point
-on it is a mixture of its two neighbours, itself a policy: a setting that overspends moves its points along
-the polyline and gains nothing.
+Each fold's policies are fitted on the other folds and replayed on it. Two settings seldom cost the same
+there, even for the same budget, and accuracy can always be bought. So both objectives read the polyline of
+accuracy over *realised* cost through the fold's policies and the two ends that every method has, all
+leaving at exit 0 and all running every exit: a setting that overspends moves along it and gains nothing.
 
 - ``area``: mean height of the polyline between the two ends.
 - ``accuracy``: its height at the budget. Three policies are fitted, for the budget and a little to

@@ -16,7 +16,6 @@ from policyopt._cli.output import interval, number, percent, points, shares, sho
 from policyopt._report.calibration import (
     ANSWER_MAPS,
     MAPS,
-    Observed,
     apply_map,
     calibration_records,
     fit_map,
@@ -25,7 +24,6 @@ from policyopt._report.calibration import (
 )
 from policyopt._report.explanation import default_reference, figures
 from policyopt._report.explanation import explain as explain_policy
-from policyopt._table import Tables
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._artifact import load_any, load_policy
 from policyopt.runtime._errors import input_error
@@ -141,9 +139,11 @@ def _print_changes(changes: dict[str, Any], name: str | None, unit: str) -> None
     )
     if changes["accuracy"] is not None:
         accuracies = f"{percent(changes['reference_accuracy'])} -> {percent(changes['accuracy'])} %"
-        output.say(f"accuracy {accuracies} (McNemar p = {changes['mcnemar_p']:.2g})")
-        output.say(f"became right: {changes['better']:,} rows{_some(changes['rows_better'])}")
-        output.say(f"became wrong: {changes['worse']:,} rows{_some(changes['rows_worse'])}")
+        output.say(
+            f"accuracy {accuracies} (McNemar p = {changes['mcnemar_p']:.2g})",
+            f"became right: {changes['better']:,} rows{_some(changes['rows_better'])}",
+            f"became wrong: {changes['worse']:,} rows{_some(changes['rows_worse'])}",
+        )
 
 
 def _some(rows: Sequence[int]) -> str:
@@ -184,17 +184,20 @@ def calibration(
         loaded = fit_policy(data, budget or "40%", method, tables=tables).policy
     exits = evaluate(loaded, data, split, cost=cost).exit
     names = _possible(wanted, data, loaded)
-    found = _calibrate(tables, names, split, loaded)
+    fit, test = (tables.get(name).keep_exits(loaded.path) for name in ("fit", split))
     records, diagrams = [], dict[str, Any]()
-    with output.progress("measuring") as step:
-        for i, (name, seen) in enumerate(found.items()):
+    with output.progress("calibrating") as step:
+        step(0, len(names), "reading the outputs")
+        before, after = observe(fit, loaded.answer), observe(test, loaded.answer)
+        for i, name in enumerate(names):
+            step(i, len(names), name)
+            seen = apply_map(fit_map(name, fit, before), test, after)
             columns = (seen.confidence, seen.correct, exits)
             records += calibration_records(name, *columns, seen.losses, loaded.path)
             if out is not None:
                 title = f"{name if name != 'none' else 'no calibration'}, split {split}"
                 diagram = reliability_figure(*columns, title, loaded.path)
                 diagrams[f"reliability{f'_{name}' if i else ''}.png"] = diagram
-            step(i + 1, len(found), name)
     content = {
         "split": split,
         "rows": len(exits),
@@ -234,19 +237,6 @@ def _possible(wanted: list[str], data: ExitData, policy: Policy) -> list[str]:
     if out:
         output.note(f"without {' and '.join(out)}: {why}")
     return [name for name in wanted if name not in out]
-
-
-def _calibrate(tables: Tables, names: list[str], split: str, policy: Policy) -> dict[str, Observed]:
-    """Fit every map on split `fit` and apply it to `split`."""
-    fit, test = (tables.get(name).keep_exits(policy.path) for name in ("fit", split))
-    found = {}
-    with output.progress("calibrating") as step:
-        step(0, len(names) + 1, "reading the outputs")
-        before, after = observe(fit, policy.answer), observe(test, policy.answer)
-        for i, name in enumerate(names):
-            step(i + 1, len(names) + 1, name)
-            found[name] = apply_map(fit_map(name, fit, before), test, after)
-    return found
 
 
 def _print_calibration(records: list[dict[str, Any]], split: str) -> None:

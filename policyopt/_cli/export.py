@@ -64,8 +64,8 @@ def export(
         output.note(f"{len(golden):,} golden rows of {rows:,}: {why}")
     elif len(golden) < rows and (data is not None or rows != 512):
         output.note(f"{len(golden):,} golden rows of {rows:,}: there are no more")
-    output.say(f"wrote {out}: {', '.join(dict.fromkeys(wanted))}; {len(golden)} golden rows")
-    output.say(f"next: policyopt verify {quote(str(out))}")
+    written = f"wrote {out}: {', '.join(dict.fromkeys(wanted))}; {len(golden)} golden rows"
+    output.say(written, f"next: policyopt verify {quote(str(out))}")
 
 
 # --- verify ----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shares, shown
 from policyopt._costs import parse_budgets
-from policyopt._frontier import Frontier, means_over, over_seeds, threshold_fields
+from policyopt._frontier import Frontier, means_over, over_seeds, threshold_fields, with_interval
 from policyopt._frontier import compare as compare_methods
 from policyopt._frontier import curve as make_curve
 from policyopt._methods.base import Method
@@ -99,15 +99,12 @@ def foretell(methods: Sequence[str], rows: int, budgets: int, seeds: int = 1) ->
 
 def describe(fitted: Fitted, path: str) -> dict[str, Any]:
     """Return a fit as a record, with the interval that its artifact states."""
-    low, high = fitted.expected.stated
     return {
         "method": fitted.method,
         "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),
         "budget": fitted.budget,
         "unit": fitted.policy.unit,
-        "expected_cost": fitted.expected.cost,
-        "expected_cost_low": low,
-        "expected_cost_high": high,
+        **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "effective_rows": fitted.expected.mean.effective_rows,
         "fit_accuracy": _known(fitted.accuracy),
         "fit_rows": fitted.expected.rows,
@@ -144,15 +141,13 @@ def _fit_experts(
             "share": share,
             "budget": limit,
             "unit": fitted.policy.unit,
-            "expected_cost": _known(cost),
-            "expected_cost_low": low,
-            "expected_cost_high": high,
+            **with_interval("expected_cost", _known(cost), *ends),
             "expected_accuracy": _known(right),
             "fit_rows": rows,
             "pooled": pooled,
             "policy": str(out),
         }
-        for context, share, limit, cost, (low, high), right, rows, pooled in [*found, total]
+        for context, share, limit, cost, ends, right, rows, pooled in [*found, total]
     ]
 
 
