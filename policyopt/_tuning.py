@@ -38,11 +38,12 @@ from policyopt._methods.base import Method
 from policyopt._methods.registry import ROWS, make_method, parse_value
 from policyopt._methods.settings import Choice, Domain, Integer, Real
 from policyopt._methods.validation import fit_where_possible
+from policyopt._optional import need
 from policyopt._replay import replay
 from policyopt._table import Table, Tables
 from policyopt._thresholds.problem import Problem
 from policyopt.runtime._checks import check_seed
-from policyopt.runtime._errors import InputError, MissingExtraError, PolicyOptError, input_error
+from policyopt.runtime._errors import InputError, PolicyOptError, input_error
 from policyopt.runtime._text import SECRET
 from policyopt.runtime._typing import Floats, Ints
 
@@ -366,7 +367,7 @@ class Run:
 
     def trial(self, wanted: int) -> None:
         """Run the next trial; `wanted` in all decides whether a finite space is searched in full."""
-        optuna = _load_optuna()
+        optuna = _optuna()
         trial, state = self.study.ask(), optuna.trial.TrialState
         try:
             value = self._judge(trial, self._choose(trial, wanted))
@@ -385,7 +386,7 @@ class Run:
 
     def _choose(self, trial: Any, wanted: int) -> dict[str, Any]:
         """Return the settings of a trial: the default, one left to try, or what the sampler says."""
-        optuna = _load_optuna()
+        optuna = _optuna()
         every = self.study.get_trials(deepcopy=False)
         running = [t for t in every if t.state.name == "RUNNING" and t.number != trial.number]
         place = self._place(trial.number)
@@ -432,7 +433,7 @@ class Run:
             # fold there is nothing left to save.
             may = len(scores) < self.folds and not trial.user_attrs.get("default")
             if may and trial.should_prune():
-                raise _load_optuna().TrialPruned
+                raise _optuna().TrialPruned
         if scores[0].realised_cost is not None:
             trial.set_user_attr("realised_cost", float(np.mean([s.realised_cost for s in scores])))
         return float(np.mean([score.value for score in scores]))
@@ -443,7 +444,7 @@ class Run:
         if "error" in same.user_attrs:
             raise PolicyOptError(same.user_attrs["error"])
         if same.state.name == "PRUNED":
-            raise _load_optuna().TrialPruned
+            raise _optuna().TrialPruned
         if "realised_cost" in same.user_attrs:
             trial.set_user_attr("realised_cost", same.user_attrs["realised_cost"])
         return same.value
@@ -463,22 +464,14 @@ class Run:
         )
 
 
-def _load_optuna() -> Any:
-    """Import Optuna, or say which extra has it."""
-    try:
-        import optuna
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "Tuning needs the package 'optuna', which is not installed. "
-            "Install the extra that has it: pip install 'policyopt[fit]'."
-        ) from error
-    return optuna
+def _optuna() -> Any:
+    return need("optuna", "fit", "for tuning")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Optuna's log and its remarks on what is experimental to itself; our own table tells."""
-    optuna = _load_optuna()
+    optuna = _optuna()
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -517,7 +510,7 @@ def open_study(storage: str | None, name: str, plan: Mapping[str, Any]) -> Any:
 
 
 def _create(storage: str | None, name: str) -> Any:
-    optuna = _load_optuna()
+    optuna = _optuna()
     place = optuna.storages.InMemoryStorage()
     if storage is not None:
         is_file = storage.startswith("sqlite")
@@ -545,7 +538,7 @@ def _passing(error: Exception) -> bool:
     """Whether another process may have been about to make the tables."""
     from sqlalchemy.exc import DBAPIError
 
-    internal = _load_optuna().exceptions.StorageInternalError
+    internal = _optuna().exceptions.StorageInternalError
     return isinstance(error, (DBAPIError, internal, RuntimeError, AssertionError))
 
 
@@ -556,7 +549,7 @@ def _kept_open(storage: str | None) -> Iterator[None]:
 
     try:
         yield
-    except (SQLAlchemyError, _load_optuna().exceptions.StorageInternalError) as error:
+    except (SQLAlchemyError, _optuna().exceptions.StorageInternalError) as error:
         step = "The same command goes on where it stopped."
         raise _refused(storage, "a storage that can be read and written", error, step) from None
 

@@ -455,10 +455,8 @@ def per_class_figure(explanation: Explanation, title: str = "") -> Any:
     for k in range(exits):  # from light (early) to dark (late)
         colour = matplotlib.colormaps["cividis_r"](0.08 + 0.92 * k / max(exits - 1, 1))
         look = {"color": colour, "label": f"exit {explanation.found.path[k]}"}
-        if named:
-            axes[0].barh(at, shares[:, k], 0.82, left=low[:, k], **look)
-        else:
-            axes[0].bar(at, shares[:, k], 1.0, bottom=low[:, k], **look)
+        look["left" if named else "bottom"] = low[:, k]
+        (axes[0].barh if named else axes[0].bar)(at, shares[:, k], 0.82 if named else 1.0, **look)
     tidy(axes[0])
     if named:
         across = "share of the class that leaves at each exit [%]"
