@@ -430,10 +430,9 @@ def mcnemar(better: int, worse: int) -> float:
 
 
 def area_between(ours: Path, rival: Path, seed: int = 0) -> dict[str, float]:
-    """Return the mean height between two frontiers over the whole range of cost, with its interval.
+    """Return the mean height between two raw polylines (not hulls) over the whole range of cost.
 
-    95 %, by paired bootstrap. Both frontiers are raw polylines (not hulls) through all replayed points
-    and the two common ends.
+    With its 95 % interval, by paired bootstrap.
     """
 
     def height(cost: Floats, accuracy: Floats, *rival: Floats) -> float:

@@ -273,9 +273,8 @@ def reliability_figure(
 ) -> Any:
     """Draw accuracy against confidence at each exit, for all rows and for those that leave there.
 
-    Points: bins of equal mass; bars: Wilson's 95 % intervals; dashed: calibrated; above it an
-    exit is less sure than it could be, below it too sure. Beneath, how many rows have which
-    confidence. Parameters as of `calibration_records`.
+    Above the dashed line an exit is less sure than it could be, below it too sure. Beneath, how many rows
+    have which confidence. Parameters as of `calibration_records`.
     """
     count = confidence.shape[1]
     numbers = range(count) if path is None else path

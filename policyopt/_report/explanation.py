@@ -365,10 +365,7 @@ def _draw_accuracies(axes: Any, exits: list[dict[str, Any]], size: int) -> None:
 
 
 def scores_figure(explanation: Explanation, title: str = "") -> Any:
-    """Draw how the scores of right and of wrong answers lie at each exit (EENet, Figure 3).
-
-    Filled: rows that reach the exit, each group summing to 100 %; dotted: those gone before.
-    """
+    """Draw how the scores of right and of wrong answers lie at each exit (EENet, Figure 3)."""
     exits, policy = explanation.record["exits"], explanation.policy
     words = f"score ({policy.rule.name})", "share of the group [%]"
     figure, axes = _panels(len(exits), 3.7, 2.7, *words)
@@ -404,8 +401,7 @@ def scores_figure(explanation: Explanation, title: str = "") -> Any:
 def classes_figure(explanation: Explanation, title: str = "", seed: int = 0) -> Any:
     """Draw score against class at each exit, as EENet's Figures 6 to 9, of labelled rows.
 
-    Classes stand in the order of the last exit's accuracy (as in its Figure 3). At most 3,000
-    rows, the same in every panel, drawn by `seed`. Grey crosses left at an earlier exit.
+    Classes stand in the order of the last exit's accuracy (as in its Figure 3).
     """
     found, classes, policy = explanation.found, explanation.record["classes"], explanation.policy
     names = np.array([c["class"] for c in classes])
@@ -439,10 +435,7 @@ def classes_figure(explanation: Explanation, title: str = "", seed: int = 0) -> 
 
 
 def per_class_figure(explanation: Explanation, title: str = "") -> Any:
-    """Draw where the samples of each class leave, cheapest class first, of labelled rows.
-
-    One bar per class, its accuracy and cost beside it; over 40 classes, their accuracy below.
-    """
+    """Draw where the samples of each class leave, cheapest class first, of labelled rows."""
     import matplotlib
 
     order = sorted(explanation.record["classes"], key=lambda c: c["cost"])
@@ -481,10 +474,7 @@ def per_class_figure(explanation: Explanation, title: str = "") -> Any:
 
 
 def changes_figure(explanation: Explanation, title: str = "") -> Any:
-    """Draw how many rows moved from each exit of the reference to each exit now.
-
-    Below a count: how many of these rows the move made right (+) and wrong (-).
-    """
+    """Draw how many rows moved from each exit of the reference to each exit now."""
     from matplotlib.colors import PowerNorm
     from matplotlib.patches import Rectangle
 
@@ -523,10 +513,7 @@ def changes_figure(explanation: Explanation, title: str = "") -> Any:
 
 
 def _panels(exits: int, width: float, height: float, across: str, up: str) -> tuple[Any, list[Any]]:
-    """Return a figure and K axes of so many inches, in rows; what is left over stays blank.
-
-    `across` and `up` name the axes: once for all, and under the lowest panel of each column.
-    """
+    """Return a figure and K axes of so many inches, in rows, and with names; what is left over is blank."""
     columns = exits if exits <= 3 else math.ceil(math.sqrt(exits))
     rows = math.ceil(exits / columns)
     width = min(width, WIDEST / columns)
@@ -544,10 +531,7 @@ def _panels(exits: int, width: float, height: float, across: str, up: str) -> tu
 
 
 def _draw_thresholds(axes: Any, policy: Policy, k: int, edges: Any, across: bool) -> str:
-    """Draw the thresholds at the k-th exit that a policy runs where they lie among the scores.
-
-    `across`: horizontal lines (scores stand on the y axis). Returns words for those that do not.
-    """
+    """Draw the thresholds at a policy's k-th exit that lie among the scores; say which do not."""
     if k == policy.exits - 1:
         return "the last exit: no threshold"
     line = axes.axhline if across else axes.axvline

@@ -149,9 +149,7 @@ def _by_budget(records: Sequence[dict[str, Any]], *keys: str) -> Floats:
 def simulation_figure(found: Simulation, title: str = "") -> Any:
     """Draw what came of a simulation, as the figures of the AdaEE paper and beside them the cost.
 
-    Above: cumulative pseudo-regret to the best fixed arm, mean and 95 % band over repetitions, and the
-    mean cost of the latest requests. Below: per policy, the share of requests played on each arm over
-    time, dark the most. Dotted lines: changes of the stream.
+    Above: pseudo-regret and cost of the latest requests. Below: how often each arm was played, over time.
     """
     several = [name for name, t in found.tallies.items() if t.arms.shape[1] > 1]
     shown = several[:_PANELS]
@@ -245,9 +243,8 @@ def plan_figure(
 ) -> Any:
     """Draw what every plan offers, by the tiers it uses, and what the chosen one came to.
 
-    Thin lines: the upper hull of each plan's thresholds on the fit rows; thick: the best of the plans
-    that use the same tiers. Star: the chosen plan on held-out rows with 95 % intervals (`reached`, its
-    summary); crosses: the full model on one tier (`others`).
+    Thin lines: the upper hull of each plan's thresholds; thick: the best of those that use the same tiers.
+    Star: the chosen plan (`reached`, its summary); crosses: the full model on one tier (`others`).
     """
     figure = new_figure(9, 6)
     axes, name = figure.add_subplot(), goal.objective
