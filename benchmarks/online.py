@@ -17,8 +17,7 @@ from _common import machine, machine_line, write
 from policyopt._cache.reader import open_cache
 from policyopt._online.simulate import simulate
 from policyopt._progress import progress_callback
-from policyopt._report.figures import save_figure
-from policyopt._report.simulation import simulation_figure
+from policyopt._report.figures import save_figure, simulation_figure
 from policyopt.runtime._bandits import BANDITS
 from policyopt.runtime._online.family import Controller
 

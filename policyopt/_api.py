@@ -49,8 +49,7 @@ def fit(
         Mean cost per sample: ``2.5`` in the cost's unit, or ``"40%"`` of the full model. Only
         thresholds that the user gives need none.
     method : str or Method, optional
-        A name of the registry, perhaps with settings (``"margin:thresholds=joint"``). Default:
-        ``auto``, the best of simple and learned policies at that budget.
+        E.g. ``"margin:thresholds=joint"``. Default: ``auto``, the best at that budget.
     split : str
         Rows to fit on.
     cost : str, optional
@@ -58,8 +57,8 @@ def fit(
     seed : int
         Same seed, same policy.
     calibrator : {"platt", "beta", "isotonic", "histogram"}, optional
-        Fit a map from the answer's largest probability to the probability that it is right; the
-        policy then shows it with every decision (`Decision.confidence`).
+        Fit a map from the answer's largest probability to the probability that it is right, which
+        the policy then shows with every decision (`Decision.confidence`).
     tables : Tables, optional
         Reuse of passes already made.
     **settings
@@ -103,8 +102,7 @@ def fit(
     fitted = chosen.fit_path(table, [limit], seed)[0]
     if budget is None:  # nothing was asked for: the artifact must not claim a budget
         provenance = {**fitted.policy.provenance, "budget": None}
-        policy = replace(fitted.policy, provenance=provenance)
-        fitted = replace(fitted, policy=policy, budget=None)
+        fitted = replace(fitted, policy=replace(fitted.policy, provenance=provenance), budget=None)
     if calibrator is not None:
         rule = _calibrate(calibrator, fitted, table, seed)
         fitted = replace(fitted, policy=replace(fitted.policy, confidence=rule))
@@ -142,11 +140,7 @@ def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator
 
 
 def evaluate(
-    policy: Any,
-    data: ExitData,
-    split: str = "test",
-    *,
-    cost: str | None = None,
+    policy: Any, data: ExitData, split: str = "test", *, cost: str | None = None
 ) -> Replay:
     """Replay a policy on a split of a cache.
 

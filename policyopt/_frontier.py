@@ -1,16 +1,14 @@
 """The frontier: policies of several methods over a range of budgets, and their comparison.
 
-Policies are replayed on rows that chose nothing: realised cost and accuracy, with intervals.
-
-Two policies never cost exactly the same there. So `compare` holds each point of a method against its
-rival's frontier *at that point's realised cost*: the rival mixes its two neighbouring policies there,
-which is itself a policy. Rows are resampled together for both, so the interval covers cost and
-accuracy and their pairing.
+Policies are replayed on rows that chose nothing. Two never cost exactly the same there, so `compare`
+holds each point of a method against its rival's frontier *at that point's realised cost*: the rival
+mixes its two neighbouring policies there, which is itself a policy. Rows are resampled together for
+both, so the interval covers cost and accuracy and their pairing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,32 +42,15 @@ _STREAM = 1 << 32
 
 @dataclass(frozen=True)
 class Frontier:
-    """What `curve` found.
+    """What `curve` found."""
 
-    Attributes
-    ----------
-    records : list of dict
-        One per method, budget and seed; see `record`.
-    fitted : dict
-        From (method, seed, budget index) to `Fitted`.
-    exits : list of dict
-        Always leaving at exit k: its cost and accuracy on the same rows, per seed.
-    bound : list of dict
-        The hindsight oracle, not deployable: budget, accuracy, seed.
-    unit : str
-    notes : list of str
-        Methods left out, and why.
-    tests : dict of int to Table
-        The rows replayed on, per seed.
-    """
-
-    records: list[dict[str, Any]]
-    fitted: dict[tuple[str, int, int], Fitted]
-    exits: list[dict[str, Any]]
-    bound: list[dict[str, Any]]
+    records: list[dict[str, Any]]  # one per method, budget and seed; see `record`
+    fitted: dict[tuple[str, int, int], Fitted]  # by method, seed and number of the budget
+    exits: list[dict[str, Any]]  # always leaving at exit k: cost and accuracy there, per seed
+    bound: list[dict[str, Any]]  # the hindsight oracle, not deployable: budget, accuracy, seed
     unit: str
-    notes: list[str] = field(default_factory=list)
-    tests: dict[int, Table] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # methods left out, and why
+    tests: dict[int, Table] = field(default_factory=dict)  # the rows replayed on, per seed
 
 
 def curve(
@@ -196,20 +177,15 @@ def split_for_seed(tables: Tables, seed: int, test: str, seeds: int) -> tuple[Ta
 def record(label: str, fitted: Fitted, table: Table, seed: int) -> dict[str, Any]:
     """Replay a fitted policy on rows that chose nothing and describe what happened, in plain types.
 
-    The realised intervals are 95 % over these rows (bootstrap-t of the cost, percentiles of the
-    accuracy); the expected one is what the fit stated of the mean cost in the long run.
+    The expected interval is what the fit stated of the mean cost in the long run; see `summary`.
     """
-    outcome = replay(fitted.policy, table)
-    low, high = fitted.expected.stated
     return {
         "method": label,
         "budget": fitted.budget,
         "unit": table.unit,
-        **summary(outcome, fitted.policy, seed),
+        **summary(replay(fitted.policy, table), fitted.policy, seed),
         **threshold_fields(fitted.policy),
-        "expected_cost": fitted.expected.cost,
-        "expected_cost_low": low,
-        "expected_cost_high": high,
+        **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "seed": seed,
     }
 
@@ -221,23 +197,21 @@ def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> di
     right = outcome.correct[:, None]
     low, high = interval(bootstrap_means(right, np.random.default_rng(seed)))
     return {
-        "realised_cost": cost.mean,
-        "realised_cost_low": cost.low,
-        "realised_cost_high": cost.high,
+        **with_interval("realised_cost", cost.mean, cost.low, cost.high),
         "effective_rows": cost.effective_rows,
-        "accuracy": float(right.mean()),
-        "accuracy_low": float(low[0]),
-        "accuracy_high": float(high[0]),
+        **with_interval("accuracy", float(right.mean()), float(low[0]), float(high[0])),
         "exit_share": outcome.exit_share.tolist(),
         "rows": len(outcome.exit),
     }
 
 
-def threshold_fields(policy: Policy) -> dict[str, Any]:
-    """Return a policy's thresholds for a record: None where it mixes two sets (see `mixture`).
+def with_interval(name: str, value: Any, low: Any, high: Any) -> dict[str, Any]:
+    """Return the fields of a value and its interval."""
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
 
-    Over all the model's exits: never (1e30) at those that the policy skips.
-    """
+
+def threshold_fields(policy: Policy) -> dict[str, Any]:
+    """Return a policy's thresholds for a record, over all the model's exits: never at those it skips."""
     mixture = policy.mixture
     sets = [policy.thresholds] if mixture is None else [policy.thresholds, mixture.thresholds]
     whole = [over_model_exits(t, policy.kept, policy.model_exits).tolist() for t in sets]
@@ -249,8 +223,7 @@ def threshold_fields(policy: Policy) -> dict[str, Any]:
 def over_seeds(records: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """Group the records of a method at one budget, all seeds.
 
-    Budgets that differ by seed (costs per sample) are matched by position; where a seed could not
-    meet one of them there are fewer, and equal budgets go together.
+    Budgets that differ by seed (costs per sample) are matched by position, unless a seed has fewer.
     """
     methods: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for record in records:
@@ -285,29 +258,18 @@ def _references(frontier: Frontier, table: Table, budgets: Sequence[float], seed
         {"exit": k, "cost": float(costs[k]), "accuracy": float(accuracy[k]), "seed": seed}
         for k in range(table.exits)
     )
-    frontier.bound.extend(
-        {
-            "method": "oracle",
-            "deployable": False,
-            "budget": float(budget),
-            "unit": table.unit,
-            "realised_cost": float(budget),
-            "accuracy": float(value),
-            **dict.fromkeys(_UNKNOWN_OF_BOUND),
-            "seed": seed,
-        }
-        for budget, value in zip(budgets, oracle(table, budgets), strict=True)
-    )
+    for budget, value in zip(map(float, budgets), oracle(table, budgets), strict=True):
+        record = {"method": "oracle", "deployable": False, "budget": budget, "unit": table.unit}
+        record |= {"realised_cost": budget, "accuracy": float(value)}
+        frontier.bound.append({**record, **dict.fromkeys(_UNKNOWN_OF_BOUND), "seed": seed})
 
 
 def oracle(table: Table, budgets: Sequence[float]) -> Floats:
     """Return the accuracy of the hindsight oracle at each budget, (B,). Not deployable.
 
-    It sees labels and all exits. A sample takes its cheapest exit, or its cheapest right one: the way
-    there is the price of being right. Of a cascade an exit costs what its model does, the others being
-    jumped. Buying the cheapest ways first is the exact optimum (a fractional knapsack of equal values)
-    and bounds every policy whose answers are the exits' own. Answers combined over exits may be right
-    where no exit is. Lucky guesses count, so the bound is loose.
+    A sample takes its cheapest exit, or its cheapest right one: the way there is the price of being
+    right. Buying the cheapest ways first is the exact optimum (a fractional knapsack of equal values) and
+    bounds every policy whose answers are the exits' own; lucky guesses count, so the bound is loose.
     """
     correct = table.correct
     alone = np.broadcast_to(table.alone, correct.shape)
@@ -324,13 +286,9 @@ def oracle(table: Table, budgets: Sequence[float]) -> Floats:
 
 @dataclass(frozen=True)
 class Path:
-    """A method's replays over all budgets on the same rows, the two ends added.
+    """A method's replays over all budgets on the same rows, (N, P) each.
 
     The ends, all leaving at exit 0 and all running every exit, are policies that any method has.
-
-    Attributes
-    ----------
-    cost, correct : ndarray of shape (N, P)
     """
 
     cost: Floats
@@ -350,12 +308,10 @@ def path_through(policies: Sequence[Policy], table: Table) -> Path:
     outcomes = [replay(policy, table) for policy in policies]
     costs = np.broadcast_to(table.costs, (len(table), table.exits))
 
-    def between_ends(values: Floats, inner: Iterable[Floats]) -> Floats:
-        return np.stack([values[:, 0], *inner, values[:, -1]], axis=1)
-
+    right = table.correct
     return Path(
-        between_ends(costs, (o.cost for o in outcomes)),
-        between_ends(table.correct, (o.correct for o in outcomes)),
+        np.stack([costs[:, 0], *(o.cost for o in outcomes), costs[:, -1]], axis=1),
+        np.stack([right[:, 0], *(o.correct for o in outcomes), right[:, -1]], axis=1),
     )
 
 
@@ -372,11 +328,10 @@ def compare(frontier: Frontier, reference: str | None = None) -> list[dict[str, 
     Returns
     -------
     list of dict
-        Per method and seed: records of `compare_paths` with method, reference, unit, seed and
-        budget, then one with ``budget`` None that holds the area between the curves. After them,
-        where there are several seeds, the same over all seeds, with ``seed`` None: means (also of
-        the ends of intervals, which splits of one pool, overlapping, do not narrow), without
-        counts and p-values; and ``area_sd``, the standard deviation of the area over seeds.
+        Per method and seed: one per budget (difference at equal realised cost, its interval, rows
+        better and worse, McNemar's p), then one with ``budget`` None that holds the area between
+        the curves. After them, of several seeds, their means with ``seed`` None (also of the ends
+        of intervals, which overlapping splits of one pool do not narrow) and ``area_sd``.
 
     Raises
     ------
@@ -432,28 +387,18 @@ def _pooled(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]]:
     """Hold each inner point of `ours` against `rival`, a path of the same rows, at equal realised cost.
 
-    Per point: realised_cost, accuracy, reference_accuracy, difference, difference_low,
-    difference_high (95 %, paired bootstrap), better, worse (discordant rows) and mcnemar_p (on the
-    mixed rival).
+    ``better`` and ``worse`` count rows that differ from the mixed rival, as does ``mcnemar_p``; the
+    interval is 95 %, by paired bootstrap.
     """
     inner = slice(1, ours.cost.shape[1] - 1)
-    columns = np.concatenate(
-        [ours.cost[:, inner], ours.correct[:, inner], rival.cost, rival.correct], axis=1
-    )
-    points = inner.stop - inner.start
-    split = np.cumsum([points, points, rival.cost.shape[1]])
-    means = bootstrap_means(columns, np.random.default_rng(check_seed(seed)))
 
-    def difference(row: Floats) -> Floats:
-        cost, accuracy, rival_cost, rival_accuracy = np.split(row, split)
-        return accuracy - np.interp(cost, *_sorted(rival_cost, rival_accuracy))
+    def difference(cost: Floats, accuracy: Floats, *rival: Floats) -> Floats:
+        return accuracy - np.interp(cost, *_sorted(*rival))
 
-    low, high = interval(np.array([difference(row) for row in means]))
-    exact = columns.mean(axis=0)
-    cost, accuracy, _, _ = np.split(exact, split)
-    gain = difference(exact)
+    columns = (ours.cost[:, inner], ours.correct[:, inner], rival.cost, rival.correct)
+    (cost, accuracy, *_), gain, low, high = _bootstrapped(difference, columns, seed)
     out = []
-    for i in range(points):
+    for i in range(len(cost)):
         mixed = _mixed(rival, float(cost[i]), seed)
         mine = ours.correct[:, i + 1]
         better, worse = int((mine > mixed).sum()), int((mine < mixed).sum())
@@ -462,9 +407,7 @@ def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]
                 "realised_cost": float(cost[i]),
                 "accuracy": float(accuracy[i]),
                 "reference_accuracy": float(accuracy[i] - gain[i]),
-                "difference": float(gain[i]),
-                "difference_low": float(low[i]),
-                "difference_high": float(high[i]),
+                **with_interval("difference", float(gain[i]), float(low[i]), float(high[i])),
                 "better": better,
                 "worse": worse,
                 "mcnemar_p": mcnemar(better, worse),
@@ -476,8 +419,6 @@ def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]
 def mcnemar(better: int, worse: int) -> float:
     """Return the p-value of McNemar's test, exact and two-sided, of so many discordant rows.
 
-    Examples
-    --------
     >>> round(mcnemar(1, 9), 4), mcnemar(0, 0)
     (0.0215, 1.0)
     """
@@ -487,25 +428,31 @@ def mcnemar(better: int, worse: int) -> float:
 
 
 def area_between(ours: Path, rival: Path, seed: int = 0) -> dict[str, float]:
-    """Return the mean height between two frontiers over the whole range of cost, with its interval.
+    """Return the mean height between two raw polylines (not hulls) over the whole range of cost.
 
-    ``area, area_low, area_high`` (95 %, paired bootstrap). Both frontiers are raw polylines (not hulls)
-    through all replayed points and the two common ends.
+    With its 95 % interval, by paired bootstrap.
     """
-    columns = np.concatenate([ours.cost, ours.correct, rival.cost, rival.correct], axis=1)
-    p, q = ours.cost.shape[1], rival.cost.shape[1]
-    split = np.cumsum([p, p, q])
 
-    def area(row: Floats) -> float:
-        a_cost, a_accuracy, b_cost, b_accuracy = np.split(row, split)
-        grid = np.union1d(a_cost, b_cost)
-        gap = np.interp(grid, *_sorted(a_cost, a_accuracy))
-        gap -= np.interp(grid, *_sorted(b_cost, b_accuracy))
+    def height(cost: Floats, accuracy: Floats, *rival: Floats) -> float:
+        grid = np.union1d(cost, rival[0])
+        gap = np.interp(grid, *_sorted(cost, accuracy)) - np.interp(grid, *_sorted(*rival))
         return float(((gap[1:] + gap[:-1]) / 2 @ np.diff(grid)) / max(np.ptp(grid), 1e-300))
 
+    columns = (ours.cost, ours.correct, rival.cost, rival.correct)
+    _, area, low, high = _bootstrapped(height, columns, seed)
+    return with_interval("area", area, float(low), float(high))
+
+
+def _bootstrapped(
+    statistic: Callable[..., Any], blocks: Sequence[Floats], seed: int
+) -> tuple[list[Floats], Any, Floats, Floats]:
+    """Return the means of blocks of columns, (N, .) each, a statistic of them, and its 95 % interval."""
+    columns = np.concatenate(blocks, axis=1)
+    ends = np.cumsum([block.shape[1] for block in blocks])[:-1]
     means = bootstrap_means(columns, np.random.default_rng(check_seed(seed)))
-    low, high = interval(np.array([area(row) for row in means]))
-    return {"area": area(columns.mean(axis=0)), "area_low": float(low), "area_high": float(high)}
+    low, high = interval(np.array([statistic(*np.split(row, ends)) for row in means]))
+    exact = np.split(columns.mean(axis=0), ends)
+    return exact, statistic(*exact), low, high
 
 
 def _sorted(cost: Floats, accuracy: Floats) -> tuple[Floats, Floats]:

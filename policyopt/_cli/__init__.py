@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 #: Exit code of what Ctrl-C ended, as shells have it.
 INTERRUPTED = 130
@@ -34,8 +34,9 @@ def main() -> None:
     except BaseException:
         if not interrupted:
             raise
-        print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        with suppress(OSError):
+            sys.stdout.flush()
+        _leave()  # sys.exit may end by the signal itself: Python notes what code run from text let pass
     finally:
         if heeded:
             signal.signal(signal.SIGINT, _leave)

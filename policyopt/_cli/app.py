@@ -31,14 +31,14 @@ from policyopt.runtime._text import printable
 Usage: Any = typer.BadParameter.__mro__[2]
 #: By name of a command: the module that has its function, and how that one's docstring begins.
 COMMANDS = {
-    "import": ("import_", "Read the outputs of a model into a cache"),
+    "import": ("info", "Read the outputs of a model into a cache"),
     "info": ("info", "Show what a cache holds, or a policy file"),
     "methods": ("info", "List the methods"),
     "fit": ("fit", "Fit a policy on split `fit` and write it"),
     "evaluate": ("run", "Show realised cost and accuracy of a policy"),
     "explain": ("explain", "Show what a policy does"),
-    "curve": ("curve", "Fit methods at several budgets"),
-    "compare": ("curve", "Compare methods at equal realised cost"),
+    "curve": ("fit", "Fit methods at several budgets"),
+    "compare": ("fit", "Compare methods at equal realised cost"),
     "tune": ("tune", "Tune a method's settings on split `fit`"),
     "calibration": ("explain", "Show how far confidence can be trusted"),
     "plan": ("plan", "Choose cuts, kept exits and thresholds together"),
@@ -46,11 +46,10 @@ COMMANDS = {
     "export": ("export", "Write a policy for other runtimes"),
     "verify": ("export", "Run every runtime present on the golden vectors"),
     "simulate": ("simulate", "Play adaptive policies on a cache's streams"),
-    "demo": ("curve", "Compare policies on a real cache, fit one, and write it"),
+    "demo": ("fit", "Compare policies on a real cache, fit one, and write it"),
 }
-_STYLE: Any = {
-    "add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None,
-}  # fmt: skip
+_STYLE: Any = dict.fromkeys(("add_completion", "pretty_exceptions_enable"), False)
+_STYLE["rich_markup_mode"] = None
 
 
 class Commands(TyperGroup):
@@ -141,10 +140,8 @@ def plug_in(arguments: list[str]) -> list[str]:
 
 def _load(name: str) -> None:
     step = "E.g. --plugin my_score.py, or --plugin my_package.scores."
-    file = Path(name)
-    if name.endswith(".py") or file.is_file():
-        if not file.is_file():
-            raise input_error("--plugin", "a Python file or a module", f"{name} (missing)", step)
+    file, load = Path(name), partial(import_module, name)
+    if file.is_file():
         place = file.resolve()
         alias = f"plugin_{file.stem}_{zlib.crc32(os.fsencode(place)):08x}"
         if alias in sys.modules:
@@ -156,10 +153,9 @@ def _load(name: str) -> None:
         sys.modules[spec.name] = module
         sys.path.insert(0, str(place.parent))  # as Python does for a file that it runs
         load = partial(spec.loader.exec_module, module)
-    else:
-        if not name or not all(part.isidentifier() for part in name.split(".")):
-            raise input_error("--plugin", "a Python file or a module", name, step)
-        load = partial(import_module, name)
+    elif name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+        got = f"{name} (missing)" if name.endswith(".py") else name
+        raise input_error("--plugin", "a Python file or a module", got, step)
     try:
         load()
     except PolicyOptError:

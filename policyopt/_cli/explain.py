@@ -3,49 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from policyopt._api import cost_for, evaluate
 from policyopt._api import fit as fit_policy
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
-from policyopt._cli.output import interval, number, percent, points, shown, threshold_text
+from policyopt._cli.output import interval, number, percent, points, shares, shown, threshold_text
 from policyopt._report.calibration import (
     ANSWER_MAPS,
     MAPS,
-    Observed,
     apply_map,
     calibration_records,
     fit_map,
     observe,
     reliability_figure,
 )
-from policyopt._report.explanation import default_reference
+from policyopt._report.explanation import default_reference, figures
 from policyopt._report.explanation import explain as explain_policy
-from policyopt._table import Tables
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
-from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import Policy, load_policy
 
 #: Classes and row numbers that the table names; files and JSON hold all.
 _SOME = 10
+_share = partial(percent, digits=1)
 
 
 def explain(
-    policy: options.PolicyPath,
-    cache: options.CachePath,
-    split: options.Split = "test",
-    reference: Annotated[
-        Path | None,
-        option("Policy file to compare with; default: max_prob fitted at the same budget."),
-    ] = None,
-    out: Annotated[Path | None, option("Directory for explain.json, rows.csv, pictures.")] = None,
-    cost: options.CostName = None,
-    style: options.Style = output.Format.table,
+    policy: Path = options.POLICY,
+    cache: Path = options.CACHE,
+    split: str = options.SPLIT,
+    reference: Path | None = option(
+        None, "Policy file to compare with; default: max_prob fitted at the same budget."
+    ),
+    out: Path | None = option(None, "Directory for explain.json, rows.csv, pictures."),
+    cost: str | None = options.COST,
+    style: output.Format = options.STYLE,
 ) -> None:
     """Show what a policy does: at each exit, to each class, and beside a reference policy."""
     options.out_folder(out, {"rows.csv": "row,"})
@@ -66,13 +64,10 @@ def explain(
     for remark in [*record["notes"], *remarks]:
         output.note(remark)
     if out is not None:
-        from policyopt._report.explanation_figures import write_figures
-
         title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
-        with output.writing(out):
-            write_file(out / "explain.json", output.to_json(record))
-            write_file(out / "rows.csv", explanation.rows_csv())
-            write_figures(explanation, loaded, out, title)
+        files = {"explain.json": output.to_json(record)}
+        files |= {"rows.csv": output.to_csv(explanation.rows()), **figures(explanation, title)}
+        output.write_results(out, files)
     if output.print_data(style, record, record["exits"]):
         return
     _print_exits(record)
@@ -92,10 +87,6 @@ def _single(name: str, path: Path) -> Policy:
         step = "`policyopt evaluate` replays it whole; fit without --experts for one policy."
         raise input_error(name, "a file of a single policy", got, step)
     return found
-
-
-def _share(value: float) -> str:
-    return percent(value, 1)
 
 
 def _print_exits(record: dict[str, Any]) -> None:
@@ -130,7 +121,7 @@ def _print_classes(classes: list[dict[str, Any]], unit: str) -> None:
         f"cost [{unit}]": "cost",
         "accuracy %": shown("accuracy", _share),
         "last exit %": lambda r: _share(r["accuracy_exits"][-1]),
-        "leave at each exit %": lambda r: " ".join(f"{100 * s:.0f}" for s in r["exit_share"]),
+        "leave at each exit %": shares("exit_share"),
     }
     output.print_table(order[:_SOME], columns, title=f"classes{named}")
 
@@ -147,9 +138,11 @@ def _print_changes(changes: dict[str, Any], name: str | None, unit: str) -> None
     )
     if changes["accuracy"] is not None:
         accuracies = f"{percent(changes['reference_accuracy'])} -> {percent(changes['accuracy'])} %"
-        output.say(f"accuracy {accuracies} (McNemar p = {changes['mcnemar_p']:.2g})")
-        output.say(f"became right: {changes['better']:,} rows{_some(changes['rows_better'])}")
-        output.say(f"became wrong: {changes['worse']:,} rows{_some(changes['rows_worse'])}")
+        output.say(
+            f"accuracy {accuracies} (McNemar p = {changes['mcnemar_p']:.2g})",
+            f"became right: {changes['better']:,} rows{_some(changes['rows_better'])}",
+            f"became wrong: {changes['worse']:,} rows{_some(changes['rows_worse'])}",
+        )
 
 
 def _some(rows: Sequence[int]) -> str:
@@ -162,21 +155,15 @@ def _some(rows: Sequence[int]) -> str:
 
 
 def calibration(
-    cache: options.CachePath,
-    policy: Annotated[Path | None, option("Policy file whose leavers are looked at.")] = None,
-    budget: Annotated[
-        str | None, option("Without --policy: budget of the policy. Default: 40%.")
-    ] = None,
-    method: Annotated[str | None, option("Without --policy: its method.")] = None,
-    maps: Annotated[
-        str | None, option(f"Of {','.join(MAPS)}. Default: all that can be.", "--maps")
-    ] = None,
-    split: options.Split = "test",
-    out: Annotated[
-        Path | None, option("Directory for calibration.json and a diagram per map.")
-    ] = None,
-    cost: options.CostName = None,
-    style: options.Style = output.Format.table,
+    cache: Path = options.CACHE,
+    policy: Path | None = option(None, "Policy file whose leavers are looked at."),
+    budget: str | None = option(None, "Without --policy: budget of the policy. Default: 40%."),
+    method: str | None = option(None, "Without --policy: its method."),
+    maps: str | None = option(None, f"Of {','.join(MAPS)}. Default: all that can be."),
+    split: str = options.SPLIT,
+    out: Path | None = option(None, "Directory for calibration.json and a diagram per map."),
+    cost: str | None = options.COST,
+    style: output.Format = options.STYLE,
 ) -> None:
     """Show how far confidence can be trusted: calibration errors overall and on leavers.
 
@@ -186,7 +173,7 @@ def calibration(
     if policy is not None and (budget is not None or method is not None):
         got = "--budget or --method besides"
         raise input_error("--policy", "given alone", got, "Drop one of the two.")
-    wanted = None if maps is None else _names(maps)
+    wanted = list(MAPS) if maps is None else _names(maps)
     loaded = None if policy is None else load_policy(policy)
     data = options.read_cache(cache)
     if split == "fit":
@@ -196,16 +183,20 @@ def calibration(
         loaded = fit_policy(data, budget or "40%", method, tables=tables).policy
     exits = evaluate(loaded, data, split, cost=cost).exit
     names = _possible(wanted, data, loaded)
-    found = _calibrate(tables, names, split, loaded)
-    records, figures = [], {}
-    with output.progress("measuring") as step:
-        for i, (name, seen) in enumerate(found.items()):
+    fit, test = (tables.get(name).keep_exits(loaded.path) for name in ("fit", split))
+    records, diagrams = [], dict[str, Any]()
+    with output.progress("calibrating") as step:
+        step(0, len(names), "reading the outputs")
+        before, after = observe(fit, loaded.answer), observe(test, loaded.answer)
+        for i, name in enumerate(names):
+            step(i, len(names), name)
+            seen = apply_map(fit_map(name, fit, before), test, after)
             columns = (seen.confidence, seen.correct, exits)
             records += calibration_records(name, *columns, seen.losses, loaded.path)
             if out is not None:
                 title = f"{name if name != 'none' else 'no calibration'}, split {split}"
-                figures[name] = reliability_figure(*columns, title, loaded.path)
-            step(i + 1, len(found), name)
+                diagram = reliability_figure(*columns, title, loaded.path)
+                diagrams[f"reliability{f'_{name}' if i else ''}.png"] = diagram
     content = {
         "split": split,
         "rows": len(exits),
@@ -215,8 +206,9 @@ def calibration(
         "records": records,
     }
     if out is not None:
-        with output.writing(out):
-            _write(out, content, figures)
+        output.write_results(out, {"calibration.json": output.to_json(content), **diagrams})
+        written = f"wrote {out / 'calibration.json'} and {len(diagrams)} diagrams"
+        output.note(f"{written}, reliability.png first")
     if not output.print_data(style, content, records):
         _print_calibration(records, split)
 
@@ -230,66 +222,38 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _possible(wanted: list[str] | None, data: ExitData, policy: Policy) -> list[str]:
+def _possible(wanted: list[str], data: ExitData, policy: Policy) -> list[str]:
     """Leave out the maps of class probabilities where there are none, or others are combined."""
     why = ""
     if data.kind == "record":
         why = "records hold no class probabilities"
     elif not isinstance(policy.answer, Identity):
         why = f"the policy's answers are {policy.answer.name} ones (--method max_prob has the exits' own)"
-    names = wanted or list(MAPS)
-    left = [name for name in names if not (why and name in ANSWER_MAPS)]
-    if not left:
+    out = [name for name in wanted if why and name in ANSWER_MAPS]
+    if out == wanted:
         allowed = f"some of {','.join(name for name in MAPS if name not in ANSWER_MAPS)}"
-        raise input_error("--maps", allowed, names, why)
-    if len(left) < len(names):
-        output.note(f"without {' and '.join(n for n in names if n not in left)}: {why}")
-    return left
-
-
-def _calibrate(tables: Tables, names: list[str], split: str, policy: Policy) -> dict[str, Observed]:
-    """Fit every map on split `fit` and apply it to `split`."""
-    fit, test = (tables.get(name).keep_exits(policy.path) for name in ("fit", split))
-    found = {}
-    with output.progress("calibrating") as step:
-        step(0, len(names) + 1, "reading the outputs")
-        before, after = observe(fit, policy.answer), observe(test, policy.answer)
-        for i, name in enumerate(names):
-            step(i + 1, len(names) + 1, name)
-            found[name] = apply_map(fit_map(name, fit, before), test, after)
-    return found
-
-
-def _write(out: Path, content: dict[str, Any], figures: dict[str, Any]) -> None:
-    from policyopt._report.figures import save_figure
-
-    write_file(out / "calibration.json", output.to_json(content))
-    for i, (name, figure) in enumerate(figures.items()):
-        save_figure(figure, out / ("reliability.png" if i == 0 else f"reliability_{name}.png"))
-    output.note(
-        f"wrote {out / 'calibration.json'} and {len(figures)} diagrams, reliability.png first"
-    )
+        raise input_error("--maps", allowed, wanted, why)
+    if out:
+        output.note(f"without {' and '.join(out)}: {why}")
+    return [name for name in wanted if name not in out]
 
 
 def _print_calibration(records: list[dict[str, Any]], split: str) -> None:
-    pairs = list(zip(records[::2], records[1::2], strict=True))  # all rows, leavers
+    pairs = [{**r, "leavers": of} for r, of in zip(records[::2], records[1::2], strict=True)]
     error, gap = interval("ece", percent), shown("gap", points)
     columns: dict[str, Any] = {
-        "calibration": lambda p: p[0]["calibration"],
-        "exit": lambda p: p[0]["exit"],
-        "ECE % [95 %]": lambda p: error(p[0]),
-        "gap": lambda p: gap(p[0]),
-        "accuracy %": lambda p: percent(p[0]["accuracy"]),
+        "calibration": "calibration",
+        "exit": "exit",
+        "ECE % [95 %]": error,
+        "gap": gap,
+        "accuracy %": shown("accuracy", percent),
     }
     if any(record["nll"] is not None for record in records[::2]):
-        nll = shown("nll", lambda value: f"{value:.4f}")
-        columns["nll"] = lambda p: nll(p[0])
+        columns["nll"] = shown("nll", "{:.4f}".format)
     columns |= {
-        "leavers": lambda p: p[1]["rows"],
-        "their ECE % [95 %]": lambda p: error(p[1]),
-        "their gap": lambda p: gap(p[1]),
+        "leavers": lambda r: r["leavers"]["rows"],
+        "their ECE % [95 %]": lambda r: error(r["leavers"]),
+        "their gap": lambda r: gap(r["leavers"]),
     }
-    title = (
-        f"split {split}; gap = mean confidence less accuracy, in points: over 0 is overconfident"
-    )
-    output.print_table(pairs, columns, title=title)
+    told = "gap = mean confidence less accuracy, in points: over 0 is overconfident"
+    output.print_table(pairs, columns, title=f"split {split}; {told}")

@@ -6,12 +6,13 @@ from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
+from policyopt._cli.output import shown
 from policyopt._export.bundle import TARGETS, read_export, write_bundle
 from policyopt._export.golden import BYTES, Golden, given_output, row_bytes, rows_of
 from policyopt._export.rounding import ULPS
@@ -23,25 +24,21 @@ from policyopt.runtime._errors import CheckError, input_error
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._policy import Policy
 
+_digits = "{:.2g}".format
+
 
 def export(
-    policy: options.PolicyPath,
-    out: Annotated[Path, option("Folder to write.")],
-    to: Annotated[
-        list[str] | None,
-        option(
-            "python, onnx or c; comma-separated, or repeated. Default: all that can be written here."
-        ),
-    ] = None,
-    cache: Annotated[
-        Path | None, option("Take golden rows from this cache (default: made-up ones).")
-    ] = None,
-    split: Annotated[str | None, option("Rows of the cache (default: test).")] = None,
-    rows: Annotated[int, option("Golden rows, at most.", min=1)] = 512,
-    name: Annotated[
-        str, option("Of the C header, and prefix of the names in it.")
-    ] = "policyopt_policy",
-    seed: options.Seed = 0,
+    policy: Path = options.POLICY,
+    out: Path = option(..., "Folder to write."),
+    to: list[str] | None = option(
+        None,
+        "python, onnx or c; comma-separated, or repeated. Default: all that can be written here.",
+    ),
+    cache: Path | None = option(None, "Take golden rows from this cache (default: made-up ones)."),
+    split: str | None = option(None, "Rows of the cache (default: test)."),
+    rows: int = option(512, "Golden rows, at most.", min=1),
+    name: str = option("policyopt_policy", "Of the C header, and prefix of the names in it."),
+    seed: int = options.SEED,
 ) -> None:
     """Write a policy for other runtimes, with golden vectors that `policyopt verify` runs."""
     loaded = load_any(policy)
@@ -51,7 +48,10 @@ def export(
         raise input_error("POLICY", "a policy", got, step)
     if split is not None and cache is None:
         raise input_error("--split", "given with --cache", split, "Made-up rows have no splits.")
-    wanted = [t.strip() for part in to for t in part.split(",")] if to else _possible()
+    wanted = [t.strip() for part in to or TARGETS for t in part.split(",")]
+    if not to and find_spec("onnx") is None:
+        output.note("no ONNX graphs: pip install 'policyopt[onnx]' for them")
+        wanted.remove("onnx")
     data = None if cache is None else options.read_cache(cache)
     size = row_bytes(loaded, ())
     with output.progress("tracing the policy"):
@@ -64,25 +64,17 @@ def export(
         output.note(f"{len(golden):,} golden rows of {rows:,}: {why}")
     elif len(golden) < rows and (data is not None or rows != 512):
         output.note(f"{len(golden):,} golden rows of {rows:,}: there are no more")
-    output.say(f"wrote {out}: {', '.join(dict.fromkeys(wanted))}; {len(golden)} golden rows")
-    output.say(f"next: policyopt verify {quote(str(out))}")
-
-
-def _possible() -> list[str]:
-    """Return the targets that can be written here, all but ONNX always; say what is left out."""
-    if find_spec("onnx") is not None:
-        return list(TARGETS)
-    output.note("no ONNX graphs: pip install 'policyopt[onnx]' for them")
-    return [target for target in TARGETS if target != "onnx"]
+    written = f"wrote {out}: {', '.join(dict.fromkeys(wanted))}; {len(golden)} golden rows"
+    output.say(written, f"next: policyopt verify {quote(str(out))}")
 
 
 # --- verify ----------------------------------------------------------------------------------
 
 
 def verify(
-    folder: Annotated[Path, argument("What `policyopt export` wrote.", "DIR")],
-    require: Annotated[str, option("Runtimes that must be here: python, onnx, c.")] = "",
-    style: options.Style = output.Format.table,
+    folder: Path = argument("What `policyopt export` wrote.", "DIR"),
+    require: str = option("", "Runtimes that must be here: python, onnx, c."),
+    style: output.Format = options.STYLE,
 ) -> None:
     """Run every runtime present on the golden vectors; exit code 4 at the first difference.
 
@@ -105,27 +97,21 @@ def verify(
         }
         for v in found
     ]  # fmt: skip
-    if style is not output.Format.table:
-        output.print_records(rows, style)
-    else:
-        columns = {
-            "runtime": "runtime",
-            "golden rows": lambda r: None if r["absent"] else r["rows"],
-            "exits, answers": lambda r: r["absent"] or _equal(r["turned_at_threshold"]),
-            "scores off by at most [float32 ulps]": lambda r: _number(r["error_ulps"]),
-            "thresholds checked to within": lambda r: _number(r["threshold_within"]),
-        }
-        output.print_table(rows, columns)
+    columns = {
+        "runtime": "runtime",
+        "golden rows": lambda r: None if r["absent"] else r["rows"],
+        "exits, answers": lambda r: r["absent"] or _equal(r["turned_at_threshold"]),
+        "scores off by at most [float32 ulps]": shown("error_ulps", _digits),
+        "thresholds checked to within": shown("threshold_within", _digits),
+    }
+    output.print_records(rows, style, columns)
+    if style is output.Format.table:
         output.say(_rows(export), _machine(export, found[0]))
     ran = {v.runtime for v in found if not v.absent}
     if missing := [name for name in needed if name not in ran]:
         raise CheckError(
             f"--require: {', '.join(missing)} could not be run, or is not in the export."
         )
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2g}"
 
 
 def _equal(turned: int) -> str:
@@ -142,7 +128,7 @@ def _machine(export: Any, numpy: Any) -> str:
     return (
         f"Exported on another processor or C library (numpy {there['numpy']}, {there['architecture']}, "
         f"{' '.join(there['features'])}; {there['libc'] or there['system']}): numpy's scores differ by "
-        f"{_number(numpy.error)} float32 ulps of the {ULPS['c']} stated, "
+        f"{_digits(numpy.error)} float32 ulps of the {ULPS['c']} stated, "
         f"{numpy.turned:,} rows at a threshold leave otherwise."
     )
 
@@ -154,7 +140,7 @@ def _rows(export: Any) -> str:
     if left.rows:
         text += (
             f" {left.rows:,} of {left.of:,} candidates for the others were left out: within "
-            f"{max(left.ulps):.2g} float32 ulps of a threshold, where rounding may decide."
+            f"{_digits(max(left.ulps))} float32 ulps of a threshold, where rounding may decide."
         )
     return text
 

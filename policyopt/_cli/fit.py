@@ -1,22 +1,26 @@
-"""``policyopt fit``: one policy under a budget, or one per context, written as an artifact."""
+"""``policyopt fit``: one policy under a budget; ``curve``, ``compare``, ``demo``: methods over a range of budgets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import isnan
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from policyopt._api import DEFAULT_METHOD, method_of
 from policyopt._api import fit as fit_policy
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
-from policyopt._cli.output import chosen_method, interval, number, percent, shown, thresholds_text
-from policyopt._frontier import threshold_fields
+from policyopt._cli.output import interval, number, percent, points, shares, shown
+from policyopt._costs import parse_budgets
+from policyopt._frontier import Frontier, means_over, over_seeds, threshold_fields, with_interval
+from policyopt._frontier import compare as compare_methods
+from policyopt._frontier import curve as make_curve
 from policyopt._methods.base import Method
 from policyopt._methods.fitted import Fitted
-from policyopt._methods.registry import ROWS
+from policyopt._methods.registry import ROWS, apply_settings, method_list
 from policyopt._progress import progress_callback
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
@@ -25,27 +29,27 @@ from policyopt.runtime._errors import input_error
 _SPARED = 0.95
 #: Seconds from which on work is foretold.
 _LONG = 20.0
+_DEMO = "max_prob,max_prob:thresholds=joint,margin,entropy,patience,optimal_stopping,auto"
+_SHIPPED = Path("cache") / "fashion_mnist"
 
 
 def fit(
-    cache: options.CachePath,
-    budget: Annotated[
-        str | None, option("Mean cost: 2.5 in the unit, or 40% of the full model.")
-    ] = None,
-    method: Annotated[
-        str | None, option("See `policyopt methods`. Default: auto, the best at this budget.")
-    ] = None,
-    out: Annotated[Path, option("Policy file to write.")] = Path("policy.json"),
-    settings: options.Settings = None,
-    calibrator: Annotated[
-        str | None, option("Map to calibrated confidence: platt, beta, isotonic, histogram.")
-    ] = None,
-    experts: Annotated[
-        bool, option("One policy per context of the rows; they share the budget.", "--experts")
-    ] = False,
-    cost: options.CostName = None,
-    seed: options.Seed = 0,
-    style: options.Style = output.Format.table,
+    cache: Path = options.CACHE,
+    budget: str | None = option(None, "Mean cost: 2.5 in the unit, or 40% of the full model."),
+    method: str | None = option(
+        None, "See `policyopt methods`. Default: auto, the best at this budget."
+    ),
+    out: Path = option(Path("policy.json"), "Policy file to write."),
+    settings: list[str] | None = options.SETTINGS,
+    calibrator: str | None = option(
+        None, "Map to calibrated confidence: platt, beta, isotonic, histogram."
+    ),
+    experts: bool = option(
+        False, "One policy per context of the rows; they share the budget.", "--experts"
+    ),
+    cost: str | None = options.COST,
+    seed: int = options.SEED,
+    style: output.Format = options.STYLE,
 ) -> None:
     """Fit a policy on split `fit` and write it."""
     held = options.out_policy(out)
@@ -95,15 +99,12 @@ def foretell(methods: Sequence[str], rows: int, budgets: int, seeds: int = 1) ->
 
 def describe(fitted: Fitted, path: str) -> dict[str, Any]:
     """Return a fit as a record, with the interval that its artifact states."""
-    low, high = fitted.expected.stated
     return {
         "method": fitted.method,
         "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),
         "budget": fitted.budget,
         "unit": fitted.policy.unit,
-        "expected_cost": fitted.expected.cost,
-        "expected_cost_low": low,
-        "expected_cost_high": high,
+        **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "effective_rows": fitted.expected.mean.effective_rows,
         "fit_accuracy": _known(fitted.accuracy),
         "fit_rows": fitted.expected.rows,
@@ -123,38 +124,31 @@ def _fit_experts(
     with output.progress("fitting") as step, progress_callback(step):
         fitted = fit_experts(data, budget, method, seed=seed, tables=tables)
     fitted.save(out)
-    for part in fitted.parts:
-        if part.pooled:
-            output.note(
-                f"context {part.context} has {part.rows} rows: it has the policy of all rows"
-            )
+    for part in filter(lambda part: part.pooled, fitted.parts):
+        output.note(f"context {part.context} has {part.rows} rows: it has the policy of all rows")
     _note_spared("the experts spend", fitted.expected.cost, fitted.budget)
 
-    def record(
-        context: str | None, share: float, budget: float | None, cost: float, accuracy: float,
-        rows: int, pooled: bool | None, low: float | None = None, high: float | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
-        return {
+    whole, accuracy = fitted.expected, fitted.accuracy
+    found = [
+        (p.context, p.share, p.fitted.budget, p.cost, (None, None), p.accuracy, p.rows, p.pooled)
+        for p in fitted.parts
+    ]
+    total = (None, 1.0, fitted.budget, whole.cost, whole.interval(), accuracy, whole.rows, None)
+    return [
+        {
             "context": context,
             "method": fitted.method,
             "share": share,
-            "budget": budget,
+            "budget": limit,
             "unit": fitted.policy.unit,
-            "expected_cost": _known(cost),
-            "expected_cost_low": low,
-            "expected_cost_high": high,
-            "expected_accuracy": _known(accuracy),
+            **with_interval("expected_cost", _known(cost), *ends),
+            "expected_accuracy": _known(right),
             "fit_rows": rows,
             "pooled": pooled,
             "policy": str(out),
         }
-
-    records = [
-        record(p.context, p.share, p.fitted.budget, p.cost, p.accuracy, p.rows, p.pooled)
-        for p in fitted.parts
+        for context, share, limit, cost, ends, right, rows, pooled in [*found, total]
     ]
-    all_rows = (fitted.expected.cost, fitted.accuracy, fitted.expected.rows, None)
-    return [*records, record(None, 1.0, fitted.budget, *all_rows, *fitted.expected.interval())]
 
 
 def _note_spared(who: str, cost: float, budget: float) -> None:
@@ -172,10 +166,10 @@ def _budget(record: dict[str, Any]) -> str:
 
 
 COLUMNS: output.Columns = {
-    "method": chosen_method,
+    "method": output.chosen_method,
     "budget": _budget,
     "expected cost [95 %]": interval("expected_cost"),
-    "thresholds, exit 0 on": thresholds_text,
+    "thresholds, exit 0 on": output.thresholds_text,
     "policy": "policy",
 }
 _EXPERTS: output.Columns = {
@@ -190,3 +184,168 @@ _EXPERTS: output.Columns = {
     "expected accuracy %": shown("expected_accuracy", percent),
     "policy": lambda r: r["policy"] if r["context"] is None else "",
 }
+
+
+# --- over a range of budgets ----------------------------------------------------------------------
+
+
+def curve(
+    cache: Path = options.CACHE,
+    methods: str = options.methods("max_prob,entropy,margin,patience"),
+    budgets: str = options.BUDGETS,
+    seeds: int = options.SEEDS,
+    out: Path | None = option(None, "Directory for curve.csv and curve.png."),
+    settings: list[str] | None = options.SETTINGS,
+    cost: str | None = options.COST,
+    test: str = options.TEST,
+    bounds: bool = option(
+        False, "Add the hindsight bound (not deployable) to the output.", "--bounds"
+    ),
+    style: output.Format = options.STYLE,
+) -> None:
+    """Fit methods at several budgets; show accuracy at realised cost on the test rows."""
+    options.out_folder(out, {"curve.csv": "method,budget,"})
+    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test))
+    frontier = _run(tables, methods, budgets, seeds, settings, test)
+    records = frontier.records + (frontier.bound if bounds else [])
+    if out is not None:
+        _write(frontier, records, out, f"{cache.resolve().name}, split {test}")
+    if output.print_data(style, records, records):
+        return
+    _print_curve(frontier)
+    if bounds:
+        columns = {
+            "bound in hindsight (not deployable)": "method",
+            f"budget [{frontier.unit}]": "budget",
+            "accuracy %": shown("accuracy", percent),
+        }
+        output.print_table(_mean_over_seeds(frontier.bound), columns)
+    if out is not None:
+        output.say(f"wrote {out / 'curve.csv'} and {out / 'curve.png'}")
+
+
+def compare(
+    cache: Path = options.CACHE,
+    methods: str = options.methods(...),
+    reference: str | None = option(None, "Method to compare with (default: the first)."),
+    budgets: str = options.BUDGETS,
+    seeds: int = options.SEEDS,
+    out: Path | None = option(None, "Directory for compare.csv."),
+    settings: list[str] | None = options.SETTINGS,
+    cost: str | None = options.COST,
+    test: str = options.TEST,
+    style: output.Format = options.STYLE,
+) -> None:
+    """Compare methods at equal realised cost: paired bootstrap, McNemar, area between curves."""
+    options.out_folder(out, {"compare.csv": "method,reference,"})
+    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test))
+    frontier = _run(tables, methods, budgets, seeds, settings, test)
+    records = compare_methods(frontier, reference)
+    if out is not None:
+        output.write_results(out, {"compare.csv": output.to_csv(records)})
+    if not output.print_data(style, records, records):
+        _print_comparison(records, frontier.unit, seeds)
+
+
+def demo(
+    out: Path = option(Path("demo"), "Directory for what the demo makes."),
+    cache: Path | None = option(None, "Another cache."),
+    budget: str = option("40%", "Budget of the policy file."),
+) -> None:
+    """Compare policies on a real cache, fit one, and write it: table, curve.png, policy.json."""
+    options.out_folder(out, {"curve.csv": "method,budget,"}, policy=True)
+    path = cache or _shipped()
+    data = options.read_cache(path)
+    tables = options.make_tables(data, None)
+    fitted = fit_policy(data, budget, tables=tables)  # a budget out of range ends it here
+    rows = f"{path.name}, {len(tables.get('test')):,} test rows"
+    output.say(f"1. Policies at nine budgets, on rows that chose nothing ({rows})")
+    frontier = _run(tables, _DEMO, "9", 1, None)
+    _print_curve(frontier)
+    _write(frontier, frontier.records, out, f"{path.name}: accuracy at realised cost")
+    output.say(f"2. One policy for a budget of {budget}")
+    with output.writing(out):
+        fitted.save(out / "policy.json")
+    output.print_table([describe(fitted, str(out / "policy.json"))], COLUMNS)
+    then = "the same on your own outputs: policyopt import, info, fit, curve."
+    output.say(f"3. Look at {out / 'curve.png'}; {then}")
+
+
+def _shipped() -> Path:
+    for root in (Path.cwd(), Path(__file__).resolve().parents[2]):
+        if (root / _SHIPPED / "manifest.json").is_file():
+            return root / _SHIPPED
+    allowed = f"{_SHIPPED} under this folder or the checkout"
+    raise input_error("cache", allowed, "none", "Run it in a checkout, or give --cache.")
+
+
+def _run(
+    tables: Tables, methods: str, budgets: str, seeds: int, settings: Any, test: str = "test"
+) -> Frontier:
+    """Run `policyopt.curve` with command-line texts and a progress bar."""
+    names, given = method_list(methods, "--methods"), options.read_settings(settings)
+    everything, fit_rows = names == ["all"], tables.get("fit")
+    if everything and given:
+        allowed = "used with methods by name"
+        raise input_error("--set", allowed, "--methods all", "Name the methods.")
+    chosen: Any = names if everything else apply_settings(names, given)
+    told = [n for n, row in ROWS.items() if not row.trains] if everything else names
+    foretell(told, len(fit_rows), len(parse_budgets(budgets, fit_rows.mean_costs)), seeds)
+    with output.progress("fitting") as step:
+        frontier = make_curve(
+            tables.data, chosen, budgets, seeds=seeds, test=test, tables=tables,
+            progress=lambda what, done, total: step(done, total, what),
+        )  # fmt: skip
+    for text in frontier.notes:
+        output.note(text)
+    return frontier
+
+
+def _write(frontier: Frontier, records: Sequence[dict[str, Any]], out: Path, title: str) -> None:
+    from policyopt._report.figures import frontier_figure
+
+    picture = frontier_figure(frontier, title)
+    output.write_results(out, {"curve.csv": output.to_csv(records), "curve.png": picture})
+
+
+def _print_curve(frontier: Frontier) -> None:
+    """Print one line per method and budget, means over seeds."""
+    columns = {
+        "method": "method",
+        f"budget [{frontier.unit}]": "budget",
+        "realised": "realised_cost",
+        "off %": output.off_budget,
+        "accuracy % [95 %]": interval("accuracy", percent),
+        "exit share %": shares("exit_share"),
+    }
+    output.print_table(_mean_over_seeds(frontier.records), columns)
+
+
+def _mean_over_seeds(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**group[0], **means_over(group)} for group in over_seeds(records)]
+
+
+def _print_comparison(records: list[dict[str, Any]], unit: str, seeds: int) -> None:
+    """Print the records over all seeds; p-values are each seed's."""
+    groups = over_seeds([r for r in records if r["seed"] is not None and r["budget"] is not None])
+    means = [record for record in records if seeds == 1 or record["seed"] is None]
+    by_budget = [record for record in means if record["budget"] is not None]
+    for record, group in zip(by_budget, groups, strict=True):
+        record["p"] = " ".join(f"{one['mcnemar_p']:.3f}" for one in group)
+    over = f", mean of {seeds} seeds" if seeds > 1 else ""
+    columns: dict[str, Any] = {
+        "method": "method",
+        f"budget [{unit}]": "budget",
+        "at cost": "realised_cost",
+        "accuracy %": shown("accuracy", percent),
+        "reference %": shown("reference_accuracy", percent),
+        "difference [95 %]": interval("difference", points),
+        "McNemar p": "p",
+    }
+    told = f"at equal realised cost{over} (points of accuracy)"
+    output.print_table(by_budget, columns, title=f"against {records[0]['reference']} {told}")
+    area = interval("area", partial(points, digits=3))
+    columns = {"method": "method", "area between curves [95 %]": area}
+    if seeds > 1:
+        columns["sd over seeds"] = shown("area_sd", partial(percent, digits=3))
+    output.print_table([record for record in means if record["budget"] is None], columns)

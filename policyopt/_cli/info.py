@@ -1,19 +1,20 @@
-"""``policyopt info`` and ``policyopt methods``: what is in a cache, in a policy file, in the catalogue."""
+"""``policyopt import``, ``info`` and ``methods``: into a cache; what is in it, in a policy file, in the catalogue."""
 
 from __future__ import annotations
 
 import difflib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from shlex import quote
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import typer
 
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import number, percent
+from policyopt._costs import Cost
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
@@ -26,13 +27,73 @@ if TYPE_CHECKING:
 _SHOWN = 120
 
 
+def import_(
+    sources: list[str] = argument("A file, or SPLIT=FILE for several.", "SRC..."),
+    out: Path = option(..., "Directory of the cache to write."),
+    axes: str | None = option(None, "KNC or NKC (exits, samples, classes)."),
+    kind: str | None = option(None, "logits, probabilities or record."),
+    costs: str | None = option(None, "1,2,4 (one per exit), or a key of the file."),
+    unit: str | None = option(None, "Unit of the costs, e.g. MFLOPs, ms, USD."),
+    cost_kind: str | None = option(None, "cumulative or standalone."),
+    split: str | None = option(None, "Division of one pool, e.g. fit=0.5,test=0.5."),
+    seed: int = options.SEED,
+    labels: Path | None = option(None, ".npy with the labels, where the source has none."),
+    dtype: str | None = option(None, "float16 or float32; default: as the source."),
+    allow_pickle: bool = option(
+        False, "Load .pt that needs pickle: IT CAN RUN ANY CODE.", "--allow-pickle"
+    ),
+    overwrite: bool = option(False, "Replace a cache that is there.", "--overwrite"),
+    style: output.Format = options.STYLE,
+) -> None:
+    """Read the outputs of a model into a cache: .npz, .npy, .safetensors, .pt, .csv, .jsonl or .parquet."""
+    from policyopt._cache.importers import import_sources
+
+    options.out_directory(out)
+    with output.progress("importing") as step:
+        report = import_sources(
+            sources, out, axes=axes, kind=kind, costs=costs, unit=unit, cost_kind=cost_kind,
+            shares=_shares(split), seed=seed, labels=labels, overwrite=overwrite, dtype=dtype,
+            allow_pickle=allow_pickle, progress=step,
+        )  # fmt: skip
+    for text in report.notes:
+        output.note(text)
+    data = report.data
+    rows = [{"split": name, "rows": len(data.rows(name)[1])} for name in data.split_names]
+    content = {"cache": str(out), "kind": data.kind, "exits": data.exits, "classes": data.classes}
+    if not output.print_data(style, {**content, "splits": rows}, rows):
+        output.print_table(rows)
+        output.say(
+            f"wrote {out}: {data.exits} exits, {data.kind}. Next: policyopt info {quote(str(out))}"
+        )
+
+
+def _shares(text: str | None) -> dict[str, float] | None:
+    """Read NAME=SHARE pairs."""
+    if text is None:
+        return None
+    shares: dict[str, float] = {}
+    for item in text.split(","):
+        name, _, value = (part.strip() for part in item.partition("="))
+        try:
+            share = float(value)
+        except ValueError:
+            got, step = item.strip() or "an empty one", "E.g. --split fit=0.5,test=0.5."
+            raise input_error("--split", "NAME=SHARE pairs", got, step) from None
+        if name in shares:
+            step = "E.g. fit=0.5,test=0.5."
+            raise input_error("--split", "each name once", f"{name} twice", step)
+        shares[name] = share
+    return shares
+
+
+# --- a cache ---------------------------------------------------------------------------------------
+
+
 def info(
-    cache: Annotated[Path, argument("Directory of a cache, or a policy file (JSON).", "CACHE")],
-    cost: options.CostName = None,
-    incomplete: Annotated[
-        bool, option("Read a cache whose writing was cut off.", "--incomplete")
-    ] = False,
-    style: options.Style = output.Format.table,
+    cache: Path = argument("Directory of a cache, or a policy file (JSON).", "CACHE"),
+    cost: str | None = options.COST,
+    incomplete: bool = option(False, "Read a cache whose writing was cut off.", "--incomplete"),
+    style: output.Format = options.STYLE,
 ) -> None:
     """Show what a cache holds, or a policy file: rows, accuracy per exit, costs and metadata."""
     if cache.suffix == ".json" and not cache.is_dir():
@@ -50,7 +111,7 @@ def info(
         "contexts": list(data.contexts),
         "pooled": data.pooled,
         "splits": splits,
-        "costs": _costs(data),
+        "costs": [_cost(data, cost) for cost in data.costs],
         "metadata": dict(data.metadata),
         "fingerprint": data.fingerprint,
     }
@@ -59,7 +120,6 @@ def info(
 
 
 def _split(tables: Tables, name: str) -> dict[str, Any]:
-    """Describe the rows of a split."""
     table = tables.get(name)
     stats = table.statistics
     known = stats.labels is None or bool((stats.labels >= 0).all())
@@ -77,16 +137,13 @@ def _split(tables: Tables, name: str) -> dict[str, Any]:
     return found
 
 
-def _costs(data: ExitData) -> list[dict[str, Any]]:
-    costs = []
-    for cost in data.costs:
-        values: Any = cost.values
-        if values is None:
-            arrays = [rows.array(f"cost:{cost.name}") for rows in data.splits.values()]
-            values = np.concatenate(arrays).mean(axis=0).tolist()
-        told = {"cost": cost.name, "unit": cost.unit, "per_sample": cost.per_sample}
-        costs.append({**told, "cascade": cost.cascade, "cumulative_mean": list(values)})
-    return costs
+def _cost(data: ExitData, cost: Cost) -> dict[str, Any]:
+    values: Any = cost.values
+    if values is None:
+        arrays = [rows.array(f"cost:{cost.name}") for rows in data.splits.values()]
+        values = np.concatenate(arrays).mean(axis=0).tolist()
+    told = {"cost": cost.name, "unit": cost.unit, "per_sample": cost.per_sample}
+    return {**told, "cascade": cost.cascade, "cumulative_mean": list(values)}
 
 
 def _print_cache(content: dict[str, Any], data: ExitData) -> None:
@@ -98,24 +155,16 @@ def _print_cache(content: dict[str, Any], data: ExitData) -> None:
     if data.contexts:
         output.say(f"every row has a context: {', '.join(data.contexts)}; their shares stand last")
     columns: dict[str, Any] = {"split": "split", "role": "role", "rows": "rows"}
-    columns |= {
-        f"exit {k}": (lambda r, k=k: r["accuracy"] and percent(r["accuracy"][k]))
-        for k in range(data.exits)
-    }
-    columns |= {
-        f"{name} share %": (lambda r, e=e: percent(r["context_share"][e], 1))
-        for e, name in enumerate(data.contexts)
-    }
+    for k in range(data.exits):
+        columns[f"exit {k}"] = lambda r, k=k: r["accuracy"] and percent(r["accuracy"][k])
+    for e, name in enumerate(data.contexts):
+        columns[f"{name} share %"] = lambda r, e=e: percent(r["context_share"][e], 1)
     output.print_table(content["splits"], columns, title="accuracy [%]")
-    columns = {
-        "cost": "cost",
-        "unit": "unit",
-        "given": lambda r: "per sample" if r["per_sample"] else "per exit",
-        "a skipped exit": lambda r: "is free" if r["cascade"] else "is paid",
-    }
-    columns |= {
-        f"exit {k}": (lambda r, k=k: number(r["cumulative_mean"][k])) for k in range(data.exits)
-    }
+    columns = {"cost": "cost", "unit": "unit"}
+    columns["given"] = lambda r: "per sample" if r["per_sample"] else "per exit"
+    columns["a skipped exit"] = lambda r: "is free" if r["cascade"] else "is paid"
+    for k in range(data.exits):
+        columns[f"exit {k}"] = lambda r, k=k: number(r["cumulative_mean"][k])
     output.print_table(content["costs"], columns, title="cumulative cost")
 
 
@@ -130,7 +179,9 @@ def _print_policy(path: Path, style: output.Format) -> None:
         content = {"experts": experts, "provenance": dict(policy.provenance)}
     else:
         content = _facts(policy)
-    rows = [{"field": name, "value": _cut(value)} for name, value in _flat(content)]
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in _flat(content).items()}
+    cut = {k: v if len(v) <= _SHOWN else f"{v[: _SHOWN - 3]}..." for k, v in texts.items()}
+    rows = [{"field": name, "value": value} for name, value in cut.items()]
     if not output.print_data(style, content, rows):
         output.print_table(rows)
 
@@ -154,29 +205,23 @@ def _facts(policy: Policy) -> dict[str, Any]:
     }
 
 
-def _flat(content: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
+def _flat(content: dict[str, Any], above: str = "") -> dict[str, Any]:
     """Return fields in order, those of objects under dotted names."""
-    found: list[tuple[str, Any]] = []
+    found: dict[str, Any] = {}
     for name, value in content.items():
         nested = isinstance(value, dict) and value
-        found += _flat(value, f"{above}{name}.") if nested else [(f"{above}{name}", value)]
+        found |= _flat(value, f"{above}{name}.") if nested else {f"{above}{name}": value}
     return found
-
-
-def _cut(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 # --- the catalogue ---------------------------------------------------------------------------
 
 
 def methods(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="A method or a family (online: those of simulate); without, all."),
-    ] = None,
-    style: options.Style = output.Format.table,
+    name: str | None = argument(
+        "A method or a family (online: those of simulate); without, all.", "name", None
+    ),
+    style: output.Format = options.STYLE,
 ) -> None:
     """List the methods; of one, also its settings and when to choose it."""
     from policyopt._methods.registry import ROWS, load_installed
@@ -237,10 +282,9 @@ def _record(row: MethodSpec, settings: bool = True) -> dict[str, Any]:
 
 
 def _pairs(settings: dict[str, Any]) -> str:
-    def text(value: Any) -> str:
-        return str(value).lower() if isinstance(value, bool) or value is None else str(value)
-
-    return ", ".join(f"{key}={text(value)}" for key, value in settings.items()) or "-"
+    lower = (bool, type(None))  # as the command line takes them
+    texts = {k: str(v).lower() if isinstance(v, lower) else str(v) for k, v in settings.items()}
+    return ", ".join(f"{key}={text}" for key, text in texts.items()) or "-"
 
 
 def _plain(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -17,42 +17,34 @@ from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import load_any
 
 
-def option(help: str, *names: str, **more: Any) -> Any:
-    """Return an option: named as its parameter unless told."""
-    return typer.Option(*names, help=help, **more)
+def option(default: Any, help: str, *names: str, **more: Any) -> Any:
+    """Return an option, `...` for one that must be given; named as its parameter unless told."""
+    return typer.Option(default, *names, help=help, **more)
 
 
-def argument(help: str, metavar: str) -> Any:
+def argument(help: str, metavar: str, default: Any = ...) -> Any:
     """Return what stands without an option's name."""
-    return typer.Argument(help=help, metavar=metavar)
+    return typer.Argument(default, help=help, metavar=metavar)
 
 
-CachePath = Annotated[Path, argument("Directory of a cache.", "CACHE")]
-PolicyPath = Annotated[Path, argument("Policy file (JSON).", "POLICY")]
-Style = Annotated[Format, option("How to print.", "--format")]
-CostName = Annotated[
-    str | None, option("Name of the cost to use (default: the cache's first).", "--cost")
-]
-Settings = Annotated[
-    list[str] | None,
-    option("Setting of the method; may be repeated.", "--set", metavar="KEY=VALUE"),
-]
-Seed = Annotated[int, option("Seed.", "--seed", callback=check_seed)]
-Split = Annotated[str, option("Split or stream to look at.", "--split")]
-Test = Annotated[str, option("Split or stream to replay on.", "--test")]
-Methods = Annotated[
-    str,
-    option("Names, comma-separated, or all. E.g. max_prob,margin:thresholds=joint", "--methods"),
-]
-Budgets = Annotated[
-    str,
-    option(
-        "A count (9), or a list: 0.2,0.4 in the unit, or 20%,40% of the full model.", "--budgets"
-    ),
-]
-Seeds = Annotated[
-    int, option("Random splits (of a pool) or refits (named splits).", "--seeds", min=1)
-]
+CACHE = argument("Directory of a cache.", "CACHE")
+POLICY = argument("Policy file (JSON).", "POLICY")
+STYLE = option(Format.table, "How to print.", "--format")
+COST = option(None, "Name of the cost to use (default: the cache's first).", "--cost")
+SETTINGS = option(None, "Setting of the method; may be repeated.", "--set", metavar="KEY=VALUE")
+SEED = option(0, "Seed.", "--seed", callback=check_seed)
+SPLIT = option("test", "Split or stream to look at.", "--split")
+TEST = option("test", "Split or stream to replay on.", "--test")
+BUDGETS = option(
+    "9", "A count (9), or a list: 0.2,0.4 in the unit, or 20%,40% of the full model.", "--budgets"
+)
+SEEDS = option(1, "Random splits (of a pool) or refits (named splits).", "--seeds", min=1)
+
+
+def methods(default: Any) -> Any:
+    """Return the option that names methods."""
+    help = "Names, comma-separated, or all. E.g. max_prob,margin:thresholds=joint"
+    return option(default, help, "--methods")
 
 
 def read_cache(path: Path, incomplete: bool = False) -> ExitData:
@@ -92,20 +84,20 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
 # --- refused before the work, and not after it -----------------------------------------------
 
 
-def out_file(path: Path) -> None:
-    """Refuse a file that cannot be written."""
+def out_file(path: Path) -> bool:
+    """Refuse a file that cannot be written; return whether nothing stands there."""
     if path.is_dir():
         step = f"E.g. --out {path / 'NAME'}."
         raise input_error("--out", "a file", f"{path} (a directory)", step)
     if path.exists() and not path.is_file():
         raise input_error("--out", "a file", f"{path} (a pipe or device)", "Name a file to write.")
     out_directory(path.parent)
+    return not path.exists() or not path.stat().st_size
 
 
 def out_policy(path: Path) -> str:
     """Refuse a place where no policy may be written; say which policy stands there, if one does."""
-    out_file(path)
-    if not path.exists() or not path.stat().st_size:
+    if out_file(path):
         return ""
     try:
         policy = load_any(path)
@@ -119,12 +111,12 @@ def out_policy(path: Path) -> str:
 
 def out_table(path: Path, header: str, whole: bool = True) -> None:
     """Refuse a place where no such table may be written; not `whole`: where none that begins so."""
-    out_file(path)
-    if path.exists() and path.stat().st_size:
-        with path.open("rb") as file:
-            line = file.readline(1000).strip()
-        if line != header.encode() if whole else not line.startswith(header.encode()):
-            raise _not_ours(f"a table with {header}", path)
+    if out_file(path):
+        return
+    with path.open("rb") as file:
+        line = file.readline(1000).strip()
+    if line != header.encode() if whole else not line.startswith(header.encode()):
+        raise _not_ours(f"a table with {header}", path)
 
 
 def _not_ours(what: str, path: Path) -> InputError:
@@ -135,7 +127,7 @@ def _not_ours(what: str, path: Path) -> InputError:
 def out_folder(
     path: Path | None, tables: Mapping[str, str] | None = None, policy: bool = False
 ) -> None:
-    """Refuse a directory where what is written would go through a link, or replace a user's own file.
+    """Refuse a directory where a link, or a file of the user's own, stands in the way of results.
 
     `tables`: how the tables begin that are written there, by file name; `policy`: whether one is.
     """
@@ -145,10 +137,8 @@ def out_folder(
     for entry in path.iterdir():
         ours = entry.suffix in (".csv", ".json", ".png", ".db") or entry.name.startswith("study.db")
         if ours and (entry.is_symlink() or (".db" in entry.name and entry.stat().st_nlink > 1)):
-            allowed, step = (
-                "a directory without links where results go",
-                "Remove it, or choose another directory.",
-            )
+            allowed = "a directory without links where results go"
+            step = "Remove it, or choose another directory."
             raise input_error("--out", allowed, f"{entry} (a link)", step)
     for name, begins in (tables or {}).items():
         out_table(path / name, begins, whole=False)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._text import csv_cell, printable
 
@@ -60,12 +61,9 @@ def to_csv(records: Sequence[Mapping[str, Any]]) -> str:
     buffer = io.StringIO()
     names = list(dict.fromkeys(name for record in records for name in record))
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(map(csv_cell, names))
-    for record in records:
-        values = (record.get(name, "") for name in names)
-        writer.writerow(
-            csv_cell(json.dumps(v) if isinstance(v, (list, dict)) else v) for v in values
-        )
+    for values in [names, *([record.get(name, "") for name in names] for record in records)]:
+        cells = (json.dumps(v) if isinstance(v, (list, dict)) else v for v in values)
+        writer.writerow(map(csv_cell, cells))
     return buffer.getvalue()
 
 
@@ -93,9 +91,8 @@ def print_table(records: Sequence[Any], columns: Columns | None = None, title: s
 
     if columns is None:
         columns = {name: name for record in records for name in record}
-    table = Table(
-        title=printable(title) or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False
-    )
+    look: Any = {"box": SIMPLE_HEAD, "title_justify": "left", "pad_edge": False}
+    table = Table(title=printable(title) or None, **look)
     cells = [
         [_text(r.get(c, "") if isinstance(c, str) else c(r)) for c in columns.values()]
         for r in records
@@ -150,7 +147,7 @@ def shown(name: str, text: Callable[[Any], str]) -> Callable[[Mapping[str, Any]]
 
 
 def interval(name: str, text: Callable[[Any], str] = number) -> Callable[[Mapping[str, Any]], str]:
-    """Return the column of a field with its interval: ``2.5 [2.4, 2.6]``; a dash where it is None."""
+    """Return the column of a field with its interval: ``2.5 [2.4, 2.6]``."""
 
     def column(record: Mapping[str, Any]) -> str:
         value, low, high = (record[name + end] for end in ("", "_low", "_high"))
@@ -186,8 +183,8 @@ def thresholds_text(record: Mapping[str, Any]) -> str:
     """Return the thresholds of a record, or of its two sets, for people."""
     mixture = record.get("mixture")
     sets = mixture["thresholds"] if mixture else [record["thresholds"]]
-    texts = [" ".join(map(threshold_text, one)) for one in sets]
-    return f" or, for {percent(mixture['share'], 1)} %, ".join(texts) if mixture else texts[0]
+    between = f" or, for {percent(mixture['share'], 1)} %, " if mixture else ""
+    return between.join(" ".join(map(threshold_text, one)) for one in sets)
 
 
 # --- what was replaced, what is under way ----------------------------------------------------
@@ -207,6 +204,18 @@ def writing(out: Path | None, held: str = "") -> Iterator[None]:
         more = f" and {len(names) - _SOME} more" if names[_SOME:] else ""
         which = f": {', '.join(names[:_SOME])}{more}" if names else ""
         note(f"replaced {out}{which}" + (f", which held {held}" if held else ""))
+
+
+def write_results(out: Path, files: Mapping[str, Any]) -> None:
+    """Write texts and figures by file name into a directory, and tell what they replace."""
+    with writing(out):
+        for name, content in files.items():
+            if isinstance(content, str):
+                write_file(out / name, content)
+                continue
+            from policyopt._report.figures import save_figure
+
+            save_figure(content, out / name)
 
 
 def _inodes(out: Path | None) -> dict[Path, int]:
@@ -236,9 +245,7 @@ def progress(title: str) -> Iterator[Callable[..., None]]:
             told = True
             return
         if bar is None:
-            bar = _bar()
-            bar.start()
-            bar.add_task("", total=None)
+            bar = _started_bar()
         text = printable(f"{title} {what}".rstrip())
         bar.update(bar.task_ids[0], completed=done, total=total, description=text)
 
@@ -250,17 +257,14 @@ def progress(title: str) -> Iterator[Callable[..., None]]:
             bar.stop()
 
 
-def _bar() -> Any:
+def _started_bar() -> Any:
+    from rich import progress as of
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
-    text = TextColumn("{task.description}", markup=False)
-    columns = (text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    text = of.TextColumn("{task.description}", markup=False)
+    columns = (text, of.BarColumn(), of.TaskProgressColumn(), of.TimeRemainingColumn())
     kept = {"redirect_stdout": False, "redirect_stderr": False}
-    return Progress(*columns, console=Console(stderr=True), transient=True, **kept)
+    bar = of.Progress(*columns, console=Console(stderr=True), transient=True, **kept)
+    bar.start()
+    bar.add_task("", total=None)
+    return bar

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from policyopt._api import method_of
 from policyopt._cli import options, output
@@ -29,37 +29,32 @@ from policyopt.runtime._errors import input_error
 
 
 def plan(
-    cache: options.CachePath,
-    tiers: Annotated[Path, option("Description of tiers and links, TOML or JSON.")],
-    budget: Annotated[float | None, option("Most mean cost: ms, mJ or money.")] = None,
-    accuracy: Annotated[str | None, option("Or: the least accuracy, e.g. 91%.")] = None,
-    objective: Annotated[str, option("What costs: latency, energy or price.")] = "latency",
-    limit: Annotated[
-        list[str] | None,
-        option("Further limit, e.g. latency:p95=20, energy=5, latency:worst=40; may be repeated."),
-    ] = None,
-    confidence: Annotated[
-        str | None,
-        option("Chance to keep budget, accuracy, limits on new rows: 95%. Default: in the mean."),
-    ] = None,
-    cost_bound: Annotated[
-        float | None,
-        option("Costs per row: what no sample exceeds, in their unit; for --confidence of means."),
-    ] = None,
-    method: Annotated[
-        str | None,
-        option("Competes with the search's own thresholds. Default: auto; none: nothing does."),
-    ] = None,
-    settings: options.Settings = None,
-    shortlist: Annotated[int, option("Plans compared on held-out folds.", min=1, max=50)] = 3,
-    test: options.Test = "test",
-    out: Annotated[
-        Path | None,
-        option("Directory for plan.json, policy.json, one policy per tier, plan.png."),
-    ] = None,
-    cost: options.CostName = None,
-    seed: options.Seed = 0,
-    style: options.Style = output.Format.table,
+    cache: Path = options.CACHE,
+    tiers: Path = option(..., "Description of tiers and links, TOML or JSON."),
+    budget: float | None = option(None, "Most mean cost: ms, mJ or money."),
+    accuracy: str | None = option(None, "Or: the least accuracy, e.g. 91%."),
+    objective: str = option("latency", "What costs: latency, energy or price."),
+    limit: list[str] | None = option(
+        None, "Further limit, e.g. latency:p95=20, energy=5, latency:worst=40; may be repeated."
+    ),
+    confidence: str | None = option(
+        None, "Chance to keep budget, accuracy, limits on new rows: 95%. Default: in the mean."
+    ),
+    cost_bound: float | None = option(
+        None, "Costs per row: what no sample exceeds, in their unit; for --confidence of means."
+    ),
+    method: str | None = option(
+        None, "Competes with the search's own thresholds. Default: auto; none: nothing does."
+    ),
+    settings: list[str] | None = options.SETTINGS,
+    shortlist: int = option(3, "Plans compared on held-out folds.", min=1, max=50),
+    test: str = options.TEST,
+    out: Path | None = option(
+        None, "Directory for plan.json, policy.json, one policy per tier, plan.png."
+    ),
+    cost: str | None = options.COST,
+    seed: int = options.SEED,
+    style: output.Format = options.STYLE,
 ) -> None:
     """Choose cuts, kept exits and thresholds together: on split `fit`, reported on held-out rows."""
     options.out_folder(out, policy=True)
@@ -104,8 +99,7 @@ def plan(
     }  # fmt: skip
     _remarks(described, goal, planned, reached)
     if out is not None:
-        from policyopt._report.figures import save_figure
-        from policyopt._report.plans import plan_figure
+        from policyopt._report.figures import plan_figure, save_figure
 
         title = f"{cache.resolve().name}: {found.plans} plans"
         figure = plan_figure(described, goal, planned, reached, others, title)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,14 +21,12 @@ _AXES = ("KNC", "NKC", "KN", "NK")
 
 
 def evaluate(
-    policy: options.PolicyPath,
-    cache: options.CachePath,
-    split: options.Split = "test",
-    out: Annotated[
-        Path | None, option("CSV with exit, prediction, cost and correctness per row.")
-    ] = None,
-    cost: options.CostName = None,
-    style: options.Style = output.Format.table,
+    policy: Path = options.POLICY,
+    cache: Path = options.CACHE,
+    split: str = options.SPLIT,
+    out: Path | None = option(None, "CSV with exit, prediction, cost and correctness per row."),
+    cost: str | None = options.COST,
+    style: output.Format = options.STYLE,
 ) -> None:
     """Show realised cost and accuracy of a policy."""
     from policyopt._api import evaluate as replay_policy
@@ -71,10 +69,10 @@ def evaluate(
 
 
 def run(
-    policy: options.PolicyPath,
-    outputs: Annotated[Path, argument(".npy or .npz with the outputs of all exits.", "OUTPUTS")],
-    axes: Annotated[str | None, option("KNC or NKC; default: found from the policy.")] = None,
-    style: options.Style = output.Format.table,
+    policy: Path = options.POLICY,
+    outputs: Path = argument(".npy or .npz with the outputs of all exits.", "OUTPUTS"),
+    axes: str | None = option(None, "KNC or NKC; default: found from the policy."),
+    style: output.Format = options.STYLE,
 ) -> None:
     """Decide for new outputs: exit, prediction and cost per row (json, csv), or a summary (table)."""
     loaded = load_any(policy)

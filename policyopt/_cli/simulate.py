@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,64 +17,46 @@ from policyopt._online.simulate import simulate as play
 from policyopt._progress import progress_callback
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._files import write_file
 
 
 def simulate(
-    cache: options.CachePath,
-    policy: Annotated[
-        str,
-        option(
-            "Names, comma-separated, with settings as ucb1:c=2 (`policyopt methods online` "
-            "lists both); bandits stands for all bandits."
-        ),
-    ] = "ucb1",
-    schedule: Annotated[
-        str,
-        option(
-            "stationary (several streams: mixed in equal parts), abrupt, gradual, recurring "
-            "(two streams or more), or streams with rounds: test:4000,blur:6000."
-        ),
-    ] = "stationary",
-    streams: Annotated[
-        str | None,
-        option("Streams that the schedule goes through, in order (default: test, or those named)."),
-    ] = None,
-    rounds: Annotated[int | None, option("Requests (default: 10000).", min=2)] = None,
-    repetitions: Annotated[
-        int, option("Independent runs.", "--repetitions", "--seeds", min=1)
-    ] = 20,
-    arms: Annotated[
-        str,
-        option(
-            "Thresholds low:high:step or a list, or a whole number N: N points of the fitted "
-            "family and its two ends, N + 2 arms."
-        ),
-    ] = "0:1:0.2",
-    method: Annotated[str, option("Whose score and family are steered.")] = "max_prob",
-    overhead: Annotated[
-        str, option("Of the last exit, in units of the reward: 0.1, or 0.05:0.15.")
-    ] = "0.1",
-    reward: Annotated[
-        str,
-        option(
-            "What an exit is worth beyond exit 0: confidence (AdaEE: gained, never below 0), "
-            "signed (gained or lost), calibrated (signed, of the probability of being right), or "
-            "label (right there, less right at exit 0)."
-        ),
-    ] = "confidence",
-    reveal: Annotated[
-        str, option("smaller (side information), played (none), or all.")
-    ] = "smaller",
-    budget: Annotated[str | None, option("For controller and fixed: 2.5, or 40%.")] = None,
-    delay: Annotated[int, option("Rounds until feedback comes.", min=0)] = 0,
-    label_share: Annotated[
-        float, option("Share of the requests whose feedback comes, above 0.")
-    ] = 1.0,
-    out: Annotated[Path | None, option("Directory for simulation.csv and .png.")] = None,
-    seed: options.Seed = 0,
-    cost: options.CostName = None,
-    style: options.Style = output.Format.table,
+    cache: Path = options.CACHE,
+    policy: str = option(
+        "ucb1",
+        "Names, comma-separated, with settings as ucb1:c=2 (`policyopt methods online` "
+        "lists both); bandits stands for all bandits.",
+    ),
+    schedule: str = option(
+        "stationary",
+        "stationary (several streams: mixed in equal parts), abrupt, gradual, recurring "
+        "(two streams or more), or streams with rounds: test:4000,blur:6000.",
+    ),
+    streams: str | None = option(
+        None, "Streams that the schedule goes through, in order (default: test, or those named)."
+    ),
+    rounds: int | None = option(None, "Requests (default: 10000).", min=2),
+    repetitions: int = option(20, "Independent runs.", "--repetitions", "--seeds", min=1),
+    arms: str = option(
+        "0:1:0.2",
+        "Thresholds low:high:step or a list, or a whole number N: N points of the fitted "
+        "family and its two ends, N + 2 arms.",
+    ),
+    method: str = option("max_prob", "Whose score and family are steered."),
+    overhead: str = option("0.1", "Of the last exit, in units of the reward: 0.1, or 0.05:0.15."),
+    reward: str = option(
+        "confidence",
+        "What an exit is worth beyond exit 0: confidence (AdaEE: gained, never below 0), "
+        "signed (gained or lost), calibrated (signed, of the probability of being right), or "
+        "label (right there, less right at exit 0).",
+    ),
+    reveal: str = option("smaller", "smaller (side information), played (none), or all."),
+    budget: str | None = option(None, "For controller and fixed: 2.5, or 40%."),
+    delay: int = option(0, "Rounds until feedback comes.", min=0),
+    label_share: float = option(1.0, "Share of the requests whose feedback comes, above 0."),
+    out: Path | None = option(None, "Directory for simulation.csv and .png."),
+    seed: int = options.SEED,
+    cost: str | None = options.COST,
+    style: output.Format = options.STYLE,
 ) -> None:
     """Play adaptive policies on a cache's streams: regret, cost, accuracy of requests drawn from them."""
     options.out_folder(out, {"simulation.csv": "policy,rounds,"})
@@ -90,12 +72,10 @@ def simulate(
         has = f"the simulation has {found.schedule.rounds:,}"
         output.note(f"feedback comes after {delay:,} rounds, {has}: none comes")
     if out is not None:
-        from policyopt._report.figures import save_figure
-        from policyopt._report.simulation import simulation_figure
+        from policyopt._report.figures import simulation_figure
 
-        with output.writing(out):
-            write_file(out / "simulation.csv", output.to_csv(found.records))
-            save_figure(simulation_figure(found), out / "simulation.png")
+        files = {"simulation.csv": output.to_csv(found.records)}
+        output.write_results(out, {**files, "simulation.png": simulation_figure(found)})
     if style is output.Format.table:
         output.say(*_told(found.records[0]))
     output.print_records(found.records, style, _columns(found.records))

@@ -4,44 +4,36 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from policyopt._api import fit as fit_policy
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import percent, points
 from policyopt._methods.registry import ROWS, make_method
-from policyopt._tuning import Tuned
+from policyopt._tuning import Objective, Tuned
 from policyopt._tuning import tune as run_tuning
-from policyopt._tuning.objective import Objective
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._files import refusing, write_file
 
 
 def tune(
-    cache: options.CachePath,
-    method: Annotated[str, option("`policyopt methods` lists them.")],
-    objective: Annotated[
-        str, option("area (under the curve) or accuracy (at --budget).", "--objective")
-    ] = "area",
-    budget: Annotated[
-        str | None, option("For accuracy; also fits and writes OUT/policy.json.")
-    ] = None,
-    budgets: Annotated[
-        str | None, option("For area: a count or a list, as for curve.  [default: 5]")
-    ] = None,
-    trials: Annotated[int, option("In all: the same command again goes on.")] = 30,
-    folds: Annotated[int, option("Of the fit rows.")] = 5,
-    timeout: Annotated[float | None, option("Seconds; no trial starts later.")] = None,
-    storage: Annotated[
-        str | None,
-        option("Storage URL of Optuna, for several machines.  [default: sqlite:///OUT/study.db]"),
-    ] = None,
-    out: Annotated[Path, option("Directory for tuned.json.")] = Path("tuned"),
-    seed: options.Seed = 0,
-    settings: options.Settings = None,
-    cost: options.CostName = None,
-    style: options.Style = output.Format.table,
+    cache: Path = options.CACHE,
+    method: str = option(..., "`policyopt methods` lists them."),
+    objective: str = option("area", "area (under the curve) or accuracy (at --budget)."),
+    budget: str | None = option(None, "For accuracy; also fits and writes OUT/policy.json."),
+    budgets: str | None = option(None, "For area: a count or a list, as for curve.  [default: 5]"),
+    trials: int = option(30, "In all: the same command again goes on."),
+    folds: int = option(5, "Of the fit rows."),
+    timeout: float | None = option(None, "Seconds; no trial starts later."),
+    storage: str | None = option(
+        None, "Storage URL of Optuna, for several machines.  [default: sqlite:///OUT/study.db]"
+    ),
+    out: Path = option(Path("tuned"), "Directory for tuned.json."),
+    seed: int = options.SEED,
+    settings: list[str] | None = options.SETTINGS,
+    cost: str | None = options.COST,
+    style: output.Format = options.STYLE,
 ) -> None:
     """Tune a method's settings on split `fit`; the test rows are not touched."""
     fixed = options.read_settings(settings)
@@ -67,7 +59,10 @@ def tune(
     except KeyboardInterrupt:
         output.note("the same command goes on where it stopped")
         raise
-    chosen = _flags(tuned)
+    own = ROWS[tuned.method].settings()
+    # Settings that are not the method's own.
+    others = {k: v for k, v in tuned.recommended.items() if k not in own or v != own[k]}
+    chosen = [f"{key}={_flag(value)}" for key, value in others.items()]
     command = ["policyopt", "fit", str(cache), "--method", tuned.method]
     command += ["--budget", budget or "40%", *(["--cost", cost] if cost else [])]
     command += [word for text in chosen for word in ("--set", text)]
@@ -86,29 +81,22 @@ def tune(
 
 def _record(tuned: Tuned) -> dict[str, Any]:
     """Return what tuning found in plain types; ``settings`` are those recommended."""
-
-    def found(settings: dict[str, Any], value: float | None, error: float | None) -> dict[str, Any]:
-        return {"settings": settings, "value": value, "standard_error": error}
-
+    names = ("settings", "value", "standard_error")
+    best = (tuned.settings, tuned.value, tuned.standard_error)
+    default = (tuned.default_settings, tuned.default_value, tuned.default_error)
     counts = ("complete", "pruned", "failed", "exhausted", "study")
     return {
         "method": tuned.method,
         "objective": tuned.objective,
         "settings": tuned.recommended,
         "recommended": "tuned" if tuned.worthwhile else "default",
-        "best": found(tuned.settings, tuned.value, tuned.standard_error),
-        "default": found(tuned.default_settings, tuned.default_value, tuned.default_error),
+        "best": dict(zip(names, best, strict=True)),
+        "default": dict(zip(names, default, strict=True)),
         "gain": tuned.gain,
         "gain_standard_error": tuned.gain_error,
         **{name: getattr(tuned, name) for name in counts},
         "history": list(tuned.history),
     }
-
-
-def _flags(tuned: Tuned) -> list[str]:
-    """Return KEY=VALUE texts for ``--set``, of the recommended settings that are not the method's own."""
-    own = ROWS[tuned.method].settings()
-    return [f"{k}={_flag(v)}" for k, v in tuned.recommended.items() if k not in own or v != own[k]]
 
 
 def _print(tuned: Tuned) -> None:
@@ -118,14 +106,12 @@ def _print(tuned: Tuned) -> None:
         error = tuned.default_error or 0.0
         lines.append(("default", tuned.default_settings, tuned.default_value, error))
     what = "mean height of curve %" if tuned.objective == "area" else "accuracy at budget %"
-    output.print_table(
-        lines,
-        {
-            "": lambda r: r[0],
-            f"{what} ± standard error": lambda r: f"{percent(r[2])} ± {percent(r[3])}",
-            "settings": lambda r: " ".join(f"{k}={_flag(v)}" for k, v in r[1].items()),
-        },
-    )
+    columns = {
+        "": lambda r: r[0],
+        f"{what} ± standard error": lambda r: f"{percent(r[2])} ± {percent(r[3])}",
+        "settings": lambda r: " ".join(f"{k}={_flag(v)}" for k, v in r[1].items()),
+    }
+    output.print_table(lines, columns)
     output.say(f"trials: {tuned.complete} complete, {tuned.pruned} pruned, {tuned.failed} failed")
     if tuned.exhausted:
         output.say("every combination of settings was tried")

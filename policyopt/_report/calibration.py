@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from policyopt._answers import crossfit
 from policyopt._answers.calibrators import (
     BINS,
     FITS,
@@ -30,13 +31,12 @@ from policyopt._answers.calibrators import (
     row_losses,
 )
 from policyopt._methods.learned_score import no_failure
-from policyopt._report.figures import BLUE, ORANGE, new_figure, tidy
+from policyopt._report.figures import COLOURS, add_legend, new_figure, tidy
 from policyopt._table import Table
 from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._policy import Observer
 from policyopt.runtime._text import picture_text
 from policyopt.runtime._typing import Bools, Floats, Ints
 
@@ -56,14 +56,11 @@ _MEASURES = (
 
 @dataclass(frozen=True)
 class Observed:
-    """The answers of a table's rows at every exit: confidence, correct and log-losses, (N, K) each.
-
-    ``losses`` (negative log-likelihood of the label) is None where only records are kept.
-    """
+    """The answers of a table's rows at every exit, (N, K) each."""
 
     confidence: Floats
     correct: Floats
-    losses: Floats | None = None
+    losses: Floats | None = None  # of the label, in nats; None where only records are kept
 
 
 def observe(table: Table, answer: AnswerRule | None = None) -> Observed:
@@ -75,42 +72,32 @@ def observe(table: Table, answer: AnswerRule | None = None) -> Observed:
             raise input_error("answer", "plain where only records are kept", answer.name, "")
         return Observed(table.statistics.confidence, own)
     confidence, correct, losses = (np.empty(own.shape) for _ in range(3))
-    observer = Observer(answer, table.kind, table.classes, full=True)
-    for rows, outputs in table.chunks():
-        state, label = answer.start(len(outputs), table.classes), labels[rows]
-        for k in range(table.exits):
-            seen, _, state = observer.look(k, outputs[:, k], state, len(outputs))
+    for rows, exits in crossfit.observe(table, crossfit.CrossFitted(answer), full=True):
+        for k, seen in enumerate(exits):
             confidence[rows, k] = seen.confidence
-            correct[rows, k] = seen.prediction == label
+            correct[rows, k] = seen.prediction == labels[rows]
             assert seen.log_prob is not None
-            losses[rows, k] = row_losses(seen.log_prob, label)
+            losses[rows, k] = row_losses(seen.log_prob, labels[rows])
     return Observed(confidence, correct, losses)
 
 
 def fit_map(name: str, table: Table, observed: Observed) -> AnswerRule | Calibrator | None:
     """Fit one of `MAPS` per exit on labelled rows and their answers; None for "none"."""
-    if name not in MAPS:
-        raise input_error("calibration", f"one of {', '.join(MAPS)}", name, "")
     if name == "none":
         return None
     if name not in ANSWER_MAPS:
         return fit_confidence(name, observed.confidence, observed.correct)
-    labels = table.statistics.labels
-    if labels is None:
-        raise input_error("labels", "known where class probabilities are calibrated", "none", "")
     fit = {"temperature": fit_temperature, "vector": fit_vector}[name]
-    return fit(table.log_prob(), labels)
+    return fit(table.log_prob(), np.asarray(table.statistics.labels))
 
 
 def apply_map(rule: AnswerRule | Calibrator | None, table: Table, observed: Observed) -> Observed:
-    """Return the answers of a table's rows after a calibration of `fit_map`.
-
-    Without ``losses`` after a confidence map: it says nothing of the other classes.
-    """
+    """Return the answers of a table's rows after a calibration of `fit_map`."""
     if rule is None:
         return observed
     if isinstance(rule, AnswerRule):
         return observe(table, rule)
+    # No losses: a confidence map says nothing of the other classes.
     columns = [rule.curve(k, np.ascontiguousarray(p)) for k, p in enumerate(observed.confidence.T)]
     return Observed(np.stack(columns, axis=1), observed.correct)
 
@@ -132,32 +119,24 @@ def calibration_records(
     lets each row leave; `path`: the model's exit number of each column. Where a group is empty all
     measures are None; ``gap`` over 0 is overconfident; ``failure_auroc``, of all rows, is hardly moved
     by calibration.
-
-    Examples
-    --------
-    >>> p = np.array([[0.9, 0.9], [0.5, 0.7]])
-    >>> rows = calibration_records("none", p, np.ones((2, 2)), np.array([0, 1]))
-    >>> [(r["exit"], r["group"], r["rows"], round(r["gap"], 2)) for r in rows]
-    [(0, 'all', 2, -0.3), (0, 'leavers', 1, -0.1), (1, 'all', 2, -0.2), (1, 'leavers', 1, -0.3)]
     """
     records, areas = [], failure_auroc(confidence, correct)
     for k, number in enumerate(range(confidence.shape[1]) if path is None else path):
         for group, rows in _groups(exits, number).items():
-            record = {"calibration": name, "exit": number, "group": group, "rows": int(rows.sum())}
-            if not rows.any():
-                records.append({**record, **dict.fromkeys(_MEASURES)})
-                continue
             p, right = confidence[rows, k], correct[rows, k]
-            measures = {
-                **calibration_error(p, right),
-                "confidence": float(p.mean()),
-                "accuracy": float(right.mean()),
-                "gap": float(p.mean() - right.mean()),
-                "brier": float(((p - right) ** 2).mean()),
-                "nll": None if losses is None else float(losses[rows, k].mean()),
-                "failure_auroc": areas[k] if group == "all" else None,
-            }
-            records.append({**record, **measures})
+            record: dict[str, Any] = {"calibration": name, "exit": number, "group": group}
+            record |= {"rows": len(p), **dict.fromkeys(_MEASURES)}
+            if len(p):
+                record |= calibration_error(p, right)
+                record |= {
+                    "confidence": float(p.mean()),
+                    "accuracy": float(right.mean()),
+                    "gap": float(p.mean() - right.mean()),
+                    "brier": float(((p - right) ** 2).mean()),
+                    "nll": None if losses is None else float(losses[rows, k].mean()),
+                    "failure_auroc": areas[k] if group == "all" else None,
+                }
+            records.append(record)
     return records
 
 
@@ -170,24 +149,14 @@ def calibration_error(
 ) -> dict[str, float]:
     """Return the expected calibration error of n rows with a 95 % interval.
 
-    The plain estimate, ``sum over bins of share * |mean confidence - accuracy|``, is too high:
-    chance alone opens a gap in every bin, of 0.02 in all at 2,000 calibrated rows. The estimate
-    given here shrinks all gaps by one factor, such that gaps of that size and the chance of each
-    bin together would show, on average, the plain value; 0 where chance alone shows more. It is
-    low rather than high where the error is near what chance shows. Interval: from the spread of
-    resampled rows (basic bootstrap above), down to 0 where calibrated confidence shows as much
-    in 2.5 % of draws or more. Planted errors of 0 to 0.1 at 300 and 2,000 rows lay in it in 80 to
-    98 % of repetitions.
-
-    Bins are of equal mass, `bins` at most, fewer where one would hold under 20 rows.
-
-    Examples
-    --------
-    >>> error = calibration_error(np.full(100, 0.9), np.repeat([1.0, 0.0], [70, 30]))
-    >>> round(error["ece_plain"], 6), round(error["ece"], 2)
-    (0.2, 0.2)
+    The plain estimate, ``sum over bins of share * |mean confidence - accuracy|``, is too high: chance
+    alone opens a gap in every bin, of 0.02 in all at 2,000 calibrated rows. The estimate given here
+    shrinks all gaps by one factor, such that gaps of that size and the chance of each bin together would
+    show, on average, the plain value; 0 where chance alone shows more. Interval: from the spread of
+    resampled rows (basic bootstrap above), down to 0 where calibrated confidence shows as much in 2.5 %
+    of draws or more. Planted errors of 0 to 0.1 at 300 and 2,000 rows lay in it in 80 to 98 % of
+    repetitions. Bins are of equal mass, fewer than `bins` where one would hold under 20 rows.
     """
-    confidence, correct = _checked(confidence, correct)
     n = len(confidence)
     place = np.searchsorted(equal_mass_edges(confidence, bins), confidence, side="right")
     rows = np.bincount(place)
@@ -220,15 +189,6 @@ def calibration_error(
     }
 
 
-def _checked(confidence: Floats, correct: Floats) -> tuple[Floats, Floats]:
-    """Return both in float64; refuse unequal shapes and no rows."""
-    confidence, correct = (np.asarray(a, dtype=np.float64) for a in (confidence, correct))
-    if confidence.ndim != 1 or confidence.shape != correct.shape or not len(confidence):
-        allowed = f"of the confidence's shape {confidence.shape}, with a row or more"
-        raise input_error("correct", allowed, correct.shape, "")
-    return confidence, correct
-
-
 def _shrink(gaps: Floats, chance: Floats) -> float:
     """Return t in [0, 1] with ``sum E|N(t gaps, chance^2)| = sum gaps``; see `calibration_error`."""
     from scipy.optimize import brentq
@@ -245,13 +205,7 @@ def _shrink(gaps: Floats, chance: Floats) -> float:
 
 
 def auroc(scores: Floats, right: Bools) -> float | None:
-    """Return the chance that a right answer of n scores above a wrong one, ties counting half.
-
-    Examples
-    --------
-    >>> auroc(np.array([0.9, 0.8, 0.8, 0.1]), np.array([True, True, False, False]))
-    0.875
-    """
+    """Return the chance that a right answer of n scores above a wrong one, ties counting half."""
     from scipy.stats import rankdata
 
     good = int(right.sum())
@@ -265,8 +219,7 @@ def auroc(scores: Floats, right: Bools) -> float | None:
 def failure_auroc(scores: Floats, correct: Floats) -> list[float | None]:
     """Return, per exit, the chance that a row that may stop there scores above one that should go on.
 
-    `scores` and `correct`: (N, K). A row may stop where that is at least as right as going on (see
-    `policyopt._methods.learned_score`); at the last exit all may.
+    `scores` and `correct`: (N, K). A row may stop where that is at least as right as going on.
     """
     good = no_failure(np.asarray(correct, dtype=np.float64)) > 0
     return [auroc(scores[:, k], good[:, k]) for k in range(good.shape[1])]
@@ -274,27 +227,24 @@ def failure_auroc(scores: Floats, correct: Floats) -> list[float | None]:
 
 # --- reliability diagrams --------------------------------------------------------------------
 
-_LOOKS = {"all": ("all rows", BLUE, "o"), "leavers": ("rows that leave here", ORANGE, "s")}
+_LOOKS = {
+    "all": ("all rows", COLOURS[0], "o"),
+    "leavers": ("rows that leave here", COLOURS[1], "s"),
+}
 _BARS = 24
 _PER_ROW = 6
+_ENDS = ("confidence", "accuracy")
 
 
 def reliability(confidence: Floats, correct: Floats, bins: int = BINS) -> list[dict[str, Any]]:
     """Return the points of a reliability diagram of n rows, one per bin of equal mass.
 
     ``confidence`` is the mean in the bin, the edges its least and largest; Wilson's 95 % interval.
-
-    Examples
-    --------
-    >>> (point,) = reliability(np.full(100, 0.9), np.repeat([1.0, 0.0], [70, 30]))
-    >>> point["rows"], round(point["accuracy_low"], 3), round(point["accuracy_high"], 3)
-    (100, 0.604, 0.781)
     """
     from scipy.stats import binomtest
 
     if not len(confidence):
         return []
-    confidence, correct = _checked(confidence, correct)
     place = np.searchsorted(equal_mass_edges(confidence, bins), confidence, side="right")
     points = []
     for j in np.unique(place):
@@ -323,9 +273,8 @@ def reliability_figure(
 ) -> Any:
     """Draw accuracy against confidence at each exit, for all rows and for those that leave there.
 
-    Points: bins of equal mass; bars: Wilson's 95 % intervals; dashed: calibrated; above it an
-    exit is less sure than it could be, below it too sure. Beneath, how many rows have which
-    confidence. Parameters as of `calibration_records`.
+    Above the dashed line an exit is less sure than it could be, below it too sure. Beneath, how many rows
+    have which confidence. Parameters as of `calibration_records`.
     """
     count = confidence.shape[1]
     numbers = range(count) if path is None else path
@@ -337,7 +286,9 @@ def reliability_figure(
         {g: reliability(confidence[m, k], correct[m, k]) for g, m in _groups(exits, n).items()}
         for k, n in enumerate(numbers)
     ]
-    low = _lowest(points)
+    ends = [p[at] for one in points for ps in one.values() for p in ps for at in _ENDS]
+    # The axes begin at a tenth that leaves no point out.
+    low = float(np.clip(np.floor(10 * min(ends, default=0.0) - 0.3) / 10, 0.0, 0.9))
     for k, number in enumerate(numbers):
         line, column = divmod(k, columns)
         axes = figure.add_subplot(grid[2 * line, column])
@@ -345,50 +296,37 @@ def reliability_figure(
         axes.plot([low, 1], [low, 1], "--", color="0.55", lw=1)
         told = []
         for group, mask in _groups(exits, number).items():
+            p, right = confidence[mask, k], correct[mask, k]
             _curve(axes, points[k][group], group)
-            if mask.any():
-                ece = calibration_error(confidence[mask, k], correct[mask, k])["ece"]
+            if len(p):
+                ece = calibration_error(p, right)["ece"]
                 told.append(f"ECE {100 * ece:.1f} % {'all' if group == 'all' else 'leaving'}")
-            _bars(below, confidence[mask, k], low, len(exits), group)
+            _bars(below, p, low, len(exits), group)
         text = "\n".join(told)
         axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", fontsize=8, color="0.3")
         share = 100 * float((exits == number).mean())
         axes.set_title(f"exit {number}: {share:.0f} % leave", fontsize=10)
-        axes.set(xlim=(low, 1.01), ylim=(low, 1.01))
+        axes.set(xlim=(low, 1.01), ylim=(low, 1.01), ylabel="" if column else "accuracy")
         axes.tick_params(labelbottom=False, labelleft=column == 0)
         below.tick_params(labelleft=column == 0)
         below.set(yscale="log", ylim=(0.1, 110))
         below.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"], minor=False)
         below.minorticks_off()
         below.set_xlabel("confidence", fontsize=9)
-        if column == 0:
-            axes.set_ylabel("accuracy")
-            below.set_ylabel("% of rows", fontsize=9)
+        below.set_ylabel("" if column else "% of rows", fontsize=9)
         for each in (axes, below):
             tidy(each, grid="both", labelsize=8)
-    drawn = [axes.get_legend_handles_labels() for axes in figure.axes]
-    handles = {label: handle for pair in drawn for handle, label in zip(*pair, strict=True)}
-    below = {"loc": "outside lower center", "ncols": 2, "frameon": False, "fontsize": 9}
-    figure.legend(handles.values(), handles.keys(), **below)
+    add_legend(figure)
     figure.suptitle(picture_text(title), x=0.01, ha="left", fontsize=11)
     return figure
-
-
-def _lowest(points: list[dict[str, list[dict[str, Any]]]]) -> float:
-    """Return where the axes begin: a tenth that leaves no point out."""
-    all_points = [point for groups in points for group in groups.values() for point in group]
-    values = [point[name] for point in all_points for name in ("confidence", "accuracy")]
-    return float(np.clip(np.floor(10 * min(values, default=0.0) - 0.3) / 10, 0.0, 0.9))
 
 
 def _curve(axes: Any, points: list[dict[str, Any]], group: str) -> None:
     if not points:
         return
     label, colour, marker = _LOOKS[group]
-    x, y, low, high = (
-        np.array([p[key] for p in points])
-        for key in ("confidence", "accuracy", "accuracy_low", "accuracy_high")
-    )
+    names = ("confidence", "accuracy", "accuracy_low", "accuracy_high")
+    x, y, low, high = (np.array([p[name] for p in points]) for name in names)
     error = np.maximum([y - low, high - y], 0)
     look = {"color": colour, "marker": marker, "ms": 3.5, "lw": 1.2, "elinewidth": 0.8}
     axes.errorbar(x, y, error, label=label, **look)

@@ -1,14 +1,13 @@
-"""Everything that is to be told of one policy on the rows of one table, as data.
+"""Everything that is to be told of one policy on the rows of one table, as data and as pictures.
 
 By exit: who leaves, how right they are, what staying did to the others. How well the score tells right
 answers from wrong ones (EENet, Figure 3). By class. And which rows the policy treats otherwise than a
-reference policy, and whether that helped.
+reference policy, and whether that helped. What needs labels or correctness is None without them.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,73 +17,55 @@ from policyopt._api import fit
 from policyopt._frontier import mcnemar, threshold_fields
 from policyopt._replay import Traced, trace
 from policyopt._report.calibration import auroc
+from policyopt._report.figures import COLOURS, LINES, add_heading, add_legend, new_figure, tidy
 from policyopt._table import Table, Tables
 from policyopt.runtime._errors import PolicyOptError
 from policyopt.runtime._experts import policy_of
 from policyopt.runtime._policy import Policy
-from policyopt.runtime._typing import Array, Bools, Floats, Ints
+from policyopt.runtime._text import picture_text
+from policyopt.runtime._typing import Array, Bools, Floats
 
 #: The method that a policy is held against where no reference is given.
 REFERENCE = "max_prob"
-#: Levels of the quantiles that are told, and bins of the histograms.
-LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
-BINS = 40
+LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)  # of the quantiles that are told
+BINS = 40  # of the histograms
+RIGHT, WRONG = COLOURS[:2]
+_GROUPS = {"right": RIGHT, "wrong": WRONG, "all": COLOURS[2]}
+GONE = "0.72"  # rows that left at an earlier exit
+MANY = 8  # more exits are written smaller
+WIDEST = 16.0  # inches that a row of panels may take
+POINTS = 3000  # of one panel; more hide each other
+NAMED, BARS = 20, 40  # classes up to which they are named on an axis, and have a bar of their own
+_MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a policy did with N rows, exit by exit.
-
-    Attributes
-    ----------
-    record : dict
-        JSON-able: ``policy``, ``reference`` or None, ``split, rows, unit, realised_cost, accuracy``,
-        ``exits`` (see `exit_records`), ``classes`` (`class_records`), ``changes``
-        (`change_record`), ``notes``. What needs labels is None without them.
-    found : Traced
-    reference : Traced or None
-    """
+    """What a policy did with N rows, exit by exit, perhaps beside a reference; `record` is JSON-able."""
 
     record: dict[str, Any]
+    policy: Policy
     found: Traced
     reference: Traced | None
 
-    def rows_csv(self) -> str:
-        """Return one line per row: where it left, what was answered, also by the reference."""
-        columns: dict[str, Any] = {"row": range(len(self.found.exit))}
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a record per row: where it left, what was answered, also by the reference."""
+        columns: dict[str, Any] = {"row": np.arange(len(self.found.exit))}
         if self.found.labels is not None:
-            columns["label"] = self.found.labels.tolist()
+            columns["label"] = self.found.labels
         for prefix, found in (("", self.found), ("reference_", self.reference)):
             if found is None:
                 continue
-            columns[f"{prefix}exit"] = found.exit.tolist()
-            columns[f"{prefix}prediction"] = found.taken.tolist()
-            columns[f"{prefix}cost"] = found.cost.tolist()
+            columns[f"{prefix}exit"] = found.exit
+            columns[f"{prefix}prediction"] = found.taken
+            columns[f"{prefix}cost"] = found.cost
             if found.correct_taken is not None:
-                columns[f"{prefix}correct"] = found.correct_taken.astype(int).tolist()
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-        return buffer.getvalue()
+                columns[f"{prefix}correct"] = found.correct_taken.astype(int)
+        return _records(columns)
 
 
 def explain(policy: Any, table: Table, reference: Any = None) -> Explanation:
-    """Explain what a policy does with the rows of a table, beside a reference policy if given.
-
-    Policies, or fits that hold one; rows labelled or not.
-
-    Examples
-    --------
-    >>> import numpy as np, policyopt as po
-    >>> from policyopt._table import Tables
-    >>> probs = np.array([[[0.9, 0.1], [0.8, 0.2]], [[0.6, 0.4], [0.1, 0.9]]])
-    >>> data = po.from_arrays(probs, [0, 1], costs=[1, 4], unit="ms", split={"test": 1.0})
-    >>> policy = po.fit(data, split="test", method="max_prob", thresholds=[0.8]).policy
-    >>> record = explain(policy, Tables(data).get("test")).record
-    >>> [(e["share_left"], e["accuracy_left"], e["accuracy_stayed"]) for e in record["exits"]]
-    [(0.5, 1.0, 0.0), (0.5, 1.0, None)]
-    """
+    """Explain what a policy does with the rows of a table, labelled or not, beside a reference if given."""
     policy = policy_of(policy, single=True)
     if reference is not None:
         reference = policy_of(reference, single=True, argument="reference")
@@ -104,15 +85,11 @@ def explain(policy: Any, table: Table, reference: Any = None) -> Explanation:
         "changes": None if other is None else change_record(found, other),
         "notes": _notes(found, table),
     }
-    return Explanation(record, found, other)
+    return Explanation(record, policy, found, other)
 
 
 def default_reference(policy: Any, tables: Tables) -> tuple[Policy | None, str]:
-    """Fit max_prob at the budget that a policy was fitted for, on split ``fit``; and say so.
-
-    Its provenance tells the budget, or at least the cost that was expected. None where there is
-    nothing to fit it on, or no such budget; the note says which.
-    """
+    """Fit max_prob at a policy's budget, or at its expected cost, and say so; or None and why not."""
     policy = policy_of(policy, single=True)
     budget = policy.provenance.get("budget") or policy.provenance.get("expected_cost")
     if not isinstance(budget, (int, float)):
@@ -157,19 +134,27 @@ def threshold_sets(policy: Policy) -> list[Floats]:
 def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:
     """Describe each of the K exits of a policy that was run over N rows.
 
-    ``exit`` (the model's number of it); ``rows_reached, share_reached, rows_left, share_left``;
-    ``cost`` (mean over all rows, had they left here), ``cost_left`` (of those who do), ``cost_share``
-    (of all that is spent); ``thresholds`` (one, two for a mixture, none at the last exit); ``score``
-    (see `score_record`). Where correctness is known, else None: ``accuracy`` (all rows, had they left
-    here), ``accuracy_left``, ``accuracy_stayed`` (those who go on, had they left), ``overthought`` (go
-    on, right here, wrong where they leave), ``rescued`` (wrong here, right where they leave), ``auroc``
-    (of the score, rows that reach the exit), ``auroc_all`` (all rows).
+    ``exit`` is the model's number of it; ``cost`` and ``accuracy`` are of all rows, had they left here,
+    ``accuracy_stayed`` of those who go on, had they left; ``overthought`` go on, right here, wrong where
+    they leave, ``rescued`` the reverse; ``auroc`` is of rows that reach the exit, ``auroc_all`` of all.
     """
     sets, n, spent = threshold_sets(policy), len(found.exit), float(found.cost.sum())
+    known = found.correct is not None
+    correct = np.zeros((n, found.exits), bool) if found.correct is None else found.correct
+    final = correct[np.arange(n), found.position]
     records = []
     for k in range(found.exits):
-        left, reached = found.position == k, found.position >= k
-        right = None if found.correct is None else found.correct[:, k]
+        left, reached, stayed = found.position == k, found.position >= k, found.position > k
+        right, scores = correct[:, k], found.scores[:, k]
+        answers = {
+            "accuracy": float(right.mean()),
+            "accuracy_left": _mean_of(right, left),
+            "accuracy_stayed": _mean_of(right, stayed),
+            "overthought": int((stayed & right & ~final).sum()),
+            "rescued": int((stayed & ~right & final).sum()),
+            "auroc": auroc(scores[reached], right[reached]),
+            "auroc_all": auroc(scores, right),
+        }
         records.append(
             {
                 "exit": found.path[k],
@@ -181,33 +166,11 @@ def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:
                 "cost_left": _mean_of(found.cost, left),
                 "cost_share": float(found.cost[left].sum() / spent) if spent else None,
                 "thresholds": [float(t[k]) for t in sets] if k < found.exits - 1 else [],
-                **_answers(found, k),
-                "score": score_record(found.scores[:, k], right, reached),
+                **(answers if known else dict.fromkeys(answers)),
+                "score": score_record(scores, right if known else None, reached),
             }
         )
     return records
-
-
-def _answers(found: Traced, k: int) -> dict[str, Any]:
-    names = (
-        "accuracy", "accuracy_left", "accuracy_stayed", "overthought", "rescued", "auroc",
-        "auroc_all",
-    )  # fmt: skip
-    right, final = found.correct, found.correct_taken
-    if right is None or final is None:
-        return dict.fromkeys(names)
-    here, scores = right[:, k], found.scores[:, k]
-    reached, stayed = found.position >= k, found.position > k
-    values = (
-        float(here.mean()),
-        _mean_of(here, found.position == k),
-        _mean_of(here, stayed),
-        int((stayed & here & ~final).sum()),
-        int((stayed & ~here & final).sum()),
-        auroc(scores[reached], here[reached]),
-        auroc(scores, here),
-    )
-    return dict(zip(names, values, strict=True))
 
 
 def _mean_of(values: Array, rows: Bools) -> float | None:
@@ -216,65 +179,51 @@ def _mean_of(values: Array, rows: Bools) -> float | None:
 
 
 def score_record(scores: Floats, right: Bools | None, reached: Bools) -> dict[str, Any]:
-    """Describe the scores of N rows at one exit, of those that reach it and of those gone before.
-
-    ``edges`` (bins + 1), ``levels``, and for ``reached`` and ``gone`` a mapping of ``right`` and
-    ``wrong`` (``all`` where `right` is None) to their rows, mean, quantiles (at `levels`) and counts
-    per bin.
-    """
+    """Describe the scores of N rows at one exit: right and wrong ones that reach it or are gone before."""
     edges = np.histogram_bin_edges(scores, BINS)
-    groups = (
-        {"all": np.ones(len(scores), bool)} if right is None else {"right": right, "wrong": ~right}
-    )
-    return {
-        "edges": edges.tolist(),
-        "levels": list(LEVELS),
-        **{
-            name: {key: _scores_of(scores[rows & group], edges) for key, group in groups.items()}
-            for name, rows in (("reached", reached), ("gone", ~reached))
-        },
-    }
+    everyone = np.ones(len(scores), bool)
+    groups = {"all": everyone} if right is None else {"right": right, "wrong": ~right}
 
+    def described(rows: Bools) -> dict[str, Any]:
+        some, found = rows.any(), scores[rows]
+        return {
+            "rows": len(found),
+            "mean": float(found.mean()) if some else None,
+            "quantiles": np.quantile(found, LEVELS).tolist() if some else None,
+            "counts": np.histogram(found, edges)[0].tolist(),
+        }
 
-def _scores_of(scores: Floats, edges: Floats) -> dict[str, Any]:
-    some = len(scores) > 0
-    return {
-        "rows": len(scores),
-        "mean": float(scores.mean()) if some else None,
-        "quantiles": np.quantile(scores, LEVELS).tolist() if some else None,
-        "counts": np.histogram(scores, edges)[0].tolist(),
-    }
+    record: dict[str, Any] = {"edges": edges.tolist(), "levels": list(LEVELS)}
+    for name, rows in (("reached", reached), ("gone", ~reached)):
+        record[name] = {key: described(rows & group) for key, group in groups.items()}
+    return record
 
 
 # --- by class --------------------------------------------------------------------------------
 
 
 def class_records(found: Traced) -> list[dict[str, Any]] | None:
-    """Describe every class that has rows; None without labels.
+    """Describe every class that has rows; ``accuracy_exits`` (K,): had all of the class left there."""
+    columns = {
+        "accuracy": found.correct_taken,
+        "cost": found.cost,
+        "exit_share": found.position[:, None] == np.arange(found.exits),
+        "accuracy_exits": found.correct,
+    }
+    return _by_class(found, columns)
 
-    ``class, rows, accuracy, cost`` (mean paid), ``exit_share`` (K,), ``accuracy_exits`` (K,: had all
-    of the class left there); K exits that the policy runs.
-    """
-    if found.labels is None or found.correct is None or found.correct_taken is None:
+
+def _by_class(found: Traced, columns: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the means of columns, (N,) or (N, K), by class; None where a class or column is not known."""
+    if found.labels is None or any(column is None for column in columns.values()):
         return None
-    names, place = np.unique(found.labels, return_inverse=True)
-    exits = [_class_means(place, found.position == k) for k in range(found.exits)]
-    right = [_class_means(place, found.correct[:, k]) for k in range(found.exits)]
-    return _records(
-        {
-            "class": names,
-            "rows": np.bincount(place),
-            "accuracy": _class_means(place, found.correct_taken),
-            "cost": _class_means(place, found.cost),
-            "exit_share": np.stack(exits, axis=1),
-            "accuracy_exits": np.stack(right, axis=1),
-        }
-    )
+    names, place, rows = np.unique(found.labels, return_inverse=True, return_counts=True)
 
+    def means(column: Array) -> Floats:
+        return np.apply_along_axis(lambda values: np.bincount(place, values) / rows, 0, column)
 
-def _class_means(place: Ints, values: Array) -> Floats:
-    """Return the mean of `values` (n,) for each class; `place` (n,) numbers them from 0."""
-    return np.bincount(place, weights=values) / np.bincount(place)
+    means_of = {name: means(column) for name, column in columns.items()}
+    return _records({"class": names, "rows": rows, **means_of})
 
 
 def _records(columns: dict[str, Array]) -> list[dict[str, Any]]:
@@ -288,68 +237,312 @@ def _records(columns: dict[str, Array]) -> list[dict[str, Any]]:
 def change_record(found: Traced, reference: Traced) -> dict[str, Any]:
     """Compare two policies that were run over the same N rows of a model of K exits.
 
-    ``transitions`` (K, K): rows that leave at exit i of the reference (first axis) and at exit j now.
-    ``earlier, same_exit, later`` and ``other_answer``: rows; ``cost, reference_cost``: means. Where
-    correctness is known, else None: ``accuracy, reference_accuracy``; rows ``better`` (wrong before,
-    right now), ``worse``, ``both_right, both_wrong``; ``better_at, worse_at`` (K, K), as
-    `transitions`; ``rows_better, rows_worse``: row numbers; ``mcnemar_p``; ``classes`` (needs labels):
-    ``class, rows, accuracy, reference_accuracy, cost, reference_cost`` each.
+    ``transitions`` (K, K) counts rows by exit of the reference (first axis) and exit now, ``better_at``
+    and ``worse_at`` those of them that became right and wrong; ``rows_better, rows_worse`` number them.
     """
-    sizes = [(len(one.exit), one.model_exits) for one in (found, reference)]
-    if sizes[0] != sizes[1]:
-        raise ValueError(f"rows and exits differ: {sizes[0]} and {sizes[1]}")
+    exits = found.model_exits
+    pair = reference.exit * exits + found.exit
+
+    def moved(rows: Bools) -> list[list[int]]:
+        return np.bincount(pair[rows], minlength=exits**2).reshape(exits, exits).tolist()
+
+    now, before = found.correct_taken, reference.correct_taken
+    known = now is not None and before is not None
+    if now is None or before is None:
+        now = before = np.zeros(len(pair), bool)
+    better, worse = now & ~before, before & ~now
+    ups, downs = int(better.sum()), int(worse.sum())
+    correctness = {
+        "accuracy": float(now.mean()),
+        "reference_accuracy": float(before.mean()),
+        "better": ups,
+        "worse": downs,
+        "both_right": int((now & before).sum()),
+        "both_wrong": int((~now & ~before).sum()),
+        "better_at": moved(better),
+        "worse_at": moved(worse),
+        "rows_better": np.flatnonzero(better).tolist(),
+        "rows_worse": np.flatnonzero(worse).tolist(),
+        "mcnemar_p": mcnemar(ups, downs),
+    }
+    columns = {
+        "accuracy": found.correct_taken,
+        "reference_accuracy": reference.correct_taken,
+        "cost": found.cost,
+        "reference_cost": reference.cost,
+    }
     return {
-        "transitions": _pairs(found, reference, np.ones(len(found.exit), bool)),
+        "transitions": moved(np.ones(len(pair), bool)),
         "earlier": int((found.exit < reference.exit).sum()),
         "same_exit": int((found.exit == reference.exit).sum()),
         "later": int((found.exit > reference.exit).sum()),
         "other_answer": int((found.taken != reference.taken).sum()),
         "cost": float(found.cost.mean()),
         "reference_cost": float(reference.cost.mean()),
-        **_correctness(found, reference),
-        "classes": _changes_by_class(found, reference),
+        **(correctness if known else dict.fromkeys(correctness)),
+        "classes": _by_class(found, columns),
     }
 
 
-def _correctness(found: Traced, reference: Traced) -> dict[str, Any]:
-    names = (
-        "accuracy", "reference_accuracy", "better", "worse", "both_right", "both_wrong",
-        "better_at", "worse_at", "rows_better", "rows_worse", "mcnemar_p",
-    )  # fmt: skip
-    now, before = found.correct_taken, reference.correct_taken
-    if now is None or before is None:
-        return dict.fromkeys(names)
-    better, worse = now & ~before, before & ~now
-    ups, downs = int(better.sum()), int(worse.sum())
-    values = (
-        float(now.mean()), float(before.mean()), ups, downs,
-        int((now & before).sum()), int((~now & ~before).sum()),
-        _pairs(found, reference, better), _pairs(found, reference, worse),
-        np.flatnonzero(better).tolist(), np.flatnonzero(worse).tolist(),
-        mcnemar(ups, downs),
-    )  # fmt: skip
-    return dict(zip(names, values, strict=True))
+# --- pictures ------------------------------------------------------------------------------------
 
 
-def _pairs(found: Traced, reference: Traced, rows: Bools) -> list[list[int]]:
-    """Count some rows by (exit of the reference, exit now)."""
-    exits = found.model_exits
-    pair = reference.exit[rows] * exits + found.exit[rows]
-    return np.bincount(pair, minlength=exits**2).reshape(exits, exits).tolist()
+def figures(explanation: Explanation, title: str = "") -> dict[str, Any]:
+    """Draw what the rows of an explained policy allow, by file name."""
+    record, drawers = explanation.record, {"exits.png": exits_figure, "scores.png": scores_figure}
+    if record["classes"] is not None:
+        drawers |= {"classes.png": classes_figure, "per_class.png": per_class_figure}
+    drawn = {name: draw(explanation, title) for name, draw in drawers.items()}
+    if record["changes"] is not None:
+        against = f"against {record['reference']['method'] or 'the reference'}"
+        drawn["changes.png"] = changes_figure(
+            explanation, ", ".join(filter(None, (title, against)))
+        )
+    return drawn
 
 
-def _changes_by_class(found: Traced, reference: Traced) -> list[dict[str, Any]] | None:
-    now, before = found.correct_taken, reference.correct_taken
-    if found.labels is None or now is None or before is None:
-        return None
-    names, place = np.unique(found.labels, return_inverse=True)
-    return _records(
-        {
-            "class": names,
-            "rows": np.bincount(place),
-            "accuracy": _class_means(place, now),
-            "reference_accuracy": _class_means(place, before),
-            "cost": _class_means(place, found.cost),
-            "reference_cost": _class_means(place, reference.cost),
-        }
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{100 * value:.{digits}f} %"
+
+
+# --- by exit ---------------------------------------------------------------------------------
+
+
+def exits_figure(explanation: Explanation, title: str = "") -> Any:
+    """Draw the share that leaves at each exit, what it costs, and how right leavers and stayers are."""
+    record = explanation.record
+    exits, unit = record["exits"], picture_text(record["unit"])
+    labelled = record["accuracy"] is not None
+    size = 8 if len(exits) > MANY else 9
+    figure = new_figure(max(7.0, 1.0 * len(exits) + 2.0), 6.4 if labelled else 3.8)
+    axes = figure.subplots(1 + labelled, 1, sharex=True, squeeze=False)[:, 0]
+    at = np.arange(len(exits))
+    for shift, key, colour, label in (
+        (-0.2, "share_left", RIGHT, "of the rows leave here"),
+        (0.2, "cost_share", GONE, "of all cost is spent on them"),
+    ):
+        heights = [100 * (e[key] or 0.0) for e in exits]
+        bars = axes[0].bar(at + shift, heights, 0.38, color=colour, label=label)
+        texts = [f"{y:.0f}" if y >= 10 or y == 0 else f"{y:.1f}" for y in heights]
+        axes[0].bar_label(bars, texts, padding=2, fontsize=size)
+    axes[0].set_ylabel("share [%]")
+    axes[0].margins(y=0.12)
+    if labelled:
+        _draw_accuracies(axes[1], exits, size)
+    for panel in axes:
+        panel.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+        tidy(panel, grid="y")
+    axes[-1].set_xticks(at, [f"exit {e['exit']}\n{e['cost']:.4g}" for e in exits], fontsize=size)
+    axes[-1].set(xlim=(-0.6, len(exits) - 0.4), xlabel=f"exit, and its mean cost [{unit}]")
+    told = f"mean cost {record['realised_cost']:.4g} {unit}"
+    if labelled:
+        told += f", accuracy {_percent(record['accuracy'], 2)}"
+    add_heading(figure, title, told)
+    return figure
+
+
+def _draw_accuracies(axes: Any, exits: list[dict[str, Any]], size: int) -> None:
+    series = (
+        ("accuracy_left", RIGHT, "o", -0.2, "leave here"),
+        ("accuracy_stayed", WRONG, "s", 0.2, "go on (had they left)"),
+        ("accuracy", "0.35", "_", 0.0, "all rows (had they left)"),
     )
+    for key, colour, marker, shift, label in series:
+        points = [(i + shift, 100 * e[key]) for i, e in enumerate(exits) if e[key] is not None]
+        if not points:
+            continue
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, marker, color=colour, ms=14 if marker == "_" else 7, mew=2, label=label)
+        for point in points if shift else ():
+            up, edge = (7, "bottom") if shift < 0 else (-7, "top")
+            look = {"ha": "center", "va": edge, "fontsize": size, "color": colour}
+            text = f"{point[1]:.1f}"
+            axes.annotate(text, point, (0, up), textcoords="offset points", **look)
+    axes.set_ylabel("accuracy [%]")
+    axes.margins(y=0.18)
+    axes.set_ylim(*axes.get_ylim())  # room for the numbers, but no ticks beyond 100 %
+    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100])
+
+
+def scores_figure(explanation: Explanation, title: str = "") -> Any:
+    """Draw how the scores of right and of wrong answers lie at each exit (EENet, Figure 3)."""
+    exits, policy = explanation.record["exits"], explanation.policy
+    words = f"score ({policy.rule.name})", "share of the group [%]"
+    figure, axes = _panels(len(exits), 3.7, 2.7, *words)
+    for k, (panel, record) in enumerate(zip(axes, exits, strict=True)):
+        score = record["score"]
+        edges = np.array(score["edges"])
+        for name, group in score["reached"].items():
+            if group["rows"]:
+                heights, label = 100 * np.array(group["counts"]) / group["rows"], f"{name} answers"
+                fill = {"color": _GROUPS[name], "alpha": 0.5, "label": label}
+                panel.stairs(heights, edges, fill=True, **fill)
+                panel.stairs(heights, edges, color=_GROUPS[name], lw=1.3)
+        # Those gone often pile up in one bin: they do not set the scale, unless nobody else is here.
+        top = panel.get_ylim()[1] if record["rows_reached"] else 105
+        gone = np.sum([g["counts"] for g in score["gone"].values()], axis=0)
+        if gone.sum():
+            dotted = {"color": "0.45", "ls": ":", "lw": 1.2, "label": "gone before"}
+            panel.stairs(100 * gone / gone.sum(), edges, **dotted)
+        panel.set_ylim(0, top)
+        said = _draw_thresholds(panel, policy, k, edges, across=False)
+        if record["auroc"] is not None:
+            said = f"AUROC {record['auroc']:.3f}{', ' if said else ''}{said}"
+        told = f"exit {record['exit']}: {_percent(record['share_left'])} leave"
+        panel.set_title(f"{told}\n{said}", fontsize=9.5)
+    add_legend(figure)
+    add_heading(figure, title)
+    return figure
+
+
+# --- by class --------------------------------------------------------------------------------
+
+
+def classes_figure(explanation: Explanation, title: str = "", seed: int = 0) -> Any:
+    """Draw score against class at each exit, as EENet's Figures 6 to 9, of labelled rows.
+
+    Classes stand in the order of the last exit's accuracy (as in its Figure 3).
+    """
+    found, classes, policy = explanation.found, explanation.record["classes"], explanation.policy
+    names = np.array([c["class"] for c in classes])
+    order = np.argsort([c["accuracy_exits"][-1] for c in classes], kind="stable")
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(found.exit))[:POINTS]
+    labels, correct = np.asarray(found.labels)[rows], np.asarray(found.correct)[rows]
+    x = np.argsort(order)[np.searchsorted(names, labels)] + rng.uniform(-0.36, 0.36, len(rows))
+    few = len(names) <= NAMED
+    what = "class" if few else f"{len(names)} classes"
+    words = f"{what}, least accurate (last exit) first", f"score ({policy.rule.name})"
+    figure, axes = _panels(found.exits, 4.4 if few else 5.0, 2.9, *words)
+    axes[0].plot([], [], "o", color=RIGHT, label="right at this exit")
+    axes[0].plot([], [], "o", color=WRONG, label="wrong at this exit")
+    axes[0].plot([], [], "x", color=GONE, label="left before")
+    for k, panel in enumerate(axes):
+        scores, gone = found.scores[rows, k], found.position[rows] < k
+        panel.scatter(x[gone], scores[gone], 12, color=GONE, marker="x", lw=0.7, zorder=1)
+        # Right and wrong in one go: neither colour hides the other.
+        colours = np.where(correct[~gone, k], RIGHT, WRONG)
+        panel.scatter(x[~gone], scores[~gone], 9, c=colours, lw=0, alpha=0.75, zorder=2)
+        record = explanation.record["exits"][k]
+        said = _draw_thresholds(panel, policy, k, record["score"]["edges"], across=True)
+        told = f"exit {record['exit']}: {_percent(record['share_left'])} leave"
+        panel.set_title(f"{told} ({said})" if said else told, fontsize=9.5)
+        panel.set_xlim(-0.7, len(names) - 0.3)
+        panel.set_xticks(range(len(names)) if few else [], names[order] if few else [])
+    add_legend(figure)
+    add_heading(figure, title, f"{len(rows):,} of {len(found.exit):,} rows", between=": ")
+    return figure
+
+
+def per_class_figure(explanation: Explanation, title: str = "") -> Any:
+    """Draw where the samples of each class leave, cheapest class first, of labelled rows."""
+    import matplotlib
+
+    order = sorted(explanation.record["classes"], key=lambda c: c["cost"])
+    shares = 100 * np.array([c["exit_share"] for c in order])
+    low = shares.cumsum(axis=1) - shares
+    named = len(order) <= BARS
+    figure = new_figure(8.2, 1.9 + 0.3 * len(order) if named else 6.2)
+    axes = figure.subplots(1 if named else 2, 1, squeeze=False, sharex=not named)[:, 0]
+    at, exits = np.arange(len(order)), shares.shape[1]
+    for k in range(exits):  # from light (early) to dark (late)
+        colour = matplotlib.colormaps["cividis_r"](0.08 + 0.92 * k / max(exits - 1, 1))
+        look = {"color": colour, "label": f"exit {explanation.found.path[k]}"}
+        look["left" if named else "bottom"] = low[:, k]
+        (axes[0].barh if named else axes[0].bar)(at, shares[:, k], 0.82 if named else 1.0, **look)
+    tidy(axes[0])
+    if named:
+        across = "share of the class that leaves at each exit [%]"
+        axes[0].set(xlim=(0, 100), xlabel=across, ylabel="class, cheapest first")
+        axes[0].set_yticks(at, [c["class"] for c in order])
+        axes[0].invert_yaxis()
+        unit = picture_text(explanation.record["unit"])
+        texts = [f"{_percent(c['accuracy'])}, {c['cost']:.4g}" for c in order]
+        for y, text in zip([-0.85, *at], [f"accuracy, cost [{unit}]", *texts], strict=True):
+            axes[0].text(101.5, y, text, fontsize=8.5, color="0.25", va="center")
+    else:
+        axes[0].set(ylim=(0, 100), ylabel="share of the class [%]")
+        axes[1].plot(at, [100 * c["accuracy"] for c in order], ".", color=RIGHT, ms=4)
+        tidy(axes[1], grid="y", xlim=(-0.5, len(order) - 0.5), ylabel="accuracy [%]")
+        axes[1].set_xlabel(f"{len(order)} classes, cheapest first")
+    add_legend(figure, each=1.3)
+    add_heading(figure, title)
+    return figure
+
+
+# --- beside a reference ----------------------------------------------------------------------
+
+
+def changes_figure(explanation: Explanation, title: str = "") -> Any:
+    """Draw how many rows moved from each exit of the reference to each exit now."""
+    from matplotlib.colors import PowerNorm
+    from matplotlib.patches import Rectangle
+
+    record, unit = explanation.record["changes"], picture_text(explanation.record["unit"])
+    counts = np.array(record["transitions"])
+    exits = len(counts)
+    side = max((0.72 if exits > MANY else 0.95) * exits, 3.4)
+    figure = new_figure(side + 2.6, side + 2.0)
+    axes = figure.add_subplot()
+    # Most rows stay where they were; the root keeps the others visible.
+    norm = PowerNorm(0.5, 0, max(counts.max(), 1))
+    image = axes.imshow(counts, cmap="Blues", norm=norm)
+    look = {"ha": "center", "va": "center", "fontsize": 7.5 if exits > MANY else 9}
+    for i, j in np.argwhere(counts > 0):
+        text = f"{counts[i, j]:,}"
+        ups, downs = ((record[name] or counts * 0)[i][j] for name in ("better_at", "worse_at"))
+        if ups or downs:
+            text += f"\n+{ups:,} {_MINUS}{downs:,}"
+        axes.text(j, i, text, color="white" if norm(counts[i, j]) > 0.6 else "black", **look)
+    for k in range(exits):  # where nothing moved
+        axes.add_patch(Rectangle((k - 0.5, k - 0.5), 1, 1, fill=False, ec="0.6", lw=0.8))
+    axes.set(xticks=range(exits), xlabel="exit now (framed: the same exit)")
+    axes.set(yticks=range(exits), ylabel="exit of the reference")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="rows")
+    told = f"{record['earlier']:,} rows leave earlier, {record['later']:,} later"
+    if record["better"] is not None:
+        told += f"; {record['better']:,} became right (+), {record['worse']:,} wrong ({_MINUS})"
+    costs = f"mean cost {record['reference_cost']:.4g} → {record['cost']:.4g} {unit}"
+    add_heading(figure, title, f"{told}\n{costs}")
+    return figure
+
+
+# --- panels, one per exit --------------------------------------------------------------------
+
+
+def _panels(exits: int, width: float, height: float, across: str, up: str) -> tuple[Any, list[Any]]:
+    """Return a figure and K axes of so many inches, in rows, and with names; what is left over is blank."""
+    columns = exits if exits <= 3 else math.ceil(math.sqrt(exits))
+    rows = math.ceil(exits / columns)
+    width = min(width, WIDEST / columns)
+    # One row more of inches for title and legend.
+    figure = new_figure(max(width * columns, 6.5), height * rows + 0.9)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for blank in axes[exits:]:
+        blank.set_axis_off()
+    for panel in axes[:exits]:
+        tidy(panel)
+    for panel in axes[max(exits - columns, 0) : exits]:
+        panel.set_xlabel(across, fontsize=9.5)
+    figure.supylabel(up, fontsize=10)
+    return figure, axes[:exits]
+
+
+def _draw_thresholds(axes: Any, policy: Policy, k: int, edges: Any, across: bool) -> str:
+    """Draw the thresholds at a policy's k-th exit that lie among the scores; say which do not."""
+    if k == policy.exits - 1:
+        return "the last exit: no threshold"
+    line = axes.axhline if across else axes.axvline
+    sets, said = threshold_sets(policy), []
+    for i, value in enumerate(float(t[k]) for t in sets):
+        name = f"threshold {i + 1}" if policy.mixture else "threshold"
+        if edges[0] <= value <= edges[-1]:
+            if policy.mixture:
+                share = policy.mixture.share if i else 1.0 - policy.mixture.share
+                name += f" ({_percent(share, 0)} of rows)"
+            line(value, color="black", lw=1.3, ls=LINES[i], zorder=4, label=name)
+        else:
+            said.append(f"{name} {'above' if value > edges[-1] else 'below'} all scores")
+    return ", ".join(said)

@@ -1,26 +1,34 @@
-"""What all pictures share, by matplotlib, and the picture of a frontier."""
+"""What all pictures share, by matplotlib, and those of a frontier, a simulation and a plan."""
 
 from __future__ import annotations
 
 import io
 import os
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt._frontier import Frontier
+from policyopt._frontier import Frontier, over_seeds
 from policyopt.runtime._files import write_file
 from policyopt.runtime._text import picture_text
 from policyopt.runtime._typing import Floats
 
+if TYPE_CHECKING:
+    from policyopt._online.simulate import Simulation
+    from policyopt._tiers.choose import Planned
+    from policyopt._tiers.description import Tiers
+    from policyopt._tiers.search import Goal
+
 # Okabe & Ito: told apart by colour-blind readers, and in print.
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
-COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-#: Lines of the first round of colours, the second, ...
-LINES = ("-", "--", ":", "-.")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", ":", "-.")  # of the first round of colours, the second, ...
 _MARKERS = "osD^vPX"
-_MOST_INSIDE = 12  # lines; the names of more stand beside the picture
+_MOST_INSIDE = 12  # lines of a frontier; the names of more stand beside the picture
+_PANELS, _ABREAST = 16, 4  # arm panels of a simulation in all, and side by side
+_WINDOWS = 12  # of the latest requests, in the whole course
+_TIERS = (*COLOURS[:-1], "#7A4E2D")  # black is the chosen plan's
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -30,13 +38,46 @@ def new_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def tidy(axes: Any, grid: str = "", labelsize: float = 9) -> None:
-    """Take away the frame's top and right; draw a faint grid of "x", "y" or "both"."""
+def tidy(axes: Any, grid: str = "", labelsize: float = 9, **properties: Any) -> None:
+    """Set properties; take away the frame's top and right; draw a faint grid of "x", "y" or "both"."""
+    axes.set(**properties)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=labelsize)
     axes.set_axisbelow(True)
     if grid:
         axes.grid(True, axis=grid, which="both", color="0.92")
+
+
+def _log_scale(axes: Any) -> None:
+    """Show costs that lie far apart in octaves."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def add_legend(figure: Any, each: float = 2.2, side: str = "lower center", size: float = 9) -> None:
+    """Put one legend outside all panels, each label once, in columns of so many inches."""
+    drawn = [axes.get_legend_handles_labels() for axes in figure.axes]
+    handles = {label: handle for pair in drawn for handle, label in zip(*pair, strict=True)}
+    most = max(int(figure.get_figwidth() / each), 2)
+    lines = max(-(-len(handles) // most), 1)
+    columns = max(-(-len(handles) // lines), 1)  # lines of like length
+    look: dict[str, Any] = {"frameon": False, "fontsize": size, "ncols": columns}
+    figure.legend(handles.values(), handles.keys(), loc=f"outside {side}", **look)
+
+
+def add_heading(figure: Any, title: str, told: str = "", between: str = "\n") -> None:
+    """Write a title above a figure, which may be empty, and what is told with it."""
+    figure.suptitle(between.join(filter(None, (picture_text(title), told))), fontsize=11)
+
+
+def _look(i: int, colours: Sequence[str] = COLOURS) -> dict[str, Any]:
+    """Return the look of the i-th line: each further round of colours has another kind of line."""
+    again, place = divmod(i, len(colours))
+    return {"color": colours[place], "ls": LINES[again % len(LINES)], "lw": 1.6}
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 140) -> None:
@@ -49,45 +90,45 @@ def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 140) -> No
     write_file(path, data.getvalue())
 
 
-def frontier_figure(frontier: Frontier, title: str = "") -> Any:
-    """Draw accuracy against realised cost for every method.
+# --- a frontier ------------------------------------------------------------------------------------
 
-    Lines: means over seeds; bands: 95 % bootstrap intervals (mean over seeds). Grey crosses:
-    always leaving at exit k. Dashed grey: the hindsight oracle, which no policy can reach whose
-    answers are the exits' own.
+
+def frontier_figure(frontier: Frontier, title: str = "") -> Any:
+    """Draw accuracy against realised cost for every method, means over seeds.
+
+    Bands: 95 % bootstrap intervals. Grey crosses: always leaving at exit k. Dashed grey: the hindsight
+    oracle, which no policy can reach whose answers are the exits' own.
     """
     labels = list(dict.fromkeys(r["method"] for r in frontier.records))
-    many = len(labels) > _MOST_INSIDE
+    many, exits = len(labels) > _MOST_INSIDE, 1 + max(e["exit"] for e in frontier.exits)
     figure = new_figure(11.5, 7.5) if many else new_figure(8, 5.2)
     axes = figure.add_subplot()
     for i, label in enumerate(labels):
         rows = [r for r in frontier.records if r["method"] == label]
-        cost, accuracy, low, high = (
-            _by_budget(rows, key)
-            for key in ("realised_cost", "accuracy", "accuracy_low", "accuracy_high")
-        )
-        order = np.argsort(cost, kind="stable")
-        # Each further round of colours has other markers and another kind of line.
-        again, i = divmod(i, len(COLOURS))
-        x, colour = cost[order], COLOURS[i]
+        found = _by_budget(rows, "realised_cost", "accuracy", "accuracy_low", "accuracy_high")
+        cost, accuracy, low, high = found[:, np.argsort(found[0], kind="stable")]
+        look = _look(i)
         if not many:  # bands of many lines hide each other
-            band = (100 * low[order], 100 * high[order])
-            axes.fill_between(x, *band, color=colour, alpha=0.10, lw=0)
-        look = {"marker": _MARKERS[(i + again) % len(_MARKERS)], "ls": LINES[again % len(LINES)]}
-        look |= {"color": colour, "ms": 5, "lw": 1.6}
-        axes.plot(x, 100 * accuracy[order], label=picture_text(label), **look)
-    costs = _draw_exits(axes, frontier)
-    bound_cost, bound = (_by_budget(frontier.bound, key) for key in ("budget", "accuracy"))
+            band = {"color": look["color"], "alpha": 0.10, "lw": 0}
+            axes.fill_between(cost, 100 * low, 100 * high, **band)
+        look |= {"marker": _MARKERS[(i + i // len(COLOURS)) % len(_MARKERS)], "ms": 5}
+        axes.plot(cost, 100 * accuracy, label=picture_text(label), **look)
+    points = np.reshape([(e["cost"], e["accuracy"]) for e in frontier.exits], (-1, exits, 2))
+    costs, accuracies = points.mean(axis=0).T
+    axes.plot(
+        costs, 100 * accuracies, "x", color="0.35", ms=8, mew=2, label="always leave at exit k"
+    )
+    for k in range(exits):
+        beside = {"textcoords": "offset points", "xytext": (6, -11)}
+        axes.annotate(str(k), (costs[k], 100 * accuracies[k]), color="0.35", fontsize=9, **beside)
+    bound_cost, bound = _by_budget(frontier.bound, "budget", "accuracy")
     told = "hindsight bound (not deployable)"
     axes.plot(bound_cost, 100 * bound, "--", color="0.55", lw=1.2, label=told)
     if costs[0] > 0 and costs[-1] / costs[0] > 8:
-        axes.set_xscale("log")
-        for place in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-            place(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "125" else "")
-    axes.set_xlabel(f"realised cost per sample [{picture_text(frontier.unit)}]")
-    axes.set_ylabel("accuracy [%]")
+        _log_scale(axes)
+    across = f"realised cost per sample [{picture_text(frontier.unit)}]"
     axes.set_title(picture_text(title), loc="left", fontsize=11)
-    tidy(axes, grid="both")
+    tidy(axes, grid="both", xlabel=across, ylabel="accuracy [%]")
     if many:
         figure.legend(frameon=False, fontsize=8, loc="outside right upper")
     else:
@@ -95,24 +136,178 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
     return figure
 
 
-def _draw_exits(axes: Any, frontier: Frontier) -> Floats:
-    """Draw what always leaving at an exit costs and earns, mean over seeds; return the costs, (K,)."""
-    exits = sorted({e["exit"] for e in frontier.exits})
-    points = np.array(
-        [
-            np.mean([(e["cost"], e["accuracy"]) for e in frontier.exits if e["exit"] == k], axis=0)
-            for k in exits
-        ]
-    )
-    costs, accuracies = points[:, 0], 100 * points[:, 1]
-    axes.plot(costs, accuracies, "x", color="0.35", ms=8, mew=2, label="always leave at exit k")
-    for k, point in zip(exits, zip(costs, accuracies, strict=True), strict=True):
-        beside = {"textcoords": "offset points", "xytext": (6, -11)}
-        axes.annotate(str(k), point, color="0.35", fontsize=9, **beside)
-    return costs
+def _by_budget(records: Sequence[dict[str, Any]], *keys: str) -> Floats:
+    """Return the means of fields over seeds, (keys, budgets)."""
+    groups = over_seeds(records)
+    means = [[np.mean([r[key] for r in group]) for group in groups] for key in keys]
+    return np.asarray(means, dtype=np.float64)
 
 
-def _by_budget(rows: list[dict[str, Any]], key: str) -> Floats:
-    """Return the mean of a field over seeds, one value per budget position."""
-    seeds = sorted({r["seed"] for r in rows})
-    return np.mean([[r[key] for r in rows if r["seed"] == s] for s in seeds], axis=0)
+# --- a simulation --------------------------------------------------------------------------------
+
+
+def simulation_figure(found: Simulation, title: str = "") -> Any:
+    """Draw what came of a simulation, as the figures of the AdaEE paper and beside them the cost.
+
+    Above: pseudo-regret and cost of the latest requests. Below: how often each arm was played, over time.
+    """
+    several = [name for name, t in found.tallies.items() if t.arms.shape[1] > 1]
+    shown = several[:_PANELS]
+    lines = [shown[i : i + _ABREAST] for i in range(0, len(shown), _ABREAST)]
+    names = -(-(len(found.tallies) + 1) // 5)  # lines of the legend
+    figure = new_figure(12, 3.8 + 2.2 * len(lines) + 0.25 * names)
+    grid = figure.add_gridspec(1 + len(lines), 1, height_ratios=[1.8, *[1.0] * len(lines)])
+    regret, cost = (figure.add_subplot(grid[0].subgridspec(1, 2)[0, j]) for j in (0, 1))
+    _draw_courses(found, regret, cost)
+    add_legend(figure, side="upper center")  # above all panels: hides no curve, is read first
+    plots = [regret, cost]
+    for i, line in enumerate(lines, 1):
+        # A line that is not full is stretched, unless it follows a full one.
+        parts = grid[i].subgridspec(1, _ABREAST if len(lines) > 1 else len(line))
+        for j, name in enumerate(line):
+            plots.append(figure.add_subplot(parts[0, j]))
+            _draw_arms(found, name, plots[-1])
+    for axes in plots:
+        for change in found.schedule.changes:
+            axes.axvline(change, color="0.4", lw=0.8, ls=":")
+        tidy(axes, grid="both" if axes in (regret, cost) else "", labelsize=8)
+        axes.set_xlabel("request", fontsize=8)
+    if len(shown) < len(several):
+        title = f"{title} (arms of {len(shown)} of {len(several)} policies)".strip()
+    if title:
+        figure.suptitle(picture_text(title), fontsize=11, ha="left", x=0.01)
+    return figure
+
+
+def _draw_courses(found: Simulation, regret: Any, cost: Any) -> None:
+    """Draw regret and cost of every policy over the rounds."""
+    from policyopt._online.simulate import interval
+
+    rounds = next(iter(found.tallies.values())).rounds
+    back = max(len(rounds) // _WINDOWS, 1)
+    for i, (name, tally) in enumerate(found.tallies.items()):
+        look = _look(i)
+        mean, half = interval(tally.course("regret"))
+        regret.plot(rounds, mean, label=picture_text(name), **look)
+        regret.fill_between(rounds, mean - half, mean + half, color=look["color"], alpha=0.15, lw=0)
+        paid = np.concatenate([[0.0], tally.course("cost").mean(axis=1)])
+        at = np.concatenate([[0], rounds])
+        since = np.maximum(np.arange(len(rounds)) + 1 - back, 0)
+        cost.plot(rounds, (paid[1:] - paid[since]) / (rounds - at[since]), **look)
+    if found.budget is not None:
+        cost.axhline(found.budget, color="0.2", lw=1, ls=(0, (6, 3)), label="budget")
+    latest = f"{round(found.schedule.rounds / len(rounds) * back):,}"
+    regret.set_title("pseudo-regret to the best fixed arm", loc="left", fontsize=10)
+    told = f"mean cost of the latest {latest} requests [{picture_text(found.unit)}]"
+    cost.set_title(told, loc="left", fontsize=10)
+
+
+def _draw_arms(found: Simulation, name: str, axes: Any) -> None:
+    """Draw the share of each arm of a policy over the rounds."""
+    from policyopt.runtime._bandits import BANDITS
+
+    tally = found.tallies[name]
+    shares = tally.shares().T
+    edges = np.concatenate([[0], tally.rounds])
+    most = max(float(shares.max()), 1e-9)
+    places = np.arange(len(shares) + 1) - 0.5
+    axes.pcolormesh(edges, places, shares, cmap="Blues", vmin=0, vmax=most)
+    kind, _, settings = name.partition(":")
+    settings = settings.replace("+", ", ")
+    title = f"arm played: {picture_text(kind)}"
+    title += f"\n{picture_text(settings)}" if settings else ""
+    axes.set_title(title, loc="left", fontsize=9 if len(settings) < 40 else 7)
+    if kind in BANDITS:
+        of = "threshold" if found.arms_unit == "threshold" else f"cost [{picture_text(found.unit)}]"
+        every = max(-(-len(shares) // 8), 1)  # room for so many
+        axes.set_yticks(range(0, len(shares), every), [f"{x:.3g}" for x in found.labels[::every]])
+    elif kind == "controller":
+        of = "level"
+        axes.set_yticks([0, len(shares) - 1], ["cheap", "dear"])
+    else:
+        of = "split at exit" if kind == "splitee" else "exit"
+        axes.set_yticks(range(len(shares)), [str(k) for k in range(len(shares))])
+    axes.set_ylabel(of, fontsize=8)
+
+
+# --- a plan --------------------------------------------------------------------------------------
+
+
+def plan_figure(
+    tiers: Tiers,
+    goal: Goal,
+    planned: Planned,
+    reached: dict[str, Any],
+    others: Sequence[dict[str, Any]] = (),
+    title: str = "",
+) -> Any:
+    """Draw what every plan offers, by the tiers it uses, and what the chosen one came to.
+
+    Thin lines: the upper hull of each plan's thresholds; thick: the best of those that use the same tiers.
+    Star: the chosen plan (`reached`, its summary); crosses: the full model on one tier (`others`).
+    """
+    figure = new_figure(9, 6)
+    axes, name = figure.add_subplot(), goal.objective
+    groups: dict[tuple[int, ...], list[Floats]] = {}
+    for plan, points in planned.searched.frontiers:
+        groups.setdefault(tuple(sorted(set(plan.tier))), []).append(points)
+    for i, (used, lines) in enumerate(sorted(groups.items(), key=lambda g: (len(g[0]), g[0]))):
+        look = _look(i, _TIERS)
+        for points in lines:
+            axes.plot(points[:, 0], 100 * points[:, 1], color=look["color"], lw=0.4, alpha=0.15)
+        edge = np.concatenate(lines)
+        edge = edge[np.argsort(edge[:, 0], kind="stable")]
+        rising = np.diff(np.maximum.accumulate(edge[:, 1]), prepend=-1.0) > 0
+        edge = edge[rising]  # the end of what more cost does not better is not drawn
+        look |= {"marker": "o", "ms": 4 if len(edge) == 1 else 0, "drawstyle": "steps-post"}
+        label = picture_text(" + ".join(tiers.tiers[t].name for t in used))
+        axes.plot(edge[:, 0], 100 * edge[:, 1], label=label, **look)
+    for i, one in enumerate(others):  # in turn below and above, so that neighbours do not meet
+        place = (one[name], 100 * one["accuracy"])
+        axes.plot(*place, "x", color="0.2", ms=8, mew=2, zorder=4)
+        axes.annotate(
+            f"full model, {picture_text(one['tiers'][-1])}", place, textcoords="offset points",
+            xytext=(0, 9 if i % 2 else -16), ha="center", color="0.2", fontsize=8, zorder=4,
+            bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8},
+        )  # fmt: skip
+    _draw_chosen(axes, reached, name)
+    if goal.budget is not None:
+        axes.axvline(goal.budget, color="0.4", ls="--", lw=1, label="budget")
+    else:
+        axes.axhline(100 * (goal.accuracy or 0), color="0.4", ls="--", lw=1, label="accuracy asked")
+    points = np.concatenate([line for lines in groups.values() for line in lines])
+    _zoom(axes, goal, points, [reached, *others])
+    axes.set_title(picture_text(title), loc="left", fontsize=11)
+    axes.set_title("lines: fit rows; star, crosses: held-out rows", loc="right", fontsize=8)
+    across = f"mean {name} per sample [{picture_text(tiers.unit_of(name))}]"
+    tidy(axes, grid="both", xlabel=across, ylabel="accuracy [%]")
+    add_legend(figure)
+    return figure
+
+
+def _draw_chosen(axes: Any, reached: dict[str, Any], name: str) -> None:
+    """Draw the chosen plan with its intervals, its star alone in the legend."""
+    x, y = reached[name], 100 * reached["accuracy"]
+    bars = [
+        [[max(centre - low, 0.0)], [max(high - centre, 0.0)]]
+        for centre, low, high in (
+            (x, reached[f"{name}_low"], reached[f"{name}_high"]),
+            (y, 100 * reached["accuracy_low"], 100 * reached["accuracy_high"]),
+        )
+    ]
+    axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], color="black", capsize=3, ls="none", zorder=5)
+    axes.plot(x, y, "*", color="black", mec="white", mew=0.8, ms=15, zorder=6)
+    axes.plot([], [], "*", color="black", ms=9, label=picture_text(f"chosen: {reached['plan']}"))
+
+
+def _zoom(axes: Any, goal: Goal, points: Floats, records: Sequence[dict[str, Any]]) -> None:
+    """Show what is worth comparing: costs in octaves where they are far apart, the upper accuracies."""
+    costs = np.array([*points[:, 0], *(one[goal.objective] for one in records)])
+    if costs.min() > 0 and costs.max() > 6 * costs.min():
+        _log_scale(axes)
+    seen = [one["accuracy_low"] for one in records] + [goal.accuracy or 1.0]
+    top = max(float(points[:, 1].max()), *(one["accuracy_high"] for one in records))
+    low = max(top - max(4 * (top - min(seen)), 0.03), float(points[:, 1].min()))
+    room = 0.04 * (top - low)
+    axes.set_ylim(100 * (low - room), 100 * (top + room))
+    axes.margins(x=0.06)

@@ -1,20 +1,22 @@
-"""The command line end to end: every command, formats, exit codes, and what is written."""
+"""The command line end to end: every command, formats, exit codes, what is written and what is replaced."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 from keyword import iskeyword
 
 import numpy as np
 import pytest
-from policies import fitted as fitted_policy
 from rules import artifact, experts, policies, policy
+from synthetic import cache as in_memory
 from synthetic import outputs
 
 import policyopt as po
@@ -36,6 +38,14 @@ def cache(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     assert "divided 50:50" in done.stderr
     return folder / "c"
+
+
+@pytest.fixture(scope="module")
+def fixed(cache):
+    """A policy of that cache."""
+    path = cache.parent / "p.json"
+    po.fit(po.open_cache(cache), 2, "max_prob").save(path)
+    return path
 
 
 def records(text):
@@ -126,8 +136,7 @@ def test_long_work_is_foretold(run, cache, capsys, monkeypatch):
 def test_info(run, cache):
     code, out, _ = run("info", cache, "--format", "json")
     content = json.loads(out)
-    assert code == 0
-    assert (content["exits"], content["classes"], content["pooled"]) == (4, 6, True)
+    assert (code, content["exits"], content["classes"], content["pooled"]) == (0, 4, 6, True)
     assert [s["split"] for s in content["splits"]] == ["fit", "test"]
     assert content["costs"][0]["cumulative_mean"] == [1, 2, 4, 8]
     assert "exit 3" in run("info", cache)[1]
@@ -151,8 +160,7 @@ def test_a_policy_file_tells_its_provenance(run, tmp_path):
     save_policy(policies()["mixture of two scores"], tmp_path / "p.json")
     code, out, err = run("info", tmp_path / "p.json", "--format", "json")
     told = json.loads(out)
-    assert (code, err) == (0, "")
-    assert told["provenance"]["versions"] == {"policyopt": "0.1.0"}
+    assert (code, err) == (0, "") and told["provenance"]["versions"] == {"policyopt": "0.1.0"}
     assert (told["score"], told["share of the mixture"]) == ("margin", 0.25)
     code, out, _ = run("info", tmp_path / "p.json", "--format", "csv")
     assert code == 0 and "provenance.versions.policyopt,0.1.0" in out
@@ -164,17 +172,12 @@ def test_a_policy_file_tells_its_provenance(run, tmp_path):
     assert (code, out) == (2, "") and "checksum" in err
 
 
-def test_odd_provenance_ends_nothing(run, tmp_path):
-    rng = np.random.default_rng(0)
-    with po.CacheWriter(tmp_path / "c", costs=[po.Cost("c", "ms", [1, 2, 4])]) as writer:
-        writer.append("test", rng.normal(size=(30, 3, 3)), rng.integers(0, 3, 30))
+def test_odd_provenance_ends_nothing(run, cache, fixed, tmp_path):
     for odd in (3, "x", None, [], {"method": 3}, {"a": {}}):
-        one = policy()
         told = dict.fromkeys(("method", "budget", "chosen"), odd)
-        object.__setattr__(one, "provenance", told)
-        save_policy(one, tmp_path / "p.json")
+        save_policy(replace(load_policy(fixed), provenance=told), tmp_path / "p.json")
         for style in ("table", "json", "csv"):
-            code, out, err = run("evaluate", tmp_path / "p.json", tmp_path / "c", "--format", style)
+            code, out, err = run("evaluate", tmp_path / "p.json", cache, "--format", style)
             assert code == 0 and out, err
             assert run("info", tmp_path / "p.json", "--format", style)[0] == 0
 
@@ -236,9 +239,8 @@ def test_a_setting_is_no_option_of_the_fit(run, cache, tmp_path):
     assert code == 2 and "'calibrator' must be one of platt" in err
 
 
-def test_names_notes_and_refusals_of_export(run, tmp_path, monkeypatch):
-    out, path = tmp_path / "out", tmp_path / "policy.json"
-    fitted_policy("max_prob").save(path)
+def test_names_notes_and_refusals_of_export(run, fixed, tmp_path, monkeypatch):
+    out, path = tmp_path / "out", fixed
     code, said, noted = run("export", path, "--to", "c,python", "--name", "easy", "--out", out)
     assert code == 0 and "wrote" in said and not noted
     text = (out / "easy.h").read_text()
@@ -327,3 +329,164 @@ def test_compare_prints_and_writes_the_same_rows(run, cache, tmp_path, seeds):
             assert f"{100 * row[name + end]:+.{digits}f}" in table
     if seeds > 1:
         assert whole[-1]["area_sd"] == pytest.approx(np.std(areas, ddof=1))
+
+
+# --- explain -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A cache of splits fit, test and an unlabelled stream, and policies, on disk."""
+    folder = tmp_path_factory.mktemp("explain")
+    logits, labels = outputs(900, exits=3)
+    with po.CacheWriter(folder / "c", costs=[po.Cost("time", "ms", [1, 2, 4])]) as writer:
+        writer.append("fit", logits[:400], labels[:400])
+        writer.append("test", logits[400:], labels[400:])
+        writer.append("bare", logits[400:] + 0.5 * np.roll(logits[400:], 1, axis=0))
+    data = po.open_cache(folder / "c")
+    po.fit(data, "50%", "entropy").save(folder / "p.json")
+    po.fit(data, "60%", "patience").save(folder / "q.json")
+    po.fit(in_memory(n=400), "50%", "max_prob").save(folder / "other.json")
+    return folder
+
+
+def test_explain_writes_what_it_prints(run, files, tmp_path):
+    line = ("explain", files / "p.json", files / "c", "--out", tmp_path)
+    code, out, err = run(*line, "--format", "json")
+    record = json.loads(out)
+    assert code == 0 and "max_prob fitted at the same budget" in err
+    assert json.loads((tmp_path / "explain.json").read_text()) == record
+    assert record["reference"]["method"] == "max_prob"
+    lines = records((tmp_path / "rows.csv").read_text())
+    assert len(lines) == record["rows"] == 500
+    became = [int(r["row"]) for r in lines if (r["correct"], r["reference_correct"]) == ("1", "0")]
+    assert became == record["changes"]["rows_better"]
+    assert np.mean([float(r["cost"]) for r in lines]) == pytest.approx(record["realised_cost"])
+    for name in ("exits", "scores", "classes", "per_class", "changes"):
+        picture = (tmp_path / f"{name}.png").read_bytes()
+        assert picture[:4] == b"\x89PNG" and len(picture) > 15_000
+
+
+def test_explain_prints(run, files):
+    command = ("explain", files / "p.json", files / "c", "--reference", files / "q.json")
+    code, out, err = run(*command)
+    assert code == 0 and not err
+    for text in ("exit", "overthought", "against patience", "became right", "McNemar"):
+        assert text in out
+    code, out, _ = run(*command, "--format", "csv")
+    assert code == 0 and [r["exit"] for r in records(out)] == ["0", "1", "2"]
+
+
+def test_explain_unlabelled_stream_and_mixture(run, files, tmp_path):
+    line = ("explain", files / "q.json", files / "c", "--split", "bare", "--out", tmp_path)
+    code, out, err = run(*line)
+    assert code == 0 and "no labels" in err and "overthought" not in out and " or " in out
+    assert not (tmp_path / "classes.png").exists() and (tmp_path / "scores.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("p.json c --split nights", ["split", "nights", "bare"]),
+        ("p.json c --cost joules", ["cost", "joules", "time"]),
+        ("p.json c --out p.json", ["--out", "a file"]),
+        ("none.json c", ["none.json"]),
+        ("p.json c --reference none.json", ["none.json"]),
+        ("p.json c --reference other.json", ["exits", "4", "3"]),
+        ("other.json c", ["exits", "4", "3"]),
+        ("p.json nowhere", ["nowhere"]),
+    ],
+)
+def test_explain_refuses_in_one_message(run, files, monkeypatch, line, words):
+    monkeypatch.chdir(files)
+    code, out, err = run("explain", *line.split())
+    assert code == 2 and not out and "Traceback" not in err
+    assert err.startswith("error:") and len(err.strip().splitlines()) == 1
+    assert all(word in err for word in words), err
+
+
+# --- what is replaced, and what is none of ours --------------------------------------------------
+
+
+#: Commands that write a folder, and names of what they write there; those in capitals are tables or
+#: policies that a user may have made, too.
+LINES = {
+    "curve CACHE --methods max_prob --budgets 1": ["CURVE.CSV", "curve.png"],
+    "compare CACHE --methods max_prob,margin --budgets 1": ["COMPARE.CSV"],
+    "calibration CACHE --method max_prob --maps platt": ["calibration.json", "reliability.png"],
+    "explain POLICY CACHE": ["explain.json", "ROWS.CSV", "exits.png"],
+    "simulate CACHE --rounds 20 --repetitions 1": ["SIMULATION.CSV", "simulation.png"],
+    "tune CACHE --method max_prob --trials 1 --budget 2": ["tuned.json", "POLICY.JSON", "study.db"],
+    "plan CACHE --tiers TIERS --objective latency": ["plan.json", "POLICY.JSON", "tier-9-x.json"],
+    "export POLICY --to python": ["policy.py", "manifest.json"],
+    "evaluate POLICY CACHE": [],
+}
+
+
+@pytest.fixture
+def words(cache, fixed, root):
+    """Fill a line of `LINES`."""
+    fill = {"CACHE": cache, "POLICY": fixed, "TIERS": root / "docs" / "tiers.toml"}
+    return lambda line: [fill.get(word, word) for word in line.split()]
+
+
+def test_fit_tells_which_policy_it_replaces(run, cache, tmp_path):
+    out = tmp_path / "p.json"
+    line = ("fit", cache, "--out", out, "--method")
+    assert "replaced" not in run(*line, "max_prob", "--budget", 2)[2]
+    code, _, err = run(*line, "margin", "--budget", 3, "--format", "json")
+    assert code == 0
+    unit = po.load_policy(out).unit
+    assert f"note: replaced {out}, which held max_prob at 2 {unit}\n" in err
+    assert po.load_policy(out).provenance["method"] == "margin"
+    content = json.loads(out.read_text())
+    content["thresholds"] = "many"
+    for held in ("hello", "", json.dumps(content)):
+        out.write_text(held)
+        code, _, err = run(*line, "max_prob", "--budget", 2)
+        if held:
+            assert code == 2 and "which is none" in err and out.read_text() == held
+        else:  # as mktemp makes it
+            assert code == 0 and po.load_policy(out).provenance["method"] == "max_prob"
+
+
+@pytest.mark.parametrize("line, names", [i for i in LINES.items() if not i[0].startswith("plan")])
+def test_every_command_tells_what_it_replaces(run, words, tmp_path, line, names):
+    out = tmp_path / ("out" if names else "out.csv")
+    first, second = (run(*words(line), "--out", out) for _ in range(2))
+    assert first[0] == second[0] == 0, second[2]
+    assert "note: replaced" not in first[2]
+    told = [line for line in second[2].splitlines() if line.startswith("note: replaced")]
+    assert len(told) == 1 and str(out) in told[0]
+    assert all(name.lower() in told[0] for name in names if name != "study.db")
+
+
+@pytest.mark.parametrize("how", ["a link", "own"])
+@pytest.mark.parametrize(
+    "line, names", [i for i in LINES.items() if not i[0].startswith(("evaluate", "export"))]
+)
+def test_results_do_not_go_through_links_or_over_own_files(run, words, tmp_path, line, names, how):
+    """A folder from an archive may hold a link named as a result is: what it leads to stays as it was."""
+    out, mine = tmp_path / "out", tmp_path / "mine.txt"
+    for name in names if how == "a link" else [name for name in names if name.isupper()]:
+        result = out / name.lower()
+        out.mkdir(exist_ok=True)
+        mine.write_text("thesis")
+        result.write_text("thesis") if how == "own" else result.symlink_to(mine)
+        code, _, err = run(*words(line), "--out", out)
+        assert code == 2 and "--out" in err and ("a link" in err) == (how == "a link"), (name, err)
+        assert mine.read_text() == result.read_text() == "thesis"
+        result.unlink()
+
+
+def test_no_input_and_no_device_is_taken_for_an_output(run, cache, fixed, tmp_path):
+    before = fixed.read_bytes()
+    code, _, err = run("evaluate", fixed, cache, "--out", fixed)
+    assert code == 2 and "a table with row,exit,prediction,cost,correct" in err
+    assert fixed.read_bytes() == before
+    code, _, err = run("fit", cache, "--budget", 2, "--out", cache / "manifest.json")
+    assert code == 2 and "a policy to replace" in err
+    os.mkfifo(tmp_path / "pipe")
+    for line in (("fit", cache, "--budget", 2), ("evaluate", fixed, cache)):
+        code, _, err = run(*line, "--out", tmp_path / "pipe")
+        assert code == 2 and "'--out' must be a file" in err

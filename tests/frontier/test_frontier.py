@@ -15,7 +15,6 @@ from policyopt._frontier import Path, area_between, compare_paths, oracle, path_
 from policyopt._frontier import _choose as choose
 from policyopt._intervals import bootstrap_means, interval
 from policyopt._methods.registry import ROWS, make_method
-from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt.runtime._errors import BudgetError
 
@@ -99,14 +98,11 @@ def test_equal_cost_takes_the_cost_out():
 
     def mixture(share):
         second = rng.random(n) < share
-        return np.where(second, 3.0, 1.0), np.where(second, right[1], right[0])
-
-    paths = []
-    for share in (0.3, 0.6):
-        cost, correct = mixture(share)
+        cost, correct = np.where(second, 3.0, 1.0), np.where(second, right[1], right[0])
         costs = np.stack([np.ones(n), cost, np.full(n, 3.0)], 1)
-        paths.append(Path(costs, np.stack([right[0], correct, right[1]], 1)))
-    (found,) = compare_paths(paths[1], paths[0])
+        return Path(costs, np.stack([right[0], correct, right[1]], 1))
+
+    (found,) = compare_paths(mixture(0.6), mixture(0.3))
     assert found["accuracy"] > 0.8
     assert found["difference_low"] < 0 < found["difference_high"]
 
@@ -115,14 +111,13 @@ def test_expected_cost_covers_the_realised_cost_as_often_as_it_says():
     """Over 60 random splits, nine budgets: 95 % intervals cover about 95 %, the test rows' own error counted."""
     data = cache(3000, exits=5, costs=[1.0, 3.0, 9.0, 27.0, 81.0])
     frontier = po.curve(data, ["max_prob"], 9, seeds=60)
-    covered = [
-        low <= r["realised_cost"] <= high
-        for (label, seed, i), fitted in frontier.fitted.items()
-        for low, high in [fitted.expected.interval(len(frontier.tests[seed]))]
-        for r in frontier.records
-        if (r["method"], r["seed"], r["budget"]) == (label, seed, fitted.budget)
-    ]
-    assert len(covered) == len(frontier.records)
+    covered = []
+    for record, ((_, seed, _), fitted) in zip(
+        frontier.records, frontier.fitted.items(), strict=True
+    ):
+        assert (record["seed"], record["budget"]) == (seed, fitted.budget)
+        low, high = fitted.expected.interval(len(frontier.tests[seed]))
+        covered.append(low <= record["realised_cost"] <= high)
     assert 0.91 <= np.mean(covered) <= 0.99
     off = np.array([r["realised_cost"] / r["budget"] - 1 for r in frontier.records])
     # No bias: rows that chose nothing cost what was promised. The last of these costs is 81 times
@@ -150,18 +145,13 @@ SEEDS = 3
 
 def test_joint_and_quotas_on_real_logits(shared_data, tmp_path):
     """cifar10_cascade5: no bias in cost, and joint search is not below quotas on average."""
-    data = po.import_sources(
-        [str(shared_data / "cifar10_cascade5.npz")], tmp_path / "c", cost_kind="standalone"
-    ).data
-    tables = Tables(data)
+    source = shared_data / "cifar10_cascade5.npz"
+    data = po.import_sources([source], tmp_path / "c", cost_kind="standalone").data
     methods = ["max_prob", "max_prob:thresholds=joint"]
-    frontier = po.curve(data, methods, 9, seeds=SEEDS, tables=tables)
-    off = {}
-    for record in frontier.records:
-        off.setdefault((record["method"], record["budget"]), []).append(
-            record["realised_cost"] / record["budget"] - 1
-        )
-    means, errors = (np.array([f(v) for v in off.values()]) for f in (np.mean, np.std))
+    frontier = po.curve(data, methods, 9, seeds=SEEDS)
+    off = [r["realised_cost"] / r["budget"] - 1 for r in frontier.records]
+    off = np.reshape(off, (SEEDS, 2 * 9))  # by seed, then method and budget
+    means, errors = off.mean(axis=0), off.std(axis=0)
     assert np.abs(means).mean() < 0.02
     assert (np.abs(means) < 0.01 + 3 * errors / SEEDS**0.5).all()
     areas = []
@@ -169,16 +159,6 @@ def test_joint_and_quotas_on_real_logits(shared_data, tmp_path):
         rival, ours = (path_of(frontier, method, seed, test) for method in methods)
         areas.append(np.mean([p["difference"] for p in compare_paths(ours, rival, seed)]))
     assert np.mean(areas) >= 0
-
-
-def test_policy_of_another_model_is_refused():
-    policy = po.fit(cache(200), 2.0, "max_prob").policy
-    for other, words in ((cache(200, exits=3), "exits"), (cache(200, classes=5), "classes")):
-        with pytest.raises(po.InputError, match=words):
-            po.evaluate(policy, other)
-    other = po.from_arrays(*outputs(200), [1, 2, 4, 8], unit="mJ")
-    with pytest.raises(po.InputError, match="cost unit"):
-        replay(policy, Tables(other).get("test"))
 
 
 def test_a_method_too_dear_for_a_budget_is_left_out_there():

@@ -11,7 +11,7 @@ from policyopt._cli.explain import explain
 from policyopt._online.drift import refit, watch_policy
 from policyopt._online.entrants import every
 from policyopt._online.families import fit_family, threshold_family
-from policyopt._report.simulation import simulation_figure
+from policyopt._report.figures import simulation_figure
 from policyopt._table import Tables
 from policyopt.runtime._bandits import make_bandit
 from policyopt.runtime._drift import Movement
@@ -213,4 +213,4 @@ def test_explain_says_that_it_takes_single_policies(w, tmp_path):
     save_experts(ExpertPolicy(("clean", "blur"), (w.policy, w.policy)), tmp_path / "experts.json")
     said = r"a single policy. Got experts.json, with one each for clean, blur"
     with pytest.raises(po.InputError, match=said):
-        explain(tmp_path / "experts.json", tmp_path / "cache")
+        explain(tmp_path / "experts.json", tmp_path / "cache", out=None)

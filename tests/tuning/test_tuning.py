@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from synthetic import cache as make_cache
+from synthetic import outputs
 
 import policyopt as po
 from policyopt._methods.base import Method
@@ -21,10 +22,9 @@ from policyopt._methods.registry import ROWS, MethodSpec
 from policyopt._methods.settings import Choice, Integer, Real
 from policyopt._methods.threshold import Threshold
 from policyopt._table import Tables
-from policyopt._tuning.objective import Objective, fold_rows, mean_height, score_fold
-from policyopt._tuning.study import records
+from policyopt._tuning import Objective, fold_rows, mean_height, records, score_fold
 from policyopt.runtime import load_policy
-from policyopt.runtime._errors import BudgetError, InputError, input_error
+from policyopt.runtime._errors import InputError, input_error
 
 
 @event.listens_for(Engine, "connect")
@@ -67,17 +67,15 @@ class Planted(Method):
 class Small(Planted):
     """Six combinations in all."""
 
-    @classmethod
-    def space(cls):
-        return {"x": Choice((0.1, 0.4, 0.7)), "kind": Choice(("sound", "broken"))}
+    space = staticmethod(
+        lambda: {"x": Choice((0.1, 0.4, 0.7)), "kind": Choice(("sound", "broken"))}
+    )
 
 
 class Whole(Planted):
     """One whole number; the default lies outside."""
 
-    @classmethod
-    def space(cls):
-        return {"x": Integer(1, 3)}
+    space = staticmethod(lambda: {"x": Integer(1, 3)})
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +100,6 @@ def data():
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     """A cache on disk, of one pool."""
-    from synthetic import outputs
-
     folder = tmp_path_factory.mktemp("tuning")
     logits, labels = outputs(1200, exits=4)
     np.savez(folder / "l.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2, 4, 8])
@@ -120,8 +116,8 @@ def test_finds_the_planted_best_and_prunes_but_never_the_default(data):
     assert 0.55 < found.settings["x"] < 0.85
     assert found.worthwhile and found.recommended == found.settings
     assert found.value > found.default_value and found.gain > found.gain_error > 0
-    assert found.history[0]["default"] and found.history[0]["settings"] == {"x": 0.1}
-    assert sum(r["default"] for r in found.history) == 1
+    assert [r["settings"] for r in found.history if r["default"]] == [{"x": 0.1}]
+    assert found.history[0]["default"]
     assert found.gain == pytest.approx(found.value - found.default_value)
     assert len(found.history) == found.complete + found.pruned + found.failed == 15
     pruned = [r for r in found.history if r["state"] == "pruned"]
@@ -280,24 +276,6 @@ def test_mean_height_is_bounded_by_the_ends():
     assert beyond == pytest.approx(0.5), "what lies beyond the last exit's cost does not count"
 
 
-def test_folds_divide_the_rows():
-    parts = fold_rows(103, 5, seed=1)
-    assert sorted(np.concatenate(parts).tolist()) == list(range(103))
-    assert all((np.diff(part) > 0).all() for part in parts)
-
-
-def test_bad_arguments_of_the_api(data):
-    for error, words, method, more in (
-        (InputError, "one with settings to tune: .*planted", "always", {}),
-        (InputError, "Drop a --set", "planted", {"settings": {"x": 0.5, **FIXED}}),
-        (InputError, "given with the objective accuracy", "planted", {"objective": "accuracy"}),
-        (BudgetError, "budget", "planted", {"objective": "accuracy", "budget": 100.0}),
-        (InputError, "postgres", "planted", {"storage": "postgres+nothing://host/db"}),
-    ):
-        with pytest.raises(error, match=words):
-            po.tune(data, method, trials=1, **more)
-
-
 def test_command_line_tunes_resumes_and_writes(run, cache, tmp_path):
     words = ("tune", cache, "--method", "planted", "--set", "kind=sound", "--set", "greed=0",
              "--objective", "accuracy", "--budget", "40%", "--folds", 3, "--out", tmp_path)  # fmt: skip
@@ -330,37 +308,37 @@ def test_command_line_keeps_the_default_where_nothing_is_gained(run, cache, tmp_
     assert code == 0 and len(out.splitlines()) == 5
 
 
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (("--method", "nothing"), "'method' must be one of"),
-        (("--method", "always"), "one with settings to tune"),
-        (("--trials", 0), "'trials' must be more than 0"),
-        (("--folds", 5000), "'folds' must be from 2"),
-        (("--timeout", 0), "timeout"),
-        (("--timeout", "nan"), "timeout"),
-        (("--objective", "speed"), "'objective' must be one of"),
-        (("--objective", "accuracy"), "'budget' must be given"),
-        (("--objective", "accuracy", "--budget", "much"), "'budget' must be a number"),
-        (("--objective", "accuracy", "--budget", "40%", "--budgets", "3"), "'--budgets'"),
-        (("--budget", "much"), "'budget' must be a number"),
-        (("--budgets", "0"), "budgets"),
-        (("--storage", "no url"), "'storage' must be a storage URL"),
-        (("--storage", "sqlite:////no/such/place/s.db"), "'storage' must be a storage URL"),
-        (("--set", "y=1"), "setting of planted"),
-        (("--set", "x"), "--set"),
-        (("--cost", "money"), "money"),
-    ],
-)  # fmt: skip
-def test_command_line_refuses(run, cache, tmp_path, words, says):
-    code, out, err = run("tune", cache, "--method", "planted", "--out", tmp_path / "o", *words)
+REFUSED = {
+    "--method nothing": "'method' must be one of",
+    "--method always": "one with settings to tune",
+    "--trials 0": "'trials' must be more than 0",
+    "--folds 5000": "'folds' must be from 2",
+    "--timeout 0": "timeout",
+    "--timeout nan": "timeout",
+    "--objective speed": "'objective' must be one of",
+    "--objective accuracy": "'budget' must be given",
+    "--objective accuracy --budget much": "'budget' must be a number",
+    "--objective accuracy --budget 40% --budgets 3": "'--budgets'",
+    "--budget much": "'budget' must be a number",
+    "--objective accuracy --budget 100": "'budget' must be in [1, 8] ms",
+    "--budgets 0": "budgets",
+    "--storage nourl": "'storage' must be a storage URL",
+    "--storage sqlite:////no/such/place/s.db": "'storage' must be a storage URL",
+    "--storage postgres+nothing://host/db": "postgres",
+    "--storage sqlite:///damaged.db": "'storage' must be a storage URL",
+    "--set y=1": "setting of planted",
+    "--set x": "--set",
+    "--set x=0.5 --set kind=sound --set greed=0": "Drop a --set",
+    "--cost money": "money",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_command_line_refuses(run, cache, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "damaged.db").write_text("not a database " * 100)
+    code, out, err = run("tune", cache, "--method", "planted", "--out", "o", *words.split())
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert (code, out) == (2, "") and len(errors) == 1 and "Traceback" not in err
-    assert says in err, err
+    assert (code, out) == (3 if "100" in words else 2, "") and len(errors) == 1
+    assert REFUSED[words] in err and "Traceback" not in err, err
     assert CALLS["fits"] == 0, "refused before the work"
-
-
-def test_storage_that_is_no_database(run, cache, tmp_path):
-    (tmp_path / "study.db").write_text("not a database " * 100)
-    code, _, err = run("tune", cache, "--method", "planted", "--out", tmp_path)
-    assert code == 2 and "'storage' must be a storage URL" in err

@@ -1,9 +1,18 @@
-"""The search itself: trials asked of Optuna, judged by cross-validation, told back, kept in a storage.
+"""Tuning: a search over what a method declares in `space`, judged by cross-validation on the fit rows.
 
-Optuna's ``optimize`` counts trials per call and draws from one random stream. Here trials are
-counted over all calls and processes, and each draws from a stream of its own number: a study that
-was interrupted and resumed has the same trials as one that was not. A study is opened by a name that
-states what it judges: studies are never mixed.
+Each fold's policies are fitted on the other folds and replayed on it. Two settings seldom cost the same
+there, even for the same budget, and accuracy can always be bought. So both objectives read the polyline of
+accuracy over *realised* cost through the fold's policies and the two ends that every method has, all
+leaving at exit 0 and all running every exit: a setting that overspends moves along it and gains nothing.
+
+- ``area``: mean height of the polyline between the two ends.
+- ``accuracy``: its height at the budget. Three policies are fitted, for the budget and a little to
+  either side, so that a realised cost beside the budget is corrected along the method's own slope.
+
+Trials are asked of Optuna, told back, and kept in a storage. Its ``optimize`` counts trials per call and
+draws from one random stream; here they are counted over all calls and processes, and each draws from a
+stream of its own number: a study that was interrupted and resumed has the same trials as one that was not.
+A study is opened by a name that states what it judges: studies are never mixed.
 """
 
 from __future__ import annotations
@@ -18,21 +27,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 import numpy as np
 
 from policyopt._cache.data import ExitData
-from policyopt._costs import Budget
+from policyopt._costs import Budget, parse_budget, parse_budgets
+from policyopt._methods.base import Method, fit_where_possible
 from policyopt._methods.registry import ROWS, make_method, parse_value
 from policyopt._methods.settings import Choice, Domain, Integer, Real
+from policyopt._optional import need
+from policyopt._replay import replay
 from policyopt._table import Table, Tables
-from policyopt._tuning.objective import Objective, fold_rows, score_folds
+from policyopt._thresholds.problem import Problem
 from policyopt.runtime._checks import check_seed
-from policyopt.runtime._errors import InputError, MissingExtraError, PolicyOptError, input_error
+from policyopt.runtime._errors import InputError, PolicyOptError, input_error
 from policyopt.runtime._text import SECRET
+from policyopt.runtime._typing import Floats, Ints
 
+OBJECTIVES = ("area", "accuracy")
+#: How far the neighbours of a budget stand from it, as a share of the way from exit 0 to the last.
+#: Some times the sampling error of a fold's mean cost, so that they bracket the budget.
+_BESIDE = 0.1
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 #: More combinations than this are not listed: nobody tries them all.
 _LISTED = 10_000
@@ -47,47 +64,24 @@ class Tuned:
     Standard errors are over folds, which share training rows: they are a little small. The best
     of many trials is chosen by its value, so `value` is a little high. Quote neither as a result;
     a replay on the test rows is one.
-
-    Attributes
-    ----------
-    method, objective : str
-    settings : dict
-        The best trial's, fixed ones included.
-    value, standard_error : float
-        Its mean over folds.
-    default_settings : dict
-        The method's own values of what was tuned, and the fixed settings.
-    default_value, default_error : float or None
-        None where the default could not be fitted.
-    gain, gain_error : float or None
-        Best less default, mean and standard error over folds (paired).
-    complete, pruned, failed : int
-        Number of trials.
-    exhausted : bool
-        Whether all combinations there are were tried.
-    study : str
-        Name of the study in its storage.
-    history : tuple of dict
-        One per trial: trial, state, value, standard_error, folds, realised_cost, default,
-        settings, error.
     """
 
     method: str
     objective: str
-    settings: dict[str, Any]
-    value: float
+    settings: dict[str, Any]  # the best trial's, fixed ones included
+    value: float  # mean over folds
     standard_error: float
-    default_settings: dict[str, Any]
-    default_value: float | None
+    default_settings: dict[str, Any]  # the method's own of what was tuned, and the fixed ones
+    default_value: float | None  # None where the default could not be fitted
     default_error: float | None
-    gain: float | None
+    gain: float | None  # best less default, paired over folds
     gain_error: float | None
-    complete: int
+    complete: int  # trials
     pruned: int
     failed: int
-    exhausted: bool
-    study: str
-    history: tuple[dict[str, Any], ...]
+    exhausted: bool  # whether all combinations there are were tried
+    study: str  # its name in the storage
+    history: tuple[dict[str, Any], ...]  # one per trial, see `records`
 
     @property
     def worthwhile(self) -> bool:
@@ -130,14 +124,14 @@ def tune(
         More settings that every trial has.
     objective : {"area", "accuracy"}
         Area under the accuracy-cost curve, or accuracy at `budget`; both at equal realised cost
-        (see `policyopt._tuning.objective`).
+        (see `policyopt._tuning`).
     budget : float or str, optional
         For ``accuracy``.
     budgets : int, str or sequence
         For ``area``: where each frontier is fitted.
     trials : int
-        In all: a study found in the storage goes on until it has as many. Several processes may
-        work on one storage; then each may add one more.
+        In all: a study found in the storage goes on until it has as many (several processes that
+        work on one storage may each add one more).
     folds : int
     timeout : float, optional
         Seconds after which no further trial starts.
@@ -165,11 +159,8 @@ def tune(
 
     Examples
     --------
-    >>> import numpy as np, policyopt as po
-    >>> rng = np.random.default_rng(0)
-    >>> labels = rng.integers(0, 3, 600)
-    >>> logits = rng.normal(size=(600, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
-    >>> data = po.from_arrays(logits, labels, costs=[1, 4], unit="ms")
+    >>> import policyopt as po
+    >>> data = po.from_arrays([[[2, 1], [3, 0]], [[0, 1], [0, 5]]], [0, 1], costs=[1, 4])
     >>> po.tune(data, "always")
     Traceback (most recent call last):
     policyopt.runtime._errors.InputError: 'method' must be one with settings to tune: ...
@@ -217,6 +208,7 @@ def _concluded(run: Run, study: str) -> Tuned:
     """Find the best trial and hold it against the default; refuse where no trial was completed."""
     search, history = run.search, records(run.study)
     states = [record["state"] for record in history]
+    complete, pruned, failed = (states.count(state) for state in _STATES.values())
     done = [record for record in history if record["state"] == "complete"]
     if not done:
         why = next((r["error"] for r in history if r["error"]), "none was started")
@@ -225,26 +217,18 @@ def _concluded(run: Run, study: str) -> Tuned:
     # Of equal values the earliest: the default, where nothing is better than it.
     best = max(done, key=lambda r: (r["value"], r["default"], -r["trial"]))
     base = next((r for r in done if r["default"]), None)
-    gains = None if base is None else np.subtract(best["folds"], base["folds"])
+    base_value = base_error = gain = gain_error = None
+    if base is not None:
+        base_value, base_error = base["value"], base["standard_error"]
+        gains = np.subtract(best["folds"], base["folds"])
+        gain, gain_error = float(gains.mean()), _standard_error(gains)
     default = {**search.fixed, **search.default}
+    settings = {**default, **best["settings"]}
     return Tuned(
-        search.method,
-        run.objective.name,
-        {**default, **best["settings"]},
-        best["value"],
-        best["standard_error"],
-        default,
-        None if base is None else base["value"],
-        None if base is None else base["standard_error"],
-        None if gains is None else float(gains.mean()),
-        None if gains is None else _standard_error(gains),
-        states.count("complete"),
-        states.count("pruned"),
-        states.count("failed"),
-        run.exhausted(),
-        study,
-        tuple(history),
-    )
+        search.method, run.objective.name, settings, best["value"], best["standard_error"],
+        default, base_value, base_error, gain, gain_error,
+        complete, pruned, failed, run.exhausted(), study, tuple(history),
+    )  # fmt: skip
 
 
 def counted(study: Any) -> list[Any]:
@@ -258,7 +242,7 @@ def counted(study: Any) -> list[Any]:
 
 
 def records(study: Any) -> list[dict[str, Any]]:
-    """Return the trials as records (see `Tuned.history`), numbered anew in the order they began."""
+    """Return the trials as records, numbered anew in the order they began."""
     found = []
     for number, trial in enumerate(counted(study)):
         values, notes = _folds(trial), trial.user_attrs
@@ -300,15 +284,6 @@ class Search:
         """Return the default's values where a trial may have them; elsewhere it is not set."""
         return {k: v for k, v in self.default.items() if _holds(self.domains[k], v)}
 
-    def combinations(self, seed: int = 0) -> list[dict[str, Any]] | None:
-        """Return all combinations in random order; None where there is no end of them."""
-        options = [_options(domain) for domain in self.domains.values()]
-        listed = [o for o in options if o is not None]
-        if len(listed) < len(options) or math.prod(len(o) for o in listed) > _LISTED:
-            return None
-        every = [dict(zip(self.domains, values, strict=True)) for values in product(*listed)]
-        return [every[i] for i in np.random.default_rng(seed).permutation(len(every))]
-
 
 def make_search(spec: str, fixed: Mapping[str, Any] | None = None) -> Search:
     """Return what to search for a method; settings within its name, and `fixed` ones, are not tried."""
@@ -338,17 +313,9 @@ def _space_of(name: str) -> dict[str, Domain]:
     return {k: domain for k, domain in row.load().space().items() if k not in row.preset}
 
 
-def _options(domain: Domain) -> list[Any] | None:
-    if isinstance(domain, Choice):
-        return list(domain.options)
-    if isinstance(domain, Integer) and domain.high - domain.low < _LISTED:
-        return list(range(domain.low, domain.high + 1))
-    return None
-
-
 def _holds(domain: Domain, value: Any) -> bool:
     if isinstance(domain, Choice):
-        return _key_of({"": value}) in [_key_of({"": option}) for option in domain.options]
+        return any(type(option) is type(value) and option == value for option in domain.options)
     kinds = (int, float) if isinstance(domain, Real) else int
     number = isinstance(value, kinds) and not isinstance(value, bool)
     return number and domain.low <= value <= domain.high
@@ -372,8 +339,17 @@ class Run:
 
     @cached_property
     def combinations(self) -> list[dict[str, Any]] | None:
-        """All there is to try; None where that has no end."""
-        return self.search.combinations(self.seed)
+        """All there is to try, in random order; None where that has no end."""
+        domains, options = self.search.domains, list[Sequence[Any]]()
+        for domain in domains.values():
+            if isinstance(domain, Real):
+                return None
+            whole = isinstance(domain, Integer)
+            options.append(range(domain.low, domain.high + 1) if whole else domain.options)
+        if math.prod(map(len, options)) > _LISTED:
+            return None
+        every = [dict(zip(domains, values, strict=True)) for values in product(*options)]
+        return [every[i] for i in np.random.default_rng(self.seed).permutation(len(every))]
 
     def exhausted(self) -> bool:
         """Return whether every combination was tried, and the default too."""
@@ -390,7 +366,7 @@ class Run:
 
     def trial(self, wanted: int) -> None:
         """Run the next trial; `wanted` in all decides whether a finite space is searched in full."""
-        optuna = _load_optuna()
+        optuna = _optuna()
         trial, state = self.study.ask(), optuna.trial.TrialState
         try:
             value = self._judge(trial, self._choose(trial, wanted))
@@ -409,7 +385,7 @@ class Run:
 
     def _choose(self, trial: Any, wanted: int) -> dict[str, Any]:
         """Return the settings of a trial: the default, one left to try, or what the sampler says."""
-        optuna = _load_optuna()
+        optuna = _optuna()
         every = self.study.get_trials(deepcopy=False)
         running = [t for t in every if t.state.name == "RUNNING" and t.number != trial.number]
         place = self._place(trial.number)
@@ -431,9 +407,8 @@ class Run:
         # Where the default lies outside what may be tried, its trial goes without that setting.
         names = self.search.start() if trial.user_attrs.get("default") else self.search.domains
         values: dict[str, Any] = {}
-        for name, domain in self.search.domains.items():
-            if name not in names:
-                continue
+        for name in filter(names.__contains__, self.search.domains):
+            domain = self.search.domains[name]
             if isinstance(domain, Choice):
                 values[name] = trial.suggest_categorical(name, list(domain.options))
             else:
@@ -457,7 +432,7 @@ class Run:
             # fold there is nothing left to save.
             may = len(scores) < self.folds and not trial.user_attrs.get("default")
             if may and trial.should_prune():
-                raise _load_optuna().TrialPruned
+                raise _optuna().TrialPruned
         if scores[0].realised_cost is not None:
             trial.set_user_attr("realised_cost", float(np.mean([s.realised_cost for s in scores])))
         return float(np.mean([score.value for score in scores]))
@@ -468,7 +443,7 @@ class Run:
         if "error" in same.user_attrs:
             raise PolicyOptError(same.user_attrs["error"])
         if same.state.name == "PRUNED":
-            raise _load_optuna().TrialPruned
+            raise _optuna().TrialPruned
         if "realised_cost" in same.user_attrs:
             trial.set_user_attr("realised_cost", same.user_attrs["realised_cost"])
         return same.value
@@ -488,52 +463,28 @@ class Run:
         )
 
 
-def _load_optuna() -> Any:
-    """Import Optuna, or say which extra has it."""
-    try:
-        import optuna
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "Tuning needs the package 'optuna', which is not installed. "
-            "Install the extra that has it: pip install 'policyopt[fit]'."
-        ) from error
-    return optuna
+def _optuna() -> Any:
+    return need("optuna", "fit", "for tuning")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Optuna's log and its remarks on what is experimental to itself; our own table tells."""
-    optuna = _load_optuna()
+    optuna = _optuna()
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            # SciPy's remark that a test over five folds has few values: known (see `_pruner`).
+            # SciPy's remark that a test over five folds has few values: known.
             warnings.filterwarnings("ignore", module="scipy.stats")
             yield
     finally:
         optuna.logging.set_verbosity(before)
 
 
-def _pruner() -> Any:
-    """Return Optuna's pruner for paired values: the folds of a trial against those of the best.
-
-    A median rule would compare running means, though folds differ more than settings do; the
-    signed-rank test compares fold by fold. At p < 0.2 a trial ends once it is behind on each of
-    three folds (p = 1/8), or behind on four but for the smallest difference. With one of 0.1, as
-    Optuna has it, nothing could end before the fourth fold. An equal setting is lost by chance in
-    1 of 8 cases, which costs nothing; a better one seldom.
-    """
-    return _load_optuna().pruners.WilcoxonPruner(p_threshold=0.2)
-
-
 def study_name(method: str, objective: str, cache: str, plan: Mapping[str, Any]) -> str:
-    """Return the name of a study: what it judges, and a digest of all that its values depend on.
-
-    >>> study_name("margin", "area", "0123456789abcdef", {"folds": 5})
-    'margin, area, cache 0123456789ab, plan 13acaa7c'
-    """
+    """Return the name of a study: what it judges, and a digest of all that its values depend on."""
     digest = hashlib.sha256(_key_of({**plan, "cache": cache}).encode()).hexdigest()[:8]
     return f"{method}, {objective}, cache {cache[:12]}, plan {digest}"
 
@@ -541,12 +492,9 @@ def study_name(method: str, objective: str, cache: str, plan: Mapping[str, Any])
 def open_study(storage: str | None, name: str, plan: Mapping[str, Any]) -> Any:
     """Create a study, or load the one of that name; None keeps it in memory.
 
-    A file (``sqlite:///PATH``) is one study's: another's is refused, for whoever names the same
-    file means to go on with it. A server holds many studies side by side, told apart by name.
+    A file is one study's: whoever names it again means to go on. A server holds many, told apart by name.
     """
-    left = _TRIES
-    while True:
-        left -= 1
+    for tried in range(1, _TRIES + 1):
         try:
             study = _create(storage, name)
             study.set_user_attr("plan", _key_of(plan))  # for people
@@ -554,14 +502,14 @@ def open_study(storage: str | None, name: str, plan: Mapping[str, Any]) -> Any:
         except InputError:
             raise
         except Exception as error:  # of SQLAlchemy, of a driver, of Optuna: all mean a bad URL
-            if not left or not _passing(error):
+            if tried == _TRIES or not _passing(error):
                 step = "E.g. sqlite:///tuned/study.db; servers need their driver installed."
                 raise _refused(storage, "a storage URL that Optuna can open", error, step) from None
-            time.sleep(0.2 * (_TRIES - left))
+            time.sleep(0.2 * tried)
 
 
 def _create(storage: str | None, name: str) -> Any:
-    optuna = _load_optuna()
+    optuna = _optuna()
     place = optuna.storages.InMemoryStorage()
     if storage is not None:
         is_file = storage.startswith("sqlite")
@@ -576,7 +524,12 @@ def _create(storage: str | None, name: str) -> Any:
             )
             allowed = f"empty or of this study: {name}"
             raise input_error("storage", allowed, f"one of '{others[0]}'", step)
-    options = {"direction": "maximize", "pruner": _pruner(), "load_if_exists": True}
+    # A median rule would compare running means, though folds differ more than settings do; the signed-rank
+    # test compares a trial's folds with the best's. At p < 0.2 a trial ends once it is behind on each of
+    # three folds (p = 1/8), or behind on four but for the smallest difference; at Optuna's 0.1 none could
+    # before the fourth. An equal setting is lost by chance in 1 of 8 cases, which costs nothing.
+    pruner = optuna.pruners.WilcoxonPruner(p_threshold=0.2)
+    options = {"direction": "maximize", "pruner": pruner, "load_if_exists": True}
     return optuna.create_study(storage=place, study_name=name, **options)
 
 
@@ -584,7 +537,7 @@ def _passing(error: Exception) -> bool:
     """Whether another process may have been about to make the tables."""
     from sqlalchemy.exc import DBAPIError
 
-    internal = _load_optuna().exceptions.StorageInternalError
+    internal = _optuna().exceptions.StorageInternalError
     return isinstance(error, (DBAPIError, internal, RuntimeError, AssertionError))
 
 
@@ -595,7 +548,7 @@ def _kept_open(storage: str | None) -> Iterator[None]:
 
     try:
         yield
-    except (SQLAlchemyError, _load_optuna().exceptions.StorageInternalError) as error:
+    except (SQLAlchemyError, _optuna().exceptions.StorageInternalError) as error:
         step = "The same command goes on where it stopped."
         raise _refused(storage, "a storage that can be read and written", error, step) from None
 
@@ -619,3 +572,107 @@ def _masked(text: str, url: str) -> str:
     for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
         text = text.replace(secret, "***") if secret else text
     return text
+
+
+# --- what one fold is scored by --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What one fold is scored by; higher is better, in [0, 1]."""
+
+    name: str = "area"
+    budget: Budget | None = None  # for accuracy: 2.5 in the unit, or "40%" of the full model
+    budgets: int | str | Sequence[Budget] = 5  # for area: where the frontier is fitted
+
+    def __post_init__(self) -> None:
+        if self.name not in OBJECTIVES:
+            allowed = f"one of {', '.join(OBJECTIVES)}"
+            raise input_error("objective", allowed, self.name, "Choose one.")
+        if (self.name == "accuracy") != (self.budget is not None):
+            allowed = "given with the objective accuracy, and only with it"
+            got = f"{self.budget or 'none'} with {self.name}"
+            raise input_error("budget", allowed, got, "E.g. --objective accuracy --budget 40%.")
+
+    def wanted(self, costs: Floats) -> list[float]:
+        """Return the budgets to fit, in the unit of `costs` (K,), ascending."""
+        if self.budget is None:
+            return sorted(set(parse_budgets(self.budgets, costs)))
+        target, low, high = parse_budget(self.budget, costs), float(costs[0]), float(costs[-1])
+        beside = _BESIDE * (high - low)
+        # Near an end, half-way to it: the end itself is on the polyline anyway.
+        lower = max(target - beside, (target + low) / 2)
+        upper = min(target + beside, (target + high) / 2)
+        return sorted({lower, target, upper})
+
+    def check(self, table: Table) -> None:
+        """Refuse budgets that no policy can meet on all rows (`BudgetError`), before any fit."""
+        nothing, costs = np.zeros((1, table.exits)), table.mean_costs
+        asked = None if self.budget is None else [parse_budget(self.budget, costs)]
+        for budget in asked or self.wanted(costs):
+            Problem(nothing, nothing, costs, table.unit).check_budget(budget)
+
+
+class FoldScore(NamedTuple):
+    """The objective on one fold, and what the policy for the budget cost there (None for area)."""
+
+    value: float
+    realised_cost: float | None
+
+
+def fold_rows(rows: int, folds: int, seed: int) -> list[Ints]:
+    """Return the rows of each fold, drawn by a seed, ascending within a fold."""
+    if not 2 <= folds <= rows // 2:
+        raise input_error("folds", f"from 2 to half the {rows} fit rows", folds, "E.g. --folds 5.")
+    order = np.random.default_rng(seed).permutation(rows)
+    # Ascending, so that a pass over class outputs on disk reads each block once.
+    return [np.sort(part) for part in np.array_split(order, folds)]
+
+
+def score_folds(
+    method: Method, table: Table, objective: Objective, folds: int, seed: int
+) -> Iterator[FoldScore]:
+    """Yield the objective on each fold, the method fitted on the others; all settings meet the same."""
+    parts = fold_rows(len(table), folds, seed)
+    for i, part in enumerate(parts):
+        rest = np.sort(np.concatenate(parts[:i] + parts[i + 1 :]))
+        yield score_fold(method, table.take(rest), table.take(part), objective, seed)
+
+
+def score_fold(
+    method: Method, train: Table, held: Table, objective: Objective, seed: int
+) -> FoldScore:
+    """Fit a method on `train`, replay it on `held` and return the objective there."""
+    budgets = objective.wanted(train.mean_costs)
+    fitted = fit_where_possible(method, train, budgets, seed, validate=False)
+    target = None
+    if objective.budget is not None:
+        target = parse_budget(objective.budget, train.mean_costs)
+        if fitted[budgets.index(target)] is None:
+            method.propose(train, [target], seed)  # says what it cannot meet
+    # Of the others, those that the method can meet: its own arithmetic may be too much for some.
+    budgets = [b for b, one in zip(budgets, fitted, strict=True) if one is not None]
+    outcomes = [replay(one.policy, held) for one in fitted if one is not None]
+    realised = [float(outcome.cost.mean()) for outcome in outcomes]
+    found = [float(outcome.correct.mean()) for outcome in outcomes]
+    low, high = held.mean_costs[[0, -1]].tolist()
+    first, last = held.correct.mean(axis=0)[[0, -1]].tolist()
+    cost, accuracy = np.array([low, *realised, high]), np.array([first, *found, last])
+    if target is None:
+        return FoldScore(mean_height(cost, accuracy, low, high), None)
+    order = np.argsort(cost, kind="stable")
+    height = float(np.interp(target, cost[order], accuracy[order]))
+    return FoldScore(height, realised[budgets.index(target)])
+
+
+def mean_height(cost: Floats, accuracy: Floats, low: float, high: float) -> float:
+    """Return the mean over cost, from `low` to `high`, of the polyline through some points (P,).
+
+    Raw points, not their hull: a policy below the line between its neighbours counts against its setting.
+    """
+    order = np.argsort(cost, kind="stable")
+    grid = np.union1d(np.clip(cost, low, high), [low, high])
+    height = np.interp(grid, cost[order], accuracy[order])
+    if high <= low:
+        return float(height.mean())
+    return float((height[1:] + height[:-1]) / 2 @ np.diff(grid)) / (high - low)
