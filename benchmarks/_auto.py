@@ -27,7 +27,7 @@ def auto(name: str, data: ExitData, seeds: int) -> dict[str, Any]:
     found: dict[str, Any] = {"seeds": seeds, "rows": {}}
     most = len(tables.get("fit"))
     for count in sorted({min(rows, most) for rows in ROWS}):
-        simple = [m for m in SIMPLE if not make_method(m).lacks(tables.get("fit"))]
+        simple = [m for m in SIMPLE if not make_method(m).missing_columns(tables.get("fit"))]
         gains: dict[str, list[list[float]]] = {m: [] for m in (*simple, *OTHERS)}
         chosen: list[list[str]] = []
         for seed in range(seeds):

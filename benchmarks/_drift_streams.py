@@ -49,7 +49,7 @@ def streams(
     every = [_parts(t) for t in clean]
     scores, first, position = (np.concatenate(column) for column in zip(*every, strict=True))
     offset = len(scores) - len(clean[-1].exit)
-    path, classes = clean[-1].path, int(first.max()) + 1
+    path, classes = clean[-1].active_exits, int(first.max()) + 1
     pools, cells, usual, plain = [], [], [], []
     names: tuple[str, ...] = ()
     for _ in range(count):

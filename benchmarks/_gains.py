@@ -38,7 +38,9 @@ def gains(name: str, data: ExitData, seeds: int) -> dict[str, Any]:
     del name
     tables = Tables(data)
     fit_rows = tables.get("fit")
-    plain = [m for m in (REFERENCE, *SIMPLE, *LEARNED) if not make_method(m).lacks(fit_rows)]
+    plain = [
+        m for m in (REFERENCE, *SIMPLE, *LEARNED) if not make_method(m).missing_columns(fit_rows)
+    ]
     paths = _paths(data, tables, plain, seeds)
     return {
         "seeds": seeds,

@@ -27,7 +27,7 @@ def keeping(name: str, data: ExitData, seeds: int) -> dict[str, Any]:
     del name
     tables = Tables(data)
     pool = tables.get("fit")
-    methods = [m for m in METHODS if not make_method(m).lacks(pool)]
+    methods = [m for m in METHODS if not make_method(m).missing_columns(pool)]
     off: dict[str, list[list[float]]] = {m: [] for m in methods}
     inside: dict[str, list[bool]] = {m: [] for m in methods}
     rows = (0, 0)

@@ -61,7 +61,7 @@ def one_seed(place: str, methods: list[str], seed: int, seeds: int) -> dict[str,
     reference, found = None, {}
     for name in methods:
         method = make_method(SPECS.get(name, name))
-        missing = method.lacks(fit_rows)
+        missing = method.missing_columns(fit_rows)
         if missing:
             found[name] = {"lacks": missing}
             continue
@@ -103,7 +103,7 @@ def decision_cost(place: str, methods: list[str]) -> dict[str, Any]:
     policies: dict[str, Policy] = {}
     for name in methods:
         method = make_method(SPECS.get(name, name))
-        if not method.lacks(table):
+        if not method.missing_columns(table):
             policies[name] = method.fit_path(table, [budget])[0].policy
             calls[name] = _stepper(policies[name], table)
     times = paired(calls, rounds=5, calls=dict.fromkeys(calls, 20))
@@ -113,7 +113,7 @@ def decision_cost(place: str, methods: list[str]) -> dict[str, Any]:
 
 def _stepper(policy: Policy, table: Table) -> Any:
     """Return a call that steps one sample through all exits but the last."""
-    if table.kind == "record":
+    if table.kind == "summary":
         rows: list[Any] = [output.take(slice(0, 1)) for output in table.statistics.outputs()]
     else:
         _, outputs = next(iter(table.take(np.arange(1)).chunks()))
@@ -121,7 +121,7 @@ def _stepper(policy: Policy, table: Table) -> Any:
 
     def run() -> None:
         state = policy.start()
-        for k in policy.path[:-1] or policy.path:
+        for k in policy.active_exits[:-1] or policy.active_exits:
             policy.step(k, rows[k], state)
 
     return run

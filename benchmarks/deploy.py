@@ -74,7 +74,7 @@ def _compared(data: Any, tables: Tables, method: str) -> dict[str, Any]:
     parts = from_cache(policy, graphs, data, "test", 8192)
     golden = functools.reduce(joined, [expect(policy, *part) for part in parts])
     batch = policy.decide([_of(policy, golden.inputs, k) for k in range(policy.model_exits)])
-    path = np.asarray(policy.path)
+    path = np.asarray(policy.active_exits)
     found: dict[str, Any] = {
         "rows": len(golden),
         "numpy batch": {"exits": int((path[golden.expected.exit] != batch.exit).sum())},
@@ -105,7 +105,7 @@ def stepped(policy: Policy, golden: Golden) -> Ran:
     out = _copy(golden.expected)
     for row, number in enumerate(golden.sample):
         state = policy.start(int(number))
-        for at, k in enumerate(policy.path):
+        for at, k in enumerate(policy.active_exits):
             given = {name: array[row] for name, array in golden.inputs[at].items()}
             seen = policy.step(k, given_output(policy, given), state, given.get("features"))
             out.put(row, at, seen)
@@ -124,7 +124,7 @@ def in_machine_code(policy: Policy, golden: Golden) -> Ran | str:
     outputs = [np.ascontiguousarray(given["logits"], np.float32) for given in golden.inputs]
     for row, number in enumerate(golden.sample.tolist()):
         state, slow = ctypes.create_string_buffer(made.size), None
-        for at, k in enumerate(policy.path):
+        for at, k in enumerate(policy.active_exits):
             logits = outputs[at][row : row + 1]
             said = ASK if slow else made.step(state, number, at, logits.ctypes.data)
             if said == ASK:
@@ -143,7 +143,7 @@ def served(policy: Policy, golden: Golden) -> Ran | str:
     if isinstance(taken, str):
         return taken
     out, rows = _copy(golden.expected), np.arange(len(golden))
-    at = np.searchsorted(policy.path, taken.exit)
+    at = np.searchsorted(policy.active_exits, taken.exit)
     out.leave[:] = np.arange(policy.exits) >= at[:, None]
     out.prediction[rows, at] = taken.prediction
     return out
@@ -154,7 +154,7 @@ def _copy(ran: Ran) -> Ran:
 
 
 def _of(policy: Policy, inputs: list[Any], k: int) -> Any:
-    return inputs[policy.path.index(k)][policy.kind] if k in policy.path else None
+    return inputs[policy.active_exits.index(k)][policy.kind] if k in policy.active_exits else None
 
 
 def text(rows: list[dict[str, Any]], start: Any) -> str:

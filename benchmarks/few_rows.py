@@ -47,7 +47,7 @@ def measured(tables: Tables, count: int, seed: int, methods: list[str]) -> dict[
         rows = rows.take(np.sort(np.random.default_rng(seed).permutation(len(rows))[:count]))
     out: dict[str, Any] = {}
     for name in methods:
-        if make_method(name).lacks(rows):
+        if make_method(name).missing_columns(rows):
             continue
         policies, seconds = fitted(name, rows, seed)
         out[name] = {"seconds": seconds}

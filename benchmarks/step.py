@@ -104,7 +104,7 @@ def _at(classes: int, rounds: int) -> dict[str, dict[str, float]]:
         )
     assert {name.partition(" ")[0] for name in _METHODS} == set(RULES)
     thresholds = np.full(EXITS - 1, 0.8)
-    for kind in ("probabilities", "record"):
+    for kind in ("probabilities", "summary"):
         policy = Policy(MaxProb(), thresholds, costs, "ms", kind, classes)
         runs[f"max_prob of {kind}"] = (_others(policy, samples), None)
     best = _fastest(runs, rounds)
@@ -141,7 +141,7 @@ def _plain(samples: np.ndarray) -> None:
 def _steps(policy: Policy, samples: Any, vectors: Any) -> None:
     for row, sample in enumerate(samples):
         state = policy.start(row)
-        for k in policy.path:
+        for k in policy.active_exits:
             policy.step(k, sample[k], state, vectors[k][row])
 
 
@@ -149,7 +149,7 @@ def _others(policy: Policy, samples: np.ndarray) -> Callable[[], None]:
     """Step through probabilities, or records, of the same samples."""
     e = np.exp(samples - samples.max(axis=2, keepdims=True))
     given: Any = e / e.sum(axis=2, keepdims=True)
-    if policy.kind == "record":
+    if policy.kind == "summary":
         given = [
             [{"prediction": int(p.argmax()), "confidence": float(p.max())} for p in row]
             for row in given
@@ -165,7 +165,7 @@ def _scores(policy: Policy, samples: np.ndarray, vectors: Any) -> Callable[[], N
     seen = []
     for row, sample in enumerate(samples):
         state, outputs = policy.answer.start(1, classes), []
-        for at, k in enumerate(policy.path):
+        for at, k in enumerate(policy.active_exits):
             output, _, state = observer.look(at, sample[k][None], state, 1)
             outputs.append(with_columns(output, features=vectors[k][row : row + 1]))
         seen.append(outputs)

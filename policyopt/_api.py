@@ -105,7 +105,7 @@ def fit(
         fitted = replace(fitted, policy=replace(fitted.policy, provenance=provenance), budget=None)
     if calibrator is not None:
         rule = _calibrate(calibrator, fitted, table, seed)
-        fitted = replace(fitted, policy=replace(fitted.policy, confidence=rule))
+        fitted = replace(fitted, policy=replace(fitted.policy, calibrator=rule))
     return fitted
 
 
@@ -131,10 +131,10 @@ def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator
     labels = table.statistics.labels
     if labels is not None:
         table = table.take(np.flatnonzero(labels >= 0))
-    table = table.keep_exits(fitted.policy.path)
+    table = table.keep_exits(fitted.policy.active_exits)
     provenance = fitted.policy.provenance
     settings = provenance.get("chosen", provenance)["settings"]
-    answer = settings.get("answer", "plain") if table.kind != "record" else "plain"
+    answer = settings.get("answer", "plain") if table.kind != "summary" else "plain"
     seen = answered(table, crossfit(table, answer, folds_of(len(table), 5, seed)))
     return fit_confidence(name, seen.statistics.confidence, seen.correct)
 

@@ -194,7 +194,7 @@ def _rows_alone(rule: ScoreRule, exits: int, classes: int) -> None:
             raise CheckError(f"row {row} alone scores {one[0]}, in a batch {whole[row]}")
     alive, state = np.arange(n), rule.start(np.arange(n))
     for k, output in enumerate(outputs):
-        score, state = rule.score(k, output.take(alive).shown_to(rule.needs), state)
+        score, state = rule.score(k, output.take(alive).shown_to(rule.required_columns), state)
         if not np.array_equal(score, whole[alive, k]):
             raise CheckError(f"survivors score otherwise at exit {k} than the whole batch")
         keep = np.arange(len(alive)) % 3 > 0
@@ -229,7 +229,7 @@ def _exports(rule: ScoreRule, exits: int, classes: int) -> None:
     from policyopt._export.symbolic import trace_policy
     from policyopt._export.verify import verify
 
-    if rule.needs & {"features"}:
+    if rule.required_columns & {"features"}:
         return  # widths are the model's: `policyopt verify` tries an export of a real policy
     scores = score_table(rule, _outputs(exits, classes))
     policy = Policy(
@@ -282,7 +282,7 @@ class Trial:
     def steps(self, policy: Policy, logits: npt.NDArray[Any], row: int) -> tuple[int, int]:
         """Return exit and class of one row, stepped through alone."""
         state, vectors = policy.start(row), self.vectors(logits)
-        for k in policy.path:
+        for k in policy.active_exits:
             vector = None if vectors is None else vectors[k][row]
             decision = policy.step(k, logits[row, k], state, vector)
             if decision.exit:
@@ -340,7 +340,7 @@ def _batch_is_step(trial: Trial) -> None:
             trial.require(came == wanted, f"row {row} leaves with {came}, in a batch with {wanted}")
         alive, exits = np.arange(len(logits)), np.full(len(logits), -1)
         state = policy.start(alive)
-        for k in policy.path:
+        for k in policy.active_exits:
             vector = None if vectors is None else vectors[k][alive]
             leaves = policy.step(k, logits[alive, k], state, vector).exit
             exits[alive[leaves]] = k
@@ -356,7 +356,7 @@ def _no_peeking(trial: Trial) -> None:
     for fitted in trial.fits:
         policy = fitted.policy
         before = policy.decide(logits, features=trial.vectors(logits))
-        for k in policy.path[:-1]:
+        for k in policy.active_exits[:-1]:
             other = logits.copy()
             other[:, k + 1 :] = rng.normal(size=other[:, k + 1 :].shape) * 9
             after, early = policy.decide(other, features=trial.vectors(other)), before.exit <= k
@@ -384,7 +384,7 @@ def _inputs(trial: Trial) -> None:
     policy = trial.fits[0].policy
     policy.decide(logits, features=trial.vectors(logits))
     broken = logits.copy()
-    broken[3, policy.path[0], 2] = np.nan
+    broken[3, policy.active_exits[0], 2] = np.nan
     for wrong in (broken, logits[:, :3], logits[:, :, :5], logits.astype(str)):
         try:
             policy.decide(wrong, features=trial.vectors(logits))

@@ -151,7 +151,7 @@ def _choose(
             notes.append(f"{name} left out: it trains a network per budget, for minutes; name it")
             continue
         method = make_method(name)
-        if missing := method.lacks(table):
+        if missing := method.missing_columns(table):
             notes.append(f"{name} left out: it needs {', '.join(missing)}, which is not there")
         else:
             chosen[name] = method
@@ -214,7 +214,7 @@ def threshold_fields(policy: Policy) -> dict[str, Any]:
     """Return a policy's thresholds for a record, over all the model's exits: never at those it skips."""
     mixture = policy.mixture
     sets = [policy.thresholds] if mixture is None else [policy.thresholds, mixture.thresholds]
-    whole = [over_model_exits(t, policy.kept, policy.model_exits).tolist() for t in sets]
+    whole = [over_model_exits(t, policy.active_exits, policy.model_exits).tolist() for t in sets]
     if mixture is None:
         return {"thresholds": whole[0], "mixture": None}
     return {"thresholds": None, "mixture": {"thresholds": whole, "share": mixture.share}}
@@ -253,7 +253,7 @@ def means_over(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _references(frontier: Frontier, table: Table, budgets: Sequence[float], seed: int) -> None:
     accuracy = table.correct.mean(axis=0)
-    costs = np.atleast_2d(table.alone).mean(axis=0)
+    costs = np.atleast_2d(table.standalone_costs).mean(axis=0)
     frontier.exits.extend(
         {"exit": k, "cost": float(costs[k]), "accuracy": float(accuracy[k]), "seed": seed}
         for k in range(table.exits)
@@ -272,7 +272,7 @@ def oracle(table: Table, budgets: Sequence[float]) -> Floats:
     bounds every policy whose answers are the exits' own; lucky guesses count, so the bound is loose.
     """
     correct = table.correct
-    alone = np.broadcast_to(table.alone, correct.shape)
+    alone = np.broadcast_to(table.standalone_costs, correct.shape)
     least = alone.min(axis=1)
     extra = np.where(correct > 0, alone, np.inf).min(axis=1) - least  # inf: never right
     ways = np.sort(extra[np.isfinite(extra) & (extra > 0)])

@@ -23,7 +23,7 @@ _ROWS = 8192  # whose feature vectors are read at a time
 class Traced(Trace):
     """A `Trace` of a table's rows, with what they cost and whether the answers are right.
 
-    Columns are the K exits that the policy runs; `path` gives the model's number of each.
+    Columns are the K exits that the policy runs; `active_exits` gives the model's number of each.
     """
 
     cost: Floats  # (N,): paid at the exit taken, the policy's own arithmetic included
@@ -53,7 +53,7 @@ def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
     """Run a policy over rows, `samples` (N,) their numbers, and keep every exit's score and prediction."""
     policy = policy_of(policy, single=True)
     check_match(policy, table)
-    table = table.keep_exits(policy.path)
+    table = table.keep_exits(policy.active_exits)
     seen = _run(policy, table, np.arange(len(table)) if samples is None else samples)
     stats = table.statistics
     labels = stats.labels if stats.labels is not None and (stats.labels >= 0).all() else None
@@ -64,26 +64,26 @@ def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
         correct = None if labels is None else seen.predictions == labels[:, None]
     return Traced(
         seen.scores, seen.predictions, seen.thresholds, seen.exit,
-        table.paid(seen.position) + policy.overhead[seen.position],
-        table.mean_costs + policy.overhead, labels, correct, policy.model_exits, kept=policy.kept,
+        table.cost_at(seen.position) + policy.overhead[seen.position],
+        table.mean_costs + policy.overhead, labels, correct, policy.model_exits, active_exits=policy.active_exits,
     )  # fmt: skip
 
 
 def _run(policy: Policy, table: Table, samples: Ints) -> Trace:
     """Run a policy over a table of the exits that it runs, a few rows at a time where it must."""
     n, exits = len(table), policy.exits
-    reduced = table.statistics.outputs() if policy.reads_records else []
-    if policy.reads_records and not policy.needs_features:
+    reduced = table.statistics.outputs() if policy.reads_summaries else []
+    if policy.reads_summaries and not policy.needs_features:
         return policy.trace(_at_exits(policy, reduced), samples)
     spans = (slice(low, min(low + _ROWS, n)) for low in range(0, n, _ROWS))
     parts: Iterable[tuple[slice, Sequence[Any]]] = (
         ((span, [output.take(span) for output in reduced]) for span in spans)
-        if policy.reads_records
+        if policy.reads_summaries
         else ((span, list(outputs.swapaxes(0, 1))) for span, outputs in table.chunks())
     )
     out = Trace(
         np.empty((n, exits), order="F"), np.empty((n, exits), np.int32),
-        np.empty((n, exits - 1)), np.empty(n, np.int64), kept=policy.kept,
+        np.empty((n, exits - 1)), np.empty(n, np.int64), active_exits=policy.active_exits,
     )  # fmt: skip
     for span, outputs in parts:
         vectors = None
@@ -98,7 +98,7 @@ def _run(policy: Policy, table: Table, samples: Ints) -> Trace:
 def _at_exits(policy: Policy, entries: Sequence[Any]) -> list[Any]:
     """Return entries of the exits that the policy runs at their places among the model's exits."""
     found: list[Any] = [None] * policy.model_exits
-    for k, entry in zip(policy.path, entries, strict=True):
+    for k, entry in zip(policy.active_exits, entries, strict=True):
         found[k] = entry
     return found
 

@@ -107,7 +107,7 @@ def exit_statistics(
 ) -> ExitStatistics:
     """Reduce all outputs of a split in one pass: 57 bytes per sample and exit, see `_SPILL_BYTES`."""
     first = rows.blocks[0]
-    if kind == "record":
+    if kind == "summary":
         n, exits = first["prediction"].shape
         top = first["top_prob"].shape[2] if rows.has("top_prob") else 1
         width = max(exits * top, 1)
@@ -123,7 +123,7 @@ def exit_statistics(
 
     def work(span: list[tuple[int, Block]]) -> None:
         nonlocal done
-        scratch = np.empty((2, size, width), dtype=np.float32) if kind != "record" else None
+        scratch = np.empty((2, size, width), dtype=np.float32) if kind != "summary" else None
         for start, block in span:
             count = len(next(iter(block.values())))
             for k in range(exits):
@@ -141,7 +141,7 @@ def exit_statistics(
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(work, [chunks[i::workers] for i in range(workers)]))
     # NaN and infinity surface in the log-sum-exp (or the confidence) of their row.
-    column = table.confidence if kind == "record" else table.log_sum_exp
+    column = table.confidence if kind == "summary" else table.log_sum_exp
     if not np.isfinite(column).all():
         row, exit_ = np.argwhere(~np.isfinite(column))[0]
         raise InputError(
@@ -159,7 +159,7 @@ def exit_statistics(
 
 def _reduced(block: Block, k: int, kind: str, top: int, scratch: Any) -> ExitOutput:
     """Reduce the outputs of a block at exit k."""
-    if kind == "record":
+    if kind == "summary":
         more = {name: block[name][:, k] for name in ("top_prob", "entropy") if name in block}
         return reduce_record(block["prediction"][:, k], block["confidence"][:, k], **more)
     reduce = reduce_logits if kind == "logits" else reduce_probabilities
@@ -200,12 +200,13 @@ class Table:
     places: Ints | None = None  # (N,), the rows' places in `source`
     rate: float = 0.0  # cost of a multiply-add
     cascade: bool = False  # whether a skipped exit costs nothing, see `Cost`
-    kept: tuple[int, ...] | None = None  # the model's numbers of the table's exits; None: all
-    model_exits: int = 0  # of the model; default K
+    active_exits: tuple[int, ...] = ()  # the model's numbers of the table's exits; default all
+    model_exits: int = 0  # of the model; K where all are active
     contexts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.model_exits:
+        if not self.active_exits:
+            object.__setattr__(self, "active_exits", tuple(range(self.exits)))
             object.__setattr__(self, "model_exits", self.exits)
 
     def __len__(self) -> int:
@@ -217,17 +218,12 @@ class Table:
         return self.statistics.exits
 
     @property
-    def path(self) -> tuple[int, ...]:
-        """The model's numbers of those exits, in order."""
-        return tuple(range(self.exits)) if self.kept is None else self.kept
-
-    @property
     def mean_costs(self) -> Floats:
         """Mean cumulative cost per exit, (K,)."""
         return self.costs if self.costs.ndim == 1 else self.costs.mean(axis=0)
 
     @property
-    def alone(self) -> Floats:
+    def standalone_costs(self) -> Floats:
         """Cost of looking at exit k only, (K,) or (N, K); cumulative where skipped exits are paid."""
         return np.diff(self.costs, axis=-1, prepend=0.0) if self.cascade else self.costs
 
@@ -258,7 +254,7 @@ class Table:
         whole = self.source.array(CONTEXT).astype(np.int64)
         return whole if self.places is None else whole[self.places]
 
-    def paid(self, exits: Ints) -> Floats:
+    def cost_at(self, exits: Ints) -> Floats:
         """Return what each row pays for the exit it takes, (N,)."""
         if self.costs.ndim == 1:
             return self.costs[exits]
@@ -270,14 +266,14 @@ class Table:
         places = rows if self.places is None else self.places[rows]
         return replace(self, statistics=self.statistics.take(rows), costs=costs, places=places)
 
-    def keep_exits(self, kept: Sequence[int] | None) -> Table:
-        """Return the same rows as if the model had only some of its exits (ascending; None: all)."""
-        numbers = self.path if kept is None else exit_numbers(kept, self.path)
-        if numbers == self.path:
+    def keep_exits(self, exits: Sequence[int]) -> Table:
+        """Return the same rows as if the model had only some of its exits (ascending)."""
+        numbers = exit_numbers(exits, self.active_exits)
+        if numbers == self.active_exits:
             return self
-        at = [self.path.index(k) for k in numbers]
+        at = [self.active_exits.index(k) for k in numbers]
         costs, statistics = kept_costs(self.costs, at, self.cascade), self.statistics.keep_exits(at)
-        return replace(self, statistics=statistics, costs=costs, kept=numbers)
+        return replace(self, statistics=statistics, costs=costs, active_exits=numbers)
 
     def chunks(self) -> Iterator[tuple[slice, npt.NDArray[np.floating]]]:
         """Yield (rows, their outputs (n, K, C)), a few at a time."""
@@ -287,9 +283,10 @@ class Table:
                 "Import full logits, or choose a method that works on records."
             )
         size = max(_CHUNK_BYTES // (4 * self.exits * max(self.classes, 1)), 16)
+        picked = self.active_exits if self.exits < self.model_exits else None
         for low in range(0, len(self), size):
             rows = slice(low, min(low + size, len(self)))
-            yield rows, self.source.pick("outputs", self._at(rows), self.kept)
+            yield rows, self.source.pick("outputs", self._at(rows), picked)
 
     def _at(self, rows: slice) -> Ints:
         """Return the places of some of the table's rows in its source."""
@@ -315,7 +312,7 @@ class Table:
                 "features_0, features_1, ... (Python: features=), or choose a method without them."
             )
         assert self.source is not None
-        found = self.source.pick(f"{FEATURES_PREFIX}{self.path[k]}", self._at(rows))
+        found = self.source.pick(f"{FEATURES_PREFIX}{self.active_exits[k]}", self._at(rows))
         return found.astype(np.float32, copy=False)
 
     def log_prob(self) -> npt.NDArray[np.float32]:

@@ -17,7 +17,7 @@ class Steep(ScoreRule):
     """Nothing but rounding, magnified."""
 
     name = "steep"
-    needs = frozenset({"log_prob"})
+    required_columns = frozenset({"log_prob"})
 
     def score(self, k, output, state):
         return 1e6 * (np.exp(output.log_prob).sum(axis=1).astype(np.float64) - 1.0), state

@@ -29,7 +29,7 @@ def _numbers(*shape):
     return (np.random.default_rng(shape).normal(size=shape).round(2)).tolist()
 
 
-def _history(name="record"):
+def _history(name="summary"):
     width, size = FEATURES[name].width, basis_size(name)
     return {
         "features": name, "center": _numbers(K - 1, width),
@@ -46,7 +46,7 @@ def _points(space="logits"):
 
 def _network():
     given = _history()
-    size = basis_size("record")
+    size = basis_size("summary")
     del given["offset"]
     layers = {
         "weights": [_numbers(1, 2, size), _numbers(2, 1, 2)],
@@ -73,7 +73,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "vector": {"scale": [[1.0, 0.9, 1.1]] * K, "bias": _numbers(K, C)},
     "combined": {"weights": [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.2, 0.3, 0.5]], "bias": None},
 }  # fmt: skip
-CONFIDENCES: dict[str, dict[str, Any]] = {
+CALIBRATORS: dict[str, dict[str, Any]] = {
     "platt": {"slope": [1.0, 1.1, 1.2], "offset": [0.0, 0.1, 0.2]},
     "beta": {"a": [1.0] * K, "b": [0.5] * K, "c": [0.0] * K},
     "isotonic": {"knots": [[0.4, 0.8]] * K, "values": [[0.5, 0.9]] * K},
@@ -81,7 +81,7 @@ CONFIDENCES: dict[str, dict[str, Any]] = {
 }
 
 
-def policy(score="max_prob", answer="plain", confidence=None, mixed=None, kind="logits", **more):
+def policy(score="max_prob", answer="plain", calibrator=None, mixed=None, kind="logits", **more):
     """Return a policy of these rules; `mixed` names the score of its mixture, "" the same one."""
     other = None if not mixed else make_rule(mixed, SCORES[mixed])
     return Policy(
@@ -89,7 +89,7 @@ def policy(score="max_prob", answer="plain", confidence=None, mixed=None, kind="
         mixture=None if mixed is None else Mixture(np.array([0.5, 0.9]), 0.25, 3, other),
         provenance={"method": score, "budget": 2.5, "versions": {"policyopt": "0.1.0"}},
         answer=make_answer(answer, ANSWERS[answer]), overhead=[0.0, 0.01, 0.02],
-        confidence=None if confidence is None else make_calibrator(confidence, CONFIDENCES[confidence]),
+        calibrator=None if calibrator is None else make_calibrator(calibrator, CALIBRATORS[calibrator]),
         **more,
     )  # fmt: skip
 
@@ -98,24 +98,24 @@ def policies() -> dict[str, Policy]:
     """Return policies that use every rule and every part of a policy file."""
     found = {f"score {name}": policy(name) for name in SCORES}
     found |= {f"answer {name}": policy(answer=name) for name in ANSWERS}
-    found |= {f"confidence {name}": policy(confidence=name) for name in CONFIDENCES}
+    found |= {f"calibrator {name}": policy(calibrator=name) for name in CALIBRATORS}
     found["mixture of one score"] = policy("patience", mixed="")
     found["mixture of two scores"] = policy("margin", "temperature", "platt", mixed="window")
-    found["kept exits"] = policy(kept=(0, 2, 3), model_exits=5)
-    found["records"] = policy("logistic", kind="record")
+    found["kept exits"] = policy(active_exits=(0, 2, 3), model_exits=5)
+    found["records"] = policy("logistic", kind="summary")
     return found
 
 
 def experts() -> ExpertPolicy:
     """Return a policy per context."""
-    some = {"kept": (0, 2, 3), "model_exits": 4}
+    some = {"active_exits": (0, 2, 3), "model_exits": 4}
     return ExpertPolicy(("clean", "blur"), (policy(**some), policy("margin", **some)))
 
 
 def online_policies() -> dict[str, Online]:
     """Return an online policy of everything that steers, each after a few requests."""
     one = policy()
-    ladder = PolicyFamily(one, [[ALWAYS, ALWAYS], [0.6, 0.7], [NEVER, NEVER]])
+    family = PolicyFamily(one, [[ALWAYS, ALWAYS], [0.6, 0.7], [NEVER, NEVER]])
     steering: dict[str, Any] = {
         name: make_bandit(name, {"window": 8} if name == "sliding_window_ucb" else {})
         for name in BANDITS
@@ -127,11 +127,11 @@ def online_policies() -> dict[str, Online]:
     logits = np.random.default_rng(0).normal(size=(20, K, C)) * 2
     found = {}
     for name, who in steering.items():
-        on = one if isinstance(who, ExitRule) else ladder  # rules by exit look at no rungs
+        on = one if isinstance(who, ExitRule) else family  # rules by exit look at no rungs
         online = Online(on, who, overhead=(0.1, 0.2), seed=5)
         for row in logits:
             request = online.start()
-            for k in one.path:
+            for k in one.active_exits:
                 if online.decide(k, row[k], request).exit:
                     break
             online.feedback(request)

@@ -55,11 +55,18 @@ def test_batch_step_side_by_side_and_each_policy_alone_agree():
     """Other scores, answers, mixtures and exits per context: rows wait at exits that their policy skips."""
     whole = fitted("max_prob", "50%")
     skips = Policy(
-        whole.rule, [whole.thresholds[0]], [1.0, 4.0], "ms", "logits", 6, kept=(0, 2), model_exits=4
+        whole.rule,
+        [whole.thresholds[0]],
+        [1.0, 4.0],
+        "ms",
+        "logits",
+        6,
+        active_exits=(0, 2),
+        model_exits=4,
     )
     policies = fitted("patience", "30%"), skips, fitted("max_prob:answer=combined", "60%")
     policy = ExpertPolicy(NAMES, policies)
-    assert policy.path == (0, 1, 2, 3)
+    assert policy.active_exits == (0, 1, 2, 3)
     assert ExpertPolicy(NAMES, (whole, skips, whole)).costs == pytest.approx(whole.costs)
     logits, _, context = routed(400, seed=5)
     numbers = np.arange(400) + 7
@@ -80,7 +87,7 @@ def test_batch_step_side_by_side_and_each_policy_alone_agree():
                 break
         assert (k, decision.prediction) == (whole.exit[i], whole.prediction[i])
     state, left = policy.start(context, numbers), np.arange(400)
-    for k in policy.path:
+    for k in policy.active_exits:
         decision = policy.step(k, logits[left, k], state)
         gone, skipping = decision.exit, (context[left] == 1) & (k == 1)
         assert (whole.exit[left[gone]] == k).all()

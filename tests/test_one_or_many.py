@@ -49,8 +49,8 @@ def saved(policy, folder):
 USES = {
     "evaluate": lambda p, t, _: po.evaluate(p, t.data).exit.tolist(),
     "explain": lambda p, t, _: explain(p, t.get("test"), p).record["exits"],
-    "watch": lambda p, t, _: watch_policy(p, t.get("test")).reference.path,
-    "steer": lambda p, t, _: Online(p, LinUCB()).ladder.thresholds.tolist(),
+    "watch": lambda p, t, _: watch_policy(p, t.get("test")).reference.active_exits,
+    "steer": lambda p, t, _: Online(p, LinUCB()).family.thresholds.tolist(),
     "export": lambda p, t, folder: exported(p, folder / "out"),
     "save": lambda p, t, folder: saved(p, folder),
     "experts": lambda p, t, _: po.ExpertPolicy(["a", "b"], [p, p]).policies[1].thresholds.tolist(),

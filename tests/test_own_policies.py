@@ -45,7 +45,7 @@ def test_our_scores_pass_the_checks_of_scores(name):
 
 
 @pytest.mark.parametrize(
-    ("column", "needs"),
+    ("column", "required_columns"),
     [("margin", "margin"), ("entropy", "entropy"), ("log_prob", "log_prob"), ("features", "features"),
      ("log_sum_exp", "log_prob"), ("top_class", "log_prob")],
 )  # fmt: skip
@@ -69,7 +69,7 @@ def test_a_column_that_is_not_declared_is_not_there(column, needs):
     data = cache(50, exits=3)
     policy = po.Policy(Careless(), [0.5, 0.5], [1, 2, 3], "ms", "logits", 6)
     logits, _ = outputs(50, exits=3)
-    words = rf"'{column}' must be declared .* needs = frozenset\(\{{\"{needs}\"\}}\)"
+    words = rf"'{column}' must be declared .* required_columns = frozenset\(\{{\"{needs}\"\}}\)"
     for call in (
         lambda: po.check_score(Careless), lambda: policy.decide(logits), lambda: trace_policy(policy),
         lambda: policy.step(0, logits[0, 0], policy.start()), lambda: po.fit(data, "50%", Peeks()),
@@ -86,9 +86,9 @@ def scored(*_):
     ("fields", "words"),
     [
         ({"name": "Bad Name"}, "small letters"), ({"name": "margin"}, "one that no other has"), ({}, "small letters"),
-        ({"needs": "margin"}, "needs of Mine.*must be of"),
+        ({"required_columns": "margin"}, "required_columns of Mine.*must be of"),
         ({"__annotations__": {"name": "str"}, "name": "mine"}, "'name of Mine' must be no field"),
-        ({"__annotations__": {"needs": frozenset}, "needs": frozenset()}, "'needs of Mine' must be no field"),
+        ({"__annotations__": {"required_columns": frozenset}, "required_columns": frozenset()}, "'required_columns of Mine' must be no field"),
         ({"__annotations__": {"soft": "bool"}, "soft": True}, "'soft of Mine' must be an int or a float.*Got bool"),
         ({"__annotations__": {"mode": str}, "mode": "a"}, "'mode of Mine' must be an int or a float.*Got str"),
         ({"name": "mine", "score": lambda *_: "0.5"}, "what Mine.score returns' must be an array.*Got str"),
@@ -137,7 +137,7 @@ def test_a_score_is_shown_the_same_by_every_way(monkeypatch):
             return output.confidence, state
 
     record = {"prediction": [1], "confidence": [0.5], "top_prob": [[0.5, 0.3, 0.1]]}
-    po.Policy(Looks(), [0.9], [1, 2], "ms", "record", 3).decide([record, record])
+    po.Policy(Looks(), [0.9], [1, 2], "ms", "summary", 3).decide([record, record])
     logits = np.zeros((4, 2, 3))
     mixture = Mixture(np.array([0.5]), 0.5, 0, make_rule("margin", {}))
     po.Policy(Looks(), [0.9], [1, 2], "ms", "logits", 3, mixture).decide(logits)

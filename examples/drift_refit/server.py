@@ -41,13 +41,13 @@ class Server:
         """Return cost and answer of one request; row k of `outputs` is what the model gives at exit k."""
         policy = self.fitted.policy
         state, seen = policy.start(number), []
-        for k in policy.path:
+        for k in policy.active_exits:
             seen.append(policy.step(k, outputs[k], state))
             if seen[-1].exit:
                 break
         left = len(seen) - 1
         scores = [decision.score for decision in seen]
-        alarm = self.watch.update(scores, seen[0].prediction, policy.path[left])
+        alarm = self.watch.update(scores, seen[0].prediction, policy.active_exits[left])
         if alarm is not None:
             self.events.append((number, str(alarm)))
         # The watch stands still from its alarm until it is reset: rows for a refit are gathered then.

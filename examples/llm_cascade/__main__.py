@@ -55,7 +55,7 @@ def play(options: argparse.Namespace) -> None:
         for name in options.methods.split(","):
             fitted = po.fit(data, options.budget, method=name, tables=tables)
             outcome = po.evaluate(fitted.policy, data)
-            asked = np.searchsorted(fitted.policy.path, outcome.exit) + 1
+            asked = np.searchsorted(fitted.policy.active_exits, outcome.exit) + 1
             say(f"{name} at {options.budget}", outcome, float(asked.mean()))
             # Chosen on the rows of the fit, never on those shown here.
             if chosen is None or fitted.accuracy > chosen.accuracy:
@@ -63,7 +63,7 @@ def play(options: argparse.Namespace) -> None:
         _saved(po.evaluate(chosen.policy, data), singles)
         chosen.save(options.out)
         print(
-            f"wrote {options.out} ({chosen.method}, asks models {list(chosen.policy.path)} in turn)"
+            f"wrote {options.out} ({chosen.method}, asks models {list(chosen.policy.active_exits)} in turn)"
         )
         _serve(po.load_policy(options.out), data, test)
 

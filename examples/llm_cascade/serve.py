@@ -38,7 +38,7 @@ class Models:
 def ask(policy: Policy, models: Models, question: int) -> int:
     """Answer a question with as few calls as the policy allows."""
     state, answer = policy.start(question), -1
-    for model in policy.path:
+    for model in policy.active_exits:
         decision = policy.step(model, models.call(model, question), state)
         answer = decision.prediction
         if decision.exit:

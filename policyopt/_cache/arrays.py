@@ -66,7 +66,7 @@ def from_arrays(
         Name of the numbers given as `costs`; default "cost".
     sample_costs : mapping of str to array of shape (n, K), optional
         Further costs per sample; units from a Cost of that name in `costs`, else `unit`.
-    kind : {"logits", "probabilities", "record"}, optional
+    kind : {"logits", "probabilities", "summary"}, optional
         Detected by a check of the values where not given.
     axes : str, optional
         Order of the axes N, K, C in every array. Default NKC; KNC is taken where only that

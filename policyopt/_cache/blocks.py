@@ -79,7 +79,7 @@ def natural_dtype(kind: str, arrays: Iterable[Array]) -> str:
     float64 where it came: those of large models crowd just below 1.
     """
     types = {np.dtype(a.dtype).name for a in arrays}
-    if kind == "record":
+    if kind == "summary":
         return "float64" if "float64" in types else "float32"
     return "float16" if types == {"float16"} else "float32"
 
@@ -221,7 +221,7 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
 def _check_names(layout: Layout, block: dict[str, Array]) -> None:
     """Refuse arrays that are missing from, or do not belong to, this kind of cache."""
     kind = layout.kind
-    if kind == "record":
+    if kind == "summary":
         if "outputs" in block:
             raise input_error("outputs", "absent for kind record", "outputs", "Say kind='logits'.")
         if "confidence" not in block and block.get("top_prob", np.empty(0)).size:
@@ -235,7 +235,7 @@ def _check_names(layout: Layout, block: dict[str, Array]) -> None:
     elif "outputs" not in block:
         raise input_error("outputs", f"given for kind {kind}", "none", "Pass outputs=.")
     elif extra := next((name for name in RECORD_ARRAYS if name in block), None):
-        raise input_error(extra, "absent where outputs are given", extra, "Say kind='record'.")
+        raise input_error(extra, "absent where outputs are given", extra, "Say kind='summary'.")
     if (CONTEXT in block) != bool(layout.contexts):
         allowed, got = "absent, for the cache names no contexts", "an array"
         if layout.contexts:
@@ -470,7 +470,7 @@ def detect_kind(outputs: Array | None) -> str:
     ('probabilities', 'logits')
     """
     if outputs is None:
-        return "record"
+        return "summary"
     with np.errstate(over="ignore"):  # a sum that is inf is not 1
         some = np.asarray(outputs[:: max(1, len(outputs) // 2048)], dtype=np.float32)
     share = ((some.min(axis=2) >= 0) & sums_to_one(some)).mean() if some.size else 0.0

@@ -16,7 +16,7 @@ from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import checked_names
 from policyopt.runtime._typing import Array, Ints
 
-KINDS = ("logits", "probabilities", "record")
+KINDS = ("logits", "probabilities", "summary")
 #: The splits with a meaning of their own; any other name is a stream.
 RESERVED = ("fit", "calibrate", "test")
 #: Rows that are divided by a seed, and how where nobody says.
@@ -70,7 +70,7 @@ class Layout:
         if self.kind not in KINDS:
             step = "Say what the outputs are."
             raise input_error("kind", f"one of {', '.join(KINDS)}", self.kind, step)
-        allowed = ("float32", "float64") if self.kind == "record" else ("float16", "float32")
+        allowed = ("float32", "float64") if self.kind == "summary" else ("float16", "float32")
         dtype = getattr(self.dtype, "name", getattr(self.dtype, "__name__", self.dtype))
         if dtype not in allowed:
             wanted = f"{' or '.join(allowed)} for kind {self.kind}"
@@ -177,7 +177,7 @@ class ExitData:
 
     Parameters
     ----------
-    kind : {"logits", "probabilities", "record"}
+    kind : {"logits", "probabilities", "summary"}
         What ``outputs`` are.
     exits, classes : int
         K and C; ``classes`` is 0 where records do not say.

@@ -86,7 +86,7 @@ def import_sources(
         Directory of the cache to make.
     axes : str, optional
         Order of the axes in the files, e.g. ``"KNC"``; found by a check where not given.
-    kind : {"logits", "probabilities", "record"}, optional
+    kind : {"logits", "probabilities", "summary"}, optional
         Found by key and values where not given.
     costs : sequence of K floats, ``"1,2,4"``, or the name of a cost in the file, optional
         Becomes the default cost.
@@ -307,7 +307,7 @@ class _Import:
         if len(set(kinds.values())) > 1:
             step = "State it with --kind."
             raise input_error("kind", "the same for all splits", f"{kinds}", step)
-        return self.parts[0].kind or "record"
+        return self.parts[0].kind or "summary"
 
     def contexts(self) -> tuple[str, ...]:
         """Return the names of the contexts, which all files that state any must share."""

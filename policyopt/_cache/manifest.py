@@ -171,7 +171,7 @@ def _read(content: dict[str, Any]) -> Manifest:
         raise input_error("shards", "each of another file", "a file twice", _ANEW)
     if shards and not layout.exits:
         raise input_error("exits", "at least 1", 0, _ANEW)
-    if shards and not layout.classes and layout.kind != "record":
+    if shards and not layout.classes and layout.kind != "summary":
         raise input_error("classes", "of the outputs, at least 2", 0, _ANEW)
     shares = check_shares(content["shares"]) if content["shares"] else {}
     seed = check_seed(content["split_seed"])

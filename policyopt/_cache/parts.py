@@ -40,10 +40,10 @@ _ALIASES = {
 _LEADS = {
     "logits": ("logits", "outputs", "probabilities"),
     "probabilities": ("probabilities", "outputs", "logits"),
-    "record": ("confidence", "conf_logprob"),
+    "summary": ("confidence", "conf_logprob"),
     None: ("logits", "probabilities", "outputs", "confidence", "conf_logprob"),
 }
-_RECORD = ("prediction", "correct", "entropy", "top_prob")
+_SUMMARY = ("prediction", "correct", "entropy", "top_prob")
 _WANTED = (
     "logits or probs (K, N, C), or conf and pred (K, N); labels (N,); costs (K,); with a prefix "
     "such as val_ and test_ where the file holds several splits"
@@ -193,7 +193,7 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
     if not named and not shared.key:
         got = ", ".join([*raw.arrays, *raw.metadata][:12]) or "none"
         allowed, step = _WANTED, "Rename them."
-        if kind == "record":
+        if kind == "summary":
             allowed, step = "conf and pred (K, N), as kind record says", "Rename, or drop --kind."
         raise input_error(where, allowed, got, step)
     if named and shared.key:
@@ -206,8 +206,8 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
     splits = _split_names(raw, named) if named else {None: split_name(split or POOL)}
     for prefix, name in splits.items():
         part = parts[prefix]
-        record = part.key in _LEADS["record"]
-        kept = (part.key, *ROW_NUMBERS, *(_RECORD if record else ()))
+        record = part.key in _LEADS["summary"]
+        kept = (part.key, *ROW_NUMBERS, *(_SUMMARY if record else ()))
         arrays = {r: a for r, a in part.arrays.items() if r in kept or r.startswith("features")}
         if prefix is None:
             part.rows = raw.split
@@ -216,7 +216,7 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
             if "labels" in shared.arrays and name not in ("fit", "calibrate"):
                 arrays.setdefault("labels", shared.arrays["labels"])
         if record:
-            part.kind = "record"
+            part.kind = "summary"
         elif part.key in KINDS:  # what the user declares goes before the key's name
             part.kind = kind or part.key
         part.split, part.arrays = name, arrays

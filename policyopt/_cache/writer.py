@@ -47,7 +47,7 @@ class CacheWriter:
         anything else is always refused (a lone README.md, the data card, is let be).
     costs : Cost or sequence of Cost
         Values None = given per sample with every batch. The first is the default.
-    kind : {"logits", "probabilities", "record"}, default "logits"
+    kind : {"logits", "probabilities", "summary"}, default "logits"
         What the rows are.
     dtype : {"float16", "float32", "float64"}, default "float32"
         Storage type of outputs and confidences (float64: records only).

@@ -183,7 +183,7 @@ def calibration(
         loaded = fit_policy(data, budget or "40%", method, tables=tables).policy
     exits = evaluate(loaded, data, split, cost=cost).exit
     names = _possible(wanted, data, loaded)
-    fit, test = (tables.get(name).keep_exits(loaded.path) for name in ("fit", split))
+    fit, test = (tables.get(name).keep_exits(loaded.active_exits) for name in ("fit", split))
     records, diagrams = [], dict[str, Any]()
     with output.progress("calibrating") as step:
         step(0, len(names), "reading the outputs")
@@ -192,10 +192,10 @@ def calibration(
             step(i, len(names), name)
             seen = apply_map(fit_map(name, fit, before), test, after)
             columns = (seen.confidence, seen.correct, exits)
-            records += calibration_records(name, *columns, seen.losses, loaded.path)
+            records += calibration_records(name, *columns, seen.losses, loaded.active_exits)
             if out is not None:
                 title = f"{name if name != 'none' else 'no calibration'}, split {split}"
-                diagram = reliability_figure(*columns, title, loaded.path)
+                diagram = reliability_figure(*columns, title, loaded.active_exits)
                 diagrams[f"reliability{f'_{name}' if i else ''}.png"] = diagram
     content = {
         "split": split,
@@ -225,7 +225,7 @@ def _names(text: str) -> list[str]:
 def _possible(wanted: list[str], data: ExitData, policy: Policy) -> list[str]:
     """Leave out the maps of class probabilities where there are none, or others are combined."""
     why = ""
-    if data.kind == "record":
+    if data.kind == "summary":
         why = "records hold no class probabilities"
     elif not isinstance(policy.answer, Identity):
         why = f"the policy's answers are {policy.answer.name} ones (--method max_prob has the exits' own)"

@@ -164,7 +164,7 @@ def _replaying(policy: Policy, golden: Golden) -> Any:
     def output(at: int, rows: Any) -> Any:
         (given,) = rows_of(golden.inputs[at : at + 1], rows.numpy())
         found = given_output(policy, given)
-        return found if policy.kind == "record" else torch.from_numpy(found)
+        return found if policy.kind == "summary" else torch.from_numpy(found)
 
     def vectors(at: int, rows: Any) -> Any:
         return torch.from_numpy(golden.inputs[at]["features"][rows.numpy()])
@@ -174,7 +174,7 @@ def _replaying(policy: Policy, golden: Golden) -> Any:
 
     def each(of: Any) -> list[Any]:
         calls: list[Any] = [skipped] * policy.model_exits
-        for at, k in enumerate(policy.path):
+        for at, k in enumerate(policy.active_exits):
             calls[k] = partial(of, at)
         return calls
 

@@ -187,18 +187,18 @@ def _print_policy(path: Path, style: output.Format) -> None:
 
 
 def _facts(policy: Policy) -> dict[str, Any]:
-    mixture, confidence = policy.mixture, policy.confidence
+    mixture, calibrator = policy.mixture, policy.calibrator
     return {
         "kind": policy.kind,
         "classes": policy.classes,
         "model exits": policy.model_exits,
-        "exits run": list(policy.path),
+        "exits run": list(policy.active_exits),
         "unit": policy.unit,
         "costs": policy.costs.tolist(),
         "overhead": policy.overhead.tolist(),
         "score": policy.rule.name,
         "answer": policy.answer.name,
-        "confidence": None if confidence is None else confidence.name,
+        "calibrator": None if calibrator is None else calibrator.name,
         "thresholds": policy.thresholds.tolist(),
         "share of the mixture": None if mixture is None else mixture.share,
         "provenance": dict(policy.provenance),
@@ -298,7 +298,7 @@ _COLUMNS: output.Columns = {
     "family": "family",
     "leaves where": "summary",
     "paper": lambda r: f"{r['paper']}, {r['year']}" if r["year"] else r["paper"],
-    "needs": lambda r: ", ".join(r["needs"]) or "-",
+    "required_columns": lambda r: ", ".join(r["required_columns"]) or "-",
     "records": lambda r: r["supports"]["records"],
 }
 _ONLINE: output.Columns = {

@@ -89,7 +89,7 @@ def run(
     output.print_table(
         [
             {"exit": k, "rows": int(counts[k]), "cost": float(cost)}
-            for k, cost in zip(loaded.path, loaded.costs, strict=True)
+            for k, cost in zip(loaded.active_exits, loaded.costs, strict=True)
         ],
         {
             "exit": "exit",
@@ -113,7 +113,7 @@ def _rows(outcome: Any, columns: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def _refuse_odd(found: list[Any], kind: str, path: Path) -> None:
     """Refuse no rows at all, and probabilities where the policy takes logits."""
-    first = found[0]["confidence"] if kind == "record" else found[0]
+    first = found[0]["confidence"] if kind == "summary" else found[0]
     if not len(first):
         step = "Is it the right file?"
         raise input_error("OUTPUTS", "of at least one row", f"none in {path}", step)

@@ -3,7 +3,7 @@
 Version 1 of the manifest holds exactly these fields::
 
     format, version   "policyopt-export", 1
-    score, answer, path, kind, classes, unit, costs   as policy.json has them
+    score, answer, active_exits, kind, classes, unit, costs   as policy.json has them
     rows, edges       samples in golden.npz and in edges.npz
     left_out          {"rows": n, "of": candidates, "ulps": [...]}: candidates for golden.npz that were
                       left out, being so near to a threshold (K-1 numbers; 2**-23 of the larger of score,
@@ -51,7 +51,7 @@ TARGETS = ("python", "onnx", "c")
 EXPORT = Form(
     "the manifest of an export", "policyopt-export", 1,
     {
-        "format": str, "version": int, "score": str, "answer": str, "path": list, "kind": str,
+        "format": str, "version": int, "score": str, "answer": str, "active_exits": list, "kind": str,
         "classes": int, "unit": str, "costs": list, "rows": int, "edges": int, "left_out": dict,
         "targets": dict, "machine": dict, "files": dict, "sha256": str,
     },
@@ -128,8 +128,9 @@ def write_bundle(
 def _told(policy: Policy) -> dict[str, Any]:
     """Return what the manifest says of the policy."""
     return {
-        "score": policy.rule.name, "answer": policy.answer.name, "path": list(policy.path), "kind": policy.kind,
-        "classes": policy.classes, "unit": policy.unit, "costs": policy.costs.tolist(),
+        "score": policy.rule.name, "answer": policy.answer.name,
+        "active_exits": list(policy.active_exits), "kind": policy.kind, "classes": policy.classes,
+        "unit": policy.unit, "costs": policy.costs.tolist(),
     }  # fmt: skip
 
 
@@ -202,7 +203,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
     headers = [name for name in files if _HEADER.fullmatch(name)]
     of = {
         "python": ["policy.py"], "c": headers if len(headers) == 1 else [_USUAL],
-        "onnx": [f"onnx/{MANIFEST}", *(f"onnx/exit_{k}.onnx" for k in policy.path)],
+        "onnx": [f"onnx/{MANIFEST}", *(f"onnx/exit_{k}.onnx" for k in policy.active_exits)],
     }  # fmt: skip
     names = {POLICY, GOLDEN, EDGES, *(name for target in targets for name in of[target])}
     if differ := ", ".join(sorted(files.keys() ^ names)):

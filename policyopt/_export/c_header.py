@@ -646,7 +646,7 @@ class _Body:
 
 def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
     """Return the header of a policy, with ``@`` and ``@@`` for the prefix, and nothing of its code's size."""
-    record, shared = policy.kind == "record", _Shared()
+    record, shared = policy.kind == "summary", _Shared()
     fields, left = _state_fields(graphs)
     read = {name for graph in graphs for name in graph.inputs}
     given = {policy.kind: f"const float *{policy.kind}", "features": "const float *features"}
@@ -674,7 +674,7 @@ def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
         state=8 * (2 + sum(-(-f.size * f.dtype.itemsize // 8) for f in fields)), code=UNMEASURED,
         more="" if record else _MORE, unit=string(policy.unit),
         number=f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}",
-        path=", ".join(map(str, policy.path)),
+        path=", ".join(map(str, policy.active_exits)),
         costs=", ".join(literal(c, np.dtype(np.float64)) for c in policy.costs),
         fields="".join(f"    {TYPES[f.dtype.name]} {f.name}[{f.size}];\n" for f in fields),
         probabilities="" if record else _PROBABILITIES.format(classes=policy.classes),
@@ -693,7 +693,7 @@ def _check(policy: Any, graph: ExitGraph, shared: _Shared) -> str:
     checks, logits = [], graph.inputs.get("logits")
     if policy.kind == "probabilities":
         checks.append(f"{shared.use('probable')}(probabilities, {policy.classes})")
-    elif policy.kind == "record":
+    elif policy.kind == "summary":
         checks.append("confidence >= 0.0 && confidence <= 1.0")
         checks += [f"{n} == {n}" for n in ("second", "entropy") if n in graph.inputs]
     elif not any(n.op == "reduce" and n.args[0] is logits for n in graph.order()):

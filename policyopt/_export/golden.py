@@ -36,7 +36,7 @@ _MOST_ROWS = 1 << 20
 _HEADER = 10_128  # bytes of an array's header at most
 _AGAIN = "Export anew."
 #: Columns of a record; the first two must be there.
-_RECORD = {"prediction": "<i4", "confidence": "<f8", "second": "<f8", "entropy": "<f8"}
+_SUMMARY = {"prediction": "<i4", "confidence": "<f8", "second": "<f8", "entropy": "<f8"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,9 @@ def expect(policy: Any, inputs: list[Inputs], sample: Ints) -> Golden:
     ran, sure = Ran.empty(n, policy.exits), np.ones(n, dtype=bool)
     for part in few_at_a_time(inputs, n):
         state = policy.start(sample[part])
-        for at, (k, given) in enumerate(zip(policy.path, rows_of(inputs, part), strict=True)):
+        for at, (k, given) in enumerate(
+            zip(policy.active_exits, rows_of(inputs, part), strict=True)
+        ):
             seen = stepped(policy, k, given, state)
             ran.put(part, at, seen)
             sure[part] &= sure_class(policy, given, seen)
@@ -116,7 +118,7 @@ def expect(policy: Any, inputs: list[Inputs], sample: Ints) -> Golden:
 def sure_class(policy: Any, given: Inputs, seen: Any) -> Bools:
     """Return whose class rounding elsewhere cannot change, (n,): of logits as they are, nobody's."""
     plain = isinstance(policy.answer, Identity)
-    if policy.kind == "record" or policy.classes < 2 or (plain and policy.kind == "logits"):
+    if policy.kind == "summary" or policy.classes < 2 or (plain and policy.kind == "logits"):
         return np.ones(len(seen.score), dtype=bool)
     top = np.partition(seen.answer, -2, axis=1)[:, -2:]
     with np.errstate(invalid="ignore"):
@@ -129,7 +131,7 @@ def sure_class(policy: Any, given: Inputs, seen: Any) -> Bools:
 
 def row_bytes(policy: Any, graphs: Any) -> int:
     """Return how many bytes the inputs of one sample take, all exits together."""
-    width = 4 * policy.classes if policy.kind != "record" else 32
+    width = 4 * policy.classes if policy.kind != "summary" else 32
     features = sum(g.inputs["features"].size for g in graphs if "features" in g.inputs)
     size = policy.exits * (width + 64) + 4 * features
     arms = 1 if policy.mixture is None else 2
@@ -176,7 +178,7 @@ def rows_of(inputs: list[Inputs], rows: Any) -> list[Inputs]:
 
 def given_output(policy: Any, given: Inputs) -> Any:
     """Return the output of an exit as `Policy.step` takes it."""
-    if policy.kind != "record":
+    if policy.kind != "summary":
         return given[policy.kind]
     columns: dict[str, Any] = {n: given[n] for n in given.keys() - {"second", "features"}}
     if "second" in given:
@@ -249,10 +251,10 @@ def _read(archive: zipfile.ZipFile, file: str, policy: Policy, rows: int) -> Gol
     sample, exits, inputs = read("sample", "<i8"), policy.exits, []
     for at in range(exits):
         given: Inputs = {}
-        if policy.kind != "record":
+        if policy.kind != "summary":
             given[policy.kind] = read(f"input{at}:{policy.kind}", "<f4", policy.classes)
         else:
-            for i, (column, dtype) in enumerate(_RECORD.items()):
+            for i, (column, dtype) in enumerate(_SUMMARY.items()):
                 if i < 2 or f"input{at}:{column}" in infos:
                     given[column] = read(f"input{at}:{column}", dtype)
         if policy.needs_features:

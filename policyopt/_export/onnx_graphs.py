@@ -493,7 +493,7 @@ def run_onnx(folder: Path, policy: Policy, golden: Golden) -> Ran:
     """
     import onnxruntime
 
-    names = [f"exit_{k}.onnx" for k in policy.path]
+    names = [f"exit_{k}.onnx" for k in policy.active_exits]
     data = [read_plain(folder / name, name, _MOST, "Export the policy again.") for name in names]
     wanted, given = manifest_of(policy, trace_policy(policy), data), read_json(folder / MANIFEST)
     for name, value in wanted.items():

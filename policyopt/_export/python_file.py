@@ -61,7 +61,7 @@ def python_source(policy: Policy, graphs: list[ExitGraph] | None = None) -> str:
 
 def _head(policy: Policy) -> str:
     how = {
-        "record": 'a mapping: {"prediction": ..., "confidence": ...}',
+        "summary": 'a mapping: {"prediction": ..., "confidence": ...}',
         "logits": "its logits, (C,)", "probabilities": "its class probabilities, (C,)",
     }[policy.kind]  # fmt: skip
     plain = lambda rule: re.sub(r"[^\w .-]", "?", rule.name)  # noqa: E731
@@ -181,7 +181,7 @@ def _serving(policy: Policy, graphs: list[ExitGraph]) -> str:
     columns = sorted({name for graph in graphs for name in graph.inputs} - {"sample", "features"})
     widths = [g.inputs["features"].size if "features" in g.inputs else 0 for g in graphs]
     values = {
-        "PATH": policy.path, "MODEL_EXITS": policy.model_exits, "CLASSES": policy.classes,
+        "ACTIVE_EXITS": policy.active_exits, "MODEL_EXITS": policy.model_exits, "CLASSES": policy.classes,
         "COSTS": tuple(policy.costs.tolist()), "UNIT": policy.unit, "KIND": policy.kind,
         "COLUMNS": tuple(columns), "FEATURES": tuple(widths),
     }  # fmt: skip

@@ -191,10 +191,10 @@ def from_cache(
 def _of_exit(policy: Policy, graph: ExitGraph, block: Any, rows: Any) -> Inputs:
     """Return what an exit gave for some rows: what its graph reads, and what `Policy.step` wants besides."""
     k, names = graph.exit, graph.inputs.keys() - {"sample", "features"}
-    names |= {"prediction", "confidence"} if policy.kind == "record" else {policy.kind}
+    names |= {"prediction", "confidence"} if policy.kind == "summary" else {policy.kind}
     given: Inputs = {}
     for name in sorted(names):
-        if policy.kind != "record":
+        if policy.kind != "summary":
             column, kind = block["outputs"][:, k], np.float32
         else:
             column = block["top_prob"][:, k, 1] if name == "second" else block[name][:, k]
@@ -229,7 +229,7 @@ def made_up(
 def _outputs(policy: Policy, graph: ExitGraph, logits: Any, rng: np.random.Generator) -> Inputs:
     mass = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     mass /= mass.sum(axis=1, keepdims=True)
-    if policy.kind == "record":
+    if policy.kind == "summary":
         top = np.sort(mass, axis=1)
         prediction = logits.argmax(axis=1).astype(np.int32)
         prediction[::37] = -1  # no answer
@@ -307,7 +307,7 @@ def _at(
     one, other = np.where(turn % 2 == 0, *near), np.where(turn % 2 == 0, *far)
     inputs, partner = rows_of(whole.inputs, one), rows_of(whole.inputs[at : at + 1], other)[0]
     start = policy.start(whole.sample[one])
-    for k, given in zip(policy.path[:at], inputs, strict=False):
+    for k, given in zip(policy.active_exits[:at], inputs, strict=False):
         stepped(policy, k, given, start)
 
     def between(t: Floats) -> Inputs:
@@ -323,7 +323,7 @@ def _at(
         return found
 
     def look(t: Floats) -> Any:
-        return stepped(policy, policy.path[at], between(t), copy.deepcopy(start))
+        return stepped(policy, policy.active_exits[at], between(t), copy.deepcopy(start))
 
     # Elsewhere the nearest may all come to lie on one side: so some a little further off, too.
     off = _OFF * max(abs(limit), 1.0)

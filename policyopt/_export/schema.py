@@ -113,10 +113,10 @@ def _policy() -> Schema:
     known = {
         "kind": {"enum": list(KINDS)}, "classes": COUNT,
         "unit": {**TEXT, "minLength": 1, "maxLength": MAX_UNIT},
-        "costs": costs, "overhead": costs, "kept": or_null(EXITS),
+        "costs": costs, "overhead": costs, "active_exits": EXITS,
         "model_exits": {**COUNT, "minimum": 1},
         "score": score, "answer": {"$ref": "#/$defs/answer"},
-        "confidence": or_null({"$ref": "#/$defs/confidence"}),
+        "calibrator": or_null({"$ref": "#/$defs/calibrator"}),
         "thresholds": VECTOR, "mixture": or_null(object_of(mixture)), "provenance": ANYTHING,
     }  # fmt: skip
     return _file(POLICY, known)
@@ -152,7 +152,7 @@ def _export() -> Schema:
     targets = {t: object_of({"ulps": {"const": ULPS[t]}}) for t in bundle.TARGETS}
     known = {
         "score": {**TEXT, "pattern": "^[a-z][a-z0-9_]{0,63}$"},  # perhaps one of your own
-        "answer": {"enum": sorted(ANSWERS)}, "path": EXITS, "kind": {"enum": list(KINDS)},
+        "answer": {"enum": sorted(ANSWERS)}, "active_exits": EXITS, "kind": {"enum": list(KINDS)},
         "classes": COUNT, "unit": {**TEXT, "maxLength": MAX_UNIT},
         "costs": _list(AMOUNT, minItems=1), "rows": {**COUNT, "minimum": 1}, "edges": COUNT,
         "left_out": object_of({"rows": COUNT, "of": COUNT, "ulps": _list(AMOUNT)}),
@@ -194,7 +194,7 @@ def schemas() -> dict[str, Schema]:
     """Return every schema by the name of its file."""
     parts = {
         "score": _any_of({rule.name: rule for rule in OWN}), "answer": _any_of(ANSWERS),
-        "confidence": _any_of(CALIBRATORS),
+        "calibrator": _any_of(CALIBRATORS),
     }  # fmt: skip
     policy = _policy()
     nested, title = {**parts, "policy": policy}, "the manifest of {}, version {}".format

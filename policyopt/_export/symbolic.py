@@ -286,7 +286,7 @@ class _Tracing:
             kept = [s.node for s in (*answer, *sum(scores, ())) if isinstance(s, _Symbol)]
             left = tuple(dict.fromkeys(n for n in kept if n.op != "const" and n is not sample.node))
             left = () if at == policy.exits - 1 else left
-            graph = ExitGraph(at, policy.path[at], {}, before, outputs, left)
+            graph = ExitGraph(at, policy.active_exits[at], {}, before, outputs, left)
             used = {id(node) for node in graph.order()}
             inputs = {name: node for name, node in self.inputs.items() if id(node) in used}
             found.append(replace(graph, inputs=inputs))
@@ -310,7 +310,7 @@ class _Tracing:
         output, given, answer = self.observe(at, answer)
         last = at == policy.exits - 1
         scored = [
-            rule.score(at, ExitOutput(*output.columns(), declared=rule.needs), state)
+            rule.score(at, ExitOutput(*output.columns(), declared=rule.required_columns), state)
             for rule, state in zip(policy.rules, states, strict=True)
         ]
         score, states = scored[0][0], tuple(state for _, state in scored)
@@ -326,8 +326,8 @@ class _Tracing:
         score = sample.of(score).astype(np.float64)
         leave = sample.of(np.ones(1, dtype=bool)) if last else score >= thresholds
         sure: Any = output.confidence
-        if policy.confidence is not None:
-            sure = policy.confidence.curve(at, sure)
+        if policy.calibrator is not None:
+            sure = policy.calibrator.curve(at, sure)
         outputs = {
             "exit": leave, "prediction": output.prediction, "score": score, "confidence": sure,
         }  # fmt: skip
@@ -340,7 +340,7 @@ class _Tracing:
     def observe(self, at: int, state: Any) -> tuple[ExitOutput, Any, Any]:
         """As `Observer.look`, on symbols: the output, the answer's logits, and its state."""
         policy = self.policy
-        if policy.kind == "record":
+        if policy.kind == "summary":
             return self.record(), None, state
         logits: Any = self.input(policy.kind, (1, policy.classes), np.float32)
         if policy.kind == "probabilities":
@@ -357,14 +357,14 @@ class _Tracing:
 
     def record(self) -> ExitOutput:
         """Return the columns that the rules read."""
-        needs = frozenset().union(*(rule.needs for rule in self.policy.rules))
+        columns = self.policy.required_columns
         prediction = self.input("prediction", (1,), np.int32)
         confidence = self.input("confidence", (1,), np.float64)
         tops = [confidence]
-        if "margin" in needs:
+        if "margin" in columns:
             tops.append(self.input("second", (1,), np.float64))
         unknown = prediction.of(np.full(1, np.nan))
-        entropy = self.input("entropy", (1,), np.float64) if "entropy" in needs else unknown
+        entropy = self.input("entropy", (1,), np.float64) if "entropy" in columns else unknown
         return ExitOutput(prediction, _stack(tops, axis=1), None, entropy, unknown)  # type: ignore[arg-type]
 
     def width(self, at: int) -> int:

@@ -70,7 +70,7 @@ def run_step(policy: Policy, golden: Golden) -> Ran:
     ran = Ran.empty(len(golden), policy.exits)
     for row, number in enumerate(golden.sample):
         state = policy.start(int(number))
-        for at, k in enumerate(policy.path):
+        for at, k in enumerate(policy.active_exits):
             given = {name: array[row] for name, array in golden.inputs[at].items()}
             whole = {n: a if n in ("features", policy.kind) else a[None] for n, a in given.items()}
             ran.put(row, at, stepped(policy, k, whole, state))
@@ -83,9 +83,9 @@ def run_torch(policy: Policy, golden: Golden) -> Ran:
 
     ran = Ran(**{name: array.copy() for name, array in vars(golden.expected).items()})
     state, rows = policy.start(golden.sample), np.arange(len(golden))
-    for at, k in enumerate(policy.path):
+    for at, k in enumerate(policy.active_exits):
         given: dict[str, Any] = {n: array[rows] for n, array in golden.inputs[at].items()}
-        if policy.kind != "record":
+        if policy.kind != "summary":
             given = {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in given.items()}
         seen = stepped(policy, k, given, state)
         ran.put(rows, at, seen)
@@ -202,7 +202,7 @@ def _told(runtime: str, found: Taken | str, export: Export) -> Verdict:
     if isinstance(found, str):
         return Verdict(runtime, found)
     golden, wanted = export.golden, export.golden.expected
-    rows, path = np.arange(len(golden)), np.asarray(export.policy.path)
+    rows, path = np.arange(len(golden)), np.asarray(export.policy.active_exits)
     for what, here, there in (
         ("exit", found.exit, path[wanted.exit]),
         ("answer", found.prediction, wanted.prediction[rows, wanted.exit]),

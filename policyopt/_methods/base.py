@@ -123,7 +123,7 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
 
     def check(self, table: Table) -> None:
         """Refuse rows that lack what the method needs, by name."""
-        missing = self.lacks(table)
+        missing = self.missing_columns(table)
         if missing:
             raise InputError(f"Method '{self.name}' needs {', '.join(missing)}, {self.remedy}")
         if self.decides:
@@ -134,7 +134,7 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         answers = crossfit(table, self.answer, folds_of(len(table), _FOLDS, seed))
         table = answered(table, answers)
         rule = self.rule(table, seed)
-        problem = problem_of(rule, table, answers, self.labelled())
+        problem = problem_of(rule, table, answers, self.requires_labels())
         return Draft(rule, table, problem, answers.rule)
 
     def rule(self, table: Table, seed: int) -> ScoreRule:
@@ -160,17 +160,17 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         """Whether `fit_path` cross-validates: not what has chosen nothing, or on rows of its own."""
         return True
 
-    def needs(self) -> frozenset[str]:
+    def required_columns(self) -> frozenset[str]:
         """Columns that the method reads and that records may lack."""
         return frozenset()
 
-    def labelled(self) -> bool:
+    def requires_labels(self) -> bool:
         """Whether a fit needs to know which answers are right."""
         return True
 
-    def lacks(self, table: Table) -> list[str]:
+    def missing_columns(self, table: Table) -> list[str]:
         """Return what the method needs and these rows do not hold."""
-        return sorted(self.needs() - table.known)
+        return sorted(self.required_columns() - table.known)
 
     def settings(self) -> dict[str, Any]:
         """Return the method's fields, JSON-able."""
@@ -227,7 +227,7 @@ def problem_of(
 
 def _scored(rule: ScoreRule, table: Table, answers: CrossFitted) -> Floats:
     """Return the scores (N, K) of a table's rows; whole outputs are read only by rules that need them."""
-    if "log_prob" not in rule.needs:
+    if "log_prob" not in rule.required_columns:
         return score_table(rule, table.statistics.outputs())
     scores = np.empty((len(table), table.exits), order="F")
     for rows, seen in observe(table, answers, full=True):
@@ -252,7 +252,7 @@ def build_fitted(method: Method, draft: Draft, budget: float, seed: int) -> Fitt
         outcomes = []
         for weight, thresholds in sets:
             exits = first_exit(problem.scores, thresholds)
-            outcomes.append((weight, problem.paid(exits), problem.gained(exits)))
+            outcomes.append((weight, problem.cost_at(exits), problem.gained(exits)))
         expected = expected or expectation(outcomes, problem)
         accuracy = sum(weight * float(gained.mean()) for weight, _, gained in outcomes)
     mixture = None
@@ -260,7 +260,7 @@ def build_fitted(method: Method, draft: Draft, budget: float, seed: int) -> Fitt
         mixture = Mixture(solution.other, float(solution.share), int(seed), draft.other)
     rules = (draft.rule,) if draft.other is None else (draft.rule, draft.other)
     own = own_costs(table, *rules, answer=draft.answer)
-    flat = tuple(int(table.path[k]) for k in problem.flat)
+    flat = tuple(int(table.active_exits[k]) for k in problem.flat)
     provenance: dict[str, Any] = {
         "method": method.name,
         "settings": method.settings(),
@@ -289,7 +289,7 @@ def build_fitted(method: Method, draft: Draft, budget: float, seed: int) -> Fitt
         provenance,
         draft.answer,
         own,
-        kept=table.kept,
+        active_exits=table.active_exits,
         model_exits=table.model_exits,
     )
     return Fitted(policy, method.name, budget, expected, accuracy, flat)

@@ -58,7 +58,7 @@ class Always(Method):
     def _at(self, draft: Draft, budget: float) -> Draft:
         table = draft.table
         accuracy = table.correct.mean(axis=0)
-        costs = np.atleast_2d(table.alone).mean(axis=0)
+        costs = np.atleast_2d(table.standalone_costs).mean(axis=0)
         allowed = np.flatnonzero(costs <= budget * (1 + 1e-9))
         chosen = int(allowed[accuracy[allowed].argmax()]) if self.exit is None else self.exit
         if costs[chosen] > budget * (1 + 1e-9):
@@ -80,7 +80,7 @@ def standalone(method: Method, table: Table, k: int, budget: float, seed: int) -
 
 
 def _alone(table: Table, k: int, budget: float) -> Draft:
-    small = table.keep_exits([table.path[k]])
+    small = table.keep_exits([table.active_exits[k]])
     problem = problem_of(Constant(), small)
     problem.check_budget(min(budget, float(problem.mean_costs[0])))
     return Draft(Constant(), small, problem, solution=Solution(np.empty(0)))
@@ -96,7 +96,7 @@ class Random(Method):
 
     label = "random"
 
-    def labelled(self) -> bool:
+    def requires_labels(self) -> bool:
         """Nothing is learned: costs follow from the exits' outputs alone."""
         return False
 

@@ -333,7 +333,7 @@ class Auto(Choosing):
         self, table: Table, known: Table, budgets: Sequence[float], seed: int
     ) -> list[Chosen]:
         every = CANDIDATES + (FOR_CASCADES if table.cascade else ()) + _of_the_users_own()
-        candidates = [row for row in every if not row[1].lacks(table)]
+        candidates = [row for row in every if not row[1].missing_columns(table)]
         # Whatever refuses the rows or a budget does so here, by name, before the long work.
         candidates[0][1].propose(known, budgets, seed)
         if len(known) < FEWEST_ROWS or len(candidates) < 2:
@@ -393,11 +393,11 @@ class Subset(Choosing):
         make_method(self.inner)  # refuses what does not exist, by name
         super().__post_init__()
 
-    def needs(self) -> frozenset[str]:
-        return make_method(self.inner).needs()
+    def required_columns(self) -> frozenset[str]:
+        return make_method(self.inner).required_columns()
 
-    def lacks(self, table: Table) -> list[str]:
-        return make_method(self.inner).lacks(table)
+    def missing_columns(self, table: Table) -> list[str]:
+        return make_method(self.inner).missing_columns(table)
 
     def choices(
         self, table: Table, known: Table, budgets: Sequence[float], seed: int
@@ -443,7 +443,7 @@ class Subset(Choosing):
 
     def _candidates(self, tried: list[tuple[int, ...]], table: Table) -> list[Candidate]:
         inner, full = make_method(self.inner), self.towards == "full"
-        names = [", ".join(str(table.path[k]) for k in kept) for kept in tried]
+        names = [", ".join(str(table.active_exits[k]) for k in kept) for kept in tried]
         return [
             (f"{self.inner} on exits {name}", OnExits(kept, inner),
              int(len(kept) < table.exits) if full else len(kept))
@@ -471,7 +471,7 @@ class OnExits(Method):
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Fit the inner method; a budget above what these exits can cost is lowered to that."""
-        small = table.keep_exits([table.path[k] for k in self.kept])
+        small = table.keep_exits([table.active_exits[k] for k in self.kept])
         most = float(small.mean_costs[-1])
         lowered = [min(float(budget), most) for budget in budgets]
         if small.exits > 1:

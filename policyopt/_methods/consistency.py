@@ -96,7 +96,7 @@ class Patience(Method):
             step = "E.g. --set patience=2."
             raise input_error("patience", "a whole number, 0 or more", self.patience, step)
 
-    def labelled(self) -> bool:
+    def requires_labels(self) -> bool:
         """Nothing is learned: costs follow from the exits' outputs alone."""
         return False
 
@@ -146,9 +146,9 @@ class BEEM(Threshold):
     allowed: ClassVar = {"weights": WEIGHTS}
     tuned: ClassVar = {"weights": Choice(WEIGHTS)}
 
-    def labelled(self) -> bool:
+    def requires_labels(self) -> bool:
         """Accuracies need labels."""
-        return self.weights == "accuracy" or super().labelled()
+        return self.weights == "accuracy" or super().requires_labels()
 
     def rule(self, table: Table, seed: int) -> ScoreRule:
         """Return the score rule: its weights come from these rows."""
@@ -241,9 +241,9 @@ class PFBERxiT(SimilarityThreshold):
 
     label = "pf_berxit"
 
-    def labelled(self) -> bool:
+    def requires_labels(self) -> bool:
         """Choosing a patience looks at what is right."""
-        return self.patience is None or super().labelled()
+        return self.patience is None or super().requires_labels()
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Choose thresholds, and the patience, for each budget; see `Method.propose`."""
@@ -288,13 +288,13 @@ class AgreementCascade(Method):
     tuned: ClassVar = {"tiers": Integer(2, 4), "vote": Choice(VOTES)}
     decides = True
 
-    def needs(self) -> frozenset[str]:
+    def required_columns(self) -> frozenset[str]:
         """Probabilities of a class that others voted for, where they are asked for."""
-        return Agreement(1, int(self.vote == "probability")).needs
+        return Agreement(1, int(self.vote == "probability")).required_columns
 
     def check(self, table: Table) -> None:
         """Refuse records where probabilities are asked for."""
-        if self.lacks(table):
+        if self.missing_columns(table):
             raise InputError(
                 "'vote' must be 'share' where only records are kept. Got 'probability'. "
                 "Import full logits or probabilities, or leave it out."

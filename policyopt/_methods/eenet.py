@@ -119,11 +119,11 @@ class HeldOutMethod(Method):
     ) -> tuple[ScoreRule, Problem, Solution]:
         """Return the rule of a budget, its problem on the held-out rows (`problem_on` a rule), and thresholds."""
 
-    def needs(self) -> frozenset[str]:
+    def required_columns(self) -> frozenset[str]:
         return frozenset({"log_prob"})
 
-    def lacks(self, table: Table) -> list[str]:
-        return ["log_prob (all class outputs)"] if table.kind == "record" else []
+    def missing_columns(self, table: Table) -> list[str]:
+        return ["log_prob (all class outputs)"] if table.kind == "summary" else []
 
     @property
     def validates(self) -> bool:

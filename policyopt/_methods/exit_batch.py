@@ -48,7 +48,7 @@ class ExitBatch:
         return len(self.outputs)
 
     def shown_to(self, needs: frozenset[str]) -> ExitBatch:
-        """Return what a score of these `needs` is shown, when it is fitted as when it serves."""
+        """Return what a score of these `required_columns` is shown, when it is fitted as when it serves."""
         return replace(self, outputs=[output.shown_to(needs) for output in self.outputs])
 
     def take(self, rows: Ints) -> ExitBatch:
@@ -66,7 +66,7 @@ class ExitBatch:
 class Columns:
     """History features of some rows as columns of a regression, exit by exit but the last."""
 
-    features: str  # "distribution" or "record"
+    features: str  # "distribution" or "summary"
     center: Floats  # (K-1, F)
     scale: Floats  # (K-1, F)
     basis: list[Floats]  # K-1 x (N, M)
@@ -81,7 +81,7 @@ def columns_of(batch: ExitBatch, common: bool = False) -> Columns:
 
     With `common` the means and spreads are those of all these exits together, for weights that exits share.
     """
-    name = "record" if batch.record else "distribution"
+    name = "summary" if batch.record else "distribution"
     values = np.empty((batch.exits - 1, len(batch), FEATURES[name].width))
     _put_features(np.arange(len(batch)), batch.outputs, name, values)
     return _standardised(values, name, (0, 1) if common else (1,))
@@ -134,7 +134,7 @@ def build_batch(table: Table, answers: CrossFitted, features: bool = False) -> E
         batch = build_batch(table, answers)
         outputs = [with_columns(o, features=table.feature(k)) for k, o in enumerate(batch.outputs)]
         return replace(batch, outputs=outputs)
-    if table.kind == "record":
+    if table.kind == "summary":
         outputs = table.statistics.outputs()
         labels = table.statistics.labels
         return ExitBatch(outputs, table.correct, labels, table.costs, table.classes, record=True)
@@ -178,7 +178,7 @@ def build_stopping_data(
     need labels. `groups` are the folds of the stop rule, which may be finer than those of the answers.
     """
     labels = table.statistics.labels
-    record = table.kind == "record"
+    record = table.kind == "summary"
     known = np.zeros(len(table), bool) if labels is None else labels >= 0
     if record and labels is None and table.statistics.correct is not None:
         known[:] = True
@@ -188,7 +188,7 @@ def build_stopping_data(
         table = table.take(np.flatnonzero(known)) if not known.all() else table
         labels = table.statistics.labels
     fold = folds_of(len(table), folds, seed)
-    features = "record" if record else "distribution"
+    features = "summary" if record else "distribution"
     answers = CrossFitted(Identity())
     stream = [(np.arange(len(table)), table.statistics.outputs())]
     if not record:
@@ -253,7 +253,7 @@ def _success(
     the first of `teachers` that has something to say gives it, on a pass of its own.
     """
     stats = table.statistics
-    if table.kind == "record":
+    if table.kind == "summary":
         return table.correct
     assert stats.labels is not None
     known = stats.labels >= 0

@@ -116,7 +116,7 @@ class FrugalGPT(Method):
 def _on(draft: Draft, kept: List) -> Draft:
     """Return the draft of a list: its rule, its scores, and its costs without the exits left out."""
     scores, flat = draft.data
-    table = draft.table.keep_exits([draft.table.path[k] for k in kept])
+    table = draft.table.keep_exits([draft.table.active_exits[k] for k in kept])
     rule = rule_on(draft.rule, kept)
     costs = table.costs + own_costs(table, rule)
     here = tuple(i for i, k in enumerate(kept[:-1]) if k in flat)

@@ -213,7 +213,7 @@ class LISTAStop(LagrangianMethod):
     groups = 20  # as of `bolukbasi`
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
-        if self.loss == "error" or data.table.kind == "record":
+        if self.loss == "error" or data.table.kind == "summary":
             loss, known = 1.0 - data.success, np.ones(len(data.success), bool)
         else:
             loss = -np.log(np.maximum(data.true_class, _LEAST))

@@ -227,7 +227,7 @@ class LagrangianMethod(StoppingMethod):
         def too_dear(place: float) -> bool:
             scores, _ = self._collapsed(data, stopping.at(place))
             exits = first_exit(scores, np.zeros(problem.exits - 1))
-            return float(problem.paid(exits).mean()) > budget
+            return float(problem.cost_at(exits).mean()) > budget
 
         # The lowest price is the dearest policy.
         _, place = bisect(too_dear, 0.0, len(stopping.prices) - 1.0, _BISECTIONS)
@@ -254,7 +254,7 @@ class LagrangianMethod(StoppingMethod):
         for end, k in ((ALWAYS, 0), (NEVER, problem.exits - 1)):
             all_alike = np.full(problem.exits - 1, end), np.full(problem.rows, k)
             sides.append((sides[last - 1][0], *all_alike, sides[last - 1][3]))
-        outcomes = [(problem.paid(exits), problem.gained(exits)) for _, _, exits, _ in sides]
+        outcomes = [(problem.cost_at(exits), problem.gained(exits)) for _, _, exits, _ in sides]
         points = np.array([[paid.mean(), gained.mean()] for paid, gained in outcomes])
         corners = upper_hull(points)
         along = points[corners, 0]

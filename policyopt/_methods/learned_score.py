@@ -124,19 +124,21 @@ class LearnedScore(Method):
     def learn(self, batch: ExitBatch, seed: int) -> ScoreRule:
         """Return the score rule that these rows teach; they may be few, or all alike."""
 
-    def lacks(self, table: Table) -> list[str]:
-        missing = super().lacks(table)
-        if table.kind == "record" and (self.answer != "plain" or "log_prob" in self.needs()):
+    def missing_columns(self, table: Table) -> list[str]:
+        missing = super().missing_columns(table)
+        if table.kind == "summary" and (
+            self.answer != "plain" or "log_prob" in self.required_columns()
+        ):
             missing = sorted({*missing, "all class outputs"} - {"log_prob"})
         return missing
 
     def pose(self, table: Table, seed: int) -> Draft:
         """Learn the score, and once more per fold where it keeps rows."""
-        features = "features" in self.needs()
+        features = "features" in self.required_columns()
         table = subsample_outputs(table, seed, features)
         answers = crossfit(table, self.answer, folds_of(len(table), self.folds, seed))
         batch = build_batch(table, answers, features)
-        shown = batch.shown_to(self.needs() | self.uses)
+        shown = batch.shown_to(self.required_columns() | self.uses)
         rule = self.learn(shown, seed)
         parts = max(self.folds, min(_FOLDS, _LEARNED // len(table))) if self.keeps_rows else 1
         fold = folds_of(len(table), parts, seed)
@@ -211,7 +213,7 @@ class FailurePrediction(LearnedScore):
     allowed: ClassVar = {"target": FAILURES, "penalty": POSITIVE}
     tuned: ClassVar = {"target": Choice(FAILURES), "penalty": Real(1.0, 1000.0, log=True)}
 
-    def needs(self) -> frozenset[str]:
+    def required_columns(self) -> frozenset[str]:
         return frozenset({"log_prob"} if self.target == "true_class" else ())
 
     def learn(self, batch: ExitBatch, seed: int) -> Logistic:

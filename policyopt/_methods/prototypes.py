@@ -89,12 +89,12 @@ class PrototypeScore(LearnedScore):
     keeps_rows = True
     allowed: ClassVar = {"vectors": SPACES}
 
-    def needs(self) -> frozenset[str]:
+    def required_columns(self) -> frozenset[str]:
         return frozenset({"features" if self.vectors == "features" else "log_prob"})
 
-    def lacks(self, table: Table) -> list[str]:
-        unlabelled = table.kind == "record" and table.statistics.labels is None
-        return [*super().lacks(table), *(["class labels"] if unlabelled else [])]
+    def missing_columns(self, table: Table) -> list[str]:
+        unlabelled = table.kind == "summary" and table.statistics.labels is None
+        return [*super().missing_columns(table), *(["class labels"] if unlabelled else [])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,8 +196,8 @@ class DE3BERT(PrototypeScore):
     allowed: ClassVar = {"weight": Number(most=1e6)}
     tuned: ClassVar = {"weight": Real(0.1, 10.0, log=True)}
 
-    def needs(self) -> frozenset[str]:
-        return super().needs() | {"entropy"}
+    def required_columns(self) -> frozenset[str]:
+        return super().required_columns() | {"entropy"}
 
     def learn(self, batch: ExitBatch, seed: int) -> DE3BERTRule:
         located = locate(batch, self.vectors, seed)

@@ -96,7 +96,10 @@ class MethodSpec:
 
     def supports(self) -> dict[str, bool]:
         """Return whether it can be steered ``online``, and whether it works on ``records``."""
-        return {"online": self.online, "records": not {"logits", "features"} & set(self.needs)}
+        return {
+            "online": self.online,
+            "records": not {"logits", "features"} & set(self.needs),
+        }
 
 
 def needs_of(columns: Collection[str], labelled: bool) -> tuple[str, ...]:
@@ -352,7 +355,7 @@ def register_method(
         made = method()
         spec = MethodSpec(
             label, OWN_FAMILY, summary, paper, year, reference, method, wins, trains=trains, online=online,
-            needs=needs_of(made.needs(), made.labelled())
+            needs=needs_of(made.required_columns(), made.requires_labels())
         )  # fmt: skip
         _enter(spec, method)
         method.label = label
@@ -372,7 +375,7 @@ def _enter(spec: MethodSpec, owner: type) -> None:
 def _static(rule: type[ScoreRule]) -> None:
     """Make a score without parameters a method: thresholds on it."""
     given = {f.name for f in fields(rule) if f.default is MISSING}  # type: ignore[arg-type]
-    if not given <= {"classes"} or not isinstance(rule.needs, frozenset):
+    if not given <= {"classes"} or not isinstance(rule.required_columns, frozenset):
         there = _owners.get(rule.name)
         if there is not None and there.__qualname__ == rule.__qualname__:  # it was static before
             del _owners[rule.name], ROWS[rule.name]
@@ -380,7 +383,7 @@ def _static(rule: type[ScoreRule]) -> None:
         said = (rule.__doc__ or "").strip().split("\n")[0].rstrip(".") or f"{rule.name} is high"
         spec = MethodSpec(
             rule.name, OWN_FAMILY, said, "your own", 0, "-", "threshold:Threshold",
-            preset={"score": rule.name}, needs=needs_of(rule.needs, labelled=False)
+            preset={"score": rule.name}, needs=needs_of(rule.required_columns, labelled=False)
         )  # fmt: skip
         _enter(spec, rule)
 

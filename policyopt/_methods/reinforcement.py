@@ -383,9 +383,9 @@ class NeuralPolicyMethod(StoppingMethod):
     def sizes(self, columns: int, exits: int) -> tuple[list[int], int]:
         """Return inputs, hidden units and output of what `train` returns, and the networks side by side."""
 
-    def lacks(self, table: Table) -> list[str]:
+    def missing_columns(self, table: Table) -> list[str]:
         torch = [] if find_spec("torch") else ["torch (policyopt[torch])"]
-        return [*super().lacks(table), *torch]
+        return [*super().missing_columns(table), *torch]
 
     @property
     def validates(self) -> bool:
@@ -437,7 +437,7 @@ def _read(draft: Draft, layers: Layers, columns: npt.NDArray[np.float32], budget
     def too_dear(log_price: float) -> bool:
         scores = outputs_at(at_price(layers, size, exits, np.exp(log_price)), columns)
         taken = first_exit(scores, np.zeros(exits - 1))
-        return float(problem.paid(taken).mean()) > aim
+        return float(problem.cost_at(taken).mean()) > aim
 
     dear, cheap = (float(np.log(p)) for p in (DRAWN[0] / 10, DRAWN[1]))
     _, price = bisect(too_dear, dear, cheap, _BISECTIONS)

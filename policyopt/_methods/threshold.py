@@ -116,10 +116,10 @@ class Threshold(Method):
         """Name of the method: that of its score, unless it has one of its own."""
         return self.label or self.score
 
-    def needs(self) -> frozenset[str]:
-        return frozenset(RULES[self.score].needs)
+    def required_columns(self) -> frozenset[str]:
+        return frozenset(RULES[self.score].required_columns)
 
-    def labelled(self) -> bool:
+    def requires_labels(self) -> bool:
         """Quotas look at scores only; other solvers, and answers, at what is right."""
         return self.thresholds in ("joint", "shared") or self.answer != "plain"
 
@@ -128,11 +128,11 @@ class Threshold(Method):
         """Thresholds that the user gives are as good on new rows as here."""
         return isinstance(self.thresholds, str)
 
-    def lacks(self, table: Table) -> list[str]:
-        missing = [_COLUMNS.get(name, name) for name in super().lacks(table)]
+    def missing_columns(self, table: Table) -> list[str]:
+        missing = [_COLUMNS.get(name, name) for name in super().missing_columns(table)]
         if self.score == "entropy" and table.classes < 2:
             missing.append("the number of classes")
-        return [*missing, *lacks_outputs(self.answer, table)]
+        return [*missing, *missing_outputs(self.answer, table)]
 
     def rule(self, table: Table, seed: int) -> ScoreRule:
         counted = any(field.name == "classes" for field in fields_of(RULES[self.score]))
@@ -157,13 +157,13 @@ class ConfidenceMethod(Method):
     allowed: ClassVar = {"answer": NAMES}
     tuned: ClassVar = {"answer": ANSWERS}
 
-    def lacks(self, table: Table) -> list[str]:
-        return [*super().lacks(table), *lacks_outputs(self.answer, table)]
+    def missing_columns(self, table: Table) -> list[str]:
+        return [*super().missing_columns(table), *missing_outputs(self.answer, table)]
 
 
-def lacks_outputs(answer: str, table: Table) -> list[str]:
+def missing_outputs(answer: str, table: Table) -> list[str]:
     """Return that answers other than plain need all class outputs, where rows do not hold them."""
-    whole = answer == "plain" or table.kind != "record"
+    whole = answer == "plain" or table.kind != "summary"
     return [] if whole else ["all class outputs (for answers other than plain)"]
 
 

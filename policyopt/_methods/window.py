@@ -156,7 +156,7 @@ def _distance(confidence: Floats, middle: Floats) -> Floats:
 
 def _cost(problem: Problem, ends: Floats) -> float:
     middle, half = _middle(ends)
-    return float(problem.paid(first_exit(_distance(problem.scores, middle), half)).mean())
+    return float(problem.cost_at(first_exit(_distance(problem.scores, middle), half)).mean())
 
 
 def best_run(gains: Floats) -> tuple[int, int]:

@@ -100,7 +100,7 @@ def watch_policy(
     seen = trace(policy, table)
     return DriftWatch.fit(
         seen.scores, seen.predictions[:, 0], seen.exit, classes=policy.classes,
-        path=policy.path, run_length=run_length, steered=steered, bins=bins, seed=seed,
+        active_exits=policy.active_exits, run_length=run_length, steered=steered, bins=bins, seed=seed,
     )  # fmt: skip
 
 
@@ -171,10 +171,10 @@ def refit(
     check_alike(labelled, recent)
     recent = unlabelled(recent)
     limit = parse_budget(budget, recent.mean_costs)
-    if not method.labelled():
+    if not method.requires_labels():
         fitted = method.propose(recent, [limit], seed)[0]
         return _said(fitted, method, recent, labelled, limit)
-    soft = isinstance(method, LagrangianMethod) and method.soft > 0 and recent.kind != "record"
+    soft = isinstance(method, LagrangianMethod) and method.soft > 0 and recent.kind != "summary"
     table = joined(labelled, recent) if soft else labelled
     return _said(_aimed(method, table, recent, limit, seed), method, recent, labelled, limit)
 
@@ -226,7 +226,7 @@ def _said(fitted: Fitted, method: Method, recent: Table, labelled: Table, limit:
     expected = expectation([(1.0, paid, np.zeros_like(paid))])
     policy = fitted.policy
     # Of all exits that the table has, the policy may run some.
-    mean = recent.keep_exits(policy.path).mean_costs
+    mean = recent.keep_exits(policy.active_exits).mean_costs
     provenance = {
         **policy.provenance,
         "budget": limit,
@@ -234,7 +234,7 @@ def _said(fitted: Fitted, method: Method, recent: Table, labelled: Table, limit:
         "expected_cost_95": list(expected.interval()),
         "refit": {
             "rows": len(recent), "split": recent.split, "cache": recent.cache,
-            "labelled_rows": len(labelled) if method.labelled() else 0,
+            "labelled_rows": len(labelled) if method.requires_labels() else 0,
         },
     }  # fmt: skip
     policy = replace(policy, costs=mean + policy.overhead, provenance=provenance)
@@ -250,7 +250,7 @@ def unlabelled(table: Table) -> Table:
 
 def check_alike(labelled: Table, recent: Table) -> None:
     """Refuse tables of two models, or of costs in two units."""
-    for name in ("kind", "classes", "path", "unit", "model_exits"):
+    for name in ("kind", "classes", "active_exits", "unit", "model_exits"):
         wanted, got = getattr(labelled, name), getattr(recent, name)
         if wanted != got:
             allowed, step = (

@@ -89,7 +89,7 @@ def fit_family(
     budgets = _budgets(points, costs)
     fitted = method.fit_path(table, [float(b) for b in budgets], seed)
     policies = [one.policy for one in fitted]
-    if any(policy.mixture is not None or policy.kept is not None for policy in policies):
+    if any(policy.mixture is not None or policy.exits < policy.model_exits for policy in policies):
         raise _unsteerable(fitted[0].method)
     contents = [to_dict(policy) for policy in policies]
     if len({json.dumps([content["score"], content["answer"]]) for content in contents}) == 1:

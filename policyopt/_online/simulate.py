@@ -68,7 +68,7 @@ class Simulation:
 
     schedule: Schedule
     labels: Floats  # of the arms of the bandits (A,): thresholds, or expected costs
-    tallies: dict[str, Metrics]  # by policy as asked for
+    metrics: dict[str, Metrics]  # by policy as asked for
     records: list[dict[str, Any]]
     unit: str  # of costs
     arms_unit: str  # of the labels: threshold, or `unit`
@@ -226,14 +226,14 @@ def simulate(
         return BudgetPlayer(rule, levels, mine, repetitions, delay), mine
 
     players = {spec: enter(*parts) for spec, parts in entrants.items()}
-    tallies = {
+    metrics = {
         spec: Metrics(mine, player.exits, baseline, over, repetitions, player.contextual)
         for spec, (player, mine) in players.items()
     }
     for block in requests:
         for at, (spec, (player, _)) in enumerate(players.items()):
             report(block.first * len(players) + at, plan.rounds * len(players), spec)
-            tallies[spec].add(block, player.play(block))
+            metrics[spec].add(block, player.play(block))
     unit = tables.cost.unit
     # The first level of a family leaves at exit 0 always.
     arms_unit = unit if (family.thresholds[0] <= ALWAYS).all() else "threshold"
@@ -244,17 +244,17 @@ def simulate(
         "arms": family.labels.tolist(), "arms_unit": arms_unit, "unit": unit,
     }  # fmt: skip
     records = []
-    for spec, metrics in tallies.items():
+    for spec, found in metrics.items():
         bandit, share = entrants[spec][0] in BANDITS, None
         if bandit:
-            played = metrics.arms[metrics.rounds > 0.9 * plan.rounds].sum(axis=0)
+            played = found.arms[found.rounds > 0.9 * plan.rounds].sum(axis=0)
             share = float(played[baseline.best] / max(played.sum(), 1))
         records.append({
             "policy": spec, **run, "reveal": reveal if bandit else None, "budget": limit,
-            **metrics.record(), "best_arm": float(family.labels[baseline.best]),
-            "best_arm_share": share, "recovery": recovery(metrics, baseline),
+            **found.record(), "best_arm": float(family.labels[baseline.best]),
+            "best_arm_share": share, "recovery": recovery(found, baseline),
         })  # fmt: skip
-    return Simulation(plan, family.labels, tallies, records, unit, arms_unit, limit, baseline.means)
+    return Simulation(plan, family.labels, metrics, records, unit, arms_unit, limit, baseline.means)
 
 
 # ---- requests: cached rows drawn as a stream, by a schedule, for R repetitions side by side, seeded
@@ -447,10 +447,10 @@ def outcomes(
             raise input_error("reward", allowed, reward, "E.g. confidence.")
         right = trace(policy, fit).correct
         right = fit.correct if right is None else right  # the former says what is missing
-        sure = confidences(policy, fit.keep_exits(policy.path))
+        sure = confidences(policy, fit.keep_exits(policy.active_exits))
         rule = fit_confidence("platt", sure, right.astype(float))
     seen = [trace(policy, table) for table in tables]
-    kept = [table.keep_exits(policy.path) for table in tables]
+    kept = [table.keep_exits(policy.active_exits) for table in tables]
     correct = [one.correct for one in seen if one.correct is not None]
     right = np.concatenate(correct) if len(correct) == len(seen) else None
     confidence = np.concatenate([confidences(policy, table, rule) for table in kept])
@@ -478,7 +478,7 @@ def confidences(policy: Policy, table: Table, rule: Calibrator | None = None) ->
         every = [(slice(None), table.statistics.outputs())]
     else:
         every = observe(table, CrossFitted(policy.answer))
-    rule = rule or policy.confidence
+    rule = rule or policy.calibrator
     for rows, seen in every:
         for k, output in enumerate(seen):
             found[rows, k] = output.confidence if rule is None else rule.confidence(k, output)

@@ -157,7 +157,7 @@ def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:
         }
         records.append(
             {
-                "exit": found.path[k],
+                "exit": found.active_exits[k],
                 "rows_reached": int(reached.sum()),
                 "share_reached": float(reached.sum() / n),
                 "rows_left": int(left.sum()),
@@ -447,7 +447,7 @@ def per_class_figure(explanation: Explanation, title: str = "") -> Any:
     at, exits = np.arange(len(order)), shares.shape[1]
     for k in range(exits):  # from light (early) to dark (late)
         colour = matplotlib.colormaps["cividis_r"](0.08 + 0.92 * k / max(exits - 1, 1))
-        look = {"color": colour, "label": f"exit {explanation.found.path[k]}"}
+        look = {"color": colour, "label": f"exit {explanation.found.active_exits[k]}"}
         look["left" if named else "bottom"] = low[:, k]
         (axes[0].barh if named else axes[0].bar)(at, shares[:, k], 0.82 if named else 1.0, **look)
     tidy(axes[0])

@@ -151,10 +151,10 @@ def simulation_figure(found: Simulation, title: str = "") -> Any:
 
     Above: pseudo-regret and cost of the latest requests. Below: how often each arm was played, over time.
     """
-    several = [name for name, t in found.tallies.items() if t.arms.shape[1] > 1]
+    several = [name for name, t in found.metrics.items() if t.arms.shape[1] > 1]
     shown = several[:_PANELS]
     lines = [shown[i : i + _ABREAST] for i in range(0, len(shown), _ABREAST)]
-    names = -(-(len(found.tallies) + 1) // 5)  # lines of the legend
+    names = -(-(len(found.metrics) + 1) // 5)  # lines of the legend
     figure = new_figure(12, 3.8 + 2.2 * len(lines) + 0.25 * names)
     grid = figure.add_gridspec(1 + len(lines), 1, height_ratios=[1.8, *[1.0] * len(lines)])
     regret, cost = (figure.add_subplot(grid[0].subgridspec(1, 2)[0, j]) for j in (0, 1))
@@ -183,9 +183,9 @@ def _draw_courses(found: Simulation, regret: Any, cost: Any) -> None:
     """Draw regret and cost of every policy over the rounds."""
     from policyopt._online.simulate import interval
 
-    rounds = next(iter(found.tallies.values())).rounds
+    rounds = next(iter(found.metrics.values())).rounds
     back = max(len(rounds) // _WINDOWS, 1)
-    for i, (name, tally) in enumerate(found.tallies.items()):
+    for i, (name, tally) in enumerate(found.metrics.items()):
         look = _look(i)
         mean, half = interval(tally.course("regret"))
         regret.plot(rounds, mean, label=picture_text(name), **look)
@@ -206,7 +206,7 @@ def _draw_arms(found: Simulation, name: str, axes: Any) -> None:
     """Draw the share of each arm of a policy over the rounds."""
     from policyopt.runtime._bandits import BANDITS
 
-    tally = found.tallies[name]
+    tally = found.metrics[name]
     shares = tally.shares().T
     edges = np.concatenate([[0], tally.rounds])
     most = max(float(shares.max()), 1e-9)

@@ -60,7 +60,7 @@ class Problem:
             return thresholds
         return np.where(near, np.where(self.common >= thresholds, ALWAYS, NEVER), thresholds)
 
-    def paid(self, exits: Ints) -> Floats:
+    def cost_at(self, exits: Ints) -> Floats:
         """Return what each sample pays for the exit it takes, (N,)."""
         return np.broadcast_to(self.costs, self.scores.shape)[np.arange(self.rows), exits]
 
@@ -73,7 +73,7 @@ class Problem:
         exits = first_exit(self.scores, thresholds)
         if self.costs.ndim == 1:
             return float(np.bincount(exits, minlength=self.exits) @ self.costs) / self.rows
-        return float(self.paid(exits).mean())
+        return float(self.cost_at(exits).mean())
 
     def accuracy(self, thresholds: Floats) -> float:
         """Return the mean value of replaying `thresholds` on these rows."""

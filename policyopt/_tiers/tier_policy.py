@@ -86,7 +86,7 @@ class TierPolicy:
         check_text("tier", self.tier, MAX_NAME)
         if self.next is not None:
             check_text("next", self.next, MAX_NAME)
-        path, exits, step = self.policy.path, self.exits, "Plan again."
+        path, exits, step = self.policy.active_exits, self.exits, "Plan again."
         at = path.index(exits[0]) if exits and exits[0] in path else 0
         if exits and path[at : at + len(exits)] != exits:
             raise input_error("exits of the tier", f"consecutive ones of {path}", exits, step)
@@ -156,7 +156,7 @@ class TierPolicy:
             raise input_error("message", allowed, f"{got!s:.200}", step)
         n, scalar, at = message["samples"], message["scalar"], message["position"]
         answer, rules = message["answer"], message["rules"]
-        path, count = self.policy.path, len(self.policy.rules)
+        path, count = self.policy.active_exits, len(self.policy.rules)
         due = path.index(self.exits[0]) if self.exits else None
         one = type(scalar) is bool and (not scalar or n == 1)
         whole = type(at) is int and 0 <= at < len(path)
@@ -241,10 +241,14 @@ def tier_policies(policy: Policy, plan: Plan, names: Sequence[str]) -> list[Tier
     >>> [(t.tier, t.exits, t.next) for t in tier_policies(whole, Plan((0, 1), (0, 2)), "abc")]
     [('a', (0,), 'c'), ('c', (1,), None)]
     """
-    used = [t for t in range(len(names)) if plan.stages(t) and t <= plan.tier[policy.path[-1]]]
+    used = [
+        t for t in range(len(names)) if plan.stages(t) and t <= plan.tier[policy.active_exits[-1]]
+    ]
     following = [*(names[t] for t in used[1:]), None]
     return [
-        TierPolicy(policy, names[t], tuple(k for k in plan.exits(t) if k in policy.path), after)
+        TierPolicy(
+            policy, names[t], tuple(k for k in plan.exits(t) if k in policy.active_exits), after
+        )
         for t, after in zip(used, following, strict=True)
     ]
 
@@ -329,7 +333,7 @@ def _checked(policy: Policy, state: State, at: int) -> State:
     if policy.needs_features:  # whose widths are not known here
         return state
     model = policy.start([0])
-    for k in policy.path[:at]:
+    for k in policy.active_exits[:at]:
         policy.step(k, _any_output(policy), model)
     pairs = [(state.answer_state, model.answer_state)]
     pairs += list(zip(state.rule_states, model.rule_states, strict=True))
@@ -342,7 +346,7 @@ def _checked(policy: Policy, state: State, at: int) -> State:
 
 def _any_output(policy: Policy) -> Any:
     """Return outputs of one sample that any policy of the kind accepts."""
-    if policy.kind != "record":
+    if policy.kind != "summary":
         return np.full((1, policy.classes), 1.0 / policy.classes)
     top = np.array([[0.5, 0.25]])
     none = {"prediction": np.zeros(1, np.int32), "entropy": np.full(1, 0.5)}

@@ -33,7 +33,7 @@ class ExitProblem:
         The rows.
     answer : AnswerRule
         What exits return.
-    features : {"distribution", "record"}
+    features : {"distribution", "summary"}
         Name of the history features.
     center, scale : ndarray of shape (K-1, F)
         Of the features, over the rows of the first problem.
@@ -104,7 +104,7 @@ def exit_problem(
     table = (data if isinstance(data, Tables) else Tables(data)).get(split)
     check_exits(table)
     if like is None:
-        name = "plain" if table.kind == "record" else answer
+        name = "plain" if table.kind == "summary" else answer
         seen = build_stopping_data(table, name, soft, _FOLDS, seed)
         samples = samples_of(seen.columns, seen.success, seen.table.costs)
         return ExitProblem(samples, seen.table, seen.answer, seen.features, seen.center, seen.scale)
@@ -117,7 +117,7 @@ def _looked_at(table: Table, like: ExitProblem) -> Samples:
     """Return rows as another problem's answers and features show them."""
     exits, labels = table.exits, table.statistics.labels
     columns = [np.zeros((len(table), like.columns)) for _ in range(exits - 1)]
-    right, records = table.correct.copy(), table.kind == "record"  # says what is missing
+    right, records = table.correct.copy(), table.kind == "summary"  # says what is missing
     history = FEATURES[like.features]
     if records:
         stream = [(np.arange(len(table)), table.statistics.outputs())]

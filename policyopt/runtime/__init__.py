@@ -3,7 +3,7 @@
 >>> from policyopt.runtime import load_policy  # doctest: +SKIP
 >>> policy = load_policy("policy.json")  # doctest: +SKIP
 >>> state = policy.start()  # doctest: +SKIP
->>> for k in policy.path:  # doctest: +SKIP
+>>> for k in policy.active_exits:  # doctest: +SKIP
 ...     decision = policy.step(k, exit_of(model, k, x), state)
 ...     if decision.exit:
 ...         break

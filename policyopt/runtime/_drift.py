@@ -220,7 +220,7 @@ class Reference:
     the exit taken, and the score at every later exit among the requests that reached it.
     """
 
-    path: tuple[int, ...]  # the model's numbers of the exits that the policy runs
+    active_exits: tuple[int, ...]  # the model's numbers of the exits that the policy runs
     classes: int  # C, 0 where nobody knows; no class (-1) has a cell of its own
     steered: bool
     edges: tuple[Floats, ...]  # of each score; cell m holds edges[m-1] < score <= edges[m]
@@ -232,11 +232,11 @@ class Reference:
     widths: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        scores = enumerate(zip(self.path, self.edges, strict=False))
+        scores = enumerate(zip(self.active_exits, self.edges, strict=False))
         first, *later = ((f"score at exit {k}", at, len(e) + 1) for at, (k, e) in scores)
-        rows = [first, (f"class at exit {self.path[0]}", None, self.classes + 1)]
+        rows = [first, (f"class at exit {self.active_exits[0]}", None, self.classes + 1)]
         if not self.steered:
-            rows += [("exit taken", None, len(self.path)), *later]
+            rows += [("exit taken", None, len(self.active_exits)), *later]
         for name, column in zip(
             ("names", "columns", "widths"), zip(*rows, strict=True), strict=True
         ):
@@ -245,7 +245,7 @@ class Reference:
     @classmethod
     def of(
         cls, scores: Floats, predictions: Ints, positions: Ints, classes: int,
-        path: tuple[int, ...], steered: bool, bins: int,
+        active_exits: tuple[int, ...], steered: bool, bins: int,
     ) -> Reference:  # fmt: skip
         """Count some rows.
 
@@ -256,7 +256,7 @@ class Reference:
         first exit (N,), columns of the exits taken (N,); `bins`: cells per score, at most (quantiles).
         """
         edges, moments = [], []
-        for k in range(1 if steered else len(path)):
+        for k in range(1 if steered else len(active_exits)):
             reached = scores[positions >= k, k]
             base = np.sort(reached[::_EVERY])
             at = (np.arange(1, bins) * len(base)) // bins
@@ -264,7 +264,7 @@ class Reference:
             moments.append((reached.mean(), reached.std()) if len(reached) else (0.0, 0.0))
         moments[1:1] = [(0.0, 0.0)] * (1 if steered else 2)
         none = np.zeros((0, 0), np.int64)
-        blank = cls(path, classes, steered, tuple(edges), none, np.array(moments))
+        blank = cls(active_exits, classes, steered, tuple(edges), none, np.array(moments))
         blank.check_size("Watch the first exit only: steered=True.")
         cells, _ = blank.read(scores, predictions, positions)
         for j, k in enumerate(blank.columns):
@@ -303,7 +303,7 @@ class Reference:
         """Return what a cell of a class or an exit is called."""
         if j == 1:
             return f"class {cell}" if cell < self.classes else "no class"
-        return f"exit {self.path[cell]}"
+        return f"exit {self.active_exits[cell]}"
 
 
 @dataclass(frozen=True)
@@ -381,7 +381,7 @@ class DriftWatch:
         exits: npt.ArrayLike | None = None,
         *,
         classes: int,
-        path: Sequence[int] | None = None,
+        active_exits: Sequence[int] | None = None,
         run_length: int = 100_000,
         steered: bool = False,
         bins: int = 32,
@@ -399,8 +399,8 @@ class DriftWatch:
             Exit taken, the model's number. Not needed where `steered`.
         classes : int
             C.
-        path : sequence of K int, optional
-            `Policy.path`; default 0..K-1.
+        active_exits : sequence of K int, optional
+            `Policy.active_exits`; default 0..K-1.
         run_length : int
             Mean number of requests to a false alarm, at least.
         steered : bool
@@ -422,9 +422,18 @@ class DriftWatch:
         check_whole("classes", classes, 0, 1 << 20)
         steered = bool(steered)
         table = as_table(scores)
-        known = tuple(range(table.shape[-1])) if path is None else tuple(int(k) for k in path)
+        known = (
+            tuple(range(table.shape[-1]))
+            if active_exits is None
+            else tuple(int(k) for k in active_exits)
+        )
         if not known or any(a >= b for a, b in zip((-1, *known), known, strict=False)):
-            raise input_error("path", "exit numbers, ascending", known, "E.g. path=policy.path.")
+            raise input_error(
+                "active_exits",
+                "exit numbers, ascending",
+                known,
+                "E.g. active_exits=policy.active_exits.",
+            )
         step = "Or watch the first exit only: steered=True."
         rows = checked_rows(table, predictions, exits, known, steered, classes, step)
         if not len(table):
@@ -467,14 +476,14 @@ class DriftWatch:
         InputError
             Another number of scores than exits run, or one that is not finite.
         """
-        path, steered = self.reference.path, self.reference.steered
-        taken = path[0] if steered else check_exit(exit, path)
+        active_exits, steered = self.reference.active_exits, self.reference.steered
+        taken = active_exits[0] if steered else check_exit(exit, active_exits)
         given = as_table(scores)
-        run, (rows, width) = path.index(taken) + 1, given.shape
-        if rows != 1 or not (1 <= width <= len(path) if steered else width == run):
+        run, (rows, width) = active_exits.index(taken) + 1, given.shape
+        if rows != 1 or not (1 <= width <= len(active_exits) if steered else width == run):
             allowed = f"{run}, one per exit run"
             raise input_error("scores", allowed, f"shape {np.shape(scores)}", "First exit first.")
-        row = np.pad(given, ((0, 0), (0, len(path) - width)), constant_values=np.nan)
+        row = np.pad(given, ((0, 0), (0, len(active_exits) - width)), constant_values=np.nan)
         return self.update_batch(row, [prediction], [taken])
 
     def update_batch(
@@ -495,7 +504,7 @@ class DriftWatch:
         """
         r, step = self.reference, "The watch was fitted without steered=True."
         exits = None if r.steered else exits
-        rows = checked_rows(scores, predictions, exits, r.path, r.steered, r.classes, step)
+        rows = checked_rows(scores, predictions, exits, r.active_exits, r.steered, r.classes, step)
         cells, values = r.read(*rows)
         n, width = cells.shape
         if self.requests + n >= _LARGEST // width:
@@ -561,7 +570,7 @@ class DriftWatch:
         names = ("run_length", "seed", "requests", "learning", "alarm_at")
         return {
             "format": _FORMAT,
-            "path": list(r.path),
+            "active_exits": list(r.active_exits),
             "classes": r.classes,
             "steered": r.steered,
             **{name: getattr(self, name) for name in names},
@@ -656,16 +665,16 @@ def as_table(scores: Any) -> Floats:
     return table
 
 
-def check_exit(exit: Any, path: Sequence[int]) -> int:
+def check_exit(exit: Any, active_exits: Sequence[int]) -> int:
     """Return the exit taken, refused where the policy does not run it."""
-    if exit not in path:
-        allowed = f"one of {', '.join(map(str, path))}"
+    if exit not in active_exits:
+        allowed = f"one of {', '.join(map(str, active_exits))}"
         raise input_error("exit", allowed, exit, "The model's number of the exit taken.")
     return exit
 
 
 def checked_rows(
-    scores: Any, predictions: Any, exits: Any, path: Sequence[int], steered: bool, classes: int,
+    scores: Any, predictions: Any, exits: Any, active_exits: Sequence[int], steered: bool, classes: int,
     step: str,
 ) -> tuple[Floats, Ints, Ints]:  # fmt: skip
     """Check n rows and return scores (n, K), predictions (n,) and columns of the exits taken (n,).
@@ -678,10 +687,10 @@ def checked_rows(
         raise input_error("exits", "given", "none", step)
     table = as_table(scores)
     given = np.asarray(predictions)
-    taken = np.asarray(exits) if exits is not None else np.full(len(table), path[0])
-    width = 1 if steered else len(path)
-    if not width <= table.shape[1] <= len(path):
-        allowed = f"of shape (N, {len(path)})"
+    taken = np.asarray(exits) if exits is not None else np.full(len(table), active_exits[0])
+    width = 1 if steered else len(active_exits)
+    if not width <= table.shape[1] <= len(active_exits):
+        allowed = f"of shape (N, {len(active_exits)})"
         raise input_error("scores", allowed, table.shape, "NaN where an exit was not run.")
     for name, array in (("predictions", given), ("exits", taken)):
         if array.shape != (len(table),) or array.dtype.kind not in "iu":
@@ -692,10 +701,10 @@ def checked_rows(
     if classes and len(strange):
         allowed = f"classes from 0 to {classes - 1}, or -1 for none"
         raise input_error("predictions", allowed, int(strange[0]), "Those of the first exit.")
-    positions = np.searchsorted(np.array(path), taken)
-    unknown = np.array(path)[np.minimum(positions, len(path) - 1)] != taken
+    positions = np.searchsorted(np.array(active_exits), taken)
+    unknown = np.array(active_exits)[np.minimum(positions, len(active_exits) - 1)] != taken
     if unknown.any():
-        check_exit(int(taken[unknown][0]), path)
+        check_exit(int(taken[unknown][0]), active_exits)
     if steered:
         positions = np.zeros(len(table), dtype=np.int64)
     reached = np.arange(table.shape[1]) <= positions[:, None]
@@ -707,24 +716,26 @@ def checked_rows(
 
 
 def _reference(state: Mapping[str, Any]) -> Reference:
-    path = _numbers(state, "path", None, 0, _LARGEST, True)
-    if not len(path) or not (np.diff(path) > 0).all():
-        raise input_error("path", "of one exit or more, ascending", path.tolist(), _NEXT)
+    active_exits = _numbers(state, "active_exits", None, 0, _LARGEST, True)
+    if not len(active_exits) or not (np.diff(active_exits) > 0).all():
+        raise input_error(
+            "active_exits", "of one exit or more, ascending", active_exits.tolist(), _NEXT
+        )
     steered = state.get("steered")
     if not isinstance(steered, bool):
         raise input_error("steered", "true or false", steered, _NEXT)
-    raw, scored = state.get("edges"), 1 if steered else len(path)
+    raw, scored = state.get("edges"), 1 if steered else len(active_exits)
     if not isinstance(raw, list) or len(raw) != scored:
         raise input_error("edges", f"{scored} lists, one per score", type(raw).__name__, _NEXT)
     edges = tuple(numbers("edges", e, 1) for e in raw)
     if any((np.diff(e) <= 0).any() for e in edges):
         raise input_error("edges", "ascending", "others", _NEXT)
     classes = _count(state, "classes", most=1 << 20)
-    usual = _numbers(state, "usual", (2 if steered else len(path) + 2, 2))
+    usual = _numbers(state, "usual", (2 if steered else len(active_exits) + 2, 2))
     if (usual[:, 1] < 0).any():
         least = float(usual[:, 1].min())
         raise input_error("usual", "means and spreads, spreads 0 or more", least, _NEXT)
-    exits = tuple(int(k) for k in path)
+    exits = tuple(int(k) for k in active_exits)
     blank = Reference(exits, classes, steered, edges, np.zeros((0, 0), np.int64), usual)
     blank.check_size(_NEXT)
     return replace(blank, pool=_counts(state, "reference", blank.widths))

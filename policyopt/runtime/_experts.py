@@ -137,15 +137,15 @@ class ExpertPolicy:
         return any(policy.needs_features for policy in self.policies)
 
     @property
-    def path(self) -> tuple[int, ...]:
+    def active_exits(self) -> tuple[int, ...]:
         """The model's numbers of the exits that any of the policies runs, in order."""
-        return tuple(sorted(set().union(*(policy.path for policy in self.policies))))
+        return tuple(sorted(set().union(*(policy.active_exits for policy in self.policies))))
 
     @property
     def costs(self) -> Floats:
-        """Cost of each exit on `path`, mean over the policies that run it (not over samples)."""
-        each = [dict(zip(p.path, p.costs.tolist(), strict=True)) for p in self.policies]
-        means = [np.mean([costs[k] for costs in each if k in costs]) for k in self.path]
+        """Cost of each of `active_exits`, mean over the policies that run it (not over samples)."""
+        each = [dict(zip(p.active_exits, p.costs.tolist(), strict=True)) for p in self.policies]
+        means = [np.mean([costs[k] for costs in each if k in costs]) for k in self.active_exits]
         return np.array(means, dtype=np.float64)
 
     def number(self, context: int | str) -> int:
@@ -165,7 +165,7 @@ class ExpertPolicy:
         return int(context)
 
     def policy_of(self, context: int | str) -> Policy:
-        """Return the policy of a context, e.g. to loop over its `path`."""
+        """Return the policy of a context, e.g. to loop over its `active_exits`."""
         return self.policies[self.number(context)]
 
     def start(
@@ -205,8 +205,8 @@ class ExpertPolicy:
         Parameters
         ----------
         k : int
-            The model's number of the exit: for one sample those of its policy's `path` in turn,
-            for several those of this `path`.
+            The model's number of the exit: for one sample those of its policy's `active_exits` in turn,
+            for several those of this one's `active_exits`.
         output : array of shape (C,) for one sample, (n, C) for several; mapping for records
             What exit k of each sample's own expert gave.
         state : ExpertState
@@ -227,9 +227,11 @@ class ExpertPolicy:
         if state.scalar:
             e, _, inner = state.groups[0]
             return self.policies[e].step(k, output, inner, features)
-        if k not in self.path:
-            shown = ", ".join(map(str, self.path))
-            raise input_error("k", f"an exit that a policy runs: {shown}", k, "Loop over `path`.")
+        if k not in self.active_exits:
+            shown = ", ".join(map(str, self.active_exits))
+            raise input_error(
+                "k", f"an exit that a policy runs: {shown}", k, "Loop over `active_exits`."
+            )
         if not isinstance(output, (Mapping, ExitOutput)):
             output = as_array(output)
         n = len(state.context)
@@ -238,8 +240,8 @@ class ExpertPolicy:
         answers = []
         for e, rows, inner in state.groups:
             policy = self.policies[e]
-            if k not in policy.path:
-                stop[rows] = k > policy.path[-1]
+            if k not in policy.active_exits:
+                stop[rows] = k > policy.active_exits[-1]
                 continue
             vectors = None if features is None else as_array(features)[rows]
             found = policy.step(k, rows_of(output, rows), inner, vectors)
@@ -276,14 +278,14 @@ class ExpertPolicy:
             As `Policy.decide`; a context without a policy.
         """
         of = self.model_exits
-        n, rows_at = read_exits(outputs, of, self.classes, self.path)
+        n, rows_at = read_exits(outputs, of, self.classes, self.active_exits)
         contexts = context_numbers(context, len(self.contexts), n)
         numbers = sample_numbers(samples, n)
         found = Decisions(np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n))
         # A policy without a sample looks at none: it checks the form of an empty batch.
         for e in np.unique(contexts).tolist() or [0]:
             policy, rows = self.policies[e], np.flatnonzero(contexts == e)
-            entries = [rows_at(k, rows) if k in policy.path else None for k in range(of)]  # type: ignore[arg-type]
+            entries = [rows_at(k, rows) if k in policy.active_exits else None for k in range(of)]  # type: ignore[arg-type]
             part = policy.decide(entries, numbers[rows], vectors_of(policy, features, rows))
             found.exit[rows], found.prediction[rows] = part.exit, part.prediction
             found.cost[rows] = part.cost
@@ -384,7 +386,7 @@ def vectors_of(policy: Policy, features: Any, rows: Ints) -> Any:
     """Return the feature vectors of some samples, where the policy reads any."""
     if features is None or not policy.needs_features or not isinstance(features, (list, tuple)):
         return features
-    return [as_array(v)[rows] if k in policy.path else None for k, v in enumerate(features)]
+    return [as_array(v)[rows] if k in policy.active_exits else None for k, v in enumerate(features)]
 
 
 def joined(answers: list[tuple[Ints, Any]], n: int) -> Array | None:

@@ -19,7 +19,7 @@ from ._typing import Floats
 
 #: How many of the largest probabilities are kept of a cache.
 TOP = 3
-KINDS = ("logits", "probabilities", "record")
+KINDS = ("logits", "probabilities", "summary")
 #: Logarithms of probabilities are kept above this where they are compared: one in 10**13.
 LOWEST = -30.0
 
@@ -46,7 +46,7 @@ class ExitOutput:
     log_sum_exp : ndarray of shape (n,), float64
         Of the logits; 0 for probabilities, NaN for records.
 
-    A score is shown the first two and what it declares (`ScoreRule.needs`; "log_prob" brings `top_class` and
+    A score is shown the first two and what it declares (`ScoreRule.required_columns`; "log_prob" brings `top_class` and
     `log_sum_exp`); it asks for the rest in vain, when it is fitted as when it serves.
     """
 
@@ -112,12 +112,15 @@ class ExitOutput:
             return value
         if needs != "features" and "log_prob" in declared:
             return value
-        allowed, got = "declared by the score that reads it", f"needs = {sorted(declared)}"
-        step = f'Add to its class: needs = frozenset({{"{needs}"}}).'
+        allowed, got = (
+            "declared by the score that reads it",
+            f"required_columns = {sorted(declared)}",
+        )
+        step = f'Add to its class: required_columns = frozenset({{"{needs}"}}).'
         raise input_error(column, allowed, got, step)
 
     def shown_to(self, needs: frozenset[str]) -> ExitOutput:
-        """Return the columns that a score of these `needs` is shown, the same in a fit and in serving."""
+        """Return the columns that a score of these `required_columns` is shown, the same in a fit and in serving."""
         full = "log_prob" in needs
         top = 2 if full or "margin" in needs else 1
         shown: list[Any] = [

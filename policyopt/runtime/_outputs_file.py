@@ -23,7 +23,7 @@ _MOST_DEFLATED = 1040  # what deflate can make of a byte, 1032, and a little
 _MOST_HEADER = 10_000  # numpy's own limit, which it looks at after reading the header
 _MAPPED = 1 << 20  # smaller members are read
 _KEYS = {"logits": ("logits",), "probabilities": ("probs", "probabilities")}
-_RECORD = {
+_SUMMARY = {
     "prediction": ("pred", "prediction"),
     "confidence": ("conf", "confidence"),
     "entropy": ("entropy",),
@@ -40,7 +40,7 @@ def read_outputs(
     needs besides). `axes`, KNC or NKC, is needed where both would do.
     """
     path = Path(path)
-    wanted = {key for keys in (*_KEYS.values(), *_RECORD.values()) for key in keys}
+    wanted = {key for keys in (*_KEYS.values(), *_SUMMARY.values()) for key in keys}
     arrays, keys = read_arrays(path, wanted)
     if not arrays:
         allowed, step = f"among {', '.join(sorted(wanted))}", "Rename the key of the outputs."
@@ -54,7 +54,7 @@ def read_features(path: str | Path, policy: Policy | ExpertPolicy) -> list[Any] 
     if not policy.needs_features:
         return None
     path = Path(path)
-    wanted = [f"features_{k}" for k in policy.path]
+    wanted = [f"features_{k}" for k in policy.active_exits]
     arrays, _ = read_arrays(path, set(wanted))
     missing = [key for key in wanted if key not in arrays]
     if missing:
@@ -105,9 +105,9 @@ def from_arrays(
     arrays: Mapping[str, Array], policy: Policy | ExpertPolicy, axes: str | None, name: str
 ) -> list[Any]:
     """Bring named arrays into one entry per exit (see `read_outputs`)."""
-    if policy.kind == "record":
+    if policy.kind == "summary":
         columns = {}
-        for field, keys in _RECORD.items():
+        for field, keys in _SUMMARY.items():
             found = [arrays[key] for key in keys if key in arrays]
             if found:
                 columns[field] = by_exit(found[0], policy, axes, f"{keys[0]} in {name}")

@@ -141,7 +141,7 @@ class Rule:
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         for name, kind in inspect.get_annotations(cls).items():
-            if name in ("name", "needs", "role") and "ClassVar" not in str(kind):
+            if name in ("name", "required_columns", "role") and "ClassVar" not in str(kind):
                 step = f"Write {name} = ... without a type: it is the class's."
                 raise input_error(f"{name} of {cls.__name__}", "no field", f"{name}: {kind}", step)
         dataclass(frozen=True, eq=False)(cls)

@@ -73,46 +73,44 @@ def first_exit(scores: Floats, thresholds: Floats) -> Ints:
     return taken
 
 
-def checked_kept(kept: object, exits: int, model_exits: int) -> tuple[tuple[int, ...] | None, int]:
-    """Return the kept exits, None where all are, and how many the model has."""
+def checked_exits(active: object, exits: int, model_exits: int) -> tuple[tuple[int, ...], int]:
+    """Return the active exits, given as None where all are, and how many the model has."""
     if isinstance(model_exits, bool) or not isinstance(model_exits, (int, np.integer)):
         step = "How many exits the model has."
         raise input_error("model_exits", "a whole number", model_exits, step)
     of = int(model_exits) or exits
-    if kept is None:
+    if active is None:
         if of != exits:
             allowed, got = f"the {exits} exits that the policy runs", f"none, of {of} exits"
-            raise input_error("kept", allowed, got, "Name them, or leave model_exits out.")
-        return None, of
+            raise input_error("active_exits", allowed, got, "Name them, or leave model_exits out.")
+        return tuple(range(exits)), of
     if not exits <= of <= MAX_EXITS:
         raise input_error("model_exits", f"from {exits} to {MAX_EXITS}", of, "Check the policy.")
-    chosen = exit_numbers(kept, range(of))
+    chosen = exit_numbers(active, range(of))
     if len(chosen) != exits:
         allowed = f"{exits} exits, one per cost"
-        raise input_error("kept", allowed, f"{len(chosen)}", "Check the policy.")
-    return (None if len(chosen) == of else chosen), of
+        raise input_error("active_exits", allowed, f"{len(chosen)}", "Check the policy.")
+    return chosen, of
 
 
-def exit_numbers(kept: object, allowed: Sequence[int]) -> tuple[int, ...]:
+def exit_numbers(given: object, allowed: Sequence[int]) -> tuple[int, ...]:
     """Return exit numbers as a tuple, refused unless they ascend and each is allowed."""
-    given = list(kept) if isinstance(kept, (list, tuple, range, np.ndarray)) else []
-    whole = all(isinstance(k, (int, np.integer)) and not isinstance(k, bool) for k in given)
-    numbers = tuple(int(k) for k in given) if whole else ()
+    listed = list(given) if isinstance(given, (list, tuple, range, np.ndarray)) else []
+    whole = all(isinstance(k, (int, np.integer)) and not isinstance(k, bool) for k in listed)
+    numbers = tuple(int(k) for k in listed) if whole else ()
     if not numbers or list(numbers) != sorted(set(numbers)) or not set(numbers) <= set(allowed):
         told = f"at least one exit of {', '.join(map(str, allowed))}, in ascending order"
-        raise input_error("kept", told, kept, "Exits are numbered from 0.")
+        raise input_error("active_exits", told, given, "Exits are numbered from 0.")
     return numbers
 
 
-def over_model_exits(thresholds: Floats, kept: tuple[int, ...] | None, model_exits: int) -> Floats:
+def over_model_exits(thresholds: Floats, active_exits: Sequence[int], model_exits: int) -> Floats:
     """Return thresholds over all the model's exits, which lead to the same exits.
 
-    Never at exits that are skipped, always at the last one kept: who is left leaves there.
+    Never at exits that are skipped, always at the last active one: who is left leaves there.
     """
-    if kept is None:
-        return thresholds
     whole = np.full(model_exits, NEVER)
-    whole[list(kept)] = [*thresholds, ALWAYS]
+    whole[list(active_exits)] = [*thresholds, ALWAYS]
     return whole[:-1]
 
 
@@ -224,25 +222,20 @@ class Trace:
         Those that held for each sample (a mixture has two sets); read-only where all are equal.
     exit : ndarray of shape (n,), int64
         Exit taken: the model's number.
-    kept : tuple of K int, or None
-        The model's numbers of the exits that the policy runs, one per column; None: 0..K-1.
+    active_exits : tuple of K int
+        The model's numbers of the exits that the policy runs, one per column.
     """
 
     scores: Floats
     predictions: Array
     thresholds: Floats
     exit: Ints
-    kept: tuple[int, ...] | None = field(default=None, kw_only=True)
-
-    @property
-    def path(self) -> tuple[int, ...]:
-        """The model's exit number of each column, K of them."""
-        return tuple(range(self.scores.shape[1])) if self.kept is None else self.kept
+    active_exits: tuple[int, ...] = field(kw_only=True)
 
     @property
     def position(self) -> Ints:
         """Column of the exit taken, (n,)."""
-        return self.exit if self.kept is None else np.searchsorted(self.kept, self.exit)
+        return np.searchsorted(self.active_exits, self.exit)
 
     @property
     def taken(self) -> Array:
@@ -263,7 +256,7 @@ class Policy:
     costs : array of shape (K,)
         Mean cumulative cost per exit, in `unit`, the policy's own arithmetic included.
     unit : str
-    kind : {"logits", "probabilities", "record"}
+    kind : {"logits", "probabilities", "summary"}
         What `step` and `decide` are given.
     classes : int
         C (0 where records do not say).
@@ -275,9 +268,9 @@ class Policy:
         What exit k returns, made from exits 0..k; the score is computed on it.
     overhead : array of shape (K,), optional
         The part of `costs` that is the policy's own arithmetic; default none.
-    confidence : Calibrator, optional
+    calibrator : Calibrator, optional
         Says how probable it is that an answer is right; not used to decide.
-    kept : tuple of int, optional
+    active_exits : tuple of int, optional
         The model's exits that the policy runs, ascending; default all. K is their number: costs,
         thresholds, rules and answers know positions 0..K-1 among them only.
     model_exits : int, optional
@@ -303,8 +296,8 @@ class Policy:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     answer: AnswerRule = field(default_factory=Identity)
     overhead: Floats = field(default_factory=lambda: np.zeros(0))
-    confidence: Calibrator | None = None
-    kept: tuple[int, ...] | None = None
+    calibrator: Calibrator | None = None
+    active_exits: tuple[int, ...] = None  # type: ignore[assignment]  # None is read as all
     model_exits: int = 0
 
     def __post_init__(self) -> None:
@@ -312,8 +305,8 @@ class Policy:
             object.__setattr__(self, "overhead", np.zeros(len(self.costs)))
         for name in ("thresholds", "costs", "overhead"):
             object.__setattr__(self, name, numbers(name, getattr(self, name), 1))
-        kept, of = checked_kept(self.kept, len(self.costs), self.model_exits)
-        object.__setattr__(self, "kept", kept)
+        active, of = checked_exits(self.active_exits, len(self.costs), self.model_exits)
+        object.__setattr__(self, "active_exits", active)
         object.__setattr__(self, "model_exits", of)
         check_policy(self)
 
@@ -326,44 +319,34 @@ class Policy:
         return (self.rule,) if other is None else (self.rule, other)
 
     @cached_property
-    def needs(self) -> frozenset[str]:
-        """The columns that its score rules read and a record may lack (`ScoreRule.needs`)."""
-        return frozenset().union(*(rule.needs for rule in self.rules))
+    def required_columns(self) -> frozenset[str]:
+        """The columns that its score rules read and a record may lack (`ScoreRule.required_columns`)."""
+        return frozenset().union(*(rule.required_columns for rule in self.rules))
 
     @cached_property
     def observer(self) -> Observer:
         """How it looks at what an exit gave: at what its score rules say they read, and no more."""
-        full = "log_prob" in self.needs  # no record serves such rules: they may read the rest too
-        top = 2 if full or "margin" in self.needs else 1
-        entropy = full or "entropy" in self.needs
+        full = (
+            "log_prob" in self.required_columns
+        )  # no record serves such rules: they may read the rest too
+        top = 2 if full or "margin" in self.required_columns else 1
+        entropy = full or "entropy" in self.required_columns
         return Observer(self.answer, self.kind, self.classes, full, top, entropy)
 
     @property
-    def reads_records(self) -> bool:
+    def reads_summaries(self) -> bool:
         """Whether reduced outputs suffice to decide."""
         return isinstance(self.answer, Identity) and not self.observer.full
 
     @cached_property
     def needs_features(self) -> bool:
         """Whether a score reads the model's own feature vectors."""
-        return "features" in self.needs
+        return "features" in self.required_columns
 
     @cached_property
     def exits(self) -> int:
         """K, the exits that the policy runs."""
         return len(self.costs)
-
-    @cached_property
-    def path(self) -> tuple[int, ...]:
-        """The model's numbers of the exits that the policy runs, in order: what to loop over.
-
-        Examples
-        --------
-        >>> from policyopt.runtime._scores import MaxProb
-        >>> Policy(MaxProb(), [0.8], [1, 3], "ms", "logits", 2, kept=(0, 2), model_exits=3).path
-        (0, 2)
-        """
-        return tuple(range(self.exits)) if self.kept is None else self.kept
 
     def start(self, samples: int | npt.ArrayLike = 0) -> State:
         """Begin one sample, or several side by side.
@@ -411,15 +394,15 @@ class Policy:
             Exits out of turn, wrong shape, NaN or infinity, features that are needed and lacking.
         """
         at = position(self, k, state)
-        if self.kind != "record" and not isinstance(output, ExitOutput):
+        if self.kind != "summary" and not isinstance(output, ExitOutput):
             output = as_array(output)
             output = output.reshape(1, -1) if state.scalar and output.ndim < 2 else output
         reduced, score, answer = advance(self, at, output, state, features)
         state.position = at + 1
         stop = leaves(self, at, score, state)
         sure = reduced.confidence
-        if self.confidence is not None:
-            sure = self.confidence.confidence(at, reduced)
+        if self.calibrator is not None:
+            sure = self.calibrator.confidence(at, reduced)
         if state.scalar:
             first = int(reduced.prediction[0])
             return Decision(bool(stop[0]), first, float(score[0]), float(sure[0]), answer)
@@ -486,7 +469,7 @@ class Policy:
         >>> policy.trace(np.array([[[0.9, 0.1], [0, 1]]])).predictions
         array([[0, 1]], dtype=int32)
         """
-        path, of = self.path, self.model_exits
+        path, of = self.active_exits, self.model_exits
         n, rows = read_exits(outputs, of, self.classes, path)
         if self.kind == "logits":
             refuse_probabilities(rows(path[0], slice(None)), f"output of exit {path[0]}")
@@ -506,8 +489,8 @@ class Policy:
                 predictions[part, k] = reduced.prediction
         thresholds = thresholds_of(self, arms(self, numbers))
         taken = first_exit(scores, thresholds)
-        taken = taken if self.kept is None else np.asarray(self.kept, dtype=np.int64)[taken]
-        return Trace(scores, predictions, thresholds, taken, kept=self.kept)
+        taken = np.asarray(self.active_exits, dtype=np.int64)[taken]
+        return Trace(scores, predictions, thresholds, taken, active_exits=self.active_exits)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact, one JSON file, atomically; see `save_policy`."""
@@ -533,7 +516,7 @@ class Observer:
         if isinstance(output, ExitOutput) and (self.full or not plain):
             got = "reduced columns"
             raise input_error(name, "all class outputs, (n, C)", got, "Pass the logits.")
-        columns = self.kind == "record" or isinstance(output, ExitOutput)
+        columns = self.kind == "summary" or isinstance(output, ExitOutput)
         if columns:
             seen: Any = reduce_exit(output, self.kind, self.classes, name)
         else:
@@ -552,10 +535,10 @@ class Observer:
 
 def position(policy: Policy, k: int, state: State) -> int:
     """Return where on the path the model's exit k stands; refused where it is not the next one."""
-    path, at = policy.path, state.position
+    path, at = policy.active_exits, state.position
     if at >= policy.exits or k != path[at]:
         due = "none: the sample was at the last one" if at >= policy.exits else f"{path[at]}"
-        shown = f"0..{policy.exits - 1}" if policy.kept is None else ", ".join(map(str, path))
+        shown = ", ".join(map(str, path))
         raise input_error("k", f"the next exit, {due}, of {shown}", k, "One state per sample.")
     return at
 
@@ -564,18 +547,18 @@ def advance(
     policy: Policy, at: int, output: Any, state: State, features: Any
 ) -> tuple[ExitOutput, Floats, Any]:
     """Look at the output of an exit and score it; the state moves on."""
-    k, samples = policy.path[at], len(state.arm)
+    k, samples = policy.active_exits[at], len(state.arm)
     reduced, answer, answer_state = policy.observer.look(
         at, output, state.answer_state, samples, f"output of exit {k}"
     )
     if policy.needs_features and (features is not None or reduced.features is None):
         vectors = read_vectors(k, features, samples, state.scalar)
         reduced = with_columns(reduced, features=vectors)
-    if policy.kind == "record":
+    if policy.kind == "summary":
         _check_columns(policy, reduced, k)
     scores, states = [], []
     for rule, before in zip(policy.rules, state.rule_states, strict=True):
-        score, after = rule.score(at, reduced.shown_to(rule.needs), before)
+        score, after = rule.score(at, reduced.shown_to(rule.required_columns), before)
         scores.append(score)
         states.append(after)
     state.answer_state, state.rule_states = answer_state, tuple(states)
@@ -610,7 +593,7 @@ def leaves(policy: Policy, at: int, score: Floats, state: State) -> Bools:
 
 def _check_columns(policy: Policy, output: ExitOutput, k: int) -> None:
     """Refuse records that lack a column which a score reads."""
-    for name in policy.needs - {"features"}:
+    for name in policy.required_columns - {"features"}:
         column = getattr(output, name)
         if column is None or np.isnan(column).any():
             what, allowed = f"record of exit {k}", f"such that {name} is known"
@@ -621,7 +604,7 @@ def _check_columns(policy: Policy, output: ExitOutput, k: int) -> None:
 def check_policy(policy: Policy) -> None:
     """Refuse a policy whose parts do not fit each other."""
     check_text("unit", policy.unit, step="E.g. ms, MMACs, USD.")
-    least = 0 if policy.kind == "record" else 1
+    least = 0 if policy.kind == "summary" else 1
     if isinstance(policy.classes, bool) or not least <= policy.classes <= _MOST_CLASSES:
         allowed = f"from {least} to {_MOST_CLASSES}"
         raise input_error("classes", allowed, policy.classes, "Check the policy.")
@@ -643,10 +626,10 @@ def check_policy(policy: Policy) -> None:
         if len(thresholds) != needed:
             allowed, got = f"one per exit but the last: {needed}", f"{len(thresholds)}"
             raise input_error("thresholds", allowed, got, "The last exit always stops.")
-    if policy.kind == "record" and not isinstance(policy.answer, Identity):
+    if policy.kind == "summary" and not isinstance(policy.answer, Identity):
         allowed = "plain where only records are kept"
         raise input_error("answer", allowed, policy.answer.name, "Fit again.")
-    for rule in (policy.answer, *policy.rules, policy.confidence):
+    for rule in (policy.answer, *policy.rules, policy.calibrator):
         if rule is not None:
             rule.check(policy.exits, policy.classes)
 
@@ -655,15 +638,15 @@ POLICY = Form(
     "a policy file", "policyopt-policy", 1,
     {
         "format": str, "version": int,
-        "kind": str,  # "logits" | "probabilities" | "record"
+        "kind": str,  # "logits" | "probabilities" | "summary"
         "classes": int,  # C, 0 where records do not say
         "unit": str,  # of the costs
         "costs": list,  # K mean cumulative costs, the policy's own arithmetic included
         "overhead": list,  # K numbers: the part of them that is the policy's own arithmetic
-        "kept": (list, type(None)),  # the K of the model's exits that the policy runs, ascending from 0
+        "active_exits": list,  # the K of the model's exits that the policy runs, ascending from 0
         "model_exits": int,  # how many exits the model has
         "score": dict, "answer": dict,  # {"name": ..., "params": {...}}
-        "confidence": (dict, type(None)),  # as they; not used to decide
+        "calibrator": (dict, type(None)),  # as they; not used to decide
         "thresholds": list,  # K-1 numbers; 1e30 = never, -1e30 = always
         "mixture": (dict, type(None)),  # {"thresholds": ..., "share": s, "seed": n, "score": null | {...}}
         "provenance": dict,  # how it was found: method, settings, budget, expected cost, cache, versions
@@ -687,11 +670,11 @@ def to_dict(policy: Policy) -> dict[str, Any]:
         unit=policy.unit,
         costs=policy.costs.tolist(),
         overhead=policy.overhead.tolist(),
-        kept=None if policy.kept is None else list(policy.kept),
+        active_exits=list(policy.active_exits),
         model_exits=policy.model_exits,
         score=_named(policy.rule),
         answer=_named(policy.answer),
-        confidence=_named(policy.confidence),
+        calibrator=_named(policy.calibrator),
         thresholds=policy.thresholds.tolist(),
         mixture=mixture,
         provenance=dict(policy.provenance),
@@ -718,7 +701,7 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
             rule=_made(make_rule, "score", content.pop("score")),
             mixture=_mixture(content.pop("mixture")),
             answer=_made(make_answer, "answer", content.pop("answer")),
-            confidence=_made(make_calibrator, "confidence", content.pop("confidence")),
+            calibrator=_made(make_calibrator, "calibrator", content.pop("calibrator")),
             **content,
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:

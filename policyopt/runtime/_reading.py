@@ -26,7 +26,7 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
     output : array of shape (n, C), or `ExitOutput`, or mapping
         Logits or probabilities; for records a mapping with ``prediction`` and
         ``confidence`` (and ``top_prob``, ``entropy``).
-    kind : {"logits", "probabilities", "record"}
+    kind : {"logits", "probabilities", "summary"}
         What the policy was fitted on.
     classes : int
         C; 0 where unknown (records).
@@ -49,7 +49,7 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
     """
     if isinstance(output, ExitOutput):
         return output
-    if kind == "record":
+    if kind == "summary":
         if not hasattr(output, "keys"):
             allowed = "a mapping with 'prediction' and 'confidence'"
             step = "The policy was fitted on records; pass records."

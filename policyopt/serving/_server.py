@@ -77,7 +77,7 @@ class Server:
 
         self.model, self.policy = model, policy
         self.probabilities, self.confidence = probabilities, confidence
-        self._path, self._wanted = frozenset(policy.path), policy.needs_features
+        self._path, self._wanted = frozenset(policy.active_exits), policy.needs_features
         policies = policy.policies if isinstance(policy, ExpertPolicy) else (policy,)
         self._costs = [_by_exit(p) for p in policies]
         self._count, self._lock = 0, Lock()
@@ -110,7 +110,9 @@ class Server:
         seen = [*self._rows, rows]  # threads may be here at once: each has a list of its own
         if sum(map(len, seen)) >= FEWEST:
             # Where these are refused, what comes next is looked at with those before.
-            refuse_probabilities(np.concatenate(seen), f"output of exit {self.policy.path[0]}")
+            refuse_probabilities(
+                np.concatenate(seen), f"output of exit {self.policy.active_exits[0]}"
+            )
             self.looking, seen = False, []
         self._rows = seen
 
@@ -173,12 +175,12 @@ class Server:
         answers = np.empty((n, policy.classes)) if self.probabilities else None
         sure = np.empty(n) if self.confidence else None
         rows, hidden = np.arange(n), batch
-        for k in range(policy.path[-1] + 1 if n else 0):
+        for k in range(policy.active_exits[-1] + 1 if n else 0):
             hidden, given = model.stage(k, hidden)
             if k not in self._path:
                 continue
             output = host(model.head(k, hidden, given))
-            if self.looking and k == policy.path[0]:
+            if self.looking and k == policy.active_exits[0]:
                 self.look(output)
             vectors = host(model.vectors(k, hidden)) if self._wanted else None
             decision = policy.step(k, output, state, vectors)
@@ -277,7 +279,7 @@ def serve(
         raise input_error("model", allowed, f"{model.exits} stages", step)
     if policy.needs_features and model.features is None:
         model.vectors(0, None)  # says what is lacking
-    if probabilities and policy.kind == "record":
+    if probabilities and policy.kind == "summary":
         raise input_error("probabilities", "False: the policy is of records", probabilities)
     warn_of_training(model)
     run = model.compiled(backend) if compile else model
@@ -300,7 +302,7 @@ def _started(policy: Any, numbers: Ints, context: Any) -> tuple[Any, Any]:
 def _by_exit(policy: Policy) -> Floats:
     """Return the policy's costs by the model's exit numbers; NaN at exits it skips."""
     costs = np.full(policy.model_exits, np.nan)
-    costs[list(policy.path)] = policy.costs
+    costs[list(policy.active_exits)] = policy.costs
     costs.flags.writeable = False  # results hold views of it
     return costs
 
@@ -316,14 +318,14 @@ class _Single:
 
         self.server, self.model = server, server.model
         self.policy: Any = server.policy
-        self._path, self._float32 = frozenset(self.policy.path), torch.float32
+        self._path, self._float32 = frozenset(self.policy.active_exits), torch.float32
         self._shape, self._vectors = (1, self.policy.classes), self.policy.needs_features
         self._costs = _by_exit(self.policy)
         self._results: dict[tuple[int, int], Served] = {}  # by exit and class
 
     def run(self, batch: Any, number: int) -> Served:
         """Run a batch of one sample, of that number; return its result."""
-        model, hidden, given, first = self.model, batch, None, self.policy.path[0]
+        model, hidden, given, first = self.model, batch, None, self.policy.active_exits[0]
         for k in range(first + 1):
             hidden, given = model.stage(k, hidden)
         logits = model.head(first, hidden, given)
@@ -350,7 +352,7 @@ class _Single:
             decision = policy.step(k, host(logits), state, vectors)
             if decision.exit:
                 return self.result(k, decision.prediction)
-            following = policy.path[policy.path.index(k) + 1]
+            following = policy.active_exits[policy.active_exits.index(k) + 1]
             for stage in range(k + 1, following + 1):
                 hidden, given = model.stage(stage, hidden)
             k, logits = following, model.head(following, hidden, given)
@@ -403,6 +405,6 @@ class _Machine(_Single):
 def caught_up(policy: Policy, number: int, seen: Sequence[Any]) -> Any:
     """Return the policy's state of a sample after the outputs of its first exits."""
     state = policy.start(number)
-    for k, output in zip(policy.path, seen, strict=False):
+    for k, output in zip(policy.active_exits, seen, strict=False):
         policy.step(k, output, state)
     return state

@@ -120,7 +120,7 @@ REFUSED = {
     "contexts in one text": (batch(20, contexts="abc"), "different names"),
     "too many contexts": (batch(20, contexts=[f"n{e}" for e in range(1025)]), "0 to 1024"),
     "features in one array": (batch(20, features=np.zeros((20, 3, 2))), "a list of K arrays"),
-    "record and outputs": ({"outputs": X, "confidence": CONF, "prediction": PRED}, "kind='record'"),
+    "record and outputs": ({"outputs": X, "confidence": CONF, "prediction": PRED}, "kind='summary'"),
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ class Norm(ScoreRule):
     """The length of the feature vector."""
 
     name = "norm"
-    needs = frozenset({"features"})
+    required_columns = frozenset({"features"})
 
     def score(self, k, output, state):
         return np.sqrt((output.features.astype(np.float64) ** 2).sum(axis=1)), state
@@ -93,7 +93,7 @@ def test_a_score_sees_its_features():
     np.testing.assert_array_equal(whole.exit, by_hand)
     data = po.from_arrays(**given, split={"test": 1.0})
     np.testing.assert_array_equal(replay(policy, Tables(data).get("test")).exit, by_hand)
-    some = policy_of(kept=(0, 1, 3), model_exits=4)
+    some = policy_of(active_exits=(0, 1, 3), model_exits=4)
     four, vectors = logits[:, [0, 1, 0, 2]], [*features[:2], None, features[2]]
     found = some.decide(four, features=vectors).exit
     np.testing.assert_array_equal(found, np.array([0, 1, 3])[by_hand])
@@ -118,7 +118,10 @@ def test_new_vectors_are_read_from_the_outputs_file(tmp_path):
     np.testing.assert_array_equal(
         read_features(tmp_path / "a.npz", policy_of())[2], arrays["features_2"]
     )
-    assert read_features(tmp_path / "a.npz", policy_of(kept=(0, 1, 2), model_exits=4))[3] is None
+    assert (
+        read_features(tmp_path / "a.npz", policy_of(active_exits=(0, 1, 2), model_exits=4))[3]
+        is None
+    )
     del arrays["features_1"]
     np.savez(tmp_path / "b.npz", **arrays)
     with pytest.raises(InputError, match="no features_1"):

@@ -35,7 +35,7 @@ def softmax(x):
 def rows_of(kind, dtype, n, k, c, rng):
     """The arrays of n rows of a kind, and what else they need to be written."""
     labels, costs = rng.integers(-1, c, n), [po.Cost("c", "MMACs", range(1, k + 1), "standalone")]
-    if kind != "record":
+    if kind != "summary":
         outputs = rng.normal(size=(n, k, c)) * 9
         outputs = (softmax(outputs) if kind == "probabilities" else outputs).astype(dtype)
         if kind == "logits":
@@ -58,7 +58,7 @@ def cut(arrays, low, high):
 
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(
-    kind=st.sampled_from(["logits", "probabilities", "record"]),
+    kind=st.sampled_from(["logits", "probabilities", "summary"]),
     dtype=st.sampled_from(["float16", "float32"]),
     sizes=st.tuples(st.integers(1, 30), st.integers(1, 4), st.integers(2, 6)),
     shard=st.integers(200, 3000),
@@ -97,7 +97,7 @@ def test_what_is_written_is_read_back(room, kind, dtype, sizes, shard, cuts, see
 
 
 def test_a_pool_is_divided_by_its_seed(tmp_path):
-    with po.CacheWriter(tmp_path, costs=COSTS, kind="record") as cache:
+    with po.CacheWriter(tmp_path, costs=COSTS, kind="summary") as cache:
         cache.append(
             "pool", labels=Y, prediction=PRED, confidence=CONF, correct=CORRECT & (PRED >= 0)
         )
@@ -185,7 +185,7 @@ MANIFESTS = {
     "classes": (("classes", 6), "outputs"),
     "dtype": (("dtype", "float16"), "outputs"),
     "object dtype": (("dtype", "object"), "dtype"),
-    "kind": (("kind", "record"), "absent for kind record"),
+    "kind": (("kind", "summary"), "absent for kind record"),
     "probabilities": (("kind", "probabilities"), "logits"),
     "split name": (("shards", 0, "split", "a/b"), "split"),
     "pool beside test": (("shards", 0, "split", "pool"), "pool"),

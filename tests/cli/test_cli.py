@@ -145,7 +145,7 @@ def test_info(run, cache):
 def test_methods(run):
     code, out, _ = run("methods", "--format", "json")
     rows = {row["method"]: row for row in json.loads(out)}
-    assert code == 0 and rows["margin"]["needs"] == ["top_prob"]
+    assert code == 0 and rows["margin"]["required_columns"] == ["top_prob"]
     assert rows["max_prob"]["settings"]["thresholds"] == "geometric"
     for row in rows.values():
         assert row["supports"].keys() == {"online", "records"} and row["wins"] and row["paper"]

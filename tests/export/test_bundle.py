@@ -346,7 +346,7 @@ def test_serving_that_decides_otherwise_is_found(export):
         found = runner(read.policy, read.golden)
         if isinstance(found, str):
             continue
-        assert (np.asarray(read.policy.path)[read.golden.expected.exit] == found.exit).all()
+        assert (np.asarray(read.policy.active_exits)[read.golden.expected.exit] == found.exit).all()
         for what in ("exit", "prediction"):
             wrong = getattr(found, what).copy()
             wrong[3] = (wrong[3] + 1) % 4
@@ -358,7 +358,7 @@ def test_serving_that_decides_otherwise_is_found(export):
         list(verify(read, {name: lambda *_: short}))
 
 
-@pytest.mark.parametrize("kind", ["kept", "probabilities", "record", "features"])
+@pytest.mark.parametrize("kind", ["active_exits", "probabilities", "summary", "features"])
 def test_serving_is_verified_for_every_kind_of_policy(kind, tmp_path):
     pytest.importorskip("torch")
     if kind == "features":
@@ -366,14 +366,18 @@ def test_serving_is_verified_for_every_kind_of_policy(kind, tmp_path):
         data = cache(400, features=[rng.normal(size=(400, 3 + k)).astype("f4") for k in range(4)])
         policy = po.fit(data, 3.7, "e2cm:vectors=features").policy
     else:
-        policy = fitted("patience") if kind == "record" else fitted("max_prob")
-        more = {"kept": (0, 2, 3, 5), "model_exits": 7} if kind == "kept" else {"kind": kind}
+        policy = fitted("patience") if kind == "summary" else fitted("max_prob")
+        more = (
+            {"active_exits": (0, 2, 3, 5), "model_exits": 7}
+            if kind == "active_exits"
+            else {"kind": kind}
+        )
         policy = replace(policy, **more)
     exported(policy, tmp_path / "out")
     found = list(verify(tmp_path / "out", runners()))
     served = [v for v in found if v.runtime.startswith("torch server")]
     assert len(served) == 3 and not any(v.absent for v in served[:2])
-    assert "only policies of logits" in served[2].absent or kind == "kept"
+    assert "only policies of logits" in served[2].absent or kind == "active_exits"
 
 
 # Sizes: memory is bounded, or the policy refused before it is taken.

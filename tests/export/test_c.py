@@ -102,7 +102,7 @@ def test_probabilities_that_are_none_are_refused(tmp_path):
 
 def test_misuse_has_codes_of_its_own(tmp_path):
     unit = 'm"s\\ */ µ@ ??/ %s'  # stays text
-    written(tmp_path, replace(logits_policy(kept=(1, 4), model_exits=5), unit=unit))
+    written(tmp_path, replace(logits_policy(active_exits=(1, 4), model_exits=5), unit=unit))
     text = """
         #include <stdio.h>
         #include "p.h"
@@ -163,7 +163,7 @@ def test_two_policies_in_one_program_with_probabilities(how, file, tmp_path):
     found = np.array([line.split() for line in said.splitlines()], float).reshape(50, 4, 14)
     for which, policy in enumerate(policies.values()):
         state = policy.start(np.arange(50))
-        for k in policy.path:
+        for k in policy.active_exits:
             step = policy.step(k, logits[:, k], state)
             assert scaled_error(found[:, k, which], step.score).max() <= ULPS["c"]
             assert found[:, k, 2 + which :: 2].sum(axis=1) == pytest.approx(1)
@@ -458,7 +458,7 @@ def test_saturated_thresholds_are_decided():
 def test_what_machine_code_cannot_say_is_refused():
     for policy, words in (
         (simple(Steep()), "one whose scores C can compute"),
-        (rules.policy(kind="record"), r"one of logits alone\. Got record"),
+        (rules.policy(kind="summary"), r"one of logits alone\. Got record"),
     ):
         with pytest.raises(InputError, match=words):
             native(policy)

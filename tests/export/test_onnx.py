@@ -248,7 +248,7 @@ def test_the_loop_of_the_docs(spec, root, tmp_path):
     exec(re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)[0], names)
     policy = fitted("patience" if spec == "kept" else spec)
     if spec == "kept":
-        policy = replace(policy, kept=(1, 3, 5, 7), model_exits=8)
+        policy = replace(policy, active_exits=(1, 3, 5, 7), model_exits=8)
     rows = outputs(300, policy.model_exits, 6, seed=5)[0]
     write_onnx(policy, trace_policy(policy), tmp_path)
 

@@ -56,7 +56,7 @@ def on_features(spec):
 
 def kept_and_mixed():
     policy = rules.policy(
-        "margin", confidence="isotonic", mixed="window", kept=(0, 2, 6), model_exits=8
+        "margin", calibrator="isotonic", mixed="window", active_exits=(0, 2, 6), model_exits=8
     )
     return replace(policy, mixture=replace(policy.mixture, share=0.4))
 
@@ -72,7 +72,7 @@ MORE = {
        for spec in ("e2cm:vectors=features", "de3_bert:vectors=features")},
     **{f"{score} of {c} classes": lambda score=score, c=c: of_classes(score, c)
        for score, c in (("margin", 2), ("patience", 2), ("entropy", 127), ("entropy", 1000))},
-    **{f"records of {score}": lambda score=score: rules.policy(score, kind="record")
+    **{f"records of {score}": lambda score=score: rules.policy(score, kind="summary")
        for score in ("vote", "margin", "entropy", "class_offset")},
     **{f"probabilities of {score}, {answer}":
        lambda score=score, answer=answer: rules.policy(score, answer, kind="probabilities")

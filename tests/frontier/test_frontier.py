@@ -38,7 +38,7 @@ def test_oracle_is_the_best_of_all_assignments():
     given = Tables(po.from_arrays(splits=split, costs=costs, unit="ms")).get("test")
     chosen = np.array(list(itertools.product(range(3), repeat=6)))
     for table in (given, replace(given, costs=np.tile(costs, (6, 1)))):  # the same, per sample
-        cost = np.array([table.paid(exits).mean() for exits in chosen])
+        cost = np.array([table.cost_at(exits).mean() for exits in chosen])
         accuracy = table.correct[np.arange(6), chosen].mean(axis=1)
         for budget in (1.0, 1.5, 2.5, 4.0):
             best = accuracy[cost <= budget + 1e-9].max()
@@ -178,10 +178,10 @@ def test_of_a_cascade_bound_and_static_exits_pay_for_no_model_they_jump():
         labels=np.zeros(3, int), costs=[1, 5, 2], cost_kind="standalone", split={"fit": 1.0}, **more
     )
     table = Tables(data).get("fit")
-    np.testing.assert_allclose(table.alone, [1, 5, 2])
+    np.testing.assert_allclose(table.standalone_costs, [1, 5, 2])
     # All right for 1 + 2 + 5 in all; the first two for 1 + 2 + 1.
     np.testing.assert_allclose(oracle(table, [1.0, 4 / 3, 8 / 3]), [1 / 3, 2 / 3, 1.0])
     (found,) = make_method("always").fit_path(table, [2.5])
-    assert found.policy.path == (2,) and found.expected.cost == 2.0
+    assert found.policy.active_exits == (2,) and found.expected.cost == 2.0
     with pytest.raises(BudgetError, match="'exit'"):
         make_method("always:exit=1").fit_path(table, [2.5])

@@ -45,12 +45,12 @@ def made(place):
                 features=[rng.normal(size=(N, 2)), rng.normal(size=(N, 1))], context=rng.integers(0, 2, N),
             )  # fmt: skip
     costs, shares = [*costs, Cost("price", "USD", None)], {"fit": 0.5, "test": 0.5}
-    with CacheWriter(place / "record", kind="record", costs=costs, shares=shares) as cache:
+    with CacheWriter(place / "summary", kind="summary", costs=costs, shares=shares) as cache:
         cache.append(
             "pool", prediction=rng.integers(-1, C, (N, K)), confidence=rng.random((N, K)),
             labels=rng.integers(0, C, N), sample_costs={"price": np.cumsum(rng.random((N, K)), axis=1)},
         )  # fmt: skip
-    return [place / "logits", place / "record"]
+    return [place / "logits", place / "summary"]
 
 
 def told(data):

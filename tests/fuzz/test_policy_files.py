@@ -54,7 +54,7 @@ def decides(value):
             if isinstance(value, Online):
                 for row in OUTPUTS[:2]:
                     request = value.start()
-                    for at, k in enumerate(value.ladder.policy.path):
+                    for at, k in enumerate(value.family.policy.active_exits):
                         if value.decide(k, row[at % 6], request, FEATURES[0]).exit:
                             break
                     value.feedback(request)
@@ -77,8 +77,10 @@ def in_full(content):
     content = {key: in_full(value) for key, value in content.items()}
     if content.get("format") == "policyopt-online" and content["labels"] is None:
         content["labels"] = list(range(len(content["thresholds"])))
-    if content.get("kept") is not None and content["kept"] == list(range(content["model_exits"])):
-        content["kept"] = None
+    if content.get("active_exits") is not None and content["active_exits"] == list(
+        range(content["model_exits"])
+    ):
+        content["active_exits"] = None
     return content
 
 

@@ -204,7 +204,7 @@ def test_subset_finds_what_brute_force_finds():
             scores.append(replay(one.policy, small.take(test)).correct.mean())
         worth[kept] = np.mean(scores)
     (result,) = make_method("subset:folds=2").fit_path(table, [budget])
-    assert result.policy.path == max(worth, key=worth.get) == (0, 2)
+    assert result.policy.active_exits == max(worth, key=worth.get) == (0, 2)
     assert result.policy.provenance["chosen"]["method"] == "max_prob on exits 0, 2"
     assert result.budget == budget and result.policy.model_exits == 3
 
@@ -227,7 +227,7 @@ def test_subset_of_many_exits_grows_from_pairs():
     data = records(400, 8, right=right, costs=[1, 1, 1, 1, 2, 1, 1, 8], split={"fit": 1.0})
     (result,) = make_method("subset:folds=2").fit_path(fit_table(data), [5.0])
     assert result.expected.cost <= 5.0
-    assert set(result.policy.path) <= {0, 1, 4, 7} and 7 in result.policy.path
+    assert set(result.policy.active_exits) <= {0, 1, 4, 7} and 7 in result.policy.active_exits
 
 
 def test_what_a_list_spares_by_plan_is_no_merit():
@@ -248,14 +248,14 @@ def test_budgets_under_the_first_exit_are_reached_by_lists_of_exits():
     right = np.stack([rng.random(3000) < p for p in (0.7, 0.3, 0.9)], axis=1)
     table = fit_table(records(3000, 3, right=right, costs=[2.0, 5.0, 1.5], split={"fit": 1.0}))
     low, high = make_method("subset").fit_path(table, [1.6, 8.5])
-    assert low.policy.path == (2,) and low.expected.cost == pytest.approx(1.5)
+    assert low.policy.active_exits == (2,) and low.expected.cost == pytest.approx(1.5)
     assert low.accuracy > 0.85
     assert high.expected.cost <= 8.5  # the full chain, or what is as good for less
     for method in ("subset", "frugalgpt"):
         with pytest.raises(BudgetError, match=r"\[1.5, 8.5\] USD"):
             fit_one(method, table, 1.4)
     frugal = fit_one("frugalgpt", table, 1.6)
-    assert frugal.policy.path == (2,)
+    assert frugal.policy.active_exits == (2,)
 
 
 def test_one_exit_leaves_nothing_to_search():

@@ -110,7 +110,7 @@ def test_a_cascade_may_jump_models():
     for kind, costs in (("standalone", [1.0, 20.0, 10.0]), ("cumulative", [1.0, 21.0, 31.0])):
         data = po.from_arrays(logits, labels, costs=costs, unit="USD", cost_kind=kind)
         result = fit_one("auto:folds=3", fit_table(data), 8.0)
-        paths[kind] = result.policy.path
+        paths[kind] = result.policy.active_exits
     assert paths == {"standalone": (0, 2), "cumulative": (0, 1, 2)}
 
 

@@ -342,7 +342,7 @@ def test_cbt_learns_classes_from_records_that_know_only_what_is_right():
 @pytest.mark.parametrize("labelled", [True, False])
 def test_records_suffice(name, labelled):
     for result in make_method(name).fit_path(fit_table(records(labelled=labelled)), [1.3, 2.5]):
-        assert result.policy.kind == "record"
+        assert result.policy.kind == "summary"
         assert 0.97 * result.budget <= result.expected.cost <= result.budget * (1 + 1e-9)
         step = result.policy.step(0, {"prediction": -1, "confidence": 0.0}, result.policy.start(0))
         assert name == "window" or not step.exit  # a window gives hopeless samples up
@@ -434,9 +434,9 @@ _POINTS = {
 }  # fmt: skip
 _WIDE = [[0.1] * 5]
 _EENET = {"shared": [[[0.1] * n] for n in (7, 8, 9)], "utility": [[1.0]] * 3}
-_HISTORY = {"features": "record", "center": [[0.0] * 7], "scale": [[1.0] * 7]}
+_HISTORY = {"features": "summary", "center": [[0.0] * 7], "scale": [[1.0] * 7]}
 _NETWORK = {
-    "features": "record", "center": [[0.0] * 7] * 2, "scale": [[1.0] * 7] * 2, "activation": "relu",
+    "features": "summary", "center": [[0.0] * 7] * 2, "scale": [[1.0] * 7] * 2, "activation": "relu",
     "weights": [[[[0.0] * 7]], [[[3.0]]]], "biases": [[[0.0], [1.0]], [[1.0]]],
 }  # fmt: skip
 _HALTING = {**_HISTORY, "weights": [[0.0] * 7], "offset": [0.0]}

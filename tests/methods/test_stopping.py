@@ -559,7 +559,7 @@ def test_the_rule_on_a_hand_made_network():
     first = np.zeros((1, 1, 7))
     first[0, 0, 0] = 2.0
     params = {
-        "features": "record", "center": np.zeros((2, 7)), "scale": np.ones((2, 7)),
+        "features": "summary", "center": np.zeros((2, 7)), "scale": np.ones((2, 7)),
         "activation": "relu", "weights": [first.tolist(), [[[3.0]]]],
         "biases": [[[0.0], [1.0]], [[1.0]]],
     }  # fmt: skip
@@ -577,7 +577,7 @@ def test_a_missing_torch_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"train 'dqn'.*policyopt\[torch\]"):
         make_method("dqn").fit_path(fit_table(cache(100)), [2.0])
-    assert make_method("dqn").lacks(fit_table(cache(100))) == ["torch (policyopt[torch])"]
+    assert make_method("dqn").missing_columns(fit_table(cache(100))) == ["torch (policyopt[torch])"]
 
 
 @pytest.mark.parametrize("name", ["dqn", "epnet", "reinforce"])

@@ -104,7 +104,7 @@ def test_regret_is_what_its_definition_says(data, table):
         best = sum(means[stream_of[i]] for i in rows).max()
         played = sum(means[stream_of[i]][a] for i, a in zip(rows, arms[:, r], strict=True))
         moving = sum(means[stream_of[i]].max() for i in rows)
-        final = found.tallies["ucb1"].final
+        final = found.metrics["ucb1"].final
         assert final("regret")[r] == pytest.approx(best - played)
         assert final("moving")[r] == pytest.approx(moving - played)
         assert final("cost")[r] == pytest.approx(seen.cost[rows, exits[rows, arms[:, r]]].sum())
@@ -261,7 +261,7 @@ def test_the_controller_holds_the_budget_where_a_fixed_policy_does_not(data, del
 
 def leave(online, request, output=(1.0, 0, 0, 0)):
     """Take a request through the exits, until one says leave."""
-    for k in online.ladder.policy.path:
+    for k in online.family.policy.active_exits:
         if online.decide(k, np.broadcast_to(output, (3, 4))[k], request).exit:
             return request
     raise AssertionError
@@ -283,7 +283,7 @@ def check_served(data, make, player, place, requests):
             request = leave(online, online.start(), logits[row])
             exits.append(request.exit)
             online.feedback(request)
-            assert online.ladder.arms == 1 or request.arm == arms[t, stream]
+            assert online.family.arms == 1 or request.arm == arms[t, stream]
         assert exits == expected[:, stream].tolist()
 
 

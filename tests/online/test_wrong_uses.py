@@ -63,7 +63,7 @@ WRONG = {
     "name": (lambda w: Online(w.family, "ucb1"), r"'steering' must be a bandit.*make_bandit\('ucb1'\)"),
     "nobody": (lambda w: Online(w.family, None), "'steering' must be a bandit.* Got None"),
     "class": (lambda w: Online(w.policy, LinUCB), "Got the class LinUCB"),
-    "levels": (lambda w: Online(w.family, LinUCB()), "'ladder' must be a policy, for linucb"),
+    "levels": (lambda w: Online(w.family, LinUCB()), "'family' must be a policy, for linucb"),
     "reveal": (lambda w: Online(w.policy, LinUCB(), reveal="played"), "'reveal' must be left out for linucb"),
     "label splitee": (
         lambda w: Online(w.policy, SplitEE(w.prices, 0.1), reward="label"), "label-free for splitee",
@@ -171,11 +171,11 @@ def test_the_picture_names_every_policy_and_hides_no_curve(w):
     found = w.simulate(policies=names, budget="50%", streams="test,blur", schedule="abrupt")
     figure = simulation_figure(found)
     (legend,) = figure.legends
-    assert [t.get_text() for t in legend.get_texts()] == [*found.tallies, "budget"]
+    assert [t.get_text() for t in legend.get_texts()] == [*found.metrics, "budget"]
     regret, cost, *arms = figure.axes
     assert regret.get_legend() is None
     assert cost.get_title("left") == "mean cost of the latest 5 requests [ms]"
-    assert len(arms) == len(found.tallies) - 1  # all but `fixed`
+    assert len(arms) == len(found.metrics) - 1  # all but `fixed`
     assert {a.get_ylabel() for a in arms} == {"threshold", "exit", "split at exit", "level"}
 
 

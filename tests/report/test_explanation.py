@@ -196,7 +196,7 @@ def test_records(world, labelled):
     stats = world[1].statistics
     known = {"prediction": stats.prediction, "labels": stats.labels}
     known = known if labelled else {"correct": stats.correct}
-    more = {"costs": [1, 2, 4, 8], "unit": "ms", "kind": "record"}
+    more = {"costs": [1, 2, 4, 8], "unit": "ms", "kind": "summary"}
     records = po.from_arrays(confidence=stats.confidence, **known, **more)
     policy = po.fit(records, "50%", "max_prob").policy
     result = explain(policy, Tables(records).get("test"), policy)

@@ -52,13 +52,13 @@ def kept_policy(kept, method="optimal_stopping:mix=true"):
     budget = float(table.mean_costs[[0, -1]] @ [0.6, 0.4])
     policy = make_method(method).fit_path(table, [budget])[0].policy
     rule = fit_confidence("isotonic", table.statistics.confidence, table.correct)
-    return replace(policy, confidence=rule)
+    return replace(policy, calibrator=rule)
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
 @pytest.mark.parametrize("method", ["max_prob", "patience", "max_prob:answer=combined"])
 @settings(max_examples=6)
-@given(kept=KEPT)
+@given(active_exits=KEPT)
 def test_as_fitted_on_a_cache_of_those_exits(method, per_sample, kept):
     logits, labels = rows()
     alone = whole_numbers() if per_sample else np.array(ALONE)
@@ -71,7 +71,7 @@ def test_as_fitted_on_a_cache_of_those_exits(method, per_sample, kept):
     policy = make_method(method).fit_path(sub, [budget])[0].policy
     other = make_method(method).fit_path(own.get("fit"), [budget])[0].policy
     np.testing.assert_array_equal(policy.thresholds, other.thresholds)
-    assert policy.path == kept and policy.model_exits == EXITS
+    assert policy.active_exits == kept and policy.model_exits == EXITS
     one, two = replay(policy, table.get("test")), replay(other, own.get("test"))
     np.testing.assert_array_equal(one.exit, np.array(kept)[two.exit])
     for name in ("prediction", "cost", "correct"):
@@ -93,7 +93,9 @@ def test_costs_of_a_cascade_and_of_one_model():
     one = Tables(po.from_arrays(logits, labels, np.cumsum(ALONE), unit="ms")).get("test")
     assert not one.cascade
     np.testing.assert_array_equal(one.keep_exits(kept).costs, np.cumsum(ALONE)[list(kept)])
-    policy = Policy(MaxProb(), [0.9], [2, 23], "ms", "logits", 4, kept=(1, 4), model_exits=EXITS)
+    policy = Policy(
+        MaxProb(), [0.9], [2, 23], "ms", "logits", 4, active_exits=(1, 4), model_exits=EXITS
+    )
     found = replay(policy, table)
     paid = np.where(found.exit == 1, alone[place, 1], alone[place][:, [1, 4]].sum(1))
     np.testing.assert_array_equal(found.cost, paid)
@@ -111,7 +113,7 @@ def test_a_cascade_is_remembered_and_older_manifests_read_as_none():
     assert twice.fingerprint != data.fingerprint  # other policies: skipping saves nothing here
 
 
-@given(kept=KEPT)
+@given(active_exits=KEPT)
 def test_thresholds_over_the_models_exits_lead_to_the_same_exits(kept):
     scores = np.random.default_rng(len(kept)).random((50, EXITS))
     thresholds = np.random.default_rng(kept[0]).random(len(kept) - 1)
@@ -126,26 +128,30 @@ def test_artifact_keeps_the_path(tmp_path):
     policy = kept_policy((0, 2, 3))
     policy.save(tmp_path / "p.json")
     loaded = load_policy(tmp_path / "p.json")
-    assert (loaded.path, loaded.model_exits, loaded.kept) == ((0, 2, 3), EXITS, (0, 2, 3))
+    assert (loaded.active_exits, loaded.model_exits, loaded.active_exits) == (
+        (0, 2, 3),
+        EXITS,
+        (0, 2, 3),
+    )
     assert to_dict(loaded) == to_dict(policy)
     trace = loaded.trace(rows(5)[0])
-    assert set(trace.exit) <= {0, 2, 3} and trace.path == (0, 2, 3)
-    full = Policy(MaxProb(), [0.5], [1, 2], "ms", "logits", 2, kept=[0, 1])
-    assert full.kept is None and from_dict(to_dict(full)).path == (0, 1)
+    assert set(trace.exit) <= {0, 2, 3} and trace.active_exits == (0, 2, 3)
+    full = Policy(MaxProb(), [0.5], [1, 2], "ms", "logits", 2, active_exits=[0, 1])
+    assert full.active_exits is None and from_dict(to_dict(full)).path == (0, 1)
 
 
 @pytest.mark.parametrize(
-    ("kept", "of", "name"),
+    ("active_exits", "of", "name"),
     [
-        ((0, 5), 5, "kept"), ((2, 0), 5, "kept"), ((1, 1), 5, "kept"), ((0, 1, 2), 5, "kept"),
-        ((), 5, "kept"), (("0", "1"), 5, "kept"), ((True, 2), 5, "kept"), ((0, 1.0), 5, "kept"),
-        (3, 5, "kept"), (None, 5, "kept"), ((0, 1), 10**9, "model_exits"),
+        ((0, 5), 5, "active_exits"), ((2, 0), 5, "active_exits"), ((1, 1), 5, "active_exits"), ((0, 1, 2), 5, "active_exits"),
+        ((), 5, "active_exits"), (("0", "1"), 5, "active_exits"), ((True, 2), 5, "active_exits"), ((0, 1.0), 5, "active_exits"),
+        (3, 5, "active_exits"), (None, 5, "active_exits"), ((0, 1), 10**9, "model_exits"),
         ((0, 1), -2, "model_exits"), ((0, 1), 1, "model_exits"), ((0, 1), True, "model_exits"),
     ],
 )  # fmt: skip
 def test_kept_exits_are_refused_by_name(kept, of, name):
     with pytest.raises(InputError, match=f"'{name}'"):
-        Policy(MaxProb(), [0.5], [1, 2], "ms", "logits", 4, kept=kept, model_exits=of)
+        Policy(MaxProb(), [0.5], [1, 2], "ms", "logits", 4, active_exits=kept, model_exits=of)
 
 
 def test_wrong_exits_and_outputs_are_named():
@@ -159,7 +165,7 @@ def test_wrong_exits_and_outputs_are_named():
         ("5 exits", lambda: policy.decide(logits[:, [1, 3, 4]])),
         ("'outputs' must be an array, or one entry per exit", lambda: policy.decide(None)),
         ("'outputs' must be an array, or one entry per exit", lambda: policy.decide(5)),
-        ("kept", lambda: table.keep_exits((1, 3)).keep_exits((2,))), ("kept", lambda: trace(policy, other)),
+        ("active_exits", lambda: table.keep_exits((1, 3)).keep_exits((2,))), ("active_exits", lambda: trace(policy, other)),
         ("exits of the cache", lambda: trace(two, other)),
     ):  # fmt: skip
         with pytest.raises(InputError, match=says):

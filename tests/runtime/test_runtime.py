@@ -138,7 +138,7 @@ def test_golden_files(root, name):
     golden = json.loads((folder / f"decisions_{name}.json").read_text())
     logits = np.array(golden["logits"], dtype=np.float32)
     policy = load_policy(folder / f"policy_{name}.json")
-    assert (policy.path == (0, 2, 3)) == (name == "kept")
+    assert (policy.active_exits == (0, 2, 3)) == (name == "kept")
     trace = policy.trace(logits)
     assert trace.exit.tolist() == golden["exits"]
     assert trace.taken.tolist() == golden["predictions"]

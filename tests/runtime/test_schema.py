@@ -16,7 +16,7 @@ from policyopt._export.samples import golden_of
 from policyopt._export.schema import schemas
 from policyopt._export.symbolic import trace_policy
 from policyopt.runtime._answers import ANSWERS as KNOWN_ANSWERS
-from policyopt.runtime._calibrators import CALIBRATORS as KNOWN_CONFIDENCES
+from policyopt.runtime._calibrators import CALIBRATORS as KNOWN_CALIBRATORS
 from policyopt.runtime._experts import experts_to_dict
 from policyopt.runtime._policy import load_policy, to_dict
 from policyopt.runtime._scores import RULES
@@ -33,8 +33,8 @@ def test_the_files_in_docs_are_what_the_code_makes():
 
 def test_every_rule_has_a_sample():
     assert set(rules.SCORES) == set(RULES)
-    assert set(rules.ANSWERS) == set(KNOWN_ANSWERS) and set(rules.CONFIDENCES) == set(
-        KNOWN_CONFIDENCES
+    assert set(rules.ANSWERS) == set(KNOWN_ANSWERS) and set(rules.CALIBRATORS) == set(
+        KNOWN_CALIBRATORS
     )
 
 

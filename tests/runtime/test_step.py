@@ -75,7 +75,7 @@ def test_ranks_of_rows_with_few_possible_classes():
 
 @pytest.mark.parametrize("name", SCORES)
 def test_rules_read_no_more_than_they_say(name):
-    """A policy's scores, on the columns that its rule's `needs` name, are those on all of them."""
+    """A policy's scores, on the columns that its rule's `required_columns` name, are those on all of them."""
     policy = made(name)
     logits = _cases(policy.classes)
     features = np.random.default_rng(0).normal(size=(K, len(logits), 3)).astype(np.float32)
@@ -94,7 +94,7 @@ def _policies(classes):
     yield Policy(Margin(), [0.6, 0.5], costs, *say, mixture, answer=Temperature([1.0, 1.5, 2.0]))
     for kept in ((0, 2), (1, 2), (0, 1)):
         mixture = Mixture(np.array([1.0]), 0.5, 3, Patience())
-        yield Policy(MaxProb(), [0.6], [1, 2], *say, mixture, kept=kept, model_exits=K)
+        yield Policy(MaxProb(), [0.6], [1, 2], *say, mixture, active_exits=kept, model_exits=K)
 
 
 @pytest.mark.parametrize("classes", [1, 3, 33, 129])
@@ -102,11 +102,11 @@ def _policies(classes):
 def test_step_batch_and_survivors_agree_to_the_last_bit(classes, dtype):
     logits = _cases(classes, dtype)
     for policy in _policies(classes):
-        trace = policy.trace([logits[:, k] if k in policy.path else None for k in range(K)])
+        trace = policy.trace([logits[:, k] if k in policy.active_exits else None for k in range(K)])
         np.testing.assert_array_equal(policy.decide(logits).exit, trace.exit)
         alive, state = np.arange(len(logits)), policy.start(np.arange(len(logits)))
         singles = [policy.start(row) for row in alive]
-        for at, k in enumerate(policy.path):
+        for at, k in enumerate(policy.active_exits):
             many = policy.step(k, logits[alive, k], state)
             ones = [policy.step(k, logits[row, k], singles[row]) for row in alive]
             _same(many.score, trace.scores[alive, at])
@@ -133,7 +133,7 @@ def test_tensors_give_the_bits_of_arrays(kind):
         tensor = torch.from_numpy(row).requires_grad_()
         for turn in (tensor, tensor[:, None], tensor.double()):
             ours, theirs = policy.start(), policy.start()
-            for k in policy.path:
+            for k in policy.active_exits:
                 a, b = policy.step(k, row[k], ours), policy.step(k, turn[k], theirs)
                 _same(a.answer, b.answer)
                 assert replace(a, _logits=None) == replace(b, _logits=None)

@@ -210,7 +210,7 @@ def test_features_pools_and_records_are_exported(tmp_path):
         return {"prediction": prediction, "confidence": confidence}
 
     kept = StagedModel.of_cascade([lambda x: record(x), lambda x: record(-x)])
-    export_cache(kept, (x, labels), tmp_path / "b", costs=cost, kind="record", classes=3)
+    export_cache(kept, (x, labels), tmp_path / "b", costs=cost, kind="summary", classes=3)
     stored = po.open_cache(tmp_path / "b").splits["pool"]
     np.testing.assert_array_equal(stored.array("prediction")[:, 1], (-x).argmax(1).numpy())
     for words, broken, source, more in (

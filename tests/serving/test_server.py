@@ -101,7 +101,7 @@ def test_every_policy_leaves_where_the_replay_says(spec, logits):
     found = served(serve(stored.model(), policy), batches(N, [1, 7, 64, 1]))
     same(found, policy.decide(logits))
     for k in range(K):
-        ran = np.flatnonzero(found["exit"] >= k).tolist() if k in policy.path else []
+        ran = np.flatnonzero(found["exit"] >= k).tolist() if k in policy.active_exits else []
         assert sorted(stored.seen[k]) == ran
 
 
@@ -230,7 +230,9 @@ def test_other_widths_are_decided_as_float32(dtype, logits):
 
 
 def test_exits_that_are_skipped_run_no_head(logits):
-    policy = Policy(MaxProb(), [0.6], [2.0, 8.0], "ms", "logits", C, kept=(1, 3), model_exits=4)
+    policy = Policy(
+        MaxProb(), [0.6], [2.0, 8.0], "ms", "logits", C, active_exits=(1, 3), model_exits=4
+    )
     stored = Replayed(logits)
     same(served(serve(stored.model(), policy), batches(N, [1, 30])), policy.decide(logits))
     assert not stored.seen[0] and not stored.seen[2] and len(stored.seen[1]) == N
@@ -262,7 +264,9 @@ def test_experts_by_context(logits):
     context = np.random.default_rng(0).integers(0, 2, N)
     both = torch.from_numpy(np.stack([logits, other]))
     costs, kept = [1.5, 4.5, 9.0], (0, 2, 3)
-    skips = Policy(MaxProb(), [0.7, 0.8], costs, "ms", "logits", C, kept=kept, model_exits=4)
+    skips = Policy(
+        MaxProb(), [0.7, 0.8], costs, "ms", "logits", C, active_exits=kept, model_exits=4
+    )
     policy = ExpertPolicy(("clean", "blur"), (simple(Margin()), skips))
     which = torch.from_numpy(context)
     heads = [lambda h, k=k: both[which[h["row"]], h["row"], k] for k in range(K)]
@@ -288,7 +292,7 @@ def test_records_and_probabilities():
 
     heads = [record(k) for k in range(K)]
     policy, model = (
-        replace(simple(MaxProb()), kind="record", classes=0),
+        replace(simple(MaxProb()), kind="summary", classes=0),
         StagedModel([dict] * K, heads),
     )
     due = policy.decide([head({"row": torch.arange(N)}) for head in heads])
@@ -312,7 +316,9 @@ def test_cascade_of_models_reads_the_original_input(logits):
 
         return run
 
-    policy = Policy(MaxProb(), [0.7], [2.0, 8.0], "USD", "logits", C, kept=(1, 3), model_exits=4)
+    policy = Policy(
+        MaxProb(), [0.7], [2.0, 8.0], "USD", "logits", C, active_exits=(1, 3), model_exits=4
+    )
     server = serve(StagedModel.of_cascade([model(k) for k in range(K)]), policy)
     expected = policy.decide(logits)
     many = server([str(i) for i in range(N)])
@@ -345,7 +351,7 @@ def test_arguments_are_checked(logits):
             call()
 
 
-LATER = Policy(MaxProb(), [0.7], [2.0, 8.0], "ms", "logits", C, kept=(1, 3), model_exits=4)
+LATER = Policy(MaxProb(), [0.7], [2.0, 8.0], "ms", "logits", C, active_exits=(1, 3), model_exits=4)
 
 
 def test_probabilities_look_like_it_and_logits_do_not():

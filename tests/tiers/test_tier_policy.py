@@ -80,7 +80,7 @@ def test_tiers_decide_as_the_whole_policy(method, tier, tmp_path):
     for i, part in enumerate(tier_policies(policy, Plan((0, 1, 2, 3, 4), tier), NAMES)):
         part.save(tmp_path / f"{i}.json")
         parts.append(load_tier(tmp_path / f"{i}.json"))
-    assert [k for part in parts for k in part.exits] == list(policy.path)
+    assert [k for part in parts for k in part.exits] == list(policy.active_exits)
     whole = policy.decide(outputs, numbers)
     taken, said = batch_through_tiers(parts, outputs, numbers)
     np.testing.assert_array_equal(taken, whole.exit)
@@ -111,7 +111,7 @@ def test_records_decide_alike_too():
 def test_a_tier_without_exits_hands_on_what_began():
     policy, kept = fitted("patience"), Plan((2, 4), (0, 1, 1, 2, 2))
     small = replace(
-        policy, kept=(2, 4), model_exits=5, thresholds=policy.thresholds[:1],
+        policy, active_exits=(2, 4), model_exits=5, thresholds=policy.thresholds[:1],
         costs=policy.costs[:2], overhead=policy.overhead[:2], mixture=None,
     )  # fmt: skip
     first, second, third = tier_policies(small, kept, NAMES)

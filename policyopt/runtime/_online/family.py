@@ -168,11 +168,11 @@ class Controller(Steering):
         costs, ends = family.policy.costs, family.thresholds
         if not costs[-1] > costs[0]:
             allowed = "of a policy whose exits differ in cost"
-            raise input_error("ladder", allowed, costs.tolist(), "It steers cost.")
+            raise input_error("family", allowed, costs.tolist(), "It steers cost.")
         if ends[0, 0] > ALWAYS or (ends[-1] < NEVER).any():
             allowed = "one whose first level leaves at exit 0 always, its last never early, for a controller"
             got = f"ends {ends[0].tolist()} and {ends[-1].tolist()}"
-            raise input_error("ladder", allowed, got, f"{MAKES_ONE} makes one.")
+            raise input_error("family", allowed, got, f"{MAKES_ONE} makes one.")
 
     def share(self, costs: Floats, cost: float) -> float:
         """Return a cost on the scale of the budget: 0 that of exit 0, 1 that of the last exit."""

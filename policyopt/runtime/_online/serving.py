@@ -66,7 +66,7 @@ class Online:
 
     Parameters
     ----------
-    ladder : PolicyFamily or Policy
+    family : PolicyFamily or Policy
         E.g. from `policyopt._online.families`: of two levels or more. Rules by exit look at no levels:
         they take a policy.
     steering : Bandit, Controller, LinUCB, SplitEE or UEEUCB
@@ -102,7 +102,7 @@ class Online:
 
     def __init__(
         self,
-        ladder: PolicyFamily | Policy,
+        family: PolicyFamily | Policy,
         steering: Bandit | Controller | ExitRule,
         *,
         overhead: float | Sequence[float] = 0.0,
@@ -111,26 +111,26 @@ class Online:
         seed: int = 0,
         stream: int = 0,
     ) -> None:
-        if not isinstance(ladder, PolicyFamily):
-            policy = policy_of(ladder, single=True, argument="ladder")
-            ladder = PolicyFamily(policy, policy.thresholds[None])
+        if not isinstance(family, PolicyFamily):
+            policy = policy_of(family, single=True, argument="family")
+            family = PolicyFamily(policy, policy.thresholds[None])
         allowed = "a bandit, a Controller, or a rule by exit such as LinUCB()"
         kinds = (Bandit, Controller, *EXIT_RULES.values())
         check_type("steering", steering, kinds, allowed, "E.g. make_bandit('ucb1').")
-        _check_fit(ladder, steering, reward, reveal)
+        _check_fit(family, steering, reward, reveal)
         self.seed = check_seed(seed)
         self.stream = check_whole("stream", stream, 0, 2**63 - 1)
-        self.ladder, self.steering = ladder, steering
+        self.family, self.steering = family, steering
         self.overhead = overhead_range(overhead)
         self.reward, self.reveal = reward, reveal
         self.requests, self._first = 0, 0  # how many have started, and the number of the first
         self._saves = 0
         #: Checksums of files whose content this object has been through: it may replace them.
         self._own_files: deque[str] = deque(maxlen=_REMEMBERED)
-        self._load = load_of(ladder.policy.costs.tolist())
+        self._load = load_of(family.policy.costs.tolist())
         self._least, most_reward = reward_range(reward, self._load, self.overhead)
         self._width = most_reward - self._least
-        self._rows = ladder.thresholds.tolist()
+        self._rows = family.thresholds.tolist()
         self._lock = threading.Lock()
         self._play()
         tell_of_forks(self)
@@ -138,7 +138,7 @@ class Online:
     def _play(self) -> None:
         """Make the player of this stream, who knows nothing yet."""
         by_exit = isinstance(self.steering, ExitRule)
-        count = self.ladder.policy.exits if by_exit else self.ladder.arms
+        count = self.family.policy.exits if by_exit else self.family.arms
         self._player: Any = self.steering.player(count, self.seed, self.stream)
 
     def _renew(self, line: Line) -> None:
@@ -156,7 +156,7 @@ class Online:
             arm = self._player.choose()
             chances = getattr(self._player, "chances", None)
             number, self.requests = self.requests, self.requests + 1
-        return Request(self, arm, self.ladder.policy.start(self._first + number), chances)
+        return Request(self, arm, self.family.policy.start(self._first + number), chances)
 
     def decide(self, k: int, output: object, request: Request, features: object = None) -> Decision:
         """Decide at exit k.
@@ -164,7 +164,7 @@ class Online:
         Parameters
         ----------
         k : int
-            The model's number of the exit: those of `ladder.policy.path` in turn.
+            The model's number of the exit: those of `family.policy.active_exits` in turn.
         output, features : object
             What the exit gave, as `Policy.step` takes it.
         request : Request
@@ -183,7 +183,7 @@ class Online:
         if request.exit is not None:
             got = "one that has left"
             raise input_error("request", "on its way", got, "One start per request.")
-        policy = self.ladder.policy
+        policy = self.family.policy
         decision = policy.step(k, output, request.state, features)
         at = request.state.position - 1
         request.scores.append(decision.score)
@@ -236,7 +236,7 @@ class Online:
         steering = self.steering
         if isinstance(steering, Controller):
             _refuse_given("the controller", correct=correct, overhead=overhead)
-            costs = self.ladder.policy.costs
+            costs = self.family.policy.costs
             paid = float(costs[request.exit]) if cost is None else float(cost)
             if not 0 <= paid < 1e300:
                 raise input_error("cost", "a number, 0 or more", paid, "In the policy's unit.")
@@ -252,7 +252,7 @@ class Online:
         if isinstance(steering, ExitRule):
             self._learn(request, (request, worth))
             return worth[request.exit]
-        known = self.ladder.taken(request.scores, request.exit == self.ladder.policy.exits - 1)
+        known = self.family.taken(request.scores, request.exit == self.family.policy.exits - 1)
         scaled = [(value - self._least) / self._width for value in worth]
         rewards = [0.0 if k is None else scaled[k] for k in known]
         chance = None
@@ -428,7 +428,7 @@ def _check_fit(family: PolicyFamily, steering: Any, reward: str, reveal: str) ->
         if value not in known:
             raise input_error(name, f"one of {', '.join(known)}", value, f"E.g. {known[0]}.")
     who = steering.name
-    if reward == "calibrated" and family.policy.confidence is None:
+    if reward == "calibrated" and family.policy.calibrator is None:
         allowed = "confidence, signed or label for a policy without a confidence map"
         raise input_error("reward", allowed, reward, "Fit with --calibrator platt.")
     if reward == "label" and not isinstance(steering, (Bandit, LinUCB)):
@@ -438,10 +438,10 @@ def _check_fit(family: PolicyFamily, steering: Any, reward: str, reveal: str) ->
     if isinstance(steering, ExitRule):
         if family.arms > 1:
             got = f"a family of {family.arms} levels"
-            raise input_error("ladder", f"a policy, for {who}", got, "It looks at no levels.")
+            raise input_error("family", f"a policy, for {who}", got, "It looks at no levels.")
     elif family.arms < 2:
         allowed = f"of at least 2 levels, for {who}"
-        raise input_error("ladder", allowed, family.arms, f"{MAKES_ONE} makes one.")
+        raise input_error("family", allowed, family.arms, f"{MAKES_ONE} makes one.")
     if isinstance(steering, Controller):
         steering.check_family(family)
     if isinstance(steering, Bandit):
@@ -475,9 +475,9 @@ def online_to_dict(online: Online, saves: int) -> dict[str, Any]:
     settings = {name: getattr(online, name) for name in _SETTINGS}
     return ONLINE.signed(
         saves=saves,
-        policy=to_dict(online.ladder.policy),
-        thresholds=online.ladder.thresholds.tolist(),
-        labels=online.ladder.labels.tolist(),
+        policy=to_dict(online.family.policy),
+        thresholds=online.family.thresholds.tolist(),
+        labels=online.family.labels.tolist(),
         steering={"name": online.steering.name, "settings": asdict(online.steering)},  # type: ignore[call-overload]
         settings={**settings, "overhead": list(online.overhead)},
         state=online.state(),

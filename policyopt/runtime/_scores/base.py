@@ -23,13 +23,13 @@ class ScoreRule(Rule, ABC):
     A subclass names itself, declares its fields (`policyopt.runtime.array`, ...: they are its parameters
     and stand in the policy's file) and computes `score`. It sees exit k and the state left by exits
     0..k-1, nothing else: a rule cannot peek. Of exit k it is shown prediction and confidence, and of
-    `COLUMNS` those that it `needs`.
+    `COLUMNS` those that it `required_columns`.
 
     Examples
     --------
     >>> class Certainty(ScoreRule):
     ...     name = "certainty"
-    ...     needs = frozenset({"entropy"})
+    ...     required_columns = frozenset({"entropy"})
     ...
     ...     def score(self, k, output, state):
     ...         return -output.entropy, state
@@ -40,17 +40,20 @@ class ScoreRule(Rule, ABC):
     role = "score"
     #: Columns of `ExitOutput` that the rule reads beyond prediction and confidence. "log_prob" gives
     #: margin and entropy, too; records have it not.
-    needs: ClassVar[frozenset[str]] = frozenset()
+    required_columns: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        needs = cls.__dict__.get("needs", frozenset())
-        if isinstance(needs, (set, tuple, list)):
-            needs = cls.needs = frozenset(needs)
-        if isinstance(needs, str) or (isinstance(needs, frozenset) and not needs <= COLUMNS):
-            step = 'E.g. needs = frozenset({"margin"}).'
+        given = cls.__dict__.get("required_columns", frozenset())
+        if isinstance(given, (set, tuple, list)):
+            given = cls.required_columns = frozenset(given)
+        if isinstance(given, str) or (isinstance(given, frozenset) and not given <= COLUMNS):
+            step = 'E.g. required_columns = frozenset({"margin"}).'
             raise input_error(
-                f"needs of {cls.__name__}", f"of {', '.join(sorted(COLUMNS))}", needs, step
+                f"required_columns of {cls.__name__}",
+                f"of {', '.join(sorted(COLUMNS))}",
+                given,
+                step,
             )
 
     @abstractmethod
@@ -75,7 +78,7 @@ def score_table(
     _check(rule, "start", (np.zeros(n), state), n, "")
     table = np.empty((n, len(outputs)), order="F")  # solvers read it exit by exit
     for k, output in enumerate(outputs):
-        found = rule.score(k, output.shown_to(rule.needs), state)
+        found = rule.score(k, output.shown_to(rule.required_columns), state)
         _check(rule, "score", found, n, f"an array of {n} scores, and ")
         table[:, k], state = found
     return table

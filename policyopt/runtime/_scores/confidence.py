@@ -28,7 +28,7 @@ class Margin(ScoreRule):
     """``p_(1) - p_(2)``, in [0, 1] (Scheffer et al., 2001; Park et al., big/little, 2015)."""
 
     name = "margin"
-    needs = frozenset({"margin"})
+    required_columns = frozenset({"margin"})
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         return output.margin, state
@@ -42,7 +42,7 @@ class Entropy(ScoreRule):
     """
 
     name = "entropy"
-    needs = frozenset({"entropy"})
+    required_columns = frozenset({"entropy"})
     classes: int
 
     def check(self, exits: int, classes: int) -> None:

@@ -84,7 +84,7 @@ class Agreement(ScoreRule):
     soft: int = number(least=0, most=1, default=0)
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def required_columns(self) -> frozenset[str]:  # type: ignore[override]
         return frozenset({"log_prob"}) if self.soft else frozenset()
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
@@ -160,7 +160,7 @@ class Similarity(ScoreRule):
     """
 
     name = "similarity"
-    needs = frozenset({"log_prob"})
+    required_columns = frozenset({"log_prob"})
     measure: str = choice(*MEASURES)
     patience: int = number(least=1, default=1)
 
@@ -201,7 +201,7 @@ class DDA(ScoreRule):
     """
 
     name = "dda"
-    needs = frozenset({"log_prob"})
+    required_columns = frozenset({"log_prob"})
     confidence: int = number(least=0, most=1, default=1)
     history: int = number(least=0, most=1, default=1)
 

@@ -27,7 +27,7 @@ class EENet(ScoreRule):
     """
 
     name = "eenet"
-    needs = frozenset({"log_prob"})
+    required_columns = frozenset({"log_prob"})
     shared: Any = array("H", "C+3+k", each="K")
     utility: Any = array("H", each="K")
 
@@ -50,7 +50,7 @@ def eenet_inputs(
     k: int, output: ExitOutput, votes: npt.NDArray[np.int32]
 ) -> tuple[Floats, npt.NDArray[np.int32]]:
     """Return ``[p_k, a_max, a_entropy, a_vote]``, (5)-(7), of exit k, (n, C + 3), and the votes so far, (n, k + 1)."""
-    assert output.log_prob is not None  # the rule's `needs` sees to it
+    assert output.log_prob is not None  # the rule's `required_columns` sees to it
     certainty, _ = Entropy(output.log_prob.shape[1]).score(k, output, ())
     vote, (votes,) = Vote().score(k, output, (votes,))
     measures = np.stack([output.confidence, certainty, vote], axis=1)
@@ -66,7 +66,7 @@ class EENetReleased(ScoreRule):
     """
 
     name = "eenet_released"
-    needs = frozenset({"log_prob"})
+    required_columns = frozenset({"log_prob"})
     weights: Any = array("C+2+k", each="K")
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
@@ -84,7 +84,7 @@ class EENetReleased(ScoreRule):
 
 def released_inputs(k: int, output: ExitOutput) -> Floats:
     """Return ``[p_k, max p_k, 1 + sum p log p / log C]``, (n, C + 2); no vote, as released."""
-    assert output.log_prob is not None  # the rule's `needs` sees to it
+    assert output.log_prob is not None  # the rule's `required_columns` sees to it
     certainty, _ = Entropy(output.log_prob.shape[1]).score(k, output, ())
     measures = np.stack([output.confidence, certainty], axis=1)
     return np.concatenate([np.exp(output.log_prob.astype(np.float64)), measures], axis=1)

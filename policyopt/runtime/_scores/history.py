@@ -30,7 +30,7 @@ class History(ABC):
     """A set of features; `step` sees exit k and what exits before it left."""
 
     width: ClassVar[int]
-    needs: ClassVar[frozenset[str]]
+    required_columns: ClassVar[frozenset[str]]
     #: Squares of all features, and products of the first few, join the basis.
     squares: ClassVar[bool]
     products: ClassVar[int]
@@ -54,7 +54,7 @@ class Distribution(History):
     """
 
     width = 9
-    needs = frozenset({"log_prob", "margin", "entropy"})
+    required_columns = frozenset({"log_prob", "margin", "entropy"})
     squares = True
     products = 5
 
@@ -103,7 +103,7 @@ class Record(History):
     """
 
     width = 7
-    needs = frozenset()
+    required_columns = frozenset()
     squares = False
     products = 0
 
@@ -132,7 +132,7 @@ class Record(History):
         )
 
 
-FEATURES: dict[str, History] = {"distribution": Distribution(), "record": Record()}
+FEATURES: dict[str, History] = {"distribution": Distribution(), "summary": Record()}
 _EDGE = 1e-4
 
 
@@ -171,8 +171,8 @@ class HistoryRule(ScoreRule):
         _wide("center", self, FEATURES[self.features].width)
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        return FEATURES[self.features].needs
+    def required_columns(self) -> frozenset[str]:  # type: ignore[override]
+        return FEATURES[self.features].required_columns
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
         return FEATURES[self.features].start(len(samples))
@@ -184,7 +184,7 @@ class HistoryRule(ScoreRule):
 
     def operations(self, k: int, classes: int) -> float:
         """Weights and products of the basis; logarithms of all probabilities, where they are read."""
-        logs = float(classes) if "log_prob" in self.needs else 0.0
+        logs = float(classes) if "log_prob" in self.required_columns else 0.0
         return logs if k == len(self.center) else logs + self.products
 
     def look(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:

@@ -50,7 +50,7 @@ class PrototypeRule(ScoreRule):
                 raise input_error(f"owner of the score at exit {k}", allowed, got, step)
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def required_columns(self) -> frozenset[str]:  # type: ignore[override]
         return frozenset({"features" if self.space == "features" else "log_prob"})
 
     def check(self, exits: int, classes: int) -> None:
@@ -146,8 +146,8 @@ class DE3BERT(PrototypeRule):
     weight: float = number(least=0, most=1e6)
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        return super().needs | {"entropy"}
+    def required_columns(self) -> frozenset[str]:  # type: ignore[override]
+        return super().required_columns | {"entropy"}
 
     def certainty(self, k: int, output: ExitOutput) -> Floats:
         ratio = distance_ratio(*self.own_and_other(k, output))
