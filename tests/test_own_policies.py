@@ -45,7 +45,7 @@ def test_our_scores_pass_the_checks_of_scores(name):
 
 
 @pytest.mark.parametrize(
-    ("column", "required_columns"),
+    ("column", "needs"),
     [("margin", "margin"), ("entropy", "entropy"), ("log_prob", "log_prob"), ("features", "features"),
      ("log_sum_exp", "log_prob"), ("top_class", "log_prob")],
 )  # fmt: skip

@@ -196,9 +196,9 @@ def run_python(path: Path, golden: Golden) -> Ran:
     It is run: only files whose checksum is that of the manifest should come here.
     """
     module = runpy.run_path(str(path))
-    ran = Ran.empty(len(golden), len(module["PATH"]))
+    ran = Ran.empty(len(golden), len(module["ACTIVE_EXITS"]))
     state = module["start"](golden.sample)
-    for at, (k, given) in enumerate(zip(module["PATH"], golden.inputs, strict=True)):
+    for at, (k, given) in enumerate(zip(module["ACTIVE_EXITS"], golden.inputs, strict=True)):
         output: Any = given.get(module["KIND"], given)
         if "second" in given:
             output = {**given, "top_prob": np.stack([given["confidence"], given["second"]], axis=1)}

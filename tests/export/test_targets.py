@@ -201,7 +201,7 @@ def test_the_file_is_loaded_in_any_way_and_decides_many_and_one(spec, tmp_path):
             np.testing.assert_array_equal(column, getattr(wanted, name))
     for i, row in enumerate(outputs):
         state = module.start(i)
-        for k in module.PATH:
+        for k in module.ACTIVE_EXITS:
             seen = module.step(k, row[k], state)
             if seen.exit:
                 break

@@ -69,7 +69,7 @@ def decides(value):
 
 
 def in_full(content):
-    """Say what is left to a default as a loaded object says it: all exits kept, rungs without names."""
+    """Say what is left to a default as a loaded object says it: rungs without names."""
     if isinstance(content, list):
         return [in_full(part) for part in content]
     if not isinstance(content, dict):
@@ -77,10 +77,6 @@ def in_full(content):
     content = {key: in_full(value) for key, value in content.items()}
     if content.get("format") == "policyopt-online" and content["labels"] is None:
         content["labels"] = list(range(len(content["thresholds"])))
-    if content.get("active_exits") is not None and content["active_exits"] == list(
-        range(content["model_exits"])
-    ):
-        content["active_exits"] = None
     return content
 
 

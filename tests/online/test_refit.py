@@ -155,7 +155,7 @@ def test_mistakes_are_named(dimmed):
             BUDGET,
             "'unit of the recent rows' must be as of the labelled",
         ),
-        (recent.keep_exits((0, 3)), BUDGET, "'path of the recent rows'"),
+        (recent.keep_exits((0, 3)), BUDGET, "'active_exits of the recent rows'"),
     ):
         with pytest.raises(InputError, match=says):
             refit("max_prob", fit, table, budget)

@@ -219,7 +219,7 @@ def test_tiny_and_uniform_references(rows, classes):
 def test_exits_are_the_models_numbers():
     scores, first, exits = requests(200, 1)
     numbers = np.array([1, 4, 6])[exits]
-    found = DriftWatch.fit(scores, first, numbers, classes=4, path=(1, 4, 6))
+    found = DriftWatch.fit(scores, first, numbers, classes=4, active_exits=(1, 4, 6))
     assert found.reference.names[3:] == ("score at exit 4", "score at exit 6")
     assert found.update([0.1, 0.9], 0, 4) is None
     with pytest.raises(InputError, match=r"'exit' must be one of 1, 4, 6\. Got 0"):
@@ -242,7 +242,7 @@ def test_exits_are_the_models_numbers():
         (lambda w: w.reset(learn=True), "'learn' must be a whole number"),
         (lambda w: watch(run_length=0), "'run_length' must be a whole number, at least 1"),
         (lambda w: watch(bins=1), "'bins' must be a whole number, at least 2, at most 1,024"),
-        (lambda w: watch(path=(2, 1, 0)), "'path' must be exit numbers, ascending"),
+        (lambda w: watch(active_exits=(2, 1, 0)), "'active_exits' must be exit numbers, ascending"),
         (lambda w: DriftWatch.fit(np.zeros((2, 2)), [0, 0], classes=2), "'exits' must be given"),
         (lambda w: DriftWatch.fit(np.zeros((0, 2)), np.zeros(0, int), np.zeros(0, int), classes=2),
          "of one row or more"),
@@ -256,8 +256,8 @@ def test_mistakes_are_named(call, message):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("format", "other"), ("format", None), ("path", []), ("path", [0, 0, 1]), ("path", [0, 1]),
-        ("path", [0.5, 1, 2]), ("path", "abc"), ("classes", -1), ("classes", 10**9),
+        ("format", "other"), ("format", None), ("active_exits", []), ("active_exits", [0, 0, 1]), ("active_exits", [0, 1]),
+        ("active_exits", [0.5, 1, 2]), ("active_exits", "abc"), ("classes", -1), ("classes", 10**9),
         ("classes", 5), ("steered", True), ("steered", 0), ("run_length", 0), ("run_length", "x"),
         ("seed", 1.5), ("requests", -1), ("requests", 2**60), ("learning", True),
         ("edges", []), ("edges", None), ("edges", [[0.2, 0.1]] * 3),
@@ -290,7 +290,7 @@ def test_a_state_whose_table_is_far_larger_than_its_numbers_is_refused(exits, cl
     """Each statistic has a row as long as the longest: megabytes of JSON became gigabytes."""
     found, count = watch().state(), exits + 2
     rows = [[1], [1] * (classes + 1), [1] * exits, *[[1]] * (exits - 1)]
-    found |= {"path": list(range(exits)), "classes": classes, "edges": [[]] * exits}
+    found |= {"active_exits": list(range(exits)), "classes": classes, "edges": [[]] * exits}
     found |= {"usual": [[0, 1]] * count, "start": [0] * count}
     found |= {name: rows for name in ("reference", "pool", "recent")}
     found |= {name: [found[name][0]] * count for name in ("sums", "histograms", "run", "moments")}
