@@ -83,7 +83,7 @@ and from the measurements of `benchmarks/catalogue.py`; a test keeps it up to da
   answers (`--set answer=combined`), which often gains more than another score.
 
 In the tables, *needs* is what the cache must hold besides predictions and confidences (`labels`: to fit, never to
-decide); *records* says whether it works where full logits were not kept; *online* whether one number orders
+decide); *summaries* says whether it works where full logits were not kept; *online* whether one number orders
 its policies from cheap to dear, so that a controller can move it while serving.
 """
 
@@ -106,7 +106,7 @@ def _family(family: str) -> str:
     rows = [row for row in ROWS.values() if row.family == family]
     lines = [
         f"## {_TITLES[family]}\n",
-        "| method | leaves where | choose it | needs | records | online | source |",
+        "| method | leaves where | choose it | needs | summaries | online | source |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         *(_row(row) for row in rows),
         "",
@@ -120,7 +120,7 @@ def _row(row: MethodSpec) -> str:
     source += f", {row.reference}" if row.reference != "-" else ""
     cells = [
         f"`{row.name}`", row.summary, row.wins, ", ".join(row.needs) or "-",
-        supports["records"], supports["online"], source,
+        supports["summaries"], supports["online"], source,
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 

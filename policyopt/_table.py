@@ -77,7 +77,7 @@ class ExitStatistics:
 
     @property
     def known(self) -> frozenset[str]:
-        """Which of the columns that a record may lack are there: ``entropy``, ``margin``."""
+        """Which of the columns that a summary may lack are there: ``entropy``, ``margin``."""
         first = self.take(np.arange(min(1, len(self))))
         columns = {"entropy": first.entropy, "margin": first.margin}
         return frozenset(name for name, c in columns.items() if not np.isnan(c).any())
@@ -279,8 +279,8 @@ class Table:
         """Yield (rows, their outputs (n, K, C)), a few at a time."""
         if self.source is None or not self.source.has("outputs"):
             raise InputError(
-                f"Split '{self.split}' must hold all class outputs. Got records. "
-                "Import full logits, or choose a method that works on records."
+                f"Split '{self.split}' must hold all class outputs. Got summaries. "
+                "Import full logits, or choose a method that works on summaries."
             )
         size = max(_CHUNK_BYTES // (4 * self.exits * max(self.classes, 1)), 16)
         picked = self.active_exits if self.exits < self.model_exits else None

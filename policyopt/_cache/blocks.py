@@ -75,7 +75,7 @@ def storage_type(name: str, layout: Layout) -> np.dtype[Any]:
 def natural_dtype(kind: str, arrays: Iterable[Array]) -> str:
     """Return the narrowest storage type that loses nothing a user would miss.
 
-    float16 outputs stay float16, all others become float32. The confidences of records keep
+    float16 outputs stay float16, all others become float32. The confidences of summaries keep
     float64 where it came: those of large models crowd just below 1.
     """
     types = {np.dtype(a.dtype).name for a in arrays}
@@ -223,14 +223,14 @@ def _check_names(layout: Layout, block: dict[str, Array]) -> None:
     kind = layout.kind
     if kind == "summary":
         if "outputs" in block:
-            raise input_error("outputs", "absent for kind record", "outputs", "Say kind='logits'.")
+            raise input_error("outputs", "absent for kind summary", "outputs", "Say kind='logits'.")
         if "confidence" not in block and block.get("top_prob", np.empty(0)).size:
             block["confidence"] = block["top_prob"][:, :, 0]
         if "confidence" not in block:
-            raise input_error("confidence", "given for kind record", "none", "Pass confidence=.")
+            raise input_error("confidence", "given for kind summary", "none", "Pass confidence=.")
         if "prediction" not in block and "correct" not in block:
             step = "Add pred (class numbers), or correct (1 or 0), for each exit."
-            allowed = "given for kind record (or else correct)"
+            allowed = "given for kind summary (or else correct)"
             raise input_error("prediction", allowed, "neither", step)
     elif "outputs" not in block:
         raise input_error("outputs", f"given for kind {kind}", "none", "Pass outputs=.")
@@ -464,7 +464,7 @@ def _all_finite(array: Array) -> bool:
 
 
 def detect_kind(outputs: Array | None) -> str:
-    """Return the kind that the values show: ``record`` without outputs, else by their sums.
+    """Return the kind that the values show: ``summary`` without outputs, else by their sums.
 
     >>> detect_kind(np.array([[[0.25, 0.75]]])), detect_kind(np.array([[[-1.0, 2.0]]]))
     ('probabilities', 'logits')

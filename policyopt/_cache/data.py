@@ -46,7 +46,7 @@ def check_name(argument: str, name: object) -> str:
 
 
 def filled(block: dict[str, Array]) -> dict[str, Array]:
-    """Return a record block that has predictions: -1 all over where only ``correct`` was kept."""
+    """Return a summary block that has predictions: -1 all over where only ``correct`` was kept."""
     if "outputs" in block or "prediction" in block:
         return block
     # A view of one number: it takes no memory.
@@ -61,7 +61,7 @@ class Layout:
     kind: str
     exits: int
     classes: int
-    dtype: str  # of outputs, and of confidences and the like (float64: records only)
+    dtype: str  # of outputs, and of confidences and the like (float64: summaries only)
     costs: tuple[Cost, ...]  # the first is the default
     features: tuple[int, ...] | None = None  # widths by exit; () where there are none, None: open
     contexts: tuple[str, ...] = ()  # names; (): rows have none
@@ -180,7 +180,7 @@ class ExitData:
     kind : {"logits", "probabilities", "summary"}
         What ``outputs`` are.
     exits, classes : int
-        K and C; ``classes`` is 0 where records do not say.
+        K and C; ``classes`` is 0 where summaries do not say.
     splits : mapping of str to Rows
         Either named splits (``fit``, ``calibrate``, ``test``, and streams), or one ``pool``.
     costs : tuple of Cost
@@ -331,8 +331,8 @@ def to_data(
 def refuse_overlap(splits: Mapping[str, Rows]) -> None:
     """Refuse fit, calibrate and test splits that share rows: two at least, and 5 % of the smaller.
 
-    Rows count as shared where their outputs (or records) are equal byte by byte. What is to be
-    expected by chance, judged by equal rows *within* each split, is taken off: short records
+    Rows count as shared where their outputs (or summaries) are equal byte by byte. What is to be
+    expected by chance, judged by equal rows *within* each split, is taken off: short summaries
     (two exits, confidences of two digits) coincide without being the same sample. Streams are not
     compared: they may well repeat test rows.
     """

@@ -80,7 +80,7 @@ def import_sources(
     ----------
     sources : path or sequence of paths
         ``PATH``, or ``SPLIT=PATH`` where a file holds one split. ``.npz``, ``.npy`` with a
-        sidecar, ``.safetensors``, ``.pt``/``.pth``, and records as ``.csv``, ``.jsonl``,
+        sidecar, ``.safetensors``, ``.pt``/``.pth``, and summaries as ``.csv``, ``.jsonl``,
         ``.parquet``.
     out : path
         Directory of the cache to make.
@@ -105,7 +105,7 @@ def import_sources(
     overwrite : bool, default False
         Replace a cache at `out`, once the new one is whole.
     dtype : {"float16", "float32", "float64"}, optional
-        Storage type; default keeps float16, makes other outputs float32 (float64: records only).
+        Storage type; default keeps float16, makes other outputs float32 (float64: summaries only).
     allow_pickle : bool, default False
         Load ``.pt`` files that need pickle. **They can run any code.**
     progress : callable, optional

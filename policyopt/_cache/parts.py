@@ -194,7 +194,7 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         got = ", ".join([*raw.arrays, *raw.metadata][:12]) or "none"
         allowed, step = _WANTED, "Rename them."
         if kind == "summary":
-            allowed, step = "conf and pred (K, N), as kind record says", "Rename, or drop --kind."
+            allowed, step = "conf and pred (K, N), as kind summary says", "Rename, or drop --kind."
         raise input_error(where, allowed, got, step)
     if named and shared.key:
         got = f"{keys[None, shared.key]} beside {', '.join(f'{p}_' for p in named)}"

@@ -50,9 +50,9 @@ class CacheWriter:
     kind : {"logits", "probabilities", "summary"}, default "logits"
         What the rows are.
     dtype : {"float16", "float32", "float64"}, default "float32"
-        Storage type of outputs and confidences (float64: records only).
+        Storage type of outputs and confidences (float64: summaries only).
     classes : int, optional
-        C; taken from the outputs where not given. For records it bounds labels and predictions.
+        C; taken from the outputs where not given. For summaries it bounds labels and predictions.
     shares : mapping of str to float, optional
         How the split ``pool`` is divided; default ``{"fit": 0.5, "test": 0.5}`` where it is used.
     split_seed : int, default 0

@@ -226,7 +226,7 @@ def _possible(wanted: list[str], data: ExitData, policy: Policy) -> list[str]:
     """Leave out the maps of class probabilities where there are none, or others are combined."""
     why = ""
     if data.kind == "summary":
-        why = "records hold no class probabilities"
+        why = "summaries hold no class probabilities"
     elif not isinstance(policy.answer, Identity):
         why = f"the policy's answers are {policy.answer.name} ones (--method max_prob has the exits' own)"
     out = [name for name in wanted if why and name in ANSWER_MAPS]

@@ -31,7 +31,7 @@ def import_(
     sources: list[str] = argument("A file, or SPLIT=FILE for several.", "SRC..."),
     out: Path = option(..., "Directory of the cache to write."),
     axes: str | None = option(None, "KNC or NKC (exits, samples, classes)."),
-    kind: str | None = option(None, "logits, probabilities or record."),
+    kind: str | None = option(None, "logits, probabilities or summary."),
     costs: str | None = option(None, "1,2,4 (one per exit), or a key of the file."),
     unit: str | None = option(None, "Unit of the costs, e.g. MFLOPs, ms, USD."),
     cost_kind: str | None = option(None, "cumulative or standalone."),
@@ -299,7 +299,7 @@ _COLUMNS: output.Columns = {
     "leaves where": "summary",
     "paper": lambda r: f"{r['paper']}, {r['year']}" if r["year"] else r["paper"],
     "required_columns": lambda r: ", ".join(r["required_columns"]) or "-",
-    "records": lambda r: r["supports"]["records"],
+    "summaries": lambda r: r["supports"]["summaries"],
 }
 _ONLINE: output.Columns = {
     "online policy (policyopt simulate)": "method",

@@ -57,7 +57,7 @@ _ANYWHERE = _POINTWISE | {"take", "linear", "distances"}
 _PAIRWISE = 8
 #: An expression from here on gets a name.
 _LONG = 72
-#: Parameters of a record, in order.
+#: Parameters of a summary, in order.
 _COLUMNS = {
     "prediction": "int32_t prediction", "confidence": "double confidence",
     "second": "double second", "entropy": "double entropy",
@@ -273,7 +273,7 @@ class _Shared:
 class _Body:
     """Writes the body of one exit's function.
 
-    `held`: fields of its states; `checked`: whether indices come from outside, as those of records do.
+    `held`: fields of its states; `checked`: whether indices come from outside, as those of summaries do.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ _MOST_UNPACKED = 2 * MOST_BYTES
 _MOST_ROWS = 1 << 20
 _HEADER = 10_128  # bytes of an array's header at most
 _AGAIN = "Export anew."
-#: Columns of a record; the first two must be there.
+#: Columns of a summary; the first two must be there.
 _SUMMARY = {"prediction": "<i4", "confidence": "<f8", "second": "<f8", "entropy": "<f8"}
 
 

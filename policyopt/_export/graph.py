@@ -54,7 +54,7 @@ class ExitGraph:
 
     position: int  # on the policy's path
     exit: int  # the model's number
-    #: ``logits`` (n, C) float32, or ``probabilities``, or the columns of a record; ``features`` (n, D);
+    #: ``logits`` (n, C) float32, or ``probabilities``, or the columns of a summary; ``features`` (n, D);
     #: ``sample`` (n,) int64; where they are used.
     inputs: dict[str, Node]
     states: tuple[Node, ...]  # inputs: what the exit before left

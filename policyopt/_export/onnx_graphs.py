@@ -96,7 +96,7 @@ def passed_on(graphs: list[ExitGraph], probabilities: bool = True) -> list[ExitG
 def puts(graph: ExitGraph) -> tuple[dict[str, Node], dict[str, Node]]:
     """Return the inputs and the outputs of an exit's ONNX graph by name.
 
-    Probabilities and the columns of a record are ``given_prediction`` and so on: outputs have the bare names.
+    Probabilities and the columns of a summary are ``given_prediction`` and so on: outputs have the bare names.
     """
     given = {f"{GIVEN}{n}" if n in _GIVEN else n: node for n, node in graph.inputs.items()}
     given |= {node.attrs["name"]: node for node in graph.states}

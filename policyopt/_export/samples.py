@@ -314,7 +314,7 @@ def _at(
         """Return the exit's output on lines from one sample to the other: t = 0 to 1."""
         found: Inputs = {}
         for name, array in inputs[at].items():
-            if array.dtype.kind != "f":  # the answer of a record
+            if array.dtype.kind != "f":  # the answer of a summary
                 found[name] = array
                 continue
             begin = array.astype(np.float64)

@@ -76,7 +76,7 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     decides: ClassVar[bool] = False
     #: What is said of rows that lack something.
     remedy: ClassVar[str] = (
-        "which these records do not hold. Import full logits, or records with that column, or use max_prob."
+        "which these summaries do not hold. Import full logits, or summaries with that column, or use max_prob."
     )
     #: What exits return, and scores look at; a name of `policyopt._answers`.
     answer = "plain"
@@ -161,7 +161,7 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         return True
 
     def required_columns(self) -> frozenset[str]:
-        """Columns that the method reads and that records may lack."""
+        """Columns that the method reads and that summaries may lack."""
         return frozenset()
 
     def requires_labels(self) -> bool:

@@ -293,10 +293,10 @@ class AgreementCascade(Method):
         return Agreement(1, int(self.vote == "probability")).required_columns
 
     def check(self, table: Table) -> None:
-        """Refuse records where probabilities are asked for."""
+        """Refuse summaries where probabilities are asked for."""
         if self.missing_columns(table):
             raise InputError(
-                "'vote' must be 'share' where only records are kept. Got 'probability'. "
+                "'vote' must be 'share' where only summaries are kept. Got 'probability'. "
                 "Import full logits or probabilities, or leave it out."
             )
         super().check(table)

@@ -100,7 +100,7 @@ class HeldOutMethod(Method):
     allowed: ClassVar = {"holdout": Number(above=0, below=1)}
     learned = True
     remedy = (
-        "which these records do not hold. Import full logits or probabilities, or use max_prob."
+        "which these summaries do not hold. Import full logits or probabilities, or use max_prob."
     )
 
     @abstractmethod
@@ -131,7 +131,7 @@ class HeldOutMethod(Method):
         return False
 
     def check(self, table: Table) -> None:
-        """Refuse records, and to train without torch."""
+        """Refuse summaries, and to train without torch."""
         super().check(table)
         need("torch", "torch", f"to train {self.label}")
 

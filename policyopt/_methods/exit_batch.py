@@ -32,11 +32,11 @@ MOST_ROWS = 100_000
 class ExitBatch:
     """The answers of N rows at all exits, correctness and costs."""
 
-    outputs: list[ExitOutput]  # K; with `log_prob` unless records, with `features` where asked for
+    outputs: list[ExitOutput]  # K; with `log_prob` unless summaries, with `features` where asked for
     correct: Floats  # (N, K): 1.0 where exit k's answer is right
     labels: Labels | None  # (N,); None where only correctness is known
     costs: Floats  # (K,) or (N, K)
-    classes: int  # C; 0 where records do not say
+    classes: int  # C; 0 where summaries do not say
     record: bool = False  # whether only predictions and confidences are known
 
     def __len__(self) -> int:
@@ -166,7 +166,7 @@ class StoppingData:
     doubt: Floats  # (N, K-1): 1 - p_max of the answer
     success: Floats  # (N, K): expected correctness of each exit's answer
     fold: Ints  # (N,), of the stop rule
-    true_class: Floats  # (N, K): probability of the label; NaN without one, and of records
+    true_class: Floats  # (N, K): probability of the label; NaN without one, and of summaries
 
 
 def build_stopping_data(
@@ -174,7 +174,7 @@ def build_stopping_data(
 ) -> StoppingData:
     """Observe all rows, each through answers that it did not help to fit.
 
-    Unlabelled rows (label -1) count as far as soft targets reach (`soft` in [0, 1] is their weight); records
+    Unlabelled rows (label -1) count as far as soft targets reach (`soft` in [0, 1] is their weight); summaries
     need labels. `groups` are the folds of the stop rule, which may be finer than those of the answers.
     """
     labels = table.statistics.labels
@@ -230,7 +230,7 @@ def build_stopping_data(
 def true_class(output: ExitOutput, labels: Labels | None) -> Floats:
     """Return the probability that one exit's answers give to the labels, (n,).
 
-    NaN where the label is unknown (-1), and of records, which tell the prediction's probability only.
+    NaN where the label is unknown (-1), and of summaries, which tell the prediction's probability only.
     """
     if output.log_prob is None or labels is None:
         return np.full(len(output), np.nan)

@@ -28,7 +28,7 @@ fitted by logistic regression on the history features of `policyopt.runtime._sco
 arXiv:1910.04851: the probability that the model gives to the true class, which is over 1/2 only where the answer
 is right, regressed by the mean squared error of a sigmoid. Departures: from history features, not from a network
 on the model's hidden layer; per exit; their optional heavier weight of failures is left out. It needs all class
-probabilities; ``failure`` works on records.
+probabilities; ``failure`` works on summaries.
 
 Post-hoc deferral, Jitkrittum et al., NeurIPS 2023, arXiv:2307.02764: go on where a later exit does better. The
 Bayes-optimal rule (their proposition 3.1) defers where ``P(next right | x) - P(this right | x) > c``: what the

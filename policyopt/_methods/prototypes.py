@@ -37,7 +37,7 @@ beta] of thresholds (0.9 to 0.998 in the paper), one per class, the same at all 
 Departures: samples, not pixels. Of the range only its width, beta - alpha, is kept: a class's threshold is its
 place in the range above a level of each exit, and the levels meet the budget. A class's place is shrunk towards
 the mean of all by ``n_c / (n_c + kappa)``, since a cache has few rows of a class where the paper has millions of
-pixels. Of records, which keep the confidence only, what is left of the probability is shared evenly among the
+pixels. Of summaries, which keep the confidence only, what is left of the probability is shared evenly among the
 other classes, and where labels are not kept either, a row's class is what the exits that are right call it.
 """
 
@@ -339,7 +339,7 @@ def classes_of(batch: ExitBatch) -> tuple[Ints, int]:
 
 
 def probabilities(output: ExitOutput, classes: int) -> Floats:
-    """Return class probabilities, (n, C); of a record, its confidence and the rest shared evenly."""
+    """Return class probabilities, (n, C); of a summary, its confidence and the rest shared evenly."""
     if output.log_prob is not None:
         return np.exp(output.log_prob.astype(np.float64))
     sure = np.where(output.prediction >= 0, output.confidence, 1.0 / classes)

@@ -45,7 +45,7 @@ class MethodSpec:
         Defaults that differ from the class's own.
     needs : tuple of str
         What a cache must hold for it beyond predictions and confidences: ``labels`` (to fit), ``logits``,
-        ``features``, or of records ``entropy``, ``top_prob``.
+        ``features``, or of summaries ``entropy``, ``top_prob``.
     trains : bool
         Whether it trains for long: ``all`` leaves it out.
     online : bool
@@ -95,17 +95,17 @@ class MethodSpec:
         return found * (budgets / 9 if self.trains else 1.0)
 
     def supports(self) -> dict[str, bool]:
-        """Return whether it can be steered ``online``, and whether it works on ``records``."""
+        """Return whether it can be steered ``online``, and whether it works on ``summaries``."""
         return {
             "online": self.online,
-            "records": not {"logits", "features"} & set(self.needs),
+            "summaries": not {"logits", "features"} & set(self.needs),
         }
 
 
 def needs_of(columns: Collection[str], labelled: bool) -> tuple[str, ...]:
     """Return what a cache must hold for a method that reads such columns, and labels to fit."""
     found = {_NEEDS.get(name, name) for name in columns}
-    if "logits" in found:  # they hold all that a record may
+    if "logits" in found:  # they hold all that a summary may
         found &= {"logits", "features"}
     return (*(["labels"] if labelled else []), *sorted(found))
 
@@ -149,7 +149,7 @@ METHODS: tuple[MethodSpec, ...] = (
         {"score": "dda"}, needs=("logits",)),
     MethodSpec("beem", "consistency", "exits that agree have gathered enough weighted confidence",
         "Bajpai & Hanawal, BEEM", 2025, "ICLR 2025, arXiv:2502.00745", "consistency:BEEM",
-        "Many exits of like accuracy, also as records; near max_prob, and below it at low budgets where few agree.",
+        "Many exits of like accuracy, also as summaries; near max_prob, and below it at low budgets where few agree.",
         {"score": "beem"}),
     MethodSpec("window", "consistency", "confidence is high, or so low that going on is not worth it",
         "Xia & Bouganis, window-based early-exit cascades", 2023, "ICCV 2023, arXiv:2303.08010", "window:Window",

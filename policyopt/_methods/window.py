@@ -50,7 +50,7 @@ class Window(ConfidenceMethod):
 
     label = "window"
     decides = True
-    remedy = "which these records do not hold. Import full logits, or use answer=plain."
+    remedy = "which these summaries do not hold. Import full logits, or use answer=plain."
 
     def closed(self, table: Table) -> Collection[int] | None:
         """Return the exits whose windows may have a lower end; None: all."""

@@ -127,7 +127,7 @@ class ExpertPolicy:
 
     # What its policies share.
     kind = property(lambda self: self.policies[0].kind, doc="What `step` and `decide` are given.")
-    classes = property(lambda self: self.policies[0].classes, doc="C; 0 where records do not say.")
+    classes = property(lambda self: self.policies[0].classes, doc="C; 0 where summaries do not say.")
     unit = property(lambda self: self.policies[0].unit, doc="Unit of the costs.")
     model_exits = property(lambda self: self.policies[0].model_exits, doc="Exits of the model.")
 
@@ -374,7 +374,7 @@ class ExpertState:
 
 
 def rows_of(output: Any, rows: Ints) -> Any:
-    """Return what an exit gave of some samples: outputs, a record or reduced columns."""
+    """Return what an exit gave of some samples: outputs, a summary or reduced columns."""
     if isinstance(output, ExitOutput):
         return output.take(rows)
     if isinstance(output, Mapping):

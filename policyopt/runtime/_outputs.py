@@ -34,9 +34,9 @@ class ExitOutput:
     confidence : ndarray of shape (n,), float64
         The largest probability.
     margin : ndarray of shape (n,), float64
-        Largest less second probability; NaN where a record keeps one only.
+        Largest less second probability; NaN where a summary keeps one only.
     entropy : ndarray of shape (n,), float64
-        In nats; NaN where a record does not say.
+        In nats; NaN where a summary does not say.
     log_prob : ndarray of shape (n, C), float32, or None
         Logarithms of all class probabilities.
     features : ndarray of shape (n, D), float32, or None
@@ -170,7 +170,7 @@ def with_columns(output: ExitOutput, log_prob: Any = None, features: Any = None)
 
 def log_probabilities(output: ExitOutput) -> Floats:
     """Return the logarithms of all class probabilities, (n, C) float64, contiguous, at least `LOWEST`."""
-    assert output.log_prob is not None  # the policy refuses records for rules that need it
+    assert output.log_prob is not None  # the policy refuses summaries for rules that need it
     return np.maximum(output.log_prob.astype(np.float64, order="C", copy=False), LOWEST)
 
 
@@ -279,7 +279,7 @@ def reduce_record(
     top_prob: npt.ArrayLike | None = None,
     entropy: npt.ArrayLike | None = None,
 ) -> ExitOutput:
-    """Bring a record (prediction and confidence, perhaps more) into the same columns."""
+    """Bring a summary (prediction and confidence, perhaps more) into the same columns."""
     prediction = np.atleast_1d(np.asarray(prediction)).astype(np.int32)
     confidence = np.atleast_1d(np.asarray(confidence, dtype=np.float64))
     n = len(prediction)

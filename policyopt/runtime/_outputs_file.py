@@ -34,9 +34,9 @@ _SUMMARY = {
 def read_outputs(
     path: str | Path, policy: Policy | ExpertPolicy, axes: str | None = None
 ) -> list[Any]:
-    """Return one entry per exit, as `Policy.decide` takes them: K arrays (N, C), or K record mappings.
+    """Return one entry per exit, as `Policy.decide` takes them: K arrays (N, C), or K summary mappings.
 
-    ``.npy`` with one array, or ``.npz`` with ``logits``, ``probs``, or records (``pred``, ``conf`` and what the score
+    ``.npy`` with one array, or ``.npz`` with ``logits``, ``probs``, or summaries (``pred``, ``conf`` and what the score
     needs besides). `axes`, KNC or NKC, is needed where both would do.
     """
     path = Path(path)
@@ -112,7 +112,7 @@ def from_arrays(
             if found:
                 columns[field] = by_exit(found[0], policy, axes, f"{keys[0]} in {name}")
         if not {"prediction", "confidence"} <= columns.keys():
-            allowed, step = "records with 'pred' and 'conf'", "The policy was fitted on records."
+            allowed, step = "summaries with 'pred' and 'conf'", "The policy was fitted on summaries."
             raise input_error(f"outputs in {name}", allowed, f"{sorted(arrays)}", step)
         exits = range(policy.model_exits)
         return [{field: column[k] for field, column in columns.items()} for k in exits]

@@ -181,7 +181,7 @@ class Decision:
 
     @property
     def answer(self) -> Floats | None:
-        """Class probabilities of this exit, (C,) or (n, C); None where only records are kept."""
+        """Class probabilities of this exit, (C,) or (n, C); None where only summaries are kept."""
         if self._logits is None:
             return None
         values = np.asarray(self._logits, dtype=np.float64)
@@ -259,7 +259,7 @@ class Policy:
     kind : {"logits", "probabilities", "summary"}
         What `step` and `decide` are given.
     classes : int
-        C (0 where records do not say).
+        C (0 where summaries do not say).
     mixture : Mixture, optional
         A second set of thresholds (and score rule) for a share of the samples.
     provenance : mapping
@@ -320,7 +320,7 @@ class Policy:
 
     @cached_property
     def required_columns(self) -> frozenset[str]:
-        """The columns that its score rules read and a record may lack (`ScoreRule.required_columns`)."""
+        """The columns that its score rules read and a summary may lack (`ScoreRule.required_columns`)."""
         return frozenset().union(*(rule.required_columns for rule in self.rules))
 
     @cached_property
@@ -328,7 +328,7 @@ class Policy:
         """How it looks at what an exit gave: at what its score rules say they read, and no more."""
         full = (
             "log_prob" in self.required_columns
-        )  # no record serves such rules: they may read the rest too
+        )  # no summary serves such rules: they may read the rest too
         top = 2 if full or "margin" in self.required_columns else 1
         entropy = full or "entropy" in self.required_columns
         return Observer(self.answer, self.kind, self.classes, full, top, entropy)
@@ -416,7 +416,7 @@ class Policy:
         Parameters
         ----------
         outputs : array of shape (N, K, C), or sequence of K outputs of one exit each
-            Of all the model's exits, of the policy's `kind`; each entry (N, C), a record mapping,
+            Of all the model's exits, of the policy's `kind`; each entry (N, C), a summary mapping,
             or an `ExitOutput`. Those that the policy skips are not looked at and may be None.
         samples : array of shape (N,), int, optional
             Their numbers; default 0..N-1.
@@ -592,11 +592,11 @@ def leaves(policy: Policy, at: int, score: Floats, state: State) -> Bools:
 
 
 def _check_columns(policy: Policy, output: ExitOutput, k: int) -> None:
-    """Refuse records that lack a column which a score reads."""
+    """Refuse summaries that lack a column which a score reads."""
     for name in policy.required_columns - {"features"}:
         column = getattr(output, name)
         if column is None or np.isnan(column).any():
-            what, allowed = f"record of exit {k}", f"such that {name} is known"
+            what, allowed = f"summary of exit {k}", f"such that {name} is known"
             step = f"The policy's score reads it; see score '{policy.rule.name}'."
             raise input_error(what, allowed, "rows without", step)
 
@@ -627,7 +627,7 @@ def check_policy(policy: Policy) -> None:
             allowed, got = f"one per exit but the last: {needed}", f"{len(thresholds)}"
             raise input_error("thresholds", allowed, got, "The last exit always stops.")
     if policy.kind == "summary" and not isinstance(policy.answer, Identity):
-        allowed = "plain where only records are kept"
+        allowed = "plain where only summaries are kept"
         raise input_error("answer", allowed, policy.answer.name, "Fit again.")
     for rule in (policy.answer, *policy.rules, policy.calibrator):
         if rule is not None:
@@ -639,7 +639,7 @@ POLICY = Form(
     {
         "format": str, "version": int,
         "kind": str,  # "logits" | "probabilities" | "summary"
-        "classes": int,  # C, 0 where records do not say
+        "classes": int,  # C, 0 where summaries do not say
         "unit": str,  # of the costs
         "costs": list,  # K mean cumulative costs, the policy's own arithmetic included
         "overhead": list,  # K numbers: the part of them that is the policy's own arithmetic

@@ -1,4 +1,4 @@
-"""Reading what exits gave, numpy or torch: outputs, records and features, checked by name."""
+"""Reading what exits gave, numpy or torch: outputs, summaries and features, checked by name."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
     if kind == "summary":
         if not hasattr(output, "keys"):
             allowed = "a mapping with 'prediction' and 'confidence'"
-            step = "The policy was fitted on records; pass records."
+            step = "The policy was fitted on summaries; pass summaries."
             raise input_error(name, allowed, type(output).__name__, step)
         columns = {key: as_array(output[key], f"{key} of {name}") for key in output}  # type: ignore
         _check_record(columns, name)
@@ -112,7 +112,7 @@ def refuse_probabilities(output: object, name: str) -> None:
 
 
 def _check_record(columns: dict[str, Any], name: str) -> None:
-    """Refuse records that lack a column, hold an unknown one, or a confidence that is none."""
+    """Refuse summaries that lack a column, hold an unknown one, or a confidence that is none."""
     missing, unknown = set(_COLUMNS[:2]) - columns.keys(), columns.keys() - set(_COLUMNS)
     if missing or unknown:
         allowed = f"prediction and confidence, perhaps {', '.join(_COLUMNS[2:])}"
@@ -177,7 +177,7 @@ def read_exits(
 ) -> tuple[int, Callable[[int, slice], object]]:
     """Return the number of samples, and a way to read some of them at one exit."""
     if isinstance(outputs, Mapping):
-        raise input_error("outputs", "one entry per exit", "a mapping", "Pass a list of K records.")
+        raise input_error("outputs", "one entry per exit", "a mapping", "Pass a list of K summaries.")
     is_array = hasattr(outputs, "ndim")
     if not is_array and not hasattr(outputs, "__len__"):
         raise input_error("outputs", "an array, or one entry per exit", type(outputs).__name__, "")

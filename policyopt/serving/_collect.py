@@ -114,7 +114,7 @@ def export_cache(
 
 
 def _run(model: StagedModel, inputs: Any, features: bool) -> dict[str, Any]:
-    """Return what the writer takes: the outputs of all exits, of records by column, and vectors where wanted."""
+    """Return what the writer takes: the outputs of all exits, of summaries by column, and vectors where wanted."""
     outputs, vectors = [], []
     for k, (hidden, output) in enumerate(model.walk(inputs)):
         outputs.append(host(output))

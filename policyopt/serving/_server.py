@@ -247,7 +247,7 @@ def serve(
     Raises
     ------
     InputError
-        Another number of exits, features that are needed and lacking, probabilities of records;
+        Another number of exits, features that are needed and lacking, probabilities of summaries;
         `native` where it cannot be.
     NoCompiler
         `native` without a C compiler.
@@ -280,7 +280,7 @@ def serve(
     if policy.needs_features and model.features is None:
         model.vectors(0, None)  # says what is lacking
     if probabilities and policy.kind == "summary":
-        raise input_error("probabilities", "False: the policy is of records", probabilities)
+        raise input_error("probabilities", "False: the policy is of summaries", probabilities)
     warn_of_training(model)
     run = model.compiled(backend) if compile else model
     return Server(run, policy, probabilities, native, confidence)

@@ -41,7 +41,7 @@ class StagedModel:
         Stage k maps the hidden state to the next one; stage 0 takes the batch. A hidden state is a tensor, or
         a tuple, list or mapping of tensors, first axis = batch. Without `heads`, a stage returns (hidden, logits).
     heads : sequence of K callables, optional
-        Head k maps the hidden state after stage k to logits (n, C), or to probabilities or a record (a
+        Head k maps the hidden state after stage k to logits (n, C), or to probabilities or a summary (a
         mapping) where cache and policy are of that kind.
     features : sequence of K callables, optional
         Feature vectors at exit k, (n, D_k), of the hidden state after stage k: for scores that read them.
@@ -359,7 +359,7 @@ def part(batch: Any, low: int, high: int, of: int) -> Any:
 
 
 def host(output: Any) -> Any:
-    """Return an exit's output on the host, floats as float32, the width of every decision; records by column."""
+    """Return an exit's output on the host, floats as float32, the width of every decision; summaries by column."""
     if isinstance(output, Mapping):
         return {name: host(column) for name, column in output.items()}
     if hasattr(output, "detach"):

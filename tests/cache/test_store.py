@@ -185,7 +185,7 @@ MANIFESTS = {
     "classes": (("classes", 6), "outputs"),
     "dtype": (("dtype", "float16"), "outputs"),
     "object dtype": (("dtype", "object"), "dtype"),
-    "kind": (("kind", "summary"), "absent for kind record"),
+    "kind": (("kind", "summary"), "absent for kind summary"),
     "probabilities": (("kind", "probabilities"), "logits"),
     "split name": (("shards", 0, "split", "a/b"), "split"),
     "pool beside test": (("shards", 0, "split", "pool"), "pool"),

@@ -148,7 +148,7 @@ def test_methods(run):
     assert code == 0 and rows["margin"]["required_columns"] == ["top_prob"]
     assert rows["max_prob"]["settings"]["thresholds"] == "geometric"
     for row in rows.values():
-        assert row["supports"].keys() == {"online", "records"} and row["wins"] and row["paper"]
+        assert row["supports"].keys() == {"online", "summaries"} and row["wins"] and row["paper"]
     assert "EACL 2021" in run("methods", "berxit")[1]
     code, out, _ = run("methods", "confidence", "--format", "json")
     assert {row["method"] for row in json.loads(out)} == {"max_prob", "entropy", "margin"}

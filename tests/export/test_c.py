@@ -458,7 +458,7 @@ def test_saturated_thresholds_are_decided():
 def test_what_machine_code_cannot_say_is_refused():
     for policy, words in (
         (simple(Steep()), "one whose scores C can compute"),
-        (rules.policy(kind="summary"), r"one of logits alone\. Got record"),
+        (rules.policy(kind="summary"), r"one of logits alone\. Got summary"),
     ):
         with pytest.raises(InputError, match=words):
             native(policy)

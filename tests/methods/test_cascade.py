@@ -70,7 +70,7 @@ def test_agreement_cascade_leaves_at_ends_of_tiers_only():
     assert set(np.unique(cheap.policy.decide(logits).exit)) <= {0, 1}
     table = fit_table(records())
     assert fit_one("agreement_cascade", table, 6.0).expected.cost == pytest.approx(6.0)
-    with pytest.raises(InputError, match="'share' where only records"):
+    with pytest.raises(InputError, match="'share' where only summaries"):
         fit_one("agreement_cascade:vote=probability", table, 6.0)
 
 

@@ -39,7 +39,7 @@ class ScoreRule(Rule, ABC):
 
     role = "score"
     #: Columns of `ExitOutput` that the rule reads beyond prediction and confidence. "log_prob" gives
-    #: margin and entropy, too; records have it not.
+    #: margin and entropy, too; summaries have it not.
     required_columns: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **keywords: Any) -> None:

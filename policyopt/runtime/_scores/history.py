@@ -1,7 +1,7 @@
 """History features, and the scores that are functions of them.
 
 What exits 0..k say about the present answer, as a few numbers per sample: ``distribution`` reads whole
-class distributions, ``record`` predictions and confidences only. Features that look back are 0 at exit 0.
+class distributions, ``summary`` predictions and confidences only. Features that look back are 0 at exit 0.
 Source: the set of `optimal_stopping`'s first sketch, thinned to what cross-validation could tell from noise.
 """
 
@@ -63,7 +63,7 @@ class Distribution(History):
 
     def step(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         log_prob = output.log_prob
-        assert log_prob is not None  # the policy refuses records for rules that need it
+        assert log_prob is not None  # the policy refuses summaries for rules that need it
         first, second = np.maximum(output.top_prob[:, 0], _TINY), np.full(len(output), _TINY)
         if output.top_prob.shape[1] > 1:
             second = np.maximum(output.top_prob[:, 1], _TINY)
@@ -94,8 +94,8 @@ class Distribution(History):
         )
 
 
-class Record(History):
-    """Of predictions and confidences: the same questions, as far as records answer them.
+class Summary(History):
+    """Of predictions and confidences: the same questions, as far as summaries answer them.
 
     0 log odds of the confidence, 1 confidence, 2 -log(1 - confidence), 3 share of earlier exits
     that agree, 4 whether the last one does, 5 mean over earlier exits of the confidence of those
@@ -132,7 +132,7 @@ class Record(History):
         )
 
 
-FEATURES: dict[str, History] = {"distribution": Distribution(), "summary": Record()}
+FEATURES: dict[str, History] = {"distribution": Distribution(), "summary": Summary()}
 _EDGE = 1e-4
 
 
