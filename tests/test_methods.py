@@ -179,12 +179,10 @@ def test_a_row_says_what_its_method_needs():
     logits = po.from_arrays(splits={"fit": {"outputs": outputs(300, 3)[0]}}, costs=costs)
     for name, row in ROWS.items():
         method = make_method(CHEAP.get(name, name))
-        assert row.required_columns == needs_of(
-            method.required_columns(), method.requires_labels()
-        ), name
+        assert row.needs == needs_of(method.required_columns(), method.requires_labels()), name
         for data, able in (
-            (records, set(row.required_columns) <= {"labels"}),
-            (logits, not {"labels", "features"} & set(row.required_columns)),
+            (records, set(row.needs) <= {"labels"}),
+            (logits, not {"labels", "features"} & set(row.needs)),
         ):
             table = Tables(data).get("fit")
             if able:

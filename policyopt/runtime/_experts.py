@@ -127,7 +127,9 @@ class ExpertPolicy:
 
     # What its policies share.
     kind = property(lambda self: self.policies[0].kind, doc="What `step` and `decide` are given.")
-    classes = property(lambda self: self.policies[0].classes, doc="C; 0 where summaries do not say.")
+    classes = property(
+        lambda self: self.policies[0].classes, doc="C; 0 where summaries do not say."
+    )
     unit = property(lambda self: self.policies[0].unit, doc="Unit of the costs.")
     model_exits = property(lambda self: self.policies[0].model_exits, doc="Exits of the model.")
 

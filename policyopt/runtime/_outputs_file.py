@@ -112,7 +112,10 @@ def from_arrays(
             if found:
                 columns[field] = by_exit(found[0], policy, axes, f"{keys[0]} in {name}")
         if not {"prediction", "confidence"} <= columns.keys():
-            allowed, step = "summaries with 'pred' and 'conf'", "The policy was fitted on summaries."
+            allowed, step = (
+                "summaries with 'pred' and 'conf'",
+                "The policy was fitted on summaries.",
+            )
             raise input_error(f"outputs in {name}", allowed, f"{sorted(arrays)}", step)
         exits = range(policy.model_exits)
         return [{field: column[k] for field, column in columns.items()} for k in exits]

@@ -145,7 +145,7 @@ def test_info(run, cache):
 def test_methods(run):
     code, out, _ = run("methods", "--format", "json")
     rows = {row["method"]: row for row in json.loads(out)}
-    assert code == 0 and rows["margin"]["required_columns"] == ["top_prob"]
+    assert code == 0 and rows["margin"]["needs"] == ["top_prob"]
     assert rows["max_prob"]["settings"]["thresholds"] == "geometric"
     for row in rows.values():
         assert row["supports"].keys() == {"online", "summaries"} and row["wins"] and row["paper"]
@@ -206,7 +206,7 @@ def test_fit_evaluate_run_agree(run, cache, tmp_path):
     code, out, err = run(*fit, "--out", path, "--format", "json")
     (fitted,) = json.loads(out)
     assert code == 0 and fitted["budget"] == pytest.approx(3.2)
-    assert "calibrated by platt" in err and load_policy(path).confidence.name == "platt"
+    assert "calibrated by platt" in err and load_policy(path).calibrator.name == "platt"
     assert fitted["expected_cost_low"] < 3.2 < fitted["expected_cost_high"]
     code, out, _ = run("evaluate", path, cache, "--out", rows, "--format", "json")
     (found,) = json.loads(out)
