@@ -48,6 +48,7 @@ from .symbolic import trace_policy
 
 MANIFEST, POLICY, GOLDEN, EDGES = "manifest.json", "policy.json", "golden.npz", "edges.npz"
 TARGETS = ("python", "onnx", "c")
+_AGAIN = "Export anew, to another folder."
 EXPORT = Form(
     "the manifest of an export", "policyopt-export", 1,
     {
@@ -55,14 +56,13 @@ EXPORT = Form(
         "classes": int, "unit": str, "costs": list, "rows": int, "edges": int, "left_out": dict,
         "targets": dict, "machine": dict, "files": dict, "sha256": str,
     },
-    "`policyopt export` writes one.",
+    "`policyopt export` writes one.", _AGAIN,
 )  # fmt: skip
 #: Names of C headers, and the one of an export that names none.
 _HEADER, _USUAL = re.compile(r"[a-z][a-z0-9_]{0,40}\.h"), "policyopt_policy.h"
 _COMPILED = re.compile(r"__pycache__/policy\.[\w-]+(\.opt-\d)?\.pyc")
 _MOST = 1 << 20
 _MOST_FILE = 256 << 20
-_AGAIN = "Export anew, to another folder."
 
 
 @dataclass(frozen=True, eq=False)

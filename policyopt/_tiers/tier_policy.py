@@ -44,7 +44,7 @@ TIER_POLICY = Form(
         "format": str, "version": int, "tier": str, "exits": list, "next": (str, type(None)),
         "policy": dict, "sha256": str,
     },
-    "`policyopt plan --out` writes one.",
+    "`policyopt plan --out` writes one.", "Plan again.",
 )  # fmt: skip
 _PARTS = {"format", "version", "policy", "position", "scalar", "samples", "arm", "answer", "rules"}
 _KINDS = ("<f8", "<f4", "<i8", "<i4", "<i2", "|i1", "|u1", "|b1")

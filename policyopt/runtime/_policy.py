@@ -84,8 +84,9 @@ def checked_exits(active: object, exits: int, model_exits: int) -> tuple[tuple[i
             allowed, got = f"the {exits} exits that the policy runs", f"none, of {of} exits"
             raise input_error("active_exits", allowed, got, "Name them, or leave model_exits out.")
         return tuple(range(exits)), of
-    if not exits <= of <= MAX_EXITS:
-        raise input_error("model_exits", f"from {exits} to {MAX_EXITS}", of, "Check the policy.")
+    most = max(exits, MAX_EXITS)
+    if not exits <= of <= most:
+        raise input_error("model_exits", f"from {exits} to {most}", of, "Check the policy.")
     chosen = exit_numbers(active, range(of))
     if len(chosen) != exits:
         allowed = f"{exits} exits, one per cost"

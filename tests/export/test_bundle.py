@@ -135,21 +135,24 @@ def test_a_policy_that_was_changed_is_found(copy, run):
         (lambda d: (d / "manifest.json").unlink(), "'DIR' must be a folder"),
         (lambda d: (d / "manifest.json").write_text("{"), "'manifest.json' must be JSON"),
         (lambda d: (d / "manifest.json").write_text("[" * 10**5), "'manifest.json' must be"),
-        (lambda d: sign(d, format="x"), "of format 'policyopt-export'"),
-        (lambda d: sign(d, version=99), "'version of manifest.json' must be 1. Got 99. Update"),
+        (lambda d: sign(d, format="x"), "format 'policyopt-export'"),
+        (lambda d: sign(d, version=99), "'version of manifest.json' must be 1. Got 99. Use"),
         (lambda d: sign(d, version=True), "'version of manifest.json'"),
-        (lambda d: sign(d, extra=1), "'fields of manifest.json'"),
-        (lambda d: replaced(d / "manifest.json", '"rows": 100', '"rows": 7'), "as it was written"),
+        (lambda d: sign(d, extra=1), "'manifest.json' has unknown fields: extra"),
+        (
+            lambda d: replaced(d / "manifest.json", '"rows": 100', '"rows": 7'),
+            "changed after it was written",
+        ),
         (lambda d: sign(d, costs=[0.0] * 4), "'costs of manifest.json' must be .*as in policy"),
         (lambda d: sign(d, score="entropy"), "'score of manifest.json' must be 'advantage', as in"),
         (lambda d: sign(d, classes=999), "'classes of manifest.json'"),
         (lambda d: sign(d, unit="s"), "'unit of manifest.json'"),
-        (lambda d: sign(d, path=[0, 1]), "'path of manifest.json'"),
+        (lambda d: sign(d, active_exits=[0, 1]), "'active_exits of manifest.json'"),
         (lambda d: sign(d, rows=7), "sample of golden.npz"),
         (lambda d: sign(d, rows=0), "'rows of manifest.json' must be 1 or more"),
         (lambda d: sign(d, rows=10**18), "'golden.npz' must be of at most"),
         (lambda d: sign(d, edges=0), "sample of edges.npz"),
-        (lambda d: sign(d, edges=True), "'edges of manifest.json'"),
+        (lambda d: sign(d, edges=True), "'edges in manifest.json'"),
         (lambda d: sign(d, left_out={"rows": 9, "of": 3, "ulps": []}), "'left_out of manifest"),
         (lambda d: sign(d, left_out={"rows": 0, "of": 3, "ulps": [1e9] * 3}), "'left_out of man"),
         (lambda d: sign(d, targets={}), "'targets of manifest.json'"),
@@ -157,7 +160,7 @@ def test_a_policy_that_was_changed_is_found(copy, run):
         (lambda d: sign(d, targets={"python": {"ulps": 10**18}}), "{'ulps': 0} of python"),
         (lambda d: sign(d, targets={"python": {"ulps": False}}), "{'ulps': 0} of python"),
         (lambda d: sign(d, targets={"c": {"ulps": 64}}), "Got other: policy.py, policyopt_p"),
-        (lambda d: sign(d, files=[]), "'files of manifest.json' must be a checksum by name"),
+        (lambda d: sign(d, files=[]), "'files in manifest.json' must be of type dict"),
         (lambda d: sign(d, files={"../policy.json": "0"}), "'../policy.json' is missing"),
         (lambda d: sign(d, files={"policy.json": "0"}), "'edges.npz' besides"),
         (lambda d: (d / "evil.txt").write_text("x"), "'evil.txt' besides"),
@@ -571,7 +574,7 @@ def test_what_is_no_machine_is_refused(copy):
                     {**made, "features": "X86_V3"}, {**made, "features": [1]},
                     {**made, "features": ["X"] * 999}):  # fmt: skip
         sign(copy, machine=machine)
-        with pytest.raises(InputError, match=r"'machine of manifest\.json' must be"):
+        with pytest.raises(InputError, match=r"'machine (of|in) manifest\.json' must be"):
             read_export(copy)
 
 

@@ -546,7 +546,7 @@ def test_confidence_and_probabilities_are_those_of_the_exit_taken(size, calibrat
     wanted = taken.max(1)
     if calibrator:
         curves = zip(one.exit, wanted, strict=True)
-        wanted = np.array([mine.confidence.curve(k, np.array([p]))[0] for k, p in curves])
+        wanted = np.array([mine.calibrator.curve(k, np.array([p]))[0] for k, p in curves])
         assert (np.abs(wanted - taken.max(1)) > 1e-3).any()
     for found in (one, both):
         np.testing.assert_allclose(found.confidence, wanted, rtol=1e-5)

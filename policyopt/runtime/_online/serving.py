@@ -35,7 +35,7 @@ ONLINE = Form(
         "format": str, "version": int, "saves": int, "policy": dict, "thresholds": list,
         "labels": (list, type(None)), "steering": dict, "settings": dict, "state": dict, "sha256": str,
     },
-    "`Online.save` writes one.",
+    "`Online.save` writes one.", "Save it again.",
 )  # fmt: skip
 MAX_BYTES = 64 << 20
 _SETTINGS = ("overhead", "reward", "reveal", "seed", "stream")
