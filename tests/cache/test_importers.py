@@ -215,20 +215,10 @@ def test_jsonl_of_logits(tmp_path, load):
 
 #: Arrays of a file, options -> what the message must match
 CONTRADICTORY = {
-    "axes that both fit": ({"logits": X[:K], "labels": Y[:K]}, {}, "--axes"),
-    "labels too few": ({"logits": X, "labels": Y[:-1]}, {}, "59 labels"),
     "prefix on some": ({"logits": X, "labels": Y, "test_logits": X}, {}, "prefix"),
     "val and fit": ({"val_logits": X, "fit_logits": X}, {}, "val and fit mean the same"),
-    "probabilities": ({"logits": P, "labels": Y}, {}, "kind='probabilities'"),
     "logits": ({"probs": X, "labels": Y}, {}, "kind='logits'"),
-    "no outputs": ({"weights": X}, {}, "labels .*weights"),
-    "costs fall": ({"logits": X, "labels": Y, "costs": [3, 2, 1]}, {}, "--cost-kind standalone"),
-    "costs too few": ({"logits": X, "labels": Y}, {"costs": [1, 2], "axes": "NKC"}, "3 numbers"),
-    "no such cost": ({"logits": X, "costs": COSTS}, {"costs": "latency"}, "one of cost"),
     "one cost": ({"logits": X, "labels": Y, "cost": 1.0}, {}, r"of shape \(3,\).*one number"),
-    "correct": ({"conf": CONF, "pred": PRED, "labels": Y, "correct": ~CORRECT}, {}, "correct.*row 0"),
-    "kind": ({"conf": CONF, "pred": PRED}, {"kind": "logit"}, "kind"),
-    "kind of others": ({"conf": CONF, "pred": PRED}, {"kind": "logits"}, "outputs|logits"),
 }  # fmt: skip
 
 
@@ -257,7 +247,6 @@ def test_what_is_stated_decides(tmp_path, load):
 
 
 TABLES = {
-    "no confidence": (LONG.drop(columns="conf"), "confidence"),
     "missing row": (LONG.drop(index=7), "sample q2, exit 1"),
     "last row missing": (LONG.iloc[:-1], "sample q59, exit 2"),
     "double row": (pd.concat([LONG, LONG.iloc[[7]]]), "second row for sample q2, exit 1"),
@@ -269,8 +258,6 @@ TABLES = {
         LONG.assign(pred=LONG["pred"].where(LONG["pred"] >= 0)),
         "whole numbers",
     ),
-    "empty": (LONG.iloc[:0], "rows|columns"),
-    "wide with a gap": (WIDE.drop(columns="pred_1"), "pred_0"),
     "split gap": (LONG.assign(split=None), "split"),
 }
 
