@@ -8,19 +8,25 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import faults
 import numpy as np
 import pytest
 import torch
-from cache_rows import CONF, CORRECT, COSTS, NAMES, PRED, X, Y, batch
+from cache_rows import CONF, COSTS, NAMES, PRED, WIDTHS, X, Y, batch, keyed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import policyopt as po
 from policyopt._cache.manifest import MAX_BYTES, signed
+from policyopt._replay import replay
+from policyopt._table import Tables
+from policyopt.runtime import Policy
+from policyopt.runtime._outputs_file import read_features
+from policyopt.runtime._scores import ScoreRule
 
 room = faults.room
 GONE = object()
@@ -96,15 +102,10 @@ def test_what_is_written_is_read_back(room, kind, dtype, sizes, shard, cuts, see
     assert data.cost("c").values == tuple(np.cumsum(range(1, sizes[1] + 1)))
 
 
-def test_a_pool_is_divided_by_its_seed(tmp_path):
-    with po.CacheWriter(tmp_path, costs=COSTS, kind="record") as cache:
-        cache.append(
-            "pool", labels=Y, prediction=PRED, confidence=CONF, correct=CORRECT & (PRED >= 0)
-        )
-    data = po.open_cache(tmp_path)
-    assert data.pooled and data.split_names == ("fit", "test")
-    key, fit = data.rows("fit")
-    assert key == "pool" and len(fit) == 30 and not set(fit) & set(data.rows("test")[1])
+def test_a_pool_is_divided_by_its_seed():
+    data = po.from_arrays(X, Y, COSTS)
+    (key, fit), (_, test) = data.rows("fit"), data.rows("test")
+    assert data.pooled and key == "pool" and sorted([*fit, *test]) == list(range(60))
     assert set(data.rows("fit", seed=1)[1]) != set(fit)
 
 
@@ -135,6 +136,116 @@ def test_the_simple_way_loads_nothing_heavy(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(script)]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.stdout.strip() == "[]", run.stderr
+
+
+# --- feature vectors and contexts ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Norm(ScoreRule):
+    """The length of the feature vector."""
+
+    name = "norm"
+    needs = frozenset({"features"})
+
+    def score(self, k, output, state):
+        return np.sqrt((output.features.astype(np.float64) ** 2).sum(axis=1)), state
+
+
+def policy_of(**more):
+    return Policy(Norm(), [2.0, 1.5], [1, 2, 3], "exits", "logits", 5, **more)
+
+
+def test_columns_are_written_in_shards_and_read_back(tmp_path):
+    """Batches of any size, float16 where it came so, int16; a table's rows in any order, over blocks."""
+    whole = [batch(n, seed) for seed, n in enumerate((30, 1, 44))]
+    with po.CacheWriter(tmp_path / "c", costs=COSTS, contexts=NAMES, shard_bytes=4000) as cache:
+        for one in whole:
+            cache.append("test", **one)
+    data = po.open_cache(tmp_path / "c")
+    blocks = data.splits["test"].blocks
+    assert data.feature_widths == WIDTHS and data.contexts == NAMES and len(blocks) > 2
+    assert (blocks[0]["context"].dtype, blocks[0]["features:1"].dtype) == (np.int16, np.float16)
+    table = Tables(data).get("test")
+    rows = np.random.default_rng(0).permutation(75)[:40]
+    for k in range(3):
+        exact = np.concatenate([one["features"][k] for one in whole]).astype(np.float32)
+        np.testing.assert_array_equal(table.feature(k), exact)
+        np.testing.assert_array_equal(table.take(rows).feature(k), exact[rows])
+        np.testing.assert_array_equal(table.take(rows).feature(k, slice(5, 9)), exact[rows[5:9]])
+    np.testing.assert_array_equal(table.keep_exits((0, 2)).feature(1), table.feature(2))
+    assert table.known >= {"features", "log_prob", "entropy"} and table.contexts == NAMES
+    exact = np.concatenate([one["context"] for one in whole])
+    np.testing.assert_array_equal(table.keep_exits((1,)).context, exact)
+    np.testing.assert_array_equal(table.take(rows).take(np.arange(5)).context, exact[rows[:5]])
+
+
+def test_columns_count_in_the_fingerprint():
+    same, other = {"fit": batch(20), "test": batch(20, 1)}, batch(20)
+    other["features"][2][7, 3] += 1
+    found = [
+        po.from_arrays(splits=same, contexts=NAMES), po.from_arrays(splits=same),
+        po.from_arrays(splits=same | {"fit": other}, contexts=NAMES),
+        po.from_arrays(splits=same, contexts=NAMES[::-1]),
+    ]  # fmt: skip
+    assert found[0].feature_widths == WIDTHS and Tables(found[0]).get("fit").has_features
+    assert found[0].contexts == NAMES and found[1].contexts == ("0", "1", "2")
+    assert len({data.fingerprint for data in found}) == 4
+    bare = po.from_arrays(splits={"fit": batch(20, features=None, context=None)})
+    table = Tables(bare).get("fit")
+    assert not bare.feature_widths and "features" not in table.known
+    assert bare.contexts == () and table.context is None
+    with pytest.raises(po.InputError, match=r"'fit' must hold feature vectors.*features_0"):
+        table.feature(0)
+    records = po.from_arrays(
+        confidence=CONF, prediction=PRED, labels=Y, features=batch(60)["features"],
+        context=np.zeros(60, int), contexts=["only"], split={"test": 1.0},
+    )  # fmt: skip
+    table = Tables(records).get("test")
+    assert table.feature(1).shape == (60, 2) and "log_prob" not in table.known
+    assert table.context.tolist() == [0] * 60
+
+
+def test_a_score_sees_its_features():
+    given, policy = batch(50, context=None), policy_of()
+    logits, features = given["outputs"], given["features"]
+    assert policy.needs_features
+    whole = policy.decide(logits, features=features)
+    lengths = np.stack([np.linalg.norm(f.astype("d"), axis=1) for f in features], axis=1)
+    by_hand = np.where(lengths[:, 0] >= 2, 0, np.where(lengths[:, 1] >= 1.5, 1, 2))
+    np.testing.assert_array_equal(whole.exit, by_hand)
+    data = po.from_arrays(**given, split={"test": 1.0})
+    np.testing.assert_array_equal(replay(policy, Tables(data).get("test")).exit, by_hand)
+    some = policy_of(kept=(0, 1, 3), model_exits=4)
+    four, vectors = logits[:, [0, 1, 0, 2]], [*features[:2], None, features[2]]
+    found = some.decide(four, features=vectors).exit
+    np.testing.assert_array_equal(found, np.array([0, 1, 3])[by_hand])
+    with pytest.raises(po.InputError, match=r"'features of exit 0' must be given"):
+        policy.step(0, logits[:, 0], policy.start(np.arange(50)))
+    infinite = [features[0], np.full((50, 2), np.inf), features[2]]
+    for vectors, said in (
+        (None, r"'features of exit 0' must be given"), (features[:2], "a list of 3 arrays"),
+        ([*features[:2], features[2][:3]], r"exit 2' must be of shape \(50, D\)"),
+        (infinite, "'features of exit 1' must be finite"),
+    ):  # fmt: skip
+        with pytest.raises(po.InputError, match=said):
+            policy.decide(logits, features=vectors)
+    bare = po.from_arrays(**batch(5, features=None), split={"test": 1.0})
+    with pytest.raises(po.InputError, match="must hold feature vectors"):
+        replay(policy, Tables(bare).get("test"))
+
+
+def test_new_vectors_are_read_from_the_outputs_file(tmp_path):
+    arrays = keyed(6)
+    np.savez(tmp_path / "a.npz", **arrays)
+    np.testing.assert_array_equal(
+        read_features(tmp_path / "a.npz", policy_of())[2], arrays["features_2"]
+    )
+    assert read_features(tmp_path / "a.npz", policy_of(kept=(0, 1, 2), model_exits=4))[3] is None
+    del arrays["features_1"]
+    np.savez(tmp_path / "b.npz", **arrays)
+    with pytest.raises(po.InputError, match="no features_1"):
+        read_features(tmp_path / "b.npz", policy_of())
 
 
 # --- damaged and hostile caches ----------------------------------------------------------------
@@ -236,25 +347,20 @@ def test_what_is_changed_or_no_cache_is_refused(place, tmp_path):
             po.open_cache(path)
 
 
-@pytest.mark.parametrize("verify", [True, False])
-def test_missing_cut_or_linked_shard(place, tmp_path, verify):
+@pytest.mark.parametrize("options", [{}, {"verify": False}, {"mmap": False}])
+def test_missing_cut_or_linked_shard(place, tmp_path, options):
     shard = next(place.glob("fit-00000*.safetensors"))
     whole = shard.read_bytes()
     (tmp_path / "secret").write_bytes(whole)
-
-    def refused(match):
-        with pytest.raises(po.InputError, match=match):
-            po.open_cache(place, verify=verify)
-        shard.unlink()
-
-    shard.write_bytes(whole[:-1])
-    refused(f"{SHARD}.*bytes")
-    with pytest.raises(po.InputError, match=f"{SHARD}.*missing"):
-        po.open_cache(place, verify=verify)
-    shard.symlink_to(tmp_path / "secret")
-    refused(f"{SHARD}.*link")
-    os.mkfifo(shard)
-    refused(SHARD)  # and does not wait for a writer
+    for spoil, match in (
+        (lambda: shard.write_bytes(whole[:-1]), ".*of .* bytes"), (lambda: None, ".*missing"),
+        (lambda: shard.symlink_to(tmp_path / "secret"), ".*link"),
+        (lambda: os.mkfifo(shard), ""),  # and does not wait for a writer
+    ):  # fmt: skip
+        shard.unlink(missing_ok=True)
+        spoil()
+        with pytest.raises(po.InputError, match=SHARD + match):
+            po.open_cache(place, **options)
 
 
 def test_wrong_values_behind_right_checksums(place):
