@@ -10,12 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import faults
@@ -38,6 +38,7 @@ from policyopt.runtime._scores import MaxProb
 from policyopt.serving._server import Server
 
 room = faults.room
+FORK = get_context("fork")
 COSTS = [po.Cost("compute", "MMACs", [1, 2])]
 
 
@@ -207,44 +208,31 @@ def write(place, seed=0, rows=40, **options):
 @contextmanager
 def child(work):
     """Run a function in a forked child until the block ends; it gets a function that says: ready."""
-    read, say = os.pipe()
-    pid = faults.fork()
-    if not pid:
-        try:
-            work(lambda: os.write(say, b"!"))
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(1)
+    ready = FORK.Event()
+    with faults.quiet():
+        (one := FORK.Process(target=work, args=(ready.set,))).start()
     try:
-        assert os.read(read, 1)
-        yield pid
+        assert ready.wait(60)
+        yield one.pid
     finally:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(read)
-        os.close(say)
+        one.kill()
+        one.join()
 
 
 def forked(work):
     """Return what a function says in a forked child; None where it is refused."""
-    read, say = os.pipe()
-    pid = faults.fork()
-    if not pid:
-        try:
-            signal.alarm(20)
-            with suppress(po.InputError):
-                os.write(say, json.dumps(work()).encode())
-            os._exit(0)
-        finally:
-            os._exit(1)
-    os.close(say)
-    with os.fdopen(read, "rb") as file:
-        found = json.loads(file.read() or "null")
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    return found
+    read, say = FORK.Pipe(duplex=False)
+
+    def tell():
+        signal.alarm(20)
+        with suppress(po.InputError):
+            say.send(work())
+
+    with faults.quiet():
+        (one := FORK.Process(target=tell)).start()
+    one.join()
+    assert one.exitcode == 0
+    return read.recv() if read.poll() else None
 
 
 def test_a_second_writer_is_refused_by_name(tmp_path):
@@ -281,13 +269,12 @@ def test_a_fork_holds_nothing_and_writes_nothing(tmp_path):
     def hold(ready):
         with po.CacheWriter(place, costs=COSTS) as cache:
             cache.append("fit", *arrays(0))
-            if not faults.fork():
+            if not os.fork():
                 try:
                     cache.append("fit", *arrays(1))
                 except po.InputError as error:
                     seen.write_text(f"{os.getpid()} {error}")
                     ready()
-                time.sleep(60)
             time.sleep(60)
 
     with child(hold):

@@ -23,7 +23,6 @@ def spoil(array, value, *at):
 #: arguments of from_arrays -> what the message must match
 REFUSED = {
     "nothing": ({}, "'outputs' must be given"),
-    "NaN": ({"outputs": spoil(X, np.nan, 7, 1, 2)}, "NaN.*row 7, exit 1"),
     "+inf": ({"outputs": spoil(X, np.inf, 7, 1, 2)}, r"\+inf.*row 7, exit 1"),
     "all -inf": ({"outputs": spoil(X, -np.inf, 7, 1)}, "at least one class.*row 7, exit 1"),
     "two axes": ({"outputs": X[:, :, 0]}, "3 axes"),
@@ -57,7 +56,6 @@ REFUSED = {
     "metadata": ({"outputs": X, "metadata": {"a": object()}}, "JSON"),
     "splits and outputs": ({"outputs": X, "splits": {"fit": {"outputs": X}}}, "alone"),
     "splits misspelt": ({"splits": {"fit": {"logits": X}}}, "logits"),
-    "splits twice": ({"splits": {"fit": {"outputs": X}, "test": {"outputs": X[:9]}}}, "9 of the 9"),
     "splits of other C": ({"splits": {"fit": {"outputs": X}, "test": {"outputs": P[:, :, :4] * 9}}}, "classes.*5"),
     "confidence 1.1": ({"confidence": spoil(CONF, 1.1, 2, 0), "prediction": PRED}, "row 2, exit 0"),
     "confidence NaN": ({"confidence": spoil(CONF, np.nan, 2, 0), "prediction": PRED}, "row 2"),

@@ -405,7 +405,6 @@ TEXTS = [
     ("csv", f'{FOUR},"a, b"\n' + '0.5,0.6,1,2,"x, ""y,\n"\n' * 9, None),
     ("csv", "\ufeffconf_0, conf_1 ,pred_0,pred_1\n" + "0.5,0.6,1,2\n" * 9, None),
     ("csv", f" \n{FOUR}\n" + "0.5,0.6,1,2\n" * 9, None),
-    ("csv", "a,b\n" + "0.5,0.6\n" * 9, r"confidence for each exit"),
     ("csv", "conf_0,x, x\n" + "0.5,0.6,0.7\n" * 9, r"'x' twice"),
     ("csv", ",".join(f"x{k}" for k in range(16_385)), r"at most 16384. Got 16385"),
     ("csv", f"{FOUR},label,label\n0.5,0.5,1,1,1,0", TWICE),
