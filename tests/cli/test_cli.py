@@ -249,17 +249,15 @@ def test_curve_writes_what_it_prints(run, cache, tmp_path):
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_settings_bounds_and_joint(run, cache):
+def test_settings_and_bounds(run, cache):
     line = ["curve", cache, "--methods", "max_prob,patience", "--set", "thresholds=joint"]
-    code, out, _ = run(*line, "--budgets", 1, "--bounds", "--format", "json")
-    found = json.loads(out)
-    assert code == 0
-    bound = [r for r in found if r["method"] == "oracle"]
-    assert [r["deployable"] for r in bound] == [False]
+    line += ["--budgets", 1, "--bounds"]
+    code, out, _ = run(*line, "--format", "json")
+    (bound,) = [r for r in json.loads(out) if r["method"] == "oracle"]
+    assert code == 0 and bound["deployable"] is False
     unknown = {"expected_cost", "expected_cost_low", "expected_cost_high", "rows", "effective_rows"}
-    assert all(found[0].keys() - r.keys() <= unknown for r in bound)
-    table = run("curve", cache, "--methods", "always", "--budgets", 1, "--bounds")[1]
-    assert "hindsight (not deployable)" in table
+    assert json.loads(out)[0].keys() - bound.keys() <= unknown
+    assert "hindsight (not deployable)" in run(*line)[1]
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

@@ -67,37 +67,25 @@ def test_ctrl_c_is_one_line(entry, delay, folder):
     assert sorted(path.name for path in folder.iterdir()) == ["cache"]
 
 
-def program(text, folder):
-    return subprocess.run(
-        [sys.executable, "-c", text], cwd=folder, capture_output=True, text=True, preexec_fn=heard
+#: An import of a compiled module that is interrupted may raise what it likes.
+BROKEN = """
+def broken(*_, **__):
+    try: signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt: raise ImportError("numpy._core.multiarray failed to import")
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "ends"),
+    [(f"{BROKEN}{place} = broken", (130, "interrupted\n")) for place in ("app.app", "app.import_module")]
+    + [("signal.signal(signal.SIGINT, signal.SIG_IGN)", (0, ""))],
+)  # fmt: skip
+def test_ctrl_c_in_compiled_code_and_ignored_signals(folder, before, ends):
+    text = f"import signal, policyopt._cli as cli, policyopt._cli.app as app\n{before}\n"
+    text += (
+        "try: cli.main()\nfinally: ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN\n"
     )
-
-
-@pytest.mark.parametrize("place", ["app.app = broken", "app.import_module = broken"])
-def test_ctrl_c_in_compiled_code_is_no_internal_error(folder, place):
-    """An import of a compiled module that is interrupted may raise what it likes."""
-    text = (
-        "import os, signal, sys, policyopt._cli as cli, policyopt._cli.app as app\n"
-        "def broken(*_, **__):\n"
-        "    try: signal.raise_signal(signal.SIGINT)\n"
-        "    except KeyboardInterrupt: raise ImportError('numpy._core.multiarray failed to import')\n"
-        f"{place}\n"
-        "sys.argv = ['policyopt', 'info', 'cache']\n"
-        "cli.main()\n"
-    )
-    done = program(text, folder)
-    assert (done.returncode, done.stderr) == (130, "interrupted\n")
-
-
-def test_ignored_signals_stay_ignored(folder):
-    text = (
-        "import signal, sys, policyopt._cli as cli\n"
-        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "sys.argv = ['policyopt', 'info', 'cache']\n"
-        "try: cli.main()\n"
-        "except SystemExit as stop: assert not stop.code\n"
-        "assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN\n"
-    )
-    done = program(text, folder)
-    assert done.returncode == 0, done.stderr
-    assert "4 exits" in done.stdout
+    command = [sys.executable, "-c", text, "info", "cache"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, preexec_fn=heard)
+    assert (done.returncode, done.stderr) == ends
+    assert ("4 exits" in done.stdout) == (not ends[0])
