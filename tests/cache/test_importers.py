@@ -30,12 +30,6 @@ LONG = pd.DataFrame(
         "prompt": "text",
     }
 )
-WIDE = pd.DataFrame(
-    {f"conf_{k}": CONF[:, k] for k in range(K)}
-    | {f"pred_{k}": PRED[:, k] for k in range(K)}
-    | {f"latency_ms_{k}": CONF[:, k] for k in range(K)}
-    | {"label": Y}
-)
 
 
 @pytest.fixture
@@ -233,10 +227,7 @@ TABLES = {
     "huge exit": (LONG.assign(exit=10**12), "0 to K-1"),
     "label varies": (LONG.assign(label=np.arange(N * K)), "one value per sample"),
     "text": (LONG.assign(pred="A"), "numbers.*'A' in row 0"),
-    "no answer as a gap": (
-        LONG.assign(pred=LONG["pred"].where(LONG["pred"] >= 0)),
-        "whole numbers",
-    ),
+    "no answer": (LONG.assign(pred=LONG["pred"].where(LONG["pred"] >= 0)), "whole numbers"),
     "split gap": (LONG.assign(split=None), "split"),
 }
 
@@ -254,45 +245,32 @@ def test_tables_that_do_not_add_up(tmp_path, load, name, suffix):
 # --- feature vectors and contexts --------------------------------------------------------------
 
 
-def as_npz(path, arrays):
-    np.savez(path, **arrays, contexts=np.array(NAMES))
+def store(path, form):
+    """Write two splits with features and contexts."""
+    arrays = keyed(40, 0, "val_") | keyed(30, 1, "test_")
+    rest = {k: a for k, a in arrays.items() if "features" not in k}
+    lists = {s: [arrays[f"{s}_features_{k}"] for k in range(3)] for s in ("val", "test")}
+    if form == ".npz":
+        np.savez(path, **arrays, contexts=NAMES)
+    elif form == "stacked.npz":  # one array of all exits' vectors, of the least width
+        stacked = {f"{s}_features": np.stack([a[:, :2] for a in each]) for s, each in lists.items()}
+        np.savez(path, **rest, **stacked, contexts=NAMES)
+    elif form == ".pt":  # a list of the exits' vectors: their widths differ
+        rest |= {f"{s}_features": list(map(torch.tensor, each)) for s, each in lists.items()}
+        tensors = {k: torch.tensor(a) if "features" not in k else a for k, a in rest.items()}
+        torch.save({**tensors, "contexts": list(NAMES)}, path)
+    elif form == ".npy":
+        np.save(path, arrays.pop("val_logits"))
+        beside = {k[4:]: a.tolist() for k, a in arrays.items() if k[:4] == "val_"}
+        path.with_suffix(".json").write_text(json.dumps(beside | {"contexts": NAMES}))
+    else:  # which holds numbers only
+        save_file(arrays, path)
 
 
-def as_npy(path, arrays):
-    np.save(path, arrays["val_logits"])
-    found = {k.removeprefix("val_"): a.tolist() for k, a in arrays.items() if k[:4] == "val_"}
-    del found["logits"]
-    path.with_suffix(".json").write_text(json.dumps(found | {"contexts": NAMES}))
-
-
-def as_pt(path, arrays):
-    """A list of the exits' vectors: their widths differ."""
-    found = {k: torch.tensor(a) for k, a in arrays.items() if "features" not in k}
-    for prefix in ("val", "test"):
-        given = [torch.tensor(arrays[f"{prefix}_features_{k}"]) for k in range(3)]
-        found[f"{prefix}_features"] = given
-    torch.save({**found, "contexts": list(NAMES)}, path)
-
-
-def as_stacked(path, arrays):
-    """One array of all exits' vectors, made as wide as the widest."""
-    found = {k: a for k, a in arrays.items() if "features" not in k}
-    for prefix in ("val", "test"):
-        given = [arrays[f"{prefix}_features_{k}"][:, :2] for k in range(3)]
-        found[f"{prefix}_features"] = np.stack(given)
-    as_npz(path, found)
-
-
-FORMS = {
-    ".npz": as_npz, ".npy": as_npy, ".pt": as_pt, "stacked.npz": as_stacked,
-    ".safetensors": lambda path, arrays: save_file(arrays, path),  # which holds numbers only
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [".npz", "stacked.npz", ".pt", ".npy", ".safetensors"])
 def test_features_and_contexts_are_imported_and_shown(tmp_path, load, form, run):
     path, names = tmp_path / f"a{form}", NAMES if form != ".safetensors" else ("0", "1", "2")
-    FORMS[form](path, keyed(40, 0, "val_") | keyed(30, 1, "test_"))
+    store(path, form)
     report = load(path.name, costs="1,2,3", unit="ms", axes="KNC")
     widths = (2, 2, 2) if "stacked" in form else WIDTHS
     assert report.data.contexts == names and report.data.feature_widths == widths
