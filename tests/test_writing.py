@@ -92,11 +92,13 @@ def importing(out, old=True):
         logits, labels = arrays(seed)
         path = out.parent.parent / f"{seed}.npz"
         np.savez(path, logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2.0])
-        stated = {"unit": "MMACs", "cost_kind": "cumulative", "kind": "logits", "axes": "KNC"}
-        return lambda: po.import_sources(path, out, **stated, **options)
+        return lambda: po.import_sources(path, out, **options)
 
     over, found = import_(1, overwrite=True), lambda: seen(out)
     return Scene(out, import_(0) if old else list, over if old else import_(1), found, over)
+
+
+importing_anew = partial(importing, old=False)
 
 
 def streaming(out):
@@ -147,15 +149,7 @@ def exporting(out):
 
 @pytest.mark.parametrize(
     "scene_of",
-    [
-        importing,
-        partial(importing, old=False),
-        streaming,
-        saving_a_policy,
-        saving_online,
-        exporting,
-    ],
-    ids=lambda scene: getattr(scene, "__name__", "importing anew"),
+    [importing, importing_anew, streaming, saving_a_policy, saving_online, exporting],
 )
 def test_every_file_operation_may_be_the_last(scene_of, room):
     """Old or new, whole, after each; then the same command does its work and leaves nothing else."""

@@ -36,20 +36,19 @@ SHARD = r"fit-00000[-0-9a-f]*\.safetensors"
 def rows_of(kind, dtype, n, k, c, rng):
     """The arrays of n rows of a kind, and what else they need to be written."""
     labels, costs = rng.integers(-1, c, n), [po.Cost("c", "MMACs", range(1, k + 1), "standalone")]
-    if kind != "record":
+    given, probs = {"costs": costs, "dtype": dtype}, rng.dirichlet(np.ones(c), (n, k))
+    if kind == "probabilities":
+        return {"outputs": probs.astype(dtype), "labels": labels}, given
+    if kind == "logits":
         outputs = rng.normal(size=(n, k, c)) * 9
         outputs[0, 0, 1] = -np.inf
-        outputs = rng.dirichlet(np.ones(c), (n, k)) if kind == "probabilities" else outputs
-        return {"outputs": outputs.astype(dtype), "labels": labels}, {
-            "costs": costs,
-            "dtype": dtype,
-        }
+        return {"outputs": outputs.astype(dtype), "labels": labels}, given
     prediction = rng.integers(-1, c, (n, k))
     right = (prediction == labels[:, None]) & (prediction >= 0)
     return {
         "labels": labels, "prediction": prediction, "correct": right, "entropy": np.full((n, k), 0.5),
-        "confidence": rng.random((n, k)), "top_prob": np.sort(rng.dirichlet(np.ones(c), (n, k)))[:, :, ::-1],
-        "sample_costs": {"price": np.cumsum(rng.random((n, k)), axis=1)},
+        "confidence": rng.random((n, k)), "top_prob": np.sort(probs)[:, :, ::-1],
+        "cost:price": np.cumsum(rng.random((n, k)), axis=1),
     }, {"costs": [po.Cost("price", "USD", None), *costs], "dtype": "float64"}  # fmt: skip
 
 
@@ -70,19 +69,18 @@ def test_what_is_written_is_read_back(room, kind, dtype, sizes, shard, cuts, see
     for name, steps in (("one", [0, n]), ("more", edges)):
         with po.CacheWriter(place / name, kind=kind, shard_bytes=shard, **options) as cache:
             for rows in itertools.starmap(slice, itertools.pairwise(steps)):
-                part = {k: a[rows] for k, a in arrays.items() if k != "sample_costs"}
-                if kind == "record":
-                    part["sample_costs"] = {"price": arrays["sample_costs"]["price"][rows]}
                 for split in ("s", "noisy") if rows.stop > rows.start else ():
-                    cache.append(split, **part)
+                    cache.add(split, {name: array[rows] for name, array in arrays.items()})
     seen = []
     data = po.open_cache(place / "more", progress=lambda *step: seen.append(step))
     assert seen[-1][0] == seen[-1][1] and len(seen) >= 2
     assert (data.kind, data.exits) == (kind, sizes[1]) and data.classes in (0, sizes[2])
-    memory = po.from_arrays(splits={"s": arrays}, kind=kind, **options).splits["s"]
+    given = {name: array for name, array in arrays.items() if name != "cost:price"}
+    if kind == "record":
+        given["sample_costs"] = {"price": arrays["cost:price"]}
+    memory = po.from_arrays(splits={"s": given}, kind=kind, **options).splits["s"]
     rows = data.splits["s"]
-    costs = {f"cost:{name}": array for name, array in arrays.pop("sample_costs", {}).items()}
-    for name, array in (arrays | costs).items():
+    for name, array in arrays.items():
         np.testing.assert_array_equal(rows.array(name), array)
         assert rows.array(name).dtype == memory.array(name).dtype
         assert not any(b[name].flags.writeable for b in (*rows.blocks, *memory.blocks))
