@@ -194,20 +194,14 @@ def test_columns_count_in_the_fingerprint():
     assert table.context.tolist() == [0] * 60
 
 
-def test_a_score_sees_its_features():
+def test_vectors_that_do_not_fit_are_refused():
     given, policy = batch(50, context=None), policy_of()
     logits, features = given["outputs"], given["features"]
-    assert policy.needs_features
-    whole = policy.decide(logits, features=features)
-    lengths = np.stack([np.linalg.norm(f.astype("d"), axis=1) for f in features], axis=1)
-    by_hand = np.where(lengths[:, 0] >= 2, 0, np.where(lengths[:, 1] >= 1.5, 1, 2))
-    np.testing.assert_array_equal(whole.exit, by_hand)
-    data = po.from_arrays(**given, split={"test": 1.0})
-    np.testing.assert_array_equal(replay(policy, Tables(data).get("test")).exit, by_hand)
-    some = policy_of(kept=(0, 1, 3), model_exits=4)
-    four, vectors = logits[:, [0, 1, 0, 2]], [*features[:2], None, features[2]]
-    found = some.decide(four, features=vectors).exit
-    np.testing.assert_array_equal(found, np.array([0, 1, 3])[by_hand])
+    exits = policy.decide(logits, features=features).exit
+    found = policy_of(kept=(0, 1, 3), model_exits=4).decide(
+        logits[:, [0, 1, 0, 2]], features=[*features[:2], None, features[2]]
+    )
+    np.testing.assert_array_equal(found.exit, np.array([0, 1, 3])[exits])
     with pytest.raises(po.InputError, match=r"'features of exit 0' must be given"):
         policy.step(0, logits[:, 0], policy.start(np.arange(50)))
     infinite = [features[0], np.full((50, 2), np.inf), features[2]]
