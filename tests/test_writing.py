@@ -343,6 +343,8 @@ def test_unfinished_caches_are_not_lost_by_a_second_try(tmp_path):
 def test_overwriting_deletes_shards_and_nothing_a_manifest_names(tmp_path):
     """A manifest from elsewhere names the user's files, some with their checksum."""
     place = tmp_path / "cache"
+    place.mkdir()
+    (place / "README.md").write_text("data card")
     write(place, 0, shard_bytes=600)
     right = f"fit-00093-{hashlib.sha256(b'years').hexdigest()[:16]}"
     mine = {
