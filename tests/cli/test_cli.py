@@ -6,11 +6,15 @@ import csv
 import io
 import json
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from importlib import import_module
 from keyword import iskeyword
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -377,3 +381,63 @@ def test_results_do_not_go_through_links_or_over_own_files(run, words, tmp_path,
         assert code == 2 and "--out" in err and ("a link" in err) == (how == "a link"), (name, err)
         assert mine.read_text() == result.read_text() == "thesis"
         result.unlink()
+
+
+# --- Ctrl-C: one line and exit code 130, whenever it comes; nothing half-written stays -----------
+
+LONG = "curve c --methods optimal_stopping --budgets 400 --seeds 400 --out out"
+
+
+def heard():
+    """In a child, before it begins: heed Ctrl-C, which a suite run in the background was told to ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def script():
+    found = shutil.which("policyopt", path=str(Path(sys.executable).parent))
+    return [found] if found else pytest.skip("not installed")
+
+
+@pytest.mark.parametrize("entry", [lambda: ["-m", "policyopt"], script], ids=["module", "script"])
+@pytest.mark.parametrize("delay", [0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5])
+def test_ctrl_c_is_one_line(entry, delay, cache):
+    """So many seconds after the command line began: while packages load, and at work."""
+    line, before = [*entry(), *LONG.split()], sorted(cache.parent.iterdir())
+    child = subprocess.Popen(
+        [sys.executable, "-X", "importtime", *line], cwd=cache.parent, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heard,
+    )  # fmt: skip
+    assert any(line.rstrip().endswith("| policyopt._cli") for line in child.stderr)
+    time.sleep(delay)
+    child.send_signal(signal.SIGINT)
+    try:
+        out, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    told = [line for line in err.splitlines() if not line.startswith("import time:")]
+    assert child.returncode == 130 and out == ""
+    assert told[-1] == "interrupted"
+    assert all(line == "fitting ..." or line.startswith("note: about ") for line in told[:-1])
+    assert sorted(cache.parent.iterdir()) == before
+
+
+#: An import of a compiled module that is interrupted may raise what it likes.
+BROKEN = """
+def broken(*_, **__):
+    try: signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt: raise ImportError("numpy._core.multiarray failed to import")
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "ends"),
+    [(f"{BROKEN}{place} = broken", (130, "interrupted\n")) for place in ("app.app", "app.import_module")]
+    + [("signal.signal(signal.SIGINT, signal.SIG_IGN)", (0, ""))],
+)  # fmt: skip
+def test_ctrl_c_in_compiled_code_and_ignored_signals(cache, before, ends):
+    text = f"import signal, policyopt._cli as cli, policyopt._cli.app as app\n{before}\n"
+    text += "try: cli.main()\nexcept SystemExit: print(repr(signal.getsignal(signal.SIGINT)))"
+    command = [sys.executable, "-c", text, "info", cache]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=heard)
+    assert (done.returncode, done.stderr) == ends
+    assert ("4 exits" in done.stdout and "SIG_IGN" in done.stdout) == (not ends[0])
