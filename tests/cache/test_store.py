@@ -4,10 +4,7 @@ import hashlib
 import itertools
 import json
 import os
-import subprocess
-import sys
 import tempfile
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,24 +104,6 @@ def test_any_axes_tensors_and_lists_mean_the_same():
     ]  # fmt: skip
     found = [po.from_arrays(o, torch.tensor(Y), COSTS, axes=axes) for o, axes in forms]
     assert len({data.fingerprint for data in found}) == 1
-
-
-def test_the_simple_way_loads_nothing_heavy(tmp_path):
-    """An ``.npz`` becomes a cache and is opened and tabled with numpy and safetensors."""
-    rng = np.random.default_rng(0)
-    arrays = {"logits": rng.normal(size=(2, 5000, 10)), "labels": rng.integers(0, 10, 5000)}
-    np.savez(tmp_path / "a.npz", costs=[1.0, 2.0], **arrays)
-    script = """
-        import sys, policyopt as po
-        po.import_sources("a.npz", "c", unit="ms")
-        from policyopt._table import Tables
-        import policyopt._intervals
-        assert len(Tables(po.open_cache("c")).get("fit")) == 2500
-        print([m for m in ("scipy", "sklearn", "pandas", "pyarrow", "torch", "matplotlib") if m in sys.modules])
-    """
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert run.stdout.strip() == "[]", run.stderr
 
 
 # --- feature vectors and contexts ----------------------------------------------------------------

@@ -76,16 +76,20 @@ def program(text, *words):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("line", [["--help"], ["info", "CACHE"], ["fit", "--help"]])
-def test_what_is_quick_loads_nothing_heavy(cache, line):
+@pytest.mark.parametrize(
+    "line", ["--help", "info CACHE", "import NPZ --out OUT", "evaluate POLICY CACHE", "fit --help"]
+)
+def test_what_is_quick_loads_nothing_heavy(cache, fixed, tmp_path, line):
     """Commands import what they need when they run."""
     heavy = {"sklearn", "pandas", "matplotlib", "torch", "optuna", "pyarrow", "onnx"}
-    heavy |= {"scipy", "policyopt._methods"} if line[0] != "fit" else set()
+    heavy |= {"scipy"} if "fit" not in line else set()
+    heavy |= {"policyopt._methods"} if "fit" not in line and "evaluate" not in line else set()
     text = (
         "from policyopt._cli import main\ntry: main()\n"
         "except SystemExit: print(*sys.modules, file=sys.stderr)"
     )
-    done = program(text, *(cache if word == "CACHE" else word for word in line))
+    fill = {"CACHE": cache, "POLICY": fixed, "NPZ": cache.parent / "logits.npz", "OUT": tmp_path}
+    done = program(text, *(fill.get(word, word) for word in line.split()))
     assert done.stdout and not heavy & set(done.stderr.split())
 
 
