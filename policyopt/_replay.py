@@ -30,11 +30,7 @@ class Traced(Trace):
     exit_costs: Floats  # (K,): what it would cost on average if all rows left there
     labels: npt.NDArray[np.int32] | None  # (N,): classes; None unless every row has one
     correct: Bools | None  # (N, K): of the policy's answers; None unless known of every row
-    model_exits: int = 0  # how many exits the model has; default K
-
-    def __post_init__(self) -> None:
-        if not self.model_exits:
-            object.__setattr__(self, "model_exits", self.exits)
+    model_exits: int
 
     @property
     def exits(self) -> int:
@@ -120,26 +116,13 @@ def check_match(policy: Policy, table: Table) -> None:
 
 @dataclass(frozen=True)
 class Replay:
-    """What a policy did with N rows.
+    """What a policy did with N rows."""
 
-    Attributes
-    ----------
-    exit : ndarray of shape (N,), int64
-        The model's number of the exit taken.
-    prediction : ndarray of shape (N,), int32
-    cost : ndarray of shape (N,), float64
-        Paid by each row: its own cost where the cache has costs per sample.
-    correct : ndarray of shape (N,), float64
-        0.0 or 1.0.
-    exits : int
-        How many the model has.
-    """
-
-    exit: Ints
-    prediction: npt.NDArray[np.int32]
-    cost: Floats
-    correct: Floats
-    exits: int
+    exit: Ints  # (N,): the model's number of the exit taken
+    prediction: npt.NDArray[np.int32]  # (N,)
+    cost: Floats  # (N,): paid by each row, its own where the cache has costs per sample
+    correct: Floats  # (N,): 0.0 or 1.0
+    exits: int  # how many the model has
 
     @property
     def exit_share(self) -> Floats:
@@ -148,24 +131,7 @@ class Replay:
 
 
 def replay(policy: Any, table: Table) -> Replay:
-    """Run a policy over the rows of a table.
-
-    Parameters
-    ----------
-    policy : Policy, ExpertPolicy, or a fit of either
-    table : Table
-        Labelled rows. Row i is sample i to a policy that draws a coin.
-
-    Returns
-    -------
-    Replay
-
-    Raises
-    ------
-    InputError
-        The policy was made for other exits, classes, outputs or unit; or the rows have no
-        context where it needs one.
-    """
+    """Run a policy over labelled rows; row i is sample i to a policy that draws a coin."""
     policy = policy_of(policy)
     _ = table.correct  # raises where a row has no label, before the work
     if isinstance(policy, ExpertPolicy):
@@ -174,7 +140,6 @@ def replay(policy: Any, table: Table) -> Replay:
 
 
 def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
-    check_match(policy, table)
     found = trace(policy, table, samples)
     correct = np.asarray(found.correct_taken, dtype=np.float64)
     return Replay(found.exit, found.taken, found.cost, correct, table.model_exits)

@@ -6,6 +6,7 @@ import os
 import tempfile
 import traceback
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,12 @@ def room():
         yield Path(folder)
 
 
-def fork():
-    """Fork; that other threads run is the point of some tests, so no warning of it is an error."""
+@contextmanager
+def quiet():
+    """Fork within: that other threads run is the point of some tests, so no warning of it is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
+        yield
 
 
 def run(work, at, mode):
@@ -51,7 +53,8 @@ def run(work, at, mode):
     second number says whether there were as many operations at all.
     """
     read, write = os.pipe()
-    child = fork()
+    with quiet():
+        child = os.fork()
     if child:
         os.close(write)
         reached = bool(os.read(read, 1))

@@ -75,8 +75,8 @@ def from_arrays(
         Shares of the pool; default ``{"fit": 0.5, "test": 0.5}``.
     seed : int, default 0
         Seed of that division.
-    prediction, confidence, top_prob, entropy, correct : array, optional
-        Records, see `CacheWriter.append`.
+    prediction, confidence, top_prob, entropy, correct, features, context : array, optional
+        Records, feature vectors and numbers of contexts, see `CacheWriter.append`.
     classes : int, optional
         C, for records.
     dtype : {"float16", "float32", "float64"}, optional
@@ -86,12 +86,8 @@ def from_arrays(
     splits : mapping of str to mapping, optional
         Named splits instead of a pool: each a mapping with the row arrays above by name, e.g.
         ``{"fit": {"outputs": ..., "labels": ...}, "test": {...}}``.
-    features : sequence of K arrays of shape (n, D_k), optional
-        The model's feature vectors at each exit, rows first, for scores that read them.
-    context : array of shape (n,), optional
-        Number of each row's context, whose expert gave its outputs (see `policyopt._experts`).
     contexts : sequence of str, optional
-        Their names, from context 0 on; default "0", "1", ...
+        Names of the contexts, from 0 on; default "0", "1", ...
 
     Returns
     -------

@@ -42,18 +42,10 @@ _PIECE_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import made.
+    """What an import made."""
 
-    Parameters
-    ----------
-    data : ExitData
-        The cache, opened.
-    notes : tuple of str
-        One line on each thing that was decided rather than declared.
-    """
-
-    data: ExitData
-    notes: tuple[str, ...]
+    data: ExitData  # the cache, opened
+    notes: tuple[str, ...]  # a line on each thing that was decided rather than declared
 
 
 def import_sources(

@@ -189,16 +189,8 @@ def _server(policy: Policy, golden: Golden) -> Any:
     return serve(_replaying(policy, golden), policy)
 
 
-def _batch(policy: Policy, golden: Golden) -> Taken:
-    """All rows at once; survivors regrouped."""
-    import torch
-
-    found = _server(policy, golden)(torch.arange(len(golden)), samples=golden.sample)
-    return Taken(found.exit, found.prediction)
-
-
-def _single(policy: Policy, golden: Golden, native: bool = False) -> Taken | str:
-    """One row after the other."""
+def _served(policy: Policy, golden: Golden, size: int = 1, native: bool = False) -> Taken | str:
+    """Serve the rows in batches of `size`; 0: all at once, survivors regrouped."""
     import torch
 
     from policyopt._export.c_compiler import NoCompiler
@@ -214,15 +206,17 @@ def _single(policy: Policy, golden: Golden, native: bool = False) -> Taken | str
         )
     except NoCompiler as error:
         return str(error)
-    exits, answers = np.empty(len(golden), np.int64), np.empty(len(golden), np.int32)
-    for row, number in enumerate(golden.sample):
-        found = server(torch.tensor([row]), samples=[int(number)])
-        exits[row], answers[row] = found.exit[0], found.prediction[0]
+    count = len(golden)
+    exits, answers = np.empty(count, np.int64), np.empty(count, np.int32)
+    for low in range(0, count, size or count):
+        at = slice(low, low + (size or count))
+        found = server(torch.arange(count)[at], samples=golden.sample[at])
+        exits[at], answers[at] = found.exit, found.prediction
     return Taken(exits, answers)
 
 
 _SERVERS: dict[str, Runner] = {
-    "torch server, one batch": _batch,
-    "torch server, batches of 1": _single,
-    "torch server, batches of 1 in machine code": partial(_single, native=True),
+    "torch server, one batch": partial(_served, size=0),
+    "torch server, batches of 1": _served,
+    "torch server, batches of 1 in machine code": partial(_served, native=True),
 }

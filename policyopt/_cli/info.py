@@ -274,7 +274,7 @@ def _record(row: MethodSpec, settings: bool = True) -> dict[str, Any]:
         "paper": row.paper,
         "year": row.year or None,
         "reference": row.reference,
-        "needs": list(row.needs),
+        "required_columns": list(row.needs),
         "supports": row.supports(),
         "wins": row.wins,
         **({"settings": row.settings()} if settings else {}),

@@ -4,56 +4,50 @@ import hashlib
 import itertools
 import json
 import os
-import subprocess
-import sys
 import tempfile
-import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import faults
 import numpy as np
 import pytest
 import torch
-from cache_rows import CONF, CORRECT, COSTS, NAMES, PRED, X, Y, batch
+from cache_rows import CONF, COSTS, NAMES, PRED, WIDTHS, P, X, Y, batch, keyed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import policyopt as po
+from policyopt._cache.data import shared_rows
 from policyopt._cache.manifest import MAX_BYTES, signed
+from policyopt._replay import replay
+from policyopt._table import Tables
+from policyopt.runtime import Policy
+from policyopt.runtime._outputs_file import read_features
+from policyopt.runtime._scores import ScoreRule
 
 room = faults.room
 GONE = object()
 SHARD = r"fit-00000[-0-9a-f]*\.safetensors"
 
 
-def softmax(x):
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
 def rows_of(kind, dtype, n, k, c, rng):
     """The arrays of n rows of a kind, and what else they need to be written."""
     labels, costs = rng.integers(-1, c, n), [po.Cost("c", "MMACs", range(1, k + 1), "standalone")]
-    if kind != "summary":
+    given, probs = {"costs": costs, "dtype": dtype}, rng.dirichlet(np.ones(c), (n, k))
+    if kind == "probabilities":
+        return {"outputs": probs.astype(dtype), "labels": labels}, given
+    if kind == "logits":
         outputs = rng.normal(size=(n, k, c)) * 9
-        outputs = (softmax(outputs) if kind == "probabilities" else outputs).astype(dtype)
-        if kind == "logits":
-            outputs[0, 0, 1] = -np.inf
-        return {"outputs": outputs, "labels": labels}, {"costs": costs, "dtype": dtype}
+        outputs[0, 0, 1] = -np.inf
+        return {"outputs": outputs.astype(dtype), "labels": labels}, given
     prediction = rng.integers(-1, c, (n, k))
     right = (prediction == labels[:, None]) & (prediction >= 0)
     return {
         "labels": labels, "prediction": prediction, "correct": right, "entropy": np.full((n, k), 0.5),
-        "confidence": rng.random((n, k)), "top_prob": np.sort(rng.dirichlet(np.ones(c), (n, k)))[:, :, ::-1],
-        "sample_costs": {"price": np.cumsum(rng.random((n, k)), axis=1)},
+        "confidence": rng.random((n, k)), "top_prob": np.sort(probs)[:, :, ::-1],
+        "cost:price": np.cumsum(rng.random((n, k)), axis=1),
     }, {"costs": [po.Cost("price", "USD", None), *costs], "dtype": "float64"}  # fmt: skip
-
-
-def cut(arrays, low, high):
-    inner = {n: a[low:high] for n, a in arrays.get("sample_costs", {}).items()}
-    flat = {n: a[low:high] for n, a in arrays.items() if n != "sample_costs"}
-    return flat | ({"sample_costs": inner} if inner else {})
 
 
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))
@@ -69,42 +63,35 @@ def test_what_is_written_is_read_back(room, kind, dtype, sizes, shard, cuts, see
     """Bit by bit, mapped, as in memory; batches, shards and splits fall differently, the cache is the same."""
     arrays, options = rows_of(kind, dtype, *sizes, np.random.default_rng(seed))
     n, place = sizes[0], Path(tempfile.mkdtemp(dir=room))
-    edges = [0, *np.cumsum(cuts).clip(max=n).tolist(), n]
+    edges = [0, *np.unique(np.cumsum(cuts).clip(max=n - 1)).astype(int), n]
     for name, steps in (("one", [0, n]), ("more", edges)):
         with po.CacheWriter(place / name, kind=kind, shard_bytes=shard, **options) as cache:
-            for low, high in itertools.pairwise(steps):
-                if low < high:
-                    cache.append("s", **cut(arrays, low, high))
-                    cache.append("noisy", **cut(arrays, low, high))
+            for rows in itertools.starmap(slice, itertools.pairwise(steps)):
+                for split in ("s", "noisy") if rows.stop > rows.start else ():
+                    cache.add(split, {name: array[rows] for name, array in arrays.items()})
     seen = []
     data = po.open_cache(place / "more", progress=lambda *step: seen.append(step))
     assert seen[-1][0] == seen[-1][1] and len(seen) >= 2
     assert (data.kind, data.exits) == (kind, sizes[1]) and data.classes in (0, sizes[2])
-    memory = po.from_arrays(splits={"s": arrays}, kind=kind, **options)
+    given = {name: array for name, array in arrays.items() if name != "cost:price"}
+    if kind == "summary":
+        given["sample_costs"] = {"price": arrays["cost:price"]}
+    memory = po.from_arrays(splits={"s": given}, kind=kind, **options).splits["s"]
     rows = data.splits["s"]
-    for name, array in (arrays | arrays.get("sample_costs", {})).items():
-        if name != "sample_costs":
-            name = f"cost:{name}" if name == "price" else name
-            np.testing.assert_array_equal(rows.array(name), array)
-            assert rows.array(name).dtype == memory.splits["s"].array(name).dtype
-            assert all(
-                not b[name].flags.writeable for b in (*rows.blocks, *memory.splits["s"].blocks)
-            )
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(rows.array(name), array)
+        assert rows.array(name).dtype == memory.array(name).dtype
+        assert not any(b[name].flags.writeable for b in (*rows.blocks, *memory.blocks))
     assert isinstance(rows.blocks[0]["labels"].base.base, np.memmap)  # mapped, not read
     other = po.open_cache(place / "one", verify=False)
     assert other.fingerprint == data.fingerprint and other.split_names == ("s", "noisy")
     assert data.cost("c").values == tuple(np.cumsum(range(1, sizes[1] + 1)))
 
 
-def test_a_pool_is_divided_by_its_seed(tmp_path):
-    with po.CacheWriter(tmp_path, costs=COSTS, kind="summary") as cache:
-        cache.append(
-            "pool", labels=Y, prediction=PRED, confidence=CONF, correct=CORRECT & (PRED >= 0)
-        )
-    data = po.open_cache(tmp_path)
-    assert data.pooled and data.split_names == ("fit", "test")
-    key, fit = data.rows("fit")
-    assert key == "pool" and len(fit) == 30 and not set(fit) & set(data.rows("test")[1])
+def test_a_pool_is_divided_by_its_seed():
+    data = po.from_arrays(X, Y, COSTS)
+    (key, fit), (_, test) = data.rows("fit"), data.rows("test")
+    assert data.pooled and key == "pool" and sorted([*fit, *test]) == list(range(60))
     assert set(data.rows("fit", seed=1)[1]) != set(fit)
 
 
@@ -119,22 +106,108 @@ def test_any_axes_tensors_and_lists_mean_the_same():
     assert len({data.fingerprint for data in found}) == 1
 
 
-def test_the_simple_way_loads_nothing_heavy(tmp_path):
-    """An ``.npz`` becomes a cache and is opened and tabled with numpy and safetensors."""
-    rng = np.random.default_rng(0)
-    arrays = {"logits": rng.normal(size=(2, 5000, 10)), "labels": rng.integers(0, 10, 5000)}
-    np.savez(tmp_path / "a.npz", costs=[1.0, 2.0], **arrays)
-    script = """
-        import sys, policyopt as po
-        po.import_sources("a.npz", "c", unit="ms")
-        from policyopt._table import Tables
-        import policyopt._intervals
-        assert len(Tables(po.open_cache("c")).get("fit")) == 2500
-        print([m for m in ("scipy", "sklearn", "pandas", "pyarrow", "torch", "matplotlib") if m in sys.modules])
-    """
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert run.stdout.strip() == "[]", run.stderr
+# --- feature vectors and contexts ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Norm(ScoreRule):
+    """The length of the feature vector."""
+
+    name = "norm"
+    required_columns = frozenset({"features"})
+
+    def score(self, k, output, state):
+        return np.sqrt((output.features.astype(np.float64) ** 2).sum(axis=1)), state
+
+
+def policy_of(**more):
+    return Policy(Norm(), [2.0, 1.5], [1, 2, 3], "exits", "logits", 5, **more)
+
+
+def test_columns_are_written_in_shards_and_read_back(tmp_path):
+    """Batches of any size, float16 where it came so, int16; a table's rows in any order, over blocks."""
+    whole = [batch(n, seed) for seed, n in enumerate((30, 1, 44))]
+    with po.CacheWriter(tmp_path / "c", costs=COSTS, contexts=NAMES, shard_bytes=4000) as cache:
+        for one in whole:
+            cache.append("test", **one)
+    data = po.open_cache(tmp_path / "c")
+    blocks = data.splits["test"].blocks
+    assert data.feature_widths == WIDTHS and data.contexts == NAMES and len(blocks) > 2
+    assert (blocks[0]["context"].dtype, blocks[0]["features:1"].dtype) == (np.int16, np.float16)
+    table = Tables(data).get("test")
+    rows = np.random.default_rng(0).permutation(75)[:40]
+    for k in range(3):
+        exact = np.concatenate([one["features"][k] for one in whole]).astype(np.float32)
+        np.testing.assert_array_equal(table.feature(k), exact)
+        np.testing.assert_array_equal(table.take(rows).feature(k), exact[rows])
+        np.testing.assert_array_equal(table.take(rows).feature(k, slice(5, 9)), exact[rows[5:9]])
+    np.testing.assert_array_equal(table.keep_exits((0, 2)).feature(1), table.feature(2))
+    assert table.known >= {"features", "log_prob", "entropy"} and table.contexts == NAMES
+    exact = np.concatenate([one["context"] for one in whole])
+    np.testing.assert_array_equal(table.keep_exits((1,)).context, exact)
+    np.testing.assert_array_equal(table.take(rows).take(np.arange(5)).context, exact[rows[:5]])
+
+
+def test_columns_count_in_the_fingerprint():
+    same, other = {"fit": batch(20), "test": batch(20, 1)}, batch(20)
+    other["features"][2][7, 3] += 1
+    found = [
+        po.from_arrays(splits=same, contexts=NAMES), po.from_arrays(splits=same),
+        po.from_arrays(splits=same | {"fit": other}, contexts=NAMES),
+        po.from_arrays(splits=same, contexts=NAMES[::-1]),
+    ]  # fmt: skip
+    assert found[0].feature_widths == WIDTHS and Tables(found[0]).get("fit").has_features
+    assert found[0].contexts == NAMES and found[1].contexts == ("0", "1", "2")
+    assert len({data.fingerprint for data in found}) == 4
+    bare = po.from_arrays(splits={"fit": batch(20, features=None, context=None)})
+    table = Tables(bare).get("fit")
+    assert not bare.feature_widths and "features" not in table.known
+    assert bare.contexts == () and table.context is None
+    with pytest.raises(po.InputError, match=r"'fit' must hold feature vectors.*features_0"):
+        table.feature(0)
+    records = po.from_arrays(
+        confidence=CONF, prediction=PRED, labels=Y, features=batch(60)["features"],
+        context=np.zeros(60, int), contexts=["only"], split={"test": 1.0},
+    )  # fmt: skip
+    table = Tables(records).get("test")
+    assert table.feature(1).shape == (60, 2) and "log_prob" not in table.known
+    assert table.context.tolist() == [0] * 60
+
+
+def test_vectors_that_do_not_fit_are_refused():
+    given, policy = batch(50, context=None), policy_of()
+    logits, features = given["outputs"], given["features"]
+    exits = policy.decide(logits, features=features).exit
+    found = policy_of(kept=(0, 1, 3), model_exits=4).decide(
+        logits[:, [0, 1, 0, 2]], features=[*features[:2], None, features[2]]
+    )
+    np.testing.assert_array_equal(found.exit, np.array([0, 1, 3])[exits])
+    with pytest.raises(po.InputError, match=r"'features of exit 0' must be given"):
+        policy.step(0, logits[:, 0], policy.start(np.arange(50)))
+    infinite = [features[0], np.full((50, 2), np.inf), features[2]]
+    for vectors, said in (
+        (None, r"'features of exit 0' must be given"), (features[:2], "a list of 3 arrays"),
+        ([*features[:2], features[2][:3]], r"exit 2' must be of shape \(50, D\)"),
+        (infinite, "'features of exit 1' must be finite"),
+    ):  # fmt: skip
+        with pytest.raises(po.InputError, match=said):
+            policy.decide(logits, features=vectors)
+    bare = po.from_arrays(**batch(5, features=None), split={"test": 1.0})
+    with pytest.raises(po.InputError, match="must hold feature vectors"):
+        replay(policy, Tables(bare).get("test"))
+
+
+def test_new_vectors_are_read_from_the_outputs_file(tmp_path):
+    arrays = keyed(6)
+    np.savez(tmp_path / "a.npz", **arrays)
+    np.testing.assert_array_equal(
+        read_features(tmp_path / "a.npz", policy_of())[2], arrays["features_2"]
+    )
+    assert read_features(tmp_path / "a.npz", policy_of(kept=(0, 1, 2), model_exits=4))[3] is None
+    del arrays["features_1"]
+    np.savez(tmp_path / "b.npz", **arrays)
+    with pytest.raises(po.InputError, match="no features_1"):
+        read_features(tmp_path / "b.npz", policy_of())
 
 
 # --- damaged and hostile caches ----------------------------------------------------------------
@@ -166,7 +239,6 @@ MANIFESTS = {
     "other format": (("format", "zip"), "format"),
     "newer version": (("version", 3), "version"),
     "unknown field": (("colour", "red"), "colour"),
-    "unknown shard field": (("shards", 0, "url", "http://x"), "url"),
     "missing field": (("kind", GONE), "kind"),
     "wrong type": (("exits", "3"), "exits"),
     "bool for int": (("split_seed", True), "split_seed"),
@@ -176,12 +248,9 @@ MANIFESTS = {
     "huge rows": (("shards", 0, "rows", 10**15), "shape"),
     "negative rows": (("shards", 0, "rows", -1), "rows"),
     "traversal": (("shards", 0, "file", "../x.safetensors"), "plain name"),
-    "absolute path": (("shards", 0, "file", "/etc/passwd"), "plain name"),
     "other shard": (("shards", 0, "file", "gone.safetensors"), "gone.safetensors"),
     "no shards": (("shards", []), "shard"),
     "checksum": (("shards", 0, "sha256", "0" * 64), "SHA-256"),
-    "no checksum": (("shards", 0, "sha256", ""), "SHA-256"),
-    "size": (("shards", 0, "bytes", 1), "bytes"),
     "classes": (("classes", 6), "outputs"),
     "dtype": (("dtype", "float16"), "outputs"),
     "object dtype": (("dtype", "object"), "dtype"),
@@ -195,16 +264,11 @@ MANIFESTS = {
     "per-sample cost not there": (("costs", 0, "values", None), r"Missing \['compute'\]"),
     "widths of two exits": (("features", [4, 2]), "one width per exit"),
     "other width": (("features", [4, 2, 8]), "widths 4, 2, 8. Got widths 4, 2, 7"),
-    "negative width": (("features", [4, 2, -7]), "a width of 1 or more"),
     "bool for width": (("features", [4, 2, True]), "a width of 1 or more"),
     "no widths": (("features", GONE), "none. Got widths 4, 2, 7"),
     "fewer contexts": (("contexts", ["clean"]), "from 0 to 0"),
-    "contexts of one name": (("contexts", ["a", "a", "b"]), "different names"),
-    "numbers for contexts": (("contexts", [1, 2, 3]), "different names"),
     "no names of contexts": (("contexts", GONE), "'context' must be absent"),
-    "not an object": (b"[1]", "format"), "empty": (b"", "manifest"), "not text": (b"\xff\xfe", "manifest"),
-    "cut": (b"{", "manifest"), "deep": (b"[" * 100_000, "manifest"), "NaN": (b'{"format": NaN}', "manifest"),
-    "long number": (b"1" * 10_000, "manifest"), "too large": (b" " * (MAX_BYTES + 9), "manifest"),
+    "not an object": (b"[1]", "format"), "empty": (b"", "manifest"), "too large": (b" " * (MAX_BYTES + 9), "manifest"),
 }  # fmt: skip
 
 
@@ -236,25 +300,20 @@ def test_what_is_changed_or_no_cache_is_refused(place, tmp_path):
             po.open_cache(path)
 
 
-@pytest.mark.parametrize("verify", [True, False])
-def test_missing_cut_or_linked_shard(place, tmp_path, verify):
+@pytest.mark.parametrize("options", [{}, {"verify": False}, {"mmap": False}])
+def test_missing_cut_or_linked_shard(place, tmp_path, options):
     shard = next(place.glob("fit-00000*.safetensors"))
     whole = shard.read_bytes()
     (tmp_path / "secret").write_bytes(whole)
-
-    def refused(match):
-        with pytest.raises(po.InputError, match=match):
-            po.open_cache(place, verify=verify)
-        shard.unlink()
-
-    shard.write_bytes(whole[:-1])
-    refused(f"{SHARD}.*bytes")
-    with pytest.raises(po.InputError, match=f"{SHARD}.*missing"):
-        po.open_cache(place, verify=verify)
-    shard.symlink_to(tmp_path / "secret")
-    refused(f"{SHARD}.*link")
-    os.mkfifo(shard)
-    refused(SHARD)  # and does not wait for a writer
+    for spoil, match in (
+        (lambda: shard.write_bytes(whole[:-1]), ".*of .* bytes"), (lambda: None, ".*missing"),
+        (lambda: shard.symlink_to(tmp_path / "secret"), ".*link"),
+        (lambda: os.mkfifo(shard), ""),  # and does not wait for a writer
+    ):  # fmt: skip
+        shard.unlink(missing_ok=True)
+        spoil()
+        with pytest.raises(po.InputError, match=SHARD + match):
+            po.open_cache(place, **options)
 
 
 def test_wrong_values_behind_right_checksums(place):
@@ -265,3 +324,171 @@ def test_wrong_values_behind_right_checksums(place):
     edit(place, "shards", 0, "sha256", hashlib.sha256(shard.read_bytes()).hexdigest())
     with pytest.raises(po.InputError, match=f"{SHARD}.*labels"):
         po.open_cache(place)
+
+
+# --- what is refused when rows come in, and what the message must name ----------------------------
+
+
+def spoil(array, value, *at):
+    array = np.array(array)
+    array[at] = value
+    return array
+
+
+#: arguments of from_arrays -> what the message must match
+REFUSED = {
+    "nothing": ({}, "'outputs' must be given"),
+    "+inf": ({"outputs": spoil(X, np.inf, 7, 1, 2)}, r"\+inf.*row 7, exit 1"),
+    "all -inf": ({"outputs": spoil(X, -np.inf, 7, 1)}, "at least one class.*row 7, exit 1"),
+    "two axes": ({"outputs": X[:, :, 0]}, "3 axes"),
+    "one class": ({"outputs": X[:, :, :1]}, "at least 2 classes"),
+    "no rows": ({"outputs": X[:0]}, "at least 1"),
+    "text": ({"outputs": np.full((4, 2, 3), "a")}, "numbers"),
+    "complex": ({"outputs": X + 1j}, "numbers"),
+    "ragged": ({"outputs": [[[1, 2], [3]]]}, "numbers"),
+    "ragged exits": ({"outputs": [X[:, 0], X[:, 1, :4]]}, "one shape"),
+    "probabilities as logits": ({"outputs": P, "kind": "logits"}, "kind='probabilities'"),
+    "logits as probabilities": ({"outputs": X, "kind": "probabilities"}, "kind='logits'"),
+    "one bad probability row": ({"outputs": spoil(P, 0.9, 3, 2), "kind": "probabilities"}, "row 3, exit 2"),
+    "kind": ({"outputs": X, "kind": "logit"}, "one of logits, probabilities, record"),
+    "axes that do not fit": ({"outputs": X, "labels": Y, "axes": "KNC"}, "labels"),
+    "label C": ({"outputs": X, "labels": spoil(Y, 5, 9)}, "classes 0 to 4.*5 at row 9"),
+    "label -2": ({"outputs": X, "labels": spoil(Y, -2, 9)}, "-1.*-2 at row 9"),
+    "label 1.5": ({"outputs": X, "labels": spoil(Y + 0.0, 1.5, 9)}, "whole.*row 9"),
+    "too few labels": ({"outputs": X, "labels": Y[:-1]}, "labels.*60 rows"),
+    "one-hot labels": ({"outputs": X, "labels": np.eye(5)[Y]}, "argmax"),
+    "costs too few": ({"outputs": X, "costs": [1, 2]}, "exits.*2.*3"),
+    "costs negative": ({"outputs": X, "costs": [-1, 2, 3]}, "0 or more"),
+    "costs zero": ({"outputs": X, "costs": [0, 0, 0]}, "more than 0"),
+    "costs of text": ({"outputs": X, "costs": "1,2,3"}, "numbers"),
+    "cost kind": ({"outputs": X, "costs": [1, 2, 3], "cost_kind": "mean"}, "standalone"),
+    "sample costs fall": ({"outputs": X, "costs": spoil(np.cumsum(CONF, 1), 99, 4, 0)}, "decrease.*row 4"),
+    "sample costs elsewhere": ({"outputs": X, "sample_costs": {"ms": CONF[:, :2]}}, "ms"),
+    "split empty": ({"outputs": X, "split": {"fit": 0.5, "test": 0.001}}, "at least one row"),
+    "split zero": ({"outputs": X, "split": {"fit": 0.5, "test": 0}}, r"share in \(0, 1\]"),
+    "split name": ({"outputs": X, "split": {"../fit": 0.5}}, "A-Z"),
+    "metadata": ({"outputs": X, "metadata": {"a": object()}}, "JSON"),
+    "splits and outputs": ({"outputs": X, "splits": {"fit": {"outputs": X}}}, "alone"),
+    "splits misspelt": ({"splits": {"fit": {"logits": X}}}, "logits"),
+    "splits of other C": ({"splits": {"fit": {"outputs": X}, "test": {"outputs": P[:, :, :4] * 9}}}, "classes.*5"),
+    "confidence 1.1": ({"confidence": spoil(CONF, 1.1, 2, 0), "prediction": PRED}, "row 2, exit 0"),
+    "confidence NaN": ({"confidence": spoil(CONF, np.nan, 2, 0), "prediction": PRED}, "row 2"),
+    "confidence alone": ({"confidence": CONF}, "prediction"),
+    "prediction -2": ({"confidence": CONF, "prediction": spoil(PRED, -2, 1, 1)}, "row 1, exit 1"),
+    "prediction of C": ({"confidence": CONF, "prediction": PRED, "classes": 3}, "prediction.*classes 0 to 2"),
+    "correct disagrees": ({"confidence": CONF, "prediction": PRED, "labels": Y, "correct": Y[:, None] != PRED}, "prediction == label.*row 0, exit 0"),
+    "no answer is wrong": ({"confidence": CONF, "prediction": np.full((60, 3), -1), "correct": np.ones((60, 3))}, "-1 is wrong"),
+    "correct 2": ({"confidence": CONF, "correct": np.full((60, 3), 2)}, "true or false"),
+    "entropy": ({"confidence": CONF, "prediction": PRED, "entropy": -CONF - 1}, "nats"),
+    "top_prob unsorted": ({"top_prob": np.sort(P, axis=2)[:, :, :2], "prediction": PRED}, "largest first"),
+    "sample costs of a split": ({"splits": {"fit": {"outputs": np.zeros((4, 2, 3)), "sample_costs": np.ones((4, 2))}}, "costs": [1, 2]}, "'sample_costs' must be a mapping"),
+    "splits of other widths": ({"splits": {"fit": batch(9), "test": batch(9, features=[np.ones((9, d)) for d in (4, 1, 7)])}}, "widths 4, 2, 7. Got widths 4, 1, 7"),
+    "splits without features": ({"splits": {"fit": batch(9), "test": batch(9, 1, features=None)}}, "widths 4, 2, 7. Got none"),
+    "context 3": (batch(20, context=np.full(20, 3), contexts=NAMES), r"0 to 2 \(clean, blur, noise\). Got 3 at row 0"),
+    "context NaN": (batch(20, context=np.full(20, np.nan)), r"Got nan at row 0"),
+    "too few contexts": (batch(20, context=np.zeros(19, int)), r"each of the 20 rows. Got 19 context"),
+    "contexts of two axes": (batch(20, context=np.zeros((20, 1), int)), r"of shape \(n,\)"),
+    "no context": (batch(20, context=None, contexts=NAMES), "'context' must be given with every batch"),
+    "contexts of one name": (batch(20, contexts=("a", "a", "b")), "different names"),
+    "contexts in one text": (batch(20, contexts="abc"), "different names"),
+    "too many contexts": (batch(20, contexts=[f"n{e}" for e in range(1025)]), "0 to 1024"),
+    "features in one array": (batch(20, features=np.zeros((20, 3, 2))), "a list of K arrays"),
+    "record and outputs": ({"outputs": X, "confidence": CONF, "prediction": PRED}, "kind='summary'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_name(name):
+    arguments, expected = REFUSED[name]
+    with pytest.raises(po.InputError, match=expected):
+        po.from_arrays(**arguments)
+
+
+WRITER = {
+    "no costs": ({"costs": []}, "costs"),
+    "costs as numbers": ({"costs": [1, 2, 3]}, "Cost"),
+    "costs of another K": (
+        {"costs": [po.Cost("a", "ms", [1, 2]), po.Cost("b", "J", [1, 2, 3])]},
+        "K",
+    ),
+    "costs of one name": (
+        {"costs": [po.Cost("a", "ms", [1, 2]), po.Cost("a", "J", [1, 2])]},
+        "twice",
+    ),
+    "odd dtype": ({"dtype": "int8"}, "float16 or float32"),
+    "shard_bytes": ({"shard_bytes": 0}, "shard_bytes"),
+    "split_seed": ({"split_seed": -1}, "seed"),
+    "shares": ({"shares": {"pool": 0.5}}, "pool"),
+}
+
+
+@pytest.mark.parametrize("name", WRITER)
+def test_writer_arguments(tmp_path, name):
+    arguments, expected = WRITER[name]
+    with pytest.raises(po.InputError, match=expected):
+        po.CacheWriter(tmp_path, **{"costs": [po.Cost("c", "ms", [1, 2, 4])], **arguments})
+
+
+def test_a_bad_batch_adds_nothing(tmp_path):
+    def refused(match, *args, **options):
+        with pytest.raises(po.InputError, match=match):
+            cache.append(*args, **options)
+
+    with po.CacheWriter(tmp_path / "a", costs=COSTS) as cache:
+        refused("A-Z", "a/b", X, Y)
+        refused("exits", "fit", X[:, :2], Y)
+        refused("'context' must be absent", "fit", X, Y, context=Y)
+        cache.append("fit", X[:10], Y[:10])
+        refused("classes", "fit", X[:, :, :4], Y)
+        refused("same ones", "fit", X)
+        refused("pool", "pool", X, Y)
+        refused("sample_costs", "fit", X, Y, sample_costs={"ms": np.ones((60, 3))})
+        refused("row 13, exit 2 of split 'fit'", "fit", spoil(X[10:20], np.nan, 3, 2), Y[:10])
+        cache.append("fit", X[10:20], Y[10:20])
+    refused("with", "fit", X, Y)
+    found = po.open_cache(tmp_path / "a").splits["fit"].array("outputs")
+    np.testing.assert_array_equal(found, X[:20])
+    with po.CacheWriter(tmp_path / "d", costs=COSTS, contexts=NAMES) as cache:
+        refused("with every batch, one of clean", "test", **batch(5, context=None))
+        cache.append("test", **batch(5))
+    with (
+        pytest.raises(po.InputError, match="at least 1"),
+        po.CacheWriter(tmp_path / "b", costs=COSTS),
+    ):
+        pass
+    assert not (tmp_path / "b").exists()
+    writer = po.CacheWriter(tmp_path / "c", costs=COSTS)
+    match = "12 of the 60 rows of 'fit' standing also in 'test'"
+    with pytest.raises(po.InputError, match=match), writer as cache:
+        cache.append("fit", X)
+        cache.append("test", np.concatenate([X[:12], X + 1]))
+
+
+def test_what_is_allowed():
+    """Records that say only what is right; labels that are not known, logits that are masked."""
+    data = po.from_arrays(confidence=CONF, correct=CONF > 0.5)
+    assert (data.splits["pool"].array("prediction") == -1).all()
+    data = po.from_arrays(spoil(X, -np.inf, 0, 0, 1), spoil(Y, -1, 0), costs=[1, 2, 3], unit="ms")
+    assert data.splits["pool"].array("labels")[0] == -1
+    assert data.cost().unit == "ms" and "notes" not in data.metadata
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(200, 3000),
+    cells=st.sampled_from([30, 300, 3000, 10**12]),
+    copied=st.sampled_from([0.0, 0.0, 0.1, 0.5, 1.0]),
+    seed=st.integers(0, 10**6),
+)
+def test_overlap_is_told_from_chance(n, cells, copied, seed):
+    """Independent draws from few possible records are let be; copied rows are found."""
+    rng = np.random.default_rng(seed)
+    large = rng.zipf(1.3, 2 * n) % cells if cells < 10**9 else rng.integers(0, cells, 2 * n)
+    small = rng.zipf(1.3, n) % cells if cells < 10**9 else rng.integers(0, cells, n)
+    take = int(copied * n)
+    small[:take] = large[:take]
+    count = shared_rows(small, large)
+    if copied == 0:
+        assert count < max(2, 0.05 * n)
+    elif cells > 10**9:
+        assert count >= take - 2

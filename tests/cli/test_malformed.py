@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
+import os
 import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,24 +36,22 @@ PROBS /= PROBS.sum(axis=-1, keepdims=True)
 RECORDS = {"conf": PROBS.max(axis=2), "pred": PROBS.argmax(axis=2)}
 
 
-def spoilt(key, value, *at):
-    """One of the sound arrays with a value changed."""
-    array = OWN[key].astype(float if isinstance(value, float) else OWN[key].dtype)
-    array[at] = value
-    return {key: array}
+def spoilt(value, *at):
+    """The sound logits with a value changed."""
+    logits = X.copy()
+    logits[at] = value
+    return {"logits": logits}
 
 
 def parts(**rows):
-    """Prefixed splits instead of one pool: places of the sound rows, or other arrays."""
+    """Prefixed splits instead of one pool: slices of the sound rows."""
     found: dict = {"logits": None, "labels": None}
     for split, at in rows.items():
-        given = at if isinstance(at, dict) else {"logits": X[:, at], "labels": Y[at]}
-        found |= {f"{split}_{key}": given[key] for key in ("logits", "labels")}
+        found |= {f"{split}_logits": X[:, at], f"{split}_labels": Y[at]}
     return found
 
 
 HALVES = parts(val=slice(0, N // 2), test=slice(N // 2, N))
-EMPTY = {"logits": np.zeros((K, 0, C), np.float32), "labels": np.zeros(0, int)}
 SAME = parts(val=slice(N), test=slice(N))
 
 
@@ -78,7 +75,7 @@ def write(path, content, world):
         if not path.suffix:
             po.import_sources([file], path, unit=content.get("unit", "ms"), axes="KNC")
     else:
-        path.write_bytes(content if isinstance(content, bytes) else content.encode("latin-1"))
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +108,10 @@ def unfinished(path, world):
     file.write_text(json.dumps(signed(json.loads(file.read_text()) | {"complete": False})))
 
 
+def pipe(path, world):
+    os.mkfifo(path)
+
+
 # --- what an import takes: arrays changed, and more arguments -----------------------------------
 
 IMPORTS = {
@@ -121,8 +122,8 @@ IMPORTS = {
     "axes_nonsense": (r"axes & KNC & Got XYZ", {}, "--axes XYZ"),
     "two_axes": (r"logits & shape \(240, 6\) & K, N, C|one array over all exits", {"logits": X[0]}),
     "as_many_exits_as_rows": (r"fits .* and  & State the order with --axes KNC or --axes NKC", {"logits": X[:, :K], "labels": Y[:K]}),
-    "nan": (r"outputs & free of NaN & row 7, exit 2 & [Mm]end|[Ll]eave", spoilt("logits", np.nan, 2, 7, 1)),
-    "float16_overflow": (r"outputs & float16 & Got 1e\+06 & --dtype float32", spoilt("logits", 1e6, 2, 7, 1), "--dtype float16"),
+    "nan": (r"outputs & free of NaN & row 7, exit 2 & [Mm]end|[Ll]eave", spoilt(np.nan, 2, 7, 1)),
+    "float16_overflow": (r"outputs & float16 & Got 1e\+06 & --dtype float32", spoilt(1e6, 2, 7, 1), "--dtype float16"),
     "unknown_dtype": (r"dtype & float16.*float32 & int7", {}, "--dtype int7"),
     "labels_of_wrong_length": (r"labels' must be 240 & Got 200 & label for each row & --axes", {"labels": Y[:200]}),
     "labels_as_one_number": (r"labels & one for each of the 240 rows", {"labels": np.array(3)}, "--axes KNC"),
@@ -130,25 +131,21 @@ IMPORTS = {
     "probabilities_as_logits": (r"outputs & probabilities & --kind probabilities", {"logits": PROBS}, "--kind logits"),
     "unknown_kind": (r"kind & logits.*probabilities.*summary & scores", {}, "--kind scores"),
     "logits_as_record": (r"kind & summary & conf", {}, "--kind summary"),
-    "zero_rows": (r"a\.npz: pool logits & at least one row & \(4, 0, 6\)", EMPTY),
+    "zero_rows": (r"a\.npz: pool logits & at least one row & \(4, 0, 6\)", {"logits": X[:, :0], "labels": Y[:0]}),
     "booleans_as_logits": (r"a\.npz: 'outputs' & numbers & dtype bool & logits themselves", {"logits": X > 0}),
     "decreasing_costs": (r"cost & must not decrease & 2 at exit 1 and then 1 at exit 2 & standalone", {}, "--costs 1,2,1,8"),
     "nan_cost_in_the_file": (r"cost & finite & nan at exit 1", {"costs": np.array([1, np.nan, 4, 8])}),
     "wrong_number_of_costs": (r"'costs' & 4 numbers, one per exit & Got 3 & --costs|--axes", {"costs": None}, "--costs 1,2,4"),
-    "costs_garbage": (r"cost & numbers such as 1,2,4 & 1,two,4", {}, "--costs 1,two,4"),
-    "costs_unknown_key": (r"cost & latency & numbers", {}, "--costs latency"),
-    "costs_empty": (r"costs & numbers", {}, "--costs ,"),
+    "wrong_number_for_stated_axes": (r"'costs' must be 4 numbers & Got 3", {"costs": None}, "--costs 1,2,4 --axes KNC"),
+    "costs_unknown_key": (r"cost & latency & numbers & one of cost", {}, "--costs latency"),
     "costs_with_a_gap": (r"'costs' & numbers such as 1,2,4 & Got 1,,2,4,8 & separated by commas", {}, "--costs 1,,2,4,8"),
-    "costs_with_semicolons": (r"'costs' & one of cost & Got 1;2;4;8 & --costs 1,2,4", {}, "--costs 1;2;4;8"),
     "cost_kind_unknown": (r"cost kind & cumulative, standalone & total & --cost-kind", {}, "--cost-kind total"),
     "unit_blank": (r"unit & non-empty", {}, "--unit ' '"),
     "overlapping_splits": (r"disjoint & fit.*test|test.*fit & --split", SAME),
-    "named_split_of_no_rows": (r"a\.npz: test logits & at least one row & \(4, 0, 6\) & leave that split out", parts(val=slice(N), test=EMPTY), "--axes KNC"),
     "shares_over_one": (r"split & at most 1 & 1\.4 & [Ll]ower", {}, "--split fit=0.7,test=0.7"),
     "shares_garbage": (r"split & NAME=SHARE & fit0\.5 & --split fit=0\.5,test=0\.5", {}, "--split fit0.5"),
     "share_given_twice": (r"split & fit.*twice|once|two shares & fit=0\.5,test=0\.5", {}, "--split fit=0.3,fit=0.5"),
     "shares_for_named_splits": (r"shares|split & fit, test|already|Leave & --split|[Ll]eave", HALVES, "--split fit=0.5,test=0.5"),
-    "seed_negative": (r"seed & 0 or more & -1", {}, "--seed -1"),
 }  # fmt: skip
 for _name, (_says, _changed, *_more) in IMPORTS.items():
     _line = " ".join(["import {at}/a.npz --out {at}/out", *_more])
@@ -164,27 +161,12 @@ def bytes_of(save: Callable, *args, **named) -> bytes:
     return file.getvalue()
 
 
-def zip_of_a_cut_member(path, world):
-    """A sound zip around a member whose header promises more than it holds."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("logits.npy", bytes_of(np.save, X)[:-100])
-
-
-def pickle_as_torch_saves_it(path, world):
-    pytest.importorskip("torch").save({"logits": Path("x")}, path)
-
-
 WIDE = "conf_0,conf_1,pred_0,pred_1,label\n"
 LONG = "sample,exit,confidence,prediction,label\n"
 FILES = {
     "truncated.npz": (r"a\.npz & cut or damaged & anew", bytes_of(np.savez, **OWN)[:-2000]),
-    "empty.npz": (r"a\.npz & empty|not a zip & anew", ""),
-    "member_cut_inside.npz": (r"a\.npz: logits & [Ss]ave it anew", zip_of_a_cut_member),
     "truncated.safetensors": (r"a\.safetensors & anew", safetensors_of({k: np.ascontiguousarray(v) for k, v in OWN.items()})[:-50]),
-    "pickle_in_a.pt": (r"a\.pt & pickle & torch\.save", pickle_as_torch_saves_it),
-    "plain_pickle_named.pt": (r"a\.pt & torch\.save & anew", pickle.dumps({"logits": Path("x")})),
     "garbage.pt": (r"a\.pt & cut or damaged & anew", "\x00garbage" * 30),
-    "garbage.parquet": (r"a\.parquet & [Ss]ave it anew", "PAR1 no"),
     "unknown_extension.xlsx": (r"a\.xlsx & \.npz .*\.csv & Convert it", "x"),
     "confidence_out_of_range.csv": (r"conf & \[0, 1\] & 1\.5 at row 1, exit 0", WIDE + "0.5,0.6,1,1,1\n1.5,0.6,1,1,0\n"),
     "no_columns.csv": (r"a\.csv & confidence for each exit & name, age & conf_0", "name,age\nx,3\n"),
@@ -207,35 +189,15 @@ for _name, (_says, _content) in FILES.items():
 # --- policies: fields changed, or other text; more of this in tests/fuzz --------------------------
 
 
-def rewritten(change):
-    return lambda path, world: path.write_text(change((world / "policy.json").read_text()))
-
-
-def mixture(**changed):
-    return {
-        "mixture": {"thresholds": [0.5, 0.5, 0.5], "share": 0.5, "seed": 0, "score": None} | changed
-    }
-
-
 AGAIN = " & [Ff]it and save it again"
 POLICIES = {
     "policy_not_json": (r"p\.json & JSON" + AGAIN, "thresholds: 0.9"),
-    "policy_truncated": (r"p\.json & JSON & whole" + AGAIN, rewritten(lambda text: text[:-40])),
-    "policy_binary": (r"p\.json & JSON" + AGAIN, "\xff\xfe\x00\x80" * 9),
     "policy_of_something_else": (r"p\.json & policy file & policyopt fit", '{"name": "left-pad"}'),
     "policy_changed": (r"p\.json & checksum" + AGAIN, {"sha256": "0" * 64}),
     "policy_of_another_version": (r"version of p\.json & must be  & Got 99 & policyopt that knows", {"version": 99}),
     "policy_of_unknown_score": (r"score|rule & oracle", {"score": {"name": "oracle", "params": {}}}),
     "policy_with_unknown_field": (r"p\.json & unknown fields & colour", {"colour": "red"}),
-    "policy_with_an_overflowing_number": (r"p\.json & finite|number|JSON" + AGAIN, rewritten(lambda text: text.replace('"costs": [', '"costs": [1e999,'))),
-    "policy_with_an_empty_mixture": (r"mixture|p\.json & [Ff]it and save it again|[Ff]it it again", {"mixture": {}}),
-    "policy_with_a_share_over_one": (r"share & \[0, 1\]|0 and 1 & 7", mixture(share=7)),
-    "policy_with_nan_in_its_mixture": (r"thresholds & finite|NaN|nan|null|None", mixture(thresholds=[0.5, None, 0.5])),
-    "policy_with_impossible_costs": (r"costs & decrease|0 or more", {"costs": [1.0, -2.0, 4.0, 8.0]}),
-    "policy_nested_too_deep": (r"p\.json & JSON" + AGAIN, "[" * 100_000),
-    "policy_with_text_in_its_score": (r"entropy|classes & p\.json|score|number", {"score": {"name": "entropy", "params": {"classes": "six"}}}),
-    "policy_with_text_for_a_seed": (r"seed & number", {"score": {"name": "random", "params": {"seed": "x"}}}),
-    "policy_with_a_huge_whole_number": (r"p\.json|thresholds & finite|number", {"thresholds": [10**400, 1, 1]}),
+    "policy_with_a_share_over_one": (r"share & \[0, 1\]|0 and 1 & 7", {"mixture": {"thresholds": [0.5, 0.5, 0.5], "share": 7, "seed": 0, "score": None}}),
 }  # fmt: skip
 for _name, (_says, _change) in POLICIES.items():
     CASES[_name] = (_says, "evaluate {at}/p.json {world}/cache", {"p.json": _change})
@@ -246,18 +208,11 @@ for _name, (_says, _change) in POLICIES.items():
 ZEROS = np.zeros((K, 20, C), np.float32)
 
 
-def at_place(value: float) -> np.ndarray:
-    array = ZEROS.copy()
-    array[2, 5, 1] = value
-    return array
-
-
 RUNS = {
     "run_on_other_exits": (r"new\.npy & 4 exits & shape \(3, 20, 6\) & --axes|[Gg]ive|fitted", ZEROS[:3]),
     "run_on_other_classes": (r"new\.npy & 6 classes & shape \(4, 20, 5\) & fitted", ZEROS[:, :, :5]),
     "run_on_two_axes": (r"new\.npy & 3-dimensional & shape \(20, 6\)", ZEROS[0]),
-    "run_on_nan": (r"output|new\.npy & NaN & row 5|sample 5 & exit 2", at_place(np.nan)),
-    "run_on_infinity": (r"output|new\.npy & inf", at_place(np.inf)),
+    "run_on_nan": (r"output|new\.npy & NaN & row 5|sample 5 & exit 2", spoilt(np.nan, 2, 5, 1)["logits"]),
     "run_on_pickle": (r"new\.npy & [Pp]ickle|objects & [Ss]ave", np.array([{"a": 1}], dtype=object)),
     "run_on_text": (r"output of exit 0|new\.npy & <U1 & floats|numbers", np.full((K, 20, C), "x")),
     "run_with_axes_nonsense": (r"axes & KNC & NKC & XYZ", ZEROS, "--axes XYZ"),
@@ -271,7 +226,6 @@ for _name, (_says, _array, *_more) in RUNS.items():
     CASES[_name] = (_says, _line, {"new.npy": _array})
 for _name, _says, _changed in (
     ("run_on_records_with_nan", r"conf & nan|NaN|\[0, 1\]", {"conf": np.full((K, N), np.nan)}),
-    ("run_on_records_in_percent", r"conf & \[0, 1\]", {"conf": np.full((K, N), 85.0)}),
     ("run_on_records_of_other_rows", r"pred & shape|rows", {"pred": np.zeros((K, N - 1), int)}),
 ):
     _line = "run {world}/of_records.json {at}/new.npz"
@@ -284,6 +238,10 @@ FIT = "fit {world}/cache --out {at}/p.json"
 IMPORT = "import {at}/a.npz --out {at}/out"
 CURVE = "curve {world}/cache --out {at}/out"
 MAX_PROB, BUDGET = f"{FIT} --method max_prob", f"{FIT} --budget 40%"
+EXPLAIN, EXPORT = (
+    "explain {world}/policy.json {world}/cache",
+    "export {world}/policy.json --out {at}/out",
+)
 RANGE = "3: budget & 1.*8.*ms"
 COMMANDS = {
     "missing_file": (r"nothing\.npz \(missing\) & Check the path", "import {at}/nothing.npz --out {at}/out"),
@@ -292,22 +250,16 @@ COMMANDS = {
     "out_is_no_cache": (r"notes\.txt|Other files & [Cc]hoose another", f"{IMPORT} --overwrite", {"out/notes.txt": "mine", "a.npz": {}}),
     "out_is_a_file": (r"out & a file & [Cc]hoose another", f"{IMPORT} --overwrite", {"out": "mine", "a.npz": {}}),
     "out_holds_a_cache": (r"out & holds a cache & --overwrite", IMPORT, {"out": copied, "a.npz": {}}),
-    "overwrite_with_bad_input_keeps_the_old": (r"outputs & NaN", f"{IMPORT} --overwrite", {"out": copied, "a.npz": spoilt("logits", np.nan, 0, 0, 0)}),
-    "overwrite_with_overlap_keeps_the_old": (r"disjoint", f"{IMPORT} --overwrite", {"out": copied, "a.npz": SAME}),
-    "two_sources_for_one_split": (r"SRC & one source per split & test=", "import {at}/a.npz {at}/b.npz --out {at}/out", {"a.npz": {}, "b.npz": {}}),
+    "overwrite_with_bad_input_keeps_the_old": (r"outputs & NaN", f"{IMPORT} --overwrite", {"out": copied, "a.npz": spoilt(np.nan, 0, 0, 0)}),
     "two_sources_of_other_exits": (r"SRC & same number of exits & K = 4.*K = 3", "import fit={at}/a.npz test={at}/b.npz --out {at}/out", {"a.npz": {"costs": None}, "b.npz": arrays(exits=3, costs=None)}),
     "policy_out_is_a_directory": (r"policy|sub & directory & --out|[Cc]hoose|[Gg]ive", "fit {world}/cache --budget 40% --out {at}/sub", {"sub": "folder"}),
     "policy_out_below_a_file": (r"file/policy\.json|file & directory", "fit {world}/cache --budget 40% --out {at}/file/policy.json", {"file": "mine"}),
     "cache_missing": (r"nothing & manifest\.json|a cache|missing|no such & policyopt import", "info {at}/nothing"),
-    "directory_that_is_no_cache": (r"no cache|manifest\.json|a cache & policyopt import", "info {at}/sub", {"sub": "folder"}),
     "cache_incomplete": (r"complete & --incomplete|anew", "info {at}/cache", {"cache": unfinished}),
     "npz_as_cache": (r"a\.npz & policyopt import", "fit {at}/a.npz --budget 40%", {"a.npz": {}}),
-    "cache_incomplete_for_fit": (r"complete & anew & policyopt info", "fit {at}/cache --budget 40% --out {at}/p.json", {"cache": unfinished}),
     "budget_too_low": (f"{RANGE} & 0\\.5 & [Rr]aise|[Cc]hoose|within", f"{FIT} --budget 0.5"),
     "budget_too_high": (f"{RANGE} & 9 & [Ll]ower|[Cc]hoose|within", f"{FIT} --budget 9"),
     "budget_share_too_low": (f"{RANGE} & 0\\.4|5", f"{FIT} --budget 5%"),
-    "budget_share_too_high": (RANGE, f"{FIT} --budget 150%"),
-    "budget_negative": (RANGE, f"{FIT} --budget=-1"),
     "demo_budget_too_high": (RANGE, "demo --cache {world}/cache --budget 900% --out {at}/out"),
     "curve_budget_too_low": (f"{RANGE} & 0\\.5", f"{CURVE} --budgets 0.5,2"),
     "budget_no_number": (r"budget & number & a lot & %", f"{FIT} --budget 'a lot'"),
@@ -320,12 +272,10 @@ COMMANDS = {
     "method_unknown": (r"method & max_prob, entropy & max_porb & Did you mean 'max_prob'", f"{BUDGET} --method max_porb"),
     "method_unlike_any": (r"method & zzz & policyopt methods", f"{CURVE} --methods max_prob,zzz"),
     "methods_empty": (r"methods & at least one & policyopt methods", f"{CURVE} --methods ''"),
-    "methods_of_commas": (r"methods & at least one & policyopt methods", "compare {world}/cache --methods , --out {at}/out"),
     "methods_all_and_one_more": (r"--methods & all alone & [Ll]eave the others out", f"{CURVE} --methods all,max_prob"),
     "compare_with_one_method": (r"methods & two & max_prob & --methods", "compare {world}/cache --methods max_prob --out {at}/out"),
     "compare_with_unknown_reference": (r"reference & max_prob.*margin & entropy", "compare {world}/cache --methods max_prob,margin --reference entropy --budgets 2 --out {at}/out"),
     "setting_unknown": (r"setting of max_prob & thresholds, mix & colour", f"{MAX_PROB} --budget 40% --set colour=red"),
-    "setting_unknown_for_curve": (r"setting & colour & policyopt methods", f"{CURVE} --set colour=red"),
     "setting_for_all_methods": (r"--set & methods by name & --methods all & [Nn]ame the methods", f"{CURVE} --methods all --set thresholds=joint"),
     "setting_without_value": (r"--set & KEY=VALUE & thresholds & --set thresholds=joint", f"{BUDGET} --set thresholds"),
     "setting_of_bad_value": (r"thresholds & geometric, shared, joint & best & --set thresholds=joint", f"{MAX_PROB} --budget 40% --set thresholds=best"),
@@ -336,23 +286,29 @@ COMMANDS = {
     "threshold_garbage": (r"setting & numbers & Got x & --set thresholds=0\.9,0\.8", f"{MAX_PROB} --set thresholds=0.9,x,0.9"),
     "thresholds_over_the_budget": (r"3: thresholds & at most 1\.5 ms & mean cost & [Ll]ower|[Rr]aise", f"{MAX_PROB} --budget 1.5 --set thresholds=0.99,0.99,0.99"),
     "patience_negative": (r"patience & 0 or more & -1 & --set patience=2", f"{BUDGET} --method patience --set patience=-1"),
-    "patience_over_the_budget": (r"3: patience|thresholds & at most 1\.5 ms & patience", f"{FIT} --budget 1.5 --method patience --set patience=4"),
     "exit_that_is_not_there": (r"'exit' & 0\.\.3 & 9 & --set exit=0", f"{BUDGET} --method always --set exit=9"),
     "exit_that_is_no_number": (r"'exit' & last", f"{BUDGET} --method always --set exit=last"),
-    "margin_of_records": (r"margin & top_prob & [Ii]mport full logits & max_prob", "fit {world}/records --out {at}/p.json --budget 40% --method margin"),
     "fit_rows_without_labels": (r"[Ss]plit 'fit' & label & --labels|[Gg]ive labels", "fit {world}/bare --out {at}/p.json --budget 40%"),
+    "setting_named_as_an_option": (r"setting & seed", f"{BUDGET} --method subset --set seed=1"),
+    "setting_named_as_an_argument": (r"setting & tables", f"{BUDGET} --set tables=1"),
+    "setting_of_an_inner_method": (r"nope", f"{BUDGET} --method subset --set inner=nope"),
+    "calibrator_unknown": (r"'calibrator' & one of platt & nope", f"{BUDGET} --calibrator nope"),
+    "fit_out_is_no_policy": (r"a policy to replace & p\.json, which is none", BUDGET, {"p.json": "hello"}),
+    "fit_out_is_a_changed_policy": (r"a policy to replace & which is none", BUDGET, {"p.json": {"thresholds": "many"}}),
+    "fit_out_is_a_pipe": (r"'--out' & a file & pipe", "fit {world}/cache --budget 40% --out {at}/pipe", {"pipe": pipe}),
+    "evaluate_out_is_the_policy": (r"a table with row,exit,prediction,cost,correct", "evaluate {at}/p.json {world}/cache --out {at}/p.json", {"p.json": {}}),
+    "explain_out_is_a_file": (r"--out & a file", f"{EXPLAIN} --out {{at}}/out", {"out": "mine"}),
+    "explain_without_its_reference": (r"none\.json", f"{EXPLAIN} --reference {{at}}/none.json"),
+    "explain_with_reference_of_another_kind": (r"kind & record & logits", f"{EXPLAIN} --reference {{world}}/of_records.json"),
+    "export_of_a_split_without_cache": (r"'--split' must be given with --cache & Got test", f"{EXPORT} --split test"),
+    "export_name_that_c_takes": (r"'name' must be a C identifier & int", f"{EXPORT} --to c --name int"),
+    "export_out_is_the_root": (r"a folder that can be made", "export {world}/policy.json --to python --out /"),
     "cost_unknown": (r"cost & energy & one of|cost", f"{BUDGET} --cost energy"),
-    "fit_seed_negative": (r"seed & 0 or more|greater than or equal to 0|x>=0", f"{BUDGET} --method random --seed -3"),
     "one_exit_only": (r"exits? & 2|two|at least & 1", "fit {at}/cache --out {at}/p.json --budget 40%", {"cache": {"logits": X[:1], "costs": None}}),
     "evaluate_on_unknown_split": (r"split & fit, test|'fit'.*'test' & nights", "evaluate {world}/policy.json {world}/cache --split nights --out {at}/o.csv"),
     "curve_without_test_split": (r"split & test & fit & --split|--test|[Ii]mport", "curve {at}/cache --out {at}/out", {"cache": parts(val=slice(N))}),
-    "fit_without_fit_split": (r"split & fit & test & --split|[Ii]mport", "fit {at}/cache --out {at}/p.json --budget 40%", {"cache": parts(test=OWN)}),
-    "curve_on_unknown_stream": (r"split & fit, test & nights & policyopt info", f"{CURVE} --test nights"),
-    "evaluate_on_rows_without_labels": (r"[Ss]plit 'test' & label & --labels FILE", "evaluate {world}/policy.json {world}/bare"),
-    "evaluate_out_is_a_directory": (r"--out & a directory & E\.g\.", "evaluate {world}/policy.json {world}/cache --out {at}/sub", {"sub": "folder"}),
-    "curve_out_is_a_file": (r"--out & a file & [Cc]hoose", CURVE, {"out": "mine"}),
+    "fit_without_fit_split": (r"split & fit & test & --split|[Ii]mport", "fit {at}/cache --out {at}/p.json --budget 40%", {"cache": parts(test=slice(N))}),
     "policy_missing": (r"policy & a file & nothing\.json & policyopt fit", "evaluate {at}/nothing.json {world}/cache"),
-    "policy_and_cache_swapped": (r"policy & a file & cache & policyopt fit", "evaluate {world}/cache {world}/policy.json"),
     "policy_of_another_number_of_exits": (r"exits of the cache & fitted on: 4 & Got 3 & same model", "evaluate {world}/policy.json {at}/cache", {"cache": arrays(exits=3)}),
     "policy_of_another_number_of_classes": (r"classes of the cache & fitted on: 6 & Got 5 & same model", "evaluate {world}/policy.json {at}/cache", {"cache": arrays(classes=5)}),
     "policy_of_another_unit": (r"cost unit of the cache & fitted on: ms & Got mJ & --cost", "evaluate {world}/policy.json {at}/cache", {"cache": {"unit": "mJ"}}),
@@ -360,13 +316,8 @@ COMMANDS = {
     "run_on_truncated": (r"new\.npy & [Ss]ave", "run {world}/policy.json {at}/new.npy", {"new.npy": bytes_of(np.save, ZEROS)[:-64]}),
     "run_on_missing_file": (r"outputs & x\.npy & \.npy or \.npz", "run {world}/policy.json {at}/x.npy"),
     "run_without_known_key": (r"new\.npz & logits & Got weights & [Rr]ename", "run {world}/policy.json {at}/new.npz", {"new.npz": dict.fromkeys(OWN) | {"weights": np.zeros(3)}}),
-    "format_unknown": (r"--format & table.*json.*csv & yaml", "info {world}/cache --format yaml"),
     "seeds_zero": (r"--seeds & greater than or equal to 1|x>=1", f"{CURVE} --seeds 0"),
-    "seeds_no_number": (r"--seeds & integer", f"{CURVE} --seeds many"),
-    "option_unknown": (r"--colour & [Nn]o such option", "info {world}/cache --colour"),
-    "command_unknown": (r"fti & [Nn]o such command", "fti {world}/cache"),
     "import_without_out": (r"--out & [Mm]issing option", "import {at}/a.npz", {"a.npz": {}}),
-    "info_without_cache": (r"CACHE & [Mm]issing argument", "info"),
 }  # fmt: skip
 CASES |= COMMANDS
 

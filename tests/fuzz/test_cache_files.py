@@ -11,9 +11,11 @@ import io
 import json
 import random
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from cache_rows import CONF, COSTS, NAMES, PRED, Y, batch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mutations import Guard, damaged, text_of, traced, twisted
@@ -36,33 +38,26 @@ N, K, C = 6, 2, 3
 
 def made(place):
     """Write two caches: logits with features and contexts, and records with costs per sample."""
-    rng, costs = np.random.default_rng(0), [Cost("compute", "MMACs", (1.0, 2.0))]
-    facts = {"metadata": {"model": "x", "depths": [1, 2]}, "contexts": ("a", "b")}
-    with CacheWriter(place / "logits", costs=costs, **facts) as cache:
-        for split in ("fit", "test"):
-            cache.append(
-                split, rng.normal(size=(N, K, C)), rng.integers(0, C, N),
-                features=[rng.normal(size=(N, 2)), rng.normal(size=(N, 1))], context=rng.integers(0, 2, N),
-            )  # fmt: skip
-    costs, shares = [*costs, Cost("price", "USD", None)], {"fit": 0.5, "test": 0.5}
+    facts = {"metadata": {"model": "x", "depths": [1, 2]}, "contexts": NAMES}
+    with CacheWriter(place / "logits", costs=COSTS, **facts) as cache:
+        for seed, split in enumerate(("fit", "test")):
+            cache.append(split, **batch(N, seed))
+    costs, shares = [COSTS, Cost("price", "USD", None)], {"fit": 0.5, "test": 0.5}
+    price = {"price": np.cumsum(CONF[:N], axis=1)}
     with CacheWriter(place / "summary", kind="summary", costs=costs, shares=shares) as cache:
         cache.append(
-            "pool", prediction=rng.integers(-1, C, (N, K)), confidence=rng.random((N, K)),
-            labels=rng.integers(0, C, N), sample_costs={"price": np.cumsum(rng.random((N, K)), axis=1)},
-        )  # fmt: skip
+            "pool", prediction=PRED[:N], confidence=CONF[:N], labels=Y[:N], sample_costs=price
+        )
     return [place / "logits", place / "summary"]
 
 
 def told(data):
     """Return all that a cache says, to be compared."""
-    arrays = {
-        f"{split}:{name}": [str(rows.array(name).dtype), rows.array(name).tolist()]
+    return repr(replace(data, splits={})), {
+        f"{split}:{name}": (rows.array(name).dtype, rows.array(name).tolist())
         for split, rows in data.splits.items()
         for name in sorted(rows.blocks[0])
     }
-    costs = [[c.name, c.unit, c.values, c.cascade] for c in data.costs]
-    rest = [data.kind, data.exits, data.classes, data.split_seed, data.fingerprint, data.contexts]
-    return json.dumps([rest, costs, dict(data.shares), dict(data.metadata), arrays], sort_keys=True)
 
 
 def forged_header(draw, whole):
