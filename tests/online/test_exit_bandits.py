@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +14,8 @@ from policyopt.runtime._errors import InputError
 from policyopt.runtime._online import UEEUCB, LinUCB, SplitEE
 from policyopt.runtime._online.exit_rules import FEATURES, context
 
+PLAN = make_schedule("stationary", ["test"], 300)
+
 
 def rows_of(n=400, exits=4, seed=0):
     """Outcomes of a cascade whose confidence grows, with the classes it predicts."""
@@ -26,16 +27,6 @@ def rows_of(n=400, exits=4, seed=0):
     load = np.linspace(0, 1, exits)
     cost = np.tile(1.0 + load, (n, 1))
     return Outcomes("confidence", (n,), noisy, gain, load, cost, prediction == 0, noisy, prediction)
-
-
-def requests_of(seen, rounds=300, repetitions=3, **more):
-    plan = make_schedule("stationary", ["test"], rounds)
-    return Requests(plan, seen.sizes, repetitions, seed=1, **more)
-
-
-def arms_of(rule, seen, requests):
-    player = ExitPlayer(rule, seen, requests)
-    return np.concatenate([player.play(block) for block in requests])
 
 
 def shown(seen, row, arm, exit):
@@ -56,42 +47,6 @@ def serve(player, seen, row):
 def split_rule(exits: int = 4, **more: Any):
     layers = tuple(0.05 + 0.1 * k for k in range(exits))
     return SplitEE(**{"layers": layers, "offload": 0.15, "alpha": 0.7, **more})
-
-
-RULES = {
-    "linucb": lambda exits: LinUCB(),
-    "splitee": lambda exits: split_rule(exits, beta=0.5),
-    "splitee, side": lambda exits: split_rule(exits, side=True, beta=0.5),
-    "uee_ucb": lambda exits: UEEUCB(tuple(0.9 * k for k in range(exits))),
-}
-
-
-@pytest.mark.parametrize("exits", [1, 2, 4])
-@pytest.mark.parametrize("name", RULES)
-def test_simulated_is_served_and_reads_only_what_was_computed(name, exits):
-    seen, rule = rows_of(exits=exits), RULES[name](exits)
-    requests = requests_of(seen, overhead=(0.1, 0.4), label_share=0.7)
-    simulated, found = arms_of(rule, seen, requests), set()
-    for r in range(3):
-        player, arms = rule.player(exits, 1, r), []
-        for block in requests:
-            for j, row in enumerate(block.row[:, r]):
-                one = serve(player, seen, row)
-                arms.append(one.exit if name == "linucb" else one.arm)
-                worth = seen.gain[row] - block.overhead[j, r] * seen.load
-                if block.arrives[j, r]:
-                    player.learn(one, worth[: one.exit + 1].tolist())
-        assert arms == simulated[:, r].tolist()
-        found |= set(arms)
-        again = rule.player(exits, 1, r)
-        again.restore(json.loads(json.dumps(player.state())))
-        for row in range(50):
-            one, other = serve(player, seen, row), serve(again, seen, row)
-            assert one == other
-            player.learn(one, seen.gain[row, : one.exit + 1].tolist())
-            again.learn(one, seen.gain[row, : one.exit + 1].tolist())
-        assert again.state() == player.state()
-    assert exits < 4 or len(found) > 1
 
 
 def test_linucb_is_ridge_regression_on_the_history():
@@ -132,24 +87,11 @@ def learned(rule):
     return player
 
 
-def test_linucb_refuses_what_would_stay():
-    player, one = learned(LinUCB()), shown(rows_of(), 0, 0, 1)
-    good = player.state()
-    for worth, confidence in (([0.0, float("nan")], 0.5), ([0.0, 0.1], float("nan"))):
-        with pytest.raises(InputError, match="worth"):
-            player.learn(SimpleNamespace(**{**vars(one), "confidences": [confidence, 1.0]}), worth)
-    assert player.state() == good
-
-
-def squares(matrix):
-    return {"inverse": (matrix + np.zeros((3, 1, 1))).tolist()}
-
-
 BROKEN = [
     (LinUCB(), change)
     for change in (
-        {"more": 1}, {"target": [[0.0] * 5] * 2}, squares(3 * np.eye(5)), squares(-np.eye(5)),
-        squares(np.eye(5) * 0.5 + 0.1 * np.eye(5, k=1)), {"target": [[float("nan")] * 5] * 3}, {"inverse": "x"},
+        {"more": 1}, {"target": [[0.0] * 5] * 2}, {"target": [[float("nan")] * 5] * 3}, {"inverse": "x"},
+        *({"inverse": [matrix.tolist()] * 3} for matrix in (3 * np.eye(5), -np.eye(5), 0.5 * np.eye(5) + 0.1 * np.eye(5, k=1))),
     )
 ] + [
     (UEEUCB((0.0, 0.2, 0.4, 0.6)), change)
@@ -162,20 +104,17 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("rule", "change"), BROKEN)
-def test_broken_states_are_refused(rule, change):
-    player = learned(rule)
+def test_broken_states_and_feedback_are_refused(rule, change):
+    player, one = learned(rule), shown(rows_of(), 0, 0, 1)
     good = player.state()
     with pytest.raises(InputError):
         player.restore({**good, **change})
+    if isinstance(rule, LinUCB):
+        for worth, confidence in (([0.0, float("nan")], 0.5), ([0.0, 0.1], float("nan"))):
+            one.confidences = [confidence, 1.0]
+            with pytest.raises(InputError, match="worth"):
+                player.learn(one, worth)
     assert player.state() == good
-
-
-def reward_of(rule, confidence, i):
-    """The paper's reward of split layer i, from one sample's confidences."""
-    last = len(confidence) - 1
-    if i == last or confidence[i] >= rule.alpha:
-        return confidence[i] - rule.mu * rule.layers[i]
-    return confidence[last] - rule.mu * (rule.layers[i] + rule.offload)
 
 
 @pytest.mark.parametrize("side", [False, True])
@@ -183,14 +122,19 @@ def test_splitee_rewards_and_exits_by_the_paper(side):
     seen, rule = rows_of(), split_rule(mu=0.7, side=side)
     exits, player = rule.exits(seen.confidence), rule.player(4)
     for row, confidence in enumerate(seen.confidence.tolist()):
+        stays = [i == 3 or confidence[i] >= 0.7 for i in range(4)]
+        due = [
+            confidence[i if stays[i] else 3] - 0.7 * (price + (not stays[i]) * rule.offload)
+            for i, price in enumerate(rule.layers)
+        ]
         for i in range(4):
-            left = i if i == 3 or confidence[i] >= 0.7 else 3
+            left = i if stays[i] else 3
             assert exits[row, i] == left
             found = dict(player.rewards(shown(seen, row, i, left)))
             known = [j for j in range(i + 1) if left == 3 or confidence[j] >= 0.7]
             assert list(found) == (known if side else [i])
             for j, reward in found.items():
-                assert reward == pytest.approx(reward_of(rule, confidence, j), abs=1e-12)
+                assert reward == pytest.approx(due[j], abs=1e-12)
                 assert -1e-9 <= reward - player._least <= player._width + 1e-9
 
 
@@ -212,10 +156,10 @@ def choose_by_history(rule, history, t):
 
 @pytest.mark.parametrize("exits", [1, 2, 4])
 def test_uee_is_its_rule_on_the_history(exits):
-    seen, rule = rows_of(exits=exits), RULES["uee_ucb"](exits)
-    requests = requests_of(seen, 300, 1, label_share=0.8)
-    history, arms = [], arms_of(rule, seen, requests)[:, 0]
+    seen, rule = rows_of(exits=exits), UEEUCB(tuple(0.9 * k for k in range(exits)))
+    requests = Requests(PLAN, seen.sizes, 1, seed=1, label_share=0.8)
     (block,) = requests
+    history, arms = [], ExitPlayer(rule, seen, requests).play(block)[:, 0]
     for t, row in enumerate(block.row[:, 0]):
         assert arms[t] == choose_by_history(rule, history, t + 1)
         if block.arrives[t, 0]:
@@ -228,9 +172,8 @@ WRONG = [
     lambda: split_rule(layers=(-0.1,)), lambda: split_rule(alpha=1.5), lambda: split_rule(offload=-1.0),
     lambda: split_rule(mu=float("nan")), lambda: split_rule(beta=0.0), lambda: UEEUCB(()), lambda: LinUCB(alpha=0.0),
     lambda: UEEUCB((0.2, 0.1)), lambda: UEEUCB((float("nan"),)), lambda: UEEUCB((0.0,), alpha=0),
-    lambda: ExitPlayer(split_rule(3), rows_of(), requests_of(rows_of())),
-    lambda: ExitPlayer(UEEUCB((0.0,)), rows_of(), requests_of(rows_of())),
-    lambda: ExitPlayer(LinUCB(), rows_of(), requests_of(rows_of()), delay=-1),
+    *(lambda rule=rule, more=more: ExitPlayer(rule, rows_of(), Requests(PLAN, (400,), 3), **more)
+      for rule, more in ((split_rule(3), {}), (UEEUCB((0.0,)), {}), (LinUCB(), {"delay": -1}))),
 ]  # fmt: skip
 
 

@@ -103,10 +103,7 @@ def test_joined_rows_are_both_tables_rows(dimmed):
     assert both.log_prob().tolist() == np.concatenate([fit.log_prob(), recent.log_prob()]).tolist()
     assert (both.statistics.entropy[30:] == recent.statistics.entropy).all()
     assert both.costs.tolist() == fit.costs.tolist()
-
-
-def test_costs_per_row_stay_with_their_rows(dimmed):
-    fit, recent = dimmed.get("fit"), dimmed.get("recent")
+    fit, recent = dimmed.get("fit"), dimmed.get("recent")  # costs per row stay with their rows
     dear = replace(recent, costs=recent.costs * np.linspace(1, 2, len(recent))[:, None])
     both = joined(fit, dear)
     assert both.costs.shape == (len(both), 4)
@@ -117,7 +114,7 @@ def test_costs_per_row_stay_with_their_rows(dimmed):
         assert after.policy.costs == pytest.approx(dear.mean_costs + after.policy.overhead)
 
 
-def test_records_serve_too():
+def test_records_and_few_rows_serve_too(dimmed):
     rng = np.random.default_rng(0)
     confidence = np.sort(rng.random((900, 3)), axis=1)
     correct = rng.random((900, 3)) < confidence
@@ -129,13 +126,9 @@ def test_records_serve_too():
     for name in ("max_prob", "optimal_stopping"):
         after = refit(name, seen.get("fit"), seen.get("recent"), 2.0)
         assert trace(after.policy, seen.get("recent")).cost.mean() == pytest.approx(2.0, rel=0.02)
-
-
-@pytest.mark.parametrize("name", ["max_prob", "optimal_stopping"])
-def test_few_recent_rows(dimmed, name):
-    for rows in (1, 3):
-        after = refit(name, dimmed.get("fit"), dimmed.get("recent").take(np.arange(rows)), "60%")
-        assert after.expected.cost <= 4.8 * (1 + 1e-9)
+        for rows in (1, 3):
+            few = dimmed.get("recent").take(np.arange(rows))
+            assert refit(name, dimmed.get("fit"), few, "60%").expected.cost <= 4.8 * (1 + 1e-9)
 
 
 def test_auto_is_refitted_by_what_it_chose():
@@ -147,17 +140,13 @@ def test_auto_is_refitted_by_what_it_chose():
 
 def test_mistakes_are_named(dimmed):
     fit, recent = dimmed.get("fit"), dimmed.get("recent")
-    for table, budget, says in (
-        (recent, None, "'budget' must be given"),
+    mJ, says = replace(recent, unit="mJ"), "'unit of the recent rows' must be as of the labelled"
+    for table, budget, words in (
+        (recent, None, "'budget' must be given"), (mJ, BUDGET, says),
         (recent.take(np.arange(0)), BUDGET, "'recent' must be of one row or more"),
-        (
-            replace(recent, unit="mJ"),
-            BUDGET,
-            "'unit of the recent rows' must be as of the labelled",
-        ),
         (recent.keep_exits((0, 3)), BUDGET, "'path of the recent rows'"),
-    ):
-        with pytest.raises(InputError, match=says):
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=words):
             refit("max_prob", fit, table, budget)
     for name in ("max_prob", "optimal_stopping"):
         with pytest.raises(BudgetError):

@@ -15,14 +15,7 @@ import policyopt as po
 from policyopt import Goal, Limit, Link, Tier, Tiers, certified_plan, make_plan
 from policyopt._replay import replay
 from policyopt._tiers.choose import mean_high, share_high, share_low
-from policyopt._tiers.plans import (
-    cuts,
-    leaving_costs,
-    outcome,
-    plan_table,
-    references,
-    summary,
-)
+from policyopt._tiers.plans import cuts, leaving_costs, outcome, plan_table, references, summary
 from policyopt._tiers.search import axis, search
 from policyopt.runtime._errors import BudgetError, InputError
 from policyopt.runtime._policy import ALWAYS, NEVER
