@@ -21,8 +21,8 @@ from policyopt._methods.registry import make_method
 from policyopt._replay import replay, trace
 from policyopt._report.explanation import explain
 from policyopt._table import Tables
-from policyopt.runtime import ALWAYS, NEVER, InputError, Policy, first_exit, load_policy
-from policyopt.runtime._policy import from_dict, over_model_exits, to_dict
+from policyopt.runtime import ALWAYS, NEVER, InputError, Policy, first_exit
+from policyopt.runtime._policy import over_model_exits
 from policyopt.runtime._scores import MaxProb
 
 EXITS = 5
@@ -30,20 +30,15 @@ ALONE = [1.0, 2.0, 4.0, 3.0, 16.0]
 KEPT = st.sets(st.integers(0, EXITS - 1), min_size=2).map(lambda s: tuple(sorted(s)))
 
 
-def rows(seed=0):
-    return outputs(600, EXITS, 4, seed)
-
-
-def whole_numbers(seed=0):
-    """Standalone costs per sample: whole numbers, so that any order of summing is exact."""
-    return np.random.default_rng(seed).integers(1, 9, (600, EXITS)).astype(float)
+ROWS = outputs(600, EXITS, 4, 0)
+#: Standalone costs per sample: whole numbers, so that any order of summing is exact.
+WHOLE = np.random.default_rng(0).integers(1, 9, (600, EXITS)).astype(float)
 
 
 @once
 def cascade(per_sample=False):
-    logits, labels = rows()
-    costs = whole_numbers() if per_sample else ALONE
-    return po.from_arrays(logits, labels, costs, unit="ms", cost_kind="standalone")
+    costs = WHOLE if per_sample else ALONE
+    return po.from_arrays(*ROWS, costs, unit="ms", cost_kind="standalone")
 
 
 @once
@@ -60,10 +55,9 @@ def kept_policy(kept, method="optimal_stopping:mix=true"):
 @settings(max_examples=6)
 @given(kept=KEPT)
 def test_as_fitted_on_a_cache_of_those_exits(method, per_sample, kept):
-    logits, labels = rows()
-    alone = whole_numbers() if per_sample else np.array(ALONE)
+    alone = (WHOLE if per_sample else np.array(ALONE))[..., kept]
     say = {"unit": "ms", "cost_kind": "standalone"}
-    own = Tables(po.from_arrays(logits[:, kept], labels, alone[..., kept], **say))
+    own = Tables(po.from_arrays(ROWS[0][:, kept], ROWS[1], alone, **say))
     table = Tables(cascade(per_sample))
     sub = table.get("fit").keep_exits(kept)
     np.testing.assert_array_equal(sub.costs, own.get("fit").costs)
@@ -83,32 +77,28 @@ def test_as_fitted_on_a_cache_of_those_exits(method, per_sample, kept):
 
 def test_costs_of_a_cascade_and_of_one_model():
     """A cascade saves what it skips, each sample its own; the costs of one model stay."""
-    alone, kept, table = whole_numbers(), (1, 2, 4), Tables(cascade(per_sample=True)).get("test")
-    place, sub = table.places, table.keep_exits(kept)
+    kept, table = (1, 2, 4), Tables(cascade(per_sample=True)).get("test")
+    alone, sub = WHOLE[table.places], table.keep_exits(kept)
     by_hand = np.stack([alone[:, 1], alone[:, 1:3].sum(1), alone[:, [1, 2, 4]].sum(1)], axis=1)
-    np.testing.assert_array_equal(sub.costs, by_hand[place])
-    two = sub.keep_exits((2, 4)).costs[:, 1]
-    np.testing.assert_array_equal(two, alone[place][:, [2, 4]].sum(1))
-    logits, labels = rows()
-    one = Tables(po.from_arrays(logits, labels, np.cumsum(ALONE), unit="ms")).get("test")
-    assert not one.cascade
-    np.testing.assert_array_equal(one.keep_exits(kept).costs, np.cumsum(ALONE)[list(kept)])
+    np.testing.assert_array_equal(sub.costs, by_hand)
+    np.testing.assert_array_equal(sub.keep_exits((2, 4)).costs[:, 1], alone[:, [2, 4]].sum(1))
+    one = Tables(po.from_arrays(*ROWS, np.cumsum(ALONE), unit="ms"))
+    assert not one.get("test").cascade and one.data.fingerprint != cascade().fingerprint
+    costs = one.get("test").keep_exits(kept).costs
+    np.testing.assert_array_equal(costs, np.cumsum(ALONE)[list(kept)])
     policy = Policy(MaxProb(), [0.9], [2, 23], "ms", "logits", 4, kept=(1, 4), model_exits=EXITS)
     found = replay(policy, table)
-    paid = np.where(found.exit == 1, alone[place, 1], alone[place][:, [1, 4]].sum(1))
+    paid = np.where(found.exit == 1, alone[:, 1], alone[:, [1, 4]].sum(1))
     np.testing.assert_array_equal(found.cost, paid)
 
 
-def test_a_cascade_is_remembered_and_older_manifests_read_as_none():
-    data = cascade()
-    layout = Layout("logits", 0, 4, "float32", data.costs)
-    assert data.cost().cascade and parse(dump(Manifest(layout))).layout.costs[0].cascade
+def test_a_cascade_is_remembered_in_manifests():
+    layout = Layout("logits", 0, 4, "float32", cascade().costs)
+    assert cascade().cost().cascade and parse(dump(Manifest(layout))).layout.costs[0].cascade
     text = dump(Manifest(replace(layout, costs=(po.Cost("c", "ms", (1, 2)),), exits=2)))
     assert b"cascade" not in text and not parse(text).layout.costs[0].cascade
     with pytest.raises(InputError, match=r"costs\.cascade"):
         parse(dump(Manifest(layout)).replace(b'"cascade": true', b'"cascade": 1'))
-    twice = po.from_arrays(*rows(), np.cumsum(ALONE), unit="ms")
-    assert twice.fingerprint != data.fingerprint  # other policies: skipping saves nothing here
 
 
 @given(kept=KEPT)
@@ -120,18 +110,6 @@ def test_thresholds_over_the_models_exits_lead_to_the_same_exits(kept):
     assert all(whole[k] == NEVER for k in range(EXITS - 1) if k not in kept)
     taken = np.array(kept)[first_exit(scores[:, kept], thresholds)]
     np.testing.assert_array_equal(first_exit(scores, whole), taken)
-
-
-def test_artifact_keeps_the_path(tmp_path):
-    policy = kept_policy((0, 2, 3))
-    policy.save(tmp_path / "p.json")
-    loaded = load_policy(tmp_path / "p.json")
-    assert (loaded.path, loaded.model_exits, loaded.kept) == ((0, 2, 3), EXITS, (0, 2, 3))
-    assert to_dict(loaded) == to_dict(policy)
-    trace = loaded.trace(rows(5)[0])
-    assert set(trace.exit) <= {0, 2, 3} and trace.path == (0, 2, 3)
-    full = Policy(MaxProb(), [0.5], [1, 2], "ms", "logits", 2, kept=[0, 1])
-    assert full.kept is None and from_dict(to_dict(full)).path == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -150,9 +128,10 @@ def test_kept_exits_are_refused_by_name(kept, of, name):
 
 def test_wrong_exits_and_outputs_are_named():
     policy, table = kept_policy((1, 3, 4)), Tables(cascade()).get("test")
-    logits, state, other = rows()[0], policy.start(), table.keep_exits((0, 3))
+    logits, state, other = ROWS[0], policy.start(), table.keep_exits((0, 3))
     policy.step(1, logits[0, 1], state)
-    two = Policy(MaxProb(), [0.5], [1, 2], "ms", "logits", 4)
+    two = Policy(MaxProb(), [0.5], [1, 2], "ms", "logits", 4, kept=[0, 1])
+    assert two.kept is None and two.path == (0, 1)
     for says, wrong in (
         (r"the next exit, 1, of 1, 3, 4. Got 0", lambda: policy.step(0, logits[0, 0], policy.start())),
         ("the next exit, 3", lambda: policy.step(2, logits[0, 2], state)),
@@ -188,9 +167,8 @@ def test_reports_speak_of_the_models_exits():
 
 
 def test_the_command_line_takes_policies_of_kept_exits(tmp_path, run):
-    logits, labels = rows()
     source, place, policy = tmp_path / "a.npz", tmp_path / "cache", tmp_path / "p.json"
-    np.savez(source, logits=logits, labels=labels, costs=ALONE)
+    np.savez(source, logits=ROWS[0], labels=ROWS[1], costs=ALONE)
     kept_policy((1, 2)).save(policy)
     said = []
     for command in (

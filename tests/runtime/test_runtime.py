@@ -55,22 +55,27 @@ def test_reduction_agrees_with_scipy(logits):
     np.testing.assert_allclose(out.log_sum_exp, logsumexp(exact, axis=1), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("classes", [2, 10, 100, 1000])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_one_pass_equals_the_step(classes, dtype):
-    """Chunks, threads, strides and widths: the pass gives what a single row gives."""
-    rng = np.random.default_rng(classes)
-    logits = (rng.normal(size=(700, 3, classes)) * 6).astype(dtype)
-    labels = rng.integers(0, classes, 700)
+def test_one_pass_equals_the_step(dtype, monkeypatch):
+    """Chunks, threads, strides; what is too large for memory goes to a file; NaN is named."""
+    rng = np.random.default_rng(0)
+    logits = (rng.normal(size=(700, 3, 100)) * 6).astype(dtype)
+    labels = rng.integers(0, 100, 700)
     halves = [{"outputs": logits[s], "labels": labels[s]} for s in (slice(300), slice(300, None))]
-    for threads in (1, 3):
-        table = exit_statistics(Rows(tuple(halves)), "logits", threads=threads)
+    rows = Rows(tuple(halves))
+    for threads, most in ((1, 1 << 30), (3, 1000)):
+        monkeypatch.setattr("policyopt._table._SPILL_BYTES", most)
+        table = exit_statistics(rows, "logits", threads=threads)
+        assert isinstance(table.top_prob, np.memmap) == (most == 1000)
         for row in (0, 1, 299, 300, 699):
             for k in range(3):
                 alone = reduce_logits(logits[row, k][None])
                 np.testing.assert_array_equal(table.top_prob[row, k], alone.top_prob[0])
                 np.testing.assert_array_equal(table.entropy[row, k], alone.entropy[0])
     np.testing.assert_array_equal(table.correct, logits.argmax(-1) == labels[:, None])
+    logits[331, 1, 2] = np.nan
+    with pytest.raises(InputError, match="row 331 at exit 1"):
+        exit_statistics(rows, "logits")
 
 
 def test_saturated_confidences_keep_their_order_and_probabilities_are_reduced():
@@ -79,20 +84,6 @@ def test_saturated_confidences_keep_their_order_and_probabilities_are_reduced():
     assert (np.diff(reduce_logits(logits).confidence) > 0).all()
     p = np.random.default_rng(0).dirichlet(np.ones(5), 50)
     np.testing.assert_allclose(reduce_probabilities(p).confidence, p.max(axis=1), rtol=1e-6)
-
-
-def test_passes_over_large_and_over_damaged_rows(monkeypatch):
-    """What is too large for memory goes to a file; NaN is named."""
-    outputs = np.random.default_rng(0).normal(size=(500, 2, 3)).astype(np.float32)
-    rows = Rows(({"outputs": outputs, "labels": np.zeros(500, int)},))
-    with monkeypatch.context() as patch:
-        patch.setattr("policyopt._table._SPILL_BYTES", 1000)
-        table = exit_statistics(rows, "logits")
-    assert isinstance(table.top_prob, np.memmap)
-    np.testing.assert_array_equal(table.entropy, exit_statistics(rows, "logits").entropy)
-    outputs[31, 1, 2] = np.nan
-    with pytest.raises(InputError, match="row 31 at exit 1"):
-        exit_statistics(rows, "logits")
 
 
 def test_the_coin_is_fair_independent_and_pinned():
@@ -191,13 +182,23 @@ assert not [n for n in sys.modules if n.startswith("policyopt.") and not n.start
 def test_runtime_command_line(tmp_path):
     Policy(MaxProb(), [0.8], [1.0, 2.0], "ms", "logits", 2).save(tmp_path / "p.json")
     np.save(tmp_path / "x.npy", [[[3.0, 0], [0, 1]], [[0, 0.1], [0, 1]], [[0, 0], [1, 0]]])
-    command = [sys.executable, "-m", "policyopt.runtime", str(tmp_path / "p.json")]
-    words = [*command, str(tmp_path / "x.npy")]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.stdout == "row,exit,prediction,cost\n0,0,0,1.0\n1,1,1,2.0\n2,1,0,2.0\n"
+    np.save(tmp_path / "long.npy", np.zeros((2, 30_000, 2)))
+    command = [sys.executable, "-m", "policyopt.runtime", "p.json"]
+
+    def done(*words, stdout=subprocess.PIPE):
+        more = {"stdout": stdout, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+        return subprocess.run([*command, *words], **more)
+
+    assert done("x.npy").stdout == "row,exit,prediction,cost\n0,0,0,1.0\n1,1,1,2.0\n2,1,0,2.0\n"
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 2 and "The disk is full" in done.stderr
-    assert "Traceback" not in done.stderr
-    done = subprocess.run([*command, str(tmp_path / "missing.npy")], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: 'outputs' must be a file")
+        found = done("x.npy", stdout=full)
+    assert found.returncode == 2 and "The disk is full" in found.stderr
+    assert "Traceback" not in found.stderr
+    found = done("missing.npy")
+    assert found.returncode == 2 and found.stderr.startswith("error: 'outputs' must be a file")
+    # A reader that has seen enough breaks nothing.
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": tmp_path}
+    with subprocess.Popen([*command, "long.npy", "--axes=KNC"], **pipes) as run:
+        assert run.stdout.readline() == b"row,exit,prediction,cost\n"
+        run.stdout.close()
+        assert run.stderr.read() == b"" and run.wait() == 0

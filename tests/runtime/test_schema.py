@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from importlib.util import find_spec
 
 import pytest
 import rules
@@ -15,27 +14,26 @@ from policyopt._export.bundle import write_bundle
 from policyopt._export.samples import golden_of
 from policyopt._export.schema import schemas
 from policyopt._export.symbolic import trace_policy
-from policyopt.runtime._answers import ANSWERS as KNOWN_ANSWERS
-from policyopt.runtime._calibrators import CALIBRATORS as KNOWN_CONFIDENCES
+from policyopt.runtime._answers import ANSWERS
+from policyopt.runtime._calibrators import CALIBRATORS
 from policyopt.runtime._experts import experts_to_dict
 from policyopt.runtime._policy import load_policy, to_dict
 from policyopt.runtime._scores import RULES
 
 
-def test_the_files_in_docs_are_what_the_code_makes():
+def test_the_files_in_docs_are_what_the_code_makes_and_every_rule_has_a_sample():
     made = schemas()
     assert {path.name for path in rules.DOCS.glob("*.schema.json")} == set(made)
     for file, schema in made.items():
         text = (rules.DOCS / file).read_text()
         again = "python -m policyopt._export.schema docs"
         assert text == json.dumps(schema, indent=1) + "\n", f"{file} is stale: {again}"
-
-
-def test_every_rule_has_a_sample():
-    assert set(rules.SCORES) == set(RULES)
-    assert set(rules.ANSWERS) == set(KNOWN_ANSWERS) and set(rules.CONFIDENCES) == set(
-        KNOWN_CONFIDENCES
-    )
+    for samples, known in (
+        (rules.SCORES, RULES),
+        (rules.ANSWERS, ANSWERS),
+        (rules.CONFIDENCES, CALIBRATORS),
+    ):
+        assert set(samples) == set(known)
 
 
 def test_files_are_valid(tmp_path, root):
@@ -51,57 +49,39 @@ def test_files_are_valid(tmp_path, root):
         assert_valid(content)
 
 
-@pytest.fixture(scope="module")
-def export(tmp_path_factory):
-    """Return an export of a mixture that draws by a coin, with ONNX graphs where onnx is."""
-    folder = tmp_path_factory.mktemp("schema") / "out"
-    policy = policies()["mixture of one score"]
-    onnx = find_spec("onnx") is not None
+def test_manifests_of_exports_are_valid(tmp_path):
+    """Of a mixture that draws by a coin, ONNX graphs too; changed, or of fewer fields, they are not."""
+    pytest.importorskip("onnx")
+    policy, out = policies()["mixture of one score"], tmp_path / "out"
     golden = golden_of(policy, trace_policy(policy), rows=20)
-    write_bundle(policy, folder, ["python", "c", *["onnx"] * onnx], golden)
-    return folder
-
-
-def _refuses(schema, manifest, others):
-    """Each of these changes, and each field left out, is invalid."""
-    assert_valid(manifest)
-    less = [{n: value for n, value in manifest.items() if n != name} for name in manifest]
-    for other in (*others, *less):
-        assert not validator(schema).is_valid(other), other
-
-
-def test_manifests_of_exports_are_valid(export):
-    manifest = json.loads((export / "manifest.json").read_text())
+    write_bundle(policy, out, ["python", "c", "onnx"], golden)
+    bundle, graphs = (json.loads((out / at / "manifest.json").read_text()) for at in ("", "onnx"))
+    assert graphs["coin"] is not None and graphs["exits"][1]["states"]
     changes = [
         {"extra": 1}, {"version": 9}, {"rows": 0}, {"targets": {}}, {"files": {}}, {"score": "X!"},
         {"targets": {"c": {"ulps": 10**18}}}, {"targets": {"rust": {"ulps": 0}}}, {"sha256": "0"},
     ]  # fmt: skip
-    _refuses("export.schema.json", manifest, [{**manifest, **change} for change in changes])
-
-
-def test_manifests_of_onnx_graphs_are_valid(export):
-    pytest.importorskip("onnx")
-    manifest = json.loads((export / "onnx" / "manifest.json").read_text())
-    assert manifest["coin"] is not None and manifest["exits"][1]["states"]
-    changes = ({"extra": 1}, {"file": "../x"}, {"inputs": [{"name": "x"}]}, {"threshold": "1"})
-    exits = ([{**manifest["exits"][0], **change}] for change in changes)
-    _refuses("onnx.schema.json", manifest, [{**manifest, "exits": some} for some in exits])
+    of_exit = ({"extra": 1}, {"file": "../x"}, {"inputs": [{"name": "x"}]}, {"threshold": "1"})
+    of_graphs = [{"exits": [{**graphs["exits"][0], **change}]} for change in of_exit]
+    for manifest, wrong in ((bundle, changes), (graphs, of_graphs)):
+        assert_valid(manifest)
+        less = [{n: value for n, value in manifest.items() if n != name} for name in manifest]
+        for other in (*less, *({**manifest, **change} for change in wrong)):
+            assert not validator(rules.schema_of(manifest)).is_valid(other), other
 
 
 def test_unknown_and_missing_fields_are_invalid_at_every_level():
     """Of objects whose fields are fixed."""
     content = artifact(policies()["mixture of two scores"])
-    objects = [p for p in [(), *paths(content)] if p[:1] != ("provenance",)]
     tried = 0
-    for path in objects:
+    for path in ((), *(p for p in paths(content) if p[0] != "provenance")):
         for change in ("add", "drop"):
             other = at = copy.deepcopy(content)
             for key in path:
                 at = at[key]
-            if not isinstance(at, dict) or not (at or change == "add"):
-                continue  # no object, or a rule without parameters
-            at.update(colour=1) if change == "add" else at.pop(next(iter(at)))
-            tried += 1
-            assert not validator("policy.schema.json").is_valid(other), (path, change)
+            if isinstance(at, dict) and (at or change == "add"):
+                at.update(colour=1) if change == "add" else at.pop(next(iter(at)))
+                tried += 1
+                assert not validator("policy.schema.json").is_valid(other), (path, change)
     assert tried >= 18
     assert not validator("policy.schema.json").is_valid({**content, "costs": ["a", 2, 3]})
