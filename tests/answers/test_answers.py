@@ -51,7 +51,7 @@ from policyopt.runtime._answers import Combined, Identity, Temperature, Vector, 
 from policyopt.runtime._calibrators import CALIBRATORS, make_calibrator
 from policyopt.runtime._errors import BudgetError, InputError
 from policyopt.runtime._outputs import reduce_logits
-from policyopt.runtime._policy import Policy, load_policy
+from policyopt.runtime._policy import Policy
 from policyopt.runtime._scores import MaxProb
 
 
@@ -66,11 +66,14 @@ def planted(n, classes, seed, scale=1.0, bias=0.0):
     return log_prob.astype(np.float32), labels.astype(np.int32)
 
 
+def logs(logits):
+    z = logits.astype(np.float64)
+    z -= z.max(-1, keepdims=True)
+    return (z - np.log(np.exp(z).sum(-1, keepdims=True))).astype(np.float32)
+
+
 def odds(p):
     return np.log(p) - np.log1p(-p)
-
-
-# -- temperature and vector scaling
 
 
 def test_temperature_is_the_least_of_a_grid_and_stays_in_bounds():
@@ -88,29 +91,8 @@ def test_temperature_is_the_least_of_a_grid_and_stays_in_bounds():
             temperature(sure, labels)
 
 
-def test_gradient_is_that_of_differences():
-    log_prob, labels = planted(50, 3, 3)
-    scale, bias = np.array([0.7, 1.1, 1.4]), np.array([0.2, -0.1, 0.3])
-    _, by_scale, by_bias = loss_and_gradient(log_prob, labels, scale, bias)
-
-    def loss(step_of_scale, step_of_bias):
-        return row_losses(log_prob, labels, scale + step_of_scale, bias + step_of_bias).mean()
-
-    for j, step in enumerate(1e-5 * np.eye(3)):
-        assert by_scale[j] == pytest.approx((loss(step, 0) - loss(-step, 0)) / 2e-5, abs=1e-7)
-        assert by_bias[j] == pytest.approx((loss(0, step) - loss(0, -step)) / 2e-5, abs=1e-7)
-
-
-def test_vector_without_width_is_temperature():
-    log_prob, labels = planted(1000, 4, 4, scale=0.7, bias=np.array([0, 0.5, -0.5, 0]))
-    inverse = 1 / temperature(log_prob, labels)
-    for spread in (0.0, 1e-6):
-        scale, bias = vector(log_prob, labels, spread)
-        np.testing.assert_allclose(scale, inverse, atol=1e-6)
-        np.testing.assert_allclose(bias, 0, atol=1e-6)
-
-
 def test_vector_helps_where_classes_are_biased_and_never_hurts():
+    """And without width it is a temperature."""
     bias = np.array([0.8, -0.6, 0.3, 0.0, -0.5])
     for planted_bias, rows, better in ((bias, 4000, 0.01), (0.0, 4000, -1e-9), (0.0, 150, -1e-9)):
         log_prob, labels = planted(rows, 5, 5, scale=0.7, bias=planted_bias)
@@ -119,10 +101,11 @@ def test_vector_helps_where_classes_are_biased_and_never_hurts():
         mine = row_losses(held, held_labels, fitted.scale[0], fitted.bias[0]).mean()
         plain = row_losses(held, held_labels, 1 / single).mean()
         assert plain - mine >= better
+        for spread in (0.0, 1e-6):
+            scale, shift = vector(log_prob, labels, spread)
+            np.testing.assert_allclose(scale, 1 / single, atol=1e-6)
+            np.testing.assert_allclose(shift, 0, atol=1e-6)
     assert choose_spread(*planted(400, 50, 7)) == SPREADS[0]  # few rows, many classes
-
-
-# -- maps of the top probability
 
 
 def test_platt_and_beta_are_logistic_regressions():
@@ -200,9 +183,6 @@ def test_histogram_by_hand():
     assert len(equal_mass_edges(np.linspace(0, 1, 39))) == 0  # too few for two bins
 
 
-# -- rules as they run
-
-
 def every_rule():
     p = np.random.default_rng(12).uniform(0.2, 1, (400, 2))
     y = (np.random.default_rng(13).random((400, 2)) < p).astype(float)
@@ -210,25 +190,21 @@ def every_rule():
 
 
 def test_batch_is_single_rows_to_the_bit():
+    """Of what a file gives back, too; of calibrated answers: `tests/runtime/test_step.py`, exports."""
     logits = outputs(257, exits=2)[0]
     logits[3, :, 2] = -np.inf
     rng = np.random.default_rng(14)
     vectors = Vector(rng.uniform(0.5, 2, (2, 6)), rng.normal(size=(2, 6)))
-    for rule in (Temperature([1.7, 0.6]), vectors):
-        again = make_answer(rule.name, json.loads(json.dumps(rule.params())))
-        for k in range(2):
+    for k in range(2):
+        out = reduce_logits(logits[:, k])
+        for rule in (Temperature([1.7, 0.6]), vectors):
             batch = rule.answer(k, logits[:, k], ())[0]
             assert batch.dtype == np.float32 and batch[3, 2] == -np.inf
-            assert np.isfinite(batch[4]).all()
-            singles = [again.answer(k, logits[i : i + 1, k], ())[0][0] for i in range(257)]
-            np.testing.assert_array_equal(batch, singles)
             moved = reduce_logits(rule.answer(k, logits[:, k] + 8, ())[0]).top_prob
             np.testing.assert_allclose(moved, reduce_logits(batch).top_prob, atol=1e-5)
-    for rule in every_rule():
-        again = make_calibrator(rule.name, json.loads(json.dumps(rule.params())))
-        again.check(2, 6)
-        for k in range(2):
-            out = reduce_logits(logits[:, k])
+        for rule in every_rule():
+            again = make_calibrator(rule.name, json.loads(json.dumps(rule.params())))
+            again.check(2, 6)
             batch = rule.confidence(k, out)
             assert ((batch >= 0) & (batch <= 1)).all()
             singles = [again.confidence(k, out.take(slice(i, i + 1)))[0] for i in range(257)]
@@ -236,45 +212,35 @@ def test_batch_is_single_rows_to_the_bit():
 
 
 @pytest.mark.parametrize(
-    ("make", "name", "params"),
+    ("name", "params"),
     [
-        (make_answer, "temperature", {"temperatures": [0.0]}),
-        (make_answer, "temperature", {"temperatures": [[1.0]]}),
-        (make_answer, "temperature", {"temperatures": ["1"]}),
-        (make_answer, "vector", {"scale": [[-1.0]], "bias": [[0.0]]}),
-        (make_answer, "vector", {"scale": [[1.0, 1.0]], "bias": [[0.0]]}),
-        (make_answer, "vector", {"scale": [[1.0]], "bias": [[float("nan")]]}),
-        (make_calibrator, "plat", {}),
-        (make_calibrator, "platt", {"slope": [1.0]}),
-        (make_calibrator, "platt", {"slope": [-1.0], "offset": [0.0]}),
-        (make_calibrator, "platt", {"slope": [1.0, 1.0], "offset": [0.0]}),
-        (make_calibrator, "platt", {"slope": [1.0], "offset": [float("inf")]}),
-        (make_calibrator, "beta", {"a": [1.0], "b": [-0.1], "c": [0.0]}),
-        (make_calibrator, "isotonic", {"knots": [[0.5, 0.4]], "values": [[0.1, 0.2]]}),
-        (make_calibrator, "isotonic", {"knots": [[0.4, 0.5]], "values": [[0.2, 0.1]]}),
-        (make_calibrator, "isotonic", {"knots": [[]], "values": [[]]}),
-        (make_calibrator, "isotonic", {"knots": 3, "values": [[0.1]]}),
-        (make_calibrator, "histogram", {"edges": [[0.5]], "values": [[0.1]]}),
-        (make_calibrator, "histogram", {"edges": [[0.5, 0.5]], "values": [[0.1, 0.2, 0.3]]}),
-        (make_calibrator, "histogram", {"edges": [[0.5]], "values": [[0.1, 1.2]]}),
+        ("temperature", {"temperatures": [0.0]}), ("temperature", {"temperatures": [[1.0]]}),
+        ("temperature", {"temperatures": ["1"]}), ("vector", {"scale": [[-1.0]], "bias": [[0.0]]}),
+        ("vector", {"scale": [[1.0, 1.0]], "bias": [[0.0]]}), ("vector", {"scale": [[1.0]], "bias": [[np.nan]]}),
+        ("combined", {"weights": [[1, 1], [0, 1]]}), ("combined", {"weights": [[-1, 0], [0, 1]]}),
+        ("combined", {"weights": [[1, 0]]}), ("combined", {"weights": [["a"]]}),
+        ("combined", {"weights": [[1, 0], [np.nan, 1]]}), ("plat", {}), ("platt", {"slope": [1.0]}),
+        ("platt", {"slope": [-1.0], "offset": [0.0]}), ("platt", {"slope": [1.0, 1.0], "offset": [0.0]}),
+        ("platt", {"slope": [1.0], "offset": [np.inf]}), ("beta", {"a": [1.0], "b": [-0.1], "c": [0.0]}),
+        ("isotonic", {"knots": [[0.5, 0.4]], "values": [[0.1, 0.2]]}),
+        ("isotonic", {"knots": [[0.4, 0.5]], "values": [[0.2, 0.1]]}), ("isotonic", {"knots": [[]], "values": [[]]}),
+        ("isotonic", {"knots": 3, "values": [[0.1]]}), ("histogram", {"edges": [[0.5]], "values": [[0.1]]}),
+        ("histogram", {"edges": [[0.5, 0.5]], "values": [[0.1, 0.2, 0.3]]}),
+        ("histogram", {"edges": [[0.5]], "values": [[0.1, 1.2]]}),
     ],
-)
-def test_malformed_parameters_are_refused(make, name, params):
+)  # fmt: skip
+def test_malformed_parameters_and_those_of_another_model_are_refused(name, params):
     with pytest.raises(InputError):
-        make(name, params)
-
-
-def test_rules_made_for_another_model_are_refused():
-    with pytest.raises(InputError):
-        Temperature([1.0]).check(2, 6)
-    with pytest.raises(InputError):
-        Vector(np.ones((2, 5)), np.zeros((2, 5))).check(2, 6)
+        (make_answer if name in ("temperature", "vector", "combined") else make_calibrator)(
+            name, params
+        )
+    square = np.ones((2, 5))
+    for rule in (Temperature([1.0]), Vector(square, 0 * square)):
+        with pytest.raises(InputError):
+            rule.check(2, 6)
     for rule in every_rule():
         with pytest.raises(InputError):
             rule.check(3, 6)
-
-
-# -- measures
 
 
 def test_calibration_error_by_hand_and_of_calibrated_rows():
@@ -326,31 +292,30 @@ def test_maps_on_unseen_rows_of_a_cache():
     np.testing.assert_array_equal(observe(test, rule).correct, after.correct)
 
 
-# -- answers combined over exits
-
-
-def logs(logits):
-    z = logits.astype(np.float64)
-    z -= z.max(-1, keepdims=True)
-    return (z - np.log(np.exp(z).sum(-1, keepdims=True))).astype(np.float32)
-
-
-def test_gradient_of_the_likelihood():
-    logits, labels = outputs(200, 3, 5)
-    columns = [logs(logits)[:, k] for k in range(3)]
+@pytest.mark.parametrize(
+    ("loss", "weights", "classes", "step", "close"),
+    [
+        (lambda columns, y, *at: loss_and_gradient(columns[0], y, *at), 3, 3, 1e-5, 1e-7),
+        # float32 likelihoods: central differences of this width keep four digits
+        (lambda columns, y, *at: negative_log_likelihood(columns, y, *at), 3, 5, 1e-2, 2e-4),
+    ],
+    ids=["vector", "combined"],
+)
+def test_gradients_are_those_of_differences(loss, weights, classes, step, close):
+    logits, labels = outputs(200, 3, classes)
+    columns = list(logs(logits).swapaxes(0, 1))
     rng = np.random.default_rng(0)
-    weights, bias = rng.random(3), rng.normal(size=5) * 0.3
-    _, slope, bias_slope = negative_log_likelihood(columns, labels, weights, bias)
-    step = 1e-2  # float32 likelihoods: central differences of this width keep four digits
-
-    def loss(step_of_weights, step_of_bias):
-        at = weights + step_of_weights, bias + step_of_bias
-        return negative_log_likelihood(columns, labels, *at)[0]
-
-    for j, e in enumerate(step * np.eye(3)):
-        assert slope[j] == pytest.approx((loss(e, 0) - loss(-e, 0)) / (2 * step), abs=2e-4)
-    for c, e in enumerate(step * np.eye(5)):
-        assert bias_slope[c] == pytest.approx((loss(0, e) - loss(0, -e)) / (2 * step), abs=2e-4)
+    at = 0.5 + rng.random(weights), rng.normal(size=classes) * 0.3
+    slopes = loss(columns, labels, *at)[1:]
+    for which, slope in enumerate(slopes):
+        for j, e in enumerate(step * np.eye(len(slope))):
+            up, down = (
+                loss(columns, labels, *(a + s * e if i == which else a for i, a in enumerate(at)))[
+                    0
+                ]
+                for s in (1, -1)
+            )
+            assert slope[j] == pytest.approx((up - down) / (2 * step), abs=close)
 
 
 def test_weights_are_the_best_of_a_grid():
@@ -370,8 +335,7 @@ def test_readings():
     log_prob = logs(logits)
     poe = fit_combined(log_prob, labels, "poe")
     np.testing.assert_allclose(poe.weights, [[1 / 3, 0, 0], [1 / 3, 2 / 3, 0], [1 / 3, 2 / 3, 1]])
-    shifted = log_prob + np.array([1.0, 0, 0, -1.0], dtype=np.float32)
-    ztw = fit_combined(logs(shifted), labels, "ztw")
+    ztw = fit_combined(logs(log_prob + np.float32([1, 0, 0, -1])), labels, "ztw")
     assert ztw.bias[0, 0] < -0.3 < 0.3 < ztw.bias[0, 3]  # it takes back what was added
     with pytest.raises(InputError, match="geometric, ztw, poe"):
         fit_combined(log_prob, labels, "sum")
@@ -406,14 +370,6 @@ def test_answers_cross_fitted_by_fold():
         np.testing.assert_array_equal(new.statistics.prediction[rows], total.argmax(axis=2))
     labels = table.statistics.labels
     np.testing.assert_array_equal(new.correct, new.statistics.prediction == labels[:, None])
-
-
-@pytest.mark.parametrize(
-    "weights", [[[1, 1], [0, 1]], [[-1, 0], [0, 1]], [[1, 0]], [["a"]], [[1, 0], [np.nan, 1]]]
-)
-def test_malformed_weights_are_refused(weights):
-    with pytest.raises(InputError, match=r"weights of (the )?answer"):
-        Combined(weights)
 
 
 def test_units_of_arithmetic():
@@ -462,9 +418,6 @@ def test_exits_that_rule_out_each_others_classes():
         assert np.isfinite(po.evaluate(po.fit(data, 2.0, method).policy, data).cost).all()
 
 
-# -- the command
-
-
 def test_command(run, tmp_path):
     logits, labels = outputs(1200, exits=3)
     np.savez(tmp_path / "x.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2, 4])
@@ -480,15 +433,16 @@ def test_command(run, tmp_path):
     assert sum(r["rows"] for r in content["records"] if r["group"] == "leavers") == 2 * 600
     policy = tmp_path / "p.json"
     fit = ("fit", tmp_path / "c", "--budget", "40%", *plain, "--out", policy)
-    assert run(*fit)[0] == 0 and load_policy(policy).exits == 3
+    assert run(*fit)[0] == 0
     code, out, _ = run(*command, "--policy", policy, "--format", "csv")
     assert code == 0 and out.splitlines()[0].startswith("calibration,exit,group,rows,ece")
     assert "overconfident" in run(*command, "--policy", policy)[1]
     assert run(*fit, "--set", "answer=combined")[0] == 0
     code, out, err = run(*command, "--policy", policy, "--format", "csv")
     assert code == 0 and "temperature" not in out and "combined" in err
-    assert run("calibration", tmp_path / "c", "--policy", policy, "--maps", "vector")[0] == 2
-    for wrong in (("--maps", "plat"), ("--maps", ","), ("--policy", policy, "--budget", "40%")):
+    vector = ("--policy", policy, "--maps", "vector")
+    both = ("--policy", policy, "--budget", "40%")
+    for wrong in (vector, ("--maps", "plat"), ("--maps", ","), both):
         code, _, err = run("calibration", tmp_path / "c", *wrong)
         assert code == 2 and err.startswith("error: ")
 
