@@ -32,13 +32,14 @@ mJ_per_kB = 5
 """
 
 
+HALVES = {"fit": 0.5, "test": 0.5}
+
+
 @pytest.fixture
 def place(tmp_path):
     logits, labels = synthetic.outputs(1200, 4, 6)
     np.savez(tmp_path / "a.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2, 4, 8])
-    po.import_sources(
-        tmp_path / "a.npz", tmp_path / "cache", unit="ms", shares={"fit": 0.5, "test": 0.5}
-    )
+    po.import_sources(tmp_path / "a.npz", tmp_path / "cache", unit="ms", shares=HALVES)
     (tmp_path / "tiers.toml").write_text(TIERS)
     return tmp_path
 
@@ -114,24 +115,35 @@ def test_a_floor_with_confidence(run, place):
 @pytest.mark.parametrize(
     ("extra", "code", "said"),
     [
-        (("--budget", "0.001"), 3, "at least"),
-        (("--accuracy", "100%"), 3, "at most"),
-        (("--accuracy", "85%", "--confidence", "99.9999%"), 3, "at most"),
-        (("--budget", "9", "--confidence", "40%"), 2, "at least 50%"),
-        (("--budget", "9", "--confidence", "100%"), 2, "below 100%"),
-        (("--budget", "9", "--confidence", "very"), 2, "--confidence"),
-        ((), 2, "budget or accuracy"),
-        (("--budget", "500", "--limit", "latency:worst=0.0001"), 3, "latency:worst=0.0001"),
-        (("--budget", "9", "--accuracy", "90%"), 2, "one of the two"),
-        (("--accuracy", "much"), 2, "--accuracy"),
-        (("--budget", "9", "--objective", "speed"), 2, "objective"),
-        (("--budget", "9", "--limit", "latency"), 2, "limit"),
-        (("--budget", "9", "--tiers", "nowhere.toml"), 2, "tiers"),
+        ("--budget 0.001", 3, "at least"), ("--accuracy 100%", 3, "at most"), ("", 2, "budget or accuracy"),
+        ("--accuracy 85% --confidence 99.9999%", 3, "at most"), ("--budget 9 --confidence 40%", 2, "at least 50%"),
+        ("--budget 9 --confidence 100%", 2, "below 100%"), ("--budget 9 --confidence very", 2, "--confidence"),
+        ("--budget 500 --limit latency:worst=0.0001", 3, "latency:worst=0.0001"),
+        ("--budget 9 --accuracy 90%", 2, "one of the two"), ("--accuracy much", 2, "--accuracy"),
+        ("--budget 9 --objective speed", 2, "objective"), ("--budget 9 --limit latency", 2, "limit"),
+        ("--budget 9 --tiers nowhere.toml", 2, "tiers"),
     ],
-)
+)  # fmt: skip
 def test_errors_are_one_line(run, place, extra, code, said):
-    got, _, error = planned(run, place, *extra)
+    got, _, error = planned(run, place, *extra.split())
     assert got == code and said in error and "Traceback" not in error
+
+
+def test_costs_of_their_own_need_a_bound(run, place):
+    costs = np.array([1.0, 2, 4, 8]) * np.random.default_rng(0).uniform(1, 2, (1200, 1))
+    with np.load(place / "a.npz") as kept:
+        np.savez(place / "own.npz", **{**kept, "costs": costs.T})
+    shutil.rmtree(place / "cache")
+    po.import_sources(place / "own.npz", place / "cache", unit="ms", shares=HALVES)
+    sure = "--budget 40 --confidence 90% --format json"
+    for more, due, words in (
+        (sure, 2, "--cost-bound"), (sure + " --cost-bound 7", 2, "is what a row of split"),
+        ("--accuracy 30% --confidence 90%", 0, "no bound without --cost-bound"),
+        ("--budget 40 --cost-bound 16", 2, "given with --confidence"), (sure + " --cost-bound 16", 0, "latency at most"),
+    ):  # fmt: skip
+        code, text, said = planned(run, place, *more.split())
+        assert code == due and words in said, said
+    assert json.loads(text)["cost_bound"] == 16
 
 
 def test_tiers_of_an_older_plan_go(run, place):
