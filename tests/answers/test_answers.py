@@ -190,7 +190,7 @@ def every_rule():
 
 
 def test_batch_is_single_rows_to_the_bit():
-    """Of what a file gives back, too; of calibrated answers: `tests/runtime/test_step.py`, exports."""
+    """Of what a file gives back, too; of calibrated answers: `tests/runtime/test_runtime.py`, exports."""
     logits = outputs(257, exits=2)[0]
     logits[3, :, 2] = -np.inf
     rng = np.random.default_rng(14)

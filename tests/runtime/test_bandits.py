@@ -140,15 +140,11 @@ def test_exp3_by_the_textbook(keys):
     player = make_bandit("exp3", keys).player(arms, seed=3, stream=2)
     weights, gains, share = np.ones(arms), np.zeros(arms), keys.get("share", 0.0)
     for t in range(1, 400):
-        if "gamma" in keys:
-            gamma = keys["gamma"]
-        elif share:
-            horizon = 1 / share
-            gamma = min(
-                1, math.sqrt(arms * (math.log(arms * horizon) + math.e) / (math.e - 1) / horizon)
-            )
-        else:
-            gamma = min(1, math.sqrt(arms * math.log(arms) / (math.e - 1) / t))
+        gamma = keys.get("gamma")
+        if gamma is None:
+            grown = arms * (math.log(arms / share) + math.e) * share if share else 0
+            gamma = min(1, math.sqrt((grown or arms * math.log(arms) / t) / (math.e - 1)))
+        if not keys:
             weights = np.exp(gamma / arms * gains)
         chances = (1 - gamma) * weights / weights.sum() + gamma / arms
         arm = player.choose()
@@ -198,15 +194,13 @@ def test_beta_draws_have_the_beta_distribution():
 
 
 def test_random_rows_follow_from_their_numbers_alone():
-    keys = [(1, 2, 3), (1, 3, 3), (2, 2, 3), (1, 2, 3, 1)]  # others: stream, seed, series
     found = []
-    for key in keys:
-        backward = RandomRows(NORMAL, *key)
+    for key in ((1, 2, 3), (1, 3, 3), (2, 2, 3), (1, 2, 3, 1)):  # others: stream, seed, series
+        forward, backward = RandomRows(NORMAL, *key), RandomRows(NORMAL, *key)
         rows = [backward[t] for t in reversed(range(600))][::-1]
-        forward = RandomRows(NORMAL, *key)
         assert rows == [forward[t] for t in range(600)]
-        found.append(np.ravel(rows))
-        assert stats.kstest(found[-1], "norm").pvalue > 1e-3
+        assert stats.kstest(np.ravel(rows), "norm").pvalue > 1e-3
+        found.append(rows)
     assert len(np.unique(found)) == 4 * 600 * 3
 
 

@@ -1,7 +1,12 @@
-"""Plans: costs against a walk, the search against all there are, certified goals by simulation."""
+"""Plans: costs against a walk, the search against all there are, certified goals by simulation; tiers; the command."""
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import json
+import shutil
+import time
 from dataclasses import replace
 from itertools import combinations, pairwise, product
 
@@ -14,6 +19,7 @@ import policyopt as po
 from policyopt import Goal, Limit, Link, Tier, Tiers, certified_plan, make_plan
 from policyopt._replay import replay
 from policyopt._tiers.choose import mean_high, share_high, share_low
+from policyopt._tiers.description import load_tiers, tiers_from
 from policyopt._tiers.plans import cuts, leaving_costs, outcome, plan_table, references, summary
 from policyopt._tiers.search import axis, search
 from policyopt.runtime._errors import BudgetError, InputError
@@ -452,3 +458,255 @@ def test_without_a_bound_no_mean_is_promised():
     stated = Tiers((Tier("device", stage_ms=times),), (), 100.0)
     goal = Goal("latency", budget=sum(times))
     assert certified_plan(stated, table, goal, 0.9).certificate.cost_high <= sum(times)
+
+
+GOOD = {
+    "model": {"input_bytes": 784, "cut_bytes": [100], "answer_bytes": 8},
+    "tier": [{"name": "device", "ms_per_unit": 1}, {"name": "cloud", "stage_ms": [1, 2]}],
+    "link": [{"megabits_per_second": 8, "round_trip_ms": 10}],
+}
+
+LONG = [10**5000]  # more digits than Python prints
+
+
+def test_the_example_fits_the_cache_that_ships(root):
+    tiers = load_tiers(root / "docs" / "tiers.toml")
+    cost = po.open_cache(root / "cache" / "fashion_mnist").cost()
+    tiers.check(5, cost.cascade, cost.unit)
+    with pytest.raises(InputError, match="cut_bytes"):
+        tiers.check(4, False, cost.unit)
+    with pytest.raises(InputError, match="unit"):
+        tiers.check(5, False, "ms")
+    with pytest.raises(InputError, match="stage_ms"):
+        tiers_from({**GOOD, "model": {"input_bytes": 1}}).check(3, True, "ms")
+
+
+def test_json_and_toml_say_the_same(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(GOOD))
+    (tmp_path / "a.toml").write_text(
+        "[model]\ninput_bytes = 784\ncut_bytes = [100]\nanswer_bytes = 8\n"
+        '[[tier]]\nname = "device"\nms_per_unit = 1\n[[tier]]\nname = "cloud"\nstage_ms = [1, 2]\n'
+        "[[link]]\nmegabits_per_second = 8\nround_trip_ms = 10\n"
+    )
+    assert load_tiers(tmp_path / "a.json") == load_tiers(tmp_path / "a.toml") == tiers_from(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "named"),
+    [
+        ("model input_bytes", -1, "input_bytes of the model"), ("model input_bytes", np.nan, "input_bytes of the model"),
+        ("model input_bytes", True, "input_bytes of the model"), ("model cut_bytes", 5, "cut_bytes of the model"),
+        ("model head_share", [2.0], "head_share of the model"), ("model colour", 1, "colour"), ("model", [], "model"),
+        ("model input_bytes", 10**400, "input_bytes of the model"), ("model input_bytes", LONG, "input_bytes of the model"),
+        ("model cut_bytes", LONG, "cut_bytes of the model"), ("more", 1, "more"), ("tier", [], "'tier'"),
+        ("tier 0 name", "", "name of tier 0"), ("tier 0 name", "cloud", "different names"),
+        ("tier 0 stage_ms", [1.0], "stage_ms, one of the two"), ("tier 1 watts", "x", "watts of tier 1"),
+        ("tier 1 most_stages", 1.5, "most_stages of tier 1"), ("tier 1 most_stages", 10_001, "most_stages of tier 1"),
+        ("tier 1 most_stages", True, "most_stages of tier 1"), ("tier 1 name", "a\x1b[31m", "name of tier 1"),
+        ("tier 1 name", "a" * 101, "name of tier 1"), ("tier 1 speed", 1, "speed"), ("link", [], "'link'"),
+        ("link 0 megabits_per_second", 0, "megabits_per_second of link 0"), ("link 0", LONG, "link 0"),
+        ("link 0 round_trip_ms", 1e400, "round_trip_ms of link 0"),
+    ],
+)  # fmt: skip
+def test_wrong_fields_are_named(place, value, named):
+    at = content = copy.deepcopy(GOOD)
+    *way, last = (int(step) if step.isdigit() else step for step in place.split())
+    for step in way:
+        at = at[step]
+    at[last] = value
+    with pytest.raises(InputError, match=named):
+        tiers_from(content)
+
+
+TIER = '[[tier]]\nname = "a"\nms_per_unit = 1\n'
+KEY = ".".join("a" * 30_000) + " = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.toml", "x =", "TOML"), ("b.json", "[" * 100_000, "at most 65536 bytes"), ("c.json", "3", "a table with"),
+        ("d.toml", "", "given"), ("e.toml", "#" * 65_537, "at most 65536 bytes"),
+        ("a.json", '{"model": {"input_bytes": 1, "input_bytes": 5}, "tier": []}', "twice"),
+        ("a.json", '{"model": {"input_bytes": 1' + "0" * 400 + "}}", "digits"),
+        ("a.json", '{"model": {"input_bytes": NaN}}', "no JSON"), ("a.json", "[" * 40 + "]" * 40, "deep"),
+        ("a.toml", "[model]\ninput_bytes = 1" + "0" * 400 + "\n" + TIER, "input_bytes"),
+        ("a.toml", "[model]\ninput_bytes = 0x1" + "0" * 9999 + "\n" + TIER, "too long to print"),
+        ("a.toml", "[model]\ninput_bytes = 1\ninput_bytes = 2\n" + TIER, "TOML"), ("a.toml", KEY, "8 parts"),
+        ("a.toml", "[" + KEY[:-5] + "]\n", "8 parts"), ("a.toml", "model = {" + KEY[:-1] + "}\n", "8 parts"),
+        ("a.toml", "'a' . \"b\" ." * 9 + "c = 1", "8 parts"),
+        # Text that would hide the key, were strings and comments not read as TOML reads them.
+        ("a.toml", '# """\n' + KEY + '# """\n', "8 parts"), ("a.toml", "x = \"'''\"\n" + KEY + "#'''\n", "8 parts"),
+        ("a.toml", 'x = [{y = """z"""", ' + KEY[:-4] + '= "1"}]', "8 parts"), ("a.toml", "a" * 60_000, "TOML"),
+        ("a.toml", "x = " + "[" * 20 + "]" * 20, "16 deep"), ("a.toml", "x = " + "{a=" * 20 + "1" + "}" * 20, "16 deep"),
+        ("a.toml", "x = " + '"""\\' * 12_000, "TOML"), ("a.toml", "x = " + '"\\' * 30_000, "TOML"),
+    ],
+    ids=range(24),
+)  # fmt: skip
+def test_what_would_take_long_or_mean_two_things_is_refused_at_once(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    began = time.process_time()
+    with pytest.raises(InputError, match=said):
+        load_tiers(tmp_path / name)
+    assert time.process_time() - began < 1.0
+    with pytest.raises(InputError, match="must be a file"):
+        load_tiers(tmp_path / "none.toml")
+
+
+def test_dots_in_text_are_no_parts_of_a_key(tmp_path):
+    dots = "a." * 40 + "[" * 40
+    text = (
+        f'currency = "USD" # {dots}\nmodel.input_bytes = 784.5\nmodel.unit = """{dots[64:96]}"""\n'
+        f"[[tier]]\nname = '{dots[-80:]}'\nstage_ms = [1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5, 9.5]\n"
+    )
+    (tmp_path / "a.toml").write_text(text)
+    tiers = load_tiers(tmp_path / "a.toml")
+    assert tiers.unit == dots[64:96] and len(tiers.tiers[0].stage_ms) == 9
+
+
+TIERS = """
+[model]
+input_bytes = 200
+cut_bytes = [4000, 4000, 4000]
+answer_bytes = 8
+[[tier]]
+name = "device"
+ms_per_unit = 4
+watts = 2
+[[tier]]
+name = "cloud"
+ms_per_unit = 0.1
+price_per_hour = 3
+[[link]]
+megabits_per_second = 20
+round_trip_ms = 12
+mJ_per_kB = 5
+"""
+
+
+HALVES = {"fit": 0.5, "test": 0.5}
+
+
+@pytest.fixture
+def place(tmp_path):
+    logits, labels = synthetic.outputs(1200, 4, 6)
+    np.savez(tmp_path / "a.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2, 4, 8])
+    po.import_sources(tmp_path / "a.npz", tmp_path / "cache", unit="ms", shares=HALVES)
+    (tmp_path / "tiers.toml").write_text(TIERS)
+    return tmp_path
+
+
+def planned(run, place, *more):
+    command = ("plan", place / "cache", "--tiers", place / "tiers.toml", "--method", "none")
+    return run(*command, *more)
+
+
+def test_plan_writes_what_it_says(run, place):
+    out = place / "out"
+    given = ("--budget", "11", "--method", "max_prob", "--out", out, "--format", "json")
+    code, text, _ = planned(run, place, *given)
+    assert code == 0
+    report = json.loads(text)
+    assert json.loads((out / "plan.json").read_text())["chosen"] == report["chosen"]
+    assert report["chosen"]["latency_low"] <= 11 and report["chosen"]["rows"] == 600
+    assert report["chosen"]["accuracy"] >= 0.5
+    assert (out / "plan.png").stat().st_size > 10_000
+    policy = po.load_policy(out / "policy.json")
+    assert policy.unit == "ms"
+    parts = [po.load_tier(path) for path in sorted(out.glob("tier-*.json"))]
+    assert [k for part in parts for k in part.exits] == list(policy.path)
+    assert [part.tier for part in parts] == list(dict.fromkeys(report["chosen"]["tiers"]))
+    code, text, _ = planned(run, place, "--budget", "11")
+    assert code == 0 and "full model, one" in text and "latency [ms]" in text
+
+
+def test_an_accuracy_at_the_least_energy(run, place):
+    settings = ("--objective", "energy", "--format", "json", "--limit", "latency:worst=60")
+    found = [json.loads(planned(run, place, *settings, "--accuracy", f)[1]) for f in ("60%", "0.7")]
+    assert all(one["met_on_held_out_fit_rows"] and one["chosen"]["worst"] > 0 for one in found)
+    assert found[0]["chosen"]["energy"] <= found[1]["chosen"]["energy"]
+
+
+def test_no_threshold_is_a_score_and_exports_decide_alike(run, place):
+    """The last bit of a score computed elsewhere must not turn a decision on the rows of the fit."""
+    if shutil.which("cc") is None and shutil.which("gcc") is None:
+        pytest.skip("no C compiler")
+    pytest.importorskip("onnxruntime")
+    out, folder = place / "out", place / "exported"
+    assert planned(run, place, "--accuracy", "70%", "--out", out)[0] == 0
+    policy, data = po.load_policy(out / "policy.json"), po.open_cache(place / "cache")
+    key, rows = data.rows("fit")
+    scores = policy.trace(data.splits[key].array("outputs")[rows]).scores[:, :-1]
+    away = np.abs(scores - policy.thresholds).min()
+    assert away > 64 * 2.0**-23  # what exports may differ by
+    shares = (scores >= policy.thresholds).mean(axis=0)
+    assert ((shares > 0) & (shares < 1)).any()  # thresholds that divide the rows
+    export = ("export", out / "policy.json", "--to", "python,onnx,c", "--out", folder)
+    assert run(*export, "--cache", place / "cache", "--split", "fit", "--rows", "600")[0] == 0
+    code, text, error = run("verify", folder)
+    assert code == 0, error
+    assert "onnx" in text and " c " in text and "python" in text
+
+
+def test_a_floor_with_confidence(run, place):
+    asked = ("--format", "json", "--accuracy", "60%")
+    code, text, said = planned(run, place, *asked)
+    mean = json.loads(text)
+    assert code == 0 and "kept in the mean" in said and "in two folds: accuracy" in said
+    held = mean["on_held_out_fit_rows"]
+    assert held["accuracy_low"] < held["accuracy"] < held["accuracy_high"] and held["rows"] == 600
+    code, text, said = planned(run, place, *asked, "--confidence", "95%")
+    sure = json.loads(text)
+    assert code == 0 and "with 95.00 % confidence: accuracy at least" in said
+    assert "in the mean" not in said and sure["confidence"] == 0.95
+    held = sure["on_held_out_fit_rows"]
+    assert held["accuracy_low"] >= 0.6 and held["rows"] + held["fitted_rows"] == 600
+    assert sure["chosen"]["latency"] >= mean["chosen"]["latency"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "said"),
+    [
+        ("--budget 0.001", 3, "at least"), ("--accuracy 100%", 3, "at most"), ("", 2, "budget or accuracy"),
+        ("--accuracy 85% --confidence 99.9999%", 3, "at most"), ("--budget 9 --confidence 40%", 2, "at least 50%"),
+        ("--budget 9 --confidence 100%", 2, "below 100%"), ("--budget 9 --confidence very", 2, "--confidence"),
+        ("--budget 500 --limit latency:worst=0.0001", 3, "latency:worst=0.0001"),
+        ("--budget 9 --accuracy 90%", 2, "one of the two"), ("--accuracy much", 2, "--accuracy"),
+        ("--budget 9 --objective speed", 2, "objective"), ("--budget 9 --limit latency", 2, "limit"),
+        ("--budget 9 --tiers nowhere.toml", 2, "tiers"),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line(run, place, extra, code, said):
+    got, _, error = planned(run, place, *extra.split())
+    assert got == code and said in error and "Traceback" not in error
+
+
+def test_costs_of_their_own_need_a_bound(run, place):
+    costs = np.array([1.0, 2, 4, 8]) * np.random.default_rng(0).uniform(1, 2, (1200, 1))
+    with np.load(place / "a.npz") as kept:
+        np.savez(place / "own.npz", **{**kept, "costs": costs.T})
+    shutil.rmtree(place / "cache")
+    po.import_sources(place / "own.npz", place / "cache", unit="ms", shares=HALVES)
+    sure = "--budget 40 --confidence 90% --format json"
+    for more, due, words in (
+        (sure, 2, "--cost-bound"), (sure + " --cost-bound 7", 2, "is what a row of split"),
+        ("--accuracy 30% --confidence 90%", 0, "no bound without --cost-bound"),
+        ("--budget 40 --cost-bound 16", 2, "given with --confidence"), (sure + " --cost-bound 16", 0, "latency at most"),
+    ):  # fmt: skip
+        code, text, said = planned(run, place, *more.split())
+        assert code == due and words in said, said
+    assert json.loads(text)["cost_bound"] == 16
+
+
+def test_tiers_of_an_older_plan_go(run, place):
+    out = place / "out"
+    out.mkdir()
+    for name in ("tier-7-moon.json", "tier-8-mine.json", "tier-9-ours.json"):
+        (out / name).write_text("{}")
+    empty = hashlib.sha256(b"{}").hexdigest()
+    files = {"policy.json": "", "tier-7-moon.json": empty, "tier-9-ours.json": "another"}
+    (out / "plan.json").write_text(json.dumps({"files": files}))
+    assert planned(run, place, "--budget", "500", "--out", out)[0] == 0
+    assert not (out / "tier-7-moon.json").exists()
+    assert (out / "tier-8-mine.json").exists()  # no plan named it
+    assert (out / "tier-9-ours.json").exists()  # a plan named it, but did not write it so
