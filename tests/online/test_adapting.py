@@ -134,16 +134,6 @@ def test_recovered_is_when_a_window_costs_a_quarter_of_staying():
         assert recovery(metrics, baseline) == [wanted]
 
 
-def test_what_chooses_by_exit_is_measured_beside_the_others(w):
-    found = simulate(
-        w.data, ["ucb1", "linucb", "splitee:alpha=0.7", "uee_ucb"], rounds=3000, repetitions=4,
-        overhead=0.2, arms="0:1:0.1",
-    )  # fmt: skip
-    regret = {r["policy"]: r["regret"] for r in found.records}
-    assert regret["linucb"] < regret["uee_ucb"]  # it looks at each request
-    assert all(regret["linucb"] < value < 3000 for value in list(regret.values())[2:])
-
-
 def test_labels_and_calibration_change_what_is_rewarded(w):
     policy = threshold_family(w.test, [0.5]).policy
     label = outcomes(policy, [w.test], "label")

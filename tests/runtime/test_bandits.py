@@ -285,18 +285,6 @@ def test_what_cannot_be_learned_is_refused_and_leaves_nothing(name, keys):
     player.learn(0, 0, [0.5, math.nan], [1.0, 0.5])  # what is not read may be anything
 
 
-def test_a_window_does_not_gather_rounding_errors():
-    window, rng = 7, np.random.default_rng(0)
-    player = make_bandit("sliding_window_ucb", {"window": window}).player(2)
-    rows = rng.random((50_000, 2)).tolist()
-    for row in rows:
-        player.choose()
-        player.learn(0, 1, row)
-    for a in range(2):
-        assert player.pulls[a] == window
-        assert abs(player.total[a] - math.fsum(row[a] for row in rows[-window:])) < 1e-14
-
-
 @pytest.mark.parametrize(
     ("name", "keys"),
     [

@@ -332,24 +332,28 @@ def goals(world):
     return floor, Goal("latency", cost), Goal("latency", 1.3 * cost, None, (energy,))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("which", range(3))
-def test_certified_goals_are_broken_no_more_often_than_they_say(world, goals, which):
-    """Plans, each of its own 500 rows, looked at on all rows."""
-    (table, tiers), goal = world, goals[which]
+def broken_of(table, tiers, goal, level, rows, times, **more):
+    """Make plans, each of its own rows, look at them on all rows; return who broke a promise."""
     rng, broken = np.random.default_rng(1), []
-    for seed in range(30):
-        rows = table.take(rng.integers(0, len(table), 500))
+    for seed in range(times):
+        some = table.take(rng.integers(0, len(table), rows))
         try:
-            planned = certified_plan(tiers, rows, goal, 0.8, seed=seed)
+            planned = certified_plan(tiers, some, goal, level, seed=seed, **more)
         except BudgetError:
             continue
         right, paid = outcome(tiers, planned.plan, planned.fitted.policy, table, goal.objectives)
+        most = min(planned.certificate.cost_high or np.inf, goal.budget or np.inf)
         kept = goal.accuracy is None or right.mean() >= goal.accuracy
-        kept &= goal.budget is None or paid[goal.objective].mean() <= goal.budget
+        kept &= goal.budget is None or paid[goal.objective].mean() <= most
         broken.append(not kept or any(not one.kept(paid[one.objective]) for one in goal.limits))
-    made = len(broken)
-    assert np.mean(broken) <= 0.2 + 2.33 * (0.2 * 0.8 / made) ** 0.5 and made >= 24
+    return broken
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", range(3))
+def test_certified_goals_are_broken_no_more_often_than_they_say(world, goals, which):
+    broken = broken_of(*world, goals[which], 0.8, 500, 30)
+    assert np.mean(broken) <= 0.2 + 2.33 * (0.2 * 0.8 / len(broken)) ** 0.5 and len(broken) >= 24
 
 
 @pytest.mark.parametrize("method", [None, "margin"])
@@ -425,17 +429,9 @@ def test_a_stated_bound_keeps_the_mean_of_rare_dear_rows():
     whole = certified_plan(tiers, table, Goal("latency", accuracy=0.5), 0.9, cost_bound=bound)
     assert whole.certificate.cost <= whole.certificate.cost_high < np.inf
     cheap, dear = plan_table(tiers, whole.plan, "latency", table).costs[:, [0, -1]].mean(axis=0)
-    rng, broken = np.random.default_rng(1), 0
     goal = Goal("latency", budget=float(cheap + 2 * (dear - cheap)))
-    for seed in range(25):
-        rows = table.take(rng.integers(0, len(table), 400))
-        try:
-            planned = certified_plan(tiers, rows, goal, 0.9, seed=seed, cost_bound=bound)
-        except BudgetError:
-            continue
-        paid = outcome(tiers, planned.plan, planned.fitted.policy, table)[1]["latency"]
-        broken += paid.mean() > min(planned.certificate.cost_high, goal.budget)
-    assert broken <= 25 * 0.1 + 3 * (25 * 0.09) ** 0.5
+    broken = broken_of(table, tiers, goal, 0.9, 400, 25, cost_bound=bound)
+    assert sum(broken) <= 25 * 0.1 + 3 * (25 * 0.09) ** 0.5
 
 
 def test_without_a_bound_no_mean_is_promised():
@@ -627,25 +623,16 @@ def test_an_accuracy_at_the_least_energy(run, place):
     assert found[0]["chosen"]["energy"] <= found[1]["chosen"]["energy"]
 
 
-def test_no_threshold_is_a_score_and_exports_decide_alike(run, place):
+def test_no_threshold_is_a_score(run, place):
     """The last bit of a score computed elsewhere must not turn a decision on the rows of the fit."""
-    if shutil.which("cc") is None and shutil.which("gcc") is None:
-        pytest.skip("no C compiler")
-    pytest.importorskip("onnxruntime")
-    out, folder = place / "out", place / "exported"
-    assert planned(run, place, "--accuracy", "70%", "--out", out)[0] == 0
-    policy, data = po.load_policy(out / "policy.json"), po.open_cache(place / "cache")
+    assert planned(run, place, "--accuracy", "70%", "--out", place / "out")[0] == 0
+    policy = po.load_policy(place / "out" / "policy.json")
+    data = po.open_cache(place / "cache")
     key, rows = data.rows("fit")
     scores = policy.trace(data.splits[key].array("outputs")[rows]).scores[:, :-1]
-    away = np.abs(scores - policy.thresholds).min()
-    assert away > 64 * 2.0**-23  # what exports may differ by
+    assert np.abs(scores - policy.thresholds).min() > 64 * 2.0**-23  # what exports may differ by
     shares = (scores >= policy.thresholds).mean(axis=0)
     assert ((shares > 0) & (shares < 1)).any()  # thresholds that divide the rows
-    export = ("export", out / "policy.json", "--to", "python,onnx,c", "--out", folder)
-    assert run(*export, "--cache", place / "cache", "--split", "fit", "--rows", "600")[0] == 0
-    code, text, error = run("verify", folder)
-    assert code == 0, error
-    assert "onnx" in text and " c " in text and "python" in text
 
 
 def test_a_floor_with_confidence(run, place):
