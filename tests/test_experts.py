@@ -316,25 +316,30 @@ def test_the_commands(tmp_path, run):
         keys[f"{name}_logits"] = logits[part].swapaxes(0, 1)
         keys[f"{name}_labels"], keys[f"{name}_context"] = labels[part], context[part]
     np.savez(tmp_path / "a.npz", **keys)
-    assert run("import", tmp_path / "a.npz", "--out", tmp_path / "c", "--unit", "ms")[0] == 0
-    out = tmp_path / "p.json"
-    fit = ("fit", tmp_path / "c", "--experts", "--method", "max_prob", "--out", out)
-    code, text, _ = run(*fit, "--budget", "2.5", "--format", "json")
-    found = json.loads(text)
-    assert code == 0 and [r["context"] for r in found] == [*NAMES, None]
+    place, out, new, no = (tmp_path / name for name in ("c", "p.json", "new.npz", "no.npz"))
+    np.savez(new, logits=logits[700:], context=context[700:])
+    np.savez(no, logits=logits[700:])
+    fit = ("fit", place, "--experts", "--method", "max_prob", "--out", out)
+
+    def told(*words, code=0, form="json"):
+        found = run(*words, "--format", form)
+        assert found[0] == code and "Traceback" not in found[2]
+        return json.loads(found[1]) if form == "json" and not code else "".join(found[1:])
+
+    assert run("import", tmp_path / "a.npz", "--out", place, "--unit", "ms")[0] == 0
+    found = told(*fit, "--budget", "2.5")
+    assert [r["context"] for r in found] == [*NAMES, None]
     assert found[-1]["expected_cost"] == pytest.approx(2.5, rel=0.02)
-    table = run(*fit, "--budget", "2.5")[1]
+    table = told(*fit, "--budget", "2.5", form="table")
     assert "noise" in table and "all" in table and "p.json" in table
-    code, text, _ = run("evaluate", out, tmp_path / "c", "--format", "json")
-    outcome = po.evaluate(load_any(out), po.open_cache(tmp_path / "c"))
-    assert code == 0 and json.loads(text)[0]["accuracy"] == pytest.approx(outcome.correct.mean())
-    np.savez(tmp_path / "new.npz", logits=logits[700:], context=context[700:])
-    code, text, _ = run("run", out, tmp_path / "new.npz", "--format", "json")
-    assert code == 0 and [r["exit"] for r in json.loads(text)] == outcome.exit.tolist()
-    assert "mean cost" in run("run", out, tmp_path / "new.npz")[1]
-    np.savez(tmp_path / "no.npz", logits=logits[700:])
-    code, _, said = run("run", out, tmp_path / "no.npz")
-    assert code == 2 and "context" in said and "Traceback" not in said
-    assert run(*fit)[0] == 2
-    assert run(*fit, "--budget", "0.1")[0] == 3
-    assert run(*fit, "--budget", "2.5", "--calibrator", "platt")[0] == 2
+    outcome = po.evaluate(load_any(out), po.open_cache(place))
+    assert told("evaluate", out, place)[0]["accuracy"] == pytest.approx(outcome.correct.mean())
+    assert [r["exit"] for r in told("run", out, new)] == outcome.exit.tolist()
+    assert "mean cost" in told("run", out, new, form="table")
+    assert "context" in told("run", out, no, code=2)
+    for more, code in (
+        ((), 2),
+        (("--budget", "0.1"), 3),
+        (("--budget", "2.5", "--calibrator", "platt"), 2),
+    ):
+        told(*fit, *more, code=code)

@@ -32,13 +32,12 @@ from policyopt._report.explanation import explain
 from policyopt._table import Tables, exit_statistics
 from policyopt.runtime import ALWAYS, NEVER, InputError, Mixture, Policy, load_policy
 from policyopt.runtime._answers import Temperature
-from policyopt.runtime._arithmetic import coin, distances, key_of, lookup, row_product
+from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._checks import (
     check_names,
     check_seed,
     check_text,
     check_whole,
-    sample_numbers,
 )
 from policyopt.runtime._forks import parted
 from policyopt.runtime._outputs import (
@@ -113,12 +112,7 @@ def test_the_coin_is_fair_independent_and_pinned():
 @pytest.mark.parametrize(
     ("found", "wanted"),
     [
-        (lambda: hex(key_of(0, 0)), "0x8b4fda8c892b50e"),
-        (lambda: row_product(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [0.5, 0.0]])).tolist(), [[11, 0.5]]),
-        (lambda: distances(np.zeros((1, 2)), np.array([[3.0, 4.0], [0.0, 1.0]])).tolist(), [[5, 1]]),
-        (lambda: lookup(np.array([1.0, 2.0, 3.0]), np.array([0, -1])).tolist(), [1, 3]),
         (lambda: len({parted(stream, (fork,)) for stream in range(9) for fork in range(9)}), 81),
-        (lambda: sample_numbers(None, 2).tolist(), [0, 1]), (lambda: sample_numbers(7).tolist(), 7),
         (lambda: [check_whole("n", np.int64(5)), check_seed(0), check_text("u", "µJ")], [5, 0, "µJ"]),
         (lambda: [check_names("s", "test, blur"), check_names("s", ["a"])], [("test", "blur"), ("a",)]),
         (lambda: printable("a\x1b[31m\u202eb"), "a\\x1b[31m\\u202eb"), (lambda: printable("0123456789", 7), "01...89"),
@@ -162,6 +156,12 @@ def test_golden_files(root, name):
         (True, {"overhead": [0, 0]}, "one number per cost"), (True, {"model_exits": 0}, "1 or more"),
         (True, {"costs": [3, 2, 1]}, "not decreasing"), (True, {"costs": [1, 2, 1e101]}, "larger unit"),
         (True, {"overhead": [2, 0, 0]}, "from 0 to the costs"), (True, {"classes": 0}, "from 1 to"),
+        *((sign, {"kept": kept, "model_exits": of}, f"'{name}") for sign, kept, of, name in (
+            (True, [0, 1, 5], 5, "kept"), (True, [2, 0, 1], 5, "kept"), (True, [0, 1, 1], 5, "kept"), (True, [0, 1], 5, "kept"),
+            (True, [], 5, "kept"), (True, ["0", "1", "2"], 5, "kept"), (True, [True, 2, 3], 5, "kept"), (True, [0, 1.0, 2], 5, "kept"),
+            (True, None, 5, "kept"), (True, [0, 1, 2], 10**9, "model_exits"), (True, [0, 1, 2], 2, "model_exits"),
+            (True, [0, 1, 2], -2, "model_exits"), (True, [0, 1, 2], True, "model_exits"),
+        )),
     ],
 )  # fmt: skip
 def test_broken_files_and_signed_nonsense_are_refused(sign, change, words):
@@ -458,20 +458,6 @@ def test_a_cascade_is_remembered_in_manifests():
     assert b"cascade" not in text and not parse(text).layout.costs[0].cascade
     with pytest.raises(InputError, match=r"costs\.cascade"):
         parse(dump(Manifest(layout)).replace(b'"cascade": true', b'"cascade": 1'))
-
-
-@pytest.mark.parametrize(
-    ("kept", "of", "name"),
-    [
-        ((0, 5), 5, "kept"), ((2, 0), 5, "kept"), ((1, 1), 5, "kept"), ((0, 1, 2), 5, "kept"),
-        ((), 5, "kept"), (("0", "1"), 5, "kept"), ((True, 2), 5, "kept"), ((0, 1.0), 5, "kept"),
-        (3, 5, "kept"), (None, 5, "kept"), ((0, 1), 10**9, "model_exits"),
-        ((0, 1), -2, "model_exits"), ((0, 1), 1, "model_exits"), ((0, 1), True, "model_exits"),
-    ],
-)  # fmt: skip
-def test_kept_exits_are_refused_by_name(kept, of, name):
-    with pytest.raises(InputError, match=f"'{name}'"):
-        Policy(MaxProb(), [0.5], [1, 2], "ms", "logits", 4, kept=kept, model_exits=of)
 
 
 def test_wrong_exits_and_outputs_are_named():

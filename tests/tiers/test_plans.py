@@ -39,24 +39,13 @@ def table_of(seed, rows=240, exits=3, cascade=False, per_sample=False):
 def tiers_of(seed, exits=3, count=3, cascade=False, answer=8.0):
     rng = np.random.default_rng(seed)
     speeds = np.sort(rng.uniform(0.05, 4.0, count))[::-1]
-    rows = tuple(
-        Tier(
-            f"tier{t}", float(speeds[t]), mJ_per_unit=float(rng.uniform(0, 3)),
-            watts=float(rng.uniform(0, 2)), price_per_unit=float(rng.uniform(0, 1)),
-            price_per_hour=float(rng.uniform(0, 5)),
-        )
-        for t in range(count)
-    )  # fmt: skip
-    links = tuple(
-        Link(
-            float(rng.uniform(1, 20)), float(rng.uniform(1, 20)), float(rng.uniform(0, 4)),
-            float(rng.uniform(0, 2)), float(rng.uniform(0, 1)),
-        )
-        for _ in range(count - 1)
-    )  # fmt: skip
-    cut = () if cascade else tuple(float(b) for b in rng.uniform(100, 5000, exits - 1))
-    heads = () if cascade else tuple(float(h) for h in rng.uniform(0, 0.3, exits))
-    return Tiers(rows, links, 2000.0, cut, answer, 30.0, heads)
+    paid = ("mJ_per_unit", "watts", "price_per_unit", "price_per_hour")
+    own = [dict(zip(paid, rng.uniform(0, [3, 2, 1, 5]).tolist(), strict=True)) for _ in speeds]
+    rows = (Tier(f"tier{t}", float(speeds[t]), **own[t]) for t in range(count))
+    links = [rng.uniform([1, 1, 0, 0, 0], [20, 20, 4, 2, 1]).tolist() for _ in range(count - 1)]
+    cut = () if cascade else tuple(rng.uniform(100, 5000, exits - 1).tolist())
+    heads = () if cascade else tuple(rng.uniform(0, 0.3, exits).tolist())
+    return Tiers(tuple(rows), tuple(Link(*one) for one in links), 2000.0, cut, answer, 30.0, heads)
 
 
 def walk(tiers, tier_of, kept, objective, amounts, cascade):
