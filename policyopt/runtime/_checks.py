@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,6 @@ MAX_UNIT, MAX_NAME = 32, 100
 def plain(value: Any) -> Any:
     """Return a number of numpy's as one of Python's, anything else as it is."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def plain_fields(rule: Any) -> None:
-    """Make the numbers of a frozen dataclass plain: they are saved as JSON."""
-    for one in fields(rule):
-        object.__setattr__(rule, one.name, plain(getattr(rule, one.name)))
 
 
 def check_type(name: str, value: Any, kinds: Any, allowed: str, step: str = "") -> Any:

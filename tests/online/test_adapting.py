@@ -119,9 +119,9 @@ def test_regret_is_what_its_definition_says(w):
         played = sum(means[stream_of[i]][a] for i, a in zip(rows, arms[:, r], strict=True))
         moving = sum(means[stream_of[i]].max() for i in rows)
         final = found.tallies["ucb1"].final
-        assert final("regret")[r] == pytest.approx(best - played)
-        assert final("moving")[r] == pytest.approx(moving - played)
-        assert final("cost")[r] == pytest.approx(seen.cost[rows, exits[rows, arms[:, r]]].sum())
+        assert final["regret"][r] == pytest.approx(best - played)
+        assert final["moving"][r] == pytest.approx(moving - played)
+        assert final["cost"][r] == pytest.approx(seen.cost[rows, exits[rows, arms[:, r]]].sum())
 
 
 def test_recovered_is_when_a_window_costs_a_quarter_of_staying():
@@ -130,7 +130,7 @@ def test_recovered_is_when_a_window_costs_a_quarter_of_staying():
     # Rounds at full regret; 0.9 of a window will do.
     for lost, wanted in ((500, 800), (0, 360), (1000, None)):
         moving = np.clip(rounds - 1000, 0, lost)[:, None]
-        metrics = SimpleNamespace(rounds=rounds, course={"moving": moving}.get)
+        metrics = SimpleNamespace(rounds=rounds, course={"moving": moving})
         assert recovery(metrics, baseline) == [wanted]
 
 
