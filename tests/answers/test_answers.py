@@ -9,24 +9,7 @@ import pytest
 from synthetic import cache, outputs
 
 import policyopt as po
-from policyopt._answers.calibrators import (
-    BOUNDS,
-    FITS,
-    SPREADS,
-    beta,
-    choose_spread,
-    equal_mass_edges,
-    fit_confidence,
-    fit_temperature,
-    fit_vector,
-    histogram,
-    isotonic,
-    loss_and_gradient,
-    platt,
-    row_losses,
-    temperature,
-    vector,
-)
+from policyopt._answers import calibrators as maps
 from policyopt._answers.crossfit import (
     answered,
     cross_fit_combined,
@@ -79,16 +62,16 @@ def odds(p):
 def test_temperature_is_the_least_of_a_grid_and_stays_in_bounds():
     log_prob, labels = planted(800, 4, 2, scale=0.6)
     grid = np.linspace(0.5, 4, 1401)
-    losses = [row_losses(log_prob, labels, 1 / t).mean() for t in grid]
-    assert temperature(log_prob, labels) == pytest.approx(grid[np.argmin(losses)], abs=0.003)
+    losses = [maps.row_losses(log_prob, labels, 1 / t).mean() for t in grid]
+    assert maps.temperature(log_prob, labels) == pytest.approx(grid[np.argmin(losses)], abs=0.003)
     sure = np.log(np.array([[0.9, 0.1], [0.1, 0.9]]))
-    assert temperature(sure, np.array([0, 1])) == BOUNDS[0]  # all right
-    assert temperature(sure, np.array([1, 0])) == BOUNDS[1]  # all wrong
+    assert maps.temperature(sure, np.array([0, 1])) == maps.BOUNDS[0]  # all right
+    assert maps.temperature(sure, np.array([1, 0])) == maps.BOUNDS[1]  # all wrong
     impossible = np.array([[0.0, -np.inf]] * 3, dtype=np.float32)
-    assert BOUNDS[0] <= temperature(impossible, np.array([0, 0, 1])) <= BOUNDS[1]
+    assert maps.BOUNDS[0] <= maps.temperature(impossible, np.array([0, 0, 1])) <= maps.BOUNDS[1]
     for labels in (np.array([0, 2]), np.array([-1, 0]), np.array([0])):
         with pytest.raises(InputError, match="labels"):
-            temperature(sure, labels)
+            maps.temperature(sure, labels)
 
 
 def test_vector_helps_where_classes_are_biased_and_never_hurts():
@@ -97,15 +80,18 @@ def test_vector_helps_where_classes_are_biased_and_never_hurts():
     for planted_bias, rows, better in ((bias, 4000, 0.01), (0.0, 4000, -1e-9), (0.0, 150, -1e-9)):
         log_prob, labels = planted(rows, 5, 5, scale=0.7, bias=planted_bias)
         held, held_labels = planted(20_000, 5, 6, scale=0.7, bias=planted_bias)
-        fitted, single = fit_vector(log_prob[:, None], labels), temperature(log_prob, labels)
-        mine = row_losses(held, held_labels, fitted.scale[0], fitted.bias[0]).mean()
-        plain = row_losses(held, held_labels, 1 / single).mean()
+        single, fitted = (
+            maps.temperature(log_prob, labels),
+            maps.fit_vector(log_prob[:, None], labels),
+        )
+        mine = maps.row_losses(held, held_labels, fitted.scale[0], fitted.bias[0]).mean()
+        plain = maps.row_losses(held, held_labels, 1 / single).mean()
         assert plain - mine >= better
         for spread in (0.0, 1e-6):
-            scale, shift = vector(log_prob, labels, spread)
+            scale, shift = maps.vector(log_prob, labels, spread)
             np.testing.assert_allclose(scale, 1 / single, atol=1e-6)
             np.testing.assert_allclose(shift, 0, atol=1e-6)
-    assert choose_spread(*planted(400, 50, 7)) == SPREADS[0]  # few rows, many classes
+    assert maps.choose_spread(*planted(400, 50, 7)) == maps.SPREADS[0]  # few rows, many classes
 
 
 def test_platt_and_beta_are_logistic_regressions():
@@ -117,10 +103,10 @@ def test_platt_and_beta_are_logistic_regressions():
     model = LogisticRegression(C=1e6, tol=1e-9, max_iter=1000)
     x = odds(p)[:, None]
     model.fit(x, y)
-    np.testing.assert_allclose(platt(p, y), [model.coef_[0, 0], model.intercept_[0]], rtol=1e-4)
+    np.testing.assert_allclose(maps.platt(p, y), [*model.coef_[0], *model.intercept_], rtol=1e-4)
     x = np.stack([np.log(p), -np.log1p(-p)], axis=1)
     model.fit(x, y)
-    np.testing.assert_allclose(beta(p, y), [*model.coef_[0], *model.intercept_], rtol=1e-3)
+    np.testing.assert_allclose(maps.beta(p, y), [*model.coef_[0], *model.intercept_], rtol=1e-3)
 
 
 def test_beta_never_falls_and_meets_its_bound():
@@ -130,7 +116,7 @@ def test_beta_never_falls_and_meets_its_bound():
     p = rng.uniform(0.3, 0.99, 2000)
     # Worse again near 1: the free fit has a negative coefficient.
     y = (rng.random(2000) < np.where(p < 0.8, p, 0.7)).astype(float)
-    found = np.array(beta(p, y))
+    found = np.array(maps.beta(p, y))
     x = np.stack([np.log(p), -np.log1p(-p), np.ones_like(p)], axis=1)
 
     def loss(w):
@@ -141,21 +127,21 @@ def test_beta_never_falls_and_meets_its_bound():
     assert loss(found) <= best.fun + 1e-7
 
 
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("name", maps.FITS)
 def test_fractions_and_constant_rows(name):
     rng = np.random.default_rng(10)
     p = rng.uniform(0.2, 1, (4000, 2))
-    rule = fit_confidence(name, p, p)  # each row right with its own probability
+    rule = maps.fit_confidence(name, p, p)  # each row right with its own probability
     assert np.abs(rule.curve(0, p[:, 0]) - p[:, 0]).mean() < 0.03
     for right in (np.ones((40, 1)), np.zeros((40, 1))):
-        value = fit_confidence(name, p[:40, :1], right).curve(0, np.array([0.0, 0.5, 1.0]))
+        value = maps.fit_confidence(name, p[:40, :1], right).curve(0, np.array([0.0, 0.5, 1.0]))
         assert (np.abs(value - right[0]) < 0.03).all()
-    one = fit_confidence(name, np.array([[1.0]]), np.array([[1.0]]))
+    one = maps.fit_confidence(name, np.array([[1.0]]), np.array([[1.0]]))
     assert np.isfinite(one.curve(0, np.array([0.0, 1.0]))).all()
     with pytest.raises(InputError):
-        fit_confidence(name, p, p[:, :1])
+        maps.fit_confidence(name, p, p[:, :1])
     with pytest.raises(InputError):
-        fit_confidence(name, p + 1, p)
+        maps.fit_confidence(name, p + 1, p)
 
 
 def test_isotonic_is_sklearns_at_its_knots():
@@ -164,11 +150,11 @@ def test_isotonic_is_sklearns_at_its_knots():
     rng = np.random.default_rng(11)
     p = rng.random(500).round(2)  # with ties
     y = (rng.random(500) < p).astype(float)
-    knots, values = isotonic(p, y, fewest=1)
+    knots, values = maps.isotonic(p, y, fewest=1)
     theirs = IsotonicRegression(y_min=0, y_max=1).fit(p, y)
     np.testing.assert_allclose(values, np.unique(theirs.predict(p).round(12)), atol=1e-9)
     np.testing.assert_allclose(values, theirs.predict(knots), atol=1e-9)
-    wide, wide_values = isotonic(p, y)
+    wide, wide_values = maps.isotonic(p, y)
     assert len(wide) <= 500 / 20 and (np.diff(wide_values) >= 0).all()
 
 
@@ -176,17 +162,17 @@ def test_histogram_by_hand():
     p = np.repeat([0.1, 0.3, 0.5, 0.9], 20)
     y = np.repeat([0.0, 1.0, 0.0, 1.0], 20)
     y[:5] = 1
-    edges, values = histogram(p, y, bins=4)
+    edges, values = maps.histogram(p, y, bins=4)
     assert edges.tolist() == [0.3, 0.5, 0.9] and values.tolist() == [0.25, 1, 0, 1]
-    assert histogram(p, y, bins=2)[1].tolist() == [0.625, 0.5]
-    assert len(equal_mass_edges(np.full(100, 0.7))) == 0  # equals are never divided
-    assert len(equal_mass_edges(np.linspace(0, 1, 39))) == 0  # too few for two bins
+    assert maps.histogram(p, y, bins=2)[1].tolist() == [0.625, 0.5]
+    assert len(maps.equal_mass_edges(np.full(100, 0.7))) == 0  # equals are never divided
+    assert len(maps.equal_mass_edges(np.linspace(0, 1, 39))) == 0  # too few for two bins
 
 
 def every_rule():
     p = np.random.default_rng(12).uniform(0.2, 1, (400, 2))
     y = (np.random.default_rng(13).random((400, 2)) < p).astype(float)
-    return [fit_confidence(name, p, y) for name in CALIBRATORS]
+    return [maps.fit_confidence(name, p, y) for name in CALIBRATORS]
 
 
 def test_batch_is_single_rows_to_the_bit():
@@ -268,7 +254,7 @@ def test_leavers_show_the_winners_curse():
     views = truth[:, None] + rng.normal(size=(n, 2)) * 0.15
     right = (rng.random((n, 2)) < truth[:, None]).astype(float)
     views = views.clip(0, 1)
-    rule = fit_confidence("isotonic", views, right)
+    rule = maps.fit_confidence("isotonic", views, right)
     p = np.stack([rule.curve(k, views[:, k]) for k in (0, 1)], axis=1)
     exits = np.where(p[:, 0] >= 0.6, 0, 1)
     records = {(r["exit"], r["group"]): r for r in calibration_records("x", p, right, exits)}
@@ -285,27 +271,26 @@ def test_maps_on_unseen_rows_of_a_cache():
     before, after = observe(fit), observe(test)
     np.testing.assert_array_equal(after.correct, test.correct)
     raw = calibration_error(after.confidence[:, 0], after.correct[:, 0])["ece"]
-    for name in ("temperature", "vector", *FITS):
+    for name in ("temperature", "vector", *maps.FITS):
         seen = apply_map(fit_map(name, fit, before), test, after)
         assert calibration_error(seen.confidence[:, 0], seen.correct[:, 0])["ece"] < raw / 3
-    rule = fit_temperature(fit.log_prob(), fit.statistics.labels)
+    rule = maps.fit_temperature(fit.log_prob(), fit.statistics.labels)
     np.testing.assert_array_equal(observe(test, rule).correct, after.correct)
 
 
 @pytest.mark.parametrize(
-    ("loss", "weights", "classes", "step", "close"),
+    ("loss", "classes", "step", "close"),
     [
-        (lambda columns, y, *at: loss_and_gradient(columns[0], y, *at), 3, 3, 1e-5, 1e-7),
+        (lambda columns, *more: maps.loss_and_gradient(columns[0], *more), 3, 1e-5, 1e-7),
         # float32 likelihoods: central differences of this width keep four digits
-        (lambda columns, y, *at: negative_log_likelihood(columns, y, *at), 3, 5, 1e-2, 2e-4),
+        (negative_log_likelihood, 5, 1e-2, 2e-4),
     ],
-    ids=["vector", "combined"],
 )
-def test_gradients_are_those_of_differences(loss, weights, classes, step, close):
+def test_gradients_are_those_of_differences(loss, classes, step, close):
     logits, labels = outputs(200, 3, classes)
     columns = list(logs(logits).swapaxes(0, 1))
     rng = np.random.default_rng(0)
-    at = 0.5 + rng.random(weights), rng.normal(size=classes) * 0.3
+    at = 0.5 + rng.random(3), rng.normal(size=classes) * 0.3
     slopes = loss(columns, labels, *at)[1:]
     for which, slope in enumerate(slopes):
         for j, e in enumerate(step * np.eye(len(slope))):
@@ -440,9 +425,13 @@ def test_command(run, tmp_path):
     assert run(*fit, "--set", "answer=combined")[0] == 0
     code, out, err = run(*command, "--policy", policy, "--format", "csv")
     assert code == 0 and "temperature" not in out and "combined" in err
-    vector = ("--policy", policy, "--maps", "vector")
-    both = ("--policy", policy, "--budget", "40%")
-    for wrong in (vector, ("--maps", "plat"), ("--maps", ","), both):
+    of = ("--policy", policy)
+    for wrong in (
+        (*of, "--maps", "vector"),
+        ("--maps", "plat"),
+        ("--maps", ","),
+        (*of, "--budget", "40%"),
+    ):
         code, _, err = run("calibration", tmp_path / "c", *wrong)
         assert code == 2 and err.startswith("error: ")
 
@@ -456,5 +445,5 @@ def test_command_on_records(run, tmp_path):
     assert code == 0, err
     code, out, err = run("calibration", tmp_path / "c", "--method", "max_prob", "--format", "json")
     assert code == 0 and "records hold no class probabilities" in err
-    assert {r["calibration"] for r in json.loads(out)["records"]} == {"none", *FITS}
+    assert {r["calibration"] for r in json.loads(out)["records"]} == {"none", *maps.FITS}
     assert run("calibration", tmp_path / "c", "--maps", "vector")[0] == 2
