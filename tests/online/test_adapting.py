@@ -410,19 +410,16 @@ def test_numbers_of_numpy_are_numbers(w, tmp_path):
     assert fit_family("max_prob", w.fit, "40%").arms == 3
 
 
-def test_records_say_what_was_run(w):
-    (record,) = w.simulate(streams="test,dim", delay=3, label_share=0.5, seed=4, arms=2).records
-    told = {k: record[k] for k in ("streams", "delay", "label_share", "seed", "method", "reward")}
-    assert told == {
-        "streams": ["test", "dim"], "delay": 3, "label_share": 0.5, "seed": 4,
-        "method": "max_prob", "reward": "confidence",
-    }  # fmt: skip
+def test_records_say_what_was_run_and_intervals_are_possible(w):
+    asked = {"delay": 3, "label_share": 0.5, "seed": 4}
+    (record,) = w.simulate(streams="test,dim", arms=2, **asked).records
+    assert asked.items() <= record.items() and record["streams"] == ["test", "dim"]
+    assert (record["method"], record["reward"]) == ("max_prob", "confidence")
     assert record["arms_unit"] == record["unit"] == "ms" and len(record["arms"]) == 4
-    # One repetition claims no interval, and no interval leaves what is possible.
     (one,) = w.simulate(schedule="test:300", rounds=None, repetitions=1).records
     (two,) = w.simulate(repetitions=2, rounds=2, arms=[0.0, 1.0]).records
     assert one["rounds"] == 300
-    for name in ("regret", "realised_cost", "accuracy"):
+    for name in ("regret", "realised_cost", "accuracy"):  # one repetition claims no interval
         assert one[name] is not None and one[f"{name}_low"] is one[f"{name}_high"] is None
     assert 1 <= two["realised_cost_low"] <= two["realised_cost_high"] <= 5
     assert 0 <= two["accuracy_low"] <= two["accuracy_high"] <= 1

@@ -549,24 +549,14 @@ def test_dots_in_text_are_no_parts_of_a_key(tmp_path):
     assert tiers.unit == dots[64:96] and len(tiers.tiers[0].stage_ms) == 9
 
 
-TIERS = """
-[model]
-input_bytes = 200
-cut_bytes = [4000, 4000, 4000]
-answer_bytes = 8
-[[tier]]
-name = "device"
-ms_per_unit = 4
-watts = 2
-[[tier]]
-name = "cloud"
-ms_per_unit = 0.1
-price_per_hour = 3
-[[link]]
-megabits_per_second = 20
-round_trip_ms = 12
-mJ_per_kB = 5
-"""
+TIERS = {
+    "model": {"input_bytes": 200, "cut_bytes": [4000] * 3, "answer_bytes": 8},
+    "tier": [
+        {"name": "device", "ms_per_unit": 4, "watts": 2},
+        {"name": "cloud", "ms_per_unit": 0.1, "price_per_hour": 3},
+    ],
+    "link": [{"megabits_per_second": 20, "round_trip_ms": 12, "mJ_per_kB": 5}],
+}
 
 
 HALVES = {"fit": 0.5, "test": 0.5}
@@ -577,12 +567,12 @@ def place(tmp_path):
     logits, labels = synthetic.outputs(1200, 4, 6)
     np.savez(tmp_path / "a.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2, 4, 8])
     po.import_sources(tmp_path / "a.npz", tmp_path / "cache", unit="ms", shares=HALVES)
-    (tmp_path / "tiers.toml").write_text(TIERS)
+    (tmp_path / "tiers.json").write_text(json.dumps(TIERS))
     return tmp_path
 
 
 def planned(run, place, *more):
-    command = ("plan", place / "cache", "--tiers", place / "tiers.toml", "--method", "none")
+    command = ("plan", place / "cache", "--tiers", place / "tiers.json", "--method", "none")
     return run(*command, *more)
 
 
