@@ -167,11 +167,11 @@ def fit_experts(
     if len(large) < len(names):
         whole = chosen.fit_path(table, [limit], seed)[0]
         for e in set(range(len(names))) - set(large):
-            cost, accuracy = nan, nan
+            paid, right = nan, nan
             if len(rows[e]):
                 outcome = replay(whole.policy, table.take(rows[e]))
-                cost, accuracy = float(outcome.cost.mean()), float(outcome.correct.mean())
-            add(e, whole, cost, accuracy, pooled=True)
+                paid, right = float(outcome.cost.mean()), float(outcome.correct.mean())
+            add(e, whole, paid, right, pooled=True)
     if large:
         spent = sum(part.share * part.cost for part in parts.values() if part.rows)
         rest = (limit - spent) / shares[large].sum()
