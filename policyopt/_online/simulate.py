@@ -766,10 +766,10 @@ def interval(values: Floats) -> tuple[Floats, Floats]:
     return mean, float(t.ppf(0.975, count - 1)) * values.std(axis=-1, ddof=1) / count**0.5
 
 
-def recovery(metrics: Metrics, baseline: RegretBaseline, window: int = WINDOW) -> list[int | None]:
+def recovery(metrics: Metrics, baseline: RegretBaseline) -> list[int | None]:
     """Return how many rounds each sudden change takes to be made good; None: not before the next.
 
-    Recovered is when, over the `window` rounds that end there and all repetitions, the mean regret
+    Recovered is when, over the `WINDOW` rounds that end there and all repetitions, the mean regret
     against the arm that is best now is at most a quarter of what staying with the arm that was best
     before would cost (or 0.01, where that is more).
     """
@@ -779,9 +779,9 @@ def recovery(metrics: Metrics, baseline: RegretBaseline, window: int = WINDOW) -
         before, now = plan.shares([change - 1, change]) @ baseline.means
         allowed = max(0.25 * float(now.max() - now[before.argmax()]), 0.01)
         points = np.flatnonzero((rounds > change) & (rounds <= end))
-        since = np.searchsorted(rounds, np.maximum(rounds[points] - window, change))
+        since = np.searchsorted(rounds, np.maximum(rounds[points] - WINDOW, change))
         span = rounds[points] - rounds[since]
         rate = (moving[points] - moving[since]) / span
-        made_good = (rate <= allowed) & (span >= min(window, end - change) * 0.9)
+        made_good = (rate <= allowed) & (span >= min(WINDOW, end - change) * 0.9)
         found.append(int(rounds[points[made_good.argmax()]] - change) if made_good.any() else None)
     return found
