@@ -144,18 +144,15 @@ def test_wrong_messages_are_refused():
     good = parts[0].hand_over(state)
     parts[1].take_over(good)
     arm, rule = good["arm"], good["rules"][0]
-    for wrong in (
-        None, [], {**good, "more": 1}, {**good, "position": 1}, {**good, "position": True},
-        {**good, "samples": 3}, {**good, "samples": -1}, {**good, "samples": 10**12},
-        {**good, "scalar": True}, {**good, "rules": []}, {**good, "rules": [[]]},
-        {**good, "arm": {**arm, "shape": [2, 10**9]}}, {**good, "arm": {**arm, "data": "!!"}},
-        {**good, "arm": {**arm, "data": ""}}, {**good, "arm": {**arm, "dtype": "O"}},
-        {**good, "rules": [rule + rule]}, {**good, "answer": [arm]}, {**good, "format": "x"},
-        {**good, "version": True}, {**good, "version": 1.0}, {**good, "version": [1]},
-        {**good, "version": 2}, {**good, "policy": "0" * 64}, {**good, "samples": True},
-        {**good, "samples": 2.0}, {**good, "format": ["x"]}, {**good, "position": 5},
-        {**good, "arm": {**arm, "data": "AgI="}}, {**good, "rules": [1]}, {**good, "answer": {}},
-    ):  # fmt: skip
+    arms = [("shape", [2, 10**9]), ("data", "!!"), ("data", ""), ("data", "AgI="), ("dtype", "O")]
+    changes = [
+        ("more", 1), ("position", 1), ("position", True), ("position", 5), ("samples", 3), ("samples", -1),
+        ("samples", 10**12), ("samples", True), ("samples", 2.0), ("scalar", True), ("rules", []), ("rules", [[]]),
+        ("rules", [rule + rule]), ("rules", [1]), ("answer", [arm]), ("answer", {}), ("format", "x"), ("format", ["x"]),
+        ("version", True), ("version", 1.0), ("version", [1]), ("version", 2), ("policy", "0" * 64),
+        *(("arm", {**arm, key: value}) for key, value in arms),
+    ]  # fmt: skip
+    for wrong in (None, [], *({**good, name: value} for name, value in changes)):
         with pytest.raises(InputError):
             parts[1].take_over(wrong)
     # The same shapes, other thresholds: what was decided before would not be this policy's.
