@@ -10,9 +10,9 @@ from policyopt.runtime._typing import Floats, Ints
 _EVERY = 5  # requests between two tests of a window
 
 
-def watch_levels(pools: Ints, cells: Ints, seed: int = 0) -> Floats:
+def watch_levels(pools: Ints, cells: Ints, seed: int = 0, coins: Floats | None = None) -> Floats:
     """Return each statistic's sum at each request, (R, T, J), of pools (R, J, M), cells (R, T, J)."""
-    coins = np.random.default_rng(seed).random(cells.shape)
+    coins = np.random.default_rng(seed).random(cells.shape) if coins is None else coins
     state = start_sums(pools[0], len(pools))
     state.pool[...] = pools
     out = np.empty(cells.shape)

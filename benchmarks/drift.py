@@ -21,7 +21,6 @@ import policyopt as po
 from policyopt._cache.reader import open_cache
 from policyopt._replay import trace
 from policyopt._table import Tables
-from policyopt.runtime._drift import first_alarms
 
 _ROOT = Path(__file__).resolve().parent.parent
 SHIFTS = ["blur_mild", "blur_medium", "noise_mild", "noise_medium"]
@@ -76,7 +75,8 @@ def synthetic(count: int, run_length: int = 1000) -> dict[str, Any]:
         pools = (drawn[:, :rows, :, None] == np.arange(cells)).sum(axis=1)
         limit = run_length * (2 * statistics if statistics > 1 else 1)
         coins = rng.random((count, horizon, statistics))
-        when, _ = first_alarms(pools, drawn[:, rows:], coins, np.full(statistics, float(limit)))
+        levels = watch_levels(pools, drawn[:, rows:], coins=coins)
+        when = first_time(levels.max(axis=2), limit)
         kind = (
             "6 statistics, all alike"
             if alike

@@ -167,7 +167,11 @@ def fit_experts(
     if len(large) < len(names):
         whole = chosen.fit_path(table, [limit], seed)[0]
         for e in set(range(len(names))) - set(large):
-            add(e, whole, *_on(whole, table.take(rows[e])), pooled=True)
+            paid, right = nan, nan
+            if len(rows[e]):
+                outcome = replay(whole.policy, table.take(rows[e]))
+                paid, right = float(outcome.cost.mean()), float(outcome.correct.mean())
+            add(e, whole, paid, right, pooled=True)
     if large:
         spent = sum(part.share * part.cost for part in parts.values() if part.rows)
         rest = (limit - spent) / shares[large].sum()
@@ -182,14 +186,6 @@ def fit_experts(
             fitted = chosen.fit_path(one, [part], seed)[0]
             add(e, fitted, fitted.expected.cost, float(np.interp(part, *curve)), pooled=False)
     return _joined([parts[e] for e in range(len(names))], rows, table, limit, seed, folds)
-
-
-def _on(fitted: Fitted, table: Table) -> tuple[float, float]:
-    """Return mean cost and accuracy of a policy on some rows, NaN on none."""
-    if not len(table):
-        return nan, nan
-    outcome = replay(fitted.policy, table)
-    return float(outcome.cost.mean()), float(outcome.correct.mean())
 
 
 def _curve(method: Method, table: Table, seed: int, folds: int) -> tuple[Floats, Floats]:
@@ -272,24 +268,17 @@ def _joined(
     shared = ("method", "settings", "cost", "split", "cache", "versions")
     division = [
         {
-            "context": part.context,
-            "rows": part.rows,
-            "budget": part.fitted.budget,
-            "expected_cost": None if isnan(part.cost) else part.cost,
-            "pooled": part.pooled,
+            "context": part.context, "rows": part.rows, "budget": part.fitted.budget,
+            "expected_cost": None if isnan(part.cost) else part.cost, "pooled": part.pooled,
         }
         for part in parts
-    ]
+    ]  # fmt: skip
     provenance = {
         **{key: first[key] for key in shared if key in first},
-        "seed": int(seed),
-        "folds": int(folds),
-        "budget": float(budget),
-        "expected_cost": expected.cost,
-        "expected_cost_95": list(expected.interval()),
-        "rows": len(table),
-        "division": division,
-    }
+        "seed": int(seed), "folds": int(folds), "budget": float(budget),
+        "expected_cost": expected.cost, "expected_cost_95": list(expected.interval()),
+        "rows": len(table), "division": division,
+    }  # fmt: skip
     policies = tuple(part.fitted.policy for part in parts)
     policy = ExpertPolicy(tuple(part.context for part in parts), policies, provenance)
     accuracy = float(sum(part.share * part.accuracy for part in seen))

@@ -10,6 +10,8 @@ import json
 import signal
 import tracemalloc
 from contextlib import contextmanager
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from policyopt.runtime._errors import PolicyOptError
@@ -37,26 +39,21 @@ def damaged(random: Any, data: bytes) -> bytes:
         if not out:
             break
         at = random.randrange(len(out))
-        kind = random.randrange(8)
-        if kind < 3:
-            out[at] ^= 1 << random.randrange(8)
-        elif kind == 3:
-            out[at] = random.randrange(256)
-        elif kind == 4:
-            del out[at:]
-        elif kind == 5:
-            del out[at : at + random.choice((1, 2, 8, 100))]
-        elif kind == 6:
-            piece = out[at : at + random.choice((1, 5, 40, 400))]
-            out[at:at] = piece
-        else:
-            end = at
-            while end < len(out) and out[end] not in b",]}\n":
-                end += 1
-            start = at
-            while start and out[start - 1] not in b":,[{\n":
-                start -= 1
-            out[start:end] = random.choice(RAW)
+        match random.randrange(8):
+            case 0 | 1 | 2:
+                out[at] ^= 1 << random.randrange(8)
+            case 3:
+                out[at] = random.randrange(256)
+            case 4:
+                del out[at:]
+            case 5:
+                del out[at : at + random.choice((1, 2, 8, 100))]
+            case 6:
+                out[at:at] = out[at : at + random.choice((1, 5, 40, 400))]
+            case _:
+                end = next((i for i in range(at, len(out)) if out[i] in b",]}\n"), len(out))
+                start = next((i for i in range(at, 0, -1) if out[i - 1] in b":,[{\n"), 0)
+                out[start:end] = random.choice(RAW)
     return bytes(out)
 
 
@@ -80,39 +77,34 @@ def twisted(random: Any, content: Any) -> Any:
         # Top fields are few among many numbers: half of the twists go to them or the next level.
         if random.random() < 0.5:
             places = [p for p in places if len(p) <= 2] or places
-        path = random.choice(places)
-        at = content
-        for key in path[:-1]:
-            at = at[key]
-        key, value = path[-1], at[path[-1]]
-        kind = random.randrange(10)
-        if kind == 0:
-            del at[key]
-        elif kind == 1 and isinstance(at, list):
-            at.insert(key, copy.deepcopy(value))
-        elif kind == 1:
-            at[random.choice(("colour", "__class__", "score", "name", ""))] = copy.deepcopy(value)
-        elif kind in (2, 3):
-            at[key] = random.choice(HUGE)
-        elif kind in (4, 5):
-            at[key] = copy.deepcopy(random.choice(ODD))
-        elif kind == 6:
-            at[key] = [value]
-        elif kind == 7 and isinstance(value, (int, float)):
-            at[key] = random.choice((value + 1, -value, value * 0.5, float(value), str(value)))
-        elif kind == 7 and isinstance(value, list):
-            at[key] = value * random.choice((0, 2, 50))
-        elif kind == 8:
-            other = random.choice(paths(content))
-            found = content
-            for step in other:
-                found = found[step]
-            at[key] = copy.deepcopy(found)
-        else:
-            deep: Any = value
-            for _ in range(random.choice((3, 20, 40))):
-                deep = [deep]
-            at[key] = deep
+        *way, key = random.choice(places)
+        at = reduce(getitem, way, content)
+        value = at[key]
+        match random.randrange(10):
+            case 0:
+                del at[key]
+            case 1 if isinstance(at, list):
+                at.insert(key, copy.deepcopy(value))
+            case 1:
+                at[random.choice(("colour", "__class__", "score", "name", ""))] = copy.deepcopy(
+                    value
+                )
+            case 2 | 3:
+                at[key] = random.choice(HUGE)
+            case 4 | 5:
+                at[key] = copy.deepcopy(random.choice(ODD))
+            case 6:
+                at[key] = [value]
+            case 7 if isinstance(value, (int, float)):
+                at[key] = random.choice((value + 1, -value, value * 0.5, float(value), str(value)))
+            case 7 if isinstance(value, list):
+                at[key] = value * random.choice((0, 2, 50))
+            case 8:
+                at[key] = copy.deepcopy(reduce(getitem, random.choice(paths(content)), content))
+            case _:
+                for _ in range(random.choice((3, 20, 40))):
+                    value = [value]
+                at[key] = value
     return content
 
 
@@ -201,11 +193,11 @@ def limited(seconds: float):
 @contextmanager
 def traced():
     """Trace memory, unless someone does already."""
-    mine = not tracemalloc.is_tracing()
-    if mine:
-        tracemalloc.start()
+    if tracemalloc.is_tracing():
+        yield
+        return
+    tracemalloc.start()
     try:
         yield
     finally:
-        if mine:
-            tracemalloc.stop()
+        tracemalloc.stop()

@@ -154,8 +154,7 @@ def schema_of(content: Any) -> str:
 
 def assert_valid(content: Any) -> None:
     """Fail unless a file's content satisfies its schema."""
-    name = content["format"].removeprefix("policyopt-")
-    errors = list(validator(f"{name}.schema.json").iter_errors(content))
+    errors = list(validator(schema_of(content)).iter_errors(content))
     assert not errors, [(list(e.absolute_path), e.message[:300]) for e in errors]
 
 

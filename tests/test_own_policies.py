@@ -30,8 +30,10 @@ def blocks(root):
 
 @pytest.fixture(scope="module")
 def folder(root, tmp_path_factory):
-    """An empty folder with the two files of the page, and somebody's logits."""
+    """An empty folder with the two short files of the page, and somebody's logits."""
     at = tmp_path_factory.mktemp("own")
+    lines = {name: len(text.splitlines()) for name, text in blocks(root).items()}
+    assert lines["gap.py"] < 15 and lines["linear_trust.py"] < 60 and len(lines) == 2
     for name, text in blocks(root).items():
         (at / name).write_text(text)
     logits, labels = outputs(800, exits=3)
@@ -108,21 +110,18 @@ def test_scores_that_cannot_be_are_refused(fields, words):
         )
 
 
-def test_what_is_no_score_and_methods_of_two_names_are_refused():
-    with pytest.raises(po.InputError, match=r"'score' must be a ScoreRule or its class\. Got str"):
-        po.check_score("margin")
-    fields = {"label": "peeks", "learn": scored}
-    method = dataclass(frozen=True)(type("Peeks", (po.LearnedScore,), fields))
-    with pytest.raises(
-        po.InputError, match=r"label of Peeks' must be the name .* other\. Got peeks"
-    ):
-        po.register_method("other")(method)
-
-
-def test_texts_in_a_file_take_no_memory():
-    """One long text would set the width of all entries of numpy's array: 224 GB here."""
-    with pytest.raises(po.InputError, match=r"middle of score window.*str among them"):
-        make_rule("window", {"middle": ["a" * 60_000] + ["b"] * 1_000_000})
+def test_what_cannot_be_declared_or_registered_is_refused():
+    method = type("Peeks", (po.LearnedScore,), {"label": "peeks", "learn": scored})
+    method = dataclass(frozen=True)(method)
+    for words, call in (
+        (r"'score' must be a ScoreRule or its class\. Got str", lambda: po.check_score("margin")),
+        (r"label of Peeks' must be the name .* other\. Got peeks", lambda: po.register_method("other")(method)),
+        # One long text would set the width of all entries of numpy's array: 224 GB here.
+        (r"middle of score window.*str among them", lambda: make_rule("window", {"middle": ["a" * 60_000] + ["b"] * 1_000_000})),
+        *(("'dimension' must be letters and numbers", lambda d=d: po.array(d)) for d in ("K - 1", "2*C", 3, "K-", "")),
+    ):  # fmt: skip
+        with pytest.raises(po.InputError, match=words):
+            call()
 
 
 def test_a_score_is_shown_the_same_by_every_way(monkeypatch):
@@ -145,24 +144,12 @@ def test_a_score_is_shown_the_same_by_every_way(monkeypatch):
     assert set(seen) == {(1, frozenset())}
 
 
-@pytest.mark.parametrize("dimension", ["K - 1", "2*C", 3, "K-", ""])
-def test_dimensions_are_read_when_they_are_declared(dimension):
-    with pytest.raises(po.InputError, match="'dimension' must be letters and numbers"):
-        po.array(dimension)
-
-
 def policyopt(at, words, code=0):
     """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "policyopt", *words.split()]
     done = subprocess.run(command, cwd=at, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
-
-
-def test_the_files_are_short(root):
-    lines = {name: len(text.splitlines()) for name, text in blocks(root).items()}
-    assert lines.keys() == {"gap.py", "linear_trust.py"}
-    assert lines["gap.py"] < 15 and lines["linear_trust.py"] < 60
 
 
 @pytest.mark.parametrize(
@@ -185,7 +172,7 @@ def test_a_policy_of_ones_own_has_everything(folder, file, method):
     policyopt(folder, f"{plugin} verify {method}_out")
 
 
-def test_an_installed_package_registers_by_entry_points(folder, root, tmp_path):
+def test_an_installed_package_registers_by_entry_points(root, tmp_path):
     """Both groups; a package that cannot be imported is named, and no name of a file leads to an import."""
     site = tmp_path / "site"
     about = site / "mine-1.0.dist-info"
@@ -195,29 +182,22 @@ def test_an_installed_package_registers_by_entry_points(folder, root, tmp_path):
     (about / "entry_points.txt").write_text(points)
     for name, text in zip(("mine_gap", "mine_trust"), blocks(root).values(), strict=True):
         (site / f"{name}.py").write_text(text)
-    logits, labels = outputs(400, exits=3)
-    code = f"""
-import sys; sys.path.insert(0, {str(site)!r})
-import numpy as np, policyopt as po
-rows = np.load("rows.npz")
-data = po.from_arrays(rows["logits"], rows["labels"], [1, 2, 4], unit="ms")
-for name in ("gap", "learned_trust"):
-    po.fit(data, "60%", name).save(name + ".json")
-"""
-    np.savez(tmp_path / "rows.npz", logits=logits, labels=labels)
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
-    def said(path):
-        load = "import policyopt as po; print(po.load_policy('gap.json').rule)"
-        words = [sys.executable, "-c", f"import sys; sys.path += {path}; {load}"]
+    def said(code, path=(str(site),)):
+        code = f"import sys; sys.path += {path}; import policyopt as po; {code}"
+        words = [sys.executable, "-c", code]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
         return done.stdout + done.stderr
 
-    assert said([str(site)]) == "Gap()\n"
+    logits, labels = outputs(400, exits=3)
+    np.savez(tmp_path / "rows.npz", logits=logits, labels=labels)
+    data = "import numpy as np; r = np.load('rows.npz'); data = po.from_arrays(r['logits'], r['labels'], [1, 2, 4])"
+    fits = "[po.fit(data, '60%', name).save(name + '.json') for name in ('gap', 'learned_trust')]"
+    assert said(f"{data}; {fits}") == ""
+    load = "print(po.load_policy('gap.json').rule)"
+    assert said(load) == "Gap()\n"
     (tmp_path / "gap.py").write_text("raise SystemExit('imported by its name')")
-    told = said([])
+    told = said(load, ())
     assert "register" in told and "imported by" not in told
     (site / "mine_gap.py").write_text("import nowhere_to_be_found")
-    assert "'mine_gap' (entry point gap of policyopt.scores) cannot be imported" in said(
-        [str(site)]
-    )
+    assert "'mine_gap' (entry point gap of policyopt.scores) cannot be imported" in said(load)

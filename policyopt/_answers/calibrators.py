@@ -96,7 +96,7 @@ def vector(log_prob: Logs, labels: Labels, spread: float) -> tuple[Floats, Float
     return _parts(inverse, _minimise(log_prob, labels, spread, inverse, first, 1e-9))
 
 
-def choose_spread(log_prob: Logs, labels: Labels, seed: int = 0) -> float:
+def choose_spread(log_prob: Logs, labels: Labels) -> float:
     """Choose the width of the shrinkage by cross-validated NLL.
 
     The narrowest of `SPREADS` whose held-out NLL is within one standard error of the best (Hastie
@@ -105,7 +105,7 @@ def choose_spread(log_prob: Logs, labels: Labels, seed: int = 0) -> float:
     n = len(labels)
     if n < _FEWEST_SPREAD:
         return 0.0
-    fold = np.random.default_rng(seed).permutation(n) % _SPREAD_FOLDS
+    fold = np.random.default_rng(0).permutation(n) % _SPREAD_FOLDS
     rests = [fold != f for f in range(_SPREAD_FOLDS)]
     inverses = [1 / temperature(log_prob[rest], labels[rest]) for rest in rests]
     found = [np.zeros(2 * log_prob.shape[1])] * _SPREAD_FOLDS
@@ -128,11 +128,11 @@ def choose_spread(log_prob: Logs, labels: Labels, seed: int = 0) -> float:
     return SPREADS[best]
 
 
-def fit_vector(log_prob: Logs, labels: Labels, seed: int = 0) -> Vector:
+def fit_vector(log_prob: Logs, labels: Labels) -> Vector:
     """Fit vector scaling per exit, each with its own cross-validated shrinkage."""
     check_labels(log_prob, labels)
     exits = [np.ascontiguousarray(log_prob[:, k]) for k in range(log_prob.shape[1])]
-    fits = [vector(z, labels, choose_spread(z, labels, seed)) for z in exits]
+    fits = [vector(z, labels, choose_spread(z, labels)) for z in exits]
     return Vector([scale for scale, _ in fits], [bias for _, bias in fits])
 
 

@@ -1,25 +1,18 @@
 """Drift beside a deployed policy: a watch made from a table, and a fit anew without labels.
 
-`refit` keeps the budget on recent traffic again.
+`refit` keeps the budget on recent traffic again. Answers and their calibration stay those of the labelled
+rows; the budget is met on the recent ones, which needs no label. In between lies what a method learns:
 
-What labels taught stays with the labelled rows: answers and their calibration are fitted on them. On
-the recent rows the budget is met, which needs no label. In between lies what a method learns:
+- methods that read no labels (quotas, patience) are fitted on the recent rows;
+- methods with a price of cost (`policyopt._methods.lagrangian`) learn from both: recent rows have soft
+  targets, the probability that the calibrated answer of all exits gives to each exit's answer (as in
+  Lee 2013; the teacher is the ensemble of exits, fitted on labelled rows out of fold);
+- all others learn from the labelled rows alone: of their policies over budgets, the one is taken that costs
+  the budget on the recent rows.
 
-- methods that read no labels (quotas of confidence, margin or entropy; patience) are simply fitted on
-  the recent rows;
-- methods with a price of cost (`policyopt._methods.lagrangian`: optimal_stopping and its kin) learn from
-  both: recent rows have soft targets, the probability that the calibrated answer of all exits gives
-  to each exit's answer. That is pseudo-labelling with soft targets (as in Lee 2013; the teacher is the
-  ensemble of exits, fitted on labelled rows out of fold);
-- all others learn from the labelled rows alone, and are only aimed: of their family of policies over
-  budgets, the one is taken that costs the budget on the recent rows.
-
-What no refit can know without labels is whether the answers are still right: calibration of the labelled
-rows is trusted on inputs that have changed. Under heavy drift soft targets are too sure of themselves.
-
-What to keep of the traffic: a recent row needs the outputs of *all* exits, so only requests that were run
-to the last exit whatever the policy said can serve. Draw them at random, one in a hundred say; requests
-that went to the last exit by themselves are the hard ones, and thresholds set on them miss the budget.
+Whether the answers are still right no refit can know: under heavy drift soft targets are too sure of
+themselves. Recent rows need the outputs of *all* exits: draw them at random, and run those to the last exit.
+Requests that went there by themselves are the hard ones, and thresholds set on them miss the budget.
 """
 
 from __future__ import annotations
@@ -250,13 +243,11 @@ def unlabelled(table: Table) -> Table:
 
 def check_alike(labelled: Table, recent: Table) -> None:
     """Refuse tables of two models, or of costs in two units."""
-    for name in ("kind", "classes", "active_exits", "unit", "model_exits"):
+    step = "Take both from one model, with the same cost."
+    for name in ("kind", "classes", "path", "unit", "model_exits"):
         wanted, got = getattr(labelled, name), getattr(recent, name)
         if wanted != got:
-            allowed, step = (
-                f"as of the labelled rows: {wanted}",
-                "Take both from one model, with the same cost.",
-            )
+            allowed = f"as of the labelled rows: {wanted}"
             raise input_error(f"{name} of the recent rows", allowed, got, step)
 
 

@@ -693,8 +693,9 @@ class Metrics:
         points = np.linspace(0, total, min(_POINTS, total) + 1).astype(int)[1:]
         self.rounds = np.unique(np.concatenate([points, baseline.schedule.changes]).astype(int))
         shape = (len(self.rounds), repetitions)
-        self._sums = {name: np.zeros(repetitions) for name in ("regret", "moving", "cost", "right")}
-        self._course = {name: np.zeros(shape) for name in self._sums}
+        # Sums of regret, moving, cost and right: over all rounds, (R,), and up to the points, (P, R).
+        self.final = {name: np.zeros(repetitions) for name in ("regret", "moving", "cost", "right")}
+        self.course = {name: np.zeros(shape) for name in self.final}
         self.arms = np.zeros((len(self.rounds), exits.shape[1]))  # played since the point before
         self.exit_share = np.zeros(seen.cost.shape[1])
 
@@ -719,21 +720,13 @@ class Metrics:
         here = (self.rounds > block.first) & (self.rounds <= block.first + len(arms))
         at = self.rounds[here] - block.first - 1
         for name, values in found.items():
-            course = self._sums[name] + np.cumsum(values, axis=0)
-            self._course[name][here] = course[at]
-            self._sums[name] = course[-1]
+            sums = self.final[name] + np.cumsum(values, axis=0)
+            self.course[name][here] = sums[at]
+            self.final[name] = sums[-1]
         which = np.searchsorted(self.rounds, rounds + 1)
         for point in np.unique(which):
             played = arms[which == point]
             self.arms[point] += np.bincount(played.ravel(), minlength=self.arms.shape[1])
-
-    def course(self, name: str) -> Floats:
-        """Return the cumulative sum of regret, moving, cost or right at the points, (P, R)."""
-        return self._course[name]
-
-    def final(self, name: str) -> Floats:
-        """Return the sum over all rounds, (R,)."""
-        return self._sums[name]
 
     def shares(self) -> Floats:
         """Return the share of each arm between the points, (P, A)."""
@@ -745,7 +738,7 @@ class Metrics:
         Intervals end where no mean can lie beyond; of one repetition there is none.
         """
         rounds, paid = self._baseline.schedule.rounds, self._seen.cost
-        single = len(self.final("cost")) < 2  # one repetition says nothing of its own spread
+        single = len(self.final["cost"]) < 2  # one repetition says nothing of its own spread
         found: dict[str, Any] = {}
         for name, label, scale, least, most in (
             ("regret", "regret", 1.0, -np.inf, np.inf),
@@ -753,12 +746,12 @@ class Metrics:
             ("cost", "realised_cost", rounds, float(paid.min()), float(paid.max())),
             ("right", "accuracy", rounds, 0.0, 1.0),
         ):
-            mean, half = (float(x) for x in interval(self.final(name) / scale))
+            mean, half = (float(x) for x in interval(self.final[name] / scale))
             known = name != "right" or self._seen.correct is not None
             found[label] = mean if known else None
             found[f"{label}_low"] = max(mean - half, least) if known and not single else None
             found[f"{label}_high"] = min(mean + half, most) if known and not single else None
-        share, costs = self.exit_share / self.exit_share.sum(), self.final("cost") / rounds
+        share, costs = self.exit_share / self.exit_share.sum(), self.final["cost"] / rounds
         ends = [float(costs.min()), float(costs.max())]  # over repetitions
         return {**found, "cost_range": ends, "exit_share": share.tolist()}
 
@@ -773,22 +766,22 @@ def interval(values: Floats) -> tuple[Floats, Floats]:
     return mean, float(t.ppf(0.975, count - 1)) * values.std(axis=-1, ddof=1) / count**0.5
 
 
-def recovery(metrics: Metrics, baseline: RegretBaseline, window: int = WINDOW) -> list[int | None]:
+def recovery(metrics: Metrics, baseline: RegretBaseline) -> list[int | None]:
     """Return how many rounds each sudden change takes to be made good; None: not before the next.
 
-    Recovered is when, over the `window` rounds that end there and all repetitions, the mean regret
+    Recovered is when, over the `WINDOW` rounds that end there and all repetitions, the mean regret
     against the arm that is best now is at most a quarter of what staying with the arm that was best
     before would cost (or 0.01, where that is more).
     """
     plan, rounds, found = baseline.schedule, metrics.rounds, []
-    moving = metrics.course("moving").mean(axis=1)
+    moving = metrics.course["moving"].mean(axis=1)
     for change, end in pairwise([*plan.changes, plan.rounds]):
         before, now = plan.shares([change - 1, change]) @ baseline.means
         allowed = max(0.25 * float(now.max() - now[before.argmax()]), 0.01)
         points = np.flatnonzero((rounds > change) & (rounds <= end))
-        since = np.searchsorted(rounds, np.maximum(rounds[points] - window, change))
+        since = np.searchsorted(rounds, np.maximum(rounds[points] - WINDOW, change))
         span = rounds[points] - rounds[since]
         rate = (moving[points] - moving[since]) / span
-        made_good = (rate <= allowed) & (span >= min(window, end - change) * 0.9)
+        made_good = (rate <= allowed) & (span >= min(WINDOW, end - change) * 0.9)
         found.append(int(rounds[points[made_good.argmax()]] - change) if made_good.any() else None)
     return found

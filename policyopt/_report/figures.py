@@ -187,10 +187,10 @@ def _draw_courses(found: Simulation, regret: Any, cost: Any) -> None:
     back = max(len(rounds) // _WINDOWS, 1)
     for i, (name, tally) in enumerate(found.metrics.items()):
         look = _look(i)
-        mean, half = interval(tally.course("regret"))
+        mean, half = interval(tally.course["regret"])
         regret.plot(rounds, mean, label=picture_text(name), **look)
         regret.fill_between(rounds, mean - half, mean + half, color=look["color"], alpha=0.15, lw=0)
-        paid = np.concatenate([[0.0], tally.course("cost").mean(axis=1)])
+        paid = np.concatenate([[0.0], tally.course["cost"].mean(axis=1)])
         at = np.concatenate([[0], rounds])
         since = np.maximum(np.arange(len(rounds)) + 1 - back, 0)
         cost.plot(rounds, (paid[1:] - paid[since]) / (rounds - at[since]), **look)

@@ -247,22 +247,22 @@ def tiers_from(content: Any) -> Tiers:
     top = _fields("tiers", content, known, {"model", "tier"})
     known = {"input_bytes", "cut_bytes", "answer_bytes", "message_bytes", "head_share", "unit"}
     model = _read(_fields("model", top["model"], known, {"input_bytes"}), "the model")
-    tiers = tuple(_tier(f"tier {i}", one) for i, one in enumerate(_list("tier", top["tier"])))
-    links = tuple(
-        _link(f"link {i}", one) for i, one in enumerate(_list("link", top.get("link", [])))
-    )
+    tiers, links = _rows("tier", top["tier"], Tier), _rows("link", top.get("link", []), Link)
     return Tiers(tiers, links, **model, currency=_text("currency", top.get("currency", "USD")))
 
 
-def _tier(where: str, content: Any) -> Tier:
-    found = _fields(where, content, {*Tier.__dataclass_fields__}, {"name"})
-    if ("ms_per_unit" in found) == ("stage_ms" in found):
-        raise _bad(where, "given ms_per_unit or stage_ms, one of the two", sorted(found))
-    return Tier(**_read(found, where))
-
-
-def _link(where: str, content: Any) -> Link:
-    return Link(**_read(_fields(where, content, {*Link.__dataclass_fields__}, {_SPEED}), where))
+def _rows(name: str, given: Any, kind: type[Any]) -> tuple[Any, ...]:
+    """Return the tiers, or the links, of a list of tables."""
+    if not isinstance(given, list):
+        raise _bad(name, f"a list of tables, [[{name}]]", given)
+    known, found = {*kind.__dataclass_fields__}, []
+    for i, one in enumerate(given):
+        where = f"{name} {i}"
+        fields = _fields(where, one, known, {"name" if kind is Tier else _SPEED})
+        if kind is Tier and ("ms_per_unit" in fields) == ("stage_ms" in fields):
+            raise _bad(where, "given ms_per_unit or stage_ms, one of the two", sorted(fields))
+        found.append(kind(**_read(fields, where)))
+    return tuple(found)
 
 
 def _bad(where: str, allowed: str, got: object) -> InputError:
@@ -279,12 +279,6 @@ def _fields(where: str, content: Any, known: set[str], needed: set[str]) -> Mapp
         missing = f"without {', '.join(sorted(needed - content.keys()))}"
         raise _bad(where, f"given {', '.join(sorted(needed))}", missing)
     return content
-
-
-def _list(where: str, value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise _bad(where, f"a list of tables, [[{where}]]", value)
-    return value
 
 
 def _text(where: str, value: Any, most: int = MAX_UNIT) -> str:

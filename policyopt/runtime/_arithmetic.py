@@ -62,9 +62,9 @@ def lookup(table: Floats, index: npt.NDArray[np.integer]) -> Floats:
     return table[index]
 
 
-def log_odds(p: Floats, edge: float = EDGE) -> Floats:
-    """Return ``log(p / (1 - p))`` with `p` kept `edge` from 0 and 1."""
-    p = np.clip(p, edge, 1 - edge)
+def log_odds(p: Floats) -> Floats:
+    """Return ``log(p / (1 - p))`` with `p` kept `EDGE` from 0 and 1."""
+    p = np.clip(p, EDGE, 1 - EDGE)
     return np.log(p) - np.log1p(-p)
 
 

@@ -285,10 +285,8 @@ class IndexPlayer:
         arms, unit, least = len(self.pulls), 1.0, 1.0
         state = check_fields("state of the bandit", state, list(self.state()))
         if self._discount < 1.0:
-            unit, least = (
-                saved_numbers("weight", [state["weight"]], (1,), 1.0, HEAVY).item(),
-                FORGOTTEN,
-            )
+            unit = saved_numbers("weight", [state["weight"]], (1,), 1.0, HEAVY).item()
+            least = FORGOTTEN
         choices = saved_counts("choices", state["choices"], arms)
         pulls, total, square = _sums(state, arms, unit, least)
         if self._window:

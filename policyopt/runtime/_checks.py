@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,6 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def plain_fields(rule: Any) -> None:
-    """Make the numbers of a frozen dataclass plain: they are saved as JSON."""
-    for one in fields(rule):
-        object.__setattr__(rule, one.name, plain(getattr(rule, one.name)))
-
-
 def check_type(name: str, value: Any, kinds: Any, allowed: str, step: str = "") -> Any:
     """Return what is of one of these types, or refuse it."""
     if not isinstance(value, kinds):
@@ -38,11 +31,11 @@ def check_type(name: str, value: Any, kinds: Any, allowed: str, step: str = "") 
     return value
 
 
-def check_positive(name: str, value: Any, above: float = 0.0, most: float = math.inf) -> Any:
-    """Return a number in (above, most], or refuse it."""
+def check_positive(name: str, value: Any, most: float = math.inf) -> Any:
+    """Return a number in (0, most], or refuse it."""
     value = plain(value)
-    if not _is_number(value) or not above < value <= most:
-        allowed = f"a number above {above:g}" + (f", at most {most:g}" if most < 1e300 else "")
+    if not _is_number(value) or not 0 < value <= most:
+        allowed = "a number above 0" + (f", at most {most:g}" if most < 1e300 else "")
         raise input_error(name, allowed, value, _DEFAULT)
     return value
 

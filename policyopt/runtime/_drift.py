@@ -176,29 +176,6 @@ def advance(state: Sums, cells: Ints, values: Floats, coins: Floats, request: in
     return state.sums.mean(axis=-1)
 
 
-def first_alarms(pool: Ints, cells: Ints, coins: Floats, limits: Floats) -> tuple[Ints, Ints]:
-    """Return when R simulated streams first raise an alarm, and by which statistic.
-
-    Of a pool (J, M) or (R, J, M), cells and coins (R, T, J), and limits (J,): requests until the alarm
-    (R,), and its statistic (R,); T + 1 and -1 where there was none.
-    """
-    streams, rounds, _ = cells.shape
-    state = start_sums(pool if pool.ndim == 2 else pool[0], streams)
-    if pool.ndim == 3:
-        state.pool[...] = pool
-    when = np.full(streams, rounds + 1)
-    which = np.full(streams, -1)
-    nothing = np.zeros(cells[:, 0].shape)
-    for t in range(rounds):
-        ratio = advance(state, cells[:, t], nothing, coins[:, t], t) / limits
-        new = (ratio.max(axis=1) >= 1.0) & (which < 0)
-        when[new] = t + 1
-        which[new] = ratio[new].argmax(axis=1)
-        if (which >= 0).all():
-            break
-    return when, which
-
-
 # ---- the watch
 
 _FORMAT = "policyopt.drift/1"

@@ -67,11 +67,9 @@ def renumbered(context: npt.ArrayLike, names: tuple[str, ...], known: tuple[str,
     to = np.array([places.get(name, -1) for name in names], dtype=np.int64)
     if (to[rows] < 0).any():
         missing = names[int(rows[to[rows] < 0][0])]
-        allowed, step = (
-            f"one that the policy knows: {', '.join(known)}",
-            "with rows of that context.",
-        )
-        raise input_error("context", allowed, missing, f"Fit it again {step}")
+        allowed = f"one that the policy knows: {', '.join(known)}"
+        step = "Fit it again with rows of that context."
+        raise input_error("context", allowed, missing, step)
     return to[rows]
 
 

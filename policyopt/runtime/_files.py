@@ -157,10 +157,8 @@ class FileLock:
         who = f"process {holder}" if holder.isdecimal() else "another process"
         if holder == str(os.getpid()):
             who = f"this process ({holder})"
-        got, step = (
-            f"one more, while {who} is writing it",
-            "Wait until that has ended, or write elsewhere.",
-        )
+        got = f"one more, while {who} is writing it"
+        step = "Wait until that has ended, or write elsewhere."
         return input_error(os.fsdecode(self.guarded), "written by one writer at a time", got, step)
 
     def held(self) -> bool:

@@ -166,10 +166,8 @@ def check_zip(archive: zipfile.ZipFile, path: Path, argument: str) -> None:
             most = 0
         if info.file_size > most:
             claim = f"claims {info.file_size} bytes of {info.compress_size}"
-            got, step = (
-                f"{path}, whose member {info.filename!r} {claim}",
-                "It was damaged: save it anew.",
-            )
+            got = f"{path}, whose member {info.filename!r} {claim}"
+            step = "It was damaged: save it anew."
             raise input_error(argument, "an archive as numpy writes it", got, step)
 
 

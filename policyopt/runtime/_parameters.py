@@ -1,15 +1,9 @@
 """Fields of rules, declared once: shape, range and kind of each.
 
 From one declaration come the check of what a file holds (it may come from anyone), the JSON that is
-written, its schema (`policyopt._export.schema`) and random instances for tests. A rule is a class with
-annotated fields::
-
-    class Window(ScoreRule):
-        name = "window"
-        middle: Any = array("K-1")
-
-which `Rule` makes a frozen dataclass. Dimensions are sums of letters and numbers: K exits, C classes, k
-the exit of an array that stands there once per exit, any other letter what the arrays agree on.
+written, its schema (`policyopt._export.schema`) and random instances for tests. Dimensions are sums of
+letters and numbers: K exits, C classes, k the exit of an array that stands there once per exit, any other
+letter what the arrays agree on.
 """
 
 from __future__ import annotations

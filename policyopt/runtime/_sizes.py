@@ -48,10 +48,8 @@ class Room:
 
     def _refuse(self, most: str) -> None:
         got = f"{self.file}, of which {self.taken} bytes are asked for so far"
-        trust = "If you trust the file and have the memory, set"
-        step = (
-            f"{trust} {VARIABLE} to the bytes that it may take, e.g. {VARIABLE}={2 * self.taken}."
-        )
+        step = f"{VARIABLE} to the bytes that it may take, e.g. {VARIABLE}={2 * self.taken}."
+        step = f"If you trust the file and have the memory, set {step}"
         allowed = f"a file that unpacks to at most {most}"
         raise input_error(self.argument, allowed, got, f"{self.step} {step}".strip())
 

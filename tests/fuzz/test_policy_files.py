@@ -1,4 +1,4 @@
-"""Policy, expert and online files, damaged or twisted: a named error, or exactly what was written.
+"""Policy, expert and online files: valid by schema; damaged or twisted, a named error or what was written.
 
 Damage leaves the checksum wrong: what still loads must be the very object (a change of white space,
 of a number's spelling). Twists are signed again, as whoever forges a file would: what loads must be
@@ -7,24 +7,31 @@ what the file says, satisfy the schema, and decide.
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import random
 
 import numpy as np
 import pytest
+import rules
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from mutations import ODD, Guard, damaged, difference, paths, signed, text_of, traced, twisted
+from mutations import Guard, damaged, difference, signed, text_of, traced, twisted
 from rules import C, artifact, experts, online_policies, policies, schema_of, validator
 
+from policyopt._export.bundle import write_bundle
+from policyopt._export.samples import golden_of
+from policyopt._export.schema import schemas
+from policyopt._export.symbolic import trace_policy
 from policyopt.runtime import _strict_json as strict_json
+from policyopt.runtime._answers import ANSWERS
+from policyopt.runtime._calibrators import CALIBRATORS
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._experts import ExpertPolicy, experts_to_dict, load_any
 from policyopt.runtime._online import Online
 from policyopt.runtime._online.serving import online_to_dict
-from policyopt.runtime._policy import from_dict, load_policy, to_dict
+from policyopt.runtime._policy import load_policy, to_dict
+from policyopt.runtime._scores import RULES
 from policyopt.runtime._strict_json import MAX_DEPTH, parse
 
 BATCH = 100
@@ -144,23 +151,6 @@ def test_files(kind, place, root):
     assert guard.cases * 0.02 < guard.loaded < guard.cases * 0.6, (guard.loaded, guard.cases)
 
 
-@pytest.mark.parametrize("name", ["mixture of two scores", "kept exits", "score eenet", "score network", "answer combined"])  # fmt: skip
-def test_whatever_value_is_changed_it_is_refused_or_decides(name):
-    content = artifact(policies()[name])
-    for path in (p for p in paths(content) if p[0] not in ("provenance", "sha256") and 1 not in p):
-        for wrong in ODD:
-            twist = at = copy.deepcopy(content)
-            for step in path[:-1]:
-                at = at[step]
-            at[path[-1]] = wrong
-            try:
-                value = from_dict(signed(twist))
-            except InputError:
-                continue
-            assert difference(in_full(twist), whole(value)) is None, (path, wrong)
-            decides(value)
-
-
 LEAVES = st.one_of(
     st.none(), st.booleans(), st.text(max_size=20), st.floats(allow_nan=False, allow_infinity=False),
     st.integers(-(10**38), 10**38),
@@ -173,20 +163,14 @@ DOCUMENTS = st.recursive(
 
 
 @settings(max_examples=500, **SETTINGS)
-@given(DOCUMENTS)
-def test_what_json_holds_is_read_as_it_is(document):
-    text = json.dumps(document).encode()
-    found = parse(text, "x", 1 << 20, "")
-    assert json.dumps(found) == json.dumps(document)
-    assert parse(json.dumps(document, ensure_ascii=False).encode(errors="surrogatepass")
-                 if "\\ud" not in text.decode() else text, "x", 1 << 20, "") == found  # fmt: skip
-
-
-@settings(max_examples=500, **SETTINGS)
 @given(DOCUMENTS, st.integers(0, 2**32))
-def test_what_is_read_is_what_python_reads(document, seed):
-    """Strict reading refuses more; what it takes, it takes as `json` does."""
-    data = damaged(random.Random(seed), json.dumps(document).encode())
+def test_what_json_holds_is_read_as_it_is(document, seed):
+    """Strict reading refuses more than Python; what it takes, it takes as `json` does."""
+    plain, raw = json.dumps(document), json.dumps(document, ensure_ascii=False)
+    found = parse(plain.encode(), "x", 1 << 20, "")
+    assert json.dumps(found) == plain
+    assert "\\ud" in plain or parse(raw.encode(errors="surrogatepass"), "x", 1 << 20, "") == found
+    data = damaged(random.Random(seed), plain.encode())
     try:
         found = parse(data, "x", 1 << 20, "")
     except InputError:
@@ -240,17 +224,48 @@ def test_what_could_not_be_read_is_not_written(tmp_path):
         with pytest.raises(InputError, match=says):
             odd.save(tmp_path / "p.json")
     assert not list(tmp_path.iterdir())
-    for content, most, says in (
-        ([1] * 12, 100, "at most 12 values"),
-        (["x" * 30], 30, "at most 30 bytes"),
-    ):
-        with pytest.raises(InputError, match=says):
+    for content, most, says in (([1] * 12, 100, "12 values"), (["x" * 30], 30, "30 bytes")):
+        with pytest.raises(InputError, match="at most " + says):
             strict_json.to_text(content, "policy", most)
 
 
-def test_reading_takes_memory_in_proportion():
-    """The worst text for its length that is still allowed: empty lists."""
-    data = b"[" + b"[]," * 100_000 + b"1]"
-    guard = Guard(free=1 << 16, factor=40)
-    with traced():
-        assert guard.load(lambda: strict_json.parse(data, "x", 16 << 20, ""), len(data), "lists")
+def test_the_files_in_docs_are_what_the_code_makes_and_every_rule_has_a_sample():
+    made = schemas()
+    assert {path.name for path in rules.DOCS.glob("*.schema.json")} == set(made)
+    for file, schema in made.items():
+        text = (rules.DOCS / file).read_text()
+        again = "python -m policyopt._export.schema docs"
+        assert text == json.dumps(schema, indent=1) + "\n", f"{file} is stale: {again}"
+    for samples, known in (
+        (rules.SCORES, RULES),
+        (rules.ANSWERS, ANSWERS),
+        (rules.CONFIDENCES, CALIBRATORS),
+    ):
+        assert set(samples) == set(known)
+
+
+def test_files_are_valid(tmp_path, root):
+    """Of every rule, of contexts, of everything online, and those of old, as they are and as written now."""
+    found = {name: artifact(policy) for name, policy in policies().items()}
+    found["experts"] = json.loads(json.dumps(experts_to_dict(experts())))
+    for name, online in online_policies().items():
+        online.save(tmp_path / f"{name}.json")
+        found[name] = json.loads((tmp_path / f"{name}.json").read_text())
+    for path in (root / "tests" / "golden").glob("policy_*.json"):
+        found |= {path: json.loads(path.read_text()), path.name: to_dict(load_policy(path))}
+    for content in found.values():
+        rules.assert_valid(content)
+
+
+def test_manifests_of_exports_are_valid_and_those_of_fewer_fields_are_not(tmp_path):
+    """Of a mixture that draws by a coin, ONNX graphs too."""
+    pytest.importorskip("onnx")
+    policy, out = policies()["mixture of two scores"], tmp_path / "out"
+    golden = golden_of(policy, trace_policy(policy), rows=20)
+    write_bundle(policy, out, ["python", "c", "onnx"], golden)
+    bundle, graphs = (json.loads((out / at / "manifest.json").read_text()) for at in ("", "onnx"))
+    for content in (bundle, graphs, artifact(policy)):
+        rules.assert_valid(content)
+        less = [{n: value for n, value in content.items() if n != name} for name in content]
+        for wrong in (*less, {**content, "extra": 1}, {**content, "version": 9}):
+            assert not validator(schema_of(content)).is_valid(wrong), wrong

@@ -82,20 +82,16 @@ def test_joint_mixture_lies_on_the_hull_and_single_sets_meet_the_budget():
     problem = problem_of(MaxProb(), Tables(cache(n=8000)).get("fit"))
     budgets = [1.4, 2.2, 3.9, 6.0]
     corners = joint.hull(problem, budgets)
-    points = np.array([(problem.cost(t), problem.accuracy(t)) for t in corners])
-    for budget, mixed, single, quotas in zip(
-        budgets,
-        joint.solve_joint(problem, budgets, mix=True),
-        joint.solve_joint(problem, budgets),
-        solve_geometric(problem, budgets),
-        strict=True,
-    ):
+    points = np.array([(problem.cost(t), problem.accuracy(t)) for t in corners]).T
+    mixtures, singles = (joint.solve_joint(problem, budgets, mix=mix) for mix in (True, False))
+    quotas = solve_geometric(problem, budgets)
+    for budget, mixed, single, quota in zip(budgets, mixtures, singles, quotas, strict=True):
         worth = mean(mixed, problem.accuracy)
         assert mean(mixed, problem.cost) == pytest.approx(budget)
-        assert worth == pytest.approx(np.interp(budget, points[:, 0], points[:, 1]))
+        assert worth == pytest.approx(np.interp(budget, *points))
         assert single.other is None
         assert 0 <= budget - problem.cost(single.thresholds) <= 0.01 * budget
-        ours, theirs = (problem.accuracy(s.thresholds) for s in (single, quotas))
+        ours, theirs = (problem.accuracy(s.thresholds) for s in (single, quota))
         assert ours >= worth - 0.005 and ours >= theirs - 1e-3
 
 
@@ -234,11 +230,8 @@ def test_saturated_confidences_stay_apart(rule):
     assert made is scores and flat == () and collapse(Constant(), scores)[1] == (0,)
     noise = np.stack([0.4 + 1e-7 * np.linspace(0, 1, 4), np.ones(4)], axis=1)
     assert collapse(rule, noise)[1] == (0,)
-
-
-def test_neither_one_row_nor_infinities_nor_the_last_exit_are_flat():
-    for scores in ([[0.3, 0.0]], [[np.inf, 0.0], [0.0, 1e-12]], [[-np.inf, 0.0], [-np.inf, 0.0]]):
-        assert collapse(Constant(), np.array(scores))[1] == ()
+    for few in ([[0.3, 0.0]], [[np.inf, 0.0], [0.0, 1e-12]], [[-np.inf, 0.0], [-np.inf, 0.0]]):
+        assert collapse(Constant(), np.array(few))[1] == ()
 
 
 def test_the_deployed_rule_says_what_is_flat():

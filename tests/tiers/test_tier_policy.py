@@ -1,15 +1,18 @@
-"""Per-tier policies decide as the whole policy; their files and messages are checked."""
+"""Per-tier policies decide as the whole policy; their files and messages are checked; paid models served so."""
 
 from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 import synthetic
+from mutations import signed
 
 import policyopt as po
 from policyopt._tiers.plans import Plan
@@ -22,7 +25,6 @@ from policyopt._tiers.tier_policy import (
     tier_policies,
 )
 from policyopt.runtime._errors import InputError
-from policyopt.runtime._strict_json import digest_of
 
 NAMES = ("device", "edge", "cloud")
 METHODS = (
@@ -32,9 +34,22 @@ METHODS = (
 DATA = synthetic.cache(300, 5, 4)
 
 
+RECORDS = "vote of records"
+
+
 @cache
 def fitted(method):
-    return po.fit(DATA, "45%", method=method).policy
+    """A policy, and what it decides on."""
+    if method != RECORDS:
+        outputs = np.asarray(DATA.splits["pool"].array("outputs"))[:200]
+        return po.fit(DATA, "45%", method=method).policy, list(outputs.swapaxes(0, 1))
+    rng = np.random.default_rng(0)
+    sure, right, labels = rng.random((200, 5)), rng.random((200, 5)) < 0.7, rng.integers(0, 4, 200)
+    said = np.where(right, labels[:, None], (labels[:, None] + 1) % 4)
+    rows = {"confidence": sure, "prediction": said, "labels": labels}
+    data = po.from_arrays(splits={"fit": rows}, costs=[1, 2, 4, 8, 16], unit="USD")
+    outputs = [{"prediction": said[:, k], "confidence": sure[:, k]} for k in range(5)]
+    return po.fit(data, "60%", method="vote").policy, outputs
 
 
 def divided(policy):
@@ -56,12 +71,12 @@ def through_tiers(parts, step, number):
 
 
 def batch_through_tiers(parts, outputs, numbers):
-    taken, said = np.full(len(outputs), -1), np.full(len(outputs), -1)
-    rows, message = np.arange(len(outputs)), None
+    taken, said = np.full(len(numbers), -1), np.full(len(numbers), -1)
+    rows, message = np.arange(len(numbers)), None
     for part in parts:
         state = part.start(numbers) if message is None else part.take_over(json.loads(message))
         for k in part.exits:
-            action, decision = part.step(k, outputs[rows, k], state)
+            action, decision = part.step(k, picked(outputs[k], rows), state)
             left = action == LEAVE
             taken[rows[left]], said[rows[left]] = k, decision.prediction[left]
             rows, state = rows[~left], state.keep(~left)
@@ -70,11 +85,15 @@ def batch_through_tiers(parts, outputs, numbers):
     return taken, said
 
 
-@pytest.mark.parametrize("method", METHODS)
+def picked(output, rows):
+    record = isinstance(output, dict)
+    return {name: column[rows] for name, column in output.items()} if record else output[rows]
+
+
+@pytest.mark.parametrize("method", [*METHODS, RECORDS])
 @pytest.mark.parametrize("tier", [(0, 0, 1, 1, 2), (1, 1, 1, 2, 2)])
 def test_tiers_decide_as_the_whole_policy(method, tier, tmp_path):
-    policy = fitted(method)
-    outputs = np.asarray(DATA.splits["pool"].array("outputs"))[:200]
+    policy, outputs = fitted(method)
     numbers = np.arange(1000, 1200)
     parts = []
     for i, part in enumerate(tier_policies(policy, Plan((0, 1, 2, 3, 4), tier), NAMES)):
@@ -86,30 +105,12 @@ def test_tiers_decide_as_the_whole_policy(method, tier, tmp_path):
     np.testing.assert_array_equal(taken, whole.exit)
     np.testing.assert_array_equal(said, whole.prediction)
     for row in range(0, 200, 29):
-        found = through_tiers(parts, lambda k, row=row: outputs[row, k], numbers[row])
-        assert found == (whole.exit[row], whole.prediction[row])
-
-
-def test_records_decide_alike_too():
-    rng = np.random.default_rng(0)
-    sure, right = rng.random((200, 3)), rng.random((200, 3)) < 0.7
-    labels = rng.integers(0, 4, 200)
-    said = np.where(right, labels[:, None], (labels[:, None] + 1) % 4)
-    rows = {"confidence": sure, "prediction": said, "labels": labels}
-    data = po.from_arrays(splits={"fit": rows}, costs=[1, 2, 4], unit="USD")
-    policy = po.fit(data, "60%", method="vote").policy
-    parts = tier_policies(policy, Plan((0, 1, 2), (0, 1, 1)), NAMES)
-    outputs = [{"prediction": said[:, k], "confidence": sure[:, k]} for k in range(3)]
-    whole = policy.decide(outputs)
-    for row in range(0, 200, 3):
-        found = through_tiers(
-            parts, lambda k, row=row: {n: column[[row]] for n, column in outputs[k].items()}, row
-        )
+        found = through_tiers(parts, lambda k, row=row: picked(outputs[k], [row]), numbers[row])
         assert found == (whole.exit[row], whole.prediction[row])
 
 
 def test_a_tier_without_exits_hands_on_what_began():
-    policy, kept = fitted("patience"), Plan((2, 4), (0, 1, 1, 2, 2))
+    policy, kept = fitted("patience")[0], Plan((2, 4), (0, 1, 1, 2, 2))
     small = replace(
         policy, active_exits=(2, 4), model_exits=5, thresholds=policy.thresholds[:1],
         costs=policy.costs[:2], overhead=policy.overhead[:2], mixture=None,
@@ -119,48 +120,39 @@ def test_a_tier_without_exits_hands_on_what_began():
     assert second.take_over(first.hand_over(first.start(7))).position == 0
 
 
-def signed(content, **changed):
-    body = {k: v for k, v in {**content, **changed}.items() if k != "sha256"}
-    return json.dumps({**body, "sha256": digest_of(body)})
-
-
 def test_changed_files_are_refused(tmp_path):
-    part, path = divided(fitted("max_prob"))[1], tmp_path / "tier.json"
+    part, path = divided(fitted("max_prob")[0])[1], tmp_path / "tier.json"
     part.save(path)
     text = path.read_text()
     content = json.loads(text)
-    for wrong in (
-        text[:-20], text.replace('"edge"', '"edgy"'), "[]", json.dumps({**content, "more": 1}),
-        json.dumps({k: v for k, v in content.items() if k != "next"}),
-        signed(content, version=2), signed(content, version=True),
-        signed(content, version=1.0), signed(content, exits=[True]), signed(content, tier=1),
-        json.dumps({**content, "exits": [True]}),
-    ):  # fmt: skip
+    changes = (
+        {"version": 2}, {"version": True}, {"version": 1.0}, {"exits": [True]}, {"tier": 1}, {"more": 1},
+    )  # fmt: skip
+    less = {k: v for k, v in content.items() if k != "next"}
+    forged = [json.dumps(signed(other)) for other in (less, *({**content, **c} for c in changes))]
+    for wrong in (text[:-20], text.replace('"edge"', '"edgy"'), "[]", *forged):
         path.write_text(wrong)
         with pytest.raises(InputError):
             load_tier(path)
 
 
 def test_wrong_messages_are_refused():
-    parts = divided(fitted("patience"))
+    parts = divided(fitted("patience")[0])
     state = parts[0].start([1, 2])
     for k in (0, 1):
         parts[0].step(k, np.zeros((2, 4)), state)
     good = parts[0].hand_over(state)
     parts[1].take_over(good)
     arm, rule = good["arm"], good["rules"][0]
-    for wrong in (
-        None, [], {**good, "more": 1}, {**good, "position": 1}, {**good, "position": True},
-        {**good, "samples": 3}, {**good, "samples": -1}, {**good, "samples": 10**12},
-        {**good, "scalar": True}, {**good, "rules": []}, {**good, "rules": [[]]},
-        {**good, "arm": {**arm, "shape": [2, 10**9]}}, {**good, "arm": {**arm, "data": "!!"}},
-        {**good, "arm": {**arm, "data": ""}}, {**good, "arm": {**arm, "dtype": "O"}},
-        {**good, "rules": [rule + rule]}, {**good, "answer": [arm]}, {**good, "format": "x"},
-        {**good, "version": True}, {**good, "version": 1.0}, {**good, "version": [1]},
-        {**good, "version": 2}, {**good, "policy": "0" * 64}, {**good, "samples": True},
-        {**good, "samples": 2.0}, {**good, "format": ["x"]}, {**good, "position": 5},
-        {**good, "arm": {**arm, "data": "AgI="}}, {**good, "rules": [1]}, {**good, "answer": {}},
-    ):  # fmt: skip
+    arms = [("shape", [2, 10**9]), ("data", "!!"), ("data", ""), ("data", "AgI="), ("dtype", "O")]
+    changes = [
+        ("more", 1), ("position", 1), ("position", True), ("position", 5), ("samples", 3), ("samples", -1),
+        ("samples", 10**12), ("samples", True), ("samples", 2.0), ("scalar", True), ("rules", []), ("rules", [[]]),
+        ("rules", [rule + rule]), ("rules", [1]), ("answer", [arm]), ("answer", {}), ("format", "x"), ("format", ["x"]),
+        ("version", True), ("version", 1.0), ("version", [1]), ("version", 2), ("policy", "0" * 64),
+        *(("arm", {**arm, key: value}) for key, value in arms),
+    ]  # fmt: skip
+    for wrong in (None, [], *({**good, name: value} for name, value in changes)):
         with pytest.raises(InputError):
             parts[1].take_over(wrong)
     # The same shapes, other thresholds: what was decided before would not be this policy's.
@@ -172,7 +164,7 @@ def test_wrong_messages_are_refused():
 
 
 def test_a_message_holds_no_more_samples_than_it_says():
-    parts = divided(fitted("max_prob"))
+    parts = divided(fitted("max_prob")[0])
     state = parts[0].start(np.arange(MOST_SAMPLES + 1))
     for k in (0, 1):
         parts[0].step(k, np.zeros((MOST_SAMPLES + 1, 4)), state)
@@ -186,3 +178,34 @@ def test_a_message_holds_no_more_samples_than_it_says():
     arm = {"dtype": "|b1", "shape": [MOST_SAMPLES + 1], "data": raw}
     with pytest.raises(InputError, match="samples of the message"):
         parts[1].take_over({**message, "samples": MOST_SAMPLES + 1, "arm": arm})
+
+
+def example(root, *words):
+    command = [sys.executable, "-m", "examples.llm_cascade", *words]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True)
+
+
+def test_the_whole_way_on_the_stand_in(root, tmp_path):
+    done = example(
+        root, "--stand-in", "--out", tmp_path / "p.json", "--methods", "max_prob,frugalgpt"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "a generated stand-in" in done.stdout and "frugalgpt at 30%" in done.stdout
+    policy = po.load_policy(tmp_path / "p.json")
+    assert policy.unit == "USD" and policy.model_exits == 5
+
+
+def test_the_loop_pays_for_the_calls_it_makes(root, monkeypatch):
+    monkeypatch.syspath_prepend(root)
+    from examples.llm_cascade.records import stand_in
+    from examples.llm_cascade.serve import Models, ask
+
+    data = stand_in(400)
+    policy = po.fit(data, "35%", method="subset").policy
+    replayed, models = po.evaluate(policy, data), Models(data, "test")
+    answers = [ask(policy, models, q) for q in range(len(replayed.exit))]
+    np.testing.assert_array_equal(answers, replayed.prediction)
+    assert models.spent == pytest.approx(replayed.cost.sum())
+    asked = np.searchsorted(policy.path, replayed.exit) + 1
+    assert models.calls.sum() == asked.sum() < 0.6 * models.calls.size * len(answers)
+    assert not models.calls[[k for k in range(5) if k not in policy.path]].any()
