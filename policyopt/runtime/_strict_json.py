@@ -95,6 +95,7 @@ class Form:
     version: int
     fields: Mapping[str, Any]
     step: str
+    again: str = AGAIN  # what to do about a damaged one
 
     def signed(self, **content: Any) -> dict[str, Any]:
         """Return a file's whole content: format and version before it, its checksum behind."""
@@ -115,19 +116,21 @@ class Form:
             if names:
                 more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
                 told = ", ".join(name[:_SHOWN] for name in names[:_SHOWN]) + more
-                raise InputError(f"'{source}' has {kind} fields: {told}. {AGAIN}")
+                raise InputError(f"'{source}' has {kind} fields: {told}. {self.again}")
         for name, kinds in self.fields.items():
             if not isinstance(content[name], kinds) or isinstance(content[name], bool):
                 several = kinds if isinstance(kinds, tuple) else (kinds,)
                 told = " or ".join(kind.__name__ for kind in several)
-                raise input_error(f"{name} in {source}", f"of type {told}", content[name], AGAIN)
+                raise input_error(
+                    f"{name} in {source}", f"of type {told}", content[name], self.again
+                )
         try:
             digest = digest_of({name: content[name] for name in content if name != "sha256"})
         except ValueError as error:  # a number too large for a float reads as infinity
-            raise input_error(source, "free of infinite numbers", str(error), AGAIN) from error
+            raise input_error(source, "free of infinite numbers", str(error), self.again) from error
         if digest != content["sha256"]:
             told = "was changed after it was written: its checksum differs"
-            raise InputError(f"'{source}' {told}. {AGAIN}")
+            raise InputError(f"'{source}' {told}. {self.again}")
 
 
 def digest_of(content: Any) -> str:
