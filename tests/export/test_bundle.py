@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mutations import traced
+from mutations import signed, traced
 from policies import fitted, on_features
 from synthetic import cache
 
@@ -39,15 +39,6 @@ from policyopt._export.verify import verify
 from policyopt.runtime._errors import CheckError, InputError
 from policyopt.runtime._policy import Mixture, Policy, arms, load_policy
 from policyopt.runtime._scores import MaxProb, make_rule
-from policyopt.runtime._strict_json import digest_of
-
-
-def python(*words, **environment):
-    """Run Python in a process of its own."""
-    command = [sys.executable, *map(str, words)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **environment}
-    )
 
 
 def exported(policy, folder, targets=("python",), rows=64, data=None):
@@ -70,18 +61,14 @@ def copy(export, tmp_path):
     return shutil.copytree(export, tmp_path / "copy")
 
 
-def manifest_of(folder):
-    return json.loads((folder / "manifest.json").read_text())
-
-
 def sign(folder, **fields):
     """Make the manifest agree with files and fields that were changed."""
-    manifest = {**manifest_of(folder), **fields}
+    path = folder / "manifest.json"
+    manifest = {**json.loads(path.read_text()), **fields}
     if "files" not in fields:
         there = (name for name in manifest["files"] if (folder / name).exists())
         manifest["files"] = {name: checksum(folder / name) for name in there}
-    manifest["sha256"] = digest_of({n: v for n, v in manifest.items() if n != "sha256"})
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    path.write_text(json.dumps(signed(manifest)))
 
 
 def resigned(folder, name, content):
@@ -113,7 +100,8 @@ def cut(arrays, name):
 
 
 def machine(folder, **more):
-    sign(folder, machine={**manifest_of(folder)["machine"], **more})
+    made = json.loads((folder / "manifest.json").read_text())["machine"]
+    sign(folder, machine={**made, **more})
 
 
 MACHINE = r"'machine of manifest\.json' must be"
@@ -229,19 +217,6 @@ def test_a_bomb_is_refused_by_name(copy):
             assert tracemalloc.get_traced_memory()[1] < 16 << 20
 
 
-def test_an_export_replaces_an_export_and_nothing_else(export, tmp_path):
-    policy = load_policy(export / "policy.json")
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "work.txt").write_text("hours")
-    with pytest.raises(InputError, match="'--out' must be a new folder"):
-        exported(policy, tmp_path / "mine")
-    with pytest.raises(InputError, match="'--to' must be of python, onnx, c"):
-        exported(policy, tmp_path / "out", ["rust"])
-    for _ in range(2):
-        exported(policy, tmp_path / "out")
-    assert {p.name for p in tmp_path.iterdir()} == {"mine", "out"}
-
-
 # Thresholds, and what lies at them.
 @pytest.mark.parametrize("by", [9e-6, -1e-7])
 @pytest.mark.parametrize("rows_of", ["cache", "nothing"])
@@ -249,18 +224,18 @@ def test_thresholds_that_are_a_little_off_are_found(by, rows_of, tmp_path):
     """Rows at the thresholds tell, though no row of the cache lies between the right and the wrong one."""
     if shutil.which("cc") is None:
         pytest.skip("no C compiler")
-    data = cache(2000) if rows_of == "cache" else None
-    exported(fitted("optimal_stopping"), tmp_path / "out", ["c"], data=data)
-    (right,) = [v for v in verify(tmp_path / "out") if v.runtime == "c"]
+    out, data = tmp_path / "out", cache(2000) if rows_of == "cache" else None
+    exported(fitted("optimal_stopping"), out, ["c"], data=data)
+    (right,) = [v for v in verify(out) if v.runtime == "c"]
     assert right.within < 1e-7
-    header = tmp_path / "out" / "policyopt_policy.h"
+    header = out / "policyopt_policy.h"
     number = r"(const int32_t v\d+ = v\d+ >= )\(?(-?\d[\d.e+-]*)\)?;"
     moved = lambda m: f"{m[1]}{float(m[2]) + by!r};"  # noqa: E731
     text, count = re.subn(number, moved, header.read_text())
     assert count == 3
-    resigned(tmp_path / "out", header.name, text.encode())
+    resigned(out, header.name, text.encode())
     with pytest.raises(CheckError, match="c: exit"):
-        list(verify(tmp_path / "out"))
+        list(verify(out))
 
 
 @pytest.mark.parametrize("by", [1e-6, -1e-6])
@@ -269,18 +244,17 @@ def test_thresholds_that_are_a_little_off_are_found(by, rows_of, tmp_path):
 )
 def test_a_policy_with_other_thresholds_is_found_by_numpy(spec, by, tmp_path):
     """Every threshold by itself, in both arms of a mixture."""
-    policy, tried = fitted(spec), 0
-    exported(policy, tmp_path / "out")
+    policy, tried, out = fitted(spec), 0, tmp_path / "out"
+    exported(policy, out)
     for arm in [policy] if policy.mixture is None else [policy, policy.mixture]:
         for at in np.flatnonzero(np.abs(arm.thresholds) < 1e30):
             moved = arm.thresholds + by * (np.arange(len(arm.thresholds)) == at)
             other = replace(arm, thresholds=moved)
-            other = other if arm is policy else replace(policy, mixture=other)
-            other.save(tmp_path / "out" / "policy.json")
-            sign(tmp_path / "out")
+            (other if arm is policy else replace(policy, mixture=other)).save(out / "policy.json")
+            sign(out)
             tried += 1
             with pytest.raises(CheckError, match="numpy batch: exit"):
-                list(verify(tmp_path / "out"))
+                list(verify(out))
     assert tried >= 3
 
 
@@ -317,15 +291,14 @@ def test_golden_rows_of_a_cache(export, tmp_path, monkeypatch):
     again = read_golden(tmp_path / "golden.npz", policy, 100)
     scores = expect(policy, again.inputs, again.sample).expected.score
     assert (scores == golden.expected.score).all()
-    gap = golden.expected.score[:, :-1] - policy.thresholds
-    every = policy.trace(outputs).scores[:, :-1] - policy.thresholds
-    assert np.median(np.abs(gap).min(axis=1)) < np.median(np.abs(every).min(axis=1))
     monkeypatch.setattr("policyopt._export.samples.BYTES", 200 * row_bytes(policy, graphs))
     some = golden_of(policy, graphs, data, rows=100)
     assert some.left_out.of == 1000 and len(some) == 100
+    every = policy.trace(outputs).scores
+    gap, less, all_ = (s[:, :-1] - policy.thresholds for s in (scores, some.expected.score, every))
+    assert np.median(np.abs(gap).min(axis=1)) < np.median(np.abs(all_).min(axis=1))
     for side in (1, -1):  # of each threshold
-        near = [np.where(g * side > 0, np.abs(g), np.inf).min(axis=0)
-                for g in (gap, some.expected.score[:, :-1] - policy.thresholds)]  # fmt: skip
+        near = [np.where(g * side > 0, np.abs(g), np.inf).min(axis=0) for g in (gap, less)]
         np.testing.assert_array_equal(*near)
     for each in (golden, some):
         assert (each.expected.exit == policy.decide(outputs[each.sample]).exit).all()
@@ -334,26 +307,27 @@ def test_golden_rows_of_a_cache(export, tmp_path, monkeypatch):
     other = po.from_arrays(np.zeros((20, 2, 3)), np.zeros(20, int), costs=[1, 2])
     with pytest.raises(InputError, match="'cache' must be logits of 4 exits"):
         golden_of(policy, graphs, other)
+    with pytest.raises(InputError, match="'--to' must be of python, onnx, c"):
+        write_bundle(policy, tmp_path / "out", ["rust"], golden)
 
 
 # Serving.
 def test_serving_that_decides_otherwise_is_found(export):
     pytest.importorskip("torch")
     read = read_export(export)
-    for name, runner in runners().items():
-        found = runner(read.policy, read.golden)
+    ran = {name: run(read.policy, read.golden) for name, run in runners().items()}
+    for name, found in ran.items():
         if isinstance(found, str):
             continue
         assert (np.asarray(read.policy.path)[read.golden.expected.exit] == found.exit).all()
+        wrong = [(replace(found, exit=found.exit[1:]), "golden rows came")]
         for what in ("exit", "prediction"):
-            wrong = getattr(found, what).copy()
-            wrong[3] = (wrong[3] + 1) % 4
-            says = partial(lambda told, *_: told, replace(found, **{what: wrong}))
-            with pytest.raises(CheckError, match=f"{name}: .* of golden row 3"):
-                list(verify(read, {name: says}))
-    short = replace(found, exit=found.exit[1:])
-    with pytest.raises(CheckError, match="golden rows came"):
-        list(verify(read, {name: lambda *_: short}))
+            column = getattr(found, what).copy()
+            column[3] = (column[3] + 1) % 4
+            wrong.append((replace(found, **{what: column}), f"{name}: .* of golden row 3"))
+        for told, words in wrong:
+            with pytest.raises(CheckError, match=words):
+                list(verify(read, {name: lambda *_, told=told: told}))
 
 
 @pytest.mark.parametrize("kind", ["kept", "probabilities", "record", "features"])
@@ -443,8 +417,10 @@ for name, policy in policies().items():
 
 
 def on(processor, *words):
+    """Run Python in a process of its own, on that processor."""
     more = {"NPY_DISABLE_CPU_FEATURES": PROCESSORS[processor], "OMP_NUM_THREADS": "1"}
-    done = python(*words, **more)
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **more})
     assert done.returncode == 0, done.stderr
     return done.stdout
 
