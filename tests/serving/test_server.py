@@ -156,34 +156,31 @@ def test_machine_code_leaves_where_the_policy_does(spec, monkeypatch):
     if not policy.mixture:
         scores = policy.trace(LOGITS).scores[:, :-1]
         policy = replace(policy, thresholds=np.sort(scores, axis=0)[N // 2])
-    asked, step = set(), Policy.step
-    monkeypatch.setattr(Policy, "step", lambda *a: asked.add(id(a[-1])) or step(*a))
-    server = native_or_skip(Replayed(LOGITS).model(), policy)
-    found = served(server, batches(N, [1]))
-    few = len(asked)
-    same(found, policy.decide(LOGITS))
-    assert few < 0.1 * N and (few or spec not in ("max_prob", "entropy"))
+    due, asked, step = policy.decide(LOGITS), [], Policy.step
+    monkeypatch.setattr(Policy, "step", lambda *a: asked.append(a) or step(*a))
+    same(served(native_or_skip(Replayed(LOGITS).model(), policy), batches(N, [1])), due)
+    assert len(asked) < 0.1 * N and (asked or spec not in ("max_prob", "entropy"))
 
 
-def test_machine_code_of_other_rows():
-    """Half precision, strides, rows that no policy takes; heads whose rows are changed afterwards."""
-    policy = simple(Margin())
-    stored = Replayed(LOGITS, torch.float16)
-    expected = policy.decide(stored.logits.float().numpy())
-    same(served(native_or_skip(stored.model(), policy), batches(N, [1])), expected)
+@pytest.mark.parametrize("start", [serve, native_or_skip])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_widths_are_decided_as_float32(dtype, start):
+    stored = Replayed(LOGITS, dtype)
+    expected = simple(Margin()).decide(stored.logits.float().numpy())
+    same(served(start(stored.model(), simple(Margin())), batches(N, [1, 40])), expected)
+
+
+def test_heads_whose_rows_are_changed_afterwards():
+    policy, rows = simple(Margin()), torch.empty(1, K, C)
     on = replace(policy, thresholds=[2.0, policy.trace(LOGITS).scores[7, 1], 2.0])
-    rows = torch.from_numpy(LOGITS[7:8].copy())
 
-    def stage(hidden):
-        rows[:, : hidden["k"]] = 50.0  # what a layer in place does to the outputs before
-        return {"k": hidden["k"] + 1}
-
-    def reset(hidden):
+    def stage(k, hidden):
         rows.copy_(torch.from_numpy(LOGITS[7:8]))
-        return {"k": torch.ones(1, dtype=int)}
+        rows[:, :k] = 50.0  # what a layer in place does to the outputs before
+        return hidden
 
-    heads = [lambda h, k=k: rows[:, k] for k in range(K)]
-    model = StagedModel([reset, stage, stage, stage], heads)
+    stages = [functools.partial(stage, k) for k in range(K)]
+    model = StagedModel(stages, [lambda h, k=k: rows[:, k] for k in range(K)])
     said = native_or_skip(model, on)(torch.zeros(1, 1))
     assert said.exit[0] == on.decide(LOGITS[7:8]).exit[0] == 1
 
@@ -191,21 +188,14 @@ def test_machine_code_of_other_rows():
 @pytest.mark.parametrize("start", [serve, native_or_skip])
 @pytest.mark.parametrize("n", [1, 64])
 def test_bad_outputs_are_refused_by_name(start, n):
-    policy, part = simple(MaxProb(), [2.0] * 3), range(n)
-    for value in (np.nan, np.inf):
-        broken = LOGITS.copy()
-        broken[:, 1, 2] = value
-        with pytest.raises(InputError, match="finite largest value"):
-            ask(start(Replayed(broken).model(), policy), *part)
-    with pytest.raises(InputError, match=r"'output of exit 0' must be of shape \(n, 6\)"):
-        ask(start(Replayed(LOGITS[:, :, :5]).model(), policy), *part)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_other_widths_are_decided_as_float32(dtype):
-    stored = Replayed(LOGITS, dtype)
-    expected = simple(Margin()).decide(stored.logits.float().numpy())
-    same(served(serve(stored.model(), simple(Margin())), batches(N, [1, 40])), expected)
+    broken = np.array([LOGITS[:n]] * 2)
+    broken[:, :, 1, 2] = [[np.nan], [np.inf]]
+    for logits, words in (
+        (broken[0], "finite largest value"), (broken[1], "finite largest value"),
+        (LOGITS[:, :, :5], r"'output of exit 0' must be of shape \(n, 6\)"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            ask(start(Replayed(logits).model(), simple(MaxProb(), [2.0] * 3)), *range(n))
 
 
 def test_a_mixture_counts_the_samples_that_came():
@@ -242,12 +232,11 @@ def test_experts_by_context():
 
 def test_records_and_probabilities():
     """Heads that return a record, and heads that return probabilities, with policies of that kind."""
-    confidence, prediction = torch.from_numpy(CHANCES).max(-1)
+    columns = dict(
+        zip(("confidence", "prediction"), torch.from_numpy(CHANCES).max(-1), strict=True)
+    )
     heads = [
-        lambda h, k=k: {
-            "prediction": prediction[h["row"], k],
-            "confidence": confidence[h["row"], k],
-        }
+        lambda h, k=k: {name: column[h["row"], k] for name, column in columns.items()}
         for k in range(K)
     ]
     policy = replace(simple(MaxProb()), kind="record", classes=0)
@@ -362,13 +351,12 @@ def test_single_samples_of_probabilities_are_refused_once_they_tell(start):
 @pytest.mark.parametrize("sizes", [[1] * 8, [2, 3, 1], [1, 64, 1], [0, 1, 4]])
 def test_logits_are_looked_at_once(sizes):
     """Exits are those of a replay from the first request on; then no more is looked at."""
-    server, wanted = (
-        serve(Replayed(LOGITS).model(), simple(MaxProb())),
-        simple(MaxProb()).decide(LOGITS),
-    )
+    policy = simple(MaxProb())
+    server = serve(Replayed(LOGITS).model(), policy)
     assert server.looking
     for low, high in pairwise(np.cumsum([0, *sizes])):
-        np.testing.assert_array_equal(ask(server, *range(low, high)).exit, wanted.exit[low:high])
+        found = ask(server, *range(low, high)).exit
+        np.testing.assert_array_equal(found, policy.decide(LOGITS).exit[low:high])
     assert not server.looking
 
 
@@ -517,24 +505,24 @@ def test_numpy_models_take_numpy_and_keep_their_own_errors():
 
 
 def test_devices_and_options_are_checked_before_anything_is_written(tmp_path):
-    x = torch.from_numpy(LOGITS)
     model = StagedModel([lambda x: x] * K, [lambda x, k=k: x[:, k] for k in range(K)])
-    cost = po.Cost("compute", "MMACs", COSTS)
-    devices = ["nowhere", 1.5, *([] if torch.cuda.is_available() else ["cuda", "cuda:0"])]
-    for device in devices:
-        with pytest.raises(InputError, match="'device' must be one that torch can use here"):
-            export_cache(model, (x, None), tmp_path / "c", costs=cost, device=device)
-    with pytest.raises(InputError, match="'foo' must be left out, or one of kind, dtype,"):
-        export_cache(model, (x, None), tmp_path / "c", costs=cost, foo=1)
-    assert not (tmp_path / "c").exists()
-    assert export_cache(model, (x, None), tmp_path / "c", costs=cost, device="cpu") == {"pool": N}
+    given, out, cost = (torch.from_numpy(LOGITS), None), tmp_path / "c", po.Cost("c", "ms", COSTS)
+    words = "'device' must be one that torch can use here"
+    wrong = ["nowhere", 1.5, *([] if torch.cuda.is_available() else ["cuda", "cuda:0"])]
+    for more, told in (
+        *(({"device": device}, words) for device in wrong),
+        ({"foo": 1}, "'foo' must be left out, or one of kind, dtype,"),
+    ):
+        with pytest.raises(InputError, match=told):
+            export_cache(model, given, out, costs=cost, **more)
+    assert not out.exists()
+    assert export_cache(model, given, out, costs=cost, device="cpu") == {"pool": N}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_on_a_gpu():
-    stored = Replayed(LOGITS)
+    stored, policy = Replayed(LOGITS), simple(MaxProb())
     stored.logits = stored.logits.cuda()
-    policy = simple(MaxProb())
     server = serve(stored.model(), policy)
     for rows in batches(N, [1, 64]):
         one = server({"row": torch.from_numpy(rows).cuda()})
