@@ -213,10 +213,8 @@ def test_sizes_are_told_and_true(tmp_path, monkeypatch):
     code, stack = re.fullmatch(r"code (\d+) \(.* -Os, .*\), stack of a step (\d+)", sizes).groups()
     assert 500 < int(code) < 50_000 and 100 < int(stack) < 10_000 and sizes in source
     (tmp_path / "p.h").write_text(source)
-    text = (
-        '#include <stdio.h>\n#include "p.h"\nint main(void) { printf("%d", (int)sizeof(p_state)); }'
-    )
-    size = printed(tmp_path, text)
+    main = 'int main(void) { printf("%d", (int)sizeof(p_state)); }'
+    size = printed(tmp_path, f'#include <stdio.h>\n#include "p.h"\n{main}')
     tables = sum(int(n) * (8 if kind == "double" else 4)
                  for kind, n in re.findall(r"^static const (\w+) \w+\[(\d+)\]", source, re.M))  # fmt: skip
     assert f"state {size}, " in source and f"Bytes: tables {tables}, " in source
@@ -355,23 +353,16 @@ def stepped(made, rows):
             return said
 
 
-@pytest.mark.parametrize("rule", [MaxProb(), Margin(), Entropy(C)], ids=lambda rule: rule.name)
-def test_at_the_threshold_it_asks(rule):
+def test_how_near_to_a_threshold_it_asks():
     logits = outputs(200, K, C, seed=5)[0]
-    scores = simple(rule).trace(logits).scores
-    for threshold in (scores[7, 0], np.nextafter(scores[7, 0], 9)):
+    for rule in (MaxProb(), Margin(), Entropy(C)):
+        threshold = simple(rule).trace(logits).scores[7, 0]
         made = native(simple(rule, [threshold, 2.0, 2.0]))
-        assert stepped(made, logits[7]) == ASK
-        far = np.abs(scores[:, 0] - threshold).argmax()
-        assert stepped(made, logits[far]) != ASK
-        assert 0 < made.near[0] < 1e-4
+        assert stepped(made, logits[7]) == ASK and 0 < made.near[0] < 1e-4
     assert native(rules.policy("patience")).near == (0.0, 0.0)  # the same bits everywhere
-
-
-def test_saturated_thresholds_are_decided():
-    """Nearly all scores within 1e-5 of 1, as exits of strong models have them."""
-    logits = outputs(400, K, C, seed=3)[0] * 0.1
-    logits[..., 2] += np.random.default_rng(0).uniform(8, 14, (400, K))
+    # Nearly all scores within 1e-5 of 1, as exits of strong models have them.
+    logits *= 0.1
+    logits[..., 2] += np.random.default_rng(0).uniform(8, 14, (200, K))
     scores = simple(MaxProb()).trace(logits).scores
     policy = simple(MaxProb(), np.quantile(scores[:, :-1], 0.7, axis=0) - 1e-12)
     assert (policy.thresholds > 1 - 1e-3).all()
@@ -393,31 +384,27 @@ def test_libraries_are_kept_by_their_source_and_need_no_compiler_again(home, mon
 
 
 def test_nothing_is_read_from_where_others_may_write(home, tmp_path, monkeypatch):
-    """Nor from beside a policy; what cannot be loaded is made again."""
-    loaded = []
-    load = ctypes.PyDLL
+    """Nor from beside a policy; what cannot be loaded is made again; a home that cannot be used is done without."""
+    loaded, load, policy = [], ctypes.PyDLL, simple(MaxProb())
     monkeypatch.setattr(ctypes, "PyDLL", lambda path: loaded.append(path) or load(path))
     monkeypatch.chdir(tmp_path)
-    simple(MaxProb()).save(tmp_path / "policy.json")
-    native(simple(MaxProb()))
+    policy.save(tmp_path / "policy.json")
+    native(policy)
     (kept,) = home.iterdir()
     assert set(loaded) == {str(kept)}
     home.chmod(0o777)
     with pytest.raises(InputError, match="nobody else's to write to"):
-        native(simple(MaxProb()))
-    own = tmp_path / "own"
+        native(policy)
+    own, file = tmp_path / "own", tmp_path / "file"
     own.mkdir(mode=0o700)
     (own / kept.name).write_bytes(b"no library")
-    native(simple(MaxProb()), own)
+    native(policy, own)
     assert (own / kept.name).stat().st_size > 1000
-
-
-def test_a_home_that_cannot_be_used_is_done_without(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("POLICYOPT_CACHE", str(tmp_path / "file"))
-    assert stepped(native(simple(MaxProb())), np.zeros((K, C))) & 1
+    file.write_text("")
+    monkeypatch.setenv("POLICYOPT_CACHE", str(file))
+    assert stepped(native(policy), np.zeros((K, C))) & 1
     with pytest.raises(OSError, match="file"):
-        native(simple(MaxProb()), tmp_path / "file" / "more")
+        native(policy, file / "more")
 
 
 # The example.

@@ -364,24 +364,14 @@ def linear(*more):
     return nn.Sequential(nn.Linear(4, 4), *more)
 
 
-class Named(nn.Module):
-    """Has a method that is a stage."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def first(self, x):
-        return self.inner(x)
-
-
 class Holder:
     """A callable that is no module, and has one."""
 
     def __init__(self, inner):
         self.inner = inner
 
-    __call__ = Named.first
+    def __call__(self, x):
+        return self.inner(x)
 
 
 def closed(inner):
@@ -390,7 +380,7 @@ def closed(inner):
 
 WRAPS = {
     "bare": lambda m: m, "closure": closed, "default": lambda m: lambda x, inner=m: inner(x),
-    "partial": functools.partial, "object": Holder, "method": lambda m: Named(m).first,
+    "partial": functools.partial, "object": Holder, "method": lambda m: m.forward,
     "nested": lambda m: closed([closed(m)]),
 }  # fmt: skip
 
