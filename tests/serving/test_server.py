@@ -18,7 +18,6 @@ from test_methods import SPECS
 import policyopt as po
 from policyopt._export.c_compiler import NoCompiler
 from policyopt.runtime import ExpertPolicy, InputError, Mixture, Policy
-from policyopt.runtime._reading import looks_like_probabilities
 from policyopt.runtime._scores import Entropy, Margin, MaxProb
 
 torch = pytest.importorskip("torch")
@@ -294,29 +293,25 @@ def test_arguments_are_checked():
             call()
 
 
-def test_probabilities_look_like_it_and_logits_do_not():
-    for width in (np.float16, np.float32, np.float64):
-        sure, rows = CHANCES[:, 0].astype(width), LOGITS[:, 0].astype(width)
-        assert looks_like_probabilities(sure) and looks_like_probabilities(torch.from_numpy(sure))
-        assert not looks_like_probabilities(rows) and not looks_like_probabilities(np.abs(rows))
-        odd = np.concatenate([sure[:64], rows[64:]])  # rows that are not looked at
-        assert looks_like_probabilities(odd)
-        for value in (np.nan, np.inf, -0.2, 1.5):
-            odd[2, 1] = value
-            assert not looks_like_probabilities(odd)
-    assert looks_like_probabilities(CHANCES[:4, 0]) and not looks_like_probabilities(CHANCES[:3, 0])
-
-
 @pytest.mark.parametrize("rule", [MaxProb(), Margin(), Entropy(C)], ids=lambda rule: rule.name)
 def test_decide_and_trace_refuse_probabilities(rule):
     mine = simple(rule)
-    words = "'output of exit 0' must be logits.*sum to 1: probabilities"
+    late = np.concatenate([CHANCES[:64], LOGITS[64:]])  # rows that are not looked at
+    forms = [CHANCES.astype(width) for width in (np.float16, np.float32, np.float64)]
     for call in (mine.decide, mine.trace):
-        for given in (CHANCES, list(CHANCES.swapaxes(0, 1)), torch.from_numpy(CHANCES)):
-            with pytest.raises(InputError, match=words):
+        for given in (*forms, late, list(CHANCES.swapaxes(0, 1)), torch.from_numpy(CHANCES)):
+            with pytest.raises(
+                InputError, match=r"exit 0' must be logits.*sum to 1: probabilities"
+            ):
                 call(given)
-        call(CHANCES[:3])  # so few could be logits
-        call(LOGITS)
+        for value in (-0.2, 1.5):
+            odd = CHANCES.copy()
+            odd[2, 0, 1] = value
+            call(odd)
+        for given in (CHANCES[:3], LOGITS, np.abs(LOGITS)):  # so few could be logits
+            call(given)
+    with pytest.raises(InputError, match="'output of exit 0' must be logits"):
+        mine.decide(CHANCES[:4])
     with pytest.raises(InputError, match="'output of exit 1' must be logits"):
         LATER.decide([None, *CHANCES.swapaxes(0, 1)[1:]])
     with pytest.raises(InputError, match="must be logits"):
@@ -417,20 +412,17 @@ def test_it_is_warned_of_by_export_measure_and_serve_and_not_by_requests(tmp_pat
         server(x[:7])
 
 
-@pytest.mark.parametrize(
-    "more, warns",
-    [
+def test_only_what_answers_otherwise_in_training_is_told():
+    for more, warns in (
         ([], False), ([nn.Dropout(0.0)], False), ([nn.LayerNorm(4)], False), ([nn.Dropout().eval()], False),
         ([nn.Dropout1d()], True), ([nn.AlphaDropout()], True), ([nn.MultiheadAttention(4, 2)], False),
         ([nn.MultiheadAttention(4, 2, dropout=0.1)], True), ([nn.LSTM(4, 4, 2, dropout=0.1)], True),
         ([type("DropPath", (nn.Identity,), {})()], True),
-    ],
-)  # fmt: skip
-def test_only_what_answers_otherwise_in_training_is_told(more, warns):
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        serve(StagedModel([linear(*more), linear()], [linear(), linear()]), TWO)
-    assert len(told) == warns
+    ):  # fmt: skip
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            serve(StagedModel([linear(*more), linear()], [linear(), linear()]), TWO)
+        assert len(told) == warns, more
 
 
 def test_cut_chains_are_looked_into_and_left_in_their_mode():
@@ -438,10 +430,11 @@ def test_cut_chains_are_looked_into_and_left_in_their_mode():
     chain = nn.Sequential(linear(), linear(nn.Dropout()), linear())
     with pytest.warns(TrainingModeWarning, match=r"\(Dropout in stages\[1\]\)"):
         serve(from_sequential(chain, ["0"], [linear()]), TWO)
-    parts = [linear(nn.Dropout()).eval() for _ in range(3)]
-    staged = from_sequential(nn.Sequential(*parts), ["0"], [linear()])
-    assert not any(m.training for part in parts for m in part.modules())
-    serve(staged, TWO)
+    for child in chain:
+        child.eval()
+    staged = from_sequential(chain, ["0"], [linear()])
+    assert not any(m.training for child in chain for m in child.modules())
+    serve(staged, TWO)  # warnings are errors
 
 
 @pytest.mark.parametrize("calibrator", [None, "platt"])
