@@ -261,11 +261,11 @@ def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 1
     latency = np.median(seconds, axis=0) / n * 1e3
     devices: set[str] = set()
     mapped(example, lambda leaf: devices.add(str(getattr(leaf, "device", "cpu"))))
-    costs = (
+    work, wait = (
         Cost(name, unit, tuple(values.tolist()), cascade=model.cascade)
         for name, unit, values in (("compute", "MMACs", compute), ("latency", "ms", latency))
     )
-    return Measured(*costs, seconds, n, torch.get_num_threads(), ", ".join(sorted(devices)))
+    return Measured(work, wait, seconds, n, torch.get_num_threads(), ", ".join(sorted(devices)))
 
 
 def _timed(model: StagedModel, example: Any, row: Floats) -> None:
