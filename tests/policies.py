@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import cache as once
 
+import numpy as np
 from synthetic import cache
 
+import policyopt as po
 from policyopt._checking import BUDGETS
 from policyopt._methods.registry import make_method
 from policyopt._table import Tables
@@ -21,3 +23,12 @@ def fits(spec, budgets=BUDGETS, rows=1000, seed=0):
 def fitted(spec):
     """Return the method's policy for a budget of 3.7 ms."""
     return fits(spec)[0][2].policy
+
+
+def on_features(spec):
+    """A policy of a method that scores feature vectors, of 3 to 6 numbers by exit."""
+    rng = np.random.default_rng(0)
+    data = cache(400, features=[rng.normal(size=(400, 3 + k)).astype("f4") for k in range(4)])
+    policy = po.fit(data, 3.7, spec).policy
+    assert policy.needs_features
+    return policy

@@ -34,12 +34,7 @@ class Maker:
 
     def pick(self, wanted=lambda n: True):
         found = [n for n in self.nodes if wanted(n)]
-        return found[self.rng.integers(len(found))] if found else None
-
-    def axis(self, x):
-        """Return one of its axes, and its shape before and after that."""
-        axis = int(self.rng.integers(1, len(x.shape)))
-        return axis, x.shape[1:axis], x.shape[axis + 1 :]
+        return self.choose(*found) if found else None
 
     def add(self, op, args, shape, dtype, **attrs):
         node = self.pool.make(op, args, (1, *shape), dtype, **attrs)
@@ -48,10 +43,14 @@ class Maker:
 
     def grow(self):
         """One more node, if what was drawn can be had."""
-        self.choose(self.two, self.two, self.one, self.where, self.fold, self.fold, self.view, self.join,
-                    self.take, self.row, self.table)()  # fmt: skip
+        x = self.pick(lambda n: len(n.shape) > 1)
+        axis = int(self.rng.integers(1, len(x.shape)))
+        before, size, after = x.shape[1:axis], x.shape[axis], x.shape[axis + 1 :]
+        grow = self.choose(self.two, self.two, self.one, self.fold, self.view, self.take, self.take, self.row,
+                           self.row, self.table)  # fmt: skip
+        grow(x, axis, before, size, after)
 
-    def two(self):
+    def two(self, *_):
         x = self.pick(lambda n: n.dtype != bool)
         fit = lambda a, b: a == b or 1 in (a, b)  # noqa: E731
         y = self.pick(lambda n: n.dtype == x.dtype and len(n.shape) == len(x.shape)
@@ -60,60 +59,36 @@ class Maker:
         if op == "mul" and x.dtype.kind == "i":
             op = "minimum"  # whole numbers must not overflow
         dtype = bool if op in ("ge", "lt", "eq") else x.dtype
-        self.add(op, [x, y], np.broadcast_shapes(x.shape, y.shape)[1:], dtype)
+        shape = np.broadcast_shapes(x.shape, y.shape)[1:]
+        node = self.add(op, [x, y], shape, dtype)
+        if dtype is bool and x.shape[1:] == shape == y.shape[1:]:
+            self.add("where", [node, x, y], shape, x.dtype)
 
-    def one(self):
+    def one(self, *_):
         x = self.pick()
         to = self.choose(F8, F4, I8) if x.dtype.kind in "bi" else self.choose(F8, F4)
-        if x.dtype == bool and self.rng.random() < 0.5:
-            self.add("not", [x], x.shape[1:], bool)
-        elif x.dtype != to:
+        op = "not" if x.dtype == bool else self.choose("neg", "abs")
+        self.add(op, [x], x.shape[1:], x.dtype)
+        if x.dtype != to:
             self.add("cast", [x], x.shape[1:], to)
-        else:
-            self.add(self.choose("neg", "abs"), [x], x.shape[1:], x.dtype)
 
-    def where(self):
-        x = self.pick()
-        c = self.pick(lambda n: n.dtype == bool and n.shape in (x.shape, (1,) * len(x.shape)))
-        y = self.pick(lambda n: n.dtype == x.dtype and n.shape == x.shape)
-        if c is not None:
-            self.add("where", [c, x, y], x.shape[1:], x.dtype)
-
-    def fold(self):
-        x = self.pick(lambda n: len(n.shape) > 1 and n.dtype != bool)
+    def fold(self, x, axis, before, size, after):
         op = self.choose("sum", "max", "min", "argmax")
-        if x is not None and not (op == "sum" and x.dtype == I4):
-            axis, before, after = self.axis(x)
+        if x.dtype != bool and not (op == "sum" and x.dtype == I4):
             self.add(op, [x], before + after, I8 if op == "argmax" else x.dtype, axis=axis)
 
-    def view(self):
-        x = self.pick(lambda n: len(n.shape) > 1)
-        axis, before, after = self.axis(x)
-        if self.rng.random() < 0.5 and x.shape[axis] > 1:
-            start = int(self.rng.integers(x.shape[axis]))
-            stop = int(self.rng.integers(start + 1, x.shape[axis] + 1))
-            shape = (*before, stop - start, *after)
-            self.add("slice", [x], shape, x.dtype, axis=axis, start=start, stop=stop)
-        elif x.size % 2 == 0 and self.rng.random() < 0.3:
-            self.add("reshape", [x], (2, x.size // 2), x.dtype)
-        else:
-            shape = self.choose((x.size,), (1, x.size), (*x.shape[1:], 1))
-            if len(shape) < 4:
-                self.add("reshape", [x], shape, x.dtype)
+    def view(self, x, axis, before, size, after):
+        start = int(self.rng.integers(size))
+        stop = int(self.rng.integers(start, size)) + 1
+        shape = (*before, stop - start, *after)
+        some = self.add("slice", [x], shape, x.dtype, axis=axis, start=start, stop=stop)
+        if x.size < 40:
+            shape = (*before, size + stop - start, *after)
+            self.add("concat", [x, some], shape, x.dtype, axis=axis)
+        flat = (x.size,), (1, x.size), (2, x.size // 2)
+        self.add("reshape", [x], self.choose(*flat[: 3 - x.size % 2]), x.dtype)
 
-    def join(self):
-        x = self.pick(lambda n: len(n.shape) > 1 and n.size < 40)
-        if x is None:
-            return
-        axis, before, after = self.axis(x)
-        y = self.pick(lambda n: n.dtype == x.dtype and len(n.shape) == len(x.shape)
-                      and (n.shape[1:axis], n.shape[axis + 1 :]) == (before, after))  # fmt: skip
-        shape = (*before, x.shape[axis] + y.shape[axis], *after)
-        self.add("concat", [x, y], shape, x.dtype, axis=axis)
-
-    def take(self):
-        x = self.pick(lambda n: len(n.shape) > 1)
-        axis, before, after = self.axis(x)
+    def take(self, x, axis, before, size, after):
         mask = self.pick(lambda n: n.dtype == bool and len(n.shape) == 1)
         if mask is not None:
             one, last = (self.pool.constant(np.array([v], dtype=I8)) for v in (0, -1))
@@ -121,40 +96,29 @@ class Maker:
             self.add("take", [x, at], before + after, x.dtype, axis=axis)
             self.add("lookup", [at], (), F8, table=self.rng.normal(size=3))
 
-    def row(self):
-        x = self.pick(lambda n: len(n.shape) == 2 and n.dtype == F8)
-        if x is None:
-            return
-        rows = self.rng.normal(size=(int(self.rng.integers(1, 6)), x.shape[1]))
-        if self.rng.random() < 0.5:
+    def row(self, x, axis, before, size, after):
+        if len(x.shape) == 2 and x.dtype == F8:
+            rows = self.rng.normal(size=(int(self.rng.integers(1, 6)), size))
             self.add("linear", [x], (len(rows),), F8, weight=rows)
-        else:
             far = self.add("distances", [x], (len(rows),), F8, points=rows)
             starts = np.unique([0, self.rng.integers(len(rows))])
             self.add("minimum_at", [far], (len(starts),), F8, starts=starts)
 
-    def table(self):
-        x = self.pick(lambda n: n.dtype == F8)
-        if x is None:
-            return
-        knots = np.sort(self.rng.normal(size=int(self.rng.integers(1, 6))))
-        if self.rng.random() < 0.5:
-            values = self.rng.normal(size=len(knots))
-            self.add("interp", [x], x.shape[1:], F8, knots=knots, values=values)
-        else:
+    def table(self, *_):
+        x, knots = self.pick(lambda n: n.dtype == F8), np.sort(self.rng.normal(size=4))
+        if x is not None:
+            self.add("interp", [x], x.shape[1:], F8, knots=knots, values=self.rng.normal(size=4))
             side = self.choose("left", "right")
             at = self.add("search", [x], x.shape[1:], I8, edges=knots, side=side)
-            self.add("lookup", [at], x.shape[1:], F8, table=self.rng.normal(size=len(knots) + 1))
+            self.add("lookup", [at], x.shape[1:], F8, table=self.rng.normal(size=5))
 
     def number(self, node):
         """A single number made of a node, float64."""
-        if node.dtype == bool:
+        if node.dtype != F8:
             node = self.add("cast", [node], node.shape[1:], F8)
-        if node.size > 1:
-            node = self.add("reshape", [node], (node.size,), node.dtype)
-            node = self.add("sum" if node.dtype != I4 else "max", [node], (), node.dtype, axis=1)
-        node = node if len(node.shape) == 1 else self.add("reshape", [node], (), node.dtype)
-        return node if node.dtype == F8 else self.add("cast", [node], (), F8)
+        if len(node.shape) != 2:
+            node = self.add("reshape", [node], (node.size,), F8)
+        return self.add("sum", [node], (), F8, axis=1)
 
     def left(self, before):
         """What goes to the next exit: some of what came, some of it grown at its end, and some anew."""
@@ -172,18 +136,19 @@ class Maker:
 
 
 def random_graphs(rng, exits=3):
-    """Return graphs, their inputs, and a policy of that many exits and classes."""
+    """Return graphs, golden vectors by `policyopt._export.graph.evaluate`, and a policy of that many exits."""
     classes, width = int(rng.choice([2, 3, 7, 9, 20, 150])), int(rng.choice([1, 4, 11]))
-    pool, before, graphs, inputs = Pool(), (), [], []
+    sizes = {"logits": classes, "features": width}
+    pool, before, graphs, inputs, states = Pool(), (), [], [], ()
+    ran = Ran.empty(ROWS, exits)
     for k in range(exits):
-        sizes = {"logits": classes, "features": width}
         given = {n: pool.make("input", (), (1, size), F4, name=n) for n, size in sizes.items()}
         maker = Maker(rng, pool, [*given.values(), *before])
         maker.nodes.append(pool.constant(np.arange(classes, dtype=F4)[None]))
         for _ in range(int(rng.integers(4, 45))):
             maker.grow()
         read = [n for n in maker.nodes if n.op not in ("const", "input")]
-        some = [maker.number(read[i]) for i in rng.permutation(len(read))[:4]]
+        some = [maker.number(read[i]) for i in rng.permutation(len(read))[:6]]
         score = maker.number(given["logits"])
         for more in some:
             score = maker.add("add", [more, score], (), F8)
@@ -196,24 +161,16 @@ def random_graphs(rng, exits=3):
         left = maker.left(before) if k < exits - 1 else ()
         used = {id(n) for n in ExitGraph(k, k, {}, before, said, left).order()}
         given = {n: x for n, x in given.items() if id(x) in used}
-        graphs.append(ExitGraph(k, k, given, before, said, left))
+        graphs.append(graph := ExitGraph(k, k, given, before, said, left))
+        whole = {n: rng.normal(size=(ROWS, size)) for n, size in sizes.items()}
+        inputs.append({n: np.round(whole[n] * 8).astype(F4) / F4.type(3) for n in given})
+        values = evaluate(graph, inputs[k], states)
+        states = [values[id(node)] for node in left]
+        for name, column in said.items():
+            getattr(ran, "leave" if name == "exit" else name)[:, k] = values[id(column)]
         before = tuple(
             pool.make("input", (), n.shape, n.dtype, name=f"state{k}_{i}")
             for i, n in enumerate(left)
         )
-        whole = {n: rng.normal(size=(ROWS, size)) for n, size in sizes.items()}
-        inputs.append({n: np.round(whole[n] * 8).astype(F4) / F4.type(3) for n in given})
-    thresholds, costs = [0.5] * (exits - 1), [1.0] * exits
-    return graphs, inputs, Policy(MaxProb(), thresholds, costs, "ms", "logits", classes)
-
-
-def replayed(graphs, inputs):
-    """Return golden vectors by `policyopt._export.graph.evaluate`."""
-    states, ran = (), Ran.empty(ROWS, len(graphs))
-    for at, (graph, given) in enumerate(zip(graphs, inputs, strict=True)):
-        values = evaluate(graph, given, states)
-        states = [values[id(node)] for node in graph.left]
-        said = {name: values[id(node)] for name, node in graph.outputs.items()}
-        ran.score[:, at], ran.confidence[:, at] = said["score"], said["confidence"]
-        ran.prediction[:, at], ran.leave[:, at] = said["prediction"], said["exit"]
-    return Golden(inputs, np.arange(ROWS), ran)
+    policy = Policy(MaxProb(), [0.5] * (exits - 1), [1.0] * exits, "ms", "logits", classes)
+    return graphs, Golden(inputs, np.arange(ROWS), ran), policy

@@ -56,7 +56,7 @@ EXPORT = Form(
         "classes": int, "unit": str, "costs": list, "rows": int, "edges": int, "left_out": dict,
         "targets": dict, "machine": dict, "files": dict, "sha256": str,
     },
-    "`policyopt export` writes one.", _AGAIN,
+    "`policyopt export` writes one.", "Export anew, to another folder.",
 )  # fmt: skip
 #: Names of C headers, and the one of an export that names none.
 _HEADER, _USUAL = re.compile(r"[a-z][a-z0-9_]{0,40}\.h"), "policyopt_policy.h"
@@ -172,12 +172,12 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
         raise input_error(
             "DIR", "a folder that `policyopt export` wrote", str(folder), "It has manifest.json."
         )
-    manifest = parse(read_plain(path, MANIFEST, _MOST), MANIFEST, _MOST, _AGAIN)
+    manifest = parse(read_plain(path, MANIFEST, _MOST), MANIFEST, _MOST, EXPORT.again)
     EXPORT.check(manifest, MANIFEST)
 
     def need(name: str, fits: Any, allowed: str) -> None:
         if not fits:
-            raise input_error(f"{name} of {MANIFEST}", allowed, manifest[name], _AGAIN)
+            raise input_error(f"{name} of {MANIFEST}", allowed, manifest[name], EXPORT.again)
 
     files, targets, left = manifest["files"], manifest["targets"], manifest["left_out"]
     texts = all(isinstance(d, str) for d in files.values())
@@ -191,7 +191,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
     counts = left.keys() == {"rows", "of", "ulps"}
     counts = counts and _count(left["rows"]) and _count(left["of"]) and left["rows"] <= left["of"]
     need("left_out", counts, "rows of so many, and ulps")
-    check_machine(manifest["machine"], f"machine of {MANIFEST}", _AGAIN)
+    check_machine(manifest["machine"], f"machine of {MANIFEST}", EXPORT.again)
     _check_files(folder, files)
     policy = load_policy(folder / POLICY)
     for name, value in _told(policy).items():
@@ -208,7 +208,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
     names = {POLICY, GOLDEN, EDGES, *(name for target in targets for name in of[target])}
     if differ := ", ".join(sorted(files.keys() ^ names)):
         allowed = "those of its targets"
-        raise input_error(f"files of {MANIFEST}", allowed, f"other: {differ}", _AGAIN)
+        raise input_error(f"files of {MANIFEST}", allowed, f"other: {differ}", EXPORT.again)
     return manifest, policy
 
 
@@ -216,14 +216,14 @@ def _check_files(folder: Path, files: dict[str, str]) -> None:
     """Refuse files that are not those listed, byte for byte, and what is no file or folder."""
     found = set(_walk(folder)) - {MANIFEST}
     if lacking := sorted(files.keys() - found):
-        raise InputError(f"'{lacking[0]}' is missing. {_AGAIN}")
+        raise InputError(f"'{lacking[0]}' is missing. {EXPORT.again}")
     if more := sorted(found - files.keys()):
         step = "Take it away."
         raise input_error("DIR", f"of files that {MANIFEST} lists", f"'{more[0]}' besides", step)
     for name, digest in files.items():
         path = folder / name
         if path.stat().st_size > _MOST_FILE or checksum(path) != digest:
-            raise InputError(f"'{name}' was changed after it was written. {_AGAIN}")
+            raise InputError(f"'{name}' was changed after it was written. {EXPORT.again}")
 
 
 def _walk(folder: Path, before: str = "") -> list[str]:
@@ -243,7 +243,7 @@ def _walk(folder: Path, before: str = "") -> list[str]:
                 found.append(name)
             else:
                 raise input_error(
-                    "DIR", "of plain files", f"{name} (a link, pipe or device)", _AGAIN
+                    "DIR", "of plain files", f"{name} (a link, pipe or device)", EXPORT.again
                 )
     return found
 

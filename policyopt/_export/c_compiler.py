@@ -153,14 +153,7 @@ def program(header: str, name: str, names: Sequence[str], golden: Golden) -> str
 
 
 #: What the program says at each exit.
-SAID = np.dtype(
-    [
-        ("score", np.float64),
-        ("confidence", np.float64),
-        ("prediction", np.int32),
-        ("leave", np.int32),
-    ]
-)
+SAID = np.dtype([("score", "f8"), ("confidence", "f8"), ("prediction", "i4"), ("leave", "i4")])
 _PROGRAM = """\
 #include <stdio.h>
 #include "{header}"

@@ -235,11 +235,8 @@ def function(which: str) -> str:
     else:
         text = _TEXTS[name]
     if kind in ("bool", "int32", "int64"):  # of which compilers warn
-        text = (
-            text.replace(" || (x != x && most == most)", "")
-            .replace(" || most != most", "")
-            .replace(" || x != x", "")
-        )
+        for nan in (" || (x != x && most == most)", " || most != most", " || x != x"):
+            text = text.replace(nan, "")
     elif which == "logaddexp_float32":
         text = text.replace("log1p(exp(", "log1pf(expf(")
     elif which == "search_right":

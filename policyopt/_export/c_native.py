@@ -134,9 +134,8 @@ def _library(source: str, folder: str | os.PathLike[str] | None) -> Any:
             library = _loaded(source, Path(temporary))
     vector = ctypes.POINTER(ctypes.c_double)
     library.native_set.argtypes, library.native_set.restype = [vector] * 3, None
-    library.native_step.argtypes = [
-        ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_void_p,
-    ]  # fmt: skip
+    address, number = ctypes.c_void_p, ctypes.c_int64
+    library.native_step.argtypes = [address, number, ctypes.c_int, address]
     return library
 
 

@@ -95,7 +95,7 @@ class Form:
     version: int
     fields: Mapping[str, Any]
     step: str
-    again: str = AGAIN  # what to do about one that is damaged
+    again: str = AGAIN  # what to do about a damaged one
 
     def signed(self, **content: Any) -> dict[str, Any]:
         """Return a file's whole content: format and version before it, its checksum behind."""

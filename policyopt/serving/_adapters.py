@@ -17,7 +17,8 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 from policyopt.runtime._errors import input_error
-from policyopt.serving._staged import Call, StagedModel, mapped, size, unchanged
+
+from ._staged import Call, StagedModel, mapped, size, unchanged
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

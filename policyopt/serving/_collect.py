@@ -15,15 +15,8 @@ from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._typing import Floats
-from policyopt.serving._staged import (
-    StagedModel,
-    host,
-    mapped,
-    part,
-    refuse_numpy,
-    size,
-    warn_of_training,
-)
+
+from ._staged import StagedModel, host, mapped, part, refuse_numpy, size, warn_of_training
 
 _LABELS = ("labels", "label")
 _PAIRS = "Where labels are not known: (inputs, None)."
@@ -268,14 +261,11 @@ def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 1
     latency = np.median(seconds, axis=0) / n * 1e3
     devices: set[str] = set()
     mapped(example, lambda leaf: devices.add(str(getattr(leaf, "device", "cpu"))))
-    return Measured(
-        Cost("compute", "MMACs", tuple(compute.tolist()), cascade=model.cascade),
-        Cost("latency", "ms", tuple(latency.tolist()), cascade=model.cascade),
-        seconds,
-        n,
-        torch.get_num_threads(),
-        ", ".join(sorted(devices)),
+    work, wait = (
+        Cost(name, unit, tuple(values.tolist()), cascade=model.cascade)
+        for name, unit, values in (("compute", "MMACs", compute), ("latency", "ms", latency))
     )
+    return Measured(work, wait, seconds, n, torch.get_num_threads(), ", ".join(sorted(devices)))
 
 
 def _timed(model: StagedModel, example: Any, row: Floats) -> None:

@@ -24,14 +24,8 @@ from policyopt.runtime._experts import policy_of
 from policyopt.runtime._forks import Line, parted, tell_of_forks
 from policyopt.runtime._reading import FEWEST, refuse_probabilities
 from policyopt.runtime._typing import Floats, Ints
-from policyopt.serving._staged import (
-    StagedModel,
-    host,
-    refuse_numpy,
-    size,
-    take,
-    warn_of_training,
-)
+
+from ._staged import StagedModel, host, refuse_numpy, size, take, warn_of_training
 
 
 @dataclass(frozen=True)
@@ -85,17 +79,16 @@ class Server:
         self._inference = torch.inference_mode
         self._rows: list[Any] = []  # of the first exit, seen so far
         self.looking = policy.kind == "logits"
-        self._single, self.reason = None, ""
-        if probabilities:
-            self.reason = "the answers' probabilities are asked for"
-        elif confidence:
-            self.reason = "the answers' confidence is asked for"
-        elif isinstance(policy, ExpertPolicy):
-            self.reason = "several contexts are served"
+        whys = {
+            "the answers' probabilities are asked for": probabilities,
+            "the answers' confidence is asked for": confidence,
+            "several contexts are served": isinstance(policy, ExpertPolicy),
+        }
+        self.reason = next((why for why, holds in whys.items() if holds), "")
         if native and self.reason:
             raise input_error("native", "False here", True, f"Of this policy {self.reason}.")
-        if not self.reason:
-            self._single = _Machine(self) if native else _Single(self)
+        single = _Machine if native else _Single
+        self._single = None if self.reason else single(self)
 
     def look(self, output: Any) -> None:
         """Refuse outputs of the first exit that are probabilities, where the policy is of logits.

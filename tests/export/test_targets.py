@@ -5,20 +5,18 @@ The Python file by itself: numpy alone, loaded in any way. Which scores are exac
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from dataclasses import replace
 from functools import cache as remembered
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import rules
-from policies import fitted
+from policies import fitted, on_features
 from random_graphs import Steep
-from synthetic import cache
 
-import policyopt as po
 from policyopt._export.c_compiler import NoCompiler, run_c
 from policyopt._export.c_header import c_source
 from policyopt._export.golden import expect, part_of
@@ -41,17 +39,8 @@ from policyopt.runtime._scores import RULES, Entropy, Margin, MaxProb, ScoreRule
 
 
 def of_classes(score, classes):
-    given = {"classes": classes} if score == "entropy" else {}
-    thresholds, costs = [0.5, 0.6], [1.0, 2.0, 4.0]
-    return Policy(make_rule(score, given), thresholds, costs, "ms", "logits", classes)
-
-
-def on_features(spec):
-    rng = np.random.default_rng(0)
-    data = cache(400, features=[rng.normal(size=(400, 3 + k)).astype("f4") for k in range(4)])
-    policy = po.fit(data, 3.7, spec).policy
-    assert policy.needs_features
-    return policy
+    rule = make_rule(score, {"classes": classes} if score == "entropy" else {})
+    return Policy(rule, [0.5, 0.6], [1.0, 2.0, 4.0], "ms", "logits", classes)
 
 
 def kept_and_mixed():
@@ -158,47 +147,34 @@ def test_ties_at_the_threshold_are_left_alike(tmp_path):
     policy = Policy(MaxProb(), [0.25, 0.5], [1.0, 2.0, 3.0], "ms", "logits", 4)
     rows = np.array([[0, 0, 0, 0], [3, 3, 3, 3], [1, 1, -np.inf, -np.inf]], np.float32)
     golden, graphs = expect(policy, [{"logits": rows}] * 3, np.arange(3)), trace_policy(policy)
-    (tmp_path / "policyopt_policy.h").write_text(c_source(policy, graphs, sizes=False))
+    assert golden.expected.leave[:, :2].tolist() == [[True, False], [True, False], [True, True]]
     write_onnx(policy, graphs, tmp_path / "onnx")
-    for run in (
-        lambda: run_c(tmp_path, golden),
-        lambda: run_onnx(tmp_path / "onnx", policy, golden),
-    ):
-        try:
-            ran = run()
-        except NoCompiler:
-            continue
-        assert ran.leave[:, 0].all() and ran.leave[:, 1].tolist() == [False, False, True]
-        np.testing.assert_array_equal(ran.score, golden.expected.score)
-        np.testing.assert_array_equal(ran.prediction, 0)
-
-
-def test_the_file_needs_numpy_alone(tmp_path):
-    (tmp_path / "policy.py").write_text(python_source(fitted("optimal_stopping")))
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import policy; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
-    loaded = {name.partition(".")[0] for name in done.stdout.split()}
-    assert "numpy" in loaded and not loaded & {"policyopt", "scipy", "torch"}, done.stderr
+    (tmp_path / "policyopt_policy.h").write_text(c_source(policy, graphs, sizes=False))
+    assert_same(run_onnx(tmp_path / "onnx", policy, golden), golden.expected, 0)
+    try:
+        assert_same(run_c(tmp_path, golden), golden.expected, 0)
+    except NoCompiler as error:
+        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("spec", ["max_prob", "e2cm", "optimal_stopping"])
 def test_the_file_is_loaded_in_any_way_and_decides_many_and_one(spec, tmp_path):
-    """By importlib without an entry in `sys.modules`, and by exec: its dataclass looks nothing up there."""
-    policy, path = fitted(spec), tmp_path / "elsewhere.py"
+    """By numpy alone; by exec, without an entry in `sys.modules`: its dataclass looks nothing up there."""
+    policy, path = fitted(spec), tmp_path / "policy.py"
     path.write_text(python_source(policy))
-    made = importlib.util.spec_from_file_location("elsewhere_by_path", path)
-    module = importlib.util.module_from_spec(made)
-    made.loader.exec_module(module)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import policy; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "numpy" in loaded and not loaded & {"policyopt", "scipy", "torch"}, done.stderr
     names = {"__name__": "nowhere"}
     exec(compile(path.read_text(), "policy.py", "exec", dont_inherit=True), names)
-    assert not sys.modules.keys() & {"elsewhere_by_path", "nowhere"}
+    module = SimpleNamespace(**names)
     outputs = np.random.default_rng(0).normal(size=(70, 4, 6)).astype(np.float32) * 3
     wanted = policy.decide(outputs)
-    for decide in (module.decide, names["decide"]):
-        exits, answers, costs = found = decide(outputs)
-        assert found.exit is exits and found.prediction is answers and found.cost is costs
-        for name, column in found._asdict().items():
-            np.testing.assert_array_equal(column, getattr(wanted, name))
+    exits, answers, costs = found = module.decide(outputs)
+    assert found.exit is exits and found.prediction is answers and found.cost is costs
+    for name, column in found._asdict().items():
+        np.testing.assert_array_equal(column, getattr(wanted, name))
     for i, row in enumerate(outputs):
         state = module.start(i)
         for k in module.ACTIVE_EXITS:
@@ -226,15 +202,11 @@ def test_the_file_is_loaded_in_any_way_and_decides_many_and_one(spec, tmp_path):
 @pytest.mark.parametrize(
     "score",
     [
-        lambda o: (
-            np.where(o.confidence > 0.5, 1.0, 0.0) if (o.confidence > 0.5).any() else o.margin
-        ),
-        lambda o: np.sort(o.top_prob, axis=1)[:, 0],
-        lambda o: np.asarray(o.confidence),
-        lambda o: o.confidence - o.confidence.mean(axis=0),
-        lambda o: np.cbrt(o.confidence),
+        lambda o: o.confidence if (o.confidence > 0.5).any() else o.margin,
+        lambda o: np.sort(o.top_prob, axis=1)[:, 0], lambda o: np.asarray(o.confidence),
+        lambda o: o.confidence - o.confidence.mean(axis=0), lambda o: np.cbrt(o.confidence),
     ],
-)
+)  # fmt: skip
 def test_a_rule_that_graphs_cannot_say_is_refused_by_name(score):
     class Odd(ScoreRule):
         name = "odd"
@@ -247,7 +219,7 @@ def test_a_rule_that_graphs_cannot_say_is_refused_by_name(score):
     assert "odd" not in RULES
 
 
-@pytest.mark.parametrize("classes", [2, 3, 10, 64, 256])
+@pytest.mark.parametrize("classes", [2, 3, 10, 256])
 def test_what_is_proven_of_saturated_scores(classes):
     """Off by a share of 1 less the score, however near to 1: a quarter of what is in doubt, at most."""
     rng = np.random.default_rng(classes)
@@ -259,12 +231,10 @@ def test_what_is_proven_of_saturated_scores(classes):
     mass = np.exp(shift)
     rest = mass[:, :-1].sum(axis=1)
     nats = np.log1p(rest) - (mass * shift).sum(axis=1) / (1 + rest)
-    # 1 less the score, of each, in float64.
-    lacks = {
-        MaxProb(): rest / (1 + rest), Margin(): (rest + mass[:, -2]) / (1 + rest),
-        Entropy(classes): nats / np.log(classes),
-    }  # fmt: skip
-    for rule, lack in lacks.items():
+    for rule, lack in (  # 1 less the score of each, in float64
+        (MaxProb(), rest / (1 + rest)), (Margin(), (rest + mass[:, -2]) / (1 + rest)),
+        (Entropy(classes), nats / np.log(classes)),
+    ):  # fmt: skip
         policy = Policy(rule, [0.5], [1.0, 2.0], "ms", "logits", classes)
         scores = policy.trace(np.stack([rows, rows], axis=1)).scores[:, 0]
         allowed = np.array([proven(s, classes) for s in scores]) / 4

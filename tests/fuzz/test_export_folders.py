@@ -10,6 +10,7 @@ import io
 import json
 import random
 import zipfile
+from contextlib import suppress
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
@@ -23,8 +24,7 @@ from policyopt._export.symbolic import trace_policy
 from policyopt._export.verify import verify
 from policyopt.runtime._errors import CheckError, InputError
 
-#: 2,000 cases; memory of 500 is looked at: that takes as long again.
-BATCH, EXAMPLES, TRACED = 100, 15, 5
+BATCH, EXAMPLES = 100, 12
 KINDS = ("score patience", "records", "mixture of two scores", "kept exits")
 
 
@@ -55,33 +55,6 @@ class Source:
         self.write("manifest.json", text_of(signed({**self.manifest, "files": files})))
 
 
-def changed(draw, name, array):
-    """Return an array changed, dropped, doubled or renamed, by name."""
-    flat = array.copy().reshape(-1)
-    flat[draw.randrange(max(array.size, 1)) :][:1] = draw.choice((0, 1, -1, 7))
-    other = draw.choice(("input²:logits", "input9:logits", "x", "score"))
-    kind = draw.choice(("f2", "f4", "f8", "i4", "i8", "?", "U3"))
-    return draw.choice((
-        {}, {name: array, other: array}, {name: array.astype(kind)},
-        {name: array[: draw.randrange(3)]}, {name: array[..., None]}, {name: array.reshape(-1)},
-        {name: np.array(7).astype(array.dtype)}, {name: np.concatenate([array, array])},
-        {name: flat.reshape(array.shape)},
-    ))  # fmt: skip
-
-
-def edited(draw, data):
-    """Return an archive some of whose arrays were changed, each whole."""
-    with np.load(io.BytesIO(data)) as file:
-        arrays = dict(file)
-    for _ in range(draw.choice((1, 1, 2))):
-        if arrays:
-            name = draw.choice(sorted(arrays))
-            arrays |= changed(draw, name, arrays.pop(name))
-    made = io.BytesIO()
-    np.savez(made, **arrays)
-    return made.getvalue()
-
-
 def headers_forged(draw, data):
     """Return an archive one of whose arrays says another shape than its data have."""
     made = io.BytesIO()
@@ -107,9 +80,8 @@ def one_case(draw, number, source, guard):
     elif name == "manifest.json":
         source.write(name, text_of(signed(twisted(draw, source.manifest))))
     else:
-        how = draw.choice((damaged, edited, headers_forged)) if name.endswith(".npz") else damaged
-        with np.errstate(all="ignore"):
-            source.write(name, how(draw, data))
+        how = draw.choice((damaged, headers_forged)) if name.endswith(".npz") else damaged
+        source.write(name, how(draw, data))
         source.sign()
     size = sum(map(len, source.files.values()))
     what = (*number, source.name, name, forged)
@@ -129,11 +101,8 @@ def one_case(draw, number, source, guard):
     where = difference(told, {n: source.manifest[n] for n in told})
     assert where is None, (where, what)
     assert_valid(manifest)
-    with np.errstate(all="ignore"):
-        try:
-            assert next(iter(verify(export))).runtime == "numpy batch"
-        except (InputError, CheckError):
-            return
+    with np.errstate(all="ignore"), suppress(InputError, CheckError):
+        assert next(iter(verify(export))).runtime == "numpy batch"
 
 
 def test_folders_of_exports(place):
@@ -142,21 +111,17 @@ def test_folders_of_exports(place):
         assert next(iter(verify(source.folder))).rows >= 5
     guard = Guard(free=2 << 20)
 
-    def batches(count):
-        @settings(
-            max_examples=count, deadline=None, database=None,
-            suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],
-        )  # fmt: skip
-        @given(st.integers(0, 2**32))
-        def each(seed):
-            draw = random.Random(seed)
-            for case in range(BATCH):
-                one_case(draw, (seed, case), draw.choice(sources), guard)
+    @settings(
+        max_examples=EXAMPLES, deadline=None, database=None,
+        suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],
+    )  # fmt: skip
+    @given(st.integers(0, 2**32))
+    def batches(seed):
+        draw = random.Random(seed)
+        for case in range(BATCH):
+            one_case(draw, (seed, case), draw.choice(sources), guard)
 
-        each()
-
-    batches(EXAMPLES)
     with traced():
-        batches(TRACED)
-    assert guard.cases >= (EXAMPLES + TRACED) * BATCH
+        batches()
+    assert guard.cases >= EXAMPLES * BATCH
     assert guard.cases * 0.02 < guard.loaded < guard.cases * 0.6, (guard.loaded, guard.cases)

@@ -10,16 +10,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from policies import fitted
-from synthetic import outputs
+from policies import fitted, on_features
+from random_graphs import Steep
+from synthetic import cache, outputs
 from test_methods import SPECS
 
 import policyopt as po
 from policyopt._export.c_compiler import NoCompiler
-from policyopt._methods.registry import make_method
-from policyopt._table import Tables
 from policyopt.runtime import ExpertPolicy, InputError, Mixture, Policy
-from policyopt.runtime._reading import looks_like_probabilities
 from policyopt.runtime._scores import Entropy, Margin, MaxProb
 
 torch = pytest.importorskip("torch")
@@ -39,11 +37,7 @@ COSTS = [1.0, 2.0, 4.0, 8.0]
 LOGITS = outputs(N, K, C, seed=1)[0]
 CHANCES = torch.from_numpy(LOGITS).softmax(-1).numpy()
 TWO = Policy(MaxProb(), [0.6], [1.0, 2.0], "ms", "logits", 4)
-
-
-@pytest.fixture
-def logits():
-    return LOGITS
+LATER = Policy(MaxProb(), [0.7], [2.0, 8.0], "ms", "logits", C, kept=(1, 3), model_exits=4)
 
 
 class Replayed:
@@ -93,51 +87,53 @@ def same(found, expected):
         np.testing.assert_array_equal(column, getattr(expected, name), err_msg=name)
 
 
+def native_or_skip(model, policy):
+    try:
+        return serve(model, policy, native=True)
+    except NoCompiler as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.parametrize("spec", SPECS)
-def test_every_policy_leaves_where_the_replay_says(spec, logits):
+def test_every_policy_leaves_where_the_replay_says(spec):
     """By batches of 1, 7 and 64: exits, answers and costs of `Policy.decide`; heads run for survivors only."""
     policy = fitted(spec)
-    stored = Replayed(logits)
+    stored = Replayed(LOGITS)
     found = served(serve(stored.model(), policy), batches(N, [1, 7, 64, 1]))
-    same(found, policy.decide(logits))
+    same(found, policy.decide(LOGITS))
     for k in range(K):
         ran = np.flatnonzero(found["exit"] >= k).tolist() if k in policy.active_exits else []
         assert sorted(stored.seen[k]) == ran
 
 
 @pytest.mark.parametrize("spec", ["e2cm:vectors=features", "de3_bert:vectors=features"])
-def test_feature_vectors_reach_the_score(spec, logits):
-    rng = np.random.default_rng(4)
-    near, labels = outputs(400, K, C)
-    vectors = [rng.normal(size=(400, 3)) + near[:, k, :3] for k in range(K)]
-    data = po.from_arrays(near, labels, COSTS, unit="ms", features=vectors)
-    policy = make_method(spec).fit_path(Tables(data).get("fit"), [3.0])[0].policy
-    assert policy.needs_features
-    mine = [(rng.normal(size=(N, 3)) + logits[:, k, :3]).astype(np.float32) for k in range(K)]
+def test_feature_vectors_reach_the_score(spec):
+    policy, rng = on_features(spec), np.random.default_rng(4)
+    mine = [rng.normal(size=(N, 3 + k)).astype(np.float32) for k in range(K)]
     calls = [lambda h, v=v: torch.from_numpy(v)[h["row"]] for v in mine]
-    model = Replayed(logits).model(features=calls)
-    same(served(serve(model, policy), batches(N, [1, 50])), policy.decide(logits, features=mine))
+    server = serve(Replayed(LOGITS).model(features=calls), policy)
+    same(served(server, batches(N, [1, 50])), policy.decide(LOGITS, features=mine))
     with pytest.raises(InputError, match="'features of the model' must be 4 callables"):
-        serve(Replayed(logits).model(), policy)
+        serve(Replayed(LOGITS).model(), policy)
 
 
 def simple(rule, thresholds=(0.5, 0.6, 0.7), **more):
     return Policy(rule, thresholds, COSTS, "ms", "logits", C, **more)
 
 
-def test_what_single_samples_go_by(logits):
-    model = Replayed(logits).model()
+def test_what_single_samples_go_by():
+    model = Replayed(LOGITS).model()
     mine, chances = simple(MaxProb()), replace(simple(MaxProb()), kind="probabilities")
     for policy in (mine, simple(MaxProb(), mixture=Mixture([0.1, 0.1, 0.1], 0.5)), chances):
         assert serve(model, policy).reason == ""
     experts = ExpertPolicy(("clean", "blur"), (simple(Margin()), mine))
     assert native_or_skip(model, mine).reason == ""
     for policy, more, words in (
-        (experts, {}, "several contexts"),
-        (mine, {"probabilities": True}, "are asked for"),
+        (experts, {}, "several contexts"), (mine, {"probabilities": True}, "are asked for"),
         (mine, {"confidence": True}, "'native' must be False here.*confidence is asked for"),
         (chances, {}, "one of logits alone. Got prob"),
-    ):
+        (simple(Steep()), {}, "one whose scores C can compute"),
+    ):  # fmt: skip
         with pytest.raises(InputError, match=words):
             serve(model, policy, native=True, **more)
     one = ask(serve(model, mine), 0)
@@ -146,155 +142,104 @@ def test_what_single_samples_go_by(logits):
             column[0] = 1
 
 
-def native_or_skip(model, policy):
-    try:
-        return serve(model, policy, native=True)
-    except NoCompiler as error:
-        pytest.skip(str(error))
-
-
 @pytest.mark.parametrize(
     "spec",
     [
-        "max_prob", "entropy", "vote", "optimal_stopping", "e2cm", "random",
+        "max_prob", "entropy", "vote", "optimal_stopping", "e2cm", "random", "trust_score",
         "max_prob:answer=combined", "entropy:thresholds=joint+mix=true",
     ],
 )  # fmt: skip
-def test_machine_code_leaves_where_the_policy_does(spec, logits, monkeypatch):
+def test_machine_code_leaves_where_the_policy_does(spec, monkeypatch):
     """Drawn, exact, learned, mixed scores; on a threshold with exp in it the policy itself decides."""
     policy = fitted(spec)
     if not policy.mixture:
-        scores = policy.trace(logits).scores[:, :-1]
+        scores = policy.trace(LOGITS).scores[:, :-1]
         policy = replace(policy, thresholds=np.sort(scores, axis=0)[N // 2])
-    server = native_or_skip(Replayed(logits).model(), policy)
-    asked, step = set(), Policy.step
-    monkeypatch.setattr(Policy, "step", lambda *a: asked.add(now) or step(*a))
-    found = {name: np.empty(N) for name in ("exit", "prediction", "cost")}
-    for now in range(N):
-        said = server({"row": torch.tensor([now])}, samples=[now])
-        for name, column in found.items():
-            column[now] = getattr(said, name)[0]
-    same(found, policy.decide(logits))
-    assert len(asked) < 0.1 * N
-    if spec in ("max_prob", "entropy"):
-        assert asked
+    due, asked, step = policy.decide(LOGITS), [], Policy.step
+    monkeypatch.setattr(Policy, "step", lambda *a: asked.append(a) or step(*a))
+    same(served(native_or_skip(Replayed(LOGITS).model(), policy), batches(N, [1])), due)
+    assert len(asked) < 0.1 * N and (asked or spec not in ("max_prob", "entropy"))
 
 
-def test_machine_code_of_other_rows(logits):
-    """Half precision, strides, rows that no policy takes; heads whose rows are changed afterwards."""
-    policy = simple(Margin())
-    stored = Replayed(logits, torch.float16)
-    expected = policy.decide(stored.logits.float().numpy())
-    same(served(native_or_skip(stored.model(), policy), batches(N, [1])), expected)
-    broken = logits.copy()
-    broken[:, 1, 2] = np.nan
-    server = native_or_skip(Replayed(broken).model(), simple(Margin(), [2.0] * 3))
-    with pytest.raises(InputError, match="finite largest value"):
-        server({"row": torch.arange(1)})
-    with pytest.raises(InputError, match=r"of shape \(n, 6\)"):
-        native_or_skip(Replayed(logits[:, :, :5]).model(), policy)({"row": torch.arange(1)})
-    scores = policy.trace(logits).scores
-    on = replace(policy, thresholds=[2.0, scores[7, 1], 2.0])
-    rows = torch.from_numpy(logits[7:8].copy())
-
-    def stage(hidden):
-        rows[:, : hidden["k"]] = 50.0  # what a layer in place does to the outputs before
-        return {"k": hidden["k"] + 1}
-
-    def reset(hidden):
-        rows.copy_(torch.from_numpy(logits[7:8]))
-        return {"k": torch.ones(1, dtype=int)}
-
-    heads = [lambda h, k=k: rows[:, k] for k in range(K)]
-    model = StagedModel([reset, stage, stage, stage], heads)
-    said = native_or_skip(model, on)(torch.zeros(1, 1))
-    assert said.exit[0] == on.decide(logits[7:8]).exit[0] == 1
-
-
-@pytest.mark.parametrize("sizes", [[1], [64]])
-def test_bad_outputs_are_refused_by_name(sizes, logits):
-    for value in (np.nan, np.inf):
-        broken = logits.copy()
-        broken[:, 1, 2] = value
-        with pytest.raises(InputError, match="finite largest value"):
-            served(serve(Replayed(broken).model(), simple(MaxProb(), [2.0] * 3)), batches(N, sizes))
-    with pytest.raises(InputError, match=r"'output of exit 0' must be of shape \(n, 6\)"):
-        served(serve(Replayed(logits[:, :, :5]).model(), simple(MaxProb())), batches(N, sizes))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_other_widths_are_decided_as_float32(dtype, logits):
-    stored = Replayed(logits, dtype)
+@pytest.mark.parametrize("start", [serve, native_or_skip])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_widths_are_decided_as_float32(dtype, start):
+    stored = Replayed(LOGITS, dtype)
     expected = simple(Margin()).decide(stored.logits.float().numpy())
-    same(served(serve(stored.model(), simple(Margin())), batches(N, [1, 40])), expected)
+    same(served(start(stored.model(), simple(Margin())), batches(N, [1, 40])), expected)
 
 
-def test_exits_that_are_skipped_run_no_head(logits):
-    policy = Policy(
-        MaxProb(), [0.6], [2.0, 8.0], "ms", "logits", C, active_exits=(1, 3), model_exits=4
-    )
-    stored = Replayed(logits)
-    same(served(serve(stored.model(), policy), batches(N, [1, 30])), policy.decide(logits))
-    assert not stored.seen[0] and not stored.seen[2] and len(stored.seen[1]) == N
+def test_heads_whose_rows_are_changed_afterwards():
+    policy, rows = simple(Margin()), torch.empty(1, K, C)
+    on = replace(policy, thresholds=[2.0, policy.trace(LOGITS).scores[7, 1], 2.0])
+
+    def stage(k, hidden):
+        rows.copy_(torch.from_numpy(LOGITS[7:8]))
+        rows[:, :k] = 50.0  # what a layer in place does to the outputs before
+        return hidden
+
+    stages = [functools.partial(stage, k) for k in range(K)]
+    model = StagedModel(stages, [lambda h, k=k: rows[:, k] for k in range(K)])
+    said = native_or_skip(model, on)(torch.zeros(1, 1))
+    assert said.exit[0] == on.decide(LOGITS[7:8]).exit[0] == 1
 
 
-def test_a_mixture_counts_the_samples_that_came(logits):
+@pytest.mark.parametrize("start", [serve, native_or_skip])
+@pytest.mark.parametrize("n", [1, 64])
+def test_bad_outputs_are_refused_by_name(start, n):
+    broken = np.array([LOGITS[:n]] * 2)
+    broken[:, :, 1, 2] = [[np.nan], [np.inf]]
+    for logits, words in (
+        (broken[0], "finite largest value"), (broken[1], "finite largest value"),
+        (LOGITS[:, :, :5], r"'output of exit 0' must be of shape \(n, 6\)"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            ask(start(Replayed(logits).model(), simple(MaxProb(), [2.0] * 3)), *range(n))
+
+
+def test_a_mixture_counts_the_samples_that_came():
     policy = simple(MaxProb(), mixture=Mixture([0.9, 0.9, 0.9], 0.5, seed=3))
-    server = serve(Replayed(logits).model(), policy)
-    found = np.concatenate(
-        [server({"row": torch.arange(a, b)}).exit for a, b in pairwise([0, 1, 50, 51, N])]
-    )
-    np.testing.assert_array_equal(found, policy.decide(logits).exit)
-    assert (found != simple(MaxProb()).decide(logits).exit).any()
+    server = serve(Replayed(LOGITS).model(), policy)
+    found = [ask(server, *range(a, b)).exit for a, b in pairwise([0, 1, 50, 51, N])]
+    np.testing.assert_array_equal(np.concatenate(found), policy.decide(LOGITS).exit)
+    assert (np.concatenate(found) != simple(MaxProb()).decide(LOGITS).exit).any()
     with pytest.raises(InputError, match="'samples' must be one number per sample: 2"):
         server({"row": torch.arange(2)}, samples=[1])
-
-
-def test_threads_share_the_count(logits):
-    server = serve(Replayed(logits).model(), simple(MaxProb()))
+    server = serve(Replayed(LOGITS).model(), simple(MaxProb()))  # which threads share
     with ThreadPoolExecutor(4) as pool:
         for _ in range(80):
             pool.submit(server, {"row": torch.arange(3)})
     assert server._counted(1) == 4 * 20 * 3
 
 
-def test_experts_by_context(logits):
+def test_experts_by_context():
     """Heads route by the contexts that the batch carries; every expert has its own path and costs."""
-    other = outputs(N, K, C, seed=9)[0]
+    both = np.stack([LOGITS, outputs(N, K, C, seed=9)[0]])
     context = np.random.default_rng(0).integers(0, 2, N)
-    both = torch.from_numpy(np.stack([logits, other]))
     costs, kept = [1.5, 4.5, 9.0], (0, 2, 3)
-    skips = Policy(
-        MaxProb(), [0.7, 0.8], costs, "ms", "logits", C, active_exits=kept, model_exits=4
-    )
-    policy = ExpertPolicy(("clean", "blur"), (simple(Margin()), skips))
-    which = torch.from_numpy(context)
-    heads = [lambda h, k=k: both[which[h["row"]], h["row"], k] for k in range(K)]
-    server = serve(StagedModel([dict] * K, heads), policy)
-    mixed = np.where(context[:, None, None] == 0, logits, other)
+    skips = Policy(MaxProb(), [0.7, 0.8], costs, "ms", "logits", C, kept=kept, model_exits=4)
+    policy, model = ExpertPolicy(("clean", "blur"), (simple(Margin()), skips)), Replayed(LOGITS)
+    model.logits = torch.from_numpy(mixed := both[context, np.arange(N)])
+    server = serve(model.model(), policy)
     found = served(server, batches(N, [1, 40, 3]), context=context)
     same(found, policy.decide(mixed, context))
     with pytest.raises(InputError, match="'context' must be given: one of clean, blur"):
-        server({"row": torch.arange(2)})
+        ask(server, 0, 1)
     with pytest.raises(InputError, match="'context' must be left out"):
-        serve(Replayed(logits).model(), simple(MaxProb()))({"row": torch.arange(1)}, context=0)
+        serve(model.model(), simple(MaxProb()))({"row": torch.arange(1)}, context=0)
 
 
 def test_records_and_probabilities():
     """Heads that return a record, and heads that return probabilities, with policies of that kind."""
-    confidence, prediction = torch.from_numpy(CHANCES).max(-1)
-
-    def record(k):
-        return lambda h: {
-            "prediction": prediction[h["row"], k],
-            "confidence": confidence[h["row"], k],
-        }
-
-    heads = [record(k) for k in range(K)]
-    policy, model = (
-        replace(simple(MaxProb()), kind="summary", classes=0),
-        StagedModel([dict] * K, heads),
+    columns = dict(
+        zip(("confidence", "prediction"), torch.from_numpy(CHANCES).max(-1), strict=True)
     )
+    heads = [
+        lambda h, k=k: {name: column[h["row"], k] for name, column in columns.items()}
+        for k in range(K)
+    ]
+    policy = replace(simple(MaxProb()), kind="record", classes=0)
+    model = StagedModel([dict] * K, heads)
     due = policy.decide([head({"row": torch.arange(N)}) for head in heads])
     same(served(serve(model, policy), batches(N, [1, 9])), due)
     with pytest.raises(InputError, match="'probabilities' must be False"):
@@ -305,39 +250,36 @@ def test_records_and_probabilities():
     assert len(one.exit) == len(one.prediction) == len(one.cost) == 0
 
 
-def test_cascade_of_models_reads_the_original_input(logits):
+def test_cascade_of_models_reads_the_original_input():
     """Texts in, logits out; a model that the policy skips is never called."""
     calls = [0] * K
 
-    def model(k):
-        def run(texts):
-            calls[k] += len(texts)
-            return logits[[int(text) for text in texts], k]
+    def run(k, texts):
+        calls[k] += len(texts)
+        return LOGITS[[int(text) for text in texts], k]
 
-        return run
-
-    policy = Policy(
-        MaxProb(), [0.7], [2.0, 8.0], "USD", "logits", C, active_exits=(1, 3), model_exits=4
-    )
-    server = serve(StagedModel.of_cascade([model(k) for k in range(K)]), policy)
-    expected = policy.decide(logits)
-    many = server([str(i) for i in range(N)])
-    np.testing.assert_array_equal(many.exit, expected.exit)
-    assert calls == [0, N, 0, (expected.exit == 3).sum()]
-    assert [int(server([str(i)]).exit[0]) for i in range(20)] == expected.exit[:20].tolist()
+    server = serve(StagedModel.of_cascade([functools.partial(run, k) for k in range(K)]), LATER)
+    wanted, texts = LATER.decide(LOGITS).exit, [str(i) for i in range(N)]
+    np.testing.assert_array_equal(server(texts).exit, wanted)
+    assert calls == [0, N, 0, (wanted == 3).sum()]
+    assert [server([text]).exit[0] for text in texts[:20]] == wanted[:20].tolist()
 
 
-def test_stages_that_return_logits_themselves(logits):
-    stored = Replayed(logits)
-    stages = [lambda h, k=k: (h, stored.head(k)(h)) for k in range(K)]
+def test_stages_that_return_logits_themselves():
     policy = simple(Margin())
-    same(served(serve(StagedModel(stages), policy), batches(N, [1, 30])), policy.decide(logits))
+    same(served(serve(own_logits(LOGITS), policy), batches(N, [1, 30])), policy.decide(LOGITS))
     with pytest.raises(InputError, match=r"'stage 0' must be a callable that returns \(hidden"):
-        serve(StagedModel([dict] * K), policy)({"row": torch.arange(3)})
+        ask(serve(StagedModel([dict] * K), policy), 0, 1, 2)
 
 
-def test_arguments_are_checked(logits):
-    model = Replayed(logits).model()
+def own_logits(logits):
+    """A model whose stages return (hidden, output)."""
+    stored = Replayed(logits)
+    return StagedModel([lambda h, k=k: (h, stored.head(k)(h)) for k in range(K)])
+
+
+def test_arguments_are_checked():
+    model = Replayed(LOGITS).model()
     two = Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "logits", C)
     for words, call in {
         "'model' must be a StagedModel": lambda: serve(torch.nn.Identity(), simple(MaxProb())),
@@ -351,33 +293,25 @@ def test_arguments_are_checked(logits):
             call()
 
 
-LATER = Policy(MaxProb(), [0.7], [2.0, 8.0], "ms", "logits", C, active_exits=(1, 3), model_exits=4)
-
-
-def test_probabilities_look_like_it_and_logits_do_not():
-    for width in (np.float16, np.float32, np.float64):
-        sure, rows = CHANCES[:, 0].astype(width), LOGITS[:, 0].astype(width)
-        assert looks_like_probabilities(sure) and looks_like_probabilities(torch.from_numpy(sure))
-        assert not looks_like_probabilities(rows) and not looks_like_probabilities(np.abs(rows))
-        odd = sure.copy()
-        odd[64:] = rows[64:]  # rows that are not looked at
-        assert looks_like_probabilities(odd)
-        for value in (np.nan, np.inf, -0.2, 1.5):
-            odd[2, 1] = value
-            assert not looks_like_probabilities(odd)
-    assert looks_like_probabilities(CHANCES[:4, 0]) and not looks_like_probabilities(CHANCES[:3, 0])
-
-
 @pytest.mark.parametrize("rule", [MaxProb(), Margin(), Entropy(C)], ids=lambda rule: rule.name)
 def test_decide_and_trace_refuse_probabilities(rule):
     mine = simple(rule)
-    words = "'output of exit 0' must be logits.*sum to 1: probabilities"
+    late = np.concatenate([CHANCES[:64], LOGITS[64:]])  # rows that are not looked at
+    forms = [CHANCES.astype(width) for width in (np.float16, np.float32, np.float64)]
     for call in (mine.decide, mine.trace):
-        for given in (CHANCES, list(CHANCES.swapaxes(0, 1)), torch.from_numpy(CHANCES)):
-            with pytest.raises(InputError, match=words):
+        for given in (*forms, late, list(CHANCES.swapaxes(0, 1)), torch.from_numpy(CHANCES)):
+            with pytest.raises(
+                InputError, match=r"exit 0' must be logits.*sum to 1: probabilities"
+            ):
                 call(given)
-        call(CHANCES[:3])  # so few could be logits
-        call(LOGITS)
+        for value in (-0.2, 1.5):
+            odd = CHANCES.copy()
+            odd[2, 0, 1] = value
+            call(odd)
+        for given in (CHANCES[:3], LOGITS, np.abs(LOGITS)):  # so few could be logits
+            call(given)
+    with pytest.raises(InputError, match="'output of exit 0' must be logits"):
+        mine.decide(CHANCES[:4])
     with pytest.raises(InputError, match="'output of exit 1' must be logits"):
         LATER.decide([None, *CHANCES.swapaxes(0, 1)[1:]])
     with pytest.raises(InputError, match="must be logits"):
@@ -385,27 +319,23 @@ def test_decide_and_trace_refuse_probabilities(rule):
 
 
 def test_served_batches_of_probabilities_are_refused():
-    stored = Replayed(CHANCES)
-    own = StagedModel([lambda h, k=k: (h, stored.head(k)(h)) for k in range(K)])
+    stored, mine = Replayed(CHANCES).model(), simple(MaxProb())
     for model, policy, exit_, more in (
-        (stored.model(), simple(MaxProb()), 0, {}),
-        (stored.model(), ExpertPolicy(("a", "b"), (simple(MaxProb()),) * 2), 0, {"context": 0}),
-        (stored.model(), LATER, 1, {}),
-        (own, simple(MaxProb()), 0, {}),
-    ):
+        (stored, mine, 0, {}), (stored, ExpertPolicy(("a", "b"), (mine, mine)), 0, {"context": 0}),
+        (stored, LATER, 1, {}), (own_logits(CHANCES), mine, 0, {}),
+    ):  # fmt: skip
         server = serve(model, policy)
         for _ in range(2):  # and again
             with pytest.raises(InputError, match=f"'output of exit {exit_}' must be logits"):
                 server({"row": torch.arange(16)}, **more)
 
 
-@pytest.mark.parametrize("more", [{}, {"native": True}, {"probabilities": True}])
-def test_single_samples_of_probabilities_are_refused_once_they_tell(more):
+@pytest.mark.parametrize(
+    "start", [serve, native_or_skip, functools.partial(serve, probabilities=True)]
+)
+def test_single_samples_of_probabilities_are_refused_once_they_tell(start):
     policy = simple(MaxProb(), mixture=Mixture([0.9, 0.9, 0.9], 0.5))
-    try:
-        server = serve(Replayed(CHANCES).model(), policy, **more)
-    except NoCompiler as error:
-        pytest.skip(str(error))
+    server = start(Replayed(CHANCES).model(), policy)
     for row in range(3):
         ask(server, row)
     for row in (3, 4):
@@ -416,13 +346,12 @@ def test_single_samples_of_probabilities_are_refused_once_they_tell(more):
 @pytest.mark.parametrize("sizes", [[1] * 8, [2, 3, 1], [1, 64, 1], [0, 1, 4]])
 def test_logits_are_looked_at_once(sizes):
     """Exits are those of a replay from the first request on; then no more is looked at."""
-    model, mine = Replayed(LOGITS).model(), simple(MaxProb())
-    server, wanted, low = serve(model, mine), mine.decide(LOGITS), 0
+    policy = simple(MaxProb())
+    server = serve(Replayed(LOGITS).model(), policy)
     assert server.looking
-    for n in sizes:
-        rows = np.arange(low, low + n)
-        np.testing.assert_array_equal(ask(server, *rows.tolist()).exit, wanted.exit[rows])
-        low += n
+    for low, high in pairwise(np.cumsum([0, *sizes])):
+        found = ask(server, *range(low, high)).exit
+        np.testing.assert_array_equal(found, policy.decide(LOGITS).exit[low:high])
     assert not server.looking
 
 
@@ -440,28 +369,14 @@ class Holder:
         return self.inner(x)
 
 
-class Named(nn.Module):
-    """Has a method that is a stage."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def first(self, x):
-        return self.inner(x)
-
-
 def closed(inner):
     return lambda x: inner(x)
 
 
-def given(inner):
-    return lambda x, inner=inner: inner(x)
-
-
 WRAPS = {
-    "bare": lambda m: m, "closure": closed, "default": given, "partial": lambda m: functools.partial(m),
-    "object": Holder, "method": lambda m: Named(m).first, "nested": lambda m: closed([closed(m)]),
+    "bare": lambda m: m, "closure": closed, "default": lambda m: lambda x, inner=m: inner(x),
+    "partial": functools.partial, "object": Holder, "method": lambda m: m.forward,
+    "nested": lambda m: closed([closed(m)]),
 }  # fmt: skip
 
 
@@ -481,40 +396,33 @@ def test_training_mode_is_warned_of_wherever_the_module_is(wrap, where):
 def test_it_is_warned_of_by_export_measure_and_serve_and_not_by_requests(tmp_path):
     model = StagedModel([linear(nn.BatchNorm1d(4)), linear()], [linear(), linear(nn.Dropout())])
     x, cost = torch.randn(40, 4), po.Cost("compute", "MMACs", [1, 2])
-    words = r"BatchNorm1d in stages\[0\]; Dropout in heads\[1\]"
-    with pytest.warns(TrainingModeWarning, match=words) as told:
-        measure(model, x, runs=1, warmup=0)
-    assert told[0].filename == __file__
-    with pytest.warns(TrainingModeWarning, match=words) as told:
-        export_cache(model, (x, torch.arange(40) % 4), tmp_path / "a", costs=cost)
-    assert told[0].filename == __file__
-    for more in ({}, {"compile": True, "backend": "eager"}):
-        with pytest.warns(TrainingModeWarning, match=words):
-            server = serve(model, TWO, **more)
-    with pytest.warns(TrainingModeWarning, match=words):
-        serve(model.compiled("eager"), TWO)
-    with warnings.catch_warnings(record=True) as none:
-        warnings.simplefilter("always")
+    for call in (
+        lambda: measure(model, x, runs=1, warmup=0),
+        lambda: export_cache(model, (x, torch.arange(40) % 4), tmp_path / "a", costs=cost),
+        lambda: serve(model.compiled("eager"), TWO), lambda: serve(model, TWO),
+        lambda: serve(model, TWO, compile=True, backend="eager"),
+    ):  # fmt: skip
+        words = r"BatchNorm1d in stages\[0\]; Dropout in heads\[1\]"
+        with pytest.warns(TrainingModeWarning, match=words) as told:
+            server = call()
+        assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TrainingModeWarning)
         server(x)
         server(x[:7])
-    assert not [w for w in none if w.category is TrainingModeWarning]
 
 
-@pytest.mark.parametrize(
-    "more, warns",
-    [
+def test_only_what_answers_otherwise_in_training_is_told():
+    for more, warns in (
         ([], False), ([nn.Dropout(0.0)], False), ([nn.LayerNorm(4)], False), ([nn.Dropout().eval()], False),
         ([nn.Dropout1d()], True), ([nn.AlphaDropout()], True), ([nn.MultiheadAttention(4, 2)], False),
         ([nn.MultiheadAttention(4, 2, dropout=0.1)], True), ([nn.LSTM(4, 4, 2, dropout=0.1)], True),
         ([type("DropPath", (nn.Identity,), {})()], True),
-    ],
-)  # fmt: skip
-def test_only_what_answers_otherwise_in_training_is_told(more, warns):
-    model = StagedModel([linear(*more), linear()], [linear(), linear()])
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        serve(model, TWO)
-    assert len(told) == warns
+    ):  # fmt: skip
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            serve(StagedModel([linear(*more), linear()], [linear(), linear()]), TWO)
+        assert len(told) == warns, more
 
 
 def test_cut_chains_are_looked_into_and_left_in_their_mode():
@@ -522,21 +430,19 @@ def test_cut_chains_are_looked_into_and_left_in_their_mode():
     chain = nn.Sequential(linear(), linear(nn.Dropout()), linear())
     with pytest.warns(TrainingModeWarning, match=r"\(Dropout in stages\[1\]\)"):
         serve(from_sequential(chain, ["0"], [linear()]), TWO)
-    parts = [linear(nn.Dropout()).eval() for _ in range(3)]
-    staged = from_sequential(nn.Sequential(*parts), ["0"], [linear()])
-    assert not any(m.training for part in parts for m in part.modules())
-    serve(staged, TWO)
+    for child in chain:
+        child.eval()
+    staged = from_sequential(chain, ["0"], [linear()])
+    assert not any(m.training for child in chain for m in child.modules())
+    serve(staged, TWO)  # warnings are errors
 
 
 @pytest.mark.parametrize("calibrator", [None, "platt"])
 @pytest.mark.parametrize("size", [1, 50])
 def test_confidence_and_probabilities_are_those_of_the_exit_taken(size, calibrator):
-    near, labels = outputs(400, K, C, seed=5)
-    data = po.from_arrays(near, labels, COSTS, unit="ms")
-    mine = po.fit(data, 2.0, "max_prob", calibrator=calibrator).policy
+    mine = po.fit(cache(400), 2.0, "max_prob", calibrator=calibrator).policy
     model, rows = Replayed(LOGITS).model(), range(size)
-    server = serve(model, mine, confidence=True)
-    one, plain = ask(server, *rows), ask(serve(model, mine), *rows)
+    one, plain = ask(serve(model, mine, confidence=True), *rows), ask(serve(model, mine), *rows)
     assert one.confidence.shape == (size,) and one.probabilities is None is plain.confidence
     np.testing.assert_array_equal(one.exit, plain.exit)
     both = ask(serve(model, mine, confidence=True, probabilities=True), *rows)
@@ -557,53 +463,50 @@ def test_numpy_batches_for_torch_modules_are_refused(form, tmp_path):
     first, head = nn.Linear(4, 4), nn.Linear(4, C)
     get = lambda b: b["x"] if isinstance(b, dict) else b[0] if isinstance(b, tuple) else b  # noqa: E731
     model = StagedModel([lambda b: first(get(b)), nn.ReLU()], [head, head])
-    mine = replace(TWO, classes=C)
-    batch = form(np.zeros((5, 4), np.float32))
-    server = serve(model, mine)
-    words = r"'batch' must be of torch tensors.*numpy arrays.*torch\.from_numpy"
-    for n in (5, 1):
+    batch, cost = form(np.zeros((5, 4), np.float32)), po.Cost("c", "ms", [1, 2])
+    server = serve(model, replace(TWO, classes=C))
+    for call in (
+        lambda: server(batch), lambda: server(form(np.zeros((1, 4), np.float32))),
+        lambda: measure(model, batch, runs=1, warmup=0),
+        lambda: export_cache(model, [(batch, None)], tmp_path / "c", costs=cost),
+    ):  # fmt: skip
+        words = r"'batch' must be of torch tensors.*numpy arrays.*torch\.from_numpy"
         with pytest.raises(InputError, match=words):
-            server(form(np.zeros((n, 4), np.float32)))
-    with pytest.raises(InputError, match=words):
-        measure(model, batch, runs=1, warmup=0)
-    with pytest.raises(InputError, match=words):
-        export_cache(model, [(batch, None)], tmp_path / "c", costs=po.Cost("c", "ms", [1, 2]))
+            call()
     assert len(server(form(torch.zeros(5, 4))).exit) == 5
 
 
 def test_numpy_models_take_numpy_and_keep_their_own_errors():
     """Only modules of torch refuse arrays: what other stages raise is theirs."""
     rows, mine = LOGITS[:, :2], replace(TWO, classes=C)
-    model = StagedModel([lambda x: x, lambda x: x], [lambda x, k=k: x[:, k] for k in range(2)])
+    same_, broken = lambda x: x, lambda x: x.nothing
+    model = StagedModel([same_, same_], [lambda x, k=k: x[:, k] for k in range(2)])
     np.testing.assert_array_equal(serve(model, mine)(rows).exit, mine.decide(rows).exit)
-    broken = StagedModel([lambda x: x.nothing, lambda x: x], [lambda x: x] * 2)
-    with pytest.raises(AttributeError, match="nothing"):
-        serve(broken, mine)(rows)
-    torches = StagedModel([lambda x: x.nothing, nn.Linear(4, 4)], [lambda x: x] * 2)
-    with pytest.raises(AttributeError, match="nothing"):
-        serve(torches, mine)(torch.from_numpy(rows))
+    for second, given in ((same_, rows), (nn.Linear(4, 4), torch.from_numpy(rows))):
+        with pytest.raises(AttributeError, match="nothing"):
+            serve(StagedModel([broken, second], [same_] * 2), mine)(given)
 
 
 def test_devices_and_options_are_checked_before_anything_is_written(tmp_path):
-    x = torch.from_numpy(LOGITS)
     model = StagedModel([lambda x: x] * K, [lambda x, k=k: x[:, k] for k in range(K)])
-    cost = po.Cost("compute", "MMACs", COSTS)
-    devices = ["nowhere", 1.5, *([] if torch.cuda.is_available() else ["cuda", "cuda:0"])]
-    for device in devices:
-        with pytest.raises(InputError, match="'device' must be one that torch can use here"):
-            export_cache(model, (x, None), tmp_path / "c", costs=cost, device=device)
-    with pytest.raises(InputError, match="'foo' must be left out, or one of kind, dtype,"):
-        export_cache(model, (x, None), tmp_path / "c", costs=cost, foo=1)
-    assert not (tmp_path / "c").exists()
-    assert export_cache(model, (x, None), tmp_path / "c", costs=cost, device="cpu") == {"pool": N}
+    given, out, cost = (torch.from_numpy(LOGITS), None), tmp_path / "c", po.Cost("c", "ms", COSTS)
+    words = "'device' must be one that torch can use here"
+    wrong = ["nowhere", 1.5, *([] if torch.cuda.is_available() else ["cuda", "cuda:0"])]
+    for more, told in (
+        *(({"device": device}, words) for device in wrong),
+        ({"foo": 1}, "'foo' must be left out, or one of kind, dtype,"),
+    ):
+        with pytest.raises(InputError, match=told):
+            export_cache(model, given, out, costs=cost, **more)
+    assert not out.exists()
+    assert export_cache(model, given, out, costs=cost, device="cpu") == {"pool": N}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_on_a_gpu(logits):
-    stored = Replayed(logits)
+def test_on_a_gpu():
+    stored, policy = Replayed(LOGITS), simple(MaxProb())
     stored.logits = stored.logits.cuda()
-    policy = simple(MaxProb())
     server = serve(stored.model(), policy)
     for rows in batches(N, [1, 64]):
         one = server({"row": torch.from_numpy(rows).cuda()})
-        np.testing.assert_array_equal(one.exit, policy.decide(logits[rows]).exit)
+        np.testing.assert_array_equal(one.exit, policy.decide(LOGITS[rows]).exit)
