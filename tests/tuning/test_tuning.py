@@ -71,9 +71,7 @@ class Small(Planted):
     )
 
 
-class Whole(Planted):
-    """One whole number; the default lies outside."""
-
+class Whole(Planted):  # whose default lies outside
     space = staticmethod(lambda: {"x": Integer(1, 3)})
 
 
@@ -129,14 +127,8 @@ def test_finds_the_planted_best_and_prunes_but_never_the_default(data):
     assert pruned and all(3 <= len(r["folds"]) < 5 and not r["default"] for r in pruned)
     assert CALLS["fits"] == sum(len(r["folds"]) for r in found.history) < 15 * 5
     assert CALLS["rows"] <= set(data.rows("fit")[1].tolist())  # none of the test rows
-
-
-def test_same_seed_same_trials(data):
-    first, second, other = (
-        po.tune(data, "planted", FIXED, trials=4, seed=s, **QUICK) for s in (3, 3, 4)
-    )
-    assert first == second
-    assert [r["settings"] for r in first.history] != [r["settings"] for r in other.history]
+    other = po.tune(data, "planted", FIXED, trials=4, seed=4, **QUICK)
+    assert [r["settings"] for r in other.history] != [r["settings"] for r in found.history[:4]]
 
 
 def test_failed_trials_are_told_not_fatal(data):
@@ -309,12 +301,10 @@ REFUSED = {
     "--trials 0": "'trials' must be more than 0",
     "--folds 5000": "'folds' must be from 2",
     "--timeout 0": "timeout",
-    "--timeout nan": "timeout",
     "--objective speed": "'objective' must be one of",
     "--objective accuracy": "'budget' must be given",
     "--objective accuracy --budget much": "'budget' must be a number",
     "--objective accuracy --budget 40% --budgets 3": "'--budgets'",
-    "--budget much": "'budget' must be a number",
     "--objective accuracy --budget 100": "'budget' must be in [1, 8] ms",
     "--budgets 0": "budgets",
     "--storage nourl": "'storage' must be a storage URL",
@@ -322,9 +312,7 @@ REFUSED = {
     "--storage postgres+nothing://host/db": "postgres",
     "--storage sqlite:///damaged.db": "'storage' must be a storage URL",
     "--set y=1": "setting of planted",
-    "--set x": "--set",
     "--set x=0.5 --set kind=sound --set greed=0": "Drop a --set",
-    "--cost money": "money",
 }
 
 
