@@ -1,7 +1,6 @@
 """What our methods pass besides the checks of `policyopt._checking`, which are everyone's.
 
 Each check takes the registry's spec of a method; `tests/test_methods.py` runs all of them over all rows.
-Exceptions stand in `EXCEPTIONS`, with their reason.
 """
 
 from __future__ import annotations
@@ -29,19 +28,12 @@ from policyopt.runtime._answers import Identity
 from policyopt.runtime._outputs import reduce_logits, with_log_prob
 from policyopt.runtime._policy import to_dict
 
-#: Of methods whose policy hangs on the order of rows, why.
-_DRAW = {name: "mixes by the sample's number" for name, row in ROWS.items() if row.discrete}
-_DRAW |= {
-    "random": "draws a coin by the sample's number", "agreement_cascade": "mixes by the sample's number",
-    **dict.fromkeys(("auto", "eenet", "eenet_released", "frugalgpt", "subset"), "draws rows by their number"),
-    **{
-        name: "draws folds by the row's number, so other rows train what scores a row"
-        for name, row in ROWS.items()
-        if issubclass(row.load(), (LearnedScore, NeuralPolicyMethod, LagrangianMethod))
-    },
-}  # fmt: skip
-#: (check, method): why it does not apply.
-EXCEPTIONS = {("check_row_order_does_not_matter", name): why for name, why in _DRAW.items()}
+#: Methods that draw a coin, rows or folds by the row's number: their policy hangs on the order of rows.
+DRAW = {"random", "agreement_cascade", "auto", "eenet", "eenet_released", "frugalgpt", "subset"} | {
+    name
+    for name, row in ROWS.items()
+    if row.discrete or issubclass(row.load(), (LearnedScore, NeuralPolicyMethod, LagrangianMethod))
+}
 #: Need not spend what is left of a budget: one static exit; a list of exits that gain nothing by it.
 SPARES = {"always", "frugalgpt", "subset"}
 NUMPY_ALONE = """

@@ -10,7 +10,6 @@ import pytest
 from synthetic import cache
 
 import policyopt as po
-from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt.runtime._errors import InputError
 
@@ -138,33 +137,21 @@ def test_it_is_what_sync_vector_env_would_do(problem):
 
 def test_same_seed_same_episodes(problem):
     for kind, more in ((ExitEnv, ()), (ExitVectorEnv, (9,))):
-        first, second = (kind(problem, *more, (0.01, 1.0)) for _ in "12")
-        a, b = first.reset(seed=7)[1], second.reset(seed=7)[1]
+        a, b, other = (kind(problem, *more, (0.01, 1.0)).reset(seed=seed)[1] for seed in (7, 7, 8))
         for key in ("row", "price"):
             np.testing.assert_array_equal(a[key], b[key])
-        assert not np.array_equal(a["row"], first.reset(seed=8)[1]["row"])
+            assert not np.array_equal(a[key], other[key])
 
 
-def test_thousands_of_samples_are_played_at_once():
-    """A threshold on the confidence, played by the environment, earns what its replay does."""
+def test_a_problem_like_another_shows_other_rows_by_its_answers_and_standardisation():
+    """On the rows of the first, whose answers learn nothing, it is the first; on others what they earn and pay."""
     tables = Tables(cache(4000))
-    test = exit_problem(tables, "test", like=exit_problem(tables, answer="plain"))
-    policy = po.fit(tables.data, "40%", "max_prob", tables=tables).policy
-    table = tables.get("test")
-    outcome, rows = replay(policy, table), len(table)
-    envs = ExitVectorEnv(test, rows, price=0.0)
-    envs.reset(seed=0)
-    envs._played.restart(np.ones(rows, bool), np.arange(rows), np.zeros(rows))
-    leaves = table.statistics.confidence[:, :-1] >= policy.thresholds
-    earned, cost, alive = np.zeros(rows), np.zeros(rows), np.ones(rows, bool)
-    for k in range(3):
-        _, rewards, ended, _, infos = envs.step(leaves[:, k].astype(int))
-        earned += np.where(alive, rewards, 0)
-        done = alive & ended
-        cost[done] = infos["cost"][done] if done.any() else 0
-        alive &= ~ended
-    assert not alive.any() and earned.mean() == outcome.correct.mean()
-    assert cost.mean() == pytest.approx(outcome.cost.mean() / table.mean_costs[-1])
+    first = exit_problem(tables, answer="plain")
+    again, test = (exit_problem(tables, split, like=first) for split in ("fit", "test"))
+    np.testing.assert_allclose(again.samples.columns, first.samples.columns, atol=1e-6)
+    for problem, table in ((again, tables.get("fit")), (test, tables.get("test"))):
+        np.testing.assert_array_equal(problem.samples.success, table.correct)
+        np.testing.assert_allclose(problem.samples.costs, [[1 / 8, 1 / 4, 1 / 2, 1]] * len(table))
 
 
 @pytest.mark.parametrize(
