@@ -12,7 +12,7 @@ from scipy.stats import bootstrap
 from synthetic import cache, outputs
 
 import policyopt as po
-from policyopt._frontier import Path, area_between, compare_paths, oracle, path_of, split_for_seed
+from policyopt._frontier import Path, area_between, compare_paths, oracle, split_for_seed
 from policyopt._frontier import _choose as choose
 from policyopt._intervals import bootstrap_means, interval
 from policyopt._methods.registry import ROWS
@@ -128,23 +128,6 @@ def test_seeds_divide_a_pool_anew_and_refit_named_splits():
         a, b = (test.statistics.labels for _, test in found)
         assert np.array_equal(a, b) != anew
         assert sizes in (None, [len(fit) for fit, _ in found])
-
-
-def test_joint_and_quotas_on_real_logits(shared_data, tmp_path):
-    """cifar10_cascade5: no bias in cost, and joint search is not below quotas on average."""
-    source = shared_data / "cifar10_cascade5.npz"
-    data = po.import_sources([source], tmp_path / "c", cost_kind="standalone").data
-    methods = ["max_prob", "max_prob:thresholds=joint"]
-    frontier = po.curve(data, methods, 9, seeds=3)
-    off = np.reshape([r["realised_cost"] / r["budget"] - 1 for r in frontier.records], (3, 2 * 9))
-    means, errors = off.mean(axis=0), off.std(axis=0)  # by method and budget
-    assert np.abs(means).mean() < 0.02
-    assert (np.abs(means) < 0.01 + 3 * errors / 3**0.5).all()
-    areas = []
-    for seed, test in frontier.tests.items():
-        rival, ours = (path_of(frontier, method, seed, test) for method in methods)
-        areas.append(np.mean([p["difference"] for p in compare_paths(ours, rival, seed)]))
-    assert np.mean(areas) >= 0
 
 
 def test_a_method_too_dear_for_a_budget_is_left_out_there():

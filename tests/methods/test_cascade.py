@@ -15,10 +15,10 @@ from policyopt._answers.crossfit import folds_of
 from policyopt._methods.choosing import OnExits, compare, prices_at
 from policyopt._methods.frugalgpt import FrugalGPT, Quantiles, best_within, subsets
 from policyopt._methods.registry import make_method
-from policyopt._methods.window import Windows, best_run
+from policyopt._methods.window import Windows
 from policyopt._replay import replay
 from policyopt._table import Tables
-from policyopt._thresholds.joint import Lagrangian, hull
+from policyopt._thresholds.joint import Lagrangian
 from policyopt._thresholds.problem import Problem
 from policyopt.runtime._errors import BudgetError, InputError
 from policyopt.runtime._scores import Agreement, score_table
@@ -217,15 +217,6 @@ def test_one_exit_leaves_nothing_to_search():
             fit_one(name, table, 1.0)
 
 
-def test_best_run_is_the_best_of_all_runs():
-    rng = np.random.default_rng(0)
-    for size in [1, 2, 7, 12] * 30:
-        gains = rng.normal(-0.2, 1.0, size)
-        a, b = best_run(gains)
-        every = [gains[i:j].sum() for i in range(size + 1) for j in range(i, size + 1)]
-        assert gains[a:b].sum() == pytest.approx(max(every))
-
-
 def every_pair(problem, price):
     """Return the best value at a price over all pairs of windows of a problem of three exits."""
     gains = problem.value - price * problem.costs
@@ -252,14 +243,3 @@ def test_windows_are_the_best_of_all_windows_on_small_problems():
     assert min(gaps) > -1e-9
     # Steps on one window at a time may end below the best pair.
     assert np.mean(np.array(gaps) < 1e-9) > 0.8
-
-
-def test_windows_on_one_exit_are_exact_and_hull_reads_them():
-    """Sure ones are right anyway; the hopeless ones never; those between only at the last exit."""
-    confidence = np.random.default_rng(2).random((300, 2))
-    value = (confidence[:, :1] > [0.7, 0.3]) * 1.0
-    problem = Problem(confidence, value, np.array([1.0, 2.0]))
-    search = Windows(problem)
-    low, high = search.thresholds(search.best(0.5, [search.first]))
-    assert 0.28 < low < 0.32 and 0.68 < high < 0.72
-    assert any(np.allclose(ends, [low, high]) for ends in hull(problem, [1.4], search))

@@ -21,7 +21,6 @@ from policyopt.runtime._policy import from_dict, to_dict
 
 
 def rule(values, errors=1.0):
-    """Choose among as many candidates as there are rows of values, by their places in the list."""
     return one_standard_error(np.array(values, dtype=float), CANDIDATES[: len(values)], errors)
 
 

@@ -17,7 +17,7 @@ from synthetic import cache, outputs
 
 import policyopt as po
 from policyopt._answers.calibrators import equal_mass_edges
-from policyopt._methods.prototypes import classes_of, high_density, locate
+from policyopt._methods.prototypes import classes_of, locate
 from policyopt._methods.registry import make_method
 from policyopt._methods.threshold import weights
 from policyopt._replay import replay
@@ -145,15 +145,6 @@ def logits_of(output):
     return np.array(output.log_prob, float) + output.log_sum_exp[:, None]
 
 
-def test_distances_are_those_of_scipy_and_alone_as_in_company():
-    rng = np.random.default_rng(0)
-    rows, points = rng.normal(size=(700, 13)), rng.normal(size=(57, 13))
-    found = distances(rows, points)
-    np.testing.assert_allclose(found, cdist(rows, points), rtol=1e-13)
-    alone = np.concatenate([distances(rows[i : i + 1], points) for i in range(len(rows))])
-    np.testing.assert_array_equal(found, alone)
-
-
 def test_e2cm_by_the_papers_formulas_sample_by_sample():
     seen = batch_of(cache(400))
     scores = score_table(learned("e2cm", seen), seen.outputs)
@@ -203,13 +194,6 @@ def test_trust_score_is_that_of_nearest_neighbours(alpha):
         own = np.eye(3, dtype=bool)[fresh.outputs[k].prediction]
         other = np.min(distance, axis=1, where=~own, initial=np.inf)
         np.testing.assert_allclose(scores[:, k], other / (other + distance[own]), atol=2e-3)
-
-
-def test_high_density_leaves_out_the_sparse():
-    rows = np.concatenate([np.random.default_rng(0).normal(size=(95, 2)), np.full((5, 2), 50.0)])
-    rows[95:] += np.arange(5)[:, None] * 10
-    np.testing.assert_array_equal(high_density(rows, 0.05, 10), np.arange(95))
-    assert len(high_density(rows[:1], 0.9, 10)) == 1
 
 
 @pytest.mark.parametrize("name", DISTANCES)

@@ -122,7 +122,6 @@ def test_the_vector_environment_is_many_single_ones(problem, mode):
 
 
 def test_it_is_what_sync_vector_env_would_do(problem):
-    """Gymnasium's own vector of single ones keeps the same times and has the same shapes."""
     mine = ExitVectorEnv(problem, 8, price=0.2)
     theirs = gym.vector.SyncVectorEnv([lambda: ExitEnv(problem, price=0.2)] * 8)
     assert mine.single_observation_space == theirs.single_observation_space

@@ -96,7 +96,6 @@ def data():
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """A cache on disk, of one pool."""
     logits, labels = outputs(1200, exits=4)
     folder = tmp_path_factory.mktemp("tuning")
     np.savez(folder / "l.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2, 4, 8])
@@ -106,7 +105,6 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def url(tmp_path):
-    """Where a study may be stored."""
     return f"sqlite:///{tmp_path / 'study.db'}"
 
 
