@@ -156,9 +156,7 @@ class StoppingData:
     center: Floats  # (K-1, F), over the rows
     scale: Floats  # (K-1, F)
     columns: list[Floats]  # K-1 x (N, M), each row through answers that it did not help to fit
-    deployed: list[
-        Floats
-    ]  # the same as `answer` itself shows the rows: what a policy will see of them
+    deployed: list[Floats]  # the same as `answer` itself shows the rows: what a policy will see
     doubt: Floats  # (N, K-1): 1 - p_max of the answer
     success: Floats  # (N, K): expected correctness of each exit's answer
     fold: Ints  # (N,), of the stop rule
