@@ -28,14 +28,6 @@ from policyopt.runtime._scores.eenet import eenet_inputs
 QUICK = {"max_epochs": 25, "learning_rate": 1e-2, "batch_size": 128, "restarts": 1}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def reduced(n=200, exits=4, classes=6, seed=0):
     logits, labels = outputs(n, exits, classes, seed)
     return with_probabilities(logits), (logits.argmax(2) == labels[:, None]).astype(float)

@@ -99,14 +99,6 @@ def test_exits_against_a_loop(world, kind):
     json.dumps(record, allow_nan=False)
 
 
-def test_auroc_counts_pairs():
-    rng = np.random.default_rng(0)
-    scores, right = rng.integers(0, 6, 80).astype(float), rng.random(80) < 0.6
-    pairs = [(a > b) + 0.5 * (a == b) for a in scores[right] for b in scores[~right]]
-    assert auroc(scores, right) == pytest.approx(np.mean(pairs))
-    assert auroc(scores, np.ones(80, bool)) is None
-
-
 def test_classes_against_a_loop(world):
     _, table, policy, _ = world
     found, told = trace(policy, table), explain(policy, table).record["classes"]
