@@ -210,11 +210,16 @@ def with_interval(name: str, value: Any, low: Any, high: Any) -> dict[str, Any]:
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
+def threshold_sets(policy: Policy) -> list[Floats]:
+    """Return the thresholds of a policy, (K-1,) each: one set, or two where it mixes."""
+    sets = [policy.thresholds]
+    return sets if policy.mixture is None else [*sets, policy.mixture.thresholds]
+
+
 def threshold_fields(policy: Policy) -> dict[str, Any]:
     """Return a policy's thresholds for a record, over all the model's exits: never at those it skips."""
-    mixture = policy.mixture
-    sets = [policy.thresholds] if mixture is None else [policy.thresholds, mixture.thresholds]
-    whole = [over_model_exits(t, policy.active_exits, policy.model_exits).tolist() for t in sets]
+    sets, mixture = threshold_sets(policy), policy.mixture
+    whole = [over_model_exits(t, policy.kept, policy.model_exits).tolist() for t in sets]
     if mixture is None:
         return {"thresholds": whole[0], "mixture": None}
     return {"thresholds": None, "mixture": {"thresholds": whole, "share": mixture.share}}

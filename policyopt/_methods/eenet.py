@@ -104,20 +104,15 @@ class HeldOutMethod(Method):
     )
 
     @abstractmethod
-    def prepare(
+    def trainer(
         self, table: Table, rest: Table, held: Table, outputs: list[ExitOutput], seed: int
     ) -> Any:
-        """Return what training is done with, of the rows to train on and those held out, with their outputs."""
+        """Return what trains on `rest` and looks at the rows held out, with their outputs.
 
-    @abstractmethod
-    def blank(self, prepared: Any, table: Table) -> ScoreRule:
-        """Return a rule of the shapes that training returns: its cost is known before."""
-
-    @abstractmethod
-    def train(
-        self, prepared: Any, problem_on: Any, budget: float
-    ) -> tuple[ScoreRule, Problem, Solution]:
-        """Return the rule of a budget, its problem on the held-out rows (`problem_on` a rule), and thresholds."""
+        Its `blank` is a rule of the shapes that training returns, so that its cost is known before. Its
+        ``train(problem_on, budget)`` returns the rule of a budget, its problem on the rows held out
+        (`problem_on` a rule), and thresholds.
+        """
 
     def required_columns(self) -> frozenset[str]:
         return frozenset({"log_prob"})
@@ -139,15 +134,14 @@ class HeldOutMethod(Method):
         """Divide the rows; budgets are checked before anything is trained."""
         rest, held = divide(table, self.holdout, seed)
         outputs = outputs_of(held)
-        prepared = self.prepare(table, rest, held, outputs, seed)
-        rule = self.blank(prepared, table)
-        costs = table.mean_costs + own_costs(table, rule)
+        trainer = self.trainer(table, rest, held, outputs, seed)
+        costs = table.mean_costs + own_costs(table, trainer.blank)
         nothing = np.zeros((1, table.exits))
         problem = Problem(nothing, nothing, costs, table.unit)
-        return Draft(rule, table, problem, data=(prepared, held, outputs))
+        return Draft(trainer.blank, table, problem, data=(trainer, held, outputs))
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
-        prepared, held, outputs = draft.data
+        trainer, held, outputs = draft.data
 
         def problem_on(rule: ScoreRule) -> Problem:
             scores, flat = collapse(rule, score_table(rule, outputs))
@@ -158,7 +152,7 @@ class HeldOutMethod(Method):
         solved = []
         for index, budget in enumerate(budgets):
             report(index, len(budgets), "training EENet")
-            rule, problem, solution = self.train(prepared, problem_on, budget)
+            rule, problem, solution = trainer.train(problem_on, budget)
             solved.append(replace(draft, rule=rule, problem=problem, solution=solution))
         return solved
 
@@ -232,34 +226,10 @@ class EENet(HeldOutMethod):
         "beta": Real(1e-5, 0.1, log=True),
     }
 
-    def prepare(
+    def trainer(
         self, table: Table, rest: Table, held: Table, outputs: list[ExitOutput], seed: int
     ) -> _Trainer:
         return _Trainer(self, rest, held, outputs, seed)
-
-    def blank(self, prepared: _Trainer, table: Table) -> ScoreRule:
-        return self._rule(prepared.starts[0])
-
-    def train(
-        self, prepared: _Trainer, problem_on: Any, budget: float
-    ) -> tuple[ScoreRule, Problem, Solution]:
-        """Train the network of a budget, and meet it."""
-        # The ablation of both learns nothing: its network is not read.
-        trains = "learned" in (self.scores, self.distribution)
-        network = prepared.network(budget) if trains else prepared.starts[0]
-        rule = self._rule(network)
-        problem = problem_on(rule)
-        aim, shares = problem.within_reach(budget), prepared.shares(network)
-        if self.distribution == "geometric":
-            if self.meet:
-                return rule, problem, solve_geometric(problem, [aim])[0]
-            shares = geometric_shares(solve_ratio(problem.mean_costs, aim), problem.exits)
-        if self.meet:
-            return rule, problem, solve_planned(problem, shares, aim)
-        return rule, problem, Solution(algorithm_1(problem.scores, shares))
-
-    def _rule(self, network: Network) -> ScoreRule:
-        return rule_of(network) if self.scores == "learned" else MaxProb()
 
 
 class _Trainer:
@@ -281,7 +251,27 @@ class _Trainer:
             rows_of(outputs, t.correct, (t.costs + own) / self._scale, device)
             for t, outputs in ((rest, outputs_of(rest)), (held, held_outputs))
         )
-        self._warm = False
+        self._warm, self.blank = False, self._rule(self.starts[0])
+
+    def train(self, problem_on: Any, budget: float) -> tuple[ScoreRule, Problem, Solution]:
+        """Train the network of a budget, and meet it."""
+        m = self._method
+        # The ablation of both learns nothing: its network is not read.
+        trains = "learned" in (m.scores, m.distribution)
+        network = self.network(budget) if trains else self.starts[0]
+        rule = self._rule(network)
+        problem = problem_on(rule)
+        aim, shares = problem.within_reach(budget), self.shares(network)
+        if m.distribution == "geometric":
+            if m.meet:
+                return rule, problem, solve_geometric(problem, [aim])[0]
+            shares = geometric_shares(solve_ratio(problem.mean_costs, aim), problem.exits)
+        if m.meet:
+            return rule, problem, solve_planned(problem, shares, aim)
+        return rule, problem, Solution(algorithm_1(problem.scores, shares))
+
+    def _rule(self, network: Network) -> ScoreRule:
+        return rule_of(network) if self._method.scores == "learned" else MaxProb()
 
     def network(self, budget: float) -> Network:
         """Train the network of a budget."""
@@ -574,27 +564,32 @@ class EENetReleased(HeldOutMethod):
         "alpha_cost": Real(1e-3, 1.0, log=True),
     }
 
-    def prepare(
+    def trainer(
         self, table: Table, rest: Table, held: Table, outputs: list[ExitOutput], seed: int
-    ) -> _Prepared:
+    ) -> _ReleasedTrainer:
+        return _ReleasedTrainer(self, table, rest, held, seed)
+
+
+class _ReleasedTrainer:
+    """As `_Trainer`; tensors are as `released_losses` takes them."""
+
+    def __init__(
+        self, method: EENetReleased, table: Table, rest: Table, held: Table, seed: int
+    ) -> None:
+        self._method, self._seed, self._shape = method, seed, (table.exits, table.classes)
+        self.blank = ReleasedRule([[0.0] * (table.classes + 2 + k) for k in range(table.exits)])
         # The full model's cost: in parts of it float32 holds all costs, whatever the unit.
-        scale = float(np.abs(table.mean_costs[-1])) or 1.0
-        own = own_costs(table, self.blank(None, table))
-        rows, held_rows = (_tensors(t, own, scale) for t in (rest, held))
-        return _Prepared(rows, held_rows[0], table.exits, table.classes, scale, seed)
+        self._scale = float(np.abs(table.mean_costs[-1])) or 1.0
+        own = own_costs(table, self.blank)
+        self._rows, (self._held, *_) = (_tensors(t, own, self._scale) for t in (rest, held))
 
-    def blank(self, prepared: Any, table: Table) -> ScoreRule:
-        return ReleasedRule([[0.0] * (table.classes + 2 + k) for k in range(table.exits)])
-
-    def train(
-        self, prepared: _Prepared, problem_on: Any, budget: float
-    ) -> tuple[ScoreRule, Problem, Solution]:
+    def train(self, problem_on: Any, budget: float) -> tuple[ScoreRule, Problem, Solution]:
         """Train from each start, and keep the most accurate of those whose planned cost is near the budget."""
         runs = []
-        for restart in range(self.restarts):
-            rule, r = self._run(prepared, budget, seed_of(prepared.seed, restart, 0))
+        for restart in range(self._method.restarts):
+            rule, r = self._run(budget, seed_of(self._seed, restart, 0))
             problem = problem_on(rule)
-            if self.meet:
+            if self._method.meet:
                 solution = solve_planned(problem, r, problem.within_reach(budget))
             else:
                 solution = Solution(problem.settled(released_thresholds(problem.scores, r)))
@@ -605,30 +600,17 @@ class EENetReleased(HeldOutMethod):
         return min(runs, key=lambda run: run[0])[1:]
 
     @one_thread()
-    def _run(self, prepared: _Prepared, budget: float, seed: int) -> tuple[ReleasedRule, Floats]:
+    def _run(self, budget: float, seed: int) -> tuple[ReleasedRule, Floats]:
         """Train once; return the rule and the mean assignment of the held-out rows, (K,)."""
         import torch
 
         generator = torch.Generator().manual_seed(seed)
-        shape = prepared.exits, prepared.classes
-        start = ReleasedNetwork.drawn(*shape, self.hidden, generator)
-        aim = max(budget / prepared.scale, 1e-6)  # the cost term divides by it
-        network = train_released(start, prepared.rows, aim, self, generator)
+        start = ReleasedNetwork.drawn(*self._shape, self._method.hidden, generator)
+        aim = max(budget / self._scale, 1e-6)  # the cost term divides by it
+        network = train_released(start, self._rows, aim, self._method, generator)
         with torch.no_grad():
-            r = network.forward(prepared.held)[1].double().mean(dim=0).numpy()
+            r = network.forward(self._held)[1].double().mean(dim=0).numpy()
         return ReleasedRule([w.detach().double().numpy() for w in network.scores]), r / r.sum()
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """What a training reads: tensors as `released_losses` takes them, and inputs of the held-out rows."""
-
-    rows: tuple[Any, Any, Any]
-    held: Any
-    exits: int
-    classes: int
-    scale: float
-    seed: int
 
 
 def _tensors(rows: Table, own: Floats, scale: float) -> tuple[Any, Any, Any]:

@@ -85,7 +85,7 @@ def columns_of(batch: ExitBatch, common: bool = False) -> Columns:
     """
     name = "summary" if batch.record else "distribution"
     values = np.empty((batch.exits - 1, len(batch), FEATURES[name].width))
-    _put_features(np.arange(len(batch)), batch.outputs, name, values)
+    put_features(np.arange(len(batch)), batch.outputs, name, values)
     return _standardised(values, name, (0, 1) if common else (1,))
 
 
@@ -95,14 +95,15 @@ def _standardised(values: Floats, name: str, over: tuple[int, ...] = (1,)) -> Co
     scale = np.where(spread > 1e-9, spread, 1.0)
     shape = (len(values), values.shape[2])
     center, scale = np.broadcast_to(center, shape), np.broadcast_to(scale, shape)
-    return Columns(name, center, scale, _columns(values, name, center, scale))
+    return Columns(name, center, scale, at_scale(values, name, center, scale))
 
 
-def _columns(values: Floats, name: str, center: Floats, scale: Floats) -> list[Floats]:
+def at_scale(values: Floats, name: str, center: Floats, scale: Floats) -> list[Floats]:
+    """Return features (K-1, N, F) as columns of given means and spreads, K-1 x (N, M)."""
     return [basis(v, center[k], scale[k], name) for k, v in enumerate(values)]
 
 
-def _put_features(rows: Ints, outputs: list[ExitOutput], name: str, values: Floats) -> None:
+def put_features(rows: Ints, outputs: list[ExitOutput], name: str, values: Floats) -> None:
     """Run the deployed feature code over some rows, into values (K-1, N, F)."""
     history = FEATURES[name]
     state = history.start(len(rows))
@@ -132,24 +133,19 @@ def outputs_of(table: Table) -> list[ExitOutput]:
 
 def build_batch(table: Table, answers: CrossFitted, features: bool = False) -> ExitBatch:
     """Look at all rows of a table through their answers."""
+    correct, labels, record = table.correct, table.statistics.labels, table.kind == "record"
+    outputs = table.statistics.outputs()
+    if not record:
+        parts = list(observe(table, answers, full=True))
+        order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+        seen = zip(*(outputs for _, outputs in parts), strict=True)
+        outputs = [ExitOutput.joined(list(each)).take(order) for each in seen]
+        assert labels is not None  # or `correct` had said so
+        right = np.stack([o.prediction == labels for o in outputs], axis=1)
+        correct = right.astype(np.float64)
     if features:
-        batch = build_batch(table, answers)
-        outputs = [with_columns(o, features=table.feature(k)) for k, o in enumerate(batch.outputs)]
-        return replace(batch, outputs=outputs)
-    if table.kind == "summary":
-        outputs = table.statistics.outputs()
-        labels = table.statistics.labels
-        return ExitBatch(outputs, table.correct, labels, table.costs, table.classes, record=True)
-    _ = table.correct  # raises where labels are missing
-    labels = table.statistics.labels
-    assert labels is not None
-    parts = list(observe(table, answers, full=True))
-    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-    outputs = [
-        ExitOutput.joined([seen[k] for _, seen in parts]).take(order) for k in range(table.exits)
-    ]
-    correct = np.stack([o.prediction == labels for o in outputs], axis=1).astype(np.float64)
-    return ExitBatch(outputs, correct, labels, table.costs, table.classes)
+        outputs = [with_columns(o, features=table.feature(k)) for k, o in enumerate(outputs)]
+    return ExitBatch(outputs, correct, labels, table.costs, table.classes, record)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,9 +158,7 @@ class StoppingData:
     center: Floats  # (K-1, F), over the rows
     scale: Floats  # (K-1, F)
     columns: list[Floats]  # K-1 x (N, M), each row through answers that it did not help to fit
-    deployed: list[
-        Floats
-    ]  # the same as `answer` itself shows the rows: what a policy will see of them
+    deployed: list[Floats]  # the same as `answer` itself shows the rows: what a policy will see
     doubt: Floats  # (N, K-1): 1 - p_max of the answer
     success: Floats  # (N, K): expected correctness of each exit's answer
     fold: Ints  # (N,), of the stop rule
@@ -202,7 +196,7 @@ def build_stopping_data(
     predicted, given = np.empty(shape, dtype=np.int32), np.empty(shape)
     trust = np.empty(shape) if answer == "combined" and not record else None
     for rows, seen in stream:
-        _put_features(rows, seen, features, values)
+        put_features(rows, seen, features, values)
         for k, output in enumerate(seen):
             predicted[rows, k] = output.prediction
             if k < len(values):
@@ -219,8 +213,8 @@ def build_stopping_data(
     deployed = columns.basis
     if not plain:
         for rows, seen in observe(table, CrossFitted(answers.rule), full=True):
-            _put_features(rows, seen, features, values)
-        deployed = _columns(values, features, columns.center, columns.scale)
+            put_features(rows, seen, features, values)
+        deployed = at_scale(values, features, columns.center, columns.scale)
     success = _success(table, soft, predicted, fold, trust, teachers)
     parts = folds_of(len(table), groups, seed)
     return StoppingData(

@@ -217,20 +217,17 @@ class FailurePrediction(LearnedScore):
         return frozenset({"log_prob"} if self.target == "true_class" else ())
 
     def learn(self, batch: ExitBatch, seed: int) -> Logistic:
-        columns = columns_of(batch)
-        theta = np.empty((len(columns.basis), columns.basis[0].shape[1] + 1))
-        good = no_failure(batch.correct)
+        columns, good, theta = columns_of(batch), no_failure(batch.correct), []
+        ones, one_fold = np.ones((len(batch), 1)), np.zeros(len(batch), dtype=np.int64)
         for k, basis in enumerate(columns.basis):
             if self.target == "true_class":
-                theta[k] = fit_sigmoid(
-                    basis, true_class(batch.outputs[k], batch.labels), self.penalty
-                )
+                likely = true_class(batch.outputs[k], batch.labels)
+                theta.append(fit_sigmoid(basis, likely, self.penalty))
             else:
-                ones, one_fold = np.ones((len(batch), 1)), np.zeros(len(batch), dtype=np.int64)
-                theta[k] = weighted_logistic(
-                    basis, good[:, k : k + 1], ones, one_fold, self.penalty
-                )[-1, :, 0]
-        return columns.rule(Logistic, theta)
+                target = good[:, k : k + 1]
+                found = weighted_logistic(basis, target, ones, one_fold, self.penalty)
+                theta.append(found[-1, :, 0])
+        return columns.rule(Logistic, np.stack(theta))
 
 
 def no_failure(correct: Floats) -> Floats:
@@ -288,6 +285,4 @@ def worth_of(batch: ExitBatch, target: str) -> Floats:
         return np.stack([output.confidence for output in batch.outputs], axis=1)
     if target == "diff01" or batch.record or batch.labels is None:
         return batch.correct
-    rows = np.arange(len(batch))
-    picked = [output.log_prob[rows, batch.labels] for output in batch.outputs]  # type: ignore[index]
-    return np.exp(np.stack(picked, axis=1).astype(np.float64))
+    return np.stack([true_class(output, batch.labels) for output in batch.outputs], axis=1)

@@ -66,9 +66,8 @@ from policyopt.runtime._typing import Floats, Ints
 ROOM = 250_000
 #: Vectors wider than this are projected, to as many principal components as there is room for.
 _WIDE, _NARROW = 128, 64
-_MOST_ROWS = (
-    2000  # that principal components are found on, and of a class that neighbours are looked for in
-)
+#: That principal components are found on, and of a class that neighbours are looked for in.
+_MOST_ROWS = 2000
 _ROUNDS = 10  # of k-means
 _DIGITS = 4
 

@@ -187,11 +187,14 @@ class Episodes:
 
     def observe(self) -> npt.NDArray[np.float32]:
         """Return what is seen, (n, M + K + 1): basis columns, exit one-hot, `log_price`."""
-        n, exits = len(self.rows), self.samples.exits
-        place = np.zeros((n, exits), dtype=np.float32)
-        place[np.arange(n), self.exit] = 1.0
-        price = log_price(self.prices)[:, None].astype(np.float32)
-        return np.concatenate([self.samples.columns[self.rows, self.exit], place, price], axis=1)
+        return shown(self.samples, self.rows, self.exit, self.prices)
+
+
+def shown(samples: Samples, rows: Ints, exits: Ints, prices: Floats) -> npt.NDArray[np.float32]:
+    """Return what `Episodes.observe` shows of rows at exits, (..., M + K + 1)."""
+    place = np.eye(samples.exits, dtype=np.float32)[exits]
+    price = log_price(prices)[..., None].astype(np.float32)
+    return np.concatenate([samples.columns[rows, exits], place, price], axis=-1)
 
 
 def log_price(price: Floats) -> Floats:
@@ -456,9 +459,9 @@ def divided(rows: int, share: float, seed: int) -> tuple[Ints, Ints]:
     return np.flatnonzero(parts == 0), np.flatnonzero(parts != 0)
 
 
-def drawn_prices(rng: np.random.Generator, count: int) -> Floats:
-    """Return random prices, (count,)."""
-    low, high = np.log(DRAWN)
+def drawn_prices(rng: np.random.Generator, count: int, ends: tuple[float, float] = DRAWN) -> Floats:
+    """Return random prices, (count,), whose logarithms lie evenly between the ends."""
+    low, high = np.log(ends)
     return np.exp(rng.uniform(low, high, count))
 
 
@@ -687,7 +690,10 @@ class EPNet(NeuralPolicyMethod):
         for step in range(steps):
             rows = rng.integers(0, len(samples), self.batch)
             prices = drawn_prices(rng, self.batch)
-            x = torch.from_numpy(seen_at_all(samples, rows, prices))
+            places = np.broadcast_arrays(
+                rows[:, None], np.arange(samples.exits - 1), prices[:, None]
+            )
+            x = torch.from_numpy(shown(samples, *places))
             odds, value = actor(x)[:, :, 0], critic(x)[:, :, 0]
             log_odds = odds.detach().double().numpy()
             leave = sigmoid(log_odds)
@@ -713,14 +719,3 @@ class EPNet(NeuralPolicyMethod):
         adam.zero_grad()
         outputs.backward(gradient=torch.from_numpy(-slope / len(slope)).float())
         adam.step()
-
-
-def seen_at_all(
-    samples: Samples, rows: npt.NDArray[np.int64], prices: Floats
-) -> npt.NDArray[np.float32]:
-    """Return what `Episodes.observe` shows of rows at every exit that decides, (n, K-1, M + K + 1)."""
-    n, exits = len(rows), samples.exits
-    place = np.broadcast_to(np.eye(exits, dtype=np.float32)[:-1], (n, exits - 1, exits))
-    price = np.broadcast_to(log_price(prices)[:, None, None], (n, exits - 1, 1))
-    parts = [samples.columns[rows, :-1], place, price.astype(np.float32)]
-    return np.concatenate(parts, axis=2)

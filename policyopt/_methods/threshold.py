@@ -58,9 +58,8 @@ _COLUMNS = {
     "entropy": "entropy",
     "log_prob": "all class outputs",
 }
-_LEAST = (
-    1e-6  # of the full model's cost: an exit that costs nothing has not the whole prior of EERO
-)
+#: Of the full model's cost: an exit that costs nothing has not the whole prior of EERO.
+_LEAST = 1e-6
 PRIORS = ("cost", "uniform")
 
 

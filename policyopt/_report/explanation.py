@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._api import fit
-from policyopt._frontier import mcnemar, threshold_fields
+from policyopt._frontier import mcnemar, threshold_fields, threshold_sets
 from policyopt._replay import Traced, trace
 from policyopt._report.calibration import auroc
 from policyopt._report.figures import COLOURS, LINES, add_heading, add_legend, new_figure, tidy
@@ -123,12 +123,6 @@ def _notes(found: Traced, table: Table) -> list[str]:
 
 
 # --- by exit ---------------------------------------------------------------------------------
-
-
-def threshold_sets(policy: Policy) -> list[Floats]:
-    """Return the thresholds of a policy, (K-1,) each: one set, or two where it mixes."""
-    sets = [policy.thresholds]
-    return sets if policy.mixture is None else [*sets, policy.mixture.thresholds]
 
 
 def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:

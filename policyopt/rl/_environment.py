@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._cache.data import ExitData
-from policyopt._methods.reinforcement import Episodes, log_price
+from policyopt._methods.reinforcement import Episodes, drawn_prices, log_price
 from policyopt._optional import need
 from policyopt.rl._problem import ExitProblem, exit_problem
 from policyopt.runtime._checks import check_seed
@@ -243,9 +243,7 @@ def _checked(price: Price) -> tuple[float, float]:
 
 
 def _prices(rng: np.random.Generator, ends: tuple[float, float], count: int) -> Floats:
-    if ends[0] == ends[1]:
-        return np.full(count, ends[0])
-    return np.exp(rng.uniform(np.log(ends[0]), np.log(ends[1]), count))
+    return np.full(count, ends[0]) if ends[0] == ends[1] else drawn_prices(rng, count, ends)
 
 
 def _seen(problem: ExitProblem) -> Any:

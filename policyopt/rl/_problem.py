@@ -9,13 +9,12 @@ import numpy as np
 from policyopt._answers.crossfit import NAMES, CrossFitted, observe
 from policyopt._cache.data import ExitData
 from policyopt._methods.base import check_exits
-from policyopt._methods.exit_batch import build_stopping_data
+from policyopt._methods.exit_batch import at_scale, build_stopping_data, put_features
 from policyopt._methods.reinforcement import Samples, samples_of
 from policyopt._methods.settings import check_choice, check_number
 from policyopt._table import Table, Tables
 from policyopt.runtime._answers import AnswerRule
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._scores.history import FEATURES, basis
 from policyopt.runtime._typing import Floats
 
 _FOLDS = 5
@@ -115,22 +114,16 @@ def exit_problem(
 
 def _looked_at(table: Table, like: ExitProblem) -> Samples:
     """Return rows as another problem's answers and features show them."""
-    exits, labels = table.exits, table.statistics.labels
-    columns = [np.zeros((len(table), like.columns)) for _ in range(exits - 1)]
-    right, records = table.correct.copy(), table.kind == "summary"  # says what is missing
-    history = FEATURES[like.features]
-    if records:
-        stream = [(np.arange(len(table)), table.statistics.outputs())]
+    right, labels = table.correct.copy(), table.statistics.labels  # `correct` says what is missing
+    values = np.empty((table.exits - 1, len(table), like.center.shape[1]))
+    if table.kind == "record":
+        put_features(np.arange(len(table)), table.statistics.outputs(), like.features, values)
     else:
-        stream = observe(table, CrossFitted(like.answer), full=True)
-    for rows, seen in stream:
-        state = history.start(len(rows))
-        for k, output in enumerate(seen):
-            if not records and labels is not None:
-                right[rows, k] = output.prediction == labels[rows]
-            if k < exits - 1:
-                values, state = history.step(k, output, state)
-                columns[k][rows] = basis(values, like.center[k], like.scale[k], like.features)
+        assert labels is not None
+        for rows, seen in observe(table, CrossFitted(like.answer), full=True):
+            put_features(rows, seen, like.features, values)
+            right[rows] = np.stack([o.prediction for o in seen], axis=1) == labels[rows, None]
+    columns = at_scale(values, like.features, like.center, like.scale)
     full = float(like.table.mean_costs[-1])
     share = np.broadcast_to(table.costs / (full if full > 0 else 1.0), right.shape)
     return replace(samples_of(columns, right, table.costs), costs=np.ascontiguousarray(share))

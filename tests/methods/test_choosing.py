@@ -21,22 +21,18 @@ from policyopt.runtime._policy import from_dict, to_dict
 
 
 def rule(values, errors=1.0):
-    """Choose among as many candidates as there are rows of values, by their places in the list."""
     return one_standard_error(np.array(values, dtype=float), CANDIDATES[: len(values)], errors)
 
 
 def test_one_standard_error_rule_by_hand():
-    """The last is best by 0.1; paired with it, the first is noisy, the fourth is worse for sure."""
+    """The last is best by 0.1; paired with it, the fourth is noisy, the others are worse for sure."""
     rng = np.random.default_rng(0)
-    base = (rng.random(400) < 0.8).astype(float)
-    best = base + 0.1
-    noisy = best - 0.05 + rng.normal(size=400) * 2.0
-    surely = best - 0.05
-    chosen, report = rule([surely, surely, surely, noisy, surely, best])
+    best = 0.1 + (rng.random(400) < 0.8)
+    noisy, surely = best - 0.05 + rng.normal(size=400) * 2.0, best - 0.05
+    values = [surely, surely, surely, noisy, surely, best]
+    chosen, report = rule(values)
     assert CANDIDATES[chosen][0] == "max_prob:thresholds=joint"  # the simplest within one error
-    assert rule([surely, surely, surely, noisy, surely, best], errors=0.0)[0] == int(
-        np.argmax([surely.mean()] * 3 + [noisy.mean(), surely.mean(), best.mean()])
-    )
+    assert rule(values, errors=0.0)[0] == np.mean(values, axis=1).argmax()
     assert report[0]["behind_best"] == pytest.approx(0.05)
     assert report[0]["standard_error"] == pytest.approx(0.0, abs=1e-12)
     line = np.linspace(0, 1, 100)
@@ -58,91 +54,72 @@ def test_what_a_choice_owes_to_its_rows(count):
     assert winners_gain(values, alike, 1.0, 0) == 0.0
 
 
-def test_learned_policies_where_they_clearly_win():
-    """Hopeless samples: no confidence rule knows them from curable ones, the regression does."""
-    fitted = po.fit(hopeless(), 2.0)
-    assert fitted.method == "auto"
-    assert fitted.policy.provenance["chosen"]["method"] == "optimal_stopping"
-    assert len(fitted.policy.provenance["compared"]) == len(CANDIDATES)
-
-
-def test_simple_policies_where_nothing_is_to_be_gained():
-    """Two exits and pure noise beyond the confidence: whatever leads, leads by less than noise."""
+def test_learned_policies_where_they_clearly_win_and_simple_ones_where_nothing_is_to_be_gained():
+    """Hopeless samples: only the regression knows them from curable ones. Noise beyond the confidence: none leads."""
+    found = po.fit(hopeless(), 2.0).policy.provenance
+    assert found["method"] == "auto" and found["chosen"]["method"] == "optimal_stopping"
+    assert len(found["compared"]) == len(CANDIDATES)
     rng = np.random.default_rng(4)
     sure = rng.random((2000, 2))
     right = rng.random((2000, 2)) < sure
     data = po.from_arrays(correct=right, prediction=1 - right, confidence=sure, costs=[1, 2])
-    fitted = po.fit(data, 1.5)
-    assert fitted.policy.provenance["chosen"]["method"] == "max_prob"
+    assert po.fit(data, 1.5).policy.provenance["chosen"]["method"] == "max_prob"
 
 
 def test_unlabelled_rows_are_left_to_methods_that_use_them():
     logits, labels = outputs(1000, seed=8)
     labels[500:] = -1
-    result = fit_one("auto:folds=2", fit_table(pool(logits, labels)), 3.0)
-    assert result.expected.rows in (500, 1000)
-
-
-@pytest.mark.parametrize("method", ["auto", "subset"])
-def test_labels_that_are_all_unknown_are_named(method):
-    logits, _ = outputs(200)
-    with pytest.raises(InputError, match="label for every row"):
-        po.fit(pool(logits, np.full(200, -1)), 3.0, method)
+    assert fit_one("auto:folds=2", fit_table(pool(logits, labels)), 3.0).expected.rows in (
+        500,
+        1000,
+    )
+    for method in ("auto", "subset"):
+        with pytest.raises(InputError, match="label for every row"):
+            po.fit(pool(logits, np.full(1000, -1)), 3.0, method)
 
 
 def test_of_few_rows_the_simplest_is_fitted_once_for_all_its_budgets(monkeypatch):
-    calls = []
-    fit_path = Threshold.fit_path
-    monkeypatch.setattr(
-        Threshold, "fit_path", lambda self, *a: calls.append(self) or fit_path(self, *a)
-    )
+    calls, fit = [], Threshold.fit_path
+    monkeypatch.setattr(Threshold, "fit_path", lambda *a: calls.append(a) or fit(*a))
     found = make_method("auto").fit_path(fit_table(cache(60)), [1.5, 2.0, 3.0, 5.0])
     for provenance in (one.policy.provenance for one in found):
         assert provenance["chosen"]["method"] == "max_prob" and provenance["compared"] == []
     assert len(found) == 4 and len(calls) == 1
 
 
-def test_a_cascade_may_jump_models():
+@pytest.mark.parametrize(
+    ("kind", "costs", "path"),
+    [("standalone", [1.0, 20.0, 10.0], (0, 2)), ("cumulative", [1.0, 21.0, 31.0], (0, 1, 2))],
+)
+def test_a_cascade_may_jump_models(kind, costs, path):
     """A dear model that is no better than the first: on a cascade it is jumped, else it is run."""
     logits, labels = outputs(1500, exits=3, seed=8)
     logits[:, 1] = logits[:, 0] + np.random.default_rng(0).normal(size=logits[:, 0].shape) * 0.1
-    paths = {}
-    for kind, costs in (("standalone", [1.0, 20.0, 10.0]), ("cumulative", [1.0, 21.0, 31.0])):
-        data = po.from_arrays(logits, labels, costs=costs, unit="USD", cost_kind=kind)
-        result = fit_one("auto:folds=3", fit_table(data), 8.0)
-        paths[kind] = result.policy.active_exits
-    assert paths == {"standalone": (0, 2), "cumulative": (0, 1, 2)}
+    data = po.from_arrays(logits, labels, costs=costs, unit="USD", cost_kind=kind)
+    assert fit_one("auto:folds=3", fit_table(data), 8.0).policy.path == path
 
 
 # --- exits whose scores differ by rounding only -----------------------------------------------------
 
-SHARES = (0.3, 0.5, 0.8)
-COSTS = [1.0, 2.0, 4.0, 8.0]
+BUDGETS = [2.4, 4.0, 6.4]
 
 
-def no_better(blank=False, rows=800, seed=0):
-    """Four exits of which the later ones say the same as exit 0, or nothing at all."""
-    rng = np.random.default_rng(seed)
+def no_better(blank=False, rows=800):
+    """Rows to fit on of four exits of which the later ones say the same as exit 0, or nothing at all."""
+    rng = np.random.default_rng(0)
     labels = rng.integers(0, 5, rows)
     first = 1.7 * (rng.normal(size=(rows, 5)) + 1.6 * np.eye(5)[labels])
     logits = np.stack([first] * 4, axis=1)
     logits[:, 1:] *= not blank
-    return po.from_arrays(
-        logits.astype(np.float32), labels.astype(np.int32), COSTS, unit="ms",
-        split={"fit": 0.8, "test": 0.2},
-    )  # fmt: skip
+    return pool(logits.astype(np.float32), labels.astype(np.int32))
 
 
 def alike(right_at_last=True, rows=120):
     """Two exits, all rows the same up to a unit of rounding; exit 0 is wrong, exit 1 right or wrong."""
-    rng = np.random.default_rng(0)
     one = np.array([[0.6, 0.1, 0.2], [0.0, 3.0 if right_at_last else -3.0, 0.1]], dtype=np.float32)
-    logits = np.repeat(one[None], rows, axis=0)
-    logits += 2.0**-24 * rng.integers(-1, 2, logits.shape).astype(np.float32)
-    return po.from_arrays(
-        splits={"fit": {"outputs": logits, "labels": np.ones(rows, dtype=np.int32)}},
-        costs=[1.0, 3.0], unit="ms",
-    )  # fmt: skip
+    rounding = np.random.default_rng(0).integers(-1, 2, (rows, 2, 3)).astype(np.float32)
+    data = {"outputs": one + 2.0**-24 * rounding, "labels": np.ones(rows, dtype=np.int32)}
+    return fit_table(po.from_arrays(splits={"fit": data}, costs=[1.0, 3.0], unit="ms"))
 
 
 def both(policy):
@@ -163,92 +140,70 @@ def check_nothing_decided_by_rounding(policy, table):
     return found
 
 
-METHODS = (
-    "optimal_stopping", "optimal_stopping:mix=true", "bolukbasi", "lista_stop", "act",
-    "failure_prediction", "frugalgpt", "auto",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("spec", METHODS)
 @pytest.mark.parametrize("blank", [False, True])
+@pytest.mark.parametrize(
+    "spec",
+    ["optimal_stopping", "optimal_stopping:mix=true", "bolukbasi", "lista_stop", "act",
+     "failure_prediction", "frugalgpt", "auto"],
+)  # fmt: skip
 def test_no_threshold_separates_scores_that_differ_by_rounding(spec, blank):
     table = fit_table(no_better(blank))
-    budgets = [share * COSTS[-1] for share in SHARES]
     flat = 0
-    for result in make_method(spec).fit_path(table, budgets):
+    for result in make_method(spec).fit_path(table, BUDGETS):
         flat += check_nothing_decided_by_rounding(result.policy, table)
         assert 1.0 - 1e-9 <= result.expected.cost <= result.budget * (1 + 1e-9)
-        if (
-            spec == "optimal_stopping:mix=true" and not blank
-        ):  # the coin spends it, and nothing else decides
+        if spec.endswith("mix=true") and not blank:  # the coin spends it, and nothing else decides
             assert result.expected.cost == pytest.approx(result.budget)
-            for one in both(result.policy):
-                assert len(np.unique(trace(one, table).exit)) == 1
-        spent = trace(result.policy, table).cost.mean()
+            assert all(len(np.unique(trace(one, table).exit)) == 1 for one in both(result.policy))
         # A coin costs the budget in expectation; a cross-fitted score nearly the same when deployed.
-        assert spent <= result.budget * 1.1
-    if spec.startswith("optimal_stopping"):
-        assert flat
+        assert trace(result.policy, table).cost.mean() <= result.budget * 1.1
+    assert flat or not spec.startswith("optimal_stopping")
 
 
 def test_optimal_stopping_leaves_where_nothing_is_gained_and_says_so():
     """All exits give one answer: every budget is met by the first, and a runtime cannot differ."""
     table = fit_table(no_better())
-    for result in make_method("optimal_stopping").fit_path(table, [2.4, 4.0, 6.4]):
-        assert result.flat == (0, 1, 2)
-        assert result.policy.provenance["notes"] == [flat_note([0, 1, 2])]
+    for result in make_method("optimal_stopping").fit_path(table, BUDGETS):
+        assert result.flat == (0, 1, 2) and result.policy.mixture is None
         assert from_dict(to_dict(result.policy)).provenance["notes"] == [flat_note([0, 1, 2])]
-        assert result.policy.mixture is None
         assert (trace(result.policy, table).exit == 0).all()
     some = table.keep_exits([0, 2, 3])  # exits are named by the model's numbers
     assert fit_one("optimal_stopping", some, 4.0).flat == (0, 2)
 
 
-@pytest.mark.parametrize("spec", ["optimal_stopping", "bolukbasi", "lista_stop"])
+@pytest.mark.parametrize(
+    "spec",
+    ["optimal_stopping", "bolukbasi", "lista_stop", "max_prob", "max_prob:thresholds=shared",
+     "max_prob:thresholds=joint", "entropy"],
+)  # fmt: skip
 def test_where_all_look_alike_a_coin_buys_what_going_on_is_worth(spec):
     """Exit 1 is right for all: half the way costs half the rows, whichever. Wrong: none goes on."""
-    better = fit_one(spec, fit_table(alike()), 2.0)
-    assert better.flat == (0,)
-    assert better.policy.mixture is not None
+    better = fit_one(spec, alike(), 2.0)
+    assert better.flat == (0,) and better.policy.mixture is not None
     assert better.expected.cost == pytest.approx(2.0, rel=1e-3)
-    check_nothing_decided_by_rounding(better.policy, fit_table(alike()))
-    table = fit_table(alike(right_at_last=False))
-    worse = fit_one(spec, table, 2.0)
-    check_nothing_decided_by_rounding(worse.policy, table)
+    assert all(len(np.unique(trace(one, alike()).exit)) == 1 for one in both(better.policy))
+    check_nothing_decided_by_rounding(better.policy, alike())
+    worse = fit_one(spec, alike(right_at_last=False), 2.0)
+    check_nothing_decided_by_rounding(worse.policy, alike(right_at_last=False))
     assert worse.expected.cost <= 2.0 + 1e-9
 
 
-def test_confidences_that_differ_by_rounding_are_one():
-    """Logits apart in the last bit: max_prob tosses a coin instead of reading that bit."""
-    table = fit_table(alike())
-    for spec in ("max_prob", "max_prob:thresholds=shared", "max_prob:thresholds=joint", "entropy"):
-        result = fit_one(spec, table, 2.0)
-        assert result.flat == (0,)
-        assert result.policy.mixture is not None
-        for one in both(result.policy):
-            assert len(np.unique(trace(one, table).exit)) == 1
-
-
-def test_no_note_where_scores_tell_samples_apart():
-    table = fit_table(cache(n=800))
-    for spec in ("optimal_stopping", "max_prob", "failure_prediction", "patience", "frugalgpt"):
-        result = fit_one(spec, table, 3.0)
-        assert result.flat == ()
-        assert "notes" not in result.policy.provenance
+@pytest.mark.parametrize("spec", ["optimal_stopping", "max_prob", "patience", "frugalgpt"])
+def test_no_note_where_scores_tell_samples_apart(spec):
+    result = fit_one(spec, fit_table(cache(n=800)), 3.0)
+    assert result.flat == () and "notes" not in result.policy.provenance
 
 
 def test_auto_with_a_flat_choice(monkeypatch):
     """Where only a flat regression withstands later exits that know nothing, it decides nothing by rounding."""
     monkeypatch.setattr(choosing, "CANDIDATES", (CANDIDATES[0], CANDIDATES[-1]))
-    data = no_better(blank=True)
-    table = fit_table(data)
-    for share in SHARES:
-        fitted = po.fit(data, f"{100 * share:.0f}%", method="auto")
+    table = fit_table(no_better(blank=True))
+    for budget in BUDGETS:
+        fitted = fit_one("auto", table, budget)
         assert fitted.policy.provenance["chosen"]["method"] == "optimal_stopping"
-        assert fitted.flat
+        assert fitted.flat and fitted.policy.provenance["notes"]
         assert check_nothing_decided_by_rounding(fitted.policy, table)
-        assert fitted.policy.provenance["notes"]
-        assert fitted.expected.cost <= fitted.budget * (1 + 1e-9)
+        assert fitted.expected.cost <= budget * (1 + 1e-9)
 
 
 def test_a_plain_policy_as_accurate_goes_before_a_flat_one():
@@ -257,16 +212,12 @@ def test_a_plain_policy_as_accurate_goes_before_a_flat_one():
     fee = right - 0.01  # as accurate, at a fee for what it overspends
     wrong = right * (rng.random(400) < 0.8)
     candidates = [("plain", None, 1), ("simple", None, 0), ("worse", None, 0), ("flat", None, 3)]
-    correct = np.stack([right, right, wrong, right])[None]
-    values = np.stack([fee, fee, wrong, right])[None]
-
-    def chosen(flat, values=values, correct=correct):
-        return Comparison(values, correct, np.array([flat])).plain(0, 3, candidates, 1.0)
-
-    assert chosen([False, False, False, True]) == 1
-    assert chosen([False, True, False, True]) == 0
-    assert chosen([False] * 4) == 3
-    assert chosen([True, True, False, True]) == 3  # the only other plain one is worse
+    correct, values = np.stack([right, right, wrong, right]), np.stack([fee, fee, wrong, right])
     cannot = values.copy()
-    cannot[0, 1] = -np.inf
-    assert chosen([False, False, False, True], cannot) == 0
+    cannot[1] = -np.inf
+    for worth, flat, wanted in (
+        (values, [3], 1), (values, [1, 3], 0), (values, [], 3), (cannot, [3], 0),
+        (values, [0, 1, 3], 3),  # the only other plain one is worse
+    ):  # fmt: skip
+        compared = Comparison(worth[None], correct[None], np.isin([range(4)], flat))
+        assert compared.plain(0, 3, candidates, 1.0) == wanted

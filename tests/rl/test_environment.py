@@ -10,7 +10,6 @@ import pytest
 from synthetic import cache
 
 import policyopt as po
-from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt.runtime._errors import InputError
 
@@ -29,10 +28,9 @@ def own_costs(n=300):
     """A cache whose samples cost each their own."""
     rng = np.random.default_rng(0)
     right = rng.random((n, 3)) < [0.6, 0.7, 0.9]
-    return po.from_arrays(
-        labels=np.zeros(n, int), prediction=np.where(right, 0, 1),
-        confidence=rng.uniform(0.3, 1, (n, 3)), costs=np.cumsum(rng.uniform(1, 3, (n, 3)), axis=1),
-    )  # fmt: skip
+    costs = np.cumsum(rng.uniform(1, 3, (n, 3)), axis=1)
+    seen = {"prediction": 1 - right, "confidence": rng.uniform(0.3, 1, (n, 3))}
+    return po.from_arrays(correct=right, costs=costs, **seen)
 
 
 def test_gymnasiums_own_check(problem):
@@ -49,8 +47,7 @@ def test_an_episode_by_hand(problem):
     row, place = int(np.flatnonzero(problem.samples.success[:, 2] == 1)[0]), problem.columns
     observation, info = env.reset(options={"row": row})
     assert info == {"row": row, "exit": 0, "price": 0.4}
-    np.testing.assert_array_equal(observation[:place], columns[row, 0])
-    np.testing.assert_array_equal(observation[place:-1], [1, 0, 0, 0])
+    np.testing.assert_array_equal(observation[:-1], [*columns[row, 0], 1, 0, 0, 0])
     assert observation[-1] == pytest.approx(np.log10(0.401))
     observation, reward, ended, cut, info = env.step(0)
     assert (reward, ended, cut, info["exit"]) == (pytest.approx(-0.4 / 4), False, False, 1)
@@ -72,17 +69,13 @@ def test_an_episode_by_hand(problem):
 def test_what_an_episode_earns_does_not_hang_on_when_it_pays(late):
     """Costs per sample: success less price times cost, whichever exit is taken."""
     problem = exit_problem(own_costs())
-    env = ExitEnv(problem, price=0.7, late=late)
-    full = problem.table.mean_costs[-1]
-    for row in range(20):
-        for exit in range(3):
-            env.reset(options={"row": row})
-            total, ended, k = 0.0, False, 0
-            while not ended:
-                _, reward, ended, _, _ = env.step(int(k == exit))
-                total, k = total + reward, k + 1
-            right = problem.table.correct[row, exit]
-            assert total == pytest.approx(right - 0.7 * problem.table.costs[row, exit] / full)
+    env, table = ExitEnv(problem, price=0.7, late=late), problem.table
+    wanted = table.correct - 0.7 * table.costs / table.mean_costs[-1]
+    for row, exit in np.ndindex(20, 3):
+        env.reset(options={"row": row})
+        steps = [env.step(int(k == exit))[1:3] for k in range(min(exit + 1, 2))]
+        assert sum(reward for reward, _ in steps) == pytest.approx(wanted[row, exit])
+        assert [ended for _, ended in steps] == [False] * (len(steps) - 1) + [True]
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
@@ -129,14 +122,11 @@ def test_the_vector_environment_is_many_single_ones(problem, mode):
 
 
 def test_it_is_what_sync_vector_env_would_do(problem):
-    """Gymnasium's own vector of single ones keeps the same times and has the same shapes."""
     mine = ExitVectorEnv(problem, 8, price=0.2)
     theirs = gym.vector.SyncVectorEnv([lambda: ExitEnv(problem, price=0.2)] * 8)
     assert mine.single_observation_space == theirs.single_observation_space
     assert mine.action_space == theirs.action_space
-    _, a = mine.reset(seed=0)
-    _, b = theirs.reset(seed=0)
-    assert set(a) == set(b)
+    assert set(mine.reset(seed=0)[1]) == set(theirs.reset(seed=0)[1])
     for actions in ([0] * 8, [1, 0] * 4, [0] * 8, [0] * 8):
         one, two = mine.step(np.array(actions)), theirs.step(np.array(actions))
         np.testing.assert_array_equal(one[2], two[2])
@@ -146,34 +136,21 @@ def test_it_is_what_sync_vector_env_would_do(problem):
 
 def test_same_seed_same_episodes(problem):
     for kind, more in ((ExitEnv, ()), (ExitVectorEnv, (9,))):
-        first, second = (kind(problem, *more, (0.01, 1.0)) for _ in "12")
-        a, b = first.reset(seed=7)[1], second.reset(seed=7)[1]
+        a, b, other = (kind(problem, *more, (0.01, 1.0)).reset(seed=seed)[1] for seed in (7, 7, 8))
         for key in ("row", "price"):
             np.testing.assert_array_equal(a[key], b[key])
-        assert not np.array_equal(a["row"], first.reset(seed=8)[1]["row"])
+            assert not np.array_equal(a[key], other[key])
 
 
-def test_thousands_of_samples_are_played_at_once():
-    """A threshold on the confidence, played by the environment, earns what its replay does."""
-    data = cache(4000)
-    tables = Tables(data)
-    test = exit_problem(tables, "test", like=exit_problem(tables, answer="plain"))
-    policy, table = po.fit(data, "40%", "max_prob", tables=tables).policy, tables.get("test")
-    outcome, rows = replay(policy, table), len(table)
-    envs = ExitVectorEnv(test, rows, price=0.0)
-    envs.reset(seed=0)
-    envs._played.restart(np.ones(rows, bool), np.arange(rows), np.zeros(rows))
-    leaves = table.statistics.confidence[:, :-1] >= policy.thresholds
-    earned, cost, alive = np.zeros(rows), np.zeros(rows), np.ones(rows, bool)
-    for k in range(3):
-        _, rewards, ended, _, infos = envs.step(leaves[:, k].astype(int))
-        earned += np.where(alive, rewards, 0)
-        done = alive & ended
-        cost[done] = infos["cost"][done] if done.any() else 0
-        alive &= ~ended
-    assert not alive.any() and earned.mean() == outcome.correct.mean()
-    shares = table.mean_costs / table.mean_costs[-1]
-    assert cost.mean() == pytest.approx(shares[outcome.exit].mean())
+def test_a_problem_like_another_shows_other_rows_by_its_answers_and_standardisation():
+    """On the rows of the first, whose answers learn nothing, it is the first; on others what they earn and pay."""
+    tables = Tables(cache(4000))
+    first = exit_problem(tables, answer="plain")
+    again, test = (exit_problem(tables, split, like=first) for split in ("fit", "test"))
+    np.testing.assert_allclose(again.samples.columns, first.samples.columns, atol=1e-6)
+    for problem, table in ((again, tables.get("fit")), (test, tables.get("test"))):
+        np.testing.assert_array_equal(problem.samples.success, table.correct)
+        np.testing.assert_allclose(problem.samples.costs, [[1 / 8, 1 / 4, 1 / 2, 1]] * len(table))
 
 
 @pytest.mark.parametrize(
@@ -193,14 +170,9 @@ def test_bad_use_is_named(problem, make, words):
 
 
 def test_a_missing_gymnasium_is_named(root):
-    code = """if True:
-        import sys
-        sys.modules["gymnasium"] = None
-        from policyopt.runtime._errors import MissingExtraError
-        from policyopt.rl import exit_problem  # needs no gymnasium
-        try:
-            from policyopt.rl import ExitEnv
-        except MissingExtraError as error:
-            print(error)"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert done.stdout.count("\n") == 1 and "policyopt[rl]" in done.stdout, done.stderr
+    """And only where an environment is asked for: the problem needs none."""
+    ban = "import sys; sys.modules['gymnasium'] = None; from policyopt.rl import exit_problem"
+    command = [sys.executable, "-c", f"{ban}; print('so far'); from policyopt.rl import ExitEnv"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.stdout == "so far\n" and "MissingExtraError" in done.stderr
+    assert "policyopt[rl]" in done.stderr
