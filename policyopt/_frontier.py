@@ -219,7 +219,7 @@ def threshold_sets(policy: Policy) -> list[Floats]:
 def threshold_fields(policy: Policy) -> dict[str, Any]:
     """Return a policy's thresholds for a record, over all the model's exits: never at those it skips."""
     sets, mixture = threshold_sets(policy), policy.mixture
-    whole = [over_model_exits(t, policy.kept, policy.model_exits).tolist() for t in sets]
+    whole = [over_model_exits(t, policy.active_exits, policy.model_exits).tolist() for t in sets]
     if mixture is None:
         return {"thresholds": whole[0], "mixture": None}
     return {"thresholds": None, "mixture": {"thresholds": whole, "share": mixture.share}}

@@ -133,7 +133,7 @@ def outputs_of(table: Table) -> list[ExitOutput]:
 
 def build_batch(table: Table, answers: CrossFitted, features: bool = False) -> ExitBatch:
     """Look at all rows of a table through their answers."""
-    correct, labels, record = table.correct, table.statistics.labels, table.kind == "record"
+    correct, labels, record = table.correct, table.statistics.labels, table.kind == "summary"
     outputs = table.statistics.outputs()
     if not record:
         parts = list(observe(table, answers, full=True))

@@ -444,6 +444,6 @@ def test_command_on_records(run, tmp_path):
     code, _, err = run("import", tmp_path / "r.npz", "--out", tmp_path / "c", "--unit", "ms")
     assert code == 0, err
     code, out, err = run("calibration", tmp_path / "c", "--method", "max_prob", "--format", "json")
-    assert code == 0 and "records hold no class probabilities" in err
+    assert code == 0 and "summaries hold no class probabilities" in err
     assert {r["calibration"] for r in json.loads(out)["records"]} == {"none", *maps.FITS}
     assert run("calibration", tmp_path / "c", "--maps", "vector")[0] == 2

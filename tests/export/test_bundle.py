@@ -321,7 +321,7 @@ def test_serving_that_decides_otherwise_is_found(export):
     for name, found in ran.items():
         if isinstance(found, str):
             continue
-        assert (np.asarray(read.policy.path)[read.golden.expected.exit] == found.exit).all()
+        assert (np.asarray(read.policy.active_exits)[read.golden.expected.exit] == found.exit).all()
         wrong = [(replace(found, exit=found.exit[1:]), "golden rows came")]
         for what in ("exit", "prediction"):
             column = getattr(found, what).copy()
@@ -338,8 +338,12 @@ def test_serving_is_verified_for_every_kind_of_policy(kind, tmp_path):
     if kind == "features":
         policy = on_features("e2cm:vectors=features")
     else:
-        more = {"kept": (0, 2, 3, 5), "model_exits": 7} if kind == "kept" else {"kind": kind}
-        policy = replace(fitted("patience" if kind == "record" else "max_prob"), **more)
+        more = (
+            {"active_exits": (0, 2, 3, 5), "model_exits": 7}
+            if kind == "active_exits"
+            else {"kind": kind}
+        )
+        policy = replace(fitted("patience" if kind == "summary" else "max_prob"), **more)
     exported(policy, tmp_path / "out")
     found = list(verify(tmp_path / "out", runners()))
     served = [v for v in found if v.runtime.startswith("torch server")]

@@ -166,7 +166,7 @@ def test_policies_in_one_program_with_probabilities(how, file, tmp_path):
             np.array(mine, float).reshape(50, policy.exits, -1),
             policy.start(np.arange(50)),
         )
-        for k in policy.path:
+        for k in policy.active_exits:
             step = policy.step(k, logits[:, k, : policy.classes], state)
             assert scaled_error(found[:, k, 0], step.score).max() <= ULPS["c"]
             assert found[:, k, 1:].sum(axis=1) == pytest.approx(1)

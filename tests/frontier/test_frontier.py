@@ -148,6 +148,6 @@ def test_of_a_cascade_bound_and_static_exits_pay_for_no_model_they_jump():
     # All right for 1 + 2 + 5 in all; the first two for 1 + 2 + 1.
     np.testing.assert_allclose(oracle(table, [1.0, 4 / 3, 8 / 3]), [1 / 3, 2 / 3, 1.0])
     found = fit_one("always", table, 2.5)
-    assert found.policy.path == (2,) and found.expected.cost == 2.0
+    assert found.policy.active_exits == (2,) and found.expected.cost == 2.0
     with pytest.raises(BudgetError, match="'exit'"):
         fit_one("always:exit=1", table, 2.5)

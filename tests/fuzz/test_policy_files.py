@@ -239,7 +239,7 @@ def test_the_files_in_docs_are_what_the_code_makes_and_every_rule_has_a_sample()
     for samples, known in (
         (rules.SCORES, RULES),
         (rules.ANSWERS, ANSWERS),
-        (rules.CONFIDENCES, CALIBRATORS),
+        (rules.CALIBRATORS, CALIBRATORS),
     ):
         assert set(samples) == set(known)
 

@@ -200,7 +200,7 @@ def test_budgets_under_the_first_exit_are_reached_by_lists_of_exits():
     table = fit_table(records(3000, 3, right, costs=[2.0, 5.0, 1.5]))
     for method in ("subset", "frugalgpt"):
         low, high = make_method(method).fit_path(table, [1.6, 8.5])
-        assert low.policy.path == (2,) and low.expected.cost == pytest.approx(1.5)
+        assert low.policy.active_exits == (2,) and low.expected.cost == pytest.approx(1.5)
         assert low.accuracy > 0.85
         assert high.expected.cost <= 8.5  # the full chain, or what is as good for less
         with pytest.raises(BudgetError, match=r"\[1.5, 8.5\] USD"):

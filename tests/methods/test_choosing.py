@@ -96,7 +96,7 @@ def test_a_cascade_may_jump_models(kind, costs, path):
     logits, labels = outputs(1500, exits=3, seed=8)
     logits[:, 1] = logits[:, 0] + np.random.default_rng(0).normal(size=logits[:, 0].shape) * 0.1
     data = po.from_arrays(logits, labels, costs=costs, unit="USD", cost_kind=kind)
-    assert fit_one("auto:folds=3", fit_table(data), 8.0).policy.path == path
+    assert fit_one("auto:folds=3", fit_table(data), 8.0).policy.active_exits == path
 
 
 # --- exits whose scores differ by rounding only -----------------------------------------------------

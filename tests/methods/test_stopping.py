@@ -430,7 +430,7 @@ def test_the_deployed_network_is_the_trained_one(each):
 def test_the_rule_on_a_hand_made_network():
     """One hidden unit: relu(2 x_0 + b_k), times 3, plus 1; x_0 the standardised log odds of a record."""
     params = {
-        "features": "record", "center": np.zeros((2, 7)), "scale": np.ones((2, 7)),
+        "features": "summary", "center": np.zeros((2, 7)), "scale": np.ones((2, 7)),
         "activation": "relu", "weights": [[[[2.0, *[0.0] * 6]]], [[[3.0]]]],
         "biases": [[[0.0], [1.0]], [[1.0]]],
     }  # fmt: skip

@@ -120,7 +120,7 @@ def test_regret_is_what_its_definition_says(w):
         best = sum(means[stream_of[i]] for i in rows).max()
         played = sum(means[stream_of[i]][a] for i, a in zip(rows, arms[:, r], strict=True))
         moving = sum(means[stream_of[i]].max() for i in rows)
-        final = found.tallies["ucb1"].final
+        final = found.metrics["ucb1"].final
         assert final["regret"][r] == pytest.approx(best - played)
         assert final["moving"][r] == pytest.approx(moving - played)
         assert final["cost"][r] == pytest.approx(seen.cost[rows, exits[rows, arms[:, r]]].sum())
@@ -237,7 +237,7 @@ def check_served(w, make, player, place, requests, delay=0):
                 online.save(place / f"online-{stream}.json")
                 online = Online.load(place / f"online-{stream}.json")
             late.append(leave(online, online.start(), logits[row]))
-            assert online.ladder.arms == 1 or late[t].arm == arms[t, stream]
+            assert online.family.arms == 1 or late[t].arm == arms[t, stream]
             if t >= delay and isinstance(online.steering, Controller):  # which reads no labels
                 online.feedback(late[t - delay])
             elif t >= delay and block.arrives[t - delay, stream]:
@@ -328,7 +328,7 @@ WRONG = {
     "name": (lambda w: Online(w.family, "ucb1"), r"'steering' must be a bandit.*make_bandit\('ucb1'\)"),
     "nobody": (lambda w: Online(w.family, None), "'steering' must be a bandit.* Got None"),
     "class": (lambda w: Online(w.policy, LinUCB), "Got the class LinUCB"),
-    "levels": (lambda w: Online(w.family, LinUCB()), "'ladder' must be a policy, for linucb"),
+    "levels": (lambda w: Online(w.family, LinUCB()), "'family' must be a policy, for linucb"),
     "reveal": (lambda w: Online(w.policy, LinUCB(), reveal="played"), "'reveal' must be left out for linucb"),
     "label splitee": (
         lambda w: Online(w.policy, SplitEE(w.prices, 0.1), reward="label"), "label-free for splitee",
@@ -432,11 +432,11 @@ def test_the_picture_names_every_policy_and_hides_no_curve(w):
     found = w.simulate(policies=names, budget="50%", streams="test,dim", schedule="abrupt")
     figure = simulation_figure(found)
     (legend,) = figure.legends
-    assert [t.get_text() for t in legend.get_texts()] == [*found.tallies, "budget"]
+    assert [t.get_text() for t in legend.get_texts()] == [*found.metrics, "budget"]
     regret, cost, *arms = figure.axes
     assert regret.get_legend() is None
     assert cost.get_title("left") == "mean cost of the latest 5 requests [ms]"
-    assert len(arms) == len(found.tallies) - 1  # all but `fixed`
+    assert len(arms) == len(found.metrics) - 1  # all but `fixed`
     assert {a.get_ylabel() for a in arms} == {"threshold", "exit", "split at exit", "level"}
 
 
@@ -765,7 +765,7 @@ def test_mistakes_are_named(dimmed):
     for table, budget, words in (
         (recent, None, "'budget' must be given"), (mJ, BUDGET, says),
         (recent.take(np.arange(0)), BUDGET, "'recent' must be of one row or more"),
-        (recent.keep_exits((0, 3)), BUDGET, "'path of the recent rows'"),
+        (recent.keep_exits((0, 3)), BUDGET, "'active_exits of the recent rows'"),
     ):  # fmt: skip
         with pytest.raises(po.InputError, match=words):
             refit("max_prob", fit, table, budget)

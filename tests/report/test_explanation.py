@@ -171,7 +171,7 @@ def test_records(world, labelled):
     known = {"prediction": stats.prediction, "labels": stats.labels}
     known = known if labelled else {"correct": stats.correct}
     records = po.from_arrays(
-        confidence=stats.confidence, costs=[1, 2, 4, 8], kind="record", **known
+        confidence=stats.confidence, costs=[1, 2, 4, 8], kind="summary", **known
     )
     policy = po.fit(records, "50%", "max_prob").policy
     result = explain(policy, Tables(records).get("test"), policy)

@@ -277,7 +277,7 @@ def _policies(classes):
     yield Policy(Margin(), [0.6, 0.5], costs, *say, mixture, answer=Temperature([1.0, 1.5, 2.0]))
     for kept in ((0, 2), (1, 2), (0, 1)):
         mixture = Mixture(np.array([1.0]), 0.5, 3, Patience())
-        yield Policy(MaxProb(), [0.6], [1, 2], *say, mixture, kept=kept, model_exits=K)
+        yield Policy(MaxProb(), [0.6], [1, 2], *say, mixture, active_exits=kept, model_exits=K)
 
 
 @pytest.mark.parametrize("classes", [1, 3, 33, 129])
@@ -285,11 +285,11 @@ def _policies(classes):
 def test_step_batch_and_survivors_agree_to_the_last_bit(classes, dtype):
     logits = _cases(classes, dtype)
     for policy in _policies(classes):
-        trace = policy.trace([logits[:, k] if k in policy.path else None for k in range(K)])
+        trace = policy.trace([logits[:, k] if k in policy.active_exits else None for k in range(K)])
         np.testing.assert_array_equal(policy.decide(logits).exit, trace.exit)
         alive, state = np.arange(len(logits)), policy.start(np.arange(len(logits)))
         singles = [policy.start(row) for row in alive]
-        for at, k in enumerate(policy.path):
+        for at, k in enumerate(policy.active_exits):
             many = policy.step(k, logits[alive, k], state)
             ones = [policy.step(k, logits[row, k], singles[row]) for row in alive]
             _same(many.score, trace.scores[alive, at])
@@ -316,7 +316,7 @@ def test_tensors_give_the_bits_of_arrays(kind):
         tensor = torch.from_numpy(row).requires_grad_()
         for turn in (tensor, tensor[:, None], tensor.double()):
             ours, theirs = policy.start(), policy.start()
-            for k in policy.path:
+            for k in policy.active_exits:
                 a, b = policy.step(k, row[k], ours), policy.step(k, turn[k], theirs)
                 _same(a.answer, b.answer)
                 assert replace(a, _logits=None) == replace(b, _logits=None)
@@ -406,7 +406,7 @@ def kept_policy(kept, method="optimal_stopping:mix=true"):
     budget = float(table.mean_costs[[0, -1]] @ [0.6, 0.4])
     policy = make_method(method).fit_path(table, [budget])[0].policy
     rule = fit_confidence("isotonic", table.statistics.confidence, table.correct)
-    return replace(policy, confidence=rule)
+    return replace(policy, calibrator=rule)
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
@@ -424,7 +424,7 @@ def test_as_fitted_on_a_cache_of_those_exits(method, per_sample, kept):
     policy = make_method(method).fit_path(sub, [budget])[0].policy
     other = make_method(method).fit_path(own.get("fit"), [budget])[0].policy
     np.testing.assert_array_equal(policy.thresholds, other.thresholds)
-    assert policy.path == kept and policy.model_exits == EXITS
+    assert policy.active_exits == kept and policy.model_exits == EXITS
     one, two = replay(policy, table.get("test")), replay(other, own.get("test"))
     np.testing.assert_array_equal(one.exit, np.array(kept)[two.exit])
     for name in ("prediction", "cost", "correct"):
@@ -445,7 +445,9 @@ def test_costs_of_a_cascade_and_of_one_model():
     assert not one.get("test").cascade and one.data.fingerprint != cascade().fingerprint
     costs = one.get("test").keep_exits(kept).costs
     np.testing.assert_array_equal(costs, np.cumsum(ALONE)[list(kept)])
-    policy = Policy(MaxProb(), [0.9], [2, 23], "ms", "logits", 4, kept=(1, 4), model_exits=EXITS)
+    policy = Policy(
+        MaxProb(), [0.9], [2, 23], "ms", "logits", 4, active_exits=(1, 4), model_exits=EXITS
+    )
     found = replay(policy, table)
     paid = np.where(found.exit == 1, alone[:, 1], alone[:, [1, 4]].sum(1))
     np.testing.assert_array_equal(found.cost, paid)
@@ -464,7 +466,7 @@ def test_wrong_exits_and_outputs_are_named():
     policy, table = kept_policy((1, 3, 4)), Tables(cascade()).get("test")
     logits, state, other = ROWS[0], policy.start(), table.keep_exits((0, 3))
     policy.step(1, logits[0, 1], state)
-    two = Policy(MaxProb(), [0.5], [1, 2], "ms", "logits", 4, kept=[0, 1])
+    two = Policy(MaxProb(), [0.5], [1, 2], "ms", "logits", 4, active_exits=[0, 1])
     assert two.kept is None and two.path == (0, 1)
     for says, wrong in (
         (r"the next exit, 1, of 1, 3, 4. Got 0", lambda: policy.step(0, logits[0, 0], policy.start())),

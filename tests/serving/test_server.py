@@ -37,7 +37,7 @@ COSTS = [1.0, 2.0, 4.0, 8.0]
 LOGITS = outputs(N, K, C, seed=1)[0]
 CHANCES = torch.from_numpy(LOGITS).softmax(-1).numpy()
 TWO = Policy(MaxProb(), [0.6], [1.0, 2.0], "ms", "logits", 4)
-LATER = Policy(MaxProb(), [0.7], [2.0, 8.0], "ms", "logits", C, kept=(1, 3), model_exits=4)
+LATER = Policy(MaxProb(), [0.7], [2.0, 8.0], "ms", "logits", C, active_exits=(1, 3), model_exits=4)
 
 
 class Replayed:
@@ -217,7 +217,9 @@ def test_experts_by_context():
     both = np.stack([LOGITS, outputs(N, K, C, seed=9)[0]])
     context = np.random.default_rng(0).integers(0, 2, N)
     costs, kept = [1.5, 4.5, 9.0], (0, 2, 3)
-    skips = Policy(MaxProb(), [0.7, 0.8], costs, "ms", "logits", C, kept=kept, model_exits=4)
+    skips = Policy(
+        MaxProb(), [0.7, 0.8], costs, "ms", "logits", C, active_exits=kept, model_exits=4
+    )
     policy, model = ExpertPolicy(("clean", "blur"), (simple(Margin()), skips)), Replayed(LOGITS)
     model.logits = torch.from_numpy(mixed := both[context, np.arange(N)])
     server = serve(model.model(), policy)
@@ -238,7 +240,7 @@ def test_records_and_probabilities():
         lambda h, k=k: {name: column[h["row"], k] for name, column in columns.items()}
         for k in range(K)
     ]
-    policy = replace(simple(MaxProb()), kind="record", classes=0)
+    policy = replace(simple(MaxProb()), kind="summary", classes=0)
     model = StagedModel([dict] * K, heads)
     due = policy.decide([head({"row": torch.arange(N)}) for head in heads])
     same(served(serve(model, policy), batches(N, [1, 9])), due)

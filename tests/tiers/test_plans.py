@@ -592,7 +592,7 @@ def test_plan_writes_what_it_says(run, place):
     policy = po.load_policy(out / "policy.json")
     assert policy.unit == "ms"
     parts = [po.load_tier(path) for path in sorted(out.glob("tier-*.json"))]
-    assert [k for part in parts for k in part.exits] == list(policy.path)
+    assert [k for part in parts for k in part.exits] == list(policy.active_exits)
     assert [part.tier for part in parts] == list(dict.fromkeys(report["chosen"]["tiers"]))
     code, text, _ = planned(run, place, "--budget", "11")
     assert code == 0 and "full model, one" in text and "latency [ms]" in text

@@ -206,6 +206,6 @@ def test_the_loop_pays_for_the_calls_it_makes(root, monkeypatch):
     answers = [ask(policy, models, q) for q in range(len(replayed.exit))]
     np.testing.assert_array_equal(answers, replayed.prediction)
     assert models.spent == pytest.approx(replayed.cost.sum())
-    asked = np.searchsorted(policy.path, replayed.exit) + 1
+    asked = np.searchsorted(policy.active_exits, replayed.exit) + 1
     assert models.calls.sum() == asked.sum() < 0.6 * models.calls.size * len(answers)
-    assert not models.calls[[k for k in range(5) if k not in policy.path]].any()
+    assert not models.calls[[k for k in range(5) if k not in policy.active_exits]].any()
