@@ -57,23 +57,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class FittedExperts:
-    """The result of `fit_experts`.
-
-    Attributes
-    ----------
-    policy : ExpertPolicy
-        What is deployed.
-    method : str
-        Label of the method.
-    budget : float
-        Mean cost asked for, over samples of all contexts.
-    expected : Expectation
-        The realised cost to expect on unseen rows of the same mixture of contexts.
-    accuracy : float
-        Of such rows, from the parts.
-    parts : tuple of Part
-        One per context.
-    """
+    """The result of `fit_experts`."""
 
     policy: ExpertPolicy
     method: str

@@ -59,12 +59,7 @@ _TRIES = 4
 
 @dataclass(frozen=True)
 class Tuned:
-    """The result of `tune`.
-
-    Standard errors are over folds, which share training rows: they are a little small. The best
-    of many trials is chosen by its value, so `value` is a little high. Quote neither as a result;
-    a replay on the test rows is one.
-    """
+    """The result of `tune`; the best of many trials' `value` and errors over shared rows are a little flattering."""
 
     method: str
     objective: str
@@ -490,10 +485,7 @@ def study_name(method: str, objective: str, cache: str, plan: Mapping[str, Any])
 
 
 def open_study(storage: str | None, name: str, plan: Mapping[str, Any]) -> Any:
-    """Create a study, or load the one of that name; None keeps it in memory.
-
-    A file is one study's: whoever names it again means to go on. A server holds many, told apart by name.
-    """
+    """Create a study, or load the one of that name; None: in memory; a file holds one study, a server many."""
     for tried in range(1, _TRIES + 1):
         try:
             study = _create(storage, name)
@@ -666,10 +658,7 @@ def score_fold(
 
 
 def mean_height(cost: Floats, accuracy: Floats, low: float, high: float) -> float:
-    """Return the mean over cost, from `low` to `high`, of the polyline through some points (P,).
-
-    Raw points, not their hull: a policy below the line between its neighbours counts against its setting.
-    """
+    """Return the mean over cost, from `low` to `high`, of the polyline (not its hull) through points (P,)."""
     order = np.argsort(cost, kind="stable")
     grid = np.union1d(np.clip(cost, low, high), [low, high])
     height = np.interp(grid, cost[order], accuracy[order])

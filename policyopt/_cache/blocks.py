@@ -73,11 +73,7 @@ def storage_type(name: str, layout: Layout) -> np.dtype[Any]:
 
 
 def natural_dtype(kind: str, arrays: Iterable[Array]) -> str:
-    """Return the narrowest storage type that loses nothing a user would miss.
-
-    float16 outputs stay float16, all others become float32. The confidences of summaries keep
-    float64 where it came: those of large models crowd just below 1.
-    """
+    """Return the narrowest storage type that loses nothing; summaries keep float64 (confidences crowd below 1)."""
     types = {np.dtype(a.dtype).name for a in arrays}
     if kind == "summary":
         return "float64" if "float64" in types else "float32"
@@ -143,10 +139,7 @@ def rows_first(array: Array, axes: str) -> Array:
 
 
 def orient(arrays: Mapping[str, Any], axes: str) -> dict[str, Array]:
-    """Bring row arrays of any axis order to the names and shapes in `Rows`; None means absent.
-
-    ``features`` (a list of K arrays) and ``sample_costs`` (arrays by name) hold several.
-    """
+    """Bring arrays of any axis order to the names and shapes in `Rows`; ``features``, ``sample_costs`` hold several."""
     axes = check_axes(axes)
     given = {name: value for name, value in arrays.items() if value is not None}
     vectors, costs = given.pop("features", None), given.pop("sample_costs", {})
@@ -177,11 +170,7 @@ def orient(arrays: Mapping[str, Any], axes: str) -> dict[str, Array]:
 
 
 def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[str, Array]]:
-    """Check names and shapes of rows-first arrays against each other and the cache's layout.
-
-    Returned are the layout, with K, C and the widths of features where they were open, and the
-    arrays, confidence taken from `top_prob` where it is not given.
-    """
+    """Check rows-first arrays against each other and the layout; return both, what was open filled in."""
     block = dict(arrays)
     _check_names(layout, block)
     for name, array in block.items():

@@ -93,13 +93,7 @@ class Native:
 
 
 def native(policy: Policy, folder: str | os.PathLike[str] | None = None) -> Native:
-    """Compile the header of a policy of logits into this process, or load what was compiled before.
-
-    `folder`: where libraries are kept; default: that of ``POLICYOPT_CACHE``, or ``policyopt`` in
-    ``XDG_CACHE_HOME`` or ``~/.cache``, and where it cannot be used, none is kept. Refused: rules that C
-    cannot say or says otherwise, compilers that make no shared libraries, folders that others may write
-    to; and without a compiler, by `NoCompiler`, what was not compiled before.
-    """
+    """Compile a policy of logits into this process, or load what `folder` keeps; refuse what C says otherwise."""
     if policy.kind != "logits" or policy.needs_features:
         what = "feature vectors" if policy.needs_features else policy.kind
         raise input_error("policy", "one of logits alone", what, "Leave out native=True.")

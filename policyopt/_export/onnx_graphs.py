@@ -61,10 +61,7 @@ _WIDE = ("log", "log1p", "tanh", "logaddexp")
 
 
 def onnx_models(policy: Policy, graphs: list[ExitGraph], probabilities: bool = True) -> list[Any]:
-    """Return the decision graphs of a policy as K ONNX models, checked.
-
-    `probabilities`: whether they give out the answer's class probabilities too.
-    """
+    """Return the decision graphs of a policy as K checked ONNX models; `probabilities`: the answer's, too."""
     try:
         import onnx
     except ImportError as error:
@@ -94,10 +91,7 @@ def passed_on(graphs: list[ExitGraph], probabilities: bool = True) -> list[ExitG
 
 
 def puts(graph: ExitGraph) -> tuple[dict[str, Node], dict[str, Node]]:
-    """Return the inputs and the outputs of an exit's ONNX graph by name.
-
-    Probabilities and the columns of a summary are ``given_prediction`` and so on: outputs have the bare names.
-    """
+    """Return inputs and outputs of an ONNX graph by name; inputs that bear an output's name are ``given_...``."""
     given = {f"{GIVEN}{n}" if n in _GIVEN else n: node for n, node in graph.inputs.items()}
     given |= {node.attrs["name"]: node for node in graph.states}
     return given, {**graph.outputs, **{f"left_{i}": node for i, node in enumerate(graph.left)}}
@@ -487,10 +481,7 @@ def manifest_of(policy: Policy, graphs: list[ExitGraph], data: Sequence[bytes]) 
 
 
 def run_onnx(folder: Path, policy: Policy, golden: Golden) -> Ran:
-    """Return what a policy's ONNX export says of golden vectors, of every sample at every exit.
-
-    Its manifest is what this policy's is: a serving loop is told no other exits, costs or thresholds.
-    """
+    """Return what a policy's ONNX export, its manifest checked, says of every golden sample at every exit."""
     import onnxruntime
 
     names = [f"exit_{k}.onnx" for k in policy.active_exits]

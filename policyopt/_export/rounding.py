@@ -92,10 +92,7 @@ def _exact(node: Node, given: bool) -> bool:
 
 
 def own_rounding(graphs: Sequence[ExitGraph], golden: Golden) -> Floats:
-    """Return how far float32 takes the scores of each exit from float64's, (K,), in its units.
-
-    Rows count as long as they take the same turns in both: whole numbers and comparisons are equal.
-    """
+    """Return how far float32 takes scores from float64's, (K,), in its units, while both take the same turns."""
     worst = np.zeros(len(graphs))
     for part in few_at_a_time(golden.inputs, len(golden)):
         inputs, sample = rows_of(golden.inputs, part), golden.sample[part]

@@ -116,10 +116,7 @@ RUNNERS: dict[str, Callable[[Path, Golden], Ran | str]] = {
 
 
 def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) -> Iterator[Verdict]:
-    """Check an export, one that was read or its folder, runtime by runtime.
-
-    `others`: more runtimes by name, which tell exits and answers alone and declare no rounding.
-    """
+    """Check an export or its folder, runtime by runtime; `others` tell exits and answers alone, without rounding."""
     export = folder if isinstance(folder, Export) else read_export(folder)
     policy, golden = export.policy, export.golden
     here = expect(policy, golden.inputs, golden.sample).expected
@@ -174,11 +171,7 @@ def _by_score(score: Any, limits: Any) -> Bools:
 def _compared(
     runtime: str, ran: Ran, export: Export, ulps: Any = 0, may: Any = False, all_exits: bool = True
 ) -> Verdict:
-    """Return the verdict; raises at the first difference.
-
-    `ulps`: of all exits, or (K,). `may`: where (n, K) rounding may decide, so that exits are those of
-    the runtime's own score. `all_exits`: not only those that the policy reached were run.
-    """
+    """Return the verdict, or raise; `ulps`: (K,); `may`: (n, K) where exits are those of the runtime's own score."""
     golden, wanted = export.golden, export.golden.expected
     reached = np.arange(wanted.score.shape[1]) <= wanted.exit[:, None]
     differs = ran.leave != wanted.leave

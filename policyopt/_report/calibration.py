@@ -115,10 +115,8 @@ def calibration_records(
 ) -> list[dict[str, Any]]:
     """Return one record per exit and group of rows: all of them, and those that leave there.
 
-    `confidence`, `correct` and `losses` (of the label, in nats): (N, K); `exits`: (N,), where a policy
-    lets each row leave; `path`: the model's exit number of each column. Where a group is empty all
-    measures are None; ``gap`` over 0 is overconfident; ``failure_auroc``, of all rows, is hardly moved
-    by calibration.
+    `confidence`, `correct`, `losses` (of the label, in nats): (N, K); `exits`: (N,); `path`: the model's number
+    of each column. Measures of no rows are None; ``gap`` over 0 is overconfident.
     """
     records, areas = [], failure_auroc(confidence, correct)
     for k, number in enumerate(range(confidence.shape[1]) if path is None else path):
@@ -147,15 +145,12 @@ def _groups(exits: Ints, k: int) -> dict[str, Bools]:
 def calibration_error(
     confidence: Floats, correct: Floats, bins: int = BINS, seed: int = 0
 ) -> dict[str, float]:
-    """Return the expected calibration error of n rows with a 95 % interval.
+    """Return the expected calibration error of n rows with a 95 % interval, in bins of equal mass.
 
-    The plain estimate, ``sum over bins of share * |mean confidence - accuracy|``, is too high: chance
-    alone opens a gap in every bin, of 0.02 in all at 2,000 calibrated rows. The estimate given here
-    shrinks all gaps by one factor, such that gaps of that size and the chance of each bin together would
-    show, on average, the plain value; 0 where chance alone shows more. Interval: from the spread of
-    resampled rows (basic bootstrap above), down to 0 where calibrated confidence shows as much in 2.5 %
-    of draws or more. Planted errors of 0 to 0.1 at 300 and 2,000 rows lay in it in 80 to 98 % of
-    repetitions. Bins are of equal mass, fewer than `bins` where one would hold under 20 rows.
+    The plain estimate is too high: chance alone opens gaps, of 0.02 in all at 2,000 calibrated rows. So all gaps
+    are shrunk by one factor, such that they and chance together would show, on average, the plain value.
+    Interval: basic bootstrap above, 0 below where calibrated confidence shows as much in 2.5 % of draws.
+    Planted errors of 0 to 0.1 at 300 and 2,000 rows lay in it in 80 to 98 % of repetitions.
     """
     n = len(confidence)
     place = np.searchsorted(equal_mass_edges(confidence, bins), confidence, side="right")
@@ -217,10 +212,7 @@ def auroc(scores: Floats, right: Bools) -> float | None:
 
 
 def failure_auroc(scores: Floats, correct: Floats) -> list[float | None]:
-    """Return, per exit, the chance that a row that may stop there scores above one that should go on.
-
-    `scores` and `correct`: (N, K). A row may stop where that is at least as right as going on.
-    """
+    """Return, per exit, the chance that a row that may stop (is as right as later) outscores one that should not."""
     good = no_failure(np.asarray(correct, dtype=np.float64)) > 0
     return [auroc(scores[:, k], good[:, k]) for k in range(good.shape[1])]
 
@@ -237,10 +229,7 @@ _ENDS = ("confidence", "accuracy")
 
 
 def reliability(confidence: Floats, correct: Floats, bins: int = BINS) -> list[dict[str, Any]]:
-    """Return the points of a reliability diagram of n rows, one per bin of equal mass.
-
-    ``confidence`` is the mean in the bin, the edges its least and largest; Wilson's 95 % interval.
-    """
+    """Return one point per bin of equal mass: mean, least and largest confidence, accuracy with Wilson's interval."""
     from scipy.stats import binomtest
 
     if not len(confidence):
@@ -271,11 +260,7 @@ def reliability_figure(
     title: str = "",
     path: Sequence[int] | None = None,
 ) -> Any:
-    """Draw accuracy against confidence at each exit, for all rows and for those that leave there.
-
-    Above the dashed line an exit is less sure than it could be, below it too sure. Beneath, how many rows
-    have which confidence. Parameters as of `calibration_records`.
-    """
+    """Draw accuracy against confidence at each exit, for all rows and for those that leave there."""
     count = confidence.shape[1]
     numbers = range(count) if path is None else path
     columns = min(count, _PER_ROW)

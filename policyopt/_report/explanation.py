@@ -128,9 +128,8 @@ def _notes(found: Traced, table: Table) -> list[str]:
 def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:
     """Describe each of the K exits of a policy that was run over N rows.
 
-    ``exit`` is the model's number of it; ``cost`` and ``accuracy`` are of all rows, had they left here,
-    ``accuracy_stayed`` of those who go on, had they left; ``overthought`` go on, right here, wrong where
-    they leave, ``rescued`` the reverse; ``auroc`` is of rows that reach the exit, ``auroc_all`` of all.
+    ``cost``, ``accuracy``: of all rows, had they left here; ``accuracy_stayed``: of those who go on, had they left;
+    ``overthought``: right here, wrong where they leave; ``rescued``: the reverse; ``auroc``: of rows that come.
     """
     sets, n, spent = threshold_sets(policy), len(found.exit), float(found.cost.sum())
     known = found.correct is not None
@@ -229,11 +228,7 @@ def _records(columns: dict[str, Array]) -> list[dict[str, Any]]:
 
 
 def change_record(found: Traced, reference: Traced) -> dict[str, Any]:
-    """Compare two policies that were run over the same N rows of a model of K exits.
-
-    ``transitions`` (K, K) counts rows by exit of the reference (first axis) and exit now, ``better_at``
-    and ``worse_at`` those of them that became right and wrong; ``rows_better, rows_worse`` number them.
-    """
+    """Compare two policies over the same N rows; ``transitions`` (K, K): rows by the reference's exit and exit now."""
     exits = found.model_exits
     pair = reference.exit * exits + found.exit
 
@@ -393,10 +388,7 @@ def scores_figure(explanation: Explanation, title: str = "") -> Any:
 
 
 def classes_figure(explanation: Explanation, title: str = "", seed: int = 0) -> Any:
-    """Draw score against class at each exit, as EENet's Figures 6 to 9, of labelled rows.
-
-    Classes stand in the order of the last exit's accuracy (as in its Figure 3).
-    """
+    """Draw score against class at each exit, by the last exit's accuracy (EENet, Figures 3 and 6 to 9)."""
     found, classes, policy = explanation.found, explanation.record["classes"], explanation.policy
     names = np.array([c["class"] for c in classes])
     order = np.argsort([c["accuracy_exits"][-1] for c in classes], kind="stable")

@@ -264,10 +264,7 @@ class Task:
     def fits(
         self, table: Table, one: Found, by: Method | None, steps: slice = _ALL
     ) -> list[Fitted | None]:
-        """Return a candidate's fits on some rows, from what the goal asks to what is surer to keep it.
-
-        `steps` are those wanted; each is as it is among all.
-        """
+        """Return a candidate's fits on some rows, for those `steps` from what the goal asks to what surely keeps it."""
         goal, small = self.goal, self.table(one.plan, table)
         costs = small.mean_costs
         if small.exits == 1:
@@ -289,11 +286,7 @@ class Task:
     def settled(
         self, table: Table, plan: Plan, fitted: Fitted, by: Method | None
     ) -> tuple[Plan, Fitted]:
-        """Return a plan and its policy without the stages behind the last exit at which a row leaves.
-
-        The policy is fitted again on the smaller plan, to what it costs now; where it does not keep the
-        goal there, the search's own thresholds are.
-        """
+        """Return plan and policy without the stages at which no row leaves, fitted again where that keeps the goal."""
         while True:
             seen = replay(fitted.policy, self.table(plan, table))
             kept = tuple(k for k in plan.kept if k <= seen.exit.max())
@@ -534,10 +527,7 @@ def _depends(tiers: Tiers, objective: str, table: Table) -> bool:
 def _range(
     tiers: Tiers, plan: Plan, objective: str, table: Table, cost_bound: float | None
 ) -> tuple[float, float]:
-    """Return the least and the most that leaving can cost any row, seen or not; perhaps infinity.
-
-    Leaving costs are sums over stages: the dearest row within a bound spends all of it in one stage.
-    """
+    """Return the least and the most (perhaps infinity) that leaving can cost any row: a dearest one in one stage."""
     if _depends(tiers, objective, table):
         if cost_bound is None:
             return 0.0, inf

@@ -65,10 +65,7 @@ def axis(scores: Floats, levels: int) -> Floats:
 
 
 class Grid:
-    """What happens to N rows at each of P points: combinations of thresholds of S-1 of S exits.
-
-    `scores`, `correct` (what leaving there is worth): (N, S); `axes`: S-1 arrays of ascending thresholds.
-    """
+    """N rows, (N, S) `scores` and `correct`, at each of P points: the product of S-1 `axes` of ascending thresholds."""
 
     def __init__(self, scores: Floats, correct: Floats, axes: Sequence[Floats]) -> None:
         self.axes = list(axes)
@@ -319,10 +316,7 @@ def search(
     seed: int = 0,
     drawn: int = _DRAWN,
 ) -> Searched:
-    """Search plans on labelled rows of all exits, at random 20,000 of them where there are more.
-
-    `exact`: try all sets of exits (default: up to six exits); `drawn`: plans whose frontier is kept.
-    """
+    """Search plans on 20,000 labelled rows at most; `exact`: all sets of exits; `drawn`: frontiers that are kept."""
     tiers.check(table.exits, table.cascade, table.unit)
     if len(table) > _MOST_ROWS:
         order = np.random.default_rng(seed).permutation(len(table))

@@ -256,11 +256,7 @@ def tier_policies(policy: Policy, plan: Plan, names: Sequence[str]) -> list[Tier
 def emit(
     policy: Policy, plan: Plan, names: Sequence[str], report: dict[str, Any], out: Path
 ) -> list[Path]:
-    """Write policy.json, tier-0-NAME.json and so on, and plan.json; return their paths.
-
-    Each is written whole or not at all, plan.json last: it has their checksums. Tiers that an earlier
-    plan in the same folder wrote are removed: they would not go with these.
-    """
+    """Write policy.json, tier-0-NAME.json, ... and, last, plan.json with checksums; remove an earlier plan's tiers."""
     earlier = _earlier(out)
     written = [out / "policy.json"]
     policy.save(written[0])

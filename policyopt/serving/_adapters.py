@@ -201,10 +201,7 @@ class _Reached(Exception):
 
 
 def _watched(model: Any, example: Mapping[str, Any] | None) -> tuple[Call, list[Call], Call | None]:
-    """Run a model once; refuse what a run layer by layer would not repeat.
-
-    Returned are its front, its layers in the order they ran, and the norm after them.
-    """
+    """Run a model once: its front, its layers in order, the norm after; refuse what layer by layer would not repeat."""
     import torch
     from torch import nn
 
