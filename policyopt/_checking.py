@@ -1,8 +1,4 @@
-"""What every policy passes, ours and yours: `check_score`, `check_method`.
-
-On made-up rows of 4 exits and 6 classes, whose later exits are more often right. Each check raises `CheckError`
-with its name, what was expected and what came.
-"""
+"""What every policy passes, ours and yours, on made-up rows of 4 exits and 6 classes: `check_score`, `check_method`."""
 
 from __future__ import annotations
 

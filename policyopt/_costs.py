@@ -108,11 +108,7 @@ def check_cost_kind(kind: str) -> None:
 
 
 def cumulative(costs: Floats, kind: str, name: str = "costs", first_row: int = 0) -> Floats:
-    """Return costs (N, K) as cumulative; refused where not finite, negative, too large, or falling.
-
-    >>> cumulative(np.array([[1.0, 2.0, 4.0]]), "standalone")
-    array([[1., 3., 7.]])
-    """
+    """Return costs (N, K) as cumulative; refused where not finite, negative, too large, or falling."""
     check_cost_kind(kind)
     costs = np.asarray(costs, dtype=np.float64)
     if costs.ndim != 2 or costs.shape[1] == 0:

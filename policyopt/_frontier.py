@@ -1,9 +1,8 @@
 """The frontier: policies of several methods over a range of budgets, and their comparison.
 
-Policies are replayed on rows that chose nothing. Two never cost exactly the same there, so `compare`
-holds each point of a method against its rival's frontier *at that point's realised cost*: the rival
-mixes its two neighbouring policies there, which is itself a policy. Rows are resampled together for
-both, so the interval covers cost and accuracy and their pairing.
+Two policies never cost exactly the same on rows that chose nothing. So `compare` holds each point of a method
+against its rival's frontier *at that point's realised cost*, where the rival mixes its two neighbouring policies,
+which is a policy too. Rows are resampled together for both.
 """
 
 from __future__ import annotations
@@ -297,9 +296,7 @@ def path_of(frontier: Frontier, label: str, seed: int, table: Table) -> Path:
 def path_through(policies: Sequence[Policy], table: Table) -> Path:
     """Replay policies of rising budgets on a table, the two ends added."""
     outcomes = [replay(policy, table) for policy in policies]
-    costs = np.broadcast_to(table.costs, (len(table), table.exits))
-
-    right = table.correct
+    costs, right = np.broadcast_to(table.costs, (len(table), table.exits)), table.correct
     return Path(
         np.stack([costs[:, 0], *(o.cost for o in outcomes), costs[:, -1]], axis=1),
         np.stack([right[:, 0], *(o.correct for o in outcomes), right[:, -1]], axis=1),

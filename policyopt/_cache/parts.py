@@ -236,9 +236,6 @@ def _split_names(raw: Raw, prefixes: list[str]) -> dict[str | None, str]:
     return names
 
 
-# --- rows first --------------------------------------------------------------------------------
-
-
 def turn(part: Part, hint: int, notes: list[str]) -> None:
     """Bring the arrays of a part to rows first; `hint` is K where the costs tell it, else 0."""
     lead, key = part.lead, part.key

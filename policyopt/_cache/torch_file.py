@@ -1,9 +1,8 @@
 """``.pt`` and ``.pth``: tensors only; a file that needs pickle is refused unless it is trusted.
 
-The pickle in a file is looked at before torch unpickles it, operation by operation, executing
-nothing. ``torch.load(weights_only=True)`` runs no code of the file, but it calls what takes memory
-(``bytearray(n)``, ``torch.Tensor(n, m)``). So calls are those that ``torch.save`` writes for dense
-tensors, and each storage is one that the file holds.
+``torch.load(weights_only=True)`` runs no code of the file, but calls what takes memory (``bytearray(n)``). So the
+pickle is looked at before, executing nothing: calls are those that ``torch.save`` writes for dense tensors, and
+each storage is one that the file holds.
 """
 
 from __future__ import annotations
@@ -289,9 +288,8 @@ def _scan(file: BinaryIO, room: Room, share: float, backed: Callable[[str, int],
             taken += _PER_CALL
             arguments = stack.pop()
             stack[-1] = _called(stack[-1], arguments)
-        elif (
-            name == "BUILD"
-        ):  # of a model's state: it is copied, and has come from the steps so far
+        elif name == "BUILD":
+            # Of a model's state: it is copied, and has come from the steps so far.
             stack.pop()
             taken += steps * _PER_STEP
             if stack[-1] is not _ORDERED:

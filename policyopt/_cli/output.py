@@ -122,9 +122,6 @@ def _text(value: Any) -> str:
     return printable(str(value))
 
 
-# --- how numbers are shown -------------------------------------------------------------------
-
-
 def number(value: float, digits: int = 4) -> str:
     """Return a number in `digits` significant digits, without an exponent where it can be read."""
     text = f"{value:.{digits}g}"
@@ -185,9 +182,6 @@ def thresholds_text(record: Mapping[str, Any]) -> str:
     sets = mixture["thresholds"] if mixture else [record["thresholds"]]
     between = f" or, for {percent(mixture['share'], 1)} %, " if mixture else ""
     return between.join(" ".join(map(threshold_text, one)) for one in sets)
-
-
-# --- what was replaced, what is under way ----------------------------------------------------
 
 
 @contextmanager

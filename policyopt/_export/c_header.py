@@ -1,14 +1,11 @@
 """A policy as one C99 header: no malloc, nothing of libc but ``math.h``, static sizes.
 
-The same arithmetic as `policyopt.runtime`: of classes in float32, of a row in float64, sums in the
-same order. Only `exp`, `log` and their kin may differ in the last bits, since every libm rounds them
-as it does. Doubles are few per row; without them a score could fall on the other side of its
-threshold, and the same policy would decide otherwise on the device than where it was evaluated.
+The same arithmetic as `policyopt.runtime`: of classes in float32, of a row in float64, sums in the same order; only
+`exp`, `log` and their kin may differ in the last bits.
 
-An exit's graph becomes the body of a function. A number that has one reader is computed where it is read, so
-that chains of elementwise operations are one loop; others stand in a variable or an array of their own. What
-an exit leaves stands in fields of the state; what only grows at its end keeps its field. In all texts ``@``
-stands for the header's prefix.
+An exit's graph becomes a function's body: a number with one reader is computed where it is read (chains of
+elementwise operations are one loop), others stand in a variable or an array. What an exit leaves stands in fields
+of the state; what only grows at its end keeps its field. In all texts ``@`` stands for the header's prefix.
 """
 
 from __future__ import annotations

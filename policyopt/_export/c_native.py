@@ -1,13 +1,11 @@
 """A policy's C header as machine code of this process, for loops that serve one sample at a time: only on request.
 
-One call per exit takes about a microsecond, and the header's own time. Its scores differ from the
-runtime's by how the C library's exp and log round; how far is tried on made-up rows (`rounding.doubtful`
-says what that leaves in doubt), and a score that is nearer to its threshold than that allows is in doubt:
-then the policy decides the sample to its end. What a rule compares inside itself (a bin's edge, the
-larger of two calibrated classes) is taken as C finds it.
+Its scores differ from the runtime's by how the C library's exp and log round, tried on made-up rows
+(`rounding.doubtful`); where a score is nearer to its threshold the policy decides. What a rule compares inside
+itself (a bin's edge) is taken as C finds it.
 
-Libraries are kept in a folder of the user's own, by the hash of what they were made of. None is ever read
-from beside a policy, and none from a folder that others may write to: to load one is to run it.
+Libraries are kept in a folder of the user's own, by the hash of what they were made of; never beside a policy, nor
+in a folder that others may write to: to load one is to run it.
 """
 
 from __future__ import annotations

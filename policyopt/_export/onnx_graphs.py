@@ -1,14 +1,11 @@
-"""Decision graphs as ONNX models, opset 18, so that they say what numpy says; folders of them, written and run.
+"""Decision graphs as ONNX models, opset 18 (onnxruntime 1.14 on), that say what numpy says; folders of them.
 
-The opset and the format version are those of 2022, which onnxruntime has read since 1.14. Every sample
-is a row of its own; the batch axis is ``n``. See `docs/onnx.md` for how to chain the graphs with a
-model's stages.
+Every sample is a row of its own, the batch axis is ``n``; `docs/onnx.md` chains the graphs with a model's stages.
 
-Double precision where the graphs have it. Departures from a word-for-word translation, each for accuracy:
-sums of float32 are added in float64 (ONNX leaves the order open), logarithms and hyperbolic tangents of
-float32 are taken in float64 and rounded, and ``log1p``, which ONNX lacks, is Kahan's
-``x log(u) / (u - 1), u = 1 + x`` (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 1.14.1),
-which keeps x to the last bits however small.
+Departures from a word-for-word translation, each for accuracy: sums of float32 are added in float64 (ONNX leaves
+the order open), logarithms and hyperbolic tangents of float32 are taken in float64 and rounded, and ``log1p``,
+which ONNX lacks, is Kahan's ``x log(u) / (u - 1), u = 1 + x`` (Higham, Accuracy and Stability of Numerical
+Algorithms, 2002, section 1.14.1), which keeps x to the last bits however small.
 """
 
 from __future__ import annotations

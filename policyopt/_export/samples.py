@@ -1,12 +1,8 @@
 """Which rows golden vectors are made of: of a cache or made up to be awkward, and some at the edges of thresholds.
 
-Whether a runtime has the policy's own thresholds shows only in samples whose scores lie between the
-right threshold and the wrong one. None need lie there among the rows of a cache. So they are searched:
-the output of one exit is moved on a line from that of a sample that stays to that of one that leaves,
-and halved until the score turns from one float to the next (bisection).
-
-There two runtimes may differ in the last bits of a score and both be right. So `verify` compares exits
-of such samples with the runtime's *own* score: leave exactly where it is at or over the threshold.
+A wrong threshold shows only in scores between it and the right one. Such samples are searched: one exit's output
+is moved on a line from a sample that stays to one that leaves, and halved until the score turns from one float to
+the next (bisection). There two runtimes may both be right: `verify` goes by the runtime's *own* score.
 """
 
 from __future__ import annotations

@@ -1,15 +1,12 @@
 """How far confidence can be trusted: calibrations fitted and applied, their errors, and diagrams.
 
-Calibration over all rows at an exit does not carry over to the rows that leave there: they leave
-because their confidence is high, part of it by luck (the winner's curse). So every number is
-given for both.
+Rows leave because their confidence is high, part of it by luck (the winner's curse): so every number is given
+for all rows and for those that leave.
 
-Sources: expected calibration error: Guo et al., On calibration of modern neural networks, ICML 2017,
-eq. 3; bins of equal mass: Nixon et al., Measuring calibration in deep learning, 2019; what chance alone
-shows where confidence is right: Broecker & Smith, Weather and Forecasting 2007; bias: Kumar et al.,
-Verified uncertainty calibration, NeurIPS 2019; the area under the ROC curve of an exit's score as a
-predictor of failure, which early exits need and calibration does not give: Kubaty et al., Rethinking
-calibration for early-exit neural networks, arXiv:2508.21495.
+Sources: expected calibration error: Guo et al., On calibration of modern neural networks, ICML 2017, eq. 3; bins
+of equal mass: Nixon et al., Measuring calibration in deep learning, 2019; what chance alone shows: Broecker &
+Smith, Weather and Forecasting 2007; bias: Kumar et al., Verified uncertainty calibration, NeurIPS 2019; AUROC of
+failure prediction: Kubaty et al., Rethinking calibration for early-exit neural networks, arXiv:2508.21495.
 """
 
 from __future__ import annotations
@@ -49,9 +46,6 @@ _MEASURES = (
     "ece", "ece_low", "ece_high", "ece_plain", "confidence", "accuracy", "gap", "brier", "nll",
     "failure_auroc",
 )  # fmt: skip
-
-
-# --- calibrations, fitted on some rows and applied to others by the code that is deployed ------
 
 
 @dataclass(frozen=True)
@@ -100,9 +94,6 @@ def apply_map(rule: AnswerRule | Calibrator | None, table: Table, observed: Obse
     # No losses: a confidence map says nothing of the other classes.
     columns = [rule.curve(k, np.ascontiguousarray(p)) for k, p in enumerate(observed.confidence.T)]
     return Observed(np.stack(columns, axis=1), observed.correct)
-
-
-# --- measures --------------------------------------------------------------------------------
 
 
 def calibration_records(

@@ -1,9 +1,4 @@
-"""Everything that is to be told of one policy on the rows of one table, as data and as pictures.
-
-By exit: who leaves, how right they are, what staying did to the others. How well the score tells right
-answers from wrong ones (EENet, Figure 3). By class. And which rows the policy treats otherwise than a
-reference policy, and whether that helped. What needs labels or correctness is None without them.
-"""
+"""What one policy does on the rows of one table: by exit, by class, beside a reference; as data and as pictures."""
 
 from __future__ import annotations
 
@@ -41,7 +36,7 @@ _MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a policy did with N rows, exit by exit, perhaps beside a reference; `record` is JSON-able."""
+    """What a policy did with N rows, beside a reference if given; `record`: JSON-able, None where labels lack."""
 
     record: dict[str, Any]
     policy: Policy
@@ -122,9 +117,6 @@ def _notes(found: Traced, table: Table) -> list[str]:
     return []
 
 
-# --- by exit ---------------------------------------------------------------------------------
-
-
 def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:
     """Describe each of the K exits of a policy that was run over N rows.
 
@@ -192,9 +184,6 @@ def score_record(scores: Floats, right: Bools | None, reached: Bools) -> dict[st
     return record
 
 
-# --- by class --------------------------------------------------------------------------------
-
-
 def class_records(found: Traced) -> list[dict[str, Any]] | None:
     """Describe every class that has rows; ``accuracy_exits`` (K,): had all of the class left there."""
     columns = {
@@ -222,9 +211,6 @@ def _by_class(found: Traced, columns: dict[str, Any]) -> list[dict[str, Any]] | 
 def _records(columns: dict[str, Array]) -> list[dict[str, Any]]:
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     return [dict(zip(columns, values, strict=True)) for values in rows]
-
-
-# --- beside a reference ----------------------------------------------------------------------
 
 
 def change_record(found: Traced, reference: Traced) -> dict[str, Any]:
@@ -292,9 +278,6 @@ def figures(explanation: Explanation, title: str = "") -> dict[str, Any]:
 
 def _percent(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f} %"
-
-
-# --- by exit ---------------------------------------------------------------------------------
 
 
 def exits_figure(explanation: Explanation, title: str = "") -> Any:
@@ -384,9 +367,6 @@ def scores_figure(explanation: Explanation, title: str = "") -> Any:
     return figure
 
 
-# --- by class --------------------------------------------------------------------------------
-
-
 def classes_figure(explanation: Explanation, title: str = "", seed: int = 0) -> Any:
     """Draw score against class at each exit, by the last exit's accuracy (EENet, Figures 3 and 6 to 9)."""
     found, classes, policy = explanation.found, explanation.record["classes"], explanation.policy
@@ -454,9 +434,6 @@ def per_class_figure(explanation: Explanation, title: str = "") -> Any:
     add_legend(figure, each=1.3)
     add_heading(figure, title)
     return figure
-
-
-# --- beside a reference ----------------------------------------------------------------------
 
 
 def changes_figure(explanation: Explanation, title: str = "") -> Any:

@@ -90,9 +90,6 @@ def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 140) -> No
     write_file(path, data.getvalue())
 
 
-# --- a frontier ------------------------------------------------------------------------------------
-
-
 def frontier_figure(frontier: Frontier, title: str = "") -> Any:
     """Draw accuracy against realised cost for every method, means over seeds, with bands and the oracle."""
     labels = list(dict.fromkeys(r["method"] for r in frontier.records))
@@ -137,9 +134,6 @@ def _by_budget(records: Sequence[dict[str, Any]], *keys: str) -> Floats:
     groups = over_seeds(records)
     means = [[np.mean([r[key] for r in group]) for group in groups] for key in keys]
     return np.asarray(means, dtype=np.float64)
-
-
-# --- a simulation --------------------------------------------------------------------------------
 
 
 def simulation_figure(found: Simulation, title: str = "") -> Any:
@@ -221,9 +215,6 @@ def _draw_arms(found: Simulation, name: str, axes: Any) -> None:
         of = "split at exit" if kind == "splitee" else "exit"
         axes.set_yticks(range(len(shares)), [str(k) for k in range(len(shares))])
     axes.set_ylabel(of, fontsize=8)
-
-
-# --- a plan --------------------------------------------------------------------------------------
 
 
 def plan_figure(

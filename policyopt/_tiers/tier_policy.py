@@ -1,9 +1,7 @@
 """One tier's part of a policy: leave, go on, or send on; the same decisions as the whole policy.
 
-Each tier holds the whole policy (thresholds, rules) and runs the exits that stand on it. What a score or
-an answer remembers of earlier exits goes along in a message when a sample is sent on, so that rules with
-a memory (patience, combined answers) decide as if they had never moved. Numpy and the standard
-library only, as `policyopt.runtime`.
+Each tier holds the whole policy and runs its own exits. What a score or an answer remembers of earlier exits goes
+along in a message. Numpy and the standard library only, as `policyopt.runtime`.
 """
 
 from __future__ import annotations

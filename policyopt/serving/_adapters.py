@@ -1,10 +1,9 @@
 """Models as staged models: chains of modules cut by names, encoders with a classifier per layer.
 
-Encoders are BERT, ViT and their kin of `transformers`, which itself is not needed. The layout is that of DeeBERT
-(Xin et al., ACL 2020, section 3.1, "off-ramps": one classifier after every layer but the last) and PABEE (Zhou et
-al., NeurIPS 2020, section 3.2, internal classifiers). How a model embeds, masks, orders its layers and ends differs
-by model and by release. None of it is written down here: the model's own `forward` is run once, watched, and held
-to what a staged run needs; and it is this `forward` that embeds every batch, stopped at its first layer.
+The layout is that of DeeBERT (Xin et al., ACL 2020, section 3.1, "off-ramps": one classifier after every layer but
+the last) and PABEE (Zhou et al., NeurIPS 2020, section 3.2, internal classifiers). How encoders (BERT, ViT, ...)
+embed, mask and end differs by model and release: so a model's own `forward` is run once, watched, and held to what
+a staged run needs; stopped at its first layer, it embeds every batch.
 """
 
 from __future__ import annotations

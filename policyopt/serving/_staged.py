@@ -1,9 +1,7 @@
-"""`StagedModel`: a multi-exit model, or a cascade of models, stage by stage; what it is made of, and what passes.
+"""`StagedModel`: a multi-exit model, or a cascade of models, stage by stage.
 
-Hidden states are tensors, or tuples, lists and mappings of them. The first axis of every tensor is the batch;
-a tensor whose first axis is 1 while the batch is larger is shared by all samples (a position bias), and so is
-everything that is no array (None, numbers). A list of texts is one input per sample, for cascades of models
-that read text.
+Hidden states are tensors, or tuples, lists and mappings of them, batch first; a tensor of one row (a position
+bias) and what is no array are shared by all samples. A list of texts is one input per sample.
 """
 
 from __future__ import annotations
