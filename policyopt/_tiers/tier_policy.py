@@ -156,12 +156,13 @@ class TierPolicy:
         answer, rules = message["answer"], message["rules"]
         path, count = self.policy.active_exits, len(self.policy.rules)
         due = path.index(self.exits[0]) if self.exits else None
+        version = type(message["version"]) is int and message["version"] == VERSION  # true equals 1
         one = type(scalar) is bool and (not scalar or n == 1)
         whole = type(at) is int and 0 <= at < len(path)
         lists = isinstance(rules, list) and all(isinstance(r, list) for r in rules)
         for name, fits, allowed in (
             ("format", message["format"] == MESSAGE, f"{MESSAGE}, version {VERSION}"),
-            ("version", _is_version(message["version"]), f"{VERSION}"),
+            ("version", version, f"{VERSION}"),
             ("policy", message["policy"] == self.identity, f"{self.identity[:12]}..., as here"),
             ("samples", type(n) is int and 0 <= n <= MOST_SAMPLES, f"at most {MOST_SAMPLES}"),
             ("scalar", one, "true of 1 sample, or false"),
@@ -284,10 +285,6 @@ def _earlier(out: Path) -> list[Path]:
 
 def _checksum(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _is_version(version: object) -> bool:
-    return type(version) is int and version == VERSION  # true and 1.0 equal 1, too
 
 
 def _packed(array: Array) -> dict[str, Any]:
