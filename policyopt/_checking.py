@@ -175,7 +175,9 @@ def _columns(rule: ScoreRule, exits: int, classes: int) -> None:
     try:
         scores = score_table(rule, _outputs(exits, classes))
     except IndexError as error:
-        raise CheckError(f'{error}; top_prob has two columns where needs has "margin"') from error
+        raise CheckError(
+            f'{error}; top_prob has two columns where required_columns has "margin"'
+        ) from error
     if scores.shape != (60, exits) or not np.isfinite(scores).all():
         raise CheckError("scores must be finite numbers, (n,) at each exit")
 

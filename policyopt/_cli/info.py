@@ -263,7 +263,7 @@ def _record(row: MethodSpec, settings: bool = True) -> dict[str, Any]:
         "paper": row.paper,
         "year": row.year or None,
         "reference": row.reference,
-        "required_columns": list(row.needs),
+        "needs": list(row.needs),
         "supports": row.supports(),
         "wins": row.wins,
         **({"settings": row.settings()} if settings else {}),
