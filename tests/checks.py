@@ -20,7 +20,7 @@ from policyopt._methods.learned_score import LearnedScore
 from policyopt._methods.registry import ROWS, make_method
 from policyopt._methods.regression import of_own_fold
 from policyopt._methods.reinforcement import NeuralPolicyMethod
-from policyopt._replay import replay
+from policyopt._replay import replay, trace
 from policyopt._table import Tables
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._outputs import reduce_logits, with_log_prob
@@ -51,12 +51,10 @@ def fit_one(spec, table, budget):
 
 
 def batch_of(data, features=False):
-    """The plain answers of the fit rows."""
     return build_batch(fit_table(data), CrossFitted(Identity()), features)
 
 
 def with_probabilities(logits):
-    """One output an exit, all class probabilities kept."""
     exits = range(logits.shape[1])
     return [with_log_prob(reduce_logits(logits[:, k]), logits[:, k]) for k in exits]
 
@@ -70,11 +68,9 @@ def exits_taken(found, columns, fold):
 def check_row_order_does_not_matter(spec):
     logits, labels = outputs(1000)
     order = np.random.default_rng(5).permutation(1000)
-    policies = [
-        fit_one(spec, fit_table(pool(logits[rows], labels[rows])), 2.0).policy
-        for rows in (np.arange(1000), order)
-    ]
-    np.testing.assert_array_equal(policies[0].decide(logits).exit, policies[1].decide(logits).exit)
+    tables = (fit_table(pool(logits[rows], labels[rows])) for rows in (np.arange(1000), order))
+    exits = (fit_one(spec, table, 2.0).policy.decide(logits).exit for table in tables)
+    np.testing.assert_array_equal(*exits)
 
 
 def check_files_satisfy_the_schema(spec):
@@ -89,13 +85,21 @@ def check_budget_is_spent(spec):
 
 
 def check_replay_is_what_is_deployed(spec):
-    """A table replayed decides as the policy does on the outputs themselves."""
+    """A table is run as its outputs are: scores, predictions, exits, costs."""
     results, tables = fits(spec)
     key, rows = tables.data.rows("test")
     outputs = tables.data.splits[key].array("outputs")[rows]
-    for result in results:
-        exits = replay(result.policy, tables.get("test")).exit
-        np.testing.assert_array_equal(result.policy.decide(outputs).exit, exits)
+    table = tables.get("test")
+    for policy in (result.policy for result in results):
+        found, own, outcome = trace(policy, table), policy.trace(outputs), replay(policy, table)
+        right = found.predictions == found.labels[:, None]
+        paid = table.keep_exits(policy.active_exits).mean_costs + policy.overhead
+        for one, other in (
+            (policy.decide(outputs).exit, found.exit), (found.correct, right), (outcome.exit, found.exit),
+            (outcome.correct, found.correct_taken), (outcome.cost, paid[found.position]), (found.cost, outcome.cost),
+            *((getattr(found, n), getattr(own, n)) for n in ("scores", "predictions", "thresholds")),
+        ):  # fmt: skip
+            np.testing.assert_array_equal(one, other)
 
 
 CHECKS = [function for name, function in sorted(globals().items()) if name.startswith("check_")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache as once
 
 import numpy as np
@@ -94,67 +95,43 @@ def test_given_thresholds_are_used_and_refused_over_the_budget():
 
 
 def test_deterministic_by_default():
-    """Only the scores with few distinct values mix."""
     for name, row in ROWS.items():
         mixed = any(result.policy.mixture for result in fits(CHEAP.get(name, name))[0])
         assert mixed == row.discrete, name
     assert all(one.policy.mixture for one in fits("entropy:thresholds=joint+mix=true")[0])
 
 
-BAD_SETTINGS = """
-max_porb -> Did you mean 'max_prob'
-max_prob:thresold=1 -> setting of max_prob
-max_prob:thresholds=magic -> geometric, shared, joint
-max_prob:mix=true -> thresholds=joint
-max_prob:thresholds=joint+mix=perhaps -> true or false
-max_prob:joint -> key=value
-max_prob:thresholds=0.9,x -> number
-max_prob:shared_map=beta -> thresholds=shared
-patience:patience=-1 -> 0 or more
-auto:folds=1 -> folds
-auto:errors=-1 -> errors
-eero:beta=0 -> above 0
-eero:prior=none -> cost, uniform
-pcee:bins=0.5 -> whole number
-cbt:width=2 -> at most 1
-cbt:kappa=-1 -> 0 or more
-leco:measure=euclid -> kl, rekl
-pf_berxit:patience=0 -> above 0
-dda:confidence=2 -> true, false
-beem:weights=none -> accuracy, cost
-window:answer=no -> plain
-bolukbasi:penalty=0 -> 'penalty' must be a number, above 0
-lista_stop:beta=0 -> 'beta' must be a number, above 0
-lista_stop:loss=hinge -> likelihood, error
-failure_prediction:target=success -> failure, true_class
-berxit:shared=perhaps -> true, false
-optimal_stopping:answer=magic -> plain, combined
-optimal_stopping:soft=2 -> 'soft' must be a number, 0 or more and at most 1
-optimal_stopping:penalty=0 -> penalty
-optimal_stopping:folds=1 -> whole number
-optimal_stopping:mix=perhaps -> true, false
-act:eps=1.5 -> above 0 and below 1
-fitted_q:cross=perhaps -> cross
-policy_gradient:penalty=-1 -> penalty
-policy_gradient:steps=0 -> steps
-reinforce:episodes=0 -> episodes
-reinforce:entropy=-1 -> entropy
-pcee:delta=1.2 -> at most 1
-dqn:memory=0 -> memory
-dqn:hold_out=1 -> hold_out
-epnet:hidden=0 -> hidden
-epnet:answer=x -> answer
-subset:inner=max_porb -> Did you mean
-subset:inner=subset -> name of another method
-subset:most=0 -> most
-subset:towards=left -> full, few
-"""
+#: What is said of a setting, and what is not of the kind.
+BAD_SETTINGS = {
+    "above 0": "eero:beta=0 pf_berxit:patience=0 bolukbasi:penalty=0 lista_stop:beta=0 optimal_stopping:penalty=0 "
+    "policy_gradient:steps=0 reinforce:episodes=0 dqn:memory=0 epnet:hidden=0 subset:most=0 "
+    "eenet:hidden=0 eenet:restarts=0 eenet:learning_rate=nan",
+    "0 or more": "patience:patience=-1 auto:errors=-1 cbt:kappa=-1 policy_gradient:penalty=-1 reinforce:entropy=-1 eenet:alpha=-1",
+    "0 or more and at most 1": "cbt:width=2 optimal_stopping:soft=2 pcee:delta=1.2",
+    "above 0 and below 1": "act:eps=1.5 dqn:hold_out=1 eenet:holdout=1",
+    "a whole number": "pcee:bins=0.5 auto:folds=1 optimal_stopping:folds=1 eenet:batch_size=1.5",
+    "true, false": "dda:confidence=2 berxit:shared=perhaps optimal_stopping:mix=perhaps fitted_q:cross=perhaps "
+    "eenet:meet=1",
+    "true or false": "max_prob:thresholds=joint+mix=perhaps",
+    "plain, combined": "window:answer=no optimal_stopping:answer=magic epnet:answer=x",
+    "thresholds=": "max_prob:mix=true max_prob:shared_map=beta",
+    "geometric, shared, joint": "max_prob:thresholds=magic", "cost, uniform": "eero:prior=none",
+    "kl, rekl": "leco:measure=euclid", "accuracy, cost": "beem:weights=none",
+    "likelihood, error": "lista_stop:loss=hinge", "failure, true_class": "failure_prediction:target=success",
+    "the name of another method": "subset:inner=subset", "full, few": "subset:towards=left",
+    "learned, max_prob": "eenet:scores=best", "cpu": "eenet:device=tpu",
+}  # fmt: skip
 
 
 def test_bad_settings_are_named():
-    for line in BAD_SETTINGS.strip().splitlines():
-        spec, _, words = line.partition(" -> ")
-        with pytest.raises(InputError, match=words):
+    rows = [(spec, words, re.split("[:+=]", spec)[-2])
+            for words, specs in BAD_SETTINGS.items() for spec in specs.split()]  # fmt: skip
+    for spec, words, name in (
+        *rows, ("max_porb", "Did you mean 'max_prob'", "method"), ("subset:inner=max_porb", "Did you", "method"),
+        ("max_prob:thresold=1", "one of: thresholds", "setting of max_prob"),
+        ("max_prob:joint", "key=value", "settings of max_prob"), ("max_prob:thresholds=0.9,x", "numbers", "setting"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=rf"'{name}' must be .*{words}"):
             make_method(spec)
 
 
@@ -168,7 +145,6 @@ def test_settings_reach_the_methods_that_have_them():
 
 @once
 def records():
-    """Rows to fit on of which predictions and confidences are known, and no more."""
     rng = np.random.default_rng(0)
     right = rng.random((300, 3)) < [0.6, 0.7, 0.8]
     data = po.from_arrays(
@@ -182,9 +158,8 @@ def records():
 def test_a_row_says_what_its_method_needs(name):
     """What `policyopt methods` says of labels and records is what the class says, and what a fit finds."""
     method, needs = make_method(CHEAP.get(name, name)), set(ROWS[name].required_columns)
-    assert ROWS[name].required_columns == needs_of(
-        method.required_columns(), method.requires_labels()
-    )
+    told = needs_of(method.required_columns(), method.requires_labels())
+    assert ROWS[name].required_columns == told
     unlabelled = fit_table(pool(outputs(300, 3)[0]))
     for table, able in (
         (records(), needs <= {"labels"}),

@@ -31,14 +31,11 @@ ALL = np.concatenate([FINITE, [np.inf, -np.inf, np.nan]])
 
 def run_model(model, **inputs):
     onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, inputs)
+    session = onnxruntime.InferenceSession
+    return session(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, inputs)
 
 
 def one_op(op, inputs, shape, dtype, **attrs):
-    """What onnxruntime and numpy say of one operation on arrays (n, ...)."""
     pool = Pool()
     given = {
         f"x{i}": pool.make("input", (), (1, *x.shape[1:]), x.dtype, name=f"x{i}")

@@ -44,9 +44,8 @@ def of_classes(score, classes):
 
 
 def kept_and_mixed():
-    policy = rules.policy(
-        "margin", calibrator="isotonic", mixed="window", active_exits=(0, 2, 6), model_exits=8
-    )
+    exits = {"active_exits": (0, 2, 6), "model_exits": 8}
+    policy = rules.policy("margin", calibrator="isotonic", mixed="window", **exits)
     return replace(policy, mixture=replace(policy.mixture, share=0.4))
 
 
@@ -142,7 +141,6 @@ def test_onnx(name, tmp_path):
 
 
 def test_ties_at_the_threshold_are_left_alike(tmp_path):
-    """Equal logits give probabilities that are exact: such a score equals its threshold everywhere."""
     pytest.importorskip("onnxruntime")
     policy = Policy(MaxProb(), [0.25, 0.5], [1.0, 2.0, 3.0], "ms", "logits", 4)
     rows = np.array([[0, 0, 0, 0], [3, 3, 3, 3], [1, 1, -np.inf, -np.inf]], np.float32)

@@ -25,7 +25,6 @@ from policyopt.runtime._scores import Agreement, score_table
 
 
 def records(rows=600, exits=4, right=None, **more):
-    """Records of a cascade with standalone costs 1, 2, 4, ..."""
     rng = np.random.default_rng(0)
     right = rng.random((rows, exits)) < np.linspace(0.6, 0.9, exits) if right is None else right
     prediction = np.where(right, 0, 1 + rng.integers(0, 3, (rows, exits)))
@@ -146,7 +145,6 @@ def test_hidec_boundary_is_the_exit_before_the_greatest_step():
 
 
 def test_subset_finds_what_brute_force_finds():
-    """Cross-validated by hand: every subset fitted on each half, scored on the other."""
     right = np.random.default_rng(0).random((3, 3000)).T < [0.6, 0.3, 0.95]
     table, budget = fit_table(records(3000, 3, right, costs=[1.0, 5.0, 6.0])), 4.0
     fold, worth = folds_of(3000, 2, 0), {}
@@ -218,7 +216,6 @@ def test_one_exit_leaves_nothing_to_search():
 
 
 def every_pair(problem, price):
-    """Return the best value at a price over all pairs of windows of a problem of three exits."""
     gains = problem.value - price * problem.costs
     ranks = problem.scores.argsort(axis=0).argsort(axis=0)
     n = problem.rows

@@ -69,10 +69,8 @@ def test_learned_policies_where_they_clearly_win_and_simple_ones_where_nothing_i
 def test_unlabelled_rows_are_left_to_methods_that_use_them():
     logits, labels = outputs(1000, seed=8)
     labels[500:] = -1
-    assert fit_one("auto:folds=2", fit_table(pool(logits, labels)), 3.0).expected.rows in (
-        500,
-        1000,
-    )
+    found = fit_one("auto:folds=2", fit_table(pool(logits, labels)), 3.0)
+    assert found.expected.rows in (500, 1000)
     for method in ("auto", "subset"):
         with pytest.raises(InputError, match="label for every row"):
             po.fit(pool(logits, np.full(1000, -1)), 3.0, method)
@@ -92,15 +90,13 @@ def test_of_few_rows_the_simplest_is_fitted_once_for_all_its_budgets(monkeypatch
     [("standalone", [1.0, 20.0, 10.0], (0, 2)), ("cumulative", [1.0, 21.0, 31.0], (0, 1, 2))],
 )
 def test_a_cascade_may_jump_models(kind, costs, path):
-    """A dear model that is no better than the first: on a cascade it is jumped, else it is run."""
     logits, labels = outputs(1500, exits=3, seed=8)
     logits[:, 1] = logits[:, 0] + np.random.default_rng(0).normal(size=logits[:, 0].shape) * 0.1
     data = po.from_arrays(logits, labels, costs=costs, unit="USD", cost_kind=kind)
     assert fit_one("auto:folds=3", fit_table(data), 8.0).policy.active_exits == path
 
 
-# --- exits whose scores differ by rounding only -----------------------------------------------------
-
+# Exits whose scores differ by rounding only.
 BUDGETS = [2.4, 4.0, 6.4]
 
 
@@ -123,7 +119,6 @@ def alike(right_at_last=True, rows=120):
 
 
 def both(policy):
-    """A policy, and the other one where two are mixed."""
     return [one for _, one in sides(policy)]
 
 
@@ -169,6 +164,14 @@ def test_optimal_stopping_leaves_where_nothing_is_gained_and_says_so():
         assert (trace(result.policy, table).exit == 0).all()
     some = table.keep_exits([0, 2, 3])  # exits are named by the model's numbers
     assert fit_one("optimal_stopping", some, 4.0).flat == (0, 2)
+    for spec in (
+        "optimal_stopping",
+        "max_prob",
+        "patience",
+        "frugalgpt",
+    ):  # that tell samples apart
+        result = fit_one(spec, fit_table(cache(n=800)), 3.0)
+        assert result.flat == () and "notes" not in result.policy.provenance
 
 
 @pytest.mark.parametrize(
@@ -186,12 +189,6 @@ def test_where_all_look_alike_a_coin_buys_what_going_on_is_worth(spec):
     worse = fit_one(spec, alike(right_at_last=False), 2.0)
     check_nothing_decided_by_rounding(worse.policy, alike(right_at_last=False))
     assert worse.expected.cost <= 2.0 + 1e-9
-
-
-@pytest.mark.parametrize("spec", ["optimal_stopping", "max_prob", "patience", "frugalgpt"])
-def test_no_note_where_scores_tell_samples_apart(spec):
-    result = fit_one(spec, fit_table(cache(n=800)), 3.0)
-    assert result.flat == () and "notes" not in result.policy.provenance
 
 
 def test_auto_with_a_flat_choice(monkeypatch):

@@ -36,8 +36,7 @@ from policyopt.runtime._policy import first_exit
 from policyopt.runtime._scores import Entropy, make_rule, score_table
 from policyopt.runtime._scores.consistency import MEASURES
 
-# --- consistency ---------------------------------------------------------------------------------
-
+# Consistency.
 LIBRARY = {
     "kl": entropy,
     "rekl": lambda p, q: entropy(q, p),
@@ -124,13 +123,11 @@ def test_beem_follows_the_papers_recursion(kind):
     np.testing.assert_array_equal(exits, first_exit(gathered, policy.thresholds))
 
 
-# --- distances -----------------------------------------------------------------------------------
-
+# Distances.
 DISTANCES = ("e2cm", "de3_bert", "trust_score")
 
 
 def with_features(n=600, exits=3, classes=4, widths=(3, 5, 7)):
-    """A cache whose exits have features of their own widths, class by class apart."""
     logits, labels = outputs(n, exits, classes)
     rng = np.random.default_rng(0)
     vectors = [2 * rng.normal(size=(classes, w))[labels] + rng.normal(size=(n, w)) for w in widths]
@@ -248,17 +245,12 @@ def test_memory_follows_the_points_and_not_the_classes_an_artifact_claims(name):
         np.testing.assert_allclose(scores[:4], [0.75, 0.0, 0.0, 0.25])
 
 
-# --- aware of classes, of accuracy, of risks -----------------------------------------------------
-
-
+# Aware of classes, of accuracy, of risks.
 def records(labelled=True):
-    """Predictions and confidences of synthetic logits, some exits without an answer."""
     logits, labels = outputs(800, 3, 4)
     reduced = [reduce_logits(logits[:, k]) for k in range(3)]
-    prediction, confidence = (
-        np.stack([getattr(r, name) for r in reduced], axis=1)
-        for name in ("prediction", "confidence")
-    )
+    said = [(r.prediction, r.confidence) for r in reduced]
+    prediction, confidence = (np.stack(column, axis=1) for column in zip(*said, strict=True))
     prediction[::50, 0], confidence[::50, 0] = -1, 0.0
     known = {"labels": labels} if labelled else {"correct": prediction == labels[:, None]}
     return po.from_arrays(prediction=prediction, confidence=confidence, costs=[1, 2, 4], **known)
@@ -370,8 +362,7 @@ def test_cbt_keeps_its_budget_where_confidences_crowd_at_one():
     assert abs(np.mean(off)) < 0.15
 
 
-# --- parameters from files -----------------------------------------------------------------------
-
+# Parameters from files.
 _POINTS = {
     "space": "logits", "classes": 2, "points": [[[1.0, 0.0], [0.0, 1.0]]], "owner": [[0, 1]],
     "projection": None, "norm": [[1.0, 1.0]],

@@ -21,7 +21,6 @@ from policyopt.runtime._scores import MaxProb
 
 @pytest.fixture(scope="module")
 def world():
-    """Cache, table of its test rows, a policy and a rival."""
     data = make_cache(n=1600, exits=4, classes=5)
     tables = Tables(data)
     fits = (po.fit(data, *how, tables=tables) for how in (("40%", "entropy"), ("45%", "max_prob")))
@@ -29,32 +28,10 @@ def world():
 
 
 def combined(table, thresholds=(0.5, 0.6, 0.7)):
-    """Return a policy whose answers are combined over exits, and cost something."""
     return Policy(
         MaxProb(), np.array(thresholds), table.mean_costs, table.unit, table.kind, table.classes,
         answer=Combined(np.tril(np.full((4, 4), 0.4))), overhead=[0.0, 0.1, 0.2, 0.3],
     )  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", ["plain", "mixture", "combined"])
-def test_a_table_is_run_as_its_outputs_are(world, kind):
-    """Scores, predictions, exits and costs of trace and replay are the deployed policy's."""
-    data, table, policy, _ = world
-    if kind == "mixture":
-        policy = po.fit(data, "40%", "patience").policy
-        assert policy.mixture is not None
-    policy = combined(table) if kind == "combined" else policy
-    found, outcome = trace(policy, table), replay(policy, table)
-    key, where = data.rows("test")
-    own = policy.trace(data.splits[key].array("outputs")[where])
-    for name in ("scores", "predictions", "thresholds", "exit"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(own, name))
-    for one, other in (
-        (found.correct, found.predictions == found.labels[:, None]), (outcome.exit, found.exit),
-        (outcome.cost, found.cost), (outcome.correct, found.correct_taken),
-        (found.cost, (table.mean_costs + policy.overhead)[found.exit]),
-    ):  # fmt: skip
-        np.testing.assert_array_equal(one, other)
 
 
 def mean(values):
@@ -74,10 +51,8 @@ def test_exits_against_a_loop(world, kind):
         assert (told["rows_left"], told["rows_reached"]) == (left.sum(), (~gone).sum())
         assert (told["share_left"], told["share_reached"]) == (mean(left), mean(~gone))
         assert told["accuracy"] == mean(here)
-        assert (told["accuracy_left"], told["accuracy_stayed"]) == (
-            mean(here[left]),
-            mean(here[stay]),
-        )
+        assert told["accuracy_left"] == mean(here[left])
+        assert told["accuracy_stayed"] == mean(here[stay])
         assert told["rescued"] == (stay & final & ~here).sum()
         assert told["overthought"] == (stay & ~final & here).sum()
         assert told["cost"] == pytest.approx(cost)
@@ -181,9 +156,7 @@ def test_records(world, labelled):
     assert ("classes.png" in figures(result)) == labelled
 
 
-# --- pictures --------------------------------------------------------------------------------
-
-
+# Pictures.
 def test_pictures_show_the_data(world):
     _, table, policy, rival = world
     result = explain(policy, table, rival)

@@ -106,17 +106,6 @@ def test_every_policy_leaves_where_the_replay_says(spec):
         assert sorted(stored.seen[k]) == ran
 
 
-@pytest.mark.parametrize("spec", ["e2cm:vectors=features", "de3_bert:vectors=features"])
-def test_feature_vectors_reach_the_score(spec):
-    policy, rng = on_features(spec), np.random.default_rng(4)
-    mine = [rng.normal(size=(N, 3 + k)).astype(np.float32) for k in range(K)]
-    calls = [lambda h, v=v: torch.from_numpy(v)[h["row"]] for v in mine]
-    server = serve(Replayed(LOGITS).model(features=calls), policy)
-    same(served(server, batches(N, [1, 50])), policy.decide(LOGITS, features=mine))
-    with pytest.raises(InputError, match="'features of the model' must be 4 callables"):
-        serve(Replayed(LOGITS).model(), policy)
-
-
 def simple(rule, thresholds=(0.5, 0.6, 0.7), **more):
     return Policy(rule, thresholds, COSTS, "ms", "logits", C, **more)
 
@@ -213,7 +202,6 @@ def test_a_mixture_counts_the_samples_that_came():
 
 
 def test_experts_by_context():
-    """Heads route by the contexts that the batch carries; every expert has its own path and costs."""
     both = np.stack([LOGITS, outputs(N, K, C, seed=9)[0]])
     context = np.random.default_rng(0).integers(0, 2, N)
     costs, kept = [1.5, 4.5, 9.0], (0, 2, 3)
@@ -231,27 +219,6 @@ def test_experts_by_context():
         serve(model.model(), simple(MaxProb()))({"row": torch.arange(1)}, context=0)
 
 
-def test_records_and_probabilities():
-    """Heads that return a record, and heads that return probabilities, with policies of that kind."""
-    columns = dict(
-        zip(("confidence", "prediction"), torch.from_numpy(CHANCES).max(-1), strict=True)
-    )
-    heads = [
-        lambda h, k=k: {name: column[h["row"], k] for name, column in columns.items()}
-        for k in range(K)
-    ]
-    policy = replace(simple(MaxProb()), kind="summary", classes=0)
-    model = StagedModel([dict] * K, heads)
-    due = policy.decide([head({"row": torch.arange(N)}) for head in heads])
-    same(served(serve(model, policy), batches(N, [1, 9])), due)
-    with pytest.raises(InputError, match="'probabilities' must be False"):
-        serve(model, policy, probabilities=True)
-    policy, model = replace(policy, kind="probabilities", classes=C), Replayed(CHANCES).model()
-    same(served(serve(model, policy), batches(N, [1, 9, 0])), policy.decide(CHANCES))
-    one = ask(serve(model, policy))
-    assert len(one.exit) == len(one.prediction) == len(one.cost) == 0
-
-
 def test_cascade_of_models_reads_the_original_input():
     """Texts in, logits out; a model that the policy skips is never called."""
     calls = [0] * K
@@ -267,29 +234,37 @@ def test_cascade_of_models_reads_the_original_input():
     assert [server([text]).exit[0] for text in texts[:20]] == wanted[:20].tolist()
 
 
-def test_stages_that_return_logits_themselves():
-    policy = simple(Margin())
-    same(served(serve(own_logits(LOGITS), policy), batches(N, [1, 30])), policy.decide(LOGITS))
-    with pytest.raises(InputError, match=r"'stage 0' must be a callable that returns \(hidden"):
-        ask(serve(StagedModel([dict] * K), policy), 0, 1, 2)
-
-
 def own_logits(logits):
-    """A model whose stages return (hidden, output)."""
     stored = Replayed(logits)
     return StagedModel([lambda h, k=k: (h, stored.head(k)(h)) for k in range(K)])
 
 
+def test_stages_may_return_logits_themselves_and_batches_be_empty():
+    """Records, probabilities and features: `verify` asks servers of them, `tests/export/test_bundle.py`."""
+    server, policy = serve(own_logits(LOGITS), simple(Margin())), simple(Margin())
+    same(served(server, batches(N, [1, 30, 0])), policy.decide(LOGITS))
+    one = ask(server)
+    assert len(one.exit) == len(one.prediction) == len(one.cost) == 0
+
+
 def test_arguments_are_checked():
-    model = Replayed(LOGITS).model()
+    model, mine = Replayed(LOGITS).model(), simple(MaxProb())
     two = Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "logits", C)
+    records = replace(mine, kind="summary", classes=0)
     for words, call in {
-        "'model' must be a StagedModel": lambda: serve(torch.nn.Identity(), simple(MaxProb())),
+        "'features of the model' must be 4 callables": lambda: serve(
+            model, on_features("e2cm:vectors=features")
+        ),
+        "'probabilities' must be False": lambda: serve(model, records, probabilities=True),
+        r"'stage 0' must be a callable that returns \(hidden": lambda: ask(
+            serve(StagedModel([dict] * K), mine), 0, 1, 2
+        ),
+        "'model' must be a StagedModel": lambda: serve(torch.nn.Identity(), mine),
         "'policy' must be a Policy": lambda: serve(model, "policy.json"),
         "'model' must be of 2 exits": lambda: serve(model, two),
         "'heads' must be 4 callables": lambda: StagedModel([dict] * 4, [dict] * 3),
         "'stages' must be at least one": lambda: StagedModel([]),
-        "'batch' must be a tensor": lambda: serve(model, simple(MaxProb()))("text"),
+        "'batch' must be a tensor": lambda: serve(model, mine)("text"),
     }.items():
         with pytest.raises(InputError, match=words):
             call()
@@ -302,9 +277,7 @@ def test_decide_and_trace_refuse_probabilities(rule):
     forms = [CHANCES.astype(width) for width in (np.float16, np.float32, np.float64)]
     for call in (mine.decide, mine.trace):
         for given in (*forms, late, list(CHANCES.swapaxes(0, 1)), torch.from_numpy(CHANCES)):
-            with pytest.raises(
-                InputError, match=r"exit 0' must be logits.*sum to 1: probabilities"
-            ):
+            with pytest.raises(InputError, match=r"exit 0' must be logits.*sum to 1: prob"):
                 call(given)
         for value in (-0.2, 1.5):
             odd = CHANCES.copy()
@@ -312,37 +285,33 @@ def test_decide_and_trace_refuse_probabilities(rule):
             call(odd)
         for given in (CHANCES[:3], LOGITS, np.abs(LOGITS)):  # so few could be logits
             call(given)
-    with pytest.raises(InputError, match="'output of exit 0' must be logits"):
-        mine.decide(CHANCES[:4])
-    with pytest.raises(InputError, match="'output of exit 1' must be logits"):
-        LATER.decide([None, *CHANCES.swapaxes(0, 1)[1:]])
-    with pytest.raises(InputError, match="must be logits"):
-        ExpertPolicy(("clean", "blur"), (mine, mine)).decide(CHANCES, np.arange(N) % 2)
+    both, turns = ExpertPolicy(("clean", "blur"), (mine, mine)), np.arange(N) % 2
+    for policy, given, exit_ in (
+        (mine, [CHANCES[:4]], 0), (LATER, [[None, *CHANCES.swapaxes(0, 1)[1:]]], 1), (both, [CHANCES, turns], 0),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"'output of exit {exit_}' must be logits"):
+            policy.decide(*given)
 
 
-def test_served_batches_of_probabilities_are_refused():
+def test_served_probabilities_are_refused_once_they_tell():
+    """Batches at once, and again; single samples when the fourth has come."""
     stored, mine = Replayed(CHANCES).model(), simple(MaxProb())
+    mixed = replace(mine, mixture=Mixture([0.9, 0.9, 0.9], 0.5))
     for model, policy, exit_, more in (
         (stored, mine, 0, {}), (stored, ExpertPolicy(("a", "b"), (mine, mine)), 0, {"context": 0}),
         (stored, LATER, 1, {}), (own_logits(CHANCES), mine, 0, {}),
     ):  # fmt: skip
         server = serve(model, policy)
-        for _ in range(2):  # and again
+        for _ in range(2):
             with pytest.raises(InputError, match=f"'output of exit {exit_}' must be logits"):
                 server({"row": torch.arange(16)}, **more)
-
-
-@pytest.mark.parametrize(
-    "start", [serve, native_or_skip, functools.partial(serve, probabilities=True)]
-)
-def test_single_samples_of_probabilities_are_refused_once_they_tell(start):
-    policy = simple(MaxProb(), mixture=Mixture([0.9, 0.9, 0.9], 0.5))
-    server = start(Replayed(CHANCES).model(), policy)
-    for row in range(3):
-        ask(server, row)
-    for row in (3, 4):
-        with pytest.raises(InputError, match="'output of exit 0' must be logits"):
+    for start in (serve, native_or_skip, functools.partial(serve, probabilities=True)):
+        server = start(stored, mixed)
+        for row in range(3):
             ask(server, row)
+        for row in (3, 4):
+            with pytest.raises(InputError, match="'output of exit 0' must be logits"):
+                ask(server, row)
 
 
 @pytest.mark.parametrize("sizes", [[1] * 8, [2, 3, 1], [1, 64, 1], [0, 1, 4]])
@@ -362,8 +331,6 @@ def linear(*more):
 
 
 class Holder:
-    """A callable that is no module, and has one."""
-
     def __init__(self, inner):
         self.inner = inner
 
@@ -371,14 +338,10 @@ class Holder:
         return self.inner(x)
 
 
-def closed(inner):
-    return lambda x: inner(x)
-
-
 WRAPS = {
-    "bare": lambda m: m, "closure": closed, "default": lambda m: lambda x, inner=m: inner(x),
+    "bare": lambda m: m, "closure": lambda m: lambda x: m(x), "default": lambda m: lambda x, inner=m: inner(x),
     "partial": functools.partial, "object": Holder, "method": lambda m: m.forward,
-    "nested": lambda m: closed([closed(m)]),
+    "nested": lambda m: lambda x, inner=[lambda x: m(x)]: inner[0](x),
 }  # fmt: skip
 
 
