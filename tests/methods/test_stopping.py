@@ -30,9 +30,8 @@ from policyopt._replay import replay
 from policyopt._report.calibration import calibration_records, failure_auroc
 from policyopt._table import Tables
 from policyopt.runtime._errors import MissingExtraError
-from policyopt.runtime._outputs import reduce_record
 from policyopt.runtime._policy import first_exit
-from policyopt.runtime._scores import Logistic, make_rule, score_table
+from policyopt.runtime._scores import Logistic, score_table
 
 COSTS = np.array([1.0, 2.0, 4.0, 8.0])
 PRICES = np.array([0.004, 0.02, 0.05, 0.12])
@@ -395,18 +394,6 @@ def test_the_deployed_network_is_the_trained_one(each):
         x = torch.from_numpy(np.repeat(x[:, None], each, axis=1).astype(np.float32))
         q = stack(x)[:, k if each > 1 else 0].detach().numpy()
         np.testing.assert_allclose(mine[:, k], q[:, 1] - q[:, 0], atol=1e-5)
-
-
-def test_the_rule_on_a_hand_made_network():
-    """One hidden unit: relu(2 x_0 + b_k), times 3, plus 1; x_0 the standardised log odds of a record."""
-    params = {
-        "features": "summary", "center": np.zeros((2, 7)), "scale": np.ones((2, 7)),
-        "activation": "relu", "weights": [[[[2.0, *[0.0] * 6]]], [[[3.0]]]],
-        "biases": [[[0.0], [1.0]], [[1.0]]],
-    }  # fmt: skip
-    scores = score_table(make_rule("network", params), [reduce_record([1, 1], [0.5, 0.8])] * 3)
-    odds = np.log(0.8 / 0.2)
-    np.testing.assert_allclose(scores, [[1.0, 4.0, 0.0], [1 + 6 * odds, 4 + 6 * odds, 0.0]])
 
 
 def test_a_missing_torch_is_named(monkeypatch):
