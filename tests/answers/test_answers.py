@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax, logit, softmax
 from synthetic import cache, outputs
 
 import policyopt as po
@@ -42,21 +43,13 @@ def planted(n, classes, seed, scale=1.0, bias=0.0):
     """Log-probabilities and labels such that softmax(scale * log_prob + bias) is the truth."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, classes)) * 1.5
-    p = np.exp(logits * scale + bias)
-    p /= p.sum(axis=1, keepdims=True)
+    p = softmax(logits * scale + bias, axis=1)
     labels = (rng.random(n)[:, None] > p.cumsum(axis=1)).sum(axis=1).clip(0, classes - 1)
-    log_prob = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    return log_prob.astype(np.float32), labels.astype(np.int32)
+    return logs(logits), labels.astype(np.int32)
 
 
 def logs(logits):
-    z = logits.astype(np.float64)
-    z -= z.max(-1, keepdims=True)
-    return (z - np.log(np.exp(z).sum(-1, keepdims=True))).astype(np.float32)
-
-
-def odds(p):
-    return np.log(p) - np.log1p(-p)
+    return log_softmax(logits.astype(np.float64), axis=-1).astype(np.float32)
 
 
 def test_temperature_is_the_least_of_a_grid_and_stays_in_bounds():
@@ -97,7 +90,7 @@ def test_platt_is_the_logistic_regression_of_a_library():
     rng = np.random.default_rng(8)
     p = rng.uniform(0.05, 0.99, 3000)
     y = (rng.random(3000) < p**1.5).astype(float)
-    model = LogisticRegression(C=1e6, tol=1e-9, max_iter=1000).fit(odds(p)[:, None], y)
+    model = LogisticRegression(C=1e6, tol=1e-9, max_iter=1000).fit(logit(p)[:, None], y)
     np.testing.assert_allclose(maps.platt(p, y), [*model.coef_[0], *model.intercept_], rtol=1e-4)
 
 

@@ -95,10 +95,6 @@ def arrays(change):
     return lambda folder: edit(folder, change)
 
 
-def cut(arrays, name):
-    arrays[name] = arrays[name][:, :1]
-
-
 def machine(folder, **more):
     made = json.loads((folder / "manifest.json").read_text())["machine"]
     sign(folder, machine={**made, **more})
@@ -188,8 +184,8 @@ def test_a_policy_that_was_changed_is_found(copy, run):
                               ("features", [1]), ("features", ["X"] * 999))),
         (arrays(lambda a: a.update({n: v[:0] for n, v in a.items()})), "sample of golden.npz"),
         (arrays(lambda a: a.update({"input0:logits": np.float32(3)})), "input0:logits of golden.npz"),
-        (arrays(lambda a: cut(a, "prediction")), "prediction of golden.npz' must be <i4 of shape"),
-        (arrays(lambda a: cut(a, "input2:logits")), "input2:logits of golden.npz"),
+        (arrays(lambda a: a.update(prediction=a["prediction"][:, :1])), "prediction of golden.npz' must be <i4 of shape"),
+        (arrays(lambda a: a.update({"input2:logits": a["input2:logits"][:, :1]})), "input2:logits of golden.npz"),
         (arrays(lambda a: a.update({"input²:logits": a["input0:logits"]})), "'input²:logits' besides"),
         (arrays(lambda a: a.pop("input1:logits")), "no 'input1:logits'"),
         (arrays(lambda a: a.pop("leave")), "no 'leave'"),
@@ -459,13 +455,6 @@ def test_every_rule_verifies_on_another_processor(by, at, exports):
         assert len(plain) == 3 and max(plain) <= 4
 
 
-def moved(name, row, by):
-    def change(arrays):
-        arrays[name][row] += np.asarray(by).astype(arrays[name].dtype)
-
-    return change
-
-
 def turned(arrays):
     arrays["leave"][:, 0] = ~arrays["leave"][:, 0]
 
@@ -478,9 +467,9 @@ def turned_with_scores(arrays):
 
 NUMPY = "numpy batch: .* of golden row"
 FAULTS = {
-    "an answer": (arrays(moved("prediction", (7, 1), 1)), NUMPY),
-    "a score": (arrays(moved("score", (7, 1), 2e-5)), NUMPY),
-    "a confidence": (arrays(moved("confidence", (7, 0), 2e-5)), NUMPY),
+    "an answer": (arrays(lambda a: np.add.at(a["prediction"], (7, 1), 1)), NUMPY),
+    "a score": (arrays(lambda a: np.add.at(a["score"], (7, 1), 2e-5)), NUMPY),
+    "a confidence": (arrays(lambda a: np.add.at(a["confidence"], (7, 0), 2e-5)), NUMPY),
     "exits": (arrays(turned), NUMPY), "an exit and its score": (arrays(turned_with_scores), NUMPY),
     "exits at thresholds": (lambda d: edit(d, turned, "edges.npz"), NUMPY),
     "a sign": (lambda d: replaced(d / "policy.py", "np.log1p(", "-np.log1p("), "python: "),

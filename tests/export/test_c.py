@@ -320,7 +320,6 @@ def test_wider_arithmetic_does_not_compile(how, dialect, place):
 
 # In this process.
 K, C = 4, 6
-COSTS = [1.0, 2.0, 4.0, 8.0]
 
 
 @pytest.fixture
@@ -330,7 +329,7 @@ def home(monkeypatch, tmp_path):
 
 
 def simple(rule, thresholds=(0.5, 0.6, 0.7)):
-    return Policy(rule, thresholds, COSTS, "ms", "logits", C)
+    return Policy(rule, thresholds, [1.0, 2.0, 4.0, 8.0], "ms", "logits", C)
 
 
 def stepped(made, rows):

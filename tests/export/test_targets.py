@@ -44,11 +44,6 @@ from policyopt.runtime._policy import Policy
 from policyopt.runtime._scores import RULES, Entropy, Margin, MaxProb, ScoreRule, make_rule
 
 
-def of_classes(score, classes):
-    rule = make_rule(score, {"classes": classes} if score == "entropy" else {})
-    return Policy(rule, [0.5, 0.6], [1.0, 2.0, 4.0], "ms", "logits", classes)
-
-
 def kept_and_mixed():
     exits = {"active_exits": (0, 2, 6), "model_exits": 8}
     policy = rules.policy("margin", calibrator="isotonic", mixed="window", **exits)
@@ -64,8 +59,8 @@ MORE = {
     )},
     **{spec: lambda spec=spec: on_features(spec)
        for spec in ("e2cm:vectors=features", "de3_bert:vectors=features")},
-    **{f"{score} of {c} classes": lambda score=score, c=c: of_classes(score, c)
-       for score, c in (("margin", 2), ("patience", 2), ("entropy", 127), ("entropy", 1000))},
+    **{f"{rule.name} of {c} classes": lambda rule=rule, c=c: Policy(rule, [0.5, 0.6], [1, 2, 4], "ms", "logits", c)
+       for rule, c in ((Margin(), 2), (make_rule("patience", {}), 2), (Entropy(127), 127), (Entropy(1000), 1000))},
     **{f"records of {score}": lambda score=score: rules.policy(score, kind="summary")
        for score in ("vote", "margin", "entropy", "class_offset")},
     **{f"probabilities of {score}, {answer}":
@@ -188,16 +183,15 @@ def test_the_file_is_loaded_in_any_way_and_decides_many_and_one(spec, tmp_path):
         assert (k, seen.prediction) == (exits[i], answers[i])
         assert abs(seen.probabilities.sum() - 1) < 1e-12
     x, chances = outputs[0], np.exp(outputs) / np.exp(outputs).sum(-1, keepdims=True)
-    for call, words in (
-        (lambda: module.step(0, x[0, 1:], module.start()), "must be of shape"),
-        (lambda: module.step(0, x, module.start()), "must be of shape"),
-        (lambda: module.step(0, x[0] * np.nan, module.start()), "finite"),
-        (lambda: module.step(1, x[1], module.start()), "next exit, 0"),
-        (lambda: module.decide(chances[:4]), r"must be logits\. Got probabilities at exit 0"),
-        (lambda: module.decide(chances), r"must be logits\. Got probabilities at exit 0"),
-    ):
+    for k, given, words in (
+        (0, x[0, 1:], "must be of shape"), (0, x, "must be of shape"), (0, x[0] * np.nan, "finite"),
+        (1, x[1], "next exit, 0"),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
-            call()
+            module.step(k, given, module.start())
+    for given in (chances[:4], chances):
+        with pytest.raises(ValueError, match=r"must be logits\. Got probabilities at exit 0"):
+            module.decide(given)
     module.decide(chances[:3])
     chances[2, 0] *= 1.1
     module.decide(chances)

@@ -153,23 +153,19 @@ def saturated(rng, rows):
     return {"prediction": prediction, "confidence": confidence, "correct": right}, price
 
 
-def chain(seed, near=False):
-    rng, parts = np.random.default_rng(seed), {}
-    for name, rows in (("fit", 300), ("test", 4000)):
-        part, price = saturated(rng, rows)
-        if near:  # not exactly alike, but no fit could tell them apart
-            sure = part["confidence"]
-            part["confidence"] = np.where(sure == 1, 1 - 1e-7 * rng.random(sure.shape), sure)
-        parts[name] = {**part, "sample_costs": {"price": price}}
-    return po.from_arrays(splits=parts, cost_kind="standalone", unit="USD")
-
-
 @pytest.mark.parametrize("near", [False, True])
 @pytest.mark.parametrize("spec", ["optimal_stopping", "fitted_q", "berxit", "frugalgpt", "auto"])
 def test_equal_rows_at_a_threshold_do_not_move_the_cost(spec, near):
     """A mass of equal rows lay on one side for the folds and on the other for what shipped: -56 to +140 %."""
     for seed in range(1 if spec == "auto" else 2):
-        data = chain(seed, near)
+        rng, parts = np.random.default_rng(seed), {}
+        for name, rows in (("fit", 300), ("test", 4000)):
+            part, price = saturated(rng, rows)
+            if near:  # not exactly alike, but no fit could tell them apart
+                sure = part["confidence"]
+                part["confidence"] = np.where(sure == 1, 1 - 1e-7 * rng.random(sure.shape), sure)
+            parts[name] = {**part, "sample_costs": {"price": price}}
+        data = po.from_arrays(splits=parts, cost_kind="standalone", unit="USD")
         for budget in (0.1, 0.3, 0.5, 0.8):
             fitted = po.fit(data, budget, spec, seed=seed)
             low, high = fitted.expected.interval()

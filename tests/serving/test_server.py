@@ -1,4 +1,4 @@
-"""Serving: chains cut by names, compiled stages, the closed loop; every sample leaves where a replay says; what users get wrong around a model is told by name."""
+"""Serving: models wrapped and run; every sample leaves where a replay says; what users get wrong is told by name."""
 
 from __future__ import annotations
 
