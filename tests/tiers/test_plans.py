@@ -99,7 +99,7 @@ def test_costs_are_those_of_the_way(objective, cascade):
             due = walk(tiers, plan.tier, plan.kept, objective, amounts, cascade)
             np.testing.assert_allclose(row, due, rtol=1e-12)
     small = plan_table(tiers, plans[-1], objective, table)
-    assert small.unit == tiers.unit_of(objective) and small.path == plans[-1].kept
+    assert small.unit == tiers.unit_of(objective) and small.active_exits == plans[-1].kept
     np.testing.assert_array_equal(small.costs, leaving_costs(tiers, plans[-1], objective, table))
 
 
