@@ -24,8 +24,6 @@ class Steep(ScoreRule):
 
 
 class Maker:
-    """Grows one exit's graph, node by node."""
-
     def __init__(self, rng, pool, given):
         self.rng, self.pool, self.nodes = rng, pool, list(given)
 
@@ -42,7 +40,6 @@ class Maker:
         return node
 
     def grow(self):
-        """One more node, if what was drawn can be had."""
         x = self.pick(lambda n: len(n.shape) > 1)
         axis = int(self.rng.integers(1, len(x.shape)))
         before, size, after = x.shape[1:axis], x.shape[axis], x.shape[axis + 1 :]
@@ -113,7 +110,6 @@ class Maker:
             self.add("lookup", [at], x.shape[1:], F8, table=self.rng.normal(size=5))
 
     def number(self, node):
-        """A single number made of a node, float64."""
         if node.dtype != F8:
             node = self.add("cast", [node], node.shape[1:], F8)
         if len(node.shape) != 2:
@@ -168,9 +164,7 @@ def random_graphs(rng, exits=3):
         states = [values[id(node)] for node in left]
         for name, column in said.items():
             getattr(ran, "leave" if name == "exit" else name)[:, k] = values[id(column)]
-        before = tuple(
-            pool.make("input", (), n.shape, n.dtype, name=f"state{k}_{i}")
-            for i, n in enumerate(left)
-        )
+        states_of = enumerate((n.shape, n.dtype) for n in left)
+        before = tuple(pool.make("input", (), *n, name=f"state{k}_{i}") for i, n in states_of)
     policy = Policy(MaxProb(), [0.5] * (exits - 1), [1.0] * exits, "ms", "logits", classes)
     return graphs, Golden(inputs, np.arange(ROWS), ran), policy

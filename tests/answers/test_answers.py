@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax, logit, softmax
 from synthetic import cache, outputs
 
 import policyopt as po
@@ -42,21 +43,13 @@ def planted(n, classes, seed, scale=1.0, bias=0.0):
     """Log-probabilities and labels such that softmax(scale * log_prob + bias) is the truth."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, classes)) * 1.5
-    p = np.exp(logits * scale + bias)
-    p /= p.sum(axis=1, keepdims=True)
+    p = softmax(logits * scale + bias, axis=1)
     labels = (rng.random(n)[:, None] > p.cumsum(axis=1)).sum(axis=1).clip(0, classes - 1)
-    log_prob = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    return log_prob.astype(np.float32), labels.astype(np.int32)
+    return logs(logits), labels.astype(np.int32)
 
 
 def logs(logits):
-    z = logits.astype(np.float64)
-    z -= z.max(-1, keepdims=True)
-    return (z - np.log(np.exp(z).sum(-1, keepdims=True))).astype(np.float32)
-
-
-def odds(p):
-    return np.log(p) - np.log1p(-p)
+    return log_softmax(logits.astype(np.float64), axis=-1).astype(np.float32)
 
 
 def test_temperature_is_the_least_of_a_grid_and_stays_in_bounds():
@@ -75,15 +68,12 @@ def test_temperature_is_the_least_of_a_grid_and_stays_in_bounds():
 
 
 def test_vector_helps_where_classes_are_biased_and_never_hurts():
-    """And without width it is a temperature."""
     bias = np.array([0.8, -0.6, 0.3, 0.0, -0.5])
     for planted_bias, rows, better in ((bias, 4000, 0.01), (0.0, 4000, -1e-9), (0.0, 150, -1e-9)):
         log_prob, labels = planted(rows, 5, 5, scale=0.7, bias=planted_bias)
         held, held_labels = planted(20_000, 5, 6, scale=0.7, bias=planted_bias)
-        single, fitted = (
-            maps.temperature(log_prob, labels),
-            maps.fit_vector(log_prob[:, None], labels),
-        )
+        single = maps.temperature(log_prob, labels)
+        fitted = maps.fit_vector(log_prob[:, None], labels)
         mine = maps.row_losses(held, held_labels, fitted.scale[0], fitted.bias[0]).mean()
         plain = maps.row_losses(held, held_labels, 1 / single).mean()
         assert plain - mine >= better
@@ -94,37 +84,33 @@ def test_vector_helps_where_classes_are_biased_and_never_hurts():
     assert maps.choose_spread(*planted(400, 50, 7)) == maps.SPREADS[0]  # few rows, many classes
 
 
-def test_platt_and_beta_are_logistic_regressions():
+def test_platt_is_the_logistic_regression_of_a_library():
     from sklearn.linear_model import LogisticRegression
 
     rng = np.random.default_rng(8)
     p = rng.uniform(0.05, 0.99, 3000)
     y = (rng.random(3000) < p**1.5).astype(float)
-    model = LogisticRegression(C=1e6, tol=1e-9, max_iter=1000)
-    x = odds(p)[:, None]
-    model.fit(x, y)
+    model = LogisticRegression(C=1e6, tol=1e-9, max_iter=1000).fit(logit(p)[:, None], y)
     np.testing.assert_allclose(maps.platt(p, y), [*model.coef_[0], *model.intercept_], rtol=1e-4)
-    x = np.stack([np.log(p), -np.log1p(-p)], axis=1)
-    model.fit(x, y)
-    np.testing.assert_allclose(maps.beta(p, y), [*model.coef_[0], *model.intercept_], rtol=1e-3)
 
 
-def test_beta_never_falls_and_meets_its_bound():
+def test_beta_is_the_best_that_never_falls():
     from scipy.optimize import minimize
 
     rng = np.random.default_rng(9)
     p = rng.uniform(0.3, 0.99, 2000)
-    # Worse again near 1: the free fit has a negative coefficient.
-    y = (rng.random(2000) < np.where(p < 0.8, p, 0.7)).astype(float)
-    found = np.array(maps.beta(p, y))
-    x = np.stack([np.log(p), -np.log1p(-p), np.ones_like(p)], axis=1)
+    # Where it is worse again near 1, the free fit has a negative coefficient.
+    for chance, at_bound in ((p**1.5, False), (np.where(p < 0.8, p, 0.7), True)):
+        y = (rng.random(2000) < chance).astype(float)
+        x = np.stack([np.log(p), -np.log1p(-p), np.ones_like(p)], axis=1)
 
-    def loss(w):
-        return (np.logaddexp(0, x @ w) - y * (x @ w)).mean()
+        def loss(w, x=x, y=y):
+            return (np.logaddexp(0, x @ w) - y * (x @ w)).mean()
 
-    best = minimize(loss, [1, 1, 0], bounds=[(0, None), (0, None), (None, None)], method="L-BFGS-B")
-    assert (found[:2] >= 0).all() and found[:2].min() == 0
-    assert loss(found) <= best.fun + 1e-7
+        found, bounds = np.array(maps.beta(p, y)), [(0, None), (0, None), (None, None)]
+        best = minimize(loss, [1, 1, 0], bounds=bounds, method="L-BFGS-B")
+        assert (found[:2].min() == 0) == at_bound and (found[:2] >= 0).all()
+        assert loss(found) <= best.fun + 1e-7
 
 
 @pytest.mark.parametrize("name", maps.FITS)
@@ -215,16 +201,15 @@ def test_batch_is_single_rows_to_the_bit():
         ("histogram", {"edges": [[0.5]], "values": [[0.1, 1.2]]}),
     ],
 )  # fmt: skip
-def test_malformed_parameters_and_those_of_another_model_are_refused(name, params):
+def test_malformed_parameters_are_refused(name, params):
+    answer = name in ("temperature", "vector", "combined")
     with pytest.raises(InputError):
-        (make_answer if name in ("temperature", "vector", "combined") else make_calibrator)(
-            name, params
-        )
-    square = np.ones((2, 5))
-    for rule in (Temperature([1.0]), Vector(square, 0 * square)):
-        with pytest.raises(InputError):
-            rule.check(2, 6)
-    for rule in every_rule():
+        (make_answer if answer else make_calibrator)(name, params)
+
+
+def test_parameters_of_another_model_are_refused():
+    square = np.ones((3, 5))
+    for rule in (Temperature([1.0]), Vector(square, 0 * square), *every_rule()):
         with pytest.raises(InputError):
             rule.check(3, 6)
 
@@ -245,7 +230,6 @@ def test_calibration_error_by_hand_and_of_calibrated_rows():
 
 
 def test_leavers_show_the_winners_curse():
-    """Calibrated over all rows, yet overconfident on those chosen for their confidence."""
     rng = np.random.default_rng(16)
     n = 6000
     truth = rng.beta(3, 2, n)
@@ -291,16 +275,11 @@ def test_gradients_are_those_of_differences(loss, classes, step, close):
     columns = list(logs(logits).swapaxes(0, 1))
     rng = np.random.default_rng(0)
     at = 0.5 + rng.random(3), rng.normal(size=classes) * 0.3
-    slopes = loss(columns, labels, *at)[1:]
-    for which, slope in enumerate(slopes):
-        for j, e in enumerate(step * np.eye(len(slope))):
-            up, down = (
-                loss(columns, labels, *(a + s * e if i == which else a for i, a in enumerate(at)))[
-                    0
-                ]
-                for s in (1, -1)
-            )
-            assert slope[j] == pytest.approx((up - down) / (2 * step), abs=close)
+    wanted = []
+    for e in step * np.eye(3 + classes):
+        up, down = (loss(columns, labels, at[0] + s * e[:3], at[1] + s * e[3:])[0] for s in (1, -1))
+        wanted.append((up - down) / (2 * step))
+    np.testing.assert_allclose(np.concatenate(loss(columns, labels, *at)[1:]), wanted, atol=close)
 
 
 def test_weights_are_the_best_of_a_grid():
@@ -327,7 +306,6 @@ def test_readings():
 
 
 def test_kept_only_where_held_out_likelihood_improves():
-    """An exit that repeats the one before adds nothing; one with noise of its own does."""
     rng = np.random.default_rng(4)
     labels = rng.integers(0, 5, 2000)
     logits = 1.5 * np.eye(5)[labels][:, None] + rng.normal(size=(2000, 3, 5))
@@ -342,7 +320,6 @@ def test_kept_only_where_held_out_likelihood_improves():
 
 
 def test_answers_cross_fitted_by_fold():
-    """Each row is answered by the rule that its fold did not train; the table says what it answers."""
     data = cache(1200, 3, 5)
     table = Tables(data).get("fit")
     fold = folds_of(len(table), 4, 0)
@@ -387,10 +364,8 @@ def test_the_arithmetic_of_answers_is_paid_for():
 
 
 def test_exits_that_rule_out_each_others_classes():
-    """A class of probability 0 at one exit is unlikely in the combination, not impossible."""
-    policy = Policy(
-        MaxProb(), [2.0], [1.0, 2.0], "ms", "probabilities", 2, answer=Combined([[1, 0], [1, 1]])
-    )
+    answer = Combined([[1, 0], [1, 1]])
+    policy = Policy(MaxProb(), [2.0], [1.0, 2.0], "ms", "probabilities", 2, answer=answer)
     trace = policy.trace(np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.9, 0.1], [0.0, 1.0]]]))
     assert np.isfinite(trace.scores).all()
     assert trace.predictions[1, 1] == 1
@@ -425,14 +400,9 @@ def test_command(run, tmp_path):
     assert run(*fit, "--set", "answer=combined")[0] == 0
     code, out, err = run(*command, "--policy", policy, "--format", "csv")
     assert code == 0 and "temperature" not in out and "combined" in err
-    of = ("--policy", policy)
-    for wrong in (
-        (*of, "--maps", "vector"),
-        ("--maps", "plat"),
-        ("--maps", ","),
-        (*of, "--budget", "40%"),
-    ):
-        code, _, err = run("calibration", tmp_path / "c", *wrong)
+    of = f"--policy {policy} "
+    for wrong in (of + "--maps vector", "--maps plat", "--maps ,", of + "--budget 40%"):
+        code, _, err = run("calibration", tmp_path / "c", *wrong.split())
         assert code == 2 and err.startswith("error: ")
 
 

@@ -43,7 +43,6 @@ from policyopt.runtime._scores import MaxProb, make_rule
 
 
 def exported(policy, folder, targets=("python",), rows=64, data=None):
-    """Export a policy; return its golden vectors."""
     graphs = trace_policy(policy)
     golden = golden_of(policy, graphs, data, rows=rows)
     write_bundle(policy, folder, list(targets), golden, graphs)
@@ -96,10 +95,6 @@ def arrays(change):
     return lambda folder: edit(folder, change)
 
 
-def cut(arrays, name):
-    arrays[name] = arrays[name][:, :1]
-
-
 def machine(folder, **more):
     made = json.loads((folder / "manifest.json").read_text())["machine"]
     sign(folder, machine={**made, **more})
@@ -120,6 +115,9 @@ def test_what_was_exported_verifies(export, run):
     rows = {row["runtime"]: row for row in json.loads(out)}
     assert rows.keys() == found.keys() | set(runners())
     assert all(r["absent"] or r["threshold_within"] < 1e-6 for r in rows.values())
+    for name in ("numpy batch", "python"):
+        told = rows[name]
+        assert told["same_machine"] and told["error_ulps"] == told["turned_at_threshold"] == 0
     assert f"{edges} of the rows lie at thresholds" in run("verify", export)[1]
     code, _, said = run("verify", export, "--require", "c")
     assert code == 4 and "c could not be run" in said
@@ -186,8 +184,8 @@ def test_a_policy_that_was_changed_is_found(copy, run):
                               ("features", [1]), ("features", ["X"] * 999))),
         (arrays(lambda a: a.update({n: v[:0] for n, v in a.items()})), "sample of golden.npz"),
         (arrays(lambda a: a.update({"input0:logits": np.float32(3)})), "input0:logits of golden.npz"),
-        (arrays(lambda a: cut(a, "prediction")), "prediction of golden.npz' must be <i4 of shape"),
-        (arrays(lambda a: cut(a, "input2:logits")), "input2:logits of golden.npz"),
+        (arrays(lambda a: a.update(prediction=a["prediction"][:, :1])), "prediction of golden.npz' must be <i4 of shape"),
+        (arrays(lambda a: a.update({"input2:logits": a["input2:logits"][:, :1]})), "input2:logits of golden.npz"),
         (arrays(lambda a: a.update({"input²:logits": a["input0:logits"]})), "'input²:logits' besides"),
         (arrays(lambda a: a.pop("input1:logits")), "no 'input1:logits'"),
         (arrays(lambda a: a.pop("leave")), "no 'leave'"),
@@ -222,7 +220,6 @@ def test_a_bomb_is_refused_by_name(copy):
 @pytest.mark.parametrize("by", [9e-6, -1e-7])
 @pytest.mark.parametrize("rows_of", ["cache", "nothing"])
 def test_thresholds_that_are_a_little_off_are_found(by, rows_of, tmp_path):
-    """Rows at the thresholds tell, though no row of the cache lies between the right and the wrong one."""
     if shutil.which("cc") is None:
         pytest.skip("no C compiler")
     out, data = tmp_path / "out", cache(2000) if rows_of == "cache" else None
@@ -335,15 +332,14 @@ def test_serving_that_decides_otherwise_is_found(export):
 @pytest.mark.parametrize("kind", ["active_exits", "probabilities", "summary", "features"])
 def test_serving_is_verified_for_every_kind_of_policy(kind, tmp_path):
     pytest.importorskip("torch")
-    if kind == "features":
-        policy = on_features("e2cm:vectors=features")
-    else:
-        more = (
-            {"active_exits": (0, 2, 3, 5), "model_exits": 7}
-            if kind == "active_exits"
-            else {"kind": kind}
-        )
-        policy = replace(fitted("patience" if kind == "summary" else "max_prob"), **more)
+    policy = {
+        "features": lambda: on_features("e2cm:vectors=features"),
+        "active_exits": lambda: replace(
+            fitted("max_prob"), active_exits=(0, 2, 3, 5), model_exits=7
+        ),
+        "summary": lambda: replace(fitted("patience"), kind=kind),
+        "probabilities": lambda: replace(fitted("max_prob"), kind=kind),
+    }[kind]()
     exported(policy, tmp_path / "out")
     found = list(verify(tmp_path / "out", runners()))
     served = [v for v in found if v.runtime.startswith("torch server")]
@@ -352,8 +348,6 @@ def test_serving_is_verified_for_every_kind_of_policy(kind, tmp_path):
 
 
 # Sizes: memory is bounded, or the policy refused before it is taken.
-
-
 @pytest.mark.slow
 def test_fifty_thousand_classes(tmp_path, run):
     """Once 7.5 GB; rows lie on both sides of every threshold."""
@@ -423,7 +417,6 @@ for name, policy in policies().items():
 
 
 def on(processor, *words):
-    """Run Python in a process of its own, on that processor."""
     more = {"NPY_DISABLE_CPU_FEATURES": PROCESSORS[processor], "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **more})
@@ -462,13 +455,6 @@ def test_every_rule_verifies_on_another_processor(by, at, exports):
         assert len(plain) == 3 and max(plain) <= 4
 
 
-def moved(name, row, by):
-    def change(arrays):
-        arrays[name][row] += np.asarray(by).astype(arrays[name].dtype)
-
-    return change
-
-
 def turned(arrays):
     arrays["leave"][:, 0] = ~arrays["leave"][:, 0]
 
@@ -481,9 +467,9 @@ def turned_with_scores(arrays):
 
 NUMPY = "numpy batch: .* of golden row"
 FAULTS = {
-    "an answer": (arrays(moved("prediction", (7, 1), 1)), NUMPY),
-    "a score": (arrays(moved("score", (7, 1), 2e-5)), NUMPY),
-    "a confidence": (arrays(moved("confidence", (7, 0), 2e-5)), NUMPY),
+    "an answer": (arrays(lambda a: np.add.at(a["prediction"], (7, 1), 1)), NUMPY),
+    "a score": (arrays(lambda a: np.add.at(a["score"], (7, 1), 2e-5)), NUMPY),
+    "a confidence": (arrays(lambda a: np.add.at(a["confidence"], (7, 0), 2e-5)), NUMPY),
     "exits": (arrays(turned), NUMPY), "an exit and its score": (arrays(turned_with_scores), NUMPY),
     "exits at thresholds": (lambda d: edit(d, turned, "edges.npz"), NUMPY),
     "a sign": (lambda d: replaced(d / "policy.py", "np.log1p(", "-np.log1p("), "python: "),
@@ -506,17 +492,8 @@ def test_a_fault_is_found_whatever_machine_is_named(fault, forged, exports, tmp_
         list(verify(folder))
 
 
-def test_the_command_tells_the_two_apart(exports):
-    """In the table and as JSON."""
+def test_the_command_tells_what_turned(exports):
     verifying = ["-m", "policyopt", "verify", exports / "all" / "score_entropy_logits"]
-    for processor, same in (("all", True), ("baseline", False)):
-        out = on(processor, *verifying, "--format", "json", "--require", "python")
-        rows = {row["runtime"]: row for row in json.loads(out)}
-        assert {row["same_machine"] for row in rows.values()} == {same}
-        batch = rows["numpy batch"]
-        assert (batch["error_ulps"] == 0) is same and batch["error_ulps"] < 4
-        assert (batch["turned_at_threshold"] == 0) is same
-        assert rows["python"]["error_ulps"] == 0 and rows["python"]["turned_at_threshold"] == 0
     words = " ".join(on("baseline", *verifying).split())
     assert "Exported on another processor or C library" in words and "of the 64 stated" in words
-    assert f"{batch['turned_at_threshold']} rows at a threshold leave otherwise" in words
+    assert re.search(r"[1-9]\d* rows at a threshold leave otherwise", words)

@@ -64,13 +64,11 @@ def compiled(folder, how, text=None, file="main.c"):
 
 
 def printed(folder, text, *flags, how="cc", file="main.c"):
-    """Compile and run a program; return what it prints."""
     assert not (said := compiled(folder, [how, *flags], text, file)), said
     return subprocess.run([folder / "main"], capture_output=True, text=True, check=True).stdout
 
 
 def written(folder, policy, name="p", file=None):
-    """Write the header of a policy."""
     source = c_source(policy, trace_policy(policy), name, sizes=False)
     (folder / f"{file or name}.h").write_text(source)
 
@@ -87,15 +85,6 @@ def test_random_graphs_to_the_bit(seed, tmp_path):
     ran = run_c(tmp_path, golden)
     for column, wanted in vars(golden.expected).items():
         np.testing.assert_array_equal(getattr(ran, column), wanted, column)
-
-
-def test_probabilities_that_are_none_are_refused(tmp_path):
-    policy = replace(logits_policy(), kind="probabilities")
-    written(tmp_path, policy)
-    golden = golden_of(policy, trace_policy(policy), rows=20)
-    bad = [{"probabilities": np.full((1, 3), 0.9, np.float32)}] * 2
-    with pytest.raises(InputError, match="row 0 refused at exit 0"):
-        run_c(tmp_path, replace(golden, inputs=bad, sample=np.zeros(1, int)))
 
 
 def test_misuse_has_codes_of_its_own(tmp_path):
@@ -162,10 +151,8 @@ def test_policies_in_one_program_with_probabilities(how, file, tmp_path):
     lines = printed(tmp_path, text, *how[1:], *WARNED, how=how[0], file=file).splitlines()
     for name, policy in policies.items():
         mine = [line.split()[1:] for line in lines if line.startswith(name + " ")]
-        found, state = (
-            np.array(mine, float).reshape(50, policy.exits, -1),
-            policy.start(np.arange(50)),
-        )
+        found = np.array(mine, float).reshape(50, policy.exits, -1)
+        state = policy.start(np.arange(50))
         for k in policy.active_exits:
             step = policy.step(k, logits[:, k, : policy.classes], state)
             assert scaled_error(found[:, k, 0], step.score).max() <= ULPS["c"]
@@ -174,7 +161,6 @@ def test_policies_in_one_program_with_probabilities(how, file, tmp_path):
 
 
 def test_no_libc_but_math(tmp_path):
-    """The object of a header asks the linker for functions of math.h only."""
     policy = rules.policy("advantage", "combined")
     source = c_source(policy, trace_policy(policy), "p")
     includes = [line for line in source.splitlines() if line.startswith("#include")]
@@ -234,6 +220,11 @@ def test_what_cannot_be_is_refused(tmp_path):
     golden, source = golden_of(policy, graphs, rows=5), c_source(policy, graphs, sizes=False)
     with pytest.raises(InputError, match="one C header"):
         run_c(tmp_path, golden)
+    chances = replace(policy, kind="probabilities")
+    (tmp_path / "other.h").write_text(c_source(chances, trace_policy(chances), sizes=False))
+    bad = [{"probabilities": np.full((1, 3), 0.9, np.float32)}] * 2  # sum to 2.7
+    with pytest.raises(InputError, match="row 0 refused at exit 0"):
+        run_c(tmp_path, replace(golden, inputs=bad, sample=np.zeros(1, int)))
     for text, words in (
         ("int x;\n", "one that policyopt wrote"),
         (source.replace("policyopt_policy_step(", "step("), "one that policyopt wrote"),
@@ -286,7 +277,6 @@ def built(folder, compiler, dialect, *flags):
 
 @functools.cache
 def runs(processor):
-    """Whether this processor can run what is compiled for one."""
     if processor in ("", "-march=native"):
         return True
     features = np.show_config(mode="dicts")["SIMD Extensions"]
@@ -330,18 +320,16 @@ def test_wider_arithmetic_does_not_compile(how, dialect, place):
 
 # In this process.
 K, C = 4, 6
-COSTS = [1.0, 2.0, 4.0, 8.0]
 
 
 @pytest.fixture
 def home(monkeypatch, tmp_path):
-    """A folder for libraries, empty."""
     monkeypatch.setenv("POLICYOPT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 def simple(rule, thresholds=(0.5, 0.6, 0.7)):
-    return Policy(rule, thresholds, COSTS, "ms", "logits", C)
+    return Policy(rule, thresholds, [1.0, 2.0, 4.0, 8.0], "ms", "logits", C)
 
 
 def stepped(made, rows):

@@ -1,10 +1,13 @@
 """Every rule by every target: graphs and Python file to the last bit, ONNX and C the same exits, scores within rounding.
 
 The Python file by itself: numpy alone, loaded in any way. Which scores are exact, and how far float32 takes the others.
+ONNX by itself: operation by operation on the numbers where precision goes; the models, and folders that were damaged.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,12 +19,13 @@ import pytest
 import rules
 from policies import fitted, on_features
 from random_graphs import Steep
+from synthetic import outputs
 
 from policyopt._export.c_compiler import NoCompiler, run_c
 from policyopt._export.c_header import c_source
 from policyopt._export.golden import expect, part_of
-from policyopt._export.graph import evaluate
-from policyopt._export.onnx_graphs import run_onnx, write_onnx
+from policyopt._export.graph import ELEMENTWISE, ExitGraph, Pool, compute, evaluate
+from policyopt._export.onnx_graphs import onnx_model, onnx_models, passed_on, run_onnx, write_onnx
 from policyopt._export.python_file import python_source, run_python
 from policyopt._export.rounding import (
     ULPS,
@@ -33,20 +37,16 @@ from policyopt._export.rounding import (
 )
 from policyopt._export.samples import golden_of, made_up
 from policyopt._export.symbolic import trace_policy
+from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._errors import InputError
+from policyopt.runtime._outputs import reduce_logits
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._scores import RULES, Entropy, Margin, MaxProb, ScoreRule, make_rule
 
 
-def of_classes(score, classes):
-    rule = make_rule(score, {"classes": classes} if score == "entropy" else {})
-    return Policy(rule, [0.5, 0.6], [1.0, 2.0, 4.0], "ms", "logits", classes)
-
-
 def kept_and_mixed():
-    policy = rules.policy(
-        "margin", calibrator="isotonic", mixed="window", active_exits=(0, 2, 6), model_exits=8
-    )
+    exits = {"active_exits": (0, 2, 6), "model_exits": 8}
+    policy = rules.policy("margin", calibrator="isotonic", mixed="window", **exits)
     return replace(policy, mixture=replace(policy.mixture, share=0.4))
 
 
@@ -59,8 +59,8 @@ MORE = {
     )},
     **{spec: lambda spec=spec: on_features(spec)
        for spec in ("e2cm:vectors=features", "de3_bert:vectors=features")},
-    **{f"{score} of {c} classes": lambda score=score, c=c: of_classes(score, c)
-       for score, c in (("margin", 2), ("patience", 2), ("entropy", 127), ("entropy", 1000))},
+    **{f"{rule.name} of {c} classes": lambda rule=rule, c=c: Policy(rule, [0.5, 0.6], [1, 2, 4], "ms", "logits", c)
+       for rule, c in ((Margin(), 2), (make_rule("patience", {}), 2), (Entropy(127), 127), (Entropy(1000), 1000))},
     **{f"records of {score}": lambda score=score: rules.policy(score, kind="summary")
        for score in ("vote", "margin", "entropy", "class_offset")},
     **{f"probabilities of {score}, {answer}":
@@ -142,7 +142,6 @@ def test_onnx(name, tmp_path):
 
 
 def test_ties_at_the_threshold_are_left_alike(tmp_path):
-    """Equal logits give probabilities that are exact: such a score equals its threshold everywhere."""
     pytest.importorskip("onnxruntime")
     policy = Policy(MaxProb(), [0.25, 0.5], [1.0, 2.0, 3.0], "ms", "logits", 4)
     rows = np.array([[0, 0, 0, 0], [3, 3, 3, 3], [1, 1, -np.inf, -np.inf]], np.float32)
@@ -184,16 +183,15 @@ def test_the_file_is_loaded_in_any_way_and_decides_many_and_one(spec, tmp_path):
         assert (k, seen.prediction) == (exits[i], answers[i])
         assert abs(seen.probabilities.sum() - 1) < 1e-12
     x, chances = outputs[0], np.exp(outputs) / np.exp(outputs).sum(-1, keepdims=True)
-    for call, words in (
-        (lambda: module.step(0, x[0, 1:], module.start()), "must be of shape"),
-        (lambda: module.step(0, x, module.start()), "must be of shape"),
-        (lambda: module.step(0, x[0] * np.nan, module.start()), "finite"),
-        (lambda: module.step(1, x[1], module.start()), "next exit, 0"),
-        (lambda: module.decide(chances[:4]), r"must be logits\. Got probabilities at exit 0"),
-        (lambda: module.decide(chances), r"must be logits\. Got probabilities at exit 0"),
-    ):
+    for k, given, words in (
+        (0, x[0, 1:], "must be of shape"), (0, x, "must be of shape"), (0, x[0] * np.nan, "finite"),
+        (1, x[1], "next exit, 0"),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
-            call()
+            module.step(k, given, module.start())
+    for given in (chances[:4], chances):
+        with pytest.raises(ValueError, match=r"must be logits\. Got probabilities at exit 0"):
+            module.decide(given)
     module.decide(chances[:3])
     chances[2, 0] *= 1.1
     module.decide(chances)
@@ -248,3 +246,233 @@ def test_a_score_that_magnifies_rounding_is_seen_to():
     logits = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     golden = expect(policy, [{"logits": logits}] * 2, np.arange(50))
     assert own_rounding(trace_policy(policy), golden)[0] > 1024
+
+
+# ONNX by itself.
+HARD = np.array([0.0, -0.0, 1.0, -1.0, 1e-300, 1e-30, 3e-17, 0.5, 2.5, -2.5, 700.0, 1e300, -1e300])
+FINITE = np.concatenate([HARD, np.random.default_rng(0).normal(size=50)])
+ALL = np.concatenate([FINITE, [np.inf, -np.inf, np.nan]])
+
+
+def run_model(model, **inputs):
+    onnx, onnxruntime = (pytest.importorskip(name) for name in ("onnx", "onnxruntime"))
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession
+    return session(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, inputs)
+
+
+def one_op(op, inputs, shape, dtype, **attrs):
+    pool = Pool()
+    given = {
+        f"x{i}": pool.make("input", (), (1, *x.shape[1:]), x.dtype, name=f"x{i}")
+        for i, x in enumerate(inputs)
+    }
+    node = pool.make(op, list(given.values()), (1, *shape), dtype, **attrs)
+    model = onnx_model(ExitGraph(0, 0, given, (), {"y": node}, ()), {})
+    with np.errstate(all="ignore"):
+        wanted = compute(node, inputs)
+    return run_model(model, **dict(zip(given, inputs, strict=True)))[0], wanted
+
+
+def assert_close(found, wanted, ulps, scale=None):
+    assert found.dtype == wanted.dtype
+    assert found.shape == wanted.shape
+    if wanted.dtype.kind != "f":
+        np.testing.assert_array_equal(found, wanted)
+        return
+    with np.errstate(invalid="ignore", over="ignore"):
+        small = ulps * np.finfo(wanted.dtype).eps * (np.abs(wanted) if scale is None else scale)
+        same = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
+        near = np.isfinite(wanted) & (np.abs(found - wanted) <= small + np.finfo(wanted.dtype).tiny)
+    assert (same | near).all(), (found[~(same | near)], wanted[~(same | near)])
+
+
+_LOGIC = {"not", "and", "or"}
+# Of floats only: numpy gives floats for others, or no answer; rules ask no such thing.
+_REAL = {"exp", "log", "log1p", "sqrt", "tanh", "isinf", "isfinite", "div", "logaddexp"}
+_NUMBERS = {"neg", "abs", "add", "sub", "mul"}
+
+
+@pytest.mark.parametrize("op", ELEMENTWISE)
+def test_elementwise(op):
+    """Every name, on the numbers where precision goes: bits for what IEEE sets, else a few ulps."""
+    function = ELEMENTWISE[op]
+    kinds = [bool] if op in _LOGIC else [np.float64, np.float32]
+    if op not in _LOGIC | _REAL:
+        kinds += [np.int64] + [bool] * (op not in _NUMBERS)
+    for kind in kinds:
+        with np.errstate(all="ignore"):
+            values = (ALL if kind in (np.float64, np.float32) else FINITE.clip(-9, 9)).astype(kind)
+            pairs = [np.repeat(values, len(values)), np.tile(values, len(values))]
+            inputs = [values] if function.nin == 1 else pairs
+            dtype = function(*inputs).dtype
+        found, wanted = one_op(op, inputs, (), dtype)
+        exact = op not in {"exp", "log", "log1p", "tanh", "logaddexp"}
+        # Near 0 a logarithm of a sum is a difference of larger numbers.
+        scale = np.maximum(np.maximum(*np.abs(inputs)), 1) if op == "logaddexp" else None
+        assert_close(found, wanted, 0 if exact else 8, scale)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64, np.int32, bool])
+def test_shapes_and_reductions(kind):
+    x = np.random.default_rng(1).integers(0, 3, (5, 4, 3)).astype(kind)
+    index, where = np.array([0, 2, -1, 1, -2]), x[..., :1].astype(bool)
+    for axis, rest, cut in ((1, (3,), (1, 3)), (2, (4,), (4, 1))):
+        total = np.sum(x, axis=axis).dtype
+        for op, given, shape, dtype, more in (
+            ("max", [x], rest, kind, {}), ("min", [x], rest, kind, {}),
+            *([("sum", [x], rest, total, {})] if kind is not bool else []),
+            ("argmax", [x], rest, np.int64, {}), ("take", [x, index], rest, kind, {}),
+            ("slice", [x], cut, kind, {"start": 1, "stop": 2}),
+        ):  # fmt: skip
+            assert_close(*one_op(op, given, shape, dtype, axis=axis, **more), 0)
+    assert_close(*one_op("concat", [x, x], (8, 3), kind, axis=1), 0)
+    assert_close(*one_op("reshape", [x], (12,), kind), 0)
+    assert_close(*one_op("where", [where, x, x[:, ::-1].copy()], (4, 3), kind), 0)
+    for other in (np.float64, np.float32, np.int64, np.int32, bool):
+        assert_close(*one_op("cast", [x], (4, 3), np.dtype(other)), 0)
+
+
+def test_lookups():
+    rng = np.random.default_rng(2)
+    edges, values = np.sort(rng.normal(size=9)), rng.normal(size=9)
+    x = np.concatenate([edges, ALL])  # on the edges, over and under all
+    index, table, wide = np.array([0, 8, -1, 3]), rng.normal(size=(9, 2)), rng.normal(size=(6, 7))
+    points = rng.normal(size=(1500, 7))  # more than is looked at side by side
+    points[3] = wide[2]
+    one = {"knots": edges[:1], "values": values[:1]}
+    for op, given, shape, dtype, ulps, more in (
+        ("search", x, (), np.int64, 0, {"edges": edges, "side": "left"}),
+        ("search", x, (), np.int64, 0, {"edges": edges, "side": "right"}),
+        ("interp", x, (), np.float64, 4, {"knots": edges, "values": values}),
+        ("interp", x[~np.isnan(x)], (), np.float64, 0, one),
+        ("lookup", index, (), np.float64, 0, {"table": values}),
+        ("lookup", index, (2,), np.float64, 0, {"table": table}),
+        *(("minimum_at", wide, (len(starts),), np.float64, 0, {"starts": np.array(starts)})
+          for starts in ([0, 1, 2, 3, 4, 5, 6], [0, 3, 4], [0, 5], [2, 3])),
+        ("linear", np.abs(wide), (1500,), np.float64, 8, {"weight": np.abs(points)}),
+        ("distances", wide, (1500,), np.float64, 8, {"points": points}),
+    ):  # fmt: skip
+        found, wanted = one_op(op, [given], shape, dtype, **more)
+        assert_close(found, wanted, ulps)
+    assert found[2, 3] == 0
+    samples = np.array([0, 1, 2, 3, 10**6, 2**40, 2**62, 2**63 - 1, *range(50, 250)])
+    for seed, stream in ((0, 0), (7, 3), (2**63, 1)):
+        found, _ = one_op("coin", [samples], (), np.float64, seed=seed, stream=stream)
+        np.testing.assert_array_equal(found, coin(seed, samples, stream))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7, 100])
+def test_reduction_keeps_what_the_runtime_keeps(classes):
+    logits, pool = hard_rows(classes), Pool()
+    wanted = reduce_logits(logits)
+    put = pool.make("input", (), (1, classes), np.float32, name="logits")
+    whole = pool.make("reduce", (put,), (1,), np.float64, top=wanted.top_prob.shape[1])
+    columns = {n: getattr(wanted, n)
+               for n in ("prediction", "top_prob", "top_class", "entropy", "log_sum_exp")}  # fmt: skip
+    nodes = {n: pool.make("field", (whole,), (1, *c.shape[1:]), c.dtype, name=n)
+             for n, c in columns.items()}  # fmt: skip
+    model = onnx_model(ExitGraph(0, 0, {"logits": put}, (), nodes, ()), {})
+    found = dict(zip(columns, run_model(model, logits=logits), strict=True))
+    for name, column in columns.items():
+        if column.dtype.kind == "f":
+            assert scaled_error(found[name], column).max() < 8, name
+        else:
+            np.testing.assert_array_equal(found[name], column)
+    # What lacks to 1 is small and precise; a float32 softmax would give 0.
+    lacks, lacked = 1 - found["top_prob"][:, 0], 1 - wanted.top_prob[:, 0]
+    sure = (lacked > 1e-13) & (lacked < 1e-8)
+    assert sure.sum() >= 2
+    np.testing.assert_allclose(lacks[sure], lacked[sure], rtol=2e-3)
+
+
+def hard_rows(classes, seed=0):
+    """Logits with ties, classes that cannot be, huge and tiny ones, certainty; (n, C) float32."""
+    one, huge = np.eye(classes), np.array([1e-30, 1.0, 20.0, 24.0, 50, 120.0, 3e38])
+    alone = np.where(one[[0, -1]] > 0, -3.0, -np.inf)
+    rows = [
+        np.random.default_rng(seed).normal(size=(20, classes)),
+        np.outer([0, 1e30, -1e-30], np.ones(classes)), np.outer(huge, one[0]),
+        np.outer(huge, one[-1]), -one[:1], [np.arange(classes) % 2, -(np.arange(classes) % 3)],
+        alone, [np.where(np.arange(classes) < 2, 1.0, -np.inf)],
+    ]  # fmt: skip
+    return np.concatenate(rows).astype(np.float32)
+
+
+def test_the_models_are_small_readable_and_old_enough():
+    pytest.importorskip("onnxruntime")
+    policy = rules.policy("patience")
+    graphs = trace_policy(policy)
+    whole, lean = (onnx_models(policy, graphs, probabilities=told) for told in (True, False))
+    for graph, model in zip(passed_on(graphs), whole, strict=True):
+        assert model.ir_version == 8 and [o.version for o in model.opset_import] == [18]
+        assert len(model.SerializeToString()) < 20_000
+        properties = {p.key: p.value for p in model.metadata_props}
+        assert properties["exit"] == str(graph.exit) and len(properties["policy_sha256"]) == 64
+        read = {name for node in model.graph.node for name in node.input}
+        assert {put.name for put in [*model.graph.input, *model.graph.initializer]} <= read
+        (given,) = [put for put in model.graph.input if put.name == "logits"]
+        assert given.type.tensor_type.shape.dim[0].dim_param == "n"
+    assert [len(m.graph.node) for m in lean] < [len(m.graph.node) for m in whole]
+    assert "probabilities" not in {put.name for put in lean[0].graph.output}
+
+
+def test_damage_is_named(tmp_path):
+    pytest.importorskip("onnxruntime")
+    policy = rules.policy()
+    rows = np.random.default_rng(0).normal(size=(3, 20, 3)).astype(np.float32)
+    golden = expect(policy, [{"logits": x} for x in rows], np.arange(20))
+    write_onnx(policy, trace_policy(policy), tmp_path)
+    first, manifest = tmp_path / "exit_0.onnx", tmp_path / "manifest.json"
+    whole, told = first.read_bytes(), json.loads(manifest.read_text())
+    exit_0, *others = told["exits"]
+    damages = [(first, data, "exits") for data in (whole[:-1], whole + b"\0", b"x" + whole[1:])]
+    damages += [
+        (manifest, json.dumps({**told, name: value}).encode(), name)
+        for name, value in (
+            *((name, "x") for name in told), ("exits", []), ("exits", others),
+            *(("exits", [{**exit_0, name: 7}, *others]) for name in exit_0),
+        )
+    ]  # fmt: skip
+    for file, data, name in damages:
+        before = file.read_bytes()
+        file.write_bytes(data)
+        with pytest.raises(InputError, match=f"'{name} of onnx/manifest.json' must be as policy"):
+            run_onnx(tmp_path, policy, golden)
+        file.write_bytes(before)
+    assert (run_onnx(tmp_path, policy, golden).leave == golden.expected.leave).all()
+    manifest.write_text("[]")
+    with pytest.raises(InputError, match="Got list"):
+        run_onnx(tmp_path, policy, golden)
+    first.unlink()
+    with pytest.raises(InputError, match="missing"):
+        run_onnx(tmp_path, policy, golden)
+
+
+@pytest.mark.parametrize("spec", ["patience", "optimal_stopping:mix=true", "kept"])
+def test_the_loop_of_the_docs(spec, root, tmp_path):
+    """Regrouped survivors, states and coins of docs/onnx.md leave where the runtime says."""
+    pytest.importorskip("onnxruntime")
+    page = (root / "docs" / "onnx.md").read_text()
+    names = {}
+    exec(re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)[0], names)
+    policy = fitted("patience" if spec == "kept" else spec)
+    if spec == "kept":
+        policy = replace(policy, active_exits=(1, 3, 5, 7), model_exits=8)
+    rows = outputs(300, policy.model_exits, 6, seed=5)[0]
+    write_onnx(policy, trace_policy(policy), tmp_path)
+
+    class Stage:  # hidden values are row numbers
+        def __init__(self, k):
+            self.k = k
+
+        def run(self, wanted, given):
+            assert wanted == ["hidden", "logits"]
+            return given["x"], np.ascontiguousarray(rows[given["x"], self.k])
+
+    server = names["Server"]([Stage(k) for k in range(policy.model_exits)], tmp_path)
+    answers, taken = server(np.arange(300), np.arange(300))
+    said = policy.decide(rows)
+    assert len(np.unique(taken)) > 1
+    np.testing.assert_array_equal(taken, said.exit)
+    np.testing.assert_array_equal(answers, said.prediction)

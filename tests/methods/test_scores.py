@@ -36,8 +36,7 @@ from policyopt.runtime._policy import first_exit
 from policyopt.runtime._scores import Entropy, make_rule, score_table
 from policyopt.runtime._scores.consistency import MEASURES
 
-# --- consistency ---------------------------------------------------------------------------------
-
+# Consistency.
 LIBRARY = {
     "kl": entropy,
     "rekl": lambda p, q: entropy(q, p),
@@ -124,13 +123,11 @@ def test_beem_follows_the_papers_recursion(kind):
     np.testing.assert_array_equal(exits, first_exit(gathered, policy.thresholds))
 
 
-# --- distances -----------------------------------------------------------------------------------
-
+# Distances.
 DISTANCES = ("e2cm", "de3_bert", "trust_score")
 
 
 def with_features(n=600, exits=3, classes=4, widths=(3, 5, 7)):
-    """A cache whose exits have features of their own widths, class by class apart."""
     logits, labels = outputs(n, exits, classes)
     rng = np.random.default_rng(0)
     vectors = [2 * rng.normal(size=(classes, w))[labels] + rng.normal(size=(n, w)) for w in widths]
@@ -248,17 +245,12 @@ def test_memory_follows_the_points_and_not_the_classes_an_artifact_claims(name):
         np.testing.assert_allclose(scores[:4], [0.75, 0.0, 0.0, 0.25])
 
 
-# --- aware of classes, of accuracy, of risks -----------------------------------------------------
-
-
+# Aware of classes, of accuracy, of risks.
 def records(labelled=True):
-    """Predictions and confidences of synthetic logits, some exits without an answer."""
     logits, labels = outputs(800, 3, 4)
     reduced = [reduce_logits(logits[:, k]) for k in range(3)]
-    prediction, confidence = (
-        np.stack([getattr(r, name) for r in reduced], axis=1)
-        for name in ("prediction", "confidence")
-    )
+    said = [(r.prediction, r.confidence) for r in reduced]
+    prediction, confidence = (np.stack(column, axis=1) for column in zip(*said, strict=True))
     prediction[::50, 0], confidence[::50, 0] = -1, 0.0
     known = {"labels": labels} if labelled else {"correct": prediction == labels[:, None]}
     return po.from_arrays(prediction=prediction, confidence=confidence, costs=[1, 2, 4], **known)
@@ -370,8 +362,7 @@ def test_cbt_keeps_its_budget_where_confidences_crowd_at_one():
     assert abs(np.mean(off)) < 0.15
 
 
-# --- parameters from files -----------------------------------------------------------------------
-
+# Parameters from files.
 _POINTS = {
     "space": "logits", "classes": 2, "points": [[[1.0, 0.0], [0.0, 1.0]]], "owner": [[0, 1]],
     "projection": None, "norm": [[1.0, 1.0]],
@@ -381,58 +372,53 @@ _EENET = {"shared": [[[0.1] * n] for n in (7, 8, 9)], "utility": [[1.0]] * 3}
 _HISTORY = {"features": "summary", "center": [[0.0] * 7], "scale": [[1.0] * 7]}
 _NETWORK = {
     "features": "summary", "center": [[0.0] * 7] * 2, "scale": [[1.0] * 7] * 2, "activation": "relu",
-    "weights": [[[[0.0] * 7]], [[[3.0]]]], "biases": [[[0.0], [1.0]], [[1.0]]],
+    "weights": [[[[2.0, *[0.0] * 6]]], [[[3.0]]]], "biases": [[[0.0], [1.0]], [[1.0]]],
 }  # fmt: skip
 _HALTING = {**_HISTORY, "weights": [[0.0] * 7], "offset": [0.0]}
-BAD = [
-    *(
-        ("e2cm", {**_POINTS, **change}, words)
-        for change, words in (
-            ({"owner": [[1, 0]]}, "owner of the score at exit 0"),
-            ({"owner": [[0, 2]]}, "owner of the score at exit 0"),
-            ({"owner": [[0]]}, "owner of score e2cm, number 0"),
-            ({"points": []}, "points of score e2cm"),
-            ({"points": [[["a", "b"], [1, 2]]]}, "points of score e2cm"),
-            ({"projection": [[[1.0, 0.0]]]}, "projection of score e2cm"),
-            ({"space": "nowhere"}, "logits, features"),
-            ({"norm": [[1.0, 0.0]]}, "norm of score e2cm"),
-            ({"classes": 2.5}, "classes of score e2cm.* a whole number"),
-        )
-    ),
-    ("similarity", {"measure": ["kl"]}, "measure"),
-    ("similarity", {"measure": "kl", "patience": 0}, "patience"),
-    ("dda", {"history": 3}, "history"),
-    ("beem", {"weights": [1.0, -1.0]}, "weights"),
-    ("beem", {"weights": "x"}, "weights"),
-    ("window", {"middle": [[0.5]]}, "middle"),
-    ("class_offset", {"offset": [], "other": 0.0}, "offset of score class_offset"),
-    ("class_offset", {"offset": [[0.1]], "other": 0.0}, "offset of score class_offset"),
-    ("halting", {**_HALTING, "eps": 1.0}, "eps of score halting"),
-    ("eenet", {"shared": [_WIDE], "utility": [[1.0, 2.0]]}, "eenet"),
-    ("eenet", {"shared": [_WIDE], "utility": [[1.0], [1.0]]}, "eenet"),
-    ("eenet", {"shared": [], "utility": []}, "eenet"),
-    ("eenet", {"shared": [[[0.1, float("nan")]]], "utility": [[1.0]]}, "eenet"),
-    ("eenet", {"shared": [[[0.1], [0.1, 0.2]]], "utility": [[1.0, 1.0]]}, "eenet"),
-    ("eenet_released", {"weights": [[0.1] * 4, [0.1] * 4]}, "eenet_released"),
-    ("eenet_released", {}, "eenet_released"),
-    *(
-        ("network", {**_NETWORK, **change}, words)
-        for change, words in (
-            ({"activation": "cosine"}, "relu, tanh"),
-            ({"scale": [[0.0] * 7] * 2}, "scale"),
-            ({"weights": [[[[0.0] * 6]], [[[3.0]]]]}, "weights of layer 0"),
-            ({"biases": [[[0.0], [1.0], [2.0]], [[1.0]]]}, "biases of layer 0"),
-            ({"weights": [[[[3.0]]]]}, "biases of score network"),
-            ({"weights": 3}, "a list of L arrays"),
-        )
-    ),
-]
+#: By rule: what is changed in parameters that are right, and what is said.
+BAD = {
+    "e2cm": (_POINTS, [
+        ({"owner": [[1, 0]]}, "owner of the score at exit 0"), ({"owner": [[0, 2]]}, "owner of the score at exit 0"),
+        ({"owner": [[0]]}, "owner of score e2cm, number 0"), ({"points": []}, "points of score e2cm"),
+        ({"points": [[["a", "b"], [1, 2]]]}, "points of score e2cm"), ({"space": "nowhere"}, "logits, features"),
+        ({"projection": [[[1.0, 0.0]]]}, "projection of score e2cm"), ({"norm": [[1.0, 0.0]]}, "norm of score e2cm"),
+        ({"classes": 2.5}, "classes of score e2cm.* a whole number"),
+    ]),
+    "similarity": ({"measure": "kl"}, [({"measure": ["kl"]}, "measure"), ({"patience": 0}, "patience")]),
+    "dda": ({}, [({"history": 3}, "history")]),
+    "beem": ({}, [({"weights": [1.0, -1.0]}, "weights"), ({"weights": "x"}, "weights")]),
+    "window": ({}, [({"middle": [[0.5]]}, "middle")]),
+    "class_offset": ({"other": 0.0}, [
+        ({"offset": []}, "offset of score class_offset"), ({"offset": [[0.1]]}, "offset of score class_offset"),
+    ]),
+    "halting": (_HALTING, [({"eps": 1.0}, "eps of score halting")]),
+    "eenet": ({}, [({"shared": shared, "utility": utility}, "eenet") for shared, utility in (
+        ([_WIDE], [[1.0, 2.0]]), ([_WIDE], [[1.0], [1.0]]), ([], []), ([[[0.1, float("nan")]]], [[1.0]]),
+        ([[[0.1], [0.1, 0.2]]], [[1.0, 1.0]]),
+    )]),
+    "eenet_released": ({}, [({"weights": [[0.1] * 4, [0.1] * 4]}, "eenet_released"), ({}, "eenet_released")]),
+    "network": (_NETWORK, [
+        ({"activation": "cosine"}, "relu, tanh"), ({"scale": [[0.0] * 7] * 2}, "scale"),
+        ({"weights": [[[[0.0] * 6]], [[[3.0]]]]}, "weights of layer 0"), ({"weights": 3}, "a list of L arrays"),
+        ({"biases": [[[0.0], [1.0], [2.0]], [[1.0]]]}, "biases of layer 0"),
+        ({"weights": [[[[3.0]]]]}, "biases of score network"),
+    ]),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "params", "words"), BAD)
-def test_untrusted_parameters_are_checked(name, params, words):
-    with pytest.raises(InputError, match=words):
-        make_rule(name, params)
+@pytest.mark.parametrize("name", BAD)
+def test_untrusted_parameters_are_checked(name):
+    right, wrong = BAD[name]
+    for change, words in wrong:
+        with pytest.raises(InputError, match=words):
+            make_rule(name, {**right, **change})
+
+
+def test_a_network_by_hand():
+    """One hidden unit: relu(2 x_0 + b_k), times 3, plus 1; x_0 the standardised log odds of a record."""
+    record, odds = reduce_record([1, 1], [0.5, 0.8]), np.log(0.8 / 0.2)
+    scores = score_table(make_rule("network", _NETWORK), [record] * 3)
+    np.testing.assert_allclose(scores, [[1.0, 4.0, 0.0], [1 + 6 * odds, 4 + 6 * odds, 0.0]])
 
 
 def test_parameters_must_fit_the_exits():

@@ -30,19 +30,15 @@ from policyopt._replay import replay
 from policyopt._report.calibration import calibration_records, failure_auroc
 from policyopt._table import Tables
 from policyopt.runtime._errors import MissingExtraError
-from policyopt.runtime._outputs import reduce_record
 from policyopt.runtime._policy import first_exit
-from policyopt.runtime._scores import Logistic, make_rule, score_table
+from policyopt.runtime._scores import Logistic, score_table
 
 COSTS = np.array([1.0, 2.0, 4.0, 8.0])
 PRICES = np.array([0.004, 0.02, 0.05, 0.12])
 
 
-# --- backwards: the advantage, its sign, Q -------------------------------------------------------
-
-
+# Backwards: the advantage, its sign, Q.
 def tabular(signal, success, **more):
-    """Rows whose columns tell the signal and nothing else."""
     columns = [np.eye(3)[signal[:, k]] for k in range(success.shape[1] - 1)]
     return rows_of(columns, success, **more)
 
@@ -54,7 +50,6 @@ def rows_of(columns, success, doubt=None, folds=5, **more):
 
 
 def best_of_all(signal, reward):
-    """The worth of the best of all policies that leave by signal and exit."""
     last, best = reward.shape[1] - 1, -np.inf
     for leave in itertools.product([False, True], repeat=3 * last):
         stops = np.array(leave).reshape(last, 3)[np.arange(last)[None], signal[:, :last]]
@@ -112,7 +107,6 @@ def test_the_regression_is_weighted_ridge():
 
 
 def test_rows_without_labels_count():
-    """Soft targets need no label: with 200 labels of 3,000 the regression still sees all rows."""
     logits, labels = outputs(3000, seed=5)
     labels[np.random.default_rng(0).permutation(3000)[200:]] = -1
     table = fit_table(pool(logits, labels))
@@ -143,13 +137,9 @@ def by_sklearn(columns, target, weight, penalty):
     def fit(rows):
         x = (columns[rows] - mean) / sd
         extra = np.zeros((1, x.shape[1]))
-        model.fit(
-            np.concatenate([x, x, extra, extra]),
-            np.repeat([1, 0, 1, 0], [len(x), len(x), 1, 1]),
-            np.concatenate(
-                [weight[rows] * target[rows], weight[rows] * (1 - target[rows]), [0.5, 0.5]]
-            ),
-        )
+        both = np.concatenate([weight[rows] * target[rows], weight[rows] * (1 - target[rows])])
+        answers = np.repeat([1, 0, 1, 0], [len(x), len(x), 1, 1])
+        model.fit(np.concatenate([x, x, extra, extra]), answers, np.append(both, [0.5, 0.5]))
         w = model.coef_[0] / sd
         return np.concatenate([[model.intercept_[0] - w @ mean], w])
 
@@ -172,23 +162,20 @@ def test_weighted_logistic_is_that_of_a_library():
 
 
 def test_bolukbasi_classifies_layer_by_layer():
-    """Pseudo-labels and weights row by row, as the paper says, then scikit-learn, at both exits."""
+    """Pseudo-labels and weights as the paper says, then scikit-learn, at both exits."""
     table = fit_table(cache(1600, exits=3))
     seen = build_stopping_data(table, "plain", 0.0, 5, 0, groups=4)
     costs, price, penalty = np.array([1.0, 2.0, 4.0]), 0.05, 40.0
 
     def learn(first):
-        rest = SimpleNamespace(
-            columns=seen.columns[first:], success=seen.success[:, first:], fold=seen.fold
-        )
+        rest = {"columns": seen.columns[first:], "success": seen.success[:, first:]}
+        rest = SimpleNamespace(**rest, fold=seen.fold)
         return layer_by_layer(rest, costs[first:], penalty, np.array([price]))
 
     worth = seen.success - price * costs
     onward = worth[:, 2].copy()
     for k in (1, 0):
-        label, weight = np.zeros(len(table)), np.zeros(len(table))
-        for n in range(len(table)):
-            label[n], weight[n] = worth[n, k] >= onward[n], abs(worth[n, k] - onward[n])
+        label, weight = worth[:, k] >= onward, np.abs(worth[:, k] - onward)
         fit = by_sklearn(seen.columns[k], label, weight / weight.mean(), penalty)
         found = learn(k)
         np.testing.assert_allclose(found.theta[-1, 0, :, 0], fit(label >= 0), atol=2e-3)
@@ -218,9 +205,7 @@ def test_fitted_q_is_the_papers_iteration():
         after = np.maximum(stop.predict(columns[k]), on.predict(columns[k]))
 
 
-# --- probabilities of halting -------------------------------------------------------------------
-
-
+# Probabilities of halting.
 def graves(h, value):
     """ACT's output for one sample, section 2 with eps = 0: weights h until they reach 1, then the rest."""
     worth, gathered = 0.0, 0.0
@@ -255,26 +240,17 @@ def test_act_leaves_where_the_papers_sum_reaches_its_target():
 
 
 def test_act_finds_what_features_tell():
-    """Where a feature says which of three exits is right, training sends each sample there."""
     kind = np.random.default_rng(0).integers(0, 3, 3000)
     value, columns = np.eye(3)[kind] - np.array([0.0, 0.05, 0.1]), [np.eye(3)[kind]] * 2
     theta = halting.halting_weights(columns, value, halting.neutral(np.zeros((2, 4))), 1e-3)
-    h = np.stack([expit(c @ t[1:] + t[0]) for c, t in zip(columns, theta, strict=True)], axis=1)
-    np.testing.assert_array_equal(
-        first_exit(np.insert(np.cumsum(h, axis=1), 2, 0, axis=1), np.array([0.9, 0.9])), kind
-    )
-
-
-def brute_posterior(loss, costs, price, beta):
-    """q* of one row by the formula of the module, prior and likelihood written out."""
-    prior = [np.exp(-price * c / beta) for c in costs]
-    joint = [p * np.exp(-x) ** (1 / beta) for p, x in zip(prior, loss, strict=True)]
-    return np.array(joint) / sum(joint)
+    h = [expit(c @ t[1:] + t[0]) for c, t in zip(columns, theta, strict=True)]
+    gathered = np.stack([h[0], h[0] + h[1], 0 * h[0]], axis=1)
+    np.testing.assert_array_equal(first_exit(gathered, np.array([0.9, 0.9])), kind)
 
 
 @pytest.mark.parametrize(("loss", "beta"), [("likelihood", 1.0), ("error", 0.5)])
 def test_lista_stop_imitates_the_posterior(loss, beta):
-    """Brute-force q*; in each cell of a table the forward divergence is least at q*'s pooled hazard."""
+    """q* is prior times likelihood; in each cell of a table the forward divergence is least at q*'s pooled hazard."""
     signal, success = chain(600, 2)
     signal, success = signal[:, :3], success[:, :3]
     likelihood = np.random.default_rng(3).uniform(0.05, 0.95, (600, 3))
@@ -283,13 +259,10 @@ def test_lista_stop_imitates_the_posterior(loss, beta):
     found = halting.LISTAStop(loss=loss, beta=beta, penalty=1e-9).train(seen, costs, 0)
     losses = -np.log(likelihood) if loss == "likelihood" else 1 - success
     for i in (2, 5, 9, 12):
-        q = np.stack([brute_posterior(row, costs, found.prices[i], beta) for row in losses])
-        np.testing.assert_allclose(
-            halting.stop_posterior(losses, costs, found.prices, beta)[:, :, i].T,
-            q,
-            rtol=1e-9,
-            atol=1e-300,
-        )
+        joint = np.exp(-found.prices[i] * costs / beta) * np.exp(-losses) ** (1 / beta)
+        q = joint / joint.sum(axis=1, keepdims=True)
+        mine = halting.stop_posterior(losses, costs, found.prices, beta)[:, :, i].T
+        np.testing.assert_allclose(mine, q, rtol=1e-9, atol=1e-300)
         for k in range(2):
             theta = found.theta[-1, k, :, i]
             for cell in range(3):
@@ -300,7 +273,6 @@ def test_lista_stop_imitates_the_posterior(loss, beta):
 
 
 def test_lista_stop_learns_from_labelled_rows_only():
-    """Rows without a label weigh nothing: what their outputs say does not matter."""
     logits, labels = outputs(800, seed=5)
     labels[400:] = -1
     thetas = []
@@ -357,12 +329,9 @@ def test_sampled_slopes_average_to_the_exact_ones():
         assert (error < 0.005).all()
 
 
-# --- by sampled episodes ------------------------------------------------------------------------
-
-
+# By sampled episodes.
 @pytest.mark.parametrize("critic", [False, True])
 def test_reinforce_learns_the_small_chain(critic):
-    """Near the best of all policies, and far over the best single exit."""
     signal, success = chain(5000, 0)
     seen = tabular(signal, success)
     method = rl.REINFORCE(critic=critic, steps=400, learning_rate=0.05)
@@ -427,18 +396,6 @@ def test_the_deployed_network_is_the_trained_one(each):
         np.testing.assert_allclose(mine[:, k], q[:, 1] - q[:, 0], atol=1e-5)
 
 
-def test_the_rule_on_a_hand_made_network():
-    """One hidden unit: relu(2 x_0 + b_k), times 3, plus 1; x_0 the standardised log odds of a record."""
-    params = {
-        "features": "summary", "center": np.zeros((2, 7)), "scale": np.ones((2, 7)),
-        "activation": "relu", "weights": [[[[2.0, *[0.0] * 6]]], [[[3.0]]]],
-        "biases": [[[0.0], [1.0]], [[1.0]]],
-    }  # fmt: skip
-    scores = score_table(make_rule("network", params), [reduce_record([1, 1], [0.5, 0.8])] * 3)
-    odds = np.log(0.8 / 0.2)
-    np.testing.assert_allclose(scores, [[1.0, 4.0, 0.0], [1 + 6 * odds, 4 + 6 * odds, 0.0]])
-
-
 def test_a_missing_torch_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"train 'dqn'.*policyopt\[torch\]"):
@@ -448,17 +405,14 @@ def test_a_missing_torch_is_named(monkeypatch):
 
 @pytest.mark.parametrize("name", ["dqn", "epnet", "reinforce"])
 def test_few_rows_are_not_shown_without_end(name, monkeypatch):
-    """More updates than the rows are worth are not made; small networks keep to one thread."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(rl, "EPOCHS", 100)
     monkeypatch.setattr(rl, "LEAST_UPDATES", 50)
     table = fit_table(cache(200))
     before, threads = torch.get_num_threads(), []
     with progress_callback(lambda *_: threads.append(torch.get_num_threads())):
-        most, more, fewer = (
-            po.make_method(f"{name}:steps={steps}").fit_path(table, [2.0])[0].policy
-            for steps in (50, 80, 10)
-        )
+        fits = (fit_one(f"{name}:steps={steps}", table, 2.0) for steps in (50, 80, 10))
+        most, more, fewer = (fit.policy for fit in fits)
     assert torch.get_num_threads() == before
     if name != "reinforce":
         assert threads and set(threads) == {1}
@@ -466,9 +420,7 @@ def test_few_rows_are_not_shown_without_end(name, monkeypatch):
     np.testing.assert_array_equal(most.thresholds, more.thresholds)
 
 
-# --- learned scores -----------------------------------------------------------------------------
-
-
+# Learned scores.
 def squares(columns, target, penalty):
     """Offset and weights that minimise berxit's loss, by Gauss-Newton on residuals."""
     n = len(target)
@@ -536,7 +488,6 @@ def test_berxit_is_one_module_for_all_exits():
      "policy_gradient:steps=2"],
 )  # fmt: skip
 def test_records_serve(spec):
-    """Predictions and confidences are enough, with costs per sample too: better than a coin."""
     stats = fit_table(cache(3000, exits=3, split={"fit": 1.0})).statistics
     steps = np.random.default_rng(7).gamma(4.0, 1.0, (3000, 3)) * [1, 3, 9]
     seen = {"prediction": stats.prediction, "confidence": stats.confidence}
@@ -550,16 +501,13 @@ def test_records_serve(spec):
 
 
 @pytest.mark.parametrize(
-    "spec",
-    ["bolukbasi", "lista_stop", "failure_prediction", "optimal_stopping", "window", "hidec"],
+    "spec", ["bolukbasi", "lista_stop", "failure_prediction", "optimal_stopping", "window", "hidec"]
 )
 def test_hopeless_samples_leave_early(spec):
-    """What going on cannot mend is not sent on, as max_prob and a probability of being right do."""
     tables = Tables(hopeless())
     fit, test = tables.get("fit"), tables.get("test")
-    ours, *others = (
-        replay(fit_one(m, fit, 2.0).policy, test) for m in (spec, "max_prob", "berxit")
-    )
+    policies = (fit_one(m, fit, 2.0).policy for m in (spec, "max_prob", "berxit"))
+    ours, *others = (replay(policy, test) for policy in policies)
     assert ours.cost.mean() == pytest.approx(2.0, rel=0.05)
     assert ours.correct.mean() > max(other.correct.mean() for other in others) + 0.05
 

@@ -25,7 +25,6 @@ def problem():
 
 
 def own_costs(n=300):
-    """A cache whose samples cost each their own."""
     rng = np.random.default_rng(0)
     right = rng.random((n, 3)) < [0.6, 0.7, 0.9]
     costs = np.cumsum(rng.uniform(1, 3, (n, 3)), axis=1)
@@ -67,7 +66,6 @@ def test_an_episode_by_hand(problem):
 
 @pytest.mark.parametrize("late", [False, True])
 def test_what_an_episode_earns_does_not_hang_on_when_it_pays(late):
-    """Costs per sample: success less price times cost, whichever exit is taken."""
     problem = exit_problem(own_costs())
     env, table = ExitEnv(problem, price=0.7, late=late), problem.table
     wanted = table.correct - 0.7 * table.costs / table.mean_costs[-1]
@@ -170,7 +168,6 @@ def test_bad_use_is_named(problem, make, words):
 
 
 def test_a_missing_gymnasium_is_named(root):
-    """And only where an environment is asked for: the problem needs none."""
     ban = "import sys; sys.modules['gymnasium'] = None; from policyopt.rl import exit_problem"
     command = [sys.executable, "-c", f"{ban}; print('so far'); from policyopt.rl import ExitEnv"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)

@@ -164,8 +164,6 @@ def test_what_a_staged_run_would_not_repeat_is_refused(model, why):
 
 
 class Own(nn.Module):
-    """An encoder of somebody's own: no config, its layers under another name."""
-
     def __init__(self, between=False):
         super().__init__()
         self.words = nn.Embedding(40, WIDTH)

@@ -28,7 +28,6 @@ from policyopt.runtime._errors import InputError, input_error
 
 @event.listens_for(Engine, "connect")
 def unsynced(connection, _):
-    """These databases need not outlive a power cut."""
     connection.execute("PRAGMA synchronous=OFF")
 
 
@@ -63,12 +62,11 @@ class Planted(Method):
         return {"x": Real(0.0, 1.0), "kind": Choice(("sound", "broken")), "greed": Real(0, 0.5)}
 
 
-class Small(Planted):
-    """Six combinations in all."""
+SMALL = {"x": (0.1, 0.4, 0.7), "kind": ("sound", "broken")}
 
-    space = staticmethod(
-        lambda: {"x": Choice((0.1, 0.4, 0.7)), "kind": Choice(("sound", "broken"))}
-    )
+
+class Small(Planted):
+    space = staticmethod(lambda: {name: Choice(values) for name, values in SMALL.items()})
 
 
 class Whole(Planted):  # whose default lies outside
@@ -150,8 +148,7 @@ def test_a_finite_space_is_searched_once(data):
     assert found.default_settings == {"x": 0.1} and len(found.history) == 4 and found.exhausted
 
 
-def test_settings_tried_before_are_not_fitted_again(data):
-    """Fewer trials than combinations: the sampler may repeat itself, the fits need not."""
+def test_settings_tried_before_are_not_fitted_again(data):  # where the sampler repeats itself
     found = different(po.tune(data, "small", trials=5, **QUICK)).values()
     sound = [r for r in found if r["settings"]["kind"] == "sound"]
     assert CALLS["fits"] == sum(len(r["folds"]) for r in sound) + len(found) - len(sound)
@@ -181,7 +178,7 @@ def test_a_killed_process_leaves_nothing_untried(data, url, marks):
         po.tune(data, "small", storage=url, **QUICK)
     study = optuna.load_study(study_name=None, storage=url)
     trial = study.ask()  # takes up the interrupted one, and is never heard of again
-    for name, values in (("x", [0.1, 0.4, 0.7]), ("kind", ["sound", "broken"])):
+    for name, values in SMALL.items():
         trial.suggest_categorical(name, values)
     for key, value in marks.items():
         trial.set_user_attr(key, value)
@@ -252,7 +249,6 @@ def test_accuracy_at_a_budget_is_not_gained_by_overspending():
 
 
 def test_mean_height_is_bounded_by_the_ends():
-    """What lies beyond the last exit's cost does not count."""
     for cost, accuracy, wanted in (
         ([1, 9, 5], [0.5, 0.9, 0.7], 0.7),
         ([1, 11, 9], [0.5, 1, 0.5], 0.5),
