@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 import signal
 import tracemalloc
 from contextlib import contextmanager
 from functools import reduce
 from operator import getitem
 from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from policyopt.runtime._errors import PolicyOptError
 from policyopt.runtime._strict_json import digest_of
@@ -30,6 +34,31 @@ RAW = (
     b"0x10", b"'a'", b"nul", b'"\\ud800"', b'"\\x"', b'"\x01"', b'"\xff"', b"[" * 40 + b"]" * 40, b"[1,]",
     b'{"a":1,"a":1}', b"{}}", b"//", b"\xef\xbb\xbf1", b"\xed\xa0\x80", b"1 1",
 )  # fmt: skip
+#: Of examples that are drawn anew: a batch has a seed, which does not shrink; the failing case tells itself.
+SETTINGS: dict[str, Any] = {
+    "deadline": None, "database": None, "suppress_health_check": list(HealthCheck),
+    "phases": [Phase.explicit, Phase.generate],
+}  # fmt: skip
+BATCH = 100
+
+
+def in_batches(
+    case: Any, guard: Any, examples: int, least: float = 0.02, most: float = 0.6
+) -> None:
+    """Try `case` on a random source and its number, `BATCH` times an example, and see some loaded, some refused."""
+
+    @settings(max_examples=examples, **SETTINGS)
+    @given(st.integers(0, 2**32))
+    def batches(seed):
+        draw = random.Random(seed)
+        for number in range(BATCH):
+            case(draw, (seed, number))
+
+    with traced():
+        batches()
+    assert guard.cases >= examples * BATCH
+    # Neither all refused nor all let through: else nothing was tried.
+    assert guard.cases * least < guard.loaded < guard.cases * most, (guard.loaded, guard.cases)
 
 
 def damaged(random: Any, data: bytes) -> bytes:

@@ -45,10 +45,6 @@ def cache(n=1500, seed=0, **more):
     )  # fmt: skip
 
 
-def fitted(spec, budget):
-    return po.fit(cache(), budget, spec).policy
-
-
 def alike(found, expected, rows=slice(None)):
     for name in ("exit", "prediction", "cost"):
         np.testing.assert_array_equal(getattr(found, name)[rows], getattr(expected, name))
@@ -56,17 +52,10 @@ def alike(found, expected, rows=slice(None)):
 
 def test_batch_step_side_by_side_and_each_policy_alone_agree():
     """Other scores, answers, mixtures and exits per context: rows wait at exits that their policy skips."""
+    fitted = lambda spec, budget: po.fit(cache(), budget, spec).policy  # noqa: E731
     whole = fitted("max_prob", "50%")
-    skips = Policy(
-        whole.rule,
-        [whole.thresholds[0]],
-        [1.0, 4.0],
-        "ms",
-        "logits",
-        6,
-        active_exits=(0, 2),
-        model_exits=4,
-    )
+    some = {"active_exits": (0, 2), "model_exits": 4}
+    skips = Policy(whole.rule, whole.thresholds[:1], [1.0, 4.0], "ms", "logits", 6, **some)
     policies = fitted("patience", "30%"), skips, fitted("max_prob:answer=combined", "60%")
     policy = ExpertPolicy(NAMES, policies)
     assert policy.active_exits == (0, 1, 2, 3)
@@ -344,9 +333,5 @@ def test_the_commands(tmp_path, run):
     assert [r["exit"] for r in told("run", out, new)] == outcome.exit.tolist()
     assert "mean cost" in told("run", out, new, form="table")
     assert "context" in told("run", out, no, code=2)
-    for more, code in (
-        ((), 2),
-        (("--budget", "0.1"), 3),
-        (("--budget", "2.5", "--calibrator", "platt"), 2),
-    ):
-        told(*fit, *more, code=code)
+    for more, code in (("", 2), ("--budget 0.1", 3), ("--budget 2.5 --calibrator platt", 2)):
+        told(*fit, *more.split(), code=code)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import synthetic
@@ -20,7 +22,7 @@ from policyopt.runtime._checks import MAX_COST, MAX_SEED
 from policyopt.runtime._errors import BudgetError, InputError
 from policyopt.runtime._policy import from_dict, to_dict
 
-ONE = po.Tiers((po.Tier("a", 1.0),), (), 1.0)
+ONE, GOAL = po.Tiers((po.Tier("a", 1.0),), (), 1.0), po.Goal(budget=1.5)
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +40,8 @@ CALLS = {
     "ladder": lambda d, t, x, y, s: fit_family("max_prob", t, 3, seed=s),
     "tune": lambda d, t, x, y, s: po.tune(d, "max_prob", trials=1, seed=s),
     "simulate": lambda d, t, x, y, s: simulate(d, rounds=20, repetitions=1, seed=s),
-    "make_plan": lambda d, t, x, y, s: po.make_plan(ONE, t, po.Goal(budget=1.5), seed=s),
-    "certified_plan": lambda d, t, x, y, s: po.certified_plan(
-        ONE, t, po.Goal(budget=1.5), 0.9, seed=s
-    ),
+    "make_plan": lambda d, t, x, y, s: po.make_plan(ONE, t, GOAL, seed=s),
+    "certified_plan": lambda d, t, x, y, s: po.certified_plan(ONE, t, GOAL, 0.9, seed=s),
 }
 
 
@@ -61,19 +61,16 @@ def test_the_largest_seed_goes_all_the_way(data, tmp_path):
     assert po.fit(data, 1.5, "max_prob", seed=MAX_SEED).policy
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
+def test_seeds_of_commands(run):
+    lines = (
         "import a.npz --out c",
         "fit c",
         "plan c --tiers t",
         "tune c",
         "simulate c",
         "export p --out e",
-    ],
-)
-def test_seeds_of_commands(run, line):
-    for seed in (-1, 1 << 63):
+    )
+    for line, seed in product(lines, (-1, 1 << 63)):
         code, _, said = run(*line.split(), "--seed", seed)
         assert code == 2 and "'seed' must be a whole number, at least 0" in said
 

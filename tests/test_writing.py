@@ -148,8 +148,7 @@ def exporting(out):
 
 
 @pytest.mark.parametrize(
-    "scene_of",
-    [importing, importing_anew, streaming, saving_a_policy, saving_online, exporting],
+    "scene_of", [importing, importing_anew, streaming, saving_a_policy, saving_online, exporting]
 )
 def test_every_file_operation_may_be_the_last(scene_of, room):
     """Old or new, whole, after each; then the same command does its work and leaves nothing else."""

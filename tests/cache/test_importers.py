@@ -16,20 +16,12 @@ from policyopt.runtime._errors import InputError
 
 KNC = X.transpose(1, 0, 2)
 COSTS = [1.0, 2.0, 4.0]
-LONG = pd.DataFrame(
-    {
-        "sample": np.repeat([f"q{i}" for i in range(N)], K),
-        "exit": np.tile(range(K), N),
-        "pred": PRED.ravel(),
-        "conf": CONF.ravel(),
-        "correct": CORRECT.ravel(),
-        "label": np.repeat(Y, K),
-        "cost_usd": np.cumsum(CONF, 1).ravel(),
-        "cost": np.tile(COSTS, N),
-        "split": np.repeat(np.where(np.arange(N) < 30, "val", "test"), K),
-        "prompt": "text",
-    }
-)
+LONG = pd.DataFrame({
+    "sample": np.repeat([f"q{i}" for i in range(N)], K), "exit": np.tile(range(K), N), "prompt": "text",
+    "pred": PRED.ravel(), "conf": CONF.ravel(), "correct": CORRECT.ravel(), "label": np.repeat(Y, K),
+    "cost_usd": np.cumsum(CONF, 1).ravel(), "cost": np.tile(COSTS, N),
+    "split": np.repeat(np.where(np.arange(N) < 30, "val", "test"), K),
+})  # fmt: skip
 
 
 @pytest.fixture

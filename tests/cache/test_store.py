@@ -86,6 +86,7 @@ def test_what_is_written_is_read_back(room, kind, dtype, sizes, shard, cuts, see
     other = po.open_cache(place / "one", verify=False)
     assert other.fingerprint == data.fingerprint and other.split_names == ("s", "noisy")
     assert data.cost("c").values == tuple(np.cumsum(range(1, sizes[1] + 1)))
+    assert data.cost("c").cascade
 
 
 def test_a_pool_is_divided_by_its_seed():
@@ -261,6 +262,7 @@ MANIFESTS = {
     "shares over 1": (("shares", {"fit": 0.9, "test": 0.2}), "overlap"),
     "decreasing costs": (("costs", 0, "values", [3, 2, 1]), "decrease"),
     "cost of text": (("costs", 0, "values", ["a", 2, 3]), "number"),
+    "number for a cascade": (("costs", 0, "cascade", 1), r"costs\.cascade"),
     "per-sample cost not there": (("costs", 0, "values", None), r"Missing \['compute'\]"),
     "widths of two exits": (("features", [4, 2]), "one width per exit"),
     "other width": (("features", [4, 2, 8]), "widths 4, 2, 8. Got widths 4, 2, 7"),
@@ -404,29 +406,21 @@ def test_refused_by_name(name):
         po.from_arrays(**arguments)
 
 
+AMONG = po.Cost("a", "ms", [1, 2])
 WRITER = {
-    "no costs": ({"costs": []}, "costs"),
-    "costs as numbers": ({"costs": [1, 2, 3]}, "Cost"),
-    "costs of another K": (
-        {"costs": [po.Cost("a", "ms", [1, 2]), po.Cost("b", "J", [1, 2, 3])]},
-        "K",
-    ),
-    "costs of one name": (
-        {"costs": [po.Cost("a", "ms", [1, 2]), po.Cost("a", "J", [1, 2])]},
-        "twice",
-    ),
-    "odd dtype": ({"dtype": "int8"}, "float16 or float32"),
-    "shard_bytes": ({"shard_bytes": 0}, "shard_bytes"),
-    "split_seed": ({"split_seed": -1}, "seed"),
-    "shares": ({"shares": {"pool": 0.5}}, "pool"),
-}
+    "no costs": ({"costs": []}, "costs"), "costs as numbers": ({"costs": [1, 2, 3]}, "Cost"),
+    "costs of another K": ({"costs": [AMONG, po.Cost("b", "J", [1, 2, 3])]}, "K"),
+    "costs of one name": ({"costs": [AMONG, po.Cost("a", "J", [1, 2])]}, "twice"),
+    "odd dtype": ({"dtype": "int8"}, "float16 or float32"), "shard_bytes": ({"shard_bytes": 0}, "shard_bytes"),
+    "split_seed": ({"split_seed": -1}, "seed"), "shares": ({"shares": {"pool": 0.5}}, "pool"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WRITER)
 def test_writer_arguments(tmp_path, name):
     arguments, expected = WRITER[name]
     with pytest.raises(po.InputError, match=expected):
-        po.CacheWriter(tmp_path, **{"costs": [po.Cost("c", "ms", [1, 2, 4])], **arguments})
+        po.CacheWriter(tmp_path, **{"costs": COSTS, **arguments})
 
 
 def test_a_bad_batch_adds_nothing(tmp_path):

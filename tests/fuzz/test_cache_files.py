@@ -9,16 +9,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import random
 import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from cache_rows import CONF, COSTS, NAMES, PRED, Y, batch
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
-from mutations import Guard, damaged, text_of, traced, twisted
+from mutations import Guard, damaged, in_batches, text_of, twisted
 
 from policyopt._cache.importers import read_file as read_npz
 from policyopt._cache.manifest import signed
@@ -27,12 +24,7 @@ from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost
 from policyopt.runtime._outputs_file import read_arrays
 
-BATCH = 100
 CACHES, ARCHIVES = 12, 10  # batches: 2,200 cases
-SETTINGS = {
-    "deadline": None, "database": None, "suppress_health_check": list(HealthCheck),
-    "phases": [Phase.explicit, Phase.generate],
-}  # fmt: skip
 N, K, C = 6, 2, 3
 
 
@@ -70,7 +62,7 @@ def forged_header(draw, whole):
     return count.to_bytes(8, "little") + header + whole[8 + length :]
 
 
-def one_cache(draw, number, directory, guard, whole):
+def one_cache(draw, number, guard, directory, whole):
     """Damage one file of a cache, open it, and put it right again."""
     file = draw.choice(sorted(directory.iterdir()))
     manifest = directory / "manifest.json"
@@ -110,19 +102,8 @@ def one_cache(draw, number, directory, guard, whole):
 def test_caches(place):
     sources = [(directory, told(open_cache(directory))) for directory in made(place)]
     guard = Guard()
-
-    @settings(max_examples=CACHES, **SETTINGS)
-    @given(st.integers(0, 2**32))
-    def batches(seed):
-        draw = random.Random(seed)
-        for case in range(BATCH):
-            directory, whole = draw.choice(sources)
-            one_cache(draw, (seed, case), directory, guard, whole)
-
-    with traced():
-        batches()
-    assert guard.cases >= CACHES * BATCH
-    assert guard.cases * 0.01 < guard.loaded < guard.cases * 0.6, (guard.loaded, guard.cases)
+    case = lambda draw, number: one_cache(draw, number, guard, *draw.choice(sources))  # noqa: E731
+    in_batches(case, guard, CACHES, 0.01)
 
 
 def archive(compress=False):
@@ -160,26 +141,19 @@ def test_archives(place):
     readers = (lambda: read_npz(path).arrays, lambda: read_arrays(path, {"logits", "labels"})[0])
     assert set(readers[0]()) == set(readers[1]())
 
-    @settings(max_examples=ARCHIVES, **SETTINGS)
-    @given(st.integers(0, 2**32))
-    def batches(seed):
-        draw = random.Random(seed)
-        for case in range(BATCH):
-            data, arrays = draw.choice(sources)
-            forged = draw.random() < 0.4
-            damage = forged_member(draw, data) if forged else damaged(draw, data)
-            path.write_bytes(damage)
-            what = (seed, case, forged, damage)
-            for reader in readers:
-                found = guard.load(reader, len(damage), what)
-                if found is None or forged:
-                    continue
-                # The members' checksums hold: only their names may have changed.
-                for name, array in found.items():
-                    any_of = [a for a in arrays.values() if a.shape == array.shape]
-                    assert any(np.array_equal(a, array) for a in any_of), (name, what)
+    def one_archive(draw, number):
+        data, arrays = draw.choice(sources)
+        forged = draw.random() < 0.4
+        damage = forged_member(draw, data) if forged else damaged(draw, data)
+        path.write_bytes(damage)
+        what = (*number, forged, damage)
+        for reader in readers:
+            found = guard.load(reader, len(damage), what)
+            if found is None or forged:
+                continue
+            # The members' checksums hold: only their names may have changed.
+            for name, array in found.items():
+                any_of = [a for a in arrays.values() if a.shape == array.shape]
+                assert any(np.array_equal(a, array) for a in any_of), (name, what)
 
-    with traced():
-        batches()
-    assert guard.cases >= 2 * ARCHIVES * BATCH
-    assert guard.cases * 0.01 < guard.loaded < guard.cases * 0.9, (guard.loaded, guard.cases)
+    in_batches(one_archive, guard, ARCHIVES, 0.01, 0.9)

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import io
 import json
-import random
 import zipfile
 from contextlib import suppress
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
-from mutations import Guard, damaged, difference, signed, text_of, traced, twisted
+from mutations import Guard, damaged, difference, in_batches, signed, text_of, twisted
 from rules import assert_valid, policies
 
 from policyopt._export.bundle import checksum, read_export, write_bundle
@@ -24,7 +21,6 @@ from policyopt._export.symbolic import trace_policy
 from policyopt._export.verify import verify
 from policyopt.runtime._errors import CheckError, InputError
 
-BATCH, EXAMPLES = 100, 12
 KINDS = ("score patience", "records", "mixture of two scores", "kept exits")
 
 
@@ -110,18 +106,5 @@ def test_folders_of_exports(place):
     for source in sources:  # what is imported at first use is no folder's doing
         assert next(iter(verify(source.folder))).rows >= 5
     guard = Guard(free=2 << 20)
-
-    @settings(
-        max_examples=EXAMPLES, deadline=None, database=None,
-        suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],
-    )  # fmt: skip
-    @given(st.integers(0, 2**32))
-    def batches(seed):
-        draw = random.Random(seed)
-        for case in range(BATCH):
-            one_case(draw, (seed, case), draw.choice(sources), guard)
-
-    with traced():
-        batches()
-    assert guard.cases >= EXAMPLES * BATCH
-    assert guard.cases * 0.02 < guard.loaded < guard.cases * 0.6, (guard.loaded, guard.cases)
+    case = lambda draw, number: one_case(draw, number, draw.choice(sources), guard)  # noqa: E731
+    in_batches(case, guard, 12)

@@ -21,9 +21,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutations import paths, signed
+from mutations import SETTINGS, paths, signed
 from rules import artifact, experts, online_policies, policies
 from synthetic import outputs
 from typer.main import get_command
@@ -39,10 +39,6 @@ from policyopt.runtime._text import csv_cell
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 PARSER = get_command(app)
 POLICIES = int(os.environ.get("HOSTILE", 60))
-SETTINGS = {
-    "deadline": None, "database": None, "suppress_health_check": list(HealthCheck),
-    "phases": [Phase.explicit, Phase.generate],
-}  # fmt: skip
 #: Each with {py} and {c} in the place of code that makes the canary's file.
 PIECES = (
     '"""\n{py}\n"""', "'''\n{py}\n'''", '"\n{py}\n"', '\\"""\n{py}\n#', "'+{py}+'", "{py}", "{{py}}",

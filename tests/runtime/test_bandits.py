@@ -14,13 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from policyopt.runtime import InputError
-from policyopt.runtime._bandits import (
-    NORMAL,
-    UNIFORM,
-    RandomRows,
-    make_bandit,
-    upper_bound,
-)
+from policyopt.runtime._bandits import NORMAL, UNIFORM, RandomRows, make_bandit, upper_bound
 from policyopt.runtime._online.serving import REVEALS, reveal_chances
 
 SPECS = [
@@ -285,24 +279,18 @@ def test_what_cannot_be_learned_is_refused_and_leaves_nothing(name, keys):
     player.learn(0, 0, [0.5, math.nan], [1.0, 0.5])  # what is not read may be anything
 
 
-@pytest.mark.parametrize(
-    ("name", "keys"),
-    [
+def test_names_settings_and_players_are_checked():
+    for name, keys in (
         ("ucb2", {}), ("base", {}), (None, {}), ("ucb1", {"x": 1}), ("ucb1", {"c": 0}), ("ucb1", {"c": "1"}),
         ("kl_ucb", {"c": -1}), ("kl_ucb", {"c": math.nan}), ("kl_ucb", {"c": True}),
         ("thompson", {"posterior": "normal"}), ("exp3", {"gamma": 1.1}),
         ("exp3", {"gamma": 0}), ("exp3", {"share": -1}), ("exp3", {"share": 2}),
         ("sliding_window_ucb", {"window": 1}), ("sliding_window_ucb", {"window": 2.5}),
         ("discounted_ucb", {"discount": 1.0}), ("discounted_ucb", {"discount": 0}), ("ucb_v", {"zeta": math.inf}),
-    ],
-)  # fmt: skip
-def test_names_and_settings_are_checked(name, keys):
-    with pytest.raises(InputError):
-        make_bandit(name, keys)
-
-
-@pytest.mark.parametrize("name", ["ucb1", "exp3"])
-def test_players_are_checked(name):
-    for wrong in ((0,), (2, -1), (2.0,), (2, 0, -1), (2, 1 << 70)):
+    ):  # fmt: skip
         with pytest.raises(InputError):
-            make_bandit(name).player(*wrong)
+            make_bandit(name, keys)
+    wrong = (0,), (2, -1), (2.0,), (2, 0, -1), (2, 1 << 70)
+    for name, player in itertools.product(("ucb1", "exp3"), wrong):
+        with pytest.raises(InputError):
+            make_bandit(name).player(*player)

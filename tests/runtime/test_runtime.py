@@ -23,8 +23,7 @@ from synthetic import outputs
 
 import policyopt as po
 from policyopt._answers.calibrators import fit_confidence
-from policyopt._cache.data import Layout, Rows
-from policyopt._cache.manifest import Manifest, dump, parse
+from policyopt._cache.data import Rows
 from policyopt._frontier import record
 from policyopt._methods.registry import make_method
 from policyopt._replay import replay, trace
@@ -33,18 +32,9 @@ from policyopt._table import Tables, exit_statistics
 from policyopt.runtime import ALWAYS, NEVER, InputError, Mixture, Policy, load_policy
 from policyopt.runtime._answers import Temperature
 from policyopt.runtime._arithmetic import coin
-from policyopt.runtime._checks import (
-    check_names,
-    check_seed,
-    check_text,
-    check_whole,
-)
+from policyopt.runtime._checks import check_names, check_seed, check_text, check_whole
 from policyopt.runtime._forks import parted
-from policyopt.runtime._outputs import (
-    reduce_logits,
-    reduce_probabilities,
-    with_log_prob,
-)
+from policyopt.runtime._outputs import reduce_logits, reduce_probabilities, with_log_prob
 from policyopt.runtime._policy import from_dict, to_dict
 from policyopt.runtime._scores import Entropy, Margin, MaxProb, Patience, Vote
 from policyopt.runtime._text import csv_cell, picture_text, printable
@@ -368,11 +358,8 @@ def test_outputs_that_cannot_be_are_named(change, says):
         policy.step(1, logits[0, 1], policy.start())
 
 
-def test_the_last_exit_always_stops_and_numbers_of_samples_are_whole():
+def test_an_empty_batch_goes_on_and_numbers_of_samples_are_whole():
     policy = Policy(MaxProb(), [2.0], [1.0, 2.0], "ms", "logits", 3)
-    state = policy.start(np.arange(2))
-    assert not policy.step(0, np.zeros((2, 3)), state).exit.any()
-    assert policy.step(1, np.zeros((2, 3)), state).exit.all()
     state = policy.start(np.arange(2))
     policy.step(0, np.zeros((2, 3)), state)
     decision = policy.step(1, np.zeros((0, 3)), state.keep(np.zeros(2, dtype=bool)))
@@ -434,32 +421,14 @@ def test_as_fitted_on_a_cache_of_those_exits(method, per_sample, kept):
     np.testing.assert_array_equal(replay(policy, table.get("test").keep_exits(kept)).cost, two.cost)
 
 
-def test_costs_of_a_cascade_and_of_one_model():
-    """A cascade saves what it skips, each sample its own; the costs of one model stay."""
-    kept, table = (1, 2, 4), Tables(cascade(per_sample=True)).get("test")
-    alone, sub = WHOLE[table.places], table.keep_exits(kept)
-    by_hand = np.stack([alone[:, 1], alone[:, 1:3].sum(1), alone[:, [1, 2, 4]].sum(1)], axis=1)
-    np.testing.assert_array_equal(sub.costs, by_hand)
-    np.testing.assert_array_equal(sub.keep_exits((2, 4)).costs[:, 1], alone[:, [2, 4]].sum(1))
+def test_costs_of_one_model_stay_and_exits_kept_in_turn():
+    table = Tables(cascade(per_sample=True)).get("test")
+    twice = table.keep_exits((1, 2, 4)).keep_exits((2, 4))
+    np.testing.assert_array_equal(twice.costs[:, 1], WHOLE[table.places][:, [2, 4]].sum(1))
     one = Tables(po.from_arrays(*ROWS, np.cumsum(ALONE), unit="ms"))
     assert not one.get("test").cascade and one.data.fingerprint != cascade().fingerprint
-    costs = one.get("test").keep_exits(kept).costs
-    np.testing.assert_array_equal(costs, np.cumsum(ALONE)[list(kept)])
-    policy = Policy(
-        MaxProb(), [0.9], [2, 23], "ms", "logits", 4, active_exits=(1, 4), model_exits=EXITS
-    )
-    found = replay(policy, table)
-    paid = np.where(found.exit == 1, alone[:, 1], alone[:, [1, 4]].sum(1))
-    np.testing.assert_array_equal(found.cost, paid)
-
-
-def test_a_cascade_is_remembered_in_manifests():
-    layout = Layout("logits", 0, 4, "float32", cascade().costs)
-    assert cascade().cost().cascade and parse(dump(Manifest(layout))).layout.costs[0].cascade
-    text = dump(Manifest(replace(layout, costs=(po.Cost("c", "ms", (1, 2)),), exits=2)))
-    assert b"cascade" not in text and not parse(text).layout.costs[0].cascade
-    with pytest.raises(InputError, match=r"costs\.cascade"):
-        parse(dump(Manifest(layout)).replace(b'"cascade": true', b'"cascade": 1'))
+    costs = one.get("test").keep_exits((1, 2, 4)).costs
+    np.testing.assert_array_equal(costs, np.cumsum(ALONE)[[1, 2, 4]])
 
 
 def test_wrong_exits_and_outputs_are_named():
