@@ -25,7 +25,6 @@ def own_machine_code(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The checkout."""
     return ROOT
 
 

@@ -87,7 +87,6 @@ def damaged(random: Any, data: bytes) -> bytes:
 
 
 def paths(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the path of every value inside `node`."""
     found = []
     inner: Any = enumerate(node) if isinstance(node, list) else ()
     for key, value in node.items() if isinstance(node, dict) else inner:
@@ -138,7 +137,6 @@ def twisted(random: Any, content: Any) -> Any:
 
 
 def signed(content: Any) -> Any:
-    """Return content with every checksum in it made to fit."""
     if isinstance(content, list):
         return [signed(part) for part in content]
     if not isinstance(content, dict):
@@ -148,7 +146,6 @@ def signed(content: Any) -> Any:
 
 
 def text_of(content: Any) -> bytes:
-    """Return content as a file's bytes."""
     return (json.dumps(content) + "\n").encode()
 
 
@@ -221,7 +218,6 @@ def limited(seconds: float):
 
 @contextmanager
 def traced():
-    """Trace memory, unless someone does already."""
     if tracemalloc.is_tracing():
         yield
         return

@@ -17,7 +17,6 @@ from policyopt.runtime import load_any
 
 @pytest.fixture
 def example(root):
-    """Run an example; return its exit code, standard output and standard error."""
 
     def run(name, *words):
         command = [sys.executable, "-m", f"examples.{name}", *map(str, words)]
@@ -30,7 +29,6 @@ def example(root):
 
 @pytest.fixture
 def shipped(root):
-    """The folder of the cache that the repository has."""
     if not (root / "cache" / "fashion_mnist" / "manifest.json").is_file():
         pytest.skip("the shipped cache is not here")
     return root / "cache" / "fashion_mnist"
@@ -99,7 +97,6 @@ def test_from_training_to_a_served_policy(example, stand_in):
 
 
 def test_the_shipped_cache_is_what_its_card_says(shipped):
-    """Accuracy per exit and rows, recomputed from the committed shards."""
     tables = Tables(po.open_cache(shipped))
     card = (shipped / "README.md").read_text()
     assert len(tables.get("fit")) == 5000 and len(tables.get("test")) == 10_000

@@ -52,7 +52,6 @@ def policy(threshold):
 
 
 def tree(folder):
-    """Every file below a folder, with its content."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
@@ -187,9 +186,6 @@ def test_every_file_operation_may_be_the_last(scene_of, room):
                 mended.add(state)
             at += 3 if mode == "full from then on" else 1
         assert at > 5 or mode == "killed within"
-
-
-# --- one writer ------------------------------------------------------------------------------
 
 
 def write(place, seed=0, rows=40, **options):
@@ -336,9 +332,6 @@ def test_unfinished_caches_are_not_lost_by_a_second_try(tmp_path):
     assert names(place) == {"manifest.json", *shards_of(place)}
 
 
-# --- what is not ours stays ------------------------------------------------------------------
-
-
 def test_overwriting_deletes_shards_and_nothing_a_manifest_names(tmp_path):
     """A manifest from elsewhere names the user's files, some with their checksum."""
     place = tmp_path / "cache"
@@ -443,9 +436,6 @@ def test_without_an_exchange_of_folders_the_next_run_finds_the_old(tmp_path, mon
     assert at > 1
 
 
-# --- one file --------------------------------------------------------------------------------
-
-
 def test_a_file_is_replaced_as_it_stands(tmp_path):
     """A private file stays private, a link is followed; what is no file is refused and stays."""
     real, link = tmp_path / "real.json", tmp_path / "link.json"
@@ -488,11 +478,7 @@ def test_full_disks_and_quotas_are_told(tmp_path):
         assert tree(tmp_path) == before
 
 
-# --- online ----------------------------------------------------------------------------------
-
-
 def serve(one, requests=1):
-    """Serve requests; return their arms."""
     arms = []
     for number in range(requests):
         request = one.start()

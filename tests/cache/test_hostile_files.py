@@ -73,7 +73,6 @@ def refused(path, match, content=None, **options):
 
 
 def npz_of_zeros(shape):
-    """Return a small ``.npz`` that unpacks to many zeros."""
     file = io.BytesIO()
     np.savez_compressed(file, logits=np.broadcast_to(np.float32(0), shape))
     return file.getvalue()
@@ -133,8 +132,6 @@ def bombs():
 
 
 class Call:
-    """Pickled as a call."""
-
     def __init__(self, function, *arguments):
         self.called = function, arguments
 
@@ -153,7 +150,6 @@ def pt_of(content, zipped=True):
 
 
 def with_pickle(pickled, how=zipfile.ZIP_STORED):
-    """Return a ``.pt`` with another pickle."""
     return repacked(pt_of({"logits": torch.zeros(2, 5, 3)}), {"data.pkl": pickled}, {}, how)
 
 
@@ -302,9 +298,6 @@ def test_tables_read_piece_by_piece_are_as_read_at_once(tmp_path_factory, data, 
         assert raw.notes == [f"a.{suffix}: column 'note' ignored"]
 
 
-# --- .npz, .npy, .safetensors ------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", ["npz", "npy", "safetensors", "pt", "csv", "jsonl", "parquet"])
 @pytest.mark.parametrize(
     "content", [b"", b"\x00" * 64, b"PK\x03\x04", b'{"logits": [[1,2],', b"\xff\xfe{"]
@@ -321,9 +314,6 @@ def test_a_zip_with_a_name_that_is_no_text(tmp_path, name):
     content[entry + 9] |= 8
     content[entry + 46] = 0xFF
     refused(tmp_path / name, "SRC", bytes(content))
-
-
-# --- .pt ---------------------------------------------------------------------------------------
 
 
 def test_pickles_are_refused_by_name(tmp_path):
@@ -385,8 +375,6 @@ def test_pt_files_with_more_than_tensors_are_read(tmp_path, zipped):
     data = import_sources(tmp_path / "a.pt", tmp_path / "out").data
     assert data.exits == 2 and data.costs[0].unit == "ms"
 
-
-# --- tables ------------------------------------------------------------------------------------
 
 FOUR, TWICE = "conf_0,conf_1,pred_0,pred_1", r"twice|each of another name"
 #: A file's format and text -> what the message must match; None: it is imported.

@@ -234,9 +234,6 @@ def test_tables_that_do_not_add_up(tmp_path, load, name, suffix):
     assert not (tmp_path / "out").exists()
 
 
-# --- feature vectors and contexts --------------------------------------------------------------
-
-
 def store(path, form):
     """Write two splits with features and contexts."""
     arrays = keyed(40, 0, "val_") | keyed(30, 1, "test_")
@@ -318,9 +315,6 @@ def test_files_that_disagree_about_contexts(tmp_path, load):
     np.savez(tmp_path / "n.npz", **named, contexts=np.array(NAMES))
     report = load("n.npz")
     assert report.data.contexts == () and any("no row has one" in note for note in report.notes)
-
-
-# --- the caches of others, as they are ---------------------------------------------------------
 
 
 @pytest.mark.parametrize(

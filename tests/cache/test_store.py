@@ -32,7 +32,6 @@ SHARD = r"fit-00000[-0-9a-f]*\.safetensors"
 
 
 def rows_of(kind, dtype, n, k, c, rng):
-    """The arrays of n rows of a kind, and what else they need to be written."""
     labels, costs = rng.integers(-1, c, n), [po.Cost("c", "MMACs", range(1, k + 1), "standalone")]
     given, probs = {"costs": costs, "dtype": dtype}, rng.dirichlet(np.ones(c), (n, k))
     if kind == "probabilities":
@@ -107,13 +106,8 @@ def test_any_axes_tensors_and_lists_mean_the_same():
     assert len({data.fingerprint for data in found}) == 1
 
 
-# --- feature vectors and contexts ----------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Norm(ScoreRule):
-    """The length of the feature vector."""
-
     name = "norm"
     required_columns = frozenset({"features"})
 
@@ -209,9 +203,6 @@ def test_new_vectors_are_read_from_the_outputs_file(tmp_path):
     np.savez(tmp_path / "b.npz", **arrays)
     with pytest.raises(po.InputError, match="no features_1"):
         read_features(tmp_path / "b.npz", policy_of())
-
-
-# --- damaged and hostile caches ----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -326,9 +317,6 @@ def test_wrong_values_behind_right_checksums(place):
     edit(place, "shards", 0, "sha256", hashlib.sha256(shard.read_bytes()).hexdigest())
     with pytest.raises(po.InputError, match=f"{SHARD}.*labels"):
         po.open_cache(place)
-
-
-# --- what is refused when rows come in, and what the message must name ----------------------------
 
 
 def spoil(array, value, *at):

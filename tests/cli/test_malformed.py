@@ -37,14 +37,12 @@ RECORDS = {"conf": PROBS.max(axis=2), "pred": PROBS.argmax(axis=2)}
 
 
 def spoilt(value, *at):
-    """The sound logits with a value changed."""
     logits = X.copy()
     logits[at] = value
     return {"logits": logits}
 
 
 def parts(**rows):
-    """Prefixed splits instead of one pool: slices of the sound rows."""
     found: dict = {"logits": None, "labels": None}
     for split, at in rows.items():
         found |= {f"{split}_logits": X[:, at], f"{split}_labels": Y[at]}
@@ -56,7 +54,6 @@ SAME = parts(val=slice(N), test=slice(N))
 
 
 def write(path, content, world):
-    """Write what a case begins with; see `CASES`."""
     path.parent.mkdir(exist_ok=True)
     if callable(content):
         content(path, world)
@@ -112,8 +109,6 @@ def pipe(path, world):
     os.mkfifo(path)
 
 
-# --- what an import takes: arrays changed, and more arguments -----------------------------------
-
 IMPORTS = {
     "no_known_key": (r"a\.npz & logits or probs & weights", {"logits": None, "labels": None, "costs": None, "weights": np.zeros(3)}),
     "objects_in_an_npz": (r"a\.npz: logits & pickle & [Ss]ave the numbers", {"logits": np.array([[1, 2], [3]], dtype=object)}),
@@ -152,9 +147,6 @@ for _name, (_says, _changed, *_more) in IMPORTS.items():
     CASES[_name] = (_says, _line, {"a.npz": _changed})
 
 
-# --- files that are not what they say -----------------------------------------------------------
-
-
 def bytes_of(save: Callable, *args, **named) -> bytes:
     file = io.BytesIO()
     save(file, *args, **named)
@@ -186,9 +178,6 @@ for _name, (_says, _content) in FILES.items():
     CASES[_name] = (_says, f"import {{at}}/{_file} --out {{at}}/out", {_file: _content})
 
 
-# --- policies: fields changed, or other text; more of this in tests/fuzz --------------------------
-
-
 AGAIN = " & [Ff]it and save it again"
 POLICIES = {
     "policy_not_json": (r"p\.json & JSON" + AGAIN, "thresholds: 0.9"),
@@ -202,8 +191,6 @@ POLICIES = {
 for _name, (_says, _change) in POLICIES.items():
     CASES[_name] = (_says, "evaluate {at}/p.json {world}/cache", {"p.json": _change})
 
-
-# --- run: an array -------------------------------------------------------------------------------
 
 ZEROS = np.zeros((K, 20, C), np.float32)
 
@@ -231,8 +218,6 @@ for _name, _says, _changed in (
     _line = "run {world}/of_records.json {at}/new.npz"
     CASES[_name] = (_says, _line, {"new.npz": RECORDS | dict.fromkeys(OWN) | _changed})
 
-
-# --- commands: what is asked for, and the place to write to ---------------------------------------
 
 FIT = "fit {world}/cache --out {at}/p.json"
 IMPORT = "import {at}/a.npz --out {at}/out"
@@ -320,9 +305,6 @@ COMMANDS = {
     "import_without_out": (r"--out & [Mm]issing option", "import {at}/a.npz", {"a.npz": {}}),
 }  # fmt: skip
 CASES |= COMMANDS
-
-
-# --- the checks ----------------------------------------------------------------------------------
 
 
 def contents(at):

@@ -44,7 +44,6 @@ def made(place):
 
 
 def told(data):
-    """Return all that a cache says, to be compared."""
     return repr(replace(data, splits={})), {
         f"{split}:{name}": (rows.array(name).dtype, rows.array(name).tolist())
         for split, rows in data.splits.items()
@@ -107,7 +106,6 @@ def test_caches(place):
 
 
 def archive(compress=False):
-    """Return an ``.npz`` file and its arrays."""
     rng, file = np.random.default_rng(1), io.BytesIO()
     arrays = {"logits": rng.normal(size=(K, N, C)).astype("f4"), "labels": rng.integers(0, C, N)}
     (np.savez_compressed if compress else np.savez)(file, **arrays)

@@ -25,8 +25,6 @@ KINDS = ("score patience", "records", "mixture of two scores", "kept exits")
 
 
 class Source:
-    """One export, and its files as they were written."""
-
     def __init__(self, name, place):
         self.name, self.folder = name, place / name.replace(" ", "_")
         policy = policies()[name]
@@ -46,7 +44,6 @@ class Source:
         self.changed = set()
 
     def sign(self):
-        """Make checksums fit the files that there are."""
         files = {name: checksum(self.folder / name) for name in self.manifest["files"]}
         self.write("manifest.json", text_of(signed({**self.manifest, "files": files})))
 

@@ -76,13 +76,11 @@ def texts(canary):
 
 
 def units(canary):
-    """Return units that are let in."""
     own = ("ms", 'm"s\\', "*/@??/", "µJ", "%s$\\n", "@_state", "'''", "{0}", "=1+1")
     return st.one_of(st.sampled_from(own), texts(canary).filter(visible))
 
 
 def visible(unit):
-    """Whether a text may be a unit."""
     return 0 < len(unit) <= 32 and unit.isprintable() and bool(unit.strip())
 
 
@@ -101,7 +99,6 @@ def done(*arguments, run=None):
 
 
 def printed(*arguments):
-    """Run a command line; return its exit code and what it printed."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["policyopt", *map(str, arguments)])
@@ -114,7 +111,6 @@ def printed(*arguments):
 
 
 def process(*arguments):
-    """Run a command line as a process of its own; as `printed`."""
     command = [sys.executable, "-m", "policyopt", *map(str, arguments)]
     run = subprocess.run(command, check=False, capture_output=True, encoding="utf-8")
     return run.returncode, run.stdout, run.stderr
@@ -190,7 +186,6 @@ def test_policies_are_exported_verified_and_shown(canary, place):
 
 
 def tiers(unit, device, cloud):
-    """Return a file of tiers."""
     return {
         "model": {"input_bytes": 784, "cut_bytes": [10, 10], "unit": unit}, "currency": unit,
         "tier": [{"name": device, "ms_per_unit": 1.0}, {"name": cloud, "ms_per_unit": 0.1}],
@@ -214,7 +209,6 @@ def with_text(draw, content, text):
 
 
 def cache_of(folder, cost, rows=400, **facts):
-    """Write a cache, half of it to fit on."""
     logits, labels = outputs(rows, 3, 3)
     with po.CacheWriter(folder, costs=cost, **facts) as cache:
         for split, part in (("fit", slice(0, rows // 2)), ("test", slice(rows // 2, rows))):
@@ -225,7 +219,6 @@ def cache_of(folder, cost, rows=400, **facts):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A cache with contexts and metadata."""
     facts = {"metadata": {"model": "m", "why": {"a": "b"}}, "contexts": ["sun", "rain"]}
     folder = tmp_path_factory.mktemp("hostile") / "cache"
     return cache_of(folder, po.Cost("compute", "ms", (1, 2, 4)), 60, **facts)

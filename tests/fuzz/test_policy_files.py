@@ -40,7 +40,6 @@ FEATURES = np.random.default_rng(4).normal(size=(4, 3))
 
 
 def whole(value):
-    """Return what an object would be written as, as JSON gives it back."""
     if isinstance(value, Online):
         return json.loads(json.dumps(online_to_dict(value, max(value._saves, 1))))
     if isinstance(value, ExpertPolicy):
@@ -82,7 +81,6 @@ def in_full(content):
 
 
 def one_case(draw, number, source, loader, path, guard):
-    """Load one file, damaged, or twisted and signed."""
     name, content, data, told = source
     forged = draw.random() < 0.5
     twist = signed(twisted(draw, content)) if forged else None

@@ -213,7 +213,6 @@ def test_the_controller_holds_the_budget_where_a_fixed_policy_does_not(w, delay)
 
 
 def leave(online, request, output=(1.0, 0, 0, 0)):
-    """Take a request through the exits, until one says leave."""
     for k in online.family.policy.active_exits:
         if online.decide(k, np.broadcast_to(output, (3, 4))[k], request).exit:
             return request
@@ -246,7 +245,6 @@ def check_served(w, make, player, place, requests, delay=0):
 
 
 def simulated(w, family):
-    """What the rows of the test split come to, and two streams of them."""
     plan = make_schedule("stationary", ["test"], ROUNDS)
     return outcomes(family.policy, [w.test]), Requests(plan, (600,), 2, 5, 0.8, (0.1, 0.3))
 
@@ -519,7 +517,6 @@ def test_linucb_is_ridge_regression_on_the_history():
 
 
 def learned(rule):
-    """A player of four exits that has seen some rows."""
     seen, player = rows_of(), rule.player(4)
     for row in range(100):
         one = serve(player, seen, row)

@@ -106,7 +106,6 @@ def by_bisection(p, share):
 @pytest.mark.parametrize("kind", REWARDS)
 @pytest.mark.parametrize(("name", "keys"), SPECS, ids=str)
 def test_the_largest_index_by_the_textbook(name, keys, kind):
-    """Feedback of one arm or of all smaller ones; some of it late, some lost."""
     for seed in range(3):
         rng = np.random.default_rng(seed)
         arms = int(rng.integers(1, 6))
@@ -243,7 +242,6 @@ def test_a_restored_player_goes_on_alike(name, keys, before):
 
 @EVERY
 def test_broken_states_are_refused_and_change_nothing(name, keys):
-    """Those in whole files are twisted in `tests/fuzz`."""
     player = make_bandit(name, keys).player(4)
     play(player, 30, 0)
     state = player.state()

@@ -162,7 +162,6 @@ def test_broken_files_and_signed_nonsense_are_refused(sign, change, words):
 
 
 def test_the_runtime_loads_numpy_alone():
-    """In a fresh interpreter; importing the package itself loads nothing heavy either."""
     code = """
 import sys, pkgutil, importlib
 before = set(sys.modules)
@@ -328,7 +327,6 @@ LAST = [-np.inf] * 2
     ],
 )
 def test_rows_that_are_no_outputs_are_named(rows, kind, row, says):
-    """And nothing else is heard of them: no warning of numpy."""
     more = {"answer": Temperature([1.0, 1.0])} if kind == "logits T" else {}
     policy = Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", kind.split()[0], 3, **more)
     given = np.array([[0.5, 0.5, 0]] * (rows - 1) + [row], dtype=np.float32)

@@ -86,7 +86,6 @@ def walk(tiers, tier_of, kept, objective, amounts, cascade):
 @pytest.mark.parametrize("cascade", [False, True])
 @pytest.mark.parametrize("objective", ["latency", "energy", "price"])
 def test_costs_are_those_of_the_way(objective, cascade):
-    """Of all cuts; a model's rows have costs of their own."""
     table = table_of(1, 3, 4, cascade, per_sample=not cascade)
     tiers = tiers_of(2, 4, 3, cascade)
     every = [kept for size in range(1, 5) for kept in combinations(range(4), size)]
@@ -309,7 +308,6 @@ def test_the_bound_of_a_mean_holds_and_is_near(values, chances):
 
 @pytest.fixture(scope="module")
 def world():
-    """Rows that stand for all there will ever be, and tiers."""
     return table_of(5, 20_000, 2), tiers_of(5, 2, 2)
 
 
@@ -350,7 +348,6 @@ def test_certified_goals_are_broken_no_more_often_than_they_say(world, goals, wh
 
 @pytest.mark.parametrize("method", [None, "margin"])
 def test_a_certificate_is_of_rows_that_chose_nothing(world, goals, method):
-    """A method competes under half of the chance."""
     table, tiers = world
     rows = table.take(np.arange(1501))
     for goal in goals[:2]:

@@ -39,7 +39,6 @@ RECORDS = "vote of records"
 
 @cache
 def fitted(method):
-    """A policy, and what it decides on."""
     if method != RECORDS:
         outputs = np.asarray(DATA.splits["pool"].array("outputs"))[:200]
         return po.fit(DATA, "45%", method=method).policy, list(outputs.swapaxes(0, 1))
