@@ -8,8 +8,17 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from policyopt.runtime import InputError
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).parent))  # tests share synthetic.py and checks.py
+
+
+def refuses(words, call, *arguments, **named):
+    """Fail unless a call is refused by an InputError that says so."""
+    with pytest.raises(InputError, match=words):
+        call(*arguments, **named)
+
 
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")

@@ -27,7 +27,7 @@ MODES = {
     "refused once": tuple(name for name in (*OPERATIONS, "flock") if name != "close"),
     "full from then on": ("open", "write", "fsync", "mkdir", "rename", "replace"),
 }
-DONE, REFUSED, KILLED, OTHER = 0, 2, 9, 1
+DONE, REFUSED, KILLED, OTHER = 0, 2, 9, 1  # REFUSED by our error; OTHER errors are shown
 
 
 @pytest.fixture
@@ -47,11 +47,7 @@ def quiet():
 
 
 def run(work, at, mode):
-    """Run `work` in a child with the mode's operation of number `at` going wrong; return its code.
-
-    The code is KILLED, REFUSED (our error), DONE, or OTHER (an error that is not ours, shown). The
-    second number says whether there were as many operations at all.
-    """
+    """Run `work` in a child whose operation of number `at` goes wrong; return its code, and whether it came so far."""
     read, write = os.pipe()
     with quiet():
         child = os.fork()

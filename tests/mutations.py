@@ -1,7 +1,4 @@
-"""What fuzzing needs: damage to bytes, twists of JSON, and a guard on time and memory.
-
-All draws come from a `random.Random`, so that a seed and the number of a case tell the case.
-"""
+"""What fuzzing needs: damage to bytes, twists of JSON, a guard on time and memory; a seed and a number tell a case."""
 
 from __future__ import annotations
 
@@ -150,11 +147,7 @@ def text_of(content: Any) -> bytes:
 
 
 def difference(given: Any, got: Any, path: str = "") -> str | None:
-    """Say where a file's content and what was read from it first differ; None where they agree.
-
-    Numbers agree as floats; true is no number. `got` may have more parameters: those with a default.
-    Checksums are passed over: they tell 1 from 1.0.
-    """
+    """Say where a file's content and what was read from it differ, but for defaults and how numbers are written."""
     numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (given, got))
     if not numbers and type(given) is type(got) and isinstance(given, (dict, list)):
         some, all_ = (

@@ -21,6 +21,7 @@ from pathlib import Path
 import faults
 import numpy as np
 import pytest
+from conftest import refuses
 
 import policyopt as po
 from policyopt._cache.manifest import signed
@@ -231,8 +232,7 @@ def test_a_second_writer_is_refused_by_name(tmp_path):
     with po.CacheWriter(place, costs=COSTS, shard_bytes=600) as first:
         first.append("fit", logits, labels)
         for overwrite in (False, True):
-            with pytest.raises(po.InputError, match=rf"{place}.*this process \({os.getpid()}\)"):
-                write(place, overwrite=overwrite)
+            refuses(rf"{place}.*this process \({os.getpid()}\)", write, place, overwrite=overwrite)
         with ThreadPoolExecutor(1) as pool, pytest.raises(po.InputError, match="one writer"):
             pool.submit(write, place, overwrite=True).result()
     assert len(po.open_cache(place).splits["fit"]) == 40
@@ -244,8 +244,7 @@ def test_a_second_writer_is_refused_by_name(tmp_path):
             time.sleep(60)
 
     with child(hold) as pid:
-        with pytest.raises(po.InputError, match=f"{place}.*process {pid} is writing"):
-            write(place, overwrite=True)
+        refuses(f"{place}.*process {pid} is writing", write, place, overwrite=True)
         assert len(po.open_cache(place).splits["fit"]) == 40
     write(place, 2, overwrite=True)  # it was killed: its lock is no more
     assert names(place) == {"manifest.json", *shards_of(place)}
@@ -326,8 +325,7 @@ def test_unfinished_caches_are_not_lost_by_a_second_try(tmp_path):
         raise ZeroDivisionError
     assert 10 < len(po.open_cache(place, incomplete=True).splits["fit"]) < 40
     for again, says in ((po.open_cache, "--incomplete"), (write, "--overwrite")):
-        with pytest.raises(po.InputError, match=says):
-            again(place)
+        refuses(says, again, place)
     write(place, overwrite=True)
     assert names(place) == {"manifest.json", *shards_of(place)}
 
@@ -366,8 +364,7 @@ def test_overwriting_deletes_shards_and_nothing_a_manifest_names(tmp_path):
     assert names(place) == {*mine, linked, "manifest.json", *shards_of(place)}
     (place / "manifest.json").unlink()
     for taken in (place, place / "notes.txt"):
-        with pytest.raises(po.InputError, match="path"):
-            write(taken, overwrite=True)
+        refuses("path", write, taken, overwrite=True)
 
 
 @pytest.mark.parametrize("mine", ["notes.txt", "policy.py", "onnx/notes.txt", "__pycache__/a.txt"])
@@ -380,8 +377,7 @@ def test_an_export_replaces_what_an_export_wrote(mine, tmp_path):
     (scene.out / mine).parent.mkdir(exist_ok=True)
     (scene.out / mine).write_text("hours")
     before = tree(scene.out)
-    with pytest.raises(po.InputError, match=r"'--out' must be a new folder.*another folder"):
-        scene.work()
+    refuses(r"'--out' must be a new folder.*another folder", scene.work)
     assert tree(scene.out) == before and names(tmp_path) == {"out"}
 
 
@@ -396,8 +392,7 @@ def test_what_comes_into_a_folder_while_it_is_replaced_stays(
     scene.prepare()
     comes = lambda *paths: ((scene.out / "thesis.txt").write_text("years"), real(*paths))[1]  # noqa: E731
     monkeypatch.setattr(folder, moment, comes)
-    with pytest.raises(po.InputError, match=says):
-        scene.work()
+    refuses(says, scene.work)
     thesis = tmp_path / where / "thesis.txt"
     assert thesis.read_text() == "years"
     thesis.unlink()
@@ -412,8 +407,7 @@ def test_a_lock_is_no_file_of_anyones(held, tmp_path):
     mine, place = tmp_path / "mine.txt", tmp_path / "p.json"
     mine.write_text(held)
     os.link(mine, tmp_path / ".p.json.policyopt-lock")
-    with pytest.raises(po.InputError, match="may be a link to a file of yours"):
-        save_policy(policy(0.5), place)
+    refuses("may be a link to a file of yours", save_policy, policy(0.5), place)
     assert mine.read_text() == held and not place.exists()
 
 
@@ -447,10 +441,8 @@ def test_a_file_is_replaced_as_it_stands(tmp_path):
     assert real.stat().st_mode & 0o777 == 0o600
     os.mkfifo(tmp_path / "pipe")
     for place, what in ((tmp_path, "directory"), (tmp_path / "pipe", "pipe"), ("a\0b", "NUL")):
-        with pytest.raises(po.InputError, match=what):
-            save_policy(policy(0.5), place)
-    with pytest.raises(po.InputError, match="NUL"):
-        write(f"{tmp_path}/a\0b")
+        refuses(what, save_policy, policy(0.5), place)
+    refuses("NUL", write, f"{tmp_path}/a\0b")
     (tmp_path / ".real.json.policyopt-tmp").symlink_to(
         tmp_path / "elsewhere"
     )  # of a dead writer, or not
@@ -499,8 +491,7 @@ def test_of_two_that_loaded_a_file_the_second_is_refused(tmp_path):
     first.save(file)
     serve(second, 1)
     for other in (second, online()):  # nor may one that knows nothing of it
-        with pytest.raises(po.InputError, match=r"another has saved.*[Ll]oad it.*own"):
-            other.save(file)
+        refuses(r"another has saved.*[Ll]oad it.*own", other.save, file)
     assert Online.load(file).requests == 5
     second.save(tmp_path / "own.json")
     third = Online.load(file)  # as it says
@@ -508,8 +499,7 @@ def test_of_two_that_loaded_a_file_the_second_is_refused(tmp_path):
     third.save(file)
     assert Online.load(file).requests == 6
     mine.write_text("hours")
-    with pytest.raises(po.InputError, match=r"Online\.save wrote"):
-        first.save(mine)
+    refuses(r"Online\.save wrote", first.save, mine)
     assert mine.read_text() == "hours"
 
 

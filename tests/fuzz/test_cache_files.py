@@ -1,8 +1,4 @@
-"""Caches and ``.npz`` files, damaged or twisted: a named error, or exactly what was written.
-
-Of a cache the manifest and the shards' headers and data are damaged; the manifest is twisted and
-signed, and a shard's header is twisted and the manifest made to fit it, as a forger would.
-"""
+"""Caches and ``.npz`` files, damaged, or twisted and signed as a forger would: a named error, or what was written."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Folders of exports, damaged or forged: a named error, or exactly what was written.
-
-Damage leaves checksums wrong: nothing but spelling may pass. Forgeries are signed again: what passes
-has the policy's own fields, and golden vectors that numpy confirms.
-"""
+"""Folders of exports, damaged, or forged and signed: a named error, or what was written and numpy confirms."""
 
 from __future__ import annotations
 

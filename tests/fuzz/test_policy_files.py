@@ -1,8 +1,6 @@
-"""Policy, expert and online files: valid by schema; damaged or twisted, a named error or what was written.
+"""Policy, expert and online files: valid by schema; damaged, a named error or the very object.
 
-Damage leaves the checksum wrong: what still loads must be the very object (a change of white space,
-of a number's spelling). Twists are signed again, as whoever forges a file would: what loads must be
-what the file says, satisfy the schema, and decide.
+Twisted and signed again, as a forger would: what loads is what the file says, fits the schema, and decides.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ import random
 import numpy as np
 import pytest
 import rules
+from conftest import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import SETTINGS, Guard, damaged, difference, in_batches, signed, text_of, twisted
@@ -176,8 +175,7 @@ def test_what_json_holds_is_read_as_it_is(document, seed):
     ],
 )  # fmt: skip
 def test_odd_json_is_refused_by_name(data, says):
-    with pytest.raises(InputError, match=f"(?s)^'x' must be .*{says}.*Mend it"):
-        parse(data, "x", 1 << 20, "Mend it.")
+    refuses(f"(?s)^'x' must be .*{says}.*Mend it", parse, data, "x", 1 << 20, "Mend it.")
 
 
 def test_odd_places_are_refused_by_name(tmp_path):
@@ -192,8 +190,7 @@ def test_odd_places_are_refused_by_name(tmp_path):
     }  # fmt: skip
     for loader in (load_policy, load_any, Online.load):
         for place, says in places.items():
-            with pytest.raises(InputError, match=says):
-                loader(tmp_path / place)
+            refuses(says, loader, tmp_path / place)
     content = artifact(policies()["score max_prob"])
     (tmp_path / "p.json").write_bytes(text_of(content))
     (tmp_path / "link").symlink_to(tmp_path / "p.json")
@@ -206,12 +203,10 @@ def test_what_could_not_be_read_is_not_written(tmp_path):
         deep = [deep]
     for value, says in (("x" * 70000, "strings up to"), (deep, "deep")):
         object.__setattr__(odd, "provenance", {"note": value})
-        with pytest.raises(InputError, match=says):
-            odd.save(tmp_path / "p.json")
+        refuses(says, odd.save, tmp_path / "p.json")
     assert not list(tmp_path.iterdir())
     for content, most, says in (([1] * 12, 100, "12 values"), (["x" * 30], 30, "30 bytes")):
-        with pytest.raises(InputError, match="at most " + says):
-            strict_json.to_text(content, "policy", most)
+        refuses("at most " + says, strict_json.to_text, content, "policy", most)
 
 
 def test_the_files_in_docs_are_what_the_code_makes_and_every_rule_has_a_sample():

@@ -13,6 +13,7 @@ from pathlib import Path
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
+from conftest import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import signed
@@ -80,8 +81,7 @@ def test_one_pass_equals_the_step(dtype, monkeypatch):
                 np.testing.assert_array_equal(table.entropy[row, k], alone.entropy[0])
     np.testing.assert_array_equal(table.correct, logits.argmax(-1) == labels[:, None])
     logits[331, 1, 2] = np.nan
-    with pytest.raises(InputError, match="row 331 at exit 1"):
-        exit_statistics(rows, "logits")
+    refuses("row 331 at exit 1", exit_statistics, rows, "logits")
 
 
 def test_the_coin_is_fair_independent_and_pinned():
@@ -157,8 +157,7 @@ def test_golden_files(root, name):
 def test_broken_files_and_signed_nonsense_are_refused(sign, change, words):
     policy = Policy(Entropy(4), [0.25, 0.5], [1.0, 2.0, 3.0], "ms", "logits", 4)
     content = {**to_dict(policy), **change}
-    with pytest.raises(InputError, match=words):
-        from_dict(signed(content) if sign else content)
+    refuses(words, from_dict, signed(content) if sign else content)
 
 
 def test_the_runtime_loads_numpy_alone():
@@ -350,10 +349,8 @@ def test_outputs_that_cannot_be_are_named(change, says):
     policy = Policy(Patience(), [1, 1], [1.0, 2.0, 3.0], "ms", "logits", 6)
     logits = np.random.default_rng(0).normal(size=(10, 3, 6))
     policy.decide(logits)
-    with pytest.raises(InputError, match=says):
-        policy.decide(change(logits))
-    with pytest.raises(InputError, match="'k' must be the next exit, 0"):
-        policy.step(1, logits[0, 1], policy.start())
+    refuses(says, policy.decide, change(logits))
+    refuses("'k' must be the next exit, 0", policy.step, 1, logits[0, 1], policy.start())
 
 
 def test_an_empty_batch_goes_on_and_numbers_of_samples_are_whole():
@@ -365,15 +362,12 @@ def test_an_empty_batch_goes_on_and_numbers_of_samples_are_whole():
     assert policy.start(np.uint8(3)).position == 0
     for wrong in (1.7, 2**63, 10**400, "a", [0.5], [[1]], True):
         for call in (policy.start, lambda wrong: policy.decide(np.zeros((1, 2, 3)), wrong)):
-            with pytest.raises(InputError, match="'samples' must be"):
-                call(wrong)
+            refuses("'samples' must be", call, wrong)
 
 
 EXITS = 5
 ALONE = [1.0, 2.0, 4.0, 3.0, 16.0]
 KEPT = st.sets(st.integers(0, EXITS - 1), min_size=2).map(lambda s: tuple(sorted(s)))
-
-
 ROWS = outputs(600, EXITS, 4, 0)
 #: Standalone costs per sample: whole numbers, so that any order of summing is exact.
 WHOLE = np.random.default_rng(0).integers(1, 9, (600, EXITS)).astype(float)
@@ -444,8 +438,7 @@ def test_wrong_exits_and_outputs_are_named():
         ("kept", lambda: table.keep_exits((1, 3)).keep_exits((2,))), ("kept", lambda: trace(policy, other)),
         ("exits of the cache", lambda: trace(two, other)),
     ):  # fmt: skip
-        with pytest.raises(InputError, match=says):
-            wrong()
+        refuses(says, wrong)
 
 
 def test_reports_speak_of_the_models_exits():
