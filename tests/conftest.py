@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -46,19 +49,28 @@ def shared_data() -> Path:
     return path
 
 
-@pytest.fixture
-def run(capsys, monkeypatch):
+def printed(*arguments):
     """Run a command line; return its exit code, standard output and standard error."""
     from policyopt._cli.app import main
 
-    def runner(*arguments):
-        monkeypatch.setattr(sys, "argv", ["policyopt", *map(str, arguments)])
-        code = 0
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["policyopt", *map(str, arguments)])
         try:
             main()
         except SystemExit as stop:
             code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+    return code, out.getvalue(), err.getvalue()
 
-    return runner
+
+@pytest.fixture
+def run():
+    return printed
+
+
+@pytest.fixture
+def room():
+    """A folder in memory where the system has one: a disk would wait for each file."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)

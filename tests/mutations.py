@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import random
+import re
 import signal
 import tracemalloc
+import zipfile
 from contextlib import contextmanager
 from functools import reduce
 from operator import getitem
@@ -31,6 +34,8 @@ RAW = (
     b"0x10", b"'a'", b"nul", b'"\\ud800"', b'"\\x"', b'"\x01"', b'"\xff"', b"[" * 40 + b"]" * 40, b"[1,]",
     b'{"a":1,"a":1}', b"{}}", b"//", b"\xef\xbb\xbf1", b"\xed\xa0\x80", b"1 1",
 )  # fmt: skip
+#: What a header may claim of an array: it decides what is allocated.
+SHAPES = b"(9**9,) (99999999999,) (-6,) (6,0) (3,) (999999999,3) (5,1000000) (-1,3)".split()
 #: Of examples that are drawn anew: a batch has a seed, which does not shrink; the failing case tells itself.
 SETTINGS: dict[str, Any] = {
     "deadline": None, "database": None, "suppress_health_check": list(HealthCheck),
@@ -81,6 +86,22 @@ def damaged(random: Any, data: bytes) -> bytes:
                 start = next((i for i in range(at, 0, -1) if out[i - 1] in b":,[{\n"), 0)
                 out[start:end] = random.choice(RAW)
     return bytes(out)
+
+
+def forged_archive(random: Any, data: bytes) -> bytes:
+    """Return an ``.npz`` one of whose arrays says of itself what is not so, all checksums right."""
+    out, old = io.BytesIO(), zipfile.ZipFile(io.BytesIO(data))
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
+        chosen = random.choice(old.namelist())
+        for name in old.namelist():
+            member = old.read(name)
+            if name == chosen and random.random() < 0.5:
+                member = damaged(random, member[:128]) + member[128:]
+            elif name == chosen:
+                shape = re.search(rb"(?<='shape': )\([^)]*\)", member)[0]
+                member = member.replace(shape, random.choice(SHAPES).ljust(len(shape)), 1)
+            new.writestr(name, member)
+    return out.getvalue()
 
 
 def paths(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -152,9 +152,8 @@ def served(policy):
     pytest.importorskip("torch")
     from policyopt.serving import StagedModel, serve
 
-    return serve(
-        StagedModel([lambda h: h] * 4, [lambda h: h] * 4), policy
-    ).policy.thresholds.tolist()
+    parts = [lambda h: h] * 4
+    return serve(StagedModel(parts, parts), policy).policy.thresholds.tolist()
 
 
 USES = {

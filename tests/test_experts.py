@@ -46,11 +46,6 @@ def cache(n=1500, seed=0, **more):
     )  # fmt: skip
 
 
-def alike(found, expected, rows=slice(None)):
-    for name in ("exit", "prediction", "cost"):
-        np.testing.assert_array_equal(getattr(found, name)[rows], getattr(expected, name))
-
-
 def test_batch_step_side_by_side_and_each_policy_alone_agree():
     """Other scores, answers, mixtures and exits per context: rows wait at exits that their policy skips."""
     fitted = lambda spec, budget: po.fit(cache(), budget, spec).policy  # noqa: E731
@@ -68,8 +63,8 @@ def test_batch_step_side_by_side_and_each_policy_alone_agree():
     for e, one in enumerate(policies):
         rows = context == e
         alone = one.decide(logits[rows], numbers[rows])
-        alike(whole, alone, rows)
-        alike(by_list, alone, rows)
+        for found, name in product((whole, by_list), ("exit", "prediction", "cost")):
+            np.testing.assert_array_equal(getattr(found, name)[rows], getattr(alone, name))
     assert set(whole.exit[context == 1]) == {0, 2}
     assert policy.decide(logits[:0], context[:0]).exit.shape == (0,)
     for i in range(100):  # one by one

@@ -22,6 +22,7 @@ import faults
 import numpy as np
 import pytest
 from conftest import refuses
+from faults import tree
 
 import policyopt as po
 from policyopt._cache.manifest import signed
@@ -38,7 +39,6 @@ from policyopt.runtime._policy import Policy, load_policy
 from policyopt.runtime._scores import MaxProb
 from policyopt.serving._server import Server
 
-room = faults.room
 FORK = get_context("fork")
 COSTS = [po.Cost("compute", "MMACs", [1, 2])]
 
@@ -50,10 +50,6 @@ def arrays(seed, rows=40):
 
 def policy(threshold):
     return Policy(MaxProb(), [threshold], [1.0, 3.0], "ms", "logits", 4)
-
-
-def tree(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def names(folder):

@@ -16,7 +16,6 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-import faults
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -36,7 +35,6 @@ from policyopt.runtime._sizes import FREE, VARIABLE, free_memory
 
 rng = np.random.default_rng(0)
 X, Y = rng.normal(size=(2, 12, 3)).astype(np.float32), rng.integers(0, 3, 12)
-room = faults.room
 CHILD = r"""
 import json, re, resource, sys
 from pathlib import Path

@@ -8,7 +8,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import faults
 import numpy as np
 import pytest
 import torch
@@ -27,7 +26,6 @@ from policyopt.runtime import Policy
 from policyopt.runtime._outputs_file import read_features
 from policyopt.runtime._scores import ScoreRule
 
-room = faults.room
 GONE = object()
 SHARD = r"fit-00000[-0-9a-f]*\.safetensors"
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import tree
 from mutations import signed
 from safetensors.numpy import save as safetensors_of
 from synthetic import outputs
@@ -283,10 +284,6 @@ COMMANDS = {
 CASES |= COMMANDS
 
 
-def contents(at):
-    return {str(p.relative_to(at)): p.read_bytes() for p in sorted(at.rglob("*")) if p.is_file()}
-
-
 def check_message(says, code, out, err, *places):
     """One message on standard error that says it; notes may stand before it, a usage text instead."""
     for place in places:  # their names tell the test's name, and would satisfy any pattern
@@ -316,9 +313,9 @@ def command(name, at, world):
 def test_malformed(name, run, tmp_path, world, monkeypatch):
     monkeypatch.chdir(tmp_path)
     says, words = command(name, tmp_path, world)
-    before = contents(tmp_path)
+    before = tree(tmp_path)
     check_message(says, *run(*words), tmp_path, world)
-    assert contents(tmp_path) == before
+    assert tree(tmp_path) == before
     assert (tmp_path / "out").exists() == any(n.split("/")[0] == "out" for n in before)
 
 

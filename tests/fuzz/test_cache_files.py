@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from cache_rows import CONF, COSTS, NAMES, PRED, Y, batch
-from mutations import Guard, damaged, in_batches, text_of, twisted
+from mutations import Guard, damaged, forged_archive, in_batches, text_of, twisted
 
 from policyopt._cache.importers import read_file as read_npz
 from policyopt._cache.manifest import signed
@@ -24,19 +23,19 @@ CACHES, ARCHIVES = 12, 10  # batches: 2,200 cases
 N, K, C = 6, 2, 3
 
 
-def made(place):
+def made(room):
     """Write two caches: logits with features and contexts, and records with costs per sample."""
     facts = {"metadata": {"model": "x", "depths": [1, 2]}, "contexts": NAMES}
-    with CacheWriter(place / "logits", costs=COSTS, **facts) as cache:
+    with CacheWriter(room / "logits", costs=COSTS, **facts) as cache:
         for seed, split in enumerate(("fit", "test")):
             cache.append(split, **batch(N, seed))
     costs, shares = [COSTS, Cost("price", "USD", None)], {"fit": 0.5, "test": 0.5}
     price = {"price": np.cumsum(CONF[:N], axis=1)}
-    with CacheWriter(place / "summary", kind="summary", costs=costs, shares=shares) as cache:
+    with CacheWriter(room / "summary", kind="summary", costs=costs, shares=shares) as cache:
         cache.append(
             "pool", prediction=PRED[:N], confidence=CONF[:N], labels=Y[:N], sample_costs=price
         )
-    return [place / "logits", place / "summary"]
+    return [room / "logits", room / "summary"]
 
 
 def told(data):
@@ -94,8 +93,8 @@ def one_cache(draw, number, guard, directory, whole):
             path.write_bytes(old)
 
 
-def test_caches(place):
-    sources = [(directory, told(open_cache(directory))) for directory in made(place)]
+def test_caches(room):
+    sources = [(directory, told(open_cache(directory))) for directory in made(room)]
     guard = Guard()
     case = lambda draw, number: one_cache(draw, number, guard, *draw.choice(sources))  # noqa: E731
     in_batches(case, guard, CACHES, 0.01)
@@ -108,28 +107,10 @@ def archive(compress=False):
     return file.getvalue(), arrays
 
 
-def forged_member(draw, data):
-    """Return an archive with one member's bytes damaged and its checksum right."""
-    out, old = io.BytesIO(), zipfile.ZipFile(io.BytesIO(data))
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
-        chosen = draw.choice(old.namelist())
-        for name in old.namelist():
-            member = old.read(name)
-            if name == chosen:  # the header, mostly: what it claims decides what is allocated
-                member = damaged(draw, member[:128]) + member[128:]
-                lies = (b"(9**9,)", b"(99999999999,)", b"(-6,)", b"(6, 0)", b"(3,)")
-                for shape in (b"(2, 6, 3)", b"(6,)"):
-                    if draw.random() < 0.3:
-                        lie = draw.choice(lies).ljust(len(shape))
-                        member = member.replace(shape, lie, 1)
-            new.writestr(name, member)
-    return out.getvalue()
-
-
 @pytest.mark.filterwarnings("ignore")  # of numpy and zipfile, on the odd headers that damage makes
-def test_archives(place):
+def test_archives(room):
     guard = Guard(free=16 << 20)  # what is imported late counts too
-    path = place / "a.npz"
+    path = room / "a.npz"
     sources = [archive(), archive(True)]
     path.write_bytes(sources[0][0])
     readers = (lambda: read_npz(path).arrays, lambda: read_arrays(path, {"logits", "labels"})[0])
@@ -138,7 +119,7 @@ def test_archives(place):
     def one_archive(draw, number):
         data, arrays = draw.choice(sources)
         forged = draw.random() < 0.4
-        damage = forged_member(draw, data) if forged else damaged(draw, data)
+        damage = forged_archive(draw, data) if forged else damaged(draw, data)
         path.write_bytes(damage)
         what = (*number, forged, damage)
         for reader in readers:

@@ -16,11 +16,11 @@ import runpy
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import printed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import SETTINGS, paths, signed
@@ -29,7 +29,7 @@ from synthetic import outputs
 from typer.main import get_command
 
 import policyopt as po
-from policyopt._cli.app import app, main
+from policyopt._cli.app import app
 from policyopt._tiers.tier_policy import TierPolicy, load_tier
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._online import Online
@@ -98,16 +98,10 @@ def done(*arguments, run=None):
     return out
 
 
-def printed(*arguments):
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["policyopt", *map(str, arguments)])
-        patch.setattr("policyopt._cli.app.app", PARSER)  # made once: it takes longer than a command
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-    return code, out.getvalue(), err.getvalue()
+@pytest.fixture(autouse=True)
+def parser(monkeypatch):
+    """Made once: it takes longer than a command."""
+    monkeypatch.setattr("policyopt._cli.app.app", PARSER)
 
 
 def process(*arguments):
@@ -144,11 +138,11 @@ def provenance(text):
     return st.one_of(usual, usual, chosen, st.dictionaries(fields, anything, max_size=4))
 
 
-def test_policies_are_exported_verified_and_shown(canary, place):
+def test_policies_are_exported_verified_and_shown(canary, room):
     """One of eight by a C compiler too, one of ten in a process of its own."""
     assert shutil.which("cc") or not os.environ.get("CI"), "continuous integration has a C compiler"
     names = ("records", "score max_prob", "mixture of one score", "score trust_score", "kept exits")
-    known, file, out = policies(), place / "p.json", place / "out"
+    known, file, out = policies(), room / "p.json", room / "out"
     targets = ["python"] * 7 + ["python,c"] * bool(shutil.which("cc"))
     seen = []
 
@@ -168,13 +162,13 @@ def test_policies_are_exported_verified_and_shown(canary, place):
         # Two languages read it for themselves, and say the unit as the file has it.
         assert runpy.run_path(str(out / "policy.py"))["UNIT"] == unit
         if target == "python,c":
-            (place / "say.c").write_text(
+            (room / "say.c").write_text(
                 '#include <stdio.h>\n#include "out/policyopt_policy.h"\n'
                 "int main(void) { fputs(POLICYOPT_POLICY_UNIT, stdout); return 0; }\n"
             )
             build = ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "say.c", "-o", "say", "-lm"]
-            subprocess.run(build, cwd=place, check=True)
-            assert subprocess.run([place / "say"], stdout=-1).stdout.decode() == unit
+            subprocess.run(build, cwd=room, check=True)
+            assert subprocess.run([room / "say"], stdout=-1).stdout.decode() == unit
         assert not canary.exists(), (told, unit)
         seen.append(target)
 
@@ -224,26 +218,26 @@ def small(tmp_path_factory):
     return cache_of(folder, po.Cost("compute", "ms", (1, 2, 4)), 60, **facts)
 
 
-def test_every_text_of_every_file(canary, place, small):
+def test_every_text_of_every_file(canary, room, small):
     """Loaders take it or refuse it by name; what is told of it is harmless."""
-    one, file, manifest = policies()["score max_prob"], place / "file.json", small / "manifest.json"
+    one, file, manifest = policies()["score max_prob"], room / "file.json", small / "manifest.json"
     policy, tier, online, export = (
-        place / name for name in ("p.json", "t.json", "o.json", "export")
+        room / name for name in ("p.json", "t.json", "o.json", "export")
     )
     online_policies()["ucb1"].save(online)
     TierPolicy(one, "device", (0, 1), "cloud").save(tier)
     one.save(policy)
-    experts().save(place / "experts.json")
-    (place / "tiers.json").write_text(json.dumps(tiers("ms", "device", "cloud")))
+    experts().save(room / "experts.json")
+    (room / "tiers.json").write_text(json.dumps(tiers("ms", "device", "cloud")))
     done("export", policy, "--out", export, "--to", "python", "--rows", 4)
     plan = ("plan", small, "--tiers", file, "--budget", 3, "--method", "none")
     exported = export / "manifest.json"
     cases = [
         (path, json.loads(source.read_text()), look) for path, source, look in (
             (file, policy, lambda: tell("info", file)), (file, tier, lambda: load_tier(file)),
-            (file, place / "experts.json", lambda: tell("info", file)),
+            (file, room / "experts.json", lambda: tell("info", file)),
             (file, online, lambda: Online.load(file)),
-            (file, place / "tiers.json", lambda: tell(*plan)),
+            (file, room / "tiers.json", lambda: tell(*plan)),
             (manifest, manifest, lambda: tell("info", small)),
             (exported, exported, lambda: tell("verify", export)),
         )

@@ -105,7 +105,7 @@ def one_case(draw, number, source, loader, path, guard):
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
-def test_files(kind, place, root):
+def test_files(kind, room, root):
     """As written they are valid; then batches of files, half of them damaged, half twisted and signed."""
     loader = {"policies": load_policy, "experts": load_any, "online": Online.load}[kind]
     made = {
@@ -121,7 +121,7 @@ def test_files(kind, place, root):
         (name, json.loads(data), data, json.dumps(whole(value), sort_keys=True))
         for name, (data, value) in found.items()
     ]
-    guard, path = Guard(), place / "file.json"
+    guard, path = Guard(), room / "file.json"
     for name, content, data, _ in sources:  # what is imported at first use is not the file's doing
         path.write_bytes(data)
         assert loader(path) is not None, name
