@@ -69,7 +69,7 @@ def test_batch_step_side_by_side_and_each_policy_alone_agree():
     assert policy.decide(logits[:0], context[:0]).exit.shape == (0,)
     for i in range(100):  # one by one
         state = policy.start(int(context[i]), int(numbers[i]))
-        for k in policies[context[i]].path:
+        for k in policies[context[i]].active_exits:
             decision = policy.step(k, logits[i, k], state)
             if decision.exit:
                 break

@@ -406,20 +406,16 @@ def test_texts_of_tables(tmp_path, suffix, text, says):
         refused(tmp_path / f"a.{suffix}", says)
 
 
-def samples():
-    npz, npy = io.BytesIO(), io.BytesIO()
-    np.savez_compressed(npz, logits=X, labels=Y)
-    np.save(npy, X)
-    csv = "conf_0,conf_1,pred_0,pred_1,label\n" + "0.5,0.7,1,2,2\n0.25,0.5,0,1,1\n" * 3
-    return {
-        "a.npz": npz.getvalue(), "a.npy": npy.getvalue(), "a.csv": csv.encode(),
-        "a.pt": pt_of({"logits": torch.tensor(X), "labels": torch.tensor(Y)}),
-        "a.safetensors": save_safetensors({"logits": X, "labels": Y}),
-        "a.jsonl": b'{"logits": [[1, 2], [3, 1]], "label": 1}\n' * 4,
-    }  # fmt: skip
-
-
-SAMPLES = samples()
+NPZ, NPY = io.BytesIO(), io.BytesIO()
+np.savez_compressed(NPZ, logits=X, labels=Y)
+np.save(NPY, X)
+SAMPLES = {
+    "a.npz": NPZ.getvalue(), "a.npy": NPY.getvalue(),
+    "a.csv": b"conf_0,conf_1,pred_0,pred_1,label\n" + b"0.5,0.7,1,2,2\n0.25,0.5,0,1,1\n" * 3,
+    "a.pt": pt_of({"logits": torch.tensor(X), "labels": torch.tensor(Y)}),
+    "a.safetensors": save_safetensors({"logits": X, "labels": Y}),
+    "a.jsonl": b'{"logits": [[1, 2], [3, 1]], "label": 1}\n' * 4,
+}  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore")  # of numpy, on the odd numbers that damage makes

@@ -171,7 +171,7 @@ def test_vectors_that_do_not_fit_are_refused():
     given, policy = batch(50, context=None), policy_of()
     logits, features = given["outputs"], given["features"]
     exits = policy.decide(logits, features=features).exit
-    found = policy_of(kept=(0, 1, 3), model_exits=4).decide(
+    found = policy_of(active_exits=(0, 1, 3), model_exits=4).decide(
         logits[:, [0, 1, 0, 2]], features=[*features[:2], None, features[2]]
     )
     np.testing.assert_array_equal(found.exit, np.array([0, 1, 3])[exits])
@@ -194,7 +194,10 @@ def test_new_vectors_are_read_from_the_outputs_file(tmp_path):
     np.testing.assert_array_equal(
         read_features(tmp_path / "a.npz", policy_of())[2], arrays["features_2"]
     )
-    assert read_features(tmp_path / "a.npz", policy_of(kept=(0, 1, 2), model_exits=4))[3] is None
+    assert (
+        read_features(tmp_path / "a.npz", policy_of(active_exits=(0, 1, 2), model_exits=4))[3]
+        is None
+    )
     del arrays["features_1"]
     np.savez(tmp_path / "b.npz", **arrays)
     refuses("no features_1", read_features, tmp_path / "b.npz", policy_of())
@@ -318,7 +321,7 @@ REFUSED = {
     "probabilities as logits": ({"outputs": P, "kind": "logits"}, "kind='probabilities'"),
     "logits as probabilities": ({"outputs": X, "kind": "probabilities"}, "kind='logits'"),
     "one bad probability row": ({"outputs": spoil(P, 0.9, 3, 2), "kind": "probabilities"}, "row 3, exit 2"),
-    "kind": ({"outputs": X, "kind": "logit"}, "one of logits, probabilities, record"),
+    "kind": ({"outputs": X, "kind": "logit"}, "one of logits, probabilities, summary"),
     "axes that do not fit": ({"outputs": X, "labels": Y, "axes": "KNC"}, "labels"),
     "label C": ({"outputs": X, "labels": spoil(Y, 5, 9)}, "classes 0 to 4.*5 at row 9"),
     "label -2": ({"outputs": X, "labels": spoil(Y, -2, 9)}, "-1.*-2 at row 9"),
@@ -408,10 +411,8 @@ def test_a_bad_batch_adds_nothing(tmp_path):
     with po.CacheWriter(tmp_path / "d", costs=COSTS, contexts=NAMES) as cache:
         refused("with every batch, one of clean", "test", **batch(5, context=None))
         cache.append("test", **batch(5))
-    with (
-        pytest.raises(po.InputError, match="at least 1"),
-        po.CacheWriter(tmp_path / "b", costs=COSTS),
-    ):
+    empty = po.CacheWriter(tmp_path / "b", costs=COSTS)
+    with pytest.raises(po.InputError, match="at least 1"), empty:
         pass
     assert not (tmp_path / "b").exists()
     writer = po.CacheWriter(tmp_path / "c", costs=COSTS)

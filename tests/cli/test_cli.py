@@ -99,10 +99,8 @@ def test_missing_extra_is_named(cache, absent):
 
 
 def test_debug_shows_where_an_error_came_from(run, cache):
-    for line in (
-        ("--debug", "fit", cache, "--budget", 9), ("fit", cache, "--debug", "--budget", 9)
-    ):  # fmt: skip
-        code, _, err = run(*line)
+    for line in (("--debug", "fit", cache), ("fit", cache, "--debug")):
+        code, _, err = run(*line, "--budget", 9)
         assert code == 3 and "Traceback" in err
 
 

@@ -66,9 +66,8 @@ def write(path, content, world):
         path.write_text(json.dumps(body if content.get("sha256") else signed(body)))
     elif isinstance(content, dict):
         file = path.with_suffix(".npz")
-        np.savez(
-            file, **{k: v for k, v in {**OWN, **content}.items() if v is not None and k != "unit"}
-        )
+        given = {**OWN, **content, "unit": None}
+        np.savez(file, **{name: array for name, array in given.items() if array is not None})
         if not path.suffix:
             po.import_sources([file], path, unit=content.get("unit", "ms"), axes="KNC")
     else:
@@ -259,7 +258,7 @@ COMMANDS = {
     "evaluate_out_is_the_policy": (r"a table with row,exit,prediction,cost,correct", "evaluate {at}/p.json {world}/cache --out {at}/p.json", {"p.json": {}}),
     "explain_out_is_a_file": (r"--out & a file", f"{EXPLAIN} --out {{at}}/out", {"out": "mine"}),
     "explain_without_its_reference": (r"none\.json", f"{EXPLAIN} --reference {{at}}/none.json"),
-    "explain_with_reference_of_another_kind": (r"kind & record & logits", f"{EXPLAIN} --reference {{world}}/of_records.json"),
+    "explain_with_reference_of_another_kind": (r"kind & summary & logits", f"{EXPLAIN} --reference {{world}}/of_records.json"),
     "export_of_a_split_without_cache": (r"'--split' must be given with --cache & Got test", f"{EXPORT} --split test"),
     "export_name_that_c_takes": (r"'name' must be a C identifier & int", f"{EXPORT} --to c --name int"),
     "export_out_is_the_root": (r"a folder that can be made", "export {world}/policy.json --to python --out /"),

@@ -33,7 +33,11 @@ from policyopt.runtime._policy import load_policy, to_dict
 from policyopt.runtime._scores import RULES
 from policyopt.runtime._strict_json import MAX_DEPTH, parse
 
-EXAMPLES = {"policies": 60, "experts": 15, "online": 25}  # batches: 10,000 cases
+#: Batches (10,000 cases), how files are loaded, and what is in them.
+KINDS = {
+    "policies": (60, load_policy, policies), "experts": (15, load_any, lambda: {"experts": experts()}),
+    "online": (25, Online.load, online_policies),
+}  # fmt: skip
 OUTPUTS = np.random.default_rng(3).normal(size=(4, 6, C))
 FEATURES = np.random.default_rng(4).normal(size=(4, 3))
 
@@ -104,16 +108,11 @@ def one_case(draw, number, source, loader, path, guard):
         raise
 
 
-@pytest.mark.parametrize("kind", EXAMPLES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_files(kind, room, root):
     """As written they are valid; then batches of files, half of them damaged, half twisted and signed."""
-    loader = {"policies": load_policy, "experts": load_any, "online": Online.load}[kind]
-    made = {
-        "policies": policies,
-        "experts": lambda: {"experts": experts()},
-        "online": online_policies,
-    }
-    found = {name: (text_of(whole(value)), value) for name, value in made[kind]().items()}
+    examples, loader, made = KINDS[kind]
+    found = {name: (text_of(whole(value)), value) for name, value in made().items()}
     if kind == "policies":
         golden = (root / "tests" / "golden").glob("policy_*.json")
         found |= {path.name: (path.read_bytes(), load_policy(path)) for path in sorted(golden)}
@@ -132,7 +131,7 @@ def test_files(kind, room, root):
     def case(draw, number):
         one_case(draw, number, draw.choice(sources), loader, path, guard)
 
-    in_batches(case, guard, EXAMPLES[kind])
+    in_batches(case, guard, examples)
 
 
 LEAVES = st.one_of(
@@ -216,12 +215,8 @@ def test_the_files_in_docs_are_what_the_code_makes_and_every_rule_has_a_sample()
         text = (rules.DOCS / file).read_text()
         again = "python -m policyopt._export.schema docs"
         assert text == json.dumps(schema, indent=1) + "\n", f"{file} is stale: {again}"
-    for samples, known in (
-        (rules.SCORES, RULES),
-        (rules.ANSWERS, ANSWERS),
-        (rules.CALIBRATORS, CALIBRATORS),
-    ):
-        assert set(samples) == set(known)
+    assert set(rules.SCORES) == set(RULES) and set(rules.ANSWERS) == set(ANSWERS)
+    assert set(rules.CALIBRATORS) == set(CALIBRATORS)
 
 
 def test_manifests_of_exports_are_valid_and_those_of_fewer_fields_are_not(tmp_path):

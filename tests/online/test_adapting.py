@@ -195,12 +195,8 @@ def test_the_controller_keeps_its_bound_whatever_comes(inputs, budget, step, sta
 def test_the_controller_holds_the_budget_where_a_fixed_policy_does_not(w, delay):
     """Through a change of the inputs, and where requests cost more than those it was made with."""
     asked = {"rounds": 8000, "delay": delay}
-    changing = {
-        "policies": ["fixed", "controller"],
-        "schedule": "abrupt",
-        "streams": ["test", "dim"],
-    }
-    found = w.simulate(**asked, **changing, budget="50%")
+    changing = {"schedule": "abrupt", "streams": ["test", "dim"], "budget": "50%"}
+    found = w.simulate(policies=["fixed", "controller"], **asked, **changing)
     fixed, steered = (r["realised_cost"] / r["budget"] - 1 for r in found.records)
     assert abs(fixed) > 0.05 and abs(steered) < 0.02
     parts = {}
