@@ -1,8 +1,4 @@
-"""What every policy passes, ours and yours: `check_score`, `check_method`.
-
-On made-up rows of 4 exits and 6 classes, whose later exits are more often right. Each check raises `CheckError`
-with its name, what was expected and what came.
-"""
+"""What every policy passes, ours and yours, on made-up rows of 4 exits and 6 classes: `check_score`, `check_method`."""
 
 from __future__ import annotations
 
@@ -179,7 +175,9 @@ def _columns(rule: ScoreRule, exits: int, classes: int) -> None:
     try:
         scores = score_table(rule, _outputs(exits, classes))
     except IndexError as error:
-        raise CheckError(f'{error}; top_prob has two columns where needs has "margin"') from error
+        raise CheckError(
+            f'{error}; top_prob has two columns where required_columns has "margin"'
+        ) from error
     if scores.shape != (60, exits) or not np.isfinite(scores).all():
         raise CheckError("scores must be finite numbers, (n,) at each exit")
 

@@ -108,11 +108,7 @@ def check_cost_kind(kind: str) -> None:
 
 
 def cumulative(costs: Floats, kind: str, name: str = "costs", first_row: int = 0) -> Floats:
-    """Return costs (N, K) as cumulative; refused where not finite, negative, too large, or falling.
-
-    >>> cumulative(np.array([[1.0, 2.0, 4.0]]), "standalone")
-    array([[1., 3., 7.]])
-    """
+    """Return costs (N, K) as cumulative; refused where not finite, negative, too large, or falling."""
     check_cost_kind(kind)
     costs = np.asarray(costs, dtype=np.float64)
     if costs.ndim != 2 or costs.shape[1] == 0:
@@ -225,11 +221,7 @@ def parse_budgets(budgets: int | float | str | Sequence[Budget], costs: Floats) 
 
 
 def unit_per_multiply_add(unit: str) -> float | None:
-    """Return what a multiply-add (two FLOPs, one MAC) costs in the unit; None where not arithmetic.
-
-    >>> unit_per_multiply_add("MMACs"), unit_per_multiply_add("GFLOPs"), unit_per_multiply_add("ms")
-    (1e-06, 2e-09, None)
-    """
+    """Return what a multiply-add (two FLOPs, one MAC) costs in the unit; None where not arithmetic."""
     found = _ARITHMETIC.match(unit.strip())
     if found is None:
         return None
@@ -238,10 +230,7 @@ def unit_per_multiply_add(unit: str) -> float | None:
 
 
 def rate_of(cost: Cost, costs: tuple[Cost, ...]) -> float:
-    """Return the cost of one multiply-add in the unit of `cost`; 0 where it cannot be known.
-
-    Other units (ms, mJ, USD) are converted by another cost of the cache, at the full model's rate.
-    """
+    """Return the cost of one multiply-add in the unit of `cost`, by another cost where need be; 0 if unknown."""
     own = unit_per_multiply_add(cost.unit)
     if own is not None:
         return own
@@ -255,10 +244,7 @@ def rate_of(cost: Cost, costs: tuple[Cost, ...]) -> float:
 def overhead(
     answer: AnswerRule, rules: tuple[ScoreRule, ...], exits: int, classes: int, rate: float
 ) -> Floats:
-    """Return the cumulative cost of a policy's own arithmetic per exit, (K,), at `rate_of`'s rate.
-
-    The softmax, its largest entries and the entropy belong to the exit's head: they are not counted.
-    """
+    """Return the cumulative cost of a policy's own arithmetic per exit, (K,); softmax and entropy are the head's."""
     each = [
         answer.operations(k, classes) + sum(rule.operations(k, classes) for rule in rules)
         for k in range(exits)

@@ -1,14 +1,11 @@
 """Expert branches: one policy per context, the budget kept by all of them together.
 
-Expert branches are those of Pacheco, Oliveira & Couto (GLOBECOM 2021, arXiv:2108.09343). Their
-released code has one confidence threshold for all experts, which the user chooses. Here each
-context has thresholds of its own, fitted by any method, for a threshold means another cost and another
-accuracy for blurred inputs than for clean ones; and a budget replaces the threshold. The budget holds for all
-contexts together, so a hard context may spend what an easy one spares.
+Expert branches are those of Pacheco, Oliveira & Couto (GLOBECOM 2021, arXiv:2108.09343), whose code has one
+confidence threshold for all, chosen by the user. Here each context has thresholds of its own, fitted by any method,
+and one budget holds for all contexts together, so a hard one may spend what an easy one spares.
 
-How it is divided: each context has a curve of accuracy over mean cost. Maximise the share-weighted accuracy
-under a share-weighted mean cost: at the optimum all curves have the same slope (Lagrange; Everett 1963).
-On concave hulls, which are piecewise linear, the segments taken in the order of their slopes reach it exactly.
+It is divided by maximising share-weighted accuracy under a share-weighted mean cost: at the optimum all curves have
+the same slope (Lagrange; Everett 1963). On concave hulls, segments taken in the order of their slopes are exact.
 """
 
 from __future__ import annotations
@@ -57,23 +54,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class FittedExperts:
-    """The result of `fit_experts`.
-
-    Attributes
-    ----------
-    policy : ExpertPolicy
-        What is deployed.
-    method : str
-        Label of the method.
-    budget : float
-        Mean cost asked for, over samples of all contexts.
-    expected : Expectation
-        The realised cost to expect on unseen rows of the same mixture of contexts.
-    accuracy : float
-        Of such rows, from the parts.
-    parts : tuple of Part
-        One per context.
-    """
+    """The result of `fit_experts`."""
 
     policy: ExpertPolicy
     method: str
@@ -221,13 +202,7 @@ def hull(cost: npt.ArrayLike, value: npt.ArrayLike) -> tuple[Floats, Floats]:
 
 
 def divide(hulls: Sequence[tuple[Floats, Floats]], shares: npt.ArrayLike, budget: float) -> Floats:
-    """Return the mean cost (E,) that each context may have, of their hulls and shares of the samples.
-
-    Its share-weighted mean is the budget, or less: where more buys nothing, or each hull's start costs more.
-
-    >>> divide([hull([1, 4], [0.9, 0.93]), hull([1, 4], [0.5, 0.8])], [0.5, 0.5], 2.0)
-    array([1., 3.])
-    """
+    """Return each context's mean cost (E,) by hulls and shares: in all the budget, or less where more buys nothing."""
     weights = np.asarray(shares, dtype=np.float64)
     weights = weights / weights.sum()
     costs = np.array([cost[0] for cost, _ in hulls])

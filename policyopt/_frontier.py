@@ -1,9 +1,8 @@
 """The frontier: policies of several methods over a range of budgets, and their comparison.
 
-Policies are replayed on rows that chose nothing. Two never cost exactly the same there, so `compare`
-holds each point of a method against its rival's frontier *at that point's realised cost*: the rival
-mixes its two neighbouring policies there, which is itself a policy. Rows are resampled together for
-both, so the interval covers cost and accuracy and their pairing.
+Two policies never cost exactly the same on rows that chose nothing. So `compare` holds each point of a method
+against its rival's frontier *at that point's realised cost*, where the rival mixes its two neighbouring policies,
+which is a policy too. Rows are resampled together for both.
 """
 
 from __future__ import annotations
@@ -175,10 +174,7 @@ def split_for_seed(tables: Tables, seed: int, test: str, seeds: int) -> tuple[Ta
 
 
 def record(label: str, fitted: Fitted, table: Table, seed: int) -> dict[str, Any]:
-    """Replay a fitted policy on rows that chose nothing and describe what happened, in plain types.
-
-    The expected interval is what the fit stated of the mean cost in the long run; see `summary`.
-    """
+    """Replay a fitted policy on rows that chose nothing and describe what happened, in plain types."""
     return {
         "method": label,
         "budget": fitted.budget,
@@ -226,10 +222,7 @@ def threshold_fields(policy: Policy) -> dict[str, Any]:
 
 
 def over_seeds(records: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Group the records of a method at one budget, all seeds.
-
-    Budgets that differ by seed (costs per sample) are matched by position, unless a seed has fewer.
-    """
+    """Group a method's records at one budget, all seeds; budgets that differ are matched by position."""
     methods: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for record in records:
         methods.setdefault(record["method"], {}).setdefault(record["seed"], []).append(record)
@@ -270,12 +263,7 @@ def _references(frontier: Frontier, table: Table, budgets: Sequence[float], seed
 
 
 def oracle(table: Table, budgets: Sequence[float]) -> Floats:
-    """Return the accuracy of the hindsight oracle at each budget, (B,). Not deployable.
-
-    A sample takes its cheapest exit, or its cheapest right one: the way there is the price of being
-    right. Buying the cheapest ways first is the exact optimum (a fractional knapsack of equal values) and
-    bounds every policy whose answers are the exits' own; lucky guesses count, so the bound is loose.
-    """
+    """Return the hindsight oracle's accuracy, (B,): an exact fractional knapsack of each row's cheapest right exit."""
     correct = table.correct
     alone = np.broadcast_to(table.standalone_costs, correct.shape)
     least = alone.min(axis=1)
@@ -291,10 +279,7 @@ def oracle(table: Table, budgets: Sequence[float]) -> Floats:
 
 @dataclass(frozen=True)
 class Path:
-    """A method's replays over all budgets on the same rows, (N, P) each.
-
-    The ends, all leaving at exit 0 and all running every exit, are policies that any method has.
-    """
+    """A method's replays over all budgets on the same rows, (N, P) each, between exit 0 and the full model."""
 
     cost: Floats
     correct: Floats
@@ -311,9 +296,7 @@ def path_of(frontier: Frontier, label: str, seed: int, table: Table) -> Path:
 def path_through(policies: Sequence[Policy], table: Table) -> Path:
     """Replay policies of rising budgets on a table, the two ends added."""
     outcomes = [replay(policy, table) for policy in policies]
-    costs = np.broadcast_to(table.costs, (len(table), table.exits))
-
-    right = table.correct
+    costs, right = np.broadcast_to(table.costs, (len(table), table.exits)), table.correct
     return Path(
         np.stack([costs[:, 0], *(o.cost for o in outcomes), costs[:, -1]], axis=1),
         np.stack([right[:, 0], *(o.correct for o in outcomes), right[:, -1]], axis=1),
@@ -390,11 +373,7 @@ def _pooled(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]]:
-    """Hold each inner point of `ours` against `rival`, a path of the same rows, at equal realised cost.
-
-    ``better`` and ``worse`` count rows that differ from the mixed rival, as does ``mcnemar_p``; the
-    interval is 95 %, by paired bootstrap.
-    """
+    """Hold each inner point of `ours` against the mixed `rival` at equal realised cost, by paired bootstrap."""
     inner = slice(1, ours.cost.shape[1] - 1)
 
     def difference(cost: Floats, accuracy: Floats, *rival: Floats) -> Floats:
@@ -422,21 +401,14 @@ def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]
 
 
 def mcnemar(better: int, worse: int) -> float:
-    """Return the p-value of McNemar's test, exact and two-sided, of so many discordant rows.
-
-    >>> round(mcnemar(1, 9), 4), mcnemar(0, 0)
-    (0.0215, 1.0)
-    """
+    """Return the p-value of McNemar's test, exact and two-sided, of so many discordant rows."""
     from scipy.stats import binomtest
 
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
 def area_between(ours: Path, rival: Path, seed: int = 0) -> dict[str, float]:
-    """Return the mean height between two raw polylines (not hulls) over the whole range of cost.
-
-    With its 95 % interval, by paired bootstrap.
-    """
+    """Return the mean height between two raw polylines (not hulls) over all costs, with its 95 % interval."""
 
     def height(cost: Floats, accuracy: Floats, *rival: Floats) -> float:
         grid = np.union1d(cost, rival[0])

@@ -34,13 +34,9 @@ def mean_interval(
 ) -> MeanInterval:
     """Return the bootstrap-t interval of the mean of values (N,) (Efron & Tibshirani, 1993, 12.5).
 
-    The quantiles of ``(mean* - mean) / error*`` over resamples take the place of the normal's: where
-    values are skewed, as costs are, the interval leans the way they do, and its error is of second
-    order (Hall, 1988). Of more than 2,000 rows they come from their expansion in the skewness.
-
-    It is the interval of `center`, where that is known better than by the values' own mean, and
-    knows of `more_variance` per row, from sources beside the values. No sample shows that a mean is
-    known exactly: one more row that lies `span` off (default: the values' range) is thought of.
+    Quantiles of ``(mean* - mean) / error*`` over resamples: it leans as the values do (second order: Hall, 1988);
+    of more than 2,000 rows by their expansion in the skewness. `center`: the mean where better known,
+    `more_variance`: per row, from elsewhere, `span`: how far off one more row may lie (default: the range).
     """
     n = len(values)
     mean = float(values.mean())

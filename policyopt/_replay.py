@@ -21,10 +21,7 @@ _ROWS = 8192  # whose feature vectors are read at a time
 
 @dataclass(frozen=True)
 class Traced(Trace):
-    """A `Trace` of a table's rows, with what they cost and whether the answers are right.
-
-    Columns are the K exits that the policy runs; `active_exits` gives the model's number of each.
-    """
+    """A `Trace` of a table's rows with costs and correctness, by the K exits that run (`active_exits`)."""
 
     cost: Floats  # (N,): paid at the exit taken, the policy's own arithmetic included
     exit_costs: Floats  # (K,): what it would cost on average if all rows left there

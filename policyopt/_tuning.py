@@ -1,18 +1,12 @@
 """Tuning: a search over what a method declares in `space`, judged by cross-validation on the fit rows.
 
-Each fold's policies are fitted on the other folds and replayed on it. Two settings seldom cost the same
-there, even for the same budget, and accuracy can always be bought. So both objectives read the polyline of
-accuracy over *realised* cost through the fold's policies and the two ends that every method has, all
-leaving at exit 0 and all running every exit: a setting that overspends moves along it and gains nothing.
+Two settings seldom cost the same on the held-out fold, and accuracy can be bought. So both objectives read the
+polyline of accuracy over *realised* cost through the fold's policies and the two ends that every method has (exit
+0, full model): a setting that overspends gains nothing. ``area``: mean height between the ends; ``accuracy``: height
+at the budget, by three policies fitted for it and a little to either side.
 
-- ``area``: mean height of the polyline between the two ends.
-- ``accuracy``: its height at the budget. Three policies are fitted, for the budget and a little to
-  either side, so that a realised cost beside the budget is corrected along the method's own slope.
-
-Trials are asked of Optuna, told back, and kept in a storage. Its ``optimize`` counts trials per call and
-draws from one random stream; here they are counted over all calls and processes, and each draws from a
-stream of its own number: a study that was interrupted and resumed has the same trials as one that was not.
-A study is opened by a name that states what it judges: studies are never mixed.
+Optuna's ``optimize`` counts trials per call and draws from one stream; here they are counted over all processes, and
+each draws from a stream of its own number: a study resumed has the same trials. Its name states what it judges.
 """
 
 from __future__ import annotations
@@ -59,12 +53,7 @@ _TRIES = 4
 
 @dataclass(frozen=True)
 class Tuned:
-    """The result of `tune`.
-
-    Standard errors are over folds, which share training rows: they are a little small. The best
-    of many trials is chosen by its value, so `value` is a little high. Quote neither as a result;
-    a replay on the test rows is one.
-    """
+    """The result of `tune`; the best of many trials' `value` and errors over shared rows are a little flattering."""
 
     method: str
     objective: str
@@ -490,10 +479,7 @@ def study_name(method: str, objective: str, cache: str, plan: Mapping[str, Any])
 
 
 def open_study(storage: str | None, name: str, plan: Mapping[str, Any]) -> Any:
-    """Create a study, or load the one of that name; None keeps it in memory.
-
-    A file is one study's: whoever names it again means to go on. A server holds many, told apart by name.
-    """
+    """Create a study, or load the one of that name; None: in memory; a file holds one study, a server many."""
     for tried in range(1, _TRIES + 1):
         try:
             study = _create(storage, name)
@@ -666,10 +652,7 @@ def score_fold(
 
 
 def mean_height(cost: Floats, accuracy: Floats, low: float, high: float) -> float:
-    """Return the mean over cost, from `low` to `high`, of the polyline through some points (P,).
-
-    Raw points, not their hull: a policy below the line between its neighbours counts against its setting.
-    """
+    """Return the mean over cost, from `low` to `high`, of the polyline (not its hull) through points (P,)."""
     order = np.argsort(cost, kind="stable")
     grid = np.union1d(np.clip(cost, low, high), [low, high])
     height = np.interp(grid, cost[order], accuracy[order])

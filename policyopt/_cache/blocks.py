@@ -1,9 +1,4 @@
-"""Row arrays in any form to blocks of one layout: what `from_arrays`, the writer, importers and reader share.
-
-Names, axes, shapes, storage types and values are checked; each check refuses by name and tells the
-first place. What an array of a block is stands in one row of `COLUMNS`, how its values are checked in
-one of `_CHECKS`.
-"""
+"""Row arrays in any form to blocks of one layout, names, axes, shapes, types and values checked."""
 
 from __future__ import annotations
 
@@ -64,20 +59,13 @@ def is_features(name: str) -> bool:
     return name.startswith(FEATURES_PREFIX)
 
 
-# --- storage -----------------------------------------------------------------------------------
-
-
 def storage_type(name: str, layout: Layout) -> np.dtype[Any]:
     """Return the dtype in which the array `name` is kept; of features the widest."""
     return np.dtype(COLUMNS[column_of(name)][1] or layout.dtype)
 
 
 def natural_dtype(kind: str, arrays: Iterable[Array]) -> str:
-    """Return the narrowest storage type that loses nothing a user would miss.
-
-    float16 outputs stay float16, all others become float32. The confidences of summaries keep
-    float64 where it came: those of large models crowd just below 1.
-    """
+    """Return the narrowest storage type that loses nothing; summaries keep float64 (confidences crowd below 1)."""
     types = {np.dtype(a.dtype).name for a in arrays}
     if kind == "summary":
         return "float64" if "float64" in types else "float32"
@@ -90,9 +78,6 @@ def store(layout: Layout, name: str, array: Array) -> Array:
     kept = np.ascontiguousarray(array, array.dtype if half else storage_type(name, layout))
     # Rounding of a softmax may pass 1 by a hair.
     return np.clip(kept, 0, 1) if name in ("confidence", "top_prob") else kept
-
-
-# --- axes --------------------------------------------------------------------------------------
 
 
 def to_numpy(argument: str, value: Any) -> Array:
@@ -143,10 +128,7 @@ def rows_first(array: Array, axes: str) -> Array:
 
 
 def orient(arrays: Mapping[str, Any], axes: str) -> dict[str, Array]:
-    """Bring row arrays of any axis order to the names and shapes in `Rows`; None means absent.
-
-    ``features`` (a list of K arrays) and ``sample_costs`` (arrays by name) hold several.
-    """
+    """Bring arrays of any axis order to the names and shapes in `Rows`; ``features``, ``sample_costs`` hold several."""
     axes = check_axes(axes)
     given = {name: value for name, value in arrays.items() if value is not None}
     vectors, costs = given.pop("features", None), given.pop("sample_costs", {})
@@ -173,15 +155,8 @@ def orient(arrays: Mapping[str, Any], axes: str) -> dict[str, Array]:
     return block
 
 
-# --- names and shapes --------------------------------------------------------------------------
-
-
 def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[str, Array]]:
-    """Check names and shapes of rows-first arrays against each other and the cache's layout.
-
-    Returned are the layout, with K, C and the widths of features where they were open, and the
-    arrays, confidence taken from `top_prob` where it is not given.
-    """
+    """Check rows-first arrays against each other and the layout; return both, what was open filled in."""
     block = dict(arrays)
     _check_names(layout, block)
     for name, array in block.items():
@@ -290,9 +265,6 @@ def name_contexts(names: Any, columns: Iterable[Array | None]) -> tuple[str, ...
     with np.errstate(invalid="ignore"):
         top = max(float(np.nan_to_num(array).max()) for array in found)
     return tuple(str(e) for e in range(int(np.clip(top + 1, 1, MAX_CONTEXTS))))
-
-
-# --- values ------------------------------------------------------------------------------------
 
 
 def check_block(layout: Layout, block: Block, split: str, first_row: int = 0) -> None:
@@ -464,11 +436,7 @@ def _all_finite(array: Array) -> bool:
 
 
 def detect_kind(outputs: Array | None) -> str:
-    """Return the kind that the values show: ``summary`` without outputs, else by their sums.
-
-    >>> detect_kind(np.array([[[0.25, 0.75]]])), detect_kind(np.array([[[-1.0, 2.0]]]))
-    ('probabilities', 'logits')
-    """
+    """Return the kind that the values show: ``summary`` without outputs, else by their sums."""
     if outputs is None:
         return "summary"
     with np.errstate(over="ignore"):  # a sum that is inf is not 1

@@ -105,9 +105,7 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """One split (or stream, or pool): a list of blocks, each a mapping of aligned arrays.
-
-    A block holds, for its n rows:
+    """One split (or stream, or pool): a list of blocks, each a mapping of n aligned rows.
 
     ``outputs``      (n, K, C) logits or probabilities; absent for records
     ``prediction``   (n, K) integers, -1 where the exit gave no answer, or only ``correct`` is known
@@ -119,11 +117,6 @@ class Rows:
     ``cost:<name>``  (n, K) cumulative cost per sample, in the unit of that cost (optional)
     ``features:<k>`` (n, D_k) the model's feature vectors at exit k: of every exit or of none
     ``context``      (n,) number of the context whose expert gave the outputs (optional)
-
-    >>> block = {"outputs": np.zeros((5, 2, 3), np.float32), "labels": np.zeros(5, np.int32)}
-    >>> rows = Rows((block, block))
-    >>> len(rows), rows.array("outputs").shape, [start for start, _ in rows.chunks(4)]
-    (10, (10, 2, 3), [0, 4, 5, 9])
     """
 
     blocks: tuple[Block, ...]
@@ -329,13 +322,7 @@ def to_data(
 
 
 def refuse_overlap(splits: Mapping[str, Rows]) -> None:
-    """Refuse fit, calibrate and test splits that share rows: two at least, and 5 % of the smaller.
-
-    Rows count as shared where their outputs (or summaries) are equal byte by byte. What is to be
-    expected by chance, judged by equal rows *within* each split, is taken off: short summaries
-    (two exits, confidences of two digits) coincide without being the same sample. Streams are not
-    compared: they may well repeat test rows.
-    """
+    """Refuse fit, calibrate and test splits that share rows (byte by byte): two at least, and 5 % of the smaller."""
     named = [name for name in RESERVED if name in splits]
     if len(named) < 2:
         return
@@ -352,11 +339,7 @@ def refuse_overlap(splits: Mapping[str, Rows]) -> None:
 
 
 def shared_rows(small: Ints, large: Ints) -> int:
-    """Count rows of `small` that stand in `large`, by their hashes, beyond what chance explains.
-
-    >>> shared_rows(np.arange(10), np.arange(5, 20))
-    5
-    """
+    """Count rows of `small` that stand in `large`, by their hashes, beyond what chance explains."""
     if len(small) == len(large) and np.array_equal(np.sort(small), np.sort(large)):
         return len(small) if len(np.unique(small)) > 1 else 0  # the same file twice
     found = int(np.isin(small, large).sum())

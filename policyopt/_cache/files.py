@@ -65,10 +65,7 @@ def sha256_file(path: Path, argument: str, step: Callable[[int], None] | None = 
 def map_tensors(
     path: Path, argument: str, size: int | None = None, most: int = MAX_HEADER, mmap: bool = True
 ) -> dict[str, tuple[str, Array]]:
-    """Map a safetensors file read-only, after its size and its header (of `most` bytes) are checked.
-
-    Returned are, per tensor, its safetensors type and a view of the file; BF16 comes as uint16.
-    """
+    """Map a checked safetensors file read-only: type and view per tensor; BF16 comes as uint16."""
     with os.fdopen(open_regular(path, argument), "rb") as file:
         found = os.fstat(file.fileno()).st_size
         if size is not None and found != size:

@@ -77,10 +77,7 @@ class Manifest:
 
 
 def fingerprint(parts: Iterable[tuple[str, str]], layout: Layout) -> str:
-    """Return the SHA-256 that names a cache, from split and checksum of its parts in any order.
-
-    Kind, costs and names of contexts count too: other costs make other policies.
-    """
+    """Return the SHA-256 that names a cache: of its parts (split, checksum) in any order, and its layout."""
     costs = [[c.name, c.unit, c.values, *(["cascade"] * c.cascade)] for c in layout.costs]
     named = [list(layout.contexts)] if layout.contexts else []
     text = json.dumps([sorted(parts), costs, layout.kind, *named])
@@ -126,13 +123,7 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def parse(text: bytes) -> Manifest:
-    """Read a manifest, which may come from anyone; anything unexpected is refused.
-
-    >>> parse(b"{}")
-    Traceback (most recent call last):
-        ...
-    policyopt.runtime._errors.InputError: 'manifest.json: format' must be 'policyopt-cache'...
-    """
+    """Read a manifest, which may come from anyone; anything unexpected is refused."""
     content = strict_json.parse(text, MANIFEST, MAX_BYTES, _ANEW, MAX_METADATA)
     found = content.get("format") if isinstance(content, dict) else content
     if found != FORMAT:

@@ -70,13 +70,7 @@ class Raw:
 
 
 def parse_key(key: str) -> tuple[str | None, str, str] | None:
-    """Divide a key into prefix, role and base; None where it is not known.
-
-    The role is a value of `SYNONYMS`, ``features_0`` and so on, ``cost`` (a named one) or ``metadata``.
-
-    >>> parse_key("val_logits"), parse_key("cost_usd"), parse_key("weights")
-    (('val', 'logits', 'logits'), (None, 'cost', 'cost_usd'), None)
-    """
+    """Divide a key into prefix, role (of `SYNONYMS`, ``features_0``, ``cost``, ``metadata``) and base, if known."""
     match = _KEY.fullmatch(key)
     if match is None:
         return None
@@ -240,9 +234,6 @@ def _split_names(raw: Raw, prefixes: list[str]) -> dict[str | None, str]:
         got = f"{sorted(prefixes)}"
         raise input_error(f"{raw.name}: keys", "with one prefix per split", got, step)
     return names
-
-
-# --- rows first --------------------------------------------------------------------------------
 
 
 def turn(part: Part, hint: int, notes: list[str]) -> None:

@@ -98,11 +98,7 @@ def _longest(path: Path, count: int) -> int:
 
 
 def read_jsonl(path: Path) -> Raw:
-    r"""Read one sample a line, with a value per exit (as CATs writes), or records as a table.
-
-    Lines are such as ``{"logits": [[... C] x K], "label": 3, "split": "fit"}`` (also
-    ``"conf": [... K]`` and the like), or the rows of a long or wide table.
-    """
+    """Read a sample a line, ``{"logits": [[... C] x K], "label": 3}`` (as CATs writes), or records as a table."""
     first = next(_objects(path), None)
     if first is None:
         allowed = "a .jsonl file of at least one line"
@@ -231,11 +227,7 @@ def read_parquet(path: Path) -> Raw:
 
 
 def _parquet_sizes(file: Any, group: int, used: list[str]) -> tuple[int, int]:
-    """Return the bytes that a row group's columns come to, and those that they have in the file.
-
-    Runs of equal values and repeated ones take no room in a file, so rows are counted too: of
-    texts of one length each in full, as Arrow unpacks them.
-    """
+    """Return the bytes of a row group's columns: unpacked, repeated values counted in full, and in the file."""
     meta = file.metadata.row_group(group)
     columns = [(meta.column(i), file.schema.column(i).length or 0) for i in range(meta.num_columns)]
     mine = [pair for pair in columns if pair[0].path_in_schema.split(".")[0] in used]
@@ -261,10 +253,7 @@ def useful(column: object) -> bool:
 
 
 def _gather(path: Path, columns: Sequence[str], pieces: Iterator[tuple[Any, int]]) -> Raw:
-    """Put the pieces of a table (useful columns, bytes in the file) together, their bytes counted.
-
-    `columns` are all of the file, also those that are not read.
-    """
+    """Put a table together from pieces (useful columns, bytes in the file); `columns`: all of the file."""
     pandas = need("pandas", "fit", "to read tables")
     room, frames = Room("SRC", str(path), "Save it as .npz."), []
     for frame, size in pieces:

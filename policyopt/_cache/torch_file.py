@@ -1,9 +1,8 @@
 """``.pt`` and ``.pth``: tensors only; a file that needs pickle is refused unless it is trusted.
 
-The pickle in a file is looked at before torch unpickles it, operation by operation, executing
-nothing. ``torch.load(weights_only=True)`` runs no code of the file, but it calls what takes memory
-(``bytearray(n)``, ``torch.Tensor(n, m)``). So calls are those that ``torch.save`` writes for dense
-tensors, and each storage is one that the file holds.
+``torch.load(weights_only=True)`` runs no code of the file, but calls what takes memory (``bytearray(n)``). So the
+pickle is looked at before, executing nothing: calls are those that ``torch.save`` writes for dense tensors, and
+each storage is one that the file holds.
 """
 
 from __future__ import annotations
@@ -52,11 +51,7 @@ _PIECE = 1 << 20
 
 
 def read_torch(path: Path, allow_pickle: bool = False) -> Raw:
-    """Load a tensor, a dict with the keys of an ``.npz``, or MSDNet's list of four.
-
-    That list is ``[val_pred, val_target, test_pred, test_target]``; one of K tensors (N, C) has a
-    tensor per exit. With `allow_pickle` files of other objects are loaded: **they can run any code**.
-    """
+    """Load a tensor, a dict with an ``.npz``'s keys, or MSDNet's four; with `allow_pickle` **it can run any code**."""
     torch = need("torch", "torch", "to read .pt and .pth files")
     room = Room("SRC", str(path), "Save it with torch.save: that does not compress.")
     with path.open("rb") as file:
@@ -243,11 +238,7 @@ _CONTAINER, _ORDERED, _BACKED, _TENSOR = _Made(), _Made(), _Made(), _Made()
 
 
 def _scan(file: BinaryIO, room: Room, share: float, backed: Callable[[str, int], bool]) -> None:
-    """Look at the next pickle of a file, which is left behind it.
-
-    Memory for its values comes out of `room`; `share` are the bytes of the file for one of the
-    pickle; `backed` says whether the file holds a storage of that key and size.
-    """
+    """Look at a file's next pickle: memory out of `room`, `share` bytes of file for one; `backed`: known storages."""
     stack: list[Any] = []
     marks: list[list[Any]] = []
     memo: dict[int, Any] = {}
@@ -297,9 +288,8 @@ def _scan(file: BinaryIO, room: Room, share: float, backed: Callable[[str, int],
             taken += _PER_CALL
             arguments = stack.pop()
             stack[-1] = _called(stack[-1], arguments)
-        elif (
-            name == "BUILD"
-        ):  # of a model's state: it is copied, and has come from the steps so far
+        elif name == "BUILD":
+            # Of a model's state: it is copied, and has come from the steps so far.
             stack.pop()
             taken += steps * _PER_STEP
             if stack[-1] is not _ORDERED:

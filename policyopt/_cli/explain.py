@@ -151,9 +151,6 @@ def _some(rows: Sequence[int]) -> str:
     return f": {text}{' ...' if len(rows) > _SOME else ''}" if rows else ""
 
 
-# --- calibration -----------------------------------------------------------------------------
-
-
 def calibration(
     cache: Path = options.CACHE,
     policy: Path | None = option(None, "Policy file whose leavers are looked at."),

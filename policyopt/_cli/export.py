@@ -68,9 +68,6 @@ def export(
     output.say(written, f"next: policyopt verify {quote(str(out))}")
 
 
-# --- verify ----------------------------------------------------------------------------------
-
-
 def verify(
     folder: Path = argument("What `policyopt export` wrote.", "DIR"),
     require: str = option("", "Runtimes that must be here: python, onnx, c."),

@@ -127,7 +127,6 @@ def _fit_experts(
     for part in filter(lambda part: part.pooled, fitted.parts):
         output.note(f"context {part.context} has {part.rows} rows: it has the policy of all rows")
     _note_spared("the experts spend", fitted.expected.cost, fitted.budget)
-
     whole, accuracy = fitted.expected, fitted.accuracy
     found = [
         (p.context, p.share, p.fitted.budget, p.cost, (None, None), p.accuracy, p.rows, p.pooled)

@@ -86,9 +86,6 @@ def _shares(text: str | None) -> dict[str, float] | None:
     return shares
 
 
-# --- a cache ---------------------------------------------------------------------------------------
-
-
 def info(
     cache: Path = argument("Directory of a cache, or a policy file (JSON).", "CACHE"),
     cost: str | None = options.COST,
@@ -168,9 +165,6 @@ def _print_cache(content: dict[str, Any], data: ExitData) -> None:
     output.print_table(content["costs"], columns, title="cumulative cost")
 
 
-# --- a policy file ---------------------------------------------------------------------------
-
-
 def _print_policy(path: Path, style: output.Format) -> None:
     """Print what stands in a policy file, its checksum and contents checked; large values are cut."""
     policy = load_any(path)
@@ -214,9 +208,6 @@ def _flat(content: dict[str, Any], above: str = "") -> dict[str, Any]:
     return found
 
 
-# --- the catalogue ---------------------------------------------------------------------------
-
-
 def methods(
     name: str | None = argument(
         "A method or a family (online: those of simulate); without, all.", "name", None
@@ -230,12 +221,10 @@ def methods(
     load_installed()
     online = every()
     if name is None:
-        settings = (
-            style is not output.Format.table
-        )  # of which classes tell, whose import takes time
-        records = [_record(row, settings) for row in ROWS.values()]
+        table = style is output.Format.table  # without settings: importing their classes takes time
+        records = [_record(row, settings=not table) for row in ROWS.values()]
         output.print_records(records, style, _COLUMNS)
-        if style is output.Format.table:
+        if table:
             output.print_table(online, _ONLINE)
             output.note(
                 "`policyopt methods NAME` shows settings; which to choose: docs/choosing_a_policy.md"
@@ -274,7 +263,7 @@ def _record(row: MethodSpec, settings: bool = True) -> dict[str, Any]:
         "paper": row.paper,
         "year": row.year or None,
         "reference": row.reference,
-        "required_columns": list(row.needs),
+        "needs": list(row.needs),
         "supports": row.supports(),
         "wins": row.wins,
         **({"settings": row.settings()} if settings else {}),

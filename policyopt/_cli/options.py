@@ -127,10 +127,7 @@ def _not_ours(what: str, path: Path) -> InputError:
 def out_folder(
     path: Path | None, tables: Mapping[str, str] | None = None, policy: bool = False
 ) -> None:
-    """Refuse a directory where a link, or a file of the user's own, stands in the way of results.
-
-    `tables`: how the tables begin that are written there, by file name; `policy`: whether one is.
-    """
+    """Refuse a directory where a link or a user's file stands in the way; `tables`: their first words, by file."""
     out_directory(path)
     if path is None or not path.is_dir():
         return

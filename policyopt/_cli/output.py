@@ -122,9 +122,6 @@ def _text(value: Any) -> str:
     return printable(str(value))
 
 
-# --- how numbers are shown -------------------------------------------------------------------
-
-
 def number(value: float, digits: int = 4) -> str:
     """Return a number in `digits` significant digits, without an exponent where it can be read."""
     text = f"{value:.{digits}g}"
@@ -187,15 +184,9 @@ def thresholds_text(record: Mapping[str, Any]) -> str:
     return between.join(" ".join(map(threshold_text, one)) for one in sets)
 
 
-# --- what was replaced, what is under way ----------------------------------------------------
-
-
 @contextmanager
 def writing(out: Path | None, held: str = "") -> Iterator[None]:
-    """Tell which files of `out`, a file or directory, what is written in this block replaces.
-
-    `held` is what a single file held. Files appear by renaming: one of another inode is a new one.
-    """
+    """Tell which files of `out` this block replaces: another inode is a new file; `held`: what a single one held."""
     before = _inodes(out)
     yield
     replaced = [path for path, inode in _inodes(out).items() if before.get(path, inode) != inode]
@@ -227,10 +218,7 @@ def _inodes(out: Path | None) -> dict[Path, int]:
 
 @contextmanager
 def progress(title: str) -> Iterator[Callable[..., None]]:
-    """Give a callback that draws a bar titled `title`; nothing is drawn for what is quick.
-
-    It is called with (done, in all), and perhaps what is being done.
-    """
+    """Give a callback (done, in all, what is done) that draws a bar titled `title`, but for what is quick."""
     bar: Any = None
     started, told, closed = time.monotonic(), False, False
     in_terminal = sys.stderr.isatty()

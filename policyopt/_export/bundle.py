@@ -87,12 +87,7 @@ def write_bundle(
     policy: Any, out: Path, targets: str | Sequence[str], golden: Golden,
     graphs: list[ExitGraph] | None = None, name: str = "policyopt_policy",
 ) -> None:  # fmt: skip
-    """Write a policy, or the one of a fit, in the forms asked for; the folder appears whole or not at all.
-
-    An earlier export at `out` is replaced; anything else is refused. `targets`: of `TARGETS`. `golden`: from
-    `samples.golden_of`; where it has no edges, they are searched among its own rows. `name`: of the C
-    header, and prefix of all names in it.
-    """
+    """Write the forms in `targets` with golden vectors, whole or not at all; only an earlier export is replaced."""
     policy, targets = policy_of(policy, single=True), check_names("targets", targets, "E.g. c.")
     if unknown := [t for t in targets if t not in TARGETS]:
         raise input_error("--to", f"of {', '.join(TARGETS)}", ", ".join(unknown), "E.g. --to c.")

@@ -134,10 +134,7 @@ def run_c(folder: str | os.PathLike[str], golden: Golden) -> Ran:
 
 
 def program(header: str, name: str, names: Sequence[str], golden: Golden) -> str:
-    """Return a C program that takes every sample through all exits: ``in.bin`` to ``out.bin``.
-
-    The former holds of each sample its number, and exit by exit what `names` of the inputs are there.
-    """
+    """Return a C program that takes samples (number, `names` of each exit) through all exits: in.bin to out.bin."""
     exits: list[str] = []
     for at, given in enumerate(golden.inputs):
         args = [f"{'*' * (given[n].ndim == 1)}{n}{at}" if n in given else "0" for n in names]

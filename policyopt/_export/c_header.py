@@ -1,14 +1,11 @@
 """A policy as one C99 header: no malloc, nothing of libc but ``math.h``, static sizes.
 
-The same arithmetic as `policyopt.runtime`: of classes in float32, of a row in float64, sums in the
-same order. Only `exp`, `log` and their kin may differ in the last bits, since every libm rounds them
-as it does. Doubles are few per row; without them a score could fall on the other side of its
-threshold, and the same policy would decide otherwise on the device than where it was evaluated.
+The same arithmetic as `policyopt.runtime`: of classes in float32, of a row in float64, sums in the same order; only
+`exp`, `log` and their kin may differ in the last bits.
 
-An exit's graph becomes the body of a function. A number that has one reader is computed where it is read, so
-that chains of elementwise operations are one loop; others stand in a variable or an array of their own. What
-an exit leaves stands in fields of the state; what only grows at its end keeps its field. In all texts ``@``
-stands for the header's prefix.
+An exit's graph becomes a function's body: a number with one reader is computed where it is read (chains of
+elementwise operations are one loop), others stand in a variable or an array. What an exit leaves stands in fields
+of the state; what only grows at its end keeps its field. In all texts ``@`` stands for the header's prefix.
 """
 
 from __future__ import annotations
@@ -72,11 +69,7 @@ Place = tuple[str, int]
 def c_source(
     policy: Any, graphs: Sequence[ExitGraph], name: str = "policyopt_policy", sizes: bool = True
 ) -> str:
-    """Return a policy as the text of a C header; `graphs`: by `trace_policy`.
-
-    `name`: prefix of all names in it. `sizes`: whether a compiler, where there is one, measures what the
-    header takes, to be told in it, and tries the header.
-    """
+    """Return a policy as a C header, `name` before all its names; `sizes`: told where a compiler measures them."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) or name in _KEYWORDS:
         raise input_error(
             "name", "a C identifier in small letters, at most 41 long", name, "E.g. easy_model."
@@ -271,10 +264,7 @@ class _Shared:
 
 
 class _Body:
-    """Writes the body of one exit's function.
-
-    `held`: fields of its states; `checked`: whether indices come from outside, as those of summaries do.
-    """
+    """Writes one exit's function; `held`: fields of its states; `checked`: whether indices come from outside."""
 
     def __init__(
         self, graph: ExitGraph, held: Sequence[_Field], left: Sequence[Left], shared: _Shared,
@@ -314,10 +304,7 @@ class _Body:
                     there += part.size
 
     def _readers(self, node: Node) -> list[tuple[Node, Node]]:
-        """Return who reads a node, and as which operand: views are looked through.
-
-        Who is wanted from outside has itself among them.
-        """
+        """Return who reads a node, through views, and as which operand; who is wanted outside reads itself."""
         found = []
         for user, arg in self.users.get(id(node), []):
             through = user is not arg and _is_view(user) and id(user) not in self.in_memory

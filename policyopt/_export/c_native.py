@@ -1,13 +1,11 @@
 """A policy's C header as machine code of this process, for loops that serve one sample at a time: only on request.
 
-One call per exit takes about a microsecond, and the header's own time. Its scores differ from the
-runtime's by how the C library's exp and log round; how far is tried on made-up rows (`rounding.doubtful`
-says what that leaves in doubt), and a score that is nearer to its threshold than that allows is in doubt:
-then the policy decides the sample to its end. What a rule compares inside itself (a bin's edge, the
-larger of two calibrated classes) is taken as C finds it.
+Its scores differ from the runtime's by how the C library's exp and log round, tried on made-up rows
+(`rounding.doubtful`); where a score is nearer to its threshold the policy decides. What a rule compares inside
+itself (a bin's edge) is taken as C finds it.
 
-Libraries are kept in a folder of the user's own, by the hash of what they were made of. None is ever read
-from beside a policy, and none from a folder that others may write to: to load one is to run it.
+Libraries are kept in a folder of the user's own, by the hash of what they were made of; never beside a policy, nor
+in a folder that others may write to: to load one is to run it.
 """
 
 from __future__ import annotations
@@ -93,13 +91,7 @@ class Native:
 
 
 def native(policy: Policy, folder: str | os.PathLike[str] | None = None) -> Native:
-    """Compile the header of a policy of logits into this process, or load what was compiled before.
-
-    `folder`: where libraries are kept; default: that of ``POLICYOPT_CACHE``, or ``policyopt`` in
-    ``XDG_CACHE_HOME`` or ``~/.cache``, and where it cannot be used, none is kept. Refused: rules that C
-    cannot say or says otherwise, compilers that make no shared libraries, folders that others may write
-    to; and without a compiler, by `NoCompiler`, what was not compiled before.
-    """
+    """Compile a policy of logits into this process, or load what `folder` keeps; refuse what C says otherwise."""
     if policy.kind != "logits" or policy.needs_features:
         what = "feature vectors" if policy.needs_features else policy.kind
         raise input_error("policy", "one of logits alone", what, "Leave out native=True.")

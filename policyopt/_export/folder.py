@@ -19,10 +19,7 @@ _AT_CWD, _EXCHANGE, _SWAP = -100, 2, 2  # of renameat2 (Linux), of renamex_np (m
 
 @contextlib.contextmanager
 def new_folder(out: str | os.PathLike[str], check: Callable[[Path], None]) -> Iterator[Path]:
-    """Give a folder to fill; when the block has ended well, it stands at `out`.
-
-    `check` is told of what stands there, if anything does, and raises where that must stay.
-    """
+    """Give a folder to fill that stands at `out` when the block ends well; `check` may refuse what is there."""
     out = Path(os.path.realpath(out))
     if not out.name:
         raise input_error("out", "a folder that can be made", f"{out}", "E.g. exported.")

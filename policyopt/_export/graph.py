@@ -169,10 +169,7 @@ _MEANINGS: dict[str, Callable[..., Any]] = {
 def evaluate(
     graph: ExitGraph, inputs: Mapping[str, Any], states: Sequence[Any], wide: bool = False
 ) -> dict[int, Any]:
-    """Run the graph of an exit by numpy; return what its nodes are, (n or 1, ...), by their ids.
-
-    `wide`: in float64 what is float32 by itself.
-    """
+    """Return what the nodes of an exit's graph are in numpy, (n or 1, ...), by id; `wide`: float64 for float32."""
     values: dict[int, Any] = {id(node): inputs[name] for name, node in graph.inputs.items()}
     values |= {id(node): state for node, state in zip(graph.states, states, strict=True)}
     if wide:

@@ -1,14 +1,11 @@
-"""Decision graphs as ONNX models, opset 18, so that they say what numpy says; folders of them, written and run.
+"""Decision graphs as ONNX models, opset 18 (onnxruntime 1.14 on), that say what numpy says; folders of them.
 
-The opset and the format version are those of 2022, which onnxruntime has read since 1.14. Every sample
-is a row of its own; the batch axis is ``n``. See `docs/onnx.md` for how to chain the graphs with a
-model's stages.
+Every sample is a row of its own, the batch axis is ``n``; `docs/onnx.md` chains the graphs with a model's stages.
 
-Double precision where the graphs have it. Departures from a word-for-word translation, each for accuracy:
-sums of float32 are added in float64 (ONNX leaves the order open), logarithms and hyperbolic tangents of
-float32 are taken in float64 and rounded, and ``log1p``, which ONNX lacks, is Kahan's
-``x log(u) / (u - 1), u = 1 + x`` (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 1.14.1),
-which keeps x to the last bits however small.
+Departures from a word-for-word translation, each for accuracy: sums of float32 are added in float64 (ONNX leaves
+the order open), logarithms and hyperbolic tangents of float32 are taken in float64 and rounded, and ``log1p``,
+which ONNX lacks, is Kahan's ``x log(u) / (u - 1), u = 1 + x`` (Higham, Accuracy and Stability of Numerical
+Algorithms, 2002, section 1.14.1), which keeps x to the last bits however small.
 """
 
 from __future__ import annotations
@@ -61,10 +58,7 @@ _WIDE = ("log", "log1p", "tanh", "logaddexp")
 
 
 def onnx_models(policy: Policy, graphs: list[ExitGraph], probabilities: bool = True) -> list[Any]:
-    """Return the decision graphs of a policy as K ONNX models, checked.
-
-    `probabilities`: whether they give out the answer's class probabilities too.
-    """
+    """Return the decision graphs of a policy as K checked ONNX models; `probabilities`: the answer's, too."""
     try:
         import onnx
     except ImportError as error:
@@ -94,10 +88,7 @@ def passed_on(graphs: list[ExitGraph], probabilities: bool = True) -> list[ExitG
 
 
 def puts(graph: ExitGraph) -> tuple[dict[str, Node], dict[str, Node]]:
-    """Return the inputs and the outputs of an exit's ONNX graph by name.
-
-    Probabilities and the columns of a summary are ``given_prediction`` and so on: outputs have the bare names.
-    """
+    """Return inputs and outputs of an ONNX graph by name; inputs that bear an output's name are ``given_...``."""
     given = {f"{GIVEN}{n}" if n in _GIVEN else n: node for n, node in graph.inputs.items()}
     given |= {node.attrs["name"]: node for node in graph.states}
     return given, {**graph.outputs, **{f"left_{i}": node for i, node in enumerate(graph.left)}}
@@ -487,10 +478,7 @@ def manifest_of(policy: Policy, graphs: list[ExitGraph], data: Sequence[bytes]) 
 
 
 def run_onnx(folder: Path, policy: Policy, golden: Golden) -> Ran:
-    """Return what a policy's ONNX export says of golden vectors, of every sample at every exit.
-
-    Its manifest is what this policy's is: a serving loop is told no other exits, costs or thresholds.
-    """
+    """Return what a policy's ONNX export, its manifest checked, says of every golden sample at every exit."""
     import onnxruntime
 
     names = [f"exit_{k}.onnx" for k in policy.active_exits]

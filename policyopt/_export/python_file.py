@@ -41,10 +41,7 @@ _WORDS = {
 
 
 def python_source(policy: Policy, graphs: list[ExitGraph] | None = None) -> str:
-    """Return the text of a module with ``start``, ``step`` and ``decide``; its docstring says how to use them.
-
-    `graphs`: from `trace_policy`, where they are there already.
-    """
+    """Return the text of a module with ``start``, ``step`` and ``decide``; `graphs`: from `trace_policy`."""
     graphs = trace_policy(policy) if graphs is None else graphs
     tables = _Tables()
     exits = [_exit_source(graph, tables) for graph in graphs]
@@ -109,11 +106,7 @@ def _runtime(names: Iterable[str], found: dict[str, str] | None = None) -> dict[
 
 
 def _quote_own_names(tree: ast.Module, lines: list[str]) -> None:
-    """Quote annotations in a class that name the class: the file evaluates its annotations.
-
-    (Postponed, all of them would be strings, and a dataclass looks strings up in `sys.modules`, where a
-    file that is loaded by `importlib` need not be.)
-    """
+    """Quote annotations that name their own class: postponed ones would need the file in `sys.modules`."""
     for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
         for node in ast.walk(owner):
             told = getattr(node, "returns", None) or getattr(node, "annotation", None)
@@ -191,10 +184,7 @@ def _serving(policy: Policy, graphs: list[ExitGraph]) -> str:
 
 
 def run_python(path: Path, golden: Golden) -> Ran:
-    """Return what an exported file says of golden vectors.
-
-    It is run: only files whose checksum is that of the manifest should come here.
-    """
+    """Return what an exported file says of golden vectors: it is run, so its checksum must be the manifest's."""
     module = runpy.run_path(str(path))
     ran = Ran.empty(len(golden), len(module["ACTIVE_EXITS"]))
     state = module["start"](golden.sample)

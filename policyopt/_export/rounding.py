@@ -1,10 +1,8 @@
 """Rounding: which scores have the same bits everywhere, how far the others may be off, and whose arithmetic gave them.
 
-On the machine that exported, the runtime gives the recorded scores again, to the bit. Another may have
-another `exp`, `log`, `log1p` or `tanh`: numpy chooses its own by the processor's features, and the C
-library does. Sums go in the same order everywhere (see `c_header`), and the rest is IEEE arithmetic.
-So exports to other machines differ from the runtime in what exports to C and ONNX do, and are held to
-the same number, `ULPS`: 64 units of 2**-23 of the larger of score and 1.
+Sums go in the same order everywhere (see `c_header`) and the rest is IEEE arithmetic, but `exp`, `log`, `log1p` and
+`tanh` differ by processor and C library. So exports to other machines are held to the number of those to C and
+ONNX, `ULPS`: 64 units of 2**-23 of the larger of score and 1.
 
 Where it comes from. Let r be the sum of exp(d_i), d_i <= 0 the difference of a logit to the largest, the
 same float32 everywhere. Two exponentials differ by 4 ulp at most (numpy documents 2.52, libms are
@@ -12,16 +10,15 @@ within 1), and two sums of C of them by the roundings of 19 + log2(C / 128) addi
 sums of up to 16, 3 to join them, halves), half a unit each: r differs by rho = 23 + log2(C / 128) units
 of itself if all err to their worst and to one side. Of `max_prob` and `margin`, 1 - s is a fraction
 of r over 1 + r: rho / 4 and rho / 2 at most. Of `entropy`, the sum of exp(d_i) |d_i| rounds once more,
-and the score moves by 2 (rho + 1) at most: 64 units at 32,768 classes. Measured with AVX-512 and AVX2
-taken away (all score rules, 4,096 awkward rows each): 1.1 units of these three, 2.3 of fitted
-learned scores. A logarithm of probabilities adds its own 4 ulp.
+and the score moves by 2 (rho + 1) at most: 64 units at 32,768 classes. A logarithm of probabilities adds its own
+4 ulp. Measured without AVX-512 and AVX2 (all score rules, 4,096 awkward rows each): 1.1 units of these three, 2.3
+of fitted learned scores.
 
 All three are off by a share of 1 - s, however saturated: `proven` has u (128 + C), u = 2**-24, for a sum of
 C terms each off by 8 u and by what rounding d_i does, |d_i| < 104 (what is below is 0 in float32), four
 times over. That is what a threshold near 1 needs.
 
-A learned score that multiplies what it reads multiplies its rounding too: one with random weights moved by
-79. What rounding does to a score is seen without another machine: the policy's graphs are run in float64
+A learned score multiplies its rounding too (random weights: 79 units). So the policy's graphs are run in float64
 as well (`own_rounding`), and `verify` allows `TIMES` times the distance where that is more than 64.
 """
 
@@ -92,10 +89,7 @@ def _exact(node: Node, given: bool) -> bool:
 
 
 def own_rounding(graphs: Sequence[ExitGraph], golden: Golden) -> Floats:
-    """Return how far float32 takes the scores of each exit from float64's, (K,), in its units.
-
-    Rows count as long as they take the same turns in both: whole numbers and comparisons are equal.
-    """
+    """Return how far float32 takes scores from float64's, (K,), in its units, while both take the same turns."""
     worst = np.zeros(len(graphs))
     for part in few_at_a_time(golden.inputs, len(golden)):
         inputs, sample = rows_of(golden.inputs, part), golden.sample[part]

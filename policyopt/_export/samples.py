@@ -1,12 +1,8 @@
 """Which rows golden vectors are made of: of a cache or made up to be awkward, and some at the edges of thresholds.
 
-Whether a runtime has the policy's own thresholds shows only in samples whose scores lie between the
-right threshold and the wrong one. None need lie there among the rows of a cache. So they are searched:
-the output of one exit is moved on a line from that of a sample that stays to that of one that leaves,
-and halved until the score turns from one float to the next (bisection).
-
-There two runtimes may differ in the last bits of a score and both be right. So `verify` compares exits
-of such samples with the runtime's *own* score: leave exactly where it is at or over the threshold.
+A wrong threshold shows only in scores between it and the right one. Such samples are searched: one exit's output
+is moved on a line from a sample that stays to one that leaves, and halved until the score turns from one float to
+the next (bisection). There two runtimes may both be right: `verify` goes by the runtime's *own* score.
 """
 
 from __future__ import annotations
@@ -64,12 +60,7 @@ def golden_of(
     policy: Any, graphs: list[ExitGraph], data: ExitData | None = None,
     split: str = "test", rows: int = 512, seed: int = 0,
 ) -> Golden:  # fmt: skip
-    """Return golden vectors of a policy or fit, with edges, and what was left out.
-
-    Of rows of a cache's split, else of made-up ones: of all sizes, with equal logits, classes that cannot
-    be, answers that change and that do not. At most `rows`: half of them those whose scores are nearest to
-    the thresholds, on both sides and outside of what rounding may decide, and others by lot.
-    """
+    """Return golden vectors of a policy or fit, `rows` at most, with edges, and what was left out."""
     if rows < 1:
         raise input_error("rows", "1 or more", rows, "E.g. 512.")
     policy = policy_of(policy, single=True)
@@ -127,20 +118,14 @@ def limits_of(policy: Policy, sample: Ints) -> Floats:
 
 
 def gaps(policy: Policy, whole: Golden) -> Floats:
-    """Return how far scores are from their thresholds, (n, K-1), in units of float32 rounding.
-
-    Of the larger of score, threshold and 1, as `rounding.scaled_error`.
-    """
+    """Return how far scores are from their thresholds, (n, K-1), in units of `rounding.scaled_error`."""
     score, limits = whole.expected.score[:, :-1], limits_of(policy, whole.sample)
     scale = np.maximum(np.maximum(np.abs(score), np.abs(limits)), 1.0) * UNIT
     return np.abs(score - limits) / scale
 
 
 def _doubtful_ulps(graphs: list[ExitGraph], whole: Golden, rng: np.random.Generator) -> Floats:
-    """Return how near to its threshold a score is in doubt, by exit but the last; see `NEAR`.
-
-    0 where the graph takes no sum and no exponential: scores have the same bits everywhere, ties too.
-    """
+    """Return how near to its threshold a score is in doubt (`NEAR`; 0: the same bits everywhere), (K-1,)."""
     exact = np.array(exact_scores(graphs)[:-1], dtype=bool)
     if exact.all():
         return np.zeros(len(exact))
@@ -249,10 +234,7 @@ def _outputs(policy: Policy, graph: ExitGraph, logits: Any, rng: np.random.Gener
 
 
 def edges_of(policy: Policy, whole: Golden, close: Golden | None = None) -> Golden:
-    """Return samples on both sides of every threshold, made from those of `whole`; and those of `close` as they are.
-
-    Perhaps none: thresholds at which nobody leaves, or everybody; scores that jump.
-    """
+    """Return samples made from `whole` on both sides of each threshold that can be met, and those of `close`."""
     found = [] if close is None else [(close.inputs, close.sample)]
     limits, arm = limits_of(policy, whole.sample), arms(policy, whole.sample)
     sound = _sound(whole)

@@ -1,10 +1,7 @@
-"""JSON Schemas (draft 2020-12) of all policy files and manifests, made from what the loaders know.
+"""JSON Schemas (draft 2020-12) of all policy files and manifests, made from loaders and registries.
 
-``python -m policyopt._export.schema DIR`` writes them; those in ``docs/`` are written so, and a test
-holds them to it. Fields come from the loaders, rules and their parameters from the registries.
-
-A schema cannot say all that a loader checks (shapes that must fit each other, thresholds per exit,
-the checksum): what loads is valid, what is valid may still be refused.
+``python -m policyopt._export.schema DIR`` writes them; a test holds those in ``docs/`` to it. What loads is valid;
+what is valid may still be refused (shapes that must fit each other, checksums).
 """
 
 from __future__ import annotations

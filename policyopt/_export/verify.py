@@ -1,13 +1,8 @@
 """Every runtime that is here, run on the golden vectors of an export, and compared.
 
-The policy itself first, by numpy in a batch: on the machine that exported it gives what is recorded, to
-the bit; on another (`rounding`) scores within the ulps stated there, the same answers, and the same
-exits but in rows within those ulps of a threshold, which are counted. Every other runtime is
-compared with numpy here, so of these the same is asked on every machine.
-
-Rows of golden.npz: exits and answers are the policy's, scores within what is declared. Rows of
-edges.npz, which lie so near to a threshold that rounding may decide: the same of runtimes that declare
-no rounding; of the others, exits are compared with the runtime's own score, as everywhere besides.
+The policy itself first, by numpy in a batch: equal to the bit on the machine that exported it; on another within
+the ulps stated, exits of rows within those of a threshold counted (`rounding`). Others are compared with numpy
+here. Of edges.npz, where rounding may decide, runtimes that declare rounding are held to their own score.
 """
 
 from __future__ import annotations
@@ -95,13 +90,6 @@ def run_torch(policy: Policy, golden: Golden) -> Ran:
     return ran
 
 
-def _run_c(folder: Path, golden: Golden) -> Ran | str:
-    try:
-        return run_c(folder, golden)
-    except NoCompiler as error:
-        return str(error)
-
-
 def _run_onnx(folder: Path, golden: Golden) -> Ran | str:
     if find_spec("onnxruntime") is None:
         return "onnxruntime is not installed: pip install 'policyopt[onnx]'"
@@ -111,15 +99,12 @@ def _run_onnx(folder: Path, golden: Golden) -> Ran | str:
 #: Of each target, what runs it: given the folder and golden vectors, what it says, or why it is not here.
 RUNNERS: dict[str, Callable[[Path, Golden], Ran | str]] = {
     "python": lambda folder, golden: run_python(folder / "policy.py", golden),
-    "onnx": _run_onnx, "c": _run_c,
+    "onnx": _run_onnx, "c": run_c,
 }  # fmt: skip
 
 
 def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) -> Iterator[Verdict]:
-    """Check an export, one that was read or its folder, runtime by runtime.
-
-    `others`: more runtimes by name, which tell exits and answers alone and declare no rounding.
-    """
+    """Check an export or its folder, runtime by runtime; `others` tell exits and answers alone, without rounding."""
     export = folder if isinstance(folder, Export) else read_export(folder)
     policy, golden = export.policy, export.golden
     here = expect(policy, golden.inputs, golden.sample).expected
@@ -137,6 +122,8 @@ def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) ->
     for target in export.targets:
         try:
             found = RUNNERS[target](export.folder, golden)
+        except NoCompiler as error:
+            found = str(error)
         except Exception as error:  # whatever it is, this runtime does not do what the policy does
             text = f"{target}: does not run: {type(error).__name__}: {error}. Export anew."
             raise CheckError(text) from error
@@ -174,11 +161,7 @@ def _by_score(score: Any, limits: Any) -> Bools:
 def _compared(
     runtime: str, ran: Ran, export: Export, ulps: Any = 0, may: Any = False, all_exits: bool = True
 ) -> Verdict:
-    """Return the verdict; raises at the first difference.
-
-    `ulps`: of all exits, or (K,). `may`: where (n, K) rounding may decide, so that exits are those of
-    the runtime's own score. `all_exits`: not only those that the policy reached were run.
-    """
+    """Return the verdict, or raise; `ulps`: (K,); `may`: (n, K) where exits are those of the runtime's own score."""
     golden, wanted = export.golden, export.golden.expected
     reached = np.arange(wanted.score.shape[1]) <= wanted.exit[:, None]
     differs = ran.leave != wanted.leave

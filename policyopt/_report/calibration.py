@@ -1,15 +1,12 @@
 """How far confidence can be trusted: calibrations fitted and applied, their errors, and diagrams.
 
-Calibration over all rows at an exit does not carry over to the rows that leave there: they leave
-because their confidence is high, part of it by luck (the winner's curse). So every number is
-given for both.
+Rows leave because their confidence is high, part of it by luck (the winner's curse): so every number is given
+for all rows and for those that leave.
 
-Sources: expected calibration error: Guo et al., On calibration of modern neural networks, ICML 2017,
-eq. 3; bins of equal mass: Nixon et al., Measuring calibration in deep learning, 2019; what chance alone
-shows where confidence is right: Broecker & Smith, Weather and Forecasting 2007; bias: Kumar et al.,
-Verified uncertainty calibration, NeurIPS 2019; the area under the ROC curve of an exit's score as a
-predictor of failure, which early exits need and calibration does not give: Kubaty et al., Rethinking
-calibration for early-exit neural networks, arXiv:2508.21495.
+Sources: expected calibration error: Guo et al., On calibration of modern neural networks, ICML 2017, eq. 3; bins
+of equal mass: Nixon et al., Measuring calibration in deep learning, 2019; what chance alone shows: Broecker &
+Smith, Weather and Forecasting 2007; bias: Kumar et al., Verified uncertainty calibration, NeurIPS 2019; AUROC of
+failure prediction: Kubaty et al., Rethinking calibration for early-exit neural networks, arXiv:2508.21495.
 """
 
 from __future__ import annotations
@@ -49,9 +46,6 @@ _MEASURES = (
     "ece", "ece_low", "ece_high", "ece_plain", "confidence", "accuracy", "gap", "brier", "nll",
     "failure_auroc",
 )  # fmt: skip
-
-
-# --- calibrations, fitted on some rows and applied to others by the code that is deployed ------
 
 
 @dataclass(frozen=True)
@@ -102,9 +96,6 @@ def apply_map(rule: AnswerRule | Calibrator | None, table: Table, observed: Obse
     return Observed(np.stack(columns, axis=1), observed.correct)
 
 
-# --- measures --------------------------------------------------------------------------------
-
-
 def calibration_records(
     name: str,
     confidence: Floats,
@@ -115,10 +106,8 @@ def calibration_records(
 ) -> list[dict[str, Any]]:
     """Return one record per exit and group of rows: all of them, and those that leave there.
 
-    `confidence`, `correct` and `losses` (of the label, in nats): (N, K); `exits`: (N,), where a policy
-    lets each row leave; `path`: the model's exit number of each column. Where a group is empty all
-    measures are None; ``gap`` over 0 is overconfident; ``failure_auroc``, of all rows, is hardly moved
-    by calibration.
+    `confidence`, `correct`, `losses` (of the label, in nats): (N, K); `exits`: (N,); `path`: the model's number
+    of each column. Measures of no rows are None; ``gap`` over 0 is overconfident.
     """
     records, areas = [], failure_auroc(confidence, correct)
     for k, number in enumerate(range(confidence.shape[1]) if path is None else path):
@@ -147,15 +136,12 @@ def _groups(exits: Ints, k: int) -> dict[str, Bools]:
 def calibration_error(
     confidence: Floats, correct: Floats, bins: int = BINS, seed: int = 0
 ) -> dict[str, float]:
-    """Return the expected calibration error of n rows with a 95 % interval.
+    """Return the expected calibration error of n rows with a 95 % interval, in bins of equal mass.
 
-    The plain estimate, ``sum over bins of share * |mean confidence - accuracy|``, is too high: chance
-    alone opens a gap in every bin, of 0.02 in all at 2,000 calibrated rows. The estimate given here
-    shrinks all gaps by one factor, such that gaps of that size and the chance of each bin together would
-    show, on average, the plain value; 0 where chance alone shows more. Interval: from the spread of
-    resampled rows (basic bootstrap above), down to 0 where calibrated confidence shows as much in 2.5 %
-    of draws or more. Planted errors of 0 to 0.1 at 300 and 2,000 rows lay in it in 80 to 98 % of
-    repetitions. Bins are of equal mass, fewer than `bins` where one would hold under 20 rows.
+    The plain estimate is too high: chance alone opens gaps, of 0.02 in all at 2,000 calibrated rows. So all gaps
+    are shrunk by one factor, such that they and chance together would show, on average, the plain value.
+    Interval: basic bootstrap above, 0 below where calibrated confidence shows as much in 2.5 % of draws.
+    Planted errors of 0 to 0.1 at 300 and 2,000 rows lay in it in 80 to 98 % of repetitions.
     """
     n = len(confidence)
     place = np.searchsorted(equal_mass_edges(confidence, bins), confidence, side="right")
@@ -217,10 +203,7 @@ def auroc(scores: Floats, right: Bools) -> float | None:
 
 
 def failure_auroc(scores: Floats, correct: Floats) -> list[float | None]:
-    """Return, per exit, the chance that a row that may stop there scores above one that should go on.
-
-    `scores` and `correct`: (N, K). A row may stop where that is at least as right as going on.
-    """
+    """Return, per exit, the chance that a row that may stop (is as right as later) outscores one that should not."""
     good = no_failure(np.asarray(correct, dtype=np.float64)) > 0
     return [auroc(scores[:, k], good[:, k]) for k in range(good.shape[1])]
 
@@ -237,10 +220,7 @@ _ENDS = ("confidence", "accuracy")
 
 
 def reliability(confidence: Floats, correct: Floats, bins: int = BINS) -> list[dict[str, Any]]:
-    """Return the points of a reliability diagram of n rows, one per bin of equal mass.
-
-    ``confidence`` is the mean in the bin, the edges its least and largest; Wilson's 95 % interval.
-    """
+    """Return one point per bin of equal mass: mean, least and largest confidence, accuracy with Wilson's interval."""
     from scipy.stats import binomtest
 
     if not len(confidence):
@@ -271,11 +251,7 @@ def reliability_figure(
     title: str = "",
     path: Sequence[int] | None = None,
 ) -> Any:
-    """Draw accuracy against confidence at each exit, for all rows and for those that leave there.
-
-    Above the dashed line an exit is less sure than it could be, below it too sure. Beneath, how many rows
-    have which confidence. Parameters as of `calibration_records`.
-    """
+    """Draw accuracy against confidence at each exit, for all rows and for those that leave there."""
     count = confidence.shape[1]
     numbers = range(count) if path is None else path
     columns = min(count, _PER_ROW)

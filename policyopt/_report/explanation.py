@@ -1,9 +1,4 @@
-"""Everything that is to be told of one policy on the rows of one table, as data and as pictures.
-
-By exit: who leaves, how right they are, what staying did to the others. How well the score tells right
-answers from wrong ones (EENet, Figure 3). By class. And which rows the policy treats otherwise than a
-reference policy, and whether that helped. What needs labels or correctness is None without them.
-"""
+"""What one policy does on the rows of one table: by exit, by class, beside a reference; as data and as pictures."""
 
 from __future__ import annotations
 
@@ -41,7 +36,7 @@ _MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a policy did with N rows, exit by exit, perhaps beside a reference; `record` is JSON-able."""
+    """What a policy did with N rows, beside a reference if given; `record`: JSON-able, None where labels lack."""
 
     record: dict[str, Any]
     policy: Policy
@@ -122,15 +117,11 @@ def _notes(found: Traced, table: Table) -> list[str]:
     return []
 
 
-# --- by exit ---------------------------------------------------------------------------------
-
-
 def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:
     """Describe each of the K exits of a policy that was run over N rows.
 
-    ``exit`` is the model's number of it; ``cost`` and ``accuracy`` are of all rows, had they left here,
-    ``accuracy_stayed`` of those who go on, had they left; ``overthought`` go on, right here, wrong where
-    they leave, ``rescued`` the reverse; ``auroc`` is of rows that reach the exit, ``auroc_all`` of all.
+    ``cost``, ``accuracy``: of all rows, had they left here; ``accuracy_stayed``: of those who go on, had they left;
+    ``overthought``: right here, wrong where they leave; ``rescued``: the reverse; ``auroc``: of rows that come.
     """
     sets, n, spent = threshold_sets(policy), len(found.exit), float(found.cost.sum())
     known = found.correct is not None
@@ -193,9 +184,6 @@ def score_record(scores: Floats, right: Bools | None, reached: Bools) -> dict[st
     return record
 
 
-# --- by class --------------------------------------------------------------------------------
-
-
 def class_records(found: Traced) -> list[dict[str, Any]] | None:
     """Describe every class that has rows; ``accuracy_exits`` (K,): had all of the class left there."""
     columns = {
@@ -225,15 +213,8 @@ def _records(columns: dict[str, Array]) -> list[dict[str, Any]]:
     return [dict(zip(columns, values, strict=True)) for values in rows]
 
 
-# --- beside a reference ----------------------------------------------------------------------
-
-
 def change_record(found: Traced, reference: Traced) -> dict[str, Any]:
-    """Compare two policies that were run over the same N rows of a model of K exits.
-
-    ``transitions`` (K, K) counts rows by exit of the reference (first axis) and exit now, ``better_at``
-    and ``worse_at`` those of them that became right and wrong; ``rows_better, rows_worse`` number them.
-    """
+    """Compare two policies over the same N rows; ``transitions`` (K, K): rows by the reference's exit and exit now."""
     exits = found.model_exits
     pair = reference.exit * exits + found.exit
 
@@ -297,9 +278,6 @@ def figures(explanation: Explanation, title: str = "") -> dict[str, Any]:
 
 def _percent(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f} %"
-
-
-# --- by exit ---------------------------------------------------------------------------------
 
 
 def exits_figure(explanation: Explanation, title: str = "") -> Any:
@@ -389,14 +367,8 @@ def scores_figure(explanation: Explanation, title: str = "") -> Any:
     return figure
 
 
-# --- by class --------------------------------------------------------------------------------
-
-
 def classes_figure(explanation: Explanation, title: str = "", seed: int = 0) -> Any:
-    """Draw score against class at each exit, as EENet's Figures 6 to 9, of labelled rows.
-
-    Classes stand in the order of the last exit's accuracy (as in its Figure 3).
-    """
+    """Draw score against class at each exit, by the last exit's accuracy (EENet, Figures 3 and 6 to 9)."""
     found, classes, policy = explanation.found, explanation.record["classes"], explanation.policy
     names = np.array([c["class"] for c in classes])
     order = np.argsort([c["accuracy_exits"][-1] for c in classes], kind="stable")
@@ -462,9 +434,6 @@ def per_class_figure(explanation: Explanation, title: str = "") -> Any:
     add_legend(figure, each=1.3)
     add_heading(figure, title)
     return figure
-
-
-# --- beside a reference ----------------------------------------------------------------------
 
 
 def changes_figure(explanation: Explanation, title: str = "") -> Any:

@@ -90,15 +90,8 @@ def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 140) -> No
     write_file(path, data.getvalue())
 
 
-# --- a frontier ------------------------------------------------------------------------------------
-
-
 def frontier_figure(frontier: Frontier, title: str = "") -> Any:
-    """Draw accuracy against realised cost for every method, means over seeds.
-
-    Bands: 95 % bootstrap intervals. Grey crosses: always leaving at exit k. Dashed grey: the hindsight
-    oracle, which no policy can reach whose answers are the exits' own.
-    """
+    """Draw accuracy against realised cost for every method, means over seeds, with bands and the oracle."""
     labels = list(dict.fromkeys(r["method"] for r in frontier.records))
     many, exits = len(labels) > _MOST_INSIDE, 1 + max(e["exit"] for e in frontier.exits)
     figure = new_figure(11.5, 7.5) if many else new_figure(8, 5.2)
@@ -143,14 +136,8 @@ def _by_budget(records: Sequence[dict[str, Any]], *keys: str) -> Floats:
     return np.asarray(means, dtype=np.float64)
 
 
-# --- a simulation --------------------------------------------------------------------------------
-
-
 def simulation_figure(found: Simulation, title: str = "") -> Any:
-    """Draw what came of a simulation, as the figures of the AdaEE paper and beside them the cost.
-
-    Above: pseudo-regret and cost of the latest requests. Below: how often each arm was played, over time.
-    """
+    """Draw pseudo-regret and cost as the AdaEE paper's figures, and below how often each arm was played."""
     several = [name for name, t in found.metrics.items() if t.arms.shape[1] > 1]
     shown = several[:_PANELS]
     lines = [shown[i : i + _ABREAST] for i in range(0, len(shown), _ABREAST)]
@@ -230,9 +217,6 @@ def _draw_arms(found: Simulation, name: str, axes: Any) -> None:
     axes.set_ylabel(of, fontsize=8)
 
 
-# --- a plan --------------------------------------------------------------------------------------
-
-
 def plan_figure(
     tiers: Tiers,
     goal: Goal,
@@ -241,11 +225,7 @@ def plan_figure(
     others: Sequence[dict[str, Any]] = (),
     title: str = "",
 ) -> Any:
-    """Draw what every plan offers, by the tiers it uses, and what the chosen one came to.
-
-    Thin lines: the upper hull of each plan's thresholds; thick: the best of those that use the same tiers.
-    Star: the chosen plan (`reached`, its summary); crosses: the full model on one tier (`others`).
-    """
+    """Draw each plan's upper hull, by its tiers, the chosen one (`reached`) and the full model on one (`others`)."""
     figure = new_figure(9, 6)
     axes, name = figure.add_subplot(), goal.objective
     groups: dict[tuple[int, ...], list[Floats]] = {}

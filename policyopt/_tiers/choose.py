@@ -1,26 +1,20 @@
 """A plan with its policy: the best few plans of a search fitted by a method, the best of them taken.
 
 The search looks at one score and chooses on the rows it looks at. So the thresholds of its best plans are
-searched again in two folds, each replayed on the rows of the other; on the plan that is best there the
-method asked for competes with them in the same way, and the better is fitted on all rows. Thresholds are
-fitted on the leaving costs of the plan. All of this keeps a goal in the mean.
+searched again in two folds, each replayed on the rows of the other; on the plan that is best there the method
+asked for competes with them, and the better is fitted on all rows. All of this keeps a goal in the mean.
 
-A goal is kept with a confidence by learn then test (Angelopoulos et al., arXiv:2110.01052), with
-fixed-sequence testing (their section 3.2): policies are fitted on one half of the rows to goals from much
-stricter than asked to just as asked; in this order each is tested on the other half, until one cannot be shown
-to keep the goal asked. Whatever the data, the chance that any of those that passed breaks the goal is at most
-one less the confidence, so the best of them may be taken. A goal of several parts (a budget and limits) is kept
-where each part is: the test of all of them needs no correction. Where a method was better than the search's own
-thresholds on the first half, both are tested, each with half of the chance.
+A goal is kept with a confidence by learn then test (Angelopoulos et al., arXiv:2110.01052), with fixed-sequence
+testing (their section 3.2): policies are fitted on one half of the rows to goals from much stricter than asked to
+just as asked, and tested in this order on the other half, until one cannot be shown to keep the goal. The chance
+that any that passed breaks it is at most one less the confidence. A goal of several parts needs no correction.
+Where a method beat the search's own thresholds on the first half, both are tested, each with half of the chance.
 
-Shares (accuracy, the rows beyond a percentile's limit) are tested exactly: Clopper and Pearson (Biometrika
-1934). Means by a bound that needs the range of costs, that of the plan's leaving costs: the bound of
-Waudby-Smith and Ramdas (JRSS B 2024, arXiv:2010.09686) as in Bates et al., "Distribution-free,
-risk-controlling prediction sets" (JACM 2021, arXiv:2101.02703), Proposition 5: who bets against a mean of
-at least r, on rows in random order, seldom gets rich where it is true. It follows the spread of the costs,
-which is far less than their range. Where each row has costs of its own, the largest seen bounds nothing:
-the user states a bound, or no mean is promised. `worst` can be shown by no sample: no row of either half
-breaks it.
+Shares (accuracy, rows beyond a percentile's limit) are tested exactly: Clopper and Pearson (Biometrika 1934).
+Means by the bound of Waudby-Smith and Ramdas (JRSS B 2024, arXiv:2010.09686) as in Bates et al., "Distribution-free,
+risk-controlling prediction sets" (JACM 2021, arXiv:2101.02703), Proposition 5: it needs the range of the plan's
+leaving costs, and follows their spread. Where rows have costs of their own the user states a bound, or no mean is
+promised. `worst` can be shown by no sample: no row of either half breaks it.
 """
 
 from __future__ import annotations
@@ -264,10 +258,7 @@ class Task:
     def fits(
         self, table: Table, one: Found, by: Method | None, steps: slice = _ALL
     ) -> list[Fitted | None]:
-        """Return a candidate's fits on some rows, from what the goal asks to what is surer to keep it.
-
-        `steps` are those wanted; each is as it is among all.
-        """
+        """Return a candidate's fits on some rows, for those `steps` from what the goal asks to what surely keeps it."""
         goal, small = self.goal, self.table(one.plan, table)
         costs = small.mean_costs
         if small.exits == 1:
@@ -289,11 +280,7 @@ class Task:
     def settled(
         self, table: Table, plan: Plan, fitted: Fitted, by: Method | None
     ) -> tuple[Plan, Fitted]:
-        """Return a plan and its policy without the stages behind the last exit at which a row leaves.
-
-        The policy is fitted again on the smaller plan, to what it costs now; where it does not keep the
-        goal there, the search's own thresholds are.
-        """
+        """Return plan and policy without the stages at which no row leaves, fitted again where that keeps the goal."""
         while True:
             seen = replay(fitted.policy, self.table(plan, table))
             kept = tuple(k for k in plan.kept if k <= seen.exit.max())
@@ -534,10 +521,7 @@ def _depends(tiers: Tiers, objective: str, table: Table) -> bool:
 def _range(
     tiers: Tiers, plan: Plan, objective: str, table: Table, cost_bound: float | None
 ) -> tuple[float, float]:
-    """Return the least and the most that leaving can cost any row, seen or not; perhaps infinity.
-
-    Leaving costs are sums over stages: the dearest row within a bound spends all of it in one stage.
-    """
+    """Return the least and the most (perhaps infinity) that leaving can cost any row: a dearest one in one stage."""
     if _depends(tiers, objective, table):
         if cost_bound is None:
             return 0.0, inf

@@ -1,11 +1,9 @@
 """Tiers and the links between them: what stages and bytes cost there; read from TOML or JSON of anyone.
 
-What it holds is what the partitioning papers measure first: the time of each stage on each tier and the
-bytes at each cut (Edgent, arXiv:1806.07840, Algorithm 1: layer sizes, regressed layer times, bandwidth;
-Pacheco & Couto, ISCC 2020, arXiv:2005.04099: a processing factor between edge and cloud and the bytes of
-each layer; SPINN, MobiCom 2020, arXiv:2008.06402: a profile per device; DDNN, ICDCS 2017, arXiv:1709.01921:
-bytes sent by a device). Departures: tiers stand in one row, each joined to the next by one link; the bytes
-are those that really pass, compressed or not; waiting in queues is not modelled: state times under load.
+It holds what the partitioning papers measure: Edgent, arXiv:1806.07840, Algorithm 1 (layer sizes and times,
+bandwidth); Pacheco & Couto, ISCC 2020, arXiv:2005.04099 (a processing factor, bytes of each layer); SPINN, MobiCom
+2020, arXiv:2008.06402 (a profile per device); DDNN, ICDCS 2017, arXiv:1709.01921 (bytes sent). Departures: tiers
+in one row, each joined to the next by one link; bytes as they really pass; no queues: state times under load.
 """
 
 from __future__ import annotations

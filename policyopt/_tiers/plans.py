@@ -62,10 +62,7 @@ class Plan:
 
 
 def cuts(tiers: Tiers, kept: tuple[int, ...], cascade: bool) -> list[Plan]:
-    """Return all plans that keep these exits; more than 20,000 are refused.
-
-    Of a cascade only the kept models run, wherever the others stand: cuts between them are one.
-    """
+    """Return all plans, at most 20,000, that keep these exits; of a cascade only the kept models run."""
     last, count = kept[-1] + 1, len(tiers.tiers)
     run = kept if cascade else tuple(range(last))
     if comb(len(run) + count - 1, count - 1) > MOST_CUTS:
@@ -83,11 +80,7 @@ def cuts(tiers: Tiers, kept: tuple[int, ...], cascade: bool) -> list[Plan]:
 
 
 def leaving_costs(tiers: Tiers, plan: Plan, objective: str, table: Table) -> Floats:
-    """Return what leaving at each kept exit costs under a plan, (len(kept),) or (N, len(kept)).
-
-    `table` is of all the model's exits, with the cache's own cost. The result never falls from exit to exit;
-    it is in ms, mJ or the currency.
-    """
+    """Return what leaving at each kept exit costs, (len(kept),) or (N, len(kept)), in ms, mJ or the currency."""
     return next(costs_of([plan], tiers, objective, table))
 
 
@@ -120,10 +113,7 @@ def costs_of(plans: Sequence[Plan], tiers: Tiers, objective: str, table: Table) 
 
 
 def plan_table(tiers: Tiers, plan: Plan, objective: str, table: Table) -> Table:
-    """Return the rows as a model of the kept exits whose cost is what leaving there costs.
-
-    A policy's own arithmetic is counted at the rate of the slowest tier that holds a kept exit.
-    """
+    """Return the rows as a model of the kept exits; own arithmetic is counted at the slowest used tier's rate."""
     amounts = np.atleast_2d(np.diff(table.costs, axis=-1, prepend=0.0)).mean(axis=0)
     used = {plan.tier[k] for k in plan.kept}
     whole = max(float(amounts.sum()), 1e-300)
@@ -155,10 +145,7 @@ def outcome(
 def summary(
     tiers: Tiers, plan: Plan, policy: Policy, table: Table, objective: str, seed: int = 0
 ) -> dict[str, Any]:
-    """Return accuracy and every objective on rows that chose nothing, with 95 % intervals.
-
-    Means, the objective's 95th percentile and worst row, and the share that leaves at each tier.
-    """
+    """Return accuracy and every objective on rows that chose nothing, with 95 % intervals and shares per tier."""
     order = (objective, *(name for name in OBJECTIVES if name != objective))
     correct, paid = outcome(tiers, plan, policy, table, order)
     columns = np.stack([correct, *(paid[name] for name in OBJECTIVES)], axis=1)

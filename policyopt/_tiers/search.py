@@ -1,20 +1,16 @@
 """The search: every cut, every set of kept exits and every threshold on a grid, together.
 
-Edgent (arXiv:1806.07840, Algorithm 1) tries every pair of one exit and one cut; SPINN (arXiv:2008.06402)
-every pair of a cut and one threshold shared by the exits; Pacheco & Couto (arXiv:2005.04099) find the
-cut of given exits and thresholds as a shortest path. Here cut, kept exits and a threshold per exit are
-chosen together. What keeps it short:
+Edgent (arXiv:1806.07840, Algorithm 1) tries every pair of one exit and one cut; SPINN (arXiv:2008.06402) every pair
+of a cut and one threshold shared by the exits; Pacheco & Couto (arXiv:2005.04099) find the cut of given exits and
+thresholds as a shortest path. Here cut, kept exits and a threshold per exit are chosen together:
 
-- a cut whose every exit costs at least what it does under another cut is left out: no thresholds make
-  it better (exact);
-- who leaves where depends on scores and thresholds, not on where stages run: the shares that leave are
-  counted once per set of exits, and every cut prices the same table (exact): expected cost = shares
-  times leaving costs, the expectation of Pacheco & Couto. Thresholds are near quantiles over all rows;
-  `policyopt._methods.frugalgpt` searches shares of the survivors instead, which must be replayed
-  for each set of costs;
-- where exits are more than six: single exits, pairs and the whole first, then the best set enlarged,
-  reduced or changed by one exit as long as that helps (not exact; `tests/tiers` measures the gap);
-- the thresholds' grid has 20,000 points at most per set; the best are then refined one by one.
+- a cut whose every exit costs at least what it does under another cut is left out (exact);
+- shares that leave are counted once per set of exits, and every cut prices the same table (exact): expected
+  cost = shares times leaving costs. Thresholds are near quantiles over all rows (`policyopt._methods.frugalgpt`:
+  of the survivors, to be replayed for each set of costs);
+- of more than six exits: single ones, pairs and the whole first, then the best set changed by one exit as long as
+  that helps (not exact; `tests/tiers` measures the gap);
+- the grid has 20,000 points at most per set; the best are then refined one by one.
 """
 
 from __future__ import annotations
@@ -65,10 +61,7 @@ def axis(scores: Floats, levels: int) -> Floats:
 
 
 class Grid:
-    """What happens to N rows at each of P points: combinations of thresholds of S-1 of S exits.
-
-    `scores`, `correct` (what leaving there is worth): (N, S); `axes`: S-1 arrays of ascending thresholds.
-    """
+    """N rows, (N, S) `scores` and `correct`, at each of P points: the product of S-1 `axes` of ascending thresholds."""
 
     def __init__(self, scores: Floats, correct: Floats, axes: Sequence[Floats]) -> None:
         self.axes = list(axes)
@@ -319,10 +312,7 @@ def search(
     seed: int = 0,
     drawn: int = _DRAWN,
 ) -> Searched:
-    """Search plans on labelled rows of all exits, at random 20,000 of them where there are more.
-
-    `exact`: try all sets of exits (default: up to six exits); `drawn`: plans whose frontier is kept.
-    """
+    """Search plans on 20,000 labelled rows at most; `exact`: all sets of exits; `drawn`: frontiers that are kept."""
     tiers.check(table.exits, table.cascade, table.unit)
     if len(table) > _MOST_ROWS:
         order = np.random.default_rng(seed).permutation(len(table))

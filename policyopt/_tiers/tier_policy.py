@@ -1,9 +1,7 @@
 """One tier's part of a policy: leave, go on, or send on; the same decisions as the whole policy.
 
-Each tier holds the whole policy (thresholds, rules) and runs the exits that stand on it. What a score or
-an answer remembers of earlier exits goes along in a message when a sample is sent on, so that rules with
-a memory (patience, combined answers) decide as if they had never moved. Numpy and the standard
-library only, as `policyopt.runtime`.
+Each tier holds the whole policy and runs its own exits. What a score or an answer remembers of earlier exits goes
+along in a message. Numpy and the standard library only, as `policyopt.runtime`.
 """
 
 from __future__ import annotations
@@ -158,12 +156,13 @@ class TierPolicy:
         answer, rules = message["answer"], message["rules"]
         path, count = self.policy.active_exits, len(self.policy.rules)
         due = path.index(self.exits[0]) if self.exits else None
+        version = type(message["version"]) is int and message["version"] == VERSION  # true equals 1
         one = type(scalar) is bool and (not scalar or n == 1)
         whole = type(at) is int and 0 <= at < len(path)
         lists = isinstance(rules, list) and all(isinstance(r, list) for r in rules)
         for name, fits, allowed in (
             ("format", message["format"] == MESSAGE, f"{MESSAGE}, version {VERSION}"),
-            ("version", _is_version(message["version"]), f"{VERSION}"),
+            ("version", version, f"{VERSION}"),
             ("policy", message["policy"] == self.identity, f"{self.identity[:12]}..., as here"),
             ("samples", type(n) is int and 0 <= n <= MOST_SAMPLES, f"at most {MOST_SAMPLES}"),
             ("scalar", one, "true of 1 sample, or false"),
@@ -256,11 +255,7 @@ def tier_policies(policy: Policy, plan: Plan, names: Sequence[str]) -> list[Tier
 def emit(
     policy: Policy, plan: Plan, names: Sequence[str], report: dict[str, Any], out: Path
 ) -> list[Path]:
-    """Write policy.json, tier-0-NAME.json and so on, and plan.json; return their paths.
-
-    Each is written whole or not at all, plan.json last: it has their checksums. Tiers that an earlier
-    plan in the same folder wrote are removed: they would not go with these.
-    """
+    """Write policy.json, tier-0-NAME.json, ... and, last, plan.json with checksums; remove an earlier plan's tiers."""
     earlier = _earlier(out)
     written = [out / "policy.json"]
     policy.save(written[0])
@@ -290,10 +285,6 @@ def _earlier(out: Path) -> list[Path]:
 
 def _checksum(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _is_version(version: object) -> bool:
-    return type(version) is int and version == VERSION  # true and 1.0 equal 1, too
 
 
 def _packed(array: Array) -> dict[str, Any]:

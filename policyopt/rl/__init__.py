@@ -1,8 +1,4 @@
-"""Reinforcement learning on a cache: the exit problem as a gymnasium environment.
-
-Needs the extra ``rl``. The methods that learn by reinforcement themselves stand in `policyopt._methods`
-and play the same episodes (`policyopt._methods.reinforcement`) without gymnasium.
-"""
+"""Reinforcement learning on a cache: the exit problem as a gymnasium environment (extra ``rl``)."""
 
 from __future__ import annotations
 

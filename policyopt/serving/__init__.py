@@ -14,14 +14,6 @@ from policyopt.serving._server import Served, Server, serve
 from policyopt.serving._staged import StagedModel, TrainingModeWarning
 
 __all__ = [
-    "Measured",
-    "Served",
-    "Server",
-    "StagedModel",
-    "TrainingModeWarning",
-    "export_cache",
-    "from_encoder",
-    "from_sequential",
-    "measure",
-    "serve",
-]
+    "Measured", "Served", "Server", "StagedModel", "TrainingModeWarning", "export_cache",
+    "from_encoder", "from_sequential", "measure", "serve",
+]  # fmt: skip

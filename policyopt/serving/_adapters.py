@@ -1,10 +1,9 @@
 """Models as staged models: chains of modules cut by names, encoders with a classifier per layer.
 
-Encoders are BERT, ViT and their kin of `transformers`, which itself is not needed. The layout is that of DeeBERT
-(Xin et al., ACL 2020, section 3.1, "off-ramps": one classifier after every layer but the last) and PABEE (Zhou et
-al., NeurIPS 2020, section 3.2, internal classifiers). How a model embeds, masks, orders its layers and ends differs
-by model and by release. None of it is written down here: the model's own `forward` is run once, watched, and held
-to what a staged run needs; and it is this `forward` that embeds every batch, stopped at its first layer.
+The layout is that of DeeBERT (Xin et al., ACL 2020, section 3.1, "off-ramps": one classifier after every layer but
+the last) and PABEE (Zhou et al., NeurIPS 2020, section 3.2, internal classifiers). How encoders (BERT, ViT, ...)
+embed, mask and end differs by model and release: so a model's own `forward` is run once, watched, and held to what
+a staged run needs; stopped at its first layer, it embeds every batch.
 """
 
 from __future__ import annotations
@@ -201,10 +200,7 @@ class _Reached(Exception):
 
 
 def _watched(model: Any, example: Mapping[str, Any] | None) -> tuple[Call, list[Call], Call | None]:
-    """Run a model once; refuse what a run layer by layer would not repeat.
-
-    Returned are its front, its layers in the order they ran, and the norm after them.
-    """
+    """Run a model once: its front, its layers in order, the norm after; refuse what layer by layer would not repeat."""
     import torch
     from torch import nn
 

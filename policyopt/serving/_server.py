@@ -301,10 +301,7 @@ def _by_exit(policy: Policy) -> Floats:
 
 
 class _Single:
-    """Decides about one sample by `Policy.step`.
-
-    Every line of a `run` is paid at every exit of every request, and after a stage has swept the caches.
-    """
+    """Decides about one sample by `Policy.step`; every line of `run` is paid at every exit of every request."""
 
     def __init__(self, server: Server) -> None:
         import torch

@@ -1,9 +1,7 @@
-"""`StagedModel`: a multi-exit model, or a cascade of models, stage by stage; what it is made of, and what passes.
+"""`StagedModel`: a multi-exit model, or a cascade of models, stage by stage.
 
-Hidden states are tensors, or tuples, lists and mappings of them. The first axis of every tensor is the batch;
-a tensor whose first axis is 1 while the batch is larger is shared by all samples (a position bias), and so is
-everything that is no array (None, numbers). A list of texts is one input per sample, for cascades of models
-that read text.
+Hidden states are tensors, or tuples, lists and mappings of them, batch first; a tensor of one row (a position
+bias) and what is no array are shared by all samples. A list of texts is one input per sample.
 """
 
 from __future__ import annotations
@@ -171,11 +169,8 @@ class StagedModel:
 def _compiled(call: Call, name: str, backend: Any, options: Mapping[str, Any]) -> Call:
     """Return one callable compiled for batches of any size; torch's logs show `name`.
 
-    Dynamo keeps its compilations by code object, eight at most (``recompile_limit``), and then runs the
-    plain Python in silence. All modules share the code of ``nn.Module.__call__``: a model of five stages
-    that meets batches of 1, of a few and of many samples is past the limit. So each stage gets a function
-    with a code object of its own. Sizes are dynamic from the first call; a batch of one sample is compiled
-    apart, and some operators (convolutions in PyTorch 2.13: below 16 samples) ask for one more.
+    Dynamo keeps its compilations by code object, eight at most (``recompile_limit``), and then runs plain Python
+    in silence. All modules share the code of ``nn.Module.__call__``, so each stage gets a code object of its own.
     """
     import torch
 
@@ -196,11 +191,7 @@ class TrainingModeWarning(UserWarning):
 
 
 def warn_of_training(model: StagedModel) -> None:
-    """Warn where a module among the stages, heads or features trains and is another one in training.
-
-    Modules are found in what the callables hold, too: wrapped by `from_sequential` and `from_encoder`,
-    in a closure, a default argument, a partial, a bound method.
-    """
+    """Warn where a module, also one inside a callable, trains and is another one in training."""
     found: dict[str, list[str]] = {}
     for name in ("stages", "heads", "features"):
         for k, call in enumerate(getattr(model, name) or ()):
@@ -234,10 +225,7 @@ def _random(module: Any) -> bool:
 
 
 def refuse_numpy(model: StagedModel, batch: Any, error: Exception) -> None:
-    """Refuse a batch of numpy arrays that a model of torch modules failed on with this error.
-
-    (Stages that take numpy arrays are as good as any: so it is told only after they failed.)
-    """
+    """Refuse a batch of numpy arrays that a model of torch modules failed on; others may take them."""
     arrays: list[bool] = []
     mapped(batch, lambda leaf: arrays.append(isinstance(leaf, np.ndarray)))
     calls = (*model.stages, *(model.heads or ()))
@@ -369,11 +357,7 @@ def host(output: Any) -> Any:
 
 
 def _rows_of(tensor: Any, rows: Any) -> Any:
-    """Return some rows of a tensor in the memory format that it has.
-
-    `index_select` is five times as fast as indexing, but copies into the default format, and a channels-last
-    network would then convert at every layer. So the axes are put in the order of memory before, and back after.
-    """
+    """Return some rows of a tensor in its own memory format: `index_select` is fast, but loses channels-last."""
     order = [0, *sorted(range(1, tensor.ndim), key=lambda axis: -tensor.stride(axis))]
     if not (laid := tensor.permute(order)).is_contiguous():
         return tensor[rows]

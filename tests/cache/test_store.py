@@ -194,10 +194,8 @@ def test_new_vectors_are_read_from_the_outputs_file(tmp_path):
     np.testing.assert_array_equal(
         read_features(tmp_path / "a.npz", policy_of())[2], arrays["features_2"]
     )
-    assert (
-        read_features(tmp_path / "a.npz", policy_of(active_exits=(0, 1, 2), model_exits=4))[3]
-        is None
-    )
+    wide = policy_of(active_exits=(0, 1, 2), model_exits=4)
+    assert read_features(tmp_path / "a.npz", wide)[3] is None
     del arrays["features_1"]
     np.savez(tmp_path / "b.npz", **arrays)
     refuses("no features_1", read_features, tmp_path / "b.npz", policy_of())
