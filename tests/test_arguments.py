@@ -6,7 +6,6 @@ from itertools import product
 
 import numpy as np
 import pytest
-import synthetic
 from conftest import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,7 +34,7 @@ ONE, GOAL = po.Tiers((po.Tier("a", 1.0),), (), 1.0), po.Goal(budget=1.5)
 
 @pytest.fixture(scope="module")
 def data():
-    logits, labels = synthetic.outputs(120, 2, 3)
+    logits, labels = outputs(120, 2, 3)
     return po.from_arrays(logits, labels, [1, 2], context=labels % 2)
 
 
@@ -55,14 +54,14 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_seeds_out_of_range(data, call):
-    table, outputs = Tables(data).get("fit"), synthetic.outputs(20, 2, 3)
+    table, rows = Tables(data).get("fit"), outputs(20, 2, 3)
     for seed in (-1, MAX_SEED + 1, 1 << 200, 1.0, True, None, "0", float("nan")):
         with pytest.raises(InputError, match=r"'seed' must be a whole number"):
-            CALLS[call](data, table, *outputs, seed)
+            CALLS[call](data, table, *rows, seed)
 
 
 def test_the_largest_seed_goes_all_the_way(data, tmp_path):
-    logits, labels = synthetic.outputs(40, 2, 3)
+    logits, labels = outputs(40, 2, 3)
     np.savez(tmp_path / "a.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2.0])
     po.import_sources(tmp_path / "a.npz", tmp_path / "c", unit="ms", seed=np.int64(MAX_SEED))
     assert po.open_cache(tmp_path / "c").split_seed == MAX_SEED
@@ -89,7 +88,7 @@ def test_seeds_of_commands(run):
 )
 def test_any_costs_are_fitted_or_refused(costs, standalone):
     """What is taken has variances: a fit ends, with intervals that are numbers."""
-    logits, labels = synthetic.outputs(60, len(costs), 3)
+    logits, labels = outputs(60, len(costs), 3)
     kind = "standalone" if standalone else "cumulative"
     try:
         data = po.from_arrays(logits, labels, costs, cost_kind=kind)
@@ -106,7 +105,7 @@ def test_any_costs_are_fitted_or_refused(costs, standalone):
 @pytest.mark.parametrize("costs", [(1, 1e300), (1, 1e101), (0, 1e-200), (6e99, 6e99)])
 def test_costs_beyond_range_are_refused_everywhere(costs, tmp_path, run):
     kind = "standalone" if costs[0] == 6e99 else "cumulative"
-    logits, labels = synthetic.outputs(40, 2, 3)
+    logits, labels = outputs(40, 2, 3)
     with pytest.raises(InputError, match=r"at most 1e|1e-100 at least"):
         Cost("c", "ms", costs, kind)
     np.savez(tmp_path / "a.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=costs)
