@@ -28,7 +28,6 @@ def batch(n, seed=0, **replaced):
 
 
 def keyed(n, seed=0, prefix=""):
-    """Return the same under the keys of a file."""
     given = batch(n, seed)
     named = {"logits": given["outputs"].swapaxes(0, 1).copy(), "labels": given["labels"]}
     named |= {f"features_{k}": array for k, array in enumerate(given["features"])}

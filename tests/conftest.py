@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from policyopt.runtime import InputError
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).parent))  # tests share synthetic.py and checks.py
+
+
+def refuses(words, call, *arguments, **named):
+    """Fail unless a call is refused by an InputError that says so."""
+    with pytest.raises(InputError, match=words):
+        call(*arguments, **named)
+
 
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
@@ -25,7 +37,6 @@ def own_machine_code(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The checkout."""
     return ROOT
 
 
@@ -38,19 +49,28 @@ def shared_data() -> Path:
     return path
 
 
-@pytest.fixture
-def run(capsys, monkeypatch):
+def printed(*arguments):
     """Run a command line; return its exit code, standard output and standard error."""
     from policyopt._cli.app import main
 
-    def runner(*arguments):
-        monkeypatch.setattr(sys, "argv", ["policyopt", *map(str, arguments)])
-        code = 0
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["policyopt", *map(str, arguments)])
         try:
             main()
         except SystemExit as stop:
             code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+    return code, out.getvalue(), err.getvalue()
 
-    return runner
+
+@pytest.fixture
+def run():
+    return printed
+
+
+@pytest.fixture
+def room():
+    """A folder in memory where the system has one: a disk would wait for each file."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)

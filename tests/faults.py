@@ -1,15 +1,11 @@
-"""A function run in a forked child whose n-th file operation goes wrong, and a room for many files."""
+"""A function run in a forked child whose n-th file operation goes wrong, and what is in a folder then."""
 
 import errno
 import fcntl
 import os
-import tempfile
 import traceback
 import warnings
 from contextlib import contextmanager
-from pathlib import Path
-
-import pytest
 
 from policyopt.runtime._errors import PolicyOptError
 
@@ -27,15 +23,11 @@ MODES = {
     "refused once": tuple(name for name in (*OPERATIONS, "flock") if name != "close"),
     "full from then on": ("open", "write", "fsync", "mkdir", "rename", "replace"),
 }
-DONE, REFUSED, KILLED, OTHER = 0, 2, 9, 1
+DONE, REFUSED, KILLED, OTHER = 0, 2, 9, 1  # REFUSED by our error; OTHER errors are shown
 
 
-@pytest.fixture
-def room():
-    """A folder in memory where the system has one: a disk would wait for each file."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        yield Path(folder)
+def tree(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @contextmanager
@@ -47,11 +39,7 @@ def quiet():
 
 
 def run(work, at, mode):
-    """Run `work` in a child with the mode's operation of number `at` going wrong; return its code.
-
-    The code is KILLED, REFUSED (our error), DONE, or OTHER (an error that is not ours, shown). The
-    second number says whether there were as many operations at all.
-    """
+    """Run `work` in a child whose operation of number `at` goes wrong; return its code, and whether it came so far."""
     read, write = os.pipe()
     with quiet():
         child = os.fork()

@@ -1,18 +1,22 @@
-"""What fuzzing needs: damage to bytes, twists of JSON, and a guard on time and memory.
-
-All draws come from a `random.Random`, so that a seed and the number of a case tell the case.
-"""
+"""What fuzzing needs: damage to bytes, twists of JSON, a guard on time and memory; a seed and a number tell a case."""
 
 from __future__ import annotations
 
 import copy
+import io
 import json
+import random
+import re
 import signal
 import tracemalloc
+import zipfile
 from contextlib import contextmanager
 from functools import reduce
 from operator import getitem
 from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from policyopt.runtime._errors import PolicyOptError
 from policyopt.runtime._strict_json import digest_of
@@ -30,6 +34,33 @@ RAW = (
     b"0x10", b"'a'", b"nul", b'"\\ud800"', b'"\\x"', b'"\x01"', b'"\xff"', b"[" * 40 + b"]" * 40, b"[1,]",
     b'{"a":1,"a":1}', b"{}}", b"//", b"\xef\xbb\xbf1", b"\xed\xa0\x80", b"1 1",
 )  # fmt: skip
+#: What a header may claim of an array: it decides what is allocated.
+SHAPES = b"(9**9,) (99999999999,) (-6,) (6,0) (3,) (999999999,3) (5,1000000) (-1,3)".split()
+#: Of examples that are drawn anew: a batch has a seed, which does not shrink; the failing case tells itself.
+SETTINGS: dict[str, Any] = {
+    "deadline": None, "database": None, "suppress_health_check": list(HealthCheck),
+    "phases": [Phase.explicit, Phase.generate],
+}  # fmt: skip
+BATCH = 100
+
+
+def in_batches(
+    case: Any, guard: Any, examples: int, least: float = 0.02, most: float = 0.6
+) -> None:
+    """Try `case` on a random source and its number, `BATCH` times an example, and see some loaded, some refused."""
+
+    @settings(max_examples=examples, **SETTINGS)
+    @given(st.integers(0, 2**32))
+    def batches(seed):
+        draw = random.Random(seed)
+        for number in range(BATCH):
+            case(draw, (seed, number))
+
+    with traced():
+        batches()
+    assert guard.cases >= examples * BATCH
+    # Neither all refused nor all let through: else nothing was tried.
+    assert guard.cases * least < guard.loaded < guard.cases * most, (guard.loaded, guard.cases)
 
 
 def damaged(random: Any, data: bytes) -> bytes:
@@ -57,8 +88,23 @@ def damaged(random: Any, data: bytes) -> bytes:
     return bytes(out)
 
 
+def forged_archive(random: Any, data: bytes) -> bytes:
+    """Return an ``.npz`` one of whose arrays says of itself what is not so, all checksums right."""
+    out, old = io.BytesIO(), zipfile.ZipFile(io.BytesIO(data))
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
+        chosen = random.choice(old.namelist())
+        for name in old.namelist():
+            member = old.read(name)
+            if name == chosen and random.random() < 0.5:
+                member = damaged(random, member[:128]) + member[128:]
+            elif name == chosen:
+                shape = re.search(rb"(?<='shape': )\([^)]*\)", member)[0]
+                member = member.replace(shape, random.choice(SHAPES).ljust(len(shape)), 1)
+            new.writestr(name, member)
+    return out.getvalue()
+
+
 def paths(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the path of every value inside `node`."""
     found = []
     inner: Any = enumerate(node) if isinstance(node, list) else ()
     for key, value in node.items() if isinstance(node, dict) else inner:
@@ -109,7 +155,6 @@ def twisted(random: Any, content: Any) -> Any:
 
 
 def signed(content: Any) -> Any:
-    """Return content with every checksum in it made to fit."""
     if isinstance(content, list):
         return [signed(part) for part in content]
     if not isinstance(content, dict):
@@ -119,16 +164,11 @@ def signed(content: Any) -> Any:
 
 
 def text_of(content: Any) -> bytes:
-    """Return content as a file's bytes."""
     return (json.dumps(content) + "\n").encode()
 
 
 def difference(given: Any, got: Any, path: str = "") -> str | None:
-    """Say where a file's content and what was read from it first differ; None where they agree.
-
-    Numbers agree as floats; true is no number. `got` may have more parameters: those with a default.
-    Checksums are passed over: they tell 1 from 1.0.
-    """
+    """Say where a file's content and what was read from it differ, but for defaults and how numbers are written."""
     numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (given, got))
     if not numbers and type(given) is type(got) and isinstance(given, (dict, list)):
         some, all_ = (
@@ -192,7 +232,6 @@ def limited(seconds: float):
 
 @contextmanager
 def traced():
-    """Trace memory, unless someone does already."""
     if tracemalloc.is_tracing():
         yield
         return

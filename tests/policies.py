@@ -21,7 +21,6 @@ def fits(spec, budgets=BUDGETS, rows=1000, seed=0):
 
 
 def fitted(spec):
-    """Return the method's policy for a budget of 3.7 ms."""
     return fits(spec)[0][2].policy
 
 

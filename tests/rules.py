@@ -25,7 +25,6 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def _numbers(*shape):
-    """Numbers of a few digits, so that files stay small."""
     return (np.random.default_rng(shape).normal(size=shape).round(2)).tolist()
 
 
@@ -107,7 +106,6 @@ def policies() -> dict[str, Policy]:
 
 
 def experts() -> ExpertPolicy:
-    """Return a policy per context."""
     some = {"active_exits": (0, 2, 3), "model_exits": 4}
     return ExpertPolicy(("clean", "blur"), (policy(**some), policy("margin", **some)))
 
@@ -141,23 +139,19 @@ def online_policies() -> dict[str, Online]:
 
 @cache
 def validator(file: str) -> Draft202012Validator:
-    """Return the validator of a schema in docs/."""
     schema = json.loads((DOCS / file).read_text())
     Draft202012Validator.check_schema(schema)
     return Draft202012Validator(schema)
 
 
 def schema_of(content: Any) -> str:
-    """Return the name of the schema that a file's content is to satisfy."""
     return content["format"].removeprefix("policyopt-") + ".schema.json"
 
 
 def assert_valid(content: Any) -> None:
-    """Fail unless a file's content satisfies its schema."""
     errors = list(validator(schema_of(content)).iter_errors(content))
     assert not errors, [(list(e.absolute_path), e.message[:300]) for e in errors]
 
 
 def artifact(value: Policy) -> dict[str, Any]:
-    """Return a policy's file content as JSON gives it back."""
     return json.loads(json.dumps(to_dict(value), allow_nan=False))

@@ -15,7 +15,6 @@ def outputs(n=2000, exits=4, classes=6, seed=0):
 
 
 def cache(n=2000, exits=4, classes=6, seed=0, costs=None, **more):
-    """An `ExitData` of one pool over those outputs."""
     logits, labels = outputs(n, exits, classes, seed)
     costs = list(2.0 ** np.arange(exits)) if costs is None else costs
     return po.from_arrays(logits, labels, costs, unit="ms", **more)

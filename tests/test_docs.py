@@ -30,7 +30,6 @@ NEEDS = {"numpy.md": "torch", "torch.md": "transformers", "rl.md": "gymnasium", 
 
 
 def code(page):
-    """Return the blocks that run, in order: (language, text)."""
     found = [m for m in BLOCK.finditer(page.read_text()) if not m[0].startswith("<!--")]
     return [(m[1], m[2]) for m in found if m[1] in ("", "python")]
 
@@ -76,7 +75,6 @@ def checkout(root, tmp_path, monkeypatch):
 
 @pytest.fixture
 def world():
-    """What blocks call the reader's own."""
     real = po.open_cache(SHIPPED).splits["test"].array("outputs")
     names = {"x": 7, "exits": lambda x: real[x], "batch": np.arange(300)}
     names |= {"head": lambda k, rows: real[rows, k], "request_number": 7}
@@ -85,7 +83,6 @@ def world():
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_a_page(page, checkout, world, run):
-    """Every block and every `policyopt` line as it stands, in order."""
     if page.name in NEEDS:
         pytest.importorskip(NEEDS[page.name])
     checked = []
@@ -103,7 +100,6 @@ def test_a_page(page, checkout, world, run):
 
 
 def filled(words):
-    """Return a command's words with its placeholders filled in, and less to do."""
     place = f"out_{words[0].replace('verify', 'export')}"
     fill = {"CACHE": SHIPPED, "DIR": place, "all": ALL}
     pairs = zip(["", *words], words, strict=False)

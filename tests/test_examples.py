@@ -17,7 +17,6 @@ from policyopt.runtime import load_any
 
 @pytest.fixture
 def example(root):
-    """Run an example; return its exit code, standard output and standard error."""
 
     def run(name, *words):
         command = [sys.executable, "-m", f"examples.{name}", *map(str, words)]
@@ -30,7 +29,6 @@ def example(root):
 
 @pytest.fixture
 def shipped(root):
-    """The folder of the cache that the repository has."""
     if not (root / "cache" / "fashion_mnist" / "manifest.json").is_file():
         pytest.skip("the shipped cache is not here")
     return root / "cache" / "fashion_mnist"
@@ -39,6 +37,7 @@ def shipped(root):
 @pytest.fixture
 def stand_in(tmp_path):
     """Files of Fashion-MNIST's names, shapes and format; each class has a pattern of its own."""
+    pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     patterns = rng.integers(0, 200, (10, 28, 28), dtype=np.uint8)
     for part, rows in (("train", 60_000), ("t10k", 10_000)):
@@ -51,7 +50,6 @@ def stand_in(tmp_path):
 
 
 def test_fashion_mnist_from_training_to_policy(example, stand_in):
-    pytest.importorskip("torch")
     out = stand_in / "cache"
     code, _, err = example("fashion_mnist", "--quick", "--data", stand_in, "--out", out)
     assert code == 0, err
@@ -78,7 +76,6 @@ def test_missing_data_are_explained(example, tmp_path):
 
 
 def test_from_training_to_a_served_policy(example, stand_in):
-    pytest.importorskip("torch")
     out = stand_in / "out"
     command = ("serve_torch", "--quick", "--data", stand_in, "--out", out)
     code, said, err = example(*command)
@@ -99,7 +96,6 @@ def test_from_training_to_a_served_policy(example, stand_in):
 
 
 def test_the_shipped_cache_is_what_its_card_says(shipped):
-    """Accuracy per exit and rows, recomputed from the committed shards."""
     tables = Tables(po.open_cache(shipped))
     card = (shipped / "README.md").read_text()
     assert len(tables.get("fit")) == 5000 and len(tables.get("test")) == 10_000
@@ -162,7 +158,6 @@ def test_the_frozen_policy_decides_as_ppo_does():
 
 def test_expert_branches_from_training_to_comparison(example, stand_in):
     """Two caches on the same rows, routed by what the detector says; a policy, a table, a picture."""
-    pytest.importorskip("torch")
     out = stand_in / "out"
     code, said, err = example("expert_branches", "--quick", "--data", stand_in, "--out", out)
     assert code == 0, err
@@ -187,3 +182,28 @@ def test_expert_branches_from_training_to_comparison(example, stand_in):
     table = (out / "results.md").read_text()
     assert table in said and "| clean, blur, noise in turn |" in table
     assert (out / "expert_branches.png").stat().st_size > 20_000
+
+
+def test_a_cascade_of_paid_models_on_the_stand_in(example, tmp_path):
+    words = ("--stand-in", "--out", tmp_path / "p.json", "--methods", "max_prob,frugalgpt")
+    code, said, err = example("llm_cascade", *words)
+    assert code == 0, err
+    assert "a generated stand-in" in said and "frugalgpt at 30%" in said
+    policy = po.load_policy(tmp_path / "p.json")
+    assert policy.unit == "USD" and policy.model_exits == 5
+
+
+def test_the_loop_pays_for_the_calls_it_makes(root, monkeypatch):
+    monkeypatch.syspath_prepend(root)
+    from examples.llm_cascade.records import stand_in
+    from examples.llm_cascade.serve import Models, ask
+
+    data = stand_in(400)
+    policy = po.fit(data, "35%", method="subset").policy
+    replayed, models = po.evaluate(policy, data), Models(data, "test")
+    answers = [ask(policy, models, q) for q in range(len(replayed.exit))]
+    np.testing.assert_array_equal(answers, replayed.prediction)
+    assert models.spent == pytest.approx(replayed.cost.sum())
+    asked = np.searchsorted(policy.active_exits, replayed.exit) + 1
+    assert models.calls.sum() == asked.sum() < 0.6 * models.calls.size * len(answers)
+    assert not models.calls[[k for k in range(5) if k not in policy.active_exits]].any()

@@ -22,7 +22,6 @@ TARGETS = ["python", "c", "onnx"]
 
 
 def blocks(root):
-    """The Python files on the page, by name."""
     text = (root / "docs" / "own_policies.md").read_text()
     found = re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```$", text, re.M | re.S)
     return dict(found)
@@ -145,7 +144,6 @@ def test_a_score_is_shown_the_same_by_every_way(monkeypatch):
 
 
 def policyopt(at, words, code=0):
-    """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "policyopt", *words.split()]
     done = subprocess.run(command, cwd=at, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from cache_rows import CONF, CORRECT, NAMES, PRED, WIDTHS, C, K, N, P, X, Y, batch, keyed
+from conftest import refuses
 from safetensors.numpy import save_file
 
 from policyopt._cache.importers import import_sources
@@ -16,20 +17,12 @@ from policyopt.runtime._errors import InputError
 
 KNC = X.transpose(1, 0, 2)
 COSTS = [1.0, 2.0, 4.0]
-LONG = pd.DataFrame(
-    {
-        "sample": np.repeat([f"q{i}" for i in range(N)], K),
-        "exit": np.tile(range(K), N),
-        "pred": PRED.ravel(),
-        "conf": CONF.ravel(),
-        "correct": CORRECT.ravel(),
-        "label": np.repeat(Y, K),
-        "cost_usd": np.cumsum(CONF, 1).ravel(),
-        "cost": np.tile(COSTS, N),
-        "split": np.repeat(np.where(np.arange(N) < 30, "val", "test"), K),
-        "prompt": "text",
-    }
-)
+LONG = pd.DataFrame({
+    "sample": np.repeat([f"q{i}" for i in range(N)], K), "exit": np.tile(range(K), N), "prompt": "text",
+    "pred": PRED.ravel(), "conf": CONF.ravel(), "correct": CORRECT.ravel(), "label": np.repeat(Y, K),
+    "cost_usd": np.cumsum(CONF, 1).ravel(), "cost": np.tile(COSTS, N),
+    "split": np.repeat(np.where(np.arange(N) < 30, "val", "test"), K),
+})  # fmt: skip
 
 
 @pytest.fixture
@@ -98,10 +91,8 @@ def test_two_files_are_two_splits(tmp_path, load):
     report = load(f"val={tmp_path}/a.npz", f"test={tmp_path}/b=c.npz", unit="J", axes="NKC")
     assert report.data.kind == "probabilities" and set(report.data.splits) == {"fit", "test"}
     assert "outputs read as probabilities" in "\n".join(report.notes)
-    with pytest.raises(InputError, match="--overwrite"):
-        load("a.npz", overwrite=False)
-    with pytest.raises(InputError, match=r"fit=A test=B"):
-        load("a.npz", str(tmp_path / "b=c.npz"), axes="NKC")
+    refuses("--overwrite", load, "a.npz", overwrite=False)
+    refuses(r"fit=A test=B", load, "a.npz", str(tmp_path / "b=c.npz"), axes="NKC")
     assert set(open_cache(tmp_path / "out").splits) == {"fit", "test"}  # still the old one
 
 
@@ -162,8 +153,7 @@ def test_torch_files(tmp_path, load):
     assert set(report.data.splits) == {"fit", "test"}
     outputs_are(report, "test", X + 1)
     torch.save([x, y], tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    with pytest.raises(InputError, match="val_pred"):
-        load("old.pth")
+    refuses("val_pred", load, "old.pth")
 
 
 def write_table(frame, path):
@@ -205,8 +195,7 @@ def test_jsonl_of_logits(tmp_path, load):
     assert [n for n in report.notes if "axes" in n] == []
     lines[7] = lines[7].replace('"logits": [[', '"logits": [[9.0, ')
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    with pytest.raises(InputError, match="line 8"):
-        load("a.jsonl")
+    refuses("line 8", load, "a.jsonl")
 
 
 def test_what_is_stated_decides(tmp_path, load):
@@ -215,8 +204,7 @@ def test_what_is_stated_decides(tmp_path, load):
     np.savez(tmp_path / "a.npz", probs=X, labels=Y)
     assert load("a.npz", kind="logits").data.kind == "logits"
     np.savez(tmp_path / "a.npz", val_logits=X, val_labels=Y)
-    with pytest.raises(InputError, match="fit="):
-        load(f"fit={tmp_path}/a.npz")
+    refuses("fit=", load, f"fit={tmp_path}/a.npz")
 
 
 TABLES = {
@@ -229,7 +217,7 @@ TABLES = {
     "text": (LONG.assign(pred="A"), "numbers.*'A' in row 0"),
     "no answer": (LONG.assign(pred=LONG["pred"].where(LONG["pred"] >= 0)), "whole numbers"),
     "split gap": (LONG.assign(split=None), "split"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -237,12 +225,8 @@ TABLES = {
 def test_tables_that_do_not_add_up(tmp_path, load, name, suffix):
     frame, match = TABLES[name]
     write_table(frame, tmp_path / f"a{suffix}")
-    with pytest.raises(InputError, match=match):
-        load(f"a{suffix}", unit="ms")
+    refuses(match, load, f"a{suffix}", unit="ms")
     assert not (tmp_path / "out").exists()
-
-
-# --- feature vectors and contexts --------------------------------------------------------------
 
 
 def store(path, form):
@@ -312,8 +296,7 @@ REFUSED = {
 def test_arrays_that_contradict_each_other(tmp_path, load, name):
     arrays, said = REFUSED[name]
     np.savez(tmp_path / "a.npz", **{k: a for k, a in arrays.items() if a is not None})
-    with pytest.raises(InputError, match=said):
-        load("a.npz", unit="ms")
+    refuses(said, load, "a.npz", unit="ms")
     assert not (tmp_path / "out").exists()
 
 
@@ -326,9 +309,6 @@ def test_files_that_disagree_about_contexts(tmp_path, load):
     np.savez(tmp_path / "n.npz", **named, contexts=np.array(NAMES))
     report = load("n.npz")
     assert report.data.contexts == () and any("no row has one" in note for note in report.notes)
-
-
-# --- the caches of others, as they are ---------------------------------------------------------
 
 
 @pytest.mark.parametrize(

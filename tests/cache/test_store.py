@@ -8,11 +8,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import faults
 import numpy as np
 import pytest
 import torch
 from cache_rows import CONF, COSTS, NAMES, PRED, WIDTHS, P, X, Y, batch, keyed
+from conftest import refuses
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -26,13 +26,11 @@ from policyopt.runtime import Policy
 from policyopt.runtime._outputs_file import read_features
 from policyopt.runtime._scores import ScoreRule
 
-room = faults.room
 GONE = object()
 SHARD = r"fit-00000[-0-9a-f]*\.safetensors"
 
 
 def rows_of(kind, dtype, n, k, c, rng):
-    """The arrays of n rows of a kind, and what else they need to be written."""
     labels, costs = rng.integers(-1, c, n), [po.Cost("c", "MMACs", range(1, k + 1), "standalone")]
     given, probs = {"costs": costs, "dtype": dtype}, rng.dirichlet(np.ones(c), (n, k))
     if kind == "probabilities":
@@ -86,6 +84,7 @@ def test_what_is_written_is_read_back(room, kind, dtype, sizes, shard, cuts, see
     other = po.open_cache(place / "one", verify=False)
     assert other.fingerprint == data.fingerprint and other.split_names == ("s", "noisy")
     assert data.cost("c").values == tuple(np.cumsum(range(1, sizes[1] + 1)))
+    assert data.cost("c").cascade
 
 
 def test_a_pool_is_divided_by_its_seed():
@@ -106,13 +105,8 @@ def test_any_axes_tensors_and_lists_mean_the_same():
     assert len({data.fingerprint for data in found}) == 1
 
 
-# --- feature vectors and contexts ----------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Norm(ScoreRule):
-    """The length of the feature vector."""
-
     name = "norm"
     required_columns = frozenset({"features"})
 
@@ -163,8 +157,7 @@ def test_columns_count_in_the_fingerprint():
     table = Tables(bare).get("fit")
     assert not bare.feature_widths and "features" not in table.known
     assert bare.contexts == () and table.context is None
-    with pytest.raises(po.InputError, match=r"'fit' must hold feature vectors.*features_0"):
-        table.feature(0)
+    refuses(r"'fit' must hold feature vectors.*features_0", table.feature, 0)
     records = po.from_arrays(
         confidence=CONF, prediction=PRED, labels=Y, features=batch(60)["features"],
         context=np.zeros(60, int), contexts=["only"], split={"test": 1.0},
@@ -190,11 +183,9 @@ def test_vectors_that_do_not_fit_are_refused():
         ([*features[:2], features[2][:3]], r"exit 2' must be of shape \(50, D\)"),
         (infinite, "'features of exit 1' must be finite"),
     ):  # fmt: skip
-        with pytest.raises(po.InputError, match=said):
-            policy.decide(logits, features=vectors)
+        refuses(said, policy.decide, logits, features=vectors)
     bare = po.from_arrays(**batch(5, features=None), split={"test": 1.0})
-    with pytest.raises(po.InputError, match="must hold feature vectors"):
-        replay(policy, Tables(bare).get("test"))
+    refuses("must hold feature vectors", replay, policy, Tables(bare).get("test"))
 
 
 def test_new_vectors_are_read_from_the_outputs_file(tmp_path):
@@ -203,17 +194,11 @@ def test_new_vectors_are_read_from_the_outputs_file(tmp_path):
     np.testing.assert_array_equal(
         read_features(tmp_path / "a.npz", policy_of())[2], arrays["features_2"]
     )
-    assert (
-        read_features(tmp_path / "a.npz", policy_of(active_exits=(0, 1, 2), model_exits=4))[3]
-        is None
-    )
+    wide = policy_of(active_exits=(0, 1, 2), model_exits=4)
+    assert read_features(tmp_path / "a.npz", wide)[3] is None
     del arrays["features_1"]
     np.savez(tmp_path / "b.npz", **arrays)
-    with pytest.raises(po.InputError, match="no features_1"):
-        read_features(tmp_path / "b.npz", policy_of())
-
-
-# --- damaged and hostile caches ----------------------------------------------------------------
+    refuses("no features_1", read_features, tmp_path / "b.npz", policy_of())
 
 
 @pytest.fixture
@@ -239,31 +224,23 @@ def edit(place, *steps):
 
 #: A path into the manifest and what is put there, or the whole file -> what the message must match
 MANIFESTS = {
-    "other format": (("format", "zip"), "format"),
-    "newer version": (("version", 3), "version"),
-    "unknown field": (("colour", "red"), "colour"),
-    "missing field": (("kind", GONE), "kind"),
-    "wrong type": (("exits", "3"), "exits"),
-    "bool for int": (("split_seed", True), "split_seed"),
-    "seed of more bits": (("split_seed", 1 << 63), "manifest.json.*seed"),
-    "huge K": (("exits", 10**9), "K alike"),
-    "huge C": (("classes", 10**12), "classes"),
-    "huge rows": (("shards", 0, "rows", 10**15), "shape"),
+    "other format": (("format", "zip"), "format"), "newer version": (("version", 3), "version"),
+    "unknown field": (("colour", "red"), "colour"), "missing field": (("kind", GONE), "kind"),
+    "wrong type": (("exits", "3"), "exits"), "bool for int": (("split_seed", True), "split_seed"),
+    "seed of more bits": (("split_seed", 1 << 63), "manifest.json.*seed"), "huge K": (("exits", 10**9), "K alike"),
+    "huge C": (("classes", 10**12), "classes"), "huge rows": (("shards", 0, "rows", 10**15), "shape"),
     "negative rows": (("shards", 0, "rows", -1), "rows"),
     "traversal": (("shards", 0, "file", "../x.safetensors"), "plain name"),
     "other shard": (("shards", 0, "file", "gone.safetensors"), "gone.safetensors"),
-    "no shards": (("shards", []), "shard"),
-    "checksum": (("shards", 0, "sha256", "0" * 64), "SHA-256"),
-    "classes": (("classes", 6), "outputs"),
-    "dtype": (("dtype", "float16"), "outputs"),
-    "object dtype": (("dtype", "object"), "dtype"),
-    "kind": (("kind", "summary"), "absent for kind summary"),
-    "probabilities": (("kind", "probabilities"), "logits"),
-    "split name": (("shards", 0, "split", "a/b"), "split"),
+    "no shards": (("shards", []), "shard"), "checksum": (("shards", 0, "sha256", "0" * 64), "SHA-256"),
+    "classes": (("classes", 6), "outputs"), "dtype": (("dtype", "float16"), "outputs"),
+    "object dtype": (("dtype", "object"), "dtype"), "kind": (("kind", "summary"), "absent for kind summary"),
+    "probabilities": (("kind", "probabilities"), "logits"), "split name": (("shards", 0, "split", "a/b"), "split"),
     "pool beside test": (("shards", 0, "split", "pool"), "pool"),
     "shares over 1": (("shares", {"fit": 0.9, "test": 0.2}), "overlap"),
     "decreasing costs": (("costs", 0, "values", [3, 2, 1]), "decrease"),
     "cost of text": (("costs", 0, "values", ["a", 2, 3]), "number"),
+    "number for a cascade": (("costs", 0, "cascade", 1), r"costs\.cascade"),
     "per-sample cost not there": (("costs", 0, "values", None), r"Missing \['compute'\]"),
     "widths of two exits": (("features", [4, 2]), "one width per exit"),
     "other width": (("features", [4, 2, 8]), "widths 4, 2, 8. Got widths 4, 2, 7"),
@@ -282,8 +259,7 @@ def test_a_manifest_is_refused(place, name):
         (place / "manifest.json").write_bytes(change)
     else:
         edit(place, *change)
-    with pytest.raises(po.InputError, match=expected):
-        po.open_cache(place)
+    refuses(expected, po.open_cache, place)
 
 
 def test_what_is_changed_or_no_cache_is_refused(place, tmp_path):
@@ -296,11 +272,9 @@ def test_what_is_changed_or_no_cache_is_refused(place, tmp_path):
         (signed(content | {"shards": [*content["shards"], content["shards"][0]]}), "twice"),
     ):
         file.write_text(json.dumps(other))
-        with pytest.raises(po.InputError, match=says):
-            po.open_cache(place)
+        refuses(says, po.open_cache, place)
     for path in (tmp_path, tmp_path / "gone"):
-        with pytest.raises(po.InputError, match="manifest"):
-            po.open_cache(path)
+        refuses("manifest", po.open_cache, path)
 
 
 @pytest.mark.parametrize("options", [{}, {"verify": False}, {"mmap": False}])
@@ -315,8 +289,7 @@ def test_missing_cut_or_linked_shard(place, tmp_path, options):
     ):  # fmt: skip
         shard.unlink(missing_ok=True)
         spoil()
-        with pytest.raises(po.InputError, match=SHARD + match):
-            po.open_cache(place, **options)
+        refuses(SHARD + match, po.open_cache, place, **options)
 
 
 def test_wrong_values_behind_right_checksums(place):
@@ -325,11 +298,7 @@ def test_wrong_values_behind_right_checksums(place):
     block = load_file(shard)
     save_file({**block, "labels": block["labels"] + 99}, shard)
     edit(place, "shards", 0, "sha256", hashlib.sha256(shard.read_bytes()).hexdigest())
-    with pytest.raises(po.InputError, match=f"{SHARD}.*labels"):
-        po.open_cache(place)
-
-
-# --- what is refused when rows come in, and what the message must name ----------------------------
+    refuses(f"{SHARD}.*labels", po.open_cache, place)
 
 
 def spoil(array, value, *at):
@@ -343,12 +312,9 @@ REFUSED = {
     "nothing": ({}, "'outputs' must be given"),
     "+inf": ({"outputs": spoil(X, np.inf, 7, 1, 2)}, r"\+inf.*row 7, exit 1"),
     "all -inf": ({"outputs": spoil(X, -np.inf, 7, 1)}, "at least one class.*row 7, exit 1"),
-    "two axes": ({"outputs": X[:, :, 0]}, "3 axes"),
-    "one class": ({"outputs": X[:, :, :1]}, "at least 2 classes"),
-    "no rows": ({"outputs": X[:0]}, "at least 1"),
-    "text": ({"outputs": np.full((4, 2, 3), "a")}, "numbers"),
-    "complex": ({"outputs": X + 1j}, "numbers"),
-    "ragged": ({"outputs": [[[1, 2], [3]]]}, "numbers"),
+    "two axes": ({"outputs": X[:, :, 0]}, "3 axes"), "one class": ({"outputs": X[:, :, :1]}, "at least 2 classes"),
+    "no rows": ({"outputs": X[:0]}, "at least 1"), "text": ({"outputs": np.full((4, 2, 3), "a")}, "numbers"),
+    "complex": ({"outputs": X + 1j}, "numbers"), "ragged": ({"outputs": [[[1, 2], [3]]]}, "numbers"),
     "ragged exits": ({"outputs": [X[:, 0], X[:, 1, :4]]}, "one shape"),
     "probabilities as logits": ({"outputs": P, "kind": "logits"}, "kind='probabilities'"),
     "logits as probabilities": ({"outputs": X, "kind": "probabilities"}, "kind='logits'"),
@@ -403,39 +369,28 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_by_name(name):
     arguments, expected = REFUSED[name]
-    with pytest.raises(po.InputError, match=expected):
-        po.from_arrays(**arguments)
+    refuses(expected, po.from_arrays, **arguments)
 
 
+AMONG = po.Cost("a", "ms", [1, 2])
 WRITER = {
-    "no costs": ({"costs": []}, "costs"),
-    "costs as numbers": ({"costs": [1, 2, 3]}, "Cost"),
-    "costs of another K": (
-        {"costs": [po.Cost("a", "ms", [1, 2]), po.Cost("b", "J", [1, 2, 3])]},
-        "K",
-    ),
-    "costs of one name": (
-        {"costs": [po.Cost("a", "ms", [1, 2]), po.Cost("a", "J", [1, 2])]},
-        "twice",
-    ),
-    "odd dtype": ({"dtype": "int8"}, "float16 or float32"),
-    "shard_bytes": ({"shard_bytes": 0}, "shard_bytes"),
-    "split_seed": ({"split_seed": -1}, "seed"),
-    "shares": ({"shares": {"pool": 0.5}}, "pool"),
-}
+    "no costs": ({"costs": []}, "costs"), "costs as numbers": ({"costs": [1, 2, 3]}, "Cost"),
+    "costs of another K": ({"costs": [AMONG, po.Cost("b", "J", [1, 2, 3])]}, "K"),
+    "costs of one name": ({"costs": [AMONG, po.Cost("a", "J", [1, 2])]}, "twice"),
+    "odd dtype": ({"dtype": "int8"}, "float16 or float32"), "shard_bytes": ({"shard_bytes": 0}, "shard_bytes"),
+    "split_seed": ({"split_seed": -1}, "seed"), "shares": ({"shares": {"pool": 0.5}}, "pool"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WRITER)
 def test_writer_arguments(tmp_path, name):
     arguments, expected = WRITER[name]
-    with pytest.raises(po.InputError, match=expected):
-        po.CacheWriter(tmp_path, **{"costs": [po.Cost("c", "ms", [1, 2, 4])], **arguments})
+    refuses(expected, po.CacheWriter, tmp_path, **{"costs": COSTS, **arguments})
 
 
 def test_a_bad_batch_adds_nothing(tmp_path):
     def refused(match, *args, **options):
-        with pytest.raises(po.InputError, match=match):
-            cache.append(*args, **options)
+        refuses(match, cache.append, *args, **options)
 
     with po.CacheWriter(tmp_path / "a", costs=COSTS) as cache:
         refused("A-Z", "a/b", X, Y)
@@ -454,10 +409,8 @@ def test_a_bad_batch_adds_nothing(tmp_path):
     with po.CacheWriter(tmp_path / "d", costs=COSTS, contexts=NAMES) as cache:
         refused("with every batch, one of clean", "test", **batch(5, context=None))
         cache.append("test", **batch(5))
-    with (
-        pytest.raises(po.InputError, match="at least 1"),
-        po.CacheWriter(tmp_path / "b", costs=COSTS),
-    ):
+    empty = po.CacheWriter(tmp_path / "b", costs=COSTS)
+    with pytest.raises(po.InputError, match="at least 1"), empty:
         pass
     assert not (tmp_path / "b").exists()
     writer = po.CacheWriter(tmp_path / "c", costs=COSTS)
@@ -467,13 +420,9 @@ def test_a_bad_batch_adds_nothing(tmp_path):
         cache.append("test", np.concatenate([X[:12], X + 1]))
 
 
-def test_what_is_allowed():
-    """Records that say only what is right; labels that are not known, logits that are masked."""
+def test_records_may_say_only_what_is_right():
     data = po.from_arrays(confidence=CONF, correct=CONF > 0.5)
     assert (data.splits["pool"].array("prediction") == -1).all()
-    data = po.from_arrays(spoil(X, -np.inf, 0, 0, 1), spoil(Y, -1, 0), costs=[1, 2, 3], unit="ms")
-    assert data.splits["pool"].array("labels")[0] == -1
-    assert data.cost().unit == "ms" and "notes" not in data.metadata
 
 
 @settings(max_examples=60, deadline=None)

@@ -44,7 +44,6 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fixed(cache):
-    """A policy of that cache."""
     path = cache.parent / "p.json"
     po.fit(po.open_cache(cache), 2, "max_prob").save(path)
     return path
@@ -52,9 +51,6 @@ def fixed(cache):
 
 def records(text):
     return list(csv.DictReader(io.StringIO(text)))
-
-
-# --- the shell itself ------------------------------------------------------------------------
 
 
 def test_commands_are_listed_as_they_say_of_themselves(run):
@@ -71,7 +67,6 @@ def test_commands_are_listed_as_they_say_of_themselves(run):
 
 
 def program(text, *words):
-    """Run a program that is given words as a command line is."""
     command = [sys.executable, "-c", f"import sys\n{text}", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -80,7 +75,6 @@ def program(text, *words):
     "line", ["--help", "info CACHE", "import NPZ --out OUT", "evaluate POLICY CACHE", "fit --help"]
 )
 def test_what_is_quick_loads_nothing_heavy(cache, fixed, tmp_path, line):
-    """Commands import what they need when they run."""
     heavy = {"sklearn", "pandas", "matplotlib", "torch", "optuna", "pyarrow", "onnx"}
     heavy |= {"scipy"} if "fit" not in line else set()
     heavy |= {"policyopt._methods"} if "fit" not in line and "evaluate" not in line else set()
@@ -105,15 +99,12 @@ def test_missing_extra_is_named(cache, absent):
 
 
 def test_debug_shows_where_an_error_came_from(run, cache):
-    for line in (
-        ("--debug", "fit", cache, "--budget", 9), ("fit", cache, "--debug", "--budget", 9)
-    ):  # fmt: skip
-        code, _, err = run(*line)
+    for line in (("--debug", "fit", cache), ("fit", cache, "--debug")):
+        code, _, err = run(*line, "--budget", 9)
         assert code == 3 and "Traceback" in err
 
 
 def test_long_work_is_foretold(run, cache, capsys, monkeypatch):
-    """By method, rows and seeds, before it begins; what is quick is not."""
     foretell(["margin", "dqn:steps=1"], 1500, 1, seeds=9)
     err = capsys.readouterr().err
     told = re.match(r"note: about (\d+) s of processor time: dqn:steps=1 (\d+) s, margin", err)
@@ -122,9 +113,6 @@ def test_long_work_is_foretold(run, cache, capsys, monkeypatch):
     assert "about" not in run(*line)[2]
     monkeypatch.setattr("policyopt._cli.fit._LONG", 0.1)
     assert run(*line)[2].startswith("note: about 0 s of processor time: margin 0 s")
-
-
-# --- what there is ---------------------------------------------------------------------------
 
 
 def test_info(run, cache):
@@ -174,9 +162,6 @@ def test_odd_provenance_ends_nothing(run, cache, fixed, tmp_path):
             code, out, err = run("evaluate", tmp_path / "p.json", cache, "--format", style)
             assert code == 0 and out, err
             assert run("info", tmp_path / "p.json", "--format", style)[0] == 0
-
-
-# --- fit, evaluate, run, export --------------------------------------------------------------
 
 
 def test_rows_without_labels(run, cache, tmp_path):
@@ -234,9 +219,6 @@ def test_names_and_notes_of_export(run, fixed, tmp_path, monkeypatch):
     monkeypatch.setattr("policyopt._cli.export.find_spec", lambda name: None)
     code, said, noted = run("export", fixed, "--out", out)
     assert code == 0 and "no ONNX graphs" in noted and "onnx" not in said
-
-
-# --- curve, compare --------------------------------------------------------------------------
 
 
 def test_curve_writes_what_it_prints(run, cache, tmp_path):
@@ -322,9 +304,6 @@ def test_explain_writes_what_it_prints(run, cache, tmp_path):
     assert [r["exit"] for r in records(run(*command, "--format", "csv")[1])] == list("0123")
 
 
-# --- what is replaced, and what is none of ours --------------------------------------------------
-
-
 #: Commands that write a folder, and names of what they write there; those in capitals are tables or
 #: policies that a user may have made, too.
 LINES = {
@@ -342,7 +321,6 @@ LINES = {
 
 @pytest.fixture
 def words(cache, fixed, root):
-    """Fill a line of `LINES`."""
     fill = {"CACHE": cache, "POLICY": fixed, "TIERS": root / "docs" / "tiers.toml"}
     return lambda line: [fill.get(word, word) for word in line.split()]
 
@@ -386,8 +364,6 @@ def test_results_do_not_go_through_links_or_over_own_files(run, words, tmp_path,
         assert mine.read_text() == result.read_text() == "thesis"
         result.unlink()
 
-
-# --- Ctrl-C: one line and exit code 130, whenever it comes; nothing half-written stays -----------
 
 LONG = "curve c --methods optimal_stopping --budgets 400 --seeds 400 --out out"
 

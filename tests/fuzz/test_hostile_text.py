@@ -16,33 +16,28 @@ import runpy
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from conftest import printed
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutations import paths, signed
+from mutations import SETTINGS, paths, signed
 from rules import artifact, experts, online_policies, policies
 from synthetic import outputs
 from typer.main import get_command
 
 import policyopt as po
-from policyopt._cli.app import app, main
+from policyopt._cli.app import app
 from policyopt._tiers.tier_policy import TierPolicy, load_tier
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._online import Online
 from policyopt.runtime._policy import from_dict
-from policyopt.runtime._text import csv_cell
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 PARSER = get_command(app)
 POLICIES = int(os.environ.get("HOSTILE", 60))
-SETTINGS = {
-    "deadline": None, "database": None, "suppress_health_check": list(HealthCheck),
-    "phases": [Phase.explicit, Phase.generate],
-}  # fmt: skip
 #: Each with {py} and {c} in the place of code that makes the canary's file.
 PIECES = (
     '"""\n{py}\n"""', "'''\n{py}\n'''", '"\n{py}\n"', '\\"""\n{py}\n#', "'+{py}+'", "{py}", "{{py}}",
@@ -80,13 +75,11 @@ def texts(canary):
 
 
 def units(canary):
-    """Return units that are let in."""
     own = ("ms", 'm"s\\', "*/@??/", "µJ", "%s$\\n", "@_state", "'''", "{0}", "=1+1")
     return st.one_of(st.sampled_from(own), texts(canary).filter(visible))
 
 
 def visible(unit):
-    """Whether a text may be a unit."""
     return 0 < len(unit) <= 32 and unit.isprintable() and bool(unit.strip())
 
 
@@ -104,21 +97,13 @@ def done(*arguments, run=None):
     return out
 
 
-def printed(*arguments):
-    """Run a command line; return its exit code and what it printed."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["policyopt", *map(str, arguments)])
-        patch.setattr("policyopt._cli.app.app", PARSER)  # made once: it takes longer than a command
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-    return code, out.getvalue(), err.getvalue()
+@pytest.fixture(autouse=True)
+def parser(monkeypatch):
+    """Made once: it takes longer than a command."""
+    monkeypatch.setattr("policyopt._cli.app.app", PARSER)
 
 
 def process(*arguments):
-    """Run a command line as a process of its own; as `printed`."""
     command = [sys.executable, "-m", "policyopt", *map(str, arguments)]
     run = subprocess.run(command, check=False, capture_output=True, encoding="utf-8")
     return run.returncode, run.stdout, run.stderr
@@ -152,11 +137,11 @@ def provenance(text):
     return st.one_of(usual, usual, chosen, st.dictionaries(fields, anything, max_size=4))
 
 
-def test_policies_are_exported_verified_and_shown(canary, place):
+def test_policies_are_exported_verified_and_shown(canary, room):
     """One of eight by a C compiler too, one of ten in a process of its own."""
     assert shutil.which("cc") or not os.environ.get("CI"), "continuous integration has a C compiler"
     names = ("records", "score max_prob", "mixture of one score", "score trust_score", "kept exits")
-    known, file, out = policies(), place / "p.json", place / "out"
+    known, file, out = policies(), room / "p.json", room / "out"
     targets = ["python"] * 7 + ["python,c"] * bool(shutil.which("cc"))
     seen = []
 
@@ -176,25 +161,22 @@ def test_policies_are_exported_verified_and_shown(canary, place):
         # Two languages read it for themselves, and say the unit as the file has it.
         assert runpy.run_path(str(out / "policy.py"))["UNIT"] == unit
         if target == "python,c":
-            (place / "say.c").write_text(
+            (room / "say.c").write_text(
                 '#include <stdio.h>\n#include "out/policyopt_policy.h"\n'
                 "int main(void) { fputs(POLICYOPT_POLICY_UNIT, stdout); return 0; }\n"
             )
             build = ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "say.c", "-o", "say", "-lm"]
-            subprocess.run(build, cwd=place, check=True)
-            assert subprocess.run([place / "say"], stdout=-1).stdout.decode() == unit
+            subprocess.run(build, cwd=room, check=True)
+            assert subprocess.run([room / "say"], stdout=-1).stdout.decode() == unit
         assert not canary.exists(), (told, unit)
         seen.append(target)
 
     shown()
     assert len(seen) >= POLICIES and set(seen) == set(targets)
-    print(
-        f"{len(seen)} policies exported, verified and shown, {seen.count('python,c')} by a compiler"
-    )
+    print(f"{len(seen)} policies exported and verified, {seen.count('python,c')} by a compiler")
 
 
 def tiers(unit, device, cloud):
-    """Return a file of tiers."""
     return {
         "model": {"input_bytes": 784, "cut_bytes": [10, 10], "unit": unit}, "currency": unit,
         "tier": [{"name": device, "ms_per_unit": 1.0}, {"name": cloud, "ms_per_unit": 0.1}],
@@ -218,7 +200,6 @@ def with_text(draw, content, text):
 
 
 def cache_of(folder, cost, rows=400, **facts):
-    """Write a cache, half of it to fit on."""
     logits, labels = outputs(rows, 3, 3)
     with po.CacheWriter(folder, costs=cost, **facts) as cache:
         for split, part in (("fit", slice(0, rows // 2)), ("test", slice(rows // 2, rows))):
@@ -229,32 +210,29 @@ def cache_of(folder, cost, rows=400, **facts):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A cache with contexts and metadata."""
     facts = {"metadata": {"model": "m", "why": {"a": "b"}}, "contexts": ["sun", "rain"]}
     folder = tmp_path_factory.mktemp("hostile") / "cache"
     return cache_of(folder, po.Cost("compute", "ms", (1, 2, 4)), 60, **facts)
 
 
-def test_every_text_of_every_file(canary, place, small):
+def test_every_text_of_every_file(canary, room, small):
     """Loaders take it or refuse it by name; what is told of it is harmless."""
-    one, file, manifest = policies()["score max_prob"], place / "file.json", small / "manifest.json"
-    policy, tier, online, export = (
-        place / name for name in ("p.json", "t.json", "o.json", "export")
-    )
+    one, file, manifest = policies()["score max_prob"], room / "file.json", small / "manifest.json"
+    policy, tier, online, export = (room / x for x in ("p.json", "t.json", "o.json", "export"))
     online_policies()["ucb1"].save(online)
     TierPolicy(one, "device", (0, 1), "cloud").save(tier)
     one.save(policy)
-    experts().save(place / "experts.json")
-    (place / "tiers.json").write_text(json.dumps(tiers("ms", "device", "cloud")))
+    experts().save(room / "experts.json")
+    (room / "tiers.json").write_text(json.dumps(tiers("ms", "device", "cloud")))
     done("export", policy, "--out", export, "--to", "python", "--rows", 4)
     plan = ("plan", small, "--tiers", file, "--budget", 3, "--method", "none")
     exported = export / "manifest.json"
     cases = [
         (path, json.loads(source.read_text()), look) for path, source, look in (
             (file, policy, lambda: tell("info", file)), (file, tier, lambda: load_tier(file)),
-            (file, place / "experts.json", lambda: tell("info", file)),
+            (file, room / "experts.json", lambda: tell("info", file)),
             (file, online, lambda: Online.load(file)),
-            (file, place / "tiers.json", lambda: tell(*plan)),
+            (file, room / "tiers.json", lambda: tell(*plan)),
             (manifest, manifest, lambda: tell("info", small)),
             (exported, exported, lambda: tell("verify", export)),
         )
@@ -369,11 +347,6 @@ def test_passwords_of_a_storage_are_masked(small, tmp_path):
     ):  # fmt: skip
         _, out, err = printed(*words)
         assert "***" in err and "hunter" not in out + err, err
-
-
-def test_a_cell_does_not_end_where_a_spreadsheet_divides_lists_by_semicolons():
-    assert csv_cell("a;=1+1; @b;-2") == "a;'=1+1; '@b;'-2"
-    assert csv_cell("[0.5, -1e30]") == "[0.5, -1e30]" and csv_cell("a; b") == "a; b"
 
 
 def test_no_header_is_written_that_does_not_compile(tmp_path, monkeypatch):

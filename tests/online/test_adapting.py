@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import cache, outputs
@@ -158,8 +159,7 @@ def test_side_information_is_what_every_smaller_arm_would_have_done(w):
             for last in range(3):
                 known = levels.taken(row[: last + 1].tolist(), last == 2)
                 assert known == [k if k <= last else None for k in exits]
-    with pytest.raises(po.InputError, match="'reveal' must be played"):
-        Online(crossed, make_bandit("ucb1"))
+    refuses("'reveal' must be played", Online, crossed, make_bandit("ucb1"))
     assert Online(crossed, make_bandit("ucb1"), reveal="played").start().arm == 1
 
 
@@ -195,12 +195,8 @@ def test_the_controller_keeps_its_bound_whatever_comes(inputs, budget, step, sta
 def test_the_controller_holds_the_budget_where_a_fixed_policy_does_not(w, delay):
     """Through a change of the inputs, and where requests cost more than those it was made with."""
     asked = {"rounds": 8000, "delay": delay}
-    changing = {
-        "policies": ["fixed", "controller"],
-        "schedule": "abrupt",
-        "streams": ["test", "dim"],
-    }
-    found = w.simulate(**asked, **changing, budget="50%")
+    changing = {"schedule": "abrupt", "streams": ["test", "dim"], "budget": "50%"}
+    found = w.simulate(policies=["fixed", "controller"], **asked, **changing)
     fixed, steered = (r["realised_cost"] / r["budget"] - 1 for r in found.records)
     assert abs(fixed) > 0.05 and abs(steered) < 0.02
     parts = {}
@@ -213,7 +209,6 @@ def test_the_controller_holds_the_budget_where_a_fixed_policy_does_not(w, delay)
 
 
 def leave(online, request, output=(1.0, 0, 0, 0)):
-    """Take a request through the exits, until one says leave."""
     for k in online.family.policy.active_exits:
         if online.decide(k, np.broadcast_to(output, (3, 4))[k], request).exit:
             return request
@@ -221,10 +216,7 @@ def leave(online, request, output=(1.0, 0, 0, 0)):
 
 
 def check_served(w, make, player, place, requests, delay=0):
-    """Serve the rows that were simulated: arms and exits alike, feedback late or never.
-
-    Where none is on its way, half are served before and half after a file.
-    """
+    """Serve the rows that were simulated, half of them after a file: arms and exits alike, feedback late or never."""
     logits = np.asarray(w.data.splits["test"].array("outputs"), np.float64)
     (block,) = requests
     arms = player.play(block)
@@ -246,7 +238,6 @@ def check_served(w, make, player, place, requests, delay=0):
 
 
 def simulated(w, family):
-    """What the rows of the test split come to, and two streams of them."""
     plan = make_schedule("stationary", ["test"], ROUNDS)
     return outcomes(family.policy, [w.test]), Requests(plan, (600,), 2, 5, 0.8, (0.1, 0.3))
 
@@ -257,8 +248,7 @@ def simulated(w, family):
 def test_bandits_serve_as_simulated(w, name, reveal, delay, tmp_path):
     bandit, family = make_bandit(name), threshold_family(w.test, np.arange(5) / 4)
     if reveal == "all" and not bandit.draws:
-        with pytest.raises(po.InputError, match="reveal"):
-            Online(family, bandit, reveal=reveal)
+        refuses("reveal", Online, family, bandit, reveal=reveal)
         return
     seen, requests = simulated(w, family)
     player = BanditPlayer(bandit, seen, family.exits(seen.scores), requests, reveal, delay)
@@ -294,8 +284,7 @@ def test_a_controller_whose_feedback_is_late(w, tmp_path):
         Online(threshold_family(w.test, [0.5, 0.7]), Controller(0.3))
     online = Online(w.levels, Controller(0.3))
     late = [leave(online, online.start()) for _ in range(300)]
-    with pytest.raises(po.InputError, match="'cost' must be a number, at most 1000 times"):
-        online.feedback(late[0], cost=3e9)
+    refuses("'cost' must be a number, at most 1000 times", online.feedback, late[0], cost=3e9)
     with pytest.raises(po.InputError, match="'overhead' must be left out for the controller"):
         online.feedback(late[0], overhead=0.1)
     for request in late:
@@ -307,18 +296,13 @@ def test_a_controller_whose_feedback_is_late(w, tmp_path):
 def test_label_reward_wants_labels_and_others_refuse_them(w):
     online = Online(w.family, make_bandit("ucb1"), reward="label", overhead=(0.0, 0.5))
     request = online.start()
-    with pytest.raises(po.InputError, match="one still on its way"):
-        online.feedback(request)
+    refuses("one still on its way", online.feedback, request)
     leave(online, request)
-    with pytest.raises(po.InputError, match="'correct' must be one truth value per exit seen: 3"):
-        online.feedback(request)
-    with pytest.raises(po.InputError, match="'overhead' must be from 0"):
-        online.feedback(request, correct=[0, 1, 1], overhead=0.7)
+    refuses("'correct' must be one truth value per exit seen: 3", online.feedback, request)
+    refuses("'overhead' must be from 0", online.feedback, request, correct=[0, 1, 1], overhead=0.7)
     assert online.feedback(request, correct=[0, 1, 1], overhead=0.25) == 0.75
-    with pytest.raises(po.InputError, match="learned from before"):
-        online.feedback(request, correct=[0, 1, 1])
-    with pytest.raises(po.InputError, match="'request' must be on its way"):
-        online.decide(2, [1.0, 0, 0, 0], request)
+    refuses("learned from before", online.feedback, request, correct=[0, 1, 1])
+    refuses("'request' must be on its way", online.decide, 2, [1.0, 0, 0, 0], request)
 
 
 WRONG = {
@@ -392,8 +376,7 @@ WRONG = {
 @pytest.mark.parametrize("use", WRONG)
 def test_wrong_uses_are_refused(w, use):
     call, words = WRONG[use]
-    with pytest.raises(po.InputError, match=words):
-        call(w)
+    refuses(words, call, w)
 
 
 @pytest.mark.parametrize("budget", ["400%", "1%", -2])
@@ -450,8 +433,7 @@ def test_every_setting_that_is_listed_is_taken(w):
 def test_explain_says_that_it_takes_single_policies(w, tmp_path):
     save_experts(ExpertPolicy(("clean", "dim"), (w.policy, w.policy)), tmp_path / "experts.json")
     said = r"a single policy. Got experts.json, with one each for clean, dim"
-    with pytest.raises(po.InputError, match=said):
-        explain(tmp_path / "experts.json", tmp_path / "cache", out=None)
+    refuses(said, explain, tmp_path / "experts.json", tmp_path / "cache", out=None)
 
 
 PLAN = make_schedule("stationary", ["test"], 300)
@@ -519,7 +501,6 @@ def test_linucb_is_ridge_regression_on_the_history():
 
 
 def learned(rule):
-    """A player of four exits that has seen some rows."""
     seen, player = rows_of(), rule.player(4)
     for row in range(100):
         one = serve(player, seen, row)
@@ -547,13 +528,11 @@ BROKEN = [
 def test_broken_states_and_feedback_are_refused(rule, change):
     player, one = learned(rule), shown(rows_of(), 0, 0, 1)
     good = player.state()
-    with pytest.raises(po.InputError):
-        player.restore({**good, **change})
+    refuses(".", player.restore, {**good, **change})
     if isinstance(rule, LinUCB):
         for worth, confidence in (([0.0, float("nan")], 0.5), ([0.0, 0.1], float("nan"))):
             one.confidences = [confidence, 1.0]
-            with pytest.raises(po.InputError, match="worth"):
-                player.learn(one, worth)
+            refuses("worth", player.learn, one, worth)
     assert player.state() == good
 
 
@@ -631,8 +610,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("make", REFUSED)
 def test_settings_are_checked(make):
-    with pytest.raises(po.InputError):
-        make()
+    refuses(".", make)
 
 
 BUDGET = 3.0
@@ -767,8 +745,7 @@ def test_mistakes_are_named(dimmed):
         (recent.take(np.arange(0)), BUDGET, "'recent' must be of one row or more"),
         (recent.keep_exits((0, 3)), BUDGET, "'active_exits of the recent rows'"),
     ):  # fmt: skip
-        with pytest.raises(po.InputError, match=words):
-            refit("max_prob", fit, table, budget)
+        refuses(words, refit, "max_prob", fit, table, budget)
     for name in ("max_prob", "optimal_stopping"):
         with pytest.raises(po.BudgetError):
             refit(name, fit, recent, 0.5)

@@ -8,6 +8,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from conftest import refuses
 
 from policyopt.runtime._drift import (
     BETS,
@@ -209,8 +210,7 @@ def test_tiny_and_uniform_references_of_some_exits(rows, classes):
     assert len(found.report()) == 4
     assert all(np.isfinite([m.before, m.now, m.level]).all() for m in found.report())
     assert DriftWatch.restore(found.state()).state() == found.state()
-    with pytest.raises(InputError, match=r"'exit' must be one of 1, 4\. Got 0"):
-        found.update([0.1, 0.2], 0, 0)
+    refuses(r"'exit' must be one of 1, 4\. Got 0", found.update, [0.1, 0.2], 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -232,8 +232,7 @@ def test_tiny_and_uniform_references_of_some_exits(rows, classes):
     ],
 )  # fmt: skip
 def test_mistakes_are_named(call, message):
-    with pytest.raises(InputError, match=message):
-        call(watch())
+    refuses(message, call, watch())
 
 
 @pytest.mark.parametrize(
@@ -257,8 +256,7 @@ def test_a_tampered_state_is_refused(name, value):
     state = found.state()
     less = {key: kept for key, kept in state.items() if key != name}
     for wrong in ({**state, name: value}, {**state, "alarm_at": 10**6}, less, None, [state], "x"):
-        with pytest.raises(InputError):
-            DriftWatch.restore(wrong)
+        refuses(".", DriftWatch.restore, wrong)
 
 
 @pytest.mark.parametrize(("exits", "classes"), [(400, 1 << 20), (64, 70_000)])
@@ -271,8 +269,7 @@ def test_a_state_whose_table_is_far_larger_than_its_numbers_is_refused(exits, cl
     found |= {name: rows for name in ("reference", "pool", "recent")}
     found |= {name: [found[name][0]] * count for name in ("sums", "histograms", "run", "moments")}
     tracemalloc.start()
-    with pytest.raises(InputError, match=r"'statistics' must be \d+ at most.*Got \d+"):
-        DriftWatch.restore(found)
+    refuses(r"'statistics' must be \d+ at most.*Got \d+", DriftWatch.restore, found)
     assert tracemalloc.get_traced_memory()[1] < 10 << 20
     tracemalloc.stop()
     scores, seen = np.zeros((8, exits)), np.zeros(8, int)

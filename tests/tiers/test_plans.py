@@ -1,18 +1,22 @@
-"""Plans: costs against a walk, the search against all there are, certified goals by simulation; tiers; the command."""
+"""Plans: costs against a walk, the search against all there are, certified goals; tiers decide as the whole policy."""
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 import json
 import shutil
 import time
 from dataclasses import replace
+from functools import cache
 from itertools import combinations, pairwise, product
 
 import numpy as np
 import pytest
 import synthetic
+from conftest import refuses
+from mutations import signed
 from scipy.stats import binom
 
 import policyopt as po
@@ -20,8 +24,17 @@ from policyopt import Goal, Limit, Link, Tier, Tiers, certified_plan, make_plan
 from policyopt._replay import replay
 from policyopt._tiers.choose import mean_high, share_high, share_low
 from policyopt._tiers.description import load_tiers, tiers_from
-from policyopt._tiers.plans import cuts, leaving_costs, outcome, plan_table, references, summary
+from policyopt._tiers.plans import (
+    Plan,
+    cuts,
+    leaving_costs,
+    outcome,
+    plan_table,
+    references,
+    summary,
+)
 from policyopt._tiers.search import axis, search
+from policyopt._tiers.tier_policy import LEAVE, MOST_SAMPLES, SEND_ON, TierPolicy, tier_policies
 from policyopt.runtime._errors import BudgetError, InputError
 from policyopt.runtime._policy import ALWAYS, NEVER
 
@@ -86,7 +99,6 @@ def walk(tiers, tier_of, kept, objective, amounts, cascade):
 @pytest.mark.parametrize("cascade", [False, True])
 @pytest.mark.parametrize("objective", ["latency", "energy", "price"])
 def test_costs_are_those_of_the_way(objective, cascade):
-    """Of all cuts; a model's rows have costs of their own."""
     table = table_of(1, 3, 4, cascade, per_sample=not cascade)
     tiers = tiers_of(2, 4, 3, cascade)
     every = [kept for size in range(1, 5) for kept in combinations(range(4), size)]
@@ -111,8 +123,7 @@ def test_cuts_are_all_the_ways_that_never_turn_back():
     first, *rest = tiers.tiers[:2]
     small = replace(tiers, tiers=(replace(first, most_stages=1), *rest), links=tiers.links[:1])
     assert [p.tier for p in cuts(small, (2,), False)] == [(0, 1, 1), (1, 1, 1)]
-    with pytest.raises(InputError, match="20,000 ways to cut"):
-        cuts(tiers_of(0, 60, 8), tuple(range(60)), False)
+    refuses("20,000 ways to cut", cuts, tiers_of(0, 60, 8), tuple(range(60)), False)
 
 
 def every_threshold(column):
@@ -227,11 +238,9 @@ def test_impossible_goals_name_what_is_possible():
     with pytest.raises(BudgetError, match="'accuracy' must be at most"):
         search(tiers, table, Goal("latency", None, 1.0))
     for wrong in ("latency", "speed=3", "latency:p50=3", "energy=-1", "energy=x"):
-        with pytest.raises(InputError, match="limit"):
-            Limit.parse(wrong)
+        refuses("limit", Limit.parse, wrong)
     for settings in ({}, {"budget": 1.0, "accuracy": 0.5}, {"budget": -1.0}, {"accuracy": 2.0}):
-        with pytest.raises(InputError):
-            Goal("latency", **settings)
+        refuses(".", Goal, "latency", **settings)
 
 
 @pytest.mark.parametrize(("method", "seed"), [(None, 3), ("max_prob", 8), ("optimal_stopping", 11)])
@@ -249,10 +258,7 @@ def test_no_stage_that_no_row_reaches_is_planned(method, seed):
         planned = make_plan(tiers, table, goal, by)
         policy, plan = planned.fitted.policy, planned.plan
         small = plan_table(tiers, plan, "price", table)
-        assert plan.kept[-1] == replay(policy, small).exit.max() == policy.active_exits[-1], (
-            goal,
-            plan,
-        )
+        assert plan.kept[-1] == replay(policy, small).exit.max() == policy.active_exits[-1], goal
         assert len(plan.tier) == plan.kept[-1] + 1
         assert goal.kept(*outcome(tiers, plan, policy, table, goal.objectives))
 
@@ -295,9 +301,8 @@ def test_bounds_of_shares_are_exact():
 def test_the_bound_of_a_mean_holds_and_is_near(values, chances):
     rng, true = np.random.default_rng(0), float(np.dot(values, chances))
     low, high = values[0], values[-1]
-    bounds = np.array(
-        [mean_high(rng.choice(values, 300, p=chances), low, high, 0.9) for _ in range(300)]
-    )
+    draws = rng.choice(values, (300, 300), p=chances)
+    bounds = np.array([mean_high(x, low, high, 0.9) for x in draws])
     assert (bounds < true).mean() <= 0.1 + 3 * (0.1 * 0.9 / 300) ** 0.5
     spread = float(np.sqrt(np.dot(np.square(np.array(values) - true), chances) / 300))
     assert bounds.mean() - true <= 3.5 * spread + 0.01 * (high - low)  # Hoeffding: far more
@@ -309,7 +314,6 @@ def test_the_bound_of_a_mean_holds_and_is_near(values, chances):
 
 @pytest.fixture(scope="module")
 def world():
-    """Rows that stand for all there will ever be, and tiers."""
     return table_of(5, 20_000, 2), tiers_of(5, 2, 2)
 
 
@@ -350,7 +354,6 @@ def test_certified_goals_are_broken_no_more_often_than_they_say(world, goals, wh
 
 @pytest.mark.parametrize("method", [None, "margin"])
 def test_a_certificate_is_of_rows_that_chose_nothing(world, goals, method):
-    """A method competes under half of the chance."""
     table, tiers = world
     rows = table.take(np.arange(1501))
     for goal in goals[:2]:
@@ -435,8 +438,7 @@ def test_without_a_bound_no_mean_is_promised():
         (floor, 1.0, "a row of split"),
         *((floor, wrong, "") for wrong in (0.0, -1.0, float("nan"), float("inf"), 1e300, "9")),
     ):  # fmt: skip
-        with pytest.raises(InputError, match="cost_bound.*" + words):
-            certified_plan(tiers, table, goal, 0.9, cost_bound=bound)
+        refuses("cost_bound.*" + words, certified_plan, tiers, table, goal, 0.9, cost_bound=bound)
     # A floor and a percentile need no range of costs; of the mean nothing is said.
     goal = replace(floor, limits=(Limit("latency", "p95", 1e6),))
     found = certified_plan(tiers, table, goal, 0.9).certificate
@@ -453,7 +455,6 @@ GOOD = {
     "tier": [{"name": "device", "ms_per_unit": 1}, {"name": "cloud", "stage_ms": [1, 2]}],
     "link": [{"megabits_per_second": 8, "round_trip_ms": 10}],
 }
-
 LONG = [10**5000]  # more digits than Python prints
 
 
@@ -461,12 +462,9 @@ def test_the_example_fits_the_cache_that_ships(root):
     tiers = load_tiers(root / "docs" / "tiers.toml")
     cost = po.open_cache(root / "cache" / "fashion_mnist").cost()
     tiers.check(5, cost.cascade, cost.unit)
-    with pytest.raises(InputError, match="cut_bytes"):
-        tiers.check(4, False, cost.unit)
-    with pytest.raises(InputError, match="unit"):
-        tiers.check(5, False, "ms")
-    with pytest.raises(InputError, match="stage_ms"):
-        tiers_from({**GOOD, "model": {"input_bytes": 1}}).check(3, True, "ms")
+    refuses("cut_bytes", tiers.check, 4, False, cost.unit)
+    refuses("unit", tiers.check, 5, False, "ms")
+    refuses("stage_ms", tiers_from({**GOOD, "model": {"input_bytes": 1}}).check, 3, True, "ms")
 
 
 def test_json_and_toml_say_the_same(tmp_path):
@@ -502,8 +500,7 @@ def test_wrong_fields_are_named(place, value, named):
     for step in way:
         at = at[step]
     at[last] = value
-    with pytest.raises(InputError, match=named):
-        tiers_from(content)
+    refuses(named, tiers_from, content)
 
 
 TIER = '[[tier]]\nname = "a"\nms_per_unit = 1\n'
@@ -534,11 +531,9 @@ KEY = ".".join("a" * 30_000) + " = 1\n"
 def test_what_would_take_long_or_mean_two_things_is_refused_at_once(tmp_path, name, text, said):
     (tmp_path / name).write_text(text)
     began = time.process_time()
-    with pytest.raises(InputError, match=said):
-        load_tiers(tmp_path / name)
+    refuses(said, load_tiers, tmp_path / name)
     assert time.process_time() - began < 1.0
-    with pytest.raises(InputError, match="must be a file"):
-        load_tiers(tmp_path / "none.toml")
+    refuses("must be a file", load_tiers, tmp_path / "none.toml")
 
 
 def test_dots_in_text_are_no_parts_of_a_key(tmp_path):
@@ -552,16 +547,12 @@ def test_dots_in_text_are_no_parts_of_a_key(tmp_path):
     assert tiers.unit == dots[64:96] and len(tiers.tiers[0].stage_ms) == 9
 
 
+DEVICE = {"name": "device", "ms_per_unit": 4, "watts": 2}
 TIERS = {
     "model": {"input_bytes": 200, "cut_bytes": [4000] * 3, "answer_bytes": 8},
-    "tier": [
-        {"name": "device", "ms_per_unit": 4, "watts": 2},
-        {"name": "cloud", "ms_per_unit": 0.1, "price_per_hour": 3},
-    ],
+    "tier": [DEVICE, {"name": "cloud", "ms_per_unit": 0.1, "price_per_hour": 3}],
     "link": [{"megabits_per_second": 20, "round_trip_ms": 12, "mJ_per_kB": 5}],
 }
-
-
 HALVES = {"fit": 0.5, "test": 0.5}
 
 
@@ -679,3 +670,149 @@ def test_tiers_of_an_older_plan_go(run, place):
     assert not (out / "tier-7-moon.json").exists()
     assert (out / "tier-8-mine.json").exists()  # no plan named it
     assert (out / "tier-9-ours.json").exists()  # a plan named it, but did not write it so
+
+
+NAMES = ("device", "edge", "cloud")
+METHODS = (
+    "max_prob", "patience", "vote", "window", "optimal_stopping", "random", "beem",
+    "margin:answer=combined", "max_prob:thresholds=joint+mix=true", "subset",
+)  # fmt: skip
+DATA = synthetic.cache(300, 5, 4)
+RECORDS = "vote of records"
+
+
+@cache
+def fitted(method):
+    if method != RECORDS:
+        outputs = np.asarray(DATA.splits["pool"].array("outputs"))[:200]
+        return po.fit(DATA, "45%", method=method).policy, list(outputs.swapaxes(0, 1))
+    rng = np.random.default_rng(0)
+    sure, right, labels = rng.random((200, 5)), rng.random((200, 5)) < 0.7, rng.integers(0, 4, 200)
+    said = np.where(right, labels[:, None], (labels[:, None] + 1) % 4)
+    rows = {"confidence": sure, "prediction": said, "labels": labels}
+    data = po.from_arrays(splits={"fit": rows}, costs=[1, 2, 4, 8, 16], unit="USD")
+    outputs = [{"prediction": said[:, k], "confidence": sure[:, k]} for k in range(5)]
+    return po.fit(data, "60%", method="vote").policy, outputs
+
+
+def divided(policy):
+    return tier_policies(policy, Plan((0, 1, 2, 3, 4), (0, 0, 1, 1, 2)), NAMES)
+
+
+def through_tiers(parts, step, number):
+    """Serve one sample tier by tier; what is sent on goes as JSON text."""
+    message = None
+    for part in parts:
+        state = part.start(number) if message is None else part.take_over(json.loads(message))
+        for k in part.exits:
+            action, decision = part.step(k, step(k), state)
+            if action == LEAVE:
+                return k, decision.prediction
+            assert (action == SEND_ON) == (k == part.exits[-1])
+        message = json.dumps(part.hand_over(state))
+    raise AssertionError("the last exit always stops")
+
+
+def batch_through_tiers(parts, outputs, numbers):
+    taken, said = np.full(len(numbers), -1), np.full(len(numbers), -1)
+    rows, message = np.arange(len(numbers)), None
+    for part in parts:
+        state = part.start(numbers) if message is None else part.take_over(json.loads(message))
+        for k in part.exits:
+            action, decision = part.step(k, picked(outputs[k], rows), state)
+            left = action == LEAVE
+            taken[rows[left]], said[rows[left]] = k, decision.prediction[left]
+            rows, state = rows[~left], state.keep(~left)
+        message = json.dumps(part.hand_over(state))
+    assert not len(rows)
+    return taken, said
+
+
+def picked(output, rows):
+    record = isinstance(output, dict)
+    return {name: column[rows] for name, column in output.items()} if record else output[rows]
+
+
+@pytest.mark.parametrize("method", [*METHODS, RECORDS])
+@pytest.mark.parametrize("tier", [(0, 0, 1, 1, 2), (1, 1, 1, 2, 2)])
+def test_tiers_decide_as_the_whole_policy(method, tier, tmp_path):
+    policy, outputs = fitted(method)
+    numbers = np.arange(1000, 1200)
+    parts = []
+    for i, part in enumerate(tier_policies(policy, Plan((0, 1, 2, 3, 4), tier), NAMES)):
+        part.save(tmp_path / f"{i}.json")
+        parts.append(po.load_tier(tmp_path / f"{i}.json"))
+    assert [k for part in parts for k in part.exits] == list(policy.active_exits)
+    whole = policy.decide(outputs, numbers)
+    taken, said = batch_through_tiers(parts, outputs, numbers)
+    np.testing.assert_array_equal(taken, whole.exit)
+    np.testing.assert_array_equal(said, whole.prediction)
+    for row in range(0, 200, 29):
+        found = through_tiers(parts, lambda k, row=row: picked(outputs[k], [row]), numbers[row])
+        assert found == (whole.exit[row], whole.prediction[row])
+
+
+def test_a_tier_without_exits_hands_on_what_began():
+    policy, kept = fitted("patience")[0], Plan((2, 4), (0, 1, 1, 2, 2))
+    small = replace(
+        policy, active_exits=(2, 4), model_exits=5, thresholds=policy.thresholds[:1],
+        costs=policy.costs[:2], overhead=policy.overhead[:2], mixture=None,
+    )  # fmt: skip
+    first, second, third = tier_policies(small, kept, NAMES)
+    assert (first.exits, second.exits, third.exits) == ((), (2,), (4,))
+    assert second.take_over(first.hand_over(first.start(7))).position == 0
+
+
+def test_changed_files_are_refused(tmp_path):
+    part, path = divided(fitted("max_prob")[0])[1], tmp_path / "tier.json"
+    part.save(path)
+    text = path.read_text()
+    content = json.loads(text)
+    changes = (
+        {"version": 2}, {"version": True}, {"version": 1.0}, {"exits": [True]}, {"tier": 1}, {"more": 1},
+    )  # fmt: skip
+    less = {k: v for k, v in content.items() if k != "next"}
+    forged = [json.dumps(signed(other)) for other in (less, *({**content, **c} for c in changes))]
+    for wrong in (text[:-20], text.replace('"edge"', '"edgy"'), "[]", *forged):
+        path.write_text(wrong)
+        refuses(".", po.load_tier, path)
+
+
+def test_wrong_messages_are_refused():
+    parts = divided(fitted("patience")[0])
+    state = parts[0].start([1, 2])
+    for k in (0, 1):
+        parts[0].step(k, np.zeros((2, 4)), state)
+    good = parts[0].hand_over(state)
+    parts[1].take_over(good)
+    arm, rule = good["arm"], good["rules"][0]
+    arms = [("shape", [2, 10**9]), ("data", "!!"), ("data", ""), ("data", "AgI="), ("dtype", "O")]
+    changes = [
+        ("more", 1), ("position", 1), ("position", True), ("position", 5), ("samples", 3), ("samples", -1),
+        ("samples", 10**12), ("samples", True), ("samples", 2.0), ("scalar", True), ("rules", []), ("rules", [[]]),
+        ("rules", [rule + rule]), ("rules", [1]), ("answer", [arm]), ("answer", {}), ("format", "x"), ("format", ["x"]),
+        ("version", True), ("version", 1.0), ("version", [1]), ("version", 2), ("policy", "0" * 64),
+        *(("arm", {**arm, key: value}) for key, value in arms),
+    ]  # fmt: skip
+    for wrong in (None, [], *({**good, name: value} for name, value in changes)):
+        refuses(".", parts[1].take_over, wrong)
+    # The same shapes, other thresholds: what was decided before would not be this policy's.
+    other = TierPolicy(replace(parts[1].policy, thresholds=[9.0] * 4), "edge", (2, 3), "cloud")
+    refuses(r"policy of the message.*the files of one plan", other.take_over, good)
+    refuses("an exit of tier 'edge'", parts[1].step, 0, np.zeros((2, 4)), parts[1].take_over(good))
+
+
+def test_a_message_holds_no_more_samples_than_it_says():
+    parts = divided(fitted("max_prob")[0])
+    state = parts[0].start(np.arange(MOST_SAMPLES + 1))
+    for k in (0, 1):
+        parts[0].step(k, np.zeros((MOST_SAMPLES + 1, 4)), state)
+    refuses(f"at most {MOST_SAMPLES}", parts[0].hand_over, state)
+    part = state.keep(np.arange(MOST_SAMPLES + 1) < MOST_SAMPLES)
+    message = parts[0].hand_over(part)
+    assert len(parts[1].take_over(message).arm) == MOST_SAMPLES
+    # As long as it says, all its arrays too, and more than is taken.
+    raw = base64.b64encode(bytes(MOST_SAMPLES + 1)).decode()
+    arm = {"dtype": "|b1", "shape": [MOST_SAMPLES + 1], "data": raw}
+    with pytest.raises(InputError, match="samples of the message"):
+        parts[1].take_over({**message, "samples": MOST_SAMPLES + 1, "arm": arm})

@@ -1,20 +1,122 @@
-"""What takes a policy takes a fit; what takes several takes one; what cannot be read is refused by name."""
+"""What is taken: one or several, a policy or its fit, numbers in range; all else is refused by name."""
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
+from conftest import refuses
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mutations import signed
 from synthetic import cache, outputs
 
 import policyopt as po
+from policyopt._costs import MIN_COST, Cost
+from policyopt._experts import fit_experts
 from policyopt._export.bundle import write_bundle
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
-from policyopt._online.drift import watch_policy
+from policyopt._online.drift import refit, watch_policy
+from policyopt._online.families import fit_family
+from policyopt._online.simulate import simulate
 from policyopt._report.explanation import explain
 from policyopt._table import Tables
 from policyopt.runtime import load_policy, save_policy
+from policyopt.runtime._checks import MAX_COST, MAX_SEED
+from policyopt.runtime._errors import BudgetError, InputError
 from policyopt.runtime._online import LinUCB, Online
+from policyopt.runtime._policy import from_dict, to_dict
+
+ONE, GOAL = po.Tiers((po.Tier("a", 1.0),), (), 1.0), po.Goal(budget=1.5)
+
+
+@pytest.fixture(scope="module")
+def data():
+    logits, labels = outputs(120, 2, 3)
+    return po.from_arrays(logits, labels, [1, 2], context=labels % 2)
+
+
+#: The calls of the library that take a seed, of data, a table, outputs and labels.
+CALLS = {
+    "from_arrays": lambda d, t, x, y, s: po.from_arrays(x, y, [1, 2], seed=s),
+    "fit": lambda d, t, x, y, s: po.fit(d, 1.5, "max_prob", seed=s),
+    "fit_experts": lambda d, t, x, y, s: fit_experts(d, 1.5, "max_prob", seed=s),
+    "refit": lambda d, t, x, y, s: refit("max_prob", t, t, 1.5, seed=s),
+    "ladder": lambda d, t, x, y, s: fit_family("max_prob", t, 3, seed=s),
+    "tune": lambda d, t, x, y, s: po.tune(d, "max_prob", trials=1, seed=s),
+    "simulate": lambda d, t, x, y, s: simulate(d, rounds=20, repetitions=1, seed=s),
+    "make_plan": lambda d, t, x, y, s: po.make_plan(ONE, t, GOAL, seed=s),
+    "certified_plan": lambda d, t, x, y, s: po.certified_plan(ONE, t, GOAL, 0.9, seed=s),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_seeds_out_of_range(data, call):
+    table, rows = Tables(data).get("fit"), outputs(20, 2, 3)
+    for seed in (-1, MAX_SEED + 1, 1 << 200, 1.0, True, None, "0", float("nan")):
+        with pytest.raises(InputError, match=r"'seed' must be a whole number"):
+            CALLS[call](data, table, *rows, seed)
+
+
+def test_the_largest_seed_goes_all_the_way(data, tmp_path):
+    logits, labels = outputs(40, 2, 3)
+    np.savez(tmp_path / "a.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2.0])
+    po.import_sources(tmp_path / "a.npz", tmp_path / "c", unit="ms", seed=np.int64(MAX_SEED))
+    assert po.open_cache(tmp_path / "c").split_seed == MAX_SEED
+    assert po.fit(data, 1.5, "max_prob", seed=MAX_SEED).policy
+
+
+def test_seeds_of_commands(run):
+    lines = (
+        "import a.npz --out c",
+        "fit c",
+        "plan c --tiers t",
+        "tune c",
+        "simulate c",
+        "export p --out e",
+    )
+    for line, seed in product(lines, (-1, 1 << 63)):
+        code, _, said = run(*line.split(), "--seed", seed)
+        assert code == 2 and "'seed' must be a whole number, at least 0" in said
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=2, max_size=3), st.booleans()
+)
+def test_any_costs_are_fitted_or_refused(costs, standalone):
+    """What is taken has variances: a fit ends, with intervals that are numbers."""
+    logits, labels = outputs(60, len(costs), 3)
+    kind = "standalone" if standalone else "cumulative"
+    try:
+        data = po.from_arrays(logits, labels, costs, cost_kind=kind)
+    except InputError:
+        return
+    assert MIN_COST <= data.cost().values[-1] <= MAX_COST
+    try:
+        found = po.fit(data, "60%", "max_prob").expected
+    except (InputError, BudgetError):
+        return
+    assert np.isfinite([found.cost, found.sd]).all()
+
+
+@pytest.mark.parametrize("costs", [(1, 1e300), (1, 1e101), (0, 1e-200), (6e99, 6e99)])
+def test_costs_beyond_range_are_refused_everywhere(costs, tmp_path, run):
+    kind = "standalone" if costs[0] == 6e99 else "cumulative"
+    logits, labels = outputs(40, 2, 3)
+    with pytest.raises(InputError, match=r"at most 1e|1e-100 at least"):
+        Cost("c", "ms", costs, kind)
+    np.savez(tmp_path / "a.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=costs)
+    code, _, said = run("import", tmp_path / "a.npz", "--out", tmp_path / "c", "--cost-kind", kind)
+    assert code == 2 and "'cost' must be" in said and not (tmp_path / "c").exists()
+    if costs[1] > MAX_COST:
+        with pytest.raises(InputError, match="at most 1e"):
+            po.from_arrays(logits, labels, np.tile(np.array(costs, float), (40, 1)))
+        fitted = po.fit(po.from_arrays(logits, labels, [1, 2]), 1.5, "max_prob")
+        with pytest.raises(InputError, match="costs"):
+            from_dict(signed(to_dict(fitted.policy) | {"costs": list(map(float, costs))}))
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +151,8 @@ def served(policy):
     pytest.importorskip("torch")
     from policyopt.serving import StagedModel, serve
 
-    return serve(
-        StagedModel([lambda h: h] * 4, [lambda h: h] * 4), policy
-    ).policy.thresholds.tolist()
+    parts = [lambda h: h] * 4
+    return serve(StagedModel(parts, parts), policy).policy.thresholds.tolist()
 
 
 USES = {
@@ -71,16 +172,14 @@ def test_a_fit_is_taken_for_its_policy(use, tables, fitted, experts, tmp_path):
     found = USES[use](fitted, tables, tmp_path)
     assert found == USES[use](fitted.policy, tables, tmp_path)
     for wrong in ("policy.json", None, po.Policy, {"policy": fitted.policy}, tables):
-        with pytest.raises(po.InputError, match="must be a Policy, or a fit that holds one"):
-            USES[use](wrong, tables, tmp_path)
+        refuses("must be a Policy, or a fit that holds one", USES[use], wrong, tables, tmp_path)
     data, both = experts
     if use == "evaluate":
         found = po.evaluate(both, data)
         np.testing.assert_array_equal(found.exit, po.evaluate(both.policy, data).exit)
     elif use != "serve":
         words = r"must be one policy\. Got one each for day, night"
-        with pytest.raises(po.InputError, match=words):
-            USES[use](both, tables, tmp_path)
+        refuses(words, USES[use], both, tables, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -121,15 +220,13 @@ def test_what_is_no_list_is_refused_by_name(tables):
         ("max_prob", None, "budgets"), ("max_prob", [], "budgets"), ("max_prob", "a lot", "budget"),
         ("max_prob", [None], "budget"), ("max_prob", object(), "budgets"), ("max_prob", {}, "budgets"),
     ):  # fmt: skip
-        with pytest.raises(po.InputError, match=f"'{name}' must be"):
-            po.curve(tables.data, methods, budgets, tables=tables)
+        refuses(f"'{name}' must be", po.curve, tables.data, methods, budgets, tables=tables)
     for method in (["max_prob"], 3, {"max_prob": 1}, po.Policy):
         for call in (
             lambda method: po.fit(tables.data, 2.0, method, tables=tables), po.make_method,
             lambda method: po.tune(tables.data, method), lambda method: po.simulate(tables.data, method=method),
         ):  # fmt: skip
-            with pytest.raises(po.InputError, match="'method' must be"):
-                call(method)
+            refuses("'method' must be", call, method)
 
 
 def test_simulations_take_one_name_or_number(tables):
@@ -137,5 +234,4 @@ def test_simulations_take_one_name_or_number(tables):
     one = po.simulate(tables.data, "ucb1", streams="test", **same)
     several = po.simulate(tables.data, ["ucb1"], streams=["test"], **same)
     assert one.records == several.records
-    with pytest.raises(po.InputError, match="'arms' must be low:high:step"):
-        po.simulate(tables.data, "ucb1", arms=0.5, **same)
+    refuses("'arms' must be low:high:step", po.simulate, tables.data, "ucb1", arms=0.5, **same)
