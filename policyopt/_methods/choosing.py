@@ -86,10 +86,7 @@ class Choosing(Method):
     """A method that chooses others per budget by their values, and fits the chosen on all rows."""
 
     def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose per budget, then fit the chosen on all rows; see `Method.fit_path`.
-
-        What is chosen is validated, not the choice, which would take the whole comparison once per fold.
-        """
+        """Choose per budget, then fit and validate the chosen on all rows; see `Method.fit_path`."""
         return self._chosen(table, budget_list(budgets, table.mean_costs), check_seed(seed), True)
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
@@ -164,11 +161,7 @@ class Comparison:
     def plain(
         self, budget: int, chosen: int, candidates: Sequence[Candidate], errors: float
     ) -> int:
-        """Return the chosen candidate, or in the place of a flat one another that is as accurate.
-
-        As accurate is what lies behind by at most so many standard `errors` of the paired difference; of several the
-        least complex is taken, and then the one of the best mean value.
-        """
+        """Return the chosen candidate, or in the place of a flat one the least complex that is as accurate."""
         values, correct = self.values[budget], self.correct[budget]
         if not self.flat[budget, chosen]:
             return chosen
@@ -251,11 +244,8 @@ def winners_gain(
 ) -> float:
     """Return by how much the chosen looks better on the rows that chose it than on others.
 
-    The rows are drawn anew with replacement, the choice made on those drawn, and looked at on those left out
-    (BBC-CV: Tsamardinos, Greasidou & Borboudakis, Machine Learning 107, 2018, section 3.3); what the first
-    choice is worth there, more than that, is what the rows did for it.
-
-    Shapes: values (M, N); candidates (name, method, complexity).
+    On resamples of the rows, the choice is looked at on those left out (BBC-CV: Tsamardinos, Greasidou &
+    Borboudakis, Machine Learning 107, 2018, section 3.3). Shapes: values (M, N).
     """
     rng, n = np.random.default_rng(seed), values.shape[1]
     if n > MOST_ROWS:

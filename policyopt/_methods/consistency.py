@@ -216,11 +216,7 @@ class SimilarityThreshold(Threshold):
 
 @dataclass(frozen=True)
 class LeCo(SimilarityThreshold):
-    """Leave where adjacent exits' distributions hardly differ.
-
-    Nothing can be compared at exit 0: budgets below what
-    exit 1 costs are met by mixing.
-    """
+    """Leave where adjacent exits' distributions hardly differ; low budgets, without exit 1, are met by mixing."""
 
     measure: str = "js"
 

@@ -79,10 +79,7 @@ class Columns:
 
 
 def columns_of(batch: ExitBatch, common: bool = False) -> Columns:
-    """Return the columns of all exits but the last, standardised on these rows.
-
-    With `common` the means and spreads are those of all these exits together, for weights that exits share.
-    """
+    """Return the columns of all exits but the last, standardised, with `common` over all exits together."""
     name = "summary" if batch.record else "distribution"
     values = np.empty((batch.exits - 1, len(batch), FEATURES[name].width))
     put_features(np.arange(len(batch)), batch.outputs, name, values)
@@ -112,10 +109,7 @@ def put_features(rows: Ints, outputs: list[ExitOutput], name: str, values: Float
 
 
 def subsample_outputs(table: Table, seed: int, features: bool = False) -> Table:
-    """Return the table, or a random part of it where its outputs are too many to hold at once.
-
-    With `features` the model's feature vectors count among the outputs.
-    """
+    """Return the table, or a random part of it where its outputs (and `features`) are too many to hold."""
     each = table.exits * max(table.classes, 1)
     if features:
         each += sum(table.feature(k, slice(0, 1)).shape[1] for k in range(table.exits))
@@ -224,10 +218,7 @@ def build_stopping_data(
 
 
 def true_class(output: ExitOutput, labels: Labels | None) -> Floats:
-    """Return the probability that one exit's answers give to the labels, (n,).
-
-    NaN where the label is unknown (-1), and of summaries, which tell the prediction's probability only.
-    """
+    """Return the probability that one exit's answers give to the labels, (n,); NaN where not known."""
     if output.log_prob is None or labels is None:
         return np.full(len(output), np.nan)
     known = labels >= 0
@@ -243,11 +234,7 @@ def _success(
     trust: Floats | None,
     teachers: tuple[str, ...],
 ) -> Floats:
-    """Return the expected correctness of each exit's answer, (N, K).
-
-    `trust` is what the ensemble of all exits gives to the answers, where it is known already; else
-    the first of `teachers` that has something to say gives it, on a pass of its own.
-    """
+    """Return the expected correctness of each exit's answer, (N, K), by `trust` or the first teacher that knows."""
     stats = table.statistics
     if table.kind == "summary":
         return table.correct

@@ -145,10 +145,7 @@ def neutral(theta: Floats) -> Floats:
 
 
 def halting_weights(columns: list[Floats], value: Floats, start: Floats, penalty: float) -> Floats:
-    """Return coefficients that maximise the mean-field value of cumulative halting.
-
-    Shapes: columns (N, M); value (N, K); start (K-1, M+1); returns (K-1, M+1).
-    """
+    """Maximise cumulative halting's mean-field value: columns (N, M), value (N, K), start and result (K-1, M+1)."""
     from scipy.optimize import minimize
 
     rows = len(value)
@@ -236,10 +233,7 @@ class LISTAStop(LagrangianMethod):
 
 
 def stop_posterior(loss: Floats, costs: Floats, prices: Floats, beta: float) -> Floats:
-    """Return q*, the distribution of the time to stop that knows the losses, at every price.
-
-    Shapes: loss (N, K); costs (N, K) or (K,); prices (L,); returns (K, N, L).
-    """
+    """Return q* at every price, (K, N, L). Shapes: loss (N, K); costs (N, K) or (K,); prices (L,)."""
     costs = np.broadcast_to(costs, loss.shape)
     logits = -(loss.T[:, :, None] + costs.T[:, :, None] * prices) / beta
     logits -= logits.max(axis=0)

@@ -150,10 +150,7 @@ def samples_of(columns: list[Floats], success: Floats, costs: Floats) -> Samples
 
 
 class Episodes:
-    """As many episodes side by side as there are rows; each at an exit of its own.
-
-    With `late` an episode pays for all exits at the end instead of for each when it is reached; it earns the same.
-    """
+    """As many episodes side by side as there are rows, each at its exit; `late`: all exits are paid at the end."""
 
     def __init__(self, samples: Samples, late: bool = False) -> None:
         self.samples, self.late = samples, late

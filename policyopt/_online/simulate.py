@@ -61,9 +61,8 @@ WINDOW = 400  # requests over which a policy must have recovered
 class Simulation:
     """What came of a simulation.
 
-    A record per policy, JSON-able: regret, moving_regret, realised_cost, accuracy, each with the ends of a
-    95 % interval over repetitions (None for one); exit_share; best_arm and its share of the last tenth of the
-    rounds; recovery, in rounds, after each sudden change (None: not before the next); and what was asked for.
+    A record per policy, JSON-able: means with the ends of 95 % intervals over repetitions (None for one),
+    recovery in rounds after each sudden change (None: not before the next), and what was asked for.
     """
 
     schedule: Schedule
@@ -301,10 +300,9 @@ class Schedule:
 def make_schedule(kind: str, streams: str | Sequence[str], rounds: int) -> Schedule:
     """Make a schedule of T rounds.
 
-    ``stationary``: a mixture of the streams in equal parts, throughout; ``abrupt``: one after the other;
-    ``gradual``: each held for half of its part, then crossing over to the next in a straight line;
-    ``recurring``: three times round, abruptly; or a plan of your own, ``test:4000,blur_medium:6000``:
-    streams and rounds are then taken from it.
+    ``stationary``: a mixture of the streams in equal parts; ``abrupt``: one after the other; ``gradual``: each
+    for half of its part, then crossing over in a straight line; ``recurring``: three times round, abruptly; or
+    a plan, ``test:4000,blur_medium:6000``, from which streams and rounds are taken.
     """
     check_type("schedule", kind, str, "a text", "E.g. abrupt, or test:4000,blur_medium:6000.")
     if ":" in kind:
@@ -433,10 +431,9 @@ def outcomes(
 ) -> Outcomes:
     """Look up what a policy scores and answers on the rows of some streams.
 
-    The reading `reward` says what exit k is worth beyond exit 0: ``confidence``, AdaEE's gain
-    ``max(conf_k - conf_0, 0)``; ``signed``, the same without the maximum (UCBEE); ``calibrated``,
-    signed, of confidences mapped (Platt) to the probability of being right on the labelled rows of
-    `fit`; ``label``, correctness at k less that at 0.
+    `reward`, of exit k beyond exit 0: ``confidence``, AdaEE's gain ``max(conf_k - conf_0, 0)``; ``signed``,
+    without the maximum (UCBEE); ``calibrated``, signed, of confidences mapped (Platt) on the labelled rows of
+    `fit`; ``label``, correctness.
     """
     if reward not in REWARDS:
         raise input_error("reward", f"one of {', '.join(REWARDS)}", reward, "E.g. confidence.")
@@ -491,11 +488,9 @@ Feedback = tuple[Any, ...] | None  # what `learn` takes, where it comes
 
 
 class SimulatedPlayer(ABC):
-    """Chooses an arm for every request; feedback comes `delay` rounds late.
+    """Chooses an arm for every request; feedback comes `delay` rounds late. `exits`: (n, A).
 
-    `exits` (n, A) is the exit of each row on each arm. `contextual`: the arm depends on the request. Then the
-    mean reward of an arm says nothing of the requests that it was chosen for: regret is to be measured by
-    the rewards that came.
+    `contextual`: the arm depends on the request, so regret is measured by rewards that came, not by arms' means.
     """
 
     contextual = False
@@ -528,10 +523,7 @@ class SimulatedPlayer(ABC):
 
 
 class BudgetPlayer(SimulatedPlayer):
-    """The budget controller on a family, whose policy's costs scale what requests cost, as in `Online`.
-
-    What a request cost needs no label, and comes for every one. Without a rule: a fixed level, the first.
-    """
+    """The budget controller on a family, as in `Online`; without a rule: a fixed level, the first."""
 
     def __init__(
         self, rule: Controller | None, family: PolicyFamily, seen: Outcomes, repetitions: int,
@@ -555,10 +547,8 @@ class BudgetPlayer(SimulatedPlayer):
 class BanditPlayer(SimulatedPlayer):
     """A bandit over the arms of a table of exits (n, A).
 
-    `reveal` says whose rewards feedback shows. ``smaller``: also those of all smaller arms, which
-    would have left no later: side information. ``all``: of larger arms too, where the sample went far
-    enough; whether it did depends on the sample, so that this is biased unless weighted, as bandits
-    that draw do.
+    `reveal`: whose rewards feedback shows. ``smaller``: also those of smaller arms, which would have left no
+    later; ``all``: of larger ones too where the sample went far enough, which is biased unless weighted.
     """
 
     def __init__(
@@ -618,11 +608,8 @@ class _Shown:
 class ExitPlayer(SimulatedPlayer):
     """A rule that says at each exit whether to leave: its arms are exits, or split layers.
 
-    What an exit is worth is its gain by the reading of the outcomes less its share of the overhead, so
-    that the sum of what LinUCB learns from is the reward by which simulations measure. It is
-    contextual: a pseudo-regret by the means of its arms would be wrong. SplitEE learns from its own
-    reward; what simulations tell of it, rewards and costs, is by the exit it leaves at: a sample sent
-    on pays for the last exit there, not for the layer it was split at and for sending it.
+    An exit's worth is its gain less its share of the overhead, so that what LinUCB learns from sums to the
+    reward measured. SplitEE learns from its own; a sample sent on is recorded by the last exit it leaves at.
     """
 
     def __init__(self, rule: ExitRule, seen: Outcomes, requests: Requests, delay: int = 0) -> None:
@@ -677,8 +664,7 @@ def arm_means(
 class Metrics:
     """Gathers, block by block, what R repetitions of T rounds came to.
 
-    Pseudo-regret is the expected reward of the best fixed arm of the whole schedule (`moving`: of the best
-    arm at each time) less that of the arm played.
+    Pseudo-regret is against the best fixed arm of the schedule, `moving` against the best arm at each time.
     """
 
     def __init__(
@@ -733,10 +719,7 @@ class Metrics:
         return self.arms / np.maximum(self.arms.sum(axis=1, keepdims=True), 1)
 
     def record(self) -> dict[str, Any]:
-        """Return the means over repetitions with 95 % intervals, JSON-able.
-
-        Intervals end where no mean can lie beyond; of one repetition there is none.
-        """
+        """Return the means over repetitions with 95 % intervals (none of one repetition), JSON-able."""
         rounds, paid = self._baseline.schedule.rounds, self._seen.cost
         single = len(self.final["cost"]) < 2  # one repetition says nothing of its own spread
         found: dict[str, Any] = {}
@@ -769,9 +752,8 @@ def interval(values: Floats) -> tuple[Floats, Floats]:
 def recovery(metrics: Metrics, baseline: RegretBaseline) -> list[int | None]:
     """Return how many rounds each sudden change takes to be made good; None: not before the next.
 
-    Recovered is when, over the `WINDOW` rounds that end there and all repetitions, the mean regret
-    against the arm that is best now is at most a quarter of what staying with the arm that was best
-    before would cost (or 0.01, where that is more).
+    When, over `WINDOW` rounds and all repetitions, the mean regret against the arm that is best now is at most
+    a quarter of what the arm that was best before would cost, or 0.01.
     """
     plan, rounds, found = baseline.schedule, metrics.rounds, []
     moving = metrics.course["moving"].mean(axis=1)

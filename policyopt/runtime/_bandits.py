@@ -1,11 +1,8 @@
 """Bandits: they choose among arms while serving, and a simulation plays them as a server would.
 
-A `Bandit` holds settings; its `player` serves a single stream, in plain Python numbers, in constant
-time and memory per request. Repetitions of a simulation are as many players.
-
-Random numbers are counter-based: those of a block of rounds follow from seed, stream and the block's
-number alone, so that a restored player goes on with the same ones. (numpy may change how it makes
-them from one version to the next; then a restored player draws others, as good.)
+A `Bandit` holds settings; its `player` serves one stream. Random numbers are counter-based: those of a
+block of rounds follow from seed, stream and the block's number, so that a restored player goes on with
+the same ones (unless numpy changes how it makes them; then it draws others, as good).
 """
 
 from __future__ import annotations
@@ -51,8 +48,7 @@ class Player(Protocol):
     ) -> None:
         """Take in the rewards of arms first..last of one past request; nothing if one is refused.
 
-        Entry a of `rewards` is that of arm a, entry a of `chance` the probability with which it was to be known
-        (`reveal_chances`): bandits that draw need it for more than one arm.
+        Entry a of `rewards` is arm a's, of `chance` the probability that it was to be known (`reveal_chances`).
         """
 
     def state(self) -> dict[str, Any]:
@@ -117,10 +113,7 @@ def known_rewards(first: int, last: int, rewards: Sequence[float], arms: int) ->
 
 
 class RandomRows:
-    """Rows of random numbers of a stream by the number of the round, drawn a block at a time.
-
-    Series of the same seed and stream are independent of each other.
-    """
+    """Rows of random numbers of a stream, by round, drawn a block at a time; each series is independent."""
 
     def __init__(self, draw: Draw, seed: int, stream: int, width: int, series: int = 0) -> None:
         self._draw, self._key, self._width, self._series = draw, [seed, stream], width, series
@@ -150,11 +143,7 @@ FORGOTTEN = 1e-100
 
 
 class IndexBandit(Bandit):
-    """A bandit that plays the arm with the largest index; ties go to the largest arm.
-
-    Arms without feedback come first, the largest of them before the others: with side information
-    the largest arm shows the rewards of all.
-    """
+    """A bandit that plays the arm with the largest index; arms without feedback first; of equals the largest."""
 
     #: Whether the index reads the squares of the rewards.
     spread: ClassVar[bool] = False
@@ -167,9 +156,8 @@ class IndexBandit(Bandit):
     def best(self, seen: IndexPlayer, clock: float) -> int:
         """Return the largest of the arms with the largest index; every arm has been seen.
 
-        `clock` is the logarithm of the rounds in memory. With a discount, counts and clock are both
-        in the unit of the present weight: only their quotient may be read. One loop over plain
-        numbers, for calls are most of what those cost.
+        `clock` is the logarithm of the rounds in memory. With a discount, counts and clock are in the unit of
+        the present weight: only their quotient may be read. One loop: calls are most of the time.
         """
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> Player:
@@ -180,11 +168,9 @@ class IndexBandit(Bandit):
 class IndexPlayer:
     """Counts, sums and squares of each arm's rewards, and the arm with the largest index.
 
-    Nothing is summed anew. In a window every reward comes and goes, and each time rounding leaves
-    something. So a second sum, of what came in since the last multiple of the window, takes the place
-    of the first at the next: an error lives for two windows. With a discount, what comes in weighs more
-    and more (`weight`) instead of all else less and less; counts, sums and the clock are all in that
-    unit.
+    Nothing is summed anew. In a window, where rounding piles up, a second sum of what came in since the last
+    multiple of the window takes the place of the first at the next. With a discount, what comes in weighs
+    more and more (`weight`) instead of all else less and less; counts, sums and clock are in that unit.
     """
 
     chances: Sequence[float] | None = None
@@ -301,11 +287,7 @@ class IndexPlayer:
 
 
 def _sums(state: Mapping[str, Any], arms: int, unit: float, least: float) -> list[list[float]]:
-    """Return saved counts, and saved sums of rewards and of their squares, A of each.
-
-    `unit` is what one reward adds to a count now, `least` what a count above 0 may be: 1 where they are
-    whole.
-    """
+    """Return saved counts and sums of rewards and squares, A of each; a reward counts `unit`, an arm `least` or 0."""
     names, most = ("pulls", "total", "square"), MOST_COUNT * unit
     found = [saved_numbers(name, state[name], (arms,), -unit, most) for name in names]
     pulls = found[0]
@@ -322,10 +304,7 @@ def _sums(state: Mapping[str, Any], arms: int, unit: float, least: float) -> lis
 def _recent_items(
     value: Any, since: tuple[int, int], pulls: Sequence[float], total: Sequence[float]
 ) -> deque[tuple[int, int, tuple[float, ...]]]:
-    """Return what a saved window holds: of rounds in (low, high], what came in.
-
-    It must add up to `pulls` and `total`: otherwise counts would fall below 0 as it empties.
-    """
+    """Return what a saved window holds, of rounds in (low, high]: what adds up to `pulls` and `total`."""
     arms, (low, high) = len(pulls), since
     count, summed = ([0.0] * arms for _ in range(2))
     found: deque[tuple[int, int, tuple[float, ...]]] = deque()
@@ -593,11 +572,10 @@ def _above(p: float, share: float, q: float) -> bool:
 
 
 def upper_bound(mean: float, share: float) -> float:
-    """Return the largest q with ``kl(mean, q) <= share``.
+    """Return the largest q with ``kl(mean, q) <= share``, by Newton's method.
 
-    Newton's method from the right: there kl is convex in q, so it falls to the root and never under it
-    (but for rounding). It starts at the lesser of two bounds: `_not_above`, and that which follows
-    from ``kl >= mean ln mean + (1 - mean) ln((1 - mean) / (1 - q))``.
+    From the right, where kl is convex in q; from the lesser of two bounds: `_not_above`, and that which
+    follows from ``kl >= mean ln mean + (1 - mean) ln((1 - mean) / (1 - q))``.
     """
     p, share = min(max(mean, _SMALL), _BELOW), max(share, _LEAST_SHARE)
     rest = 1.0 - p
@@ -682,10 +660,9 @@ class Thompson(IndexBandit):
 
 
 class BetaPlayer(IndexPlayer):
-    """Counts of 1 and 0 of each arm, and beta draws that a counter fixes.
+    """Counts of 1 and 0 of each arm, and beta draws that a counter fixes: every try of every round has its own.
 
-    A beta variable is ``G / (G + H)`` of two gamma variables, each by Marsaglia & Tsang (ACM TOMS
-    26, 2000, figure 1): propose, accept or try again. Every try of every round has its own numbers.
+    A beta variable is ``G / (G + H)`` of two gamma variables by Marsaglia & Tsang, ACM TOMS 26, 2000, figure 1.
     """
 
     def __init__(self, rule: IndexBandit, arms: int, seed: int, stream: int) -> None:

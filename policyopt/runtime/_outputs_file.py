@@ -34,10 +34,9 @@ _SUMMARY = {
 def read_outputs(
     path: str | Path, policy: Policy | ExpertPolicy, axes: str | None = None
 ) -> list[Any]:
-    """Return one entry per exit, as `Policy.decide` takes them: K arrays (N, C), or K summary mappings.
+    """Return K arrays (N, C) or K summary mappings, as `Policy.decide` takes them, from ``.npy`` or ``.npz``.
 
-    ``.npy`` with one array, or ``.npz`` with ``logits``, ``probs``, or summaries (``pred``, ``conf`` and what the score
-    needs besides). `axes`, KNC or NKC, is needed where both would do.
+    `axes`, KNC or NKC, is needed where both would do.
     """
     path = Path(path)
     wanted = {key for keys in (*_KEYS.values(), *_SUMMARY.values()) for key in keys}

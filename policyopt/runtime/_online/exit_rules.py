@@ -1,7 +1,4 @@
-"""Rules that say at each exit whether to leave, and learn it while serving: LinUCB, SplitEE, UEE-UCB.
-
-They look at what a request has shown, no further; a rule's player serves one stream.
-"""
+"""Rules that learn while serving when to leave, from what a request has shown: LinUCB, SplitEE, UEE-UCB."""
 
 from __future__ import annotations
 
@@ -26,10 +23,7 @@ _LOOSE = 1e-6  # rounding that a saved inverse may show
 
 
 class Seen(Protocol):
-    """What a request has shown; entries past the exit it has reached are not to be read.
-
-    `arm` is what was chosen at its start, `exit` the position of the exit taken, None while on its way.
-    """
+    """What a request has shown up to the exit it has reached; `arm`: chosen at its start; `exit`: where it left."""
 
     arm: int
     confidences: Sequence[float]
@@ -112,11 +106,7 @@ class LinUCB(ExitRule):
 
 
 def context(seen: Seen, at: int) -> Sequence[float]:
-    """Return ``(1, now, now**2, agrees, before)``, all in [0, 1], after an exit.
-
-    `now` and `before` are the confidences of this exit and of the one before, `agrees` is 1 where both
-    predict the same class; at exit 0 the last two are 0.
-    """
+    """Return ``(1, now, now**2, agrees, before)`` after an exit: confidences here and before, equal predictions."""
     now = seen.confidences[at]
     if at == 0:
         return 1.0, now, now * now, 0.0, 0.0
