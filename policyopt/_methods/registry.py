@@ -72,10 +72,7 @@ class MethodSpec:
 
     def supports(self) -> dict[str, bool]:
         """Return whether it can be steered ``online``, and whether it works on ``summaries``."""
-        return {
-            "online": self.online,
-            "summaries": not {"logits", "features"} & set(self.needs),
-        }
+        return {"online": self.online, "summaries": not {"logits", "features"} & set(self.needs)}
 
 
 def needs_of(columns: Collection[str], labelled: bool) -> tuple[str, ...]:

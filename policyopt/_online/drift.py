@@ -244,7 +244,7 @@ def unlabelled(table: Table) -> Table:
 def check_alike(labelled: Table, recent: Table) -> None:
     """Refuse tables of two models, or of costs in two units."""
     step = "Take both from one model, with the same cost."
-    for name in ("kind", "classes", "path", "unit", "model_exits"):
+    for name in ("kind", "classes", "active_exits", "unit", "model_exits"):
         wanted, got = getattr(labelled, name), getattr(recent, name)
         if wanted != got:
             allowed = f"as of the labelled rows: {wanted}"

@@ -899,6 +899,5 @@ def make_bandit(name: str, settings: Mapping[str, Any] | None = None) -> Bandit:
     for key in wanted:
         if key not in known:
             allowed = f"one of {', '.join(known) or 'none: it has no settings'}"
-            step = f"`policyopt methods {name}`."
-            raise input_error(f"setting of {name}", allowed, key, step)
+            raise input_error(f"setting of {name}", allowed, key, f"`policyopt methods {name}`.")
     return bandit(**wanted)
