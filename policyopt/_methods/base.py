@@ -2,19 +2,15 @@
 
 A fit goes through hooks that a method overrides as far as it differs: `check` refuses rows by name, `pose` learns
 and scores and poses the threshold problem, `solve` meets each budget; what comes out is frozen, replayed and
-cross-validated in the same way for all. Most methods need only `rule` and `solve_problem`.
-
-What a fit states is what new rows will see: the policy that ships is replayed, and the fit cross-validated.
+cross-validated. Most methods need only `rule` and `solve_problem`.
 
 Thresholds are chosen so that the rows at hand cost the budget. New rows cost something else, and not only by
 chance: a trained score knows its own rows, a mean of skewed costs is low more often than high and the policy
 spends what it seems to save, and a search of thresholds takes what looks best. All of that is of the order of
 1/N, and five folds measure it: each is replayed through a policy proposed without it. By what these rows cost
-more than the proposal had stated, the aim of the fit on all rows is lowered (or raised, where they cost less), as
-far as that is not noise.
-
-Their costs and answers also give the accuracy that is stated, and how far the training of a score moves single
-rows, which widens the interval. Above 5,000 rows none of it matters, and only the replay is left.
+more than the proposal had stated, the aim of the fit on all rows is lowered (or raised), as far as that is not
+noise. Their costs and answers also give the accuracy that is stated, and how far the training of a score moves
+single rows, which widens the interval. Above 5,000 rows only the replay is left.
 """
 
 from __future__ import annotations

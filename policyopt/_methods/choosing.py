@@ -2,25 +2,21 @@
 
 Each fold is left out in turn; every candidate is fitted on the other folds, its own inner cross-fitting included,
 and replayed on the one left out. A candidate's value on a row is its correctness less the price of what it spends
-beyond what it was to cost (or plus that of what it saves), so that none wins by overspending; a part of the
-budget left unspent by plan earns nothing. The least complex candidate whose mean value is within one standard
-error (of the paired difference, over rows) of the best is chosen: the one-standard-error rule of Breiman et al.,
-CART, 1984, section 3.4.3. Candidates of one complexity compete by their means. A candidate whose scores are flat
-(`policyopt._thresholds.degenerate_scores`) stands behind any other that is as accurate, within a standard error.
-
-The best of several looks better on the rows that chose it than it is. By how much is measured without further
-fits, on resamples of those rows (`winners_gain`), and taken off the accuracy that is stated.
+beyond what it was to cost (or plus that of what it saves), so that none wins by overspending. The least complex
+candidate whose mean value is within one standard error (of the paired difference, over rows) of the best is
+chosen: the one-standard-error rule of Breiman et al., CART, 1984, section 3.4.3. Of one complexity the means
+decide. A candidate whose scores are flat (`policyopt._thresholds.degenerate_scores`) stands behind any other
+that is as accurate. By how much the best looks better on the rows that chose it than it is, is measured on
+resamples of those rows (`winners_gain`), and taken off the accuracy that is stated.
 
 Which exits to keep, per budget (`subset`): a cascade may jump a model, and so pay only for those worth asking.
 Bouchard, Is escalation worth it?, 2026, arXiv:2605.06350: fixed chains of all models fall below the best pair of
-two at each budget, so subsets should be tried, and longer ones have to earn their place on rows that did not
-choose them; FrugalGPT (arXiv:2305.05176, section 3) chooses a list for the same reason.
+two at each budget; FrugalGPT (arXiv:2305.05176, section 3) chooses a list for the same reason.
 
-An inner method is fitted on each subset of exits and compared with the others by cross-validation, all subsets
-where exits are few. Where they are many: all pairs and single exits, then the best at each budget enlarged by one
-exit at a time for as long as that helps some budget. The full set is left only where a subset is better by more
-than a standard error (``towards="full"``), or the smallest set within one is taken (``towards="few"``: fewer
-models to keep in memory).
+All subsets are fitted and compared where exits are few. Where they are many: all pairs and single exits, then the
+best at each budget enlarged by one exit at a time for as long as that helps some budget. The full set is left only
+where a subset is better by more than a standard error (``towards="full"``), or the smallest set within one is
+taken (``towards="few"``: fewer models to keep in memory).
 
 Departures from 2605.06350: its pairs are compared on their empirical frontiers with one held-out split; here
 every budget has its own choice, by nested folds, and subsets of any size compete.

@@ -1,14 +1,12 @@
 """Drift beside a deployed policy: a watch made from a table, and a fit anew without labels.
 
-`refit` keeps the budget on recent traffic again. Answers and their calibration stay those of the labelled
-rows; the budget is met on the recent ones, which needs no label. In between lies what a method learns:
+`refit` keeps the budget on recent traffic again. Answers and their calibration stay those of the labelled rows; the
+budget is met on the recent ones, which needs no label. In between lies what a method learns:
 
 - methods that read no labels (quotas, patience) are fitted on the recent rows;
-- methods with a price of cost (`policyopt._methods.lagrangian`) learn from both: recent rows have soft
-  targets, the probability that the calibrated answer of all exits gives to each exit's answer (as in
-  Lee 2013; the teacher is the ensemble of exits, fitted on labelled rows out of fold);
-- all others learn from the labelled rows alone: of their policies over budgets, the one is taken that costs
-  the budget on the recent rows.
+- methods with a price of cost (`policyopt._methods.lagrangian`) learn from both: recent rows have soft targets, the
+  probability that the calibrated answer of all exits gives to each exit's answer (as in Lee 2013);
+- of all others, fitted on the labelled rows over budgets, that policy is taken that costs the budget on the recent.
 
 Whether the answers are still right no refit can know: under heavy drift soft targets are too sure of
 themselves. Recent rows need the outputs of *all* exits: draw them at random, and run those to the last exit.

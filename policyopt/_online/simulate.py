@@ -98,10 +98,9 @@ def simulate(
 ) -> Simulation:
     """Play adaptive policies on requests drawn from the streams of a cache.
 
-    All policies see the same requests. Regret is pseudo-regret: the expected reward of the best
-    fixed arm of the bandits, less the expected reward of what was played; `moving_regret` compares
-    with the arm that is best at each time. What looks at the request before it chooses (linucb) is
-    measured by the rewards that came; it may do better than any fixed arm.
+    All policies see the same requests. Regret is pseudo-regret: the expected reward of the best fixed arm of the
+    bandits, less that of what was played; `moving_regret` compares with the arm that is best at each time. What
+    looks at the request before it chooses (linucb) is measured by the rewards that came; it may beat any fixed arm.
 
     Parameters
     ----------
@@ -110,8 +109,7 @@ def simulate(
         Bandits (`policyopt.runtime._bandits.BANDITS`; ``bandits``: all), ``linucb``, ``splitee``,
         ``uee_ucb`` (whose arms are exits), ``fixed``, ``controller``; with settings as ``ucb1:c=2``.
     schedule : str
-        ``stationary``, ``abrupt``, ``gradual``, ``recurring``, or ``test:4000,blur_medium:6000``;
-        see `make_schedule`.
+        ``stationary``, ``abrupt``, ``gradual``, ``recurring``, or ``test:4000,blur_medium:6000``.
     streams : str or sequence of str, optional
         Splits or streams of the cache that the schedule goes through; default ``test``, or those
         that the schedule names. Stationary over several: a mixture in equal parts.
@@ -123,8 +121,7 @@ def simulate(
         The arms of the bandits: thresholds ``low:high:step`` or a list, one for all exits; or a
         number of points of the fitted family of `method`, to which its two ends are added.
     method : str or Method
-        What is fitted on `split`: the score of the arms, and the policy of ``fixed`` and
-        ``controller``.
+        What is fitted on `split`: the score of the arms, and the policy of ``fixed`` and ``controller``.
     overhead : float or (low, high)
         Of going to the last exit, in units of the reward; earlier exits bear their share by cost.
         A range: drawn per request.

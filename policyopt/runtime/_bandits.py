@@ -342,8 +342,7 @@ class UCB1(IndexBandit):
     Parameters
     ----------
     c : float
-        Weight of exploration. AdaEE (Pacheco et al., ICC 2023) has 1; UCB1 as first published has
-        the square root of 2.
+        Weight of exploration: 1 in AdaEE (Pacheco et al., ICC 2023), the square root of 2 in UCB1.
 
     Examples
     --------
@@ -373,17 +372,14 @@ class UCB1(IndexBandit):
 class DiscountedUCB(IndexBandit):
     """Discounted mean plus ``2 sqrt(xi ln n / N)``: n the discounted rounds, N those of the arm.
 
+    The paper's n is the sum of all N; with side information, where a round counts for several arms, it is not.
+
     Parameters
     ----------
     discount : float
         gamma. For T rounds with Y changes the paper takes ``1 - sqrt(Y / T) / 4``.
     xi : float
         Weight of exploration, above 1/2 in the paper's theorem 1; its experiments have 0.6.
-
-    Notes
-    -----
-    The paper's n is the sum of all N. With side information a round counts for several arms, so n
-    is counted in rounds; without it the two are the same.
     """
 
     discount: float = setting(0.998, check_positive, most=1 - 1e-9)
@@ -495,16 +491,12 @@ class KLUCB(IndexBandit):
     """The largest q with ``N kl(mean, q) <= ln t + c ln ln t``, kl that of two Bernoulli variables.
 
     Of all rewards in [0, 1] with a given mean Bernoulli's deviate most, so the bound holds for all.
+    For t < 3, ``ln ln t`` is taken as 0. Indices within 1e-12 are equal.
 
     Parameters
     ----------
     c : float
         The paper's analysis has 3; for practice it recommends 0.
-
-    Notes
-    -----
-    For t < 3, ``ln ln t`` is taken as 0. Indices are solved for only where bounds on them leave open
-    which is the largest. Indices within 1e-12 are equal.
     """
 
     c: float = setting(0.0, check_least)
@@ -621,11 +613,10 @@ class Thompson(IndexBandit):
     Notes
     -----
     The gaussian posterior of the AISTATS paper is ``Normal(N mean / (N + 1), 1 / (N + 1))``: a
-    variance that no rewards in [0, 1] have. Here UCB-tuned's bound of it takes its place; the one
-    seen alone gives up arms whose first rewards are all 0 (linear regret on some streams). There is
-    no pull towards 0, since every arm is played before the first draw. No bound on the regret is
-    proven for it; for ``beta`` one is. Draws are not known as probabilities, so `chances` stays
-    None. Random numbers follow from seed, stream and round.
+    variance that no rewards in [0, 1] have. UCB-tuned's bound of it takes its place; the one seen
+    alone gives up arms whose first rewards are all 0 (linear regret on some streams). There is no
+    pull towards 0, since every arm is played before the first draw. A bound on the regret is proven
+    for ``beta`` only. Draws are not known as probabilities: `chances` stays None.
     """
 
     posterior: str = setting("gaussian", _check_posterior)
@@ -723,27 +714,24 @@ def _share_or(name: str, value: Any, absent: Any) -> Any:
 class EXP3(Bandit):
     """Plays arm a with ``(1 - gamma) w_a / sum(w) + gamma / A``, w the exponential of rewards / chance.
 
-    Whatever the rewards do, and without bias: a reward is divided by the probability that it
-    became known, so rewards of larger arms that happened to be seen may be used (estimates of
-    this kind: Alon et al., SIAM J. Comput. 46, 2017).
+    Whatever the rewards do, and without bias: each is divided by the probability that it became known, so
+    those of larger arms may be used (as in Alon et al., SIAM J. Comput. 46, 2017).
 
     Parameters
     ----------
     gamma : float, optional
-        Share of rounds played at random, and the rate of learning, in (0, 1]. None: what the
-        paper's corollary 3.2 takes for a horizon of t rounds in round t,
-        ``min(1, sqrt(A ln A / ((e - 1) t)))``; where `share` is set, the choice of section 8 for
-        ``T = 1 / share`` rounds and S - 1 changes, ``min(1, sqrt(A (S ln(A T) + e) / ((e - 1) T)))``,
-        at its least: S = 1.
+        Share of rounds played at random, and the rate of learning, in (0, 1]. None: in round t what the
+        paper's corollary 3.2 takes for a horizon of t rounds, ``min(1, sqrt(A ln A / ((e - 1) t)))``; where
+        `share` is set, section 8's for ``T = 1 / share`` rounds and S - 1 changes,
+        ``min(1, sqrt(A (S ln(A T) + e) / ((e - 1) T)))``, at its least: S = 1.
     share : float
         alpha of EXP3.S: after each reward every arm gets ``e alpha / A`` of all weight, so that
         none is lost for ever. The paper takes 1 / T. 0: EXP3, which follows no changes.
 
     Notes
     -----
-    Weights are kept as sums of estimates, ``w = exp(gamma / A * sum)``: for a fixed gamma these are
-    the paper's; for the falling one of None, the falling rate applies to all rewards so far, as in
-    Bubeck & Cesa-Bianchi (2012, section 3.1). EXP3.S shares weight per reward that comes in.
+    ``w = exp(gamma / A * sum of estimates)``: for a fixed gamma the paper's weights; the falling rate of None
+    applies to all rewards so far, as in Bubeck & Cesa-Bianchi (2012, section 3.1).
 
     Examples
     --------

@@ -75,8 +75,7 @@ def array(
     whole : bool
         Whole numbers.
     each : str
-        A list of arrays instead, as many as this dimension says, each of `shape`; there ``k`` counts them,
-        and letters but K and C may differ from one to the next.
+        A list of so many arrays of `shape` instead; there ``k`` counts them, and letters but K and C may differ.
     optional : bool
         None is allowed.
 

@@ -365,7 +365,7 @@ class Policy:
         Parameters
         ----------
         k : int
-            The model's number of the exit: those of `path` in turn, 0, 1, ... unless some are skipped.
+            The model's number of the exit: those of `active_exits` in turn, 0, 1, ... unless some are skipped.
         output : array of shape (C,) for one sample, (n, C) for several; mapping for records
             What exit k gave, of the policy's `kind`; numpy or torch.
         state : State

@@ -1,8 +1,7 @@
-"""History features, and the scores that are functions of them.
+"""History features, and the scores that are functions of them: what exits 0..k say, as a few numbers per sample.
 
-What exits 0..k say about the present answer, as a few numbers per sample: ``distribution`` reads whole
-class distributions, ``summary`` predictions and confidences only. Features that look back are 0 at exit 0.
-Source: the set of `optimal_stopping`'s first sketch, thinned to what cross-validation could tell from noise.
+Features that look back are 0 at exit 0. Source: the set of `optimal_stopping`'s first sketch, thinned to what
+cross-validation could tell from noise.
 """
 
 from __future__ import annotations
