@@ -82,11 +82,9 @@ class Choosing(Method):
     """A method that chooses others per budget by their values, and fits the chosen on all rows."""
 
     def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose per budget, then fit and validate the chosen on all rows; see `Method.fit_path`."""
         return self._chosen(table, budget_list(budgets, table.mean_costs), check_seed(seed), True)
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose per budget, and propose what the chosen does; see `Method.propose`."""
         return self._chosen(table, budgets, seed, False)
 
     @abstractmethod

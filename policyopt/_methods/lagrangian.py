@@ -141,7 +141,6 @@ class StoppingMethod(Method):
         """Return rules of the shapes that are deployed: their costs are known before any training."""
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Train once, and meet each budget; see `Method.propose`."""
         from threadpoolctl import threadpool_limits
 
         # Matrices of some tens of columns: more threads of BLAS only wait for each other.

@@ -398,7 +398,6 @@ class NeuralPolicyMethod(StoppingMethod):
         super().check(table)
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Train once, by one thread, and meet each budget; see `Method.propose`."""
         self.check(table)
         with one_thread():
             return super().propose(table, budgets, seed)
@@ -566,7 +565,6 @@ class DQN(NeuralPolicyMethod):
         return [columns + exits + 1, self.hidden, self.hidden, 1], 1
 
     def train(self, samples: Samples, seed: int) -> Layers:
-        """Play, remember, regress."""
         import torch
 
         rng = np.random.default_rng(seed)

@@ -188,7 +188,6 @@ class Windows(Lagrangian):
         self.first, self.last = (_open_below(cuts) for cuts in (self.first, self.last))
 
     def best(self, price: float, starts: list[Ints]) -> Ints:
-        """Return the best windows found at a price (value per unit of cost)."""
         key = price, tuple(tuple(int(c) for c in start) for start in starts)
         if key not in self._known:
             plain = super().best(price, [start[len(start) // 2 :] for start in starts])
@@ -198,13 +197,11 @@ class Windows(Lagrangian):
         return self._known[key]
 
     def point(self, cuts: Ints) -> tuple[float, float]:
-        """Return mean cost and mean value of windows on these rows."""
         return tuple(
             float(self._onward(table, cuts)[0].mean()) for table in (self._cost, self._value)
         )  # type: ignore[return-value]
 
     def thresholds(self, cuts: Ints) -> Floats:
-        """Return windows as scores: lower ends, then upper ends, (2K-2,)."""
         out = np.empty(len(cuts))
         for i, cut in enumerate(cuts):
             level = self._grid.levels[i % (len(cuts) // 2)]

@@ -534,7 +534,6 @@ class BudgetPlayer(SimulatedPlayer):
         super().__init__(family.exits(seen.scores), players, delay)
 
     def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
-        """Yield levels; see `SimulatedPlayer.serve`."""
         rows = block.row[:, r]
         for exits, cost in zip(self.exits[rows], self._cost[rows].tolist(), strict=True):
             arm = player.choose()
@@ -574,7 +573,6 @@ class BanditPlayer(SimulatedPlayer):
         return self._scaled(self._gain[rows], self._load[rows], overhead[:, None]).tolist()
 
     def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
-        """Yield arms and what they and others would have earned; see `SimulatedPlayer.serve`."""
         rows, reveal, choose = block.row[:, r], self._reveal, player.choose
         came, rewards = block.arrives[:, r].tolist(), self._rewards(rows, block.overhead[:, r])
         if reveal == "smaller" and not self._draws:
@@ -615,7 +613,6 @@ class ExitPlayer(SimulatedPlayer):
         self._seen, self._last, self.contextual = seen, exits - 1, rule.contextual
 
     def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
-        """Yield exits or split layers, and what was shown; see `SimulatedPlayer.serve`."""
         rows, seen, leaves, last = block.row[:, r], self._seen, player.leaves, self._last
         worth = (seen.gain[rows] - block.overhead[:, [r]] * seen.load).tolist()
         confidences, predictions = seen.confidence[rows].tolist(), seen.prediction[rows].tolist()

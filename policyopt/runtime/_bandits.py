@@ -161,7 +161,6 @@ class IndexBandit(Bandit):
         """
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> Player:
-        """Return a player; see `Steering.player`."""
         return IndexPlayer(self, arms, seed, stream)
 
 
@@ -188,7 +187,6 @@ class IndexPlayer:
         self._new_total = [0.0] * arms
 
     def choose(self) -> int:
-        """Return the arm for the next request; see `Player.choose`."""
         self.rounds = rounds = self.rounds + 1
         discount = self._discount
         if discount < 1.0:
@@ -210,7 +208,6 @@ class IndexPlayer:
     def learn(
         self, first: int, last: int, rewards: Sequence[float], chance: Sequence[float] | None = None
     ) -> None:
-        """Take in rewards; see `Player.learn`."""
         pulls, total, weight = self.pulls, self.total, self.weight
         known = known_rewards(first, last, rewards, len(pulls))
         if self._empty:
@@ -255,7 +252,6 @@ class IndexPlayer:
             self._new_total = [0.0] * len(pulls)
 
     def state(self) -> dict[str, Any]:
-        """Return all that was learned; see `Player.state`."""
         found: dict[str, Any] = {"rounds": self.rounds}
         for name in ("choices", "pulls", "total", "square"):
             found[name] = list(getattr(self, name))
@@ -267,7 +263,6 @@ class IndexPlayer:
         return found
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state; see `Player.restore`."""
         arms, unit, least = len(self.pulls), 1.0, 1.0
         state = check_fields("state of the bandit", state, list(self.state()))
         if self._discount < 1.0:
@@ -364,7 +359,6 @@ class UCB1(IndexBandit):
     )
 
     def best(self, seen: IndexPlayer, clock: float) -> int:
-        """Return the arm with the largest index."""
         return _best_mean_plus_root(seen, self.c, clock)
 
 
@@ -392,7 +386,6 @@ class DiscountedUCB(IndexBandit):
     )
 
     def best(self, seen: IndexPlayer, clock: float) -> int:
-        """Return the arm with the largest index."""
         return _best_mean_plus_root(seen, 2.0, self.xi * clock)
 
 
@@ -416,7 +409,6 @@ class SlidingWindowUCB(IndexBandit):
     reference = "Sliding-window UCB (Garivier & Moulines, ALT 2011, section 2.2)."
 
     def best(self, seen: IndexPlayer, clock: float) -> int:
-        """Return the arm with the largest index."""
         return _best_mean_plus_root(seen, 1.0, self.xi * clock)
 
 
@@ -430,7 +422,6 @@ class UCBTuned(IndexBandit):
     spread = True
 
     def best(self, seen: IndexPlayer, clock: float) -> int:
-        """Return the arm with the largest index."""
         total, square, chosen, highest = seen.total, seen.square, 0, -math.inf
         for a, n in enumerate(seen.pulls):
             mean, share = total[a] / n, clock / n
@@ -464,7 +455,6 @@ class UCBV(IndexBandit):
     spread = True
 
     def best(self, seen: IndexPlayer, clock: float) -> int:
-        """Return the arm with the largest index."""
         total, square, chosen, highest = seen.total, seen.square, 0, -math.inf
         level, weight = self.zeta * clock, 3.0 * self.c
         for a, n in enumerate(seen.pulls):
@@ -629,7 +619,6 @@ class Thompson(IndexBandit):
     spread = True
 
     def best(self, seen: IndexPlayer, clock: float) -> int:
-        """Return the arm with the largest drawn mean."""
         if isinstance(seen, BetaPlayer):
             draws = seen.draws()
             return max(range(len(draws)), key=lambda a: (draws[a], a))
@@ -645,7 +634,6 @@ class Thompson(IndexBandit):
         return chosen
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> Player:
-        """Return a player; see `Steering.player`."""
         kind = BetaPlayer if self.posterior == "beta" else IndexPlayer
         return kind(self, arms, seed, stream)
 
@@ -767,7 +755,6 @@ class EXP3(Bandit):
         return min(1.0, math.sqrt(top / (math.e - 1.0)))
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> Player:
-        """Return a player; see `Steering.player`."""
         return EXP3Player(self, arms, seed, stream)
 
 
@@ -781,7 +768,6 @@ class EXP3Player:
         self._draws = RandomRows(UNIFORM, seed, stream, 1, series=1)
 
     def choose(self) -> int:
-        """Return the arm for the next request; see `Player.choose`."""
         self.rounds = rounds = self.rounds + 1
         gains, exp = self.gains, math.exp
         arms, top = len(gains), max(gains)
@@ -803,7 +789,7 @@ class EXP3Player:
     def learn(
         self, first: int, last: int, rewards: Sequence[float], chance: Sequence[float] | None = None
     ) -> None:
-        """Take in rewards; see `Player.learn`. Without `chance`, that of the arm just played."""
+        """Take in rewards; without `chance`, by that of the arm just played."""
         gains = self.gains
         known = known_rewards(first, last, rewards, len(gains))
         if chance is None:
@@ -831,12 +817,10 @@ class EXP3Player:
         return [math.log(math.exp(rate * (x - high)) + part) / rate for x in self.gains]
 
     def state(self) -> dict[str, Any]:
-        """Return all that was learned; see `Player.state`."""
         chances = None if self.chances is None else list(self.chances)
         return {"rounds": self.rounds, "gains": list(self.gains), "chances": chances}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state; see `Player.restore`."""
         state = check_fields("state of the bandit", state, ("rounds", "gains", "chances"))
         arms, chances = len(self.gains), state["chances"]
         gains = saved_numbers("gains", state["gains"], (arms,), -_LARGEST, _LARGEST).tolist()

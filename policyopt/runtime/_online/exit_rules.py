@@ -97,7 +97,6 @@ class LinUCB(ExitRule):
     contextual = True
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> LinUCBPlayer:
-        """Return a player of a model with so many exits; it draws nothing."""
         return LinUCBPlayer(self, arms)
 
 
@@ -121,9 +120,7 @@ class LinUCBPlayer:
 
     def __init__(self, rule: LinUCB, exits: int) -> None:
         self.rule = rule
-        self.inverse: list[list[list[float]]] = np.tile(
-            np.eye(FEATURES), (exits - 1, 1, 1)
-        ).tolist()
+        self.inverse = [np.eye(FEATURES).tolist() for _ in range(exits - 1)]
         self.target = [[0.0] * FEATURES for _ in range(exits - 1)]
         self._looks: list[tuple[Any, ...]] = [(None,)] * exits
 
@@ -258,7 +255,6 @@ class SplitEE(ExitRule):
         return np.where(confidence >= self.alpha, np.arange(last + 1), last)
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> SplitEEPlayer:
-        """Return a player of a model with so many exits."""
         _check_count("layers", self.layers, arms)
         return SplitEEPlayer(self, seed, stream)
 
@@ -345,7 +341,6 @@ class UEEUCB(ExitRule):
     )
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> UEEPlayer:
-        """Return a player of a model with so many exits; it draws nothing."""
         _check_count("costs", self.costs, arms)
         return UEEPlayer(self)
 
@@ -379,7 +374,6 @@ class UEEPlayer:
         return last
 
     def leaves(self, seen: Seen, at: int) -> bool:
-        """Return whether to leave at exit `at`, not the last."""
         return at == seen.arm
 
     def learn(self, seen: Seen, worth: Sequence[float]) -> None:
@@ -392,12 +386,10 @@ class UEEPlayer:
                 row[i] += prediction[i] != own
 
     def state(self) -> dict[str, Any]:
-        """Return all that was learned, JSON-able."""
         differ = [list(row) for row in self.differ]
         return {"rounds": self.rounds, "reached": list(self.reached), "differ": differ}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state, checked."""
         state = check_fields("state of uee_ucb", state, ("rounds", "reached", "differ"))
         exits, table = len(self.reached), state["differ"]
         reached = saved_counts("reached", state["reached"], exits, state["rounds"])

@@ -214,7 +214,6 @@ class Advantage(HistoryRule):
         _wide("weights", self, basis_size(self.features))
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the advantage of leaving at exit k; 0 at the last one, which always stops."""
         if k == len(self.offset):
             return np.zeros(len(output)), state
         columns, state = self.look(k, output, state)

@@ -93,7 +93,6 @@ class PrototypeRule(ScoreRule):
         """Return the scores (n,) of an exit that has points."""
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the certainty at exit k; the last exit, which always stops, scores 1."""
         last = k == len(self.points)
         return (np.ones(len(output)) if last else self.certainty(k, output)), state
 
