@@ -102,14 +102,10 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         BudgetError
             A budget that no policy can meet.
         """
-        given = budget_list(budgets, table.mean_costs)
-        return validated(self, table, given, check_seed(seed))
+        return validated(self, table, budget_list(budgets, table.mean_costs), check_seed(seed))
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Return what these rows suggest, one policy per budget, trained once where the method allows.
-
-        As `fit_path`, which asks for this several times and sees to it that the budget holds on new rows.
-        """
+        """Return what these rows suggest, one policy per budget; `fit_path` sees to it that budgets hold on new rows."""
         self.check(table)
         draft = self.pose(table, seed)
         for budget in budgets:
@@ -207,10 +203,7 @@ def range_of(table: Table) -> Problem:
 def problem_of(
     rule: ScoreRule, table: Table, answers: CrossFitted | None = None, labelled: bool = True
 ) -> Problem:
-    """Score the rows of a table with a rule, and pose the threshold problem; worth is NaN without labels.
-
-    `answers`: what the table's statistics stand for; its arithmetic is part of the costs.
-    """
+    """Score a table's rows, whose statistics stand for `answers`, and pose the problem; worth is NaN without labels."""
     answers = answers or CrossFitted(Identity())
     known = labelled or table.labelled
     value = table.correct if known else np.full((len(table), table.exits), np.nan)

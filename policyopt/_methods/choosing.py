@@ -177,10 +177,7 @@ def compare(
     seed: int,
     least: Callable[[Table], float] = lambda table: float(table.mean_costs[0]),
 ) -> Comparison:
-    """Return what candidates are worth on rows that they were not fitted on.
-
-    `least` says what the lowest budget is that some rows allow.
-    """
+    """Return what candidates are worth on rows they were not fitted on; `least`: lowest budget some rows allow."""
     fold = folds_of(len(table), folds, seed)
     values = np.empty((len(budgets), len(candidates), len(table)))
     correct, flat = np.zeros_like(values), np.zeros(values.shape[:2], dtype=bool)

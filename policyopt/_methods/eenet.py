@@ -431,10 +431,7 @@ def survival_weights(assignment: Any) -> Any:
 
 
 def losses(utility: Any, assignment: Any, rows: Rows, budget: float) -> tuple[Any, Any, Any]:
-    """Return L_g (11)-(13), L_budget (14) and L_CE (15). Shapes: utility, assignment (n, K).
-
-    Equation (12) is printed without the minus sign that makes it a loss; it is put in here.
-    """
+    """Return L_g (11)-(13), with the minus sign that (12) lacks, L_budget (14), L_CE (15); utility, r: (n, K)."""
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 

@@ -135,8 +135,7 @@ def build_batch(table: Table, answers: CrossFitted, features: bool = False) -> E
         seen = zip(*(outputs for _, outputs in parts), strict=True)
         outputs = [ExitOutput.joined(list(each)).take(order) for each in seen]
         assert labels is not None  # or `correct` had said so
-        right = np.stack([o.prediction == labels for o in outputs], axis=1)
-        correct = right.astype(np.float64)
+        correct = np.stack([o.prediction == labels for o in outputs], axis=1).astype(np.float64)
     if features:
         outputs = [with_columns(o, features=table.feature(k)) for k, o in enumerate(outputs)]
     return ExitBatch(outputs, correct, labels, table.costs, table.classes, record)
@@ -162,11 +161,7 @@ class StoppingData:
 def build_stopping_data(
     table: Table, answer: str, soft: float, folds: int, seed: int, groups: int = 50
 ) -> StoppingData:
-    """Observe all rows, each through answers that it did not help to fit.
-
-    Unlabelled rows (label -1) count as far as soft targets reach (`soft` in [0, 1] is their weight); summaries
-    need labels. `groups` are the folds of the stop rule, which may be finer than those of the answers.
-    """
+    """Observe rows through answers they did not help to fit; `soft` weighs soft targets, `groups` are of the rule."""
     labels = table.statistics.labels
     record = table.kind == "summary"
     known = np.zeros(len(table), bool) if labels is None else labels >= 0

@@ -170,8 +170,7 @@ def halting_weights(columns: list[Floats], value: Floats, start: Floats, penalty
 
 def mean_field(h: Floats, value: Floats) -> tuple[Floats, Floats]:
     """Return the value of the mean-field output per row, (N,), and its gradient by h, (N, K-1)."""
-    sums = np.cumsum(h, axis=1)
-    open_ = sums < 1.0  # exits before N
+    open_ = np.cumsum(h, axis=1) < 1.0  # exits before N
     halts = open_.sum(axis=1)
     last = np.take_along_axis(value, halts[:, None], axis=1)
     slope = np.where(open_, value[:, :-1] - last, 0.0)

@@ -139,11 +139,10 @@ def refit(
     >>> tables = Tables(po.from_arrays(splits=parts, costs=[1, 4], unit="ms"))
     >>> before = po.fit(tables.data, 2.0, "max_prob", tables=tables)
     >>> after = refit(before, tables.get("fit"), tables.get("recent"))
-    >>> (
-    ...     round(after.expected.cost, 2),
-    ...     bool((after.policy.thresholds < before.policy.thresholds).all()),
-    ... )
-    (2.0, True)
+    >>> round(after.expected.cost, 2)
+    2.0
+    >>> bool((after.policy.thresholds < before.policy.thresholds).all())
+    True
     """
     check_seed(seed)
     for name, table in (("labelled", labelled), ("recent", recent)):
@@ -163,8 +162,7 @@ def refit(
     recent = unlabelled(recent)
     limit = parse_budget(budget, recent.mean_costs)
     if not method.requires_labels():
-        fitted = method.propose(recent, [limit], seed)[0]
-        return _said(fitted, method, recent, labelled, limit)
+        return _said(method.propose(recent, [limit], seed)[0], method, recent, labelled, limit)
     soft = isinstance(method, LagrangianMethod) and method.soft > 0 and recent.kind != "summary"
     table = joined(labelled, recent) if soft else labelled
     return _said(_aimed(method, table, recent, limit, seed), method, recent, labelled, limit)

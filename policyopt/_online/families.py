@@ -103,11 +103,7 @@ def fit_family(
 def arms_family(
     arms: str | int | Sequence[float], method: str | Method, fit: Table | None, first: Table, seed: int
 ) -> PolicyFamily:  # fmt: skip
-    """Return the family of a simulation's bandits.
-
-    `arms`: thresholds, ``low:high:step`` or a list, or a number of points of the family fitted on `fit`, besides
-    its two ends. Without `fit`, the rows of `first` tell what the score needs.
-    """
+    """Return the family of a simulation's bandits; without `fit`, the rows of `first` tell what the score needs."""
     found = _arms(arms)
     steerable(method)
     if not isinstance(found, int):

@@ -47,6 +47,7 @@ from policyopt.runtime._online.serving import (
 from policyopt.runtime._policy import ALWAYS, Policy
 from policyopt.runtime._typing import Bools, Floats, Ints
 
+Exits = npt.NDArray[np.integer]  # of families with few exits, int8
 _LEVELS = 63  # of the controller's family, its ends not counted
 KINDS = ("stationary", "abrupt", "gradual", "recurring")
 _CYCLES = 3
@@ -333,8 +334,7 @@ def make_schedule(kind: str, streams: str | Sequence[str], rounds: int) -> Sched
     # Each is held to the middle of its part, then gives way to the next.
     middles = (edges[:-2] + edges[1:-1]) // 2
     knots = [0, *np.stack([middles, edges[1:-1]], axis=1).ravel().tolist(), rounds]
-    held = [0, *(i for k in order[1:] for i in (k - 1, k)), order[-1]]
-    rows = _alone(len(known), held)
+    rows = _alone(len(known), [0, *(i for k in order[1:] for i in (k - 1, k)), order[-1]])
     return Schedule(known, tuple(knots), rows, rows)
 
 
@@ -417,11 +417,6 @@ class Outcomes:
     confidence: Floats  # (n, K): of the policy's answers; calibrated where the reading is
     prediction: npt.NDArray[np.int32]  # (n, K)
 
-    def stream_means(self, values: Floats) -> Floats:
-        """Return the mean of (n, ...) numbers over the rows of each stream, (S, ...)."""
-        edges = np.cumsum((0, *self.sizes))
-        return np.array([values[low:high].mean(axis=0) for low, high in pairwise(edges)])
-
 
 def outcomes(
     policy: Policy, tables: Sequence[Table], reward: str = "confidence", fit: Table | None = None
@@ -485,16 +480,11 @@ Feedback = tuple[Any, ...] | None  # what `learn` takes, where it comes
 
 
 class SimulatedPlayer(ABC):
-    """Chooses an arm for every request; feedback comes `delay` rounds late. `exits`: (n, A).
-
-    `contextual`: the arm depends on the request, so regret is measured by rewards that came, not by arms' means.
-    """
+    """Chooses an arm per request, of exits (n, A); feedback is `delay` rounds late. `contextual`: by the request."""
 
     contextual = False
 
-    def __init__(
-        self, exits: npt.NDArray[np.integer], players: Sequence[Any], delay: int = 0
-    ) -> None:
+    def __init__(self, exits: Exits, players: Sequence[Any], delay: int = 0) -> None:
         self.exits, self._players = exits, players
         self._delay = check_whole("delay", delay, 0)
         self._late: list[deque[Feedback]] = [deque() for _ in players]
@@ -548,7 +538,7 @@ class BanditPlayer(SimulatedPlayer):
     """
 
     def __init__(
-        self, bandit: Bandit, seen: Outcomes, exits: npt.NDArray[np.integer], requests: Requests,
+        self, bandit: Bandit, seen: Outcomes, exits: Exits, requests: Requests,
         reveal: str = "smaller", delay: int = 0,
     ) -> None:  # fmt: skip
         check_nested(reveal, bool((np.diff(exits, axis=1) >= 0).all()))
@@ -647,22 +637,18 @@ class RegretBaseline:
         object.__setattr__(self, "best", int((over @ self.means).argmax()))
 
 
-def arm_means(
-    seen: Outcomes, exits: npt.NDArray[np.integer], overhead: tuple[float, float]
-) -> Floats:
+def arm_means(seen: Outcomes, exits: Exits, overhead: tuple[float, float]) -> Floats:
     """Return the mean reward of each arm on each stream, (S, A)."""
-    rows = np.arange(len(exits))[:, None]
-    return seen.stream_means(seen.gain[rows, exits] - np.mean(overhead) * seen.load[exits])
+    rows, edges = np.arange(len(exits))[:, None], np.cumsum((0, *seen.sizes))
+    values = seen.gain[rows, exits] - np.mean(overhead) * seen.load[exits]
+    return np.array([values[low:high].mean(axis=0) for low, high in pairwise(edges)])
 
 
 class Metrics:
-    """Gathers, block by block, what R repetitions of T rounds came to.
-
-    Pseudo-regret is against the best fixed arm of the schedule, `moving` against the best arm at each time.
-    """
+    """Gathers what R repetitions of T rounds came to; regret is against the best fixed arm, `moving`: at each time."""
 
     def __init__(
-        self, seen: Outcomes, exits: npt.NDArray[np.integer], baseline: RegretBaseline,
+        self, seen: Outcomes, exits: Exits, baseline: RegretBaseline,
         overhead: tuple[float, float], repetitions: int, contextual: bool = False,
     ) -> None:  # fmt: skip
         self._seen, self._exits, self._baseline = seen, exits, baseline
@@ -679,7 +665,7 @@ class Metrics:
         self.arms = np.zeros((len(self.rounds), exits.shape[1]))  # played since the point before
         self.exit_share = np.zeros(seen.cost.shape[1])
 
-    def add(self, block: Block, arms: npt.NDArray[np.integer]) -> None:
+    def add(self, block: Block, arms: Exits) -> None:
         """Take in a block of rounds."""
         rounds = np.arange(block.first, block.first + len(arms))
         shares = self._baseline.schedule.shares(rounds)

@@ -28,10 +28,7 @@ class AnswerRule(Rule, ABC):
 
     @abstractmethod
     def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
-        """Return the answer's logits at exit k, (n, C) float32, and the new state.
-
-        `logits` (n, C) are exit k's own, not written to; -inf: a class that cannot be. `state`: from exit k-1.
-        """
+        """Return the answer's logits at exit k, (n, C) float32, and the new state; -inf: a class that cannot be."""
 
     def start(self, samples: int, classes: int) -> State:
         """Return the state of `samples` samples before exit 0."""

@@ -46,10 +46,7 @@ class Player(Protocol):
     def learn(
         self, first: int, last: int, rewards: Sequence[float], chance: Sequence[float] | None = None
     ) -> None:
-        """Take in the rewards of arms first..last of one past request; nothing if one is refused.
-
-        Entry a of `rewards` is arm a's, of `chance` the probability that it was to be known (`reveal_chances`).
-        """
+        """Take in rewards of arms first..last; `chance`: with which each was to be known. All or nothing."""
 
     def state(self) -> dict[str, Any]:
         """Return all that was learned, JSON-able."""

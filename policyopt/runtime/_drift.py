@@ -135,20 +135,14 @@ def start_sums(pool: Ints, streams: int = 1) -> Sums:
 
 
 def smoothed(pool: Ints, cells: Ints, coins: Floats) -> Floats:
-    """Return smoothed conformal p-values (R, J): ``(rows below + coin * rows equal, itself counted) / all rows``.
-
-    Of pools (R, J, M) that the new rows are not in, their cells (R, J), and coins (R, J) in [0, 1).
-    """
+    """Return smoothed conformal p-values (R, J) of cells (R, J) in pools (R, J, M) without them, by coins (R, J)."""
     below = (pool * (np.arange(pool.shape[-1]) < cells[..., None])).sum(axis=-1)
     equal = np.take_along_axis(pool, cells[..., None], axis=-1)[..., 0] + 1
     return (below + coins * equal) / (pool.sum(axis=-1) + 1)
 
 
 def advance(state: Sums, cells: Ints, values: Floats, coins: Floats, request: int) -> Floats:
-    """Take one request of each stream into `state`; return each statistic's sum, the mean over bets.
-
-    All (R, J): cells are -1 where the request has none; `values`: scores less the reference's mean, or 0.
-    """
+    """Take in a request of each stream, all (R, J), cells -1 where it has none; return each statistic's sum."""
     here = cells >= 0
     at = np.where(here, cells, 0)
     p = smoothed(state.pool, at, coins)
@@ -186,10 +180,7 @@ _EVERY = 4  # of the rows, one in so many sets the edges and is not counted
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Cells and counts of the J statistics of a watch.
-
-    In order: score and class at the first exit; if not `steered`, the exit taken and each later score.
-    """
+    """Cells and counts of the J statistics of a watch: score and class at the first exit, exit taken, later scores."""
 
     active_exits: tuple[int, ...]  # the model's numbers of the exits that the policy runs
     classes: int  # C, 0 where nobody knows; no class (-1) has a cell of its own
@@ -592,8 +583,7 @@ def _movement(reference: Reference, sums: Sums, j: int, level: float) -> Movemen
         direction, before, now = _score(reference.moments[j], sums.moments[0, j], n)
     else:
         direction, before, now = _share(reference, j, recent, n)
-    since = int(sums.start[0, j])
-    return Movement(reference.names[j], level, direction, before, now, since, n)
+    return Movement(reference.names[j], level, direction, before, now, int(sums.start[0, j]), n)
 
 
 def _score(usual: Floats, moments: Floats, n: int) -> tuple[str, float, float]:
@@ -645,10 +635,7 @@ def checked_rows(
     scores: Any, predictions: Any, exits: Any, active_exits: Sequence[int], steered: bool, classes: int,
     step: str,
 ) -> tuple[Floats, Ints, Ints]:  # fmt: skip
-    """Check n rows and return scores (n, K), predictions (n,) and columns of the exits taken (n,).
-
-    A prediction of -1 stands for none; C = 0 for unknown classes. Scores past the exit taken are not looked at.
-    """
+    """Check n rows; return scores (n, K), predictions (-1: none), columns of exits (n,). C = 0: unknown classes."""
     if exits is None and not steered:
         raise input_error("exits", "given", "none", step)
     table = as_table(scores)

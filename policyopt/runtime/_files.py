@@ -60,10 +60,7 @@ def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def write_file(path: str | os.PathLike[str], data: bytes | str | Callable[[], bytes | str]) -> None:
-    """Write a file whole or not at all: a reader, or a crash at any moment, leaves old or new.
-
-    A link is followed, the directory made. A callable is called while no other such writer can touch the file.
-    """
+    """Write a file whole or not at all, a callable's text while no other writes; links are followed, folders made."""
     with refusing(path):
         path = Path(os.path.realpath(path))
         if path.exists() and not path.is_file():
@@ -115,10 +112,7 @@ def sync_folder(path: Path) -> None:
 
 
 class FileLock:
-    """One writer at a time: a lock on a file by what it guards, which the system frees when its process dies.
-
-    It keeps out threads and nested writers too, for `patience` s; a forked child holds nothing.
-    """
+    """One writer at a time, of processes and threads, waited for `patience` s: a lock that dies with its process."""
 
     def __init__(self, path: Path, guarded: Path, patience: float = 0.0) -> None:
         self.path, self.guarded, self.patience = path, guarded, patience

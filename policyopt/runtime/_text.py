@@ -20,10 +20,7 @@ _NUMBER = re.compile(r"[-+]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?%?", re.IGNORECASE
 
 
 def printable(text: str, most: int = LINE) -> str:
-    """Return a text as one line that any terminal shows: escapes as Python writes them, ``***`` for passwords in URLs.
-
-    Escaped are control, direction, zero-width characters and halves of surrogates; over `most`, the middle goes.
-    """
+    """Return a text as one line that any terminal shows, escaped, passwords in URLs hidden, cut to `most`."""
     text = _shortened(_QUERY.sub(r"\1***", _USER.sub(r"\1***", text)), most)
     if text.isprintable():
         return text

@@ -398,11 +398,7 @@ def overhead_range(overhead: Any) -> tuple[float, float]:
 def reveal_chances(
     probabilities: Sequence[float], reveal: str, start: Sequence[int] = ()
 ) -> Sequence[float]:
-    """Return the probability that each arm's reward becomes known, by that with which it was drawn.
-
-    ``played``: that of the arm itself. ``smaller``: that of itself or any larger arm. ``all``: that of any
-    arm which goes at least as far on this sample; `start` is the smallest arm with the same exit, per arm.
-    """
+    """Return the probability that each arm's reward becomes known; `start`: smallest arm with the same exit."""
     if reveal == "played":
         return probabilities
     tail = list(accumulate(reversed(probabilities)))[::-1]

@@ -29,10 +29,7 @@ def vectors(output: ExitOutput, space: str) -> Floats:
 
 
 class PrototypeRule(ScoreRule):
-    """A rule that looks at the distances to points that stand for classes, one or more each, or none.
-
-    At each exit but the last: points (P_k, D_k), their classes, not falling, and a projection (D_k, W_k).
-    """
+    """A rule on distances to classes' points (P_k, D_k) at each exit but the last, projected by (D_k, W_k)."""
 
     space: str = choice(*SPACES)
     classes: int = number(least=1, most=10**6)
