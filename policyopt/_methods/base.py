@@ -105,7 +105,7 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         return validated(self, table, budget_list(budgets, table.mean_costs), check_seed(seed))
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Return what these rows suggest, one policy per budget; `fit_path` sees to it that budgets hold on new rows."""
+        """Return what these rows suggest, one policy per budget; `fit_path` sees to it that they hold on new rows."""
         self.check(table)
         draft = self.pose(table, seed)
         for budget in budgets:

@@ -202,7 +202,7 @@ def test_after_an_alarm_the_watch_stands_until_it_is_reset_and_learns_anew():
 @pytest.mark.parametrize(("rows", "classes"), [(1, 0), (2, 2), (5, 1)])
 def test_tiny_and_uniform_references_of_some_exits(rows, classes):
     alike, exits = np.full((rows, 2), 0.5), np.full(rows, 4)
-    found = DriftWatch.fit(alike, np.zeros(rows, int), exits, classes=classes, path=(1, 4))
+    found = DriftWatch.fit(alike, np.zeros(rows, int), exits, classes=classes, active_exits=(1, 4))
     assert found.reference.names[-1] == "score at exit 4"
     assert found.update([0.5, 0.5], 0, 4) is None
     assert found.update(0.7, -1, 1) is None
