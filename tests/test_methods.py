@@ -181,10 +181,8 @@ def records():
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_says_what_its_method_needs(name):
     """What `policyopt methods` says of labels and records is what the class says, and what a fit finds."""
-    method, needs = make_method(CHEAP.get(name, name)), set(ROWS[name].required_columns)
-    assert ROWS[name].required_columns == needs_of(
-        method.required_columns(), method.requires_labels()
-    )
+    method, needs = make_method(CHEAP.get(name, name)), set(ROWS[name].needs)
+    assert ROWS[name].needs == needs_of(method.required_columns(), method.requires_labels())
     unlabelled = fit_table(pool(outputs(300, 3)[0]))
     for table, able in (
         (records(), needs <= {"labels"}),
