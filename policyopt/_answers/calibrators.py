@@ -54,10 +54,7 @@ FEWEST_SHARE = 0.01
 
 
 def temperature(log_prob: Logs, labels: Labels) -> float:
-    """Return the temperature of least negative log-likelihood within `BOUNDS`. Shapes: log_prob (N, C); labels (N,).
-
-    The likelihood is convex in 1/T: its slope has one zero, found by Brent's method.
-    """
+    """Return the best temperature in `BOUNDS`: convex in 1/T. Shapes: log_prob (N, C); labels (N,)."""
     from scipy.optimize import brentq
 
     check_labels(log_prob, labels)
@@ -97,11 +94,7 @@ def vector(log_prob: Logs, labels: Labels, spread: float) -> tuple[Floats, Float
 
 
 def choose_spread(log_prob: Logs, labels: Labels) -> float:
-    """Choose the width of the shrinkage by cross-validated NLL.
-
-    The narrowest of `SPREADS` whose held-out NLL is within one standard error of the best (Hastie
-    et al., Elements of statistical learning, section 7.10): in doubt, temperature scaling.
-    """
+    """Choose the narrowest of `SPREADS` whose cross-validated NLL is within one standard error of the best."""
     n = len(labels)
     if n < _FEWEST_SPREAD:
         return 0.0
@@ -216,8 +209,7 @@ def platt(confidence: Floats, correct: Floats) -> tuple[float, float]:
 def beta(confidence: Floats, correct: Floats) -> tuple[float, float, float]:
     """Fit ``P(right) = sigmoid(a ln p - b ln(1 - p) + c)`` with a, b >= 0. Shapes: confidence, correct (N,).
 
-    Where the free fit has a negative coefficient, the best of the fits without one or both of the
-    two features is it: the likelihood is concave, so the bound is met.
+    Where the free fit has a negative coefficient, the best without one or both features is it (concavity).
     """
     p = np.clip(confidence, EDGE, 1 - EDGE)
     features = np.stack([np.log(p), -np.log1p(-p)], axis=1)

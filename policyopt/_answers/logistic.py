@@ -1,8 +1,7 @@
 """Logistic regression on weighted rows whose targets may be fractions, by Newton's method.
 
-`weighted_logistic` fits a whole path of targets, cross-fitted: one set of columns, one fit per price, each started
-from its neighbour's result. A fold's fit, of the rows of the other folds, starts from that of all rows with the
-curvature there less the fold's own part, so that it needs gradients only; where that does not settle it takes steps
+`weighted_logistic` fits a path of targets, cross-fitted: each price starts from its neighbour's result, a fold
+from that of all rows with the curvature there less its own part; where that does not settle it takes steps
 of its own.
 """
 
@@ -39,11 +38,9 @@ def weighted_logistic(
 ) -> Floats:
     """Return offsets and weights without each fold in turn, then of all rows, for every column of targets.
 
-    Minimises ``sum_n weight_n * CE(target_n, sigmoid(offset + w . x_n)) + penalty / 8 * |w|^2``, with w in
-    units of standardised columns: a row's cross-entropy curves by 1/4 at most, so `penalty` stands for that
-    many rows. One more row, at the columns' mean and with a target of 1/2, keeps the offset finite.
-
-    Shapes: columns (N, M); target, weight (N, L); fold (N,); returns (G+1, M+1, L).
+    Minimises ``sum_n weight_n * CE(target_n, sigmoid(offset + w . x_n)) + penalty / 8 * |w|^2``, w in units of
+    standardised columns: `penalty` stands for that many rows. One more row, at the mean, target 1/2, keeps the
+    offset finite. Shapes: columns (N, M); target, weight (N, L); fold (N,); returns (G+1, M+1, L).
     """
     groups = int(fold.max(initial=0)) + 1
     order = np.argsort(fold, kind="stable")  # folds side by side: their parts are then plain slices

@@ -2,19 +2,15 @@
 
 A fit goes through hooks that a method overrides as far as it differs: `check` refuses rows by name, `pose` learns
 and scores and poses the threshold problem, `solve` meets each budget; what comes out is frozen, replayed and
-cross-validated in the same way for all. Most methods need only `rule` and `solve_problem`.
-
-What a fit states is what new rows will see: the policy that ships is replayed, and the fit cross-validated.
+cross-validated. Most methods need only `rule` and `solve_problem`.
 
 Thresholds are chosen so that the rows at hand cost the budget. New rows cost something else, and not only by
 chance: a trained score knows its own rows, a mean of skewed costs is low more often than high and the policy
 spends what it seems to save, and a search of thresholds takes what looks best. All of that is of the order of
 1/N, and five folds measure it: each is replayed through a policy proposed without it. By what these rows cost
-more than the proposal had stated, the aim of the fit on all rows is lowered (or raised, where they cost less), as
-far as that is not noise.
-
-Their costs and answers also give the accuracy that is stated, and how far the training of a score moves single
-rows, which widens the interval. Above 5,000 rows none of it matters, and only the replay is left.
+more than the proposal had stated, the aim of the fit on all rows is lowered (or raised), as far as that is not
+noise. Their costs and answers also give the accuracy that is stated, and how far the training of a score moves
+single rows, which widens the interval. Above 5,000 rows only the replay is left.
 """
 
 from __future__ import annotations
@@ -106,14 +102,10 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         BudgetError
             A budget that no policy can meet.
         """
-        given = budget_list(budgets, table.mean_costs)
-        return validated(self, table, given, check_seed(seed))
+        return validated(self, table, budget_list(budgets, table.mean_costs), check_seed(seed))
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Return what these rows suggest, one policy per budget, trained once where the method allows.
-
-        As `fit_path`, which asks for this several times and sees to it that the budget holds on new rows.
-        """
+        """Return what these rows suggest, one policy per budget; `fit_path` sees to it that they hold on new rows."""
         self.check(table)
         draft = self.pose(table, seed)
         for budget in budgets:
@@ -211,12 +203,7 @@ def range_of(table: Table) -> Problem:
 def problem_of(
     rule: ScoreRule, table: Table, answers: CrossFitted | None = None, labelled: bool = True
 ) -> Problem:
-    """Score the rows of a table with a rule, and pose the threshold problem.
-
-    `answers` is what the table's statistics stand for (see `policyopt._answers.answered`); its
-    arithmetic is part of the costs. Rows of a fit that is not `labelled` may lack labels: what
-    leaving is worth is then NaN.
-    """
+    """Score a table's rows, whose statistics stand for `answers`, and pose the problem; worth is NaN without labels."""
     answers = answers or CrossFitted(Identity())
     known = labelled or table.labelled
     value = table.correct if known else np.full((len(table), table.exits), np.nan)
@@ -344,11 +331,7 @@ def sides(policy: Policy) -> list[tuple[float, Policy]]:
 
 
 def fair_coin(policy: Policy, outcome: Outcome, seed: int) -> Policy:
-    """Return a policy whose coin, of a few, comes nearest to its expectation on the rows of the fit.
-
-    On new rows all coins are alike; on these the replay shows what the policy costs, not the luck of a draw.
-    Numbers of samples are taken to be 0 to N-1, as where all rows of a split are fitted on and replayed.
-    """
+    """Return a policy whose coin, of a few, comes nearest to its expectation on the rows, numbered 0 to N-1."""
     if policy.mixture is None:
         return policy
     rows = np.arange(len(outcome.paid))
@@ -382,10 +365,7 @@ def subsample(table: Table, most: int, seed: int) -> Table:
 def fit_where_possible(
     method: Method, table: Table, budgets: Sequence[float], seed: int, *, validate: bool = True
 ) -> list[Fitted | None]:
-    """Fit each budget that the method can meet: its own arithmetic may be too much for the lowest.
-
-    Without `validate` the policies are as proposed: for those that are judged on rows of their own.
-    """
+    """Fit each budget that the method can meet, as proposed unless `validate`."""
     try:
         return list((method.fit_path if validate else method.propose)(table, budgets, seed))
     except BudgetError:
@@ -446,11 +426,10 @@ class Folds:
     def off(self, budget: int, whole: Outcome, tail: float) -> float:
         """Return by how much policies cost more on new rows than they claim, as far as that is not noise.
 
-        A fold is dear or cheap by chance, whichever policy it is replayed through; what it pays under the policy of
-        all rows (`whole`), less what the others do, is that chance, and sums to 0 over the folds. By the spread of
-        what is left the mean is shrunk (James & Stein, 1961, of one mean; never past 0). Not where costs have a
-        heavy `tail` (0 to 1, see `equal_rows`): there a budget met on few rows is missed on average on new ones (a
-        ratio's bias: Cochran, Sampling Techniques, 1977, section 6.8), by less than its noise but by per cents.
+        What a fold pays under the policy of all rows (`whole`), less what the others do, is chance, and sums to 0. By
+        the spread of what is left the mean is shrunk (James & Stein, 1961; never past 0). Not where costs have a heavy
+        `tail` (0 to 1, see `equal_rows`): there a budget met on few rows is missed on average on new ones (a ratio's
+        bias: Cochran, Sampling Techniques, 1977, section 6.8).
         """
         count = np.bincount(self.fold)
         excess = np.bincount(self.fold, self.paid[budget] - self.claimed[budget]) / count
@@ -537,11 +516,7 @@ def stated(
 
 
 def equal_rows(table: Table) -> float:
-    """Return how many equal rows tell as much of the mean cost as one does: 1 where costs are per exit.
-
-    Of log-normal costs ``exp(-variance of the logarithm)``. That holds of a sample, too, which the dear rows have
-    missed and whose own mean says nothing of it.
-    """
+    """Return how many equal rows tell as much of the mean cost as one: 1, of log-normals ``exp(-variance of logs)``."""
     if table.costs.ndim == 1:
         return 1.0
     last = table.costs[:, -1]

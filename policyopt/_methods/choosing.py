@@ -2,25 +2,21 @@
 
 Each fold is left out in turn; every candidate is fitted on the other folds, its own inner cross-fitting included,
 and replayed on the one left out. A candidate's value on a row is its correctness less the price of what it spends
-beyond what it was to cost (or plus that of what it saves), so that none wins by overspending; a part of the
-budget left unspent by plan earns nothing. The least complex candidate whose mean value is within one standard
-error (of the paired difference, over rows) of the best is chosen: the one-standard-error rule of Breiman et al.,
-CART, 1984, section 3.4.3. Candidates of one complexity compete by their means. A candidate whose scores are flat
-(`policyopt._thresholds.degenerate_scores`) stands behind any other that is as accurate, within a standard error.
-
-The best of several looks better on the rows that chose it than it is. By how much is measured without further
-fits, on resamples of those rows (`winners_gain`), and taken off the accuracy that is stated.
+beyond what it was to cost (or plus that of what it saves), so that none wins by overspending. The least complex
+candidate whose mean value is within one standard error (of the paired difference, over rows) of the best is
+chosen: the one-standard-error rule of Breiman et al., CART, 1984, section 3.4.3. Of one complexity the means
+decide. A candidate whose scores are flat (`policyopt._thresholds.degenerate_scores`) stands behind any other
+that is as accurate. By how much the best looks better on the rows that chose it than it is, is measured on
+resamples of those rows (`winners_gain`), and taken off the accuracy that is stated.
 
 Which exits to keep, per budget (`subset`): a cascade may jump a model, and so pay only for those worth asking.
 Bouchard, Is escalation worth it?, 2026, arXiv:2605.06350: fixed chains of all models fall below the best pair of
-two at each budget, so subsets should be tried, and longer ones have to earn their place on rows that did not
-choose them; FrugalGPT (arXiv:2305.05176, section 3) chooses a list for the same reason.
+two at each budget; FrugalGPT (arXiv:2305.05176, section 3) chooses a list for the same reason.
 
-An inner method is fitted on each subset of exits and compared with the others by cross-validation, all subsets
-where exits are few. Where they are many: all pairs and single exits, then the best at each budget enlarged by one
-exit at a time for as long as that helps some budget. The full set is left only where a subset is better by more
-than a standard error (``towards="full"``), or the smallest set within one is taken (``towards="few"``: fewer
-models to keep in memory).
+All subsets are fitted and compared where exits are few. Where they are many: all pairs and single exits, then the
+best at each budget enlarged by one exit at a time for as long as that helps some budget. The full set is left only
+where a subset is better by more than a standard error (``towards="full"``), or the smallest set within one is
+taken (``towards="few"``: fewer models to keep in memory).
 
 Departures from 2605.06350: its pairs are compared on their empirical frontiers with one held-out split; here
 every budget has its own choice, by nested folds, and subsets of any size compete.
@@ -86,14 +82,9 @@ class Choosing(Method):
     """A method that chooses others per budget by their values, and fits the chosen on all rows."""
 
     def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose per budget, then fit the chosen on all rows; see `Method.fit_path`.
-
-        What is chosen is validated, not the choice, which would take the whole comparison once per fold.
-        """
         return self._chosen(table, budget_list(budgets, table.mean_costs), check_seed(seed), True)
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose per budget, and propose what the chosen does; see `Method.propose`."""
         return self._chosen(table, budgets, seed, False)
 
     @abstractmethod
@@ -164,11 +155,7 @@ class Comparison:
     def plain(
         self, budget: int, chosen: int, candidates: Sequence[Candidate], errors: float
     ) -> int:
-        """Return the chosen candidate, or in the place of a flat one another that is as accurate.
-
-        As accurate is what lies behind by at most so many standard `errors` of the paired difference; of several the
-        least complex is taken, and then the one of the best mean value.
-        """
+        """Return the chosen candidate, or in the place of a flat one the least complex that is as accurate."""
         values, correct = self.values[budget], self.correct[budget]
         if not self.flat[budget, chosen]:
             return chosen
@@ -190,10 +177,7 @@ def compare(
     seed: int,
     least: Callable[[Table], float] = lambda table: float(table.mean_costs[0]),
 ) -> Comparison:
-    """Return what candidates are worth on rows that they were not fitted on.
-
-    `least` says what the lowest budget is that some rows allow.
-    """
+    """Return what candidates are worth on rows they were not fitted on; `least`: lowest budget some rows allow."""
     fold = folds_of(len(table), folds, seed)
     values = np.empty((len(budgets), len(candidates), len(table)))
     correct, flat = np.zeros_like(values), np.zeros(values.shape[:2], dtype=bool)
@@ -251,11 +235,8 @@ def winners_gain(
 ) -> float:
     """Return by how much the chosen looks better on the rows that chose it than on others.
 
-    The rows are drawn anew with replacement, the choice made on those drawn, and looked at on those left out
-    (BBC-CV: Tsamardinos, Greasidou & Borboudakis, Machine Learning 107, 2018, section 3.3); what the first
-    choice is worth there, more than that, is what the rows did for it.
-
-    Shapes: values (M, N); candidates (name, method, complexity).
+    On resamples of the rows, the choice is looked at on those left out (BBC-CV: Tsamardinos, Greasidou &
+    Borboudakis, Machine Learning 107, 2018, section 3.3). Shapes: values (M, N).
     """
     rng, n = np.random.default_rng(seed), values.shape[1]
     if n > MOST_ROWS:

@@ -151,7 +151,6 @@ class BEEM(Threshold):
         return self.weights == "accuracy" or super().requires_labels()
 
     def rule(self, table: Table, seed: int) -> ScoreRule:
-        """Return the score rule: its weights come from these rows."""
         if self.weights == "accuracy":
             return BeemRule(table.correct.mean(axis=0))
         costs = table.mean_costs
@@ -216,11 +215,7 @@ class SimilarityThreshold(Threshold):
 
 @dataclass(frozen=True)
 class LeCo(SimilarityThreshold):
-    """Leave where adjacent exits' distributions hardly differ.
-
-    Nothing can be compared at exit 0: budgets below what
-    exit 1 costs are met by mixing.
-    """
+    """Leave where adjacent exits' distributions hardly differ; low budgets, without exit 1, are met by mixing."""
 
     measure: str = "js"
 
@@ -246,7 +241,6 @@ class PFBERxiT(SimilarityThreshold):
         return self.patience is None or super().requires_labels()
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Choose thresholds, and the patience, for each budget; see `Method.propose`."""
         if self.patience is not None:
             return super().propose(table, budgets, seed)
         most = max(min(table.exits - 2, _MOST_PATIENCE), 1)  # the last exit always stops

@@ -109,9 +109,8 @@ class HeldOutMethod(Method):
     ) -> Any:
         """Return what trains on `rest` and looks at the rows held out, with their outputs.
 
-        Its `blank` is a rule of the shapes that training returns, so that its cost is known before. Its
-        ``train(problem_on, budget)`` returns the rule of a budget, its problem on the rows held out
-        (`problem_on` a rule), and thresholds.
+        `blank`: a rule of the shapes to come, which tells its cost. ``train(problem_on, budget)`` returns the
+        budget's rule, its problem on the rows held out, and thresholds.
         """
 
     def required_columns(self) -> frozenset[str]:
@@ -306,11 +305,8 @@ def rule_of(network: Network) -> EENetRule:
 def algorithm_1(scores: Floats, shares: Floats) -> Floats:
     """Return thresholds by which ``round(N p_k)`` of the samples still there leave at exit k.
 
-    Lines 5-15 of Algorithm 1, taking "the most utilizable samples" first as the text says (the
-    listing does not say which way it sorts). Of equal scores, the earlier rows go first; that the
-    others reach the threshold too is not accounted for, as printed (with `meet` it is).
-
-    Shapes: scores (N, K); shares (K,); returns (K-1,).
+    Algorithm 1, lines 5-15, "the most utilizable samples" first; the listing does not say. That equal scores
+    leave too is not accounted for, as printed. Shapes: scores (N, K); shares (K,); returns (K-1,).
     """
     rows, exits = scores.shape
     thresholds = np.full(exits - 1, NEVER)
@@ -325,10 +321,7 @@ def algorithm_1(scores: Floats, shares: Floats) -> Floats:
 
 
 def divide(table: Table, share: float, seed: int) -> tuple[Table, Table]:
-    """Return the rows to train on, and those held out to stop the training and choose thresholds.
-
-    Of more outputs than fit in memory several times over, a random part is used.
-    """
+    """Return the rows to train on, a random part where too many, and those held out."""
     most = max(MOST_NUMBERS // (table.exits * max(table.classes, 1)), 1000)
     table = subsample(table, most, seed)
     n = len(table)
@@ -438,12 +431,7 @@ def survival_weights(assignment: Any) -> Any:
 
 
 def losses(utility: Any, assignment: Any, rows: Rows, budget: float) -> tuple[Any, Any, Any]:
-    """Return L_g (11)-(13), L_budget (14) and L_CE (15).
-
-    Equation (12) is printed without the minus sign that makes it a loss; it is put in here.
-
-    Shapes: utility, assignment (n, K).
-    """
+    """Return L_g (11)-(13), with the minus sign that (12) lacks, L_budget (14), L_CE (15); utility, r: (n, K)."""
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
@@ -465,10 +453,7 @@ def total_loss(settings: EENet, network: Network, rows: Rows, budget: float) -> 
 def train(
     network: Network, rows: Rows, held: Rows, budget: float, settings: EENet, seed: int
 ) -> tuple[Network, list[float]]:
-    """Return the weights of the epoch with the least loss on the held-out rows, and those losses.
-
-    Stops when that loss has not decreased for `patience` epochs (section 4).
-    """
+    """Return the weights of the epoch with the least held-out loss, and those losses; stops as section 4."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -684,10 +669,7 @@ class ReleasedNetwork(Network):
 def released_losses(
     network: ReleasedNetwork, inputs: Any, correct: Any, costs: Any, budget: float, beta: float
 ) -> tuple[Any, Any, Any]:
-    """Return the release's L_q, L_KL and L_cost on n rows.
-
-    Shapes: inputs (n, K, C + 2); correct (n, K); costs (1, K) or (n, K).
-    """
+    """Return L_q, L_KL and L_cost. Shapes: inputs (n, K, C + 2); correct (n, K); costs (1, K) or (n, K)."""
     import torch
     from torch.nn.functional import binary_cross_entropy
 

@@ -79,10 +79,7 @@ class Columns:
 
 
 def columns_of(batch: ExitBatch, common: bool = False) -> Columns:
-    """Return the columns of all exits but the last, standardised on these rows.
-
-    With `common` the means and spreads are those of all these exits together, for weights that exits share.
-    """
+    """Return the columns of all exits but the last, standardised, with `common` over all exits together."""
     name = "summary" if batch.record else "distribution"
     values = np.empty((batch.exits - 1, len(batch), FEATURES[name].width))
     put_features(np.arange(len(batch)), batch.outputs, name, values)
@@ -112,10 +109,7 @@ def put_features(rows: Ints, outputs: list[ExitOutput], name: str, values: Float
 
 
 def subsample_outputs(table: Table, seed: int, features: bool = False) -> Table:
-    """Return the table, or a random part of it where its outputs are too many to hold at once.
-
-    With `features` the model's feature vectors count among the outputs.
-    """
+    """Return the table, or a random part of it where its outputs (and `features`) are too many to hold."""
     each = table.exits * max(table.classes, 1)
     if features:
         each += sum(table.feature(k, slice(0, 1)).shape[1] for k in range(table.exits))
@@ -141,8 +135,7 @@ def build_batch(table: Table, answers: CrossFitted, features: bool = False) -> E
         seen = zip(*(outputs for _, outputs in parts), strict=True)
         outputs = [ExitOutput.joined(list(each)).take(order) for each in seen]
         assert labels is not None  # or `correct` had said so
-        right = np.stack([o.prediction == labels for o in outputs], axis=1)
-        correct = right.astype(np.float64)
+        correct = np.stack([o.prediction == labels for o in outputs], axis=1).astype(np.float64)
     if features:
         outputs = [with_columns(o, features=table.feature(k)) for k, o in enumerate(outputs)]
     return ExitBatch(outputs, correct, labels, table.costs, table.classes, record)
@@ -168,11 +161,7 @@ class StoppingData:
 def build_stopping_data(
     table: Table, answer: str, soft: float, folds: int, seed: int, groups: int = 50
 ) -> StoppingData:
-    """Observe all rows, each through answers that it did not help to fit.
-
-    Unlabelled rows (label -1) count as far as soft targets reach (`soft` in [0, 1] is their weight); summaries
-    need labels. `groups` are the folds of the stop rule, which may be finer than those of the answers.
-    """
+    """Observe rows through answers they did not help to fit; `soft` weighs soft targets, `groups` are of the rule."""
     labels = table.statistics.labels
     record = table.kind == "summary"
     known = np.zeros(len(table), bool) if labels is None else labels >= 0
@@ -224,10 +213,7 @@ def build_stopping_data(
 
 
 def true_class(output: ExitOutput, labels: Labels | None) -> Floats:
-    """Return the probability that one exit's answers give to the labels, (n,).
-
-    NaN where the label is unknown (-1), and of summaries, which tell the prediction's probability only.
-    """
+    """Return the probability that one exit's answers give to the labels, (n,); NaN where not known."""
     if output.log_prob is None or labels is None:
         return np.full(len(output), np.nan)
     known = labels >= 0
@@ -243,11 +229,7 @@ def _success(
     trust: Floats | None,
     teachers: tuple[str, ...],
 ) -> Floats:
-    """Return the expected correctness of each exit's answer, (N, K).
-
-    `trust` is what the ensemble of all exits gives to the answers, where it is known already; else
-    the first of `teachers` that has something to say gives it, on a pass of its own.
-    """
+    """Return the expected correctness of each exit's answer, (N, K), by `trust` or the first teacher that knows."""
     stats = table.statistics
     if table.kind == "summary":
         return table.correct

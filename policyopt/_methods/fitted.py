@@ -22,27 +22,13 @@ from policyopt.runtime._typing import Floats
 class Expectation:
     """Mean cost that a policy is expected to realise on unseen rows.
 
-    The thresholds were set so that N rows cost the budget. In the long run the policy's mean cost differs
-    from that by the sampling error of these rows (first-order delta method; thresholds are quantiles of them),
-    and by what the training of its score would have made of others (`more_variance`).
+    It differs from that of the N rows that set the thresholds by their sampling error (first-order delta
+    method; thresholds are quantiles of them), and by what the training of its score would have made of others.
 
-    Attributes
-    ----------
-    cost : float
-        In the unit of the costs.
-    paid : ndarray of shape (N,)
-        What each of the rows that chose the thresholds pays, on average over the policy's coin.
-    coin : float
-        Variance per sample that the coin adds.
-    more_variance : float
-        Per row, of the trained score: of the difference between what rows pay by the policy, and by policies
-        that they took no part in.
-    span : float
-        Cost of the last exit less that of the first: as far as a row not seen may lie off.
-    ends : tuple of float, optional
-        Between which the mean lies for certain: of costs per exit the least and the largest, of others 0.
-    declined : bool
-        Whether costs have so heavy a tail for so few rows that no interval is stated: its ends are NaN.
+    cost: in the unit of the costs. paid (N,): what each row pays, on average over the policy's coin. coin:
+    variance per sample that it adds. more_variance: per row, of the trained score: of what rows pay by the
+    policy less by policies they took no part in. span: last exit's cost less the first's. ends: between which
+    the mean lies for certain. declined: so heavy a tail for so few rows that the interval's ends are NaN.
     """
 
     cost: float
@@ -65,11 +51,7 @@ class Expectation:
 
     @cached_property
     def mean(self) -> MeanInterval:
-        """The long-run mean cost with its 95 % interval, and the effective number of rows.
-
-        The coin's variance counts as if these rows had been tossed for: they need not have been, and the
-        interval is the wider for it, but so are those of who replays them and compares.
-        """
+        """The long-run mean cost with its 95 % interval, and the effective number of rows; the coin widens it."""
         more, span = self.more_variance + self.coin, self.span
         return mean_interval(self.paid, center=self.cost, more_variance=more, span=span)
 
@@ -79,15 +61,7 @@ class Expectation:
         return (None, None) if self.declined else self.interval()
 
     def interval(self, rows: int | None = None, level: float = 0.95) -> tuple[float, float]:
-        """Return the interval of the mean cost of `rows` unseen rows (None: in the long run).
-
-        Examples
-        --------
-        >>> paid = np.tile([1.0, 3.0], 50)
-        >>> low, high = Expectation(2.0, paid).interval()
-        >>> round(low, 1), round(high, 1)
-        (1.8, 2.2)
-        """
+        """Return the interval of the mean cost of `rows` unseen rows (None: in the long run)."""
         from statistics import NormalDist
 
         if self.declined:
@@ -168,8 +142,6 @@ def expectation(
 def flat_note(exits: Sequence[int]) -> str:
     """Return what is said of exits, in the model's numbers, whose scores do not tell samples apart.
 
-    Examples
-    --------
     >>> flat_note([0, 2])
     'scores of exits 0, 2 differ by rounding only: no sample is told from another there'
     """

@@ -138,10 +138,7 @@ def _polished(draft: Draft, onward: Floats, budget: float) -> Draft:
 
 
 def scorer(batch: ExitBatch, penalty: float) -> Logistic:
-    """Regress correctness on what each exit says by itself: the same scorer serves every list.
-
-    An exit is shown as if it were the first, so that features that look back are 0 and get no weight.
-    """
+    """Regress correctness on what each exit says as if it were the first: one scorer serves every list."""
     parts = [columns_of(replace(batch, outputs=[output, output])) for output in batch.outputs[:-1]]
     theta = np.stack(
         [fit_sigmoid(p.basis[0], batch.correct[:, k], penalty) for k, p in enumerate(parts)]
@@ -169,10 +166,7 @@ def subsets(exits: int, most: int) -> list[List]:
 
 
 def lists_of(table: Table, length: int) -> list[List]:
-    """Return the lists to search: all of up to `length` exits, or those whose neighbours disagree most.
-
-    The paper prunes lists whose models seldom disagree: the next one then has little to correct.
-    """
+    """Return the lists to search: all of up to `length` exits, or as in the paper those that disagree most."""
     found = subsets(table.exits, length)
     if len(found) <= _MOST_LISTS:
         return found
@@ -206,11 +200,7 @@ class _Gate:
         )  # fmt: skip
 
     def cuts(self, alive: Bools, onward: Floats) -> Ints:
-        """Return how many of the first places leave, (M, L).
-
-        Equal scores leave together or not at all: as the released code, which leaves on scores
-        strictly above the quantile, a group that the quota cuts stays.
-        """
+        """Return how many of the first places leave, (M, L); as released, equal scores that a quota cuts stay."""
         sets, rows = alive.shape
         upto = np.zeros((sets, rows + 1), dtype=np.int64)
         np.cumsum(alive[:, self.order], axis=1, out=upto[:, 1:])
@@ -225,11 +215,7 @@ class _Gate:
 
 
 class Quantiles:
-    """The points of a grid of conditional quantiles over one problem's rows.
-
-    FrugalGPT's released optimiser replays every point of the grid; here all points of a gate are read off running
-    sums over the survivors in the order of their scores, so no point is replayed.
-    """
+    """The points of a grid of conditional quantiles over one problem's rows, read off running sums, none replayed."""
 
     def __init__(self, problem: Problem) -> None:
         self._gates = [_Gate.of(problem.scores[:, k]) for k in range(problem.exits - 1)]

@@ -145,10 +145,7 @@ def neutral(theta: Floats) -> Floats:
 
 
 def halting_weights(columns: list[Floats], value: Floats, start: Floats, penalty: float) -> Floats:
-    """Return coefficients that maximise the mean-field value of cumulative halting.
-
-    Shapes: columns (N, M); value (N, K); start (K-1, M+1); returns (K-1, M+1).
-    """
+    """Maximise cumulative halting's mean-field value: columns (N, M), value (N, K), start and result (K-1, M+1)."""
     from scipy.optimize import minimize
 
     rows = len(value)
@@ -173,8 +170,7 @@ def halting_weights(columns: list[Floats], value: Floats, start: Floats, penalty
 
 def mean_field(h: Floats, value: Floats) -> tuple[Floats, Floats]:
     """Return the value of the mean-field output per row, (N,), and its gradient by h, (N, K-1)."""
-    sums = np.cumsum(h, axis=1)
-    open_ = sums < 1.0  # exits before N
+    open_ = np.cumsum(h, axis=1) < 1.0  # exits before N
     halts = open_.sum(axis=1)
     last = np.take_along_axis(value, halts[:, None], axis=1)
     slope = np.where(open_, value[:, :-1] - last, 0.0)
@@ -236,10 +232,7 @@ class LISTAStop(LagrangianMethod):
 
 
 def stop_posterior(loss: Floats, costs: Floats, prices: Floats, beta: float) -> Floats:
-    """Return q*, the distribution of the time to stop that knows the losses, at every price.
-
-    Shapes: loss (N, K); costs (N, K) or (K,); prices (L,); returns (K, N, L).
-    """
+    """Return q* at every price, (K, N, L). Shapes: loss (N, K); costs (N, K) or (K,); prices (L,)."""
     costs = np.broadcast_to(costs, loss.shape)
     logits = -(loss.T[:, :, None] + costs.T[:, :, None] * prices) / beta
     logits -= logits.max(axis=0)

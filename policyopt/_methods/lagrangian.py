@@ -141,7 +141,6 @@ class StoppingMethod(Method):
         """Return rules of the shapes that are deployed: their costs are known before any training."""
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Train once, and meet each budget; see `Method.propose`."""
         from threadpoolctl import threadpool_limits
 
         # Matrices of some tens of columns: more threads of BLAS only wait for each other.
@@ -197,9 +196,8 @@ class LagrangianMethod(StoppingMethod):
     def _collapsed(self, data: StoppingData, theta: Floats) -> tuple[Floats, tuple[int, ...]]:
         """Return `scores_at` the coefficients of all rows, and the flat exits, whose scores are made equal.
 
-        Thresholds are set on what is deployed, not on the folds' scores: where many rows are alike, as saturated
-        ones are, coefficients that differ by a hair put all of them on the other side. That rows are scored by
-        coefficients which they helped to find is for the cross-validation to measure (see `validation`).
+        Thresholds are set on what is deployed, not on the folds' scores: where many rows are alike, coefficients
+        that differ by a hair put all of them on the other side. Cross-validation measures the rest.
         """
         return collapse(self.rule_at(data, theta[-1]), self.scores_at(data, theta[-1]), equal=True)
 
@@ -396,10 +394,7 @@ def q_iteration(
 
 
 def _earned(data: StoppingData, k: int, theta: Floats, stop: Floats, go_on: Floats) -> Floats:
-    """Return what rows earn from exit k on by coefficients that their own fold did not train, (N, L).
-
-    By its own fold's stopping looks better than it is.
-    """
+    """Return what rows earn from exit k on by coefficients that their own fold did not train, (N, L)."""
     return np.where(of_own_fold(data.columns[k], theta, data.fold) >= 0, stop, go_on)
 
 
@@ -412,9 +407,8 @@ def _backwards(
     """Learn whether to stop at every exit and price, the last exit first, with the later decisions fixed.
 
     `learn(k, stop, go_on)` returns offsets and weights (G+1, M+1, L) whose products are at least 0 where it is
-    better to stop, from what the two are worth to each row, (N, L), and what coming to exit k is worth, (N, L).
-    All rows train all exits: whether a row gets to exit k depends on what the regression is given anyway, so
-    nothing is selected and nothing need be thrown away. Shapes: costs (N, K), cumulative; prices (L,).
+    better to stop; worths are (N, L). All rows train all exits, so that nothing is selected. Shapes: costs
+    (N, K), cumulative; prices (L,).
     """
     costs = np.broadcast_to(costs, data.success.shape)
     thetas, worth = [], data.success[:, -1:] - costs[:, -1:] * prices

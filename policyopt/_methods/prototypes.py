@@ -107,12 +107,7 @@ class Located:
 
 
 def locate(batch: ExitBatch, space: str, seed: int) -> Located:
-    """Return the vectors of all rows, projected where they are too wide to be stored as they are.
-
-    Wide are vectors of more than 128 numbers, or of so many that a point per class would not fit into
-    `ROOM`: their distances are then measured between principal components, of all projections the one
-    that keeps squared distances best.
-    """
+    """Return the vectors of all rows; wide ones (over 128 numbers, or `ROOM`) as principal components."""
     assert batch.labels is not None
     labels = batch.labels.astype(np.int64)
     classes = batch.classes or int(labels.max()) + 1

@@ -29,33 +29,12 @@ _NEEDS = {"log_prob": "logits", "margin": "top_prob"}
 class MethodSpec:
     """What the registry knows about a method.
 
-    Attributes
-    ----------
-    name, family, summary, paper, reference : str
-        `summary` completes "leaves where ..."; `reference` is where to find the paper.
-    year : int
-        Of the paper.
-    wins : str
-        When to choose it, and when not: a sentence for the docs.
-    factory : str or class
-        ``module:Class`` of this package, imported when used.
-    preset : mapping
-        Settings that make the class this method; not open to the user.
-    defaults : mapping
-        Defaults that differ from the class's own.
-    needs : tuple of str
-        What a cache must hold for it beyond predictions and confidences: ``labels`` (to fit), ``logits``,
-        ``features``, or of summaries ``entropy``, ``top_prob``.
-    trains : bool
-        Whether it trains for long: ``all`` leaves it out.
-    online : bool
-        Whether one number orders its policies from cheap to dear, so that a controller or a
-        bandit can move it while serving.
-    seconds : pair of float
-        Of a processor, for nine budgets and 549 or 5,000 fit rows of five exits and ten classes: what is
-        told before long work (benchmarks/few_rows.py; stated where they are a second or more).
-    discrete : bool
-        Whether its scores have few distinct values, so that budgets are met by mixing.
+    `summary` completes "leaves where ...", `wins` says when to choose it, `reference` where the paper is.
+    `factory`: ``module:Class`` of this package, or a class; `preset`: settings that make it this method,
+    `defaults`: other than the class's own. `needs`: ``labels``, ``logits``, ``features``, or of summaries
+    ``entropy``, ``top_prob``. `trains`: for long, so that ``all`` leaves it out. `online`: one number orders
+    its policies. `seconds`: of a processor, for nine budgets and 549 or 5,000 rows of five exits and ten
+    classes (benchmarks/few_rows.py). `discrete`: few distinct scores, so that budgets are met by mixing.
     """
 
     name: str
@@ -87,19 +66,13 @@ class MethodSpec:
         return {**own, **self.defaults}
 
     def expected_seconds(self, rows: int, budgets: int) -> float:
-        """Return about how many processor seconds a fit takes.
-
-        More than 5,000 rows are not cross-validated: some 30,000 take as long as 5,000 do.
-        """
+        """Return about how many processor seconds a fit takes; from 5,000 to some 30,000 rows as many."""
         found = float(np.interp(rows, (549, 5000), self.seconds))
         return found * (budgets / 9 if self.trains else 1.0)
 
     def supports(self) -> dict[str, bool]:
         """Return whether it can be steered ``online``, and whether it works on ``summaries``."""
-        return {
-            "online": self.online,
-            "summaries": not {"logits", "features"} & set(self.needs),
-        }
+        return {"online": self.online, "summaries": not {"logits", "features"} & set(self.needs)}
 
 
 def needs_of(columns: Collection[str], labelled: bool) -> tuple[str, ...]:
@@ -402,8 +375,6 @@ when_registered(_static)
 def method_list(methods: str | Sequence[str], argument: str = "methods") -> list[str]:
     """Return names of methods, given as several or as one text with commas; ``all`` stands alone.
 
-    Examples
-    --------
     >>> method_list("max_prob:thresholds=0.9,0.8, margin")
     ['max_prob:thresholds=0.9,0.8', 'margin']
     """
@@ -477,13 +448,7 @@ def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
 
 
 def apply_settings(specs: list[str], settings: Mapping[str, Any]) -> dict[str, Method]:
-    """Build several methods; each takes those settings that it has, and every setting must find one.
-
-    Examples
-    --------
-    >>> apply_settings(["max_prob", "patience"], {"thresholds": "joint"})["max_prob"].thresholds
-    'joint'
-    """
+    """Build several methods; each takes those settings that it has, and every setting must find one."""
     chosen, used = {}, set()
     for spec in specs:
         name, _, inline = spec.partition(":")
@@ -501,8 +466,6 @@ def apply_settings(specs: list[str], settings: Mapping[str, Any]) -> dict[str, M
 def parse_value(value: Any) -> Any:
     """Turn a setting's text into a number, a truth value, a tuple of numbers, or leave it a text.
 
-    Examples
-    --------
     >>> parse_value("0.9,0.8"), parse_value("true"), parse_value("3"), parse_value("joint")
     ((0.9, 0.8), True, 3, 'joint')
     """

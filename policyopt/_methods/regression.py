@@ -21,10 +21,7 @@ def ridge(columns: Floats, target: Floats, penalty: float) -> Floats:
 
 
 def ridge_solve(gram: Floats, moment: Floats, penalty: float) -> Floats:
-    """Solve normal equations for the offset, unpenalised, and the weights of standardised columns.
-
-    Shapes: gram (M+1, M+1); moment (M+1, L); returns (M+1, L).
-    """
+    """Solve normal equations, the offset unpenalised: gram (M+1, M+1); moment (M+1, L); returns (M+1, L)."""
     total = gram[0, 0]
     if total <= 0:  # no rows
         return np.zeros_like(moment)
@@ -49,10 +46,7 @@ def noise_weights(doubt: Floats) -> Floats:
 def ridge_without_each(
     basis: Floats, weight: Floats, target: Floats, fold: Ints, penalty: float
 ) -> Floats:
-    """Weighted ridge of `target` (N, L) without each fold in turn, then on all: (G+1, M+1, L).
-
-    The moments of all rows are summed once; a fold's are taken from them.
-    """
+    """Weighted ridge of `target` (N, L) without each fold in turn, then on all: (G+1, M+1, L)."""
     weight = weight / weight.mean()
     parts = []
     for g in range(int(fold.max(initial=0)) + 1):

@@ -150,10 +150,7 @@ def samples_of(columns: list[Floats], success: Floats, costs: Floats) -> Samples
 
 
 class Episodes:
-    """As many episodes side by side as there are rows; each at an exit of its own.
-
-    With `late` an episode pays for all exits at the end instead of for each when it is reached; it earns the same.
-    """
+    """As many episodes side by side as there are rows, each at its exit; `late`: all exits are paid at the end."""
 
     def __init__(self, samples: Samples, late: bool = False) -> None:
         self.samples, self.late = samples, late
@@ -401,7 +398,6 @@ class NeuralPolicyMethod(StoppingMethod):
         super().check(table)
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Train once, by one thread, and meet each budget; see `Method.propose`."""
         self.check(table)
         with one_thread():
             return super().propose(table, budgets, seed)
@@ -569,7 +565,6 @@ class DQN(NeuralPolicyMethod):
         return [columns + exits + 1, self.hidden, self.hidden, 1], 1
 
     def train(self, samples: Samples, seed: int) -> Layers:
-        """Play, remember, regress."""
         import torch
 
         rng = np.random.default_rng(seed)

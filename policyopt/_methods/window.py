@@ -172,16 +172,13 @@ def best_run(gains: Floats) -> tuple[int, int]:
 class Windows(Lagrangian):
     """The search over one problem's rows, for `joint.hull`.
 
-    For a fixed price, and the other exits' windows held, each sample's gain from going on is known; the best
-    window is the run of ranks with the largest sum of gains, found exactly in one pass (Bentley, Programming
-    Pearls, 1984: the largest sum of a contiguous part). Steps repeat until none helps, starting from the
-    neighbouring price's windows and from the best plain thresholds, which are windows open below: what is found
-    is never worse than those on the rows at hand.
+    At a fixed price, the other exits' windows held, the best window is the run of ranks with the largest sum of
+    gains from going on, found in one pass (Bentley, Programming Pearls, 1984: the largest sum of a contiguous
+    part). Steps repeat until none helps, from the neighbouring price's windows and from the best plain thresholds.
 
-    Windows are held as *cuts*, (2K-2,) integers: first the lower ends of all exits, then the upper
-    ends. At exit k a sample goes on if its score is at least the a-th distinct one and below the b-th.
-
-    `closed` are the exits whose windows may have a lower end (default: all); the others are plain thresholds.
+    Windows are held as *cuts*, (2K-2,) integers: the lower ends of all exits, then the upper ones. At exit k a
+    sample goes on if its score is at least the a-th distinct one and below the b-th. `closed`: exits whose
+    windows may have a lower end (default: all).
     """
 
     def __init__(self, problem: Problem, closed: Collection[int] | None = None) -> None:
@@ -191,7 +188,6 @@ class Windows(Lagrangian):
         self.first, self.last = (_open_below(cuts) for cuts in (self.first, self.last))
 
     def best(self, price: float, starts: list[Ints]) -> Ints:
-        """Return the best windows found at a price (value per unit of cost)."""
         key = price, tuple(tuple(int(c) for c in start) for start in starts)
         if key not in self._known:
             plain = super().best(price, [start[len(start) // 2 :] for start in starts])
@@ -201,13 +197,11 @@ class Windows(Lagrangian):
         return self._known[key]
 
     def point(self, cuts: Ints) -> tuple[float, float]:
-        """Return mean cost and mean value of windows on these rows."""
         return tuple(
             float(self._onward(table, cuts)[0].mean()) for table in (self._cost, self._value)
         )  # type: ignore[return-value]
 
     def thresholds(self, cuts: Ints) -> Floats:
-        """Return windows as scores: lower ends, then upper ends, (2K-2,)."""
         out = np.empty(len(cuts))
         for i, cut in enumerate(cuts):
             level = self._grid.levels[i % (len(cuts) // 2)]

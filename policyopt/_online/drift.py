@@ -1,14 +1,12 @@
 """Drift beside a deployed policy: a watch made from a table, and a fit anew without labels.
 
-`refit` keeps the budget on recent traffic again. Answers and their calibration stay those of the labelled
-rows; the budget is met on the recent ones, which needs no label. In between lies what a method learns:
+`refit` keeps the budget on recent traffic again. Answers and their calibration stay those of the labelled rows; the
+budget is met on the recent ones, which needs no label. In between lies what a method learns:
 
 - methods that read no labels (quotas, patience) are fitted on the recent rows;
-- methods with a price of cost (`policyopt._methods.lagrangian`) learn from both: recent rows have soft
-  targets, the probability that the calibrated answer of all exits gives to each exit's answer (as in
-  Lee 2013; the teacher is the ensemble of exits, fitted on labelled rows out of fold);
-- all others learn from the labelled rows alone: of their policies over budgets, the one is taken that costs
-  the budget on the recent rows.
+- methods with a price of cost (`policyopt._methods.lagrangian`) learn from both: recent rows have soft targets, the
+  probability that the calibrated answer of all exits gives to each exit's answer (as in Lee 2013);
+- of all others, fitted on the labelled rows over budgets, that policy is taken that costs the budget on the recent.
 
 Whether the answers are still right no refit can know: under heavy drift soft targets are too sure of
 themselves. Recent rows need the outputs of *all* exits: draw them at random, and run those to the last exit.
@@ -141,11 +139,10 @@ def refit(
     >>> tables = Tables(po.from_arrays(splits=parts, costs=[1, 4], unit="ms"))
     >>> before = po.fit(tables.data, 2.0, "max_prob", tables=tables)
     >>> after = refit(before, tables.get("fit"), tables.get("recent"))
-    >>> (
-    ...     round(after.expected.cost, 2),
-    ...     bool((after.policy.thresholds < before.policy.thresholds).all()),
-    ... )
-    (2.0, True)
+    >>> round(after.expected.cost, 2)
+    2.0
+    >>> bool((after.policy.thresholds < before.policy.thresholds).all())
+    True
     """
     check_seed(seed)
     for name, table in (("labelled", labelled), ("recent", recent)):
@@ -165,8 +162,7 @@ def refit(
     recent = unlabelled(recent)
     limit = parse_budget(budget, recent.mean_costs)
     if not method.requires_labels():
-        fitted = method.propose(recent, [limit], seed)[0]
-        return _said(fitted, method, recent, labelled, limit)
+        return _said(method.propose(recent, [limit], seed)[0], method, recent, labelled, limit)
     soft = isinstance(method, LagrangianMethod) and method.soft > 0 and recent.kind != "summary"
     table = joined(labelled, recent) if soft else labelled
     return _said(_aimed(method, table, recent, limit, seed), method, recent, labelled, limit)

@@ -26,11 +26,7 @@ from policyopt.runtime._typing import Floats
 def threshold_family(
     table: Table, values: Sequence[float], score: str | Method = "max_prob", seed: int = 0
 ) -> PolicyFamily:
-    """Return the family of AdaEE: one threshold for all exits but the last, one level per ascending value.
-
-    `score` is a method that takes ``thresholds``, e.g. max_prob or entropy; nothing is fitted on the rows but
-    what the score itself needs.
-    """
+    """Return the family of AdaEE: one threshold for all exits but the last, one level per ascending value."""
     check_type("table", table, Table, "a Table", "E.g. Tables(data).get('fit').")
     levels = np.asarray(list(values), dtype=np.float64)
     if not len(levels) or (np.diff(levels) <= 0).any() or not np.isfinite(levels).all():
@@ -107,12 +103,7 @@ def fit_family(
 def arms_family(
     arms: str | int | Sequence[float], method: str | Method, fit: Table | None, first: Table, seed: int
 ) -> PolicyFamily:  # fmt: skip
-    """Return the family of a simulation's bandits.
-
-    `arms` are thresholds, ``low:high:step`` or a list, or a number of points of the family fitted on
-    `fit`, to which its two ends are added. Without `fit`, thresholds are needed, and the rows of `first`
-    tell what the score needs.
-    """
+    """Return the family of a simulation's bandits; without `fit`, the rows of `first` tell what the score needs."""
     found = _arms(arms)
     steerable(method)
     if not isinstance(found, int):

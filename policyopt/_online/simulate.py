@@ -47,6 +47,7 @@ from policyopt.runtime._online.serving import (
 from policyopt.runtime._policy import ALWAYS, Policy
 from policyopt.runtime._typing import Bools, Floats, Ints
 
+Exits = npt.NDArray[np.integer]  # of families with few exits, int8
 _LEVELS = 63  # of the controller's family, its ends not counted
 KINDS = ("stationary", "abrupt", "gradual", "recurring")
 _CYCLES = 3
@@ -61,9 +62,8 @@ WINDOW = 400  # requests over which a policy must have recovered
 class Simulation:
     """What came of a simulation.
 
-    A record per policy, JSON-able: regret, moving_regret, realised_cost, accuracy, each with the ends of a
-    95 % interval over repetitions (None for one); exit_share; best_arm and its share of the last tenth of the
-    rounds; recovery, in rounds, after each sudden change (None: not before the next); and what was asked for.
+    A record per policy, JSON-able: means with the ends of 95 % intervals over repetitions (None for one),
+    recovery in rounds after each sudden change (None: not before the next), and what was asked for.
     """
 
     schedule: Schedule
@@ -99,10 +99,9 @@ def simulate(
 ) -> Simulation:
     """Play adaptive policies on requests drawn from the streams of a cache.
 
-    All policies see the same requests. Regret is pseudo-regret: the expected reward of the best
-    fixed arm of the bandits, less the expected reward of what was played; `moving_regret` compares
-    with the arm that is best at each time. What looks at the request before it chooses (linucb) is
-    measured by the rewards that came; it may do better than any fixed arm.
+    All policies see the same requests. Regret is pseudo-regret: the expected reward of the best fixed arm of the
+    bandits, less that of what was played; `moving_regret` compares with the arm that is best at each time. What
+    looks at the request before it chooses (linucb) is measured by the rewards that came; it may beat any fixed arm.
 
     Parameters
     ----------
@@ -111,8 +110,7 @@ def simulate(
         Bandits (`policyopt.runtime._bandits.BANDITS`; ``bandits``: all), ``linucb``, ``splitee``,
         ``uee_ucb`` (whose arms are exits), ``fixed``, ``controller``; with settings as ``ucb1:c=2``.
     schedule : str
-        ``stationary``, ``abrupt``, ``gradual``, ``recurring``, or ``test:4000,blur_medium:6000``;
-        see `make_schedule`.
+        ``stationary``, ``abrupt``, ``gradual``, ``recurring``, or ``test:4000,blur_medium:6000``.
     streams : str or sequence of str, optional
         Splits or streams of the cache that the schedule goes through; default ``test``, or those
         that the schedule names. Stationary over several: a mixture in equal parts.
@@ -124,8 +122,7 @@ def simulate(
         The arms of the bandits: thresholds ``low:high:step`` or a list, one for all exits; or a
         number of points of the fitted family of `method`, to which its two ends are added.
     method : str or Method
-        What is fitted on `split`: the score of the arms, and the policy of ``fixed`` and
-        ``controller``.
+        What is fitted on `split`: the score of the arms, and the policy of ``fixed`` and ``controller``.
     overhead : float or (low, high)
         Of going to the last exit, in units of the reward; earlier exits bear their share by cost.
         A range: drawn per request.
@@ -301,10 +298,9 @@ class Schedule:
 def make_schedule(kind: str, streams: str | Sequence[str], rounds: int) -> Schedule:
     """Make a schedule of T rounds.
 
-    ``stationary``: a mixture of the streams in equal parts, throughout; ``abrupt``: one after the other;
-    ``gradual``: each held for half of its part, then crossing over to the next in a straight line;
-    ``recurring``: three times round, abruptly; or a plan of your own, ``test:4000,blur_medium:6000``:
-    streams and rounds are then taken from it.
+    ``stationary``: a mixture of the streams in equal parts; ``abrupt``: one after the other; ``gradual``: each
+    for half of its part, then crossing over in a straight line; ``recurring``: three times round, abruptly; or
+    a plan, ``test:4000,blur_medium:6000``, from which streams and rounds are taken.
     """
     check_type("schedule", kind, str, "a text", "E.g. abrupt, or test:4000,blur_medium:6000.")
     if ":" in kind:
@@ -338,8 +334,7 @@ def make_schedule(kind: str, streams: str | Sequence[str], rounds: int) -> Sched
     # Each is held to the middle of its part, then gives way to the next.
     middles = (edges[:-2] + edges[1:-1]) // 2
     knots = [0, *np.stack([middles, edges[1:-1]], axis=1).ravel().tolist(), rounds]
-    held = [0, *(i for k in order[1:] for i in (k - 1, k)), order[-1]]
-    rows = _alone(len(known), held)
+    rows = _alone(len(known), [0, *(i for k in order[1:] for i in (k - 1, k)), order[-1]])
     return Schedule(known, tuple(knots), rows, rows)
 
 
@@ -422,21 +417,15 @@ class Outcomes:
     confidence: Floats  # (n, K): of the policy's answers; calibrated where the reading is
     prediction: npt.NDArray[np.int32]  # (n, K)
 
-    def stream_means(self, values: Floats) -> Floats:
-        """Return the mean of (n, ...) numbers over the rows of each stream, (S, ...)."""
-        edges = np.cumsum((0, *self.sizes))
-        return np.array([values[low:high].mean(axis=0) for low, high in pairwise(edges)])
-
 
 def outcomes(
     policy: Policy, tables: Sequence[Table], reward: str = "confidence", fit: Table | None = None
 ) -> Outcomes:
     """Look up what a policy scores and answers on the rows of some streams.
 
-    The reading `reward` says what exit k is worth beyond exit 0: ``confidence``, AdaEE's gain
-    ``max(conf_k - conf_0, 0)``; ``signed``, the same without the maximum (UCBEE); ``calibrated``,
-    signed, of confidences mapped (Platt) to the probability of being right on the labelled rows of
-    `fit`; ``label``, correctness at k less that at 0.
+    `reward`, of exit k beyond exit 0: ``confidence``, AdaEE's gain ``max(conf_k - conf_0, 0)``; ``signed``,
+    without the maximum (UCBEE); ``calibrated``, signed, of confidences mapped (Platt) on the labelled rows of
+    `fit`; ``label``, correctness.
     """
     if reward not in REWARDS:
         raise input_error("reward", f"one of {', '.join(REWARDS)}", reward, "E.g. confidence.")
@@ -491,18 +480,11 @@ Feedback = tuple[Any, ...] | None  # what `learn` takes, where it comes
 
 
 class SimulatedPlayer(ABC):
-    """Chooses an arm for every request; feedback comes `delay` rounds late.
-
-    `exits` (n, A) is the exit of each row on each arm. `contextual`: the arm depends on the request. Then the
-    mean reward of an arm says nothing of the requests that it was chosen for: regret is to be measured by
-    the rewards that came.
-    """
+    """Chooses an arm per request, of exits (n, A); feedback is `delay` rounds late. `contextual`: by the request."""
 
     contextual = False
 
-    def __init__(
-        self, exits: npt.NDArray[np.integer], players: Sequence[Any], delay: int = 0
-    ) -> None:
+    def __init__(self, exits: Exits, players: Sequence[Any], delay: int = 0) -> None:
         self.exits, self._players = exits, players
         self._delay = check_whole("delay", delay, 0)
         self._late: list[deque[Feedback]] = [deque() for _ in players]
@@ -528,10 +510,7 @@ class SimulatedPlayer(ABC):
 
 
 class BudgetPlayer(SimulatedPlayer):
-    """The budget controller on a family, whose policy's costs scale what requests cost, as in `Online`.
-
-    What a request cost needs no label, and comes for every one. Without a rule: a fixed level, the first.
-    """
+    """The budget controller on a family, as in `Online`; without a rule: a fixed level, the first."""
 
     def __init__(
         self, rule: Controller | None, family: PolicyFamily, seen: Outcomes, repetitions: int,
@@ -545,7 +524,6 @@ class BudgetPlayer(SimulatedPlayer):
         super().__init__(family.exits(seen.scores), players, delay)
 
     def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
-        """Yield levels; see `SimulatedPlayer.serve`."""
         rows = block.row[:, r]
         for exits, cost in zip(self.exits[rows], self._cost[rows].tolist(), strict=True):
             arm = player.choose()
@@ -555,14 +533,12 @@ class BudgetPlayer(SimulatedPlayer):
 class BanditPlayer(SimulatedPlayer):
     """A bandit over the arms of a table of exits (n, A).
 
-    `reveal` says whose rewards feedback shows. ``smaller``: also those of all smaller arms, which
-    would have left no later: side information. ``all``: of larger arms too, where the sample went far
-    enough; whether it did depends on the sample, so that this is biased unless weighted, as bandits
-    that draw do.
+    `reveal`: whose rewards feedback shows. ``smaller``: also those of smaller arms, which would have left no
+    later; ``all``: of larger ones too where the sample went far enough, which is biased unless weighted.
     """
 
     def __init__(
-        self, bandit: Bandit, seen: Outcomes, exits: npt.NDArray[np.integer], requests: Requests,
+        self, bandit: Bandit, seen: Outcomes, exits: Exits, requests: Requests,
         reveal: str = "smaller", delay: int = 0,
     ) -> None:  # fmt: skip
         check_nested(reveal, bool((np.diff(exits, axis=1) >= 0).all()))
@@ -587,7 +563,6 @@ class BanditPlayer(SimulatedPlayer):
         return self._scaled(self._gain[rows], self._load[rows], overhead[:, None]).tolist()
 
     def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
-        """Yield arms and what they and others would have earned; see `SimulatedPlayer.serve`."""
         rows, reveal, choose = block.row[:, r], self._reveal, player.choose
         came, rewards = block.arrives[:, r].tolist(), self._rewards(rows, block.overhead[:, r])
         if reveal == "smaller" and not self._draws:
@@ -618,11 +593,8 @@ class _Shown:
 class ExitPlayer(SimulatedPlayer):
     """A rule that says at each exit whether to leave: its arms are exits, or split layers.
 
-    What an exit is worth is its gain by the reading of the outcomes less its share of the overhead, so
-    that the sum of what LinUCB learns from is the reward by which simulations measure. It is
-    contextual: a pseudo-regret by the means of its arms would be wrong. SplitEE learns from its own
-    reward; what simulations tell of it, rewards and costs, is by the exit it leaves at: a sample sent
-    on pays for the last exit there, not for the layer it was split at and for sending it.
+    An exit's worth is its gain less its share of the overhead, so that what LinUCB learns from sums to the
+    reward measured. SplitEE learns from its own; a sample sent on is recorded by the last exit it leaves at.
     """
 
     def __init__(self, rule: ExitRule, seen: Outcomes, requests: Requests, delay: int = 0) -> None:
@@ -631,7 +603,6 @@ class ExitPlayer(SimulatedPlayer):
         self._seen, self._last, self.contextual = seen, exits - 1, rule.contextual
 
     def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
-        """Yield exits or split layers, and what was shown; see `SimulatedPlayer.serve`."""
         rows, seen, leaves, last = block.row[:, r], self._seen, player.leaves, self._last
         worth = (seen.gain[rows] - block.overhead[:, [r]] * seen.load).tolist()
         confidences, predictions = seen.confidence[rows].tolist(), seen.prediction[rows].tolist()
@@ -666,23 +637,18 @@ class RegretBaseline:
         object.__setattr__(self, "best", int((over @ self.means).argmax()))
 
 
-def arm_means(
-    seen: Outcomes, exits: npt.NDArray[np.integer], overhead: tuple[float, float]
-) -> Floats:
+def arm_means(seen: Outcomes, exits: Exits, overhead: tuple[float, float]) -> Floats:
     """Return the mean reward of each arm on each stream, (S, A)."""
-    rows = np.arange(len(exits))[:, None]
-    return seen.stream_means(seen.gain[rows, exits] - np.mean(overhead) * seen.load[exits])
+    rows, edges = np.arange(len(exits))[:, None], np.cumsum((0, *seen.sizes))
+    values = seen.gain[rows, exits] - np.mean(overhead) * seen.load[exits]
+    return np.array([values[low:high].mean(axis=0) for low, high in pairwise(edges)])
 
 
 class Metrics:
-    """Gathers, block by block, what R repetitions of T rounds came to.
-
-    Pseudo-regret is the expected reward of the best fixed arm of the whole schedule (`moving`: of the best
-    arm at each time) less that of the arm played.
-    """
+    """Gathers what R repetitions of T rounds came to; regret is against the best fixed arm, `moving`: at each time."""
 
     def __init__(
-        self, seen: Outcomes, exits: npt.NDArray[np.integer], baseline: RegretBaseline,
+        self, seen: Outcomes, exits: Exits, baseline: RegretBaseline,
         overhead: tuple[float, float], repetitions: int, contextual: bool = False,
     ) -> None:  # fmt: skip
         self._seen, self._exits, self._baseline = seen, exits, baseline
@@ -699,7 +665,7 @@ class Metrics:
         self.arms = np.zeros((len(self.rounds), exits.shape[1]))  # played since the point before
         self.exit_share = np.zeros(seen.cost.shape[1])
 
-    def add(self, block: Block, arms: npt.NDArray[np.integer]) -> None:
+    def add(self, block: Block, arms: Exits) -> None:
         """Take in a block of rounds."""
         rounds = np.arange(block.first, block.first + len(arms))
         shares = self._baseline.schedule.shares(rounds)
@@ -733,10 +699,7 @@ class Metrics:
         return self.arms / np.maximum(self.arms.sum(axis=1, keepdims=True), 1)
 
     def record(self) -> dict[str, Any]:
-        """Return the means over repetitions with 95 % intervals, JSON-able.
-
-        Intervals end where no mean can lie beyond; of one repetition there is none.
-        """
+        """Return the means over repetitions with 95 % intervals (none of one repetition), JSON-able."""
         rounds, paid = self._baseline.schedule.rounds, self._seen.cost
         single = len(self.final["cost"]) < 2  # one repetition says nothing of its own spread
         found: dict[str, Any] = {}
@@ -769,9 +732,8 @@ def interval(values: Floats) -> tuple[Floats, Floats]:
 def recovery(metrics: Metrics, baseline: RegretBaseline) -> list[int | None]:
     """Return how many rounds each sudden change takes to be made good; None: not before the next.
 
-    Recovered is when, over the `WINDOW` rounds that end there and all repetitions, the mean regret
-    against the arm that is best now is at most a quarter of what staying with the arm that was best
-    before would cost (or 0.01, where that is more).
+    When, over `WINDOW` rounds and all repetitions, the mean regret against the arm that is best now is at most
+    a quarter of what the arm that was best before would cost, or 0.01.
     """
     plan, rounds, found = baseline.schedule, metrics.rounds, []
     moving = metrics.course["moving"].mean(axis=1)

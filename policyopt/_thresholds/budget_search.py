@@ -32,10 +32,7 @@ def bisect(
 
 
 def brent_root(f: Callable[[float], float], low: float, high: float, tolerance: float) -> float:
-    """Return where `f` crosses 0 between ends of unlike sign (Brent, 1973, chapter 4).
-
-    Step by step `scipy.optimize.brentq`, which takes longer to import than simple thresholds take to fit.
-    """
+    """Return where `f` crosses 0 between ends of unlike sign (Brent, 1973, chapter 4), as scipy's brentq does."""
     x0, x, other = low, high, low
     y0, y = f(x0), f(x)
     y_other, before, step = y0, x - x0, x - x0
@@ -76,9 +73,8 @@ def meet_budget(
 ) -> Solution:
     """Find the member of a family whose replayed cost is the budget, which has been checked.
 
-    `family` goes from the parameter to thresholds (K-1,): at `low` it costs at most the budget, at `high` at least.
-    Bisection on the *replayed* cost from a good first guess `start`. Where the family jumps over the budget (few
-    distinct scores: votes, counters, flat exits), the two neighbours are mixed to cost it in expectation.
+    `family`, from parameter to thresholds (K-1,), costs at most the budget at `low`, at least at `high`. Where
+    it jumps over the budget (few distinct scores), the two neighbours are mixed.
     """
     span = float(problem.mean_costs[-1] - problem.mean_costs[0])
     tolerance = max(TOLERANCE * (budget - float(problem.mean_costs[0])), span / problem.rows)
@@ -115,11 +111,7 @@ def common_shift(problem: Problem, budget: float) -> Solution:
 
 
 def spend(problem: Problem, thresholds: Floats, left: float) -> Floats:
-    """Raise thresholds (K-1,), from exit 0 on, so that the least ready leavers go on until `left` is spent.
-
-    `left` is a mean cost per sample. Quotas are whole samples, and one at a dear exit may be a visible share of a
-    small budget; the way from exit 0 to exit 1 is the small change.
-    """
+    """Raise thresholds (K-1,), from exit 0 on, so that the least ready go on until `left`, per sample, is spent."""
     thresholds, steps = thresholds.copy(), np.diff(problem.mean_costs)
     alike = problem.costs.ndim == 1
     for k in range(problem.exits - 1):
@@ -152,10 +144,7 @@ def spend(problem: Problem, thresholds: Floats, left: float) -> Floats:
 
 
 def centred(problem: Problem, solution: Solution) -> Solution:
-    """Return a solution that decides the same here, each threshold midway between the scores next to it.
-
-    A bisection ends a hair from the score of many equal rows; another runtime's rounding must not move them.
-    """
+    """Return a solution that decides the same here, each threshold midway between the scores next to it."""
 
     def middle(thresholds: Floats) -> Floats:
         out, alive = thresholds.copy(), np.arange(problem.rows)
@@ -177,11 +166,7 @@ def centred(problem: Problem, solution: Solution) -> Solution:
 
 
 def unless_idle(problem: Problem, solution: Solution, budget: float) -> Solution:
-    """Return the decisions at thresholds 0 where what a solution spends beyond them buys nothing.
-
-    For scores that say by how much leaving is the better: a rest of budget that would go on samples drawn by a
-    coin, or on all from one exit to the next, is worth it only where the later answers are better.
-    """
+    """Return the decisions at thresholds 0 where what a solution spends beyond them buys no better answers."""
     own = problem.settled(np.zeros(problem.exits - 1))
     spent = problem.accuracy(solution.thresholds)
     if solution.other is not None:

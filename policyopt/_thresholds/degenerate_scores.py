@@ -1,12 +1,8 @@
 """Degenerate scores: those of an exit that differ by rounding only, where no threshold may stand between two.
 
-A regression that finds nothing gives all samples one score, up to the last bits of a sum. A threshold among
-those decides by noise, which no other runtime, or order of summation, would reproduce. So the scores of such a
-flat exit are made equal before thresholds are chosen (solvers let equal scores leave together or not at all),
-and a threshold that then comes to lie at that score is moved to "always" or "never" (`Problem.settled`).
-
-Only an exit all of whose scores lie that close counts. Elsewhere scores that crowd are told apart: a confidence
-of 1 - 1e-9 differs from one of 1 - 2e-9 by a half of what both know exactly.
+A threshold among those decides by noise. So a flat exit's scores are made equal before thresholds are chosen
+(equal scores leave together), and one that lies there is moved to "always" or "never" (`Problem.settled`).
+Only an exit all of whose scores lie that close counts: 1 - 1e-9 differs from 1 - 2e-9 by a half.
 """
 
 from __future__ import annotations
@@ -35,10 +31,7 @@ def rounding(rule: ScoreRule, low: Floats, high: Floats) -> Floats:
 def collapse(
     rule: ScoreRule, scores: Floats, equal: bool = False
 ) -> tuple[Floats, tuple[int, ...]]:
-    """Return scores (N, K) of the deployed rule with those of flat exits made equal, and the flat exits.
-
-    `equal`: whether scores equal to the bit count: of a learned score they do, of a count they say nothing.
-    """
+    """Return scores (N, K) with those of flat exits made equal, and these; `equal`: whether bit-equal ones count."""
     middle, flat = _flat(rule, scores)
     if not equal:
         flat[:-1] &= (scores[:, :-1] != scores[:1, :-1]).any(axis=0)
@@ -48,11 +41,7 @@ def collapse(
 def collapse_held_out(
     rule: ScoreRule, scores: Floats, deployed: Callable[[Ints], Floats]
 ) -> tuple[Floats, tuple[int, ...]]:
-    """Return what `collapse` does, of rows that other fits of the rule scored, (N, K).
-
-    Whether an exit is flat is for the deployed rule to say (`deployed`, from places of rows to their scores):
-    folds' constants may differ by more than rounding, and what is deployed cannot tell rows apart by that.
-    """
+    """Return what `collapse` does of scores (N, K) by other fits; `deployed` says where exits are flat."""
     rows = len(scores)
     few = np.unique(np.linspace(0, rows - 1, _FEW).astype(np.int64)) if rows else np.arange(0)
     if not _flat(rule, deployed(few))[1].any():

@@ -88,10 +88,7 @@ def _corners(found: dict[Cuts, tuple[float, float]]) -> tuple[list[Cuts], Floats
 
 
 def upper_hull(points: Floats) -> list[int]:
-    """Return the indices of the upper hull of (cost, value) points, left to right, both ends kept.
-
-    The right end is the dearest point, even where its value is lower: a budget may be that large.
-    """
+    """Return the indices of the upper hull of (cost, value) points, both ends kept, left to right."""
     chain: list[int] = []
     for i in np.lexsort((points[:, 1], points[:, 0])):
         if chain and points[chain[-1], 0] == points[i, 0]:
@@ -168,8 +165,7 @@ def at_positions(ordered: Floats, positions: Floats, lowest: float, highest: flo
 class Lagrangian:
     """The search over one problem's rows.
 
-    Thresholds are held as *cuts*, (K-1,) integers: cut a at exit k means "leave if the score is at
-    least the a-th distinct score of that exit"; 0 = always, the number of distinct scores = never.
+    Thresholds are *cuts*, (K-1,) integers: at least the a-th distinct score of the exit; 0 always, all: never.
     """
 
     def __init__(self, problem: Problem) -> None:

@@ -50,10 +50,7 @@ class Problem:
         return np.where((self.scores[:, :-1] == first).all(axis=0), first, np.nan)
 
     def settled(self, thresholds: Floats) -> Floats:
-        """Return thresholds that decide the same here, none near a score that all samples share.
-
-        There the last bit of whoever computes the score would decide: it becomes "always" or "never".
-        """
+        """Return thresholds that decide the same here, none near a score that all share: "always" or "never"."""
         # Scores lie within half of ROUNDING of the one they share: twice that leaves room for another's error.
         near = np.abs(thresholds - self.common) <= 2 * ROUNDING * np.maximum(np.abs(self.common), 1)
         if not near.any():

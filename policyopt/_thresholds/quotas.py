@@ -81,10 +81,7 @@ def solve_ratio(costs: Floats, budget: float) -> float:
 
 
 def tilted_shares(shares: Floats, costs: Floats, tilt: float) -> Floats:
-    """Return shares proportional to ``shares * exp(tilt * cost)``, (K,), costs as parts of the way to the last.
-
-    Of all distributions of the same mean cost it is nearest to `shares` in Kullback-Leibler divergence.
-    """
+    """Return shares proportional to ``shares * exp(tilt * cost)``, (K,), the nearest in Kullback-Leibler divergence."""
     span = costs[-1] - costs[0]
     way = (costs - costs[0]) / (span if span > 0 else 1.0)
     # A share of exactly 0 could never be raised: an empty exit may be what a budget needs.

@@ -22,20 +22,13 @@ LIMITS = (1e-6, 1e6)
 
 
 class AnswerRule(Rule, ABC):
-    """The class probabilities returned at exit k, made from the outputs of exits 0..k.
-
-    Probabilities come in as their logarithms; a constant added to a row changes nothing.
-    """
+    """The class probabilities returned at exit k, from (the logarithms of) those of exits 0..k."""
 
     role = "answer"
 
     @abstractmethod
     def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
-        """Return the answer's logits at exit k, (n, C) float32, and the new state.
-
-        `logits` (n, C) are exit k's own, or log-probabilities; -inf marks a class that cannot be. Not
-        written to. `state` is what this rule left at exit k-1.
-        """
+        """Return the answer's logits at exit k, (n, C) float32, and the new state; -inf: a class that cannot be."""
 
     def start(self, samples: int, classes: int) -> State:
         """Return the state of `samples` samples before exit 0."""
@@ -58,11 +51,9 @@ class Identity(AnswerRule):
 class Combined(AnswerRule):
     """``log P_k = sum_{j<=k} weights[k, j] z_j + bias[k]``, normalised over the classes.
 
-    A weighted geometric mean of the class probabilities so far. Sources: Wołczyk et al., Zero Time Waste,
-    NeurIPS 2021, eq. 4 (weights and class biases fitted per exit); Jazbec et al., Towards anytime
-    classification in early-exit architectures, NeurIPS 2023, eq. 4 (product of experts). Logits stand for
-    log-probabilities here: they differ by a constant per row, which the normalisation takes away, so that
-    no earlier softmax need be computed or kept. Weights are 0 above the diagonal.
+    Sources: Wołczyk et al., Zero Time Waste, NeurIPS 2021, eq. 4 (weights and class biases fitted per exit);
+    Jazbec et al., Towards anytime classification in early-exit architectures, NeurIPS 2023, eq. 4 (product of
+    experts). Logits stand for log-probabilities: the normalisation takes their constant per row away.
     """
 
     name = "combined"
@@ -120,10 +111,9 @@ class Temperature(AnswerRule):
 class Vector(AnswerRule):
     """``log P_k = scale[k] * log p_k + bias[k]``, normalised over the classes: a factor and a bias per class.
 
-    Guo et al., ICML 2017, section 4.2; on log-probabilities it is the diagonal case of Kull et al.,
-    Dirichlet calibration, NeurIPS 2019. Factors are over 0, so that a class that cannot be (-inf) stays
-    so. The logits are normalised first: with a factor per class, a constant added to a row would
-    otherwise change the answer.
+    Guo et al., ICML 2017, section 4.2; the diagonal case of Kull et al., Dirichlet calibration, NeurIPS 2019.
+    Factors are over 0, so that a class that cannot be (-inf) stays so. Logits are normalised first: times a
+    factor per class, their constant per row would change the answer.
     """
 
     name = "vector"

@@ -1,11 +1,8 @@
 """Bandits: they choose among arms while serving, and a simulation plays them as a server would.
 
-A `Bandit` holds settings; its `player` serves a single stream, in plain Python numbers, in constant
-time and memory per request. Repetitions of a simulation are as many players.
-
-Random numbers are counter-based: those of a block of rounds follow from seed, stream and the block's
-number alone, so that a restored player goes on with the same ones. (numpy may change how it makes
-them from one version to the next; then a restored player draws others, as good.)
+A `Bandit` holds settings; its `player` serves one stream. Random numbers are counter-based: those of a
+block of rounds follow from seed, stream and the block's number, so that a restored player goes on with
+the same ones (unless numpy changes how it makes them; then it draws others, as good).
 """
 
 from __future__ import annotations
@@ -49,11 +46,7 @@ class Player(Protocol):
     def learn(
         self, first: int, last: int, rewards: Sequence[float], chance: Sequence[float] | None = None
     ) -> None:
-        """Take in the rewards of arms first..last of one past request; nothing if one is refused.
-
-        Entry a of `rewards` is that of arm a, entry a of `chance` the probability with which it was to be known
-        (`reveal_chances`): bandits that draw need it for more than one arm.
-        """
+        """Take in rewards of arms first..last; `chance`: with which each was to be known. All or nothing."""
 
     def state(self) -> dict[str, Any]:
         """Return all that was learned, JSON-able."""
@@ -117,10 +110,7 @@ def known_rewards(first: int, last: int, rewards: Sequence[float], arms: int) ->
 
 
 class RandomRows:
-    """Rows of random numbers of a stream by the number of the round, drawn a block at a time.
-
-    Series of the same seed and stream are independent of each other.
-    """
+    """Rows of random numbers of a stream, by round, drawn a block at a time; each series is independent."""
 
     def __init__(self, draw: Draw, seed: int, stream: int, width: int, series: int = 0) -> None:
         self._draw, self._key, self._width, self._series = draw, [seed, stream], width, series
@@ -150,11 +140,7 @@ FORGOTTEN = 1e-100
 
 
 class IndexBandit(Bandit):
-    """A bandit that plays the arm with the largest index; ties go to the largest arm.
-
-    Arms without feedback come first, the largest of them before the others: with side information
-    the largest arm shows the rewards of all.
-    """
+    """A bandit that plays the arm with the largest index; arms without feedback first; of equals the largest."""
 
     #: Whether the index reads the squares of the rewards.
     spread: ClassVar[bool] = False
@@ -167,24 +153,20 @@ class IndexBandit(Bandit):
     def best(self, seen: IndexPlayer, clock: float) -> int:
         """Return the largest of the arms with the largest index; every arm has been seen.
 
-        `clock` is the logarithm of the rounds in memory. With a discount, counts and clock are both
-        in the unit of the present weight: only their quotient may be read. One loop over plain
-        numbers, for calls are most of what those cost.
+        `clock` is the logarithm of the rounds in memory. With a discount, counts and clock are in the unit of
+        the present weight: only their quotient may be read. One loop: calls are most of the time.
         """
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> Player:
-        """Return a player; see `Steering.player`."""
         return IndexPlayer(self, arms, seed, stream)
 
 
 class IndexPlayer:
     """Counts, sums and squares of each arm's rewards, and the arm with the largest index.
 
-    Nothing is summed anew. In a window every reward comes and goes, and each time rounding leaves
-    something. So a second sum, of what came in since the last multiple of the window, takes the place
-    of the first at the next: an error lives for two windows. With a discount, what comes in weighs more
-    and more (`weight`) instead of all else less and less; counts, sums and the clock are all in that
-    unit.
+    Nothing is summed anew. In a window, where rounding piles up, a second sum of what came in since the last
+    multiple of the window takes the place of the first at the next. With a discount, what comes in weighs
+    more and more (`weight`) instead of all else less and less; counts, sums and clock are in that unit.
     """
 
     chances: Sequence[float] | None = None
@@ -202,7 +184,6 @@ class IndexPlayer:
         self._new_total = [0.0] * arms
 
     def choose(self) -> int:
-        """Return the arm for the next request; see `Player.choose`."""
         self.rounds = rounds = self.rounds + 1
         discount = self._discount
         if discount < 1.0:
@@ -224,7 +205,6 @@ class IndexPlayer:
     def learn(
         self, first: int, last: int, rewards: Sequence[float], chance: Sequence[float] | None = None
     ) -> None:
-        """Take in rewards; see `Player.learn`."""
         pulls, total, weight = self.pulls, self.total, self.weight
         known = known_rewards(first, last, rewards, len(pulls))
         if self._empty:
@@ -269,7 +249,6 @@ class IndexPlayer:
             self._new_total = [0.0] * len(pulls)
 
     def state(self) -> dict[str, Any]:
-        """Return all that was learned; see `Player.state`."""
         found: dict[str, Any] = {"rounds": self.rounds}
         for name in ("choices", "pulls", "total", "square"):
             found[name] = list(getattr(self, name))
@@ -281,7 +260,6 @@ class IndexPlayer:
         return found
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state; see `Player.restore`."""
         arms, unit, least = len(self.pulls), 1.0, 1.0
         state = check_fields("state of the bandit", state, list(self.state()))
         if self._discount < 1.0:
@@ -301,11 +279,7 @@ class IndexPlayer:
 
 
 def _sums(state: Mapping[str, Any], arms: int, unit: float, least: float) -> list[list[float]]:
-    """Return saved counts, and saved sums of rewards and of their squares, A of each.
-
-    `unit` is what one reward adds to a count now, `least` what a count above 0 may be: 1 where they are
-    whole.
-    """
+    """Return saved counts and sums of rewards and squares, A of each; a reward counts `unit`, an arm `least` or 0."""
     names, most = ("pulls", "total", "square"), MOST_COUNT * unit
     found = [saved_numbers(name, state[name], (arms,), -unit, most) for name in names]
     pulls = found[0]
@@ -322,10 +296,7 @@ def _sums(state: Mapping[str, Any], arms: int, unit: float, least: float) -> lis
 def _recent_items(
     value: Any, since: tuple[int, int], pulls: Sequence[float], total: Sequence[float]
 ) -> deque[tuple[int, int, tuple[float, ...]]]:
-    """Return what a saved window holds: of rounds in (low, high], what came in.
-
-    It must add up to `pulls` and `total`: otherwise counts would fall below 0 as it empties.
-    """
+    """Return what a saved window holds, of rounds in (low, high]: what adds up to `pulls` and `total`."""
     arms, (low, high) = len(pulls), since
     count, summed = ([0.0] * arms for _ in range(2))
     found: deque[tuple[int, int, tuple[float, ...]]] = deque()
@@ -363,8 +334,7 @@ class UCB1(IndexBandit):
     Parameters
     ----------
     c : float
-        Weight of exploration. AdaEE (Pacheco et al., ICC 2023) has 1; UCB1 as first published has
-        the square root of 2.
+        Weight of exploration: 1 in AdaEE (Pacheco et al., ICC 2023), the square root of 2 in UCB1.
 
     Examples
     --------
@@ -386,7 +356,6 @@ class UCB1(IndexBandit):
     )
 
     def best(self, seen: IndexPlayer, clock: float) -> int:
-        """Return the arm with the largest index."""
         return _best_mean_plus_root(seen, self.c, clock)
 
 
@@ -394,17 +363,14 @@ class UCB1(IndexBandit):
 class DiscountedUCB(IndexBandit):
     """Discounted mean plus ``2 sqrt(xi ln n / N)``: n the discounted rounds, N those of the arm.
 
+    The paper's n is the sum of all N; with side information, where a round counts for several arms, it is not.
+
     Parameters
     ----------
     discount : float
         gamma. For T rounds with Y changes the paper takes ``1 - sqrt(Y / T) / 4``.
     xi : float
         Weight of exploration, above 1/2 in the paper's theorem 1; its experiments have 0.6.
-
-    Notes
-    -----
-    The paper's n is the sum of all N. With side information a round counts for several arms, so n
-    is counted in rounds; without it the two are the same.
     """
 
     discount: float = setting(0.998, check_positive, most=1 - 1e-9)
@@ -417,7 +383,6 @@ class DiscountedUCB(IndexBandit):
     )
 
     def best(self, seen: IndexPlayer, clock: float) -> int:
-        """Return the arm with the largest index."""
         return _best_mean_plus_root(seen, 2.0, self.xi * clock)
 
 
@@ -441,7 +406,6 @@ class SlidingWindowUCB(IndexBandit):
     reference = "Sliding-window UCB (Garivier & Moulines, ALT 2011, section 2.2)."
 
     def best(self, seen: IndexPlayer, clock: float) -> int:
-        """Return the arm with the largest index."""
         return _best_mean_plus_root(seen, 1.0, self.xi * clock)
 
 
@@ -455,7 +419,6 @@ class UCBTuned(IndexBandit):
     spread = True
 
     def best(self, seen: IndexPlayer, clock: float) -> int:
-        """Return the arm with the largest index."""
         total, square, chosen, highest = seen.total, seen.square, 0, -math.inf
         for a, n in enumerate(seen.pulls):
             mean, share = total[a] / n, clock / n
@@ -489,7 +452,6 @@ class UCBV(IndexBandit):
     spread = True
 
     def best(self, seen: IndexPlayer, clock: float) -> int:
-        """Return the arm with the largest index."""
         total, square, chosen, highest = seen.total, seen.square, 0, -math.inf
         level, weight = self.zeta * clock, 3.0 * self.c
         for a, n in enumerate(seen.pulls):
@@ -516,16 +478,12 @@ class KLUCB(IndexBandit):
     """The largest q with ``N kl(mean, q) <= ln t + c ln ln t``, kl that of two Bernoulli variables.
 
     Of all rewards in [0, 1] with a given mean Bernoulli's deviate most, so the bound holds for all.
+    For t < 3, ``ln ln t`` is taken as 0. Indices within 1e-12 are equal.
 
     Parameters
     ----------
     c : float
         The paper's analysis has 3; for practice it recommends 0.
-
-    Notes
-    -----
-    For t < 3, ``ln ln t`` is taken as 0. Indices are solved for only where bounds on them leave open
-    which is the largest. Indices within 1e-12 are equal.
     """
 
     c: float = setting(0.0, check_least)
@@ -593,11 +551,10 @@ def _above(p: float, share: float, q: float) -> bool:
 
 
 def upper_bound(mean: float, share: float) -> float:
-    """Return the largest q with ``kl(mean, q) <= share``.
+    """Return the largest q with ``kl(mean, q) <= share``, by Newton's method.
 
-    Newton's method from the right: there kl is convex in q, so it falls to the root and never under it
-    (but for rounding). It starts at the lesser of two bounds: `_not_above`, and that which follows
-    from ``kl >= mean ln mean + (1 - mean) ln((1 - mean) / (1 - q))``.
+    From the right, where kl is convex in q; from the lesser of two bounds: `_not_above`, and that which
+    follows from ``kl >= mean ln mean + (1 - mean) ln((1 - mean) / (1 - q))``.
     """
     p, share = min(max(mean, _SMALL), _BELOW), max(share, _LEAST_SHARE)
     rest = 1.0 - p
@@ -643,11 +600,10 @@ class Thompson(IndexBandit):
     Notes
     -----
     The gaussian posterior of the AISTATS paper is ``Normal(N mean / (N + 1), 1 / (N + 1))``: a
-    variance that no rewards in [0, 1] have. Here UCB-tuned's bound of it takes its place; the one
-    seen alone gives up arms whose first rewards are all 0 (linear regret on some streams). There is
-    no pull towards 0, since every arm is played before the first draw. No bound on the regret is
-    proven for it; for ``beta`` one is. Draws are not known as probabilities, so `chances` stays
-    None. Random numbers follow from seed, stream and round.
+    variance that no rewards in [0, 1] have. UCB-tuned's bound of it takes its place; the one seen
+    alone gives up arms whose first rewards are all 0 (linear regret on some streams). There is no
+    pull towards 0, since every arm is played before the first draw. A bound on the regret is proven
+    for ``beta`` only. Draws are not known as probabilities: `chances` stays None.
     """
 
     posterior: str = setting("gaussian", _check_posterior)
@@ -660,7 +616,6 @@ class Thompson(IndexBandit):
     spread = True
 
     def best(self, seen: IndexPlayer, clock: float) -> int:
-        """Return the arm with the largest drawn mean."""
         if isinstance(seen, BetaPlayer):
             draws = seen.draws()
             return max(range(len(draws)), key=lambda a: (draws[a], a))
@@ -676,16 +631,14 @@ class Thompson(IndexBandit):
         return chosen
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> Player:
-        """Return a player; see `Steering.player`."""
         kind = BetaPlayer if self.posterior == "beta" else IndexPlayer
         return kind(self, arms, seed, stream)
 
 
 class BetaPlayer(IndexPlayer):
-    """Counts of 1 and 0 of each arm, and beta draws that a counter fixes.
+    """Counts of 1 and 0 of each arm, and beta draws that a counter fixes: every try of every round has its own.
 
-    A beta variable is ``G / (G + H)`` of two gamma variables, each by Marsaglia & Tsang (ACM TOMS
-    26, 2000, figure 1): propose, accept or try again. Every try of every round has its own numbers.
+    A beta variable is ``G / (G + H)`` of two gamma variables by Marsaglia & Tsang, ACM TOMS 26, 2000, figure 1.
     """
 
     def __init__(self, rule: IndexBandit, arms: int, seed: int, stream: int) -> None:
@@ -746,27 +699,24 @@ def _share_or(name: str, value: Any, absent: Any) -> Any:
 class EXP3(Bandit):
     """Plays arm a with ``(1 - gamma) w_a / sum(w) + gamma / A``, w the exponential of rewards / chance.
 
-    Whatever the rewards do, and without bias: a reward is divided by the probability that it
-    became known, so rewards of larger arms that happened to be seen may be used (estimates of
-    this kind: Alon et al., SIAM J. Comput. 46, 2017).
+    Whatever the rewards do, and without bias: each is divided by the probability that it became known, so
+    those of larger arms may be used (as in Alon et al., SIAM J. Comput. 46, 2017).
 
     Parameters
     ----------
     gamma : float, optional
-        Share of rounds played at random, and the rate of learning, in (0, 1]. None: what the
-        paper's corollary 3.2 takes for a horizon of t rounds in round t,
-        ``min(1, sqrt(A ln A / ((e - 1) t)))``; where `share` is set, the choice of section 8 for
-        ``T = 1 / share`` rounds and S - 1 changes, ``min(1, sqrt(A (S ln(A T) + e) / ((e - 1) T)))``,
-        at its least: S = 1.
+        Share of rounds played at random, and the rate of learning, in (0, 1]. None: in round t what the
+        paper's corollary 3.2 takes for a horizon of t rounds, ``min(1, sqrt(A ln A / ((e - 1) t)))``; where
+        `share` is set, section 8's for ``T = 1 / share`` rounds and S - 1 changes,
+        ``min(1, sqrt(A (S ln(A T) + e) / ((e - 1) T)))``, at its least: S = 1.
     share : float
         alpha of EXP3.S: after each reward every arm gets ``e alpha / A`` of all weight, so that
         none is lost for ever. The paper takes 1 / T. 0: EXP3, which follows no changes.
 
     Notes
     -----
-    Weights are kept as sums of estimates, ``w = exp(gamma / A * sum)``: for a fixed gamma these are
-    the paper's; for the falling one of None, the falling rate applies to all rewards so far, as in
-    Bubeck & Cesa-Bianchi (2012, section 3.1). EXP3.S shares weight per reward that comes in.
+    ``w = exp(gamma / A * sum of estimates)``: for a fixed gamma the paper's weights; the falling rate of None
+    applies to all rewards so far, as in Bubeck & Cesa-Bianchi (2012, section 3.1).
 
     Examples
     --------
@@ -802,7 +752,6 @@ class EXP3(Bandit):
         return min(1.0, math.sqrt(top / (math.e - 1.0)))
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> Player:
-        """Return a player; see `Steering.player`."""
         return EXP3Player(self, arms, seed, stream)
 
 
@@ -816,7 +765,6 @@ class EXP3Player:
         self._draws = RandomRows(UNIFORM, seed, stream, 1, series=1)
 
     def choose(self) -> int:
-        """Return the arm for the next request; see `Player.choose`."""
         self.rounds = rounds = self.rounds + 1
         gains, exp = self.gains, math.exp
         arms, top = len(gains), max(gains)
@@ -838,7 +786,7 @@ class EXP3Player:
     def learn(
         self, first: int, last: int, rewards: Sequence[float], chance: Sequence[float] | None = None
     ) -> None:
-        """Take in rewards; see `Player.learn`. Without `chance`, that of the arm just played."""
+        """Take in rewards; without `chance`, by that of the arm just played."""
         gains = self.gains
         known = known_rewards(first, last, rewards, len(gains))
         if chance is None:
@@ -866,12 +814,10 @@ class EXP3Player:
         return [math.log(math.exp(rate * (x - high)) + part) / rate for x in self.gains]
 
     def state(self) -> dict[str, Any]:
-        """Return all that was learned; see `Player.state`."""
         chances = None if self.chances is None else list(self.chances)
         return {"rounds": self.rounds, "gains": list(self.gains), "chances": chances}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state; see `Player.restore`."""
         state = check_fields("state of the bandit", state, ("rounds", "gains", "chances"))
         arms, chances = len(self.gains), state["chances"]
         gains = saved_numbers("gains", state["gains"], (arms,), -_LARGEST, _LARGEST).tolist()
@@ -922,6 +868,5 @@ def make_bandit(name: str, settings: Mapping[str, Any] | None = None) -> Bandit:
     for key in wanted:
         if key not in known:
             allowed = f"one of {', '.join(known) or 'none: it has no settings'}"
-            step = f"`policyopt methods {name}`."
-            raise input_error(f"setting of {name}", allowed, key, step)
+            raise input_error(f"setting of {name}", allowed, key, f"`policyopt methods {name}`.")
     return bandit(**wanted)

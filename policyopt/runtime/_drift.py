@@ -88,10 +88,7 @@ BETS = FIXED.shape[1] + len(WINDOWS)
 
 
 def densities(p: Floats, histograms: Floats) -> Floats:
-    """Return what each bet pays for p-values (...): (..., I), each of mean 1 over a uniform p.
-
-    The histograms, (..., 2, GROUPS), are of the p-values before.
-    """
+    """Return what each bet pays for p-values (...): (..., I), by histograms (..., 2, GROUPS) of those before."""
     cell = _cell_of(p)
     group = (cell // (CELLS // GROUPS))[..., None, None]
     inside = np.take_along_axis(histograms, group, axis=-1)[..., 0] + 1.0
@@ -138,22 +135,14 @@ def start_sums(pool: Ints, streams: int = 1) -> Sums:
 
 
 def smoothed(pool: Ints, cells: Ints, coins: Floats) -> Floats:
-    """Return smoothed conformal p-values (R, J): the place of a cell among the pool and itself.
-
-    ``(rows below + coin * rows equal, itself counted) / all rows``, of pools (R, J, M) that the new rows are
-    not in, their cells (R, J), and coins (R, J), uniform on [0, 1): the place among equals.
-    """
+    """Return smoothed conformal p-values (R, J) of cells (R, J) in pools (R, J, M) without them, by coins (R, J)."""
     below = (pool * (np.arange(pool.shape[-1]) < cells[..., None])).sum(axis=-1)
     equal = np.take_along_axis(pool, cells[..., None], axis=-1)[..., 0] + 1
     return (below + coins * equal) / (pool.sum(axis=-1) + 1)
 
 
 def advance(state: Sums, cells: Ints, values: Floats, coins: Floats, request: int) -> Floats:
-    """Take one request of each stream into `state`; return each statistic's sum, the mean over bets.
-
-    Cells (R, J) are -1 where the request has none: that statistic stands still. `values` (R, J) are
-    scores less the reference's mean, 0 of a class or an exit; `coins` (R, J) as of `smoothed`.
-    """
+    """Take in a request of each stream, all (R, J), cells -1 where it has none; return each statistic's sum."""
     here = cells >= 0
     at = np.where(here, cells, 0)
     p = smoothed(state.pool, at, coins)
@@ -191,11 +180,7 @@ _EVERY = 4  # of the rows, one in so many sets the edges and is not counted
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Cells and counts of the J statistics of a watch.
-
-    Statistics, in this order: score at the first exit; class predicted there; where not `steered`,
-    the exit taken, and the score at every later exit among the requests that reached it.
-    """
+    """Cells and counts of the J statistics of a watch: score and class at the first exit, exit taken, later scores."""
 
     active_exits: tuple[int, ...]  # the model's numbers of the exits that the policy runs
     classes: int  # C, 0 where nobody knows; no class (-1) has a cell of its own
@@ -224,13 +209,10 @@ class Reference:
         cls, scores: Floats, predictions: Ints, positions: Ints, classes: int,
         active_exits: tuple[int, ...], steered: bool, bins: int,
     ) -> Reference:  # fmt: skip
-        """Count some rows.
+        """Count rows: scores (N, K), predictions at the first exit (N,), columns of the exits taken (N,).
 
-        One row in four sets the edges and is not counted: edges that depend on rows of the pool
-        would make those rows unlike the requests, and the p-values no longer exact.
-
-        Of N rows: scores (N, K), whose columns past the exit taken are not read, predictions at the
-        first exit (N,), columns of the exits taken (N,); `bins`: cells per score, at most (quantiles).
+        One row in four sets the edges of at most `bins` cells per score and is not counted: edges that depend
+        on rows of the pool would make those unlike the requests, and the p-values no longer exact.
         """
         edges, moments = [], []
         for k in range(1 if steered else len(active_exits)):
@@ -601,8 +583,7 @@ def _movement(reference: Reference, sums: Sums, j: int, level: float) -> Movemen
         direction, before, now = _score(reference.moments[j], sums.moments[0, j], n)
     else:
         direction, before, now = _share(reference, j, recent, n)
-    since = int(sums.start[0, j])
-    return Movement(reference.names[j], level, direction, before, now, since, n)
+    return Movement(reference.names[j], level, direction, before, now, int(sums.start[0, j]), n)
 
 
 def _score(usual: Floats, moments: Floats, n: int) -> tuple[str, float, float]:
@@ -654,12 +635,7 @@ def checked_rows(
     scores: Any, predictions: Any, exits: Any, active_exits: Sequence[int], steered: bool, classes: int,
     step: str,
 ) -> tuple[Floats, Ints, Ints]:  # fmt: skip
-    """Check n rows and return scores (n, K), predictions (n,) and columns of the exits taken (n,).
-
-    Refused: no exits where they are needed (`step` says what then), other shapes, exits that the policy does
-    not run, classes that there are not (-1 stands for none; any will do where C is 0: unknown), scores that
-    are not finite where reached.
-    """
+    """Check n rows; return scores (n, K), predictions (-1: none), columns of exits (n,). C = 0: unknown classes."""
     if exits is None and not steered:
         raise input_error("exits", "given", "none", step)
     table = as_table(scores)

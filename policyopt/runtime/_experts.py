@@ -68,8 +68,7 @@ def renumbered(context: npt.ArrayLike, names: tuple[str, ...], known: tuple[str,
     if (to[rows] < 0).any():
         missing = names[int(rows[to[rows] < 0][0])]
         allowed = f"one that the policy knows: {', '.join(known)}"
-        step = "Fit it again with rows of that context."
-        raise input_error("context", allowed, missing, step)
+        raise input_error("context", allowed, missing, "Fit it again with rows of that context.")
     return to[rows]
 
 

@@ -60,11 +60,7 @@ def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def write_file(path: str | os.PathLike[str], data: bytes | str | Callable[[], bytes | str]) -> None:
-    """Write a file whole or not at all: a reader, or a crash at any moment, leaves old or new.
-
-    Replaced if it is a file; a link is followed; its directory is made. A callable is called while no other writer of
-    this kind can touch the file: what it finds there stays. Another process is waited for, 10 s.
-    """
+    """Write a file whole or not at all, a callable's text while no other writes; links are followed, folders made."""
     with refusing(path):
         path = Path(os.path.realpath(path))
         if path.exists() and not path.is_file():
@@ -116,11 +112,7 @@ def sync_folder(path: Path) -> None:
 
 
 class FileLock:
-    """One writer at a time: a lock on a file by what it guards, which the system frees when its process dies.
-
-    Writers in other threads, and nested in the same one, are kept out too. A forked child holds nothing. The file goes
-    when the lock is released; one that a dead process left is taken over. Another holder is waited for `patience` s.
-    """
+    """One writer at a time, of processes and threads, waited for `patience` s: a lock that dies with its process."""
 
     def __init__(self, path: Path, guarded: Path, patience: float = 0.0) -> None:
         self.path, self.guarded, self.patience = path, guarded, patience

@@ -1,9 +1,4 @@
-"""What one exit says, reduced to the few columns that scores use.
-
-The same code serves the offline pass over a whole cache and the single decision inside an
-inference loop, so both see the same numbers. Arithmetic: classes in float32 (logits are
-seldom kept wider), everything per row in float64.
-"""
+"""What one exit says, reduced to the few columns that scores use: classes in float32, rows in float64."""
 
 from __future__ import annotations
 
@@ -184,9 +179,8 @@ def reduce_logits(
 ) -> ExitOutput:
     """Reduce logits to the columns that scores use.
 
-    Only the differences to the largest logit enter, and the sum over the *other* classes is
-    kept apart from the leading 1. So ``1 - confidence`` keeps its relative precision where a
-    float32 softmax would round to exactly 1, and saturated exits can still be ranked.
+    The sum over the *other* classes is kept apart from the leading 1: so ``1 - confidence`` keeps its
+    relative precision where a softmax would round to 1, and saturated exits can be ranked.
     """
     if not isinstance(logits, np.ndarray):  # a symbol: `policyopt._export` records what is done
         return logits.traced_reduce(top)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -34,11 +33,7 @@ _SUMMARY = {
 def read_outputs(
     path: str | Path, policy: Policy | ExpertPolicy, axes: str | None = None
 ) -> list[Any]:
-    """Return one entry per exit, as `Policy.decide` takes them: K arrays (N, C), or K summary mappings.
-
-    ``.npy`` with one array, or ``.npz`` with ``logits``, ``probs``, or summaries (``pred``, ``conf`` and what the score
-    needs besides). `axes`, KNC or NKC, is needed where both would do.
-    """
+    """Return K arrays (N, C) or summaries from ``.npy`` or ``.npz``; `axes`, KNC or NKC, where both would do."""
     path = Path(path)
     wanted = {key for keys in (*_KEYS.values(), *_SUMMARY.values()) for key in keys}
     arrays, keys = read_arrays(path, wanted)
@@ -64,9 +59,7 @@ def read_features(path: str | Path, policy: Policy | ExpertPolicy) -> list[Any] 
     return [arrays.get(f"features_{k}") for k in range(policy.model_exits)]
 
 
-def read_arrays(
-    path: str | os.PathLike[str], wanted: set[str]
-) -> tuple[dict[str, Array], list[str]]:
+def read_arrays(path: str | Path, wanted: set[str]) -> tuple[dict[str, Array], list[str]]:
     """Return the wanted arrays of an ``.npz`` and all its keys; that of an ``.npy`` has an empty key."""
     path = Path(path)
     if not path.is_file():
@@ -250,9 +243,7 @@ def _header(file: Any, argument: str) -> tuple[tuple[int, ...], bool, np.dtype[A
     return shape, fortran, dtype
 
 
-def decide_file(
-    policy: Policy | ExpertPolicy, outputs: Any, path: str | os.PathLike[str]
-) -> Decisions:
+def decide_file(policy: Policy | ExpertPolicy, outputs: Any, path: str | Path) -> Decisions:
     """Decide for the outputs of a file, reading besides what the policy needs: features, contexts."""
     features = read_features(Path(path), policy)
     if isinstance(policy, ExpertPolicy):
@@ -260,7 +251,7 @@ def decide_file(
     return policy.decide(outputs, features=features)
 
 
-def read_context(path: str | os.PathLike[str], policy: ExpertPolicy) -> Ints:
+def read_context(path: str | Path, policy: ExpertPolicy) -> Ints:
     """Return the contexts of new samples, in the policy's own numbers."""
     found, keys = read_arrays(path, {"context", "contexts"})
     if "context" not in found:

@@ -1,9 +1,8 @@
 """Fields of rules, declared once: shape, range and kind of each.
 
-From one declaration come the check of what a file holds (it may come from anyone), the JSON that is
-written, its schema (`policyopt._export.schema`) and random instances for tests. Dimensions are sums of
-letters and numbers: K exits, C classes, k the exit of an array that stands there once per exit, any other
-letter what the arrays agree on.
+From one declaration come the check of a file, its JSON and schema, and random instances for tests.
+Dimensions are sums of letters and numbers: K exits, C classes, k the exit of an array that stands there
+once per exit, any other letter what the arrays agree on.
 """
 
 from __future__ import annotations
@@ -76,8 +75,7 @@ def array(
     whole : bool
         Whole numbers.
     each : str
-        A list of arrays instead, as many as this dimension says, each of `shape`; there ``k`` counts them,
-        and letters but K and C may differ from one to the next.
+        A list of so many arrays of `shape` instead; there ``k`` counts them, and letters but K and C may differ.
     optional : bool
         None is allowed.
 

@@ -106,10 +106,7 @@ def exit_numbers(given: object, allowed: Sequence[int]) -> tuple[int, ...]:
 
 
 def over_model_exits(thresholds: Floats, active_exits: Sequence[int], model_exits: int) -> Floats:
-    """Return thresholds over all the model's exits, which lead to the same exits.
-
-    Never at exits that are skipped, always at the last active one: who is left leaves there.
-    """
+    """Return thresholds over all the model's exits, which lead to the same exits: never where exits are skipped."""
     whole = np.full(model_exits, NEVER)
     whole[list(active_exits)] = [*thresholds, ALWAYS]
     return whole[:-1]
@@ -214,17 +211,8 @@ class Decisions:
 class Trace:
     """What a policy would have scored and answered at every exit it runs, and where it left.
 
-    Attributes
-    ----------
-    scores : ndarray of shape (n, K), float64
-    predictions : ndarray of shape (n, K), int32
-        Classes of the policy's answers; -1 where an exit gave none.
-    thresholds : ndarray of shape (n, K-1), float64
-        Those that held for each sample (a mixture has two sets); read-only where all are equal.
-    exit : ndarray of shape (n,), int64
-        Exit taken: the model's number.
-    active_exits : tuple of K int
-        The model's numbers of the exits that the policy runs, one per column.
+    Shapes: scores, predictions (-1: no answer) (n, K); thresholds (n, K-1), read-only where all are equal;
+    exit (n,) and active_exits (K,), the model's numbers.
     """
 
     scores: Floats
@@ -377,7 +365,7 @@ class Policy:
         Parameters
         ----------
         k : int
-            The model's number of the exit: those of `path` in turn, 0, 1, ... unless some are skipped.
+            The model's number of the exit: those of `active_exits` in turn, 0, 1, ... unless some are skipped.
         output : array of shape (C,) for one sample, (n, C) for several; mapping for records
             What exit k gave, of the policy's `kind`; numpy or torch.
         state : State

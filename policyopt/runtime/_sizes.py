@@ -1,8 +1,7 @@
 """How much a file may ask for: bytes are counted before memory is taken for them.
 
-A file from anyone may unpack to far more than itself: runs of equal values take next to no room. So each
-file has a `Room`: what grows more than measured numbers do comes out of a small allowance, and all of it out
-of the memory that is free. A user who trusts a file says how much it may take, by `VARIABLE`.
+Each file has a `Room`: what grows more than measured numbers do comes out of a small allowance, all of it
+out of the memory that is free. A user who trusts a file says how much it may take, by `VARIABLE`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """JSON from anyone: size, depth and number of values are looked at before it is parsed, then all else.
 
-Python's parser takes more than JSON: NaN, a key twice (the last one wins), numbers that no float
-holds, nesting up to the recursion limit; and 3 bytes of text (``[],``) become 64 bytes of memory.
-Each of these is refused by name here, and text that would grow is refused before it does.
+Python's parser takes NaN, a key twice (the last one wins), numbers that no float holds, and nesting up to
+the recursion limit; and 3 bytes of text (``[],``) become 64 bytes of memory.
 """
 
 from __future__ import annotations
@@ -38,11 +37,7 @@ _PIECE = 1 << 20
 
 
 def read_plain(path: str | os.PathLike[str], argument: str, most: int, step: str = "") -> bytes:
-    """Return the bytes of a plain file, at most `most`; `argument` names it in errors, `step` says what else to do.
-
-    A link to a plain file is followed: the path is the user's own. Directories, pipes and devices are refused,
-    without waiting for a writer.
-    """
+    """Return a plain file's bytes, at most `most`; links are followed, directories, pipes and devices refused."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         descriptor = os.open(path, flags)
@@ -69,10 +64,7 @@ def read_open(descriptor: int, argument: str, most: int) -> bytes:
 
 
 def parse(data: bytes, source: str, most: int, step: str, most_string: int = MAX_STRING) -> Any:
-    """Read JSON strictly: UTF-8 without a mark, finite numbers, each key of an object once.
-
-    `source` and `step` stand in errors; `most`, the limit of such files in bytes, sets how many values one may hold.
-    """
+    """Read JSON strictly: UTF-8 without a mark, finite numbers, each key once; `most` bytes bound its values."""
     if data.startswith(codecs.BOM_UTF8):
         got = "a byte order mark before it (save it as UTF-8 without one)"
         raise input_error(source, "JSON", got, step)

@@ -1,8 +1,4 @@
-"""Text that came from a file or an argument, made harmless where it is shown.
-
-A file may hold any text where it decides nothing (provenance, metadata, keys of arrays). It is kept as it is, and
-leaves for people through these functions. Names and units are restricted on the way in: `_checks.check_text`.
-"""
+"""Text that came from a file or an argument, made harmless where it is shown; it is kept as it is."""
 
 from __future__ import annotations
 
@@ -24,11 +20,7 @@ _NUMBER = re.compile(r"[-+]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?%?", re.IGNORECASE
 
 
 def printable(text: str, most: int = LINE) -> str:
-    """Return a text as one line that any terminal shows: escapes as Python writes them, ``***`` for passwords in URLs.
-
-    Escaped is what is no visible character: control characters and line ends, marks that turn the direction of
-    writing, zero-width ones, halves of surrogate pairs. Of more than `most` characters the middle is left out.
-    """
+    """Return a text as one line that any terminal shows, escaped, passwords in URLs hidden, cut to `most`."""
     text = _shortened(_QUERY.sub(r"\1***", _USER.sub(r"\1***", text)), most)
     if text.isprintable():
         return text

@@ -1,7 +1,4 @@
-"""Rules that say at each exit whether to leave, and learn it while serving: LinUCB, SplitEE, UEE-UCB.
-
-They look at what a request has shown, no further; a rule's player serves one stream.
-"""
+"""Rules that learn while serving when to leave, from what a request has shown: LinUCB, SplitEE, UEE-UCB."""
 
 from __future__ import annotations
 
@@ -26,10 +23,7 @@ _LOOSE = 1e-6  # rounding that a saved inverse may show
 
 
 class Seen(Protocol):
-    """What a request has shown; entries past the exit it has reached are not to be read.
-
-    `arm` is what was chosen at its start, `exit` the position of the exit taken, None while on its way.
-    """
+    """What a request has shown up to the exit it has reached; `arm`: chosen at its start; `exit`: where it left."""
 
     arm: int
     confidences: Sequence[float]
@@ -71,11 +65,9 @@ class LinUCB(ExitRule):
     """LinUCB over exits, for the setting of DEE: learns after which exits going on pays.
 
     DEE (Ju, Bao, Ge & Yuan, "Dynamic Early Exit Scheduling for Deep Neural Network Inference through
-    Contextual Bandits", CIKM 2021) takes what an exit shows as the context, decides anew after every
-    exit, and names two difficulties: what going on brings depends on the decisions that follow, and
-    later exits are explored less than earlier ones. Its update rule is not public; this is LinUCB with
-    disjoint linear models (Li, Chu, Langford & Schapire, WWW 2010, algorithm 1, equations 3 to 5), one
-    model per exit but the last::
+    Contextual Bandits", CIKM 2021) takes what an exit shows as the context and decides anew after every exit.
+    Its update rule is not public; this is LinUCB with disjoint linear models (Li, Chu, Langford & Schapire,
+    WWW 2010, algorithm 1, equations 3 to 5), one model per exit but the last::
 
         A_k = I + sum phi phi^T,   b_k = sum phi R,   theta_k = A_k^-1 b_k
         go on from exit k  iff  theta_k . phi + alpha sqrt(phi^T A_k^-1 phi) > 0
@@ -88,15 +80,13 @@ class LinUCB(ExitRule):
 
     Notes
     -----
-    Departures from Li et al., and why. There is one arm, going on: leaving is worth 0 by definition,
-    so there is nothing to learn about it. R is what the exit taken at last was worth beyond exit k, net
-    of the cost between (the return of DEE, not a reward of one step), so its mean moves while later
-    exits still learn; requests that stop at exit k say nothing about going on from there. A^-1 is kept
-    by the rank-one formula of Sherman & Morrison: a request takes O(d^2) per exit, whatever came before.
+    Departures from Li et al. There is one arm, going on: leaving is worth 0 by definition. R is what the exit
+    taken at last was worth beyond exit k, net of the cost between (the return of DEE, not a reward of one
+    step), so its mean moves while later exits still learn; requests that stop at exit k say nothing about
+    going on from there. A^-1 is kept by the formula of Sherman & Morrison: O(d^2) per exit and request.
 
-    Nothing is forgotten: after a change of the inputs the models mix old and new requests. And where an
-    exit is worth going on from only for what lies far beyond it, models of the exits between can stop
-    short of it: what they never tried they do not learn.
+    Nothing is forgotten: after a change of the inputs the models mix old and new requests. Where an exit is
+    worth going on from only for what lies far beyond it, models of the exits between can stop short of it.
     """
 
     alpha: float = setting(0.5, check_positive)
@@ -107,16 +97,11 @@ class LinUCB(ExitRule):
     contextual = True
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> LinUCBPlayer:
-        """Return a player of a model with so many exits; it draws nothing."""
         return LinUCBPlayer(self, arms)
 
 
 def context(seen: Seen, at: int) -> Sequence[float]:
-    """Return ``(1, now, now**2, agrees, before)``, all in [0, 1], after an exit.
-
-    `now` and `before` are the confidences of this exit and of the one before, `agrees` is 1 where both
-    predict the same class; at exit 0 the last two are 0.
-    """
+    """Return ``(1, now, now**2, agrees, before)`` after an exit: confidences here and before, equal predictions."""
     now = seen.confidences[at]
     if at == 0:
         return 1.0, now, now * now, 0.0, 0.0
@@ -135,9 +120,7 @@ class LinUCBPlayer:
 
     def __init__(self, rule: LinUCB, exits: int) -> None:
         self.rule = rule
-        self.inverse: list[list[list[float]]] = np.tile(
-            np.eye(FEATURES), (exits - 1, 1, 1)
-        ).tolist()
+        self.inverse = [np.eye(FEATURES).tolist() for _ in range(exits - 1)]
         self.target = [[0.0] * FEATURES for _ in range(exits - 1)]
         self._looks: list[tuple[Any, ...]] = [(None,)] * exits
 
@@ -230,22 +213,19 @@ class SplitEE(ExitRule):
 
     Notes
     -----
-    Side observations (SplitEE-S): the device can also look at the exits j < i on its way. The reward of
-    j is known where ``conf_j >= alpha``, and where the sample went to the last exit. Where it left at i
-    with ``conf_j < alpha`` it is not: conf_L was never computed. The released code takes it from a cache
-    of all exits all the same, which nothing that serves has. Here it is left out, and so what is known is
-    not missing at random: it lacks samples that exit j did not and exit i did resolve, which would have
-    paid o for a confident last exit. Arms before the one played look better than they are where o is
-    dear, and worse where it is cheap; `side` is off by default for that reason. Playing the last exit
-    shows every reward, whatever the sample: that is unbiased. Measured on the test rows of a 5-exit
-    cascade on CIFAR-10 (o = 0.05, 0.1, 0.2, 0.4, lambda rising to o, alpha 0.8, UCB1 with c = 1, 10,000
-    requests): exit 0 looks better by 0.007, 0.012, 0.020, 0.037 while exit 3 is played, and pseudo-regret
-    is 94, 117, 148, 192 with side observations, 69, 96, 133, 182 without: more of them does harm here.
+    Side observations (SplitEE-S): the device can also look at the exits j < i on its way. The reward of j is
+    known where ``conf_j >= alpha``, and where the sample went to the last exit. Where it left at i with
+    ``conf_j < alpha`` it is not: conf_L was never computed (the released code takes it from a cache of all
+    exits). Left out, what is known lacks samples that exit j did not and exit i did resolve, which would have
+    paid o for a confident last exit: arms before the one played look better than they are where o is dear,
+    worse where it is cheap. So `side` is off by default. Playing the last exit shows every reward, without
+    bias. On the test rows of a 5-exit cascade on CIFAR-10 (o = 0.05, 0.1, 0.2, 0.4, lambda rising to o, alpha
+    0.8, UCB1 with c = 1, 10,000 requests) exit 0 looks better by 0.007, 0.012, 0.020, 0.037 while exit 3 is
+    played; pseudo-regret is 94, 117, 148, 192 with side observations, 69, 96, 133, 182 without.
 
-    Further departures: UCB1 is the one of our bandits (c is beta); rewards are scaled to [0, 1] by the
-    least and the largest there can be, as all bandits here expect, so that their exploration is wider
-    by that range than in the released code; arms are first played largest first; I-SplitEE's released
-    loop enters updates several times, this does not.
+    Further departures: UCB1 is the one of our bandits (c is beta), on rewards scaled to [0, 1] by the least and
+    the largest there can be, so that exploration is wider by that range than in the released code; arms are
+    first played largest first; I-SplitEE's released loop enters updates several times, this does not.
 
     Examples
     --------
@@ -275,7 +255,6 @@ class SplitEE(ExitRule):
         return np.where(confidence >= self.alpha, np.arange(last + 1), last)
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> SplitEEPlayer:
-        """Return a player of a model with so many exits."""
         _check_count("layers", self.layers, arms)
         return SplitEEPlayer(self, seed, stream)
 
@@ -335,9 +314,8 @@ class UEEUCB(ExitRule):
 
         c_j - c_i >= p_ij + sqrt(alpha ln t / N_j)   for all j > i,
 
-    p_ij the share of disagreements among the N_j rounds that reached exit j. Bounds are from above, so
-    that what is little known is played, deep exits first. It suffices that ``c_j - c_i > p_ij`` for the
-    best i and all j > i (weak dominance). Where exits overthink, or swap errors,
+    p_ij the share of disagreements among the N_j rounds that reached exit j. It suffices that
+    ``c_j - c_i > p_ij`` for the best i and all j > i (weak dominance). Where exits overthink, or swap errors,
     p_ij is larger than what going on gains, and the exit found is deeper than the best.
 
     Parameters
@@ -349,9 +327,8 @@ class UEEUCB(ExitRule):
 
     Notes
     -----
-    Taken from what is public of the two papers; their numbered equations were not at hand. Departures:
-    bounds are not clipped at 1, which changes no choice as long as costs differ by less than 1; t counts
-    requests, also those whose feedback is late or lost.
+    The papers' numbered equations were not at hand. Departures: bounds are not clipped at 1 (no choice changes
+    where costs differ by less than 1); t counts requests, also those whose feedback is late or lost.
     """
 
     costs: tuple[float, ...] = setting(MISSING, _prices, allowed="ascending numbers")
@@ -364,7 +341,6 @@ class UEEUCB(ExitRule):
     )
 
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> UEEPlayer:
-        """Return a player of a model with so many exits; it draws nothing."""
         _check_count("costs", self.costs, arms)
         return UEEPlayer(self)
 
@@ -398,7 +374,6 @@ class UEEPlayer:
         return last
 
     def leaves(self, seen: Seen, at: int) -> bool:
-        """Return whether to leave at exit `at`, not the last."""
         return at == seen.arm
 
     def learn(self, seen: Seen, worth: Sequence[float]) -> None:
@@ -411,12 +386,10 @@ class UEEPlayer:
                 row[i] += prediction[i] != own
 
     def state(self) -> dict[str, Any]:
-        """Return all that was learned, JSON-able."""
         differ = [list(row) for row in self.differ]
         return {"rounds": self.rounds, "reached": list(self.reached), "differ": differ}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state, checked."""
         state = check_fields("state of uee_ucb", state, ("rounds", "reached", "differ"))
         exits, table = len(self.reached), state["differ"]
         reached = saved_counts("reached", state["reached"], exits, state["rounds"])

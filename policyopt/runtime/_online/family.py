@@ -134,12 +134,10 @@ class Controller(Steering):
     Parameters
     ----------
     budget : float
-        b: the budget as a share of the way from the cost of exit 0 to that of the last exit,
-        in [0, 1].
+        b: the budget as a share of the way from the cost of exit 0 to that of the last exit, in [0, 1].
     step : float
-        How far the price moves. Large: the bound holds sooner; small: the levels used differ less,
-        which costs less accuracy. With the default 0.02 the mean cost is within 1 % of the way
-        after 5,100 requests at the latest, usually long before.
+        How far the price moves. Large: the bound holds sooner; small: the levels used differ less, which costs
+        less accuracy. With 0.02 the mean cost is within 1 % of the way after 5,100 requests at the latest.
     start : float
         Position in the family, in [0, 1], at which to start: 0 the cheapest level.
 

@@ -273,8 +273,7 @@ class Online:
         """Hand feedback to the player; of two threads that come with one request, one is refused."""
         with self._lock:
             if request.done:
-                got = "one learned from before"
-                raise input_error("request", "one that has left, once", got)
+                raise input_error("request", "one that has left, once", "one learned from before")
             request.done = True
             self._player.learn(*feedback)
 
@@ -399,11 +398,7 @@ def overhead_range(overhead: Any) -> tuple[float, float]:
 def reveal_chances(
     probabilities: Sequence[float], reveal: str, start: Sequence[int] = ()
 ) -> Sequence[float]:
-    """Return the probability that each arm's reward becomes known, by that with which it was drawn.
-
-    ``played``: that of the arm itself. ``smaller``: that of itself or any larger arm. ``all``: that of any
-    arm which goes at least as far on this sample; `start` is the smallest arm with the same exit, per arm.
-    """
+    """Return the probability that each arm's reward becomes known; `start`: smallest arm with the same exit."""
     if reveal == "played":
         return probabilities
     tail = list(accumulate(reversed(probabilities)))[::-1]
@@ -456,8 +451,7 @@ def check_nested(reveal: str, nested: bool) -> None:
     """Refuse side information where levels do not nest."""
     if reveal != "played" and not nested:
         step = "A larger level that leaves earlier shows the smaller one for some inputs only."
-        allowed = "played for a family whose levels do not nest"
-        raise input_error("reveal", allowed, reveal, step)
+        raise input_error("reveal", "played for a family whose levels do not nest", reveal, step)
 
 
 def _refuse_given(who: str, **given: Any) -> None:

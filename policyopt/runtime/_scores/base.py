@@ -48,12 +48,11 @@ class ScoreRule(Rule, ABC):
         if isinstance(given, (set, tuple, list)):
             given = cls.required_columns = frozenset(given)
         if isinstance(given, str) or (isinstance(given, frozenset) and not given <= COLUMNS):
-            step = 'E.g. required_columns = frozenset({"margin"}).'
             raise input_error(
                 f"required_columns of {cls.__name__}",
                 f"of {', '.join(sorted(COLUMNS))}",
                 given,
-                step,
+                'E.g. required_columns = frozenset({"margin"}).',
             )
 
     @abstractmethod

@@ -58,9 +58,8 @@ class Entropy(ScoreRule):
 class ClassOffset(ScoreRule):
     """``confidence - offset[prediction]``: class-based thresholds, as one score.
 
-    Görmez & Koyuncu, arXiv:2210.15621, compare the confidence with a threshold of the predicted class;
-    ``confidence >= t + offset_c`` is ``confidence - offset_c >= t``. The method `cbt` says how offsets are
-    found; `other` is that of a class beyond them, and of a sample without an answer.
+    Görmez & Koyuncu, arXiv:2210.15621: ``confidence >= t + offset_c``. `other` is the offset of a class beyond
+    them, and of a sample without an answer.
     """
 
     name = "class_offset"
@@ -81,9 +80,7 @@ class ClassOffset(ScoreRule):
 class Window(ScoreRule):
     """``|confidence - middle_k|``: Xia & Bouganis, ICCV 2023, Algorithm 2.
 
-    Samples inside the window go on; those above it are sure, those below it are given up. With the
-    window's middle as parameter and half its width as threshold this is one score and one threshold.
-    The method `window` says how windows are found.
+    Samples inside the window go on; those above are sure, those below given up. The threshold is half its width.
     """
 
     name = "window"

@@ -16,9 +16,8 @@ from .base import ScoreRule, State
 class Patience(ScoreRule):
     """0 at exit 0; +1 where exit k predicts as exit k-1 did, else back to 0: PABEE's counter itself.
 
-    Zhou et al., PABEE, NeurIPS 2020, eq. 5, stops when the counter equals its patience; ``counter >=
-    patience`` is the same, since it grows by one. One counter per sample (the released code keeps one
-    per batch).
+    Zhou et al., PABEE, NeurIPS 2020, eq. 5, stops when the counter equals its patience, which is
+    ``counter >= patience``. One counter per sample (the released code keeps one per batch).
     """
 
     name = "patience"
@@ -73,10 +72,9 @@ class Vote(ScoreRule):
 class Agreement(ScoreRule):
     """Share of the tier's members that vote for the leading class; -1 inside a tier.
 
-    Kolawole et al., Agreement-Based Cascading, TMLR 2025, arXiv:2407.02348. Exits 0..size-1 are the first
-    tier, an ensemble, exits size..2 size-1 the second, and so on. With ``soft=1`` the mean probability that
-    the members give to that class. Of equally many votes the class that was voted for first leads; an exit
-    without an answer casts no vote.
+    Kolawole et al., Agreement-Based Cascading, TMLR 2025, arXiv:2407.02348. Tiers have `size` exits. With
+    ``soft=1`` the mean probability that the members give to that class. Of equally many votes the class
+    that was voted for first leads; an exit without an answer casts none.
     """
 
     name = "agreement"
@@ -156,9 +154,8 @@ def _apart(measure: str, p: Floats, log_p: Floats, q: Floats, log_q: Floats) -> 
 class Similarity(ScoreRule):
     """``1 / (1 + d)``, d the largest of the last `patience` distances between adjacent exits' distributions.
 
-    The score of the methods `pf_berxit` and `leco`, which say where it comes from. To leave where the
-    distance has been under a threshold for `patience` exits in a row is to leave where the largest of the
-    last `patience` distances is under it: ``score >= 1 / (1 + threshold)``. Before there are as many, 0.
+    To leave where the distance has been under a threshold for `patience` exits in a row is to leave where
+    ``score >= 1 / (1 + threshold)``. Before there are as many, 0.
     """
 
     name = "similarity"

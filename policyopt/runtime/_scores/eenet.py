@@ -23,7 +23,6 @@ class EENet(ScoreRule):
     """``q_k = sigmoid(W_g leaky_relu(W_sh [p_k, a_max, a_entropy, a_vote, q_0..q_{k-1}]))``, equations (5)-(9).
 
     No bias, as printed: the C probabilities add to 1, so a constant added to their weights is one.
-    W_sh has one input more per earlier exit.
     """
 
     name = "eenet"
@@ -60,9 +59,8 @@ def eenet_inputs(
 class EENetReleased(ScoreRule):
     """``w_k . [p_k, max p_k, certainty_k, clip(q_0), .., clip(q_{k-1})]``, unclipped: git-disl/EENet's code.
 
-    Source: utils/predict_helpers.py, ScoreNormalizer, which differs from the paper. Linear and without
-    bias. Earlier scores are clipped to [0, 1] where they are passed on, as in the release's training; its
-    test code passes them on unclipped, so there the score that is deployed is not the one that was trained.
+    Source: utils/predict_helpers.py, ScoreNormalizer. Earlier scores are clipped to [0, 1], as in the release's
+    training; its test code passes them on unclipped, and so deploys another score than it trained.
     """
 
     name = "eenet_released"

@@ -1,8 +1,7 @@
-"""History features, and the scores that are functions of them.
+"""History features, and the scores that are functions of them: what exits 0..k say, as a few numbers per sample.
 
-What exits 0..k say about the present answer, as a few numbers per sample: ``distribution`` reads whole
-class distributions, ``summary`` predictions and confidences only. Features that look back are 0 at exit 0.
-Source: the set of `optimal_stopping`'s first sketch, thinned to what cross-validation could tell from noise.
+Features that look back are 0 at exit 0. Source: the set of `optimal_stopping`'s first sketch, thinned to what
+cross-validation could tell from noise.
 """
 
 from __future__ import annotations
@@ -203,9 +202,7 @@ def _wide(name: str, rule: HistoryRule, width: int) -> None:
 class Advantage(HistoryRule):
     """``offset_k + weights_k . basis((features_k - center_k) / scale_k)``: of stopping over going on.
 
-    A linear function of history features, at one price of cost: the score of the method
-    `optimal_stopping`, which documents how it is found. `weights` are of the basis: the features, their
-    squares and products, (K-1, M).
+    The score of `optimal_stopping`. `weights`, (K-1, M), are of features, squares and products.
     """
 
     name = "advantage"
@@ -217,7 +214,6 @@ class Advantage(HistoryRule):
         _wide("weights", self, basis_size(self.features))
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the advantage of leaving at exit k; 0 at the last one, which always stops."""
         if k == len(self.offset):
             return np.zeros(len(output)), state
         columns, state = self.look(k, output, state)
@@ -243,9 +239,8 @@ class Logistic(Advantage):
 class Halting(Advantage):
     """``sum_{j<=k} h_j - (1 - eps)``, h_j the logistic function of history features at exit j.
 
-    Graves, ACT, 2016, arXiv:1603.08983, section 2; Figurnov et al., SACT, 2017. The score of the method
-    `act`, which documents how it is found. `eps` is what the sum may fall short of 1; over 0, so that one
-    exit alone can halt. The last exit, which always stops, scores eps.
+    Graves, ACT, 2016, arXiv:1603.08983, section 2; Figurnov et al., SACT, 2017. `eps` over 0 lets one exit alone
+    halt. The last exit, which always stops, scores eps.
     """
 
     name = "halting"
@@ -268,9 +263,8 @@ ACTIVATIONS = ("relu", "tanh")
 class Network(HistoryRule):
     """``W_L f(W_{L-1} ... f(W_1 x + b_1) ...) + b_L``, x the basis of history features: of dqn and others.
 
-    A layer's weights (1, H_l, H_{l-1}) are of all exits, (K-1, H_l, H_{l-1}) of each; H_0 is the size of the
-    basis, H_L is 1. What else a network was given, such as the exit's number or the price of cost, stands
-    in the biases of the first layer.
+    A layer's weights are (1, H_l, H_{l-1}), of all exits, or (K-1, H_l, H_{l-1}); H_0 is the size of the basis,
+    H_L is 1. The exit's number and the price of cost stand in the first biases.
     """
 
     name = "network"

@@ -29,11 +29,7 @@ def vectors(output: ExitOutput, space: str) -> Floats:
 
 
 class PrototypeRule(ScoreRule):
-    """A rule that looks at the distances to points that stand for classes, one or more each, or none.
-
-    At each exit but the last: points (P_k, D_k), the class that owns each, not falling, and what vectors
-    of width W_k are multiplied by before they are measured, (D_k, W_k).
-    """
+    """A rule on distances to classes' points (P_k, D_k) at each exit but the last, projected by (D_k, W_k)."""
 
     space: str = choice(*SPACES)
     classes: int = number(least=1, most=10**6)
@@ -94,7 +90,6 @@ class PrototypeRule(ScoreRule):
         """Return the scores (n,) of an exit that has points."""
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        """Return the certainty at exit k; the last exit, which always stops, scores 1."""
         last = k == len(self.points)
         return (np.ones(len(output)) if last else self.certainty(k, output)), state
 
@@ -110,9 +105,8 @@ class PrototypeRule(ScoreRule):
 class E2CM(PrototypeRule):
     """``max_c softmax(-distance_c / norm_c)``; the last exit, which always stops, scores 1.
 
-    Görmez, Dasari & Koyuncu, E2CM, IJCNN 2022, arXiv:2103.01148, section III. The points are the class
-    means, at most one of each class. Each distance is divided by its average over the training rows,
-    `norm`; the softmax of the negative quotients stands for class probabilities, the largest is the score.
+    Görmez, Dasari & Koyuncu, E2CM, IJCNN 2022, arXiv:2103.01148, section III. The points are class means, at
+    most one per class; `norm` is the average distance of the training rows.
     """
 
     name = "e2cm"
@@ -135,11 +129,9 @@ class DE3BERT(PrototypeRule):
     """``1 - EDR``, in [0, 1], of distance ratio and entropy; the last exit, which always stops, scores 1.
 
     He et al., DE3-BERT, 2024, arXiv:2402.05948, section III (hybrid exiting). ``DR = (1 + (r1 - r2) /
-    max(r1, r2)) / 2`` with r1 the distance to the prototype of the exit's own answer and r2 that to the
-    nearest other, so that DR runs from 0 (on its prototype) over 1/2 (between two) to 1; where the answer's
-    prototype is the nearest, r1 and r2 are the two smallest distances. ``EDR = (w + 1) / (w / DR + 1 /
-    entropy)``: the weighted harmonic mean with the normalised entropy, w the paper's lambda. The paper leaves
-    where EDR is *below* a threshold.
+    max(r1, r2)) / 2``, r1 the distance to the prototype of the exit's own answer, r2 that to the nearest
+    other: from 0 (on its prototype) to 1. ``EDR = (w + 1) / (w / DR + 1 / entropy)``, w the paper's lambda.
+    The paper leaves where EDR is *below* a threshold.
     """
 
     name = "de3_bert"
@@ -169,9 +161,8 @@ class TrustScore(PrototypeRule):
     """``other / (other + own)``; the last exit, which always stops, scores 1.
 
     Jiang, Kim, Guan & Gupta, NeurIPS 2018, arXiv:1805.11783, definition 2 and algorithm 1: the distance to
-    the nearest class other than the predicted one, over that to the predicted class; the distance to a
-    class is that to its nearest point in the class's high-density set, of which the points are what is
-    kept. The score is ``ratio / (1 + ratio)``: the same order, in [0, 1], and finite on a point.
+    the nearest class other than the predicted one, over that to the predicted class, each to the class's
+    nearest kept point. The score is ``ratio / (1 + ratio)``: the same order, in [0, 1].
     """
 
     name = "trust_score"
