@@ -24,20 +24,16 @@ class Expectation:
 
     It differs from that of the N rows that set the thresholds by their sampling error (first-order delta
     method; thresholds are quantiles of them), and by what the training of its score would have made of others.
-
-    cost: in the unit of the costs. paid (N,): what each row pays, on average over the policy's coin. coin:
-    variance per sample that it adds. more_variance: per row, of the trained score: of what rows pay by the
-    policy less by policies they took no part in. span: last exit's cost less the first's. ends: between which
-    the mean lies for certain. declined: so heavy a tail for so few rows that the interval's ends are NaN.
     """
 
-    cost: float
-    paid: Floats
-    coin: float = 0.0
+    cost: float  # in the unit of the costs
+    paid: Floats  # (N,): what each row pays, on average over the policy's coin
+    coin: float = 0.0  # variance per sample that it adds
+    #: Per row: of what rows pay by the policy less by policies that they took no part in training.
     more_variance: float = 0.0
-    span: float = 0.0
-    ends: tuple[float, float] | None = None
-    declined: bool = False
+    span: float = 0.0  # the last exit's cost less the first's
+    ends: tuple[float, float] | None = None  # between which the mean lies for certain
+    declined: bool = False  # so heavy a tail for so few rows that the interval's ends are NaN
 
     @property
     def rows(self) -> int:
