@@ -287,7 +287,7 @@ _COLUMNS: output.Columns = {
     "family": "family",
     "leaves where": "summary",
     "paper": lambda r: f"{r['paper']}, {r['year']}" if r["year"] else r["paper"],
-    "required_columns": lambda r: ", ".join(r["required_columns"]) or "-",
+    "needs": lambda r: ", ".join(r["needs"]) or "-",
     "summaries": lambda r: r["supports"]["summaries"],
 }
 _ONLINE: output.Columns = {
