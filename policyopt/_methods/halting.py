@@ -109,7 +109,6 @@ class ACT(LagrangianMethod):
     label = "act"
     allowed: ClassVar = {"eps": Number(above=0, below=1), "penalty": POSITIVE}
     tuned: ClassVar = {"penalty": Real(0.1, 100.0, log=True)}
-    groups = 1  # thresholds are set on the rows that train: see above
 
     def rule_at(self, data: StoppingData, theta: Floats) -> ScoreRule:
         return Halting(
@@ -133,8 +132,7 @@ class ACT(LagrangianMethod):
             for i in way:
                 value = data.success - prices[i] * every
                 start = theta[..., i] = halting_weights(data.columns, value, start, self.penalty)
-        # Those of the one group of rows, and those deployed.
-        return Stopping(prices, np.stack([theta, theta]))
+        return Stopping(prices, theta[None])
 
 
 def neutral(theta: Floats) -> Floats:
@@ -206,7 +204,6 @@ class LISTAStop(LagrangianMethod):
         "beta": Real(0.05, 5.0, log=True),
         "penalty": Real(1.0, 1000.0, log=True),
     }
-    groups = 20  # as of `bolukbasi`
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
         if self.loss == "error" or data.table.kind == "summary":
@@ -218,16 +215,14 @@ class LISTAStop(LagrangianMethod):
         spread = max(float(np.ptp(loss, axis=1)[known].mean()), self.beta)
         prices = per_cost(_LOSS_PRICES * spread, np.broadcast_to(costs, loss.shape))
         exits = loss.shape[1]
-        theta = np.zeros(
-            (int(data.fold.max()) + 2, exits - 1, data.columns[0].shape[1] + 1, len(prices))
-        )
+        theta = np.zeros((1, exits - 1, data.columns[0].shape[1] + 1, len(prices)))
+        one_fold = np.zeros(len(loss), dtype=np.int64)
         posterior = stop_posterior(loss, costs, prices, self.beta)
         for k, columns in enumerate(data.columns):
             reach = posterior[k:].sum(axis=0)
             hazard = posterior[k] / np.maximum(reach, 1e-300)
-            theta[:, k] = weighted_logistic(
-                columns, hazard, reach * known[:, None], data.fold, self.penalty
-            )
+            weight = reach * known[:, None]
+            theta[0, k] = weighted_logistic(columns, hazard, weight, one_fold, self.penalty)[-1]
         return Stopping(prices, theta)
 
 
@@ -260,26 +255,18 @@ class PolicyGradient(LagrangianMethod):
     allowed: ClassVar = {"penalty": NOT_NEGATIVE, "steps": COUNT}
     tuned: ClassVar = {"penalty": Real(10.0, 10_000.0, log=True)}
 
-    def groups_of(self, rows: int) -> int:
-        """More groups for few rows, where each matters more: with 5, 400 rows cost 2 % too much."""
-        return max(self.groups, min(20, 10_000 // rows))
-
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
-        """Climb at each price, without each group of rows in turn, and on all rows."""
         prices = per_cost(PRICES, costs)[::_EVERY]
         found = backward_induction(data, costs, max(self.penalty, 1.0), prices)
         columns = [np.insert(basis, 0, 1.0, axis=1) for basis in data.columns]
-        theta = np.empty_like(found.theta)
-        for g in range(len(theta)):
-            rows = np.flatnonzero(data.fold != g)  # of the last set: all
-            mine = [basis[rows] for basis in columns]
-            for i in range(len(prices)):
-                reward = (data.success - costs * prices[i])[rows]
-                # Steps are taken where the mean advantage is 1; advantages come back, since between
-                # prices these are nearly straight lines, and sizes are not.
-                size = size_of(found.theta[-1, ..., i], columns)
-                start = found.theta[g, ..., i] / size
-                theta[g, ..., i] = size * climb(start, mine, reward, self.penalty, self.steps)
+        theta = found.theta[-1:]
+        for i, price in enumerate(prices):
+            reward = data.success - costs * price
+            # Steps are taken where the mean advantage is 1; advantages come back, since between
+            # prices these are nearly straight lines, and sizes are not.
+            size = size_of(theta[0, ..., i], columns)
+            start = theta[0, ..., i] / size
+            theta[0, ..., i] = size * climb(start, columns, reward, self.penalty, self.steps)
         return Stopping(prices, theta)
 
 

@@ -16,9 +16,9 @@ all budgets: the price of cost is the knob.
   exits gives to that answer. Later exits are known when fitting though not when deciding; their word replaces a
   coin's variance p(1-p) by a much smaller one, and needs no label.
 - Answers are combined over exits where that helps on held-out rows (`policyopt._answers`).
-- It is cross-fitted: a row's answers, success and scores, and so the thresholds, come from fits that it took no
-  part in. (Of all rows are only the features' means and spreads, and the K yes-or-noes that say where answers are
-  combined.)
+- It is cross-fitted: a row's answers, success and what it then earns come from fits that it took no part in. (Of
+  all rows are only the features' means and spreads, and the K yes-or-noes that say where answers are combined.)
+  Thresholds are set on the scores that are deployed (`LagrangianMethod._collapsed`).
 
 Layer-by-layer weighted classification: Bolukbasi et al., ICML 2017, arXiv:1702.07811. The decisions to stop are
 learned from the last exit to the first. With the later ones fixed, a sample that reaches exit k is worth ``S_k -
@@ -92,14 +92,14 @@ class Stopping:
     """Coefficients of the advantage of stopping, for every price."""
 
     prices: Floats  # (L,), ascending, in value per unit of cost
-    #: Offset and weights, (G+1, K-1, M+1, L): one set per fold (trained on the others), and last that of all rows.
+    #: Offset and weights, (G+1, K-1, M+1, L): without each fold, where training asked for that, and last of all rows.
     theta: Floats
 
     def at(self, place: float) -> Floats:
-        """Return the coefficients at a place between the prices, (G+1, K-1, M+1)."""
+        """Return the coefficients that are deployed at a place between the prices, (K-1, M+1)."""
         low = int(np.clip(np.floor(place), 0, len(self.prices) - 2))
         part = place - low
-        return (1 - part) * self.theta[..., low] + part * self.theta[..., low + 1]
+        return (1 - part) * self.theta[-1, ..., low] + part * self.theta[-1, ..., low + 1]
 
 
 def per_cost(prices: Floats, costs: Floats) -> Floats:
@@ -171,16 +171,12 @@ class LagrangianMethod(StoppingMethod):
 
     allowed: ClassVar = {"mix": YES_OR_NO}
     tuned: ClassVar = {"soft": Real(0.0, 1.0)}
-    #: Groups of rows, each scored by coefficients it did not train.
-    groups: ClassVar[int] = 5
+    #: Groups of rows: what a row earns later is told by coefficients that its group did not train.
+    groups: ClassVar[int] = 20
 
     @abstractmethod
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
         """Return the coefficients of all prices, costs (K,) or (N, K) given."""
-
-    def groups_of(self, rows: int) -> int:
-        """Return the number of groups for so many rows."""
-        return self.groups
 
     def rule_at(self, data: StoppingData, theta: Floats) -> ScoreRule:
         """Return the deployed rule of coefficients (K-1, M+1)."""
@@ -194,18 +190,17 @@ class LagrangianMethod(StoppingMethod):
         return out
 
     def _collapsed(self, data: StoppingData, theta: Floats) -> tuple[Floats, tuple[int, ...]]:
-        """Return `scores_at` the coefficients of all rows, and the flat exits, whose scores are made equal.
+        """Return `scores_at` coefficients (K-1, M+1), and the flat exits, whose scores are made equal.
 
         Thresholds are set on what is deployed, not on the folds' scores: where many rows are alike, coefficients
         that differ by a hair put all of them on the other side. Cross-validation measures the rest.
         """
-        return collapse(self.rule_at(data, theta[-1]), self.scores_at(data, theta[-1]), equal=True)
+        return collapse(self.rule_at(data, theta), self.scores_at(data, theta), equal=True)
 
     def gather(self, table: Table, seed: int) -> StoppingData:
         table = subsample(table, MOST_ROWS, seed)  # more do not sharpen 30 coefficients per exit
         report(0, 2, "combining answers")
-        groups = self.groups_of(len(table))
-        return build_stopping_data(table, self.answer, self.soft, self.folds, seed, groups)
+        return build_stopping_data(table, self.answer, self.soft, self.folds, seed, self.groups)
 
     def blank(self, data: StoppingData) -> tuple[ScoreRule, ...]:
         """Return rules of zeros, two where they are mixed."""
@@ -236,7 +231,7 @@ class LagrangianMethod(StoppingMethod):
         if flat:
             solution = unless_idle(problem, solution, budget)
         solution = centred(problem, solution)
-        rule = self.rule_at(data, theta[-1])
+        rule = self.rule_at(data, theta)
         return replace(draft, rule=rule, problem=problem, solution=solution)
 
     def _mixed(self, draft: Draft, stopping: Stopping, budget: float) -> Draft:
@@ -244,7 +239,7 @@ class LagrangianMethod(StoppingMethod):
         data, problem, last = draft.data, draft.problem, len(stopping.prices)
         sides = []  # of each price, and of leaving at once and never: rule, thresholds, exits, flat exits
         for i in range(last):
-            scores, flat = self._collapsed(data, stopping.theta[..., i])
+            scores, flat = self._collapsed(data, stopping.theta[-1, ..., i])
             zero = np.zeros(problem.exits - 1)
             level = replace(problem, scores=scores).settled(zero) if flat else zero
             rule = self.rule_at(data, stopping.theta[-1, ..., i])
@@ -288,10 +283,7 @@ class OptimalStopping(LagrangianMethod):
     label = "optimal_stopping"
     allowed: ClassVar = {"penalty": POSITIVE}
     tuned: ClassVar = {"penalty": Real(10.0, 10_000.0, log=True)}
-    #: Thresholds are set on scores of coefficients that a fold did not train, and deployed with
-    #: those of all rows. With 5 folds these differ enough to cost 1 % too much at 400 rows and 3 % at
-    #: 120 (rows as in the tests, mean of 24 draws); with 50 that is lost in noise. A fold is one small solve.
-    groups = 50
+    groups = 50  # the nearer the folds' coefficients to those deployed, the better; each is one small solve
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
         costs = np.broadcast_to(costs, data.success.shape)
@@ -315,9 +307,6 @@ class Bolukbasi(LagrangianMethod):
     label = "bolukbasi"
     allowed: ClassVar = {"penalty": POSITIVE}
     tuned: ClassVar = {"penalty": Real(1.0, 1000.0, log=True)}
-    #: Deployed coefficients are those of all rows: with 20 folds, the folds' own differ little from them
-    #: (with 5, costs scatter visibly more about the budget).
-    groups = 20
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
         costs = np.broadcast_to(costs, data.success.shape)

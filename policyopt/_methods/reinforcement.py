@@ -247,26 +247,23 @@ class REINFORCE(LagrangianMethod):
     tuned: ClassVar = {"steps": Integer(100, 3000), "learning_rate": Real(0.01, 0.2, log=True)}
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
-        """Play with random rows; every fold's policy learns from the rows outside of the fold."""
+        """Play with random rows, the policies of all prices side by side."""
         rng = np.random.default_rng(seed)
         prices = per_cost(PRICES, costs)[::_EVERY]
         rows, exits = data.success.shape
         costs = np.broadcast_to(costs, (rows, exits))
-        groups = int(data.fold.max(initial=0)) + 1
         # Single precision: what is drawn is far noisier than that.
         columns = [np.insert(b, 0, 1.0, axis=1).astype(np.float32) for b in data.columns]
         success, paid = (a.astype(np.float32) for a in (data.success, costs))
-        # Policies side by side: one per set of rows and price.
-        sets = np.repeat(np.arange(groups + 1), len(prices))
-        price = np.tile(prices, groups + 1).astype(np.float32)
+        price = prices.astype(np.float32)
         # Of rewards, so that all prices are alike.
         size = 1 + np.abs(price) * np.float32(costs[:, -1].mean())
-        shape = (exits - 1, columns[0].shape[1], len(sets))
+        shape = (exits - 1, columns[0].shape[1], len(prices))
         theta, value = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         steps = updates(self.steps, self.episodes, rows)
         actor = Adam(shape, self.learning_rate, steps)
         judge = Adam(shape, self.learning_rate, steps)
-        mean = np.zeros((exits - 1, len(sets)))
+        mean = np.zeros((exits - 1, len(prices)))
         for step in range(steps):
             batch = rng.integers(0, rows, self.episodes)
             x = [basis[batch] for basis in columns]
@@ -275,8 +272,7 @@ class REINFORCE(LagrangianMethod):
             leave = 0.5 + 0.5 * np.tanh(0.5 * odds)  # the sigmoid, in single precision
             # One draw for all policies: what differs between them is not luck.
             tails, reached = roll(leave, rng.random((self.episodes, exits - 1, 1), np.float32))
-            mine = data.fold[batch][:, None] != sets
-            now = reached[:, :-1] & mine[:, None]
+            now = reached[:, :-1]
             if self.critic:
                 baseline = _products(x, value)
                 gain = bootstrapped(tails, reward, baseline)
@@ -292,8 +288,7 @@ class REINFORCE(LagrangianMethod):
             if not self.critic or step >= steps // 4:
                 slope = (tails - leave) * off + calm(odds, leave, self.entropy) * now
                 theta += actor.step(_gradients(x, slope)).astype(np.float32)
-        theta = theta.reshape(exits - 1, -1, groups + 1, len(prices)).transpose(2, 0, 1, 3)
-        return Stopping(prices, theta.astype(np.float64))
+        return Stopping(prices, theta.astype(np.float64)[None])
 
 
 def _products(x: Sequence[Reals], theta: Reals) -> Reals:

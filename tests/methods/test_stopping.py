@@ -337,7 +337,7 @@ def test_reinforce_learns_the_small_chain(critic):
     method = rl.REINFORCE(critic=critic, steps=400, learning_rate=0.05)
     found = method.train(seen, COSTS, 0)
     for place in (7.0, 9.0):
-        theta = found.at(place)[-1]
+        theta = found.at(place)
         scores = np.stack([seen.columns[k] @ theta[k, 1:] + theta[k, 0] for k in range(3)], axis=1)
         check_near_the_best(scores, signal, success - found.prices[int(place)] * COSTS)
 
