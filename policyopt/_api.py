@@ -129,7 +129,7 @@ def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Metho
 def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator:
     """Fit a confidence map on answers of rows that did not train those answers."""
     labels = table.statistics.labels
-    if labels is not None:
+    if labels is not None and (labels >= 0).any():  # without any, `correct` says what is missing
         table = table.take(np.flatnonzero(labels >= 0))
     table = table.keep_exits(fitted.policy.active_exits)
     provenance = fitted.policy.provenance

@@ -15,10 +15,10 @@ import numpy as np
 
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budgets
-from policyopt._intervals import bootstrap_means, interval, mean_interval
+from policyopt._intervals import bootstrap_means, interval, mean_interval, proportion_interval
 from policyopt._methods.base import Method, check_budgets, fit_where_possible
 from policyopt._methods.fitted import Fitted
-from policyopt._methods.registry import ROWS, make_method, method_list
+from policyopt._methods.registry import ROWS, load_installed, make_method, method_list
 from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables
 from policyopt.runtime._arithmetic import coin
@@ -144,6 +144,7 @@ def _choose(
     names = method_list([] if isinstance(methods, Mapping) else methods)
     if names != ["all"]:
         return {spec: make_method(spec) for spec in names}, []
+    load_installed()
     chosen, notes = {}, []
     for name, row in ROWS.items():
         if row.trains:
@@ -187,15 +188,14 @@ def record(label: str, fitted: Fitted, table: Table, seed: int) -> dict[str, Any
 
 
 def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> dict[str, Any]:
-    """Return realised cost and accuracy of a replay, with 95 % intervals: bootstrap-t, and percentiles."""
+    """Return realised cost and accuracy of a replay, with 95 % intervals: bootstrap-t, and Wilson's."""
     # Where all rows leave at one exit, another row may yet leave at another.
     cost = mean_interval(outcome.cost, span=float(np.ptp(policy.costs)), seed=seed)
-    right = outcome.correct[:, None]
-    low, high = interval(bootstrap_means(right, np.random.default_rng(seed)))
+    low, high = proportion_interval(outcome.correct)
     return {
         **with_interval("realised_cost", cost.mean, cost.low, cost.high),
         "effective_rows": cost.effective_rows,
-        **with_interval("accuracy", float(right.mean()), float(low[0]), float(high[0])),
+        **with_interval("accuracy", float(outcome.correct.mean()), low, high),
         "exit_share": outcome.exit_share.tolist(),
         "rows": len(outcome.exit),
     }

@@ -23,6 +23,15 @@ class MeanInterval(NamedTuple):
     effective_rows: float  # sum(x)**2 / sum(x**2) (Kish, 1965): as many equal rows say as much
 
 
+def proportion_interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
+    """Return the score interval of the mean of values in [0, 1], (N,) (Wilson, 1927): never of width 0."""
+    n, mean = len(values), float(np.mean(values))
+    z2 = NormalDist().inv_cdf(0.5 + level / 2) ** 2 / n
+    middle = (mean + z2 / 2) / (1 + z2)
+    half = (z2 * mean * (1 - mean) + z2**2 / 4) ** 0.5 / (1 + z2)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
 def mean_interval(
     values: Floats,
     level: float = 0.95,

@@ -28,13 +28,12 @@ import numpy as np
 
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budget, parse_budgets
-from policyopt._methods.base import Method, fit_where_possible
+from policyopt._methods.base import Method, check_budgets, fit_where_possible
 from policyopt._methods.registry import ROWS, make_method, parse_value
 from policyopt._methods.settings import Choice, Domain, Integer, Real
 from policyopt._optional import need
 from policyopt._replay import replay
 from policyopt._table import Table, Tables
-from policyopt._thresholds.problem import Problem
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import InputError, PolicyOptError, input_error
 from policyopt.runtime._text import SECRET
@@ -593,10 +592,9 @@ class Objective:
 
     def check(self, table: Table) -> None:
         """Refuse budgets that no policy can meet on all rows (`BudgetError`), before any fit."""
-        nothing, costs = np.zeros((1, table.exits)), table.mean_costs
+        costs = table.mean_costs
         asked = None if self.budget is None else [parse_budget(self.budget, costs)]
-        for budget in asked or self.wanted(costs):
-            Problem(nothing, nothing, costs, table.unit).check_budget(budget)
+        check_budgets(table, asked or self.wanted(costs))
 
 
 class FoldScore(NamedTuple):

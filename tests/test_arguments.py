@@ -23,7 +23,7 @@ from policyopt._online.families import fit_family
 from policyopt._online.simulate import simulate
 from policyopt._report.explanation import explain
 from policyopt._table import Tables
-from policyopt.runtime import load_policy, save_policy
+from policyopt.runtime import load_policy
 from policyopt.runtime._checks import MAX_COST, MAX_SEED
 from policyopt.runtime._errors import BudgetError, InputError
 from policyopt.runtime._online import LinUCB, Online
@@ -161,7 +161,6 @@ USES = {
     "watch": lambda p, t, _: watch_policy(p, t.get("test")).reference.active_exits,
     "steer": lambda p, t, _: Online(p, LinUCB()).family.thresholds.tolist(),
     "export": lambda p, t, folder: exported(p, folder / "out"),
-    "save": lambda p, t, folder: save_policy(p, folder / "p.json") or thresholds(folder / "p.json"),
     "experts": lambda p, t, _: po.ExpertPolicy(["a", "b"], [p, p]).policies[1].thresholds.tolist(),
     "serve": lambda p, t, _: served(p),
 }

@@ -32,7 +32,6 @@ from policyopt._export.bundle import write_bundle
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
 from policyopt.runtime._bandits import make_bandit
-from policyopt.runtime._experts import save_policy
 from policyopt.runtime._forks import tell_of_forks
 from policyopt.runtime._online import Online, PolicyFamily
 from policyopt.runtime._policy import Policy, load_policy
@@ -116,7 +115,7 @@ def streaming(out):
 
 def saving_a_policy(out):
     file = out / "policy.json"
-    save = lambda threshold: lambda: save_policy(policy(threshold), file)  # noqa: E731
+    save = lambda threshold: lambda: policy(threshold).save(file)  # noqa: E731
     return Scene(out, save(0.5), save(0.7), lambda: load_policy(file).thresholds.tolist())
 
 
@@ -403,7 +402,7 @@ def test_a_lock_is_no_file_of_anyones(held, tmp_path):
     mine, place = tmp_path / "mine.txt", tmp_path / "p.json"
     mine.write_text(held)
     os.link(mine, tmp_path / ".p.json.policyopt-lock")
-    refuses("may be a link to a file of yours", save_policy, policy(0.5), place)
+    refuses("may be a link to a file of yours", policy(0.5).save, place)
     assert mine.read_text() == held and not place.exists()
 
 
@@ -429,27 +428,27 @@ def test_without_an_exchange_of_folders_the_next_run_finds_the_old(tmp_path, mon
 def test_a_file_is_replaced_as_it_stands(tmp_path):
     """A private file stays private, a link is followed; what is no file is refused and stays."""
     real, link = tmp_path / "real.json", tmp_path / "link.json"
-    save_policy(policy(0.5), real)
+    policy(0.5).save(real)
     real.chmod(0o600)
     link.symlink_to(real)
-    save_policy(policy(0.7), link)
+    policy(0.7).save(link)
     assert link.is_symlink() and load_policy(real).thresholds.tolist() == [0.7]
     assert real.stat().st_mode & 0o777 == 0o600
     os.mkfifo(tmp_path / "pipe")
     for place, what in ((tmp_path, "directory"), (tmp_path / "pipe", "pipe"), ("a\0b", "NUL")):
-        refuses(what, save_policy, policy(0.5), place)
+        refuses(what, policy(0.5).save, place)
     refuses("NUL", write, f"{tmp_path}/a\0b")
     (tmp_path / ".real.json.policyopt-tmp").symlink_to(
         tmp_path / "elsewhere"
     )  # of a dead writer, or not
-    save_policy(policy(0.5), real)
+    policy(0.5).save(real)
     assert names(tmp_path) == {"real.json", "link.json", "pipe"}
 
 
 def test_full_disks_and_quotas_are_told(tmp_path):
     """By a limit that the system itself keeps, at the command line: one line, old files whole."""
     write(tmp_path / "cache", rows=400)
-    save_policy(policy(0.5), tmp_path / "p.json")
+    policy(0.5).save(tmp_path / "p.json")
     logits, labels = arrays(1, 400)
     np.savez(tmp_path / "a.npz", logits=logits.transpose(1, 0, 2), labels=labels, costs=[1.0, 2.0])
     before = tree(tmp_path)

@@ -31,7 +31,7 @@ from typing import Any
 
 from policyopt.runtime._checks import check_names
 from policyopt.runtime._errors import InputError, input_error
-from policyopt.runtime._experts import policy_of, save_policy
+from policyopt.runtime._experts import policy_of
 from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import Policy, load_policy
 from policyopt.runtime._strict_json import Form, parse, read_plain
@@ -94,7 +94,7 @@ def write_bundle(
     row_bytes(policy, graphs or ())  # before anything of that size is made
     graphs = trace_policy(policy) if graphs is None else graphs
     with new_folder(out, _check_old) as folder:
-        save_policy(policy, folder / POLICY)
+        policy.save(folder / POLICY)
         edges = edges_of(policy, golden) if golden.edges is None else golden.edges
         write_golden(golden, folder / GOLDEN)
         write_golden(edges, folder / EDGES)

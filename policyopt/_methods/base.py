@@ -53,6 +53,7 @@ _NOTABLE = 0.003  # of the budget: smaller corrections are not worth a second fi
 #: Rows below which coefficients are not to be relied on (`benchmarks/promises.py`).
 FEW_ROWS = 300
 _COINS = 32
+_SHOWN = 200  # characters of an error
 _TOO_FEW = 17  # equal rows that a mean rests on: with fewer, no interval holds what it says
 _TAIL = 0.2  # effective rows, of all rows: fewer is a heavy tail
 
@@ -383,8 +384,8 @@ def validated(method: Method, table: Table, budgets: Sequence[float], seed: int)
     folds = None
     if method.validates and _FEWEST_ROWS <= len(table) <= MOST_ROWS:
         folds = cross_validate(method, table, budgets, seed)
-    if folds is None:
-        return [stated(method, one, table, one.expected.cost, None) for one in found]
+    if not isinstance(folds, Folds):
+        return [stated(method, one, table, one.expected.cost, why=folds) for one in found]
     tail = 1.0 - equal_rows(table)
     outcomes: list[Outcome | None] = [outcome_of(one.policy, table) for one in found]
     off = np.array([folds.off(i, one, tail) for i, one in enumerate(outcomes) if one])
@@ -446,8 +447,8 @@ class Folds:
 
 def cross_validate(
     method: Method, table: Table, budgets: Sequence[float], seed: int
-) -> Folds | None:
-    """Propose policies without each fold in turn, and replay the fold; None where that cannot be done."""
+) -> Folds | str:
+    """Propose policies without each fold in turn, and replay the fold; or say why that cannot be done."""
     # By what rows show, not by where they stand: the order of the rows does not matter.
     fold = np.empty(len(table), dtype=np.int64)
     fold[np.lexsort(table.statistics.confidence.T)] = folds_of(len(table), _FOLDS, seed)
@@ -463,12 +464,11 @@ def cross_validate(
         try:
             with progress_callback(None):  # the folds are what is told
                 path = fit_where_possible(method, train, inside, seed, validate=False)
-        except ValueError:
-            # Ours or a library's: a fold of one class, a singular matrix. `remarks` tells.
-            return None
+        except ValueError as error:
+            return str(error)  # ours or a library's: a fold of one class, a singular matrix
         for i, one in enumerate(path):
             if one is None:
-                return None
+                return f"a fold cannot meet the budget {inside[i]:.6g}"
             outcome = outcome_of(one.policy, table.take(held))
             found.paid[i, held], found.right[i, held] = outcome.paid, outcome.right
             found.claimed[i, held] = one.expected.cost
@@ -480,31 +480,25 @@ def stated(
     one: Fitted,
     table: Table,
     cost: float,
-    fold: Outcome | None,
+    fold: Outcome | None = None,
     outcome: Outcome | None = None,
+    why: str | None = None,
 ) -> Fitted:
-    """Replay a policy on the rows of its fit (`outcome`), and say in its provenance what is expected of it."""
+    """Replay a policy on the rows of its fit (`outcome`), and say what is expected of it; `why` without a fold."""
     table = subsample(table, _MOST_REPLAYED, 0)
     outcome = outcome or outcome_of(one.policy, table)
-    # Of the exits that the policy keeps; a row not seen may take any of them.
-    ends = float(one.policy.costs.min()), float(one.policy.costs.max())
-    span = ends[1] - ends[0]
     moved, accuracy = 0.0, one.accuracy
     if fold is not None:
         moved = float((fold.paid - outcome.paid).var())
         known = ~np.isnan(fold.right)
         accuracy = float(fold.right[known].mean().clip(0, 1)) if known.any() else float("nan")
-    if table.costs.ndim == 2:
-        ends = 0.0, float("inf")  # of costs per row no more is known
-    expected = Expectation(cost, outcome.paid, outcome.coin, moved, span, ends, too_few(table))
+    expected = bounded(Expectation(cost, outcome.paid, outcome.coin, moved), one.policy, table)
     if fold is None and expected.rows != one.expected.rows:  # chosen on rows of its own
-        expected = replace(one.expected, span=span, ends=ends, declined=too_few(table))
-    low, high = expected.stated
-    notes = [*one.policy.provenance.get("notes", []), *remarks(method, table, expected, fold)]
+        expected = bounded(one.expected, one.policy, table)
+    notes = [*one.policy.provenance.get("notes", []), *remarks(method, table, expected, fold, why)]
     provenance = {
         **one.policy.provenance,
-        "expected_cost": expected.cost,
-        "expected_cost_95": None if low is None else [low, high],
+        **expected.fields,
         "effective_rows": expected.mean.effective_rows,
         "replayed_cost": float(outcome.paid.mean()),
         "expected_accuracy": None if isnan(accuracy) else accuracy,
@@ -513,6 +507,15 @@ def stated(
     policy = fair_coin(one.policy, outcome, int(one.policy.provenance["seed"]))
     policy = replace(policy, provenance=provenance)
     return replace(one, policy=policy, expected=expected, accuracy=accuracy)
+
+
+def bounded(expected: Expectation, policy: Policy, table: Table) -> Expectation:
+    """Return an expectation within what a row may cost; declined where these rows cannot tell the mean."""
+    # Of the exits that the policy keeps; a row not seen may take any of them.
+    low, high = float(policy.costs.min()), float(policy.costs.max())
+    # Of costs per row no more is known.
+    ends = (low, high) if table.costs.ndim == 1 else (0.0, float("inf"))
+    return replace(expected, span=high - low, ends=ends, declined=too_few(table))
 
 
 def equal_rows(table: Table) -> float:
@@ -529,20 +532,40 @@ def too_few(table: Table) -> bool:
     return equal < _TAIL and len(table) * equal < _TOO_FEW
 
 
-def remarks(method: Method, table: Table, expected: Expectation, fold: Outcome | None) -> list[str]:
+def remarks(
+    method: Method,
+    table: Table,
+    expected: Expectation,
+    fold: Outcome | None,
+    why: str | None = None,
+) -> list[str]:
     """Return what a user should know of a fit's rows."""
     out = []
-    rows, effective = len(table), expected.mean.effective_rows
-    if fold is None and method.validates and _FEWEST_ROWS <= rows <= MOST_ROWS:
+    if why:
         out.append(
-            "not cross-validated, for it cannot be fitted without a fifth of the rows: the cost and accuracy stated "
-            "are those of the rows of the fit"
+            f"not cross-validated, for it cannot be fitted without a fifth of the rows ({why[:_SHOWN]}): the cost "
+            "and accuracy stated are those of the rows of the fit"
         )
-    if method.learned and rows < FEW_ROWS:
+    if method.learned and len(table) < FEW_ROWS:
         out.append(
-            f"fitted on {rows} rows: below about {FEW_ROWS} a learned policy's cost and accuracy vary widely "
+            f"fitted on {len(table)} rows: below about {FEW_ROWS} a learned policy's cost and accuracy vary widely "
             "from one sample of rows to the next; max_prob needs fewer"
         )
+    out += tail_remarks(expected)
+    here = float(expected.paid.mean())
+    error = (expected.mean.high - expected.mean.low) / 2
+    if abs(here - expected.cost) > error > 0:
+        out.append(
+            f"on the rows of the fit the policy costs {here:.6g}, on rows left out {expected.cost:.6g} {table.unit}: "
+            "the aim was moved by the difference"
+        )
+    return out
+
+
+def tail_remarks(expected: Expectation) -> list[str]:
+    """Return what is said of costs with a heavy tail."""
+    rows, effective = expected.rows, expected.mean.effective_rows
+    out = []
     if expected.declined:
         out.append(
             f"costs have too heavy a tail for {rows} rows: their mean may be far off, so no interval is stated, and "
@@ -552,12 +575,5 @@ def remarks(method: Method, table: Table, expected: Expectation, fold: Outcome |
         out.append(
             f"costs have a heavy tail: their mean rests on about {effective:.0f} of {rows} rows, and its interval "
             "is as wide as that makes it"
-        )
-    here = float(expected.paid.mean())
-    error = (expected.mean.high - expected.mean.low) / 2
-    if abs(here - expected.cost) > error > 0:
-        out.append(
-            f"on the rows of the fit the policy costs {here:.6g}, on rows left out {expected.cost:.6g} {table.unit}: "
-            "the aim was moved by the difference"
         )
     return out

@@ -57,11 +57,13 @@ class Always(Method):
 
     def _at(self, draft: Draft, budget: float) -> Draft:
         table = draft.table
-        accuracy = table.correct.mean(axis=0)
         costs = np.atleast_2d(table.standalone_costs).mean(axis=0)
-        allowed = np.flatnonzero(costs <= budget * (1 + 1e-9))
-        chosen = int(allowed[accuracy[allowed].argmax()]) if self.exit is None else self.exit
-        if costs[chosen] > budget * (1 + 1e-9):
+        most = budget + 1e-9 * costs.max()  # as `Problem.check_budget`
+        allowed = np.flatnonzero(costs <= most)
+        chosen = self.exit
+        if chosen is None:
+            chosen = int(allowed[table.correct.mean(axis=0)[allowed].argmax()])
+        if costs[chosen] > most:
             said = f"one that costs at most {budget:.6g} {table.unit}"
             got = f"{chosen}, which costs {costs[chosen]:.6g}"
             step = "Choose an earlier exit, or raise the budget."

@@ -118,10 +118,11 @@ class Choosing(Method):
                     found[i] = other, fit(other, [budgets[i]])[0]
         signed = []
         for (way, one), choice, budget in zip(found, choices, budgets, strict=True):
-            if one is None:  # not of `auto`: the simplest meets all budgets
+            if one is None:
+                low, high = cheapest(table), table.mean_costs[-1]
                 raise BudgetError(
-                    f"No subset of the exits costs {budget:.6g} {table.unit} or less on these rows, the "
-                    "policy's own arithmetic included. Raise the budget."
+                    f"No policy of {self.name} costs {budget:.6g} {table.unit} or less on these rows, its own "
+                    f"arithmetic included. Exits cost {low:.6g} to {high:.6g} {table.unit}: raise the budget."
                 )
             signed.append(self._signed(one, budget, way[0], choice))
         return signed
@@ -136,12 +137,16 @@ class Choosing(Method):
             **inner,
             "method": self.name,
             "settings": self.settings(),
-            "chosen": {"method": name, "settings": inner["settings"]},
+            "chosen": self.origin(name, one),
             "compared": choice.report,
             "budget": float(budget),
         }
         policy = replace(one.policy, provenance=provenance)
         return replace(one, method=self.name, policy=policy, accuracy=accuracy, budget=budget)
+
+    def origin(self, name: str, one: Fitted) -> dict[str, Any]:
+        """Return what a refit needs to know of the fit that was chosen."""
+        return {"method": name, "settings": one.policy.provenance["settings"]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,11 +319,19 @@ class Auto(Choosing):
         self, table: Table, known: Table, budgets: Sequence[float], seed: int
     ) -> list[Chosen]:
         every = CANDIDATES + (FOR_CASCADES if table.cascade else ()) + _of_the_users_own()
-        candidates = [row for row in every if not row[1].missing_columns(table)]
+        candidates = [
+            row for row in every
+            if not row[1].missing_columns(table) and not (row[1].decides and table.exits < 2)
+        ]  # fmt: skip
         # Whatever refuses the rows or a budget does so here, by name, before the long work.
-        candidates[0][1].propose(known, budgets, seed)
+        check_budgets(known, budgets)
+        if (
+            not table.cascade
+        ):  # of which a model alone may cost less than any policy of the simplest
+            candidates[0][1].propose(known, budgets, seed)
+        simplest = [candidates[0], *[row for row in candidates[1:] if row in FOR_CASCADES]]
         if len(known) < FEWEST_ROWS or len(candidates) < 2:
-            return [Chosen(candidates[:1])] * len(budgets)
+            return [Chosen(simplest)] * len(budgets)
         rows = subsample(known, MOST_COMPARED, seed)
         found = compare(rows, candidates, budgets, self.folds, seed)
         choices = []
@@ -326,7 +339,7 @@ class Auto(Choosing):
             chosen, report = one_standard_error(values, candidates, self.errors)
             gain = winners_gain(values, candidates, self.errors, seed)
             best = candidates[found.plain(j, chosen, candidates, self.errors)]
-            choices.append(Chosen([best, candidates[0]], report, gain))
+            choices.append(Chosen([best, *simplest], report, gain))
         return choices
 
 
@@ -373,6 +386,10 @@ class Subset(Choosing):
             raise input_error("inner", "the name of another method", self.inner, step)
         make_method(self.inner)  # refuses what does not exist, by name
         super().__post_init__()
+
+    def origin(self, name: str, one: Fitted) -> dict[str, Any]:
+        inner, exits = one.policy.provenance, list(one.policy.active_exits)
+        return {**super().origin(name, one), "inner": inner["method"], "exits": exits}
 
     def required_columns(self) -> frozenset[str]:
         return make_method(self.inner).required_columns()

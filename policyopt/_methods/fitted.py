@@ -56,6 +56,15 @@ class Expectation:
         """The 95 % interval of the long-run mean cost, None where it is declined."""
         return (None, None) if self.declined else self.interval()
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What is stated in a policy's provenance."""
+        low, high = self.stated
+        return {
+            "expected_cost": self.cost,
+            "expected_cost_95": None if low is None else [low, high],
+        }
+
     def interval(self, rows: int | None = None, level: float = 0.95) -> tuple[float, float]:
         """Return the interval of the mean cost of `rows` unseen rows (None: in the long run)."""
         from statistics import NormalDist

@@ -25,7 +25,7 @@ from typing import ClassVar
 import numpy as np
 
 from policyopt._answers.crossfit import CrossFitted
-from policyopt._methods.base import Method, own_costs, range_of, subsample
+from policyopt._methods.base import Method, cheapest, own_costs, range_of, subsample
 from policyopt._methods.exit_batch import ExitBatch, build_batch, columns_of, subsample_outputs
 from policyopt._methods.fitted import Draft
 from policyopt._methods.regression import fit_sigmoid
@@ -105,9 +105,14 @@ class FrugalGPT(Method):
         solved = []
         for budget, choice in zip(budgets, best, strict=True):
             if choice is None:
+                low, high, unit = (
+                    cheapest(draft.table),
+                    draft.table.mean_costs[-1],
+                    draft.table.unit,
+                )
                 raise BudgetError(
-                    f"No list of exits costs {budget:.6g} {draft.table.unit} or less on these rows: "
-                    "the cheapest exit's score costs more than is left. Raise the budget."
+                    f"No list of exits costs {budget:.6g} {unit} or less on these rows, its scores included. "
+                    f"Exits cost {low:.6g} to {high:.6g} {unit}: raise the budget."
                 )
             solved.append(_polished(choice[2], choice[3], budget))
         return solved

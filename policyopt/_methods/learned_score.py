@@ -71,6 +71,7 @@ from policyopt._table import Table
 from policyopt._thresholds.degenerate_scores import collapse_held_out
 from policyopt._thresholds.problem import Problem, Solution
 from policyopt._thresholds.solvers import SOLVERS, check_solver, solve_path
+from policyopt.runtime._checks import check_type
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._scores import Advantage, Logistic, ScoreRule, score_table
 from policyopt.runtime._typing import Floats
@@ -140,6 +141,13 @@ class LearnedScore(Method):
         batch = build_batch(table, answers, features)
         shown = batch.shown_to(self.required_columns() | self.uses)
         rule = self.learn(shown, seed)
+        check_type(f"what {self.name} learns", rule, ScoreRule, "a score", "Return one from learn.")
+        given = self.required_columns() | (self.uses & table.known)
+        given |= {"margin", "entropy"} if "log_prob" in given else set()
+        if unseen := ", ".join(sorted(rule.required_columns - given)):
+            step = f"Let {type(self).__name__}.required_columns return it."
+            what = f"columns of the score that {self.name} learns"
+            raise input_error(what, "those that it declares", unseen, step)
         parts = max(self.folds, min(_FOLDS, _LEARNED // len(table))) if self.keeps_rows else 1
         fold = folds_of(len(table), parts, seed)
         scores = np.empty((len(batch), table.exits), order="F")

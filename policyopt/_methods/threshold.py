@@ -129,13 +129,17 @@ class Threshold(Method):
 
     def missing_columns(self, table: Table) -> list[str]:
         missing = [_COLUMNS.get(name, name) for name in super().missing_columns(table)]
-        if self.score == "entropy" and table.classes < 2:
+        if self._counts_classes and table.classes < 2:
             missing.append("the number of classes")
         return [*missing, *missing_outputs(self.answer, table)]
 
     def rule(self, table: Table, seed: int) -> ScoreRule:
-        counted = any(field.name == "classes" for field in fields_of(RULES[self.score]))
-        return make_rule(self.score, {"classes": table.classes} if counted else {})
+        return make_rule(self.score, {"classes": table.classes} if self._counts_classes else {})
+
+    @property
+    def _counts_classes(self) -> bool:
+        """Whether the score asks for the number of classes."""
+        return any(field.name == "classes" for field in fields_of(RULES[self.score]))
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         return solve_path(problem, self.thresholds, budgets, self.mix, self.shared_map)
@@ -186,6 +190,7 @@ class PCEE(ConfidenceMethod):
     smooth: float = 0.0
 
     label = "pcee"
+    decides = True
     allowed: ClassVar = {
         "delta": Number(most=1, optional=True),
         "bins": COUNT,

@@ -22,8 +22,14 @@ import numpy as np
 
 from policyopt._cache.data import Rows
 from policyopt._costs import Budget, parse_budget
-from policyopt._methods.base import Method, cheapest, fit_where_possible
-from policyopt._methods.fitted import Fitted, expectation
+from policyopt._methods.base import (
+    Method,
+    bounded,
+    cheapest,
+    fit_where_possible,
+    tail_remarks,
+)
+from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._methods.lagrangian import LagrangianMethod
 from policyopt._methods.registry import ROWS, make_method
 from policyopt._replay import trace
@@ -32,6 +38,7 @@ from policyopt.runtime._checks import check_seed, check_type
 from policyopt.runtime._drift import DriftWatch
 from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._experts import policy_of
+from policyopt.runtime._policy import Policy
 from policyopt.runtime._typing import Floats, Ints
 
 Tried = tuple[float, float, Fitted]  # cost on the recent rows, budget on the rows learned from
@@ -147,8 +154,12 @@ def refit(
     check_seed(seed)
     for name, table in (("labelled", labelled), ("recent", recent)):
         check_type(name, table, Table, "a Table", "E.g. Tables(data).get('fit').")
+    before = method.policy if isinstance(method, Fitted) else None
     if isinstance(method, Fitted):
         budget = method.budget if budget is None else budget
+        if "inner" in method.policy.provenance.get("chosen", {}):  # of a subset
+            kept = method.policy.active_exits
+            labelled, recent = labelled.keep_exits(kept), recent.keep_exits(kept)
         method = method_of(method)
     elif isinstance(method, str):
         method = make_method(method)
@@ -162,10 +173,13 @@ def refit(
     recent = unlabelled(recent)
     limit = parse_budget(budget, recent.mean_costs)
     if not method.requires_labels():
-        return _said(method.propose(recent, [limit], seed)[0], method, recent, labelled, limit)
+        fitted = method.propose(recent, [limit], seed)[0]
+        return _said(fitted, method, recent, labelled, limit, before)
     soft = isinstance(method, LagrangianMethod) and method.soft > 0 and recent.kind != "summary"
     table = joined(labelled, recent) if soft else labelled
-    return _said(_aimed(method, table, recent, limit, seed), method, recent, labelled, limit)
+    return _said(
+        _aimed(method, table, recent, limit, seed), method, recent, labelled, limit, before
+    )
 
 
 def method_of(fitted: Fitted) -> Method:
@@ -173,7 +187,7 @@ def method_of(fitted: Fitted) -> Method:
     known = fitted.policy.provenance
     chosen = known.get("chosen", known)
     # A name may state settings of its own, which are among all settings beside it.
-    name, settings = str(chosen["method"]).partition(":")[0], chosen["settings"]
+    name, settings = chosen.get("inner", chosen["method"]).partition(":")[0], chosen["settings"]
     # Of a class that serves several methods, provenance also states what makes it this one.
     own = ROWS[name].settings() if name in ROWS else settings
     return make_method(name, {key: value for key, value in settings.items() if key in own})
@@ -209,25 +223,40 @@ def _dearest(found: list[Tried]) -> Tried:
     return max(found, key=lambda f: (f[0], -f[1]))
 
 
-def _said(fitted: Fitted, method: Method, recent: Table, labelled: Table, limit: float) -> Fitted:
+def _said(
+    fitted: Fitted,
+    method: Method,
+    recent: Table,
+    labelled: Table,
+    limit: float,
+    before: Policy | None,
+) -> Fitted:
     """Return the policy with costs, expectation and provenance of the recent rows."""
-    paid = trace(fitted.policy, recent).cost
-    expected = expectation([(1.0, paid, np.zeros_like(paid))])
-    policy = fitted.policy
+    paid, policy = trace(fitted.policy, recent).cost, fitted.policy
     # Of all exits that the table has, the policy may run some.
     mean = recent.keep_exits(policy.active_exits).mean_costs
+    policy = replace(policy, costs=mean + policy.overhead)
+    expected = bounded(Expectation(float(paid.mean()), paid), policy, recent)
+    notes = [*policy.provenance.get("notes", []), *tail_remarks(expected)]
+    if before is not None and before.calibrator is not None:
+        if before.answer == policy.answer and before.active_exits == policy.active_exits:
+            policy = replace(policy, calibrator=before.calibrator)
+        else:
+            notes.append(
+                "the calibrator is left out, for answers were fitted anew: fit it on labelled rows"
+            )
     provenance = {
         **policy.provenance,
         "budget": limit,
-        "expected_cost": expected.cost,
-        "expected_cost_95": list(expected.interval()),
+        **expected.fields,
+        **({"notes": notes} if notes else {}),
         "refit": {
             "rows": len(recent), "split": recent.split, "cache": recent.cache,
             "labelled_rows": len(labelled) if method.requires_labels() else 0,
         },
     }  # fmt: skip
-    policy = replace(policy, costs=mean + policy.overhead, provenance=provenance)
-    return Fitted(policy, fitted.method, limit, expected, float("nan"))
+    policy = replace(policy, provenance=provenance)
+    return Fitted(policy, fitted.method, limit, expected, float("nan"), fitted.flat)
 
 
 def unlabelled(table: Table) -> Table:

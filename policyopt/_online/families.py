@@ -85,8 +85,12 @@ def fit_family(
     budgets = _budgets(points, costs)
     fitted = method.fit_path(table, [float(b) for b in budgets], seed)
     policies = [one.policy for one in fitted]
-    if any(policy.mixture is not None or policy.exits < policy.model_exits for policy in policies):
+    if any(policy.exits < policy.model_exits for policy in policies):
         raise _unsteerable(fitted[0].method)
+    if any(policy.mixture is not None for policy in policies):
+        got = f"{fitted[0].method}, many of whose scores are equal here, so that only a coin meets a budget"
+        step = "Give thresholds, or another score: margin or entropy may tell more samples apart."
+        raise input_error("method", "one that meets these budgets without a coin", got, step)
     contents = [to_dict(policy) for policy in policies]
     if len({json.dumps([content["score"], content["answer"]]) for content in contents}) == 1:
         policy, levels = policies[-1], [p.thresholds for p in policies]
@@ -154,12 +158,13 @@ def _budgets(points: Any, costs: Floats) -> Floats:
 
 def steerable(method: str | Method) -> Method:
     """Return a method, or refuse one whose policies draw coins, choose exits, or take no thresholds."""
-    if isinstance(method, str):
-        made = make_method(method)
-        if not ROWS[called(method)].online:
-            raise _unsteerable(called(method))
-        return made
-    return check_type("method", method, Method, "a name or a Method", "E.g. max_prob.")
+    if not isinstance(method, str):
+        check_type("method", method, Method, "a name or a Method", "E.g. max_prob.")
+    name = called(method) if isinstance(method, str) else method.name
+    made = make_method(method) if isinstance(method, str) else method
+    if name in ROWS and not ROWS[name].online:
+        raise _unsteerable(name)
+    return made
 
 
 def called(method: str | Method) -> str:

@@ -215,7 +215,10 @@ def simulate(
         else:
             levels = fit_family(own_method, fit, _LEVELS, seed)
             costs = levels.policy.costs
-            share = min(max((limit - float(costs[0])) / float(costs[-1] - costs[0]), 0.0), 1.0)
+            span = (
+                float(costs[-1] - costs[0]) or 1.0
+            )  # of costs all alike the controller says so itself
+            share = min(max((limit - float(costs[0])) / span, 0.0), 1.0)
             # It starts on the level that was fitted to the budget.
             start = float(np.interp(limit, levels.labels, np.linspace(0, 1, levels.arms)))
             rule = Controller(**{"budget": share, "start": start, **settings})

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from policyopt.runtime._scores import Entropy, Margin, MaxProb, ScoreRule
+from policyopt.runtime._scores import ScoreRule
 from policyopt.runtime._typing import Bools, Floats, Ints
 
 #: How far the scores of two runtimes may lie apart, in units of float32 rounding (2**-23) of the
@@ -23,7 +23,7 @@ _FEW = 64  # rows that are scored to see that an exit is not flat: nearly always
 
 def rounding(rule: ScoreRule, low: Floats, high: Floats) -> Floats:
     """Return how far the scores of exits between `low` and `high`, (K,) each, may lie apart by rounding, (K,)."""
-    if type(rule) in (MaxProb, Margin, Entropy):  # in proportion to 1 - score, as their sums are
+    if rule.exact_at_one:  # in proportion to 1 - score, as their sums are
         return ROUNDING * np.maximum(1.0 - low, 0.0)
     return ROUNDING * np.maximum(np.maximum(np.abs(low), np.abs(high)), 1.0)
 

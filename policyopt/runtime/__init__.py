@@ -14,8 +14,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._arithmetic import distances, log_odds, lookup, row_product, sigmoid
 from ._errors import BudgetError, CheckError, InputError, MissingExtraError, PolicyOptError
-from ._experts import ExpertPolicy, load_any, load_experts, route, save_experts, save_policy
+from ._experts import ExpertPolicy, load_any, load_experts, route
 from ._outputs import ExitOutput
 from ._parameters import array, choice, number
 from ._policy import (
@@ -46,8 +47,8 @@ __all__ = [
     "ALWAYS", "NEVER", "UEEUCB", "BudgetError", "CheckError", "Controller", "Decision", "Decisions",
     "DriftWatch", "ExitOutput", "ExpertPolicy", "InputError", "LinUCB", "MissingExtraError", "Mixture", "Online",
     "Policy", "PolicyFamily", "PolicyOptError", "ScoreRule", "SplitEE", "State", "array", "choice", "first_exit",
-    "load_any", "load_experts", "load_policy", "make_bandit", "number", "reduce_exit", "register_score", "route",
-    "save_experts", "save_policy",
+    "distances", "load_any", "load_experts", "load_policy", "log_odds", "lookup", "make_bandit", "number",
+    "reduce_exit", "register_score", "route", "row_product", "sigmoid",
 ]  # fmt: skip
 
 

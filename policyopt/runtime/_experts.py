@@ -433,28 +433,6 @@ def experts_from_dict(content: Any, source: str = "policy") -> ExpertPolicy:
     return ExpertPolicy(names, policies, content["provenance"])
 
 
-def save_policy(policy: Any, path: str | os.PathLike[str]) -> None:
-    """Write the artifact, atomically.
-
-    Parameters
-    ----------
-    policy : Policy, or a fit that holds one
-    path : path-like
-        Replaced if it exists.
-
-    Raises
-    ------
-    InputError
-        Larger than what `load_policy` reads; the system refuses (disk full, no permission).
-    """
-    policy_of(policy, single=True).save(path)
-
-
-def save_experts(policy: ExpertPolicy, path: str | os.PathLike[str]) -> None:
-    """Write the artifact, atomically; replaced if it exists."""
-    policy.save(path)
-
-
 def load_experts(path: str | os.PathLike[str]) -> ExpertPolicy:
     """Read an artifact of expert policies and check it.
 

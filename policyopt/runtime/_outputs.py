@@ -114,8 +114,8 @@ class ExitOutput:
         step = f'Add to its class: required_columns = frozenset({{"{needs}"}}).'
         raise input_error(column, allowed, got, step)
 
-    def shown_to(self, needs: frozenset[str]) -> ExitOutput:
-        """Return the columns that a score of these `required_columns` is shown, the same in a fit and in serving."""
+    def shown_to(self, needs: frozenset[str], sealed: bool = False) -> ExitOutput:
+        """Return what a score of these `required_columns` is shown, wherever it runs; `sealed`: not to write to."""
         full = "log_prob" in needs
         top = 2 if full or "margin" in needs else 1
         shown: list[Any] = [
@@ -127,6 +127,11 @@ class ExitOutput:
             self._log_prob if full else None,
             self._features if "features" in needs else None,
         ]
+        if sealed:
+            shown = [None if column is None else column.view() for column in shown]
+            for column in shown:
+                if column is not None:
+                    column.flags.writeable = False
         return ExitOutput(*shown, declared=needs)
 
     def columns(self) -> list[Any]:

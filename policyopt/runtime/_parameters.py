@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ._errors import input_error
 
+_EXACT = 2**53  # whole numbers up to it are floats, too
 _CHECK = "Check the policy, or fit it again."
 _TERM = re.compile(r"([+-]?)(\w+)")
 _DIMENSION = re.compile(r"(\d+|[A-Za-z])([+-](\d+|[A-Za-z]))*")
@@ -99,6 +100,8 @@ def array(
         if not isinstance(dimension, str) or not _DIMENSION.fullmatch(dimension):
             allowed = "letters and numbers with + or - between them, as text"
             raise input_error("dimension", allowed, dimension, 'E.g. po.array("K-1", "3").')
+    if isinstance(default, (list, np.ndarray)):
+        default = _frozen(np.asarray(default).tolist())
     spec = Array(shape, least, most, over, whole, each, optional)
     return field(default=default, metadata={"spec": spec})  # type: ignore[call-overload]
 
@@ -200,14 +203,14 @@ def numbers(name: str, value: Any, ndim: int, whole: bool = False) -> npt.NDArra
         raw = np.asarray(value)
         if not raw.size and ndim == 1 and raw.ndim == 1:
             raw = np.empty(0)  # an empty list has no type of its own
-        found = np.array(raw, dtype=np.float64)
+        found = np.array(raw, dtype=np.float64, order="C")  # sums go by the order in memory
     except (TypeError, ValueError, OverflowError) as error:
         raise input_error(name, f"numbers, {ndim} levels deep", str(error), _CHECK) from error
     if raw.dtype.kind not in "fiu" or found.ndim != ndim or not np.isfinite(found).all():
         got = f"shape {found.shape}, dtype {raw.dtype}"
         raise input_error(name, f"finite numbers, {ndim} levels deep", got, _CHECK)
-    if whole and (found % 1 != 0).any():
-        raise input_error(name, "whole numbers", found.ravel()[:20].tolist(), _CHECK)
+    if whole and ((found % 1 != 0) | (np.abs(found) > _EXACT)).any():
+        raise input_error(name, "whole numbers, at most 2**53", found.ravel()[:20].tolist(), _CHECK)
     found.flags.writeable = False
     return found
 
@@ -218,6 +221,10 @@ def _json(value: Any, spec: Any) -> Any:
     if isinstance(value, np.ndarray):
         return (value.astype(int) if getattr(spec, "whole", False) else value).tolist()
     return value
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(part) for part in value) if isinstance(value, list) else value
 
 
 class _Checker:

@@ -19,7 +19,15 @@ import numpy.typing as npt
 from ._answers import AnswerRule, Identity, make_answer
 from ._arithmetic import coin
 from ._calibrators import Calibrator, make_calibrator
-from ._checks import MAX_COST, check_text, sample_numbers
+from ._checks import (
+    MAX_COST,
+    check_seed,
+    check_share,
+    check_text,
+    check_type,
+    check_whole,
+    sample_numbers,
+)  # fmt: skip
 from ._errors import InputError, input_error
 from ._files import write_file
 from ._outputs import KINDS, TOP, ExitOutput, reduce_logits, with_columns, with_log_prob
@@ -33,7 +41,8 @@ from ._reading import (
     reduce_exit,
     refuse_probabilities,
 )
-from ._scores import ScoreRule, make_rule
+from ._scores import RULES, ScoreRule, make_rule
+from ._scores.base import scored
 from ._strict_json import AGAIN, Form, parse, read_plain, to_text
 from ._typing import Array, Bools, Floats, Ints
 
@@ -120,7 +129,7 @@ class Mixture:
     ----------
     thresholds : ndarray of shape (K-1,), float64
     share : float
-        Probability of the second set, in (0, 1).
+        Probability of the second set, in [0, 1].
     seed : int
         Of the coin, whose counter is the sample's number.
     rule : ScoreRule, optional
@@ -135,6 +144,8 @@ class Mixture:
     def __post_init__(self) -> None:
         found = numbers("thresholds of the mixture", self.thresholds, 1)
         object.__setattr__(self, "thresholds", found)
+        check_share("share of the mixture", self.share)
+        check_seed(self.seed)
 
 
 @dataclass(slots=True, eq=False)
@@ -482,7 +493,7 @@ class Policy:
         return Trace(scores, predictions, thresholds, taken, active_exits=self.active_exits)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the artifact, one JSON file, atomically; see `save_policy`."""
+        """Write the artifact, one JSON file, atomically, in the place of what is there."""
         write_file(path, to_text(to_dict(self), "policy", MAX_BYTES, indent=2))
 
 
@@ -518,7 +529,7 @@ class Observer:
         logits = seen
         if not plain:
             logits, state = self.answer.answer(k, logits.astype(np.float32, copy=False), state)
-        reduced = reduce_logits(logits, self.top, entropy=self.entropy, name=name if plain else "")
+        reduced = reduce_logits(logits, self.top, entropy=self.entropy, name=name)
         return with_log_prob(reduced, logits) if self.full else reduced, logits, state
 
 
@@ -547,7 +558,7 @@ def advance(
         _check_columns(policy, reduced, k)
     scores, states = [], []
     for rule, before in zip(policy.rules, state.rule_states, strict=True):
-        score, after = rule.score(at, reduced.shown_to(rule.required_columns), before)
+        score, after = scored(rule, at, reduced, before)
         scores.append(score)
         states.append(after)
     state.answer_state, state.rule_states = answer_state, tuple(states)
@@ -593,10 +604,12 @@ def _check_columns(policy: Policy, output: ExitOutput, k: int) -> None:
 def check_policy(policy: Policy) -> None:
     """Refuse a policy whose parts do not fit each other."""
     check_text("unit", policy.unit, step="E.g. ms, MMACs, USD.")
-    least = 0 if policy.kind == "summary" else 1
-    if isinstance(policy.classes, bool) or not least <= policy.classes <= _MOST_CLASSES:
-        allowed = f"from {least} to {_MOST_CLASSES}"
-        raise input_error("classes", allowed, policy.classes, "Check the policy.")
+    if policy.kind not in KINDS:
+        raise input_error("kind", f"one of {KINDS}", policy.kind, "Fit it again.")
+    least = int(policy.kind != "summary")
+    check_whole("classes", policy.classes, least, _MOST_CLASSES, "Fit it again.")
+    for rule in policy.rules:
+        check_type("rule", rule, ScoreRule, "a score rule", 'E.g. make_score("max_prob").')
     costs, overhead = policy.costs, policy.overhead
     if (costs > MAX_COST).any():
         raise input_error("costs", f"at most {MAX_COST:g}", costs.tolist(), "Choose a larger unit.")
@@ -609,8 +622,6 @@ def check_policy(policy: Policy) -> None:
         allowed = "one number per exit, from 0 to the costs, of which it is a part"
         raise input_error("overhead", allowed, overhead.tolist(), "Check the policy.")
     mixture, needed = policy.mixture, policy.exits - 1
-    if mixture is not None and not 0 <= mixture.share <= 1:
-        raise input_error("mixture", "of a share in [0, 1]", mixture.share, "Check the policy.")
     for thresholds in (policy.thresholds, *([] if mixture is None else [mixture.thresholds])):
         if len(thresholds) != needed:
             allowed, got = f"one per exit but the last: {needed}", f"{len(thresholds)}"
@@ -671,15 +682,21 @@ def to_dict(policy: Policy) -> dict[str, Any]:
 
 
 def _named(rule: Rule | None) -> dict[str, Any] | None:
-    return None if rule is None else {"name": rule.name, "params": rule.params()}
+    if rule is None:
+        return None
+    if isinstance(rule, ScoreRule) and RULES.get(rule.name) is not type(rule):
+        got = f"the class {type(rule).__name__}, named '{rule.name}'"
+        step = "Decorate it with @po.register_score; after a change of the class, fit again."
+        raise input_error(
+            "score", "registered by its name, or no file of it could be read", got, step
+        )
+    return {"name": rule.name, "params": rule.params()}
 
 
 def from_dict(content: Any, source: str = "policy") -> Policy:
     """Build a policy from the content of its file, checked; `source` names it in errors."""
     POLICY.check(content, source)
     content = {n: v for n, v in content.items() if n not in ("format", "version", "sha256")}
-    if content["kind"] not in KINDS:
-        raise input_error(f"kind in {source}", f"one of {KINDS}", content["kind"], "Fit it again.")
     if len(content["overhead"]) != len(content["costs"]):
         got = f"{len(content['overhead'])} for {len(content['costs'])} exits"
         raise input_error(f"overhead in {source}", "one number per cost", got, AGAIN)
@@ -704,9 +721,6 @@ def _mixture(content: Any) -> Mixture | None:
     if content is None:
         return None
     _exactly("mixture", content, {"thresholds", "share", "seed", "score"})
-    if type(content["share"]) not in (int, float) or type(content["seed"]) is not int:
-        allowed = "a number as share, a whole one as seed"
-        raise input_error("mixture", allowed, content, "Fit it again.")
     rule = _made(make_rule, "score of the mixture", content["score"])
     return Mixture(content["thresholds"], content["share"], content["seed"], rule)
 

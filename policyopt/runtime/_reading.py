@@ -10,12 +10,16 @@ import numpy.typing as npt
 
 from ._errors import input_error
 from ._outputs import ExitOutput, check_peaks, log_of, reduce_logits, reduce_record
-from ._typing import Array
+from ._typing import Array, Bools
 
 _COLUMNS = ("prediction", "confidence", "top_prob", "entropy")
 #: Fewer rows of logits could look like probabilities by chance; more need not be looked at.
 FEWEST, _MOST = 4, 64
 _SUM_TOLERANCE = 1e-3  # covers a softmax in float16
+_UNIT_TOLERANCE, _TOP_TOLERANCE = (
+    1e-5,
+    1e-2,
+)  # of one probability, and of the sum of some, rounded at will
 
 
 def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -> ExitOutput:
@@ -129,6 +133,25 @@ def _check_record(columns: dict[str, Any], name: str) -> None:
     if confidence.dtype.kind not in "fiu" or not ((confidence >= 0) & (confidence <= 1)).all():
         got = confidence.ravel()[:5].tolist()
         raise input_error(f"confidence of {name}", "numbers in [0, 1]", got)
+    top, entropy = columns.get("top_prob"), columns.get("entropy")
+    shape = confidence.shape
+    if top is not None and not (
+        top.shape[:-1] == shape and top.ndim == len(shape) + 1 and top.size and ranked(top).all()
+    ):
+        got = f"shape {top.shape}: {top.ravel()[:6].tolist()}"
+        allowed = f"of shape {(*shape, 'T')}, in [0, 1], largest first with a sum of at most 1"
+        raise input_error(f"top_prob of {name}", allowed, got, "Sort them, a row per sample.")
+    if entropy is not None and not (entropy.shape == shape and (entropy >= 0).all()):
+        got = f"shape {entropy.shape}: {entropy.ravel()[:6].tolist()}"
+        raise input_error(f"entropy of {name}", f"of shape {shape}, 0 or more", got, "In nats.")
+
+
+def ranked(top: Array) -> Bools:
+    """Return which rows (..., T) are probabilities, the largest first, with a sum of at most 1."""
+    top = top.astype(np.float64, copy=False)
+    falls = (np.diff(top, axis=-1) <= _UNIT_TOLERANCE).all(axis=-1)
+    inside = (top >= -_UNIT_TOLERANCE).all(axis=-1) & (top[..., 0] <= 1 + _UNIT_TOLERANCE)
+    return falls & inside & (top.sum(axis=-1) <= 1 + _TOP_TOLERANCE)
 
 
 def as_array(output: object, name: str = "output") -> Array:

@@ -25,7 +25,6 @@ import policyopt as po
 from policyopt._cli.app import COMMANDS
 from policyopt._cli.fit import foretell
 from policyopt.runtime import load_policy
-from policyopt.runtime._experts import save_experts, save_policy
 
 
 @pytest.fixture(scope="module")
@@ -139,14 +138,14 @@ def test_methods(run):
 
 
 def test_a_policy_file_tells_its_provenance(run, tmp_path):
-    save_policy(policies()["mixture of two scores"], tmp_path / "p.json")
+    policies()["mixture of two scores"].save(tmp_path / "p.json")
     code, out, err = run("info", tmp_path / "p.json", "--format", "json")
     told = json.loads(out)
     assert (code, err) == (0, "") and told["provenance"]["versions"] == {"policyopt": "0.1.0"}
     assert (told["score"], told["share of the mixture"]) == ("margin", 0.25)
     code, out, _ = run("info", tmp_path / "p.json", "--format", "csv")
     assert code == 0 and "provenance.versions.policyopt,0.1.0" in out
-    save_experts(experts(), tmp_path / "e.json")
+    experts().save(tmp_path / "e.json")
     code, out, _ = run("info", tmp_path / "e.json")
     assert code == 0 and "experts.blur.score" in out
     (tmp_path / "p.json").write_text(json.dumps({**artifact(policy()), "unit": "s"}))
@@ -157,7 +156,7 @@ def test_a_policy_file_tells_its_provenance(run, tmp_path):
 def test_odd_provenance_ends_nothing(run, cache, fixed, tmp_path):
     for odd in (3, "x", None, [], {"method": 3}, {"a": {}}):
         told = dict.fromkeys(("method", "budget", "chosen"), odd)
-        save_policy(replace(load_policy(fixed), provenance=told), tmp_path / "p.json")
+        replace(load_policy(fixed), provenance=told).save(tmp_path / "p.json")
         for style in ("table", "json", "csv"):
             code, out, err = run("evaluate", tmp_path / "p.json", cache, "--format", style)
             assert code == 0 and out, err

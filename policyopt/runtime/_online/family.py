@@ -83,8 +83,11 @@ class PolicyFamily:
             allowed = f"of shape (A, {self.policy.exits - 1}), A from 1 to {_MOST_ARMS}"
             raise input_error("thresholds", allowed, f"shape {table.shape}", "One row per arm.")
         if self.policy.mixture is not None:
-            got = "one that draws a coin"
-            raise input_error("policy", "without a mixture", got, "Fit without mix.")
+            got, step = (
+                "one that draws a coin",
+                "Fit without mix; equal scores need one: take another.",
+            )
+            raise input_error("policy", "without a mixture", got, step)
         labels = numbers("labels", np.arange(arms) if self.labels is None else self.labels, 1)
         if len(labels) != arms:
             raise input_error("labels", f"one per arm: {arms}", len(labels), "Or leave them out.")

@@ -30,7 +30,8 @@ _Class = TypeVar("_Class", bound=type[ScoreRule])
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 #: Words that stand for several methods, or none.
 _RESERVED = {"all", "none", "online"}
-_loaded: set[str] = set()
+#: Groups of entry points that were loaded, and what of them could not be.
+_loaded: dict[str, list[str]] = {}
 _listeners: list[Callable[[type[ScoreRule]], None]] = []
 
 
@@ -68,6 +69,11 @@ def register_score(rule: _Class) -> _Class:
         step = "Derive it from policyopt.ScoreRule and define score(self, k, output, state)."
         raise input_error("score", "a class of scores", getattr(rule, "__name__", rule), step)
     name = getattr(rule, "name", None)
+    if {"__eq__", "__post_init__"} & vars(rule).keys():
+        step = "Leave out @dataclass and __post_init__: ScoreRule makes it one, and checks fields by what they declare."
+        raise input_error(
+            "score", "a class that ScoreRule alone makes a dataclass", rule.__name__, step
+        )
     check_name(name, rule, RULES.get(str(name)), "score")
     for call in _listeners:  # they may refuse it
         call(rule)
@@ -96,35 +102,35 @@ def check_name(name: Any, owner: type, there: type | None, what: str) -> str:
     return name
 
 
-def _installed(group: str) -> bool:
-    """Say whether any installed package names the group, without parsing what all packages say of themselves."""
+def _installed(group: str) -> list[str]:
+    """Return the folders of packages that name the group, without parsing what all packages say of themselves."""
+    found = []
     for place in sys.path:
-        for about in Path(place or ".").glob("*-info/entry_points.txt"):
+        # Not the folder that one works in: what lies beside a policy file is not installed.
+        if not place or Path(place).resolve() == Path.cwd():
+            continue
+        for about in Path(place).glob("*-info/entry_points.txt"):
             with suppress(OSError, UnicodeError):
                 if group in about.read_text(encoding="utf-8"):
-                    return True
-    return False
+                    found.append(str(about.parent))
+    return found
 
 
-def load_plugins(group: str) -> None:
-    """Import what installed packages register: entry points of a group, all of them, once."""
+def load_plugins(group: str) -> list[str]:
+    """Import what installed packages register, entry points of a group, once; return what could not be."""
     if group in _loaded:
-        return
-    _loaded.add(group)
-    if not _installed(group):
-        return
-    from importlib.metadata import entry_points  # it takes longer to load than all of this
+        return _loaded[group]
+    _loaded[group] = broken = []
+    for folder in _installed(group):
+        from importlib.metadata import Distribution  # it takes longer to load than all of this
 
-    broken = []
-    for point in entry_points(group=group):
-        try:
-            point.load()
-        except Exception as error:  # another's package: whatever it raises
-            what = f"'{point.value}' (entry point {point.name} of {group})"
-            broken.append(f"{what} cannot be imported: {error}")
-    if broken:
-        _loaded.discard(group)
-        raise InputError(f"{'; '.join(broken)}. Mend or remove that package.")
+        for point in Distribution.at(folder).entry_points.select(group=group):
+            try:
+                point.load()
+            except (Exception, SystemExit) as error:  # another's package: whatever it raises
+                what = f"'{point.value}' (entry point {point.name} of {group})"
+                broken.append(f"{what} cannot be imported: {error}. Mend or remove that package.")
+    return broken
 
 
 def make_score(name: str, **params: Any) -> ScoreRule:
@@ -140,10 +146,10 @@ def make_score(name: str, **params: Any) -> ScoreRule:
 
 def make_rule(name: str, params: Mapping[str, Any]) -> ScoreRule:
     """Build a rule from its name and parameters, as an artifact holds them."""
-    if isinstance(name, str) and name not in RULES:
-        load_plugins("policyopt.scores")
+    broken = [] if not isinstance(name, str) or name in RULES else load_plugins("policyopt.scores")
     step = "import the module that has @policyopt.register_score (command line: --plugin FILE_OR_MODULE)."
-    return make(RULES, "score", name, params, f"If it is your own, register it first: {step}")
+    step = " ".join([f"If it is your own, register it first: {step}", *broken])
+    return make(RULES, "score", name, params, step)
 
 
 __all__ = [

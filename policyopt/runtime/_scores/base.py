@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from .._errors import input_error
+from .._errors import PolicyOptError, input_error
 from .._outputs import ExitOutput
 from .._parameters import Rule
 from .._typing import Floats, State
@@ -41,19 +41,24 @@ class ScoreRule(Rule, ABC):
     #: Columns of `ExitOutput` that the rule reads beyond prediction and confidence. "log_prob" gives
     #: margin and entropy, too; summaries have it not.
     required_columns: ClassVar[frozenset[str]] = frozenset()
+    #: Whether the score ends at 1 and ``1 - score`` is known as exactly as itself, like a probability: then
+    #: 1 - 1e-9 and 1 - 1e-8 are two scores, not one.
+    exact_at_one: ClassVar[bool] = False
+    #: Whether the package brings it: what others bring is looked after when it runs.
+    ours: ClassVar[bool] = False
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
+        cls.ours = cls.__module__.startswith(__name__.rpartition(".")[0])
         given = cls.__dict__.get("required_columns", frozenset())
         if isinstance(given, (set, tuple, list)):
             given = cls.required_columns = frozenset(given)
-        if isinstance(given, str) or (isinstance(given, frozenset) and not given <= COLUMNS):
-            raise input_error(
-                f"required_columns of {cls.__name__}",
-                f"of {', '.join(sorted(COLUMNS))}",
-                given,
-                'E.g. required_columns = frozenset({"margin"}).',
-            )
+        if not isinstance(given, property):  # of which the instance tells
+            _check_columns(cls, given)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_columns(type(self), self.required_columns)
 
     @abstractmethod
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
@@ -68,6 +73,16 @@ class ScoreRule(Rule, ABC):
         return 0.0
 
 
+def _check_columns(cls: type, given: Any) -> None:
+    """Refuse what is no set of `COLUMNS`."""
+    if not isinstance(given, frozenset) or not given <= COLUMNS:
+        allowed, step = (
+            f"of {', '.join(sorted(COLUMNS))}",
+            'E.g. required_columns = frozenset({"margin"}).',
+        )
+        raise input_error(f"required_columns of {cls.__name__}", allowed, given, step)
+
+
 def score_table(
     rule: ScoreRule, outputs: list[ExitOutput], samples: npt.NDArray[np.int64] | None = None
 ) -> Floats:
@@ -77,20 +92,44 @@ def score_table(
     _check(rule, "start", (np.zeros(n), state), n, "")
     table = np.empty((n, len(outputs)), order="F")  # solvers read it exit by exit
     for k, output in enumerate(outputs):
-        found = rule.score(k, output.shown_to(rule.required_columns), state)
-        _check(rule, "score", found, n, f"an array of {n} scores, and ")
-        table[:, k], state = found
+        table[:, k], state = scored(rule, k, output, state)
     return table
+
+
+def scored(rule: ScoreRule, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+    """Return a rule's scores (n,) at exit k and its new state, after a look at what a rule not ours gives."""
+    shown = output.shown_to(rule.required_columns, sealed=not rule.ours)
+    if rule.ours:
+        return rule.score(k, shown, state)
+    try:
+        found = rule.score(k, shown, state)
+    except PolicyOptError:
+        raise
+    except Exception as error:  # somebody else's code: whatever it raises
+        got, step = f"{type(error).__name__}: {error}", "Mend it; po.check_score finds such faults."
+        raise input_error(f"{type(rule).__name__}.score", "run", got, step) from error
+    n = len(output)
+    _check(rule, "score", found, n, f"an array of {n} scores, and ")
+    score, state = np.asarray(found[0], dtype=np.float64), found[1]
+    if np.isnan(score).any():
+        got = f"NaN at exit {k} in row {int(np.isnan(score).argmax())}"
+        step = "log_prob is -inf where a class cannot be: -inf * 0 is NaN."
+        raise input_error(f"what {type(rule).__name__}.score returns", "numbers", got, step)
+    return score, state
 
 
 def _check(rule: ScoreRule, method: str, found: Any, n: int, scores: str) -> None:
     """Refuse what a rule of somebody's own gives unless it is scores (n,) and a state of n samples."""
     pair = isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (tuple, list))
     parts: list[Any] = [found[0], *found[1]] if pair else [found]
-    rows = [isinstance(part, np.ndarray) and part.shape[:1] == (n,) for part in parts]
-    if pair and all(rows) and parts[0].ndim == 1 and parts[0].dtype.kind in "biuf":
+    known = [
+        type(part) is np.ndarray and part.shape[:1] == (n,)
+        and part.dtype.kind in "biuf" and part.itemsize <= 8
+        for part in parts
+    ]  # fmt: skip
+    if pair and all(known) and parts[0].ndim == 1:
         return
     got = [f"{p.dtype} {p.shape}" if isinstance(p, np.ndarray) else type(p).__name__ for p in parts]
     step = "E.g. return output.confidence, state; what it keeps has the samples on the first axis."
-    allowed = f"{scores}a state: a tuple of arrays, each of {n} rows"
+    allowed = f"{scores}a state: a tuple of arrays of at most 64 bits, each of {n} rows"
     raise input_error(f"what {type(rule).__name__}.{method} returns", allowed, ", ".join(got), step)

@@ -19,6 +19,7 @@ class MaxProb(ScoreRule):
     """``max_c p_c``, in [1/C, 1] (EENet eq. 5): Huang et al., MSDNet, ICLR 2018, 4.2; Kaya et al., SDN, 2019."""
 
     name = "max_prob"
+    exact_at_one = True
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         return output.confidence, state
@@ -28,6 +29,7 @@ class Margin(ScoreRule):
     """``p_(1) - p_(2)``, in [0, 1] (Scheffer et al., 2001; Park et al., big/little, 2015)."""
 
     name = "margin"
+    exact_at_one = True
     required_columns = frozenset({"margin"})
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
@@ -42,6 +44,7 @@ class Entropy(ScoreRule):
     """
 
     name = "entropy"
+    exact_at_one = True
     required_columns = frozenset({"entropy"})
     classes: int
 
