@@ -15,7 +15,9 @@ from synthetic import cache, outputs
 
 import policyopt as po
 from policyopt._export.symbolic import trace_policy
+from policyopt._thresholds.degenerate_scores import collapse
 from policyopt.runtime import Mixture
+from policyopt.runtime._parameters import numbers
 from policyopt.runtime._scores import make_rule
 
 TARGETS = ["python", "c", "onnx"]
@@ -99,6 +101,13 @@ def scored(*_):
         ({"name": "mine", "score": lambda *_: (np.ones(60), (np.ones(3),))}, r"what Mine.score returns.*\(3,\)"),
         ({"name": "mine", "score": lambda *_: (np.full(60, "a"), ())}, r"what Mine.score returns.*Got <U1 \(60,\)"),
         ({"name": "mine", "start": lambda *_: None}, "what Mine.start returns' must be a state"),
+        ({"name": "mine", "score": lambda *_: (np.ones(60, np.longdouble), ())}, "at most 64 bits"),
+        ({"name": "mine", "score": lambda *_: (np.ma.ones(60), ())}, "what Mine.score returns"),
+        ({"name": "mine", "score": lambda *_: (np.full(60, np.nan), ())}, "Got NaN at exit 0 in row 0.*-inf"),
+        ({"name": "mine", "score": lambda s, k, o, t: (np.add(o.confidence, 1, out=o.confidence), t)}, "read-only"),
+        ({"name": "mine", "score": lambda *_: {}["x"]}, "Mine.score' must be run. Got KeyError: 'x'"),
+        ({"name": "mine", "required_columns": property(lambda _: {"hidden"})}, "required_columns of Mine' must be of"),
+        ({"name": "mine2", "__post_init__": print}, "a class that ScoreRule alone makes a dataclass"),
     ],
 )  # fmt: skip
 def test_scores_that_cannot_be_are_refused(fields, words):
@@ -121,6 +130,25 @@ def test_what_cannot_be_declared_or_registered_is_refused():
     ):  # fmt: skip
         with pytest.raises(po.InputError, match=words):
             call()
+
+
+def test_a_score_of_ones_own_does_what_ours_does(tmp_path):
+    """Told apart as finely near 1; saved under its name only where it has that name."""
+
+    class Own(po.ScoreRule):
+        name, exact_at_one = "max_prob", True
+
+        def score(self, k, output, state):
+            return output.confidence, state
+
+    scores = 1 - np.logspace(-9, -6, 50)[:, None] * [1, 1]
+    assert collapse(Own(), scores)[1] == collapse(po.make_score("max_prob"), scores)[1] == ()
+    with pytest.raises(po.InputError, match="'score' must be registered by its name"):
+        po.Policy(Own(), [0.5], [1, 2], "ms", "logits", 6).save(tmp_path / "p.json")
+    weights = np.asfortranarray(np.random.default_rng(0).normal(size=(40, 30)))
+    assert numbers(
+        "w", weights, 2
+    ).flags.c_contiguous  # sums go by the order in memory, in a file as before
 
 
 def test_a_score_is_shown_the_same_by_every_way(monkeypatch):
@@ -195,6 +223,9 @@ def test_an_installed_package_registers_by_entry_points(root, tmp_path):
     load = "print(po.load_policy('gap.json').rule)"
     assert said(load) == "Gap()\n"
     (tmp_path / "gap.py").write_text("raise SystemExit('imported by its name')")
+    beside = f"import os; os.chdir({str(site)!r}); po.load_policy('../gap.json')"
+    told = said(beside, ("",))  # what lies in the folder one works in is not installed
+    assert "register" in told
     told = said(load, ())
     assert "register" in told and "imported by" not in told
     (site / "mine_gap.py").write_text("import nowhere_to_be_found")

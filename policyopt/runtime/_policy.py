@@ -34,6 +34,7 @@ from ._outputs import KINDS, TOP, ExitOutput, reduce_logits, with_columns, with_
 from ._parameters import Rule, numbers
 from ._reading import (
     as_array,
+    check_finite,
     read_exits,
     read_features,
     read_logits,
@@ -528,8 +529,12 @@ class Observer:
             return seen, None, state
         logits = seen
         if not plain:
-            logits, state = self.answer.answer(k, logits.astype(np.float32, copy=False), state)
-        reduced = reduce_logits(logits, self.top, entropy=self.entropy, name=name)
+            if logits.dtype != np.float32:
+                with np.errstate(over="ignore"):  # a number too large is found as infinity
+                    logits = logits.astype(np.float32)
+                check_finite(logits, name)
+            logits, state = self.answer.answer(k, logits, state)
+        reduced = reduce_logits(logits, self.top, entropy=self.entropy, name=name if plain else "")
         return with_log_prob(reduced, logits) if self.full else reduced, logits, state
 
 

@@ -202,7 +202,7 @@ def test_budgets_under_the_first_exit_are_reached_by_lists_of_exits():
     """Three models, the second dear and bad; the third cheaper by itself than the first."""
     right = np.random.default_rng(0).random((3, 3000)).T < [0.7, 0.3, 0.9]
     table = fit_table(records(3000, 3, right, costs=[2.0, 5.0, 1.5]))
-    for method in ("subset", "frugalgpt"):
+    for method in ("subset", "frugalgpt", "auto"):
         low, high = make_method(method).fit_path(table, [1.6, 8.5])
         assert low.policy.active_exits == (2,) and low.expected.cost == pytest.approx(1.5)
         assert low.accuracy > 0.85
@@ -213,10 +213,11 @@ def test_budgets_under_the_first_exit_are_reached_by_lists_of_exits():
 
 def test_one_exit_leaves_nothing_to_search():
     table = fit_table(cache(n=50, exits=1))
+    assert po.fit(cache(n=400, exits=1), 1.0).expected.cost == 1.0
     for spec in ("max_prob", "leco", *(f"max_prob:thresholds={s}" for s in ("joint", "shared"))):
         result = fit_one(spec, table, 1.0)
         assert result.expected.cost == 1.0 and not len(result.policy.thresholds)
-    for name in ("window", "hidec", "optimal_stopping", "berxit", "always"):
+    for name in ("window", "hidec", "pcee", "optimal_stopping", "berxit", "always"):
         with pytest.raises(InputError, match="'exits' must be 2 or more"):
             fit_one(name, table, 1.0)
 

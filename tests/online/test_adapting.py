@@ -730,11 +730,18 @@ def test_records_and_few_rows_serve_too(dimmed):
             assert refit(name, dimmed.get("fit"), few, "60%").expected.cost <= 4.8 * (1 + 1e-9)
 
 
-def test_auto_is_refitted_by_what_it_chose():
+@pytest.mark.parametrize("name", ["auto", "subset", "margin"])
+def test_a_choice_is_refitted_by_what_it_chose(name):
     few = tables(rows=300)
-    before = po.fit(few.data, BUDGET, "auto", tables=few)
+    before = po.fit(few.data, BUDGET, name, tables=few, calibrator="platt")
     after = refit(before, few.get("fit"), few.get("recent"))
     assert after.expected.cost == pytest.approx(BUDGET, rel=0.02)
+    assert after.policy.active_exits == before.policy.active_exits
+    stays = before.policy.answer == after.policy.answer
+    assert stays == (after.policy.calibrator is not None) and after.policy.calibrator in (
+        None,
+        before.policy.calibrator,
+    )
 
 
 def test_mistakes_are_named(dimmed):

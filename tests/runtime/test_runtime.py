@@ -319,15 +319,18 @@ LAST = [-np.inf] * 2
     ("kind", "row", "says"),
     [("logits", [*LAST, x], f"Got {x} in row ROW") for x in (np.nan, np.inf, -np.inf)]
     + [("logits T", [*LAST, x], f"Got {x} in row ROW") for x in (np.nan, np.inf, -np.inf)]
+    + [("wide T", [0.1, 0, 1e39], "Got inf in row ROW")]
     + [
         ("probabilities", row, "")
         for row in ([np.nan, 1, 0], [np.inf, *LAST], [np.inf, 0, 0], [-0.1, 1.1, 0], [0.4, 0.5, 0])
     ],
 )
 def test_rows_that_are_no_outputs_are_named(rows, kind, row, says):
-    more = {"answer": Temperature([1.0, 1.0])} if kind == "logits T" else {}
-    policy = Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", kind.split()[0], 3, **more)
-    given = np.array([[0.5, 0.5, 0]] * (rows - 1) + [row], dtype=np.float32)
+    more = {"answer": Temperature([1.0, 1.0])} if kind.endswith(" T") else {}
+    wide = kind == "wide T"  # too large for float32
+    kind = "logits" if wide else kind.split()[0]
+    policy = Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", kind, 3, **more)
+    given = np.array([[0.5, 0.5, 0]] * (rows - 1) + [row], dtype=np.float64 if wide else np.float32)
     words = "'output of exit 0' must.*" + says.replace("ROW", str(rows - 1))
     with warnings.catch_warnings(), pytest.raises(InputError, match=words):
         warnings.simplefilter("error")
@@ -350,6 +353,22 @@ def test_outputs_that_cannot_be_are_named(change, says):
     policy.decide(logits)
     refuses(says, policy.decide, change(logits))
     refuses("'k' must be the next exit, 0", policy.step, 1, logits[0, 1], policy.start())
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        ({"entropy": [0.1]}, r"entropy of .* of shape \(3,\)"), ({"entropy": [0.1, -1, 0]}, "entropy of .* 0 or more"),
+        ({"top_prob": np.full((2, 3), 0.3)}, r"top_prob of .* \(3, 'T'\)"),
+        ({"top_prob": [[0.5, 0.6]] * 3}, "largest first"), ({"top_prob": [[0.6, 7]] * 3}, "largest first"),
+    ],
+)  # fmt: skip
+def test_summaries_that_cannot_be_are_named(column, says):
+    policy = Policy(MaxProb(), [0.5], [1.0, 2.0], "ms", "summary", 3)
+    record = {"prediction": [0, 1, 2], "confidence": [0.5, 0.6, 0.7], **column}
+    refuses(says, policy.step, 0, record, policy.start(np.arange(3)))
+    for wrong in ({"kind": "prob"}, {"classes": 2.5}, {"rule": MaxProb}):
+        refuses(f"'{next(iter(wrong))}' must be", replace, policy, **wrong)
 
 
 def test_an_empty_batch_goes_on_and_numbers_of_samples_are_whole():
