@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
 from policyopt._methods.base import Method, build_fitted, problem_of, range_of
 from policyopt._methods.fitted import Draft, Expectation, Fitted
+from policyopt._methods.settings import Number
 from policyopt._table import Table
 from policyopt._thresholds.problem import Solution
 from policyopt._thresholds.quotas import geometric_shares, solve_ratio
@@ -35,12 +37,11 @@ class Always(Method):
 
     label = "always"
     decides = True
+    allowed: ClassVar = {"exit": Number(whole=True, optional=True)}
 
-    def __post_init__(self) -> None:
-        if self.exit is not None and (
-            isinstance(self.exit, bool) or not isinstance(self.exit, int)
-        ):
-            raise input_error("exit", "a whole number, 0 or more", self.exit, "E.g. --set exit=0.")
+    def requires_labels(self) -> bool:
+        """Only to know which exit is the most accurate."""
+        return self.exit is None
 
     def check(self, table: Table) -> None:
         """Refuse an exit that the table does not have."""

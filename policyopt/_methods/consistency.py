@@ -65,7 +65,7 @@ from policyopt._table import Table
 from policyopt._thresholds.joint import solve_joint
 from policyopt._thresholds.problem import Problem, Solution
 from policyopt._thresholds.solvers import solve_given
-from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._errors import InputError
 from policyopt.runtime._policy import NEVER
 from policyopt.runtime._scores import BEEM as BeemRule
 from policyopt.runtime._scores import DDA as DdaRule
@@ -89,12 +89,7 @@ class Patience(Method):
     patience: int | None = None
 
     label = "patience"
-
-    def __post_init__(self) -> None:
-        whole = isinstance(self.patience, int) and not isinstance(self.patience, bool)
-        if self.patience is not None and not (whole and self.patience >= 0):
-            step = "E.g. --set patience=2."
-            raise input_error("patience", "a whole number, 0 or more", self.patience, step)
+    allowed: ClassVar = {"patience": Number(whole=True, optional=True)}
 
     def requires_labels(self) -> bool:
         """Nothing is learned: costs follow from the exits' outputs alone."""

@@ -62,7 +62,7 @@ def check_setting(name: str, value: Any, allowed: Allowed) -> None:
         check_choice(name, value, allowed)
     elif not (allowed.optional and value is None):
         kind = int if allowed.whole else (int, float)
-        fits = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+        fits = isinstance(value, kind) and not isinstance(value, bool) and abs(value) < math.inf
         if not (fits and allowed.above < value < allowed.below and 0 <= value <= allowed.most):
             whole = "whole " if allowed.whole else ""
             low = "0 or more" if allowed.above < 0 else f"above {allowed.above:g}"

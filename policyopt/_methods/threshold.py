@@ -35,7 +35,7 @@ import numpy as np
 from policyopt._answers.calibrators import BINS, FITS, fit_histogram
 from policyopt._answers.crossfit import NAMES
 from policyopt._methods.base import ANSWERS, Method
-from policyopt._methods.settings import COUNT, Choice, Integer, Number, Real
+from policyopt._methods.settings import COUNT, YES_OR_NO, Choice, Integer, Number, Real
 from policyopt._table import Table
 from policyopt._thresholds.problem import Problem, Solution
 from policyopt._thresholds.quotas import solve_planned
@@ -88,7 +88,7 @@ class Threshold(Method):
     answer: str = "plain"
     shared_map: str = "platt"
 
-    allowed: ClassVar = {"shared_map": tuple(FITS), "answer": NAMES}
+    allowed: ClassVar = {"shared_map": tuple(FITS), "answer": NAMES, "mix": YES_OR_NO}
     tuned: ClassVar = {"thresholds": Choice(SOLVERS), "answer": ANSWERS}
 
     def __post_init__(self) -> None:
@@ -98,8 +98,6 @@ class Threshold(Method):
             given = np.atleast_1d(np.asarray(self.thresholds, dtype=np.float64))
             clipped = tuple(float(t) for t in np.clip(given, ALWAYS, NEVER))
             object.__setattr__(self, "thresholds", clipped)
-        if not isinstance(self.mix, bool):
-            raise input_error("mix", "true or false", self.mix, "E.g. --set mix=true.")
         super().__post_init__()
         goes_with = {
             "mix": ("joint", self.mix),

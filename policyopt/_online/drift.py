@@ -81,12 +81,11 @@ def watch_policy(
     Examples
     --------
     >>> import numpy as np, policyopt as po
-    >>> from policyopt._table import Tables
     >>> rng = np.random.default_rng(0)
     >>> labels = rng.integers(0, 3, 2000)
     >>> logits = rng.normal(size=(2000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
     >>> shares = {"fit": 0.25, "calibrate": 0.5, "test": 0.25}
-    >>> tables = Tables(po.from_arrays(logits, labels, costs=[1, 4], unit="ms", split=shares))
+    >>> tables = po.Tables(po.from_arrays(logits, labels, costs=[1, 4], unit="ms", split=shares))
     >>> policy = po.fit(tables.data, 2.0, "max_prob", tables=tables).policy
     >>> watch = watch_policy(policy, tables.get("calibrate"))
     >>> seen = trace(policy, tables.get("test"))
@@ -138,12 +137,11 @@ def refit(
     Examples
     --------
     >>> import policyopt as po
-    >>> from policyopt._table import Tables
     >>> rng = np.random.default_rng(0)
     >>> labels = rng.integers(0, 3, 1000)
     >>> sure = rng.normal(size=(1000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
     >>> parts = {"fit": {"outputs": sure, "labels": labels}, "recent": {"outputs": sure * 0.7}}
-    >>> tables = Tables(po.from_arrays(splits=parts, costs=[1, 4], unit="ms"))
+    >>> tables = po.Tables(po.from_arrays(splits=parts, costs=[1, 4], unit="ms"))
     >>> before = po.fit(tables.data, 2.0, "max_prob", tables=tables)
     >>> after = refit(before, tables.get("fit"), tables.get("recent"))
     >>> round(after.expected.cost, 2)

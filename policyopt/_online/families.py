@@ -73,10 +73,9 @@ def fit_family(
     Examples
     --------
     >>> import policyopt as po
-    >>> from policyopt._table import Tables
     >>> rng = np.random.default_rng(0)
     >>> data = po.from_arrays(rng.normal(size=(200, 3, 4)), rng.integers(0, 4, 200), [1, 2, 4])
-    >>> family = fit_family("max_prob", Tables(data).get("fit"), 3)
+    >>> family = fit_family("max_prob", po.Tables(data).get("fit"), 3)
     >>> family.nested, family.labels.round(1)
     (True, array([1. , 1.5, 2. , 3. , 4. ]))
     """

@@ -19,7 +19,7 @@ from policyopt._cache.data import ExitData
 from policyopt._methods.reinforcement import Episodes, drawn_prices, log_price
 from policyopt._optional import need
 from policyopt.rl._problem import ExitProblem, exit_problem
-from policyopt.runtime._checks import check_seed
+from policyopt.runtime._checks import check_least, check_seed, check_whole
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._scores.history import CLIP
 from policyopt.runtime._typing import Array, Bools, Floats
@@ -85,9 +85,8 @@ class ExitEnv(gym.Env):
         row, rows = (options or {}).get("row"), len(self.problem)
         if row is None:
             row = self.np_random.integers(rows)
-        elif not 0 <= int(row) < rows:
-            raise input_error("row", f"in [0, {rows - 1}]", row, "Rows are counted from 0.")
-        self._played.start(np.array([int(row)]), _prices(self.np_random, self._range, 1))
+        row = check_whole("row", row, 0, rows - 1, "Rows are counted from 0.")
+        self._played.start(np.array([row]), _prices(self.np_random, self._range, 1))
         self._ended = False
         return self._played.observe()[0], self._info()
 
@@ -148,9 +147,7 @@ class ExitVectorEnv(vector.VectorEnv):
         autoreset_mode: Any = None,
     ) -> None:
         self.problem, self._range = _posed(problem), _checked(price)
-        if not isinstance(num_envs, int) or num_envs < 1:
-            raise input_error("num_envs", "a whole number, 1 or more", num_envs)
-        self.num_envs = num_envs
+        self.num_envs = num_envs = check_whole("num_envs", num_envs)
         self.autoreset_mode = vector.AutoresetMode(
             vector.AutoresetMode.NEXT_STEP if autoreset_mode is None else autoreset_mode
         )
@@ -188,8 +185,9 @@ class ExitVectorEnv(vector.VectorEnv):
             allowed = f"{self.num_envs} of 0 (go on) or 1 (leave)"
             raise input_error("actions", allowed, actions.shape)
         played, over, modes = self._played, self._ended, vector.AutoresetMode
-        if over.any() and self.autoreset_mode != modes.NEXT_STEP:
-            got = f"{over.sum()} are over"
+        begun = len(played.rows) == self.num_envs
+        if not begun or (over.any() and self.autoreset_mode != modes.NEXT_STEP):
+            got = f"{over.sum()} are over" if begun else "none has begun"
             raise input_error("step", "called in episodes", got, "Call reset first.")
         rewards, ended = np.zeros(self.num_envs), ~self._all
         if not over.all():
@@ -234,8 +232,9 @@ def _posed(problem: ExitProblem | ExitData) -> ExitProblem:
 
 def _checked(price: Price) -> tuple[float, float]:
     """Return the range of prices."""
-    low, high = price if isinstance(price, tuple) else (price, price)
-    if not 0 <= low <= high <= _MOST or (low == 0 < high):
+    ends = price if isinstance(price, (tuple, list)) and len(price) == 2 else (price, price)
+    low, high = (check_least("price", end, _MOST) for end in ends)
+    if low > high or low == 0 < high:
         allowed = f"a number in [0, {_MOST:g}], or two of them, both over 0, the lower one first"
         step = "E.g. 0.1: the full model may cost a tenth of a right answer."
         raise input_error("price", allowed, price, step)

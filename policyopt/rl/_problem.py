@@ -107,8 +107,10 @@ def exit_problem(
         seen = build_stopping_data(table, name, soft, _FOLDS, seed)
         samples = samples_of(seen.columns, seen.success, seen.table.costs)
         return ExitProblem(samples, seen.table, seen.answer, seen.features, seen.center, seen.scale)
-    if table.exits != like.exits:
-        raise input_error("like", f"made of rows with {table.exits} exits", like.exits)
+    for name in ("exits", "classes", "kind"):
+        here, there = getattr(table, name), getattr(like.table, name)
+        if here != there:
+            raise input_error("like", f"made of rows with {name} {here}", there, "Of one model.")
     return replace(like, samples=_looked_at(table, like), table=table)
 
 

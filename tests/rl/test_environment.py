@@ -156,7 +156,7 @@ def test_a_problem_like_another_shows_other_rows_by_its_answers_and_standardisat
     [
         (lambda p: ExitEnv(p, price=-1), "'price' must be a number"),
         (lambda p: ExitEnv(p, price=(0.5, 0.1)), "the lower one first"),
-        (lambda p: ExitEnv(p).reset(options={"row": 10_000}), "'row' must be in"),
+        (lambda p: ExitEnv(p).reset(options={"row": 10_000}), "'row' must be a whole number"),
         (lambda p: ExitVectorEnv(p, 0), "num_envs"),
         (lambda p: ExitEnv(p).step(0), "Call reset first"),
         (lambda p: exit_problem(cache(100), answer="magic"), "answer"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .._bandits import BANDITS, Bandit, make_bandit
-from .._checks import check_seed, check_type, check_whole, plain
+from .._checks import check_least, check_seed, check_type, check_whole, plain
 from .._errors import InputError, input_error
 from .._experts import policy_of
 from .._files import write_file
@@ -237,14 +237,12 @@ class Online:
         if isinstance(steering, Controller):
             _refuse_given("the controller", correct=correct, overhead=overhead)
             costs = self.family.policy.costs
-            paid = float(costs[request.exit]) if cost is None else float(cost)
-            if not 0 <= paid < 1e300:
-                raise input_error("cost", "a number, 0 or more", paid, "In the policy's unit.")
+            paid = check_least("cost", float(costs[request.exit]) if cost is None else cost, 1e300)
             self._learn(request, (steering.share(costs, paid),))
             return paid
         _refuse_given("all but the controller", cost=cost)
         low, high = self.overhead
-        over = (low + high) / 2 if overhead is None else overhead
+        over = check_least("overhead", (low + high) / 2 if overhead is None else overhead)
         if not low <= over <= high:
             step = "Give Online the range that it may have."
             raise input_error("overhead", f"from {low} to {high}", over, step)
