@@ -134,8 +134,8 @@ def _measured(found: Mapping[str, Any]) -> str:
         "![Gain of every method over max_prob, per cache](catalogue.png)\n",
         "Points of accuracy over `max_prob` with [geometric quotas](glossary.md), mean of nine budgets, each at its "
         f"own realised cost, {found['seeds']} seeds. In bold where the 95 % interval over test rows (half its width "
-        "follows) is clear of 0; `-`: the cache does not hold what the method needs. `always` and `frugalgpt` may leave a part of "
-        "the budget unspent: they are compared at what they cost. "
+        "follows) is clear of 0; `-`: the cache does not hold what the method needs. `always` and `frugalgpt` may "
+        "leave a part of the budget unspent: they are compared at what they cost. "
         "[Budget by budget, with times](../benchmarks/results/catalogue.md).\n",
         "| method | " + " | ".join(caches) + " | fit, nine budgets (slowest cache) |",
         "| --- | " + "---: | " * (len(caches) + 1),
