@@ -73,7 +73,9 @@ This page is written by `python benchmarks/choosing.py` from the registry (`poli
 and from the measurements of `benchmarks/catalogue.py`; a test keeps it up to date.
 
 - **Start with `auto`**, the default: it tries several methods on held-out rows and takes the simpler one
-  where the gain is in doubt.
+  where the gain is in doubt. It stays near the best simple rule of when to stop (`max_prob`, `margin`, `entropy`). It
+  does not try `always`, and where models differ much in price for what they know `always` may be ahead: in the table
+  below, on `mmlu_llama5`, it gains 11.56 points and `auto` 8.48.
 - **Compare on your own cache**: `policyopt curve CACHE --methods all --seeds 5 --out DIR`, then
   `policyopt compare CACHE --methods a,b`. What wins on five caches need not win on yours.
 - **In a cascade of models that are paid for one by one**, look at `subset`, `frugalgpt` and `always` first: which
@@ -130,10 +132,10 @@ def _measured(found: Mapping[str, Any]) -> str:
     lines = [
         "## Measured\n",
         "![Gain of every method over max_prob, per cache](catalogue.png)\n",
-        "Points of accuracy over `max_prob` with geometric quotas, mean of nine budgets, each at its own realised "
-        f"cost, {found['seeds']} seeds. In bold where the 95 % interval over test rows (half its width follows) is "
-        "clear of 0; `-`: the cache does not hold what the method needs. `always` and `frugalgpt` may leave a part of "
-        "the budget unspent: they are compared at what they cost. "
+        "Points of accuracy over `max_prob` with [geometric quotas](glossary.md), mean of nine budgets, each at its "
+        f"own realised cost, {found['seeds']} seeds. In bold where the 95 % interval over test rows (half its width "
+        "follows) is clear of 0; `-`: the cache does not hold what the method needs. `always` and `frugalgpt` may "
+        "leave a part of the budget unspent: they are compared at what they cost. "
         "[Budget by budget, with times](../benchmarks/results/catalogue.md).\n",
         "| method | " + " | ".join(caches) + " | fit, nine budgets (slowest cache) |",
         "| --- | " + "---: | " * (len(caches) + 1),

@@ -111,8 +111,7 @@ def tune(
     settings : mapping, optional
         More settings that every trial has.
     objective : {"area", "accuracy"}
-        Area under the accuracy-cost curve, or accuracy at `budget`; both at equal realised cost
-        (see `policyopt._tuning`).
+        Area under the accuracy-cost curve, or accuracy at `budget`; both at equal realised cost.
     budget : float or str, optional
         For ``accuracy``.
     budgets : int, str or sequence

@@ -60,7 +60,7 @@ class CacheWriter:
     metadata : mapping, optional
         Free, JSON-able.
     contexts : sequence of str, optional
-        Names of the contexts where every row has one (see `policyopt._experts`).
+        Names of the contexts where every row has one (see `policyopt.fit_experts`).
     shard_bytes : int, default 64 MiB
         Size at which a shard is written.
     overwrite : bool, default False

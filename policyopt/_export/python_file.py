@@ -67,7 +67,7 @@ def _head(policy: Policy) -> str:
 Score {plain(policy.rule)}, answer {plain(policy.answer)}; how it was found stands in policy.json.
 
     state = start()                  # start(number) where samples are numbered
-    for k in PATH:
+    for k in ACTIVE_EXITS:
         decision = step(k, output_of_exit(k), state)   # {how}
         if decision.exit:
             break

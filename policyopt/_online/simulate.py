@@ -107,7 +107,7 @@ def simulate(
     ----------
     data : ExitData
     policies : str or sequence of str
-        Bandits (`policyopt.runtime._bandits.BANDITS`; ``bandits``: all), ``linucb``, ``splitee``,
+        Bandits (by `policyopt methods online`; ``bandits``: all), ``linucb``, ``splitee``,
         ``uee_ucb`` (whose arms are exits), ``fixed``, ``controller``; with settings as ``ucb1:c=2``.
     schedule : str
         ``stationary``, ``abrupt``, ``gradual``, ``recurring``, or ``test:4000,blur_medium:6000``.

@@ -41,6 +41,8 @@ def new_figure(width: float, height: float) -> Any:
 def tidy(axes: Any, grid: str = "", labelsize: float = 9, **properties: Any) -> None:
     """Set properties; take away the frame's top and right; draw a faint grid of "x", "y" or "both"."""
     axes.set(**properties)
+    if axes.get_xscale() == "log":
+        axes.set_xlabel(f"{axes.get_xlabel()} (log scale)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=labelsize)
     axes.set_axisbelow(True)
@@ -137,14 +139,14 @@ def _by_budget(records: Sequence[dict[str, Any]], *keys: str) -> Floats:
 
 
 def simulation_figure(found: Simulation, title: str = "") -> Any:
-    """Draw pseudo-regret and cost as the AdaEE paper's figures, and below how often each arm was played."""
+    """Draw regret and cost as the AdaEE paper's figures, and below how often each arm was played."""
     several = [name for name, t in found.metrics.items() if t.arms.shape[1] > 1]
     shown = several[:_PANELS]
     lines = [shown[i : i + _ABREAST] for i in range(0, len(shown), _ABREAST)]
     names = -(-(len(found.metrics) + 1) // 5)  # lines of the legend
     figure = new_figure(12, 3.8 + 2.2 * len(lines) + 0.25 * names)
     grid = figure.add_gridspec(1 + len(lines), 1, height_ratios=[1.8, *[1.0] * len(lines)])
-    regret, cost = (figure.add_subplot(grid[0].subgridspec(1, 2)[0, j]) for j in (0, 1))
+    regret, cost = grid[0].subgridspec(1, 2).subplots()
     _draw_courses(found, regret, cost)
     add_legend(figure, side="upper center")  # above all panels: hides no curve, is read first
     plots = [regret, cost]
@@ -159,6 +161,7 @@ def simulation_figure(found: Simulation, title: str = "") -> Any:
             axes.axvline(change, color="0.4", lw=0.8, ls=":")
         tidy(axes, grid="both" if axes in (regret, cost) else "", labelsize=8)
         axes.set_xlabel("request", fontsize=8)
+        axes.locator_params("x", nbins=6 if axes in (regret, cost) else 3)
     if len(shown) < len(several):
         title = f"{title} (arms of {len(shown)} of {len(several)} policies)".strip()
     if title:
@@ -184,7 +187,8 @@ def _draw_courses(found: Simulation, regret: Any, cost: Any) -> None:
     if found.budget is not None:
         cost.axhline(found.budget, color="0.2", lw=1, ls=(0, (6, 3)), label="budget")
     latest = f"{round(found.schedule.rounds / len(rounds) * back):,}"
-    regret.set_title("pseudo-regret to the best fixed arm", loc="left", fontsize=10)
+    regret.set_title("regret to the best fixed arm", loc="left", fontsize=10)
+    regret.set_ylabel("sum over requests [units of the reward]", fontsize=8)
     told = f"mean cost of the latest {latest} requests [{picture_text(found.unit)}]"
     cost.set_title(told, loc="left", fontsize=10)
 

@@ -77,8 +77,8 @@ def exit_problem(
     like : ExitProblem, optional
         Of the rows to train on: answers and standardisation are taken from it, nothing is fitted.
     answer : str
-        What exits return: ``combined``, ``plain``, or another name of `policyopt._answers`; each row
-        is answered by a rule that it did not help to fit.
+        What exits return: ``combined``, ``plain``, ``temperature``, ``vector``, ``ztw`` or ``poe``; each
+        row is answered by a rule that it did not help to fit.
     soft : float
         Weight of soft success targets against 0/1 correctness (see `optimal_stopping`), in [0, 1].
     seed : int

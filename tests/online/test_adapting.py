@@ -32,7 +32,7 @@ from policyopt._online.simulate import (
     simulate,
 )
 from policyopt._replay import trace
-from policyopt._report.figures import simulation_figure
+from policyopt._report.figures import new_figure, simulation_figure, tidy
 from policyopt._table import Tables
 from policyopt.runtime._bandits import BANDITS, make_bandit
 from policyopt.runtime._experts import ExpertPolicy
@@ -417,7 +417,12 @@ def test_the_picture_names_every_policy_and_hides_no_curve(w):
     (legend,) = figure.legends
     assert [t.get_text() for t in legend.get_texts()] == [*found.metrics, "budget"]
     regret, cost, *arms = figure.axes
-    assert regret.get_legend() is None
+    assert regret.get_legend() is None and "units of the reward" in regret.get_ylabel()
+    figure.draw_without_rendering()  # no number below one panel reaches into the next
+    assert regret.get_tightbbox().x1 < cost.get_tightbbox().x0
+    assert all(len(a.get_xticks()) < 6 for a in arms)
+    tidy(log := new_figure(3, 2).add_subplot(xscale="log"), xlabel="cost")
+    assert log.get_xlabel() == "cost (log scale)"
     assert cost.get_title("left") == "mean cost of the latest 5 requests [ms]"
     assert len(arms) == len(found.metrics) - 1  # all but `fixed`
     assert {a.get_ylabel() for a in arms} == {"threshold", "exit", "split at exit", "level"}
