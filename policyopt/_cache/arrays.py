@@ -50,6 +50,9 @@ def from_arrays(
 ) -> ExitData:
     """Make an `ExitData` from arrays: one pool to be divided, or named splits.
 
+    Arrays are copied, so that writing to them afterwards changes nothing here. Read-only ones are
+    shared where their type allows: map large files with ``np.load(file, mmap_mode="r")``.
+
     Parameters
     ----------
     outputs : array of shape (n, K, C), or sequence of K arrays of shape (n, C)
@@ -140,7 +143,10 @@ def from_arrays(
                 cost = key.removeprefix(COST_PREFIX)
                 arrays[key] = cumulative(arrays[key], cost_kind, cost)
         layout, block = blocks.normalise(layout, arrays, "NKC", name)
-        kept = {k: blocks.store(layout, k, v).view() for k, v in block.items()}
+        kept = {
+            k: (blocks.own if v.flags.writeable else blocks.store)(layout, k, v).view()
+            for k, v in block.items()
+        }
         for array in kept.values():
             array.flags.writeable = False
         rows[name] = Rows((data.filled(kept),))

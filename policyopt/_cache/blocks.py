@@ -80,6 +80,12 @@ def store(layout: Layout, name: str, array: Array) -> Array:
     return np.clip(kept, 0, 1) if name in ("confidence", "top_prob") else kept
 
 
+def own(layout: Layout, name: str, array: Array) -> Array:
+    """Return a copy of `array` in storage type: its caller may write to it afterwards."""
+    kept = store(layout, name, array)
+    return kept.copy() if np.may_share_memory(kept, array) else kept
+
+
 def to_numpy(argument: str, value: Any) -> Array:
     """Return an array of booleans or numbers, a view where possible; torch tensors of any device."""
     if hasattr(value, "detach") and hasattr(value, "cpu"):  # a tensor, without importing torch
@@ -115,8 +121,10 @@ def _rows_first(argument: str, value: Any, axes: str) -> Array:
         if len(set(shapes)) > 1 or parts[0].ndim != len(axes) - 1:
             allowed = f"K arrays of one shape with axes {axes.replace('K', '')}"
             raise input_error(argument, allowed, f"shapes {shapes}")
-        return np.stack(parts, axis=1)
-    array = to_numpy(argument, value)
+        array = np.stack(parts, axis=axes.index("K"))
+        array.flags.writeable = False  # no caller has it, so none need copy it
+    else:
+        array = to_numpy(argument, value)
     if array.ndim != len(axes):
         raise input_error(argument, f"of {len(axes)} axes ({axes})", f"shape {array.shape}")
     return rows_first(array, axes)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._cache import data
-from policyopt._cache.blocks import normalise, storage_type, store
+from policyopt._cache.blocks import normalise, own, storage_type
 from policyopt._cache.data import Layout
 from policyopt._cache.files import sha256_file
 from policyopt._cache.manifest import MANIFEST, UNFINISHED, Manifest, Shard, check_metadata, dump
@@ -295,7 +295,7 @@ class _Buffer:
         rows, low = len(next(iter(block.values()))), 0
         while low < rows:
             count = min(self.size - self.waiting, rows - low)
-            self.pieces.append({n: _own(layout, n, a[low : low + count]) for n, a in block.items()})
+            self.pieces.append({n: own(layout, n, a[low : low + count]) for n, a in block.items()})
             self.waiting, self.rows, low = self.waiting + count, self.rows + count, low + count
             if self.waiting == self.size:
                 yield from self.rest()
@@ -307,12 +307,6 @@ class _Buffer:
             block = {n: np.concatenate([piece[n] for piece in self.pieces]) for n in names}
             self.pieces, self.waiting = [], 0
             yield block
-
-
-def _own(layout: Layout, name: str, array: Array) -> Array:
-    """Return a copy in storage type: the caller may reuse its array before the shard is written."""
-    kept = store(layout, name, array)
-    return kept.copy() if np.may_share_memory(kept, array) else kept
 
 
 # --- what stands there already -----------------------------------------------------------------

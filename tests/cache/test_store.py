@@ -87,6 +87,16 @@ def test_what_is_written_is_read_back(room, kind, dtype, sizes, shard, cuts, see
     assert data.cost("c").cascade
 
 
+def test_later_writing_changes_nothing_and_what_is_read_only_is_shared():
+    given = batch(20)
+    rows = po.from_arrays(**given).splits["pool"]
+    for name, array in (("outputs", given["outputs"]), ("features:0", given["features"][0])):
+        array[:], array.flags.writeable = 9, False
+        assert not (rows.array(name) == 9).any()
+    again = po.from_arrays(**given).splits["pool"]
+    assert np.shares_memory(again.array("outputs"), given["outputs"])
+
+
 def test_a_pool_is_divided_by_its_seed():
     data = po.from_arrays(X, Y, COSTS)
     (key, fit), (_, test) = data.rows("fit"), data.rows("test")
@@ -99,7 +109,7 @@ def test_any_axes_tensors_and_lists_mean_the_same():
     forms = [
         (X, "NKC"), (X.transpose(1, 0, 2), "KNC"), (X.transpose(2, 1, 0), "CKN"),
         (X.tolist(), "NKC"), ([X[:, k] for k in range(3)], "NKC"), (tensors, "NKC"),
-        (torch.stack(tensors), "KNC"), (X.transpose(1, 0, 2), None),
+        (torch.stack(tensors), "KNC"), (X.transpose(1, 0, 2), None), ([t.T for t in tensors], "CKN"),
     ]  # fmt: skip
     found = [po.from_arrays(o, torch.tensor(Y), COSTS, axes=axes) for o, axes in forms]
     assert len({data.fingerprint for data in found}) == 1
