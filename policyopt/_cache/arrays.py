@@ -19,7 +19,7 @@ from policyopt.runtime._typing import Array
 
 #: The arrays that show n and K.
 _LEADS = ("outputs", "confidence", "top_prob")
-_ROW_ARRAYS = ("outputs", "labels", *blocks.RECORD_ARRAYS, "sample_costs", "features", "context")
+_ROW_ARRAYS = ("outputs", "labels", *blocks.SUMMARY_ARRAYS, "sample_costs", "features", "context")
 
 
 def from_arrays(
@@ -56,7 +56,7 @@ def from_arrays(
     Parameters
     ----------
     outputs : array of shape (n, K, C), or sequence of K arrays of shape (n, C)
-        Logits or probabilities; numpy or torch. Leave out for records.
+        Logits or probabilities; numpy or torch. Leave out for summaries.
     labels : array of shape (n,), optional
         Whole numbers in [0, C), -1 where unknown.
     costs : K numbers, (n, K) array, Cost, or sequence of Cost, optional
@@ -79,9 +79,9 @@ def from_arrays(
     seed : int, default 0
         Seed of that division.
     prediction, confidence, top_prob, entropy, correct, features, context : array, optional
-        Records, feature vectors and numbers of contexts, see `CacheWriter.append`.
+        Summaries, feature vectors and numbers of contexts, see `CacheWriter.append`.
     classes : int, optional
-        C, for records.
+        C, for summaries.
     dtype : {"float16", "float32", "float64"}, optional
         Storage type; default keeps float16, makes all other outputs float32.
     metadata : mapping, optional
@@ -162,7 +162,7 @@ def _groups(
     """Return the row arrays by split name."""
     if splits is None:
         if not set(_LEADS) & set(whole):
-            allowed = "given (or confidence=, for records)"
+            allowed = "given (or confidence=, for summaries)"
             raise input_error("outputs", allowed, "none", "Pass them.")
         return {POOL: whole}
     if whole or shares is not None:

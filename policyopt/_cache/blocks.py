@@ -21,7 +21,7 @@ COLUMNS: Mapping[str, tuple[str, str | None]] = {
     "entropy": ("NK", None), "correct": ("NK", "bool"),
     COST_PREFIX: ("NK", "float64"), FEATURES_PREFIX: ("ND", "float32"),
 }  # fmt: skip
-RECORD_ARRAYS = ("prediction", "confidence", "top_prob", "entropy", "correct")
+SUMMARY_ARRAYS = ("prediction", "confidence", "top_prob", "entropy", "correct")
 #: Arrays with one number per row.
 ROW_NUMBERS = tuple(name for name, (axes, _) in COLUMNS.items() if axes == "N")
 #: Confidences may pass 0 or 1 by this much (rounding of a softmax); they are clipped.
@@ -217,7 +217,7 @@ def _check_names(layout: Layout, block: dict[str, Array]) -> None:
             raise input_error("prediction", allowed, "neither", step)
     elif "outputs" not in block:
         raise input_error("outputs", f"given for kind {kind}", "none", "Pass outputs=.")
-    elif extra := next((name for name in RECORD_ARRAYS if name in block), None):
+    elif extra := next((name for name in SUMMARY_ARRAYS if name in block), None):
         raise input_error(extra, "absent where outputs are given", extra, "Say kind='summary'.")
     if (CONTEXT in block) != bool(layout.contexts):
         allowed, got = "absent, for the cache names no contexts", "an array"

@@ -107,12 +107,12 @@ class Layout:
 class Rows:
     """One split (or stream, or pool): a list of blocks, each a mapping of n aligned rows.
 
-    ``outputs``      (n, K, C) logits or probabilities; absent for records
+    ``outputs``      (n, K, C) logits or probabilities; absent for summaries
     ``prediction``   (n, K) integers, -1 where the exit gave no answer, or only ``correct`` is known
-    ``confidence``   (n, K) in [0, 1] (records)
-    ``top_prob``     (n, K, T) the few largest probabilities, largest first (records, optional)
-    ``entropy``      (n, K) in nats (records, optional)
-    ``correct``      (n, K) bool (records, optional when labels are there)
+    ``confidence``   (n, K) in [0, 1] (summaries)
+    ``top_prob``     (n, K, T) the few largest probabilities, largest first (summaries, optional)
+    ``entropy``      (n, K) in nats (summaries, optional)
+    ``correct``      (n, K) bool (summaries, optional when labels are there)
     ``labels``       (n,) integers, -1 where unknown; absent for unlabelled rows
     ``cost:<name>``  (n, K) cumulative cost per sample, in the unit of that cost (optional)
     ``features:<k>`` (n, D_k) the model's feature vectors at exit k: of every exit or of none

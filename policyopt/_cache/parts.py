@@ -200,8 +200,8 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
     splits = _split_names(raw, named) if named else {None: split_name(split or POOL)}
     for prefix, name in splits.items():
         part = parts[prefix]
-        record = part.key in _LEADS["summary"]
-        kept = (part.key, *ROW_NUMBERS, *(_SUMMARY if record else ()))
+        summary = part.key in _LEADS["summary"]
+        kept = (part.key, *ROW_NUMBERS, *(_SUMMARY if summary else ()))
         arrays = {r: a for r, a in part.arrays.items() if r in kept or r.startswith("features")}
         if prefix is None:
             part.rows = raw.split
@@ -209,7 +209,7 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
             part.costs = {b: a for b, a in shared.costs.items() if a.ndim == 1} | part.costs
             if "labels" in shared.arrays and name not in ("fit", "calibrate"):
                 arrays.setdefault("labels", shared.arrays["labels"])
-        if record:
+        if summary:
             part.kind = "summary"
         elif part.key in KINDS:  # what the user declares goes before the key's name
             part.kind = kind or part.key

@@ -1,4 +1,4 @@
-"""Records as tables, long or wide: ``.csv``, ``.jsonl`` (also with lists per exit), ``.parquet``.
+"""Summaries as tables, long or wide: ``.csv``, ``.jsonl`` (also with lists per exit), ``.parquet``.
 
 Each is read piece by piece, its bytes counted; pandas does the columns.
 """
@@ -54,7 +54,7 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
 
 def read_csv(path: Path) -> Raw:
-    """Read comma-separated records with a header line."""
+    """Read comma-separated summaries with a header line."""
     pandas = need("pandas", "fit", "to read .csv files")
     columns = next((row for row in _rows(path) if len(row) > 1 or "".join(row).strip()), [])
     if len(columns) > MAX_COLUMNS:  # pandas takes long for very many
@@ -98,7 +98,7 @@ def _longest(path: Path, count: int) -> int:
 
 
 def read_jsonl(path: Path) -> Raw:
-    """Read a sample a line, ``{"logits": [[... C] x K], "label": 3}`` (as CATs writes), or records as a table."""
+    """Read a sample a line, ``{"logits": [[... C] x K], "label": 3}`` (as CATs writes), or summaries as a table."""
     first = next(_objects(path), None)
     if first is None:
         allowed = "a .jsonl file of at least one line"
@@ -120,7 +120,7 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any], int]]:
 
 
 def _frames(path: Path, columns: list[str]) -> Iterator[tuple[Any, int]]:
-    """Yield the records of a table in pieces, each with its bytes in the file."""
+    """Yield the rows of a table in pieces, each with its bytes in the file."""
     pandas = need("pandas", "fit", "to read .jsonl tables")
     read, rows, size, known = [name for name in columns if useful(name)], [], 0, set(columns)
     for number, row, length in _objects(path):
@@ -193,7 +193,7 @@ def _cell(value: Any, role: str, argument: str) -> Array:
 
 
 def read_parquet(path: Path) -> Raw:
-    """Read records in flat columns, row group by row group; sizes are counted before and while."""
+    """Read summaries in flat columns, row group by row group; sizes are counted before and while."""
     parquet = need("pyarrow.parquet", "fit", "to read .parquet files (pip install pyarrow)")
     types = need("pyarrow", "fit", "to read .parquet files (pip install pyarrow)").types
 
@@ -265,7 +265,7 @@ def _gather(path: Path, columns: Sequence[str], pieces: Iterator[tuple[Any, int]
 
 
 def _from_table(frame: Any, name: str, columns: list[str]) -> Raw:
-    """Turn a table of records into arrays of shape (n, K) and (n,), by its keys without the exit."""
+    """Turn a table of summaries into arrays of shape (n, K) and (n,), by its keys without the exit."""
     frame = frame.rename(columns=lambda column: str(column).strip())
     if len(set(columns)) < len(columns):
         raise input_error(f"{name}: columns", "each of another name", f"{columns}", "Rename one.")

@@ -60,7 +60,7 @@ class CacheWriter:
     metadata : mapping, optional
         Free, JSON-able.
     contexts : sequence of str, optional
-        Names of the contexts where every row has one (see `policyopt._experts`).
+        Names of the contexts where every row has one (see `policyopt.fit_experts`).
     shard_bytes : int, default 64 MiB
         Size at which a shard is written.
     overwrite : bool, default False
@@ -76,10 +76,10 @@ class CacheWriter:
     --------
     >>> import tempfile
     >>> import numpy as np
-    >>> from policyopt._costs import Cost
+    >>> import policyopt as po
     >>> rng = np.random.default_rng(0)
     >>> place = tempfile.mkdtemp()
-    >>> with CacheWriter(place, costs=[Cost("latency", "ms", [1.5, 4.0])]) as cache:
+    >>> with po.CacheWriter(place, costs=[po.Cost("latency", "ms", [1.5, 4.0])]) as cache:
     ...     for _ in range(3):  # K = 2 exits, C = 10 classes
     ...         exits = [rng.normal(size=(8, 10)) for _ in range(2)]
     ...         cache.append("fit", exits, rng.integers(0, 10, 8))
@@ -165,15 +165,15 @@ class CacheWriter:
         axes : str, default "NKC"
             Order of the axes of all arrays, e.g. ``"KNC"``.
         prediction : array of shape (n, K)
-            Records: class numbers, -1 where there was no answer.
+            Summaries: class numbers, -1 where there was no answer.
         confidence : array of shape (n, K)
-            Records: in [0, 1].
+            Summaries: in [0, 1].
         top_prob : array of shape (n, K, T), optional
-            Records: the T largest probabilities, largest first.
+            Summaries: the T largest probabilities, largest first.
         entropy : array of shape (n, K), optional
-            Records: in nats.
+            Summaries: in nats.
         correct : array of shape (n, K), optional
-            Records: booleans; must agree with `prediction` and `labels`.
+            Summaries: booleans; must agree with `prediction` and `labels`.
         sample_costs : mapping of str to array of shape (n, K), optional
             Cumulative cost per sample of each Cost whose values are None.
         features : sequence of K arrays of shape (n, D_k), optional
