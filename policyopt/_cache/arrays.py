@@ -11,7 +11,7 @@ import numpy as np
 
 from policyopt._cache import blocks, data
 from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, Block, ExitData, Layout, Rows
-from policyopt._cache.manifest import check_metadata, fingerprint
+from policyopt._cache.manifest import check_metadata, fingerprint, with_told
 from policyopt._costs import Cost, cumulative, exit_counts
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import input_error
@@ -51,7 +51,7 @@ def from_arrays(
     """Make an `ExitData` from arrays: one pool to be divided, or named splits.
 
     Arrays are copied, so that writing to them afterwards changes nothing here. Read-only ones are
-    shared where their type allows: map large files with ``np.load(file, mmap_mode="r")``.
+    shared where their type allows, such as large files that numpy maps with ``mmap_mode="r"``.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def from_arrays(
         rows[name] = Rows((data.filled(kept),))
         checksums.append((name, _checksum(kept)))
     shares = data.check_shares(split or data.DEFAULT_SHARES) if POOL in rows else {}
-    told = check_metadata(metadata) | ({"notes": notes} if notes else {})
+    told = with_told(check_metadata(metadata), **({"notes": notes} if notes else {}))
     return data.to_data(layout, rows, shares, seed, told, fingerprint(checksums, layout))
 
 

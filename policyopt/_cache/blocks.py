@@ -212,7 +212,10 @@ def _check_names(layout: Layout, block: dict[str, Array]) -> None:
         if "confidence" not in block:
             raise input_error("confidence", "given for kind summary", "none", "Pass confidence=.")
         if "prediction" not in block and "correct" not in block:
-            step = "Add pred (class numbers), or correct (1 or 0), for each exit."
+            step = (
+                "Add pred (class numbers), or correct (1 or 0), for each exit; graded quality is "
+                "not read yet."
+            )
             allowed = "given for kind summary (or else correct)"
             raise input_error("prediction", allowed, "neither", step)
     elif "outputs" not in block:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._costs import Cost
-from policyopt.runtime._checks import check_seed
+from policyopt.runtime._checks import check_seed, plain
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import checked_names
 from policyopt.runtime._typing import Array, Ints
@@ -76,9 +76,10 @@ class Layout:
             wanted = f"{' or '.join(allowed)} for kind {self.kind}"
             raise input_error("dtype", wanted, dtype, "Choose one.")
         object.__setattr__(self, "dtype", dtype)  # np.float16 and np.dtype("f2") are welcome too
-        classes = self.classes
-        if not isinstance(classes, int) or not 0 <= classes <= MAX_CLASSES or classes == 1:
+        classes = plain(self.classes)
+        if type(classes) is not int or not 0 <= classes <= MAX_CLASSES or classes == 1:
             raise input_error("classes", f"0 (not known) or 2 to {MAX_CLASSES}", classes)
+        object.__setattr__(self, "classes", classes)
         if not self.costs:
             step = "E.g. Cost('compute', 'MMACs', [1, 2])."
             raise input_error("costs", "at least one Cost", "none", step)
@@ -245,7 +246,8 @@ class ExitData:
             if split in RESERVED:
                 step = (
                     f"This cache has no rows for it: import it with such rows (keys {split}_...), "
-                    "or all rows as one pool to be divided (--split fit=0.5,test=0.5)."
+                    "or all rows as one pool to be divided "
+                    "(--split fit=0.5,calibrate=0.2,test=0.3)."
                 )
             raise input_error("split", f"one of {', '.join(self.split_names)}", split, step)
         if not self.pooled:

@@ -115,6 +115,11 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     return strict_json.parse(data, "metadata", MAX_BYTES, "", MAX_METADATA)[0]
 
 
+def with_told(metadata: Mapping[str, Any], **told: Any) -> dict[str, Any]:
+    """Return metadata and what was decided; where that takes a name, what stood there is ``own_<name>``."""
+    return {f"own_{key}" if key in told else key: v for key, v in metadata.items()} | told
+
+
 def parse(text: bytes) -> Manifest:
     """Read a manifest, which may come from anyone; anything unexpected is refused."""
     content = strict_json.parse(text, MANIFEST, MAX_BYTES, _ANEW, MAX_METADATA)

@@ -31,6 +31,7 @@ _KEY = re.compile(
     rf"(?P<base>mean_\w+|names|contexts|{'|'.join(sorted(SYNONYMS, key=len, reverse=True))}"
     r"|features_\d{1,4}|cost_\w+|latency_\w+)"
 )
+_MAX_KEY = 256  # characters: reading one takes time that grows with their square
 _ALIASES = {
     "fit": ("fit", "val", "valid", "validation", "dev"),
     "calibrate": ("calibrate", "calibration", "calib", "cal"),
@@ -71,7 +72,7 @@ class Raw:
 
 def parse_key(key: str) -> tuple[str | None, str, str] | None:
     """Divide a key into prefix, role (of `SYNONYMS`, ``features_0``, ``cost``, ``metadata``) and base, if known."""
-    match = _KEY.fullmatch(key)
+    match = _KEY.fullmatch(key) if len(key) <= _MAX_KEY else None
     if match is None:
         return None
     base = match["base"]
@@ -104,7 +105,7 @@ def declared(name: str, found: Mapping[str, Any]) -> Raw:
                 raise input_error(argument, "an array", f"{error}", "Mend the file.") from error
         else:
             raw.metadata[key] = _plain(value)
-            if known is None and np.ndim(value):
+            if known is None and getattr(value, "ndim", isinstance(value, (list, tuple))):
                 raw.note(f"key {key!r} is not known: not used, see the metadata")
     return raw
 
