@@ -385,7 +385,8 @@ def _numbers(column: Any, argument: str) -> Array:
         odd = np.asarray(numbers.isna() & column.notna(), dtype=bool)
         if odd.any():
             row = int(np.argmax(odd))
-            got = f"{column.iloc[row]!r} in row {row}"
+            cell = column.iloc[row]
+            got = f"{repr(cell) if cell else 'nothing'} in row {row}"
             step = "Mend that cell; encode names of classes as whole numbers from 0."
             raise input_error(argument, "numbers", got, step)
         column = numbers
