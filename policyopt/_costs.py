@@ -207,7 +207,7 @@ def parse_budgets(budgets: int | float | str | Sequence[Budget], costs: Floats) 
     """
     if isinstance(budgets, (np.ndarray, np.generic)):
         budgets = budgets.tolist()
-    if isinstance(budgets, str) and "," not in budgets and budgets.strip().lstrip("+-").isdigit():
+    if isinstance(budgets, str) and re.fullmatch(r"[+-]?\d{1,400}", budgets.strip()):
         budgets = int(budgets)
     if isinstance(budgets, int):
         return [float(b) for b in positions(costs, budgets)]

@@ -218,6 +218,7 @@ def test_what_is_no_list_is_refused_by_name(tables):
         (["m", "a", "x"], 2, "method"), ({"a": 3}, 2, "method"), ({}, 2, "methods"), ("all,margin", 2, "methods"),
         ("max_prob", None, "budgets"), ("max_prob", [], "budgets"), ("max_prob", "a lot", "budget"),
         ("max_prob", [None], "budget"), ("max_prob", object(), "budgets"), ("max_prob", {}, "budgets"),
+        ("max_prob", "²", "budget"), ("max_prob", "--5", "budget"), ("max_prob", "9" * 5000, "budget"),
     ):  # fmt: skip
         refuses(f"'{name}' must be", po.curve, tables.data, methods, budgets, tables=tables)
     for method in (["max_prob"], 3, {"max_prob": 1}, po.Policy):

@@ -25,7 +25,7 @@ from conftest import refuses
 from faults import tree
 
 import policyopt as po
-from policyopt._cache.manifest import signed
+from policyopt._cache.manifest import CACHE
 from policyopt._export import folder
 from policyopt._export.bundle import read_manifest as read_export
 from policyopt._export.bundle import write_bundle
@@ -351,7 +351,7 @@ def test_overwriting_deletes_shards_and_nothing_a_manifest_names(tmp_path):
     content["shards"][0]["file"] = linked
     (tmp_path / "target").write_bytes((place / shard).read_bytes())
     (place / linked).symlink_to(tmp_path / "target")
-    (place / "manifest.json").write_text(json.dumps(signed(content)))
+    (place / "manifest.json").write_text(json.dumps(CACHE.signed(**content)))
     write(place, 1, overwrite=True)
     assert len(po.open_cache(place).splits["fit"]) == 40
     assert tree(place).items() >= mine.items()

@@ -11,7 +11,7 @@ import numpy as np
 
 from policyopt._cache import blocks, data
 from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, Block, ExitData, Layout, Rows
-from policyopt._cache.manifest import check_metadata, fingerprint
+from policyopt._cache.manifest import check_metadata, fingerprint, with_told
 from policyopt._costs import Cost, cumulative, exit_counts
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import input_error
@@ -19,7 +19,7 @@ from policyopt.runtime._typing import Array
 
 #: The arrays that show n and K.
 _LEADS = ("outputs", "confidence", "top_prob")
-_ROW_ARRAYS = ("outputs", "labels", *blocks.RECORD_ARRAYS, "sample_costs", "features", "context")
+_ROW_ARRAYS = ("outputs", "labels", *blocks.SUMMARY_ARRAYS, "sample_costs", "features", "context")
 
 
 def from_arrays(
@@ -50,10 +50,13 @@ def from_arrays(
 ) -> ExitData:
     """Make an `ExitData` from arrays: one pool to be divided, or named splits.
 
+    Arrays are copied, so that writing to them afterwards changes nothing here. Read-only ones are
+    shared where their type allows, such as large files that numpy maps with ``mmap_mode="r"``.
+
     Parameters
     ----------
     outputs : array of shape (n, K, C), or sequence of K arrays of shape (n, C)
-        Logits or probabilities; numpy or torch. Leave out for records.
+        Logits or probabilities; numpy or torch. Leave out for summaries.
     labels : array of shape (n,), optional
         Whole numbers in [0, C), -1 where unknown.
     costs : K numbers, (n, K) array, Cost, or sequence of Cost, optional
@@ -76,9 +79,9 @@ def from_arrays(
     seed : int, default 0
         Seed of that division.
     prediction, confidence, top_prob, entropy, correct, features, context : array, optional
-        Records, feature vectors and numbers of contexts, see `CacheWriter.append`.
+        Summaries, feature vectors and numbers of contexts, see `CacheWriter.append`.
     classes : int, optional
-        C, for records.
+        C, for summaries.
     dtype : {"float16", "float32", "float64"}, optional
         Storage type; default keeps float16, makes all other outputs float32.
     metadata : mapping, optional
@@ -140,13 +143,16 @@ def from_arrays(
                 cost = key.removeprefix(COST_PREFIX)
                 arrays[key] = cumulative(arrays[key], cost_kind, cost)
         layout, block = blocks.normalise(layout, arrays, "NKC", name)
-        kept = {k: blocks.store(layout, k, v).view() for k, v in block.items()}
+        kept = {
+            k: (blocks.own if v.flags.writeable else blocks.store)(layout, k, v).view()
+            for k, v in block.items()
+        }
         for array in kept.values():
             array.flags.writeable = False
         rows[name] = Rows((data.filled(kept),))
         checksums.append((name, _checksum(kept)))
     shares = data.check_shares(split or data.DEFAULT_SHARES) if POOL in rows else {}
-    told = check_metadata(metadata) | ({"notes": notes} if notes else {})
+    told = with_told(check_metadata(metadata), **({"notes": notes} if notes else {}))
     return data.to_data(layout, rows, shares, seed, told, fingerprint(checksums, layout))
 
 
@@ -156,7 +162,7 @@ def _groups(
     """Return the row arrays by split name."""
     if splits is None:
         if not set(_LEADS) & set(whole):
-            allowed = "given (or confidence=, for records)"
+            allowed = "given (or confidence=, for summaries)"
             raise input_error("outputs", allowed, "none", "Pass them.")
         return {POOL: whole}
     if whole or shares is not None:

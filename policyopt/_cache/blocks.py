@@ -21,7 +21,7 @@ COLUMNS: Mapping[str, tuple[str, str | None]] = {
     "entropy": ("NK", None), "correct": ("NK", "bool"),
     COST_PREFIX: ("NK", "float64"), FEATURES_PREFIX: ("ND", "float32"),
 }  # fmt: skip
-RECORD_ARRAYS = ("prediction", "confidence", "top_prob", "entropy", "correct")
+SUMMARY_ARRAYS = ("prediction", "confidence", "top_prob", "entropy", "correct")
 #: Arrays with one number per row.
 ROW_NUMBERS = tuple(name for name, (axes, _) in COLUMNS.items() if axes == "N")
 #: Confidences may pass 0 or 1 by this much (rounding of a softmax); they are clipped.
@@ -80,6 +80,12 @@ def store(layout: Layout, name: str, array: Array) -> Array:
     return np.clip(kept, 0, 1) if name in ("confidence", "top_prob") else kept
 
 
+def own(layout: Layout, name: str, array: Array) -> Array:
+    """Return a copy of `array` in storage type: its caller may write to it afterwards."""
+    kept = store(layout, name, array)
+    return kept.copy() if np.may_share_memory(kept, array) else kept
+
+
 def to_numpy(argument: str, value: Any) -> Array:
     """Return an array of booleans or numbers, a view where possible; torch tensors of any device."""
     if hasattr(value, "detach") and hasattr(value, "cpu"):  # a tensor, without importing torch
@@ -115,8 +121,10 @@ def _rows_first(argument: str, value: Any, axes: str) -> Array:
         if len(set(shapes)) > 1 or parts[0].ndim != len(axes) - 1:
             allowed = f"K arrays of one shape with axes {axes.replace('K', '')}"
             raise input_error(argument, allowed, f"shapes {shapes}")
-        return np.stack(parts, axis=1)
-    array = to_numpy(argument, value)
+        array = np.stack(parts, axis=axes.index("K"))
+        array.flags.writeable = False  # no caller has it, so none need copy it
+    else:
+        array = to_numpy(argument, value)
     if array.ndim != len(axes):
         raise input_error(argument, f"of {len(axes)} axes ({axes})", f"shape {array.shape}")
     return rows_first(array, axes)
@@ -204,12 +212,15 @@ def _check_names(layout: Layout, block: dict[str, Array]) -> None:
         if "confidence" not in block:
             raise input_error("confidence", "given for kind summary", "none", "Pass confidence=.")
         if "prediction" not in block and "correct" not in block:
-            step = "Add pred (class numbers), or correct (1 or 0), for each exit."
+            step = (
+                "Add pred (class numbers), or correct (1 or 0), for each exit; graded quality is "
+                "not read yet."
+            )
             allowed = "given for kind summary (or else correct)"
             raise input_error("prediction", allowed, "neither", step)
     elif "outputs" not in block:
         raise input_error("outputs", f"given for kind {kind}", "none", "Pass outputs=.")
-    elif extra := next((name for name in RECORD_ARRAYS if name in block), None):
+    elif extra := next((name for name in SUMMARY_ARRAYS if name in block), None):
         raise input_error(extra, "absent where outputs are given", extra, "Say kind='summary'.")
     if (CONTEXT in block) != bool(layout.contexts):
         allowed, got = "absent, for the cache names no contexts", "an array"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._costs import Cost
-from policyopt.runtime._checks import check_seed
+from policyopt.runtime._checks import check_seed, plain
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import checked_names
 from policyopt.runtime._typing import Array, Ints
@@ -76,9 +76,10 @@ class Layout:
             wanted = f"{' or '.join(allowed)} for kind {self.kind}"
             raise input_error("dtype", wanted, dtype, "Choose one.")
         object.__setattr__(self, "dtype", dtype)  # np.float16 and np.dtype("f2") are welcome too
-        classes = self.classes
-        if not isinstance(classes, int) or not 0 <= classes <= MAX_CLASSES or classes == 1:
+        classes = plain(self.classes)
+        if type(classes) is not int or not 0 <= classes <= MAX_CLASSES or classes == 1:
             raise input_error("classes", f"0 (not known) or 2 to {MAX_CLASSES}", classes)
+        object.__setattr__(self, "classes", classes)
         if not self.costs:
             step = "E.g. Cost('compute', 'MMACs', [1, 2])."
             raise input_error("costs", "at least one Cost", "none", step)
@@ -107,12 +108,12 @@ class Layout:
 class Rows:
     """One split (or stream, or pool): a list of blocks, each a mapping of n aligned rows.
 
-    ``outputs``      (n, K, C) logits or probabilities; absent for records
+    ``outputs``      (n, K, C) logits or probabilities; absent for summaries
     ``prediction``   (n, K) integers, -1 where the exit gave no answer, or only ``correct`` is known
-    ``confidence``   (n, K) in [0, 1] (records)
-    ``top_prob``     (n, K, T) the few largest probabilities, largest first (records, optional)
-    ``entropy``      (n, K) in nats (records, optional)
-    ``correct``      (n, K) bool (records, optional when labels are there)
+    ``confidence``   (n, K) in [0, 1] (summaries)
+    ``top_prob``     (n, K, T) the few largest probabilities, largest first (summaries, optional)
+    ``entropy``      (n, K) in nats (summaries, optional)
+    ``correct``      (n, K) bool (summaries, optional when labels are there)
     ``labels``       (n,) integers, -1 where unknown; absent for unlabelled rows
     ``cost:<name>``  (n, K) cumulative cost per sample, in the unit of that cost (optional)
     ``features:<k>`` (n, D_k) the model's feature vectors at exit k: of every exit or of none
@@ -245,7 +246,8 @@ class ExitData:
             if split in RESERVED:
                 step = (
                     f"This cache has no rows for it: import it with such rows (keys {split}_...), "
-                    "or all rows as one pool to be divided (--split fit=0.5,test=0.5)."
+                    "or all rows as one pool to be divided "
+                    "(--split fit=0.5,calibrate=0.2,test=0.3)."
                 )
             raise input_error("split", f"one of {', '.join(self.split_names)}", split, step)
         if not self.pooled:

@@ -90,22 +90,24 @@ def map_tensors(
     if len(whole) != found:
         raise input_error(argument, f"of {found} bytes", f"{len(whole)}", "It shrank: restore it.")
     safetensors = need("safetensors", "fit", "to read .safetensors files, as a cache holds")
+    step = "It was cut or damaged: copy or write it anew."
     try:  # the library checks the header against the file: types, shapes, offsets, no holes
         with safetensors.safe_open(str(path), framework="numpy"):
             pass
         header = parse(header_bytes, "header", most, "")
         header.pop("__metadata__", None)
+        if odd := {entry["dtype"] for entry in header.values()} - _DTYPES.keys():
+            step = "Save it as float16 or float32."
+            raise ValueError(f"type {min(odd)} has no numpy counterpart")
         return {name: _view(entry, whole, 8 + length) for name, entry in header.items()}
     except Exception as error:  # the library and numpy raise many kinds on damaged files
         raise InputError(
             f"'{argument}' must be a safetensors file that can be mapped. "
-            f"Got {path.name}: {error}. It was cut or damaged: copy or write it anew."
+            f"Got {path.name}: {error}. {step}"
         ) from error
 
 
 def _view(entry: dict[str, Any], whole: Array, base: int) -> tuple[str, Array]:
-    if entry["dtype"] not in _DTYPES:
-        raise ValueError(f"type {entry['dtype']} has no numpy counterpart")
     dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     size = math.prod(shape) * dtype.itemsize

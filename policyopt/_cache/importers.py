@@ -15,7 +15,7 @@ from policyopt._cache import blocks
 from policyopt._cache.array_files import read_npy, read_npz, read_safetensors
 from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, RESERVED, ExitData
 from policyopt._cache.files import Progress
-from policyopt._cache.manifest import MANIFEST
+from policyopt._cache.manifest import MANIFEST, with_told
 from policyopt._cache.parts import Part, Raw, by_row, divide, split_name, turn
 from policyopt._cache.reader import open_cache
 from policyopt._cache.table_files import read_csv, read_jsonl, read_parquet
@@ -145,6 +145,8 @@ def import_sources(
     one.turn(len(_stated_values(costs)[0] or ()))
     stated = one.costs(costs, unit or "", cost_kind, cost_name or "cost")
     found, contexts = one.kind(), one.contexts()
+    if not any({"labels", "correct"} & part.arrays.keys() for part in one.parts):
+        one.notes.append("NO LABELS: most methods cannot be fitted on such rows; pass --labels")
     splits = [part.split for part in one.parts]
     if shares is not None and POOL not in splits:
         got = f"shares beside the splits {', '.join(splits)} of the file"
@@ -325,7 +327,8 @@ class _Import:
             values = {raw.name: raw.metadata[key] for raw in self.raws if key in raw.metadata}
             first = next(iter(values.values()))
             merged[key] = first if all(v == first for v in values.values()) else values
-        return merged | {"sources": [raw.name for raw in self.raws], "notes": list(self.notes)}
+        sources = [raw.name for raw in self.raws]
+        return with_told(merged, sources=sources, notes=list(self.notes))
 
     def costs(self, costs: Any, unit: str, kind: str | None, name: str) -> tuple[Cost, ...]:
         """Fix the costs of the cache, and put those per sample, cumulative, into the parts' arrays."""

@@ -15,7 +15,6 @@ from policyopt.runtime import _strict_json as strict_json
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import InputError, input_error
 
-FORMAT, VERSION = "policyopt-cache", 1
 MANIFEST = "manifest.json"
 #: The same of a cache that is being written: lists the shards that are finished.
 UNFINISHED = "manifest.unfinished.json"
@@ -25,17 +24,17 @@ MAX_METADATA = 1 << 20
 _ANEW = "Write the cache anew."
 _FILE = re.compile(r"[A-Za-z0-9_.-]{1,120}\.safetensors")
 _SHA = re.compile(r"[0-9a-f]{64}")
-#: Fields by type (whole numbers are counts); those that may be left out end in "?".
-_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
-    "manifest": {
-        "format": (str,), "version": (int,), "complete": (bool,), "kind": (str,), "exits": (int,),
-        "classes": (int,), "dtype": (str,), "features?": (list,), "contexts?": (list,),
-        "costs": (list,), "shares": (dict,), "split_seed": (int,), "metadata": (dict,),
-        "shards": (list,), "sha256": (str,),
+CACHE = strict_json.Form(
+    "a cache's manifest", "policyopt-cache", 1,
+    {
+        "format": str, "version": int, "complete": bool, "kind": str, "exits": int, "classes": int,
+        "dtype": str, "features?": list, "contexts?": list, "costs": list, "shares": dict,
+        "split_seed": int, "metadata": dict, "shards": list, "sha256": str,
     },
-    "costs": {"name": (str,), "unit": (str,), "values": (list, type(None)), "cascade?": (bool,)},
-    "shard": {"file": (str,), "split": (str,), "rows": (int,), "bytes": (int,), "sha256": (str,)},
-}  # fmt: skip
+    "Give a cache: `policyopt import` makes one.", _ANEW,
+)  # fmt: skip
+_COST = {"name": str, "unit": str, "values": (list, type(None)), "cascade?": bool}
+_SHARD = {"file": str, "split": str, "rows": int, "bytes": int, "sha256": str}
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def fingerprint(parts: Iterable[tuple[str, str]], layout: Layout) -> str:
 def dump(manifest: Manifest) -> bytes:
     """Return the manifest as JSON, keys in a fixed order; `parse` reads it back."""
     at = manifest.layout
-    content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "complete": manifest.complete}
+    content: dict[str, Any] = {"complete": manifest.complete}
     content |= {"kind": at.kind, "exits": at.exits, "classes": at.classes, "dtype": at.dtype}
     # Only where there are any, as of a cascade.
     content |= {"features": list(at.features)} if at.features else {}
@@ -100,13 +99,7 @@ def dump(manifest: Manifest) -> bytes:
     content |= {"shares": dict(manifest.shares), "split_seed": manifest.split_seed}
     content["metadata"] = dict(manifest.metadata)
     content["shards"] = [asdict(shard) for shard in manifest.shards]
-    return (json.dumps(signed(content), indent=1, allow_nan=False) + "\n").encode()
-
-
-def signed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest's content with its checksum, which replaces an older one."""
-    body = {name: value for name, value in content.items() if name != "sha256"}
-    return {**body, "sha256": strict_json.digest_of(body)}
+    return (json.dumps(CACHE.signed(**content), indent=1, allow_nan=False) + "\n").encode()
 
 
 def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -122,17 +115,15 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     return strict_json.parse(data, "metadata", MAX_BYTES, "", MAX_METADATA)[0]
 
 
+def with_told(metadata: Mapping[str, Any], **told: Any) -> dict[str, Any]:
+    """Return metadata and what was decided; where that takes a name, what stood there is ``own_<name>``."""
+    return {f"own_{key}" if key in told else key: v for key, v in metadata.items()} | told
+
+
 def parse(text: bytes) -> Manifest:
     """Read a manifest, which may come from anyone; anything unexpected is refused."""
     content = strict_json.parse(text, MANIFEST, MAX_BYTES, _ANEW, MAX_METADATA)
-    found = content.get("format") if isinstance(content, dict) else content
-    if found != FORMAT:
-        step = "Give a cache: `policyopt import` makes one."
-        raise input_error(f"{MANIFEST}: format", repr(FORMAT), found, step)
-    version = content.get("version")
-    if type(version) is not int or version != VERSION:
-        step = "Use a policyopt that knows it."
-        raise input_error(f"{MANIFEST}: version", f"{VERSION}", version, step)
+    CACHE.check(content, MANIFEST)
     try:
         return _read(content)
     except InputError as error:
@@ -140,14 +131,13 @@ def parse(text: bytes) -> Manifest:
 
 
 def _read(content: dict[str, Any]) -> Manifest:
-    _check_fields("manifest", content)
     for entry in content["costs"]:
-        _check_fields("costs", entry)
+        strict_json.check_fields(entry, _COST, "costs", _ANEW)
         for value in entry["values"] or ():
             if type(value) not in (int, float) or abs(value) > 1 << 1023:
                 raise input_error("cost", "finite numbers", value, _ANEW)
     for entry in content["shards"]:
-        _check_fields("shard", entry)
+        strict_json.check_fields(entry, _SHARD, "shards", _ANEW)
     costs = [Cost(**cost) for cost in content["costs"]]
     shards = tuple(Shard(**entry) for entry in content["shards"])
     kind, exits, classes, dtype = (content[n] for n in ("kind", "exits", "classes", "dtype"))
@@ -166,28 +156,4 @@ def _read(content: dict[str, Any]) -> Manifest:
         raise input_error("classes", "of the outputs, at least 2", 0, _ANEW)
     shares = check_shares(content["shares"]) if content["shares"] else {}
     seed = check_seed(content["split_seed"])
-    if signed(content)["sha256"] != content["sha256"]:
-        raise InputError("changed after it was written: its checksum differs. Write it anew.")
     return Manifest(layout, shares, seed, content["metadata"], shards, content["complete"])
-
-
-def _check_fields(where: str, content: Any) -> None:
-    """Refuse an object that has not the fields of `_FIELDS`, each of its type."""
-    if not isinstance(content, dict):
-        raise input_error(where, "a JSON object", content, _ANEW)
-    spec = {name.rstrip("?"): types for name, types in _FIELDS[where].items()}
-    for name, types in spec.items():
-        if name not in content:
-            if name in _FIELDS[where]:
-                raise input_error(f"{where}.{name}", "given", "nothing", _ANEW)
-            continue
-        value = content[name]
-        if type(value) not in types:
-            allowed = " or ".join("null" if t is type(None) else t.__name__ for t in types)
-            raise input_error(f"{where}.{name}", f"of type {allowed}", value, _ANEW)
-        if types == (int,) and not 0 <= value < 1 << 63:
-            raise input_error(f"{where}.{name}", "a count of 0 or more", value, _ANEW)
-    odd = sorted(content.keys() - spec.keys())
-    if odd:
-        step = "A newer policyopt may have written it: update, or remove them."
-        raise input_error(where, "free of unknown fields", f"{odd}", step)

@@ -31,6 +31,7 @@ _KEY = re.compile(
     rf"(?P<base>mean_\w+|names|contexts|{'|'.join(sorted(SYNONYMS, key=len, reverse=True))}"
     r"|features_\d{1,4}|cost_\w+|latency_\w+)"
 )
+_MAX_KEY = 256  # characters: reading one takes time that grows with their square
 _ALIASES = {
     "fit": ("fit", "val", "valid", "validation", "dev"),
     "calibrate": ("calibrate", "calibration", "calib", "cal"),
@@ -71,7 +72,7 @@ class Raw:
 
 def parse_key(key: str) -> tuple[str | None, str, str] | None:
     """Divide a key into prefix, role (of `SYNONYMS`, ``features_0``, ``cost``, ``metadata``) and base, if known."""
-    match = _KEY.fullmatch(key)
+    match = _KEY.fullmatch(key) if len(key) <= _MAX_KEY else None
     if match is None:
         return None
     base = match["base"]
@@ -104,7 +105,7 @@ def declared(name: str, found: Mapping[str, Any]) -> Raw:
                 raise input_error(argument, "an array", f"{error}", "Mend the file.") from error
         else:
             raw.metadata[key] = _plain(value)
-            if known is None and np.ndim(value):
+            if known is None and getattr(value, "ndim", isinstance(value, (list, tuple))):
                 raw.note(f"key {key!r} is not known: not used, see the metadata")
     return raw
 
@@ -200,8 +201,8 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
     splits = _split_names(raw, named) if named else {None: split_name(split or POOL)}
     for prefix, name in splits.items():
         part = parts[prefix]
-        record = part.key in _LEADS["summary"]
-        kept = (part.key, *ROW_NUMBERS, *(_SUMMARY if record else ()))
+        summary = part.key in _LEADS["summary"]
+        kept = (part.key, *ROW_NUMBERS, *(_SUMMARY if summary else ()))
         arrays = {r: a for r, a in part.arrays.items() if r in kept or r.startswith("features")}
         if prefix is None:
             part.rows = raw.split
@@ -209,7 +210,7 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
             part.costs = {b: a for b, a in shared.costs.items() if a.ndim == 1} | part.costs
             if "labels" in shared.arrays and name not in ("fit", "calibrate"):
                 arrays.setdefault("labels", shared.arrays["labels"])
-        if record:
+        if summary:
             part.kind = "summary"
         elif part.key in KINDS:  # what the user declares goes before the key's name
             part.kind = kind or part.key

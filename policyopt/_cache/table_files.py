@@ -1,4 +1,4 @@
-"""Records as tables, long or wide: ``.csv``, ``.jsonl`` (also with lists per exit), ``.parquet``.
+"""Summaries as tables, long or wide: ``.csv``, ``.jsonl`` (also with lists per exit), ``.parquet``.
 
 Each is read piece by piece, its bytes counted; pandas does the columns.
 """
@@ -54,7 +54,7 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
 
 def read_csv(path: Path) -> Raw:
-    """Read comma-separated records with a header line."""
+    """Read comma-separated summaries with a header line."""
     pandas = need("pandas", "fit", "to read .csv files")
     columns = next((row for row in _rows(path) if len(row) > 1 or "".join(row).strip()), [])
     if len(columns) > MAX_COLUMNS:  # pandas takes long for very many
@@ -71,7 +71,10 @@ def read_csv(path: Path) -> Raw:
     def pieces() -> Iterator[tuple[Any, int]]:
         with path.open("rb") as file:
             at = 0
-            for frame in pandas.read_csv(file, chunksize=rows, dtype=texts, usecols=used):
+            # Without na_filter: a sample may be called NA, and no number may be missing.
+            for frame in pandas.read_csv(
+                file, chunksize=rows, dtype=texts, usecols=used, na_filter=False
+            ):
                 yield frame[[name for name in frame if useful(name)]], file.tell() - at
                 at = file.tell()
 
@@ -98,7 +101,7 @@ def _longest(path: Path, count: int) -> int:
 
 
 def read_jsonl(path: Path) -> Raw:
-    """Read a sample a line, ``{"logits": [[... C] x K], "label": 3}`` (as CATs writes), or records as a table."""
+    """Read a sample a line, ``{"logits": [[... C] x K], "label": 3}`` (as CATs writes), or summaries as a table."""
     first = next(_objects(path), None)
     if first is None:
         allowed = "a .jsonl file of at least one line"
@@ -109,29 +112,30 @@ def read_jsonl(path: Path) -> Raw:
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any], int]]:
-    """Yield each line's number, object and bytes."""
+    """Yield each line's number, object and bytes; fields that line 1 has not are refused."""
+    known: set[str] | None = None
     for number, line in enumerate(lines_of(path), 1):
         if line.strip():
             where, step = f"{path.name} line {number}", "Each line is a JSON object: mend it."
             row = parse(line, where, BYTES_PER_VALUE * len(line), step, MAX_LINE)
             if not isinstance(row, dict):
                 raise input_error(where, "a JSON object", type(row).__name__, "Mend it.")
+            known = set(row) if known is None else known
+            if not row.keys() <= known:
+                got = ", ".join(sorted(row.keys() - known))
+                step = "Give line 1 every field (null where there is no value)."
+                raise input_error(where, "of the fields of line 1", got, step)
             yield number, row, len(line)
 
 
 def _frames(path: Path, columns: list[str]) -> Iterator[tuple[Any, int]]:
-    """Yield the records of a table in pieces, each with its bytes in the file."""
+    """Yield the rows of a table in pieces, each with its bytes in the file."""
     pandas = need("pandas", "fit", "to read .jsonl tables")
-    read, rows, size, known = [name for name in columns if useful(name)], [], 0, set(columns)
+    read, rows, size = [name for name in columns if useful(name)], [], 0
     for number, row, length in _objects(path):
-        where = f"{path.name} line {number}"
-        if not row.keys() <= known:
-            got = ", ".join(sorted(row.keys() - known))
-            step = "Give line 1 every field (null where there is no value)."
-            raise input_error(where, "of the fields of line 1", got, step)
         cells = tuple(row.get(name) for name in read)
         if any(isinstance(cell, (dict, list)) for cell in cells):
-            got = "a list or an object"
+            where, got = f"{path.name} line {number}", "a list or an object"
             raise input_error(where, "of numbers and texts", got, "Mend the line.")
         rows.append(cells)
         size += length
@@ -193,7 +197,7 @@ def _cell(value: Any, role: str, argument: str) -> Array:
 
 
 def read_parquet(path: Path) -> Raw:
-    """Read records in flat columns, row group by row group; sizes are counted before and while."""
+    """Read summaries in flat columns, row group by row group; sizes are counted before and while."""
     parquet = need("pyarrow.parquet", "fit", "to read .parquet files (pip install pyarrow)")
     types = need("pyarrow", "fit", "to read .parquet files (pip install pyarrow)").types
 
@@ -265,7 +269,7 @@ def _gather(path: Path, columns: Sequence[str], pieces: Iterator[tuple[Any, int]
 
 
 def _from_table(frame: Any, name: str, columns: list[str]) -> Raw:
-    """Turn a table of records into arrays of shape (n, K) and (n,), by its keys without the exit."""
+    """Turn a table of summaries into arrays of shape (n, K) and (n,), by its keys without the exit."""
     frame = frame.rename(columns=lambda column: str(column).strip())
     if len(set(columns)) < len(columns):
         raise input_error(f"{name}: columns", "each of another name", f"{columns}", "Rename one.")
@@ -287,8 +291,9 @@ def _from_long(frame: Any, name: str) -> Raw:
     pandas = need("pandas", "fit", "to read tables")
     codes, samples = pandas.factorize(frame["sample"])
     exits = _numbers(frame["exit"], f"{name}: exit")
-    if (codes < 0).any():
-        got = f"nothing in row {int(np.argmax(codes < 0))}"
+    nameless = (codes < 0) | np.asarray(frame["sample"] == "", dtype=bool)
+    if nameless.any():
+        got = f"nothing in row {int(np.argmax(nameless))}"
         raise input_error(f"{name}: sample", "given in every row", got, "Fill it in.")
     if exits.dtype.kind != "i" or exits.min() != 0 or exits.max() >= MAX_EXITS:
         allowed = f"whole numbers from 0 to K-1 < {MAX_EXITS}"
@@ -380,7 +385,8 @@ def _numbers(column: Any, argument: str) -> Array:
         odd = np.asarray(numbers.isna() & column.notna(), dtype=bool)
         if odd.any():
             row = int(np.argmax(odd))
-            got = f"{column.iloc[row]!r} in row {row}"
+            cell = column.iloc[row]
+            got = f"{repr(cell) if cell else 'nothing'} in row {row}"
             step = "Mend that cell; encode names of classes as whole numbers from 0."
             raise input_error(argument, "numbers", got, step)
         column = numbers

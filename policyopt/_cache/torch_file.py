@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from policyopt._cache.blocks import to_numpy
-from policyopt._cache.parts import Raw, declared
+from policyopt._cache.parts import Raw, declared, parse_key
 from policyopt._optional import need
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._outputs_file import check_zip
@@ -90,13 +90,17 @@ def read_torch(path: Path, allow_pickle: bool = False) -> Raw:
             walk.over(f"{path.name}: {key}", value)
     found = {}
     for key, value in named:
+        several, where = {key: value}, f"{path.name}: {key}"
         if key.endswith("features") and isinstance(value, (list, tuple)):
             # Each exit's feature vectors by name: their widths may differ.
-            found |= {
-                f"{key}_{k}": _value(f"{path.name}: {key}", v, torch) for k, v in enumerate(value)
-            }
-        else:
-            found[key] = _value(f"{path.name}: {key}", value, torch)
+            several = {f"{key}_{k}": one for k, one in enumerate(value)}
+        for name, one in several.items():
+            try:
+                found[name] = _value(where, one, torch)
+            except InputError:
+                if parse_key(key):
+                    raise
+                found[name] = one  # of no use, so it may be anything: see `declared`
     return declared(path.name, found)
 
 

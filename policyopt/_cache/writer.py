@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._cache import data
-from policyopt._cache.blocks import normalise, storage_type, store
+from policyopt._cache.blocks import normalise, own, storage_type
 from policyopt._cache.data import Layout
 from policyopt._cache.files import sha256_file
 from policyopt._cache.manifest import MANIFEST, UNFINISHED, Manifest, Shard, check_metadata, dump
@@ -76,10 +76,10 @@ class CacheWriter:
     --------
     >>> import tempfile
     >>> import numpy as np
-    >>> from policyopt._costs import Cost
+    >>> import policyopt as po
     >>> rng = np.random.default_rng(0)
     >>> place = tempfile.mkdtemp()
-    >>> with CacheWriter(place, costs=[Cost("latency", "ms", [1.5, 4.0])]) as cache:
+    >>> with po.CacheWriter(place, costs=[po.Cost("latency", "ms", [1.5, 4.0])]) as cache:
     ...     for _ in range(3):  # K = 2 exits, C = 10 classes
     ...         exits = [rng.normal(size=(8, 10)) for _ in range(2)]
     ...         cache.append("fit", exits, rng.integers(0, 10, 8))
@@ -165,15 +165,15 @@ class CacheWriter:
         axes : str, default "NKC"
             Order of the axes of all arrays, e.g. ``"KNC"``.
         prediction : array of shape (n, K)
-            Records: class numbers, -1 where there was no answer.
+            Summaries: class numbers, -1 where there was no answer.
         confidence : array of shape (n, K)
-            Records: in [0, 1].
+            Summaries: in [0, 1].
         top_prob : array of shape (n, K, T), optional
-            Records: the T largest probabilities, largest first.
+            Summaries: the T largest probabilities, largest first.
         entropy : array of shape (n, K), optional
-            Records: in nats.
+            Summaries: in nats.
         correct : array of shape (n, K), optional
-            Records: booleans; must agree with `prediction` and `labels`.
+            Summaries: booleans; must agree with `prediction` and `labels`.
         sample_costs : mapping of str to array of shape (n, K), optional
             Cumulative cost per sample of each Cost whose values are None.
         features : sequence of K arrays of shape (n, D_k), optional
@@ -295,7 +295,7 @@ class _Buffer:
         rows, low = len(next(iter(block.values()))), 0
         while low < rows:
             count = min(self.size - self.waiting, rows - low)
-            self.pieces.append({n: _own(layout, n, a[low : low + count]) for n, a in block.items()})
+            self.pieces.append({n: own(layout, n, a[low : low + count]) for n, a in block.items()})
             self.waiting, self.rows, low = self.waiting + count, self.rows + count, low + count
             if self.waiting == self.size:
                 yield from self.rest()
@@ -307,12 +307,6 @@ class _Buffer:
             block = {n: np.concatenate([piece[n] for piece in self.pieces]) for n in names}
             self.pieces, self.waiting = [], 0
             yield block
-
-
-def _own(layout: Layout, name: str, array: Array) -> Array:
-    """Return a copy in storage type: the caller may reuse its array before the shard is written."""
-    kept = store(layout, name, array)
-    return kept.copy() if np.may_share_memory(kept, array) else kept
 
 
 # --- what stands there already -----------------------------------------------------------------

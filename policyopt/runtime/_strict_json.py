@@ -80,7 +80,7 @@ def parse(data: bytes, source: str, most: int, step: str, most_string: int = MAX
 
 @dataclass(frozen=True)
 class Form:
-    """One kind of file: what it is called, its format, the types of its fields, and what writes one."""
+    """One kind of file: what it is called, its format, its fields (see `check_fields`), and what writes one."""
 
     what: str
     format: str
@@ -92,6 +92,7 @@ class Form:
     def signed(self, **content: Any) -> dict[str, Any]:
         """Return a file's whole content: format and version before it, its checksum behind."""
         whole = {"format": self.format, "version": self.version, **content}
+        whole.pop("sha256", None)  # of content that was signed before
         return {**whole, "sha256": digest_of(whole)}
 
     def check(self, content: Any, source: str) -> None:
@@ -103,19 +104,7 @@ class Form:
         if type(came) is not int or came != self.version:
             step = "Use a policyopt that knows it."
             raise input_error(f"version of {source}", f"{self.version}", came, step)
-        unknown, missing = content.keys() - self.fields, self.fields.keys() - content
-        for kind, names in (("unknown", sorted(unknown)), ("missing", sorted(missing))):
-            if names:
-                more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-                told = ", ".join(name[:_SHOWN] for name in names[:_SHOWN]) + more
-                raise InputError(f"'{source}' has {kind} fields: {told}. {self.again}")
-        for name, kinds in self.fields.items():
-            if not isinstance(content[name], kinds) or isinstance(content[name], bool):
-                several = kinds if isinstance(kinds, tuple) else (kinds,)
-                told = " or ".join(kind.__name__ for kind in several)
-                raise input_error(
-                    f"{name} in {source}", f"of type {told}", content[name], self.again
-                )
+        check_fields(content, self.fields, source, self.again)
         try:
             digest = digest_of({name: content[name] for name in content if name != "sha256"})
         except ValueError as error:  # a number too large for a float reads as infinity
@@ -123,6 +112,25 @@ class Form:
         if digest != content["sha256"]:
             told = "was changed after it was written: its checksum differs"
             raise InputError(f"'{source}' {told}. {self.again}")
+
+
+def check_fields(content: Any, fields: Mapping[str, Any], source: str, again: str) -> None:
+    """Refuse what has not these fields, each of its type or types; those that may be left out end in "?"."""
+    if not isinstance(content, dict):
+        raise input_error(source, "a JSON object", content, again)
+    known = {name.rstrip("?"): kinds for name, kinds in fields.items()}
+    wanted = {name for name in fields if not name.endswith("?")}
+    unknown, missing = content.keys() - known, wanted - content.keys()
+    for kind, names in (("unknown", sorted(unknown)), ("missing", sorted(missing))):
+        if names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            told = ", ".join(name[:_SHOWN] for name in names[:_SHOWN]) + more
+            raise InputError(f"'{source}' has {kind} fields: {told}. {again}")
+    for name, value in content.items():
+        several = known[name] if isinstance(known[name], tuple) else (known[name],)
+        if not isinstance(value, several) or (isinstance(value, bool) and bool not in several):
+            told = " or ".join(kind.__name__ for kind in several)
+            raise input_error(f"{name} in {source}", f"of type {told}", value, again)
 
 
 def digest_of(content: Any) -> str:

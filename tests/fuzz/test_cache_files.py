@@ -13,7 +13,7 @@ from cache_rows import CONF, COSTS, NAMES, PRED, Y, batch
 from mutations import Guard, damaged, forged_archive, in_batches, text_of, twisted
 
 from policyopt._cache.importers import read_file as read_npz
-from policyopt._cache.manifest import signed
+from policyopt._cache.manifest import CACHE
 from policyopt._cache.reader import open_cache
 from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost
@@ -67,13 +67,13 @@ def one_cache(draw, number, guard, directory, whole):
         damage = damaged(draw, data)
     elif file == manifest:
         twist = twisted(draw, content)
-        damage, forged = text_of(signed(twist) if isinstance(twist, dict) else twist), True
+        damage, forged = text_of(CACHE.signed(**twist) if isinstance(twist, dict) else twist), True
     else:
         damage, forged = forged_header(draw, data), True
         for shard in content["shards"]:
             if shard["file"] == file.name:
                 shard |= {"bytes": len(damage), "sha256": hashlib.sha256(damage).hexdigest()}
-        manifest.write_bytes(text_of(signed(content)))
+        manifest.write_bytes(text_of(CACHE.signed(**content)))
     file.write_bytes(damage)
     size = sum(path.stat().st_size for path in directory.iterdir())
     what = (*number, directory.name, file.name, way, damage)
