@@ -621,6 +621,14 @@ def test_features_pools_and_records_are_exported(tmp_path):
     def record(h):
         return dict(zip(("confidence", "prediction"), h.softmax(-1).max(-1), strict=True))
 
+    stages, heads = [torch.clone, lambda h: h.mul_(2), nn.ReLU(inplace=True)], [lambda h: h] * 3
+    model = StagedModel(stages, heads, features=heads)  # later stages work in place
+    costs = po.Cost("compute", "MMACs", [1, 2, 3])
+    export_cache(model, {"fit": (x, labels)}, tmp_path / "in", costs=costs, features=True)
+    stored, due = po.open_cache(tmp_path / "in").splits["fit"], [x, 2 * x, (2 * x).relu()]
+    for k in range(3):
+        for found in (stored.array("outputs")[:, k], stored.array(f"features:{k}"), model(x)[k]):
+            np.testing.assert_array_equal(found, due[k].numpy())
     kept = StagedModel.of_cascade([lambda x: record(x), lambda x: record(-x)])
     export_cache(kept, (x, labels), tmp_path / "b", costs=cost, kind="summary", classes=3)
     stored = po.open_cache(tmp_path / "b").splits["pool"]
