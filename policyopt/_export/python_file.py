@@ -61,14 +61,15 @@ def _head(policy: Policy) -> str:
         "summary": 'a mapping: {"prediction": ..., "confidence": ...}',
         "logits": "its logits, (C,)", "probabilities": "its class probabilities, (C,)",
     }[policy.kind]  # fmt: skip
+    also = ", features_of_exit(k)" if policy.needs_features else ""
     plain = lambda rule: re.sub(r"[^\w .-]", "?", rule.name)  # noqa: E731
     return f'''"""An early-exit policy: when to stop. Made by policyopt {version("policyopt")}; needs numpy only.
 
 Score {plain(policy.rule)}, answer {plain(policy.answer)}; how it was found stands in policy.json.
 
     state = start()                  # start(number) where samples are numbered
-    for k in PATH:
-        decision = step(k, output_of_exit(k), state)   # {how}
+    for k in ACTIVE_EXITS:
+        decision = step(k, output_of_exit(k), state{also})   # {how}
         if decision.exit:
             break
     decision.prediction, decision.confidence

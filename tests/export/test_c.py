@@ -24,6 +24,7 @@ from random_graphs import random_graphs
 from synthetic import outputs
 
 import policyopt as po
+from policyopt._export.bundle import write_bundle
 from policyopt._export.c_compiler import (
     SAID,
     STRICT,
@@ -214,9 +215,11 @@ def test_sizes_are_told_and_true(tmp_path, monkeypatch):
 def test_what_cannot_be_is_refused(tmp_path):
     policy = logits_policy()
     graphs = trace_policy(policy)
-    for name in ("3d", "a b", "int", "X", "", "a;b"):
+    for name in ("3d", "a b", "math", "X", "../x", "", "a;b"):
         with pytest.raises(InputError, match="'name' must be a C identifier"):
             c_source(policy, graphs, name)
+    with pytest.raises(InputError, match="'name' must be a C identifier"):
+        write_bundle(policy, tmp_path / "x", ["python"], None, graphs, "../x")
     golden, source = golden_of(policy, graphs, rows=5), c_source(policy, graphs, sizes=False)
     with pytest.raises(InputError, match="one C header"):
         run_c(tmp_path, golden)

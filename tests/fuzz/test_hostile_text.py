@@ -350,10 +350,20 @@ def test_passwords_of_a_storage_are_masked(small, tmp_path):
 
 
 def test_no_header_is_written_that_does_not_compile(tmp_path, monkeypatch):
-    monkeypatch.setenv("CC", "false")
+    """A compiler that works and refuses it says so; one that does not work only measures nothing."""
     (tmp_path / "p.json").write_text(json.dumps(artifact(policies()["records"])))
-    code, _, err = tell("export", tmp_path / "p.json", "--out", tmp_path / "out", "--to", "c")
-    assert code == 2 and "compiles" in err and not (tmp_path / "out").exists()
+    line, out = ("export", tmp_path / "p.json", "--to", "c", "--out"), tmp_path / "out"
+    if shutil.which("cc"):
+        monkeypatch.setenv("CC", "cc -Dpolicyopt_policy_step=1")
+        code, _, err = tell(*line, out)
+        assert code == 2 and "compiles" in err and not out.exists()
+    for broken in ("false", "true", 'gcc "', "no-such-compiler"):
+        monkeypatch.setenv("CC", broken)
+        assert tell(*line, out)[0] == 0
+        assert "code not measured" in (out / "policyopt_policy.h").read_text()
+        code, told, _ = printed("verify", out, "--require", "c", "--format", "json")
+        absent = json.loads(told)[-1]["absent"]
+        assert code == 4 and f"'CC' must be a C compiler. Got {broken}" in absent
 
 
 def test_a_letter_in_two_halves_is_read_back(tmp_path):
