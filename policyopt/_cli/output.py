@@ -11,7 +11,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -186,15 +186,21 @@ def thresholds_text(record: Mapping[str, Any]) -> str:
 
 @contextmanager
 def writing(out: Path | None, held: str = "") -> Iterator[None]:
-    """Tell which files of `out` this block replaces: another inode is a new file; `held`: what a single one held."""
+    """Tell what in `out` this block replaces or removes: another inode is a new file; `held`: what a single one held."""
     before = _inodes(out)
     yield
-    replaced = [path for path, inode in _inodes(out).items() if before.get(path, inode) != inode]
-    if replaced and out is not None:
-        names = [str(path.relative_to(out)) for path in replaced if path != out]
-        more = f" and {len(names) - _SOME} more" if names[_SOME:] else ""
-        which = f": {', '.join(names[:_SOME])}{more}" if names else ""
-        note(f"replaced {out}{which}" + (f", which held {held}" if held else ""))
+    after = _inodes(out)
+    replaced = [path for path, inode in after.items() if before.get(path, inode) != inode]
+    removed = f"; removed {_named(out, before.keys() - after)}" if before.keys() - after else ""
+    if replaced or removed:
+        which = f": {names}" if (names := _named(out, replaced)) else ""
+        note(f"replaced {out}{which}{removed}" + (f", which held {held}" if held else ""))
+
+
+def _named(out: Path | None, paths: Iterable[Path]) -> str:
+    """Return the names of what stands in a folder, some of them."""
+    names = sorted(path.name for path in paths if path != out)
+    return ", ".join(names[:_SOME]) + (f" and {len(names) - _SOME} more" if names[_SOME:] else "")
 
 
 def write_results(out: Path, files: Mapping[str, Any]) -> None:
@@ -212,8 +218,8 @@ def write_results(out: Path, files: Mapping[str, Any]) -> None:
 def _inodes(out: Path | None) -> dict[Path, int]:
     if out is None or not out.exists():
         return {}
-    files = [p for p in sorted(out.iterdir()) if p.name[0] != "."] if out.is_dir() else [out]
-    return {path: path.stat().st_ino for path in files if path.is_file()}
+    files = [p for p in out.iterdir() if p.name[0] not in "._"] if out.is_dir() else [out]
+    return {path: path.stat().st_ino for path in files if path.exists()}
 
 
 @contextmanager

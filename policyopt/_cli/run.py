@@ -47,6 +47,9 @@ def evaluate(
     # Provenance decides nothing, so the loader takes any: what is no name or number is not shown.
     provenance = loaded.provenance
     method, budget, chosen = (provenance.get(name) for name in ("method", "budget", "chosen"))
+    if cost not in (None, fitted_on := provenance.get("cost")) and budget is not None:
+        output.note(f"the policy's budget is of the cost {fitted_on}, not of {cost}: left out")
+        budget = None
     record = {
         "method": method if isinstance(method, str) else None,
         "chosen": chosen.get("method") if isinstance(chosen, dict) else None,
