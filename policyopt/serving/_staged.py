@@ -131,7 +131,7 @@ class StagedModel:
         return [mapped(output, own) for _, output in self.walk(batch)]
 
     def walk(self, batch: Any) -> Iterator[tuple[Any, Any]]:
-        """Run exit by exit: yield the hidden state after each stage, and its head's output, which the next may change."""
+        """Run exit by exit: yield each stage's hidden state and its head's output, which the next may change."""
         hidden = batch
         for k in range(self.exits):
             hidden, logits = self.stage(k, hidden)
