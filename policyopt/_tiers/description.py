@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.runtime import _strict_json as strict_json
-from policyopt.runtime._checks import MAX_NAME, MAX_UNIT, check_text, plain
+from policyopt.runtime._checks import MAX_NAME, MAX_UNIT, check_text, check_type, check_whole, plain
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._typing import Floats
 
@@ -301,22 +301,14 @@ def _number(where: str, value: Any, most: float = MAX_NUMBER, positive: bool = F
     return float(value)
 
 
-def _numbers(where: str, value: Any, most: float = MAX_NUMBER) -> tuple[float, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise _bad(where, "a list of numbers", value)
-    return tuple(_number(where, one, most) for one in value)
-
-
-def _parts(where: str, value: Any, kind: type[Any]) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)) or not all(isinstance(one, kind) for one in value):
-        raise _bad(where, f"a sequence of {kind.__name__}", value)
-    return tuple(value)
+def _several(where: str, value: Any, one: Callable[[str, Any], Any] = _number) -> tuple[Any, ...]:
+    return tuple(
+        one(where, part) for part in check_type(where, value, (list, tuple), "a list", _SEE)
+    )
 
 
 def _stages(where: str, value: Any) -> int | None:
-    if value is not None and (type(value) is not int or not 0 <= value <= MAX_STAGES):
-        raise _bad(where, f"a whole number from 0 to {MAX_STAGES}", value)
-    return value
+    return None if value is None else check_whole(where, value, 0, MAX_STAGES, _SEE)
 
 
 _SPEED = "megabits_per_second"
@@ -325,13 +317,15 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "name": partial(_text, most=MAX_NAME),
     "unit": lambda where, value: value if value == "" else _text(where, value),
     "currency": _text,
-    "tiers": partial(_parts, kind=Tier),
-    "links": partial(_parts, kind=Link),
-    "stage_ms": _numbers,
-    "cut_bytes": _numbers,
-    "head_share": partial(_numbers, most=1.0),
+    "tiers": partial(_several, one=lambda where, value: check_type(where, value, Tier, "of Tier")),
+    "links": partial(_several, one=lambda where, value: check_type(where, value, Link, "of Link")),
+    "stage_ms": _several,
+    "cut_bytes": _several,
+    "head_share": partial(_several, one=partial(_number, most=1.0)),
     "most_stages": _stages,
-    "answer_bytes": lambda where, value: None if value in (None, False) else _number(where, value),
+    "answer_bytes": lambda where, value: (
+        None if value is None or value is False else _number(where, value)
+    ),
     _SPEED: partial(_number, positive=True),
 }
 

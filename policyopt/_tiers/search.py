@@ -29,7 +29,7 @@ from policyopt._thresholds.joint import upper_hull
 from policyopt._thresholds.problem import between
 from policyopt._tiers.description import OBJECTIVES, Tiers
 from policyopt._tiers.plans import Plan, costs_of, cuts
-from policyopt.runtime._checks import check_least, check_share, plain
+from policyopt.runtime._checks import check_least, check_share, check_type, plain
 from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._scores import MaxProb, score_table
@@ -137,11 +137,11 @@ class Limit:
     def __post_init__(self) -> None:
         number = type(plain(self.most)) in (int, float) and 0 <= self.most < math.inf
         if not (self.objective in OBJECTIVES and self.statistic in list(STATISTICS) and number):
-            further = f"perhaps with :{', :'.join(STATISTICS)}, and =NUMBER"
-            got = f"{self.objective}:{self.statistic}={self.most}"
-            raise input_error(
-                "limit", f"{' or '.join(OBJECTIVES)}, {further}", got, "E.g. latency:p95=20."
+            allowed = (
+                f"{' or '.join(OBJECTIVES)}, perhaps with :{', :'.join(STATISTICS)}, and =NUMBER"
             )
+            got = f"{self.objective}:{self.statistic}={self.most}"
+            raise input_error("limit", allowed, got, "E.g. --limit latency:p95=20.")
 
     @property
     def share(self) -> float | None:
@@ -225,9 +225,8 @@ class Goal:
             check_least("budget", budget, allowed="a number, 0 or more, e.g. 12")
         if accuracy is not None:
             check_share("accuracy", accuracy, "a share from 0 to 1, e.g. 0.91")
-        if not isinstance(self.limits, tuple) or not all(isinstance(x, Limit) for x in self.limits):
-            step = "E.g. (Limit.parse('latency:p95=20'),)."
-            raise input_error("limits", "a tuple of Limit", self.limits, step)
+        for limit in check_type("limits", self.limits, (list, tuple), "several of Limit"):
+            check_type("limits", limit, Limit, "of Limit", "E.g. Limit.parse('latency:p95=20').")
 
     @property
     def objectives(self) -> tuple[str, ...]:

@@ -131,16 +131,11 @@ class TierPolicy:
             step = "Run fewer side by side."
             raise input_error("samples of the message", f"at most {MOST_SAMPLES}", samples, step)
         return {
-            "format": MESSAGE,
-            "version": VERSION,
-            "policy": self.identity,
-            "position": state.position,
-            "scalar": state.scalar,
-            "samples": samples,
-            "arm": _packed(state.arm),
+            "format": MESSAGE, "version": VERSION, "policy": self.identity, "position": state.position,
+            "scalar": state.scalar, "samples": samples, "arm": _packed(state.arm),
             "answer": [_packed(a) for a in state.answer_state],
             "rules": [[_packed(a) for a in rule] for rule in state.rule_states],
-        }
+        }  # fmt: skip
 
     def take_over(self, message: Any) -> State:
         """Return the state of samples (4096 at most) that another tier sent on.
@@ -234,11 +229,9 @@ def tier_policies(policy: Policy, plan: Plan, names: Sequence[str]) -> list[Tier
 
     Examples
     --------
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> from policyopt._tiers.plans import Plan
-    >>> whole = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
-    >>> [(t.tier, t.exits, t.next) for t in tier_policies(whole, Plan((0, 1), (0, 2)), "abc")]
-    [('a', (0,), 'c'), ('c', (1,), None)]
+    >>> planned = po.make_plan(tiers, table, po.Goal("latency", 12.0))  # doctest: +SKIP
+    >>> names = [tier.name for tier in tiers.tiers]  # doctest: +SKIP
+    >>> parts = po.tier_policies(planned.fitted.policy, planned.plan, names)  # doctest: +SKIP
     """
     used = [
         t for t in range(len(names)) if plan.stages(t) and t <= plan.tier[policy.active_exits[-1]]
