@@ -125,13 +125,10 @@ def _columns(tiers: Tiers, objective: str) -> dict[str, Any]:
         for name in ("latency", "energy", "price")
     }
     return {
-        "": "",
-        "stages": "plan",
-        "accuracy % [95 %]": interval("accuracy", percent),
-        **costs,
+        "": "", "stages": "plan", "accuracy % [95 %]": interval("accuracy", percent), **costs,
         f"p95, worst {objective}": lambda r: f"{text(r['p95'])}, {text(r['worst'])}",
         "leave per tier %": shares("tier_share"),
-    }
+    }  # fmt: skip
 
 
 def _held_out(planned: Planned) -> dict[str, float] | None:

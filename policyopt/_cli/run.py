@@ -52,22 +52,15 @@ def evaluate(
         budget = None
     record = {
         "method": method if isinstance(method, str) else None,
-        "chosen": chosen.get("method") if isinstance(chosen, dict) else None,
-        "split": split,
-        "budget": budget if isinstance(budget, (int, float)) else None,
-        "unit": loaded.unit,
+        "chosen": chosen.get("method") if isinstance(chosen, dict) else None, "split": split,
+        "budget": budget if isinstance(budget, (int, float)) else None, "unit": loaded.unit,
         **summary(outcome, loaded),
-    }
+    }  # fmt: skip
     columns = {
-        "method": chosen_method,
-        "split": "split",
-        "rows": "rows",
-        f"budget [{loaded.unit}]": "budget",
-        "realised cost [95 %]": interval("realised_cost"),
-        "off %": off_budget,
-        "accuracy % [95 %]": interval("accuracy", percent),
-        "exit share %": shares("exit_share"),
-    }
+        "method": chosen_method, "split": "split", "rows": "rows", f"budget [{loaded.unit}]": "budget",
+        "realised cost [95 %]": interval("realised_cost"), "off %": off_budget,
+        "accuracy % [95 %]": interval("accuracy", percent), "exit share %": shares("exit_share"),
+    }  # fmt: skip
     output.print_records([record], style, columns)
 
 

@@ -60,11 +60,10 @@ _COLUMNS = {
     "second": "double second", "entropy": "double entropy",
 }  # fmt: skip
 #: Headers of C that a file of that name would shadow.
-_STANDARD = set(
-    "assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic "
-    "stdbit stdbool stdckdint stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype"
-    .split()
-)  # fmt: skip
+_STANDARD = (
+    "assert|complex|ctype|errno|fenv|float|inttypes|iso646|limits|locale|math|setjmp|signal|std(align|arg|atomic|bit|bool"
+    "|ckdint|def|int|io|lib|noreturn)|string|tgmath|threads|time|u?w?char|wctype"
+)
 #: An index into one axis: a number, or the name of a loop's variable.
 Index = int | str
 #: An array in memory: its name, and where in it.
@@ -82,7 +81,7 @@ def c_source(
 
 def check_name(name: str) -> None:
     """Refuse what is no prefix of C's names, or is a header of C's own."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) or name in _STANDARD:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) or re.fullmatch(_STANDARD, name):
         allowed = "a C identifier in small letters, at most 41 long, and no header of C's own"
         raise input_error("name", allowed, name, "E.g. easy_model.")
 
@@ -480,7 +479,9 @@ class _Body:
         match node.op:
             case "const":
                 values = a["value"]
-                if values.tobytes() == values.ravel()[:1].tobytes() * values.size:  # 0.0 is not -0.0
+                if (
+                    values.tobytes() == values.ravel()[:1].tobytes() * values.size
+                ):  # 0.0 is not -0.0
                     return literal(values.ravel()[0], node.dtype)
                 return f"{self.shared.table('const', values)}[{_flat(index, node.shape)}]"
             case "reshape" if _is_view(node):

@@ -311,9 +311,7 @@ def test_the_header_compiles_and_decides_alike(compiler, processor, place):
 
 @pytest.mark.skipif(not X86, reason="x87 is a part of x86 processors")
 @pytest.mark.parametrize("dialect", ["", "-std=c99", "-std=c2x", "c++ -std=c++11"])
-@pytest.mark.parametrize(
-    "how", [("gcc", "-mfpmath=387"), ("gcc", "-mfpmath=both"), ("clang", "-mno-sse")]
-)
+@pytest.mark.parametrize("how", [("gcc", "-mfpmath=387"), ("gcc", "-mfpmath=both"), ("clang", "-mno-sse")])  # fmt: skip
 def test_wider_arithmetic_does_not_compile(how, dialect, place):
     """x87 computes float as long double (FLT_EVAL_METHOD 2), or as it falls (-1)."""
     compiler, flag = how

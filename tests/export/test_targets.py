@@ -268,10 +268,7 @@ def run_model(model, **inputs):
 
 def one_op(op, inputs, shape, dtype, **attrs):
     pool = Pool()
-    given = {
-        f"x{i}": pool.make("input", (), (1, *x.shape[1:]), x.dtype, name=f"x{i}")
-        for i, x in enumerate(inputs)
-    }
+    given = {f"x{i}": pool.make("input", (), (1, *x.shape[1:]), x.dtype, name=f"x{i}") for i, x in enumerate(inputs)}  # fmt: skip
     node = pool.make(op, list(given.values()), (1, *shape), dtype, **attrs)
     model = onnx_model(ExitGraph(0, 0, given, (), {"y": node}, ()), {})
     with np.errstate(all="ignore"):
