@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from policyopt._tiers.tier_policy import TierPolicy, load_tier, tier_policies
     from policyopt._tuning import tune
     from policyopt.runtime._errors import BudgetError, InputError, PolicyOptError
-    from policyopt.runtime._experts import ExpertPolicy, route
+    from policyopt.runtime._experts import ExpertPolicy, load_experts, route
     from policyopt.runtime._parameters import array, choice, number
     from policyopt.runtime._policy import Policy, load_policy
     from policyopt.runtime._scores import ScoreRule, make_score, register_score
@@ -70,7 +70,7 @@ _NAMES = {
     "_tiers.tier_policy": "TierPolicy load_tier tier_policies",
     "_tuning": "tune",
     "runtime._errors": "BudgetError InputError PolicyOptError",
-    "runtime._experts": "ExpertPolicy route",
+    "runtime._experts": "ExpertPolicy load_experts route",
     "runtime._parameters": "array choice number",
     "runtime._policy": "Policy load_policy",
     "runtime._scores": "ScoreRule make_score register_score",
@@ -81,7 +81,7 @@ __all__ = [
     "InputError", "LearnedScore", "Limit", "Link", "Method", "Policy", "PolicyOptError",
     "ScoreRule", "Tables", "Tier", "TierPolicy", "Tiers", "array", "certified_plan", "check_method",
     "check_score", "choice", "compare", "curve", "evaluate", "fit", "fit_experts", "fit_family",
-    "from_arrays", "import_sources", "load_policy", "load_tier", "load_tiers", "make_method",
+    "from_arrays", "import_sources", "load_experts", "load_policy", "load_tier", "load_tiers", "make_method",
     "make_plan", "make_score", "number", "open_cache", "refit", "register_method", "register_score",
     "route", "simulate", "tier_policies", "tune", "watch_policy",
 ]  # fmt: skip

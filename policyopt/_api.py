@@ -178,4 +178,10 @@ def cost_for(policy: Policy | ExpertPolicy, data: ExitData, cost: str | None = N
     """Return the cost to replay a policy with: `cost`, else the one it was fitted on if it is there."""
     fitted_on = policy.provenance.get("cost")
     known = any(c.name == fitted_on for c in data.costs)
+    if cost is None and not known and str(fitted_on).startswith("plan "):
+        allowed = (
+            "named: the policy's is of a plan's tiers and links, which the cache does not hold"
+        )
+        step = "`policyopt plan` says what the plan costs; --cost NAME takes a cost of the cache."
+        raise input_error("cost", allowed, fitted_on, step)
     return str(fitted_on) if cost is None and known else cost

@@ -153,9 +153,9 @@ def tune(
     policyopt.runtime._errors.InputError: 'method' must be one with settings to tune: ...
     """
     started = time.monotonic()
-    for name, value in (("trials", trials), ("seconds of timeout", timeout)):
+    for name, value, usual in (("trials", trials, 30), ("timeout", timeout, 600)):
         if value is not None and not value > 0:
-            raise input_error(name, "more than 0", value, "E.g. --trials 30.")
+            raise input_error(name, "more than 0", value, f"E.g. --{name} {usual}.")
     search = make_search(method, settings)
     aim = Objective(objective, budget, budgets)
     tables, seed = tables or Tables(data, cost), check_seed(seed)

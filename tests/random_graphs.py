@@ -23,6 +23,15 @@ class Steep(ScoreRule):
         return 1e6 * (np.exp(output.log_prob).sum(axis=1).astype(np.float64) - 1.0), state
 
 
+class Zeros(Steep):
+    """Which of two zeros numbers are."""
+
+    def score(self, k, output, state):
+        with np.errstate(divide="ignore"):
+            sides = 1.0 / (np.array([[0.0, -0.0]]) * np.exp(output.log_prob[:, :2]))
+        return np.maximum(np.minimum(sides, 1.0), -1.0).sum(axis=1), state
+
+
 class Maker:
     def __init__(self, rng, pool, given):
         self.rng, self.pool, self.nodes = rng, pool, list(given)

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 INTERRUPTED = 130
 #: Whether Ctrl-C came while a command ran.
 interrupted = False
+#: What ``--plugin`` named.
+plugins: list[str] = []
 
 
 def main() -> None:

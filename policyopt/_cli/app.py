@@ -127,12 +127,14 @@ def plug_in(arguments: list[str]) -> list[str]:
     """Load what ``--plugin`` names, which registers scores and methods; return the other arguments."""
     rest: list[str] = []
     given = iter(arguments)
+    cli.plugins.clear()
     for argument in given:
         option, equals, value = argument.partition("=")
         if option != "--plugin":
             rest.append(argument)
             continue
         name = value if equals else next(given, "")
+        cli.plugins.append(name)
         with cli.loading():
             _load(name)
     return rest

@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from policyopt._api import cost_for, evaluate
+from policyopt._api import cost_for
 from policyopt._api import fit as fit_policy
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shares, shown, threshold_text
+from policyopt._replay import replay
 from policyopt._report.calibration import (
     ANSWER_MAPS,
     MAPS,
@@ -27,7 +28,7 @@ from policyopt._report.explanation import explain as explain_policy
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
-from policyopt.runtime._policy import Policy, load_policy
+from policyopt.runtime._policy import Policy
 
 #: Classes and row numbers that the table names; files and JSON hold all.
 _SOME = 10
@@ -171,17 +172,18 @@ def calibration(
         got = "--budget or --method besides"
         raise input_error("--policy", "given alone", got, "Drop one of the two.")
     wanted = list(MAPS) if maps is None else _names(maps)
-    loaded = None if policy is None else load_policy(policy)
+    loaded = None if policy is None else _single("--policy", policy)
     data = options.read_cache(cache)
     if split == "fit":
         output.note("calibrations are fitted on these very rows: they look better than they are")
-    tables = options.make_tables(data, cost, ("fit", split))
+    name = cost if loaded is None else cost_for(loaded, data, cost)
+    tables = options.make_tables(data, name, ("fit", split))
     if loaded is None:
         loaded = fit_policy(data, budget or "40%", method, tables=tables).policy
-    exits = evaluate(loaded, data, split, cost=cost).exit
+    exits = replay(loaded, tables.get(split)).exit
     names = _possible(wanted, data, loaded)
     fit, test = (tables.get(name).keep_exits(loaded.active_exits) for name in ("fit", split))
-    records, diagrams = [], dict[str, Any]()
+    records, diagrams = list[dict[str, Any]](), dict[str, Any]()
     with output.progress("calibrating") as step:
         step(0, len(names), "reading the outputs")
         before, after = observe(fit, loaded.answer), observe(test, loaded.answer)
@@ -189,19 +191,16 @@ def calibration(
             step(i, len(names), name)
             seen = apply_map(fit_map(name, fit, before), test, after)
             columns = (seen.confidence, seen.correct, exits)
-            records += calibration_records(name, *columns, seen.losses, loaded.active_exits)
+            found = calibration_records(name, *columns, seen.losses, loaded.active_exits)
+            records += found
             if out is not None:
                 title = f"{name if name != 'none' else 'no calibration'}, split {split}"
-                diagram = reliability_figure(*columns, title, loaded.active_exits)
+                diagram = reliability_figure(*columns, found, title)
                 diagrams[f"reliability{f'_{name}' if i else ''}.png"] = diagram
     content = {
-        "split": split,
-        "rows": len(exits),
-        "method": loaded.provenance.get("method"),
-        "budget": loaded.provenance.get("budget"),
-        "unit": loaded.unit,
-        "records": records,
-    }
+        "split": split, "rows": len(exits), "method": loaded.provenance.get("method"),
+        "budget": loaded.provenance.get("budget"), "unit": loaded.unit, "records": records,
+    }  # fmt: skip
     if out is not None:
         output.write_results(out, {"calibration.json": output.to_json(content), **diagrams})
         written = f"wrote {out / 'calibration.json'} and {len(diagrams)} diagrams"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -65,7 +64,7 @@ def export(
     elif len(golden) < rows and (data is not None or rows != 512):
         output.note(f"{len(golden):,} golden rows of {rows:,}: there are no more")
     written = f"wrote {out}: {', '.join(dict.fromkeys(wanted))}; {len(golden)} golden rows"
-    output.say(written, f"next: policyopt verify {quote(str(out))}")
+    output.say(written, f"next: {output.command('verify', out)}")
 
 
 def verify(

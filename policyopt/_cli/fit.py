@@ -100,17 +100,13 @@ def foretell(methods: Sequence[str], rows: int, budgets: int, seeds: int = 1) ->
 def describe(fitted: Fitted, path: str) -> dict[str, Any]:
     """Return a fit as a record, with the interval that its artifact states."""
     return {
-        "method": fitted.method,
-        "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),
-        "budget": fitted.budget,
-        "unit": fitted.policy.unit,
+        "method": fitted.method, "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),
+        "budget": fitted.budget, "unit": fitted.policy.unit,
         **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "effective_rows": fitted.expected.mean.effective_rows,
-        "fit_accuracy": _known(fitted.accuracy),
-        "fit_rows": fitted.expected.rows,
-        **threshold_fields(fitted.policy),
-        "policy": path,
-    }
+        "expected_accuracy": _known(fitted.accuracy), "fit_rows": fitted.expected.rows,
+        **threshold_fields(fitted.policy), "policy": path,
+    }  # fmt: skip
 
 
 def _fit_experts(
@@ -135,19 +131,12 @@ def _fit_experts(
     total = (None, 1.0, fitted.budget, whole.cost, whole.interval(), accuracy, whole.rows, None)
     return [
         {
-            "context": context,
-            "method": fitted.method,
-            "share": share,
-            "budget": limit,
-            "unit": fitted.policy.unit,
-            **with_interval("expected_cost", _known(cost), *ends),
-            "expected_accuracy": _known(right),
-            "fit_rows": rows,
-            "pooled": pooled,
-            "policy": str(out),
+            "context": context, "method": fitted.method, "share": share, "budget": limit,
+            "unit": fitted.policy.unit, **with_interval("expected_cost", _known(cost), *ends),
+            "expected_accuracy": _known(right), "fit_rows": rows, "pooled": pooled, "policy": str(out),
         }
         for context, share, limit, cost, ends, right, rows, pooled in [*found, total]
-    ]
+    ]  # fmt: skip
 
 
 def _note_spared(who: str, cost: float, budget: float) -> None:
@@ -165,12 +154,11 @@ def _budget(record: dict[str, Any]) -> str:
 
 
 COLUMNS: output.Columns = {
-    "method": output.chosen_method,
-    "budget": _budget,
+    "method": output.chosen_method, "budget": _budget,
     "expected cost [95 %]": interval("expected_cost"),
-    "thresholds, exit 0 on": output.thresholds_text,
-    "policy": "policy",
-}
+    "expected accuracy %": shown("expected_accuracy", percent),
+    "thresholds, exit 0 on": output.thresholds_text, "policy": "policy",
+}  # fmt: skip
 _EXPERTS: output.Columns = {
     "context": lambda r: r["context"] or "all",
     "method": "method",
@@ -310,13 +298,10 @@ def _write(frontier: Frontier, records: Sequence[dict[str, Any]], out: Path, tit
 def _print_curve(frontier: Frontier) -> None:
     """Print one line per method and budget, means over seeds."""
     columns = {
-        "method": "method",
-        f"budget [{frontier.unit}]": "budget",
-        "realised": "realised_cost",
-        "off %": output.off_budget,
-        "accuracy % [95 %]": interval("accuracy", percent),
+        "method": "method", f"budget [{frontier.unit}]": "budget", "realised": "realised_cost",
+        "off %": output.off_budget, "accuracy % [95 %]": interval("accuracy", percent),
         "exit share %": shares("exit_share"),
-    }
+    }  # fmt: skip
     output.print_table(_mean_over_seeds(frontier.records), columns)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,9 +61,8 @@ def import_(
     content = {"cache": str(out), "kind": data.kind, "exits": data.exits, "classes": data.classes}
     if not output.print_data(style, {**content, "splits": rows}, rows):
         output.print_table(rows)
-        output.say(
-            f"wrote {out}: {data.exits} exits, {data.kind}. Next: policyopt info {quote(str(out))}"
-        )
+        then = output.command("info", out)
+        output.say(f"wrote {out}: {data.exits} exits, {data.kind}. Next: {then}")
 
 
 def _shares(text: str | None) -> dict[str, float] | None:
@@ -94,6 +92,9 @@ def info(
 ) -> None:
     """Show what a cache holds, or a policy file: rows, accuracy per exit, costs and metadata."""
     if cache.suffix == ".json" and not cache.is_dir():
+        if cost or incomplete:
+            name = "--cost" if cost else "--incomplete"
+            raise input_error(name, "given with a cache", f"{cache}, a file", "Leave it out.")
         _print_policy(cache, style)
         return
     data = options.read_cache(cache, incomplete)
@@ -101,17 +102,11 @@ def info(
         tables = Tables(data, cost, step)
         splits = [_split(tables, name) for name in data.split_names]
     content = {
-        "kind": data.kind,
-        "exits": data.exits,
-        "classes": data.classes,
-        "features": list(data.feature_widths),
-        "contexts": list(data.contexts),
-        "pooled": data.pooled,
-        "splits": splits,
-        "costs": [_cost(data, cost) for cost in data.costs],
-        "metadata": dict(data.metadata),
-        "fingerprint": data.fingerprint,
-    }
+        "kind": data.kind, "exits": data.exits, "classes": data.classes,
+        "features": list(data.feature_widths), "contexts": list(data.contexts), "pooled": data.pooled,
+        "splits": splits, "costs": [_cost(data, cost) for cost in data.costs],
+        "metadata": dict(data.metadata), "fingerprint": data.fingerprint,
+    }  # fmt: skip
     if not output.print_data(style, content, splits):
         _print_cache(content, data)
 
@@ -151,6 +146,8 @@ def _print_cache(content: dict[str, Any], data: ExitData) -> None:
         output.say(f"feature vectors of width {', '.join(map(str, data.feature_widths))}")
     if data.contexts:
         output.say(f"every row has a context: {', '.join(data.contexts)}; their shares stand last")
+    if data.metadata:
+        output.say(f"metadata: {_cut(json.dumps(content['metadata']), 70)}")
     columns: dict[str, Any] = {"split": "split", "role": "role", "rows": "rows"}
     for k in range(data.exits):
         columns[f"exit {k}"] = lambda r, k=k: r["accuracy"] and percent(r["accuracy"][k])
@@ -174,29 +171,26 @@ def _print_policy(path: Path, style: output.Format) -> None:
     else:
         content = _facts(policy)
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in _flat(content).items()}
-    cut = {k: v if len(v) <= _SHOWN else f"{v[: _SHOWN - 3]}..." for k, v in texts.items()}
-    rows = [{"field": name, "value": value} for name, value in cut.items()]
+    rows = [{"field": name, "value": _cut(text)} for name, text in texts.items()]
     if not output.print_data(style, content, rows):
         output.print_table(rows)
+
+
+def _cut(text: str, most: int = _SHOWN) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _facts(policy: Policy) -> dict[str, Any]:
     mixture, calibrator = policy.mixture, policy.calibrator
     return {
-        "kind": policy.kind,
-        "classes": policy.classes,
-        "model exits": policy.model_exits,
-        "exits run": list(policy.active_exits),
-        "unit": policy.unit,
-        "costs": policy.costs.tolist(),
-        "overhead": policy.overhead.tolist(),
-        "score": policy.rule.name,
-        "answer": policy.answer.name,
+        "kind": policy.kind, "classes": policy.classes, "model exits": policy.model_exits,
+        "exits run": list(policy.active_exits), "unit": policy.unit, "costs": policy.costs.tolist(),
+        "overhead": policy.overhead.tolist(), "score": policy.rule.name, "answer": policy.answer.name,
         "calibrator": None if calibrator is None else calibrator.name,
         "thresholds": policy.thresholds.tolist(),
         "share of the mixture": None if mixture is None else mixture.share,
         "provenance": dict(policy.provenance),
-    }
+    }  # fmt: skip
 
 
 def _flat(content: dict[str, Any], above: str = "") -> dict[str, Any]:
@@ -257,17 +251,11 @@ def _unknown(name: str, online: list[str]) -> Exception:
 
 def _record(row: MethodSpec, settings: bool = True) -> dict[str, Any]:
     return {
-        "method": row.name,
-        "family": row.family,
-        "summary": row.summary,
-        "paper": row.paper,
-        "year": row.year or None,
-        "reference": row.reference,
-        "needs": list(row.needs),
-        "supports": row.supports(),
-        "wins": row.wins,
+        "method": row.name, "family": row.family, "summary": row.summary, "paper": row.paper,
+        "year": row.year or None, "reference": row.reference, "needs": list(row.needs),
+        "supports": row.supports(), "wins": row.wins,
         **({"settings": row.settings()} if settings else {}),
-    }
+    }  # fmt: skip
 
 
 def _pairs(settings: dict[str, Any]) -> str:

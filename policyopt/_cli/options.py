@@ -77,6 +77,8 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
         key, equals, value = item.partition("=")
         if not equals or not key.strip():
             raise input_error("--set", "KEY=VALUE", item, "E.g. --set thresholds=joint.")
+        if key.strip() in settings:
+            raise input_error("--set", "each key once", f"{key.strip()} twice", "Leave one out.")
         settings[key.strip()] = value.strip()
     return settings
 

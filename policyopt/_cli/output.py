@@ -9,13 +9,17 @@ import csv
 import enum
 import io
 import json
+import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import floor, log10
 from pathlib import Path
 from typing import Any
 
+from policyopt import _cli as cli
 from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._text import csv_cell, printable
@@ -49,6 +53,12 @@ def complain(*lines: str) -> None:
 def note(text: str) -> None:
     """Print a remark on standard error."""
     complain(f"note: {text}")
+
+
+def command(*words: Any) -> str:
+    """Return a command to run next, with the plug-ins of this one."""
+    plugins = (word for name in cli.plugins for word in ("--plugin", name))
+    return shlex.join(["policyopt", *plugins, *map(str, words)])
 
 
 def to_json(content: Any) -> str:
@@ -103,7 +113,7 @@ def print_table(records: Sequence[Any], columns: Columns | None = None, title: s
     for row in cells:
         table.add_row(*row)
     console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
+    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
         console.width = max(console.width, 140)  # piped: do not wrap at 80 columns
     console.print(table)
 
@@ -172,8 +182,11 @@ def off_budget(record: Mapping[str, Any]) -> str:
 
 
 def threshold_text(threshold: float) -> str:
-    """Return a threshold for people: always, never, or four digits."""
-    return {ALWAYS: "always", NEVER: "never"}.get(threshold) or f"{threshold:.4f}"
+    """Return a threshold for people: always, never, or four digits; more near 0 and 1."""
+    if 0 < (near := abs(1 - threshold)) < 1e-3:
+        return f"{threshold:.{1 - floor(log10(near))}f}"
+    text = f"{threshold:.3g}" if 0 < abs(threshold) < 1e-3 else f"{threshold:.4f}"
+    return {ALWAYS: "always", NEVER: "never"}.get(threshold, text)
 
 
 def thresholds_text(record: Mapping[str, Any]) -> str:
@@ -186,15 +199,18 @@ def thresholds_text(record: Mapping[str, Any]) -> str:
 
 @contextmanager
 def writing(out: Path | None, held: str = "") -> Iterator[None]:
-    """Tell which files of `out` this block replaces: another inode is a new file; `held`: what a single one held."""
+    """Tell what in `out` this block replaces (by another inode) or removes; `held`: what a single file held."""
     before = _inodes(out)
     yield
-    replaced = [path for path, inode in _inodes(out).items() if before.get(path, inode) != inode]
-    if replaced and out is not None:
-        names = [str(path.relative_to(out)) for path in replaced if path != out]
+    after = _inodes(out)
+    replaced = [path for path, inode in after.items() if before.get(path, inode) != inode]
+    removed = [path for path in before if path not in after]
+    for what, paths in (("replaced", replaced), ("removed from", removed)):
+        names = sorted(path.name for path in paths if path != out)
         more = f" and {len(names) - _SOME} more" if names[_SOME:] else ""
         which = f": {', '.join(names[:_SOME])}{more}" if names else ""
-        note(f"replaced {out}{which}" + (f", which held {held}" if held else ""))
+        if paths:
+            note(f"{what} {out}{which}" + (f", which held {held}" if held else ""))
 
 
 def write_results(out: Path, files: Mapping[str, Any]) -> None:
@@ -212,8 +228,8 @@ def write_results(out: Path, files: Mapping[str, Any]) -> None:
 def _inodes(out: Path | None) -> dict[Path, int]:
     if out is None or not out.exists():
         return {}
-    files = [p for p in sorted(out.iterdir()) if p.name[0] != "."] if out.is_dir() else [out]
-    return {path: path.stat().st_ino for path in files if path.is_file()}
+    files = [p for p in out.iterdir() if p.name[0] not in "._"] if out.is_dir() else [out]
+    return {path: path.stat().st_ino for path in files if path.exists()}
 
 
 @contextmanager

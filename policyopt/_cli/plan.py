@@ -12,6 +12,7 @@ from policyopt._api import method_of
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, shares
+from policyopt._export.folder import new_folder
 from policyopt._progress import progress_callback
 from policyopt._tiers.choose import (
     Planned,
@@ -24,7 +25,7 @@ from policyopt._tiers.choose import (
 from policyopt._tiers.description import Tiers, load_tiers
 from policyopt._tiers.plans import references, summary
 from policyopt._tiers.search import Goal, Limit
-from policyopt._tiers.tier_policy import emit
+from policyopt._tiers.tier_policy import check_plan, emit
 from policyopt.runtime._errors import input_error
 
 
@@ -58,6 +59,8 @@ def plan(
 ) -> None:
     """Choose cuts, kept exits and thresholds together: on split `fit`, reported on held-out rows."""
     options.out_folder(out, policy=True)
+    if out is not None and out.is_dir():
+        check_plan(out)
     limits = tuple(Limit.parse(text) for text in limit or [])
     goal = Goal(objective, budget, _share(accuracy, "--accuracy"), limits)
     sure = _share(confidence, "--confidence")
@@ -103,9 +106,9 @@ def plan(
 
         title = f"{cache.resolve().name}: {found.plans} plans"
         figure = plan_figure(described, goal, planned, reached, others, title)
-        with output.writing(out):
-            emit(policy, planned.plan, [tier.name for tier in described.tiers], report, out)
-            save_figure(figure, out / "plan.png")
+        with output.writing(out), new_folder(out, check_plan) as folder:
+            save_figure(figure, folder / "plan.png")
+            emit(policy, planned.plan, [tier.name for tier in described.tiers], report, folder)
     records = [{"": f"planned, {planned.fitted.method}", **reached}]
     records += [{"": "full model, one tier", **one} for one in others]
     if output.print_data(style, report, records):
@@ -122,13 +125,10 @@ def _columns(tiers: Tiers, objective: str) -> dict[str, Any]:
         for name in ("latency", "energy", "price")
     }
     return {
-        "": "",
-        "stages": "plan",
-        "accuracy % [95 %]": interval("accuracy", percent),
-        **costs,
+        "": "", "stages": "plan", "accuracy % [95 %]": interval("accuracy", percent), **costs,
         f"p95, worst {objective}": lambda r: f"{text(r['p95'])}, {text(r['worst'])}",
         "leave per tier %": shares("tier_share"),
-    }
+    }  # fmt: skip
 
 
 def _held_out(planned: Planned) -> dict[str, float] | None:

@@ -47,24 +47,20 @@ def evaluate(
     # Provenance decides nothing, so the loader takes any: what is no name or number is not shown.
     provenance = loaded.provenance
     method, budget, chosen = (provenance.get(name) for name in ("method", "budget", "chosen"))
+    if cost not in (None, fitted_on := provenance.get("cost")) and budget is not None:
+        output.note(f"the policy's budget is of the cost {fitted_on}, not of {cost}: left out")
+        budget = None
     record = {
         "method": method if isinstance(method, str) else None,
-        "chosen": chosen.get("method") if isinstance(chosen, dict) else None,
-        "split": split,
-        "budget": budget if isinstance(budget, (int, float)) else None,
-        "unit": loaded.unit,
+        "chosen": chosen.get("method") if isinstance(chosen, dict) else None, "split": split,
+        "budget": budget if isinstance(budget, (int, float)) else None, "unit": loaded.unit,
         **summary(outcome, loaded),
-    }
+    }  # fmt: skip
     columns = {
-        "method": chosen_method,
-        "split": "split",
-        "rows": "rows",
-        f"budget [{loaded.unit}]": "budget",
-        "realised cost [95 %]": interval("realised_cost"),
-        "off %": off_budget,
-        "accuracy % [95 %]": interval("accuracy", percent),
-        "exit share %": shares("exit_share"),
-    }
+        "method": chosen_method, "split": "split", "rows": "rows", f"budget [{loaded.unit}]": "budget",
+        "realised cost [95 %]": interval("realised_cost"), "off %": off_budget,
+        "accuracy % [95 %]": interval("accuracy", percent), "exit share %": shares("exit_share"),
+    }  # fmt: skip
     output.print_records([record], style, columns)
 
 

@@ -68,6 +68,8 @@ def simulate(
             overhead=_overhead(overhead), reward=reward, reveal=reveal, budget=budget,
             delay=delay, label_share=label_share, tables=Tables(data, cost),
         )  # fmt: skip
+    # Whether any policy chooses among the arms.
+    steered = any(record["best_arm_share"] is not None for record in found.records)
     if delay >= found.schedule.rounds:
         has = f"the simulation has {found.schedule.rounds:,}"
         output.note(f"feedback comes after {delay:,} rounds, {has}: none comes")
@@ -77,10 +79,10 @@ def simulate(
         files = {"simulation.csv": output.to_csv(found.records)}
         output.write_results(out, {**files, "simulation.png": simulation_figure(found)})
     if style is output.Format.table:
-        output.say(*_told(found.records[0]))
-    output.print_records(found.records, style, _columns(found.records))
+        output.say(*_told(found.records[0], steered))
+    output.print_records(found.records, style, _columns(found.records, steered))
     if style is output.Format.table:
-        output.say(*_meaning(found.records[0]).splitlines())
+        output.say(*_meaning(found.records[0], steered).splitlines())
 
 
 def _overhead(text: str) -> tuple[float, float]:
@@ -99,7 +101,7 @@ def _moves(record: dict[str, Any]) -> bool:
     return len(record["streams"]) > 1 and record["schedule"] != "stationary"
 
 
-def _told(record: dict[str, Any]) -> list[str]:
+def _told(record: dict[str, Any], steered: bool) -> list[str]:
     """Return what was played, for people, line by line."""
     streams, arms, unit = ", ".join(record["streams"]), record["arms"], record["unit"]
     repetitions, (low, high) = record["repetitions"], record["overhead"]
@@ -122,13 +124,13 @@ def _told(record: dict[str, Any]) -> list[str]:
         reward.append(f"budget {number(record['budget'])} {unit}")
     return [
         f"{record['rounds']:,} requests, {runs}, {course}",
-        f"{len(arms)} arms: {record['method']} at "
+        f"{'' if steered else 'compared with '}{len(arms)} arms: {record['method']} at "
         + (f"thresholds {span}" if thresholds else f"expected costs {span} {unit}"),
         ", ".join(reward),
     ]
 
 
-def _columns(records: list[dict[str, Any]]) -> dict[str, Any]:
+def _columns(records: list[dict[str, Any]], steered: bool) -> dict[str, Any]:
     """Return the columns that have something to say."""
     unit, first = records[0]["unit"], records[0]
     one_digit = "{:.1f}".format
@@ -137,7 +139,7 @@ def _columns(records: list[dict[str, Any]]) -> dict[str, Any]:
         found["moving regret"] = _plus_minus("moving_regret", one_digit)
     arm = "best arm" if first["arms_unit"] == "threshold" else f"best arm [{unit}]"
     found[arm] = lambda r: number(r["best_arm"], 3)
-    if any(r["best_arm_share"] is not None for r in records):
+    if steered:
         found["late share %"] = shown("best_arm_share", partial(percent, digits=1))
     if first["recovery"]:
         found["recovered"] = lambda r: " ".join(
@@ -163,11 +165,12 @@ def _plus_minus(name: str, text: Callable[[float], str]) -> Callable[[dict[str, 
     return column
 
 
-def _meaning(record: dict[str, Any]) -> str:
+def _meaning(record: dict[str, Any], steered: bool) -> str:
     """Return what the columns mean."""
+    late = "late share: of the best arm, in the last tenth. " if steered else ""
     text = (
         "regret: what the best fixed arm earns in all, less what was played; below 0: better than any fixed\n"
-        "arm. late share: of the best arm, in the last tenth. ±: 95 % over repetitions."
+        f"arm. {late}±: 95 % over repetitions."
     )
     if _moves(record):
         text += " moving regret: to the\nbest arm of each moment."

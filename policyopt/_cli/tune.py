@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +62,10 @@ def tune(
     # Settings that are not the method's own.
     others = {k: v for k, v in tuned.recommended.items() if k not in own or v != own[k]}
     chosen = [f"{key}={_flag(value)}" for key, value in others.items()]
-    command = ["policyopt", "fit", str(cache), "--method", tuned.method]
-    command += ["--budget", budget or "40%", *(["--cost", cost] if cost else [])]
-    command += [word for text in chosen for word in ("--set", text)]
-    content = {**_record(tuned), "set": chosen, "command": shlex.join(command)}
+    words = ["fit", cache, "--method", tuned.method, "--budget", budget or "40%"]
+    words += [*(["--cost", cost] if cost else []), *(["--seed", seed] if seed else [])]
+    words += [word for text in chosen for word in ("--set", text)]
+    content = {**_record(tuned), "set": chosen, "command": output.command(*words)}
     written = [out / "tuned.json"]
     with output.writing(out):
         write_file(written[0], output.to_json(content))
@@ -86,17 +85,12 @@ def _record(tuned: Tuned) -> dict[str, Any]:
     default = (tuned.default_settings, tuned.default_value, tuned.default_error)
     counts = ("complete", "pruned", "failed", "exhausted", "study")
     return {
-        "method": tuned.method,
-        "objective": tuned.objective,
-        "settings": tuned.recommended,
+        "method": tuned.method, "objective": tuned.objective, "settings": tuned.recommended,
         "recommended": "tuned" if tuned.worthwhile else "default",
-        "best": dict(zip(names, best, strict=True)),
-        "default": dict(zip(names, default, strict=True)),
-        "gain": tuned.gain,
-        "gain_standard_error": tuned.gain_error,
-        **{name: getattr(tuned, name) for name in counts},
-        "history": list(tuned.history),
-    }
+        "best": dict(zip(names, best, strict=True)), "default": dict(zip(names, default, strict=True)),
+        "gain": tuned.gain, "gain_standard_error": tuned.gain_error,
+        **{name: getattr(tuned, name) for name in counts}, "history": list(tuned.history),
+    }  # fmt: skip
 
 
 def _print(tuned: Tuned) -> None:

@@ -36,7 +36,7 @@ from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import Policy, load_policy
 from policyopt.runtime._strict_json import Form, parse, read_plain
 
-from .c_header import c_source
+from .c_header import c_source, check_name
 from .folder import new_folder
 from .golden import Golden, LeftOut, joined, read_golden, row_bytes, write_golden
 from .graph import ExitGraph
@@ -91,6 +91,7 @@ def write_bundle(
     policy, targets = policy_of(policy, single=True), check_names("targets", targets, "E.g. c.")
     if unknown := [t for t in targets if t not in TARGETS]:
         raise input_error("--to", f"of {', '.join(TARGETS)}", ", ".join(unknown), "E.g. --to c.")
+    check_name(name)
     row_bytes(policy, graphs or ())  # before anything of that size is made
     graphs = trace_policy(policy) if graphs is None else graphs
     with new_folder(out, _check_old) as folder:
@@ -165,8 +166,9 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
     path = folder / MANIFEST
     if not path.is_file():
         raise input_error(
-            "DIR", "a folder that `policyopt export` wrote", str(folder), "It has manifest.json."
-        )
+            "DIR", f"a folder that `policyopt export` wrote, with {MANIFEST}",
+            f"{folder} without one" if folder.is_dir() else f"{folder} (no folder)", "Name its --out.",
+        )  # fmt: skip
     manifest = parse(read_plain(path, MANIFEST, _MOST), MANIFEST, _MOST, EXPORT.again)
     EXPORT.check(manifest, MANIFEST)
 

@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._errors import InputError, input_error, message
 from policyopt.runtime._files import refusing, write_file
 
 from .c_functions import TYPES
@@ -30,14 +32,27 @@ class NoCompiler(InputError):
 
 
 def compiler() -> list[str]:
-    """Return the command of a C compiler: of ``CC``, else cc, gcc or clang; raise `NoCompiler` where none is."""
-    for command in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
-        words = shlex.split(command)
-        if words and shutil.which(words[0]):
-            return words
-    raise NoCompiler(
-        "'cc' must be a C compiler. Got none of CC, cc, gcc, clang. Install one to run C exports."
-    )
+    """Return the command of a C compiler: ``CC`` if set, else cc, gcc or clang; raise `NoCompiler` where none works."""
+    given = os.environ.get("CC", "").strip()
+    for command in [given] if given else ("cc", "gcc", "clang"):
+        with suppress(ValueError):  # a quotation that is not closed
+            words = shlex.split(command)
+            if shutil.which(words[0]) and _compiles(tuple(words)):
+                return words
+    name, got = ("CC", given) if given else ("cc", "none of CC, cc, gcc, clang")
+    raise NoCompiler(message(name, "a C compiler", got, "Install one, or name it: CC=gcc."))
+
+
+@lru_cache
+def _compiles(command: tuple[str, ...]) -> bool:
+    """Whether a command makes an object file of what needs the headers that ours needs."""
+    failed = (InputError, OSError, subprocess.TimeoutExpired)
+    with tempfile.TemporaryDirectory() as temporary, suppress(*failed):
+        folder = Path(temporary)
+        write_file(folder / "one.c", "#include <math.h>\n#include <stdint.h>\nint one;\n")
+        ran([*command, "-c", "one.c", "-o", "one.o"], folder)
+        return (folder / "one.o").is_file()
+    return False
 
 
 def ran(
@@ -63,7 +78,7 @@ def _read(source: str, place: str) -> tuple[str, str, list[str]]:
 
 
 def measured(source: str) -> str:
-    """Say what a header takes in bytes when it is compiled small, if a compiler is here: its code, and its stack."""
+    """Say what a header takes in bytes when it is compiled small, if that works here: its code, and its stack."""
     name, given, names = _read(source, "none")
     try:
         command = compiler()
@@ -71,7 +86,8 @@ def measured(source: str) -> str:
         return UNMEASURED
     body = f"{{ return {name}_step({', '.join(names)}); }}"
     wrapper = f'#include "{name}.h"\nint step({given});\nint step({given}) {body}\n'
-    with tempfile.TemporaryDirectory() as temporary:
+    late = suppress(OSError, subprocess.TimeoutExpired)
+    with tempfile.TemporaryDirectory() as temporary, late:
         folder = Path(temporary)
         write_file(folder / f"{name}.h", source)
         write_file(folder / "one.c", wrapper)
@@ -80,11 +96,15 @@ def measured(source: str) -> str:
             ran([*small, "-fstack-usage"], folder)
         except InputError:  # a compiler without that option
             ran(small, folder)
-        if shutil.which("size") is None:
-            return UNMEASURED
-        text = int(ran(["size", "one.o"], folder).splitlines()[1].split()[0])
-        usage = folder / "one.su"
-        lines = usage.read_text().splitlines() if usage.is_file() else []
+        with suppress(ValueError, LookupError):  # `size` fails, or writes something else
+            return _sizes(source, command, folder)
+    return UNMEASURED
+
+
+def _sizes(source: str, command: list[str], folder: Path) -> str:
+    text = int(ran(["size", "one.o"], folder).splitlines()[1].split()[0])
+    usage = folder / "one.su"
+    lines = usage.read_text().splitlines() if usage.is_file() else []
     widths = {kind: np.dtype(dtype).itemsize for dtype, kind in TYPES.items()}
     found = re.findall(r"^static const (\w+) \w+\[(\d+)\]", source, re.M)
     tables = sum(int(size) * widths[kind] for kind, size in found)

@@ -59,7 +59,11 @@ _COLUMNS = {
     "prediction": "int32_t prediction", "confidence": "double confidence",
     "second": "double second", "entropy": "double entropy",
 }  # fmt: skip
-_KEYWORDS = {"int", "float", "double", "if", "for", "do", "while", "return", "static", "const"}
+#: Headers of C that a file of that name would shadow.
+_STANDARD = (
+    "assert|complex|ctype|errno|fenv|float|inttypes|iso646|limits|locale|math|setjmp|signal|std(align|arg|atomic|bit|bool"
+    "|ckdint|def|int|io|lib|noreturn)|string|tgmath|threads|time|u?w?char|wctype"
+)
 #: An index into one axis: a number, or the name of a loop's variable.
 Index = int | str
 #: An array in memory: its name, and where in it.
@@ -70,12 +74,16 @@ def c_source(
     policy: Any, graphs: Sequence[ExitGraph], name: str = "policyopt_policy", sizes: bool = True
 ) -> str:
     """Return a policy as a C header, `name` before all its names; `sizes`: told where a compiler measures them."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) or name in _KEYWORDS:
-        raise input_error(
-            "name", "a C identifier in small letters, at most 41 long", name, "E.g. easy_model."
-        )
+    check_name(name)
     text = _source(policy, graphs).replace("@@", name.upper()).replace("@", name)
     return text.replace(UNMEASURED, measured(text), 1) if sizes else text
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no prefix of C's names, or is a header of C's own."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) or re.fullmatch(_STANDARD, name):
+        allowed = "a C identifier in small letters, at most 41 long, and no header of C's own"
+        raise input_error("name", allowed, name, "E.g. easy_model.")
 
 
 # Spelling.
@@ -471,7 +479,9 @@ class _Body:
         match node.op:
             case "const":
                 values = a["value"]
-                if (values.ravel()[:1] == values.ravel()).all():
+                if (
+                    values.tobytes() == values.ravel()[:1].tobytes() * values.size
+                ):  # 0.0 is not -0.0
                     return literal(values.ravel()[0], node.dtype)
                 return f"{self.shared.table('const', values)}[{_flat(index, node.shape)}]"
             case "reshape" if _is_view(node):
@@ -586,7 +596,7 @@ class _Body:
             start += part.shape[axis]
 
     def _reduce(self, node: Node) -> None:
-        """`runtime.output.reduce_logits`, as far as its columns are read."""
+        """`runtime._outputs.reduce_logits`, as far as its columns are read."""
         fields = {n.attrs["name"]: n for n in self.nodes if n.op == "field" and n.args[0] is node}
         columns = [fields[name] for name in ("top_prob", "top_class") if name in fields]
         ranks = max([1, *(

@@ -189,7 +189,7 @@ def evaluate(
 
 
 def _wide_reduce(logits: Array, top: int) -> ExitOutput:
-    """`runtime.output.reduce_logits` in float64."""
+    """`runtime._outputs.reduce_logits` in float64."""
     ranked = np.argsort(-logits, axis=1, kind="stable")[:, :top]
     peak = np.take_along_axis(logits, ranked[:, :1], axis=1)
     shift = logits - peak

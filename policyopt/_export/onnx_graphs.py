@@ -361,7 +361,7 @@ def _distances(b: _Builder, node: Node, args: list[str]) -> str:
 
 
 def _coin(b: _Builder, node: Node, args: list[str]) -> str:
-    """`runtime.coin`: unsigned whole numbers of 64 bits, which wrap."""
+    """`runtime._arithmetic.coin`: unsigned whole numbers of 64 bits, which wrap."""
     word = lambda value: b.const(np.uint64(value))  # noqa: E731
     shift = lambda x, by: b.op("BitShift", x, word(by), direction="RIGHT")  # noqa: E731
     key = key_of(node.attrs["seed"], node.attrs["stream"])
@@ -374,7 +374,7 @@ def _coin(b: _Builder, node: Node, args: list[str]) -> str:
 
 
 def _reduce(b: _Builder, node: Node, args: list[str]) -> dict[str, str]:
-    """All columns of `runtime.output.reduce_logits`; those that nobody reads are dropped in the end."""
+    """All columns of `runtime._outputs.reduce_logits`; those that nobody reads are dropped in the end."""
     logits, classes, top = args[0], node.args[0].shape[1], node.attrs["top"]
     last, one = b.ints(1), b.const(1.0)
     over = lambda x, label: b.op("ReduceSum", x, last, keepdims=1, label=label)  # noqa: E731

@@ -61,6 +61,7 @@ def _head(policy: Policy) -> str:
         "summary": 'a mapping: {"prediction": ..., "confidence": ...}',
         "logits": "its logits, (C,)", "probabilities": "its class probabilities, (C,)",
     }[policy.kind]  # fmt: skip
+    also = ", features_of_exit(k)" if policy.needs_features else ""
     plain = lambda rule: re.sub(r"[^\w .-]", "?", rule.name)  # noqa: E731
     return f'''"""An early-exit policy: when to stop. Made by policyopt {version("policyopt")}; needs numpy only.
 
@@ -68,7 +69,11 @@ Score {plain(policy.rule)}, answer {plain(policy.answer)}; how it was found stan
 
     state = start()                  # start(number) where samples are numbered
     for k in ACTIVE_EXITS:
+<<<<<<< HEAD
         decision = step(k, output_of_exit(k), state)   # {how}
+=======
+        decision = step(k, output_of_exit(k), state{also})   # {how}
+>>>>>>> m-rest
         if decision.exit:
             break
     decision.prediction, decision.confidence

@@ -118,13 +118,11 @@ def calibration_records(
             if len(p):
                 record |= calibration_error(p, right)
                 record |= {
-                    "confidence": float(p.mean()),
-                    "accuracy": float(right.mean()),
-                    "gap": float(p.mean() - right.mean()),
-                    "brier": float(((p - right) ** 2).mean()),
+                    "confidence": float(p.mean()), "accuracy": float(right.mean()),
+                    "gap": float(p.mean() - right.mean()), "brier": float(((p - right) ** 2).mean()),
                     "nll": None if losses is None else float(losses[rows, k].mean()),
                     "failure_auroc": areas[k] if group == "all" else None,
-                }
+                }  # fmt: skip
             records.append(record)
     return records
 
@@ -168,11 +166,9 @@ def calibration_error(
     bottom, top = np.quantile(drawn, [0.025, 0.975])
     calibrated = (1 + np.count_nonzero(chance >= plain - 1e-12)) / (REPLICATES + 1) > 0.025
     return {
-        "ece": ece,
-        "ece_low": 0.0 if calibrated else float(max(ece + drawn.mean() - top, 0.0)),
-        "ece_high": float(max(2 * plain - bottom, ece)),
-        "ece_plain": plain,
-    }
+        "ece": ece, "ece_low": 0.0 if calibrated else float(max(ece + drawn.mean() - top, 0.0)),
+        "ece_high": float(max(2 * plain - bottom, ece)), "ece_plain": plain,
+    }  # fmt: skip
 
 
 def _shrink(gaps: Floats, chance: Floats) -> float:
@@ -232,15 +228,12 @@ def reliability(confidence: Floats, correct: Floats, bins: int = BINS) -> list[d
         wilson = binomtest(round(float(right.sum())), len(right)).proportion_ci(method="wilson")
         points.append(
             {
-                "confidence": float(inside.mean()),
-                "low_edge": float(inside.min()),
-                "high_edge": float(inside.max()),
-                "accuracy": float(right.mean()),
-                "accuracy_low": float(wilson.low),
-                "accuracy_high": float(wilson.high),
+                "confidence": float(inside.mean()), "low_edge": float(inside.min()),
+                "high_edge": float(inside.max()), "accuracy": float(right.mean()),
+                "accuracy_low": float(wilson.low), "accuracy_high": float(wilson.high),
                 "rows": len(right),
             }
-        )
+        )  # fmt: skip
     return points
 
 
@@ -248,12 +241,12 @@ def reliability_figure(
     confidence: Floats,
     correct: Floats,
     exits: Ints,
+    records: Sequence[dict[str, Any]],
     title: str = "",
-    path: Sequence[int] | None = None,
 ) -> Any:
-    """Draw accuracy against confidence at each exit, for all rows and for those that leave there."""
+    """Draw accuracy against confidence at each exit, all rows and those that leave; `records`: of the same columns."""
     count = confidence.shape[1]
-    numbers = range(count) if path is None else path
+    numbers = [record["exit"] for record in records[::2]]
     columns = min(count, _PER_ROW)
     lines = -(-count // columns)
     figure = new_figure(2.55 * columns + 0.7, 3.9 * lines + 0.75)
@@ -272,12 +265,11 @@ def reliability_figure(
         axes.plot([low, 1], [low, 1], "--", color="0.55", lw=1)
         told = []
         for group, mask in _groups(exits, number).items():
-            p, right = confidence[mask, k], correct[mask, k]
             _curve(axes, points[k][group], group)
-            if len(p):
-                ece = calibration_error(p, right)["ece"]
+            ece = records[2 * k + (group != "all")]["ece"]
+            if ece is not None:
                 told.append(f"ECE {100 * ece:.1f} % {'all' if group == 'all' else 'leaving'}")
-            _bars(below, p, low, len(exits), group)
+            _bars(below, confidence[mask, k], low, len(exits), group)
         text = "\n".join(told)
         axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", fontsize=8, color="0.3")
         share = 100 * float((exits == number).mean())

@@ -68,18 +68,14 @@ def explain(policy: Any, table: Table, reference: Any = None) -> Explanation:
     other = None if reference is None else trace(reference, table)
     right = found.correct_taken
     record = {
-        "policy": _describe(policy),
-        "reference": None if reference is None else _describe(reference),
-        "split": table.split,
-        "rows": len(table),
-        "unit": table.unit,
+        "policy": _describe(policy), "reference": None if reference is None else _describe(reference),
+        "split": table.split, "rows": len(table), "unit": table.unit,
         "realised_cost": float(found.cost.mean()),
         "accuracy": None if right is None else float(right.mean()),
-        "exits": exit_records(found, policy),
-        "classes": class_records(found),
+        "exits": exit_records(found, policy), "classes": class_records(found),
         "changes": None if other is None else change_record(found, other),
         "notes": _notes(found, table),
-    }
+    }  # fmt: skip
     return Explanation(record, policy, found, other)
 
 
@@ -132,29 +128,24 @@ def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:
         left, reached, stayed = found.position == k, found.position >= k, found.position > k
         right, scores = correct[:, k], found.scores[:, k]
         answers = {
-            "accuracy": float(right.mean()),
-            "accuracy_left": _mean_of(right, left),
+            "accuracy": float(right.mean()), "accuracy_left": _mean_of(right, left),
             "accuracy_stayed": _mean_of(right, stayed),
             "overthought": int((stayed & right & ~final).sum()),
             "rescued": int((stayed & ~right & final).sum()),
-            "auroc": auroc(scores[reached], right[reached]),
-            "auroc_all": auroc(scores, right),
-        }
+            "auroc": auroc(scores[reached], right[reached]), "auroc_all": auroc(scores, right),
+        }  # fmt: skip  # fmt: skip
         records.append(
             {
-                "exit": found.active_exits[k],
-                "rows_reached": int(reached.sum()),
-                "share_reached": float(reached.sum() / n),
-                "rows_left": int(left.sum()),
-                "share_left": float(left.sum() / n),
-                "cost": float(found.exit_costs[k]),
+                "exit": found.active_exits[k], "rows_reached": int(reached.sum()),
+                "share_reached": float(reached.sum() / n), "rows_left": int(left.sum()),
+                "share_left": float(left.sum() / n), "cost": float(found.exit_costs[k]),
                 "cost_left": _mean_of(found.cost, left),
                 "cost_share": float(found.cost[left].sum() / spent) if spent else None,
                 "thresholds": [float(t[k]) for t in sets] if k < found.exits - 1 else [],
                 **(answers if known else dict.fromkeys(answers)),
                 "score": score_record(scores, right if known else None, reached),
             }
-        )
+        )  # fmt: skip
     return records
 
 
@@ -172,11 +163,10 @@ def score_record(scores: Floats, right: Bools | None, reached: Bools) -> dict[st
     def described(rows: Bools) -> dict[str, Any]:
         some, found = rows.any(), scores[rows]
         return {
-            "rows": len(found),
-            "mean": float(found.mean()) if some else None,
+            "rows": len(found), "mean": float(found.mean()) if some else None,
             "quantiles": np.quantile(found, LEVELS).tolist() if some else None,
             "counts": np.histogram(found, edges)[0].tolist(),
-        }
+        }  # fmt: skip
 
     record: dict[str, Any] = {"edges": edges.tolist(), "levels": list(LEVELS)}
     for name, rows in (("reached", reached), ("gone", ~reached)):
@@ -228,18 +218,12 @@ def change_record(found: Traced, reference: Traced) -> dict[str, Any]:
     better, worse = now & ~before, before & ~now
     ups, downs = int(better.sum()), int(worse.sum())
     correctness = {
-        "accuracy": float(now.mean()),
-        "reference_accuracy": float(before.mean()),
-        "better": ups,
-        "worse": downs,
-        "both_right": int((now & before).sum()),
-        "both_wrong": int((~now & ~before).sum()),
-        "better_at": moved(better),
-        "worse_at": moved(worse),
-        "rows_better": np.flatnonzero(better).tolist(),
-        "rows_worse": np.flatnonzero(worse).tolist(),
-        "mcnemar_p": mcnemar(ups, downs),
-    }
+        "accuracy": float(now.mean()), "reference_accuracy": float(before.mean()), "better": ups,
+        "worse": downs, "both_right": int((now & before).sum()),
+        "both_wrong": int((~now & ~before).sum()), "better_at": moved(better),
+        "worse_at": moved(worse), "rows_better": np.flatnonzero(better).tolist(),
+        "rows_worse": np.flatnonzero(worse).tolist(), "mcnemar_p": mcnemar(ups, downs),
+    }  # fmt: skip
     columns = {
         "accuracy": found.correct_taken,
         "reference_accuracy": reference.correct_taken,
@@ -251,12 +235,10 @@ def change_record(found: Traced, reference: Traced) -> dict[str, Any]:
         "earlier": int((found.exit < reference.exit).sum()),
         "same_exit": int((found.exit == reference.exit).sum()),
         "later": int((found.exit > reference.exit).sum()),
-        "other_answer": int((found.taken != reference.taken).sum()),
-        "cost": float(found.cost.mean()),
+        "other_answer": int((found.taken != reference.taken).sum()), "cost": float(found.cost.mean()),
         "reference_cost": float(reference.cost.mean()),
-        **(correctness if known else dict.fromkeys(correctness)),
-        "classes": _by_class(found, columns),
-    }
+        **(correctness if known else dict.fromkeys(correctness)), "classes": _by_class(found, columns),
+    }  # fmt: skip
 
 
 # --- pictures ------------------------------------------------------------------------------------

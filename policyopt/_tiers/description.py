@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.runtime import _strict_json as strict_json
-from policyopt.runtime._checks import MAX_NAME, MAX_UNIT, check_text
+from policyopt.runtime._checks import MAX_NAME, MAX_UNIT, check_text, check_type, check_whole, plain
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._typing import Floats
 
@@ -60,6 +60,9 @@ class Tier:
     price_per_hour: float = 0.0
     most_stages: int | None = None
 
+    def __post_init__(self) -> None:
+        _hold(self, "the tier")
+
     def work(self, objective: str, amounts: Floats) -> Floats:
         """Return what each stage costs here, shaped as `amounts`: (K,) or (N, K) units of cost."""
         stages = amounts.shape[-1]
@@ -96,6 +99,9 @@ class Link:
     mJ_per_kB: float = 0.0
     price_per_GB: float = 0.0
 
+    def __post_init__(self) -> None:
+        _hold(self, "the link")
+
     def carry(self, objective: str, size: float, back: bool = False) -> float:
         """Return what it costs to send `size` bytes."""
         if objective == "latency":
@@ -129,7 +135,7 @@ class Tiers:
     Raises
     ------
     InputError
-        No tier, more than eight, a name twice, another number of links.
+        No tier, more than eight, a name twice, another number of links; in all three classes, what no file may hold.
 
     Examples
     --------
@@ -150,6 +156,7 @@ class Tiers:
     unit: str = ""
 
     def __post_init__(self) -> None:
+        _hold(self, "the model")
         names = [tier.name for tier in self.tiers]
         if not 1 <= len(names) <= MAX_TIERS or len(set(names)) < len(names):
             raise _bad("tier", f"1 to {MAX_TIERS} tiers of different names", names)
@@ -244,9 +251,9 @@ def tiers_from(content: Any) -> Tiers:
     known = {"model", "tier", "link", "currency"}
     top = _fields("tiers", content, known, {"model", "tier"})
     known = {"input_bytes", "cut_bytes", "answer_bytes", "message_bytes", "head_share", "unit"}
-    model = _read(_fields("model", top["model"], known, {"input_bytes"}), "the model")
+    model = _fields("model", top["model"], known, {"input_bytes"})
     tiers, links = _rows("tier", top["tier"], Tier), _rows("link", top.get("link", []), Link)
-    return Tiers(tiers, links, **model, currency=_text("currency", top.get("currency", "USD")))
+    return Tiers(tiers, links, **model, currency=top.get("currency", "USD"))
 
 
 def _rows(name: str, given: Any, kind: type[Any]) -> tuple[Any, ...]:
@@ -285,6 +292,7 @@ def _text(where: str, value: Any, most: int = MAX_UNIT) -> str:
 
 def _number(where: str, value: Any, most: float = MAX_NUMBER, positive: bool = False) -> float:
     # Whole numbers of any length are compared as they are; comparing NaN is always false.
+    value = plain(value)
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
     if not fits or (positive and value == 0):
         low = "above 0" if positive else "0 or more"
@@ -293,31 +301,39 @@ def _number(where: str, value: Any, most: float = MAX_NUMBER, positive: bool = F
     return float(value)
 
 
-def _numbers(where: str, value: Any, most: float = MAX_NUMBER) -> tuple[float, ...]:
-    if not isinstance(value, list):
-        raise _bad(where, "a list of numbers", value)
-    return tuple(_number(where, one, most) for one in value)
+def _several(where: str, value: Any, one: Callable[[str, Any], Any] = _number) -> tuple[Any, ...]:
+    return tuple(
+        one(where, part) for part in check_type(where, value, (list, tuple), "a list", _SEE)
+    )
 
 
 def _stages(where: str, value: Any) -> int | None:
-    if value is not None and (type(value) is not int or not 0 <= value <= MAX_STAGES):
-        raise _bad(where, f"a whole number from 0 to {MAX_STAGES}", value)
-    return value
+    return None if value is None else check_whole(where, value, 0, MAX_STAGES, _SEE)
 
 
 _SPEED = "megabits_per_second"
 #: How fields are read that are not plain numbers, 0 or more.
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "name": partial(_text, most=MAX_NAME),
-    "unit": _text,
-    "stage_ms": _numbers,
-    "cut_bytes": _numbers,
-    "head_share": partial(_numbers, most=1.0),
+    "unit": lambda where, value: value if value == "" else _text(where, value),
+    "currency": _text,
+    "tiers": partial(_several, one=lambda where, value: check_type(where, value, Tier, "of Tier")),
+    "links": partial(_several, one=lambda where, value: check_type(where, value, Link, "of Link")),
+    "stage_ms": _several,
+    "cut_bytes": _several,
+    "head_share": partial(_several, one=partial(_number, most=1.0)),
     "most_stages": _stages,
-    "answer_bytes": lambda where, value: None if value is False else _number(where, value),
+    "answer_bytes": lambda where, value: (
+        None if value is None or value is False else _number(where, value)
+    ),
     _SPEED: partial(_number, positive=True),
-    f"back_{_SPEED}": partial(_number, positive=True),
 }
+
+
+def _hold(made: Any, where: str) -> None:
+    """Hold the fields of a frozen dataclass to what a file may say, and keep them as it is read."""
+    for name, value in _read(vars(made), where).items():
+        object.__setattr__(made, name, value)
 
 
 def _read(fields: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def plan_table(tiers: Tiers, plan: Plan, objective: str, table: Table) -> Table:
         table.keep_exits(plan.kept),
         costs=leaving_costs(tiers, plan, objective, table),
         unit=tiers.unit_of(objective),
-        cost_name=objective,
+        cost_name=f"plan {objective}",  # no cost of the cache, whatever that has
         cascade=False,
         rate=table.rate * rate,
     )

@@ -29,6 +29,7 @@ from policyopt._thresholds.joint import upper_hull
 from policyopt._thresholds.problem import between
 from policyopt._tiers.description import OBJECTIVES, Tiers
 from policyopt._tiers.plans import Plan, costs_of, cuts
+from policyopt.runtime._checks import check_least, check_share, check_type, plain
 from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._scores import MaxProb, score_table
@@ -133,6 +134,15 @@ class Limit:
     most: float
     spare: float = 0.0
 
+    def __post_init__(self) -> None:
+        number = type(plain(self.most)) in (int, float) and 0 <= self.most < math.inf
+        if not (self.objective in OBJECTIVES and self.statistic in list(STATISTICS) and number):
+            allowed = (
+                f"{' or '.join(OBJECTIVES)}, perhaps with :{', :'.join(STATISTICS)}, and =NUMBER"
+            )
+            got = f"{self.objective}:{self.statistic}={self.most}"
+            raise input_error("limit", allowed, got, "E.g. --limit latency:p95=20.")
+
     @property
     def share(self) -> float | None:
         """Share of the rows that may cost more; None: their mean is what counts."""
@@ -154,11 +164,6 @@ class Limit:
             most = float(number)
         except ValueError:
             most = math.nan
-        known = objective in OBJECTIVES and (statistic or "mean") in STATISTICS
-        if not known or not 0 <= most < math.inf:
-            further = f"perhaps with :{', :'.join(STATISTICS)}, and =NUMBER"
-            allowed = f"{' or '.join(OBJECTIVES)}, {further}"
-            raise input_error("limit", allowed, text, "E.g. --limit latency:p95=20.")
         return Limit(objective, statistic or "mean", most)
 
     def within(self, costs: Floats) -> Bools:
@@ -216,10 +221,12 @@ class Goal:
             got = "neither" if budget is None else "both"
             step = "E.g. --budget 12, or --accuracy 91%."
             raise input_error("budget or accuracy", "given, one of the two", got, step)
-        if budget is not None and not 0 <= budget < math.inf:
-            raise input_error("budget", "a number, 0 or more", budget, "E.g. --budget 12.")
-        if accuracy is not None and not 0 <= accuracy <= 1:
-            raise input_error("accuracy", "between 0 and 100%", accuracy, "E.g. --accuracy 91%.")
+        if budget is not None:
+            check_least("budget", budget, allowed="a number, 0 or more, e.g. 12")
+        if accuracy is not None:
+            check_share("accuracy", accuracy, "a share from 0 to 1, e.g. 0.91")
+        for limit in check_type("limits", self.limits, (list, tuple), "several of Limit"):
+            check_type("limits", limit, Limit, "of Limit", "E.g. Limit.parse('latency:p95=20').")
 
     @property
     def objectives(self) -> tuple[str, ...]:

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt.runtime._checks import MAX_NAME, check_text
-from policyopt.runtime._errors import InputError, input_error
-from policyopt.runtime._files import refusing, write_file
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import Decision, Policy, State, from_dict, read_json, to_dict
 from policyopt.runtime._strict_json import Form, digest_of
 from policyopt.runtime._typing import Array
@@ -65,8 +65,8 @@ class TierPolicy:
 
     Examples
     --------
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> whole = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "probabilities", 2)
+    >>> import policyopt as po
+    >>> whole = Policy(po.make_score("max_prob"), [0.8], [1.0, 3.0], "ms", "probabilities", 2)
     >>> device, cloud = TierPolicy(whole, "device", (0,), "cloud"), TierPolicy(whole, "cloud", (1,))
     >>> state = device.start()
     >>> device.step(0, [0.6, 0.4], state)[0]
@@ -131,16 +131,11 @@ class TierPolicy:
             step = "Run fewer side by side."
             raise input_error("samples of the message", f"at most {MOST_SAMPLES}", samples, step)
         return {
-            "format": MESSAGE,
-            "version": VERSION,
-            "policy": self.identity,
-            "position": state.position,
-            "scalar": state.scalar,
-            "samples": samples,
-            "arm": _packed(state.arm),
+            "format": MESSAGE, "version": VERSION, "policy": self.identity, "position": state.position,
+            "scalar": state.scalar, "samples": samples, "arm": _packed(state.arm),
             "answer": [_packed(a) for a in state.answer_state],
             "rules": [[_packed(a) for a in rule] for rule in state.rule_states],
-        }
+        }  # fmt: skip
 
     def take_over(self, message: Any) -> State:
         """Return the state of samples (4096 at most) that another tier sent on.
@@ -234,11 +229,9 @@ def tier_policies(policy: Policy, plan: Plan, names: Sequence[str]) -> list[Tier
 
     Examples
     --------
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> from policyopt._tiers.plans import Plan
-    >>> whole = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)
-    >>> [(t.tier, t.exits, t.next) for t in tier_policies(whole, Plan((0, 1), (0, 2)), "abc")]
-    [('a', (0,), 'c'), ('c', (1,), None)]
+    >>> planned = po.make_plan(tiers, table, po.Goal("latency", 12.0))  # doctest: +SKIP
+    >>> names = [tier.name for tier in tiers.tiers]  # doctest: +SKIP
+    >>> parts = po.tier_policies(planned.fitted.policy, planned.plan, names)  # doctest: +SKIP
     """
     used = [
         t for t in range(len(names)) if plan.stages(t) and t <= plan.tier[policy.active_exits[-1]]
@@ -254,33 +247,30 @@ def tier_policies(policy: Policy, plan: Plan, names: Sequence[str]) -> list[Tier
 
 def emit(
     policy: Policy, plan: Plan, names: Sequence[str], report: dict[str, Any], out: Path
-) -> list[Path]:
-    """Write policy.json, tier-0-NAME.json, ... and, last, plan.json with checksums; remove an earlier plan's tiers."""
-    earlier = _earlier(out)
-    written = [out / "policy.json"]
-    policy.save(written[0])
+) -> None:
+    """Write policy.json, tier-0-NAME.json, ... and, last, plan.json with the checksums of all that is there."""
+    policy.save(out / "policy.json")
     for i, tier in enumerate(tier_policies(policy, plan, names)):
         safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in tier.tier[:32])
-        written.append(out / f"tier-{i}-{safe}.json")
-        tier.save(written[-1])
+        tier.save(out / f"tier-{i}-{safe}.json")
     whole = {"format": "policyopt-plan", "version": 1, **report}
-    whole["files"] = {path.name: _checksum(path) for path in written}
+    whole["files"] = {path.name: _checksum(path) for path in sorted(out.glob("[!.]*"))}
     write_file(out / "plan.json", json.dumps(whole, indent=1, allow_nan=False) + "\n")
-    with refusing(out):
-        for old in set(earlier) - set(written):
-            old.unlink(missing_ok=True)
-    return [*written, out / "plan.json"]
 
 
-def _earlier(out: Path) -> list[Path]:
-    """Return the tiers' files that an earlier plan in the folder wrote, and none else has changed."""
+def check_plan(out: Path) -> None:
+    """Refuse to replace a folder that holds other than what an earlier plan wrote there."""
     try:
-        files = dict(read_json(out / "plan.json")["files"])
-        tiers = [path for path in out.glob("tier-*-*.json") if path.name in files]
-        plain = [path for path in tiers if path.is_file() and not path.is_symlink()]
-        return [path for path in plain if files[path.name] == _checksum(path)]
-    except (InputError, OSError, ValueError, LookupError, TypeError):
-        return []
+        there = {path.name: path for path in out.iterdir()}
+        files = dict(read_json(there.pop("plan.json"))["files"]) if there else {}
+        plain = all(path.is_file() and not path.is_symlink() for path in there.values())
+        ours = plain and files == {name: _checksum(path) for name, path in there.items()}
+    except (OSError, ValueError, LookupError, TypeError):
+        ours = False
+    if not ours:
+        allowed = "a new folder, or an earlier plan as it was written"
+        step = "Name another folder, or take away what is there."
+        raise input_error("--out", allowed, str(out), step)
 
 
 def _checksum(path: Path) -> str:

@@ -92,9 +92,10 @@ class ExpertPolicy:
 
     Examples
     --------
-    >>> from policyopt.runtime._scores import MaxProb
+    >>> import policyopt as po
     >>> easy, hard = (
-    ...     Policy(MaxProb(), [t], [1.0, 3.0], "ms", "probabilities", 2) for t in (0.6, 0.9)
+    ...     Policy(po.make_score("max_prob"), [t], [1.0, 3.0], "ms", "probabilities", 2)
+    ...     for t in (0.6, 0.9)
     ... )
     >>> policy = ExpertPolicy(("clean", "blur"), (easy, hard))
     >>> outputs = np.array([[[0.8, 0.2], [1, 0]], [[0.8, 0.2], [0, 1]]])

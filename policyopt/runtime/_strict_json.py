@@ -30,6 +30,12 @@ MAX_DIGITS = 40
 #: A file may hold one value per so many bytes of its size limit; most numbers take more as text.
 BYTES_PER_VALUE = 8
 AGAIN = "Fit and save it again."
+#: What files are, and what reads them, by their format.
+_KNOWN = {f"policyopt-{name}": text for name, text in {
+    "policy": "one policy: load_policy reads it", "experts": "expert policies: load_experts reads them",
+    "online": "an online policy: runtime.Online.load reads it", "tier-policy": "a tier's policy: load_tier reads it",
+    "plan": "a plan's report, whose policy is policy.json", "export": "an export: `policyopt verify` reads its folder",
+}.items()}  # fmt: skip
 _SHOWN = 20  # unknown fields that are named, and letters of each
 # A string, closed or cut off. Possessive, so that it is read once whatever stands in it.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
@@ -99,7 +105,9 @@ class Form:
         """Refuse content that is not a whole file of this kind: its fields, their types, its checksum."""
         if not isinstance(content, dict) or content.get("format") != self.format:
             allowed = f"{self.what} (format '{self.format}')"
-            raise input_error(source, allowed, "something else", self.step)
+            came = content.get("format") if isinstance(content, dict) else None
+            got = _KNOWN.get(came if isinstance(came, str) else "", "something else")
+            raise input_error(source, allowed, got, self.step)
         came = content.get("version")
         if type(came) is not int or came != self.version:
             step = "Use a policyopt that knows it."

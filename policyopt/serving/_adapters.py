@@ -145,6 +145,8 @@ def from_encoder(
     InputError
         A model that is none of these, exits that are not there, another number of classifiers or poolers.
     """
+    from torch import nn
+
     front, layers, norm = _watched(model, example)
     count = len(layers)
     try:
@@ -153,12 +155,14 @@ def from_encoder(
         ends = []  # refused below
     if not ends or ends != sorted(set(ends)) or ends[0] < 1 or ends[-1] > count:
         raise input_error("after", f"ascending numbers of layers from 1 to {count}", after)
-    heads = list(classifiers)
-    poolers = pooler if isinstance(pooler, Sequence) else [pooler or first_token] * len(ends)
+    heads = list(classifiers) if isinstance(classifiers, Iterable) else [classifiers]
+    pool: Any = first_token if pooler is None else pooler
+    poolers = [*pool] if isinstance(pool, (Sequence, nn.ModuleList)) else [pool] * len(ends)
     for name, calls in (("classifiers", heads), ("pooler", poolers)):
-        if len(calls) != len(ends):
+        if len(calls) != len(ends) or not all(map(callable, calls)):
             allowed = f"{len(ends)} callables, one per exit"
-            raise input_error(name, allowed, len(calls), "See `after`.")
+            got = ", ".join(type(call).__name__ for call in calls) or "none"
+            raise input_error(name, allowed, got, "See `after`.")
     stages = [_stage(layers[a:b], None if a else front) for a, b in pairwise([0, *ends])]
     pooled = [_pooled(pool, norm) for pool in poolers]
     exits = [_chained(*pair) for pair in zip(pooled, heads, strict=True)]

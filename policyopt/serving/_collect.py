@@ -16,7 +16,7 @@ from policyopt._costs import Cost
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._typing import Floats
 
-from ._staged import StagedModel, host, mapped, part, refuse_numpy, size, warn_of_training
+from ._staged import StagedModel, host, mapped, own, part, refuse_numpy, size, warn_of_training
 
 _LABELS = ("labels", "label")
 _PAIRS = "Where labels are not known: (inputs, None)."
@@ -110,9 +110,9 @@ def _run(model: StagedModel, inputs: Any, features: bool) -> dict[str, Any]:
     """Return what the writer takes: the outputs of all exits, of summaries by column, and vectors where wanted."""
     outputs, vectors = [], []
     for k, (hidden, output) in enumerate(model.walk(inputs)):
-        outputs.append(host(output))
+        outputs.append(host(mapped(output, own)))
         if features:
-            vectors.append(host(model.vectors(k, hidden)))
+            vectors.append(host(own(model.vectors(k, hidden))))
     columns: dict[str, Any] = {"outputs": outputs}
     if isinstance(outputs[0], Mapping):
         columns = {name: np.stack([o[name] for o in outputs], axis=1) for name in outputs[0]}

@@ -253,8 +253,8 @@ def serve(
     Examples
     --------
     >>> import torch  # doctest: +SKIP
-    >>> from policyopt.runtime._scores import MaxProb  # doctest: +SKIP
-    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "logits", 2)  # doctest: +SKIP
+    >>> import policyopt as po
+    >>> policy = Policy(po.make_score("max_prob"), [0.8], [1.0, 3.0], "ms", "logits", 2)
     >>> model = StagedModel(
     ...     [torch.nn.Identity()] * 2, [lambda h: h, lambda h: -h]
     ... )  # doctest: +SKIP

@@ -128,10 +128,10 @@ class StagedModel:
 
     def __call__(self, batch: Any) -> list[Any]:
         """Return the logits of all exits, K times (n, C): the whole model, heads included."""
-        return [output for _, output in self.walk(batch)]
+        return [mapped(output, own) for _, output in self.walk(batch)]
 
     def walk(self, batch: Any) -> Iterator[tuple[Any, Any]]:
-        """Run exit by exit: yield the hidden state after each stage, and its head's output."""
+        """Run exit by exit: yield each stage's hidden state and its head's output, which the next may change."""
         hidden = batch
         for k in range(self.exits):
             hidden, logits = self.stage(k, hidden)
@@ -344,6 +344,11 @@ def part(batch: Any, low: int, high: int, of: int) -> Any:
     (array([6, 7]), ['b', 'c'])
     """
     return mapped(batch, lambda leaf: leaf if _shared(leaf, of) else leaf[low:high])
+
+
+def own(leaf: Any) -> Any:
+    """Return a tensor or array in memory of its own, which a later stage that works in place leaves alone."""
+    return leaf.clone() if hasattr(leaf, "clone") else np.array(leaf)
 
 
 def host(output: Any) -> Any:

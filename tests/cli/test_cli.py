@@ -24,6 +24,7 @@ from synthetic import outputs
 import policyopt as po
 from policyopt._cli.app import COMMANDS
 from policyopt._cli.fit import foretell
+from policyopt._cli.output import threshold_text
 from policyopt.runtime import load_policy
 
 
@@ -86,9 +87,7 @@ def test_what_is_quick_loads_nothing_heavy(cache, fixed, tmp_path, line):
     assert done.stdout and not heavy & set(done.stderr.split())
 
 
-@pytest.mark.parametrize(
-    "absent", [["scipy", "typer", "rich", "safetensors", "sklearn"], ["scipy"]]
-)
+@pytest.mark.parametrize("absent", [["scipy", "typer", "rich", "safetensors", "sklearn"], ["scipy"]])  # fmt: skip
 def test_missing_extra_is_named(cache, absent):
     """With numpy alone, or without one of its packages, the command line says which extra to install."""
     text = f"sys.modules.update(dict.fromkeys({absent}))\nfrom policyopt._cli import main\nmain()"
@@ -114,13 +113,17 @@ def test_long_work_is_foretold(run, cache, capsys, monkeypatch):
     assert run(*line)[2].startswith("note: about 0 s of processor time: margin 0 s")
 
 
-def test_info(run, cache):
+def test_info(run, cache, monkeypatch):
     code, out, _ = run("info", cache, "--format", "json")
     content = json.loads(out)
     assert (code, content["exits"], content["classes"], content["pooled"]) == (0, 4, 6, True)
     assert [s["split"] for s in content["splits"]] == ["fit", "test"]
     assert content["costs"][0]["cumulative_mean"] == [1, 2, 4, 8]
-    assert "exit 3" in run("info", cache)[1]
+    assert "exit 3" in run("info", cache)[1] and "metadata: {" in run("info", cache)[1]
+    assert [*map(threshold_text, (0.5, 0.999998, 1e-6))] == ["0.5000", "0.9999980", "1e-06"]
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = [line for line in run("info", cache)[1].splitlines() if "metadata" not in line]
+    assert max(map(len, lines)) <= 60
 
 
 def test_methods(run):
@@ -171,7 +174,7 @@ def test_rows_without_labels(run, cache, tmp_path):
     assert run(*line)[0] == 0
     fit = ("fit", folder, "--budget", "40%", "--method", "max_prob", "--out", path)
     code, out, err = run(*fit, "--format", "json")
-    assert code == 0 and json.loads(out)[0]["fit_accuracy"] is None, err
+    assert code == 0 and json.loads(out)[0]["expected_accuracy"] is None, err
     po.fit(po.open_cache(cache), "60%", "patience").save(path)
     code, out, err = run("explain", path, folder, "--out", tmp_path)
     assert code == 0 and "no labels" in err and "overthought" not in out and " or " in out
@@ -187,6 +190,7 @@ def test_fit_evaluate_run_agree(run, cache, tmp_path):
     assert code == 0 and fitted["budget"] == pytest.approx(3.2)
     assert "calibrated by platt" in err and load_policy(path).calibrator.name == "platt"
     assert fitted["expected_cost_low"] < 3.2 < fitted["expected_cost_high"]
+    assert fitted["expected_accuracy"] == load_policy(path).provenance["expected_accuracy"]
     code, out, _ = run("evaluate", path, cache, "--out", rows, "--format", "json")
     (found,) = json.loads(out)
     assert fitted["expected_cost_low"] <= found["realised_cost_high"]
@@ -214,7 +218,7 @@ def test_names_and_notes_of_export(run, fixed, tmp_path, monkeypatch):
     assert run("verify", out)[0] == 0
     code, _, noted = run("export", fixed, "--to", "python", "--rows", "9999999", "--out", out)
     assert code == 0 and f"note: replaced {out}" in noted and "golden rows of 9,999,999" in noted
-    assert not (out / "easy.h").exists()
+    assert not (out / "easy.h").exists() and f"note: removed from {out}: easy.h" in noted
     monkeypatch.setattr("policyopt._cli.export.find_spec", lambda name: None)
     code, said, noted = run("export", fixed, "--out", out)
     assert code == 0 and "no ONNX graphs" in noted and "onnx" not in said
@@ -347,9 +351,7 @@ def test_every_command_tells_what_it_replaces(run, words, tmp_path, line, names)
 
 
 @pytest.mark.parametrize("how", ["a link", "own"])
-@pytest.mark.parametrize(
-    "line, names", [i for i in LINES.items() if not i[0].startswith(("evaluate", "export"))]
-)
+@pytest.mark.parametrize("line, names", [i for i in LINES.items() if not i[0].startswith(("evaluate", "export"))])  # fmt: skip
 def test_results_do_not_go_through_links_or_over_own_files(run, words, tmp_path, line, names, how):
     """A folder from an archive may hold a link named as a result is: what it leads to stays as it was."""
     out, mine = tmp_path / "out", tmp_path / "mine.txt"

@@ -237,9 +237,7 @@ def test_thresholds_that_are_a_little_off_are_found(by, rows_of, tmp_path):
 
 
 @pytest.mark.parametrize("by", [1e-6, -1e-6])
-@pytest.mark.parametrize(
-    "spec", ["max_prob", "entropy", "max_prob:thresholds=joint+mix=true", "beem"]
-)
+@pytest.mark.parametrize("spec", ["max_prob", "entropy", "max_prob:thresholds=joint+mix=true", "beem"])  # fmt: skip
 def test_a_policy_with_other_thresholds_is_found_by_numpy(spec, by, tmp_path):
     """Every threshold by itself, in both arms of a mixture; whatever machine is named."""
     policy, tried, out = fitted(spec), 0, tmp_path / "out"
@@ -368,9 +366,7 @@ def test_fifty_thousand_classes(tmp_path, run):
             assert sum(arrays[name].nbytes for name in arrays) < 2 * BYTES
 
 
-@pytest.mark.parametrize(
-    ("exits", "classes"), [(2, 10**7), (5, 2_000_000), (30, 60_000), (100_000, 2), (5_000, 2)]
-)
+@pytest.mark.parametrize(("exits", "classes"), [(2, 10**7), (5, 2_000_000), (30, 60_000), (100_000, 2), (5_000, 2)])  # fmt: skip
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
 def test_a_small_file_that_declares_much_is_refused_first(exits, classes, kind, run, tmp_path):
     path, costs = tmp_path / "policy.json", np.arange(1.0, exits + 1)

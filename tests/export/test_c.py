@@ -24,6 +24,7 @@ from random_graphs import random_graphs
 from synthetic import outputs
 
 import policyopt as po
+from policyopt._export.bundle import write_bundle
 from policyopt._export.c_compiler import (
     SAID,
     STRICT,
@@ -214,9 +215,11 @@ def test_sizes_are_told_and_true(tmp_path, monkeypatch):
 def test_what_cannot_be_is_refused(tmp_path):
     policy = logits_policy()
     graphs = trace_policy(policy)
-    for name in ("3d", "a b", "int", "X", "", "a;b"):
+    for name in ("3d", "a b", "math", "X", "../x", "", "a;b"):
         with pytest.raises(InputError, match="'name' must be a C identifier"):
             c_source(policy, graphs, name)
+    with pytest.raises(InputError, match="'name' must be a C identifier"):
+        write_bundle(policy, tmp_path / "x", ["python"], None, graphs, "../x")
     golden, source = golden_of(policy, graphs, rows=5), c_source(policy, graphs, sizes=False)
     with pytest.raises(InputError, match="one C header"):
         run_c(tmp_path, golden)
@@ -308,9 +311,7 @@ def test_the_header_compiles_and_decides_alike(compiler, processor, place):
 
 @pytest.mark.skipif(not X86, reason="x87 is a part of x86 processors")
 @pytest.mark.parametrize("dialect", ["", "-std=c99", "-std=c2x", "c++ -std=c++11"])
-@pytest.mark.parametrize(
-    "how", [("gcc", "-mfpmath=387"), ("gcc", "-mfpmath=both"), ("clang", "-mno-sse")]
-)
+@pytest.mark.parametrize("how", [("gcc", "-mfpmath=387"), ("gcc", "-mfpmath=both"), ("clang", "-mno-sse")])  # fmt: skip
 def test_wider_arithmetic_does_not_compile(how, dialect, place):
     """x87 computes float as long double (FLT_EVAL_METHOD 2), or as it falls (-1)."""
     compiler, flag = how

@@ -12,13 +12,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import cache as remembered
+from textwrap import dedent
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import rules
 from policies import fitted, on_features
-from random_graphs import Steep
+from random_graphs import Steep, Zeros
 from synthetic import outputs
 
 from policyopt._export.c_compiler import NoCompiler, run_c
@@ -68,6 +69,7 @@ MORE = {
        for score, answer in (("entropy", "plain"), ("advantage", "combined"))},
     "kept exits, mixed, of probabilities": lambda: replace(kept_and_mixed(), kind="probabilities"),
     "kept exits, mixed": kept_and_mixed,
+    "signed zeros": lambda: Policy(Zeros(), [0.5], [1, 2], "ms", "logits", 6),
     "one exit": lambda: Policy(MaxProb(), [], [8.0], "ms", "logits", 6),
 }  # fmt: skip
 
@@ -182,6 +184,9 @@ def test_the_file_is_loaded_in_any_way_and_decides_many_and_one(spec, tmp_path):
                 break
         assert (k, seen.prediction) == (exits[i], answers[i])
         assert abs(seen.probabilities.sum() - 1) < 1e-12
+        told = names | {"output_of_exit": row.__getitem__}
+        exec(dedent(re.search(r"^    state = .*?(?=^\S)", module.__doc__, re.M | re.S)[0]), told)
+        assert (told["k"], told["decision"].prediction) == (exits[i], answers[i])
     x, chances = outputs[0], np.exp(outputs) / np.exp(outputs).sum(-1, keepdims=True)
     for k, given, words in (
         (0, x[0, 1:], "must be of shape"), (0, x, "must be of shape"), (0, x[0] * np.nan, "finite"),
@@ -263,10 +268,7 @@ def run_model(model, **inputs):
 
 def one_op(op, inputs, shape, dtype, **attrs):
     pool = Pool()
-    given = {
-        f"x{i}": pool.make("input", (), (1, *x.shape[1:]), x.dtype, name=f"x{i}")
-        for i, x in enumerate(inputs)
-    }
+    given = {f"x{i}": pool.make("input", (), (1, *x.shape[1:]), x.dtype, name=f"x{i}") for i, x in enumerate(inputs)}  # fmt: skip
     node = pool.make(op, list(given.values()), (1, *shape), dtype, **attrs)
     model = onnx_model(ExitGraph(0, 0, given, (), {"y": node}, ()), {})
     with np.errstate(all="ignore"):

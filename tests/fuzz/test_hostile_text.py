@@ -276,9 +276,7 @@ def test_keys_and_names_of_imported_files(canary, tmp_path):
             given = {"logits": logits.transpose(1, 0, 2), "labels": labels, "costs": [1.0, 2.0]}
             key = safe[:60] if kind == "npz" else ""
             given |= {"costs": np.array([safe] * 2)} if kind == "cell" else {key or "x": labels}
-            np.savez(
-                source, **{"file_" if name == "file" else name: v for name, v in given.items()}
-            )
+            np.savez(source, **{"file_" if name == "file" else name: v for name, v in given.items()})  # fmt: skip
         more = {"--split": f"{text}=0.5,test=0.5".replace("\0", ""), "--unit": text}
         words = (kind, more[kind]) if kind in more else ()
         if tell("import", source, "--out", tmp_path / "cache", "--overwrite", *words)[0] == 0:
@@ -350,10 +348,18 @@ def test_passwords_of_a_storage_are_masked(small, tmp_path):
 
 
 def test_no_header_is_written_that_does_not_compile(tmp_path, monkeypatch):
-    monkeypatch.setenv("CC", "false")
     (tmp_path / "p.json").write_text(json.dumps(artifact(policies()["records"])))
-    code, _, err = tell("export", tmp_path / "p.json", "--out", tmp_path / "out", "--to", "c")
-    assert code == 2 and "compiles" in err and not (tmp_path / "out").exists()
+    line, out = ("export", tmp_path / "p.json", "--to", "c", "--out"), tmp_path / "out"
+    if shutil.which("cc"):
+        monkeypatch.setenv("CC", "cc -Dpolicyopt_policy_step=1")
+        code, _, err = tell(*line, out)
+        assert code == 2 and "compiles" in err and not out.exists()
+    for broken in ("false", "true", 'gcc "'):
+        monkeypatch.setenv("CC", broken)
+        assert done(*line, out) and "code not measured" in (out / "policyopt_policy.h").read_text()
+        code, told, _ = printed("verify", out, "--require", "c", "--format", "json")
+        said = json.loads(told)[-1]["absent"]
+        assert code == 4 and f"'CC' must be a C compiler. Got {broken}" in said
 
 
 def test_a_letter_in_two_halves_is_read_back(tmp_path):

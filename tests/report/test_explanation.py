@@ -45,10 +45,7 @@ def test_exits_against_a_loop(world, kind):
     if kind == "costs per sample":
         costs = np.cumsum(np.random.default_rng(1).uniform(0.5, 1.5, (800, 4)), axis=1)
         tables = Tables(po.from_arrays(*outputs(800), costs, unit="ms"))
-        policy, table = (
-            po.fit(tables.data, 2.0, "max_prob", tables=tables).policy,
-            tables.get("test"),
-        )
+        policy, table = (po.fit(tables.data, 2.0, "max_prob", tables=tables).policy, tables.get("test"))  # fmt: skip
     found, record = trace(policy, table), explain(policy, table).record
     assert record["realised_cost"] == mean(found.cost)
     right = found.predictions == table.statistics.labels[:, None]
@@ -143,9 +140,7 @@ def test_records(world, labelled):
     stats = world[1].statistics
     known = {"prediction": stats.prediction, "labels": stats.labels}
     known = known if labelled else {"correct": stats.correct}
-    records = po.from_arrays(
-        confidence=stats.confidence, costs=[1, 2, 4, 8], kind="summary", **known
-    )
+    records = po.from_arrays(confidence=stats.confidence, costs=[1, 2, 4, 8], kind="summary", **known)  # fmt: skip
     policy = po.fit(records, "50%", "max_prob").policy
     result = explain(policy, Tables(records).get("test"), policy)
     assert result.record["accuracy"] == mean(po.evaluate(policy, records).correct)

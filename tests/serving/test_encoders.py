@@ -136,10 +136,12 @@ def test_exits_poolers_and_features():
     for wrong in ([4], [0, 1], [2, 1], ["1", "2"], [0.5, 1.5], "12"):
         with pytest.raises(InputError, match="'after' must be ascending numbers of layers from 1"):
             from_encoder(model, classifiers, after=wrong)
-    with pytest.raises(InputError, match="'classifiers' must be 3 callables"):
-        from_encoder(model, classifiers)
-    with pytest.raises(InputError, match="'pooler' must be 2 callables"):
-        from_encoder(model, classifiers, after=[1, 2], pooler=[model.pooler])
+    two = nn.ModuleList([model.pooler] * 2)
+    for wrong, more in ((classifiers, {}), (classifiers[0], {}), (heads(), {"pooler": two})):
+        name = next(iter(more), "classifiers")
+        with pytest.raises(InputError, match=f"'{name}' must be 3 callables"):
+            from_encoder(model, wrong, **more)
+    assert len(from_encoder(model, classifiers, after=[1, 2], pooler=two)(batch)) == 2
 
 
 @pytest.mark.parametrize(

@@ -207,9 +207,7 @@ def test_experts_by_context():
     both = np.stack([LOGITS, outputs(N, K, C, seed=9)[0]])
     context = np.random.default_rng(0).integers(0, 2, N)
     costs, kept = [1.5, 4.5, 9.0], (0, 2, 3)
-    skips = Policy(
-        MaxProb(), [0.7, 0.8], costs, "ms", "logits", C, active_exits=kept, model_exits=4
-    )
+    skips = Policy(MaxProb(), [0.7, 0.8], costs, "ms", "logits", C, active_exits=kept, model_exits=4)  # fmt: skip
     policy, model = ExpertPolicy(("clean", "blur"), (simple(Margin()), skips)), Replayed(LOGITS)
     model.logits = torch.from_numpy(mixed := both[context, np.arange(N)])
     server = serve(model.model(), policy)
@@ -621,6 +619,12 @@ def test_features_pools_and_records_are_exported(tmp_path):
     def record(h):
         return dict(zip(("confidence", "prediction"), h.softmax(-1).max(-1), strict=True))
 
+    heads = [lambda h: h] * 2
+    placed = StagedModel([torch.clone, lambda h: h.mul_(2)], heads, heads)  # works in place
+    export_cache(placed, {"fit": (x, labels)}, tmp_path / "i", costs=cost, features=True)
+    stored = po.open_cache(tmp_path / "i").splits["fit"]
+    for found in (stored.array("outputs")[:, 0], stored.array("features:0"), placed(x)[0]):
+        np.testing.assert_array_equal(found, x.numpy())
     kept = StagedModel.of_cascade([lambda x: record(x), lambda x: record(-x)])
     export_cache(kept, (x, labels), tmp_path / "b", costs=cost, kind="summary", classes=3)
     stored = po.open_cache(tmp_path / "b").splits["pool"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import copy
-import hashlib
 import json
 import shutil
 import time
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import synthetic
 from conftest import refuses
+from faults import tree
 from mutations import signed
 from scipy.stats import binom
 
@@ -241,6 +241,12 @@ def test_impossible_goals_name_what_is_possible():
         refuses("limit", Limit.parse, wrong)
     for settings in ({}, {"budget": 1.0, "accuracy": 0.5}, {"budget": -1.0}, {"accuracy": 2.0}):
         refuses(".", Goal, "latency", **settings)
+    for kind, *given in (
+        (Link, 0.0), (Link, np.nan), (Link, "8"), (Link, 8.0, -1.0), (Link, 8.0, 0.0, -50.0), (Tier, 3),
+        (Tier, "a", 1.0, (np.inf,)), (Tiers, ("a",), (), 1.0), (Tiers, (Tier("a"),), (), -1.0), (Goal, "latency", "9"),
+        (Goal, "latency", 9.0, None, ["price=3"]), (Limit, "latency", "p50", 3.0), (Limit, "latency", "mean", "3"),
+    ):  # fmt: skip
+        refuses("must be", kind, *given)
 
 
 @pytest.mark.parametrize(("method", "seed"), [(None, 3), ("max_prob", 8), ("optimal_stopping", 11)])
@@ -581,7 +587,12 @@ def test_plan_writes_what_it_says(run, place):
     assert report["chosen"]["accuracy"] >= 0.5
     assert (out / "plan.png").stat().st_size > 10_000
     policy = po.load_policy(out / "policy.json")
-    assert policy.unit == "ms"
+    assert policy.unit == "ms" and policy.provenance["cost"] == "plan latency"
+    line = ("evaluate", out / "policy.json", place / "cache")  # whose own cost is in ms, too
+    code, _, said = run(*line)
+    assert code == 2 and "'cost' must be named" in said and "--cost NAME" in said
+    code, text, said = run(*line, "--cost", "cost", "--format", "json")
+    assert code == 0 and json.loads(text)[0]["budget"] is None and "not of cost" in said
     parts = [po.load_tier(path) for path in sorted(out.glob("tier-*.json"))]
     assert [k for part in parts for k in part.exits] == list(policy.active_exits)
     assert [part.tier for part in parts] == list(dict.fromkeys(report["chosen"]["tiers"]))
@@ -658,18 +669,21 @@ def test_costs_of_their_own_need_a_bound(run, place):
     assert json.loads(text)["cost_bound"] == 16
 
 
-def test_tiers_of_an_older_plan_go(run, place):
-    out = place / "out"
-    out.mkdir()
-    for name in ("tier-7-moon.json", "tier-8-mine.json", "tier-9-ours.json"):
-        (out / name).write_text("{}")
-    empty = hashlib.sha256(b"{}").hexdigest()
-    files = {"policy.json": "", "tier-7-moon.json": empty, "tier-9-ours.json": "another"}
-    (out / "plan.json").write_text(json.dumps({"files": files}))
-    assert planned(run, place, "--budget", "500", "--out", out)[0] == 0
-    assert not (out / "tier-7-moon.json").exists()
-    assert (out / "tier-8-mine.json").exists()  # no plan named it
-    assert (out / "tier-9-ours.json").exists()  # a plan named it, but did not write it so
+def test_an_earlier_plan_is_replaced_whole_or_not_at_all(run, place, monkeypatch):
+    out, line = place / "out", ("--budget", "500", "--out", place / "out")
+    assert planned(run, place, "--budget", "11", "--out", out)[0] == 0
+    before = tree(out)
+    with monkeypatch.context() as patch:
+        patch.setattr("policyopt._report.figures.save_figure", lambda *_: 1 / 0)
+        assert planned(run, place, *line)[0] == 1 and tree(out) == before
+    for name in ("notes.txt", "tier-0-device.json"):
+        (out / name).write_text("mine")
+        code, _, said = planned(run, place, *line)
+        assert code == 2 and "an earlier plan as it was written" in said
+        assert tree(out) == {**before, name: b"mine"}
+        (out / name).write_bytes(before[name]) if name in before else (out / name).unlink()
+    code, _, said = planned(run, place, *line)
+    assert code == 0 and f"note: removed from {out}: tier-0-device.json" in said
 
 
 NAMES = ("device", "edge", "cloud")

@@ -249,17 +249,14 @@ def test_accuracy_at_a_budget_is_not_gained_by_overspending():
 
 
 def test_mean_height_is_bounded_by_the_ends():
-    for cost, accuracy, wanted in (
-        ([1, 9, 5], [0.5, 0.9, 0.7], 0.7),
-        ([1, 11, 9], [0.5, 1, 0.5], 0.5),
-    ):
+    for cost, accuracy, wanted in (([1, 9, 5], [0.5, 0.9, 0.7], 0.7), ([1, 11, 9], [0.5, 1, 0.5], 0.5)):  # fmt: skip
         found = mean_height(np.array(cost, float), np.array(accuracy), 1, 9)
         assert found == pytest.approx(wanted)
 
 
 def test_command_line_tunes_resumes_and_writes(run, cache, tmp_path):
     words = ("tune", cache, "--method", "planted", "--set", "kind=sound", "--set", "greed=0",
-             "--objective", "accuracy", "--budget", "40%", "--folds", 3, "--out", tmp_path)  # fmt: skip
+             "--objective", "accuracy", "--budget", "40%", "--folds", 3, "--seed", 3, "--out", tmp_path)  # fmt: skip
     code, out, err = run(*words, "--trials", 5, "--format", "json")
     assert code == 0, err
     first, written = json.loads(out), json.loads((tmp_path / "tuned.json").read_text())
@@ -271,7 +268,7 @@ def test_command_line_tunes_resumes_and_writes(run, cache, tmp_path):
     assert CALLS["fits"] <= fits + 3 + 7, "one trial more, and the final fit with its five folds"
     # What is printed runs as it stands.
     program, *command = json.loads((tmp_path / "tuned.json").read_text())["command"].split()
-    assert (program, command[0]) == ("policyopt", "fit")
+    assert (program, command[0], command[command.index("--seed") + 1]) == ("policyopt", "fit", "3")
     code, _, err = run(*command, "--out", tmp_path / "again.json")
     assert code == 0, err
     again, policy = (load_policy(tmp_path / n) for n in ("again.json", "policy.json"))
@@ -290,24 +287,18 @@ def test_command_line_keeps_the_default_where_nothing_is_gained(run, cache, tmp_
 
 
 REFUSED = {
-    "--method nothing": "'method' must be one of",
-    "--method always": "one with settings to tune",
-    "--trials 0": "'trials' must be more than 0",
-    "--folds 5000": "'folds' must be from 2",
-    "--timeout 0": "timeout",
-    "--objective speed": "'objective' must be one of",
-    "--objective accuracy": "'budget' must be given",
+    "--method nothing": "'method' must be one of", "--method always": "one with settings to tune",
+    "--trials 0": "'trials' must be more than 0", "--folds 5000": "'folds' must be from 2",
+    "--timeout nan": "'timeout' must be more than 0. Got nan. E.g. --timeout 600.",
+    "--objective speed": "'objective' must be one of", "--objective accuracy": "'budget' must be given",
     "--objective accuracy --budget much": "'budget' must be a number",
     "--objective accuracy --budget 40% --budgets 3": "'--budgets'",
-    "--objective accuracy --budget 100": "'budget' must be in [1, 8] ms",
-    "--budgets 0": "budgets",
+    "--objective accuracy --budget 100": "'budget' must be in [1, 8] ms", "--budgets 0": "budgets",
     "--storage nourl": "'storage' must be a storage URL",
     "--storage sqlite:////no/such/place/s.db": "'storage' must be a storage URL",
-    "--storage postgres+nothing://host/db": "postgres",
-    "--storage sqlite:///damaged.db": "'storage' must be a storage URL",
-    "--set y=1": "setting of planted",
-    "--set x=0.5 --set kind=sound --set greed=0": "Drop a --set",
-}
+    "--storage postgres+nothing://host/db": "postgres", "--storage sqlite:///damaged.db": "'storage' must be a storage URL",
+    "--set y=1": "setting of planted", "--set x=0.5 --set kind=sound --set greed=0": "Drop a --set",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("words", REFUSED)
