@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from policyopt._tiers.search import Goal, Limit
     from policyopt._tiers.tier_policy import TierPolicy, load_tier, tier_policies
     from policyopt._tuning import tune
+    from policyopt.runtime._arithmetic import lookup, row_product
     from policyopt.runtime._errors import BudgetError, InputError, PolicyOptError
     from policyopt.runtime._experts import ExpertPolicy, load_experts, route
     from policyopt.runtime._parameters import array, choice, number
@@ -69,11 +70,8 @@ _NAMES = {
     "_tiers.search": "Goal Limit",
     "_tiers.tier_policy": "TierPolicy load_tier tier_policies",
     "_tuning": "tune",
-    "runtime._errors": "BudgetError InputError PolicyOptError",
-    "runtime._experts": "ExpertPolicy load_experts route",
-    "runtime._parameters": "array choice number",
-    "runtime._policy": "Policy load_policy",
-    "runtime._scores": "ScoreRule make_score register_score",
+    "runtime": "BudgetError ExpertPolicy InputError Policy PolicyOptError ScoreRule array choice load_experts "
+    "load_policy lookup make_score number register_score route row_product",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 __all__ = [
@@ -81,9 +79,9 @@ __all__ = [
     "InputError", "LearnedScore", "Limit", "Link", "Method", "Policy", "PolicyOptError",
     "ScoreRule", "Tables", "Tier", "TierPolicy", "Tiers", "array", "certified_plan", "check_method",
     "check_score", "choice", "compare", "curve", "evaluate", "fit", "fit_experts", "fit_family",
-    "from_arrays", "import_sources", "load_experts", "load_policy", "load_tier", "load_tiers", "make_method",
-    "make_plan", "make_score", "number", "open_cache", "refit", "register_method", "register_score",
-    "route", "simulate", "tier_policies", "tune", "watch_policy",
+    "from_arrays", "import_sources", "load_experts", "load_policy", "load_tier", "load_tiers", "lookup",
+    "make_method", "make_plan", "make_score", "number", "open_cache", "refit", "register_method", "register_score",
+    "route", "row_product", "simulate", "tier_policies", "tune", "watch_policy",
 ]  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budget, parse_budgets
 from policyopt._methods.base import Method, check_budgets, fit_where_possible
 from policyopt._methods.registry import ROWS, make_method, parse_value
-from policyopt._methods.settings import Choice, Domain, Integer, Real
+from policyopt._methods.settings import Choice, Domain, Integer, Real, parse_spec
 from policyopt._optional import need
 from policyopt._replay import replay
 from policyopt._table import Table, Tables
@@ -276,15 +276,13 @@ def make_search(spec: str, fixed: Mapping[str, Any] | None = None) -> Search:
     """Return what to search for a method; settings within its name, and `fixed` ones, are not tried."""
     if not isinstance(spec, str):
         make_method(spec)  # refuses it
-    name, _, inline = spec.partition(":")
+    name, inline = parse_spec(spec)
     if name in ROWS and not _space_of(name):
         able = ", ".join(n for n in ROWS if _space_of(n)) or "none yet"
         allowed, step = f"one with settings to tune: {able}", f"Use `policyopt fit` for {name}."
         raise input_error("method", allowed, name, step)
     make_method(spec, fixed)  # refuses by name what it does not know
-    pairs = (item.partition("=") for item in filter(None, inline.split("+")))
-    given = {**(fixed or {}), **{key: value for key, _, value in pairs}}
-    given = {key: parse_value(value) for key, value in given.items()}
+    given = {key: parse_value(value) for key, value in {**(fixed or {}), **inline}.items()}
     space = _space_of(name)
     domains = {key: domain for key, domain in space.items() if key not in given}
     if not domains:

@@ -72,15 +72,9 @@ def make_tables(
 
 def read_settings(items: list[str] | None) -> dict[str, Any]:
     """Turn ``KEY=VALUE`` texts into a mapping."""
-    settings = {}
-    for item in items or []:
-        key, equals, value = item.partition("=")
-        if not equals or not key.strip():
-            raise input_error("--set", "KEY=VALUE", item, "E.g. --set thresholds=joint.")
-        if key.strip() in settings:
-            raise input_error("--set", "each key once", f"{key.strip()} twice", "Leave one out.")
-        settings[key.strip()] = value.strip()
-    return settings
+    from policyopt._methods.settings import key_values
+
+    return {**key_values(items or (), "--set")}
 
 
 # --- refused before the work, and not after it -----------------------------------------------

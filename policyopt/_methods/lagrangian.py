@@ -286,7 +286,6 @@ class OptimalStopping(LagrangianMethod):
     groups = 50  # the nearer the folds' coefficients to those deployed, the better; each is one small solve
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
-        costs = np.broadcast_to(costs, data.success.shape)
         return backward_induction(data, costs, self.penalty, per_cost(PRICES, costs))
 
 
@@ -309,7 +308,6 @@ class Bolukbasi(LagrangianMethod):
     tuned: ClassVar = {"penalty": Real(1.0, 1000.0, log=True)}
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
-        costs = np.broadcast_to(costs, data.success.shape)
         return layer_by_layer(data, costs, self.penalty, per_cost(_FEWER_PRICES, costs))
 
 
@@ -334,7 +332,6 @@ class FittedQ(LagrangianMethod):
     groups = 50  # as of optimal_stopping, for the same reason
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
-        costs = np.broadcast_to(costs, data.success.shape)
         return q_iteration(data, costs, self.penalty, per_cost(PRICES, costs), self.cross)
 
 

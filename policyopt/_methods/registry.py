@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policyopt._methods.settings import parse_spec
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._scores import ScoreRule, check_name, load_plugins, when_registered
 
@@ -419,7 +420,7 @@ def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
     """
     if not isinstance(spec, str):
         raise input_error("method", "a name such as max_prob", spec, _LISTED)
-    name, _, inline = spec.partition(":")
+    name, inline = parse_spec(spec)
     if name not in ROWS:
         load_installed()
     if name not in ROWS:
@@ -429,16 +430,10 @@ def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
             hint = f"Did you mean '{close[0]}'?"
         raise input_error("method", f"one of {', '.join(ROWS)}", name, hint)
     row = ROWS[name]
-    wanted = {**row.defaults, **(settings or {})}
-    for item in filter(None, inline.split("+")):
-        key, equals, value = item.partition("=")
-        if not equals:
-            step = "E.g. max_prob:thresholds=joint."
-            raise input_error(f"settings of {name}", "key=value", item, step)
-        if key in (settings or {}):
-            got = f"'{spec}' and a setting besides"
-            raise input_error(f"{key} of {name}", "set once", got, "Drop one of the two.")
-        wanted[key] = value
+    for key in inline.keys() & (settings or {}).keys():
+        got = f"'{spec}' and a setting besides"
+        raise input_error(f"{key} of {name}", "set once", got, "Drop one of the two.")
+    wanted = {**row.defaults, **(settings or {}), **inline}
     allowed = row.settings()
     for key in wanted:
         if key not in allowed:
@@ -451,12 +446,11 @@ def apply_settings(specs: list[str], settings: Mapping[str, Any]) -> dict[str, M
     """Build several methods; each takes those settings that it has, and every setting must find one."""
     chosen, used = {}, set()
     for spec in specs:
-        name, _, inline = spec.partition(":")
+        name, own = parse_spec(spec)
         row = ROWS.get(name)
         mine = {k: v for k, v in settings.items() if row and k in row.settings()}
         used |= mine.keys()
         # What stands in the spec itself is meant for this method: it goes before the common setting.
-        own = {item.partition("=")[0] for item in inline.split("+")}
         chosen[spec] = make_method(spec, {k: v for k, v in mine.items() if k not in own})
     for key in settings.keys() - used:
         raise input_error("setting", f"one that {' or '.join(specs)} has", key, _LISTED)

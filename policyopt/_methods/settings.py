@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,35 @@ def check_setting(name: str, value: Any, allowed: Allowed) -> None:
             low = "0 or more" if allowed.above < 0 else f"above {allowed.above:g}"
             high = "" if allowed.below == math.inf else f" and below {allowed.below:g}"
             high = high if allowed.most == math.inf else f" and at most {allowed.most:g}"
-            raise input_error(name, f"a {whole}number, {low}{high}", value, "")
+            shown = (
+                1 if allowed.above < 1 < allowed.below and allowed.most >= 1 else allowed.below / 2
+            )
+            raise input_error(
+                name, f"a {whole}number, {low}{high}", value, f"E.g. --set {name}={shown:g}."
+            )
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
+    """Divide ``name:key=value+key=value`` into a name and the texts of its settings.
+
+    >>> parse_spec("max_prob:thresholds=joint+mix=true")
+    ('max_prob', {'thresholds': 'joint', 'mix': 'true'})
+    """
+    name, colon, inline = spec.partition(":")
+    return name, key_values(inline.split("+") if colon else (), f"settings of {name}")
+
+
+def key_values(items: Iterable[str], what: str) -> dict[str, str]:
+    """Return texts ``key=value`` as a mapping."""
+    found: dict[str, str] = {}
+    for item in items:
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not (key and equals and value):
+            raise input_error(what, "key=value", item or "none", "E.g. thresholds=joint.")
+        if key in found:
+            raise input_error(what, "each key once", f"{key} twice", "Leave one out.")
+        found[key] = value
+    return found
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:

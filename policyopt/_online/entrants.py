@@ -52,24 +52,18 @@ def asked(policies: Any) -> dict[str, tuple[str, dict[str, Any]]]:
 def _parse(spec: str) -> tuple[str, dict[str, Any]]:
     """Divide ``name:key=value+key=value``."""
     from policyopt._methods.registry import parse_value
+    from policyopt._methods.settings import parse_spec
 
-    name, colon, inline = spec.partition(":")
+    name, inline = parse_spec(spec)
     if name == "bandits":
         allowed = "none: it stands for all of them"
-        raise input_error("settings of bandits", allowed, inline, "E.g. ucb1:c=2.")
+        raise input_error("settings of bandits", allowed, ", ".join(inline), "E.g. ucb1:c=2.")
     if name not in _RULES:
         allowed = f"one of {', '.join(_RULES)}, or bandits for all bandits"
         raise input_error("policy", allowed, name, "`policyopt methods online` tells of them.")
-    known, settings = settings_of(name), {}
-    step = f"`policyopt methods {name}` lists its settings."
-    for item in inline.split("+") if colon else []:
-        key, equals, value = item.partition("=")
-        if not equals or not value:
-            raise input_error(f"settings of {name}", "key=value", item or "none", step)
-        if key not in known:
-            allowed = f"one of {', '.join(known)}" if known else "none: it has none"
-            raise input_error(f"setting of {name}", allowed, key, step)
-        if key in settings:
-            raise input_error(f"{key} of {name}", "set once", inline, step)
-        settings[key] = parse_value(value)
-    return name, settings
+    known = settings_of(name)
+    for key in [key for key in inline if key not in known]:
+        allowed = f"one of {', '.join(known)}" if known else "none: it has none"
+        step = f"`policyopt methods {name}` lists its settings."
+        raise input_error(f"setting of {name}", allowed, key, step)
+    return name, {key: parse_value(value) for key, value in inline.items()}

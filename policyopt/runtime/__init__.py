@@ -31,7 +31,7 @@ from ._policy import (
     load_policy,
 )
 from ._reading import reduce_exit
-from ._scores import ScoreRule, register_score
+from ._scores import ScoreRule, make_score, register_score
 
 if TYPE_CHECKING:
     from ._bandits import make_bandit
@@ -47,8 +47,8 @@ __all__ = [
     "ALWAYS", "NEVER", "UEEUCB", "BudgetError", "CheckError", "Controller", "Decision", "Decisions",
     "DriftWatch", "ExitOutput", "ExpertPolicy", "InputError", "LinUCB", "MissingExtraError", "Mixture", "Online",
     "Policy", "PolicyFamily", "PolicyOptError", "ScoreRule", "SplitEE", "State", "array", "choice", "first_exit",
-    "distances", "load_any", "load_experts", "load_policy", "log_odds", "lookup", "make_bandit", "number",
-    "reduce_exit", "register_score", "route", "row_product", "sigmoid",
+    "distances", "load_any", "load_experts", "load_policy", "log_odds", "lookup", "make_bandit", "make_score",
+    "number", "reduce_exit", "register_score", "route", "row_product", "sigmoid",
 ]  # fmt: skip
 
 
