@@ -16,9 +16,9 @@ from synthetic import cache, outputs
 import policyopt as po
 from policyopt._export.symbolic import trace_policy
 from policyopt._thresholds.degenerate_scores import collapse
-from policyopt.runtime import Mixture
+from policyopt.runtime import CheckError, Mixture
 from policyopt.runtime._parameters import numbers
-from policyopt.runtime._scores import make_rule
+from policyopt.runtime._scores import RULES, make_rule
 
 TARGETS = ["python", "c", "onnx"]
 
@@ -42,9 +42,31 @@ def folder(root, tmp_path_factory):
     return at
 
 
-@pytest.mark.parametrize("name", list(SCORES))
-def test_our_scores_pass_the_checks_of_scores(name):
-    po.check_score(make_rule(name, SCORES[name]), exits=K, classes=C)
+class Numpys(po.ScoreRule):
+    """What numpy's users write; its fields have narrow ranges."""
+
+    name, required_columns = "numpys", frozenset({"log_prob", "features"})
+    offset: list = po.array("K", over=0, whole=True)
+    w: list = po.array("K", "D")
+    few: int = po.number(most=0.5)
+
+    def start(self, n):
+        return np.zeros(len(n)), np.zeros(len(n), bool)
+
+    def score(self, k, o, s):
+        p, x, y, (total, sure) = np.exp(o.log_prob), o.confidence.copy(), o.prediction.copy(), s
+        x += self.offset[k] + np.interp(x, [0, 0.5, 1], [0, 1, 3]) + np.searchsorted([0.3, 0.6], x)
+        y[x > 1] = 2.7
+        sure = ((sure + (o.margin > 0.3)) * (o.confidence > 0.4)) ^ sure
+        total += np.sum(p**3, axis=1) + np.mean(p, axis=1) + p[..., 0].clip(0.1) + o.top_prob[:, -1]
+        x += (o.features * self.w[k]).sum(axis=1) + np.clip(np.square(x), None, 2)
+        return total + x + y, [s[0], sure]
+
+
+@pytest.mark.parametrize("score", [*(make_rule(name, SCORES[name]) for name in SCORES), Numpys])
+def test_scores_pass_the_checks_of_scores(score, monkeypatch):
+    monkeypatch.setitem(RULES, "numpys", Numpys)
+    po.check_score(score, exits=K, classes=C)
 
 
 @pytest.mark.parametrize(
@@ -108,12 +130,20 @@ def scored(*_):
         ({"name": "mine", "score": lambda *_: {}["x"]}, "Mine.score' must be run. Got KeyError: 'x'"),
         ({"name": "mine", "required_columns": property(lambda _: {"hidden"})}, "required_columns of Mine' must be of"),
         ({"name": "mine2", "__post_init__": print}, "a class that ScoreRule alone makes a dataclass"),
+        ({"name": "mine", "score": lambda _, k, o, s: (o.confidence[np.arange(60) + 1], s)}, "check 'columns': .*of bounds"),
+        ({"name": "mine", "required_columns": {"log_prob"}, "score": lambda _, k, o, s: ((o.log_prob * 0).sum(axis=1), s)},
+         "check 'columns': .*log_prob is -inf"),
+        ({"name": "mine", "score": lambda _, k, o, s, n=[]: (n.append(0) or o.confidence * len(n), s)}, "or score otherwise"),
     ],
 )  # fmt: skip
-def test_scores_that_cannot_be_are_refused(fields, words):
-    with pytest.raises(po.InputError, match=words):
+def test_scores_that_cannot_be_are_refused(fields, words, monkeypatch):
+    with pytest.raises((po.InputError, CheckError), match=words), np.errstate(all="ignore"):
         rule = type("Mine", (po.ScoreRule,), {"score": scored, **fields})
-        po.check_score(rule, only="columns") if fields.get("name") == "mine" else po.register_score(rule)  # fmt: skip
+        if fields.get("name") != "mine":
+            po.register_score(rule)
+        monkeypatch.setitem(RULES, "mine", rule)
+        for only in ("columns", "comes_back"):
+            po.check_score(rule, only=only)
 
 
 def test_what_cannot_be_declared_or_registered_is_refused():

@@ -19,7 +19,7 @@ from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
 from policyopt._export.verify import Runner, Taken
 from policyopt._export.verify import verify as verdicts
-from policyopt.runtime._errors import CheckError, input_error
+from policyopt.runtime._errors import CheckError, InputError, input_error
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._policy import Policy
 
@@ -189,18 +189,12 @@ def _served(policy: Policy, golden: Golden, size: int = 1, native: bool = False)
     """Serve the rows in batches of `size`; 0: all at once, survivors regrouped."""
     import torch
 
-    from policyopt._export.c_compiler import NoCompiler
     from policyopt.serving import serve
 
-    if native and (policy.kind != "logits" or policy.needs_features):
-        return "only policies of logits alone"
+    server = None if native else _server(policy, golden)
     try:
-        server = (
-            serve(_replaying(policy, golden), policy, native=True)
-            if native
-            else _server(policy, golden)
-        )
-    except NoCompiler as error:
+        server = server or serve(_replaying(policy, golden), policy, native=True)
+    except InputError as error:  # no compiler, or nothing that C can compute
         return str(error)
     count = len(golden)
     exits, answers = np.empty(count, np.int64), np.empty(count, np.int32)

@@ -36,7 +36,7 @@ _WRITTEN = {
         "add": "+", "sub": "-", "mul": "*", "div": "/", "ge": ">=", "gt": ">", "le": "<=", "lt": "<",
         "eq": "==", "ne": "!=", "and": "&&", "or": "||",
     }.items()},
-    **{op: f"{op}{{f}}({{bare}})" for op in ("exp", "log", "log1p", "sqrt", "tanh")},
+    **{op: f"{op}{{f}}({{bare}})" for op in ("exp", "log", "log1p", "sqrt", "tanh", "pow")},
     "abs": "fabs{f}({bare})", "neg": "(-{0})", "not": "(!{0})", "where": "({0} ? {1} : {2})",
     "cast": "({to}){0}", "isfinite": "(fabs{f}({bare}) <= {most})",
     "isinf": "(fabs{f}({bare}) > {most})",
@@ -272,13 +272,12 @@ class _Shared:
 
 
 class _Body:
-    """Writes one exit's function; `held`: fields of its states; `checked`: whether indices come from outside."""
+    """Writes one exit's function; `held`: fields of its states."""
 
     def __init__(
-        self, graph: ExitGraph, held: Sequence[_Field], left: Sequence[Left], shared: _Shared,
-        checked: bool,
-    ) -> None:  # fmt: skip
-        self.graph, self.left, self.shared, self.checked = graph, left, shared, checked
+        self, graph: ExitGraph, held: Sequence[_Field], left: Sequence[Left], shared: _Shared
+    ) -> None:
+        self.graph, self.left, self.shared = graph, left, shared
         self.lines: list[str] = []
         self.names: dict[int, str] = {}  # of single numbers
         self.places: dict[int, Place] = {}  # of arrays
@@ -573,10 +572,9 @@ class _Body:
         """Return an index by value as a name: -1 is the last."""
         kind = TYPES[node.dtype.name]
         given = self.named(kind, self.value(node, index))
-        if _base(node).op == "field":  # a class that was found here
-            return given
-        if self.checked:
-            self.add(f"if ({given} < {-size} || {given} >= {size}) return @@_BAD_INPUT;")
+        if _base(node).attrs.get("name") == "prediction" and _base(node).op == "field":
+            return given  # a class that was found here
+        self.add(f"if ({given} < {-size} || {given} >= {size}) return @@_BAD_INPUT;")
         name = self._new("at")
         at = f"{given} < 0 ? {given} + {size} : {given}"
         self.add(f"const {kind} {name} = {at};", f"(void){name};")  # of one number it is not read
@@ -653,7 +651,7 @@ def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
     exits, calls, held = [], "", []
     for graph, goes in zip(graphs, left, strict=True):
         at, check = graph.position, _check(policy, graph, shared)
-        body = _Body(graph, held, goes, shared, record).text()
+        body = _Body(graph, held, goes, shared).text()
         held = [field for field, _ in goes]
         exits += [
             f"/* Exit {graph.exit} of the model, {at + 1} of {len(graphs)} on the path. */",

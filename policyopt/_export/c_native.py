@@ -5,7 +5,8 @@ Its scores differ from the runtime's by how the C library's exp and log round, t
 itself (a bin's edge) is taken as C finds it.
 
 Libraries are kept in a folder of the user's own, by the hash of what they were made of; never beside a policy, nor
-in a folder that others may write to: to load one is to run it.
+where others may write: to load one is to run it. So the folder and all above it are looked at as ssh does with a
+key's; there nobody can change a file between the look at it and its load, and a file not ours is made anew.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import hashlib
 import os
 import platform
 import shlex
+import stat
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -132,15 +134,25 @@ def _library(source: str, folder: str | os.PathLike[str] | None) -> Any:
 
 
 def _own(folder: str | os.PathLike[str] | None) -> Path:
-    """Return the folder for libraries, made where it is not there; refuse one that others may write to."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(folder or os.environ.get("POLICYOPT_CACHE") or Path(home) / "policyopt")
+    """Return the folder for libraries, made where it is not there; refuse one that others may write or move."""
+    home, named = os.environ.get("XDG_CACHE_HOME", ""), os.environ.get("POLICYOPT_CACHE", "")
+    if not (folder or Path(named or "/").is_absolute()):
+        raise input_error("POLICYOPT_CACHE", "an absolute path", named, "E.g. /home/me/.cache.")
+    usual = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
+    path = Path(folder or named or usual / "policyopt").resolve()
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.stat()
-    if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):
-        step = f"Compiled libraries are run: chmod 700 {path}, or name another folder."
-        raise input_error("folder", "yours, and nobody else's to write to", str(path), step)
+    for each in (path, *path.parents):
+        if not _private(each.stat(), above=each != path):
+            step = f"Libraries are run: remove what lies in {path}, chmod 700 it, or name another."
+            raise input_error("folder", "yours, and nobody else's to write to", str(each), step)
     return path
+
+
+def _private(found: os.stat_result, above: bool = False) -> bool:
+    """Whether nobody else may write here; `above`: but root, or as in /tmp, without touching what is not theirs."""
+    mine = getattr(os, "getuid", None)
+    shared = found.st_mode & 0o022 and not (above and found.st_mode & stat.S_ISVTX)
+    return mine is None or (found.st_uid in (mine(), 0 if above else mine()) and not shared)
 
 
 def _loaded(source: str, folder: Path) -> Any:
@@ -149,7 +161,9 @@ def _loaded(source: str, folder: Path) -> Any:
     kept = folder / f"{hashlib.sha256(chr(0).join(made_of).encode()).hexdigest()}.so"
     # A step is over before another thread could take the interpreter's lock: PyDLL.
     with contextlib.suppress(OSError):  # not there, or for another machine
-        return ctypes.PyDLL(os.fspath(kept))
+        found = kept.lstat()
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and _private(found):
+            return ctypes.PyDLL(os.fspath(kept))
     command = [*compiler(), *_FLAGS]
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         place = Path(temporary)
@@ -158,6 +172,7 @@ def _loaded(source: str, folder: Path) -> Any:
         step = f"It was run as {shlex.join(command)}."
         making = [*command, "shim.c", "-o", "shim.so", "-lm"]
         ran(making, place, "cc", "a compiler that makes shared libraries", step)
+        (place / "shim.so").chmod(0o700)
         (place / "shim.so").replace(kept)
     try:
         return ctypes.PyDLL(os.fspath(kept))

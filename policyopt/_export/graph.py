@@ -27,7 +27,7 @@ ELEMENTWISE: dict[str, np.ufunc] = {
     "tanh": np.tanh, "abs": np.absolute, "not": np.logical_not, "isinf": np.isinf,
     "isfinite": np.isfinite, "add": np.add, "sub": np.subtract, "mul": np.multiply,
     "div": np.true_divide, "maximum": np.maximum, "minimum": np.minimum,
-    "logaddexp": np.logaddexp, "ge": np.greater_equal, "gt": np.greater, "le": np.less_equal,
+    "logaddexp": np.logaddexp, "pow": np.power, "ge": np.greater_equal, "gt": np.greater, "le": np.less_equal,
     "lt": np.less, "eq": np.equal, "ne": np.not_equal, "and": np.logical_and, "or": np.logical_or,
 }  # fmt: skip
 

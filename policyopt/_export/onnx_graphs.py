@@ -51,7 +51,7 @@ _DIRECT = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "maximum": "Max", "minimum": "Min",
     "ge": "GreaterOrEqual", "gt": "Greater", "le": "LessOrEqual", "lt": "Less", "eq": "Equal",
     "and": "And", "or": "Or", "sum": "ReduceSum", "max": "ReduceMax", "min": "ReduceMin",
-    "log": "Log", "tanh": "Tanh",
+    "log": "Log", "tanh": "Tanh", "pow": "Pow",
 }  # fmt: skip
 _ORDERS = ("maximum", "minimum", "ge", "gt", "le", "lt")  # ONNX orders no bools
 _WIDE = ("log", "log1p", "tanh", "logaddexp")
@@ -415,9 +415,7 @@ _OPERATIONS: dict[str, Callable[[_Builder, Node, list[Any]], Any]] = {
     "where": _where,
     "cast": lambda b, node, args: b.cast(args[0], node.dtype),
     "reshape": _reshape,
-    "slice": lambda b, node, args: b.slice(
-        args[0], node.attrs["axis"], node.attrs["start"], node.attrs["stop"]
-    ),
+    "slice": lambda b, node, args: b.slice(args[0], **node.attrs),
     "concat": _concat, "sum": _reduction, "max": _reduction, "min": _reduction, "argmax": _argmax,
     "take": _take, "lookup": _lookup, "minimum_at": _minimum_at, "search": _search,
     "interp": _interp, "linear": _linear, "distances": _distances, "coin": _coin,
@@ -487,10 +485,11 @@ def run_onnx(folder: Path, policy: Policy, golden: Golden) -> Ran:
     for name, value in wanted.items():
         if not isinstance(given, dict) or given.get(name) != value:
             got = given.get(name) if isinstance(given, dict) else type(given).__name__
-            allowed = "as policy.json and the graphs' files have it"
-            raise input_error(
-                f"{name} of onnx/{MANIFEST}", allowed, got, "Export the policy again."
+            allowed, step = (
+                "as policy.json and the graphs' files have it",
+                "Export the policy again.",
             )
+            raise input_error(f"{name} of onnx/{MANIFEST}", allowed, got, step)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only

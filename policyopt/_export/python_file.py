@@ -45,13 +45,8 @@ def python_source(policy: Policy, graphs: list[ExitGraph] | None = None) -> str:
     graphs = trace_policy(policy) if graphs is None else graphs
     tables = _Tables()
     exits = [_exit_source(graph, tables) for graph in graphs]
-    parts = [
-        *_runtime(_MODULES).values(),
-        "\n".join(tables.lines),
-        *exits,
-        _serving(policy, graphs),
-    ]
-    text = _head(policy) + "\n\n".join(part.strip() + "\n" for part in parts if part.strip())
+    made = [*_runtime(_MODULES).values(), "\n".join(tables.lines), *exits, _serving(policy, graphs)]
+    text = _head(policy) + "\n\n".join(part.strip() + "\n" for part in made if part.strip())
     ast.parse(text)  # what cannot be read is never written
     return text
 

@@ -70,6 +70,9 @@ def golden_of(
     ulps, left, of = np.zeros(policy.exits - 1), 0, 0
     for inputs, sample in _candidates(policy, graphs, data, split, room, rng):
         found = expect(policy, inputs, sample)
+        if not np.isfinite(score := found.expected.score).all():
+            got, step = score[~np.isfinite(score)][0], "log_prob is -inf where a class cannot be."
+            raise input_error(f"scores of '{policy.rule.name}'", "finite", str(got), step)
         if pool is None:
             ulps = _doubtful_ulps(graphs, found, rng)
         left, of = left + int(_doubt(policy, found, ulps).sum()), of + len(found)
@@ -80,10 +83,9 @@ def golden_of(
             kept = _chosen(policy, pool, np.flatnonzero(~doubt), room - len(close), rng)
             pool = part_of(pool, np.sort(np.concatenate([kept, close])))
     if pool is None or (doubt := _doubt(policy, pool, ulps)).all():
+        allowed = "some that rounding cannot take to another exit"
         got = f"{0 if pool is None else len(pool)} such rows"
-        raise input_error(
-            "golden rows", "some that rounding cannot take to another exit", got, "Give more."
-        )
+        raise input_error("golden rows", allowed, got, "Give more.")
     kept = _chosen(policy, pool, np.flatnonzero(~doubt), min(rows, room), rng)
     close = rng.permutation(np.flatnonzero(doubt & pool.sure))[: min(_EDGES, room // 4)]
     return replace(
@@ -161,10 +163,9 @@ def from_cache(
 ) -> Iterator[tuple[list[Inputs], Ints]]:
     """Yield what the exits on the policy's path gave for rows of a split, and their numbers."""
     if (data.kind, data.exits) != (policy.kind, policy.model_exits):
+        allowed = f"{policy.kind} of {policy.model_exits} exits"
         got = f"{data.kind} of {data.exits} exits"
-        raise input_error(
-            "cache", f"{policy.kind} of {policy.model_exits} exits", got, "Of the same model."
-        )
+        raise input_error("cache", allowed, got, "Of the same model.")
     key, places = data.rows(split)
     for first, block in data.splits[key].chunks(room):
         low, high = np.searchsorted(places, [first, first + len(next(iter(block.values())))])

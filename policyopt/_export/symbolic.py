@@ -11,30 +11,49 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._experts import policy_of
-from policyopt.runtime._outputs import TOP, ExitOutput, with_columns, with_log_prob
+from policyopt.runtime._outputs import ExitOutput, with_columns, with_log_prob
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._scores import OWN
 from policyopt.runtime._typing import Array, Floats
 
 from .graph import ELEMENTWISE, ExitGraph, Node, Pool
 
 _UFUNCS = {function: name for name, function in ELEMENTWISE.items()}
-# Of bools and whole numbers numpy has names of its own for the same.
-_UFUNCS |= {np.bitwise_and: "and", np.bitwise_or: "or", np.invert: "not"}
+#: The same of bools alone: of whole numbers these work bit by bit.
+_OF_BOOLS = {np.bitwise_and: "and", np.bitwise_or: "or", np.bitwise_xor: "ne", np.invert: "not"}
 _COMPARE = ("ge", "gt", "le", "lt", "eq", "ne")
+_DTYPES = ("bool", "int32", "int64", "float32", "float64")
 
 
-class _Symbol:
+def _fold(op: str) -> Callable[..., _Symbol]:
+    def fold(self: _Symbol, axis: int | None = None, *, keepdims: bool = False) -> _Symbol:
+        x = self.astype(np.int64) if op == "sum" and self.dtype.kind != "f" else self
+        if axis is None or (axis := axis % x.ndim) == 0:
+            raise TypeError("a traced rule must not mix samples: reduce along another axis")
+        before, after = x.shape[:axis], x.shape[axis + 1 :]
+        dtype = np.int64 if op == "argmax" else x.dtype
+        out = x._new(op, [x.node], before + after, dtype, axis=axis)
+        return out.reshape(*before, 1, *after).copy() if keepdims else out
+
+    fold.__qualname__ = op  # by which Python's errors call it
+    return fold
+
+
+class _Symbol(NDArrayOperatorsMixin):
     """A node with numpy's manners."""
 
-    __array_priority__ = 1000.0
-
     def __init__(self, pool: Pool, node: Node) -> None:
+        if node.dtype.name not in _DTYPES:
+            step = f"{', '.join(_DTYPES)}: write .astype(np.int32) or .astype(np.float64)"
+            raise TypeError(f"it has arrays of {node.dtype}, and exports have only {step}")
         self.pool, self.node = pool, node
         self.shape, self.dtype, self.ndim = node.shape, node.dtype, len(node.shape)
+        self.shared = False  # whether it is a part of another array, or another a part of it
 
     def __len__(self) -> int:
         return self.node.shape[0]
@@ -43,7 +62,11 @@ class _Symbol:
         raise TypeError("a traced rule must not branch on values: use numpy.where")
 
     def __array__(self, *_: Any, **__: Any) -> Array:
-        raise TypeError("a traced rule must keep to operations that policyopt._export knows")
+        step = "policyopt.lookup(t, index) for t[index], np.zeros_like(x) for np.zeros(len(x))"
+        raise TypeError(f"what is traced becomes no array, and goes into none: write {step}")
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(_unknown(f"an array's {name}"))
 
     def _new(self, op: str, args: Sequence[Node], shape: Any, dtype: Any, **attrs: Any) -> _Symbol:
         return _Symbol(self.pool, self.pool.make(op, args, shape, dtype, **attrs))
@@ -54,16 +77,34 @@ class _Symbol:
             return value
         return _Symbol(self.pool, self.pool.constant(np.asarray(value, dtype=dtype)))
 
-    def astype(self, dtype: Any, order: str = "K", copy: bool = True, **_: Any) -> _Symbol:
-        same = np.dtype(dtype) == self.dtype
-        return self if same else self._new("cast", [self.node], self.shape, dtype)
+    def astype(self, dtype: Any, order: str = "K", copy: bool = True) -> _Symbol:
+        if np.dtype(dtype) == self.dtype:
+            return self.copy() if copy else self
+        return self._new("cast", [self.node], self.shape, dtype)
 
     def copy(self) -> _Symbol:
         """Return a symbol that may be written to."""
         return _Symbol(self.pool, self.node)
 
-    def reshape(self, *shape: int) -> _Symbol:
-        return self if shape == self.shape else self._new("reshape", [self.node], shape, self.dtype)
+    def reshape(self, *shape: Any) -> _Symbol:
+        shape = np.empty(self.shape, bool).reshape(*shape).shape
+        if shape[:1] != (1,):
+            raise TypeError("a traced rule must not mix samples")
+        return self if shape == self.shape else self._part("reshape", shape)
+
+    sum, max, min, argmax = map(_fold, ("sum", "max", "min", "argmax"))
+
+    def mean(self, axis: Any = None, *, keepdims: bool = False) -> _Symbol:
+        return self.sum(axis=axis, keepdims=keepdims) / self.shape[axis]
+
+    def clip(self, a_min: Any = None, a_max: Any = None) -> Any:
+        x = self if a_min is None else np.maximum(self, a_min)
+        return x if a_max is None else np.minimum(x, a_max)
+
+    def _part(self, op: str, shape: Any, **attrs: Any) -> _Symbol:
+        part = self._new(op, [self.node], shape, self.dtype, **attrs)
+        self.shared = part.shared = True
+        return part
 
     # Domain operations, each one node: `policyopt.runtime` asks for them where it meets a symbol.
     def traced_linear(self, weight: Floats) -> _Symbol:
@@ -82,18 +123,18 @@ class _Symbol:
     def traced_reduce(self, top: int) -> ExitOutput:
         top = min(top, self.shape[1])
         whole = self._new("reduce", [self.astype(np.float32).node], (1,), np.float64, top=top)
-        wide = (1, top)
-        columns: dict[str, Any] = {
-            name: whole._new("field", [whole.node], shape, dtype, name=name)
-            for name, shape, dtype in (
-                ("prediction", (1,), np.int32), ("top_prob", wide, float), ("top_class", wide, np.int32),
-                ("entropy", (1,), float), ("log_sum_exp", (1,), float),
-            )
+        kinds: dict[str, Any] = {
+            "prediction": ((1,), np.int32), "top_prob": ((1, top), float), "top_class": ((1, top), np.int32),
+            "entropy": ((1,), float), "log_sum_exp": ((1,), float),
         }  # fmt: skip
-        return ExitOutput(**columns)
+        new: Any = whole._new
+        return ExitOutput(**{n: new("field", [whole.node], *kinds[n], name=n) for n in kinds})
 
     def __getitem__(self, key: Any) -> _Symbol:
         parts = list(key) if isinstance(key, tuple) else [key]
+        for at in [i for i, part in enumerate(parts) if part is Ellipsis]:
+            named = sum(part is not None for part in parts) - 1
+            parts[at : at + 1] = [slice(None)] * (self.ndim - named)
         if isinstance(parts[0], np.ndarray):  # rows = arange(n): a number per sample along an axis
             return self._taken(parts)
         if not (isinstance(parts[0], slice) and parts[0].indices(len(self)) == (0, len(self), 1)):
@@ -108,9 +149,9 @@ class _Symbol:
                 at = int(part) % size
                 out = out._sliced(axis, at, at + 1)
             else:
-                start, stop, step = part.indices(size)
+                start, stop, step = part.indices(size) if isinstance(part, slice) else (0, 0, 0)
                 if step != 1:
-                    raise TypeError("a traced rule must slice in steps of 1")
+                    raise TypeError("a traced rule must pick by a number, or a slice in steps of 1")
                 out = out._sliced(axis, start, max(stop, start))
                 shape.append(out.shape[axis])
             axis += 1
@@ -120,7 +161,7 @@ class _Symbol:
         if start == 0 and stop == self.shape[axis]:
             return self
         shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
-        return self._new("slice", [self.node], shape, self.dtype, axis=axis, start=start, stop=stop)
+        return self._part("slice", shape, axis=axis, start=start, stop=stop)
 
     def _taken(self, parts: list[Any]) -> _Symbol:
         axis = len(parts) - 1
@@ -132,17 +173,37 @@ class _Symbol:
     def __setitem__(self, key: Any, value: Any) -> None:
         if not (isinstance(key, _Symbol) and key.dtype == bool):
             raise TypeError("a traced rule writes where a mask says, and nowhere else")
-        _Symbol.__init__(self, self.pool, _where(key, value, self).node)
+        mask = key[(..., *[None] * (self.ndim - key.ndim))]
+        self._become(_where(mask, self.of(value).astype(self.dtype), self))
+
+    def _become(self, value: _Symbol) -> _Symbol:
+        """Be another value from now on, by all names; of what shares memory numpy would change all."""
+        if self.shared or value.shape != self.shape:
+            raise TypeError("a traced rule must not write where parts share memory: .copy() first")
+        self.node = value.astype(self.dtype).node
+        return self
 
     # Numpy's protocols.
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
-        if method == "reduceat" and ufunc is np.minimum:
+        out: Any = kwargs.pop("out", (None,))[0]
+        if method == "reduceat" and ufunc is np.minimum and kwargs == {"axis": 1}:
             x, starts = args
             shape = (1, len(starts))
             return self._new("minimum_at", [x.node], shape, x.dtype, starts=np.asarray(starts))
-        if method != "__call__" or kwargs.keys() - {"dtype", "casting"} or ufunc not in _UFUNCS:
-            raise TypeError(f"policyopt._export does not know numpy.{ufunc.__name__} ({method})")
-        return self._elementwise(_UFUNCS[ufunc], args)
+        op = _UFUNCS.get(ufunc)
+        if ufunc is np.square or (ufunc is np.power and type(args[1]) is int and args[1] == 2):
+            op, args = "mul", (args[0], args[0])  # as numpy does
+        elif op == "pow" and (type(args[1]) is not int or args[1] < 3 or args[0].dtype.kind != "f"):
+            op = None
+        elif all(np.result_type(_probe(a)).kind == "b" for a in args):
+            op = _OF_BOOLS.get(ufunc, op)
+        if method != "__call__" or kwargs or op is None:
+            what = ", ".join(kwargs) or method.replace("__call__", "such numbers")
+            raise TypeError(_unknown(f"numpy.{ufunc.__name__}", f" of {what}"))
+        found = self._elementwise(op, args)
+        if out is None:
+            return found
+        return out._become(found) if isinstance(out, _Symbol) else self.__array__()
 
     def _elementwise(self, op: str, args: Sequence[Any]) -> _Symbol:
         # Python's numbers are weak: they take the dtype of the arrays they meet.
@@ -154,6 +215,8 @@ class _Symbol:
             loop = np.dtype(bool)
         elif op in (*_COMPARE, "isinf", "isfinite"):
             loop = np.result_type(*probes)
+        elif loop.kind == "b":
+            op = {"add": "or", "mul": "and"}.get(op, op)
         whole = [self.of(a, loop if type(a) in (int, float, bool) else None) for a in args]
         nodes = [x.astype(loop).node for x in whole]
         shape = np.broadcast_shapes((1,), *(n.shape for n in nodes))
@@ -162,38 +225,15 @@ class _Symbol:
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         del types
         if function not in _FUNCTIONS:
-            raise TypeError(f"policyopt._export does not know numpy.{function.__name__}")
+            raise TypeError(_unknown(f"numpy.{function.__name__}"))
         return _FUNCTIONS[function](*args, **kwargs)
 
 
-def _operator(op: str, swapped: bool = False) -> Callable[[_Symbol, Any], _Symbol]:
-    return lambda self, other: self._elementwise(op, (other, self) if swapped else (self, other))
-
-
-def _fold(op: str) -> Callable[..., _Symbol]:
-    def fold(self: _Symbol, axis: int | None = None, keepdims: bool = False, **_: Any) -> _Symbol:
-        x = self.astype(np.int64) if op == "sum" and self.dtype.kind != "f" else self
-        if axis is None or (axis := axis % x.ndim) == 0:
-            raise TypeError(
-                "a traced rule must not mix samples: reduce along an axis, not the first"
-            )
-        before, after = x.shape[:axis], x.shape[axis + 1 :]
-        dtype = np.int64 if op == "argmax" else x.dtype
-        out = x._new(op, [x.node], before + after, dtype, axis=axis)
-        return out.reshape(*before, 1, *after) if keepdims else out
-
-    return fold
-
-
-for _python, _op in [("truediv", "div"), *((n, n) for n in ("add", "sub", "mul", "and", "or"))]:
-    for _before in ("", "i", "r"):
-        setattr(_Symbol, f"__{_before}{_python}__", _operator(_op, swapped=_before == "r"))
-for _op in _COMPARE:
-    setattr(_Symbol, f"__{_op}__", _operator(_op))
-for _op in ("sum", "max", "min", "argmax"):
-    setattr(_Symbol, _op, _fold(_op))
-_Symbol.__neg__ = lambda self: self._elementwise("neg", (self,))  # type: ignore[attr-defined]
-_Symbol.__invert__ = lambda self: self._elementwise("not", (self,))  # type: ignore[attr-defined]
+def _unknown(name: str, how: str = "") -> str:
+    if name in ("numpy.matmul", "numpy.dot"):
+        return f"for {name} of x and w.T write policyopt.row_product(x, w), (n, D) by (H, D)"
+    known = sorted({function.__name__ for function in (*_UFUNCS, *_OF_BOOLS, *_FUNCTIONS)})
+    return f"exports do not know {name}{how}, but these: {', '.join(known)}, astype, copy, reshape"
 
 
 def _probe(value: Any) -> Any:
@@ -212,7 +252,7 @@ def _first(values: Sequence[Any]) -> _Symbol:
 def _where(condition: Any, x: Any, y: Any) -> _Symbol:
     s = _first([condition, x, y])
     dtype = np.result_type(_probe(x), _probe(y))
-    nodes = [s.of(condition).node, *(s.of(v).astype(dtype).node for v in (x, y))]
+    nodes = [s.of(condition).astype(bool).node, *(s.of(v).astype(dtype).node for v in (x, y))]
     return s._new("where", nodes, np.broadcast_shapes(*(n.shape for n in nodes)), dtype)
 
 
@@ -233,7 +273,7 @@ def _concatenate(arrays: Sequence[Any], axis: int = 0) -> _Symbol:
 def _stack(arrays: Sequence[Any], axis: int = 0) -> _Symbol:
     s = _first(arrays)
     axis %= s.ndim + 1
-    wide = [x.reshape(*x.shape[:axis], 1, *x.shape[axis:]) for x in map(s.of, arrays)]
+    wide = [x.copy().reshape(*x.shape[:axis], 1, *x.shape[axis:]) for x in map(s.of, arrays)]
     return _concatenate(wide, axis)
 
 
@@ -245,13 +285,13 @@ def _like(value: float) -> Callable[..., _Symbol]:
 _FUNCTIONS: dict[Any, Callable[..., _Symbol]] = {
     np.where: _where, np.concatenate: _concatenate, np.stack: _stack,
     np.zeros_like: _like(0), np.empty_like: _like(0), np.ones_like: _like(1),
-    np.argmax: lambda x, axis=None: x.argmax(axis=axis),
-    np.clip: lambda x, low, high: np.minimum(np.maximum(x, low), high),
+    np.sum: _Symbol.sum, np.max: _Symbol.max, np.min: _Symbol.min, np.argmax: _Symbol.argmax,
+    np.mean: _Symbol.mean, np.clip: _Symbol.clip,
     np.searchsorted: lambda edges, x, side="left": x._new(
-        "search", [x.node], x.shape, np.int64, edges=edges, side=side
+        "search", [x.node], x.shape, np.int64, edges=np.asarray(edges), side=side
     ),
     np.interp: lambda x, knots, values: x._new(
-        "interp", [x.node], x.shape, np.float64, knots=knots, values=values
+        "interp", [x.node], x.shape, np.float64, knots=np.asarray(knots), values=np.asarray(values)
     ),
 }  # fmt: skip
 
@@ -261,10 +301,13 @@ def trace_policy(policy: Any) -> list[ExitGraph]:
     policy = policy_of(policy, single=True)
     try:
         return _Tracing(policy).graphs()
-    except (TypeError, AttributeError, ValueError, IndexError) as error:
+    except Exception as error:  # of a rule of somebody's own: whatever it is
+        known = isinstance(error, (TypeError, AttributeError, ValueError, IndexError))
+        if not known and all(type(rule) in OWN for rule in policy.rules):
+            raise
         raise InputError(
             f"'policy' must have a score, answer and confidence that can be exported. Score "
-            f"'{policy.rule.name}' cannot: {error}. Deploy it with policyopt.runtime."
+            f"'{policy.rule.name}' cannot: {str(error) or repr(error)}. Deploy it with policyopt.runtime."
         ) from error
 
 
@@ -275,9 +318,9 @@ class _Tracing:
 
     def graphs(self) -> list[ExitGraph]:
         policy, found = self.policy, []
-        sample = self.input("sample", (1,), np.int64)
+        sample: Any = self.input("sample", (1,), np.int64)
         answer: Any = policy.answer.start(1, policy.classes)
-        scores: Any = tuple(rule.start(sample) for rule in policy.rules)  # type: ignore[arg-type]
+        scores: Any = tuple(tuple(map(sample.of, rule.start(sample))) for rule in policy.rules)
         before: tuple[Node, ...] = ()
         for at in range(policy.exits):
             self.inputs = {"sample": sample.node}
@@ -291,11 +334,10 @@ class _Tracing:
             inputs = {name: node for name, node in self.inputs.items() if id(node) in used}
             found.append(replace(graph, inputs=inputs))
             # The next exit sees them as its inputs.
-            anew = {
-                id(n): self.input(f"state{at}_{i}", n.shape, n.dtype) for i, n in enumerate(left)
-            }
+            named = [(f"state{at}_{i}", node) for i, node in enumerate(left)]
+            anew = {id(n): self.input(name, n.shape, n.dtype) for name, n in named}
             before = tuple(s.node for s in anew.values())
-            renew = lambda x: anew.get(id(x.node), x) if isinstance(x, _Symbol) else x  # noqa: E731, B023
+            renew = lambda x: anew.get(id(x.node), x).copy() if isinstance(x, _Symbol) else x  # noqa: E731, B023
             answer = tuple(map(renew, answer))
             scores = tuple(tuple(map(renew, state)) for state in scores)
         return found
@@ -310,10 +352,10 @@ class _Tracing:
         output, given, answer = self.observe(at, answer)
         last = at == policy.exits - 1
         scored = [
-            rule.score(at, ExitOutput(*output.columns(), declared=rule.required_columns), state)
+            rule.score(at, output.shown_to(rule.required_columns), state)
             for rule, state in zip(policy.rules, states, strict=True)
         ]
-        score, states = scored[0][0], tuple(state for _, state in scored)
+        score, states = scored[0][0], tuple(tuple(state) for _, state in scored)
         thresholds: Any = None if last else policy.thresholds[at]
         sample: Any = _Symbol(self.pool, self.inputs["sample"])
         if policy.mixture is not None:
@@ -347,7 +389,7 @@ class _Tracing:
             logits = np.log(logits)  # as `log_of`
         if not isinstance(policy.answer, Identity):
             logits, state = policy.answer.answer(at, logits, state)
-        output = logits.traced_reduce(TOP)
+        output = logits.traced_reduce(policy.observer.top)
         if policy.observer.full:
             output = with_log_prob(output, logits)
         if policy.needs_features and (width := self.width(at)):
@@ -368,9 +410,14 @@ class _Tracing:
         return ExitOutput(prediction, _stack(tops, axis=1), None, entropy, unknown)  # type: ignore[arg-type]
 
     def width(self, at: int) -> int:
-        """Numbers of the model's feature vector at an exit; 0 where no rule looks at it."""
-        for rule in self.policy.rules:
-            arrays = getattr(rule, "projection", None) or getattr(rule, "points", None)
-            if arrays is not None and at < len(arrays):
-                return int(arrays[at].shape[1])
-        return 0
+        """Numbers of the feature vector at an exit: the last axis of the last array declared with a D; 0: unread."""
+        found = [
+            (spec, getattr(rule, name)) for rule in self.policy.rules
+            if "features" in rule.required_columns for name, spec in rule.specs.items()
+            if "D" in getattr(spec, "shape", ()) and getattr(rule, name) is not None
+        ]  # fmt: skip
+        if not found:
+            raise TypeError('no field tells the width of features, as array("K", "D") would')
+        spec, arrays = found[-1]
+        arrays = arrays[at : at + 1] if spec.each else [arrays]
+        return arrays[0].shape[-1] if arrays else 0

@@ -116,8 +116,6 @@ def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) ->
         yield Verdict("torch, survivors", "torch is not installed")
     else:
         yield _compared("torch, survivors", run_torch(policy, golden), export, all_exits=False)
-    for name, runner in (others or {}).items():
-        yield _told(name, runner(policy, golden), export)
     edges = (np.arange(len(golden)) >= len(golden) - export.edges)[:, None]
     for target in export.targets:
         try:
@@ -132,6 +130,8 @@ def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) ->
         else:
             ulps = ULPS[target]
             yield _compared(target, found, export, ulps, edges if ulps else False)
+    for name, runner in (others or {}).items():
+        yield _told(name, runner(policy, golden), export)
 
 
 def _recorded(runtime: str, ran: Ran, export: Export) -> Verdict:

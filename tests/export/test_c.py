@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import rules
 from policies import fitted
-from random_graphs import random_graphs
+from random_graphs import Steep, random_graphs
 from synthetic import outputs
 
 import policyopt as po
@@ -223,11 +223,13 @@ def test_what_cannot_be_is_refused(tmp_path):
     golden, source = golden_of(policy, graphs, rows=5), c_source(policy, graphs, sizes=False)
     with pytest.raises(InputError, match="one C header"):
         run_c(tmp_path, golden)
-    chances = replace(policy, kind="probabilities")
-    (tmp_path / "other.h").write_text(c_source(chances, trace_policy(chances), sizes=False))
-    bad = [{"probabilities": np.full((1, 3), 0.9, np.float32)}] * 2  # sum to 2.7
-    with pytest.raises(InputError, match="row 0 refused at exit 0"):
-        run_c(tmp_path, replace(golden, inputs=bad, sample=np.zeros(1, int)))
+    far = {"score": lambda _, k, o, s: (o.top_prob[np.arange(1), (o.margin * 2).astype(int)], s)}
+    far, chances = type("Far", (Steep,), far), replace(policy, kind="probabilities")
+    for other, bad in ((chances, [[0.9] * 3]), (replace(policy, rule=far()), [[60.0, 0, 0]])):
+        (tmp_path / "other.h").write_text(c_source(other, trace_policy(other), sizes=False))
+        inputs = [{other.kind: np.array(bad, np.float32)}] * 2
+        with pytest.raises(InputError, match="row 0 refused at exit 0"):
+            run_c(tmp_path, replace(golden, inputs=inputs, sample=np.zeros(1, int)))
     for text, words in (
         ("int x;\n", "one that policyopt wrote"),
         (source.replace("policyopt_policy_step(", "step("), "one that policyopt wrote"),
@@ -381,13 +383,24 @@ def test_nothing_is_read_from_where_others_may_write(home, tmp_path, monkeypatch
     native(policy)
     (kept,) = home.iterdir()
     assert set(loaded) == {str(kept)}
-    home.chmod(0o777)
-    with pytest.raises(InputError, match="nobody else's to write to"):
+    kept.chmod(0o666)
+    kept.symlink_to(kept.rename(tmp_path / "theirs.so"))
+    for _ in range(2):
+        native(policy)
+        assert kept.lstat().st_mode & 0o777 == 0o700  # another one
+        kept.chmod(0o666)
+    for place in (home, tmp_path):
+        place.chmod(0o777)
+        with pytest.raises(InputError, match="nobody else's to write to"):
+            native(policy)
+        place.chmod(0o700)
+    monkeypatch.setenv("POLICYOPT_CACHE", "here")
+    with pytest.raises(InputError, match="'POLICYOPT_CACHE' must be an absolute path"):
         native(policy)
     own, file = tmp_path / "own", tmp_path / "file"
     own.mkdir(mode=0o700)
     (own / kept.name).write_bytes(b"no library")
-    native(policy, own)
+    native(policy, "own")
     assert (own / kept.name).stat().st_size > 1000
     file.write_text("")
     monkeypatch.setenv("POLICYOPT_CACHE", str(file))

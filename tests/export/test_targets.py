@@ -203,22 +203,29 @@ def test_the_file_is_loaded_in_any_way_and_decides_many_and_one(spec, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "score",
+    ("score", "words"),
     [
-        lambda o: o.confidence if (o.confidence > 0.5).any() else o.margin,
-        lambda o: np.sort(o.top_prob, axis=1)[:, 0], lambda o: np.asarray(o.confidence),
-        lambda o: o.confidence - o.confidence.mean(axis=0), lambda o: np.cbrt(o.confidence),
+        (lambda o: o.margin if (o.margin > 0.5).any() else o.entropy, "not know an array's any, but these: absolute, "),
+        (lambda o: np.sort(o.top_prob), "not know numpy.sort, but"), (lambda o: np.cbrt(o.margin), "numpy.cbrt of such num"),
+        (lambda o: o.margin - o.margin.mean(axis=0), "mix samples"), (lambda o: np.asarray(o.margin), "becomes no array"),
+        (lambda o: o.log_prob.sum(axis=1, where=o.log_prob > -1), r"sum\(\) got an unexpected keyword argument 'where'"),
+        (lambda o: np.add(o.margin, 3, dtype=np.float32), "add of dtype"), (lambda o: ~o.prediction, "invert of such num"),
+        (lambda o: np.add(1, 1, out=o.log_prob[:, 0]), r"\.copy\(\)"), (lambda o: o.margin.astype("i1"), "arrays of int8"),
+        (lambda o: np.add(o.margin, 1, out=np.zeros(1)), "zeros_like"), (lambda o: np.arange(9)[o.prediction], "t.lookup"),
+        (lambda o: o.log_prob @ np.ones(3), "t.row_product"), (lambda o: {}[len(o)], r"cannot: 1\. Deploy"),
+        (lambda o: o.features[:, 0], "the width of features"), (lambda o: np.log(o.margin - 0.1), "must be finite|be numbers"),
     ],
 )  # fmt: skip
-def test_a_rule_that_graphs_cannot_say_is_refused_by_name(score):
+def test_a_rule_that_graphs_cannot_say_is_refused_by_name(score, words):
     class Odd(ScoreRule):
-        name = "odd"
+        name, required_columns = "odd", {"log_prob", *["features"] * ("features" in words)}
 
         def score(self, k, output, state):
             return score(output), state
 
-    with pytest.raises(InputError, match=r"Score 'odd' cannot|must have a score"):
-        trace_policy(Policy(Odd(), [0.5], [1, 2], "ms", "logits", 3))
+    policy = Policy(Odd(), [0.5], [1, 2], "ms", "logits", 3)
+    with pytest.raises(InputError, match=words), np.errstate(all="ignore"):
+        golden_of(policy, trace_policy(policy))
     assert "odd" not in RULES
 
 
@@ -291,7 +298,7 @@ def assert_close(found, wanted, ulps, scale=None):
 
 _LOGIC = {"not", "and", "or"}
 # Of floats only: numpy gives floats for others, or no answer; rules ask no such thing.
-_REAL = {"exp", "log", "log1p", "sqrt", "tanh", "isinf", "isfinite", "div", "logaddexp"}
+_REAL = {"exp", "log", "log1p", "sqrt", "tanh", "isinf", "isfinite", "div", "logaddexp", "pow"}
 _NUMBERS = {"neg", "abs", "add", "sub", "mul"}
 
 
@@ -309,7 +316,7 @@ def test_elementwise(op):
             inputs = [values] if function.nin == 1 else pairs
             dtype = function(*inputs).dtype
         found, wanted = one_op(op, inputs, (), dtype)
-        exact = op not in {"exp", "log", "log1p", "tanh", "logaddexp"}
+        exact = op not in {"exp", "log", "log1p", "tanh", "logaddexp", "pow"}
         # Near 0 a logarithm of a sum is a difference of larger numbers.
         scale = np.maximum(np.maximum(*np.abs(inputs)), 1) if op == "logaddexp" else None
         assert_close(found, wanted, 0 if exact else 8, scale)
