@@ -233,7 +233,8 @@ METHODS: tuple[MethodSpec, ...] = (
     # Choice among methods.
     MethodSpec("auto", "choice", "whichever of several does best at the budget says so",
         "this project; one-standard-error rule of Breiman et al., CART", 1984, "section 3.4.3",
-        "choosing:Auto", "The default: within noise of the best simple one, or above it.", online=False, seconds=(10, 4.5)),
+        "choosing:Auto", "The default: within noise of the best simple one, or above it.", online=False,
+        seconds=(10, 4.5)),
     # Null baselines: what any policy must beat.
     MethodSpec("always", "null", "it is the best single exit that the budget allows", "null baseline", 0, "-",
         "baselines:Always",
