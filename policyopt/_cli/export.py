@@ -132,7 +132,7 @@ def _machine(export: Any, numpy: Any) -> str:
 def _rows(export: Any) -> str:
     """Return what the golden rows are, and what was left out of them."""
     left = export.left_out
-    text = f"{export.edges:,} of the rows lie at thresholds, as near as floats allow."
+    text = f"{export.boundary:,} of the rows lie at thresholds, as near as floats allow."
     if left.rows:
         text += (
             f" {left.rows:,} of {left.of:,} candidates for the others were left out: within "

@@ -4,10 +4,10 @@ Version 1 of the manifest holds exactly these fields::
 
     format, version   "policyopt-export", 1
     score, answer, active_exits, kind, classes, unit, costs   as policy.json has them
-    rows, edges       samples in golden.npz and in edges.npz
+    rows, boundary    samples in golden.npz and in boundary.npz
     left_out          {"rows": n, "of": candidates, "ulps": [...]}: candidates for golden.npz that were
                       left out, being so near to a threshold (K-1 numbers; 2**-23 of the larger of score,
-                      threshold and 1) that rounding may decide; edges.npz has some of them
+                      threshold and 1) that rounding may decide; boundary.npz has some of them
     targets           {"c": {"ulps": 64}, ...}
     machine           {"numpy": ..., "features": [...], ...}: whose arithmetic gave the scores recorded
     files             {"policy.json": SHA-256, ...}: every file but the manifest
@@ -43,17 +43,17 @@ from .graph import ExitGraph
 from .onnx_graphs import write_onnx
 from .python_file import python_source
 from .rounding import ULPS, check_machine, this_machine
-from .samples import edges_of
+from .samples import boundary_samples
 from .symbolic import trace_policy
 
-MANIFEST, POLICY, GOLDEN, EDGES = "manifest.json", "policy.json", "golden.npz", "edges.npz"
+MANIFEST, POLICY, GOLDEN, BOUNDARY = "manifest.json", "policy.json", "golden.npz", "boundary.npz"
 TARGETS = ("python", "onnx", "c")
 _AGAIN = "Export anew, to another folder."
 EXPORT = Form(
     "the manifest of an export", "policyopt-export", 1,
     {
         "format": str, "version": int, "score": str, "answer": str, "active_exits": list, "kind": str,
-        "classes": int, "unit": str, "costs": list, "rows": int, "edges": int, "left_out": dict,
+        "classes": int, "unit": str, "costs": list, "rows": int, "boundary": int, "left_out": dict,
         "targets": dict, "machine": dict, "files": dict, "sha256": str,
     },
     "`policyopt export` writes one.", "Export anew, to another folder.",
@@ -72,8 +72,8 @@ class Export:
     folder: Path
     policy: Policy
     targets: tuple[str, ...]
-    golden: Golden  # rows of golden.npz, then those of edges.npz
-    edges: int  # how many of them are the latter
+    golden: Golden  # rows of golden.npz, then those of boundary.npz
+    boundary: int  # how many of them are the latter
     left_out: LeftOut
     machine: Mapping[str, Any]  # that the scores were recorded on
 
@@ -96,9 +96,9 @@ def write_bundle(
     graphs = trace_policy(policy) if graphs is None else graphs
     with new_folder(out, _check_old) as folder:
         policy.save(folder / POLICY)
-        edges = edges_of(policy, golden) if golden.edges is None else golden.edges
+        boundary = boundary_samples(policy, golden) if golden.boundary is None else golden.boundary
         write_golden(golden, folder / GOLDEN)
-        write_golden(edges, folder / EDGES)
+        write_golden(boundary, folder / BOUNDARY)
         if "python" in targets:
             write_file(folder / "policy.py", python_source(policy, graphs))
         if "onnx" in targets:
@@ -111,7 +111,7 @@ def write_bundle(
         }  # fmt: skip
         left = golden.left_out
         content = {
-            **_told(policy), "rows": len(golden), "edges": len(edges),
+            **_told(policy), "rows": len(golden), "boundary": len(boundary),
             "targets": {t: {"ulps": ULPS[t]} for t in targets},
             "left_out": {"rows": left.rows, "of": left.of, "ulps": list(left.ulps)},
             "machine": this_machine(), "files": files,
@@ -153,12 +153,12 @@ def read_export(folder: Path) -> Export:
     """Read an export and check it, all but run it; refuse one that was changed since it was written."""
     manifest, policy = read_manifest(folder)
     golden = read_golden(folder / GOLDEN, policy, manifest["rows"])
-    edges = read_golden(folder / EDGES, policy, manifest["edges"])
+    boundary = read_golden(folder / BOUNDARY, policy, manifest["boundary"])
     left, targets = manifest["left_out"], manifest["targets"]
     out = LeftOut(left["rows"], left["of"], tuple(left["ulps"]))
     ordered = tuple(target for target in TARGETS if target in targets)
-    whole = joined(golden, edges)
-    return Export(folder, policy, ordered, whole, len(edges), out, manifest["machine"])
+    whole = joined(golden, boundary)
+    return Export(folder, policy, ordered, whole, len(boundary), out, manifest["machine"])
 
 
 def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
@@ -184,7 +184,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
     for name, target in targets.items():
         need("targets", _same(target, ulps := {"ulps": ULPS[name]}), f"{ulps} of {name}")
     need("rows", _count(manifest["rows"], 1), "1 or more")
-    need("edges", _count(manifest["edges"]), "0 or more")
+    need("boundary", _count(manifest["boundary"]), "0 or more")
     counts = left.keys() == {"rows", "of", "ulps"}
     counts = counts and _count(left["rows"]) and _count(left["of"]) and left["rows"] <= left["of"]
     need("left_out", counts, "rows of so many, and ulps")
@@ -202,7 +202,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
         "python": ["policy.py"], "c": headers if len(headers) == 1 else [_USUAL],
         "onnx": [f"onnx/{MANIFEST}", *(f"onnx/exit_{k}.onnx" for k in policy.active_exits)],
     }  # fmt: skip
-    names = {POLICY, GOLDEN, EDGES, *(name for target in targets for name in of[target])}
+    names = {POLICY, GOLDEN, BOUNDARY, *(name for target in targets for name in of[target])}
     if differ := ", ".join(sorted(files.keys() ^ names)):
         allowed = "those of its targets"
         raise input_error(f"files of {MANIFEST}", allowed, f"other: {differ}", EXPORT.again)

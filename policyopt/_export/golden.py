@@ -86,7 +86,7 @@ class Golden:
     inputs: list[Inputs]
     sample: Ints  # numbers of the samples: counters of the coin
     expected: Ran  # by `policyopt.runtime`
-    edges: Golden | None = None  # samples as near to the thresholds as can be
+    boundary: Golden | None = None  # samples as near to the thresholds as can be
     left_out: LeftOut = field(default_factory=LeftOut)
     #: Whose class rounding elsewhere cannot change, at any exit; empty where it was not looked at.
     sure: Bools = field(default_factory=lambda: np.ones(0, dtype=bool))
@@ -146,7 +146,7 @@ def row_bytes(policy: Any, graphs: Any) -> int:
 
 
 def joined(one: Golden, other: Golden) -> Golden:
-    """Return the rows of one, then those of the other; alone, without edges."""
+    """Return the rows of one, then those of the other; without those at thresholds."""
 
     def both(here: Any, there: Any) -> dict[str, Any]:
         return {name: np.concatenate([array, there[name]]) for name, array in here.items()}
@@ -158,7 +158,7 @@ def joined(one: Golden, other: Golden) -> Golden:
 
 
 def part_of(golden: Golden, rows: Any) -> Golden:
-    """Return some rows, without edges."""
+    """Return some rows, without those at thresholds."""
     expected = Ran(**{name: array[rows] for name, array in vars(golden.expected).items()})
     sure = golden.sure[rows] if len(golden.sure) else golden.sure
     return Golden(rows_of(golden.inputs, rows), golden.sample[rows], expected, sure=sure)

@@ -1,4 +1,4 @@
-"""Which rows golden vectors are made of: of a cache or made up to be awkward, and some at the edges of thresholds.
+"""Which rows golden vectors are made of: of a cache or made up to be awkward, and some at the thresholds.
 
 A wrong threshold shows only in scores between it and the right one. Such samples are searched: one exit's output
 is moved on a line from a sample that stays to one that leaves, and halved until the score turns from one float to
@@ -46,7 +46,7 @@ CANDIDATES, _NUMBERS = 4096, 1 << 25
 #: all methods on two caches ONNX and C were 2.3 off at most. Where rounding was found to take scores
 #: further on `_MEASURED` of the rows, `TIMES` that, but no more than exports are held to.
 NEAR, _MEASURED = 16, 128
-#: Rows left out that are kept as edges.
+#: Rows left out that are kept for the boundary.
 _EDGES = 64
 #: Pairs of samples that are tried per threshold, and kept: the nearest at it, and off it on both sides.
 #: Fewer where rows are large.
@@ -60,7 +60,7 @@ def golden_of(
     policy: Any, graphs: list[ExitGraph], data: ExitData | None = None,
     split: str = "test", rows: int = 512, seed: int = 0,
 ) -> Golden:  # fmt: skip
-    """Return golden vectors of a policy or fit, `rows` at most, with edges, and what was left out."""
+    """Return golden vectors of a policy or fit, `rows` at most, with those at the thresholds, and what was left out."""
     if rows < 1:
         raise input_error("rows", "1 or more", rows, "E.g. 512.")
     policy = policy_of(policy, single=True)
@@ -90,7 +90,7 @@ def golden_of(
     close = rng.permutation(np.flatnonzero(doubt & pool.sure))[: min(_EDGES, room // 4)]
     return replace(
         part_of(pool, kept),
-        edges=edges_of(policy, pool, part_of(pool, np.sort(close))),
+        boundary=boundary_samples(policy, pool, part_of(pool, np.sort(close))),
         left_out=LeftOut(left, of, tuple(ulps.tolist())),
     )
 
@@ -234,7 +234,7 @@ def _outputs(policy: Policy, graph: ExitGraph, logits: Any, rng: np.random.Gener
     return given
 
 
-def edges_of(policy: Policy, whole: Golden, close: Golden | None = None) -> Golden:
+def boundary_samples(policy: Policy, whole: Golden, close: Golden | None = None) -> Golden:
     """Return samples made from `whole` on both sides of each threshold that can be met, and those of `close`."""
     found = [] if close is None else [(close.inputs, close.sample)]
     limits, arm = limits_of(policy, whole.sample), arms(policy, whole.sample)

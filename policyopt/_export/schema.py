@@ -151,13 +151,13 @@ def _export() -> Schema:
         "score": {**TEXT, "pattern": "^[a-z][a-z0-9_]{0,63}$"},  # perhaps one of your own
         "answer": {"enum": sorted(ANSWERS)}, "active_exits": EXITS, "kind": {"enum": list(KINDS)},
         "classes": COUNT, "unit": {**TEXT, "maxLength": MAX_UNIT},
-        "costs": _list(AMOUNT, minItems=1), "rows": {**COUNT, "minimum": 1}, "edges": COUNT,
+        "costs": _list(AMOUNT, minItems=1), "rows": {**COUNT, "minimum": 1}, "boundary": COUNT,
         "left_out": object_of({"rows": COUNT, "of": COUNT, "ulps": _list(AMOUNT)}),
         "targets": {**object_of(targets, bundle.TARGETS), "minProperties": 1},
         "machine": object_of({n: _list(TEXT) if n == "features" else TEXT for n in MACHINE}),
         "files": {
             **ANYTHING, "additionalProperties": SHA,
-            "required": [bundle.POLICY, bundle.GOLDEN, bundle.EDGES],
+            "required": [bundle.POLICY, bundle.GOLDEN, bundle.BOUNDARY],
         },
     }  # fmt: skip
     return _file(EXPORT, known)

@@ -2,7 +2,7 @@
 
 The policy itself first, by numpy in a batch: equal to the bit on the machine that exported it; on another within
 the ulps stated, exits of rows within those of a threshold counted (`rounding`). Others are compared with numpy
-here. Of edges.npz, where rounding may decide, runtimes that declare rounding are held to their own score.
+here. Of boundary.npz, where rounding may decide, runtimes that declare rounding are held to their own score.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Verdict:
 
     runtime: str
     absent: str = ""  # why it could not be run
-    rows: int = 0  # golden vectors and edges
+    rows: int = 0  # golden vectors and those at thresholds
     #: Largest difference of a score, in units of float32 rounding; None of runtimes that give none.
     error: float | None = None
     #: How far one of its thresholds may be from the policy's at most, and no row here would tell: the
@@ -116,7 +116,7 @@ def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) ->
         yield Verdict("torch, survivors", "torch is not installed")
     else:
         yield _compared("torch, survivors", run_torch(policy, golden), export, all_exits=False)
-    edges = (np.arange(len(golden)) >= len(golden) - export.edges)[:, None]
+    boundary = (np.arange(len(golden)) >= len(golden) - export.boundary)[:, None]
     for target in export.targets:
         try:
             found = RUNNERS[target](export.folder, golden)
@@ -129,7 +129,7 @@ def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) ->
             yield Verdict(target, found)
         else:
             ulps = ULPS[target]
-            yield _compared(target, found, export, ulps, edges if ulps else False)
+            yield _compared(target, found, export, ulps, boundary if ulps else False)
     for name, runner in (others or {}).items():
         yield _told(name, runner(policy, golden), export)
 

@@ -106,10 +106,10 @@ MACHINE = r"'machine of manifest\.json' must be"
 def test_what_was_exported_verifies(export, run):
     found = {v.runtime: v for v in verify(export)}
     assert {"numpy batch", "numpy step", "python"} <= found.keys()
-    edges = read_export(export).edges
-    assert edges >= 3 * 4  # inner exits, and rows on both sides of each
+    boundary = read_export(export).boundary
+    assert boundary >= 3 * 4  # inner exits, and rows on both sides of each
     for v in found.values():
-        assert v.absent or (v.rows == 100 + edges and not v.error and v.within < 1e-6), v
+        assert v.absent or (v.rows == 100 + boundary and not v.error and v.within < 1e-6), v
     code, out, said = run("verify", export, "--format", "json", "--require", "python")
     assert code == 0, said
     rows = {row["runtime"]: row for row in json.loads(out)}
@@ -118,7 +118,7 @@ def test_what_was_exported_verifies(export, run):
     for name in ("numpy batch", "python"):
         told = rows[name]
         assert told["same_machine"] and told["error_ulps"] == told["turned_at_threshold"] == 0
-    assert f"{edges} of the rows lie at thresholds" in run("verify", export)[1]
+    assert f"{boundary} of the rows lie at thresholds" in run("verify", export)[1]
     code, _, said = run("verify", export, "--require", "c")
     assert code == 4 and "c could not be run" in said
 
@@ -155,8 +155,8 @@ def test_a_policy_that_was_changed_is_found(copy, run):
         (lambda d: sign(d, rows=7), "sample of golden.npz"),
         (lambda d: sign(d, rows=0), "'rows of manifest.json' must be 1 or more"),
         (lambda d: sign(d, rows=10**18), "'golden.npz' must be of at most"),
-        (lambda d: sign(d, edges=0), "sample of edges.npz"),
-        (lambda d: sign(d, edges=True), "'edges in manifest.json'"),
+        (lambda d: sign(d, boundary=0), "sample of boundary.npz"),
+        (lambda d: sign(d, boundary=True), "'boundary in manifest.json'"),
         (lambda d: sign(d, left_out={"rows": 9, "of": 3, "ulps": []}), "'left_out of manifest"),
         (lambda d: sign(d, left_out={"rows": 0, "of": 3, "ulps": [1e9] * 3}), "'left_out of man"),
         (lambda d: sign(d, targets={}), "'targets of manifest.json'"),
@@ -167,7 +167,7 @@ def test_a_policy_that_was_changed_is_found(copy, run):
         (lambda d: sign(d, files=[]), "'files in manifest.json' must be of type dict"),
         (lambda d: sign(d, files={"policy.json": 0}), "must be a checksum by name"),
         (lambda d: sign(d, files={"../policy.json": "0"}), "'../policy.json' is missing"),
-        (lambda d: sign(d, files={"policy.json": "0"}), "'edges.npz' besides"),
+        (lambda d: sign(d, files={"policy.json": "0"}), "'boundary.npz' besides"),
         (lambda d: (d / "evil.txt").write_text("x"), "'evil.txt' besides"),
         (lambda d: (d / "onnx" / "deep").mkdir(parents=True), "'onnx/deep' besides"),
         (lambda d: (d / "link.py").symlink_to("policy.py"), "link.py .a link"),
@@ -258,10 +258,10 @@ def test_a_policy_with_other_thresholds_is_found_by_numpy(spec, by, tmp_path):
 def test_edges_lie_on_both_sides_of_every_threshold():
     policy = replace(fitted("max_prob"), mixture=Mixture([0.3, 0.4, 0.5], 0.3, seed=5))
     golden = golden_of(policy, trace_policy(policy), rows=64)
-    edges = golden.edges
-    gap = edges.expected.score[:, :-1] - limits_of(policy, edges.sample)
+    boundary = golden.boundary
+    gap = boundary.expected.score[:, :-1] - limits_of(policy, boundary.sample)
     for arm in (False, True):
-        mine = gap[arms(policy, edges.sample) == arm]
+        mine = gap[arms(policy, boundary.sample) == arm]
         for side in (mine >= 0, mine < 0):
             nearest = np.where(side, np.abs(mine), np.inf).min(axis=0)
             assert (nearest < 3e-7).all(), (arm, nearest)
@@ -357,7 +357,7 @@ def test_fifty_thousand_classes(tmp_path, run):
         code, out, said = run("verify", tmp_path / "out", *more)
         assert code == 0 and tracemalloc.get_traced_memory()[1] < 600 << 20, said
     assert all(row["absent"] or (row["error_ulps"] or 0) <= 64 for row in json.loads(out))
-    for file in ("golden.npz", "edges.npz"):
+    for file in ("golden.npz", "boundary.npz"):
         with np.load(tmp_path / "out" / file) as arrays:
             leave = arrays["leave"][:, :-1]
             assert (leave.sum(axis=0) >= 3).all() and ((~leave).sum(axis=0) >= 3).all()
@@ -465,7 +465,7 @@ FAULTS = {
     "a score": (arrays(lambda a: np.add.at(a["score"], (7, 1), 2e-5)), NUMPY),
     "a confidence": (arrays(lambda a: np.add.at(a["confidence"], (7, 0), 2e-5)), NUMPY),
     "exits": (arrays(turned), NUMPY), "an exit and its score": (arrays(turned_with_scores), NUMPY),
-    "exits at thresholds": (lambda d: edit(d, turned, "edges.npz"), NUMPY),
+    "exits at thresholds": (lambda d: edit(d, turned, "boundary.npz"), NUMPY),
     "a sign": (lambda d: replaced(d / "policy.py", "np.log1p(", "-np.log1p("), "python: "),
     "no step": (lambda d: replaced(d / "policy.py", "def step(", "def other("),
                 "python: does not run: KeyError"),
