@@ -343,8 +343,7 @@ def compare(frontier: Frontier, reference: str | None = None) -> list[dict[str, 
         allowed = f"one of {', '.join(labels)}"
         raise input_error("reference", allowed, reference, "Add it to --methods.")
     if len(labels) < 2:
-        step = "E.g. --methods max_prob,margin."
-        raise input_error("methods", "at least two to compare", labels, step)
+        raise input_error("methods", "two or more", labels, "E.g. --methods max_prob,margin.")
     records = []
     for label in labels:
         if label == reference:

@@ -152,8 +152,7 @@ def fit_combined(
 ) -> Combined:
     """Fit the weights of every exit by likelihood. Shapes: log_prob (N, K, C); labels (N,); keep (K,)."""
     if reading not in READINGS:
-        allowed = f"one of {', '.join(READINGS)}"
-        raise input_error("answer", allowed, reading, "E.g. answer=geometric.")
+        raise input_error("answer", f"one of {', '.join(READINGS)}", reading, "E.g. geometric.")
     _, exits, classes = log_prob.shape
     # One contiguous array per exit: a step of the search then runs over memory in order.
     peaks = log_prob.max(axis=2, keepdims=True)

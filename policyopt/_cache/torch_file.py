@@ -222,8 +222,7 @@ def _dense(argument: str, tensor: Any, torch: Any) -> Array:
     try:
         return to_numpy(argument, tensor)
     except (RuntimeError, TypeError) as error:
-        step = "Convert it first."
-        raise input_error(argument, "a tensor of numbers", f"{error}", step) from error
+        raise input_error(argument, "a tensor of numbers", f"{error}", "Convert it.") from error
 
 
 class _OddPickle(Exception):

@@ -273,8 +273,7 @@ def _run(
     names, given = method_list(methods, "--methods"), options.read_settings(settings)
     everything, fit_rows = names == ["all"], tables.get("fit")
     if everything and given:
-        allowed = "used with methods by name"
-        raise input_error("--set", allowed, "--methods all", "Name the methods.")
+        raise input_error("--set", "used with methods by name", "--methods all", "Name them.")
     chosen: Any = names if everything else apply_settings(names, given)
     told = [n for n, row in ROWS.items() if not row.trains] if everything else names
     foretell(told, len(fit_rows), len(parse_budgets(budgets, fit_rows.mean_costs)), seeds)

@@ -165,8 +165,7 @@ def refit(
     if budget is None:
         raise input_error("budget", "given", "none", "E.g. budget='40%'.")
     if not len(recent):
-        step = "Keep requests run to the last exit."
-        raise input_error("recent", "of one row or more", "none", step)
+        raise input_error("recent", "of one row or more", "none", "Keep requests run to the end.")
     check_alike(labelled, recent)
     recent = unlabelled(recent)
     limit = parse_budget(budget, recent.mean_costs)

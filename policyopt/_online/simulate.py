@@ -344,8 +344,7 @@ def make_schedule(kind: str, streams: str | Sequence[str], rounds: int) -> Sched
 def _part(item: str) -> tuple[str, int]:
     name, _, length = item.rpartition(":")
     if not name.strip() or not length.strip().isdigit() or int(length) < 1:
-        step = "E.g. test:4000,blur:6000."
-        raise input_error("schedule", "streams with rounds", item.strip(), step)
+        raise input_error("schedule", "streams with rounds", item.strip(), "E.g. test:40,blur:60.")
     return name.strip(), int(length)
 
 

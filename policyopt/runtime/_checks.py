@@ -93,8 +93,7 @@ def check_text(name: str, value: Any, most: int = MAX_UNIT, step: str = "") -> s
     """Return a short text of visible characters (`str.isprintable`), or refuse it."""
     fits = isinstance(value, str) and value.isprintable() and value.strip()
     if not fits or len(value) > most:
-        allowed = f"a non-empty text of at most {most} visible characters"
-        raise input_error(name, allowed, value, step)
+        raise input_error(name, f"a text of 1 to {most} visible characters", value, step)
     return value
 
 

@@ -396,8 +396,7 @@ class DriftWatch:
         step = "Or watch the first exit only: steered=True."
         rows = checked_rows(table, predictions, exits, known, steered, classes, step)
         if not len(table):
-            step = "E.g. rows of split 'calibrate'."
-            raise input_error("scores", "of one row or more", "none", step)
+            raise input_error("scores", "of one row or more", "none", "E.g. split 'calibrate'.")
         return cls(Reference.of(*rows, classes, known, steered, bins), run_length, seed)
 
     @property
@@ -686,8 +685,7 @@ def _reference(state: Mapping[str, Any]) -> Reference:
     classes = _count(state, "classes", most=1 << 20)
     usual = _numbers(state, "usual", (2 if steered else len(active_exits) + 2, 2))
     if (usual[:, 1] < 0).any():
-        least = float(usual[:, 1].min())
-        raise input_error("usual", "means and spreads, spreads 0 or more", least, _NEXT)
+        raise input_error("usual", "means, and spreads 0 or more", float(usual[:, 1].min()), _NEXT)
     exits = tuple(int(k) for k in active_exits)
     blank = Reference(exits, classes, steered, edges, np.zeros((0, 0), np.int64), usual)
     blank.check_size(_NEXT)

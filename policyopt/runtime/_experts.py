@@ -340,8 +340,7 @@ def route(outputs_by_expert: Sequence[npt.ArrayLike], context: npt.ArrayLike) ->
             "one array (N, K, C) per expert, all of one shape",
             f"shapes {sorted(shapes)}",
         )
-        step = "Run every expert on the same samples."
-        raise input_error("outputs_by_expert", allowed, got, step)
+        raise input_error("outputs_by_expert", allowed, got, "Run all experts on the same samples.")
     rows = context_numbers(context, len(arrays), len(arrays[0]))
     routed = np.empty(arrays[0].shape, dtype=np.result_type(*arrays))
     for e, array in enumerate(arrays):

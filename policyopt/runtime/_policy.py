@@ -86,8 +86,7 @@ def first_exit(scores: Floats, thresholds: Floats) -> Ints:
 def checked_exits(active: object, exits: int, model_exits: int) -> tuple[tuple[int, ...], int]:
     """Return the active exits, given as None where all are, and how many the model has."""
     if isinstance(model_exits, bool) or not isinstance(model_exits, (int, np.integer)):
-        step = "How many exits the model has."
-        raise input_error("model_exits", "a whole number", model_exits, step)
+        raise input_error("model_exits", "a whole number", model_exits, "How many the model has.")
     of = int(model_exits) or exits
     if active is None:
         if of != exits:
@@ -619,8 +618,7 @@ def check_policy(policy: Policy) -> None:
     if (costs > MAX_COST).any():
         raise input_error("costs", f"at most {MAX_COST:g}", costs.tolist(), "Choose a larger unit.")
     if (costs < 0).any() or (np.diff(costs) < 0).any():
-        got = costs.tolist()
-        raise input_error("costs", "0 or more and not decreasing", got, "They are cumulative.")
+        raise input_error("costs", "0 or more, not falling", costs.tolist(), "They are cumulative.")
     # A cost is mean plus overhead in floats: the overhead may pass it by a rounding.
     fits = overhead.shape == costs.shape and (overhead >= 0).all()
     if not fits or (overhead > costs * (1 + 1e-9)).any():
@@ -632,8 +630,7 @@ def check_policy(policy: Policy) -> None:
             allowed, got = f"one per exit but the last: {needed}", f"{len(thresholds)}"
             raise input_error("thresholds", allowed, got, "The last exit always stops.")
     if policy.kind == "summary" and not isinstance(policy.answer, Identity):
-        allowed = "plain where only summaries are kept"
-        raise input_error("answer", allowed, policy.answer.name, "Fit again.")
+        raise input_error("answer", "plain for summaries", policy.answer.name, "Fit again.")
     for rule in (policy.answer, *policy.rules, policy.calibrator):
         if rule is not None:
             rule.check(policy.exits, policy.classes)
@@ -718,8 +715,7 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
-        allowed = "a whole policy file, its numbers finite"
-        raise input_error(source, allowed, str(error), AGAIN) from error
+        raise input_error(source, "whole, its numbers finite", str(error), AGAIN) from error
 
 
 def _mixture(content: Any) -> Mixture | None:

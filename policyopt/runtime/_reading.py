@@ -164,8 +164,7 @@ def as_array(output: object, name: str = "output") -> Array:
     try:
         return np.asarray(output)
     except ValueError as error:
-        got = "rows of unequal length"
-        raise input_error(name, "an array", got, "Pad or fix the rows.") from error
+        raise input_error(name, "an array", "rows of unequal length", "Pad the rows.") from error
 
 
 def check_finite(array: npt.NDArray[np.floating], name: str) -> None:

@@ -231,8 +231,7 @@ class Online:
         self._check_own(request)
         if request.exit is None or request.done:
             got = "one still on its way" if request.exit is None else "one learned from before"
-            step = "Call it after decide says leave."
-            raise input_error("request", "one that has left, once", got, step)
+            raise input_error("request", "one that has left, once", got, "After decide says leave.")
         steering = self.steering
         if isinstance(steering, Controller):
             _refuse_given("the controller", correct=correct, overhead=overhead)
@@ -287,8 +286,7 @@ class Online:
                 raise input_error("correct", allowed, given if listed else correct, "Exits 0 to k.")
             levels = [float(right) for right in given]
         elif correct is not None:
-            step = f"Reward '{self.reward}' reads no labels."
-            raise input_error("correct", "left out", correct, step)
+            raise input_error("correct", "left out", correct, f"'{self.reward}' reads no labels.")
         gains = [level - levels[0] for level in levels]
         if self.reward == "confidence":
             gains = [max(gain, 0.0) for gain in gains]
@@ -353,8 +351,7 @@ class Online:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
-            allowed = "a whole file of an online policy"
-            raise input_error(path.name, allowed, str(error), _AGAIN) from error
+            raise input_error(path.name, "a whole online policy", str(error), _AGAIN) from error
         online._saves = content["saves"]
         online._own_files.append(content["sha256"])
         return online
@@ -388,8 +385,7 @@ def overhead_range(overhead: Any) -> tuple[float, float]:
     ends = [plain(x) for x in ends]
     fine = len(ends) == 2 and all(type(x) in (int, float) for x in ends)
     if not fine or not 0 <= ends[0] <= ends[1] < 1e6:
-        allowed = "a number, 0 or more, or a range of two"
-        raise input_error("overhead", allowed, overhead, "E.g. 0.1.")
+        raise input_error("overhead", "a number, 0 or more, or a range", overhead, "E.g. 0.1.")
     return float(ends[0]), float(ends[1])
 
 
