@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt.runtime._checks import MAX_COST, MAX_NAME, check_text
+from policyopt.runtime._checks import MAX_COST, MAX_NAME, check_one_of, check_text
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._typing import Bools, Floats
 
@@ -101,8 +101,7 @@ class Cost:
 
 def check_cost_kind(kind: str) -> None:
     """Refuse what is no way of giving costs."""
-    if kind not in KINDS:
-        raise input_error("cost kind", f"one of {', '.join(KINDS)}", kind, "See --cost-kind.")
+    check_one_of("cost kind", kind, KINDS, "Choose one (--cost-kind).")
 
 
 def cumulative(costs: Floats, kind: str, name: str = "costs", first_row: int = 0) -> Floats:

@@ -34,7 +34,7 @@ from policyopt._methods.settings import Choice, Domain, Integer, Real, parse_spe
 from policyopt._optional import need
 from policyopt._replay import replay
 from policyopt._table import Table, Tables
-from policyopt.runtime._checks import check_seed
+from policyopt.runtime._checks import check_one_of, check_seed
 from policyopt.runtime._errors import InputError, PolicyOptError, input_error
 from policyopt.runtime._text import SECRET
 from policyopt.runtime._typing import Floats, Ints
@@ -567,9 +567,7 @@ class Objective:
     budgets: int | str | Sequence[Budget] = 5  # for area: where the frontier is fitted
 
     def __post_init__(self) -> None:
-        if self.name not in OBJECTIVES:
-            allowed = f"one of {', '.join(OBJECTIVES)}"
-            raise input_error("objective", allowed, self.name, "Choose one.")
+        check_one_of("objective", self.name, OBJECTIVES, "Choose one.")
         if (self.name == "accuracy") != (self.budget is not None):
             allowed = "given with the objective accuracy, and only with it"
             got = f"{self.budget or 'none'} with {self.name}"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._costs import Cost
-from policyopt.runtime._checks import check_seed, plain
+from policyopt.runtime._checks import check_one_of, check_seed, plain
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import checked_names
 from policyopt.runtime._typing import Array, Ints
@@ -66,8 +66,7 @@ class Layout:
     contexts: tuple[str, ...] = ()  # names; (): rows have none
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise input_error("kind", f"one of {', '.join(KINDS)}", self.kind, "Say what they are.")
+        check_one_of("kind", self.kind, KINDS, "Say what the outputs are.")
         allowed = ("float32", "float64") if self.kind == "summary" else ("float16", "float32")
         dtype = getattr(self.dtype, "name", getattr(self.dtype, "__name__", self.dtype))
         if dtype not in allowed:

@@ -158,9 +158,7 @@ def _named(path: Path, loaded: Any, torch: Any) -> list[tuple[str, Any]]:
             return list(zip(keys, loaded, strict=True))
         if set(ranks) == {2}:
             return [("outputs", list(loaded))]
-    allowed = (
-        "a tensor, a dict of tensors, K tensors, or [val_pred, val_target, test_pred, test_target]"
-    )
+    allowed = "a tensor, a dict or K of them, or [val_pred, val_target, test_pred, test_target]"
     got = f"{path} with a {type(loaded).__name__}"
     raise input_error("SRC", allowed, got, f"Save a dict, e.g. {_EXAMPLE}.")
 

@@ -44,9 +44,7 @@ def fit(
     calibrator: str | None = option(
         None, "Map to calibrated confidence: platt, beta, isotonic, histogram."
     ),
-    experts: bool = option(
-        False, "One policy per context of the rows; they share the budget.", "--experts"
-    ),
+    experts: bool = option(False, "One policy per context; they share the budget.", "--experts"),
     cost: str | None = options.COST,
     seed: int = options.SEED,
     style: output.Format = options.STYLE,
@@ -185,9 +183,7 @@ def curve(
     settings: list[str] | None = options.SETTINGS,
     cost: str | None = options.COST,
     test: str = options.TEST,
-    bounds: bool = option(
-        False, "Add the hindsight bound (not deployable) to the output.", "--bounds"
-    ),
+    bounds: bool = option(False, "Add the bound in hindsight (not deployable).", "--bounds"),
     style: output.Format = options.STYLE,
 ) -> None:
     """Fit methods at several budgets; show accuracy at realised cost on the test rows."""

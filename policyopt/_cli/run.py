@@ -38,9 +38,7 @@ def evaluate(
     data = options.read_cache(cache)
     outcome = replay_policy(loaded, data, split, cost=cost)
     if loaded.provenance.get("cache") not in (None, data.fingerprint):
-        output.note(
-            "this is not the cache that the policy was fitted on: its budget may not hold here"
-        )
+        output.note("this is not the cache that the policy was fitted on: its budget may not hold")
     if out is not None:
         with output.writing(out):
             write_file(out, output.to_csv(_rows(outcome, _COLUMNS)))

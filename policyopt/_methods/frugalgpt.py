@@ -105,11 +105,8 @@ class FrugalGPT(Method):
         solved = []
         for budget, choice in zip(budgets, best, strict=True):
             if choice is None:
-                low, high, unit = (
-                    cheapest(draft.table),
-                    draft.table.mean_costs[-1],
-                    draft.table.unit,
-                )
+                rows = draft.table
+                low, high, unit = cheapest(rows), rows.mean_costs[-1], rows.unit
                 raise BudgetError(
                     f"No list of exits costs {budget:.6g} {unit} or less on these rows, its scores included. "
                     f"Exits cost {low:.6g} to {high:.6g} {unit}: raise the budget."
@@ -296,6 +293,5 @@ def best_within(cost: Floats, value: Floats, budget: float) -> tuple[int, ...] |
         return None
     worth = np.where(allowed, value, -np.inf)
     near = worth >= worth.max() - 1e-12  # sums of the same samples in another order
-    return tuple(
-        int(i) for i in np.unravel_index(np.where(near, cost, np.inf).argmin(), cost.shape)
-    )
+    place = np.where(near, cost, np.inf).argmin()
+    return tuple(int(i) for i in np.unravel_index(place, cost.shape))

@@ -127,9 +127,8 @@ class LearnedScore(Method):
 
     def missing_columns(self, table: Table) -> list[str]:
         missing = super().missing_columns(table)
-        if table.kind == "summary" and (
-            self.answer != "plain" or "log_prob" in self.required_columns()
-        ):
+        whole = self.answer != "plain" or "log_prob" in self.required_columns()
+        if table.kind == "summary" and whole:
             missing = sorted({*missing, "all class outputs"} - {"log_prob"})
         return missing
 

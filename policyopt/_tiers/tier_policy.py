@@ -231,9 +231,8 @@ def tier_policies(policy: Policy, plan: Plan, names: Sequence[str]) -> list[Tier
     >>> names = [tier.name for tier in tiers.tiers]  # doctest: +SKIP
     >>> parts = po.tier_policies(planned.fitted.policy, planned.plan, names)  # doctest: +SKIP
     """
-    used = [
-        t for t in range(len(names)) if plan.stages(t) and t <= plan.tier[policy.active_exits[-1]]
-    ]
+    last = plan.tier[policy.active_exits[-1]]
+    used = [t for t in range(len(names)) if plan.stages(t) and t <= last]
     following = [*(names[t] for t in used[1:]), None]
     return [
         TierPolicy(

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 
-from ._checks import check_least, check_positive, check_seed, check_whole, plain
+from ._checks import check_least, check_one_of, check_positive, check_seed, check_whole, plain
 from ._errors import InputError, input_error
 from ._saved_state import MOST_COUNT, check_fields, refused, saved_counts, saved_numbers
 from ._typing import Floats
@@ -861,8 +861,7 @@ def make_bandit(name: str, settings: Mapping[str, Any] | None = None) -> Bandit:
     >>> make_bandit("ucb1", {"c": 0.5})
     UCB1(c=0.5)
     """
-    if not isinstance(name, str) or name not in BANDITS:
-        raise input_error("bandit", f"one of {', '.join(BANDITS)}", name, "E.g. ucb1.")
+    check_one_of("bandit", name, BANDITS, "E.g. ucb1.")
     bandit, wanted = BANDITS[name], dict(settings or {})
     known = [f.name for f in fields(bandit)]  # type: ignore[arg-type]
     for key in wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,12 @@ def check_whole(
         limit = f", at most {most:,}" if most < 1 << 53 else ""
         raise input_error(name, f"a whole number, at least {least}{limit}", value, step)
     return value
+
+
+def check_one_of(name: str, value: Any, known: Collection[str], step: str = "") -> None:
+    """Refuse what is none of some names."""
+    if not isinstance(value, str) or value not in known:
+        raise input_error(name, f"one of {', '.join(known)}", value, step)
 
 
 def check_seed(seed: Any) -> int:

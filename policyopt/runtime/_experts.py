@@ -125,9 +125,7 @@ class ExpertPolicy:
 
     # What its policies share.
     kind = property(lambda self: self.policies[0].kind, doc="What `step` and `decide` are given.")
-    classes = property(
-        lambda self: self.policies[0].classes, doc="C; 0 where summaries do not say."
-    )
+    classes = property(lambda self: self.policies[0].classes, doc="C; 0 where nobody says.")
     unit = property(lambda self: self.policies[0].unit, doc="Unit of the costs.")
     model_exits = property(lambda self: self.policies[0].model_exits, doc="Exits of the model.")
 
@@ -228,10 +226,8 @@ class ExpertPolicy:
             e, _, inner = state.groups[0]
             return self.policies[e].step(k, output, inner, features)
         if k not in self.active_exits:
-            shown = ", ".join(map(str, self.active_exits))
-            raise input_error(
-                "k", f"an exit that a policy runs: {shown}", k, "Loop over `active_exits`."
-            )
+            allowed = f"an exit that a policy runs: {', '.join(map(str, self.active_exits))}"
+            raise input_error("k", allowed, k, "Loop over `active_exits`.")
         if not isinstance(output, (Mapping, ExitOutput)):
             output = as_array(output)
         n = len(state.context)

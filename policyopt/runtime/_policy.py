@@ -21,6 +21,7 @@ from ._arithmetic import coin
 from ._calibrators import Calibrator, make_calibrator
 from ._checks import (
     MAX_COST,
+    check_one_of,
     check_seed,
     check_share,
     check_text,
@@ -326,9 +327,8 @@ class Policy:
     @cached_property
     def observer(self) -> Observer:
         """How it looks at what an exit gave: at what its score rules say they read, and no more."""
-        full = (
-            "log_prob" in self.required_columns
-        )  # no summary serves such rules: they may read the rest too
+        # No summary serves rules that read all classes: they may read the rest too.
+        full = "log_prob" in self.required_columns
         top = 2 if full or "margin" in self.required_columns else 1
         entropy = full or "entropy" in self.required_columns
         return Observer(self.answer, self.kind, self.classes, full, top, entropy)
@@ -608,8 +608,7 @@ def _check_columns(policy: Policy, output: ExitOutput, k: int) -> None:
 def check_policy(policy: Policy) -> None:
     """Refuse a policy whose parts do not fit each other."""
     check_text("unit", policy.unit, step="E.g. ms, MMACs, USD.")
-    if policy.kind not in KINDS:
-        raise input_error("kind", f"one of {KINDS}", policy.kind, "Fit it again.")
+    check_one_of("kind", policy.kind, KINDS, "Fit it again.")
     least = int(policy.kind != "summary")
     check_whole("classes", policy.classes, least, _MOST_CLASSES, "Fit it again.")
     for rule in policy.rules:
@@ -689,9 +688,8 @@ def _named(rule: Rule | None) -> dict[str, Any] | None:
     if isinstance(rule, ScoreRule) and RULES.get(rule.name) is not type(rule):
         got = f"the class {type(rule).__name__}, named '{rule.name}'"
         step = "Decorate it with @po.register_score; after a change of the class, fit again."
-        raise input_error(
-            "score", "registered by its name, or no file of it could be read", got, step
-        )
+        allowed = "registered by its name, or no file of it could be read"
+        raise input_error("score", allowed, got, step)
     return {"name": rule.name, "params": rule.params()}
 
 

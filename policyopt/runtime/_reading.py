@@ -199,9 +199,7 @@ def read_exits(
 ) -> tuple[int, Callable[[int, slice], object]]:
     """Return the number of samples, and a way to read some of them at one exit."""
     if isinstance(outputs, Mapping):
-        raise input_error(
-            "outputs", "one entry per exit", "a mapping", "Pass a list of K summaries."
-        )
+        raise input_error("outputs", "one entry per exit", "a mapping", "Pass K of them, a list.")
     is_array = hasattr(outputs, "ndim")
     if not is_array and not hasattr(outputs, "__len__"):
         raise input_error("outputs", "an array, or one entry per exit", type(outputs).__name__, "")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .._bandits import BANDITS, Bandit, make_bandit
-from .._checks import check_least, check_seed, check_type, check_whole, plain
+from .._checks import check_least, check_one_of, check_seed, check_type, check_whole, plain
 from .._errors import InputError, input_error
 from .._experts import policy_of
 from .._files import write_file
@@ -414,8 +414,7 @@ def _starts(known: list[int | None]) -> list[int]:
 def _check_fit(family: PolicyFamily, steering: Any, reward: str, reveal: str) -> None:
     """Refuse a family that this steering cannot move along, and settings that it would not look at."""
     for name, value, known in (("reward", reward, REWARDS), ("reveal", reveal, REVEALS)):
-        if value not in known:
-            raise input_error(name, f"one of {', '.join(known)}", value, f"E.g. {known[0]}.")
+        check_one_of(name, value, known, f"E.g. {known[0]}.")
     who = steering.name
     if reward == "calibrated" and family.policy.calibrator is None:
         allowed = "confidence, signed or label for a policy without a confidence map"
@@ -491,8 +490,7 @@ def _read(path: Path) -> dict[str, Any]:
     data = read_plain(path, "online policy", MAX_BYTES, ONLINE.step)
     content = parse(data, path.name, MAX_BYTES, "Is the file whole? Save it again.")
     ONLINE.check(content, path.name)
-    if not 1 <= content["saves"] < 1 << 62:
-        raise input_error(f"saves of {path.name}", "from 1 to 2**62", content["saves"], _AGAIN)
+    check_whole(f"saves of {path.name}", content["saves"], step=_AGAIN)
     return content
 
 
