@@ -1,7 +1,5 @@
 """What is taken: one or several, a policy or its fit, numbers in range; all else is refused by name."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Every registered method passes every shared check; and each is checked against its paper."""
 
-from __future__ import annotations
-
 import json
 import re
 from functools import cache as once
@@ -141,8 +139,7 @@ BAD_SETTINGS = {
     "above 0 and below 1": "act:eps=1.5 dqn:hold_out=1 eenet:holdout=1",
     "a whole number": "pcee:bins=0.5 auto:folds=1 optimal_stopping:folds=1 eenet:batch_size=1.5",
     "true, false": "dda:confidence=2 berxit:shared=perhaps optimal_stopping:mix=perhaps fitted_q:cross=perhaps "
-    "eenet:meet=1",
-    "true, false": "max_prob:thresholds=joint+mix=perhaps",
+    "eenet:meet=1 max_prob:thresholds=joint+mix=perhaps",
     "plain, combined": "window:answer=no optimal_stopping:answer=magic epnet:answer=x",
     "thresholds=": "max_prob:mix=true max_prob:shared_map=beta",
     "geometric, shared, joint": "max_prob:thresholds=magic", "cost, uniform": "eero:prior=none",

@@ -1,7 +1,5 @@
 """Policies written outside the package, as docs/own_policies.md shows them: one file each, and all works."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -269,7 +269,7 @@ def _run(
     names, given = method_list(methods, "--methods"), options.read_settings(settings)
     everything, fit_rows = names == ["all"], tables.get("fit")
     if everything and given:
-        raise input_error("--set", "used with methods by name", "--methods all", "Name them.")
+        raise input_error("--set", "used on methods by name", "--methods all", "Name the methods.")
     chosen: Any = names if everything else apply_settings(names, given)
     told = [n for n, row in ROWS.items() if not row.trains] if everything else names
     foretell(told, len(fit_rows), len(parse_budgets(budgets, fit_rows.mean_costs)), seeds)

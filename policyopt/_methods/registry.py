@@ -385,7 +385,7 @@ def method_list(methods: str | Sequence[str], argument: str = "methods") -> list
     if not names:
         raise input_error(argument, "at least one method", "none", _LISTED)
     if "all" in names and len(names) > 1:
-        raise input_error(argument, "names, or all alone", ", ".join(names), "Drop the others.")
+        raise input_error(argument, "names or all alone", ", ".join(names), "Leave the others out.")
     return names
 
 

@@ -1,7 +1,5 @@
 """Caches and ``.npz`` files, damaged, or twisted and signed as a forger would: a named error, or what was written."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Chains and lists of exits against their papers, sample by sample; the choice among methods; exits that tell nothing apart."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """Plans: costs against a walk, the search against all there are, certified goals; tiers decide as the whole policy."""
 
-from __future__ import annotations
-
 import base64
 import copy
 import json
