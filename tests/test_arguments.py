@@ -67,15 +67,8 @@ def test_the_largest_seed_goes_all_the_way(data, tmp_path):
 
 
 def test_seeds_of_commands(run):
-    lines = (
-        "import a.npz --out c",
-        "fit c",
-        "plan c --tiers t",
-        "tune c",
-        "simulate c",
-        "export p --out e",
-    )
-    for line, seed in product(lines, (-1, 1 << 63)):
+    lines = "import a.npz --out c", "fit c", "plan c --tiers t", "tune c", "simulate c"
+    for line, seed in product((*lines, "export p --out e"), (-1, 1 << 63)):
         code, _, said = run(*line.split(), "--seed", seed)
         assert code == 2 and "'seed' must be a whole number, at least 0" in said
 

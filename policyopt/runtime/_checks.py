@@ -100,7 +100,7 @@ def check_text(name: str, value: Any, most: int = MAX_UNIT, step: str = "") -> s
     """Return a short text of visible characters (`str.isprintable`), or refuse it."""
     fits = isinstance(value, str) and value.isprintable() and value.strip()
     if not fits or len(value) > most:
-        raise input_error(name, f"a text of 1 to {most} visible characters", value, step)
+        raise input_error(name, f"a non-empty text up to {most} visible characters", value, step)
     return value
 
 
