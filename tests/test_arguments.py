@@ -184,9 +184,7 @@ def test_a_fit_is_taken_for_its_policy(use, tables, fitted, experts, tmp_path):
     ],
 )  # fmt: skip
 def test_one_method_or_budget_or_several(one, several, tables):
-    found, other = (
-        po.curve(tables.data, *given, tables=tables).records for given in (one, several)
-    )
+    found, other = (po.curve(tables.data, *way, tables=tables).records for way in (one, several))
     for name in ("method", "budget", "realised_cost"):
         assert [r[name] for r in found] == [r[name] for r in other]
 

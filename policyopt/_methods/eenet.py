@@ -455,9 +455,8 @@ def train(
 
     generator = torch.Generator().manual_seed(seed)
     network = network.copy()
-    adam = torch.optim.Adam(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
+    rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    adam = torch.optim.Adam(network.parameters(), **rates)
     best, curve, waited = network.copy(), [_held_loss(network, held, budget, settings)], 0
     for _ in range(settings.max_epochs):
         order = torch.randperm(len(rows), generator=generator).to(rows.inputs.device)

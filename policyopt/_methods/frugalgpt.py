@@ -142,10 +142,9 @@ def _polished(draft: Draft, onward: Floats, budget: float) -> Draft:
 def scorer(batch: ExitBatch, penalty: float) -> Logistic:
     """Regress correctness on what each exit says as if it were the first: one scorer serves every list."""
     parts = [columns_of(replace(batch, outputs=[output, output])) for output in batch.outputs[:-1]]
-    theta = np.stack(
-        [fit_sigmoid(p.basis[0], batch.correct[:, k], penalty) for k, p in enumerate(parts)]
-    )
-    theta[:, 1:][np.stack([(p.basis[0] == 0).all(axis=0) for p in parts])] = 0.0
+    bases, right = [p.basis[0] for p in parts], batch.correct
+    theta = np.stack([fit_sigmoid(x, right[:, k], penalty) for k, x in enumerate(bases)])
+    theta[:, 1:][np.stack([(x == 0).all(axis=0) for x in bases])] = 0.0
     center, scale = (np.concatenate([getattr(p, n) for p in parts]) for n in ("center", "scale"))
     return Logistic(parts[0].features, center, scale, theta[:, 1:], theta[:, 0])
 

@@ -192,9 +192,8 @@ class BERxiT(LearnedScore):
             one = fit_sigmoid(np.concatenate(columns.basis), right.T.ravel(), self.penalty)
             theta = np.tile(one, (len(columns.basis), 1))
         else:
-            theta = np.stack(
-                [fit_sigmoid(x, right[:, k], self.penalty) for k, x in enumerate(columns.basis)]
-            )
+            each = enumerate(columns.basis)
+            theta = np.stack([fit_sigmoid(x, right[:, k], self.penalty) for k, x in each])
         return columns.rule(Logistic, theta)
 
 

@@ -576,14 +576,7 @@ def upper_bound(mean: float, share: float) -> float:
 
 # ---- Thompson sampling (Agrawal & Goyal, COLT 2012, algorithm 2; AISTATS 2013, section 2)
 
-_POSTERIORS = ("gaussian", "beta")
 _COINS = 1 << 32  # the series of arm 0's coins; those of the tries are far below
-
-
-def _check_posterior(name: str, value: Any) -> str:
-    if value not in _POSTERIORS:
-        raise input_error(name, " or ".join(_POSTERIORS), value, "E.g. gaussian.")
-    return value
 
 
 @dataclass(frozen=True)
@@ -606,7 +599,7 @@ class Thompson(IndexBandit):
     for ``beta`` only. Draws are not known as probabilities: `chances` stays None.
     """
 
-    posterior: str = setting("gaussian", _check_posterior)
+    posterior: str = setting("gaussian", check_one_of, known=("gaussian", "beta"))
 
     name = "thompson"
     summary = "plays each arm as often as it may be the best"

@@ -66,10 +66,11 @@ def check_whole(
     return value
 
 
-def check_one_of(name: str, value: Any, known: Collection[str], step: str = "") -> None:
-    """Refuse what is none of some names."""
+def check_one_of(name: str, value: Any, known: Collection[str], step: str = "") -> str:
+    """Return one of some names, or refuse it."""
     if not isinstance(value, str) or value not in known:
         raise input_error(name, f"one of {', '.join(known)}", value, step)
+    return value
 
 
 def check_seed(seed: Any) -> int:

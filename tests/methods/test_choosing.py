@@ -249,9 +249,8 @@ def test_windows_are_the_best_of_all_windows_on_small_problems():
 
 # The choice among methods: simple where in doubt, better where clear.
 def rule(values, errors=1.0):
-    return choosing.one_standard_error(
-        np.array(values, dtype=float), CANDIDATES[: len(values)], errors
-    )
+    known = CANDIDATES[: len(values)]
+    return choosing.one_standard_error(np.array(values, dtype=float), known, errors)
 
 
 def test_one_standard_error_rule_by_hand():
