@@ -192,7 +192,7 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
     if "outputs" in block:
         classes = block["outputs"].shape[2]
         if classes < 2:
-            raise input_error("outputs", "of 2 or more classes", classes, "Of one logit z: [0, z].")
+            raise input_error("outputs", "of at least 2 classes", classes, "One logit z is [0, z].")
         if layout.classes not in (0, classes):
             allowed = f"{layout.classes}, as stated or in the rows before"
             raise input_error("classes", allowed, classes, "All splits need outputs of one model.")

@@ -617,7 +617,7 @@ def check_policy(policy: Policy) -> None:
     if (costs > MAX_COST).any():
         raise input_error("costs", f"at most {MAX_COST:g}", costs.tolist(), "Choose a larger unit.")
     if (costs < 0).any() or (np.diff(costs) < 0).any():
-        raise input_error("costs", "0 or more, not falling", costs.tolist(), "They are cumulative.")
+        raise input_error("costs", "0 or more, not decreasing", costs.tolist(), "Cumulate them.")
     # A cost is mean plus overhead in floats: the overhead may pass it by a rounding.
     fits = overhead.shape == costs.shape and (overhead >= 0).all()
     if not fits or (overhead > costs * (1 + 1e-9)).any():
