@@ -504,7 +504,7 @@ def _create(storage: str | None, name: str) -> Any:
                 "Another cache, cost, objective, seed or --set is another study: choose another "
                 "--out (or --storage), or delete that file to start anew."
             )
-            raise input_error("storage", f"empty or of study {name}", f"one of '{others[0]}'", step)
+            raise input_error("storage", f"empty or of this study: {name}", f"'{others[0]}'", step)
     # A median rule would compare running means, though folds differ more than settings do; the signed-rank
     # test compares a trial's folds with the best's. At p < 0.2 a trial ends once it is behind on each of
     # three folds (p = 1/8), or behind on four but for the smallest difference; at Optuna's 0.1 none could

@@ -104,7 +104,7 @@ def read_jsonl(path: Path) -> Raw:
     """Read a sample a line, ``{"logits": [[... C] x K], "label": 3}`` (as CATs writes), or summaries as a table."""
     first = next(_objects(path), None)
     if first is None:
-        raise input_error("SRC", "a .jsonl file with a line", f"{path} (empty)", "Check the path.")
+        raise input_error("SRC", "a file of at least one line", f"{path} (empty)", "Check it.")
     if any(isinstance(value, list) for value in first[1].values()):
         return _from_lists(path, first[1])
     return _gather(path, list(first[1]), _frames(path, list(first[1])))

@@ -325,7 +325,7 @@ class Auto(Choosing):
         ]  # fmt: skip
         # Whatever refuses the rows or a budget does so here, by name, before the long work.
         check_budgets(known, budgets)
-        if not table.cascade:  # where a model alone may cost less than the simplest can
+        if not table.cascade:  # of one, a model alone may cost less than the simplest policy
             candidates[0][1].propose(known, budgets, seed)
         simplest = [candidates[0], *[row for row in candidates[1:] if row in FOR_CASCADES]]
         if len(known) < FEWEST_ROWS or len(candidates) < 2:

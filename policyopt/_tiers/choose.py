@@ -489,7 +489,7 @@ def check_cost_bound(tiers: Tiers, table: Table, goal: Goal, cost_bound: float |
         check_positive("cost_bound", cost_bound, most=MAX_COST)
         most = float(np.max(table.costs))
         if most > cost_bound:
-            allowed = f"at least {most:g} {unit}, what a row of split '{table.split}' costs"
+            allowed = f"at least {most:g} {unit}: it is what a row of split '{table.split}' costs"
             step = "A bound holds for every sample: raise it."
             raise input_error("cost_bound", allowed, cost_bound, step)
         return
