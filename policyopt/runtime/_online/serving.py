@@ -231,7 +231,8 @@ class Online:
         self._check_own(request)
         if request.exit is None or request.done:
             got = "one still on its way" if request.exit is None else "one learned from before"
-            raise input_error("request", "one that has left, once", got, "After decide says leave.")
+            step = "Call it after decide says leave."
+            raise input_error("request", "one that has left, once", got, step)
         steering = self.steering
         if isinstance(steering, Controller):
             _refuse_given("the controller", correct=correct, overhead=overhead)
@@ -286,7 +287,8 @@ class Online:
                 raise input_error("correct", allowed, given if listed else correct, "Exits 0 to k.")
             levels = [float(right) for right in given]
         elif correct is not None:
-            raise input_error("correct", "left out", correct, f"'{self.reward}' reads no labels.")
+            step = f"Reward '{self.reward}' reads no labels."
+            raise input_error("correct", "left out", correct, step)
         gains = [level - levels[0] for level in levels]
         if self.reward == "confidence":
             gains = [max(gain, 0.0) for gain in gains]
