@@ -18,6 +18,7 @@ from policyopt._methods.registry import make_method
 from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables
 from policyopt.runtime._calibrators import Calibrator
+from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, policy_of
 from policyopt.runtime._policy import Policy
@@ -86,8 +87,8 @@ def fit(
     >>> round(fitted.expected.cost, 2)
     2.0
     """
-    if calibrator is not None and calibrator not in FITS:
-        raise input_error("calibrator", f"one of {', '.join(FITS)}", calibrator, "E.g. beta.")
+    if calibrator is not None:
+        check_one_of("calibrator", calibrator, FITS, "E.g. beta.")
     tables = tables or Tables(data, cost)
     table = tables.get(split)
     chosen = method_of(method, settings)
@@ -179,9 +180,7 @@ def cost_for(policy: Policy | ExpertPolicy, data: ExitData, cost: str | None = N
     fitted_on = policy.provenance.get("cost")
     known = any(c.name == fitted_on for c in data.costs)
     if cost is None and not known and str(fitted_on).startswith("plan "):
-        allowed = (
-            "named: the policy's is of a plan's tiers and links, which the cache does not hold"
-        )
+        allowed = "named: the policy's is of a plan's tiers and links, which no cache holds"
         step = "`policyopt plan` says what the plan costs; --cost NAME takes a cost of the cache."
         raise input_error("cost", allowed, fitted_on, step)
     return str(fitted_on) if cost is None and known else cost

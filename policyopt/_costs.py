@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt.runtime._checks import MAX_COST, MAX_NAME, check_text
+from policyopt.runtime._checks import MAX_COST, MAX_NAME, check_one_of, check_text
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._typing import Bools, Floats
 
@@ -88,8 +88,7 @@ class Cost:
                 raise input_error(self.name, allowed, f"{values[0, -1]:g}", step)
             object.__setattr__(self, "values", tuple(float(v) for v in values[0]))
         if not isinstance(self.cascade, bool):
-            step = "Whether skipped exits are free."
-            raise input_error("cascade", "True or False", self.cascade, step)
+            raise input_error("cascade", "True or False", self.cascade, "Are skipped exits free?")
         object.__setattr__(self, "cascade", self.cascade or self.kind == "standalone")
         # From here on the values are cumulative, whatever they were given as.
         object.__setattr__(self, "kind", "cumulative")
@@ -102,9 +101,7 @@ class Cost:
 
 def check_cost_kind(kind: str) -> None:
     """Refuse what is no way of giving costs."""
-    if kind not in KINDS:
-        step = "Choose one (--cost-kind)."
-        raise input_error("cost kind", f"one of {', '.join(KINDS)}", kind, step)
+    check_one_of("cost kind", kind, KINDS, "Choose one (--cost-kind).")
 
 
 def cumulative(costs: Floats, kind: str, name: str = "costs", first_row: int = 0) -> Floats:
@@ -121,8 +118,7 @@ def cumulative(costs: Floats, kind: str, name: str = "costs", first_row: int = 0
     def refuse(off: Bools, values: Floats, allowed: str, step: str) -> None:
         if off.any():
             row, exit_ = np.argwhere(off)[0]
-            got = f"{values[row, exit_]:g} at {place(row, exit_)}"
-            raise input_error(name, allowed, got, step)
+            raise input_error(name, allowed, f"{values[row, exit_]:g} at {place(row, exit_)}", step)
 
     refuse(~np.isfinite(costs), costs, "finite", "Mend or drop that cost.")
     refuse(costs < 0, costs, "0 or more", "Mend that cost, or leave it out.")
@@ -215,8 +211,7 @@ def parse_budgets(budgets: int | float | str | Sequence[Budget], costs: Floats) 
     given = given.split(",") if isinstance(given, str) else given
     items = [b for b in (given if isinstance(given, Iterable) else ()) if str(b).strip()]
     if not items:
-        step = "E.g. --budgets 9 or --budgets 20%,40%."
-        raise input_error("budgets", "at least one budget", "none", step)
+        raise input_error("budgets", "at least one budget", "none", "E.g. --budgets 9, or 20%,40%.")
     return budget_list(items, costs)
 
 

@@ -22,7 +22,7 @@ from policyopt._methods.registry import ROWS, load_installed, make_method, metho
 from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables
 from policyopt.runtime._arithmetic import coin
-from policyopt.runtime._checks import check_seed
+from policyopt.runtime._checks import check_one_of, check_seed, check_whole
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._policy import Policy, over_model_exits
@@ -108,8 +108,7 @@ def curve(
     """
     tables = tables or Tables(data, cost)
     chosen, notes = _choose(methods, tables.get("fit"))
-    if seeds < 1:
-        raise input_error("seeds", "1 or more", seeds, "E.g. --seeds 5.")
+    check_whole("seeds", seeds, step="E.g. --seeds 5.")
     frontier = Frontier([], {}, [], [], tables.cost.unit, notes)
     total, done = seeds * len(chosen), 0
     for seed in range(seeds):
@@ -339,12 +338,9 @@ def compare(frontier: Frontier, reference: str | None = None) -> list[dict[str, 
     """
     labels = list(dict.fromkeys(name for name, _, _ in frontier.fitted))
     reference = reference or labels[0]
-    if reference not in labels:
-        allowed = f"one of {', '.join(labels)}"
-        raise input_error("reference", allowed, reference, "Add it to --methods.")
+    check_one_of("reference", reference, labels, "Add it to --methods.")
     if len(labels) < 2:
-        step = "E.g. --methods max_prob,margin."
-        raise input_error("methods", "at least two to compare", labels, step)
+        raise input_error("methods", "two or more", labels, "E.g. --methods max_prob,margin.")
     records = []
     for label in labels:
         if label == reference:

@@ -231,9 +231,8 @@ class Table:
     def labelled(self) -> bool:
         """Whether it is known of every row which answers are right."""
         stats = self.statistics
-        return stats.correct is not None and (
-            stats.labels is None or bool((stats.labels >= 0).all())
-        )
+        known = stats.labels is None or bool((stats.labels >= 0).all())
+        return stats.correct is not None and known
 
     @property
     def correct(self) -> Floats:

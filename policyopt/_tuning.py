@@ -34,7 +34,7 @@ from policyopt._methods.settings import Choice, Domain, Integer, Real, parse_spe
 from policyopt._optional import need
 from policyopt._replay import replay
 from policyopt._table import Table, Tables
-from policyopt.runtime._checks import check_seed
+from policyopt.runtime._checks import check_one_of, check_seed
 from policyopt.runtime._errors import InputError, PolicyOptError, input_error
 from policyopt.runtime._text import SECRET
 from policyopt.runtime._typing import Floats, Ints
@@ -504,8 +504,7 @@ def _create(storage: str | None, name: str) -> Any:
                 "Another cache, cost, objective, seed or --set is another study: choose another "
                 "--out (or --storage), or delete that file to start anew."
             )
-            allowed = f"empty or of this study: {name}"
-            raise input_error("storage", allowed, f"one of '{others[0]}'", step)
+            raise input_error("storage", f"empty or of this study: {name}", f"'{others[0]}'", step)
     # A median rule would compare running means, though folds differ more than settings do; the signed-rank
     # test compares a trial's folds with the best's. At p < 0.2 a trial ends once it is behind on each of
     # three folds (p = 1/8), or behind on four but for the smallest difference; at Optuna's 0.1 none could
@@ -568,9 +567,7 @@ class Objective:
     budgets: int | str | Sequence[Budget] = 5  # for area: where the frontier is fitted
 
     def __post_init__(self) -> None:
-        if self.name not in OBJECTIVES:
-            allowed = f"one of {', '.join(OBJECTIVES)}"
-            raise input_error("objective", allowed, self.name, "Choose one.")
+        check_one_of("objective", self.name, OBJECTIVES, "Choose one.")
         if (self.name == "accuracy") != (self.budget is not None):
             allowed = "given with the objective accuracy, and only with it"
             got = f"{self.budget or 'none'} with {self.name}"

@@ -1,7 +1,5 @@
 """What tests of methods share."""
 
-from __future__ import annotations
-
 import numpy as np
 
 import policyopt as po

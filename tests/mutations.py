@@ -1,7 +1,5 @@
 """What fuzzing needs: damage to bytes, twists of JSON, a guard on time and memory; a seed and a number tell a case."""
 
-from __future__ import annotations
-
 import copy
 import io
 import json

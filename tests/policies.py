@@ -1,7 +1,5 @@
 """Fitted policies that tests share: a method is trained once per process, whoever asks for it."""
 
-from __future__ import annotations
-
 from functools import cache as once
 
 import numpy as np

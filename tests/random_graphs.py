@@ -1,7 +1,5 @@
 """Random decision graphs of operations whose bits IEEE 754 sets, with their inputs and outcome."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from policyopt._export.golden import Golden, Ran

@@ -1,7 +1,5 @@
 """One small policy of every rule, made by hand: K = 3 exits, C = 3 classes."""
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from pathlib import Path

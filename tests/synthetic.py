@@ -1,7 +1,5 @@
 """Synthetic multi-exit outputs: deeper exits are better, samples differ in difficulty."""
 
-from __future__ import annotations
-
 import numpy as np
 
 import policyopt as po

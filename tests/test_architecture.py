@@ -1,7 +1,5 @@
 """The rooms: imports point one way, and nothing forbidden stands in the files."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

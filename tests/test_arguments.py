@@ -1,7 +1,5 @@
 """What is taken: one or several, a policy or its fit, numbers in range; all else is refused by name."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np
@@ -69,15 +67,8 @@ def test_the_largest_seed_goes_all_the_way(data, tmp_path):
 
 
 def test_seeds_of_commands(run):
-    lines = (
-        "import a.npz --out c",
-        "fit c",
-        "plan c --tiers t",
-        "tune c",
-        "simulate c",
-        "export p --out e",
-    )
-    for line, seed in product(lines, (-1, 1 << 63)):
+    lines = "import a.npz --out c", "fit c", "plan c --tiers t", "tune c", "simulate c"
+    for line, seed in product((*lines, "export p --out e"), (-1, 1 << 63)):
         code, _, said = run(*line.split(), "--seed", seed)
         assert code == 2 and "'seed' must be a whole number, at least 0" in said
 
@@ -193,9 +184,7 @@ def test_a_fit_is_taken_for_its_policy(use, tables, fitted, experts, tmp_path):
     ],
 )  # fmt: skip
 def test_one_method_or_budget_or_several(one, several, tables):
-    found, other = (
-        po.curve(tables.data, *given, tables=tables).records for given in (one, several)
-    )
+    found, other = (po.curve(tables.data, *way, tables=tables).records for way in (one, several))
     for name in ("method", "budget", "realised_cost"):
         assert [r[name] for r in found] == [r[name] for r in other]
 

@@ -1,7 +1,5 @@
 """What README and pages say runs: their Python, their commands, their names; and the pages are short."""
 
-from __future__ import annotations
-
 import ast
 import re
 

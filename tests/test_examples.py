@@ -1,7 +1,5 @@
 """The examples run: small, on stand-in data of the real format."""
 
-from __future__ import annotations
-
 import gzip
 import struct
 import subprocess

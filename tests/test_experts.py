@@ -1,7 +1,5 @@
 """Expert policies: routing, batch and step alike, the artifact, the division of a budget, the commands."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from itertools import product

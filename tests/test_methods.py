@@ -1,7 +1,5 @@
 """Every registered method passes every shared check; and each is checked against its paper."""
 
-from __future__ import annotations
-
 import json
 import re
 from functools import cache as once

@@ -1,7 +1,5 @@
 """Policies written outside the package, as docs/own_policies.md shows them: one file each, and all works."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess
@@ -174,9 +172,8 @@ def test_a_score_of_ones_own_does_what_ours_does(tmp_path):
     with pytest.raises(po.InputError, match="'score' must be registered by its name"):
         po.Policy(Own(), [0.5], [1, 2], "ms", "logits", 6).save(tmp_path / "p.json")
     weights = np.asfortranarray(np.random.default_rng(0).normal(size=(40, 30)))
-    assert numbers(
-        "w", weights, 2
-    ).flags.c_contiguous  # sums go by the order in memory, in a file as before
+    # Sums go by the order in memory, in a file as before.
+    assert numbers("w", weights, 2).flags.c_contiguous
 
 
 def test_a_score_is_shown_the_same_by_every_way(monkeypatch):

@@ -394,9 +394,7 @@ def test_what_comes_into_a_folder_while_it_is_replaced_stays(
     assert scene.found() == [0.5 if where == "out" else 0.7]
 
 
-@pytest.mark.parametrize(
-    "held", ["thesis", "42\n"], ids=["a file", "a number, by another name too"]
-)
+@pytest.mark.parametrize("held", ["thesis", "42\n"], ids=["a file", "a number of two names"])
 def test_a_lock_is_no_file_of_anyones(held, tmp_path):
     """A lock is cut to its length and removed: never a user's file that an archive linked to its name."""
     mine, place = tmp_path / "mine.txt", tmp_path / "p.json"
@@ -438,9 +436,8 @@ def test_a_file_is_replaced_as_it_stands(tmp_path):
     for place, what in ((tmp_path, "directory"), (tmp_path / "pipe", "pipe"), ("a\0b", "NUL")):
         refuses(what, policy(0.5).save, place)
     refuses("NUL", write, f"{tmp_path}/a\0b")
-    (tmp_path / ".real.json.policyopt-tmp").symlink_to(
-        tmp_path / "elsewhere"
-    )  # of a dead writer, or not
+    # Of a dead writer, or not.
+    (tmp_path / ".real.json.policyopt-tmp").symlink_to(tmp_path / "elsewhere")
     policy(0.5).save(real)
     assert names(tmp_path) == {"real.json", "link.json", "pipe"}
 

@@ -30,6 +30,7 @@ from policyopt._answers.logistic import logistic
 from policyopt.runtime._answers import Temperature, Vector
 from policyopt.runtime._arithmetic import EDGE, log_odds
 from policyopt.runtime._calibrators import Beta, Calibrator, Histogram, Isotonic, Platt
+from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Floats
 
@@ -329,8 +330,7 @@ FITS: dict[str, Callable[[Floats, Floats], Any]] = {
 
 def fit_confidence(name: str, confidence: Floats, correct: Floats) -> Calibrator:
     """Fit, per exit, the map from top probability to the probability of being right."""
-    if name not in FITS:
-        raise input_error("confidence", f"one of {', '.join(FITS)}", name, "")
+    check_one_of("confidence", name, FITS)
     confidence, correct = (np.asarray(a, dtype=np.float64) for a in (confidence, correct))
     if confidence.ndim != 2 or confidence.shape != correct.shape or not len(confidence):
         allowed = f"of the confidence's shape {confidence.shape}, with a row or more"

@@ -29,7 +29,8 @@ import numpy.typing as npt
 from policyopt._answers.calibrators import fit_temperature, fit_vector
 from policyopt._table import Table
 from policyopt.runtime._answers import FLOOR, AnswerRule, Combined, Identity
-from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._checks import check_one_of
+from policyopt.runtime._errors import InputError
 from policyopt.runtime._outputs import ExitOutput
 from policyopt.runtime._policy import Observer
 from policyopt.runtime._typing import Bools, Floats, Ints
@@ -67,9 +68,7 @@ def folds_of(rows: int, folds: int, seed: int) -> Ints:
 
 def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
     """Fit an answer rule on all rows (of very many, a random part), and once per fold on the others."""
-    if name not in NAMES:
-        allowed, step = f"one of {', '.join(NAMES)}", "E.g. --set answer=combined."
-        raise input_error("answer", allowed, name, step)
+    check_one_of("answer", name, NAMES, "E.g. --set answer=combined.")
     count = int(fold.max(initial=0)) + 1
     if name == "plain":
         return CrossFitted(Identity())
@@ -151,9 +150,7 @@ def fit_combined(
     start: Combined | None = None,
 ) -> Combined:
     """Fit the weights of every exit by likelihood. Shapes: log_prob (N, K, C); labels (N,); keep (K,)."""
-    if reading not in READINGS:
-        allowed = f"one of {', '.join(READINGS)}"
-        raise input_error("answer", allowed, reading, "E.g. answer=geometric.")
+    check_one_of("answer", reading, READINGS, "E.g. answer=geometric.")
     _, exits, classes = log_prob.shape
     # One contiguous array per exit: a step of the search then runs over memory in order.
     peaks = log_prob.max(axis=2, keepdims=True)

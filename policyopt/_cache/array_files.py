@@ -67,8 +67,7 @@ def _map_npy(path: Path) -> Array:
     found = path.stat().st_size
     if found != size:
         allowed = f"of {size} bytes, as its header says"
-        step = "It was cut or damaged: save it anew."
-        raise input_error(path.name, allowed, f"{found} bytes", step)
+        raise input_error(path.name, allowed, f"{found} bytes", "It is damaged: save it anew.")
     if 0 in shape:
         raise input_error(path.name, "of at least one row", f"shape {shape}", "Save it anew.")
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))

@@ -162,8 +162,7 @@ def _groups(
     """Return the row arrays by split name."""
     if splits is None:
         if not set(_LEADS) & set(whole):
-            allowed = "given (or confidence=, for summaries)"
-            raise input_error("outputs", allowed, "none", "Pass them.")
+            raise input_error("outputs", "given (confidence= of summaries)", "none", "Pass them.")
         return {POOL: whole}
     if whole or shares is not None:
         got = f"also {sorted(whole) or 'split'}"

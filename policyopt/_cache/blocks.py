@@ -108,8 +108,7 @@ def to_numpy(argument: str, value: Any) -> Array:
 def check_axes(axes: str) -> str:
     """Return `axes` in capitals where it orders N, K and C, or refuse it."""
     if not isinstance(axes, str) or sorted(axes.upper()) not in (sorted("NKC"), sorted("NK")):
-        allowed = "an order of N, K and C, e.g. NKC or KNC"
-        raise input_error("axes", allowed, axes, "State the order.")
+        raise input_error("axes", "an order of N, K and C, e.g. NKC or KNC", axes, "State it.")
     return axes.upper() if len(axes) == 3 else axes.upper() + "C"
 
 
@@ -193,8 +192,7 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
     if "outputs" in block:
         classes = block["outputs"].shape[2]
         if classes < 2:
-            step = "For one logit z give [0, z]."
-            raise input_error("outputs", "of at least 2 classes", classes, step)
+            raise input_error("outputs", "of at least 2 classes", classes, "One logit z is [0, z].")
         if layout.classes not in (0, classes):
             allowed = f"{layout.classes}, as stated or in the rows before"
             raise input_error("classes", allowed, classes, "All splits need outputs of one model.")

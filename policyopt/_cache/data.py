@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._costs import Cost
-from policyopt.runtime._checks import check_seed, plain
+from policyopt.runtime._checks import check_one_of, check_seed, plain
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import checked_names
 from policyopt.runtime._typing import Array, Ints
@@ -40,8 +40,7 @@ Block = Mapping[str, Array]
 def check_name(argument: str, name: object) -> str:
     """Return `name` where it is 1 to 64 of ``A-Z a-z 0-9 _ . -``, or refuse it."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        allowed = "1 to 64 of the characters A-Z a-z 0-9 _ . -"
-        raise input_error(argument, allowed, name, "Rename it.")
+        raise input_error(argument, "1 to 64 characters of A-Z a-z 0-9 _ . -", name, "Rename it.")
     return name
 
 
@@ -67,9 +66,7 @@ class Layout:
     contexts: tuple[str, ...] = ()  # names; (): rows have none
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            step = "Say what the outputs are."
-            raise input_error("kind", f"one of {', '.join(KINDS)}", self.kind, step)
+        check_one_of("kind", self.kind, KINDS, "Say what the outputs are.")
         allowed = ("float32", "float64") if self.kind == "summary" else ("float16", "float32")
         dtype = getattr(self.dtype, "name", getattr(self.dtype, "__name__", self.dtype))
         if dtype not in allowed:
@@ -236,8 +233,7 @@ class ExitData:
             if cost.name == name:
                 return cost
         names = ", ".join(c.name for c in self.costs)
-        step = "`policyopt info CACHE` lists the costs."
-        raise input_error("cost", f"one of {names}", name, step)
+        raise input_error("cost", f"one of {names}", name, "`policyopt info CACHE` lists them.")
 
     def rows(self, split: str, seed: int | None = None) -> tuple[str, Ints]:
         """Return the key into `splits` where the rows of `split` stand, and their numbers, ascending."""

@@ -150,8 +150,7 @@ def import_sources(
     splits = [part.split for part in one.parts]
     if shares is not None and POOL not in splits:
         got = f"shares beside the splits {', '.join(splits)} of the file"
-        allowed = "given only where the rows are one pool"
-        raise input_error("split", allowed, got, "Leave --split out.")
+        raise input_error("split", "given where the rows are one pool", got, "Leave --split out.")
     if shares is None and POOL in splits:
         one.notes.append(f"rows divided 50:50 into fit and test by seed {seed}; see --split")
     writer = CacheWriter(
@@ -299,8 +298,7 @@ class _Import:
                 self.notes.append(f"{part.source}: {told}")
         kinds = {part.split: part.kind for part in self.parts}
         if len(set(kinds.values())) > 1:
-            step = "State it with --kind."
-            raise input_error("kind", "the same for all splits", f"{kinds}", step)
+            raise input_error("kind", "the same for all splits", f"{kinds}", "State it: --kind.")
         return self.parts[0].kind or "summary"
 
     def contexts(self) -> tuple[str, ...]:
@@ -347,8 +345,7 @@ class _Import:
         if values is not None:
             if len(values) != exits:
                 allowed = f"{exits} numbers, one per exit"
-                step = "Give as many as there are exits."
-                raise input_error("costs", allowed, f"{len(values)}", step)
+                raise input_error("costs", allowed, f"{len(values)}", "Give one per exit.")
             if found.pop(name, None) is not None:
                 self.notes.append(f"costs of the file under {name!r} replaced by the ones given")
             found = {name: [np.asarray(values)] * len(self.parts), **found}

@@ -232,8 +232,7 @@ def _split_names(raw: Raw, prefixes: list[str]) -> dict[str | None, str]:
             raw.note(f"{prefix}_ taken as split {name}")
     if len(set(names.values())) < len(names):
         step = "Rename or remove one: val and fit mean the same."
-        got = f"{sorted(prefixes)}"
-        raise input_error(f"{raw.name}: keys", "with one prefix per split", got, step)
+        raise input_error(f"{raw.name}: keys", "one prefix per split", f"{sorted(prefixes)}", step)
     return names
 
 
@@ -247,8 +246,7 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
         raise input_error(where, allowed, f"shape {lead.shape}", "Save one array over all exits.")
     if not lead.size:
         allowed = "of at least one row, one exit and one class"
-        step = "Save it anew, or leave that split out."
-        raise input_error(where, allowed, f"shape {lead.shape}", step)
+        raise input_error(where, allowed, f"shape {lead.shape}", "Save it anew, or leave it out.")
     labels = part.arrays.get("labels")
     if labels is not None and labels.ndim == 2 and 1 in labels.shape:
         part.arrays["labels"] = labels = labels.reshape(-1)
@@ -313,8 +311,7 @@ def _find_axes(
             count = rows[by_costs[0]]
             got = f"{n}, where {where} of shape {lead.shape} have {count} rows for {hint} costs"
             step = "Give a label for each row, or state the order of the axes (--axes)."
-            allowed = f"{count}, one for each row"
-            raise input_error(f"{part.source}: labels", allowed, got, step)
+            raise input_error(f"{part.source}: labels", f"{count}, one for each row", got, step)
         got = f"shape {lead.shape}" + ("" if n is None else f" and {n} labels")
         got += f" and {hint} costs" if hint else ""
         step = (

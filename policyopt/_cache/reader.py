@@ -76,8 +76,7 @@ def open_cache(
                     "Write it anew, or see what is whole with `policyopt info --incomplete` "
                     "(Python: incomplete=True)."
                 )
-                got = f"{directory} whose writing did not end"
-                raise input_error("cache", "complete", got, step)
+                raise input_error("cache", "complete", f"{directory} not written to the end", step)
             return open_manifest(directory, manifest, verify, mmap, progress)
         except InputError:
             # Where it was overwritten meanwhile, the new one is read.

@@ -104,8 +104,7 @@ def read_jsonl(path: Path) -> Raw:
     """Read a sample a line, ``{"logits": [[... C] x K], "label": 3}`` (as CATs writes), or summaries as a table."""
     first = next(_objects(path), None)
     if first is None:
-        allowed = "a .jsonl file of at least one line"
-        raise input_error("SRC", allowed, f"{path} (empty)", "Check the path.")
+        raise input_error("SRC", "a file of at least one line", f"{path} (empty)", "Check it.")
     if any(isinstance(value, list) for value in first[1].values()):
         return _from_lists(path, first[1])
     return _gather(path, list(first[1]), _frames(path, list(first[1])))
@@ -161,8 +160,7 @@ def _from_lists(path: Path, first: dict[str, Any]) -> Raw:
         where = f"{path.name} line {number}"
         for key, role in roles.items():
             if key not in row:
-                allowed = f"with the field {key!r}, as line 1"
-                raise input_error(where, allowed, f"{sorted(row)}", "Add it.")
+                raise input_error(where, f"with {key!r}, as line 1", f"{sorted(row)}", "Add it.")
             cell = _cell(row[key], role, f"{where}: {key}")
             shape = (rows[key] or [cell])[0].shape
             if cell.shape != shape:
@@ -179,19 +177,16 @@ def _from_lists(path: Path, first: dict[str, Any]) -> Raw:
 def _cell(value: Any, role: str, argument: str) -> Array:
     if role == "split":
         if not isinstance(value, str) or len(value) > MAX_NAME:
-            allowed = f"a text of at most {MAX_NAME} characters"
-            raise input_error(argument, allowed, value, "Name it.")
+            raise input_error(argument, f"a text up to {MAX_NAME} characters", value, "Name it.")
         return np.array(value)
     axes = _AXES.get(role, 1)
     allowed = f"numbers with {axes} axes"
     try:
         array = np.array(value)
     except ValueError as error:
-        got = "lists of unequal length"
-        raise input_error(argument, allowed, got, "Mend the line.") from error
+        raise input_error(argument, allowed, "lists of unequal length", "Mend the line.") from error
     if array.dtype.kind not in "biuf" or array.ndim != axes:
-        got = f"{array.dtype} with {array.ndim} axes"
-        raise input_error(argument, allowed, got, "Mend the line.")
+        raise input_error(argument, allowed, f"{array.dtype} with {array.ndim} axes", "Mend it.")
     with np.errstate(over="ignore"):  # becomes inf, which the value checks refuse by name
         return array.astype(np.float32) if axes == 2 else array
 
@@ -225,8 +220,7 @@ def read_parquet(path: Path) -> Raw:
             got = f"{path}, whose columns claim {held} bytes of {path.stat().st_size}"
             raise input_error("SRC", "a table as large as its columns", got, "Save it anew.")
     if nested:
-        argument = f"{path.name}: {nested[0]}"
-        raise input_error(argument, "a flat column", "a nested one", "Flatten it.")
+        raise input_error(f"{path.name}: {nested[0]}", "a flat column", "nested", "Flatten it.")
     return _gather(path, schema.names, pieces())
 
 

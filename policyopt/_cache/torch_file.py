@@ -158,9 +158,7 @@ def _named(path: Path, loaded: Any, torch: Any) -> list[tuple[str, Any]]:
             return list(zip(keys, loaded, strict=True))
         if set(ranks) == {2}:
             return [("outputs", list(loaded))]
-    allowed = (
-        "a tensor, a dict of tensors, K tensors, or [val_pred, val_target, test_pred, test_target]"
-    )
+    allowed = "a tensor, a dict or K of them, or [val_pred, val_target, test_pred, test_target]"
     got = f"{path} with a {type(loaded).__name__}"
     raise input_error("SRC", allowed, got, f"Save a dict, e.g. {_EXAMPLE}.")
 
@@ -222,8 +220,7 @@ def _dense(argument: str, tensor: Any, torch: Any) -> Array:
     try:
         return to_numpy(argument, tensor)
     except (RuntimeError, TypeError) as error:
-        step = "Convert it first."
-        raise input_error(argument, "a tensor of numbers", f"{error}", step) from error
+        raise input_error(argument, "a tensor of numbers", f"{error}", "Convert it.") from error
 
 
 class _OddPickle(Exception):

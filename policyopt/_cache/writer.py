@@ -197,8 +197,7 @@ class CacheWriter:
         """Append row arrays named as in `Rows` or as the arguments of `append`."""
         if self._state != "open":
             step = "Write `with CacheWriter(...) as cache:`."
-            got = f"a {self._state} writer"
-            raise input_error("append", "inside the `with` block", got, step)
+            raise input_error("append", "inside the `with` block", f"a {self._state} writer", step)
         self._lock.check()
         data.check_name("split", split)
         shares = self._shares
@@ -330,8 +329,7 @@ def _standing(path: Path, overwrite: bool, argument: str = "path") -> Manifest |
     if not names & {MANIFEST, UNFINISHED}:
         if all(_is_left(path / name) for name in names):
             return None
-        step = "Other files stand there: choose another place."
-        raise input_error(argument, wanted, f"{path}", step)
+        raise input_error(argument, wanted, f"{path}", "Other files stand there: choose another.")
     try:
         manifest = read_manifest(path)
     except InputError as error:

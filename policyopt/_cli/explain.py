@@ -169,8 +169,7 @@ def calibration(
     """
     options.out_folder(out)
     if policy is not None and (budget is not None or method is not None):
-        got = "--budget or --method besides"
-        raise input_error("--policy", "given alone", got, "Drop one of the two.")
+        raise input_error("--policy", "given alone", "--budget or --method besides", "Drop one.")
     wanted = list(MAPS) if maps is None else _names(maps)
     loaded = None if policy is None else _single("--policy", policy)
     data = options.read_cache(cache)

@@ -44,9 +44,7 @@ def fit(
     calibrator: str | None = option(
         None, "Map to calibrated confidence: platt, beta, isotonic, histogram."
     ),
-    experts: bool = option(
-        False, "One policy per context of the rows; they share the budget.", "--experts"
-    ),
+    experts: bool = option(False, "One policy per context; they share the budget.", "--experts"),
     cost: str | None = options.COST,
     seed: int = options.SEED,
     style: output.Format = options.STYLE,
@@ -185,9 +183,7 @@ def curve(
     settings: list[str] | None = options.SETTINGS,
     cost: str | None = options.COST,
     test: str = options.TEST,
-    bounds: bool = option(
-        False, "Add the hindsight bound (not deployable) to the output.", "--bounds"
-    ),
+    bounds: bool = option(False, "Add the bound in hindsight (not deployable).", "--bounds"),
     style: output.Format = options.STYLE,
 ) -> None:
     """Fit methods at several budgets; show accuracy at realised cost on the test rows."""
@@ -273,8 +269,7 @@ def _run(
     names, given = method_list(methods, "--methods"), options.read_settings(settings)
     everything, fit_rows = names == ["all"], tables.get("fit")
     if everything and given:
-        allowed = "used with methods by name"
-        raise input_error("--set", allowed, "--methods all", "Name the methods.")
+        raise input_error("--set", "used on methods by name", "--methods all", "Name the methods.")
     chosen: Any = names if everything else apply_settings(names, given)
     told = [n for n, row in ROWS.items() if not row.trains] if everything else names
     foretell(told, len(fit_rows), len(parse_budgets(budgets, fit_rows.mean_costs)), seeds)

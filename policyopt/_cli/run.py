@@ -38,9 +38,7 @@ def evaluate(
     data = options.read_cache(cache)
     outcome = replay_policy(loaded, data, split, cost=cost)
     if loaded.provenance.get("cache") not in (None, data.fingerprint):
-        output.note(
-            "this is not the cache that the policy was fitted on: its budget may not hold here"
-        )
+        output.note("this is not the cache that the policy was fitted on: its budget may not hold")
     if out is not None:
         with output.writing(out):
             write_file(out, output.to_csv(_rows(outcome, _COLUMNS)))
@@ -73,8 +71,7 @@ def run(
     """Decide for new outputs: exit, prediction and cost per row (json, csv), or a summary (table)."""
     loaded = load_any(policy)
     if axes is not None and axes.upper() not in _AXES:
-        allowed = f"one of {', '.join(_AXES)}"
-        raise input_error("--axes", allowed, axes, "Classes are the last axis.")
+        raise input_error("--axes", f"one of {', '.join(_AXES)}", axes, "Classes come last.")
     found = read_outputs(outputs, loaded, axes and axes.upper())
     _refuse_odd(found, loaded.kind, outputs)
     decisions = decide_file(loaded, found, outputs)
@@ -111,8 +108,7 @@ def _refuse_odd(found: list[Any], kind: str, path: Path) -> None:
     """Refuse no rows at all, and probabilities where the policy takes logits."""
     first = found[0]["confidence"] if kind == "summary" else found[0]
     if not len(first):
-        step = "Is it the right file?"
-        raise input_error("OUTPUTS", "of at least one row", f"none in {path}", step)
+        raise input_error("OUTPUTS", "of a row or more", f"none in {path}", "Is it the right file?")
     if kind == "logits" and all(exit_.dtype.kind in "fiu" for exit_ in found):
         # Of every exit, so that even one row tells where there are exits enough.
         refuse_probabilities(np.concatenate([exit_[:FEWEST] for exit_ in found]), "OUTPUTS")

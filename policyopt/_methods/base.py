@@ -515,7 +515,9 @@ def bounded(expected: Expectation, policy: Policy, table: Table) -> Expectation:
     low, high = float(policy.costs.min()), float(policy.costs.max())
     # Of costs per row no more is known.
     ends = (low, high) if table.costs.ndim == 1 else (0.0, float("inf"))
-    return replace(expected, span=high - low, ends=ends, declined=too_few(table))
+    equal = equal_rows(table)
+    few = equal < _TAIL and len(table) * equal < _TOO_FEW  # for so heavy a tail of costs per row
+    return replace(expected, span=high - low, ends=ends, declined=few)
 
 
 def equal_rows(table: Table) -> float:
@@ -524,12 +526,6 @@ def equal_rows(table: Table) -> float:
         return 1.0
     last = table.costs[:, -1]
     return float(np.exp(-np.log(last[last > 0]).var())) if (last > 0).any() else 1.0
-
-
-def too_few(table: Table) -> bool:
-    """Return whether costs per row have so heavy a tail that these rows cannot tell their mean."""
-    equal = equal_rows(table)
-    return equal < _TAIL and len(table) * equal < _TOO_FEW
 
 
 def remarks(

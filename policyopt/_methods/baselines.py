@@ -67,8 +67,7 @@ class Always(Method):
         if costs[chosen] > most:
             said = f"one that costs at most {budget:.6g} {table.unit}"
             got = f"{chosen}, which costs {costs[chosen]:.6g}"
-            step = "Choose an earlier exit, or raise the budget."
-            raise BudgetError(message("exit", said, got, step))
+            raise BudgetError(message("exit", said, got, "Raise the budget, or leave earlier."))
         if table.cascade:  # the models before it need not be asked
             return _alone(table, chosen, budget)
         problem = problem_of(Constant(), table)

@@ -325,9 +325,7 @@ class Auto(Choosing):
         ]  # fmt: skip
         # Whatever refuses the rows or a budget does so here, by name, before the long work.
         check_budgets(known, budgets)
-        if (
-            not table.cascade
-        ):  # of which a model alone may cost less than any policy of the simplest
+        if not table.cascade:  # of one, a model alone may cost less than the simplest policy
             candidates[0][1].propose(known, budgets, seed)
         simplest = [candidates[0], *[row for row in candidates[1:] if row in FOR_CASCADES]]
         if len(known) < FEWEST_ROWS or len(candidates) < 2:
@@ -405,9 +403,8 @@ class Subset(Choosing):
         most = min(self.most or exits, exits)
         # Where nothing can be compared or afforded: all exits, else the cheapest by itself.
         own = np.diff(known.mean_costs, prepend=0.0) if table.cascade else known.mean_costs
-        last = self._candidates(
-            [tuple(range(exits))] * (most == exits) + [(int(own.argmin()),)], table
-        )
+        kept = [tuple(range(exits))] * (most == exits) + [(int(own.argmin()),)]
+        last = self._candidates(kept, table)
         if len(known) < FEWEST_ROWS:
             return [Chosen(last)] * len(budgets)
         rows = subsample(known, MOST_COMPARED, seed)

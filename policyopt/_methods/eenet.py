@@ -99,9 +99,7 @@ class HeldOutMethod(Method):
 
     allowed: ClassVar = {"holdout": Number(above=0, below=1)}
     learned = True
-    remedy = (
-        "which these summaries do not hold. Import full logits or probabilities, or use max_prob."
-    )
+    remedy = "which summaries do not hold. Import full logits or probabilities, or use max_prob."
 
     @abstractmethod
     def trainer(
@@ -144,9 +142,8 @@ class HeldOutMethod(Method):
 
         def problem_on(rule: ScoreRule) -> Problem:
             scores, flat = collapse(rule, score_table(rule, outputs))
-            return Problem(
-                scores, held.correct, held.costs + own_costs(held, rule), held.unit, flat
-            )
+            costs = held.costs + own_costs(held, rule)
+            return Problem(scores, held.correct, costs, held.unit, flat)
 
         solved = []
         for index, budget in enumerate(budgets):
@@ -458,9 +455,8 @@ def train(
 
     generator = torch.Generator().manual_seed(seed)
     network = network.copy()
-    adam = torch.optim.Adam(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
+    rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    adam = torch.optim.Adam(network.parameters(), **rates)
     best, curve, waited = network.copy(), [_held_loss(network, held, budget, settings)], 0
     for _ in range(settings.max_epochs):
         order = torch.randperm(len(rows), generator=generator).to(rows.inputs.device)
@@ -490,9 +486,8 @@ def choose_device(device: str, numbers: int) -> str:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise input_error(
-            "device", "auto or cpu where torch finds no GPU", device, "--set device=auto."
-        )
+        allowed = "auto or cpu where torch finds no GPU"
+        raise input_error("device", allowed, device, "--set device=auto.")
     if device != "auto":
         return device
     return "cuda" if numbers >= _GPU_FROM and torch.cuda.is_available() else "cpu"

@@ -32,9 +32,7 @@ MOST_ROWS = 100_000
 class ExitBatch:
     """The answers of N rows at all exits, correctness and costs."""
 
-    outputs: list[
-        ExitOutput
-    ]  # K; with `log_prob` unless summaries, with `features` where asked for
+    outputs: list[ExitOutput]  # K; `log_prob` unless summaries, `features` where asked for
     correct: Floats  # (N, K): 1.0 where exit k's answer is right
     labels: Labels | None  # (N,); None where only correctness is known
     costs: Floats  # (K,) or (N, K)

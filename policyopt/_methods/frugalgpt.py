@@ -105,11 +105,8 @@ class FrugalGPT(Method):
         solved = []
         for budget, choice in zip(budgets, best, strict=True):
             if choice is None:
-                low, high, unit = (
-                    cheapest(draft.table),
-                    draft.table.mean_costs[-1],
-                    draft.table.unit,
-                )
+                rows = draft.table
+                low, high, unit = cheapest(rows), rows.mean_costs[-1], rows.unit
                 raise BudgetError(
                     f"No list of exits costs {budget:.6g} {unit} or less on these rows, its scores included. "
                     f"Exits cost {low:.6g} to {high:.6g} {unit}: raise the budget."
@@ -145,10 +142,9 @@ def _polished(draft: Draft, onward: Floats, budget: float) -> Draft:
 def scorer(batch: ExitBatch, penalty: float) -> Logistic:
     """Regress correctness on what each exit says as if it were the first: one scorer serves every list."""
     parts = [columns_of(replace(batch, outputs=[output, output])) for output in batch.outputs[:-1]]
-    theta = np.stack(
-        [fit_sigmoid(p.basis[0], batch.correct[:, k], penalty) for k, p in enumerate(parts)]
-    )
-    theta[:, 1:][np.stack([(p.basis[0] == 0).all(axis=0) for p in parts])] = 0.0
+    bases, right = [p.basis[0] for p in parts], batch.correct
+    theta = np.stack([fit_sigmoid(x, right[:, k], penalty) for k, x in enumerate(bases)])
+    theta[:, 1:][np.stack([(x == 0).all(axis=0) for x in bases])] = 0.0
     center, scale = (np.concatenate([getattr(p, n) for p in parts]) for n in ("center", "scale"))
     return Logistic(parts[0].features, center, scale, theta[:, 1:], theta[:, 0])
 
@@ -296,6 +292,5 @@ def best_within(cost: Floats, value: Floats, budget: float) -> tuple[int, ...] |
         return None
     worth = np.where(allowed, value, -np.inf)
     near = worth >= worth.max() - 1e-12  # sums of the same samples in another order
-    return tuple(
-        int(i) for i in np.unravel_index(np.where(near, cost, np.inf).argmin(), cost.shape)
-    )
+    place = np.where(near, cost, np.inf).argmin()
+    return tuple(int(i) for i in np.unravel_index(place, cost.shape))

@@ -150,9 +150,8 @@ def halting_weights(columns: list[Floats], value: Floats, start: Floats, penalty
 
     def loss(flat: Floats) -> tuple[float, Floats]:
         theta = flat.reshape(start.shape)
-        h = np.stack(
-            [sigmoid(c @ t[1:] + t[0]) for c, t in zip(columns, theta, strict=True)], axis=1
-        )
+        own = zip(columns, theta, strict=True)
+        h = np.stack([sigmoid(c @ t[1:] + t[0]) for c, t in own], axis=1)
         worth, slope = mean_field(h, value)
         slope = slope * h * (1.0 - h) / rows
         gradient = np.stack(
@@ -294,9 +293,8 @@ def climb(
             theta = flat.reshape(start.shape)
             z = np.stack([basis @ own for basis, own in zip(columns, theta, strict=True)], axis=1)
             worth, slope = worth_and_slope(sharpness * z, reward)
-            gradient = np.stack(
-                [basis.T @ own for basis, own in zip(columns, slope.T, strict=True)]
-            )
+            pairs = zip(columns, slope.T, strict=True)
+            gradient = np.stack([basis.T @ own for basis, own in pairs])
             away = theta - start
             value = pull / 2 * float((away**2).sum()) - float(worth.mean())
             return value, (pull * away - sharpness * gradient / len(reward)).ravel()

@@ -127,9 +127,8 @@ class LearnedScore(Method):
 
     def missing_columns(self, table: Table) -> list[str]:
         missing = super().missing_columns(table)
-        if table.kind == "summary" and (
-            self.answer != "plain" or "log_prob" in self.required_columns()
-        ):
+        whole = self.answer != "plain" or "log_prob" in self.required_columns()
+        if table.kind == "summary" and whole:
             missing = sorted({*missing, "all class outputs"} - {"log_prob"})
         return missing
 
@@ -193,9 +192,8 @@ class BERxiT(LearnedScore):
             one = fit_sigmoid(np.concatenate(columns.basis), right.T.ravel(), self.penalty)
             theta = np.tile(one, (len(columns.basis), 1))
         else:
-            theta = np.stack(
-                [fit_sigmoid(x, right[:, k], self.penalty) for k, x in enumerate(columns.basis)]
-            )
+            each = enumerate(columns.basis)
+            theta = np.stack([fit_sigmoid(x, right[:, k], self.penalty) for k, x in each])
         return columns.rule(Logistic, theta)
 
 

@@ -232,9 +232,8 @@ class TrustScore(PrototypeScore):
         for rows in located.vectors:
             room = ROOM // (exits * rows.shape[1] * located.classes)
             most = max(min(self.points, room), 1)
-            parts = [
-                self._kept(rows[located.labels == c], most, rng) for c in range(located.classes)
-            ]
+            each = (rows[located.labels == c] for c in range(located.classes))
+            parts = [self._kept(own, most, rng) for own in each]
             points.append(short(np.concatenate(parts)))
             owner.append(np.repeat(np.arange(located.classes), [len(part) for part in parts]))
         return Rule(self.vectors, located.classes, points, owner, located.projection)

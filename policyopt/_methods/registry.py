@@ -312,21 +312,18 @@ def register_method(
             got = getattr(method, "__name__", method)
             raise input_error("method", "a class of methods", got, step)
         label: Any = name if isinstance(name, str) else method.label
+        who = f"method {method.__name__}"
         if vars(method).get("label", label) != label:  # files and records say it
             allowed = f"the name it is registered by, {name}"
             raise input_error(f"label of {method.__name__}", allowed, method.label, "Give one.")
         if "__dataclass_fields__" not in vars(method):
-            raise input_error(
-                f"method {method.__name__}", "a frozen dataclass", "another class", step
-            )
+            raise input_error(who, "a frozen dataclass", "another class", step)
         lacking = [
             f.name for f in fields(method) if f.default is MISSING and f.default_factory is MISSING
         ]  # type: ignore[arg-type]
         if lacking:
             got = f"none for {', '.join(lacking)}"
-            raise input_error(
-                f"method {method.__name__}", "a class whose settings have defaults", got, step
-            )
+            raise input_error(who, "a class whose settings have defaults", got, step)
         made = method()
         spec = MethodSpec(
             label, OWN_FAMILY, summary, paper, year, reference, method, wins, trains=trains, online=online,
@@ -389,9 +386,7 @@ def method_list(methods: str | Sequence[str], argument: str = "methods") -> list
     if not names:
         raise input_error(argument, "at least one method", "none", _LISTED)
     if "all" in names and len(names) > 1:
-        raise input_error(
-            argument, "names, or all alone", ", ".join(names), "Leave the others out."
-        )
+        raise input_error(argument, "names or all alone", ", ".join(names), "Leave the others out.")
     return names
 
 

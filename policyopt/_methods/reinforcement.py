@@ -680,9 +680,8 @@ class EPNet(NeuralPolicyMethod):
         for step in range(steps):
             rows = rng.integers(0, len(samples), self.batch)
             prices = drawn_prices(rng, self.batch)
-            places = np.broadcast_arrays(
-                rows[:, None], np.arange(samples.exits - 1), prices[:, None]
-            )
+            exits = np.arange(samples.exits - 1)
+            places = np.broadcast_arrays(rows[:, None], exits, prices[:, None])
             x = torch.from_numpy(shown(samples, *places))
             odds, value = actor(x)[:, :, 0], critic(x)[:, :, 0]
             log_odds = odds.detach().double().numpy()
@@ -694,9 +693,8 @@ class EPNet(NeuralPolicyMethod):
             off = (returns(reached, reward)[:, None] - guess) * reached[:, :-1]
             self._climb(climbers[1], value, off, step / steps)
             if step >= steps // 4:
-                slope = (tails - leave) * off + calm(
-                    log_odds, leave, self.entropy * (1 - step / steps)
-                ) * reached[:, :-1]
+                calmed = calm(log_odds, leave, self.entropy * (1 - step / steps))
+                slope = (tails - leave) * off + calmed * reached[:, :-1]
                 self._climb(climbers[0], odds, slope, step / steps)
         return actor.layers()
 

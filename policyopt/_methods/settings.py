@@ -68,12 +68,9 @@ def check_setting(name: str, value: Any, allowed: Allowed) -> None:
             low = "0 or more" if allowed.above < 0 else f"above {allowed.above:g}"
             high = "" if allowed.below == math.inf else f" and below {allowed.below:g}"
             high = high if allowed.most == math.inf else f" and at most {allowed.most:g}"
-            shown = (
-                1 if allowed.above < 1 < allowed.below and allowed.most >= 1 else allowed.below / 2
-            )
-            raise input_error(
-                name, f"a {whole}number, {low}{high}", value, f"E.g. --set {name}={shown:g}."
-            )
+            one = allowed.above < 1 < allowed.below and allowed.most >= 1
+            step = f"E.g. --set {name}={1 if one else allowed.below / 2:g}."
+            raise input_error(name, f"a {whole}number, {low}{high}", value, step)
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:

@@ -95,21 +95,18 @@ class HiDEC(Window):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for k in () if self.boundary is None else np.atleast_1d(np.asarray(self.boundary)):
-            if isinstance(self.boundary, bool) or not np.issubdtype(type(k), np.number) or k % 1:
-                raise input_error(
-                    "boundary", "exit numbers", self.boundary, "E.g. --set boundary=1."
-                )
+        given, step = self.boundary, "E.g. --set boundary=1."
+        for k in () if given is None else np.atleast_1d(np.asarray(given)):
+            if isinstance(given, bool) or not np.issubdtype(type(k), np.number) or k % 1:
+                raise input_error("boundary", "exit numbers", given, step)
 
     def closed(self, table: Table) -> Collection[int]:
         if self.boundary is None:
             return {int(np.argmax(np.diff(table.mean_costs)))} if table.exits > 1 else set()
         chosen = {int(k) for k in np.atleast_1d(np.asarray(self.boundary))}
         if not chosen <= set(range(table.exits - 1)):
-            raise input_error(
-                "boundary", f"in 0..{table.exits - 2}: the last exit ends the last tier",
-                self.boundary, "E.g. --set boundary=0."
-            )  # fmt: skip
+            allowed = f"in 0..{table.exits - 2}: the last exit ends the last tier"
+            raise input_error("boundary", allowed, self.boundary, "E.g. --set boundary=0.")
         return chosen
 
 
@@ -133,10 +130,7 @@ def _at_budget(problem: Problem, corners: list[Floats], budget: float) -> Floats
     def on_the_way(part: float) -> Floats:
         return at_positions(ordered, cheap + part * (dear - cheap), _LOW, _HIGH).ravel()
 
-    def within_budget(part: float) -> bool:
-        return _cost(problem, on_the_way(part)) <= budget
-
-    part, _ = bisect(within_budget, 0.0, 1.0, _BISECTIONS)
+    part, _ = bisect(lambda p: _cost(problem, on_the_way(p)) <= budget, 0.0, 1.0, _BISECTIONS)
     return on_the_way(part) if part > 0 else corners[at]
 
 

@@ -22,13 +22,7 @@ import numpy as np
 
 from policyopt._cache.data import Rows
 from policyopt._costs import Budget, parse_budget
-from policyopt._methods.base import (
-    Method,
-    bounded,
-    cheapest,
-    fit_where_possible,
-    tail_remarks,
-)
+from policyopt._methods.base import Method, bounded, cheapest, fit_where_possible, tail_remarks
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._methods.lagrangian import LagrangianMethod
 from policyopt._methods.registry import ROWS, make_method
@@ -165,19 +159,17 @@ def refit(
     if budget is None:
         raise input_error("budget", "given", "none", "E.g. budget='40%'.")
     if not len(recent):
-        step = "Keep requests run to the last exit."
-        raise input_error("recent", "of one row or more", "none", step)
+        raise input_error("recent", "of one row or more", "none", "Keep requests run to the end.")
     check_alike(labelled, recent)
     recent = unlabelled(recent)
     limit = parse_budget(budget, recent.mean_costs)
-    if not method.requires_labels():
+    if method.requires_labels():
+        soft = isinstance(method, LagrangianMethod) and method.soft > 0 and recent.kind != "summary"
+        table = joined(labelled, recent) if soft else labelled
+        fitted = _aimed(method, table, recent, limit, seed)
+    else:
         fitted = method.propose(recent, [limit], seed)[0]
-        return _said(fitted, method, recent, labelled, limit, before)
-    soft = isinstance(method, LagrangianMethod) and method.soft > 0 and recent.kind != "summary"
-    table = joined(labelled, recent) if soft else labelled
-    return _said(
-        _aimed(method, table, recent, limit, seed), method, recent, labelled, limit, before
-    )
+    return _said(fitted, method, recent, labelled, limit, before)
 
 
 def method_of(fitted: Fitted) -> Method:
@@ -222,13 +214,8 @@ def _dearest(found: list[Tried]) -> Tried:
 
 
 def _said(
-    fitted: Fitted,
-    method: Method,
-    recent: Table,
-    labelled: Table,
-    limit: float,
-    before: Policy | None,
-) -> Fitted:
+    fitted: Fitted, method: Method, recent: Table, labelled: Table, limit: float, before: Policy | None
+) -> Fitted:  # fmt: skip
     """Return the policy with costs, expectation and provenance of the recent rows."""
     paid, policy = trace(fitted.policy, recent).cost, fitted.policy
     # Of all exits that the table has, the policy may run some.
@@ -240,9 +227,7 @@ def _said(
         if before.answer == policy.answer and before.active_exits == policy.active_exits:
             policy = replace(policy, calibrator=before.calibrator)
         else:
-            notes.append(
-                "the calibrator is left out, for answers were fitted anew: fit it on labelled rows"
-            )
+            notes.append("no calibrator, for answers were fitted anew: fit it on labelled rows")
     provenance = {
         **policy.provenance,
         "budget": limit,

@@ -27,6 +27,7 @@ from policyopt.runtime._bandits import BANDITS, Bandit, Steering, make_bandit
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._checks import (
     check_names,
+    check_one_of,
     check_positive,
     check_seed,
     check_type,
@@ -172,8 +173,7 @@ def simulate(
     repetitions = check_whole("repetitions", repetitions, step="E.g. 20.")
     seed = check_seed(seed)
     delay = check_whole("delay", delay, 0, step="E.g. 0.")
-    if reveal not in REVEALS:
-        raise input_error("reveal", f"one of {', '.join(REVEALS)}", reveal, "E.g. smaller.")
+    check_one_of("reveal", reveal, REVEALS, "E.g. smaller.")
     for name in plan.streams:
         if name not in data.split_names:
             allowed = f"among {', '.join(data.split_names)}"
@@ -215,9 +215,8 @@ def simulate(
         else:
             levels = fit_family(own_method, fit, _LEVELS, seed)
             costs = levels.policy.costs
-            span = (
-                float(costs[-1] - costs[0]) or 1.0
-            )  # of costs all alike the controller says so itself
+            # Costs that are all alike the controller refuses itself.
+            span = float(costs[-1] - costs[0]) or 1.0
             share = min(max((limit - float(costs[0])) / span, 0.0), 1.0)
             # It starts on the level that was fitted to the budget.
             start = float(np.interp(limit, levels.labels, np.linspace(0, 1, levels.arms)))
@@ -344,8 +343,7 @@ def make_schedule(kind: str, streams: str | Sequence[str], rounds: int) -> Sched
 def _part(item: str) -> tuple[str, int]:
     name, _, length = item.rpartition(":")
     if not name.strip() or not length.strip().isdigit() or int(length) < 1:
-        step = "E.g. test:4000,blur:6000."
-        raise input_error("schedule", "streams with rounds", item.strip(), step)
+        raise input_error("schedule", "streams with rounds", item.strip(), "E.g. test:40,blur:60.")
     return name.strip(), int(length)
 
 
@@ -430,8 +428,7 @@ def outcomes(
     without the maximum (UCBEE); ``calibrated``, signed, of confidences mapped (Platt) on the labelled rows of
     `fit`; ``label``, correctness.
     """
-    if reward not in REWARDS:
-        raise input_error("reward", f"one of {', '.join(REWARDS)}", reward, "E.g. confidence.")
+    check_one_of("reward", reward, REWARDS, "E.g. confidence.")
     rule = None
     if reward == "calibrated":
         if fit is None:

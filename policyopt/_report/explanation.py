@@ -252,9 +252,8 @@ def figures(explanation: Explanation, title: str = "") -> dict[str, Any]:
     drawn = {name: draw(explanation, title) for name, draw in drawers.items()}
     if record["changes"] is not None:
         against = f"against {record['reference']['method'] or 'the reference'}"
-        drawn["changes.png"] = changes_figure(
-            explanation, ", ".join(filter(None, (title, against)))
-        )
+        named = f"{title}, {against}" if title else against
+        drawn["changes.png"] = changes_figure(explanation, named)
     return drawn
 
 

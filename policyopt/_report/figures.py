@@ -110,9 +110,8 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
         axes.plot(cost, 100 * accuracy, label=picture_text(label), **look)
     points = np.reshape([(e["cost"], e["accuracy"]) for e in frontier.exits], (-1, exits, 2))
     costs, accuracies = points.mean(axis=0).T
-    axes.plot(
-        costs, 100 * accuracies, "x", color="0.35", ms=8, mew=2, label="always leave at exit k"
-    )
+    look = {"color": "0.35", "ms": 8, "mew": 2, "label": "always leave at exit k"}
+    axes.plot(costs, 100 * accuracies, "x", **look)
     for k in range(exits):
         beside = {"textcoords": "offset points", "xytext": (6, -11)}
         axes.annotate(str(k), (costs[k], 100 * accuracies[k]), color="0.35", fontsize=9, **beside)

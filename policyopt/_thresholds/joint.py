@@ -270,9 +270,8 @@ class _Grid:
         at_j = self._comes(cuts, i + 1, j)  # passes what lies between the two
         neither = np.where(at_j, onward[j + 1], onward[i + 1])
         rows, columns = len(self.edges[i]), len(self.edges[j])
-        leave_i = np.bincount(
-            self.coarse[i], weights=(gains[i] - neither) * at_i, minlength=rows - 1
-        )
+        worth = (gains[i] - neither) * at_i
+        leave_i = np.bincount(self.coarse[i], weights=worth, minlength=rows - 1)
         leave_j = np.bincount(
             self.coarse[i] * (columns - 1) + self.coarse[j],
             weights=(gains[j] - onward[j + 1]) * (at_i & at_j),

@@ -21,6 +21,7 @@ from policyopt._thresholds.problem import Problem, Solution, between
 from policyopt._thresholds.quotas import solve_geometric
 from policyopt.runtime._arithmetic import sigmoid
 from policyopt.runtime._calibrators import Calibrator
+from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._typing import Floats
@@ -83,8 +84,7 @@ def solve_shared(
     problem: Problem, budgets: Sequence[float], calibrator: str = "platt"
 ) -> list[Solution]:
     """Return, for each budget, the thresholds that stand for one shared probability of scores in [0, 1]."""
-    if calibrator not in FITS:
-        raise input_error("calibrator", f"one of {', '.join(FITS)}", calibrator, "")
+    check_one_of("calibrator", calibrator, FITS)
     for budget in budgets:
         problem.check_budget(budget)
     if calibrator == "platt":

@@ -138,9 +138,7 @@ def make_plan(
     >>> import policyopt as po
     >>> rng = np.random.default_rng(0)
     >>> labels = rng.integers(0, 3, 400)
-    >>> logits = (
-    ...     rng.normal(size=(400, 2, 3)) + np.array([[2.0], [4.0]]) * np.eye(3)[labels][:, None]
-    ... )
+    >>> logits = rng.normal(size=(400, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
     >>> table = po.Tables(po.from_arrays(logits, labels, costs=[1, 4], unit="ms")).get("fit")
     >>> places = po.Tier("device", ms_per_unit=8.0), po.Tier("cloud", ms_per_unit=0.1)
     >>> tiers = po.Tiers(places, (po.Link(200.0, round_trip_ms=12.0),), 200.0, (4000.0,))
@@ -374,9 +372,8 @@ def certified_plan(
     >>> import policyopt as po
     >>> table = po.Tables(po.open_cache("cache/fashion_mnist")).get("fit")  # doctest: +SKIP
     >>> goal = po.Goal("latency", accuracy=0.91)  # doctest: +SKIP
-    >>> po.certified_plan(
-    ...     tiers, table, goal, 0.95
-    ... ).certificate.accuracy_low > 0.91  # doctest: +SKIP
+    >>> sure = po.certified_plan(tiers, table, goal, 0.95)  # doctest: +SKIP
+    >>> sure.certificate.accuracy_low > 0.91  # doctest: +SKIP
     True
     """
     if not 0.5 <= confidence < 1:
@@ -492,9 +489,7 @@ def check_cost_bound(tiers: Tiers, table: Table, goal: Goal, cost_bound: float |
         check_positive("cost_bound", cost_bound, most=MAX_COST)
         most = float(np.max(table.costs))
         if most > cost_bound:
-            allowed = (
-                f"at least {most:g} {unit}, which is what a row of split '{table.split}' costs"
-            )
+            allowed = f"at least {most:g} {unit}: it is what a row of split '{table.split}' costs"
             step = "A bound holds for every sample: raise it."
             raise input_error("cost_bound", allowed, cost_bound, step)
         return

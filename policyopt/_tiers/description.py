@@ -302,9 +302,8 @@ def _number(where: str, value: Any, most: float = MAX_NUMBER, positive: bool = F
 
 
 def _several(where: str, value: Any, one: Callable[[str, Any], Any] = _number) -> tuple[Any, ...]:
-    return tuple(
-        one(where, part) for part in check_type(where, value, (list, tuple), "a list", _SEE)
-    )
+    parts = check_type(where, value, (list, tuple), "a list", _SEE)
+    return tuple(one(where, part) for part in parts)
 
 
 def _stages(where: str, value: Any) -> int | None:

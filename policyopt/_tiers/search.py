@@ -29,7 +29,7 @@ from policyopt._thresholds.joint import upper_hull
 from policyopt._thresholds.problem import between
 from policyopt._tiers.description import OBJECTIVES, Tiers
 from policyopt._tiers.plans import Plan, costs_of, cuts
-from policyopt.runtime._checks import check_least, check_share, check_type, plain
+from policyopt.runtime._checks import check_least, check_one_of, check_share, check_type, plain
 from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._scores import MaxProb, score_table
@@ -137,9 +137,7 @@ class Limit:
     def __post_init__(self) -> None:
         number = type(plain(self.most)) in (int, float) and 0 <= self.most < math.inf
         if not (self.objective in OBJECTIVES and self.statistic in list(STATISTICS) and number):
-            allowed = (
-                f"{' or '.join(OBJECTIVES)}, perhaps with :{', :'.join(STATISTICS)}, and =NUMBER"
-            )
+            allowed = f"{' or '.join(OBJECTIVES)}, perhaps :{', :'.join(STATISTICS)}, and =NUMBER"
             got = f"{self.objective}:{self.statistic}={self.most}"
             raise input_error("limit", allowed, got, "E.g. --limit latency:p95=20.")
 
@@ -214,9 +212,7 @@ class Goal:
 
     def __post_init__(self) -> None:
         budget, accuracy = self.budget, self.accuracy
-        if self.objective not in OBJECTIVES:
-            allowed = f"one of {', '.join(OBJECTIVES)}"
-            raise input_error("objective", allowed, self.objective, "E.g. --objective latency.")
+        check_one_of("objective", self.objective, OBJECTIVES, "E.g. --objective latency.")
         if (budget is None) == (accuracy is None):
             got = "neither" if budget is None else "both"
             step = "E.g. --budget 12, or --accuracy 91%."

@@ -89,8 +89,7 @@ class TierPolicy:
         if exits and path[at : at + len(exits)] != exits:
             raise input_error("exits of the tier", f"consecutive ones of {path}", exits, step)
         if (self.next is None) != (bool(exits) and exits[-1] == path[-1]):
-            allowed = "given unless the tier has the policy's last exit"
-            raise input_error("next", allowed, self.next, step)
+            raise input_error("next", "given unless the tier has the last exit", self.next, step)
 
     @cached_property
     def identity(self) -> str:
@@ -145,8 +144,7 @@ class TierPolicy:
         if not isinstance(message, dict) or message.keys() != _PARTS:
             allowed = f"a mapping of {', '.join(sorted(_PARTS))}"
             got = sorted(message) if isinstance(message, dict) else type(message).__name__
-            step = "Made by `hand_over` of the tier before."
-            raise input_error("message", allowed, f"{got!s:.200}", step)
+            raise input_error("message", allowed, f"{got!s:.200}", "Pass what `hand_over` made.")
         n, scalar, at = message["samples"], message["scalar"], message["position"]
         answer, rules = message["answer"], message["rules"]
         path, count = self.policy.active_exits, len(self.policy.rules)
@@ -233,9 +231,8 @@ def tier_policies(policy: Policy, plan: Plan, names: Sequence[str]) -> list[Tier
     >>> names = [tier.name for tier in tiers.tiers]  # doctest: +SKIP
     >>> parts = po.tier_policies(planned.fitted.policy, planned.plan, names)  # doctest: +SKIP
     """
-    used = [
-        t for t in range(len(names)) if plan.stages(t) and t <= plan.tier[policy.active_exits[-1]]
-    ]
+    last = plan.tier[policy.active_exits[-1]]
+    used = [t for t in range(len(names)) if plan.stages(t) and t <= last]
     following = [*(names[t] for t in used[1:]), None]
     return [
         TierPolicy(
@@ -269,8 +266,7 @@ def check_plan(out: Path) -> None:
         ours = False
     if not ours:
         allowed = "a new folder, or an earlier plan as it was written"
-        step = "Name another folder, or take away what is there."
-        raise input_error("--out", allowed, str(out), step)
+        raise input_error("--out", allowed, str(out), "Name another, or take away what is there.")
 
 
 def _checksum(path: Path) -> str:

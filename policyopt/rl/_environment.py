@@ -171,8 +171,7 @@ class ExitVectorEnv(vector.VectorEnv):
             which = np.asarray(options["reset_mask"])
             if which.shape != (self.num_envs,) or which.dtype != bool or not which.any():
                 got = f"shape {which.shape}, dtype {which.dtype}"
-                allowed = f"{self.num_envs} truth values, one of them true"
-                raise input_error("reset_mask", allowed, got)
+                raise input_error("reset_mask", f"{self.num_envs} truth values, one true", got)
         if len(self._played.rows) != self.num_envs:
             self._played.start(np.zeros(self.num_envs, np.int64), np.zeros(self.num_envs))
         self._begin(which)

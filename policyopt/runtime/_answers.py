@@ -63,9 +63,8 @@ class Combined(AnswerRule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if np.triu(self.weights, 1).any():
-            raise input_error(
-                "weights of the answer", "0 for later exits", "others", "Check the policy."
-            )
+            what = "weights of the answer"
+            raise input_error(what, "0 for later exits", "others", "Check the policy.")
 
     def start(self, samples: int, classes: int) -> State:
         return (np.empty((samples, 0, classes), dtype=np.float32),)

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 
-from ._checks import check_least, check_positive, check_seed, check_whole, plain
+from ._checks import check_least, check_one_of, check_positive, check_seed, check_whole, plain
 from ._errors import InputError, input_error
 from ._saved_state import MOST_COUNT, check_fields, refused, saved_counts, saved_numbers
 from ._typing import Floats
@@ -576,14 +576,7 @@ def upper_bound(mean: float, share: float) -> float:
 
 # ---- Thompson sampling (Agrawal & Goyal, COLT 2012, algorithm 2; AISTATS 2013, section 2)
 
-_POSTERIORS = ("gaussian", "beta")
 _COINS = 1 << 32  # the series of arm 0's coins; those of the tries are far below
-
-
-def _check_posterior(name: str, value: Any) -> str:
-    if value not in _POSTERIORS:
-        raise input_error(name, " or ".join(_POSTERIORS), value, "E.g. gaussian.")
-    return value
 
 
 @dataclass(frozen=True)
@@ -606,7 +599,7 @@ class Thompson(IndexBandit):
     for ``beta`` only. Draws are not known as probabilities: `chances` stays None.
     """
 
-    posterior: str = setting("gaussian", _check_posterior)
+    posterior: str = setting("gaussian", check_one_of, known=("gaussian", "beta"))
 
     name = "thompson"
     summary = "plays each arm as often as it may be the best"
@@ -861,8 +854,7 @@ def make_bandit(name: str, settings: Mapping[str, Any] | None = None) -> Bandit:
     >>> make_bandit("ucb1", {"c": 0.5})
     UCB1(c=0.5)
     """
-    if not isinstance(name, str) or name not in BANDITS:
-        raise input_error("bandit", f"one of {', '.join(BANDITS)}", name, "E.g. ucb1.")
+    check_one_of("bandit", name, BANDITS, "E.g. ucb1.")
     bandit, wanted = BANDITS[name], dict(settings or {})
     known = [f.name for f in fields(bandit)]  # type: ignore[arg-type]
     for key in wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,13 @@ def check_whole(
     return value
 
 
+def check_one_of(name: str, value: Any, known: Collection[str], step: str = "") -> str:
+    """Return one of some names, or refuse it."""
+    if not isinstance(value, str) or value not in known:
+        raise input_error(name, f"one of {', '.join(known)}", value, step)
+    return value
+
+
 def check_seed(seed: Any) -> int:
     """Return a seed that every generator takes (numpy's, torch's, the coin), or refuse it."""
     return check_whole("seed", seed, 0, MAX_SEED, "Give 0 or more, below 2**63: --seed 0.")
@@ -93,8 +101,7 @@ def check_text(name: str, value: Any, most: int = MAX_UNIT, step: str = "") -> s
     """Return a short text of visible characters (`str.isprintable`), or refuse it."""
     fits = isinstance(value, str) and value.isprintable() and value.strip()
     if not fits or len(value) > most:
-        allowed = f"a non-empty text of at most {most} visible characters"
-        raise input_error(name, allowed, value, step)
+        raise input_error(name, f"a non-empty text up to {most} visible characters", value, step)
     return value
 
 

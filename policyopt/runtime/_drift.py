@@ -199,9 +199,8 @@ class Reference:
         rows = [first, (f"class at exit {self.active_exits[0]}", None, self.classes + 1)]
         if not self.steered:
             rows += [("exit taken", None, len(self.active_exits)), *later]
-        for name, column in zip(
-            ("names", "columns", "widths"), zip(*rows, strict=True), strict=True
-        ):
+        own = ("names", "columns", "widths")
+        for name, column in zip(own, zip(*rows, strict=True), strict=True):
             object.__setattr__(self, name, column)
 
     @classmethod
@@ -381,23 +380,15 @@ class DriftWatch:
         check_whole("classes", classes, 0, 1 << 20)
         steered = bool(steered)
         table = as_table(scores)
-        known = (
-            tuple(range(table.shape[-1]))
-            if active_exits is None
-            else tuple(int(k) for k in active_exits)
-        )
+        given = range(table.shape[-1]) if active_exits is None else active_exits
+        known = tuple(int(k) for k in given)
         if not known or any(a >= b for a, b in zip((-1, *known), known, strict=False)):
-            raise input_error(
-                "active_exits",
-                "exit numbers, ascending",
-                known,
-                "E.g. active_exits=policy.active_exits.",
-            )
+            step = "E.g. active_exits=policy.active_exits."
+            raise input_error("active_exits", "exit numbers, ascending", known, step)
         step = "Or watch the first exit only: steered=True."
         rows = checked_rows(table, predictions, exits, known, steered, classes, step)
         if not len(table):
-            step = "E.g. rows of split 'calibrate'."
-            raise input_error("scores", "of one row or more", "none", step)
+            raise input_error("scores", "of one row or more", "none", "E.g. split 'calibrate'.")
         return cls(Reference.of(*rows, classes, known, steered, bins), run_length, seed)
 
     @property
@@ -671,9 +662,8 @@ def checked_rows(
 def _reference(state: Mapping[str, Any]) -> Reference:
     active_exits = _numbers(state, "active_exits", None, 0, _LARGEST, True)
     if not len(active_exits) or not (np.diff(active_exits) > 0).all():
-        raise input_error(
-            "active_exits", "of one exit or more, ascending", active_exits.tolist(), _NEXT
-        )
+        got = active_exits.tolist()
+        raise input_error("active_exits", "of one exit or more, ascending", got, _NEXT)
     steered = state.get("steered")
     if not isinstance(steered, bool):
         raise input_error("steered", "true or false", steered, _NEXT)
@@ -686,8 +676,7 @@ def _reference(state: Mapping[str, Any]) -> Reference:
     classes = _count(state, "classes", most=1 << 20)
     usual = _numbers(state, "usual", (2 if steered else len(active_exits) + 2, 2))
     if (usual[:, 1] < 0).any():
-        least = float(usual[:, 1].min())
-        raise input_error("usual", "means and spreads, spreads 0 or more", least, _NEXT)
+        raise input_error("usual", "means, and spreads 0 or more", float(usual[:, 1].min()), _NEXT)
     exits = tuple(int(k) for k in active_exits)
     blank = Reference(exits, classes, steered, edges, np.zeros((0, 0), np.int64), usual)
     blank.check_size(_NEXT)

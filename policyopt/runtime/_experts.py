@@ -125,9 +125,7 @@ class ExpertPolicy:
 
     # What its policies share.
     kind = property(lambda self: self.policies[0].kind, doc="What `step` and `decide` are given.")
-    classes = property(
-        lambda self: self.policies[0].classes, doc="C; 0 where summaries do not say."
-    )
+    classes = property(lambda self: self.policies[0].classes, doc="C; 0 where nobody says.")
     unit = property(lambda self: self.policies[0].unit, doc="Unit of the costs.")
     model_exits = property(lambda self: self.policies[0].model_exits, doc="Exits of the model.")
 
@@ -228,10 +226,8 @@ class ExpertPolicy:
             e, _, inner = state.groups[0]
             return self.policies[e].step(k, output, inner, features)
         if k not in self.active_exits:
-            shown = ", ".join(map(str, self.active_exits))
-            raise input_error(
-                "k", f"an exit that a policy runs: {shown}", k, "Loop over `active_exits`."
-            )
+            allowed = f"an exit that a policy runs: {', '.join(map(str, self.active_exits))}"
+            raise input_error("k", allowed, k, "Loop over `active_exits`.")
         if not isinstance(output, (Mapping, ExitOutput)):
             output = as_array(output)
         n = len(state.context)
@@ -340,8 +336,7 @@ def route(outputs_by_expert: Sequence[npt.ArrayLike], context: npt.ArrayLike) ->
             "one array (N, K, C) per expert, all of one shape",
             f"shapes {sorted(shapes)}",
         )
-        step = "Run every expert on the same samples."
-        raise input_error("outputs_by_expert", allowed, got, step)
+        raise input_error("outputs_by_expert", allowed, got, "Run all experts on the same samples.")
     rows = context_numbers(context, len(arrays), len(arrays[0]))
     routed = np.empty(arrays[0].shape, dtype=np.result_type(*arrays))
     for e, array in enumerate(arrays):

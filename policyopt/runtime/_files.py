@@ -48,13 +48,11 @@ def refused(path: str | os.PathLike[str], error: OSError) -> InputError:
 def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what the system refuses inside the block into our error, which names `path`."""
     if "\0" in os.fsdecode(path):
-        got = os.fsdecode(path)
-        raise input_error("path", "free of the character NUL", got, "Choose another name.")
+        raise input_error("path", "free of NUL", os.fsdecode(path), "Choose another name.")
     try:
         yield
     except UnicodeEncodeError as error:
-        allowed = "a name that the system can write"
-        raise input_error("path", allowed, str(path), "Rename it.") from error
+        raise input_error("path", "a name the system can write", str(path), "Rename it.") from error
     except OSError as error:
         raise refused(path, error) from error
 

@@ -65,8 +65,7 @@ def read_arrays(path: str | Path, wanted: set[str]) -> tuple[dict[str, Array], l
     if not path.is_file():
         raise input_error("outputs", "a file", str(path), "Give a .npy or .npz file.")
     if path.suffix not in (".npy", ".npz"):
-        step = "Save the arrays with numpy.savez."
-        raise input_error("outputs", "a .npy or .npz file", path.name, step)
+        raise input_error("outputs", "a .npy or .npz file", path.name, "Save with numpy.savez.")
     with _named(path):
         if path.suffix == ".npy":
             with path.open("rb") as file:
@@ -134,8 +133,7 @@ def by_exit(array: Array, policy: Policy | ExpertPolicy, axes: str | None, name:
         step = "Take all exits of the model that the policy was fitted on."
         raise input_error(name, f"with {exits} exits on one of its first two axes", shape, step)
     if not axes and len(fits) > 1:
-        allowed = "given where exits and samples are equally many"
-        raise input_error("axes", allowed, shape, "Say KNC or NKC.")
+        raise input_error("axes", "given for as many exits as samples", shape, "Say KNC or NKC.")
     order = axes[:2] if axes else fits[0]
     if order not in fits:
         step = f"It has K = {exits} exits in {shape}; say --axes {fits[0]}C."
@@ -149,8 +147,7 @@ def check_zip(archive: zipfile.ZipFile, path: Path, argument: str) -> None:
     if len(set(names)) < len(names):
         raise input_error(argument, "an archive with each member once", f"{path}", "Save it anew.")
     if sum(info.compress_size for info in archive.infolist()) > path.stat().st_size:
-        allowed = "an archive as large as its members"
-        raise input_error(argument, allowed, f"{path}", "Save it anew.")
+        raise input_error(argument, "an archive as big as its members", f"{path}", "Save it anew.")
     for info in archive.infolist():
         most = _MOST_DEFLATED * info.compress_size + 64
         if info.compress_type == zipfile.ZIP_STORED:
@@ -160,8 +157,7 @@ def check_zip(archive: zipfile.ZipFile, path: Path, argument: str) -> None:
         if info.file_size > most:
             claim = f"claims {info.file_size} bytes of {info.compress_size}"
             got = f"{path}, whose member {info.filename!r} {claim}"
-            step = "It was damaged: save it anew."
-            raise input_error(argument, "an archive as numpy writes it", got, step)
+            raise input_error(argument, "an archive as numpy writes it", got, "Save it anew.")
 
 
 class Members:

@@ -160,9 +160,8 @@ class Rule:
 
     def params(self) -> dict[str, Any]:
         """Return the fields of the rule, JSON-able."""
-        return {
-            f.name: _json(getattr(self, f.name), self.specs.get(f.name)) for f in fields_of(self)
-        }
+        names = [f.name for f in fields_of(self)]
+        return {name: _json(getattr(self, name), self.specs.get(name)) for name in names}
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")

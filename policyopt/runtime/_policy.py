@@ -21,6 +21,7 @@ from ._arithmetic import coin
 from ._calibrators import Calibrator, make_calibrator
 from ._checks import (
     MAX_COST,
+    check_one_of,
     check_seed,
     check_share,
     check_text,
@@ -86,8 +87,7 @@ def first_exit(scores: Floats, thresholds: Floats) -> Ints:
 def checked_exits(active: object, exits: int, model_exits: int) -> tuple[tuple[int, ...], int]:
     """Return the active exits, given as None where all are, and how many the model has."""
     if isinstance(model_exits, bool) or not isinstance(model_exits, (int, np.integer)):
-        step = "How many exits the model has."
-        raise input_error("model_exits", "a whole number", model_exits, step)
+        raise input_error("model_exits", "a whole number", model_exits, "How many the model has.")
     of = int(model_exits) or exits
     if active is None:
         if of != exits:
@@ -327,9 +327,8 @@ class Policy:
     @cached_property
     def observer(self) -> Observer:
         """How it looks at what an exit gave: at what its score rules say they read, and no more."""
-        full = (
-            "log_prob" in self.required_columns
-        )  # no summary serves such rules: they may read the rest too
+        # No summary serves rules that read all classes: they may read the rest too.
+        full = "log_prob" in self.required_columns
         top = 2 if full or "margin" in self.required_columns else 1
         entropy = full or "entropy" in self.required_columns
         return Observer(self.answer, self.kind, self.classes, full, top, entropy)
@@ -609,8 +608,7 @@ def _check_columns(policy: Policy, output: ExitOutput, k: int) -> None:
 def check_policy(policy: Policy) -> None:
     """Refuse a policy whose parts do not fit each other."""
     check_text("unit", policy.unit, step="E.g. ms, MMACs, USD.")
-    if policy.kind not in KINDS:
-        raise input_error("kind", f"one of {KINDS}", policy.kind, "Fit it again.")
+    check_one_of("kind", policy.kind, KINDS, "Fit it again.")
     least = int(policy.kind != "summary")
     check_whole("classes", policy.classes, least, _MOST_CLASSES, "Fit it again.")
     for rule in policy.rules:
@@ -619,8 +617,7 @@ def check_policy(policy: Policy) -> None:
     if (costs > MAX_COST).any():
         raise input_error("costs", f"at most {MAX_COST:g}", costs.tolist(), "Choose a larger unit.")
     if (costs < 0).any() or (np.diff(costs) < 0).any():
-        got = costs.tolist()
-        raise input_error("costs", "0 or more and not decreasing", got, "They are cumulative.")
+        raise input_error("costs", "0 or more, not decreasing", costs.tolist(), "Cumulate them.")
     # A cost is mean plus overhead in floats: the overhead may pass it by a rounding.
     fits = overhead.shape == costs.shape and (overhead >= 0).all()
     if not fits or (overhead > costs * (1 + 1e-9)).any():
@@ -632,8 +629,7 @@ def check_policy(policy: Policy) -> None:
             allowed, got = f"one per exit but the last: {needed}", f"{len(thresholds)}"
             raise input_error("thresholds", allowed, got, "The last exit always stops.")
     if policy.kind == "summary" and not isinstance(policy.answer, Identity):
-        allowed = "plain where only summaries are kept"
-        raise input_error("answer", allowed, policy.answer.name, "Fit again.")
+        raise input_error("answer", "plain for summaries", policy.answer.name, "Fit again.")
     for rule in (policy.answer, *policy.rules, policy.calibrator):
         if rule is not None:
             rule.check(policy.exits, policy.classes)
@@ -692,9 +688,8 @@ def _named(rule: Rule | None) -> dict[str, Any] | None:
     if isinstance(rule, ScoreRule) and RULES.get(rule.name) is not type(rule):
         got = f"the class {type(rule).__name__}, named '{rule.name}'"
         step = "Decorate it with @po.register_score; after a change of the class, fit again."
-        raise input_error(
-            "score", "registered by its name, or no file of it could be read", got, step
-        )
+        allowed = "registered by its name, or no file of it could be read"
+        raise input_error("score", allowed, got, step)
     return {"name": rule.name, "params": rule.params()}
 
 
@@ -718,8 +713,7 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
-        allowed = "a whole policy file, its numbers finite"
-        raise input_error(source, allowed, str(error), AGAIN) from error
+        raise input_error(source, "whole, its numbers finite", str(error), AGAIN) from error
 
 
 def _mixture(content: Any) -> Mixture | None:

@@ -164,8 +164,7 @@ def as_array(output: object, name: str = "output") -> Array:
     try:
         return np.asarray(output)
     except ValueError as error:
-        got = "rows of unequal length"
-        raise input_error(name, "an array", got, "Pad or fix the rows.") from error
+        raise input_error(name, "an array", "rows of unequal length", "Pad the rows.") from error
 
 
 def check_finite(array: npt.NDArray[np.floating], name: str) -> None:
@@ -200,9 +199,7 @@ def read_exits(
 ) -> tuple[int, Callable[[int, slice], object]]:
     """Return the number of samples, and a way to read some of them at one exit."""
     if isinstance(outputs, Mapping):
-        raise input_error(
-            "outputs", "one entry per exit", "a mapping", "Pass a list of K summaries."
-        )
+        raise input_error("outputs", "one entry per exit", "a mapping", "Pass K of them, a list.")
     is_array = hasattr(outputs, "ndim")
     if not is_array and not hasattr(outputs, "__len__"):
         raise input_error("outputs", "an array, or one entry per exit", type(outputs).__name__, "")

@@ -50,8 +50,7 @@ def read_plain(path: str | os.PathLike[str], argument: str, most: int, step: str
     except FileNotFoundError:
         raise input_error(argument, "a file", f"{path} (missing)", step) from None
     except (OSError, ValueError) as error:  # no permission, links in a circle, NUL in the path
-        got = f"{path!r} ({error})"
-        raise input_error(argument, "a file that can be read", got, step) from error
+        raise input_error(argument, "a readable file", f"{path!r} ({error})", step) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise input_error(argument, "a file", f"{path} (a directory, pipe or device)", step)
@@ -181,8 +180,7 @@ def _refuse_excess(data: bytes, source: str, most: int, step: str, most_string: 
         turns = (codes == ord("{")).astype(np.int8) - (codes == ord("}"))
         levels = depth + np.cumsum(turns, dtype=np.int32)
         if levels.max() > MAX_DEPTH:
-            allowed = f"JSON nested at most {MAX_DEPTH} deep"
-            raise input_error(source, allowed, f"{levels.max()}", step)
+            raise input_error(source, f"JSON at most {MAX_DEPTH} deep", f"{levels.max()}", step)
         depth = int(levels[-1])
 
 

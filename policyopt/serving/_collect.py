@@ -127,8 +127,7 @@ def _check_device(device: Any) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         got = f"{device} ({str(error).partition(chr(10))[0]})"
-        allowed = "one that torch can use here, e.g. 'cpu'"
-        raise input_error("device", allowed, got) from error
+        raise input_error("device", "one that torch can use here, e.g. 'cpu'", got) from error
 
 
 def _batches(samples: Any, split: str, batch: int) -> Iterator[tuple[Any, Any]]:

@@ -103,9 +103,8 @@ class Server:
         seen = [*self._rows, rows]  # threads may be here at once: each has a list of its own
         if sum(map(len, seen)) >= FEWEST:
             # Where these are refused, what comes next is looked at with those before.
-            refuse_probabilities(
-                np.concatenate(seen), f"output of exit {self.policy.active_exits[0]}"
-            )
+            first = self.policy.active_exits[0]
+            refuse_probabilities(np.concatenate(seen), f"output of exit {first}")
             self.looking, seen = False, []
         self._rows = seen
 

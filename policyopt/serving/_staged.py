@@ -303,8 +303,7 @@ def size(batch: Any) -> int:
     mapped(batch, lambda leaf: found.append(len(leaf)) if np.ndim(leaf) else None)
     if not found:
         allowed = "a tensor, or a tuple, list or mapping with tensors, first axis = samples"
-        step = "Pass what the first stage takes."
-        raise input_error("batch", allowed, type(batch).__name__, step)
+        raise input_error("batch", allowed, type(batch).__name__, "Pass what stage 0 takes.")
     return max(found)
 
 

@@ -1,7 +1,5 @@
 """Answers: calibrated and combined ones against planted truths, brute force, scikit-learn and by hand."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

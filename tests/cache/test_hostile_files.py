@@ -3,8 +3,6 @@
 Bombs are read in a child of limited memory: what would allocate and be refused afterwards is caught too.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

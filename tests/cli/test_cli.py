@@ -1,7 +1,5 @@
 """The command line end to end: every command, formats, exit codes, what is written and what is replaced."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Malformed input, end to end: one message that helps, the right exit code, nothing left behind."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

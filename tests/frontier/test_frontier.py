@@ -1,7 +1,5 @@
 """Intervals, bounds, comparison against brute force and libraries; what a fit states is what new rows see."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import replace
 

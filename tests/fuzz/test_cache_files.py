@@ -1,7 +1,5 @@
 """Caches and ``.npz`` files, damaged, or twisted and signed as a forger would: a named error, or what was written."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -32,9 +30,8 @@ def made(room):
     costs, shares = [COSTS, Cost("price", "USD", None)], {"fit": 0.5, "test": 0.5}
     price = {"price": np.cumsum(CONF[:N], axis=1)}
     with CacheWriter(room / "summary", kind="summary", costs=costs, shares=shares) as cache:
-        cache.append(
-            "pool", prediction=PRED[:N], confidence=CONF[:N], labels=Y[:N], sample_costs=price
-        )
+        rows = {"prediction": PRED[:N], "confidence": CONF[:N], "labels": Y[:N]}
+        cache.append("pool", **rows, sample_costs=price)
     return [room / "logits", room / "summary"]
 
 

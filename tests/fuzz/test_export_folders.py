@@ -1,7 +1,5 @@
 """Folders of exports, damaged, or forged and signed: a named error, or what was written and numpy confirms."""
 
-from __future__ import annotations
-
 import json
 from contextlib import suppress
 

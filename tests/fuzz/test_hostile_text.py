@@ -3,8 +3,6 @@ r"""Hostile text in every field of every file: it is neither run nor breaks anyt
 60 policies; more by ``HOSTILE=5000 pytest -n 0 tests/fuzz/test_hostile_text.py``, as SECURITY.md tells.
 """
 
-from __future__ import annotations
-
 import copy
 import csv
 import io

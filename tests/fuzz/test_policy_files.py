@@ -3,8 +3,6 @@
 Twisted and signed again, as a forger would: what loads is what the file says, fits the schema, and decides.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

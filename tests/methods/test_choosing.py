@@ -1,7 +1,5 @@
 """Chains and lists of exits against their papers, sample by sample; the choice among methods; exits that tell nothing apart."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 
@@ -251,9 +249,8 @@ def test_windows_are_the_best_of_all_windows_on_small_problems():
 
 # The choice among methods: simple where in doubt, better where clear.
 def rule(values, errors=1.0):
-    return choosing.one_standard_error(
-        np.array(values, dtype=float), CANDIDATES[: len(values)], errors
-    )
+    known = CANDIDATES[: len(values)]
+    return choosing.one_standard_error(np.array(values, dtype=float), known, errors)
 
 
 def test_one_standard_error_rule_by_hand():

@@ -1,7 +1,5 @@
 """EENet against its paper (arXiv:2301.07099) and its release: equations by hand, gradients by differences."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Consistency, distance and class-aware methods against their papers, sample by sample, and against libraries."""
 
-from __future__ import annotations
-
 import json
 import tracemalloc
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """What learns when to stop, against exact dynamic programming, brute force, closed forms and libraries."""
 
-from __future__ import annotations
-
 import itertools
 import sys
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """What adapts: each part against something simple, served as simulated, refitted; wrong uses are refused."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from types import SimpleNamespace

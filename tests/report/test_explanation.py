@@ -1,7 +1,5 @@
 """Explanations: every number against a loop over rows, every picture against its data."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The exit problem as an environment: by hand, by gymnasium's own checks, and beside its own loops."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """Bandits: against formulas summed anew from the history, saved states, what comes of them."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import json

@@ -1,7 +1,5 @@
 """The drift watch: p-values against enumeration, false alarms against their bound, shifts found."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import tracemalloc

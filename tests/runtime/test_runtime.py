@@ -1,7 +1,5 @@
 """The runtime: reductions, one sample as many, kept exits, the coin, files of policies; it needs numpy alone."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

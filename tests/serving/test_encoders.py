@@ -1,7 +1,5 @@
 """Encoders of transformers, built small from their configs: staged, they are the models themselves."""
 
-from __future__ import annotations
-
 from collections import UserDict
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise, product

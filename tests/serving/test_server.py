@@ -1,7 +1,5 @@
 """Serving: models wrapped and run; every sample leaves where a replay says; what users get wrong is told by name."""
 
-from __future__ import annotations
-
 import functools
 import warnings
 from collections import OrderedDict, UserDict, namedtuple

@@ -1,7 +1,5 @@
 """Threshold solvers against brute force, the papers' pseudo-code and properties; flat exits."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

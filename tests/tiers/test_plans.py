@@ -1,7 +1,5 @@
 """Plans: costs against a walk, the search against all there are, certified goals; tiers decide as the whole policy."""
 
-from __future__ import annotations
-
 import base64
 import copy
 import json
@@ -277,9 +275,8 @@ def test_a_method_competes_and_reports_stay_honest():
     record = summary(tiers, planned.plan, planned.fitted.policy, test, "latency")
     assert record["accuracy_low"] <= record["accuracy"] <= record["accuracy_high"]
     assert record["p95"] <= record["worst"] and sum(record["tier_share"]) == pytest.approx(1.0)
-    full = [
-        summary(tiers, p, alone, test, "latency") for p, alone in references(tiers, fit, "latency")
-    ]
+    alone = references(tiers, fit, "latency")
+    full = [summary(tiers, plan, policy, test, "latency") for plan, policy in alone]
     assert all(r["accuracy"] == pytest.approx(test.correct[:, -1].mean()) for r in full)
     # What is found is what a replay pays.
     planned = make_plan(tiers, fit, Goal("latency", 9.0))

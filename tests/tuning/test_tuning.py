@@ -1,7 +1,5 @@
 """Tuning: planted methods whose best setting is known, resumption, pruning, the command line."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 from dataclasses import dataclass, replace

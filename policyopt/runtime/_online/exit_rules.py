@@ -53,8 +53,7 @@ def _prices(name: str, value: Any, allowed: str, least: float = -math.inf) -> tu
 def _check_count(name: str, prices: Sequence[float], exits: int) -> None:
     """Refuse prices that are not one per exit of the policy."""
     if len(prices) != exits:
-        allowed = f"one per exit of the policy: {exits}"
-        raise input_error(name, allowed, len(prices), "In its order.")
+        raise input_error(name, f"one per policy exit: {exits}", len(prices), "In its order.")
 
 
 # ---- LinUCB

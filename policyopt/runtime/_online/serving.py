@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .._bandits import BANDITS, Bandit, make_bandit
-from .._checks import check_least, check_seed, check_type, check_whole, plain
+from .._checks import check_least, check_one_of, check_seed, check_type, check_whole, plain
 from .._errors import InputError, input_error
 from .._experts import policy_of
 from .._files import write_file
@@ -353,8 +353,7 @@ class Online:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
-            allowed = "a whole file of an online policy"
-            raise input_error(path.name, allowed, str(error), _AGAIN) from error
+            raise input_error(path.name, "a whole online policy", str(error), _AGAIN) from error
         online._saves = content["saves"]
         online._own_files.append(content["sha256"])
         return online
@@ -388,8 +387,7 @@ def overhead_range(overhead: Any) -> tuple[float, float]:
     ends = [plain(x) for x in ends]
     fine = len(ends) == 2 and all(type(x) in (int, float) for x in ends)
     if not fine or not 0 <= ends[0] <= ends[1] < 1e6:
-        allowed = "a number, 0 or more, or a range of two"
-        raise input_error("overhead", allowed, overhead, "E.g. 0.1.")
+        raise input_error("overhead", "a number, 0 or more, or a range", overhead, "E.g. 0.1.")
     return float(ends[0]), float(ends[1])
 
 
@@ -418,8 +416,7 @@ def _starts(known: list[int | None]) -> list[int]:
 def _check_fit(family: PolicyFamily, steering: Any, reward: str, reveal: str) -> None:
     """Refuse a family that this steering cannot move along, and settings that it would not look at."""
     for name, value, known in (("reward", reward, REWARDS), ("reveal", reveal, REVEALS)):
-        if value not in known:
-            raise input_error(name, f"one of {', '.join(known)}", value, f"E.g. {known[0]}.")
+        check_one_of(name, value, known, f"E.g. {known[0]}.")
     who = steering.name
     if reward == "calibrated" and family.policy.calibrator is None:
         allowed = "confidence, signed or label for a policy without a confidence map"
@@ -495,8 +492,7 @@ def _read(path: Path) -> dict[str, Any]:
     data = read_plain(path, "online policy", MAX_BYTES, ONLINE.step)
     content = parse(data, path.name, MAX_BYTES, "Is the file whole? Save it again.")
     ONLINE.check(content, path.name)
-    if not 1 <= content["saves"] < 1 << 62:
-        raise input_error(f"saves of {path.name}", "from 1 to 2**62", content["saves"], _AGAIN)
+    check_whole(f"saves of {path.name}", content["saves"], step=_AGAIN)
     return content
 
 

@@ -71,9 +71,8 @@ def register_score(rule: _Class) -> _Class:
     name = getattr(rule, "name", None)
     if {"__eq__", "__post_init__"} & vars(rule).keys():
         step = "Leave out @dataclass and __post_init__: ScoreRule makes it one, and checks fields by what they declare."
-        raise input_error(
-            "score", "a class that ScoreRule alone makes a dataclass", rule.__name__, step
-        )
+        allowed = "a class that ScoreRule alone makes a dataclass"
+        raise input_error("score", allowed, rule.__name__, step)
     check_name(name, rule, RULES.get(str(name)), "score")
     for call in _listeners:  # they may refuse it
         call(rule)

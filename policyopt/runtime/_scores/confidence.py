@@ -71,9 +71,8 @@ class ClassOffset(ScoreRule):
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         known = (output.prediction >= 0) & (output.prediction < len(self.offset))
-        offset = np.where(
-            known, lookup(self.offset, np.where(known, output.prediction, 0)), self.other
-        )
+        own = lookup(self.offset, np.where(known, output.prediction, 0))
+        offset = np.where(known, own, self.other)
         return output.confidence - offset, state
 
     def operations(self, k: int, classes: int) -> float:

@@ -97,9 +97,7 @@ class Agreement(ScoreRule):
         votes = np.concatenate([state[0], output.prediction[:, None]], axis=1)
         log_prob = None
         if self.soft:
-            assert (
-                output.log_prob is not None
-            )  # the policy refuses summaries for rules that need it
+            assert output.log_prob is not None  # the policy refuses summaries that lack it
             here = output.log_prob[:, None]
             # An empty state does not know the number of classes yet.
             log_prob = np.concatenate([state[1], here], axis=1) if state[1].shape[1] else here

@@ -115,8 +115,7 @@ class E2CM(PrototypeRule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if any((np.diff(owner) == 0).any() for owner in self.owner):
-            what = "owner of the score"
-            raise input_error(what, "one point per class", "several", "Fit it again.")
+            raise input_error("owner of the score", "one point per class", "several", "Fit again.")
 
     def certainty(self, k: int, output: ExitOutput) -> Floats:
         near = self.class_distances(k, output) / self.norm[k]
