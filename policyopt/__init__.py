@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from policyopt._tiers.tier_policy import TierPolicy, load_tier, tier_policies
     from policyopt._tuning import tune
     from policyopt.runtime._arithmetic import lookup, row_product
-    from policyopt.runtime._errors import BudgetError, InputError, PolicyOptError
+    from policyopt.runtime._errors import BudgetError, CheckError, InputError, PolicyOptError
     from policyopt.runtime._experts import ExpertPolicy, load_experts, route
     from policyopt.runtime._parameters import array, choice, number
     from policyopt.runtime._policy import Policy, load_policy
@@ -70,12 +70,12 @@ _NAMES = {
     "_tiers.search": "Goal Limit",
     "_tiers.tier_policy": "TierPolicy load_tier tier_policies",
     "_tuning": "tune",
-    "runtime": "BudgetError ExpertPolicy InputError Policy PolicyOptError ScoreRule array choice load_experts "
-    "load_policy lookup make_score number register_score route row_product",
+    "runtime": "BudgetError CheckError ExpertPolicy InputError Policy PolicyOptError ScoreRule array choice "
+    "load_experts load_policy lookup make_score number register_score route row_product",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 __all__ = [
-    "BudgetError", "CacheWriter", "Cost", "ExitData", "ExpertPolicy", "Fitted", "Goal",
+    "BudgetError", "CacheWriter", "CheckError", "Cost", "ExitData", "ExpertPolicy", "Fitted", "Goal",
     "InputError", "LearnedScore", "Limit", "Link", "Method", "Policy", "PolicyOptError",
     "ScoreRule", "Tables", "Tier", "TierPolicy", "Tiers", "array", "certified_plan", "check_method",
     "check_score", "choice", "compare", "curve", "evaluate", "fit", "fit_experts", "fit_family",

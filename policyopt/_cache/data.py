@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._costs import Cost
-from policyopt.runtime._checks import check_one_of, check_seed, plain
+from policyopt.runtime._checks import check_one_of, check_seed, to_python
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import checked_names
 from policyopt.runtime._typing import Array, Ints
@@ -73,7 +73,7 @@ class Layout:
             wanted = f"{' or '.join(allowed)} for kind {self.kind}"
             raise input_error("dtype", wanted, dtype, "Choose one.")
         object.__setattr__(self, "dtype", dtype)  # np.float16 and np.dtype("f2") are welcome too
-        classes = plain(self.classes)
+        classes = to_python(self.classes)
         if type(classes) is not int or not 0 <= classes <= MAX_CLASSES or classes == 1:
             raise input_error("classes", f"0 (not known) or 2 to {MAX_CLASSES}", classes)
         object.__setattr__(self, "classes", classes)

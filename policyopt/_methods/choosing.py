@@ -157,7 +157,7 @@ class Comparison:
     correct: Floats  # (B, M, N): 1.0 where the answer is right
     flat: Bools  # (B, M): whether some fold's fit found scores that differ by rounding only
 
-    def plain(
+    def simplest(
         self, budget: int, chosen: int, candidates: Sequence[Candidate], errors: float
     ) -> int:
         """Return the chosen candidate, or in the place of a flat one the least complex that is as accurate."""
@@ -336,7 +336,7 @@ class Auto(Choosing):
         for j, values in enumerate(found.values):
             chosen, report = one_standard_error(values, candidates, self.errors)
             gain = winners_gain(values, candidates, self.errors, seed)
-            best = candidates[found.plain(j, chosen, candidates, self.errors)]
+            best = candidates[found.simplest(j, chosen, candidates, self.errors)]
             choices.append(Chosen([best, *simplest], report, gain))
         return choices
 

@@ -16,7 +16,7 @@ from policyopt._replay import trace
 from policyopt._table import Table
 from policyopt._thresholds.budget_search import meet_budget
 from policyopt._thresholds.problem import Problem
-from policyopt.runtime._checks import check_type, check_whole, plain
+from policyopt.runtime._checks import check_type, check_whole, to_python
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._online.family import PolicyFamily
 from policyopt.runtime._policy import ALWAYS, NEVER, Policy, to_dict
@@ -125,7 +125,7 @@ def _arms(arms: Any) -> int | list[float]:
     """Return a number of points, or thresholds."""
     allowed = "low:high:step with low below high, thresholds, or a whole number of points"
     wrong = input_error("arms", allowed, arms, "E.g. 0:1:0.2, or 0.5,0.7,0.9, or 11.")
-    arms = plain(arms)
+    arms = to_python(arms)
     if type(arms) is int:
         return arms
     try:
@@ -145,7 +145,7 @@ def _arms(arms: Any) -> int | list[float]:
 
 def _budgets(points: Any, costs: Floats) -> Floats:
     """Return the budgets of a family, ascending."""
-    points = plain(points)
+    points = to_python(points)
     if type(points) is int:
         return positions(costs, check_whole("points", points, 1, 1000, "E.g. 30."))
     if not isinstance(points, (str, Sequence, np.ndarray)) or not len(points):

@@ -20,7 +20,14 @@ from typing import Any
 import numpy as np
 
 from policyopt.runtime import _strict_json as strict_json
-from policyopt.runtime._checks import MAX_NAME, MAX_UNIT, check_text, check_type, check_whole, plain
+from policyopt.runtime._checks import (
+    MAX_NAME,
+    MAX_UNIT,
+    check_text,
+    check_type,
+    check_whole,
+    to_python,
+)
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._typing import Floats
 
@@ -292,7 +299,7 @@ def _text(where: str, value: Any, most: int = MAX_UNIT) -> str:
 
 def _number(where: str, value: Any, most: float = MAX_NUMBER, positive: bool = False) -> float:
     # Whole numbers of any length are compared as they are; comparing NaN is always false.
-    value = plain(value)
+    value = to_python(value)
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
     if not fits or (positive and value == 0):
         low = "above 0" if positive else "0 or more"

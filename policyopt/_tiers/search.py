@@ -29,7 +29,7 @@ from policyopt._thresholds.joint import upper_hull
 from policyopt._thresholds.problem import between
 from policyopt._tiers.description import OBJECTIVES, Tiers
 from policyopt._tiers.plans import Plan, costs_of, cuts
-from policyopt.runtime._checks import check_least, check_one_of, check_share, check_type, plain
+from policyopt.runtime._checks import check_least, check_one_of, check_share, check_type, to_python
 from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._scores import MaxProb, score_table
@@ -135,7 +135,7 @@ class Limit:
     spare: float = 0.0
 
     def __post_init__(self) -> None:
-        number = type(plain(self.most)) in (int, float) and 0 <= self.most < math.inf
+        number = type(to_python(self.most)) in (int, float) and 0 <= self.most < math.inf
         if not (self.objective in OBJECTIVES and self.statistic in list(STATISTICS) and number):
             allowed = f"{' or '.join(OBJECTIVES)}, perhaps :{', :'.join(STATISTICS)}, and =NUMBER"
             got = f"{self.objective}:{self.statistic}={self.most}"

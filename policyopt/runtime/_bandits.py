@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 
-from ._checks import check_least, check_one_of, check_positive, check_seed, check_whole, plain
+from ._checks import check_least, check_one_of, check_positive, check_seed, check_whole, to_python
 from ._errors import InputError, input_error
 from ._saved_state import MOST_COUNT, check_fields, refused, saved_counts, saved_numbers
 from ._typing import Floats
@@ -683,7 +683,7 @@ _LARGEST = 1e100  # of a saved estimate
 
 def _share_or(name: str, value: Any, absent: Any) -> Any:
     """Return a number in (0, 1], or what stands for none."""
-    value = plain(value)
+    value = to_python(value)
     none = value is None if absent is None else value == absent
     return value if none else check_positive(name, value, most=1.0)
 

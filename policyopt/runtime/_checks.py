@@ -19,7 +19,7 @@ MAX_COST = 1e100
 MAX_UNIT, MAX_NAME = 32, 100
 
 
-def plain(value: Any) -> Any:
+def to_python(value: Any) -> Any:
     """Return a number of numpy's as one of Python's, anything else as it is."""
     return value.item() if isinstance(value, np.generic) else value
 
@@ -34,7 +34,7 @@ def check_type(name: str, value: Any, kinds: Any, allowed: str, step: str = "") 
 
 def check_positive(name: str, value: Any, most: float = math.inf) -> Any:
     """Return a number in (0, most], or refuse it."""
-    value = plain(value)
+    value = to_python(value)
     if not _is_number(value) or not 0 < value <= most:
         allowed = "a number above 0" + (f", at most {most:g}" if most < 1e300 else "")
         raise input_error(name, allowed, value, _DEFAULT)
@@ -48,7 +48,7 @@ def check_share(name: str, value: Any, allowed: str = "") -> Any:
 
 def check_least(name: str, value: Any, most: float = math.inf, allowed: str = "") -> Any:
     """Return a number in [0, most], or refuse it."""
-    value = plain(value)
+    value = to_python(value)
     if not _is_number(value) or not 0 <= value <= most:
         usual = f"a number in [0, {most:g}]" if most < 1e300 else "a number, 0 or more"
         raise input_error(name, allowed or usual, value, "" if allowed else _DEFAULT)
@@ -59,7 +59,7 @@ def check_whole(
     name: str, value: Any, least: int = 1, most: int = 1 << 62, step: str = _DEFAULT
 ) -> int:
     """Return a whole number in [least, most], or refuse it."""
-    value = plain(value)
+    value = to_python(value)
     if type(value) is not int or not least <= value <= most:
         limit = f", at most {most:,}" if most < 1 << 53 else ""
         raise input_error(name, f"a whole number, at least {least}{limit}", value, step)

@@ -1,7 +1,5 @@
 """`policyopt export` and `verify`: whole folders, first differences, other machines, sizes, and folders from anyone."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

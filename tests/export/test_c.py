@@ -3,8 +3,6 @@
 (Every rule: test_targets.) Every combination of dialect and level with POLICYOPT_WHOLE_MATRIX=1 in the environment.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import itertools

@@ -4,8 +4,6 @@ The Python file by itself: numpy alone, loaded in any way. Which scores are exac
 ONNX by itself: operation by operation on the numbers where precision goes; the models, and folders that were damaged.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

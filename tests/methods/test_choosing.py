@@ -448,4 +448,4 @@ def test_a_plain_policy_as_accurate_goes_before_a_flat_one():
         (values, [0, 1, 3], 3),  # the only other plain one is worse
     ):  # fmt: skip
         compared = Comparison(worth[None], correct[None], np.isin([range(4)], flat))
-        assert compared.plain(0, 3, candidates, 1.0) == wanted
+        assert compared.simplest(0, 3, candidates, 1.0) == wanted

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .._bandits import BANDITS, Bandit, make_bandit
-from .._checks import check_least, check_one_of, check_seed, check_type, check_whole, plain
+from .._checks import check_least, check_one_of, check_seed, check_type, check_whole, to_python
 from .._errors import InputError, input_error
 from .._experts import policy_of
 from .._files import write_file
@@ -384,7 +384,7 @@ def reward_range(
 def overhead_range(overhead: Any) -> tuple[float, float]:
     """Return an overhead, a number or a pair, as a range."""
     ends = overhead if isinstance(overhead, (tuple, list)) else (overhead, overhead)
-    ends = [plain(x) for x in ends]
+    ends = [to_python(x) for x in ends]
     fine = len(ends) == 2 and all(type(x) in (int, float) for x in ends)
     if not fine or not 0 <= ends[0] <= ends[1] < 1e6:
         raise input_error("overhead", "a number, 0 or more, or a range", overhead, "E.g. 0.1.")
