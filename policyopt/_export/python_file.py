@@ -64,11 +64,7 @@ Score {plain(policy.rule)}, answer {plain(policy.answer)}; how it was found stan
 
     state = start()                  # start(number) where samples are numbered
     for k in ACTIVE_EXITS:
-<<<<<<< HEAD
-        decision = step(k, output_of_exit(k), state)   # {how}
-=======
         decision = step(k, output_of_exit(k), state{also})   # {how}
->>>>>>> m-rest
         if decision.exit:
             break
     decision.prediction, decision.confidence
