@@ -47,13 +47,14 @@ def shared_data() -> Path:
     return path
 
 
-def printed(*arguments):
-    """Run a command line; return its exit code, standard output and standard error."""
+def printed(*arguments, columns=""):
+    """Run a command line in a terminal of so many columns; return its exit code, standard output and standard error."""
     from policyopt._cli.app import main
 
     out, err, code = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["policyopt", *map(str, arguments)])
+        patch.setenv("COLUMNS", columns)
         try:
             main()
         except SystemExit as stop:

@@ -5,13 +5,12 @@ import numpy as np
 from policyopt._export.golden import Golden, Ran
 from policyopt._export.graph import ExitGraph, Pool, evaluate
 from policyopt.runtime._policy import Policy
-from policyopt.runtime._scores import MaxProb, ScoreRule, register_score
+from policyopt.runtime._scores import MaxProb, ScoreRule
 
 F4, F8, I4, I8 = (np.dtype(t) for t in ("f4", "f8", "i4", "i8"))
 ROWS = 60
 
 
-@register_score
 class Steep(ScoreRule):
     """Nothing but rounding, magnified."""
 
@@ -22,11 +21,8 @@ class Steep(ScoreRule):
         return 1e6 * (np.exp(output.log_prob).sum(axis=1).astype(np.float64) - 1.0), state
 
 
-@register_score
 class Zeros(Steep):
     """Which of two zeros numbers are."""
-
-    name = "zeros"
 
     def score(self, k, output, state):
         with np.errstate(divide="ignore"):

@@ -685,9 +685,9 @@ def to_dict(policy: Policy) -> dict[str, Any]:
 def _named(rule: Rule | None) -> dict[str, Any] | None:
     if rule is None:
         return None
-    if isinstance(rule, ScoreRule) and RULES.get(rule.name) is not type(rule):
-        got = f"the class {type(rule).__name__}, named '{rule.name}'"
-        step = "Decorate it with @po.register_score; after a change of the class, fit again."
+    if isinstance(rule, ScoreRule) and RULES.get(rule.name, type(rule)) is not type(rule):
+        got = f"the class {type(rule).__name__}, where another is '{rule.name}'"
+        step = "Give it a name of its own; after a change of the class, fit again."
         allowed = "registered by its name, or no file of it could be read"
         raise input_error("score", allowed, got, step)
     return {"name": rule.name, "params": rule.params()}

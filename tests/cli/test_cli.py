@@ -111,7 +111,7 @@ def test_long_work_is_foretold(run, cache, capsys, monkeypatch):
     assert run(*line)[2].startswith("note: about 0 s of processor time: margin 0 s")
 
 
-def test_info(run, cache, monkeypatch):
+def test_info(run, cache):
     code, out, _ = run("info", cache, "--format", "json")
     content = json.loads(out)
     assert (code, content["exits"], content["classes"], content["pooled"]) == (0, 4, 6, True)
@@ -119,8 +119,8 @@ def test_info(run, cache, monkeypatch):
     assert content["costs"][0]["cumulative_mean"] == [1, 2, 4, 8]
     assert "exit 3" in run("info", cache)[1] and "metadata: {" in run("info", cache)[1]
     assert [*map(threshold_text, (0.5, 0.999998, 1e-6))] == ["0.5000", "0.9999980", "1e-06"]
-    monkeypatch.setenv("COLUMNS", "60")
-    lines = [line for line in run("info", cache)[1].splitlines() if "metadata" not in line]
+    told = run("info", cache, columns="60")[1]
+    lines = [line for line in told.splitlines() if "metadata" not in line]
     assert max(map(len, lines)) <= 60
 
 

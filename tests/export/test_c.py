@@ -222,7 +222,7 @@ def test_what_cannot_be_is_refused(tmp_path):
     with pytest.raises(InputError, match="one C header"):
         run_c(tmp_path, golden)
     far = {"score": lambda _, k, o, s: (o.top_prob[np.arange(1), (o.margin * 2).astype(int)], s)}
-    far, chances = po.register_score(type("Far", (Steep,), {"name": "far", **far})), replace(policy, kind="probabilities")
+    far, chances = type("Far", (Steep,), far), replace(policy, kind="probabilities")
     for other, bad in ((chances, [[0.9] * 3]), (replace(policy, rule=far()), [[60.0, 0, 0]])):
         (tmp_path / "other.h").write_text(c_source(other, trace_policy(other), sizes=False))
         inputs = [{other.kind: np.array(bad, np.float32)}] * 2
