@@ -740,11 +740,8 @@ def test_a_choice_is_refitted_by_what_it_chose(name):
     after = refit(before, few.get("fit"), few.get("recent"))
     assert after.expected.cost == pytest.approx(BUDGET, rel=0.02)
     assert after.policy.active_exits == before.policy.active_exits
-    stays = before.policy.answer == after.policy.answer
-    assert stays == (after.policy.calibrator is not None) and after.policy.calibrator in (
-        None,
-        before.policy.calibrator,
-    )
+    kept = before.policy.calibrator if before.policy.answer == after.policy.answer else None
+    assert after.policy.calibrator == kept
 
 
 def test_mistakes_are_named(dimmed):
