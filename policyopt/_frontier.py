@@ -155,7 +155,7 @@ def _choose(
         else:
             chosen[name] = method
     if not chosen:
-        raise InputError("No method works on these records. Import full logits.")
+        raise InputError("No method works on these summaries. Import full logits.")
     return chosen, notes
 
 

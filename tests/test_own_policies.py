@@ -169,7 +169,7 @@ def test_a_score_of_ones_own_does_what_ours_does(tmp_path):
 
     scores = 1 - np.logspace(-9, -6, 50)[:, None] * [1, 1]
     assert collapse(Own(), scores)[1] == collapse(po.make_score("max_prob"), scores)[1] == ()
-    with pytest.raises(po.InputError, match="'score' must be registered by its name"):
+    with pytest.raises(po.InputError, match="'score' must be of a name that no other"):
         po.Policy(Own(), [0.5], [1, 2], "ms", "logits", 6).save(tmp_path / "p.json")
     assert numbers(
         "w", np.ones((4, 3), order="F"), 2

@@ -12,6 +12,7 @@ from policyopt._cache.data import CONTEXT, COST_PREFIX, FEATURES_PREFIX, Block, 
 from policyopt._costs import cumulative
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import MAX_CONTEXTS, checked_names
+from policyopt.runtime._reading import ranked
 from policyopt.runtime._typing import Array, Bools
 
 #: The arrays of a block: their axes, and the type in which they are kept (None: the layout's).
@@ -306,8 +307,7 @@ class _Piece:
             _CHECKS[column_of(name)](self, name, array)
         if "top_prob" in self.block:
             top = self.block["top_prob"]
-            off = (np.diff(top, axis=2) > UNIT_TOLERANCE).any(axis=2)
-            off |= top.sum(axis=2, dtype=np.float64) > 1 + SUM_TOLERANCE
+            off = ~ranked(top)
             allowed = "largest first with a sum of at most 1"
             self._refuse("top_prob", off, top, allowed, "Sort them.")
         if "correct" in self.block and "prediction" in self.block:

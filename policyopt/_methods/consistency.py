@@ -16,7 +16,7 @@ disagreement, and stops by patience alone; here the paper holds. The accuracies 
 set the thresholds.
 
 DDA: Li et al., Dynamic domain adaptation for efficient inference, CVPR 2021, arXiv:2103.16403. What the score is,
-where it comes from and how it departs stands in `policyopt.runtime._scores.dda`.
+where it comes from and how it departs stands in `policyopt.runtime._scores.consistency`.
 
 PF-BERxiT: Gao et al., Neurocomputing 558 (2023) 126690. A sample leaves where the distance between adjacent
 exits' class distributions has been under a threshold for a set number of exits in a row; both the threshold and

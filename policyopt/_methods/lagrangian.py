@@ -116,7 +116,7 @@ class StoppingMethod(Method):
     ----------
     answer : str
         What exits return: ``combined`` (over exits, where it helps), ``plain``, or another name
-        of `policyopt._answers`. Records are always plain.
+        of `policyopt._answers`. Summaries are always plain.
     soft : float
         Weight of the soft success targets against 0/1 correctness, in [0, 1].
     folds : int

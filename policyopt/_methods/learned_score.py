@@ -109,7 +109,7 @@ class LearnedScore(Method):
     )
     #: Whether the score keeps rows (prototypes, neighbours), to which the rows themselves are nearer than any new
     #: one: thresholds are then set on scores that were learned without the row. Of a regression's few coefficients
-    #: thresholds are set on what is deployed, and cross-validation sees to the rest (see `validation`): where many
+    #: thresholds are set on what is deployed, and cross-validation sees to the rest (see `base`): where many
     #: rows are alike, coefficients that differ by a hair from fold to fold put all of them on the other side.
     keeps_rows: ClassVar[bool] = False
     #: What `learn` is shown besides what the method needs, where the rows hold it: it does without.

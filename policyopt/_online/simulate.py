@@ -53,7 +53,7 @@ _LEVELS = 63  # of the controller's family, its ends not counted
 KINDS = ("stationary", "abrupt", "gradual", "recurring")
 _CYCLES = 3
 _ROUNDS = 4096  # rounds drawn at once
-#: Bandits of the same seed draw from counters whose third word is below 2**63 (`runtime.bandits.base`).
+#: Bandits of the same seed draw from counters whose third word is below 2**63 (`runtime._bandits`).
 _COUNTER = (0, 0, 1 << 63, 0)
 _POINTS = 250
 WINDOW = 400  # requests over which a policy must have recovered

@@ -27,6 +27,7 @@ from policyopt._answers.calibrators import (
     fit_vector,
     row_losses,
 )
+from policyopt._intervals import proportion_interval
 from policyopt._methods.learned_score import no_failure
 from policyopt._report.figures import COLOURS, add_legend, new_figure, tidy
 from policyopt._table import Table
@@ -54,7 +55,7 @@ class Observed:
 
     confidence: Floats
     correct: Floats
-    losses: Floats | None = None  # of the label, in nats; None where only records are kept
+    losses: Floats | None = None  # of the label, in nats; None where only summaries are kept
 
 
 def observe(table: Table, answer: AnswerRule | None = None) -> Observed:
@@ -63,7 +64,7 @@ def observe(table: Table, answer: AnswerRule | None = None) -> Observed:
     answer = Identity() if answer is None else answer
     if labels is None or table.source is None or not table.source.has("outputs"):
         if not isinstance(answer, Identity):
-            raise input_error("answer", "plain where only records are kept", answer.name, "")
+            raise input_error("answer", "plain where only summaries are kept", answer.name, "")
         return Observed(table.statistics.confidence, own)
     confidence, correct, losses = (np.empty(own.shape) for _ in range(3))
     for rows, exits in crossfit.observe(table, crossfit.CrossFitted(answer), full=True):
@@ -217,20 +218,18 @@ _ENDS = ("confidence", "accuracy")
 
 def reliability(confidence: Floats, correct: Floats, bins: int = BINS) -> list[dict[str, Any]]:
     """Return one point per bin of equal mass: mean, least and largest confidence, accuracy with Wilson's interval."""
-    from scipy.stats import binomtest
-
     if not len(confidence):
         return []
     place = np.searchsorted(equal_mass_edges(confidence, bins), confidence, side="right")
     points = []
     for j in np.unique(place):
         inside, right = confidence[place == j], correct[place == j]
-        wilson = binomtest(round(float(right.sum())), len(right)).proportion_ci(method="wilson")
+        low, high = proportion_interval(right)
         points.append(
             {
                 "confidence": float(inside.mean()), "low_edge": float(inside.min()),
                 "high_edge": float(inside.max()), "accuracy": float(right.mean()),
-                "accuracy_low": float(wilson.low), "accuracy_high": float(wilson.high),
+                "accuracy_low": low, "accuracy_high": high,
                 "rows": len(right),
             }
         )  # fmt: skip

@@ -688,7 +688,9 @@ def _named(rule: Rule | None) -> dict[str, Any] | None:
     if isinstance(rule, ScoreRule) and RULES.get(rule.name, type(rule)) is not type(rule):
         got = f"the class {type(rule).__name__}, where another is '{rule.name}'"
         step = "Give it a name of its own; after a change of the class, fit again."
-        allowed = "registered by its name, or no file of it could be read"
+        allowed = (
+            "of a name that no other class is registered by, or its file would be read as that"
+        )
         raise input_error("score", allowed, got, step)
     return {"name": rule.name, "params": rule.params()}
 

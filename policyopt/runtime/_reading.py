@@ -16,10 +16,7 @@ _COLUMNS = ("prediction", "confidence", "top_prob", "entropy")
 #: Fewer rows of logits could look like probabilities by chance; more need not be looked at.
 FEWEST, _MOST = 4, 64
 _SUM_TOLERANCE = 1e-3  # covers a softmax in float16
-_UNIT_TOLERANCE, _TOP_TOLERANCE = (
-    1e-5,
-    1e-2,
-)  # of one probability, and of the sum of some, rounded at will
+_UNIT_TOLERANCE, _TOP_TOLERANCE = 1e-5, 1e-2  # of one probability, and of a sum of rounded ones
 
 
 def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -> ExitOutput:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 from .._errors import InputError, input_error
 from .._parameters import make
+from .._text import printable
 from .base import COLUMNS, ScoreRule, State, score_table
 from .confidence import ClassOffset, Constant, Entropy, Margin, MaxProb, Random, Window
 from .consistency import BEEM, DDA, Agreement, Patience, Similarity, Vote
@@ -128,7 +130,9 @@ def load_plugins(group: str) -> list[str]:
                 point.load()
             except (Exception, SystemExit) as error:  # another's package: whatever it raises
                 what = f"'{point.value}' (entry point {point.name} of {group})"
-                broken.append(f"{what} cannot be imported: {error}. Mend or remove that package.")
+                told = f"{what} cannot be imported: {error}. Mend or remove that package."
+                broken.append(printable(told))
+                warnings.warn(broken[-1], stacklevel=3)
     return broken
 
 

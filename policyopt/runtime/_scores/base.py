@@ -76,10 +76,8 @@ class ScoreRule(Rule, ABC):
 def _check_columns(cls: type, given: Any) -> None:
     """Refuse what is no set of `COLUMNS`."""
     if not isinstance(given, frozenset) or not given <= COLUMNS:
-        allowed, step = (
-            f"of {', '.join(sorted(COLUMNS))}",
-            'E.g. required_columns = frozenset({"margin"}).',
-        )
+        allowed = f"of {', '.join(sorted(COLUMNS))}"
+        step = 'E.g. required_columns = frozenset({"margin"}).'
         raise input_error(f"required_columns of {cls.__name__}", allowed, given, step)
 
 
