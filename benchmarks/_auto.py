@@ -81,7 +81,7 @@ def _path(policies: list[Any], test: Table) -> Path:
     costs = np.broadcast_to(test.costs, (len(test), test.exits))
     return Path(
         np.stack([costs[:, 0], *(o.cost for o in outcomes), costs[:, -1]], axis=1),
-        np.stack([test.correct[:, 0], *(o.correct for o in outcomes), test.correct[:, -1]], axis=1),
+        np.stack([test.quality[:, 0], *(o.quality for o in outcomes), test.quality[:, -1]], axis=1),
     )
 
 

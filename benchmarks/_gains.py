@@ -133,7 +133,7 @@ def _average(ours: Path, rival: Path, seed: int) -> tuple[float, float]:
     """Return the 95 % paired bootstrap interval of the difference averaged over the budgets."""
     inner = slice(1, ours.cost.shape[1] - 1)
     columns = np.concatenate(
-        [ours.cost[:, inner], ours.correct[:, inner], rival.cost, rival.correct], axis=1
+        [ours.cost[:, inner], ours.quality[:, inner], rival.cost, rival.quality], axis=1
     )
     points = inner.stop - inner.start
     split = np.cumsum([points, points, rival.cost.shape[1]])

@@ -66,6 +66,6 @@ def differences(ours: ExitStatistics, theirs: Columns) -> dict[str, float]:
     # exp may round two near logits to equal probabilities: the plain argmax then takes the first.
     found["prediction"] = float((ours.prediction != theirs["prediction"]).mean())
     assert found["prediction"] <= 1e-4, f"predictions differ in {found['prediction']:.2%}"
-    assert ours.correct is not None
-    found["correct"] = float((ours.correct != theirs["correct"]).mean())
+    assert ours.quality is not None
+    found["correct"] = float((ours.quality != theirs["correct"]).mean())
     return found

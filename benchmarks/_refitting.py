@@ -50,10 +50,10 @@ def refitting(data: ExitData, shifts: list[str], recent: int, budget: str) -> di
 
 def _measure(fitted: Fitted, rows: Table, limit: float) -> dict[str, float]:
     seen = trace(fitted.policy, rows)
-    assert seen.correct_taken is not None
+    assert seen.quality_taken is not None
     return {
         "cost_over_budget": float(seen.cost.mean() / limit),
-        "accuracy": float(seen.correct_taken.mean()),
+        "accuracy": float(seen.quality_taken.mean()),
     }
 
 

@@ -88,7 +88,7 @@ def _off(met: Path, budgets: list[float]) -> float:
 
 def _at(met: Path, budgets: list[float]) -> list[float]:
     """Return the accuracy at a realised cost of exactly each budget: neighbours mixed."""
-    cost, accuracy = met.cost.mean(axis=0), met.correct.mean(axis=0)
+    cost, accuracy = met.cost.mean(axis=0), met.quality.mean(axis=0)
     order = np.argsort(cost, kind="stable")
     return np.interp(budgets, cost[order], accuracy[order]).tolist()
 

@@ -91,7 +91,7 @@ def _fit(data: Any, method: str, budget: str) -> dict[str, Any]:
         thresholds.append(mixture.thresholds)
     return {
         "cost": float(np.mean(met.cost)),
-        "accuracy": float(np.mean(met.correct)),
+        "accuracy": float(np.mean(met.quality)),
         "expected_cost": float(fitted.expected.cost),
         "seconds": round(seconds, 3),
         "thresholds": _digest(np.asarray(t, dtype="<f8") for t in thresholds),

@@ -123,14 +123,14 @@ def draw(kind: str, method: str, n: int, number: int) -> dict[str, Any]:
     if fitted is None:  # a budget may lie outside what so few rows can cost
         return {**head, "declined": "budget"}
     seen = trace(fitted.policy, people)
-    assert seen.correct_taken is not None
+    assert seen.quality_taken is not None
     low, high = fitted.expected.stated
     return {
         **head, **({"declined": "tail"} if low is None else {}),
         "budget": budget, "cost": float(seen.cost.mean()), "expected": fitted.expected.cost,
         "low": low, "high": high,
         "t_width": bootstrap_t_width(trace(fitted.policy, rows).cost, rng),
-        "stated_accuracy": fitted.accuracy, "accuracy": float(seen.correct_taken.mean()),
+        "stated_accuracy": fitted.accuracy, "accuracy": float(seen.quality_taken.mean()),
         "took": fitted.policy.provenance.get("chosen", {}).get("method"),
     }  # fmt: skip
 

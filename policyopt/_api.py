@@ -137,7 +137,7 @@ def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator
     settings = provenance.get("chosen", provenance)["settings"]
     answer = settings.get("answer", "plain") if table.kind != "summary" else "plain"
     seen = answered(table, crossfit(table, answer, folds_of(len(table), 5, seed)))
-    return fit_confidence(name, seen.statistics.confidence, seen.correct)
+    return fit_confidence(name, seen.statistics.confidence, seen.quality)
 
 
 def evaluate(

@@ -151,7 +151,7 @@ def fit_experts(
             paid, right = nan, nan
             if len(rows[e]):
                 outcome = replay(whole.policy, table.take(rows[e]))
-                paid, right = float(outcome.cost.mean()), float(outcome.correct.mean())
+                paid, right = float(outcome.cost.mean()), float(outcome.quality.mean())
             add(e, whole, paid, right, pooled=True)
     if large:
         spent = sum(part.share * part.cost for part in parts.values() if part.rows)
@@ -184,7 +184,7 @@ def _curve(method: Method, table: Table, seed: int, folds: int) -> tuple[Floats,
         met &= [fitted is not None for fitted in path]
         for i, fitted in enumerate(path):
             if fitted is not None:
-                right[i] += replay(fitted.policy, held).correct.sum()
+                right[i] += replay(fitted.policy, held).quality.sum()
     if not met.any():
         raise InputError(
             "'method' must be one that can meet some budget between the first and the last exit. "

@@ -190,11 +190,11 @@ def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> di
     """Return realised cost and accuracy of a replay, with 95 % intervals: bootstrap-t, and Wilson's."""
     # Where all rows leave at one exit, another row may yet leave at another.
     cost = mean_interval(outcome.cost, span=float(np.ptp(policy.costs)), seed=seed)
-    low, high = proportion_interval(outcome.correct)
+    low, high = proportion_interval(outcome.quality)
     return {
         **with_interval("realised_cost", cost.mean, cost.low, cost.high),
         "effective_rows": cost.effective_rows,
-        **with_interval("accuracy", float(outcome.correct.mean()), low, high),
+        **with_interval("accuracy", float(outcome.quality.mean()), low, high),
         "exit_share": outcome.exit_share.tolist(),
         "rows": len(outcome.exit),
     }
@@ -249,7 +249,7 @@ def means_over(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _references(frontier: Frontier, table: Table, budgets: Sequence[float], seed: int) -> None:
-    accuracy = table.correct.mean(axis=0)
+    accuracy = table.quality.mean(axis=0)
     costs = np.atleast_2d(table.standalone_costs).mean(axis=0)
     frontier.exits.extend(
         {"exit": k, "cost": float(costs[k]), "accuracy": float(accuracy[k]), "seed": seed}
@@ -263,7 +263,7 @@ def _references(frontier: Frontier, table: Table, budgets: Sequence[float], seed
 
 def oracle(table: Table, budgets: Sequence[float]) -> Floats:
     """Return the hindsight oracle's accuracy, (B,): an exact fractional knapsack of each row's cheapest right exit."""
-    correct = table.correct
+    correct = table.quality
     alone = np.broadcast_to(table.standalone_costs, correct.shape)
     least = alone.min(axis=1)
     extra = np.where(correct > 0, alone, np.inf).min(axis=1) - least  # inf: never right
@@ -281,7 +281,7 @@ class Path:
     """A method's replays over all budgets on the same rows, (N, P) each, between exit 0 and the full model."""
 
     cost: Floats
-    correct: Floats
+    quality: Floats
 
 
 def path_of(frontier: Frontier, label: str, seed: int, table: Table) -> Path:
@@ -295,10 +295,10 @@ def path_of(frontier: Frontier, label: str, seed: int, table: Table) -> Path:
 def path_through(policies: Sequence[Policy], table: Table) -> Path:
     """Replay policies of rising budgets on a table, the two ends added."""
     outcomes = [replay(policy, table) for policy in policies]
-    costs, right = np.broadcast_to(table.costs, (len(table), table.exits)), table.correct
+    costs, right = np.broadcast_to(table.costs, (len(table), table.exits)), table.quality
     return Path(
         np.stack([costs[:, 0], *(o.cost for o in outcomes), costs[:, -1]], axis=1),
-        np.stack([right[:, 0], *(o.correct for o in outcomes), right[:, -1]], axis=1),
+        np.stack([right[:, 0], *(o.quality for o in outcomes), right[:, -1]], axis=1),
     )
 
 
@@ -375,12 +375,12 @@ def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]
     def difference(cost: Floats, accuracy: Floats, *rival: Floats) -> Floats:
         return accuracy - np.interp(cost, *_sorted(*rival))
 
-    columns = (ours.cost[:, inner], ours.correct[:, inner], rival.cost, rival.correct)
+    columns = (ours.cost[:, inner], ours.quality[:, inner], rival.cost, rival.quality)
     (cost, accuracy, *_), gain, low, high = _bootstrapped(difference, columns, seed)
     out = []
     for i in range(len(cost)):
         mixed = _mixed(rival, float(cost[i]), seed)
-        mine = ours.correct[:, i + 1]
+        mine = ours.quality[:, i + 1]
         better, worse = int((mine > mixed).sum()), int((mine < mixed).sum())
         out.append(
             {
@@ -411,7 +411,7 @@ def area_between(ours: Path, rival: Path, seed: int = 0) -> dict[str, float]:
         gap = np.interp(grid, *_sorted(cost, accuracy)) - np.interp(grid, *_sorted(*rival))
         return float(((gap[1:] + gap[:-1]) / 2 @ np.diff(grid)) / max(np.ptp(grid), 1e-300))
 
-    columns = (ours.cost, ours.correct, rival.cost, rival.correct)
+    columns = (ours.cost, ours.quality, rival.cost, rival.quality)
     _, area, low, high = _bootstrapped(height, columns, seed)
     return with_interval("area", area, float(low), float(high))
 
@@ -442,4 +442,4 @@ def _mixed(path: Path, cost: float, seed: int) -> Floats:
     gap = means[high] - means[low]
     share = float(np.clip((cost - means[low]) / gap, 0, 1)) if gap > 0 else 0.0
     second = coin(seed, np.arange(len(path.cost)), stream=_STREAM) < share
-    return np.where(second, path.correct[:, high], path.correct[:, low])
+    return np.where(second, path.quality[:, high], path.quality[:, low])

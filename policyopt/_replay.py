@@ -14,19 +14,19 @@ from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, policy_of, renumbered
 from policyopt.runtime._policy import Policy, Trace
-from policyopt.runtime._typing import Bools, Floats, Ints
+from policyopt.runtime._typing import Array, Floats, Ints
 
 _ROWS = 8192  # whose feature vectors are read at a time
 
 
 @dataclass(frozen=True)
 class Traced(Trace):
-    """A `Trace` of a table's rows with costs and correctness, by the K exits that run (`active_exits`)."""
+    """A `Trace` of a table's rows with costs and qualities, by the K exits that run (`active_exits`)."""
 
     cost: Floats  # (N,): paid at the exit taken, the policy's own arithmetic included
     exit_costs: Floats  # (K,): what it would cost on average if all rows left there
     labels: npt.NDArray[np.int32] | None  # (N,): classes; None unless every row has one
-    correct: Bools | None  # (N, K): of the policy's answers; None unless known of every row
+    quality: Array | None  # (N, K): of the policy's answers; None unless known of every row
     model_exits: int
 
     @property
@@ -35,11 +35,11 @@ class Traced(Trace):
         return self.scores.shape[1]
 
     @property
-    def correct_taken(self) -> Bools | None:
-        """Whether the answer at the exit taken is right, (N,)."""
-        if self.correct is None:
+    def quality_taken(self) -> Array | None:
+        """Worth of the answer at the exit taken, (N,)."""
+        if self.quality is None:
             return None
-        return self.correct[np.arange(len(self.exit)), self.position]
+        return self.quality[np.arange(len(self.exit)), self.position]
 
 
 def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
@@ -51,14 +51,14 @@ def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
     stats = table.statistics
     labels = stats.labels if stats.labels is not None and (stats.labels >= 0).all() else None
     if isinstance(policy.answer, Identity):
-        known = stats.correct is not None and (stats.labels is None or labels is not None)
-        correct = stats.correct if known else None
+        known = stats.quality is not None and (stats.labels is None or labels is not None)
+        quality = stats.quality if known else None
     else:
-        correct = None if labels is None else seen.predictions == labels[:, None]
+        quality = None if labels is None else seen.predictions == labels[:, None]
     return Traced(
         seen.scores, seen.predictions, seen.thresholds, seen.exit,
         table.cost_at(seen.position) + policy.overhead[seen.position],
-        table.mean_costs + policy.overhead, labels, correct, policy.model_exits, active_exits=policy.active_exits,
+        table.mean_costs + policy.overhead, labels, quality, policy.model_exits, active_exits=policy.active_exits,
     )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ class Replay:
     exit: Ints  # (N,): the model's number of the exit taken
     prediction: npt.NDArray[np.int32]  # (N,)
     cost: Floats  # (N,): paid by each row, its own where the cache has costs per sample
-    correct: Floats  # (N,): 0.0 or 1.0
+    quality: Floats  # (N,): worth of the answer, in [0, 1]
     exits: int  # how many the model has
 
     @property
@@ -130,7 +130,7 @@ class Replay:
 def replay(policy: Any, table: Table) -> Replay:
     """Run a policy over labelled rows; row i is sample i to a policy that draws a coin."""
     policy = policy_of(policy)
-    _ = table.correct  # raises where a row has no label, before the work
+    _ = table.quality  # raises where a row has no label, before the work
     if isinstance(policy, ExpertPolicy):
         return _replay_experts(policy, table)
     return _replay_one(policy, table, np.arange(len(table)))
@@ -138,8 +138,8 @@ def replay(policy: Any, table: Table) -> Replay:
 
 def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
     found = trace(policy, table, samples)
-    correct = np.asarray(found.correct_taken, dtype=np.float64)
-    return Replay(found.exit, found.taken, found.cost, correct, table.model_exits)
+    quality = np.asarray(found.quality_taken, dtype=np.float64)
+    return Replay(found.exit, found.taken, found.cost, quality, table.model_exits)
 
 
 def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:
@@ -156,6 +156,6 @@ def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:
     for e in np.unique(context).tolist():
         rows = np.flatnonzero(context == e)
         part = _replay_one(policy.policies[e], table.take(rows), rows)
-        for name in ("exit", "prediction", "cost", "correct"):
+        for name in ("exit", "prediction", "cost", "quality"):
             getattr(out, name)[rows] = getattr(part, name)
     return out

@@ -28,7 +28,7 @@ from policyopt.runtime._outputs import (
     with_log_prob,
 )
 from policyopt.runtime._policy import exit_numbers
-from policyopt.runtime._typing import Array, Bools, Floats, Ints
+from policyopt.runtime._typing import Array, Floats, Ints
 
 Progress = Callable[[int, int], None]
 #: Bytes of one exit's logits that are worked on at a time: they stay in the processor's cache.
@@ -47,7 +47,7 @@ class ExitStatistics:
     top_class: npt.NDArray[np.int32]  # (N, K, T), their classes
     entropy: Floats  # (N, K), in nats
     log_sum_exp: Floats  # (N, K)
-    correct: Bools | None  # (N, K)
+    quality: Array | None  # (N, K), in [0, 1]: bool where right or wrong
     labels: npt.NDArray[np.int32] | None  # (N,)
 
     def __len__(self) -> int:
@@ -154,7 +154,7 @@ def exit_statistics(
         correct = np.asarray(rows.array("correct"), dtype=bool)
     elif labels is not None:
         correct = (table.prediction == labels[:, None]) & (labels >= 0)[:, None]
-    return replace(table, labels=labels, correct=correct)
+    return replace(table, labels=labels, quality=correct)
 
 
 def _reduced(block: Block, k: int, kind: str, top: int, scratch: Any) -> ExitOutput:
@@ -232,18 +232,18 @@ class Table:
         """Whether it is known of every row which answers are right."""
         stats = self.statistics
         known = stats.labels is None or bool((stats.labels >= 0).all())
-        return stats.correct is not None and known
+        return stats.quality is not None and known
 
     @property
-    def correct(self) -> Floats:
-        """Correctness as 0.0 or 1.0, (N, K)."""
+    def quality(self) -> Floats:
+        """Worth of every exit's answer in [0, 1], (N, K): 0.0 or 1.0 where right or wrong."""
         stats = self.statistics
-        if stats.correct is None or not self.labelled:
+        if stats.quality is None or not self.labelled:
             raise InputError(
                 f"Split '{self.split}' must have a label for every row. Got rows without. "
                 "Import with --labels FILE or a key 'labels' (Python: labels=), or leave those rows out."
             )
-        return stats.correct.astype(np.float64)
+        return stats.quality.astype(np.float64)
 
     @property
     def context(self) -> Ints | None:

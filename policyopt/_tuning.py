@@ -162,7 +162,7 @@ def tune(
     table = tables.get("fit")
     # What would make every trial fail is refused before the first one.
     fold_rows(len(table), folds, seed)
-    _ = table.correct  # needs a label for every row
+    _ = table.quality  # needs a label for every row
     aim.check(table)
     plan = {
         "method": search.method,
@@ -632,9 +632,9 @@ def score_fold(
     budgets = [b for b, one in zip(budgets, fitted, strict=True) if one is not None]
     outcomes = [replay(one.policy, held) for one in fitted if one is not None]
     realised = [float(outcome.cost.mean()) for outcome in outcomes]
-    found = [float(outcome.correct.mean()) for outcome in outcomes]
+    found = [float(outcome.quality.mean()) for outcome in outcomes]
     low, high = held.mean_costs[[0, -1]].tolist()
-    first, last = held.correct.mean(axis=0)[[0, -1]].tolist()
+    first, last = held.quality.mean(axis=0)[[0, -1]].tolist()
     cost, accuracy = np.array([low, *realised, high]), np.array([first, *found, last])
     if target is None:
         return FoldScore(mean_height(cost, accuracy, low, high), None)

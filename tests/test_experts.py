@@ -213,12 +213,12 @@ def test_the_budget_is_kept_by_all_contexts_together():
         low, high = found.expected.interval(rows=24_000)
         assert found.expected.cost == pytest.approx(budget, rel=0.01)
         assert low <= outcome.cost.mean() <= high
-        assert outcome.correct.mean() == pytest.approx(found.accuracy, abs=0.02)
+        assert outcome.quality.mean() == pytest.approx(found.accuracy, abs=0.02)
         rows = [table.take(np.flatnonzero(table.context == e)) for e in range(3)]
         each = [po.make_method("max_prob").fit_path(mine, [budget])[0].policy for mine in rows]
         others = ExpertPolicy(NAMES, tuple(each)), po.fit(data, budget, "max_prob").policy
-        right = [po.evaluate(other, data).correct.mean() for other in others]
-        gains = outcome.correct.mean() - right
+        right = [po.evaluate(other, data).quality.mean() for other in others]
+        gains = outcome.quality.mean() - right
         assert gains[0] > 0.002 and gains[1] > 0.01
         # Measured: the hopeless context spends least, the easy one most.
         costs = [part["expected_cost"] for part in found.policy.provenance["division"]]
@@ -314,7 +314,7 @@ def test_the_commands(tmp_path, run):
     table = told(*fit, "--budget", "2.5", form="table")
     assert "noise" in table and "all" in table and "p.json" in table
     outcome = po.evaluate(load_any(out), po.open_cache(place))
-    assert told("evaluate", out, place)[0]["accuracy"] == pytest.approx(outcome.correct.mean())
+    assert told("evaluate", out, place)[0]["accuracy"] == pytest.approx(outcome.quality.mean())
     assert [r["exit"] for r in told("run", out, new)] == outcome.exit.tolist()
     assert "mean cost" in told("run", out, new, form="table")
     assert "context" in told("run", out, no, code=2)

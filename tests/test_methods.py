@@ -81,8 +81,8 @@ def test_replay_is_what_is_deployed(spec):
         right = found.predictions == found.labels[:, None]
         paid = table.keep_exits(policy.active_exits).mean_costs + policy.overhead
         for one, other in (
-            (policy.decide(given).exit, found.exit), (found.correct, right), (outcome.exit, found.exit),
-            (outcome.correct, found.correct_taken), (outcome.cost, paid[found.position]), (found.cost, outcome.cost),
+            (policy.decide(given).exit, found.exit), (found.quality, right), (outcome.exit, found.exit),
+            (outcome.quality, found.quality_taken), (outcome.cost, paid[found.position]), (found.cost, outcome.cost),
             *((getattr(found, n), getattr(own, n)) for n in ("scores", "predictions", "thresholds")),
         ):  # fmt: skip
             np.testing.assert_array_equal(one, other)
@@ -227,4 +227,4 @@ def test_scores_follow_their_formulas():
     }
     for rule, values in wanted.items():
         np.testing.assert_allclose(score_table(rule, table.statistics.outputs()), values, atol=2e-6)
-    np.testing.assert_array_equal(table.statistics.correct, votes == labels[:, None])
+    np.testing.assert_array_equal(table.statistics.quality, votes == labels[:, None])

@@ -46,7 +46,7 @@ def paths_of(caches: Mapping[str, ExitData], by_context: set[str]) -> Paths:
         parts = list(found[name].values())
         found[name]["changing"] = Path(
             np.concatenate([part.cost for part in parts]),
-            np.concatenate([part.correct for part in parts]),
+            np.concatenate([part.quality for part in parts]),
         )
     return found
 
@@ -64,7 +64,7 @@ def at_cost(
     dict
         Per column: accuracy, lead, and the ends of its 95 % interval.
     """
-    columns = [np.concatenate([p[stream].cost, p[stream].correct], axis=1) for p in paths.values()]
+    columns = [np.concatenate([p[stream].cost, p[stream].quality], axis=1) for p in paths.values()]
     if stream == "changing":
         columns = [np.mean(np.split(column, len(KINDS)), axis=0) for column in columns]
     widths = np.cumsum([column.shape[1] for column in columns])[:-1]

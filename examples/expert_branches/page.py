@@ -118,6 +118,6 @@ def table(
 def _at(paths: Paths, name: str, cost: float) -> float:
     """Return a column's accuracy on the changing stream at a realised cost."""
     part = paths[name]["changing"]
-    costs, accuracy = part.cost.mean(axis=0), part.correct.mean(axis=0)
+    costs, accuracy = part.cost.mean(axis=0), part.quality.mean(axis=0)
     order = np.argsort(costs, kind="stable")
     return float(np.interp(cost, costs[order], accuracy[order]))

@@ -45,7 +45,7 @@ def draw(paths: Paths, adaee: list[dict[str, Any]], unit: str, path: Path) -> No
     for axes, (stream, title) in zip(panels, TITLES.items(), strict=True):
         for name, (colour, marker, label) in LINES.items():
             part = paths[name][stream]
-            cost, accuracy = part.cost.mean(axis=0), 100 * part.correct.mean(axis=0)
+            cost, accuracy = part.cost.mean(axis=0), 100 * part.quality.mean(axis=0)
             order = np.argsort(cost, kind="stable")
             axes.plot(
                 cost[order], accuracy[order], color=colour, marker=marker, ms=4, lw=1.5,

@@ -70,9 +70,9 @@ def play(options: argparse.Namespace) -> None:
 
 def say(label: str, outcome: Replay, asked: float) -> None:
     """Print one line of the table."""
-    low, high = spread(outcome.correct)
+    low, high = spread(outcome.quality)
     cost = 1000 * outcome.cost.mean()
-    accuracy = f"{100 * outcome.correct.mean():.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+    accuracy = f"{100 * outcome.quality.mean():.2f} [{100 * low:.2f}, {100 * high:.2f}]"
     print(f"{label:>32}   {cost:13.4f}  {accuracy:20}  {asked:.2f}")
 
 
@@ -84,8 +84,8 @@ def spread(column: np.ndarray) -> tuple[float, float]:
 
 def _saved(outcome: Replay, singles: list[Replay]) -> None:
     """Say what the policy saves against mixing single models to the same accuracy."""
-    points = sorted((s.cost.mean(), s.correct.mean()) for s in singles)
-    reached = outcome.correct.mean()
+    points = sorted((s.cost.mean(), s.quality.mean()) for s in singles)
+    reached = outcome.quality.mean()
     price = min(
         (
             c0 + (c1 - c0) * (reached - a0) / (a1 - a0)
@@ -96,11 +96,11 @@ def _saved(outcome: Replay, singles: list[Replay]) -> None:
         default=np.nan,
     )
     own = outcome.cost.mean()
-    best = max(singles, key=lambda s: s.correct.mean())
-    low, high = spread(outcome.correct - best.correct)
+    best = max(singles, key=lambda s: s.quality.mean())
+    low, high = spread(outcome.quality - best.quality)
     print(
         f"\nagainst the best single model: {100 * (1 - own / best.cost.mean()):.0f} % cheaper at "
-        f"{100 * (reached - best.correct.mean()):+.2f} [{100 * low:+.2f}, {100 * high:+.2f}] points"
+        f"{100 * (reached - best.quality.mean()):+.2f} [{100 * low:+.2f}, {100 * high:+.2f}] points"
     )
     if np.isfinite(price):
         print(

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     policy = frozen(model, problem, options.price)
     test = tables.get("test")
     outcome = replay(policy, test)
-    cost, accuracy = outcome.cost.mean(), outcome.correct.mean()
+    cost, accuracy = outcome.cost.mean(), outcome.quality.mean()
     low, high = tables.get("fit").mean_costs[[0, -1]]
     budget = float(np.clip(cost, low, high))
     print(f"{'method':28s} {'cost':>8s} {'accuracy':>9s}   exits")
@@ -117,7 +117,7 @@ def frozen(model: Any, problem: ExitProblem, price: float) -> Policy:
 def show(name: str, outcome: Any) -> None:
     """Print one line of the table."""
     share = " ".join(f"{100 * s:3.0f}%" for s in outcome.exit_share)
-    print(f"{name:28s} {outcome.cost.mean():8.4g} {100 * outcome.correct.mean():8.2f}%   {share}")
+    print(f"{name:28s} {outcome.cost.mean():8.4g} {100 * outcome.quality.mean():8.2f}%   {share}")
 
 
 if __name__ == "__main__":

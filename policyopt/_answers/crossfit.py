@@ -137,9 +137,9 @@ def answered(table: Table, answers: CrossFitted) -> Table:
         for k, output in enumerate(seen):
             for name, column in made.items():
                 column[rows, k] = getattr(output, name)
-    new = replace(old, correct=None, **made)
+    new = replace(old, quality=None, **made)
     correct = (new.prediction == old.labels[:, None]) & (old.labels >= 0)[:, None]
-    return replace(table, statistics=replace(new, correct=correct))
+    return replace(table, statistics=replace(new, quality=correct))
 
 
 def fit_combined(

@@ -115,7 +115,7 @@ def _split(tables: Tables, name: str) -> dict[str, Any]:
     table = tables.get(name)
     stats = table.statistics
     known = stats.labels is None or bool((stats.labels >= 0).all())
-    right = stats.correct if known else None
+    right = stats.quality if known else None
     found = {
         "split": name,
         "role": name if name in ("fit", "calibrate", "test") else "stream",

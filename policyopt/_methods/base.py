@@ -207,7 +207,7 @@ def problem_of(
     """Score a table's rows, whose statistics stand for `answers`, and pose the problem; worth is NaN without labels."""
     answers = answers or CrossFitted(Identity())
     known = labelled or table.labelled
-    value = table.correct if known else np.full((len(table), table.exits), np.nan)
+    value = table.quality if known else np.full((len(table), table.exits), np.nan)
     costs = table.costs + own_costs(table, rule, answer=answers.rule)
     scores, flat = collapse(rule, _scored(rule, table, answers))
     return Problem(scores, value, costs, table.unit, flat)
@@ -309,8 +309,8 @@ def outcome_of(policy: Policy, table: Table) -> Outcome:
     for weight, one in sides(policy):
         seen = trace(one, table)
         labels = table.statistics.labels
-        if seen.correct_taken is not None:
-            right = np.asarray(seen.correct_taken, dtype=np.float64)
+        if seen.quality_taken is not None:
+            right = np.asarray(seen.quality_taken, dtype=np.float64)
         elif labels is None:
             right = np.full(len(table), np.nan)
         else:

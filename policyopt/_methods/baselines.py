@@ -63,7 +63,7 @@ class Always(Method):
         allowed = np.flatnonzero(costs <= most)
         chosen = self.exit
         if chosen is None:
-            chosen = int(allowed[table.correct.mean(axis=0)[allowed].argmax()])
+            chosen = int(allowed[table.quality.mean(axis=0)[allowed].argmax()])
         if costs[chosen] > most:
             said = f"one that costs at most {budget:.6g} {table.unit}"
             got = f"{chosen}, which costs {costs[chosen]:.6g}"

@@ -100,7 +100,7 @@ class Choosing(Method):
         self.check(table)
         labels = table.statistics.labels
         known = table if labels is None else table.take(np.flatnonzero(labels >= 0))
-        _ = (known if len(known) else table).correct  # says what is missing
+        _ = (known if len(known) else table).quality  # says what is missing
         choices = self.choices(table, known, budgets, seed)
 
         def fit(way: Candidate, wanted: list[float]) -> list[Fitted | None]:
@@ -154,14 +154,14 @@ class Comparison:
     """What M candidates are worth at B budgets on N rows that they were not fitted on."""
 
     values: Floats  # (B, M, N): see the module; -inf where a candidate cannot meet the budget
-    correct: Floats  # (B, M, N): 1.0 where the answer is right
+    quality: Floats  # (B, M, N): worth of the answer
     flat: Bools  # (B, M): whether some fold's fit found scores that differ by rounding only
 
     def simplest(
         self, budget: int, chosen: int, candidates: Sequence[Candidate], errors: float
     ) -> int:
         """Return the chosen candidate, or in the place of a flat one the least complex that is as accurate."""
-        values, correct = self.values[budget], self.correct[budget]
+        values, correct = self.values[budget], self.quality[budget]
         if not self.flat[budget, chosen]:
             return chosen
         behind = correct[chosen] - correct
@@ -204,10 +204,10 @@ def compare(
                     continue
                 outcome = replay(one.policy, test)
                 flat[j, i] |= bool(one.flat)
-                correct[j, i, held] = outcome.correct
+                correct[j, i, held] = outcome.quality
                 # Lists of exits may spare a part of the budget: that is no merit here.
                 target = min(one.expected.cost, inside[j])
-                values[j, i, held] = outcome.correct - prices[j] * (outcome.cost - target)
+                values[j, i, held] = outcome.quality - prices[j] * (outcome.cost - target)
     return Comparison(values, correct, flat)
 
 

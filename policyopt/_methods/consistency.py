@@ -147,7 +147,7 @@ class BEEM(Threshold):
 
     def rule(self, table: Table, seed: int) -> ScoreRule:
         if self.weights == "accuracy":
-            return BeemRule(table.correct.mean(axis=0))
+            return BeemRule(table.quality.mean(axis=0))
         costs = table.mean_costs
         return BeemRule(costs / costs[-1] if costs[-1] > 0 else costs + 1.0)
 
@@ -240,7 +240,7 @@ class PFBERxiT(SimilarityThreshold):
             return super().propose(table, budgets, seed)
         most = max(min(table.exits - 2, _MOST_PATIENCE), 1)  # the last exit always stops
         self.check(table)
-        _ = table.correct  # says what is missing: quotas alone would do without
+        _ = table.quality  # says what is missing: quotas alone would do without
         # The least patient is the cheapest: it refuses what none can meet.
         first = replace(self, patience=1).propose(table, budgets, seed)
         others = [
@@ -297,7 +297,7 @@ class AgreementCascade(Method):
         outputs = outputs_of(table) if rule.soft else table.statistics.outputs()
         costs = table.costs + own_costs(table, rule)
         scores = score_table(rule, outputs)
-        return Draft(rule, table, Problem(scores, table.correct, costs, table.unit))
+        return Draft(rule, table, Problem(scores, table.quality, costs, table.unit))
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         ends = gates(problem.exits, self.tiers)

@@ -143,7 +143,7 @@ class HeldOutMethod(Method):
         def problem_on(rule: ScoreRule) -> Problem:
             scores, flat = collapse(rule, score_table(rule, outputs))
             costs = held.costs + own_costs(held, rule)
-            return Problem(scores, held.correct, costs, held.unit, flat)
+            return Problem(scores, held.quality, costs, held.unit, flat)
 
         solved = []
         for index, budget in enumerate(budgets):
@@ -244,7 +244,7 @@ class _Trainer:
         ]
         own = own_costs(rest, rule_of(self.starts[0]))
         self._rest, self._held = (
-            rows_of(outputs, t.correct, (t.costs + own) / self._scale, device)
+            rows_of(outputs, t.quality, (t.costs + own) / self._scale, device)
             for t, outputs in ((rest, outputs_of(rest)), (held, held_outputs))
         )
         self._warm, self.blank = False, self._rule(self.starts[0])
@@ -597,7 +597,7 @@ def _tensors(rows: Table, own: Floats, scale: float) -> tuple[Any, Any, Any]:
     import torch
 
     inputs = np.stack([released_inputs(k, o) for k, o in enumerate(outputs_of(rows))], axis=1)
-    arrays = inputs, rows.correct, np.atleast_2d(rows.costs + own) / scale
+    arrays = inputs, rows.quality, np.atleast_2d(rows.costs + own) / scale
     inputs, correct, costs = (torch.as_tensor(a, dtype=torch.float32) for a in arrays)
     return inputs, correct, costs
 

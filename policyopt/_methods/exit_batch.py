@@ -33,14 +33,14 @@ class ExitBatch:
     """The answers of N rows at all exits, correctness and costs."""
 
     outputs: list[ExitOutput]  # K; `log_prob` unless summaries, `features` where asked for
-    correct: Floats  # (N, K): 1.0 where exit k's answer is right
+    quality: Floats  # (N, K): worth of exit k's answer, in [0, 1]; 1.0 where it is right
     labels: Labels | None  # (N,); None where only correctness is known
     costs: Floats  # (K,) or (N, K)
     classes: int  # C; 0 where summaries do not say
     record: bool = False  # whether only predictions and confidences are known
 
     def __len__(self) -> int:
-        return len(self.correct)
+        return len(self.quality)
 
     @property
     def exits(self) -> int:
@@ -56,7 +56,7 @@ class ExitBatch:
         return replace(
             self,
             outputs=[output.take(rows) for output in self.outputs],
-            correct=self.correct[rows],
+            quality=self.quality[rows],
             labels=None if self.labels is None else self.labels[rows],
             costs=self.costs if self.costs.ndim == 1 else self.costs[rows],
         )
@@ -125,7 +125,7 @@ def outputs_of(table: Table) -> list[ExitOutput]:
 
 def build_batch(table: Table, answers: CrossFitted, features: bool = False) -> ExitBatch:
     """Look at all rows of a table through their answers."""
-    correct, labels, record = table.correct, table.statistics.labels, table.kind == "summary"
+    correct, labels, record = table.quality, table.statistics.labels, table.kind == "summary"
     outputs = table.statistics.outputs()
     if not record:
         parts = list(observe(table, answers, full=True))
@@ -163,10 +163,10 @@ def build_stopping_data(
     labels = table.statistics.labels
     record = table.kind == "summary"
     known = np.zeros(len(table), bool) if labels is None else labels >= 0
-    if record and labels is None and table.statistics.correct is not None:
+    if record and labels is None and table.statistics.quality is not None:
         known[:] = True
     if not known.any():
-        _ = table.correct  # says what is missing
+        _ = table.quality  # says what is missing
     if record or soft == 0:
         table = table.take(np.flatnonzero(known)) if not known.all() else table
         labels = table.statistics.labels
@@ -230,7 +230,7 @@ def _success(
     """Return the expected correctness of each exit's answer, (N, K), by `trust` or the first teacher that knows."""
     stats = table.statistics
     if table.kind == "summary":
-        return table.correct
+        return table.quality
     assert stats.labels is not None
     known = stats.labels >= 0
     right = (predicted == stats.labels[:, None]).astype(np.float64)

@@ -122,7 +122,7 @@ def _on(draft: Draft, kept: List) -> Draft:
     rule = rule_on(draft.rule, kept)
     costs = table.costs + own_costs(table, rule)
     here = tuple(i for i, k in enumerate(kept[:-1]) if k in flat)
-    problem = Problem(scores[:, kept], table.correct, costs, table.unit, here)
+    problem = Problem(scores[:, kept], table.quality, costs, table.unit, here)
     return replace(draft, rule=rule, table=table, problem=problem)
 
 
@@ -142,7 +142,7 @@ def _polished(draft: Draft, onward: Floats, budget: float) -> Draft:
 def scorer(batch: ExitBatch, penalty: float) -> Logistic:
     """Regress correctness on what each exit says as if it were the first: one scorer serves every list."""
     parts = [columns_of(replace(batch, outputs=[output, output])) for output in batch.outputs[:-1]]
-    bases, right = [p.basis[0] for p in parts], batch.correct
+    bases, right = [p.basis[0] for p in parts], batch.quality
     theta = np.stack([fit_sigmoid(x, right[:, k], penalty) for k, x in enumerate(bases)])
     theta[:, 1:][np.stack([(x == 0).all(axis=0) for x in bases])] = 0.0
     center, scale = (np.concatenate([getattr(p, n) for p in parts]) for n in ("center", "scale"))

@@ -158,7 +158,7 @@ class LearnedScore(Method):
             rule, scores, lambda rows: score_table(rule, batch.take(rows).outputs, rows)
         )
         costs = table.costs + own_costs(table, rule, answer=answers.rule)
-        problem = Problem(scores, batch.correct, costs, table.unit, flat)
+        problem = Problem(scores, batch.quality, costs, table.unit, flat)
         return Draft(rule, table, problem, answers.rule)
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
@@ -187,7 +187,7 @@ class BERxiT(LearnedScore):
 
     def learn(self, batch: ExitBatch, seed: int) -> Logistic:
         columns = columns_of(batch, common=self.shared)
-        right = batch.correct[:, :-1]
+        right = batch.quality[:, :-1]
         if self.shared:
             one = fit_sigmoid(np.concatenate(columns.basis), right.T.ravel(), self.penalty)
             theta = np.tile(one, (len(columns.basis), 1))
@@ -223,7 +223,7 @@ class FailurePrediction(LearnedScore):
         return frozenset({"log_prob"} if self.target == "true_class" else ())
 
     def learn(self, batch: ExitBatch, seed: int) -> Logistic:
-        columns, good, theta = columns_of(batch), no_failure(batch.correct), []
+        columns, good, theta = columns_of(batch), no_failure(batch.quality), []
         ones, one_fold = np.ones((len(batch), 1)), np.zeros(len(batch), dtype=np.int64)
         for k, basis in enumerate(columns.basis):
             if self.target == "true_class":
@@ -290,5 +290,5 @@ def worth_of(batch: ExitBatch, target: str) -> Floats:
     if target == "maxprob":
         return np.stack([output.confidence for output in batch.outputs], axis=1)
     if target == "diff01" or batch.record or batch.labels is None:
-        return batch.correct
+        return batch.quality
     return np.stack([true_class(output, batch.labels) for output in batch.outputs], axis=1)

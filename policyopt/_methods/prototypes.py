@@ -325,7 +325,7 @@ def classes_of(batch: ExitBatch) -> tuple[Ints, int]:
     else:
         labels = np.full(len(batch), -1, dtype=np.int64)
         for k, output in enumerate(batch.outputs):
-            right = batch.correct[:, k] > 0
+            right = batch.quality[:, k] > 0
             labels[right] = output.prediction[right]
     most = max(int(labels.max()), *(int(o.prediction.max()) for o in batch.outputs))
     return labels, max(batch.classes, most + 1, 1)

@@ -246,7 +246,7 @@ def unlabelled(table: Table) -> Table:
     """Return the rows as if nobody knew what is right."""
     stats = table.statistics
     labels = np.full(len(table), -1, dtype=np.int32)
-    return replace(table, statistics=replace(stats, labels=labels, correct=None))
+    return replace(table, statistics=replace(stats, labels=labels, quality=None))
 
 
 def check_alike(labelled: Table, recent: Table) -> None:
@@ -266,7 +266,7 @@ def joined(first: Table, second: Table) -> Table:
         [np.full(len(s), -1, dtype=np.int32) if s.labels is None else s.labels for s in both]
     )
     right = np.concatenate(
-        [np.zeros((len(s), first.exits), bool) if s.correct is None else s.correct for s in both]
+        [np.zeros((len(s), first.exits), bool) if s.quality is None else s.quality for s in both]
     )
     names = ("top_prob", "top_class", "entropy", "log_sum_exp")
     arrays = {name: np.concatenate([getattr(s, name) for s in both]) for name in names}
@@ -279,7 +279,7 @@ def joined(first: Table, second: Table) -> Table:
         source = Rows((*first.source.blocks, *second.source.blocks))
         places = np.concatenate([_places(first), len(first.source) + _places(second)])
     return replace(
-        first, statistics=ExitStatistics(**arrays, correct=right, labels=labels), costs=costs,
+        first, statistics=ExitStatistics(**arrays, quality=right, labels=labels), costs=costs,
         source=source, places=places,
     )  # fmt: skip
 

@@ -434,13 +434,13 @@ def outcomes(
         if fit is None:
             allowed = "label-free where there is no split 'fit'"
             raise input_error("reward", allowed, reward, "E.g. confidence.")
-        right = trace(policy, fit).correct
-        right = fit.correct if right is None else right  # the former says what is missing
+        right = trace(policy, fit).quality
+        right = fit.quality if right is None else right  # the former says what is missing
         sure = confidences(policy, fit.keep_exits(policy.active_exits))
         rule = fit_confidence("platt", sure, right.astype(float))
     seen = [trace(policy, table) for table in tables]
     kept = [table.keep_exits(policy.active_exits) for table in tables]
-    correct = [one.correct for one in seen if one.correct is not None]
+    correct = [one.quality for one in seen if one.quality is not None]
     right = np.concatenate(correct) if len(correct) == len(seen) else None
     confidence = np.concatenate([confidences(policy, table, rule) for table in kept])
     paid = [np.broadcast_to(t.costs + policy.overhead, (len(t), policy.exits)) for t in kept]
@@ -680,8 +680,8 @@ class Metrics:
             "moving": reference.max(axis=1, keepdims=True) - mine,
             "cost": self._seen.cost[block.row, taken],
         }
-        if self._seen.correct is not None:
-            found["right"] = self._seen.correct[block.row, taken]
+        if self._seen.quality is not None:
+            found["right"] = self._seen.quality[block.row, taken]
         self.exit_share += np.bincount(taken.ravel(), minlength=len(self.exit_share))
         here = (self.rounds > block.first) & (self.rounds <= block.first + len(arms))
         at = self.rounds[here] - block.first - 1
@@ -710,7 +710,7 @@ class Metrics:
             ("right", "accuracy", rounds, 0.0, 1.0),
         ):
             mean, half = (float(x) for x in interval(self.final[name] / scale))
-            known = name != "right" or self._seen.correct is not None
+            known = name != "right" or self._seen.quality is not None
             found[label] = mean if known else None
             found[f"{label}_low"] = max(mean - half, least) if known and not single else None
             found[f"{label}_high"] = min(mean + half, most) if known and not single else None

@@ -60,7 +60,7 @@ class Observed:
 
 def observe(table: Table, answer: AnswerRule | None = None) -> Observed:
     """Return the answers of a table's labelled rows under an answer rule, by default the exits' own."""
-    own, labels = table.correct, table.statistics.labels
+    own, labels = table.quality, table.statistics.labels
     answer = Identity() if answer is None else answer
     if labels is None or table.source is None or not table.source.has("outputs"):
         if not isinstance(answer, Identity):

@@ -54,8 +54,8 @@ class Explanation:
             columns[f"{prefix}exit"] = found.exit
             columns[f"{prefix}prediction"] = found.taken
             columns[f"{prefix}cost"] = found.cost
-            if found.correct_taken is not None:
-                columns[f"{prefix}correct"] = found.correct_taken.astype(int)
+            if found.quality_taken is not None:
+                columns[f"{prefix}correct"] = found.quality_taken.astype(int)
         return _records(columns)
 
 
@@ -66,7 +66,7 @@ def explain(policy: Any, table: Table, reference: Any = None) -> Explanation:
         reference = policy_of(reference, single=True, argument="reference")
     found = trace(policy, table)
     other = None if reference is None else trace(reference, table)
-    right = found.correct_taken
+    right = found.quality_taken
     record = {
         "policy": _describe(policy), "reference": None if reference is None else _describe(reference),
         "split": table.split, "rows": len(table), "unit": table.unit,
@@ -104,8 +104,8 @@ def _describe(policy: Policy) -> dict[str, Any]:
 
 
 def _notes(found: Traced, table: Table) -> list[str]:
-    if found.correct is None:
-        some = table.statistics.correct is not None
+    if found.quality is None:
+        some = table.statistics.quality is not None
         why = "some rows have no label" if some else "the rows have no labels"
         return [f"{why}: nothing is said of accuracy, nor by class"]
     if found.labels is None:
@@ -120,8 +120,8 @@ def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:
     ``overthought``: right here, wrong where they leave; ``rescued``: the reverse; ``auroc``: of rows that come.
     """
     sets, n, spent = threshold_sets(policy), len(found.exit), float(found.cost.sum())
-    known = found.correct is not None
-    correct = np.zeros((n, found.exits), bool) if found.correct is None else found.correct
+    known = found.quality is not None
+    correct = np.zeros((n, found.exits), bool) if found.quality is None else found.quality
     final = correct[np.arange(n), found.position]
     records = []
     for k in range(found.exits):
@@ -177,10 +177,10 @@ def score_record(scores: Floats, right: Bools | None, reached: Bools) -> dict[st
 def class_records(found: Traced) -> list[dict[str, Any]] | None:
     """Describe every class that has rows; ``accuracy_exits`` (K,): had all of the class left there."""
     columns = {
-        "accuracy": found.correct_taken,
+        "accuracy": found.quality_taken,
         "cost": found.cost,
         "exit_share": found.position[:, None] == np.arange(found.exits),
-        "accuracy_exits": found.correct,
+        "accuracy_exits": found.quality,
     }
     return _by_class(found, columns)
 
@@ -211,7 +211,7 @@ def change_record(found: Traced, reference: Traced) -> dict[str, Any]:
     def moved(rows: Bools) -> list[list[int]]:
         return np.bincount(pair[rows], minlength=exits**2).reshape(exits, exits).tolist()
 
-    now, before = found.correct_taken, reference.correct_taken
+    now, before = found.quality_taken, reference.quality_taken
     known = now is not None and before is not None
     if now is None or before is None:
         now = before = np.zeros(len(pair), bool)
@@ -225,8 +225,8 @@ def change_record(found: Traced, reference: Traced) -> dict[str, Any]:
         "rows_worse": np.flatnonzero(worse).tolist(), "mcnemar_p": mcnemar(ups, downs),
     }  # fmt: skip
     columns = {
-        "accuracy": found.correct_taken,
-        "reference_accuracy": reference.correct_taken,
+        "accuracy": found.quality_taken,
+        "reference_accuracy": reference.quality_taken,
         "cost": found.cost,
         "reference_cost": reference.cost,
     }
@@ -355,7 +355,7 @@ def classes_figure(explanation: Explanation, title: str = "", seed: int = 0) -> 
     order = np.argsort([c["accuracy_exits"][-1] for c in classes], kind="stable")
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(found.exit))[:POINTS]
-    labels, correct = np.asarray(found.labels)[rows], np.asarray(found.correct)[rows]
+    labels, correct = np.asarray(found.labels)[rows], np.asarray(found.quality)[rows]
     x = np.argsort(order)[np.searchsorted(names, labels)] + rng.uniform(-0.36, 0.36, len(rows))
     few = len(names) <= NAMED
     what = "class" if few else f"{len(names)} classes"

@@ -139,7 +139,7 @@ def outcome(
     for name in objectives[1:]:
         costs = np.broadcast_to(leaving_costs(tiers, plan, name, table), (len(at), len(plan.kept)))
         paid[name] = np.take_along_axis(costs, at[:, None], axis=1)[:, 0]
-    return done.correct, paid
+    return done.quality, paid
 
 
 def summary(

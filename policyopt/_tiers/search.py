@@ -353,7 +353,7 @@ class _Work:
     def __init__(self, tiers: Tiers, table: Table, goal: Goal, drawn: int = _DRAWN) -> None:
         self.tiers, self.table, self.goal, self.drawn = tiers, table, goal, drawn
         self.scores = score_table(MaxProb(), table.statistics.outputs())
-        self.correct = table.correct
+        self.quality = table.quality
         self.out, self.tried = Searched(), set[tuple[int, ...]]()
         self.best: dict[tuple[int, ...], tuple[float, float]] = {}
         self.least, self.most = np.inf, 0.0
@@ -389,7 +389,7 @@ class _Work:
             gates = len(kept) - 1
             levels = min(_LEVELS, max(int(_CELLS ** (1 / gates)), 2)) if gates else 1
             axes = [axis(self.scores[:, k], levels) for k in kept[:-1]]
-        return Grid(self.scores[:, kept], self.correct[:, kept], axes)
+        return Grid(self.scores[:, kept], self.quality[:, kept], axes)
 
     def costs(self, plans: Sequence[Plan]) -> list[dict[str, Floats]]:
         """Return the leaving costs of plans, per objective that matters."""

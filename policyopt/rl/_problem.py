@@ -116,7 +116,7 @@ def exit_problem(
 
 def _looked_at(table: Table, like: ExitProblem) -> Samples:
     """Return rows as another problem's answers and features show them."""
-    right, labels = table.correct.copy(), table.statistics.labels  # `correct` says what is missing
+    right, labels = table.quality.copy(), table.statistics.labels  # `correct` says what is missing
     values = np.empty((table.exits - 1, len(table), like.center.shape[1]))
     if table.kind == "summary":
         put_features(np.arange(len(table)), table.statistics.outputs(), like.features, values)

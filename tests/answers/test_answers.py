@@ -251,7 +251,7 @@ def test_maps_on_unseen_rows_of_a_cache():
     tables = Tables(po.from_arrays(3 * logits, labels, [1.0, 2.0], unit="ms"))
     fit, test = tables.get("fit"), tables.get("test")
     before, after = observe(fit), observe(test)
-    np.testing.assert_array_equal(after.correct, test.correct)
+    np.testing.assert_array_equal(after.correct, test.quality)
     raw = calibration_error(after.confidence[:, 0], after.correct[:, 0])["ece"]
     for name in ("temperature", "vector", *maps.FITS):
         seen = apply_map(fit_map(name, fit, before), test, after)
@@ -329,7 +329,7 @@ def test_answers_cross_fitted_by_fold():
         total = np.einsum("nkc,jk->njc", log_prob[rows].astype(float), rule.weights)
         np.testing.assert_array_equal(new.statistics.prediction[rows], total.argmax(axis=2))
     labels = table.statistics.labels
-    np.testing.assert_array_equal(new.correct, new.statistics.prediction == labels[:, None])
+    np.testing.assert_array_equal(new.quality, new.statistics.prediction == labels[:, None])
 
 
 def test_units_of_arithmetic():

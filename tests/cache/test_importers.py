@@ -328,7 +328,7 @@ def test_real_files(shared_data, load, file, options, rows, ends):
     report = load(shared_data / f"{file}.npz", **options)
     pool = report.data.splits["pool"]
     assert len(pool) == rows
-    right = exit_statistics(pool, report.data.kind).correct.mean(axis=0)
+    right = exit_statistics(pool, report.data.kind).quality.mean(axis=0)
     assert 100 * right[[0, -1]] == pytest.approx(ends, abs=0.051)
     assert any("axes read as KN" in note for note in report.notes)
     assert any("NO COSTS" in note for note in report.notes) == (not options)

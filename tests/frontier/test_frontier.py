@@ -38,11 +38,11 @@ def test_oracle_is_the_best_of_all_assignments():
     chosen = np.array(list(itertools.product(range(3), repeat=6)))
     for table in (given, replace(given, costs=np.tile(costs, (6, 1)))):  # the same, per sample
         cost = np.array([table.cost_at(exits).mean() for exits in chosen])
-        accuracy = table.correct[np.arange(6), chosen].mean(axis=1)
+        accuracy = table.quality[np.arange(6), chosen].mean(axis=1)
         for budget in (1.0, 1.5, 2.5, 4.0):
             best = accuracy[cost <= budget + 1e-9].max()
             assert oracle(table, [budget])[0] >= best - 1e-9
-        assert oracle(table, [4.0])[0] == pytest.approx(table.correct.any(axis=1).mean())
+        assert oracle(table, [4.0])[0] == pytest.approx(table.quality.any(axis=1).mean())
 
 
 def test_all_are_those_that_the_rows_allow_and_that_train_no_network():
@@ -184,7 +184,7 @@ def test_stated_accuracy_is_not_that_of_the_rows_that_chose():
         splits = {name: {"outputs": logits[s], "labels": labels[s]} for name, s in parts.items()}
         data = po.from_arrays(splits=splits, costs=[1, 2, 4], unit="ms")
         fitted = po.fit(data, 1.8, "max_prob", thresholds="joint", seed=seed)
-        on = {name: po.evaluate(fitted.policy, data, name).correct.mean() for name in parts}
+        on = {name: po.evaluate(fitted.policy, data, name).quality.mean() for name in parts}
         stated.append(fitted.accuracy - on["test"])
         chosen.append(on["fit"] - on["test"])
     assert np.mean(chosen) > 0.01

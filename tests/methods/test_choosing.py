@@ -113,7 +113,7 @@ def test_frugalgpt_takes_the_best_list():
         costs = np.cumsum(alone[:, at], axis=1)
         # Every fourth of the grid's 40 shares.
         for point in itertools.product(np.linspace(0, 1, 10), repeat=len(at) - 1):
-            cost, value = released(confidence[:, at], table.correct[:, at], costs, point)
+            cost, value = released(confidence[:, at], table.quality[:, at], costs, point)
             assert cost > budget or value <= result.accuracy + 1e-12
 
 
@@ -157,7 +157,7 @@ def test_subset_finds_what_brute_force_finds():
         if len(kept) > 1 and small.mean_costs[0] <= budget <= small.mean_costs[-1]:
             halves = [small.take(np.flatnonzero(fold == f)) for f in (0, 1)]
             worth[kept] = np.mean([
-                replay(fit_one("max_prob", train, budget).policy, test).correct.mean()
+                replay(fit_one("max_prob", train, budget).policy, test).quality.mean()
                 for train, test in (halves, halves[::-1])
             ])  # fmt: skip
     (result,) = make_method("subset:folds=2").fit_path(table, [budget])
@@ -192,7 +192,7 @@ def test_what_a_list_spares_by_plan_is_no_merit():
     assert choosing.prices_at(table, [budget])[0] > 0.01 and cheap.expected.cost == 1.0
     candidates = [("cheap", one, 0), ("list", FrugalGPT(length=1), 0)]
     cheap_values, values = choosing.compare(table, candidates, [budget], 2, 0).values[0]
-    np.testing.assert_allclose(cheap_values, replay(cheap.policy, table).correct)
+    np.testing.assert_allclose(cheap_values, replay(cheap.policy, table).quality)
     assert set(values) <= {0.0, 1.0}  # right or wrong, and nothing for the money not spent
 
 

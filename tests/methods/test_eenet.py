@@ -141,7 +141,7 @@ def test_early_stopping_restores_the_best():
 def test_of_the_restarts_the_least_held_out_loss_is_kept(tables):
     table, short = tables.get("fit"), {"batch_size": 128, "max_epochs": 8}
     parts = eenet.divide(table, 0.3, 0)
-    rest, held = (rows_of(outputs_of(t), t.correct, t.costs / 8) for t in parts)
+    rest, held = (rows_of(outputs_of(t), t.quality, t.costs / 8) for t in parts)
     runs = []
     for i in range(3):
         start = Network.start(4, 6, 0.5, seed_of(0, i, 0), "cpu")
@@ -229,7 +229,7 @@ def planted(n=4000):
 def test_learned_scores_find_what_confidence_hides(method):
     tables = Tables(po.from_arrays(*planted(), [1.0, 2.0], split={"fit": 0.5, "test": 0.5}))
     fits = (m.fit_path(tables.get("fit"), [1.5])[0] for m in (method, Threshold("max_prob")))
-    ours, plain = (replay(fit.policy, tables.get("test")).correct.mean() for fit in fits)
+    ours, plain = (replay(fit.policy, tables.get("test")).quality.mean() for fit in fits)
     assert ours > 0.95 > 0.85 > plain
 
 

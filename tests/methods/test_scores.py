@@ -112,7 +112,7 @@ def test_dda_is_the_released_distance_on_exits_so_far():
 def test_beem_follows_the_papers_recursion(kind):
     table = fit_table(cache(n=400))
     policy, stats = fit_one(f"beem:weights={kind}", table, 3.0).policy, table.statistics
-    w = table.correct.mean(axis=0) if kind == "accuracy" else np.array([1, 2, 4, 8]) / 8
+    w = table.quality.mean(axis=0) if kind == "accuracy" else np.array([1, 2, 4, 8]) / 8
     gathered = w * stats.confidence
     for k in range(1, 4):
         agrees = stats.prediction[:, k] == stats.prediction[:, k - 1]
@@ -278,7 +278,7 @@ def test_cbt_shrinks_classes_of_few_rows():
 def test_cbt_learns_classes_from_records_that_know_only_what_is_right():
     labelled, seen = batch_of(records()), batch_of(records(labelled=False))
     classes, count = classes_of(seen)
-    wanted = np.where(seen.correct.any(axis=1), labelled.labels, -1)
+    wanted = np.where(seen.quality.any(axis=1), labelled.labels, -1)
     np.testing.assert_array_equal(classes, wanted)
     assert seen.labels is None and count == 4
 
@@ -303,7 +303,7 @@ def test_pcee_leaves_where_the_bins_accuracy_reaches_delta(smooth):
     for k in range(3):
         edge = equal_mass_edges(stats.confidence[:, k], bins)
         place = np.searchsorted(edge, stats.confidence[:, k], side="right")
-        raw = [stats.correct[place == b, k].mean() for b in range(len(edge) + 1)]
+        raw = [stats.quality[place == b, k].mean() for b in range(len(edge) + 1)]
         if smooth:
             b = np.arange(len(raw))
             window = np.exp(-0.5 * ((b[:, None] - b) / smooth) ** 2)

@@ -464,7 +464,7 @@ def test_a_learned_score_is_the_regression_of_its_target(spec):
     scores = score_table(make_method(spec).learn(seen, 0), seen.outputs)
     regress, target = REGRESSIONS[spec]
     for k, x in enumerate(columns_of(seen).basis):
-        wanted = regress(x, target(seen.correct, p, own, k))
+        wanted = regress(x, target(seen.quality, p, own, k))
         np.testing.assert_allclose(scores[:, k], wanted, atol=3e-3)
     assert regress is by_ridge or (scores[:, 2] == 1).all()
 
@@ -473,7 +473,7 @@ def test_berxit_is_one_module_for_all_exits():
     seen = batch_of(cache(1200, exits=3))
     rule = make_method("berxit").learn(seen, 0)
     columns = columns_of(seen, common=True).basis
-    wanted = by_squares(np.concatenate(columns), seen.correct[:, :2].T.ravel())
+    wanted = by_squares(np.concatenate(columns), seen.quality[:, :2].T.ravel())
     scores = score_table(rule, seen.outputs)[:, :2]
     np.testing.assert_allclose(scores.T.ravel(), wanted, atol=2e-3)
     for name in ("center", "scale", "weights"):
@@ -494,7 +494,7 @@ def test_records_serve(spec):
     budget = float(np.interp(0.8, range(3), fit.mean_costs))
     result, coin = (fit_one(m, fit, budget) for m in (spec, "random"))
     assert result.expected.cost == pytest.approx(budget, rel=0.01)
-    ours, chance = (replay(r.policy, test).correct.mean() for r in (result, coin))
+    ours, chance = (replay(r.policy, test).quality.mean() for r in (result, coin))
     assert ours > chance + 0.02
 
 
@@ -507,7 +507,7 @@ def test_hopeless_samples_leave_early(spec):
     policies = (fit_one(m, fit, 2.0).policy for m in (spec, "max_prob", "berxit"))
     ours, *others = (replay(policy, test) for policy in policies)
     assert ours.cost.mean() == pytest.approx(2.0, rel=0.05)
-    assert ours.correct.mean() > max(other.correct.mean() for other in others) + 0.05
+    assert ours.quality.mean() > max(other.quality.mean() for other in others) + 0.05
 
 
 def test_of_few_rows_a_score_that_keeps_rows_is_learned_in_more_folds(monkeypatch):

@@ -138,7 +138,7 @@ def test_recovered_is_when_a_window_costs_a_quarter_of_staying():
 def test_labels_and_calibration_change_what_is_rewarded(w):
     policy = threshold_family(w.test, [0.5]).policy
     label = outcomes(policy, [w.test], "label")
-    correct = label.correct.astype(float)
+    correct = label.quality.astype(float)
     np.testing.assert_array_equal(label.gain, correct - correct[:, :1])
     calibrated = outcomes(policy, [w.test], "calibrated", Tables(w.data).get("fit"))
     raw = outcomes(policy, [w.test], "signed")
@@ -660,8 +660,8 @@ def test_labels_of_recent_rows_are_not_looked_at(dimmed, name):
     recent, fit = dimmed.get("recent").take(np.arange(200)), dimmed.get("fit").take(np.arange(300))
     stats = recent.statistics
     wrong = np.random.default_rng(0).permutation(stats.labels)
-    scrambled = replace(stats, labels=wrong, correct=stats.prediction == wrong[:, None])
-    none = replace(stats, labels=None, correct=None)
+    scrambled = replace(stats, labels=wrong, quality=stats.prediction == wrong[:, None])
+    none = replace(stats, labels=None, quality=None)
     tables = [replace(recent, statistics=s) for s in (stats, scrambled, none)]
     fitted = [refit(name, fit, t, BUDGET, seed=4).policy for t in tables]
     scores = [trace(policy, fit).scores.tolist() for policy in fitted]
@@ -690,10 +690,10 @@ def test_recent_rows_teach_what_labelled_rows_cannot():
     after = refit("optimal_stopping", seen.get("fit"), seen.get("recent"), 1.5)
     found = trace(after.policy, seen.get("test"))
     assert found.cost.mean() == pytest.approx(1.5, abs=0.06)
-    assert found.correct_taken.mean() > 0.97
+    assert found.quality_taken.mean() > 0.97
     # The same method without the recent rows' lesson pays eight for what two would do.
     blind = po.fit(seen.data, 1.5, "optimal_stopping", tables=seen)
-    assert trace(blind.policy, seen.get("test")).correct_taken.mean() < 0.9
+    assert trace(blind.policy, seen.get("test")).quality_taken.mean() < 0.9
 
 
 def test_joined_rows_are_both_tables_rows(dimmed):

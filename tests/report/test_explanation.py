@@ -86,17 +86,17 @@ def test_classes_against_a_loop(world):
         rows = np.flatnonzero(table.statistics.labels == record["class"])
         assert record["rows"] == len(rows)
         assert record["cost"] == mean(found.cost[rows])
-        assert record["accuracy"] == mean(found.correct_taken[rows])
+        assert record["accuracy"] == mean(found.quality_taken[rows])
         for k in range(4):
             assert record["exit_share"][k] == mean(found.exit[rows] == k)
-            assert record["accuracy_exits"][k] == mean(found.correct[rows, k])
+            assert record["accuracy_exits"][k] == mean(found.quality[rows, k])
 
 
 def test_changes_against_a_loop(world):
     _, table, policy, rival = world
     new, old = replay(policy, table), replay(rival, table)
     told = explain(policy, table, rival).record["changes"]
-    better, worse = new.correct > old.correct, new.correct < old.correct
+    better, worse = new.quality > old.quality, new.quality < old.quality
     for name, rows in (("transitions", better | True), ("better_at", better), ("worse_at", worse)):
         wanted = np.zeros((4, 4), int)
         np.add.at(wanted, (old.exit[rows], new.exit[rows]), 1)
@@ -137,11 +137,11 @@ def test_records(world, labelled):
     """Records: with labels everything is told; with `correct` alone nothing by class."""
     stats = world[1].statistics
     known = {"prediction": stats.prediction, "labels": stats.labels}
-    known = known if labelled else {"correct": stats.correct}
+    known = known if labelled else {"correct": stats.quality}
     records = po.from_arrays(confidence=stats.confidence, costs=[1, 2, 4, 8], kind="summary", **known)  # fmt: skip
     policy = po.fit(records, "50%", "max_prob").policy
     result = explain(policy, Tables(records).get("test"), policy)
-    assert result.record["accuracy"] == mean(po.evaluate(policy, records).correct)
+    assert result.record["accuracy"] == mean(po.evaluate(policy, records).quality)
     assert (result.record["classes"] is not None) == labelled
     assert len(result.record["notes"]) == (not labelled)
     assert ("classes.png" in figures(result)) == labelled

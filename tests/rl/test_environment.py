@@ -66,7 +66,7 @@ def test_an_episode_by_hand(problem):
 def test_what_an_episode_earns_does_not_hang_on_when_it_pays(late):
     problem = exit_problem(own_costs())
     env, table = ExitEnv(problem, price=0.7, late=late), problem.table
-    wanted = table.correct - 0.7 * table.costs / table.mean_costs[-1]
+    wanted = table.quality - 0.7 * table.costs / table.mean_costs[-1]
     for row, exit in np.ndindex(20, 3):
         env.reset(options={"row": row})
         steps = [env.step(int(k == exit))[1:3] for k in range(min(exit + 1, 2))]
@@ -145,7 +145,7 @@ def test_a_problem_like_another_shows_other_rows_by_its_answers_and_standardisat
     again, test = (exit_problem(tables, split, like=first) for split in ("fit", "test"))
     np.testing.assert_allclose(again.samples.columns, first.samples.columns, atol=1e-6)
     for problem, table in ((again, tables.get("fit")), (test, tables.get("test"))):
-        np.testing.assert_array_equal(problem.samples.success, table.correct)
+        np.testing.assert_array_equal(problem.samples.success, table.quality)
         np.testing.assert_allclose(problem.samples.costs, [[1 / 8, 1 / 4, 1 / 2, 1]] * len(table))
 
 

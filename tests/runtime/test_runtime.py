@@ -77,7 +77,7 @@ def test_one_pass_equals_the_step(dtype, monkeypatch):
                 alone = reduce_logits(logits[row, k][None])
                 np.testing.assert_array_equal(table.top_prob[row, k], alone.top_prob[0])
                 np.testing.assert_array_equal(table.entropy[row, k], alone.entropy[0])
-    np.testing.assert_array_equal(table.correct, logits.argmax(-1) == labels[:, None])
+    np.testing.assert_array_equal(table.quality, logits.argmax(-1) == labels[:, None])
     logits[331, 1, 2] = np.nan
     refuses("row 331 at exit 1", exit_statistics, rows, "logits")
 
@@ -398,7 +398,7 @@ def kept_policy(kept, method="optimal_stopping:mix=true"):
     table = Tables(cascade()).get("fit").keep_exits(kept)
     budget = float(table.mean_costs[[0, -1]] @ [0.6, 0.4])
     policy = make_method(method).fit_path(table, [budget])[0].policy
-    rule = fit_confidence("isotonic", table.statistics.confidence, table.correct)
+    rule = fit_confidence("isotonic", table.statistics.confidence, table.quality)
     return replace(policy, calibrator=rule)
 
 

@@ -136,7 +136,7 @@ def every_plan(tiers, table, cascade):
     logits = np.concatenate([np.asarray(part, np.float64) for _, part in table.chunks()])
     powers = np.exp(logits - logits.max(axis=2, keepdims=True))
     sure = (powers / powers.sum(axis=2, keepdims=True)).max(axis=2)
-    right, exits = table.correct, table.exits
+    right, exits = table.quality, table.exits
     amounts = [b - a for a, b in pairwise([0.0, *table.costs.tolist()])]
     for size in range(1, exits + 1):
         for kept in combinations(range(exits), size):
@@ -277,7 +277,7 @@ def test_a_method_competes_and_reports_stay_honest():
     assert record["p95"] <= record["worst"] and sum(record["tier_share"]) == pytest.approx(1.0)
     alone = references(tiers, fit, "latency")
     full = [summary(tiers, plan, policy, test, "latency") for plan, policy in alone]
-    assert all(r["accuracy"] == pytest.approx(test.correct[:, -1].mean()) for r in full)
+    assert all(r["accuracy"] == pytest.approx(test.quality[:, -1].mean()) for r in full)
     # What is found is what a replay pays.
     planned = make_plan(tiers, fit, Goal("latency", 9.0))
     correct, paid = outcome(tiers, planned.plan, planned.fitted.policy, fit)
@@ -323,7 +323,7 @@ def world():
 @pytest.fixture(scope="module")
 def goals(world):
     table, tiers = world
-    floor = Goal("latency", None, float(table.correct[:, :2].mean(axis=0) @ [0.4, 0.6]))
+    floor = Goal("latency", None, float(table.quality[:, :2].mean(axis=0) @ [0.4, 0.6]))
     planned = make_plan(tiers, table, floor)
     _, paid = outcome(tiers, planned.plan, planned.fitted.policy, table, ("latency", "energy"))
     energy = Limit("energy", "mean", 0.9 * float(paid["energy"].mean()))
@@ -382,7 +382,7 @@ def test_what_cannot_be_shown_is_refused(world):
     table, tiers = world
     rows = table.take(np.arange(300))
     fit = rows.take(np.random.default_rng(0).permutation(300)[:150])
-    best = float(fit.correct.mean(axis=0).max())  # possible on the half that fits
+    best = float(fit.quality.mean(axis=0).max())  # possible on the half that fits
     tight = Goal("latency", 1e6, None, (Limit("latency", "p95", 1e-9),))
     easy, none, two = Goal("latency", 1e6), rows.take(np.arange(0)), rows.take(np.arange(2))
     for error, words, given, goal, level in (

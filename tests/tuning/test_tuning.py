@@ -232,7 +232,7 @@ def test_accuracy_at_a_budget_is_not_gained_by_overspending():
     budget = 0.3 * float(table.mean_costs[-1])
     methods = [Planted(x=0.7, greed=g) for g in (0.0, 0.5)]
     both = [m.fit_path(table, [budget])[0].policy for m in methods]
-    tempting = np.diff([po.evaluate(policy, data).correct.mean() for policy in both])[0]
+    tempting = np.diff([po.evaluate(policy, data).quality.mean() for policy in both])[0]
     assert tempting > 0.02
     train, held = (table.take(rows) for rows in fold_rows(len(table), 2, seed=0))
     objective = Objective("accuracy", budget="30%")
