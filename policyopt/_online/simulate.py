@@ -46,7 +46,7 @@ from policyopt.runtime._online.serving import (
     reward_range,
 )
 from policyopt.runtime._policy import ALWAYS, Policy
-from policyopt.runtime._typing import Bools, Floats, Ints
+from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 Exits = npt.NDArray[np.integer]  # of families with few exits, int8
 _LEVELS = 63  # of the controller's family, its ends not counted
@@ -414,7 +414,7 @@ class Outcomes:
     gain: Floats  # (n, K): what exit k is worth beyond exit 0
     load: Floats  # (K,): share of the overhead that leaving at exit k pays, from 0 to 1
     cost: Floats  # (n, K): paid at each exit, the policy's own arithmetic included
-    correct: Bools | None  # (n, K); None where some rows have no labels
+    quality: Array | None  # (n, K); None where some rows have no labels
     confidence: Floats  # (n, K): of the policy's answers; calibrated where the reading is
     prediction: npt.NDArray[np.int32]  # (n, K)
 
@@ -440,8 +440,8 @@ def outcomes(
         rule = fit_confidence("platt", sure, right.astype(float))
     seen = [trace(policy, table) for table in tables]
     kept = [table.keep_exits(policy.active_exits) for table in tables]
-    correct = [one.quality for one in seen if one.quality is not None]
-    right = np.concatenate(correct) if len(correct) == len(seen) else None
+    known = [one.quality for one in seen if one.quality is not None]
+    right = np.concatenate(known) if len(known) == len(seen) else None
     confidence = np.concatenate([confidences(policy, table, rule) for table in kept])
     paid = [np.broadcast_to(t.costs + policy.overhead, (len(t), policy.exits)) for t in kept]
     cost, level = np.concatenate(paid), confidence

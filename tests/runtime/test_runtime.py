@@ -420,7 +420,7 @@ def test_as_fitted_on_a_cache_of_those_exits(method, per_sample, kept):
     assert policy.active_exits == kept and policy.model_exits == EXITS
     one, two = replay(policy, table.get("test")), replay(other, own.get("test"))
     np.testing.assert_array_equal(one.exit, np.array(kept)[two.exit])
-    for name in ("prediction", "cost", "correct"):
+    for name in ("prediction", "cost", "quality"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
     assert len(one.exit_share) == EXITS and not np.delete(one.exit_share, kept).any()
     # A sub-table of just those exits is the same to it.
