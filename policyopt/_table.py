@@ -324,6 +324,21 @@ class Table:
         return out
 
 
+def known_rows(table: Table) -> Table:
+    """Return the rows of which it is known what answers are worth; all of them where it is known of none."""
+    labels = table.statistics.labels
+    if labels is None or (labels >= 0).all() or not (labels >= 0).any():
+        return table
+    return table.take(np.flatnonzero(labels >= 0))
+
+
+def subsample(table: Table, most: int, seed: int) -> Table:
+    """Return the table, or a random part of its rows, in order, where there are more than `most`."""
+    if len(table) <= most:
+        return table
+    return table.take(np.sort(np.random.default_rng(seed).permutation(len(table))[:most]))
+
+
 class Tables:
     """Makes tables from a cache; each physical part is passed over once, whatever is asked.
 

@@ -74,8 +74,6 @@ def fit(
             for r in compared
         )
         output.note(f"cross-validated, points behind the best (± standard error): {behind}")
-    if fitted.budget is not None:
-        _note_spared(f"{fitted.method} spends", fitted.expected.cost, fitted.budget)
     for remark in provenance.get("notes", []):
         output.note(remark)
     if calibrator is not None:
