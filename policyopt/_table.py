@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._cache.data import CONTEXT, COST_PREFIX, FEATURES_PREFIX, Block, ExitData, Rows
-from policyopt._costs import kept_costs, rate_of
+from policyopt._costs import Cost, kept_costs, rate_of
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._files import refusing
 from policyopt.runtime._outputs import (
@@ -203,6 +203,7 @@ class Table:
     active_exits: tuple[int, ...] = ()  # the model's numbers of the table's exits; default all
     model_exits: int = 0  # of the model; K where all are active
     contexts: tuple[str, ...] = ()
+    known_costs: tuple[Cost, ...] = ()  # all that the cache states
 
     def __post_init__(self) -> None:
         if not self.active_exits:
@@ -252,6 +253,22 @@ class Table:
             return None
         whole = self.source.array(CONTEXT).astype(np.int64)
         return whole if self.places is None else whole[self.places]
+
+    def costs_of(self, name: str) -> Floats:
+        """Return another cost of the cache, (K,) or (N, K), cumulative, of the table's exits."""
+        found = [cost for cost in self.known_costs if cost.name == name]
+        if not found:
+            known = ", ".join(cost.name for cost in self.known_costs) or self.cost_name
+            step = "Name a cost that `policyopt info` lists, or none for the budget's own."
+            raise input_error("cost of a limit", f"one of {known}", name, step)
+        cost = found[0]
+        if cost.values is not None:
+            whole = np.array(cost.values, dtype=np.float64)
+        else:
+            assert self.source is not None
+            whole = np.asarray(self.source.array(COST_PREFIX + cost.name), dtype=np.float64)
+            whole = whole if self.places is None else whole[self.places]
+        return kept_costs(whole, list(self.active_exits), cost.cascade)
 
     def cost_at(self, exits: Ints) -> Floats:
         """Return what each row pays for the exit it takes, (N,)."""
@@ -376,6 +393,6 @@ class Tables:
         table = Table(
             self._passed[key], np.array(values, dtype=np.float64), cost.unit, cost.name, data.kind,
             data.classes, split, data.fingerprint, source, rate=rate_of(cost, data.costs),
-            cascade=cost.cascade, contexts=data.contexts,
+            cascade=cost.cascade, contexts=data.contexts, known_costs=data.costs,
         )  # fmt: skip
         return table if len(rows) == len(table) else table.take(rows)

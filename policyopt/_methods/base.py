@@ -16,15 +16,16 @@ single rows, which widens the interval. Above 5,000 rows only the replay is left
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from math import isnan
 from typing import Any, ClassVar
 
 import numpy as np
 
 from policyopt._answers.crossfit import CrossFitted, answered, crossfit, folds_of, observe
-from policyopt._costs import budget_list
+from policyopt._limits import Limit
 from policyopt._methods.fitted import (
     Draft,
     Expectation,
@@ -32,17 +33,19 @@ from policyopt._methods.fitted import (
     expectation,
     own_costs,
 )
-from policyopt._methods.levels import MOST_REPLAYED, SPENDS, Levels, Spend, aims_of
+from policyopt._methods.levels import MOST_REPLAYED, SPENDS, Level, Levels, Spend, aims_of
 from policyopt._methods.settings import Allowed, Choice, Domain, check_setting
+from policyopt._methods.targets import Target, targets_of
 from policyopt._progress import progress_callback, report
 from policyopt._replay import trace
 from policyopt._table import Table, subsample
+from policyopt._thresholds.budget_search import bisect
 from policyopt._thresholds.degenerate_scores import collapse
 from policyopt._thresholds.problem import Problem, Solution
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._checks import check_seed
-from policyopt.runtime._errors import BudgetError, InputError, input_error
+from policyopt.runtime._errors import BudgetError, InputError, input_error, message
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._scores import ScoreRule, make_rule, score_table
 from policyopt.runtime._typing import Floats, Ints
@@ -56,6 +59,8 @@ _FEWEST_ROWS = 20
 #: Rows below which coefficients are not to be relied on (`benchmarks/promises.py`).
 FEW_ROWS = 300
 _COINS = 32
+_HALVINGS = 8  # of the way between two aims of the grid, to where a floor or limit is met
+_EPS = 1e-9
 _SHOWN = 200  # characters of an error
 _TOO_FEW = 17  # equal rows that a mean rests on: with fewer, no interval holds what it says
 _TAIL = 0.2  # effective rows, of all rows: fewer is a heavy tail
@@ -90,15 +95,15 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         for name, allowed in {"spend": SPENDS, **self._merged("allowed")}.items():
             check_setting(name, getattr(self, name), allowed)
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+    def fit_path(self, table: Table, budgets: Any, seed: int = 0) -> list[Fitted]:
         """Return one fitted policy per budget, each replayed and, of few rows, cross-validated.
 
         Parameters
         ----------
         table : Table
             Rows of the split `fit`, labelled.
-        budgets : sequence of float
-            Mean cost per sample, in the table's unit; or ``"40%"``. One alone is taken, too.
+        budgets : sequence of float, str or Target
+            Mean cost per sample, in the table's unit; or ``"40%"``; or targets. One alone is taken, too.
         seed : int
             Same seed, same policies.
 
@@ -109,9 +114,9 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         Raises
         ------
         BudgetError
-            A budget that no policy can meet.
+            A budget, floor or limit that no policy can meet.
         """
-        return validated(self, table, budget_list(budgets, table.mean_costs), check_seed(seed))
+        return validated(self, table, targets_of(budgets, table.mean_costs), check_seed(seed))
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Return what these rows suggest, one policy per budget; `fit_path` sees to it that they hold on new rows."""
@@ -330,47 +335,133 @@ def fit_where_possible(
         ]
 
 
-def validated(method: Method, table: Table, budgets: Sequence[float], seed: int) -> list[Fitted]:
+def validated(method: Method, table: Table, targets: Sequence[Target], seed: int) -> list[Fitted]:
     """Return a method's policies, their aims corrected by what folds left out cost; see the module."""
     levels = Levels(method, table, seed)
     found: Folds | str | None = None
     if method.validates and _FEWEST_ROWS <= len(table) <= MOST_ROWS:
         held = method.held_out(levels, seed)
         found = folds_from(levels, held) if isinstance(held, HeldOut) else held
-    if not isinstance(found, Folds):
-        return [
-            stated(method, one, table, one.expected.cost, why=found, spared=spared)
-            for one, spared in with_remarks(levels, budgets, budgets)
-        ]
-    low, high, off = cheapest(table), float(table.mean_costs[-1]), found.off
-    # Monotone in the budget, as the levels are.
-    aims = np.maximum.accumulate(np.maximum(found.aims - off, low + (found.aims - low) / 2))
-    asked = np.asarray(budgets, dtype=np.float64)
-    wanted = asked - np.interp(asked, found.aims, found.aims - aims)
-    levels.at(asked.tolist())  # refuses what cannot be met, in the user's own numbers
-    wanted = np.minimum(wanted, np.maximum(asked, high))
+    folds = found if isinstance(found, Folds) else None
+    why = found if isinstance(found, str) else None
+    search = Search(levels, folds)
+    aims = search.aims(targets)
+    low, high = cheapest(table), float(table.mean_costs[-1])
     out = []
-    for aim, budget, (one, spared) in zip(
-        wanted.tolist(), budgets, with_remarks(levels, wanted.tolist(), budgets), strict=True
-    ):
-        here = float(one.expected.cost)
-        # What it costs here, and as much more as the rows left out did.
-        cost = float(np.clip(here + np.interp(here, found.costs, off), low, max(here, high)))
-        policy = replace(one.policy, provenance={**one.policy.provenance, "budget": float(budget)})
-        one = replace(one, budget=budget, policy=policy)
-        out.append(stated(method, one, table, cost, found.at(here), spared=spared))
+    for target, aim, level in zip(targets, aims, levels.at(aims), strict=True):
+        budget = target.most(table)
+        one = levels.frozen(level, aim if budget is None else budget)
+        said = {**one.policy.provenance, "budget": budget, "target": target.text}
+        one = replace(one, budget=budget, policy=replace(one.policy, provenance=said))
+        spared = None
+        if budget is not None and not target.floored and not target.limits:
+            spared = levels.spared(level, aim, budget)
+        here = cost = float(one.expected.cost)
+        if folds is not None:  # what it costs here, and as much more as the rows left out did
+            more = np.interp(here, folds.costs, folds.off)
+            cost = float(np.clip(here + more, low, max(here, high)))
+        fold = None if folds is None else folds.at(here)
+        one = replace(one, quality=search.quality(level)) if fold is not None else one
+        out.append(stated(method, one, table, cost, fold, why=why, spared=spared))
     return out
 
 
-def with_remarks(
-    levels: Levels, aims: Sequence[float], budgets: Sequence[float]
-) -> list[tuple[Fitted, str | None]]:
-    """Return the policy of each aim, and what is said of a budget that it does not spend."""
-    found = levels.at(aims)
-    return [
-        (levels.frozen(level, budget), levels.spared(level, aim, budget))
-        for level, aim, budget in zip(found, aims, budgets, strict=True)
-    ]
+class Search:
+    """The aims of targets among the levels of a fit."""
+
+    def __init__(self, levels: Levels, folds: Folds | None) -> None:
+        self._levels, self._folds, self._table = levels, folds, levels.table
+
+    def aims(self, targets: Sequence[Target]) -> list[float]:
+        """Return what each target aims at: a mean cost, as levels claim it."""
+        wishes = [(target, target.most(self._table)) for target in targets]
+        budgets = [budget for _, budget in wishes if budget is not None]
+        if budgets:
+            self._levels.at(budgets)  # refuses what cannot be met, in the user's own numbers
+        return [self._aim(target, budget) for target, budget in wishes]
+
+    def _aim(self, target: Target, budget: float | None) -> float:
+        most = self._levels.aims[-1] if budget is None else self.corrected(budget)
+        floor = target.floor(self._table)
+        if floor is not None:
+            most = self._least(floor, most, target, budget)
+        for limit in target.limits:
+            most = self._within(limit, most, floor is not None)
+        return most
+
+    def corrected(self, budget: float) -> float:
+        """Return what to aim at so that a budget is kept on new rows; it rises with the budget, as levels do."""
+        if self._folds is None:
+            return budget
+        low, high = cheapest(self._table), float(self._table.mean_costs[-1])
+        asked, off = self._folds.aims, self._folds.off
+        aims = np.maximum.accumulate(np.maximum(asked - off, low + (asked - low) / 2))
+        return min(budget - float(np.interp(budget, asked, asked - aims)), max(budget, high))
+
+    def quality(self, level: Level) -> float:
+        """Return what a level is worth on new rows: on these, less what the folds' policies lost on theirs."""
+        if self._folds is None:
+            return level.value
+        return level.value + float(np.interp(level.cost, self._folds.costs, self._lost))
+
+    @cached_property
+    def _lost(self) -> Floats:
+        folds = self._folds
+        assert folds is not None
+        here = {
+            aim: level for aim, level in zip(self._levels.aims, self._levels.on_grid(), strict=True)
+        }
+        worth = [level.value if (level := here[aim]) else np.nan for aim in folds.aims.tolist()]
+        known = ~np.isnan(folds.right[0])
+        return folds.right[:, known].mean(axis=1) - np.array(worth)
+
+    def _grid(self, most: float) -> list[tuple[float, Level]]:
+        """Return aims up to `most`, ascending, with their levels; `most` is the last of them."""
+        pairs = zip(self._levels.aims, self._levels.on_grid(), strict=True)
+        found = [(aim, level) for aim, level in pairs if level is not None and aim < most]
+        return [*found, (most, self._levels.at([most])[0])]
+
+    def _halved(self, low: float, high: float, up: Callable[[Level], bool]) -> tuple[float, float]:
+        """Halve the way between two aims; `up`: whether a level lies below the place that is sought."""
+        if self._levels.per_budget:
+            return low, high
+        return bisect(lambda aim: up(self._levels.at([aim])[0]), low, high, _HALVINGS)
+
+    def _least(self, floor: float, most: float, target: Target, budget: float | None) -> float:
+        """Return the least aim whose level is worth a floor on new rows."""
+        grid = self._grid(most)
+        worth = [self.quality(level) for _, level in grid]
+        if np.isnan(worth).all():
+            _ = self._table.quality  # says what is missing
+        met = [i for i, found in enumerate(worth) if found >= floor - _EPS]
+        if not met:
+            best = int(np.nanargmax(worth))
+            unit, cost = self._table.unit, grid[best][1].cost
+            within = "" if budget is None else f" within {budget:.6g} {unit}"
+            allowed = f"at most {worth[best]:.4g}{within}, which costs {cost:.6g} {unit}"
+            asked = f"{floor:.4g}" + (f" ({target.text})" if target.max_drop is not None else "")
+            step = "Ask for less, allow more cost, or try another method (--method auto)."
+            raise BudgetError(message("quality", allowed, asked, step))
+        first = met[0]
+        if first == 0:
+            return grid[0][0]
+        low, high = grid[first - 1][0], grid[first][0]
+        return self._halved(low, high, lambda level: self.quality(level) < floor - _EPS)[1]
+
+    def _within(self, limit: Limit, most: float, floored: bool) -> float:
+        """Return the largest aim up to `most` that keeps a limit."""
+        grid = self._grid(most)
+        kept = [self._levels.kept(level, limit) for _, level in grid]
+        if kept[-1][0]:
+            return most
+        if floored or not any(ok for ok, _ in kept):
+            who = "the floor on quality" if floored else "the cheapest policy"
+            least = min(reached for _, reached in kept) if not floored else kept[-1][1]
+            allowed, step = f"{least:.6g} or more: {who} reaches it", "Raise it, or ask for less."
+            raise BudgetError(message(f"limit {limit.text}", allowed, f"{limit.most:.6g}", step))
+        last = max(i for i, (ok, _) in enumerate(kept) if ok)
+        low, high = grid[last][0], grid[last + 1][0]
+        return self._halved(low, high, lambda level: self._levels.kept(level, limit)[0])[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -478,12 +569,10 @@ def stated(
     """Replay a policy on the rows of its fit, and say what is expected of it; `why` without a fold."""
     table = subsample(table, MOST_REPLAYED, 0)
     outcome = outcome_of(one.policy, table)
-    moved, quality = 0.0, one.quality
+    moved, quality = 0.0, float(np.clip(one.quality, 0.0, 1.0))  # NaN stays NaN
     if fold is not None:
         if len(fold.paid) == len(outcome.paid):
             moved = float((fold.paid - outcome.paid).var())
-        known = ~np.isnan(fold.right)
-        quality = float(fold.right[known].mean().clip(0, 1)) if known.any() else float("nan")
     expected = bounded(Expectation(cost, outcome.paid, outcome.coin, moved), one.policy, table)
     if fold is None and expected.rows != one.expected.rows:  # chosen on rows of its own
         expected = bounded(one.expected, one.policy, table)

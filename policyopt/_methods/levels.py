@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._costs import positions
+from policyopt._limits import Limit
 from policyopt._methods.fitted import Draft, Fitted, build_fitted, expectation, own_costs
 from policyopt._replay import trace
 from policyopt._table import Table, known_rows, subsample
@@ -69,9 +70,10 @@ class Levels:
         self._method, self._seed = method, seed
         self.spend: Spend = method.trained(table, seed)
         self.table, self._rows = table, subsample(known_rows(table), MOST_REPLAYED, 0)
-        self._limited = method.limits and self._rows.labelled
+        self._valued = self._rows.labelled
+        self._limited = method.limits and self._valued
         self.price = price_of(self._rows) if self._limited else 0.0
-        self.aims = aims_of(table)
+        self.aims, self.per_budget = aims_of(table), method.per_budget
         self._seen: dict[int, tuple[ScoreRule, Any]] = {}  # held, so that an id stays its rule's
         self._answered: tuple[AnswerRule, Array] | None = None
         self._known: dict[float, list[Level]] = {}
@@ -94,7 +96,7 @@ class Levels:
         """Return the level of each budget; budgets that cannot be met are refused."""
         if not self._limited:
             return [self._levels(draft)[-1] for draft in self.spend(budgets)]
-        if self._method.per_budget:
+        if self.per_budget:
             return self._of_those(budgets)
         found: dict[float, Level] = {}
         before = -np.inf
@@ -114,12 +116,23 @@ class Levels:
                 self._grid = [levels[-1] if levels else None for levels in solved]
         return self._grid
 
+    def kept(self, level: Level, limit: Limit) -> tuple[bool, float]:
+        """Return whether a level's rows keep a limit, and what they reach."""
+        active = level.draft.table.active_exits
+        own = not limit.cost or limit.cost == self.table.cost_name
+        costs = (
+            self._costs(level.draft) if own else self._rows.keep_exits(active).costs_of(limit.cost)
+        )
+        paid = np.concatenate([_at(costs, taken, level.last) for _, taken in level.taken])
+        weights = np.concatenate([np.full(len(taken), w) for w, taken in level.taken])
+        return limit.kept(paid, weights), limit.reached(paid, weights)
+
     def spared(self, level: Level, aim: float, budget: float) -> str | None:
         """Return what is said where a level leaves much of its aim: by how much, and why."""
         if not self._limited or level.cost >= _SPARED * aim:
             return None
-        unit, all_of_it = self.table.unit, self._method.per_budget
-        own = [] if all_of_it else self._where_possible([aim])[0]
+        unit = self.table.unit
+        own = [] if self.per_budget else self._where_possible([aim])[0]
         worth = (
             f" ({100 * level.value:.1f} % with it, {100 * own[-1].value:.1f} % with all)"
             if own
@@ -225,7 +238,7 @@ class Levels:
             sides.append((solution.share, draft.other or draft.rule, solution.other))
         taken = tuple((w, first_exit(self._scores(draft, r, t), t)) for w, r, t in sides)
         claimed, exits = self._policy(draft).expected.cost, len(solution.thresholds) + 1
-        quality = self._quality(draft) if self._limited else np.full(exits, np.nan)
+        quality = self._quality(draft) if self._valued else np.full(exits, np.nan)
         whole = Level(draft, claimed, 0.0, taken, exits - 1)
         whole = replace(whole, value=whole.mean(quality))
         if not self._limited:
