@@ -240,7 +240,7 @@ def _joined(
     mean = sum(part.share * part.cost for part in seen)
     expected = Expectation(mean, paid, coin, span=float(np.ptp(table.mean_costs)))
     first = parts[0].fitted.policy.provenance
-    shared = ("method", "settings", "cost", "split", "cache", "versions")
+    shared = ("method", "settings", "cost", "split", "cache", "versions", "graded", "utility")
     division = [
         {
             "context": part.context, "rows": part.rows, "budget": part.fitted.budget,

@@ -57,7 +57,7 @@ def evaluate(
     columns = {
         "method": chosen_method, "split": "split", "rows": "rows", f"budget [{loaded.unit}]": "budget",
         "realised cost [95 %]": interval("realised_cost"), "off %": off_budget,
-        "accuracy % [95 %]": interval("accuracy", percent), "exit share %": shares("exit_share"),
+        **output.quality_column(outcome.graded), "exit share %": shares("exit_share"),
     }  # fmt: skip
     output.print_records([record], style, columns)
 

@@ -148,7 +148,8 @@ def _columns(records: list[dict[str, Any]], steered: bool) -> dict[str, Any]:
     found[f"cost [{unit}]"] = _plus_minus("realised_cost", number)
     if first["budget"] is not None:
         found["off budget %"] = lambda r: f"{100 * (r['realised_cost'] / r['budget'] - 1):+.2f}"
-    found["accuracy %"] = _plus_minus("accuracy", percent)
+    graded = first["quality"] != first["accuracy"]
+    found[f"{output.quality_word(graded)} %"] = _plus_minus("quality", percent)
     return found
 
 

@@ -98,8 +98,7 @@ class Choosing(Method):
     ) -> list[Fitted]:
         """Fit what is chosen, each choice once for all its budgets, else what it falls back on."""
         self.check(table)
-        labels = table.statistics.labels
-        known = table if labels is None else table.take(np.flatnonzero(labels >= 0))
+        known = table if not table.valued.any() else table.take(np.flatnonzero(table.valued))
         _ = (known if len(known) else table).quality  # says what is missing
         choices = self.choices(table, known, budgets, seed)
 

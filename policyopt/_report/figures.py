@@ -93,36 +93,37 @@ def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 140) -> No
 
 
 def frontier_figure(frontier: Frontier, title: str = "") -> Any:
-    """Draw accuracy against realised cost for every method, means over seeds, with bands and the oracle."""
+    """Draw quality against realised cost for every method, means over seeds, with bands and the oracle."""
     labels = list(dict.fromkeys(r["method"] for r in frontier.records))
     many, exits = len(labels) > _MOST_INSIDE, 1 + max(e["exit"] for e in frontier.exits)
     figure = new_figure(11.5, 7.5) if many else new_figure(8, 5.2)
     axes = figure.add_subplot()
     for i, label in enumerate(labels):
         rows = [r for r in frontier.records if r["method"] == label]
-        found = _by_budget(rows, "realised_cost", "accuracy", "accuracy_low", "accuracy_high")
-        cost, accuracy, low, high = found[:, np.argsort(found[0], kind="stable")]
+        found = _by_budget(rows, "realised_cost", "quality", "quality_low", "quality_high")
+        cost, quality, low, high = found[:, np.argsort(found[0], kind="stable")]
         look = _look(i)
         if not many:  # bands of many lines hide each other
             band = {"color": look["color"], "alpha": 0.10, "lw": 0}
             axes.fill_between(cost, 100 * low, 100 * high, **band)
         look |= {"marker": _MARKERS[(i + i // len(COLOURS)) % len(_MARKERS)], "ms": 5}
-        axes.plot(cost, 100 * accuracy, label=picture_text(label), **look)
-    points = np.reshape([(e["cost"], e["accuracy"]) for e in frontier.exits], (-1, exits, 2))
-    costs, accuracies = points.mean(axis=0).T
+        axes.plot(cost, 100 * quality, label=picture_text(label), **look)
+    points = np.reshape([(e["cost"], e["quality"]) for e in frontier.exits], (-1, exits, 2))
+    costs, qualities = points.mean(axis=0).T
     look = {"color": "0.35", "ms": 8, "mew": 2, "label": "always leave at exit k"}
-    axes.plot(costs, 100 * accuracies, "x", **look)
+    axes.plot(costs, 100 * qualities, "x", **look)
     for k in range(exits):
         beside = {"textcoords": "offset points", "xytext": (6, -11)}
-        axes.annotate(str(k), (costs[k], 100 * accuracies[k]), color="0.35", fontsize=9, **beside)
-    bound_cost, bound = _by_budget(frontier.bound, "budget", "accuracy")
+        axes.annotate(str(k), (costs[k], 100 * qualities[k]), color="0.35", fontsize=9, **beside)
+    bound_cost, bound = _by_budget(frontier.bound, "budget", "quality")
     told = "hindsight bound (not deployable)"
     axes.plot(bound_cost, 100 * bound, "--", color="0.55", lw=1.2, label=told)
     if costs[0] > 0 and costs[-1] / costs[0] > 8:
         _log_scale(axes)
     across = f"realised cost per sample [{picture_text(frontier.unit)}]"
     axes.set_title(picture_text(title), loc="left", fontsize=11)
-    tidy(axes, grid="both", xlabel=across, ylabel="accuracy [%]")
+    word = "quality" if frontier.graded else "accuracy"
+    tidy(axes, grid="both", xlabel=across, ylabel=f"{word} [%]")
     if many:
         figure.legend(frameon=False, fontsize=8, loc="outside right upper")
     else:

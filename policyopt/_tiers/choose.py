@@ -168,11 +168,10 @@ def make_plan(
 
 
 def known_rows(table: Table) -> Table:
-    """Return the rows whose labels are known."""
-    labels = table.statistics.labels
-    if labels is None or (labels >= 0).all():
+    """Return the rows of which it is known what answers are worth."""
+    if table.labelled or not table.valued.any():
         return table
-    return table.take(np.flatnonzero(labels >= 0))
+    return table.take(np.flatnonzero(table.valued))
 
 
 @dataclass(frozen=True)
