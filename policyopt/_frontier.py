@@ -26,6 +26,7 @@ from policyopt._intervals import (
 from policyopt._methods.base import Method, check_budgets, fit_where_possible
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import ROWS, load_installed, make_method, method_list
+from policyopt._metrics import metric_fields
 from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables
 from policyopt.runtime._arithmetic import coin
@@ -73,6 +74,8 @@ def curve(
     cost: str | None = None,
     test: str = "test",
     tables: Tables | None = None,
+    utility: Any = None,
+    metric: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Frontier:
     """Fit methods at several budgets on split `fit` and replay them on the test rows.
@@ -92,7 +95,11 @@ def curve(
     test : str
         Split or stream to replay on.
     tables : Tables, optional
-        Reuse of passes already made.
+        Reuse of passes already made, with the utility that they have.
+    utility : as in `fit`, optional
+        What answers are worth.
+    metric : {"accuracy", "balanced_accuracy", "macro_f1"}, optional
+        What records hold besides, with an interval.
     progress : callable, optional
         Called with (what, done, in all).
 
@@ -118,7 +125,7 @@ def curve(
     >>> [(r["method"], r["budget"]) for r in frontier.records]
     [('max_prob', 1.6), ('max_prob', 2.4), ('margin', 1.6), ('margin', 2.4)]
     """
-    tables = tables or Tables(data, cost)
+    tables = tables or Tables(data, cost, utility=utility)
     chosen, notes = _choose(methods, tables.get("fit"))
     check_whole("seeds", seeds, step="E.g. --seeds 5.")
     frontier = Frontier([], {}, [], [], tables.cost.unit, notes)
@@ -138,7 +145,7 @@ def curve(
                     notes.append(text + "with its own arithmetic it cannot cost so little")
                     continue
                 frontier.fitted[label, seed, index] = fitted
-                frontier.records.append(record(label, fitted, test_rows, seed))
+                frontier.records.append(record(label, fitted, test_rows, seed, metric))
             done += 1
         _references(frontier, test_rows, wanted, seed)
     if progress:
@@ -185,13 +192,17 @@ def split_for_seed(tables: Tables, seed: int, test: str, seeds: int) -> tuple[Ta
     return fit_rows, tables.get(test)
 
 
-def record(label: str, fitted: Fitted, table: Table, seed: int) -> dict[str, Any]:
+def record(
+    label: str, fitted: Fitted, table: Table, seed: int, metric: str | None = None
+) -> dict[str, Any]:
     """Replay a fitted policy on rows that chose nothing and describe what happened, in plain types."""
+    outcome, labels = replay(fitted.policy, table), table.statistics.labels
+    more = {} if metric is None else metric_fields(metric, labels, outcome.prediction, seed)
     return {
         "method": label,
         "budget": fitted.budget,
         "unit": table.unit,
-        **summary(replay(fitted.policy, table), fitted.policy, seed),
+        **{**more, **summary(outcome, fitted.policy, seed)},
         **threshold_fields(fitted.policy),
         **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "seed": seed,

@@ -160,7 +160,7 @@ def exit_statistics(
     return replace(table, labels=labels, quality=quality, correct=correct)
 
 
-def is_right(prediction: Array, labels: Ints) -> Bools:
+def is_right(prediction: Array, labels: Array) -> Bools:
     """Say which answers (N, K) are right; none is where the label is not known."""
     return (prediction == labels[:, None]) & (labels >= 0)[:, None]
 

@@ -19,7 +19,7 @@ import numpy as np
 from policyopt.runtime._checks import check_share
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._strict_json import parse, read_plain
-from policyopt.runtime._typing import Floats, Ints
+from policyopt.runtime._typing import Array, Floats, Ints
 
 #: Numbers of all exits' matrices: 8000 classes at one exit.
 _MOST = 1 << 26
@@ -61,7 +61,7 @@ class Utility:
         """What a policy says of the utility that it was fitted with."""
         return {"stated": self.stated, "sha256": self.digest}
 
-    def worth(self, labels: Ints, prediction: Ints) -> Floats:
+    def worth(self, labels: Array, prediction: Array) -> Floats:
         """Return U[label, prediction], (N, K); 0 where label or answer is -1."""
         known = (labels >= 0)[:, None] & (prediction >= 0)
         label, answer = np.maximum(labels, 0)[:, None], np.maximum(prediction, 0)
@@ -71,7 +71,7 @@ class Utility:
             found = self.matrix[self._exits(prediction.shape[1]), label, answer]
         return np.where(known, found, 0.0)
 
-    def expected(self, probability: Floats, prediction: Ints) -> Floats:
+    def expected(self, probability: Floats, prediction: Array) -> Floats:
         """Return the expected worth of answers, sum_y P(y) U[y, prediction]: (n, C) and (n, K) to (n, K)."""
         rows = np.arange(len(probability))[:, None]
         if self.matrix.ndim == 1:
@@ -87,7 +87,7 @@ class Utility:
             return self
         return replace(self, matrix=self.matrix[list(places)])
 
-    def check(self, labels: Ints | None, prediction: Ints, split: str) -> None:
+    def check(self, labels: Array | None, prediction: Array, split: str) -> None:
         """Refuse rows without labels, or of other classes."""
         if labels is None:
             raise InputError(

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from policyopt._api import cost_for
+from policyopt._api import cost_for, utility_for
 from policyopt._api import fit as fit_policy
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
@@ -43,6 +43,7 @@ def explain(
         None, "Policy file to compare with; default: max_prob fitted at the same budget."
     ),
     out: Path | None = option(None, "Directory for explain.json, rows.csv, pictures."),
+    utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     style: output.Format = options.STYLE,
 ) -> None:
@@ -53,8 +54,9 @@ def explain(
     data = options.read_cache(cache)
     data.rows(split)  # raises where there is no such split, before the work
     needed = (split,) if reference is not None else ("fit", split)
-    tables = options.make_tables(data, cost_for(loaded, data, cost), needed)
-    remarks = []
+    worth, told = utility_for(loaded, data, utility)
+    tables = options.make_tables(data, cost_for(loaded, data, cost), needed, worth)
+    remarks = [told] if told else []
     if against is None:
         against, remark = default_reference(loaded, tables)
         remarks.append(remark)

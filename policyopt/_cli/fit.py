@@ -46,6 +46,7 @@ def fit(
         None, "Map to calibrated confidence: platt, beta, isotonic, histogram."
     ),
     experts: bool = option(False, "One policy per context; they share the budget.", "--experts"),
+    utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     seed: int = options.SEED,
     style: output.Format = options.STYLE,
@@ -53,7 +54,7 @@ def fit(
     """Fit a policy on split `fit` and write it."""
     held = options.out_policy(out)
     data = options.read_cache(cache)
-    tables = options.make_tables(data, cost, ("fit",))
+    tables = options.make_tables(data, cost, ("fit",), utility)
     # Built here, so that no setting is mistaken for an option of the fit.
     chosen = method_of(method, options.read_settings(settings))
     if experts:
@@ -197,6 +198,8 @@ def curve(
     seeds: int = options.SEEDS,
     out: Path | None = option(None, "Directory for curve.csv and curve.png."),
     settings: list[str] | None = options.SETTINGS,
+    utility: str | None = options.UTILITY,
+    metric: str | None = options.METRIC,
     cost: str | None = options.COST,
     test: str = options.TEST,
     bounds: bool = option(False, "Add the bound in hindsight (not deployable).", "--bounds"),
@@ -204,14 +207,14 @@ def curve(
 ) -> None:
     """Fit methods at several budgets; show accuracy at realised cost on the test rows."""
     options.out_folder(out, {"curve.csv": "method,budget,"})
-    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test))
-    frontier = _run(tables, methods, budgets, seeds, settings, test)
+    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test), utility)
+    frontier = _run(tables, methods, budgets, seeds, settings, test, metric)
     records = frontier.records + (frontier.bound if bounds else [])
     if out is not None:
         _write(frontier, records, out, f"{cache.resolve().name}, split {test}")
     if output.print_data(style, records, records):
         return
-    _print_curve(frontier)
+    _print_curve(frontier, metric)
     if bounds:
         columns = {
             "bound in hindsight (not deployable)": "method",
@@ -231,13 +234,14 @@ def compare(
     seeds: int = options.SEEDS,
     out: Path | None = option(None, "Directory for compare.csv."),
     settings: list[str] | None = options.SETTINGS,
+    utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     test: str = options.TEST,
     style: output.Format = options.STYLE,
 ) -> None:
     """Compare methods at equal realised cost: paired bootstrap, McNemar, area between curves."""
     options.out_folder(out, {"compare.csv": "method,reference,"})
-    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test))
+    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test), utility)
     frontier = _run(tables, methods, budgets, seeds, settings, test)
     records = compare_methods(frontier, reference)
     if out is not None:
@@ -281,7 +285,13 @@ def _shipped() -> Path:
 
 
 def _run(
-    tables: Tables, methods: str, budgets: str, seeds: int, settings: Any, test: str = "test"
+    tables: Tables,
+    methods: str,
+    budgets: str,
+    seeds: int,
+    settings: Any,
+    test: str = "test",
+    metric: str | None = None,
 ) -> Frontier:
     """Run `policyopt.curve` with command-line texts and a progress bar."""
     names, given = method_list(methods, "--methods"), options.read_settings(settings)
@@ -293,7 +303,7 @@ def _run(
     foretell(told, len(fit_rows), len(parse_budgets(budgets, fit_rows.mean_costs)), seeds)
     with output.progress("fitting") as step:
         frontier = make_curve(
-            tables.data, chosen, budgets, seeds=seeds, test=test, tables=tables,
+            tables.data, chosen, budgets, seeds=seeds, test=test, tables=tables, metric=metric,
             progress=lambda what, done, total: step(done, total, what),
         )  # fmt: skip
     for text in frontier.notes:
@@ -308,12 +318,12 @@ def _write(frontier: Frontier, records: Sequence[dict[str, Any]], out: Path, tit
     output.write_results(out, {"curve.csv": output.to_csv(records), "curve.png": picture})
 
 
-def _print_curve(frontier: Frontier) -> None:
+def _print_curve(frontier: Frontier, metric: str | None = None) -> None:
     """Print one line per method and budget, means over seeds."""
     columns = {
         "method": "method", f"budget [{frontier.unit}]": "budget", "realised": "realised_cost",
         "off %": output.off_budget, **output.quality_column(frontier.graded),
-        "exit share %": shares("exit_share"),
+        **output.metric_column(metric), "exit share %": shares("exit_share"),
     }  # fmt: skip
     output.print_table(_mean_over_seeds(frontier.records), columns)
 

@@ -175,6 +175,13 @@ def quality_column(graded: Any) -> Columns:
     return {f"{quality_word(graded)} % [95 %]": interval("quality", percent)}
 
 
+def metric_column(metric: str | None) -> Columns:
+    """Return the column of a metric besides the accuracy, if one is asked for."""
+    if metric is None:
+        return {}
+    return {f"{metric.replace('_', ' ')} % [95 %]": interval(metric, percent)}
+
+
 def shares(name: str) -> Callable[[Mapping[str, Any]], str]:
     """Return the column of shares in whole percent."""
     return lambda r: " ".join(f"{100 * share:.0f}" for share in r[name])

@@ -466,6 +466,8 @@ def _test(
         extra = float(fitted.policy.overhead[-1]) if name == goal.objective else 0.0
         means[name] = mean_high(costs, low, high + extra, level) if isfinite(high) else high
     right, high = share_low(int(correct.sum()), rows, level), means[goal.objective]
+    if test.graded:
+        right = 1.0 - mean_high(1.0 - correct, 0.0, 1.0, level)
     kept = goal.accuracy is None or right >= goal.accuracy
     kept &= goal.budget is None or high <= goal.budget
     for limit in goal.limits:
