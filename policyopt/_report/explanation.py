@@ -111,7 +111,9 @@ def _notes(found: Traced, table: Table) -> list[str]:
             why = "the quality known is of the exits' own answers, and the policy's are others"
         return [f"{why}: nothing is said of accuracy, nor by class"]
     if found.labels is None:
-        return ["the records tell what is right but not the class: nothing is said by class"]
+        return [
+            "the records tell what answers are worth but not the class: nothing is said by class"
+        ]
     return []
 
 
