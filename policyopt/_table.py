@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from policyopt._cache.data import CONTEXT, COST_PREFIX, FEATURES_PREFIX, Block, ExitData, Rows
 from policyopt._costs import Cost, kept_costs, rate_of
+from policyopt._utility import Utility, utility_of
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._files import refusing
 from policyopt.runtime._outputs import (
@@ -28,7 +29,7 @@ from policyopt.runtime._outputs import (
     with_log_prob,
 )
 from policyopt.runtime._policy import exit_numbers
-from policyopt.runtime._typing import Array, Floats, Ints
+from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 Progress = Callable[[int, int], None]
 #: Bytes of one exit's logits that are worked on at a time: they stay in the processor's cache.
@@ -49,6 +50,7 @@ class ExitStatistics:
     log_sum_exp: Floats  # (N, K)
     quality: Array | None  # (N, K), in [0, 1]: bool where right or wrong
     labels: npt.NDArray[np.int32] | None  # (N,)
+    correct: Array | None = None  # (N, K) bool: which answers are right, where also that is known
 
     def __len__(self) -> int:
         return len(self.top_prob)
@@ -152,9 +154,15 @@ def exit_statistics(
     correct = None
     if rows.has("correct"):
         correct = np.asarray(rows.array("correct"), dtype=bool)
-    elif labels is not None:
-        correct = (table.prediction == labels[:, None]) & (labels >= 0)[:, None]
-    return replace(table, labels=labels, quality=correct)
+    elif labels is not None and not (rows.has("quality") and (table.prediction < 0).all()):
+        correct = is_right(table.prediction, labels)
+    quality = np.asarray(rows.array("quality")) if rows.has("quality") else correct
+    return replace(table, labels=labels, quality=quality, correct=correct)
+
+
+def is_right(prediction: Array, labels: Array) -> Bools:
+    """Say which answers (N, K) are right; none is where the label is not known."""
+    return (prediction == labels[:, None]) & (labels >= 0)[:, None]
 
 
 def _reduced(block: Block, k: int, kind: str, top: int, scratch: Any) -> ExitOutput:
@@ -204,6 +212,8 @@ class Table:
     model_exits: int = 0  # of the model; K where all are active
     contexts: tuple[str, ...] = ()
     known_costs: tuple[Cost, ...] = ()  # all that the cache states
+    quality_given: bool = False  # graded, of the exits' own answers: of others nobody knows it
+    utility: Utility | None = None  # by which labels tell what answers are worth
 
     def __post_init__(self) -> None:
         if not self.active_exits:
@@ -229,20 +239,48 @@ class Table:
         return np.diff(self.costs, axis=-1, prepend=0.0) if self.cascade else self.costs
 
     @property
-    def labelled(self) -> bool:
-        """Whether it is known of every row which answers are right."""
+    def valued(self) -> Bools:
+        """Of which rows it is known what answers are worth, (N,)."""
         stats = self.statistics
-        known = stats.labels is None or bool((stats.labels >= 0).all())
-        return stats.quality is not None and known
+        if stats.quality is None or stats.labels is None or self.quality_given:
+            return np.full(len(self), stats.quality is not None)
+        return stats.labels >= 0
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it is known of every row what answers are worth."""
+        return bool(self.valued.all())
+
+    @property
+    def graded(self) -> bool:
+        """Whether answers may be worth anything from 0 to 1, and not only right or wrong."""
+        found = self.statistics.quality
+        declared = self.quality_given or self.utility is not None
+        return declared or (found is not None and found.dtype != bool)
+
+    def worth(self, prediction: Array) -> Array | None:
+        """Return what answers (N, K) are worth, 0 where `valued` says no; None where it is not known of them."""
+        stats = self.statistics
+        if self.quality_given or stats.labels is None:
+            return stats.quality if np.array_equal(prediction, stats.prediction) else None
+        if self.utility is not None:
+            return self.utility.worth(stats.labels, prediction)
+        return is_right(prediction, stats.labels)
 
     @property
     def quality(self) -> Floats:
         """Worth of every exit's answer in [0, 1], (N, K): 0.0 or 1.0 where right or wrong."""
         stats = self.statistics
-        if stats.quality is None or not self.labelled:
+        if self.quality_given and stats.quality is None:
+            raise InputError(
+                f"Split '{self.split}' must have a quality for every row and exit, as other splits of this cache have. "
+                "Got none. Import it with such a key (quality), or all without it."
+            )
+        if not self.labelled or stats.quality is None:
             raise InputError(
                 f"Split '{self.split}' must have a label for every row. Got rows without. "
-                "Import with --labels FILE or a key 'labels' (Python: labels=), or leave those rows out."
+                "Import with --labels FILE or a key 'labels' (Python: labels=), or leave those rows out; "
+                "or with a key 'quality', of any kind of worth from 0 to 1."
             )
         return stats.quality.astype(np.float64)
 
@@ -289,7 +327,10 @@ class Table:
             return self
         at = [self.active_exits.index(k) for k in numbers]
         costs, statistics = kept_costs(self.costs, at, self.cascade), self.statistics.keep_exits(at)
-        return replace(self, statistics=statistics, costs=costs, active_exits=numbers)
+        utility = None if self.utility is None else self.utility.keep_exits(at)
+        return replace(
+            self, statistics=statistics, costs=costs, active_exits=numbers, utility=utility
+        )
 
     def chunks(self) -> Iterator[tuple[slice, npt.NDArray[np.floating]]]:
         """Yield (rows, their outputs (n, K, C)), a few at a time."""
@@ -343,10 +384,9 @@ class Table:
 
 def known_rows(table: Table) -> Table:
     """Return the rows of which it is known what answers are worth; all of them where it is known of none."""
-    labels = table.statistics.labels
-    if labels is None or (labels >= 0).all() or not (labels >= 0).any():
+    if table.labelled or not table.valued.any():
         return table
-    return table.take(np.flatnonzero(labels >= 0))
+    return table.take(np.flatnonzero(table.valued))
 
 
 def subsample(table: Table, most: int, seed: int) -> Table:
@@ -366,16 +406,29 @@ class Tables:
         Name of the cost to use; default the cache's first.
     progress : callable, optional
         Called with (rows done, rows in all) during a pass.
+    utility : Utility, array, mapping or str, optional
+        What answers are worth by label and prediction, see `policyopt._utility.utility_of`.
     """
 
     def __init__(
-        self, data: ExitData, cost: str | None = None, progress: Progress | None = None
+        self,
+        data: ExitData,
+        cost: str | None = None,
+        progress: Progress | None = None,
+        utility: Any = None,
     ) -> None:
         if not isinstance(data, ExitData):
             step = "po.open_cache(folder), or po.from_arrays(logits, labels, costs)."
             raise input_error("data", "an opened cache", type(data).__name__, step)
         self.data = data
         self.cost = data.cost(cost)
+        self.utility: Utility | None = None
+        if utility is not None:
+            if data.graded:
+                step = "Leave it out, or import the labels without the key quality."
+                got = "a cache with graded quality"
+                raise input_error("utility", "of a cache that has labels and no quality", got, step)
+            self.utility = utility_of(utility, data.exits, data.classes)
         self._progress = progress
         self._passed: dict[str, ExitStatistics] = {}
 
@@ -388,11 +441,24 @@ class Tables:
             raise input_error("split", "with at least one row", got, "Choose other shares.")
         source, cost = data.splits[key], self.cost
         if key not in self._passed:
-            self._passed[key] = exit_statistics(source, data.kind, progress=self._progress)
+            self._passed[key] = self._valued(
+                exit_statistics(source, data.kind, progress=self._progress), split
+            )
         values = source.array(COST_PREFIX + cost.name) if cost.values is None else cost.values
         table = Table(
             self._passed[key], np.array(values, dtype=np.float64), cost.unit, cost.name, data.kind,
             data.classes, split, data.fingerprint, source, rate=rate_of(cost, data.costs),
             cascade=cost.cascade, contexts=data.contexts, known_costs=data.costs,
+            quality_given=data.graded, utility=self.utility,
         )  # fmt: skip
         return table if len(rows) == len(table) else table.take(rows)
+
+    def _valued(self, found: ExitStatistics, split: str) -> ExitStatistics:
+        """Return statistics whose quality is the one that holds for all of the cache: graded, by utility, or right."""
+        if self.utility is not None:
+            self.utility.check(found.labels, found.prediction, split)
+            assert found.labels is not None
+            return replace(found, quality=self.utility.worth(found.labels, found.prediction))
+        if self.data.graded and (found.quality is None or found.quality.dtype == bool):
+            return replace(found, quality=None)  # right or wrong is another scale
+        return found

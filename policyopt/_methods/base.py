@@ -271,14 +271,11 @@ def outcome_of(policy: Policy, table: Table) -> Outcome:
     """Replay a policy over rows by the code that is deployed, both sides of its coin."""
     found = []
     for weight, one in sides(policy):
-        seen = trace(one, table)
-        labels = table.statistics.labels
-        if seen.quality_taken is not None:
-            right = np.asarray(seen.quality_taken, dtype=np.float64)
-        elif labels is None:
-            right = np.full(len(table), np.nan)
-        else:
-            right = np.where(labels >= 0, seen.taken == labels, np.nan)
+        seen, right = trace(one, table), np.full(len(table), np.nan)
+        worth = table.keep_exits(seen.active_exits).worth(seen.predictions)
+        if worth is not None:
+            taken = worth[np.arange(len(right)), seen.position].astype(np.float64)
+            right = np.where(table.valued, taken, np.nan)
         found.append((weight, seen.cost, right))
     mean = expectation(found)
     right = np.sum([weight * right for weight, _, right in found], axis=0)

@@ -334,7 +334,7 @@ def targets(correct: npt.NDArray[Any]) -> tuple[Floats, Floats]:
     """Return what to aim at: correctness q, equation (3), and exit assignment r, equation (4)."""
     q = np.asarray(correct, dtype=np.float64)
     right = q.sum(axis=1, keepdims=True)
-    r = np.where(right > 0, q / np.maximum(right, 1), 1 / q.shape[1])
+    r = np.where(right > 0, q / np.where(right > 0, right, 1), 1 / q.shape[1])
     return q, r
 
 

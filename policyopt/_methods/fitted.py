@@ -201,6 +201,10 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
             "python": sys.version.split()[0],
         },
     }
+    if table.graded:
+        provenance["graded"] = True
+    if table.utility is not None:
+        provenance["utility"] = table.utility.provenance
     provenance |= draft.origin
     if flat:
         provenance["notes"] = [*provenance.get("notes", []), flat_note(flat)]

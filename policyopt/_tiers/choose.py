@@ -35,7 +35,7 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.threshold import Threshold
 from policyopt._progress import progress_callback, report
 from policyopt._replay import replay
-from policyopt._table import Table
+from policyopt._table import Table, known_rows
 from policyopt._thresholds.budget_search import bisect
 from policyopt._tiers.description import Tiers
 from policyopt._tiers.plans import Plan, leaving_costs, outcome, plan_table
@@ -165,14 +165,6 @@ def make_plan(
     plan, fitted = task.settled(table, first.plan, fitted, by)
     compared, met = task.records(candidates, outcomes), bool(chosen and chosen.met)
     return Planned(plan, fitted, searched, compared, met, chosen, by)
-
-
-def known_rows(table: Table) -> Table:
-    """Return the rows whose labels are known."""
-    labels = table.statistics.labels
-    if labels is None or (labels >= 0).all():
-        return table
-    return table.take(np.flatnonzero(labels >= 0))
 
 
 @dataclass(frozen=True)
@@ -467,6 +459,8 @@ def _test(
         extra = float(fitted.policy.overhead[-1]) if name == goal.objective else 0.0
         means[name] = mean_high(costs, low, high + extra, level) if isfinite(high) else high
     right, high = share_low(int(correct.sum()), rows, level), means[goal.objective]
+    if test.graded:
+        right = 1.0 - mean_high(1.0 - correct, 0.0, 1.0, level)
     kept = goal.accuracy is None or right >= goal.accuracy
     kept &= goal.budget is None or high <= goal.budget
     for limit in goal.limits:
