@@ -44,6 +44,10 @@ def fit(
     calibrator: str | None = option(
         None, "Map to calibrated confidence: platt, beta, isotonic, histogram."
     ),
+    budgets: str | None = option(
+        None,
+        "A family, a level per budget: a count (30), or a list (20%,40%). In the place of --budget.",
+    ),
     experts: bool = option(False, "One policy per context; they share the budget.", "--experts"),
     cost: str | None = options.COST,
     seed: int = options.SEED,
@@ -61,6 +65,13 @@ def fit(
         with output.writing(out, held):
             records = _fit_experts(data, tables, budget, chosen, seed, out)
         output.print_records(records, style, _EXPERTS)
+        return
+    if budgets is not None:
+        if budget is not None:
+            raise input_error("--budgets", "given without --budget", budgets, "Leave one out.")
+        with output.writing(out, held):
+            records = _fit_family(data, tables, budgets, chosen, seed, calibrator, out)
+        output.print_records(records, style, _FAMILY)
         return
     foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1)
     with output.progress("fitting") as step, progress_callback(step):
@@ -81,6 +92,27 @@ def fit(
     if calibrator is not None:
         output.note(f"decisions carry a confidence calibrated by {calibrator}")
     output.print_records([describe(fitted, str(out))], style, COLUMNS)
+
+
+def _fit_family(
+    data: ExitData, tables: Tables, budgets: str, method: Method, seed: int,
+    calibrator: str | None, out: Path,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Fit and write a family; return a record of each level."""
+    from policyopt._family import fit_family
+
+    table = tables.get("fit")
+    foretell([method.name], len(table), len(parse_budgets(budgets, table.mean_costs)))
+    with output.progress("fitting") as step, progress_callback(step):
+        fitted = fit_family(data, budgets, method, seed=seed, calibrator=calibrator, tables=tables)
+    fitted.save(out)
+    for text in fitted.notes:
+        output.note(text)
+    for text in dict.fromkeys(
+        n for one in fitted.parts for n in one.policy.provenance.get("notes", [])
+    ):
+        output.note(text)
+    return [{"level": a, **describe(one, str(out))} for a, one in enumerate(fitted.parts)]
 
 
 def foretell(methods: Sequence[str], rows: int, budgets: int, seeds: int = 1) -> None:
@@ -152,11 +184,14 @@ def _budget(record: dict[str, Any]) -> str:
 
 
 COLUMNS: output.Columns = {
-    "method": output.chosen_method, "budget": _budget,
+    "method": output.chosen_method,
+    "budget": _budget,
     "expected cost [95 %]": interval("expected_cost"),
     "expected accuracy %": shown("expected_accuracy", percent),
-    "thresholds, exit 0 on": output.thresholds_text, "policy": "policy",
-}  # fmt: skip
+    "thresholds, exit 0 on": output.thresholds_text,
+    "policy": "policy",
+}
+_FAMILY: output.Columns = {"level": "level", **COLUMNS}  # fmt: skip
 _EXPERTS: output.Columns = {
     "context": lambda r: r["context"] or "all",
     "method": "method",
