@@ -48,7 +48,7 @@ class Part:
     share: float
     fitted: Fitted  # that of all rows where `pooled`
     cost: float  # expected: cross-fitted, or where `pooled` on its few rows; NaN where it has none
-    accuracy: float  # likewise
+    quality: float  # likewise
     pooled: bool
 
 
@@ -60,7 +60,7 @@ class FittedExperts:
     method: str
     budget: float
     expected: Expectation
-    accuracy: float
+    quality: float
     parts: tuple[Part, ...]
 
     def save(self, path: Any) -> None:
@@ -141,9 +141,9 @@ def fit_experts(
     large = [e for e, mine in enumerate(rows) if len(mine) >= LEAST_ROWS]
     parts: dict[int, Part] = {}
 
-    def add(e: int, fitted: Fitted, cost: float, accuracy: float, pooled: bool) -> None:
+    def add(e: int, fitted: Fitted, cost: float, quality: float, pooled: bool) -> None:
         share = float(shares[e])
-        parts[e] = Part(names[e], len(rows[e]), share, fitted, cost, accuracy, pooled)
+        parts[e] = Part(names[e], len(rows[e]), share, fitted, cost, quality, pooled)
 
     if len(large) < len(names):
         whole = chosen.fit_path(table, [limit], seed)[0]
@@ -256,5 +256,5 @@ def _joined(
     }  # fmt: skip
     policies = tuple(part.fitted.policy for part in parts)
     policy = ExpertPolicy(tuple(part.context for part in parts), policies, provenance)
-    accuracy = float(sum(part.share * part.accuracy for part in seen))
-    return FittedExperts(policy, parts[0].fitted.method, budget, expected, accuracy, tuple(parts))
+    quality = float(sum(part.share * part.quality for part in seen))
+    return FittedExperts(policy, parts[0].fitted.method, budget, expected, quality, tuple(parts))

@@ -134,7 +134,7 @@ def describe(fitted: Fitted, path: str) -> dict[str, Any]:
         "budget": fitted.budget, "unit": fitted.policy.unit,
         **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "effective_rows": fitted.expected.mean.effective_rows,
-        "expected_accuracy": _known(fitted.accuracy), "fit_rows": fitted.expected.rows,
+        "expected_accuracy": _known(fitted.quality), "fit_rows": fitted.expected.rows,
         **threshold_fields(fitted.policy), "policy": path,
     }  # fmt: skip
 
@@ -153,12 +153,12 @@ def _fit_experts(
     for part in filter(lambda part: part.pooled, fitted.parts):
         output.note(f"context {part.context} has {part.rows} rows: it has the policy of all rows")
     _note_spared("the experts spend", fitted.expected.cost, fitted.budget)
-    whole, accuracy = fitted.expected, fitted.accuracy
+    whole, quality = fitted.expected, fitted.quality
     found = [
-        (p.context, p.share, p.fitted.budget, p.cost, (None, None), p.accuracy, p.rows, p.pooled)
+        (p.context, p.share, p.fitted.budget, p.cost, (None, None), p.quality, p.rows, p.pooled)
         for p in fitted.parts
     ]
-    total = (None, 1.0, fitted.budget, whole.cost, whole.interval(), accuracy, whole.rows, None)
+    total = (None, 1.0, fitted.budget, whole.cost, whole.interval(), quality, whole.rows, None)
     return [
         {
             "context": context, "method": fitted.method, "share": share, "budget": limit,

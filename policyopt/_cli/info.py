@@ -198,7 +198,7 @@ def _levels(family: PolicyFamily) -> list[dict[str, Any]]:
     """Return a record per level."""
     found = []
     for a, policy in enumerate(family.policies):
-        right = policy.provenance.get("expected_accuracy")
+        right = policy.provenance.get("expected_quality")
         found.append({
             "level": a, "name": family.names[a] if family.names else None,
             "budget": None if family.budgets is None else float(family.budgets[a]),

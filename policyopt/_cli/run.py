@@ -17,7 +17,7 @@ from policyopt.runtime._files import write_file
 from policyopt.runtime._outputs_file import decide_file, read_outputs
 from policyopt.runtime._reading import FEWEST, refuse_probabilities
 
-_COLUMNS = ("row", "exit", "prediction", "cost", "correct")
+_COLUMNS = ("row", "exit", "prediction", "cost", "quality")
 _AXES = ("KNC", "NKC", "KN", "NK")
 
 
@@ -25,7 +25,7 @@ def evaluate(
     policy: Path = options.POLICY,
     cache: Path = options.CACHE,
     split: str = options.SPLIT,
-    out: Path | None = option(None, "CSV with exit, prediction, cost and correctness per row."),
+    out: Path | None = option(None, "CSV with exit, prediction, cost and quality per row."),
     level: str | None = options.LEVEL,
     cost: str | None = options.COST,
     style: output.Format = options.STYLE,

@@ -18,7 +18,7 @@ one training serves one price; each starts from its neighbour's result.
 Thresholds are set on the rows that trained the scores. Without a fold of the rows another optimum of near the
 same value, but of another cost, is found: cross-fitted, the realised cost missed low budgets by a tenth and more.
 The cost of the deployed scores needs no labels and is hardly flattered by the rows they were trained on: on 120,
-400 and 4,000 rows realised costs are as near to the budget as those of max_prob. `Fitted.accuracy` is flattered,
+400 and 4,000 rows realised costs are as near to the budget as those of max_prob. `Fitted.quality` is flattered,
 more than that of methods that cross-fit.
 
 Variational stopping: Chen et al., Learning to stop while learning to predict, ICML 2020, arXiv:2006.05082.

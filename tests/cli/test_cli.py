@@ -188,7 +188,7 @@ def test_fit_evaluate_run_agree(run, cache, tmp_path):
     assert code == 0 and fitted["budget"] == pytest.approx(3.2)
     assert "calibrated by platt" in err and load_policy(path).calibrator.name == "platt"
     assert fitted["expected_cost_low"] < 3.2 < fitted["expected_cost_high"]
-    assert fitted["expected_accuracy"] == load_policy(path).provenance["expected_accuracy"]
+    assert fitted["expected_accuracy"] == load_policy(path).provenance["expected_quality"]
     code, out, _ = run("evaluate", path, cache, "--out", rows, "--format", "json")
     (found,) = json.loads(out)
     assert fitted["expected_cost_low"] <= found["realised_cost_high"]

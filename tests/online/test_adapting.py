@@ -651,7 +651,7 @@ def test_the_budget_is_kept_again(dimmed, name):
     assert paid <= BUDGET * (1 + 1e-9)
     assert paid > BUDGET * 0.985
     assert after.expected.cost == pytest.approx(paid) and after.expected.rows == len(recent)
-    assert np.isnan(after.accuracy)
+    assert np.isnan(after.quality)
     assert after.policy.provenance["refit"]["rows"] == len(recent)
     assert method_of(after) == method_of(before)
 
