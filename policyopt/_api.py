@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,8 +21,9 @@ from policyopt._utility import Utility, told_utility, utility_of
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._experts import ExpertPolicy, policy_of
+from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._several import policy_of
 
 DEFAULT_METHOD = "auto"
 #: Settings that make a policy without a budget, where the user gives them.
@@ -92,7 +93,7 @@ def fit(
     >>> round(fitted.expected.cost, 2)
     2.0
     """
-    if calibrator is not None:
+    if calibrator is not None:  # before the work
         check_one_of("calibrator", calibrator, FITS, "E.g. beta.")
     table = tables_of(data, cost, tables, utility).get(split)
     chosen = method_of(method, settings)
@@ -108,10 +109,7 @@ def fit(
     if budget is None:  # nothing was asked for: the artifact must not claim a budget
         provenance = {**fitted.policy.provenance, "budget": None}
         fitted = replace(fitted, policy=replace(fitted.policy, provenance=provenance), budget=None)
-    if calibrator is not None:
-        rule = _calibrate(calibrator, fitted, table, seed)
-        fitted = replace(fitted, policy=replace(fitted.policy, calibrator=rule))
-    return fitted
+    return fitted if calibrator is None else calibrated(calibrator, [fitted], table, seed)[0]
 
 
 def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Method:
@@ -129,6 +127,19 @@ def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Metho
         allowed = "part of the method given"
         raise input_error("settings", allowed, sorted(settings), "Set them on the method.")
     return method
+
+
+def calibrated(name: str, parts: Sequence[Fitted], table: Table, seed: int) -> list[Fitted]:
+    """Return fits whose policies carry a confidence map, one for all that answer alike."""
+    check_one_of("calibrator", name, FITS, "E.g. beta.")
+    made: dict[Any, Calibrator] = {}
+    out = []
+    for one in parts:
+        key = id(one.policy.answer), one.policy.active_exits
+        if key not in made:
+            made[key] = _calibrate(name, one, table, seed)
+        out.append(replace(one, policy=replace(one.policy, calibrator=made[key])))
+    return out
 
 
 def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator:

@@ -45,6 +45,10 @@ def fit(
     calibrator: str | None = option(
         None, "Map to calibrated confidence: platt, beta, isotonic, histogram."
     ),
+    budgets: str | None = option(
+        None,
+        "A family, a level per budget: a count (30), or a list (20%,40%). In the place of --budget.",
+    ),
     experts: bool = option(False, "One policy per context; they share the budget.", "--experts"),
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
@@ -64,6 +68,13 @@ def fit(
             records = _fit_experts(data, tables, budget, chosen, seed, out)
         output.print_records(records, style, {**_EXPERTS, **_expected_column(records[-1])})
         return
+    if budgets is not None:
+        if budget is not None:
+            raise input_error("--budgets", "given without --budget", budgets, "Leave one out.")
+        with output.writing(out, held):
+            records = _fit_family(data, tables, budgets, chosen, seed, calibrator, out)
+        output.print_records(records, style, {"level": "level", **columns_of(records[0])})
+        return
     foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1)
     with output.progress("fitting") as step, progress_callback(step):
         fitted = fit_policy(data, budget, chosen, seed=seed, calibrator=calibrator, tables=tables)
@@ -82,6 +93,27 @@ def fit(
         output.note(f"decisions carry a confidence calibrated by {calibrator}")
     record = describe(fitted, str(out))
     output.print_records([record], style, columns_of(record))
+
+
+def _fit_family(
+    data: ExitData, tables: Tables, budgets: str, method: Method, seed: int,
+    calibrator: str | None, out: Path,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Fit and write a family; return a record of each level."""
+    from policyopt._family import fit_family
+
+    table = tables.get("fit")
+    foretell([method.name], len(table), len(parse_budgets(budgets, table.mean_costs)))
+    with output.progress("fitting") as step, progress_callback(step):
+        fitted = fit_family(data, budgets, method, seed=seed, calibrator=calibrator, tables=tables)
+    fitted.save(out)
+    for text in fitted.notes:
+        output.note(text)
+    for text in dict.fromkeys(
+        n for one in fitted.parts for n in one.policy.provenance.get("notes", [])
+    ):
+        output.note(text)
+    return [{"level": a, **describe(one, str(out))} for a, one in enumerate(fitted.parts)]
 
 
 def foretell(methods: Sequence[str], rows: int, budgets: int, seeds: int = 1) -> None:

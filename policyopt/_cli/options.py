@@ -16,6 +16,7 @@ from policyopt._table import Tables
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import load_any
+from policyopt.runtime._family import PolicyFamily
 
 
 def option(default: Any, help: str, *names: str, **more: Any) -> Any:
@@ -38,6 +39,9 @@ SPLIT = option("test", "Split or stream to look at.", "--split")
 TEST = option("test", "Split or stream to replay on.", "--test")
 BUDGETS = option(
     "9", "A count (9), or a list: 0.2,0.4 in the unit, or 20%,40% of the full model.", "--budgets"
+)
+LEVEL = option(
+    None, "Of a family: a number from 0 (the cheapest), a budget (35%, 2.5), or a name.", "--level"
 )
 SEEDS = option(1, "Random splits (of a pool) or refits (named splits).", "--seeds", min=1)
 
@@ -115,6 +119,8 @@ def out_policy(path: Path) -> str:
     except InputError as error:
         raise _not_ours("a policy", path) from error
     told = policy.provenance  # it may hold anything
+    if isinstance(policy, PolicyFamily):
+        return f"a family of {policy.levels} levels"
     method, budget = told.get("method"), told.get("budget")
     at = f" at {budget:.4g} {policy.unit}" if isinstance(budget, (int, float)) else ""
     return f"{method if isinstance(method, str) else 'a policy'}{at}"
