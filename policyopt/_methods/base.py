@@ -318,7 +318,7 @@ def cheapest(table: Table) -> float:
 
 
 def fit_where_possible(
-    method: Method, table: Table, budgets: Sequence[float], seed: int, *, validate: bool = True
+    method: Method, table: Table, budgets: Sequence[Any], seed: int, *, validate: bool = True
 ) -> list[Fitted | None]:
     """Fit each budget that the method can meet, as proposed unless `validate`."""
     try:

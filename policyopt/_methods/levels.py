@@ -260,14 +260,21 @@ class Levels:
         def stop(thresholds: Floats) -> Floats:
             return np.where(np.arange(len(thresholds)) < level.last, thresholds, ALWAYS)
 
-        other = None if solution.other is None else stop(solution.other)
-        cut = _solved_anew(draft, Solution(stop(solution.thresholds), other, solution.share))
+        thresholds, other = stop(solution.thresholds), None
+        if solution.other is not None:
+            other = stop(solution.other)
+            if draft.other is None and (thresholds == other).all():  # a coin of two equal sides
+                other = None
+        cut = _solved_anew(
+            draft, Solution(thresholds, other, solution.share if other is not None else 0.0)
+        )
         if draft.expected is None:
             return cut
         # Known in closed form, or of both sides of a coin: of the cut one, by these rows.
         paid = [(w, _at(self._costs(draft), t, level.last)) for w, t in level.taken]
         expected = expectation([(w, cost, np.zeros(len(cost))) for w, cost in paid])
-        return replace(cut, other=draft.other, expected=expected, quality=value)
+        side = draft.other if other is not None else None
+        return replace(cut, other=side, expected=expected, quality=value)
 
     def _constants(self, solved: Sequence[Sequence[Level]]) -> list[Level]:
         """Return "all leave at exit k" for each exit, by the dearest solution's rule."""

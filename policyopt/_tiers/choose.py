@@ -218,7 +218,7 @@ class Task:
         # What lies within the sampling error of a budget that the fit kept is no breach.
         error = float(own.std()) / len(own) ** 0.5
         over = 0.0 if goal.budget is None else cost - goal.budget
-        met = all(limit.kept(paid[limit.objective]) for limit in goal.limits)
+        met = all(limit.kept(paid[limit.cost]) for limit in goal.limits)
         met &= over <= 2 * error + _EPS * cost
         met &= goal.accuracy is None or accuracy >= goal.accuracy - _EPS
         return Outcome(candidate, step, accuracy, cost, len(own), met, over)
@@ -464,9 +464,9 @@ def _test(
     kept = goal.accuracy is None or right >= goal.accuracy
     kept &= goal.budget is None or high <= goal.budget
     for limit in goal.limits:
-        beyond = int((~limit.within(paid[limit.objective])).sum())
+        beyond = int((~limit.within(paid[limit.cost])).sum())
         if limit.share is None:
-            kept &= means[limit.objective] <= limit.most
+            kept &= means[limit.cost] <= limit.most
         elif limit.share == 0:
             kept &= beyond == 0
         else:
@@ -487,7 +487,7 @@ def check_cost_bound(tiers: Tiers, table: Table, goal: Goal, cost_bound: float |
             step = "A bound holds for every sample: raise it."
             raise input_error("cost_bound", allowed, cost_bound, step)
         return
-    means = {one.objective for one in goal.limits if one.share is None}
+    means = {one.cost for one in goal.limits if one.share is None}
     means |= {goal.objective} if goal.budget is not None else set()
     if means := {name for name in means if _depends(tiers, name, table)}:
         allowed = (
