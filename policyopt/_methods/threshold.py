@@ -121,9 +121,8 @@ class Threshold(Method):
         return self.thresholds in ("joint", "shared") or self.answer != "plain"
 
     @property
-    def validates(self) -> bool:
-        """Thresholds that the user gives are as good on new rows as here."""
-        return isinstance(self.thresholds, str)
+    def fixed(self) -> bool:
+        return not isinstance(self.thresholds, str)
 
     def missing_columns(self, table: Table) -> list[str]:
         missing = [_COLUMNS.get(name, name) for name in super().missing_columns(table)]
@@ -197,6 +196,11 @@ class PCEE(ConfidenceMethod):
         "smooth": Number(most=1000),
     }
     tuned: ClassVar = {"bins": Integer(5, 50, log=True), "smooth": Real(0.0, 3.0)}
+    validates = True  # also what delta gives is learned from rows
+
+    @property
+    def fixed(self) -> bool:
+        return self.delta is not None
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         bins = fit_histogram(problem.scores[:, :-1], problem.value[:, :-1], self.bins, self.smooth)

@@ -16,8 +16,8 @@ from policyopt._report.calibration import auroc
 from policyopt._report.figures import COLOURS, LINES, add_heading, add_legend, new_figure, tidy
 from policyopt._table import Table, Tables
 from policyopt.runtime._errors import PolicyOptError
-from policyopt.runtime._experts import policy_of
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._several import policy_of
 from policyopt.runtime._text import picture_text
 from policyopt.runtime._typing import Array, Bools, Floats
 
