@@ -273,3 +273,11 @@ def test_commands_tell_quality(run, tmp_path):
     assert code == 2 and "which answers are right" in err and "--calibrator" in err
     code, out, _ = run("info", cache)
     assert code == 0 and "quality [%]" in out
+
+
+def test_tuning_leaves_answers_alone():
+    """No trial is lost to answers whose worth nobody knows."""
+    outputs, _ = logits(300)
+    data = po.from_arrays(outputs, quality=graded(300)[1], **COSTS)
+    tuned = po.tune(data, "berxit", trials=2, budgets=2, folds=2)
+    assert tuned.failed == 0 and tuned.recommended["answer"] == "plain"

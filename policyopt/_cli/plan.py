@@ -148,24 +148,24 @@ def _held_out(planned: Planned) -> dict[str, float] | None:
 def _remarks(tiers: Tiers, goal: Goal, planned: Planned, reached: dict[str, Any]) -> None:
     """Say what the fit rows promise, and where the goal was missed."""
     seen, sure, unit = _held_out(planned), planned.certificate, tiers.unit_of(goal.objective)
+    word = output.quality_word(reached["accuracy"] is None)
     if sure is not None:
         bound = f"of {goal.objective} no bound without --cost-bound"
         if sure.cost_high is not None:
             bound = f"{goal.objective} at most {number(sure.cost_high)} {unit}"
         output.note(
-            f"with {percent(sure.confidence)} % confidence: accuracy at least "
+            f"with {percent(sure.confidence)} % confidence: {word} at least "
             f"{percent(sure.accuracy_low)} %, {bound} ({sure.rows:,} rows of split fit that chose nothing)"
         )
     elif seen is not None:
         output.note(
-            f"on {seen['rows']:,} rows of split fit, left out of the fit in two folds: accuracy "
+            f"on {seen['rows']:,} rows of split fit, left out of the fit in two folds: {word} "
             f"{interval('accuracy', percent)(seen)} %, {goal.objective} {number(seen['cost'])} {unit}"
         )
     if not planned.met:
         output.note("on rows that did not fit it no plan met the goal: the nearest is shown")
     if goal.accuracy is not None and reached["quality"] < goal.accuracy:
         asked = f"less than {percent(goal.accuracy)} %"
-        word = output.quality_word(reached["accuracy"] is None)
         output.note(f"{word} {percent(reached['quality'])} % on the held-out rows, {asked}")
     if goal.budget is not None and reached[f"{goal.objective}_low"] > goal.budget:
         step = "" if sure else "; --confidence 95% leaves room for that"
