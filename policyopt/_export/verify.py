@@ -80,7 +80,7 @@ def run_torch(policy: Policy, golden: Golden) -> Ran:
     state, rows = policy.start(golden.sample), np.arange(len(golden))
     for at, k in enumerate(policy.active_exits):
         given: dict[str, Any] = {n: array[rows] for n, array in golden.inputs[at].items()}
-        if policy.kind != "summary":
+        if not policy.observer.kind.record:
             given = {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in given.items()}
         seen = stepped(policy, k, given, state)
         ran.put(rows, at, seen)

@@ -38,6 +38,7 @@ from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import BudgetError, InputError, input_error
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Mixture, Policy, first_exit
 from policyopt.runtime._scores import ScoreRule, make_rule, score_table
 from policyopt.runtime._typing import Floats, Ints
@@ -118,7 +119,10 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         """Refuse rows that lack what the method needs, by name."""
         missing = self.missing_columns(table)
         if missing:
-            raise InputError(f"Method '{self.name}' needs {', '.join(missing)}, {self.remedy}")
+            remedy = self.remedy
+            if not table.whole and not KINDS[table.kind].record:
+                remedy = f"which outputs of kind {table.kind} do not say. Use max_prob, or auto."
+            raise InputError(f"Method '{self.name}' needs {', '.join(missing)}, {remedy}")
         if self.decides:
             check_exits(table)
 
@@ -279,6 +283,7 @@ def build_fitted(method: Method, draft: Draft, budget: float, seed: int) -> Fitt
         own,
         active_exits=table.active_exits,
         model_exits=table.model_exits,
+        error_scale=table.measure.error_scale,
     )
     return Fitted(policy, method.name, budget, expected, accuracy, flat)
 

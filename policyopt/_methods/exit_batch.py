@@ -125,7 +125,7 @@ def outputs_of(table: Table) -> list[ExitOutput]:
 
 def build_batch(table: Table, answers: CrossFitted, features: bool = False) -> ExitBatch:
     """Look at all rows of a table through their answers."""
-    correct, labels, record = table.quality, table.statistics.labels, table.kind == "summary"
+    correct, labels, record = table.quality, table.statistics.labels, not table.whole
     outputs = table.statistics.outputs()
     if not record:
         parts = list(observe(table, answers, full=True))
@@ -161,7 +161,7 @@ def build_stopping_data(
 ) -> StoppingData:
     """Observe rows through answers they did not help to fit; `soft` weighs soft targets, `groups` are of the rule."""
     labels = table.statistics.labels
-    record = table.kind == "summary"
+    record = not table.whole
     known = np.zeros(len(table), bool) if labels is None else labels >= 0
     if record and labels is None and table.statistics.quality is not None:
         known[:] = True
@@ -229,7 +229,7 @@ def _success(
 ) -> Floats:
     """Return the expected correctness of each exit's answer, (N, K), by `trust` or the first teacher that knows."""
     stats = table.statistics
-    if table.kind == "summary":
+    if not table.whole:
         return table.quality
     assert stats.labels is not None
     known = stats.labels >= 0

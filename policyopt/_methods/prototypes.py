@@ -92,7 +92,7 @@ class PrototypeScore(LearnedScore):
         return frozenset({"features" if self.vectors == "features" else "log_prob"})
 
     def missing_columns(self, table: Table) -> list[str]:
-        unlabelled = table.kind == "summary" and table.statistics.labels is None
+        unlabelled = not table.whole and table.statistics.labels is None
         return [*super().missing_columns(table), *(["class labels"] if unlabelled else [])]
 
 

@@ -127,7 +127,7 @@ class Threshold(Method):
 
     def missing_columns(self, table: Table) -> list[str]:
         missing = [_COLUMNS.get(name, name) for name in super().missing_columns(table)]
-        if self._counts_classes and table.classes < 2:
+        if self._counts_classes and not table.classes:
             missing.append("the number of classes")
         return [*missing, *missing_outputs(self.answer, table)]
 
@@ -164,7 +164,7 @@ class ConfidenceMethod(Method):
 
 def missing_outputs(answer: str, table: Table) -> list[str]:
     """Return that answers other than plain need all class outputs, where rows do not hold them."""
-    whole = answer == "plain" or table.kind != "summary"
+    whole = answer == "plain" or table.whole
     return [] if whole else ["all class outputs (for answers other than plain)"]
 
 
