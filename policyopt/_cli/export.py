@@ -20,7 +20,7 @@ from policyopt._export.symbolic import trace_policy
 from policyopt._export.verify import Runner, Taken
 from policyopt._export.verify import verify as verdicts
 from policyopt.runtime._errors import CheckError, InputError, input_error
-from policyopt.runtime._experts import load_any
+from policyopt.runtime._experts import load_any, shaped
 from policyopt.runtime._policy import Policy
 
 _digits = "{:.2g}".format
@@ -201,6 +201,7 @@ def _served(policy: Policy, golden: Golden, size: int = 1, native: bool = False)
     for low in range(0, count, size or count):
         at = slice(low, low + (size or count))
         found = server(torch.arange(count)[at], samples=golden.sample[at])
+        answers = shaped(answers, found.prediction)
         exits[at], answers[at] = found.exit, found.prediction
     return Taken(exits, answers)
 

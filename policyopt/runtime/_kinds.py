@@ -32,6 +32,8 @@ class Kind:
     name: str = "logits"
     #: Whether it says a probability of every class: scores may read all of them, answers combine them.
     whole: bool = True
+    #: Whether an answer is a class number; else what `answer` returns.
+    answers_class = True
     #: Whether it comes as columns by name, and not as one array.
     record: bool = False
     #: Whether one number per row may come without an axis of its own.
@@ -159,7 +161,7 @@ class _MultiLabel(Kind):
     """
 
     name = "multilabel"
-    whole = False
+    whole = answers_class = False
     after_sigmoid = "multilabel_probabilities"
     targets = "int8"
     least = 1
@@ -221,7 +223,7 @@ class _Regression(Kind):
     """
 
     name = "regression"
-    whole = False
+    whole = answers_class = False
     single = True
     stateful = True
     scaled = True

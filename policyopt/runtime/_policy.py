@@ -419,7 +419,7 @@ class Policy:
             sure = self.calibrator.confidence(at, reduced)
         said: Any = reduced.prediction
         number: Any = None
-        if not kind.whole and answer is not None:
+        if not kind.answers_class and answer is not None:
             said, number, answer = kind.answer(answer), said, None
         if state.scalar:
             first = said[0] if said.ndim > 1 else said[0].item()
@@ -466,7 +466,7 @@ class Policy:
     def _said(self, outputs: object, trace: Trace) -> Array:
         """Return the predictions at the exits taken, as `Decision` has them."""
         kind, path = self.observer.kind, self.active_exits
-        if kind.whole or kind.record:
+        if kind.answers_class:
             return trace.taken
         n, rows = read_exits(outputs, self.model_exits, kind, self.classes, path)
         found: Array | None = None
@@ -476,7 +476,7 @@ class Policy:
             if isinstance(given, ExitOutput):
                 return trace.taken  # reduced: the values are not there
             said = kind.answer(read_values(given, kind, self.classes, f"output of exit {k}"))
-            assert said is not None  # of kinds that are not whole
+            assert said is not None  # of such kinds
             found = np.empty((n, *said.shape[1:]), dtype=said.dtype) if found is None else found
             found[mine] = said
         return trace.taken if found is None else found
