@@ -130,7 +130,7 @@ def draw(kind: str, method: str, n: int, number: int) -> dict[str, Any]:
         "budget": budget, "cost": float(seen.cost.mean()), "expected": fitted.expected.cost,
         "low": low, "high": high,
         "t_width": bootstrap_t_width(trace(fitted.policy, rows).cost, rng),
-        "stated_accuracy": fitted.accuracy, "accuracy": float(seen.quality_taken.mean()),
+        "stated_accuracy": fitted.quality, "accuracy": float(seen.quality_taken.mean()),
         "took": fitted.policy.provenance.get("chosen", {}).get("method"),
     }  # fmt: skip
 

@@ -17,6 +17,7 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
 from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables
+from policyopt._utility import Utility, told_utility, utility_of
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import input_error
@@ -38,6 +39,7 @@ def fit(
     seed: int = 0,
     calibrator: str | None = None,
     tables: Tables | None = None,
+    utility: Any = None,
     **settings: Any,
 ) -> Fitted:
     """Fit one policy under a budget.
@@ -62,6 +64,9 @@ def fit(
         the policy then shows with every decision (`Decision.confidence`).
     tables : Tables, optional
         Reuse of passes already made.
+    utility : array of shape (C,), (C, C) or (K, C, C), mapping, or str, optional
+        What answers are worth: weights per class, a matrix by label and prediction, label maps of exits, or a file
+        of one. Quality is then this worth instead of right or wrong.
     **settings
         Of the method, e.g. ``thresholds="joint"``.
 
@@ -89,8 +94,7 @@ def fit(
     """
     if calibrator is not None:
         check_one_of("calibrator", calibrator, FITS, "E.g. beta.")
-    tables = tables or Tables(data, cost)
-    table = tables.get(split)
+    table = tables_of(data, cost, tables, utility).get(split)
     chosen = method_of(method, settings)
     if budget is not None:
         limit = parse_budget(budget, table.mean_costs)
@@ -140,8 +144,21 @@ def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator
     return fit_confidence(name, seen.statistics.confidence, seen.quality)
 
 
+def tables_of(data: ExitData, cost: str | None, tables: Tables | None, utility: Any) -> Tables:
+    """Return the tables given, which have a utility of their own, or new ones."""
+    if tables is not None and utility is not None:
+        step = "Tables(data, cost, utility=...)."
+        raise input_error("utility", "part of the tables that are given", "also one apart", step)
+    return tables or Tables(data, cost, utility=utility)
+
+
 def evaluate(
-    policy: Any, data: ExitData, split: str = "test", *, cost: str | None = None
+    policy: Any,
+    data: ExitData,
+    split: str = "test",
+    *,
+    cost: str | None = None,
+    utility: Any = None,
 ) -> Replay:
     """Replay a policy on a split of a cache.
 
@@ -152,6 +169,8 @@ def evaluate(
     split : str
     cost : str, optional
         Name of the cost; default the one the policy was fitted on, else the cache's first.
+    utility : as in `fit`, optional
+        Default the policy's own; ``"none"`` for right or wrong.
 
     Returns
     -------
@@ -172,7 +191,8 @@ def evaluate(
     array([1., 4.])
     """
     found = policy_of(policy)
-    return replay(found, Tables(data, cost_for(found, data, cost)).get(split))
+    worth, _ = utility_for(found, data, utility)
+    return replay(found, Tables(data, cost_for(found, data, cost), utility=worth).get(split))
 
 
 def cost_for(policy: Policy | ExpertPolicy, data: ExitData, cost: str | None = None) -> str | None:
@@ -184,3 +204,28 @@ def cost_for(policy: Policy | ExpertPolicy, data: ExitData, cost: str | None = N
         step = "`policyopt plan` says what the plan costs; --cost NAME takes a cost of the cache."
         raise input_error("cost", allowed, fitted_on, step)
     return str(fitted_on) if cost is None and known else cost
+
+
+def utility_for(
+    policy: Policy | ExpertPolicy, data: ExitData, utility: Any = None
+) -> tuple[Utility | None, str]:
+    """Return the utility to value a policy's answers by, and a remark: `utility`, else the one it was fitted with."""
+    stated, digest = told_utility(policy.provenance)
+    if isinstance(utility, str) and utility == "none":
+        return None, "the policy was fitted with a utility, which is left out" if digest else ""
+    if utility is not None:
+        found = utility_of(utility, data.exits, data.classes)
+        other = "the policy was fitted with another utility" if digest else ""
+        other = other or "the policy was fitted without a utility"
+        return found, "" if found.digest == digest else other
+    if not digest:
+        return None, ""
+    if data.graded:
+        return (
+            None,
+            "the policy was fitted with a utility; the quality of this cache is graded, and holds",
+        )
+    if not isinstance(stated, (list, dict)):  # a text would be a path
+        allowed = "given: the policy was fitted with one that is too long for its file"
+        raise input_error("utility", allowed, "none", "--utility FILE, or --utility none.")
+    return utility_of(stated, data.exits, data.classes), "valued by the policy's utility"

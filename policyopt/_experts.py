@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.crossfit import folds_of
-from policyopt._api import method_of
+from policyopt._api import method_of, tables_of
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budget
 from policyopt._methods.base import Method, check_budgets, fit_where_possible, outcome_of
@@ -48,7 +48,7 @@ class Part:
     share: float
     fitted: Fitted  # that of all rows where `pooled`
     cost: float  # expected: cross-fitted, or where `pooled` on its few rows; NaN where it has none
-    accuracy: float  # likewise
+    quality: float  # likewise
     pooled: bool
 
 
@@ -60,7 +60,7 @@ class FittedExperts:
     method: str
     budget: float
     expected: Expectation
-    accuracy: float
+    quality: float
     parts: tuple[Part, ...]
 
     def save(self, path: Any) -> None:
@@ -78,6 +78,7 @@ def fit_experts(
     seed: int = 0,
     folds: int = 5,
     tables: Tables | None = None,
+    utility: Any = None,
     **settings: Any,
 ) -> FittedExperts:
     """Fit one policy per context, the budget kept by all of them together.
@@ -95,7 +96,7 @@ def fit_experts(
         Mean cost per sample over all contexts, at the shares they have in the rows.
     method : str or Method, optional
         As `policyopt.fit`.
-    split, cost, seed, tables, settings
+    split, cost, seed, tables, utility, settings
         As `policyopt.fit`.
     folds : int
         Of the cross-fitting, 2 or more.
@@ -127,7 +128,7 @@ def fit_experts(
     (True, 2.0)
     """
     check_number("folds", folds, above=1, whole=True)
-    tables = tables or Tables(data, cost)
+    tables = tables_of(data, cost, tables, utility)
     table = tables.get(split)
     if table.context is None:
         step = "Import with a key 'context' (Python: context=), or fit one policy without experts."
@@ -141,9 +142,9 @@ def fit_experts(
     large = [e for e, mine in enumerate(rows) if len(mine) >= LEAST_ROWS]
     parts: dict[int, Part] = {}
 
-    def add(e: int, fitted: Fitted, cost: float, accuracy: float, pooled: bool) -> None:
+    def add(e: int, fitted: Fitted, cost: float, quality: float, pooled: bool) -> None:
         share = float(shares[e])
-        parts[e] = Part(names[e], len(rows[e]), share, fitted, cost, accuracy, pooled)
+        parts[e] = Part(names[e], len(rows[e]), share, fitted, cost, quality, pooled)
 
     if len(large) < len(names):
         whole = chosen.fit_path(table, [limit], seed)[0]
@@ -240,7 +241,7 @@ def _joined(
     mean = sum(part.share * part.cost for part in seen)
     expected = Expectation(mean, paid, coin, span=float(np.ptp(table.mean_costs)))
     first = parts[0].fitted.policy.provenance
-    shared = ("method", "settings", "cost", "split", "cache", "versions")
+    shared = ("method", "settings", "cost", "split", "cache", "versions", "graded", "utility")
     division = [
         {
             "context": part.context, "rows": part.rows, "budget": part.fitted.budget,
@@ -256,5 +257,5 @@ def _joined(
     }  # fmt: skip
     policies = tuple(part.fitted.policy for part in parts)
     policy = ExpertPolicy(tuple(part.context for part in parts), policies, provenance)
-    accuracy = float(sum(part.share * part.accuracy for part in seen))
-    return FittedExperts(policy, parts[0].fitted.method, budget, expected, accuracy, tuple(parts))
+    quality = float(sum(part.share * part.quality for part in seen))
+    return FittedExperts(policy, parts[0].fitted.method, budget, expected, quality, tuple(parts))

@@ -9,7 +9,7 @@ import numpy as np
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._kinds import KINDS
-from policyopt.runtime._typing import Array, Floats
+from policyopt.runtime._typing import Array
 
 #: Of sets of labels.
 SETS = ("subset", "hamming", "jaccard")
@@ -32,7 +32,12 @@ class Measure:
     quality_of: str = ""
     error_scale: float = 0.0
 
-    def worth(self, said: Array | None, targets: Array) -> Floats:
+    @property
+    def dtype(self) -> type:
+        """Type of worths: bool where answers are right or wrong."""
+        return bool if self.quality_of == "subset" else float
+
+    def worth(self, said: Array | None, targets: Array) -> Array:
         """Return the worth of answers (n,) or (n, W) by targets (n, W), (n,)."""
         assert said is not None  # of kinds with targets
         said = said.reshape(targets.shape)
@@ -46,7 +51,7 @@ class Measure:
         if self.quality_of == "jaccard":
             either, both = (mine | true).sum(axis=1), (mine & true).sum(axis=1)
             return np.where(either > 0, both / np.maximum(either, 1), 1.0)
-        return (mine == true).all(axis=1).astype(np.float64)
+        return (mine == true).all(axis=1)
 
 
 def measure_of(kind: str, quality_of: str | None, error_scale: object) -> Measure:

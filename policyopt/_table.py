@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +25,13 @@ from policyopt._cache.data import (
 )  # fmt: skip
 from policyopt._costs import kept_costs, rate_of
 from policyopt._measures import Measure
+from policyopt._utility import Utility, utility_of
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._files import refusing
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._outputs import TOP, ExitOutput, reduce_logits, reduce_record, with_log_prob
 from policyopt.runtime._policy import exit_numbers
-from policyopt.runtime._typing import Array, Floats, Ints
+from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 Progress = Callable[[int, int], None]
 #: Bytes of one exit's logits that are worked on at a time: they stay in the processor's cache.
@@ -50,6 +52,7 @@ class ExitStatistics:
     log_sum_exp: Floats  # (N, K)
     quality: Array | None  # (N, K), in [0, 1]: bool where right or wrong
     labels: npt.NDArray[np.int32] | None  # (N,)
+    correct: Array | None = None  # (N, K) bool: which answers are right, where also that is known
 
     def __len__(self) -> int:
         return len(self.top_prob)
@@ -120,7 +123,7 @@ def exit_statistics(
     table = _allocate(n, len(kept), top)
     # What is right by class numbers is compared at the end; targets with what each chunk says.
     aimed = not kind.record and rows.has(TARGETS)
-    worth = np.empty((n, len(kept))) if aimed else None
+    worth = np.empty((n, len(kept)), dtype=measure.dtype) if aimed else None
     size = max(_PASS_BYTES // (4 * width), 16)
     chunks = list(rows.chunks(size))
     workers = min(threads or min(os.cpu_count() or 1, 8), max(len(chunks) // 8, 1))
@@ -165,12 +168,22 @@ def exit_statistics(
             "Look for overflow (float16?) where the cache was written."
         )
     labels = rows.array("labels").astype(np.int32) if rows.has("labels") else None
-    correct = worth
+    correct: Array | None = None
     if rows.has("correct"):
         correct = np.asarray(rows.array("correct"), dtype=bool)[:, list(kept)]
-    elif labels is not None:
-        correct = (table.prediction == labels[:, None]) & (labels >= 0)[:, None]
-    return replace(table, labels=labels, quality=correct)
+    elif labels is not None and not (rows.has("quality") and (table.prediction < 0).all()):
+        correct = is_right(table.prediction, labels)
+    quality = correct
+    if rows.has("quality"):
+        quality = np.asarray(rows.array("quality"))[:, list(kept)]
+    elif worth is not None:
+        quality, correct = worth, worth if worth.dtype == bool else None
+    return replace(table, labels=labels, quality=quality, correct=correct)
+
+
+def is_right(prediction: Array, labels: Array) -> Bools:
+    """Say which answers (N, K) are right; none is where the label is not known."""
+    return (prediction == labels[:, None]) & (labels >= 0)[:, None]
 
 
 def _of_record(block: Block, k: int) -> ExitOutput:
@@ -217,6 +230,8 @@ class Table:
     model_exits: int = 0  # of the model; K where all are active
     contexts: tuple[str, ...] = ()
     measure: Measure = field(default_factory=Measure)
+    quality_given: bool = False  # graded, of the exits' own answers: of others nobody knows it
+    utility: Utility | None = None  # by which labels tell what answers are worth
 
     def __post_init__(self) -> None:
         if not self.active_exits:
@@ -247,20 +262,48 @@ class Table:
         return KINDS[self.kind].whole
 
     @property
-    def labelled(self) -> bool:
-        """Whether it is known of every row which answers are right."""
+    def valued(self) -> Bools:
+        """Of which rows it is known what answers are worth, (N,)."""
         stats = self.statistics
-        known = stats.labels is None or bool((stats.labels >= 0).all())
-        return stats.quality is not None and known
+        if stats.quality is None or stats.labels is None or self.quality_given:
+            return np.full(len(self), stats.quality is not None)
+        return stats.labels >= 0
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it is known of every row what answers are worth."""
+        return bool(self.valued.all())
+
+    @property
+    def graded(self) -> bool:
+        """Whether answers may be worth anything from 0 to 1, and not only right or wrong."""
+        found = self.statistics.quality
+        declared = self.quality_given or self.utility is not None
+        return declared or (found is not None and found.dtype != bool)
+
+    def worth(self, prediction: Array) -> Array | None:
+        """Return what answers (N, K) are worth, 0 where `valued` says no; None where it is not known of them."""
+        stats = self.statistics
+        if self.quality_given or stats.labels is None:
+            return stats.quality if np.array_equal(prediction, stats.prediction) else None
+        if self.utility is not None:
+            return self.utility.worth(stats.labels, prediction)
+        return is_right(prediction, stats.labels)
 
     @property
     def quality(self) -> Floats:
         """Worth of every exit's answer in [0, 1], (N, K): 0.0 or 1.0 where right or wrong."""
         stats = self.statistics
-        if stats.quality is None or not self.labelled:
+        if self.quality_given and stats.quality is None:
+            raise InputError(
+                f"Split '{self.split}' must have a quality for every row and exit, as other splits of this cache have. "
+                "Got none. Import it with such a key (quality), or all without it."
+            )
+        if not self.labelled or stats.quality is None:
             raise InputError(
                 f"Split '{self.split}' must have a label for every row. Got rows without. "
-                "Import with --labels FILE or a key 'labels' (Python: labels=), or leave those rows out."
+                "Import with --labels FILE or a key 'labels' (Python: labels=), or leave those rows out; "
+                "or with a key 'quality', of any kind of worth from 0 to 1."
             )
         return stats.quality.astype(np.float64)
 
@@ -292,9 +335,13 @@ class Table:
         at = [self.active_exits.index(k) for k in numbers]
         costs, statistics = kept_costs(self.costs, at, self.cascade), self.statistics.keep_exits(at)
         if KINDS[self.kind].stateful and self.source is not None:  # what came before is another
-            statistics = exit_statistics(self.source, self.kind, measure=self.measure, at=numbers)
-            statistics = statistics if self.places is None else statistics.take(self.places)
-        return replace(self, statistics=statistics, costs=costs, active_exits=numbers)
+            read = exit_statistics(self.source, self.kind, measure=self.measure, at=numbers)
+            read = read if self.places is None else read.take(self.places)
+            statistics = replace(read, quality=statistics.quality, correct=statistics.correct)
+        utility = None if self.utility is None else self.utility.keep_exits(at)
+        return replace(
+            self, statistics=statistics, costs=costs, active_exits=numbers, utility=utility
+        )
 
     def chunks(self) -> Iterator[tuple[slice, npt.NDArray[np.floating]]]:
         """Yield (rows, their outputs (n, K, C)), a few at a time."""
@@ -355,16 +402,29 @@ class Tables:
         Name of the cost to use; default the cache's first.
     progress : callable, optional
         Called with (rows done, rows in all) during a pass.
+    utility : Utility, array, mapping or str, optional
+        What answers are worth by label and prediction, see `policyopt._utility.utility_of`.
     """
 
     def __init__(
-        self, data: ExitData, cost: str | None = None, progress: Progress | None = None
+        self,
+        data: ExitData,
+        cost: str | None = None,
+        progress: Progress | None = None,
+        utility: Any = None,
     ) -> None:
         if not isinstance(data, ExitData):
             step = "po.open_cache(folder), or po.from_arrays(logits, labels, costs)."
             raise input_error("data", "an opened cache", type(data).__name__, step)
         self.data = data
         self.cost = data.cost(cost)
+        self.utility: Utility | None = None
+        if utility is not None:
+            if data.graded:
+                step = "Leave it out, or import the labels without the key quality."
+                got = "a cache with graded quality"
+                raise input_error("utility", "of a cache that has labels and no quality", got, step)
+            self.utility = utility_of(utility, data.exits, data.classes)
         self._progress = progress
         self._passed: dict[str, ExitStatistics] = {}
 
@@ -377,13 +437,24 @@ class Tables:
             raise input_error("split", "with at least one row", got, "Choose other shares.")
         source, cost = data.splits[key], self.cost
         if key not in self._passed:
-            self._passed[key] = exit_statistics(
-                source, data.kind, measure=data.measure, progress=self._progress
-            )
+            step = self._progress
+            read = exit_statistics(source, data.kind, measure=data.measure, progress=step)
+            self._passed[key] = self._valued(read, split)
         values = source.array(COST_PREFIX + cost.name) if cost.values is None else cost.values
         table = Table(
             self._passed[key], np.array(values, dtype=np.float64), cost.unit, cost.name, data.kind,
             data.classes, split, data.fingerprint, source, rate=rate_of(cost, data.costs),
-            cascade=cost.cascade, contexts=data.contexts, measure=data.measure,
+            cascade=cost.cascade, contexts=data.contexts, quality_given=data.graded, utility=self.utility,
+            measure=data.measure,
         )  # fmt: skip
         return table if len(rows) == len(table) else table.take(rows)
+
+    def _valued(self, found: ExitStatistics, split: str) -> ExitStatistics:
+        """Return statistics whose quality is the one that holds for all of the cache: graded, by utility, or right."""
+        if self.utility is not None:
+            self.utility.check(found.labels, found.prediction, split)
+            assert found.labels is not None
+            return replace(found, quality=self.utility.worth(found.labels, found.prediction))
+        if self.data.graded and (found.quality is None or found.quality.dtype == bool):
+            return replace(found, quality=None)  # right or wrong is another scale
+        return found

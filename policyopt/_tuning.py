@@ -174,6 +174,7 @@ def tune(
         "folds": folds,
         "seed": seed,
         "fixed": dict(search.fixed),
+        **({} if tables.utility is None else {"utility": tables.utility.digest}),
         "space": {name: repr(domain) for name, domain in search.domains.items()},
     }
     name = study_name(search.method, objective, table.cache, plan)

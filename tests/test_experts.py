@@ -213,7 +213,7 @@ def test_the_budget_is_kept_by_all_contexts_together():
         low, high = found.expected.interval(rows=24_000)
         assert found.expected.cost == pytest.approx(budget, rel=0.01)
         assert low <= outcome.cost.mean() <= high
-        assert outcome.quality.mean() == pytest.approx(found.accuracy, abs=0.02)
+        assert outcome.quality.mean() == pytest.approx(found.quality, abs=0.02)
         rows = [table.take(np.flatnonzero(table.context == e)) for e in range(3)]
         each = [po.make_method("max_prob").fit_path(mine, [budget])[0].policy for mine in rows]
         others = ExpertPolicy(NAMES, tuple(each)), po.fit(data, budget, "max_prob").policy
@@ -233,7 +233,7 @@ def test_few_rows_fall_back_to_the_policy_of_all_rows():
     found = po.fit_experts(data, 2.5, "max_prob")
     whole = po.fit(data, 2.5, "max_prob").policy
     assert [part.pooled for part in found.parts] == [False, True, True]
-    assert [part.rows for part in found.parts] == [393, 7, 0] and np.isnan(found.parts[2].accuracy)
+    assert [part.rows for part in found.parts] == [393, 7, 0] and np.isnan(found.parts[2].quality)
     for part in found.parts[1:]:
         np.testing.assert_array_equal(part.fitted.policy.thresholds, whole.thresholds)
     assert found.expected.cost == pytest.approx(2.5, rel=0.02)

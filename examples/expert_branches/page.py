@@ -93,7 +93,7 @@ def table(
         budget = part.fitted.budget or 0.0
         lines.append(
             f"| {part.context} | {100 * part.share:.1f} % | {budget:.3g} MMACs "
-            f"| {100 * part.accuracy:.1f} % |"
+            f"| {100 * part.quality:.1f} % |"
         )
     lines += [
         "",

@@ -58,7 +58,7 @@ def play(options: argparse.Namespace) -> None:
             asked = np.searchsorted(fitted.policy.active_exits, outcome.exit) + 1
             say(f"{name} at {options.budget}", outcome, float(asked.mean()))
             # Chosen on the rows of the fit, never on those shown here.
-            if chosen is None or fitted.accuracy > chosen.accuracy:
+            if chosen is None or fitted.quality > chosen.quality:
                 chosen = fitted
         _saved(po.evaluate(chosen.policy, data), singles)
         chosen.save(options.out)

@@ -20,9 +20,9 @@ from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._typing import Array
 
 #: The arrays that show n and K.
-_LEADS = ("outputs", "confidence", "top_prob")
+_LEADS = ("outputs", "confidence", "top_prob", *blocks.WORTH)
 _ROW_ARRAYS = (
-    "outputs", "labels", *blocks.SUMMARY_ARRAYS, "sample_costs", "features", "context", "variances",
+    "outputs", "labels", "quality", *blocks.SUMMARY_ARRAYS, "sample_costs", "features", "context", "variances",
 )  # fmt: skip
 
 
@@ -44,6 +44,7 @@ def from_arrays(
     top_prob: Any = None,
     entropy: Any = None,
     correct: Any = None,
+    quality: Any = None,
     classes: int | None = None,
     dtype: str | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -89,8 +90,8 @@ def from_arrays(
         Shares of the pool; default ``{"fit": 0.5, "test": 0.5}``.
     seed : int, default 0
         Seed of that division.
-    prediction, confidence, top_prob, entropy, correct, features, context : array, optional
-        Summaries, feature vectors and numbers of contexts, see `CacheWriter.append`.
+    prediction, confidence, top_prob, entropy, correct, quality, features, context : array, optional
+        Summaries, graded quality, feature vectors, numbers of contexts, see `CacheWriter.append`.
     classes : int, optional
         C, for summaries.
     dtype : {"float16", "float32", "float64"}, optional
@@ -127,7 +128,7 @@ def from_arrays(
     """
     given = {
         "outputs": outputs, "labels": labels, "prediction": prediction, "confidence": confidence,
-        "top_prob": top_prob, "entropy": entropy, "correct": correct,
+        "top_prob": top_prob, "entropy": entropy, "correct": correct, "quality": quality,
         "sample_costs": sample_costs, "features": features, "context": context,
         "variances": variances,
     }  # fmt: skip
@@ -185,7 +186,9 @@ def _groups(
     """Return the row arrays by split name."""
     if splits is None:
         if not set(_LEADS) & set(whole):
-            raise input_error("outputs", "given (confidence= of summaries)", "none", "Pass them.")
+            raise input_error(
+                "outputs", "given (confidence= or quality= of summaries)", "none", "Pass them."
+            )
         return {POOL: whole}
     if whole or shares is not None:
         got = f"also {sorted(whole) or 'split'}"
@@ -202,7 +205,7 @@ def _groups(
             raise input_error(argument, f"of {', '.join(_ROW_ARRAYS)}", f"{odd}", "Rename.")
         groups[name] = {k: v for k, v in arrays.items() if v is not None}
         if not set(_LEADS) & set(groups[name]):
-            raise input_error(argument, "with outputs or confidence", f"{sorted(arrays)}")
+            raise input_error(argument, "with outputs, confidence or quality", f"{sorted(arrays)}")
     return groups
 
 

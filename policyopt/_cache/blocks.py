@@ -22,10 +22,14 @@ COLUMNS: Mapping[str, tuple[str, str | None]] = {
     "outputs": ("NKC", None), "variances": ("NKC", None), "labels": ("N", "int32"),
     TARGETS: ("NC", None), CONTEXT: ("N", "int16"),
     "prediction": ("NK", "int32"), "confidence": ("NK", None), "top_prob": ("NKC", None),
-    "entropy": ("NK", None), "correct": ("NK", "bool"),
+    "entropy": ("NK", None), "correct": ("NK", "bool"), "quality": ("NK", "float32"),
     COST_PREFIX: ("NK", "float64"), FEATURES_PREFIX: ("ND", "float32"),
 }  # fmt: skip
 SUMMARY_ARRAYS = ("prediction", "confidence", "top_prob", "entropy", "correct")
+#: Shares, kept within [0, 1].
+_SHARES = ("confidence", "top_prob", "quality")
+#: Arrays that say how good each answer is, which need no outputs beside them.
+WORTH = ("quality", "correct")
 #: Arrays with one number per row.
 ROW_NUMBERS = tuple(name for name, (axes, _) in COLUMNS.items() if axes == "N")
 #: Confidences may pass 0 or 1 by this much (rounding of a softmax); they are clipped.
@@ -41,6 +45,7 @@ _REMEDY = {
     "confidence": "Give shares (0.5, not 50), one for each exit: mend that row or leave it out.",
     "labels": "Number classes from 0 (-1 where unknown).",
     "prediction": "Number classes from 0 (-1 where there was no answer).",
+    "quality": "Divide by the best mark there is (4 of 5 points: 0.8); mend that row or leave it out.",
 }
 
 
@@ -83,7 +88,7 @@ def store(layout: Layout, name: str, array: Array) -> Array:
     half = is_features(name) and array.dtype == np.float16  # which features stay
     kept = np.ascontiguousarray(array, array.dtype if half else storage_type(name, layout))
     # Rounding of a softmax may pass 1 by a hair.
-    return np.clip(kept, 0, 1) if name in ("confidence", "top_prob") else kept
+    return np.clip(kept, 0, 1) if name in _SHARES else kept
 
 
 def own(layout: Layout, name: str, array: Array) -> Array:
@@ -180,6 +185,24 @@ def orient(arrays: Mapping[str, Any], axes: str, kind: Kind | None = None) -> di
             got = f"shape {variances.shape}"
             raise input_error("variances", f"of shape {values.shape}, as the outputs", got)
         block["outputs"] = np.concatenate([values, variances], axis=2)
+    return confident(block)
+
+
+def confident(block: dict[str, Array]) -> dict[str, Array]:
+    """Return a summary block with a confidence at every exit: 1, which tells no row from another, where none is given.
+
+    The last exit decides nothing, so a score for the exits before it is enough; without any, only shares of the rows
+    can be chosen.
+    """
+    worth = next((block[name] for name in WORTH if name in block), None)
+    if worth is None or {"outputs", "top_prob"} & block.keys():
+        return block
+    n, exits = worth.shape[:2]
+    given = block.get("confidence")
+    if given is None:  # a view of one number: it takes no memory
+        return {**block, "confidence": np.broadcast_to(np.float32(1.0), (n, exits))}
+    if given.shape == (n, exits - 1):
+        return {**block, "confidence": np.column_stack([given, np.ones(n, given.dtype)])}
     return block
 
 
@@ -278,12 +301,9 @@ def _check_names(layout: Layout, block: dict[str, Array]) -> None:
             block["confidence"] = block["top_prob"][:, :, 0]
         if "confidence" not in block:
             raise input_error("confidence", "given for kind summary", "none", "Pass confidence=.")
-        if "prediction" not in block and "correct" not in block:
-            step = (
-                "Add pred (class numbers), or correct (1 or 0), for each exit; graded quality is "
-                "not read yet."
-            )
-            allowed = "given for kind summary (or else correct)"
+        if not {"prediction", *WORTH} & block.keys():
+            step = "Add pred (class numbers), correct (1 or 0) or quality (0 to 1), for each exit."
+            allowed = "given for kind summary (or else correct, or quality)"
             raise input_error("prediction", allowed, "neither", step)
     elif "outputs" not in block:
         raise input_error("outputs", f"given for kind {kind}", "none", "Pass outputs=.")
@@ -493,7 +513,9 @@ class _Piece:
     def correct(self, name: str, array: Array) -> None:
         """Booleans, or 0 and 1."""
         if array.dtype.kind != "b":
-            self._refuse(name, ~np.isin(array, (0, 1)), array, "true or false (1 or 0)")
+            step = "Grades from 0 to 1 go under the key quality; or round them to right and wrong."
+            off = ~np.isin(array, (0, 1))
+            self._refuse(name, off, array, "true or false (1 or 0)", step)
 
     def _agree(self, correct: Bools, prediction: Array) -> None:
         """`correct` must say what prediction and label say; an unparsed answer (-1) is always wrong."""
@@ -525,7 +547,7 @@ class _Piece:
 _CHECKS = {
     "outputs": _Piece.outputs, TARGETS: _Piece.targets, "labels": _Piece.classes, CONTEXT: _Piece.context,
     "prediction": _Piece.classes, "confidence": _Piece.share, "top_prob": _Piece.share,
-    "entropy": _Piece.entropy, "correct": _Piece.correct,
+    "entropy": _Piece.entropy, "correct": _Piece.correct, "quality": _Piece.share,
     COST_PREFIX: _Piece.cost, FEATURES_PREFIX: _Piece.features,
 }  # fmt: skip
 

@@ -48,7 +48,7 @@ def check_name(argument: str, name: object) -> str:
 
 
 def filled(block: dict[str, Array]) -> dict[str, Array]:
-    """Return a summary block that has predictions: -1 all over where only ``correct`` was kept."""
+    """Return a summary block that has predictions: -1 all over where only their worth was kept."""
     if "outputs" in block or "prediction" in block:
         return block
     # A view of one number: it takes no memory.
@@ -115,11 +115,12 @@ class Rows:
     """One split (or stream, or pool): a list of blocks, each a mapping of n aligned rows.
 
     ``outputs``      (n, K, W) what exits gave, W numbers (`Kind.width`); absent for summaries
-    ``prediction``   (n, K) integers, -1 where the exit gave no answer, or only ``correct`` is known
+    ``prediction``   (n, K) integers, -1 where the exit gave no answer, or only its worth is known
     ``confidence``   (n, K) in [0, 1] (summaries)
     ``top_prob``     (n, K, T) the few largest probabilities, largest first (summaries, optional)
     ``entropy``      (n, K) in nats (summaries, optional)
     ``correct``      (n, K) bool (summaries, optional when labels are there)
+    ``quality``      (n, K) in [0, 1], graded worth of the exits' answers (optional)
     ``labels``       (n,) integers, -1 where unknown; absent for unlabelled rows
     ``targets``      (n, C) in their place: 0 and 1 of sets of labels, values of a regression
     ``cost:<name>``  (n, K) cumulative cost per sample, in the unit of that cost (optional)
@@ -230,6 +231,11 @@ class ExitData:
     def split_names(self) -> tuple[str, ...]:
         """Names of the splits a user can ask for."""
         return tuple(self.shares) if self.pooled else tuple(self.splits)
+
+    @property
+    def graded(self) -> bool:
+        """Whether answers have a graded quality of their own, instead of being right or wrong."""
+        return any(rows.has("quality") for rows in self.splits.values())
 
     @property
     def feature_widths(self) -> tuple[int, ...]:

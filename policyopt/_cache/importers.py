@@ -151,7 +151,7 @@ def import_sources(
     one.turn(len(_stated_values(costs)[0] or ()))
     stated = one.costs(costs, unit or "", cost_kind, cost_name or "cost")
     found, contexts = one.kind(), one.contexts()
-    if not any({"labels", "correct", TARGETS} & part.arrays.keys() for part in one.parts):
+    if not any({"labels", TARGETS, *blocks.WORTH} & part.arrays.keys() for part in one.parts):
         one.notes.append("NO LABELS: most methods cannot be fitted on such rows; pass --labels")
     splits = [part.split for part in one.parts]
     if shares is not None and POOL not in splits:

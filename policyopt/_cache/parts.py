@@ -12,6 +12,7 @@ import numpy as np
 
 from policyopt._cache.blocks import (
     ROW_NUMBERS,
+    WORTH,
     check_axes,
     kind_with,
     known_kind,
@@ -32,7 +33,7 @@ SYNONYMS = {
     "labels": "labels", "label": "labels", "targets": "labels",
     "target": "labels", "conf": "confidence", "confidence": "confidence",
     "conf_logprob": "conf_logprob", "pred": "prediction", "prediction": "prediction",
-    "correct": "correct", "entropy": "entropy", "top_prob": "top_prob", "features": "features",
+    "correct": "correct", "quality": "quality", "entropy": "entropy", "top_prob": "top_prob", "features": "features",
     "context": "context", "costs": "costs", "cost": "costs",
 }  # fmt: skip
 #: Texts a file may hold about itself.
@@ -52,9 +53,10 @@ _ALIASES = {
 _LEADS = {
     "logits": ("logits", "outputs", "probabilities"),
     "probabilities": ("probabilities", "outputs", "logits"),
-    "summary": ("confidence", "conf_logprob"),
-    None: ("logits", "probabilities", "logit", "outputs", "confidence", "conf_logprob"),
+    "summary": ("confidence", "conf_logprob", *WORTH),
+    None: ("logits", "probabilities", "logit", "outputs", "confidence", "conf_logprob", *WORTH),
 }
+_CONFIDENCES = ("confidence", "conf_logprob")
 _LEADS |= dict.fromkeys(("logit", "multilabel"), ("logit", "logits", "outputs", "probabilities"))
 _LEADS |= dict.fromkeys(
     ("probability", "multilabel_probabilities"), ("probabilities", "outputs", "logits")
@@ -64,7 +66,7 @@ _LEADS |= dict.fromkeys(
 )
 _SUMMARY = ("prediction", "correct", "entropy", "top_prob")
 _WANTED = (
-    "logits or probs (K, N, C), or conf and pred (K, N); labels (N,); costs (K,); with a prefix "
+    "logits or probs (K, N, C), or conf and pred, correct or quality (K, N); labels (N,); costs (K,); with a prefix "
     "such as val_ and test_ where the file holds several splits"
 )
 _SHAPES = {"KNC": "(K, N, C)", "NKC": "(N, K, C)", "KN": "(K, N)", "NK": "(N, K)"}
@@ -200,8 +202,12 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         part.key = next((role for role in _LEADS[kind] if role in part.arrays), "")
         if kind is None and part.key == "logit":
             part.kind = "logit"
+        if part.key in _CONFIDENCES:  # the last exit may lack one
+            least = part.arrays[part.key].size
+            larger = (r for r in WORTH if r in part.arrays and part.arrays[r].size > least)
+            part.key = next(larger, part.key)
         for role in _LEADS[None]:
-            if role in part.arrays and part.key not in ("", role):
+            if role in part.arrays and part.key not in ("", role, *WORTH) and role not in WORTH:
                 raw.note(f"{keys[prefix, role]} ignored beside {keys[prefix, part.key]}")
         if prefix is not None and not part.key:
             raw.note(f"keys {prefix}_* ignored (no outputs among them)")
@@ -211,7 +217,8 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         got = ", ".join([*raw.arrays, *raw.metadata][:12]) or "none"
         allowed, step = _WANTED, "Rename them."
         if kind == "summary":
-            allowed, step = "conf and pred (K, N), as kind summary says", "Rename, or drop --kind."
+            allowed = "conf and pred, correct or quality (K, N), as kind summary says"
+            step = "Rename, or drop --kind."
         raise input_error(where, allowed, got, step)
     if named and shared.key:
         got = f"{keys[None, shared.key]} beside {', '.join(f'{p}_' for p in named)}"
@@ -225,7 +232,8 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         part = parts[prefix]
         summary = part.key in _LEADS["summary"]
         part.kind = kind_with(part.kind, "variances" in part.arrays and not summary)
-        kept = (part.key, "variances", *ROW_NUMBERS, *(_SUMMARY if summary else ()))
+        kept = (part.key, "variances", *ROW_NUMBERS, "quality", *(_SUMMARY if summary else ()))
+        kept += _CONFIDENCES if part.key in WORTH else ()
         arrays = {r: a for r, a in part.arrays.items() if r in kept or r.startswith("features")}
         if prefix is None:
             part.rows = raw.split
@@ -304,6 +312,8 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
         raise InputError(f"{part.source}: {error}") from error
     notes += summary_notes(f"{part.source}: {part.split}", {**arrays, **_labels_of(part)})
     n, exits = arrays["outputs" if deep else "confidence"].shape[:2]
+    if not deep:
+        _note_unsure(part, exits, notes)
     numbers = {role: part.arrays[role] for role in ROW_NUMBERS if role in alone}
     part.arrays = arrays | numbers | _features(part, exits, axes)
     for name, cost in part.costs.items():
@@ -322,6 +332,19 @@ def _take_for_one_logit(part: Part, labels: Array | None, where: str, notes: lis
             return
     part.kind = "logit"
     notes.append(f"{where}: one number per row, labels 0 and 1: read as kind logit, of class 1")
+
+
+def _note_unsure(part: Part, exits: int, notes: list[str]) -> None:
+    """Tell which exits have no confidence of their own."""
+    given = next((part.arrays[role] for role in _CONFIDENCES if role in part.arrays), None)
+    if given is None:
+        notes.append(
+            f"{part.source}: NO CONFIDENCES: nothing tells one row from another, so a policy can only choose shares "
+            "of the rows. A score that is known before exit k+1 (such as a router's) becomes usable as conf_k "
+            "(0 to 1, higher: stop there); the last exit needs none"
+        )
+    elif any(given.size < part.arrays[role].size for role in WORTH if role in part.arrays):
+        notes.append(f"{part.source}: exit {exits - 1} has no confidence; it needs none: set to 1")
 
 
 def _features(part: Part, exits: int, axes: str) -> dict[str, Array]:

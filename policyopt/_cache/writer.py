@@ -159,6 +159,7 @@ class CacheWriter:
         top_prob: Any = None,
         entropy: Any = None,
         correct: Any = None,
+        quality: Any = None,
         sample_costs: Mapping[str, Any] | None = None,
         features: Sequence[Any] | None = None,
         context: Any = None,
@@ -181,13 +182,17 @@ class CacheWriter:
         prediction : array of shape (n, K)
             Summaries: class numbers, -1 where there was no answer.
         confidence : array of shape (n, K)
-            Summaries: in [0, 1].
+            Summaries: in [0, 1]. The last exit's may be left out, or all where `quality` or `correct` says
+            what answers are worth; it is then 1 for every row, which tells none from another.
         top_prob : array of shape (n, K, T), optional
             Summaries: the T largest probabilities, largest first.
         entropy : array of shape (n, K), optional
             Summaries: in nats.
         correct : array of shape (n, K), optional
             Summaries: booleans; must agree with `prediction` and `labels`.
+        quality : array of shape (n, K), optional
+            Graded worth of the exits' answers, in [0, 1]; it goes before `labels` and `correct`, and needs neither
+            them nor `prediction`.
         sample_costs : mapping of str to array of shape (n, K), optional
             Cumulative cost per sample of each Cost whose values are None.
         features : sequence of K arrays of shape (n, D_k), optional
@@ -204,7 +209,7 @@ class CacheWriter:
         """
         arrays = {
             "outputs": outputs, "labels": labels, "prediction": prediction, "confidence": confidence,
-            "top_prob": top_prob, "entropy": entropy, "correct": correct,
+            "top_prob": top_prob, "entropy": entropy, "correct": correct, "quality": quality,
             "sample_costs": sample_costs, "features": features, "context": context,
             "variances": variances,
         }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import isnan
 from pathlib import Path
@@ -15,9 +15,10 @@ from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shares, shown
 from policyopt._costs import parse_budgets
-from policyopt._frontier import Frontier, means_over, over_seeds, threshold_fields, with_interval
+from policyopt._frontier import Frontier, means_over, over_seeds, threshold_fields
 from policyopt._frontier import compare as compare_methods
 from policyopt._frontier import curve as make_curve
+from policyopt._intervals import with_interval, worth_fields
 from policyopt._methods.base import Method
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import ROWS, apply_settings, method_list
@@ -45,6 +46,7 @@ def fit(
         None, "Map to calibrated confidence: platt, beta, isotonic, histogram."
     ),
     experts: bool = option(False, "One policy per context; they share the budget.", "--experts"),
+    utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     seed: int = options.SEED,
     style: output.Format = options.STYLE,
@@ -52,7 +54,7 @@ def fit(
     """Fit a policy on split `fit` and write it."""
     held = options.out_policy(out)
     data = options.read_cache(cache)
-    tables = options.make_tables(data, cost, ("fit",))
+    tables = options.make_tables(data, cost, ("fit",), utility)
     # Built here, so that no setting is mistaken for an option of the fit.
     chosen = method_of(method, options.read_settings(settings))
     if experts:
@@ -60,7 +62,7 @@ def fit(
             raise input_error("--calibrator", "absent with --experts", calibrator, "Leave one out.")
         with output.writing(out, held):
             records = _fit_experts(data, tables, budget, chosen, seed, out)
-        output.print_records(records, style, _EXPERTS)
+        output.print_records(records, style, {**_EXPERTS, **_expected_column(records[-1])})
         return
     foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1)
     with output.progress("fitting") as step, progress_callback(step):
@@ -80,7 +82,8 @@ def fit(
         output.note(remark)
     if calibrator is not None:
         output.note(f"decisions carry a confidence calibrated by {calibrator}")
-    output.print_records([describe(fitted, str(out))], style, COLUMNS)
+    record = describe(fitted, str(out))
+    output.print_records([record], style, columns_of(record))
 
 
 def foretell(methods: Sequence[str], rows: int, budgets: int, seeds: int = 1) -> None:
@@ -102,7 +105,7 @@ def describe(fitted: Fitted, path: str) -> dict[str, Any]:
         "budget": fitted.budget, "unit": fitted.policy.unit,
         **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "effective_rows": fitted.expected.mean.effective_rows,
-        "expected_accuracy": _known(fitted.accuracy), "fit_rows": fitted.expected.rows,
+        **_expected(fitted.quality, fitted.policy.provenance), "fit_rows": fitted.expected.rows,
         **threshold_fields(fitted.policy), "policy": path,
     }  # fmt: skip
 
@@ -121,17 +124,17 @@ def _fit_experts(
     for part in filter(lambda part: part.pooled, fitted.parts):
         output.note(f"context {part.context} has {part.rows} rows: it has the policy of all rows")
     _note_spared("the experts spend", fitted.expected.cost, fitted.budget)
-    whole, accuracy = fitted.expected, fitted.accuracy
+    whole, quality = fitted.expected, fitted.quality
     found = [
-        (p.context, p.share, p.fitted.budget, p.cost, (None, None), p.accuracy, p.rows, p.pooled)
+        (p.context, p.share, p.fitted.budget, p.cost, (None, None), p.quality, p.rows, p.pooled)
         for p in fitted.parts
     ]
-    total = (None, 1.0, fitted.budget, whole.cost, whole.interval(), accuracy, whole.rows, None)
+    total = (None, 1.0, fitted.budget, whole.cost, whole.interval(), quality, whole.rows, None)
     return [
         {
             "context": context, "method": fitted.method, "share": share, "budget": limit,
             "unit": fitted.policy.unit, **with_interval("expected_cost", _known(cost), *ends),
-            "expected_accuracy": _known(right), "fit_rows": rows, "pooled": pooled, "policy": str(out),
+            **_expected(right, fitted.policy.provenance), "fit_rows": rows, "pooled": pooled, "policy": str(out),
         }
         for context, share, limit, cost, ends, right, rows, pooled in [*found, total]
     ]  # fmt: skip
@@ -143,6 +146,12 @@ def _note_spared(who: str, cost: float, budget: float) -> None:
         output.note(f"{who} {share} of the budget: more bought nothing on these rows")
 
 
+def _expected(quality: float, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the quality to expect."""
+    graded = bool(provenance.get("graded"))
+    return worth_fields(_known(quality), graded, "expected_")
+
+
 def _known(value: float) -> float | None:
     return None if isnan(value) else value
 
@@ -151,12 +160,21 @@ def _budget(record: dict[str, Any]) -> str:
     return "-" if record["budget"] is None else f"{number(record['budget'])} {record['unit']}"
 
 
-COLUMNS: output.Columns = {
-    "method": output.chosen_method, "budget": _budget,
-    "expected cost [95 %]": interval("expected_cost"),
-    "expected accuracy %": shown("expected_accuracy", percent),
-    "thresholds, exit 0 on": output.thresholds_text, "policy": "policy",
-}  # fmt: skip
+def columns_of(record: Mapping[str, Any]) -> output.Columns:
+    """Return the columns of a fit."""
+    return {
+        "method": output.chosen_method, "budget": _budget,
+        "expected cost [95 %]": interval("expected_cost"), **_expected_column(record),
+        "thresholds, exit 0 on": output.thresholds_text, "policy": "policy",
+    }  # fmt: skip
+
+
+def _expected_column(record: Mapping[str, Any]) -> output.Columns:
+    graded = record["expected_accuracy"] != record["expected_quality"]
+    name = f"expected {output.quality_word(graded)} %"
+    return {name: shown("expected_quality", percent)}
+
+
 _EXPERTS: output.Columns = {
     "context": lambda r: r["context"] or "all",
     "method": "method",
@@ -166,7 +184,6 @@ _EXPERTS: output.Columns = {
     "expected cost [95 %]": lambda r: (
         shown("expected_cost", number)(r) if r["context"] else interval("expected_cost")(r)
     ),
-    "expected accuracy %": shown("expected_accuracy", percent),
     "policy": lambda r: r["policy"] if r["context"] is None else "",
 }
 
@@ -181,6 +198,8 @@ def curve(
     seeds: int = options.SEEDS,
     out: Path | None = option(None, "Directory for curve.csv and curve.png."),
     settings: list[str] | None = options.SETTINGS,
+    utility: str | None = options.UTILITY,
+    metric: str | None = options.METRIC,
     cost: str | None = options.COST,
     test: str = options.TEST,
     bounds: bool = option(False, "Add the bound in hindsight (not deployable).", "--bounds"),
@@ -188,19 +207,19 @@ def curve(
 ) -> None:
     """Fit methods at several budgets; show accuracy at realised cost on the test rows."""
     options.out_folder(out, {"curve.csv": "method,budget,"})
-    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test))
-    frontier = _run(tables, methods, budgets, seeds, settings, test)
+    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test), utility)
+    frontier = _run(tables, methods, budgets, seeds, settings, test, metric)
     records = frontier.records + (frontier.bound if bounds else [])
     if out is not None:
         _write(frontier, records, out, f"{cache.resolve().name}, split {test}")
     if output.print_data(style, records, records):
         return
-    _print_curve(frontier)
+    _print_curve(frontier, metric)
     if bounds:
         columns = {
             "bound in hindsight (not deployable)": "method",
             f"budget [{frontier.unit}]": "budget",
-            "accuracy %": shown("accuracy", percent),
+            f"{output.quality_word(frontier.graded)} %": shown("quality", percent),
         }
         output.print_table(_mean_over_seeds(frontier.bound), columns)
     if out is not None:
@@ -215,19 +234,20 @@ def compare(
     seeds: int = options.SEEDS,
     out: Path | None = option(None, "Directory for compare.csv."),
     settings: list[str] | None = options.SETTINGS,
+    utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     test: str = options.TEST,
     style: output.Format = options.STYLE,
 ) -> None:
     """Compare methods at equal realised cost: paired bootstrap, McNemar, area between curves."""
     options.out_folder(out, {"compare.csv": "method,reference,"})
-    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test))
+    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test), utility)
     frontier = _run(tables, methods, budgets, seeds, settings, test)
     records = compare_methods(frontier, reference)
     if out is not None:
         output.write_results(out, {"compare.csv": output.to_csv(records)})
     if not output.print_data(style, records, records):
-        _print_comparison(records, frontier.unit, seeds)
+        _print_comparison(records, frontier, seeds)
 
 
 def demo(
@@ -245,11 +265,13 @@ def demo(
     output.say(f"1. Policies at nine budgets, on rows that chose nothing ({rows})")
     frontier = _run(tables, _DEMO, "9", 1, None)
     _print_curve(frontier)
-    _write(frontier, frontier.records, out, f"{path.name}: accuracy at realised cost")
+    word = output.quality_word(frontier.graded)
+    _write(frontier, frontier.records, out, f"{path.name}: {word} at realised cost")
     output.say(f"2. One policy for a budget of {budget}")
     with output.writing(out):
         fitted.save(out / "policy.json")
-    output.print_table([describe(fitted, str(out / "policy.json"))], COLUMNS)
+    record = describe(fitted, str(out / "policy.json"))
+    output.print_table([record], columns_of(record))
     then = "the same on your own outputs: policyopt import, info, fit, curve."
     output.say(f"3. Look at {out / 'curve.png'}; {then}")
 
@@ -263,7 +285,13 @@ def _shipped() -> Path:
 
 
 def _run(
-    tables: Tables, methods: str, budgets: str, seeds: int, settings: Any, test: str = "test"
+    tables: Tables,
+    methods: str,
+    budgets: str,
+    seeds: int,
+    settings: Any,
+    test: str = "test",
+    metric: str | None = None,
 ) -> Frontier:
     """Run `policyopt.curve` with command-line texts and a progress bar."""
     names, given = method_list(methods, "--methods"), options.read_settings(settings)
@@ -275,7 +303,7 @@ def _run(
     foretell(told, len(fit_rows), len(parse_budgets(budgets, fit_rows.mean_costs)), seeds)
     with output.progress("fitting") as step:
         frontier = make_curve(
-            tables.data, chosen, budgets, seeds=seeds, test=test, tables=tables,
+            tables.data, chosen, budgets, seeds=seeds, test=test, tables=tables, metric=metric,
             progress=lambda what, done, total: step(done, total, what),
         )  # fmt: skip
     for text in frontier.notes:
@@ -290,12 +318,12 @@ def _write(frontier: Frontier, records: Sequence[dict[str, Any]], out: Path, tit
     output.write_results(out, {"curve.csv": output.to_csv(records), "curve.png": picture})
 
 
-def _print_curve(frontier: Frontier) -> None:
+def _print_curve(frontier: Frontier, metric: str | None = None) -> None:
     """Print one line per method and budget, means over seeds."""
     columns = {
         "method": "method", f"budget [{frontier.unit}]": "budget", "realised": "realised_cost",
-        "off %": output.off_budget, "accuracy % [95 %]": interval("accuracy", percent),
-        "exit share %": shares("exit_share"),
+        "off %": output.off_budget, **output.quality_column(frontier.graded),
+        **output.metric_column(metric), "exit share %": shares("exit_share"),
     }  # fmt: skip
     output.print_table(_mean_over_seeds(frontier.records), columns)
 
@@ -304,24 +332,30 @@ def _mean_over_seeds(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**group[0], **means_over(group)} for group in over_seeds(records)]
 
 
-def _print_comparison(records: list[dict[str, Any]], unit: str, seeds: int) -> None:
+def _print_comparison(records: list[dict[str, Any]], frontier: Frontier, seeds: int) -> None:
     """Print the records over all seeds; p-values are each seed's."""
+    unit, word = frontier.unit, output.quality_word(frontier.graded)
     groups = over_seeds([r for r in records if r["seed"] is not None and r["budget"] is not None])
     means = [record for record in records if seeds == 1 or record["seed"] is None]
     by_budget = [record for record in means if record["budget"] is not None]
     for record, group in zip(by_budget, groups, strict=True):
-        record["p"] = " ".join(f"{one['mcnemar_p']:.3f}" for one in group)
+        if not frontier.graded:
+            record["p"] = " ".join(f"{one['mcnemar_p']:.3f}" for one in group)
     over = f", mean of {seeds} seeds" if seeds > 1 else ""
     columns: dict[str, Any] = {
         "method": "method",
         f"budget [{unit}]": "budget",
         "at cost": "realised_cost",
-        "accuracy %": shown("accuracy", percent),
-        "reference %": shown("reference_accuracy", percent),
+        f"{word} %": shown("quality", percent),
+        "reference %": shown("reference_quality", percent),
         "difference [95 %]": interval("difference", points),
-        "McNemar p": "p",
+        **({} if frontier.graded else {"McNemar p": "p"}),
     }
-    told = f"at equal realised cost{over} (points of accuracy)"
+    told = f"at equal realised cost{over} (points of {word})"
+    if frontier.graded:
+        output.note(
+            "graded quality: no McNemar p, which needs right or wrong; intervals are of the paired bootstrap"
+        )
     output.print_table(by_budget, columns, title=f"against {records[0]['reference']} {told}")
     area = interval("area", partial(points, digits=3))
     columns = {"method": "method", "area between curves [95 %]": area}

@@ -14,6 +14,7 @@ from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import number, percent
 from policyopt._costs import Cost
+from policyopt._intervals import worth_fields
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
@@ -118,14 +119,14 @@ def info(
 
 def _split(tables: Tables, name: str) -> dict[str, Any]:
     table = tables.get(name)
-    stats = table.statistics
-    known = stats.labels is None or bool((stats.labels >= 0).all())
-    right = stats.quality if known else None
+    stats, worth = table.statistics, None
+    if table.labelled and stats.quality is not None:
+        worth = stats.quality.mean(axis=0, dtype=np.float64).tolist()
     found = {
         "split": name,
         "role": name if name in ("fit", "calibrate", "test") else "stream",
         "rows": len(table),
-        "accuracy": None if right is None else right.mean(axis=0).tolist(),
+        **worth_fields(worth, table.graded),
         "no_answer": float((stats.prediction < 0).mean()),
     }
     if table.context is not None:
@@ -155,10 +156,10 @@ def _print_cache(content: dict[str, Any], data: ExitData) -> None:
         output.say(f"metadata: {_cut(json.dumps(content['metadata']), 70)}")
     columns: dict[str, Any] = {"split": "split", "role": "role", "rows": "rows"}
     for k in range(data.exits):
-        columns[f"exit {k}"] = lambda r, k=k: r["accuracy"] and percent(r["accuracy"][k])
+        columns[f"exit {k}"] = lambda r, k=k: r["quality"] and percent(r["quality"][k])
     for e, name in enumerate(data.contexts):
         columns[f"{name} share %"] = lambda r, e=e: percent(r["context_share"][e], 1)
-    output.print_table(content["splits"], columns, title="accuracy [%]")
+    output.print_table(content["splits"], columns, title=f"{output.quality_word(data.graded)} [%]")
     columns = {"cost": "cost", "unit": "unit"}
     columns["given"] = lambda r: "per sample" if r["per_sample"] else "per exit"
     columns["a skipped exit"] = lambda r: "is free" if r["cascade"] else "is paid"

@@ -10,7 +10,8 @@ from typing import Any
 import typer
 
 from policyopt._cache.data import ExitData
-from policyopt._cli.output import Format, progress
+from policyopt._cli.output import Format, note, progress
+from policyopt._metrics import METRICS
 from policyopt._table import Tables
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import InputError, input_error
@@ -55,18 +56,32 @@ def read_cache(path: Path, incomplete: bool = False) -> ExitData:
         return open_cache(path, incomplete=incomplete, progress=step)
 
 
+METRIC = option(None, f"What is told besides, of {', '.join(METRICS)}; needs labels.", "--metric")
+UTILITY = option(
+    None,
+    "What answers are worth: weights per class (1,1,5), or a file (.npy, .csv, .json) with weights, a matrix by label "
+    "and prediction, one per exit, or label maps.",
+    "--utility",
+)
+
+
 def make_tables(
-    data: ExitData, cost: str | None, splits: Sequence[str] = ("fit", "test")
+    data: ExitData,
+    cost: str | None,
+    splits: Sequence[str] = ("fit", "test"),
+    utility: Any = None,
 ) -> Tables:
     """Make tables whose passes show a progress bar; for commands that fit."""
     if data.exits < 2:
         why = "With one exit there is nothing to decide: import the outputs of all exits."
         raise input_error("cache", "with at least 2 exits", data.exits, why)
     with progress("reading the outputs") as step:
-        tables = Tables(data, cost, step)
+        tables = Tables(data, cost, step, utility)
         for split in splits:
             if split in data.split_names:
                 tables.get(split)
+    if tables.utility is not None and tables.utility.note:
+        note(tables.utility.note)
     return tables
 
 

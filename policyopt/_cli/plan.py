@@ -53,6 +53,7 @@ def plan(
     out: Path | None = option(
         None, "Directory for plan.json, policy.json, one policy per tier, plan.png."
     ),
+    utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     seed: int = options.SEED,
     style: output.Format = options.STYLE,
@@ -68,7 +69,7 @@ def plan(
         raise input_error("--cost-bound", "given with --confidence", "alone", "Leave it out.")
     described = load_tiers(tiers)
     chosen = None if method == "none" else method_of(method, options.read_settings(settings))
-    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test))
+    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test), utility)
     fit, rows = tables.get("fit"), tables.get(test)
     if cost_bound is not None:
         check_cost_bound(described, rows, goal, cost_bound)
@@ -113,19 +114,19 @@ def plan(
     records += [{"": "full model, one tier", **one} for one in others]
     if output.print_data(style, report, records):
         return
-    output.print_table(records, _columns(described, objective))
+    output.print_table(records, _columns(described, objective, reached["accuracy"] is None))
     if out is not None:
         output.say(f"wrote plan.json, plan.png, policy.json and a policy per tier to {out}")
 
 
-def _columns(tiers: Tiers, objective: str) -> dict[str, Any]:
+def _columns(tiers: Tiers, objective: str, graded: bool) -> dict[str, Any]:
     text = partial(number, digits=3)
     costs = {
         f"{name} [{tiers.unit_of(name)}]": interval(name, text)
         for name in ("latency", "energy", "price")
     }
     return {
-        "": "", "stages": "plan", "accuracy % [95 %]": interval("accuracy", percent), **costs,
+        "": "", "stages": "plan", **output.quality_column(graded), **costs,
         f"p95, worst {objective}": lambda r: f"{text(r['p95'])}, {text(r['worst'])}",
         "leave per tier %": shares("tier_share"),
     }  # fmt: skip
@@ -138,6 +139,7 @@ def _held_out(planned: Planned) -> dict[str, float] | None:
     one = planned.held_out
     if one is None:
         return None
+    # Of grades, too: none spread more than right and wrong with the same mean.
     right = round(one.accuracy * one.rows)
     low, high = share_low(right, one.rows, 0.975), share_high(right, one.rows, 0.975)
     found = {"rows": one.rows, "accuracy": one.accuracy, "cost": one.cost}
@@ -162,9 +164,10 @@ def _remarks(tiers: Tiers, goal: Goal, planned: Planned, reached: dict[str, Any]
         )
     if not planned.met:
         output.note("on rows that did not fit it no plan met the goal: the nearest is shown")
-    if goal.accuracy is not None and reached["accuracy"] < goal.accuracy:
+    if goal.accuracy is not None and reached["quality"] < goal.accuracy:
         asked = f"less than {percent(goal.accuracy)} %"
-        output.note(f"accuracy {percent(reached['accuracy'])} % on the held-out rows, {asked}")
+        word = output.quality_word(reached["accuracy"] is None)
+        output.note(f"{word} {percent(reached['quality'])} % on the held-out rows, {asked}")
     if goal.budget is not None and reached[f"{goal.objective}_low"] > goal.budget:
         step = "" if sure else "; --confidence 95% leaves room for that"
         output.note(

@@ -16,7 +16,7 @@ from policyopt.runtime._files import write_file
 from policyopt.runtime._outputs_file import decide_file, read_outputs
 from policyopt.runtime._reading import FEWEST, refuse_probabilities
 
-_COLUMNS = ("row", "exit", "prediction", "cost", "correct")
+_COLUMNS = ("row", "exit", "prediction", "cost", "quality")
 _AXES = ("KNC", "NKC", "KN", "NK")
 
 
@@ -24,19 +24,28 @@ def evaluate(
     policy: Path = options.POLICY,
     cache: Path = options.CACHE,
     split: str = options.SPLIT,
-    out: Path | None = option(None, "CSV with exit, prediction, cost and correctness per row."),
+    out: Path | None = option(None, "CSV with exit, prediction, cost and quality per row."),
+    utility: str | None = options.UTILITY,
+    metric: str | None = options.METRIC,
     cost: str | None = options.COST,
     style: output.Format = options.STYLE,
 ) -> None:
     """Show realised cost and accuracy of a policy."""
-    from policyopt._api import evaluate as replay_policy
+    from policyopt._api import cost_for, utility_for
     from policyopt._frontier import summary
+    from policyopt._metrics import metric_fields
+    from policyopt._replay import replay
+    from policyopt._table import Tables
 
     if out is not None:
         options.out_table(out, ",".join(_COLUMNS))
     loaded = load_any(policy)
     data = options.read_cache(cache)
-    outcome = replay_policy(loaded, data, split, cost=cost)
+    worth, told = utility_for(loaded, data, utility)
+    table = Tables(data, cost_for(loaded, data, cost), utility=worth).get(split)
+    outcome = replay(loaded, table)
+    if told:
+        output.note(told)
     if loaded.provenance.get("cache") not in (None, data.fingerprint):
         output.note("this is not the cache that the policy was fitted on: its budget may not hold")
     if out is not None:
@@ -54,10 +63,12 @@ def evaluate(
         "budget": budget if isinstance(budget, (int, float)) else None, "unit": loaded.unit,
         **summary(outcome, loaded),
     }  # fmt: skip
+    if metric is not None:
+        record = metric_fields(metric, table.statistics.labels, outcome.prediction) | record
     columns = {
         "method": chosen_method, "split": "split", "rows": "rows", f"budget [{loaded.unit}]": "budget",
         "realised cost [95 %]": interval("realised_cost"), "off %": off_budget,
-        "accuracy % [95 %]": interval("accuracy", percent), "exit share %": shares("exit_share"),
+        **output.quality_column(outcome.graded), **output.metric_column(metric), "exit share %": shares("exit_share"),
     }  # fmt: skip
     output.print_records([record], style, columns)
 

@@ -236,8 +236,8 @@ def build_fitted(method: Method, draft: Draft, budget: float, seed: int) -> Fitt
     """Freeze a solved draft into a policy, its own arithmetic among its costs, and say where it comes from."""
     table, problem, solution = draft.table, draft.problem, draft.solution
     assert solution is not None
-    expected, accuracy = draft.expected, draft.accuracy
-    if expected is None or accuracy is None:
+    expected, quality = draft.expected, draft.quality
+    if expected is None or quality is None:
         sets = [(1.0 - solution.share, solution.thresholds)]
         if solution.other is not None:
             sets.append((solution.share, solution.other))
@@ -246,7 +246,7 @@ def build_fitted(method: Method, draft: Draft, budget: float, seed: int) -> Fitt
             exits = first_exit(problem.scores, thresholds)
             outcomes.append((weight, problem.cost_at(exits), problem.gained(exits)))
         expected = expected or expectation(outcomes, problem)
-        accuracy = sum(weight * float(gained.mean()) for weight, _, gained in outcomes)
+        quality = sum(weight * float(gained.mean()) for weight, _, gained in outcomes)
     mixture = None
     if solution.other is not None:
         mixture = Mixture(solution.other, float(solution.share), int(seed), draft.other)
@@ -268,6 +268,10 @@ def build_fitted(method: Method, draft: Draft, budget: float, seed: int) -> Fitt
             "python": sys.version.split()[0],
         },
     }
+    if table.graded:
+        provenance["graded"] = True
+    if table.utility is not None:
+        provenance["utility"] = table.utility.provenance
     if flat:
         provenance["notes"] = [flat_note(flat)]
     policy = Policy(
@@ -285,7 +289,7 @@ def build_fitted(method: Method, draft: Draft, budget: float, seed: int) -> Fitt
         model_exits=table.model_exits,
         error_scale=table.measure.error_scale,
     )
-    return Fitted(policy, method.name, budget, expected, accuracy, flat)
+    return Fitted(policy, method.name, budget, expected, quality, flat)
 
 
 @cache
@@ -312,14 +316,11 @@ def outcome_of(policy: Policy, table: Table) -> Outcome:
     """Replay a policy over rows by the code that is deployed, both sides of its coin."""
     found = []
     for weight, one in sides(policy):
-        seen = trace(one, table)
-        labels = table.statistics.labels
-        if seen.quality_taken is not None:
-            right = np.asarray(seen.quality_taken, dtype=np.float64)
-        elif labels is None:
-            right = np.full(len(table), np.nan)
-        else:
-            right = np.where(labels >= 0, seen.taken == labels, np.nan)
+        seen, right = trace(one, table), np.full(len(table), np.nan)
+        worth = table.keep_exits(seen.active_exits).worth(seen.predictions)
+        if worth is not None:
+            taken = worth[np.arange(len(right)), seen.position].astype(np.float64)
+            right = np.where(table.valued, taken, np.nan)
         found.append((weight, seen.cost, right))
     mean = expectation(found)
     right = np.sum([weight * right for weight, _, right in found], axis=0)
@@ -406,7 +407,7 @@ def validated(method: Method, table: Table, budgets: Sequence[float], seed: int)
     for i, one in zip(moved.tolist(), again, strict=True):
         if one is not None:
             # The folds' policies had that much more to spend: what it bought, the corrected one does without.
-            folds.right[i] -= found[i].accuracy - one.accuracy if not isnan(one.accuracy) else 0.0
+            folds.right[i] -= found[i].quality - one.quality if not isnan(one.quality) else 0.0
             found[i], outcomes[i] = one, None
     out = []
     for i, (one, budget) in enumerate(zip(found, budgets, strict=True)):
@@ -492,11 +493,11 @@ def stated(
     """Replay a policy on the rows of its fit (`outcome`), and say what is expected of it; `why` without a fold."""
     table = subsample(table, _MOST_REPLAYED, 0)
     outcome = outcome or outcome_of(one.policy, table)
-    moved, accuracy = 0.0, one.accuracy
+    moved, quality = 0.0, one.quality
     if fold is not None:
         moved = float((fold.paid - outcome.paid).var())
         known = ~np.isnan(fold.right)
-        accuracy = float(fold.right[known].mean().clip(0, 1)) if known.any() else float("nan")
+        quality = float(fold.right[known].mean().clip(0, 1)) if known.any() else float("nan")
     expected = bounded(Expectation(cost, outcome.paid, outcome.coin, moved), one.policy, table)
     if fold is None and expected.rows != one.expected.rows:  # chosen on rows of its own
         expected = bounded(one.expected, one.policy, table)
@@ -506,12 +507,12 @@ def stated(
         **expected.fields,
         "effective_rows": expected.mean.effective_rows,
         "replayed_cost": float(outcome.paid.mean()),
-        "expected_accuracy": None if isnan(accuracy) else accuracy,
+        "expected_quality": None if isnan(quality) else quality,
         **({"notes": notes} if notes else {}),
     }
     policy = fair_coin(one.policy, outcome, int(one.policy.provenance["seed"]))
     policy = replace(policy, provenance=provenance)
-    return replace(one, policy=policy, expected=expected, accuracy=accuracy)
+    return replace(one, policy=policy, expected=expected, quality=quality)
 
 
 def bounded(expected: Expectation, policy: Policy, table: Table) -> Expectation:

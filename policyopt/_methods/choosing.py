@@ -98,8 +98,7 @@ class Choosing(Method):
     ) -> list[Fitted]:
         """Fit what is chosen, each choice once for all its budgets, else what it falls back on."""
         self.check(table)
-        labels = table.statistics.labels
-        known = table if labels is None else table.take(np.flatnonzero(labels >= 0))
+        known = table if not table.valued.any() else table.take(np.flatnonzero(table.valued))
         _ = (known if len(known) else table).quality  # says what is missing
         choices = self.choices(table, known, budgets, seed)
 
@@ -130,9 +129,9 @@ class Choosing(Method):
     def _signed(self, one: Fitted, budget: float, name: str, choice: Chosen) -> Fitted:
         """Return a fit under this method's label, with what was chosen and why in its provenance."""
         inner = one.policy.provenance
-        accuracy = max(one.accuracy - choice.gain, 0.0)  # NaN stays NaN
-        if inner.get("expected_accuracy") is not None:
-            inner = {**inner, "expected_accuracy": accuracy}
+        quality = max(one.quality - choice.gain, 0.0)  # NaN stays NaN
+        if inner.get("expected_quality") is not None:
+            inner = {**inner, "expected_quality": quality}
         provenance = {
             **inner,
             "method": self.name,
@@ -142,7 +141,7 @@ class Choosing(Method):
             "budget": float(budget),
         }
         policy = replace(one.policy, provenance=provenance)
-        return replace(one, method=self.name, policy=policy, accuracy=accuracy, budget=budget)
+        return replace(one, method=self.name, policy=policy, quality=quality, budget=budget)
 
     def origin(self, name: str, one: Fitted) -> dict[str, Any]:
         """Return what a refit needs to know of the fit that was chosen."""
@@ -266,7 +265,7 @@ def prices_at(table: Table, budgets: Sequence[float]) -> list[float]:
         cheap, dear = Threshold("max_prob").propose(table, pair)
         gap = dear.expected.cost - cheap.expected.cost
         # Past the peak of the curve more cost buys nothing; it must not be worth a fee.
-        prices.append(max((dear.accuracy - cheap.accuracy) / gap, 0.0) if gap > 0 else 0.0)
+        prices.append(max((dear.quality - cheap.quality) / gap, 0.0) if gap > 0 else 0.0)
     return prices
 
 

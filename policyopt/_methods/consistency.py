@@ -249,7 +249,7 @@ class PFBERxiT(SimilarityThreshold):
         ]
         # The first of equals: the least patient.
         return [
-            max((one for one in same if one is not None), key=lambda fitted: fitted.accuracy)
+            max((one for one in same if one is not None), key=lambda fitted: fitted.quality)
             for same in zip(first, *others, strict=True)
         ]
 

@@ -333,7 +333,7 @@ def targets(correct: npt.NDArray[Any]) -> tuple[Floats, Floats]:
     """Return what to aim at: correctness q, equation (3), and exit assignment r, equation (4)."""
     q = np.asarray(correct, dtype=np.float64)
     right = q.sum(axis=1, keepdims=True)
-    r = np.where(right > 0, q / np.maximum(right, 1), 1 / q.shape[1])
+    r = np.where(right > 0, q / np.where(right > 0, right, 1), 1 / q.shape[1])
     return q, r
 
 
@@ -575,7 +575,7 @@ class _ReleasedTrainer:
                 solution = Solution(problem.settled(released_thresholds(problem.scores, r)))
             gap = abs(float(r @ problem.mean_costs) - budget) / max(abs(budget), 1e-300)
             # Within a tenth of the budget: by accuracy; none there: the nearest.
-            key = (max(gap, NEAR), -_accuracy(problem, solution), restart)
+            key = (max(gap, NEAR), -_quality(problem, solution), restart)
             runs.append((key, rule, problem, solution))
         return min(runs, key=lambda run: run[0])[1:]
 
@@ -615,11 +615,11 @@ def released_thresholds(scores: Floats, shares: Floats) -> Floats:
     return np.clip(thresholds, ALWAYS, NEVER)
 
 
-def _accuracy(problem: Problem, solution: Solution) -> float:
-    value = problem.accuracy(solution.thresholds)
+def _quality(problem: Problem, solution: Solution) -> float:
+    value = problem.quality(solution.thresholds)
     if solution.other is None:
         return value
-    return (1 - solution.share) * value + solution.share * problem.accuracy(solution.other)
+    return (1 - solution.share) * value + solution.share * problem.quality(solution.other)
 
 
 class ReleasedNetwork(Network):

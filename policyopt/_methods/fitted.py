@@ -95,7 +95,7 @@ class Fitted:
         Mean cost asked for, in the policy's unit; None where thresholds were given without one.
     expected : Expectation
         The realised cost to expect on unseen rows.
-    accuracy : float
+    quality : float
         Cross-validated from 20 to 5,000 rows, less what a choice among methods gains by chance (see
         `policyopt._methods.base` and `choosing`). Of fewer or more, of networks, and where a fold cannot be
         fitted, that of the rows that chose the thresholds. NaN where they have no labels.
@@ -108,7 +108,7 @@ class Fitted:
     method: str
     budget: float | None
     expected: Expectation
-    accuracy: float
+    quality: float
     flat: tuple[int, ...] = ()
 
     def save(self, path: Any) -> None:
@@ -129,7 +129,7 @@ class Draft:
     other: ScoreRule | None = None
     #: Where they are known in closed form, or of other rows; else of the solution on the problem's rows.
     expected: Expectation | None = None
-    accuracy: float | None = None
+    quality: float | None = None
     #: What solving needs besides: data of the training.
     data: Any = None
 

@@ -134,7 +134,7 @@ def _polished(draft: Draft, onward: Floats, budget: float) -> Draft:
         point = search.polish(onward, budget, 1.0 / (_LEVELS - 1))
         thresholds = search.thresholds(point)
         spent = spend(problem, thresholds, budget - problem.cost(thresholds))
-        if problem.accuracy(spent) >= problem.accuracy(thresholds):
+        if problem.quality(spent) >= problem.quality(thresholds):
             thresholds = spent
     return replace(draft, solution=Solution(thresholds))
 

@@ -18,7 +18,7 @@ one training serves one price; each starts from its neighbour's result.
 Thresholds are set on the rows that trained the scores. Without a fold of the rows another optimum of near the
 same value, but of another cost, is found: cross-fitted, the realised cost missed low budgets by a tenth and more.
 The cost of the deployed scores needs no labels and is hardly flattered by the rows they were trained on: on 120,
-400 and 4,000 rows realised costs are as near to the budget as those of max_prob. `Fitted.accuracy` is flattered,
+400 and 4,000 rows realised costs are as near to the budget as those of max_prob. `Fitted.quality` is flattered,
 more than that of methods that cross-fit.
 
 Variational stopping: Chen et al., Learning to stop while learning to predict, ICML 2020, arXiv:2006.05082.
@@ -182,8 +182,8 @@ class LISTAStop(LagrangianMethod):
     ----------
     loss : {"likelihood", "error"}
         Of an exit's answer: its negative log-likelihood of the label (rows without one teach nothing), or its
-        expected error, to which alone `soft` matters. Records, which do not tell the label's probability, always
-        take the error.
+        expected error, to which alone `soft` matters. Records, which do not tell the label's probability, and graded
+        quality always take the error.
     beta : float
         Temperature of the posterior: 1 is the plain posterior, near 0 it picks the single best exit. A large
         one spreads over all exits that are about as good, so that the first of them seldom has half of what
@@ -205,7 +205,7 @@ class LISTAStop(LagrangianMethod):
     }
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
-        if self.loss == "error" or not data.table.whole:
+        if self.loss == "error" or not data.table.whole or data.table.graded:
             loss, known = 1.0 - data.success, np.ones(len(data.success), bool)
         else:
             loss = -np.log(np.maximum(data.true_class, _LEAST))

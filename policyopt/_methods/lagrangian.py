@@ -264,7 +264,7 @@ class LagrangianMethod(StoppingMethod):
             problem=replace(problem, flat=flat),
             solution=Solution(sides[one][1], sides[other][1], share),
             expected=expectation(pair),
-            accuracy=sum(weight * float(gained.mean()) for weight, _, gained in pair),
+            quality=sum(weight * float(gained.mean()) for weight, _, gained in pair),
         )
 
 

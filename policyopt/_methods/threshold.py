@@ -163,9 +163,11 @@ class ConfidenceMethod(Method):
 
 
 def missing_outputs(answer: str, table: Table) -> list[str]:
-    """Return that answers other than plain need all class outputs, where rows do not hold them."""
-    whole = answer == "plain" or table.whole
-    return [] if whole else ["all class outputs (for answers other than plain)"]
+    """Return what answers other than plain need, where rows do not hold it: all class outputs, and their worth."""
+    if answer == "plain" or (table.whole and not table.quality_given):
+        return []
+    what = "all class outputs" if not table.whole else "labels instead of a graded quality"
+    return [f"{what} (for answers other than plain)"]
 
 
 @dataclass(frozen=True)

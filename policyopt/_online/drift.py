@@ -165,6 +165,7 @@ def refit(
     limit = parse_budget(budget, recent.mean_costs)
     if method.requires_labels():
         soft = isinstance(method, LagrangianMethod) and method.soft > 0 and recent.whole
+        soft &= not labelled.quality_given  # which no teacher knows
         table = joined(labelled, recent) if soft else labelled
         fitted = _aimed(method, table, recent, limit, seed)
     else:
@@ -246,7 +247,7 @@ def unlabelled(table: Table) -> Table:
     """Return the rows as if nobody knew what is right."""
     stats = table.statistics
     labels = np.full(len(table), -1, dtype=np.int32)
-    return replace(table, statistics=replace(stats, labels=labels, quality=None))
+    return replace(table, statistics=replace(stats, labels=labels, quality=None, correct=None))
 
 
 def check_alike(labelled: Table, recent: Table) -> None:

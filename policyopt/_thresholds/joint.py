@@ -140,7 +140,7 @@ def _join(
     least = budget - 0.01 * (budget - cheapest) - (dearest - cheapest) / problem.rows
     single = [s for s in found if s.other is None and problem.cost(s.thresholds) >= least]
     # The first of equals, so that noise in the last digit does not choose.
-    return max(single or found[:1], key=lambda s: problem.accuracy(s.thresholds))
+    return max(single or found[:1], key=lambda s: problem.quality(s.thresholds))
 
 
 def positions_of(ordered: Floats, thresholds: Floats) -> Floats:

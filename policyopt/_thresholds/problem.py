@@ -72,7 +72,7 @@ class Problem:
             return float(np.bincount(exits, minlength=self.exits) @ self.costs) / self.rows
         return float(self.cost_at(exits).mean())
 
-    def accuracy(self, thresholds: Floats) -> float:
+    def quality(self, thresholds: Floats) -> float:
         """Return the mean value of replaying `thresholds` on these rows."""
         return float(self.gained(first_exit(self.scores, thresholds)).mean())
 

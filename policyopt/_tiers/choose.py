@@ -168,11 +168,10 @@ def make_plan(
 
 
 def known_rows(table: Table) -> Table:
-    """Return the rows whose labels are known."""
-    labels = table.statistics.labels
-    if labels is None or (labels >= 0).all():
+    """Return the rows of which it is known what answers are worth."""
+    if table.labelled or not table.valued.any():
         return table
-    return table.take(np.flatnonzero(labels >= 0))
+    return table.take(np.flatnonzero(table.valued))
 
 
 @dataclass(frozen=True)
@@ -467,6 +466,8 @@ def _test(
         extra = float(fitted.policy.overhead[-1]) if name == goal.objective else 0.0
         means[name] = mean_high(costs, low, high + extra, level) if isfinite(high) else high
     right, high = share_low(int(correct.sum()), rows, level), means[goal.objective]
+    if test.graded:
+        right = 1.0 - mean_high(1.0 - correct, 0.0, 1.0, level)
     kept = goal.accuracy is None or right >= goal.accuracy
     kept &= goal.budget is None or high <= goal.budget
     for limit in goal.limits:

@@ -350,7 +350,7 @@ REFUSED = {
     "splits of other C": ({"splits": {"fit": {"outputs": X}, "test": {"outputs": P[:, :, :4] * 9}}}, "classes.*5"),
     "confidence 1.1": ({"confidence": spoil(CONF, 1.1, 2, 0), "prediction": PRED}, "row 2, exit 0"),
     "confidence NaN": ({"confidence": spoil(CONF, np.nan, 2, 0), "prediction": PRED}, "row 2"),
-    "confidence alone": ({"confidence": CONF}, "prediction.*graded quality"),
+    "confidence alone": ({"confidence": CONF}, "prediction.*quality"),
     "prediction -2": ({"confidence": CONF, "prediction": spoil(PRED, -2, 1, 1)}, "row 1, exit 1"),
     "prediction of C": ({"confidence": CONF, "prediction": PRED, "classes": 3}, "prediction.*classes 0 to 2"),
     "correct disagrees": ({"confidence": CONF, "prediction": PRED, "labels": Y, "correct": Y[:, None] != PRED}, "prediction == label.*row 0, exit 0"),

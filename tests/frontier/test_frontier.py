@@ -185,7 +185,7 @@ def test_stated_accuracy_is_not_that_of_the_rows_that_chose():
         data = po.from_arrays(splits=splits, costs=[1, 2, 4], unit="ms")
         fitted = po.fit(data, 1.8, "max_prob", thresholds="joint", seed=seed)
         on = {name: po.evaluate(fitted.policy, data, name).quality.mean() for name in parts}
-        stated.append(fitted.accuracy - on["test"])
+        stated.append(fitted.quality - on["test"])
         chosen.append(on["fit"] - on["test"])
     assert np.mean(chosen) > 0.01
     assert abs(np.mean(stated)) < 0.01 + 2.5 * np.std(stated) / 12**0.5
@@ -222,7 +222,7 @@ def test_few_rows_are_told_and_rows_without_labels_cross_validated_for_cost_alon
         found = fit_one(spec, fit_table(pool(logits, labels)), 3.0).policy.provenance
         assert ("200 rows" in " ".join(found.get("notes", []))) == told
     fitted = fit_one("max_prob", fit_table(pool(outputs(500, 4, 6)[0])), 3.0)
-    assert np.isnan(fitted.accuracy) and fitted.policy.provenance["expected_accuracy"] is None
+    assert np.isnan(fitted.quality) and fitted.policy.provenance["expected_quality"] is None
     assert fitted.expected.cost == pytest.approx(3.0, rel=0.01)
 
 

@@ -97,7 +97,7 @@ def test_quantile_grid_is_the_released_search_point_by_point(ties):
         wanted = pytest.approx(released(scores, value, problem.costs, shares))
         assert (cost[place], gained[place]) == wanted
         thresholds = Quantiles(problem).thresholds(np.array(shares))
-        assert (problem.cost(thresholds), problem.accuracy(thresholds)) == wanted
+        assert (problem.cost(thresholds), problem.quality(thresholds)) == wanted
     cost, value = np.array([[3.0, 1.0], [2.0, 9.0]]), np.array([[0.5, 0.2], [0.5, 1.0]])
     assert best_within(cost, value, 5.0) == (1, 0)  # the cheaper of equals
     assert best_within(cost, value, 0.5) is None
@@ -114,7 +114,7 @@ def test_frugalgpt_takes_the_best_list():
         # Every fourth of the grid's 40 shares.
         for point in itertools.product(np.linspace(0, 1, 10), repeat=len(at) - 1):
             cost, value = released(confidence[:, at], table.quality[:, at], costs, point)
-            assert cost > budget or value <= result.accuracy + 1e-12
+            assert cost > budget or value <= result.quality + 1e-12
 
 
 @pytest.mark.parametrize("closed", [0, 1])
@@ -203,7 +203,7 @@ def test_budgets_under_the_first_exit_are_reached_by_lists_of_exits():
     for method in ("subset", "frugalgpt", "auto"):
         low, high = make_method(method).fit_path(table, [1.6, 8.5])
         assert low.policy.active_exits == (2,) and low.expected.cost == pytest.approx(1.5)
-        assert low.accuracy > 0.85
+        assert low.quality > 0.85
         assert high.expected.cost <= 8.5  # the full chain, or what is as good for less
         with pytest.raises(BudgetError, match=r"\[1.5, 8.5\] USD"):
             fit_one(method, table, 1.4)

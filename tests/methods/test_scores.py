@@ -82,7 +82,7 @@ def test_pf_berxit_chooses_the_most_accurate_patience_that_the_budget_allows():
     """More patience costs more under given thresholds: what one patience meets is not refused."""
     table, spec = fit_table(cache(n=600)), "pf_berxit:thresholds=0.9,0.9,0.9"
     specs = ("pf_berxit", *(f"pf_berxit:patience={p}" for p in (1, 2)))
-    free, *fixed = (make_method(s).propose(table, [6.0])[0].accuracy for s in specs)
+    free, *fixed = (make_method(s).propose(table, [6.0])[0].quality for s in specs)
     assert free == max(fixed)
     costs = [fit_one(f"{spec}+patience={p}", table, 8.0).expected.cost for p in (1, 2)]
     result = fit_one(spec, table, sum(costs) / 2)

@@ -65,11 +65,11 @@ def test_joint_search_equals_brute_force(n_exits, decimals, per_sample):
     problem = small_problem(rng, *n_exits, decimals, per_sample)
     levels = [np.append(np.unique(problem.scores[:, k]), NEVER) for k in range(problem.exits - 1)]
     every = [np.array(t) for t in itertools.product(*levels)]
-    every = np.array([(problem.cost(t), problem.accuracy(t)) for t in every])
+    every = np.array([(problem.cost(t), problem.quality(t)) for t in every])
     best = every[joint.upper_hull(every)]
     grid = np.linspace(best[0, 0], best[-1, 0], 20)
     corners = joint.hull(problem, grid)
-    ours = np.array([(problem.cost(t), problem.accuracy(t)) for t in corners])
+    ours = np.array([(problem.cost(t), problem.quality(t)) for t in corners])
     found, due = (np.interp(grid, hull[:, 0], hull[:, 1]) for hull in (ours, best))
     np.testing.assert_allclose(found, due, atol=1e-9)
 
@@ -78,16 +78,16 @@ def test_joint_mixture_lies_on_the_hull_and_single_sets_meet_the_budget():
     problem = problem_of(MaxProb(), Tables(cache(n=8000)).get("fit"))
     budgets = [1.4, 2.2, 3.9, 6.0]
     corners = joint.hull(problem, budgets)
-    points = np.array([(problem.cost(t), problem.accuracy(t)) for t in corners]).T
+    points = np.array([(problem.cost(t), problem.quality(t)) for t in corners]).T
     mixtures, singles = (joint.solve_joint(problem, budgets, mix=mix) for mix in (True, False))
     quotas = solve_geometric(problem, budgets)
     for budget, mixed, single, quota in zip(budgets, mixtures, singles, quotas, strict=True):
-        worth = mean(mixed, problem.accuracy)
+        worth = mean(mixed, problem.quality)
         assert mean(mixed, problem.cost) == pytest.approx(budget)
         assert worth == pytest.approx(np.interp(budget, *points))
         assert single.other is None
         assert 0 <= budget - problem.cost(single.thresholds) <= 0.01 * budget
-        ours, theirs = (problem.accuracy(s.thresholds) for s in (single, quota))
+        ours, theirs = (problem.quality(s.thresholds) for s in (single, quota))
         assert ours >= worth - 0.005 and ours >= theirs - 1e-3
 
 

@@ -284,7 +284,7 @@ def test_a_method_competes_and_reports_stay_honest():
     one = next(f for f in planned.searched.found if f.plan == planned.plan)
     assert paid["latency"].mean() <= 9.0 * (1 + 1e-9)
     assert planned.fitted.expected.cost == pytest.approx(paid["latency"].mean())
-    assert correct.mean() == pytest.approx(planned.fitted.accuracy)
+    assert correct.mean() == pytest.approx(planned.fitted.quality)
     assert correct.mean() >= one.value - 0.02
 
 
