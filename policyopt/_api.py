@@ -180,7 +180,7 @@ def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator
     table = table.keep_exits(fitted.policy.active_exits)
     provenance = fitted.policy.provenance
     settings = provenance.get("chosen", provenance)["settings"]
-    answer = settings.get("answer", "plain") if table.kind != "summary" else "plain"
+    answer = settings.get("answer", "plain") if table.whole else "plain"
     seen = answered(table, crossfit(table, answer, folds_of(len(table), 5, seed)))
     return fit_confidence(name, seen.statistics.confidence, seen.quality)
 

@@ -7,27 +7,29 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from policyopt._cache.data import CONTEXT, COST_PREFIX, FEATURES_PREFIX, Block, ExitData, Rows
+from policyopt._cache.data import (
+    CONTEXT,
+    COST_PREFIX,
+    FEATURES_PREFIX,
+    TARGETS,
+    Block,
+    ExitData,
+    Rows,
+)  # fmt: skip
 from policyopt._costs import Cost, kept_costs, rate_of
+from policyopt._measures import Measure
 from policyopt._utility import Utility, utility_of
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._files import refusing
-from policyopt.runtime._outputs import (
-    TOP,
-    ExitOutput,
-    log_of,
-    reduce_logits,
-    reduce_probabilities,
-    reduce_record,
-    with_log_prob,
-)
+from policyopt.runtime._kinds import KINDS
+from policyopt.runtime._outputs import TOP, ExitOutput, reduce_logits, reduce_record, with_log_prob
 from policyopt.runtime._policy import exit_numbers
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
@@ -105,19 +107,23 @@ class ExitStatistics:
 
 
 def exit_statistics(
-    rows: Rows, kind: str, *, threads: int | None = None, progress: Progress | None = None
-) -> ExitStatistics:
+    rows: Rows, name: str, *, measure: Measure | None = None, at: Sequence[int] | None = None,
+    threads: int | None = None, progress: Progress | None = None,
+) -> ExitStatistics:  # fmt: skip
     """Reduce all outputs of a split in one pass: 57 bytes per sample and exit, see `_SPILL_BYTES`."""
-    first = rows.blocks[0]
-    if kind == "summary":
+    first, kind, measure = rows.blocks[0], KINDS[name], measure or Measure()
+    if kind.record:
         n, exits = first["prediction"].shape
         top = first["top_prob"].shape[2] if rows.has("top_prob") else 1
         width = max(exits * top, 1)
     else:
         _, exits, width = first["outputs"].shape
-        top = min(TOP, width)
-    n = len(rows)
-    table = _allocate(n, exits, top)
+        top = min(TOP, kind.classes(width)) if kind.whole else 1 if kind.scaled else 2
+    n, kept = len(rows), range(exits) if at is None else at
+    table = _allocate(n, len(kept), top)
+    # What is right by class numbers is compared at the end; targets with what each chunk says.
+    aimed = not kind.record and rows.has(TARGETS)
+    worth = np.empty((n, len(kept)), dtype=measure.dtype) if aimed else None
     size = max(_PASS_BYTES // (4 * width), 16)
     chunks = list(rows.chunks(size))
     workers = min(threads or min(os.cpu_count() or 1, 8), max(len(chunks) // 8, 1))
@@ -125,13 +131,24 @@ def exit_statistics(
 
     def work(span: list[tuple[int, Block]]) -> None:
         nonlocal done
-        scratch = np.empty((2, size, width), dtype=np.float32) if kind != "summary" else None
+        scratch = np.empty((2, size, max(width, 2)), dtype=np.float32) if kind.whole else None
         for start, block in span:
             count = len(next(iter(block.values())))
-            for k in range(exits):
-                output = _reduced(block, k, kind, top, scratch)
-                for name in ("top_prob", "top_class", "entropy", "log_sum_exp"):
-                    getattr(table, name)[start : start + count, k] = getattr(output, name)
+            rows_here, state = slice(start, start + count), kind.start(count, kind.classes(width))
+            for i, k in enumerate(kept):
+                if kind.record:
+                    output = _of_record(block, k)
+                elif kind.whole:
+                    given = kind.logits(block["outputs"][:, k])
+                    output = reduce_logits(given, top, scratch)
+                else:
+                    given = block["outputs"][:, k]
+                    output, state = kind.reduce(i, given, state, measure.error_scale)
+                if worth is not None:
+                    said = kind.answer(block["outputs"][:, k])
+                    worth[rows_here, i] = measure.worth(said, block[TARGETS])
+                for column in ("top_prob", "top_class", "entropy", "log_sum_exp"):
+                    getattr(table, column)[rows_here, i] = getattr(output, column)
             with lock:
                 done += count
                 if progress:
@@ -143,7 +160,7 @@ def exit_statistics(
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(work, [chunks[i::workers] for i in range(workers)]))
     # NaN and infinity surface in the log-sum-exp (or the confidence) of their row.
-    column = table.confidence if kind == "summary" else table.log_sum_exp
+    column = table.log_sum_exp if kind.whole else table.confidence
     if not np.isfinite(column).all():
         row, exit_ = np.argwhere(~np.isfinite(column))[0]
         raise InputError(
@@ -151,12 +168,16 @@ def exit_statistics(
             "Look for overflow (float16?) where the cache was written."
         )
     labels = rows.array("labels").astype(np.int32) if rows.has("labels") else None
-    correct = None
+    correct: Array | None = None
     if rows.has("correct"):
-        correct = np.asarray(rows.array("correct"), dtype=bool)
+        correct = np.asarray(rows.array("correct"), dtype=bool)[:, list(kept)]
     elif labels is not None and not (rows.has("quality") and (table.prediction < 0).all()):
         correct = is_right(table.prediction, labels)
-    quality = np.asarray(rows.array("quality")) if rows.has("quality") else correct
+    quality = correct
+    if rows.has("quality"):
+        quality = np.asarray(rows.array("quality"))[:, list(kept)]
+    elif worth is not None:
+        quality, correct = worth, worth if worth.dtype == bool else None
     return replace(table, labels=labels, quality=quality, correct=correct)
 
 
@@ -165,13 +186,10 @@ def is_right(prediction: Array, labels: Array) -> Bools:
     return (prediction == labels[:, None]) & (labels >= 0)[:, None]
 
 
-def _reduced(block: Block, k: int, kind: str, top: int, scratch: Any) -> ExitOutput:
-    """Reduce the outputs of a block at exit k."""
-    if kind == "summary":
-        more = {name: block[name][:, k] for name in ("top_prob", "entropy") if name in block}
-        return reduce_record(block["prediction"][:, k], block["confidence"][:, k], **more)
-    reduce = reduce_logits if kind == "logits" else reduce_probabilities
-    return reduce(block["outputs"][:, k], top, scratch)
+def _of_record(block: Block, k: int) -> ExitOutput:
+    """Reduce the summaries of a block at exit k."""
+    more = {name: block[name][:, k] for name in ("top_prob", "entropy") if name in block}
+    return reduce_record(block["prediction"][:, k], block["confidence"][:, k], **more)
 
 
 def _allocate(n: int, exits: int, top: int) -> ExitStatistics:
@@ -212,6 +230,7 @@ class Table:
     model_exits: int = 0  # of the model; K where all are active
     contexts: tuple[str, ...] = ()
     known_costs: tuple[Cost, ...] = ()  # all that the cache states
+    measure: Measure = field(default_factory=Measure)
     quality_given: bool = False  # graded, of the exits' own answers: of others nobody knows it
     utility: Utility | None = None  # by which labels tell what answers are worth
 
@@ -237,6 +256,11 @@ class Table:
     def standalone_costs(self) -> Floats:
         """Cost of looking at exit k only, (K,) or (N, K); cumulative where skipped exits are paid."""
         return np.diff(self.costs, axis=-1, prepend=0.0) if self.cascade else self.costs
+
+    @property
+    def whole(self) -> bool:
+        """Whether exits say a probability of every class, which answers and scores may read."""
+        return KINDS[self.kind].whole
 
     @property
     def valued(self) -> Bools:
@@ -327,6 +351,10 @@ class Table:
             return self
         at = [self.active_exits.index(k) for k in numbers]
         costs, statistics = kept_costs(self.costs, at, self.cascade), self.statistics.keep_exits(at)
+        if KINDS[self.kind].stateful and self.source is not None:  # what came before is another
+            read = exit_statistics(self.source, self.kind, measure=self.measure, at=numbers)
+            read = read if self.places is None else read.take(self.places)
+            statistics = replace(read, quality=statistics.quality, correct=statistics.correct)
         utility = None if self.utility is None else self.utility.keep_exits(at)
         return replace(
             self, statistics=statistics, costs=costs, active_exits=numbers, utility=utility
@@ -334,9 +362,9 @@ class Table:
 
     def chunks(self) -> Iterator[tuple[slice, npt.NDArray[np.floating]]]:
         """Yield (rows, their outputs (n, K, C)), a few at a time."""
-        if self.source is None or not self.source.has("outputs"):
+        if self.source is None or not self.whole:
             raise InputError(
-                f"Split '{self.split}' must hold all class outputs. Got summaries. "
+                f"Split '{self.split}' must hold all class outputs. Got {self.kind}. "
                 "Import full logits, or choose a method that works on summaries."
             )
         size = max(_CHUNK_BYTES // (4 * self.exits * max(self.classes, 1)), 16)
@@ -357,8 +385,7 @@ class Table:
     @property
     def known(self) -> frozenset[str]:
         """Which of the columns a score may need are there: those of the statistics, and more."""
-        whole = self.source is not None and self.source.has("outputs")
-        more = {"log_prob": whole, "features": self.has_features}
+        more = {"log_prob": self.source is not None and self.whole, "features": self.has_features}
         return self.statistics.known | {name for name, there in more.items() if there}
 
     def feature(self, k: int, rows: slice = slice(None)) -> npt.NDArray[np.float32]:
@@ -377,7 +404,7 @@ class Table:
         out = np.empty((len(self), self.exits, self.classes), dtype=np.float32)
         for rows, outputs in self.chunks():
             for k in range(self.exits):
-                logits = log_of(outputs[:, k]) if self.kind == "probabilities" else outputs[:, k]
+                logits = KINDS[self.kind].logits(outputs[:, k])
                 out[rows, k] = with_log_prob(reduce_logits(logits), logits).log_prob
         return out
 
@@ -441,15 +468,15 @@ class Tables:
             raise input_error("split", "with at least one row", got, "Choose other shares.")
         source, cost = data.splits[key], self.cost
         if key not in self._passed:
-            self._passed[key] = self._valued(
-                exit_statistics(source, data.kind, progress=self._progress), split
-            )
+            step = self._progress
+            read = exit_statistics(source, data.kind, measure=data.measure, progress=step)
+            self._passed[key] = self._valued(read, split)
         values = source.array(COST_PREFIX + cost.name) if cost.values is None else cost.values
         table = Table(
             self._passed[key], np.array(values, dtype=np.float64), cost.unit, cost.name, data.kind,
             data.classes, split, data.fingerprint, source, rate=rate_of(cost, data.costs),
             cascade=cost.cascade, contexts=data.contexts, known_costs=data.costs,
-            quality_given=data.graded, utility=self.utility,
+            quality_given=data.graded, utility=self.utility, measure=data.measure,
         )  # fmt: skip
         return table if len(rows) == len(table) else table.take(rows)
 

@@ -31,6 +31,7 @@ from policyopt._table import Table, is_right
 from policyopt.runtime._answers import FLOOR, AnswerRule, Combined, Identity
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import InputError
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._outputs import ExitOutput
 from policyopt.runtime._policy import Observer
 from policyopt.runtime._typing import Bools, Floats, Ints
@@ -116,8 +117,8 @@ def look_through(
     rule: AnswerRule, table: Table, outputs: npt.NDArray[np.floating], full: bool
 ) -> list[ExitOutput]:
     """Return the reduced answers of some outputs (n, K, C), exit by exit, as the runtime sees them."""
-    observer = Observer(rule, table.kind, table.classes, full)
-    state = rule.start(len(outputs), table.classes)
+    observer = Observer(rule, KINDS[table.kind], table.classes, full)
+    state = observer.start(len(outputs))
     seen = []
     for k in range(table.exits):
         reduced, _, state = observer.look(k, outputs[:, k], state, len(outputs))

@@ -29,6 +29,7 @@ from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily, at_level
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
 
 #: Classes and row numbers that the table names; files and JSON hold all.
@@ -235,8 +236,8 @@ def _names(text: str) -> list[str]:
 def _possible(wanted: list[str], data: ExitData, policy: Policy) -> list[str]:
     """Leave out the maps of class probabilities where there are none, or others are combined."""
     why = ""
-    if data.kind == "summary":
-        why = "summaries hold no class probabilities"
+    if not KINDS[data.kind].whole:
+        why = f"{'summaries' if data.kind == 'summary' else data.kind} hold no class probabilities"
     elif not isinstance(policy.answer, Identity):
         why = f"the policy's answers are {policy.answer.name} ones (--method max_prob has the exits' own)"
     out = [name for name in wanted if why and name in ANSWER_MAPS]

@@ -23,6 +23,7 @@ from policyopt.runtime._errors import CheckError, InputError, input_error
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._family import at_level
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._several import shaped
 
 _digits = "{:.2g}".format
 
@@ -203,6 +204,7 @@ def _served(policy: Policy, golden: Golden, size: int = 1, native: bool = False)
     for low in range(0, count, size or count):
         at = slice(low, low + (size or count))
         found = server(torch.arange(count)[at], samples=golden.sample[at])
+        answers = shaped(answers, found.prediction)
         exits[at], answers[at] = found.exit, found.prediction
     return Taken(exits, answers)
 

@@ -32,7 +32,9 @@ def import_(
     sources: list[str] = argument("A file, or SPLIT=FILE for several.", "SRC..."),
     out: Path = option(..., "Directory of the cache to write."),
     axes: str | None = option(None, "KNC or NKC (exits, samples, classes)."),
-    kind: str | None = option(None, "logits, probabilities or summary."),
+    kind: str | None = option(
+        None, "logits, probabilities or summary; or logit, multilabel, regression."
+    ),
     costs: str | None = option(None, "1,2,4 (one per exit), or a key of the file."),
     unit: str | None = option(None, "Unit of the costs, e.g. MFLOPs, ms, USD."),
     cost_kind: str | None = option(None, "cumulative or standalone."),
@@ -40,6 +42,8 @@ def import_(
     seed: int = options.SEED,
     labels: Path | None = option(None, ".npy with the labels, where the source has none."),
     dtype: str | None = option(None, "float16 or float32; default: as the source."),
+    quality_of: str | None = option(None, "Of sets of labels: subset, hamming or jaccard."),
+    error_scale: float | None = option(None, "Of values: the error at which one is worth 1/e."),
     allow_pickle: bool = option(
         False, "Load .pt that needs pickle: IT CAN RUN ANY CODE.", "--allow-pickle"
     ),
@@ -54,6 +58,7 @@ def import_(
         report = import_sources(
             sources, out, axes=axes, kind=kind, costs=costs, unit=unit, cost_kind=cost_kind,
             shares=_shares(split), seed=seed, labels=labels, overwrite=overwrite, dtype=dtype,
+            quality_of=quality_of, error_scale=error_scale,
             allow_pickle=allow_pickle, progress=step,
         )  # fmt: skip
     for text in report.notes:

@@ -141,9 +141,11 @@ def _rows(outcome: Any, columns: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def _refuse_odd(found: list[Any], kind: str, path: Path) -> None:
     """Refuse no rows at all, and probabilities where the policy takes logits."""
-    first = found[0]["confidence"] if kind == "summary" else found[0]
+    record = kind == "summary"
+    first = found[0]["confidence"] if record else found[0]
     if not len(first):
         raise input_error("OUTPUTS", "of a row or more", f"none in {path}", "Is it the right file?")
-    if kind == "logits" and all(exit_.dtype.kind in "fiu" for exit_ in found):
+    if not record and all(exit_.dtype.kind in "fiu" for exit_ in found):
         # Of every exit, so that even one row tells where there are exits enough.
-        refuse_probabilities(np.concatenate([exit_[:FEWEST] for exit_ in found]), "OUTPUTS")
+        few = FEWEST if kind == "logits" else 64
+        refuse_probabilities(np.concatenate([exit_[:few] for exit_ in found]), "OUTPUTS", kind)

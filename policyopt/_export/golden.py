@@ -62,7 +62,7 @@ class Ran:
     def put(self, rows: Any, at: int, seen: Any) -> None:
         """Take down what was decided of some rows at a position of the path."""
         self.score[rows, at], self.confidence[rows, at] = seen.score, seen.confidence
-        self.prediction[rows, at], self.leave[rows, at] = seen.prediction, seen.exit
+        self.prediction[rows, at], self.leave[rows, at] = seen.number, seen.exit
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class LeftOut:
 class Golden:
     """Samples and what is expected of them."""
 
-    #: Per position on the path: ``logits`` or ``probabilities`` (n, C) float32; for records
+    #: Per position on the path: ``logits`` or another kind (n, W) float32; for records
     #: ``prediction`` (n,) int32, ``confidence``, ``second``, ``entropy`` (n,) float64 as far as
     #: they are read; ``features`` (n, D) float32 where they are.
     inputs: list[Inputs]
@@ -117,21 +117,24 @@ def expect(policy: Any, inputs: list[Inputs], sample: Ints) -> Golden:
 
 def sure_class(policy: Any, given: Inputs, seen: Any) -> Bools:
     """Return whose class rounding elsewhere cannot change, (n,): of logits as they are, nobody's."""
-    plain = isinstance(policy.answer, Identity)
-    if policy.kind == "summary" or policy.classes < 2 or (plain and policy.kind == "logits"):
+    plain, kind = isinstance(policy.answer, Identity), policy.observer.kind
+    if not kind.whole or policy.classes < 2 or (plain and kind.name in ("logits", "logit")):
         return np.ones(len(seen.score), dtype=bool)
     top = np.partition(seen.answer, -2, axis=1)[:, -2:]
     with np.errstate(invalid="ignore"):
         sure = top[:, 1] - top[:, 0] > JUMP
     if plain:  # equal probabilities have equal logarithms everywhere
-        top = np.partition(given[policy.kind], -2, axis=1)[:, -2:]
+        shares = given[kind.name]
+        shares = np.concatenate([1 - shares, shares], axis=1) if kind.single else shares
+        top = np.partition(shares, -2, axis=1)[:, -2:]
         sure |= top[:, 1] == top[:, 0]
     return sure
 
 
 def row_bytes(policy: Any, graphs: Any) -> int:
     """Return how many bytes the inputs of one sample take, all exits together."""
-    width = 4 * policy.classes if policy.kind != "summary" else 32
+    kind = policy.observer.kind
+    width = 32 if kind.record else 4 * kind.width(policy.classes)
     features = sum(g.inputs["features"].size for g in graphs if "features" in g.inputs)
     size = policy.exits * (width + 64) + 4 * features
     arms = 1 if policy.mixture is None else 2
@@ -178,7 +181,7 @@ def rows_of(inputs: list[Inputs], rows: Any) -> list[Inputs]:
 
 def given_output(policy: Any, given: Inputs) -> Any:
     """Return the output of an exit as `Policy.step` takes it."""
-    if policy.kind != "summary":
+    if not policy.observer.kind.record:
         return given[policy.kind]
     columns: dict[str, Any] = {n: given[n] for n in given.keys() - {"second", "features"}}
     if "second" in given:
@@ -249,10 +252,12 @@ def _read(archive: zipfile.ZipFile, file: str, policy: Policy, rows: int) -> Gol
             return read_member(member, info, label)
 
     sample, exits, inputs = read("sample", "<i8"), policy.exits, []
+    kind = policy.observer.kind
     for at in range(exits):
         given: Inputs = {}
-        if policy.kind != "summary":
-            given[policy.kind] = read(f"input{at}:{policy.kind}", "<f4", policy.classes)
+        if not kind.record:
+            width = kind.width(policy.classes)
+            given[policy.kind] = read(f"input{at}:{policy.kind}", "<f4", width)
         else:
             for i, (column, dtype) in enumerate(_SUMMARY.items()):
                 if i < 2 or f"input{at}:{column}" in infos:

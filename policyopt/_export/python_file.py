@@ -22,7 +22,7 @@ from .graph import ELEMENTWISE, ExitGraph, Node
 from .symbolic import trace_policy
 
 #: Of the runtime: they, and what they import of it, go into the file as they are.
-_MODULES = ("_outputs", "_arithmetic")
+_MODULES = ("_outputs", "_arithmetic", "_kinds")
 #: Operations in numpy's words: of operands by number, attributes by name.
 _WORDS = {
     "const": "{value}", "where": "np.where({0}, {1}, {2})", "cast": "{0}.astype({dtype})",
@@ -55,7 +55,7 @@ def _head(policy: Policy) -> str:
     how = {
         "summary": 'a mapping: {"prediction": ..., "confidence": ...}',
         "logits": "its logits, (C,)", "probabilities": "its class probabilities, (C,)",
-    }[policy.kind]  # fmt: skip
+    }.get(policy.kind, f"its {policy.kind}, {policy.observer.kind.width(policy.classes)} numbers")  # fmt: skip
     also = ", features_of_exit(k)" if policy.needs_features else ""
     plain = lambda rule: re.sub(r"[^\w .-]", "?", rule.name)  # noqa: E731
     return f'''"""An early-exit policy: when to stop. Made by policyopt {version("policyopt")}; needs numpy only.
@@ -74,6 +74,7 @@ Score {plain(policy.rule)}, answer {plain(policy.answer)}; how it was found stan
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 

@@ -319,7 +319,7 @@ class _Tracing:
     def graphs(self) -> list[ExitGraph]:
         policy, found = self.policy, []
         sample: Any = self.input("sample", (1,), np.int64)
-        answer: Any = policy.answer.start(1, policy.classes)
+        answer: Any = policy.observer.start(1)
         scores: Any = tuple(tuple(map(sample.of, rule.start(sample))) for rule in policy.rules)
         before: tuple[Node, ...] = ()
         for at in range(policy.exits):
@@ -381,21 +381,25 @@ class _Tracing:
 
     def observe(self, at: int, state: Any) -> tuple[ExitOutput, Any, Any]:
         """As `Observer.look`, on symbols: the output, the answer's logits, and its state."""
-        policy = self.policy
-        if policy.kind == "summary":
+        policy, kind = self.policy, self.policy.observer.kind
+        if kind.record:
             return self.record(), None, state
-        logits: Any = self.input(policy.kind, (1, policy.classes), np.float32)
-        if policy.kind == "probabilities":
-            logits = np.log(logits)  # as `log_of`
+        given: Any = self.input(policy.kind, (1, kind.width(policy.classes)), np.float32)
+        if not kind.whole:
+            output, state = kind.reduce(at, given, state, policy.error_scale)
+            return self.with_features(at, output), None, state
+        logits: Any = kind.logits(given)
         if not isinstance(policy.answer, Identity):
             logits, state = policy.answer.answer(at, logits, state)
         output = logits.traced_reduce(policy.observer.top)
         if policy.observer.full:
             output = with_log_prob(output, logits)
-        if policy.needs_features and (width := self.width(at)):
-            vectors = self.input("features", (1, width), np.float32)
-            output = with_columns(output, features=vectors)  # type: ignore[arg-type]
-        return output, logits, state
+        return self.with_features(at, output), logits, state
+
+    def with_features(self, at: int, output: ExitOutput) -> ExitOutput:
+        if self.policy.needs_features and (width := self.width(at)):
+            return with_columns(output, features=self.input("features", (1, width), np.float32))
+        return output
 
     def record(self) -> ExitOutput:
         """Return the columns that the rules read."""

@@ -46,6 +46,7 @@ from policyopt.runtime._answers import Identity
 from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import BudgetError, InputError, input_error, message
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._scores import ScoreRule, make_rule, score_table
 from policyopt.runtime._typing import Floats, Ints
@@ -142,7 +143,10 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         """Refuse rows that lack what the method needs, by name."""
         missing = self.missing_columns(table)
         if missing:
-            raise InputError(f"Method '{self.name}' needs {', '.join(missing)}, {self.remedy}")
+            remedy = self.remedy
+            if not table.whole and not KINDS[table.kind].record:
+                remedy = f"which outputs of kind {table.kind} do not say. Use max_prob, or auto."
+            raise InputError(f"Method '{self.name}' needs {', '.join(missing)}, {remedy}")
         if self.decides:
             check_exits(table)
 

@@ -116,7 +116,7 @@ class HeldOutMethod(Method):
         return frozenset({"log_prob"})
 
     def missing_columns(self, table: Table) -> list[str]:
-        return ["log_prob (all class outputs)"] if table.kind == "summary" else []
+        return ["log_prob (all class outputs)"] if not table.whole else []
 
     @property
     def validates(self) -> bool:

@@ -126,7 +126,7 @@ def outputs_of(table: Table) -> list[ExitOutput]:
 
 def build_batch(table: Table, answers: CrossFitted, features: bool = False) -> ExitBatch:
     """Look at all rows of a table through their answers."""
-    correct, labels, record = table.quality, table.statistics.labels, table.kind == "summary"
+    correct, labels, record = table.quality, table.statistics.labels, not table.whole
     outputs = table.statistics.outputs()
     if not record:
         parts = list(observe(table, answers, full=True))
@@ -163,7 +163,7 @@ def build_stopping_data(
 ) -> StoppingData:
     """Observe rows through answers they did not help to fit; `soft` weighs soft targets, `groups` are of the rule."""
     labels = table.statistics.labels
-    record = table.kind == "summary"
+    record = not table.whole
     known = table.valued
     if not known.any():
         _ = table.quality  # says what is missing
@@ -232,7 +232,7 @@ def _success(
     Soft targets take a teacher's class probabilities at their word: they assume that it is calibrated. A graded quality
     has no classes, and stays as it is given.
     """
-    if table.kind == "summary" or table.quality_given:
+    if not table.whole or table.quality_given:
         return table.quality
     known, right = table.valued, table.worth(predicted)
     assert right is not None

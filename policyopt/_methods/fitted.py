@@ -221,6 +221,7 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
         own,
         active_exits=table.active_exits,
         model_exits=table.model_exits,
+        error_scale=table.measure.error_scale,
     )
     return Fitted(policy, method.name, budget, expected, quality, flat)
 

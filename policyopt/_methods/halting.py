@@ -205,7 +205,7 @@ class LISTAStop(LagrangianMethod):
     }
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
-        if self.loss == "error" or data.table.kind == "summary" or data.table.graded:
+        if self.loss == "error" or not data.table.whole or data.table.graded:
             loss, known = 1.0 - data.success, np.ones(len(data.success), bool)
         else:
             loss = -np.log(np.maximum(data.true_class, _LEAST))

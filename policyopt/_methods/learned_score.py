@@ -129,7 +129,7 @@ class LearnedScore(Method):
     def missing_columns(self, table: Table) -> list[str]:
         missing = super().missing_columns(table)
         whole = self.answer != "plain" or "log_prob" in self.required_columns()
-        if table.kind == "summary" and whole:
+        if not table.whole and whole:
             missing = sorted({*missing, "all class outputs"} - {"log_prob"})
         elif table.quality_given:
             missing += missing_outputs(self.answer, table)

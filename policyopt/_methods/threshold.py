@@ -126,7 +126,7 @@ class Threshold(Method):
 
     def missing_columns(self, table: Table) -> list[str]:
         missing = [_COLUMNS.get(name, name) for name in super().missing_columns(table)]
-        if self._counts_classes and table.classes < 2:
+        if self._counts_classes and not table.classes:
             missing.append("the number of classes")
         return [*missing, *missing_outputs(self.answer, table)]
 
@@ -163,9 +163,9 @@ class ConfidenceMethod(Method):
 
 def missing_outputs(answer: str, table: Table) -> list[str]:
     """Return what answers other than plain need, where rows do not hold it: all class outputs, and their worth."""
-    if answer == "plain" or (table.kind != "summary" and not table.quality_given):
+    if answer == "plain" or (table.whole and not table.quality_given):
         return []
-    what = "all class outputs" if table.kind == "summary" else "labels instead of a graded quality"
+    what = "all class outputs" if not table.whole else "labels instead of a graded quality"
     return [f"{what} (for answers other than plain)"]
 
 

@@ -164,7 +164,7 @@ def refit(
     recent = unlabelled(recent)
     limit = parse_budget(budget, recent.mean_costs)
     if method.requires_labels():
-        soft = isinstance(method, LagrangianMethod) and method.soft > 0 and recent.kind != "summary"
+        soft = isinstance(method, LagrangianMethod) and method.soft > 0 and recent.whole
         soft &= not labelled.quality_given  # which no teacher knows
         table = joined(labelled, recent) if soft else labelled
         fitted = _aimed(method, table, recent, limit, seed)

@@ -103,7 +103,7 @@ def exit_problem(
     table = (data if isinstance(data, Tables) else Tables(data)).get(split)
     check_exits(table)
     if like is None:
-        name = "plain" if table.kind == "summary" or table.quality_given else answer
+        name = "plain" if not table.whole or table.quality_given else answer
         seen = build_stopping_data(table, name, soft, _FOLDS, seed)
         samples = samples_of(seen.columns, seen.success, seen.table.costs)
         return ExitProblem(samples, seen.table, seen.answer, seen.features, seen.center, seen.scale)
@@ -118,7 +118,7 @@ def _looked_at(table: Table, like: ExitProblem) -> Samples:
     """Return rows as another problem's answers and features show them."""
     right = table.quality.copy()  # says what is missing
     values = np.empty((table.exits - 1, len(table), like.center.shape[1]))
-    if table.kind == "summary":
+    if not table.whole:
         put_features(np.arange(len(table)), table.statistics.outputs(), like.features, values)
     else:
         said = np.empty(right.shape, dtype=np.int32)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ._checks import sample_numbers
 from ._errors import input_error
+from ._kinds import KINDS
 from ._outputs import ExitOutput
 from ._policy import Decision, Decisions, Policy, State
 from ._reading import as_array, read_exits
@@ -142,6 +143,7 @@ class Several(ABC):
                 continue
             vectors = None if features is None else as_array(features)[rows]
             found = policy.step(k, rows_of(output, rows), inner, vectors)
+            prediction = shaped(prediction, found.prediction)
             stop[rows], prediction[rows] = found.exit, found.prediction
             score[rows], confidence[rows] = found.score, found.confidence
             answers.append((rows, found._logits))
@@ -152,18 +154,18 @@ class Several(ABC):
     ) -> Decisions:
         """Decide for many samples whose outputs are all known; `which`: (N,) int."""
         of = self.model_exits
-        n, rows_at = read_exits(outputs, of, self.classes, self.active_exits)
+        n, rows_at = read_exits(outputs, of, KINDS[self.kind], self.classes, self.active_exits)
         chosen = chosen_numbers(which, len(self.policies), n, self.role, self.remedy)
         numbers = sample_numbers(samples, n)
-        found = Decisions(np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n))
+        exits, cost, said = np.empty(n, np.int64), np.empty(n), np.empty(n, np.int32)
         # A policy without a sample looks at none: it checks the form of an empty batch.
         for e in np.unique(chosen).tolist() or [0]:
             policy, rows = self.policies[e], np.flatnonzero(chosen == e)
             entries = [rows_at(k, rows) if k in policy.active_exits else None for k in range(of)]  # type: ignore[arg-type]
             part = policy.decide(entries, numbers[rows], vectors_of(policy, features, rows))
-            found.exit[rows], found.prediction[rows] = part.exit, part.prediction
-            found.cost[rows] = part.cost
-        return found
+            said = shaped(said, part.prediction)
+            exits[rows], said[rows], cost[rows] = part.exit, part.prediction, part.cost
+        return Decisions(exits, said, cost)
 
 
 def chosen_numbers(which: npt.ArrayLike, policies: int, samples: int, role: str, step: str) -> Ints:
@@ -228,6 +230,13 @@ def vectors_of(policy: Policy, features: Any, rows: Ints) -> Any:
     if features is None or not policy.needs_features or not isinstance(features, (list, tuple)):
         return features
     return [as_array(v)[rows] if k in policy.active_exits else None for k, v in enumerate(features)]
+
+
+def shaped(whole: Array, part: Array) -> Array:
+    """Return the predictions of all samples, or, where those of some are of other shape, -1 in that."""
+    if (whole.shape[1:], whole.dtype) == (part.shape[1:], part.dtype):
+        return whole
+    return np.full((len(whole), *part.shape[1:]), -1, dtype=part.dtype)
 
 
 def joined(answers: list[tuple[Ints, Any]], n: int) -> Array | None:

@@ -328,7 +328,7 @@ REFUSED = {
     "probabilities as logits": ({"outputs": P, "kind": "logits"}, "kind='probabilities'"),
     "logits as probabilities": ({"outputs": X, "kind": "probabilities"}, "kind='logits'"),
     "one bad probability row": ({"outputs": spoil(P, 0.9, 3, 2), "kind": "probabilities"}, "row 3, exit 2"),
-    "kind": ({"outputs": X, "kind": "logit"}, "one of logits, probabilities, summary"),
+    "kind": ({"outputs": X, "kind": "logitz"}, "one of logits, probabilities, logit"),
     "axes that do not fit": ({"outputs": X, "labels": Y, "axes": "KNC"}, "labels"),
     "label C": ({"outputs": X, "labels": spoil(Y, 5, 9)}, "classes 0 to 4.*5 at row 9"),
     "label -2": ({"outputs": X, "labels": spoil(Y, -2, 9)}, "-1.*-2 at row 9"),
