@@ -176,6 +176,10 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         """Name of the method."""
         return self.label
 
+    def ends(self, exits: int) -> Sequence[int]:
+        """Return the places but the last, ascending, past which a policy of so many exits may never go."""
+        return range(exits - 1)
+
     @property
     def fixed(self) -> bool:
         """Whether the user gave what others choose: thresholds, a patience, an exit."""

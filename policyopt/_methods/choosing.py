@@ -47,6 +47,7 @@ from policyopt._methods.base import (
     HeldOut,
     Method,
     cheapest,
+    check_budgets,
     few_rows_note,
 )
 from policyopt._methods.baselines import alone
@@ -76,6 +77,7 @@ _RESAMPLES = 100
 #: Of true differences: sizes that are held to be as likely before, and over how many aims they change.
 _SIZES = np.logspace(-4, -1.5, 11)
 _SMOOTH = 3.0
+_ALIKE = 0.0005  # of quality: less is not worth a more complex policy
 _REPORTED = 8  # subsets that the provenance tells of, the best first
 _FEW = 6  # exits up to here have all their subsets tried: 63 of them
 
@@ -103,6 +105,7 @@ class Chooser:
 
     def __call__(self, budgets: Sequence[float]) -> Sequence[Draft]:
         """Solve each budget by what was chosen nearest to it, else by what that falls back on."""
+        check_budgets(self.table, budgets)
         places = np.interp(budgets, self.aims, np.arange(len(self.aims)))
         return [
             self._solved(self.choices[int(place)], budget)
@@ -407,7 +410,7 @@ class Auto(Choosing):
         rows = subsample(known, MOST_COMPARED, seed)
         found = compare(rows, candidates, self.folds, seed)
         beliefs = shrunken(found.values)
-        chosen = beliefs.argmax(axis=1)
+        chosen = _simplest_of(beliefs, candidates)
         gains = gains_by_chance(found.values, chosen, seed)
         choices = []
         for j, best in enumerate(chosen.tolist()):
@@ -416,6 +419,14 @@ class Auto(Choosing):
             ways = [candidates[place], *simplest]
             choices.append(Chosen(ways, report, float(gains[j]), place))
         return choices, found
+
+
+def _simplest_of(beliefs: Floats, candidates: Sequence[Candidate]) -> Ints:
+    """Return the least complex candidate that is believed to be about as good as the best, (A,); the best of those."""
+    complexity = np.array([level for _, _, level in candidates])
+    near = beliefs >= beliefs.max(axis=1, keepdims=True) - _ALIKE
+    least = np.where(near, complexity, complexity.max() + 1).min(axis=1, keepdims=True)
+    return np.where(near & (complexity == least), beliefs, -np.inf).argmax(axis=1)
 
 
 def _behind(values: Floats, beliefs: Floats, candidates: Sequence[Candidate]) -> Report:

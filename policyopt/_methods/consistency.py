@@ -306,6 +306,9 @@ class AgreementCascade(Method):
         scores = score_table(rule, outputs)
         return Draft(rule, table, Problem(scores, table.quality, costs, table.unit))
 
+    def ends(self, exits: int) -> Sequence[int]:
+        return gates(exits, self.tiers)[:-1]
+
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         ends = gates(problem.exits, self.tiers)
         if "tiers" not in problem.memory:

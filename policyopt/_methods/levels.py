@@ -178,7 +178,8 @@ class Levels:
         def at(aim: float) -> Level | None:
             levels = self._solved(aim)
             alike = bool(levels) and levels[-1].draft.table.active_exits == kept
-            return levels[cut.last] if alike and len(levels) > cut.last + 1 else None
+            found = [level for level in levels[:-1] if level.last == cut.last]
+            return found[0] if alike and found else None
 
         tried = [(aim, level) for aim in self.aims if (level := at(aim)) is not None]
         below = [place for place, (_, level) in enumerate(tried) if level.cost <= budget]
@@ -245,7 +246,7 @@ class Levels:
             return [whole]
         costs = self._costs(draft)
         out, paid = [], whole.mean(costs)
-        for last in range(exits - 1):
+        for last in self._method.ends(exits):
             cut = replace(whole, last=last)
             cost, value = claimed + cut.mean(costs) - paid, cut.mean(quality)
             out.append(replace(cut, draft=self._cut(cut, value), cost=cost, value=value))
