@@ -424,19 +424,6 @@ def test_where_all_look_alike_a_coin_buys_what_going_on_is_worth(spec):
     assert worse.expected.cost <= 2.0 + 1e-9
 
 
-def test_auto_with_a_flat_choice(monkeypatch):
-    """Where only a flat regression withstands later exits that know nothing, it decides nothing by rounding."""
-    spends = ("max_prob", Threshold("max_prob", spend="all"), 0)
-    monkeypatch.setattr(choosing, "CANDIDATES", (spends, CANDIDATES[-1]))
-    table = fit_table(no_better(blank=True))
-    for budget in BUDGETS:
-        fitted = fit_one("auto", table, budget)
-        assert fitted.policy.provenance["chosen"]["method"] == "optimal_stopping"
-        assert fitted.flat and fitted.policy.provenance["notes"]
-        assert check_nothing_decided_by_rounding(fitted.policy, table)
-        assert fitted.expected.cost <= budget * (1 + 1e-9)
-
-
 def test_a_plain_policy_as_accurate_goes_before_a_flat_one():
     rng = np.random.default_rng(0)
     right = (rng.random(400) < 0.7).astype(float)
