@@ -5,8 +5,8 @@ cross-fitting included, and replayed on the one left out. A candidate's value on
 of what it spends beyond what it was to cost (or plus that of what it saves), so that none wins by overspending.
 
 `auto` looks at the paired differences to the simplest candidate, and shrinks them: a candidate's true differences
-are taken to be normal around 0 with an unknown size, half of it common to all budgets and half of it smooth along
-them; given the size, they follow from what was measured and its noise over rows (covariance between budgets
+are taken to be normal around what such candidates gained elsewhere (`_PRIORS`), with an unknown size, half of it common
+to all budgets and half of it smooth along them; given the size, they follow from what was measured and its noise over rows (covariance between budgets
 included) as the posterior mean of a normal (Efron & Morris, JASA 68, 1973; Rasmussen & Williams, 2006, eq. 2.23), and
 sizes count by their marginal likelihood. So a gain that all budgets show is believed sooner than one of a single
 budget, and what noise can explain stays with the simplest. The best at each budget is chosen; a candidate whose
@@ -50,7 +50,7 @@ from policyopt._methods.base import (
     check_budgets,
     few_rows_note,
 )
-from policyopt._methods.baselines import alone
+from policyopt._methods.baselines import Always, alone
 from policyopt._methods.fitted import Draft
 from policyopt._methods.frugalgpt import FrugalGPT, subsets
 from policyopt._methods.lagrangian import OptimalStopping
@@ -74,9 +74,19 @@ FEWEST_ROWS = 100
 #: More rows are not needed to compare; all of them fit what is chosen.
 MOST_COMPARED = 20_000
 _RESAMPLES = 100
-#: Of true differences: sizes that are held to be as likely before, and over how many aims they change.
-_SIZES = np.logspace(-4, -1.5, 11)
-_SMOOTH = 3.0
+#: What is believed of a candidate's gain over the first before it is compared: mean and standard deviation, of quality,
+#: on rows enough to learn from. After the experiments of several papers and data sets (`docs/choosing_a_policy.md`):
+#: static scores differ little, combined answers gain some tenths of a point, a learned stop rule more, lists of models
+#: much or nothing.
+_PRIORS = {
+    "margin": (0.0, 0.001), "entropy": (0.0, 0.001), "max_prob:thresholds=joint": (0.0, 0.002),
+    "margin:answer=combined": (0.001, 0.002), "optimal_stopping": (0.002, 0.004), "frugalgpt": (0.0, 0.01), "always": (0.0, 0.01),
+}  # fmt: skip
+_OTHERS = (0.0, 0.003)
+#: A gain may be so many times as large; each twice is half as likely.
+_SIZES = 2.0 ** np.arange(-1, 6)
+_SMOOTH = 3.0  # aims over which a gain changes
+_LEARNED_ROWS = 250  # below so many a learned rule is believed to lose
 _ALIKE = 0.0005  # of quality: less is not worth a more complex policy
 _REPORTED = 8  # subsets that the provenance tells of, the best first
 _FEW = 6  # exits up to here have all their subsets tried: 63 of them
@@ -259,19 +269,22 @@ def one_standard_error(
     return chosen, report
 
 
-def shrunken(values: Floats) -> Floats:
+def shrunken(values: Floats, candidates: Sequence[Candidate]) -> Floats:
     """Return what each of M candidates is expected to be worth beyond the first, (A, M); see the module.
 
     Shapes: values (A, M, N), -inf where a candidate cannot meet an aim.
     """
-    return _Shrinkage(values).of(np.ones(values.shape[2]))[0]
+    return _Shrinkage(values, candidates).of(np.ones(values.shape[2]))[0]
 
 
 class _Shrinkage:
     """Paired differences to the first candidate, and what is believed of them."""
 
-    def __init__(self, values: Floats) -> None:
-        aims, count, n = values.shape
+    def __init__(self, values: Floats, candidates: Sequence[Candidate]) -> None:
+        aims, _, n = values.shape
+        priors = np.array([_PRIORS.get(name, _OTHERS) for name, _, _ in candidates])
+        few = np.array([method.learned for _, method, _ in candidates])
+        self._before = priors[:, 0] * np.where(few, 1.0 - _LEARNED_ROWS / n, 1.0)  # (M,)
         self.possible = np.isfinite(values).all(axis=2)
         first = np.where(self.possible[:, :1, None], values[:, :1], 0.0)
         #: (M, N, A): rows' differences, 0 where there is nothing to compare.
@@ -282,7 +295,7 @@ class _Shrinkage:
         self.noise = centred.transpose(0, 2, 1) @ centred / n**2  # (M, A, A), of the means
         apart = np.abs(np.subtract.outer(np.arange(aims), np.arange(aims)))
         shape = 0.5 + 0.5 * np.exp(-apart / _SMOOTH)
-        prior = _SIZES[:, None, None, None] ** 2 * shape  # (S, 1, A, A)
+        prior = (_SIZES[:, None] * priors[:, 1])[..., None, None] ** 2 * shape  # (S, M, A, A)
         tiny = 1e-12 * np.eye(aims)
         whole = prior + self.noise + tiny  # (S, M, A, A)
         self._gains = np.linalg.solve(whole, np.broadcast_to(prior, whole.shape))  # transposed
@@ -292,15 +305,20 @@ class _Shrinkage:
     def of(self, weights: Floats) -> tuple[Floats, Floats]:
         """Return beliefs (A, M) of rows counted so often, (N,) (impossible: -inf), and the means they rest on."""
         means = np.einsum("n,mna->ma", weights, self.rows, optimize=True) / weights.sum()
-        fit = np.einsum("ma,smab,mb->sm", means, self._inverse, means, optimize=True)
-        likelihood = -0.5 * (fit + self._logdet)
+        off = means - self._before[:, None]
+        fit = np.einsum("ma,smab,mb->sm", off, self._inverse, off, optimize=True)
+        likelihood = -0.5 * (fit + self._logdet) - np.log(_SIZES)[:, None]
         share = np.exp(likelihood - likelihood.max(axis=0))
         share /= share.sum(axis=0)
-        believed = np.einsum("sm,ma,smab->bm", share, means, self._gains, optimize=True)
+        moved = np.einsum("sm,ma,smab->bm", share, off, self._gains, optimize=True)
+        believed = self._before + moved
+        believed[:, 0] = 0.0  # the first itself
         return np.where(self.possible, believed, -np.inf), means.T
 
 
-def gains_by_chance(values: Floats, chosen: Ints, seed: int) -> Floats:
+def gains_by_chance(
+    values: Floats, candidates: Sequence[Candidate], chosen: Ints, seed: int
+) -> Floats:
     """Return by how much the chosen look better on the rows that chose them than on others, (A,).
 
     On resamples of the rows, the choice is looked at on those left out (BBC-CV: Tsamardinos, Greasidou &
@@ -309,11 +327,12 @@ def gains_by_chance(values: Floats, chosen: Ints, seed: int) -> Floats:
     aims, _, n = values.shape
     if n > MOST_ROWS:
         return np.zeros(aims)
-    rng, beliefs, at = np.random.default_rng(seed), _Shrinkage(values), np.arange(aims)
+    rng, at = np.random.default_rng(seed), np.arange(aims)
+    beliefs = _Shrinkage(values, candidates)
     gain = np.zeros(aims)
     for _ in range(_RESAMPLES):
         counts = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
-        other = beliefs.of(counts)[0].argmax(axis=1)
+        other = _simplest_of(beliefs.of(counts)[0], candidates)
         left = beliefs.of((counts == 0).astype(np.float64))[1]
         gain += (left[at, chosen] - left[at, other]) / _RESAMPLES
     return np.maximum(gain, 0.0)
@@ -364,7 +383,7 @@ CANDIDATES: tuple[Candidate, ...] = (
     ("optimal_stopping", OptimalStopping(), 3),
 )
 #: A cascade may also jump models, which can be worth more than any rule of when to stop.
-FOR_CASCADES: tuple[Candidate, ...] = (("frugalgpt", FrugalGPT(), 2),)
+FOR_CASCADES: tuple[Candidate, ...] = (("always", Always(), 1), ("frugalgpt", FrugalGPT(), 2))
 
 
 def _of_the_users_own() -> tuple[Candidate, ...]:
@@ -409,9 +428,9 @@ class Auto(Choosing):
             return [Chosen(simplest)] * len(aims), None
         rows = subsample(known, MOST_COMPARED, seed)
         found = compare(rows, candidates, self.folds, seed)
-        beliefs = shrunken(found.values)
+        beliefs = shrunken(found.values, candidates)
         chosen = _simplest_of(beliefs, candidates)
-        gains = gains_by_chance(found.values, chosen, seed)
+        gains = gains_by_chance(found.values, candidates, chosen, seed)
         choices = []
         for j, best in enumerate(chosen.tolist()):
             place = found.simplest(j, best, candidates)
