@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from policyopt._answers.crossfit import CrossFitted, answered, crossfit, folds_of, observe
+from policyopt._intervals import mean_interval, wilson
 from policyopt._limits import Limit
 from policyopt._methods.fitted import (
     Draft,
@@ -589,11 +590,23 @@ def stated(
         "effective_rows": expected.mean.effective_rows,
         "replayed_cost": float(outcome.paid.mean()),
         "expected_quality": None if isnan(quality) else quality,
+        "expected_quality_95": worth_interval(quality, outcome.right, table.graded),
         **({"notes": notes} if notes else {}),
     }
     policy = fair_coin(one.policy, outcome, int(one.policy.provenance["seed"]))
     policy = replace(policy, provenance=provenance)
     return replace(one, policy=policy, expected=expected, quality=quality)
+
+
+def worth_interval(quality: float, right: Floats, graded: bool) -> list[float] | None:
+    """Return the 95 % interval of a quality that is stated, by what rows are worth, (N,); None where not known."""
+    known = right[~np.isnan(right)]
+    if isnan(quality) or not len(known):
+        return None
+    if not graded:
+        return list(wilson(quality, len(known)))
+    found = mean_interval(known, center=quality, span=1.0)
+    return [max(found.low, 0.0), min(found.high, 1.0)]
 
 
 def bounded(expected: Expectation, policy: Policy, table: Table) -> Expectation:
