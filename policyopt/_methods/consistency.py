@@ -89,6 +89,7 @@ class Patience(Method):
     patience: int | None = None
 
     label = "patience"
+    asks = "compared"
     allowed: ClassVar = {"patience": Number(whole=True, optional=True)}
 
     def requires_labels(self) -> bool:
@@ -273,6 +274,7 @@ class AgreementCascade(Method):
     vote: str = "share"
 
     label = "agreement_cascade"
+    asks = "compared"
     allowed: ClassVar = {"tiers": COUNT, "vote": VOTES}
     tuned: ClassVar = {"tiers": Integer(2, 4), "vote": Choice(VOTES)}
     decides = True
@@ -283,7 +285,7 @@ class AgreementCascade(Method):
 
     def check(self, table: Table) -> None:
         """Refuse summaries where probabilities are asked for."""
-        if self.missing_columns(table):
+        if self.required_columns() - table.known:
             raise InputError(
                 "'vote' must be 'share' where only summaries are kept. Got 'probability'. "
                 "Import full logits or probabilities, or leave it out."
