@@ -182,7 +182,7 @@ def test_a_batch_survivors_and_single_rows_are_decided_alike(kind, spec, tmp_pat
 
 @every_kind
 def test_what_a_user_sees_is_the_answer_and_is_worth_what_the_cache_says(kind):
-    outputs, true, told = drawn(kind)
+    _outputs, true, told = drawn(kind)
     data = data_of(kind)
     rows = data.rows("test")[1]
     done = po.evaluate(po.fit(data, "60%", "max_prob"), data)
