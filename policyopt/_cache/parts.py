@@ -303,7 +303,7 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
     if kind.targets and "labels" in alone:
         alone.discard("labels")
         arrays["labels"] = part.arrays["labels"]
-    elif labels is not None and labels.ndim != 1:
+    elif labels is not None and labels.ndim > 1:
         got, step = f"shape {labels.shape}", label_step(labels)
         raise input_error(f"{part.source}: labels", "one class number per row", got, step)
     try:

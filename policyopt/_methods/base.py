@@ -54,6 +54,7 @@ from policyopt.runtime._typing import Floats, Ints
 
 #: What tuning tries for the setting `answer`.
 ANSWERS = Choice(("plain", "combined"))
+_ASKS = {"compared": "answers that exits can agree on", "classes": "answers that are classes"}
 _FOLDS = 5  # of the cross-fitting of answers, and of cross-validation
 #: More: neither the budget nor the accuracy is off by what a user would see.
 MOST_ROWS = 5_000
@@ -85,6 +86,8 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     remedy: ClassVar[str] = (
         "which these summaries do not hold. Import full logits, or summaries with that column, or use max_prob."
     )
+    #: What it asks of answers: "" nothing, "compared" whether exits give the same one, "classes" which it is.
+    asks: ClassVar[str] = ""
     #: What exits return, and scores look at; a name of `policyopt._answers`.
     answer = "plain"
     #: Whether each budget is trained for: no other budgets are tried, then.
@@ -206,7 +209,10 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
 
     def missing_columns(self, table: Table) -> list[str]:
         """Return what the method needs and these rows do not hold."""
-        return sorted(self.required_columns() - table.known)
+        kind = KINDS[table.kind]
+        told = {"compared": not kind.scaled, "classes": kind.answers_class}.get(self.asks, True)
+        lacking = [] if told else [_ASKS[self.asks]]
+        return [*lacking, *sorted(self.required_columns() - table.known)]
 
     def settings(self) -> dict[str, Any]:
         """Return the method's fields, JSON-able."""
