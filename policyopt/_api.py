@@ -8,20 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from policyopt._abstain import Declining, RiskCoverage, curve_of, declining, fit_declining
 from policyopt._answers.calibrators import FITS, fit_confidence
 from policyopt._answers.crossfit import answered, crossfit, folds_of
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budget
-from policyopt._methods.base import Method
+from policyopt._methods.base import Method, cheapest
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
-from policyopt._replay import Replay, replay
+from policyopt._replay import Replay, replay, trace
 from policyopt._table import Table, Tables
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._checks import check_one_of
-from policyopt.runtime._errors import input_error
+from policyopt.runtime._errors import BudgetError, input_error
 from policyopt.runtime._experts import ExpertPolicy
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._policy import ALWAYS, Abstention, Policy
 from policyopt.runtime._several import policy_of
 
 DEFAULT_METHOD = "auto"
@@ -39,6 +40,10 @@ def fit(
     seed: int = 0,
     calibrator: str | None = None,
     tables: Tables | None = None,
+    abstain: float | str | None = None,
+    abstain_cost: float | None = None,
+    abstain_quality: float | None = None,
+    abstain_score: str | None = None,
     **settings: Any,
 ) -> Fitted:
     """Fit one policy under a budget.
@@ -63,6 +68,16 @@ def fit(
         the policy then shows with every decision (`Decision.confidence`).
     tables : Tables, optional
         Reuse of passes already made.
+    abstain : float or str, optional
+        Let the policy decline to answer at most this share of the samples, e.g. ``"5%"``.
+    abstain_cost : float, optional
+        Cost of handing a declined sample over, in the unit, paid from the budget; default 0. Without
+        `abstain`, as many are declined as that is worth.
+    abstain_quality : float, optional
+        Quality of the answer that comes then, in [0, 1]; default 1, a person who knows.
+    abstain_score : str, optional
+        Whose low scores are declined: energy, max_logit, max_prob, margin, entropy, or a method whose score
+        is learned, e.g. ``"e2cm"``. Default: the calibrated confidence (`calibrator`, platt unless said).
     **settings
         Of the method, e.g. ``thresholds="joint"``.
 
@@ -101,7 +116,12 @@ def fit(
         if all(value is None or isinstance(value, str) for value in given):
             step = "E.g. --budget 40% (Python: budget='40%')."
             raise input_error("budget", "given", "none", step)
-    fitted = chosen.fit_path(table, [limit], seed)[0]
+    asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
+    if asked is None:
+        fitted = chosen.fit_path(table, [limit], seed)[0]
+    else:
+        fitted = _that_declines(chosen, table, [limit], seed, asked, calibrator)[0]
+        calibrator = None
     if budget is None:  # nothing was asked for: the artifact must not claim a budget
         provenance = {**fitted.policy.provenance, "budget": None}
         fitted = replace(fitted, policy=replace(fitted.policy, provenance=provenance), budget=None)
@@ -123,6 +143,30 @@ def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Metho
         allowed = "part of the method given"
         raise input_error("settings", allowed, sorted(settings), "Set them on the method.")
     return method
+
+
+def fits_declining(
+    method: Method, table: Table, budgets: Sequence[float], seed: int, asked: Declining, name: str | None
+) -> list[Fitted | None]:  # fmt: skip
+    """Return fits that may decline, one per budget, by confidence that is calibrated where that drives it."""
+    name = name or ("platt" if asked.score is None else None)
+
+    def confident(parts: list[Fitted]) -> list[Fitted]:
+        return parts if name is None else calibrated(name, parts, table, seed)
+
+    return fit_declining(method, table, budgets, seed, asked, confident)
+
+
+def _that_declines(*given: Any) -> list[Fitted]:
+    """Return fits that may decline, refused where a budget cannot be met."""
+    found = [one for one in fits_declining(*given) if one is not None]
+    if not found:
+        method, table, budgets = given[:3]
+        raise BudgetError(
+            f"No policy of {method.name} costs {budgets[0]:.6g} {table.unit} or less on these rows: exits "
+            f"cost {cheapest(table):.6g} to {table.mean_costs[-1]:.6g} {table.unit}. Raise the budget."
+        )
+    return found
 
 
 def calibrated(name: str, parts: Sequence[Fitted], table: Table, seed: int) -> list[Fitted]:
@@ -195,3 +239,50 @@ def cost_for(policy: Policy | ExpertPolicy, data: ExitData, cost: str | None = N
         step = "`policyopt plan` says what the plan costs; --cost NAME takes a cost of the cache."
         raise input_error("cost", allowed, fitted_on, step)
     return str(fitted_on) if cost is None and known else cost
+
+
+def risk_coverage(
+    policy: Any, data: ExitData, split: str = "test", *, cost: str | None = None
+) -> RiskCoverage:
+    """Return the risk-coverage curve of a policy's answers at the exits taken, by what its abstention looks at.
+
+    Parameters
+    ----------
+    policy : Policy, or what `fit` returned
+        Its abstention's score ranks the rows; without one, its confidence does (calibrated where it has
+        a map). Its thresholds for abstaining are left out: the curve shows them all.
+    data : ExitData
+    split : str
+    cost : str, optional
+        As `evaluate`.
+
+    Returns
+    -------
+    RiskCoverage
+
+    Raises
+    ------
+    InputError
+        As `evaluate`.
+
+    Examples
+    --------
+    >>> import numpy as np, policyopt as po
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 1000)
+    >>> logits = rng.normal(size=(1000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
+    >>> data = po.from_arrays(logits, labels, costs=[1, 4], unit="ms")
+    >>> found = po.risk_coverage(po.fit(data, "30%", "max_prob"), data)
+    >>> found.quality_at(0.8) > found.quality_at(1.0), found.area < 0.1
+    (True, True)
+    """
+    found: Policy = policy_of(policy, single=True)
+    rule = None if found.abstention is None else found.abstention.rule
+    found = replace(found, abstention=Abstention(np.full(found.exits, ALWAYS), rule))
+    table = Tables(data, cost_for(found, data, cost)).get(split)
+    _ = table.quality  # raises where a row has no label
+    seen = trace(found, table)
+    assert seen.standing is not None
+    return curve_of(
+        seen.standing[np.arange(len(table)), seen.position], np.asarray(seen.quality_taken)
+    )

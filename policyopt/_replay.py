@@ -13,9 +13,9 @@ from policyopt._table import Table
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, renumbered
-from policyopt.runtime._policy import Policy, Trace
+from policyopt.runtime._policy import Abstention, Policy, Trace
 from policyopt.runtime._several import policy_of
-from policyopt.runtime._typing import Array, Floats, Ints
+from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 _ROWS = 8192  # whose feature vectors are read at a time
 
@@ -29,6 +29,7 @@ class Traced(Trace):
     labels: npt.NDArray[np.int32] | None  # (N,): classes; None unless every row has one
     quality: Array | None  # (N, K): of the policy's answers; None unless known of every row
     model_exits: int
+    abstention: Abstention | None = None
 
     @property
     def exits(self) -> int:
@@ -37,10 +38,13 @@ class Traced(Trace):
 
     @property
     def quality_taken(self) -> Array | None:
-        """Worth of the answer at the exit taken, (N,)."""
+        """Worth of the answer at the exit taken, (N,): of whoever answers where the policy abstained."""
         if self.quality is None:
             return None
-        return self.quality[np.arange(len(self.exit)), self.position]
+        answered = self.quality[np.arange(len(self.exit)), self.position]
+        return (
+            answered if self.abstention is None else self.abstention.worth(answered, self.abstained)
+        )
 
 
 def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
@@ -56,10 +60,16 @@ def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
         quality = stats.quality if known else None
     else:
         quality = None if labels is None else seen.predictions == labels[:, None]
-    return Traced(
-        seen.scores, seen.predictions, seen.thresholds, seen.exit,
+    cost, declines = (
         table.cost_at(seen.position) + policy.overhead[seen.position],
+        policy.abstention,
+    )
+    if declines is not None:
+        cost = declines.paid(cost, seen.abstained)
+    return Traced(
+        seen.scores, seen.predictions, seen.thresholds, seen.exit, cost,
         table.mean_costs + policy.overhead, labels, quality, policy.model_exits, active_exits=policy.active_exits,
+        standing=seen.standing, declines=seen.declines, abstention=declines,
     )  # fmt: skip
 
 
@@ -78,6 +88,8 @@ def _run(policy: Policy, table: Table, samples: Ints) -> Trace:
     out = Trace(
         np.empty((n, exits), order="F"), np.empty((n, exits), np.int32),
         np.empty((n, exits - 1)), np.empty(n, np.int64), active_exits=policy.active_exits,
+        standing=None if policy.abstention is None else np.empty((n, exits)),
+        declines=None if policy.abstention is None else policy.abstention.thresholds,
     )  # fmt: skip
     for span, outputs in parts:
         vectors = None
@@ -86,6 +98,8 @@ def _run(policy: Policy, table: Table, samples: Ints) -> Trace:
         seen = policy.trace(_at_exits(policy, outputs), samples[span], vectors)
         for name in ("scores", "predictions", "thresholds", "exit"):
             getattr(out, name)[span] = getattr(seen, name)
+        if out.standing is not None:
+            out.standing[span] = seen.standing
     return out
 
 
@@ -121,6 +135,7 @@ class Replay:
     cost: Floats  # (N,): paid by each row, its own where the cache has costs per sample
     quality: Floats  # (N,): worth of the answer, in [0, 1]
     exits: int  # how many the model has
+    abstained: Bools  # (N,): who was handed over; cost and quality are those of `Abstention`
 
     @property
     def exit_share(self) -> Floats:
@@ -140,7 +155,7 @@ def replay(policy: Any, table: Table) -> Replay:
 def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
     found = trace(policy, table, samples)
     quality = np.asarray(found.quality_taken, dtype=np.float64)
-    return Replay(found.exit, found.taken, found.cost, quality, table.model_exits)
+    return Replay(found.exit, found.taken, found.cost, quality, table.model_exits, found.abstained)
 
 
 def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:
@@ -152,11 +167,12 @@ def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:
     context = renumbered(table.context, table.contexts, policy.contexts)
     n = len(table)
     out = Replay(
-        np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n), np.empty(n), table.model_exits
-    )
+        np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n), np.empty(n), table.model_exits,
+        np.empty(n, bool),
+    )  # fmt: skip
     for e in np.unique(context).tolist():
         rows = np.flatnonzero(context == e)
         part = _replay_one(policy.policies[e], table.take(rows), rows)
-        for name in ("exit", "prediction", "cost", "quality"):
+        for name in ("exit", "prediction", "cost", "quality", "abstained"):
             getattr(out, name)[rows] = getattr(part, name)
     return out

@@ -9,7 +9,15 @@ import numpy as np
 
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
-from policyopt._cli.output import chosen_method, interval, number, off_budget, percent, shares
+from policyopt._cli.output import (
+    chosen_method,
+    interval,
+    number,
+    off_budget,
+    percent,
+    shares,
+    shown,
+)
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._family import PolicyFamily, at_level
@@ -69,6 +77,9 @@ def evaluate(
         "realised cost [95 %]": interval("realised_cost"), "off %": off_budget,
         "accuracy % [95 %]": interval("accuracy", percent), "exit share %": shares("exit_share"),
     }  # fmt: skip
+    if "coverage" in records[0]:
+        columns["coverage %"] = shown("coverage", percent)
+        columns["accuracy of answers %"] = shown("selective_accuracy", percent)
     output.print_records(records, style, columns)
 
 

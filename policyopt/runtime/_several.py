@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ._checks import sample_numbers
 from ._errors import input_error
 from ._outputs import ExitOutput
-from ._policy import Decision, Decisions, Policy, State
+from ._policy import ALWAYS, Answer, Decision, Decisions, Policy, State
 from ._reading import as_array, read_exits
 from ._typing import Array, Floats, Ints
 
@@ -116,7 +116,7 @@ class Several(ABC):
         -------
         Decision
             Of several samples, those whose policy skips exit k do not leave there (prediction -1,
-            score NaN); those whose policy ends before it have left.
+            score -1e30, confidence 0); those whose policy ends before it have left.
 
         Raises
         ------
@@ -133,7 +133,8 @@ class Several(ABC):
             output = as_array(output)
         n = len(state.chosen)
         stop, prediction = np.zeros(n, dtype=bool), np.full(n, -1, dtype=np.int32)
-        score, confidence = np.full(n, np.nan), np.full(n, np.nan)
+        score, confidence = np.full(n, ALWAYS), np.zeros(n)
+        gone, standing = np.zeros(n, dtype=bool), np.full(n, np.nan)
         answers = []
         for e, rows, inner in state.groups:
             policy = self.policies[e]
@@ -144,8 +145,32 @@ class Several(ABC):
             found = policy.step(k, rows_of(output, rows), inner, vectors)
             stop[rows], prediction[rows] = found.exit, found.prediction
             score[rows], confidence[rows] = found.score, found.confidence
+            gone[rows] = found.abstained
+            if policy.abstention is not None:
+                standing[rows] = found._standing
             answers.append((rows, found._logits))
-        return Decision(stop, prediction, score, confidence, joined(answers, n))
+        answer = joined(answers, n)
+        return Decision(
+            stop, prediction, score, confidence, answer, abstained=gone, _standing=standing
+        )
+
+    def answer_now(self, state: SeveralState) -> Answer:
+        """Return the best answer so far of each sample, as `Policy.answer_now`.
+
+        Raises
+        ------
+        InputError
+            A sample has seen none of its policy's exits.
+        """
+        found = [(rows, self.policies[e].answer_now(inner)) for e, rows, inner in state.groups]
+        if state.scalar:
+            return found[0][1]
+        n = len(state.chosen)
+        out = Answer(np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n))
+        for rows, part in found:
+            out.exit[rows], out.prediction[rows] = part.exit, part.prediction
+            out.confidence[rows] = part.confidence
+        return out
 
     def _decide(
         self, outputs: object, which: npt.ArrayLike, samples: npt.ArrayLike | None, features: Any
@@ -155,14 +180,16 @@ class Several(ABC):
         n, rows_at = read_exits(outputs, of, self.classes, self.active_exits)
         chosen = chosen_numbers(which, len(self.policies), n, self.role, self.remedy)
         numbers = sample_numbers(samples, n)
-        found = Decisions(np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n))
+        found = Decisions(
+            np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n), np.empty(n, bool)
+        )
         # A policy without a sample looks at none: it checks the form of an empty batch.
         for e in np.unique(chosen).tolist() or [0]:
             policy, rows = self.policies[e], np.flatnonzero(chosen == e)
             entries = [rows_at(k, rows) if k in policy.active_exits else None for k in range(of)]  # type: ignore[arg-type]
             part = policy.decide(entries, numbers[rows], vectors_of(policy, features, rows))
             found.exit[rows], found.prediction[rows] = part.exit, part.prediction
-            found.cost[rows] = part.cost
+            found.cost[rows], found.abstained[rows] = part.cost, part.abstained
         return found
 
 
