@@ -26,6 +26,7 @@ from policyopt._methods.base import (
     cheapest,
     fit_where_possible,
     outcome_of,
+    own_costs,
     subsample,
 )
 from policyopt._methods.fitted import Fitted
@@ -102,27 +103,42 @@ def fit_declining(
     confident: Callable[[list[Fitted]], list[Fitted]],
 ) -> list[Fitted | None]:  # fmt: skip
     """Fit policies that may decline, one per budget, None where none is met; `confident` gives fits their maps."""
-    grids = [_shares(table, budget, asked) for budget in budgets]
-    wanted = [
-        budget - asked.cost * share for budget, grid in zip(budgets, grids, strict=True) for share in grid
+    scores: dict[
+        tuple[int, ...], tuple[ScoreRule, Floats]
+    ] = {}  # with what they cost, by exits run
+
+    def score_at(exits: tuple[int, ...]) -> tuple[ScoreRule, Floats] | None:
+        if asked.score is None:
+            return None
+        if exits not in scores:
+            part = table.keep_exits(exits)
+            rule = score_of(asked.score, part, seed)
+            scores[exits] = rule, own_costs(part, rule)
+        return scores[exits]
+
+    whole = score_at(table.active_exits)
+    spare = 0.0 if whole is None else float(whole[1][-1])  # so that the score is paid, too
+    grids = [
+        [(share, budget - spare - asked.cost * share) for share in _shares(table, budget - spare, asked)]
+        for budget in budgets
     ]  # fmt: skip
-    once = sorted(set(wanted))
+    once = sorted({limit for grid in grids for _, limit in grid})
     fits = zip(once, fit_where_possible(method, table, once, seed), strict=True)
     met = {limit: one for limit, one in fits if one is not None}
     met = dict(zip(met, confident(list(met.values())), strict=True))
-    rule = None if asked.score is None else score_of(asked.score, table, seed)
     rows = subsample(table, _MOST, 0)
     out: list[Fitted | None] = []
     for budget, grid in zip(budgets, grids, strict=True):
         best: tuple[float, Fitted] | None = None
-        for share in grid:
-            if (one := met.get(budget - asked.cost * share)) is None:
+        for share, limit in grid:
+            if (one := met.get(limit)) is None:
                 continue
-            if rule is not None and not isinstance(one.policy.answer, Identity):
+            if asked.score is not None and not isinstance(one.policy.answer, Identity):
                 got = f"{one.policy.answer.name}: what the score means is lost in it"
                 step = "Leave --abstain-score out, or fit a method of plain answers."
                 raise input_error("answer", "plain with a score for abstaining", got, step)
-            made, worth = _declined(one, rows, share, rule, asked, budget)
+            score = score_at(one.policy.active_exits)
+            made, worth = _declined(one, rows, share, score, asked, budget)
             if best is None or worth > best[0]:
                 best = worth, made
         out.append(None if best is None else best[1])
@@ -159,11 +175,15 @@ def score_of(name: str, table: Table, seed: int) -> ScoreRule:
 
 
 def _declined(
-    one: Fitted, table: Table, share: float, rule: ScoreRule | None, asked: Declining, budget: float
-) -> tuple[Fitted, float]:
+    one: Fitted, table: Table, share: float, score: tuple[ScoreRule, Floats] | None, asked: Declining,
+    budget: float,
+) -> tuple[Fitted, float]:  # fmt: skip
     """Return a fit that declines a share of rows at most, and its quality on them."""
-    never = np.full(one.policy.exits, ALWAYS)
-    policy = replace(one.policy, abstention=Abstention(never, rule, asked.cost, asked.quality))
+    never, before = np.full(one.policy.exits, ALWAYS), one.policy
+    rule, own = (None, np.zeros(before.exits)) if score is None else score
+    if own.any():
+        before = replace(before, costs=before.costs + own, overhead=before.overhead + own)
+    policy = replace(before, abstention=Abstention(never, rule, asked.cost, asked.quality))
     seen = trace(policy, table)
     assert seen.standing is not None
     at = seen.position
@@ -173,13 +193,14 @@ def _declined(
     else:
         thresholds = np.array([cut(standing[at == k], share) for k in range(policy.exits)])
     policy = replace(policy, abstention=Abstention(thresholds, rule, asked.cost, asked.quality))
-    outcome = outcome_of(policy, table)
-    before = outcome_of(one.policy, table)
+    outcome, plain = outcome_of(policy, table), outcome_of(one.policy, table)
     gone = float((standing < thresholds[at]).mean())
-    more, gained = asked.cost * gone, float(outcome.right.mean() - before.right.mean())
+    more, gained = (float((a - b).mean()) for a, b in (
+        (outcome.paid, plain.paid), (outcome.right, plain.right)
+    ))  # fmt: skip
     quality = one.quality if isnan(one.quality + gained) else min(one.quality + gained, 1.0)
     expected = replace(one.expected, cost=one.expected.cost + more, paid=outcome.paid)
-    expected = bounded(expected, one.policy, table)
+    expected = bounded(expected, before, table)
     if expected.ends is not None:
         expected = replace(expected, ends=(expected.ends[0], expected.ends[1] + asked.cost))
     answered = (quality - gone * asked.quality) / (1 - gone) if gone < 1 else float("nan")
