@@ -18,6 +18,7 @@ from _common import machine, machine_line, synthetic, table, write
 import policyopt as po
 from policyopt._methods.registry import make_method
 from policyopt._table import Tables
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._outputs import with_columns
 from policyopt.runtime._policy import Observer, Policy
 from policyopt.runtime._scores import RULES, MaxProb
@@ -161,7 +162,7 @@ def _others(policy: Policy, samples: np.ndarray) -> Callable[[], None]:
 def _scores(policy: Policy, samples: np.ndarray, vectors: Any) -> Callable[[], None]:
     """Only the rule's own part, on outputs that are reduced already."""
     classes = samples.shape[2]
-    observer = Observer(policy.answer, "logits", classes, full=True)
+    observer = Observer(policy.answer, KINDS["logits"], classes, full=True)
     seen = []
     for row, sample in enumerate(samples):
         state, outputs = policy.answer.start(1, classes), []

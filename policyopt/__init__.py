@@ -27,16 +27,18 @@ if TYPE_CHECKING:
     from policyopt._experts import fit_experts
     from policyopt._family import FittedFamily, fit_family
     from policyopt._frontier import compare, curve
+    from policyopt._limits import Limit
     from policyopt._methods.base import Method
     from policyopt._methods.fitted import Fitted
     from policyopt._methods.learned_score import LearnedScore
     from policyopt._methods.registry import make_method, register_method
+    from policyopt._methods.targets import Target
     from policyopt._online.drift import refit, watch_policy
     from policyopt._online.simulate import simulate
     from policyopt._table import Tables
     from policyopt._tiers.choose import certified_plan, make_plan
     from policyopt._tiers.description import Link, Tier, Tiers, load_tiers
-    from policyopt._tiers.search import Goal, Limit
+    from policyopt._tiers.search import Goal
     from policyopt._tiers.tier_policy import TierPolicy, load_tier, tier_policies
     from policyopt._tuning import tune
     from policyopt.runtime._arithmetic import lookup, row_product
@@ -59,16 +61,18 @@ _NAMES = {
     "_experts": "fit_experts",
     "_family": "FittedFamily fit_family",
     "_frontier": "compare curve",
+    "_limits": "Limit",
     "_methods.base": "Method",
     "_methods.fitted": "Fitted",
     "_methods.learned_score": "LearnedScore",
     "_methods.registry": "make_method register_method",
+    "_methods.targets": "Target",
     "_online.drift": "refit watch_policy",
     "_online.simulate": "simulate",
     "_table": "Tables",
     "_tiers.choose": "certified_plan make_plan",
     "_tiers.description": "Link Tier Tiers load_tiers",
-    "_tiers.search": "Goal Limit",
+    "_tiers.search": "Goal",
     "_tiers.tier_policy": "TierPolicy load_tier tier_policies",
     "_tuning": "tune",
     "runtime": "BudgetError CheckError ExpertPolicy InputError Policy PolicyFamily PolicyOptError ScoreRule array "
@@ -78,7 +82,7 @@ _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()
 __all__ = [
     "BudgetError", "CacheWriter", "CheckError", "Cost", "ExitData", "ExpertPolicy", "Fitted", "FittedFamily", "Goal",
     "InputError", "LearnedScore", "Limit", "Link", "Method", "Policy", "PolicyFamily", "PolicyOptError",
-    "ScoreRule", "Tables", "Tier", "TierPolicy", "Tiers", "array", "certified_plan", "check_method",
+    "ScoreRule", "Tables", "Target", "Tier", "TierPolicy", "Tiers", "array", "certified_plan", "check_method",
     "check_score", "choice", "compare", "curve", "evaluate", "fit", "fit_experts", "fit_family",
     "from_arrays", "import_sources", "load_experts", "load_family", "load_policy", "load_tier", "load_tiers", "lookup",
     "make_method", "make_plan", "make_score", "number", "open_cache", "refit", "register_method", "register_score",

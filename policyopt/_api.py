@@ -13,11 +13,14 @@ from policyopt._answers.calibrators import FITS, fit_confidence
 from policyopt._answers.crossfit import answered, crossfit, folds_of
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budget
+from policyopt._limits import Limit
 from policyopt._methods.base import Method, cheapest
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
+from policyopt._methods.targets import Target
 from policyopt._replay import Replay, replay, trace
 from policyopt._table import Table, Tables
+from policyopt._utility import Utility, told_utility, utility_of
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import BudgetError, input_error
@@ -26,8 +29,6 @@ from policyopt.runtime._policy import ALWAYS, Abstention, Policy
 from policyopt.runtime._several import policy_of
 
 DEFAULT_METHOD = "auto"
-#: Settings that make a policy without a budget, where the user gives them.
-_FIXED = ("thresholds", "patience", "exit", "delta")
 
 
 def fit(
@@ -35,28 +36,43 @@ def fit(
     budget: Budget | None = None,
     method: str | Method | None = None,
     *,
+    quality: float | str | None = None,
+    accuracy: float | str | None = None,
+    max_drop: float | str | None = None,
+    saving: float | str | None = None,
+    limits: Sequence[Limit | str] = (),
     split: str = "fit",
     cost: str | None = None,
     seed: int = 0,
     calibrator: str | None = None,
     tables: Tables | None = None,
+    utility: Any = None,
     abstain: float | str | None = None,
     abstain_cost: float | None = None,
     abstain_quality: float | None = None,
     abstain_score: str | None = None,
     **settings: Any,
 ) -> Fitted:
-    """Fit one policy under a budget.
+    """Fit one policy: as good as possible within a budget, or as cheap as possible at a floor on quality.
 
     Parameters
     ----------
     data : ExitData
         From `open_cache` or `from_arrays`.
     budget : float or str, optional
-        Mean cost per sample: ``2.5`` in the cost's unit, or ``"40%"`` of the full model. Only
-        thresholds that the user gives need none.
+        Most mean cost per sample: ``2.5`` in the cost's unit, or ``"40%"`` of the full model. More of it is never
+        worse, and what buys nothing is not spent (``spend="all"`` spends it).
     method : str or Method, optional
         E.g. ``"margin:thresholds=joint"``. Default: ``auto``, the best at that budget.
+    quality, accuracy : float or str, optional
+        Least mean quality on unseen rows, ``0.9`` or ``"90%"``: least cost that meets it. The same but for graded rows,
+        which have no accuracy.
+    max_drop : float or str, optional
+        Most by which quality may fall short of the full model's, in points: ``"1%"``.
+    saving : float or str, optional
+        Least share of the full model's cost to save: ``"50%"``.
+    limits : sequence of Limit or str, optional
+        ``"[COST:]mean|pNN|worst<=NUMBER"``, kept on the rows of the fit besides.
     split : str
         Rows to fit on.
     cost : str, optional
@@ -78,6 +94,9 @@ def fit(
     abstain_score : str, optional
         Whose low scores are declined: energy, max_logit, max_prob, margin, entropy, or a method whose score
         is learned, e.g. ``"e2cm"``. Default: the calibrated confidence (`calibrator`, platt unless said).
+    utility : array of shape (C,), (C, C) or (K, C, C), mapping, or str, optional
+        What answers are worth: weights per class, a matrix by label and prediction, label maps of exits, or a file
+        of one. Quality is then this worth instead of right or wrong.
     **settings
         Of the method, e.g. ``thresholds="joint"``.
 
@@ -88,9 +107,9 @@ def fit(
     Raises
     ------
     InputError
-        Unknown method or setting, no labels, or no budget where one is needed.
+        Unknown method or setting, no labels, or no target where one is needed.
     BudgetError
-        The budget cannot be met.
+        The budget, floor or limit cannot be met; the message names what can.
 
     Examples
     --------
@@ -105,27 +124,46 @@ def fit(
     """
     if calibrator is not None:  # before the work
         check_one_of("calibrator", calibrator, FITS, "E.g. beta.")
-    tables = tables or Tables(data, cost)
-    table = tables.get(split)
+    table = tables_of(data, cost, tables, utility).get(split)
     chosen = method_of(method, settings)
-    if budget is not None:
-        limit = parse_budget(budget, table.mean_costs)
-    else:  # the most that any policy costs allows whatever thresholds, patience or exit are given
-        limit = float(table.mean_costs[-1])
-        given = [value for name, value in chosen.settings().items() if name in _FIXED]
-        if all(value is None or isinstance(value, str) for value in given):
-            step = "E.g. --budget 40% (Python: budget='40%')."
-            raise input_error("budget", "given", "none", step)
+    if accuracy is not None:
+        quality = accuracy_of(table, accuracy, quality)
+    wishes = {"quality": quality, "max_drop": max_drop, "saving": saving, "limits": tuple(limits)}
+    if budget is None and not any(wish not in (None, ()) for wish in wishes.values()):
+        if not chosen.fixed:
+            step = "E.g. --budget 40%, --accuracy 90%, --max-drop 1% (Python: budget='40%')."
+            raise input_error("budget", "given, or another target", "none", step)
+        # What the user gave may cost whatever it costs: the artifact claims no budget.
+        target = Target(saving=0.0)
+    else:
+        target = Target(budget, **wishes)
     asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
     if asked is None:
-        fitted = chosen.fit_path(table, [limit], seed)[0]
+        fitted = chosen.fit_path(table, [target], seed)[0]
     else:
+        if budget is None or any(wish not in (None, ()) for wish in wishes.values()):
+            step = "Leave the others out: who answers in its place counts in them."
+            raise input_error("abstain", "given with a budget alone", "other targets", step)
+        limit = parse_budget(budget, table.mean_costs)
         fitted = _that_declines(chosen, table, [limit], seed, asked, calibrator)[0]
         calibrator = None
-    if budget is None:  # nothing was asked for: the artifact must not claim a budget
-        provenance = {**fitted.policy.provenance, "budget": None}
+    if budget is None and saving is None:
+        said = target.text if target.saving is None else None
+        provenance = {**fitted.policy.provenance, "budget": None, "target": said}
         fitted = replace(fitted, policy=replace(fitted.policy, provenance=provenance), budget=None)
     return fitted if calibrator is None else calibrated(calibrator, [fitted], table, seed)[0]
+
+
+def accuracy_of(table: Table, accuracy: float | str, quality: float | str | None) -> float | str:
+    """Return an accuracy as the floor on quality that it is where answers are right or wrong."""
+    if quality is not None:
+        raise input_error(
+            "accuracy", "absent beside a quality", accuracy, "Leave one of the two out."
+        )
+    if table.graded:
+        step = "Say --quality 0.9 (Python: quality=0.9)."
+        raise input_error("accuracy", "of rows that are right or wrong", "graded rows", step)
+    return accuracy
 
 
 def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Method:
@@ -134,7 +172,7 @@ def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Metho
         unknown = settings.keys() - make_method(DEFAULT_METHOD).settings().keys()
         if unknown:
             got = f"{', '.join(sorted(unknown))} without a method"
-            step = "Without one it is auto, which has folds and errors; e.g. --method max_prob."
+            step = "Without one it is auto, which has folds; e.g. --method max_prob."
             raise input_error("settings", "of the method", got, step)
         return make_method(DEFAULT_METHOD, settings)
     if not isinstance(method, Method):
@@ -190,13 +228,26 @@ def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator
     table = table.keep_exits(fitted.policy.active_exits)
     provenance = fitted.policy.provenance
     settings = provenance.get("chosen", provenance)["settings"]
-    answer = settings.get("answer", "plain") if table.kind != "summary" else "plain"
+    answer = settings.get("answer", "plain") if table.whole else "plain"
     seen = answered(table, crossfit(table, answer, folds_of(len(table), 5, seed)))
     return fit_confidence(name, seen.statistics.confidence, seen.quality)
 
 
+def tables_of(data: ExitData, cost: str | None, tables: Tables | None, utility: Any) -> Tables:
+    """Return the tables given, which have a utility of their own, or new ones."""
+    if tables is not None and utility is not None:
+        step = "Tables(data, cost, utility=...)."
+        raise input_error("utility", "part of the tables that are given", "also one apart", step)
+    return tables or Tables(data, cost, utility=utility)
+
+
 def evaluate(
-    policy: Any, data: ExitData, split: str = "test", *, cost: str | None = None
+    policy: Any,
+    data: ExitData,
+    split: str = "test",
+    *,
+    cost: str | None = None,
+    utility: Any = None,
 ) -> Replay:
     """Replay a policy on a split of a cache.
 
@@ -207,6 +258,8 @@ def evaluate(
     split : str
     cost : str, optional
         Name of the cost; default the one the policy was fitted on, else the cache's first.
+    utility : as in `fit`, optional
+        Default the policy's own; ``"none"`` for right or wrong.
 
     Returns
     -------
@@ -227,7 +280,8 @@ def evaluate(
     array([1., 4.])
     """
     found = policy_of(policy)
-    return replay(found, Tables(data, cost_for(found, data, cost)).get(split))
+    worth, _ = utility_for(found, data, utility)
+    return replay(found, Tables(data, cost_for(found, data, cost), utility=worth).get(split))
 
 
 def cost_for(policy: Policy | ExpertPolicy, data: ExitData, cost: str | None = None) -> str | None:
@@ -239,6 +293,31 @@ def cost_for(policy: Policy | ExpertPolicy, data: ExitData, cost: str | None = N
         step = "`policyopt plan` says what the plan costs; --cost NAME takes a cost of the cache."
         raise input_error("cost", allowed, fitted_on, step)
     return str(fitted_on) if cost is None and known else cost
+
+
+def utility_for(
+    policy: Policy | ExpertPolicy, data: ExitData, utility: Any = None
+) -> tuple[Utility | None, str]:
+    """Return the utility to value a policy's answers by, and a remark: `utility`, else the one it was fitted with."""
+    stated, digest = told_utility(policy.provenance)
+    if isinstance(utility, str) and utility == "none":
+        return None, "the policy was fitted with a utility, which is left out" if digest else ""
+    if utility is not None:
+        found = utility_of(utility, data.exits, data.classes)
+        other = "the policy was fitted with another utility" if digest else ""
+        other = other or "the policy was fitted without a utility"
+        return found, "" if found.digest == digest else other
+    if not digest:
+        return None, ""
+    if data.graded:
+        return (
+            None,
+            "the policy was fitted with a utility; the quality of this cache is graded, and holds",
+        )
+    if not isinstance(stated, (list, dict)):  # a text would be a path
+        allowed = "given: the policy was fitted with one that is too long for its file"
+        raise input_error("utility", allowed, "none", "--utility FILE, or --utility none.")
+    return utility_of(stated, data.exits, data.classes), "valued by the policy's utility"
 
 
 def risk_coverage(

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.crossfit import folds_of
-from policyopt._api import method_of
+from policyopt._api import method_of, tables_of
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budget
 from policyopt._methods.base import Method, check_budgets, fit_where_possible, outcome_of
@@ -78,6 +78,7 @@ def fit_experts(
     seed: int = 0,
     folds: int = 5,
     tables: Tables | None = None,
+    utility: Any = None,
     **settings: Any,
 ) -> FittedExperts:
     """Fit one policy per context, the budget kept by all of them together.
@@ -95,7 +96,7 @@ def fit_experts(
         Mean cost per sample over all contexts, at the shares they have in the rows.
     method : str or Method, optional
         As `policyopt.fit`.
-    split, cost, seed, tables, settings
+    split, cost, seed, tables, utility, settings
         As `policyopt.fit`.
     folds : int
         Of the cross-fitting, 2 or more.
@@ -127,7 +128,7 @@ def fit_experts(
     (True, 2.0)
     """
     check_number("folds", folds, above=1, whole=True)
-    tables = tables or Tables(data, cost)
+    tables = tables_of(data, cost, tables, utility)
     table = tables.get(split)
     if table.context is None:
         step = "Import with a key 'context' (Python: context=), or fit one policy without experts."
@@ -240,7 +241,7 @@ def _joined(
     mean = sum(part.share * part.cost for part in seen)
     expected = Expectation(mean, paid, coin, span=float(np.ptp(table.mean_costs)))
     first = parts[0].fitted.policy.provenance
-    shared = ("method", "settings", "cost", "split", "cache", "versions")
+    shared = ("method", "settings", "cost", "split", "cache", "versions", "graded", "utility")
     division = [
         {
             "context": part.context, "rows": part.rows, "budget": part.fitted.budget,

@@ -15,10 +15,19 @@ import numpy as np
 
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budgets
-from policyopt._intervals import bootstrap_means, interval, mean_interval, proportion_interval
+from policyopt._intervals import (
+    bootstrap_means,
+    interval,
+    mean_interval,
+    quality_fields,
+    with_interval,
+    worth_fields,
+)
 from policyopt._methods.base import Method, check_budgets, fit_where_possible
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import ROWS, load_installed, make_method, method_list
+from policyopt._methods.targets import Target, targets_of
+from policyopt._metrics import metric_fields
 from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables
 from policyopt.runtime._arithmetic import coin
@@ -32,7 +41,7 @@ from policyopt.runtime._typing import Floats
 REFIT_SHARE = 0.8
 #: Fields of a record that a bound does not have.
 _UNKNOWN_OF_BOUND = (
-    "realised_cost_low", "realised_cost_high", "accuracy_low", "accuracy_high",
+    "realised_cost_low", "realised_cost_high", "accuracy_low", "accuracy_high", "quality_low", "quality_high",
     "exit_share", "thresholds", "mixture",
 )  # fmt: skip
 #: Coins of its own: a policy that draws must not meet the same numbers (it uses streams 0..K).
@@ -45,22 +54,29 @@ class Frontier:
 
     records: list[dict[str, Any]]  # one per method, budget and seed; see `record`
     fitted: dict[tuple[str, int, int], Fitted]  # by method, seed and number of the budget
-    exits: list[dict[str, Any]]  # always leaving at exit k: cost and accuracy there, per seed
-    bound: list[dict[str, Any]]  # the hindsight oracle, not deployable: budget, accuracy, seed
+    exits: list[dict[str, Any]]  # always leaving at exit k: cost and quality there, per seed
+    bound: list[dict[str, Any]]  # the hindsight oracle, not deployable: budget, quality, seed
     unit: str
     notes: list[str] = field(default_factory=list)  # methods left out, and why
     tests: dict[int, Table] = field(default_factory=dict)  # the rows replayed on, per seed
+
+    @property
+    def graded(self) -> bool:
+        """Whether quality is more than right or wrong."""
+        return any(table.graded for table in self.tests.values())
 
 
 def curve(
     data: ExitData,
     methods: str | Sequence[str] | Mapping[str, Method],
-    budgets: int | float | str | Sequence[Budget] = 9,
+    budgets: int | float | str | Sequence[Budget | Target] = 9,
     *,
     seeds: int = 1,
     cost: str | None = None,
     test: str = "test",
     tables: Tables | None = None,
+    utility: Any = None,
+    metric: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Frontier:
     """Fit methods at several budgets on split `fit` and replay them on the test rows.
@@ -71,7 +87,7 @@ def curve(
     methods : str, sequence of str, or mapping of label to Method
         Names (``"max_prob"``), specs (``"max_prob:thresholds=joint"``), or ``"all"``.
     budgets : int, float, str or sequence
-        See `policyopt._costs.parse_budgets`.
+        See `policyopt._costs.parse_budgets`; or a list of `Target`.
     seeds : int
         A pool is divided anew for each seed. Named splits stay as they are: seeds after the
         first refit on a random 80 % of the fit rows, so the spread shows the fit's own noise.
@@ -80,7 +96,11 @@ def curve(
     test : str
         Split or stream to replay on.
     tables : Tables, optional
-        Reuse of passes already made.
+        Reuse of passes already made, with the utility that they have.
+    utility : as in `fit`, optional
+        What answers are worth.
+    metric : {"accuracy", "balanced_accuracy", "macro_f1"}, optional
+        What records hold besides, with an interval.
     progress : callable, optional
         Called with (what, done, in all).
 
@@ -106,7 +126,7 @@ def curve(
     >>> [(r["method"], r["budget"]) for r in frontier.records]
     [('max_prob', 1.6), ('max_prob', 2.4), ('margin', 1.6), ('margin', 2.4)]
     """
-    tables = tables or Tables(data, cost)
+    tables = tables or Tables(data, cost, utility=utility)
     chosen, notes = _choose(methods, tables.get("fit"))
     check_whole("seeds", seeds, step="E.g. --seeds 5.")
     frontier = Frontier([], {}, [], [], tables.cost.unit, notes)
@@ -115,23 +135,42 @@ def curve(
         fit_rows, test_rows = split_for_seed(tables, seed, test, seeds)
         frontier.tests[seed] = test_rows
         # Per-sample costs have other means in each division: shares and positions move along.
-        wanted = parse_budgets(budgets, fit_rows.mean_costs)
-        check_budgets(fit_rows, wanted)
+        wanted = targets_in(budgets, fit_rows)
         for label, method in chosen.items():
             if progress:
                 progress(label, done, total)
             for index, fitted in enumerate(fit_where_possible(method, fit_rows, wanted, seed)):
                 if fitted is None:
-                    text = f"{label} left out at {wanted[index]:.6g} {frontier.unit}: "
-                    notes.append(text + "with its own arithmetic it cannot cost so little")
+                    notes.append(left_out(label, wanted[index], frontier.unit))
                     continue
                 frontier.fitted[label, seed, index] = fitted
-                frontier.records.append(record(label, fitted, test_rows, seed))
+                frontier.records.append(record(label, fitted, test_rows, seed, metric))
             done += 1
-        _references(frontier, test_rows, wanted, seed)
+        most = [target.most(fit_rows) for target in wanted]
+        _references(frontier, test_rows, [b for b in most if b is not None], seed)
     if progress:
         progress("done", total, total)
     return frontier
+
+
+def targets_in(budgets: Any, table: Table) -> list[Target]:
+    """Return budgets, as people write them, or targets, for a table; budgets that none can meet are refused."""
+    several = isinstance(budgets, Sequence) and not isinstance(budgets, str)
+    if several and any(isinstance(one, Target) for one in budgets):
+        found = targets_of(budgets, table.mean_costs)
+    else:
+        found = targets_of(parse_budgets(budgets, table.mean_costs), table.mean_costs)
+    most = [target.most(table) for target in found]
+    check_budgets(table, [budget for budget in most if budget is not None])
+    return found
+
+
+def left_out(label: str, target: Target, unit: str) -> str:
+    """Return what is said of a method that cannot do what is asked."""
+    if target.floored or target.limits:
+        return f"{label} left out at {target.text}: it cannot reach that on these rows"
+    said = f"{target.budget:.6g} {unit}" if isinstance(target.budget, float) else target.text
+    return f"{label} left out at {said}: with its own arithmetic it cannot cost so little"
 
 
 def _choose(
@@ -173,13 +212,18 @@ def split_for_seed(tables: Tables, seed: int, test: str, seeds: int) -> tuple[Ta
     return fit_rows, tables.get(test)
 
 
-def record(label: str, fitted: Fitted, table: Table, seed: int) -> dict[str, Any]:
+def record(
+    label: str, fitted: Fitted, table: Table, seed: int, metric: str | None = None
+) -> dict[str, Any]:
     """Replay a fitted policy on rows that chose nothing and describe what happened, in plain types."""
+    outcome, labels = replay(fitted.policy, table), table.statistics.labels
+    more = {} if metric is None else metric_fields(metric, labels, outcome.prediction, seed)
     return {
         "method": label,
         "budget": fitted.budget,
+        "target": fitted.policy.provenance.get("target"),
         "unit": table.unit,
-        **summary(replay(fitted.policy, table), fitted.policy, seed),
+        **{**more, **summary(outcome, fitted.policy, seed)},
         **threshold_fields(fitted.policy),
         **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "seed": seed,
@@ -187,14 +231,13 @@ def record(label: str, fitted: Fitted, table: Table, seed: int) -> dict[str, Any
 
 
 def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> dict[str, Any]:
-    """Return realised cost and accuracy of a replay, with 95 % intervals: bootstrap-t, and Wilson's."""
+    """Return realised cost, accuracy and quality of a replay, with 95 % intervals (see `quality_fields`)."""
     # Where all rows leave at one exit, another row may yet leave at another.
     cost = mean_interval(outcome.cost, span=float(np.ptp(policy.costs)), seed=seed)
-    low, high = proportion_interval(outcome.quality)
     return {
         **with_interval("realised_cost", cost.mean, cost.low, cost.high),
         "effective_rows": cost.effective_rows,
-        **with_interval("accuracy", float(outcome.quality.mean()), low, high),
+        **quality_fields(outcome.quality, outcome.correct, outcome.graded, seed),
         "exit_share": outcome.exit_share.tolist(),
         "rows": len(outcome.exit),
         **_answered(outcome, policy),
@@ -208,11 +251,6 @@ def _answered(outcome: Replay, policy: Any) -> dict[str, Any]:
     kept = outcome.quality[~outcome.abstained]
     selective = float(kept.mean()) if len(kept) else None
     return {"coverage": len(kept) / len(outcome.exit), "selective_accuracy": selective}
-
-
-def with_interval(name: str, value: Any, low: Any, high: Any) -> dict[str, Any]:
-    """Return the fields of a value and its interval."""
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
 def threshold_sets(policy: Policy) -> list[Floats]:
@@ -259,28 +297,47 @@ def means_over(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _references(frontier: Frontier, table: Table, budgets: Sequence[float], seed: int) -> None:
-    accuracy = table.quality.mean(axis=0)
-    costs = np.atleast_2d(table.standalone_costs).mean(axis=0)
+    costs, quality = np.atleast_2d(table.standalone_costs).mean(axis=0), table.quality.mean(axis=0)
+    pairs = enumerate(zip(costs.tolist(), quality.tolist(), strict=True))
     frontier.exits.extend(
-        {"exit": k, "cost": float(costs[k]), "accuracy": float(accuracy[k]), "seed": seed}
-        for k in range(table.exits)
+        {"exit": k, "cost": cost, **worth_fields(value, table.graded), "seed": seed}
+        for k, (cost, value) in pairs
     )
-    for budget, value in zip(map(float, budgets), oracle(table, budgets), strict=True):
+    for budget, value in zip(budgets, oracle(table, budgets), strict=True):
         record = {"method": "oracle", "deployable": False, "budget": budget, "unit": table.unit}
-        record |= {"realised_cost": budget, "accuracy": float(value)}
+        record |= {"realised_cost": budget, **worth_fields(float(value), table.graded)}
         frontier.bound.append({**record, **dict.fromkeys(_UNKNOWN_OF_BOUND), "seed": seed})
 
 
 def oracle(table: Table, budgets: Sequence[float]) -> Floats:
-    """Return the hindsight oracle's accuracy, (B,): an exact fractional knapsack of each row's cheapest right exit."""
-    correct = table.quality
-    alone = np.broadcast_to(table.standalone_costs, correct.shape)
-    least = alone.min(axis=1)
-    extra = np.where(correct > 0, alone, np.inf).min(axis=1) - least  # inf: never right
-    ways = np.sort(extra[np.isfinite(extra) & (extra > 0)])
-    cost = least.mean() + np.append(0.0, np.cumsum(ways)) / len(table)
-    right = (extra <= 0).mean() + np.arange(len(ways) + 1) / len(table)
-    return np.interp(budgets, cost, right)
+    """Return the hindsight oracle's quality, (B,): the exact fractional multiple-choice knapsack.
+
+    Each row climbs the upper hull of its exits' costs and qualities, steepest steps of all rows first (Sinha &
+    Zoltners, Operations Research 27, 1979); right or wrong, that is one step, to the cheapest right exit.
+    """
+    quality, rows = table.quality, np.arange(len(table))
+    alone = np.broadcast_to(table.standalone_costs, quality.shape)
+    at = np.where(alone <= alone.min(axis=1, keepdims=True), quality, -1.0).argmax(axis=1)
+    cost, value = [alone[rows, at].mean()], [quality[rows, at].mean()]
+    steps = [np.empty((0, 2))]
+    while len(rows):
+        dearer = alone[rows] - alone[rows, at][:, None]
+        better = quality[rows] - quality[rows, at][:, None]
+        up = (dearer > 0) & (better > 0)
+        slope = np.where(up, better / np.where(up, dearer, 1.0), 0.0)
+        best = slope.max(axis=1, keepdims=True)
+        onward = np.where(up & (slope >= best), dearer, 0.0).argmax(axis=1)  # of one line, its end
+        moving, here = up.any(axis=1), np.arange(len(rows))
+        steps.append(np.stack([dearer[here, onward], better[here, onward]], axis=1)[moving])
+        rows, at = rows[moving], onward[moving]
+    whole = np.concatenate(steps)
+    order = np.argsort(-whole[:, 1] / np.maximum(whole[:, 0], 1e-300), kind="stable")
+    rising = np.cumsum(whole[order], axis=0) / len(table)
+    costs, values = (
+        np.append(cost, cost[0] + rising[:, 0]),
+        np.append(value, value[0] + rising[:, 1]),
+    )
+    return np.interp(budgets, costs, values)
 
 
 # --- comparison at equal realised cost -------------------------------------------------------
@@ -292,6 +349,7 @@ class Path:
 
     cost: Floats
     quality: Floats
+    graded: bool = False
 
 
 def path_of(frontier: Frontier, label: str, seed: int, table: Table) -> Path:
@@ -309,6 +367,7 @@ def path_through(policies: Sequence[Policy], table: Table) -> Path:
     return Path(
         np.stack([costs[:, 0], *(o.cost for o in outcomes), costs[:, -1]], axis=1),
         np.stack([right[:, 0], *(o.quality for o in outcomes), right[:, -1]], axis=1),
+        table.graded,
     )
 
 
@@ -326,8 +385,8 @@ def compare(frontier: Frontier, reference: str | None = None) -> list[dict[str, 
     -------
     list of dict
         Per method and seed: one per budget (difference at equal realised cost, its interval, rows
-        better and worse, McNemar's p), then one with ``budget`` None that holds the area between
-        the curves. After them, of several seeds, their means with ``seed`` None (also of the ends
+        better and worse, McNemar's p or None where quality is graded), then one with ``budget`` None that
+        holds the area between the curves. After them, of several seeds, their means with ``seed`` None (also of ends
         of intervals, which overlapping splits of one pool do not narrow) and ``area_sd``.
 
     Raises
@@ -382,11 +441,11 @@ def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]
     """Hold each inner point of `ours` against the mixed `rival` at equal realised cost, by paired bootstrap."""
     inner = slice(1, ours.cost.shape[1] - 1)
 
-    def difference(cost: Floats, accuracy: Floats, *rival: Floats) -> Floats:
-        return accuracy - np.interp(cost, *_sorted(*rival))
+    def difference(cost: Floats, quality: Floats, *rival: Floats) -> Floats:
+        return quality - np.interp(cost, *_sorted(*rival))
 
     columns = (ours.cost[:, inner], ours.quality[:, inner], rival.cost, rival.quality)
-    (cost, accuracy, *_), gain, low, high = _bootstrapped(difference, columns, seed)
+    (cost, quality, *_), gain, low, high = _bootstrapped(difference, columns, seed)
     out = []
     for i in range(len(cost)):
         mixed = _mixed(rival, float(cost[i]), seed)
@@ -395,12 +454,12 @@ def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]
         out.append(
             {
                 "realised_cost": float(cost[i]),
-                "accuracy": float(accuracy[i]),
-                "reference_accuracy": float(accuracy[i] - gain[i]),
+                **worth_fields(float(quality[i]), ours.graded),
+                **worth_fields(float(quality[i] - gain[i]), ours.graded, "reference_"),
                 **with_interval("difference", float(gain[i]), float(low[i]), float(high[i])),
                 "better": better,
                 "worse": worse,
-                "mcnemar_p": mcnemar(better, worse),
+                "mcnemar_p": None if ours.graded else mcnemar(better, worse),
             }
         )
     return out
@@ -416,9 +475,9 @@ def mcnemar(better: int, worse: int) -> float:
 def area_between(ours: Path, rival: Path, seed: int = 0) -> dict[str, float]:
     """Return the mean height between two raw polylines (not hulls) over all costs, with its 95 % interval."""
 
-    def height(cost: Floats, accuracy: Floats, *rival: Floats) -> float:
+    def height(cost: Floats, quality: Floats, *rival: Floats) -> float:
         grid = np.union1d(cost, rival[0])
-        gap = np.interp(grid, *_sorted(cost, accuracy)) - np.interp(grid, *_sorted(*rival))
+        gap = np.interp(grid, *_sorted(cost, quality)) - np.interp(grid, *_sorted(*rival))
         return float(((gap[1:] + gap[:-1]) / 2 @ np.diff(grid)) / max(np.ptp(grid), 1e-300))
 
     columns = (ours.cost, ours.quality, rival.cost, rival.quality)
@@ -438,9 +497,9 @@ def _bootstrapped(
     return exact, statistic(*exact), low, high
 
 
-def _sorted(cost: Floats, accuracy: Floats) -> tuple[Floats, Floats]:
+def _sorted(cost: Floats, quality: Floats) -> tuple[Floats, Floats]:
     order = np.argsort(cost, kind="stable")
-    return cost[order], accuracy[order]
+    return cost[order], quality[order]
 
 
 def _mixed(path: Path, cost: float, seed: int) -> Floats:

@@ -1,13 +1,13 @@
-"""Intervals of means over rows: bootstrap, and bootstrap-t for costs, whose tails may be heavy."""
+"""Intervals of means over rows: bootstrap, bootstrap-t for costs, whose tails may be heavy, and of qualities."""
 
 from __future__ import annotations
 
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from policyopt.runtime._typing import Floats, Ints
+from policyopt.runtime._typing import Array, Floats, Ints
 
 REPLICATES = 1000
 _BLOCK = 1 << 22  # resampled counts held at a time
@@ -30,6 +30,37 @@ def proportion_interval(values: Floats, level: float = 0.95) -> tuple[float, flo
     middle = (mean + z2 / 2) / (1 + z2)
     half = (z2 * mean * (1 - mean) + z2**2 / 4) ** 0.5 / (1 + z2)
     return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def with_interval(name: str, value: Any, low: Any, high: Any) -> dict[str, Any]:
+    """Return the fields of a value and its interval."""
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def worth_fields(value: Any, graded: bool, prefix: str = "") -> dict[str, Any]:
+    """Return a mean quality as the fields that records have of it; right or wrong, it is the accuracy, too."""
+    return {f"{prefix}accuracy": None if graded else value, f"{prefix}quality": value}
+
+
+def quality_fields(
+    quality: Array, correct: Array | None, graded: bool, seed: int = 0
+) -> dict[str, Any]:
+    """Return mean quality and share of right answers of rows (N,) as fields with 95 % intervals, None where not known.
+
+    Right or wrong, both are the same; graded, an answer's quality is not whether it is right. Wilson's interval holds
+    for shares; of grades it is the bootstrap-t, within [0, 1].
+    """
+    if graded:
+        found = mean_interval(np.asarray(quality, dtype=np.float64), span=1.0, seed=seed)
+        low, high = max(found.low, 0.0), min(found.high, 1.0)
+    else:
+        low, high = proportion_interval(quality)
+        correct = quality
+    own = with_interval("quality", float(quality.mean()), low, high)
+    right: tuple[Any, ...] = (None, None, None)
+    if correct is not None:
+        right = float(correct.mean()), *proportion_interval(correct)
+    return {**with_interval("accuracy", *right), **own}
 
 
 def mean_interval(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from policyopt._table import Table
+from policyopt._table import Table, is_right
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, renumbered
@@ -28,6 +28,8 @@ class Traced(Trace):
     exit_costs: Floats  # (K,): what it would cost on average if all rows left there
     labels: npt.NDArray[np.int32] | None  # (N,): classes; None unless every row has one
     quality: Array | None  # (N, K): of the policy's answers; None unless known of every row
+    correct: Array | None  # (N, K) bool: which of them are right; None unless known of every row
+    graded: bool  # whether quality may be anything from 0 to 1
     model_exits: int
     abstention: Abstention | None = None
 
@@ -46,6 +48,13 @@ class Traced(Trace):
             answered if self.abstention is None else self.abstention.worth(answered, self.abstained)
         )
 
+    @property
+    def correct_taken(self) -> Array | None:
+        """Whether the answer at the exit taken is right, (N,)."""
+        if self.correct is None:
+            return None
+        return self.correct[np.arange(len(self.exit)), self.position]
+
 
 def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
     """Run a policy over rows, `samples` (N,) their numbers, and keep every exit's score and prediction."""
@@ -56,10 +65,12 @@ def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
     stats = table.statistics
     labels = stats.labels if stats.labels is not None and (stats.labels >= 0).all() else None
     if isinstance(policy.answer, Identity):
-        known = stats.quality is not None and (stats.labels is None or labels is not None)
-        quality = stats.quality if known else None
+        quality, correct = stats.quality, stats.correct
     else:
-        quality = None if labels is None else seen.predictions == labels[:, None]
+        quality = table.worth(seen.predictions)
+        correct = None if labels is None else is_right(seen.predictions, labels)
+    if stats.labels is not None and labels is None:
+        correct = None
     cost, declines = (
         table.cost_at(seen.position) + policy.overhead[seen.position],
         policy.abstention,
@@ -68,7 +79,8 @@ def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
         cost = declines.paid(cost, seen.abstained)
     return Traced(
         seen.scores, seen.predictions, seen.thresholds, seen.exit, cost,
-        table.mean_costs + policy.overhead, labels, quality, policy.model_exits, active_exits=policy.active_exits,
+        table.mean_costs + policy.overhead, labels, quality if table.labelled else None, correct, table.graded,
+        policy.model_exits, active_exits=policy.active_exits,
         standing=seen.standing, declines=seen.declines, abstention=declines,
     )  # fmt: skip
 
@@ -136,6 +148,8 @@ class Replay:
     quality: Floats  # (N,): worth of the answer, in [0, 1]
     exits: int  # how many the model has
     abstained: Bools  # (N,): who was handed over; cost and quality are those of `Abstention`
+    correct: Array | None = None  # (N,) bool: whether it is right; None where nobody knows
+    graded: bool = False  # whether quality may be anything from 0 to 1
 
     @property
     def exit_share(self) -> Floats:
@@ -154,8 +168,24 @@ def replay(policy: Any, table: Table) -> Replay:
 
 def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
     found = trace(policy, table, samples)
-    quality = np.asarray(found.quality_taken, dtype=np.float64)
-    return Replay(found.exit, found.taken, found.cost, quality, table.model_exits, found.abstained)
+    if found.quality_taken is None:
+        allowed, got = (
+            "plain where the cache has a graded quality of the exits' own",
+            policy.answer.name,
+        )
+        step = "Fit with answer=plain, or state a utility instead of the quality."
+        raise input_error("answers of the policy", allowed, got, step)
+    quality = found.quality_taken.astype(np.float64)
+    return Replay(
+        found.exit,
+        found.taken,
+        found.cost,
+        quality,
+        table.model_exits,
+        found.abstained,
+        found.correct_taken,
+        found.graded,
+    )
 
 
 def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:
@@ -168,11 +198,14 @@ def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:
     n = len(table)
     out = Replay(
         np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n), np.empty(n), table.model_exits,
-        np.empty(n, bool),
+        np.empty(n, bool), np.zeros(n, bool), table.graded,
     )  # fmt: skip
     for e in np.unique(context).tolist():
         rows = np.flatnonzero(context == e)
         part = _replay_one(policy.policies[e], table.take(rows), rows)
-        for name in ("exit", "prediction", "cost", "quality", "abstained"):
-            getattr(out, name)[rows] = getattr(part, name)
+        for name in ("exit", "prediction", "cost", "quality", "abstained", "correct"):
+            if getattr(part, name) is None:
+                out = replace(out, correct=None)
+            elif getattr(out, name) is not None:
+                getattr(out, name)[rows] = getattr(part, name)
     return out

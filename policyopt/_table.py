@@ -7,28 +7,31 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from policyopt._cache.data import CONTEXT, COST_PREFIX, FEATURES_PREFIX, Block, ExitData, Rows
-from policyopt._costs import kept_costs, rate_of
+from policyopt._cache.data import (
+    CONTEXT,
+    COST_PREFIX,
+    FEATURES_PREFIX,
+    TARGETS,
+    Block,
+    ExitData,
+    Rows,
+)  # fmt: skip
+from policyopt._costs import Cost, kept_costs, rate_of
+from policyopt._measures import Measure
+from policyopt._utility import Utility, utility_of
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._files import refusing
-from policyopt.runtime._outputs import (
-    TOP,
-    ExitOutput,
-    log_of,
-    reduce_logits,
-    reduce_probabilities,
-    reduce_record,
-    with_log_prob,
-)
+from policyopt.runtime._kinds import KINDS
+from policyopt.runtime._outputs import TOP, ExitOutput, reduce_logits, reduce_record, with_log_prob
 from policyopt.runtime._policy import exit_numbers
-from policyopt.runtime._typing import Array, Floats, Ints
+from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 Progress = Callable[[int, int], None]
 #: Bytes of one exit's logits that are worked on at a time: they stay in the processor's cache.
@@ -49,6 +52,7 @@ class ExitStatistics:
     log_sum_exp: Floats  # (N, K)
     quality: Array | None  # (N, K), in [0, 1]: bool where right or wrong
     labels: npt.NDArray[np.int32] | None  # (N,)
+    correct: Array | None = None  # (N, K) bool: which answers are right, where also that is known
 
     def __len__(self) -> int:
         return len(self.top_prob)
@@ -103,19 +107,23 @@ class ExitStatistics:
 
 
 def exit_statistics(
-    rows: Rows, kind: str, *, threads: int | None = None, progress: Progress | None = None
-) -> ExitStatistics:
+    rows: Rows, name: str, *, measure: Measure | None = None, at: Sequence[int] | None = None,
+    threads: int | None = None, progress: Progress | None = None,
+) -> ExitStatistics:  # fmt: skip
     """Reduce all outputs of a split in one pass: 57 bytes per sample and exit, see `_SPILL_BYTES`."""
-    first = rows.blocks[0]
-    if kind == "summary":
+    first, kind, measure = rows.blocks[0], KINDS[name], measure or Measure()
+    if kind.record:
         n, exits = first["prediction"].shape
         top = first["top_prob"].shape[2] if rows.has("top_prob") else 1
         width = max(exits * top, 1)
     else:
         _, exits, width = first["outputs"].shape
-        top = min(TOP, width)
-    n = len(rows)
-    table = _allocate(n, exits, top)
+        top = min(TOP, kind.classes(width)) if kind.whole else 1 if kind.scaled else 2
+    n, kept = len(rows), range(exits) if at is None else at
+    table = _allocate(n, len(kept), top)
+    # What is right by class numbers is compared at the end; targets with what each chunk says.
+    aimed = not kind.record and rows.has(TARGETS)
+    worth = np.empty((n, len(kept)), dtype=measure.dtype) if aimed else None
     size = max(_PASS_BYTES // (4 * width), 16)
     chunks = list(rows.chunks(size))
     workers = min(threads or min(os.cpu_count() or 1, 8), max(len(chunks) // 8, 1))
@@ -123,13 +131,24 @@ def exit_statistics(
 
     def work(span: list[tuple[int, Block]]) -> None:
         nonlocal done
-        scratch = np.empty((2, size, width), dtype=np.float32) if kind != "summary" else None
+        scratch = np.empty((2, size, max(width, 2)), dtype=np.float32) if kind.whole else None
         for start, block in span:
             count = len(next(iter(block.values())))
-            for k in range(exits):
-                output = _reduced(block, k, kind, top, scratch)
-                for name in ("top_prob", "top_class", "entropy", "log_sum_exp"):
-                    getattr(table, name)[start : start + count, k] = getattr(output, name)
+            rows_here, state = slice(start, start + count), kind.start(count, kind.classes(width))
+            for i, k in enumerate(kept):
+                if kind.record:
+                    output = _of_record(block, k)
+                elif kind.whole:
+                    given = kind.logits(block["outputs"][:, k])
+                    output = reduce_logits(given, top, scratch)
+                else:
+                    given = block["outputs"][:, k]
+                    output, state = kind.reduce(i, given, state, measure.error_scale)
+                if worth is not None:
+                    said = kind.answer(block["outputs"][:, k])
+                    worth[rows_here, i] = measure.worth(said, block[TARGETS])
+                for column in ("top_prob", "top_class", "entropy", "log_sum_exp"):
+                    getattr(table, column)[rows_here, i] = getattr(output, column)
             with lock:
                 done += count
                 if progress:
@@ -141,7 +160,7 @@ def exit_statistics(
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(work, [chunks[i::workers] for i in range(workers)]))
     # NaN and infinity surface in the log-sum-exp (or the confidence) of their row.
-    column = table.confidence if kind == "summary" else table.log_sum_exp
+    column = table.log_sum_exp if kind.whole else table.confidence
     if not np.isfinite(column).all():
         row, exit_ = np.argwhere(~np.isfinite(column))[0]
         raise InputError(
@@ -149,21 +168,28 @@ def exit_statistics(
             "Look for overflow (float16?) where the cache was written."
         )
     labels = rows.array("labels").astype(np.int32) if rows.has("labels") else None
-    correct = None
+    correct: Array | None = None
     if rows.has("correct"):
-        correct = np.asarray(rows.array("correct"), dtype=bool)
-    elif labels is not None:
-        correct = (table.prediction == labels[:, None]) & (labels >= 0)[:, None]
-    return replace(table, labels=labels, quality=correct)
+        correct = np.asarray(rows.array("correct"), dtype=bool)[:, list(kept)]
+    elif labels is not None and not (rows.has("quality") and (table.prediction < 0).all()):
+        correct = is_right(table.prediction, labels)
+    quality = correct
+    if rows.has("quality"):
+        quality = np.asarray(rows.array("quality"))[:, list(kept)]
+    elif worth is not None:
+        quality, correct = worth, worth if worth.dtype == bool else None
+    return replace(table, labels=labels, quality=quality, correct=correct)
 
 
-def _reduced(block: Block, k: int, kind: str, top: int, scratch: Any) -> ExitOutput:
-    """Reduce the outputs of a block at exit k."""
-    if kind == "summary":
-        more = {name: block[name][:, k] for name in ("top_prob", "entropy") if name in block}
-        return reduce_record(block["prediction"][:, k], block["confidence"][:, k], **more)
-    reduce = reduce_logits if kind == "logits" else reduce_probabilities
-    return reduce(block["outputs"][:, k], top, scratch)
+def is_right(prediction: Array, labels: Array) -> Bools:
+    """Say which answers (N, K) are right; none is where the label is not known."""
+    return (prediction == labels[:, None]) & (labels >= 0)[:, None]
+
+
+def _of_record(block: Block, k: int) -> ExitOutput:
+    """Reduce the summaries of a block at exit k."""
+    more = {name: block[name][:, k] for name in ("top_prob", "entropy") if name in block}
+    return reduce_record(block["prediction"][:, k], block["confidence"][:, k], **more)
 
 
 def _allocate(n: int, exits: int, top: int) -> ExitStatistics:
@@ -203,6 +229,10 @@ class Table:
     active_exits: tuple[int, ...] = ()  # the model's numbers of the table's exits; default all
     model_exits: int = 0  # of the model; K where all are active
     contexts: tuple[str, ...] = ()
+    known_costs: tuple[Cost, ...] = ()  # all that the cache states
+    measure: Measure = field(default_factory=Measure)
+    quality_given: bool = False  # graded, of the exits' own answers: of others nobody knows it
+    utility: Utility | None = None  # by which labels tell what answers are worth
 
     def __post_init__(self) -> None:
         if not self.active_exits:
@@ -228,20 +258,53 @@ class Table:
         return np.diff(self.costs, axis=-1, prepend=0.0) if self.cascade else self.costs
 
     @property
-    def labelled(self) -> bool:
-        """Whether it is known of every row which answers are right."""
+    def whole(self) -> bool:
+        """Whether exits say a probability of every class, which answers and scores may read."""
+        return KINDS[self.kind].whole
+
+    @property
+    def valued(self) -> Bools:
+        """Of which rows it is known what answers are worth, (N,)."""
         stats = self.statistics
-        known = stats.labels is None or bool((stats.labels >= 0).all())
-        return stats.quality is not None and known
+        if stats.quality is None or stats.labels is None or self.quality_given:
+            return np.full(len(self), stats.quality is not None)
+        return stats.labels >= 0
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it is known of every row what answers are worth."""
+        return bool(self.valued.all())
+
+    @property
+    def graded(self) -> bool:
+        """Whether answers may be worth anything from 0 to 1, and not only right or wrong."""
+        found = self.statistics.quality
+        declared = self.quality_given or self.utility is not None
+        return declared or (found is not None and found.dtype != bool)
+
+    def worth(self, prediction: Array) -> Array | None:
+        """Return what answers (N, K) are worth, 0 where `valued` says no; None where it is not known of them."""
+        stats = self.statistics
+        if self.quality_given or stats.labels is None:
+            return stats.quality if np.array_equal(prediction, stats.prediction) else None
+        if self.utility is not None:
+            return self.utility.worth(stats.labels, prediction)
+        return is_right(prediction, stats.labels)
 
     @property
     def quality(self) -> Floats:
         """Worth of every exit's answer in [0, 1], (N, K): 0.0 or 1.0 where right or wrong."""
         stats = self.statistics
-        if stats.quality is None or not self.labelled:
+        if self.quality_given and stats.quality is None:
+            raise InputError(
+                f"Split '{self.split}' must have a quality for every row and exit, as other splits of this cache have. "
+                "Got none. Import it with such a key (quality), or all without it."
+            )
+        if not self.labelled or stats.quality is None:
             raise InputError(
                 f"Split '{self.split}' must have a label for every row. Got rows without. "
-                "Import with --labels FILE or a key 'labels' (Python: labels=), or leave those rows out."
+                "Import with --labels FILE or a key 'labels' (Python: labels=), or leave those rows out; "
+                "or with a key 'quality', of any kind of worth from 0 to 1."
             )
         return stats.quality.astype(np.float64)
 
@@ -252,6 +315,22 @@ class Table:
             return None
         whole = self.source.array(CONTEXT).astype(np.int64)
         return whole if self.places is None else whole[self.places]
+
+    def costs_of(self, name: str) -> Floats:
+        """Return another cost of the cache, (K,) or (N, K), cumulative, of the table's exits."""
+        found = [cost for cost in self.known_costs if cost.name == name]
+        if not found:
+            known = ", ".join(cost.name for cost in self.known_costs) or self.cost_name
+            step = "Name a cost that `policyopt info` lists, or none for the budget's own."
+            raise input_error("cost of a limit", f"one of {known}", name, step)
+        cost = found[0]
+        if cost.values is not None:
+            whole = np.array(cost.values, dtype=np.float64)
+        else:
+            assert self.source is not None
+            whole = np.asarray(self.source.array(COST_PREFIX + cost.name), dtype=np.float64)
+            whole = whole if self.places is None else whole[self.places]
+        return kept_costs(whole, list(self.active_exits), cost.cascade)
 
     def cost_at(self, exits: Ints) -> Floats:
         """Return what each row pays for the exit it takes, (N,)."""
@@ -272,13 +351,20 @@ class Table:
             return self
         at = [self.active_exits.index(k) for k in numbers]
         costs, statistics = kept_costs(self.costs, at, self.cascade), self.statistics.keep_exits(at)
-        return replace(self, statistics=statistics, costs=costs, active_exits=numbers)
+        if KINDS[self.kind].stateful and self.source is not None:  # what came before is another
+            read = exit_statistics(self.source, self.kind, measure=self.measure, at=numbers)
+            read = read if self.places is None else read.take(self.places)
+            statistics = replace(read, quality=statistics.quality, correct=statistics.correct)
+        utility = None if self.utility is None else self.utility.keep_exits(at)
+        return replace(
+            self, statistics=statistics, costs=costs, active_exits=numbers, utility=utility
+        )
 
     def chunks(self) -> Iterator[tuple[slice, npt.NDArray[np.floating]]]:
         """Yield (rows, their outputs (n, K, C)), a few at a time."""
-        if self.source is None or not self.source.has("outputs"):
+        if self.source is None or not self.whole:
             raise InputError(
-                f"Split '{self.split}' must hold all class outputs. Got summaries. "
+                f"Split '{self.split}' must hold all class outputs. Got {self.kind}. "
                 "Import full logits, or choose a method that works on summaries."
             )
         size = max(_CHUNK_BYTES // (4 * self.exits * max(self.classes, 1)), 16)
@@ -299,8 +385,7 @@ class Table:
     @property
     def known(self) -> frozenset[str]:
         """Which of the columns a score may need are there: those of the statistics, and more."""
-        whole = self.source is not None and self.source.has("outputs")
-        more = {"log_prob": whole, "features": self.has_features}
+        more = {"log_prob": self.source is not None and self.whole, "features": self.has_features}
         return self.statistics.known | {name for name, there in more.items() if there}
 
     def feature(self, k: int, rows: slice = slice(None)) -> npt.NDArray[np.float32]:
@@ -319,9 +404,23 @@ class Table:
         out = np.empty((len(self), self.exits, self.classes), dtype=np.float32)
         for rows, outputs in self.chunks():
             for k in range(self.exits):
-                logits = log_of(outputs[:, k]) if self.kind == "probabilities" else outputs[:, k]
+                logits = KINDS[self.kind].logits(outputs[:, k])
                 out[rows, k] = with_log_prob(reduce_logits(logits), logits).log_prob
         return out
+
+
+def known_rows(table: Table) -> Table:
+    """Return the rows of which it is known what answers are worth; all of them where it is known of none."""
+    if table.labelled or not table.valued.any():
+        return table
+    return table.take(np.flatnonzero(table.valued))
+
+
+def subsample(table: Table, most: int, seed: int) -> Table:
+    """Return the table, or a random part of its rows, in order, where there are more than `most`."""
+    if len(table) <= most:
+        return table
+    return table.take(np.sort(np.random.default_rng(seed).permutation(len(table))[:most]))
 
 
 class Tables:
@@ -334,16 +433,29 @@ class Tables:
         Name of the cost to use; default the cache's first.
     progress : callable, optional
         Called with (rows done, rows in all) during a pass.
+    utility : Utility, array, mapping or str, optional
+        What answers are worth by label and prediction, see `policyopt._utility.utility_of`.
     """
 
     def __init__(
-        self, data: ExitData, cost: str | None = None, progress: Progress | None = None
+        self,
+        data: ExitData,
+        cost: str | None = None,
+        progress: Progress | None = None,
+        utility: Any = None,
     ) -> None:
         if not isinstance(data, ExitData):
             step = "po.open_cache(folder), or po.from_arrays(logits, labels, costs)."
             raise input_error("data", "an opened cache", type(data).__name__, step)
         self.data = data
         self.cost = data.cost(cost)
+        self.utility: Utility | None = None
+        if utility is not None:
+            if data.graded:
+                step = "Leave it out, or import the labels without the key quality."
+                got = "a cache with graded quality"
+                raise input_error("utility", "of a cache that has labels and no quality", got, step)
+            self.utility = utility_of(utility, data.exits, data.classes)
         self._progress = progress
         self._passed: dict[str, ExitStatistics] = {}
 
@@ -356,11 +468,24 @@ class Tables:
             raise input_error("split", "with at least one row", got, "Choose other shares.")
         source, cost = data.splits[key], self.cost
         if key not in self._passed:
-            self._passed[key] = exit_statistics(source, data.kind, progress=self._progress)
+            step = self._progress
+            read = exit_statistics(source, data.kind, measure=data.measure, progress=step)
+            self._passed[key] = self._valued(read, split)
         values = source.array(COST_PREFIX + cost.name) if cost.values is None else cost.values
         table = Table(
             self._passed[key], np.array(values, dtype=np.float64), cost.unit, cost.name, data.kind,
             data.classes, split, data.fingerprint, source, rate=rate_of(cost, data.costs),
-            cascade=cost.cascade, contexts=data.contexts,
+            cascade=cost.cascade, contexts=data.contexts, known_costs=data.costs,
+            quality_given=data.graded, utility=self.utility, measure=data.measure,
         )  # fmt: skip
         return table if len(rows) == len(table) else table.take(rows)
+
+    def _valued(self, found: ExitStatistics, split: str) -> ExitStatistics:
+        """Return statistics whose quality is the one that holds for all of the cache: graded, by utility, or right."""
+        if self.utility is not None:
+            self.utility.check(found.labels, found.prediction, split)
+            assert found.labels is not None
+            return replace(found, quality=self.utility.worth(found.labels, found.prediction))
+        if self.data.graded and (found.quality is None or found.quality.dtype == bool):
+            return replace(found, quality=None)  # right or wrong is another scale
+        return found

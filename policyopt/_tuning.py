@@ -164,6 +164,8 @@ def tune(
     fold_rows(len(table), folds, seed)
     _ = table.quality  # needs a label for every row
     aim.check(table)
+    if table.quality_given and "answer" in search.domains:  # of others nobody knows the worth
+        search = make_search(method, {**(settings or {}), "answer": "plain"})
     plan = {
         "method": search.method,
         "objective": objective,
@@ -174,6 +176,7 @@ def tune(
         "folds": folds,
         "seed": seed,
         "fixed": dict(search.fixed),
+        **({} if tables.utility is None else {"utility": tables.utility.digest}),
         "space": {name: repr(domain) for name, domain in search.domains.items()},
     }
     name = study_name(search.method, objective, table.cache, plan)

@@ -93,6 +93,24 @@ def policy(score="max_prob", answer="plain", calibrator=None, mixed=None, kind="
     )  # fmt: skip
 
 
+_SETS = ("max_prob", "margin", "entropy", "patience", "logistic")
+#: Of each kind that is neither class outputs nor a summary, scores that read it.
+KIND_SCORES = {
+    "logit": ("max_prob", "entropy", "advantage"), "probability": ("margin", "vote"),
+    "multilabel": _SETS, "multilabel_probabilities": _SETS,
+    "regression": ("max_prob", "logistic"), "regression_variances": ("max_prob", "beem"),
+}  # fmt: skip
+
+
+def of_kind(kind, score="max_prob", classes=None, **more):
+    """Return a policy of one of `KIND_SCORES`; `classes`: labels, or values."""
+    classes = classes or (2 if kind in ("logit", "probability") else C)
+    params = {"entropy": {"classes": classes}}.get(score, SCORES[score])
+    scaled = {"error_scale": 0.7} if kind.startswith("regression") else {}
+    costs, step = [1.0, 2.0, 4.0], [0.3, 0.4]
+    return Policy(make_rule(score, params), step, costs, "ms", kind, classes, **scaled, **more)
+
+
 def policies() -> dict[str, Policy]:
     """Return policies that use every rule and every part of a policy file."""
     found = {f"score {name}": policy(name) for name in SCORES}

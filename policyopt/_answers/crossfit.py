@@ -27,10 +27,11 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.calibrators import fit_temperature, fit_vector
-from policyopt._table import Table
+from policyopt._table import Table, is_right
 from policyopt.runtime._answers import FLOOR, AnswerRule, Combined, Identity
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import InputError
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._outputs import ExitOutput
 from policyopt.runtime._policy import Observer
 from policyopt.runtime._typing import Bools, Floats, Ints
@@ -67,10 +68,13 @@ def folds_of(rows: int, folds: int, seed: int) -> Ints:
 
 
 def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
-    """Fit an answer rule on all rows (of very many, a random part), and once per fold on the others."""
+    """Fit an answer rule on all rows (of very many, a random part), and once per fold on the others.
+
+    Plain where a graded quality is of the exits' own answers: of any other nobody knows it.
+    """
     check_one_of("answer", name, NAMES, "E.g. --set answer=combined.")
     count = int(fold.max(initial=0)) + 1
-    if name == "plain":
+    if name == "plain" or table.quality_given:
         return CrossFitted(Identity())
     labels = table.statistics.labels
     known = np.flatnonzero(labels >= 0) if labels is not None else np.empty(0, np.int64)
@@ -113,8 +117,8 @@ def look_through(
     rule: AnswerRule, table: Table, outputs: npt.NDArray[np.floating], full: bool
 ) -> list[ExitOutput]:
     """Return the reduced answers of some outputs (n, K, C), exit by exit, as the runtime sees them."""
-    observer = Observer(rule, table.kind, table.classes, full)
-    state = rule.start(len(outputs), table.classes)
+    observer = Observer(rule, KINDS[table.kind], table.classes, full)
+    state = observer.start(len(outputs))
     seen = []
     for k in range(table.exits):
         reduced, _, state = observer.look(k, outputs[:, k], state, len(outputs))
@@ -123,7 +127,7 @@ def look_through(
 
 
 def answered(table: Table, answers: CrossFitted) -> Table:
-    """Return the table as it looks with those answers: statistics and correctness recomputed."""
+    """Return the table as it looks with those answers: statistics and qualities recomputed."""
     if isinstance(answers.rule, Identity):
         return table
     old = table.statistics
@@ -137,9 +141,9 @@ def answered(table: Table, answers: CrossFitted) -> Table:
         for k, output in enumerate(seen):
             for name, column in made.items():
                 column[rows, k] = getattr(output, name)
-    new = replace(old, quality=None, **made)
-    correct = (new.prediction == old.labels[:, None]) & (old.labels >= 0)[:, None]
-    return replace(table, statistics=replace(new, quality=correct))
+    new = replace(old, **made)
+    quality, correct = table.worth(new.prediction), is_right(new.prediction, old.labels)
+    return replace(table, statistics=replace(new, quality=quality, correct=correct))
 
 
 def fit_combined(

@@ -13,13 +13,17 @@ from policyopt._cache import blocks, data
 from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, Block, ExitData, Layout, Rows
 from policyopt._cache.manifest import check_metadata, fingerprint, with_told
 from policyopt._costs import Cost, cumulative, exit_counts
+from policyopt._measures import measure_of
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._typing import Array
 
 #: The arrays that show n and K.
-_LEADS = ("outputs", "confidence", "top_prob")
-_ROW_ARRAYS = ("outputs", "labels", *blocks.SUMMARY_ARRAYS, "sample_costs", "features", "context")
+_LEADS = ("outputs", "confidence", "top_prob", *blocks.WORTH)
+_ROW_ARRAYS = (
+    "outputs", "labels", "quality", *blocks.SUMMARY_ARRAYS, "sample_costs", "features", "context", "variances",
+)  # fmt: skip
 
 
 def from_arrays(
@@ -40,6 +44,7 @@ def from_arrays(
     top_prob: Any = None,
     entropy: Any = None,
     correct: Any = None,
+    quality: Any = None,
     classes: int | None = None,
     dtype: str | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -47,6 +52,9 @@ def from_arrays(
     features: Sequence[Any] | None = None,
     context: Any = None,
     contexts: Sequence[str] | None = None,
+    variances: Any = None,
+    quality_of: str | None = None,
+    error_scale: float | None = None,
 ) -> ExitData:
     """Make an `ExitData` from arrays: one pool to be divided, or named splits.
 
@@ -56,9 +64,11 @@ def from_arrays(
     Parameters
     ----------
     outputs : array of shape (n, K, C), or sequence of K arrays of shape (n, C)
-        Logits or probabilities; numpy or torch. Leave out for summaries.
+        Logits or probabilities; numpy or torch. Leave out for summaries. Of one number per row and
+        exit (``logit``, ``regression``), (n, K) does, too.
     labels : array of shape (n,), optional
-        Whole numbers in [0, C), -1 where unknown.
+        Whole numbers in [0, C), -1 where unknown; of `multilabel` (n, C), 0 and 1; of a regression the
+        true values, (n,) or (n, D).
     costs : K numbers, (n, K) array, Cost, or sequence of Cost, optional
         Without it, costs are 1..K in the unit "exits" (noted in the metadata).
     unit : str, default ""
@@ -69,8 +79,10 @@ def from_arrays(
         Name of the numbers given as `costs`; default "cost".
     sample_costs : mapping of str to array of shape (n, K), optional
         Further costs per sample; units from a Cost of that name in `costs`, else `unit`.
-    kind : {"logits", "probabilities", "summary"}, optional
-        Detected by a check of the values where not given.
+    kind : str, optional
+        ``logits``, ``probabilities`` or ``summary`` are detected by a check of the values where not given;
+        ``logit``, ``multilabel`` and ``regression`` are declared (see `CacheWriter`): of the first two
+        numbers that are all in [0, 1] are taken for their sigmoids.
     axes : str, optional
         Order of the axes N, K, C in every array. Default NKC; KNC is taken where only that
         fits the length of the labels.
@@ -78,8 +90,8 @@ def from_arrays(
         Shares of the pool; default ``{"fit": 0.5, "test": 0.5}``.
     seed : int, default 0
         Seed of that division.
-    prediction, confidence, top_prob, entropy, correct, features, context : array, optional
-        Summaries, feature vectors and numbers of contexts, see `CacheWriter.append`.
+    prediction, confidence, top_prob, entropy, correct, quality, features, context : array, optional
+        Summaries, graded quality, feature vectors, numbers of contexts, see `CacheWriter.append`.
     classes : int, optional
         C, for summaries.
     dtype : {"float16", "float32", "float64"}, optional
@@ -91,6 +103,10 @@ def from_arrays(
         ``{"fit": {"outputs": ..., "labels": ...}, "test": {...}}``.
     contexts : sequence of str, optional
         Names of the contexts, from 0 on; default "0", "1", ...
+    variances : array as `outputs`, optional
+        Of a regression: predicted variances of its values.
+    quality_of, error_scale : optional
+        Worth of sets of labels, and of values, see `CacheWriter`.
 
     Returns
     -------
@@ -112,8 +128,9 @@ def from_arrays(
     """
     given = {
         "outputs": outputs, "labels": labels, "prediction": prediction, "confidence": confidence,
-        "top_prob": top_prob, "entropy": entropy, "correct": correct,
+        "top_prob": top_prob, "entropy": entropy, "correct": correct, "quality": quality,
         "sample_costs": sample_costs, "features": features, "context": context,
+        "variances": variances,
     }  # fmt: skip
     seed, notes = check_seed(seed), list[str]()
     groups = _groups({k: v for k, v in given.items() if v is not None}, splits, split)
@@ -127,15 +144,22 @@ def from_arrays(
             moved = {cost_name or "cost": costs}
             groups[POOL]["sample_costs"] = moved | groups[POOL].get("sample_costs", {})
             costs = None
-    oriented = {name: _oriented(arrays, axes, name, notes) for name, arrays in groups.items()}
+    kind = blocks.kind_with(kind, any("variances" in arrays for arrays in groups.values()))
+    oriented = {name: _oriented(arrays, axes, kind, name, notes) for name, arrays in groups.items()}
     leads = [next(b[n] for n in _LEADS if n in b) for b in oriented.values()]
     per_sample = [n for b in oriented.values() for n in b if n.startswith(COST_PREFIX)]
     names = dict.fromkeys(n.removeprefix(COST_PREFIX) for n in per_sample)
     stated = _costs(costs, unit, cost_kind, cost_name, leads[0].shape[1], names, notes)
+    kind = blocks.after_sigmoid(kind, oriented.values(), notes)
     kind = kind or blocks.detect_kind(next(iter(oriented.values())).get("outputs"))
+    measure = measure_of(blocks.known_kind(kind), quality_of, error_scale)
+    for name, block in oriented.items():
+        if kind == "logits" and "outputs" in block:
+            notes += blocks.sigmoids_as_logits(block["outputs"], f"split {name}")
+        notes += blocks.summary_notes(f"split {name}", block)
     named = blocks.name_contexts(contexts, [b.get(CONTEXT) for b in oriented.values()])
     stored = dtype or blocks.natural_dtype(kind, leads)
-    layout = Layout(kind, 0, classes or 0, stored, stated, contexts=named)
+    layout = Layout(kind, 0, classes or 0, stored, stated, contexts=named, measure=measure)
     rows, checksums = {}, []
     for name, arrays in oriented.items():
         for key in arrays:
@@ -162,7 +186,9 @@ def _groups(
     """Return the row arrays by split name."""
     if splits is None:
         if not set(_LEADS) & set(whole):
-            raise input_error("outputs", "given (confidence= of summaries)", "none", "Pass them.")
+            raise input_error(
+                "outputs", "given (confidence= or quality= of summaries)", "none", "Pass them."
+            )
         return {POOL: whole}
     if whole or shares is not None:
         got = f"also {sorted(whole) or 'split'}"
@@ -179,7 +205,7 @@ def _groups(
             raise input_error(argument, f"of {', '.join(_ROW_ARRAYS)}", f"{odd}", "Rename.")
         groups[name] = {k: v for k, v in arrays.items() if v is not None}
         if not set(_LEADS) & set(groups[name]):
-            raise input_error(argument, "with outputs or confidence", f"{sorted(arrays)}")
+            raise input_error(argument, "with outputs, confidence or quality", f"{sorted(arrays)}")
     return groups
 
 
@@ -190,15 +216,16 @@ def _are_costs(costs: Any) -> bool:
 
 
 def _oriented(
-    arrays: Mapping[str, Any], axes: str | None, split: str, notes: list[str]
+    arrays: Mapping[str, Any], axes: str | None, kind: str | None, split: str, notes: list[str]
 ) -> dict[str, Array]:
     """Return the row arrays rows first, by the axes given or those that fit the labels."""
-    block = blocks.orient(arrays, axes or "NKC")
+    read = None if kind is None else KINDS[blocks.known_kind(kind)]
+    block = blocks.orient(arrays, axes or "NKC", read)
     lead = next(block[n] for n in _LEADS if n in block)
-    n = len(block["labels"]) if "labels" in block else len(lead)
+    n = next((len(block[name]) for name in ("labels", data.TARGETS) if name in block), len(lead))
     if axes is None and len(lead) != n and lead.shape[1] == n:
         notes.append(f"split {split}: axes read as KNC, which fits the {n} labels")
-        block = blocks.orient(arrays, "KNC")
+        block = blocks.orient(arrays, "KNC", read)
     return block
 
 

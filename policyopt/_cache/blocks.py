@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from policyopt._cache.data import CONTEXT, COST_PREFIX, FEATURES_PREFIX, Block, Layout
+from policyopt._cache.data import CONTEXT, COST_PREFIX, FEATURES_PREFIX, TARGETS, Block, Layout
 from policyopt._costs import cumulative
+from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import MAX_CONTEXTS, checked_names
+from policyopt.runtime._kinds import KINDS, Kind, looks_after_sigmoid
 from policyopt.runtime._reading import ranked
 from policyopt.runtime._typing import Array, Bools
 
 #: The arrays of a block: their axes, and the type in which they are kept (None: the layout's).
 COLUMNS: Mapping[str, tuple[str, str | None]] = {
-    "outputs": ("NKC", None), "labels": ("N", "int32"), CONTEXT: ("N", "int16"),
+    "outputs": ("NKC", None), "variances": ("NKC", None), "labels": ("N", "int32"),
+    TARGETS: ("NC", None), CONTEXT: ("N", "int16"),
     "prediction": ("NK", "int32"), "confidence": ("NK", None), "top_prob": ("NKC", None),
-    "entropy": ("NK", None), "correct": ("NK", "bool"),
+    "entropy": ("NK", None), "correct": ("NK", "bool"), "quality": ("NK", "float32"),
     COST_PREFIX: ("NK", "float64"), FEATURES_PREFIX: ("ND", "float32"),
 }  # fmt: skip
 SUMMARY_ARRAYS = ("prediction", "confidence", "top_prob", "entropy", "correct")
+#: Shares, kept within [0, 1].
+_SHARES = ("confidence", "top_prob", "quality")
+#: Arrays that say how good each answer is, which need no outputs beside them.
+WORTH = ("quality", "correct")
 #: Arrays with one number per row.
 ROW_NUMBERS = tuple(name for name, (axes, _) in COLUMNS.items() if axes == "N")
 #: Confidences may pass 0 or 1 by this much (rounding of a softmax); they are clipped.
@@ -38,6 +45,7 @@ _REMEDY = {
     "confidence": "Give shares (0.5, not 50), one for each exit: mend that row or leave it out.",
     "labels": "Number classes from 0 (-1 where unknown).",
     "prediction": "Number classes from 0 (-1 where there was no answer).",
+    "quality": "Divide by the best mark there is (4 of 5 points: 0.8); mend that row or leave it out.",
 }
 
 
@@ -45,7 +53,7 @@ def normalise(
     layout: Layout, arrays: Mapping[str, Any], axes: str, split: str, first_row: int = 0
 ) -> tuple[Layout, dict[str, Array]]:
     """Return layout and block of row arrays in any form; all that is wrong with them is refused."""
-    layout, block = to_block(layout, orient(arrays, axes))
+    layout, block = to_block(layout, orient(arrays, axes, KINDS[layout.kind]))
     check_block(layout, block, split, first_row)
     return layout, block
 
@@ -62,6 +70,8 @@ def is_features(name: str) -> bool:
 
 def storage_type(name: str, layout: Layout) -> np.dtype[Any]:
     """Return the dtype in which the array `name` is kept; of features the widest."""
+    if name == TARGETS:
+        return np.dtype(KINDS[layout.kind].targets or "float64")
     return np.dtype(COLUMNS[column_of(name)][1] or layout.dtype)
 
 
@@ -78,7 +88,7 @@ def store(layout: Layout, name: str, array: Array) -> Array:
     half = is_features(name) and array.dtype == np.float16  # which features stay
     kept = np.ascontiguousarray(array, array.dtype if half else storage_type(name, layout))
     # Rounding of a softmax may pass 1 by a hair.
-    return np.clip(kept, 0, 1) if name in ("confidence", "top_prob") else kept
+    return np.clip(kept, 0, 1) if name in _SHARES else kept
 
 
 def own(layout: Layout, name: str, array: Array) -> Array:
@@ -135,10 +145,16 @@ def rows_first(array: Array, axes: str) -> Array:
     return array.transpose([axes.index(letter) for letter in "NKC"[: len(axes)]])
 
 
-def orient(arrays: Mapping[str, Any], axes: str) -> dict[str, Array]:
+def orient(arrays: Mapping[str, Any], axes: str, kind: Kind | None = None) -> dict[str, Array]:
     """Bring arrays of any axis order to the names and shapes in `Rows`; ``features``, ``sample_costs`` hold several."""
-    axes = check_axes(axes)
+    axes, kind = check_axes(axes), kind or KINDS["logits"]
     given = {name: value for name, value in arrays.items() if value is not None}
+    if kind.targets and "labels" in given:
+        given[TARGETS] = given.pop("labels")
+    if kind.single or "variances" in given:
+        for name in ("outputs", "variances"):
+            if name in given:
+                given[name] = _deepened(given[name], axes)
     vectors, costs = given.pop("features", None), given.pop("sample_costs", {})
     if vectors is not None:
         if not isinstance(vectors, (list, tuple)) or not vectors:
@@ -157,10 +173,63 @@ def orient(arrays: Mapping[str, Any], axes: str) -> dict[str, Array]:
             block[name] = _rows_first(shown, value, axes if "C" in order else axes.replace("C", ""))
             continue
         block[name] = to_numpy(name, value)
+        if name == TARGETS and block[name].ndim == 1:
+            block[name] = block[name][:, None]
         if order == "N" and block[name].ndim != 1:
-            step = "For one-hot rows take their argmax."
+            step = label_step(block[name])
             raise input_error(name, "of shape (n,)", f"shape {block[name].shape}", step)
+    variances = block.pop("variances", None)
+    if variances is not None:
+        values = block.get("outputs", np.empty(0))
+        if values.shape != variances.shape:
+            got = f"shape {variances.shape}"
+            raise input_error("variances", f"of shape {values.shape}, as the outputs", got)
+        block["outputs"] = np.concatenate([values, variances], axis=2)
+    return confident(block)
+
+
+def confident(block: dict[str, Array]) -> dict[str, Array]:
+    """Return a summary block with a confidence at every exit: 1, which tells no row from another, where none is given.
+
+    The last exit decides nothing, so a score for the exits before it is enough; without any, only shares of the rows
+    can be chosen.
+    """
+    worth = next((block[name] for name in WORTH if name in block), None)
+    if worth is None or {"outputs", "top_prob"} & block.keys():
+        return block
+    n, exits = worth.shape[:2]
+    given = block.get("confidence")
+    if given is None:  # a view of one number: it takes no memory
+        return {**block, "confidence": np.broadcast_to(np.float32(1.0), (n, exits))}
+    if given.shape == (n, exits - 1):
+        return {**block, "confidence": np.column_stack([given, np.ones(n, given.dtype)])}
     return block
+
+
+def _deepened(value: Any, axes: str) -> Any:
+    """Return outputs of one number per row and exit with an axis of its own for it."""
+    several = isinstance(value, (list, tuple)) and all(hasattr(v, "shape") for v in value)
+    if several and value:
+        return [v[:, None] if v.ndim == 1 else v for v in value]
+    array = to_numpy("outputs", value)
+    return np.expand_dims(array, axes.index("C")) if array.ndim == 2 else array
+
+
+def label_step(labels: Array) -> str:
+    """Return what to do about labels that are no class numbers, by what they hold."""
+    if labels.ndim != 2:
+        return "Give a class number per row."
+    if np.isin(labels, (0, 1)).all():
+        ones = labels.sum(axis=1)
+        if (ones == 1).all() and labels.shape[1] > 1:
+            return "For one-hot rows take their argmax."
+        return (
+            f"Rows hold {int(ones.min())} to {int(ones.max())} ones: several labels per row, or none. "
+            "Say --kind multilabel (Python: kind='multilabel')."
+        )
+    if labels.dtype.kind == "f":
+        return "If they are values to be met, say --kind regression and --error-scale."
+    return "Give a class number per row; 0 and 1 per label with --kind multilabel."
 
 
 def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[str, Array]]:
@@ -179,9 +248,10 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
         axes, shape = COLUMNS[column_of(name)][0], f"shape {array.shape}"
         if axes == "N" and array.shape != (rows,):
             got = f"{len(array)} {name}" if array.ndim == 1 else shape
-            one_hot = "For one-hot rows take their argmax."
-            step = one_hot if array.ndim == 2 else "Add them, or check the axes."
+            step = label_step(array) if array.ndim == 2 else "Add them, or check the axes."
             raise input_error(name, f"one for each of the {rows} rows", got, step)
+        if axes == "NC" and array.ndim != 2:
+            raise input_error("labels", f"of shape ({rows}, C)", shape, "One row per sample.")
         if "K" in axes and (array.shape[:2] != (rows, exits) or array.ndim != len(axes)):
             raise input_error(name, f"of {rows} rows and {exits} exits", shape, "Check its axes.")
     features = _widths(block, rows, exits)
@@ -189,15 +259,36 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
         step = "Every split and batch needs the vectors of one model, or none has them."
         allowed = f"as in the rows before: {_shown(layout.features or ())}"
         raise input_error("features", allowed, _shown(features), step)
-    classes = layout.classes
+    classes, kind = layout.classes, KINDS[layout.kind]
     if "outputs" in block:
-        classes = block["outputs"].shape[2]
-        if classes < 2:
-            raise input_error("outputs", "of at least 2 classes", classes, "One logit z is [0, z].")
+        width = block["outputs"].shape[2]
+        classes = kind.classes(width)
+        if classes < kind.least:
+            _refuse_width(kind, width)
         if layout.classes not in (0, classes):
             allowed = f"{layout.classes}, as stated or in the rows before"
             raise input_error("classes", allowed, classes, "All splits need outputs of one model.")
+    aims = block.get(TARGETS)
+    if aims is not None and aims.shape != (rows, classes):
+        allowed = f"of shape ({rows}, {classes}), a number for each of the {kind.name}'s"
+        step = "Give them for the same rows and columns as the outputs."
+        raise input_error("labels", allowed, f"shape {aims.shape}", step)
     return replace(layout, exits=exits, classes=classes, features=features), block
+
+
+def _refuse_width(kind: Kind, width: int) -> None:
+    """Refuse outputs of as many numbers per row and exit as are none of the kind."""
+    if kind.single and kind.whole:
+        step = "Of several classes say logits or probabilities, of several labels multilabel."
+        raise input_error("outputs", f"one number per row and exit ({kind.name})", width, step)
+    if kind.targets:
+        allowed = "values, then as many variances, on the last axis"
+        raise input_error("outputs", allowed, f"{width} numbers", "Give both.")
+    step = (
+        "If each is the one logit of a binary model, say --kind logit (kind='logit'); its sigmoid, "
+        "--kind probability; a value, --kind regression."
+    )
+    raise input_error("outputs", "of at least 2 classes", width, step)
 
 
 def _check_names(layout: Layout, block: dict[str, Array]) -> None:
@@ -210,12 +301,9 @@ def _check_names(layout: Layout, block: dict[str, Array]) -> None:
             block["confidence"] = block["top_prob"][:, :, 0]
         if "confidence" not in block:
             raise input_error("confidence", "given for kind summary", "none", "Pass confidence=.")
-        if "prediction" not in block and "correct" not in block:
-            step = (
-                "Add pred (class numbers), or correct (1 or 0), for each exit; graded quality is "
-                "not read yet."
-            )
-            allowed = "given for kind summary (or else correct)"
+        if not {"prediction", *WORTH} & block.keys():
+            step = "Add pred (class numbers), correct (1 or 0) or quality (0 to 1), for each exit."
+            allowed = "given for kind summary (or else correct, or quality)"
             raise input_error("prediction", allowed, "neither", step)
     elif "outputs" not in block:
         raise input_error("outputs", f"given for kind {kind}", "none", "Pass outputs=.")
@@ -237,6 +325,7 @@ def _check_names(layout: Layout, block: dict[str, Array]) -> None:
             "Declare Cost(name, unit, None) for each, and give each with every batch."
         )
     odd = sorted(name for name in block if column_of(name) not in COLUMNS)
+    odd += [TARGETS] if TARGETS in block and not KINDS[kind].targets else []
     if odd:
         known = sorted(name for name in COLUMNS if not name.endswith(":"))
         raise input_error("arrays", f"of {', '.join(known)}", f"{odd}", "Leave them out.")
@@ -287,6 +376,11 @@ def check_block(layout: Layout, block: Block, split: str, first_row: int = 0) ->
         got = f"rows that are non-negative and sum to 1 ({where}): probabilities"
         advice = "Say kind='probabilities' (--kind probabilities)."
         raise input_error("outputs", "logits, as declared", got, advice)
+    after = KINDS[layout.kind].after_sigmoid
+    if after and looks_after_sigmoid(block["outputs"]):
+        got = f"numbers in [0, 1] alone ({where}): probabilities after a sigmoid"
+        advice = f"Say kind='{after}' (--kind {after}), or give the logits."
+        raise input_error("outputs", "logits, as declared", got, advice)
     for low in range(0, rows, step):
         piece = {name: array[low : low + step] for name, array in block.items()}
         _Piece(layout, piece, where, first_row + low).check()
@@ -315,22 +409,30 @@ class _Piece:
 
     def outputs(self, name: str, outputs: Array) -> None:
         """Refuse NaN, +inf, rows without a finite logit, overflow, and rows that are no probabilities."""
-        kind = self.layout.kind
+        kind = KINDS[self.layout.kind]
         if outputs.dtype.kind == "b":
-            step = f"Give the {kind} themselves."
+            step = f"Give the {kind.name} themselves."
             raise input_error(name, "numbers", f"dtype bool ({self.where})", step)
         if not _all_finite(outputs):
             top = outputs.max(axis=2)  # NaN and +inf reach the top, -inf only where all are
             self._refuse(name, np.isnan(top), ["NaN"], "free of NaN")
             self._refuse(name, top == np.inf, ["inf"], "below +inf")
-            self._refuse(name, top == -np.inf, ["only -inf"], "finite for at least one class")
+            if kind.whole and not kind.single:
+                self._refuse(name, top == -np.inf, ["only -inf"], "finite for at least one class")
         dtype = storage_type(name, self.layout)
         if outputs.dtype != dtype:
             self._refuse_overflow(outputs, dtype)
-        if kind == "probabilities":
+        for off, allowed, step in kind.faults(outputs):
+            self._refuse(name, off, outputs, allowed, step)
+        if kind.name == "probabilities":
             wide = outputs.astype(np.float32) if outputs.dtype == np.float16 else outputs
             off = ~sums_to_one(wide) | (wide.min(axis=2) < 0)
             step = "If these are logits, say kind='logits' (--kind logits)."
+            if looks_after_sigmoid(outputs):
+                step = (
+                    "All are in [0, 1]: after a sigmoid, each label by itself, they are of --kind multilabel "
+                    "(kind='multilabel'), with labels (N, C) of 0 and 1. No argmax makes classes of them."
+                )
             self._refuse(name, off, outputs, "0 or more, with sum 1 (probabilities)", step)
 
     def _refuse_overflow(self, outputs: Array, dtype: np.dtype[Any]) -> None:
@@ -364,6 +466,16 @@ class _Piece:
         allowed = f"{span}, or -1 ({'unknown' if name == 'labels' else 'no answer'})"
         more = f" If there are more than {classes} classes, check --axes." if classes else ""
         self._refuse(name, (array < -1) | (array >= limit), array, allowed, _REMEDY[name] + more)
+
+    def targets(self, name: str, array: Array) -> None:
+        """Of sets of labels 0 and 1; of values finite numbers."""
+        if KINDS[self.layout.kind].scaled:
+            with np.errstate(invalid="ignore"):
+                off, allowed, step = ~np.isfinite(array), "finite numbers", "Leave such rows out."
+        else:
+            off, allowed = ~np.isin(array, (0, 1)), "0 or 1 for each label"
+            step = "Rows whose labels are not known are left out, or all labels are."
+        self._refuse("labels", off.any(axis=1), array, allowed, step)
 
     def features(self, name: str, array: Array) -> None:
         """Numbers that are finite in float32."""
@@ -401,7 +513,9 @@ class _Piece:
     def correct(self, name: str, array: Array) -> None:
         """Booleans, or 0 and 1."""
         if array.dtype.kind != "b":
-            self._refuse(name, ~np.isin(array, (0, 1)), array, "true or false (1 or 0)")
+            step = "Grades from 0 to 1 go under the key quality; or round them to right and wrong."
+            off = ~np.isin(array, (0, 1))
+            self._refuse(name, off, array, "true or false (1 or 0)", step)
 
     def _agree(self, correct: Bools, prediction: Array) -> None:
         """`correct` must say what prediction and label say; an unparsed answer (-1) is always wrong."""
@@ -431,9 +545,9 @@ class _Piece:
 
 #: The check of each array's values.
 _CHECKS = {
-    "outputs": _Piece.outputs, "labels": _Piece.classes, CONTEXT: _Piece.context,
+    "outputs": _Piece.outputs, TARGETS: _Piece.targets, "labels": _Piece.classes, CONTEXT: _Piece.context,
     "prediction": _Piece.classes, "confidence": _Piece.share, "top_prob": _Piece.share,
-    "entropy": _Piece.entropy, "correct": _Piece.correct,
+    "entropy": _Piece.entropy, "correct": _Piece.correct, "quality": _Piece.share,
     COST_PREFIX: _Piece.cost, FEATURES_PREFIX: _Piece.features,
 }  # fmt: skip
 
@@ -442,6 +556,63 @@ def _all_finite(array: Array) -> bool:
     if array.dtype == np.float16:  # by its bits: numpy's own test of half floats is 20 times slower
         return bool((array.view(np.uint16) & np.uint16(0x7FFF)).max() < 0x7C00)
     return bool(np.isfinite(array).all())
+
+
+def known_kind(kind: object) -> str:
+    """Return the name of a kind, or refuse it."""
+    return check_one_of("kind", kind, tuple(KINDS), "Choose one (--kind).")
+
+
+def kind_with(kind: str | None, variances: bool) -> str | None:
+    """Return the kind that the user says, of a regression the one with variances where they are given."""
+    if not variances:
+        return kind
+    if kind not in ("regression", "regression_variances"):
+        step = "Say --kind regression (kind='regression'), or leave the variances out."
+        raise input_error("variances", "given for a regression", f"kind {kind}", step)
+    return "regression_variances"
+
+
+def after_sigmoid(
+    kind: str | None, parts: Iterable[Mapping[str, Array]], notes: list[str]
+) -> str | None:
+    """Return the kind, or where all numbers are in [0, 1] that of its sigmoids, which is noted."""
+    after = KINDS[kind].after_sigmoid if kind in KINDS else ""
+    found = [part["outputs"] for part in parts if "outputs" in part]
+    if not after or not found or not all(map(looks_after_sigmoid, found)):
+        return kind
+    notes.append(f"outputs are all in [0, 1]: read as {after}, after a sigmoid; policies take such")
+    return after
+
+
+def sigmoids_as_logits(outputs: Array, where: str) -> Iterator[str]:
+    """Yield what is odd about logits that are all in [0, 1]."""
+    if looks_after_sigmoid(outputs):
+        yield (
+            f"{where}: all of the numbers read as logits are in [0, 1]. If they are sigmoids, each label by "
+            "itself, no argmax makes classes of them: say --kind multilabel, with labels (N, C) of 0 and 1"
+        )
+
+
+def summary_notes(where: str, block: Mapping[str, Array]) -> Iterator[str]:
+    """Yield what is odd about summaries: of two classes none is predicted with less than 1/2."""
+    if not {"prediction", "confidence"} <= block.keys():
+        return
+    prediction, confidence = block["prediction"], block["confidence"]
+    asked = prediction >= 0
+    classes = set(np.unique(prediction[asked]).tolist())
+    if "labels" in block:
+        classes |= set(np.unique(block["labels"][block["labels"] >= 0]).tolist())
+    low = asked & (confidence < 0.5 - SUM_TOLERANCE)
+    if len(classes) != 2 or not low.any():
+        return
+    share, of = low.sum() / asked.sum(), np.unique(prediction[low]).tolist()
+    told = f"where class {of[0]:g} is predicted" if len(of) == 1 else "of predictions"
+    yield (
+        f"{where}: {100 * share:.0f} % of confidences are under 0.5, {told}, which none of two "
+        "classes can have. If they are P(class 1), a sigmoid, a sure 0 counts as unsure: fold them, "
+        "max(p, 1 - p), or import the sigmoids as outputs with --kind probability"
+    )
 
 
 def detect_kind(outputs: Array | None) -> str:

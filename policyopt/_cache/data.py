@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from policyopt._costs import Cost
+from policyopt._measures import Measure, measure_of
 from policyopt.runtime._checks import check_one_of, check_seed, to_python
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import checked_names
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._typing import Array, Ints
 
-KINDS = ("logits", "probabilities", "summary")
 #: The splits with a meaning of their own; any other name is a stream.
 RESERVED = ("fit", "calibrate", "test")
 #: Rows that are divided by a seed, and how where nobody says.
@@ -24,6 +25,8 @@ POOL = "pool"
 DEFAULT_SHARES: Mapping[str, float] = {"fit": 0.5, "test": 0.5}
 #: Arrays of a block: feature vectors by exit, costs by name, the numbers of the rows' contexts.
 FEATURES_PREFIX, COST_PREFIX, CONTEXT = "features:", "cost:", "context"
+#: The truth of rows that is no class number: sets of labels, values.
+TARGETS = "targets"
 #: More exits than this are a wrong axis order, not a model.
 MAX_EXITS = 1024
 #: As in a policy: outputs of one sample and exit must fit into memory many times.
@@ -45,7 +48,7 @@ def check_name(argument: str, name: object) -> str:
 
 
 def filled(block: dict[str, Array]) -> dict[str, Array]:
-    """Return a summary block that has predictions: -1 all over where only ``correct`` was kept."""
+    """Return a summary block that has predictions: -1 all over where only their worth was kept."""
     if "outputs" in block or "prediction" in block:
         return block
     # A view of one number: it takes no memory.
@@ -64,9 +67,13 @@ class Layout:
     costs: tuple[Cost, ...]  # the first is the default
     features: tuple[int, ...] | None = None  # widths by exit; () where there are none, None: open
     contexts: tuple[str, ...] = ()  # names; (): rows have none
+    measure: Measure = field(default_factory=Measure)
 
     def __post_init__(self) -> None:
-        check_one_of("kind", self.kind, KINDS, "Say what the outputs are.")
+        check_one_of("kind", self.kind, tuple(KINDS), "Say what the outputs are.")
+        given = self.measure
+        made = measure_of(self.kind, given.quality_of or None, given.error_scale or None)
+        object.__setattr__(self, "measure", made)
         allowed = ("float32", "float64") if self.kind == "summary" else ("float16", "float32")
         dtype = getattr(self.dtype, "name", getattr(self.dtype, "__name__", self.dtype))
         if dtype not in allowed:
@@ -74,8 +81,10 @@ class Layout:
             raise input_error("dtype", wanted, dtype, "Choose one.")
         object.__setattr__(self, "dtype", dtype)  # np.float16 and np.dtype("f2") are welcome too
         classes = to_python(self.classes)
-        if type(classes) is not int or not 0 <= classes <= MAX_CLASSES or classes == 1:
-            raise input_error("classes", f"0 (not known) or 2 to {MAX_CLASSES}", classes)
+        least = max(KINDS[self.kind].least, 1 + KINDS[self.kind].record)
+        known = type(classes) is int and least <= classes <= MAX_CLASSES
+        if not known and (type(classes) is not int or classes != 0):
+            raise input_error("classes", f"0 (not known) or {least} to {MAX_CLASSES}", classes)
         object.__setattr__(self, "classes", classes)
         if not self.costs:
             step = "E.g. Cost('compute', 'MMACs', [1, 2])."
@@ -105,13 +114,15 @@ class Layout:
 class Rows:
     """One split (or stream, or pool): a list of blocks, each a mapping of n aligned rows.
 
-    ``outputs``      (n, K, C) logits or probabilities; absent for summaries
-    ``prediction``   (n, K) integers, -1 where the exit gave no answer, or only ``correct`` is known
+    ``outputs``      (n, K, W) what exits gave, W numbers (`Kind.width`); absent for summaries
+    ``prediction``   (n, K) integers, -1 where the exit gave no answer, or only its worth is known
     ``confidence``   (n, K) in [0, 1] (summaries)
     ``top_prob``     (n, K, T) the few largest probabilities, largest first (summaries, optional)
     ``entropy``      (n, K) in nats (summaries, optional)
     ``correct``      (n, K) bool (summaries, optional when labels are there)
+    ``quality``      (n, K) in [0, 1], graded worth of the exits' answers (optional)
     ``labels``       (n,) integers, -1 where unknown; absent for unlabelled rows
+    ``targets``      (n, C) in their place: 0 and 1 of sets of labels, values of a regression
     ``cost:<name>``  (n, K) cumulative cost per sample, in the unit of that cost (optional)
     ``features:<k>`` (n, D_k) the model's feature vectors at exit k: of every exit or of none
     ``context``      (n,) number of the context whose expert gave the outputs (optional)
@@ -168,10 +179,10 @@ class ExitData:
 
     Parameters
     ----------
-    kind : {"logits", "probabilities", "summary"}
-        What ``outputs`` are.
+    kind : str
+        What ``outputs`` are: ``logits``, ``probabilities``, ``summary``, or another of `policyopt.Policy`.
     exits, classes : int
-        K and C; ``classes`` is 0 where summaries do not say.
+        K and C; ``classes`` is 0 where summaries do not say; labels or values where there are no classes.
     splits : mapping of str to Rows
         Either named splits (``fit``, ``calibrate``, ``test``, and streams), or one ``pool``.
     costs : tuple of Cost
@@ -187,6 +198,8 @@ class ExitData:
         SHA-256 over the checksums of all arrays; names the cache in artifacts.
     contexts : tuple of str
         Names of the contexts that the rows' ``context`` counts; empty where they have none.
+    measure : Measure
+        How sets of labels, and values, are valued.
 
     Examples
     --------
@@ -207,6 +220,7 @@ class ExitData:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     contexts: tuple[str, ...] = ()
+    measure: Measure = field(default_factory=Measure)
 
     @property
     def pooled(self) -> bool:
@@ -217,6 +231,11 @@ class ExitData:
     def split_names(self) -> tuple[str, ...]:
         """Names of the splits a user can ask for."""
         return tuple(self.shares) if self.pooled else tuple(self.splits)
+
+    @property
+    def graded(self) -> bool:
+        """Whether answers have a graded quality of their own, instead of being right or wrong."""
+        return any(rows.has("quality") for rows in self.splits.values())
 
     @property
     def feature_widths(self) -> tuple[int, ...]:
@@ -315,7 +334,7 @@ def to_data(
         refuse_overlap(splits)
     return ExitData(
         layout.kind, layout.exits, layout.classes, splits, layout.costs, shares, seed, metadata,
-        fingerprint, layout.contexts,
+        fingerprint, layout.contexts, layout.measure,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from policyopt._cache import blocks
 from policyopt._cache.array_files import read_npy, read_npz, read_safetensors
-from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, RESERVED, ExitData
+from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, RESERVED, TARGETS, ExitData
 from policyopt._cache.files import Progress
 from policyopt._cache.manifest import MANIFEST, with_told
 from policyopt._cache.parts import Part, Raw, by_row, divide, split_name, turn
@@ -22,6 +22,7 @@ from policyopt._cache.table_files import read_csv, read_jsonl, read_parquet
 from policyopt._cache.torch_file import read_torch
 from policyopt._cache.writer import CacheWriter, standing_cache
 from policyopt._costs import Cost, check_cost_kind, cumulative, exit_counts
+from policyopt._measures import measure_of
 from policyopt.runtime._errors import InputError, PolicyOptError, input_error
 from policyopt.runtime._typing import Array
 
@@ -63,6 +64,8 @@ def import_sources(
     labels: Any = None,
     overwrite: bool = False,
     dtype: str | None = None,
+    quality_of: str | None = None,
+    error_scale: float | None = None,
     allow_pickle: bool = False,
     progress: Progress | None = None,
 ) -> ImportReport:
@@ -78,8 +81,9 @@ def import_sources(
         Directory of the cache to make.
     axes : str, optional
         Order of the axes in the files, e.g. ``"KNC"``; found by a check where not given.
-    kind : {"logits", "probabilities", "summary"}, optional
-        Found by key and values where not given.
+    kind : str, optional
+        ``logits``, ``probabilities`` and ``summary`` are found by key and values where not given; others
+        (see `policyopt.CacheWriter`) are declared.
     costs : sequence of K floats, ``"1,2,4"``, or the name of a cost in the file, optional
         Becomes the default cost.
     unit : str, optional
@@ -98,6 +102,8 @@ def import_sources(
         Replace a cache at `out`, once the new one is whole.
     dtype : {"float16", "float32", "float64"}, optional
         Storage type; default keeps float16, makes other outputs float32 (float64: summaries only).
+    quality_of, error_scale : optional
+        Worth of sets of labels, and of values, see `policyopt.CacheWriter`.
     allow_pickle : bool, default False
         Load ``.pt`` files that need pickle. **They can run any code.**
     progress : callable, optional
@@ -145,7 +151,7 @@ def import_sources(
     one.turn(len(_stated_values(costs)[0] or ()))
     stated = one.costs(costs, unit or "", cost_kind, cost_name or "cost")
     found, contexts = one.kind(), one.contexts()
-    if not any({"labels", "correct"} & part.arrays.keys() for part in one.parts):
+    if not any({"labels", TARGETS, *blocks.WORTH} & part.arrays.keys() for part in one.parts):
         one.notes.append("NO LABELS: most methods cannot be fitted on such rows; pass --labels")
     splits = [part.split for part in one.parts]
     if shares is not None and POOL not in splits:
@@ -157,6 +163,7 @@ def import_sources(
         target, costs=stated, kind=found, shares=shares, split_seed=seed, contexts=contexts,
         dtype=dtype or blocks.natural_dtype(found, [part.lead for part in one.parts]),
         metadata=one.metadata(), overwrite=overwrite,
+        **one.measure(found, quality_of, error_scale),
     )  # fmt: skip
     writer.lists_unfinished = False  # the sources are still there
     with writer:
@@ -289,13 +296,39 @@ class _Import:
             allowed = "splits with the same number of exits"
             raise input_error("SRC", allowed, ", ".join(exits), "Check the axes.")
 
+    def measure(
+        self, kind: str, quality_of: str | None, error_scale: float | None
+    ) -> dict[str, Any]:
+        """Return how answers are valued, as the user or a file says."""
+        options = {key: text for raw in self.raws for key, text in raw.options.items()}
+        found = measure_of(
+            kind, quality_of or options.get("quality_of"), error_scale or options.get("error_scale")
+        )
+        if found.quality_of:
+            given = quality_of or options.get("quality_of")
+            more = "" if given else " (the default, see --quality-of)"
+            self.notes.append(f"quality of a set of labels: {found.quality_of}{more}")
+        return {name: value or None for name, value in vars(found).items()}
+
     def kind(self) -> str:
         """Return the kind of all parts, detected where it is not declared."""
+        for part in self.parts:
+            if part.key in ("logit", "logits"):  # whose name says so: `check_block` looks at them
+                continue
+            part.kind = blocks.after_sigmoid(part.kind, [part.arrays], self.notes)
         for part in self.parts:
             if part.kind is None:
                 part.kind = blocks.detect_kind(part.arrays.get("outputs"))
                 told = f"{part.split} outputs read as {part.kind} (by their values)"
                 self.notes.append(f"{part.source}: {told}")
+            if part.kind == "logits":
+                where = f"{part.source}: {part.split}"
+                odd = list(blocks.sigmoids_as_logits(part.arrays["outputs"], where))
+                if odd and part.key == "probabilities":
+                    step = odd[0].partition(". ")[2] + "."
+                    got = "numbers in [0, 1] under a key that says probabilities"
+                    raise input_error(f"{where} logits", "logits, as declared", got, step)
+                self.notes += odd
         kinds = {part.split: part.kind for part in self.parts}
         if len(set(kinds.values())) > 1:
             raise input_error("kind", "the same for all splits", f"{kinds}", "State it: --kind.")

@@ -11,9 +11,11 @@ from typing import Any
 
 from policyopt._cache.data import NAME, Layout, check_shares
 from policyopt._costs import Cost
+from policyopt._measures import Measure
 from policyopt.runtime import _strict_json as strict_json
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._kinds import KINDS
 
 MANIFEST = "manifest.json"
 #: The same of a cache that is being written: lists the shards that are finished.
@@ -30,6 +32,7 @@ CACHE = strict_json.Form(
         "format": str, "version": int, "complete": bool, "kind": str, "exits": int, "classes": int,
         "dtype": str, "features?": list, "contexts?": list, "costs": list, "shares": dict,
         "split_seed": int, "metadata": dict, "shards": list, "sha256": str,
+        "quality_of?": str, "error_scale?": (int, float),
     },
     "Give a cache: `policyopt import` makes one.", _ANEW,
 )  # fmt: skip
@@ -78,7 +81,8 @@ class Manifest:
 def fingerprint(parts: Iterable[tuple[str, str]], layout: Layout) -> str:
     """Return the SHA-256 that names a cache: of its parts (split, checksum) in any order, and its layout."""
     costs = [[c.name, c.unit, c.values, *(["cascade"] * c.cascade)] for c in layout.costs]
-    named = [list(layout.contexts)] if layout.contexts else []
+    named: list[Any] = [list(layout.contexts)] if layout.contexts else []
+    named += [list(vars(layout.measure).values())] if layout.measure != Measure() else []
     text = json.dumps([sorted(parts), costs, layout.kind, *named])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -91,6 +95,7 @@ def dump(manifest: Manifest) -> bytes:
     # Only where there are any, as of a cascade.
     content |= {"features": list(at.features)} if at.features else {}
     content |= {"contexts": list(at.contexts)} if at.contexts else {}
+    content |= {name: value for name, value in vars(at.measure).items() if value}
     content["costs"] = [
         {"name": c.name, "unit": c.unit, "values": c.values}
         | ({"cascade": True} if c.cascade else {})
@@ -142,7 +147,8 @@ def _read(content: dict[str, Any]) -> Manifest:
     shards = tuple(Shard(**entry) for entry in content["shards"])
     kind, exits, classes, dtype = (content[n] for n in ("kind", "exits", "classes", "dtype"))
     widths, contexts = (tuple(content.get(name, ())) for name in ("features", "contexts"))
-    layout = Layout(kind, exits, classes, dtype, tuple(costs), widths, contexts)
+    measure = Measure(content.get("quality_of", ""), content.get("error_scale", 0.0))
+    layout = Layout(kind, exits, classes, dtype, tuple(costs), widths, contexts, measure)
     if not all(type(width) is int and 0 < width < 1 << 31 for width in widths):
         raise input_error("features", "a width of 1 or more per exit", list(widths), _ANEW)
     if widths and len(widths) != layout.exits:
@@ -152,8 +158,8 @@ def _read(content: dict[str, Any]) -> Manifest:
         raise input_error("shards", "each of another file", "a file twice", _ANEW)
     if shards and not layout.exits:
         raise input_error("exits", "at least 1", 0, _ANEW)
-    if shards and not layout.classes and layout.kind != "summary":
-        raise input_error("classes", "of the outputs, at least 2", 0, _ANEW)
+    if shards and not layout.classes and KINDS[layout.kind].least:
+        raise input_error("classes", f"of the outputs, {KINDS[kind].least} or more", 0, _ANEW)
     shares = check_shares(content["shares"]) if content["shares"] else {}
     seed = check_seed(content["split_seed"])
     return Manifest(layout, shares, seed, content["metadata"], shards, content["complete"])

@@ -10,22 +10,34 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._cache.blocks import ROW_NUMBERS, check_axes, orient, rows_first
-from policyopt._cache.data import FEATURES_PREFIX, KINDS, MAX_EXITS, POOL, check_name
+from policyopt._cache.blocks import (
+    ROW_NUMBERS,
+    WORTH,
+    check_axes,
+    kind_with,
+    known_kind,
+    label_step,
+    orient,
+    rows_first,
+    summary_notes,
+)  # fmt: skip
+from policyopt._cache.data import FEATURES_PREFIX, MAX_EXITS, POOL, check_name
 from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._typing import Array
 
 #: Names a file may use, and the name each has in `Rows` (or its role).
 SYNONYMS = {
-    "logits": "logits", "probs": "probabilities", "probabilities": "probabilities",
-    "outputs": "outputs", "labels": "labels", "label": "labels", "targets": "labels",
+    "logits": "logits", "probs": "probabilities", "probabilities": "probabilities", "logit": "logit",
+    "values": "values", "variances": "variances", "variance": "variances", "outputs": "outputs",
+    "labels": "labels", "label": "labels", "targets": "labels",
     "target": "labels", "conf": "confidence", "confidence": "confidence",
     "conf_logprob": "conf_logprob", "pred": "prediction", "prediction": "prediction",
-    "correct": "correct", "entropy": "entropy", "top_prob": "top_prob", "features": "features",
+    "correct": "correct", "quality": "quality", "entropy": "entropy", "top_prob": "top_prob", "features": "features",
     "context": "context", "costs": "costs", "cost": "costs",
 }  # fmt: skip
 #: Texts a file may hold about itself.
-OPTIONS = ("axes", "kind", "unit", "cost_kind")
+OPTIONS = ("axes", "kind", "unit", "cost_kind", "quality_of", "error_scale")
 _KEY = re.compile(
     r"(?:(?P<prefix>[A-Za-z0-9_.-]+?)_)??"
     rf"(?P<base>mean_\w+|names|contexts|{'|'.join(sorted(SYNONYMS, key=len, reverse=True))}"
@@ -41,12 +53,20 @@ _ALIASES = {
 _LEADS = {
     "logits": ("logits", "outputs", "probabilities"),
     "probabilities": ("probabilities", "outputs", "logits"),
-    "summary": ("confidence", "conf_logprob"),
-    None: ("logits", "probabilities", "outputs", "confidence", "conf_logprob"),
+    "summary": ("confidence", "conf_logprob", *WORTH),
+    None: ("logits", "probabilities", "logit", "outputs", "confidence", "conf_logprob", *WORTH),
 }
+_CONFIDENCES = ("confidence", "conf_logprob")
+_LEADS |= dict.fromkeys(("logit", "multilabel"), ("logit", "logits", "outputs", "probabilities"))
+_LEADS |= dict.fromkeys(
+    ("probability", "multilabel_probabilities"), ("probabilities", "outputs", "logits")
+)
+_LEADS |= dict.fromkeys(
+    ("regression", "regression_variances"), ("values", "outputs", "prediction", "logits")
+)
 _SUMMARY = ("prediction", "correct", "entropy", "top_prob")
 _WANTED = (
-    "logits or probs (K, N, C), or conf and pred (K, N); labels (N,); costs (K,); with a prefix "
+    "logits or probs (K, N, C), or conf and pred, correct or quality (K, N); labels (N,); costs (K,); with a prefix "
     "such as val_ and test_ where the file holds several splits"
 )
 _SHAPES = {"KNC": "(K, N, C)", "NKC": "(N, K, C)", "KN": "(K, N)", "NK": "(N, K)"}
@@ -94,6 +114,8 @@ def declared(name: str, found: Mapping[str, Any]) -> Raw:
         known, argument = parse_key(key), f"{name}: {key}"
         if key in OPTIONS or key == "cost_unit":
             text = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+            if key == "error_scale" and isinstance(text, (int, float)):
+                text = str(text)
             if not isinstance(text, str):
                 raise input_error(argument, "a text", repr(value), "Mend the file.")
             raw.options["unit" if key == "cost_unit" else key] = text
@@ -161,8 +183,8 @@ class Part:
 def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> list[Part]:
     """Divide a file into one part per split; `split`, `kind` and `axes` are what the user says."""
     kind = kind or raw.options.get("kind")
-    if kind is not None and kind not in KINDS:
-        raise input_error("kind", f"one of {', '.join(KINDS)}", kind, "Choose one (--kind).")
+    if kind is not None:
+        known_kind(kind)
     axes = raw.axes or axes or raw.options.get("axes")
     parts: dict[str | None, Part] = {}
     keys: dict[tuple[str | None, str], str] = {}  # of the file, by prefix and role or cost
@@ -178,8 +200,14 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         (part.costs if role in ("cost", "costs") else part.arrays)[slot] = array
     for prefix, part in parts.items():
         part.key = next((role for role in _LEADS[kind] if role in part.arrays), "")
+        if kind is None and part.key == "logit":
+            part.kind = "logit"
+        if part.key in _CONFIDENCES:  # the last exit may lack one
+            least = part.arrays[part.key].size
+            larger = (r for r in WORTH if r in part.arrays and part.arrays[r].size > least)
+            part.key = next(larger, part.key)
         for role in _LEADS[None]:
-            if role in part.arrays and part.key not in ("", role):
+            if role in part.arrays and part.key not in ("", role, *WORTH) and role not in WORTH:
                 raw.note(f"{keys[prefix, role]} ignored beside {keys[prefix, part.key]}")
         if prefix is not None and not part.key:
             raw.note(f"keys {prefix}_* ignored (no outputs among them)")
@@ -189,7 +217,8 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         got = ", ".join([*raw.arrays, *raw.metadata][:12]) or "none"
         allowed, step = _WANTED, "Rename them."
         if kind == "summary":
-            allowed, step = "conf and pred (K, N), as kind summary says", "Rename, or drop --kind."
+            allowed = "conf and pred, correct or quality (K, N), as kind summary says"
+            step = "Rename, or drop --kind."
         raise input_error(where, allowed, got, step)
     if named and shared.key:
         got = f"{keys[None, shared.key]} beside {', '.join(f'{p}_' for p in named)}"
@@ -202,7 +231,9 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
     for prefix, name in splits.items():
         part = parts[prefix]
         summary = part.key in _LEADS["summary"]
-        kept = (part.key, *ROW_NUMBERS, *(_SUMMARY if summary else ()))
+        part.kind = kind_with(part.kind, "variances" in part.arrays and not summary)
+        kept = (part.key, "variances", *ROW_NUMBERS, "quality", *(_SUMMARY if summary else ()))
+        kept += _CONFIDENCES if part.key in WORTH else ()
         arrays = {r: a for r, a in part.arrays.items() if r in kept or r.startswith("features")}
         if prefix is None:
             part.rows = raw.split
@@ -213,7 +244,7 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         if summary:
             part.kind = "summary"
         elif part.key in KINDS:  # what the user declares goes before the key's name
-            part.kind = kind or part.key
+            part.kind = part.kind or part.key
         part.split, part.arrays = name, arrays
     return [parts[prefix] for prefix in splits]
 
@@ -240,10 +271,17 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
     """Bring the arrays of a part to rows first; `hint` is K where the costs tell it, else 0."""
     lead, key = part.lead, part.key
     where = f"{part.source}: {part.split} {key}"
-    deep = key in ("logits", "probabilities", "outputs")
-    if lead.ndim != (3 if deep else 2):
+    deep, kind = key not in _LEADS["summary"], KINDS[part.kind or "logits"]
+    flat = lead.ndim == 2 and (kind.single or "variances" in part.arrays)
+    if lead.ndim != (3 if deep else 2) and not flat:
         allowed = "of shape (K, N, C) or (N, K, C)" if deep else "of shape (K, N) or (N, K)"
-        raise input_error(where, allowed, f"shape {lead.shape}", "Save one array over all exits.")
+        step = "Save one array over all exits."
+        if deep and lead.ndim == 2:
+            step = (
+                "Save one array over all exits. If there is one number per row and exit, say --kind logit of "
+                "the logit of a binary model, --kind probability of its sigmoid, --kind regression of a value."
+            )
+        raise input_error(where, allowed, f"shape {lead.shape}", step)
     if not lead.size:
         allowed = "of at least one row, one exit and one class"
         raise input_error(where, allowed, f"shape {lead.shape}", "Save it anew, or leave it out.")
@@ -252,6 +290,8 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
         part.arrays["labels"] = labels = labels.reshape(-1)
     count = None if labels is None or not labels.ndim else len(labels)
     axes = _find_axes(part, lead, count, hint, where, notes)
+    _take_for_one_logit(part, labels, where, notes)
+    kind = KINDS[part.kind or "logits"]
     # One number per row lies as it does, and feature vectors on their own.
     alone = {role for role in part.arrays if role in ROW_NUMBERS or role.startswith("features")}
     arrays = {role: a for role, a in part.arrays.items() if role not in alone}
@@ -260,15 +300,51 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
     if "conf_logprob" in arrays:
         with np.errstate(over="ignore"):
             arrays["confidence"] = np.exp(arrays.pop("conf_logprob").astype(np.float64))
+    if kind.targets and "labels" in alone:
+        alone.discard("labels")
+        arrays["labels"] = part.arrays["labels"]
+    elif labels is not None and labels.ndim != 1:
+        got, step = f"shape {labels.shape}", label_step(labels)
+        raise input_error(f"{part.source}: labels", "one class number per row", got, step)
     try:
-        arrays = orient(arrays, axes)
+        arrays = orient(arrays, axes, kind)
     except InputError as error:
         raise InputError(f"{part.source}: {error}") from error
+    notes += summary_notes(f"{part.source}: {part.split}", {**arrays, **_labels_of(part)})
     n, exits = arrays["outputs" if deep else "confidence"].shape[:2]
+    if not deep:
+        _note_unsure(part, exits, notes)
     numbers = {role: part.arrays[role] for role in ROW_NUMBERS if role in alone}
     part.arrays = arrays | numbers | _features(part, exits, axes)
     for name, cost in part.costs.items():
         part.costs[name] = _turn_cost(f"{part.source}: {name}", cost, n, exits, axes)
+
+
+def _take_for_one_logit(part: Part, labels: Array | None, where: str, notes: list[str]) -> None:
+    """Take logits of one column for one logit, where labels of 0 and 1 and values leave nothing else."""
+    lead = part.lead
+    if part.key != "logits" or part.kind != "logits" or lead.ndim != 3 or lead.shape[2] != 1:
+        return
+    if labels is None or not np.isin(labels, (-1, 0, 1)).all() or not (labels >= 0).any():
+        return
+    with np.errstate(invalid="ignore"):
+        if not ((lead < 0) | (lead > 1)).any():
+            return
+    part.kind = "logit"
+    notes.append(f"{where}: one number per row, labels 0 and 1: read as kind logit, of class 1")
+
+
+def _note_unsure(part: Part, exits: int, notes: list[str]) -> None:
+    """Tell which exits have no confidence of their own."""
+    given = next((part.arrays[role] for role in _CONFIDENCES if role in part.arrays), None)
+    if given is None:
+        notes.append(
+            f"{part.source}: NO CONFIDENCES: nothing tells one row from another, so a policy can only choose shares "
+            "of the rows. A score that is known before exit k+1 (such as a router's) becomes usable as conf_k "
+            "(0 to 1, higher: stop there); the last exit needs none"
+        )
+    elif any(given.size < part.arrays[role].size for role in WORTH if role in part.arrays):
+        notes.append(f"{part.source}: exit {exits - 1} has no confidence; it needs none: set to 1")
 
 
 def _features(part: Part, exits: int, axes: str) -> dict[str, Array]:
@@ -283,6 +359,10 @@ def _features(part: Part, exits: int, axes: str) -> dict[str, Array]:
         raise input_error(where, f"one array with axes {axes.replace('C', 'D')}", got, step)
     turned = rows_first(whole, axes)
     return {f"{FEATURES_PREFIX}{k}": turned[:, k] for k in range(turned.shape[1])}
+
+
+def _labels_of(part: Part) -> dict[str, Array]:
+    return {name: a for name, a in part.arrays.items() if name == "labels"}
 
 
 def _find_axes(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from policyopt._cache.blocks import WORTH
 from policyopt._cache.data import MAX_EXITS
 from policyopt._cache.parts import Raw, parse_key
 from policyopt._optional import need
@@ -33,7 +34,7 @@ _WIDE = re.compile(r"(.+)_(\d{1,4})")
 #: Columns with one value per sample, whatever the exit.
 _PER_SAMPLE = ("labels", "context", "split")
 _HELP = (
-    "Long: one row per sample and exit with columns sample, exit, confidence, prediction, label. "
+    "Long: one row per sample and exit with columns sample, exit, confidence, prediction (or quality), label. "
     "Wide: one row per sample with conf_0, conf_1, ..., pred_0, ..., label."
 )
 #: Axes of a value in a line of lists, by role; others have one.
@@ -273,11 +274,17 @@ def _from_table(frame: Any, name: str, columns: list[str]) -> Raw:
     raw = _from_long(frame, name) if long else _from_wide(frame, name)
     unread = [column for column in columns if column not in frame.columns]
     raw.notes += [f"{name}: column {column!r} ignored" for column in unread]
-    if not any((key := parse_key(k)) and key[1] == "confidence" for k in raw.arrays):
+    roles = {_role(key) for key in raw.arrays}
+    if not roles & {"confidence", "conf_logprob", *WORTH}:
         shown = ", ".join(columns[:12])
         if len(columns) == 1 and name.endswith(".csv"):
             shown += " alone (are the columns separated by commas?)"
-        raise input_error(f"{name}: columns", "with a confidence for each exit", shown, _HELP)
+        raise input_error(
+            f"{name}: columns",
+            "with a confidence for each exit (or quality, or correct)",
+            shown,
+            _HELP,
+        )
     return raw
 
 

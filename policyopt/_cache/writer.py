@@ -20,6 +20,7 @@ from policyopt._cache.files import sha256_file
 from policyopt._cache.manifest import MANIFEST, UNFINISHED, Manifest, Shard, check_metadata, dump
 from policyopt._cache.reader import open_manifest, read_manifest
 from policyopt._costs import Cost
+from policyopt._measures import measure_of
 from policyopt._optional import need
 from policyopt.runtime._checks import check_seed, check_whole
 from policyopt.runtime._errors import InputError, input_error
@@ -47,8 +48,10 @@ class CacheWriter:
         anything else is always refused (a lone README.md, the data card, is let be).
     costs : Cost or sequence of Cost
         Values None = given per sample with every batch. The first is the default.
-    kind : {"logits", "probabilities", "summary"}, default "logits"
-        What the rows are.
+    kind : str, default "logits"
+        What the rows are: ``logits``, ``probabilities``, ``logit`` (one, binary), ``probability`` (its
+        sigmoid), ``multilabel`` (logits), ``multilabel_probabilities``, ``regression``,
+        ``regression_variances`` or ``summary``.
     dtype : {"float16", "float32", "float64"}, default "float32"
         Storage type of outputs and confidences (float64: summaries only).
     classes : int, optional
@@ -61,6 +64,10 @@ class CacheWriter:
         Free, JSON-able.
     contexts : sequence of str, optional
         Names of the contexts where every row has one (see `policyopt.fit_experts`).
+    quality_of : {"subset", "hamming", "jaccard"}, optional
+        Worth of sets of labels: whether all are right (default), the share that are, or Jaccard's index.
+    error_scale : float, optional
+        Needed for a regression: the error at which an answer is worth 1/e; quality is ``exp(-error / scale)``.
     shard_bytes : int, default 64 MiB
         Size at which a shard is written.
     overwrite : bool, default False
@@ -99,6 +106,8 @@ class CacheWriter:
         split_seed: int = 0,
         metadata: Mapping[str, Any] | None = None,
         contexts: Sequence[str] = (),
+        quality_of: str | None = None,
+        error_scale: float | None = None,
         shard_bytes: int = 64 << 20,
         overwrite: bool = False,
     ) -> None:
@@ -107,7 +116,9 @@ class CacheWriter:
             step = "E.g. [Cost('compute', 'MMACs', [1, 2])]."
             raise input_error("costs", "a sequence of Cost", costs, step)
         given = (costs,) if isinstance(costs, Cost) else tuple(costs)
-        layout = Layout(kind, 0, classes or 0, dtype, given, contexts=checked_names(contexts, 0))
+        measure = measure_of(kind, quality_of, error_scale)
+        named = checked_names(contexts, 0)
+        layout = Layout(kind, 0, classes or 0, dtype, given, contexts=named, measure=measure)
         self.path = Path(path)
         self._shares = None if shares is None else data.check_shares(shares)
         self._manifest = Manifest(layout, {}, check_seed(split_seed), check_metadata(metadata))
@@ -148,9 +159,11 @@ class CacheWriter:
         top_prob: Any = None,
         entropy: Any = None,
         correct: Any = None,
+        quality: Any = None,
         sample_costs: Mapping[str, Any] | None = None,
         features: Sequence[Any] | None = None,
         context: Any = None,
+        variances: Any = None,
     ) -> None:
         """Check a batch of n rows and add it to a split; all of it or, on an error, nothing.
 
@@ -159,27 +172,35 @@ class CacheWriter:
         split : str
             ``fit``, ``calibrate``, ``test``, another name for a stream, or ``pool``.
         outputs : array of shape (n, K, C), or sequence of K arrays of shape (n, C)
-            Logits or probabilities; numpy or torch on any device. Logits may be ``-inf``.
+            Logits or probabilities; numpy or torch on any device. Logits may be ``-inf``. Of one number
+            per row, (n, K) does, too.
         labels : array of shape (n,), optional
-            Whole numbers in [0, C), -1 where unknown.
+            Whole numbers in [0, C), -1 where unknown. Of several labels (n, C), 0 and 1; of a regression the
+            true values, (n,) or (n, D).
         axes : str, default "NKC"
             Order of the axes of all arrays, e.g. ``"KNC"``.
         prediction : array of shape (n, K)
             Summaries: class numbers, -1 where there was no answer.
         confidence : array of shape (n, K)
-            Summaries: in [0, 1].
+            Summaries: in [0, 1]. The last exit's may be left out, or all where `quality` or `correct` says
+            what answers are worth; it is then 1 for every row, which tells none from another.
         top_prob : array of shape (n, K, T), optional
             Summaries: the T largest probabilities, largest first.
         entropy : array of shape (n, K), optional
             Summaries: in nats.
         correct : array of shape (n, K), optional
             Summaries: booleans; must agree with `prediction` and `labels`.
+        quality : array of shape (n, K), optional
+            Graded worth of the exits' answers, in [0, 1]; it goes before `labels` and `correct`, and needs neither
+            them nor `prediction`.
         sample_costs : mapping of str to array of shape (n, K), optional
             Cumulative cost per sample of each Cost whose values are None.
         features : sequence of K arrays of shape (n, D_k), optional
             The model's feature vectors at each exit, for every batch or for none.
         context : array of shape (n,), optional
             Number of each row's context, 0 for the first of `contexts`; `outputs` are its expert's.
+        variances : array as `outputs`, optional
+            Kind ``regression_variances``: predicted variances of the values.
 
         Raises
         ------
@@ -188,8 +209,9 @@ class CacheWriter:
         """
         arrays = {
             "outputs": outputs, "labels": labels, "prediction": prediction, "confidence": confidence,
-            "top_prob": top_prob, "entropy": entropy, "correct": correct,
+            "top_prob": top_prob, "entropy": entropy, "correct": correct, "quality": quality,
             "sample_costs": sample_costs, "features": features, "context": context,
+            "variances": variances,
         }  # fmt: skip
         self.add(split, arrays, axes)
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from policyopt._api import cost_for
+from policyopt._api import cost_for, utility_for
 from policyopt._api import fit as fit_policy
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
@@ -29,6 +29,7 @@ from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily, at_level
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
 
 #: Classes and row numbers that the table names; files and JSON hold all.
@@ -44,6 +45,7 @@ def explain(
         None, "Policy file to compare with; default: max_prob fitted at the same budget."
     ),
     out: Path | None = option(None, "Directory for explain.json, rows.csv, pictures."),
+    utility: str | None = options.UTILITY,
     level: str | None = options.LEVEL,
     cost: str | None = options.COST,
     style: output.Format = options.STYLE,
@@ -55,8 +57,9 @@ def explain(
     data = options.read_cache(cache)
     data.rows(split)  # raises where there is no such split, before the work
     needed = (split,) if reference is not None else ("fit", split)
-    tables = options.make_tables(data, cost_for(loaded, data, cost), needed)
-    remarks = []
+    worth, told = utility_for(loaded, data, utility)
+    tables = options.make_tables(data, cost_for(loaded, data, cost), needed, worth)
+    remarks = [told] if told else []
     if against is None:
         against, remark = default_reference(loaded, tables)
         remarks.append(remark)
@@ -94,9 +97,11 @@ def _single(name: str, path: Path, level: str | None) -> Policy:
 
 
 def _print_exits(record: dict[str, Any]) -> None:
-    unit, labelled = record["unit"], record["accuracy"] is not None
+    unit, labelled = record["unit"], record["quality"] is not None
+    graded = record["quality"] != record["accuracy"]
     told = f"{record['rows']:,} rows of {record['split']}: mean cost {number(record['realised_cost'])} {unit}"
-    output.say(told + (f", accuracy {percent(record['accuracy'])} %" if labelled else ""))
+    word = output.quality_word(graded)
+    output.say(told + (f", {word} {percent(record['quality'])} %" if labelled else ""))
     columns: dict[str, Any] = {
         "exit": "exit",
         f"cost [{unit}]": "cost",
@@ -106,9 +111,9 @@ def _print_exits(record: dict[str, Any]) -> None:
     }
     if labelled:
         columns |= {
-            "right % of leavers": shown("accuracy_left", _share),
-            "of stayers": shown("accuracy_stayed", _share),
-            "of all": shown("accuracy", _share),
+            f"{'quality' if graded else 'right'} % of leavers": shown("quality_left", _share),
+            "of stayers": shown("quality_stayed", _share),
+            "of all": shown("quality", _share),
             "rescued": "rescued",
             "overthought": "overthought",
             "AUROC": shown("auroc", lambda v: f"{v:.3f}"),
@@ -117,14 +122,14 @@ def _print_exits(record: dict[str, Any]) -> None:
 
 
 def _print_classes(classes: list[dict[str, Any]], unit: str) -> None:
-    order = sorted(classes, key=lambda c: -c["cost"])
+    order, graded = sorted(classes, key=lambda c: -c["cost"]), classes[0]["accuracy"] is None
     named = f", the {_SOME} dearest of {len(order)}" if len(order) > _SOME else ", dearest first"
     columns = {
         "class": lambda r: str(r["class"]),
         "rows": "rows",
         f"cost [{unit}]": "cost",
-        "accuracy %": shown("accuracy", _share),
-        "last exit %": lambda r: _share(r["accuracy_exits"][-1]),
+        f"{output.quality_word(graded)} %": shown("quality", _share),
+        "last exit %": lambda r: _share(r["quality_exits"][-1]),
         "leave at each exit %": shares("exit_share"),
     }
     output.print_table(order[:_SOME], columns, title=f"classes{named}")
@@ -140,12 +145,19 @@ def _print_changes(changes: dict[str, Any], name: str | None, unit: str) -> None
         f"{costs}; {changes['earlier']:,} rows leave earlier, {changes['later']:,} later, "
         f"{changes['same_exit']:,} as before"
     )
-    if changes["accuracy"] is not None:
-        accuracies = f"{percent(changes['reference_accuracy'])} -> {percent(changes['accuracy'])} %"
+    if changes["quality"] is not None:
+        graded, p = changes["accuracy"] is None, changes["mcnemar_p"]
+        change = f"{percent(changes['reference_quality'])} -> {percent(changes['quality'])} %"
+        sure = (
+            f"{interval('difference', points)(changes)} points"
+            if p is None
+            else f"McNemar p = {p:.2g}"
+        )
+        up, down = ("better", "worse") if graded else ("right", "wrong")
         output.say(
-            f"accuracy {accuracies} (McNemar p = {changes['mcnemar_p']:.2g})",
-            f"became right: {changes['better']:,} rows{_some(changes['rows_better'])}",
-            f"became wrong: {changes['worse']:,} rows{_some(changes['rows_worse'])}",
+            f"{output.quality_word(graded)} {change} ({sure})",
+            f"became {up}: {changes['better']:,} rows{_some(changes['rows_better'])}",
+            f"became {down}: {changes['worse']:,} rows{_some(changes['rows_worse'])}",
         )
 
 
@@ -224,8 +236,8 @@ def _names(text: str) -> list[str]:
 def _possible(wanted: list[str], data: ExitData, policy: Policy) -> list[str]:
     """Leave out the maps of class probabilities where there are none, or others are combined."""
     why = ""
-    if data.kind == "summary":
-        why = "summaries hold no class probabilities"
+    if not KINDS[data.kind].whole:
+        why = f"{'summaries' if data.kind == 'summary' else data.kind} hold no class probabilities"
     elif not isinstance(policy.answer, Identity):
         why = f"the policy's answers are {policy.answer.name} ones (--method max_prob has the exits' own)"
     out = [name for name in wanted if why and name in ANSWER_MAPS]

@@ -23,6 +23,7 @@ from policyopt.runtime._errors import CheckError, InputError, input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily, at_level
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._several import shaped
 
 _digits = "{:.2g}".format
 
@@ -208,6 +209,7 @@ def _served(policy: Policy, golden: Golden, size: int = 1, native: bool = False)
         found = server(
             torch.arange(count)[at], samples=numbers["sample"], level=numbers.get("level")
         )
+        answers = shaped(answers, found.prediction)
         exits[at], answers[at] = found.exit, found.prediction
     return Taken(exits, answers)
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import Any
 
-from policyopt._api import DEFAULT_METHOD, method_of
+from policyopt._api import DEFAULT_METHOD, accuracy_of, method_of
 from policyopt._api import fit as fit_policy
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shares, shown
 from policyopt._costs import parse_budgets
-from policyopt._frontier import Frontier, means_over, over_seeds, threshold_fields, with_interval
+from policyopt._frontier import Frontier, means_over, over_seeds, targets_in, threshold_fields
 from policyopt._frontier import compare as compare_methods
 from policyopt._frontier import curve as make_curve
+from policyopt._intervals import with_interval, worth_fields
 from policyopt._methods.base import Method
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import ROWS, apply_settings, method_list
+from policyopt._methods.targets import Target
 from policyopt._progress import progress_callback
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
@@ -35,7 +37,12 @@ _SHIPPED = Path("cache") / "fashion_mnist"
 
 def fit(
     cache: Path = options.CACHE,
-    budget: str | None = option(None, "Mean cost: 2.5 in the unit, or 40% of the full model."),
+    budget: str | None = option(None, "Most mean cost: 2.5 in the unit, or 40% of the full model."),
+    accuracy: str | None = options.ACCURACY,
+    quality: str | None = options.QUALITY,
+    max_drop: str | None = options.MAX_DROP,
+    saving: str | None = options.SAVING,
+    limit: list[str] | None = options.LIMIT,
     method: str | None = option(
         None, "See `policyopt methods`. Default: auto, the best at this budget."
     ),
@@ -57,6 +64,7 @@ def fit(
         None, "Whose low scores are declined: energy, max_logit, e2cm, ... (default: confidence)."
     ),
     experts: bool = option(False, "One policy per context; they share the budget.", "--experts"),
+    utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     seed: int = options.SEED,
     style: output.Format = options.STYLE,
@@ -68,9 +76,15 @@ def fit(
         "abstain_score": abstain_score,
     }  # fmt: skip
     data = options.read_cache(cache)
-    tables = options.make_tables(data, cost, ("fit",))
+    tables = options.make_tables(data, cost, ("fit",), utility)
     # Built here, so that no setting is mistaken for an option of the fit.
     chosen = method_of(method, options.read_settings(settings))
+    others = [accuracy, quality, max_drop, saving, limit or None]
+    if (experts or budgets is not None) and any(one is not None for one in others):
+        allowed = "absent with --experts and --budgets, which have budgets only"
+        raise input_error(
+            "--accuracy, --max-drop, --saving, --limit", allowed, "given", "Leave them out."
+        )
     if experts:
         for name, value in {"calibrator": calibrator, **declines}.items():
             if value is not None:
@@ -78,20 +92,21 @@ def fit(
                 raise input_error(option_name, "absent with --experts", value, "Leave one out.")
         with output.writing(out, held):
             records = _fit_experts(data, tables, budget, chosen, seed, out)
-        output.print_records(records, style, _EXPERTS)
+        output.print_records(records, style, {**_EXPERTS, **_expected_column(records[-1])})
         return
     if budgets is not None:
         if budget is not None:
             raise input_error("--budgets", "given without --budget", budgets, "Leave one out.")
         with output.writing(out, held):
             records = _fit_family(data, tables, budgets, chosen, seed, calibrator, out, declines)
-        output.print_records(records, style, _FAMILY)
+        output.print_records(records, style, {"level": "level", **columns_of(records[0])})
         return
     foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1)
     with output.progress("fitting") as step, progress_callback(step):
         fitted = fit_policy(
-            data, budget, chosen, seed=seed, calibrator=calibrator, tables=tables, **declines
-        )
+            data, budget, chosen, quality=quality, accuracy=accuracy, max_drop=max_drop, saving=saving,
+            limits=limit or (), seed=seed, calibrator=calibrator, tables=tables, **declines,
+        )  # fmt: skip
     with output.writing(out, held):
         fitted.save(out)
     provenance = fitted.policy.provenance
@@ -101,8 +116,6 @@ def fit(
             for r in compared
         )
         output.note(f"cross-validated, points behind the best (± standard error): {behind}")
-    if fitted.budget is not None:
-        _note_spared(f"{fitted.method} spends", fitted.expected.cost, fitted.budget)
     for remark in provenance.get("notes", []):
         output.note(remark)
     if (told := provenance.get("expected_abstained")) is not None:
@@ -111,7 +124,8 @@ def fit(
         )
     if calibrator is not None:
         output.note(f"decisions carry a confidence calibrated by {calibrator}")
-    output.print_records([describe(fitted, str(out))], style, COLUMNS)
+    record = describe(fitted, str(out))
+    output.print_records([record], style, columns_of(record))
 
 
 def _fit_family(
@@ -156,7 +170,7 @@ def describe(fitted: Fitted, path: str) -> dict[str, Any]:
         "budget": fitted.budget, "unit": fitted.policy.unit,
         **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "effective_rows": fitted.expected.mean.effective_rows,
-        "expected_accuracy": _known(fitted.quality), "fit_rows": fitted.expected.rows,
+        **_expected(fitted.quality, fitted.policy.provenance), "fit_rows": fitted.expected.rows,
         **threshold_fields(fitted.policy), "policy": path,
     }  # fmt: skip
 
@@ -185,7 +199,7 @@ def _fit_experts(
         {
             "context": context, "method": fitted.method, "share": share, "budget": limit,
             "unit": fitted.policy.unit, **with_interval("expected_cost", _known(cost), *ends),
-            "expected_accuracy": _known(right), "fit_rows": rows, "pooled": pooled, "policy": str(out),
+            **_expected(right, fitted.policy.provenance), "fit_rows": rows, "pooled": pooled, "policy": str(out),
         }
         for context, share, limit, cost, ends, right, rows, pooled in [*found, total]
     ]  # fmt: skip
@@ -197,6 +211,12 @@ def _note_spared(who: str, cost: float, budget: float) -> None:
         output.note(f"{who} {share} of the budget: more bought nothing on these rows")
 
 
+def _expected(quality: float, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the quality to expect."""
+    graded = bool(provenance.get("graded"))
+    return worth_fields(_known(quality), graded, "expected_")
+
+
 def _known(value: float) -> float | None:
     return None if isnan(value) else value
 
@@ -205,15 +225,21 @@ def _budget(record: dict[str, Any]) -> str:
     return "-" if record["budget"] is None else f"{number(record['budget'])} {record['unit']}"
 
 
-COLUMNS: output.Columns = {
-    "method": output.chosen_method,
-    "budget": _budget,
-    "expected cost [95 %]": interval("expected_cost"),
-    "expected accuracy %": shown("expected_accuracy", percent),
-    "thresholds, exit 0 on": output.thresholds_text,
-    "policy": "policy",
-}
-_FAMILY: output.Columns = {"level": "level", **COLUMNS}  # fmt: skip
+def columns_of(record: Mapping[str, Any]) -> output.Columns:
+    """Return the columns of a fit."""
+    return {
+        "method": output.chosen_method, "budget": _budget,
+        "expected cost [95 %]": interval("expected_cost"), **_expected_column(record),
+        "thresholds, exit 0 on": output.thresholds_text, "policy": "policy",
+    }  # fmt: skip
+
+
+def _expected_column(record: Mapping[str, Any]) -> output.Columns:
+    graded = record["expected_accuracy"] != record["expected_quality"]
+    name = f"expected {output.quality_word(graded)} %"
+    return {name: shown("expected_quality", percent)}
+
+
 _EXPERTS: output.Columns = {
     "context": lambda r: r["context"] or "all",
     "method": "method",
@@ -223,7 +249,6 @@ _EXPERTS: output.Columns = {
     "expected cost [95 %]": lambda r: (
         shown("expected_cost", number)(r) if r["context"] else interval("expected_cost")(r)
     ),
-    "expected accuracy %": shown("expected_accuracy", percent),
     "policy": lambda r: r["policy"] if r["context"] is None else "",
 }
 
@@ -234,10 +259,17 @@ _EXPERTS: output.Columns = {
 def curve(
     cache: Path = options.CACHE,
     methods: str = options.methods("max_prob,entropy,margin,patience"),
-    budgets: str = options.BUDGETS,
+    budgets: str | None = option(None, f"{options.COUNTED} Default: 9.", "--budgets"),
+    accuracy: str | None = option(None, "Floors in the place of budgets: 85%,90%.", "--accuracy"),
+    quality: str | None = option(None, "The same of any quality: 0.7,0.8.", "--quality"),
+    max_drop: str | None = option(None, "Floors below the full model: 0.5%,1%.", "--max-drop"),
+    saving: str | None = option(None, "Savings in the place of budgets: 25%,50%.", "--saving"),
+    limit: list[str] | None = options.LIMIT,
     seeds: int = options.SEEDS,
     out: Path | None = option(None, "Directory for curve.csv and curve.png."),
     settings: list[str] | None = options.SETTINGS,
+    utility: str | None = options.UTILITY,
+    metric: str | None = options.METRIC,
     cost: str | None = options.COST,
     test: str = options.TEST,
     bounds: bool = option(False, "Add the bound in hindsight (not deployable).", "--bounds"),
@@ -245,23 +277,49 @@ def curve(
 ) -> None:
     """Fit methods at several budgets; show accuracy at realised cost on the test rows."""
     options.out_folder(out, {"curve.csv": "method,budget,"})
-    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test))
-    frontier = _run(tables, methods, budgets, seeds, settings, test)
+    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test), utility)
+    asked = _targets(tables, budgets, accuracy, quality, max_drop, saving, limit)
+    frontier = _run(tables, methods, asked, seeds, settings, test, metric)
     records = frontier.records + (frontier.bound if bounds else [])
     if out is not None:
         _write(frontier, records, out, f"{cache.resolve().name}, split {test}")
     if output.print_data(style, records, records):
         return
-    _print_curve(frontier)
+    _print_curve(frontier, metric)
     if bounds:
         columns = {
             "bound in hindsight (not deployable)": "method",
             f"budget [{frontier.unit}]": "budget",
-            "accuracy %": shown("accuracy", percent),
+            f"{output.quality_word(frontier.graded)} %": shown("quality", percent),
         }
         output.print_table(_mean_over_seeds(frontier.bound), columns)
     if out is not None:
         output.say(f"wrote {out / 'curve.csv'} and {out / 'curve.png'}")
+
+
+def _targets(
+    tables: Tables, budgets: str | None, accuracy: str | None, quality: str | None,
+    max_drop: str | None, saving: str | None, limit: list[str] | None,
+) -> str | list[Target]:  # fmt: skip
+    """Return budgets as they are written, or the targets that lists of floors or savings make with one budget."""
+    if accuracy is not None:
+        quality = str(accuracy_of(tables.get("fit"), accuracy, quality))
+    lists = {"quality": quality, "max_drop": max_drop, "saving": saving}
+    given = {name: text.split(",") for name, text in lists.items() if text is not None}
+    if not given and not limit:
+        return budgets or "9"
+    if len(given) > 1:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise input_error(names, "one of them, a list", "several", "Leave all but one out.")
+    limits, costs = tuple(limit or ()), tables.get("fit").mean_costs
+    if not given:
+        return [Target(budget, limits=limits) for budget in parse_budgets(budgets or "9", costs)]
+    if budgets is not None and len(parse_budgets(budgets, costs)) > 1:
+        step = "E.g. --budgets 40% --accuracy 85%,90%."
+        raise input_error("--budgets", "one beside a list of floors or savings", budgets, step)
+    most = None if budgets is None else parse_budgets(budgets, costs)[0]
+    (name, values), *_ = given.items()
+    return [Target(most, **{name: value.strip()}, limits=limits) for value in values]
 
 
 def compare(
@@ -272,19 +330,20 @@ def compare(
     seeds: int = options.SEEDS,
     out: Path | None = option(None, "Directory for compare.csv."),
     settings: list[str] | None = options.SETTINGS,
+    utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     test: str = options.TEST,
     style: output.Format = options.STYLE,
 ) -> None:
     """Compare methods at equal realised cost: paired bootstrap, McNemar, area between curves."""
     options.out_folder(out, {"compare.csv": "method,reference,"})
-    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test))
+    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test), utility)
     frontier = _run(tables, methods, budgets, seeds, settings, test)
     records = compare_methods(frontier, reference)
     if out is not None:
         output.write_results(out, {"compare.csv": output.to_csv(records)})
     if not output.print_data(style, records, records):
-        _print_comparison(records, frontier.unit, seeds)
+        _print_comparison(records, frontier, seeds)
 
 
 def demo(
@@ -302,11 +361,13 @@ def demo(
     output.say(f"1. Policies at nine budgets, on rows that chose nothing ({rows})")
     frontier = _run(tables, _DEMO, "9", 1, None)
     _print_curve(frontier)
-    _write(frontier, frontier.records, out, f"{path.name}: accuracy at realised cost")
+    word = output.quality_word(frontier.graded)
+    _write(frontier, frontier.records, out, f"{path.name}: {word} at realised cost")
     output.say(f"2. One policy for a budget of {budget}")
     with output.writing(out):
         fitted.save(out / "policy.json")
-    output.print_table([describe(fitted, str(out / "policy.json"))], COLUMNS)
+    record = describe(fitted, str(out / "policy.json"))
+    output.print_table([record], columns_of(record))
     then = "the same on your own outputs: policyopt import, info, fit, curve."
     output.say(f"3. Look at {out / 'curve.png'}; {then}")
 
@@ -320,7 +381,13 @@ def _shipped() -> Path:
 
 
 def _run(
-    tables: Tables, methods: str, budgets: str, seeds: int, settings: Any, test: str = "test"
+    tables: Tables,
+    methods: str,
+    budgets: str | list[Target],
+    seeds: int,
+    settings: Any,
+    test: str = "test",
+    metric: str | None = None,
 ) -> Frontier:
     """Run `policyopt.curve` with command-line texts and a progress bar."""
     names, given = method_list(methods, "--methods"), options.read_settings(settings)
@@ -329,10 +396,10 @@ def _run(
         raise input_error("--set", "used on methods by name", "--methods all", "Name the methods.")
     chosen: Any = names if everything else apply_settings(names, given)
     told = [n for n, row in ROWS.items() if not row.trains] if everything else names
-    foretell(told, len(fit_rows), len(parse_budgets(budgets, fit_rows.mean_costs)), seeds)
+    foretell(told, len(fit_rows), len(targets_in(budgets, fit_rows)), seeds)
     with output.progress("fitting") as step:
         frontier = make_curve(
-            tables.data, chosen, budgets, seeds=seeds, test=test, tables=tables,
+            tables.data, chosen, budgets, seeds=seeds, test=test, tables=tables, metric=metric,
             progress=lambda what, done, total: step(done, total, what),
         )  # fmt: skip
     for text in frontier.notes:
@@ -347,38 +414,50 @@ def _write(frontier: Frontier, records: Sequence[dict[str, Any]], out: Path, tit
     output.write_results(out, {"curve.csv": output.to_csv(records), "curve.png": picture})
 
 
-def _print_curve(frontier: Frontier) -> None:
+def _print_curve(frontier: Frontier, metric: str | None = None) -> None:
     """Print one line per method and budget, means over seeds."""
     columns = {
-        "method": "method", f"budget [{frontier.unit}]": "budget", "realised": "realised_cost",
-        "off %": output.off_budget, "accuracy % [95 %]": interval("accuracy", percent),
-        "exit share %": shares("exit_share"),
+        "method": "method", **_asked_column(frontier), "realised": "realised_cost",
+        "off %": output.off_budget, **output.quality_column(frontier.graded),
+        **output.metric_column(metric), "exit share %": shares("exit_share"),
     }  # fmt: skip
     output.print_table(_mean_over_seeds(frontier.records), columns)
+
+
+def _asked_column(frontier: Frontier) -> output.Columns:
+    """Return the column of what was asked for: budgets, or targets as they read."""
+    plain = all(record["target"] == f"budget {record['budget']}" for record in frontier.records)
+    return {f"budget [{frontier.unit}]": "budget"} if plain else {"target": "target"}
 
 
 def _mean_over_seeds(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**group[0], **means_over(group)} for group in over_seeds(records)]
 
 
-def _print_comparison(records: list[dict[str, Any]], unit: str, seeds: int) -> None:
+def _print_comparison(records: list[dict[str, Any]], frontier: Frontier, seeds: int) -> None:
     """Print the records over all seeds; p-values are each seed's."""
+    unit, word = frontier.unit, output.quality_word(frontier.graded)
     groups = over_seeds([r for r in records if r["seed"] is not None and r["budget"] is not None])
     means = [record for record in records if seeds == 1 or record["seed"] is None]
     by_budget = [record for record in means if record["budget"] is not None]
     for record, group in zip(by_budget, groups, strict=True):
-        record["p"] = " ".join(f"{one['mcnemar_p']:.3f}" for one in group)
+        if not frontier.graded:
+            record["p"] = " ".join(f"{one['mcnemar_p']:.3f}" for one in group)
     over = f", mean of {seeds} seeds" if seeds > 1 else ""
     columns: dict[str, Any] = {
         "method": "method",
         f"budget [{unit}]": "budget",
         "at cost": "realised_cost",
-        "accuracy %": shown("accuracy", percent),
-        "reference %": shown("reference_accuracy", percent),
+        f"{word} %": shown("quality", percent),
+        "reference %": shown("reference_quality", percent),
         "difference [95 %]": interval("difference", points),
-        "McNemar p": "p",
+        **({} if frontier.graded else {"McNemar p": "p"}),
     }
-    told = f"at equal realised cost{over} (points of accuracy)"
+    told = f"at equal realised cost{over} (points of {word})"
+    if frontier.graded:
+        output.note(
+            "graded quality: no McNemar p, which needs right or wrong; intervals are of the paired bootstrap"
+        )
     output.print_table(by_budget, columns, title=f"against {records[0]['reference']} {told}")
     area = interval("area", partial(points, digits=3))
     columns = {"method": "method", "area between curves [95 %]": area}

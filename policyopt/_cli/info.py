@@ -14,6 +14,7 @@ from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import number, percent
 from policyopt._costs import Cost
+from policyopt._intervals import worth_fields
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
@@ -31,7 +32,9 @@ def import_(
     sources: list[str] = argument("A file, or SPLIT=FILE for several.", "SRC..."),
     out: Path = option(..., "Directory of the cache to write."),
     axes: str | None = option(None, "KNC or NKC (exits, samples, classes)."),
-    kind: str | None = option(None, "logits, probabilities or summary."),
+    kind: str | None = option(
+        None, "logits, probabilities or summary; or logit, multilabel, regression."
+    ),
     costs: str | None = option(None, "1,2,4 (one per exit), or a key of the file."),
     unit: str | None = option(None, "Unit of the costs, e.g. MFLOPs, ms, USD."),
     cost_kind: str | None = option(None, "cumulative or standalone."),
@@ -39,6 +42,8 @@ def import_(
     seed: int = options.SEED,
     labels: Path | None = option(None, ".npy with the labels, where the source has none."),
     dtype: str | None = option(None, "float16 or float32; default: as the source."),
+    quality_of: str | None = option(None, "Of sets of labels: subset, hamming or jaccard."),
+    error_scale: float | None = option(None, "Of values: the error at which one is worth 1/e."),
     allow_pickle: bool = option(
         False, "Load .pt that needs pickle: IT CAN RUN ANY CODE.", "--allow-pickle"
     ),
@@ -53,6 +58,7 @@ def import_(
         report = import_sources(
             sources, out, axes=axes, kind=kind, costs=costs, unit=unit, cost_kind=cost_kind,
             shares=_shares(split), seed=seed, labels=labels, overwrite=overwrite, dtype=dtype,
+            quality_of=quality_of, error_scale=error_scale,
             allow_pickle=allow_pickle, progress=step,
         )  # fmt: skip
     for text in report.notes:
@@ -117,14 +123,14 @@ def info(
 
 def _split(tables: Tables, name: str) -> dict[str, Any]:
     table = tables.get(name)
-    stats = table.statistics
-    known = stats.labels is None or bool((stats.labels >= 0).all())
-    right = stats.quality if known else None
+    stats, worth = table.statistics, None
+    if table.labelled and stats.quality is not None:
+        worth = stats.quality.mean(axis=0, dtype=np.float64).tolist()
     found = {
         "split": name,
         "role": name if name in ("fit", "calibrate", "test") else "stream",
         "rows": len(table),
-        "accuracy": None if right is None else right.mean(axis=0).tolist(),
+        **worth_fields(worth, table.graded),
         "no_answer": float((stats.prediction < 0).mean()),
     }
     if table.context is not None:
@@ -154,10 +160,10 @@ def _print_cache(content: dict[str, Any], data: ExitData) -> None:
         output.say(f"metadata: {_cut(json.dumps(content['metadata']), 70)}")
     columns: dict[str, Any] = {"split": "split", "role": "role", "rows": "rows"}
     for k in range(data.exits):
-        columns[f"exit {k}"] = lambda r, k=k: r["accuracy"] and percent(r["accuracy"][k])
+        columns[f"exit {k}"] = lambda r, k=k: r["quality"] and percent(r["quality"][k])
     for e, name in enumerate(data.contexts):
         columns[f"{name} share %"] = lambda r, e=e: percent(r["context_share"][e], 1)
-    output.print_table(content["splits"], columns, title="accuracy [%]")
+    output.print_table(content["splits"], columns, title=f"{output.quality_word(data.graded)} [%]")
     columns = {"cost": "cost", "unit": "unit"}
     columns["given"] = lambda r: "per sample" if r["per_sample"] else "per exit"
     columns["a skipped exit"] = lambda r: "is free" if r["cascade"] else "is paid"

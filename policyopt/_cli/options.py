@@ -10,7 +10,8 @@ from typing import Any
 import typer
 
 from policyopt._cache.data import ExitData
-from policyopt._cli.output import Format, progress
+from policyopt._cli.output import Format, note, progress
+from policyopt._metrics import METRICS
 from policyopt._table import Tables
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import InputError, input_error
@@ -36,12 +37,20 @@ SETTINGS = option(None, "Setting of the method; may be repeated.", "--set", meta
 SEED = option(0, "Seed.", "--seed", callback=check_seed)
 SPLIT = option("test", "Split or stream to look at.", "--split")
 TEST = option("test", "Split or stream to replay on.", "--test")
-BUDGETS = option(
-    "9", "A count (9), or a list: 0.2,0.4 in the unit, or 20%,40% of the full model.", "--budgets"
-)
+COUNTED = "A count (9), or a list: 0.2,0.4 in the unit, or 20%,40% of the full model."
+BUDGETS = option("9", COUNTED, "--budgets")
 LEVEL = option(
     None, "Of a family: a number from 0 (the cheapest), a budget (35%, 2.5), or a name.", "--level"
 )
+#: What is asked for besides a budget, or in its place.
+ACCURACY = option(None, "Least mean accuracy on unseen rows: 90%.", "--accuracy")
+QUALITY = option(None, "Least mean quality on unseen rows, graded or not: 0.8.", "--quality")
+MAX_DROP = option(None, "Most that the full model is better by, in points: 1%.", "--max-drop")
+SAVING = option(None, "Least share of the full model's cost that is saved: 50%.", "--saving")
+LIMIT = option(
+    None, "Further limit, e.g. 'latency:p95<=20', 'mean<=5', 'worst<=40'; may be repeated.",
+    "--limit", metavar="[COST:]mean|pNN|worst<=X",
+)  # fmt: skip
 SEEDS = option(1, "Random splits (of a pool) or refits (named splits).", "--seeds", min=1)
 
 
@@ -59,18 +68,32 @@ def read_cache(path: Path, incomplete: bool = False) -> ExitData:
         return open_cache(path, incomplete=incomplete, progress=step)
 
 
+METRIC = option(None, f"What is told besides, of {', '.join(METRICS)}; needs labels.", "--metric")
+UTILITY = option(
+    None,
+    "What answers are worth: weights per class (1,1,5), or a file (.npy, .csv, .json) with weights, a matrix by label "
+    "and prediction, one per exit, or label maps.",
+    "--utility",
+)
+
+
 def make_tables(
-    data: ExitData, cost: str | None, splits: Sequence[str] = ("fit", "test")
+    data: ExitData,
+    cost: str | None,
+    splits: Sequence[str] = ("fit", "test"),
+    utility: Any = None,
 ) -> Tables:
     """Make tables whose passes show a progress bar; for commands that fit."""
     if data.exits < 2:
         why = "With one exit there is nothing to decide: import the outputs of all exits."
         raise input_error("cache", "with at least 2 exits", data.exits, why)
     with progress("reading the outputs") as step:
-        tables = Tables(data, cost, step)
+        tables = Tables(data, cost, step, utility)
         for split in splits:
             if split in data.split_names:
                 tables.get(split)
+    if tables.utility is not None and tables.utility.note:
+        note(tables.utility.note)
     return tables
 
 

@@ -165,6 +165,23 @@ def interval(name: str, text: Callable[[Any], str] = number) -> Callable[[Mappin
     return column
 
 
+def quality_word(graded: Any) -> str:
+    """Return what the mean quality is called in tables: accuracy, where answers are right or wrong."""
+    return "quality" if graded else "accuracy"
+
+
+def quality_column(graded: Any) -> Columns:
+    """Return the column of the mean quality with its interval, named by what it is."""
+    return {f"{quality_word(graded)} % [95 %]": interval("quality", percent)}
+
+
+def metric_column(metric: str | None) -> Columns:
+    """Return the column of a metric besides the accuracy, if one is asked for."""
+    if metric is None:
+        return {}
+    return {f"{metric.replace('_', ' ')} % [95 %]": interval(metric, percent)}
+
+
 def shares(name: str) -> Callable[[Mapping[str, Any]], str]:
     """Return the column of shares in whole percent."""
     return lambda r: " ".join(f"{100 * share:.0f}" for share in r[name])

@@ -35,12 +35,15 @@ def evaluate(
     split: str = options.SPLIT,
     out: Path | None = option(None, "CSV with exit, prediction, cost and quality per row."),
     level: str | None = options.LEVEL,
+    utility: str | None = options.UTILITY,
+    metric: str | None = options.METRIC,
     cost: str | None = options.COST,
     style: output.Format = options.STYLE,
 ) -> None:
     """Show realised cost and accuracy of a policy, or of a family's levels."""
-    from policyopt._api import cost_for
+    from policyopt._api import cost_for, utility_for
     from policyopt._frontier import summary
+    from policyopt._metrics import metric_fields
     from policyopt._replay import replay
     from policyopt._table import Tables
 
@@ -52,14 +55,17 @@ def evaluate(
         raise input_error("--out", f"given with --level: {family.told()}", out, "E.g. --level 0.")
     found = list(family.policies) if family else [at_level(loaded, level)]
     data = options.read_cache(cache)
+    worth, told = utility_for(found[0], data, utility)
+    if told:
+        output.note(told)
     if found[0].provenance.get("cache") not in (None, data.fingerprint):
         output.note("this is not the cache that the policy was fitted on: its budget may not hold")
     fitted_on = found[0].provenance.get("cost")
     of_another = cost not in (None, fitted_on) and found[0].provenance.get("budget") is not None
     if of_another:
         output.note(f"the policy's budget is of the cost {fitted_on}, not of {cost}: left out")
-    tables = Tables(data, cost_for(found[0], data, cost))
-    outcomes = [replay(one, tables.get(split)) for one in found]
+    table = Tables(data, cost_for(found[0], data, cost), utility=worth).get(split)
+    outcomes = [replay(one, table) for one in found]
     if out is not None:
         with output.writing(out):
             write_file(out, output.to_csv(_rows(outcomes[0], _COLUMNS)))
@@ -70,12 +76,19 @@ def evaluate(
         }
         for a, (one, outcome) in enumerate(zip(found, outcomes, strict=True))
     ]  # fmt: skip
+    if metric is not None:
+        labels = table.statistics.labels
+        records = [
+            metric_fields(metric, labels, outcome.prediction) | record
+            for record, outcome in zip(records, outcomes, strict=True)
+        ]
     columns = {
         **({"level": "level"} if family else {}),
         "method": chosen_method, "split": "split", "rows": "rows",
         f"budget [{loaded.unit}]": "budget",
         "realised cost [95 %]": interval("realised_cost"), "off %": off_budget,
-        "accuracy % [95 %]": interval("accuracy", percent), "exit share %": shares("exit_share"),
+        **output.quality_column(outcomes[0].graded), **output.metric_column(metric),
+        "exit share %": shares("exit_share"),
     }  # fmt: skip
     if "coverage" in records[0]:
         columns["coverage %"] = shown("coverage", percent)
@@ -140,9 +153,11 @@ def _rows(outcome: Any, columns: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def _refuse_odd(found: list[Any], kind: str, path: Path) -> None:
     """Refuse no rows at all, and probabilities where the policy takes logits."""
-    first = found[0]["confidence"] if kind == "summary" else found[0]
+    record = kind == "summary"
+    first = found[0]["confidence"] if record else found[0]
     if not len(first):
         raise input_error("OUTPUTS", "of a row or more", f"none in {path}", "Is it the right file?")
-    if kind == "logits" and all(exit_.dtype.kind in "fiu" for exit_ in found):
+    if not record and all(exit_.dtype.kind in "fiu" for exit_ in found):
         # Of every exit, so that even one row tells where there are exits enough.
-        refuse_probabilities(np.concatenate([exit_[:FEWEST] for exit_ in found]), "OUTPUTS")
+        few = FEWEST if kind == "logits" else 64
+        refuse_probabilities(np.concatenate([exit_[:few] for exit_ in found]), "OUTPUTS", kind)

@@ -55,6 +55,7 @@ def simulate(
     label_share: float = option(1.0, "Share of the requests whose feedback comes, above 0."),
     out: Path | None = option(None, "Directory for simulation.csv and .png."),
     seed: int = options.SEED,
+    utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     style: output.Format = options.STYLE,
 ) -> None:
@@ -66,7 +67,7 @@ def simulate(
             data, policy, schedule=schedule, streams=streams, rounds=rounds,
             repetitions=repetitions, seed=seed, arms=arms, method=method,
             overhead=_overhead(overhead), reward=reward, reveal=reveal, budget=budget,
-            delay=delay, label_share=label_share, tables=Tables(data, cost),
+            delay=delay, label_share=label_share, tables=Tables(data, cost, utility=utility),
         )  # fmt: skip
     # Whether any policy chooses among the arms.
     steered = any(record["best_arm_share"] is not None for record in found.records)
@@ -148,7 +149,8 @@ def _columns(records: list[dict[str, Any]], steered: bool) -> dict[str, Any]:
     found[f"cost [{unit}]"] = _plus_minus("realised_cost", number)
     if first["budget"] is not None:
         found["off budget %"] = lambda r: f"{100 * (r['realised_cost'] / r['budget'] - 1):+.2f}"
-    found["accuracy %"] = _plus_minus("accuracy", percent)
+    graded = first["quality"] != first["accuracy"]
+    found[f"{output.quality_word(graded)} %"] = _plus_minus("quality", percent)
     return found
 
 

@@ -31,6 +31,7 @@ def tune(
     out: Path = option(Path("tuned"), "Directory for tuned.json."),
     seed: int = options.SEED,
     settings: list[str] | None = options.SETTINGS,
+    utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     style: output.Format = options.STYLE,
 ) -> None:
@@ -40,7 +41,7 @@ def tune(
         raise input_error("--budgets", "used with --objective area", budgets, "Leave it out.")
     options.out_folder(out, policy=budget is not None)
     data = options.read_cache(cache)
-    tables = options.make_tables(data, cost, ("fit",))
+    tables = options.make_tables(data, cost, ("fit",), utility)
     if budget is not None:  # refuse it before the work, whatever it is for
         Objective("accuracy", budget).check(tables.get("fit"))
     if storage is None:
@@ -64,6 +65,7 @@ def tune(
     chosen = [f"{key}={_flag(value)}" for key, value in others.items()]
     words = ["fit", cache, "--method", tuned.method, "--budget", budget or "40%"]
     words += [*(["--cost", cost] if cost else []), *(["--seed", seed] if seed else [])]
+    words += ["--utility", utility] if utility else []
     words += [word for text in chosen for word in ("--set", text)]
     content = {**_record(tuned), "set": chosen, "command": output.command(*words)}
     written = [out / "tuned.json"]
@@ -74,7 +76,7 @@ def tune(
             best = make_method(tuned.method, tuned.recommended)
             fit_policy(data, budget, best, seed=seed, tables=tables).save(written[-1])
     if not output.print_data(style, content, tuned.history):
-        _print(tuned)
+        _print(tuned, tables.get("fit").graded)
         output.say(f"wrote {' and '.join(map(str, written))}. Fit with:", f"  {content['command']}")
 
 
@@ -93,13 +95,14 @@ def _record(tuned: Tuned) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _print(tuned: Tuned) -> None:
+def _print(tuned: Tuned, graded: bool) -> None:
     """Print best and default side by side, and whether the difference means anything."""
     lines = [("best", tuned.settings, tuned.value, tuned.standard_error)]
     if tuned.default_value is not None:
         error = tuned.default_error or 0.0
         lines.append(("default", tuned.default_settings, tuned.default_value, error))
-    what = "mean height of curve %" if tuned.objective == "area" else "accuracy at budget %"
+    word = output.quality_word(graded)
+    what = "mean height of curve %" if tuned.objective == "area" else f"{word} at budget %"
     columns = {
         "": lambda r: r[0],
         f"{what} ± standard error": lambda r: f"{percent(r[2])} ± {percent(r[3])}",

@@ -208,6 +208,14 @@ static inline int @_finite(const float *x, int n) {
     return good;
 }
 """,
+    "within": """\
+/* Whether all are from low to high. */
+static inline int @_within(const float *x, int n, float low, float high) {
+    int i, good = 1;
+    for (i = 0; i < n; ++i) good &= x[i] >= low && x[i] <= high;
+    return good;
+}
+""",
     "probable": """\
 /* Whether these are probabilities that sum to 1. */
 static inline int @_probable(const float *x, int n) {

@@ -297,7 +297,7 @@ class _Body:
         self.in_memory = {id(n) for user in self.nodes for n in _read_by_address(user)}
         self.in_memory |= {id(_base(n)) for n in graph.left if n.size > 1}
         for name, node in graph.inputs.items():
-            if name in ("logits", "probabilities", "features"):
+            if node.dtype == np.float32:  # outputs and feature vectors, by address
                 self.places[id(node)] = (name, 0)
             else:
                 self.names[id(node)] = f"state->{name}" if name in ("sample", "level") else name
@@ -645,7 +645,8 @@ class _Body:
 
 def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
     """Return the header of a policy, with ``@`` and ``@@`` for the prefix, and nothing of its code's size."""
-    record, shared = policy.kind == "summary", _Shared()
+    kind, shared = policy.observer.kind, _Shared()
+    record = kind.record
     fields, left = _state_fields(graphs)
     read = {name for graph in graphs for name in graph.inputs}
     given = {policy.kind: f"const float *{policy.kind}", "features": "const float *features"}
@@ -672,13 +673,14 @@ def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
         exits=policy.exits,
         of=policy.model_exits, classes=policy.classes, kind=policy.kind, bytes=shared.bytes,
         state=8 * (2 + sum(-(-f.size * f.dtype.itemsize // 8) for f in fields)), code=UNMEASURED,
-        more="" if record else _MORE, unit=string(policy.unit),
+        more=_MORE if kind.whole else "", unit=string(policy.unit),
         number=f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}",
+        said=_SAID.get(policy.kind.partition("_")[0], _SAID["logits"]),
         path=", ".join(map(str, policy.active_exits)),
         fields="".join(f"    {TYPES[f.dtype.name]} {f.name}[{f.size}];\n" for f in fields),
         abstained="    int abstained;      /* it leaves unanswered, to be handed over */\n" if abstains(policy) else "",
         answered="    decision->abstained = 0;\n" if abstains(policy) else "",
-        probabilities="" if record else _PROBABILITIES.format(classes=policy.classes),
+        probabilities=_PROBABILITIES.format(classes=policy.classes) if kind.whole else "",
         tables="".join(line + "\n" for line in shared.lines),
         functions="\n".join(shared.functions.values()),
         bodies="\n".join(exits), given=parameters, calls=calls,
@@ -717,11 +719,23 @@ def _levels(policy: Any) -> dict[str, str]:
 def _check(policy: Any, graph: ExitGraph, shared: _Shared) -> str:
     """Return what inputs must be, as a condition; empty where the exit finds out by itself."""
     checks, logits = [], graph.inputs.get("logits")
+    name, width = policy.kind, policy.observer.kind.width(policy.classes)
+    within = {
+        "logit": "-INFINITY, FLT_MAX", "multilabel": "-INFINITY, FLT_MAX",
+        "probability": "0.0f, 1.0f", "multilabel_probabilities": "0.0f, 1.0f",
+    }  # fmt: skip
     if policy.kind == "probabilities":
         checks.append(f"{shared.use('probable')}(probabilities, {policy.classes})")
     elif policy.kind == "summary":
         checks.append("confidence >= 0.0 && confidence <= 1.0")
         checks += [f"{n} == {n}" for n in ("second", "entropy") if n in graph.inputs]
+    elif policy.kind in within:
+        checks.append(f"{shared.use('within')}({name}, {width}, {within[name]})")
+    elif policy.observer.kind.scaled:
+        checks.append(f"{shared.use('finite')}({name}, {width})")
+        if width > policy.classes:
+            more = f"{name} + {policy.classes}, {policy.classes}, 0.0f, FLT_MAX"
+            checks.append(f"{shared.use('within')}({more})")
     elif not any(n.op == "reduce" and n.args[0] is logits for n in graph.order()):
         checks.append(f"{shared.use('best')}(logits, {policy.classes}) >= 0")
     if "features" in graph.inputs:
@@ -806,7 +820,7 @@ typedef struct {{
 }} @_state;
 
 typedef struct {{
-    int32_t prediction; /* class; -1 where the exit gave no answer */
+    int32_t prediction; /* {said} */
     double score;       /* leaves from the threshold on */
     double confidence;  /* probability that the prediction is right */
 {abstained}{probabilities}}} @_decision;
@@ -843,6 +857,11 @@ defined(__cplusplus) || defined(__FP_FAST_FMA))
 
 #endif /* @@_H */
 """
+_SAID = {
+    "logits": "class; -1 where the exit gave no answer",
+    "multilabel": "of the set: bit c is label c, of 31 at most; of more a number to compare by",
+    "regression": "0: the answer is the output itself",
+}
 _MORE = """
    Define @@_PROBABILITIES before the header is included to have the class probabilities of
    each answer in the decision, too; it costs one exp of a double per class.

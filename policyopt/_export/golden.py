@@ -65,7 +65,7 @@ class Ran:
     def put(self, rows: Any, at: int, seen: Any) -> None:
         """Take down what was decided of some rows at a position of the path."""
         self.score[rows, at], self.confidence[rows, at] = seen.score, seen.confidence
-        self.prediction[rows, at], self.leave[rows, at] = seen.prediction, seen.exit
+        self.prediction[rows, at], self.leave[rows, at] = seen.number, seen.exit
         self.abstained[rows, at] = seen.abstained
 
 
@@ -84,7 +84,7 @@ class LeftOut:
 class Golden:
     """Samples and what is expected of them."""
 
-    #: Per position on the path: ``logits`` or ``probabilities`` (n, C) float32; for records
+    #: Per position on the path: ``logits`` or another kind (n, W) float32; for records
     #: ``prediction`` (n,) int32, ``confidence``, ``second``, ``entropy`` (n,) float64 as far as
     #: they are read; ``features`` (n, D) float32 where they are.
     inputs: list[Inputs]
@@ -179,20 +179,24 @@ def _sure_abstaining(policy: Any, at: int, sample: Ints, seen: Any) -> Bools:
 def sure_class(policy: Any, given: Inputs, seen: Any) -> Bools:
     """Return whose class rounding elsewhere cannot change, (n,): of logits as they are, nobody's."""
     plain = all(isinstance(one.answer, Identity) for one in levels_of(policy))
-    if policy.kind == "summary" or policy.classes < 2 or (plain and policy.kind == "logits"):
+    kind = policy.observer.kind
+    if not kind.whole or policy.classes < 2 or (plain and kind.name in ("logits", "logit")):
         return np.ones(len(seen.score), dtype=bool)
     top = np.partition(seen.answer, -2, axis=1)[:, -2:]
     with np.errstate(invalid="ignore"):
         sure = ~(top[:, 1] - top[:, 0] <= JUMP)  # NaN: at an exit that a level skips
     if plain:  # equal probabilities have equal logarithms everywhere
-        top = np.partition(given[policy.kind], -2, axis=1)[:, -2:]
+        shares = given[kind.name]
+        shares = np.concatenate([1 - shares, shares], axis=1) if kind.single else shares
+        top = np.partition(shares, -2, axis=1)[:, -2:]
         sure |= top[:, 1] == top[:, 0]
     return sure
 
 
 def row_bytes(policy: Any, graphs: Any) -> int:
     """Return how many bytes the inputs of one sample take, all exits together."""
-    width = 4 * policy.classes if policy.kind != "summary" else 32
+    kind = policy.observer.kind
+    width = 32 if kind.record else 4 * kind.width(policy.classes)
     features = sum(g.inputs["features"].size for g in graphs if "features" in g.inputs)
     size = policy.exits * (width + 64) + 4 * features
     arms = sum(1 if one.mixture is None else 2 for one in levels_of(policy))
@@ -240,7 +244,7 @@ def rows_of(inputs: list[Inputs], rows: Any) -> list[Inputs]:
 
 def given_output(policy: Any, given: Inputs) -> Any:
     """Return the output of an exit as `Policy.step` takes it."""
-    if policy.kind != "summary":
+    if not policy.observer.kind.record:
         return given[policy.kind]
     columns: dict[str, Any] = {n: given[n] for n in given.keys() - {"second", "features"}}
     if "second" in given:
@@ -314,10 +318,12 @@ def _read(archive: zipfile.ZipFile, file: str, policy: Policy | PolicyFamily, ro
     sample, exits, inputs = read("sample", "<i8", *pair), policy.exits, []
     if pair and ((sample[:, 1] < 0) | (sample[:, 1] >= len(levels_of(policy)))).any():
         raise input_error(f"sample of {file}", "of levels that there are", "others", _AGAIN)
+    kind = policy.observer.kind
     for at in range(exits):
         given: Inputs = {}
-        if policy.kind != "summary":
-            given[policy.kind] = read(f"input{at}:{policy.kind}", "<f4", policy.classes)
+        if not kind.record:
+            width = kind.width(policy.classes)
+            given[policy.kind] = read(f"input{at}:{policy.kind}", "<f4", width)
         else:
             for i, (column, dtype) in enumerate(_SUMMARY.items()):
                 if i < 2 or f"input{at}:{column}" in infos:

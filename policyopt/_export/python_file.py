@@ -23,7 +23,7 @@ from .graph import ELEMENTWISE, ExitGraph, Node
 from .symbolic import trace_policy
 
 #: Of the runtime: they, and what they import of it, go into the file as they are.
-_MODULES = ("_outputs", "_arithmetic")
+_MODULES = ("_outputs", "_arithmetic", "_kinds")
 #: Operations in numpy's words: of operands by number, attributes by name.
 _WORDS = {
     "const": "{value}", "where": "np.where({0}, {1}, {2})", "cast": "{0}.astype({dtype})",
@@ -56,7 +56,7 @@ def _head(policy: Policy | PolicyFamily) -> str:
     how = {
         "summary": 'a mapping: {"prediction": ..., "confidence": ...}',
         "logits": "its logits, (C,)", "probabilities": "its class probabilities, (C,)",
-    }[policy.kind]  # fmt: skip
+    }.get(policy.kind, f"its {policy.kind}, {policy.observer.kind.width(policy.classes)} numbers")  # fmt: skip
     also = ", features_of_exit(k)" if policy.needs_features else ""
     begin = "state = start()                  # start(number) where samples are numbered"
     if isinstance(policy, PolicyFamily):
@@ -80,6 +80,7 @@ Score {plain(words(policy, "rule"))}, answer {plain(words(policy, "answer"))}; h
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 

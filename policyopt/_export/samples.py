@@ -18,6 +18,7 @@ from policyopt._cache.data import ExitData
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._family import PolicyFamily
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import ALWAYS, NEVER, Policy, arms, thresholds_of
 from policyopt.runtime._typing import Bools, Floats, Ints
 
@@ -32,6 +33,7 @@ from .golden import (
     expect,
     exported,
     joined,
+    levels_of,
     numbered,
     part_of,
     row_bytes,
@@ -52,6 +54,8 @@ CANDIDATES, _NUMBERS = 4096, 1 << 25
 NEAR, _MEASURED = 16, 128
 #: Rows left out that are kept for the boundary.
 _EDGES = 64
+#: Kinds of which 0 is a class that cannot be.
+_SHARES = ("probabilities", "probability")
 #: Pairs of samples that are tried per threshold, and kept: the nearest at it, and off it on both sides.
 #: Fewer where rows are large.
 _TRIED, _KEPT = 16, (4, 1, 1)
@@ -206,10 +210,11 @@ def from_cache(
 def _of_exit(policy: Policy | PolicyFamily, graph: ExitGraph, block: Any, rows: Any) -> Inputs:
     """Return what an exit gave for some rows: what its graph reads, and what `Policy.step` wants besides."""
     k, names = graph.exit, graph.inputs.keys() - {"sample", "level", "features"}
-    names |= {"prediction", "confidence"} if policy.kind == "summary" else {policy.kind}
+    record = policy.observer.kind.record
+    names |= {"prediction", "confidence"} if record else {policy.kind}
     given: Inputs = {}
     for name in sorted(names):
-        if policy.kind != "summary":
+        if not record:
             column, kind = block["outputs"][:, k], np.float32
         else:
             column = block["top_prob"][:, k, 1] if name == "second" else block[name][:, k]
@@ -247,9 +252,9 @@ def made_up(
 def _outputs(
     policy: Policy | PolicyFamily, graph: ExitGraph, logits: Any, rng: np.random.Generator
 ) -> Inputs:
-    mass = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    mass /= mass.sum(axis=1, keepdims=True)
-    if policy.kind == "summary":
+    kind = policy.observer.kind
+    if kind.record:
+        mass = KINDS["probabilities"].example(logits.astype(np.float64), 0.0)
         top = np.sort(mass, axis=1)
         prediction = logits.argmax(axis=1).astype(np.int32)
         prediction[::37] = -1  # no answer
@@ -260,7 +265,12 @@ def _outputs(
         if "entropy" in graph.inputs:
             given["entropy"] = -(mass * np.log(np.maximum(mass, 1e-300))).sum(axis=1)
         return given
-    given = {policy.kind: logits if policy.kind == "logits" else mass.astype(np.float32)}
+    wanted = logits[:, : policy.classes].astype(np.float64) if policy.classes else logits
+    wanted = logits.astype(np.float64) if kind.whole else wanted
+    with np.errstate(over="ignore"):
+        given = {
+            kind.name: kind.example(wanted, levels_of(policy)[0].error_scale).astype(np.float32)
+        }
     if policy.needs_features:
         width = graph.inputs["features"].size if "features" in graph.inputs else 1
         spread = rng.choice([0.1, 1.0, 5.0], size=(len(logits), 1))
@@ -298,7 +308,7 @@ def _sound(whole: Golden) -> Bools:
     sound = np.ones(len(whole), dtype=bool)
     for given in whole.inputs:
         for name, array in given.items():
-            good = np.isfinite(array) & ((array > 0) | (name != "probabilities"))
+            good = np.isfinite(array) & ((array > 0) | (name not in _SHARES))
             if name == "prediction":
                 good = array >= 0
             sound &= good.reshape(len(sound), -1).all(axis=1)
@@ -362,7 +372,7 @@ def _at(
             low, high = np.where(same, middle, low), np.where(same, high, middle)
         before, after = look(low), look(high)
         fit = turns & (np.abs(before.score - after.score) <= JUMP * max(abs(goal), 1.0))
-        fit &= before.prediction == after.prediction
+        fit &= before.number == after.number
         for t, seen in ((low, before), (high, after)):
             fit &= sure_class(policy, between(t), seen)
         gap = np.maximum(np.abs(before.score - goal), np.abs(after.score - goal))

@@ -20,10 +20,10 @@ from policyopt.runtime._checks import MAX_UNIT
 from policyopt.runtime._experts import EXPERTS, MAX_CONTEXTS
 from policyopt.runtime._family import FAMILY, LEVEL, MAX_LEVELS, RULE
 from policyopt.runtime._files import write_file
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._online.controller import Controller
 from policyopt.runtime._online.serving import EXIT_RULES as BY_EXIT
 from policyopt.runtime._online.serving import ONLINE
-from policyopt.runtime._outputs import KINDS
 from policyopt.runtime._parameters import Array, Choice
 from policyopt.runtime._policy import POLICY
 from policyopt.runtime._scores import OWN
@@ -79,9 +79,9 @@ def object_of(properties: Mapping[str, Schema], optional: tuple[str, ...] = ()) 
 def _file(form: Form, known: Mapping[str, Schema]) -> Schema:
     """Return the schema of a kind of file."""
     head = {"format": {"const": form.format}, "version": {"const": form.version}, "sha256": SHA}
-    optional = tuple(name[:-1] for name in form.fields if name.endswith("?"))
-    names = [name.rstrip("?") for name in form.fields]
-    return object_of({name: {**head, **known}[name] for name in names}, optional)
+    names = {name.rstrip("?"): name.endswith("?") for name in form.fields}
+    found = {name: {**head, **known}[name] for name in names}
+    return object_of(found, tuple(name for name, left_out in names.items() if left_out))
 
 
 def rule_schema(rule: type, inner: str = "params") -> Schema:
@@ -117,7 +117,7 @@ def _policy_fields() -> dict[str, Schema]:
         "abstention": object_of(declines), "kind": {"enum": list(KINDS)}, "classes": COUNT,
         "unit": {**TEXT, "minLength": 1, "maxLength": MAX_UNIT},
         "costs": costs, "overhead": costs, "active_exits": EXITS,
-        "model_exits": {**COUNT, "minimum": 1},
+        "model_exits": {**COUNT, "minimum": 1}, "error_scale": {**NUMBER, "exclusiveMinimum": 0},
         "score": score, "answer": {"$ref": "#/$defs/answer"},
         "calibrator": or_null({"$ref": "#/$defs/calibrator"}),
         "thresholds": VECTOR, "mixture": or_null(object_of(mixture)), "provenance": ANYTHING,
@@ -126,12 +126,17 @@ def _policy_fields() -> dict[str, Schema]:
 
 def _family() -> Schema:
     of = _policy_fields()
-    rule, level = (object_of({n: of[n] for n in names if n in of}) for names in (RULE, LEVEL))
+    rule, level = (
+        object_of(
+            {n: of[n] for name in names if (n := name.rstrip("?")) in of},
+            tuple(name[:-1] for name in names if name.endswith("?")),
+        )
+        for names in (RULE, LEVEL)
+    )
     level["properties"] |= {
         "rule": COUNT, "name": or_null({**TEXT, "pattern": "^[A-Za-z][A-Za-z0-9_.-]{0,63}$"}),
         "expected_cost": or_null(AMOUNT), "budget": or_null(AMOUNT),
     }  # fmt: skip
-    level["properties"]["abstention"] = of["abstention"]
     level["required"] = [name for name in LEVEL if not name.endswith("?")]
     known = {
         **of, "full_cost": or_null({**NUMBER, "exclusiveMinimum": 0}),

@@ -337,7 +337,7 @@ class _Tracing:
         if isinstance(self.whole, PolicyFamily):
             always["level"] = self.input("level", (1,), np.int64).node
         for part in parts:
-            part.answer = part.policy.answer.start(1, part.policy.classes)
+            part.answer = part.policy.observer.start(1)
             part.scores = tuple(
                 tuple(map(sample.of, rule.start(sample))) for rule in part.policy.rules
             )
@@ -443,26 +443,31 @@ class _Tracing:
         given = {"exit": left, "prediction": np.int32(-1), "score": ALWAYS, "confidence": 0.0}
         given |= {"abstained": False} if self.abstains else {}
         outputs = {name: sample.of(np.array([value])) for name, value in given.items()}
-        if self.whole.kind != "summary":
+        if self.whole.observer.kind.whole:
             outputs["probabilities"] = sample.of(np.full((1, self.whole.classes), np.nan))
         return {name: symbol.node for name, symbol in outputs.items()}
 
     def observe(self, policy: Policy, at: int, state: Any) -> tuple[ExitOutput, Any, Any]:
         """As `Observer.look`, on symbols: the output, the answer's logits, and its state."""
-        if policy.kind == "summary":
+        kind = policy.observer.kind
+        if kind.record:
             return self.record(policy), None, state
-        logits: Any = self.input(policy.kind, (1, policy.classes), np.float32)
-        if policy.kind == "probabilities":
-            logits = np.log(logits)  # as `log_of`
+        given: Any = self.input(policy.kind, (1, kind.width(policy.classes)), np.float32)
+        if not kind.whole:
+            output, state = kind.reduce(at, given, state, policy.error_scale)
+            return self.with_features(policy, at, output), None, state
+        logits: Any = kind.logits(given)
         if not isinstance(policy.answer, Identity):
             logits, state = policy.answer.answer(at, logits, state)
         output = logits.traced_reduce(policy.observer.top)
         if policy.observer.full:
             output = with_log_prob(output, logits)
+        return self.with_features(policy, at, output), logits, state
+
+    def with_features(self, policy: Policy, at: int, output: ExitOutput) -> ExitOutput:
         if policy.needs_features and (width := self.width(policy, at)):
-            vectors = self.input("features", (1, width), np.float32)
-            output = with_columns(output, features=vectors)  # type: ignore[arg-type]
-        return output, logits, state
+            return with_columns(output, features=self.input("features", (1, width), np.float32))
+        return output
 
     def record(self, policy: Policy) -> ExitOutput:
         """Return the columns that the rules read."""

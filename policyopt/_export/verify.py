@@ -90,7 +90,7 @@ def run_torch(policy: Policy | PolicyFamily, golden: Golden) -> Ran:
     state, rows = begin(policy, golden.sample), np.arange(len(golden))
     for at, k in enumerate(policy.active_exits):
         given: dict[str, Any] = {n: array[rows] for n, array in golden.inputs[at].items()}
-        if policy.kind != "summary":
+        if not policy.observer.kind.record:
             given = {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in given.items()}
         seen = stepped(policy, k, given, state)
         ran.put(rows, at, seen)
@@ -204,13 +204,22 @@ def _told(runtime: str, found: Taken | str, export: Export) -> Verdict:
     rows, path = np.arange(len(golden)), np.asarray(export.policy.active_exits)
     for what, here, there in (
         ("exit", found.exit, path[wanted.exit]),
-        ("answer", found.prediction, wanted.prediction[rows, wanted.exit]),
+        ("answer", found.prediction, said_at_all(export.policy, golden)[rows, wanted.exit]),
     ):
         if len(here) != len(there):
             raise CheckError(f"{runtime}: {len(here)} of {len(there)} golden rows came. {_LAST}")
         _refuse(runtime, what, here, there)
     reached = np.arange(len(path)) <= wanted.exit[:, None]
     return Verdict(runtime, "", len(golden), None, _within(export, wanted.score, reached))
+
+
+def said_at_all(policy: Policy | PolicyFamily, golden: Golden) -> Array:
+    """Return the answers of every exit as users see them, (n, K, ...)."""
+    kind = policy.observer.kind
+    if kind.answers_class:
+        return golden.expected.prediction
+    said: list[Any] = [kind.answer(given[kind.name]) for given in golden.inputs]
+    return np.stack(said, axis=1)
 
 
 def _within(export: Export, score: Any, seen: Bools) -> float | None:

@@ -53,14 +53,14 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._costs import positions
-from policyopt._methods.base import Method, own_costs, seed_of, subsample
+from policyopt._methods.base import Method, seed_of
 from policyopt._methods.exit_batch import MOST_NUMBERS, outputs_of
-from policyopt._methods.fitted import Draft
+from policyopt._methods.fitted import Draft, own_costs
 from policyopt._methods.reinforcement import one_thread
 from policyopt._methods.settings import COUNT, NOT_NEGATIVE, POSITIVE, YES_OR_NO, Number, Real
 from policyopt._optional import need
 from policyopt._progress import report
-from policyopt._table import Table
+from policyopt._table import Table, subsample
 from policyopt._thresholds.degenerate_scores import collapse
 from policyopt._thresholds.problem import Problem, Solution
 from policyopt._thresholds.quotas import (
@@ -99,6 +99,7 @@ class HeldOutMethod(Method):
 
     allowed: ClassVar = {"holdout": Number(above=0, below=1)}
     learned = True
+    per_budget = True
     remedy = "which summaries do not hold. Import full logits or probabilities, or use max_prob."
 
     @abstractmethod
@@ -115,7 +116,7 @@ class HeldOutMethod(Method):
         return frozenset({"log_prob"})
 
     def missing_columns(self, table: Table) -> list[str]:
-        return ["log_prob (all class outputs)"] if table.kind == "summary" else []
+        return ["log_prob (all class outputs)"] if not table.whole else []
 
     @property
     def validates(self) -> bool:
@@ -333,7 +334,7 @@ def targets(correct: npt.NDArray[Any]) -> tuple[Floats, Floats]:
     """Return what to aim at: correctness q, equation (3), and exit assignment r, equation (4)."""
     q = np.asarray(correct, dtype=np.float64)
     right = q.sum(axis=1, keepdims=True)
-    r = np.where(right > 0, q / np.maximum(right, 1), 1 / q.shape[1])
+    r = np.where(right > 0, q / np.where(right > 0, right, 1), 1 / q.shape[1])
     return q, r
 
 

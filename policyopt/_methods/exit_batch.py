@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.crossfit import CrossFitted, crossfit, folds_of, observe
-from policyopt._methods.base import subsample
-from policyopt._table import Table
+from policyopt._table import Table, subsample
+from policyopt._utility import Utility
 from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._outputs import ExitOutput, with_columns
 from policyopt.runtime._scores import Advantage
@@ -30,7 +30,7 @@ MOST_ROWS = 100_000
 
 @dataclass(frozen=True, eq=False)
 class ExitBatch:
-    """The answers of N rows at all exits, correctness and costs."""
+    """The answers of N rows at all exits, their worth and costs."""
 
     outputs: list[ExitOutput]  # K; `log_prob` unless summaries, `features` where asked for
     quality: Floats  # (N, K): worth of exit k's answer, in [0, 1]; 1.0 where it is right
@@ -38,6 +38,7 @@ class ExitBatch:
     costs: Floats  # (K,) or (N, K)
     classes: int  # C; 0 where summaries do not say
     record: bool = False  # whether only predictions and confidences are known
+    graded: bool = False  # whether answers are worth more than right or wrong tells
 
     def __len__(self) -> int:
         return len(self.quality)
@@ -125,18 +126,19 @@ def outputs_of(table: Table) -> list[ExitOutput]:
 
 def build_batch(table: Table, answers: CrossFitted, features: bool = False) -> ExitBatch:
     """Look at all rows of a table through their answers."""
-    correct, labels, record = table.quality, table.statistics.labels, table.kind == "summary"
+    correct, labels, record = table.quality, table.statistics.labels, not table.whole
     outputs = table.statistics.outputs()
     if not record:
         parts = list(observe(table, answers, full=True))
         order = np.argsort(np.concatenate([rows for rows, _ in parts]))
         seen = zip(*(outputs for _, outputs in parts), strict=True)
         outputs = [ExitOutput.joined(list(each)).take(order) for each in seen]
-        assert labels is not None  # or `correct` had said so
-        correct = np.stack([o.prediction == labels for o in outputs], axis=1).astype(np.float64)
+        worth = table.worth(np.stack([o.prediction for o in outputs], axis=1))
+        assert worth is not None  # `crossfit` answers plainly where it is not known
+        correct = worth.astype(np.float64)
     if features:
         outputs = [with_columns(o, features=table.feature(k)) for k, o in enumerate(outputs)]
-    return ExitBatch(outputs, correct, labels, table.costs, table.classes, record)
+    return ExitBatch(outputs, correct, labels, table.costs, table.classes, record, table.graded)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +153,7 @@ class StoppingData:
     columns: list[Floats]  # K-1 x (N, M), each row through answers that it did not help to fit
     deployed: list[Floats]  # the same as `answer` itself shows the rows: what a policy will see
     doubt: Floats  # (N, K-1): 1 - p_max of the answer
-    success: Floats  # (N, K): expected correctness of each exit's answer
+    success: Floats  # (N, K): expected worth of each exit's answer
     fold: Ints  # (N,), of the stop rule
     true_class: Floats  # (N, K): probability of the label; NaN without one, and of summaries
 
@@ -161,10 +163,8 @@ def build_stopping_data(
 ) -> StoppingData:
     """Observe rows through answers they did not help to fit; `soft` weighs soft targets, `groups` are of the rule."""
     labels = table.statistics.labels
-    record = table.kind == "summary"
-    known = np.zeros(len(table), bool) if labels is None else labels >= 0
-    if record and labels is None and table.statistics.quality is not None:
-        known[:] = True
+    record = not table.whole
+    known = table.valued
     if not known.any():
         _ = table.quality  # says what is missing
     if record or soft == 0:
@@ -190,7 +190,7 @@ def build_stopping_data(
                 doubt[rows, k] = 1.0 - output.confidence
             given[rows, k] = true_class(output, None if labels is None else labels[rows])
         if trust is not None:
-            trust[rows] = _trusted(seen[-1], predicted[rows])
+            trust[rows] = _trusted(seen[-1], predicted[rows], table.utility)
     plain = isinstance(answers.rule, Identity)
     if plain:  # nothing combined: the teacher is another
         trust = None
@@ -227,13 +227,16 @@ def _success(
     trust: Floats | None,
     teachers: tuple[str, ...],
 ) -> Floats:
-    """Return the expected correctness of each exit's answer, (N, K), by `trust` or the first teacher that knows."""
-    stats = table.statistics
-    if table.kind == "summary":
+    """Return the expected worth of each exit's answer, (N, K), by `trust` or the first teacher that knows.
+
+    Soft targets take a teacher's class probabilities at their word: they assume that it is calibrated. A graded quality
+    has no classes, and stays as it is given.
+    """
+    if not table.whole or table.quality_given:
         return table.quality
-    assert stats.labels is not None
-    known = stats.labels >= 0
-    right = (predicted == stats.labels[:, None]).astype(np.float64)
+    known, right = table.valued, table.worth(predicted)
+    assert right is not None
+    right = right.astype(np.float64)
     if soft == 0:
         return right
     if trust is None:
@@ -242,7 +245,7 @@ def _success(
             return right  # too few labels to calibrate anything
         trust = np.empty(predicted.shape)
         for rows, seen in observe(table, teacher, full=True):
-            trust[rows] = _trusted(seen[-1], predicted[rows])
+            trust[rows] = _trusted(seen[-1], predicted[rows], table.utility)
     return np.where(known[:, None], soft * trust + (1 - soft) * right, trust)
 
 
@@ -255,8 +258,10 @@ def _teacher(table: Table, fold: Ints, names: tuple[str, ...]) -> CrossFitted:
     return CrossFitted(Identity())
 
 
-def _trusted(last: ExitOutput, predicted: Labels) -> Floats:
-    """Return the probability that the last exit's answer gives to each exit's prediction, (n, K)."""
+def _trusted(last: ExitOutput, predicted: Labels, utility: Utility | None) -> Floats:
+    """Return what each exit's prediction is worth by the last exit's word, (n, K): its probability, or utility."""
     assert last.log_prob is not None
+    if utility is not None:
+        return utility.expected(np.exp(last.log_prob.astype(np.float64)), predicted)
     picked = np.take_along_axis(last.log_prob, predicted.astype(np.int64), axis=1)
     return np.exp(picked.astype(np.float64))

@@ -182,8 +182,8 @@ class LISTAStop(LagrangianMethod):
     ----------
     loss : {"likelihood", "error"}
         Of an exit's answer: its negative log-likelihood of the label (rows without one teach nothing), or its
-        expected error, to which alone `soft` matters. Records, which do not tell the label's probability, always
-        take the error.
+        expected error, to which alone `soft` matters. Records, which do not tell the label's probability, and graded
+        quality always take the error.
     beta : float
         Temperature of the posterior: 1 is the plain posterior, near 0 it picks the single best exit. A large
         one spreads over all exits that are about as good, so that the first of them seldom has half of what
@@ -205,7 +205,7 @@ class LISTAStop(LagrangianMethod):
     }
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
-        if self.loss == "error" or data.table.kind == "summary":
+        if self.loss == "error" or not data.table.whole or data.table.graded:
             loss, known = 1.0 - data.success, np.ones(len(data.success), bool)
         else:
             loss = -np.log(np.maximum(data.true_class, _LEAST))

@@ -56,7 +56,7 @@ import numpy as np
 
 from policyopt._answers.crossfit import NAMES, crossfit, folds_of
 from policyopt._answers.logistic import weighted_logistic
-from policyopt._methods.base import ANSWERS, Method, own_costs
+from policyopt._methods.base import ANSWERS, Method
 from policyopt._methods.exit_batch import (
     ExitBatch,
     build_batch,
@@ -64,9 +64,10 @@ from policyopt._methods.exit_batch import (
     subsample_outputs,
     true_class,
 )
-from policyopt._methods.fitted import Draft
+from policyopt._methods.fitted import Draft, own_costs
 from policyopt._methods.regression import fit_sigmoid, ridge
 from policyopt._methods.settings import FOLDS, POSITIVE, YES_OR_NO, Choice, Real
+from policyopt._methods.threshold import missing_outputs
 from policyopt._table import Table
 from policyopt._thresholds.degenerate_scores import collapse_held_out
 from policyopt._thresholds.problem import Problem, Solution
@@ -128,8 +129,10 @@ class LearnedScore(Method):
     def missing_columns(self, table: Table) -> list[str]:
         missing = super().missing_columns(table)
         whole = self.answer != "plain" or "log_prob" in self.required_columns()
-        if table.kind == "summary" and whole:
+        if not table.whole and whole:
             missing = sorted({*missing, "all class outputs"} - {"log_prob"})
+        elif table.quality_given:
+            missing += missing_outputs(self.answer, table)
         return missing
 
     def pose(self, table: Table, seed: int) -> Draft:
@@ -197,6 +200,13 @@ class BERxiT(LearnedScore):
         return columns.rule(Logistic, theta)
 
 
+def missing_labels(table: Table) -> list[str]:
+    """Return that classes must be known, where they are not known of every row whose worth is."""
+    labels = table.statistics.labels
+    known = labels is not None and not (table.quality_given and bool((labels < 0).any()))
+    return [] if known else ["class labels"]
+
+
 FAILURES = ("failure", "true_class")
 
 
@@ -221,6 +231,10 @@ class FailurePrediction(LearnedScore):
 
     def required_columns(self) -> frozenset[str]:
         return frozenset({"log_prob"} if self.target == "true_class" else ())
+
+    def missing_columns(self, table: Table) -> list[str]:
+        more = missing_labels(table) if self.target == "true_class" else []
+        return [*super().missing_columns(table), *more]
 
     def learn(self, batch: ExitBatch, seed: int) -> Logistic:
         columns, good, theta = columns_of(batch), no_failure(batch.quality), []
@@ -289,6 +303,6 @@ def worth_of(batch: ExitBatch, target: str) -> Floats:
     """Return each exit's worth as a target counts it, (N, K): the differences are regressed."""
     if target == "maxprob":
         return np.stack([output.confidence for output in batch.outputs], axis=1)
-    if target == "diff01" or batch.record or batch.labels is None:
+    if target == "diff01" or batch.record or batch.graded:
         return batch.quality
     return np.stack([true_class(output, batch.labels) for output in batch.outputs], axis=1)

@@ -50,7 +50,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._methods.exit_batch import ExitBatch
-from policyopt._methods.learned_score import LearnedScore
+from policyopt._methods.learned_score import LearnedScore, missing_labels
 from policyopt._methods.settings import COUNT, NOT_NEGATIVE, Integer, Number, Real
 from policyopt._table import Table
 from policyopt.runtime._arithmetic import distances, row_product
@@ -92,8 +92,7 @@ class PrototypeScore(LearnedScore):
         return frozenset({"features" if self.vectors == "features" else "log_prob"})
 
     def missing_columns(self, table: Table) -> list[str]:
-        unlabelled = table.kind == "summary" and table.statistics.labels is None
-        return [*super().missing_columns(table), *(["class labels"] if unlabelled else [])]
+        return [*super().missing_columns(table), *missing_labels(table)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,7 +324,7 @@ def classes_of(batch: ExitBatch) -> tuple[Ints, int]:
     else:
         labels = np.full(len(batch), -1, dtype=np.int64)
         for k, output in enumerate(batch.outputs):
-            right = batch.quality[:, k] > 0
+            right = batch.quality[:, k] >= 1
             labels[right] = output.prediction[right]
     most = max(int(labels.max()), *(int(o.prediction.max()) for o in batch.outputs))
     return labels, max(batch.classes, most + 1, 1)

@@ -38,7 +38,7 @@ from policyopt._methods.base import ANSWERS, Method
 from policyopt._methods.settings import COUNT, YES_OR_NO, Choice, Integer, Number, Real
 from policyopt._table import Table
 from policyopt._thresholds.problem import Problem, Solution
-from policyopt._thresholds.quotas import solve_planned
+from policyopt._thresholds.quotas import quota_thresholds, solve_planned
 from policyopt._thresholds.solvers import (
     SOLVERS,
     check_solver,
@@ -121,13 +121,12 @@ class Threshold(Method):
         return self.thresholds in ("joint", "shared") or self.answer != "plain"
 
     @property
-    def validates(self) -> bool:
-        """Thresholds that the user gives are as good on new rows as here."""
-        return isinstance(self.thresholds, str)
+    def fixed(self) -> bool:
+        return not isinstance(self.thresholds, str)
 
     def missing_columns(self, table: Table) -> list[str]:
         missing = [_COLUMNS.get(name, name) for name in super().missing_columns(table)]
-        if self._counts_classes and table.classes < 2:
+        if self._counts_classes and not table.classes:
             missing.append("the number of classes")
         return [*missing, *missing_outputs(self.answer, table)]
 
@@ -163,9 +162,11 @@ class ConfidenceMethod(Method):
 
 
 def missing_outputs(answer: str, table: Table) -> list[str]:
-    """Return that answers other than plain need all class outputs, where rows do not hold them."""
-    whole = answer == "plain" or table.kind != "summary"
-    return [] if whole else ["all class outputs (for answers other than plain)"]
+    """Return what answers other than plain need, where rows do not hold it: all class outputs, and their worth."""
+    if answer == "plain" or (table.whole and not table.quality_given):
+        return []
+    what = "all class outputs" if not table.whole else "labels instead of a graded quality"
+    return [f"{what} (for answers other than plain)"]
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,11 @@ class PCEE(ConfidenceMethod):
         "smooth": Number(most=1000),
     }
     tuned: ClassVar = {"bins": Integer(5, 50, log=True), "smooth": Real(0.0, 3.0)}
+    validates = True  # also what delta gives is learned from rows
+
+    @property
+    def fixed(self) -> bool:
+        return self.delta is not None
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         bins = fit_histogram(problem.scores[:, :-1], problem.value[:, :-1], self.bins, self.smooth)
@@ -216,19 +222,33 @@ class EERO(ConfidenceMethod):
         1 / sqrt(N).
     prior : {"cost", "uniform"}
         Shares before the risks are seen: proportional to 1 / cost, or all alike.
+    shares : {"budget", "risk"}
+        Tilted until they cost the budget; or as risks and prior weigh them (gamma 0), refused above a budget.
     """
 
     beta: float | None = None
     prior: str = "cost"
+    shares: str = "budget"
 
     label = "eero"
-    allowed: ClassVar = {"beta": Number(above=0, optional=True), "prior": PRIORS}
+    allowed: ClassVar = {
+        "beta": Number(above=0, optional=True), "prior": PRIORS, "shares": ("budget", "risk"),
+    }  # fmt: skip
     tuned: ClassVar = {"beta": Real(0.003, 3.0, log=True), "prior": Choice(PRIORS)}
+    validates = True  # also the shares of risks are learned from rows
+
+    @property
+    def fixed(self) -> bool:
+        return self.shares == "risk"
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         beta = problem.rows**-0.5 if self.beta is None else float(self.beta)
         risk = 1.0 - problem.value.mean(axis=0)
         shares = weights(risk, problem.mean_costs, beta, self.prior)
+        if self.fixed:
+            counts = np.diff(np.round(np.cumsum(shares) * problem.rows), prepend=0.0)
+            given = quota_thresholds(problem.scores, counts.astype(np.int64))
+            return [solve_given(problem, given, budget, "shares") for budget in budgets]
         return [solve_planned(problem, shares, budget) for budget in budgets]
 
 

@@ -167,7 +167,8 @@ def refit(
     recent = unlabelled(recent)
     limit = parse_budget(budget, recent.mean_costs)
     if method.requires_labels():
-        soft = isinstance(method, LagrangianMethod) and method.soft > 0 and recent.kind != "summary"
+        soft = isinstance(method, LagrangianMethod) and method.soft > 0 and recent.whole
+        soft &= not labelled.quality_given  # which no teacher knows
         table = joined(labelled, recent) if soft else labelled
         fitted = _aimed(method, table, recent, limit, seed)
     else:
@@ -249,7 +250,7 @@ def unlabelled(table: Table) -> Table:
     """Return the rows as if nobody knew what is right."""
     stats = table.statistics
     labels = np.full(len(table), -1, dtype=np.int32)
-    return replace(table, statistics=replace(stats, labels=labels, quality=None))
+    return replace(table, statistics=replace(stats, labels=labels, quality=None, correct=None))
 
 
 def check_alike(labelled: Table, recent: Table) -> None:

@@ -416,9 +416,10 @@ class Outcomes:
     gain: Floats  # (n, K): what exit k is worth beyond exit 0
     load: Floats  # (K,): share of the overhead that leaving at exit k pays, from 0 to 1
     cost: Floats  # (n, K): paid at each exit, the policy's own arithmetic included
-    quality: Array | None  # (n, K); None where some rows have no labels
+    quality: Array | None  # (n, K); None where it is not known of some rows
     confidence: Floats  # (n, K): of the policy's answers; calibrated where the reading is
     prediction: npt.NDArray[np.int32]  # (n, K)
+    correct: Array | None = None  # (n, K) bool; None where it is not known of some rows
 
 
 def outcomes(
@@ -428,7 +429,7 @@ def outcomes(
 
     `reward`, of exit k beyond exit 0: ``confidence``, AdaEE's gain ``max(conf_k - conf_0, 0)``; ``signed``,
     without the maximum (UCBEE); ``calibrated``, signed, of confidences mapped (Platt) on the labelled rows of
-    `fit`; ``label``, correctness.
+    `fit`; ``label``, right or wrong, or the quality that is known.
     """
     check_one_of("reward", reward, REWARDS, "E.g. confidence.")
     rule = None
@@ -442,8 +443,9 @@ def outcomes(
         rule = fit_confidence("platt", sure, right.astype(float))
     seen = [trace(policy, table) for table in tables]
     kept = [table.keep_exits(policy.active_exits) for table in tables]
-    known = [one.quality for one in seen if one.quality is not None]
-    right = np.concatenate(known) if len(known) == len(seen) else None
+    right, correct = (
+        _joined([getattr(one, name) for one in seen]) for name in ("quality", "correct")
+    )
     confidence = np.concatenate([confidences(policy, table, rule) for table in kept])
     paid = [np.broadcast_to(t.costs + policy.overhead, (len(t), policy.exits)) for t in kept]
     cost, level = np.concatenate(paid), confidence
@@ -458,8 +460,14 @@ def outcomes(
     return Outcomes(
         reward, tuple(len(table) for table in tables), np.concatenate([one.scores for one in seen]),
         gain, np.array(load_of(cost.mean(axis=0).tolist())), cost, right, confidence,
-        np.concatenate([one.predictions for one in seen]),
+        np.concatenate([one.predictions for one in seen]), correct,
     )  # fmt: skip
+
+
+def _joined(arrays: Sequence[Array | None]) -> Array | None:
+    """Return the rows of all streams, or None where one lacks them."""
+    known = [array for array in arrays if array is not None]
+    return np.concatenate(known) if len(known) == len(arrays) else None
 
 
 def confidences(policy: Policy, table: Table, rule: Calibrator | None = None) -> Floats:
@@ -661,8 +669,9 @@ class Metrics:
         points = np.linspace(0, total, min(_POINTS, total) + 1).astype(int)[1:]
         self.rounds = np.unique(np.concatenate([points, baseline.schedule.changes]).astype(int))
         shape = (len(self.rounds), repetitions)
-        # Sums of regret, moving, cost and right: over all rounds, (R,), and up to the points, (P, R).
-        self.final = {name: np.zeros(repetitions) for name in ("regret", "moving", "cost", "right")}
+        # Sums over all rounds, (R,), and up to the points, (P, R).
+        names = ("regret", "moving", "cost", "quality", "correct")
+        self.final = {name: np.zeros(repetitions) for name in names}
         self.course = {name: np.zeros(shape) for name in self.final}
         self.arms = np.zeros((len(self.rounds), exits.shape[1]))  # played since the point before
         self.exit_share = np.zeros(seen.cost.shape[1])
@@ -682,8 +691,10 @@ class Metrics:
             "moving": reference.max(axis=1, keepdims=True) - mine,
             "cost": self._seen.cost[block.row, taken],
         }
-        if self._seen.quality is not None:
-            found["right"] = self._seen.quality[block.row, taken]
+        for name in ("quality", "correct"):
+            known = getattr(self._seen, name)
+            if known is not None:
+                found[name] = known[block.row, taken]
         self.exit_share += np.bincount(taken.ravel(), minlength=len(self.exit_share))
         here = (self.rounds > block.first) & (self.rounds <= block.first + len(arms))
         at = self.rounds[here] - block.first - 1
@@ -709,10 +720,11 @@ class Metrics:
             ("regret", "regret", 1.0, -np.inf, np.inf),
             ("moving", "moving_regret", 1.0, -np.inf, np.inf),
             ("cost", "realised_cost", rounds, float(paid.min()), float(paid.max())),
-            ("right", "accuracy", rounds, 0.0, 1.0),
+            ("correct", "accuracy", rounds, 0.0, 1.0),
+            ("quality", "quality", rounds, 0.0, 1.0),
         ):
             mean, half = (float(x) for x in interval(self.final[name] / scale))
-            known = name != "right" or self._seen.quality is not None
+            known = getattr(self._seen, name, 0) is not None
             found[label] = mean if known else None
             found[f"{label}_low"] = max(mean - half, least) if known and not single else None
             found[f"{label}_high"] = min(mean + half, most) if known and not single else None

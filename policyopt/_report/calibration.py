@@ -36,7 +36,7 @@ from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._text import picture_text
-from policyopt.runtime._typing import Bools, Floats, Ints
+from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 #: They change the class probabilities; the others map the top probability only.
 ANSWER_MAPS = ("temperature", "vector")
@@ -60,7 +60,15 @@ class Observed:
 
 def observe(table: Table, answer: AnswerRule | None = None) -> Observed:
     """Return the answers of a table's labelled rows under an answer rule, by default the exits' own."""
-    own, labels = table.quality, table.statistics.labels
+    _, labels, own = table.quality, table.statistics.labels, table.statistics.correct
+    if own is None or (labels is not None and bool((labels < 0).any())):
+        allowed, got = (
+            "one that tells which answers are right, by labels or `correct`",
+            "a graded quality alone",
+        )
+        step = "A policy's own map of confidence to quality: fit --calibrator. Or import labels besides."
+        raise input_error(f"split {table.split}", allowed, got, step)
+    own = own.astype(np.float64)
     answer = Identity() if answer is None else answer
     if labels is None or table.source is None or not table.source.has("outputs"):
         if not isinstance(answer, Identity):
@@ -187,16 +195,20 @@ def _shrink(gaps: Floats, chance: Floats) -> float:
     return float(brentq(excess, 0.0, 1.0)) if excess(1.0) > 0 else 1.0  # type: ignore[arg-type]
 
 
-def auroc(scores: Floats, right: Bools) -> float | None:
-    """Return the chance that a right answer of n scores above a wrong one, ties counting half."""
-    from scipy.stats import rankdata
+def auroc(scores: Floats, right: Array) -> float | None:
+    """Return the chance that a right answer of n scores above a wrong one, ties counting half.
 
-    good = int(right.sum())
-    wrong = len(right) - good
-    if not good or not wrong:
+    A graded answer is right with the probability that its quality says: all pairs of two rows count with that weight.
+    """
+    good = np.asarray(right, dtype=np.float64)
+    wrong = 1.0 - good
+    pairs = good.sum() * wrong.sum() - good @ wrong
+    if pairs <= 1e-12 * max(len(good), 1):
         return None
-    above = rankdata(scores)[right].sum() - good * (good + 1) / 2
-    return float(above / (good * wrong))
+    _, place = np.unique(scores, return_inverse=True)
+    at, below = np.bincount(place, good), np.bincount(place, wrong)
+    above = at @ (np.cumsum(below) - below / 2) - good @ wrong / 2
+    return float(above / pairs)
 
 
 def failure_auroc(scores: Floats, correct: Floats) -> list[float | None]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from policyopt._api import fit
 from policyopt._frontier import mcnemar, threshold_fields, threshold_sets
+from policyopt._intervals import mean_interval, with_interval
 from policyopt._replay import Traced, trace
 from policyopt._report.calibration import auroc
 from policyopt._report.figures import COLOURS, LINES, add_heading, add_legend, new_figure, tidy
@@ -55,7 +56,7 @@ class Explanation:
             columns[f"{prefix}prediction"] = found.taken
             columns[f"{prefix}cost"] = found.cost
             if found.quality_taken is not None:
-                columns[f"{prefix}correct"] = found.quality_taken.astype(int)
+                columns[f"{prefix}quality"] = found.quality_taken.astype(float)
         return _records(columns)
 
 
@@ -66,12 +67,11 @@ def explain(policy: Any, table: Table, reference: Any = None) -> Explanation:
         reference = policy_of(reference, single=True, argument="reference")
     found = trace(policy, table)
     other = None if reference is None else trace(reference, table)
-    right = found.quality_taken
     record = {
         "policy": _describe(policy), "reference": None if reference is None else _describe(reference),
         "split": table.split, "rows": len(table), "unit": table.unit,
         "realised_cost": float(found.cost.mean()),
-        "accuracy": None if right is None else float(right.mean()),
+        **_both({"quality": None if found.quality_taken is None else float(found.quality_taken.mean())}, found),
         "exits": exit_records(found, policy), "classes": class_records(found),
         "changes": None if other is None else change_record(found, other),
         "notes": _notes(found, table),
@@ -107,17 +107,27 @@ def _notes(found: Traced, table: Table) -> list[str]:
     if found.quality is None:
         some = table.statistics.quality is not None
         why = "some rows have no label" if some else "the rows have no labels"
+        if table.quality_given and some:
+            why = "the quality known is of the exits' own answers, and the policy's are others"
         return [f"{why}: nothing is said of accuracy, nor by class"]
     if found.labels is None:
-        return ["the records tell what is right but not the class: nothing is said by class"]
+        return [
+            "the records tell what answers are worth but not the class: nothing is said by class"
+        ]
     return []
+
+
+def _both(fields: dict[str, Any], found: Traced) -> dict[str, Any]:
+    """Return fields of qualities, and those of the same name with accuracy for it: None where quality is graded."""
+    names = {name: name.replace("quality", "accuracy") for name in fields if "quality" in name}
+    return {**{names[name]: None if found.graded else fields[name] for name in names}, **fields}
 
 
 def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:
     """Describe each of the K exits of a policy that was run over N rows.
 
-    ``cost``, ``accuracy``: of all rows, had they left here; ``accuracy_stayed``: of those who go on, had they left;
-    ``overthought``: right here, wrong where they leave; ``rescued``: the reverse; ``auroc``: of rows that come.
+    ``cost``, ``quality``: of all rows, had they left here; ``quality_stayed``: of those who go on, had they left;
+    ``overthought``: better here than where they leave; ``rescued``: the reverse; ``auroc``: of rows that come.
     """
     sets, n, spent = threshold_sets(policy), len(found.exit), float(found.cost.sum())
     known = found.quality is not None
@@ -128,12 +138,16 @@ def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:
         left, reached, stayed = found.position == k, found.position >= k, found.position > k
         right, scores = correct[:, k], found.scores[:, k]
         answers = {
-            "accuracy": float(right.mean()), "accuracy_left": _mean_of(right, left),
-            "accuracy_stayed": _mean_of(right, stayed),
-            "overthought": int((stayed & right & ~final).sum()),
-            "rescued": int((stayed & ~right & final).sum()),
+            **_both(
+                {
+                    "quality": float(right.mean()), "quality_left": _mean_of(right, left),
+                    "quality_stayed": _mean_of(right, stayed),
+                }, found,
+            ),
+            "overthought": int((stayed & (right > final)).sum()),
+            "rescued": int((stayed & (right < final)).sum()),
             "auroc": auroc(scores[reached], right[reached]), "auroc_all": auroc(scores, right),
-        }  # fmt: skip  # fmt: skip
+        }  # fmt: skip
         records.append(
             {
                 "exit": found.active_exits[k], "rows_reached": int(reached.sum()),
@@ -143,7 +157,7 @@ def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:
                 "cost_share": float(found.cost[left].sum() / spent) if spent else None,
                 "thresholds": [float(t[k]) for t in sets] if k < found.exits - 1 else [],
                 **(answers if known else dict.fromkeys(answers)),
-                "score": score_record(scores, right if known else None, reached),
+                "score": score_record(scores, None if found.correct is None else found.correct[:, k], reached),
             }
         )  # fmt: skip
     return records
@@ -175,12 +189,12 @@ def score_record(scores: Floats, right: Bools | None, reached: Bools) -> dict[st
 
 
 def class_records(found: Traced) -> list[dict[str, Any]] | None:
-    """Describe every class that has rows; ``accuracy_exits`` (K,): had all of the class left there."""
+    """Describe every class that has rows; ``quality_exits`` (K,): had all of the class left there."""
     columns = {
-        "accuracy": found.quality_taken,
+        "quality": found.quality_taken,
         "cost": found.cost,
         "exit_share": found.position[:, None] == np.arange(found.exits),
-        "accuracy_exits": found.quality,
+        "quality_exits": found.quality,
     }
     return _by_class(found, columns)
 
@@ -195,7 +209,8 @@ def _by_class(found: Traced, columns: dict[str, Any]) -> list[dict[str, Any]] | 
         return np.apply_along_axis(lambda values: np.bincount(place, values) / rows, 0, column)
 
     means_of = {name: means(column) for name, column in columns.items()}
-    return _records({"class": names, "rows": rows, **means_of})
+    records = _records({"class": names, "rows": rows, **means_of})
+    return [_both(record, found) for record in records]
 
 
 def _records(columns: dict[str, Array]) -> list[dict[str, Any]]:
@@ -215,18 +230,21 @@ def change_record(found: Traced, reference: Traced) -> dict[str, Any]:
     known = now is not None and before is not None
     if now is None or before is None:
         now = before = np.zeros(len(pair), bool)
-    better, worse = now & ~before, before & ~now
+    better, worse, graded = now > before, now < before, found.graded
     ups, downs = int(better.sum()), int(worse.sum())
+    gain = mean_interval(now.astype(float) - before.astype(float), span=1.0)
     correctness = {
-        "accuracy": float(now.mean()), "reference_accuracy": float(before.mean()), "better": ups,
-        "worse": downs, "both_right": int((now & before).sum()),
-        "both_wrong": int((~now & ~before).sum()), "better_at": moved(better),
+        **_both({"quality": float(now.mean()), "reference_quality": float(before.mean())}, found),
+        **with_interval("difference", gain.mean, gain.low, gain.high), "better": ups, "worse": downs,
+        "both_right": None if graded else int((now & before).sum()),
+        "both_wrong": None if graded else int((~now & ~before).sum()), "better_at": moved(better),
         "worse_at": moved(worse), "rows_better": np.flatnonzero(better).tolist(),
-        "rows_worse": np.flatnonzero(worse).tolist(), "mcnemar_p": mcnemar(ups, downs),
+        "rows_worse": np.flatnonzero(worse).tolist(),
+        "mcnemar_p": None if graded else mcnemar(ups, downs),
     }  # fmt: skip
     columns = {
-        "accuracy": found.quality_taken,
-        "reference_accuracy": reference.quality_taken,
+        "quality": found.quality_taken,
+        "reference_quality": reference.quality_taken,
         "cost": found.cost,
         "reference_cost": reference.cost,
     }
@@ -257,6 +275,10 @@ def figures(explanation: Explanation, title: str = "") -> dict[str, Any]:
     return drawn
 
 
+def _word(explanation: Explanation) -> str:
+    return "quality" if explanation.found.graded else "accuracy"
+
+
 def _percent(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f} %"
 
@@ -265,7 +287,7 @@ def exits_figure(explanation: Explanation, title: str = "") -> Any:
     """Draw the share that leaves at each exit, what it costs, and how right leavers and stayers are."""
     record = explanation.record
     exits, unit = record["exits"], picture_text(record["unit"])
-    labelled = record["accuracy"] is not None
+    labelled = record["quality"] is not None
     size = 8 if len(exits) > MANY else 9
     figure = new_figure(max(7.0, 1.0 * len(exits) + 2.0), 6.4 if labelled else 3.8)
     axes = figure.subplots(1 + labelled, 1, sharex=True, squeeze=False)[:, 0]
@@ -281,7 +303,8 @@ def exits_figure(explanation: Explanation, title: str = "") -> Any:
     axes[0].set_ylabel("share [%]")
     axes[0].margins(y=0.12)
     if labelled:
-        _draw_accuracies(axes[1], exits, size)
+        _draw_qualities(axes[1], exits, size)
+        axes[1].set_ylabel(f"{_word(explanation)} [%]")
     for panel in axes:
         panel.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
         tidy(panel, grid="y")
@@ -289,16 +312,16 @@ def exits_figure(explanation: Explanation, title: str = "") -> Any:
     axes[-1].set(xlim=(-0.6, len(exits) - 0.4), xlabel=f"exit, and its mean cost [{unit}]")
     told = f"mean cost {record['realised_cost']:.4g} {unit}"
     if labelled:
-        told += f", accuracy {_percent(record['accuracy'], 2)}"
+        told += f", {_word(explanation)} {_percent(record['quality'], 2)}"
     add_heading(figure, title, told)
     return figure
 
 
-def _draw_accuracies(axes: Any, exits: list[dict[str, Any]], size: int) -> None:
+def _draw_qualities(axes: Any, exits: list[dict[str, Any]], size: int) -> None:
     series = (
-        ("accuracy_left", RIGHT, "o", -0.2, "leave here"),
-        ("accuracy_stayed", WRONG, "s", 0.2, "go on (had they left)"),
-        ("accuracy", "0.35", "_", 0.0, "all rows (had they left)"),
+        ("quality_left", RIGHT, "o", -0.2, "leave here"),
+        ("quality_stayed", WRONG, "s", 0.2, "go on (had they left)"),
+        ("quality", "0.35", "_", 0.0, "all rows (had they left)"),
     )
     for key, colour, marker, shift, label in series:
         points = [(i + shift, 100 * e[key]) for i, e in enumerate(exits) if e[key] is not None]
@@ -311,7 +334,6 @@ def _draw_accuracies(axes: Any, exits: list[dict[str, Any]], size: int) -> None:
             look = {"ha": "center", "va": edge, "fontsize": size, "color": colour}
             text = f"{point[1]:.1f}"
             axes.annotate(text, point, (0, up), textcoords="offset points", **look)
-    axes.set_ylabel("accuracy [%]")
     axes.margins(y=0.18)
     axes.set_ylim(*axes.get_ylim())  # room for the numbers, but no ticks beyond 100 %
     axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100])
@@ -352,10 +374,11 @@ def classes_figure(explanation: Explanation, title: str = "", seed: int = 0) -> 
     """Draw score against class at each exit, by the last exit's accuracy (EENet, Figures 3 and 6 to 9)."""
     found, classes, policy = explanation.found, explanation.record["classes"], explanation.policy
     names = np.array([c["class"] for c in classes])
-    order = np.argsort([c["accuracy_exits"][-1] for c in classes], kind="stable")
+    order = np.argsort([c["quality_exits"][-1] for c in classes], kind="stable")
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(found.exit))[:POINTS]
-    labels, correct = np.asarray(found.labels)[rows], np.asarray(found.quality)[rows]
+    labels, correct = np.asarray(found.labels)[rows], found.correct
+    correct = (np.asarray(found.quality) >= 0.5 if correct is None else correct)[rows]
     x = np.argsort(order)[np.searchsorted(names, labels)] + rng.uniform(-0.36, 0.36, len(rows))
     few = len(names) <= NAMED
     what = "class" if few else f"{len(names)} classes"
@@ -404,13 +427,15 @@ def per_class_figure(explanation: Explanation, title: str = "") -> Any:
         axes[0].set_yticks(at, [c["class"] for c in order])
         axes[0].invert_yaxis()
         unit = picture_text(explanation.record["unit"])
-        texts = [f"{_percent(c['accuracy'])}, {c['cost']:.4g}" for c in order]
-        for y, text in zip([-0.85, *at], [f"accuracy, cost [{unit}]", *texts], strict=True):
+        texts = [f"{_percent(c['quality'])}, {c['cost']:.4g}" for c in order]
+        told = f"{_word(explanation)}, cost [{unit}]"
+        for y, text in zip([-0.85, *at], [told, *texts], strict=True):
             axes[0].text(101.5, y, text, fontsize=8.5, color="0.25", va="center")
     else:
         axes[0].set(ylim=(0, 100), ylabel="share of the class [%]")
-        axes[1].plot(at, [100 * c["accuracy"] for c in order], ".", color=RIGHT, ms=4)
-        tidy(axes[1], grid="y", xlim=(-0.5, len(order) - 0.5), ylabel="accuracy [%]")
+        axes[1].plot(at, [100 * c["quality"] for c in order], ".", color=RIGHT, ms=4)
+        across = {"xlim": (-0.5, len(order) - 0.5), "ylabel": f"{_word(explanation)} [%]"}
+        tidy(axes[1], grid="y", **across)
         axes[1].set_xlabel(f"{len(order)} classes, cheapest first")
     add_legend(figure, each=1.3)
     add_heading(figure, title)
@@ -447,7 +472,8 @@ def changes_figure(explanation: Explanation, title: str = "") -> Any:
     figure.colorbar(image, ax=axes, shrink=0.8, label="rows")
     told = f"{record['earlier']:,} rows leave earlier, {record['later']:,} later"
     if record["better"] is not None:
-        told += f"; {record['better']:,} became right (+), {record['worse']:,} wrong ({_MINUS})"
+        became = ("better", "worse") if explanation.found.graded else ("right", "wrong")
+        told += f"; {record['better']:,} became {became[0]} (+), {record['worse']:,} {became[1]} ({_MINUS})"
     costs = f"mean cost {record['reference_cost']:.4g} → {record['cost']:.4g} {unit}"
     add_heading(figure, title, f"{told}\n{costs}")
     return figure

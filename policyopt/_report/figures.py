@@ -93,36 +93,37 @@ def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 140) -> No
 
 
 def frontier_figure(frontier: Frontier, title: str = "") -> Any:
-    """Draw accuracy against realised cost for every method, means over seeds, with bands and the oracle."""
+    """Draw quality against realised cost for every method, means over seeds, with bands and the oracle."""
     labels = list(dict.fromkeys(r["method"] for r in frontier.records))
     many, exits = len(labels) > _MOST_INSIDE, 1 + max(e["exit"] for e in frontier.exits)
     figure = new_figure(11.5, 7.5) if many else new_figure(8, 5.2)
     axes = figure.add_subplot()
     for i, label in enumerate(labels):
         rows = [r for r in frontier.records if r["method"] == label]
-        found = _by_budget(rows, "realised_cost", "accuracy", "accuracy_low", "accuracy_high")
-        cost, accuracy, low, high = found[:, np.argsort(found[0], kind="stable")]
+        found = _by_budget(rows, "realised_cost", "quality", "quality_low", "quality_high")
+        cost, quality, low, high = found[:, np.argsort(found[0], kind="stable")]
         look = _look(i)
         if not many:  # bands of many lines hide each other
             band = {"color": look["color"], "alpha": 0.10, "lw": 0}
             axes.fill_between(cost, 100 * low, 100 * high, **band)
         look |= {"marker": _MARKERS[(i + i // len(COLOURS)) % len(_MARKERS)], "ms": 5}
-        axes.plot(cost, 100 * accuracy, label=picture_text(label), **look)
-    points = np.reshape([(e["cost"], e["accuracy"]) for e in frontier.exits], (-1, exits, 2))
-    costs, accuracies = points.mean(axis=0).T
+        axes.plot(cost, 100 * quality, label=picture_text(label), **look)
+    points = np.reshape([(e["cost"], e["quality"]) for e in frontier.exits], (-1, exits, 2))
+    costs, qualities = points.mean(axis=0).T
     look = {"color": "0.35", "ms": 8, "mew": 2, "label": "always leave at exit k"}
-    axes.plot(costs, 100 * accuracies, "x", **look)
+    axes.plot(costs, 100 * qualities, "x", **look)
     for k in range(exits):
         beside = {"textcoords": "offset points", "xytext": (6, -11)}
-        axes.annotate(str(k), (costs[k], 100 * accuracies[k]), color="0.35", fontsize=9, **beside)
-    bound_cost, bound = _by_budget(frontier.bound, "budget", "accuracy")
+        axes.annotate(str(k), (costs[k], 100 * qualities[k]), color="0.35", fontsize=9, **beside)
+    bound_cost, bound = _by_budget(frontier.bound, "budget", "quality")
     told = "hindsight bound (not deployable)"
     axes.plot(bound_cost, 100 * bound, "--", color="0.55", lw=1.2, label=told)
     if costs[0] > 0 and costs[-1] / costs[0] > 8:
         _log_scale(axes)
     across = f"realised cost per sample [{picture_text(frontier.unit)}]"
     axes.set_title(picture_text(title), loc="left", fontsize=11)
-    tidy(axes, grid="both", xlabel=across, ylabel="accuracy [%]")
+    word = "quality" if frontier.graded else "accuracy"
+    tidy(axes, grid="both", xlabel=across, ylabel=f"{word} [%]")
     if many:
         figure.legend(frameon=False, fontsize=8, loc="outside right upper")
     else:
@@ -246,7 +247,7 @@ def plan_figure(
         label = picture_text(" + ".join(tiers.tiers[t].name for t in used))
         axes.plot(edge[:, 0], 100 * edge[:, 1], label=label, **look)
     for i, one in enumerate(others):  # in turn below and above, so that neighbours do not meet
-        place = (one[name], 100 * one["accuracy"])
+        place = (one[name], 100 * one["quality"])
         axes.plot(*place, "x", color="0.2", ms=8, mew=2, zorder=4)
         axes.annotate(
             f"full model, {picture_text(one['tiers'][-1])}", place, textcoords="offset points",
@@ -254,28 +255,29 @@ def plan_figure(
             bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8},
         )  # fmt: skip
     _draw_chosen(axes, reached, name)
+    word = "quality" if reached["accuracy"] is None else "accuracy"
     if goal.budget is not None:
         axes.axvline(goal.budget, color="0.4", ls="--", lw=1, label="budget")
     else:
-        axes.axhline(100 * (goal.accuracy or 0), color="0.4", ls="--", lw=1, label="accuracy asked")
+        axes.axhline(100 * (goal.accuracy or 0), color="0.4", ls="--", lw=1, label=f"{word} asked")
     points = np.concatenate([line for lines in groups.values() for line in lines])
     _zoom(axes, goal, points, [reached, *others])
     axes.set_title(picture_text(title), loc="left", fontsize=11)
     axes.set_title("lines: fit rows; star, crosses: held-out rows", loc="right", fontsize=8)
     across = f"mean {name} per sample [{picture_text(tiers.unit_of(name))}]"
-    tidy(axes, grid="both", xlabel=across, ylabel="accuracy [%]")
+    tidy(axes, grid="both", xlabel=across, ylabel=f"{word} [%]")
     add_legend(figure)
     return figure
 
 
 def _draw_chosen(axes: Any, reached: dict[str, Any], name: str) -> None:
     """Draw the chosen plan with its intervals, its star alone in the legend."""
-    x, y = reached[name], 100 * reached["accuracy"]
+    x, y = reached[name], 100 * reached["quality"]
     bars = [
         [[max(centre - low, 0.0)], [max(high - centre, 0.0)]]
         for centre, low, high in (
             (x, reached[f"{name}_low"], reached[f"{name}_high"]),
-            (y, 100 * reached["accuracy_low"], 100 * reached["accuracy_high"]),
+            (y, 100 * reached["quality_low"], 100 * reached["quality_high"]),
         )
     ]
     axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], color="black", capsize=3, ls="none", zorder=5)
@@ -288,8 +290,8 @@ def _zoom(axes: Any, goal: Goal, points: Floats, records: Sequence[dict[str, Any
     costs = np.array([*points[:, 0], *(one[goal.objective] for one in records)])
     if costs.min() > 0 and costs.max() > 6 * costs.min():
         _log_scale(axes)
-    seen = [one["accuracy_low"] for one in records] + [goal.accuracy or 1.0]
-    top = max(float(points[:, 1].max()), *(one["accuracy_high"] for one in records))
+    seen = [one["quality_low"] for one in records] + [goal.accuracy or 1.0]
+    top = max(float(points[:, 1].max()), *(one["quality_high"] for one in records))
     low = max(top - max(4 * (top - min(seen)), 0.03), float(points[:, 1].min()))
     room = 0.04 * (top - low)
     axes.set_ylim(100 * (low - room), 100 * (top + room))

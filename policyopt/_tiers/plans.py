@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._intervals import bootstrap_means, interval
+from policyopt._intervals import bootstrap_means, interval, with_interval
 from policyopt._methods.baselines import Always, standalone
 from policyopt._replay import replay
 from policyopt._table import Table
@@ -131,7 +131,7 @@ def plan_table(tiers: Tiers, plan: Plan, objective: str, table: Table) -> Table:
 def outcome(
     tiers: Tiers, plan: Plan, policy: Policy, table: Table, objectives: Sequence[str] = OBJECTIVES
 ) -> tuple[Floats, dict[str, Floats]]:
-    """Replay a plan's policy: whether each row is right, and what it costs per objective, (N,) each."""
+    """Replay a plan's policy: what each answer is worth, and what it costs per objective, (N,) each."""
     first = objectives[0]
     done = replay(policy, plan_table(tiers, plan, first, table))
     at = np.searchsorted(plan.kept, done.exit)
@@ -145,7 +145,7 @@ def outcome(
 def summary(
     tiers: Tiers, plan: Plan, policy: Policy, table: Table, objective: str, seed: int = 0
 ) -> dict[str, Any]:
-    """Return accuracy and every objective on rows that chose nothing, with 95 % intervals and shares per tier."""
+    """Return quality and every objective on rows that chose nothing, with 95 % intervals and shares per tier."""
     order = (objective, *(name for name in OBJECTIVES if name != objective))
     correct, paid = outcome(tiers, plan, policy, table, order)
     columns = np.stack([correct, *(paid[name] for name in OBJECTIVES)], axis=1)
@@ -159,9 +159,11 @@ def summary(
         "tier_share": [float((where == t).mean()) for t in range(len(tiers.tiers))],
         "rows": len(table),
     }
-    for i, name in enumerate(("accuracy", *OBJECTIVES)):
-        record[name] = float(columns[:, i].mean())
-        record[f"{name}_low"], record[f"{name}_high"] = float(low[i]), float(high[i])
+    for i, name in enumerate(("quality", *OBJECTIVES)):
+        ends = float(low[i]), float(high[i])
+        record |= with_interval(name, float(columns[:, i].mean()), *ends)
+    for end in ("", "_low", "_high"):
+        record[f"accuracy{end}"] = None if table.graded else record[f"quality{end}"]
     for name in OBJECTIVES:
         record[f"{name}_unit"] = tiers.unit_of(name)
     record["p95"] = float(np.quantile(paid[objective], 0.95, method="inverted_cdf"))

@@ -323,8 +323,10 @@ def _checked(policy: Policy, state: State, at: int) -> State:
 
 def _any_output(policy: Policy) -> Any:
     """Return outputs of one sample that any policy of the kind accepts."""
-    if policy.kind != "summary":
-        return np.full((1, policy.classes), 1.0 / policy.classes)
+    kind = policy.observer.kind
+    if not kind.record:
+        width = kind.width(policy.classes)
+        return np.full((1, width), 1.0 / width)
     top = np.array([[0.5, 0.25]])
     none = {"prediction": np.zeros(1, np.int32), "entropy": np.full(1, 0.5)}
     return {**none, "confidence": top[:, 0], "top_prob": top}

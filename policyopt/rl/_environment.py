@@ -3,7 +3,7 @@
 An episode is one sample of a cache. At each exit but the last the agent sees its history features, the
 exit and the price of cost, and goes on (0) or leaves (1); going on from the last exit but one ends at
 the last one, where leaving is forced and nothing is asked. Undiscounted, an episode earns the
-correctness of the answer it left with, less price times the cost of getting there, cost in shares of the
+quality of the answer it left with, less price times the cost of getting there, cost in shares of the
 full model. By default each step pays for the exits it runs, the first one for exit 0 too; with
 ``late=True`` all is paid at the end. Costs may differ by sample.
 """
@@ -49,7 +49,7 @@ class ExitEnv(gym.Env):
     ``observation_space``: ``Box`` of M + K + 1 float32: basis columns of the standardised history
     features (zeros at the last exit, which decides nothing), exit one-hot, log10(price + 0.001).
     ``action_space``: ``Discrete(2)``. The info has the sample's number (``row``), ``exit`` and ``price``;
-    at the end also ``correct`` and ``cost`` (share of the full model). ``reset(options={"row": 7})``
+    at the end also ``quality`` and ``cost`` (share of the full model). ``reset(options={"row": 7})``
     plays that sample, else a random one.
 
     Examples
@@ -261,4 +261,4 @@ def _place(played: Episodes) -> dict[str, Array]:
 def _outcome(played: Episodes) -> dict[str, Array]:
     """Return what leaving where the episodes are gives, and costs."""
     at, samples = (played.rows, played.exit), played.samples
-    return {"correct": samples.success[at], "cost": samples.costs[at]}
+    return {"quality": samples.success[at], "cost": samples.costs[at]}

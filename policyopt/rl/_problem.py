@@ -103,7 +103,7 @@ def exit_problem(
     table = (data if isinstance(data, Tables) else Tables(data)).get(split)
     check_exits(table)
     if like is None:
-        name = "plain" if table.kind == "summary" else answer
+        name = "plain" if not table.whole or table.quality_given else answer
         seen = build_stopping_data(table, name, soft, _FOLDS, seed)
         samples = samples_of(seen.columns, seen.success, seen.table.costs)
         return ExitProblem(samples, seen.table, seen.answer, seen.features, seen.center, seen.scale)
@@ -116,15 +116,22 @@ def exit_problem(
 
 def _looked_at(table: Table, like: ExitProblem) -> Samples:
     """Return rows as another problem's answers and features show them."""
-    right, labels = table.quality.copy(), table.statistics.labels  # `correct` says what is missing
+    right = table.quality.copy()  # says what is missing
     values = np.empty((table.exits - 1, len(table), like.center.shape[1]))
-    if table.kind == "summary":
+    if not table.whole:
         put_features(np.arange(len(table)), table.statistics.outputs(), like.features, values)
     else:
-        assert labels is not None
+        said = np.empty(right.shape, dtype=np.int32)
         for rows, seen in observe(table, CrossFitted(like.answer), full=True):
             put_features(rows, seen, like.features, values)
-            right[rows] = np.stack([o.prediction for o in seen], axis=1) == labels[rows, None]
+            said[rows] = np.stack([o.prediction for o in seen], axis=1)
+        worth = table.worth(said)
+        if worth is None:
+            step = "Make the first problem with answer=plain."
+            raise input_error(
+                "like", "of plain answers where quality is graded", like.answer.name, step
+            )
+        right = worth.astype(np.float64)
     columns = at_scale(values, like.features, like.center, like.scale)
     full = float(like.table.mean_costs[-1])
     share = np.broadcast_to(table.costs / (full if full > 0 else 1.0), right.shape)

@@ -14,7 +14,6 @@ from ._typing import Floats
 
 #: How many of the largest probabilities are kept of a cache.
 TOP = 3
-KINDS = ("logits", "probabilities", "summary")
 #: Logarithms of probabilities are kept above this where they are compared: one in 10**13.
 LOWEST = -30.0
 

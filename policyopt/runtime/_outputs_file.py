@@ -14,6 +14,7 @@ import numpy as np
 
 from ._errors import InputError, input_error
 from ._experts import ExpertPolicy, checked_names, context_numbers, renumbered
+from ._kinds import KINDS
 from ._policy import Decisions, Policy
 from ._sizes import PIECE, Room
 from ._typing import Array, Ints
@@ -21,7 +22,14 @@ from ._typing import Array, Ints
 _MOST_DEFLATED = 1040  # what deflate can make of a byte, 1032, and a little
 _MOST_HEADER = 10_000  # numpy's own limit, which it looks at after reading the header
 _MAPPED = 1 << 20  # smaller members are read
-_KEYS = {"logits": ("logits",), "probabilities": ("probs", "probabilities")}
+_SHARES = ("probs", "probabilities", "outputs")
+_VALUES = ("values", "outputs", "pred", "prediction")
+_KEYS = {
+    "logits": ("logits",), "probabilities": ("probs", "probabilities"), "logit": ("logit", "logits", "outputs"),
+    "probability": _SHARES, "multilabel": ("logits", "outputs"), "multilabel_probabilities": _SHARES,
+    "regression": _VALUES, "regression_variances": _VALUES,
+}  # fmt: skip
+_VARIANCES = ("variances", "variance")
 _SUMMARY = {
     "prediction": ("pred", "prediction"),
     "confidence": ("conf", "confidence"),
@@ -35,7 +43,7 @@ def read_outputs(
 ) -> list[Any]:
     """Return K arrays (N, C) or summaries from ``.npy`` or ``.npz``; `axes`, KNC or NKC, where both would do."""
     path = Path(path)
-    wanted = {key for keys in (*_KEYS.values(), *_SUMMARY.values()) for key in keys}
+    wanted = {key for keys in (*_KEYS.values(), *_SUMMARY.values(), _VARIANCES) for key in keys}
     arrays, keys = read_arrays(path, wanted)
     if not arrays:
         allowed, step = f"among {', '.join(sorted(wanted))}", "Rename the key of the outputs."
@@ -114,12 +122,22 @@ def from_arrays(
     for key in (*_KEYS[policy.kind], ""):
         if key in arrays:
             array, what = arrays[key], f"{key or 'array'} in {name}"
-            if array.ndim != 3 or array.shape[2] != policy.classes:
-                allowed = f"3-dimensional with {policy.classes} classes last"
+            kind = KINDS[policy.kind]
+            width = kind.width(policy.classes)
+            apart = next((arrays[k] for k in _VARIANCES if k in arrays), None)
+            if apart is not None and width > policy.classes and apart.shape == array.shape:
+                pair = (array, apart) if array.ndim == 3 else (array[..., None], apart[..., None])
+                array = np.concatenate(pair, axis=2)
+            if kind.single and width == 1 and array.ndim == 2:
+                array = array[..., None]
+            if array.ndim != 3 or array.shape[2] != width:
+                allowed = f"3-dimensional with {width} classes last"
+                if not kind.whole or kind.single:
+                    allowed = f"3-dimensional with {width} numbers last ({kind.name})"
                 step = "Take the outputs of the model that the policy was fitted on."
                 raise input_error(what, allowed, f"shape {array.shape}", step)
             return list(by_exit(array, policy, axes, what))
-    allowed = f"an array '{_KEYS[policy.kind][0]}'"
+    allowed = f"an array '{_KEYS[policy.kind][0]}'"  # best first
     raise input_error(f"outputs in {name}", allowed, f"{sorted(arrays)}", "Rename the key.")
 
 

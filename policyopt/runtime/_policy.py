@@ -32,14 +32,15 @@ from ._checks import (
 )  # fmt: skip
 from ._errors import InputError, input_error
 from ._files import write_file
-from ._outputs import KINDS, TOP, ExitOutput, reduce_logits, with_columns, with_log_prob
+from ._kinds import KINDS, Kind
+from ._outputs import TOP, ExitOutput, reduce_logits, with_columns, with_log_prob
 from ._parameters import Rule, numbers
 from ._reading import (
     as_array,
     check_finite,
     read_exits,
     read_features,
-    read_logits,
+    read_values,
     read_vectors,
     reduce_exit,
     refuse_probabilities,
@@ -219,7 +220,8 @@ class Decision:
     exit : bool, or ndarray of shape (n,), bool
         Whether to leave here.
     prediction : int, or ndarray of shape (n,), int32
-        Class of this exit; -1 where it gave no answer.
+        Class of this exit; -1 where it gave no answer. Of several labels the set, (C,) or (n, C) of
+        1 and 0, int8; of a regression the value, or the D values, (D,) or (n, D).
     score : float, or ndarray of shape (n,), float64
     confidence : float, or ndarray of shape (n,), float64
         Probability that the prediction is right: the largest class probability of the answer,
@@ -234,10 +236,16 @@ class Decision:
     #: Whether the policy declines to answer here (see `Abstention`): bool, or (n,); False where it goes on.
     abstained: Any = field(default=False, kw_only=True)
     _standing: Any = field(default=None, repr=False, compare=False, kw_only=True)
+    _number: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def number(self) -> Any:
+        """The prediction as one number per sample, by which scores compare answers: of a class itself."""
+        return self.prediction if self._number is None else self._number
 
     @property
     def answer(self) -> Floats | None:
-        """Class probabilities of this exit, (C,) or (n, C); None where only summaries are kept."""
+        """Class probabilities of this exit, (C,) or (n, C); None of kinds that say none of every class."""
         if self._logits is None:
             return None
         values = np.asarray(self._logits, dtype=np.float64)
@@ -255,7 +263,8 @@ class Decisions:
     exit : ndarray of shape (n,), int64
         Exit taken: the model's number.
     prediction : ndarray of shape (n,), int32
-        The answer's class; -1 where the exit gave no answer.
+        The answer's class; -1 where the exit gave no answer. Of several labels, and of a regression,
+        as `Decision` has it.
     cost : ndarray of shape (n,), float64
         Mean cost of the exit taken, in the policy's unit, and of handing over where it abstained.
     abstained : ndarray of shape (n,), bool
@@ -289,8 +298,8 @@ class Answer:
 class Trace:
     """What a policy would have scored and answered at every exit it runs, and where it left.
 
-    Shapes: scores, predictions (-1: no answer) (n, K); thresholds (n, K-1), read-only where all are equal;
-    exit (n,) and active_exits (K,), the model's numbers.
+    Shapes: scores, predictions (-1: no answer; as `Decision.number`) (n, K); thresholds (n, K-1), read-only where
+    all are equal; exit (n,) and active_exits (K,), the model's numbers.
     """
 
     scores: Floats
@@ -334,10 +343,11 @@ class Policy:
     costs : array of shape (K,)
         Mean cumulative cost per exit, in `unit`, the policy's own arithmetic included.
     unit : str
-    kind : {"logits", "probabilities", "summary"}
-        What `step` and `decide` are given.
+    kind : str
+        What `step` and `decide` are given: ``logits``, ``probabilities``, ``logit``, ``probability``,
+        ``multilabel``, ``multilabel_probabilities``, ``regression``, ``regression_variances`` or ``summary``.
     classes : int
-        C (0 where summaries do not say).
+        C (0 where summaries do not say); labels of `multilabel`, values of a regression.
     mixture : Mixture, optional
         A second set of thresholds (and score rule) for a share of the samples.
     provenance : mapping
@@ -353,6 +363,8 @@ class Policy:
         thresholds, rules and answers know positions 0..K-1 among them only.
     model_exits : int, optional
         How many exits the model has; default K.
+    error_scale : float, optional
+        Of a regression: the error, in its own unit, at which an answer is worth 1/e.
     abstention : Abstention, optional
         When it declines to answer; default never.
 
@@ -379,6 +391,7 @@ class Policy:
     calibrator: Calibrator | None = None
     active_exits: tuple[int, ...] = None  # type: ignore[assignment]  # None is read as all
     model_exits: int = 0
+    error_scale: float = 0.0
     abstention: Abstention | None = None
 
     def __post_init__(self) -> None:
@@ -411,7 +424,8 @@ class Policy:
         full = "log_prob" in self.required_columns
         top = 2 if full or "margin" in self.required_columns else 1
         entropy = full or "entropy" in self.required_columns
-        return Observer(self.answer, self.kind, self.classes, full, top, entropy)
+        kind = KINDS[self.kind]
+        return Observer(self.answer, kind, self.classes, full, top, entropy, self.error_scale)
 
     @property
     def reads_summaries(self) -> bool:
@@ -445,7 +459,7 @@ class Policy:
         numbers = given.reshape(1) if given.ndim == 0 else given
         return State(
             tuple([rule.start(numbers) for rule in self.rules]),
-            self.answer.start(len(numbers), self.classes),
+            self.observer.start(len(numbers)),
             arms(self, numbers),
             given.ndim == 0,
         )
@@ -473,28 +487,30 @@ class Policy:
         InputError
             Exits out of turn, wrong shape, NaN or infinity, features that are needed and lacking.
         """
-        at = position(self, k, state)
-        if self.kind != "summary" and not isinstance(output, ExitOutput):
+        at, kind = position(self, k, state), self.observer.kind
+        if not kind.record and not isinstance(output, ExitOutput):
             output = as_array(output)
             output = output.reshape(1, -1) if state.scalar and output.ndim < 2 else output
         reduced, score, answer, standing = advance(self, at, output, state, features)
         state.position = at + 1
         stop = leaves(self, at, score, state)
         sure = sureness(self, at, reduced)
-        state.answer = reduced.prediction, sure
-        gone: Any = False
+        said: Any = reduced.prediction
+        number: Any = None
+        if not kind.answers_class and answer is not None:
+            said, number, answer = kind.answer(answer), said, None
+        state.answer = said, sure
+        gone: Any = np.zeros(len(stop), dtype=bool)
         if self.abstention is not None:
             standing = sure if standing is None else standing
             gone = stop & (standing < self.abstention.thresholds[at : at + 1])
         if state.scalar:
-            first, gone = int(reduced.prediction[0]), bool(np.any(gone))
+            number = None if number is None else int(number[0])
             return Decision(
-                bool(stop[0]), first, float(score[0]), float(sure[0]), answer, abstained=gone
-            )
-        gone = gone if self.abstention is not None else np.zeros(len(stop), dtype=bool)
-        return Decision(
-            stop, reduced.prediction, score, sure, answer, abstained=gone, _standing=standing
-        )
+                bool(stop[0]), _first(said), float(score[0]), float(sure[0]), answer, number,
+                abstained=bool(gone[0]),
+            )  # fmt: skip
+        return Decision(stop, said, score, sure, answer, number, abstained=gone, _standing=standing)
 
     def answer_now(self, state: State) -> Answer:
         """Return the best answer so far: what the policy would return if it left at the last exit seen.
@@ -531,7 +547,7 @@ class Policy:
             raise input_error("state", allowed, "one before the first", "Step to an exit first.")
         (prediction, sure), k = state.answer, self.active_exits[state.position - 1]
         if state.scalar:
-            return Answer(k, int(prediction[0]), float(sure[0]))
+            return Answer(k, _first(prediction), float(sure[0]))
         return Answer(np.full(len(prediction), k, dtype=np.int64), prediction, sure)
 
     def decide(
@@ -542,8 +558,9 @@ class Policy:
         Parameters
         ----------
         outputs : array of shape (N, K, C), or sequence of K outputs of one exit each
-            Of all the model's exits, of the policy's `kind`; each entry (N, C), a summary mapping,
-            or an `ExitOutput`. Those that the policy skips are not looked at and may be None.
+            Of all the model's exits, of the policy's `kind`; each entry (N, C), (N,) of one number
+            per row, a summary mapping, or an `ExitOutput`. Those that the policy skips are not looked at and may
+            be None.
         samples : array of shape (N,), int, optional
             Their numbers; default 0..N-1.
         features : sequence of K arrays of shape (N, D_k), optional
@@ -570,7 +587,25 @@ class Policy:
         cost, abstained = self.costs[trace.position], trace.abstained
         if self.abstention is not None:
             cost = self.abstention.paid(cost, abstained)
-        return Decisions(trace.exit, trace.taken, cost, abstained)
+        return Decisions(trace.exit, self._said(outputs, trace), cost, abstained)
+
+    def _said(self, outputs: object, trace: Trace) -> Array:
+        """Return the predictions at the exits taken, as `Decision` has them."""
+        kind, path = self.observer.kind, self.active_exits
+        if kind.answers_class:
+            return trace.taken
+        n, rows = read_exits(outputs, self.model_exits, kind, self.classes, path)
+        found: Array | None = None
+        for k in path:
+            mine = np.flatnonzero(trace.exit == k)
+            given = rows(k, mine if n else slice(None))
+            if isinstance(given, ExitOutput):
+                return trace.taken  # reduced: the values are not there
+            said = kind.answer(read_values(given, kind, self.classes, f"output of exit {k}"))
+            assert said is not None  # of such kinds
+            found = np.empty((n, *said.shape[1:]), dtype=said.dtype) if found is None else found
+            found[mine] = said
+        return trace.taken if found is None else found
 
     def trace(
         self, outputs: object, samples: npt.ArrayLike | None = None, features: Any = None
@@ -599,9 +634,8 @@ class Policy:
         array([[0, 1]], dtype=int32)
         """
         path, of = self.active_exits, self.model_exits
-        n, rows = read_exits(outputs, of, self.classes, path)
-        if self.kind == "logits":
-            refuse_probabilities(rows(path[0], slice(None)), f"output of exit {path[0]}")
+        n, rows = read_exits(outputs, of, self.observer.kind, self.classes, path)
+        refuse_probabilities(rows(path[0], slice(None)), f"output of exit {path[0]}", self.kind)
         wanted = self.needs_features and features is not None
         vectors = read_features(features, of, n, path) if wanted else None
         numbers = sample_numbers(samples, n)
@@ -639,39 +673,53 @@ class Observer:
     """How outputs are looked at, the same in a replay and in an inference loop."""
 
     answer: AnswerRule
-    kind: str
+    kind: Kind
     classes: int
     full: bool = False
     top: int = TOP
     entropy: bool = True
+    scale: float = 0.0
+
+    def start(self, samples: int) -> tuple[Any, ...]:
+        """Return the state of `samples` samples before exit 0: the answer's, or the kind's own."""
+        found: Any = self.answer if self.kind.whole else self.kind
+        return found.start(samples, self.classes)
 
     def look(
         self, k: int, output: Any, state: tuple[Any, ...], samples: int, name: str = ""
     ) -> tuple[ExitOutput, npt.NDArray[np.floating] | None, tuple[Any, ...]]:
-        """Return exit k's reduced answer, its logits (None for records), and the answer's new state."""
+        """Return exit k's reduced answer, its logits (else values; None for records), and the new state."""
         name, plain = name or f"output of exit {k}", isinstance(self.answer, Identity)
         if isinstance(output, ExitOutput) and (self.full or not plain):
             got = "reduced columns"
             raise input_error(name, "all class outputs, (n, C)", got, "Pass the logits.")
-        columns = self.kind == "summary" or isinstance(output, ExitOutput)
+        columns, kind = self.kind.record or isinstance(output, ExitOutput), self.kind
         if columns:
-            seen: Any = reduce_exit(output, self.kind, self.classes, name)
+            seen: Any = reduce_exit(output, kind.name, self.classes, name)
         else:
-            seen = read_logits(output, self.kind, self.classes, name, finite=not plain)
+            seen = read_values(output, kind, self.classes, name)
         if len(seen) != samples:
             step = "Start with one number per sample, and State.keep the survivors."
             raise input_error(name, f"one row per sample: {samples}", f"{len(seen)} rows", step)
         if columns:
             return seen, None, state
-        logits = seen
+        if not kind.whole:
+            reduced, state = kind.reduce(k, seen, state, self.scale)
+            return reduced, seen, state
+        logits = kind.logits(seen)
         if not plain:
             if logits.dtype != np.float32:
                 with np.errstate(over="ignore"):  # a number too large is found as infinity
                     logits = logits.astype(np.float32)
-                check_finite(logits, name)
+            check_finite(logits, name)
             logits, state = self.answer.answer(k, logits, state)
         reduced = reduce_logits(logits, self.top, entropy=self.entropy, name=name if plain else "")
         return with_log_prob(reduced, logits) if self.full else reduced, logits, state
+
+
+def _first(said: Array) -> Any:
+    """Return the prediction of one sample: a number, or a set of labels or values."""
+    return said[0] if said.ndim > 1 else said[0].item()
 
 
 def position(policy: Policy, k: int, state: State) -> int:
@@ -695,7 +743,7 @@ def advance(
     if policy.needs_features and (features is not None or reduced.features is None):
         vectors = read_vectors(k, features, samples, state.scalar)
         reduced = with_columns(reduced, features=vectors)
-    if policy.kind == "summary":
+    if not policy.observer.kind.whole:
         _check_columns(policy, reduced, k)
     scores, states = [], []
     for rule, before in zip(policy.rules, state.rule_states, strict=True):
@@ -754,9 +802,16 @@ def _check_columns(policy: Policy, output: ExitOutput, k: int) -> None:
 def check_policy(policy: Policy) -> None:
     """Refuse a policy whose parts do not fit each other."""
     check_text("unit", policy.unit, step="E.g. ms, MMACs, USD.")
-    check_one_of("kind", policy.kind, KINDS, "Fit it again.")
-    least = int(policy.kind != "summary")
+    check_one_of("kind", policy.kind, tuple(KINDS), "Fit it again.")
+    kind = KINDS[policy.kind]
+    least = min(kind.least, 1)
     check_whole("classes", policy.classes, least, _MOST_CLASSES, "Fit it again.")
+    if kind.single and kind.whole and policy.classes != 2:
+        raise input_error("classes", "2 of one logit", policy.classes, "Fit it again.")
+    scale = policy.error_scale
+    if not isinstance(scale, (int, float)) or not (scale > 0 if kind.scaled else scale == 0):
+        allowed = f"a number over 0 for kind {kind.name}" if kind.scaled else "0 (no regression)"
+        raise input_error("error_scale", allowed, scale, "Fit it again.")
     for rule in policy.rules:
         check_type("rule", rule, ScoreRule, "a score rule", 'E.g. make_score("max_prob").')
     costs, overhead = policy.costs, policy.overhead
@@ -781,8 +836,8 @@ def check_policy(policy: Policy) -> None:
             raise input_error(
                 "thresholds of abstention", f"one per exit: {policy.exits}", got, AGAIN
             )
-    if policy.kind == "summary" and not isinstance(policy.answer, Identity):
-        raise input_error("answer", "plain for summaries", policy.answer.name, "Fit again.")
+    if not kind.whole and not isinstance(policy.answer, Identity):
+        raise input_error("answer", f"plain for {kind.name}", policy.answer.name, "Fit again.")
     for rule in (policy.answer, *policy.rules, policy.calibrator):
         if rule is not None:
             rule.check(policy.exits, policy.classes)
@@ -792,13 +847,14 @@ POLICY = Form(
     "a policy file", "policyopt-policy", 1,
     {
         "format": str, "version": int,
-        "kind": str,  # "logits" | "probabilities" | "summary"
+        "kind": str,  # "logits", "probabilities", "summary", ...: see `_kinds`
         "classes": int,  # C, 0 where summaries do not say
         "unit": str,  # of the costs
         "costs": list,  # K mean cumulative costs, the policy's own arithmetic included
         "overhead": list,  # K numbers: the part of them that is the policy's own arithmetic
         "active_exits": list,  # the K of the model's exits that the policy runs, ascending from 0
         "model_exits": int,  # how many exits the model has
+        "error_scale?": (int, float),  # of a regression: the error at which an answer is worth 1/e
         "score": dict, "answer": dict,  # {"name": ..., "params": {...}}
         "calibrator": (dict, type(None)),  # as they; not used to decide
         "thresholds": list,  # K-1 numbers; 1e30 = never, -1e30 = always
@@ -822,6 +878,7 @@ def to_dict(policy: Policy) -> dict[str, Any]:
         overhead=policy.overhead.tolist(),
         active_exits=list(policy.active_exits),
         model_exits=policy.model_exits,
+        **({"error_scale": policy.error_scale} if policy.error_scale else {}),
         score=_named(policy.rule),
         answer=_named(policy.answer),
         calibrator=_named(policy.calibrator),

@@ -9,13 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ._errors import input_error
-from ._outputs import ExitOutput, check_peaks, log_of, reduce_logits, reduce_record
+from ._kinds import KINDS, Kind, looks_after_sigmoid
+from ._outputs import ExitOutput, check_peaks, reduce_logits, reduce_record
 from ._typing import Array, Bools
 
 _COLUMNS = ("prediction", "confidence", "top_prob", "entropy")
 #: Fewer rows of logits could look like probabilities by chance; more need not be looked at.
 FEWEST, _MOST = 4, 64
 _SUM_TOLERANCE = 1e-3  # covers a softmax in float16
+#: Kinds whose numbers a softmax or sigmoid would make probabilities.
+_OF_LOGITS = ("logits", *(name for name, kind in KINDS.items() if kind.after_sigmoid))
 _UNIT_TOLERANCE, _TOP_TOLERANCE = 1e-5, 1e-2  # of one probability, and of a sum of rounded ones
 
 
@@ -27,8 +30,8 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
     output : array of shape (n, C), or `ExitOutput`, or mapping
         Logits or probabilities; for records a mapping with ``prediction`` and
         ``confidence`` (and ``top_prob``, ``entropy``).
-    kind : {"logits", "probabilities", "summary"}
-        What the policy was fitted on.
+    kind : str
+        What the policy was fitted on: one of the kinds but regression, which takes a state.
     classes : int
         C; 0 where unknown (records).
     name : str
@@ -58,45 +61,41 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
         columns = {key: as_array(output[key], f"{key} of {name}") for key in output}  # type: ignore
         _check_record(columns, name)
         return reduce_record(**columns)
-    return reduce_logits(read_logits(output, kind, classes, name, finite=False), name=name)
+    read, values = KINDS[kind], read_values(output, KINDS[kind], classes, name)
+    if not read.whole:
+        start = read.start(len(values), classes)
+        return read.reduce(0, values, start, 1.0)[0]
+    return reduce_logits(read.logits(values), name=name)
 
 
-def read_logits(
-    output: object, kind: str, classes: int, name: str = "output", *, finite: bool = True
+def read_values(
+    output: object, kind: Kind, classes: int, name: str = "output"
 ) -> npt.NDArray[np.floating]:
-    """Check what an exit gave, and return its logits; of probabilities, their logarithms."""
-    array = as_array(output, name)
+    """Check what an exit gave, but for infinite logits, and return its numbers, (n, W)."""
+    array, width = as_array(output, name), kind.width(classes)
     if array.dtype.kind not in "fiu":
-        raise input_error(name, f"an array of {kind}", f"dtype {array.dtype}", "Pass floats.")
-    if array.ndim != 2 or array.shape[1] != classes:
-        step = "One row per sample, one column per class."
-        raise input_error(name, f"of shape (n, {classes})", f"shape {array.shape}", step)
-    if kind == "probabilities":
-        _check_probabilities(array, name)
-        return log_of(array)
-    if finite:
-        check_finite(array, name)
+        raise input_error(name, f"an array of {kind.name}", f"dtype {array.dtype}", "Pass floats.")
+    if kind.single and array.ndim == 1 and width == 1:
+        array = array[:, None]
+    if array.ndim != 2 or array.shape[1] != width:
+        step = f"One row per sample, of {kind.name}."
+        raise input_error(name, f"of shape (n, {width})", f"shape {array.shape}", step)
+    kind.check(array, name)
     return array
 
 
-def _check_probabilities(array: npt.NDArray[np.floating], name: str) -> None:
-    """Refuse NaN, infinity, negative numbers and rows that do not sum to 1."""
-    # The least number first: where it is 0 or more there is no NaN, and none of the infinities
-    # whose sum would warn. A row with infinity does not sum to 1.
-    if array.min(initial=0.0) >= 0:
-        sums = array.sum(axis=1, dtype=np.float64)
-        if (np.abs(sums - 1.0) <= 0.02).all():
-            return
-    check_finite(array, name)
-    raise input_error(name, "probabilities that sum to 1", "rows that do not", "Were these logits?")
+def looks_like_probabilities(output: object, kind: str = "logits") -> bool:
+    """Say whether the first rows, four or more, are all non-negative with sum 1, as no logits are.
 
-
-def looks_like_probabilities(output: object) -> bool:
-    """Say whether the first rows, four or more, are all non-negative with sum 1, as no logits are."""
-    rows: Any = output[:_MOST] if getattr(output, "ndim", 0) == 2 else None  # type: ignore[index]
-    if rows is None or len(rows) < FEWEST or not rows.shape[1]:
+    Of kinds that a sigmoid makes probabilities: whether numbers enough are all in [0, 1].
+    """
+    deep = (1, 2) if KINDS[kind].single else (2,)
+    rows: Any = output[:_MOST] if getattr(output, "ndim", 0) in deep else None  # type: ignore[index]
+    if rows is None or len(rows) < FEWEST or not rows.shape[-1]:
         return False
     rows = as_array(rows)
+    if KINDS[kind].after_sigmoid:
+        return rows.dtype.kind == "f" and looks_after_sigmoid(rows)
     # The least first: of logits nearly always negative, which ends it. NaN is not 0 or more.
     if rows.dtype.kind != "f" or not rows.min() >= 0:
         return False
@@ -104,12 +103,16 @@ def looks_like_probabilities(output: object) -> bool:
         return bool((np.abs(rows.sum(axis=1, dtype=np.float64) - 1) <= _SUM_TOLERANCE).all())
 
 
-def refuse_probabilities(output: object, name: str) -> None:
+def refuse_probabilities(output: object, name: str, kind: str = "logits") -> None:
     """Refuse probabilities where the policy takes logits: their softmax is nearly even, so all would run on."""
-    if looks_like_probabilities(output):
-        got = "rows that are non-negative and sum to 1: probabilities"
-        step = "Give the logits (before softmax), or fit the policy on probabilities."
-        raise input_error(name, "logits, which the policy was fitted on", got, step)
+    if kind in _OF_LOGITS and looks_like_probabilities(output, kind):
+        after = KINDS[kind].after_sigmoid
+        got = "numbers in [0, 1]" if after else "rows that are non-negative and sum to 1"
+        made = f"sigmoid), or fit the policy on {after}." if after else ""
+        step = f"Give the logits (before {made or 'softmax), or fit the policy on probabilities.'}"
+        raise input_error(
+            name, "logits, which the policy was fitted on", f"{got}: probabilities", step
+        )
 
 
 def _check_record(columns: dict[str, Any], name: str) -> None:
@@ -192,18 +195,19 @@ def read_vectors(
 
 
 def read_exits(
-    outputs: Any, exits: int, classes: int, path: Sequence[int] | None = None
-) -> tuple[int, Callable[[int, slice], object]]:
+    outputs: Any, exits: int, kind: Kind, classes: int, path: Sequence[int] | None = None
+) -> tuple[int, Callable[[int, Any], Any]]:
     """Return the number of samples, and a way to read some of them at one exit."""
     if isinstance(outputs, Mapping):
         raise input_error("outputs", "one entry per exit", "a mapping", "Pass K of them, a list.")
     is_array = hasattr(outputs, "ndim")
     if not is_array and not hasattr(outputs, "__len__"):
         raise input_error("outputs", "an array, or one entry per exit", type(outputs).__name__, "")
-    count = (outputs.shape[1] if outputs.ndim == 3 else -1) if is_array else len(outputs)
+    deep = (2, 3) if kind.single else (3,)
+    count = (outputs.shape[1] if outputs.ndim in deep else -1) if is_array else len(outputs)
     if count != exits:
         came = f"shape {tuple(outputs.shape)}" if is_array else f"{count} entries"
-        allowed = f"of shape (N, {exits}, {classes}), or a sequence of {exits} exits"
+        allowed = f"of shape (N, {exits}, {kind.width(classes)}), or a sequence of {exits} exits"
         raise input_error("outputs", allowed, came)
     if is_array:
         array = as_array(outputs)

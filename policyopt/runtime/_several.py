@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ._checks import sample_numbers
 from ._errors import input_error
+from ._kinds import KINDS
 from ._outputs import ExitOutput
 from ._policy import ALWAYS, Answer, Decision, Decisions, Policy, State
 from ._reading import as_array, read_exits
@@ -37,6 +38,8 @@ class Several(ABC):
     classes = property(lambda self: self.policies[0].classes, doc="C; 0 where nobody says.")
     unit = property(lambda self: self.policies[0].unit, doc="Unit of the costs.")
     model_exits = property(lambda self: self.policies[0].model_exits, doc="Exits of the model.")
+
+    observer = property(lambda self: self.policies[0].observer, doc="How outputs are looked at.")
 
     @abstractmethod
     def number(self, which: Any, /) -> int:
@@ -135,6 +138,7 @@ class Several(ABC):
         stop, prediction = np.zeros(n, dtype=bool), np.full(n, -1, dtype=np.int32)
         score, confidence = np.full(n, ALWAYS), np.zeros(n)
         gone, standing = np.zeros(n, dtype=bool), np.full(n, np.nan)
+        number = np.full(n, -1, dtype=np.int32)
         answers = []
         for e, rows, inner in state.groups:
             policy = self.policies[e]
@@ -143,15 +147,16 @@ class Several(ABC):
                 continue
             vectors = None if features is None else as_array(features)[rows]
             found = policy.step(k, rows_of(output, rows), inner, vectors)
+            prediction = shaped(prediction, found.prediction)
             stop[rows], prediction[rows] = found.exit, found.prediction
             score[rows], confidence[rows] = found.score, found.confidence
-            gone[rows] = found.abstained
+            number[rows], gone[rows] = found.number, found.abstained
             if policy.abstention is not None:
                 standing[rows] = found._standing
             answers.append((rows, found._logits))
         answer = joined(answers, n)
         return Decision(
-            stop, prediction, score, confidence, answer, abstained=gone, _standing=standing
+            stop, prediction, score, confidence, answer, number, abstained=gone, _standing=standing
         )
 
     def answer_now(self, state: SeveralState) -> Answer:
@@ -166,31 +171,31 @@ class Several(ABC):
         if state.scalar:
             return found[0][1]
         n = len(state.chosen)
-        out = Answer(np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n))
+        exits, said, sure = np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n)
         for rows, part in found:
-            out.exit[rows], out.prediction[rows] = part.exit, part.prediction
-            out.confidence[rows] = part.confidence
-        return out
+            said = shaped(said, part.prediction)
+            exits[rows], said[rows], sure[rows] = part.exit, part.prediction, part.confidence
+        return Answer(exits, said, sure)
 
     def _decide(
         self, outputs: object, which: npt.ArrayLike, samples: npt.ArrayLike | None, features: Any
     ) -> Decisions:
         """Decide for many samples whose outputs are all known; `which`: (N,) int."""
         of = self.model_exits
-        n, rows_at = read_exits(outputs, of, self.classes, self.active_exits)
+        n, rows_at = read_exits(outputs, of, KINDS[self.kind], self.classes, self.active_exits)
         chosen = chosen_numbers(which, len(self.policies), n, self.role, self.remedy)
         numbers = sample_numbers(samples, n)
-        found = Decisions(
-            np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n), np.empty(n, bool)
-        )
+        exits, cost, said = np.empty(n, np.int64), np.empty(n), np.empty(n, np.int32)
+        abstained = np.empty(n, dtype=bool)
         # A policy without a sample looks at none: it checks the form of an empty batch.
         for e in np.unique(chosen).tolist() or [0]:
             policy, rows = self.policies[e], np.flatnonzero(chosen == e)
             entries = [rows_at(k, rows) if k in policy.active_exits else None for k in range(of)]  # type: ignore[arg-type]
             part = policy.decide(entries, numbers[rows], vectors_of(policy, features, rows))
-            found.exit[rows], found.prediction[rows] = part.exit, part.prediction
-            found.cost[rows], found.abstained[rows] = part.cost, part.abstained
-        return found
+            said = shaped(said, part.prediction)
+            exits[rows], said[rows], cost[rows] = part.exit, part.prediction, part.cost
+            abstained[rows] = part.abstained
+        return Decisions(exits, said, cost, abstained)
 
 
 def chosen_numbers(which: npt.ArrayLike, policies: int, samples: int, role: str, step: str) -> Ints:
@@ -255,6 +260,13 @@ def vectors_of(policy: Policy, features: Any, rows: Ints) -> Any:
     if features is None or not policy.needs_features or not isinstance(features, (list, tuple)):
         return features
     return [as_array(v)[rows] if k in policy.active_exits else None for k, v in enumerate(features)]
+
+
+def shaped(whole: Array, part: Array) -> Array:
+    """Return the predictions of all samples, or, where those of some are of other shape, -1 in that."""
+    if (whole.shape[1:], whole.dtype) == (part.shape[1:], part.dtype):
+        return whole
+    return np.full((len(whole), *part.shape[1:]), -1, dtype=part.dtype)
 
 
 def joined(answers: list[tuple[Ints, Any]], n: int) -> Array | None:

@@ -21,8 +21,9 @@ from policyopt.runtime import Decisions, ExpertPolicy, Policy, PolicyFamily
 from policyopt.runtime._checks import sample_numbers
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._forks import Line, parted, tell_of_forks
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._reading import FEWEST, refuse_probabilities
-from policyopt.runtime._several import Several, policy_of
+from policyopt.runtime._several import Several, policy_of, shaped
 from policyopt.runtime._typing import Floats, Ints
 
 from ._staged import StagedModel, host, refuse_numpy, size, take, warn_of_training
@@ -37,7 +38,7 @@ class Served(Decisions):
     exit : ndarray of shape (n,), int64
         Exit taken: the model's number.
     prediction : ndarray of shape (n,), int32
-        The answer's class.
+        The answer's class; sets of labels and values as `policyopt.runtime.Decision` has them.
     cost : ndarray of shape (n,), float64
         Mean cost of the exit taken, in the policy's unit, and of handing over where it abstained.
     abstained : ndarray of shape (n,), bool
@@ -190,6 +191,7 @@ class Server:
             decision = policy.step(k, output, state, vectors)
             leaving: Any = decision.exit
             gone = rows[leaving]
+            predictions = shaped(predictions, decision.prediction)
             exits[gone], predictions[gone] = k, decision.prediction[leaving]
             gone_over[gone] = decision.abstained[leaving]
             if answers is not None:
@@ -289,8 +291,9 @@ def serve(
         raise input_error("model", allowed, f"{model.exits} stages", step)
     if policy.needs_features and model.features is None:
         model.vectors(0, None)  # says what is lacking
-    if probabilities and policy.kind == "summary":
-        raise input_error("probabilities", "False: the policy is of summaries", probabilities)
+    if probabilities and not KINDS[policy.kind].whole:
+        allowed = f"False: the policy is of {policy.kind}, with no probability of every class"
+        raise input_error("probabilities", allowed, probabilities)
     warn_of_training(model)
     run = model.compiled(backend) if compile else model
     return Server(run, policy, probabilities, native, confidence)
@@ -364,6 +367,10 @@ class _Single:
             vectors = host(model.vectors(k, hidden)) if self._vectors else None
             decision = policy.step(k, host(logits), state, vectors)
             if decision.exit:
+                if not policy.observer.kind.answers_class:  # too many to keep
+                    said = np.asarray(decision.prediction)[None]
+                    never = np.zeros(1, dtype=bool)
+                    return Served(np.array([k]), said, self._costs[k : k + 1], never)
                 return self.result(k, decision.prediction)
             following = policy.active_exits[policy.active_exits.index(k) + 1]
             for stage in range(k + 1, following + 1):

@@ -33,16 +33,17 @@ SHARD = r"fit-00000[-0-9a-f]*\.safetensors"
 def rows_of(kind, dtype, n, k, c, rng):
     labels, costs = rng.integers(-1, c, n), [po.Cost("c", "MMACs", range(1, k + 1), "standalone")]
     given, probs = {"costs": costs, "dtype": dtype}, rng.dirichlet(np.ones(c), (n, k))
+    known = {"labels": labels, "quality": rng.random((n, k), dtype=np.float32)}
     if kind == "probabilities":
-        return {"outputs": probs.astype(dtype), "labels": labels}, given
+        return {"outputs": probs.astype(dtype), **known}, given
     if kind == "logits":
         outputs = rng.normal(size=(n, k, c)) * 9
         outputs[0, 0, 1] = -np.inf
-        return {"outputs": outputs.astype(dtype), "labels": labels}, given
+        return {"outputs": outputs.astype(dtype), **known}, given
     prediction = rng.integers(-1, c, (n, k))
     right = (prediction == labels[:, None]) & (prediction >= 0)
     return {
-        "labels": labels, "prediction": prediction, "correct": right, "entropy": np.full((n, k), 0.5),
+        **known, "prediction": prediction, "correct": right, "entropy": np.full((n, k), 0.5),
         "confidence": rng.random((n, k)), "top_prob": np.sort(probs)[:, :, ::-1],
         "cost:price": np.cumsum(rng.random((n, k)), axis=1),
     }, {"costs": [po.Cost("price", "USD", None), *costs], "dtype": "float64"}  # fmt: skip
@@ -327,7 +328,7 @@ REFUSED = {
     "probabilities as logits": ({"outputs": P, "kind": "logits"}, "kind='probabilities'"),
     "logits as probabilities": ({"outputs": X, "kind": "probabilities"}, "kind='logits'"),
     "one bad probability row": ({"outputs": spoil(P, 0.9, 3, 2), "kind": "probabilities"}, "row 3, exit 2"),
-    "kind": ({"outputs": X, "kind": "logit"}, "one of logits, probabilities, summary"),
+    "kind": ({"outputs": X, "kind": "logitz"}, "one of logits, probabilities, logit"),
     "axes that do not fit": ({"outputs": X, "labels": Y, "axes": "KNC"}, "labels"),
     "label C": ({"outputs": X, "labels": spoil(Y, 5, 9)}, "classes 0 to 4.*5 at row 9"),
     "label -2": ({"outputs": X, "labels": spoil(Y, -2, 9)}, "-1.*-2 at row 9"),
@@ -350,7 +351,7 @@ REFUSED = {
     "splits of other C": ({"splits": {"fit": {"outputs": X}, "test": {"outputs": P[:, :, :4] * 9}}}, "classes.*5"),
     "confidence 1.1": ({"confidence": spoil(CONF, 1.1, 2, 0), "prediction": PRED}, "row 2, exit 0"),
     "confidence NaN": ({"confidence": spoil(CONF, np.nan, 2, 0), "prediction": PRED}, "row 2"),
-    "confidence alone": ({"confidence": CONF}, "prediction.*graded quality"),
+    "confidence alone": ({"confidence": CONF}, "prediction.*quality"),
     "prediction -2": ({"confidence": CONF, "prediction": spoil(PRED, -2, 1, 1)}, "row 1, exit 1"),
     "prediction of C": ({"confidence": CONF, "prediction": PRED, "classes": 3}, "prediction.*classes 0 to 2"),
     "correct disagrees": ({"confidence": CONF, "prediction": PRED, "labels": Y, "correct": Y[:, None] != PRED}, "prediction == label.*row 0, exit 0"),

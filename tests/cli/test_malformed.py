@@ -254,7 +254,7 @@ COMMANDS = {
     "fit_out_is_no_policy": (r"a policy to replace & p\.json, which is none", BUDGET, {"p.json": "hello"}),
     "fit_out_is_a_changed_policy": (r"a policy to replace & which is none", BUDGET, {"p.json": {"thresholds": "many"}}),
     "fit_out_is_a_pipe": (r"'--out' & a file & pipe", "fit {world}/cache --budget 40% --out {at}/pipe", {"pipe": pipe}),
-    "evaluate_out_is_the_policy": (r"a table with row,exit,prediction,cost,correct", "evaluate {at}/p.json {world}/cache --out {at}/p.json", {"p.json": {}}),
+    "evaluate_out_is_the_policy": (r"a table with row,exit,prediction,cost,quality", "evaluate {at}/p.json {world}/cache --out {at}/p.json", {"p.json": {}}),
     "explain_out_is_a_file": (r"--out & a file", f"{EXPLAIN} --out {{at}}/out", {"out": "mine"}),
     "explain_without_its_reference": (r"none\.json", f"{EXPLAIN} --reference {{at}}/none.json"),
     "explain_with_reference_of_another_kind": (r"kind & summary & logits", f"{EXPLAIN} --reference {{world}}/of_records.json"),

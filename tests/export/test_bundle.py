@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rules
 from mutations import signed, traced
 from policies import fitted, on_features
 from synthetic import cache
@@ -325,7 +326,9 @@ def test_serving_that_decides_otherwise_is_found(export):
                 list(verify(read, {name: lambda *_, told=told: told}))
 
 
-@pytest.mark.parametrize("kind", ["active_exits", "probabilities", "summary", "features"])
+@pytest.mark.parametrize(
+    "kind", ["active_exits", "probabilities", "summary", "features", *rules.KIND_SCORES]
+)
 def test_serving_is_verified_for_every_kind_of_policy(kind, tmp_path):
     pytest.importorskip("torch")
     policy = {
@@ -333,7 +336,7 @@ def test_serving_is_verified_for_every_kind_of_policy(kind, tmp_path):
         "active_exits": lambda: replace(fitted("margin"), active_exits=(0, 2, 3, 5), model_exits=7),
         "summary": lambda: replace(fitted("patience"), kind=kind),
         "probabilities": lambda: replace(fitted("max_prob"), kind=kind),
-    }[kind]()
+    }.get(kind, lambda: rules.of_kind(kind))()
     exported(policy, tmp_path / "out")
     found = list(verify(tmp_path / "out", runners()))
     served = found[-3:]  # after the targets: what is wrong with one is told first

@@ -65,6 +65,8 @@ MORE = {
     **{f"probabilities of {score}, {answer}":
        lambda score=score, answer=answer: rules.policy(score, answer, kind="probabilities")
        for score, answer in (("entropy", "plain"), ("advantage", "combined"))},
+    **{f"{kind} of {score}": lambda kind=kind, score=score: rules.of_kind(kind, score)
+       for kind, scores in rules.KIND_SCORES.items() for score in scores},
     "kept exits, mixed, of probabilities": lambda: replace(kept_and_mixed(), kind="probabilities"),
     "kept exits, mixed": kept_and_mixed,
     "signed zeros": lambda: Policy(Zeros(), [0.5], [1, 2], "ms", "logits", 6),

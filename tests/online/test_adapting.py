@@ -297,10 +297,18 @@ def test_label_reward_wants_labels_and_others_refuse_them(w):
     request = online.start()
     refuses("one still on its way", online.feedback, request)
     leave(online, request)
-    refuses("'correct' must be one truth value per exit seen: 3", online.feedback, request)
+    refuses(
+        r"'correct' must be one truth value or quality \(0 to 1\) per exit seen: 3",
+        online.feedback,
+        request,
+    )
     refuses("'overhead' must be from 0", online.feedback, request, correct=[0, 1, 1], overhead=0.7)
     assert online.feedback(request, correct=[0, 1, 1], overhead=0.25) == 0.75
     refuses("learned from before", online.feedback, request, correct=[0, 1, 1])
+    request = online.start()
+    leave(online, request)
+    refuses("'correct' must be one", online.feedback, request, correct=[0.5, 1.5, 1])
+    assert online.feedback(request, correct=[0.25, 0.5, 1], overhead=0.25) == 0.5
     refuses("'request' must be on its way", online.decide, 2, [1.0, 0, 0, 0], request)
 
 
@@ -325,7 +333,7 @@ WRONG = {
         lambda w: w.online().decide(0, [1, 0, 0, 0], w.online().start()), "that this Online started",
     ),
     "feedback another's": (lambda w: w.online().feedback(w.online().start()), "that this Online started"),
-    "one truth": (lambda w: w.told(True, reward="label"), "one truth value per exit seen"),
+    "one truth": (lambda w: w.told(True, reward="label"), "one truth value or quality"),
     "no truths": (lambda w: w.told([3, 3, 3], reward="label"), r"Got \[3, 3, 3\]"),
     "labels not read": (lambda w: w.told([1, 1, 1]), "'confidence' reads no labels"),
     "save": (lambda w: w.online().save("/tmp"), "'path' must be a file. Got /tmp"),

@@ -52,7 +52,7 @@ def test_an_episode_by_hand(problem):
     assert env.step(0)[1:3] == (pytest.approx(-0.4 / 4), False)
     _, reward, ended, cut, info = env.step(1)
     assert (reward, ended, cut) == (1.0, True, False)
-    assert (info["exit"], info["correct"], info["cost"]) == (2, 1.0, 0.5)
+    assert (info["exit"], info["quality"], info["cost"]) == (2, 1.0, 0.5)
     with pytest.raises(InputError, match="Call reset first"):
         env.step(0)
     env.reset(options={"row": 5})  # the last exit is forced
@@ -107,7 +107,7 @@ def test_the_vector_environment_is_many_single_ones(problem, mode):
             else:
                 np.testing.assert_array_equal(observations[i], after)
             if end:
-                assert final["_correct"][i] and final["correct"][i] == info["correct"]
+                assert final["_quality"][i] and final["quality"][i] == info["quality"]
                 assert final["cost"][i] == info["cost"]
         over = ended if mode == AutoresetMode.NEXT_STEP else np.zeros(20, bool)
         if mode == AutoresetMode.DISABLED and ended.any():

@@ -206,7 +206,7 @@ class Online:
         return decision
 
     def feedback(
-        self, request: Request, *, correct: Sequence[bool] | None = None,
+        self, request: Request, *, correct: Sequence[float] | None = None,
         overhead: float | None = None, cost: float | None = None,
     ) -> float:  # fmt: skip
         """Learn from a request that has left; once per request, in any order, late or never.
@@ -214,8 +214,8 @@ class Online:
         Parameters
         ----------
         request : Request
-        correct : sequence of bool, optional
-            For ``label``: whether the answers of exits 0 to the one taken were right.
+        correct : sequence of bool or float, optional
+            For ``label``: whether the answers of exits 0 to the one taken were right, or their quality in [0, 1].
         overhead : float, optional
             What going to the last exit would have cost this time, in units of the reward.
         cost : float, optional
@@ -279,17 +279,18 @@ class Online:
             request.done = True
             self._player.learn(*feedback)
 
-    def _worth(self, request: Request, correct: Sequence[bool] | None, over: float) -> list[float]:
+    def _worth(self, request: Request, correct: Sequence[float] | None, over: float) -> list[float]:
         """Return what each exit seen was worth: its gain over exit 0, less its share of the overhead."""
         levels = request.confidences
         if self.reward == "label":
             count = len(levels)
             listed = hasattr(correct, "__len__") and not isinstance(correct, str)
-            given = list(correct) if listed and correct is not None else []
-            if len(given) != count or not all(right in (0, 1) for right in given):
-                allowed = f"one truth value per exit seen: {count}"
+            given = [to_python(one) for one in correct] if listed and correct is not None else []
+            fine = all(isinstance(one, (int, float)) and 0 <= one <= 1 for one in given)
+            if len(given) != count or not fine:
+                allowed = f"one truth value or quality (0 to 1) per exit seen: {count}"
                 raise input_error("correct", allowed, given if listed else correct, "Exits 0 to k.")
-            levels = [float(right) for right in given]
+            levels = [float(one) for one in given]
         elif correct is not None:
             step = f"Reward '{self.reward}' reads no labels."
             raise input_error("correct", "left out", correct, step)
