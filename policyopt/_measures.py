@@ -32,6 +32,16 @@ class Measure:
     quality_of: str = ""
     error_scale: float = 0.0
 
+    def __str__(self) -> str:
+        if self.error_scale:
+            return f"quality of a value: exp(-error / {self.error_scale:g})"
+        told = {
+            "subset": "all are right",
+            "hamming": "share that are right",
+            "jaccard": "in both / in either",
+        }
+        return f"quality of a set of labels: {self.quality_of} ({told.get(self.quality_of, '')})"
+
     @property
     def dtype(self) -> type:
         """Type of worths: bool where answers are right or wrong."""

@@ -14,7 +14,7 @@ from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, renumbered
 from policyopt.runtime._policy import Abstention, Policy, Trace
-from policyopt.runtime._several import policy_of
+from policyopt.runtime._several import policy_of, shaped
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 _ROWS = 8192  # whose feature vectors are read at a time
@@ -130,6 +130,7 @@ def check_match(policy: Policy, table: Table) -> None:
         "exits": (policy.model_exits, table.model_exits),
         "classes": (policy.classes, table.classes),
         "cost unit": (policy.unit, table.unit),
+        "error scale": (policy.error_scale, table.measure.error_scale),
     }
     for name, (made_for, got) in pairs.items():
         if made_for != got:
@@ -143,7 +144,7 @@ class Replay:
     """What a policy did with N rows."""
 
     exit: Ints  # (N,): the model's number of the exit taken
-    prediction: npt.NDArray[np.int32]  # (N,)
+    prediction: Array  # (N,), int32; sets of labels, values: as `Decision` has them
     cost: Floats  # (N,): paid by each row, its own where the cache has costs per sample
     quality: Floats  # (N,): worth of the answer, in [0, 1]
     exits: int  # how many the model has
@@ -178,7 +179,7 @@ def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
     quality = found.quality_taken.astype(np.float64)
     return Replay(
         found.exit,
-        found.taken,
+        _answers(policy, table, found),
         found.cost,
         quality,
         table.model_exits,
@@ -186,6 +187,23 @@ def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
         found.correct_taken,
         found.graded,
     )
+
+
+def _answers(policy: Policy, table: Table, found: Traced) -> Array:
+    """Return the answers at the exits taken as users see them: what is no class number is read from the outputs."""
+    kind = policy.observer.kind
+    if kind.answers_class or table.source is None:
+        return found.taken
+    places = np.arange(len(table)) if table.places is None else table.places
+    said = np.empty(0)
+    for k in np.unique(found.exit).tolist():
+        mine = np.flatnonzero(found.exit == k)
+        here: Any = kind.answer(table.source.pick("outputs", places[mine], [k])[:, 0])
+        said = (
+            shaped(said, here) if len(said) else np.empty((len(table), *here.shape[1:]), here.dtype)
+        )
+        said[mine] = here
+    return said
 
 
 def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:

@@ -39,6 +39,10 @@ SUM_TOLERANCE = 1e-2
 #: Share of rows that must look like probabilities before they are taken for such.
 _NEARLY_ALL = 0.99
 _PIECE_BYTES = 16 << 20
+_ONE_NUMBER = (
+    "If each is the one logit of a binary model, say --kind logit (kind='logit'); its sigmoid, "
+    "--kind probability; a value, --kind regression."
+)
 #: What to do about a bad value, by array.
 _REMEDY = {
     "outputs": "Look for overflow (float16?) where they were made, mend that row or leave it out.",
@@ -136,7 +140,8 @@ def _rows_first(argument: str, value: Any, axes: str) -> Array:
     else:
         array = to_numpy(argument, value)
     if array.ndim != len(axes):
-        raise input_error(argument, f"of {len(axes)} axes ({axes})", f"shape {array.shape}")
+        step = _ONE_NUMBER if argument == "outputs" and array.ndim == 2 else ""
+        raise input_error(argument, f"of {len(axes)} axes ({axes})", f"shape {array.shape}", step)
     return rows_first(array, axes)
 
 
@@ -189,13 +194,17 @@ def orient(arrays: Mapping[str, Any], axes: str, kind: Kind | None = None) -> di
 
 
 def confident(block: dict[str, Array]) -> dict[str, Array]:
-    """Return a summary block with a confidence at every exit: 1, which tells no row from another, where none is given.
+    """Return a summary block with a confidence at every exit: the largest probability, or where none is given 1.
 
-    The last exit decides nothing, so a score for the exits before it is enough; without any, only shares of the rows
-    can be chosen.
+    That tells no row from another. The last exit decides nothing, so a score for the exits before it is enough; without
+    any, only shares of the rows can be chosen.
     """
+    if "outputs" in block:
+        return block
+    if "confidence" not in block and block.get("top_prob", np.empty(0)).size:
+        return {**block, "confidence": block["top_prob"][:, :, 0]}
     worth = next((block[name] for name in WORTH if name in block), None)
-    if worth is None or {"outputs", "top_prob"} & block.keys():
+    if worth is None:
         return block
     n, exits = worth.shape[:2]
     given = block.get("confidence")
@@ -284,11 +293,7 @@ def _refuse_width(kind: Kind, width: int) -> None:
     if kind.targets:
         allowed = "values, then as many variances, on the last axis"
         raise input_error("outputs", allowed, f"{width} numbers", "Give both.")
-    step = (
-        "If each is the one logit of a binary model, say --kind logit (kind='logit'); its sigmoid, "
-        "--kind probability; a value, --kind regression."
-    )
-    raise input_error("outputs", "of at least 2 classes", width, step)
+    raise input_error("outputs", "of at least 2 classes", width, _ONE_NUMBER)
 
 
 def _check_names(layout: Layout, block: dict[str, Array]) -> None:
@@ -297,8 +302,6 @@ def _check_names(layout: Layout, block: dict[str, Array]) -> None:
     if kind == "summary":
         if "outputs" in block:
             raise input_error("outputs", "absent for kind summary", "outputs", "Say kind='logits'.")
-        if "confidence" not in block and block.get("top_prob", np.empty(0)).size:
-            block["confidence"] = block["top_prob"][:, :, 0]
         if "confidence" not in block:
             raise input_error("confidence", "given for kind summary", "none", "Pass confidence=.")
         if not {"prediction", *WORTH} & block.keys():

@@ -235,7 +235,8 @@ class ExitData:
     @property
     def graded(self) -> bool:
         """Whether answers have a graded quality of their own, instead of being right or wrong."""
-        return any(rows.has("quality") for rows in self.splits.values())
+        measured = bool(KINDS[self.kind].targets) and self.measure.dtype is float
+        return measured or any(rows.has("quality") for rows in self.splits.values())
 
     @property
     def feature_widths(self) -> tuple[int, ...]:

@@ -214,7 +214,14 @@ def _note_spared(who: str, cost: float, budget: float) -> None:
 def _expected(quality: float, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the quality to expect."""
     graded = bool(provenance.get("graded"))
-    return worth_fields(_known(quality), graded, "expected_")
+    found = worth_fields(_known(quality), graded, "expected_")
+    for end, value in zip(
+        ("low", "high"), provenance.get("expected_quality_95") or (None, None), strict=True
+    ):
+        found |= {
+            f"{name}_{end}": v for name, v in worth_fields(value, graded, "expected_").items()
+        }
+    return found
 
 
 def _known(value: float) -> float | None:
@@ -236,8 +243,8 @@ def columns_of(record: Mapping[str, Any]) -> output.Columns:
 
 def _expected_column(record: Mapping[str, Any]) -> output.Columns:
     graded = record["expected_accuracy"] != record["expected_quality"]
-    name = f"expected {output.quality_word(graded)} %"
-    return {name: shown("expected_quality", percent)}
+    name = f"expected {output.quality_word(graded)} % [95 %]"
+    return {name: interval("expected_quality", percent)}
 
 
 _EXPERTS: output.Columns = {

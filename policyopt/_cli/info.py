@@ -15,10 +15,12 @@ from policyopt._cli.options import argument, option
 from policyopt._cli.output import number, percent
 from policyopt._costs import Cost
 from policyopt._intervals import worth_fields
+from policyopt._measures import Measure
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily, at_level
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
 
 if TYPE_CHECKING:
@@ -112,7 +114,7 @@ def info(
         tables = Tables(data, cost, step)
         splits = [_split(tables, name) for name in data.split_names]
     content = {
-        "kind": data.kind, "exits": data.exits, "classes": data.classes,
+        "kind": data.kind, "exits": data.exits, "classes": data.classes, **vars(data.measure),
         "features": list(data.feature_widths), "contexts": list(data.contexts), "pooled": data.pooled,
         "splits": splits, "costs": [_cost(data, cost) for cost in data.costs],
         "metadata": dict(data.metadata), "fingerprint": data.fingerprint,
@@ -149,9 +151,11 @@ def _cost(data: ExitData, cost: Cost) -> dict[str, Any]:
 
 
 def _print_cache(content: dict[str, Any], data: ExitData) -> None:
-    classes = f"{data.classes} classes" if data.classes else "classes unknown"
+    classes = f"{data.classes} {KINDS[data.kind].counted}" if data.classes else "classes unknown"
     pool = ", one pool divided by seed" if data.pooled else ""
     output.say(f"{data.kind}: {data.exits} exits, {classes}{pool}")
+    if data.measure != Measure():
+        output.say(str(data.measure))
     if data.feature_widths:
         output.say(f"feature vectors of width {', '.join(map(str, data.feature_widths))}")
     if data.contexts:

@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from policyopt._answers.crossfit import CrossFitted, answered, crossfit, folds_of, observe
+from policyopt._intervals import mean_interval, wilson
 from policyopt._limits import Limit
 from policyopt._methods.fitted import (
     Draft,
@@ -53,6 +54,7 @@ from policyopt.runtime._typing import Floats, Ints
 
 #: What tuning tries for the setting `answer`.
 ANSWERS = Choice(("plain", "combined"))
+_ASKS = {"compared": "answers that exits can agree on", "classes": "answers that are classes"}
 _FOLDS = 5  # of the cross-fitting of answers, and of cross-validation
 #: More: neither the budget nor the accuracy is off by what a user would see.
 MOST_ROWS = 5_000
@@ -84,6 +86,8 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     remedy: ClassVar[str] = (
         "which these summaries do not hold. Import full logits, or summaries with that column, or use max_prob."
     )
+    #: What it asks of answers: "" nothing, "compared" whether exits give the same one, "classes" which it is.
+    asks: ClassVar[str] = ""
     #: What exits return, and scores look at; a name of `policyopt._answers`.
     answer = "plain"
     #: Whether each budget is trained for: no other budgets are tried, then.
@@ -205,7 +209,10 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
 
     def missing_columns(self, table: Table) -> list[str]:
         """Return what the method needs and these rows do not hold."""
-        return sorted(self.required_columns() - table.known)
+        kind = KINDS[table.kind]
+        told = {"compared": not kind.scaled, "classes": kind.answers_class}.get(self.asks, True)
+        lacking = [] if told else [_ASKS[self.asks]]
+        return [*lacking, *sorted(self.required_columns() - table.known)]
 
     def settings(self) -> dict[str, Any]:
         """Return the method's fields, JSON-able."""
@@ -591,11 +598,23 @@ def stated(
         "effective_rows": expected.mean.effective_rows,
         "replayed_cost": float(outcome.paid.mean()),
         "expected_quality": None if isnan(quality) else quality,
+        "expected_quality_95": worth_interval(quality, outcome.right, table.graded),
         **({"notes": notes} if notes else {}),
     }
     policy = fair_coin(one.policy, outcome, int(one.policy.provenance["seed"]))
     policy = replace(policy, provenance=provenance)
     return replace(one, policy=policy, expected=expected, quality=quality)
+
+
+def worth_interval(quality: float, right: Floats, graded: bool) -> list[float] | None:
+    """Return the 95 % interval of a quality that is stated, by what rows are worth, (N,); None where not known."""
+    known = right[~np.isnan(right)]
+    if isnan(quality) or not len(known):
+        return None
+    if not graded:
+        return list(wilson(quality, len(known)))
+    found = mean_interval(known, center=quality, span=1.0)
+    return [max(found.low, 0.0), min(found.high, 1.0)]
 
 
 def bounded(expected: Expectation, policy: Policy, table: Table) -> Expectation:

@@ -91,6 +91,7 @@ class Patience(Method):
     patience: int | None = None
 
     label = "patience"
+    asks = "compared"
     allowed: ClassVar = {"patience": Number(whole=True, optional=True)}
 
     def requires_labels(self) -> bool:
@@ -280,6 +281,7 @@ class AgreementCascade(Method):
     vote: str = "share"
 
     label = "agreement_cascade"
+    asks = "compared"
     allowed: ClassVar = {"tiers": COUNT, "vote": VOTES}
     tuned: ClassVar = {"tiers": Integer(2, 4), "vote": Choice(VOTES)}
     decides = True
@@ -290,7 +292,7 @@ class AgreementCascade(Method):
 
     def check(self, table: Table) -> None:
         """Refuse summaries where probabilities are asked for."""
-        if self.missing_columns(table):
+        if self.required_columns() - table.known:
             raise InputError(
                 "'vote' must be 'share' where only summaries are kept. Got 'probability'. "
                 "Import full logits or probabilities, or leave it out."

@@ -39,7 +39,7 @@ Spend = Callable[[Sequence[float]], Sequence[Draft]]
 SPENDS = ("needed", "all")
 #: Aims between exit 0 and exit K-1, at even positions: those of ``--budgets 9``.
 GRID = 9
-_HALVINGS, _AIMED = 3, 5
+_HALVINGS, _AIMED = 3, 3
 MOST_REPLAYED = 100_000  # rows: as many as fits look at
 #: Of an aim: to spend less is worth a remark.
 _SPARED = 0.95
@@ -110,8 +110,7 @@ class Levels:
         if self._grid is None:
             solved = self._where_possible(self.aims)
             if self._limited:
-                tried = [level for levels in solved for level in levels] + self._constants(solved)
-                self._grid = [self._best(tried, aim) for aim in self.aims]
+                self._grid = self._limits([one for levels in solved for one in levels], solved)
             else:
                 self._grid = [levels[-1] if levels else None for levels in solved]
         return self._grid
@@ -143,6 +142,19 @@ class Levels:
             "spend=all spends it"
         )
 
+    def _limits(
+        self, tried: list[Level], solved: Sequence[Sequence[Level]]
+    ) -> list[Level | None]:
+        """Return the best level within each of `aims`, ascending: what is tried for one is tried for the next."""
+        tried, found = [*tried, *self._constants(solved)], []
+        for aim in self.aims:
+            best = self._best(tried, aim)
+            if best is not None and best.cost < _SPARED * aim and not self.per_budget:
+                tried += self._cut_at(best, aim)  # there may be room for more of the same
+                best = self._best(tried, aim)
+            found.append(best)
+        return found
+
     def _at(self, budget: float, before: float) -> Level:
         """Return the level of one budget, no worse than `before`: halve the cell of the grid that it lies in."""
         grid = self.on_grid()
@@ -172,7 +184,7 @@ class Levels:
         return left
 
     def _cut_at(self, cut: Level, budget: float) -> list[Level]:
-        """Return the level that never passes the last place of `cut` and costs about the budget, by halving its aim."""
+        """Return the level that never passes the last place of `cut` and costs about the budget, by regula falsi on its aim."""
         kept = cut.draft.table.active_exits
 
         def at(aim: float) -> Level | None:
@@ -185,16 +197,17 @@ class Levels:
         below = [place for place, (_, level) in enumerate(tried) if level.cost <= budget]
         if not below or below[-1] + 1 == len(tried):
             return []
-        (low, best), (high, _) = tried[below[-1]], tried[below[-1] + 1]
+        (low, best), (high, over) = tried[below[-1]], tried[below[-1] + 1]
         for _ in range(_AIMED):
-            middle = (low + high) / 2
+            part = (budget - best.cost) / max(over.cost - best.cost, 1e-300)
+            middle = low + float(np.clip(part, 0.1, 0.9)) * (high - low)
             level = at(middle)
             if level is None:
                 break
             if level.cost <= budget:
                 low, best = middle, level
             else:
-                high = middle
+                high, over = middle, level
         return [best]
 
     def _of_those(self, budgets: Sequence[float]) -> list[Level]:

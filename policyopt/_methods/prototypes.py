@@ -287,6 +287,7 @@ class CBT(LearnedScore):
     kappa: float = 20.0
 
     label = "cbt"
+    asks = "classes"
     uses = frozenset({"log_prob"})
     allowed: ClassVar = {"width": Number(most=1), "kappa": NOT_NEGATIVE}
     tuned: ClassVar = {"width": Real(0.0, 0.5), "kappa": Real(1.0, 300.0, log=True)}

@@ -109,6 +109,11 @@ class Threshold(Method):
                 raise input_error(name, f"used with thresholds={solver}", got, step)
 
     @property
+    def asks(self) -> str:  # type: ignore[override]
+        """Whether its score compares answers."""
+        return "compared" if self.score in ("vote", "patience") else ""
+
+    @property
     def name(self) -> str:
         """Name of the method: that of its score, unless it has one of its own."""
         return self.label or self.score

@@ -89,8 +89,9 @@ def watch_policy(
     policy = policy_of(policy, single=True)
     check_type("table", table, Table, "a Table", "E.g. Tables(data).get('calibrate').")
     seen = trace(policy, table)
+    classes = policy.classes if policy.observer.kind.answers_class else 0
     return DriftWatch.fit(
-        seen.scores, seen.predictions[:, 0], seen.exit, classes=policy.classes,
+        seen.scores, seen.predictions[:, 0], seen.exit, classes=classes,
         active_exits=policy.active_exits, run_length=run_length, steered=steered, bins=bins, seed=seed,
     )  # fmt: skip
 

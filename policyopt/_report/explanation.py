@@ -16,6 +16,7 @@ from policyopt._report.calibration import auroc
 from policyopt._report.figures import COLOURS, LINES, add_heading, add_legend, new_figure, tidy
 from policyopt._table import Table, Tables
 from policyopt.runtime._errors import PolicyOptError
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._several import policy_of
 from policyopt.runtime._text import picture_text
@@ -53,7 +54,8 @@ class Explanation:
             if found is None:
                 continue
             columns[f"{prefix}exit"] = found.exit
-            columns[f"{prefix}prediction"] = found.taken
+            if self.policy.observer.kind.answers_class:  # of others only a number to compare by
+                columns[f"{prefix}prediction"] = found.taken
             columns[f"{prefix}cost"] = found.cost
             if found.quality_taken is not None:
                 columns[f"{prefix}quality"] = found.quality_taken.astype(float)
@@ -110,6 +112,9 @@ def _notes(found: Traced, table: Table) -> list[str]:
         if table.quality_given and some:
             why = "the quality known is of the exits' own answers, and the policy's are others"
         return [f"{why}: nothing is said of accuracy, nor by class"]
+    kind = KINDS[table.kind]
+    if not kind.answers_class:
+        return [f"{kind.name} has no classes: nothing is said by class"]
     if found.labels is None:
         return [
             "the records tell what answers are worth but not the class: nothing is said by class"

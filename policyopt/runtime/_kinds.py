@@ -22,7 +22,7 @@ Fault = tuple[Any, str, str]
 #: Labels up to here have a bit each in the number of a set.
 _BITS = 31
 #: Numbers in [0, 1] that no logits are by chance.
-_TELLING = 64
+_TELLING = 32
 _MENDED = "Look for overflow (float16?) where they were made, mend that row or leave it out."
 
 
@@ -46,8 +46,9 @@ class Kind:
     after_sigmoid: str = ""
     #: What a row's truth is kept as where it is no class number.
     targets: str = ""
-    #: Fewest classes (labels, outputs).
-    least: int = 2
+    #: Fewest classes, and what they are called.
+    least = 2
+    counted = "classes"
 
     def width(self, classes: int) -> int:
         """Return how many numbers an exit gives per row."""
@@ -165,6 +166,7 @@ class _MultiLabel(Kind):
     after_sigmoid = "multilabel_probabilities"
     targets = "int8"
     least = 1
+    counted = "labels"
 
     def faults(self, values: Array) -> Iterator[Fault]:
         yield ~(values < np.inf).all(axis=-1), "numbers below +inf (a logit per label)", _MENDED
@@ -229,6 +231,7 @@ class _Regression(Kind):
     scaled = True
     targets = "float64"
     least = 1
+    counted = "values"
 
     def faults(self, values: Array) -> Iterator[Fault]:
         yield ~np.isfinite(values).all(axis=-1), "finite numbers", _MENDED
