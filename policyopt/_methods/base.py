@@ -295,6 +295,8 @@ def outcome_of(policy: Policy, table: Table) -> Outcome:
         worth = table.keep_exits(seen.active_exits).worth(seen.predictions)
         if worth is not None:
             taken = worth[np.arange(len(right)), seen.position].astype(np.float64)
+            if seen.abstention is not None:
+                taken = seen.abstention.worth(taken, seen.abstained)
             right = np.where(table.valued, taken, np.nan)
         found.append((weight, seen.cost, right))
     mean = expectation(found)
